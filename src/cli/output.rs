@@ -1,0 +1,283 @@
+//! What commands print, tables and lines for people and JSON for programs, and what they ask people.
+
+use std::fmt::Display;
+use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
+use std::time::{Duration, Instant};
+
+use jiff::{Timestamp, Unit};
+use serde::Serialize;
+
+use super::CliError;
+
+/// Standard output. Its reader may go away: that ends the command and is no failure.
+pub(super) struct Output {
+    writer: BufWriter<Stdout>,
+}
+
+impl Output {
+    pub(super) fn new() -> Self {
+        Self { writer: BufWriter::new(io::stdout()) }
+    }
+
+    pub(super) fn line(&mut self, line: impl Display) -> Result<(), CliError> {
+        written(writeln!(self.writer, "{line}"))
+    }
+
+    /// One JSON document on a line of its own.
+    pub(super) fn json(&mut self, value: &impl Serialize) -> Result<(), CliError> {
+        written(serde_json::to_writer(&mut self.writer, value).map_err(io::Error::from))?;
+        written(self.writer.write_all(b"\n"))
+    }
+
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), CliError> {
+        written(self.writer.write_all(bytes))
+    }
+
+    /// Shows what was written. Streams call it after each item, everything else once, at the end.
+    pub(super) fn flush(&mut self) -> Result<(), CliError> {
+        written(self.writer.flush())
+    }
+}
+
+fn written(result: io::Result<()>) -> Result<(), CliError> {
+    result.map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => CliError::NobodyReads,
+        _ => CliError::Io("cannot write to standard output".to_owned(), error),
+    })
+}
+
+/// What an `ls` prints: a table, or one JSON list that is written as its items come.
+pub(super) struct Listing {
+    output: Output,
+    is_json: bool,
+    items: usize,
+    table: Table,
+}
+
+impl Listing {
+    pub(super) fn new(is_json: bool, columns: &[&str]) -> Self {
+        Self { output: Output::new(), is_json, items: 0, table: Table::new(columns) }
+    }
+
+    pub(super) fn add<const N: usize>(
+        &mut self,
+        item: &impl Serialize,
+        cells: impl FnOnce() -> [String; N],
+    ) -> Result<(), CliError> {
+        self.items += 1;
+        if self.is_json {
+            self.output.bytes(if self.items == 1 { b"[\n" } else { b",\n" })?;
+            let json = serde_json::to_vec(item).expect("items have only string keys");
+            return self.output.bytes(&json);
+        }
+        self.table.row(&cells());
+        Ok(())
+    }
+
+    /// Ends the list. People are told `nothing` when it is empty, and else `summary`, where there is one.
+    pub(super) fn finish(mut self, nothing: &str, summary: Option<String>) -> Result<(), CliError> {
+        match (self.is_json, self.items) {
+            (true, 0) => self.output.line("[]")?,
+            (true, _) => self.output.line("\n]")?,
+            (false, 0) => self.output.line(nothing)?,
+            (false, _) => {
+                self.table.lines().iter().try_for_each(|line| self.output.line(line))?;
+                summary.iter().try_for_each(|summary| self.output.line(summary))?;
+            }
+        }
+        self.output.flush()
+    }
+}
+
+/// Aligned columns. A column of numbers is aligned to the right.
+pub(super) struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub(super) fn new(columns: &[&str]) -> Self {
+        Self { rows: vec![columns.iter().map(|column| column.to_uppercase()).collect()] }
+    }
+
+    /// Adds a row. Control characters, which could do things to a terminal, do not get through.
+    pub(super) fn row(&mut self, cells: &[String]) {
+        self.rows.push(cells.iter().map(|cell| plain(cell)).collect());
+    }
+
+    pub(super) fn lines(&self) -> Vec<String> {
+        let columns = self.rows[0].len();
+        let widest = |column: usize| self.rows.iter().map(|row| width(&row[column])).max().unwrap_or(0);
+        let is_number = |cell: &String| cell.chars().all(|c| c.is_ascii_digit() || matches!(c, ',' | '.'));
+        let shape: Vec<(usize, bool)> =
+            (0..columns).map(|at| (widest(at), self.rows[1..].iter().all(|row| is_number(&row[at])))).collect();
+        let line = |row: &Vec<String>| {
+            let mut line = String::new();
+            for (cell, (width_of_column, is_right)) in row.iter().zip(&shape) {
+                let pad = " ".repeat(width_of_column - width(cell));
+                let (before, after) = if *is_right { (pad.as_str(), "") } else { ("", pad.as_str()) };
+                line.extend([before, cell, after, "  "]);
+            }
+            line.truncate(line.trim_end().len());
+            line
+        };
+        self.rows.iter().map(line).collect()
+    }
+}
+
+/// Columns that a text takes on a terminal, roughly: characters of East Asian scripts and emoji take two.
+pub(super) fn width(text: &str) -> usize {
+    let is_wide = |c: char| {
+        matches!(c, '\u{1100}'..='\u{115f}' | '\u{2e80}'..='\u{a4cf}' | '\u{ac00}'..='\u{d7a3}' | '\u{f900}'..='\u{faff}'
+            | '\u{fe30}'..='\u{fe6f}' | '\u{ff00}'..='\u{ff60}' | '\u{ffe0}'..='\u{ffe6}' | '\u{1f300}'..='\u{1faff}'
+            | '\u{20000}'..='\u{3fffd}')
+    };
+    text.chars().map(|c| if is_wide(c) { 2 } else { 1 }).sum()
+}
+
+/// The text on one line, without control characters.
+pub(super) fn plain(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
+/// The text on one line, cut to `columns`.
+pub(super) fn short(text: &str, columns: usize) -> String {
+    // Looking at more characters than can fit would be for nothing; content has up to 64 KiB.
+    let mut cut: String = text.chars().take(columns + 1).collect();
+    if cut.len() == text.len() && width(&cut) <= columns {
+        return plain(&cut);
+    }
+    while width(&cut) >= columns.max(1) {
+        cut.pop();
+    }
+    plain(&cut) + "…"
+}
+
+/// `1 reminder`, `12,345 reminders`.
+pub(super) fn plural(count: usize, noun: &str) -> String {
+    format!("{} {noun}{}", thousands(count), if count == 1 { "" } else { "s" })
+}
+
+/// `12,345`.
+pub(super) fn thousands(number: usize) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// A time as people read it: RFC 3339 in whole seconds.
+pub(super) fn time(at: Timestamp) -> String {
+    at.round(Unit::Second).unwrap_or(at).to_string()
+}
+
+/// How long ago something was, in its largest unit: `12s`, `3m`, `5h`, `9d`. Another machine's clock may be ahead.
+pub(super) fn age(now: Timestamp, at: Timestamp) -> String {
+    let seconds = now.duration_since(at).as_secs().max(0);
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m", seconds / 60),
+        3_600..86_400 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// Asks before something is deleted, unless `force` says that it was thought about.
+///
+/// # Errors
+/// When the answer is no, or there is nobody to ask.
+pub(super) fn confirm(question: &str, force: bool) -> Result<(), CliError> {
+    if force {
+        return Ok(());
+    }
+    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        return Err(CliError::Usage(format!("{question} There is no terminal to ask at: say so with -f (--force)")));
+    }
+    eprint!("{question} [y/N] ");
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).map_err(|error| CliError::Io("cannot read the answer".to_owned(), error))?;
+    match answer.trim().to_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(CliError::Failed("nothing was deleted".to_owned())),
+    }
+}
+
+/// A line on a terminal's standard error that says how far something long has come.
+pub(super) struct Progress {
+    is_shown: bool,
+    next: Instant,
+}
+
+impl Progress {
+    /// Nothing is told of what takes less than this.
+    const PATIENCE: Duration = Duration::from_millis(300);
+
+    pub(super) fn new() -> Self {
+        Self { is_shown: false, next: Instant::now() + Self::PATIENCE }
+    }
+
+    pub(super) fn tell(&mut self, text: impl FnOnce() -> String) {
+        let now = Instant::now();
+        if now >= self.next && io::stderr().is_terminal() {
+            self.next = now + Self::PATIENCE;
+            self.is_shown = true;
+            eprint!("\r\x1b[K{}", text());
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.is_shown {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_numbers_to_the_right() {
+        let mut table = Table::new(&["user", "parked", "subject"]);
+        table.row(&["张三".into(), "1,200".into(), "a\u{1b}[2J\nb".into()]);
+        table.row(&["alice".into(), "7".into(), String::new()]);
+        assert_eq!(table.lines(), ["USER   PARKED  SUBJECT", "张三    1,200  a [2J b", "alice       7"]);
+    }
+
+    #[test]
+    fn texts_are_shortened_by_columns() {
+        assert_eq!(short("abcdef", 6), "abcdef");
+        assert_eq!(short("abcdefg", 6), "abcde…");
+        assert_eq!(short("张三李四", 6), "张三…");
+        assert_eq!(short("a\nb", 6), "a b");
+        assert_eq!(short("", 6), "");
+    }
+
+    #[test]
+    fn numbers_and_ages_are_for_people() {
+        assert_eq!([thousands(0), thousands(999), thousands(1_000), thousands(1_234_567)], [
+            "0",
+            "999",
+            "1,000",
+            "1,234,567"
+        ]);
+        assert_eq!([plural(1, "set"), plural(0, "set"), plural(1_000, "set")], ["1 set", "0 sets", "1,000 sets"]);
+        let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        for (at, expected) in [
+            ("2026-11-22T12:00:09Z", "0s"),
+            ("2026-11-22T11:59:01Z", "59s"),
+            ("2026-11-22T11:00:01Z", "59m"),
+            ("2026-11-21T12:00:01Z", "23h"),
+            ("2026-11-12T12:00:00Z", "10d"),
+        ] {
+            assert_eq!(age(now, at.parse().unwrap()), expected, "{at}");
+        }
+        assert_eq!(time("2026-11-22T12:00:00.123456Z".parse().unwrap()), "2026-11-22T12:00:00Z");
+    }
+}

@@ -1,0 +1,44 @@
+//! `bellhop serve`: runs the service until a signal.
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{CliError, SettingsArgs};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Where probes are answered; port 0 takes a free one [default: 127.0.0.1:9411]
+    #[arg(long, value_name = "ADDR")]
+    http: Option<String>,
+}
+
+pub(super) async fn run(mut settings: SettingsArgs, args: Args) -> Result<(), CliError> {
+    settings.set.extend(args.http.map(|address| ("http".to_owned(), address)));
+    let config = settings.config()?;
+    let stop = CancellationToken::new();
+    stop_on_signal(stop.clone())?;
+    crate::service::serve(config, stop).await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The first SIGTERM or SIGINT asks for an orderly stop, the second one leaves at once.
+fn stop_on_signal(stop: CancellationToken) -> Result<(), CliError> {
+    let listen = |kind| signal(kind).map_err(|error| CliError::Io("cannot listen for signals".to_owned(), error));
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if stop.is_cancelled() {
+                tracing::warn!("second signal, leaving at once");
+                std::process::exit(1);
+            }
+            tracing::info!("stopping; a second signal leaves at once");
+            stop.cancel();
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,33 @@
+//! `bellhop setup`: creates or updates what the installation needs in NATS.
+
+use super::{CliError, SettingsArgs};
+use crate::nats::topology;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Only print what would change
+    #[arg(long)]
+    dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliError> {
+    let (config, nats) = settings.connect().await?;
+    let plan = topology::plan(&nats, &config).await?;
+    let changes: Vec<_> = plan.changes().cloned().collect();
+    if !args.dry_run {
+        plan.apply(&nats, false).await?;
+    }
+    if args.json {
+        println!("{}", serde_json::json!({ "dry_run": args.dry_run, "changes": changes }));
+        return Ok(());
+    }
+    let verb = if args.dry_run { "would " } else { "" };
+    changes.iter().for_each(|change| println!("{verb}{change}"));
+    if changes.is_empty() {
+        println!("everything is set up already");
+    }
+    Ok(())
+}

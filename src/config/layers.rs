@@ -1,0 +1,300 @@
+//! Merges defaults, file, environment and flags, and remembers which of them each value came from.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use super::Config;
+
+/// Why there is no valid configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not TOML.
+    #[error("{path} is not TOML: {source}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// A setting does not exist.
+    #[error("{origin}: there is no setting `{name}`; `bellhop check` prints them all")]
+    Unknown {
+        /// What was named.
+        name: String,
+        /// By whom.
+        origin: Origin,
+    },
+    /// A value has the wrong type or form.
+    #[error("{origin}: `{name}`: {problem}")]
+    Invalid {
+        /// The setting.
+        name: String,
+        /// Who set it.
+        origin: Origin,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+    /// A value is out of bounds.
+    #[error("`{name}` is {value}; it must be {bounds}")]
+    OutOfBounds {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What is allowed.
+        bounds: String,
+    },
+}
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody set it.
+    Default,
+    /// The configuration file.
+    File(PathBuf),
+    /// An environment variable.
+    Environment(String),
+    /// A flag of the command line.
+    Flag,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path) => path.display().fmt(f),
+            Self::Environment(name) => write!(f, "${name}"),
+            Self::Flag => f.write_str("flag"),
+        }
+    }
+}
+
+/// What the defaults are overlaid with, lowest layer first.
+#[derive(Debug, Default)]
+pub struct Layers<'a> {
+    /// A TOML file.
+    pub file: Option<&'a Path>,
+    /// Variables; those that are no setting are passed over.
+    pub environment: Vec<(String, String)>,
+    /// `name=value` pairs from the command line, such as `("nats.url", "nats://…")`.
+    pub flags: Vec<(String, String)>,
+}
+
+/// A valid configuration.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The settings.
+    pub config: Config,
+    /// Each setting by its dotted name: its value, and where it came from.
+    pub values: BTreeMap<String, (Value, Origin)>,
+    /// `BELLHOP_*` variables that name no setting.
+    pub unknown_variables: Vec<String>,
+}
+
+/// Variables of other NATS programs that are honoured, below `BELLHOP_*`.
+const NATS_VARIABLES: [(&str, &str); 5] = [
+    ("NATS_URL", "nats.url"),
+    ("NATS_CREDS", "nats.creds"),
+    ("NATS_USER", "nats.user"),
+    ("NATS_PASSWORD", "nats.password"),
+    ("NATS_TOKEN", "nats.token"),
+];
+
+/// `BELLHOP_*` variables that belong to tools around the service.
+const OTHER_VARIABLES: [&str; 4] = ["BELLHOP_NATS_SERVER", "BELLHOP_LOG", "BELLHOP_BIN", "BELLHOP_SEED"];
+
+/// Merges the layers.
+///
+/// # Errors
+/// Names the setting, where its value came from, what is wrong and what would be right.
+pub fn load(layers: &Layers<'_>) -> Result<Loaded, ConfigError> {
+    let defaults = Table::try_from(Config::default()).expect("the defaults are TOML");
+    let mut values = BTreeMap::new();
+    flatten("", defaults, &mut |name, value| {
+        values.insert(name, (value, Origin::Default));
+        Ok(())
+    })?;
+    let mut set = |name: String, value: Value, origin: Origin| match values.get_mut(&name) {
+        Some(slot) => {
+            let value = fit(&name, value, &slot.0, &origin)?;
+            *slot = (value, origin);
+            Ok(())
+        }
+        None => Err(ConfigError::Unknown { name, origin }),
+    };
+    if let Some(path) = layers.file {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let table: Table = toml::from_str(&text)
+            .map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })?;
+        flatten("", table, &mut |name, value| set(name, value, Origin::File(path.to_owned())))?;
+    }
+    let find = |name: &str| layers.environment.iter().find(|(variable, _)| variable == name);
+    for (variable, name) in NATS_VARIABLES {
+        if let Some((_, text)) = find(variable) {
+            set(name.to_owned(), Value::String(text.clone()), Origin::Environment(variable.to_owned()))?;
+        }
+    }
+    let mut unknown_variables = Vec::new();
+    for (variable, text) in &layers.environment {
+        let Some(rest) = variable.strip_prefix("BELLHOP_").filter(|_| !OTHER_VARIABLES.contains(&variable.as_str()))
+        else {
+            continue;
+        };
+        match setting_of(rest) {
+            Some(name) => set(name, Value::String(text.clone()), Origin::Environment(variable.clone()))?,
+            None => unknown_variables.push(variable.clone()),
+        }
+    }
+    for (name, text) in &layers.flags {
+        set(name.clone(), Value::String(text.clone()), Origin::Flag)?;
+    }
+    let config = build(&values)?;
+    config.validate()?;
+    Ok(Loaded { config, values, unknown_variables })
+}
+
+/// `HEARTBEAT_LEASE` → `heartbeat.lease`, if there is such a setting.
+fn setting_of(variable: &str) -> Option<String> {
+    let defaults = Table::try_from(Config::default()).ok()?;
+    let wanted = variable.to_ascii_lowercase();
+    let mut found = None;
+    let _ = flatten("", defaults, &mut |name, _| {
+        if name.replace('.', "_") == wanted {
+            found = Some(name);
+        }
+        Ok(())
+    });
+    found
+}
+
+/// Calls `each` with every leaf's dotted name.
+fn flatten(
+    prefix: &str,
+    table: Table,
+    each: &mut impl FnMut(String, Value) -> Result<(), ConfigError>,
+) -> Result<(), ConfigError> {
+    for (key, value) in table {
+        let name = if prefix.is_empty() { key } else { format!("{prefix}.{key}") };
+        match value {
+            Value::Table(table) => flatten(&name, table, each)?,
+            leaf => each(name, leaf)?,
+        }
+    }
+    Ok(())
+}
+
+/// Text from a variable or a flag becomes what the setting is; anything else must be that already.
+fn fit(name: &str, value: Value, like: &Value, origin: &Origin) -> Result<Value, ConfigError> {
+    let invalid = |problem: String| ConfigError::Invalid { name: name.to_owned(), origin: origin.clone(), problem };
+    match (value, like) {
+        (Value::String(text), Value::Integer(_)) if !matches!(origin, Origin::File(_)) => {
+            text.trim().parse().map(Value::Integer).map_err(|_| invalid(format!("`{text}` is not a whole number")))
+        }
+        (value, like) if value.same_type(like) => Ok(value),
+        (value, like) => Err(invalid(format!("a {} belongs here, not a {}", like.type_str(), value.type_str()))),
+    }
+}
+
+fn build(values: &BTreeMap<String, (Value, Origin)>) -> Result<Config, ConfigError> {
+    let mut table = Table::new();
+    for (name, (value, origin)) in values {
+        let place = match name.split_once('.') {
+            None => &mut table,
+            Some((section, _)) => {
+                let section = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
+                section.as_table_mut().expect("sections have no setting's name")
+            }
+        };
+        let key = name.rsplit('.').next().unwrap_or(name);
+        place.insert(key.to_owned(), value.clone());
+        // One setting at a time, so that an error names it.
+        let mut alone = Table::new();
+        alone.insert(key.to_owned(), value.clone());
+        let alone = match name.split_once('.') {
+            None => alone,
+            Some((section, _)) => Table::from_iter([(section.to_owned(), Value::Table(alone))]),
+        };
+        if let Err(error) = Config::deserialize(alone) {
+            let problem = error.message().to_owned();
+            return Err(ConfigError::Invalid { name: name.clone(), origin: origin.clone(), problem });
+        }
+    }
+    Config::deserialize(table).map_err(|error| ConfigError::Invalid {
+        name: "configuration".to_owned(),
+        origin: Origin::Default,
+        problem: error.message().to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn later_layers_win_and_their_origin_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("bellhop.toml");
+        std::fs::write(&file, "partitions = 8\n[heartbeat]\nlease = \"3s\"\n[nats]\nurl = \"nats://file\"\n").unwrap();
+        let loaded = load(&Layers {
+            file: Some(&file),
+            environment: pairs(&[
+                ("NATS_URL", "nats://nats"),
+                ("BELLHOP_NATS_URL", "nats://env"),
+                ("BELLHOP_HEARTBEAT_LEASE", "0s"),
+                ("BELLHOP_HEARTBEAT_LEESE", "1s"),
+                ("BELLHOP_NATS_SERVER", "/bin/nats-server"),
+            ]),
+            flags: pairs(&[("nats.url", "nats://flag"), ("mailbox.limit", "7")]),
+        })
+        .unwrap();
+        assert_eq!(loaded.config.partitions, 8);
+        assert_eq!(loaded.config.heartbeat.lease, Duration::ZERO);
+        assert_eq!(loaded.config.nats.url, "nats://flag");
+        assert_eq!(loaded.config.mailbox.limit, 7);
+        assert_eq!(loaded.values["partitions"].1, Origin::File(file));
+        assert_eq!(loaded.values["heartbeat.lease"].1, Origin::Environment("BELLHOP_HEARTBEAT_LEASE".into()));
+        assert_eq!(loaded.values["delivery.timeout"].1, Origin::Default);
+        assert_eq!(loaded.unknown_variables, ["BELLHOP_HEARTBEAT_LEESE"]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let flags = |name: &str, value: &str| {
+            load(&Layers { flags: pairs(&[(name, value)]), ..Layers::default() }).unwrap_err()
+        };
+        assert!(matches!(flags("no.such", "1"), ConfigError::Unknown { name, .. } if name == "no.such"));
+        assert!(matches!(flags("mailbox.limit", "many"), ConfigError::Invalid { name, .. } if name == "mailbox.limit"));
+        assert!(matches!(flags("heartbeat.lease", "soon"), ConfigError::Invalid { .. }));
+        assert!(matches!(flags("heartbeat.lease", "-1s"), ConfigError::Invalid { .. }));
+        assert!(matches!(flags("mailbox.limit", "0"), ConfigError::OutOfBounds { name: "mailbox.limit", .. }));
+        assert!(matches!(flags("streams.replicas", "2"), ConfigError::OutOfBounds { .. }));
+        assert!(matches!(flags("prefix", "a.b"), ConfigError::OutOfBounds { .. }));
+        assert!(matches!(flags("members.ttl", "1s"), ConfigError::OutOfBounds { name: "members.ttl", .. }));
+    }
+
+    #[test]
+    fn the_defaults_are_within_their_bounds_and_read_back() {
+        let loaded = load(&Layers::default()).unwrap();
+        assert_eq!(loaded.config, Config::default());
+    }
+}

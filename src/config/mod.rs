@@ -1,0 +1,280 @@
+//! Every setting, with its unit, default, bounds and reason, in one place.
+//!
+//! Settings come in layers: the defaults here, then a TOML file, then `BELLHOP_*` variables, then flags. [`load`] merges
+//! them, refuses what it does not know, and remembers where each value came from, so that `bellhop check` can tell.
+
+mod layers;
+mod units;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use layers::{ConfigError, Layers, Loaded, load};
+
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: $default,)* }
+            }
+        }
+    };
+}
+
+section! {
+    /// The whole configuration.
+    Config {
+        /// What subjects, streams and buckets begin with: `bellhop.sets.*`, `BELLHOP_SETS`, `bellhop_routes`.
+        prefix: String = "bellhop".to_owned(),
+        /// This member's name among the installation's `bellhop serve` processes; empty for one made of host and chance.
+        name: String = String::new(),
+        /// Partitions that users are spread over, 1 to 1,024. Fixed for an installation: events and mailboxes lie under
+        /// their numbers. More than the cores of all members together leaves nobody idle; 32 suits up to eight members.
+        partitions: u16 = 32,
+        /// Where probes are answered, as `address:port`; port 0 takes a free one; empty for nowhere. Where nobody set it and
+        /// another process has the port, probes are left out with a warning.
+        http: String = DEFAULT_HTTP.to_owned(),
+        /// How to reach NATS.
+        nats: Nats = Nats::default(),
+        /// Streams and buckets that `setup` makes.
+        streams: Streams = Streams::default(),
+        /// Taking published sets in.
+        intake: Intake = Intake::default(),
+        /// Dropping repeats of a reminder.
+        idempotency: Idempotency = Idempotency::default(),
+        /// Asking who is connected.
+        heartbeat: Heartbeat = Heartbeat::default(),
+        /// Handing reminders to app servers.
+        delivery: Delivery = Delivery::default(),
+        /// Reminders of users who are away.
+        mailbox: Mailbox = Mailbox::default(),
+        /// Working a partition.
+        dispatch: Dispatch = Dispatch::default(),
+        /// Sharing the work among members.
+        members: Members = Members::default(),
+    }
+}
+
+section! {
+    /// How to reach NATS.
+    Nats {
+        /// Server addresses, separated by commas. `tls://` asks for TLS. `NATS_URL` sets it too.
+        url: String = "nats://127.0.0.1:4222".to_owned(),
+        /// A credentials file. `NATS_CREDS` sets it too.
+        creds: String = String::new(),
+        /// A user name, with `nats.password`. `NATS_USER` sets it too.
+        user: String = String::new(),
+        /// That user's password. `NATS_PASSWORD` sets it too.
+        password: String = String::new(),
+        /// A token. `NATS_TOKEN` sets it too.
+        token: String = String::new(),
+        /// How long JetStream may take over an acknowledgement or an API answer before it counts as failed.
+        #[serde(with = "units")]
+        timeout: Duration = Duration::from_secs(5),
+    }
+}
+
+section! {
+    /// Streams and buckets that `setup` makes.
+    Streams {
+        /// Copies of everything: 1, or 3 or 5 on a cluster.
+        replicas: usize = 1,
+        /// How long outcomes are kept for business systems and the history to read.
+        #[serde(with = "units")]
+        outcomes_age: Duration = Duration::from_secs(7 * 86_400),
+        /// How long refused input is kept for somebody to look at.
+        #[serde(with = "units")]
+        rejected_age: Duration = Duration::from_secs(30 * 86_400),
+    }
+}
+
+section! {
+    /// Taking published sets in.
+    Intake {
+        /// Bytes of sets in work at a time; more stay in JetStream. One set over it is still taken, alone.
+        max_bytes_in_flight: usize = 16 << 20,
+        /// Bytes of one event, the unit in which reminders go to a partition; a larger reminder is an event of its own.
+        event_bytes: usize = 128 << 10,
+    }
+}
+
+section! {
+    /// Dropping repeats of a reminder.
+    Idempotency {
+        /// How long the same (source, id) is the same reminder. JetStream drops repeated `Nats-Msg-Id` for as long.
+        #[serde(with = "units")]
+        window: Duration = Duration::from_secs(600),
+        /// Reminders remembered, 48 bytes each; beyond it the window is shorter.
+        max_ids: usize = 1_000_000,
+    }
+}
+
+section! {
+    /// Asking who is connected.
+    Heartbeat {
+        /// How long an instance may take to answer.
+        #[serde(with = "units")]
+        timeout: Duration = Duration::from_secs(1),
+        /// How long a confirmed connection counts as held; `0s` asks before every delivery.
+        #[serde(with = "units")]
+        lease: Duration = Duration::from_secs(10),
+        /// Users in one heartbeat, up to the contract's 1,000.
+        max_users: usize = 1_000,
+        /// The first pause before a silent instance is asked again; it doubles up to `backoff_max`.
+        #[serde(with = "units")]
+        backoff_min: Duration = Duration::from_millis(500),
+        /// The longest pause before a silent instance is asked again.
+        #[serde(with = "units")]
+        backoff_max: Duration = Duration::from_secs(30),
+    }
+}
+
+section! {
+    /// Handing reminders to app servers.
+    Delivery {
+        /// How long an instance may take to answer.
+        #[serde(with = "units")]
+        timeout: Duration = Duration::from_secs(2),
+        /// Bytes of one request, up to the contract's 256 KiB.
+        max_bytes: usize = crate::reminder::MAX_DELIVERY_BYTES,
+        /// The first pause after `busy`; it doubles up to `busy_max`.
+        #[serde(with = "units")]
+        busy_min: Duration = Duration::from_millis(100),
+        /// The longest pause after `busy`.
+        #[serde(with = "units")]
+        busy_max: Duration = Duration::from_secs(5),
+    }
+}
+
+section! {
+    /// Reminders of users who are away.
+    Mailbox {
+        /// Reminders in one user's mailbox. At the limit the newest is refused: outcome `rejected`, error `mailbox_full`,
+        /// and the reminder lies in the stream of refused input.
+        limit: usize = 10_000,
+        /// Reminders and
+        park_messages: usize = 500,
+        /// bytes appended to a partition's mailboxes in one go.
+        park_bytes: usize = 1 << 20,
+        /// Reminders and
+        page_messages: usize = 500,
+        /// bytes read from a mailbox in one go.
+        page_bytes: usize = 256 << 10,
+        /// Mailboxes of one partition read at a time.
+        reads_in_flight: usize = 8,
+        /// The least time between two searches of one mailbox for expired reminders.
+        #[serde(with = "units")]
+        expiry_interval: Duration = Duration::from_secs(1),
+    }
+}
+
+section! {
+    /// Working a partition.
+    Dispatch {
+        /// Bytes of events in work in one partition at a time; more stay in JetStream.
+        max_bytes_in_flight: usize = 4 << 20,
+        /// Events in work in one partition at a time; JetStream's `max_ack_pending`.
+        max_events_in_flight: usize = 1_000,
+        /// After this JetStream hands an event out again that nobody acknowledged. Longer than a partition can need for one.
+        #[serde(with = "units")]
+        ack_wait: Duration = Duration::from_secs(60),
+        /// JetStream's `priority_timeout`: after this without a pull another member may be pinned.
+        #[serde(with = "units")]
+        pin_timeout: Duration = Duration::from_secs(3),
+    }
+}
+
+section! {
+    /// Sharing the work among members.
+    Members {
+        /// How often a member says that it lives.
+        #[serde(with = "units")]
+        interval: Duration = Duration::from_millis(1_000),
+        /// A member not heard of for this long is gone, and one that could not say so for this long stops working.
+        #[serde(with = "units")]
+        ttl: Duration = Duration::from_secs(4),
+        /// How long a stopping member may take to finish what is in flight.
+        #[serde(with = "units")]
+        grace: Duration = Duration::from_secs(10),
+    }
+}
+
+/// The default of `http`.
+pub const DEFAULT_HTTP: &str = "127.0.0.1:9411";
+
+impl Config {
+    /// Checks what a type cannot.
+    ///
+    /// # Errors
+    /// The first setting out of bounds, with its value and what would be right.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let token = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        let prefix_is_right = !self.prefix.is_empty() && self.prefix.len() <= 32 && self.prefix.chars().all(token);
+        check("prefix", &self.prefix, prefix_is_right, "1 to 32 of A-Z a-z 0-9 - _")?;
+        check(
+            "name",
+            &self.name,
+            self.name.len() <= 64 && self.name.chars().all(token),
+            "up to 64 of A-Z a-z 0-9 - _",
+        )?;
+        let http_is_right = self.http.is_empty() || self.http.parse::<std::net::SocketAddr>().is_ok();
+        check("http", &self.http, http_is_right, "an address and port such as 127.0.0.1:9411, or empty")?;
+        within("partitions", usize::from(self.partitions), 1, 1_024)?;
+        let replicas = self.streams.replicas;
+        check("streams.replicas", replicas, [1, 3, 5].contains(&replicas), "1, 3 or 5")?;
+        within("intake.max_bytes_in_flight", self.intake.max_bytes_in_flight, 1 << 20, 1 << 30)?;
+        within("intake.event_bytes", self.intake.event_bytes, 1 << 10, 512 << 10)?;
+        within("idempotency.max_ids", self.idempotency.max_ids, 1_000, 100_000_000)?;
+        within("heartbeat.max_users", self.heartbeat.max_users, 1, 1_000)?;
+        within("delivery.max_bytes", self.delivery.max_bytes, 1 << 10, crate::reminder::MAX_DELIVERY_BYTES)?;
+        within("mailbox.limit", self.mailbox.limit, 1, 10_000_000)?;
+        within("mailbox.park_messages", self.mailbox.park_messages, 1, 1_000)?;
+        within("mailbox.park_bytes", self.mailbox.park_bytes, 1 << 10, 16 << 20)?;
+        within("mailbox.page_messages", self.mailbox.page_messages, 1, 1_000)?;
+        within("mailbox.page_bytes", self.mailbox.page_bytes, 1 << 10, 16 << 20)?;
+        within("mailbox.reads_in_flight", self.mailbox.reads_in_flight, 1, 256)?;
+        within("dispatch.max_bytes_in_flight", self.dispatch.max_bytes_in_flight, 1 << 20, 1 << 30)?;
+        within("dispatch.max_events_in_flight", self.dispatch.max_events_in_flight, 1, 100_000)?;
+        let (ms, s) = (Duration::from_millis, Duration::from_secs);
+        for (name, value, least, most) in [
+            ("nats.timeout", self.nats.timeout, ms(100), s(300)),
+            ("streams.outcomes_age", self.streams.outcomes_age, s(60), s(3_650 * 86_400)),
+            ("streams.rejected_age", self.streams.rejected_age, s(60), s(3_650 * 86_400)),
+            ("idempotency.window", self.idempotency.window, s(1), s(7 * 86_400)),
+            ("heartbeat.timeout", self.heartbeat.timeout, ms(10), s(60)),
+            ("heartbeat.lease", self.heartbeat.lease, ms(0), s(3_600)),
+            ("heartbeat.backoff_min", self.heartbeat.backoff_min, ms(10), s(30)),
+            ("heartbeat.backoff_max", self.heartbeat.backoff_max, self.heartbeat.backoff_min, s(30)),
+            ("delivery.timeout", self.delivery.timeout, ms(10), s(60)),
+            ("delivery.busy_min", self.delivery.busy_min, ms(1), s(60)),
+            ("delivery.busy_max", self.delivery.busy_max, self.delivery.busy_min, s(600)),
+            ("mailbox.expiry_interval", self.mailbox.expiry_interval, ms(10), s(3_600)),
+            ("dispatch.ack_wait", self.dispatch.ack_wait, s(10), s(3_600)),
+            ("dispatch.pin_timeout", self.dispatch.pin_timeout, s(2), s(60)),
+            ("members.interval", self.members.interval, ms(100), s(60)),
+            ("members.ttl", self.members.ttl, self.members.interval * 2, s(600)),
+            ("members.grace", self.members.grace, ms(0), s(600)),
+        ] {
+            let bounds = format!("{} to {}", units::show(least), units::show(most));
+            check(name, units::show(value), least <= value && value <= most, &bounds)?;
+        }
+        Ok(())
+    }
+}
+
+fn within(name: &'static str, value: usize, least: usize, most: usize) -> Result<(), ConfigError> {
+    check(name, value, (least..=most).contains(&value), &format!("{least} to {most}"))
+}
+
+fn check(name: &'static str, value: impl std::fmt::Display, is_right: bool, bounds: &str) -> Result<(), ConfigError> {
+    if is_right {
+        return Ok(());
+    }
+    Err(ConfigError::OutOfBounds { name, value: value.to_string(), bounds: bounds.to_owned() })
+}

@@ -1,0 +1,140 @@
+//! The private format of `BELLHOP_EVENTS` and `BELLHOP_PARKED`: an index, and each reminder's finished JSON.
+//!
+//! The intake writes a reminder's JSON once. The router reads the index alone and forwards the bytes; nothing parses
+//! content again. A message is one line of JSON, the index, followed by the reminders' bytes one after the other.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::token::{Source, UserId};
+
+/// What the router needs to know of the reminders in a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Index {
+    /// The business system.
+    pub source: Source,
+    /// The set they came in.
+    pub set: String,
+    /// One entry for each reminder, in order.
+    pub reminders: Vec<IndexEntry>,
+}
+
+/// One reminder's line in the index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexEntry {
+    /// The reminder's id.
+    pub id: String,
+    /// Whom it is for.
+    pub user: UserId,
+    /// Milliseconds since 1970 after which it is not delivered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<i64>,
+    /// Bytes of its finished JSON.
+    pub bytes: usize,
+}
+
+/// A decoded message: the index, and each reminder's finished JSON as a slice of the message.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// The index.
+    pub index: Index,
+    /// The reminders' JSON, in the index's order.
+    pub bodies: Vec<Bytes>,
+}
+
+/// Why a message is not an event.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// There is no line end after the index.
+    #[error("the message has no index line")]
+    NoIndex,
+    /// The index is not the expected JSON.
+    #[error("the index is not readable: {0}")]
+    Index(#[from] serde_json::Error),
+    /// The bodies are longer or shorter than the index says.
+    #[error("the index tells of {told} bytes of reminders, the message has {found}")]
+    Length {
+        /// Bytes that the index tells of.
+        told: usize,
+        /// Bytes that follow the index.
+        found: usize,
+    },
+}
+
+impl Event {
+    /// Writes the message.
+    pub fn encode(&self) -> Bytes {
+        let mut out = serde_json::to_vec(&self.index).expect("an index has only string keys");
+        out.reserve(1 + self.bodies.iter().map(Bytes::len).sum::<usize>());
+        out.push(b'\n');
+        for body in &self.bodies {
+            out.extend_from_slice(body);
+        }
+        out.into()
+    }
+
+    /// Reads a message without copying the reminders.
+    ///
+    /// # Errors
+    /// Says what is wrong with a message that [`Event::encode`] did not write.
+    pub fn decode(message: &Bytes) -> Result<Self, DecodeError> {
+        let line = message.iter().position(|&byte| byte == b'\n').ok_or(DecodeError::NoIndex)?;
+        let index: Index = serde_json::from_slice(&message[..line])?;
+        let mut rest = message.slice(line + 1..);
+        let told = index.reminders.iter().fold(0usize, |sum, entry| sum.saturating_add(entry.bytes));
+        if told != rest.len() {
+            return Err(DecodeError::Length { told, found: rest.len() });
+        }
+        let bodies = index.reminders.iter().map(|entry| rest.split_to(entry.bytes)).collect();
+        Ok(Self { index, bodies })
+    }
+
+    /// The event with one of its reminders alone.
+    pub fn only(&self, at: usize) -> Self {
+        let index = Index { reminders: vec![self.index.reminders[at].clone()], ..self.index.clone() };
+        Self { index, bodies: vec![self.bodies[at].clone()] }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn event(bodies: &[&str]) -> Event {
+        let entry = |(i, body): (usize, &&str)| IndexEntry {
+            id: format!("r{i}"),
+            user: "张三\"\\".parse().unwrap(),
+            expires_at: (i % 2 == 0).then_some(i as i64),
+            bytes: body.len(),
+        };
+        Event {
+            index: Index {
+                source: "billing".parse().unwrap(),
+                set: "a\nb".replace('\n', "-"),
+                reminders: bodies.iter().enumerate().map(entry).collect(),
+            },
+            bodies: bodies.iter().map(|body| Bytes::copy_from_slice(body.as_bytes())).collect(),
+        }
+    }
+
+    #[test]
+    fn round_trips_and_takes_one_out() {
+        let event = event(&["{\"a\":1}", "{}", "{\"b\":\"x\\ny\"}"]);
+        let read = Event::decode(&event.encode()).unwrap();
+        assert_eq!((&read.index, &read.bodies), (&event.index, &event.bodies));
+        let one = Event::decode(&read.only(2).encode()).unwrap();
+        assert_eq!((one.index.reminders[0].id.as_str(), &one.bodies[0]), ("r2", &event.bodies[2]));
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_message_is_an_error(cut in 0usize..200, flip in 0usize..200, byte in any::<u8>()) {
+            let mut bytes = event(&["{\"a\":1}", "{}"]).encode().to_vec();
+            bytes.truncate(cut.max(1));
+            let at = flip % bytes.len();
+            bytes[at] = byte;
+            let _ = Event::decode(&bytes.into()); // an error or another event, never a panic
+        }
+    }
+}

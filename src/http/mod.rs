@@ -1,0 +1,154 @@
+//! Probes over HTTP: is the process alive, is it ready, which version is it.
+//!
+//! Alive never depends on NATS: restarting a process does not mend a server it cannot reach. Ready means connected, at
+//! work on every role that is this member's, and not stopping.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// What decides whether this member is ready.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// The connection to NATS is up.
+    pub is_connected: bool,
+    /// Roles that are this member's by the last look at the members, once there was one.
+    pub roles_due: Option<usize>,
+    /// Roles that it works: consumers bound, mailboxes and routes known.
+    pub roles_working: usize,
+    /// It was asked to stop.
+    pub is_stopping: bool,
+}
+
+impl Readiness {
+    /// Each condition by name, and whether it holds.
+    pub fn conditions(&self) -> [(&'static str, bool); 3] {
+        [
+            ("nats connected", self.is_connected),
+            ("consumers bound", self.roles_due.is_some_and(|due| self.roles_working >= due)),
+            ("not stopping", !self.is_stopping),
+        ]
+    }
+
+    /// Whether every condition holds.
+    pub fn is_ready(&self) -> bool {
+        self.conditions().iter().all(|(_, holds)| *holds)
+    }
+}
+
+/// Listens.
+///
+/// # Errors
+/// When the address is taken or not this machine's.
+pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}
+
+/// Answers probes until the task is aborted.
+pub async fn run(listener: TcpListener, readiness: watch::Receiver<Readiness>) {
+    loop {
+        let Ok((connection, _)) = listener.accept().await else {
+            // Out of file descriptors, most likely: others must close theirs first.
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            continue;
+        };
+        let readiness = readiness.clone();
+        tokio::spawn(async move {
+            let service = service_fn(move |request| {
+                let answer = answer(&request, &readiness.borrow());
+                async move { Ok::<_, Infallible>(answer) }
+            });
+            let mut server = hyper::server::conn::http1::Builder::new();
+            server.timer(TokioTimer::new());
+            if let Err(error) = server.serve_connection(TokioIo::new(connection), service).await {
+                tracing::debug!(%error, "http connection");
+            }
+        });
+    }
+}
+
+fn answer<B>(request: &Request<B>, readiness: &Readiness) -> Response<Full<Bytes>> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered\n".to_owned());
+        refusal.headers_mut().insert(ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD"));
+        return refusal;
+    }
+    match request.uri().path() {
+        "/livez" => text(StatusCode::OK, "ok\n".to_owned()),
+        "/readyz" | "/healthz" => {
+            ready(readiness, request.uri().query().is_some_and(|query| query.contains("verbose")))
+        }
+        "/version" => text(StatusCode::OK, concat!(env!("CARGO_PKG_VERSION"), "\n").to_owned()),
+        _ => text(StatusCode::NOT_FOUND, "there are /livez, /readyz, /healthz and /version\n".to_owned()),
+    }
+}
+
+fn ready(readiness: &Readiness, is_verbose: bool) -> Response<Full<Bytes>> {
+    let mut body = String::new();
+    for (name, holds) in readiness.conditions() {
+        if is_verbose || !holds {
+            body.push_str(&format!("[{}] {name}\n", if holds { "+" } else { "-" }));
+        }
+    }
+    let (status, verdict) = match readiness.is_ready() {
+        true => (StatusCode::OK, "ok\n"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+    };
+    text(status, body + verdict)
+}
+
+fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, hyper::header::HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    async fn ask(method: Method, uri: &str, readiness: Readiness) -> (u16, String) {
+        let request = Request::builder().method(method).uri(uri).body(()).unwrap();
+        let response = answer(&request, &readiness);
+        let status = response.status().as_u16();
+        (status, String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn each_condition_is_named_and_decides() {
+        let ready = Readiness { is_connected: true, roles_due: Some(3), roles_working: 3, is_stopping: false };
+        assert_eq!(ask(Method::GET, "/readyz", ready).await, (200, "ok\n".into()));
+        assert_eq!(ask(Method::GET, "/healthz", ready).await.0, 200);
+        for (unready, name) in [
+            (Readiness { is_connected: false, ..ready }, "nats connected"),
+            (Readiness { roles_due: None, ..ready }, "consumers bound"),
+            (Readiness { roles_working: 2, ..ready }, "consumers bound"),
+            (Readiness { is_stopping: true, ..ready }, "not stopping"),
+        ] {
+            assert_eq!(ask(Method::GET, "/readyz", unready).await, (503, format!("[-] {name}\nnot ready\n")));
+            assert_eq!(ask(Method::GET, "/livez", unready).await.0, 200);
+            let (_, verbose) = ask(Method::GET, "/readyz?verbose", unready).await;
+            assert!(verbose.contains(&format!("[-] {name}")) && verbose.matches("[+]").count() == 2);
+        }
+    }
+
+    #[tokio::test]
+    async fn other_paths_and_methods_are_refused() {
+        assert_eq!(ask(Method::POST, "/livez", Readiness::default()).await.0, 405);
+        assert_eq!(ask(Method::GET, "/", Readiness::default()).await.0, 404);
+        assert_eq!(ask(Method::HEAD, "/version", Readiness::default()).await.0, 200);
+    }
+}

@@ -1,0 +1,26 @@
+//! Bellhop routes reminders from business systems to the app-server instance that holds each user's connection, over
+//! NATS, and keeps a durable mailbox for users who are away.
+//!
+//! `ARCHITECTURE.md` in the repository tells how and why. In short, and from the bottom up:
+//!
+//! | layer | modules | |
+//! | --- | --- | --- |
+//! | decide | [`router`], [`reminder`], [`partition`], [`token`], [`event`] | pure: no I/O, no clock, no task |
+//! | set | [`config`] | every setting, with its default and bounds |
+//! | translate | [`nats`], [`http`] | streams, consumers, buckets, requests; probes. Decide nothing |
+//! | run | [`service`] | tasks that feed the router and perform its actions |
+//!
+//! [`nats_server`] finds and starts a real nats-server, for the demo and the tests.
+
+pub mod cli;
+pub mod config;
+pub mod event;
+pub mod http;
+pub mod nats;
+#[allow(clippy::disallowed_methods)]
+pub mod nats_server;
+pub mod partition;
+pub mod reminder;
+pub mod router;
+pub mod service;
+pub mod token;

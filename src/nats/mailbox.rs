@@ -1,0 +1,327 @@
+//! Mailboxes as JetStream keeps them: one subject for each user in one stream, one message for each reminder.
+//!
+//! An owner makes itself known by a *fence*: a message of its own subject in the same stream. Every append names the
+//! fence's sequence (`Nats-Expected-Last-Subject-Sequence` with `-Subject`), so JetStream itself refuses the appends of
+//! an owner that has a successor, however late they come. Appends go as atomic batches (nats-server 2.12), one at a time
+//! for a partition: a whole batch is stored or none of it, its messages have successive sequences, and a server that
+//! syncs every write does so once for the batch.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::pull;
+use async_nats::{HeaderMap, Message, StatusCode, Subject, header};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::replay::replay;
+use super::{Nats, NatsError};
+use crate::partition::Partition;
+use crate::router::MailboxSummary;
+use crate::token::UserId;
+
+const EXPECTED_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
+const BATCH_ID: &str = "Nats-Batch-Id";
+const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
+const BATCH_COMMIT: &str = "Nats-Batch-Commit";
+/// JetStream's error code for a failed `Nats-Expected-Last-…-Sequence`; the second one is the clustered form.
+const WRONG_LAST_SEQUENCE: [u64; 2] = [10071, 10164];
+
+/// The event and place that a parked reminder came from, as `<sequence>.<index>`.
+const EVENT_HEADER: &str = "Bellhop-Event";
+/// Milliseconds since 1970 after which a parked reminder is not delivered.
+const EXPIRES_HEADER: &str = "Bellhop-Expires-At";
+
+/// The mailboxes of one partition, while this member owns them.
+#[derive(Debug, Clone)]
+pub struct Mailboxes {
+    nats: Nats,
+    stream: String,
+    partition: Partition,
+    fence: u64,
+}
+
+/// A reminder on its way into a mailbox.
+#[derive(Debug)]
+pub struct Parking {
+    /// Whose mailbox.
+    pub user: UserId,
+    /// The event it came in, and its place there.
+    pub from: (u64, usize),
+    /// When it expires, in milliseconds since 1970.
+    pub expires_at: Option<i64>,
+    /// The message: an event with this reminder alone.
+    pub message: Bytes,
+}
+
+/// A reminder in a mailbox.
+#[derive(Debug)]
+pub struct ParkedMessage {
+    /// Its sequence in the stream.
+    pub sequence: u64,
+    /// When it was stored.
+    pub parked_at: Timestamp,
+    /// The message: an event with this reminder alone.
+    pub message: Bytes,
+}
+
+/// What a new owner finds.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Each user's mailbox.
+    pub mailboxes: HashMap<UserId, MailboxSummary>,
+    /// The events and places that the reminders came from.
+    pub came_from: HashSet<(u64, usize)>,
+}
+
+#[derive(Deserialize)]
+struct Ack {
+    seq: Option<u64>,
+    error: Option<AckError>,
+}
+
+#[derive(Deserialize)]
+struct AckError {
+    err_code: u64,
+    description: String,
+}
+
+impl Mailboxes {
+    /// Takes the partition's mailboxes over: from here on no earlier owner can append to them.
+    ///
+    /// # Errors
+    /// When JetStream does not confirm it.
+    pub async fn take_over(nats: &Nats, partition: Partition, owner: &str) -> Result<Self, NatsError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::NATS_ROLLUP, "sub");
+        let ack = nats.store(nats.names.fence(partition), headers, owner.to_owned().into()).await?;
+        Ok(Self { nats: nats.clone(), stream: nats.names.parked_stream(), partition, fence: ack.sequence })
+    }
+
+    /// Learns what lies in the partition's mailboxes, from the messages' headers alone.
+    ///
+    /// # Errors
+    /// When the stream could not be read to its end.
+    pub async fn find(&self) -> Result<Found, NatsError> {
+        let filter_subject = self.nats.names.mailboxes(self.partition);
+        let config = pull::Config { filter_subject, headers_only: true, ..pull::Config::default() };
+        let mut found = Found::default();
+        replay(&self.nats, &self.stream, config, |message, sequence| found.add(message, sequence)).await?;
+        Ok(found)
+    }
+
+    /// Appends reminders to mailboxes, all or none, and answers their sequences.
+    ///
+    /// # Errors
+    /// [`NatsError::Fenced`] when the partition has a newer owner. Any other error leaves open whether they are stored:
+    /// take the partition over again to find out.
+    pub async fn park(&self, reminders: Vec<Parking>) -> Result<Vec<u64>, NatsError> {
+        let what = || format!("park {} reminders", reminders.len());
+        let failed = |error: &dyn std::fmt::Display| NatsError::failed(what(), error);
+        let client = &self.nats.client;
+        let count = reminders.len();
+        let batch = client.new_inbox().rsplit('.').next().unwrap_or_default().to_owned();
+        let mut answer = None;
+        for (place, reminder) in reminders.iter().enumerate() {
+            let subject = self.nats.names.mailbox(self.partition, &reminder.user);
+            let mut headers = HeaderMap::new();
+            headers.insert(EVENT_HEADER, format!("{}.{}", reminder.from.0, reminder.from.1));
+            if let Some(at) = reminder.expires_at {
+                headers.insert(EXPIRES_HEADER, at.to_string());
+            }
+            if place == 0 {
+                headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, self.fence.to_string());
+                headers.insert(EXPECTED_SUBJECT, self.nats.names.fence(self.partition));
+            }
+            if count > 1 {
+                headers.insert(BATCH_ID, batch.as_str());
+                headers.insert(BATCH_SEQUENCE, (place + 1).to_string());
+            }
+            if place + 1 < count {
+                let sent = client.publish_with_headers(subject, headers, reminder.message.clone()).await;
+                sent.map_err(|error| failed(&error))?;
+            } else {
+                if count > 1 {
+                    headers.insert(BATCH_COMMIT, "1");
+                }
+                let sent = client.request_with_headers(subject, headers, reminder.message.clone()).await;
+                answer = Some(sent.map_err(|error| failed(&error))?);
+            }
+        }
+        let Some(answer) = answer else { return Ok(Vec::new()) };
+        match serde_json::from_slice(&answer.payload).map_err(|error| failed(&error))? {
+            Ack { error: Some(error), .. } if WRONG_LAST_SEQUENCE.contains(&error.err_code) => {
+                Err(NatsError::Fenced(format!("partition {}", self.partition)))
+            }
+            Ack { error: Some(error), .. } => Err(failed(&format!("{} ({})", error.description, error.err_code))),
+            Ack { seq: Some(last), .. } => Ok((last + 1 - count as u64..=last).collect()),
+            Ack { .. } => Err(failed(&"the answer has no sequence")),
+        }
+    }
+
+    /// Reads reminders of a mailbox from a sequence on, up to `messages` and about `bytes`.
+    ///
+    /// A replica may not have what its leader has confirmed, so a read that ends before `last`, which is known to have
+    /// been stored, is repeated until the replica has caught up or the leader says that nothing is there.
+    ///
+    /// # Errors
+    /// When JetStream does not answer.
+    pub async fn read(
+        &self,
+        user: &UserId,
+        from: u64,
+        last: u64,
+        messages: usize,
+        bytes: usize,
+    ) -> Result<(Vec<ParkedMessage>, bool), NatsError> {
+        let subject = self.nats.names.mailbox(self.partition, user);
+        loop {
+            let (page, is_last) = direct_get(&self.nats, &self.stream, &subject, from, messages, bytes).await?;
+            if let Some(end) = page.last().map(|message| message.sequence) {
+                return Ok((page, is_last && end >= last));
+            }
+            if from > last || self.has_nothing_from(&subject, from).await? {
+                return Ok((page, true));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The leader's word on whether the mailbox is empty from a sequence on.
+    async fn has_nothing_from(&self, subject: &str, from: u64) -> Result<bool, NatsError> {
+        let stream = self.nats.jetstream.get_stream_no_info(&self.stream).await;
+        let stream = stream.map_err(|error| NatsError::failed("read a mailbox", error))?;
+        match stream.raw_message_builder().sequence(from).next_by_subject(subject).send().await {
+            Ok(_) => Ok(false),
+            Err(error) if error.to_string().contains("no message found") => Ok(true),
+            Err(error) => Err(NatsError::failed("read a mailbox", error)),
+        }
+    }
+
+    /// Removes everything from a user's mailbox up to and including `sequence`.
+    ///
+    /// # Errors
+    /// When JetStream does not confirm it.
+    pub async fn remove_up_to(&self, user: &UserId, sequence: u64) -> Result<(), NatsError> {
+        purge(&self.nats, &self.stream, &self.nats.names.mailbox(self.partition, user), Some(sequence + 1)).await?;
+        Ok(())
+    }
+
+    /// Removes one message. That it is gone already is as good.
+    ///
+    /// # Errors
+    /// When JetStream does not confirm it.
+    pub async fn remove_only(&self, sequence: u64) -> Result<(), NatsError> {
+        let stream = self.nats.jetstream.get_stream_no_info(&self.stream).await;
+        let stream = stream.map_err(|error| NatsError::failed("remove from a mailbox", error))?;
+        match stream.delete_message(sequence).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.to_string().contains("no message found") => Ok(()),
+            Err(error) => Err(NatsError::failed("remove from a mailbox", error)),
+        }
+    }
+}
+
+impl Found {
+    fn add(&mut self, message: &Message, sequence: u64) {
+        let user = message.subject.rsplit('.').next().and_then(|token| UserId::from_token(token).ok());
+        let Some(user) = user else {
+            tracing::warn!(subject = %message.subject, sequence, "not a mailbox of any user, left alone");
+            return;
+        };
+        let expires_at = text(message, EXPIRES_HEADER).and_then(|text| text.parse().ok());
+        let mailbox = self.mailboxes.entry(user).or_insert(MailboxSummary {
+            first: sequence,
+            last: sequence,
+            count: 0,
+            next_expiry: None,
+        });
+        mailbox.last = sequence;
+        mailbox.count += 1;
+        mailbox.next_expiry = [mailbox.next_expiry, expires_at].into_iter().flatten().min();
+        let from = text(message, EVENT_HEADER).and_then(|text| text.split_once('.'));
+        if let Some((event, index)) = from
+            && let (Ok(event), Ok(index)) = (event.parse(), index.parse())
+        {
+            self.came_from.insert((event, index));
+        }
+    }
+}
+
+/// Removes a subject's messages before `sequence`, or all of them, and answers how many they were.
+///
+/// # Errors
+/// When JetStream does not confirm it.
+pub async fn purge(nats: &Nats, stream: &str, subject: &str, before: Option<u64>) -> Result<u64, NatsError> {
+    let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("purge {subject}"), error);
+    let handle = nats.jetstream.get_stream_no_info(stream).await.map_err(|error| failed(&error))?;
+    let purge = handle.purge().filter(subject);
+    let answer = match before {
+        Some(sequence) => purge.sequence(sequence).await,
+        None => purge.await,
+    };
+    Ok(answer.map_err(|error| failed(&error))?.purged)
+}
+
+/// How many messages a subject has, by the leader's word.
+///
+/// # Errors
+/// When JetStream does not answer.
+pub async fn count(nats: &Nats, stream: &str, subject: &str) -> Result<usize, NatsError> {
+    let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("count {subject}"), error);
+    let handle = nats.jetstream.get_stream_no_info(stream).await.map_err(|error| failed(&error))?;
+    let info = handle.info_builder().subjects(subject).fetch().await.map_err(|error| failed(&error))?;
+    let counts: Vec<_> = info.collect().await;
+    counts.into_iter().try_fold(0, |sum, entry| entry.map(|(_, n)| sum + n)).map_err(|error| failed(&error))
+}
+
+/// Reads a subject's messages from a sequence on by one batched direct get (nats-server 2.11), without a consumer.
+/// Answers them, and whether nothing lay behind them.
+///
+/// # Errors
+/// When JetStream does not answer.
+pub async fn direct_get(
+    nats: &Nats,
+    stream: &str,
+    subject: &str,
+    from: u64,
+    messages: usize,
+    bytes: usize,
+) -> Result<(Vec<ParkedMessage>, bool), NatsError> {
+    let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("read {subject}"), error);
+    let inbox = Subject::from(nats.client.new_inbox());
+    let mut answers = nats.client.subscribe(inbox.clone()).await.map_err(|error| failed(&error))?;
+    let request = json!({ "seq": from.max(1), "next_by_subj": subject, "batch": messages, "max_bytes": bytes });
+    let api = format!("$JS.API.DIRECT.GET.{stream}");
+    let sent = nats.client.publish_with_reply(api, inbox, request.to_string().into()).await;
+    sent.map_err(|error| failed(&error))?;
+    let mut page = Vec::new();
+    loop {
+        let answer = tokio::time::timeout(nats.timeout, answers.next()).await.map_err(|error| failed(&error))?;
+        let answer = answer.ok_or_else(|| failed(&"the connection closed"))?;
+        match answer.status {
+            None | Some(StatusCode::OK) => page.push(parked_message(answer).ok_or_else(|| failed(&"it is malformed"))?),
+            Some(status) if status.as_u16() == 204 => {
+                let left = text(&answer, "Nats-Num-Pending").and_then(|text| text.parse::<u64>().ok());
+                return Ok((page, left == Some(0)));
+            }
+            Some(StatusCode::NOT_FOUND) => return Ok((page, true)),
+            Some(status) => {
+                return Err(failed(&format!("{status} {}", answer.description.unwrap_or_default())));
+            }
+        }
+    }
+}
+
+fn parked_message(answer: Message) -> Option<ParkedMessage> {
+    let sequence = text(&answer, "Nats-Sequence")?.parse().ok()?;
+    let parked_at = text(&answer, "Nats-Time-Stamp")?.parse().ok()?;
+    Some(ParkedMessage { sequence, parked_at, message: answer.payload })
+}
+
+fn text<'a>(message: &'a Message, header: &'static str) -> Option<&'a str> {
+    message.headers.as_ref()?.get(header).map(|value| value.as_str())
+}

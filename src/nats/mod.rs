@@ -1,0 +1,143 @@
+//! Translates between the service and NATS: names, streams, consumers, buckets, requests. It decides nothing.
+
+pub mod bucket;
+pub mod instance;
+pub mod mailbox;
+pub mod names;
+pub mod pinned;
+pub mod replay;
+pub mod topology;
+
+use std::time::Duration;
+
+use async_nats::jetstream::{self, Context};
+use async_nats::{Client, ConnectOptions, HeaderMap};
+use bytes::Bytes;
+
+use crate::config::Config;
+
+pub use names::Names;
+
+/// A connection to NATS with what everything in this layer needs.
+#[derive(Debug, Clone)]
+pub struct Nats {
+    /// The client.
+    pub client: Client,
+    /// JetStream.
+    pub jetstream: Context,
+    /// The installation's names.
+    pub names: Names,
+    /// How long JetStream may take to answer.
+    pub timeout: Duration,
+}
+
+/// Why NATS did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum NatsError {
+    /// No connection could be made.
+    #[error("cannot connect to {url}: {problem}; is nats-server running there? Set --nats URL or NATS_URL")]
+    Connect {
+        /// The address, without credentials.
+        url: String,
+        /// Why.
+        problem: String,
+    },
+    /// The server is too old.
+    #[error("{url} runs nats-server {found}; Bellhop needs {needed} or later")]
+    TooOld {
+        /// The address.
+        url: String,
+        /// Its version.
+        found: String,
+        /// The least version.
+        needed: &'static str,
+    },
+    /// A request failed.
+    #[error("{what}: {problem}")]
+    Failed {
+        /// What was asked.
+        what: String,
+        /// Why it failed.
+        problem: String,
+    },
+    /// JetStream refused a message because its writer no longer owns what it writes to.
+    #[error("{0} has a newer owner")]
+    Fenced(String),
+}
+
+impl NatsError {
+    /// A failed request.
+    pub fn failed(what: impl Into<String>, problem: impl std::fmt::Display) -> Self {
+        Self::Failed { what: what.into(), problem: problem.to_string() }
+    }
+}
+
+/// The least nats-server: consumer resets came with 2.14, and there is no 2.13.
+const LEAST_SERVER: (i64, i64, i64) = (2, 14, 0);
+
+/// Connects, once. Reconnecting later is the client's business.
+///
+/// # Errors
+/// When no server can be reached, credentials are refused, or the server is too old.
+pub async fn connect(config: &Config, client_name: &str) -> Result<Nats, NatsError> {
+    let nats = &config.nats;
+    let failed = |problem: &dyn std::fmt::Display| NatsError::Connect {
+        url: nats.url.clone(),
+        problem: problem.to_string().trim_end_matches(['.', ':']).to_owned(),
+    };
+    let mut options = ConnectOptions::new().name(client_name).request_timeout(Some(nats.timeout));
+    if !nats.creds.is_empty() {
+        options = options.credentials_file(&nats.creds).await.map_err(|e| failed(&format!("{}: {e}", nats.creds)))?;
+    }
+    if !nats.user.is_empty() {
+        options = options.user_and_password(nats.user.clone(), nats.password.clone());
+    }
+    if !nats.token.is_empty() {
+        options = options.token(nats.token.clone());
+    }
+    options = options.event_callback(|event| async move {
+        match event {
+            async_nats::Event::Connected => tracing::info!("connected to nats"),
+            async_nats::Event::Disconnected => tracing::warn!("disconnected from nats, reconnecting"),
+            async_nats::Event::Closed | async_nats::Event::Draining => tracing::debug!(%event, "nats client"),
+            other => tracing::warn!(event = %other, "nats client"),
+        }
+    });
+    let addresses: Vec<&str> = nats.url.split(',').map(str::trim).collect();
+    let client = options.connect(addresses).await.map_err(|error| failed(&error))?;
+    let (major, minor, patch) = LEAST_SERVER;
+    if !client.is_server_compatible(major, minor, patch) {
+        let found = client.server_info().version;
+        return Err(NatsError::TooOld { url: nats.url.clone(), found, needed: "2.14.0" });
+    }
+    let jetstream = jetstream::context::ContextBuilder::new().timeout(nats.timeout).build(client.clone());
+    Ok(Nats { client, jetstream, names: Names::new(&config.prefix), timeout: nats.timeout })
+}
+
+impl Nats {
+    /// Publishes to a stream and waits until the message is stored.
+    ///
+    /// # Errors
+    /// When the stream refused it, or did not confirm it in time: it may be stored then.
+    pub async fn store(
+        &self,
+        subject: String,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<jetstream::publish::PublishAck, NatsError> {
+        let what = || format!("publish to {subject}");
+        let sent = self.jetstream.publish_with_headers(subject.clone(), headers, payload).await;
+        sent.map_err(|error| NatsError::failed(what(), error))?.await.map_err(|error| NatsError::failed(what(), error))
+    }
+
+    /// Publishes until it is stored, however long JetStream is away. `id` makes the repeats one message.
+    pub async fn store_surely(&self, subject: &str, mut headers: HeaderMap, payload: Bytes, id: &str) {
+        headers.insert(async_nats::header::NATS_MESSAGE_ID, id);
+        let mut pause = Duration::from_millis(50);
+        while let Err(error) = self.store(subject.to_owned(), headers.clone(), payload.clone()).await {
+            tracing::warn!(%error, "not stored, trying again");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The names of everything Bellhop has in NATS. One prefix, so that several installations can share an account.
+
+use crate::partition::Partition;
+use crate::token::{InstanceName, Source, UserId};
+
+/// Subjects, streams, buckets and consumers of one installation.
+#[derive(Debug, Clone)]
+pub struct Names {
+    prefix: String,
+}
+
+impl Names {
+    /// Names under `prefix`, such as `bellhop`.
+    pub fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned() }
+    }
+
+    fn stream(&self, name: &str) -> String {
+        format!("{}_{name}", self.prefix.to_uppercase())
+    }
+
+    fn bucket(&self, name: &str) -> String {
+        format!("{}_{name}", self.prefix)
+    }
+
+    /// The stream of published sets.
+    pub fn sets_stream(&self) -> String {
+        self.stream("SETS")
+    }
+
+    /// The stream of events, the intake's work for the partitions.
+    pub fn events_stream(&self) -> String {
+        self.stream("EVENTS")
+    }
+
+    /// The stream of mailboxes.
+    pub fn parked_stream(&self) -> String {
+        self.stream("PARKED")
+    }
+
+    /// The stream of outcomes.
+    pub fn outcomes_stream(&self) -> String {
+        self.stream("OUTCOMES")
+    }
+
+    /// The stream of refused input.
+    pub fn rejected_stream(&self) -> String {
+        self.stream("REJECTED")
+    }
+
+    /// The stream of the reminders' ids of the idempotency window.
+    pub fn seen_stream(&self) -> String {
+        self.stream("SEEN")
+    }
+
+    /// The bucket of routes.
+    pub fn routes_bucket(&self) -> String {
+        self.bucket("routes")
+    }
+
+    /// The bucket of members: the running `bellhop serve` processes.
+    pub fn members_bucket(&self) -> String {
+        self.bucket("members")
+    }
+
+    /// Where a source publishes its sets.
+    pub fn sets(&self, source: &Source) -> String {
+        format!("{}.sets.{}", self.prefix, source.escaped())
+    }
+
+    /// All sources' sets.
+    pub fn all_sets(&self) -> String {
+        format!("{}.sets.*", self.prefix)
+    }
+
+    /// A partition's events.
+    pub fn events(&self, partition: Partition) -> String {
+        format!("{}.events.{partition}", self.prefix)
+    }
+
+    /// All partitions' events.
+    pub fn all_events(&self) -> String {
+        format!("{}.events.*", self.prefix)
+    }
+
+    /// A user's mailbox.
+    pub fn mailbox(&self, partition: Partition, user: &UserId) -> String {
+        format!("{}.parked.{partition}.{}", self.prefix, user.escaped())
+    }
+
+    /// A partition's mailboxes.
+    pub fn mailboxes(&self, partition: Partition) -> String {
+        format!("{}.parked.{partition}.*", self.prefix)
+    }
+
+    /// All mailboxes.
+    pub fn all_mailboxes(&self) -> String {
+        format!("{}.parked.*.*", self.prefix)
+    }
+
+    /// What the last owner of a partition's mailboxes wrote to make itself known, in the stream of mailboxes.
+    pub fn fence(&self, partition: Partition) -> String {
+        format!("{}.fence.{partition}", self.prefix)
+    }
+
+    /// All partitions' fences.
+    pub fn all_fences(&self) -> String {
+        format!("{}.fence.*", self.prefix)
+    }
+
+    /// A source's outcomes.
+    pub fn outcomes(&self, source: &Source) -> String {
+        format!("{}.outcomes.{}", self.prefix, source.escaped())
+    }
+
+    /// All sources' outcomes.
+    pub fn all_outcomes(&self) -> String {
+        format!("{}.outcomes.*", self.prefix)
+    }
+
+    /// Refused input of the source with this token. The token may be none that a source can have.
+    pub fn rejected(&self, source_token: &str) -> String {
+        format!("{}.rejected.{source_token}", self.prefix)
+    }
+
+    /// All refused input.
+    pub fn all_rejected(&self) -> String {
+        format!("{}.rejected.*", self.prefix)
+    }
+
+    /// The ids of the idempotency window.
+    pub fn seen(&self) -> String {
+        format!("{}.seen", self.prefix)
+    }
+
+    /// What an instance's subjects begin with, unless its routes say otherwise.
+    pub fn instance(&self, instance: &InstanceName) -> String {
+        format!("{}.app.{}", self.prefix, instance.escaped())
+    }
+
+    /// The consumer that takes sets in.
+    pub fn intake_consumer(&self) -> &'static str {
+        "intake"
+    }
+
+    /// The consumer of a partition's events.
+    pub fn dispatch_consumer(&self, partition: Partition) -> String {
+        format!("dispatch-{partition}")
+    }
+}

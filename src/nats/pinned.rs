@@ -1,0 +1,132 @@
+//! Reading a pinned consumer: one client at a time gets its messages, and a new one starts where the last stopped.
+
+use std::time::Duration;
+
+use async_nats::jetstream::Message;
+use async_nats::jetstream::consumer::{PullConsumer, pull};
+use bytes::Bytes;
+use futures_util::StreamExt;
+
+use super::topology::GROUP;
+use super::{Nats, NatsError};
+
+/// How long a pull request waits at the server. Well below `dispatch.pin_timeout`, since each one renews the pin.
+const PULL_EXPIRES: Duration = Duration::from_secs(1);
+
+/// A consumer that this client is, or wants to be, pinned to.
+pub struct Pinned {
+    nats: Nats,
+    stream: String,
+    consumer: String,
+    messages: pull::Stream,
+}
+
+/// A message with what its acknowledgement needs.
+#[derive(Debug, Clone)]
+pub struct Received {
+    /// Its sequence in the stream.
+    pub sequence: u64,
+    /// When JetStream stored it, in nanoseconds since 1970.
+    pub stored_ns: i128,
+    /// Its subject.
+    pub subject: String,
+    /// Its headers.
+    pub headers: Option<async_nats::HeaderMap>,
+    /// Its body.
+    pub payload: Bytes,
+    /// Where to acknowledge it.
+    pub reply: async_nats::Subject,
+}
+
+impl Pinned {
+    /// Takes the consumer over: whatever its last client left unacknowledged comes first, in order.
+    ///
+    /// Without the reset, messages that the last client had received would come only after `ack_wait`, behind newer
+    /// ones. Without the unpin, a client that died would keep the consumer until its pin runs out.
+    ///
+    /// # Errors
+    /// When the consumer does not exist or JetStream does not answer.
+    pub async fn take_over(nats: &Nats, stream: String, consumer: String, max_bytes: usize) -> Result<Self, NatsError> {
+        let failed = |what: &str, error: &dyn std::fmt::Display| {
+            NatsError::failed(format!("{what} consumer {consumer} of {stream}"), error)
+        };
+        let handle = nats.jetstream.get_stream_no_info(&stream).await.map_err(|error| failed("open", &error))?;
+        handle.unpin_consumer(&consumer, GROUP).await.map_err(|error| failed("unpin", &error))?;
+        handle.reset_consumer(&consumer, None).await.map_err(|error| failed("reset", &error))?;
+        let pull: PullConsumer = handle.get_consumer(&consumer).await.map_err(|error| failed("open", &error))?;
+        let messages = pull
+            .stream()
+            .group(GROUP)
+            .expires(PULL_EXPIRES)
+            .heartbeat(PULL_EXPIRES / 2)
+            .max_messages_per_batch(1_000)
+            .max_bytes_per_batch(max_bytes)
+            .messages()
+            .await
+            .map_err(|error| failed("pull from", &error))?;
+        Ok(Self { nats: nats.clone(), stream, consumer, messages })
+    }
+
+    /// The next message.
+    ///
+    /// # Errors
+    /// When the consumer is gone or the connection broke for long; take it over again.
+    pub async fn next(&mut self) -> Result<Received, NatsError> {
+        let what = || format!("pull from consumer {} of {}", self.consumer, self.stream);
+        loop {
+            let message = match self.messages.next().await {
+                Some(Ok(message)) => message,
+                Some(Err(error)) if error.kind() == pull::MessagesErrorKind::MissingHeartbeat => {
+                    // The client pulls again by itself after a reconnect.
+                    tracing::debug!(%error, consumer = self.consumer, "no word from the server");
+                    continue;
+                }
+                Some(Err(error)) => return Err(NatsError::failed(what(), error)),
+                None => return Err(NatsError::failed(what(), "the messages ended")),
+            };
+            return received(message).map_err(|problem| NatsError::failed(what(), problem));
+        }
+    }
+
+    /// Stops reading and lets another client be pinned at once. What was received and not acknowledged is its now.
+    ///
+    /// # Errors
+    /// When JetStream does not answer; the pin runs out by itself then.
+    pub async fn release(self) -> Result<(), NatsError> {
+        let Self { nats, stream, consumer, messages } = self;
+        drop(messages);
+        let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("unpin {consumer}"), error);
+        let handle = nats.jetstream.get_stream_no_info(&stream).await.map_err(|error| failed(&error))?;
+        handle.unpin_consumer(&consumer, GROUP).await.map_err(|error| failed(&error))
+    }
+}
+
+fn received(message: Message) -> Result<Received, String> {
+    let info = message.info().map_err(|error| error.to_string())?;
+    let (sequence, stored_ns) = (info.stream_sequence, info.published.unix_timestamp_nanos());
+    let message = message.message;
+    Ok(Received {
+        sequence,
+        stored_ns,
+        subject: message.subject.to_string(),
+        headers: message.headers,
+        payload: message.payload,
+        reply: message.reply.ok_or("it has no reply subject")?,
+    })
+}
+
+/// Acknowledges a message, and waits until the server knows it.
+///
+/// # Errors
+/// When it may not know: the message may come again then.
+pub async fn acknowledge(nats: &Nats, reply: async_nats::Subject) -> Result<(), NatsError> {
+    let answer = nats.client.request(reply, Bytes::from_static(b"+ACK")).await;
+    answer.map(drop).map_err(|error| NatsError::failed("acknowledge", error))
+}
+
+/// Tells the server that a message is still being worked on.
+pub async fn still_working(nats: &Nats, reply: async_nats::Subject) {
+    if let Err(error) = nats.client.publish(reply, Bytes::from_static(b"+WPI")).await {
+        tracing::debug!(%error, "progress not told");
+    }
+}

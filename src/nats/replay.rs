@@ -1,0 +1,45 @@
+//! Reads a stream from some point to its present end.
+
+use std::time::Duration;
+
+use async_nats::Message;
+use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
+use futures_util::StreamExt;
+
+use super::{Nats, NatsError};
+
+/// Tells `each` of every message that the stream has, with its sequence, in order. `config` says from where on, of which
+/// subjects, and whether headers are enough; the rest is set here.
+///
+/// # Errors
+/// When the stream could not be read to its end.
+pub async fn replay(
+    nats: &Nats,
+    stream: &str,
+    config: pull::Config,
+    mut each: impl FnMut(&Message, u64),
+) -> Result<(), NatsError> {
+    let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("read {stream}"), error);
+    let config = pull::Config {
+        ack_policy: AckPolicy::None,
+        inactive_threshold: Duration::from_secs(30),
+        memory_storage: true,
+        num_replicas: 1,
+        ..config
+    };
+    let handle = nats.jetstream.get_stream_no_info(stream).await.map_err(|error| failed(&error))?;
+    let consumer: PullConsumer = handle.create_consumer(config).await.map_err(|error| failed(&error))?;
+    let mut left = consumer.cached_info().num_pending;
+    let pull = consumer.stream().max_messages_per_batch(5_000).max_bytes_per_batch(16 << 20);
+    let mut messages = pull.messages().await.map_err(|error| failed(&error))?;
+    while left > 0 {
+        let message = tokio::time::timeout(nats.timeout, messages.next()).await.map_err(|error| failed(&error))?;
+        let message = message.ok_or_else(|| failed(&"it ended"))?.map_err(|error| failed(&error))?;
+        let info = message.info().map_err(|error| failed(&error))?;
+        left = info.pending;
+        each(&message.message, info.stream_sequence);
+    }
+    drop(messages);
+    let _ = handle.delete_consumer(&consumer.cached_info().name).await; // It ends by itself soon, too.
+    Ok(())
+}

@@ -1,0 +1,292 @@
+//! The streams, buckets and consumers of an installation: what is wanted, what is there, and how to get from one to the
+//! other. `bellhop setup` and `bellhop serve` both come here.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use async_nats::jetstream::consumer::{self, PriorityPolicy};
+use async_nats::jetstream::stream::{Config as StreamConfig, RetentionPolicy, StorageType};
+use futures_util::TryStreamExt;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Nats, NatsError};
+use crate::config::Config;
+use crate::partition::Partition;
+
+/// The name of the one priority group of every pinned consumer.
+pub const GROUP: &str = "bellhop";
+
+/// The stream's note of how many partitions the installation has.
+const PARTITIONS_KEY: &str = "bellhop.partitions";
+
+/// One difference between what is wanted and what is there.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Change {
+    /// `stream BELLHOP_SETS`, `bucket bellhop_routes`, `consumer dispatch-7 of BELLHOP_EVENTS`.
+    pub what: String,
+    /// Whether it is missing; else it is there and differs.
+    pub is_new: bool,
+    /// What differs: field, what is there, what is wanted.
+    pub fields: Vec<(String, Value, Value)>,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_new {
+            return write!(f, "create {}", self.what);
+        }
+        write!(f, "update {}:", self.what)?;
+        self.fields.iter().try_for_each(|(field, from, to)| write!(f, " {field} {from} → {to}"))
+    }
+}
+
+enum Step {
+    Stream(Box<StreamConfig>),
+    Consumer(String, consumer::pull::Config),
+}
+
+/// What has to change, in order.
+pub struct Plan {
+    steps: Vec<(Change, Step)>,
+}
+
+impl Plan {
+    /// The changes, for people and programs.
+    pub fn changes(&self) -> impl Iterator<Item = &Change> {
+        self.steps.iter().map(|(change, _)| change)
+    }
+
+    /// Makes the changes.
+    ///
+    /// # Errors
+    /// The first one that NATS refused. What is there but could not be updated, because the account may not, is logged
+    /// and passed over when `may_skip_updates`.
+    pub async fn apply(self, nats: &Nats, may_skip_updates: bool) -> Result<(), NatsError> {
+        for (change, step) in self.steps {
+            let done = match step {
+                Step::Stream(config) if change.is_new => {
+                    nats.jetstream.create_stream(*config).await.map(drop).map_err(|error| error.to_string())
+                }
+                Step::Stream(config) => {
+                    nats.jetstream.update_stream(*config).await.map(drop).map_err(|error| error.to_string())
+                }
+                Step::Consumer(stream, config) => nats
+                    .jetstream
+                    .create_consumer_on_stream(config, stream)
+                    .await
+                    .map(drop)
+                    .map_err(|error| error.to_string()),
+            };
+            match done {
+                Ok(()) => tracing::debug!(%change, "set up"),
+                Err(problem) if may_skip_updates && !change.is_new => {
+                    tracing::warn!(%change, problem, "could not update, going on with what is there");
+                }
+                Err(problem) => return Err(NatsError::failed(change.to_string(), problem)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Compares what is wanted with what is there.
+///
+/// # Errors
+/// When JetStream cannot be asked, or the installation has another number of partitions.
+pub async fn plan(nats: &Nats, config: &Config) -> Result<Plan, NatsError> {
+    let mut steps = Vec::new();
+    for wanted in streams(nats, config) {
+        steps.extend(plan_stream(nats, wanted).await?);
+    }
+    for (stream, wanted) in consumers(nats, config) {
+        let missing_stream = steps.iter().any(|(change, _)| change.is_new && change.what.ends_with(&stream));
+        let there = if missing_stream { BTreeMap::new() } else { existing_consumers(nats, &stream).await? };
+        for wanted in wanted {
+            steps.extend(plan_consumer(&stream, wanted, &there));
+        }
+    }
+    Ok(Plan { steps })
+}
+
+async fn plan_stream(nats: &Nats, wanted: StreamConfig) -> Result<Option<(Change, Step)>, NatsError> {
+    let name = wanted.name.clone();
+    let what = match name.strip_prefix("KV_") {
+        Some(bucket) => format!("bucket {bucket}"),
+        None => format!("stream {name}"),
+    };
+    let info = match nats.jetstream.get_stream(&name).await {
+        Ok(stream) => stream.cached_info().config.clone(),
+        Err(error) => {
+            use async_nats::jetstream::ErrorCode;
+            use async_nats::jetstream::context::GetStreamErrorKind;
+            match error.kind() {
+                GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                    return Ok(Some((Change { what, is_new: true, fields: Vec::new() }, Step::Stream(wanted.into()))));
+                }
+                _ => return Err(NatsError::failed(format!("look at {what}"), error)),
+            }
+        }
+    };
+    if let (Some(there), Some(set)) = (info.metadata.get(PARTITIONS_KEY), wanted.metadata.get(PARTITIONS_KEY))
+        && there != set
+    {
+        let problem = format!(
+            "the installation has {there} partitions and the configuration says {set}; the number is fixed once events \
+             and mailboxes lie under it, so set `partitions = {there}`"
+        );
+        return Err(NatsError::failed(what, problem));
+    }
+    let merged = overlay(info.clone(), wanted);
+    let fields = differences(&info, &merged);
+    let change = Change { what, is_new: false, fields };
+    Ok((!change.fields.is_empty()).then_some((change, Step::Stream(merged.into()))))
+}
+
+/// What is there, with the fields that Bellhop decides. The rest (placement, compression, …) is the operator's.
+fn overlay(there: StreamConfig, wanted: StreamConfig) -> StreamConfig {
+    let mut metadata = there.metadata.clone();
+    metadata.extend(wanted.metadata);
+    StreamConfig {
+        metadata,
+        subjects: wanted.subjects,
+        retention: wanted.retention,
+        max_age: wanted.max_age,
+        duplicate_window: wanted.duplicate_window,
+        num_replicas: wanted.num_replicas,
+        allow_direct: wanted.allow_direct,
+        allow_rollup: wanted.allow_rollup,
+        allow_atomic_publish: wanted.allow_atomic_publish,
+        max_messages_per_subject: wanted.max_messages_per_subject,
+        ..there
+    }
+}
+
+fn differences<T: Serialize>(there: &T, wanted: &T) -> Vec<(String, Value, Value)> {
+    let fields = |value: &T| match serde_json::to_value(value) {
+        Ok(Value::Object(fields)) => fields,
+        _ => serde_json::Map::new(),
+    };
+    let (there, wanted) = (fields(there), fields(wanted));
+    let names: std::collections::BTreeSet<_> = there.keys().chain(wanted.keys()).cloned().collect();
+    let pair = |name: String| {
+        let (from, to) = (there.get(&name).cloned(), wanted.get(&name).cloned());
+        (from != to).then(|| (name, from.unwrap_or(Value::Null), to.unwrap_or(Value::Null)))
+    };
+    names.into_iter().filter_map(pair).collect()
+}
+
+type Existing = BTreeMap<String, consumer::Config>;
+
+async fn existing_consumers(nats: &Nats, stream: &str) -> Result<Existing, NatsError> {
+    let failed = |error: &dyn fmt::Display| NatsError::failed(format!("list the consumers of {stream}"), error);
+    let handle = nats.jetstream.get_stream_no_info(stream).await.map_err(|error| failed(&error))?;
+    let infos: Vec<_> = handle.consumers().try_collect().await.map_err(|error| failed(&error))?;
+    Ok(infos.into_iter().map(|info| (info.name, info.config)).collect())
+}
+
+fn plan_consumer(stream: &str, wanted: consumer::pull::Config, there: &Existing) -> Option<(Change, Step)> {
+    use consumer::IntoConsumerConfig;
+    let name = wanted.durable_name.clone().unwrap_or_default();
+    let what = format!("consumer {name} of {stream}");
+    let target = wanted.clone().into_consumer_config();
+    let Some(existing) = there.get(&name) else {
+        let change = Change { what, is_new: true, fields: Vec::new() };
+        return Some((change, Step::Consumer(stream.to_owned(), wanted)));
+    };
+    let merged = consumer::Config {
+        filter_subject: target.filter_subject,
+        ack_policy: target.ack_policy,
+        ack_wait: target.ack_wait,
+        max_ack_pending: target.max_ack_pending,
+        priority_policy: target.priority_policy,
+        priority_groups: target.priority_groups,
+        priority_timeout: target.priority_timeout,
+        ..existing.clone()
+    };
+    let fields = differences(existing, &merged);
+    let change = Change { what, is_new: false, fields };
+    (!change.fields.is_empty()).then(|| (change, Step::Consumer(stream.to_owned(), wanted)))
+}
+
+/// Every stream and bucket of an installation. A bucket is a stream too, and is made like one.
+fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
+    let names = &nats.names;
+    let base = |name: String, subjects: Vec<String>, description: &str| StreamConfig {
+        name,
+        subjects,
+        description: Some(description.to_owned()),
+        storage: StorageType::File,
+        num_replicas: config.streams.replicas,
+        duplicate_window: config.idempotency.window,
+        max_messages: -1,
+        max_messages_per_subject: -1,
+        max_bytes: -1,
+        ..StreamConfig::default()
+    };
+    let work_queue = |stream| StreamConfig { retention: RetentionPolicy::WorkQueue, ..stream };
+    let kept_for = |stream: StreamConfig, age: std::time::Duration| StreamConfig {
+        max_age: age,
+        duplicate_window: stream.duplicate_window.min(age),
+        allow_direct: true,
+        ..stream
+    };
+    // What async-nats and nats.go make of a bucket with a history of one.
+    let bucket = |name: String, description: &str| StreamConfig {
+        max_messages_per_subject: 1,
+        allow_rollup: true,
+        deny_delete: true,
+        allow_direct: true,
+        discard: async_nats::jetstream::stream::DiscardPolicy::New,
+        duplicate_window: std::time::Duration::from_secs(120),
+        ..base(format!("KV_{name}"), vec![format!("$KV.{name}.>")], description)
+    };
+    let sets = base(names.sets_stream(), vec![names.all_sets()], "reminder sets as published");
+    let events = base(names.events_stream(), vec![names.all_events()], "reminders on their way to a partition");
+    let partitions = (PARTITIONS_KEY.to_owned(), config.partitions.to_string());
+    let mailboxes = vec![names.all_mailboxes(), names.all_fences()];
+    let parked = base(names.parked_stream(), mailboxes, "mailboxes of users who are away");
+    let outcomes = base(names.outcomes_stream(), vec![names.all_outcomes()], "what became of each reminder");
+    let rejected = base(names.rejected_stream(), vec![names.all_rejected()], "refused input, untouched");
+    let seen = base(names.seen_stream(), vec![names.seen()], "reminder ids of the idempotency window");
+    vec![
+        work_queue(sets),
+        work_queue(StreamConfig { metadata: [partitions].into(), ..events }),
+        StreamConfig { allow_direct: true, allow_rollup: true, allow_atomic_publish: true, ..parked },
+        kept_for(outcomes, config.streams.outcomes_age),
+        kept_for(rejected, config.streams.rejected_age),
+        kept_for(seen, config.idempotency.window),
+        bucket(names.routes_bucket(), "which instance holds which user's connection"),
+        StreamConfig {
+            // Gone members' keys vanish; who is gone is decided by `members.ttl` on the observer's own clock.
+            max_age: config.members.ttl * 10,
+            duplicate_window: std::time::Duration::from_secs(1),
+            ..bucket(names.members_bucket(), "the running bellhop serve processes and what they hold")
+        },
+    ]
+}
+
+fn consumers(nats: &Nats, config: &Config) -> Vec<(String, Vec<consumer::pull::Config>)> {
+    let pinned = |name: String, filter: String, max_ack_pending: usize| consumer::pull::Config {
+        durable_name: Some(name),
+        filter_subject: filter,
+        ack_policy: consumer::AckPolicy::Explicit,
+        ack_wait: config.dispatch.ack_wait,
+        max_ack_pending: i64::try_from(max_ack_pending).unwrap_or(i64::MAX),
+        priority_policy: PriorityPolicy::PinnedClient,
+        priority_groups: vec![GROUP.to_owned()],
+        priority_timeout: config.dispatch.pin_timeout,
+        ..consumer::pull::Config::default()
+    };
+    let names = &nats.names;
+    let most = config.dispatch.max_events_in_flight;
+    let dispatch = |partition| pinned(names.dispatch_consumer(partition), names.events(partition), most);
+    let intake = pinned(names.intake_consumer().to_owned(), names.all_sets(), INTAKE_ACK_PENDING);
+    vec![
+        (names.sets_stream(), vec![intake]),
+        (names.events_stream(), (0..config.partitions).map(Partition).map(dispatch).collect()),
+    ]
+}
+
+/// Sets in work at a time: more than fit into `intake.max_bytes_in_flight` of small ones.
+const INTAKE_ACK_PENDING: usize = 100_000;

@@ -1,0 +1,114 @@
+//! Which partition a user belongs to, and which member should work it. Pure, and the same on every machine forever:
+//! the keys are part of the format, since events and mailboxes lie under a partition's number.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::Hasher;
+
+use siphasher::sip::SipHasher13;
+
+use crate::token::UserId;
+
+/// A partition's number, counted from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Partition(pub u16);
+
+impl fmt::Display for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The partition of a user among `count` partitions.
+pub fn of_user(user: &UserId, count: u16) -> Partition {
+    Partition((hash(&[user.as_str().as_bytes()]) % u64::from(count)) as u16)
+}
+
+fn hash(parts: &[&[u8]]) -> u64 {
+    let mut hasher = SipHasher13::new_with_keys(0, 0);
+    for part in parts {
+        hasher.write(part);
+        hasher.write_u8(0xff);
+    }
+    hasher.finish()
+}
+
+/// Something that exactly one member works at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Reads the published sets.
+    Intake,
+    /// Works one partition's users.
+    Partition(Partition),
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Intake => f.write_str("intake"),
+            Self::Partition(partition) => partition.fmt(f),
+        }
+    }
+}
+
+/// Shares the roles out: rendezvous hashing with a bound, so that no member has more than its fair share (rounded
+/// up) and a member that comes or goes moves few roles. Every member computes the same from the same list.
+pub fn assign(members: &[String], partitions: u16) -> BTreeMap<Role, String> {
+    let mut assignment = BTreeMap::new();
+    if members.is_empty() {
+        return assignment;
+    }
+    let share = usize::from(partitions).div_ceil(members.len());
+    let mut load: BTreeMap<&String, usize> = members.iter().map(|member| (member, 0)).collect();
+    let by_weight = |role: Role| {
+        let name = role.to_string();
+        let mut ranked: Vec<&String> = members.iter().collect();
+        ranked.sort_by_key(|member| std::cmp::Reverse((hash(&[name.as_bytes(), member.as_bytes()]), *member)));
+        ranked
+    };
+    assignment.insert(Role::Intake, by_weight(Role::Intake)[0].clone());
+    for number in 0..partitions {
+        let role = Role::Partition(Partition(number));
+        if let Some(member) = by_weight(role).into_iter().find(|member| load[member] < share) {
+            *load.entry(member).or_default() += 1;
+            assignment.insert(role, member.clone());
+        }
+    }
+    assignment
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn members(n: usize) -> Vec<String> {
+        (0..n).map(|i| format!("member-{i}")).collect()
+    }
+
+    #[test]
+    fn the_hash_is_a_format_and_never_changes() {
+        let of = |user: &str| of_user(&user.parse().unwrap(), 32).0;
+        assert_eq!([of("alice"), of("bob"), of("张三")], [0, 17, 28]);
+    }
+
+    #[test]
+    fn everyone_gets_a_fair_share_and_everything_is_given() {
+        for n in 1..9 {
+            let assignment = assign(&members(n), 32);
+            assert_eq!(assignment.len(), 33);
+            for member in members(n) {
+                let held = assignment.iter().filter(|(role, m)| **role != Role::Intake && **m == member).count();
+                assert!(held <= 32usize.div_ceil(n), "{member} of {n} holds {held}");
+            }
+        }
+        assert!(assign(&[], 32).is_empty());
+    }
+
+    #[test]
+    fn a_member_that_goes_moves_few_partitions_of_the_others() {
+        let before = assign(&members(4), 64);
+        let after = assign(&members(3), 64);
+        let moved = before.iter().filter(|(role, m)| **m != "member-3" && after[role] != **m).count();
+        assert!(moved <= 16, "{moved} partitions moved between members that stayed");
+    }
+}

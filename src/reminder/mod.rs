@@ -1,0 +1,92 @@
+//! Reminders: what a business system publishes, and what an app server receives. Pure.
+//!
+//! [`set`] reads and validates a published set, [`merge`](mod@merge) makes one reminder of duplicates, [`reject`] names
+//! what can be wrong with them. [`Reminder`] is the result: the reminder as it is delivered.
+
+pub mod merge;
+pub mod outcome;
+pub mod reject;
+pub mod set;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::token::{Source, Tag, UserId};
+
+/// The largest delivery request, in bytes of its JSON body.
+pub const MAX_DELIVERY_BYTES: usize = 256 * 1024;
+
+/// What a delivery request's body has around its reminders: `{"reminders":[` and `]}`.
+pub const DELIVERY_FRAME_BYTES: usize = 16;
+
+/// The largest finished reminder: one always fits into a request, with `parked_at` added.
+pub const MAX_REMINDER_BYTES: usize = MAX_DELIVERY_BYTES - 64 - DELIVERY_FRAME_BYTES;
+
+/// How urgent a reminder is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    /// Can wait.
+    Low,
+    /// The default.
+    #[default]
+    Normal,
+    /// Matters today.
+    High,
+    /// Matters now.
+    Urgent,
+}
+
+/// A reminder as it is delivered to an app server. Field order is the contract's.
+#[derive(Debug, Clone, Serialize)]
+pub struct Reminder {
+    /// Unique within the source.
+    pub id: String,
+    /// The business system that published it.
+    pub source: Source,
+    /// The name of the set it came in.
+    pub set: String,
+    /// Whom it is for.
+    pub user: UserId,
+    /// A short headline.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// The text.
+    pub content: String,
+    /// They select the rules.
+    pub tags: Vec<Tag>,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// When JetStream stored the set.
+    pub published_at: Timestamp,
+    /// Never delivered after this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// The publisher's own JSON, byte for byte.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<Box<RawValue>>,
+    /// How many reminders of the set this one stands for, where duplicates were merged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<usize>,
+    /// The ids of the reminders merged into this one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub merged: Vec<String>,
+}
+
+impl Reminder {
+    /// The reminder as bytes of JSON, as they go into a delivery request.
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a reminder has only string keys and valid JSON inside")
+    }
+}
+
+/// Adds `parked_at` to a finished reminder: a JSON object that is not empty.
+pub fn with_parked_at(json: &[u8], parked_at: Timestamp) -> Vec<u8> {
+    let parked_at = parked_at.round(jiff::Unit::Millisecond).unwrap_or(parked_at);
+    let open = json.strip_suffix(b"}").unwrap_or(json);
+    let mut out = Vec::with_capacity(json.len() + 48);
+    out.extend_from_slice(open);
+    out.extend_from_slice(format!(r#","parked_at":"{parked_at}"}}"#).as_bytes());
+    out
+}

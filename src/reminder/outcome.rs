@@ -1,0 +1,62 @@
+//! What became of a reminder, as it stands in stream `BELLHOP_OUTCOMES`.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::reject::RejectCode;
+use crate::token::{InstanceName, Source};
+
+/// What became of a reminder. All are final but [`Outcome::Parked`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "outcome", rename_all = "lowercase")]
+pub enum Outcome {
+    /// An app-server instance accepted it.
+    Delivered {
+        /// The instance.
+        instance: InstanceName,
+    },
+    /// It waits in the user's mailbox.
+    Parked,
+    /// Another reminder of its set, with the same user and text, stands for it.
+    Merged {
+        /// That reminder's id.
+        into: String,
+    },
+    /// Its `expires_at` passed before it could be delivered.
+    Expired,
+    /// It was refused, and lies in `BELLHOP_REJECTED`.
+    Rejected {
+        /// Why.
+        #[serde(serialize_with = "code_as_text")]
+        error: RejectCode,
+    },
+}
+
+fn code_as_text<S: serde::Serializer>(code: &RejectCode, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(code.as_str())
+}
+
+/// One line of the outcomes stream: which reminder, what, when.
+#[derive(Debug, Clone, Serialize)]
+pub struct Record {
+    /// The reminder's id.
+    pub id: String,
+    /// Its business system.
+    pub source: Source,
+    /// Its set.
+    pub set: String,
+    /// Whom it was for, as published: a refused reminder may have no user, or one that is no valid name.
+    pub user: Option<String>,
+    /// What became of it.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A message of the outcomes stream.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Batch<R> {
+    /// Outcomes of one source.
+    pub outcomes: Vec<R>,
+}

@@ -1,0 +1,114 @@
+//! Why input is refused: one stable code for each reason, and the detail that tells its publisher what to mend.
+
+use std::fmt;
+
+macro_rules! reject_codes {
+    ($($code:ident = $text:literal, $meaning:literal;)*) => {
+        /// The stable code of a refusal: header `Bellhop-Error` of a rejected message, and `error` of an outcome
+        /// `rejected`. [`RejectCode::ALL`] with [`RejectCode::meaning`] is the table of them all.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum RejectCode {
+            $(#[doc = $meaning] $code,)*
+        }
+
+        impl RejectCode {
+            /// Every code, in the order of the table.
+            pub const ALL: &[Self] = &[$(Self::$code),*];
+
+            /// The code as it stands on the wire.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$code => $text,)* }
+            }
+
+            /// What the code means, in one sentence.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$code => $meaning,)* }
+            }
+        }
+    };
+}
+
+reject_codes! {
+    NotJson = "not_json", "The body is not one JSON text.";
+    InvalidSet = "invalid_set", "The body is JSON, but not an object with a list `reminders`.";
+    InvalidSource = "invalid_source", "The last token of the subject is not an escaped source name.";
+    InvalidSetId = "invalid_set_id", "The set's `id` is empty, longer than 256 bytes, or has control characters.";
+    NoReminders = "no_reminders", "The set has no reminders.";
+    TooManyReminders = "too_many_reminders", "The set has more than 10,000 reminders.";
+    InvalidReminder = "invalid_reminder", "The reminder is not an object, lacks `user` or `content`, or a field has the wrong type.";
+    InvalidId = "invalid_id", "The reminder's `id` is empty, longer than 256 bytes, or has control characters.";
+    InvalidUser = "invalid_user", "The `user` is empty, longer than 128 bytes, or has control characters.";
+    InvalidTitle = "invalid_title", "The `title` is longer than 1 KiB.";
+    InvalidContent = "invalid_content", "The `content` is empty or longer than 64 KiB.";
+    InvalidTag = "invalid_tag", "A tag is empty, longer than 128 bytes, or has control characters.";
+    TooManyTags = "too_many_tags", "The reminder has more than 16 tags.";
+    InvalidPriority = "invalid_priority", "The `priority` is none of `low`, `normal`, `high`, `urgent`.";
+    InvalidExpiresAt = "invalid_expires_at", "The `expires_at` is not an RFC 3339 time.";
+    DuplicateId = "duplicate_id", "Another reminder of the set has the same `id` and a different user or text. No outcome bears this code: the id's outcome is the other one's.";
+    ReminderTooLarge = "reminder_too_large", "The reminder as delivered, with its `data`, would not fit into one delivery request of 256 KiB.";
+    MailboxFull = "mailbox_full", "The user is not connected and the user's mailbox is at its limit.";
+    CorruptEvent = "corrupt_event", "A message of Bellhop's own streams that Bellhop did not write; set aside under source `bellhop`.";
+}
+
+impl fmt::Display for RejectCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A refusal: its code, and a sentence that carries the offending input.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {detail}")]
+pub struct Rejection {
+    /// What kind of refusal it is.
+    pub code: RejectCode,
+    /// What was wrong, where, and what would be right. One line.
+    pub detail: String,
+}
+
+impl Rejection {
+    /// Makes a refusal; line breaks in `detail` become spaces, since it travels in a header.
+    pub fn new(code: RejectCode, detail: impl fmt::Display) -> Self {
+        let mut detail = detail.to_string().replace(char::is_control, " ");
+        truncate(&mut detail, 500);
+        Self { code, detail }
+    }
+}
+
+/// Cuts `text` to at most `bytes` bytes, at a character boundary.
+fn truncate(text: &mut String, bytes: usize) {
+    if text.len() > bytes {
+        let end = (0..=bytes).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_distinct_header_values() {
+        let mut codes: Vec<_> = RejectCode::ALL.iter().map(|code| code.as_str()).collect();
+        assert!(codes.iter().all(|code| code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')));
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), RejectCode::ALL.len());
+    }
+
+    #[test]
+    fn the_documented_table_is_this_enum() {
+        let documented = include_str!("../../docs/protocol.md").split("| code | |").nth(1).unwrap();
+        let table: Vec<_> = documented.lines().skip(2).take_while(|line| line.starts_with('|')).collect();
+        let row = |code: &RejectCode| format!("| `{code}` | {} |", code.meaning());
+        assert_eq!(table, RejectCode::ALL.iter().map(row).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn details_are_one_bounded_line() {
+        let rejection = Rejection::new(RejectCode::NotJson, format!("a\r\nb{}", "张".repeat(400)));
+        assert!(rejection.detail.starts_with("a  b张"));
+        assert!(rejection.detail.len() < 510);
+    }
+}

@@ -1,0 +1,312 @@
+//! Reads a published reminder set: what is wrong with the whole refuses the set, what is wrong with one reminder
+//! refuses that reminder and leaves its neighbours alone.
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::reject::{RejectCode, Rejection};
+use super::{MAX_REMINDER_BYTES, Priority, Reminder};
+use crate::token::{Source, Tag, UserId};
+
+/// The most reminders in one set.
+pub const MAX_REMINDERS: usize = 10_000;
+/// The longest `id` of a set or a reminder, in bytes.
+pub const MAX_ID_BYTES: usize = 256;
+/// The longest `title`, in bytes.
+pub const MAX_TITLE_BYTES: usize = 1024;
+/// The longest `content`, in bytes.
+pub const MAX_CONTENT_BYTES: usize = 64 * 1024;
+/// The most tags of one reminder.
+pub const MAX_TAGS: usize = 16;
+
+/// A set that is valid as a whole. Its reminders may not be.
+#[derive(Debug)]
+pub struct ReminderSet<'a> {
+    /// The set's own name, or its stream sequence.
+    pub id: String,
+    /// The reminders in the order of the set.
+    pub reminders: Vec<Candidate<'a>>,
+}
+
+/// One reminder of a set: valid, or refused with its own bytes.
+#[derive(Debug)]
+pub struct Candidate<'a> {
+    /// The reminder's id, or `<set id>#<index>`.
+    pub id: String,
+    /// Its bytes as published.
+    pub raw: &'a str,
+    /// The reminder, or why it is refused, with its user where that much can be read.
+    pub parsed: Result<Reminder, (Rejection, Option<String>)>,
+}
+
+/// Where a set comes from: what JetStream knows of the message.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// The business system, from the subject.
+    pub source: Source,
+    /// The message's sequence in the stream of sets.
+    pub sequence: u64,
+    /// When JetStream stored it.
+    pub published_at: Timestamp,
+}
+
+#[derive(Deserialize)]
+struct RawSet<'a> {
+    id: Option<String>,
+    #[serde(borrow)]
+    reminders: Vec<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct RawReminder<'a> {
+    id: Option<String>,
+    user: String,
+    title: Option<String>,
+    content: String,
+    #[serde(default)]
+    tags: Option<Vec<String>>,
+    priority: Option<String>,
+    expires_at: Option<String>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+}
+
+/// Reads a set.
+///
+/// # Errors
+/// The refusal of the set as a whole; nothing of it may go on then.
+pub fn parse<'a>(origin: &Origin, body: &'a [u8]) -> Result<ReminderSet<'a>, Rejection> {
+    let text = std::str::from_utf8(body).map_err(|error| Rejection::new(RejectCode::NotJson, error))?;
+    let set: RawSet = from_object(text).map_err(|error| {
+        let code = if error.is_data() { RejectCode::InvalidSet } else { RejectCode::NotJson };
+        Rejection::new(code, error)
+    })?;
+    let id = match set.id {
+        Some(id) => checked_id(id, RejectCode::InvalidSetId)?,
+        None => origin.sequence.to_string(),
+    };
+    match set.reminders.len() {
+        0 => return Err(Rejection::new(RejectCode::NoReminders, "`reminders` is empty; a set has 1 to 10,000")),
+        1..=MAX_REMINDERS => {}
+        n => {
+            let detail = format!("`reminders` has {n} entries; a set has 1 to 10,000, so split it");
+            return Err(Rejection::new(RejectCode::TooManyReminders, detail));
+        }
+    }
+    let reminders = set.reminders.iter().enumerate().map(|(index, raw)| candidate(origin, &id, index, raw.get()));
+    Ok(ReminderSet { reminders: reminders.collect(), id })
+}
+
+fn candidate<'a>(origin: &Origin, set: &str, index: usize, raw: &'a str) -> Candidate<'a> {
+    let default_id = || format!("{set}#{index}");
+    match from_object::<RawReminder>(raw) {
+        Err(error) => Candidate {
+            id: readable(raw, "id").filter(|id| id_error(id).is_none()).unwrap_or_else(default_id),
+            raw,
+            parsed: Err((Rejection::new(RejectCode::InvalidReminder, error), readable(raw, "user"))),
+        },
+        Ok(reminder) => {
+            let (id, id_check) = match reminder.id.clone().map(|id| checked_id(id, RejectCode::InvalidId)) {
+                Some(Ok(id)) => (id, Ok(())),
+                Some(Err(rejection)) => (default_id(), Err(rejection)),
+                None => (default_id(), Ok(())),
+            };
+            let user = reminder.user.clone();
+            let parsed = id_check
+                .and_then(|()| validate(origin, set, id.clone(), reminder))
+                .map_err(|rejection| (rejection, Some(user)));
+            Candidate { id, raw, parsed }
+        }
+    }
+}
+
+fn validate(origin: &Origin, set: &str, id: String, raw: RawReminder<'_>) -> Result<Reminder, Rejection> {
+    let user: UserId = raw.user.parse().map_err(|e| Rejection::new(RejectCode::InvalidUser, format!("`user` {e}")))?;
+    if let Some(title) = raw.title.as_ref().filter(|title| title.len() > MAX_TITLE_BYTES) {
+        let detail = format!("`title` has {} bytes; at most {MAX_TITLE_BYTES} are allowed", title.len());
+        return Err(Rejection::new(RejectCode::InvalidTitle, detail));
+    }
+    if raw.content.is_empty() || raw.content.len() > MAX_CONTENT_BYTES {
+        let detail = format!("`content` has {} bytes; 1 to {MAX_CONTENT_BYTES} are allowed", raw.content.len());
+        return Err(Rejection::new(RejectCode::InvalidContent, detail));
+    }
+    let tags = raw.tags.unwrap_or_default();
+    if tags.len() > MAX_TAGS {
+        let detail = format!("`tags` has {} entries; at most {MAX_TAGS} are allowed", tags.len());
+        return Err(Rejection::new(RejectCode::TooManyTags, detail));
+    }
+    let tag = |(index, tag): (usize, &String)| {
+        tag.parse::<Tag>().map_err(|e| Rejection::new(RejectCode::InvalidTag, format!("`tags[{index}]` {e}")))
+    };
+    let tags = tags.iter().enumerate().map(tag).collect::<Result<_, _>>()?;
+    let reminder = Reminder {
+        id,
+        source: origin.source.clone(),
+        set: set.to_owned(),
+        user,
+        title: raw.title,
+        content: raw.content,
+        tags,
+        priority: raw.priority.as_deref().map(priority).transpose()?.unwrap_or_default(),
+        published_at: origin.published_at,
+        expires_at: raw.expires_at.as_deref().map(expires_at).transpose()?,
+        data: raw.data.map(ToOwned::to_owned),
+        count: None,
+        merged: Vec::new(),
+    };
+    let bytes = reminder.to_json().len();
+    if bytes > MAX_REMINDER_BYTES {
+        let detail = format!("the reminder as delivered has {bytes} bytes; at most {MAX_REMINDER_BYTES} fit");
+        return Err(Rejection::new(RejectCode::ReminderTooLarge, detail));
+    }
+    Ok(reminder)
+}
+
+/// Reads a struct from a JSON object only; serde alone would take a list of the fields' values too.
+fn from_object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_json::Error> {
+    let list = text.trim_start().starts_with('[').then(|| serde_json::from_str::<serde::de::IgnoredAny>(text));
+    match list {
+        None => serde_json::from_str(text),
+        Some(Err(syntax)) => Err(syntax),
+        Some(Ok(_)) => Err(serde::de::Error::custom("a list stands where an object belongs")),
+    }
+}
+
+fn priority(text: &str) -> Result<Priority, Rejection> {
+    match text {
+        "low" => Ok(Priority::Low),
+        "normal" => Ok(Priority::Normal),
+        "high" => Ok(Priority::High),
+        "urgent" => Ok(Priority::Urgent),
+        other => {
+            let detail = format!("`priority` is `{other}`; it is one of low, normal, high, urgent");
+            Err(Rejection::new(RejectCode::InvalidPriority, detail))
+        }
+    }
+}
+
+fn expires_at(text: &str) -> Result<Timestamp, Rejection> {
+    text.parse().map_err(|error| {
+        let detail = format!("`expires_at` is `{text}`, not an RFC 3339 time such as 2026-11-29T00:00:00Z: {error}");
+        Rejection::new(RejectCode::InvalidExpiresAt, detail)
+    })
+}
+
+fn checked_id(id: String, code: RejectCode) -> Result<String, Rejection> {
+    match id_error(&id) {
+        Some(detail) => Err(Rejection::new(code, detail)),
+        None => Ok(id),
+    }
+}
+
+fn id_error(id: &str) -> Option<String> {
+    if id.is_empty() || id.len() > MAX_ID_BYTES {
+        Some(format!("`id` has {} bytes; 1 to {MAX_ID_BYTES} are allowed", id.len()))
+    } else {
+        let control = id.chars().any(char::is_control);
+        control.then(|| "`id` has a control character".to_owned())
+    }
+}
+
+/// One text field of a reminder that is refused, if that much of it can be read.
+fn readable(raw: &str, field: &str) -> Option<String> {
+    let value: serde_json::Value = serde_json::from_str(raw).ok()?;
+    value.get(field)?.as_str().map(ToOwned::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin() -> Origin {
+        let published_at = "2026-11-22T08:00:00Z".parse().unwrap();
+        Origin { source: "billing".parse().unwrap(), sequence: 7, published_at }
+    }
+
+    fn refused(body: &str) -> RejectCode {
+        parse(&origin(), body.as_bytes()).unwrap_err().code
+    }
+
+    fn reminder_code(reminder: &str) -> Option<RejectCode> {
+        let body = format!(r#"{{"reminders":[{reminder},{{"user":"neighbour","content":"c"}}]}}"#);
+        let set = parse(&origin(), body.as_bytes()).unwrap();
+        assert!(set.reminders[1].parsed.is_ok(), "a bad reminder leaves its neighbour alone");
+        set.reminders.into_iter().next().unwrap().parsed.err().map(|(rejection, _)| rejection.code)
+    }
+
+    #[test]
+    fn a_set_is_refused_as_a_whole() {
+        use RejectCode::*;
+        assert_eq!(refused("not json"), NotJson);
+        assert_eq!(refused(""), NotJson);
+        assert_eq!(refused(r#"{"reminders":["#), NotJson);
+        assert_eq!(refused(r#"{"reminders":[]} x"#), NotJson);
+        assert_eq!(refused("[]"), InvalidSet);
+        assert_eq!(refused("[null,[]]"), InvalidSet);
+        assert_eq!(refused("[null"), NotJson);
+        assert_eq!(refused("{}"), InvalidSet);
+        assert_eq!(refused(r#"{"reminders":7}"#), InvalidSet);
+        assert_eq!(refused(r#"{"id":7,"reminders":[{}]}"#), InvalidSet);
+        assert_eq!(refused(r#"{"id":"","reminders":[{}]}"#), InvalidSetId);
+        assert_eq!(refused(r#"{"reminders":[]}"#), NoReminders);
+        let many = |n| format!(r#"{{"reminders":[{}]}}"#, vec![r#"{"user":"a","content":"c"}"#; n].join(","));
+        assert_eq!(refused(&many(10_001)), TooManyReminders);
+        assert_eq!(parse(&origin(), many(10_000).as_bytes()).unwrap().reminders.len(), 10_000);
+        assert_eq!(parse(&origin(), b"\xff").unwrap_err().code, NotJson);
+    }
+
+    #[test]
+    fn a_reminder_is_refused_alone() {
+        use RejectCode::*;
+        let long = "x".repeat(129);
+        let cases = [
+            ("7".to_owned(), InvalidReminder),
+            (r#"[null,"a",null,"c",[],null,null,null]"#.into(), InvalidReminder),
+            (r#"{"user":"a"}"#.into(), InvalidReminder),
+            (r#"{"content":"c"}"#.into(), InvalidReminder),
+            (r#"{"user":7,"content":"c"}"#.into(), InvalidReminder),
+            (format!(r#"{{"user":"{long}","content":"c"}}"#), InvalidUser),
+            (r#"{"user":"","content":"c"}"#.into(), InvalidUser),
+            (r#"{"user":"a\u0007","content":"c"}"#.into(), InvalidUser),
+            (r#"{"user":"a","content":""}"#.into(), InvalidContent),
+            (format!(r#"{{"user":"a","content":"{}"}}"#, "x".repeat(64 * 1024 + 1)), InvalidContent),
+            (format!(r#"{{"user":"a","content":"c","title":"{}"}}"#, "x".repeat(1025)), InvalidTitle),
+            (format!(r#"{{"user":"a","content":"c","tags":["{long}"]}}"#), InvalidTag),
+            (format!(r#"{{"user":"a","content":"c","tags":{:?}}}"#, vec!["t"; 17]), TooManyTags),
+            (r#"{"user":"a","content":"c","priority":"asap"}"#.into(), InvalidPriority),
+            (r#"{"user":"a","content":"c","expires_at":"tomorrow"}"#.into(), InvalidExpiresAt),
+            (r#"{"user":"a","content":"c","id":""}"#.into(), InvalidId),
+            (format!(r#"{{"user":"a","content":"c","data":"{}"}}"#, "x".repeat(256 * 1024)), ReminderTooLarge),
+        ];
+        for (reminder, code) in cases {
+            assert_eq!(reminder_code(&reminder), Some(code), "{}", &reminder[..reminder.len().min(80)]);
+        }
+    }
+
+    #[test]
+    fn what_is_allowed_passes() {
+        let limit = "x".repeat(64 * 1024);
+        for reminder in [
+            r#"{"user":"a.b *>","content":"c","unknown":{"x":1}}"#.to_owned(),
+            r#"{"user":"张三","content":"c","title":null,"tags":null,"priority":null,"expires_at":null,"data":null}"#
+                .into(),
+            r#"{"user":"a","content":"c","expires_at":"2026-11-29T08:00:00+08:00"}"#.into(),
+            format!(r#"{{"user":"a","content":"{limit}"}}"#),
+        ] {
+            assert_eq!(reminder_code(&reminder), None);
+        }
+    }
+
+    #[test]
+    fn defaults_and_data_are_the_contracts() {
+        let body = br#"{"reminders":[{"user":"alice","content":"hi","data":{"b": 1.50,  "a":[]}}]}"#;
+        let set = parse(&origin(), body).unwrap();
+        assert_eq!(set.id, "7");
+        let json = set.reminders[0].parsed.as_ref().unwrap().to_json();
+        assert_eq!(
+            String::from_utf8(json).unwrap(),
+            r#"{"id":"7#0","source":"billing","set":"7","user":"alice","content":"hi","tags":[],"priority":"normal","published_at":"2026-11-22T08:00:00Z","data":{"b": 1.50,  "a":[]}}"#
+        );
+    }
+}

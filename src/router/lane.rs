@@ -1,0 +1,124 @@
+//! How one instance is spoken to: one delivery and one heartbeat at a time, so that batches form from what waits
+//! meanwhile; and, when it is silent, only now and then.
+//!
+//! A silent instance is *down*: nobody is delivered to it, so a hung one costs one time-out and not one for each
+//! reminder. When its back-off ends it is probed by a heartbeat that names users who want it. An answer brings it up
+//! again. Back-off grows until a delivery is accepted: an instance that answers heartbeats but hangs on deliveries
+//! stays expensive for nobody but its own users.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::token::UserId;
+
+/// Whether an instance is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// It is.
+    Up,
+    /// Not before this instant.
+    Down(Instant),
+}
+
+/// A heartbeat under way.
+#[derive(Debug)]
+pub struct Check {
+    /// Who is asked about, and the revision of the route that is in question.
+    pub users: Vec<(UserId, u64)>,
+    /// Whether it was sent to find out if the instance is back.
+    pub is_probe: bool,
+}
+
+/// One user's part of a delivery under way.
+#[derive(Debug)]
+pub struct Part {
+    /// Whose reminders.
+    pub user: UserId,
+    /// How many of them: the first ones waiting.
+    pub count: usize,
+    /// The revision of the route that was used.
+    pub revision: u64,
+}
+
+/// One instance as its partition sees it.
+#[derive(Debug)]
+pub struct Lane {
+    /// Users with a held connection and something to deliver, first come first served.
+    pub ready: VecDeque<UserId>,
+    /// Users whose connection is to be confirmed.
+    pub unconfirmed: VecDeque<UserId>,
+    /// Users for whom something waits and who have no other way while this instance is down.
+    pub wanted: BTreeSet<UserId>,
+    /// The delivery under way.
+    pub delivering: Option<Vec<Part>>,
+    /// The heartbeat under way.
+    pub checking: Option<Check>,
+    /// Whether it is spoken to.
+    pub health: Health,
+    /// Failures since the last accepted delivery.
+    failures: u32,
+    /// Routes that name it.
+    pub routes: usize,
+}
+
+impl Default for Lane {
+    fn default() -> Self {
+        Self {
+            ready: VecDeque::new(),
+            unconfirmed: VecDeque::new(),
+            wanted: BTreeSet::new(),
+            delivering: None,
+            checking: None,
+            health: Health::Up,
+            failures: 0,
+            routes: 0,
+        }
+    }
+}
+
+impl Lane {
+    /// Whether reminders may go to it.
+    pub fn is_up(&self) -> bool {
+        self.health == Health::Up
+    }
+
+    /// Nothing refers to it any more.
+    pub fn is_unused(&self) -> bool {
+        self.routes == 0 && self.delivering.is_none() && self.checking.is_none()
+    }
+
+    /// It was silent. Answers the users that waited for it and must look for another way.
+    pub fn goes_down(&mut self, now: Instant, backoff: (Duration, Duration)) -> Vec<UserId> {
+        self.health = Health::Down(now + grown(backoff, self.failures));
+        self.failures = self.failures.saturating_add(1);
+        self.ready.drain(..).chain(self.unconfirmed.drain(..)).collect()
+    }
+
+    /// It answered. Answers the users that wanted it.
+    pub fn comes_up(&mut self) -> BTreeSet<UserId> {
+        self.health = Health::Up;
+        std::mem::take(&mut self.wanted)
+    }
+
+    /// It accepted a delivery.
+    pub fn accepted(&mut self) {
+        self.failures = 0;
+    }
+}
+
+/// The pause after `failures` failures in a row: the first one doubled each time, up to the longest.
+pub fn grown((first, longest): (Duration, Duration), failures: u32) -> Duration {
+    first.saturating_mul(1u32 << failures.min(20)).min(longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_doubles_up_to_its_bound() {
+        let backoff = (Duration::from_millis(500), Duration::from_secs(30));
+        let pauses: Vec<_> = [0, 1, 2, 5, 6, 40, u32::MAX].map(|n| grown(backoff, n).as_millis()).into();
+        assert_eq!(pauses, [500, 1_000, 2_000, 16_000, 30_000, 30_000, 30_000]);
+    }
+}

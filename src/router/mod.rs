@@ -1,0 +1,294 @@
+//! Decides what happens to the users of one partition. A pure state machine: no I/O, no clock, no task, no randomness.
+//!
+//! The shell (`service::partition`) tells it what happened ([`Input`]) and performs what it decides ([`Action`]). It moves
+//! ids and handles, never content. Since one machine alone decides for a user, a user's reminders keep their order and
+//! nothing needs a lock.
+//!
+//! A reminder waits in exactly one place: the user's mailbox. A user without mailbox is served from the events as they
+//! come; as soon as anything stops that (no route, an instance that is silent or busy), what is waiting is parked, the
+//! events are settled, and whatever arrives meanwhile is parked behind it. The mailbox is read back in order when a
+//! route is usable again. So memory holds only what is in flight, and order needs no second rule.
+//!
+//! | file | decides |
+//! | --- | --- |
+//! | [`partition`] | what happens next to a user; the whole machine |
+//! | [`user`] | what is known of one user: routes, mailbox, what waits, what is under way |
+//! | [`lane`] | how an instance is spoken to: one delivery and one heartbeat at a time, and when not at all |
+
+pub mod lane;
+pub mod partition;
+pub mod user;
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::token::{InstanceName, UserId};
+
+pub use partition::Partition;
+
+/// The two clocks, read together by the shell. Only expiry looks at the wall clock.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// The monotonic clock: leases, back-off, deadlines.
+    pub instant: Instant,
+    /// Milliseconds since 1970: `expires_at`.
+    pub unix_ms: i64,
+}
+
+impl Now {
+    /// The instant at which the wall clock will show `unix_ms`, if it runs steadily; now, where that has passed.
+    fn instant_of(self, unix_ms: i64) -> Instant {
+        let ahead = u64::try_from(unix_ms.saturating_sub(self.unix_ms)).unwrap_or(0);
+        // A century is later than any deadline, and an addition that cannot overflow.
+        self.instant + Duration::from_millis(ahead.min(100 * 366 * 86_400_000))
+    }
+}
+
+/// Bounds and times of a partition's decisions. Each is a setting of the configuration.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How long a confirmed connection counts as held. Zero asks before every delivery.
+    pub lease: Duration,
+    /// First and longest pause before a silent instance is asked again.
+    pub instance_backoff: (Duration, Duration),
+    /// First and longest pause before a user whose instance answered `busy` is tried again.
+    pub busy_backoff: (Duration, Duration),
+    /// The most users in one heartbeat.
+    pub heartbeat_users: usize,
+    /// The most bytes of reminders in one delivery.
+    pub delivery_bytes: usize,
+    /// The most reminders in one user's mailbox. Beyond it the newest is refused.
+    pub mailbox_limit: usize,
+    /// The most reminders and bytes parked in one go.
+    pub park_batch: (usize, usize),
+    /// The most mailbox pages being read at a time.
+    pub reads_in_flight: usize,
+    /// The least time between two searches of one mailbox for expired reminders.
+    pub expiry_interval: Duration,
+}
+
+/// An app-server instance as a route names it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instance {
+    /// Its name.
+    pub name: InstanceName,
+    /// What its subjects begin with: requests go to `<subject>.deliver` and `<subject>.heartbeat`.
+    pub subject: String,
+}
+
+/// The handle of one reminder; the shell has its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Item {
+    /// One reminder of a message of the events stream.
+    Event {
+        /// The message's sequence.
+        sequence: u64,
+        /// The reminder's place in the message.
+        index: usize,
+    },
+    /// One message of a mailbox.
+    Parked {
+        /// Its sequence in the stream of mailboxes.
+        sequence: u64,
+    },
+}
+
+/// A reminder as the machine sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// Its handle.
+    pub item: Item,
+    /// When it expires, in milliseconds since 1970.
+    pub expires_at: Option<i64>,
+    /// Bytes that it takes in a delivery request.
+    pub bytes: usize,
+}
+
+impl Entry {
+    fn is_expired(&self, now: Now) -> bool {
+        self.expires_at.is_some_and(|at| at <= now.unix_ms)
+    }
+}
+
+/// What a new owner learns of one user's mailbox from the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MailboxSummary {
+    /// The sequence of its first message.
+    pub first: u64,
+    /// The sequence of its last message.
+    pub last: u64,
+    /// How many messages it has.
+    pub count: usize,
+    /// The earliest `expires_at` in it, in milliseconds since 1970.
+    pub next_expiry: Option<i64>,
+}
+
+/// A page of a mailbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The reminders, oldest first.
+    pub entries: Vec<Entry>,
+    /// Nothing else lies in the mailbox before this sequence: the next page begins here.
+    pub next: u64,
+    /// Nothing lay behind it when it was read.
+    pub is_last: bool,
+}
+
+/// Why an instance refused a reminder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The user is not connected there: the route is dropped, the reminder goes on to its next choice.
+    NotConnected,
+    /// Not now: tried again later, in order.
+    Busy,
+}
+
+/// Why a request counts as not answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NoAnswer {
+    /// Nobody subscribes to the subject. Known at once.
+    NoResponders,
+    /// No answer within the time. It may have been received or not.
+    TimedOut,
+    /// An answer that the contract does not know.
+    Garbage,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// A message of the events stream: its reminders in order.
+    Event(Vec<(UserId, Entry)>),
+    /// A mailbox was found in the stream when the partition was taken over.
+    MailboxFound(UserId, MailboxSummary),
+    /// A route was put.
+    RouteUp {
+        /// Who is connected.
+        user: UserId,
+        /// Where.
+        instance: Arc<Instance>,
+        /// The key's revision in the bucket.
+        revision: u64,
+    },
+    /// A route was deleted.
+    RouteDown {
+        /// Whose.
+        user: UserId,
+        /// Where.
+        instance: InstanceName,
+        /// The deletion's revision in the bucket.
+        revision: u64,
+    },
+    /// A delivery was answered: what was refused, as places in the request, or nothing at all.
+    Delivered {
+        /// Who was asked.
+        instance: Arc<Instance>,
+        /// Refused: (place of the user, place of the reminder among the user's, why). What is not named was accepted.
+        answer: Result<Vec<(usize, usize, Refusal)>, NoAnswer>,
+    },
+    /// A heartbeat was answered: who is connected.
+    HeartbeatAnswered {
+        /// Who was asked.
+        instance: Arc<Instance>,
+        /// The users named in the answer.
+        answer: Result<Vec<UserId>, NoAnswer>,
+    },
+    /// The batch of the last [`Action::Park`] is durable, with these sequences.
+    Parked(Vec<u64>),
+    /// A page of a mailbox was read.
+    MailboxRead {
+        /// Whose.
+        user: UserId,
+        /// What was found.
+        page: Page,
+    },
+    /// A deadline of [`Partition::next_deadline`] was reached.
+    Tick,
+    /// The partition is being given up: live reminders are finished, no mailbox is begun.
+    Stop,
+}
+
+/// What became of a reminder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// Accepted by this instance.
+    Delivered(InstanceName),
+    /// It is in the mailbox now. Only for reminders of an event.
+    Parked,
+    /// Too late.
+    Expired,
+    /// The mailbox is at its limit.
+    MailboxFull,
+}
+
+/// How a settled reminder leaves the place it came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// Its event is acknowledged when all reminders of the event are settled.
+    Event,
+    /// Everything in the user's mailbox up to this sequence is settled.
+    MailboxUpTo(u64),
+    /// This message alone leaves the mailbox.
+    MailboxOnly(u64),
+}
+
+/// A reminder that is done with here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// Whose.
+    pub user: UserId,
+    /// Which.
+    pub item: Item,
+    /// What became of it; recorded before it is removed.
+    pub fate: Fate,
+    /// How it is removed, once the outcome is durable.
+    pub removal: Removal,
+}
+
+/// What to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Request a delivery; answer with [`Input::Delivered`].
+    Deliver {
+        /// To whom.
+        instance: Arc<Instance>,
+        /// Users and their reminders, in order.
+        reminders: Vec<(UserId, Vec<Item>)>,
+    },
+    /// Ask who is connected; answer with [`Input::HeartbeatAnswered`].
+    Heartbeat {
+        /// Whom to ask.
+        instance: Arc<Instance>,
+        /// About whom.
+        users: Vec<UserId>,
+    },
+    /// The user is not connected there: delete the route, unless it was put again since.
+    DropRoute {
+        /// Whose.
+        user: UserId,
+        /// Where.
+        instance: InstanceName,
+        /// The revision that was found wrong.
+        revision: u64,
+    },
+    /// Append to mailboxes, in order; answer with [`Input::Parked`]. One is under way at a time.
+    Park(Vec<(UserId, Item)>),
+    /// Read a page of a mailbox; answer with [`Input::MailboxRead`].
+    ReadMailbox {
+        /// Whose.
+        user: UserId,
+        /// The first sequence wanted.
+        from: u64,
+        /// The last sequence known: a page that ends before it is checked against the stream's leader.
+        last: u64,
+    },
+    /// Record what became of these, then remove them.
+    Settle(Vec<Settled>),
+    /// These parked reminders are no longer held in memory; they stay in the mailbox.
+    Forget(Vec<Item>),
+}

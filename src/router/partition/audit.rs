@@ -1,0 +1,143 @@
+//! What must hold between any two steps. The tests call it after every one.
+
+use super::{Health, Lane, Partition, State, Timer, User, parked_sequence};
+use crate::token::UserId;
+
+impl Partition {
+    /// Panics where the machine contradicts itself.
+    pub(in crate::router) fn audit(&self) {
+        assert!(self.touched_users.is_empty() && self.touched_lanes.is_empty(), "the step was not finished");
+        assert!(self.settled.is_empty(), "settled and not said: {:?}", self.settled);
+        assert!(self.reads_in_flight <= self.settings.reads_in_flight);
+        let mut parked_pages = 0;
+        for (user, state) in &self.users {
+            self.audit_user(user, state);
+            parked_pages += usize::from(matches!(state.state, State::Reading | State::Sweeping(_)));
+        }
+        assert_eq!(parked_pages, self.reads.len() + self.reads_in_flight, "reads under way");
+        for (instance, lane) in &self.lanes {
+            let routes = self.users.values().flat_map(|user| &user.routes).filter(|route| route.instance == *instance);
+            assert_eq!(lane.routes, routes.count(), "routes of {instance:?}");
+            assert!(!lane.is_unused(), "{instance:?} is unused");
+            self.audit_health(instance, lane);
+        }
+        for (at, timer) in &self.timers {
+            match timer {
+                Timer::Probe(instance) => assert!(self.lanes.contains_key(instance), "probe of nothing: {instance:?}"),
+                Timer::Resume(user) => assert_eq!(self.users[user].paused_until, Some(*at), "{user:?}"),
+                Timer::Sweep(user) => {
+                    let mailbox = self.users.get(user).map(|user| &user.mailbox);
+                    assert_eq!(mailbox.and_then(|mailbox| mailbox.sweep_at), Some(*at), "{user:?}");
+                }
+            }
+        }
+    }
+
+    fn audit_user(&self, name: &UserId, user: &User) {
+        assert!(!user.is_forgettable(), "{name:?} is not forgotten");
+        assert!(user.routes.is_sorted_by(|newer, older| newer.revision > older.revision), "{user:?}");
+        let parking = self.parks.iter().chain(&self.parking).filter(|(user, _)| user == name).count();
+        assert_eq!(user.mailbox.parking, parking, "{name:?}'s reminders on their way into the mailbox");
+        let parked = user.waiting.iter().filter_map(parked_sequence);
+        assert!(parked.clone().is_sorted_by(|a, b| a < b), "{user:?}");
+        let waits_in_one_place = parked.count() == user.waiting.len() || !user.mailbox.is_in_use();
+        assert!(waits_in_one_place || self.is_searched_empty(user), "{name:?} waits in two places: {user:?}");
+        for (at, timer) in
+            [(user.paused_until, Timer::Resume(name.clone())), (user.mailbox.sweep_at, Timer::Sweep(name.clone()))]
+        {
+            assert!(at.is_none_or(|at| self.timers.contains(&(at, timer.clone()))), "{timer:?} is not armed");
+        }
+        let lane =
+            |instance| self.lanes.get(instance).unwrap_or_else(|| panic!("{name:?} waits for no lane: {user:?}"));
+        match &user.state {
+            State::Idle => self.audit_idle(name, user),
+            State::Checking(at) => {
+                let asked = lane(at).checking.iter().flat_map(|check| check.users.iter().map(|(user, _)| user));
+                let places = lane(at).unconfirmed.iter().chain(asked).filter(|user| *user == name).count();
+                // It may be named in a probe and queue for a check of its own.
+                assert!((1..=2).contains(&places), "{name:?} is checked in {places} places");
+            }
+            State::Ready(at) => assert_eq!(lane(at).ready.iter().filter(|user| *user == name).count(), 1, "{name:?}"),
+            State::Delivering(at) => {
+                let mut parts = lane(at).delivering.iter().flatten().filter(|part| part.user == *name);
+                assert!(parts.next().is_some_and(|part| part.count <= user.waiting.len()), "{user:?}");
+                assert!(parts.next().is_none(), "{name:?} is twice in a delivery");
+            }
+            State::Reading | State::Sweeping(_) => {}
+        }
+    }
+
+    /// Its mailbox was searched and nothing is known to be left in it, while the search goes on.
+    fn is_searched_empty(&self, user: &User) -> bool {
+        matches!(user.state, State::Sweeping(_)) && !user.mailbox.has_mail()
+    }
+
+    /// With nothing under way, what waits has a reason to wait.
+    fn audit_idle(&self, name: &UserId, user: &User) {
+        if self.is_stopping {
+            return;
+        }
+        assert!(user.waiting.is_empty(), "{name:?} waits in memory: {user:?}");
+        if user.mailbox.has_mail() && user.paused_until.is_none() {
+            for route in &user.routes {
+                let lane = &self.lanes[&route.instance];
+                assert!(!lane.is_up() && lane.wanted.contains(name), "{name:?} is forgotten by {:?}", route.instance);
+            }
+        }
+    }
+
+    fn audit_health(&self, instance: &std::sync::Arc<super::Instance>, lane: &Lane) {
+        for user in &lane.wanted {
+            let routes = self.users.get(user).map(|user| user.routes.as_slice()).unwrap_or_default();
+            assert!(routes.iter().any(|route| route.instance == *instance), "{user:?} does not want {instance:?}");
+        }
+        match lane.health {
+            Health::Down(at) => {
+                assert!(lane.ready.is_empty() && lane.unconfirmed.is_empty(), "users queue for {instance:?}: {lane:?}");
+                let is_probed = lane.checking.as_ref().is_some_and(|check| check.is_probe);
+                let is_armed = self.timers.contains(&(at, Timer::Probe(instance.clone())));
+                assert!(is_probed || is_armed, "{instance:?} stays down for ever");
+            }
+            Health::Up => {
+                assert!(lane.wanted.is_empty(), "{instance:?} is up and wanted: {lane:?}");
+                assert!(lane.ready.is_empty() || lane.delivering.is_some(), "{instance:?} idles: {lane:?}");
+                assert!(lane.unconfirmed.is_empty() || lane.checking.is_some(), "{instance:?} idles: {lane:?}");
+            }
+        }
+    }
+
+    /// What the machine remembers beyond routes to instances that are up.
+    pub(in crate::router) fn leftovers(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        for (name, user) in &self.users {
+            let without_routes = User { routes: Vec::new(), ..User::default() };
+            let is_bare = user.waiting.is_empty()
+                && user.state == without_routes.state
+                && user.paused_until.is_none()
+                && !user.mailbox.is_in_use()
+                && user.mailbox.count == 0
+                && user.mailbox.settled_ahead.is_empty()
+                && user.mailbox.next_expiry.is_none();
+            left.extend((!is_bare).then(|| format!("{name:?}: {user:?}")));
+        }
+        for (instance, lane) in &self.lanes {
+            let is_bare = lane.is_up()
+                && lane.ready.is_empty()
+                && lane.unconfirmed.is_empty()
+                && lane.wanted.is_empty()
+                && lane.delivering.is_none()
+                && lane.checking.is_none();
+            left.extend((!is_bare).then(|| format!("{instance:?}: {lane:?}")));
+        }
+        left.extend(self.timers.iter().map(|timer| format!("{timer:?}")));
+        left.extend(self.parks.iter().chain(&self.parking).map(|park| format!("{park:?}")));
+        left.extend(self.reads.iter().map(|user| format!("read of {user:?}")));
+        left.extend((self.reads_in_flight > 0).then(|| format!("{} reads in flight", self.reads_in_flight)));
+        left
+    }
+
+    /// Whether it remembers nothing at all.
+    pub(in crate::router) fn is_empty(&self) -> bool {
+        self.users.is_empty() && self.lanes.is_empty() && self.leftovers().is_empty()
+    }
+}

@@ -1,0 +1,268 @@
+//! The contract, scenario by scenario.
+//!
+//! A [`Router`] is a machine with a clock that stands still until [`Router::wait`] moves it. Every step answers what the
+//! machine wants done, one line for each action, and audits the machine.
+
+mod delivery;
+mod expiry;
+mod instance;
+mod mailbox;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{
+    Action, Entry, Fate, Input, Instance, Item, MailboxSummary, NoAnswer, Now, Page, Partition, Refusal, Removal,
+    Settings, Settled,
+};
+use crate::token::UserId;
+
+/// No action.
+const NOTHING: [&str; 0] = [];
+
+/// A machine and its clock. Events, revisions are numbered from 1.
+struct Router {
+    partition: Partition,
+    now: Now,
+    sequence: u64,
+    revision: u64,
+}
+
+/// A reminder to be published.
+struct Draft {
+    user: UserId,
+    expires_at: Option<i64>,
+    bytes: usize,
+}
+
+fn reminder(user: &str) -> Draft {
+    Draft { user: name(user), expires_at: None, bytes: 100 }
+}
+
+impl Draft {
+    fn expires(self, at_ms: i64) -> Self {
+        Self { expires_at: Some(at_ms), ..self }
+    }
+
+    fn bytes(self, bytes: usize) -> Self {
+        Self { bytes, ..self }
+    }
+}
+
+/// A message of a mailbox.
+fn mail(sequence: u64) -> Entry {
+    Entry { item: Item::Parked { sequence }, expires_at: None, bytes: 100 }
+}
+
+fn expiring(sequence: u64, at_ms: i64) -> Entry {
+    Entry { expires_at: Some(at_ms), ..mail(sequence) }
+}
+
+impl Router {
+    fn new() -> Self {
+        Self::with(|_| ())
+    }
+
+    fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Settings {
+            lease: Duration::from_secs(10),
+            instance_backoff: (Duration::from_millis(500), Duration::from_secs(30)),
+            busy_backoff: (Duration::from_millis(200), Duration::from_secs(5)),
+            heartbeat_users: 1_000,
+            delivery_bytes: 1_000,
+            mailbox_limit: 100,
+            park_batch: (100, 10_000),
+            reads_in_flight: 8,
+            expiry_interval: Duration::from_secs(60),
+        };
+        change(&mut settings);
+        Self { partition: Partition::new(settings), now: start(), sequence: 0, revision: 0 }
+    }
+
+    fn step(&mut self, input: Input) -> Vec<String> {
+        let mut actions = Vec::new();
+        self.partition.handle(self.now, input, &mut actions);
+        self.partition.audit();
+        actions.iter().flat_map(show).collect()
+    }
+
+    /// Lets time pass, with a tick at every deadline on the way.
+    fn wait(&mut self, ms: u64) -> Vec<String> {
+        let until = later(self.now, ms);
+        let mut actions = Vec::new();
+        while let Some(at) = self.partition.next_deadline().filter(|at| *at <= until.instant) {
+            let ahead = at.saturating_duration_since(self.now.instant);
+            self.now = later(self.now, u64::try_from(ahead.as_millis()).unwrap());
+            actions.extend(self.step(Input::Tick));
+        }
+        self.now = until;
+        actions
+    }
+
+    /// One event with a reminder for each of these users.
+    fn publish(&mut self, users: &str) -> Vec<String> {
+        self.event(users.split(' ').map(reminder))
+    }
+
+    fn event(&mut self, drafts: impl IntoIterator<Item = Draft>) -> Vec<String> {
+        self.sequence += 1;
+        let sequence = self.sequence;
+        let entry = |(index, Draft { user, expires_at, bytes })| {
+            (user, Entry { item: Item::Event { sequence, index }, expires_at, bytes })
+        };
+        self.step(Input::Event(drafts.into_iter().enumerate().map(entry).collect()))
+    }
+
+    fn found(&mut self, user: &str, (first, last): (u64, u64), count: usize) -> Vec<String> {
+        self.step(Input::MailboxFound(name(user), MailboxSummary { first, last, count, next_expiry: None }))
+    }
+
+    fn up(&mut self, user: &str, at: &str) -> Vec<String> {
+        self.revision += 1;
+        self.up_at(self.revision, user, at)
+    }
+
+    fn up_at(&mut self, revision: u64, user: &str, at: &str) -> Vec<String> {
+        self.step(Input::RouteUp { user: name(user), instance: instance(at), revision })
+    }
+
+    fn down(&mut self, user: &str, at: &str) -> Vec<String> {
+        self.revision += 1;
+        self.down_at(self.revision, user, at)
+    }
+
+    fn down_at(&mut self, revision: u64, user: &str, at: &str) -> Vec<String> {
+        self.step(Input::RouteDown { user: name(user), instance: name(at), revision })
+    }
+
+    /// A heartbeat is answered with these users.
+    fn connected(&mut self, at: &str, users: &str) -> Vec<String> {
+        let users = users.split_whitespace().map(name).collect();
+        self.step(Input::HeartbeatAnswered { instance: instance(at), answer: Ok(users) })
+    }
+
+    fn heartbeat_fails(&mut self, at: &str, why: NoAnswer) -> Vec<String> {
+        self.step(Input::HeartbeatAnswered { instance: instance(at), answer: Err(why) })
+    }
+
+    fn accepted(&mut self, at: &str) -> Vec<String> {
+        self.refused(at, &[])
+    }
+
+    fn refused(&mut self, at: &str, refused: &[(usize, usize, Refusal)]) -> Vec<String> {
+        self.step(Input::Delivered { instance: instance(at), answer: Ok(refused.to_vec()) })
+    }
+
+    fn delivery_fails(&mut self, at: &str, why: NoAnswer) -> Vec<String> {
+        self.step(Input::Delivered { instance: instance(at), answer: Err(why) })
+    }
+
+    fn parked(&mut self, sequences: &[u64]) -> Vec<String> {
+        self.step(Input::Parked(sequences.to_vec()))
+    }
+
+    /// A page behind which nothing lies.
+    fn last_page(&mut self, user: &str, entries: &[Entry], next: u64) -> Vec<String> {
+        let page = Page { entries: entries.to_vec(), next, is_last: true };
+        self.step(Input::MailboxRead { user: name(user), page })
+    }
+
+    /// A page that another one follows.
+    fn page(&mut self, user: &str, entries: &[Entry], next: u64) -> Vec<String> {
+        let page = Page { entries: entries.to_vec(), next, is_last: false };
+        self.step(Input::MailboxRead { user: name(user), page })
+    }
+
+    /// A user with a held connection.
+    fn hold(&mut self, user: &str, at: &str) {
+        self.up(user, at);
+        self.publish(user);
+        self.connected(at, user);
+        self.accepted(at);
+    }
+
+    /// A user without route and with these messages in the mailbox.
+    fn away_with_mail(&mut self, user: &str, entries: &[Entry]) {
+        let Item::Parked { sequence: mut next } = entries[0].item else { panic!("not mail: {entries:?}") };
+        for entry in entries {
+            let Item::Parked { sequence } = entry.item else { panic!("not mail: {entries:?}") };
+            assert!(sequence >= next, "in order: {entries:?}");
+            next = sequence + 1;
+            self.event([Draft { user: name(user), expires_at: entry.expires_at, bytes: entry.bytes }]);
+            self.parked(&[sequence]);
+        }
+    }
+
+    #[track_caller]
+    fn assert_nothing_is_left(&self) {
+        assert!(self.partition.is_empty(), "{:#?}", self.partition);
+        assert!(self.partition.is_quiet());
+        assert_eq!(self.partition.next_deadline(), None);
+    }
+}
+
+/// The clocks at the start of a test: wall-clock times are milliseconds from here.
+#[allow(clippy::disallowed_methods)] // Some instant is needed to count from; which one makes no difference.
+pub(super) fn start() -> Now {
+    Now { instant: Instant::now(), unix_ms: 0 }
+}
+
+pub(super) fn later(now: Now, ms: u64) -> Now {
+    Now { instant: now.instant + Duration::from_millis(ms), unix_ms: now.unix_ms + i64::try_from(ms).unwrap() }
+}
+
+pub(super) fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
+    text.parse().unwrap()
+}
+
+pub(super) fn instance(at: &str) -> Arc<Instance> {
+    Arc::new(Instance { name: name(at), subject: format!("bellhop.app.{at}") })
+}
+
+/// An action in words.
+pub(super) fn show(action: &Action) -> Vec<String> {
+    let items = |items: &[Item]| items.iter().map(show_item).collect::<Vec<_>>().join(" ");
+    let line = match action {
+        Action::Deliver { instance, reminders } => {
+            let parts: Vec<_> = reminders.iter().map(|(user, parts)| format!("{user} {}", items(parts))).collect();
+            format!("deliver {}: {}", instance.name, parts.join(", "))
+        }
+        Action::Heartbeat { instance, users } => {
+            let users: Vec<_> = users.iter().map(UserId::as_str).collect();
+            format!("heartbeat {}: {}", instance.name, users.join(", "))
+        }
+        Action::DropRoute { user, instance, revision } => format!("drop route {user} {instance} @{revision}"),
+        Action::Park(batch) => {
+            let batch: Vec<_> = batch.iter().map(|(user, item)| format!("{user} {}", show_item(item))).collect();
+            format!("park {}", batch.join(", "))
+        }
+        Action::ReadMailbox { user, from, last } => format!("read {user} {from} to {last}"),
+        Action::Settle(settled) => return settled.iter().map(show_settled).collect(),
+        Action::Forget(forgotten) => format!("forget {}", items(forgotten)),
+    };
+    vec![line]
+}
+
+/// `e2.1` is the second reminder of event 2, `m7` the message 7 of a mailbox.
+fn show_item(item: &Item) -> String {
+    match item {
+        Item::Event { sequence, index: 0 } => format!("e{sequence}"),
+        Item::Event { sequence, index } => format!("e{sequence}.{index}"),
+        Item::Parked { sequence } => format!("m{sequence}"),
+    }
+}
+
+fn show_settled(Settled { user, item, fate, removal }: &Settled) -> String {
+    let fate = match fate {
+        Fate::Delivered(instance) => format!("delivered by {instance}"),
+        Fate::Parked => "parked".into(),
+        Fate::Expired => "expired".into(),
+        Fate::MailboxFull => "refused: mailbox full".into(),
+    };
+    let removal = match removal {
+        Removal::Event => String::new(),
+        Removal::MailboxUpTo(sequence) => format!(", purge up to {sequence}"),
+        Removal::MailboxOnly(sequence) => format!(", purge only {sequence}"),
+    };
+    format!("{user} {} {fate}{removal}", show_item(item))
+}

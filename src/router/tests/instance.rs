@@ -1,0 +1,174 @@
+//! Instances that are silent, hung or gone.
+
+use super::*;
+
+#[test]
+fn a_silent_instance_is_down_and_its_users_are_parked_at_once() {
+    for why in [NoAnswer::NoResponders, NoAnswer::TimedOut, NoAnswer::Garbage] {
+        let mut router = Router::new();
+        for (user, at) in [("alice", "app-1"), ("bob", "app-1"), ("carol", "app-1"), ("dave", "app-2")] {
+            router.hold(user, at);
+        }
+        assert_eq!(router.publish("alice"), ["deliver app-1: alice e5"]);
+        assert_eq!(router.publish("alice bob"), NOTHING);
+        assert_eq!(
+            router.delivery_fails("app-1", why),
+            ["park alice e5, alice e6, bob e6.1"],
+            "also bob, who waited for it"
+        );
+        router.parked(&[10, 11, 12]);
+        assert_eq!(router.publish("carol"), ["park carol e7"], "no second time-out for her");
+        assert_eq!(router.publish("dave"), ["deliver app-2: dave e8"], "another instance is not affected");
+    }
+}
+
+#[test]
+fn users_of_a_silent_instance_go_another_way_where_they_have_one() {
+    let mut router = Router::new();
+    router.up("alice", "app-2");
+    router.hold("alice", "app-1");
+    router.publish("alice");
+    assert_eq!(router.delivery_fails("app-1", NoAnswer::TimedOut), ["heartbeat app-2: alice"]);
+    assert_eq!(router.connected("app-2", "alice"), ["deliver app-2: alice e2"]);
+}
+
+#[test]
+fn a_heartbeat_without_answer_brings_an_instance_down() {
+    let mut router = Router::with(|settings| settings.heartbeat_users = 1);
+    router.up("alice", "app-1");
+    router.up("bob", "app-1");
+    router.publish("alice bob");
+    assert_eq!(router.heartbeat_fails("app-1", NoAnswer::TimedOut), ["park alice e1, bob e1.1"], "no second time-out");
+    assert_eq!(router.down("alice", "app-1"), NOTHING, "its routes stayed");
+}
+
+#[test]
+fn a_down_instance_is_probed_with_growing_pauses_until_it_answers() {
+    let mut router = Router::new();
+    router.up("alice", "app-1");
+    router.up("bob", "app-1");
+    router.publish("alice bob");
+    router.heartbeat_fails("app-1", NoAnswer::TimedOut);
+    router.parked(&[10, 11]);
+    for pause in [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000] {
+        assert_eq!(router.wait(pause - 1), NOTHING);
+        assert_eq!(router.wait(1), ["heartbeat app-1: alice, bob"]);
+        assert_eq!(router.wait(1_000), NOTHING, "one probe at a time");
+        assert_eq!(router.heartbeat_fails("app-1", NoAnswer::TimedOut), NOTHING);
+    }
+    router.wait(30_000);
+    assert_eq!(
+        router.connected("app-1", "alice"),
+        ["drop route bob app-1 @2", "read alice 10 to 10"],
+        "it is back and says who is there"
+    );
+    assert_eq!(router.last_page("alice", &[mail(10)], 11), ["deliver app-1: alice m10"]);
+    router.accepted("app-1");
+    router.publish("alice");
+    router.delivery_fails("app-1", NoAnswer::NoResponders);
+    router.parked(&[12]);
+    assert_eq!(router.wait(500), ["heartbeat app-1: alice"], "an accepted delivery ended the back-off");
+}
+
+#[test]
+fn an_instance_that_hangs_on_deliveries_is_tried_less_and_less() {
+    let mut router = Router::new();
+    router.hold("alice", "app-1");
+    router.publish("alice");
+    assert_eq!(router.delivery_fails("app-1", NoAnswer::TimedOut), ["park alice e2"]);
+    router.parked(&[10]);
+    for pause in [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000] {
+        assert_eq!(router.wait(pause - 1), NOTHING);
+        assert_eq!(router.wait(1), ["heartbeat app-1: alice"]);
+        assert_eq!(router.connected("app-1", "alice"), ["read alice 10 to 10"]);
+        assert_eq!(router.last_page("alice", &[mail(10)], 11), ["deliver app-1: alice m10"]);
+        assert_eq!(router.delivery_fails("app-1", NoAnswer::TimedOut), ["forget m10"]);
+    }
+}
+
+#[test]
+fn a_probe_names_no_more_users_than_a_heartbeat_may() {
+    let mut router = Router::with(|settings| settings.heartbeat_users = 2);
+    for user in ["alice", "bob", "carol"] {
+        router.up(user, "app-1");
+    }
+    router.publish("alice bob carol");
+    router.heartbeat_fails("app-1", NoAnswer::TimedOut);
+    router.parked(&[10, 11, 12]);
+    assert_eq!(router.wait(500), ["heartbeat app-1: alice, bob"]);
+    assert_eq!(
+        router.connected("app-1", "alice bob"),
+        ["heartbeat app-1: carol", "read alice 10 to 10", "read bob 11 to 11"]
+    );
+}
+
+#[test]
+fn a_put_route_has_a_down_instance_probed_at_once() {
+    let mut router = Router::new();
+    router.up("alice", "app-1");
+    router.publish("alice");
+    router.heartbeat_fails("app-1", NoAnswer::NoResponders);
+    router.parked(&[10]);
+    assert_eq!(router.up("bob", "app-1"), NOTHING);
+    assert_eq!(router.wait(0), ["heartbeat app-1: alice"]);
+    assert_eq!(router.up("carol", "app-1"), NOTHING);
+    assert_eq!(router.wait(0), NOTHING, "one probe at a time");
+    assert_eq!(router.connected("app-1", "alice"), ["read alice 10 to 10"]);
+}
+
+#[test]
+fn an_instance_that_nobody_waits_for_is_not_probed() {
+    let mut router = Router::new();
+    router.hold("alice", "app-1");
+    router.publish("alice");
+    router.delivery_fails("app-1", NoAnswer::TimedOut);
+    router.parked(&[10]);
+    router.up("alice", "app-2");
+    router.connected("app-2", "alice");
+    router.last_page("alice", &[mail(10)], 11);
+    router.accepted("app-2");
+    assert_eq!(router.wait(60_000), NOTHING);
+    assert_eq!(router.down("alice", "app-2"), NOTHING);
+    assert_eq!(router.publish("alice"), ["heartbeat app-1: alice"], "the next reminder finds out");
+}
+
+#[test]
+fn a_heartbeat_in_flight_while_a_delivery_fails_does_not_bring_the_instance_up() {
+    let mut router = Router::new();
+    router.hold("alice", "app-1");
+    router.up("bob", "app-1");
+    assert_eq!(router.publish("alice bob"), ["heartbeat app-1: bob", "deliver app-1: alice e2"]);
+    assert_eq!(router.delivery_fails("app-1", NoAnswer::TimedOut), ["park alice e2"]);
+    assert_eq!(router.connected("app-1", "bob"), NOTHING, "bob's is parked with the next batch");
+    assert_eq!(router.parked(&[10]), ["park bob e2.1", "alice e2 parked"]);
+    router.parked(&[11]);
+    assert_eq!(router.wait(500), ["heartbeat app-1: alice, bob"]);
+}
+
+#[test]
+fn a_heartbeat_still_in_flight_at_the_end_of_the_back_off_is_the_probe() {
+    let mut router = Router::new();
+    router.hold("alice", "app-1");
+    router.up("bob", "app-1");
+    router.publish("alice bob");
+    router.delivery_fails("app-1", NoAnswer::TimedOut);
+    router.parked(&[10]);
+    assert_eq!(router.wait(700), NOTHING);
+    assert_eq!(router.connected("app-1", "bob"), ["deliver app-1: bob e2.1", "read alice 10 to 10"]);
+}
+
+#[test]
+fn a_deserted_instance_is_forgotten_even_while_down() {
+    let mut router = Router::new();
+    router.hold("alice", "app-1");
+    router.publish("alice");
+    router.delivery_fails("app-1", NoAnswer::TimedOut);
+    router.parked(&[10]);
+    router.down("alice", "app-1");
+    router.up("alice", "app-2");
+    router.connected("app-2", "alice");
+    router.last_page("alice", &[mail(10)], 11);
+    router.accepted("app-2");
+    router.down("alice", "app-2");
+    router.assert_nothing_is_left();
+}

@@ -1,0 +1,163 @@
+//! What a partition knows of one user.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Entry, Instance, Item, Removal};
+
+/// A live route.
+#[derive(Debug)]
+pub struct Route {
+    /// Where the user is said to be connected.
+    pub instance: Arc<Instance>,
+    /// The key's revision: the newest is tried first, and an older deletion cannot remove it.
+    pub revision: u64,
+    /// Until when the connection counts as held; none while nobody has confirmed it.
+    pub held_until: Option<Instant>,
+}
+
+impl Route {
+    /// Whether a delivery needs no heartbeat now. With a lease of zero that is so in the very moment of the answer only.
+    pub fn is_held(&self, now: Instant) -> bool {
+        self.held_until.is_some_and(|until| now <= until)
+    }
+}
+
+/// What is under way for a user. One thing at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum State {
+    /// Nothing.
+    #[default]
+    Idle,
+    /// Its connection is being confirmed, or queued for that.
+    Checking(Arc<Instance>),
+    /// A page of its mailbox is being read, or queued for that.
+    Reading,
+    /// Its mailbox is searched for expired reminders.
+    Sweeping(Sweep),
+    /// It waits for its instance's lane.
+    Ready(Arc<Instance>),
+    /// The first of its waiting reminders are with the instance.
+    Delivering(Arc<Instance>),
+}
+
+/// A search of a mailbox for expired reminders, page by page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sweep {
+    /// Where the next page begins.
+    pub from: u64,
+    /// The earliest expiry among the reminders that stay.
+    pub next_expiry: Option<i64>,
+    /// The oldest reminder that stays.
+    pub oldest_kept: Option<u64>,
+}
+
+/// A user's parked reminders, as far as the machine needs to know them.
+#[derive(Debug, Default)]
+pub struct Mailbox {
+    /// Everything before this sequence is settled.
+    pub first: u64,
+    /// The last message known. Nothing waits when it lies before `first`.
+    pub last: u64,
+    /// How many messages wait; for the limit.
+    pub count: usize,
+    /// Reminders on their way into it.
+    pub parking: usize,
+    /// Settled at or after `first`, out of order; their removal may still be under way.
+    pub settled_ahead: BTreeSet<u64>,
+    /// When the earliest reminder in it expires, in milliseconds since 1970.
+    pub next_expiry: Option<i64>,
+    /// When it is searched for expired reminders.
+    pub sweep_at: Option<Instant>,
+    /// It is not searched again before this instant.
+    pub no_sweep_before: Option<Instant>,
+}
+
+impl Mailbox {
+    /// Whether reminders lie in it.
+    pub fn has_mail(&self) -> bool {
+        self.first <= self.last && self.last > 0
+    }
+
+    /// Whether a new reminder must queue behind others here.
+    pub fn is_in_use(&self) -> bool {
+        self.has_mail() || self.parking > 0
+    }
+
+    /// A message was added behind all others.
+    pub fn append(&mut self, sequence: u64, expires_at: Option<i64>) {
+        if !self.has_mail() {
+            self.first = self.first.max(sequence);
+        }
+        self.last = sequence;
+        self.count += 1;
+        self.next_expiry = [self.next_expiry, expires_at].into_iter().flatten().min();
+    }
+
+    /// Everything before `first` is settled.
+    pub fn settle_before(&mut self, first: u64) {
+        self.first = self.first.max(first);
+        self.settled_ahead = self.settled_ahead.split_off(&self.first);
+        while self.settled_ahead.remove(&self.first) {
+            self.first += 1;
+        }
+        if !self.has_mail() {
+            self.count = 0;
+            self.next_expiry = None;
+        }
+    }
+
+    /// A message is settled. `front` is the oldest message that is not, where one is known.
+    pub fn settle(&mut self, sequence: u64, front: Option<u64>) -> Removal {
+        self.count = self.count.saturating_sub(1);
+        if front.is_none_or(|front| sequence < front) {
+            self.settle_before(sequence + 1);
+            Removal::MailboxUpTo(sequence)
+        } else {
+            self.settled_ahead.insert(sequence);
+            Removal::MailboxOnly(sequence)
+        }
+    }
+}
+
+/// One user.
+#[derive(Debug, Default)]
+pub struct User {
+    /// Newest first.
+    pub routes: Vec<Route>,
+    /// What waits in JetStream.
+    pub mailbox: Mailbox,
+    /// What is in memory, in order: either a page of the mailbox, or live reminders while the mailbox is not in use.
+    pub waiting: VecDeque<Entry>,
+    /// What is under way.
+    pub state: State,
+    /// No attempt before this instant: its instance was busy.
+    pub paused_until: Option<Instant>,
+    /// `busy` answers since the last accepted reminder.
+    pub busy: u32,
+}
+
+impl User {
+    /// Nothing is worth remembering.
+    pub fn is_forgettable(&self) -> bool {
+        self.routes.is_empty()
+            && !self.mailbox.is_in_use()
+            && self.waiting.is_empty()
+            && self.state == State::Idle
+            && self.paused_until.is_none()
+    }
+
+    /// The route to this instance.
+    pub fn route_mut(&mut self, instance: &Instance) -> Option<&mut Route> {
+        self.routes.iter_mut().find(|route| *route.instance == *instance)
+    }
+
+    /// The sequence of the oldest waiting reminder, where it is a parked one.
+    pub fn front_parked(&self) -> Option<u64> {
+        match self.waiting.front()?.item {
+            Item::Parked { sequence } => Some(sequence),
+            Item::Event { .. } => None,
+        }
+    }
+}

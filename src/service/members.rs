@@ -1,0 +1,317 @@
+//! Shares the work among members: the running `bellhop serve` processes of an installation.
+//!
+//! Each member says in a bucket, every `members.interval`, that it lives and which roles it holds. Every member computes
+//! from that which roles it should hold ([`assign`]), takes one when no living member holds it, and gives one up when it
+//! should not hold it. That keeps a planned change free of repeats. It is never what makes things correct: pins, fences
+//! and message ids are.
+//!
+//! A member that could not say that it lives for `members.ttl` must expect that others have taken over (it was stopped,
+//! or cut off), so it drops everything at once and begins anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::kv::{Entry, Operation, Store};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::recorded::Recorded;
+use super::{Context, intake, partition};
+use crate::http::Readiness;
+use crate::nats::NatsError;
+use crate::nats::bucket::{self, Watched};
+use crate::partition::{Partition, Role, assign};
+
+/// What a member says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Card {
+    /// Its version.
+    pub version: String,
+    /// Partitions it holds.
+    pub partitions: BTreeSet<u16>,
+    /// Whether it holds the intake.
+    pub intake: bool,
+    /// It gives everything up and takes nothing.
+    pub stopping: bool,
+}
+
+impl Card {
+    fn holds(&self, role: Role) -> bool {
+        match role {
+            Role::Intake => self.intake,
+            Role::Partition(Partition(number)) => self.partitions.contains(&number),
+        }
+    }
+}
+
+/// Another member, as last heard of.
+struct Peer {
+    card: Card,
+    /// When it counts as gone unless it is heard of again.
+    gone_at: Instant,
+}
+
+/// A role held here.
+#[derive(Default)]
+struct Held {
+    stop: CancellationToken,
+    /// Its worker is past the take-over.
+    is_working: bool,
+}
+
+struct Membership {
+    context: Context,
+    members: Store,
+    peers: BTreeMap<String, Peer>,
+    held: BTreeMap<Role, Held>,
+    workers: JoinSet<(Role, Result<(), NatsError>)>,
+    /// Workers say here that they are past the take-over.
+    working: (mpsc::Sender<Role>, mpsc::Receiver<Role>),
+    /// Roles that failed lately, and when they may be taken again.
+    resting: BTreeMap<Role, Instant>,
+    /// Roles that are this member's by the last look.
+    due: Option<usize>,
+    last_said: Instant,
+    is_stopping: bool,
+}
+
+/// How long a role rests after it failed.
+const REST: Duration = Duration::from_millis(500);
+
+/// Takes part until `stop`, then gives everything up in order, within `members.grace`.
+///
+/// # Errors
+/// When it cannot even begin.
+pub async fn run(context: Context, stop: CancellationToken) -> Result<(), NatsError> {
+    let bucket = context.nats.names.members_bucket();
+    let members = bucket::open(&context.nats, bucket).await?;
+    let mut membership = Membership {
+        context,
+        members,
+        peers: BTreeMap::new(),
+        held: BTreeMap::new(),
+        workers: JoinSet::new(),
+        working: mpsc::channel(64),
+        resting: BTreeMap::new(),
+        due: None,
+        last_said: Instant::now(),
+        is_stopping: false,
+    };
+    membership.run(stop).await
+}
+
+impl Membership {
+    async fn run(&mut self, stop: CancellationToken) -> Result<(), NatsError> {
+        let mut watch = self.begin_watch().await?;
+        let mut tick = tokio::time::interval(self.context.config.members.interval);
+        let grace = self.context.config.members.grace;
+        let mut give_up_at: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                () = stop.cancelled(), if !self.is_stopping => {
+                    self.is_stopping = true;
+                    give_up_at = Some(Instant::now() + grace);
+                    self.held.values().for_each(|held| held.stop.cancel());
+                    self.say().await;
+                }
+                _ = tick.tick() => {
+                    self.say().await;
+                    self.review().await;
+                }
+                entry = watch.next() => match entry {
+                    Ok(entry) => if self.heard(&entry) { self.review().await },
+                    Err(error) => {
+                        tracing::warn!(%error, "watching members again");
+                        tokio::time::sleep(REST).await;
+                        if let Ok(fresh) = self.begin_watch().await { watch = fresh; }
+                    }
+                },
+                Some(role) = self.working.1.recv() => if let Some(held) = self.held.get_mut(&role) {
+                    held.is_working = true;
+                },
+                Some(ended) = self.workers.join_next() => self.ended(ended).await,
+            }
+            self.tell_readiness();
+            let is_late = give_up_at.is_some_and(|at| Instant::now() >= at);
+            if is_late {
+                tracing::warn!(roles = self.held.len(), "grace period over, the rest is left to others");
+            }
+            if is_late || (self.is_stopping && self.held.is_empty()) {
+                self.workers.shutdown().await;
+                let _ = self.members.delete(&self.context.member).await; // Else it is gone after its TTL.
+                return Ok(());
+            }
+        }
+    }
+
+    /// Watches the bucket, and judges what it holds by the server's clock: a member whose last word is older than its
+    /// TTL is gone already.
+    async fn begin_watch(&mut self) -> Result<Watched, NatsError> {
+        self.say().await;
+        let mut watch = Watched::begin(&self.context.nats, self.context.nats.names.members_bucket()).await?;
+        let mut found = Vec::new();
+        while !watch.is_loaded() {
+            found.push(watch.next().await?);
+        }
+        let server_now = found.iter().map(|entry| entry.created.unix_timestamp_nanos()).max().unwrap_or(0);
+        for entry in found {
+            self.heard(&entry);
+            let age_ns = u64::try_from(server_now - entry.created.unix_timestamp_nanos()).unwrap_or(0);
+            if let Some(peer) = self.peers.get_mut(&entry.key) {
+                let age = Duration::from_nanos(age_ns);
+                peer.gone_at = Instant::now() + self.context.config.members.ttl.saturating_sub(age);
+            }
+        }
+        Ok(watch)
+    }
+
+    /// Takes in what a member said. Answers whether that can change who should hold what.
+    fn heard(&mut self, entry: &Entry) -> bool {
+        if entry.key == self.context.member {
+            return false;
+        }
+        let card = match entry.operation {
+            Operation::Put => serde_json::from_slice::<Card>(&entry.value).ok(),
+            Operation::Delete | Operation::Purge => None,
+        };
+        match card {
+            Some(card) => {
+                let gone_at = Instant::now() + self.context.config.members.ttl;
+                let before = self.peers.insert(entry.key.clone(), Peer { card: card.clone(), gone_at });
+                before.is_none_or(|before| before.card != card)
+            }
+            None => self.peers.remove(&entry.key).is_some(),
+        }
+    }
+
+    /// Says that this member lives and what it holds.
+    async fn say(&mut self) {
+        let settings = &self.context.config.members;
+        let partitions = self.held.keys().filter_map(|role| match role {
+            Role::Partition(Partition(number)) => Some(*number),
+            Role::Intake => None,
+        });
+        let card = Card {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            partitions: partitions.collect(),
+            intake: self.held.contains_key(&Role::Intake),
+            stopping: self.is_stopping,
+        };
+        let json = serde_json::to_vec(&card).expect("a card is JSON");
+        let put = self.members.put(&self.context.member, json.into());
+        match tokio::time::timeout(settings.interval, put).await {
+            Ok(Ok(_)) => self.last_said = Instant::now(),
+            Ok(Err(error)) => tracing::warn!(%error, "could not say that this member lives"),
+            Err(_) => tracing::warn!("could not say that this member lives: no answer"),
+        }
+    }
+
+    fn tell_readiness(&self) {
+        use async_nats::connection::State;
+        let readiness = Readiness {
+            is_connected: self.context.nats.client.connection_state() == State::Connected,
+            roles_due: self.due,
+            roles_working: self.held.values().filter(|held| held.is_working).count(),
+            is_stopping: self.is_stopping,
+        };
+        self.context.readiness.send_if_modified(|before| std::mem::replace(before, readiness) != readiness);
+    }
+
+    /// Takes and gives up roles.
+    async fn review(&mut self) {
+        let now = Instant::now();
+        if now.duration_since(self.last_said) > self.context.config.members.ttl && !self.held.is_empty() {
+            tracing::error!(
+                "nobody could hear of this member for its ttl: dropping all roles, others have them by now"
+            );
+            self.workers.abort_all();
+            while self.workers.join_next().await.is_some() {}
+            self.held.clear();
+            return;
+        }
+        if self.is_stopping {
+            return;
+        }
+        self.peers.retain(|name, peer| {
+            let is_alive = peer.gone_at > now;
+            if !is_alive {
+                tracing::warn!(member = name, "member is gone");
+            }
+            is_alive
+        });
+        let active = self.peers.iter().filter(|(_, peer)| !peer.card.stopping).map(|(name, _)| name.clone());
+        let members: Vec<String> = active.chain([self.context.member.clone()]).collect();
+        let assignment = assign(&members, self.context.config.partitions);
+        let is_mine = |role: &Role| assignment.get(role) == Some(&self.context.member);
+        for (_, held) in self.held.iter().filter(|(role, _)| !is_mine(role)) {
+            held.stop.cancel();
+        }
+        self.due = Some(assignment.keys().filter(|role| is_mine(role)).count());
+        self.resting.retain(|_, until| *until > now);
+        let is_free = |role: &Role| {
+            !self.held.contains_key(role)
+                && !self.resting.contains_key(role)
+                && !self.peers.values().any(|peer| peer.card.holds(*role))
+        };
+        let take: Vec<Role> = assignment.keys().filter(|role| is_mine(role) && is_free(role)).copied().collect();
+        if take.is_empty() {
+            return;
+        }
+        tracing::info!(roles = take.len(), members = members.len(), "taking over");
+        self.held.extend(take.iter().map(|role| (*role, Held::default())));
+        // Others must know before anything is done.
+        self.say().await;
+        let partitions = take.iter().filter_map(|role| match role {
+            Role::Partition(partition) => Some(*partition),
+            Role::Intake => None,
+        });
+        let recorded = Arc::new(Recorded::new(self.context.nats.clone(), partitions));
+        for role in take {
+            let recorded = recorded.clone();
+            let (context, stop, working) =
+                (self.context.clone(), self.held[&role].stop.clone(), self.working.0.clone());
+            self.workers.spawn(async move {
+                let result = match role {
+                    Role::Intake => intake::run(context, stop, working).await,
+                    Role::Partition(number) => partition::run(context, number, &recorded, stop, working).await,
+                };
+                (role, result)
+            });
+        }
+    }
+
+    /// A role's worker ended: given up in order, or to be taken over anew.
+    async fn ended(&mut self, ended: Result<(Role, Result<(), NatsError>), tokio::task::JoinError>) {
+        match ended {
+            Ok((role, result)) => {
+                self.held.remove(&role);
+                if let Err(error) = result {
+                    tracing::warn!(%error, %role, "taking over again");
+                    self.resting.insert(role, Instant::now() + REST);
+                }
+            }
+            Err(error) if error.is_cancelled() => {}
+            Err(error) => {
+                // A panic names no role. Drop them all: what is held must be worked.
+                tracing::error!(%error, "a worker panicked, beginning anew");
+                self.workers.abort_all();
+                while self.workers.join_next().await.is_some() {}
+                self.held.clear();
+            }
+        }
+        // Of roles that end together, others hear at once.
+        while let Some(ended) = self.workers.try_join_next() {
+            if let Ok((role, result)) = ended {
+                self.held.remove(&role);
+                if result.is_err() {
+                    self.resting.insert(role, Instant::now() + REST);
+                }
+            }
+        }
+        self.say().await;
+        self.review().await;
+    }
+}

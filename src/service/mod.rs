@@ -1,0 +1,110 @@
+//! Runs the router: starts the tasks, feeds the state machines, performs their actions, stops in order.
+//!
+//! | task | | |
+//! | --- | --- | --- |
+//! | [`members`] | one | says that this process lives, takes and gives up roles |
+//! | [`intake`] | one in the installation | published sets → events |
+//! | [`partition`] | one for each partition held | events, routes, answers → deliveries, mailboxes, outcomes |
+//! | [`routes`] | one | the bucket of routes → each partition's own |
+//! | [`outcomes`] | one | outcomes → their stream, in batches |
+//!
+//! Each owns its state; between them are bounded channels, and no lock.
+
+#![allow(clippy::disallowed_methods)] // This is where the clocks are read.
+
+pub mod intake;
+pub mod members;
+pub mod outcomes;
+pub mod partition;
+pub mod recorded;
+pub mod rejected;
+pub mod routes;
+pub mod seen;
+
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, DEFAULT_HTTP};
+use crate::http::{self, Readiness};
+use crate::nats::{Nats, NatsError, topology};
+use outcomes::Recorder;
+use routes::Routes;
+
+/// What every task needs.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The settings.
+    pub config: Arc<Config>,
+    /// The connection.
+    pub nats: Nats,
+    /// This member's name.
+    pub member: String,
+    /// Hands outcomes in.
+    pub recorder: Recorder,
+    /// Asks for routes.
+    pub routes: Routes,
+    /// Says how ready this member is.
+    pub readiness: watch::Sender<Readiness>,
+}
+
+/// Sets the installation up where needed and serves it until `stop` is cancelled; then finishes what is in flight, within
+/// `members.grace`, and leaves the rest to the other members.
+///
+/// # Errors
+/// When NATS cannot be reached, or the installation cannot be set up.
+pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsError> {
+    let member = member_name(&config);
+    let nats = crate::nats::connect(&config, &format!("bellhop {member}")).await?;
+    let plan = topology::plan(&nats, &config).await?;
+    let changes = plan.changes().count();
+    plan.apply(&nats, true).await?;
+    if changes > 0 {
+        tracing::info!(changes, "set up streams, buckets and consumers");
+    }
+    let config = Arc::new(config);
+    let (recorder, recording) = Recorder::start(nats.clone());
+    let (routes, watching) = Routes::start(nats.clone(), config.partitions);
+    let (readiness, ready) = watch::channel(Readiness::default());
+    let probes = listen(&config).await?.map(|listener| tokio::spawn(http::run(listener, ready)));
+    let context = Context { config, nats: nats.clone(), member: member.clone(), recorder, routes, readiness };
+    tracing::info!(member, server = nats.client.server_info().version, "serving");
+    let served = members::run(context, stop).await;
+    watching.abort();
+    probes.inspect(JoinHandle::abort);
+    let _ = recording.await; // All recorders are gone: it writes what it has and ends.
+    if let Err(error) = nats.client.drain().await {
+        tracing::debug!(%error, "connection not drained");
+    }
+    served
+}
+
+/// Listens for probes. A second member on one machine needs no address of its own to start.
+async fn listen(config: &Config) -> Result<Option<TcpListener>, NatsError> {
+    let Ok(address) = config.http.parse() else { return Ok(None) };
+    match http::bind(address).await {
+        Ok(listener) => {
+            tracing::info!(address = %listener.local_addr().unwrap_or(address), "answering probes");
+            Ok(Some(listener))
+        }
+        Err(error) if config.http == DEFAULT_HTTP => {
+            tracing::warn!(%address, %error, "no probes; set --http to another address");
+            Ok(None)
+        }
+        Err(error) => Err(NatsError::failed(format!("answer probes at {address}"), error)),
+    }
+}
+
+/// The configured name, or one that nobody else has.
+fn member_name(config: &Config) -> String {
+    if !config.name.is_empty() {
+        return config.name.clone();
+    }
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host: String = host.trim().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(40).collect();
+    let chance = fastrand::u32(..);
+    if host.is_empty() { format!("member-{chance:08x}") } else { format!("{host}-{chance:08x}") }
+}

@@ -1,0 +1,91 @@
+//! Records outcomes. Whoever has some hands them in and waits until they are durable; while one batch is on its way to
+//! JetStream the next one forms from what comes in.
+
+use std::collections::BTreeMap;
+
+use async_nats::HeaderMap;
+use futures_util::future::join_all;
+use tokio::sync::{mpsc, oneshot};
+
+use super::recorded;
+use crate::nats::Nats;
+use crate::partition::Partition;
+use crate::reminder::outcome::{Batch, Record};
+use crate::router::Item;
+use crate::token::Source;
+
+/// Outcomes in one message, so that it stays far below any payload limit.
+const MAX_RECORDS: usize = 500;
+/// Submissions that wait for the next batch; more wait at their senders.
+const MAX_WAITING: usize = 4_096;
+
+/// An outcome, and the reminder that is done with, once it is recorded, in the place it came from. The intake's outcomes
+/// have none: its sets are planned anew after a crash, to the same effect.
+pub type Settling = (Record, Option<(Partition, Item)>);
+
+struct Submission {
+    records: Vec<Settling>,
+    done: oneshot::Sender<()>,
+}
+
+/// Hands outcomes in.
+#[derive(Debug, Clone)]
+pub struct Recorder {
+    submissions: mpsc::Sender<Submission>,
+}
+
+impl Recorder {
+    /// Starts the task that writes. It ends when the last recorder is dropped and everything is written.
+    pub fn start(nats: Nats) -> (Self, tokio::task::JoinHandle<()>) {
+        let (submissions, waiting) = mpsc::channel(MAX_WAITING);
+        (Self { submissions }, tokio::spawn(write(nats, waiting)))
+    }
+
+    /// Waits until these outcomes are durable, however long JetStream is away.
+    pub async fn record(&self, records: Vec<Settling>) {
+        if records.is_empty() {
+            return;
+        }
+        let (done, written) = oneshot::channel();
+        if self.submissions.send(Submission { records, done }).await.is_err() || written.await.is_err() {
+            // The writer is gone, so the runtime is going down: nobody may go on as if this were written.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn write(nats: Nats, mut waiting: mpsc::Receiver<Submission>) {
+    let mut batch = Vec::new();
+    while waiting.recv_many(&mut batch, MAX_WAITING).await > 0 {
+        let mut by_source: BTreeMap<Source, Vec<Settling>> = BTreeMap::new();
+        let mut written = Vec::with_capacity(batch.len());
+        for Submission { records, done } in batch.drain(..) {
+            written.push(done);
+            for record in records {
+                by_source.entry(record.0.source.clone()).or_default().push(record);
+            }
+        }
+        let messages = by_source.iter().flat_map(|(source, records)| {
+            let subject = nats.names.outcomes(source);
+            records.chunks(MAX_RECORDS).map(move |chunk| (subject.clone(), chunk))
+        });
+        join_all(messages.map(|(subject, chunk)| {
+            let nats = &nats;
+            async move {
+                let outcomes: Vec<&Record> = chunk.iter().map(|(record, _)| record).collect();
+                let body = serde_json::to_vec(&Batch { outcomes }).expect("outcomes are JSON");
+                let settles = recorded::encode(chunk.iter().filter_map(|(_, settled)| settled.as_ref()));
+                let mut headers = HeaderMap::new();
+                if !settles.is_empty() {
+                    headers.insert(recorded::HEADER, settles);
+                }
+                let id = nats.client.new_inbox();
+                nats.store_surely(&subject, headers, body.into(), &id).await;
+            }
+        }))
+        .await;
+        for done in written {
+            let _ = done.send(()); // Whoever waited may have gone.
+        }
+    }
+}

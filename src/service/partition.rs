@@ -1,0 +1,575 @@
+//! Works one partition: feeds its state machine, performs its actions, acknowledges its events. One task owns all of it.
+//!
+//! Whatever leaves doubt about what JetStream has stored (an append that was not confirmed, a fence that broke) ends the
+//! task with an error. The member then takes the partition over again, which reads the truth from the streams. There is
+//! no other recovery.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::kv;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::outcomes::{Recorder, Settling};
+use super::recorded::Recorded;
+use super::routes::RouteChange;
+use super::{Context, rejected};
+use crate::config::Config;
+use crate::event::{Event, IndexEntry};
+use crate::nats::mailbox::{Mailboxes, ParkedMessage, Parking};
+use crate::nats::pinned::{Pinned, Received, acknowledge, still_working};
+use crate::nats::{NatsError, bucket, instance};
+use crate::partition::{Partition, Role};
+use crate::reminder::outcome::{Outcome, Record};
+use crate::reminder::reject::{RejectCode, Rejection};
+use crate::reminder::{DELIVERY_FRAME_BYTES, with_parked_at};
+use crate::router::{self, Action, Entry, Fate, Input, Item, NoAnswer, Now, Page, Refusal, Removal, Settled};
+use crate::token::UserId;
+
+/// Bytes that `parked_at` and a comma add to a reminder in a request.
+const PARKED_AT_BYTES: usize = 56;
+/// Acknowledged events remembered, so that one that comes again because its acknowledgement was late is not routed again.
+const REMEMBERED: usize = 10_000;
+
+/// An event in work.
+struct InWork {
+    event: Event,
+    reply: async_nats::Subject,
+    unsettled: usize,
+    bytes: usize,
+    since: Instant,
+}
+
+/// A parked reminder in memory.
+struct InMemory {
+    event: Event,
+    parked_at: Timestamp,
+}
+
+/// What a piece of work in flight ends with.
+enum Done {
+    Input(Input),
+    Parked(Result<Vec<u64>, NatsError>),
+    Page(UserId, u64, Vec<ParkedMessage>, bool),
+    Settled(Vec<Settled>),
+    Acknowledged(u64),
+    Nothing,
+}
+
+struct Worker {
+    context: Context,
+    partition: Partition,
+    mailboxes: Mailboxes,
+    routes: kv::Store,
+    machine: router::Partition,
+    in_work: BTreeMap<u64, InWork>,
+    bytes_in_work: usize,
+    in_memory: HashMap<u64, InMemory>,
+    /// Reminders of events that the last owner had parked.
+    parked_before: HashSet<(u64, usize)>,
+    /// Reminders whose outcome the last owner had recorded.
+    recorded_before: HashSet<Item>,
+    acknowledged: (HashSet<u64>, VecDeque<u64>),
+    work: FuturesUnordered<BoxFuture<'static, Done>>,
+}
+
+/// Takes the partition over and works it until `stop`; then finishes what is in flight and releases it.
+///
+/// # Errors
+/// When it must be taken over anew.
+pub async fn run(
+    context: Context,
+    partition: Partition,
+    recorded: &Recorded,
+    stop: CancellationToken,
+    working: mpsc::Sender<Role>,
+) -> Result<(), NatsError> {
+    let mut changes = context.routes.follow(partition).await;
+    let nats = &context.nats;
+    let mailboxes = Mailboxes::take_over(nats, partition, &context.member).await?;
+    let found = mailboxes.find().await?;
+    let recorded_before = recorded.of(partition).await?;
+    let mut worker = Worker {
+        routes: bucket::open(nats, nats.names.routes_bucket()).await?,
+        machine: router::Partition::new(settings(&context.config)),
+        mailboxes,
+        partition,
+        in_work: BTreeMap::new(),
+        bytes_in_work: 0,
+        in_memory: HashMap::new(),
+        parked_before: found.came_from,
+        recorded_before,
+        acknowledged: Default::default(),
+        work: FuturesUnordered::new(),
+        context: context.clone(),
+    };
+    for (user, summary) in found.mailboxes {
+        worker.feed(Input::MailboxFound(user, summary));
+    }
+    // Without the routes, the first reminders would take the way through the mailbox for nothing.
+    while let Some(change) = changes.recv().await {
+        match change {
+            RouteChange::Loaded => break,
+            change => worker.route_changed(change),
+        }
+    }
+    let dispatch = &context.config.dispatch;
+    let (stream, consumer) = (nats.names.events_stream(), nats.names.dispatch_consumer(partition));
+    let mut events = Pinned::take_over(nats, stream, consumer, dispatch.max_bytes_in_flight).await?;
+    tracing::debug!(%partition, "partition taken");
+    let _ = working.send(Role::Partition(partition)).await;
+    worker.run(&mut events, &mut changes, stop).await?;
+    if let Err(error) = events.release().await {
+        tracing::warn!(%error, %partition, "not released, the pin will run out");
+    }
+    tracing::debug!(%partition, "partition released");
+    Ok(())
+}
+
+/// The state machine's settings.
+fn settings(config: &Config) -> router::Settings {
+    router::Settings {
+        lease: config.heartbeat.lease,
+        instance_backoff: (config.heartbeat.backoff_min, config.heartbeat.backoff_max),
+        busy_backoff: (config.delivery.busy_min, config.delivery.busy_max),
+        heartbeat_users: config.heartbeat.max_users,
+        delivery_bytes: config.delivery.max_bytes - DELIVERY_FRAME_BYTES,
+        mailbox_limit: config.mailbox.limit,
+        park_batch: (config.mailbox.park_messages, config.mailbox.park_bytes),
+        reads_in_flight: config.mailbox.reads_in_flight,
+        expiry_interval: config.mailbox.expiry_interval,
+    }
+}
+
+fn now() -> Now {
+    Now { instant: Instant::now(), unix_ms: Timestamp::now().as_millisecond() }
+}
+
+impl Worker {
+    async fn run(
+        &mut self,
+        events: &mut Pinned,
+        changes: &mut mpsc::Receiver<RouteChange>,
+        stop: CancellationToken,
+    ) -> Result<(), NatsError> {
+        let dispatch = self.context.config.dispatch.clone();
+        let mut progress = tokio::time::interval(dispatch.ack_wait / 3);
+        let mut is_stopping = false;
+        loop {
+            if is_stopping && self.in_work.is_empty() && self.work.is_empty() {
+                return Ok(());
+            }
+            let has_room =
+                self.bytes_in_work < dispatch.max_bytes_in_flight && self.in_work.len() < dispatch.max_events_in_flight;
+            let deadline = self.machine.next_deadline();
+            tokio::select! {
+                biased;
+                () = stop.cancelled(), if !is_stopping => {
+                    is_stopping = true;
+                    self.feed(Input::Stop);
+                }
+                Some(done) = self.work.next(), if !self.work.is_empty() => self.done(done)?,
+                change = changes.recv() => match change {
+                    Some(change) => self.route_changed(change),
+                    None => return Err(NatsError::failed("follow routes", "the watch ended")),
+                },
+                () = sleep_until(deadline), if deadline.is_some() => self.feed(Input::Tick),
+                _ = progress.tick() => self.tell_progress(dispatch.ack_wait / 3),
+                event = events.next(), if has_room && !is_stopping => self.event(event?),
+            }
+        }
+    }
+
+    fn feed(&mut self, input: Input) {
+        let mut actions = Vec::new();
+        self.machine.handle(now(), input, &mut actions);
+        for action in actions {
+            self.perform(action);
+        }
+    }
+
+    fn start(&mut self, work: impl Future<Output = Done> + Send + 'static) {
+        self.work.push(Box::pin(work));
+    }
+
+    // What comes in.
+
+    fn route_changed(&mut self, change: RouteChange) {
+        match change {
+            RouteChange::Up(user, instance, revision) => self.feed(Input::RouteUp { user, instance, revision }),
+            RouteChange::Down(user, instance, revision) => self.feed(Input::RouteDown { user, instance, revision }),
+            RouteChange::Loaded => {}
+        }
+    }
+
+    fn event(&mut self, received: Received) {
+        let Received { sequence, reply, payload, .. } = received;
+        if let Some(in_work) = self.in_work.get_mut(&sequence) {
+            in_work.reply = reply; // It came again while in work: the newer hand-out is the one to acknowledge.
+            return;
+        }
+        if self.acknowledged.0.contains(&sequence) {
+            return self.acknowledge(sequence, reply);
+        }
+        let event = match Event::decode(&payload) {
+            Ok(event) => event,
+            Err(error) => return self.set_aside(sequence, reply, payload, &error.to_string()),
+        };
+        let (mut new, mut parked) = (Vec::with_capacity(event.index.reminders.len()), Vec::new());
+        for (index, IndexEntry { user, expires_at, bytes, .. }) in event.index.reminders.iter().enumerate() {
+            let item = Item::Event { sequence, index };
+            let user = user.clone();
+            if self.recorded_before.contains(&item) {
+                continue; // The last owner was done with it and did not come to acknowledge the event.
+            } else if self.parked_before.contains(&(sequence, index)) {
+                parked.push(Settled { user, item, fate: Fate::Parked, removal: Removal::Event });
+            } else {
+                new.push((user, Entry { item, expires_at: *expires_at, bytes: bytes + 1 }));
+            }
+        }
+        let unsettled = new.len() + parked.len();
+        self.bytes_in_work += payload.len();
+        self.in_work.insert(sequence, InWork { event, reply, unsettled, bytes: payload.len(), since: Instant::now() });
+        if unsettled == 0 {
+            return self.settled(&[], sequence);
+        }
+        if !parked.is_empty() {
+            self.record(parked);
+        }
+        self.feed(Input::Event(new));
+    }
+
+    fn done(&mut self, done: Done) -> Result<(), NatsError> {
+        match done {
+            Done::Input(input) => self.feed(input),
+            Done::Parked(stored) => self.feed(Input::Parked(stored?)),
+            Done::Page(user, last, messages, is_last) => self.page(user, last, messages, is_last),
+            Done::Settled(items) => self.remove(items),
+            Done::Acknowledged(sequence) => {
+                if let Some(in_work) = self.in_work.remove(&sequence) {
+                    self.bytes_in_work -= in_work.bytes;
+                }
+            }
+            Done::Nothing => {}
+        }
+        Ok(())
+    }
+
+    fn page(&mut self, user: UserId, last: u64, messages: Vec<ParkedMessage>, is_last: bool) {
+        let next = messages.last().map_or(last, |message| message.sequence.max(if is_last { last } else { 0 })) + 1;
+        let mut entries = Vec::with_capacity(messages.len());
+        for ParkedMessage { sequence, parked_at, message } in messages {
+            if self.recorded_before.contains(&Item::Parked { sequence }) {
+                self.remove_only(sequence); // The last owner was done with it and did not come to remove it.
+                continue;
+            }
+            match Event::decode(&message) {
+                Ok(event) if event.index.reminders.len() == 1 => {
+                    let IndexEntry { expires_at, bytes, .. } = event.index.reminders[0];
+                    let item = Item::Parked { sequence };
+                    entries.push(Entry { item, expires_at, bytes: bytes + PARKED_AT_BYTES });
+                    self.in_memory.insert(sequence, InMemory { event, parked_at });
+                }
+                Ok(_) => self.set_parked_aside(sequence, message, "it has not exactly one reminder"),
+                Err(error) => self.set_parked_aside(sequence, message, &error.to_string()),
+            }
+        }
+        self.feed(Input::MailboxRead { user, page: Page { entries, next, is_last } });
+    }
+
+    // What is to be done.
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Deliver { instance, reminders } => self.deliver(instance, reminders),
+            Action::Heartbeat { instance, users } => {
+                let (client, timeout) = (self.context.nats.client.clone(), self.context.config.heartbeat.timeout);
+                self.start(async move {
+                    let answer = instance::heartbeat(&client, &instance, &users, timeout).await;
+                    Done::Input(Input::HeartbeatAnswered { instance, answer })
+                });
+            }
+            Action::DropRoute { user, instance, revision } => {
+                let (routes, key) = (self.routes.clone(), format!("{}.{}", user.escaped(), instance.escaped()));
+                self.start(async move {
+                    // That it was put again, or deleted, since then is why the revision is named.
+                    let _ = routes.delete_expect_revision(key, Some(revision)).await;
+                    Done::Nothing
+                });
+            }
+            Action::Park(reminders) => self.park(&reminders),
+            Action::ReadMailbox { user, from, last } => self.read_mailbox(user, from, last),
+            Action::Settle(items) => self.record(items),
+            Action::Forget(items) => items.iter().for_each(|item| self.forget(item)),
+        }
+    }
+
+    fn deliver(&mut self, instance: Arc<router::Instance>, reminders: Vec<(UserId, Vec<Item>)>) {
+        let items = || reminders.iter().flat_map(|(_, items)| items);
+        let parked: Vec<Bytes> = items().map(|item| self.finished(item)).collect();
+        let body = instance::delivery_body(parked.iter().map(AsRef::as_ref));
+        let name = |item: &Item| {
+            let index =
+                self.event_of(item).map(|(event, index)| (&event.index.source, &event.index.reminders[index].id));
+            index.map(|(source, id)| (source.to_string(), id.clone())).unwrap_or_default()
+        };
+        let names: Vec<(UserId, Vec<(String, String)>)> =
+            reminders.iter().map(|(user, items)| (user.clone(), items.iter().map(name).collect())).collect();
+        let (client, timeout) = (self.context.nats.client.clone(), self.context.config.delivery.timeout);
+        self.start(async move {
+            let answer = instance::deliver(&client, &instance, body, timeout).await;
+            let answer = answer.map(|answer| places(&names, &answer));
+            if let Err(why @ (NoAnswer::TimedOut | NoAnswer::Garbage)) = answer {
+                tracing::info!(instance = %instance.name, ?why, "instance is silent, backing off");
+            }
+            Done::Input(Input::Delivered { instance, answer })
+        });
+    }
+
+    /// The reminder's JSON as it goes into a request.
+    fn finished(&self, item: &Item) -> Bytes {
+        match item {
+            Item::Event { sequence, index } => {
+                self.in_work.get(sequence).map(|in_work| in_work.event.bodies[*index].clone()).unwrap_or_default()
+            }
+            Item::Parked { sequence } => {
+                let in_memory = self.in_memory.get(sequence);
+                in_memory
+                    .map(|parked| with_parked_at(&parked.event.bodies[0], parked.parked_at).into())
+                    .unwrap_or_default()
+            }
+        }
+    }
+
+    fn event_of(&self, item: &Item) -> Option<(&Event, usize)> {
+        match item {
+            Item::Event { sequence, index } => Some((&self.in_work.get(sequence)?.event, *index)),
+            Item::Parked { sequence } => Some((&self.in_memory.get(sequence)?.event, 0)),
+        }
+    }
+
+    fn park(&mut self, reminders: &[(UserId, Item)]) {
+        let parking = reminders.iter().filter_map(|(user, item)| {
+            let Item::Event { sequence, index } = *item else { return None };
+            let event = &self.in_work.get(&sequence)?.event;
+            let expires_at = event.index.reminders[index].expires_at;
+            let message = event.only(index).encode();
+            Some(Parking { user: user.clone(), from: (sequence, index), expires_at, message })
+        });
+        let (mailboxes, parking) = (self.mailboxes.clone(), parking.collect());
+        self.start(async move { Done::Parked(mailboxes.park(parking).await) });
+    }
+
+    fn read_mailbox(&mut self, user: UserId, from: u64, last: u64) {
+        let (mailboxes, settings) = (self.mailboxes.clone(), &self.context.config.mailbox);
+        let (messages, bytes) = (settings.page_messages, settings.page_bytes);
+        self.start(async move {
+            loop {
+                match mailboxes.read(&user, from, last, messages, bytes).await {
+                    Ok((page, is_last)) => return Done::Page(user, last, page, is_last),
+                    Err(error) => tracing::warn!(%error, "reading the mailbox again"),
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        });
+    }
+
+    /// Makes outcomes durable; only then are the reminders removed from where they came.
+    fn record(&mut self, items: Vec<Settled>) {
+        let at = Timestamp::now();
+        let records = items.iter().filter_map(|settled| self.record_of(settled, at)).collect();
+        let refused: Vec<_> = items.iter().filter(|settled| settled.fate == Fate::MailboxFull).collect();
+        let refused: Vec<_> = refused.into_iter().filter_map(|settled| self.refuse(settled)).collect();
+        let (nats, recorder): (_, Recorder) = (self.context.nats.clone(), self.context.recorder.clone());
+        self.start(async move {
+            for message in refused {
+                message.store(&nats).await;
+            }
+            recorder.record(records).await;
+            Done::Settled(items)
+        });
+    }
+
+    fn record_of(&self, settled: &Settled, at: Timestamp) -> Option<Settling> {
+        let (event, index) = self.event_of(&settled.item)?;
+        let outcome = match &settled.fate {
+            Fate::Delivered(instance) => Outcome::Delivered { instance: instance.clone() },
+            Fate::Parked => Outcome::Parked,
+            Fate::Expired => Outcome::Expired,
+            Fate::MailboxFull => Outcome::Rejected { error: RejectCode::MailboxFull },
+        };
+        let (id, user) = (event.index.reminders[index].id.clone(), Some(settled.user.to_string()));
+        let (source, set) = (event.index.source.clone(), event.index.set.clone());
+        Some((Record { id, source, set, user, outcome, at }, Some((self.partition, settled.item))))
+    }
+
+    fn refuse(&self, settled: &Settled) -> Option<rejected::Message> {
+        let (event, index) = self.event_of(&settled.item)?;
+        let limit = self.context.config.mailbox.limit;
+        let detail = format!("the mailbox of `{}` has {limit} reminders, its limit", settled.user);
+        let rejection = Rejection::new(RejectCode::MailboxFull, detail);
+        let token = event.index.source.escaped();
+        let id = match settled.item {
+            Item::Event { sequence, index } => format!("event {sequence}.{index}"),
+            Item::Parked { sequence } => format!("parked {sequence}"),
+        };
+        let set = Some(event.index.set.as_str());
+        Some(rejected::Message::new(&self.context.nats.names, &token, event.bodies[index].clone(), &rejection, set, id))
+    }
+
+    /// The outcomes are durable: removes the reminders.
+    fn remove(&mut self, items: Vec<Settled>) {
+        let mut up_to: HashMap<UserId, u64> = HashMap::new();
+        let mut events: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+        for Settled { user, item, removal, .. } in items {
+            self.forget(&item);
+            match (removal, item) {
+                (Removal::MailboxUpTo(sequence), _) => {
+                    let slot = up_to.entry(user).or_default();
+                    *slot = sequence.max(*slot);
+                }
+                (Removal::MailboxOnly(sequence), _) => self.remove_only(sequence),
+                (Removal::Event, Item::Event { sequence, index }) => events.entry(sequence).or_default().push(index),
+                (Removal::Event, Item::Parked { .. }) => {}
+            }
+        }
+        for (user, sequence) in up_to {
+            let mailboxes = self.mailboxes.clone();
+            self.start(surely(move || {
+                let (mailboxes, user) = (mailboxes.clone(), user.clone());
+                async move { mailboxes.remove_up_to(&user, sequence).await }
+            }));
+        }
+        for (sequence, indexes) in events {
+            self.settled(&indexes, sequence);
+        }
+    }
+
+    fn remove_only(&mut self, sequence: u64) {
+        let mailboxes = self.mailboxes.clone();
+        self.start(surely(move || {
+            let mailboxes = mailboxes.clone();
+            async move { mailboxes.remove_only(sequence).await }
+        }));
+    }
+
+    fn forget(&mut self, item: &Item) {
+        if let Item::Parked { sequence } = item {
+            self.in_memory.remove(sequence);
+        }
+    }
+
+    // Events.
+
+    /// Some of an event's reminders are settled; with the last one the event is acknowledged.
+    fn settled(&mut self, indexes: &[usize], sequence: u64) {
+        let Some(in_work) = self.in_work.get_mut(&sequence) else { return };
+        in_work.unsettled = in_work.unsettled.saturating_sub(indexes.len());
+        if in_work.unsettled == 0 {
+            let reply = in_work.reply.clone();
+            self.acknowledge(sequence, reply);
+        }
+    }
+
+    fn acknowledge(&mut self, sequence: u64, reply: async_nats::Subject) {
+        let (known, order) = &mut self.acknowledged;
+        if known.insert(sequence) {
+            order.push_back(sequence);
+            if order.len() > REMEMBERED
+                && let Some(oldest) = order.pop_front()
+            {
+                known.remove(&oldest);
+            }
+        }
+        let nats = self.context.nats.clone();
+        self.start(async move {
+            if let Err(error) = acknowledge(&nats, reply).await {
+                tracing::warn!(%error, sequence, "an event may come again");
+            }
+            Done::Acknowledged(sequence)
+        });
+    }
+
+    /// A message that the intake did not write must not stop the partition.
+    fn set_aside(&mut self, sequence: u64, reply: async_nats::Subject, payload: Bytes, problem: &str) {
+        let message = self.corrupt(format!("event {sequence}: {problem}"), payload);
+        let nats = self.context.nats.clone();
+        self.start(async move {
+            message.store(&nats).await;
+            let _ = acknowledge(&nats, reply).await; // If it comes again it is set aside again.
+            Done::Nothing
+        });
+    }
+
+    fn set_parked_aside(&mut self, sequence: u64, payload: Bytes, problem: &str) {
+        let message = self.corrupt(format!("parked message {sequence}: {problem}"), payload);
+        let (nats, mailboxes) = (self.context.nats.clone(), self.mailboxes.clone());
+        self.start(async move {
+            message.store(&nats).await;
+            let _ = mailboxes.remove_only(sequence).await; // If it is read again it is set aside again.
+            Done::Nothing
+        });
+    }
+
+    fn corrupt(&self, detail: String, payload: Bytes) -> rejected::Message {
+        tracing::error!(partition = %self.partition, detail, "not a message of ours, set aside");
+        let rejection = Rejection::new(RejectCode::CorruptEvent, &detail);
+        rejected::Message::new(&self.context.nats.names, "bellhop", payload, &rejection, None, detail)
+    }
+
+    /// Tells JetStream of events that take long, so that it does not hand them out again.
+    fn tell_progress(&mut self, age: Duration) {
+        let replies: Vec<_> =
+            self.in_work.values().filter(|in_work| in_work.since.elapsed() >= age).map(|w| w.reply.clone()).collect();
+        if replies.is_empty() {
+            return;
+        }
+        let nats = self.context.nats.clone();
+        self.start(async move {
+            for reply in replies {
+                still_working(&nats, reply).await;
+            }
+            Done::Nothing
+        });
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Repeats a removal until JetStream has confirmed it.
+async fn surely<F: Future<Output = Result<(), NatsError>>>(mut attempt: impl FnMut() -> F) -> Done {
+    while let Err(error) = attempt().await {
+        tracing::warn!(%error, "removing again");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    Done::Nothing
+}
+
+/// Finds the refused reminders' places in the request. What the request did not have refuses nothing.
+fn places(
+    names: &[(UserId, Vec<(String, String)>)],
+    answer: &instance::DeliveryAnswer,
+) -> Vec<(usize, usize, Refusal)> {
+    let mut refused = Vec::new();
+    for refusal in &answer.refused {
+        let is_users = |(_, (user, _)): &(usize, &(UserId, _))| user.as_str() == refusal.user;
+        for (place, (_, reminders)) in names.iter().enumerate().filter(is_users) {
+            let is_meant = |(source, id): &(String, String)| *source == refusal.source && *id == refusal.id;
+            let found = reminders.iter().enumerate().filter(|(_, name)| is_meant(name));
+            refused.extend(found.map(|(at, _)| (place, at, refusal.reason.into())));
+        }
+    }
+    refused
+}

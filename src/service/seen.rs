@@ -1,0 +1,167 @@
+//! The idempotency window: which (source, id) were taken in lately, and with which set.
+//!
+//! It is kept in memory and in a stream of its own, whose age limit is the window, so that a new intake knows what the
+//! last one took in. Age is measured between the times at which JetStream stored the sets: a backlog that is worked
+//! off late is judged as if it had been worked off at once.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hasher;
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::pull;
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+use crate::nats::replay::replay;
+use crate::nats::{Nats, NatsError};
+use crate::token::Source;
+
+/// A (source, id), in 128 bits: among 100 million, two are the same by chance once in 10²² times.
+pub type Id = u128;
+
+/// The identity of a reminder.
+pub fn identity(source: &Source, id: &str) -> Id {
+    let mut hasher = SipHasher13::new_with_keys(0, 0);
+    hasher.write(source.as_str().as_bytes());
+    hasher.write_u8(0xff);
+    hasher.write(id.as_bytes());
+    hasher.finish128().as_u128()
+}
+
+/// What one set brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// The set's sequence.
+    pub sequence: u64,
+    /// When JetStream stored it, in milliseconds since 1970.
+    pub stored_ms: i64,
+    /// Its reminders.
+    pub ids: Vec<Id>,
+}
+
+/// The window.
+#[derive(Debug)]
+pub struct Window {
+    length_ms: i64,
+    max_ids: usize,
+    sets: HashMap<Id, u64>,
+    by_age: VecDeque<(Id, u64, i64)>,
+}
+
+impl Window {
+    /// An empty window of this length, for at most this many reminders.
+    pub fn new(length: Duration, max_ids: usize) -> Self {
+        let length_ms = i64::try_from(length.as_millis()).unwrap_or(i64::MAX);
+        Self { length_ms, max_ids, sets: HashMap::new(), by_age: VecDeque::new() }
+    }
+
+    /// Whether a set with this sequence repeats a reminder of another set. A set that comes again itself, after a
+    /// crash, repeats nothing: its events are dropped by JetStream where they are stored already.
+    pub fn is_repeat(&self, id: Id, sequence: u64) -> bool {
+        self.sets.get(&id).is_some_and(|&seen| seen != sequence)
+    }
+
+    /// Notes a set's reminders, and forgets what is too old or too much.
+    pub fn note(&mut self, taken: &Taken) {
+        for &id in &taken.ids {
+            self.sets.insert(id, taken.sequence);
+            self.by_age.push_back((id, taken.sequence, taken.stored_ms));
+        }
+        while let Some(&(id, sequence, stored_ms)) = self.by_age.front() {
+            if self.by_age.len() <= self.max_ids && taken.stored_ms.saturating_sub(stored_ms) < self.length_ms {
+                break;
+            }
+            self.by_age.pop_front();
+            if self.sets.get(&id) == Some(&sequence) {
+                self.sets.remove(&id);
+            }
+        }
+    }
+
+    /// Reads back what earlier intakes noted.
+    ///
+    /// # Errors
+    /// When the stream could not be read to its end.
+    pub async fn load(&mut self, nats: &Nats) -> Result<(), NatsError> {
+        replay(nats, &nats.names.seen_stream(), pull::Config::default(), |message, _| {
+            decode(&message.payload).iter().for_each(|taken| self.note(taken));
+        })
+        .await
+    }
+}
+
+/// Writes sets as one message: for each its sequence, time and number of ids, then the ids, all little-endian.
+pub fn encode(sets: &[Taken]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(sets.iter().map(|taken| 20 + 16 * taken.ids.len()).sum());
+    for taken in sets {
+        out.extend_from_slice(&taken.sequence.to_le_bytes());
+        out.extend_from_slice(&taken.stored_ms.to_le_bytes());
+        out.extend_from_slice(&(taken.ids.len() as u32).to_le_bytes());
+        taken.ids.iter().for_each(|id| out.extend_from_slice(&id.to_le_bytes()));
+    }
+    out
+}
+
+/// Reads such a message; a damaged end is left out.
+fn decode(mut bytes: &[u8]) -> Vec<Taken> {
+    fn number<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+        let (head, rest) = bytes.split_first_chunk::<N>()?;
+        *bytes = rest;
+        Some(*head)
+    }
+    let mut one = || {
+        let sequence = u64::from_le_bytes(number(&mut bytes)?);
+        let stored_ms = i64::from_le_bytes(number(&mut bytes)?);
+        let count = u32::from_le_bytes(number(&mut bytes)?);
+        let ids = (0..count).map(|_| number(&mut bytes).map(u128::from_le_bytes)).collect::<Option<_>>()?;
+        Some(Taken { sequence, stored_ms, ids })
+    };
+    std::iter::from_fn(&mut one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(sequence: u64, stored_ms: i64, ids: &[Id]) -> Taken {
+        Taken { sequence, stored_ms, ids: ids.to_vec() }
+    }
+
+    #[test]
+    fn another_set_repeats_and_the_same_set_does_not() {
+        let mut window = Window::new(Duration::from_secs(10), 100);
+        window.note(&taken(1, 0, &[7]));
+        assert!(window.is_repeat(7, 2));
+        assert!(!window.is_repeat(7, 1));
+        assert!(!window.is_repeat(8, 2));
+    }
+
+    #[test]
+    fn it_forgets_by_age_and_by_number() {
+        let mut window = Window::new(Duration::from_secs(10), 2);
+        window.note(&taken(1, 0, &[1]));
+        window.note(&taken(2, 9_999, &[2]));
+        assert!(window.is_repeat(1, 9));
+        window.note(&taken(3, 10_000, &[3]));
+        assert!(!window.is_repeat(1, 9));
+        window.note(&taken(4, 10_000, &[4]));
+        assert!(!window.is_repeat(2, 9), "more than two are not remembered");
+        assert_eq!((window.sets.len(), window.by_age.len()), (2, 2));
+    }
+
+    #[test]
+    fn an_id_taken_again_is_not_forgotten_with_its_first_set() {
+        let mut window = Window::new(Duration::from_secs(10), 100);
+        window.note(&taken(1, 0, &[1]));
+        window.note(&taken(2, 9_000, &[1]));
+        window.note(&taken(3, 11_000, &[]));
+        assert!(window.is_repeat(1, 9));
+    }
+
+    #[test]
+    fn messages_round_trip_and_damage_is_left_out() {
+        let sets = [taken(1, 5, &[1, u128::MAX]), taken(2, 6, &[])];
+        let bytes = encode(&sets);
+        assert_eq!(decode(&bytes), sets);
+        assert_eq!(decode(&bytes[..bytes.len() - 1]), sets[..1]);
+    }
+}
