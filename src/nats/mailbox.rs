@@ -101,15 +101,16 @@ impl Mailboxes {
         Ok(Self { nats: nats.clone(), stream: nats.names.parked_stream(), partition, fence: ack.sequence })
     }
 
-    /// Learns what lies in the partition's mailboxes, from the messages' headers alone.
+    /// Learns what lies in the partition's mailboxes, from the messages' headers alone; and where it came from, for
+    /// events behind `ack_floor`: the others are acknowledged and do not come again.
     ///
     /// # Errors
     /// When the stream could not be read to its end.
-    pub async fn find(&self) -> Result<Found, NatsError> {
+    pub async fn find(&self, ack_floor: u64) -> Result<Found, NatsError> {
         let filter_subject = self.nats.names.mailboxes(self.partition);
         let config = pull::Config { filter_subject, headers_only: true, ..pull::Config::default() };
         let mut found = Found::default();
-        replay(&self.nats, &self.stream, config, |message, sequence| found.add(message, sequence)).await?;
+        replay(&self.nats, &self.stream, config, |message, sequence| found.add(message, sequence, ack_floor)).await?;
         Ok(found)
     }
 
@@ -226,7 +227,7 @@ impl Mailboxes {
 }
 
 impl Found {
-    fn add(&mut self, message: &Message, sequence: u64) {
+    fn add(&mut self, message: &Message, sequence: u64, ack_floor: u64) {
         let user = message.subject.rsplit('.').next().and_then(|token| UserId::from_token(token).ok());
         let Some(user) = user else {
             tracing::warn!(subject = %message.subject, sequence, "not a mailbox of any user, left alone");
@@ -245,6 +246,7 @@ impl Found {
         let from = text(message, EVENT_HEADER).and_then(|text| text.split_once('.'));
         if let Some((event, index)) = from
             && let (Ok(event), Ok(index)) = (event.parse(), index.parse())
+            && event > ack_floor
         {
             self.came_from.insert((event, index));
         }

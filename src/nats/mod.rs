@@ -52,6 +52,14 @@ pub enum NatsError {
         /// The least version.
         needed: &'static str,
     },
+    /// The server takes too small messages.
+    #[error("{url} has max_payload {found}; Bellhop needs {LEAST_PAYLOAD} or more to deliver up to 256 KiB at once")]
+    SmallPayload {
+        /// The address.
+        url: String,
+        /// Its limit, in bytes.
+        found: usize,
+    },
     /// A request failed.
     #[error("{what}: {problem}")]
     Failed {
@@ -74,6 +82,9 @@ impl NatsError {
 
 /// The least nats-server: consumer resets came with 2.14, and there is no 2.13.
 const LEAST_SERVER: (i64, i64, i64) = (2, 14, 0);
+
+/// The least `max_payload`, in bytes: a delivery or a parked reminder of 256 KiB, with room for what surrounds it.
+const LEAST_PAYLOAD: usize = 512 << 10;
 
 /// Connects, once. Reconnecting later is the client's business.
 ///
@@ -109,6 +120,9 @@ pub async fn connect(config: &Config, client_name: &str) -> Result<Nats, NatsErr
     if !client.is_server_compatible(major, minor, patch) {
         let found = client.server_info().version;
         return Err(NatsError::TooOld { url: nats.url.clone(), found, needed: "2.14.0" });
+    }
+    if client.max_payload() < LEAST_PAYLOAD {
+        return Err(NatsError::SmallPayload { url: nats.url.clone(), found: client.max_payload() });
     }
     let jetstream = jetstream::context::ContextBuilder::new().timeout(nats.timeout).build(client.clone());
     Ok(Nats { client, jetstream, names: Names::new(&config.prefix), timeout: nats.timeout })

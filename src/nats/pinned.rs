@@ -38,6 +38,17 @@ pub struct Received {
     pub reply: async_nats::Subject,
 }
 
+/// The sequence up to which everything is acknowledged.
+///
+/// # Errors
+/// When the consumer does not exist or JetStream does not answer.
+pub async fn ack_floor(nats: &Nats, stream: &str, consumer: &str) -> Result<u64, NatsError> {
+    let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("look at consumer {consumer}"), error);
+    let handle = nats.jetstream.get_stream_no_info(stream).await.map_err(|error| failed(&error))?;
+    let info = handle.consumer_info(consumer).await.map_err(|error| failed(&error))?;
+    Ok(info.ack_floor.stream_sequence)
+}
+
 impl Pinned {
     /// Takes the consumer over: whatever its last client left unacknowledged comes first, in order.
     ///

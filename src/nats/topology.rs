@@ -17,6 +17,12 @@ use crate::partition::Partition;
 /// The name of the one priority group of every pinned consumer.
 pub const GROUP: &str = "bellhop";
 
+/// The largest set, in bytes of its message, on a server with this `max_payload`. A refused set is stored again with the
+/// reason in its headers, so there must be room for them; a larger one is refused by JetStream when it is published.
+pub fn max_set_bytes(max_payload: usize) -> usize {
+    max_payload.saturating_sub(4 << 10).min(64 << 20)
+}
+
 /// The stream's note of how many partitions the installation has.
 const PARTITIONS_KEY: &str = "bellhop.partitions";
 
@@ -158,6 +164,8 @@ fn overlay(there: StreamConfig, wanted: StreamConfig) -> StreamConfig {
         allow_rollup: wanted.allow_rollup,
         allow_atomic_publish: wanted.allow_atomic_publish,
         max_messages_per_subject: wanted.max_messages_per_subject,
+        max_message_size: wanted.max_message_size,
+        allow_message_ttl: wanted.allow_message_ttl,
         ..there
     }
 }
@@ -222,6 +230,7 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
         max_messages: -1,
         max_messages_per_subject: -1,
         max_bytes: -1,
+        max_message_size: -1,
         ..StreamConfig::default()
     };
     let work_queue = |stream| StreamConfig { retention: RetentionPolicy::WorkQueue, ..stream };
@@ -237,6 +246,7 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
         allow_rollup: true,
         deny_delete: true,
         allow_direct: true,
+        allow_message_ttl: true,
         discard: async_nats::jetstream::stream::DiscardPolicy::New,
         duplicate_window: std::time::Duration::from_secs(120),
         ..base(format!("KV_{name}"), vec![format!("$KV.{name}.>")], description)
@@ -250,7 +260,7 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
     let rejected = base(names.rejected_stream(), vec![names.all_rejected()], "refused input, untouched");
     let seen = base(names.seen_stream(), vec![names.seen()], "reminder ids of the idempotency window");
     vec![
-        work_queue(sets),
+        work_queue(StreamConfig { max_message_size: max_set_bytes(nats.client.max_payload()) as i32, ..sets }),
         work_queue(StreamConfig { metadata: [partitions].into(), ..events }),
         StreamConfig { allow_direct: true, allow_rollup: true, allow_atomic_publish: true, ..parked },
         kept_for(outcomes, config.streams.outcomes_age),

@@ -130,6 +130,7 @@ impl Intake {
             partitions: config.partitions,
             event_bytes: config.intake.event_bytes,
             window: &self.window,
+            now: super::now_ms(),
         };
         let stored_ms = i64::try_from(received.stored_ns / 1_000_000).unwrap_or(i64::MAX);
         let plan = planner.plan(&received, stored_ms);
@@ -267,6 +268,7 @@ struct Planner<'a> {
     partitions: u16,
     event_bytes: usize,
     window: &'a Window,
+    now: Timestamp,
 }
 
 impl Planner<'_> {
@@ -301,7 +303,7 @@ impl Planner<'_> {
         let mut in_set: HashMap<Id, &str> = HashMap::new();
         let mut valid: Vec<Reminder> = Vec::with_capacity(set.reminders.len());
         let record = |id: String, user: Option<String>, outcome: Outcome| {
-            let (source, set, at) = (origin.source.clone(), set.id.clone(), origin.published_at);
+            let (source, set, at) = (origin.source.clone(), set.id.clone(), self.now);
             Record { id, source, set, user, outcome, at }
         };
         for (index, Candidate { id, raw, parsed }) in set.reminders.iter().enumerate() {
@@ -381,7 +383,8 @@ mod tests {
 
     fn plan_with(window: &Window, sequence: u64, body: &str, headers: Option<HeaderMap>) -> Plan {
         let names = Names::new("bellhop");
-        let planner = Planner { names: &names, partitions: 4, event_bytes: 400, window };
+        let now = Timestamp::UNIX_EPOCH;
+        let planner = Planner { names: &names, partitions: 4, event_bytes: 400, window, now };
         let received = Received {
             sequence,
             stored_ns: 0,

@@ -23,6 +23,7 @@ pub mod seen;
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -96,6 +97,12 @@ async fn listen(config: &Config) -> Result<Option<TcpListener>, NatsError> {
         }
         Err(error) => Err(NatsError::failed(format!("answer probes at {address}"), error)),
     }
+}
+
+/// The time, to the millisecond: what people read.
+fn now_ms() -> Timestamp {
+    let now = Timestamp::now();
+    now.round(jiff::Unit::Millisecond).unwrap_or(now)
 }
 
 /// The configured name, or one that nobody else has.

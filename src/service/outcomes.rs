@@ -15,7 +15,7 @@ use crate::router::Item;
 use crate::token::Source;
 
 /// Outcomes in one message, so that it stays far below any payload limit.
-const MAX_RECORDS: usize = 500;
+const MAX_RECORDS: usize = 250;
 /// Submissions that wait for the next batch; more wait at their senders.
 const MAX_WAITING: usize = 4_096;
 

@@ -24,7 +24,7 @@ use super::{Context, rejected};
 use crate::config::Config;
 use crate::event::{Event, IndexEntry};
 use crate::nats::mailbox::{Mailboxes, ParkedMessage, Parking};
-use crate::nats::pinned::{Pinned, Received, acknowledge, still_working};
+use crate::nats::pinned::{Pinned, Received, ack_floor, acknowledge, still_working};
 use crate::nats::{NatsError, bucket, instance};
 use crate::partition::{Partition, Role};
 use crate::reminder::outcome::{Outcome, Record};
@@ -37,6 +37,9 @@ use crate::token::UserId;
 const PARKED_AT_BYTES: usize = 56;
 /// Acknowledged events remembered, so that one that comes again because its acknowledgement was late is not routed again.
 const REMEMBERED: usize = 10_000;
+
+/// How long the mark of a dropped route stays in the bucket for watchers to see.
+const TOMBSTONE_AGE: Duration = Duration::from_secs(3_600);
 
 /// An event in work.
 struct InWork {
@@ -94,7 +97,8 @@ pub async fn run(
     let mut changes = context.routes.follow(partition).await;
     let nats = &context.nats;
     let mailboxes = Mailboxes::take_over(nats, partition, &context.member).await?;
-    let found = mailboxes.find().await?;
+    let (stream, consumer) = (nats.names.events_stream(), nats.names.dispatch_consumer(partition));
+    let found = mailboxes.find(ack_floor(nats, &stream, &consumer).await?).await?;
     let recorded_before = recorded.of(partition).await?;
     let mut worker = Worker {
         routes: bucket::open(nats, nats.names.routes_bucket()).await?,
@@ -121,7 +125,6 @@ pub async fn run(
         }
     }
     let dispatch = &context.config.dispatch;
-    let (stream, consumer) = (nats.names.events_stream(), nats.names.dispatch_consumer(partition));
     let mut events = Pinned::take_over(nats, stream, consumer, dispatch.max_bytes_in_flight).await?;
     tracing::debug!(%partition, "partition taken");
     let _ = working.send(Role::Partition(partition)).await;
@@ -300,7 +303,7 @@ impl Worker {
                 let (routes, key) = (self.routes.clone(), format!("{}.{}", user.escaped(), instance.escaped()));
                 self.start(async move {
                     // That it was put again, or deleted, since then is why the revision is named.
-                    let _ = routes.delete_expect_revision(key, Some(revision)).await;
+                    let _ = routes.purge_expect_revision_with_ttl(key, revision, TOMBSTONE_AGE).await;
                     Done::Nothing
                 });
             }
@@ -383,7 +386,7 @@ impl Worker {
 
     /// Makes outcomes durable; only then are the reminders removed from where they came.
     fn record(&mut self, items: Vec<Settled>) {
-        let at = Timestamp::now();
+        let at = super::now_ms();
         let records = items.iter().filter_map(|settled| self.record_of(settled, at)).collect();
         let refused: Vec<_> = items.iter().filter(|settled| settled.fate == Fate::MailboxFull).collect();
         let refused: Vec<_> = refused.into_iter().filter_map(|settled| self.refuse(settled)).collect();
