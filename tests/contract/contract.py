@@ -197,8 +197,9 @@ class World:
         await self.until(lambda: self.clients() > before, "bellhop serve connects")
 
     def clients(self):
-        with urlopen(f"{self.monitor}/connz?limit=1") as answer:
-            return json.load(answer)["total"]
+        """How many connections the server has had so far."""
+        with urlopen(f"{self.monitor}/varz") as answer:
+            return json.load(answer)["total_connections"]
 
     async def end(self, process, how):
         """Signals a router; returns its exit code and how long it took to stop."""
@@ -1005,7 +1006,9 @@ async def run(scenario, programs):
 
 async def run_all(chosen, programs):
     """Runs the scenarios, some at a time, and then those that must be alone."""
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)
+    this = asyncio.current_task()
+    for how in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the second one does not disturb the cleaning up
+        asyncio.get_running_loop().add_signal_handler(how, lambda: this.cancelling() or this.cancel())
     slots = asyncio.Semaphore(PARALLEL)
 
     async def in_turn(one):
@@ -1013,8 +1016,9 @@ async def run_all(chosen, programs):
             return await run(one, programs)
 
     alone = [one for one in chosen if getattr(one, "alone", False)]
-    passed = await asyncio.gather(*(in_turn(one) for one in chosen if one not in alone))
-    passed += [await run(one, programs) for one in alone]
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(in_turn(one)) for one in chosen if one not in alone]
+    passed = [task.result() for task in tasks] + [await run(one, programs) for one in alone]
     print(f"{sum(passed)} passed, {len(passed) - sum(passed)} failed")
     return 0 if all(passed) else 1
 
@@ -1030,7 +1034,7 @@ def main():
         parser.error("no scenario of that name")
     try:
         return asyncio.run(run_all(chosen, (bellhop(), nats_server())))
-    except (KeyboardInterrupt, asyncio.CancelledError):
+    except asyncio.CancelledError:
         return 130
 
 
