@@ -1,0 +1,230 @@
+//! Performs the actions of a partition's state machine: each becomes a piece of work in flight, whose end is an input.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Done, Worker};
+use crate::event::Event;
+use crate::nats::mailbox::Parking;
+use crate::nats::{NatsError, instance};
+use crate::reminder::outcome::{Outcome, Record};
+use crate::reminder::reject::{RejectCode, Rejection};
+use crate::reminder::with_parked_at;
+use crate::router::{self, Action, Fate, Input, Item, NoAnswer, Refusal, Removal, Settled};
+use crate::service::outcomes::Settling;
+use crate::service::{now_ms, rejected};
+use crate::token::UserId;
+
+/// How long the mark of a dropped route stays in the bucket for watchers to see.
+const TOMBSTONE_AGE: Duration = Duration::from_secs(3_600);
+
+impl Worker {
+    pub(super) fn perform(&mut self, action: Action) {
+        match action {
+            Action::Deliver { instance, reminders } => self.deliver(instance, reminders),
+            Action::Heartbeat { instance, users } => {
+                let (client, timeout) = (self.context.nats.client.clone(), self.context.config.heartbeat.timeout);
+                self.start(async move {
+                    let answer = instance::heartbeat(&client, &instance, &users, timeout).await;
+                    Done::Input(Input::HeartbeatAnswered { instance, answer })
+                });
+            }
+            Action::DropRoute { user, instance, revision } => {
+                let (routes, key) = (self.routes.clone(), format!("{}.{}", user.escaped(), instance.escaped()));
+                self.start(async move {
+                    // That it was put again, or deleted, since then is why the revision is named.
+                    let _ = routes.purge_expect_revision_with_ttl(key, revision, TOMBSTONE_AGE).await;
+                    Done::Nothing
+                });
+            }
+            Action::Park(reminders) => self.park(&reminders),
+            Action::ReadMailbox { user, from, last } => self.read_mailbox(user, from, last),
+            Action::Settle(items) => self.record(items),
+            Action::Forget(items) => items.iter().for_each(|item| self.forget(item)),
+        }
+    }
+
+    fn deliver(&mut self, instance: Arc<router::Instance>, reminders: Vec<(UserId, Vec<Item>)>) {
+        let items = || reminders.iter().flat_map(|(_, items)| items);
+        let parked: Vec<Bytes> = items().map(|item| self.finished(item)).collect();
+        let body = instance::delivery_body(parked.iter().map(AsRef::as_ref));
+        let name = |item: &Item| {
+            let index =
+                self.event_of(item).map(|(event, index)| (&event.index.source, &event.index.reminders[index].id));
+            index.map(|(source, id)| (source.to_string(), id.clone())).unwrap_or_default()
+        };
+        let names: Vec<(UserId, Vec<(String, String)>)> =
+            reminders.iter().map(|(user, items)| (user.clone(), items.iter().map(name).collect())).collect();
+        let (client, timeout) = (self.context.nats.client.clone(), self.context.config.delivery.timeout);
+        self.start(async move {
+            let answer = instance::deliver(&client, &instance, body, timeout).await;
+            let answer = answer.map(|answer| places(&names, &answer));
+            if let Err(why @ (NoAnswer::TimedOut | NoAnswer::Garbage)) = answer {
+                tracing::info!(instance = %instance.name, ?why, "instance is silent, backing off");
+            }
+            Done::Input(Input::Delivered { instance, answer })
+        });
+    }
+
+    /// The reminder's JSON as it goes into a request.
+    fn finished(&self, item: &Item) -> Bytes {
+        match item {
+            Item::Event { sequence, index } => {
+                self.in_work.get(sequence).map(|in_work| in_work.event.bodies[*index].clone()).unwrap_or_default()
+            }
+            Item::Parked { sequence } => {
+                let in_memory = self.in_memory.get(sequence);
+                in_memory
+                    .map(|parked| with_parked_at(&parked.event.bodies[0], parked.parked_at).into())
+                    .unwrap_or_default()
+            }
+        }
+    }
+
+    fn event_of(&self, item: &Item) -> Option<(&Event, usize)> {
+        match item {
+            Item::Event { sequence, index } => Some((&self.in_work.get(sequence)?.event, *index)),
+            Item::Parked { sequence } => Some((&self.in_memory.get(sequence)?.event, 0)),
+        }
+    }
+
+    fn park(&mut self, reminders: &[(UserId, Item)]) {
+        let parking = reminders.iter().filter_map(|(user, item)| {
+            let Item::Event { sequence, index } = *item else { return None };
+            let event = &self.in_work.get(&sequence)?.event;
+            let expires_at = event.index.reminders[index].expires_at;
+            let message = event.only(index).encode();
+            Some(Parking { user: user.clone(), from: (sequence, index), expires_at, message })
+        });
+        let (mailboxes, parking) = (self.mailboxes.clone(), parking.collect());
+        self.start(async move { Done::Parked(mailboxes.park(parking).await) });
+    }
+
+    fn read_mailbox(&mut self, user: UserId, from: u64, last: u64) {
+        let (mailboxes, settings) = (self.mailboxes.clone(), &self.context.config.mailbox);
+        let (messages, bytes) = (settings.page_messages, settings.page_bytes);
+        self.start(async move {
+            loop {
+                match mailboxes.read(&user, from, last, messages, bytes).await {
+                    Ok((page, is_last)) => return Done::Page(user, last, page, is_last),
+                    Err(error) => tracing::warn!(%error, "reading the mailbox again"),
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        });
+    }
+
+    /// Makes outcomes durable; only then are the reminders removed from where they came.
+    pub(super) fn record(&mut self, items: Vec<Settled>) {
+        let at = now_ms();
+        let records = items.iter().filter_map(|settled| self.record_of(settled, at)).collect();
+        let refused: Vec<_> = items.iter().filter(|settled| settled.fate == Fate::MailboxFull).collect();
+        let refused: Vec<_> = refused.into_iter().filter_map(|settled| self.refuse(settled)).collect();
+        let (nats, recorder) = (self.context.nats.clone(), self.context.recorder.clone());
+        self.start(async move {
+            for message in refused {
+                message.store(&nats).await;
+            }
+            recorder.record(records).await;
+            Done::Settled(items)
+        });
+    }
+
+    fn record_of(&self, settled: &Settled, at: jiff::Timestamp) -> Option<Settling> {
+        let (event, index) = self.event_of(&settled.item)?;
+        let outcome = match &settled.fate {
+            Fate::Delivered(instance) => Outcome::Delivered { instance: instance.clone() },
+            Fate::Parked => Outcome::Parked,
+            Fate::Expired => Outcome::Expired,
+            Fate::MailboxFull => Outcome::Rejected { error: RejectCode::MailboxFull },
+        };
+        let (id, user) = (event.index.reminders[index].id.clone(), Some(settled.user.to_string()));
+        let (source, set) = (event.index.source.clone(), event.index.set.clone());
+        Some((Record { id, source, set, user, outcome, at }, Some((self.partition, settled.item))))
+    }
+
+    fn refuse(&self, settled: &Settled) -> Option<rejected::Message> {
+        let (event, index) = self.event_of(&settled.item)?;
+        let limit = self.context.config.mailbox.limit;
+        let detail = format!("the mailbox of `{}` has {limit} reminders, its limit", settled.user);
+        let rejection = Rejection::new(RejectCode::MailboxFull, detail);
+        let token = event.index.source.escaped();
+        let id = match settled.item {
+            Item::Event { sequence, index } => format!("event {sequence}.{index}"),
+            Item::Parked { sequence } => format!("parked {sequence}"),
+        };
+        let set = Some(event.index.set.as_str());
+        Some(rejected::Message::new(&self.context.nats.names, &token, event.bodies[index].clone(), &rejection, set, id))
+    }
+
+    /// The outcomes are durable: removes the reminders.
+    pub(super) fn remove(&mut self, items: Vec<Settled>) {
+        let mut up_to: HashMap<UserId, u64> = HashMap::new();
+        let mut events: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+        for Settled { user, item, removal, .. } in items {
+            self.forget(&item);
+            match (removal, item) {
+                (Removal::MailboxUpTo(sequence), _) => {
+                    let slot = up_to.entry(user).or_default();
+                    *slot = sequence.max(*slot);
+                }
+                (Removal::MailboxOnly(sequence), _) => self.remove_only(sequence),
+                (Removal::Event, Item::Event { sequence, index }) => events.entry(sequence).or_default().push(index),
+                (Removal::Event, Item::Parked { .. }) => {}
+            }
+        }
+        for (user, sequence) in up_to {
+            let mailboxes = self.mailboxes.clone();
+            self.start(surely(move || {
+                let (mailboxes, user) = (mailboxes.clone(), user.clone());
+                async move { mailboxes.remove_up_to(&user, sequence).await }
+            }));
+        }
+        for (sequence, indexes) in events {
+            self.settled(&indexes, sequence);
+        }
+    }
+
+    pub(super) fn remove_only(&mut self, sequence: u64) {
+        let mailboxes = self.mailboxes.clone();
+        self.start(surely(move || {
+            let mailboxes = mailboxes.clone();
+            async move { mailboxes.remove_only(sequence).await }
+        }));
+    }
+
+    fn forget(&mut self, item: &Item) {
+        if let Item::Parked { sequence } = item {
+            self.in_memory.remove(sequence);
+        }
+    }
+}
+
+/// Repeats a removal until JetStream has confirmed it.
+async fn surely<F: Future<Output = Result<(), NatsError>>>(mut attempt: impl FnMut() -> F) -> Done {
+    while let Err(error) = attempt().await {
+        tracing::warn!(%error, "removing again");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    Done::Nothing
+}
+
+/// Finds the refused reminders' places in the request. What the request did not have refuses nothing.
+fn places(
+    names: &[(UserId, Vec<(String, String)>)],
+    answer: &instance::DeliveryAnswer,
+) -> Vec<(usize, usize, Refusal)> {
+    let mut refused = Vec::new();
+    for refusal in &answer.refused {
+        let is_users = |(_, (user, _)): &(usize, &(UserId, _))| user.as_str() == refusal.user;
+        for (place, (_, reminders)) in names.iter().enumerate().filter(is_users) {
+            let is_meant = |(source, id): &(String, String)| *source == refusal.source && *id == refusal.id;
+            let found = reminders.iter().enumerate().filter(|(_, name)| is_meant(name));
+            refused.extend(found.map(|(at, _)| (place, at, refusal.reason.into())));
+        }
+    }
+    refused
+}
