@@ -2,7 +2,9 @@
 
 use toml::Value;
 
+use super::output::Output;
 use super::{CliError, SettingsArgs};
+use crate::nats::split_credentials;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -23,9 +25,15 @@ pub(super) fn run(settings: &SettingsArgs, args: &Args) -> Result<(), CliError> 
             *value = Value::String("***".to_owned());
         }
     }
+    if let Some((value, _)) = loaded.values.get_mut("nats.url")
+        && let Some(url) = value.as_str()
+    {
+        *value = Value::String(split_credentials(url).0);
+    }
     for variable in &loaded.unknown_variables {
         eprintln!("bellhop: ${variable} names no setting and is ignored");
     }
+    let mut output = Output::new();
     if args.json {
         let settings: serde_json::Map<_, _> = loaded
             .values
@@ -34,12 +42,12 @@ pub(super) fn run(settings: &SettingsArgs, args: &Args) -> Result<(), CliError> 
                 (name.clone(), serde_json::json!({ "value": value, "from": from.to_string() }))
             })
             .collect();
-        println!("{}", serde_json::Value::Object(settings));
-        return Ok(());
+        output.json(&settings)?;
+        return output.flush();
     }
     let longest = loaded.values.keys().map(String::len).max().unwrap_or(0);
     for (name, (value, origin)) in &loaded.values {
-        println!("{name:longest$} = {:30}  # {origin}", value.to_string());
+        output.line(format_args!("{name:longest$} = {:30}  # {origin}", value.to_string()))?;
     }
-    Ok(())
+    output.flush()
 }

@@ -9,7 +9,9 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::pull;
+use async_nats::jetstream::stream::{DeleteMessageError, DeleteMessageErrorKind, RawMessageErrorKind};
 use async_nats::{HeaderMap, Message, StatusCode, Subject, header};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -197,7 +199,7 @@ impl Mailboxes {
         let stream = stream.map_err(|error| NatsError::failed("read a mailbox", error))?;
         match stream.raw_message_builder().sequence(from).next_by_subject(subject).send().await {
             Ok(_) => Ok(false),
-            Err(error) if error.to_string().contains("no message found") => Ok(true),
+            Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => Ok(true),
             Err(error) => Err(NatsError::failed("read a mailbox", error)),
         }
     }
@@ -220,10 +222,16 @@ impl Mailboxes {
         let stream = stream.map_err(|error| NatsError::failed("remove from a mailbox", error))?;
         match stream.delete_message(sequence).await {
             Ok(_) => Ok(()),
-            Err(error) if error.to_string().contains("no message found") => Ok(()),
+            Err(error) if is_gone(&error) => Ok(()),
             Err(error) => Err(NatsError::failed("remove from a mailbox", error)),
         }
     }
+}
+
+/// Whether a message could not be deleted because it is not there.
+fn is_gone(error: &DeleteMessageError) -> bool {
+    let DeleteMessageErrorKind::JetStream(error) = error.kind() else { return false };
+    [ErrorCode::SEQUENCE_NOT_FOUND, ErrorCode::NO_MESSAGE_FOUND].contains(&error.error_code())
 }
 
 impl Found {

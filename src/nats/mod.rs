@@ -92,16 +92,21 @@ const LEAST_PAYLOAD: usize = 512 << 10;
 /// When no server can be reached, credentials are refused, or the server is too old.
 pub async fn connect(config: &Config, client_name: &str) -> Result<Nats, NatsError> {
     let nats = &config.nats;
+    let (url, credentials) = split_credentials(&nats.url);
     let failed = |problem: &dyn std::fmt::Display| NatsError::Connect {
-        url: nats.url.clone(),
+        url: url.clone(),
         problem: problem.to_string().trim_end_matches(['.', ':']).to_owned(),
     };
     let mut options = ConnectOptions::new().name(client_name).request_timeout(Some(nats.timeout));
     if !nats.creds.is_empty() {
         options = options.credentials_file(&nats.creds).await.map_err(|e| failed(&format!("{}: {e}", nats.creds)))?;
     }
-    if !nats.user.is_empty() {
-        options = options.user_and_password(nats.user.clone(), nats.password.clone());
+    match credentials {
+        _ if !nats.user.is_empty() => options = options.user_and_password(nats.user.clone(), nats.password.clone()),
+        // async-nats passes over credentials in an address.
+        Some((user, Some(password))) => options = options.user_and_password(user, password),
+        Some((token, None)) => options = options.token(token),
+        None => {}
     }
     if !nats.token.is_empty() {
         options = options.token(nats.token.clone());
@@ -114,18 +119,35 @@ pub async fn connect(config: &Config, client_name: &str) -> Result<Nats, NatsErr
             other => tracing::warn!(event = %other, "nats client"),
         }
     });
-    let addresses: Vec<&str> = nats.url.split(',').map(str::trim).collect();
+    let addresses: Vec<&str> = url.split(',').map(str::trim).collect();
     let client = options.connect(addresses).await.map_err(|error| failed(&error))?;
     let (major, minor, patch) = LEAST_SERVER;
     if !client.is_server_compatible(major, minor, patch) {
         let found = client.server_info().version;
-        return Err(NatsError::TooOld { url: nats.url.clone(), found, needed: "2.14.0" });
+        return Err(NatsError::TooOld { url, found, needed: "2.14.0" });
     }
     if client.max_payload() < LEAST_PAYLOAD {
-        return Err(NatsError::SmallPayload { url: nats.url.clone(), found: client.max_payload() });
+        return Err(NatsError::SmallPayload { url, found: client.max_payload() });
     }
     let jetstream = jetstream::context::ContextBuilder::new().timeout(nats.timeout).build(client.clone());
     Ok(Nats { client, jetstream, names: Names::new(&config.prefix), timeout: nats.timeout })
+}
+
+/// The first `user:password@` or `token@` in a list of server addresses.
+type Credentials = Option<(String, Option<String>)>;
+
+/// Takes credentials out of server addresses, so that they can be used, and are not shown.
+pub fn split_credentials(url: &str) -> (String, Credentials) {
+    let mut credentials = None;
+    let clean = |address: &str| {
+        let (scheme, rest) = address.split_once("://").map_or(("", address), |(scheme, rest)| (scheme, rest));
+        let Some((own, host)) = rest.rsplit_once('@') else { return address.to_owned() };
+        let own = own.split_once(':').map_or((own, None), |(user, password)| (user, Some(password.to_owned())));
+        credentials.get_or_insert((own.0.to_owned(), own.1));
+        if scheme.is_empty() { host.to_owned() } else { format!("{scheme}://{host}") }
+    };
+    let addresses: Vec<String> = url.split(',').map(str::trim).map(clean).collect();
+    (addresses.join(","), credentials)
 }
 
 impl Nats {
@@ -153,5 +175,19 @@ impl Nats {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(2));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_taken_out_of_addresses() {
+        let split = |url| split_credentials(url);
+        assert_eq!(split("nats://a:4222, tls://b"), ("nats://a:4222,tls://b".into(), None));
+        let with_user = Some(("u".to_owned(), Some("p@ss:word".to_owned())));
+        assert_eq!(split("nats://u:p@ss:word@a:1,nats://x@b"), ("nats://a:1,nats://b".into(), with_user));
+        assert_eq!(split("token@a"), ("a".into(), Some(("token".to_owned(), None))));
     }
 }

@@ -124,6 +124,9 @@ impl Intake {
             in_work.reply = received.reply; // It came again while in work.
             return;
         }
+        if self.window.is_complete(sequence) {
+            return self.acknowledge_again(sequence, received.reply);
+        }
         let config = &self.context.config;
         let planner = Planner {
             names: &self.context.nats.names,
@@ -178,7 +181,12 @@ impl Intake {
             Done::Part(sequence) => self.part_done(sequence),
             Done::Noted(sets) => {
                 self.is_noting = false;
-                sets.into_iter().for_each(|sequence| self.acknowledge(sequence));
+                for sequence in sets {
+                    if let Some(in_work) = self.sets.get(&sequence) {
+                        self.window.complete(sequence, in_work.taken.stored_ms);
+                    }
+                    self.acknowledge(sequence);
+                }
                 self.note();
             }
             Done::Acknowledged(sequence) => {
@@ -211,9 +219,6 @@ impl Intake {
 
     /// Everything of a set is durable but its ids.
     fn complete(&mut self, sequence: u64) {
-        if self.sets.get(&sequence).is_some_and(|in_work| in_work.taken.ids.is_empty()) {
-            return self.acknowledge(sequence);
-        }
         self.to_note.push(sequence);
         self.note();
     }
@@ -244,8 +249,14 @@ impl Intake {
     }
 
     fn acknowledge(&mut self, sequence: u64) {
-        let Some(in_work) = self.sets.get(&sequence) else { return };
-        let (nats, reply) = (self.context.nats.clone(), in_work.reply.clone());
+        if let Some(in_work) = self.sets.get(&sequence) {
+            let reply = in_work.reply.clone();
+            self.acknowledge_again(sequence, reply);
+        }
+    }
+
+    fn acknowledge_again(&mut self, sequence: u64, reply: async_nats::Subject) {
+        let nats = self.context.nats.clone();
         self.start(async move {
             if let Err(error) = acknowledge(&nats, reply).await {
                 tracing::warn!(%error, sequence, "a set may come again");

@@ -16,6 +16,7 @@ use async_nats::jetstream::kv::{Entry, Operation, Store};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::recorded::Recorded;
@@ -74,7 +75,8 @@ struct Membership {
     resting: BTreeMap<Role, Instant>,
     /// Roles that are this member's by the last look.
     due: Option<usize>,
-    last_said: Instant,
+    /// When others last heard of this member, if they did.
+    last_said: Option<Instant>,
     is_stopping: bool,
 }
 
@@ -97,7 +99,7 @@ pub async fn run(context: Context, stop: CancellationToken) -> Result<(), NatsEr
         working: mpsc::channel(64),
         resting: BTreeMap::new(),
         due: None,
-        last_said: Instant::now(),
+        last_said: None,
         is_stopping: false,
     };
     membership.run(stop).await
@@ -105,11 +107,24 @@ pub async fn run(context: Context, stop: CancellationToken) -> Result<(), NatsEr
 
 impl Membership {
     async fn run(&mut self, stop: CancellationToken) -> Result<(), NatsError> {
-        let mut watch = self.begin_watch().await?;
+        let mut watch = self.begin().await?;
         let mut tick = tokio::time::interval(self.context.config.members.interval);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let grace = self.context.config.members.grace;
         let mut give_up_at: Option<Instant> = None;
         loop {
+            if self.is_overdue() {
+                self.drop_everything().await;
+                match self.begin().await {
+                    Ok(fresh) => watch = fresh,
+                    Err(_) if stop.is_cancelled() => return Ok(()),
+                    Err(error) => {
+                        tracing::warn!(%error, "this member cannot take part");
+                        tokio::time::sleep(REST).await;
+                        continue;
+                    }
+                }
+            }
             tokio::select! {
                 () = stop.cancelled(), if !self.is_stopping => {
                     self.is_stopping = true;
@@ -126,7 +141,7 @@ impl Membership {
                     Err(error) => {
                         tracing::warn!(%error, "watching members again");
                         tokio::time::sleep(REST).await;
-                        if let Ok(fresh) = self.begin_watch().await { watch = fresh; }
+                        if let Ok(fresh) = self.begin().await { watch = fresh; }
                     }
                 },
                 Some(role) = self.working.1.recv() => if let Some(held) = self.held.get_mut(&role) {
@@ -147,10 +162,34 @@ impl Membership {
         }
     }
 
-    /// Watches the bucket, and judges what it holds by the server's clock: a member whose last word is older than its
-    /// TTL is gone already.
-    async fn begin_watch(&mut self) -> Result<Watched, NatsError> {
-        self.say().await;
+    /// Others may hold by now what this member holds: it could not say that it lives for its TTL.
+    fn is_overdue(&self) -> bool {
+        self.last_said.is_none_or(|at| at.elapsed() > self.context.config.members.ttl)
+    }
+
+    async fn drop_everything(&mut self) {
+        if !self.held.is_empty() {
+            tracing::error!(
+                roles = self.held.len(),
+                "nobody could hear of this member for its ttl: dropping all it held"
+            );
+        }
+        self.workers.abort_all();
+        while self.workers.join_next().await.is_some() {}
+        self.held.clear();
+        self.peers.clear();
+        self.due = None;
+        self.tell_readiness();
+    }
+
+    /// Says that this member lives, and learns who else does. The bucket is judged by the server's clock: a member whose
+    /// last word is older than its TTL is gone already.
+    async fn begin(&mut self) -> Result<Watched, NatsError> {
+        self.last_said = Some(Instant::now());
+        if !self.say().await {
+            self.last_said = None;
+            return Err(NatsError::failed("join the members", "no answer from JetStream"));
+        }
         let mut watch = Watched::begin(&self.context.nats, self.context.nats.names.members_bucket()).await?;
         let mut found = Vec::new();
         while !watch.is_loaded() {
@@ -187,8 +226,12 @@ impl Membership {
         }
     }
 
-    /// Says that this member lives and what it holds.
-    async fn say(&mut self) {
+    /// Says that this member lives and what it holds. Answers whether it was heard. One that is overdue has nothing to
+    /// say any more: what it believes to hold may be another's.
+    async fn say(&mut self) -> bool {
+        if self.is_overdue() {
+            return false;
+        }
         let settings = &self.context.config.members;
         let partitions = self.held.keys().filter_map(|role| match role {
             Role::Partition(Partition(number)) => Some(*number),
@@ -203,10 +246,14 @@ impl Membership {
         let json = serde_json::to_vec(&card).expect("a card is JSON");
         let put = self.members.put(&self.context.member, json.into());
         match tokio::time::timeout(settings.interval, put).await {
-            Ok(Ok(_)) => self.last_said = Instant::now(),
+            Ok(Ok(_)) => {
+                self.last_said = Some(Instant::now());
+                return true;
+            }
             Ok(Err(error)) => tracing::warn!(%error, "could not say that this member lives"),
             Err(_) => tracing::warn!("could not say that this member lives: no answer"),
         }
+        false
     }
 
     fn tell_readiness(&self) {
@@ -223,16 +270,7 @@ impl Membership {
     /// Takes and gives up roles.
     async fn review(&mut self) {
         let now = Instant::now();
-        if now.duration_since(self.last_said) > self.context.config.members.ttl && !self.held.is_empty() {
-            tracing::error!(
-                "nobody could hear of this member for its ttl: dropping all roles, others have them by now"
-            );
-            self.workers.abort_all();
-            while self.workers.join_next().await.is_some() {}
-            self.held.clear();
-            return;
-        }
-        if self.is_stopping {
+        if self.is_stopping || self.is_overdue() {
             return;
         }
         self.peers.retain(|name, peer| {
@@ -297,9 +335,8 @@ impl Membership {
             Err(error) => {
                 // A panic names no role. Drop them all: what is held must be worked.
                 tracing::error!(%error, "a worker panicked, beginning anew");
-                self.workers.abort_all();
-                while self.workers.join_next().await.is_some() {}
-                self.held.clear();
+                self.last_said = None;
+                return;
             }
         }
         // Of roles that end together, others hear at once.

@@ -43,9 +43,17 @@ impl Recorder {
 
     /// Waits until these outcomes are durable, however long JetStream is away.
     pub async fn record(&self, records: Vec<Settling>) {
-        if records.is_empty() {
-            return;
+        if !records.is_empty() {
+            self.submit(records).await;
         }
+    }
+
+    /// Waits until everything that was handed in before is durable, also by tasks that are no more.
+    pub async fn flush(&self) {
+        self.submit(Vec::new()).await;
+    }
+
+    async fn submit(&self, records: Vec<Settling>) {
         let (done, written) = oneshot::channel();
         if self.submissions.send(Submission { records, done }).await.is_err() || written.await.is_err() {
             // The writer is gone, so the runtime is going down: nobody may go on as if this were written.

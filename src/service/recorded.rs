@@ -20,8 +20,10 @@ use crate::router::Item;
 pub const HEADER: &str = "Bellhop-Settles";
 
 /// How long before the last outcome the reading begins, for removals from mailboxes that were under way. For events it
-/// begins with the oldest one that is not acknowledged.
+/// begins with the oldest one that is there.
 const REMOVALS_UNDER_WAY: Duration = Duration::from_secs(10);
+/// No event that waits for its acknowledgement was settled longer ago. Behind a backlog the oldest event can be much older.
+const OLDEST_IN_WORK: Duration = Duration::from_secs(120);
 
 /// Writes the header's value.
 pub fn encode<'a>(settled: impl Iterator<Item = &'a (Partition, Item)>) -> String {
@@ -85,15 +87,16 @@ impl Recorded {
             return Ok(settled);
         }
         let mut start_time = state.last_timestamp - REMOVALS_UNDER_WAY;
+        let earliest = state.last_timestamp - OLDEST_IN_WORK;
         let events = nats.jetstream.get_stream_no_info(nats.names.events_stream()).await.map_err(|e| failed(&e))?;
         for &partition in &self.partitions {
             let info = events.consumer_info(nats.names.dispatch_consumer(partition)).await.map_err(|e| failed(&e))?;
-            if info.num_ack_pending == 0 {
+            if info.num_ack_pending == 0 && info.num_pending == 0 {
                 continue;
             }
             let oldest = events.raw_message_builder().sequence(info.ack_floor.stream_sequence + 1);
             if let Ok(oldest) = oldest.next_by_subject(nats.names.events(partition)).send().await {
-                start_time = start_time.min(oldest.time);
+                start_time = start_time.min(oldest.time.max(earliest));
             }
         }
         let config = pull::Config {

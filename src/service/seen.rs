@@ -3,8 +3,12 @@
 //! It is kept in memory and in a stream of its own, whose age limit is the window, so that a new intake knows what the
 //! last one took in. Age is measured between the times at which JetStream stored the sets: a backlog that is worked
 //! off late is judged as if it had been worked off at once.
+//!
+//! A set is noted in the stream when everything else of it is durable. So a set that comes again although it is noted
+//! (nats-server lost its acknowledgement in a crash) is complete, and its events must not be published again: those that
+//! were worked are gone from their stream, and with them the ids by which JetStream would drop the repeats.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::Hasher;
 use std::time::Duration;
 
@@ -45,13 +49,15 @@ pub struct Window {
     max_ids: usize,
     sets: HashMap<Id, u64>,
     by_age: VecDeque<(Id, u64, i64)>,
+    /// Sets of which everything is durable, with their times.
+    complete: BTreeMap<u64, i64>,
 }
 
 impl Window {
     /// An empty window of this length, for at most this many reminders.
     pub fn new(length: Duration, max_ids: usize) -> Self {
         let length_ms = i64::try_from(length.as_millis()).unwrap_or(i64::MAX);
-        Self { length_ms, max_ids, sets: HashMap::new(), by_age: VecDeque::new() }
+        Self { length_ms, max_ids, sets: HashMap::new(), by_age: VecDeque::new(), complete: BTreeMap::new() }
     }
 
     /// Whether a set with this sequence repeats a reminder of another set. A set that comes again itself, after a
@@ -77,13 +83,33 @@ impl Window {
         }
     }
 
+    /// Whether everything of this set is durable.
+    pub fn is_complete(&self, sequence: u64) -> bool {
+        self.complete.contains_key(&sequence)
+    }
+
+    /// A set that was noted before is in the stream.
+    pub fn complete(&mut self, sequence: u64, stored_ms: i64) {
+        self.complete.insert(sequence, stored_ms);
+        while let Some(oldest) = self.complete.first_entry() {
+            let age_ms = stored_ms.saturating_sub(*oldest.get());
+            if age_ms < self.length_ms && self.complete.len() <= self.max_ids {
+                break;
+            }
+            self.complete.pop_first();
+        }
+    }
+
     /// Reads back what earlier intakes noted.
     ///
     /// # Errors
     /// When the stream could not be read to its end.
     pub async fn load(&mut self, nats: &Nats) -> Result<(), NatsError> {
         replay(nats, &nats.names.seen_stream(), pull::Config::default(), |message, _| {
-            decode(&message.payload).iter().for_each(|taken| self.note(taken));
+            for taken in decode(&message.payload) {
+                self.note(&taken);
+                self.complete(taken.sequence, taken.stored_ms);
+            }
         })
         .await
     }
@@ -155,6 +181,18 @@ mod tests {
         window.note(&taken(2, 9_000, &[1]));
         window.note(&taken(3, 11_000, &[]));
         assert!(window.is_repeat(1, 9));
+    }
+
+    #[test]
+    fn completed_sets_are_remembered_for_the_window() {
+        let mut window = Window::new(Duration::from_secs(10), 2);
+        window.complete(1, 0);
+        assert!(window.is_complete(1) && !window.is_complete(2));
+        window.complete(2, 9_000);
+        window.complete(3, 10_000);
+        assert!(!window.is_complete(1) && window.is_complete(2));
+        window.complete(4, 10_001);
+        assert!(!window.is_complete(2), "more than two are not remembered");
     }
 
     #[test]

@@ -95,6 +95,8 @@ pub async fn run(
     let mailboxes = Mailboxes::take_over(nats, partition, &context.member).await?;
     let (stream, consumer) = (nats.names.events_stream(), nats.names.dispatch_consumer(partition));
     let found = mailboxes.find(ack_floor(nats, &stream, &consumer).await?).await?;
+    // The last owner may have been this process.
+    context.recorder.flush().await;
     let recorded_before = recorded.of(partition).await?;
     let mut worker = Worker {
         routes: bucket::open(nats, nats.names.routes_bucket()).await?,
