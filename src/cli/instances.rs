@@ -21,15 +21,17 @@ const HEARTBEATS_IN_FLIGHT: usize = 64;
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// List app-server instances, and ask each of them for a heartbeat now
-    #[command(after_help = "An instance is known by its routes. It is asked with an empty list of users, which takes nobody's \
+    #[command(
+        after_help = "An instance is known by its routes. It is asked with an empty list of users, which takes nobody's \
 route away:
   answers        it answered as the contract says
-  no responders  nobody subscribes to <SUBJECT>.heartbeat: it is not running
+  no responders  nobody subscribes to SUBJECT.heartbeat: it is not running
   silent         no answer within heartbeat.timeout
   garbage        an answer other than {\"connected\": [...]}
 
 Example:
-  bellhop instances ls --json | jq -r '.[] | select(.heartbeat != \"answers\").instance'")]
+  bellhop instances ls --json | jq -r '.[] | select(.heartbeat != \"answers\").instance'"
+    )]
     Ls {
         /// Print JSON
         #[arg(long)]
@@ -64,7 +66,9 @@ pub(super) async fn run(settings: &SettingsArgs, command: Command) -> Result<(),
         let item = json!({ "instance": name, "users": users, "heartbeat": word(answer).replace(' ', "_"),
             "latency_ms": latency_ms, "subject": subject });
         let latency = || latency_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms"));
-        listing.add(&item, || [name.to_string(), users.to_string(), word(answer).to_owned(), latency(), subject.clone()])?;
+        listing.add(&item, || {
+            [name.to_string(), users.to_string(), word(answer).to_owned(), latency(), subject.clone()]
+        })?;
     }
     listing.finish("no route names an instance", None)
 }

@@ -3,6 +3,15 @@
 #![allow(clippy::disallowed_methods)] // People see times.
 
 mod check;
+mod connect_as;
+mod instances;
+mod mailbox;
+mod members;
+mod output;
+mod publish;
+mod rejected;
+mod routes;
+mod scan;
 mod serve;
 mod setup;
 
@@ -18,6 +27,8 @@ use crate::nats::{Nats, NatsError, connect};
 pub mod exit {
     /// Something failed.
     pub const FAILURE: u8 = 1;
+    /// Arguments that do not go together, where clap cannot know it.
+    pub const USAGE: u8 = 2;
     /// The configuration is wrong (`EX_CONFIG` of sysexits.h).
     pub const CONFIGURATION: u8 = 78;
 }
@@ -32,17 +43,20 @@ pub struct Cli {
     command: Command,
 }
 
+/// Where the help shows what every command has.
+const HEADING: &str = "Settings";
+
 /// Where settings come from.
 #[derive(Debug, Args)]
 struct SettingsArgs {
     /// Configuration file (TOML)
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = HEADING, value_name = "FILE")]
     config: Option<PathBuf>,
     /// NATS server addresses, separated by commas [default: nats://127.0.0.1:4222]
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(long, global = true, help_heading = HEADING, value_name = "URL")]
     nats: Option<String>,
     /// Any setting, such as `--set heartbeat.lease=0s`; `bellhop check` prints them all
-    #[arg(long, global = true, value_name = "NAME=VALUE", value_parser = pair)]
+    #[arg(long, global = true, help_heading = HEADING, value_name = "NAME=VALUE", value_parser = pair)]
     set: Vec<(String, String)>,
 }
 
@@ -54,6 +68,25 @@ enum Command {
     Setup(setup::Args),
     /// Validate the configuration and print it, with where each value came from
     Check(check::Args),
+    /// Publish reminders as a business system does
+    Publish(Box<publish::Args>),
+    /// Pose as an app server and show what arrives
+    ConnectAs(connect_as::Args),
+    /// Which app-server instance holds which user's connection
+    #[command(subcommand)]
+    Routes(routes::Command),
+    /// App-server instances, and whether they answer
+    #[command(subcommand)]
+    Instances(instances::Command),
+    /// Running `bellhop serve` processes
+    #[command(subcommand)]
+    Members(members::Command),
+    /// Reminders of users who are away
+    #[command(subcommand)]
+    Mailbox(mailbox::Command),
+    /// Refused input: look at it, mend it, publish it again
+    #[command(subcommand)]
+    Rejected(rejected::Command),
 }
 
 /// Why a command failed.
@@ -68,9 +101,35 @@ pub enum CliError {
     /// Reading or writing failed.
     #[error("{0}: {1}")]
     Io(String, std::io::Error),
+    /// Arguments that do not go together, or are not enough here.
+    #[error("{0}")]
+    Usage(String),
+    /// Whoever read the output has gone away. That is a normal end.
+    #[error("nobody reads the output")]
+    NobodyReads,
     /// Anything else, in a sentence.
     #[error("{0}")]
     Failed(String),
+}
+
+impl CliError {
+    /// What to do, where the error itself cannot know it.
+    fn hint(&self) -> Option<&'static str> {
+        let text = self.to_string();
+        let is_not_set_up = text.contains("stream not found") || text.contains("no stream found");
+        (is_not_set_up && !text.contains("`bellhop setup`")).then_some(
+            "`bellhop setup` makes what is missing; an installation with a name of its own needs `--set prefix=NAME`",
+        )
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::NobodyReads => ExitCode::SUCCESS,
+            Self::Config(_) => exit::CONFIGURATION.into(),
+            Self::Usage(_) => exit::USAGE.into(),
+            Self::Nats(_) | Self::Io(..) | Self::Failed(_) => exit::FAILURE.into(),
+        }
+    }
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
@@ -105,6 +164,14 @@ impl SettingsArgs {
 }
 
 impl Cli {
+    /// What is logged unless `BELLHOP_LOG` says otherwise: a service tells what it does, a tool only what went wrong.
+    pub fn default_log(&self) -> &'static str {
+        match self.command {
+            Command::Serve(_) => "warn,bellhop=info",
+            _ => "warn",
+        }
+    }
+
     /// Runs the command. Answers the process's exit code.
     pub async fn run(self) -> ExitCode {
         let Self { settings, command } = self;
@@ -112,16 +179,19 @@ impl Cli {
             Command::Serve(args) => serve::run(settings, args).await,
             Command::Setup(args) => setup::run(&settings, args).await,
             Command::Check(args) => check::run(&settings, &args),
+            Command::Publish(args) => publish::run(&settings, *args).await,
+            Command::ConnectAs(args) => connect_as::run(&settings, args).await,
+            Command::Routes(command) => routes::run(&settings, command).await,
+            Command::Instances(command) => instances::run(&settings, command).await,
+            Command::Members(command) => members::run(&settings, command).await,
+            Command::Mailbox(command) => mailbox::run(&settings, command).await,
+            Command::Rejected(command) => rejected::run(&settings, command).await,
         };
-        match result {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("bellhop: {error}");
-                match error {
-                    CliError::Config(_) => exit::CONFIGURATION.into(),
-                    _ => exit::FAILURE.into(),
-                }
-            }
+        let Err(error) = result else { return ExitCode::SUCCESS };
+        if !matches!(error, CliError::NobodyReads) {
+            eprintln!("bellhop: {error}");
+            error.hint().iter().for_each(|hint| eprintln!("bellhop: {hint}"));
         }
+        error.exit_code()
     }
 }

@@ -1,22 +1,32 @@
 //! What commands print, tables and lines for people and JSON for programs, and what they ask people.
 
 use std::fmt::Display;
-use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use jiff::{Timestamp, Unit};
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::CliError;
 
 /// Standard output. Its reader may go away: that ends the command and is no failure.
 pub(super) struct Output {
-    writer: BufWriter<Stdout>,
+    writer: BufWriter<Box<dyn Write>>,
 }
 
 impl Output {
     pub(super) fn new() -> Self {
-        Self { writer: BufWriter::new(io::stdout()) }
+        Self::to(Box::new(io::stdout()))
+    }
+
+    fn to(writer: Box<dyn Write>) -> Self {
+        Self { writer: BufWriter::new(writer) }
+    }
+
+    /// Output that nobody sees.
+    #[cfg(test)]
+    pub(super) fn unseen() -> Self {
+        Self::to(Box::new(io::sink()))
     }
 
     pub(super) fn line(&mut self, line: impl Display) -> Result<(), CliError> {
@@ -31,6 +41,15 @@ impl Output {
 
     pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), CliError> {
         written(self.writer.write_all(bytes))
+    }
+
+    /// What somebody else wrote, as it is; on a terminal without the characters that could do things to it.
+    pub(super) fn untrusted(&mut self, bytes: &[u8]) -> Result<(), CliError> {
+        if !io::stdout().is_terminal() {
+            return self.bytes(bytes);
+        }
+        let is_harmful = |c: char| c.is_control() && c != '\n' && c != '\t';
+        self.bytes(String::from_utf8_lossy(bytes).replace(is_harmful, "\u{fffd}").as_bytes())
     }
 
     /// Shows what was written. Streams call it after each item, everything else once, at the end.
@@ -56,7 +75,11 @@ pub(super) struct Listing {
 
 impl Listing {
     pub(super) fn new(is_json: bool, columns: &[&str]) -> Self {
-        Self { output: Output::new(), is_json, items: 0, table: Table::new(columns) }
+        Self::to(Output::new(), is_json, columns)
+    }
+
+    fn to(output: Output, is_json: bool, columns: &[&str]) -> Self {
+        Self { output, is_json, items: 0, table: Table::new(columns) }
     }
 
     pub(super) fn add<const N: usize>(
@@ -107,7 +130,7 @@ impl Table {
     pub(super) fn lines(&self) -> Vec<String> {
         let columns = self.rows[0].len();
         let widest = |column: usize| self.rows.iter().map(|row| width(&row[column])).max().unwrap_or(0);
-        let is_number = |cell: &String| cell.chars().all(|c| c.is_ascii_digit() || matches!(c, ',' | '.'));
+        let is_number = |cell: &String| cell.chars().all(|c| c.is_ascii_digit() || c == ',');
         let shape: Vec<(usize, bool)> =
             (0..columns).map(|at| (widest(at), self.rows[1..].iter().all(|row| is_number(&row[at])))).collect();
         let line = |row: &Vec<String>| {
@@ -172,7 +195,7 @@ pub(super) fn thousands(number: usize) -> String {
 
 /// A time as people read it: RFC 3339 in whole seconds.
 pub(super) fn time(at: Timestamp) -> String {
-    at.round(Unit::Second).unwrap_or(at).to_string()
+    Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
 }
 
 /// How long ago something was, in its largest unit: `12s`, `3m`, `5h`, `9d`. Another machine's clock may be ahead.
@@ -240,6 +263,8 @@ impl Drop for Progress {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
 
     #[test]
@@ -248,6 +273,56 @@ mod tests {
         table.row(&["张三".into(), "1,200".into(), "a\u{1b}[2J\nb".into()]);
         table.row(&["alice".into(), "7".into(), String::new()]);
         assert_eq!(table.lines(), ["USER   PARKED  SUBJECT", "张三    1,200  a [2J b", "alice       7"]);
+    }
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn listed(is_json: bool, items: &[u8]) -> String {
+        let written = Written::default();
+        let mut listing = Listing::to(Output::to(Box::new(written.clone())), is_json, &["n"]);
+        items.iter().try_for_each(|n| listing.add(n, || [n.to_string()])).unwrap();
+        listing.finish("nothing", Some("all".to_owned())).unwrap();
+        String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn a_listing_is_one_json_list_or_a_table() {
+        assert_eq!(
+            [listed(true, &[]), listed(true, &[1]), listed(true, &[1, 2])],
+            ["[]\n", "[\n1\n]\n", "[\n1,\n2\n]\n"]
+        );
+        assert_eq!([listed(false, &[]), listed(false, &[1])], ["nothing\n", "N\n1\nall\n"]);
+    }
+
+    #[test]
+    fn a_reader_that_leaves_is_no_failure() {
+        struct Gone;
+        impl Write for Gone {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut output = Output::to(Box::new(Gone));
+        output.line("a").unwrap();
+        assert!(matches!(output.flush(), Err(CliError::NobodyReads)));
+        let mut output = Output::to(Box::new(Gone));
+        assert!(matches!(output.json(&"x".repeat(100_000)), Err(CliError::NobodyReads)));
     }
 
     #[test]
@@ -261,12 +336,10 @@ mod tests {
 
     #[test]
     fn numbers_and_ages_are_for_people() {
-        assert_eq!([thousands(0), thousands(999), thousands(1_000), thousands(1_234_567)], [
-            "0",
-            "999",
-            "1,000",
-            "1,234,567"
-        ]);
+        assert_eq!(
+            [thousands(0), thousands(999), thousands(1_000), thousands(1_234_567)],
+            ["0", "999", "1,000", "1,234,567"]
+        );
         assert_eq!([plural(1, "set"), plural(0, "set"), plural(1_000, "set")], ["1 set", "0 sets", "1,000 sets"]);
         let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
         for (at, expected) in [
@@ -278,6 +351,6 @@ mod tests {
         ] {
             assert_eq!(age(now, at.parse().unwrap()), expected, "{at}");
         }
-        assert_eq!(time("2026-11-22T12:00:00.123456Z".parse().unwrap()), "2026-11-22T12:00:00Z");
+        assert_eq!(time("2026-11-22T12:00:00.923456Z".parse().unwrap()), "2026-11-22T12:00:00Z");
     }
 }

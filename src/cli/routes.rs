@@ -33,14 +33,14 @@ pub(super) enum Command {
     #[command(after_help = "Example:
   bellhop routes put alice app-1
 
-The instance must answer at <SUBJECT>.deliver and <SUBJECT>.heartbeat; one that does not say there that the user is
+The instance must answer at SUBJECT.deliver and SUBJECT.heartbeat; one that does not say there that the user is
 connected loses the route again. `bellhop connect-as` makes such an instance.")]
     Put {
         /// Whose connection
         user: UserId,
         /// The app-server instance that holds it
         instance: InstanceName,
-        /// What the instance's subjects begin with [default: bellhop.app.<INSTANCE>]
+        /// What the instance's subjects begin with [default: bellhop.app.INSTANCE]
         #[arg(long)]
         subject: Option<String>,
         /// Print JSON
@@ -92,7 +92,7 @@ pub(super) fn key(user: &UserId, instance: &InstanceName) -> String {
 
 /// The value of a route that begins now.
 pub(super) fn value(subject: &str) -> String {
-    json!({ "subject": subject, "since": Timestamp::now() }).to_string()
+    json!({ "subject": subject, "since": time(Timestamp::now()) }).to_string()
 }
 
 pub(super) async fn run(settings: &SettingsArgs, command: Command) -> Result<(), CliError> {
@@ -144,8 +144,9 @@ async fn put(
     json: bool,
 ) -> Result<(), CliError> {
     let value = value(&subject.unwrap_or_else(|| nats.names.instance(instance)));
-    let subject = read_value(&nats.names, instance, value.as_bytes())
-        .map_err(|error| CliError::Usage(format!("--subject: {error}; write one such as eu.app.7, without wildcards")))?;
+    let subject = read_value(&nats.names, instance, value.as_bytes()).map_err(|error| {
+        CliError::Usage(format!("--subject: {error}; write one such as eu.app.7, without wildcards"))
+    })?;
     let routes = bucket::open(nats, nats.names.routes_bucket()).await?;
     let put = routes.put(key(user, instance), value.into()).await;
     let revision = put.map_err(|error| NatsError::failed(format!("put the route of {user} at {instance}"), error))?;
@@ -158,23 +159,21 @@ async fn put(
     output.flush()
 }
 
-async fn rm(
-    nats: &Nats,
-    user: &UserId,
-    instance: &InstanceName,
-    force: bool,
-    json: bool,
-) -> Result<(), CliError> {
+async fn rm(nats: &Nats, user: &UserId, instance: &InstanceName, force: bool, json: bool) -> Result<(), CliError> {
     let routes = bucket::open(nats, nats.names.routes_bucket()).await?;
     let failed = |what: &str, error: &dyn std::fmt::Display| {
         NatsError::failed(format!("{what} the route of {user} at {instance}"), error)
     };
     let found = routes.get(key(user, instance)).await.map_err(|error| failed("look up", &error))?;
     if found.is_none() {
-        let problem = format!("{user} has no route at {instance}; `bellhop routes ls --user {user}` shows where there are");
+        let problem =
+            format!("{user} has no route at {instance}; `bellhop routes ls --user {user}` shows where there are");
         return Err(CliError::Failed(problem));
     }
-    confirm(&format!("Delete the route of {user} at {instance}? It is not put back until {user} connects anew."), force)?;
+    confirm(
+        &format!("Delete the route of {user} at {instance}? It is not put back until {user} connects anew."),
+        force,
+    )?;
     routes.delete(key(user, instance)).await.map_err(|error| failed("delete", &error))?;
     let mut output = Output::new();
     if json {

@@ -1,5 +1,6 @@
 //! `bellhop setup`: creates or updates what the installation needs in NATS.
 
+use super::output::Output;
 use super::{CliError, SettingsArgs};
 use crate::nats::topology;
 
@@ -20,14 +21,15 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
     if !args.dry_run {
         plan.apply(&nats, false).await?;
     }
+    let mut output = Output::new();
     if args.json {
-        println!("{}", serde_json::json!({ "dry_run": args.dry_run, "changes": changes }));
-        return Ok(());
+        output.json(&serde_json::json!({ "dry_run": args.dry_run, "changes": changes }))?;
+        return output.flush();
     }
     let verb = if args.dry_run { "would " } else { "" };
-    changes.iter().for_each(|change| println!("{verb}{change}"));
+    changes.iter().try_for_each(|change| output.line(format_args!("{verb}{change}")))?;
     if changes.is_empty() {
-        println!("everything is set up already");
+        output.line("everything is set up already")?;
     }
-    Ok(())
+    output.flush()
 }

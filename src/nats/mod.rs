@@ -167,14 +167,30 @@ impl Nats {
     }
 
     /// Publishes until it is stored, however long JetStream is away. `id` makes the repeats one message.
-    pub async fn store_surely(&self, subject: &str, mut headers: HeaderMap, payload: Bytes, id: &str) {
+    pub async fn store_surely(&self, subject: &str, headers: HeaderMap, payload: Bytes, id: &str) {
+        self.store_unless(|| false, subject, headers, payload, id).await;
+    }
+
+    /// Publishes until it is stored, or until somebody else may be doing so. Answers whether it is stored.
+    pub async fn store_unless(
+        &self,
+        is_pointless: impl Fn() -> bool,
+        subject: &str,
+        mut headers: HeaderMap,
+        payload: Bytes,
+        id: &str,
+    ) -> bool {
         headers.insert(async_nats::header::NATS_MESSAGE_ID, id);
         let mut pause = Duration::from_millis(50);
-        while let Err(error) = self.store(subject.to_owned(), headers.clone(), payload.clone()).await {
-            tracing::warn!(%error, "not stored, trying again");
+        while !is_pointless() {
+            match self.store(subject.to_owned(), headers.clone(), payload.clone()).await {
+                Ok(_) => return true,
+                Err(error) => tracing::warn!(%error, "not stored, trying again"),
+            }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(2));
         }
+        false
     }
 }
 

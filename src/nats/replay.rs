@@ -33,7 +33,14 @@ pub async fn replay(
     let pull = consumer.stream().max_messages_per_batch(5_000).max_bytes_per_batch(16 << 20);
     let mut messages = pull.messages().await.map_err(|error| failed(&error))?;
     while left > 0 {
-        let message = tokio::time::timeout(nats.timeout, messages.next()).await.map_err(|error| failed(&error))?;
+        let Ok(message) = tokio::time::timeout(nats.timeout, messages.next()).await else {
+            // The end that was there may have been removed meanwhile.
+            left = consumer.get_info().await.map_err(|error| failed(&error))?.num_pending;
+            if left > 0 {
+                return Err(failed(&"no messages come"));
+            }
+            break;
+        };
         let message = message.ok_or_else(|| failed(&"it ended"))?.map_err(|error| failed(&error))?;
         let info = message.info().map_err(|error| failed(&error))?;
         left = info.pending;

@@ -49,7 +49,7 @@ impl fmt::Display for Change {
 
 enum Step {
     Stream(Box<StreamConfig>),
-    Consumer(String, consumer::pull::Config),
+    Consumer(String, Box<consumer::pull::Config>),
 }
 
 /// What has to change, in order.
@@ -79,7 +79,7 @@ impl Plan {
                 }
                 Step::Consumer(stream, config) => nats
                     .jetstream
-                    .create_consumer_on_stream(config, stream)
+                    .create_consumer_on_stream(*config, stream)
                     .await
                     .map(drop)
                     .map_err(|error| error.to_string()),
@@ -200,7 +200,7 @@ fn plan_consumer(stream: &str, wanted: consumer::pull::Config, there: &Existing)
     let target = wanted.clone().into_consumer_config();
     let Some(existing) = there.get(&name) else {
         let change = Change { what, is_new: true, fields: Vec::new() };
-        return Some((change, Step::Consumer(stream.to_owned(), wanted)));
+        return Some((change, Step::Consumer(stream.to_owned(), wanted.into())));
     };
     let merged = consumer::Config {
         filter_subject: target.filter_subject,
@@ -214,7 +214,7 @@ fn plan_consumer(stream: &str, wanted: consumer::pull::Config, there: &Existing)
     };
     let fields = differences(existing, &merged);
     let change = Change { what, is_new: false, fields };
-    (!change.fields.is_empty()).then(|| (change, Step::Consumer(stream.to_owned(), wanted)))
+    (!change.fields.is_empty()).then(|| (change, Step::Consumer(stream.to_owned(), wanted.into())))
 }
 
 /// Every stream and bucket of an installation. A bucket is a stream too, and is made like one.

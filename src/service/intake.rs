@@ -83,6 +83,8 @@ pub async fn run(context: Context, stop: CancellationToken, working: mpsc::Sende
     let nats = context.nats.clone();
     let settings = &context.config.idempotency;
     let mut window = Window::new(settings.window, settings.max_ids);
+    // The last intake may have been this process's.
+    context.recorder.flush().await;
     window.load(&nats).await?;
     let most = context.config.intake.max_bytes_in_flight;
     // A pull must have room for the largest message that the server lets through.

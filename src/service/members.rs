@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::lease::Keeper;
 use super::recorded::Recorded;
 use super::{Context, intake, partition};
 use crate::http::Readiness;
@@ -75,8 +76,8 @@ struct Membership {
     resting: BTreeMap<Role, Instant>,
     /// Roles that are this member's by the last look.
     due: Option<usize>,
-    /// When others last heard of this member, if they did.
-    last_said: Option<Instant>,
+    /// Keeps this member's lease.
+    keeper: Keeper,
     is_stopping: bool,
 }
 
@@ -87,9 +88,9 @@ const REST: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// When it cannot even begin.
-pub async fn run(context: Context, stop: CancellationToken) -> Result<(), NatsError> {
+pub async fn run(context: Context, keeper: Keeper, stop: CancellationToken) -> Result<(), NatsError> {
     let bucket = context.nats.names.members_bucket();
-    let members = bucket::open(&context.nats, bucket).await?;
+    let members = bucket::open(&context.voice, bucket).await?;
     let mut membership = Membership {
         context,
         members,
@@ -99,7 +100,7 @@ pub async fn run(context: Context, stop: CancellationToken) -> Result<(), NatsEr
         working: mpsc::channel(64),
         resting: BTreeMap::new(),
         due: None,
-        last_said: None,
+        keeper,
         is_stopping: false,
     };
     membership.run(stop).await
@@ -113,7 +114,7 @@ impl Membership {
         let grace = self.context.config.members.grace;
         let mut give_up_at: Option<Instant> = None;
         loop {
-            if self.is_overdue() {
+            if self.context.lease.is_over() {
                 self.drop_everything().await;
                 match self.begin().await {
                     Ok(fresh) => watch = fresh,
@@ -162,11 +163,6 @@ impl Membership {
         }
     }
 
-    /// Others may hold by now what this member holds: it could not say that it lives for its TTL.
-    fn is_overdue(&self) -> bool {
-        self.last_said.is_none_or(|at| at.elapsed() > self.context.config.members.ttl)
-    }
-
     async fn drop_everything(&mut self) {
         if !self.held.is_empty() {
             tracing::error!(
@@ -185,12 +181,12 @@ impl Membership {
     /// Says that this member lives, and learns who else does. The bucket is judged by the server's clock: a member whose
     /// last word is older than its TTL is gone already.
     async fn begin(&mut self) -> Result<Watched, NatsError> {
-        self.last_said = Some(Instant::now());
+        self.keeper.begin();
         if !self.say().await {
-            self.last_said = None;
+            self.keeper.end();
             return Err(NatsError::failed("join the members", "no answer from JetStream"));
         }
-        let mut watch = Watched::begin(&self.context.nats, self.context.nats.names.members_bucket()).await?;
+        let mut watch = Watched::begin(&self.context.voice, self.context.nats.names.members_bucket()).await?;
         let mut found = Vec::new();
         while !watch.is_loaded() {
             found.push(watch.next().await?);
@@ -229,7 +225,7 @@ impl Membership {
     /// Says that this member lives and what it holds. Answers whether it was heard. One that is overdue has nothing to
     /// say any more: what it believes to hold may be another's.
     async fn say(&mut self) -> bool {
-        if self.is_overdue() {
+        if self.context.lease.is_over() {
             return false;
         }
         let settings = &self.context.config.members;
@@ -247,7 +243,7 @@ impl Membership {
         let put = self.members.put(&self.context.member, json.into());
         match tokio::time::timeout(settings.interval, put).await {
             Ok(Ok(_)) => {
-                self.last_said = Some(Instant::now());
+                self.keeper.renew();
                 return true;
             }
             Ok(Err(error)) => tracing::warn!(%error, "could not say that this member lives"),
@@ -270,7 +266,7 @@ impl Membership {
     /// Takes and gives up roles.
     async fn review(&mut self) {
         let now = Instant::now();
-        if self.is_stopping || self.is_overdue() {
+        if self.is_stopping || self.context.lease.is_over() {
             return;
         }
         self.peers.retain(|name, peer| {
@@ -307,10 +303,11 @@ impl Membership {
             Role::Intake => None,
         });
         let recorded = Arc::new(Recorded::new(self.context.nats.clone(), partitions));
+        let mut context = self.context.clone();
+        context.recorder = context.recorder.of_term(context.lease.term());
         for role in take {
             let recorded = recorded.clone();
-            let (context, stop, working) =
-                (self.context.clone(), self.held[&role].stop.clone(), self.working.0.clone());
+            let (context, stop, working) = (context.clone(), self.held[&role].stop.clone(), self.working.0.clone());
             self.workers.spawn(async move {
                 let result = match role {
                     Role::Intake => intake::run(context, stop, working).await,
@@ -335,7 +332,7 @@ impl Membership {
             Err(error) => {
                 // A panic names no role. Drop them all: what is held must be worked.
                 tracing::error!(%error, "a worker panicked, beginning anew");
-                self.last_said = None;
+                self.keeper.end();
                 return;
             }
         }

@@ -13,6 +13,7 @@
 #![allow(clippy::disallowed_methods)] // This is where the clocks are read.
 
 pub mod intake;
+pub mod lease;
 pub mod members;
 pub mod outcomes;
 pub mod partition;
@@ -22,6 +23,7 @@ pub mod routes;
 pub mod seen;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::net::TcpListener;
@@ -32,8 +34,12 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, DEFAULT_HTTP};
 use crate::http::{self, Readiness};
 use crate::nats::{Nats, NatsError, topology};
+use lease::Lease;
 use outcomes::Recorder;
 use routes::Routes;
+
+/// How long the last writes may take after the grace period.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What every task needs.
 #[derive(Debug, Clone)]
@@ -46,10 +52,14 @@ pub struct Context {
     pub member: String,
     /// Hands outcomes in.
     pub recorder: Recorder,
+    /// A connection of its own for what members say to each other: it must not wait behind a mailbox that is being read.
+    pub voice: Nats,
     /// Asks for routes.
     pub routes: Routes,
     /// Says how ready this member is.
     pub readiness: watch::Sender<Readiness>,
+    /// Whether what this member holds is still its own.
+    pub lease: Lease,
 }
 
 /// Sets the installation up where needed and serves it until `stop` is cancelled; then finishes what is in flight, within
@@ -60,6 +70,7 @@ pub struct Context {
 pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsError> {
     let member = member_name(&config);
     let nats = crate::nats::connect(&config, &format!("bellhop {member}")).await?;
+    let voice = crate::nats::connect(&config, &format!("bellhop {member} members")).await?;
     let plan = topology::plan(&nats, &config).await?;
     let changes = plan.changes().count();
     plan.apply(&nats, true).await?;
@@ -67,19 +78,21 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
         tracing::info!(changes, "set up streams, buckets and consumers");
     }
     let config = Arc::new(config);
-    let (recorder, recording) = Recorder::start(nats.clone());
+    let (keeper, lease) = lease::new(config.members.ttl);
+    let (recorder, recording) = Recorder::start(nats.clone(), lease.clone());
     let (routes, watching) = Routes::start(nats.clone(), config.partitions);
     let (readiness, ready) = watch::channel(Readiness::default());
     let probes = listen(&config).await?.map(|listener| tokio::spawn(http::run(listener, ready)));
-    let context = Context { config, nats: nats.clone(), member: member.clone(), recorder, routes, readiness };
+    let context =
+        Context { config, nats: nats.clone(), member: member.clone(), recorder, voice, routes, readiness, lease };
     tracing::info!(member, server = nats.client.server_info().version, "serving");
-    let served = members::run(context, stop).await;
+    let served = members::run(context, keeper, stop).await;
     watching.abort();
     probes.inspect(JoinHandle::abort);
-    let _ = recording.await; // All recorders are gone: it writes what it has and ends.
-    if let Err(error) = nats.client.drain().await {
-        tracing::debug!(%error, "connection not drained");
-    }
+    // All recorders are gone, so it writes what it has and ends; unless JetStream is away. What is not recorded then is
+    // not removed either, and the next member finds it.
+    let _ = tokio::time::timeout(LAST_WORDS, recording).await;
+    let _ = tokio::time::timeout(LAST_WORDS, nats.client.drain()).await;
     served
 }
 

@@ -7,7 +7,7 @@ use async_nats::HeaderMap;
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 
-use super::recorded;
+use super::{Lease, recorded};
 use crate::nats::Nats;
 use crate::partition::Partition;
 use crate::reminder::outcome::{Batch, Record};
@@ -24,6 +24,7 @@ const MAX_WAITING: usize = 4_096;
 pub type Settling = (Record, Option<(Partition, Item)>);
 
 struct Submission {
+    term: u64,
     records: Vec<Settling>,
     done: oneshot::Sender<()>,
 }
@@ -32,13 +33,19 @@ struct Submission {
 #[derive(Debug, Clone)]
 pub struct Recorder {
     submissions: mpsc::Sender<Submission>,
+    term: u64,
 }
 
 impl Recorder {
     /// Starts the task that writes. It ends when the last recorder is dropped and everything is written.
-    pub fn start(nats: Nats) -> (Self, tokio::task::JoinHandle<()>) {
+    pub fn start(nats: Nats, lease: Lease) -> (Self, tokio::task::JoinHandle<()>) {
         let (submissions, waiting) = mpsc::channel(MAX_WAITING);
-        (Self { submissions }, tokio::spawn(write(nats, waiting)))
+        (Self { submissions, term: 0 }, tokio::spawn(write(nats, lease, waiting)))
+    }
+
+    /// The same, for what is decided in this term of the member's lease.
+    pub fn of_term(&self, term: u64) -> Self {
+        Self { submissions: self.submissions.clone(), term }
     }
 
     /// Waits until these outcomes are durable, however long JetStream is away.
@@ -55,19 +62,22 @@ impl Recorder {
 
     async fn submit(&self, records: Vec<Settling>) {
         let (done, written) = oneshot::channel();
-        if self.submissions.send(Submission { records, done }).await.is_err() || written.await.is_err() {
-            // The writer is gone, so the runtime is going down: nobody may go on as if this were written.
+        if self.submissions.send(Submission { term: self.term, records, done }).await.is_err() || written.await.is_err()
+        {
+            // Nobody may go on as if this were written. Its task is about to be ended.
             std::future::pending::<()>().await;
         }
     }
 }
 
-async fn write(nats: Nats, mut waiting: mpsc::Receiver<Submission>) {
+async fn write(nats: Nats, lease: Lease, mut waiting: mpsc::Receiver<Submission>) {
     let mut batch = Vec::new();
     while waiting.recv_many(&mut batch, MAX_WAITING).await > 0 {
+        let term = lease.term();
+        batch.retain(|submission| submission.term == term);
         let mut by_source: BTreeMap<Source, Vec<Settling>> = BTreeMap::new();
         let mut written = Vec::with_capacity(batch.len());
-        for Submission { records, done } in batch.drain(..) {
+        for Submission { records, done, .. } in batch.drain(..) {
             written.push(done);
             for record in records {
                 by_source.entry(record.0.source.clone()).or_default().push(record);
@@ -77,23 +87,26 @@ async fn write(nats: Nats, mut waiting: mpsc::Receiver<Submission>) {
             let subject = nats.names.outcomes(source);
             records.chunks(MAX_RECORDS).map(move |chunk| (subject.clone(), chunk))
         });
-        join_all(messages.map(|(subject, chunk)| {
-            let nats = &nats;
-            async move {
-                let outcomes: Vec<&Record> = chunk.iter().map(|(record, _)| record).collect();
-                let body = serde_json::to_vec(&Batch { outcomes }).expect("outcomes are JSON");
-                let settles = recorded::encode(chunk.iter().filter_map(|(_, settled)| settled.as_ref()));
-                let mut headers = HeaderMap::new();
-                if !settles.is_empty() {
-                    headers.insert(recorded::HEADER, settles);
-                }
-                let id = nats.client.new_inbox();
-                nats.store_surely(&subject, headers, body.into(), &id).await;
-            }
-        }))
-        .await;
-        for done in written {
-            let _ = done.send(()); // Whoever waited may have gone.
+        let stored =
+            join_all(messages.map(|(subject, chunk)| store(&nats, || !lease.is_current(term), subject, chunk))).await;
+        // Whoever handed in what is not stored waits on, until its own end: its successor decides now.
+        if stored.into_iter().all(|is_stored| is_stored) {
+            written.into_iter().for_each(|done| {
+                let _ = done.send(()); // Whoever waited may have gone.
+            });
         }
     }
+}
+
+/// Stores one message of outcomes, unless others may hold by now what this member held: they record what they find.
+async fn store(nats: &Nats, is_void: impl Fn() -> bool, subject: String, chunk: &[Settling]) -> bool {
+    let outcomes: Vec<&Record> = chunk.iter().map(|(record, _)| record).collect();
+    let body = serde_json::to_vec(&Batch { outcomes }).expect("outcomes are JSON");
+    let settles = recorded::encode(chunk.iter().filter_map(|(_, settled)| settled.as_ref()));
+    let mut headers = HeaderMap::new();
+    if !settles.is_empty() {
+        headers.insert(recorded::HEADER, settles);
+    }
+    let id = nats.client.new_inbox();
+    nats.store_unless(is_void, &subject, headers, body.into(), &id).await
 }

@@ -6,17 +6,20 @@
 //!
 //! A set is noted in the stream when everything else of it is durable. So a set that comes again although it is noted
 //! (nats-server lost its acknowledgement in a crash) is complete, and its events must not be published again: those that
-//! were worked are gone from their stream, and with them the ids by which JetStream would drop the repeats.
+//! were worked are gone from their stream, and with them the ids by which JetStream would drop the repeats. For a set
+//! that was not noted yet when that happened, the outcomes tell which of its reminders are done.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::Hasher;
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::pull;
+use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use serde::Deserialize;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::nats::replay::replay;
 use crate::nats::{Nats, NatsError};
+use crate::reminder::outcome::Batch;
 use crate::token::Source;
 
 /// A (source, id), in 128 bits: among 100 million, two are the same by chance once in 10²² times.
@@ -51,19 +54,29 @@ pub struct Window {
     by_age: VecDeque<(Id, u64, i64)>,
     /// Sets of which everything is durable, with their times.
     complete: BTreeMap<u64, i64>,
+    /// Reminders with a recent outcome, and the last set that can have brought them.
+    done: (HashSet<Id>, u64),
 }
 
 impl Window {
     /// An empty window of this length, for at most this many reminders.
     pub fn new(length: Duration, max_ids: usize) -> Self {
         let length_ms = i64::try_from(length.as_millis()).unwrap_or(i64::MAX);
-        Self { length_ms, max_ids, sets: HashMap::new(), by_age: VecDeque::new(), complete: BTreeMap::new() }
+        Self {
+            length_ms,
+            max_ids,
+            sets: HashMap::new(),
+            by_age: VecDeque::new(),
+            complete: BTreeMap::new(),
+            done: Default::default(),
+        }
     }
 
     /// Whether a set with this sequence repeats a reminder of another set. A set that comes again itself, after a
     /// crash, repeats nothing: its events are dropped by JetStream where they are stored already.
     pub fn is_repeat(&self, id: Id, sequence: u64) -> bool {
-        self.sets.get(&id).is_some_and(|&seen| seen != sequence)
+        let (done, last_set) = &self.done;
+        self.sets.get(&id).is_some_and(|&seen| seen != sequence) || (sequence <= *last_set && done.contains(&id))
     }
 
     /// Notes a set's reminders, and forgets what is too old or too much.
@@ -111,8 +124,37 @@ impl Window {
                 self.complete(taken.sequence, taken.stored_ms);
             }
         })
+        .await?;
+        self.load_done(nats).await
+    }
+
+    async fn load_done(&mut self, nats: &Nats) -> Result<(), NatsError> {
+        let failed = |error: &dyn std::fmt::Display| NatsError::failed("read recent outcomes", error);
+        let info = |stream| async { nats.jetstream.get_stream(stream).await.map_err(|error| failed(&error)) };
+        let sets = info(nats.names.sets_stream()).await?.cached_info().state.clone();
+        let outcomes = info(nats.names.outcomes_stream()).await?.cached_info().state.clone();
+        if sets.messages == 0 || outcomes.messages == 0 {
+            return Ok(());
+        }
+        self.done.1 = sets.last_sequence;
+        let start_time = outcomes.last_timestamp - RECENT;
+        let config = pull::Config { deliver_policy: DeliverPolicy::ByStartTime { start_time }, ..Default::default() };
+        replay(nats, &nats.names.outcomes_stream(), config, |message, _| {
+            if let Ok(Batch { outcomes }) = serde_json::from_slice::<Batch<Named>>(&message.payload) {
+                self.done.0.extend(outcomes.iter().map(|named| identity(&named.source, &named.id)));
+            }
+        })
         .await
     }
+}
+
+/// No set that waits for its acknowledgement had its first outcome longer ago than this before the last outcome.
+const RECENT: Duration = Duration::from_secs(30);
+
+#[derive(Deserialize)]
+struct Named {
+    id: String,
+    source: Source,
 }
 
 /// Writes sets as one message: for each its sequence, time and number of ids, then the ids, all little-endian.

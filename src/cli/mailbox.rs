@@ -1,0 +1,259 @@
+//! `bellhop mailbox`: the reminders of users who are away.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use futures_util::StreamExt;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::output::{Listing, Output, Progress, Table, age, confirm, plural, short, thousands, time};
+use super::{CliError, SettingsArgs};
+use crate::event::Event;
+use crate::nats::mailbox::{ParkedMessage, direct_get, purge};
+use crate::nats::{Nats, NatsError};
+use crate::reminder::with_parked_at;
+use crate::token::UserId;
+
+/// Bytes of one read of a mailbox.
+const PAGE_BYTES: usize = 1 << 20;
+/// Messages of one read of a mailbox.
+const PAGE_MESSAGES: usize = 500;
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// List users with parked reminders, the largest mailbox first
+    #[command(after_help = "Example:
+  bellhop mailbox ls --limit 10")]
+    Ls {
+        /// Show this many users
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what waits for a user, the oldest first
+    #[command(after_help = "Examples:
+  bellhop mailbox info alice
+  bellhop mailbox info alice --limit 1000 --json | jq -r '.reminders[].reminder.content'")]
+    Info {
+        /// Whose mailbox
+        user: UserId,
+        /// Show this many reminders
+        #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+        /// Print JSON: reminders as they will be delivered
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delete what waits for a user
+    #[command(
+        after_help = "Purged reminders are gone, and get no final outcome: the last one that their publishers read of them \
+stays `parked`. A running `bellhop serve` notices when it next reads the mailbox, that is when the user is back; until then \
+they count against mailbox.limit.
+
+Example:
+  bellhop mailbox purge alice -f"
+    )]
+    Purge {
+        /// Whose mailbox
+        user: UserId,
+        /// Do not ask
+        #[arg(short, long)]
+        force: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(super) async fn run(settings: &SettingsArgs, command: Command) -> Result<(), CliError> {
+    let (_, nats) = settings.connect().await?;
+    match command {
+        Command::Ls { limit, json } => ls(&nats, limit as usize, json).await,
+        Command::Info { user, limit, json } => info(&nats, &user, limit as usize, json).await,
+        Command::Purge { user, force, json } => remove(&nats, &user, force, json).await,
+    }
+}
+
+/// A user's mailbox. The number of partitions is the installation's, so the subject is looked up and not computed.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Mailbox {
+    count: usize,
+    /// Of two that are equally full, the alphabet decides.
+    user: Reverse<String>,
+    partition: u16,
+    subject: String,
+}
+
+async fn ls(nats: &Nats, limit: usize, json: bool) -> Result<(), CliError> {
+    // The smallest of the largest is on top. Millions may have a mailbox; `limit` of them are kept.
+    let mut largest: BinaryHeap<Reverse<Mailbox>> = BinaryHeap::new();
+    let (mut users, mut reminders, mut progress) = (0, 0, Progress::new());
+    for_each_mailbox(nats, &nats.names.all_mailboxes(), |mailbox| {
+        users += 1;
+        reminders += mailbox.count;
+        progress.tell(|| format!("{} seen", plural(users, "user")));
+        largest.push(Reverse(mailbox));
+        if largest.len() > limit {
+            largest.pop();
+        }
+    })
+    .await?;
+    drop(progress);
+    let mut listing = Listing::new(json, &["user", "partition", "parked"]);
+    let shown = largest.len();
+    for Reverse(Mailbox { count, user: Reverse(user), partition, .. }) in largest.into_sorted_vec() {
+        let item = json!({ "user": user, "partition": partition, "parked": count });
+        listing.add(&item, || [user, partition.to_string(), thousands(count)])?;
+    }
+    let (reminders, of) = (plural(reminders, "reminder"), plural(users, "user"));
+    let summary = match shown == users {
+        true => format!("{reminders} of {of}"),
+        false => format!("the {} largest of {of}, who have {reminders}; --limit N shows more", thousands(shown)),
+    };
+    listing.finish("nobody has parked reminders", Some(summary))
+}
+
+/// The JSON of `mailbox info`, in the words of the contract's `bellhop.api.mailbox`.
+#[derive(Serialize)]
+struct Info<'a> {
+    user: &'a UserId,
+    partition: Option<u16>,
+    parked: usize,
+    oldest: Option<Timestamp>,
+    reminders: Vec<Shown>,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    sequence: u64,
+    parked_at: Timestamp,
+    /// As it will be delivered.
+    reminder: Box<RawValue>,
+}
+
+async fn info(nats: &Nats, user: &UserId, limit: usize, json: bool) -> Result<(), CliError> {
+    let mailbox = find(nats, user).await?;
+    let messages = match &mailbox {
+        Some(mailbox) => first(nats, &mailbox.subject, limit).await?,
+        None => Vec::new(),
+    };
+    let info = Info {
+        user,
+        partition: mailbox.as_ref().map(|mailbox| mailbox.partition),
+        parked: mailbox.map_or(0, |mailbox| mailbox.count),
+        oldest: messages.first().map(|message| message.parked_at),
+        reminders: messages.iter().filter_map(shown).collect(),
+    };
+    let mut output = Output::new();
+    if json {
+        output.json(&info)?;
+    } else {
+        print(&mut output, &info)?;
+    }
+    output.flush()
+}
+
+fn print(output: &mut Output, info: &Info<'_>) -> Result<(), CliError> {
+    let (user, now) = (info.user, Timestamp::now());
+    let (Some(partition), Some(oldest)) = (info.partition, info.oldest) else {
+        return output.line(format!("nothing is parked for {user}"));
+    };
+    let parked = plural(info.parked, "reminder");
+    let oldest = format!("the oldest since {} ({})", time(oldest), age(now, oldest));
+    output.line(format!("{parked} for {user} in partition {partition}, {oldest}"))?;
+    let mut table = Table::new(&["seq", "parked at", "source", "id", "text"]);
+    for Shown { sequence, parked_at, reminder } in &info.reminders {
+        let Text { source, id, title, content } = serde_json::from_str(reminder.get()).unwrap_or_default();
+        let text = title.map_or(content.clone(), |title| format!("{title}: {content}"));
+        table.row(&[sequence.to_string(), time(*parked_at), source, short(&id, 40), short(&text, 80)]);
+    }
+    table.lines().iter().try_for_each(|line| output.line(line))?;
+    match info.parked.saturating_sub(info.reminders.len()) {
+        0 => Ok(()),
+        more => output.line(format!("{} more; --limit N shows more of them", thousands(more))),
+    }
+}
+
+#[derive(Default, Deserialize)]
+struct Text {
+    source: String,
+    id: String,
+    title: Option<String>,
+    content: String,
+}
+
+fn shown(message: &ParkedMessage) -> Option<Shown> {
+    let reminder = Event::decode(&message.message).ok().filter(|event| event.bodies.len() == 1);
+    let json = reminder.map(|event| with_parked_at(&event.bodies[0], message.parked_at));
+    let Some(reminder) = json.and_then(|json| serde_json::from_slice(&json).ok()) else {
+        eprintln!("bellhop: message {} of the mailbox is not a parked reminder, passed over", message.sequence);
+        return None;
+    };
+    Some(Shown { sequence: message.sequence, parked_at: message.parked_at, reminder })
+}
+
+async fn remove(nats: &Nats, user: &UserId, force: bool, json: bool) -> Result<(), CliError> {
+    let Some(mailbox) = find(nats, user).await? else {
+        return Err(CliError::Failed(format!("nothing is parked for {user}, so there is nothing to purge")));
+    };
+    let reminders = plural(mailbox.count, "parked reminder");
+    confirm(
+        &format!("Delete {reminders} of {}? They get no final outcome: their last one stays `parked`.", user),
+        force,
+    )?;
+    let purged = purge(nats, &nats.names.parked_stream(), &mailbox.subject, None).await?;
+    let mut output = Output::new();
+    if json {
+        output.json(&json!({ "user": user, "partition": mailbox.partition, "purged": purged }))?;
+    } else {
+        let purged = plural(usize::try_from(purged).unwrap_or(usize::MAX), "parked reminder");
+        output.line(format!("purged {purged} of {user}; they get no final outcome, their last one stays `parked`"))?;
+    }
+    output.flush()
+}
+
+async fn find(nats: &Nats, user: &UserId) -> Result<Option<Mailbox>, CliError> {
+    let in_any_partition = format!("{}{}", nats.names.all_mailboxes().trim_end_matches('*'), user.escaped());
+    let mut found = None;
+    for_each_mailbox(nats, &in_any_partition, |mailbox| found = Some(mailbox)).await?;
+    Ok(found)
+}
+
+async fn for_each_mailbox(nats: &Nats, subjects: &str, mut each: impl FnMut(Mailbox)) -> Result<(), NatsError> {
+    let stream = nats.names.parked_stream();
+    let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("list the subjects of {stream}"), error);
+    let handle = nats.jetstream.get_stream_no_info(&stream).await.map_err(|error| failed(&error))?;
+    let mut subjects = handle.info_builder().subjects(subjects).fetch().await.map_err(|error| failed(&error))?;
+    while let Some(entry) = subjects.next().await {
+        let (subject, count) = entry.map_err(|error| failed(&error))?;
+        let mut tokens = subject.rsplit('.');
+        let user = tokens.next().and_then(|token| UserId::from_token(token).ok());
+        let partition = tokens.next().and_then(|token| token.parse().ok());
+        match (user, partition) {
+            (Some(user), Some(partition)) => each(Mailbox { count, user: Reverse(user.into()), partition, subject }),
+            _ => tracing::warn!(subject, "not a mailbox of any user, passed over"),
+        }
+    }
+    Ok(())
+}
+
+/// The first messages of a mailbox, `limit` of them or all.
+async fn first(nats: &Nats, subject: &str, limit: usize) -> Result<Vec<ParkedMessage>, NatsError> {
+    let (stream, mut found, mut from) = (nats.names.parked_stream(), Vec::new(), 1);
+    while found.len() < limit {
+        let messages = PAGE_MESSAGES.min(limit - found.len());
+        let (page, is_last) = direct_get(nats, &stream, subject, from, messages, PAGE_BYTES).await?;
+        from = page.last().map_or(from, |message| message.sequence + 1);
+        let is_end = is_last || page.is_empty();
+        found.extend(page);
+        if is_end {
+            break;
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,227 @@
+//! `bellhop rejected requeue`: gives refused input back to the intake.
+
+use std::collections::HashMap;
+use std::hash::Hasher;
+use std::path::PathBuf;
+
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::stream::Stream;
+use async_nats::{HeaderMap, header};
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::de::IgnoredAny;
+use serde_json::json;
+use siphasher::sip::SipHasher13;
+
+use super::{Filter, Refused, message, stream};
+use crate::cli::CliError;
+use crate::cli::output::{Output, plural};
+use crate::nats::{Nats, NatsError};
+use crate::reminder::reject::RejectCode;
+use crate::reminder::set::{self, Origin};
+use crate::service::rejected::{REQUEUE_HEADER, SET_HEADER};
+use crate::token::Source;
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "A set that was refused whole is published as it is; a reminder that was refused alone becomes a set of \
+its own. Bellhop knows by a header that their reminders are no repeats. Once JetStream has stored it, the refused message \
+is deleted. What would only be refused again is left where it is.
+
+Examples:
+  bellhop rejected requeue 7 9
+  bellhop rejected requeue --all --code mailbox_full
+  bellhop rejected info 7 --body > fixed.json; $EDITOR fixed.json
+  bellhop rejected requeue 7 --body fixed.json"
+)]
+pub(in crate::cli) struct Args {
+    /// Sequences, from `rejected ls`
+    #[arg(value_name = "SEQ", required_unless_present = "all", conflicts_with_all = ["all", "source", "code"])]
+    sequences: Vec<u64>,
+    /// All that there are now, the oldest first, or those of --source and --code
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    filter: Filter,
+    /// Publish what this file holds in place of the refused body: a set, or one reminder
+    #[arg(long, value_name = "FILE", conflicts_with = "all")]
+    body: Option<PathBuf>,
+    /// Leave the refused message where it is
+    #[arg(long)]
+    keep: bool,
+    /// Publish even what would be refused again
+    #[arg(short, long)]
+    force: bool,
+    /// Print JSON: one line for each
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(nats: &Nats, args: Args) -> Result<(), CliError> {
+    let fixed = match &args.body {
+        Some(_) if args.sequences.len() != 1 => {
+            return Err(CliError::Usage("--body takes the place of one refused message: name one SEQ".to_owned()));
+        }
+        Some(file) => {
+            let read = std::fs::read(file).map(Bytes::from);
+            Some(read.map_err(|error| CliError::Io(format!("cannot read {}", file.display()), error))?)
+        }
+        None => None,
+    };
+    let stream = stream(nats).await?;
+    let mut sequences = args.sequences.clone();
+    if args.all {
+        args.filter.scan(nats, 1, |refused| sequences.push(refused.sequence)).await?;
+    }
+    let (mut output, mut failed) = (Output::new(), 0);
+    for &sequence in &sequences {
+        match requeue(nats, &stream, sequence, fixed.clone(), &args).await {
+            Ok(done) => done.print(&mut output, args.json)?,
+            Err(error) if sequences.len() == 1 => return Err(error),
+            Err(error) => {
+                eprintln!("bellhop: {sequence}: {error}");
+                failed += 1;
+            }
+        }
+    }
+    if sequences.is_empty() && !args.json {
+        output.line("nothing is rejected, so nothing was requeued")?;
+    }
+    output.flush()?;
+    match failed {
+        0 => Ok(()),
+        failed => Err(CliError::Failed(format!("{failed} of {} not requeued", plural(sequences.len(), "message")))),
+    }
+}
+
+/// A message that was published again.
+struct Done {
+    sequence: u64,
+    source: Source,
+    set_sequence: u64,
+    is_duplicate: bool,
+    is_deleted: bool,
+}
+
+impl Done {
+    fn print(&self, output: &mut Output, json: bool) -> Result<(), CliError> {
+        let Self { sequence, source, set_sequence, is_duplicate, is_deleted } = self;
+        if json {
+            output.json(&json!({ "sequence": sequence, "source": source, "set_sequence": set_sequence,
+                "duplicate": is_duplicate, "deleted": is_deleted }))?;
+        } else {
+            let how = if *is_duplicate { "was requeued before" } else { "requeued" };
+            let kept = if *is_deleted { "" } else { ", and kept" };
+            output.line(format!("{sequence} {how} as set {set_sequence} of {source}{kept}"))?;
+        }
+        output.flush()
+    }
+}
+
+async fn requeue(
+    nats: &Nats,
+    stream: &Stream,
+    sequence: u64,
+    fixed: Option<Bytes>,
+    args: &Args,
+) -> Result<Done, CliError> {
+    let message = message(stream, sequence).await?;
+    let source = source(&message)?;
+    let body = match fixed {
+        Some(fixed) if has_reminders(&fixed) => fixed,
+        Some(fixed) => set_of(&fixed),
+        None if message.headers.get(SET_HEADER).is_none() => message.payload.clone(),
+        None => set_of(&message.payload),
+    };
+    if !args.force {
+        check(&source, &body)?;
+    }
+    let mut headers = HeaderMap::new();
+    headers.insert(REQUEUE_HEADER, sequence.to_string());
+    // Should the deletion fail and this be run again, JetStream stores it once.
+    headers.insert(header::NATS_MESSAGE_ID, format!("requeue {sequence} {:016x}", hash(&body)));
+    let ack = nats.store(nats.names.sets(&source), headers, body).await?;
+    if !args.keep {
+        stream.delete_message(sequence).await.map_err(|error| {
+            NatsError::failed(format!("requeued as set {}, but not deleted here: run it again", ack.sequence), error)
+        })?;
+    }
+    let (set_sequence, is_duplicate) = (ack.sequence, ack.duplicate);
+    Ok(Done { sequence, source, set_sequence, is_duplicate, is_deleted: !args.keep })
+}
+
+/// Whose it is, if it can be published again at all.
+fn source(message: &StreamMessage) -> Result<Source, CliError> {
+    let Refused { sequence, code, .. } = Refused::of(message);
+    if code == RejectCode::CorruptEvent.as_str() {
+        let problem = "it was never published: it is a message of Bellhop's own streams that nobody can read";
+        return Err(CliError::Failed(problem.to_owned()));
+    }
+    let token = message.subject.rsplit('.').next().unwrap_or_default();
+    Source::from_token(token).map_err(|error| {
+        CliError::Failed(format!(
+            "its subject {} names no source ({error}); publish it under a right one: \
+             bellhop rejected info {sequence} --body | bellhop publish - --source S",
+            message.subject
+        ))
+    })
+}
+
+/// A set of one reminder, which keeps its bytes.
+fn set_of(reminder: &[u8]) -> Bytes {
+    [br#"{"reminders":["#, reminder.trim_ascii(), b"]}"].concat().into()
+}
+
+fn has_reminders(body: &[u8]) -> bool {
+    serde_json::from_slice::<HashMap<String, IgnoredAny>>(body).is_ok_and(|fields| fields.contains_key("reminders"))
+}
+
+/// Finds out what the intake would say.
+fn check(source: &Source, body: &[u8]) -> Result<(), CliError> {
+    let origin = Origin { source: source.clone(), sequence: u64::MAX, published_at: Timestamp::now() };
+    let refused = |place: String, rejection: &dyn std::fmt::Display| {
+        CliError::Failed(format!(
+            "left where it is, since it would be refused again: {place}{rejection}; mend it with --body FILE"
+        ))
+    };
+    let set = set::parse(&origin, body).map_err(|rejection| refused(String::new(), &rejection))?;
+    for (index, candidate) in set.reminders.iter().enumerate() {
+        if let Err((rejection, _)) = &candidate.parsed {
+            return Err(refused(format!("reminders[{index}]: "), rejection));
+        }
+    }
+    Ok(())
+}
+
+fn hash(body: &[u8]) -> u64 {
+    let mut hasher = SipHasher13::new_with_keys(0, 0);
+    hasher.write(body);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reminder_becomes_a_set_of_one_and_keeps_its_bytes() {
+        assert_eq!(set_of(b" {\"user\":\"a\",  \"n\":1.50}\n"), r#"{"reminders":[{"user":"a",  "n":1.50}]}"#);
+    }
+
+    #[test]
+    fn a_set_is_told_from_a_reminder() {
+        assert!(has_reminders(br#"{"id":"x","reminders":7}"#));
+        for body in ["{\"user\":\"reminders\"}", "[\"reminders\"]", "not json", "7", ""] {
+            assert!(!has_reminders(body.as_bytes()), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_would_be_refused_again_is_known() {
+        let source = "billing".parse().unwrap();
+        assert!(check(&source, br#"{"reminders":[{"user":"a","content":"c"}]}"#).is_ok());
+        for body in ["not json", "{}", r#"{"reminders":[]}"#, r#"{"reminders":[{"user":"a"}]}"#] {
+            assert!(check(&source, body.as_bytes()).is_err(), "{body}");
+        }
+    }
+}
