@@ -36,7 +36,7 @@ const LOG_TAIL_LINES: usize = 20;
 /// How to start a server; by default with the development configuration as it is.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options<'a> {
-    /// The program; by default what [`find`] finds.
+    /// The program; by default what [`find()`] finds.
     pub program: Option<&'a Path>,
     /// Configuration after the development one. A setting given again replaces the earlier one, and a `jetstream` block
     /// all of that block. It must not set `store_dir`.
