@@ -1,5 +1,5 @@
 //! How one instance is spoken to: one delivery and one heartbeat at a time, so that batches form from what waits
-//! meanwhile; and, when it is silent, only now and then.
+//! meanwhile, with mailboxes read ahead for one more delivery; and, when it is silent, only now and then.
 //!
 //! A silent instance is *down*: nobody is delivered to it, so a hung one costs one time-out and not one for each
 //! reminder. When its back-off ends it is probed by a heartbeat that names users who want it. An answer brings it up
@@ -47,6 +47,10 @@ pub struct Lane {
     pub ready: VecDeque<UserId>,
     /// Users whose connection is to be confirmed.
     pub unconfirmed: VecDeque<UserId>,
+    /// Users with a held connection whose mailbox is to be read, first come first served.
+    pub unread: VecDeque<UserId>,
+    /// Bytes of the mailbox pages that are in memory for it, or being read.
+    pub page_bytes: usize,
     /// Users for whom something waits and who have no other way while this instance is down.
     pub wanted: BTreeSet<UserId>,
     /// The delivery under way.
@@ -66,6 +70,8 @@ impl Default for Lane {
         Self {
             ready: VecDeque::new(),
             unconfirmed: VecDeque::new(),
+            unread: VecDeque::new(),
+            page_bytes: 0,
             wanted: BTreeSet::new(),
             delivering: None,
             checking: None,
@@ -84,14 +90,14 @@ impl Lane {
 
     /// Nothing refers to it any more.
     pub fn is_unused(&self) -> bool {
-        self.routes == 0 && self.delivering.is_none() && self.checking.is_none()
+        self.routes == 0 && self.page_bytes == 0 && self.delivering.is_none() && self.checking.is_none()
     }
 
     /// It was silent. Answers the users that waited for it and must look for another way.
     pub fn goes_down(&mut self, now: Instant, backoff: (Duration, Duration)) -> Vec<UserId> {
         self.health = Health::Down(now + grown(backoff, self.failures));
         self.failures = self.failures.saturating_add(1);
-        self.ready.drain(..).chain(self.unconfirmed.drain(..)).collect()
+        self.ready.drain(..).chain(self.unconfirmed.drain(..)).chain(self.unread.drain(..)).collect()
     }
 
     /// It answered. Answers the users that wanted it.

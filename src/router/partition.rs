@@ -1,4 +1,4 @@
-//! The machine itself. [`Partition::advance`] is its heart: the one place that decides what comes next for a user.
+//! The machine itself. `Partition::advance` is its heart: the one place that decides what comes next for a user.
 
 #[cfg(test)]
 mod audit;
@@ -244,7 +244,8 @@ impl Partition {
             }
         };
         if is_probe {
-            let wanted = lane.comes_up();
+            self.disarm_probe(instance);
+            let wanted = self.lane(instance).comes_up();
             self.touched_users.extend(wanted);
         }
         let held_until = Some(now.instant + self.settings.lease);
@@ -309,6 +310,8 @@ impl Partition {
             state.mailbox.settle_before(page.next);
         }
         state.waiting.extend(page.entries);
+        let bytes = state.waiting.iter().map(|entry| entry.bytes).sum();
+        self.charge_page(&user, bytes);
         self.touched_users.insert(user);
     }
 
@@ -345,7 +348,8 @@ impl Partition {
 
     fn stop(&mut self) {
         self.is_stopping = true;
-        for user in std::mem::take(&mut self.reads) {
+        let unread = self.lanes.values_mut().flat_map(|lane| lane.unread.drain(..));
+        for user in self.reads.drain(..).chain(unread).collect::<Vec<_>>() {
             self.user(&user).state = State::Idle;
             self.touched_users.insert(user);
         }
@@ -373,6 +377,7 @@ impl Partition {
             return;
         }
         self.expire_waiting(now, user);
+        self.release_page(user);
         let state = self.user(user);
         let is_live = state.waiting.front().is_some_and(|entry| matches!(entry.item, Item::Event { .. }));
         let has_nothing = state.waiting.is_empty() && !state.mailbox.has_mail();
@@ -381,9 +386,9 @@ impl Partition {
             return self.forget_if_empty(user);
         }
         match self.choose_route(now, user) {
-            Some((_, true)) if self.user(user).waiting.is_empty() => {
+            Some((instance, true)) if self.user(user).waiting.is_empty() => {
                 self.user(user).state = State::Reading;
-                self.reads.push_back(user.clone());
+                self.lane(&instance).unread.push_back(user.clone());
             }
             Some((instance, true)) => {
                 self.user(user).state = State::Ready(instance.clone());
@@ -429,6 +434,25 @@ impl Partition {
             }
         }
         forget(forgotten, actions);
+        self.release_page(user);
+    }
+
+    /// What the user's page takes of its instance's room.
+    fn charge_page(&mut self, user: &UserId, bytes: usize) {
+        if let Some((instance, charged)) = &mut self.user(user).page {
+            let before = std::mem::replace(charged, bytes);
+            let instance = instance.clone();
+            let lane = self.lane(&instance);
+            lane.page_bytes = lane.page_bytes + bytes - before;
+        }
+    }
+
+    /// Once nothing of it is left in memory, the user's page makes room for another one.
+    fn release_page(&mut self, user: &UserId) {
+        if self.user(user).waiting.is_empty() {
+            self.charge_page(user, 0);
+            self.user(user).page = None;
+        }
     }
 
     fn park(&mut self, now: Now, user: UserId, entry: Entry) {
@@ -476,12 +500,8 @@ impl Partition {
 
     fn instance_down(&mut self, now: Now, instance: &Arc<Instance>) {
         let backoff = self.settings.instance_backoff;
-        let lane = self.lane(instance);
-        let before = lane.health;
-        let stranded = lane.goes_down(now.instant, backoff);
-        if let Health::Down(at) = before {
-            self.timers.remove(&(at, Timer::Probe(instance.clone())));
-        }
+        self.disarm_probe(instance);
+        let stranded = self.lane(instance).goes_down(now.instant, backoff);
         if let Health::Down(at) = self.lane(instance).health {
             self.timers.insert((at, Timer::Probe(instance.clone())));
         }
@@ -513,6 +533,12 @@ impl Partition {
             self.touched_lanes.insert(instance.clone());
         } else {
             ask(lane, instance, users, true, actions);
+        }
+    }
+
+    fn disarm_probe(&mut self, instance: &Arc<Instance>) {
+        if let Some(Lane { health: Health::Down(at), .. }) = self.lanes.get(instance) {
+            self.timers.remove(&(*at, Timer::Probe(instance.clone())));
         }
     }
 
@@ -586,6 +612,7 @@ impl Partition {
         while let Some(instance) = self.touched_lanes.pop_first() {
             self.dispatch_heartbeat(&instance, actions);
             self.dispatch_delivery(now, &instance, actions);
+            self.dispatch_pages(&instance);
             // A user that could not go this way may need another one.
             while let Some(user) = self.touched_users.pop_first() {
                 self.advance(now, &user, actions);
@@ -654,6 +681,28 @@ impl Partition {
         }
     }
 
+    /// Mailboxes are read ahead of an instance by one delivery and not further: a slow one must not fill the memory, nor
+    /// hold up the reads for others.
+    fn dispatch_pages(&mut self, instance: &Arc<Instance>) {
+        let room = self.settings.delivery_bytes * 2;
+        while let Some(lane) = self.lanes.get_mut(instance) {
+            if lane.page_bytes >= room {
+                break;
+            }
+            let Some(user) = lane.unread.pop_front() else { break };
+            let state = self.user(&user);
+            if state.route_mut(instance).is_some() {
+                // How large it is shows when it was read. Until then it is charged so that only so many are begun.
+                state.page = Some((instance.clone(), 0));
+                self.charge_page(&user, room.div_ceil(self.settings.reads_in_flight));
+                self.reads.push_back(user);
+            } else {
+                state.state = State::Idle;
+                self.touched_users.insert(user);
+            }
+        }
+    }
+
     fn dispatch_reads(&mut self, actions: &mut Vec<Action>) {
         while self.reads_in_flight < self.settings.reads_in_flight {
             let Some(user) = self.reads.pop_front() else { return };
@@ -704,9 +753,8 @@ impl Partition {
     }
 
     fn remove_lane(&mut self, instance: &Arc<Instance>) {
-        if let Some(Lane { health: Health::Down(at), .. }) = self.lanes.remove(instance) {
-            self.timers.remove(&(at, Timer::Probe(instance.clone())));
-        }
+        self.disarm_probe(instance);
+        self.lanes.remove(instance);
     }
 }
 

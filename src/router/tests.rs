@@ -20,7 +20,7 @@ use crate::token::UserId;
 /// No action.
 const NOTHING: [&str; 0] = [];
 
-/// A machine and its clock. Events, revisions are numbered from 1.
+/// A machine and its clock. Events and revisions are numbered from 1.
 struct Router {
     partition: Partition,
     now: Now,
@@ -111,6 +111,10 @@ impl Router {
             (user, Entry { item: Item::Event { sequence, index }, expires_at, bytes })
         };
         self.step(Input::Event(drafts.into_iter().enumerate().map(entry).collect()))
+    }
+
+    fn stop(&mut self) -> Vec<String> {
+        self.step(Input::Stop)
     }
 
     fn found(&mut self, user: &str, (first, last): (u64, u64), count: usize) -> Vec<String> {

@@ -88,7 +88,7 @@ impl Mailbox {
     /// A message was added behind all others.
     pub fn append(&mut self, sequence: u64, expires_at: Option<i64>) {
         if !self.has_mail() {
-            self.first = self.first.max(sequence);
+            self.first = sequence;
         }
         self.last = sequence;
         self.count += 1;
@@ -130,6 +130,8 @@ pub struct User {
     pub mailbox: Mailbox,
     /// What is in memory, in order: either a page of the mailbox, or live reminders while the mailbox is not in use.
     pub waiting: VecDeque<Entry>,
+    /// For which instance a page of the mailbox is in memory or being read, and the bytes that it is charged there.
+    pub page: Option<(Arc<Instance>, usize)>,
     /// What is under way.
     pub state: State,
     /// No attempt before this instant: its instance was busy.

@@ -9,21 +9,27 @@ impl Partition {
         assert!(self.touched_users.is_empty() && self.touched_lanes.is_empty(), "the step was not finished");
         assert!(self.settled.is_empty(), "settled and not said: {:?}", self.settled);
         assert!(self.reads_in_flight <= self.settings.reads_in_flight);
-        let mut parked_pages = 0;
+        let mut readers = 0;
         for (user, state) in &self.users {
             self.audit_user(user, state);
-            parked_pages += usize::from(matches!(state.state, State::Reading | State::Sweeping(_)));
+            readers += usize::from(matches!(state.state, State::Reading | State::Sweeping(_)));
         }
-        assert_eq!(parked_pages, self.reads.len() + self.reads_in_flight, "reads under way");
+        let unread: usize = self.lanes.values().map(|lane| lane.unread.len()).sum();
+        assert_eq!(readers, unread + self.reads.len() + self.reads_in_flight, "reads under way");
         for (instance, lane) in &self.lanes {
             let routes = self.users.values().flat_map(|user| &user.routes).filter(|route| route.instance == *instance);
             assert_eq!(lane.routes, routes.count(), "routes of {instance:?}");
+            let pages = self.users.values().flat_map(|user| &user.page).filter(|(at, _)| at == instance);
+            assert_eq!(lane.page_bytes, pages.map(|(_, bytes)| bytes).sum::<usize>(), "pages of {instance:?}");
             assert!(!lane.is_unused(), "{instance:?} is unused");
             self.audit_health(instance, lane);
         }
         for (at, timer) in &self.timers {
             match timer {
-                Timer::Probe(instance) => assert!(self.lanes.contains_key(instance), "probe of nothing: {instance:?}"),
+                Timer::Probe(instance) => {
+                    let health = self.lanes.get(instance).map(|lane| lane.health);
+                    assert_eq!(health, Some(Health::Down(*at)), "{instance:?}");
+                }
                 Timer::Resume(user) => assert_eq!(self.users[user].paused_until, Some(*at), "{user:?}"),
                 Timer::Sweep(user) => {
                     let mailbox = self.users.get(user).map(|user| &user.mailbox);
@@ -40,6 +46,7 @@ impl Partition {
         assert_eq!(user.mailbox.parking, parking, "{name:?}'s reminders on their way into the mailbox");
         let parked = user.waiting.iter().filter_map(parked_sequence);
         assert!(parked.clone().is_sorted_by(|a, b| a < b), "{user:?}");
+        assert!(parked.clone().count() == 0 || user.page.is_some(), "{name:?} has a page without room for it");
         let waits_in_one_place = parked.count() == user.waiting.len() || !user.mailbox.is_in_use();
         assert!(waits_in_one_place || self.is_searched_empty(user), "{name:?} waits in two places: {user:?}");
         for (at, timer) in
@@ -63,7 +70,11 @@ impl Partition {
                 assert!(parts.next().is_some_and(|part| part.count <= user.waiting.len()), "{user:?}");
                 assert!(parts.next().is_none(), "{name:?} is twice in a delivery");
             }
-            State::Reading | State::Sweeping(_) => {}
+            State::Reading => {
+                let is_unread = self.lanes.values().any(|lane| lane.unread.contains(name));
+                assert!(user.page.is_some() != is_unread, "{name:?} is read without room for it: {user:?}");
+            }
+            State::Sweeping(_) => {}
         }
     }
 
@@ -77,7 +88,7 @@ impl Partition {
         if self.is_stopping {
             return;
         }
-        assert!(user.waiting.is_empty(), "{name:?} waits in memory: {user:?}");
+        assert!(user.waiting.is_empty() && user.page.is_none(), "{name:?} waits in memory: {user:?}");
         if user.mailbox.has_mail() && user.paused_until.is_none() {
             for route in &user.routes {
                 let lane = &self.lanes[&route.instance];
@@ -93,7 +104,8 @@ impl Partition {
         }
         match lane.health {
             Health::Down(at) => {
-                assert!(lane.ready.is_empty() && lane.unconfirmed.is_empty(), "users queue for {instance:?}: {lane:?}");
+                let queue_for_it = lane.ready.len() + lane.unconfirmed.len() + lane.unread.len();
+                assert_eq!(queue_for_it, 0, "users queue for {instance:?}: {lane:?}");
                 let is_probed = lane.checking.as_ref().is_some_and(|check| check.is_probe);
                 let is_armed = self.timers.contains(&(at, Timer::Probe(instance.clone())));
                 assert!(is_probed || is_armed, "{instance:?} stays down for ever");
@@ -102,6 +114,8 @@ impl Partition {
                 assert!(lane.wanted.is_empty(), "{instance:?} is up and wanted: {lane:?}");
                 assert!(lane.ready.is_empty() || lane.delivering.is_some(), "{instance:?} idles: {lane:?}");
                 assert!(lane.unconfirmed.is_empty() || lane.checking.is_some(), "{instance:?} idles: {lane:?}");
+                let may_read = lane.page_bytes < self.settings.delivery_bytes * 2;
+                assert!(lane.unread.is_empty() || !may_read, "{instance:?} idles: {lane:?}");
             }
         }
     }
@@ -110,9 +124,9 @@ impl Partition {
     pub(in crate::router) fn leftovers(&self) -> Vec<String> {
         let mut left = Vec::new();
         for (name, user) in &self.users {
-            let without_routes = User { routes: Vec::new(), ..User::default() };
             let is_bare = user.waiting.is_empty()
-                && user.state == without_routes.state
+                && user.state == State::Idle
+                && user.page.is_none()
                 && user.paused_until.is_none()
                 && !user.mailbox.is_in_use()
                 && user.mailbox.count == 0
@@ -124,6 +138,8 @@ impl Partition {
             let is_bare = lane.is_up()
                 && lane.ready.is_empty()
                 && lane.unconfirmed.is_empty()
+                && lane.unread.is_empty()
+                && lane.page_bytes == 0
                 && lane.wanted.is_empty()
                 && lane.delivering.is_none()
                 && lane.checking.is_none();

@@ -55,6 +55,8 @@ pub(super) struct Nats {
     pub(super) parked: u64,
     /// Its idempotency window.
     pub(super) known: BTreeMap<Id, u64>,
+    /// What the outcomes say is done with.
+    pub(super) recorded: BTreeSet<Item>,
     pub(super) routes: BTreeMap<(UserId, Arc<Instance>), u64>,
     pub(super) revision: u64,
 }
@@ -78,6 +80,10 @@ impl Nats {
         self.known.insert(id, self.parked);
         self.mailboxes.entry(user.clone()).or_default().insert(self.parked, id);
         self.parked
+    }
+
+    pub(super) fn is_parked(&self, user: &UserId, id: Id) -> bool {
+        self.mailbox(user).any(|(_, parked)| parked == id)
     }
 
     pub(super) fn mailbox(&self, user: &UserId) -> impl DoubleEndedIterator<Item = (u64, Id)> {

@@ -11,6 +11,8 @@ use crate::token::{InstanceName, UserId};
 
 /// The most events given to the machine and not acknowledged.
 const WINDOW: usize = 6;
+/// The longest time between a confirmation and the delivery that it allows, when deliveries before it time out.
+const QUEUED_UP_TO_MS: u64 = 2_000;
 /// Within this time a machine that was told to stop is quiet.
 const STOPPED_WITHIN_MS: u64 = 20_000;
 
@@ -19,6 +21,9 @@ const STOPPED_WITHIN_MS: u64 = 20_000;
 pub(super) struct Life {
     number: u64,
     pub(super) partition: Partition,
+    /// What the last owner had recorded or parked, where this shell looks for it.
+    recorded_before: BTreeSet<Item>,
+    parked_before: BTreeSet<Id>,
     /// The last event that the machine was given.
     fed: u64,
     is_feeding: bool,
@@ -31,11 +36,14 @@ pub(super) struct Life {
     over: BTreeSet<Id>,
     /// Parked reminders whose content is in memory.
     held: BTreeSet<Item>,
-    delivering: BTreeMap<Arc<Instance>, Vec<UserId>>,
+    delivering: BTreeMap<Arc<Instance>, Vec<(UserId, usize)>>,
+    /// When a connection was last confirmed, by a heartbeat or an accepted delivery.
+    confirmed: BTreeMap<(UserId, Arc<Instance>), u64>,
     checking: BTreeSet<Arc<Instance>>,
     parking: Vec<(UserId, Id)>,
     landed: Vec<u64>,
-    /// Parked again although it had left the mailbox before a crash: the machine counts it until it reads.
+    /// Parked again although it had left the mailbox before a crash, or found in a mailbox although it was done with: the
+    /// machine counts it until the mailbox is empty.
     ghosts: usize,
     reading: BTreeSet<UserId>,
     /// Outcomes keep their order.
@@ -48,6 +56,8 @@ impl Life {
         Self {
             number,
             partition: Partition::new(settings.clone()),
+            recorded_before: BTreeSet::new(),
+            parked_before: BTreeSet::new(),
             fed: 0,
             is_feeding: false,
             open: BTreeMap::new(),
@@ -56,6 +66,7 @@ impl Life {
             over: BTreeSet::new(),
             held: BTreeSet::new(),
             delivering: BTreeMap::new(),
+            confirmed: BTreeMap::new(),
             checking: BTreeSet::new(),
             parking: Vec::new(),
             landed: Vec::new(),
@@ -73,8 +84,19 @@ impl World {
     pub(super) fn tell(&mut self, input: Input) {
         self.tell_of(|| format!("<- {input:?}"));
         match &input {
-            Input::Delivered { instance, .. } => assert!(self.life.delivering.remove(instance).is_some()),
-            Input::HeartbeatAnswered { instance, .. } => assert!(self.life.checking.remove(instance)),
+            Input::Delivered { instance, answer } => {
+                let parts = self.life.delivering.remove(instance).unwrap();
+                let refused = |place| answer.iter().flatten().filter(|refused| refused.0 == place).count();
+                let accepted = parts.into_iter().enumerate().filter(|(place, (_, count))| refused(*place) < *count);
+                let users: Vec<_> = accepted.map(|(_, (user, _))| user).collect();
+                if answer.is_ok() && !self.settings.lease.is_zero() {
+                    self.confirm(instance, &users);
+                }
+            }
+            Input::HeartbeatAnswered { instance, answer } => {
+                assert!(self.life.checking.remove(instance));
+                self.confirm(instance, answer.as_deref().unwrap_or_default());
+            }
             Input::MailboxRead { user, page } => {
                 assert!(self.life.reading.remove(user));
                 page.entries.iter().for_each(|entry| assert!(self.life.held.insert(entry.item), "{entry:?} is held"));
@@ -85,11 +107,26 @@ impl World {
         self.life.partition.handle(self.now(), input, &mut actions);
         self.life.partition.audit();
         for action in actions {
-            for line in show(&action) {
-                self.tell_of(|| format!("-> {line}"));
-            }
+            self.tell_of(|| format!("-> {}", show(&action).join("; ")));
             self.perform(action);
         }
+    }
+
+    fn confirm(&mut self, instance: &Arc<Instance>, users: &[UserId]) {
+        let at = self.at;
+        self.life.confirmed.extend(users.iter().map(|user| ((user.clone(), instance.clone()), at)));
+    }
+
+    /// Where there is a lease, the confirmation may have aged in the queue for the delivery.
+    fn check_confirmed(&mut self, instance: &Arc<Instance>, user: &UserId) {
+        let connection = (user.clone(), instance.clone());
+        let lease = u64::try_from(self.settings.lease.as_millis()).unwrap();
+        let confirmed = match lease {
+            0 => self.life.confirmed.remove(&connection),
+            _ => self.life.confirmed.get(&connection).copied(),
+        };
+        let is_held = confirmed.is_some_and(|at| self.at <= at + lease + QUEUED_UP_TO_MS);
+        assert!(is_held, "{user} at {instance:?} was confirmed at {confirmed:?}");
     }
 
     pub(super) fn answer(&mut self, life: u64, delay: u64, input: Input) {
@@ -128,14 +165,25 @@ impl World {
         if self.life.stopping_since.is_some() {
             return;
         }
-        let entry = |(index, id): (usize, &Id)| {
-            let reminder = &self.reminders[*id];
-            (reminder.user.clone(), reminder.entry(Item::Event { sequence, index }))
-        };
-        let event = ids.iter().enumerate().map(entry).collect();
-        self.life.open.insert(sequence, ids.len());
+        let (mut new, mut parked) = (Vec::new(), Vec::new());
+        for (index, id) in ids.iter().enumerate() {
+            let (item, reminder) = (Item::Event { sequence, index }, &self.reminders[*id]);
+            let user = reminder.user.clone();
+            if self.life.recorded_before.contains(&item) {
+                continue;
+            } else if self.life.parked_before.contains(id) {
+                parked.push(Settled { user, item, fate: Fate::Parked, removal: Removal::Event });
+            } else {
+                new.push((user, reminder.entry(item)));
+            }
+        }
         self.life.fed = sequence;
-        self.tell(Input::Event(event));
+        self.life.open.insert(sequence, new.len() + parked.len());
+        if !parked.is_empty() {
+            self.settle(parked);
+        }
+        self.tell(Input::Event(new));
+        self.acknowledge(sequence);
     }
 
     // Out of the machine.
@@ -170,11 +218,12 @@ impl World {
 
     fn deliver(&mut self, instance: &Arc<Instance>, reminders: Vec<(UserId, Vec<Item>)>) {
         self.count("deliveries");
-        let mut users: Vec<_> = self.life.delivering.values().flatten().cloned().collect();
+        let mut users: Vec<_> = self.life.delivering.values().flatten().map(|(user, _)| user.clone()).collect();
         let (mut bytes, mut count, mut parts) = (0, 0, Vec::new());
         for (user, items) in reminders {
             assert!(!users.contains(&user), "{user} has a delivery in flight");
             assert!(!items.is_empty(), "{user} has an empty part");
+            self.check_confirmed(instance, &user);
             for item in &items {
                 assert!(!self.life.settled.contains(item), "{item:?} was settled");
                 let is_held = matches!(item, Item::Event { .. }) || self.life.held.contains(item);
@@ -191,8 +240,8 @@ impl World {
             parts.push((user, ids));
         }
         assert!(count == 1 || bytes <= self.settings.delivery_bytes, "{count} reminders of {bytes} bytes");
-        let users = parts.iter().map(|(user, _)| user.clone()).collect();
-        assert!(self.life.delivering.insert(instance.clone(), users).is_none(), "two deliveries for {instance:?}");
+        let under_way = parts.iter().map(|(user, ids)| (user.clone(), ids.len())).collect();
+        assert!(self.life.delivering.insert(instance.clone(), under_way).is_none(), "two deliveries for {instance:?}");
         let (life, app, delay) = (self.life.number, self.app(&instance.name), self.latency());
         self.after(delay, Happening::DeliveryArrives { life, app, parts });
     }
@@ -228,6 +277,9 @@ impl World {
         self.life.landed.push(sequence);
         self.life.ghosts += usize::from(!self.nats.mailbox(&user).any(|(at, _)| at == sequence));
         self.tell_of(|| format!("{id} is in {user}'s mailbox"));
+        let in_mailbox = self.nats.mailbox(&user).map(|(sequence, _)| Item::Parked { sequence });
+        let waiting = in_mailbox.filter(|item| self.is_unsettled(*item)).count();
+        assert!(waiting <= self.settings.mailbox_limit, "{waiting} in {user}'s mailbox");
         if self.life.landed.len() < self.life.parking.len() {
             let delay = self.rng.u64(0..4);
             return self.after(delay, Happening::ParkLands);
@@ -243,7 +295,15 @@ impl World {
         let seen_until = if self.rng.bool() { newest } else { self.rng.u64(last..=newest) };
         let until = if self.rng.bool() { u64::MAX } else { from + self.rng.u64(0..6) };
         let reading = Reading { from, until, seen_until, most: self.rng.usize(1..=4) };
-        let page = self.nats.read(&user, &self.reminders, &reading);
+        let mut page = self.nats.read(&user, &self.reminders, &reading);
+        let done =
+            page.entries.extract_if(.., |entry| self.life.recorded_before.contains(&entry.item)).collect::<Vec<_>>();
+        for entry in done {
+            if let Item::Parked { sequence } = entry.item {
+                let (user, delay) = (user.clone(), self.latency());
+                self.after(delay, Happening::RemoveAgain { user, sequence });
+            }
+        }
         let delay = self.latency();
         self.after(delay, Happening::Tell(Input::MailboxRead { user, page }));
     }
@@ -284,21 +344,23 @@ impl World {
         match (fate, item) {
             (Fate::Expired, Item::Parked { .. }) => self.count("expired in a mailbox"),
             (Fate::Expired, Item::Event { .. }) => self.count("expired on the way"),
-            (Fate::MailboxFull, _) => {
-                self.count("refused by a full mailbox");
-                let in_mailbox =
-                    self.nats.mailbox(user).filter(|(at, _)| self.is_unsettled(Item::Parked { sequence: *at }));
-                let on_the_way = self.life.open.keys().flat_map(|sequence| {
-                    let ids = self.nats.events[sequence].iter().enumerate();
-                    let of_user = ids.filter(|(_, id)| self.reminders[**id].user == *user);
-                    of_user.map(|(index, _)| Item::Event { sequence: *sequence, index })
-                });
-                let waiting = in_mailbox.count() + on_the_way.filter(|item| self.is_unsettled(*item)).count();
-                let waiting = waiting + self.life.ghosts;
-                assert!(waiting >= self.settings.mailbox_limit, "{id} is refused with {waiting} in {user}'s mailbox");
-            }
+            (Fate::MailboxFull, _) => self.check_mailbox_is_full(user),
             _ => {}
         }
+    }
+
+    /// Counts what lies in the mailbox or may be on its way into it.
+    fn check_mailbox_is_full(&mut self, user: &UserId) {
+        self.count("refused by a full mailbox");
+        let in_mailbox = self.nats.mailbox(user).map(|(sequence, _)| Item::Parked { sequence });
+        let on_the_way = self.life.open.keys().flat_map(|sequence| {
+            let ids = self.nats.events[sequence].iter().enumerate();
+            let of_user = ids.filter(|(_, id)| self.reminders[**id].user == *user);
+            of_user.map(|(index, _)| Item::Event { sequence: *sequence, index })
+        });
+        let unsettled = in_mailbox.chain(on_the_way).filter(|item| self.is_unsettled(*item)).count();
+        let waiting = unsettled + self.life.ghosts;
+        assert!(waiting >= self.settings.mailbox_limit, "refused with {waiting} in {user}'s mailbox");
     }
 
     fn is_unsettled(&self, item: Item) -> bool {
@@ -314,6 +376,7 @@ impl World {
     fn mark_recorded(&mut self, settled: &[(Settled, Id)]) {
         for (one, id) in settled {
             self.reminders[*id].is_recorded |= one.fate != Fate::Parked;
+            self.nats.recorded.insert(one.item);
         }
     }
 
@@ -331,20 +394,24 @@ impl World {
 
     fn remove_event(&mut self, item: Item) {
         let Item::Event { sequence, .. } = item else { panic!("{item:?} is no event") };
-        let left = self.life.open.get_mut(&sequence).unwrap();
-        *left -= 1;
-        if *left > 0 {
+        *self.life.open.get_mut(&sequence).unwrap() -= 1;
+        self.acknowledge(sequence);
+    }
+
+    /// An event is acknowledged with its last reminder.
+    fn acknowledge(&mut self, sequence: u64) {
+        if self.life.open[&sequence] > 0 {
             return;
         }
         self.life.open.remove(&sequence);
         for id in self.nats.events.remove(&sequence).unwrap() {
             let reminder = &self.reminders[id];
-            let is_parked = self.nats.mailbox(&reminder.user).any(|(_, parked)| parked == id);
-            assert!(reminder.is_recorded || is_parked, "{id} is lost: {reminder:?}");
+            let is_kept = reminder.is_recorded || self.nats.is_parked(&reminder.user, id);
+            assert!(is_kept, "{id} is lost: {reminder:?}");
         }
     }
 
-    fn remove_mail(&mut self, user: &UserId, range: std::ops::RangeInclusive<u64>) {
+    pub(super) fn remove_mail(&mut self, user: &UserId, range: std::ops::RangeInclusive<u64>) {
         let Some(mailbox) = self.nats.mailboxes.get_mut(user) else { return };
         for (sequence, id) in mailbox.extract_if(range, |_, _| true) {
             let reminder = &self.reminders[id];
@@ -354,7 +421,7 @@ impl World {
 
     // Ends and beginnings.
 
-    /// What was under way lands or does not; what NATS had not heard of is lost.
+    /// What was under way lands or does not. What may be done twice because of that is touched.
     pub(super) fn crash(&mut self) {
         self.count("crashes");
         self.tell_of(|| "crash".into());
@@ -400,6 +467,14 @@ impl World {
     fn end_life(&mut self) {
         self.agenda.retain(|_, happening| !happening.ends_with_life());
         self.life = Life::new(self.life.number + 1, &self.settings);
+        if self.rng.bool() {
+            self.life.recorded_before = self.nats.recorded.clone();
+            let found = self.nats.mailboxes.values().flat_map(|mailbox| mailbox.keys());
+            let is_done = |sequence: &&u64| self.nats.recorded.contains(&Item::Parked { sequence: **sequence });
+            self.life.ghosts = found.filter(is_done).count();
+            self.life.parked_before =
+                self.nats.mailboxes.values().flat_map(|mailbox| mailbox.values().copied()).collect();
+        }
     }
 
     fn begin_life(&mut self) {

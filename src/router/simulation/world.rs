@@ -38,7 +38,7 @@ pub(super) struct World {
     watched_until: u64,
     is_healing: bool,
     pub(super) tally: BTreeMap<&'static str, u64>,
-    pub(super) told: Story,
+    told: Story,
     pub(super) story: Vec<String>,
 }
 
@@ -61,6 +61,7 @@ pub(super) enum Happening {
     ReadIsServed { user: UserId, from: u64, last: u64 },
     Record(Vec<(Settled, Id)>),
     Remove(Vec<(Settled, Id)>),
+    RemoveAgain { user: UserId, sequence: u64 },
     // What is under way outside. Requests name the life that waits for the answer.
     DeliveryArrives { life: u64, app: usize, parts: Parts },
     HeartbeatArrives { life: u64, app: usize, users: Vec<UserId> },
@@ -78,7 +79,7 @@ impl Happening {
     pub(super) fn ends_with_life(&self) -> bool {
         match self {
             Self::Feed | Self::Tell(_) | Self::ParkLands | Self::ReadIsServed { .. } => true,
-            Self::Record(_) | Self::Remove(_) => true,
+            Self::Record(_) | Self::Remove(_) | Self::RemoveAgain { .. } => true,
             Self::Publish | Self::Roam | Self::Mood | Self::Crash | Self::HandOver => false,
             Self::DeliveryArrives { .. } | Self::HeartbeatArrives { .. } | Self::AcceptedTooLate { .. } => false,
             Self::Watched(_) | Self::DropRoute { .. } => false,
@@ -227,7 +228,11 @@ impl World {
             Happening::Publish => self.publish(),
             Happening::Roam => self.roam(),
             Happening::Mood => self.change_mood(),
-            Happening::Crash => self.crash(),
+            Happening::Crash => {
+                // In the middle of things: the watch is behind what the next owner finds.
+                (0..self.rng.usize(0..4)).for_each(|_| self.roam());
+                self.crash();
+            }
             Happening::HandOver => self.hand_over(),
             Happening::Feed => self.feed(),
             Happening::Tell(input) | Happening::Watched(input) => self.tell(input),
@@ -235,6 +240,7 @@ impl World {
             Happening::ReadIsServed { user, from, last } => self.read_is_served(user, from, last),
             Happening::Record(settled) => self.record(settled),
             Happening::Remove(settled) => self.remove(&settled),
+            Happening::RemoveAgain { user, sequence } => self.remove_mail(&user, sequence..=sequence),
             Happening::DeliveryArrives { life, app, parts } => self.delivery_arrives(life, app, &parts),
             Happening::HeartbeatArrives { life, app, users } => self.heartbeat_arrives(life, app, &users),
             Happening::AcceptedTooLate { app, ids } => ids.into_iter().for_each(|id| self.accept(app, id)),
@@ -334,6 +340,14 @@ impl World {
         let answer = if is_lost { Err(NoAnswer::TimedOut) } else { self.apps[app].heartbeat(users) };
         let delay = if answer == Err(NoAnswer::TimedOut) { HEARTBEAT_TIMEOUT_MS } else { self.latency() };
         self.answer(life, delay, Input::HeartbeatAnswered { instance: self.apps[app].instance.clone(), answer });
+        users.iter().for_each(|user| self.may_come_back(user, app));
+    }
+
+    /// A user who was just said not to be connected connects again, before that answer is known.
+    fn may_come_back(&mut self, user: &UserId, app: usize) {
+        if !self.is_healing && !self.apps[app].connected.contains(user) && self.rng.u32(0..4) == 0 {
+            self.connect(user, app);
+        }
     }
 
     fn delivery_arrives(&mut self, life: u64, app: usize, parts: &Parts) {
@@ -363,6 +377,7 @@ impl World {
         };
         let delay = if answer == Err(NoAnswer::TimedOut) { DELIVERY_TIMEOUT_MS } else { self.latency() };
         self.answer(life, delay, Input::Delivered { instance, answer });
+        parts.iter().for_each(|(user, _)| self.may_come_back(user, app));
     }
 
     /// Accepts what it can; answers the rest.

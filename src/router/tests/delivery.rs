@@ -267,7 +267,7 @@ fn stopping_finishes_what_is_live() {
     router.up("bob", "app-1");
     router.publish("alice bob carol");
     router.publish("alice");
-    assert_eq!(router.step(Input::Stop), NOTHING);
+    assert_eq!(router.stop(), NOTHING);
     assert!(!router.partition.is_quiet());
     router.connected("app-1", "bob");
     assert_eq!(router.accepted("app-1"), ["deliver app-1: bob e2.1, alice e3", "alice e2 delivered by app-1"]);

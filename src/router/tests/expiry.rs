@@ -129,6 +129,33 @@ fn a_mailbox_removed_behind_our_back_leaves_nothing() {
 }
 
 #[test]
+fn what_is_parked_during_a_sweep_is_swept_in_its_time() {
+    let mut router = Router::with(|settings| settings.expiry_interval = std::time::Duration::from_millis(100));
+    router.away_with_mail("alice", &[expiring(10, 500), expiring(11, 9_000)]);
+    assert_eq!(router.wait(500), ["read alice 10 to 11"]);
+    router.away_with_mail("alice", &[expiring(12, 1_000)]);
+    assert_eq!(
+        router.last_page("alice", &[expiring(10, 500), expiring(11, 9_000)], 12),
+        ["forget m11", "alice m10 expired, purge up to 10"]
+    );
+    assert_eq!(router.wait(499), NOTHING);
+    assert_eq!(router.wait(1), ["read alice 11 to 12"]);
+}
+
+#[test]
+fn a_sweep_ends_where_parking_begins() {
+    let mut router = Router::new();
+    router.away_with_mail("alice", &[expiring(10, 500), mail(11)]);
+    assert_eq!(router.wait(500), ["read alice 10 to 11"]);
+    assert_eq!(router.publish("alice alice"), ["park alice e3, alice e3.1"]);
+    // The page sees the first of the batch, whose acknowledgement is still on its way.
+    assert_eq!(
+        router.page("alice", &[expiring(10, 500), mail(11), mail(12)], 13),
+        ["forget m12", "forget m11", "alice m10 expired, purge up to 10"]
+    );
+}
+
+#[test]
 fn a_mailbox_that_is_being_delivered_is_not_swept() {
     let mut router = Router::new();
     router.away_with_mail("alice", &[mail(10), expiring(11, 500)]);
@@ -161,7 +188,7 @@ fn stopping_sweeps_nothing_more() {
     router.away_with_mail("alice", &[expiring(10, 500), mail(11)]);
     router.away_with_mail("bob", &[expiring(12, 600)]);
     assert_eq!(router.wait(500), ["read alice 10 to 11"]);
-    router.step(Input::Stop);
+    router.stop();
     assert_eq!(router.wait(500), NOTHING);
     assert_eq!(router.page("alice", &[expiring(10, 500)], 11), ["alice m10 expired, purge up to 10"]);
     assert!(router.partition.is_quiet());

@@ -1,7 +1,6 @@
 //! Parking, and reading back in order.
 
 use super::*;
-use std::time::Duration;
 
 /// Alice's mailbox holds messages 10, 12 and 15, her connection is held, and the first page was asked for.
 fn alice_is_read() -> Router {
@@ -100,13 +99,58 @@ fn parks_go_in_order_and_in_bounded_batches() {
 #[test]
 fn reads_are_bounded() {
     let mut router = Router::with(|settings| settings.reads_in_flight = 2);
-    for user in ["alice", "bob", "carol"] {
+    for (user, at) in [("alice", "app-1"), ("bob", "app-2"), ("carol", "app-3")] {
         router.found(user, (10, 30), 1);
+        router.up(user, at);
+    }
+    assert_eq!(router.connected("app-1", "alice"), ["read alice 10 to 30"]);
+    assert_eq!(router.connected("app-2", "bob"), ["read bob 10 to 30"]);
+    assert_eq!(router.connected("app-3", "carol"), NOTHING);
+    assert_eq!(router.last_page("alice", &[mail(10)], 31), ["deliver app-1: alice m10", "read carol 10 to 30"]);
+}
+
+#[test]
+fn mailboxes_are_read_ahead_of_a_slow_instance_by_one_delivery() {
+    let mut router = Router::with(|settings| settings.reads_in_flight = 4);
+    let page = [Entry { bytes: 900, ..mail(10) }];
+    for (user, at) in [("alice", "app-1"), ("bob", "app-1"), ("carol", "app-1"), ("dave", "app-1"), ("erin", "app-2")] {
+        router.found(user, (10, 10), 1);
+        router.up(user, at);
+    }
+    assert_eq!(router.connected("app-1", "alice"), ["heartbeat app-1: bob, carol, dave", "read alice 10 to 10"]);
+    assert_eq!(router.last_page("alice", &page, 11), ["deliver app-1: alice m10"]);
+    assert_eq!(
+        router.connected("app-1", "bob carol dave"),
+        ["read bob 10 to 10", "read carol 10 to 10", "read dave 10 to 10"],
+        "by what is known"
+    );
+    assert_eq!(router.last_page("bob", &page, 11), NOTHING, "app-1 takes its time");
+    assert_eq!(router.last_page("carol", &page, 11), NOTHING);
+    assert_eq!(router.down("dave", "app-1"), NOTHING);
+    assert_eq!(router.last_page("dave", &page, 11), ["forget m10"]);
+    assert_eq!(router.up("dave", "app-1"), ["heartbeat app-1: dave"]);
+    assert_eq!(router.connected("app-1", "dave"), NOTHING, "no more than is known to fit");
+    assert_eq!(router.connected("app-2", "erin"), ["read erin 10 to 10"], "which is nothing to app-2");
+    assert_eq!(
+        router.accepted("app-1"),
+        ["deliver app-1: bob m10", "read dave 10 to 10", "alice m10 delivered by app-1, purge up to 10"]
+    );
+    assert_eq!(router.delivery_fails("app-1", NoAnswer::TimedOut), ["forget m10", "forget m10"]);
+    assert_eq!(router.last_page("dave", &page, 11), ["forget m10"]);
+}
+
+#[test]
+fn a_user_who_left_the_queue_to_be_read_goes_another_way() {
+    let mut router = Router::with(|settings| settings.reads_in_flight = 1);
+    for user in ["alice", "bob"] {
+        router.found(user, (10, 10), 1);
         router.up(user, "app-1");
     }
     router.connected("app-1", "alice");
-    assert_eq!(router.connected("app-1", "bob carol"), ["read bob 10 to 30"]);
-    assert_eq!(router.last_page("alice", &[mail(10)], 31), ["deliver app-1: alice m10", "read carol 10 to 30"]);
+    assert_eq!(router.connected("app-1", "bob"), NOTHING, "bob queues behind alice");
+    router.up("bob", "app-2");
+    router.down("bob", "app-1");
+    assert_eq!(router.last_page("alice", &[mail(10)], 11), ["deliver app-1: alice m10", "heartbeat app-2: bob"]);
 }
 
 #[test]
@@ -294,14 +338,16 @@ fn what_was_parked_and_delivered_before_a_crash_leaves_nothing() {
 #[test]
 fn stopping_begins_no_mailbox() {
     let mut router = Router::with(|settings| settings.reads_in_flight = 1);
-    for user in ["alice", "bob", "carol"] {
+    for (user, at) in [("alice", "app-1"), ("bob", "app-2"), ("carol", "app-2"), ("dave", "app-3")] {
         router.found(user, (10, 30), 2);
-        router.up(user, "app-1");
+        router.up(user, at);
     }
-    assert_eq!(router.connected("app-1", "alice"), ["heartbeat app-1: bob, carol", "read alice 10 to 30"]);
-    assert_eq!(router.connected("app-1", "bob"), ["drop route carol app-1 @3"], "bob queues to be read");
-    assert_eq!(router.step(Input::Stop), NOTHING);
+    assert_eq!(router.connected("app-1", "alice"), ["read alice 10 to 30"]);
+    assert_eq!(router.connected("app-2", "bob"), ["heartbeat app-2: carol"], "bob queues to be read");
+    assert_eq!(router.connected("app-2", "carol"), NOTHING, "behind bob");
+    assert_eq!(router.stop(), NOTHING);
     assert_eq!(router.last_page("alice", &[mail(10)], 31), NOTHING);
+    assert_eq!(router.connected("app-3", "dave"), NOTHING);
     assert_eq!(router.up("carol", "app-1"), NOTHING);
     assert_eq!(router.publish("bob"), ["park bob e1"]);
     assert_eq!(router.parked(&[31]), ["bob e1 parked"]);
@@ -313,7 +359,7 @@ fn stopping_ends_a_pause_without_reading() {
     let mut router = alice_is_read();
     router.last_page("alice", &[mail(10), mail(12), mail(15)], 16);
     router.refused("app-1", &[(0, 0, Refusal::Busy), (0, 1, Refusal::Busy), (0, 2, Refusal::Busy)]);
-    router.step(Input::Stop);
-    assert_eq!(router.wait(Duration::from_secs(60).as_millis() as u64), NOTHING);
+    router.stop();
+    assert_eq!(router.wait(60_000), NOTHING);
     assert!(router.partition.is_quiet());
 }
