@@ -3,7 +3,7 @@
 //! A run is a plan of random happenings, then a healing: every instance is well, every user is connected, and time
 //! passes until nothing is left to happen. Every step is checked. A run that fails prints its seed, and
 //! `BELLHOP_SEED=<seed> cargo test --lib router::simulation -- --nocapture` replays it with its story. `BELLHOP_SEEDS=<n>`
-//! makes as many runs.
+//! makes as many runs instead of the few seconds' worth that every test run makes.
 //!
 //! | file | |
 //! | --- | --- |
@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use world::World;
 
 /// Enough for each kind of fault to meet each other kind many times.
-const SEEDS: u64 = 2_000;
+const SEEDS: u64 = 1_000;
 
 /// A simulator that no longer reaches one of these tests less than it says.
 const MUST_HAPPEN: [&str; 16] = [
@@ -58,7 +58,7 @@ fn whatever_happens_every_reminder_is_accounted_for() {
     }
     println!("{seeds} seeds: {total:#?}");
     for what in MUST_HAPPEN {
-        assert!(total.get(what).is_some_and(|times| *times > 100), "hardly ever: {what}");
+        assert!(total.get(what).is_some_and(|times| times * 20 > seeds), "hardly ever: {what}");
     }
 }
 
