@@ -4,6 +4,7 @@
 
 mod check;
 mod connect_as;
+mod demo;
 mod instances;
 mod mailbox;
 mod members;
@@ -62,6 +63,8 @@ struct SettingsArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show all of Bellhop at work on this machine, with a nats-server of its own
+    Demo(demo::Args),
     /// Route reminders until stopped
     Serve(serve::Args),
     /// Create or update streams, buckets and consumers
@@ -168,6 +171,8 @@ impl Cli {
     pub fn default_log(&self) -> &'static str {
         match self.command {
             Command::Serve(_) => "warn,bellhop=info",
+            // It draws a picture where the log would go, and tells itself what goes wrong.
+            Command::Demo(_) => "error",
             _ => "warn",
         }
     }
@@ -176,6 +181,7 @@ impl Cli {
     pub async fn run(self) -> ExitCode {
         let Self { settings, command } = self;
         let result = match command {
+            Command::Demo(args) => demo::run(&settings, args).await,
             Command::Serve(args) => serve::run(settings, args).await,
             Command::Setup(args) => setup::run(&settings, args).await,
             Command::Check(args) => check::run(&settings, &args),

