@@ -1,0 +1,165 @@
+//! What lies in NATS, what app servers took, and what the contract says of both.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::{kv, stream};
+use futures_util::StreamExt;
+use serde_json::Value;
+
+use super::{LATER, Outcome, Take, World, escape, few};
+
+impl World {
+    // What app servers took.
+
+    /// What app servers took so far, in order.
+    pub(crate) fn takes(&self) -> Vec<Arc<Take>> {
+        self.seen_by_apps.takes()
+    }
+
+    /// Waits until app servers have taken all of these reminders.
+    pub(crate) async fn taken(&self, ids: &[impl AsRef<str>]) {
+        self.taken_within(LATER, ids).await;
+    }
+
+    /// Waits until app servers have taken all of these reminders.
+    pub(crate) async fn taken_within(&self, deadline: Duration, ids: &[impl AsRef<str>]) {
+        self.within(deadline, &format!("{} reminders are taken", ids.len()), async || {
+            let takes = self.takes();
+            let taken: BTreeSet<_> = takes.iter().map(|take| take.id()).collect();
+            let missing: Vec<_> = ids.iter().map(AsRef::as_ref).filter(|id| !taken.contains(id)).collect();
+            if missing.is_empty() { Ok(()) } else { Err(format!("{} are not, as {:?}", missing.len(), few(&missing))) }
+        })
+        .await;
+    }
+
+    /// The first take of a reminder.
+    pub(crate) fn first(&self, id: &str) -> Arc<Take> {
+        self.takes().into_iter().find(|take| take.id() == id).unwrap_or_else(|| panic!("nobody took {id}"))
+    }
+
+    /// A user's reminders in the order in which they were first taken.
+    pub(crate) fn order(&self, user: &str) -> Vec<String> {
+        let (mut seen, mut order) = (BTreeSet::new(), Vec::new());
+        for take in self.takes().iter().filter(|take| take.user() == user) {
+            if seen.insert((take.source().to_owned(), take.id().to_owned())) {
+                order.push(take.id().to_owned());
+            }
+        }
+        order
+    }
+
+    /// Reminders that were taken more than once.
+    pub(crate) fn repeats(&self) -> Vec<(String, String, String)> {
+        let mut counts: BTreeMap<_, usize> = BTreeMap::new();
+        for take in self.takes() {
+            *counts.entry(take.key()).or_default() += 1;
+        }
+        counts.into_iter().filter(|(_, count)| *count > 1).map(|(key, _)| key).collect()
+    }
+
+    // What lies in NATS.
+
+    /// The bucket of routes.
+    pub(crate) async fn routes(&self) -> kv::Store {
+        self.jetstream.get_key_value("bellhop_routes").await.unwrap()
+    }
+
+    /// Whether the user has a route at the instance.
+    pub(crate) async fn has_route(&self, user: &str, instance: &str) -> bool {
+        let key = format!("{}.{}", escape(user), escape(instance));
+        self.routes().await.get(key).await.unwrap().is_some()
+    }
+
+    /// How many reminders lie in mailboxes of these subjects, such as `bellhop.parked.*.alice`.
+    pub(crate) async fn mailboxes(&self, subjects: &str) -> Result<usize, String> {
+        let stream = self.jetstream.get_stream_no_info("BELLHOP_PARKED").await.map_err(|error| error.to_string())?;
+        let counts = stream.info_builder().subjects(subjects).fetch().await.map_err(|error| error.to_string())?;
+        let counts: Vec<_> = counts.collect().await;
+        counts.into_iter().try_fold(0, |sum, entry| entry.map(|(_, n)| sum + n)).map_err(|error| error.to_string())
+    }
+
+    /// A stream's configuration and state.
+    pub(crate) async fn stream(&self, name: &str) -> stream::Info {
+        self.jetstream.get_stream_no_info(name).await.unwrap().get_info().await.unwrap()
+    }
+
+    async fn messages(&self, stream: &str) -> Result<u64, String> {
+        let stream = self.jetstream.get_stream_no_info(stream).await.map_err(|error| error.to_string())?;
+        stream.get_info().await.map(|info| info.state.messages).map_err(|error| error.to_string())
+    }
+
+    /// What a member says of itself.
+    pub(crate) async fn card(&self, member: &str) -> Option<Value> {
+        let bucket = self.jetstream.get_key_value("bellhop_members").await.ok()?;
+        bucket.get(member).await.ok()?.map(|card| serde_json::from_slice(&card).unwrap())
+    }
+
+    /// What the members say of themselves, by name. A listing can miss one who speaks just then.
+    pub(crate) async fn cards(&self) -> BTreeMap<String, Value> {
+        let Ok(bucket) = self.jetstream.get_key_value("bellhop_members").await else { return BTreeMap::new() };
+        let Ok(keys) = bucket.keys().await else { return BTreeMap::new() };
+        let mut cards = BTreeMap::new();
+        for key in keys.filter_map(|key| async { key.ok() }).collect::<Vec<_>>().await {
+            cards.extend(self.card(&key).await.map(|card| (key, card)));
+        }
+        cards
+    }
+
+    // What holds in every test.
+
+    /// Waits until every set and every event is acknowledged.
+    pub(crate) async fn quiet(&self) {
+        self.within(LATER, "nothing is under way", async || {
+            for stream in ["BELLHOP_SETS", "BELLHOP_EVENTS"] {
+                let left = self.messages(stream).await?;
+                if left > 0 {
+                    return Err(format!("{left} messages in {stream}"));
+                }
+            }
+            Ok(())
+        })
+        .await;
+    }
+
+    /// Waits until nothing is under way, and checks the contract's promise: every reminder of every acknowledged set
+    /// gets exactly one final outcome in the end, or is in a mailbox.
+    pub(crate) async fn settle(&self) {
+        self.quiet().await;
+        self.within(LATER, "everything is settled", async || {
+            let outcomes = self.outcomes.all().await;
+            let trails = by_reminder(&outcomes);
+            let open =
+                |key: &&(String, String)| !trails.get(*key).is_some_and(|trail| trail.iter().any(|o| o.is_final()));
+            let open: Vec<_> = self.sent.lock().unwrap().iter().filter(open).cloned().collect();
+            let is_parked = |key: &&(String, String)| trails.get(*key).is_some_and(|trail| !trail.is_empty());
+            let lost: Vec<_> = open.iter().filter(|key| !is_parked(key)).collect();
+            let parked = self.mailboxes("bellhop.parked.*.*").await?;
+            if !lost.is_empty() || open.len() != parked {
+                let (n, few) = (lost.len(), few(&lost));
+                return Err(format!("{} open, {parked} in mailboxes, {n} without any outcome, as {few:?}", open.len()));
+            }
+            Ok(())
+        })
+        .await;
+        let outcomes = self.outcomes.all().await;
+        for (key, trail) in by_reminder(&outcomes) {
+            let finals = trail.iter().filter(|outcome| outcome.is_final()).count();
+            assert!(finals <= 1, "{key:?} has {finals} final outcomes: {trail:?}");
+        }
+        let takes: BTreeSet<_> = self.takes().iter().map(|take| (take.key(), take.app.clone())).collect();
+        for one in outcomes.iter().filter(|one| one.outcome == "delivered") {
+            let key = (one.source.clone(), one.id.clone(), one.user.clone().unwrap_or_default());
+            assert!(takes.contains(&(key, one.instance.clone().unwrap_or_default())), "nobody took {one:?}");
+        }
+    }
+}
+
+fn by_reminder(outcomes: &[Arc<Outcome>]) -> BTreeMap<(String, String), Vec<&Outcome>> {
+    let mut trails: BTreeMap<_, Vec<&Outcome>> = BTreeMap::new();
+    for one in outcomes {
+        trails.entry((one.source.clone(), one.id.clone())).or_default().push(one);
+    }
+    trails
+}

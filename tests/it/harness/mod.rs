@@ -1,0 +1,262 @@
+//! One test's world: a nats-server, members, app servers, business systems, and what all of them said.
+//!
+//! Tests publish and read as strangers would, in the words of the contract; nothing here calls into Bellhop but the
+//! module that starts a nats-server. They wait for conditions with a deadline, never for a time. Everything ends with
+//! the [`World`], which also looks at what is wrong in any test: a member that died or panicked, a request that breaks
+//! the contract.
+
+mod app;
+mod checks;
+mod crowd;
+mod ledger;
+mod program;
+mod publish;
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::context::ContextBuilder;
+use async_nats::{Client, jetstream};
+use bellhop::nats_server::{NatsServer, Options};
+use tempfile::TempDir;
+
+pub(crate) use app::{App, Asked, Reply, Take};
+pub(crate) use crowd::{CROWD, nth};
+pub(crate) use ledger::{Outcome, Reader, Rejected, instant};
+pub(crate) use program::{Ended, Member, bellhop};
+pub(crate) use publish::{from_now, numbers, reminder, with};
+
+/// How long a condition may take unless a test says otherwise.
+pub(crate) const SOON: Duration = Duration::from_secs(10);
+/// How long a condition may take that many reminders, or a failure, stand before.
+pub(crate) const LATER: Duration = Duration::from_secs(30);
+/// How often a condition is looked at.
+const POLL: Duration = Duration::from_millis(5);
+
+/// With this variable set, a test that fails leaves its directory behind: every log, and the server's store.
+const KEEP_ENV: &str = "BELLHOP_IT_KEEP";
+
+/// A partition or two for each core is enough for a test, and quick to set up.
+const SETTINGS: [(&str, &str); 1] = [("partitions", "4")];
+
+/// Everything of one test. Fields are dropped in this order.
+pub(crate) struct World {
+    members: Mutex<Vec<Arc<Member>>>,
+    settings: Vec<(String, String)>,
+    /// The business systems' and the test's own connection.
+    pub(crate) client: Client,
+    pub(crate) jetstream: jetstream::Context,
+    pub(crate) outcomes: Reader<Outcome>,
+    pub(crate) rejected: Reader<Rejected>,
+    /// (source, id) of every reminder that was acknowledged in a valid set.
+    sent: Mutex<BTreeSet<(String, String)>>,
+    apps: Mutex<Vec<Arc<App>>>,
+    seen_by_apps: app::Seen,
+    nats: tokio::sync::Mutex<NatsServer>,
+    pub(crate) url: String,
+    dir: TempDir,
+}
+
+impl World {
+    /// A nats-server and one member with these settings, ready.
+    pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
+        let world = Self::without_members("", settings).await;
+        world.serve().await;
+        world
+    }
+
+    /// A nats-server with something added to its configuration, and no member yet.
+    pub(crate) async fn without_members(nats_config: &str, settings: &[(&str, &str)]) -> Self {
+        let dir = TempDir::with_prefix("bellhop-it-").unwrap();
+        let options = Options { extra_config: nats_config, ..Options::default() };
+        let nats = NatsServer::start(&dir.path().join("nats"), options).await.unwrap();
+        let client = async_nats::connect(nats.url()).await.unwrap();
+        let jetstream = ContextBuilder::new().timeout(Duration::from_secs(2)).build(client.clone());
+        let settings = SETTINGS.iter().chain(settings).map(|(name, value)| ((*name).into(), (*value).into()));
+        Self {
+            members: Mutex::default(),
+            settings: settings.collect(),
+            outcomes: Reader::new(&jetstream, "BELLHOP_OUTCOMES", ledger::outcomes).await,
+            rejected: Reader::new(&jetstream, "BELLHOP_REJECTED", ledger::rejected).await,
+            sent: Mutex::default(),
+            apps: Mutex::default(),
+            seen_by_apps: app::Seen::default(),
+            url: nats.url().to_owned(),
+            client,
+            jetstream,
+            nats: tokio::sync::Mutex::new(nats),
+            dir,
+        }
+    }
+
+    /// The test's own directory.
+    pub(crate) fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
+    // Programs.
+
+    /// Starts another member and waits until it is ready.
+    pub(crate) async fn serve(&self) -> Arc<Member> {
+        let name = format!("member-{}", self.members.lock().unwrap().len() + 1);
+        self.serve_as(&name).await
+    }
+
+    /// Starts a member of this name and waits until it is ready.
+    pub(crate) async fn serve_as(&self, name: &str) -> Arc<Member> {
+        let member = self.launch(name, &[]);
+        self.eventually(&format!("{name} is ready"), async || member.is_ready().await).await;
+        member
+    }
+
+    /// Kills the first member and starts it again under its name, as a supervisor does: nobody must wait for its ttl.
+    pub(crate) async fn kill_and_revive(&self) -> Arc<Member> {
+        let member = self.member();
+        member.kill();
+        self.serve_as(member.name()).await
+    }
+
+    /// Starts a member with these settings too, and waits for nothing.
+    pub(crate) fn launch(&self, name: &str, settings: &[(&str, &str)]) -> Arc<Member> {
+        let mut arguments = vec!["serve".to_owned(), "--nats".into(), self.url.clone()];
+        let set = |(name, value): (&str, &str)| ["--set".to_owned(), format!("{name}={value}")];
+        arguments.extend([("http", "127.0.0.1:0"), ("name", name)].into_iter().flat_map(set));
+        arguments.extend(self.settings.iter().flat_map(|(name, value)| set((name, value))));
+        arguments.extend(settings.iter().copied().flat_map(set));
+        self.launch_with(name, &arguments)
+    }
+
+    /// Starts a `bellhop` that is to keep running, with exactly these arguments.
+    pub(crate) fn launch_with(&self, name: &str, arguments: &[String]) -> Arc<Member> {
+        let member = Arc::new(Member::spawn(name, arguments, self.dir.path()));
+        self.members.lock().unwrap().push(member.clone());
+        member
+    }
+
+    /// The member that was started first.
+    pub(crate) fn member(&self) -> Arc<Member> {
+        self.members.lock().unwrap()[0].clone()
+    }
+
+    /// Runs a command on this world's nats-server, with its settings.
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Ended {
+        self.run_with_input(arguments, b"").await
+    }
+
+    /// Runs a command that reads this from its standard input.
+    pub(crate) async fn run_with_input(&self, arguments: &[&str], input: &[u8]) -> Ended {
+        let settings: Vec<_> = self.settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let set = settings.iter().flat_map(|setting| ["--set", setting]);
+        let arguments: Vec<&str> = arguments.iter().copied().chain(set).collect();
+        bellhop(&arguments, &[("NATS_URL", &self.url)], input).await
+    }
+
+    /// Waits for a member that was told to end.
+    pub(crate) async fn ended(&self, member: &Member) -> std::process::ExitStatus {
+        let what = format!("{} ends", member.name());
+        self.within(LATER, &what, async || member.status().ok_or("it is running".to_owned())).await
+    }
+
+    /// Kills the nats-server without warning.
+    pub(crate) async fn kill_nats(&self) {
+        self.nats.lock().await.kill().await.unwrap();
+    }
+
+    /// Starts the nats-server again, with what it had stored.
+    pub(crate) async fn restart_nats(&self) {
+        self.nats.lock().await.restart().await.unwrap();
+    }
+
+    // App servers.
+
+    /// Starts an app server to which these users are connected. It runs until the test ends or stops it.
+    pub(crate) async fn app(&self, name: &str, users: &[&str]) -> Arc<App> {
+        self.app_at(name, None, users).await
+    }
+
+    /// Starts an app server with a subject of its own.
+    pub(crate) async fn app_at(&self, name: &str, subject: Option<&str>, users: &[&str]) -> Arc<App> {
+        let app = Arc::new(App::new(self, name, subject));
+        self.apps.lock().unwrap().push(app.clone());
+        app.start(self).await;
+        app.connect(users).await;
+        app
+    }
+
+    // Waiting.
+
+    /// Waits for a condition, which tells what it saw for as long as it does not hold.
+    pub(crate) async fn eventually<T>(&self, what: &str, ready: impl AsyncFnMut() -> Result<T, String>) -> T {
+        self.within(SOON, what, ready).await
+    }
+
+    /// Waits for a condition, no longer than told, and not at all once something is wrong.
+    pub(crate) async fn within<T>(
+        &self,
+        deadline: Duration,
+        what: &str,
+        mut ready: impl AsyncFnMut() -> Result<T, String>,
+    ) -> T {
+        let until = Instant::now() + deadline;
+        loop {
+            let state = match tokio::time::timeout(deadline, ready()).await {
+                Ok(Ok(value)) => return value,
+                Ok(Err(state)) => state,
+                Err(_) => "looking took too long".to_owned(),
+            };
+            if let Some(problem) = self.problem() {
+                panic!("{what}: {problem}\nlast seen: {state}\n{}", self.log_tails());
+            }
+            if Instant::now() >= until {
+                panic!("{what}: not within {deadline:?}\nlast seen: {state}\n{}", self.log_tails());
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// What is wrong in any test.
+    fn problem(&self) -> Option<String> {
+        let members = self.members.lock().unwrap();
+        let died = members.iter().find(|member| !member.may_end() && member.status().is_some());
+        let died = died.map(|member| format!("{} ended, and nobody told it to", member.name()));
+        self.seen_by_apps.first_violation().or(died)
+    }
+
+    /// A member goes on after a panic of one of its tasks, so only its log tells.
+    fn panic(&self) -> Option<String> {
+        let members = self.members.lock().unwrap();
+        let panicked = members.iter().find(|member| member.log().contains("panicked at"))?;
+        Some(format!("{} panicked", panicked.name()))
+    }
+
+    fn log_tails(&self) -> String {
+        self.members.lock().unwrap().iter().map(|member| member.log_tail()).collect()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            if std::env::var_os(KEEP_ENV).is_some() {
+                eprintln!("kept {}", self.dir.path().display());
+                self.dir.disable_cleanup(true);
+            }
+        } else if let Some(problem) = self.problem().or_else(|| self.panic()) {
+            panic!("{problem}\n{}", self.log_tails());
+        }
+    }
+}
+
+fn few<T: Debug>(all: &[T]) -> &[T] {
+    &all[..all.len().min(3)]
+}
+
+/// A name as one subject token, by the contract's words alone.
+pub(crate) fn escape(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    text.bytes()
+        .map(|byte| if is_plain(byte) { char::from(byte).to_string() } else { format!("={byte:02X}") })
+        .collect()
+}

@@ -1,0 +1,19 @@
+//! Bellhop as its users meet it: real nats-servers, real processes, scripted app servers.
+//!
+//! One binary, since each costs a link. A module for each subject; `harness` has what they share.
+
+#![allow(clippy::unwrap_used)] // A test that cannot go on has failed.
+#![allow(clippy::disallowed_methods)] // Deadlines are real time.
+
+mod harness;
+
+mod cli;
+mod delivery;
+mod heartbeat;
+mod http;
+mod intake;
+mod layers;
+mod mailbox;
+mod members;
+mod setup;
+mod stopping;

@@ -1,0 +1,254 @@
+//! Several `bellhop serve` share the work: fairly, without repeats when one comes or goes in order, without loss when
+//! one dies or stands still.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use serde_json::Value;
+
+use crate::harness::{LATER, Member, World, numbers, reminder};
+
+const SEVEN: [(&str, &str); 1] = [("partitions", "7")];
+/// A member is missed after two seconds. A loaded machine can take longer for less.
+const SHORT: [(&str, &str); 3] = [("partitions", "7"), ("members.interval", "500ms"), ("members.ttl", "2s")];
+/// Reminders under way at a time.
+const AHEAD: usize = 400;
+
+fn held(card: &Value) -> BTreeSet<u64> {
+    card["partitions"].as_array().unwrap().iter().map(|number| number.as_u64().unwrap()).collect()
+}
+
+/// Waits until these members hold everything, and nothing twice. Answers how many partitions each has.
+async fn shared(world: &World, names: &[&str], partitions: u64) -> Vec<usize> {
+    world
+        .within(LATER, &format!("{names:?} share everything"), async || {
+            let cards: BTreeMap<_, _> = world.cards().await;
+            if cards.keys().map(String::as_str).ne(names.iter().copied()) {
+                return Err(format!("there are {cards:?}"));
+            }
+            let all: Vec<_> = cards.values().flat_map(held).collect();
+            let intakes = cards.values().filter(|card| card["intake"] == true).count();
+            let distinct: BTreeSet<_> = all.iter().copied().collect();
+            if distinct != (0..partitions).collect() || all.len() != distinct.len() || intakes != 1 {
+                return Err(format!("{cards:?}"));
+            }
+            Ok(cards.values().map(|card| held(card).len()).collect())
+        })
+        .await
+}
+
+/// Waits until this one of two members holds all seven partitions and the intake.
+async fn has_everything(world: &World, name: &str) {
+    world
+        .within(LATER, &format!("{name} has everything"), async || {
+            let card = world.card(name).await.unwrap_or_default();
+            if card["intake"] == true && held(&card).len() == 7 { Ok(()) } else { Err(card.to_string()) }
+        })
+        .await;
+}
+
+async fn stopped(world: &World, member: &Arc<Member>) {
+    member.signal("TERM");
+    assert_eq!(world.ended(member).await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn two_members_share_fairly() {
+    let world = World::start(&SEVEN).await;
+    assert_eq!(shared(&world, &["member-1"], 7).await, [7]);
+    world.serve().await;
+    let mut shares = shared(&world, &["member-1", "member-2"], 7).await;
+    shares.sort_unstable();
+    assert_eq!(shares, [3, 4]);
+    world.serve().await;
+    let shares = shared(&world, &["member-1", "member-2", "member-3"], 7).await;
+    assert!(shares.iter().all(|share| (1..=3).contains(share)), "{shares:?}");
+}
+
+/// With the defaults: 32 partitions, and each of two members has 16.
+#[tokio::test]
+async fn the_default_partitions_are_shared_fairly() {
+    let world = World::start(&[("partitions", "32")]).await;
+    world.serve().await;
+    assert_eq!(shared(&world, &["member-1", "member-2"], 32).await, [16, 16]);
+}
+
+/// A member that joins and one that leaves in order: no reminder twice, none out of order, and exit code 0.
+#[tokio::test]
+async fn joining_and_stopping_repeat_nothing() {
+    const TOTAL: usize = 3_000;
+    let world = World::start(&SEVEN).await;
+    world.crowd().await;
+    let changes = async {
+        world.taken_so_far(500).await;
+        world.serve().await;
+        shared(&world, &["member-1", "member-2"], 7).await;
+        let before = world.takes().len();
+        world.taken_so_far(before + 500).await;
+        stopped(&world, &world.member()).await;
+    };
+    tokio::join!(world.flow(0..TOTAL, AHEAD), changes);
+    world.complete(TOTAL).await;
+    assert_eq!(world.repeats(), []);
+    assert_eq!(shared(&world, &["member-2"], 7).await, [7]);
+}
+
+/// A rolling restart, as a deployment makes it: one after the other is replaced.
+#[tokio::test]
+async fn a_rolling_restart_repeats_nothing() {
+    const TOTAL: usize = 4_000;
+    let world = World::start(&SEVEN).await;
+    world.serve().await;
+    world.crowd().await;
+    let restart = async {
+        let mut running = vec![world.serve_as("old-1").await, world.serve_as("old-2").await];
+        stopped(&world, &world.member()).await;
+        for name in ["new-1", "new-2"] {
+            let before = world.takes().len();
+            world.taken_so_far((before + 300).min(TOTAL)).await;
+            world.serve_as(name).await;
+            stopped(&world, &running.remove(0)).await;
+        }
+    };
+    tokio::join!(world.flow(0..TOTAL, AHEAD), restart);
+    world.complete(TOTAL).await;
+    assert_eq!(world.repeats(), []);
+}
+
+/// One of two is killed: with the default settings the other has everything within 10 s, and nothing is lost.
+#[tokio::test]
+async fn a_killed_member_is_replaced_within_ten_seconds() {
+    const TOTAL: usize = 2_000;
+    let world = World::start(&[]).await;
+    world.serve().await;
+    shared(&world, &["member-1", "member-2"], 4).await;
+    world.crowd().await;
+    let kill = async {
+        world.taken_so_far(800).await;
+        world.member().kill();
+        Instant::now()
+    };
+    let (_, killed_at) = tokio::join!(world.flow(0..TOTAL, AHEAD), kill);
+    world.taken(&numbers(0..TOTAL)).await;
+    let last = world.takes().last().unwrap().at;
+    assert!(last - killed_at < Duration::from_secs(10), "it took {:?}", last - killed_at);
+    world.complete(TOTAL).await;
+}
+
+/// A member that stands still for longer than its ttl, and then goes on as if nothing had happened: what it held is the
+/// other's by then, so it must drop it, and share anew.
+#[tokio::test]
+async fn a_member_that_stood_still_does_not_work_on() {
+    const TOTAL: usize = 3_000;
+    let world = World::start(&SHORT).await;
+    world.serve().await;
+    shared(&world, &["member-1", "member-2"], 7).await;
+    world.crowd().await;
+    let still = world.member();
+    let pause = async {
+        world.taken_so_far(500).await;
+        still.signal("STOP");
+        has_everything(&world, "member-2").await;
+        let before = world.takes().len();
+        world.taken_so_far((before + 500).min(TOTAL)).await;
+        still.signal("CONT");
+    };
+    tokio::join!(world.flow(0..TOTAL, AHEAD), pause);
+    world.taken(&numbers(0..TOTAL)).await;
+    let mut shares = shared(&world, &["member-1", "member-2"], 7).await;
+    shares.sort_unstable();
+    assert_eq!(shares, [3, 4]);
+    world.flow(TOTAL..TOTAL + 300, AHEAD).await;
+    world.complete(TOTAL + 300).await;
+    world.eventually("the one that stood still is ready again", async || still.is_ready().await).await;
+}
+
+/// Its peers' silence was its own: that it heard nobody for so long does not make them dead.
+#[tokio::test]
+async fn a_member_that_stood_still_takes_nothing_from_the_living() {
+    let world = World::start(&SHORT).await;
+    world.serve().await;
+    shared(&world, &["member-1", "member-2"], 7).await;
+    let still = world.member();
+    let mut held_before = held(&world.card("member-1").await.unwrap());
+    still.signal("STOP");
+    has_everything(&world, "member-2").await;
+    let mut words = world.client.subscribe("$KV.bellhop_members.*").await.unwrap();
+    let mut living = held(&world.card("member-2").await.unwrap());
+    still.signal("CONT");
+    let mut said = 0;
+    while said < 6 {
+        let word = tokio::time::timeout(LATER, words.next()).await.expect("members say that they live").unwrap();
+        let card = serde_json::from_slice(&word.payload).unwrap();
+        if word.subject.ends_with(".member-2") {
+            living = held(&card);
+        } else {
+            let taken: Vec<_> = held(&card).difference(&held_before).copied().collect();
+            let stolen: Vec<_> = taken.iter().filter(|number| living.contains(number)).collect();
+            assert!(stolen.is_empty(), "it takes {stolen:?} from a member that lives\n{}", still.log());
+            held_before = held(&card);
+            said += 1;
+        }
+    }
+}
+
+/// The same with mailboxes: nothing may be appended by the one that stood still, and nothing be lost.
+#[tokio::test]
+async fn a_member_that_stood_still_does_not_append_to_mailboxes() {
+    const TOTAL: usize = 2_000;
+    let world = World::start(&SHORT).await;
+    world.serve().await;
+    shared(&world, &["member-1", "member-2"], 7).await;
+    let still = world.member();
+    let pause = async {
+        world.all_became("billing", &numbers(0..300), "parked").await;
+        still.signal("STOP");
+        has_everything(&world, "member-2").await;
+        still.signal("CONT");
+    };
+    tokio::join!(world.flow(0..TOTAL, usize::MAX), pause);
+    world.all_became("billing", &numbers(0..TOTAL), "parked").await;
+    shared(&world, &["member-1", "member-2"], 7).await;
+    world.settle().await;
+    assert_eq!(world.mailboxes("bellhop.parked.*.*").await, Ok(TOTAL), "each lies there once");
+    world.crowd().await;
+    world.complete(TOTAL).await;
+    assert_eq!(world.repeats(), []);
+}
+
+/// A member that returns under its old name, as a replaced pod does, takes its own earlier words for nobody's.
+#[tokio::test]
+async fn a_killed_member_returns_under_its_name() {
+    let world = World::start(&SHORT).await;
+    world.app("app-1", &["alice"]).await;
+    world.member().kill();
+    world.publish("billing", [reminder("1", "alice")]).await;
+    let began = Instant::now();
+    world.serve_as("member-1").await;
+    world.taken(&["1"]).await;
+    world.settle().await;
+    assert!(began.elapsed() < Duration::from_secs(5), "it waited for itself: {:?}", began.elapsed());
+    assert_eq!(shared(&world, &["member-1"], 7).await, [7]);
+}
+
+/// A bucket entry that is no member's word disturbs nobody.
+#[tokio::test]
+async fn a_strange_entry_among_the_members_is_passed_over() {
+    let world = World::start(&SEVEN).await;
+    let bucket = world.jetstream.get_key_value("bellhop_members").await.unwrap();
+    for (key, value) in [("stranger", "hello"), ("list", "[]"), ("empty", ""), ("odd", r#"{"partitions":"all"}"#)] {
+        bucket.put(key, value.into()).await.unwrap();
+    }
+    world.serve().await;
+    world.app("app-1", &["alice"]).await;
+    world.publish("billing", [reminder("1", "alice")]).await;
+    world.taken(&["1"]).await;
+    for key in ["stranger", "list", "empty", "odd"] {
+        bucket.purge(key).await.unwrap();
+    }
+    let mut shares = shared(&world, &["member-1", "member-2"], 7).await;
+    shares.sort_unstable();
+    assert_eq!(shares, [3, 4]);
+}

@@ -1,0 +1,371 @@
+//! `bellhop setup` and `bellhop check`, the layers of the configuration, and exit codes: 0, 1 failure, 2 usage, 78
+//! configuration.
+
+use std::collections::BTreeSet;
+
+use async_nats::jetstream::stream::Compression;
+use serde_json::{Value, json};
+
+use crate::harness::{World, bellhop, reminder};
+
+const STREAMS: [&str; 8] = [
+    "BELLHOP_EVENTS",
+    "BELLHOP_OUTCOMES",
+    "BELLHOP_PARKED",
+    "BELLHOP_REJECTED",
+    "BELLHOP_SEEN",
+    "BELLHOP_SETS",
+    "KV_bellhop_members",
+    "KV_bellhop_routes",
+];
+
+async fn streams(world: &World) -> BTreeSet<String> {
+    use futures_util::TryStreamExt;
+    world.jetstream.stream_names().try_collect().await.unwrap()
+}
+
+fn changes(stdout: &str) -> Vec<Value> {
+    let told: Value = serde_json::from_str(stdout).unwrap_or_else(|error| panic!("{error} in {stdout}"));
+    told["changes"].as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn a_dry_run_tells_and_changes_nothing() {
+    let world = World::without_members("", &[]).await;
+    let told = world.run(&["setup", "--dry-run"]).await.succeeded();
+    for name in STREAMS {
+        assert!(told.contains(name.trim_start_matches("KV_")), "{name} is missing in\n{told}");
+    }
+    assert!(told.contains("dispatch-3") && !told.contains("dispatch-4"), "{told}");
+    assert!(told.lines().all(|line| line.starts_with("would create ")), "{told}");
+    assert_eq!(streams(&world).await, BTreeSet::new());
+    let json = world.run(&["setup", "--dry-run", "--json"]).await.succeeded();
+    assert_eq!(changes(&json).len(), told.lines().count());
+    assert_eq!(streams(&world).await, BTreeSet::new());
+}
+
+#[tokio::test]
+async fn setup_twice_is_once() {
+    let world = World::without_members("", &[]).await;
+    let first = world.run(&["setup"]).await.succeeded();
+    assert_eq!(streams(&world).await, STREAMS.map(ToOwned::to_owned).into());
+    assert!(first.lines().all(|line| line.starts_with("create ")), "{first}");
+    for again in [&["setup"][..], &["setup", "--dry-run"]] {
+        let told = world.run(again).await.succeeded();
+        assert!(!told.contains("create") && !told.contains("update"), "{told}");
+    }
+    assert_eq!(changes(&world.run(&["setup", "--json"]).await.succeeded()), Vec::<Value>::new());
+    // What `serve` needs is what `setup` makes.
+    world.serve().await;
+    assert_eq!(changes(&world.run(&["setup", "--json"]).await.succeeded()), Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn serve_sets_up_what_is_missing() {
+    let world = World::start(&[]).await;
+    assert_eq!(streams(&world).await, STREAMS.map(ToOwned::to_owned).into());
+    assert_eq!(changes(&world.run(&["setup", "--json"]).await.succeeded()), Vec::<Value>::new());
+}
+
+/// Events and mailboxes lie under the partitions' numbers, so their count is fixed.
+#[tokio::test]
+async fn another_number_of_partitions_is_refused() {
+    let world = World::without_members("", &[]).await;
+    world.run(&["setup"]).await.succeeded();
+    for command in [&["setup"][..], &["setup", "--dry-run"], &["serve", "--http", "127.0.0.1:0"]] {
+        let arguments = [command, &["--set", "partitions=5"]].concat();
+        let refused = bellhop(&arguments, &[("NATS_URL", &world.url)], b"").await;
+        assert_eq!(refused.code, Some(1), "{command:?}: {refused:?}");
+        assert!(refused.stderr.contains("4 partitions") && refused.stderr.contains("partitions = 4"), "{refused:?}");
+    }
+    assert_eq!(world.stream("BELLHOP_EVENTS").await.state.consumer_count, 4, "nothing was made of the fifth");
+    world.run(&["setup"]).await.succeeded();
+}
+
+/// What Bellhop does not decide is the operator's: compression, description, bounds, metadata.
+#[tokio::test]
+async fn an_operators_own_changes_survive() {
+    let world = World::start(&[]).await;
+    for name in STREAMS {
+        let mut config = world.stream(name).await.config;
+        config.description = Some("ours".into());
+        config.compression = Some(Compression::S2);
+        config.max_bytes = 1 << 30;
+        config.metadata.insert("team".into(), "messaging".into());
+        world.jetstream.update_stream(config).await.unwrap();
+    }
+    assert_eq!(changes(&world.run(&["setup", "--json"]).await.succeeded()), Vec::<Value>::new());
+    // A change of a setting is made, and of nothing else.
+    let told = world.run(&["setup", "--json", "--set", "streams.outcomes_age=2d"]).await.succeeded();
+    let told = changes(&told);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0]["what"], "stream BELLHOP_OUTCOMES");
+    let fields: Vec<_> = told[0]["fields"].as_array().unwrap().iter().map(|field| &field[0]).collect();
+    assert_eq!(fields, ["max_age"]);
+    world.serve().await;
+    for name in STREAMS {
+        let config = world.stream(name).await.config;
+        assert_eq!(config.description.as_deref(), Some("ours"), "{name}");
+        assert_eq!(config.compression, Some(Compression::S2), "{name}");
+        assert_eq!(config.max_bytes, 1 << 30, "{name}");
+        assert_eq!(config.metadata.get("team").map(String::as_str), Some("messaging"), "{name}");
+    }
+    world.app("app-1", &["alice"]).await;
+    world.publish("billing", [reminder("1", "alice")]).await;
+    world.taken(&["1"]).await;
+}
+
+/// What somebody changed of Bellhop's own fields is told, field by field, and set right.
+#[tokio::test]
+async fn a_change_that_breaks_the_contract_is_told_and_mended() {
+    let world = World::without_members("", &[]).await;
+    world.run(&["setup"]).await.succeeded();
+    let mut config = world.stream("BELLHOP_PARKED").await.config;
+    config.allow_direct = false;
+    world.jetstream.update_stream(config).await.unwrap();
+    let told = world.run(&["setup", "--dry-run"]).await.succeeded();
+    assert!(told.contains("would update stream BELLHOP_PARKED") && told.contains("allow_direct"), "{told}");
+    assert!(!world.stream("BELLHOP_PARKED").await.config.allow_direct);
+    world.run(&["setup"]).await.succeeded();
+    assert!(world.stream("BELLHOP_PARKED").await.config.allow_direct);
+}
+
+/// A consumer that somebody deleted comes back with `setup`, and the flow with it, without a restart.
+#[tokio::test]
+async fn setup_brings_a_deleted_consumer_back() {
+    let world = World::start(&[("partitions", "1")]).await;
+    world.app("app-1", &["alice"]).await;
+    for (stream, consumer, id) in [("BELLHOP_EVENTS", "dispatch-0", "1"), ("BELLHOP_SETS", "intake", "2")] {
+        let handle = world.jetstream.get_stream(stream).await.unwrap();
+        handle.delete_consumer(consumer).await.unwrap();
+        world.publish("billing", [reminder(id, "alice")]).await;
+        let told = world.run(&["setup"]).await.succeeded();
+        assert!(told.contains(&format!("create consumer {consumer} of {stream}")), "{told}");
+        world.taken(&[id]).await;
+    }
+    world.settle().await;
+}
+
+/// Two installations in one account: `bellhop` is the default of a configurable prefix.
+#[tokio::test]
+async fn installations_with_prefixes_of_their_own_do_not_meet() {
+    let world = World::start(&[]).await;
+    world.app("app-1", &["alice"]).await;
+    let other = world.launch("other", &[("prefix", "acme")]);
+    world.eventually("the other installation is ready", async || other.is_ready().await).await;
+    let made: BTreeSet<_> = streams(&world).await;
+    let acme = STREAMS.map(|name| name.replace("BELLHOP_", "ACME_").replace("bellhop_", "acme_"));
+    assert_eq!(made, STREAMS.map(ToOwned::to_owned).into_iter().chain(acme).collect());
+
+    let app = world.app_at("app-2", Some("acme.app.app-2"), &[]).await;
+    app.admit("alice");
+    let routes = world.jetstream.get_key_value("acme_routes").await.unwrap();
+    routes.put("alice.app-2", "".into()).await.unwrap();
+    let set = |id: &str| json!({ "reminders": [reminder(id, "alice")] }).to_string();
+    world.jetstream.publish("acme.sets.billing", set("theirs").into()).await.unwrap().await.unwrap();
+    world.publish("billing", [reminder("ours", "alice")]).await;
+    world.taken(&["ours", "theirs"]).await;
+    assert_eq!((world.first("ours").app.as_str(), world.first("theirs").app.as_str()), ("app-1", "app-2"));
+    world.settle().await;
+    assert!(world.outcomes.all().await.iter().all(|outcome| outcome.id == "ours"));
+}
+
+// The configuration.
+
+#[tokio::test]
+async fn check_prints_every_setting_with_its_origin() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("bellhop.toml");
+    std::fs::write(&file, "partitions = 8\n[heartbeat]\nlease = \"3s\"\n[mailbox]\nlimit = 7\n").unwrap();
+    let file = file.to_str().unwrap();
+    let variables = [("BELLHOP_MAILBOX_LIMIT", "8"), ("BELLHOP_DELIVERY_TIMEOUT", "4s"), ("NATS_URL", "nats://one:1")];
+    let arguments = ["check", "--config", file, "--set", "delivery.timeout=5s"];
+    let told = bellhop(&arguments, &variables, b"").await.succeeded();
+    let line = |name: &str| {
+        let is_its = |line: &&str| line.split_whitespace().next() == Some(name);
+        let line = told.lines().find(is_its).unwrap_or_else(|| panic!("no {name} in\n{told}"));
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(line("partitions"), format!("partitions = 8 # {file}"));
+    assert_eq!(line("heartbeat.lease"), format!("heartbeat.lease = \"3s\" # {file}"));
+    assert_eq!(line("mailbox.limit"), "mailbox.limit = 8 # $BELLHOP_MAILBOX_LIMIT");
+    assert_eq!(line("delivery.timeout"), "delivery.timeout = \"5s\" # flag");
+    assert_eq!(line("nats.url"), "nats.url = \"nats://one:1\" # $NATS_URL");
+    assert_eq!(line("heartbeat.timeout"), "heartbeat.timeout = \"1s\" # default");
+
+    let arguments = [&arguments[..], &["--json"]].concat();
+    let json: Value = serde_json::from_str(&bellhop(&arguments, &variables, b"").await.succeeded()).unwrap();
+    assert_eq!(json["mailbox.limit"], json!({ "value": 8, "from": "$BELLHOP_MAILBOX_LIMIT" }));
+    assert_eq!(json["partitions"], json!({ "value": 8, "from": file }));
+    assert_eq!(json.as_object().unwrap().len(), told.lines().count());
+}
+
+/// The defaults that the contract names.
+#[tokio::test]
+async fn the_contracts_defaults_are_the_defaults() {
+    let told = bellhop(&["check", "--json"], &[], b"").await.succeeded();
+    let settings: Value = serde_json::from_str(&told).unwrap();
+    for (name, value) in [
+        ("prefix", json!("bellhop")),
+        ("partitions", json!(32)),
+        ("http", json!("127.0.0.1:9411")),
+        ("idempotency.window", json!("10m")),
+        ("delivery.timeout", json!("2s")),
+        ("delivery.max_bytes", json!(262_144)),
+        ("heartbeat.timeout", json!("1s")),
+        ("heartbeat.max_users", json!(1_000)),
+        ("heartbeat.backoff_max", json!("30s")),
+        ("heartbeat.lease", json!("10s")),
+    ] {
+        assert_eq!(settings[name], json!({ "value": value, "from": "default" }), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn check_shows_no_secret_and_warns_of_strangers() {
+    let variables =
+        [("BELLHOP_NATS_PASSWORD", "hunter2"), ("NATS_TOKEN", "hunter3"), ("BELLHOP_HEARTBEAT_LEESE", "1s")];
+    for arguments in [&["check"][..], &["check", "--json"]] {
+        let ended = bellhop(arguments, &variables, b"").await;
+        assert!(!ended.stdout.contains("hunter") && !ended.stderr.contains("hunter"), "{ended:?}");
+        assert!(ended.stdout.contains("***"), "{ended:?}");
+        assert!(ended.stderr.contains("BELLHOP_HEARTBEAT_LEESE"), "{ended:?}");
+        assert_eq!(ended.code, Some(0));
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_configuration_exits_with_78_and_names_the_setting() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (unknown, wrong) =
+        (file("unknown.toml", "[heartbeat]\nleese = \"1s\"\n"), file("wrong.toml", "partitions = \"8\"\n"));
+    let (broken, missing) = (file("broken.toml", "partitions = = 8\n"), dir.path().join("missing.toml"));
+    let config = |path: &str| vec!["--config".to_owned(), path.to_owned()];
+    let set = |pair: &str| vec!["--set".to_owned(), pair.to_owned()];
+    let cases = [
+        (config(&unknown), "heartbeat.leese"),
+        (config(&wrong), "partitions"),
+        (config(&broken), "broken.toml"),
+        (config(missing.to_str().unwrap()), "missing.toml"),
+        (set("no.such=1"), "no.such"),
+        (set("heartbeat.lease=soon"), "heartbeat.lease"),
+        (set("heartbeat.lease=-1s"), "heartbeat.lease"),
+        (set("mailbox.limit=0"), "mailbox.limit"),
+        (set("mailbox.limit=many"), "mailbox.limit"),
+        (set("partitions=1025"), "partitions"),
+        (set("heartbeat.max_users=1001"), "heartbeat.max_users"),
+        (set("heartbeat.backoff_max=31s"), "heartbeat.backoff_max"),
+        (set("delivery.max_bytes=262145"), "delivery.max_bytes"),
+        (set("prefix=a.b"), "prefix"),
+        (set("name=a b"), "name"),
+        (set("http=here"), "http"),
+        (set("streams.replicas=2"), "streams.replicas"),
+    ];
+    for (arguments, name) in &cases {
+        for command in ["check", "serve", "setup"] {
+            let arguments: Vec<_> = [command].into_iter().chain(arguments.iter().map(String::as_str)).collect();
+            let ended = bellhop(&arguments, &[("NATS_URL", "nats://127.0.0.1:1")], b"").await;
+            assert_eq!(ended.code, Some(78), "{arguments:?}: {ended:?}");
+            assert!(ended.stderr.contains(name), "{arguments:?}: {ended:?}");
+        }
+    }
+    let variable = bellhop(&["check"], &[("BELLHOP_HEARTBEAT_LEASE", "soon")], b"").await;
+    assert_eq!(variable.code, Some(78));
+    assert!(variable.stderr.contains("BELLHOP_HEARTBEAT_LEASE"), "{variable:?}");
+}
+
+#[tokio::test]
+async fn wrong_usage_exits_with_2() {
+    for arguments in [&[][..], &["nonsense"], &["serve", "--nonsense"], &["serve", "more"], &["check", "--set", "pair"]]
+    {
+        let ended = bellhop(arguments, &[], b"").await;
+        assert_eq!(ended.code, Some(2), "{arguments:?}: {ended:?}");
+        assert!(ended.stdout.is_empty() && ended.stderr.contains("--help"), "{ended:?}");
+    }
+    for arguments in [&["--help"][..], &["--version"], &["serve", "--help"]] {
+        bellhop(arguments, &[], b"").await.succeeded();
+    }
+    assert!(bellhop(&["--version"], &[], b"").await.stdout.contains(env!("CARGO_PKG_VERSION")));
+}
+
+#[tokio::test]
+async fn without_a_server_it_exits_with_1_and_says_where_it_looked() {
+    let nowhere = "nats://127.0.0.1:1";
+    for command in [&["serve"][..], &["setup"], &["setup", "--dry-run"]] {
+        let ended = bellhop(&[command, &["--nats", nowhere]].concat(), &[], b"").await;
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.stderr.contains(nowhere), "{ended:?}");
+    }
+}
+
+/// A delivery of 256 KiB must fit through the server.
+#[tokio::test]
+async fn a_server_that_lets_too_little_through_is_refused() {
+    let world = World::without_members("max_payload: 64KB", &[]).await;
+    for command in [&["serve", "--http", "127.0.0.1:0"][..], &["setup"]] {
+        let ended = world.run(command).await;
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.stderr.contains("max_payload") && ended.stderr.contains("65536"), "{ended:?}");
+    }
+    assert_eq!(streams(&world).await, BTreeSet::new());
+}
+
+/// "`NATS_URL` and `NATS_CREDS` are honoured", below `BELLHOP_NATS_URL`, below `--nats`.
+#[tokio::test]
+async fn the_address_of_nats_may_come_from_anywhere() {
+    let world = World::without_members("", &[]).await;
+    let (url, nowhere) = (world.url.as_str(), "nats://127.0.0.1:1");
+    let dry = ["setup", "--dry-run"];
+    bellhop(&dry, &[("NATS_URL", url)], b"").await.succeeded();
+    bellhop(&dry, &[("NATS_URL", nowhere), ("BELLHOP_NATS_URL", url)], b"").await.succeeded();
+    bellhop(&["setup", "--dry-run", "--nats", url], &[("BELLHOP_NATS_URL", nowhere)], b"").await.succeeded();
+    bellhop(&["setup", "--dry-run", "--nats", &format!("{nowhere},{url}")], &[], b"").await.succeeded();
+    let creds = bellhop(&dry, &[("NATS_URL", url), ("NATS_CREDS", "/no/such.creds")], b"").await;
+    assert_eq!(creds.code, Some(1));
+    assert!(creds.stderr.contains("/no/such.creds"), "{creds:?}");
+}
+
+#[tokio::test]
+async fn credentials_are_used_and_never_shown() {
+    let config = "authorization { user: bell, password: hunter2 }";
+    let dir = tempfile::tempdir().unwrap();
+    let options = bellhop::nats_server::Options { extra_config: config, ..Default::default() };
+    let server = bellhop::nats_server::NatsServer::start(dir.path(), options).await.unwrap();
+    let dry = ["setup", "--dry-run", "--nats", server.url()];
+    bellhop(&dry, &[("NATS_USER", "bell"), ("BELLHOP_NATS_PASSWORD", "hunter2")], b"").await.succeeded();
+    let wrong = bellhop(&dry, &[("NATS_USER", "bell"), ("NATS_PASSWORD", "hunter3")], b"").await;
+    assert_eq!(wrong.code, Some(1));
+    assert!(!wrong.stderr.contains("hunter"), "{wrong:?}");
+    let in_url = server.url().replace("nats://", "nats://bell:hunter3@");
+    let wrong = bellhop(&["setup", "--dry-run", "--nats", &in_url], &[], b"").await;
+    assert_eq!(wrong.code, Some(1));
+    assert!(!wrong.stderr.contains("hunter"), "credentials in an address are not for the eyes either: {wrong:?}");
+}
+
+/// An address for probes that is taken: fatal where somebody asked for it, a warning where it is the default.
+#[tokio::test]
+async fn a_taken_address_for_probes_is_told() {
+    let world = World::without_members("", &[]).await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let ended = world.run(&["serve", "--http", &address]).await;
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains(&address), "{ended:?}");
+
+    // Whoever has the default port now, it is not free.
+    let _default = std::net::TcpListener::bind("127.0.0.1:9411");
+    let arguments = ["serve", "--nats", &world.url, "--set", "partitions=4"].map(ToOwned::to_owned);
+    let member = world.launch_with("unprobed", &arguments);
+    world.app("app-1", &[]).await;
+    world
+        .eventually("it serves without probes", async || {
+            let log = member.log();
+            if log.contains("no probes") && log.contains("taking over") { Ok(()) } else { Err("not yet".to_owned()) }
+        })
+        .await;
+}

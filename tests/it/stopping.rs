@@ -1,0 +1,287 @@
+//! The ends of things: a stop in order, a kill, a server that goes away and comes back; and what is not Bellhop's in
+//! its own streams.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::harness::{CROWD, LATER, Member, Reply, World, nth, numbers, reminder};
+
+/// A message whose acknowledgement was lost with the server comes again after this, and only then is all settled.
+const SHORT_ACK_WAIT: [(&str, &str); 1] = [("dispatch.ack_wait", "10s")];
+
+async fn ends_with(world: &World, member: &Arc<Member>, signal: &str, code: i32) {
+    member.signal(signal);
+    assert_eq!(world.ended(member).await.code(), Some(code), "after SIG{signal}\n{}", member.log());
+}
+
+#[tokio::test]
+async fn a_signal_ends_it_in_order() {
+    for signal in ["TERM", "INT"] {
+        let world = World::start(&[]).await;
+        let began = Instant::now();
+        ends_with(&world, &world.member(), signal, 0).await;
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?} to stop with nothing to do", began.elapsed());
+        assert!(world.cards().await.is_empty(), "nobody is left to share with");
+    }
+}
+
+/// A stop in the middle of a flow finishes what is under way: no reminder twice, exit code 0.
+#[tokio::test]
+async fn a_stop_in_the_middle_repeats_nothing() {
+    const TOTAL: usize = 3_000;
+    let world = World::start(&[]).await;
+    world.crowd().await;
+    let stop = async {
+        world.taken_so_far(TOTAL / 2).await;
+        ends_with(&world, &world.member(), "TERM", 0).await;
+        world.serve().await;
+    };
+    tokio::join!(world.flow(0..TOTAL, 1_000), stop);
+    world.complete(TOTAL).await;
+    assert_eq!(world.repeats(), []);
+}
+
+/// "Every reminder of every acknowledged set gets exactly one final outcome in the end", after a kill, too; and what had
+/// its outcome before is not delivered again.
+#[tokio::test]
+async fn a_kill_in_the_middle_of_ten_thousand_loses_nothing() {
+    const TOTAL: usize = 10_000;
+    let world = World::start(&[]).await;
+    world.crowd().await;
+    let kill = async {
+        world.taken_so_far(TOTAL / 2).await;
+        world.member().kill();
+        let outcomes = world.outcomes.all().await;
+        world.serve_as("member-1").await;
+        outcomes.iter().filter(|outcome| outcome.is_final()).map(|outcome| outcome.id.clone()).collect::<BTreeSet<_>>()
+    };
+    let (_, known) = tokio::join!(world.flow(0..TOTAL, 2_000), kill);
+    world.complete(TOTAL).await;
+    let again: Vec<_> = world.repeats().into_iter().filter(|(_, id, _)| known.contains(id)).collect();
+    assert_eq!(again, [], "their outcome was known");
+    assert!(known.len() > TOTAL / 10, "it was killed in the middle: {}", known.len());
+}
+
+/// The same while everybody is away: the mailboxes hold each reminder once.
+#[tokio::test]
+async fn a_kill_while_reminders_are_parked_parks_each_once() {
+    const TOTAL: usize = 3_000;
+    let world = World::start(&[]).await;
+    let kill = async {
+        world
+            .within(LATER, "a third is parked", async || match world.mailboxes("bellhop.parked.*.*").await? {
+                parked if parked > TOTAL / 3 => Ok(()),
+                parked => Err(format!("{parked} are")),
+            })
+            .await;
+        world.kill_and_revive().await;
+    };
+    tokio::join!(world.flow(0..TOTAL, usize::MAX), kill);
+    world.all_became("billing", &numbers(0..TOTAL), "parked").await;
+    world.settle().await;
+    assert_eq!(world.mailboxes("bellhop.parked.*.*").await, Ok(TOTAL));
+    world.crowd().await;
+    world.complete(TOTAL).await;
+    assert_eq!(world.repeats(), []);
+}
+
+/// A kill while mailboxes are delivered: what was under way comes again, and nothing else.
+#[tokio::test]
+async fn a_kill_while_a_mailbox_is_delivered_loses_nothing() {
+    let world = World::start(&[("mailbox.page_messages", "20")]).await;
+    let ids = numbers(0..1_000);
+    world.publish("billing", ids.iter().map(|id| reminder(id, "alice"))).await;
+    world.all_became("billing", &ids, "parked").await;
+    let app = world.app("app-1", &[]).await;
+    app.on_delivery(|_| Reply::accept().after(Duration::from_millis(10)));
+    app.connect(&["alice"]).await;
+    world.taken_so_far(300).await;
+    world.kill_and_revive().await;
+    world.taken(&ids).await;
+    world.settle().await;
+    assert_eq!(world.order("alice"), ids);
+    // One request at a time for a user, and of what it brought the outcomes may not have been written.
+    let repeats = world.repeats().len();
+    assert!(repeats <= 60, "{repeats} came again, and a request has 20");
+}
+
+/// The first signal waits for what is in flight, the second one does not.
+#[tokio::test]
+async fn a_second_signal_leaves_at_once() {
+    let minute = [("delivery.timeout", "60s"), ("members.grace", "60s")];
+    let world = World::start(&minute).await;
+    let app = world.app("app-1", &["alice"]).await;
+    app.on_delivery(|_| Reply::silence());
+    world.publish("billing", [reminder("1", "alice")]).await;
+    let is_asked = async || if app.attempts("1") > 0 { Ok(()) } else { Err("not asked".to_owned()) };
+    world.eventually("a delivery is under way", is_asked).await;
+    let member = world.member();
+    member.signal("TERM");
+    let is_stopping = async || if member.log().contains("stopping") { Ok(()) } else { Err("not stopping".to_owned()) };
+    world.eventually("it is stopping", is_stopping).await;
+    assert_eq!(member.status(), None, "a delivery is in flight");
+    let began = Instant::now();
+    ends_with(&world, &member, "TERM", 1).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?} is not at once", began.elapsed());
+
+    app.recover();
+    world.serve_as(member.name()).await;
+    world.taken(&["1"]).await;
+    world.settle().await;
+}
+
+/// A stop waits for what is in flight, but no longer than `members.grace`.
+#[tokio::test]
+async fn a_stop_waits_no_longer_than_its_grace() {
+    let world = World::start(&[("delivery.timeout", "60s"), ("members.grace", "300ms")]).await;
+    let app = world.app("app-1", &["alice"]).await;
+    app.on_delivery(|_| Reply::silence());
+    world.publish("billing", [reminder("1", "alice")]).await;
+    let is_asked = async || if app.attempts("1") > 0 { Ok(()) } else { Err("not asked".to_owned()) };
+    world.eventually("a delivery is under way", is_asked).await;
+    let began = Instant::now();
+    ends_with(&world, &world.member(), "TERM", 0).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?} is more than its grace", began.elapsed());
+    app.recover();
+    world.serve().await;
+    world.taken(&["1"]).await;
+    world.settle().await;
+}
+
+/// What is in flight at a stop is finished when the answer comes in time: delivered once, by the member that stops.
+#[tokio::test]
+async fn a_stop_takes_the_answers_that_come_in_time() {
+    let world = World::start(&[]).await;
+    let app = world.app("app-1", &["alice"]).await;
+    app.on_delivery(|_| Reply::accept().after(Duration::from_millis(500)));
+    world.publish("billing", [reminder("1", "alice")]).await;
+    world.taken(&["1"]).await;
+    ends_with(&world, &world.member(), "TERM", 0).await;
+    assert_eq!(world.trail("billing", "1").await, ["delivered"]);
+    world.serve().await;
+    world.settle().await;
+    assert_eq!(app.attempts("1"), 1);
+}
+
+/// A nats-server that is killed and comes back while reminders flow: nothing acknowledged is lost, and the flow goes on
+/// by itself.
+#[tokio::test]
+async fn a_killed_nats_server_comes_back() {
+    const TOTAL: usize = 3_000;
+    let world = World::start(&SHORT_ACK_WAIT).await;
+    world.crowd().await;
+    let outage = async {
+        for part in [1, 2] {
+            world.taken_so_far(part * TOTAL / 3).await;
+            world.kill_nats().await;
+            world.restart_nats().await;
+        }
+    };
+    tokio::join!(world.flow(0..TOTAL, 600), outage);
+    world.complete(TOTAL).await;
+    let member = world.member();
+    world.eventually("it is ready again", async || member.is_ready().await).await;
+}
+
+/// Everything goes at once, as when a machine crashes, and comes back.
+#[tokio::test]
+async fn a_crash_of_bellhop_and_nats_loses_nothing() {
+    const TOTAL: usize = 3_000;
+    let world = World::start(&[]).await;
+    world.crowd().await;
+    let crash = async {
+        world.taken_so_far(TOTAL / 2).await;
+        world.member().kill();
+        world.kill_nats().await;
+        world.restart_nats().await;
+        world.serve_as("member-1").await;
+    };
+    tokio::join!(world.flow(0..TOTAL, 1_000), crash);
+    world.complete(TOTAL).await;
+}
+
+/// An outage longer than a member's ttl: each must think that it is alone, and find that it is not.
+#[tokio::test]
+async fn an_outage_longer_than_the_ttl_ends_well() {
+    const TOTAL: usize = 2_000;
+    let world = World::start(&[("members.interval", "200ms"), ("members.ttl", "1s"), SHORT_ACK_WAIT[0]]).await;
+    world.serve().await;
+    world.crowd().await;
+    let outage = async {
+        world.taken_so_far(TOTAL / 2).await;
+        world.kill_nats().await;
+        tokio::time::sleep(Duration::from_millis(1_500)).await; // The ttl is what it is about.
+        world.restart_nats().await;
+    };
+    tokio::join!(world.flow(0..TOTAL, 600), outage);
+    world.complete(TOTAL).await;
+}
+
+/// Asked to stop while the server is away, with outcomes that cannot be stored, it still ends, soon after its grace.
+#[tokio::test]
+async fn it_stops_without_its_nats_server() {
+    const TOTAL: usize = 1_000;
+    let world = World::start(&[("members.grace", "1s"), ("nats.timeout", "1s")]).await;
+    world.crowd().await;
+    world.flow(0..TOTAL, usize::MAX).await;
+    world.taken_so_far(TOTAL / 4).await;
+    world.kill_nats().await;
+    let member = world.member();
+    let began = Instant::now();
+    member.signal("TERM");
+    world.ended(&member).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?} for a grace of 1 s\n{}", began.elapsed(), member.log());
+
+    world.restart_nats().await;
+    world.serve_as(member.name()).await;
+    world.complete(TOTAL).await;
+}
+
+/// A message among the events that Bellhop did not write is set aside, and stops nothing.
+#[tokio::test]
+async fn a_corrupt_event_is_set_aside() {
+    let world = World::start(&[]).await;
+    world.crowd().await;
+    let corrupt = [
+        "",
+        "not an event",
+        "{}\n",
+        "{\"source\":\"billing\",\"set\":\"1\",\"reminders\":[{\"id\":\"x\",\"user\":\"alice\",\"bytes\":9}]}\n{}",
+    ];
+    for partition in 0..4 {
+        for body in corrupt {
+            let subject = format!("bellhop.events.{partition}");
+            world.jetstream.publish(subject, body.into()).await.unwrap().await.unwrap();
+        }
+    }
+    world.publish("billing", numbers(0..CROWD).iter().map(nth)).await;
+    world.complete(CROWD).await;
+    let rejected = world.all_rejected(16).await;
+    assert_eq!(rejected.len(), 16);
+    for message in &rejected {
+        assert_eq!((message.code(), message.subject.as_str()), ("corrupt_event", "bellhop.rejected.bellhop"));
+    }
+    for body in corrupt {
+        assert_eq!(rejected.iter().filter(|message| message.payload == body).count(), 4, "{body}");
+    }
+    // Set aside for good: a restart does not meet them again.
+    ends_with(&world, &world.member(), "TERM", 0).await;
+    world.serve().await;
+    world.publish("billing", [nth(CROWD.to_string())]).await;
+    world.taken(&[CROWD.to_string()]).await;
+    world.settle().await;
+    assert_eq!(world.all_rejected(16).await.len(), 16);
+}
+
+/// A backlog that grew while nobody served is worked off, in order.
+#[tokio::test]
+async fn what_was_published_while_nobody_served_is_delivered() {
+    let world = World::start(&[]).await;
+    ends_with(&world, &world.member(), "TERM", 0).await;
+    world.flow(0..1_000, usize::MAX).await;
+    world.crowd().await;
+    world.serve().await;
+    world.complete(1_000).await;
+    assert_eq!(world.repeats(), []);
+}
