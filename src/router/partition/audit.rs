@@ -1,6 +1,8 @@
 //! What must hold between any two steps. The tests call it after every one.
 
-use super::{Health, Lane, Partition, State, Timer, User, parked_sequence};
+use super::mailboxes::parked_sequence;
+use super::{Lane, Partition, State, Timer, User};
+use crate::router::lane::Health;
 use crate::token::UserId;
 
 impl Partition {

@@ -1,0 +1,248 @@
+//! Mailboxes: what is parked, read back, and searched for expired reminders.
+
+use std::sync::Arc;
+
+use super::{Partition, Timer};
+use crate::router::user::{State, Sweep};
+use crate::router::{Action, Entry, Fate, Instance, Item, MailboxSummary, Now, Page};
+use crate::token::UserId;
+
+impl Partition {
+    pub(super) fn mailbox_found(&mut self, now: Now, user: UserId, summary: MailboxSummary) {
+        let mailbox = &mut self.user(&user).mailbox;
+        mailbox.first = summary.first;
+        mailbox.last = summary.last;
+        mailbox.count = summary.count;
+        mailbox.next_expiry = summary.next_expiry;
+        self.schedule_sweep(now, &user);
+        self.touched_users.insert(user);
+    }
+
+    pub(super) fn parked(&mut self, now: Now, sequences: &[u64]) {
+        let batch = std::mem::take(&mut self.parking);
+        debug_assert_eq!(batch.len(), sequences.len());
+        for ((user, entry), &sequence) in batch.into_iter().zip(sequences) {
+            let mailbox = &mut self.user(&user).mailbox;
+            mailbox.parking -= 1;
+            // What was parked before a crash already is answered with the sequence that it got then.
+            if sequence > mailbox.last {
+                mailbox.append(sequence, entry.expires_at);
+                self.schedule_sweep(now, &user);
+            }
+            self.settle(&user, entry, Fate::Parked);
+            self.touched_users.insert(user);
+        }
+    }
+
+    pub(super) fn mailbox_read(&mut self, now: Now, user: UserId, mut page: Page, actions: &mut Vec<Action>) {
+        self.reads_in_flight = self.reads_in_flight.saturating_sub(1);
+        let state = self.user(&user);
+        let mailbox = &mut state.mailbox;
+        if mailbox.parking == 0 {
+            mailbox.last = mailbox.last.max(page.entries.iter().filter_map(parked_sequence).max().unwrap_or(0));
+        } else if page.next > mailbox.last {
+            // What lies behind is being parked: its turn comes when it is settled as such.
+            page.next = mailbox.last + 1;
+            page.is_last = true;
+        }
+        let is_left_out = |at: u64| at > mailbox.last || mailbox.settled_ahead.contains(&at);
+        let left_out = page.entries.extract_if(.., |entry| parked_sequence(entry).is_some_and(is_left_out));
+        forget(left_out.map(|entry| entry.item).collect(), actions);
+        if let State::Sweeping(sweep) = state.state.clone() {
+            return self.swept(now, &user, sweep, page, actions);
+        }
+        state.state = State::Idle;
+        if page.entries.is_empty() {
+            state.mailbox.settle_before(page.next);
+        }
+        state.waiting.extend(page.entries);
+        let bytes = state.waiting.iter().map(|entry| entry.bytes).sum();
+        self.charge_page(&user, bytes);
+        self.touched_users.insert(user);
+    }
+
+    /// One page of a search for expired reminders.
+    pub(super) fn swept(&mut self, now: Now, user: &UserId, mut sweep: Sweep, page: Page, actions: &mut Vec<Action>) {
+        let mut kept = Vec::new();
+        for entry in page.entries {
+            if entry.is_expired(now) {
+                sweep.oldest_kept = sweep.oldest_kept.or(kept.first().and_then(parked_sequence));
+                self.settle_before_front(user, entry, Fate::Expired, sweep.oldest_kept);
+            } else {
+                sweep.next_expiry = [sweep.next_expiry, entry.expires_at].into_iter().flatten().min();
+                kept.push(entry);
+            }
+        }
+        sweep.oldest_kept = sweep.oldest_kept.or(kept.first().and_then(parked_sequence));
+        forget(kept.iter().map(|entry| entry.item).collect(), actions);
+        let is_over = page.is_last || self.is_stopping;
+        let state = self.user(user);
+        if is_over {
+            let mailbox = &mut state.mailbox;
+            if sweep.oldest_kept.is_none() {
+                mailbox.settle_before(page.next);
+            }
+            mailbox.next_expiry = [mailbox.next_expiry, sweep.next_expiry].into_iter().flatten().min();
+            state.state = State::Idle;
+            self.rest_between_sweeps(now, user);
+            self.touched_users.insert(user.clone());
+        } else {
+            state.state = State::Sweeping(Sweep { from: page.next, ..sweep });
+            self.reads.push_back(user.clone());
+        }
+    }
+
+    /// There is no way to the user now: what is in memory goes to, or stays in, the mailbox.
+    pub(super) fn wait_in_mailbox(&mut self, now: Now, user: &UserId, actions: &mut Vec<Action>) {
+        let state = self.user(user);
+        let waiting = std::mem::take(&mut state.waiting);
+        let instances: Vec<_> = match state.paused_until {
+            Some(_) => Vec::new(),
+            None => state.routes.iter().map(|route| route.instance.clone()).collect(),
+        };
+        for instance in instances {
+            self.lane(&instance).wanted.insert(user.clone());
+        }
+        let mut forgotten = Vec::new();
+        for entry in waiting {
+            match entry.item {
+                Item::Event { .. } => self.park(now, user.clone(), entry),
+                Item::Parked { .. } => forgotten.push(entry.item),
+            }
+        }
+        forget(forgotten, actions);
+        self.release_page(user);
+    }
+
+    /// What the user's page takes of its instance's room.
+    pub(super) fn charge_page(&mut self, user: &UserId, bytes: usize) {
+        if let Some((instance, charged)) = &mut self.user(user).page {
+            let before = std::mem::replace(charged, bytes);
+            let instance = instance.clone();
+            let lane = self.lane(&instance);
+            lane.page_bytes = lane.page_bytes + bytes - before;
+        }
+    }
+
+    /// Once nothing of it is left in memory, the user's page makes room for another one.
+    pub(super) fn release_page(&mut self, user: &UserId) {
+        if self.user(user).waiting.is_empty() {
+            self.charge_page(user, 0);
+            self.user(user).page = None;
+        }
+    }
+
+    pub(super) fn park(&mut self, now: Now, user: UserId, entry: Entry) {
+        let limit = self.settings.mailbox_limit;
+        let mailbox = &mut self.user(&user).mailbox;
+        if entry.is_expired(now) {
+            self.settle(&user, entry, Fate::Expired);
+        } else if mailbox.count + mailbox.parking >= limit {
+            self.settle(&user, entry, Fate::MailboxFull);
+        } else {
+            mailbox.parking += 1;
+            self.parks.push_back((user, entry));
+        }
+    }
+
+    /// Arms the search of a mailbox for the moment its earliest reminder expires.
+    pub(super) fn schedule_sweep(&mut self, now: Now, user: &UserId) {
+        let mailbox = &mut self.user(user).mailbox;
+        let due = mailbox.next_expiry.map(|at| now.instant_of(at));
+        let wanted = due.map(|due| mailbox.no_sweep_before.map_or(due, |earliest| due.max(earliest)));
+        let before = std::mem::replace(&mut mailbox.sweep_at, wanted);
+        if before != wanted {
+            if let Some(at) = before {
+                self.timers.remove(&(at, Timer::Sweep(user.clone())));
+            }
+            if let Some(at) = wanted {
+                self.timers.insert((at, Timer::Sweep(user.clone())));
+            }
+        }
+    }
+
+    pub(super) fn rest_between_sweeps(&mut self, now: Now, user: &UserId) {
+        self.user(user).mailbox.no_sweep_before = Some(now.instant + self.settings.expiry_interval);
+        self.schedule_sweep(now, user);
+    }
+
+    pub(super) fn sweep(&mut self, now: Now, user: &UserId) {
+        let Some(state) = self.users.get_mut(user) else { return };
+        state.mailbox.sweep_at = None;
+        if !state.mailbox.has_mail() || self.is_stopping {
+            return;
+        }
+        if state.state == State::Idle && state.waiting.is_empty() {
+            state.mailbox.next_expiry = None;
+            state.state = State::Sweeping(Sweep { from: state.mailbox.first, next_expiry: None, oldest_kept: None });
+            self.reads.push_back(user.clone());
+        } else {
+            // It is being delivered, and what has expired is noticed there. Look again for what may stay behind.
+            self.rest_between_sweeps(now, user);
+        }
+    }
+
+    /// Mailboxes are read ahead of an instance by one delivery and not further: a slow one must not fill the memory, nor
+    /// hold up the reads for others.
+    pub(super) fn dispatch_pages(&mut self, instance: &Arc<Instance>) {
+        let room = self.settings.delivery_bytes * 2;
+        while let Some(lane) = self.lanes.get_mut(instance) {
+            if lane.page_bytes >= room {
+                break;
+            }
+            let Some(user) = lane.unread.pop_front() else { break };
+            let state = self.user(&user);
+            if state.route_mut(instance).is_some() {
+                // How large it is shows when it was read. Until then it is charged so that only so many are begun.
+                state.page = Some((instance.clone(), 0));
+                self.charge_page(&user, room.div_ceil(self.settings.reads_in_flight));
+                self.reads.push_back(user);
+            } else {
+                state.state = State::Idle;
+                self.touched_users.insert(user);
+            }
+        }
+    }
+
+    pub(super) fn dispatch_reads(&mut self, actions: &mut Vec<Action>) {
+        while self.reads_in_flight < self.settings.reads_in_flight {
+            let Some(user) = self.reads.pop_front() else { return };
+            let state = self.user(&user);
+            let from = match &state.state {
+                State::Sweeping(sweep) => sweep.from,
+                _ => state.mailbox.first,
+            };
+            let last = state.mailbox.last;
+            self.reads_in_flight += 1;
+            actions.push(Action::ReadMailbox { user, from, last });
+        }
+    }
+
+    pub(super) fn dispatch_park(&mut self, actions: &mut Vec<Action>) {
+        if !self.parking.is_empty() || self.parks.is_empty() {
+            return;
+        }
+        let (most, mut room) = self.settings.park_batch;
+        while let Some((_, entry)) = self.parks.front() {
+            if self.parking.len() >= most || (entry.bytes > room && !self.parking.is_empty()) {
+                break;
+            }
+            room = room.saturating_sub(entry.bytes);
+            self.parking.extend(self.parks.pop_front());
+        }
+        actions.push(Action::Park(self.parking.iter().map(|(user, entry)| (user.clone(), entry.item)).collect()));
+    }
+}
+
+pub(super) fn forget(items: Vec<Item>, actions: &mut Vec<Action>) {
+    if !items.is_empty() {
+        actions.push(Action::Forget(items));
+    }
+}
+
+pub(super) fn parked_sequence(entry: &Entry) -> Option<u64> {
+    match entry.item {
+        Item::Parked { sequence } => Some(sequence),
+        Item::Event { .. } => None,
+    }
+}
