@@ -172,7 +172,7 @@ impl Cli {
         match self.command {
             Command::Serve(_) => "warn,bellhop=info",
             // It draws a picture where the log would go, and tells itself what goes wrong.
-            Command::Demo(_) => "error",
+            Command::Demo(_) => "off",
             _ => "warn",
         }
     }

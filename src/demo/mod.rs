@@ -96,7 +96,7 @@ pub enum DemoError {
     #[error("stopped before it had begun")]
     Stopped,
     /// The account does not add up.
-    #[error("the demo failed: {0}")]
+    #[error("the demo failed: {0}; with BELLHOP_LOG=info the service logs beside it")]
     Verdict(String),
 }
 
