@@ -168,6 +168,8 @@ section! {
         page_bytes: usize = 256 << 10,
         /// Mailboxes of one partition read at a time.
         reads_in_flight: usize = 8,
+        /// Removals of one partition's mailboxes under way at a time.
+        removals_in_flight: usize = 32,
         /// The least time between two searches of one mailbox for expired reminders.
         #[serde(with = "units")]
         expiry_interval: Duration = Duration::from_secs(1),
@@ -238,6 +240,7 @@ impl Config {
         within("mailbox.park_bytes", self.mailbox.park_bytes, 1 << 10, 16 << 20)?;
         within("mailbox.page_messages", self.mailbox.page_messages, 1, 1_000)?;
         within("mailbox.page_bytes", self.mailbox.page_bytes, 1 << 10, 16 << 20)?;
+        within("mailbox.removals_in_flight", self.mailbox.removals_in_flight, 1, 1_024)?;
         within("mailbox.reads_in_flight", self.mailbox.reads_in_flight, 1, 256)?;
         within("dispatch.max_bytes_in_flight", self.dispatch.max_bytes_in_flight, 1 << 20, 1 << 30)?;
         within("dispatch.max_events_in_flight", self.dispatch.max_events_in_flight, 1, 100_000)?;

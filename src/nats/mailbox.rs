@@ -7,6 +7,7 @@
 //! syncs every write does so once for the batch.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::ErrorCode;
@@ -18,6 +19,7 @@ use futures_util::StreamExt;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use super::replay::replay;
 use super::{Nats, NatsError};
@@ -44,6 +46,8 @@ pub struct Mailboxes {
     stream: String,
     partition: Partition,
     fence: u64,
+    /// Removals under way: more would only wait for each other at the stream.
+    removals: Arc<Semaphore>,
 }
 
 /// A reminder on its way into a mailbox.
@@ -96,11 +100,17 @@ impl Mailboxes {
     ///
     /// # Errors
     /// When JetStream does not confirm it.
-    pub async fn take_over(nats: &Nats, partition: Partition, owner: &str) -> Result<Self, NatsError> {
+    pub async fn take_over(
+        nats: &Nats,
+        partition: Partition,
+        owner: &str,
+        removals_in_flight: usize,
+    ) -> Result<Self, NatsError> {
         let mut headers = HeaderMap::new();
         headers.insert(header::NATS_ROLLUP, "sub");
         let ack = nats.store(nats.names.fence(partition), headers, owner.to_owned().into()).await?;
-        Ok(Self { nats: nats.clone(), stream: nats.names.parked_stream(), partition, fence: ack.sequence })
+        let removals = Arc::new(Semaphore::new(removals_in_flight));
+        Ok(Self { nats: nats.clone(), stream: nats.names.parked_stream(), partition, fence: ack.sequence, removals })
     }
 
     /// Learns what lies in the partition's mailboxes, from the messages' headers alone; and where it came from, for
@@ -209,6 +219,7 @@ impl Mailboxes {
     /// # Errors
     /// When JetStream does not confirm it.
     pub async fn remove_up_to(&self, user: &UserId, sequence: u64) -> Result<(), NatsError> {
+        let _turn = self.removals.acquire().await;
         purge(&self.nats, &self.stream, &self.nats.names.mailbox(self.partition, user), Some(sequence + 1)).await?;
         Ok(())
     }
@@ -218,6 +229,7 @@ impl Mailboxes {
     /// # Errors
     /// When JetStream does not confirm it.
     pub async fn remove_only(&self, sequence: u64) -> Result<(), NatsError> {
+        let _turn = self.removals.acquire().await;
         let stream = self.nats.jetstream.get_stream_no_info(&self.stream).await;
         let stream = stream.map_err(|error| NatsError::failed("remove from a mailbox", error))?;
         match stream.delete_message(sequence).await {

@@ -165,10 +165,10 @@ async fn a_silent_instance_is_asked_again_with_growing_pauses() {
     asked(&world, &app, "alice", 6).await;
     assert!(world.has_route("alice", "app-1").await);
     let times: Vec<_> = app.requests().iter().map(|request| request.at).collect();
-    let pauses: Vec<_> = times.windows(2).map(|pair| (pair[1] - pair[0]).as_millis()).collect();
-    // What was sent may arrive a little later than what came after it.
-    let least = [100 + 100, 100 + 200, 100 + 400, 100 + 400, 100 + 400].map(|pause: u128| pause - 30);
-    assert!(pauses.iter().zip(least).all(|(pause, least)| *pause >= least), "{pauses:?}");
+    // Time-outs of 100 ms and pauses of 100, 200, 400, 400, 400 ms make 2 s; without growth it is 1 s. A request may arrive
+    // late on a busy machine, so only the whole is measured.
+    let in_all = (times[5] - times[0]).as_millis();
+    assert!(in_all >= 1_700, "six heartbeats within {in_all} ms");
     app.recover();
     world.taken(&["1", "2"]).await;
     world.settle().await;

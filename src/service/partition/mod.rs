@@ -92,7 +92,8 @@ pub async fn run(
 ) -> Result<(), NatsError> {
     let mut changes = context.routes.follow(partition).await;
     let nats = &context.nats;
-    let mailboxes = Mailboxes::take_over(nats, partition, &context.member).await?;
+    let mailboxes =
+        Mailboxes::take_over(nats, partition, &context.member, context.config.mailbox.removals_in_flight).await?;
     let (stream, consumer) = (nats.names.events_stream(), nats.names.dispatch_consumer(partition));
     let found = mailboxes.find(ack_floor(nats, &stream, &consumer).await?).await?;
     // The last owner may have been this process.
