@@ -1,5 +1,5 @@
 //! The machine itself. `Partition::advance` is its heart: the one place that decides what comes next for a user. What it
-//! does with instances and with mailboxes stands in the modules [`instances`] and [`mailboxes`].
+//! does with instances and with mailboxes stands in the modules `instances` and `mailboxes`.
 
 #[cfg(test)]
 mod audit;
