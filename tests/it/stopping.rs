@@ -21,7 +21,7 @@ async fn a_signal_ends_it_in_order() {
         let world = World::start(&[]).await;
         let began = Instant::now();
         ends_with(&world, &world.member(), signal, 0).await;
-        assert!(began.elapsed() < Duration::from_secs(3), "{:?} to stop with nothing to do", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?} to stop with nothing to do", began.elapsed());
         assert!(world.cards().await.is_empty(), "nobody is left to share with");
     }
 }
@@ -86,24 +86,26 @@ async fn a_kill_while_reminders_are_parked_parks_each_once() {
     assert_eq!(world.repeats(), []);
 }
 
-/// A kill while mailboxes are delivered: what was under way comes again, and nothing else.
+/// A kill while mailboxes are delivered: what was under way comes again, and nothing else. Many small pages make it
+/// likely that outcomes are written of which the reminders are not removed yet.
 #[tokio::test]
-async fn a_kill_while_a_mailbox_is_delivered_loses_nothing() {
-    let world = World::start(&[("mailbox.page_messages", "20")]).await;
-    let ids = numbers(0..1_000);
-    world.publish("billing", ids.iter().map(|id| reminder(id, "alice"))).await;
-    world.all_became("billing", &ids, "parked").await;
-    let app = world.app("app-1", &[]).await;
-    app.on_delivery(|_| Reply::accept().after(Duration::from_millis(10)));
-    app.connect(&["alice"]).await;
-    world.taken_so_far(300).await;
-    world.kill_and_revive().await;
-    world.taken(&ids).await;
-    world.settle().await;
-    assert_eq!(world.order("alice"), ids);
-    // One request at a time for a user, and of what it brought the outcomes may not have been written.
-    let repeats = world.repeats().len();
-    assert!(repeats <= 60, "{repeats} came again, and a request has 20");
+async fn a_kill_while_mailboxes_are_delivered_loses_nothing() {
+    const TOTAL: usize = 3_000;
+    let world = World::start(&[("mailbox.page_messages", "5"), ("mailbox.reads_in_flight", "50")]).await;
+    world.flow(0..TOTAL, usize::MAX).await;
+    world.all_became("billing", &numbers(0..TOTAL), "parked").await;
+    let kill = async {
+        world.taken_so_far(TOTAL / 3).await;
+        world.member().kill();
+        let outcomes = world.outcomes.all().await;
+        world.serve_as("member-1").await;
+        outcomes.iter().filter(|outcome| outcome.is_final()).map(|outcome| outcome.id.clone()).collect::<BTreeSet<_>>()
+    };
+    let (known, ()) = tokio::join!(kill, world.crowd());
+    world.complete(TOTAL).await;
+    let again: Vec<_> = world.repeats().into_iter().filter(|(_, id, _)| known.contains(id)).collect();
+    assert_eq!(again, [], "their outcome was known");
+    assert!(!known.is_empty() && known.len() < TOTAL, "it was killed in the middle: {}", known.len());
 }
 
 /// The first signal waits for what is in flight, the second one does not.
