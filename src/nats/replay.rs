@@ -29,14 +29,15 @@ pub async fn replay(
     };
     let handle = nats.jetstream.get_stream_no_info(stream).await.map_err(|error| failed(&error))?;
     let consumer: PullConsumer = handle.create_consumer(config).await.map_err(|error| failed(&error))?;
+    let mut seen = 0;
     let mut left = consumer.cached_info().num_pending;
     let pull = consumer.stream().max_messages_per_batch(5_000).max_bytes_per_batch(16 << 20);
     let mut messages = pull.messages().await.map_err(|error| failed(&error))?;
     while left > 0 {
         let Ok(message) = tokio::time::timeout(nats.timeout, messages.next()).await else {
-            // The end that was there may have been removed meanwhile.
-            left = consumer.get_info().await.map_err(|error| failed(&error))?.num_pending;
-            if left > 0 {
+            // The end that was there may have been removed meanwhile. But what the server has sent must have arrived.
+            let info = consumer.get_info().await.map_err(|error| failed(&error))?;
+            if info.num_pending > 0 || info.delivered.consumer_sequence != seen {
                 return Err(failed(&"no messages come"));
             }
             break;
@@ -44,6 +45,7 @@ pub async fn replay(
         let message = message.ok_or_else(|| failed(&"it ended"))?.map_err(|error| failed(&error))?;
         let info = message.info().map_err(|error| failed(&error))?;
         left = info.pending;
+        seen += 1;
         each(&message.message, info.stream_sequence);
     }
     drop(messages);

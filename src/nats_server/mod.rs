@@ -176,7 +176,8 @@ impl NatsServer {
         let mut command = tied_to_its_spawner(&self.program).await;
         command.arg("-c").arg(self.dir.join("nats-server.conf")).args(["-a", "127.0.0.1", "-p", port]);
         command.arg("-sd").arg(self.dir.join("store")).arg("--ports_file_dir").arg(&ports);
-        command.args(&self.extra_args).stderr(output).kill_on_drop(true);
+        // Ctrl-C at a terminal is for the foreground group: this process decides when its server ends.
+        command.args(&self.extra_args).stderr(output).process_group(0).kill_on_drop(true);
         let running = spawn(command).await;
         let mut running = running.map_err(|why| StartError::Io(self.program.clone(), why))?;
 
