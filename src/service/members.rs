@@ -181,9 +181,15 @@ impl Membership {
     /// Says that this member lives, and learns who else does. The bucket is judged by the server's clock: a member whose
     /// last word is older than its TTL is gone already.
     async fn begin(&mut self) -> Result<Watched, NatsError> {
-        self.keeper.begin();
+        // A watch that broke is no new term: what the workers decide is this member's to decide still.
+        let is_new_term = self.context.lease.is_over();
+        if is_new_term {
+            self.keeper.begin();
+        }
         if !self.say().await {
-            self.keeper.end();
+            if is_new_term {
+                self.keeper.end();
+            }
             return Err(NatsError::failed("join the members", "no answer from JetStream"));
         }
         let mut watch = Watched::begin(&self.context.voice, self.context.nats.names.members_bucket()).await?;
