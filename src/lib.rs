@@ -23,5 +23,6 @@ pub mod nats_server;
 pub mod partition;
 pub mod reminder;
 pub mod router;
+pub mod rules;
 pub mod service;
 pub mod token;

@@ -24,7 +24,9 @@ pub const DELIVERY_FRAME_BYTES: usize = 16;
 pub const MAX_REMINDER_BYTES: usize = MAX_DELIVERY_BYTES - 64 - DELIVERY_FRAME_BYTES;
 
 /// How urgent a reminder is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
     /// Can wait.
@@ -72,6 +74,49 @@ pub struct Reminder {
     /// The ids of the reminders merged into this one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub merged: Vec<String>,
+    /// What the rules marked, title first, in the order of their starts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub marks: Vec<Mark>,
+}
+
+/// A place in a reminder's text that a rule marked. Offsets are in Unicode scalar values of the text as delivered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Mark {
+    /// The tag whose rule it is.
+    pub tag: Tag,
+    /// The rule's name.
+    pub rule: String,
+    /// Which text.
+    pub field: Field,
+    /// Where it begins.
+    pub start: usize,
+    /// Where it ends.
+    pub end: usize,
+    /// How to show it.
+    pub action: MarkAction,
+    /// Where a link leads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub href: Option<String>,
+}
+
+/// A text of a reminder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Field {
+    /// The headline.
+    Title,
+    /// The text.
+    Content,
+}
+
+/// How to show a mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MarkAction {
+    /// It stands out.
+    Highlight,
+    /// It leads somewhere.
+    Link,
 }
 
 impl Reminder {

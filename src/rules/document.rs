@@ -1,0 +1,340 @@
+//! The rule document of a tag, as people write it, and what can be wrong with it.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::reminder::Priority;
+
+/// The most rules of a document.
+pub const MAX_RULES: usize = 1_000;
+/// The most keywords and allowed phrases of a document.
+pub const MAX_KEYWORDS: usize = 1_000_000;
+/// The most patterns of a document. Each one passes over every text.
+pub const MAX_PATTERNS: usize = 1_000;
+/// The longest keyword or allowed phrase, in bytes.
+pub const MAX_KEYWORD_BYTES: usize = 1_024;
+/// The longest rule name, in bytes.
+pub const MAX_NAME_BYTES: usize = 128;
+/// The longest replacement, and the longest link, in bytes.
+pub const MAX_WITH_BYTES: usize = 1_024;
+/// The most characters in `skip`.
+pub const MAX_SKIP: usize = 64;
+
+/// What happens to the reminders of one tag.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Document {
+    /// The rules. Their order decides where they compete for the same text.
+    #[serde(default)]
+    #[schemars(length(max = MAX_RULES))]
+    pub rules: Vec<Rule>,
+    /// Phrases that are left alone: a match that lies inside of one of them is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(inner(length(min = 1, max = MAX_KEYWORD_BYTES)))]
+    pub allow: Vec<String>,
+    /// How keywords and allowed phrases are compared with texts.
+    #[serde(default, rename = "match")]
+    pub matching: Matching,
+}
+
+/// What is looked for, and what is done about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Rule {
+    /// What the rule is called in marks, in outcomes and in messages; unique in its document.
+    #[schemars(length(min = 1, max = MAX_NAME_BYTES))]
+    pub name: String,
+    /// Words and phrases to find.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(inner(length(min = 1, max = MAX_KEYWORD_BYTES)))]
+    pub keywords: Vec<String>,
+    /// Regular expressions to find, in the syntax of Rust's regex crate. They see the text with `match.width` applied,
+    /// and take no notice of case where `match.case` is `fold`. Where a match may begin and end they say themselves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_PATTERNS))]
+    pub patterns: Vec<String>,
+    /// What is done about it.
+    #[serde(flatten)]
+    pub action: Action,
+}
+
+/// What is done about a match.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "action", rename_all = "lowercase")]
+pub enum Action {
+    /// Every character that a reader sees becomes `with`.
+    Mask {
+        /// What stands for each of them.
+        #[serde(default = "star")]
+        #[schemars(length(min = 1, max = MAX_WITH_BYTES))]
+        with: String,
+    },
+    /// The match becomes `with`.
+    Replace {
+        /// What stands in its place.
+        #[schemars(length(max = MAX_WITH_BYTES))]
+        with: String,
+    },
+    /// The match is taken out.
+    Remove,
+    /// The text stays, and a mark tells where it is.
+    Highlight,
+    /// The same, with a link.
+    Link {
+        /// Where it leads.
+        #[schemars(length(min = 1, max = MAX_WITH_BYTES))]
+        href: String,
+    },
+    /// The reminder is not delivered: outcome `blocked`.
+    Block,
+    /// The reminder gets another priority; the highest of several.
+    Priority {
+        /// Which.
+        with: Priority,
+    },
+}
+
+fn star() -> String {
+    "*".to_owned()
+}
+
+/// How keywords are compared with texts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Matching {
+    /// Whether upper and lower case are the same.
+    pub case: Difference,
+    /// Whether full-width, half-width and other compatibility forms are the same.
+    pub width: Difference,
+    /// Whether a match must begin and end where a word does.
+    pub words: Words,
+    /// Characters that may stand between the letters of a keyword, such as `*- `. Every one of them counts.
+    #[schemars(length(max = MAX_SKIP))]
+    pub skip: String,
+}
+
+/// Whether a difference counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Difference {
+    /// It does not: both forms are the same.
+    #[default]
+    Fold,
+    /// It does.
+    Exact,
+}
+
+/// Whether a match must be whole words.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Words {
+    /// Where the script puts spaces between words. Not in Chinese, Japanese, Korean, Thai and the like.
+    #[default]
+    Auto,
+    /// In every script: letters and digits on both sides of a match's end refuse it.
+    On,
+    /// Never.
+    Off,
+}
+
+/// Something wrong with a document, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The rule, as `rule 2 "due"`; none where it is about the whole document.
+    pub rule: Option<String>,
+    /// The place in it, such as `keywords[3]`.
+    pub place: Option<String>,
+    /// What is wrong, with the offending input.
+    pub problem: String,
+    /// Whether the document cannot be used. If not, it does not do what its author may think.
+    pub is_error: bool,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for part in [&self.rule, &self.place].into_iter().flatten() {
+            write!(f, "{part}: ")?;
+        }
+        f.write_str(&self.problem)
+    }
+}
+
+impl Problem {
+    /// An error about the whole document.
+    pub fn error(problem: impl fmt::Display) -> Self {
+        Self { rule: None, place: None, problem: problem.to_string(), is_error: true }
+    }
+
+    /// The same as a warning.
+    pub fn warning(self) -> Self {
+        Self { is_error: false, ..self }
+    }
+
+    /// The same about a rule, counted from 0.
+    pub fn in_rule(self, at: usize, name: &str) -> Self {
+        let name = if name.is_empty() { String::new() } else { format!(" {name:?}") };
+        Self { rule: Some(format!("rule {}{name}", at + 1)), ..self }
+    }
+
+    /// The same at a place.
+    pub fn at(self, place: impl fmt::Display) -> Self {
+        Self { place: Some(place.to_string()), ..self }
+    }
+}
+
+/// The documents of this program's own types have these fields. Others are ignored in service, where a newer program may
+/// know them, and refused from people, who mistyped.
+const FIELDS: &[&str] = &["rules", "allow", "match"];
+const RULE_FIELDS: &[&str] = &["name", "keywords", "patterns", "action", "with", "href"];
+const MATCH_FIELDS: &[&str] = &["case", "width", "words", "skip"];
+
+impl Document {
+    /// Reads a document.
+    ///
+    /// # Errors
+    /// Everything in it that cannot be read.
+    pub fn parse(json: &[u8]) -> Result<Self, Vec<Problem>> {
+        let value: Value =
+            serde_json::from_slice(json).map_err(|error| vec![Problem::error(format!("not JSON: {error}"))])?;
+        let Value::Object(mut fields) = value else {
+            return Err(vec![Problem::error("a document is a JSON object with a list `rules`")]);
+        };
+        let mut problems = Vec::new();
+        let rules = match fields.remove("rules") {
+            Some(Value::Array(rules)) => rules,
+            Some(other) => {
+                problems.push(Problem::error(format!("`rules` is {}, not a list", kind(&other))));
+                Vec::new()
+            }
+            None => {
+                problems.push(Problem::error("`rules` is missing; a document without rules has an empty list"));
+                Vec::new()
+            }
+        };
+        let mut read = Vec::with_capacity(rules.len());
+        for (at, rule) in rules.into_iter().enumerate() {
+            let name = rule.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+            match serde_json::from_value(rule) {
+                Ok(rule) => read.push(rule),
+                Err(error) => problems.push(Problem::error(error).in_rule(at, &name)),
+            }
+        }
+        let rest =
+            serde_json::from_value::<Self>(Value::Object(fields)).map_err(|error| problems.push(Problem::error(error)));
+        match rest {
+            Ok(rest) if problems.is_empty() => Ok(Self { rules: read, ..rest }),
+            _ => Err(problems),
+        }
+    }
+
+    /// Fields that no document has: somebody mistyped them.
+    pub fn unknown_fields(json: &[u8]) -> Vec<Problem> {
+        let Ok(document) = serde_json::from_slice::<Value>(json) else { return Vec::new() };
+        let mut problems: Vec<_> = strange(&document, FIELDS).collect();
+        problems.extend(strange(&document["match"], MATCH_FIELDS).map(|problem| problem.at("match")));
+        for (at, rule) in document["rules"].as_array().into_iter().flatten().enumerate() {
+            let name = rule["name"].as_str().unwrap_or_default();
+            problems.extend(strange(rule, RULE_FIELDS).map(|problem| problem.in_rule(at, name)));
+        }
+        problems
+    }
+
+    /// What is wrong with values that have the right type.
+    pub fn check(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let keywords = self.allow.len() + self.rules.iter().map(|rule| rule.keywords.len()).sum::<usize>();
+        let patterns = self.rules.iter().map(|rule| rule.patterns.len()).sum();
+        for (what, count, most) in [
+            ("rules", self.rules.len(), MAX_RULES),
+            ("keywords", keywords, MAX_KEYWORDS),
+            ("patterns", patterns, MAX_PATTERNS),
+        ] {
+            if count > most {
+                problems.push(Problem::error(format!("{count} {what}; a document has at most {most}")));
+            }
+        }
+        let skip = self.matching.skip.chars().count();
+        if skip > MAX_SKIP {
+            problems
+                .push(Problem::error(format!("{skip} characters; at most {MAX_SKIP} can be skipped")).at("match.skip"));
+        }
+        problems.extend(self.allow.iter().enumerate().filter_map(|(at, phrase)| keyword_problem("allow", at, phrase)));
+        let mut names = HashSet::new();
+        for (at, rule) in self.rules.iter().enumerate() {
+            let is_new = names.insert(rule.name.as_str());
+            problems.extend(rule.check(is_new).into_iter().map(|problem| problem.in_rule(at, &rule.name)));
+        }
+        problems
+    }
+}
+
+impl Rule {
+    fn check(&self, is_new: bool) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let name = self.name.len();
+        if !(1..=MAX_NAME_BYTES).contains(&name) || self.name.contains(char::is_control) {
+            let problem = format!("{name} bytes; a name has 1 to {MAX_NAME_BYTES}, without control characters");
+            problems.push(Problem::error(problem).at("name"));
+        } else if !is_new {
+            problems.push(Problem::error("another rule has this name; marks and outcomes could not tell them apart"));
+        }
+        if self.keywords.is_empty() && self.patterns.is_empty() {
+            problems.push(Problem::error("neither `keywords` nor `patterns`: there is nothing to look for"));
+        }
+        problems.extend(
+            self.keywords.iter().enumerate().filter_map(|(at, keyword)| keyword_problem("keywords", at, keyword)),
+        );
+        let with = |place: &str, text: &str, least: usize| {
+            let is_right = (least..=MAX_WITH_BYTES).contains(&text.len());
+            let problem = || Problem::error(format!("{} bytes; {least} to {MAX_WITH_BYTES} are allowed", text.len()));
+            (!is_right).then(|| problem().at(place))
+        };
+        problems.extend(match &self.action {
+            Action::Mask { with: text } => with("with", text, 1),
+            Action::Replace { with: text } => with("with", text, 0),
+            Action::Link { href } => with("href", href, 1).or_else(|| runs_code(href)),
+            Action::Remove | Action::Highlight | Action::Block | Action::Priority { .. } => None,
+        });
+        problems
+    }
+}
+
+fn keyword_problem(list: &str, at: usize, keyword: &str) -> Option<Problem> {
+    let place = format!("{list}[{at}]");
+    let problem = match keyword.len() {
+        0 => "empty; it would match everywhere".to_owned(),
+        1..=MAX_KEYWORD_BYTES => return None,
+        n => format!("{n} bytes; a keyword has at most {MAX_KEYWORD_BYTES}"),
+    };
+    Some(Problem::error(problem).at(place))
+}
+
+/// A link that a browser would run instead of following it.
+fn runs_code(href: &str) -> Option<Problem> {
+    let plain: String = href.chars().filter(|c| !c.is_whitespace() && !c.is_control()).collect();
+    let scheme = plain.split_once(':')?.0.to_ascii_lowercase();
+    let problem =
+        || Problem::error(format!("`{scheme}:` runs in the reader's browser; a link leads somewhere")).at("href");
+    ["javascript", "vbscript", "data"].contains(&scheme.as_str()).then(problem)
+}
+
+fn strange<'a>(object: &'a Value, known: &'a [&str]) -> impl Iterator<Item = Problem> + 'a {
+    let names = object.as_object().into_iter().flat_map(|fields| fields.keys());
+    names.filter(|name| !known.contains(&name.as_str())).map(|name| {
+        let known: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
+        Problem::error(format!("`{name}` is no field here; there are {}", known.join(", ")))
+    })
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}

@@ -1,0 +1,123 @@
+//! Finds all occurrences of many keywords in one pass.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
+use daachorse::CharwiseDoubleArrayAhoCorasick;
+
+use super::document::Words;
+use super::vocabulary::{Vocabulary, begins_with_word};
+
+/// The folded keywords of a document. Immutable: a new document makes a new one.
+#[derive(Debug)]
+pub struct Finder {
+    /// Keywords that begin with a word, where only whole words count.
+    words: Option<Vocabulary>,
+    /// All others.
+    anywhere: Option<Automaton>,
+    /// Keyword → where its owners begin in `owners`; one more at the end.
+    first_owner: Vec<u32>,
+    owners: Vec<u16>,
+}
+
+/// Two ways of laying out the same automaton. Measured (`benches/rules`, docs/rules.md) over reminder-sized texts:
+///
+/// - a DFA of bytes takes one look for a byte and is the fastest for keywords in ASCII, as long as it stays in the cache;
+///   it grows with keywords times alphabet, to 11 MiB for 10,000 English keywords and 34 MiB for as many Chinese ones;
+/// - a double array of characters takes one look for a character where bytes take three, is the fastest for everything
+///   that is not ASCII, and the smallest for large dictionaries: 5 MiB for 100,000 Chinese keywords.
+///
+/// The contiguous NFA that aho-corasick chooses by itself for more than 100 keywords is slower than both at every size.
+enum Automaton {
+    /// With the number of each pattern's keyword.
+    Bytes(AhoCorasick, Vec<u32>),
+    Characters(CharwiseDoubleArrayAhoCorasick<u32>),
+}
+
+/// Up to this many bytes of ASCII keywords a DFA pays.
+const MAX_DFA_BYTES: usize = 256 << 10;
+
+impl Finder {
+    /// Compiles keywords, each with its owner. None may be empty. The same keyword may have several owners. Occurrences that
+    /// are not whole `words` may be left out, and may not.
+    ///
+    /// # Errors
+    /// When they are too many for the automaton.
+    pub fn new(keywords: impl IntoIterator<Item = (String, u16)>, words: Words) -> Result<Self, String> {
+        let mut numbers: HashMap<String, u32> = HashMap::new();
+        let mut owned: Vec<(u32, u16)> = Vec::new();
+        for (keyword, owner) in keywords {
+            let next = numbers.len() as u32;
+            owned.push((*numbers.entry(keyword).or_insert(next), owner));
+        }
+        owned.sort_unstable();
+        owned.dedup();
+        let count = numbers.len() as u32;
+        let everywhere = words == Words::On;
+        let mut keywords: Vec<_> = numbers.into_iter().collect();
+        keywords.sort_unstable();
+        let (whole, others): (Vec<_>, Vec<_>) =
+            keywords.into_iter().partition(|(keyword, _)| words != Words::Off && begins_with_word(keyword, everywhere));
+        Ok(Self {
+            words: (!whole.is_empty()).then(|| Vocabulary::new(&whole, everywhere)),
+            anywhere: (!others.is_empty()).then(|| Automaton::new(&others)).transpose()?,
+            first_owner: (0..=count).map(|number| owned.partition_point(|(of, _)| *of < number) as u32).collect(),
+            owners: owned.iter().map(|(_, owner)| *owner).collect(),
+        })
+    }
+
+    /// Calls `found` with every occurrence in `text` and each of its keyword's owners.
+    pub fn find(&self, text: &str, mut found: impl FnMut(Range<usize>, u16)) {
+        let mut report = |span: Range<usize>, keyword: u32| {
+            let keyword = keyword as usize;
+            let owners = self.first_owner[keyword] as usize..self.first_owner[keyword + 1] as usize;
+            self.owners[owners].iter().for_each(|owner| found(span.clone(), *owner));
+        };
+        if let Some(words) = &self.words {
+            words.find(text, &mut report);
+        }
+        match &self.anywhere {
+            Some(Automaton::Bytes(automaton, numbers)) => automaton
+                .find_overlapping_iter(text)
+                .for_each(|found| report(found.range(), numbers[found.pattern().as_usize()])),
+            Some(Automaton::Characters(automaton)) => automaton
+                .find_overlapping_iter(text)
+                .for_each(|found| report(found.start()..found.end(), found.value())),
+            None => {}
+        }
+    }
+
+    /// Bytes of memory that it holds, about.
+    pub fn heap_bytes(&self) -> usize {
+        let anywhere = self.anywhere.as_ref().map_or(0, |automaton| match automaton {
+            Automaton::Bytes(automaton, numbers) => automaton.memory_usage() + size_of_val(&**numbers),
+            Automaton::Characters(automaton) => automaton.heap_bytes(),
+        });
+        let words = self.words.as_ref().map_or(0, Vocabulary::heap_bytes);
+        words + anywhere + size_of_val(&*self.first_owner) + size_of_val(&*self.owners)
+    }
+}
+
+impl Automaton {
+    fn new(keywords: &[(String, u32)]) -> Result<Self, String> {
+        let bytes: usize = keywords.iter().map(|(keyword, _)| keyword.len()).sum();
+        if bytes <= MAX_DFA_BYTES && keywords.iter().all(|(keyword, _)| keyword.is_ascii()) {
+            let texts = keywords.iter().map(|(keyword, _)| keyword);
+            let automaton = AhoCorasick::builder().kind(Some(AhoCorasickKind::DFA)).build(texts);
+            let numbers = keywords.iter().map(|(_, number)| *number).collect();
+            return automaton.map(|automaton| Self::Bytes(automaton, numbers)).map_err(|error| error.to_string());
+        }
+        let numbered = keywords.iter().map(|(keyword, number)| (keyword, *number));
+        CharwiseDoubleArrayAhoCorasick::with_values(numbered).map(Self::Characters).map_err(|error| error.to_string())
+    }
+}
+
+impl std::fmt::Debug for Automaton {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Bytes(..) => "Bytes",
+            Self::Characters(_) => "Characters",
+        })
+    }
+}

@@ -1,0 +1,188 @@
+//! Finds keywords that begin with a word and are made of whole words, where that is asked for.
+//!
+//! Such a keyword can begin only where a word of the text begins, and its words are the text's words. So one look into a hash
+//! table decides for nearly every word of a text, however many keywords there are. An automaton takes a step for every letter,
+//! and with many keywords most steps miss the cache.
+//!
+//! Texts are seen as tokens: whole words, and the single characters between them. The table has the hash of every keyword's
+//! first token, of its first two, and so on. A hash is no proof: what it finds is compared with the keyword.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
+use std::ops::Range;
+
+use foldhash::fast::FixedState;
+
+use super::unicode::Class;
+
+/// Keywords as sequences of tokens.
+#[derive(Debug)]
+pub struct Vocabulary {
+    /// Whether words are looked for in scripts without spaces, too.
+    everywhere: bool,
+    hash: FixedState,
+    /// The hash of a keyword's first tokens → the place of the keyword that has no more than these, or [`LONGER`].
+    prefixes: HashMap<u64, u32, BuildHasherDefault<AsItIs>>,
+    /// Where each keyword ends in `texts`, and its number.
+    keywords: Vec<(u32, u32)>,
+    texts: String,
+}
+
+/// The place of no keyword: there are only longer ones.
+const LONGER: u32 = u32::MAX;
+
+impl Vocabulary {
+    /// The vocabulary of these keywords with their numbers. All begin with a word, and none comes twice.
+    pub fn new(keywords: &[(String, u32)], everywhere: bool) -> Self {
+        // Two keywords with the same hash: about once in 2⁶⁴ / n² tries.
+        (0..).find_map(|seed| Self::with_seed(keywords, everywhere, seed)).expect("some seed tells the keywords apart")
+    }
+
+    fn with_seed(keywords: &[(String, u32)], everywhere: bool, seed: u64) -> Option<Self> {
+        let mut vocabulary = Self {
+            everywhere,
+            hash: FixedState::with_seed(seed),
+            prefixes: HashMap::default(),
+            keywords: Vec::with_capacity(keywords.len()),
+            texts: String::new(),
+        };
+        for ((keyword, number), place) in keywords.iter().zip(0..) {
+            let (mut prefix, mut at) = (0, 0);
+            while at < keyword.len() {
+                let end = token_end(keyword, at, everywhere);
+                prefix = vocabulary.longer(prefix, &keyword[at..end]);
+                match vocabulary.prefixes.entry(prefix) {
+                    Entry::Vacant(entry) => _ = entry.insert(if end == keyword.len() { place } else { LONGER }),
+                    Entry::Occupied(mut entry) if end == keyword.len() => {
+                        if entry.insert(place) != LONGER {
+                            return None;
+                        }
+                    }
+                    Entry::Occupied(_) => {}
+                }
+                at = end;
+            }
+            vocabulary.texts.push_str(keyword);
+            vocabulary.keywords.push((vocabulary.texts.len() as u32, *number));
+        }
+        Some(vocabulary)
+    }
+
+    /// Calls `found` with every occurrence in a text that begins where a word does, and its keyword's number.
+    pub fn find(&self, text: &str, mut found: impl FnMut(Range<usize>, u32)) {
+        let mut at = 0;
+        while at < text.len() {
+            let end = token_end(text, at, self.everywhere);
+            let token = &text[at..end];
+            // What stands alone between words begins no keyword of these.
+            if (token.len() > 1 || token.as_bytes()[0].is_ascii_alphanumeric())
+                && let prefix = self.longer(0, token)
+                && let Some(&place) = self.prefixes.get(&prefix)
+            {
+                self.follow(text, at, end, prefix, place, &mut found);
+            }
+            at = end;
+        }
+    }
+
+    /// Some keyword has the first token of the text from `start` to `end`: follows it as long as some keyword goes on.
+    fn follow(
+        &self,
+        text: &str,
+        start: usize,
+        mut end: usize,
+        mut prefix: u64,
+        mut place: u32,
+        found: &mut impl FnMut(Range<usize>, u32),
+    ) {
+        loop {
+            if place != LONGER && self.keyword(place) == &text[start..end] {
+                found(start..end, self.keywords[place as usize].1);
+            }
+            if end == text.len() {
+                return;
+            }
+            let next = token_end(text, end, self.everywhere);
+            prefix = self.longer(prefix, &text[end..next]);
+            end = next;
+            match self.prefixes.get(&prefix) {
+                Some(&known) => place = known,
+                None => return,
+            }
+        }
+    }
+
+    fn keyword(&self, place: u32) -> &str {
+        let place = place as usize;
+        let begin = place.checked_sub(1).map_or(0, |before| self.keywords[before].0);
+        &self.texts[begin as usize..self.keywords[place].0 as usize]
+    }
+
+    /// The hash of some tokens and one more.
+    #[inline]
+    fn longer(&self, prefix: u64, token: &str) -> u64 {
+        let mut hasher = self.hash.build_hasher();
+        hasher.write_u64(prefix);
+        hasher.write(token.as_bytes());
+        hasher.finish()
+    }
+
+    /// Bytes of memory that it holds, about.
+    pub fn heap_bytes(&self) -> usize {
+        // A table has a byte of its own for each place, and an eighth more places than it can fill.
+        let prefixes = self.prefixes.capacity() * 8 / 7 * (size_of::<(u64, u32)>() + 1);
+        prefixes + size_of_val(&*self.keywords) + self.texts.capacity()
+    }
+}
+
+/// Whether a keyword begins with a word.
+pub fn begins_with_word(keyword: &str, everywhere: bool) -> bool {
+    keyword.chars().next().is_some_and(|first| is_in_word(first, everywhere))
+}
+
+/// Where the token ends that begins here.
+#[inline]
+fn token_end(text: &str, at: usize, everywhere: bool) -> usize {
+    let bytes = text.as_bytes();
+    let mut end = at;
+    loop {
+        while bytes.get(end).is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_') {
+            end += 1;
+        }
+        match bytes.get(end) {
+            Some(byte) if !byte.is_ascii() => {
+                let c = text[end..].chars().next().expect("a character begins here");
+                if !is_in_word(c, everywhere) {
+                    return if end > at { end } else { end + c.len_utf8() };
+                }
+                end += c.len_utf8();
+            }
+            Some(_) if end == at => return at + 1,
+            _ => return end,
+        }
+    }
+}
+
+fn is_in_word(c: char, everywhere: bool) -> bool {
+    let class = Class::of(c);
+    class.joins(class, everywhere)
+}
+
+/// Hashes what is a hash already.
+#[derive(Debug, Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("keys are of type u64");
+    }
+}
