@@ -58,6 +58,11 @@ impl Names {
         self.bucket("routes")
     }
 
+    /// The bucket of rules.
+    pub fn rules_bucket(&self) -> String {
+        self.bucket("rules")
+    }
+
     /// The bucket of members: the running `bellhop serve` processes.
     pub fn members_bucket(&self) -> String {
         self.bucket("members")

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{World, bellhop, reminder};
 
-const STREAMS: [&str; 8] = [
+const STREAMS: [&str; 9] = [
     "BELLHOP_EVENTS",
     "BELLHOP_OUTCOMES",
     "BELLHOP_PARKED",
@@ -17,6 +17,7 @@ const STREAMS: [&str; 8] = [
     "BELLHOP_SETS",
     "KV_bellhop_members",
     "KV_bellhop_routes",
+    "KV_bellhop_rules",
 ];
 
 async fn streams(world: &World) -> BTreeSet<String> {
