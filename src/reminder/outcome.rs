@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::reject::RejectCode;
-use crate::token::{InstanceName, Source};
+use crate::token::{InstanceName, Source, Tag};
 
 /// What became of a reminder. All are final but [`Outcome::Parked`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -21,6 +21,13 @@ pub enum Outcome {
     Merged {
         /// That reminder's id.
         into: String,
+    },
+    /// A rule says that it is not to be delivered.
+    Blocked {
+        /// The tag whose rule it is.
+        tag: Tag,
+        /// The rule's name.
+        rule: String,
     },
     /// Its `expires_at` passed before it could be delivered.
     Expired,

@@ -80,13 +80,13 @@ impl Rules {
     }
 
     /// The same with another document for a tag, or with none.
-    pub fn with(&self, tag: Tag, engine: Option<Engine>) -> Self {
-        let mut engines = self.engines.clone();
+    #[must_use]
+    pub fn with(mut self, tag: Tag, engine: Option<Arc<Engine>>) -> Self {
         match engine {
-            Some(engine) => engines.insert(tag, Arc::new(engine)),
-            None => engines.remove(&tag),
+            Some(engine) => self.engines.insert(tag, engine),
+            None => self.engines.remove(&tag),
         };
-        Self { engines }
+        self
     }
 
     /// Does to a reminder what the documents of its tags say.

@@ -6,6 +6,7 @@
 //! | [`intake`] | one in the installation | published sets → events |
 //! | [`partition`] | one for each partition held | events, routes, answers → deliveries, mailboxes, outcomes |
 //! | [`routes`] | one | the bucket of routes → each partition's own |
+//! | [`rules`] | one | the bucket of rules → compiled documents |
 //! | [`outcomes`] | one | outcomes → their stream, in batches |
 //!
 //! Each owns its state; between them are bounded channels, and no lock.
@@ -20,6 +21,7 @@ pub mod partition;
 pub mod recorded;
 pub mod rejected;
 pub mod routes;
+pub mod rules;
 pub mod seen;
 
 use std::sync::Arc;
@@ -56,6 +58,8 @@ pub struct Context {
     pub voice: Nats,
     /// Asks for routes.
     pub routes: Routes,
+    /// Has the rules ready.
+    pub rules: rules::Watch,
     /// Says how ready this member is.
     pub readiness: watch::Sender<Readiness>,
     /// Whether what this member holds is still its own.
@@ -80,14 +84,25 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
     let config = Arc::new(config);
     let (keeper, lease) = lease::new(config.members.ttl);
     let (recorder, recording) = Recorder::start(nats.clone(), lease.clone());
-    let (routes, watching) = Routes::start(nats.clone(), config.partitions);
+    let (routes, watching_routes) = Routes::start(nats.clone(), config.partitions);
+    let (rules, watching_rules) = rules::Watch::start(nats.clone());
     let (readiness, ready) = watch::channel(Readiness::default());
     let probes = listen(&config).await?.map(|listener| tokio::spawn(http::run(listener, ready)));
-    let context =
-        Context { config, nats: nats.clone(), member: member.clone(), recorder, voice, routes, readiness, lease };
+    let context = Context {
+        config,
+        nats: nats.clone(),
+        member: member.clone(),
+        recorder,
+        voice,
+        routes,
+        rules,
+        readiness,
+        lease,
+    };
     tracing::info!(member, server = nats.client.server_info().version, "serving");
     let served = members::run(context, keeper, stop).await;
-    watching.abort();
+    watching_routes.abort();
+    watching_rules.abort();
     probes.inspect(JoinHandle::abort);
     // All recorders are gone, so it writes what it has and ends; unless JetStream is away. What is not recorded then is
     // not removed either, and the next member finds it.

@@ -12,7 +12,7 @@ struct Layer {
     is_pure: bool,
 }
 
-const PURE: &[&str] = &["event", "partition", "reminder", "router", "token"];
+const PURE: &[&str] = &["event", "partition", "reminder", "router", "rules", "token"];
 
 const fn pure(name: &'static str) -> Layer {
     Layer { name, may_use: PURE, is_pure: true }
@@ -28,6 +28,7 @@ const LAYERS: &[Layer] = &[
     pure("partition"),
     pure("reminder"),
     pure("router"),
+    pure("rules"),
     pure("token"),
     layer("config", &[]),
     layer("nats", &["config"]),

@@ -1,0 +1,264 @@
+//! Takes published sets in: validates, drops repeats, merges duplicates, applies the rules, splits by partition, and hands the
+//! reminders to their partitions. A set is acknowledged when everything in it is durable elsewhere. What a set means is
+//! decided by [`plan`], which is pure.
+//!
+//! Each partition has a lane: one event is on its way to JetStream at a time and the next ones queue behind it, so that a
+//! publish that fails and is repeated cannot be overtaken. That keeps the order of a user's reminders, and nothing waits
+//! for a batch to fill.
+
+mod plan;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::Context;
+use super::seen::{Taken, Window, encode};
+use crate::nats::NatsError;
+use crate::nats::pinned::{Pinned, Received, acknowledge};
+use crate::partition::{Partition, Role};
+use plan::Planner;
+
+/// A set in work.
+struct InWork {
+    reply: async_nats::Subject,
+    bytes: usize,
+    /// Events, refusals and outcomes that are not durable yet.
+    pending: usize,
+    taken: Taken,
+}
+
+enum Done {
+    /// The event at the head of a lane is stored.
+    Stored(Partition, u64),
+    /// Another part of a set is durable.
+    Part(u64),
+    /// These sets' ids are in the idempotency stream.
+    Noted(Vec<u64>),
+    /// A set is acknowledged.
+    Acknowledged(u64),
+}
+
+struct Intake {
+    context: Context,
+    window: Window,
+    sets: HashMap<u64, InWork>,
+    bytes: usize,
+    /// Events that wait for their turn: (set, id, message). The head is on its way.
+    lanes: BTreeMap<Partition, VecDeque<(u64, String, Bytes)>>,
+    /// Sets whose parts are all durable, to be noted in the idempotency stream.
+    to_note: Vec<u64>,
+    is_noting: bool,
+    work: FuturesUnordered<BoxFuture<'static, Done>>,
+}
+
+/// Takes sets in until `stop`; then finishes those in work.
+///
+/// # Errors
+/// When the intake must be taken over anew.
+pub async fn run(context: Context, stop: CancellationToken, working: mpsc::Sender<Role>) -> Result<(), NatsError> {
+    let nats = context.nats.clone();
+    let settings = &context.config.idempotency;
+    let mut window = Window::new(settings.window, settings.max_ids);
+    // The last intake may have been this process's.
+    context.recorder.flush().await;
+    window.load(&nats).await?;
+    context.rules.loaded().await;
+    let most = context.config.intake.max_bytes_in_flight;
+    // A pull must have room for the largest message that the server lets through.
+    let pull_bytes = most.max(2 * nats.client.max_payload());
+    let (stream, consumer) = (nats.names.sets_stream(), nats.names.intake_consumer().to_owned());
+    let mut sets = Pinned::take_over(&nats, stream, consumer, pull_bytes).await?;
+    tracing::debug!("intake taken");
+    let _ = working.send(Role::Intake).await;
+    let mut intake = Intake {
+        context,
+        window,
+        sets: HashMap::new(),
+        bytes: 0,
+        lanes: BTreeMap::new(),
+        to_note: Vec::new(),
+        is_noting: false,
+        work: FuturesUnordered::new(),
+    };
+    let mut is_stopping = false;
+    while !(is_stopping && intake.sets.is_empty()) {
+        tokio::select! {
+            biased;
+            () = stop.cancelled(), if !is_stopping => is_stopping = true,
+            Some(done) = intake.work.next(), if !intake.work.is_empty() => intake.done(done),
+            set = sets.next(), if intake.bytes < most && !is_stopping => intake.set(set?),
+        }
+    }
+    if let Err(error) = sets.release().await {
+        tracing::warn!(%error, "intake not released, the pin will run out");
+    }
+    tracing::debug!("intake released");
+    Ok(())
+}
+
+impl Intake {
+    fn set(&mut self, received: Received) {
+        let sequence = received.sequence;
+        if let Some(in_work) = self.sets.get_mut(&sequence) {
+            in_work.reply = received.reply; // It came again while in work.
+            return;
+        }
+        if self.window.is_complete(sequence) {
+            return self.acknowledge_again(sequence, received.reply);
+        }
+        let config = &self.context.config;
+        // One version of the rules for the whole set.
+        let rules = self.context.rules.current();
+        let planner = Planner {
+            names: &self.context.nats.names,
+            partitions: config.partitions,
+            event_bytes: config.intake.event_bytes,
+            most_bytes: self.context.nats.client.max_payload(),
+            window: &self.window,
+            rules: &rules,
+            now: super::now_ms(),
+        };
+        let stored_ms = i64::try_from(received.stored_ns / 1_000_000).unwrap_or(i64::MAX);
+        let plan = planner.plan(&received, stored_ms);
+        let taken = Taken { sequence, stored_ms, ids: plan.ids };
+        self.window.note(&taken);
+        let bytes = received.payload.len();
+        self.bytes += bytes;
+        let pending = plan.events.len() + plan.rejected.len() + usize::from(!plan.outcomes.is_empty());
+        self.sets.insert(sequence, InWork { reply: received.reply, bytes, pending, taken });
+        for (partition, id, message) in plan.events {
+            let lane = self.lanes.entry(partition).or_default();
+            lane.push_back((sequence, id, message));
+            if lane.len() == 1 {
+                self.send_next(partition);
+            }
+        }
+        for message in plan.rejected {
+            let nats = self.context.nats.clone();
+            self.start(async move {
+                message.store(&nats).await;
+                Done::Part(sequence)
+            });
+        }
+        if !plan.outcomes.is_empty() {
+            let recorder = self.context.recorder.clone();
+            self.start(async move {
+                recorder.record(plan.outcomes.into_iter().map(|record| (record, None)).collect()).await;
+                Done::Part(sequence)
+            });
+        }
+        if pending == 0 {
+            self.complete(sequence);
+        }
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Stored(partition, sequence) => {
+                if let Some(lane) = self.lanes.get_mut(&partition) {
+                    lane.pop_front();
+                }
+                self.send_next(partition);
+                self.part_done(sequence);
+            }
+            Done::Part(sequence) => self.part_done(sequence),
+            Done::Noted(sets) => {
+                self.is_noting = false;
+                for sequence in sets {
+                    if let Some(in_work) = self.sets.get(&sequence) {
+                        self.window.complete(sequence, in_work.taken.stored_ms);
+                    }
+                    self.acknowledge(sequence);
+                }
+                self.note();
+            }
+            Done::Acknowledged(sequence) => {
+                if let Some(in_work) = self.sets.remove(&sequence) {
+                    self.bytes -= in_work.bytes;
+                }
+            }
+        }
+    }
+
+    /// Sends the head of a lane.
+    fn send_next(&mut self, partition: Partition) {
+        let Some((sequence, id, message)) = self.lanes.get(&partition).and_then(VecDeque::front).cloned() else {
+            return;
+        };
+        let nats = self.context.nats.clone();
+        self.start(async move {
+            nats.store_surely(&nats.names.events(partition), HeaderMap::new(), message, &id).await;
+            Done::Stored(partition, sequence)
+        });
+    }
+
+    fn part_done(&mut self, sequence: u64) {
+        let Some(in_work) = self.sets.get_mut(&sequence) else { return };
+        in_work.pending -= 1;
+        if in_work.pending == 0 {
+            self.complete(sequence);
+        }
+    }
+
+    /// Everything of a set is durable but its ids.
+    fn complete(&mut self, sequence: u64) {
+        self.to_note.push(sequence);
+        self.note();
+    }
+
+    /// Writes the ids of all sets that wait for it; one write at a time.
+    fn note(&mut self) {
+        if self.is_noting || self.to_note.is_empty() {
+            return;
+        }
+        self.is_noting = true;
+        let (mut sets, mut room) = (Vec::new(), NOTE_BYTES);
+        while let Some(sequence) = self.to_note.last().copied() {
+            let bytes = 20 + 16 * self.sets.get(&sequence).map_or(0, |in_work| in_work.taken.ids.len());
+            if bytes > room && !sets.is_empty() {
+                break;
+            }
+            room = room.saturating_sub(bytes);
+            sets.extend(self.to_note.pop());
+        }
+        sets.sort_unstable();
+        let taken: Vec<Taken> = sets.iter().filter_map(|set| Some(self.sets.get(set)?.taken.clone())).collect();
+        let nats = self.context.nats.clone();
+        self.start(async move {
+            let id = nats.client.new_inbox();
+            nats.store_surely(&nats.names.seen(), HeaderMap::new(), encode(&taken).into(), &id).await;
+            Done::Noted(sets)
+        });
+    }
+
+    fn acknowledge(&mut self, sequence: u64) {
+        if let Some(in_work) = self.sets.get(&sequence) {
+            let reply = in_work.reply.clone();
+            self.acknowledge_again(sequence, reply);
+        }
+    }
+
+    fn acknowledge_again(&mut self, sequence: u64, reply: async_nats::Subject) {
+        let nats = self.context.nats.clone();
+        self.start(async move {
+            if let Err(error) = acknowledge(&nats, reply).await {
+                tracing::warn!(%error, sequence, "a set may come again");
+            }
+            Done::Acknowledged(sequence)
+        });
+    }
+
+    fn start(&mut self, work: impl Future<Output = Done> + Send + 'static) {
+        self.work.push(Box::pin(work));
+    }
+}
+
+/// Bytes of one message of the idempotency stream; a set with 10,000 reminders has 160 kB.
+const NOTE_BYTES: usize = 256 << 10;

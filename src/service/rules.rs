@@ -1,0 +1,113 @@
+//! Watches the bucket of rules, and has the compiled documents of all tags ready.
+//!
+//! Whoever processes a reminder takes what is [current](Watch::current), all of it. A document that changes is compiled
+//! beside the old one and takes its place whole; one that cannot be used leaves the last good one in place.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::kv::{Entry, Operation};
+use tokio::sync::watch;
+
+use crate::nats::bucket::Watched;
+use crate::nats::{Nats, NatsError};
+use crate::rules::Rules;
+use crate::rules::document::{Document, Problem};
+use crate::rules::engine::Engine;
+use crate::token::Tag;
+
+/// The rules as they are now.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    /// None until everything in the bucket was read once.
+    rules: watch::Receiver<Option<Arc<Rules>>>,
+}
+
+impl Watch {
+    /// Starts the task that watches.
+    pub fn start(nats: Nats) -> (Self, tokio::task::JoinHandle<()>) {
+        let (told, rules) = watch::channel(None);
+        (Self { rules }, tokio::spawn(watch(nats, told)))
+    }
+
+    /// Waits until the rules are known: a reminder that goes out before them would show what they hide.
+    pub async fn loaded(&self) {
+        if self.rules.clone().wait_for(Option::is_some).await.is_err() {
+            std::future::pending::<()>().await; // The task ends with the process only.
+        }
+    }
+
+    /// The rules. None at all before they are [loaded](Self::loaded).
+    pub fn current(&self) -> Arc<Rules> {
+        self.rules.borrow().clone().unwrap_or_default()
+    }
+}
+
+async fn watch(nats: Nats, told: watch::Sender<Option<Arc<Rules>>>) {
+    loop {
+        let Err(error) = follow(&nats, &told).await else { return };
+        tracing::warn!(%error, "watching rules again");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// Follows the bucket from its present content on, until the watch breaks.
+async fn follow(nats: &Nats, told: &watch::Sender<Option<Arc<Rules>>>) -> Result<(), NatsError> {
+    let mut watched = Watched::begin(nats, nats.names.rules_bucket()).await?;
+    // Documents that were deleted while nobody watched are not told of: it begins with none. A document that is bad now
+    // keeps its last good version.
+    let before = told.borrow().clone().unwrap_or_default();
+    let mut rules = Rules::default();
+    while !watched.is_loaded() {
+        let entry = watched.next().await?;
+        rules = changed(rules, &before, entry).await;
+    }
+    told.send_replace(Some(Arc::new(rules)));
+    loop {
+        let entry = watched.next().await?;
+        let before = told.borrow().clone().unwrap_or_default();
+        told.send_replace(Some(Arc::new(changed(Rules::clone(&before), &before, entry).await)));
+    }
+}
+
+/// The rules after a change of the bucket. `before`: where the last good version of a document is.
+async fn changed(rules: Rules, before: &Rules, entry: Entry) -> Rules {
+    let tag = match Tag::from_token(&entry.key) {
+        Ok(tag) => tag,
+        Err(error) => {
+            ignored(&entry, &[Problem::error(format!("the key is no tag: {error}"))]);
+            return rules;
+        }
+    };
+    if entry.operation != Operation::Put {
+        tracing::info!(tag = tag.as_str(), revision = entry.revision, "rules removed");
+        return rules.with(tag, None);
+    }
+    let value = entry.value.clone();
+    let compiled =
+        tokio::task::spawn_blocking(move || Document::parse(&value).and_then(|document| Engine::new(&document)));
+    match compiled.await.expect("compiling does not panic") {
+        Ok(engine) => {
+            let (count, bytes) = (engine.rules().len(), engine.heap_bytes());
+            tracing::info!(tag = tag.as_str(), revision = entry.revision, rules = count, bytes, "rules loaded");
+            rules.with(tag, Some(Arc::new(engine)))
+        }
+        Err(problems) => {
+            ignored(&entry, &problems);
+            let last_good = before.engine(&tag).cloned();
+            rules.with(tag, last_good)
+        }
+    }
+}
+
+fn ignored(entry: &Entry, problems: &[Problem]) {
+    let problem = problems.first().map(ToString::to_string).unwrap_or_default();
+    let (key, revision, more) = (&entry.key, entry.revision, problems.len().saturating_sub(1));
+    tracing::warn!(
+        key,
+        revision,
+        problem,
+        more,
+        "document of rules ignored, the last good one stays; `bellhop rules lint` tells all"
+    );
+}
