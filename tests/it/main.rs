@@ -15,5 +15,6 @@ mod intake;
 mod layers;
 mod mailbox;
 mod members;
+mod rules;
 mod setup;
 mod stopping;

@@ -36,6 +36,8 @@ pub(crate) struct Outcome {
     pub(crate) instance: Option<String>,
     pub(crate) into: Option<String>,
     pub(crate) error: Option<String>,
+    pub(crate) tag: Option<String>,
+    pub(crate) rule: Option<String>,
 }
 
 impl Outcome {

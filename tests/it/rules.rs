@@ -1,0 +1,123 @@
+//! Rule documents in their bucket: from when on they count, for whom, and what a bad one does. What a rule does to a text is
+//! tested beside the engine.
+
+use serde_json::{Value, json};
+
+use crate::harness::{World, escape, reminder, with};
+
+/// Puts a tag's document as a foreign program would.
+async fn put(world: &World, tag: &str, document: &Value) {
+    let rules = world.jetstream.get_key_value("bellhop_rules").await.unwrap();
+    rules.put(escape(tag), document.to_string().into()).await.unwrap();
+}
+
+fn tagged(id: &str, content: &str) -> Value {
+    with(reminder(id, "alice"), json!({ "tags": ["ta.g"], "content": content }))
+}
+
+fn replacing(keyword: &str, with: &str) -> Value {
+    json!({ "rules": [{ "name": "r", "keywords": [keyword], "action": "replace", "with": with }] })
+}
+
+/// Publishes probes until one arrives with this content.
+async fn until_delivered(world: &World, name: &str, published: &str, expected: &str) {
+    let mut count = 0;
+    let probe = async || {
+        count += 1;
+        let id = format!("{name}-{count}");
+        world.publish("billing", [tagged(&id, published)]).await;
+        world.taken(&[&id]).await;
+        let content = world.first(&id).reminder["content"].clone();
+        if content == expected { Ok(()) } else { Err(format!("{id} has {content}, not {expected}")) }
+    };
+    world.eventually("the rules", probe).await;
+}
+
+/// "Key `<tag>`, value the rule document of that tag", "a mark is added", "offsets in Unicode scalar values of the text as
+/// delivered"
+#[tokio::test]
+async fn rules_that_are_there_apply_from_the_first_reminder_on() {
+    let world = World::without_members("", &[]).await;
+    world.run(&["setup"]).await.succeeded();
+    let document = json!({ "rules": [
+        { "name": "card numbers", "patterns": ["\\b\\d{16}\\b"], "action": "mask", "with": "•" },
+        { "name": "due", "keywords": ["due"], "action": "highlight" },
+        { "name": "pay", "keywords": ["pay here"], "action": "link", "href": "https://pay.example/" },
+        { "name": "late", "keywords": ["overdue"], "action": "priority", "with": "urgent" }] });
+    put(&world, "ta.g", &document).await;
+    let text = "4111111111111111 is overdue, 张三; due! Pay here";
+    let untagged = with(tagged("untagged", text), json!({ "tags": ["other"], "title": "not the same" }));
+    world.publish("billing", [tagged("marked", text), untagged]).await;
+    world.serve().await;
+    world.app("app-1", &["alice"]).await;
+    world.taken(&["marked", "untagged"]).await;
+
+    let marked = world.first("marked").reminder.clone();
+    assert_eq!(marked["content"], "•••••••••••••••• is overdue, 张三; due! Pay here");
+    assert_eq!(marked["priority"], "urgent");
+    let mark = |rule, start, end, action| json!({ "tag": "ta.g", "rule": rule, "field": "content", "start": start, "end": end, "action": action });
+    let link = with(mark("pay", 38, 46, "link"), json!({ "href": "https://pay.example/" }));
+    assert_eq!(marked["marks"], json!([mark("due", 33, 36, "highlight"), link]));
+    let untagged = world.first("untagged").reminder.clone();
+    assert_eq!((&untagged["content"], untagged.get("marks")), (&json!(text), None));
+    world.settle().await;
+}
+
+/// "a change takes effect on every running instance without a restart, whole or not at all"
+#[tokio::test]
+async fn a_change_takes_effect_on_every_member_without_a_restart() {
+    let world = World::start(&[]).await;
+    let second = world.serve().await;
+    world.app("app-1", &["alice"]).await;
+    until_delivered(&world, "none", "the falcon", "the falcon").await;
+    put(&world, "ta.g", &replacing("falcon", "project")).await;
+    until_delivered(&world, "put", "the falcon", "the project").await;
+    put(&world, "ta.g", &replacing("falcon", "bird")).await;
+    until_delivered(&world, "changed", "the falcon", "the bird").await;
+    // Whoever takes over knows them, too.
+    world.member().kill();
+    until_delivered(&world, "taken-over", "the falcon", "the bird").await;
+    let rules = world.jetstream.get_key_value("bellhop_rules").await.unwrap();
+    rules.delete(escape("ta.g")).await.unwrap();
+    until_delivered(&world, "deleted", "the falcon", "the falcon").await;
+    assert!(second.status().is_none());
+    world.settle().await;
+}
+
+/// "one that arrives otherwise is ignored with the last good one kept"
+#[tokio::test]
+async fn a_bad_document_keeps_the_last_good_one_and_is_told_of_once() {
+    let world = World::start(&[]).await;
+    world.app("app-1", &["alice"]).await;
+    put(&world, "ta.g", &replacing("falcon", "project")).await;
+    until_delivered(&world, "good", "the falcon", "the project").await;
+    put(&world, "ta.g", &json!({ "rules": [{ "name": "r", "patterns": ["("], "action": "remove" }] })).await;
+    put(&world, "other", &replacing("falcon", "bird")).await;
+    let is_told = async || {
+        if world.member().log().contains("rules loaded tag=\"other\"") { Ok(()) } else { Err("not told".to_owned()) }
+    };
+    world.eventually("the other tag's document", is_told).await;
+    until_delivered(&world, "kept", "the falcon", "the project").await;
+    let log = world.member().log();
+    let told: Vec<_> = log.lines().filter(|line| line.contains("ignored")).collect();
+    assert!(told.len() == 1 && told[0].contains("WARN") && told[0].contains("patterns[0]"), "{told:?}");
+    world.settle().await;
+}
+
+/// "`block` (the reminder is not delivered: outcome `blocked`)" with `tag` and `rule`
+#[tokio::test]
+async fn a_blocked_reminder_has_its_outcome_and_its_neighbours_are_delivered() {
+    let world = World::start(&[]).await;
+    let app = world.app("app-1", &["alice"]).await;
+    let document = json!({ "rules": [
+        { "name": "forbidden", "keywords": ["verboten"], "action": "block" },
+        { "name": "r", "keywords": ["falcon"], "action": "remove" }] });
+    put(&world, "ta.g", &document).await;
+    until_delivered(&world, "put", "falcon", "").await;
+    world.publish("billing", [tagged("bad", "this is VERBOTEN"), tagged("good", "this is not")]).await;
+    world.taken(&["good"]).await;
+    let blocked = world.became("billing", "bad", "blocked").await;
+    assert_eq!((blocked.tag.as_deref(), blocked.rule.as_deref()), (Some("ta.g"), Some("forbidden")));
+    assert!(app.requests().iter().all(|request| !String::from_utf8_lossy(&request.body).contains("VERBOTEN")));
+    world.settle().await;
+}
