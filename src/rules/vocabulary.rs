@@ -75,8 +75,7 @@ impl Vocabulary {
         while at < text.len() {
             let end = token_end(text, at, self.everywhere);
             let token = &text[at..end];
-            // What stands alone between words begins no keyword of these.
-            if (token.len() > 1 || token.as_bytes()[0].is_ascii_alphanumeric())
+            if begins_with_word(token, self.everywhere)
                 && let prefix = self.longer(0, token)
                 && let Some(&place) = self.prefixes.get(&prefix)
             {
@@ -137,8 +136,13 @@ impl Vocabulary {
 }
 
 /// Whether a keyword begins with a word.
+#[inline]
 pub fn begins_with_word(keyword: &str, everywhere: bool) -> bool {
-    keyword.chars().next().is_some_and(|first| is_in_word(first, everywhere))
+    match keyword.as_bytes().first() {
+        Some(byte) if byte.is_ascii() => is_ascii_word(*byte),
+        Some(_) => keyword.chars().next().is_some_and(|first| is_in_word(first, everywhere)),
+        None => false,
+    }
 }
 
 /// Where the token ends that begins here.
@@ -147,7 +151,7 @@ fn token_end(text: &str, at: usize, everywhere: bool) -> usize {
     let bytes = text.as_bytes();
     let mut end = at;
     loop {
-        while bytes.get(end).is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_') {
+        while bytes.get(end).is_some_and(|byte| is_ascii_word(*byte)) {
             end += 1;
         }
         match bytes.get(end) {
@@ -162,6 +166,10 @@ fn token_end(text: &str, at: usize, everywhere: bool) -> usize {
             _ => return end,
         }
     }
+}
+
+fn is_ascii_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
 fn is_in_word(c: char, everywhere: bool) -> bool {
