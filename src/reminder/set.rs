@@ -154,6 +154,7 @@ fn validate(origin: &Origin, set: &str, id: String, raw: RawReminder<'_>) -> Res
         data: raw.data.map(ToOwned::to_owned),
         count: None,
         merged: Vec::new(),
+        text: None,
     };
     let bytes = reminder.to_json().len();
     if bytes > MAX_REMINDER_BYTES {

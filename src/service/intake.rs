@@ -134,6 +134,7 @@ impl Intake {
             names: &self.context.nats.names,
             partitions: config.partitions,
             event_bytes: config.intake.event_bytes,
+            merges: !config.merge.window.is_zero(),
             window: &self.window,
             now: super::now_ms(),
         };
@@ -280,6 +281,8 @@ struct Planner<'a> {
     names: &'a Names,
     partitions: u16,
     event_bytes: usize,
+    /// Reminders of other sets may be merged, so what each says is written down.
+    merges: bool,
     window: &'a Window,
     now: Timestamp,
 }
@@ -346,7 +349,10 @@ impl Planner<'_> {
                 }
             }
         }
-        let (kept, merged) = merge(valid);
+        let (mut kept, merged) = merge(valid);
+        if self.merges {
+            kept.iter_mut().for_each(|reminder| reminder.text = Some(reminder.text_hash()));
+        }
         plan.outcomes.extend(merged.into_iter().map(|merged| {
             let outcome = Outcome::Merged { into: merged.into };
             record(merged.id, Some(merged.user.to_string()), outcome)
@@ -376,8 +382,8 @@ impl Planner<'_> {
             }
             *bytes += body.len();
             let expires_at = reminder.expires_at.map(Timestamp::as_millisecond);
-            let Reminder { id, user, .. } = reminder;
-            event.index.reminders.push(IndexEntry { id, user, expires_at, bytes: body.len() });
+            let Reminder { id, user, priority, text, .. } = reminder;
+            event.index.reminders.push(IndexEntry { id, user, expires_at, priority, text, bytes: body.len() });
             event.bodies.push(body);
         }
         for (partition, (event, _, number)) in open {
@@ -397,7 +403,7 @@ mod tests {
     fn plan_with(window: &Window, sequence: u64, body: &str, headers: Option<HeaderMap>) -> Plan {
         let names = Names::new("bellhop");
         let now = Timestamp::UNIX_EPOCH;
-        let planner = Planner { names: &names, partitions: 4, event_bytes: 400, window, now };
+        let planner = Planner { names: &names, partitions: 4, event_bytes: 400, merges: true, window, now };
         let received = Received {
             sequence,
             stored_ns: 0,

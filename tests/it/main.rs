@@ -15,5 +15,6 @@ mod intake;
 mod layers;
 mod mailbox;
 mod members;
+mod merge;
 mod setup;
 mod stopping;
