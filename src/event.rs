@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::reminder::Priority;
 use crate::token::{Source, UserId};
 
 /// What the router needs to know of the reminders in a message.
@@ -29,8 +30,18 @@ pub struct IndexEntry {
     /// Milliseconds since 1970 after which it is not delivered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<i64>,
+    /// How urgent it is.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub priority: Priority,
+    /// A hash of what it says, where there is a window for merging.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<u128>,
     /// Bytes of its finished JSON.
     pub bytes: usize,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// A decoded message: the index, and each reminder's finished JSON as a slice of the message.
@@ -106,6 +117,8 @@ mod tests {
             id: format!("r{i}"),
             user: "张三\"\\".parse().unwrap(),
             expires_at: (i % 2 == 0).then_some(i as i64),
+            priority: if i == 0 { Priority::Urgent } else { Priority::Normal },
+            text: (i != 1).then_some(u128::MAX),
             bytes: body.len(),
         };
         Event {

@@ -48,6 +48,8 @@ section! {
         intake: Intake = Intake::default(),
         /// Dropping repeats of a reminder.
         idempotency: Idempotency = Idempotency::default(),
+        /// Merging reminders that say the same.
+        merge: Merge = Merge::default(),
         /// Asking who is connected.
         heartbeat: Heartbeat = Heartbeat::default(),
         /// Handing reminders to app servers.
@@ -112,6 +114,18 @@ section! {
         window: Duration = Duration::from_secs(600),
         /// Reminders remembered, 48 bytes each; beyond it the window is shorter.
         max_ids: usize = 1_000_000,
+    }
+}
+
+section! {
+    /// Merging reminders that say the same.
+    Merge {
+        /// How long a reminder that was accepted or parked stands for later ones of its source with the same user, title and
+        /// content; `0s` merges within a set only. It is kept in memory: a member that takes over begins with none.
+        #[serde(with = "units")]
+        window: Duration = Duration::ZERO,
+        /// Reminders remembered in one partition, some 200 bytes each; beyond it the window is shorter.
+        max_reminders: usize = 10_000,
     }
 }
 
@@ -233,6 +247,7 @@ impl Config {
         within("intake.max_bytes_in_flight", self.intake.max_bytes_in_flight, 1 << 20, 1 << 30)?;
         within("intake.event_bytes", self.intake.event_bytes, 1 << 10, 512 << 10)?;
         within("idempotency.max_ids", self.idempotency.max_ids, 1_000, 100_000_000)?;
+        within("merge.max_reminders", self.merge.max_reminders, 1, 1_000_000)?;
         within("heartbeat.max_users", self.heartbeat.max_users, 1, 1_000)?;
         within("delivery.max_bytes", self.delivery.max_bytes, 1 << 10, crate::reminder::MAX_DELIVERY_BYTES)?;
         within("mailbox.limit", self.mailbox.limit, 1, 10_000_000)?;
@@ -250,6 +265,7 @@ impl Config {
             ("streams.outcomes_age", self.streams.outcomes_age, s(60), s(3_650 * 86_400)),
             ("streams.rejected_age", self.streams.rejected_age, s(60), s(3_650 * 86_400)),
             ("idempotency.window", self.idempotency.window, s(1), s(7 * 86_400)),
+            ("merge.window", self.merge.window, ms(0), s(86_400)),
             ("heartbeat.timeout", self.heartbeat.timeout, ms(10), s(60)),
             ("heartbeat.lease", self.heartbeat.lease, ms(0), s(3_600)),
             ("heartbeat.backoff_min", self.heartbeat.backoff_min, ms(10), s(30)),

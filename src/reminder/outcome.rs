@@ -17,7 +17,7 @@ pub enum Outcome {
     },
     /// It waits in the user's mailbox.
     Parked,
-    /// Another reminder of its set, with the same user and text, stands for it.
+    /// Another reminder with the same user and text, of its set or an earlier one, stands for it.
     Merged {
         /// That reminder's id.
         into: String,

@@ -14,9 +14,11 @@
 //! | [`partition`] | what happens next to a user; the whole machine |
 //! | [`user`] | what is known of one user: routes, mailbox, what waits, what is under way |
 //! | [`lane`] | how an instance is spoken to: one delivery and one heartbeat at a time, and when not at all |
+//! | [`twins`] | which reminder stands for a later one of the same text |
 
 pub mod lane;
 pub mod partition;
+pub mod twins;
 pub mod user;
 
 #[cfg(test)]
@@ -27,6 +29,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::reminder::Priority;
 use crate::token::{InstanceName, UserId};
 
 pub use partition::Partition;
@@ -70,6 +73,10 @@ pub struct Settings {
     pub reads_in_flight: usize,
     /// The least time between two searches of one mailbox for expired reminders.
     pub expiry_interval: Duration,
+    /// How long a reminder stands for later ones of the same text.
+    pub merge_window: Duration,
+    /// The most reminders remembered for that.
+    pub merge_limit: usize,
 }
 
 /// An app-server instance as a route names it.
@@ -98,8 +105,19 @@ pub enum Item {
     },
 }
 
+/// What a reminder says, as far as merging needs to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Text {
+    /// The reminder's id.
+    pub id: String,
+    /// A hash of its source, user, title and content as published.
+    pub hash: u128,
+    /// How urgent it is.
+    pub priority: Priority,
+}
+
 /// A reminder as the machine sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Its handle.
     pub item: Item,
@@ -107,6 +125,8 @@ pub struct Entry {
     pub expires_at: Option<i64>,
     /// Bytes that it takes in a delivery request.
     pub bytes: usize,
+    /// What it says, where there is a window for merging.
+    pub text: Option<Arc<Text>>,
 }
 
 impl Entry {
@@ -222,6 +242,11 @@ pub enum Fate {
     Parked,
     /// Too late.
     Expired,
+    /// The reminder with this id, which says the same, stands for it.
+    Merged {
+        /// That one's id.
+        into: String,
+    },
     /// The mailbox is at its limit.
     MailboxFull,
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::lane::Lane;
+use super::twins::Twins;
 use super::user::{Route, State, User};
 use super::{Action, Entry, Fate, Input, Instance, Item, Now, Removal, Settings, Settled};
 use crate::token::UserId;
@@ -40,6 +41,7 @@ pub struct Partition {
     /// Users whose mailbox is to be read.
     reads: VecDeque<UserId>,
     reads_in_flight: usize,
+    twins: Twins,
     /// Users and instances that this step touched.
     touched_users: BTreeSet<UserId>,
     touched_lanes: BTreeSet<Arc<Instance>>,
@@ -51,6 +53,7 @@ impl Partition {
     /// An empty partition.
     pub fn new(settings: Settings) -> Self {
         Self {
+            twins: Twins::new(settings.merge_window, settings.merge_limit),
             settings,
             users: HashMap::new(),
             lanes: BTreeMap::new(),
@@ -142,7 +145,7 @@ impl Partition {
         if self.users.get(user).is_none_or(|state| state.state != State::Idle) {
             return;
         }
-        self.expire_waiting(now, user);
+        self.settle_what_is_over(now, user);
         self.release_page(user);
         let state = self.user(user);
         let is_live = state.waiting.front().is_some_and(|entry| matches!(entry.item, Item::Event { .. }));
@@ -181,17 +184,33 @@ impl Partition {
         Some(choice)
     }
 
-    fn expire_waiting(&mut self, now: Now, user: &UserId) {
-        if !self.user(user).waiting.iter().any(|entry| entry.is_expired(now)) {
+    /// Takes what needs no delivery any more out of `waiting`.
+    fn settle_what_is_over(&mut self, now: Now, user: &UserId) {
+        let is_over = |entry: &Entry| self.end_without_delivery(now, entry).is_some();
+        if !self.users.get(user).is_some_and(|state| state.waiting.iter().any(is_over)) {
             return;
         }
-        let waiting = &mut self.user(user).waiting;
-        let (expired, alive) =
-            std::mem::take(waiting).into_iter().partition::<Vec<_>, _>(|entry| entry.is_expired(now));
-        *waiting = alive.into();
-        for entry in expired {
-            self.settle(user, entry, Fate::Expired);
+        let waiting = std::mem::take(&mut self.user(user).waiting);
+        let (mut alive, mut over) = (VecDeque::new(), Vec::new());
+        for entry in waiting {
+            match self.end_without_delivery(now, &entry) {
+                Some(fate) => over.push((entry, fate)),
+                None => alive.push_back(entry),
+            }
         }
+        self.user(user).waiting = alive;
+        for (entry, fate) in over {
+            self.settle(user, entry, fate);
+        }
+    }
+
+    /// What becomes of a reminder that needs no delivery any more.
+    fn end_without_delivery(&self, now: Now, entry: &Entry) -> Option<Fate> {
+        if entry.is_expired(now) {
+            return Some(Fate::Expired);
+        }
+        let other = self.twins.standing_for(now.instant, entry)?;
+        Some(Fate::Merged { into: other.id.clone() })
     }
 
     /// A reminder that has left `waiting` is done with.
@@ -206,6 +225,9 @@ impl Partition {
             Item::Event { .. } => Removal::Event,
             Item::Parked { sequence } => self.user(user).mailbox.settle(sequence, front),
         };
+        if matches!(fate, Fate::Expired | Fate::MailboxFull | Fate::Merged { .. }) {
+            self.twins.forget(&entry);
+        }
         self.settled.push(Settled { user: user.clone(), item: entry.item, fate, removal });
     }
 

@@ -23,7 +23,7 @@ use world::World;
 const SEEDS: u64 = 1_000;
 
 /// A simulator that no longer reaches one of these tests less than it says.
-const MUST_HAPPEN: [&str; 16] = [
+const MUST_HAPPEN: [&str; 17] = [
     "accepted",
     "accepted again after a fault",
     "accepted too late",
@@ -34,6 +34,7 @@ const MUST_HAPPEN: [&str; 16] = [
     "expired on the way",
     "hand-overs",
     "mailboxes found",
+    "merged",
     "parked",
     "parked again after a crash",
     "refused as busy",

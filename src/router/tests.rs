@@ -7,14 +7,16 @@ mod delivery;
 mod expiry;
 mod instance;
 mod mailbox;
+mod merge;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{
     Action, Entry, Fate, Input, Instance, Item, MailboxSummary, NoAnswer, Now, Page, Partition, Refusal, Removal,
-    Settings, Settled,
+    Settings, Settled, Text,
 };
+use crate::reminder::Priority;
 use crate::token::UserId;
 
 /// No action.
@@ -33,10 +35,11 @@ struct Draft {
     user: UserId,
     expires_at: Option<i64>,
     bytes: usize,
+    says: Option<(u128, Priority)>,
 }
 
 fn reminder(user: &str) -> Draft {
-    Draft { user: name(user), expires_at: None, bytes: 100 }
+    Draft { user: name(user), expires_at: None, bytes: 100, says: None }
 }
 
 impl Draft {
@@ -47,11 +50,28 @@ impl Draft {
     fn bytes(self, bytes: usize) -> Self {
         Self { bytes, ..self }
     }
+
+    fn says(self, what: u128) -> Self {
+        Self { says: Some((what, Priority::Normal)), ..self }
+    }
+
+    fn urgently(self) -> Self {
+        Self { says: self.says.map(|(what, _)| (what, Priority::Urgent)), ..self }
+    }
 }
 
 /// A message of a mailbox.
 fn mail(sequence: u64) -> Entry {
-    Entry { item: Item::Parked { sequence }, expires_at: None, bytes: 100 }
+    Entry { item: Item::Parked { sequence }, expires_at: None, bytes: 100, text: None }
+}
+
+/// A message of a mailbox that says something; it was published as the reminder of this id.
+fn saying(sequence: u64, id: &str, what: u128) -> Entry {
+    Entry { text: Some(text(id, what, Priority::Normal)), ..mail(sequence) }
+}
+
+fn text(id: &str, hash: u128, priority: Priority) -> Arc<Text> {
+    Arc::new(Text { id: id.to_owned(), hash, priority })
 }
 
 fn expiring(sequence: u64, at_ms: i64) -> Entry {
@@ -74,6 +94,8 @@ impl Router {
             park_batch: (100, 10_000),
             reads_in_flight: 8,
             expiry_interval: Duration::from_secs(60),
+            merge_window: Duration::from_secs(30),
+            merge_limit: 100,
         };
         change(&mut settings);
         Self { partition: Partition::new(settings), now: start(), sequence: 0, revision: 0 }
@@ -107,8 +129,10 @@ impl Router {
     fn event(&mut self, drafts: impl IntoIterator<Item = Draft>) -> Vec<String> {
         self.sequence += 1;
         let sequence = self.sequence;
-        let entry = |(index, Draft { user, expires_at, bytes })| {
-            (user, Entry { item: Item::Event { sequence, index }, expires_at, bytes })
+        let entry = |(index, Draft { user, expires_at, bytes, says })| {
+            let item = Item::Event { sequence, index };
+            let text = says.map(|(what, priority)| text(&show_item(&item), what, priority));
+            (user, Entry { item, expires_at, bytes, text })
         };
         self.step(Input::Event(drafts.into_iter().enumerate().map(entry).collect()))
     }
@@ -192,7 +216,7 @@ impl Router {
             let Item::Parked { sequence } = entry.item else { panic!("not mail: {entries:?}") };
             assert!(sequence >= next, "in order: {entries:?}");
             next = sequence + 1;
-            self.event([Draft { user: name(user), expires_at: entry.expires_at, bytes: entry.bytes }]);
+            self.event([Draft { expires_at: entry.expires_at, bytes: entry.bytes, ..reminder(user) }]);
             self.parked(&[sequence]);
         }
     }
@@ -261,6 +285,7 @@ fn show_settled(Settled { user, item, fate, removal }: &Settled) -> String {
         Fate::Delivered(instance) => format!("delivered by {instance}"),
         Fate::Parked => "parked".into(),
         Fate::Expired => "expired".into(),
+        Fate::Merged { into } => format!("merged into {into}"),
         Fate::MailboxFull => "refused: mailbox full".into(),
     };
     let removal = match removal {

@@ -15,6 +15,7 @@ mod intake;
 mod layers;
 mod mailbox;
 mod members;
+mod merge;
 mod rules;
 mod setup;
 mod stopping;

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::{Partition, Timer};
 use crate::router::lane::{Check, Health, Lane, Part, grown};
+use crate::router::twins::Place;
 use crate::router::user::{Route, State};
 use crate::router::{Action, Entry, Fate, Instance, Item, NoAnswer, Now, Refusal};
 use crate::token::{InstanceName, UserId};
@@ -142,6 +143,7 @@ impl Partition {
             lane.accepted();
         }
         for (_, entry) in accepted {
+            self.twins.remember(now.instant, &entry, Place::Accepted);
             self.settle(user, entry, Fate::Delivered(instance.name.clone()));
         }
     }
@@ -265,7 +267,7 @@ impl Partition {
                 break;
             }
             let Some(user) = lane.ready.pop_front() else { break };
-            self.expire_waiting(now, &user);
+            self.settle_what_is_over(now, &user);
             let state = self.user(&user);
             let Some(revision) =
                 state.route_mut(instance).map(|route| route.revision).filter(|_| !state.waiting.is_empty())
@@ -308,12 +310,14 @@ pub(super) fn ask(
     actions.push(Action::Heartbeat { instance: instance.clone(), users: names });
 }
 
-/// The reminders from the front that fit into the room of a request. The first of a request always does.
+/// The reminders from the front that fit into the room of a request. The first of a request always does. What says the
+/// same as one of them waits for the answer: it is merged if that one is accepted.
 pub(super) fn fitting(waiting: &VecDeque<Entry>, room: &mut usize, is_first: bool) -> Vec<Item> {
-    let mut items = Vec::new();
+    let (mut items, mut texts) = (Vec::new(), BTreeSet::new());
     for entry in waiting {
         let must_go = is_first && items.is_empty();
-        if entry.bytes > *room && !must_go {
+        let is_twin = entry.text.as_ref().is_some_and(|text| !texts.insert(text.hash));
+        if is_twin || (entry.bytes > *room && !must_go) {
             break;
         }
         *room = room.saturating_sub(entry.bytes);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Partition, Timer};
+use crate::router::twins::Place;
 use crate::router::user::{State, Sweep};
 use crate::router::{Action, Entry, Fate, Instance, Item, MailboxSummary, Now, Page};
 use crate::token::UserId;
@@ -27,6 +28,8 @@ impl Partition {
             // What was parked before a crash already is answered with the sequence that it got then.
             if sequence > mailbox.last {
                 mailbox.append(sequence, entry.expires_at);
+                let place = Place::Parked { sequence, expires_at: entry.expires_at };
+                self.twins.remember(now.instant, &entry, place);
                 self.schedule_sweep(now, &user);
             }
             self.settle(&user, entry, Fate::Parked);
@@ -134,9 +137,10 @@ impl Partition {
 
     pub(super) fn park(&mut self, now: Now, user: UserId, entry: Entry) {
         let limit = self.settings.mailbox_limit;
+        let over = self.end_without_delivery(now, &entry);
         let mailbox = &mut self.user(&user).mailbox;
-        if entry.is_expired(now) {
-            self.settle(&user, entry, Fate::Expired);
+        if let Some(fate) = over {
+            self.settle(&user, entry, fate);
         } else if mailbox.count + mailbox.parking >= limit {
             self.settle(&user, entry, Fate::MailboxFull);
         } else {

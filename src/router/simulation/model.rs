@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::router::{Entry, Instance, Item, MailboxSummary, NoAnswer, Page};
+use crate::reminder::Priority;
+use crate::router::{Entry, Instance, Item, MailboxSummary, NoAnswer, Page, Text};
 use crate::token::{InstanceName, UserId};
 
 /// A reminder, by its place in the order of publishing.
@@ -14,6 +15,10 @@ pub(super) struct Reminder {
     pub(super) user: UserId,
     pub(super) expires_at: Option<i64>,
     pub(super) bytes: usize,
+    /// What it says, if others say it too.
+    pub(super) text: Option<Arc<Text>>,
+    /// The one that it was merged into.
+    pub(super) merged_into: Option<Id>,
     /// Every acceptance, in order.
     pub(super) accepted_by: Vec<InstanceName>,
     /// A final fate was decided.
@@ -32,6 +37,8 @@ impl Reminder {
             user,
             expires_at,
             bytes,
+            text: None,
+            merged_into: None,
             accepted_by: Vec::new(),
             is_settled: false,
             is_recorded: false,
@@ -41,7 +48,17 @@ impl Reminder {
     }
 
     pub(super) fn entry(&self, item: Item) -> Entry {
-        Entry { item, expires_at: self.expires_at, bytes: self.bytes }
+        Entry { item, expires_at: self.expires_at, bytes: self.bytes, text: self.text.clone() }
+    }
+
+    /// Says one of a few things, as the reminder of this id.
+    pub(super) fn saying(self, id: Id, what: u128, priority: Priority) -> Self {
+        Self { text: Some(Arc::new(Text { id: id.to_string(), hash: what, priority })), ..self }
+    }
+
+    /// What stands for another one lasts as long.
+    pub(super) fn lasts_as_long_as(&self, other: &Self) -> bool {
+        self.expires_at.is_none_or(|at| other.expires_at.is_some_and(|others| others <= at))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::model::{Id, Reading};
+use super::model::{Id, Reading, Reminder};
 use super::world::{Happening, World};
 use crate::router::tests::show;
 use crate::router::{Action, Fate, Input, Instance, Item, Partition, Removal, Settings, Settled};
@@ -333,12 +333,14 @@ impl World {
             Fate::Delivered(instance) => assert!(reminder.accepted_by.contains(instance), "{id}: {reminder:?}"),
             Fate::Expired => assert!(reminder.expires_at.is_some_and(|at| at <= now.unix_ms), "{id}: {reminder:?}"),
             Fate::MailboxFull => reminder.is_overtaken = true,
+            Fate::Merged { into } => self.check_merged(id, into.parse().unwrap()),
             Fate::Parked => {
                 assert!(matches!(item, Item::Event { .. }) && self.nats.known.contains_key(&id), "{id} {item:?}");
                 assert!(reminder.is_touched || !reminder.is_settled, "{id} is parked after its end: {reminder:?}");
                 return self.count("parked");
             }
         }
+        let reminder = &mut self.reminders[id];
         assert!(self.life.over.insert(id) || reminder.is_touched, "{id} ends twice: {reminder:?}");
         reminder.is_settled = true;
         match (fate, item) {
@@ -347,6 +349,27 @@ impl World {
             (Fate::MailboxFull, _) => self.check_mailbox_is_full(user),
             _ => {}
         }
+    }
+
+    /// The other one says the same, no less urgently, and was told or lies in the mailbox for as long.
+    fn check_merged(&mut self, id: Id, into: Id) {
+        self.count("merged");
+        let (reminder, other) = (&self.reminders[id], &self.reminders[into]);
+        let (own, others) = (reminder.text.as_ref().unwrap(), other.text.as_ref().unwrap());
+        assert!(id != into && own.hash == others.hash && own.priority <= others.priority, "{id}: {own:?} {others:?}");
+        let mut in_mailbox = self.nats.mailbox(&reminder.user).filter(|(_, parked)| *parked == into);
+        let waits = in_mailbox.any(|(sequence, _)| self.is_unsettled(Item::Parked { sequence }));
+        let will_be = waits && other.lasts_as_long_as(reminder);
+        let is_told = !other.accepted_by.is_empty();
+        drop(in_mailbox);
+        assert!(is_told || will_be, "{id} is merged into {into}: {other:?}");
+        self.reminders[id].merged_into = Some(into);
+    }
+
+    /// It was accepted, or one that stands for it was, or they expired.
+    fn is_told(&self, reminder: &Reminder) -> bool {
+        let others = || reminder.merged_into.is_some_and(|into| self.is_told(&self.reminders[into]));
+        !reminder.accepted_by.is_empty() || reminder.expires_at.is_some() || others()
     }
 
     /// Counts what lies in the mailbox or may be on its way into it.
@@ -442,8 +465,8 @@ impl World {
         let under_way: Vec<Id> = self.agenda.values().flat_map(ids_of).collect();
         self.touch(&under_way);
         let given = self.nats.events.range(..=self.life.fed).flat_map(|(_, ids)| ids.clone());
-        let accepted = |id: &Id| !self.reminders[*id].accepted_by.is_empty();
-        let not_removed = self.nats.mailboxes.values().flat_map(|mailbox| mailbox.values().copied()).filter(accepted);
+        let done = |id: &Id| !self.reminders[*id].accepted_by.is_empty() || self.reminders[*id].merged_into.is_some();
+        let not_removed = self.nats.mailboxes.values().flat_map(|mailbox| mailbox.values().copied()).filter(done);
         let repeated: Vec<Id> = given.chain(not_removed).collect();
         self.touch(&repeated);
         self.end_life();
@@ -500,6 +523,7 @@ impl World {
         assert!(self.life.open.is_empty() && self.life.unfinished == 0);
         for (id, reminder) in self.reminders.iter().enumerate() {
             assert!(reminder.is_recorded, "{id} has no end: {reminder:?}");
+            assert!(reminder.merged_into.is_none() || self.is_told(reminder), "{id} is lost by a merge: {reminder:?}");
         }
     }
 }

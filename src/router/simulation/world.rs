@@ -9,6 +9,7 @@ use fastrand::Rng;
 use super::Story;
 use super::model::{AppServer, Id, Mood, Nats, Reminder};
 use super::shell::Life;
+use crate::reminder::Priority;
 use crate::router::tests::{instance, later, name, start};
 use crate::router::{Input, Instance, NoAnswer, Now, Refusal, Settings, Settled};
 use crate::token::UserId;
@@ -100,6 +101,8 @@ impl World {
             park_batch: (rng.usize(1..=4), 300),
             reads_in_flight: rng.usize(1..=2),
             expiry_interval: Duration::from_secs(1),
+            merge_window: Duration::from_millis(pick(&mut rng, &[0, 300, 10_000])),
+            merge_limit: rng.usize(1..=8),
         };
         let app = |number| AppServer {
             instance: instance(&format!("app-{number}")),
@@ -259,12 +262,18 @@ impl World {
     }
 
     fn write(&mut self) -> Id {
-        let user = self.rng.choice(&self.users).unwrap().clone();
+        let number = self.rng.usize(0..self.users.len());
+        let user = self.users[number].clone();
         let expires = self.rng.u32(0..10) < 3;
         let expires_at = expires.then(|| i64::try_from(self.at + self.rng.u64(0..8_000)).unwrap());
         let bytes = pick(&mut self.rng, &[10, 60, 200]);
-        self.reminders.push(Reminder::new(user, expires_at, bytes));
-        self.reminders.len() - 1
+        let (id, mut reminder) = (self.reminders.len(), Reminder::new(user, expires_at, bytes));
+        if !self.settings.merge_window.is_zero() && self.rng.bool() {
+            let priority = pick(&mut self.rng, &[Priority::Normal, Priority::Normal, Priority::High]);
+            reminder = reminder.saying(id, (2 * number + self.rng.usize(0..2)) as u128, priority);
+        }
+        self.reminders.push(reminder);
+        id
     }
 
     /// A user connects, disconnects or moves.

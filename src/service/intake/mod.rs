@@ -121,6 +121,7 @@ impl Intake {
             partitions: config.partitions,
             event_bytes: config.intake.event_bytes,
             most_bytes: self.context.nats.client.max_payload(),
+            merges: !config.merge.window.is_zero(),
             window: &self.window,
             rules: &rules,
             now: super::now_ms(),

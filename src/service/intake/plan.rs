@@ -45,6 +45,8 @@ pub(super) struct Planner<'a> {
     pub(super) event_bytes: usize,
     /// Bytes of the largest message that NATS takes.
     pub(super) most_bytes: usize,
+    /// Reminders of other sets may be merged, so what each one says is written down.
+    pub(super) merges: bool,
     pub(super) window: &'a Window,
     pub(super) rules: &'a Rules,
     pub(super) now: Timestamp,
@@ -127,12 +129,13 @@ impl SetPlan<'_> {
         let mut events: BTreeMap<(Partition, usize), Members> = BTreeMap::new();
         for mut reminder in kept {
             let Place { index, partition, event } = places[&identity(&self.origin.source, &reminder.id)];
+            let text = self.planner.merges.then(|| reminder.text_hash());
             match self.planner.rules.apply(&mut reminder) {
                 Ok(Verdict::Pass) => {
                     let body = Bytes::from(reminder.to_json());
                     let expires_at = reminder.expires_at.map(Timestamp::as_millisecond);
-                    let Reminder { id, user, .. } = reminder;
-                    let entry = IndexEntry { id, user, expires_at, bytes: body.len() };
+                    let Reminder { id, user, priority, .. } = reminder;
+                    let entry = IndexEntry { id, user, expires_at, priority, text, bytes: body.len() };
                     events.entry((partition, event)).or_default().push((index, entry, body));
                 }
                 Ok(Verdict::Blocked { tag, rule }) => {
@@ -265,6 +268,7 @@ mod tests {
             partitions: 4,
             event_bytes: given.event_bytes,
             most_bytes: given.most_bytes,
+            merges: true,
             window: given.window,
             rules: given.rules,
             now: Timestamp::UNIX_EPOCH,

@@ -139,6 +139,7 @@ impl Worker {
             Fate::Delivered(instance) => Outcome::Delivered { instance: instance.clone() },
             Fate::Parked => Outcome::Parked,
             Fate::Expired => Outcome::Expired,
+            Fate::Merged { into } => Outcome::Merged { into: into.clone() },
             Fate::MailboxFull => Outcome::Rejected { error: RejectCode::MailboxFull },
         };
         let (id, user) = (event.index.reminders[index].id.clone(), Some(settled.user.to_string()));

@@ -7,6 +7,7 @@
 mod actions;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::kv;
@@ -29,7 +30,7 @@ use crate::nats::{NatsError, bucket};
 use crate::partition::{Partition, Role};
 use crate::reminder::DELIVERY_FRAME_BYTES;
 use crate::reminder::reject::{RejectCode, Rejection};
-use crate::router::{self, Entry, Fate, Input, Item, Now, Page, Removal, Settled};
+use crate::router::{self, Entry, Fate, Input, Item, Now, Page, Removal, Settled, Text};
 use crate::token::UserId;
 
 /// Bytes that `parked_at` and a comma add to a reminder in a request.
@@ -147,7 +148,16 @@ fn settings(config: &Config) -> router::Settings {
         park_batch: (config.mailbox.park_messages, config.mailbox.park_bytes),
         reads_in_flight: config.mailbox.reads_in_flight,
         expiry_interval: config.mailbox.expiry_interval,
+        merge_window: config.merge.window,
+        merge_limit: config.merge.max_reminders,
     }
+}
+
+/// A reminder as the state machine sees it; `around` are the bytes that a request adds to it.
+fn entry(item: Item, reminder: &IndexEntry, around: usize) -> Entry {
+    let IndexEntry { id, expires_at, priority, text, bytes, .. } = reminder;
+    let text = text.map(|hash| Arc::new(Text { id: id.clone(), hash, priority: *priority }));
+    Entry { item, expires_at: *expires_at, bytes: bytes + around, text }
 }
 
 fn now() -> Now {
@@ -225,15 +235,15 @@ impl Worker {
             Err(error) => return self.set_aside(sequence, reply, payload, &error.to_string()),
         };
         let (mut new, mut parked) = (Vec::with_capacity(event.index.reminders.len()), Vec::new());
-        for (index, IndexEntry { user, expires_at, bytes, .. }) in event.index.reminders.iter().enumerate() {
+        for (index, reminder) in event.index.reminders.iter().enumerate() {
             let item = Item::Event { sequence, index };
-            let user = user.clone();
+            let user = reminder.user.clone();
             if self.recorded_before.contains(&item) {
                 continue; // The last owner was done with it and did not come to acknowledge the event.
             } else if self.parked_before.contains(&(sequence, index)) {
                 parked.push(Settled { user, item, fate: Fate::Parked, removal: Removal::Event });
             } else {
-                new.push((user, Entry { item, expires_at: *expires_at, bytes: bytes + 1 }));
+                new.push((user, entry(item, reminder, 1)));
             }
         }
         let unsettled = new.len() + parked.len();
@@ -274,9 +284,7 @@ impl Worker {
             }
             match Event::decode(&message) {
                 Ok(event) if event.index.reminders.len() == 1 => {
-                    let IndexEntry { expires_at, bytes, .. } = event.index.reminders[0];
-                    let item = Item::Parked { sequence };
-                    entries.push(Entry { item, expires_at, bytes: bytes + PARKED_AT_BYTES });
+                    entries.push(entry(Item::Parked { sequence }, &event.index.reminders[0], PARKED_AT_BYTES));
                     self.in_memory.insert(sequence, InMemory { event, parked_at });
                 }
                 Ok(_) => self.set_parked_aside(sequence, message, "it has not exactly one reminder"),
