@@ -60,8 +60,10 @@ impl Fold {
             .collect();
         skip.sort_unstable();
         skip.dedup();
-        let kept: [bool; 128] = std::array::from_fn(|at| !skip.contains(&char::from(at as u8).to_ascii_lowercase()));
-        let unchanged = std::array::from_fn(|at| kept[at] && !(case && (at as u8).is_ascii_uppercase()));
+        let ascii = |at: usize| char::from(at as u8);
+        let folded = |at: usize| if case { ascii(at).to_ascii_lowercase() } else { ascii(at) };
+        let kept: [bool; 128] = std::array::from_fn(|at| !skip.contains(&folded(at)));
+        let unchanged = std::array::from_fn(|at| kept[at] && folded(at) == ascii(at));
         let keeps_ideographs = !skip.iter().any(|c| ('\u{4000}'..='\u{9fff}').contains(c));
         Self { case, width, skip, kinds, unchanged, kept, keeps_ideographs }
     }
