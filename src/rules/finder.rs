@@ -1,10 +1,12 @@
 //! Finds all occurrences of many keywords in one pass.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ops::Range;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use daachorse::CharwiseDoubleArrayAhoCorasick;
+use foldhash::fast::FixedState;
 
 use super::document::Words;
 use super::vocabulary::{Vocabulary, begins_with_word};
@@ -16,10 +18,12 @@ pub struct Finder {
     words: Option<Vocabulary>,
     /// All others.
     anywhere: Option<Automaton>,
-    /// Keyword → where its owners begin in `owners`; one more at the end.
-    first_owner: Vec<u32>,
-    owners: Vec<u16>,
+    /// Who owns a keyword that several own; its tag is [`SHARED`] and the place here.
+    shared: Vec<Vec<u16>>,
 }
+
+/// A keyword's tag is its owner, or where to find its owners.
+const SHARED: u32 = 1 << 31;
 
 /// Two ways of laying out the same automaton. Measured (`benches/rules`, docs/rules.md) over reminder-sized texts:
 ///
@@ -30,7 +34,7 @@ pub struct Finder {
 ///
 /// The contiguous NFA that aho-corasick chooses by itself for more than 100 keywords is slower than both at every size.
 enum Automaton {
-    /// With the number of each pattern's keyword.
+    /// With the tag of each pattern.
     Bytes(AhoCorasick, Vec<u32>),
     Characters(CharwiseDoubleArrayAhoCorasick<u32>),
 }
@@ -45,42 +49,53 @@ impl Finder {
     /// # Errors
     /// When they are too many for the automaton.
     pub fn new(keywords: impl IntoIterator<Item = (String, u16)>, words: Words) -> Result<Self, String> {
-        let mut numbers: HashMap<String, u32> = HashMap::new();
-        let mut owned: Vec<(u32, u16)> = Vec::new();
+        let mut shared: Vec<Vec<u16>> = Vec::new();
+        let mut tags: HashMap<String, u32, FixedState> = HashMap::default();
         for (keyword, owner) in keywords {
-            let next = numbers.len() as u32;
-            owned.push((*numbers.entry(keyword).or_insert(next), owner));
+            match tags.entry(keyword) {
+                Entry::Vacant(entry) => _ = entry.insert(owner.into()),
+                Entry::Occupied(mut entry) if *entry.get() < SHARED => {
+                    if *entry.get() != u32::from(owner) {
+                        let tag = SHARED | shared.len() as u32;
+                        shared.push(vec![entry.insert(tag) as u16, owner]);
+                    }
+                }
+                Entry::Occupied(entry) => {
+                    let owners = &mut shared[(entry.get() & !SHARED) as usize];
+                    if !owners.contains(&owner) {
+                        owners.push(owner);
+                    }
+                }
+            }
         }
-        owned.sort_unstable();
-        owned.dedup();
-        let count = numbers.len() as u32;
         let everywhere = words == Words::On;
-        let mut keywords: Vec<_> = numbers.into_iter().collect();
+        let mut keywords: Vec<(String, u32)> = tags.into_iter().collect();
         keywords.sort_unstable();
         let (whole, others): (Vec<_>, Vec<_>) =
             keywords.into_iter().partition(|(keyword, _)| words != Words::Off && begins_with_word(keyword, everywhere));
         Ok(Self {
             words: (!whole.is_empty()).then(|| Vocabulary::new(&whole, everywhere)),
             anywhere: (!others.is_empty()).then(|| Automaton::new(&others)).transpose()?,
-            first_owner: (0..=count).map(|number| owned.partition_point(|(of, _)| *of < number) as u32).collect(),
-            owners: owned.iter().map(|(_, owner)| *owner).collect(),
+            shared,
         })
     }
 
     /// Calls `found` with every occurrence in `text` and each of its keyword's owners.
     pub fn find(&self, text: &str, mut found: impl FnMut(Range<usize>, u16)) {
-        let mut report = |span: Range<usize>, keyword: u32| {
-            let keyword = keyword as usize;
-            let owners = self.first_owner[keyword] as usize..self.first_owner[keyword + 1] as usize;
-            self.owners[owners].iter().for_each(|owner| found(span.clone(), *owner));
+        let mut report = |span: Range<usize>, tag: u32| {
+            if tag < SHARED {
+                found(span, tag as u16);
+            } else {
+                self.shared[(tag & !SHARED) as usize].iter().for_each(|owner| found(span.clone(), *owner));
+            }
         };
         if let Some(words) = &self.words {
             words.find(text, &mut report);
         }
         match &self.anywhere {
-            Some(Automaton::Bytes(automaton, numbers)) => automaton
+            Some(Automaton::Bytes(automaton, tags)) => automaton
                 .find_overlapping_iter(text)
-                .for_each(|found| report(found.range(), numbers[found.pattern().as_usize()])),
+                .for_each(|found| report(found.range(), tags[found.pattern().as_usize()])),
             Some(Automaton::Characters(automaton)) => automaton
                 .find_overlapping_iter(text)
                 .for_each(|found| report(found.start()..found.end(), found.value())),
@@ -91,11 +106,12 @@ impl Finder {
     /// Bytes of memory that it holds, about.
     pub fn heap_bytes(&self) -> usize {
         let anywhere = self.anywhere.as_ref().map_or(0, |automaton| match automaton {
-            Automaton::Bytes(automaton, numbers) => automaton.memory_usage() + size_of_val(&**numbers),
+            Automaton::Bytes(automaton, tags) => automaton.memory_usage() + size_of_val(&**tags),
             Automaton::Characters(automaton) => automaton.heap_bytes(),
         });
         let words = self.words.as_ref().map_or(0, Vocabulary::heap_bytes);
-        words + anywhere + size_of_val(&*self.first_owner) + size_of_val(&*self.owners)
+        let shared: usize = self.shared.iter().map(|owners| size_of_val(owners) + size_of_val(&**owners)).sum();
+        words + anywhere + shared
     }
 }
 
@@ -105,11 +121,11 @@ impl Automaton {
         if bytes <= MAX_DFA_BYTES && keywords.iter().all(|(keyword, _)| keyword.is_ascii()) {
             let texts = keywords.iter().map(|(keyword, _)| keyword);
             let automaton = AhoCorasick::builder().kind(Some(AhoCorasickKind::DFA)).build(texts);
-            let numbers = keywords.iter().map(|(_, number)| *number).collect();
-            return automaton.map(|automaton| Self::Bytes(automaton, numbers)).map_err(|error| error.to_string());
+            let tags = keywords.iter().map(|(_, tag)| *tag).collect();
+            return automaton.map(|automaton| Self::Bytes(automaton, tags)).map_err(|error| error.to_string());
         }
-        let numbered = keywords.iter().map(|(keyword, number)| (keyword, *number));
-        CharwiseDoubleArrayAhoCorasick::with_values(numbered).map(Self::Characters).map_err(|error| error.to_string())
+        let tagged = keywords.iter().map(|(keyword, tag)| (keyword, *tag));
+        CharwiseDoubleArrayAhoCorasick::with_values(tagged).map(Self::Characters).map_err(|error| error.to_string())
     }
 }
 

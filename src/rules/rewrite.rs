@@ -5,7 +5,6 @@
 //! earlier rule's `with` stands for it. Marks of one rule do not overlap, leftmost-longest again; marks of different rules may. A
 //! mark that covers all of what is replaced covers what replaces it; one that covers a part of it loses that part.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::document::Action;
@@ -37,10 +36,18 @@ pub struct TextMark {
 #[error("the text with its replacements has more than {0} bytes")]
 pub struct TooLong(pub usize);
 
-/// A stretch of the text and what takes its place.
+/// A stretch of the text, made of units of so many bytes, and what takes the place of each unit: one unit for a
+/// replacement, one for each cluster under a mask.
 struct Edit<'e> {
     span: Range<usize>,
+    unit: usize,
     with: &'e str,
+}
+
+impl Edit<'_> {
+    fn bytes(&self) -> usize {
+        self.span.len() / self.unit * self.with.len()
+    }
 }
 
 impl Text {
@@ -72,22 +79,22 @@ impl Text {
             return Ok(());
         }
         let mut text = String::with_capacity(self.text.len());
-        // Where each edit's replacement stands afterwards.
+        // Where each edit's replacement begins.
         let mut places = Vec::with_capacity(edits.len());
         let mut done = 0;
-        for Edit { span, with } in edits {
-            text.push_str(&self.text[done..span.start]);
-            places.push(text.len()..text.len() + with.len());
-            text.push_str(with);
-            done = span.end;
-            if text.len() > most {
+        for edit in edits {
+            text.push_str(&self.text[done..edit.span.start]);
+            places.push(text.len());
+            if text.len() + edit.bytes() > most {
                 return Err(TooLong(most));
             }
+            (0..edit.span.len() / edit.unit).for_each(|_| text.push_str(edit.with));
+            done = edit.span.end;
         }
         text.push_str(&self.text[done..]);
         for mark in &mut self.marks {
-            let start = moved(edits, &places, mark.span.start, |place| place.end);
-            let end = moved(edits, &places, mark.span.end, |place| place.start);
+            let start = moved(edits, &places, mark.span.start, usize::div_ceil);
+            let end = moved(edits, &places, mark.span.end, |bytes, unit| bytes / unit);
             mark.span = start..end;
         }
         self.marks.retain(|mark| mark.span.start < mark.span.end);
@@ -96,13 +103,15 @@ impl Text {
     }
 }
 
-/// Where a place of the text is after the edits; `inside` decides for one that an edit covers.
-fn moved(edits: &[Edit<'_>], places: &[Range<usize>], at: usize, inside: impl Fn(&Range<usize>) -> usize) -> usize {
+/// Where a place of the text is after the edits; `whole` rounds one inside of what is replaced to its end or its start.
+fn moved(edits: &[Edit<'_>], places: &[usize], at: usize, whole: impl Fn(usize, usize) -> usize) -> usize {
     let begun = edits.partition_point(|edit| edit.span.start < at);
-    match begun.checked_sub(1) {
-        None => at,
-        Some(last) if at < edits[last].span.end => inside(&places[last]),
-        Some(last) => places[last].end + (at - edits[last].span.end),
+    let Some(last) = begun.checked_sub(1) else { return at };
+    let edit = &edits[last];
+    if at < edit.span.end {
+        places[last] + whole(at - edit.span.start, edit.unit) * edit.with.len()
+    } else {
+        places[last] + edit.bytes() + (at - edit.span.end)
     }
 }
 
@@ -117,42 +126,59 @@ fn edits<'e>(engine: &'e Engine, text: &str, matches: &[Match]) -> Vec<Edit<'e>>
         }
     }
     rewritten.sort_unstable_by_key(|found| (found.span.start, std::cmp::Reverse(found.span.end), found.rule));
-    let mut edits: Vec<_> =
-        leftmost(rewritten.into_iter()).map(|found| edit(engine, found.rule, found.span.clone())).collect();
-    let masks = masks(engine, text, masked, &edits);
-    edits.extend(masks);
-    edits.sort_unstable_by_key(|edit| edit.span.start);
+    let whole =
+        |found: &Match| Edit { span: found.span.clone(), unit: found.span.len(), with: with(engine, found.rule) };
+    let mut edits: Vec<_> = leftmost(rewritten.into_iter()).map(whole).collect();
+    if !masked.is_empty() {
+        for (span, rule) in masks(&edits, &masked) {
+            add_mask(&mut edits, text, span, with(engine, rule));
+        }
+        edits.sort_unstable_by_key(|edit| edit.span.start);
+    }
     edits
 }
 
-/// Every cluster under a mask and outside of what is rewritten.
-fn masks<'e>(engine: &'e Engine, text: &str, mut masked: Vec<&Match>, rewritten: &[Edit<'_>]) -> Vec<Edit<'e>> {
-    masked.sort_unstable_by_key(|found| found.span.start);
-    let mut edits = Vec::new();
-    let mut waiting = masked.into_iter().peekable();
-    // The rules that mask here, and how far.
-    let mut active: BTreeMap<u16, usize> = BTreeMap::new();
-    let mut rewritten = rewritten.iter().peekable();
-    while let Some(first) = waiting.peek() {
-        let begin = first.span.start;
-        for (at, cluster) in clusters(&text[begin..]) {
-            let span = begin + at..begin + at + cluster.len();
-            while let Some(found) = waiting.next_if(|found| found.span.start <= span.start) {
-                let reach = active.entry(found.rule).or_default();
-                *reach = found.span.end.max(*reach);
-            }
-            while active.first_entry().is_some_and(|entry| *entry.get() <= span.start) {
-                active.pop_first();
-            }
-            let Some((&rule, _)) = active.first_key_value() else { break };
-            while rewritten.next_if(|edit| edit.span.end <= span.start).is_some() {}
-            if rewritten.peek().is_none_or(|edit| span.start < edit.span.start) {
-                edits.push(edit(engine, rule, span));
+/// What lies under masks and outside of what is rewritten, with the first of the rules that mask it.
+fn masks(rewritten: &[Edit<'_>], masked: &[&Match]) -> Vec<(Range<usize>, u16)> {
+    // What is rewritten covers like a rule before all others.
+    let mut covers: Vec<(Range<usize>, Option<u16>)> = Vec::with_capacity(rewritten.len() + masked.len());
+    covers.extend(rewritten.iter().map(|edit| (edit.span.clone(), None)));
+    covers.extend(masked.iter().map(|found| (found.span.clone(), Some(found.rule))));
+    covers.sort_unstable_by_key(|(span, _)| span.start);
+    let mut ends: Vec<usize> = covers.iter().flat_map(|(span, _)| [span.start, span.end]).collect();
+    ends.sort_unstable();
+    ends.dedup();
+    let mut waiting = covers.into_iter().peekable();
+    // The rules that cover the place at hand, and how far each reaches.
+    let mut active: Vec<(Option<u16>, usize)> = Vec::new();
+    let mut masks: Vec<(Range<usize>, u16)> = Vec::new();
+    for (from, to) in ends.windows(2).map(|pair| (pair[0], pair[1])) {
+        active.retain(|(_, reach)| *reach > from);
+        while let Some((span, rule)) = waiting.next_if(|(span, _)| span.start <= from) {
+            match active.iter_mut().find(|(other, _)| *other == rule) {
+                Some((_, reach)) => *reach = span.end.max(*reach),
+                None => active.push((rule, span.end)),
             }
         }
-        active.clear();
+        let Some(Some(rule)) = active.iter().map(|(rule, _)| *rule).min() else { continue };
+        match masks.last_mut().filter(|(span, before)| span.end == from && *before == rule) {
+            Some((span, _)) => span.end = to,
+            None => masks.push((from..to, rule)),
+        }
     }
-    edits
+    masks
+}
+
+/// Adds edits for the clusters under a mask: one for as many of the same length as follow each other.
+fn add_mask<'e>(edits: &mut Vec<Edit<'e>>, text: &str, span: Range<usize>, with: &'e str) {
+    let first = edits.len();
+    for (at, cluster) in clusters(&text[span.clone()]) {
+        let (start, unit) = (span.start + at, cluster.len());
+        match edits[first..].last_mut().filter(|edit| edit.unit == unit) {
+            Some(edit) => edit.span.end += unit,
+            None => edits.push(Edit { span: start..start + unit, unit, with }),
+        }
+    }
 }
 
 /// Of matches in the order of their starts, the longest first: those that do not overlap one before.
@@ -167,12 +193,12 @@ fn leftmost<'m>(matches: impl Iterator<Item = &'m Match>) -> impl Iterator<Item 
     })
 }
 
-fn edit(engine: &Engine, rule: u16, span: Range<usize>) -> Edit<'_> {
-    let with = match &engine.rules()[usize::from(rule)].action {
-        Action::Mask { with } | Action::Replace { with } => with.as_str(),
+/// What takes the place of a rule's matches.
+fn with(engine: &Engine, rule: u16) -> &str {
+    match &engine.rules()[usize::from(rule)].action {
+        Action::Mask { with } | Action::Replace { with } => with,
         _ => "",
-    };
-    Edit { span, with }
+    }
 }
 
 fn action<'e>(engine: &'e Engine, found: &Match) -> &'e Action {

@@ -24,7 +24,7 @@ pub struct Vocabulary {
     hash: FixedState,
     /// The hash of a keyword's first tokens → the place of the keyword that has no more than these, or [`LONGER`].
     prefixes: HashMap<u64, u32, BuildHasherDefault<AsItIs>>,
-    /// Where each keyword ends in `texts`, and its number.
+    /// Where each keyword ends in `texts`, and its tag.
     keywords: Vec<(u32, u32)>,
     texts: String,
 }
@@ -33,7 +33,7 @@ pub struct Vocabulary {
 const LONGER: u32 = u32::MAX;
 
 impl Vocabulary {
-    /// The vocabulary of these keywords with their numbers. All begin with a word, and none comes twice.
+    /// The vocabulary of these keywords with their tags. All begin with a word, and none comes twice.
     pub fn new(keywords: &[(String, u32)], everywhere: bool) -> Self {
         // Two keywords with the same hash: about once in 2⁶⁴ / n² tries.
         (0..).find_map(|seed| Self::with_seed(keywords, everywhere, seed)).expect("some seed tells the keywords apart")
@@ -47,7 +47,7 @@ impl Vocabulary {
             keywords: Vec::with_capacity(keywords.len()),
             texts: String::new(),
         };
-        for ((keyword, number), place) in keywords.iter().zip(0..) {
+        for ((keyword, tag), place) in keywords.iter().zip(0..) {
             let (mut prefix, mut at) = (0, 0);
             while at < keyword.len() {
                 let end = token_end(keyword, at, everywhere);
@@ -64,12 +64,12 @@ impl Vocabulary {
                 at = end;
             }
             vocabulary.texts.push_str(keyword);
-            vocabulary.keywords.push((vocabulary.texts.len() as u32, *number));
+            vocabulary.keywords.push((vocabulary.texts.len() as u32, *tag));
         }
         Some(vocabulary)
     }
 
-    /// Calls `found` with every occurrence in a text that begins where a word does, and its keyword's number.
+    /// Calls `found` with every occurrence in a text that begins where a word does, and its keyword's tag.
     pub fn find(&self, text: &str, mut found: impl FnMut(Range<usize>, u32)) {
         let mut at = 0;
         while at < text.len() {
