@@ -10,6 +10,7 @@
 //! cut into clusters and normalized by the Unicode algorithms.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::ops::Range;
 
 use unicode_segmentation::UnicodeSegmentation;
@@ -38,6 +39,8 @@ pub struct Folded<'t> {
     text: Cow<'t, str>,
     /// How the text lies in the original, in order. None at all: it is the original.
     runs: Vec<Run>,
+    /// The run that was asked for last.
+    last_run: Cell<usize>,
 }
 
 /// A stretch in which every unit of the original became one unit of the folded text. Units are single bytes where no length
@@ -73,14 +76,14 @@ impl Fold {
         let mut writer = Writer { fold: self, original: text, text: String::new(), runs: Vec::new(), done: 0 };
         let unchanged = writer.stretch(&self.unchanged);
         if unchanged == text.len() {
-            return Folded { original: text, text: Cow::Borrowed(text), runs: Vec::new() };
+            return Folded { original: text, text: Cow::Borrowed(text), runs: Vec::new(), last_run: Cell::new(0) };
         }
         writer.text.reserve(text.len() + 16);
         writer.copy(unchanged);
         while writer.done < text.len() {
             writer.next();
         }
-        Folded { original: text, text: Cow::Owned(writer.text), runs: writer.runs }
+        Folded { original: text, text: Cow::Owned(writer.text), runs: writer.runs, last_run: Cell::new(0) }
     }
 }
 
@@ -133,8 +136,16 @@ impl Folded<'_> {
     }
 
     fn run_at(&self, at: usize) -> Option<&Run> {
-        let after = self.runs.partition_point(|run| run.folded <= at);
-        self.runs.get(after.checked_sub(1)?)
+        if self.runs.first()?.folded > at {
+            return None;
+        }
+        let begins_by = |run: usize| self.runs.get(run).is_some_and(|run| run.folded <= at);
+        // Matches come one after the other: it is the last run asked for, or near.
+        let last = self.last_run.get();
+        let near = (last..last + 3).find(|run| begins_by(*run) && !begins_by(run + 1));
+        let run = near.unwrap_or_else(|| self.runs.partition_point(|run| run.folded <= at) - 1);
+        self.last_run.set(run);
+        Some(&self.runs[run])
     }
 }
 
