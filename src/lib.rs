@@ -17,6 +17,7 @@ pub mod config;
 pub mod demo;
 pub mod event;
 pub mod http;
+pub mod metrics;
 pub mod nats;
 #[allow(clippy::disallowed_methods)]
 pub mod nats_server;

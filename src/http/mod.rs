@@ -1,4 +1,4 @@
-//! Probes over HTTP: is the process alive, is it ready, which version is it.
+//! Probes and metrics over HTTP: is the process alive, is it ready, which version is it, what does it count.
 //!
 //! Alive never depends on NATS: restarting a process does not mend a server it cannot reach. Ready means connected, at
 //! work on every role that is this member's, and not stopping.
@@ -14,6 +14,8 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+
+use crate::metrics::Metrics;
 
 /// What decides whether this member is ready.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -52,18 +54,18 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-/// Answers probes until the task is aborted.
-pub async fn run(listener: TcpListener, readiness: watch::Receiver<Readiness>) {
+/// Answers until the task is aborted.
+pub async fn run(listener: TcpListener, readiness: watch::Receiver<Readiness>, metrics: Metrics) {
     loop {
         let Ok((connection, _)) = listener.accept().await else {
             // Out of file descriptors, most likely: others must close theirs first.
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             continue;
         };
-        let readiness = readiness.clone();
+        let (readiness, metrics) = (readiness.clone(), metrics.clone());
         tokio::spawn(async move {
             let service = service_fn(move |request| {
-                let answer = answer(&request, &readiness.borrow());
+                let answer = answer(&request, &readiness.borrow(), &metrics);
                 async move { Ok::<_, Infallible>(answer) }
             });
             let mut server = hyper::server::conn::http1::Builder::new();
@@ -75,7 +77,7 @@ pub async fn run(listener: TcpListener, readiness: watch::Receiver<Readiness>) {
     }
 }
 
-fn answer<B>(request: &Request<B>, readiness: &Readiness) -> Response<Full<Bytes>> {
+fn answer<B>(request: &Request<B>, readiness: &Readiness, metrics: &Metrics) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered\n".to_owned());
         refusal.headers_mut().insert(ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD"));
@@ -86,8 +88,15 @@ fn answer<B>(request: &Request<B>, readiness: &Readiness) -> Response<Full<Bytes
         "/readyz" | "/healthz" => {
             ready(readiness, request.uri().query().is_some_and(|query| query.contains("verbose")))
         }
+        "/metrics" => {
+            let mut answer = text(StatusCode::OK, metrics.text());
+            // The version is the format's, and Prometheus asks for it.
+            let format = hyper::header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+            answer.headers_mut().insert(CONTENT_TYPE, format);
+            answer
+        }
         "/version" => text(StatusCode::OK, concat!(env!("CARGO_PKG_VERSION"), "\n").to_owned()),
-        _ => text(StatusCode::NOT_FOUND, "there are /livez, /readyz, /healthz and /version\n".to_owned()),
+        _ => text(StatusCode::NOT_FOUND, "there are /livez, /readyz, /healthz, /metrics and /version\n".to_owned()),
     }
 }
 
@@ -122,7 +131,7 @@ mod tests {
 
     async fn ask(method: Method, uri: &str, readiness: Readiness) -> (u16, String) {
         let request = Request::builder().method(method).uri(uri).body(()).unwrap();
-        let response = answer(&request, &readiness);
+        let response = answer(&request, &readiness, &Metrics::default());
         let status = response.status().as_u16();
         (status, String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap())
     }

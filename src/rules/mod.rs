@@ -74,6 +74,16 @@ impl Rules {
         Self { engines }
     }
 
+    /// How many tags have one.
+    pub fn len(&self) -> usize {
+        self.engines.len()
+    }
+
+    /// Whether no tag has one.
+    pub fn is_empty(&self) -> bool {
+        self.engines.is_empty()
+    }
+
     /// The document of a tag.
     pub fn engine(&self, tag: &Tag) -> Option<&Arc<Engine>> {
         self.engines.get(tag)

@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, DEFAULT_HTTP};
 use crate::http::{self, Readiness};
+use crate::metrics::Metrics;
 use crate::nats::{Nats, NatsError, topology};
 use lease::Lease;
 use outcomes::Recorder;
@@ -85,9 +86,10 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
     let (keeper, lease) = lease::new(config.members.ttl);
     let (recorder, recording) = Recorder::start(nats.clone(), lease.clone());
     let (routes, watching_routes) = Routes::start(nats.clone(), config.partitions);
-    let (rules, watching_rules) = rules::Watch::start(nats.clone());
+    let metrics = Metrics::default();
+    let (rules, watching_rules) = rules::Watch::start(nats.clone(), metrics.clone());
     let (readiness, ready) = watch::channel(Readiness::default());
-    let probes = listen(&config).await?.map(|listener| tokio::spawn(http::run(listener, ready)));
+    let probes = listen(&config).await?.map(|listener| tokio::spawn(http::run(listener, ready, metrics.clone())));
     let context = Context {
         config,
         nats: nats.clone(),

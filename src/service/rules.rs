@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_nats::jetstream::kv::{Entry, Operation};
 use tokio::sync::watch;
 
+use crate::metrics::Metrics;
 use crate::nats::bucket::Watched;
 use crate::nats::{Nats, NatsError};
 use crate::rules::Rules;
@@ -25,9 +26,9 @@ pub struct Watch {
 
 impl Watch {
     /// Starts the task that watches.
-    pub fn start(nats: Nats) -> (Self, tokio::task::JoinHandle<()>) {
+    pub fn start(nats: Nats, metrics: Metrics) -> (Self, tokio::task::JoinHandle<()>) {
         let (told, rules) = watch::channel(None);
-        (Self { rules }, tokio::spawn(watch(nats, told)))
+        (Self { rules }, tokio::spawn(Watcher { nats, metrics, told }.run()))
     }
 
     /// Waits until the rules are known: a reminder that goes out before them would show what they hide.
@@ -43,71 +44,85 @@ impl Watch {
     }
 }
 
-async fn watch(nats: Nats, told: watch::Sender<Option<Arc<Rules>>>) {
-    loop {
-        let Err(error) = follow(&nats, &told).await else { return };
-        tracing::warn!(%error, "watching rules again");
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
+struct Watcher {
+    nats: Nats,
+    metrics: Metrics,
+    told: watch::Sender<Option<Arc<Rules>>>,
 }
 
-/// Follows the bucket from its present content on, until the watch breaks.
-async fn follow(nats: &Nats, told: &watch::Sender<Option<Arc<Rules>>>) -> Result<(), NatsError> {
-    let mut watched = Watched::begin(nats, nats.names.rules_bucket()).await?;
-    // Documents that were deleted while nobody watched are not told of: it begins with none. A document that is bad now
-    // keeps its last good version.
-    let before = told.borrow().clone().unwrap_or_default();
-    let mut rules = Rules::default();
-    while !watched.is_loaded() {
-        let entry = watched.next().await?;
-        rules = changed(rules, &before, entry).await;
+impl Watcher {
+    async fn run(self) {
+        loop {
+            let Err(error) = self.follow().await else { return };
+            tracing::warn!(%error, "watching rules again");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
     }
-    told.send_replace(Some(Arc::new(rules)));
-    loop {
-        let entry = watched.next().await?;
-        let before = told.borrow().clone().unwrap_or_default();
-        told.send_replace(Some(Arc::new(changed(Rules::clone(&before), &before, entry).await)));
-    }
-}
 
-/// The rules after a change of the bucket. `before`: where the last good version of a document is.
-async fn changed(rules: Rules, before: &Rules, entry: Entry) -> Rules {
-    let tag = match Tag::from_token(&entry.key) {
-        Ok(tag) => tag,
-        Err(error) => {
-            ignored(&entry, &[Problem::error(format!("the key is no tag: {error}"))]);
-            return rules;
+    /// Follows the bucket from its present content on, until the watch breaks.
+    async fn follow(&self) -> Result<(), NatsError> {
+        let mut watched = Watched::begin(&self.nats, self.nats.names.rules_bucket()).await?;
+        // Documents that were deleted while nobody watched are not told of: it begins with none.
+        let mut rules = Rules::default();
+        while !watched.is_loaded() {
+            rules = self.changed(rules, watched.next().await?).await;
         }
-    };
-    if entry.operation != Operation::Put {
-        tracing::info!(tag = tag.as_str(), revision = entry.revision, "rules removed");
-        return rules.with(tag, None);
-    }
-    let value = entry.value.clone();
-    let compiled =
-        tokio::task::spawn_blocking(move || Document::parse(&value).and_then(|document| Engine::new(&document)));
-    match compiled.await.expect("compiling does not panic") {
-        Ok(engine) => {
-            let (count, bytes) = (engine.rules().len(), engine.heap_bytes());
-            tracing::info!(tag = tag.as_str(), revision = entry.revision, rules = count, bytes, "rules loaded");
-            rules.with(tag, Some(Arc::new(engine)))
-        }
-        Err(problems) => {
-            ignored(&entry, &problems);
-            let last_good = before.engine(&tag).cloned();
-            rules.with(tag, last_good)
+        self.tell(rules);
+        loop {
+            let entry = watched.next().await?;
+            self.tell(self.changed(self.current().as_ref().clone(), entry).await);
         }
     }
-}
 
-fn ignored(entry: &Entry, problems: &[Problem]) {
-    let problem = problems.first().map(ToString::to_string).unwrap_or_default();
-    let (key, revision, more) = (&entry.key, entry.revision, problems.len().saturating_sub(1));
-    tracing::warn!(
-        key,
-        revision,
-        problem,
-        more,
-        "document of rules ignored, the last good one stays; `bellhop rules lint` tells all"
-    );
+    fn current(&self) -> Arc<Rules> {
+        self.told.borrow().clone().unwrap_or_default()
+    }
+
+    fn tell(&self, rules: Rules) {
+        self.metrics.rules_in_use(rules.len());
+        self.told.send_replace(Some(Arc::new(rules)));
+    }
+
+    /// The rules after a change of the bucket.
+    async fn changed(&self, rules: Rules, entry: Entry) -> Rules {
+        let tag = match Tag::from_token(&entry.key) {
+            Ok(tag) => tag,
+            Err(error) => {
+                self.ignored(&entry, &[Problem::error(format!("the key is no tag: {error}"))]);
+                return rules;
+            }
+        };
+        if entry.operation != Operation::Put {
+            tracing::info!(tag = tag.as_str(), revision = entry.revision, "rules removed");
+            return rules.with(tag, None);
+        }
+        let value = entry.value.clone();
+        let compile = move || Document::parse(&value).and_then(|document| Engine::new(&document));
+        match tokio::task::spawn_blocking(compile).await.expect("compiling does not panic") {
+            Ok(engine) => {
+                let (count, bytes) = (engine.rules().len(), engine.heap_bytes());
+                tracing::info!(tag = tag.as_str(), revision = entry.revision, rules = count, bytes, "rules loaded");
+                self.metrics.rules_loaded();
+                rules.with(tag, Some(Arc::new(engine)))
+            }
+            Err(problems) => {
+                self.ignored(&entry, &problems);
+                let last_good = self.current().engine(&tag).cloned();
+                rules.with(tag, last_good)
+            }
+        }
+    }
+
+    fn ignored(&self, entry: &Entry, problems: &[Problem]) {
+        self.metrics.rules_ignored();
+        let problem = problems.first().map(ToString::to_string).unwrap_or_default();
+        let (key, revision, more) = (&entry.key, entry.revision, problems.len().saturating_sub(1));
+        tracing::warn!(
+            key,
+            revision,
+            problem,
+            more,
+            "document of rules ignored, the last good one stays; `bellhop rules lint` tells all"
+        );
+    }
 }

@@ -1,4 +1,4 @@
-//! `/livez`, `/readyz` (`?verbose`), `/healthz` (alias of readyz), `/version`. GET and HEAD only.
+//! `/livez`, `/readyz` (`?verbose`), `/healthz` (alias of readyz), `/metrics`, `/version`. GET and HEAD only.
 
 use crate::harness::{Reply, World, reminder};
 
@@ -25,7 +25,7 @@ async fn probes_answer_as_the_contract_says() {
 async fn only_get_and_head_are_answered() {
     let world = World::start(&[]).await;
     let member = world.member();
-    for path in ["/livez", "/readyz", "/healthz", "/version"] {
+    for path in ["/livez", "/readyz", "/healthz", "/metrics", "/version"] {
         for method in ["POST", "PUT", "DELETE"] {
             let answer = member.probe(method, path).await.unwrap();
             assert_eq!(answer.status, 405, "{method} {path}");

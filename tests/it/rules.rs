@@ -100,6 +100,14 @@ async fn a_bad_document_keeps_the_last_good_one_and_is_told_of_once() {
     until_delivered(&world, "kept", "the falcon", "the project").await;
     let log = world.member().log();
     let told: Vec<_> = log.lines().filter(|line| line.contains("ignored")).collect();
+    let metrics = world.member().probe("GET", "/metrics").await.unwrap().body;
+    for line in [
+        "bellhop_rules_documents 2",
+        "bellhop_rules_loads_total{result=\"ignored\"} 1",
+        "bellhop_rules_loads_total{result=\"loaded\"} 2",
+    ] {
+        assert!(metrics.lines().any(|other| other == line), "{line} is not in\n{metrics}");
+    }
     assert!(told.len() == 1 && told[0].contains("WARN") && told[0].contains("patterns[0]"), "{told:?}");
     world.settle().await;
 }
