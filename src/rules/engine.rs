@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use regex::{Regex, RegexBuilder};
 
-use super::document::{Action, Difference, Document, Problem, Words};
+use super::document::{Action, Difference, Document, Matching, Problem, Words};
 use super::finder::Finder;
 use super::fold::{Fold, Folded};
 
@@ -58,7 +58,7 @@ impl Engine {
         let mut problems = document.check();
         let matching = &document.matching;
         let (case, width) = (matching.case == Difference::Fold, matching.width == Difference::Fold);
-        let fold = Fold::new(case, width, &matching.skip);
+        let fold = matching.fold();
         let mut keywords = Vec::new();
         let mut patterns = Vec::new();
         let mut take = |list: &str, at: usize, keyword: &str, owner: u16| {
@@ -158,6 +158,13 @@ impl Engine {
             Words::On => ends(true),
             Words::Auto => ends(false),
         }
+    }
+}
+
+impl Matching {
+    /// What makes keywords and texts comparable.
+    pub fn fold(&self) -> Fold {
+        Fold::new(self.case == Difference::Fold, self.width == Difference::Fold, &self.skip)
     }
 }
 
