@@ -28,6 +28,7 @@ pub const MAX_SKIP: usize = 64;
 
 /// What happens to the reminders of one tag.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields, extend("required" = ["rules"]))]
 pub struct Document {
     /// The rules. Their order decides where they compete for the same text.
     #[serde(default)]
@@ -40,14 +41,14 @@ pub struct Document {
     /// How keywords and allowed phrases are compared with texts.
     #[serde(default, rename = "match")]
     pub matching: Matching,
-    /// Texts, and what the document makes of them: `bellhop rules test` and `put` look whether it does. Reminders take no
-    /// notice of them.
+    /// Texts, and what is expected to become of them. `bellhop rules test` and `put` look whether it does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tests: Vec<Test>,
 }
 
 /// What is looked for, and what is done about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Rule {
     /// What the rule is called in marks, in outcomes and in messages; unique in its document.
     #[schemars(length(min = 1, max = MAX_NAME_BYTES))]
@@ -124,6 +125,7 @@ fn star() -> String {
 /// How keywords are compared with texts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(deny_unknown_fields)]
 pub struct Matching {
     /// Whether upper and lower case are the same.
     pub case: Difference,
