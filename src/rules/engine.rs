@@ -182,9 +182,23 @@ fn compile(pattern: &str, case: bool) -> Result<Regex, Problem> {
                 format!("{pattern:?} takes more than {} MiB when compiled; make it shorter", PATTERN_BYTES >> 20);
             Problem::error(problem)
         }
-        error => Problem::error(format!("{pattern:?} is no regular expression: {error}")),
+        error => Problem::error(format!("{pattern:?} is no regular expression: {}", in_one_line(&error.to_string()))),
     })
 }
+
+/// What is wrong with a pattern and where, of a message that draws it: the pattern, a caret below, and `error: ...`.
+fn in_one_line(drawn: &str) -> String {
+    let Some((drawing, problem)) = drawn.rsplit_once("error: ") else { return drawn.to_owned() };
+    match drawing.lines().collect::<Vec<_>>()[..] {
+        [_, _, caret] => {
+            format!("{problem}, at character {}", caret.find('^').unwrap_or(DRAWING_INDENT) + 1 - DRAWING_INDENT)
+        }
+        _ => problem.to_owned(),
+    }
+}
+
+/// How far regex indents a pattern that it draws.
+const DRAWING_INDENT: usize = 4;
 
 /// Allowed stretches of a text.
 struct Allowed {
