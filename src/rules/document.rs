@@ -104,6 +104,9 @@ pub enum Action {
 }
 
 impl Action {
+    /// All names of actions in documents.
+    pub const NAMES: [&str; 7] = ["mask", "replace", "remove", "highlight", "link", "block", "priority"];
+
     /// Its name in documents.
     pub fn name(&self) -> &'static str {
         match self {

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::document::{Document, Problem, label};
+use super::document::{Action, Document, Problem, label};
 
 const DOCUMENT: &[&str] = &["rules", "allow", "match", "tests"];
 const RULE: &[&str] = &["name", "keywords", "patterns", "action", "with", "href"];
@@ -19,7 +19,8 @@ impl Document {
         let mut problems: Vec<_> = strange(&document, DOCUMENT).collect();
         problems.extend(strange(&document["match"], MATCH).map(|problem| problem.at("match")));
         for (label, rule) in parts(&document, "rules", "rule") {
-            problems.extend(strange(rule, RULE).map(|problem| problem.in_part(label.clone())));
+            let all = strange(rule, RULE).chain(of_another_action(rule));
+            problems.extend(all.map(|problem| problem.in_part(label.clone())));
         }
         for (label, test) in parts(&document, "tests", "test") {
             let expect = &test["expect"];
@@ -57,6 +58,19 @@ fn strange<'a>(object: &'a Value, known: &'a [&str]) -> impl Iterator<Item = Pro
     })
 }
 
+/// Fields that only other actions have.
+fn of_another_action(rule: &Value) -> impl Iterator<Item = Problem> {
+    let action = rule["action"].as_str().unwrap_or_default();
+    let fields = [("with", &["mask", "replace", "priority"][..]), ("href", &["link"])];
+    let strange = move |actions: &[&str]| Action::NAMES.contains(&action) && !actions.contains(&action);
+    fields.into_iter().filter(move |(name, actions)| rule.get(name).is_some() && strange(actions)).map(
+        move |(name, actions)| {
+            let actions: Vec<_> = actions.iter().map(|action| format!("`{action}`")).collect();
+            Problem::error(format!("`{name}` means nothing to `{action}`; it belongs to {}", actions.join(", ")))
+        },
+    )
+}
+
 /// What somebody who wrote this may have meant.
 fn near<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let distance = |known: &str| strsim::osa_distance(&name.to_lowercase(), known);
@@ -85,6 +99,10 @@ mod tests {
             (
                 r#"{"match":{"language":"de"}}"#,
                 "match: `language` is no field here; there are `case`, `width`, `words`, `skip`",
+            ),
+            (
+                r#"{"rules":[{"action":"highlight","href":"x"}]}"#,
+                "rule 1: `href` means nothing to `highlight`; it belongs to `link`",
             ),
             (
                 r#"{"tests":[{"expect":{"block":"x"}}]}"#,

@@ -175,7 +175,11 @@ mod tests {
     }
 
     fn rule(name: &str, action: &str, keywords: &[&str]) -> Value {
-        json!({ "name": name, "action": action, "keywords": keywords, "with": "x", "href": "https://example.com" })
+        let mut rule = json!({ "name": name, "action": action, "keywords": keywords });
+        if ["mask", "replace"].contains(&action) {
+            rule["with"] = "x".into();
+        }
+        rule
     }
 
     fn warned(rules: &[Value], more: Value) -> Vec<String> {

@@ -183,6 +183,7 @@ fn list(marks: &[ExpectedMark]) -> String {
 mod tests {
     use serde_json::{Value, json};
 
+    use super::super::lint::{Lint, lint};
     use super::*;
 
     fn document(tests: &Value) -> Document {
@@ -262,5 +263,22 @@ mod tests {
             problems,
             ["test 1: missing field `expect`", "test 2 \"n\": invalid type: integer `7`, expected a string"]
         );
+    }
+
+    #[test]
+    fn the_docs_examples_are_right() {
+        let blocks = include_str!("../../docs/rules.md").split("```json").skip(1);
+        let documents = blocks.filter_map(|block| Some(block.split_once('\n')?.1.split_once("```")?.0));
+        let mut tests = 0;
+        for json in documents {
+            let Lint { problems, usable } = lint(json.as_bytes());
+            assert_eq!(problems, [], "{json}");
+            let (document, engine) = usable.unwrap();
+            let wrong: Vec<_> =
+                run(&document, &engine).into_iter().filter(|test| !test.mismatches.is_empty()).collect();
+            assert_eq!(wrong, [], "{json}");
+            tests += document.tests.len();
+        }
+        assert!(tests > 20, "{tests}");
     }
 }
