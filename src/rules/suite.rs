@@ -279,6 +279,6 @@ mod tests {
             assert_eq!(wrong, [], "{json}");
             tests += document.tests.len();
         }
-        assert!(tests > 20, "{tests}");
+        assert!(tests >= 20, "{tests}");
     }
 }
