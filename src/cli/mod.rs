@@ -5,6 +5,7 @@
 mod check;
 mod connect_as;
 mod demo;
+mod file;
 mod instances;
 mod mailbox;
 mod members;
@@ -12,6 +13,7 @@ mod output;
 mod publish;
 mod rejected;
 mod routes;
+mod rules;
 mod scan;
 mod serve;
 mod setup;
@@ -81,6 +83,9 @@ enum Command {
     /// App-server instances, and whether they answer
     #[command(subcommand)]
     Instances(instances::Command),
+    /// What happens to reminders because of their tags: write, test and store rules
+    #[command(subcommand)]
+    Rules(rules::Command),
     /// Running `bellhop serve` processes
     #[command(subcommand)]
     Members(members::Command),
@@ -110,6 +115,9 @@ pub enum CliError {
     /// Whoever read the output has gone away. That is a normal end.
     #[error("nobody reads the output")]
     NobodyReads,
+    /// The command did its work, and what it has printed is the failure.
+    #[error("see above")]
+    Told,
     /// Anything else, in a sentence.
     #[error("{0}")]
     Failed(String),
@@ -130,7 +138,7 @@ impl CliError {
             Self::NobodyReads => ExitCode::SUCCESS,
             Self::Config(_) => exit::CONFIGURATION.into(),
             Self::Usage(_) => exit::USAGE.into(),
-            Self::Nats(_) | Self::Io(..) | Self::Failed(_) => exit::FAILURE.into(),
+            Self::Nats(_) | Self::Io(..) | Self::Told | Self::Failed(_) => exit::FAILURE.into(),
         }
     }
 }
@@ -189,12 +197,13 @@ impl Cli {
             Command::ConnectAs(args) => connect_as::run(&settings, args).await,
             Command::Routes(command) => routes::run(&settings, command).await,
             Command::Instances(command) => instances::run(&settings, command).await,
+            Command::Rules(command) => rules::run(&settings, command).await,
             Command::Members(command) => members::run(&settings, command).await,
             Command::Mailbox(command) => mailbox::run(&settings, command).await,
             Command::Rejected(command) => rejected::run(&settings, command).await,
         };
         let Err(error) = result else { return ExitCode::SUCCESS };
-        if !matches!(error, CliError::NobodyReads) {
+        if !matches!(error, CliError::NobodyReads | CliError::Told) {
             eprintln!("bellhop: {error}");
             error.hint().iter().for_each(|hint| eprintln!("bellhop: {hint}"));
         }

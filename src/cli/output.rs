@@ -58,6 +58,11 @@ impl Output {
     }
 }
 
+/// Whether standard output shows colours, and its reader wants them.
+pub(super) fn has_colours() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
 fn written(result: io::Result<()>) -> Result<(), CliError> {
     result.map_err(|error| match error.kind() {
         io::ErrorKind::BrokenPipe => CliError::NobodyReads,

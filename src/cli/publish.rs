@@ -2,7 +2,7 @@
 
 mod input;
 
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use async_nats::{HeaderMap, header};
@@ -11,6 +11,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use self::input::{Bad, Plan, Request, Set};
+use super::file::read_text;
 use super::output::{Output, plural, short, thousands};
 use super::{CliError, SettingsArgs};
 use crate::nats::topology::max_set_bytes;
@@ -135,22 +136,14 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
 }
 
 fn read(args: &Args) -> Result<String, CliError> {
-    let (bytes, name) = match &args.file {
-        None if args.one.user.is_some() => {
-            return Ok(serde_json::to_string(&args.one).expect("a reminder is JSON"));
-        }
+    match &args.file {
+        None if args.one.user.is_some() => Ok(serde_json::to_string(&args.one).expect("a reminder is JSON")),
         None if std::io::stdin().is_terminal() => {
             let problem = "what shall be published? Name a FILE, `-` for standard input, or --user and --content";
-            return Err(CliError::Usage(problem.to_owned()));
+            Err(CliError::Usage(problem.to_owned()))
         }
-        Some(file) if file != Path::new("-") => (std::fs::read(file), file.display().to_string()),
-        _ => {
-            let mut bytes = Vec::new();
-            (std::io::stdin().read_to_end(&mut bytes).map(|_| bytes), "standard input".to_owned())
-        }
-    };
-    let bytes = bytes.map_err(|error| CliError::Io(format!("cannot read {name}"), error))?;
-    String::from_utf8(bytes).map_err(|error| CliError::Failed(format!("{name} is not text in UTF-8: {error}")))
+        file => read_text(file.as_deref().unwrap_or(Path::new("-"))),
+    }
 }
 
 /// Tells of every bad reminder, and ends it here unless they may be left out.

@@ -4,9 +4,11 @@ use std::collections::HashSet;
 use std::fmt;
 
 use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::suite::Test;
 use crate::reminder::Priority;
 
 /// The most rules of a document.
@@ -26,6 +28,7 @@ pub const MAX_SKIP: usize = 64;
 
 /// What happens to the reminders of one tag.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields, extend("required" = ["rules"]))]
 pub struct Document {
     /// The rules. Their order decides where they compete for the same text.
     #[serde(default)]
@@ -38,10 +41,14 @@ pub struct Document {
     /// How keywords and allowed phrases are compared with texts.
     #[serde(default, rename = "match")]
     pub matching: Matching,
+    /// Texts, and what is expected to become of them. `bellhop rules test` and `put` look whether it does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tests: Vec<Test>,
 }
 
 /// What is looked for, and what is done about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Rule {
     /// What the rule is called in marks, in outcomes and in messages; unique in its document.
     #[schemars(length(min = 1, max = MAX_NAME_BYTES))]
@@ -96,6 +103,24 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// All names of actions in documents.
+    pub const NAMES: [&str; 7] = ["mask", "replace", "remove", "highlight", "link", "block", "priority"];
+
+    /// Its name in documents.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Mask { .. } => "mask",
+            Self::Replace { .. } => "replace",
+            Self::Remove => "remove",
+            Self::Highlight => "highlight",
+            Self::Link { .. } => "link",
+            Self::Block => "block",
+            Self::Priority { .. } => "priority",
+        }
+    }
+}
+
 fn star() -> String {
     "*".to_owned()
 }
@@ -103,6 +128,7 @@ fn star() -> String {
 /// How keywords are compared with texts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(deny_unknown_fields)]
 pub struct Matching {
     /// Whether upper and lower case are the same.
     pub case: Difference,
@@ -142,8 +168,8 @@ pub enum Words {
 /// Something wrong with a document, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The rule, as `rule 2 "due"`; none where it is about the whole document.
-    pub rule: Option<String>,
+    /// The rule or the test, as `rule 2 "due"`; none where it is about the whole document.
+    pub part: Option<String>,
     /// The place in it, such as `keywords[3]`.
     pub place: Option<String>,
     /// What is wrong, with the offending input.
@@ -154,7 +180,7 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for part in [&self.rule, &self.place].into_iter().flatten() {
+        for part in [&self.part, &self.place].into_iter().flatten() {
             write!(f, "{part}: ")?;
         }
         f.write_str(&self.problem)
@@ -164,7 +190,7 @@ impl fmt::Display for Problem {
 impl Problem {
     /// An error about the whole document.
     pub fn error(problem: impl fmt::Display) -> Self {
-        Self { rule: None, place: None, problem: problem.to_string(), is_error: true }
+        Self { part: None, place: None, problem: problem.to_string(), is_error: true }
     }
 
     /// The same as a warning.
@@ -174,8 +200,12 @@ impl Problem {
 
     /// The same about a rule, counted from 0.
     pub fn in_rule(self, at: usize, name: &str) -> Self {
-        let name = if name.is_empty() { String::new() } else { format!(" {name:?}") };
-        Self { rule: Some(format!("rule {}{name}", at + 1)), ..self }
+        self.in_part(label("rule", at, name))
+    }
+
+    /// The same about a rule or a test, by its [`label`].
+    pub fn in_part(self, label: String) -> Self {
+        Self { part: Some(label), ..self }
     }
 
     /// The same at a place.
@@ -184,11 +214,11 @@ impl Problem {
     }
 }
 
-/// The documents of this program's own types have these fields. Others are ignored in service, where a newer program may
-/// know them, and refused from people, who mistyped.
-const FIELDS: &[&str] = &["rules", "allow", "match"];
-const RULE_FIELDS: &[&str] = &["name", "keywords", "patterns", "action", "with", "href"];
-const MATCH_FIELDS: &[&str] = &["case", "width", "words", "skip"];
+/// What a rule or a test is called in messages, such as `rule 2 "due"`. It is counted from 0, and may have no name.
+pub fn label(kind: &str, at: usize, name: &str) -> String {
+    let name = if name.is_empty() { String::new() } else { format!(" {name:?}") };
+    format!("{kind} {}{name}", at + 1)
+}
 
 impl Document {
     /// Reads a document.
@@ -201,44 +231,21 @@ impl Document {
         let Value::Object(mut fields) = value else {
             return Err(vec![Problem::error("a document is a JSON object with a list `rules`")]);
         };
-        let mut problems = Vec::new();
-        let rules = match fields.remove("rules") {
-            Some(Value::Array(rules)) => rules,
-            Some(other) => {
-                problems.push(Problem::error(format!("`rules` is {}, not a list", kind(&other))));
-                Vec::new()
-            }
-            None => {
-                problems.push(Problem::error("`rules` is missing; a document without rules has an empty list"));
-                Vec::new()
-            }
-        };
-        let mut read = Vec::with_capacity(rules.len());
-        for (at, rule) in rules.into_iter().enumerate() {
-            let name = rule.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-            match serde_json::from_value(rule) {
-                Ok(rule) => read.push(rule),
-                Err(error) => problems.push(Problem::error(error).in_rule(at, &name)),
-            }
+        let mut problems = wrong_texts(fields.get("allow"), "allow");
+        let rules = read_list("rule", "rules", &mut fields, &mut problems).unwrap_or_else(|| {
+            problems.push(Problem::error("`rules` is missing; a document without rules has an empty list"));
+            Vec::new()
+        });
+        let tests = read_list("test", "tests", &mut fields, &mut problems).unwrap_or_default();
+        if !problems.is_empty() {
+            fields.remove("allow"); // What is wrong with it is told already.
         }
         let rest =
             serde_json::from_value::<Self>(Value::Object(fields)).map_err(|error| problems.push(Problem::error(error)));
         match rest {
-            Ok(rest) if problems.is_empty() => Ok(Self { rules: read, ..rest }),
+            Ok(rest) if problems.is_empty() => Ok(Self { rules, tests, ..rest }),
             _ => Err(problems),
         }
-    }
-
-    /// Fields that no document has: somebody mistyped them.
-    pub fn unknown_fields(json: &[u8]) -> Vec<Problem> {
-        let Ok(document) = serde_json::from_slice::<Value>(json) else { return Vec::new() };
-        let mut problems: Vec<_> = strange(&document, FIELDS).collect();
-        problems.extend(strange(&document["match"], MATCH_FIELDS).map(|problem| problem.at("match")));
-        for (at, rule) in document["rules"].as_array().into_iter().flatten().enumerate() {
-            let name = rule["name"].as_str().unwrap_or_default();
-            problems.extend(strange(rule, RULE_FIELDS).map(|problem| problem.in_rule(at, name)));
-        }
-        problems
     }
 
     /// What is wrong with values that have the right type.
@@ -320,12 +327,41 @@ fn runs_code(href: &str) -> Option<Problem> {
     ["javascript", "vbscript", "data"].contains(&scheme.as_str()).then(problem)
 }
 
-fn strange<'a>(object: &'a Value, known: &'a [&str]) -> impl Iterator<Item = Problem> + 'a {
-    let names = object.as_object().into_iter().flat_map(|fields| fields.keys());
-    names.filter(|name| !known.contains(&name.as_str())).map(|name| {
-        let known: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
-        Problem::error(format!("`{name}` is no field here; there are {}", known.join(", ")))
-    })
+/// Takes a list out of an object and reads its items, each by itself, so that all of them tell what is wrong.
+fn read_list<T: DeserializeOwned>(
+    kind_of_item: &str,
+    name: &str,
+    fields: &mut Map<String, Value>,
+    problems: &mut Vec<Problem>,
+) -> Option<Vec<T>> {
+    let items = match fields.remove(name)? {
+        Value::Array(items) => items,
+        other => {
+            problems.push(Problem::error(format!("`{name}` is {}, not a list", kind(&other))));
+            return Some(Vec::new());
+        }
+    };
+    let mut read = Vec::with_capacity(items.len());
+    for (at, item) in items.into_iter().enumerate() {
+        let label = label(kind_of_item, at, item["name"].as_str().unwrap_or_default());
+        let mut wrong: Vec<_> =
+            ["keywords", "patterns"].iter().flat_map(|list| wrong_texts(item.get(list), list)).collect();
+        if wrong.is_empty() {
+            match serde_json::from_value(item) {
+                Ok(item) => read.push(item),
+                Err(error) => wrong.push(Problem::error(error)),
+            }
+        }
+        problems.extend(wrong.into_iter().map(|problem| problem.in_part(label.clone())));
+    }
+    Some(read)
+}
+
+/// What is no text in a list of texts.
+fn wrong_texts(list: Option<&Value>, name: &str) -> Vec<Problem> {
+    let items = list.and_then(Value::as_array).into_iter().flatten().enumerate();
+    let wrong = items.filter(|(_, item)| !item.is_string());
+    wrong.map(|(at, item)| Problem::error(format!("{}, not a text", kind(item))).at(format!("{name}[{at}]"))).collect()
 }
 
 fn kind(value: &Value) -> &'static str {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use regex::{Regex, RegexBuilder};
 
-use super::document::{Action, Difference, Document, Problem, Words};
+use super::document::{Action, Difference, Document, Matching, Problem, Words};
 use super::finder::Finder;
 use super::fold::{Fold, Folded};
 
@@ -58,7 +58,7 @@ impl Engine {
         let mut problems = document.check();
         let matching = &document.matching;
         let (case, width) = (matching.case == Difference::Fold, matching.width == Difference::Fold);
-        let fold = Fold::new(case, width, &matching.skip);
+        let fold = matching.fold();
         let mut keywords = Vec::new();
         let mut patterns = Vec::new();
         let mut take = |list: &str, at: usize, keyword: &str, owner: u16| {
@@ -161,6 +161,13 @@ impl Engine {
     }
 }
 
+impl Matching {
+    /// What makes keywords and texts comparable.
+    pub fn fold(&self) -> Fold {
+        Fold::new(self.case == Difference::Fold, self.width == Difference::Fold, &self.skip)
+    }
+}
+
 impl CompiledRule {
     fn of(rule: &super::document::Rule) -> Self {
         Self { name: rule.name.clone(), action: rule.action.clone() }
@@ -175,9 +182,23 @@ fn compile(pattern: &str, case: bool) -> Result<Regex, Problem> {
                 format!("{pattern:?} takes more than {} MiB when compiled; make it shorter", PATTERN_BYTES >> 20);
             Problem::error(problem)
         }
-        error => Problem::error(format!("{pattern:?} is no regular expression: {error}")),
+        error => Problem::error(format!("{pattern:?} is no regular expression: {}", in_one_line(&error.to_string()))),
     })
 }
+
+/// What is wrong with a pattern and where, of a message that draws it: the pattern, a caret below, and `error: ...`.
+fn in_one_line(drawn: &str) -> String {
+    let Some((drawing, problem)) = drawn.rsplit_once("error: ") else { return drawn.to_owned() };
+    match drawing.lines().collect::<Vec<_>>()[..] {
+        [_, _, caret] => {
+            format!("{problem}, at character {}", caret.find('^').unwrap_or(DRAWING_INDENT) + 1 - DRAWING_INDENT)
+        }
+        _ => problem.to_owned(),
+    }
+}
+
+/// How far regex indents a pattern that it draws.
+const DRAWING_INDENT: usize = 4;
 
 /// Allowed stretches of a text.
 struct Allowed {

@@ -3,6 +3,8 @@
 //! | file | |
 //! | --- | --- |
 //! | [`document`] | the rule document of a tag, and what can be wrong with it |
+//! | [`lint`], [`fields`] | what its author may not have meant |
+//! | [`trial`], [`suite`] | what rules make of a text, and tests of it that stand in the document |
 //! | [`unicode`], [`fold`] | makes texts comparable, and remembers where everything came from |
 //! | [`finder`], [`vocabulary`] | finds all keywords |
 //! | [`engine`] | a compiled document: what it finds in a text |
@@ -12,9 +14,13 @@
 
 pub mod document;
 pub mod engine;
+pub mod fields;
 pub mod finder;
 pub mod fold;
+pub mod lint;
 pub mod rewrite;
+pub mod suite;
+pub mod trial;
 pub mod unicode;
 pub mod vocabulary;
 

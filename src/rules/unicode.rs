@@ -65,7 +65,7 @@ const BLOCK: u32 = 128;
 
 /// Ranges whose blocks have one value each, so that they need no look: ideographs, Hangul syllables, Tangut, private use, and
 /// planes with nothing in them.
-const UNIFORM: [RangeInclusive<u32>; 7] = [
+const UNIFORM: [RangeInclusive<u32>; 8] = [
     0x3400..=0x4dbf,
     0x4e00..=0x9fff,
     0xac00..=0xd77f,
@@ -73,6 +73,7 @@ const UNIFORM: [RangeInclusive<u32>; 7] = [
     0x1_7000..=0x1_8cff,
     0x2_0000..=0x2_f7ff,
     0x3_0000..=0xd_ffff,
+    0xe_1000..=0x10_ffff,
 ];
 
 impl<T: Copy + Eq + Hash> PerChar<T> {
@@ -214,4 +215,24 @@ fn is_unspaced(c: char) -> bool {
     !scripts.is_common()
         && !scripts.is_inherited()
         && unspaced.into_iter().any(|script| scripts.contains_script(script))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_that_need_no_look_are_uniform() {
+        for range in UNIFORM {
+            // A prime: every place of a block has its turn.
+            for c in range.clone().step_by(31).filter_map(char::from_u32) {
+                let first = char::from_u32(*range.start()).unwrap_or(char::REPLACEMENT_CHARACTER);
+                for (case, width) in [(false, false), (true, true)] {
+                    assert_eq!(kind(c, case, width), kind(first, case, width), "{c:?}");
+                }
+                // A character that Unicode has not assigned yet is seen as its neighbours.
+                assert!(class(c) == class(first) || !c.is_alphanumeric(), "{c:?}");
+            }
+        }
+    }
 }

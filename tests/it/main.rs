@@ -17,5 +17,6 @@ mod mailbox;
 mod members;
 mod merge;
 mod rules;
+mod rules_cli;
 mod setup;
 mod stopping;

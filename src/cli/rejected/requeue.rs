@@ -15,6 +15,7 @@ use siphasher::sip::SipHasher13;
 
 use super::{Filter, Refused, message, stream};
 use crate::cli::CliError;
+use crate::cli::file::read;
 use crate::cli::output::{Output, plural};
 use crate::nats::{Nats, NatsError};
 use crate::reminder::reject::RejectCode;
@@ -62,10 +63,7 @@ pub(super) async fn run(nats: &Nats, args: Args) -> Result<(), CliError> {
         Some(_) if args.sequences.len() != 1 => {
             return Err(CliError::Usage("--body takes the place of one refused message: name one SEQ".to_owned()));
         }
-        Some(file) => {
-            let read = std::fs::read(file).map(Bytes::from);
-            Some(read.map_err(|error| CliError::Io(format!("cannot read {}", file.display()), error))?)
-        }
+        Some(file) => Some(Bytes::from(read(file)?.bytes)),
         None => None,
     };
     let stream = stream(nats).await?;

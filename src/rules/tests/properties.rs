@@ -154,6 +154,7 @@ fn document() -> impl Strategy<Value = Document> {
         rules,
         allow,
         matching,
+        ..Document::default()
     })
 }
 
@@ -198,7 +199,7 @@ proptest! {
     fn every_keyword_matches_itself_under_every_option(keyword in keyword(), matching in matching(), others in prop::collection::vec(keyword(), 0..4)) {
         let keywords = others.into_iter().chain([keyword.clone()]).collect();
         let rule = Rule { name: "r".into(), keywords, patterns: Vec::new(), action: Action::Remove };
-        let document = Document { rules: vec![rule], allow: Vec::new(), matching };
+        let document = Document { rules: vec![rule], matching, ..Document::default() };
         let Some(engine) = compiled(&document) else { return Ok(()) };
         let whole = found(&engine, &keyword).into_iter().map(|(span, _)| span.len()).max();
         // Skipped characters at its ends are no part of the match.
@@ -228,7 +229,7 @@ proptest! {
     #[test]
     fn masking_changes_matches_and_nothing_else(keywords in prop::collection::vec(keyword(), 1..4), matching in matching(), text in text(20)) {
         let rule = Rule { name: "r".into(), keywords, patterns: Vec::new(), action: Action::Mask { with: "\u{1}".into() } };
-        let Some(engine) = compiled(&Document { rules: vec![rule], allow: Vec::new(), matching }) else { return Ok(()) };
+        let Some(engine) = compiled(&Document { rules: vec![rule], matching, ..Document::default() }) else { return Ok(()) };
         let mut masked = Text::new(text.clone());
         masked.rewrite(&engine, 0, &engine.find(&text).unwrap(), 1 << 20).unwrap();
         let masked: Vec<&str> = masked.text.split_inclusive('\u{1}').collect();

@@ -58,7 +58,7 @@ impl Input {
             words: [Words::Auto, Words::On, Words::Off][usize::from(self.words % 3)],
             skip: self.skip.clone(),
         };
-        Document { rules: self.rules.iter().enumerate().map(rule).collect(), allow: self.allow.clone(), matching }
+        Document { rules: self.rules.iter().enumerate().map(rule).collect(), allow: self.allow.clone(), matching, tests: Vec::new() }
     }
 
     fn text(&self, document: &Document) -> String {

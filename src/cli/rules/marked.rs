@@ -1,0 +1,107 @@
+//! Shows texts with their marks: in colours where there are some, and else in brackets, as `[due]{highlight}`.
+
+use crate::cli::output::has_colours;
+use crate::reminder::{Field, Mark, MarkAction, Priority};
+use crate::rules::trial::{Delivered, priority_name};
+
+/// How marks are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Style {
+    Colours,
+    Brackets,
+}
+
+impl Style {
+    pub(super) fn of_output() -> Self {
+        if has_colours() { Self::Colours } else { Self::Brackets }
+    }
+
+    /// A text between the codes of a colour.
+    pub(super) fn paint(self, code: &str, text: &str) -> String {
+        match self {
+            Self::Colours => format!("\x1b[{code}m{text}\x1b[0m"),
+            Self::Brackets => text.to_owned(),
+        }
+    }
+
+    /// A delivered sample as its reader might see it. `usual` is the priority that is not worth a word.
+    pub(super) fn delivered(self, delivered: &Delivered, usual: Priority) -> Vec<String> {
+        let shown = |field| {
+            let marks: Vec<_> = delivered.marks.iter().filter(|mark| mark.field == field).collect();
+            self.marked(delivered.text(field), &marks)
+        };
+        let title = delivered.title.is_some().then(|| format!("title: {}", shown(Field::Title)));
+        let priority =
+            (delivered.priority != usual).then(|| format!("priority: {}", priority_name(delivered.priority)));
+        [title, priority].into_iter().flatten().chain([shown(Field::Content)]).collect()
+    }
+
+    /// A text with these marks on it. Control characters, which could do things to a terminal, do not get through.
+    fn marked(self, text: &str, marks: &[&Mark]) -> String {
+        let chars: Vec<char> = text.chars().map(harmless).collect();
+        let mut cuts: Vec<usize> = marks.iter().flat_map(|mark| [mark.start, mark.end]).collect();
+        cuts.extend([0, chars.len()]);
+        cuts.sort_unstable();
+        cuts.dedup();
+        let mut shown = String::new();
+        for (nth, &cut) in cuts.iter().enumerate() {
+            let end = cuts.get(nth + 1).copied().unwrap_or(cut);
+            let piece: String = chars[cut..end].iter().collect();
+            match self {
+                Self::Colours => shown += &colour(&piece, marks.iter().filter(|m| m.start <= cut && cut < m.end)),
+                Self::Brackets => shown.extend([brackets(marks, cut), piece]),
+            }
+        }
+        shown
+    }
+}
+
+fn colour<'m>(piece: &str, marks: impl Iterator<Item = &'m &'m Mark> + Clone) -> String {
+    let has = |action| marks.clone().any(|mark| mark.action == action);
+    let codes = [(MarkAction::Highlight, "7"), (MarkAction::Link, "4")];
+    let codes: Vec<_> = codes.into_iter().filter(|(action, _)| has(*action)).map(|(_, code)| code).collect();
+    if codes.is_empty() { piece.to_owned() } else { Style::Colours.paint(&codes.join(";"), piece) }
+}
+
+/// The brackets at a place: what ends there, the latest begun first, and then what begins there, the longest first.
+fn brackets(marks: &[&Mark], at: usize) -> String {
+    let mut ending: Vec<_> = marks.iter().filter(|mark| mark.end == at).collect();
+    ending.sort_by_key(|mark| std::cmp::Reverse(mark.start));
+    let name = |mark: &Mark| match &mark.href {
+        Some(href) => format!("link {}", href.chars().map(harmless).collect::<String>()),
+        None => "highlight".to_owned(),
+    };
+    let closed: String = ending.into_iter().map(|mark| format!("]{{{}}}", name(mark))).collect();
+    closed + &"[".repeat(marks.iter().filter(|mark| mark.start == at).count())
+}
+
+fn harmless(c: char) -> char {
+    if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(start: usize, end: usize, href: Option<&str>) -> Mark {
+        Mark {
+            tag: "t".parse().unwrap(),
+            rule: "r".into(),
+            field: Field::Content,
+            start,
+            end,
+            action: if href.is_some() { MarkAction::Link } else { MarkAction::Highlight },
+            href: href.map(ToOwned::to_owned),
+        }
+    }
+
+    #[test]
+    fn marks_are_brackets_or_colours() {
+        let marks = [mark(0, 8, None), mark(4, 8, Some("x:y")), mark(9, 10, None)];
+        let marks: Vec<_> = marks.iter().collect();
+        let shown = |style: Style| style.marked("das Büro\u{7}😀", &marks);
+        assert_eq!(shown(Style::Brackets), "[das [Büro]{link x:y}]{highlight}\u{fffd}[😀]{highlight}");
+        assert_eq!(shown(Style::Colours), "\x1b[7mdas \x1b[0m\x1b[7;4mBüro\x1b[0m\u{fffd}\x1b[7m😀\x1b[0m");
+        assert_eq!(Style::Colours.marked("", &[]), "");
+    }
+}

@@ -1,0 +1,129 @@
+//! `bellhop rules`: for the people who write rules.
+//!
+//! | file | |
+//! | --- | --- |
+//! | [`documents`] | finds documents: in files, and in the bucket |
+//! | [`store`], [`put`] | what the bucket holds |
+//! | [`lint`], [`test`], [`schema`] | looks at documents |
+//! | [`trial`], [`diff`] | tries documents on texts |
+//! | [`marked`], [`texts`] | shows texts with their marks; reads many texts |
+
+mod diff;
+mod documents;
+mod lint;
+mod marked;
+mod put;
+mod schema;
+mod store;
+mod test;
+mod texts;
+mod trial;
+
+use std::path::PathBuf;
+
+use super::output::Output;
+use super::{CliError, SettingsArgs};
+use crate::token::Tag;
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// List the tags that have rules
+    #[command(after_help = "Examples:
+  bellhop rules ls
+  bellhop rules ls --json | jq -r '.[] | select(.problem) | .tag'     documents that cannot be used")]
+    Ls {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a tag's document
+    #[command(after_help = "Examples:
+  bellhop rules get billing > billing.json; $EDITOR billing.json
+  bellhop rules put billing billing.json")]
+    Get {
+        /// Whose rules
+        tag: Tag,
+        /// Print the document byte for byte as it is stored, on a terminal, too
+        #[arg(long)]
+        json: bool,
+    },
+    /// Store a document as the rules of a tag
+    Put(put::Args),
+    /// Delete the rules of a tag: its reminders pass untouched
+    #[command(after_help = "Example:
+  bellhop rules rm billing -f")]
+    Rm {
+        /// Whose rules
+        tag: Tag,
+        /// Do not ask
+        #[arg(short, long)]
+        force: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look for mistakes in documents
+    #[command(
+        after_help = "Errors are what `rules put` refuses; a document with any ends this with exit code 1. Warnings tell what \
+is without effect, or does not do what it looks like.
+
+Examples:
+  bellhop rules lint billing.json
+  bellhop rules lint *.json --json | jq -r '.[] | select(.severity == \"error\") | .problem'"
+    )]
+    Lint {
+        /// Documents; `-` is standard input
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Print JSON: one list of problems
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run the tests that stand in documents
+    #[command(after_help = "A document's field `tests` has texts, and what is expected to become of them:
+
+  { \"rules\": [{ \"name\": \"due\", \"keywords\": [\"due\"], \"action\": \"highlight\" }],
+    \"tests\": [
+      { \"name\": \"only as a word\", \"content\": \"overdue\", \"expect\": { \"unchanged\": true } },
+      { \"content\": \"Due today\", \"expect\": { \"marks\": [{ \"rule\": \"due\", \"text\": \"Due\" }] } }] }
+
+`expect` has `title`, `content`, `marks`, `priority` as delivered; or `blocked`, the name of the rule that blocks; or `unchanged`. \
+A test that fails ends this with exit code 1. `rules put` runs them, too.
+
+Example:
+  bellhop rules test *.json")]
+    Test {
+        /// Documents; `-` is standard input
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Print JSON: one list of tests
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what would become of a text
+    Try(trial::Args),
+    /// Show which of many texts another document would change
+    Diff(diff::Args),
+    /// Print the JSON Schema of documents, for editors
+    #[command(after_help = "Example:
+  bellhop rules schema > rules.schema.json")]
+    Schema,
+}
+
+pub(super) async fn run(settings: &SettingsArgs, command: Command) -> Result<(), CliError> {
+    match command {
+        Command::Ls { json } => store::ls(settings, json).await,
+        Command::Get { tag, json } => store::get(settings, &tag, json).await,
+        Command::Put(args) => put::run(settings, args).await,
+        Command::Rm { tag, force, json } => store::rm(settings, &tag, force, json).await,
+        Command::Lint { files, json } => lint::run(&files, json),
+        Command::Test { files, json } => test::run(&files, json),
+        Command::Try(args) => trial::run(settings, args).await,
+        Command::Diff(args) => diff::run(settings, args).await,
+        Command::Schema => {
+            let mut output = Output::new();
+            output.bytes(schema::schema().as_bytes())?;
+            output.flush()
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! `bellhop rules ls | get | rm`: what the bucket of rules holds.
+
+use std::fmt;
+use std::io::IsTerminal;
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::documents::stored;
+use crate::cli::output::{Listing, Output, confirm, plural, short, thousands, time};
+use crate::cli::scan::{Stored, scan_bucket};
+use crate::cli::{CliError, SettingsArgs};
+use crate::nats::{NatsError, bucket};
+use crate::rules::document::Document;
+use crate::rules::engine::Engine;
+use crate::token::Tag;
+
+/// How much there is in a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(super) struct Size {
+    pub(super) rules: usize,
+    pub(super) keywords: usize,
+    pub(super) patterns: usize,
+}
+
+impl Size {
+    pub(super) fn of(document: &Document) -> Self {
+        let rules = &document.rules;
+        Self {
+            rules: rules.len(),
+            keywords: rules.iter().map(|rule| rule.keywords.len()).sum(),
+            patterns: rules.iter().map(|rule| rule.patterns.len()).sum(),
+        }
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rules, keywords, patterns } = *self;
+        write!(f, "{}, {}, {}", plural(rules, "rule"), plural(keywords, "keyword"), plural(patterns, "pattern"))
+    }
+}
+
+/// What stands under a key of the bucket, or why `bellhop serve` cannot use it.
+fn look(key: &str, value: &[u8]) -> (String, Result<Size, String>) {
+    let tag = match Tag::from_token(key) {
+        Ok(tag) => tag,
+        Err(error) => return (key.to_owned(), Err(format!("the key is no tag: {error}"))),
+    };
+    let document = Document::parse(value).and_then(|document| Engine::new(&document).map(|_| document));
+    let first = |problems: Vec<_>| problems.first().map_or_else(String::new, ToString::to_string);
+    (tag.to_string(), document.map(|document| Size::of(&document)).map_err(first))
+}
+
+pub(super) async fn ls(settings: &SettingsArgs, json: bool) -> Result<(), CliError> {
+    let (_, nats) = settings.connect().await?;
+    let columns = ["tag", "rules", "keywords", "patterns", "bytes", "revision", "updated", "state"];
+    let mut listing = Listing::new(json, &columns);
+    let (mut good, mut bad) = (0, 0);
+    scan_bucket(&nats, &nats.names.rules_bucket(), ">", |key, Stored { sequence, at, message }| {
+        let (tag, size) = look(key, &message.payload);
+        let bytes = message.payload.len();
+        let (counts, state) = match &size {
+            Ok(size) => (Some(*size), "ok".to_owned()),
+            Err(problem) => (None, format!("cannot be used: {}", short(problem, 80))),
+        };
+        *(if size.is_ok() { &mut good } else { &mut bad }) += 1;
+        let mut item = json!({ "tag": tag, "bytes": bytes, "revision": sequence, "updated": at });
+        match size {
+            Ok(Size { rules, keywords, patterns }) => {
+                (item["rules"], item["keywords"], item["patterns"]) = (rules.into(), keywords.into(), patterns.into());
+            }
+            Err(problem) => item["problem"] = problem.into(),
+        }
+        let count = |of: fn(Size) -> usize| counts.map_or_else(String::new, |size| thousands(of(size)));
+        let [rules, keywords, patterns] = [|s: Size| s.rules, |s: Size| s.keywords, |s: Size| s.patterns].map(count);
+        let (revision, updated) = (sequence.to_string(), time(at));
+        listing.add(&item, || [tag, rules, keywords, patterns, thousands(bytes), revision, updated, state])
+    })
+    .await?;
+    let ignored = if bad == 0 { String::new() } else { format!(", and {} that cannot be used", thousands(bad)) };
+    listing.finish("no tag has rules", Some(format!("{}{ignored}", plural(good, "document"))))
+}
+
+pub(super) async fn get(settings: &SettingsArgs, tag: &Tag, json: bool) -> Result<(), CliError> {
+    let (_, nats) = settings.connect().await?;
+    let document = stored(&nats, tag).await?.bytes;
+    let mut output = Output::new();
+    if json || !std::io::stdout().is_terminal() {
+        output.bytes(&document)?;
+        return output.flush();
+    }
+    // One that a person has laid out stays as it is.
+    let is_laid_out = document.trim_ascii().contains(&b'\n');
+    let pretty = Document::parse(&document).ok().filter(|_| !is_laid_out);
+    let pretty = pretty.and_then(|document| serde_json::to_vec_pretty(&document).ok());
+    output.untrusted(pretty.as_deref().unwrap_or(&document))?;
+    output.line("")?;
+    output.flush()
+}
+
+pub(super) async fn rm(settings: &SettingsArgs, tag: &Tag, force: bool, json: bool) -> Result<(), CliError> {
+    let (_, nats) = settings.connect().await?;
+    stored(&nats, tag).await?;
+    confirm(&format!("Delete the rules of {tag}? Reminders with this tag then pass untouched."), force)?;
+    let rules = bucket::open(&nats, nats.names.rules_bucket()).await?;
+    let deleted = rules.delete(tag.escaped()).await;
+    deleted.map_err(|error| NatsError::failed(format!("delete the rules of {tag}"), error))?;
+    let mut output = Output::new();
+    if json {
+        output.json(&json!({ "tag": tag, "deleted": true }))?;
+    } else {
+        output.line(format!("tag {tag} has no rules any more"))?;
+    }
+    output.flush()
+}
