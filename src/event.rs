@@ -36,6 +36,9 @@ pub struct IndexEntry {
     /// A hash of what it says, where there is a window for merging.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<u128>,
+    /// It is the user's alone: no associate may get it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub stays: bool,
     /// Bytes of its finished JSON.
     pub bytes: usize,
 }
@@ -119,6 +122,7 @@ mod tests {
             expires_at: (i % 2 == 0).then_some(i as i64),
             priority: if i == 0 { Priority::Urgent } else { Priority::Normal },
             text: (i != 1).then_some(u128::MAX),
+            stays: i == 2,
             bytes: body.len(),
         };
         Event {

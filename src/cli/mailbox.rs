@@ -14,7 +14,7 @@ use super::{CliError, SettingsArgs};
 use crate::event::Event;
 use crate::nats::mailbox::{ParkedMessage, direct_get, purge};
 use crate::nats::{Nats, NatsError};
-use crate::reminder::with_parked_at;
+use crate::reminder::finished::with_parked_at;
 use crate::token::UserId;
 
 /// Bytes of one read of a mailbox.

@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::reminder::Priority;
+use crate::token::Source;
+
 pub use layers::{ConfigError, Layers, Loaded, load};
 
 macro_rules! section {
@@ -54,6 +57,8 @@ section! {
         heartbeat: Heartbeat = Heartbeat::default(),
         /// Handing reminders to app servers.
         delivery: Delivery = Delivery::default(),
+        /// Bringing reminders of users who are away to their associates.
+        reroute: Reroute = Reroute::default(),
         /// Reminders of users who are away.
         mailbox: Mailbox = Mailbox::default(),
         /// Working a partition.
@@ -167,6 +172,21 @@ section! {
 }
 
 section! {
+    /// Bringing reminders of users who are away to their associates.
+    Reroute {
+        /// Whose reminders may go to associates, separated by commas; empty for everybody's.
+        sources: Vec<Source> = Vec::new(),
+        /// The least priority that may.
+        min_priority: Priority = Priority::Low,
+        /// How long all associates of a user together may be tried before the mailbox.
+        #[serde(with = "units")]
+        timeout: Duration = Duration::from_secs(5),
+        /// Associates' routes looked up at a time in one partition; more wait their turn.
+        lookups_in_flight: usize = 64,
+    }
+}
+
+section! {
     /// Reminders of users who are away.
     Mailbox {
         /// Reminders in one user's mailbox. At the limit the newest is refused: outcome `rejected`, error `mailbox_full`,
@@ -250,6 +270,7 @@ impl Config {
         within("merge.max_reminders", self.merge.max_reminders, 1, 1_000_000)?;
         within("heartbeat.max_users", self.heartbeat.max_users, 1, 1_000)?;
         within("delivery.max_bytes", self.delivery.max_bytes, 1 << 10, crate::reminder::MAX_DELIVERY_BYTES)?;
+        within("reroute.lookups_in_flight", self.reroute.lookups_in_flight, 1, 1_024)?;
         within("mailbox.limit", self.mailbox.limit, 1, 10_000_000)?;
         within("mailbox.park_messages", self.mailbox.park_messages, 1, 1_000)?;
         within("mailbox.park_bytes", self.mailbox.park_bytes, 1 << 10, 16 << 20)?;
@@ -273,6 +294,7 @@ impl Config {
             ("delivery.timeout", self.delivery.timeout, ms(10), s(60)),
             ("delivery.busy_min", self.delivery.busy_min, ms(1), s(60)),
             ("delivery.busy_max", self.delivery.busy_max, self.delivery.busy_min, s(600)),
+            ("reroute.timeout", self.reroute.timeout, ms(10), s(60)),
             ("mailbox.expiry_interval", self.mailbox.expiry_interval, ms(10), s(3_600)),
             ("dispatch.ack_wait", self.dispatch.ack_wait, s(10), s(3_600)),
             ("dispatch.pin_timeout", self.dispatch.pin_timeout, s(2), s(60)),

@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::stream::{DeleteMessageError, DeleteMessageErrorKind, RawMessageErrorKind};
-use async_nats::{HeaderMap, Message, StatusCode, Subject, header};
+use async_nats::{HeaderMap, Message, header};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use jiff::Timestamp;
@@ -21,6 +21,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
+use super::direct::{self, text};
 use super::replay::replay;
 use super::{Nats, NatsError};
 use crate::partition::Partition;
@@ -313,37 +314,15 @@ pub async fn direct_get(
     messages: usize,
     bytes: usize,
 ) -> Result<(Vec<ParkedMessage>, bool), NatsError> {
-    let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("read {subject}"), error);
-    let inbox = Subject::from(nats.client.new_inbox());
-    let mut answers = nats.client.subscribe(inbox.clone()).await.map_err(|error| failed(&error))?;
     let request = json!({ "seq": from.max(1), "next_by_subj": subject, "batch": messages, "max_bytes": bytes });
-    let api = format!("$JS.API.DIRECT.GET.{stream}");
-    let sent = nats.client.publish_with_reply(api, inbox, request.to_string().into()).await;
-    sent.map_err(|error| failed(&error))?;
-    let mut page = Vec::new();
-    loop {
-        let answer = tokio::time::timeout(nats.timeout, answers.next()).await.map_err(|error| failed(&error))?;
-        let answer = answer.ok_or_else(|| failed(&"the connection closed"))?;
-        match answer.status {
-            None | Some(StatusCode::OK) => page.push(parked_message(answer).ok_or_else(|| failed(&"it is malformed"))?),
-            Some(status) if status.as_u16() == 204 => {
-                let left = text(&answer, "Nats-Num-Pending").and_then(|text| text.parse::<u64>().ok());
-                return Ok((page, left == Some(0)));
-            }
-            Some(StatusCode::NOT_FOUND) => return Ok((page, true)),
-            Some(status) => {
-                return Err(failed(&format!("{status} {}", answer.description.unwrap_or_default())));
-            }
-        }
-    }
+    let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("read {subject}"), error);
+    let (answers, is_last) = direct::get(nats, stream, &request).await.map_err(|error| failed(&error))?;
+    let page: Option<Vec<_>> = answers.into_iter().map(parked_message).collect();
+    Ok((page.ok_or_else(|| failed(&"it is malformed"))?, is_last))
 }
 
 fn parked_message(answer: Message) -> Option<ParkedMessage> {
     let sequence = text(&answer, "Nats-Sequence")?.parse().ok()?;
     let parked_at = text(&answer, "Nats-Time-Stamp")?.parse().ok()?;
     Some(ParkedMessage { sequence, parked_at, message: answer.payload })
-}
-
-fn text<'a>(message: &'a Message, header: &'static str) -> Option<&'a str> {
-    message.headers.as_ref()?.get(header).map(|value| value.as_str())
 }

@@ -1,6 +1,7 @@
 //! Translates between the service and NATS: names, streams, consumers, buckets, requests. It decides nothing.
 
 pub mod bucket;
+mod direct;
 pub mod instance;
 pub mod mailbox;
 pub mod names;

@@ -58,6 +58,11 @@ impl Names {
         self.bucket("routes")
     }
 
+    /// The bucket of associates.
+    pub fn associates_bucket(&self) -> String {
+        self.bucket("associates")
+    }
+
     /// The bucket of members: the running `bellhop serve` processes.
     pub fn members_bucket(&self) -> String {
         self.bucket("members")

@@ -267,6 +267,7 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
         kept_for(rejected, config.streams.rejected_age),
         kept_for(seen, config.idempotency.window),
         bucket(names.routes_bucket(), "which instance holds which user's connection"),
+        bucket(names.associates_bucket(), "who may get a user's reminders while the user is away"),
         StreamConfig {
             // Gone members' keys vanish; who is gone is decided by `members.ttl` on the observer's own clock.
             max_age: config.members.ttl * 10,

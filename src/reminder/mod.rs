@@ -1,8 +1,9 @@
 //! Reminders: what a business system publishes, and what an app server receives. Pure.
 //!
 //! [`set`] reads and validates a published set, [`merge`](mod@merge) makes one reminder of duplicates, [`reject`] names
-//! what can be wrong with them. [`Reminder`] is the result: the reminder as it is delivered.
+//! what can be wrong with them. [`Reminder`] is the result: the reminder as it is delivered; [`finished`] is about its JSON.
 
+pub mod finished;
 pub mod merge;
 pub mod outcome;
 pub mod reject;
@@ -75,6 +76,9 @@ pub struct Reminder {
     /// The ids of the reminders merged into this one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub merged: Vec<String>,
+    /// No associate may get it. Nobody is told of it.
+    #[serde(skip)]
+    pub stays: bool,
     /// [`Reminder::text_hash`] as published, where there is a window for merging. Nobody is told of it.
     #[serde(skip)]
     pub text: Option<u128>,
@@ -97,14 +101,4 @@ impl Reminder {
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a reminder has only string keys and valid JSON inside")
     }
-}
-
-/// Adds `parked_at` to a finished reminder: a JSON object that is not empty.
-pub fn with_parked_at(json: &[u8], parked_at: Timestamp) -> Vec<u8> {
-    let parked_at = parked_at.round(jiff::Unit::Millisecond).unwrap_or(parked_at);
-    let open = json.strip_suffix(b"}").unwrap_or(json);
-    let mut out = Vec::with_capacity(json.len() + 48);
-    out.extend_from_slice(open);
-    out.extend_from_slice(format!(r#","parked_at":"{parked_at}"}}"#).as_bytes());
-    out
 }

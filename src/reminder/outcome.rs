@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::reject::RejectCode;
-use crate::token::{InstanceName, Source};
+use crate::token::{InstanceName, Source, UserId};
 
 /// What became of a reminder. All are final but [`Outcome::Parked`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -14,6 +14,13 @@ pub enum Outcome {
     Delivered {
         /// The instance.
         instance: InstanceName,
+    },
+    /// An associate's instance accepted it, while the user was away.
+    Rerouted {
+        /// The instance.
+        instance: InstanceName,
+        /// The associate.
+        to: UserId,
     },
     /// It waits in the user's mailbox.
     Parked,

@@ -20,11 +20,27 @@ pub enum Health {
     Down(Instant),
 }
 
+/// A place in the queue of an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seat {
+    /// Whose reminders.
+    pub user: UserId,
+    /// The errand to an associate that it is for; none for the user's own connection. One whose errand is over is passed by.
+    pub errand: Option<u64>,
+}
+
+impl Seat {
+    /// For the user's own connection.
+    pub fn own(user: UserId) -> Self {
+        Self { user, errand: None }
+    }
+}
+
 /// A heartbeat under way.
 #[derive(Debug)]
 pub struct Check {
-    /// Who is asked about, and the revision of the route that is in question.
-    pub users: Vec<(UserId, u64)>,
+    /// For whom it asks, and the revision of the route that is in question.
+    pub seats: Vec<(Seat, u64)>,
     /// Whether it was sent to find out if the instance is back.
     pub is_probe: bool,
 }
@@ -33,7 +49,7 @@ pub struct Check {
 #[derive(Debug)]
 pub struct Part {
     /// Whose reminders.
-    pub user: UserId,
+    pub seat: Seat,
     /// How many of them: the first ones waiting.
     pub count: usize,
     /// The revision of the route that was used.
@@ -43,10 +59,10 @@ pub struct Part {
 /// One instance as its partition sees it.
 #[derive(Debug)]
 pub struct Lane {
-    /// Users with a held connection and something to deliver, first come first served.
-    pub ready: VecDeque<UserId>,
-    /// Users whose connection is to be confirmed.
-    pub unconfirmed: VecDeque<UserId>,
+    /// For whom a connection is held and something is to be delivered, first come first served.
+    pub ready: VecDeque<Seat>,
+    /// For whom a connection is to be confirmed.
+    pub unconfirmed: VecDeque<Seat>,
     /// Users with a held connection whose mailbox is to be read, first come first served.
     pub unread: VecDeque<UserId>,
     /// Bytes of the mailbox pages that are in memory for it, or being read.
@@ -88,16 +104,17 @@ impl Lane {
         self.health == Health::Up
     }
 
-    /// Nothing refers to it any more.
+    /// Nothing refers to it any more. That it is down is remembered: errands come to instances without routes, too.
     pub fn is_unused(&self) -> bool {
-        self.routes == 0 && self.page_bytes == 0 && self.delivering.is_none() && self.checking.is_none()
+        self.routes == 0 && self.page_bytes == 0 && self.delivering.is_none() && self.checking.is_none() && self.is_up()
     }
 
-    /// It was silent. Answers the users that waited for it and must look for another way.
-    pub fn goes_down(&mut self, now: Instant, backoff: (Duration, Duration)) -> Vec<UserId> {
+    /// It was silent. Answers those who waited for it and must look for another way.
+    pub fn goes_down(&mut self, now: Instant, backoff: (Duration, Duration)) -> Vec<Seat> {
         self.health = Health::Down(now + grown(backoff, self.failures));
         self.failures = self.failures.saturating_add(1);
-        self.ready.drain(..).chain(self.unconfirmed.drain(..)).chain(self.unread.drain(..)).collect()
+        let unread = self.unread.drain(..).map(Seat::own);
+        self.ready.drain(..).chain(self.unconfirmed.drain(..)).chain(unread).collect()
     }
 
     /// It answered. Answers the users that wanted it.

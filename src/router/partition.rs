@@ -1,8 +1,9 @@
 //! The machine itself. `Partition::advance` is its heart: the one place that decides what comes next for a user. What it
-//! does with instances and with mailboxes stands in the modules `instances` and `mailboxes`.
+//! does with instances, mailboxes and associates stands in the modules `instances`, `mailboxes` and `errands`.
 
 #[cfg(test)]
 mod audit;
+mod errands;
 mod instances;
 mod mailboxes;
 
@@ -10,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::lane::Lane;
+use super::lane::{Lane, Seat};
 use super::twins::Twins;
 use super::user::{Route, State, User};
 use super::{Action, Entry, Fate, Input, Instance, Item, Now, Removal, Settings, Settled};
@@ -25,6 +26,8 @@ enum Timer {
     Resume(UserId),
     /// A mailbox has a reminder that expires.
     Sweep(UserId),
+    /// An errand has taken long enough.
+    GiveUp(UserId),
 }
 
 /// The state of one partition's users. See the [module](super).
@@ -42,6 +45,8 @@ pub struct Partition {
     reads: VecDeque<UserId>,
     reads_in_flight: usize,
     twins: Twins,
+    /// Errands so far.
+    errands: u64,
     /// Users and instances that this step touched.
     touched_users: BTreeSet<UserId>,
     touched_lanes: BTreeSet<Arc<Instance>>,
@@ -62,6 +67,7 @@ impl Partition {
             parking: Vec::new(),
             reads: VecDeque::new(),
             reads_in_flight: 0,
+            errands: 0,
             touched_users: BTreeSet::new(),
             touched_lanes: BTreeSet::new(),
             settled: Vec::new(),
@@ -76,6 +82,8 @@ impl Partition {
             Input::MailboxFound(user, summary) => self.mailbox_found(now, user, summary),
             Input::RouteUp { user, instance, revision } => self.route_up(now, user, instance, revision),
             Input::RouteDown { user, instance, revision } => self.route_down(&user, &instance, revision),
+            Input::Associates { user, associates } => self.associates_changed(user, associates),
+            Input::RoutesFound { user, associate, instances } => self.routes_found(user, &associate, instances),
             Input::Delivered { instance, answer } => self.delivered(now, &instance, answer, actions),
             Input::HeartbeatAnswered { instance, answer } => self.heartbeat_answered(now, &instance, answer, actions),
             Input::Parked(sequences) => self.parked(now, &sequences),
@@ -100,19 +108,28 @@ impl Partition {
             && self.parking.is_empty()
             && self.reads_in_flight == 0
             && self.lanes.values().all(|lane| lane.delivering.is_none() && lane.checking.is_none())
+            && self.users.values().all(|user| user.state != State::LookingUp)
     }
 
     // What happened.
 
     fn event(&mut self, now: Now, reminders: Vec<(UserId, Entry)>) {
         for (user, entry) in reminders {
-            if self.user(&user).mailbox.is_in_use() {
+            if self.queues_in_mailbox(now, &user, &entry) {
                 self.park(now, user, entry);
             } else {
                 self.user(&user).waiting.push_back(entry);
                 self.touched_users.insert(user);
             }
         }
+    }
+
+    /// Whether a live reminder goes behind the mail at once, because it cannot go to an associate before.
+    fn queues_in_mailbox(&self, now: Now, user: &UserId, entry: &Entry) -> bool {
+        let Some(state) = self.users.get(user).filter(|state| state.mailbox.is_in_use()) else { return false };
+        let is_away = matches!(state.state, State::Idle | State::Sweeping(_)) && self.best_route(now, user).is_none();
+        let may_leave = entry.may_reroute && is_away && !state.associates.is_empty() && state.paused_until.is_none();
+        !(may_leave || state.has_live())
     }
 
     fn stop(&mut self) {
@@ -134,6 +151,7 @@ impl Partition {
                     self.touched_users.insert(user);
                 }
                 Timer::Sweep(user) => self.sweep(now, &user),
+                Timer::GiveUp(user) => self.give_up(&user),
             }
         }
     }
@@ -142,46 +160,50 @@ impl Partition {
 
     /// Decides what comes next for a user for whom nothing is under way.
     fn advance(&mut self, now: Now, user: &UserId, actions: &mut Vec<Action>) {
+        self.prefer_own_route(now, user);
         if self.users.get(user).is_none_or(|state| state.state != State::Idle) {
             return;
         }
         self.settle_what_is_over(now, user);
         self.release_page(user);
+        let route = self.best_route(now, user);
+        if route.is_none() && self.run_errand(now, user, actions) {
+            return;
+        }
+        self.end_errand(user);
+        self.queue_behind_mail(now, user);
         let state = self.user(user);
-        let is_live = state.waiting.front().is_some_and(|entry| matches!(entry.item, Item::Event { .. }));
         let has_nothing = state.waiting.is_empty() && !state.mailbox.has_mail();
-        if has_nothing || (self.is_stopping && !is_live) {
+        if has_nothing || (!state.has_live() && self.is_stopping) {
             self.schedule_sweep(now, user);
             return self.forget_if_empty(user);
         }
-        match self.choose_route(now, user) {
+        match route {
             Some((instance, true)) if self.user(user).waiting.is_empty() => {
                 self.user(user).state = State::Reading;
                 self.lane(&instance).unread.push_back(user.clone());
             }
             Some((instance, true)) => {
                 self.user(user).state = State::Ready(instance.clone());
-                self.lane(&instance).ready.push_back(user.clone());
+                self.lane(&instance).ready.push_back(Seat::own(user.clone()));
             }
             Some((instance, false)) => {
                 self.user(user).state = State::Checking(instance.clone());
-                self.lane(&instance).unconfirmed.push_back(user.clone());
+                self.lane(&instance).unconfirmed.push_back(Seat::own(user.clone()));
             }
             None => self.wait_in_mailbox(now, user, actions),
         }
     }
 
     /// The user's best route now, and whether the connection counts as held.
-    fn choose_route(&mut self, now: Now, user: &UserId) -> Option<(Arc<Instance>, bool)> {
+    fn best_route(&self, now: Now, user: &UserId) -> Option<(Arc<Instance>, bool)> {
         let state = self.users.get(user)?;
         if state.paused_until.is_some() {
             return None;
         }
         let usable = |route: &&Route| self.lanes.get(&route.instance).is_none_or(Lane::is_up);
         let route = state.routes.iter().find(usable)?;
-        let choice = (route.instance.clone(), route.is_held(now.instant));
-        self.touched_lanes.insert(choice.0.clone());
-        Some(choice)
+        Some((route.instance.clone(), route.is_held(now.instant)))
     }
 
     /// Takes what needs no delivery any more out of `waiting`.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Entry, Instance, Item, Removal};
+use crate::token::UserId;
 
 /// A live route.
 #[derive(Debug)]
@@ -30,7 +31,9 @@ pub enum State {
     /// Nothing.
     #[default]
     Idle,
-    /// Its connection is being confirmed, or queued for that.
+    /// The routes of the associate that its errand goes to are being looked up.
+    LookingUp,
+    /// Its connection, or its associate's, is being confirmed, or queued for that.
     Checking(Arc<Instance>),
     /// A page of its mailbox is being read, or queued for that.
     Reading,
@@ -40,6 +43,21 @@ pub enum State {
     Ready(Arc<Instance>),
     /// The first of its waiting reminders are with the instance.
     Delivering(Arc<Instance>),
+}
+
+/// An attempt to bring what waits to an associate: one after the other, and each one's instances one after the other.
+#[derive(Debug)]
+pub struct Errand {
+    /// Tells its seats from those of earlier ones.
+    pub number: u64,
+    /// No further step is taken after this.
+    pub until: Instant,
+    /// Who has not been tried.
+    pub untried: VecDeque<UserId>,
+    /// Who is being tried.
+    pub associate: Option<UserId>,
+    /// Where that one has not been tried.
+    pub instances: VecDeque<Arc<Instance>>,
 }
 
 /// A search of a mailbox for expired reminders, page by page.
@@ -128,10 +146,15 @@ pub struct User {
     pub routes: Vec<Route>,
     /// What waits in JetStream.
     pub mailbox: Mailbox,
-    /// What is in memory, in order: either a page of the mailbox, or live reminders while the mailbox is not in use.
+    /// What is in memory, in order: either a page of the mailbox; or live reminders, while the mailbox is not in use or an
+    /// errand may take them.
     pub waiting: VecDeque<Entry>,
     /// For which instance a page of the mailbox is in memory or being read, and the bytes that it is charged there.
     pub page: Option<(Arc<Instance>, usize)>,
+    /// Who may get its reminders while it has no way of its own.
+    pub associates: Vec<UserId>,
+    /// The attempt to reach them.
+    pub errand: Option<Errand>,
     /// What is under way.
     pub state: State,
     /// No attempt before this instant: its instance was busy.
@@ -144,6 +167,7 @@ impl User {
     /// Nothing is worth remembering.
     pub fn is_forgettable(&self) -> bool {
         self.routes.is_empty()
+            && self.associates.is_empty()
             && !self.mailbox.is_in_use()
             && self.waiting.is_empty()
             && self.state == State::Idle
@@ -153,6 +177,11 @@ impl User {
     /// The route to this instance.
     pub fn route_mut(&mut self, instance: &Instance) -> Option<&mut Route> {
         self.routes.iter_mut().find(|route| *route.instance == *instance)
+    }
+
+    /// Whether what is in memory came with an event.
+    pub fn has_live(&self) -> bool {
+        self.waiting.front().is_some_and(|entry| matches!(entry.item, Item::Event { .. }))
     }
 
     /// The sequence of the oldest waiting reminder, where it is a parked one.

@@ -7,6 +7,7 @@
 
 mod harness;
 
+mod associates;
 mod cli;
 mod delivery;
 mod heartbeat;

@@ -1,14 +1,15 @@
 //! Instances: routes to them, what they are asked, and what their answers mean.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Partition, Timer};
-use crate::router::lane::{Check, Health, Lane, Part, grown};
+use crate::reminder::finished::REROUTED_BYTES;
+use crate::router::lane::{Check, Health, Lane, Part, Seat, grown};
 use crate::router::twins::Place;
 use crate::router::user::{Route, State};
-use crate::router::{Action, Entry, Fate, Instance, Item, NoAnswer, Now, Refusal};
+use crate::router::{Action, Entry, Fate, Instance, Item, NoAnswer, Now, Refusal, Share};
 use crate::token::{InstanceName, UserId};
 
 impl Partition {
@@ -83,8 +84,8 @@ impl Partition {
         let Some(request) = self.lanes.get_mut(instance).and_then(|lane| lane.delivering.take()) else { return };
         self.touched_lanes.insert(instance.clone());
         for part in &request {
-            self.user(&part.user).state = State::Idle;
-            self.touched_users.insert(part.user.clone());
+            self.user(&part.seat.user).state = State::Idle;
+            self.touched_users.insert(part.seat.user.clone());
         }
         match answer {
             Err(_) => self.instance_down(now, instance),
@@ -102,23 +103,50 @@ impl Partition {
     }
 
     /// One user's part of an answered delivery.
-    pub(super) fn answered(
+    fn answered(
         &mut self,
         now: Now,
         instance: &Arc<Instance>,
-        Part { user, count, revision }: &Part,
+        part: &Part,
         refusals: &BTreeMap<usize, Refusal>,
         actions: &mut Vec<Action>,
     ) {
-        let lease = self.settings.lease;
-        let backoff = self.settings.busy_backoff;
-        let state = self.user(user);
+        let accepted = self.take_accepted(part, refusals);
+        if !accepted.is_empty()
+            && let Some(lane) = self.lanes.get_mut(instance)
+        {
+            lane.accepted();
+        }
+        match part.seat.errand {
+            None => self.answered_to_user(now, instance, part, refusals, accepted, actions),
+            Some(_) => self.answered_to_associate(instance, &part.seat, accepted, !refusals.is_empty()),
+        }
+    }
+
+    /// Takes what was accepted out of what waits; what was refused stays, in order.
+    fn take_accepted(&mut self, Part { seat, count, .. }: &Part, refusals: &BTreeMap<usize, Refusal>) -> Vec<Entry> {
+        let state = self.user(&seat.user);
         let sent: Vec<Entry> = state.waiting.drain(..*count).collect();
         let (refused, accepted): (Vec<_>, Vec<_>) =
             sent.into_iter().enumerate().partition(|(at, _)| refusals.contains_key(at));
         for (_, entry) in refused.into_iter().rev() {
             state.waiting.push_front(entry);
         }
+        accepted.into_iter().map(|(_, entry)| entry).collect()
+    }
+
+    fn answered_to_user(
+        &mut self,
+        now: Now,
+        instance: &Arc<Instance>,
+        Part { seat: Seat { user, .. }, revision, .. }: &Part,
+        refusals: &BTreeMap<usize, Refusal>,
+        accepted: Vec<Entry>,
+        actions: &mut Vec<Action>,
+    ) {
+        let lease = self.settings.lease;
+        let backoff = self.settings.busy_backoff;
+        let state = self.user(user);
         if !accepted.is_empty() {
             state.busy = 0;
             if let Some(route) = state.route_mut(instance) {
@@ -137,12 +165,7 @@ impl Partition {
         if refusals.values().any(|why| *why == Refusal::NotConnected) {
             self.drop_route(user, instance, *revision, actions);
         }
-        if !accepted.is_empty()
-            && let Some(lane) = self.lanes.get_mut(instance)
-        {
-            lane.accepted();
-        }
-        for (_, entry) in accepted {
+        for entry in accepted {
             self.twins.remember(now.instant, &entry, Place::Accepted);
             self.settle(user, entry, Fate::Delivered(instance.name.clone()));
         }
@@ -156,12 +179,12 @@ impl Partition {
         actions: &mut Vec<Action>,
     ) {
         let Some(lane) = self.lanes.get_mut(instance) else { return };
-        let Some(Check { users, is_probe }) = lane.checking.take() else { return };
+        let Some(Check { seats, is_probe }) = lane.checking.take() else { return };
         self.touched_lanes.insert(instance.clone());
         let connected: BTreeSet<UserId> = match answer {
             Ok(connected) => connected.into_iter().collect(),
             Err(_) => {
-                self.release(instance, &users);
+                self.release(instance, &seats);
                 return self.instance_down(now, instance);
             }
         };
@@ -171,26 +194,42 @@ impl Partition {
             self.touched_users.extend(wanted);
         }
         let held_until = Some(now.instant + self.settings.lease);
-        for (user, revision) in &users {
-            if connected.contains(user) {
-                if let Some(route) = self.user(user).route_mut(instance) {
-                    route.held_until = held_until;
+        for (seat, revision) in &seats {
+            match seat {
+                Seat { errand: Some(_), .. } => self.errand_checked(instance, seat, &connected),
+                Seat { user, .. } if connected.contains(user) => {
+                    if let Some(route) = self.user(user).route_mut(instance) {
+                        route.held_until = held_until;
+                    }
                 }
-            } else {
-                self.drop_route(user, instance, *revision, actions);
+                Seat { user, .. } => self.drop_route(user, instance, *revision, actions),
             }
         }
-        self.release(instance, &users);
+        self.release(instance, &seats);
     }
 
-    /// Users whose check is over may go on.
-    pub(super) fn release(&mut self, instance: &Arc<Instance>, users: &[(UserId, u64)]) {
-        for (user, _) in users {
-            let state = self.user(user);
+    /// Those whose check is over may go on.
+    fn release(&mut self, instance: &Arc<Instance>, seats: &[(Seat, u64)]) {
+        for (seat, _) in seats.iter().filter(|(seat, _)| self.is_current(seat)).cloned().collect::<Vec<_>>() {
+            let state = self.user(&seat.user);
             if state.state == State::Checking(instance.clone()) {
                 state.state = State::Idle;
             }
-            self.touched_users.insert(user.clone());
+            self.touched_users.insert(seat.user);
+        }
+    }
+
+    /// Whether what a seat was taken for still stands.
+    pub(super) fn is_current(&self, seat: &Seat) -> bool {
+        let errand = self.users.get(&seat.user).and_then(|user| user.errand.as_ref());
+        errand.map(|errand| errand.number) == seat.errand
+    }
+
+    /// The user has no other way than instances that are down.
+    pub(super) fn want_routes(&mut self, user: &UserId) {
+        let routes = self.user(user).routes.iter().map(|route| route.instance.clone());
+        for instance in routes.collect::<Vec<_>>() {
+            self.lane(&instance).wanted.insert(user.clone());
         }
     }
 
@@ -201,9 +240,11 @@ impl Partition {
         if let Health::Down(at) = self.lane(instance).health {
             self.timers.insert((at, Timer::Probe(instance.clone())));
         }
-        for user in stranded {
-            self.user(&user).state = State::Idle;
-            self.touched_users.insert(user);
+        for seat in stranded {
+            if self.is_current(&seat) {
+                self.user(&seat.user).state = State::Idle;
+                self.touched_users.insert(seat.user);
+            }
         }
     }
 
@@ -217,18 +258,18 @@ impl Partition {
             return;
         }
         let revision_if_wanted = |user: &UserId| {
-            let state = self.users.get(user).filter(|state| state.mailbox.is_in_use())?;
+            let state = self.users.get(user).filter(|state| state.mailbox.is_in_use() || state.errand.is_some())?;
             let route = state.routes.iter().find(|route| route.instance == *instance)?;
-            Some((user.clone(), route.revision))
+            Some((Seat::own(user.clone()), route.revision))
         };
-        let users: Vec<_> = lane.wanted.iter().filter_map(revision_if_wanted).take(most).collect();
-        if users.is_empty() {
+        let seats: Vec<_> = lane.wanted.iter().filter_map(revision_if_wanted).take(most).collect();
+        if seats.is_empty() {
             // Nobody waits for it: the next reminder finds out whether it is back.
             let wanted = lane.comes_up();
             self.touched_users.extend(wanted);
             self.touched_lanes.insert(instance.clone());
         } else {
-            ask(lane, instance, users, true, actions);
+            self.ask(instance, seats, true, actions);
         }
     }
 
@@ -240,54 +281,78 @@ impl Partition {
 
     pub(super) fn dispatch_heartbeat(&mut self, instance: &Arc<Instance>, actions: &mut Vec<Action>) {
         let most = self.settings.heartbeat_users;
-        let (mut users, mut routeless) = (Vec::new(), Vec::new());
+        let (mut seats, mut routeless) = (Vec::new(), Vec::new());
         while let Some(lane) = self.lanes.get_mut(instance) {
-            if lane.checking.is_some() || !lane.is_up() || users.len() >= most {
+            if lane.checking.is_some() || !lane.is_up() || seats.len() >= most {
                 break;
             }
-            let Some(user) = lane.unconfirmed.pop_front() else { break };
-            let route = self.user(&user).route_mut(instance).map(|route| route.revision);
-            match route {
-                Some(revision) => users.push((user, revision)),
-                None => routeless.push((user, 0)),
+            let Some(seat) = lane.unconfirmed.pop_front() else { break };
+            match self.revision_for(&seat, instance) {
+                Some(revision) => seats.push((seat, revision)),
+                None => routeless.push((seat, 0)),
             }
         }
         self.release(instance, &routeless);
-        if !users.is_empty() {
-            ask(self.lane(instance), instance, users, false, actions);
+        if !seats.is_empty() {
+            self.ask(instance, seats, false, actions);
+        }
+    }
+
+    /// Sends a heartbeat.
+    fn ask(&mut self, instance: &Arc<Instance>, seats: Vec<(Seat, u64)>, is_probe: bool, actions: &mut Vec<Action>) {
+        let mut users: Vec<UserId> = Vec::with_capacity(seats.len());
+        let mut named = BTreeSet::new();
+        for (seat, _) in &seats {
+            let name = self.associate(seat).unwrap_or_else(|| seat.user.clone());
+            if named.insert(name.clone()) {
+                users.push(name);
+            }
+        }
+        self.lane(instance).checking = Some(Check { seats, is_probe });
+        actions.push(Action::Heartbeat { instance: instance.clone(), users });
+    }
+
+    /// The revision of the route by which a seat leads to the instance. An errand's route is not this partition's to judge.
+    fn revision_for(&mut self, seat: &Seat, instance: &Arc<Instance>) -> Option<u64> {
+        match seat.errand {
+            None => self.user(&seat.user).route_mut(instance).map(|route| route.revision),
+            Some(_) => self.is_current(seat).then_some(0),
         }
     }
 
     pub(super) fn dispatch_delivery(&mut self, now: Now, instance: &Arc<Instance>, actions: &mut Vec<Action>) {
         let mut room = self.settings.delivery_bytes;
-        let mut request = Vec::new();
-        let mut reminders = Vec::new();
+        let (mut request, mut shares) = (Vec::new(), Vec::new());
         while let Some(lane) = self.lanes.get_mut(instance) {
             if lane.delivering.is_some() || !lane.is_up() {
                 break;
             }
-            let Some(user) = lane.ready.pop_front() else { break };
-            self.settle_what_is_over(now, &user);
-            let state = self.user(&user);
-            let Some(revision) =
-                state.route_mut(instance).map(|route| route.revision).filter(|_| !state.waiting.is_empty())
-            else {
+            let Some(seat) = lane.ready.pop_front() else { break };
+            if seat.errand.is_some() && !self.is_current(&seat) {
+                continue;
+            }
+            self.settle_what_is_over(now, &seat.user);
+            let revision = self.revision_for(&seat, instance);
+            let may_go = |entry: &&Entry| seat.errand.is_none() || entry.may_reroute;
+            let state = self.user(&seat.user);
+            let Some(revision) = revision.filter(|_| state.waiting.front().is_some_and(|entry| may_go(&entry))) else {
                 state.state = State::Idle;
-                self.touched_users.insert(user);
+                self.touched_users.insert(seat.user);
                 continue;
             };
-            let items = fitting(&state.waiting, &mut room, reminders.is_empty());
+            let around = if seat.errand.is_some() { REROUTED_BYTES } else { 0 };
+            let items = fitting(state.waiting.iter().take_while(may_go), around, &mut room, shares.is_empty());
             if items.is_empty() {
-                self.lane(instance).ready.push_front(user);
+                self.lane(instance).ready.push_front(seat);
                 break;
             }
             state.state = State::Delivering(instance.clone());
-            request.push(Part { user: user.clone(), count: items.len(), revision });
-            reminders.push((user, items));
+            shares.push(Share { user: seat.user.clone(), to: self.associate(&seat), items });
+            request.push(Part { seat, count: shares.last().map_or(0, |share| share.items.len()), revision });
         }
-        if !reminders.is_empty() {
+        if !shares.is_empty() {
             self.lane(instance).delivering = Some(request);
-            actions.push(Action::Deliver { instance: instance.clone(), reminders });
+            actions.push(Action::Deliver { instance: instance.clone(), shares });
         }
     }
 
@@ -297,30 +362,18 @@ impl Partition {
     }
 }
 
-/// Sends a heartbeat.
-pub(super) fn ask(
-    lane: &mut Lane,
-    instance: &Arc<Instance>,
-    users: Vec<(UserId, u64)>,
-    is_probe: bool,
-    actions: &mut Vec<Action>,
-) {
-    let names = users.iter().map(|(user, _)| user.clone()).collect();
-    lane.checking = Some(Check { users, is_probe });
-    actions.push(Action::Heartbeat { instance: instance.clone(), users: names });
-}
-
 /// The reminders from the front that fit into the room of a request. The first of a request always does. What says the
 /// same as one of them waits for the answer: it is merged if that one is accepted.
-pub(super) fn fitting(waiting: &VecDeque<Entry>, room: &mut usize, is_first: bool) -> Vec<Item> {
+fn fitting<'a>(waiting: impl Iterator<Item = &'a Entry>, around: usize, room: &mut usize, is_first: bool) -> Vec<Item> {
     let (mut items, mut texts) = (Vec::new(), BTreeSet::new());
     for entry in waiting {
         let must_go = is_first && items.is_empty();
         let is_twin = entry.text.as_ref().is_some_and(|text| !texts.insert(text.hash));
-        if is_twin || (entry.bytes > *room && !must_go) {
+        let bytes = entry.bytes + around;
+        if is_twin || (bytes > *room && !must_go) {
             break;
         }
-        *room = room.saturating_sub(entry.bytes);
+        *room = room.saturating_sub(bytes);
         items.push(entry.item);
     }
     items

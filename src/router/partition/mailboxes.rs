@@ -99,12 +99,8 @@ impl Partition {
     pub(super) fn wait_in_mailbox(&mut self, now: Now, user: &UserId, actions: &mut Vec<Action>) {
         let state = self.user(user);
         let waiting = std::mem::take(&mut state.waiting);
-        let instances: Vec<_> = match state.paused_until {
-            Some(_) => Vec::new(),
-            None => state.routes.iter().map(|route| route.instance.clone()).collect(),
-        };
-        for instance in instances {
-            self.lane(&instance).wanted.insert(user.clone());
+        if state.paused_until.is_none() {
+            self.want_routes(user);
         }
         let mut forgotten = Vec::new();
         for entry in waiting {

@@ -158,7 +158,7 @@ fn a_heartbeat_still_in_flight_at_the_end_of_the_back_off_is_the_probe() {
 }
 
 #[test]
-fn a_deserted_instance_is_forgotten_even_while_down() {
+fn a_deserted_instance_is_forgotten_when_its_pause_is_over() {
     let mut router = Router::new();
     router.hold("alice", "app-1");
     router.publish("alice");
@@ -170,5 +170,6 @@ fn a_deserted_instance_is_forgotten_even_while_down() {
     router.last_page("alice", &[mail(10)], 11);
     router.accepted("app-2");
     router.down("alice", "app-2");
+    assert_eq!(router.wait(500), NOTHING);
     router.assert_nothing_is_left();
 }

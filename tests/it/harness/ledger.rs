@@ -35,6 +35,7 @@ pub(crate) struct Outcome {
     pub(crate) at: String,
     pub(crate) instance: Option<String>,
     pub(crate) into: Option<String>,
+    pub(crate) to: Option<String>,
     pub(crate) error: Option<String>,
 }
 
