@@ -160,6 +160,8 @@ section! {
         /// How long an instance may take to answer.
         #[serde(with = "units")]
         timeout: Duration = Duration::from_secs(2),
+        /// Where a user's reminders go who has several confirmed routes: to `all` of them, or to the one put `latest`.
+        devices: Devices = Devices::All,
         /// Bytes of one request, up to the contract's 256 KiB.
         max_bytes: usize = crate::reminder::MAX_DELIVERY_BYTES,
         /// The first pause after `busy`; it doubles up to `busy_max`.
@@ -239,6 +241,16 @@ section! {
         #[serde(with = "units")]
         grace: Duration = Duration::from_secs(10),
     }
+}
+
+/// Which of a user's connections get its reminders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Devices {
+    /// All whose connection is confirmed.
+    All,
+    /// The one whose route was put last.
+    Latest,
 }
 
 /// The default of `http`.

@@ -10,10 +10,13 @@ use crate::token::{InstanceName, Source, UserId};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "outcome", rename_all = "lowercase")]
 pub enum Outcome {
-    /// An app-server instance accepted it.
+    /// App-server instances accepted it.
     Delivered {
-        /// The instance.
+        /// The first of them.
         instance: InstanceName,
+        /// All of them, where they are several.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        instances: Vec<InstanceName>,
     },
     /// An associate's instance accepted it, while the user was away.
     Rerouted {
@@ -37,6 +40,14 @@ pub enum Outcome {
         #[serde(serialize_with = "code_as_text")]
         error: RejectCode,
     },
+}
+
+impl Outcome {
+    /// Accepted by these, the first first; none if there are none.
+    pub fn delivered(by: Vec<InstanceName>) -> Option<Self> {
+        let instance = by.first()?.clone();
+        Some(Self::Delivered { instance, instances: if by.len() > 1 { by } else { Vec::new() } })
+    }
 }
 
 fn code_as_text<S: serde::Serializer>(code: &RejectCode, serializer: S) -> Result<S::Ok, S::Error> {

@@ -25,22 +25,26 @@ pub enum Health {
 pub struct Seat {
     /// Whose reminders.
     pub user: UserId,
-    /// The errand to an associate that it is for; none for the user's own connection. One whose errand is over is passed by.
-    pub errand: Option<u64>,
+    /// Which turn of the user it was taken in. When another one has begun, the seat is passed by.
+    pub turn: u64,
 }
 
-impl Seat {
-    /// For the user's own connection.
-    pub fn own(user: UserId) -> Self {
-        Self { user, errand: None }
-    }
+/// One user's part of a heartbeat under way.
+#[derive(Debug)]
+pub struct Asked {
+    /// For whom it asks.
+    pub seat: Seat,
+    /// About whom: the user, or an associate.
+    pub who: UserId,
+    /// The revision of the user's route that is in question.
+    pub revision: u64,
 }
 
 /// A heartbeat under way.
 #[derive(Debug)]
 pub struct Check {
-    /// For whom it asks, and the revision of the route that is in question.
-    pub seats: Vec<(Seat, u64)>,
+    /// About whom it asks.
+    pub asked: Vec<Asked>,
     /// Whether it was sent to find out if the instance is back.
     pub is_probe: bool,
 }
@@ -49,9 +53,9 @@ pub struct Check {
 #[derive(Debug)]
 pub struct Part {
     /// Whose reminders.
-    pub seat: Seat,
-    /// How many of them: the first ones waiting.
-    pub count: usize,
+    pub user: UserId,
+    /// Which of those waiting.
+    pub places: Vec<usize>,
     /// The revision of the route that was used.
     pub revision: u64,
 }
@@ -109,12 +113,11 @@ impl Lane {
         self.routes == 0 && self.page_bytes == 0 && self.delivering.is_none() && self.checking.is_none() && self.is_up()
     }
 
-    /// It was silent. Answers those who waited for it and must look for another way.
+    /// It was silent. Answers those who queued for it and must look for another way.
     pub fn goes_down(&mut self, now: Instant, backoff: (Duration, Duration)) -> Vec<Seat> {
         self.health = Health::Down(now + grown(backoff, self.failures));
         self.failures = self.failures.saturating_add(1);
-        let unread = self.unread.drain(..).map(Seat::own);
-        self.ready.drain(..).chain(self.unconfirmed.drain(..)).chain(unread).collect()
+        self.ready.drain(..).chain(self.unconfirmed.drain(..)).collect()
     }
 
     /// It answered. Answers the users that wanted it.

@@ -61,6 +61,8 @@ pub struct Settings {
     pub instance_backoff: (Duration, Duration),
     /// First and longest pause before a user whose instance answered `busy` is tried again.
     pub busy_backoff: (Duration, Duration),
+    /// Whether a user's reminders go to all its connections, and not only to the one whose route was put last.
+    pub all_devices: bool,
     /// The most users in one heartbeat.
     pub heartbeat_users: usize,
     /// The most bytes of reminders in one delivery.
@@ -259,8 +261,13 @@ pub enum Input {
 /// What became of a reminder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
-    /// Accepted by this instance.
-    Delivered(InstanceName),
+    /// Accepted.
+    Delivered {
+        /// By these instances, the first first.
+        by: Vec<InstanceName>,
+        /// How many other instances were to get it, too.
+        missed: usize,
+    },
     /// Accepted for an associate of the user.
     Rerouted {
         /// By this instance.

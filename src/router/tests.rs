@@ -4,6 +4,7 @@
 //! machine wants done, one line for each action, and audits the machine.
 
 mod delivery;
+mod devices;
 mod errands;
 mod expiry;
 mod instance;
@@ -18,7 +19,7 @@ use super::{
     Settings, Settled, Share, Text,
 };
 use crate::reminder::Priority;
-use crate::token::UserId;
+use crate::token::{InstanceName, UserId};
 
 /// No action.
 const NOTHING: [&str; 0] = [];
@@ -94,6 +95,7 @@ impl Router {
             lease: Duration::from_secs(10),
             instance_backoff: (Duration::from_millis(500), Duration::from_secs(30)),
             busy_backoff: (Duration::from_millis(200), Duration::from_secs(5)),
+            all_devices: false,
             heartbeat_users: 1_000,
             delivery_bytes: 1_000,
             mailbox_limit: 100,
@@ -303,7 +305,11 @@ fn show_item(item: &Item) -> String {
 
 fn show_settled(Settled { user, item, fate, removal }: &Settled) -> String {
     let fate = match fate {
-        Fate::Delivered(instance) => format!("delivered by {instance}"),
+        Fate::Delivered { by, missed } => {
+            let by: Vec<_> = by.iter().map(InstanceName::as_str).collect();
+            let missed = if *missed == 0 { String::new() } else { format!(", missed by {missed}") };
+            format!("delivered by {}{missed}", by.join(" "))
+        }
         Fate::Rerouted { instance, to } => format!("rerouted to {to} by {instance}"),
         Fate::Parked => "parked".into(),
         Fate::Expired => "expired".into(),

@@ -10,6 +10,7 @@ mod harness;
 mod associates;
 mod cli;
 mod delivery;
+mod devices;
 mod heartbeat;
 mod http;
 mod intake;

@@ -64,23 +64,29 @@ impl Partition {
         }
         let lane =
             |instance| self.lanes.get(instance).unwrap_or_else(|| panic!("{name:?} waits for no lane: {user:?}"));
-        let seat = Seat { user: name.clone(), errand: user.errand.as_ref().map(|errand| errand.number) };
+        let seat = Seat { user: name.clone(), turn: user.turn };
         match &user.state {
             State::LookingUp => assert!(user.errand.is_some(), "{user:?}"),
             State::Idle => self.audit_idle(name, user),
-            State::Checking(at) => {
-                let asked = lane(at).checking.iter().flat_map(|check| check.seats.iter().map(|(seat, _)| seat));
-                let places = lane(at).unconfirmed.iter().chain(asked).filter(|other| **other == seat).count();
-                // It may be named in a probe and queue for a check of its own.
-                assert!((1..=2).contains(&places), "{name:?} is checked in {places} places");
+            State::Checking(instances) => {
+                assert!(!instances.is_empty(), "{user:?}");
+                for at in instances {
+                    let asked = lane(at).checking.iter().flat_map(|check| check.asked.iter().map(|asked| &asked.seat));
+                    let places = lane(at).unconfirmed.iter().chain(asked).filter(|other| **other == seat).count();
+                    assert_eq!(places, 1, "{name:?} is checked by {at:?}");
+                }
             }
-            State::Ready(at) => {
-                assert_eq!(lane(at).ready.iter().filter(|other| **other == seat).count(), 1, "{name:?}")
-            }
-            State::Delivering(at) => {
-                let mut parts = lane(at).delivering.iter().flatten().filter(|part| part.seat == seat);
-                assert!(parts.next().is_some_and(|part| part.count <= user.waiting.len()), "{user:?}");
-                assert!(parts.next().is_none(), "{name:?} is twice in a delivery");
+            State::Delivering(batch) => {
+                let sent = batch.receptions.as_ref().map_or(0, Vec::len);
+                assert!(!batch.open.is_empty() && sent <= user.waiting.len(), "{user:?}");
+                for at in &batch.open {
+                    let queued = lane(at).ready.iter().filter(|other| **other == seat).count();
+                    let parts: Vec<_> =
+                        lane(at).delivering.iter().flatten().filter(|part| part.user == *name).collect();
+                    assert_eq!(queued + parts.len(), 1, "{name:?} at {at:?}: {user:?}");
+                    let mut places = parts.iter().flat_map(|part| &part.places);
+                    assert!(places.clone().is_sorted() && places.all(|place| *place < sent), "{user:?}");
+                }
             }
             State::Reading => {
                 let is_unread = self.lanes.values().any(|lane| lane.unread.contains(name));
@@ -94,7 +100,7 @@ impl Partition {
     fn audit_errand(&self, name: &UserId, user: &User) {
         let Some(errand) = &user.errand else { return };
         assert!(user.has_live() && user.state != State::Idle, "{name:?} has an idle errand: {user:?}");
-        if matches!(user.state, State::Delivering(_)) {
+        if user.is_sent() {
             return;
         }
         let timer = (errand.until, Timer::GiveUp(name.clone()));

@@ -11,8 +11,8 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::{Lane, Partition, Seat, State, Timer};
-use crate::router::user::Errand;
+use super::{Lane, Partition, State, Timer, User};
+use crate::router::user::{Errand, Reception};
 use crate::router::{Action, Entry, Fate, Instance, MAX_ASSOCIATES, Now};
 use crate::token::UserId;
 
@@ -40,9 +40,7 @@ impl Partition {
         }
         while let Some(instance) = errand.instances.pop_front() {
             if self.lanes.get(&instance).is_none_or(Lane::is_up) {
-                let seat = Seat { user: user.clone(), errand: Some(errand.number) };
-                self.user(user).state = State::Checking(instance.clone());
-                self.lane(&instance).unconfirmed.push_back(seat);
+                self.check(user, vec![instance]);
                 return true;
             }
         }
@@ -55,12 +53,10 @@ impl Partition {
 
     fn begin_errand(&mut self, now: Now, user: &UserId) {
         let until = now.instant + self.settings.reroute_timeout;
-        let number = self.errands + 1;
         let state = self.user(user);
         if state.errand.is_none() {
             let untried = state.associates.iter().cloned().collect();
-            state.errand = Some(Errand { number, until, untried, associate: None, instances: VecDeque::new() });
-            self.errands = number;
+            state.errand = Some(Errand { until, untried, associate: None, instances: VecDeque::new() });
             self.timers.insert((until, Timer::GiveUp(user.clone())));
         }
     }
@@ -80,13 +76,12 @@ impl Partition {
     }
 
     /// The user comes first, unless the reminders are with the associate's instance already.
-    pub(super) fn prefer_own_route(&mut self, now: Now, user: &UserId) {
-        let is_under_way = |state: &State| !matches!(state, State::Idle | State::Delivering(_));
-        let has_left = self.users.get(user).is_some_and(|user| user.errand.is_some() && is_under_way(&user.state));
-        if !has_left {
+    pub(super) fn prefer_own_route(&mut self, user: &UserId) {
+        let may_end = |user: &User| user.errand.is_some() && user.state != State::Idle && !user.is_sent();
+        if !self.users.get(user).is_some_and(may_end) {
             return;
         }
-        if self.best_route(now, user).is_some() {
+        if self.has_own_way(user) {
             self.end_errand(user);
             self.user(user).state = State::Idle;
         } else {
@@ -107,7 +102,7 @@ impl Partition {
     /// The time is over. What is with an instance already has its answer to wait for.
     pub(super) fn give_up(&mut self, user: &UserId) {
         if let Some(state) = self.users.get_mut(user)
-            && !matches!(state.state, State::Delivering(_))
+            && !state.is_sent()
         {
             state.state = State::Idle;
         }
@@ -125,36 +120,32 @@ impl Partition {
         }
     }
 
-    /// The associate that a seat's errand goes to now.
-    pub(super) fn associate(&self, seat: &Seat) -> Option<UserId> {
-        seat.errand.and_then(|_| self.users.get(&seat.user)?.errand.as_ref()?.associate.clone())
+    /// The associate to whom the user's reminders are being brought.
+    pub(super) fn associate(&self, user: &UserId) -> Option<UserId> {
+        self.users.get(user)?.errand.as_ref()?.associate.clone()
     }
 
-    /// A heartbeat has told whether the associate is there. One that is not is passed by when the seat is released; and so
-    /// is one whose instance went down meanwhile.
-    pub(super) fn errand_checked(&mut self, instance: &Arc<Instance>, seat: &Seat, connected: &BTreeSet<UserId>) {
-        let is_there = self.associate(seat).is_some_and(|associate| connected.contains(&associate));
-        if is_there && self.is_current(seat) && self.lane(instance).is_up() {
-            self.user(&seat.user).state = State::Ready(instance.clone());
-            self.lane(instance).ready.push_back(seat.clone());
-        }
+    /// Who is to get the user's reminders now.
+    pub(super) fn recipient(&self, user: &UserId) -> UserId {
+        self.associate(user).unwrap_or_else(|| user.clone())
     }
 
     /// What was refused is brought to the next one. Otherwise what has come meanwhile is an errand of its own.
-    pub(super) fn answered_to_associate(
+    pub(super) fn errand_is_run(
         &mut self,
-        instance: &Arc<Instance>,
-        seat: &Seat,
-        accepted: Vec<Entry>,
+        user: &UserId,
+        to: &UserId,
+        accepted: Vec<(Entry, Reception)>,
         is_any_refused: bool,
     ) {
-        let Some(to) = self.associate(seat) else { return };
-        for entry in accepted {
-            let fate = Fate::Rerouted { instance: instance.name.clone(), to: to.clone() };
-            self.settle(&seat.user, entry, fate);
+        for (entry, Reception { by, .. }) in accepted {
+            // An errand goes to one instance at a time.
+            if let Some(instance) = by.into_iter().next() {
+                self.settle(user, entry, Fate::Rerouted { instance, to: to.clone() });
+            }
         }
         if !is_any_refused {
-            self.end_errand(&seat.user);
+            self.end_errand(user);
         }
     }
 }

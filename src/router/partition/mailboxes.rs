@@ -182,6 +182,15 @@ impl Partition {
         }
     }
 
+    /// Queues for a page of the mailbox, at the lane of the best connection.
+    pub(super) fn read(&mut self, user: &UserId, held: Vec<Arc<Instance>>) {
+        let Some(instance) = held.into_iter().next() else { return };
+        let state = self.user(user);
+        state.use_up_confirmations();
+        state.state = State::Reading;
+        self.lane(&instance).unread.push_back(user.clone());
+    }
+
     /// Mailboxes are read ahead of an instance by one delivery and not further: a slow one must not fill the memory, nor
     /// hold up the reads for others.
     pub(super) fn dispatch_pages(&mut self, instance: &Arc<Instance>) {

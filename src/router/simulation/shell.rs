@@ -237,7 +237,8 @@ impl World {
 
     fn deliver(&mut self, instance: &Arc<Instance>, shares: Vec<Share>) {
         self.count("deliveries");
-        let mut users: Vec<_> = self.life.delivering.values().flatten().map(|(user, _)| user.clone()).collect();
+        let under_way = self.life.delivering.values().flatten().filter(|_| !self.settings.all_devices);
+        let mut users: Vec<_> = under_way.map(|(user, _)| user.clone()).collect();
         let (mut bytes, mut count, mut parts) = (0, 0, Vec::new());
         let mut under_way = Vec::new();
         for Share { user, to, items } in shares {
@@ -354,8 +355,13 @@ impl World {
         let now = self.now();
         let reminder = &mut self.reminders[id];
         match fate {
-            Fate::Delivered(instance) => {
-                assert!(reminder.accepted_by.contains(&(instance.clone(), user.clone())), "{id}: {reminder:?}");
+            Fate::Delivered { by, .. } => {
+                let has_it = |instance: &InstanceName| reminder.accepted_by.contains(&(instance.clone(), user.clone()));
+                assert!(!by.is_empty() && by.iter().all(has_it), "{id}: {reminder:?}");
+                assert!(by.len() == 1 || self.settings.all_devices, "{id}: {by:?}");
+                if by.len() > 1 {
+                    self.count("accepted by several");
+                }
             }
             Fate::Rerouted { instance, to } => {
                 assert!(reminder.accepted_by.contains(&(instance.clone(), to.clone())), "{id}: {reminder:?}");

@@ -36,8 +36,9 @@ pub(super) struct World {
     strangers: Vec<UserId>,
     pub(super) apps: Vec<AppServer>,
     pub(super) life: Life,
-    /// The latest of each user's reminders that was accepted for the first time, for each who was told.
-    accepted: BTreeMap<(UserId, UserId), Id>,
+    /// The latest of each user's reminders that was accepted for the first time, for each who was told, anywhere and at each
+    /// app server.
+    accepted: BTreeMap<(UserId, UserId, Option<usize>), Id>,
     /// A watch keeps its order.
     watched_until: u64,
     is_healing: bool,
@@ -100,6 +101,7 @@ impl World {
             lease: Duration::from_millis(pick(&mut rng, &[0, 300, 5_000])),
             instance_backoff: (Duration::from_millis(100), Duration::from_secs(2)),
             busy_backoff: (Duration::from_millis(50), Duration::from_secs(1)),
+            all_devices: rng.bool(),
             heartbeat_users: rng.usize(1..=3),
             delivery_bytes: pick(&mut rng, &[150, 150, 1_500]),
             mailbox_limit: pick(&mut rng, &[3, 20, 1_000, 1_000]),
@@ -479,12 +481,18 @@ impl World {
         self.tell_of(|| format!("app-{} accepts {id} for {told}", app + 1));
         let reminder = &mut self.reminders[id];
         let is_repeated = !reminder.accepted_by.is_empty();
-        assert!(!is_repeated || reminder.is_touched, "{id} is accepted again without a fault: {reminder:?}");
+        let place = (self.apps[app].instance.name.clone(), told.clone());
+        let is_repeated_here = reminder.accepted_by.contains(&place);
+        let may_be_repeated = reminder.is_touched || (self.settings.all_devices && !is_repeated_here);
+        assert!(!is_repeated || may_be_repeated, "{id} is accepted again without a fault: {reminder:?}");
         let is_rerouted = *told != reminder.user;
         assert!(!is_rerouted || !reminder.stays, "{id} is told to {told}: {reminder:?}");
-        reminder.accepted_by.push((self.apps[app].instance.name.clone(), told.clone()));
-        if !is_repeated {
-            let latest = self.accepted.entry((reminder.user.clone(), told.clone())).or_insert(id);
+        reminder.accepted_by.push(place);
+        for (is_first, at) in [(!is_repeated, None), (!is_repeated_here, Some(app))] {
+            if !is_first {
+                continue;
+            }
+            let latest = self.accepted.entry((reminder.user.clone(), told.clone(), at)).or_insert(id);
             // What an associate's instance hung on goes another way, and others to the associate meanwhile.
             let is_late = is_rerouted && reminder.is_touched;
             let may_be_late = reminder.is_overtaken || reminder.is_settled || is_late;

@@ -154,7 +154,8 @@ fn a_heartbeat_still_in_flight_at_the_end_of_the_back_off_is_the_probe() {
     router.delivery_fails("app-1", NoAnswer::TimedOut);
     router.parked(&[10]);
     assert_eq!(router.wait(700), NOTHING);
-    assert_eq!(router.connected("app-1", "bob"), ["deliver app-1: bob e2.1", "read alice 10 to 10"]);
+    assert_eq!(router.connected("app-1", "bob"), ["heartbeat app-1: alice", "deliver app-1: bob e2.1"]);
+    assert_eq!(router.connected("app-1", "alice"), ["read alice 10 to 10"], "the failure ended what was known of her");
 }
 
 #[test]

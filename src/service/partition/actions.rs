@@ -160,7 +160,12 @@ impl Worker {
     fn record_of(&self, settled: &Settled, at: jiff::Timestamp) -> Option<Settling> {
         let (event, index) = self.event_of(&settled.item)?;
         let outcome = match &settled.fate {
-            Fate::Delivered(instance) => Outcome::Delivered { instance: instance.clone() },
+            Fate::Delivered { by, missed } => {
+                if *missed > 0 {
+                    tracing::debug!(partition = %self.partition, missed, "accepted, but not by all devices");
+                }
+                Outcome::delivered(by.clone())?
+            }
             Fate::Rerouted { instance, to } => Outcome::Rerouted { instance: instance.clone(), to: to.clone() },
             Fate::Parked => Outcome::Parked,
             Fate::Expired => Outcome::Expired,

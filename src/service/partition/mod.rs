@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::follow::News;
 use super::recorded::Recorded;
 use super::{Context, rejected};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Devices};
 use crate::event::{Event, IndexEntry};
 use crate::nats::mailbox::{Mailboxes, ParkedMessage};
 use crate::nats::pinned::{Pinned, Received, ack_floor, acknowledge, still_working};
@@ -146,6 +146,7 @@ fn settings(config: &Config) -> router::Settings {
         lease: config.heartbeat.lease,
         instance_backoff: (config.heartbeat.backoff_min, config.heartbeat.backoff_max),
         busy_backoff: (config.delivery.busy_min, config.delivery.busy_max),
+        all_devices: config.delivery.devices == Devices::All,
         heartbeat_users: config.heartbeat.max_users,
         delivery_bytes: config.delivery.max_bytes - DELIVERY_FRAME_BYTES,
         mailbox_limit: config.mailbox.limit,

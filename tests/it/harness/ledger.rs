@@ -34,6 +34,8 @@ pub(crate) struct Outcome {
     pub(crate) outcome: String,
     pub(crate) at: String,
     pub(crate) instance: Option<String>,
+    #[serde(default)]
+    pub(crate) instances: Vec<String>,
     pub(crate) into: Option<String>,
     pub(crate) to: Option<String>,
     pub(crate) error: Option<String>,
