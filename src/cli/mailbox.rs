@@ -242,6 +242,14 @@ async fn for_each_mailbox(nats: &Nats, subjects: &str, mut each: impl FnMut(Mail
     Ok(())
 }
 
+/// Everything in a user's mailbox.
+pub(super) async fn all(nats: &Nats, user: &UserId) -> Result<Vec<ParkedMessage>, CliError> {
+    match find(nats, user).await? {
+        Some(mailbox) => Ok(first(nats, &mailbox.subject, usize::MAX).await?),
+        None => Ok(Vec::new()),
+    }
+}
+
 /// The first messages of a mailbox, `limit` of them or all.
 async fn first(nats: &Nats, subject: &str, limit: usize) -> Result<Vec<ParkedMessage>, NatsError> {
     let (stream, mut found, mut from) = (nats.names.parked_stream(), Vec::new(), 1);
