@@ -61,6 +61,8 @@ section! {
         reroute: Reroute = Reroute::default(),
         /// Reminders of users who are away.
         mailbox: Mailbox = Mailbox::default(),
+        /// Announcing reminders that stay parked.
+        escalate_after: EscalateAfter = EscalateAfter::default(),
         /// Working a partition.
         dispatch: Dispatch = Dispatch::default(),
         /// Sharing the work among members.
@@ -213,6 +215,37 @@ section! {
 }
 
 section! {
+    /// Announcing reminders that stay parked: after how long, by priority. `0s` is never.
+    EscalateAfter {
+        /// Those of priority `low`.
+        #[serde(with = "units")]
+        low: Duration = Duration::ZERO,
+        /// Those of priority `normal`.
+        #[serde(with = "units")]
+        normal: Duration = Duration::ZERO,
+        /// Those of priority `high`.
+        #[serde(with = "units")]
+        high: Duration = Duration::ZERO,
+        /// Those of priority `urgent`.
+        #[serde(with = "units")]
+        urgent: Duration = Duration::ZERO,
+    }
+}
+
+impl EscalateAfter {
+    /// The priorities that have a limit.
+    pub fn limits(&self) -> impl Iterator<Item = (Priority, Duration)> + use<> {
+        let all = [
+            (Priority::Low, self.low),
+            (Priority::Normal, self.normal),
+            (Priority::High, self.high),
+            (Priority::Urgent, self.urgent),
+        ];
+        all.into_iter().filter(|(_, after)| !after.is_zero())
+    }
+}
+
+section! {
     /// Working a partition.
     Dispatch {
         /// Bytes of events in work in one partition at a time; more stay in JetStream.
@@ -308,6 +341,10 @@ impl Config {
             ("delivery.busy_max", self.delivery.busy_max, self.delivery.busy_min, s(600)),
             ("reroute.timeout", self.reroute.timeout, ms(10), s(60)),
             ("mailbox.expiry_interval", self.mailbox.expiry_interval, ms(10), s(3_600)),
+            ("escalate_after.low", self.escalate_after.low, ms(0), s(365 * 86_400)),
+            ("escalate_after.normal", self.escalate_after.normal, ms(0), s(365 * 86_400)),
+            ("escalate_after.high", self.escalate_after.high, ms(0), s(365 * 86_400)),
+            ("escalate_after.urgent", self.escalate_after.urgent, ms(0), s(365 * 86_400)),
             ("dispatch.ack_wait", self.dispatch.ack_wait, s(10), s(3_600)),
             ("dispatch.pin_timeout", self.dispatch.pin_timeout, s(2), s(60)),
             ("members.interval", self.members.interval, ms(100), s(60)),

@@ -25,6 +25,7 @@ use super::direct::{self, text};
 use super::replay::replay;
 use super::{Nats, NatsError};
 use crate::partition::Partition;
+use crate::reminder::Priority;
 use crate::router::MailboxSummary;
 use crate::token::UserId;
 
@@ -37,6 +38,8 @@ const WRONG_LAST_SEQUENCE: [u64; 2] = [10071, 10164];
 
 /// The event and place that a parked reminder came from, as `<sequence>.<index>`.
 const EVENT_HEADER: &str = "Bellhop-Event";
+/// The priority of a parked reminder, where it is not the default.
+const PRIORITY_HEADER: &str = "Bellhop-Priority";
 /// Milliseconds since 1970 after which a parked reminder is not delivered.
 const EXPIRES_HEADER: &str = "Bellhop-Expires-At";
 
@@ -60,6 +63,8 @@ pub struct Parking {
     pub from: (u64, usize),
     /// When it expires, in milliseconds since 1970.
     pub expires_at: Option<i64>,
+    /// How urgent it is.
+    pub priority: Priority,
     /// The message: an event with this reminder alone.
     pub message: Bytes,
 }
@@ -145,6 +150,9 @@ impl Mailboxes {
             headers.insert(EVENT_HEADER, format!("{}.{}", reminder.from.0, reminder.from.1));
             if let Some(at) = reminder.expires_at {
                 headers.insert(EXPIRES_HEADER, at.to_string());
+            }
+            if reminder.priority != Priority::default() {
+                headers.insert(PRIORITY_HEADER, reminder.priority.as_str());
             }
             if place == 0 {
                 headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, self.fence.to_string());
@@ -271,6 +279,14 @@ impl Found {
         {
             self.came_from.insert((event, index));
         }
+    }
+}
+
+/// The priority of a parked reminder; none if the message is not one.
+pub(super) fn priority_of(message: &Message) -> Option<Priority> {
+    match text(message, PRIORITY_HEADER) {
+        Some(name) => Priority::named(name),
+        None => Some(Priority::default()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The names of everything Bellhop has in NATS. One prefix, so that several installations can share an account.
 
 use crate::partition::Partition;
+use crate::reminder::Priority;
 use crate::token::{InstanceName, Source, UserId};
 
 /// Subjects, streams, buckets and consumers of one installation.
@@ -146,6 +147,11 @@ impl Names {
     /// The consumer that takes sets in.
     pub fn intake_consumer(&self) -> &'static str {
         "intake"
+    }
+
+    /// The consumer that remembers how far parked reminders of a priority were announced.
+    pub fn escalate_consumer(&self, priority: Priority) -> String {
+        format!("escalate-{}", priority.as_str())
     }
 
     /// The consumer of a partition's events.

@@ -42,6 +42,26 @@ pub enum Priority {
     Urgent,
 }
 
+impl Priority {
+    /// All there are.
+    pub const ALL: [Self; 4] = [Self::Low, Self::Normal, Self::High, Self::Urgent];
+
+    /// Its name in the contract.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Normal => "normal",
+            Self::High => "high",
+            Self::Urgent => "urgent",
+        }
+    }
+
+    /// The priority of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|priority| priority.as_str() == name)
+    }
+}
+
 /// A reminder as it is delivered to an app server. Field order is the contract's.
 #[derive(Debug, Clone, Serialize)]
 pub struct Reminder {

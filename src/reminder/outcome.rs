@@ -26,7 +26,11 @@ pub enum Outcome {
         to: UserId,
     },
     /// It waits in the user's mailbox.
-    Parked,
+    Parked {
+        /// It has done so for long: whoever published it may want to reach the user another way.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        escalated: bool,
+    },
     /// Another reminder with the same user and text, of its set or an earlier one, stands for it.
     Merged {
         /// That reminder's id.

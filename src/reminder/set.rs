@@ -177,16 +177,10 @@ fn from_object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_json::E
 }
 
 fn priority(text: &str) -> Result<Priority, Rejection> {
-    match text {
-        "low" => Ok(Priority::Low),
-        "normal" => Ok(Priority::Normal),
-        "high" => Ok(Priority::High),
-        "urgent" => Ok(Priority::Urgent),
-        other => {
-            let detail = format!("`priority` is `{other}`; it is one of low, normal, high, urgent");
-            Err(Rejection::new(RejectCode::InvalidPriority, detail))
-        }
-    }
+    Priority::named(text).ok_or_else(|| {
+        let detail = format!("`priority` is `{text}`; it is one of low, normal, high, urgent");
+        Rejection::new(RejectCode::InvalidPriority, detail)
+    })
 }
 
 fn expires_at(text: &str) -> Result<Timestamp, Rejection> {

@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | [`members`] | one | says that this process lives, takes and gives up roles |
 //! | [`intake`] | one in the installation | published sets → events |
+//! | [`escalation`] | one in the installation | reminders parked for long → outcomes |
 //! | [`partition`] | one for each partition held | events, routes, answers → deliveries, mailboxes, outcomes |
 //! | [`follow`] | two | the buckets of routes and associates → each partition's own |
 //! | [`outcomes`] | one | outcomes → their stream, in batches |
@@ -13,6 +14,7 @@
 #![allow(clippy::disallowed_methods)] // This is where the clocks are read.
 
 pub mod associates;
+pub mod escalation;
 pub mod follow;
 pub mod intake;
 pub mod lease;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Done, Worker};
-use crate::event::Event;
+use crate::event::{Event, IndexEntry};
 use crate::nats::mailbox::Parking;
 use crate::nats::{NatsError, instance};
 use crate::reminder::finished::{rerouted, with_parked_at};
@@ -119,9 +119,9 @@ impl Worker {
         let parking = reminders.iter().filter_map(|(user, item)| {
             let Item::Event { sequence, index } = *item else { return None };
             let event = &self.in_work.get(&sequence)?.event;
-            let expires_at = event.index.reminders[index].expires_at;
+            let IndexEntry { expires_at, priority, .. } = event.index.reminders[index];
             let message = event.only(index).encode();
-            Some(Parking { user: user.clone(), from: (sequence, index), expires_at, message })
+            Some(Parking { user: user.clone(), from: (sequence, index), expires_at, priority, message })
         });
         let (mailboxes, parking) = (self.mailboxes.clone(), parking.collect());
         self.start(async move { Done::Parked(mailboxes.park(parking).await) });
@@ -167,7 +167,7 @@ impl Worker {
                 Outcome::delivered(by.clone())?
             }
             Fate::Rerouted { instance, to } => Outcome::Rerouted { instance: instance.clone(), to: to.clone() },
-            Fate::Parked => Outcome::Parked,
+            Fate::Parked => Outcome::Parked { escalated: false },
             Fate::Expired => Outcome::Expired,
             Fate::Merged { into } => Outcome::Merged { into: into.clone() },
             Fate::MailboxFull => Outcome::Rejected { error: RejectCode::MailboxFull },

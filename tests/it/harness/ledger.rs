@@ -36,6 +36,8 @@ pub(crate) struct Outcome {
     pub(crate) instance: Option<String>,
     #[serde(default)]
     pub(crate) instances: Vec<String>,
+    #[serde(default)]
+    pub(crate) escalated: bool,
     pub(crate) into: Option<String>,
     pub(crate) to: Option<String>,
     pub(crate) error: Option<String>,
