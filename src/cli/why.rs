@@ -55,7 +55,7 @@ struct Step {
 #[derive(Debug, Serialize)]
 #[serde(tag = "in", rename_all = "lowercase")]
 enum Place {
-    /// In the user's mailbox.
+    /// In the user's mailbox, as itself or as the copy of a rerouted one.
     Mailbox { user: UserId, sequence: u64, at: Timestamp, before: usize },
     /// In the stream of refused input, alone or in a set that was refused as a whole.
     Rejected { sequence: u64, at: Timestamp, code: String, detail: String },
@@ -144,7 +144,9 @@ async fn places(nats: &Nats, wanted: &Wanted<'_>, trail: &[Step]) -> Result<Vec<
     })
     .await?;
     let user = trail.iter().find_map(|step| step.user.as_ref()?.parse::<UserId>().ok());
-    if let Some(user) = user.filter(|_| trail.last().is_some_and(|step| step.outcome == "parked")) {
+    if let Some(user) =
+        user.filter(|_| trail.last().is_some_and(|step| ["parked", "rerouted"].contains(&step.outcome.as_str())))
+    {
         let waiting = mailbox::all(nats, &user).await?;
         let found = waiting.iter().position(|message| wanted.is_in_event(&message.message));
         places.extend(found.map(|before| {

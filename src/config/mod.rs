@@ -164,6 +164,8 @@ section! {
         timeout: Duration = Duration::from_secs(2),
         /// Where a user's reminders go who has several confirmed routes: to `all` of them, or to the one put `latest`.
         devices: Devices = Devices::All,
+        /// Whether users also get, when they are back, a copy of what their associates got.
+        copy_rerouted: bool = false,
         /// Bytes of one request, up to the contract's 256 KiB.
         max_bytes: usize = crate::reminder::MAX_DELIVERY_BYTES,
         /// The first pause after `busy`; it doubles up to `busy_max`.

@@ -59,8 +59,8 @@ pub struct Mailboxes {
 pub struct Parking {
     /// Whose mailbox.
     pub user: UserId,
-    /// The event it came in, and its place there.
-    pub from: (u64, usize),
+    /// The event it came in, and its place there; none for a copy, whose reminder is settled another way.
+    pub from: Option<(u64, usize)>,
     /// When it expires, in milliseconds since 1970.
     pub expires_at: Option<i64>,
     /// How urgent it is.
@@ -147,7 +147,9 @@ impl Mailboxes {
         for (place, reminder) in reminders.iter().enumerate() {
             let subject = self.nats.names.mailbox(self.partition, &reminder.user);
             let mut headers = HeaderMap::new();
-            headers.insert(EVENT_HEADER, format!("{}.{}", reminder.from.0, reminder.from.1));
+            if let Some((event, index)) = reminder.from {
+                headers.insert(EVENT_HEADER, format!("{event}.{index}"));
+            }
             if let Some(at) = reminder.expires_at {
                 headers.insert(EXPIRES_HEADER, at.to_string());
             }
@@ -282,8 +284,9 @@ impl Found {
     }
 }
 
-/// The priority of a parked reminder; none if the message is not one.
+/// The priority of a parked reminder; none if the message is not one, or a copy.
 pub(super) fn priority_of(message: &Message) -> Option<Priority> {
+    text(message, EVENT_HEADER)?;
     match text(message, PRIORITY_HEADER) {
         Some(name) => Priority::named(name),
         None => Some(Priority::default()),

@@ -9,7 +9,8 @@ use serde_json::value::RawValue;
 
 use crate::token::{MAX_NAME_BYTES, UserId};
 
-/// What [`rerouted`] adds at most: two names, each with every byte escaped, and what is around them.
+/// What [`rerouted`] adds at most: two names, each with every byte escaped, and what is around them. [`with_rerouted_to`] and
+/// [`with_parked_at`] together add less.
 pub const REROUTED_BYTES: usize = 4 * MAX_NAME_BYTES + 16;
 
 /// Adds `parked_at` to a finished reminder: a JSON object that is not empty.
@@ -41,6 +42,12 @@ pub fn rerouted(json: &[u8], associate: &UserId) -> Result<Vec<u8>, serde_json::
     out.push(b'}');
     let user = user.map_or("null", RawValue::get);
     Ok(with_field(&out, &format!(r#""for":{user}"#)))
+}
+
+/// Adds to a finished reminder that an associate got it.
+pub fn with_rerouted_to(json: &[u8], associate: &UserId) -> Vec<u8> {
+    let name = serde_json::to_string(associate).expect("a name is text");
+    with_field(json, &format!(r#""rerouted_to":{name}"#))
 }
 
 fn with_field(json: &[u8], field: &str) -> Vec<u8> {

@@ -75,6 +75,8 @@ pub struct Settings {
     pub reads_in_flight: usize,
     /// The least time between two searches of one mailbox for expired reminders.
     pub expiry_interval: Duration,
+    /// Whether a copy of what an associate got lies in the user's mailbox.
+    pub copy_rerouted: bool,
     /// How long associates are tried, all of them together.
     pub reroute_timeout: Duration,
     /// How long a reminder stands for later ones of the same text.
@@ -330,6 +332,17 @@ impl Share {
     }
 }
 
+/// A reminder on its way into a mailbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parking {
+    /// Whose mailbox.
+    pub user: UserId,
+    /// The reminder of an event.
+    pub item: Item,
+    /// It is a copy: this associate has got the reminder, and that is what became of it.
+    pub rerouted_to: Option<UserId>,
+}
+
 /// What to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
@@ -364,7 +377,7 @@ pub enum Action {
         revision: u64,
     },
     /// Append to mailboxes, in order; answer with [`Input::Parked`]. One is under way at a time.
-    Park(Vec<(UserId, Item)>),
+    Park(Vec<Parking>),
     /// Read a page of a mailbox; answer with [`Input::MailboxRead`].
     ReadMailbox {
         /// Whose.

@@ -31,6 +31,14 @@ enum Timer {
     GiveUp(UserId),
 }
 
+/// A reminder to be appended to a mailbox, and what became of it once that is durable: it is parked, or, of a copy, rerouted.
+#[derive(Debug)]
+struct Park {
+    user: UserId,
+    entry: Entry,
+    fate: Fate,
+}
+
 /// The state of one partition's users. See the [module](super).
 #[derive(Debug)]
 pub struct Partition {
@@ -39,9 +47,9 @@ pub struct Partition {
     lanes: BTreeMap<Arc<Instance>, Lane>,
     timers: BTreeSet<(Instant, Timer)>,
     /// Reminders to be appended to mailboxes, in order.
-    parks: VecDeque<(UserId, Entry)>,
+    parks: VecDeque<Park>,
     /// The batch of them under way.
-    parking: Vec<(UserId, Entry)>,
+    parking: Vec<Park>,
     /// Users whose mailbox is to be read.
     reads: VecDeque<UserId>,
     reads_in_flight: usize,

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{
-    Action, Entry, Fate, Input, Instance, Item, MailboxSummary, NoAnswer, Now, Page, Partition, Refusal, Removal,
-    Settings, Settled, Share, Text,
+    Action, Entry, Fate, Input, Instance, Item, MailboxSummary, NoAnswer, Now, Page, Parking, Partition, Refusal,
+    Removal, Settings, Settled, Share, Text,
 };
 use crate::reminder::Priority;
 use crate::token::{InstanceName, UserId};
@@ -102,6 +102,7 @@ impl Router {
             park_batch: (100, 10_000),
             reads_in_flight: 8,
             expiry_interval: Duration::from_secs(60),
+            copy_rerouted: false,
             reroute_timeout: Duration::from_secs(5),
             merge_window: Duration::from_secs(30),
             merge_limit: 100,
@@ -284,8 +285,11 @@ pub(super) fn show(action: &Action) -> Vec<String> {
         }
         Action::DropRoute { user, instance, revision } => format!("drop route {user} {instance} @{revision}"),
         Action::Park(batch) => {
-            let batch: Vec<_> = batch.iter().map(|(user, item)| format!("{user} {}", show_item(item))).collect();
-            format!("park {}", batch.join(", "))
+            let copy = |to: &UserId| format!(" that {to} got");
+            let show = |Parking { user, item, rerouted_to }: &Parking| {
+                format!("{user} {}{}", show_item(item), rerouted_to.as_ref().map_or(String::new(), copy))
+            };
+            format!("park {}", batch.iter().map(show).collect::<Vec<_>>().join(", "))
         }
         Action::ReadMailbox { user, from, last } => format!("read {user} {from} to {last}"),
         Action::Settle(settled) => return settled.iter().map(show_settled).collect(),

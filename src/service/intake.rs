@@ -383,7 +383,16 @@ impl Planner<'_> {
             *bytes += body.len();
             let expires_at = reminder.expires_at.map(Timestamp::as_millisecond);
             let Reminder { id, user, priority, text, stays, .. } = reminder;
-            event.index.reminders.push(IndexEntry { id, user, expires_at, priority, text, stays, bytes: body.len() });
+            event.index.reminders.push(IndexEntry {
+                id,
+                user,
+                expires_at,
+                priority,
+                text,
+                rerouted_to: None,
+                stays,
+                bytes: body.len(),
+            });
             event.bodies.push(body);
         }
         for (partition, (event, _, number)) in open {

@@ -192,3 +192,35 @@ async fn a_member_that_dies_in_the_middle_loses_nothing_and_settles_each_once() 
     world.taken(&numbers(0..200)).await;
     world.settle().await;
 }
+
+#[tokio::test]
+async fn the_user_gets_a_copy_on_return_if_that_is_wanted() {
+    let world = World::start(&[("delivery.copy_rerouted", "true"), ("escalate_after.normal", "1s")]).await;
+    world.app("app-1", &["bob"]).await;
+    world.put_associates("alice", associates(&["bob"])).await;
+    reroutes(&world, "alice").await;
+    world.publish("billing", [reminder("1", "alice")]).await;
+    world.became("billing", "1", "rerouted").await;
+    world.publish("billing", [with(reminder("2", "alice"), json!({ "reroute": false }))]).await;
+    world.became("billing", "2", "parked").await;
+    world
+        .eventually("what waits is announced, a copy is not", async || {
+            let outcomes = world.outcomes.all().await;
+            let escalated: Vec<_> = outcomes.iter().filter(|one| one.escalated && one.source == "billing").collect();
+            match escalated.as_slice() {
+                [one] if one.id == "2" => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+    world.kill_and_revive().await;
+    world.app("app-2", &["alice"]).await;
+    world.became("billing", "2", "delivered").await;
+    world.settle().await;
+    assert_eq!(world.trail("billing", "1").await, ["rerouted"], "a copy has no outcome");
+    let copies: Vec<_> = world.takes().iter().filter(|take| take.id() == "1" && take.app == "app-2").cloned().collect();
+    let [copy] = copies.as_slice() else { panic!("{copies:?}") };
+    assert_eq!((copy.user(), &copy.reminder["rerouted_to"]), ("alice", &json!("bob")));
+    assert_eq!(copy.reminder.get("for"), None);
+    assert_eq!(world.first("2").reminder.get("rerouted_to"), None);
+}

@@ -48,7 +48,7 @@ impl Partition {
     fn audit_user(&self, name: &UserId, user: &User) {
         assert!(!user.is_forgettable(), "{name:?} is not forgotten");
         assert!(user.routes.is_sorted_by(|newer, older| newer.revision > older.revision), "{user:?}");
-        let parking = self.parks.iter().chain(&self.parking).filter(|(user, _)| user == name).count();
+        let parking = self.parks.iter().chain(&self.parking).filter(|park| park.user == *name).count();
         assert_eq!(user.mailbox.parking, parking, "{name:?}'s reminders on their way into the mailbox");
         let parked = user.waiting.iter().filter_map(parked_sequence);
         assert!(parked.clone().is_sorted_by(|a, b| a < b), "{user:?}");

@@ -185,7 +185,7 @@ impl Partition {
             state.waiting.push_front(entry);
         }
         match self.associate(user) {
-            Some(to) => self.errand_is_run(user, &to, accepted, is_any_refused),
+            Some(to) => self.errand_is_run(now, user, &to, accepted, is_any_refused),
             None => self.delivered_to_user(now, user, accepted, targets, is_put_off),
         }
     }

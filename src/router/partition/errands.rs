@@ -133,6 +133,7 @@ impl Partition {
     /// What was refused is brought to the next one. Otherwise what has come meanwhile is an errand of its own.
     pub(super) fn errand_is_run(
         &mut self,
+        now: Now,
         user: &UserId,
         to: &UserId,
         accepted: Vec<(Entry, Reception)>,
@@ -141,7 +142,7 @@ impl Partition {
         for (entry, Reception { by, .. }) in accepted {
             // An errand goes to one instance at a time.
             if let Some(instance) = by.into_iter().next() {
-                self.settle(user, entry, Fate::Rerouted { instance, to: to.clone() });
+                self.rerouted(now, user, entry, Fate::Rerouted { instance, to: to.clone() });
             }
         }
         if !is_any_refused {

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Partition, Timer};
+use super::{Park, Partition, Timer};
 use crate::router::twins::Place;
 use crate::router::user::{State, Sweep};
-use crate::router::{Action, Entry, Fate, Instance, Item, MailboxSummary, Now, Page};
+use crate::router::{Action, Entry, Fate, Instance, Item, MailboxSummary, Now, Page, Parking};
 use crate::token::UserId;
 
 impl Partition {
@@ -22,17 +22,19 @@ impl Partition {
     pub(super) fn parked(&mut self, now: Now, sequences: &[u64]) {
         let batch = std::mem::take(&mut self.parking);
         debug_assert_eq!(batch.len(), sequences.len());
-        for ((user, entry), &sequence) in batch.into_iter().zip(sequences) {
+        for (Park { user, entry, fate }, &sequence) in batch.into_iter().zip(sequences) {
             let mailbox = &mut self.user(&user).mailbox;
             mailbox.parking -= 1;
             // What was parked before a crash already is answered with the sequence that it got then.
             if sequence > mailbox.last {
                 mailbox.append(sequence, entry.expires_at);
-                let place = Place::Parked { sequence, expires_at: entry.expires_at };
-                self.twins.remember(now.instant, &entry, place);
+                if fate == Fate::Parked {
+                    let place = Place::Parked { sequence, expires_at: entry.expires_at };
+                    self.twins.remember(now.instant, &entry, place);
+                }
                 self.schedule_sweep(now, &user);
             }
-            self.settle(&user, entry, Fate::Parked);
+            self.settle(&user, entry, fate);
             self.touched_users.insert(user);
         }
     }
@@ -141,8 +143,19 @@ impl Partition {
             self.settle(&user, entry, Fate::MailboxFull);
         } else {
             mailbox.parking += 1;
-            self.parks.push_back((user, entry));
+            self.parks.push_back(Park { user, entry, fate: Fate::Parked });
         }
+    }
+
+    /// An associate has got it. A copy goes to the mailbox, if the user is to have one and there is room.
+    pub(super) fn rerouted(&mut self, now: Now, user: &UserId, entry: Entry, fate: Fate) {
+        let (wants_copy, limit) = (self.settings.copy_rerouted, self.settings.mailbox_limit);
+        let mailbox = &mut self.user(user).mailbox;
+        if !wants_copy || entry.is_expired(now) || mailbox.count + mailbox.parking >= limit {
+            return self.settle(user, entry, fate);
+        }
+        mailbox.parking += 1;
+        self.parks.push_back(Park { user: user.clone(), entry, fate });
     }
 
     /// Arms the search of a mailbox for the moment its earliest reminder expires.
@@ -232,14 +245,21 @@ impl Partition {
             return;
         }
         let (most, mut room) = self.settings.park_batch;
-        while let Some((_, entry)) = self.parks.front() {
+        while let Some(Park { entry, .. }) = self.parks.front() {
             if self.parking.len() >= most || (entry.bytes > room && !self.parking.is_empty()) {
                 break;
             }
             room = room.saturating_sub(entry.bytes);
             self.parking.extend(self.parks.pop_front());
         }
-        actions.push(Action::Park(self.parking.iter().map(|(user, entry)| (user.clone(), entry.item)).collect()));
+        let parking = |park: &Park| {
+            let rerouted_to = match &park.fate {
+                Fate::Rerouted { to, .. } => Some(to.clone()),
+                _ => None,
+            };
+            Parking { user: park.user.clone(), item: park.entry.item, rerouted_to }
+        };
+        actions.push(Action::Park(self.parking.iter().map(parking).collect()));
     }
 }
 

@@ -15,6 +15,8 @@ pub(super) struct Reminder {
     pub(super) user: UserId,
     pub(super) expires_at: Option<i64>,
     pub(super) bytes: usize,
+    /// It comes when it comes: its place in the order is past.
+    pub(super) is_copy: bool,
     /// No associate may get it.
     pub(super) stays: bool,
     /// What it says, if others say it too.
@@ -39,6 +41,7 @@ impl Reminder {
             user,
             expires_at,
             bytes,
+            is_copy: false,
             stays: false,
             text: None,
             merged_into: None,
@@ -53,6 +56,11 @@ impl Reminder {
     pub(super) fn entry(&self, item: Item) -> Entry {
         let may_reroute = matches!(item, Item::Event { .. }) && !self.stays;
         Entry { item, expires_at: self.expires_at, bytes: self.bytes, may_reroute, text: self.text.clone() }
+    }
+
+    /// What the user gets of a reminder that an associate got.
+    pub(super) fn copy(&self) -> Self {
+        Self { is_copy: true, stays: true, ..Self::new(self.user.clone(), self.expires_at, self.bytes) }
     }
 
     /// Says one of a few things, as the reminder of this id.

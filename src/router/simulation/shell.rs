@@ -7,7 +7,7 @@ use super::model::{Id, Reading, Reminder};
 use super::world::{Happening, World};
 use crate::reminder::finished::REROUTED_BYTES;
 use crate::router::tests::show;
-use crate::router::{Action, Fate, Input, Instance, Item, Partition, Removal, Settings, Settled, Share};
+use crate::router::{Action, Fate, Input, Instance, Item, Parking, Partition, Removal, Settings, Settled, Share};
 use crate::token::{InstanceName, UserId};
 
 /// The most events given to the machine and not acknowledged.
@@ -43,7 +43,8 @@ pub(super) struct Life {
     /// The same, for those who are told as associates.
     confirmed_associates: BTreeMap<(UserId, Arc<Instance>), u64>,
     checking: BTreeSet<Arc<Instance>>,
-    parking: Vec<(UserId, Id)>,
+    /// What is being parked; of a copy, that it is one.
+    parking: Vec<(UserId, Id, bool)>,
     landed: Vec<u64>,
     /// Parked again although it had left the mailbox before a crash, or found in a mailbox although it was done with: the
     /// machine counts it until the mailbox is empty.
@@ -279,13 +280,16 @@ impl World {
         self.after(delay, Happening::HeartbeatArrives { life, app, users });
     }
 
-    fn park(&mut self, batch: Vec<(UserId, Item)>) {
+    fn park(&mut self, batch: Vec<Parking>) {
         assert!(self.life.parking.is_empty(), "two batches at a time");
         assert!((1..=self.settings.park_batch.0).contains(&batch.len()), "{batch:?}");
-        for (user, item) in batch {
+        for Parking { user, item, rerouted_to } in batch {
             assert!(matches!(item, Item::Event { .. }) && !self.life.settled.contains(&item), "{item:?}");
             let id = self.nats.resolve(&user, item);
-            self.life.parking.push((user, id));
+            if let Some(to) = &rerouted_to {
+                assert!(self.reminders[id].accepted_by.iter().any(|(_, told)| told == to), "{id} is copied for {to}");
+            }
+            self.life.parking.push((user, id, rerouted_to.is_some()));
         }
         let delay = self.latency();
         self.after(delay, Happening::ParkLands);
@@ -293,7 +297,12 @@ impl World {
 
     /// One connection, one order: what is lost in a crash is the end of a batch.
     pub(super) fn park_lands(&mut self) {
-        let (user, id) = self.life.parking[self.life.landed.len()].clone();
+        let (user, mut id, is_copy) = self.life.parking[self.life.landed.len()].clone();
+        if is_copy {
+            self.count("copies parked");
+            self.reminders.push(self.reminders[id].copy());
+            id = self.reminders.len() - 1;
+        }
         if self.nats.known.contains_key(&id) {
             self.count("parked again after a crash");
         }

@@ -108,6 +108,7 @@ impl World {
             park_batch: (rng.usize(1..=4), 300),
             reads_in_flight: rng.usize(1..=2),
             expiry_interval: Duration::from_secs(1),
+            copy_rerouted: rng.u32(0..3) == 0,
             reroute_timeout: Duration::from_millis(pick(&mut rng, &[100, 1_000, 5_000])),
             merge_window: Duration::from_millis(pick(&mut rng, &[0, 300, 10_000])),
             merge_limit: rng.usize(1..=8),
@@ -489,7 +490,7 @@ impl World {
         assert!(!is_rerouted || !reminder.stays, "{id} is told to {told}: {reminder:?}");
         reminder.accepted_by.push(place);
         for (is_first, at) in [(!is_repeated, None), (!is_repeated_here, Some(app))] {
-            if !is_first {
+            if !is_first || reminder.is_copy {
                 continue;
             }
             let latest = self.accepted.entry((reminder.user.clone(), told.clone(), at)).or_insert(id);

@@ -265,3 +265,30 @@ fn live_reminders_that_came_during_a_search_of_the_mailbox_go_behind_it_or_elsew
     );
     assert_eq!(router.looked_up("alice", "bob", ""), ["park alice e3, alice e4"]);
 }
+
+#[test]
+fn a_copy_of_what_an_associate_got_lies_in_the_mailbox_before_that_is_settled() {
+    let mut router = Router::with(|settings| settings.copy_rerouted = true);
+    router.associates("alice", "bob");
+    router.event([reminder("alice").says(7)]);
+    router.looked_up("alice", "bob", "app-9");
+    router.connected("app-9", "bob");
+    assert_eq!(router.accepted("app-9"), ["park alice e1 that bob got"]);
+    assert_eq!(router.parked(&[10]), ["alice e1 rerouted to bob by app-9"]);
+    assert_eq!(router.event([reminder("alice").says(7)]), ["look up bob for alice"], "a copy stands for nothing");
+    router.up("alice", "app-1");
+    router.parked(&[11]);
+    router.connected("app-1", "alice");
+    assert_eq!(router.last_page("alice", &[mail(10), mail(11)], 12), ["deliver app-1: alice m10 m11"]);
+}
+
+#[test]
+fn a_full_mailbox_gets_no_copies() {
+    let mut router = Router::with(|settings| (settings.copy_rerouted, settings.mailbox_limit) = (true, 1));
+    router.away_with_mail("alice", &[mail(10)]);
+    router.associates("alice", "bob");
+    router.publish("alice");
+    router.looked_up("alice", "bob", "app-9");
+    router.connected("app-9", "bob");
+    assert_eq!(router.accepted("app-9"), ["alice e2 rerouted to bob by app-9"]);
+}

@@ -41,7 +41,7 @@ impl Worker {
                     Done::Nothing
                 });
             }
-            Action::Park(reminders) => self.park(&reminders),
+            Action::Park(reminders) => self.park(reminders),
             Action::ReadMailbox { user, from, last } => self.read_mailbox(user, from, last),
             Action::Settle(items) => self.record(items),
             Action::Forget(items) => items.iter().for_each(|item| self.forget(item)),
@@ -115,13 +115,16 @@ impl Worker {
         }
     }
 
-    fn park(&mut self, reminders: &[(UserId, Item)]) {
-        let parking = reminders.iter().filter_map(|(user, item)| {
-            let Item::Event { sequence, index } = *item else { return None };
+    fn park(&mut self, reminders: Vec<router::Parking>) {
+        let parking = reminders.into_iter().filter_map(|router::Parking { user, item, rerouted_to }| {
+            let Item::Event { sequence, index } = item else { return None };
             let event = &self.in_work.get(&sequence)?.event;
             let IndexEntry { expires_at, priority, .. } = event.index.reminders[index];
-            let message = event.only(index).encode();
-            Some(Parking { user: user.clone(), from: (sequence, index), expires_at, priority, message })
+            let (from, event) = match rerouted_to {
+                None => (Some((sequence, index)), event.only(index)),
+                Some(to) => (None, event.copy_of(index, &to)),
+            };
+            Some(Parking { user, from, expires_at, priority, message: event.encode() })
         });
         let (mailboxes, parking) = (self.mailboxes.clone(), parking.collect());
         self.start(async move { Done::Parked(mailboxes.park(parking).await) });
@@ -159,6 +162,9 @@ impl Worker {
 
     fn record_of(&self, settled: &Settled, at: jiff::Timestamp) -> Option<Settling> {
         let (event, index) = self.event_of(&settled.item)?;
+        if event.index.reminders[index].rerouted_to.is_some() {
+            return None; // Of a copy's reminder it is known what became.
+        }
         let outcome = match &settled.fate {
             Fate::Delivered { by, missed } => {
                 if *missed > 0 {

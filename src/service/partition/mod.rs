@@ -153,6 +153,7 @@ fn settings(config: &Config) -> router::Settings {
         park_batch: (config.mailbox.park_messages, config.mailbox.park_bytes),
         reads_in_flight: config.mailbox.reads_in_flight,
         expiry_interval: config.mailbox.expiry_interval,
+        copy_rerouted: config.delivery.copy_rerouted,
         reroute_timeout: config.reroute.timeout,
         merge_window: config.merge.window,
         merge_limit: config.merge.max_reminders,
