@@ -6,6 +6,7 @@
 mod delivery;
 mod devices;
 mod errands;
+mod exhaustive;
 mod expiry;
 mod instance;
 mod mailbox;
