@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::reminder::Priority;
+use crate::reminder::finished::with_rerouted_to;
 use crate::token::{Source, UserId};
 
 /// What the router needs to know of the reminders in a message.
@@ -36,6 +37,12 @@ pub struct IndexEntry {
     /// A hash of what it says, where there is a window for merging.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<u128>,
+    /// It is a copy for the user, of a reminder that this associate got.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerouted_to: Option<UserId>,
+    /// It is the user's alone: no associate may get it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub stays: bool,
     /// Bytes of its finished JSON.
     pub bytes: usize,
 }
@@ -105,6 +112,16 @@ impl Event {
         let index = Index { reminders: vec![self.index.reminders[at].clone()], ..self.index.clone() };
         Self { index, bodies: vec![self.bodies[at].clone()] }
     }
+
+    /// A copy of one of its reminders, which an associate got, for the user. Nothing is merged into it.
+    pub fn copy_of(&self, at: usize, rerouted_to: &UserId) -> Self {
+        let mut copy = self.only(at);
+        copy.bodies[0] = with_rerouted_to(&copy.bodies[0], rerouted_to).into();
+        let reminder = &mut copy.index.reminders[0];
+        (reminder.rerouted_to, reminder.text) = (Some(rerouted_to.clone()), None);
+        reminder.bytes = copy.bodies[0].len();
+        copy
+    }
 }
 
 #[cfg(test)]
@@ -119,6 +136,8 @@ mod tests {
             expires_at: (i % 2 == 0).then_some(i as i64),
             priority: if i == 0 { Priority::Urgent } else { Priority::Normal },
             text: (i != 1).then_some(u128::MAX),
+            rerouted_to: (i == 0).then(|| "bob".parse().unwrap()),
+            stays: i == 2,
             bytes: body.len(),
         };
         Event {

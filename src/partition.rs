@@ -38,6 +38,8 @@ fn hash(parts: &[&[u8]]) -> u64 {
 pub enum Role {
     /// Reads the published sets.
     Intake,
+    /// Announces reminders that stay parked.
+    Escalation,
     /// Works one partition's users.
     Partition(Partition),
 }
@@ -46,6 +48,7 @@ impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Intake => f.write_str("intake"),
+            Self::Escalation => f.write_str("escalation"),
             Self::Partition(partition) => partition.fmt(f),
         }
     }
@@ -66,7 +69,9 @@ pub fn assign(members: &[String], partitions: u16) -> BTreeMap<Role, String> {
         ranked.sort_by_key(|member| std::cmp::Reverse((hash(&[name.as_bytes(), member.as_bytes()]), *member)));
         ranked
     };
-    assignment.insert(Role::Intake, by_weight(Role::Intake)[0].clone());
+    for role in [Role::Intake, Role::Escalation] {
+        assignment.insert(role, by_weight(role)[0].clone());
+    }
     for number in 0..partitions {
         let role = Role::Partition(Partition(number));
         if let Some(member) = by_weight(role).into_iter().find(|member| load[member] < share) {
@@ -95,9 +100,10 @@ mod tests {
     fn everyone_gets_a_fair_share_and_everything_is_given() {
         for n in 1..9 {
             let assignment = assign(&members(n), 32);
-            assert_eq!(assignment.len(), 33);
+            assert_eq!(assignment.len(), 34);
             for member in members(n) {
-                let held = assignment.iter().filter(|(role, m)| **role != Role::Intake && **m == member).count();
+                let held =
+                    assignment.iter().filter(|(role, m)| matches!(role, Role::Partition(_)) && **m == member).count();
                 assert!(held <= 32usize.div_ceil(n), "{member} of {n} holds {held}");
             }
         }

@@ -14,7 +14,7 @@ use super::{CliError, SettingsArgs};
 use crate::event::Event;
 use crate::nats::mailbox::{ParkedMessage, direct_get, purge};
 use crate::nats::{Nats, NatsError};
-use crate::reminder::with_parked_at;
+use crate::reminder::finished::with_parked_at;
 use crate::token::UserId;
 
 /// Bytes of one read of a mailbox.
@@ -240,6 +240,14 @@ async fn for_each_mailbox(nats: &Nats, subjects: &str, mut each: impl FnMut(Mail
         }
     }
     Ok(())
+}
+
+/// Everything in a user's mailbox.
+pub(super) async fn all(nats: &Nats, user: &UserId) -> Result<Vec<ParkedMessage>, CliError> {
+    match find(nats, user).await? {
+        Some(mailbox) => Ok(first(nats, &mailbox.subject, usize::MAX).await?),
+        None => Ok(Vec::new()),
+    }
 }
 
 /// The first messages of a mailbox, `limit` of them or all.

@@ -18,7 +18,7 @@ pub(super) enum Command {
   stopping  it is giving up what it holds
   silent    no word for members.ttl: it is gone, and others take over
 
-Each partition, and the intake, is held by one member at a time; for a moment during a change it is nobody's.
+Each partition, the intake and the escalation (in the JSON) is held by one member at a time; for a moment during a change it is nobody's.
 
 Example:
   bellhop members ls --json | jq '[.[].partitions[]] | length'")]
@@ -52,7 +52,7 @@ pub(super) async fn run(settings: &SettingsArgs, command: Command) -> Result<(),
             false => "serving",
         };
         let item = json!({ "member": name, "version": card.version, "state": state, "intake": card.intake,
-            "partitions": card.partitions, "stopping": card.stopping, "last_word": at });
+            "escalation": card.escalation, "partitions": card.partitions, "stopping": card.stopping, "last_word": at });
         let intake = if card.intake { "yes" } else { "-" }.to_owned();
         listing.add(&item, || {
             let held = card.partitions.len().to_string();

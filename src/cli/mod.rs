@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods)] // People see times.
 
+mod associates;
 mod check;
 mod connect_as;
 mod demo;
@@ -17,6 +18,7 @@ mod rules;
 mod scan;
 mod serve;
 mod setup;
+mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -80,6 +82,9 @@ enum Command {
     /// Which app-server instance holds which user's connection
     #[command(subcommand)]
     Routes(routes::Command),
+    /// Who may get a user's reminders while the user is away
+    #[command(subcommand)]
+    Associates(associates::Command),
     /// App-server instances, and whether they answer
     #[command(subcommand)]
     Instances(instances::Command),
@@ -95,6 +100,8 @@ enum Command {
     /// Refused input: look at it, mend it, publish it again
     #[command(subcommand)]
     Rejected(rejected::Command),
+    /// What became of one reminder, step by step
+    Why(why::Args),
 }
 
 /// Why a command failed.
@@ -196,11 +203,13 @@ impl Cli {
             Command::Publish(args) => publish::run(&settings, *args).await,
             Command::ConnectAs(args) => connect_as::run(&settings, args).await,
             Command::Routes(command) => routes::run(&settings, command).await,
+            Command::Associates(command) => associates::run(&settings, command).await,
             Command::Instances(command) => instances::run(&settings, command).await,
             Command::Rules(command) => rules::run(&settings, command).await,
             Command::Members(command) => members::run(&settings, command).await,
             Command::Mailbox(command) => mailbox::run(&settings, command).await,
             Command::Rejected(command) => rejected::run(&settings, command).await,
+            Command::Why(args) => why::run(&settings, args).await,
         };
         let Err(error) = result else { return ExitCode::SUCCESS };
         if !matches!(error, CliError::NobodyReads | CliError::Told) {

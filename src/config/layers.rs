@@ -204,6 +204,13 @@ fn fit(name: &str, value: Value, like: &Value, origin: &Origin) -> Result<Value,
         (Value::String(text), Value::Integer(_)) if !matches!(origin, Origin::File(_)) => {
             text.trim().parse().map(Value::Integer).map_err(|_| invalid(format!("`{text}` is not a whole number")))
         }
+        (Value::String(text), Value::Boolean(_)) if !matches!(origin, Origin::File(_)) => {
+            text.trim().parse().map(Value::Boolean).map_err(|_| invalid(format!("`{text}` is neither true nor false")))
+        }
+        (Value::String(text), Value::Array(_)) if !matches!(origin, Origin::File(_)) => {
+            let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+            Ok(Value::Array(entries.map(|entry| Value::String(entry.to_owned())).collect()))
+        }
         (value, like) if value.same_type(like) => Ok(value),
         (value, like) => Err(invalid(format!("a {} belongs here, not a {}", like.type_str(), value.type_str()))),
     }
@@ -264,13 +271,22 @@ mod tests {
                 ("BELLHOP_HEARTBEAT_LEESE", "1s"),
                 ("BELLHOP_NATS_SERVER", "/bin/nats-server"),
             ]),
-            flags: pairs(&[("nats.url", "nats://flag"), ("mailbox.limit", "7")]),
+            flags: pairs(&[
+                ("nats.url", "nats://flag"),
+                ("mailbox.limit", "7"),
+                ("reroute.sources", "billing, hr"),
+                ("reroute.min_priority", "high"),
+                ("delivery.copy_rerouted", "true"),
+            ]),
         })
         .unwrap();
         assert_eq!(loaded.config.partitions, 8);
         assert_eq!(loaded.config.heartbeat.lease, Duration::ZERO);
         assert_eq!(loaded.config.nats.url, "nats://flag");
         assert_eq!(loaded.config.mailbox.limit, 7);
+        assert_eq!(loaded.config.reroute.sources, ["billing", "hr"].map(|source| source.parse().unwrap()));
+        assert!(loaded.config.delivery.copy_rerouted);
+        assert_eq!(loaded.config.reroute.min_priority, crate::reminder::Priority::High);
         assert_eq!(loaded.values["partitions"].1, Origin::File(file));
         assert_eq!(loaded.values["heartbeat.lease"].1, Origin::Environment("BELLHOP_HEARTBEAT_LEASE".into()));
         assert_eq!(loaded.values["delivery.timeout"].1, Origin::Default);
@@ -284,6 +300,8 @@ mod tests {
         };
         assert!(matches!(flags("no.such", "1"), ConfigError::Unknown { name, .. } if name == "no.such"));
         assert!(matches!(flags("mailbox.limit", "many"), ConfigError::Invalid { name, .. } if name == "mailbox.limit"));
+        assert!(matches!(flags("delivery.copy_rerouted", "maybe"), ConfigError::Invalid { .. }));
+        assert!(matches!(flags("reroute.sources", "billing,\u{7}"), ConfigError::Invalid { .. }));
         assert!(matches!(flags("heartbeat.lease", "soon"), ConfigError::Invalid { .. }));
         assert!(matches!(flags("heartbeat.lease", "-1s"), ConfigError::Invalid { .. }));
         assert!(matches!(flags("mailbox.limit", "0"), ConfigError::OutOfBounds { name: "mailbox.limit", .. }));

@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::reminder::Priority;
+use crate::token::Source;
+
 pub use layers::{ConfigError, Layers, Loaded, load};
 
 macro_rules! section {
@@ -54,8 +57,12 @@ section! {
         heartbeat: Heartbeat = Heartbeat::default(),
         /// Handing reminders to app servers.
         delivery: Delivery = Delivery::default(),
+        /// Bringing reminders of users who are away to their associates.
+        reroute: Reroute = Reroute::default(),
         /// Reminders of users who are away.
         mailbox: Mailbox = Mailbox::default(),
+        /// Announcing reminders that stay parked.
+        escalate_after: EscalateAfter = EscalateAfter::default(),
         /// Working a partition.
         dispatch: Dispatch = Dispatch::default(),
         /// Sharing the work among members.
@@ -155,6 +162,10 @@ section! {
         /// How long an instance may take to answer.
         #[serde(with = "units")]
         timeout: Duration = Duration::from_secs(2),
+        /// Where a user's reminders go who has several confirmed routes: to `all` of them, or to the one put `latest`.
+        devices: Devices = Devices::All,
+        /// Whether users also get, when they are back, a copy of what their associates got.
+        copy_rerouted: bool = false,
         /// Bytes of one request, up to the contract's 256 KiB.
         max_bytes: usize = crate::reminder::MAX_DELIVERY_BYTES,
         /// The first pause after `busy`; it doubles up to `busy_max`.
@@ -163,6 +174,21 @@ section! {
         /// The longest pause after `busy`.
         #[serde(with = "units")]
         busy_max: Duration = Duration::from_secs(5),
+    }
+}
+
+section! {
+    /// Bringing reminders of users who are away to their associates.
+    Reroute {
+        /// Whose reminders may go to associates, separated by commas; empty for everybody's.
+        sources: Vec<Source> = Vec::new(),
+        /// The least priority that may.
+        min_priority: Priority = Priority::Low,
+        /// How long all associates of a user together may be tried before the mailbox.
+        #[serde(with = "units")]
+        timeout: Duration = Duration::from_secs(5),
+        /// Associates' routes looked up at a time in one partition; more wait their turn.
+        lookups_in_flight: usize = 64,
     }
 }
 
@@ -187,6 +213,37 @@ section! {
         /// The least time between two searches of one mailbox for expired reminders.
         #[serde(with = "units")]
         expiry_interval: Duration = Duration::from_secs(1),
+    }
+}
+
+section! {
+    /// Announcing reminders that stay parked: after how long, by priority. `0s` is never.
+    EscalateAfter {
+        /// Those of priority `low`.
+        #[serde(with = "units")]
+        low: Duration = Duration::ZERO,
+        /// Those of priority `normal`.
+        #[serde(with = "units")]
+        normal: Duration = Duration::ZERO,
+        /// Those of priority `high`.
+        #[serde(with = "units")]
+        high: Duration = Duration::ZERO,
+        /// Those of priority `urgent`.
+        #[serde(with = "units")]
+        urgent: Duration = Duration::ZERO,
+    }
+}
+
+impl EscalateAfter {
+    /// The priorities that have a limit.
+    pub fn limits(&self) -> impl Iterator<Item = (Priority, Duration)> + use<> {
+        let all = [
+            (Priority::Low, self.low),
+            (Priority::Normal, self.normal),
+            (Priority::High, self.high),
+            (Priority::Urgent, self.urgent),
+        ];
+        all.into_iter().filter(|(_, after)| !after.is_zero())
     }
 }
 
@@ -221,6 +278,16 @@ section! {
     }
 }
 
+/// Which of a user's connections get its reminders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Devices {
+    /// All whose connection is confirmed.
+    All,
+    /// The one whose route was put last.
+    Latest,
+}
+
 /// The default of `http`.
 pub const DEFAULT_HTTP: &str = "127.0.0.1:9411";
 
@@ -250,6 +317,7 @@ impl Config {
         within("merge.max_reminders", self.merge.max_reminders, 1, 1_000_000)?;
         within("heartbeat.max_users", self.heartbeat.max_users, 1, 1_000)?;
         within("delivery.max_bytes", self.delivery.max_bytes, 1 << 10, crate::reminder::MAX_DELIVERY_BYTES)?;
+        within("reroute.lookups_in_flight", self.reroute.lookups_in_flight, 1, 1_024)?;
         within("mailbox.limit", self.mailbox.limit, 1, 10_000_000)?;
         within("mailbox.park_messages", self.mailbox.park_messages, 1, 1_000)?;
         within("mailbox.park_bytes", self.mailbox.park_bytes, 1 << 10, 16 << 20)?;
@@ -273,7 +341,12 @@ impl Config {
             ("delivery.timeout", self.delivery.timeout, ms(10), s(60)),
             ("delivery.busy_min", self.delivery.busy_min, ms(1), s(60)),
             ("delivery.busy_max", self.delivery.busy_max, self.delivery.busy_min, s(600)),
+            ("reroute.timeout", self.reroute.timeout, ms(10), s(60)),
             ("mailbox.expiry_interval", self.mailbox.expiry_interval, ms(10), s(3_600)),
+            ("escalate_after.low", self.escalate_after.low, ms(0), s(365 * 86_400)),
+            ("escalate_after.normal", self.escalate_after.normal, ms(0), s(365 * 86_400)),
+            ("escalate_after.high", self.escalate_after.high, ms(0), s(365 * 86_400)),
+            ("escalate_after.urgent", self.escalate_after.urgent, ms(0), s(365 * 86_400)),
             ("dispatch.ack_wait", self.dispatch.ack_wait, s(10), s(3_600)),
             ("dispatch.pin_timeout", self.dispatch.pin_timeout, s(2), s(60)),
             ("members.interval", self.members.interval, ms(100), s(60)),

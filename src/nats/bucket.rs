@@ -1,8 +1,11 @@
 //! Watches a bucket from its present content on, and tells when the present content has been seen.
 
 use async_nats::jetstream::kv::{Entry, Store, Watch};
+use bytes::Bytes;
 use futures_util::StreamExt;
+use serde_json::json;
 
+use super::direct::{self, text};
 use super::{Nats, NatsError};
 
 /// A bucket's changes, after its present content.
@@ -19,6 +22,34 @@ pub struct Watched {
 pub async fn open(nats: &Nats, bucket: String) -> Result<Store, NatsError> {
     let store = nats.jetstream.get_key_value(bucket.clone()).await;
     store.map_err(|error| NatsError::failed(format!("open bucket {bucket}; `bellhop setup` makes it"), error))
+}
+
+/// A key of a bucket with its latest value.
+#[derive(Debug)]
+pub struct Found {
+    /// The key.
+    pub key: String,
+    /// Its revision.
+    pub revision: u64,
+    /// Its value.
+    pub value: Bytes,
+}
+
+/// Reads the keys of a pattern such as `alice.*` by one request, `most` of them at the most.
+///
+/// # Errors
+/// When JetStream does not answer.
+pub async fn last(nats: &Nats, bucket: &str, keys: &str, most: usize) -> Result<Vec<Found>, NatsError> {
+    let prefix = format!("$KV.{bucket}.");
+    let request = json!({ "multi_last": [format!("{prefix}{keys}")], "batch": most });
+    let (messages, _) = direct::get(nats, &format!("KV_{bucket}"), &request).await?;
+    let found = messages.into_iter().filter_map(|message| {
+        let is_gone = ["KV-Operation", "Nats-Marker-Reason"].iter().any(|mark| text(&message, mark).is_some());
+        let key = text(&message, "Nats-Subject")?.strip_prefix(&prefix)?.to_owned();
+        let revision = text(&message, "Nats-Sequence")?.parse().ok()?;
+        (!is_gone).then_some(Found { key, revision, value: message.payload })
+    });
+    Ok(found.collect())
 }
 
 impl Watched {

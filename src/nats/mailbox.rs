@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::stream::{DeleteMessageError, DeleteMessageErrorKind, RawMessageErrorKind};
-use async_nats::{HeaderMap, Message, StatusCode, Subject, header};
+use async_nats::{HeaderMap, Message, header};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use jiff::Timestamp;
@@ -21,9 +21,11 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
+use super::direct::{self, text};
 use super::replay::replay;
 use super::{Nats, NatsError};
 use crate::partition::Partition;
+use crate::reminder::Priority;
 use crate::router::MailboxSummary;
 use crate::token::UserId;
 
@@ -36,6 +38,8 @@ const WRONG_LAST_SEQUENCE: [u64; 2] = [10071, 10164];
 
 /// The event and place that a parked reminder came from, as `<sequence>.<index>`.
 const EVENT_HEADER: &str = "Bellhop-Event";
+/// The priority of a parked reminder, where it is not the default.
+const PRIORITY_HEADER: &str = "Bellhop-Priority";
 /// Milliseconds since 1970 after which a parked reminder is not delivered.
 const EXPIRES_HEADER: &str = "Bellhop-Expires-At";
 
@@ -55,10 +59,12 @@ pub struct Mailboxes {
 pub struct Parking {
     /// Whose mailbox.
     pub user: UserId,
-    /// The event it came in, and its place there.
-    pub from: (u64, usize),
+    /// The event it came in, and its place there; none for a copy, whose reminder is settled another way.
+    pub from: Option<(u64, usize)>,
     /// When it expires, in milliseconds since 1970.
     pub expires_at: Option<i64>,
+    /// How urgent it is.
+    pub priority: Priority,
     /// The message: an event with this reminder alone.
     pub message: Bytes,
 }
@@ -141,9 +147,14 @@ impl Mailboxes {
         for (place, reminder) in reminders.iter().enumerate() {
             let subject = self.nats.names.mailbox(self.partition, &reminder.user);
             let mut headers = HeaderMap::new();
-            headers.insert(EVENT_HEADER, format!("{}.{}", reminder.from.0, reminder.from.1));
+            if let Some((event, index)) = reminder.from {
+                headers.insert(EVENT_HEADER, format!("{event}.{index}"));
+            }
             if let Some(at) = reminder.expires_at {
                 headers.insert(EXPIRES_HEADER, at.to_string());
+            }
+            if reminder.priority != Priority::default() {
+                headers.insert(PRIORITY_HEADER, reminder.priority.as_str());
             }
             if place == 0 {
                 headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, self.fence.to_string());
@@ -273,6 +284,15 @@ impl Found {
     }
 }
 
+/// The priority of a parked reminder; none if the message is not one, or a copy.
+pub(super) fn priority_of(message: &Message) -> Option<Priority> {
+    text(message, EVENT_HEADER)?;
+    match text(message, PRIORITY_HEADER) {
+        Some(name) => Priority::named(name),
+        None => Some(Priority::default()),
+    }
+}
+
 /// Removes a subject's messages before `sequence`, or all of them, and answers how many they were.
 ///
 /// # Errors
@@ -313,37 +333,15 @@ pub async fn direct_get(
     messages: usize,
     bytes: usize,
 ) -> Result<(Vec<ParkedMessage>, bool), NatsError> {
-    let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("read {subject}"), error);
-    let inbox = Subject::from(nats.client.new_inbox());
-    let mut answers = nats.client.subscribe(inbox.clone()).await.map_err(|error| failed(&error))?;
     let request = json!({ "seq": from.max(1), "next_by_subj": subject, "batch": messages, "max_bytes": bytes });
-    let api = format!("$JS.API.DIRECT.GET.{stream}");
-    let sent = nats.client.publish_with_reply(api, inbox, request.to_string().into()).await;
-    sent.map_err(|error| failed(&error))?;
-    let mut page = Vec::new();
-    loop {
-        let answer = tokio::time::timeout(nats.timeout, answers.next()).await.map_err(|error| failed(&error))?;
-        let answer = answer.ok_or_else(|| failed(&"the connection closed"))?;
-        match answer.status {
-            None | Some(StatusCode::OK) => page.push(parked_message(answer).ok_or_else(|| failed(&"it is malformed"))?),
-            Some(status) if status.as_u16() == 204 => {
-                let left = text(&answer, "Nats-Num-Pending").and_then(|text| text.parse::<u64>().ok());
-                return Ok((page, left == Some(0)));
-            }
-            Some(StatusCode::NOT_FOUND) => return Ok((page, true)),
-            Some(status) => {
-                return Err(failed(&format!("{status} {}", answer.description.unwrap_or_default())));
-            }
-        }
-    }
+    let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("read {subject}"), error);
+    let (answers, is_last) = direct::get(nats, stream, &request).await.map_err(|error| failed(&error))?;
+    let page: Option<Vec<_>> = answers.into_iter().map(parked_message).collect();
+    Ok((page.ok_or_else(|| failed(&"it is malformed"))?, is_last))
 }
 
 fn parked_message(answer: Message) -> Option<ParkedMessage> {
     let sequence = text(&answer, "Nats-Sequence")?.parse().ok()?;
     let parked_at = text(&answer, "Nats-Time-Stamp")?.parse().ok()?;
     Some(ParkedMessage { sequence, parked_at, message: answer.payload })
-}
-
-fn text<'a>(message: &'a Message, header: &'static str) -> Option<&'a str> {
-    message.headers.as_ref()?.get(header).map(|value| value.as_str())
 }

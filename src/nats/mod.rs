@@ -1,6 +1,8 @@
 //! Translates between the service and NATS: names, streams, consumers, buckets, requests. It decides nothing.
 
+pub mod aging;
 pub mod bucket;
+mod direct;
 pub mod instance;
 pub mod mailbox;
 pub mod names;

@@ -1,6 +1,7 @@
 //! The names of everything Bellhop has in NATS. One prefix, so that several installations can share an account.
 
 use crate::partition::Partition;
+use crate::reminder::Priority;
 use crate::token::{InstanceName, Source, UserId};
 
 /// Subjects, streams, buckets and consumers of one installation.
@@ -61,6 +62,11 @@ impl Names {
     /// The bucket of rules.
     pub fn rules_bucket(&self) -> String {
         self.bucket("rules")
+    }
+
+    /// The bucket of associates.
+    pub fn associates_bucket(&self) -> String {
+        self.bucket("associates")
     }
 
     /// The bucket of members: the running `bellhop serve` processes.
@@ -146,6 +152,11 @@ impl Names {
     /// The consumer that takes sets in.
     pub fn intake_consumer(&self) -> &'static str {
         "intake"
+    }
+
+    /// The consumer that remembers how far parked reminders of a priority were announced.
+    pub fn escalate_consumer(&self, priority: Priority) -> String {
+        format!("escalate-{}", priority.as_str())
     }
 
     /// The consumer of a partition's events.

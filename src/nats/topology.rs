@@ -268,6 +268,7 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
         kept_for(seen, config.idempotency.window),
         bucket(names.routes_bucket(), "which instance holds which user's connection"),
         bucket(names.rules_bucket(), "what happens to the reminders of each tag"),
+        bucket(names.associates_bucket(), "who may get a user's reminders while the user is away"),
         StreamConfig {
             // Gone members' keys vanish; who is gone is decided by `members.ttl` on the observer's own clock.
             max_age: config.members.ttl * 10,
@@ -292,10 +293,19 @@ fn consumers(nats: &Nats, config: &Config) -> Vec<(String, Vec<consumer::pull::C
     let names = &nats.names;
     let most = config.dispatch.max_events_in_flight;
     let dispatch = |partition| pinned(names.dispatch_consumer(partition), names.events(partition), most);
+    let escalate = |(priority, _)| consumer::pull::Config {
+        durable_name: Some(names.escalate_consumer(priority)),
+        filter_subject: names.all_mailboxes(),
+        ack_policy: consumer::AckPolicy::All,
+        ack_wait: config.dispatch.ack_wait,
+        headers_only: true,
+        ..consumer::pull::Config::default()
+    };
     let intake = pinned(names.intake_consumer().to_owned(), names.all_sets(), INTAKE_ACK_PENDING);
     vec![
         (names.sets_stream(), vec![intake]),
         (names.events_stream(), (0..config.partitions).map(Partition).map(dispatch).collect()),
+        (names.parked_stream(), config.escalate_after.limits().map(escalate).collect()),
     ]
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The first of them stands for all and carries their number and ids. What differs is resolved so that nobody is told
 //! less than a publisher asked for: the highest priority, the latest expiry (none beats any), every tag up to the limit.
+//! Only that one of them is for the user alone keeps all from others.
 //! `data` stays the first one's. A reminder takes in only as many as it can name and still be delivered in one request;
 //! the next duplicate then starts a group of its own.
 
@@ -65,6 +66,7 @@ impl Group {
 fn absorb(into: &mut Reminder, other: Reminder) {
     into.count = Some(into.count.unwrap_or(1) + 1);
     into.priority = into.priority.max(other.priority);
+    into.stays |= other.stays;
     into.expires_at = match (into.expires_at, other.expires_at) {
         (Some(a), Some(b)) => Some(a.max(b)),
         _ => None,

@@ -1,8 +1,9 @@
 //! Reminders: what a business system publishes, and what an app server receives. Pure.
 //!
 //! [`set`] reads and validates a published set, [`merge`](mod@merge) makes one reminder of duplicates, [`reject`] names
-//! what can be wrong with them. [`Reminder`] is the result: the reminder as it is delivered.
+//! what can be wrong with them. [`Reminder`] is the result: the reminder as it is delivered; [`finished`] is about its JSON.
 
+pub mod finished;
 pub mod merge;
 pub mod outcome;
 pub mod reject;
@@ -43,6 +44,26 @@ pub enum Priority {
     Urgent,
 }
 
+impl Priority {
+    /// All there are.
+    pub const ALL: [Self; 4] = [Self::Low, Self::Normal, Self::High, Self::Urgent];
+
+    /// Its name in the contract.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Normal => "normal",
+            Self::High => "high",
+            Self::Urgent => "urgent",
+        }
+    }
+
+    /// The priority of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|priority| priority.as_str() == name)
+    }
+}
+
 /// A reminder as it is delivered to an app server. Field order is the contract's.
 #[derive(Debug, Clone, Serialize)]
 pub struct Reminder {
@@ -80,6 +101,9 @@ pub struct Reminder {
     /// What the rules marked, title first, in the order of their starts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub marks: Vec<Mark>,
+    /// No associate may get it. Nobody is told of it.
+    #[serde(skip)]
+    pub stays: bool,
 }
 
 /// A place in a reminder's text that a rule marked. Offsets are in Unicode scalar values of the text as delivered.
@@ -139,14 +163,4 @@ impl Reminder {
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a reminder has only string keys and valid JSON inside")
     }
-}
-
-/// Adds `parked_at` to a finished reminder: a JSON object that is not empty.
-pub fn with_parked_at(json: &[u8], parked_at: Timestamp) -> Vec<u8> {
-    let parked_at = parked_at.round(jiff::Unit::Millisecond).unwrap_or(parked_at);
-    let open = json.strip_suffix(b"}").unwrap_or(json);
-    let mut out = Vec::with_capacity(json.len() + 48);
-    out.extend_from_slice(open);
-    out.extend_from_slice(format!(r#","parked_at":"{parked_at}"}}"#).as_bytes());
-    out
 }

@@ -4,19 +4,33 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::reject::RejectCode;
-use crate::token::{InstanceName, Source, Tag};
+use crate::token::{InstanceName, Source, Tag, UserId};
 
 /// What became of a reminder. All are final but [`Outcome::Parked`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "outcome", rename_all = "lowercase")]
 pub enum Outcome {
-    /// An app-server instance accepted it.
+    /// App-server instances accepted it.
     Delivered {
+        /// The first of them.
+        instance: InstanceName,
+        /// All of them, where they are several.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        instances: Vec<InstanceName>,
+    },
+    /// An associate's instance accepted it, while the user was away.
+    Rerouted {
         /// The instance.
         instance: InstanceName,
+        /// The associate.
+        to: UserId,
     },
     /// It waits in the user's mailbox.
-    Parked,
+    Parked {
+        /// It has done so for long: whoever published it may want to reach the user another way.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        escalated: bool,
+    },
     /// Another reminder with the same user and text, of its set or an earlier one, stands for it.
     Merged {
         /// That reminder's id.
@@ -37,6 +51,14 @@ pub enum Outcome {
         #[serde(serialize_with = "code_as_text")]
         error: RejectCode,
     },
+}
+
+impl Outcome {
+    /// Accepted by these, the first first; none if there are none.
+    pub fn delivered(by: Vec<InstanceName>) -> Option<Self> {
+        let instance = by.first()?.clone();
+        Some(Self::Delivered { instance, instances: if by.len() > 1 { by } else { Vec::new() } })
+    }
 }
 
 fn code_as_text<S: serde::Serializer>(code: &RejectCode, serializer: S) -> Result<S::Ok, S::Error> {

@@ -68,6 +68,7 @@ struct RawReminder<'a> {
     tags: Option<Vec<String>>,
     priority: Option<String>,
     expires_at: Option<String>,
+    reroute: Option<bool>,
     #[serde(borrow)]
     data: Option<&'a RawValue>,
 }
@@ -155,6 +156,7 @@ fn validate(origin: &Origin, set: &str, id: String, raw: RawReminder<'_>) -> Res
         count: None,
         merged: Vec::new(),
         marks: Vec::new(),
+        stays: raw.reroute == Some(false),
     };
     let bytes = reminder.to_json().len();
     if bytes > MAX_REMINDER_BYTES {
@@ -175,16 +177,10 @@ fn from_object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_json::E
 }
 
 fn priority(text: &str) -> Result<Priority, Rejection> {
-    match text {
-        "low" => Ok(Priority::Low),
-        "normal" => Ok(Priority::Normal),
-        "high" => Ok(Priority::High),
-        "urgent" => Ok(Priority::Urgent),
-        other => {
-            let detail = format!("`priority` is `{other}`; it is one of low, normal, high, urgent");
-            Err(Rejection::new(RejectCode::InvalidPriority, detail))
-        }
-    }
+    Priority::named(text).ok_or_else(|| {
+        let detail = format!("`priority` is `{text}`; it is one of low, normal, high, urgent");
+        Rejection::new(RejectCode::InvalidPriority, detail)
+    })
 }
 
 fn expires_at(text: &str) -> Result<Timestamp, Rejection> {
@@ -263,10 +259,11 @@ mod tests {
         let long = "x".repeat(129);
         let cases = [
             ("7".to_owned(), InvalidReminder),
-            (r#"[null,"a",null,"c",[],null,null,null]"#.into(), InvalidReminder),
+            (r#"[null,"a",null,"c",[],null,null,null,null]"#.into(), InvalidReminder),
             (r#"{"user":"a"}"#.into(), InvalidReminder),
             (r#"{"content":"c"}"#.into(), InvalidReminder),
             (r#"{"user":7,"content":"c"}"#.into(), InvalidReminder),
+            (r#"{"user":"a","content":"c","reroute":"no"}"#.into(), InvalidReminder),
             (format!(r#"{{"user":"{long}","content":"c"}}"#), InvalidUser),
             (r#"{"user":"","content":"c"}"#.into(), InvalidUser),
             (r#"{"user":"a\u0007","content":"c"}"#.into(), InvalidUser),
@@ -290,7 +287,7 @@ mod tests {
         let limit = "x".repeat(64 * 1024);
         for reminder in [
             r#"{"user":"a.b *>","content":"c","unknown":{"x":1}}"#.to_owned(),
-            r#"{"user":"张三","content":"c","title":null,"tags":null,"priority":null,"expires_at":null,"data":null}"#
+            r#"{"user":"张三","content":"c","title":null,"tags":null,"priority":null,"expires_at":null,"data":null,"reroute":null}"#
                 .into(),
             r#"{"user":"a","content":"c","expires_at":"2026-11-29T08:00:00+08:00"}"#.into(),
             format!(r#"{{"user":"a","content":"{limit}"}}"#),
@@ -301,10 +298,12 @@ mod tests {
 
     #[test]
     fn defaults_and_data_are_the_contracts() {
-        let body = br#"{"reminders":[{"user":"alice","content":"hi","data":{"b": 1.50,  "a":[]}}]}"#;
+        let body = br#"{"reminders":[{"user":"alice","content":"hi","data":{"b": 1.50,  "a":[]},"reroute":false}]}"#;
         let set = parse(&origin(), body).unwrap();
         assert_eq!(set.id, "7");
-        let json = set.reminders[0].parsed.as_ref().unwrap().to_json();
+        let reminder = set.reminders[0].parsed.as_ref().unwrap();
+        assert!(reminder.stays);
+        let json = reminder.to_json();
         assert_eq!(
             String::from_utf8(json).unwrap(),
             r#"{"id":"7#0","source":"billing","set":"7","user":"alice","content":"hi","tags":[],"priority":"normal","published_at":"2026-11-22T08:00:00Z","data":{"b": 1.50,  "a":[]}}"#

@@ -20,11 +20,31 @@ pub enum Health {
     Down(Instant),
 }
 
+/// A place in the queue of an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seat {
+    /// Whose reminders.
+    pub user: UserId,
+    /// Which turn of the user it was taken in. When another one has begun, the seat is passed by.
+    pub turn: u64,
+}
+
+/// One user's part of a heartbeat under way.
+#[derive(Debug)]
+pub struct Asked {
+    /// For whom it asks.
+    pub seat: Seat,
+    /// About whom: the user, or an associate.
+    pub who: UserId,
+    /// The revision of the user's route that is in question.
+    pub revision: u64,
+}
+
 /// A heartbeat under way.
 #[derive(Debug)]
 pub struct Check {
-    /// Who is asked about, and the revision of the route that is in question.
-    pub users: Vec<(UserId, u64)>,
+    /// About whom it asks.
+    pub asked: Vec<Asked>,
     /// Whether it was sent to find out if the instance is back.
     pub is_probe: bool,
 }
@@ -34,8 +54,8 @@ pub struct Check {
 pub struct Part {
     /// Whose reminders.
     pub user: UserId,
-    /// How many of them: the first ones waiting.
-    pub count: usize,
+    /// Which of those waiting.
+    pub places: Vec<usize>,
     /// The revision of the route that was used.
     pub revision: u64,
 }
@@ -43,10 +63,10 @@ pub struct Part {
 /// One instance as its partition sees it.
 #[derive(Debug)]
 pub struct Lane {
-    /// Users with a held connection and something to deliver, first come first served.
-    pub ready: VecDeque<UserId>,
-    /// Users whose connection is to be confirmed.
-    pub unconfirmed: VecDeque<UserId>,
+    /// For whom a connection is held and something is to be delivered, first come first served.
+    pub ready: VecDeque<Seat>,
+    /// For whom a connection is to be confirmed.
+    pub unconfirmed: VecDeque<Seat>,
     /// Users with a held connection whose mailbox is to be read, first come first served.
     pub unread: VecDeque<UserId>,
     /// Bytes of the mailbox pages that are in memory for it, or being read.
@@ -88,16 +108,16 @@ impl Lane {
         self.health == Health::Up
     }
 
-    /// Nothing refers to it any more.
+    /// Nothing refers to it any more. That it is down is remembered: errands come to instances without routes, too.
     pub fn is_unused(&self) -> bool {
-        self.routes == 0 && self.page_bytes == 0 && self.delivering.is_none() && self.checking.is_none()
+        self.routes == 0 && self.page_bytes == 0 && self.delivering.is_none() && self.checking.is_none() && self.is_up()
     }
 
-    /// It was silent. Answers the users that waited for it and must look for another way.
-    pub fn goes_down(&mut self, now: Instant, backoff: (Duration, Duration)) -> Vec<UserId> {
+    /// It was silent. Answers those who queued for it and must look for another way.
+    pub fn goes_down(&mut self, now: Instant, backoff: (Duration, Duration)) -> Vec<Seat> {
         self.health = Health::Down(now + grown(backoff, self.failures));
         self.failures = self.failures.saturating_add(1);
-        self.ready.drain(..).chain(self.unconfirmed.drain(..)).chain(self.unread.drain(..)).collect()
+        self.ready.drain(..).chain(self.unconfirmed.drain(..)).collect()
     }
 
     /// It answered. Answers the users that wanted it.

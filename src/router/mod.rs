@@ -61,6 +61,8 @@ pub struct Settings {
     pub instance_backoff: (Duration, Duration),
     /// First and longest pause before a user whose instance answered `busy` is tried again.
     pub busy_backoff: (Duration, Duration),
+    /// Whether a user's reminders go to all its connections, and not only to the one whose route was put last.
+    pub all_devices: bool,
     /// The most users in one heartbeat.
     pub heartbeat_users: usize,
     /// The most bytes of reminders in one delivery.
@@ -73,11 +75,18 @@ pub struct Settings {
     pub reads_in_flight: usize,
     /// The least time between two searches of one mailbox for expired reminders.
     pub expiry_interval: Duration,
+    /// Whether a copy of what an associate got lies in the user's mailbox.
+    pub copy_rerouted: bool,
+    /// How long associates are tried, all of them together.
+    pub reroute_timeout: Duration,
     /// How long a reminder stands for later ones of the same text.
     pub merge_window: Duration,
     /// The most reminders remembered for that.
     pub merge_limit: usize,
 }
+
+/// The most associates of a user that are tried.
+pub const MAX_ASSOCIATES: usize = 8;
 
 /// An app-server instance as a route names it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -125,6 +134,8 @@ pub struct Entry {
     pub expires_at: Option<i64>,
     /// Bytes that it takes in a delivery request.
     pub bytes: usize,
+    /// It may go to an associate. Only for reminders of an event.
+    pub may_reroute: bool,
     /// What it says, where there is a window for merging.
     pub text: Option<Arc<Text>>,
 }
@@ -204,11 +215,27 @@ pub enum Input {
         /// The deletion's revision in the bucket.
         revision: u64,
     },
+    /// The user's associates were written down anew.
+    Associates {
+        /// Whose.
+        user: UserId,
+        /// Who they are, in order of preference.
+        associates: Vec<UserId>,
+    },
+    /// An associate's routes were looked up.
+    RoutesFound {
+        /// Whose associate.
+        user: UserId,
+        /// Whose routes.
+        associate: UserId,
+        /// Where the associate may be connected, in the order in which to try.
+        instances: Vec<Arc<Instance>>,
+    },
     /// A delivery was answered: what was refused, as places in the request, or nothing at all.
     Delivered {
         /// Who was asked.
         instance: Arc<Instance>,
-        /// Refused: (place of the user, place of the reminder among the user's, why). What is not named was accepted.
+        /// Refused: (place of the share, place of the reminder in it, why). What is not named was accepted.
         answer: Result<Vec<(usize, usize, Refusal)>, NoAnswer>,
     },
     /// A heartbeat was answered: who is connected.
@@ -236,8 +263,20 @@ pub enum Input {
 /// What became of a reminder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
-    /// Accepted by this instance.
-    Delivered(InstanceName),
+    /// Accepted.
+    Delivered {
+        /// By these instances, the first first.
+        by: Vec<InstanceName>,
+        /// How many other instances were to get it, too.
+        missed: usize,
+    },
+    /// Accepted for an associate of the user.
+    Rerouted {
+        /// By this instance.
+        instance: InstanceName,
+        /// The associate.
+        to: UserId,
+    },
     /// It is in the mailbox now. Only for reminders of an event.
     Parked,
     /// Too late.
@@ -275,6 +314,35 @@ pub struct Settled {
     pub removal: Removal,
 }
 
+/// One user's reminders in a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    /// Whose they are.
+    pub user: UserId,
+    /// The associate who gets them instead.
+    pub to: Option<UserId>,
+    /// The reminders, in order.
+    pub items: Vec<Item>,
+}
+
+impl Share {
+    /// Who gets them.
+    pub fn recipient(&self) -> &UserId {
+        self.to.as_ref().unwrap_or(&self.user)
+    }
+}
+
+/// A reminder on its way into a mailbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parking {
+    /// Whose mailbox.
+    pub user: UserId,
+    /// The reminder of an event.
+    pub item: Item,
+    /// It is a copy: this associate has got the reminder, and that is what became of it.
+    pub rerouted_to: Option<UserId>,
+}
+
 /// What to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
@@ -283,7 +351,7 @@ pub enum Action {
         /// To whom.
         instance: Arc<Instance>,
         /// Users and their reminders, in order.
-        reminders: Vec<(UserId, Vec<Item>)>,
+        shares: Vec<Share>,
     },
     /// Ask who is connected; answer with [`Input::HeartbeatAnswered`].
     Heartbeat {
@@ -291,6 +359,13 @@ pub enum Action {
         instance: Arc<Instance>,
         /// About whom.
         users: Vec<UserId>,
+    },
+    /// Look up where the associate of a user may be connected; answer with [`Input::RoutesFound`].
+    LookUpRoutes {
+        /// Whose associate.
+        user: UserId,
+        /// Whose routes.
+        associate: UserId,
     },
     /// The user is not connected there: delete the route, unless it was put again since.
     DropRoute {
@@ -302,7 +377,7 @@ pub enum Action {
         revision: u64,
     },
     /// Append to mailboxes, in order; answer with [`Input::Parked`]. One is under way at a time.
-    Park(Vec<(UserId, Item)>),
+    Park(Vec<Parking>),
     /// Read a page of a mailbox; answer with [`Input::MailboxRead`].
     ReadMailbox {
         /// Whose.

@@ -1,8 +1,10 @@
 //! The machine itself. `Partition::advance` is its heart: the one place that decides what comes next for a user. What it
-//! does with instances and with mailboxes stands in the modules `instances` and `mailboxes`.
+//! does with instances, deliveries, mailboxes and associates stands in the modules of these names (associates: `errands`).
 
 #[cfg(test)]
 mod audit;
+mod deliveries;
+mod errands;
 mod instances;
 mod mailboxes;
 
@@ -10,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::lane::Lane;
+use super::lane::{Lane, Seat};
 use super::twins::Twins;
 use super::user::{Route, State, User};
 use super::{Action, Entry, Fate, Input, Instance, Item, Now, Removal, Settings, Settled};
@@ -25,6 +27,16 @@ enum Timer {
     Resume(UserId),
     /// A mailbox has a reminder that expires.
     Sweep(UserId),
+    /// An errand has taken long enough.
+    GiveUp(UserId),
+}
+
+/// A reminder to be appended to a mailbox, and what became of it once that is durable: it is parked, or, of a copy, rerouted.
+#[derive(Debug)]
+struct Park {
+    user: UserId,
+    entry: Entry,
+    fate: Fate,
 }
 
 /// The state of one partition's users. See the [module](super).
@@ -35,13 +47,15 @@ pub struct Partition {
     lanes: BTreeMap<Arc<Instance>, Lane>,
     timers: BTreeSet<(Instant, Timer)>,
     /// Reminders to be appended to mailboxes, in order.
-    parks: VecDeque<(UserId, Entry)>,
+    parks: VecDeque<Park>,
     /// The batch of them under way.
-    parking: Vec<(UserId, Entry)>,
+    parking: Vec<Park>,
     /// Users whose mailbox is to be read.
     reads: VecDeque<UserId>,
     reads_in_flight: usize,
     twins: Twins,
+    /// Turns of users so far.
+    turns: u64,
     /// Users and instances that this step touched.
     touched_users: BTreeSet<UserId>,
     touched_lanes: BTreeSet<Arc<Instance>>,
@@ -62,6 +76,7 @@ impl Partition {
             parking: Vec::new(),
             reads: VecDeque::new(),
             reads_in_flight: 0,
+            turns: 0,
             touched_users: BTreeSet::new(),
             touched_lanes: BTreeSet::new(),
             settled: Vec::new(),
@@ -76,6 +91,8 @@ impl Partition {
             Input::MailboxFound(user, summary) => self.mailbox_found(now, user, summary),
             Input::RouteUp { user, instance, revision } => self.route_up(now, user, instance, revision),
             Input::RouteDown { user, instance, revision } => self.route_down(&user, &instance, revision),
+            Input::Associates { user, associates } => self.associates_changed(user, associates),
+            Input::RoutesFound { user, associate, instances } => self.routes_found(user, &associate, instances),
             Input::Delivered { instance, answer } => self.delivered(now, &instance, answer, actions),
             Input::HeartbeatAnswered { instance, answer } => self.heartbeat_answered(now, &instance, answer, actions),
             Input::Parked(sequences) => self.parked(now, &sequences),
@@ -100,19 +117,28 @@ impl Partition {
             && self.parking.is_empty()
             && self.reads_in_flight == 0
             && self.lanes.values().all(|lane| lane.delivering.is_none() && lane.checking.is_none())
+            && self.users.values().all(|user| user.state != State::LookingUp)
     }
 
     // What happened.
 
     fn event(&mut self, now: Now, reminders: Vec<(UserId, Entry)>) {
         for (user, entry) in reminders {
-            if self.user(&user).mailbox.is_in_use() {
+            if self.queues_in_mailbox(&user, &entry) {
                 self.park(now, user, entry);
             } else {
                 self.user(&user).waiting.push_back(entry);
                 self.touched_users.insert(user);
             }
         }
+    }
+
+    /// Whether a live reminder goes behind the mail at once, because it cannot go to an associate before.
+    fn queues_in_mailbox(&self, user: &UserId, entry: &Entry) -> bool {
+        let Some(state) = self.users.get(user).filter(|state| state.mailbox.is_in_use()) else { return false };
+        let is_away = matches!(state.state, State::Idle | State::Sweeping(_)) && !self.has_own_way(user);
+        let may_leave = entry.may_reroute && is_away && !state.associates.is_empty() && state.paused_until.is_none();
+        !(may_leave || state.has_live())
     }
 
     fn stop(&mut self) {
@@ -134,6 +160,7 @@ impl Partition {
                     self.touched_users.insert(user);
                 }
                 Timer::Sweep(user) => self.sweep(now, &user),
+                Timer::GiveUp(user) => self.give_up(&user),
             }
         }
     }
@@ -142,46 +169,80 @@ impl Partition {
 
     /// Decides what comes next for a user for whom nothing is under way.
     fn advance(&mut self, now: Now, user: &UserId, actions: &mut Vec<Action>) {
+        self.prefer_own_route(user);
         if self.users.get(user).is_none_or(|state| state.state != State::Idle) {
             return;
         }
         self.settle_what_is_over(now, user);
         self.release_page(user);
+        let has_way = self.has_own_way(user);
+        if !has_way && self.run_errand(now, user, actions) {
+            return;
+        }
+        self.end_errand(user);
+        self.queue_behind_mail(now, user);
         let state = self.user(user);
-        let is_live = state.waiting.front().is_some_and(|entry| matches!(entry.item, Item::Event { .. }));
         let has_nothing = state.waiting.is_empty() && !state.mailbox.has_mail();
-        if has_nothing || (self.is_stopping && !is_live) {
+        if has_nothing || (!state.has_live() && self.is_stopping) {
+            self.user(user).use_up_confirmations();
             self.schedule_sweep(now, user);
             return self.forget_if_empty(user);
         }
-        match self.choose_route(now, user) {
-            Some((instance, true)) if self.user(user).waiting.is_empty() => {
-                self.user(user).state = State::Reading;
-                self.lane(&instance).unread.push_back(user.clone());
-            }
-            Some((instance, true)) => {
-                self.user(user).state = State::Ready(instance.clone());
-                self.lane(&instance).ready.push_back(user.clone());
-            }
-            Some((instance, false)) => {
-                self.user(user).state = State::Checking(instance.clone());
-                self.lane(&instance).unconfirmed.push_back(user.clone());
-            }
-            None => self.wait_in_mailbox(now, user, actions),
+        if !has_way {
+            self.user(user).use_up_confirmations();
+            return self.wait_in_mailbox(now, user, actions);
+        }
+        let (held, unconfirmed) = self.own_connections(now, user);
+        if !unconfirmed.is_empty() {
+            self.check(user, unconfirmed);
+        } else if self.user(user).waiting.is_empty() {
+            self.read(user, held);
+        } else {
+            self.board(user, held);
         }
     }
 
-    /// The user's best route now, and whether the connection counts as held.
-    fn choose_route(&mut self, now: Now, user: &UserId) -> Option<(Arc<Instance>, bool)> {
-        let state = self.users.get(user)?;
-        if state.paused_until.is_some() {
-            return None;
-        }
-        let usable = |route: &&Route| self.lanes.get(&route.instance).is_none_or(Lane::is_up);
-        let route = state.routes.iter().find(usable)?;
-        let choice = (route.instance.clone(), route.is_held(now.instant));
-        self.touched_lanes.insert(choice.0.clone());
-        Some(choice)
+    /// Whether the user has a route that may be used now.
+    fn has_own_way(&self, user: &UserId) -> bool {
+        self.users.get(user).is_some_and(|state| self.usable(state).next().is_some())
+    }
+
+    /// The instances that the user's reminders go to now, and those that are to be asked before: which hold its connections,
+    /// and which may.
+    fn own_connections(&self, now: Now, user: &UserId) -> (Vec<Arc<Instance>>, Vec<Arc<Instance>>) {
+        let Some(state) = self.users.get(user) else { return Default::default() };
+        let most = if self.settings.all_devices { usize::MAX } else { 1 };
+        let (held, unconfirmed): (Vec<&Route>, Vec<&Route>) =
+            self.usable(state).take(most).partition(|route| route.is_held(now.instant));
+        let instances = |routes: Vec<&Route>| routes.into_iter().map(|route| route.instance.clone()).collect();
+        (instances(held), instances(unconfirmed))
+    }
+
+    /// The user's routes to instances that are spoken to.
+    fn usable<'a>(&'a self, state: &'a User) -> impl Iterator<Item = &'a Route> {
+        let is_up = |route: &&Route| self.lanes.get(&route.instance).is_none_or(Lane::is_up);
+        state.routes.iter().filter(|_| state.paused_until.is_none()).filter(is_up)
+    }
+
+    /// A turn of the user begins. What was queued for before is passed by.
+    fn begin_turn(&mut self, user: &UserId, state: State) -> Seat {
+        self.turns += 1;
+        let turn = self.turns;
+        let user_state = self.user(user);
+        (user_state.turn, user_state.state) = (turn, state);
+        Seat { user: user.clone(), turn }
+    }
+
+    /// Whether a seat at an instance was taken in the turn that is under way.
+    fn is_current(&self, seat: &Seat, instance: &Arc<Instance>) -> bool {
+        self.users.get(&seat.user).is_some_and(|user| {
+            let waits_for_it = match &user.state {
+                State::Checking(instances) => instances.contains(instance),
+                State::Delivering(batch) => batch.open.contains(instance),
+                State::Idle | State::LookingUp | State::Reading | State::Sweeping(_) => false,
+            };
+            waits_for_it && user.turn == seat.turn
+        })
     }
 
     /// Takes what needs no delivery any more out of `waiting`.

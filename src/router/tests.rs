@@ -4,6 +4,9 @@
 //! machine wants done, one line for each action, and audits the machine.
 
 mod delivery;
+mod devices;
+mod errands;
+mod exhaustive;
 mod expiry;
 mod instance;
 mod mailbox;
@@ -13,11 +16,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{
-    Action, Entry, Fate, Input, Instance, Item, MailboxSummary, NoAnswer, Now, Page, Partition, Refusal, Removal,
-    Settings, Settled, Text,
+    Action, Entry, Fate, Input, Instance, Item, MailboxSummary, NoAnswer, Now, Page, Parking, Partition, Refusal,
+    Removal, Settings, Settled, Share, Text,
 };
 use crate::reminder::Priority;
-use crate::token::UserId;
+use crate::token::{InstanceName, UserId};
 
 /// No action.
 const NOTHING: [&str; 0] = [];
@@ -36,10 +39,11 @@ struct Draft {
     expires_at: Option<i64>,
     bytes: usize,
     says: Option<(u128, Priority)>,
+    may_reroute: bool,
 }
 
 fn reminder(user: &str) -> Draft {
-    Draft { user: name(user), expires_at: None, bytes: 100, says: None }
+    Draft { user: name(user), expires_at: None, bytes: 100, says: None, may_reroute: true }
 }
 
 impl Draft {
@@ -49,6 +53,10 @@ impl Draft {
 
     fn bytes(self, bytes: usize) -> Self {
         Self { bytes, ..self }
+    }
+
+    fn stays(self) -> Self {
+        Self { may_reroute: false, ..self }
     }
 
     fn says(self, what: u128) -> Self {
@@ -62,7 +70,7 @@ impl Draft {
 
 /// A message of a mailbox.
 fn mail(sequence: u64) -> Entry {
-    Entry { item: Item::Parked { sequence }, expires_at: None, bytes: 100, text: None }
+    Entry { item: Item::Parked { sequence }, expires_at: None, bytes: 100, may_reroute: false, text: None }
 }
 
 /// A message of a mailbox that says something; it was published as the reminder of this id.
@@ -88,12 +96,15 @@ impl Router {
             lease: Duration::from_secs(10),
             instance_backoff: (Duration::from_millis(500), Duration::from_secs(30)),
             busy_backoff: (Duration::from_millis(200), Duration::from_secs(5)),
+            all_devices: false,
             heartbeat_users: 1_000,
             delivery_bytes: 1_000,
             mailbox_limit: 100,
             park_batch: (100, 10_000),
             reads_in_flight: 8,
             expiry_interval: Duration::from_secs(60),
+            copy_rerouted: false,
+            reroute_timeout: Duration::from_secs(5),
             merge_window: Duration::from_secs(30),
             merge_limit: 100,
         };
@@ -129,10 +140,10 @@ impl Router {
     fn event(&mut self, drafts: impl IntoIterator<Item = Draft>) -> Vec<String> {
         self.sequence += 1;
         let sequence = self.sequence;
-        let entry = |(index, Draft { user, expires_at, bytes, says })| {
+        let entry = |(index, Draft { user, expires_at, bytes, says, may_reroute })| {
             let item = Item::Event { sequence, index };
             let text = says.map(|(what, priority)| text(&show_item(&item), what, priority));
-            (user, Entry { item, expires_at, bytes, text })
+            (user, Entry { item, expires_at, bytes, may_reroute, text })
         };
         self.step(Input::Event(drafts.into_iter().enumerate().map(entry).collect()))
     }
@@ -152,6 +163,18 @@ impl Router {
 
     fn up_at(&mut self, revision: u64, user: &str, at: &str) -> Vec<String> {
         self.step(Input::RouteUp { user: name(user), instance: instance(at), revision })
+    }
+
+    /// The user's associates are these from now on.
+    fn associates(&mut self, user: &str, associates: &str) -> Vec<String> {
+        let associates = associates.split_whitespace().map(name).collect();
+        self.step(Input::Associates { user: name(user), associates })
+    }
+
+    /// The associate's routes were looked up: these instances.
+    fn looked_up(&mut self, user: &str, associate: &str, instances: &str) -> Vec<String> {
+        let instances = instances.split_whitespace().map(instance).collect();
+        self.step(Input::RoutesFound { user: name(user), associate: name(associate), instances })
     }
 
     fn down(&mut self, user: &str, at: &str) -> Vec<String> {
@@ -251,18 +274,23 @@ pub(super) fn instance(at: &str) -> Arc<Instance> {
 pub(super) fn show(action: &Action) -> Vec<String> {
     let items = |items: &[Item]| items.iter().map(show_item).collect::<Vec<_>>().join(" ");
     let line = match action {
-        Action::Deliver { instance, reminders } => {
-            let parts: Vec<_> = reminders.iter().map(|(user, parts)| format!("{user} {}", items(parts))).collect();
-            format!("deliver {}: {}", instance.name, parts.join(", "))
+        Action::Deliver { instance, shares } => {
+            let to = |share: &Share| share.to.as_ref().map_or(String::new(), |to| format!(" to {to}"));
+            let show = |share: &Share| format!("{} {}{}", share.user, items(&share.items), to(share));
+            format!("deliver {}: {}", instance.name, shares.iter().map(show).collect::<Vec<_>>().join(", "))
         }
+        Action::LookUpRoutes { user, associate } => format!("look up {associate} for {user}"),
         Action::Heartbeat { instance, users } => {
             let users: Vec<_> = users.iter().map(UserId::as_str).collect();
             format!("heartbeat {}: {}", instance.name, users.join(", "))
         }
         Action::DropRoute { user, instance, revision } => format!("drop route {user} {instance} @{revision}"),
         Action::Park(batch) => {
-            let batch: Vec<_> = batch.iter().map(|(user, item)| format!("{user} {}", show_item(item))).collect();
-            format!("park {}", batch.join(", "))
+            let copy = |to: &UserId| format!(" that {to} got");
+            let show = |Parking { user, item, rerouted_to }: &Parking| {
+                format!("{user} {}{}", show_item(item), rerouted_to.as_ref().map_or(String::new(), copy))
+            };
+            format!("park {}", batch.iter().map(show).collect::<Vec<_>>().join(", "))
         }
         Action::ReadMailbox { user, from, last } => format!("read {user} {from} to {last}"),
         Action::Settle(settled) => return settled.iter().map(show_settled).collect(),
@@ -282,7 +310,12 @@ fn show_item(item: &Item) -> String {
 
 fn show_settled(Settled { user, item, fate, removal }: &Settled) -> String {
     let fate = match fate {
-        Fate::Delivered(instance) => format!("delivered by {instance}"),
+        Fate::Delivered { by, missed } => {
+            let by: Vec<_> = by.iter().map(InstanceName::as_str).collect();
+            let missed = if *missed == 0 { String::new() } else { format!(", missed by {missed}") };
+            format!("delivered by {}{missed}", by.join(" "))
+        }
+        Fate::Rerouted { instance, to } => format!("rerouted to {to} by {instance}"),
         Fate::Parked => "parked".into(),
         Fate::Expired => "expired".into(),
         Fate::Merged { into } => format!("merged into {into}"),

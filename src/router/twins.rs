@@ -110,7 +110,7 @@ mod tests {
     fn entry(id: usize, hash: u8, is_urgent: bool, expires_at: Option<i64>, item: Item) -> Entry {
         let priority = if is_urgent { Priority::Urgent } else { Priority::Normal };
         let text = Text { id: id.to_string(), hash: hash.into(), priority };
-        Entry { item, expires_at, bytes: 1, text: Some(text.into()) }
+        Entry { item, expires_at, bytes: 1, may_reroute: false, text: Some(text.into()) }
     }
 
     proptest! {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Entry, Instance, Item, Removal};
+use crate::token::{InstanceName, UserId};
 
 /// A live route.
 #[derive(Debug)]
@@ -15,12 +16,14 @@ pub struct Route {
     pub revision: u64,
     /// Until when the connection counts as held; none while nobody has confirmed it.
     pub held_until: Option<Instant>,
+    /// It was confirmed for what comes next, however long the user's other connections take to be.
+    pub is_fresh: bool,
 }
 
 impl Route {
-    /// Whether a delivery needs no heartbeat now. With a lease of zero that is so in the very moment of the answer only.
+    /// Whether a delivery needs no heartbeat now.
     pub fn is_held(&self, now: Instant) -> bool {
-        self.held_until.is_some_and(|until| now <= until)
+        self.is_fresh || self.held_until.is_some_and(|until| now <= until)
     }
 }
 
@@ -30,16 +33,49 @@ pub enum State {
     /// Nothing.
     #[default]
     Idle,
-    /// Its connection is being confirmed, or queued for that.
-    Checking(Arc<Instance>),
+    /// The routes of the associate that its errand goes to are being looked up.
+    LookingUp,
+    /// Connections of its own, or its associate's, are being confirmed at these instances, or queued for that.
+    Checking(BTreeSet<Arc<Instance>>),
     /// A page of its mailbox is being read, or queued for that.
     Reading,
     /// Its mailbox is searched for expired reminders.
     Sweeping(Sweep),
-    /// It waits for its instance's lane.
-    Ready(Arc<Instance>),
-    /// The first of its waiting reminders are with the instance.
-    Delivering(Arc<Instance>),
+    /// The first of its waiting reminders are with instances, or queue for them.
+    Delivering(Batch),
+}
+
+/// What is delivered to all of a user's connections in one go.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Batch {
+    /// Who has not answered.
+    pub open: BTreeSet<Arc<Instance>>,
+    /// How many were to get it.
+    pub targets: usize,
+    /// What became of each of the first waiting reminders. How many these are is settled when the first instance is sent them.
+    pub receptions: Option<Vec<Reception>>,
+}
+
+/// What became of one reminder of a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reception {
+    /// Who accepted it.
+    pub by: Vec<InstanceName>,
+    /// Somebody wants it later.
+    pub is_put_off: bool,
+}
+
+/// An attempt to bring what waits to an associate: one after the other, and each one's instances one after the other.
+#[derive(Debug)]
+pub struct Errand {
+    /// No further step is taken after this.
+    pub until: Instant,
+    /// Who has not been tried.
+    pub untried: VecDeque<UserId>,
+    /// Who is being tried.
+    pub associate: Option<UserId>,
+    /// Where that one has not been tried.
+    pub instances: VecDeque<Arc<Instance>>,
 }
 
 /// A search of a mailbox for expired reminders, page by page.
@@ -128,12 +164,19 @@ pub struct User {
     pub routes: Vec<Route>,
     /// What waits in JetStream.
     pub mailbox: Mailbox,
-    /// What is in memory, in order: either a page of the mailbox, or live reminders while the mailbox is not in use.
+    /// What is in memory, in order: either a page of the mailbox; or live reminders, while the mailbox is not in use or an
+    /// errand may take them.
     pub waiting: VecDeque<Entry>,
     /// For which instance a page of the mailbox is in memory or being read, and the bytes that it is charged there.
     pub page: Option<(Arc<Instance>, usize)>,
+    /// Who may get its reminders while it has no way of its own.
+    pub associates: Vec<UserId>,
+    /// The attempt to reach them.
+    pub errand: Option<Errand>,
     /// What is under way.
     pub state: State,
+    /// Tells the seats taken for that from those taken before.
+    pub turn: u64,
     /// No attempt before this instant: its instance was busy.
     pub paused_until: Option<Instant>,
     /// `busy` answers since the last accepted reminder.
@@ -144,6 +187,7 @@ impl User {
     /// Nothing is worth remembering.
     pub fn is_forgettable(&self) -> bool {
         self.routes.is_empty()
+            && self.associates.is_empty()
             && !self.mailbox.is_in_use()
             && self.waiting.is_empty()
             && self.state == State::Idle
@@ -153,6 +197,21 @@ impl User {
     /// The route to this instance.
     pub fn route_mut(&mut self, instance: &Instance) -> Option<&mut Route> {
         self.routes.iter_mut().find(|route| *route.instance == *instance)
+    }
+
+    /// Whether the first of what waits is with an instance.
+    pub fn is_sent(&self) -> bool {
+        matches!(&self.state, State::Delivering(batch) if batch.receptions.is_some())
+    }
+
+    /// What was confirmed is used, or not needed any more.
+    pub fn use_up_confirmations(&mut self) {
+        self.routes.iter_mut().for_each(|route| route.is_fresh = false);
+    }
+
+    /// Whether what is in memory came with an event.
+    pub fn has_live(&self) -> bool {
+        self.waiting.front().is_some_and(|entry| matches!(entry.item, Item::Event { .. }))
     }
 
     /// The sequence of the oldest waiting reminder, where it is a parked one.

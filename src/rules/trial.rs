@@ -155,6 +155,7 @@ impl Sample {
             count: None,
             merged: Vec::new(),
             marks: Vec::new(),
+            stays: false,
         }
     }
 }

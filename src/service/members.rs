@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::lease::Keeper;
 use super::recorded::Recorded;
-use super::{Context, intake, partition};
+use super::{Context, escalation, intake, partition};
 use crate::http::Readiness;
 use crate::nats::NatsError;
 use crate::nats::bucket::{self, Watched};
@@ -36,6 +36,9 @@ pub struct Card {
     pub partitions: BTreeSet<u16>,
     /// Whether it holds the intake.
     pub intake: bool,
+    /// Whether it announces reminders that stay parked.
+    #[serde(default)]
+    pub escalation: bool,
     /// It gives everything up and takes nothing.
     pub stopping: bool,
 }
@@ -44,6 +47,7 @@ impl Card {
     fn holds(&self, role: Role) -> bool {
         match role {
             Role::Intake => self.intake,
+            Role::Escalation => self.escalation,
             Role::Partition(Partition(number)) => self.partitions.contains(&number),
         }
     }
@@ -237,12 +241,13 @@ impl Membership {
         let settings = &self.context.config.members;
         let partitions = self.held.keys().filter_map(|role| match role {
             Role::Partition(Partition(number)) => Some(*number),
-            Role::Intake => None,
+            Role::Intake | Role::Escalation => None,
         });
         let card = Card {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             partitions: partitions.collect(),
             intake: self.held.contains_key(&Role::Intake),
+            escalation: self.held.contains_key(&Role::Escalation),
             stopping: self.is_stopping,
         };
         let json = serde_json::to_vec(&card).expect("a card is JSON");
@@ -306,7 +311,7 @@ impl Membership {
         self.say().await;
         let partitions = take.iter().filter_map(|role| match role {
             Role::Partition(partition) => Some(*partition),
-            Role::Intake => None,
+            Role::Intake | Role::Escalation => None,
         });
         let recorded = Arc::new(Recorded::new(self.context.nats.clone(), partitions));
         let mut context = self.context.clone();
@@ -317,6 +322,7 @@ impl Membership {
             self.workers.spawn(async move {
                 let result = match role {
                     Role::Intake => intake::run(context, stop, working).await,
+                    Role::Escalation => escalation::run(context, stop, working).await,
                     Role::Partition(number) => partition::run(context, number, &recorded, stop, working).await,
                 };
                 (role, result)

@@ -4,8 +4,9 @@
 //! | --- | --- | --- |
 //! | [`members`] | one | says that this process lives, takes and gives up roles |
 //! | [`intake`] | one in the installation | published sets → events |
+//! | [`escalation`] | one in the installation | reminders parked for long → outcomes |
 //! | [`partition`] | one for each partition held | events, routes, answers → deliveries, mailboxes, outcomes |
-//! | [`routes`] | one | the bucket of routes → each partition's own |
+//! | [`follow`] | two | the buckets of routes and associates → each partition's own |
 //! | [`rules`] | one | the bucket of rules → compiled documents |
 //! | [`outcomes`] | one | outcomes → their stream, in batches |
 //!
@@ -13,6 +14,9 @@
 
 #![allow(clippy::disallowed_methods)] // This is where the clocks are read.
 
+pub mod associates;
+pub mod escalation;
+pub mod follow;
 pub mod intake;
 pub mod lease;
 pub mod members;
@@ -37,9 +41,9 @@ use crate::config::{Config, DEFAULT_HTTP};
 use crate::http::{self, Readiness};
 use crate::metrics::Metrics;
 use crate::nats::{Nats, NatsError, topology};
+use follow::{Follow, Source};
 use lease::Lease;
 use outcomes::Recorder;
-use routes::Routes;
 
 /// How long the last writes may take after the grace period.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -58,7 +62,9 @@ pub struct Context {
     /// A connection of its own for what members say to each other: it must not wait behind a mailbox that is being read.
     pub voice: Nats,
     /// Asks for routes.
-    pub routes: Routes,
+    pub routes: Follow,
+    /// Asks for associates.
+    pub associates: Follow,
     /// Has the rules ready.
     pub rules: rules::Watch,
     /// Says how ready this member is.
@@ -85,31 +91,28 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
     let config = Arc::new(config);
     let (keeper, lease) = lease::new(config.members.ttl);
     let (recorder, recording) = Recorder::start(nats.clone(), lease.clone());
-    let (routes, watching_routes) = Routes::start(nats.clone(), config.partitions);
+    let follow = |bucket, what, read: follow::Read| {
+        Follow::start(nats.clone(), config.partitions, Source { bucket, what, read })
+    };
+    let (routes, watching_routes) = follow(nats.names.routes_bucket(), "a route", routes::read);
+    let (associates, watching_associates) =
+        follow(nats.names.associates_bucket(), "a list of associates", associates::read);
     let metrics = Metrics::default();
     let (rules, watching_rules) = rules::Watch::start(nats.clone(), metrics.clone());
     let (readiness, ready) = watch::channel(Readiness::default());
-    let probes = listen(&config).await?.map(|listener| tokio::spawn(http::run(listener, ready, metrics.clone())));
-    let context = Context {
-        config,
-        nats: nats.clone(),
-        member: member.clone(),
-        recorder,
-        voice,
-        routes,
-        rules,
-        readiness,
-        lease,
-    };
+    let probes = listen(&config).await?.map(|listener| tokio::spawn(http::run(listener, ready, metrics)));
     tracing::info!(member, server = nats.client.server_info().version, "serving");
+    let client = nats.client.clone();
+    let context = Context { config, nats, member, recorder, voice, routes, associates, rules, readiness, lease };
     let served = members::run(context, keeper, stop).await;
     watching_routes.abort();
     watching_rules.abort();
+    watching_associates.abort();
     probes.inspect(JoinHandle::abort);
     // All recorders are gone, so it writes what it has and ends; unless JetStream is away. What is not recorded then is
     // not removed either, and the next member finds it.
     let _ = tokio::time::timeout(LAST_WORDS, recording).await;
-    let _ = tokio::time::timeout(LAST_WORDS, nats.client.drain()).await;
+    let _ = tokio::time::timeout(LAST_WORDS, client.drain()).await;
     served
 }
 

@@ -1,136 +1,17 @@
-//! Watches the bucket of routes once for the whole process, and tells each partition held here of its own users'.
+//! Routes as they stand in their bucket: which app-server instance holds which user's connection.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_nats::jetstream::kv::{Entry, Operation};
 use serde::Deserialize;
-use tokio::sync::mpsc;
 
-use crate::nats::bucket::Watched;
-use crate::nats::{Names, Nats, NatsError};
-use crate::partition::{Partition, of_user};
-use crate::router::Instance;
+use super::follow::NotOurs;
+use crate::nats::{Names, Nats, NatsError, bucket};
+use crate::router::{Input, Instance};
 use crate::token::{InstanceName, NameError, UserId};
 
-/// Changes that wait for a partition to take them in.
-const MAX_WAITING: usize = 8_192;
-
-/// What a partition is told.
-#[derive(Debug)]
-pub enum RouteChange {
-    /// A route was put.
-    Up(UserId, Arc<Instance>, u64),
-    /// A route was deleted.
-    Down(UserId, InstanceName, u64),
-    /// All routes that there were when the partition asked have been told.
-    Loaded,
-}
-
-/// Asks for a partition's routes.
-#[derive(Debug, Clone)]
-pub struct Routes {
-    follow: mpsc::Sender<(Partition, mpsc::Sender<RouteChange>)>,
-}
-
-impl Routes {
-    /// Starts the task that watches.
-    pub fn start(nats: Nats, partitions: u16) -> (Self, tokio::task::JoinHandle<()>) {
-        let (follow, wishes) = mpsc::channel(usize::from(partitions).max(1));
-        (Self { follow }, tokio::spawn(watch(nats, partitions, wishes)))
-    }
-
-    /// The partition's routes: those there are, [`RouteChange::Loaded`], and every change, until the receiver is dropped.
-    pub async fn follow(&self, partition: Partition) -> mpsc::Receiver<RouteChange> {
-        let (sender, receiver) = mpsc::channel(MAX_WAITING);
-        let _ = self.follow.send((partition, sender)).await; // The watch ends with the process only.
-        receiver
-    }
-}
-
-type Wish = (Partition, mpsc::Sender<RouteChange>);
-
-struct Follower {
-    sender: mpsc::Sender<RouteChange>,
-    is_loaded: bool,
-}
-
-async fn watch(nats: Nats, partitions: u16, mut wishes: mpsc::Receiver<Wish>) {
-    let mut followers: BTreeMap<Partition, Follower> = BTreeMap::new();
-    // A newcomer needs everything from the start, so a second watch begins. The first one goes on meanwhile, so that
-    // nobody else waits for news.
-    let (mut current, mut fresh): (Option<Watched>, Option<Watched>) = (None, None);
-    loop {
-        if fresh.is_none() && followers.values().any(|follower| !follower.is_loaded) {
-            match Watched::begin(&nats, nats.names.routes_bucket()).await {
-                Ok(watch) => fresh = Some(watch),
-                Err(error) => pause(&error).await,
-            }
-        }
-        if fresh.as_ref().is_some_and(Watched::is_loaded) {
-            current = fresh.take();
-            for follower in followers.values_mut().filter(|follower| !follower.is_loaded) {
-                follower.is_loaded = true;
-                let _ = follower.sender.send(RouteChange::Loaded).await;
-            }
-        }
-        let entry = tokio::select! {
-            wish = wishes.recv() => {
-                let Some(mut wish) = wish else { return };
-                loop {
-                    followers.insert(wish.0, Follower { sender: wish.1, is_loaded: false });
-                    // Partitions are taken in groups, and one fresh watch serves them all.
-                    match wishes.try_recv() {
-                        Ok(next) => wish = next,
-                        Err(_) => break,
-                    }
-                }
-                fresh = None;
-                continue;
-            }
-            entry = next(&mut current) => entry,
-            entry = next(&mut fresh) => entry,
-        };
-        match entry {
-            Ok(entry) => tell(&mut followers, &nats.names, partitions, entry).await,
-            Err(error) => {
-                // What happened meanwhile is in the bucket: everybody is told everything again.
-                (current, fresh) = (None, None);
-                followers.values_mut().for_each(|follower| follower.is_loaded = false);
-                pause(&error).await;
-            }
-        }
-    }
-}
-
-async fn next(watch: &mut Option<Watched>) -> Result<Entry, NatsError> {
-    match watch {
-        Some(watch) => watch.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn pause(error: &NatsError) {
-    tracing::warn!(%error, "watching routes again");
-    tokio::time::sleep(Duration::from_millis(500)).await;
-}
-
-async fn tell(followers: &mut BTreeMap<Partition, Follower>, names: &Names, partitions: u16, entry: Entry) {
-    let (user, change) = match read(names, &entry) {
-        Ok(read) => read,
-        Err(problem) => {
-            tracing::warn!(key = entry.key, %problem, "not a route, ignored");
-            return;
-        }
-    };
-    let partition = of_user(&user, partitions);
-    if let Some(follower) = followers.get(&partition)
-        && follower.sender.send(change).await.is_err()
-    {
-        followers.remove(&partition);
-    }
-}
+/// The most routes of one associate that are tried.
+const MAX_LOOKED_UP: usize = 64;
 
 /// Why an entry of the bucket is no route.
 #[derive(Debug, thiserror::Error)]
@@ -186,16 +67,34 @@ pub fn read_value(names: &Names, instance: &InstanceName, value: &[u8]) -> Resul
     Ok(subject)
 }
 
-fn read(names: &Names, entry: &Entry) -> Result<(UserId, RouteChange), RouteError> {
+/// What an entry of the bucket tells the partition of its user.
+pub(super) fn read(names: &Names, entry: &Entry) -> Result<(UserId, Input), NotOurs> {
     let (user, name) = read_key(&entry.key)?;
-    let change = match entry.operation {
+    let revision = entry.revision;
+    let input = match entry.operation {
         Operation::Put => {
             let subject = read_value(names, &name, &entry.value)?;
-            RouteChange::Up(user.clone(), Arc::new(Instance { name, subject }), entry.revision)
+            Input::RouteUp { user: user.clone(), instance: Arc::new(Instance { name, subject }), revision }
         }
-        Operation::Delete | Operation::Purge => RouteChange::Down(user.clone(), name, entry.revision),
+        Operation::Delete | Operation::Purge => Input::RouteDown { user: user.clone(), instance: name, revision },
     };
-    Ok((user, change))
+    Ok((user, input))
+}
+
+/// Where a user may be connected by the bucket's word, the route put last first. The user may be another partition's.
+///
+/// # Errors
+/// When JetStream does not answer.
+pub(super) async fn look_up(nats: &Nats, user: &UserId) -> Result<Vec<Arc<Instance>>, NatsError> {
+    let keys = format!("{}.*", user.escaped());
+    let mut found = bucket::last(nats, &nats.names.routes_bucket(), &keys, MAX_LOOKED_UP).await?;
+    found.sort_by_key(|found| std::cmp::Reverse(found.revision));
+    let instance = |found: bucket::Found| {
+        let (_, name) = read_key(&found.key).ok()?;
+        let subject = read_value(&nats.names, &name, &found.value).ok()?;
+        Some(Arc::new(Instance { name, subject }))
+    };
+    Ok(found.into_iter().filter_map(instance).collect())
 }
 
 #[cfg(test)]

@@ -249,3 +249,64 @@ async fn what_there_is_can_be_listed() {
     world.run(&["routes", "rm", "--force", "张三", "app-1"]).await.succeeded();
     assert!(!world.has_route("张三", "app-1").await);
 }
+
+#[tokio::test]
+async fn associates_can_be_listed_put_and_removed() {
+    let world = World::start(&[]).await;
+    world.app("app-1", &["bob"]).await;
+    world.run(&["associates", "put", "张三", "nobody", "bob"]).await.succeeded();
+    world.publish("billing", [reminder("1", "张三")]).await;
+    world
+        .eventually("it reaches bob", async || {
+            let id = format!("{:?}", std::time::Instant::now());
+            world.publish("billing", [reminder(&id, "张三")]).await;
+            let outcome = world.outcome("billing", &id).await;
+            if outcome == "rerouted" { Ok(()) } else { Err(outcome) }
+        })
+        .await;
+    let listed = world.run(&["associates", "ls", "--user", "张三", "--json"]).await.succeeded();
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!((&listed[0]["user"], &listed[0]["associates"]), (&json!("张三"), &json!(["nobody", "bob"])));
+    world.put_associates("alice", "none").await;
+    let told = world.run(&["associates", "ls"]).await.succeeded();
+    assert!(told.contains("nobody, bob") && told.contains("1 key that Bellhop ignores"), "{told}");
+    for wrong in [&["associates", "put", "bob", "bob"][..], &["associates", "put", "bob"]] {
+        assert_eq!(world.run(wrong).await.code, Some(2), "{wrong:?}");
+    }
+    world.run(&["associates", "rm", "-f", "张三"]).await.succeeded();
+    assert_eq!(world.run(&["associates", "rm", "-f", "张三"]).await.code, Some(1));
+    world.settle().await;
+}
+
+#[tokio::test]
+async fn why_tells_each_step_of_a_reminder_and_where_it_is() {
+    let world = World::start(&[("mailbox.limit", "2")]).await;
+    let why = async |id: &str| -> Value {
+        let told = world.run(&["why", "bil.ling", id, "--json"]).await.succeeded();
+        serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error} in {told}"))
+    };
+    let steps = |answer: &Value| -> Vec<String> {
+        answer["trail"].as_array().unwrap().iter().map(|step| step["outcome"].as_str().unwrap().to_owned()).collect()
+    };
+    let same = with(reminder("same", "alice"), json!({ "content": "content of 1 for alice" }));
+    world.publish("bil.ling", ["1", "\"2\"", "3"].map(|id| reminder(id, "alice")).into_iter().chain([same])).await;
+    world.became("bil.ling", "3", "rejected").await;
+    world.settle().await;
+    let waits = why("\"2\"").await;
+    assert_eq!(steps(&waits), ["parked"]);
+    assert_eq!((&waits["places"][0]["in"], &waits["places"][0]["before"]), (&json!("mailbox"), &json!(1)), "{waits}");
+    let refused = why("3").await;
+    assert_eq!(steps(&refused), ["rejected"]);
+    assert_eq!(refused["places"][0]["code"], "mailbox_full", "{refused}");
+    assert_eq!(why("same").await["trail"][0]["into"], "1");
+
+    world.app("app-1", &["alice"]).await;
+    world.became("bil.ling", "1", "delivered").await;
+    world.settle().await;
+    let delivered = why("1").await;
+    assert_eq!((steps(&delivered), &delivered["places"]), (vec!["parked".into(), "delivered".into()], &json!([])));
+    let told = world.run(&["why", "bil.ling", "1"]).await.succeeded();
+    assert!(told.contains("parked") && told.contains("instance app-1"), "{told}");
+    assert_eq!(world.run(&["why", "bil.ling", "4"]).await.code, Some(1));
+    assert_eq!(world.run(&["why", "hr", "1"]).await.code, Some(1), "the id is another source's");
+}

@@ -312,7 +312,7 @@ async fn a_late_delete_leaves_the_newer_route_at_another_instance() {
 /// "A user may have routes at several instances at once (several devices)."
 #[tokio::test]
 async fn of_two_instances_the_one_that_has_the_user_gets_the_reminder() {
-    let world = World::start(&[]).await;
+    let world = World::start(&[("delivery.devices", "latest")]).await;
     let apps = [world.app("app-1", &["alice"]).await, world.app("app-2", &["alice"]).await];
     let ids = numbers(0..20);
     for id in &ids {

@@ -34,7 +34,9 @@ async fn every_field_arrives_and_data_to_the_letter() {
     world.publish_bytes("billing", set.as_bytes(), HeaderMap::new()).await;
     world.taken(&["inv-981"]).await;
 
-    let got = world.first("inv-981").reminder.clone();
+    let mut got = world.first("inv-981").reminder.clone();
+    // It may have waited until the route was known.
+    got.as_object_mut().unwrap().remove("parked_at");
     let published_at = instant(got["published_at"].as_str().unwrap());
     assert!((published_at - before).get_seconds().abs() <= 2, "{published_at} is not when it was published");
     let due = json!({

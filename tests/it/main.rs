@@ -7,8 +7,11 @@
 
 mod harness;
 
+mod associates;
 mod cli;
 mod delivery;
+mod devices;
+mod escalation;
 mod heartbeat;
 mod http;
 mod intake;

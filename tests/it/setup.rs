@@ -8,13 +8,14 @@ use serde_json::{Value, json};
 
 use crate::harness::{World, bellhop, reminder};
 
-const STREAMS: [&str; 9] = [
+const STREAMS: [&str; 10] = [
     "BELLHOP_EVENTS",
     "BELLHOP_OUTCOMES",
     "BELLHOP_PARKED",
     "BELLHOP_REJECTED",
     "BELLHOP_SEEN",
     "BELLHOP_SETS",
+    "KV_bellhop_associates",
     "KV_bellhop_members",
     "KV_bellhop_routes",
     "KV_bellhop_rules",

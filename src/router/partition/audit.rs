@@ -1,7 +1,7 @@
 //! What must hold between any two steps. The tests call it after every one.
 
 use super::mailboxes::parked_sequence;
-use super::{Lane, Partition, State, Timer, User};
+use super::{Lane, Partition, Seat, State, Timer, User};
 use crate::router::lane::Health;
 use crate::token::UserId;
 
@@ -37,6 +37,10 @@ impl Partition {
                     let mailbox = self.users.get(user).map(|user| &user.mailbox);
                     assert_eq!(mailbox.and_then(|mailbox| mailbox.sweep_at), Some(*at), "{user:?}");
                 }
+                Timer::GiveUp(user) => {
+                    let errand = self.users.get(user).and_then(|user| user.errand.as_ref());
+                    assert_eq!(errand.map(|errand| errand.until), Some(*at), "{user:?}");
+                }
             }
         }
     }
@@ -44,13 +48,15 @@ impl Partition {
     fn audit_user(&self, name: &UserId, user: &User) {
         assert!(!user.is_forgettable(), "{name:?} is not forgotten");
         assert!(user.routes.is_sorted_by(|newer, older| newer.revision > older.revision), "{user:?}");
-        let parking = self.parks.iter().chain(&self.parking).filter(|(user, _)| user == name).count();
+        let parking = self.parks.iter().chain(&self.parking).filter(|park| park.user == *name).count();
         assert_eq!(user.mailbox.parking, parking, "{name:?}'s reminders on their way into the mailbox");
         let parked = user.waiting.iter().filter_map(parked_sequence);
         assert!(parked.clone().is_sorted_by(|a, b| a < b), "{user:?}");
         assert!(parked.clone().count() == 0 || user.page.is_some(), "{name:?} has a page without room for it");
         let waits_in_one_place = parked.count() == user.waiting.len() || !user.mailbox.is_in_use();
-        assert!(waits_in_one_place || self.is_searched_empty(user), "{name:?} waits in two places: {user:?}");
+        let may_leave = user.errand.is_some() || matches!(user.state, State::Sweeping(_));
+        assert!(waits_in_one_place || may_leave, "{name:?} waits in two places: {user:?}");
+        self.audit_errand(name, user);
         for (at, timer) in
             [(user.paused_until, Timer::Resume(name.clone())), (user.mailbox.sweep_at, Timer::Sweep(name.clone()))]
         {
@@ -58,19 +64,29 @@ impl Partition {
         }
         let lane =
             |instance| self.lanes.get(instance).unwrap_or_else(|| panic!("{name:?} waits for no lane: {user:?}"));
+        let seat = Seat { user: name.clone(), turn: user.turn };
         match &user.state {
+            State::LookingUp => assert!(user.errand.is_some(), "{user:?}"),
             State::Idle => self.audit_idle(name, user),
-            State::Checking(at) => {
-                let asked = lane(at).checking.iter().flat_map(|check| check.users.iter().map(|(user, _)| user));
-                let places = lane(at).unconfirmed.iter().chain(asked).filter(|user| *user == name).count();
-                // It may be named in a probe and queue for a check of its own.
-                assert!((1..=2).contains(&places), "{name:?} is checked in {places} places");
+            State::Checking(instances) => {
+                assert!(!instances.is_empty(), "{user:?}");
+                for at in instances {
+                    let asked = lane(at).checking.iter().flat_map(|check| check.asked.iter().map(|asked| &asked.seat));
+                    let places = lane(at).unconfirmed.iter().chain(asked).filter(|other| **other == seat).count();
+                    assert_eq!(places, 1, "{name:?} is checked by {at:?}");
+                }
             }
-            State::Ready(at) => assert_eq!(lane(at).ready.iter().filter(|user| *user == name).count(), 1, "{name:?}"),
-            State::Delivering(at) => {
-                let mut parts = lane(at).delivering.iter().flatten().filter(|part| part.user == *name);
-                assert!(parts.next().is_some_and(|part| part.count <= user.waiting.len()), "{user:?}");
-                assert!(parts.next().is_none(), "{name:?} is twice in a delivery");
+            State::Delivering(batch) => {
+                let sent = batch.receptions.as_ref().map_or(0, Vec::len);
+                assert!(!batch.open.is_empty() && sent <= user.waiting.len(), "{user:?}");
+                for at in &batch.open {
+                    let queued = lane(at).ready.iter().filter(|other| **other == seat).count();
+                    let parts: Vec<_> =
+                        lane(at).delivering.iter().flatten().filter(|part| part.user == *name).collect();
+                    assert_eq!(queued + parts.len(), 1, "{name:?} at {at:?}: {user:?}");
+                    let mut places = parts.iter().flat_map(|part| &part.places);
+                    assert!(places.clone().is_sorted() && places.all(|place| *place < sent), "{user:?}");
+                }
             }
             State::Reading => {
                 let is_unread = self.lanes.values().any(|lane| lane.unread.contains(name));
@@ -80,9 +96,18 @@ impl Partition {
         }
     }
 
-    /// Its mailbox was searched and nothing is known to be left in it, while the search goes on.
-    fn is_searched_empty(&self, user: &User) -> bool {
-        matches!(user.state, State::Sweeping(_)) && !user.mailbox.has_mail()
+    /// An errand has something to bring, and is under way for as long as there is no better way.
+    fn audit_errand(&self, name: &UserId, user: &User) {
+        let Some(errand) = &user.errand else { return };
+        assert!(user.has_live() && user.state != State::Idle, "{name:?} has an idle errand: {user:?}");
+        if user.is_sent() {
+            return;
+        }
+        let timer = (errand.until, Timer::GiveUp(name.clone()));
+        assert!(self.timers.contains(&timer), "{name:?}'s errand has no end");
+        let is_up = |at| self.lanes.get(at).is_none_or(Lane::is_up);
+        let has_own_way = user.paused_until.is_none() && user.routes.iter().any(|route| is_up(&route.instance));
+        assert!(!has_own_way, "{name:?} comes first: {user:?}");
     }
 
     /// With nothing under way, what waits has a reason to wait.

@@ -1,15 +1,17 @@
 //! Instances: routes to them, what they are asked, and what their answers mean.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Partition, Timer};
-use crate::router::lane::{Check, Health, Lane, Part, grown};
-use crate::router::twins::Place;
+use crate::router::lane::{Asked, Check, Health, Lane, Seat};
 use crate::router::user::{Route, State};
-use crate::router::{Action, Entry, Fate, Instance, Item, NoAnswer, Now, Refusal};
+use crate::router::{Action, Instance, NoAnswer, Now};
 use crate::token::{InstanceName, UserId};
+
+/// The turn of users who are named in a probe: none of theirs.
+const NO_TURN: u64 = 0;
 
 impl Partition {
     pub(super) fn route_up(&mut self, now: Now, user: UserId, instance: Arc<Instance>, revision: u64) {
@@ -19,7 +21,7 @@ impl Partition {
         }
         self.remove_route(&user, &instance.name, revision);
         let state = self.user(&user);
-        state.routes.insert(0, Route { instance: instance.clone(), revision, held_until: None });
+        state.routes.insert(0, Route { instance: instance.clone(), revision, held_until: None, is_fresh: false });
         state.routes.sort_by_key(|route| std::cmp::Reverse(route.revision));
         if let Some(at) = state.paused_until.take() {
             self.timers.remove(&(at, Timer::Resume(user.clone())));
@@ -73,81 +75,6 @@ impl Partition {
         actions.push(Action::DropRoute { user, instance, revision });
     }
 
-    pub(super) fn delivered(
-        &mut self,
-        now: Now,
-        instance: &Arc<Instance>,
-        answer: Result<Vec<(usize, usize, Refusal)>, NoAnswer>,
-        actions: &mut Vec<Action>,
-    ) {
-        let Some(request) = self.lanes.get_mut(instance).and_then(|lane| lane.delivering.take()) else { return };
-        self.touched_lanes.insert(instance.clone());
-        for part in &request {
-            self.user(&part.user).state = State::Idle;
-            self.touched_users.insert(part.user.clone());
-        }
-        match answer {
-            Err(_) => self.instance_down(now, instance),
-            Ok(refused) => {
-                let mut refusals: BTreeMap<usize, BTreeMap<usize, Refusal>> = BTreeMap::new();
-                for (place, at, why) in refused {
-                    refusals.entry(place).or_default().insert(at, why);
-                }
-                for (place, part) in request.into_iter().enumerate() {
-                    let refusals = refusals.remove(&place).unwrap_or_default();
-                    self.answered(now, instance, &part, &refusals, actions);
-                }
-            }
-        }
-    }
-
-    /// One user's part of an answered delivery.
-    pub(super) fn answered(
-        &mut self,
-        now: Now,
-        instance: &Arc<Instance>,
-        Part { user, count, revision }: &Part,
-        refusals: &BTreeMap<usize, Refusal>,
-        actions: &mut Vec<Action>,
-    ) {
-        let lease = self.settings.lease;
-        let backoff = self.settings.busy_backoff;
-        let state = self.user(user);
-        let sent: Vec<Entry> = state.waiting.drain(..*count).collect();
-        let (refused, accepted): (Vec<_>, Vec<_>) =
-            sent.into_iter().enumerate().partition(|(at, _)| refusals.contains_key(at));
-        for (_, entry) in refused.into_iter().rev() {
-            state.waiting.push_front(entry);
-        }
-        if !accepted.is_empty() {
-            state.busy = 0;
-            if let Some(route) = state.route_mut(instance) {
-                // Without lease this very answer would do for the next delivery, and every one is to be asked for.
-                route.held_until = (!lease.is_zero()).then(|| now.instant + lease);
-            }
-        }
-        if refusals.values().any(|why| *why == Refusal::Busy) {
-            let until = now.instant + grown(backoff, state.busy);
-            state.busy = state.busy.saturating_add(1);
-            if let Some(before) = state.paused_until.replace(until) {
-                self.timers.remove(&(before, Timer::Resume(user.clone())));
-            }
-            self.timers.insert((until, Timer::Resume(user.clone())));
-        }
-        if refusals.values().any(|why| *why == Refusal::NotConnected) {
-            self.drop_route(user, instance, *revision, actions);
-        }
-        if !accepted.is_empty()
-            && let Some(lane) = self.lanes.get_mut(instance)
-        {
-            lane.accepted();
-        }
-        for (_, entry) in accepted {
-            self.twins.remember(now.instant, &entry, Place::Accepted);
-            self.settle(user, entry, Fate::Delivered(instance.name.clone()));
-        }
-    }
-
     pub(super) fn heartbeat_answered(
         &mut self,
         now: Now,
@@ -156,54 +83,91 @@ impl Partition {
         actions: &mut Vec<Action>,
     ) {
         let Some(lane) = self.lanes.get_mut(instance) else { return };
-        let Some(Check { users, is_probe }) = lane.checking.take() else { return };
+        let Some(Check { asked, is_probe }) = lane.checking.take() else { return };
         self.touched_lanes.insert(instance.clone());
-        let connected: BTreeSet<UserId> = match answer {
-            Ok(connected) => connected.into_iter().collect(),
-            Err(_) => {
-                self.release(instance, &users);
-                return self.instance_down(now, instance);
-            }
+        let Ok(connected) = answer else {
+            self.instance_down(now, instance);
+            return asked.iter().for_each(|asked| self.checked(instance, asked, false));
         };
+        let connected: BTreeSet<UserId> = connected.into_iter().collect();
         if is_probe {
             self.disarm_probe(instance);
             let wanted = self.lane(instance).comes_up();
             self.touched_users.extend(wanted);
         }
-        let held_until = Some(now.instant + self.settings.lease);
-        for (user, revision) in &users {
-            if connected.contains(user) {
-                if let Some(route) = self.user(user).route_mut(instance) {
-                    route.held_until = held_until;
-                }
-            } else {
+        let lease = self.settings.lease;
+        for asked in &asked {
+            let Asked { seat: Seat { user, .. }, who, revision } = asked;
+            let is_there = connected.contains(who);
+            if is_there
+                && who == user
+                && let Some(route) = self.user(user).route_mut(instance)
+            {
+                route.is_fresh = true;
+                route.held_until = (!lease.is_zero()).then(|| now.instant + lease);
+            } else if !is_there && who == user {
                 self.drop_route(user, instance, *revision, actions);
             }
+            self.checked(instance, asked, is_there);
         }
-        self.release(instance, &users);
     }
 
-    /// Users whose check is over may go on.
-    pub(super) fn release(&mut self, instance: &Arc<Instance>, users: &[(UserId, u64)]) {
-        for (user, _) in users {
-            let state = self.user(user);
-            if state.state == State::Checking(instance.clone()) {
+    /// The check of one connection is over.
+    fn checked(&mut self, instance: &Arc<Instance>, Asked { seat, who, .. }: &Asked, is_there: bool) {
+        self.touched_users.insert(seat.user.clone());
+        if !self.is_current(seat, instance) {
+            return;
+        }
+        let may_board = is_there && *who != seat.user && self.lane(instance).is_up();
+        let state = self.user(&seat.user);
+        if let State::Checking(instances) = &mut state.state {
+            instances.remove(instance);
+            if instances.is_empty() {
                 state.state = State::Idle;
             }
-            self.touched_users.insert(user.clone());
+        }
+        if may_board {
+            self.board(&seat.user, vec![instance.clone()]);
+        }
+    }
+
+    /// Queues for a heartbeat at each of these instances.
+    pub(super) fn check(&mut self, user: &UserId, instances: Vec<Arc<Instance>>) {
+        let seat = self.begin_turn(user, State::Checking(instances.iter().cloned().collect()));
+        for instance in instances {
+            self.lane(&instance).unconfirmed.push_back(seat.clone());
+        }
+    }
+
+    /// The user has no other way than instances that are down.
+    pub(super) fn want_routes(&mut self, user: &UserId) {
+        let routes = self.user(user).routes.iter().map(|route| route.instance.clone());
+        for instance in routes.collect::<Vec<_>>() {
+            self.lane(&instance).wanted.insert(user.clone());
         }
     }
 
     pub(super) fn instance_down(&mut self, now: Now, instance: &Arc<Instance>) {
         let backoff = self.settings.instance_backoff;
         self.disarm_probe(instance);
-        let stranded = self.lane(instance).goes_down(now.instant, backoff);
+        let lane = self.lane(instance);
+        let unread = std::mem::take(&mut lane.unread);
+        let stranded = lane.goes_down(now.instant, backoff);
         if let Health::Down(at) = self.lane(instance).health {
             self.timers.insert((at, Timer::Probe(instance.clone())));
         }
-        for user in stranded {
+        for user in unread {
             self.user(&user).state = State::Idle;
             self.touched_users.insert(user);
+        }
+        for seat in stranded.into_iter().filter(|seat| self.is_current(seat, instance)).collect::<Vec<_>>() {
+            match self.user(&seat.user).state {
+                State::Delivering(_) => self.leave_batch(now, &seat.user, instance),
+                _ => {
+                    let who = self.recipient(&seat.user);
+                    self.checked(instance, &Asked { seat, who, revision: 0 }, false);
+                }
+            }
         }
     }
 
@@ -217,18 +181,19 @@ impl Partition {
             return;
         }
         let revision_if_wanted = |user: &UserId| {
-            let state = self.users.get(user).filter(|state| state.mailbox.is_in_use())?;
+            let state = self.users.get(user).filter(|state| state.mailbox.is_in_use() || state.errand.is_some())?;
             let route = state.routes.iter().find(|route| route.instance == *instance)?;
-            Some((user.clone(), route.revision))
+            let seat = Seat { user: user.clone(), turn: NO_TURN };
+            Some(Asked { seat, who: user.clone(), revision: route.revision })
         };
-        let users: Vec<_> = lane.wanted.iter().filter_map(revision_if_wanted).take(most).collect();
-        if users.is_empty() {
+        let asked: Vec<_> = lane.wanted.iter().filter_map(revision_if_wanted).take(most).collect();
+        if asked.is_empty() {
             // Nobody waits for it: the next reminder finds out whether it is back.
             let wanted = lane.comes_up();
             self.touched_users.extend(wanted);
             self.touched_lanes.insert(instance.clone());
         } else {
-            ask(lane, instance, users, true, actions);
+            self.ask(instance, asked, true, actions);
         }
     }
 
@@ -240,54 +205,41 @@ impl Partition {
 
     pub(super) fn dispatch_heartbeat(&mut self, instance: &Arc<Instance>, actions: &mut Vec<Action>) {
         let most = self.settings.heartbeat_users;
-        let (mut users, mut routeless) = (Vec::new(), Vec::new());
+        let mut asked = Vec::new();
         while let Some(lane) = self.lanes.get_mut(instance) {
-            if lane.checking.is_some() || !lane.is_up() || users.len() >= most {
+            if lane.checking.is_some() || !lane.is_up() || asked.len() >= most {
                 break;
             }
-            let Some(user) = lane.unconfirmed.pop_front() else { break };
-            let route = self.user(&user).route_mut(instance).map(|route| route.revision);
-            match route {
-                Some(revision) => users.push((user, revision)),
-                None => routeless.push((user, 0)),
+            let Some(seat) = lane.unconfirmed.pop_front() else { break };
+            if !self.is_current(&seat, instance) {
+                continue;
+            }
+            let who = self.recipient(&seat.user);
+            match self.revision_for(&seat.user, instance) {
+                Some(revision) => asked.push(Asked { seat, who, revision }),
+                None => self.checked(instance, &Asked { seat, who, revision: 0 }, false),
             }
         }
-        self.release(instance, &routeless);
-        if !users.is_empty() {
-            ask(self.lane(instance), instance, users, false, actions);
+        if !asked.is_empty() {
+            self.ask(instance, asked, false, actions);
         }
     }
 
-    pub(super) fn dispatch_delivery(&mut self, now: Now, instance: &Arc<Instance>, actions: &mut Vec<Action>) {
-        let mut room = self.settings.delivery_bytes;
-        let mut request = Vec::new();
-        let mut reminders = Vec::new();
-        while let Some(lane) = self.lanes.get_mut(instance) {
-            if lane.delivering.is_some() || !lane.is_up() {
-                break;
-            }
-            let Some(user) = lane.ready.pop_front() else { break };
-            self.settle_what_is_over(now, &user);
-            let state = self.user(&user);
-            let Some(revision) =
-                state.route_mut(instance).map(|route| route.revision).filter(|_| !state.waiting.is_empty())
-            else {
-                state.state = State::Idle;
-                self.touched_users.insert(user);
-                continue;
-            };
-            let items = fitting(&state.waiting, &mut room, reminders.is_empty());
-            if items.is_empty() {
-                self.lane(instance).ready.push_front(user);
-                break;
-            }
-            state.state = State::Delivering(instance.clone());
-            request.push(Part { user: user.clone(), count: items.len(), revision });
-            reminders.push((user, items));
-        }
-        if !reminders.is_empty() {
-            self.lane(instance).delivering = Some(request);
-            actions.push(Action::Deliver { instance: instance.clone(), reminders });
+    /// Sends a heartbeat.
+    fn ask(&mut self, instance: &Arc<Instance>, asked: Vec<Asked>, is_probe: bool, actions: &mut Vec<Action>) {
+        let mut named = BTreeSet::new();
+        let names = asked.iter().map(|asked| asked.who.clone());
+        let users = names.filter(|who| named.insert(who.clone())).collect();
+        self.lane(instance).checking = Some(Check { asked, is_probe });
+        actions.push(Action::Heartbeat { instance: instance.clone(), users });
+    }
+
+    /// The revision of the route by which the user comes to the instance. An errand's route is not this partition's to judge.
+    pub(super) fn revision_for(&mut self, user: &UserId, instance: &Arc<Instance>) -> Option<u64> {
+        let state = self.user(user);
+        match state.errand {
+            None => state.route_mut(instance).map(|route| route.revision),
+            Some(_) => Some(0),
         }
     }
 
@@ -295,33 +247,4 @@ impl Partition {
         self.disarm_probe(instance);
         self.lanes.remove(instance);
     }
-}
-
-/// Sends a heartbeat.
-pub(super) fn ask(
-    lane: &mut Lane,
-    instance: &Arc<Instance>,
-    users: Vec<(UserId, u64)>,
-    is_probe: bool,
-    actions: &mut Vec<Action>,
-) {
-    let names = users.iter().map(|(user, _)| user.clone()).collect();
-    lane.checking = Some(Check { users, is_probe });
-    actions.push(Action::Heartbeat { instance: instance.clone(), users: names });
-}
-
-/// The reminders from the front that fit into the room of a request. The first of a request always does. What says the
-/// same as one of them waits for the answer: it is merged if that one is accepted.
-pub(super) fn fitting(waiting: &VecDeque<Entry>, room: &mut usize, is_first: bool) -> Vec<Item> {
-    let (mut items, mut texts) = (Vec::new(), BTreeSet::new());
-    for entry in waiting {
-        let must_go = is_first && items.is_empty();
-        let is_twin = entry.text.as_ref().is_some_and(|text| !texts.insert(text.hash));
-        if is_twin || (entry.bytes > *room && !must_go) {
-            break;
-        }
-        *room = room.saturating_sub(entry.bytes);
-        items.push(entry.item);
-    }
-    items
 }

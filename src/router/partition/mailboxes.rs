@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Partition, Timer};
+use super::{Park, Partition, Timer};
 use crate::router::twins::Place;
 use crate::router::user::{State, Sweep};
-use crate::router::{Action, Entry, Fate, Instance, Item, MailboxSummary, Now, Page};
+use crate::router::{Action, Entry, Fate, Instance, Item, MailboxSummary, Now, Page, Parking};
 use crate::token::UserId;
 
 impl Partition {
@@ -22,17 +22,19 @@ impl Partition {
     pub(super) fn parked(&mut self, now: Now, sequences: &[u64]) {
         let batch = std::mem::take(&mut self.parking);
         debug_assert_eq!(batch.len(), sequences.len());
-        for ((user, entry), &sequence) in batch.into_iter().zip(sequences) {
+        for (Park { user, entry, fate }, &sequence) in batch.into_iter().zip(sequences) {
             let mailbox = &mut self.user(&user).mailbox;
             mailbox.parking -= 1;
             // What was parked before a crash already is answered with the sequence that it got then.
             if sequence > mailbox.last {
                 mailbox.append(sequence, entry.expires_at);
-                let place = Place::Parked { sequence, expires_at: entry.expires_at };
-                self.twins.remember(now.instant, &entry, place);
+                if fate == Fate::Parked {
+                    let place = Place::Parked { sequence, expires_at: entry.expires_at };
+                    self.twins.remember(now.instant, &entry, place);
+                }
                 self.schedule_sweep(now, &user);
             }
-            self.settle(&user, entry, Fate::Parked);
+            self.settle(&user, entry, fate);
             self.touched_users.insert(user);
         }
     }
@@ -99,12 +101,8 @@ impl Partition {
     pub(super) fn wait_in_mailbox(&mut self, now: Now, user: &UserId, actions: &mut Vec<Action>) {
         let state = self.user(user);
         let waiting = std::mem::take(&mut state.waiting);
-        let instances: Vec<_> = match state.paused_until {
-            Some(_) => Vec::new(),
-            None => state.routes.iter().map(|route| route.instance.clone()).collect(),
-        };
-        for instance in instances {
-            self.lane(&instance).wanted.insert(user.clone());
+        if state.paused_until.is_none() {
+            self.want_routes(user);
         }
         let mut forgotten = Vec::new();
         for entry in waiting {
@@ -145,8 +143,19 @@ impl Partition {
             self.settle(&user, entry, Fate::MailboxFull);
         } else {
             mailbox.parking += 1;
-            self.parks.push_back((user, entry));
+            self.parks.push_back(Park { user, entry, fate: Fate::Parked });
         }
+    }
+
+    /// An associate has got it. A copy goes to the mailbox, if the user is to have one and there is room.
+    pub(super) fn rerouted(&mut self, now: Now, user: &UserId, entry: Entry, fate: Fate) {
+        let (wants_copy, limit) = (self.settings.copy_rerouted, self.settings.mailbox_limit);
+        let mailbox = &mut self.user(user).mailbox;
+        if !wants_copy || entry.is_expired(now) || mailbox.count + mailbox.parking >= limit {
+            return self.settle(user, entry, fate);
+        }
+        mailbox.parking += 1;
+        self.parks.push_back(Park { user: user.clone(), entry, fate });
     }
 
     /// Arms the search of a mailbox for the moment its earliest reminder expires.
@@ -184,6 +193,15 @@ impl Partition {
             // It is being delivered, and what has expired is noticed there. Look again for what may stay behind.
             self.rest_between_sweeps(now, user);
         }
+    }
+
+    /// Queues for a page of the mailbox, at the lane of the best connection.
+    pub(super) fn read(&mut self, user: &UserId, held: Vec<Arc<Instance>>) {
+        let Some(instance) = held.into_iter().next() else { return };
+        let state = self.user(user);
+        state.use_up_confirmations();
+        state.state = State::Reading;
+        self.lane(&instance).unread.push_back(user.clone());
     }
 
     /// Mailboxes are read ahead of an instance by one delivery and not further: a slow one must not fill the memory, nor
@@ -227,14 +245,21 @@ impl Partition {
             return;
         }
         let (most, mut room) = self.settings.park_batch;
-        while let Some((_, entry)) = self.parks.front() {
+        while let Some(Park { entry, .. }) = self.parks.front() {
             if self.parking.len() >= most || (entry.bytes > room && !self.parking.is_empty()) {
                 break;
             }
             room = room.saturating_sub(entry.bytes);
             self.parking.extend(self.parks.pop_front());
         }
-        actions.push(Action::Park(self.parking.iter().map(|(user, entry)| (user.clone(), entry.item)).collect()));
+        let parking = |park: &Park| {
+            let rerouted_to = match &park.fate {
+                Fate::Rerouted { to, .. } => Some(to.clone()),
+                _ => None,
+            };
+            Parking { user: park.user.clone(), item: park.entry.item, rerouted_to }
+        };
+        actions.push(Action::Park(self.parking.iter().map(parking).collect()));
     }
 }
 

@@ -15,12 +15,16 @@ pub(super) struct Reminder {
     pub(super) user: UserId,
     pub(super) expires_at: Option<i64>,
     pub(super) bytes: usize,
+    /// It comes when it comes: its place in the order is past.
+    pub(super) is_copy: bool,
+    /// No associate may get it.
+    pub(super) stays: bool,
     /// What it says, if others say it too.
     pub(super) text: Option<Arc<Text>>,
     /// The one that it was merged into.
     pub(super) merged_into: Option<Id>,
-    /// Every acceptance, in order.
-    pub(super) accepted_by: Vec<InstanceName>,
+    /// Every acceptance, in order: where, and who was told.
+    pub(super) accepted_by: Vec<(InstanceName, UserId)>,
     /// A final fate was decided.
     pub(super) is_settled: bool,
     /// And it is recorded.
@@ -37,6 +41,8 @@ impl Reminder {
             user,
             expires_at,
             bytes,
+            is_copy: false,
+            stays: false,
             text: None,
             merged_into: None,
             accepted_by: Vec::new(),
@@ -48,12 +54,23 @@ impl Reminder {
     }
 
     pub(super) fn entry(&self, item: Item) -> Entry {
-        Entry { item, expires_at: self.expires_at, bytes: self.bytes, text: self.text.clone() }
+        let may_reroute = matches!(item, Item::Event { .. }) && !self.stays;
+        Entry { item, expires_at: self.expires_at, bytes: self.bytes, may_reroute, text: self.text.clone() }
+    }
+
+    /// What the user gets of a reminder that an associate got.
+    pub(super) fn copy(&self) -> Self {
+        Self { is_copy: true, stays: true, ..Self::new(self.user.clone(), self.expires_at, self.bytes) }
     }
 
     /// Says one of a few things, as the reminder of this id.
     pub(super) fn saying(self, id: Id, what: u128, priority: Priority) -> Self {
         Self { text: Some(Arc::new(Text { id: id.to_string(), hash: what, priority })), ..self }
+    }
+
+    /// The user itself was told.
+    pub(super) fn was_told(&self) -> bool {
+        self.accepted_by.iter().any(|(_, told)| *told == self.user)
     }
 
     /// What stands for another one lasts as long.
@@ -76,6 +93,7 @@ pub(super) struct Nats {
     pub(super) recorded: BTreeSet<Item>,
     pub(super) routes: BTreeMap<(UserId, Arc<Instance>), u64>,
     pub(super) revision: u64,
+    pub(super) associates: BTreeMap<UserId, Vec<UserId>>,
 }
 
 /// What of a mailbox is read: from the first to the last sequence, as far as the replica sees, so many at most.
@@ -113,6 +131,14 @@ impl Nats {
             Item::Event { sequence, index } => self.events[&sequence][index],
             Item::Parked { sequence } => self.mailboxes[user][&sequence],
         }
+    }
+
+    /// Where somebody may be connected, the newest route first.
+    pub(super) fn routes_of(&self, user: &UserId) -> Vec<Arc<Instance>> {
+        let own = self.routes.iter().filter(|((owner, _), _)| owner == user);
+        let mut routes: Vec<_> = own.map(|((_, instance), revision)| (*revision, instance.clone())).collect();
+        routes.sort_by_key(|(revision, _)| std::cmp::Reverse(*revision));
+        routes.into_iter().map(|(_, instance)| instance).collect()
     }
 
     pub(super) fn summary(&self, user: &UserId, reminders: &[Reminder]) -> Option<MailboxSummary> {

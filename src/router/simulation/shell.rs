@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::model::{Id, Reading, Reminder};
 use super::world::{Happening, World};
+use crate::reminder::finished::REROUTED_BYTES;
 use crate::router::tests::show;
-use crate::router::{Action, Fate, Input, Instance, Item, Partition, Removal, Settings, Settled};
+use crate::router::{Action, Fate, Input, Instance, Item, Parking, Partition, Removal, Settings, Settled, Share};
 use crate::token::{InstanceName, UserId};
 
 /// The most events given to the machine and not acknowledged.
@@ -39,8 +40,11 @@ pub(super) struct Life {
     delivering: BTreeMap<Arc<Instance>, Vec<(UserId, usize)>>,
     /// When a connection was last confirmed, by a heartbeat or an accepted delivery.
     confirmed: BTreeMap<(UserId, Arc<Instance>), u64>,
+    /// The same, for those who are told as associates.
+    confirmed_associates: BTreeMap<(UserId, Arc<Instance>), u64>,
     checking: BTreeSet<Arc<Instance>>,
-    parking: Vec<(UserId, Id)>,
+    /// What is being parked; of a copy, that it is one.
+    parking: Vec<(UserId, Id, bool)>,
     landed: Vec<u64>,
     /// Parked again although it had left the mailbox before a crash, or found in a mailbox although it was done with: the
     /// machine counts it until the mailbox is empty.
@@ -67,6 +71,7 @@ impl Life {
             held: BTreeSet::new(),
             delivering: BTreeMap::new(),
             confirmed: BTreeMap::new(),
+            confirmed_associates: BTreeMap::new(),
             checking: BTreeSet::new(),
             parking: Vec::new(),
             landed: Vec::new(),
@@ -114,7 +119,17 @@ impl World {
 
     fn confirm(&mut self, instance: &Arc<Instance>, users: &[UserId]) {
         let at = self.at;
-        self.life.confirmed.extend(users.iter().map(|user| ((user.clone(), instance.clone()), at)));
+        let confirmed = || users.iter().map(|user| ((user.clone(), instance.clone()), at));
+        self.life.confirmed.extend(confirmed());
+        self.life.confirmed_associates.extend(confirmed());
+    }
+
+    /// An associate was asked for, and is somebody else whom the user named.
+    fn check_associate(&self, instance: &Arc<Instance>, user: &UserId, to: &UserId) {
+        let connection = (to.clone(), instance.clone());
+        let confirmed = self.life.confirmed_associates.get(&connection);
+        let is_held = confirmed.is_some_and(|at| self.at <= at + QUEUED_UP_TO_MS);
+        assert!(is_held && user != to, "{to} at {instance:?} was confirmed at {confirmed:?} for {user}");
     }
 
     /// Where there is a lease, the confirmation may have aged in the queue for the delivery.
@@ -190,7 +205,12 @@ impl World {
 
     fn perform(&mut self, action: Action) {
         match action {
-            Action::Deliver { instance, reminders } => self.deliver(&instance, reminders),
+            Action::Deliver { instance, shares } => self.deliver(&instance, shares),
+            Action::LookUpRoutes { user, associate } => {
+                self.count("look-ups");
+                let delay = self.latency();
+                self.after(delay, Happening::LookUpIsServed { user, associate });
+            }
             Action::Heartbeat { instance, users } => self.heartbeat(&instance, users),
             Action::DropRoute { user, instance, revision } => {
                 let (app, delay) = (self.app(&instance), self.latency());
@@ -216,14 +236,19 @@ impl World {
         assert!(self.life.held.remove(item), "{item:?} was not held");
     }
 
-    fn deliver(&mut self, instance: &Arc<Instance>, reminders: Vec<(UserId, Vec<Item>)>) {
+    fn deliver(&mut self, instance: &Arc<Instance>, shares: Vec<Share>) {
         self.count("deliveries");
-        let mut users: Vec<_> = self.life.delivering.values().flatten().map(|(user, _)| user.clone()).collect();
+        let under_way = self.life.delivering.values().flatten().filter(|_| !self.settings.all_devices);
+        let mut users: Vec<_> = under_way.map(|(user, _)| user.clone()).collect();
         let (mut bytes, mut count, mut parts) = (0, 0, Vec::new());
-        for (user, items) in reminders {
+        let mut under_way = Vec::new();
+        for Share { user, to, items } in shares {
             assert!(!users.contains(&user), "{user} has a delivery in flight");
             assert!(!items.is_empty(), "{user} has an empty part");
-            self.check_confirmed(instance, &user);
+            match &to {
+                Some(to) => self.check_associate(instance, &user, to),
+                None => self.check_confirmed(instance, &user),
+            }
             for item in &items {
                 assert!(!self.life.settled.contains(item), "{item:?} was settled");
                 let is_held = matches!(item, Item::Event { .. }) || self.life.held.contains(item);
@@ -233,14 +258,15 @@ impl World {
             for id in &ids {
                 let reminder = &self.reminders[*id];
                 assert!(reminder.expires_at.is_none_or(|at| at > self.now().unix_ms), "{id} is late");
-                bytes += reminder.bytes;
+                assert!(to.is_none() || !reminder.stays, "{id} is the user's alone: {reminder:?}");
+                bytes += reminder.bytes + if to.is_some() { REROUTED_BYTES } else { 0 };
                 count += 1;
             }
             users.push(user.clone());
-            parts.push((user, ids));
+            under_way.push((user.clone(), ids.len()));
+            parts.push((to.unwrap_or(user), ids));
         }
         assert!(count == 1 || bytes <= self.settings.delivery_bytes, "{count} reminders of {bytes} bytes");
-        let under_way = parts.iter().map(|(user, ids)| (user.clone(), ids.len())).collect();
         assert!(self.life.delivering.insert(instance.clone(), under_way).is_none(), "two deliveries for {instance:?}");
         let (life, app, delay) = (self.life.number, self.app(&instance.name), self.latency());
         self.after(delay, Happening::DeliveryArrives { life, app, parts });
@@ -254,13 +280,16 @@ impl World {
         self.after(delay, Happening::HeartbeatArrives { life, app, users });
     }
 
-    fn park(&mut self, batch: Vec<(UserId, Item)>) {
+    fn park(&mut self, batch: Vec<Parking>) {
         assert!(self.life.parking.is_empty(), "two batches at a time");
         assert!((1..=self.settings.park_batch.0).contains(&batch.len()), "{batch:?}");
-        for (user, item) in batch {
+        for Parking { user, item, rerouted_to } in batch {
             assert!(matches!(item, Item::Event { .. }) && !self.life.settled.contains(&item), "{item:?}");
             let id = self.nats.resolve(&user, item);
-            self.life.parking.push((user, id));
+            if let Some(to) = &rerouted_to {
+                assert!(self.reminders[id].accepted_by.iter().any(|(_, told)| told == to), "{id} is copied for {to}");
+            }
+            self.life.parking.push((user, id, rerouted_to.is_some()));
         }
         let delay = self.latency();
         self.after(delay, Happening::ParkLands);
@@ -268,7 +297,12 @@ impl World {
 
     /// One connection, one order: what is lost in a crash is the end of a batch.
     pub(super) fn park_lands(&mut self) {
-        let (user, id) = self.life.parking[self.life.landed.len()].clone();
+        let (user, mut id, is_copy) = self.life.parking[self.life.landed.len()].clone();
+        if is_copy {
+            self.count("copies parked");
+            self.reminders.push(self.reminders[id].copy());
+            id = self.reminders.len() - 1;
+        }
         if self.nats.known.contains_key(&id) {
             self.count("parked again after a crash");
         }
@@ -330,7 +364,18 @@ impl World {
         let now = self.now();
         let reminder = &mut self.reminders[id];
         match fate {
-            Fate::Delivered(instance) => assert!(reminder.accepted_by.contains(instance), "{id}: {reminder:?}"),
+            Fate::Delivered { by, .. } => {
+                let has_it = |instance: &InstanceName| reminder.accepted_by.contains(&(instance.clone(), user.clone()));
+                assert!(!by.is_empty() && by.iter().all(has_it), "{id}: {reminder:?}");
+                assert!(by.len() == 1 || self.settings.all_devices, "{id}: {by:?}");
+                if by.len() > 1 {
+                    self.count("accepted by several");
+                }
+            }
+            Fate::Rerouted { instance, to } => {
+                assert!(reminder.accepted_by.contains(&(instance.clone(), to.clone())), "{id}: {reminder:?}");
+                self.count("rerouted");
+            }
             Fate::Expired => assert!(reminder.expires_at.is_some_and(|at| at <= now.unix_ms), "{id}: {reminder:?}"),
             Fate::MailboxFull => reminder.is_overtaken = true,
             Fate::Merged { into } => self.check_merged(id, into.parse().unwrap()),
@@ -357,19 +402,23 @@ impl World {
         let (reminder, other) = (&self.reminders[id], &self.reminders[into]);
         let (own, others) = (reminder.text.as_ref().unwrap(), other.text.as_ref().unwrap());
         assert!(id != into && own.hash == others.hash && own.priority <= others.priority, "{id}: {own:?} {others:?}");
-        let mut in_mailbox = self.nats.mailbox(&reminder.user).filter(|(_, parked)| *parked == into);
-        let waits = in_mailbox.any(|(sequence, _)| self.is_unsettled(Item::Parked { sequence }));
-        let will_be = waits && other.lasts_as_long_as(reminder);
-        let is_told = !other.accepted_by.is_empty();
-        drop(in_mailbox);
-        assert!(is_told || will_be, "{id} is merged into {into}: {other:?}");
+        let will_be = self.stands(into) && other.lasts_as_long_as(reminder);
+        assert!(other.was_told() || will_be, "{id} is merged into {into}: {other:?}");
         self.reminders[id].merged_into = Some(into);
+    }
+
+    /// It was told, lies in the mailbox, or is merged into one that stands.
+    fn stands(&self, id: Id) -> bool {
+        let reminder = &self.reminders[id];
+        let is_it = |(sequence, parked)| parked == id && self.is_unsettled(Item::Parked { sequence });
+        let waits = self.nats.mailbox(&reminder.user).any(is_it);
+        reminder.was_told() || waits || reminder.merged_into.is_some_and(|into| self.stands(into))
     }
 
     /// It was accepted, or one that stands for it was, or they expired.
     fn is_told(&self, reminder: &Reminder) -> bool {
         let others = || reminder.merged_into.is_some_and(|into| self.is_told(&self.reminders[into]));
-        !reminder.accepted_by.is_empty() || reminder.expires_at.is_some() || others()
+        reminder.was_told() || reminder.expires_at.is_some() || others()
     }
 
     /// Counts what lies in the mailbox or may be on its way into it.
@@ -507,10 +556,14 @@ impl World {
                 self.tell(Input::MailboxFound(user, summary));
             }
         }
-        let mut routes: Vec<_> = self.nats.routes.iter().map(|(route, revision)| (*revision, route.clone())).collect();
+        let own = self.nats.routes.iter().filter(|((user, _), _)| self.users.contains(user));
+        let mut routes: Vec<_> = own.map(|(route, revision)| (*revision, route.clone())).collect();
         routes.sort();
         for (revision, (user, instance)) in routes {
             self.tell(Input::RouteUp { user, instance, revision });
+        }
+        for (user, associates) in self.nats.associates.clone() {
+            self.tell(Input::Associates { user, associates });
         }
     }
 

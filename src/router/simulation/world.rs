@@ -30,11 +30,15 @@ pub(super) struct World {
     pub(super) nats: Nats,
     pub(super) reminders: Vec<Reminder>,
     published: u64,
-    users: Vec<UserId>,
+    /// Whose reminders the machine routes.
+    pub(super) users: Vec<UserId>,
+    /// Users of other partitions, who may be associates.
+    strangers: Vec<UserId>,
     pub(super) apps: Vec<AppServer>,
     pub(super) life: Life,
-    /// The latest of each user's reminders that was accepted for the first time.
-    accepted: BTreeMap<UserId, Id>,
+    /// The latest of each user's reminders that was accepted for the first time, for each who was told, anywhere and at each
+    /// app server.
+    accepted: BTreeMap<(UserId, UserId, Option<usize>), Id>,
     /// A watch keeps its order.
     watched_until: u64,
     is_healing: bool,
@@ -43,7 +47,7 @@ pub(super) struct World {
     pub(super) story: Vec<String>,
 }
 
-/// One user's part of a delivery.
+/// A delivery: who is told, and what.
 pub(super) type Parts = Vec<(UserId, Vec<Id>)>;
 
 /// What happens at some time.
@@ -53,6 +57,7 @@ pub(super) enum Happening {
     Publish,
     Roam,
     Mood,
+    Associate,
     Crash,
     HandOver,
     // What is under way in the shell. A crash ends it.
@@ -63,25 +68,26 @@ pub(super) enum Happening {
     Record(Vec<(Settled, Id)>),
     Remove(Vec<(Settled, Id)>),
     RemoveAgain { user: UserId, sequence: u64 },
+    LookUpIsServed { user: UserId, associate: UserId },
     // What is under way outside. Requests name the life that waits for the answer.
     DeliveryArrives { life: u64, app: usize, parts: Parts },
     HeartbeatArrives { life: u64, app: usize, users: Vec<UserId> },
-    AcceptedTooLate { app: usize, ids: Vec<Id> },
+    AcceptedTooLate { app: usize, parts: Parts },
     Watched(Input),
     DropRoute { user: UserId, app: usize, revision: u64 },
 }
 
 impl Happening {
     fn is_planned(&self) -> bool {
-        matches!(self, Self::Publish | Self::Roam | Self::Mood | Self::Crash | Self::HandOver)
+        matches!(self, Self::Publish | Self::Roam | Self::Mood | Self::Associate | Self::Crash | Self::HandOver)
     }
 
     /// It is under way in the shell.
     pub(super) fn ends_with_life(&self) -> bool {
         match self {
             Self::Feed | Self::Tell(_) | Self::ParkLands | Self::ReadIsServed { .. } => true,
-            Self::Record(_) | Self::Remove(_) | Self::RemoveAgain { .. } => true,
-            Self::Publish | Self::Roam | Self::Mood | Self::Crash | Self::HandOver => false,
+            Self::Record(_) | Self::Remove(_) | Self::RemoveAgain { .. } | Self::LookUpIsServed { .. } => true,
+            Self::Publish | Self::Roam | Self::Mood | Self::Associate | Self::Crash | Self::HandOver => false,
             Self::DeliveryArrives { .. } | Self::HeartbeatArrives { .. } | Self::AcceptedTooLate { .. } => false,
             Self::Watched(_) | Self::DropRoute { .. } => false,
         }
@@ -95,12 +101,15 @@ impl World {
             lease: Duration::from_millis(pick(&mut rng, &[0, 300, 5_000])),
             instance_backoff: (Duration::from_millis(100), Duration::from_secs(2)),
             busy_backoff: (Duration::from_millis(50), Duration::from_secs(1)),
+            all_devices: rng.bool(),
             heartbeat_users: rng.usize(1..=3),
-            delivery_bytes: 150,
+            delivery_bytes: pick(&mut rng, &[150, 150, 1_500]),
             mailbox_limit: pick(&mut rng, &[3, 20, 1_000, 1_000]),
             park_batch: (rng.usize(1..=4), 300),
             reads_in_flight: rng.usize(1..=2),
             expiry_interval: Duration::from_secs(1),
+            copy_rerouted: rng.u32(0..3) == 0,
+            reroute_timeout: Duration::from_millis(pick(&mut rng, &[100, 1_000, 5_000])),
             merge_window: Duration::from_millis(pick(&mut rng, &[0, 300, 10_000])),
             merge_limit: rng.usize(1..=8),
         };
@@ -118,6 +127,7 @@ impl World {
             reminders: Vec::new(),
             published: 0,
             users: ["alice", "bob", "carol", "dave"][..rng.usize(1..=4)].iter().map(|user| name(user)).collect(),
+            strangers: ["erin", "frank"][..rng.usize(0..=2)].iter().map(|user| name(user)).collect(),
             apps: (1..=rng.usize(1..=3)).map(app).collect(),
             life: Life::new(1, &settings),
             accepted: BTreeMap::new(),
@@ -137,7 +147,8 @@ impl World {
         let until = self.rng.u64(1_000..15_000);
         for _ in 0..self.rng.usize(10..80) {
             let happening = match self.rng.u32(0..100) {
-                0..50 => Happening::Publish,
+                0..45 => Happening::Publish,
+                45..50 => Happening::Associate,
                 50..80 => Happening::Roam,
                 80..93 => Happening::Mood,
                 93..97 => Happening::Crash,
@@ -194,6 +205,9 @@ impl World {
         for (user, instance) in self.nats.routes.keys().cloned().collect::<Vec<_>>() {
             self.delete_route(&user, &instance);
         }
+        for user in std::mem::take(&mut self.nats.associates).into_keys() {
+            self.watch(Input::Associates { user, associates: Vec::new() });
+        }
         self.run_out();
         assert!(self.life.partition.is_empty(), "{:#?}", self.life.partition);
     }
@@ -231,6 +245,8 @@ impl World {
             Happening::Publish => self.publish(),
             Happening::Roam => self.roam(),
             Happening::Mood => self.change_mood(),
+            Happening::Associate => self.associate(),
+            Happening::LookUpIsServed { user, associate } => self.look_up_is_served(user, associate),
             Happening::Crash => {
                 // In the middle of things: the watch is behind what the next owner finds.
                 (0..self.rng.usize(0..4)).for_each(|_| self.roam());
@@ -246,7 +262,11 @@ impl World {
             Happening::RemoveAgain { user, sequence } => self.remove_mail(&user, sequence..=sequence),
             Happening::DeliveryArrives { life, app, parts } => self.delivery_arrives(life, app, &parts),
             Happening::HeartbeatArrives { life, app, users } => self.heartbeat_arrives(life, app, &users),
-            Happening::AcceptedTooLate { app, ids } => ids.into_iter().for_each(|id| self.accept(app, id)),
+            Happening::AcceptedTooLate { app, parts } => {
+                for (told, ids) in parts {
+                    ids.into_iter().for_each(|id| self.accept(app, &told, id));
+                }
+            }
             Happening::DropRoute { user, app, revision } => self.drop_route(&user, app, revision),
         }
     }
@@ -268,6 +288,7 @@ impl World {
         let expires_at = expires.then(|| i64::try_from(self.at + self.rng.u64(0..8_000)).unwrap());
         let bytes = pick(&mut self.rng, &[10, 60, 200]);
         let (id, mut reminder) = (self.reminders.len(), Reminder::new(user, expires_at, bytes));
+        reminder.stays = self.rng.u32(0..6) == 0;
         if !self.settings.merge_window.is_zero() && self.rng.bool() {
             let priority = pick(&mut self.rng, &[Priority::Normal, Priority::Normal, Priority::High]);
             reminder = reminder.saying(id, (2 * number + self.rng.usize(0..2)) as u128, priority);
@@ -276,9 +297,36 @@ impl World {
         id
     }
 
+    /// Everybody there is.
+    fn people(&self) -> Vec<UserId> {
+        self.users.iter().chain(&self.strangers).cloned().collect()
+    }
+
+    /// A user names others, or itself, or somebody whom nobody knows.
+    fn associate(&mut self) {
+        let user = self.rng.choice(&self.users).unwrap().clone();
+        let mut associates = self.people();
+        associates.push(name("nobody"));
+        self.rng.shuffle(&mut associates);
+        associates.truncate(self.rng.usize(0..=4));
+        self.tell_of(|| format!("{user}'s associates are {associates:?}"));
+        self.nats.associates.insert(user.clone(), associates.clone());
+        self.watch(Input::Associates { user, associates });
+    }
+
+    /// Some look-ups hang.
+    fn look_up_is_served(&mut self, user: UserId, associate: UserId) {
+        if !self.is_healing && self.rng.u32(0..20) == 0 {
+            return self.count("look-ups that hang");
+        }
+        let instances = self.nats.routes_of(&associate);
+        let delay = self.latency();
+        self.after(delay, Happening::Tell(Input::RoutesFound { user, associate, instances }));
+    }
+
     /// A user connects, disconnects or moves.
     fn roam(&mut self) {
-        let user = self.rng.choice(&self.users).unwrap().clone();
+        let user = self.rng.choice(&self.people()).unwrap().clone();
         let app = self.rng.usize(0..self.apps.len());
         if self.apps[app].connected.contains(&user) {
             return self.disconnect(&user, app);
@@ -302,7 +350,7 @@ impl World {
         self.nats.revision += 1;
         let (instance, revision) = (self.apps[app].instance.clone(), self.nats.revision);
         self.nats.routes.insert((user.clone(), instance.clone()), revision);
-        self.watch(Input::RouteUp { user: user.clone(), instance, revision });
+        self.watch_route(user, Input::RouteUp { user: user.clone(), instance, revision });
     }
 
     /// Now and then the app server forgets to delete the route.
@@ -318,7 +366,7 @@ impl World {
         if self.nats.routes.remove(&(user.clone(), instance.clone())).is_some() {
             self.nats.revision += 1;
             let (instance, revision) = (instance.name.clone(), self.nats.revision);
-            self.watch(Input::RouteDown { user: user.clone(), instance, revision });
+            self.watch_route(user, Input::RouteDown { user: user.clone(), instance, revision });
         }
     }
 
@@ -327,6 +375,13 @@ impl World {
         if self.nats.routes.get(&(user.clone(), instance.clone())) == Some(&revision) {
             self.count("routes dropped");
             self.delete_route(user, &instance);
+        }
+    }
+
+    /// Other partitions' routes are not told to this one.
+    fn watch_route(&mut self, user: &UserId, change: Input) {
+        if self.users.contains(user) {
+            self.watch(change);
         }
     }
 
@@ -367,7 +422,7 @@ impl World {
             Mood::Gone => Err(NoAnswer::NoResponders),
             Mood::Silent => Err(NoAnswer::TimedOut),
             Mood::Hung => {
-                self.take_in_too_late(app, all);
+                self.take_in_too_late(app, parts, &all);
                 Err(NoAnswer::TimedOut)
             }
             Mood::Garbled if self.rng.bool() => Err(NoAnswer::Garbage),
@@ -406,7 +461,7 @@ impl World {
                     refused.push((place, at, Refusal::Busy));
                 } else {
                     put_off.iter().for_each(|id| self.reminders[*id].is_overtaken = true);
-                    self.accept(app, *id);
+                    self.accept(app, user, *id);
                 }
             }
         }
@@ -414,24 +469,34 @@ impl World {
     }
 
     /// Hangs: never takes it in, or long after the time-out.
-    fn take_in_too_late(&mut self, app: usize, ids: Vec<Id>) {
+    fn take_in_too_late(&mut self, app: usize, parts: &Parts, ids: &[Id]) {
         if self.rng.bool() {
-            self.touch(&ids);
+            self.touch(ids);
             self.count("accepted too late");
-            let delay = self.rng.u64(0..3_000);
-            self.after(delay, Happening::AcceptedTooLate { app, ids });
+            let (delay, parts) = (self.rng.u64(0..3_000), parts.clone());
+            self.after(delay, Happening::AcceptedTooLate { app, parts });
         }
     }
 
-    fn accept(&mut self, app: usize, id: Id) {
-        self.tell_of(|| format!("app-{} accepts {id}", app + 1));
+    fn accept(&mut self, app: usize, told: &UserId, id: Id) {
+        self.tell_of(|| format!("app-{} accepts {id} for {told}", app + 1));
         let reminder = &mut self.reminders[id];
         let is_repeated = !reminder.accepted_by.is_empty();
-        assert!(!is_repeated || reminder.is_touched, "{id} is accepted again without a fault: {reminder:?}");
-        reminder.accepted_by.push(self.apps[app].instance.name.clone());
-        if !is_repeated {
-            let latest = self.accepted.entry(reminder.user.clone()).or_insert(id);
-            let may_be_late = reminder.is_overtaken || reminder.is_settled;
+        let place = (self.apps[app].instance.name.clone(), told.clone());
+        let is_repeated_here = reminder.accepted_by.contains(&place);
+        let may_be_repeated = reminder.is_touched || (self.settings.all_devices && !is_repeated_here);
+        assert!(!is_repeated || may_be_repeated, "{id} is accepted again without a fault: {reminder:?}");
+        let is_rerouted = *told != reminder.user;
+        assert!(!is_rerouted || !reminder.stays, "{id} is told to {told}: {reminder:?}");
+        reminder.accepted_by.push(place);
+        for (is_first, at) in [(!is_repeated, None), (!is_repeated_here, Some(app))] {
+            if !is_first || reminder.is_copy {
+                continue;
+            }
+            let latest = self.accepted.entry((reminder.user.clone(), told.clone(), at)).or_insert(id);
+            // What an associate's instance hung on goes another way, and others to the associate meanwhile.
+            let is_late = is_rerouted && reminder.is_touched;
+            let may_be_late = reminder.is_overtaken || reminder.is_settled || is_late;
             assert!(*latest <= id || may_be_late, "{id} is accepted after {latest}: {reminder:?}");
             *latest = id.max(*latest);
         }

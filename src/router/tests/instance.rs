@@ -154,11 +154,12 @@ fn a_heartbeat_still_in_flight_at_the_end_of_the_back_off_is_the_probe() {
     router.delivery_fails("app-1", NoAnswer::TimedOut);
     router.parked(&[10]);
     assert_eq!(router.wait(700), NOTHING);
-    assert_eq!(router.connected("app-1", "bob"), ["deliver app-1: bob e2.1", "read alice 10 to 10"]);
+    assert_eq!(router.connected("app-1", "bob"), ["heartbeat app-1: alice", "deliver app-1: bob e2.1"]);
+    assert_eq!(router.connected("app-1", "alice"), ["read alice 10 to 10"], "the failure ended what was known of her");
 }
 
 #[test]
-fn a_deserted_instance_is_forgotten_even_while_down() {
+fn a_deserted_instance_is_forgotten_when_its_pause_is_over() {
     let mut router = Router::new();
     router.hold("alice", "app-1");
     router.publish("alice");
@@ -170,5 +171,6 @@ fn a_deserted_instance_is_forgotten_even_while_down() {
     router.last_page("alice", &[mail(10)], 11);
     router.accepted("app-2");
     router.down("alice", "app-2");
+    assert_eq!(router.wait(500), NOTHING);
     router.assert_nothing_is_left();
 }

@@ -134,8 +134,9 @@ impl SetPlan<'_> {
                 Ok(Verdict::Pass) => {
                     let body = Bytes::from(reminder.to_json());
                     let expires_at = reminder.expires_at.map(Timestamp::as_millisecond);
-                    let Reminder { id, user, priority, .. } = reminder;
-                    let entry = IndexEntry { id, user, expires_at, priority, text, bytes: body.len() };
+                    let Reminder { id, user, priority, stays, .. } = reminder;
+                    let bytes = body.len();
+                    let entry = IndexEntry { id, user, expires_at, priority, text, rerouted_to: None, stays, bytes };
                     events.entry((partition, event)).or_default().push((index, entry, body));
                 }
                 Ok(Verdict::Blocked { tag, rule }) => {

@@ -7,15 +7,15 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Done, Worker};
-use crate::event::Event;
+use crate::event::{Event, IndexEntry};
 use crate::nats::mailbox::Parking;
 use crate::nats::{NatsError, instance};
+use crate::reminder::finished::{rerouted, with_parked_at};
 use crate::reminder::outcome::{Outcome, Record};
 use crate::reminder::reject::{RejectCode, Rejection};
-use crate::reminder::with_parked_at;
-use crate::router::{self, Action, Fate, Input, Item, NoAnswer, Refusal, Removal, Settled};
+use crate::router::{self, Action, Fate, Input, Item, NoAnswer, Refusal, Removal, Settled, Share};
 use crate::service::outcomes::Settling;
-use crate::service::{now_ms, rejected};
+use crate::service::{now_ms, rejected, routes};
 use crate::token::UserId;
 
 /// How long the mark of a dropped route stays in the bucket for watchers to see.
@@ -24,7 +24,7 @@ const TOMBSTONE_AGE: Duration = Duration::from_secs(3_600);
 impl Worker {
     pub(super) fn perform(&mut self, action: Action) {
         match action {
-            Action::Deliver { instance, reminders } => self.deliver(instance, reminders),
+            Action::Deliver { instance, shares } => self.deliver(instance, &shares),
             Action::Heartbeat { instance, users } => {
                 let (client, timeout) = (self.context.nats.client.clone(), self.context.config.heartbeat.timeout);
                 self.start(async move {
@@ -32,6 +32,7 @@ impl Worker {
                     Done::Input(Input::HeartbeatAnswered { instance, answer })
                 });
             }
+            Action::LookUpRoutes { user, associate } => self.look_up(user, associate),
             Action::DropRoute { user, instance, revision } => {
                 let (routes, key) = (self.routes.clone(), format!("{}.{}", user.escaped(), instance.escaped()));
                 self.start(async move {
@@ -40,24 +41,24 @@ impl Worker {
                     Done::Nothing
                 });
             }
-            Action::Park(reminders) => self.park(&reminders),
+            Action::Park(reminders) => self.park(reminders),
             Action::ReadMailbox { user, from, last } => self.read_mailbox(user, from, last),
             Action::Settle(items) => self.record(items),
             Action::Forget(items) => items.iter().for_each(|item| self.forget(item)),
         }
     }
 
-    fn deliver(&mut self, instance: Arc<router::Instance>, reminders: Vec<(UserId, Vec<Item>)>) {
-        let items = || reminders.iter().flat_map(|(_, items)| items);
-        let parked: Vec<Bytes> = items().map(|item| self.finished(item)).collect();
-        let body = instance::delivery_body(parked.iter().map(AsRef::as_ref));
+    fn deliver(&mut self, instance: Arc<router::Instance>, shares: &[Share]) {
+        let in_share = |share: &Share| share.items.iter().map(|item| self.in_request(item, share)).collect::<Vec<_>>();
+        let reminders: Vec<Bytes> = shares.iter().flat_map(in_share).collect();
+        let body = instance::delivery_body(reminders.iter().map(AsRef::as_ref));
         let name = |item: &Item| {
             let index =
                 self.event_of(item).map(|(event, index)| (&event.index.source, &event.index.reminders[index].id));
             index.map(|(source, id)| (source.to_string(), id.clone())).unwrap_or_default()
         };
         let names: Vec<(UserId, Vec<(String, String)>)> =
-            reminders.iter().map(|(user, items)| (user.clone(), items.iter().map(name).collect())).collect();
+            shares.iter().map(|share| (share.recipient().clone(), share.items.iter().map(name).collect())).collect();
         let (client, timeout) = (self.context.nats.client.clone(), self.context.config.delivery.timeout);
         self.start(async move {
             let answer = instance::deliver(&client, &instance, body, timeout).await;
@@ -69,7 +70,30 @@ impl Worker {
         });
     }
 
+    /// An associate's routes. That they cannot be read is as if there were none: the mailbox is safe.
+    fn look_up(&mut self, user: UserId, associate: UserId) {
+        let (nats, lookups) = (self.context.nats.clone(), self.lookups.clone());
+        self.start(async move {
+            let _turn = lookups.acquire().await;
+            let instances = routes::look_up(&nats, &associate).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "an associate is passed by");
+                Vec::new()
+            });
+            Done::Input(Input::RoutesFound { user, associate, instances })
+        });
+    }
+
     /// The reminder's JSON as it goes into a request.
+    fn in_request(&self, item: &Item, share: &Share) -> Bytes {
+        let json = self.finished(item);
+        match share.to.as_ref().map(|to| rerouted(&json, to)) {
+            Some(Ok(rerouted)) => rerouted.into(),
+            // What the intake wrote is an object.
+            Some(Err(_)) | None => json,
+        }
+    }
+
+    /// The reminder's JSON as it is told to the user.
     fn finished(&self, item: &Item) -> Bytes {
         match item {
             Item::Event { sequence, index } => {
@@ -91,13 +115,16 @@ impl Worker {
         }
     }
 
-    fn park(&mut self, reminders: &[(UserId, Item)]) {
-        let parking = reminders.iter().filter_map(|(user, item)| {
-            let Item::Event { sequence, index } = *item else { return None };
+    fn park(&mut self, reminders: Vec<router::Parking>) {
+        let parking = reminders.into_iter().filter_map(|router::Parking { user, item, rerouted_to }| {
+            let Item::Event { sequence, index } = item else { return None };
             let event = &self.in_work.get(&sequence)?.event;
-            let expires_at = event.index.reminders[index].expires_at;
-            let message = event.only(index).encode();
-            Some(Parking { user: user.clone(), from: (sequence, index), expires_at, message })
+            let IndexEntry { expires_at, priority, .. } = event.index.reminders[index];
+            let (from, event) = match rerouted_to {
+                None => (Some((sequence, index)), event.only(index)),
+                Some(to) => (None, event.copy_of(index, &to)),
+            };
+            Some(Parking { user, from, expires_at, priority, message: event.encode() })
         });
         let (mailboxes, parking) = (self.mailboxes.clone(), parking.collect());
         self.start(async move { Done::Parked(mailboxes.park(parking).await) });
@@ -135,9 +162,18 @@ impl Worker {
 
     fn record_of(&self, settled: &Settled, at: jiff::Timestamp) -> Option<Settling> {
         let (event, index) = self.event_of(&settled.item)?;
+        if event.index.reminders[index].rerouted_to.is_some() {
+            return None; // Of a copy's reminder it is known what became.
+        }
         let outcome = match &settled.fate {
-            Fate::Delivered(instance) => Outcome::Delivered { instance: instance.clone() },
-            Fate::Parked => Outcome::Parked,
+            Fate::Delivered { by, missed } => {
+                if *missed > 0 {
+                    tracing::debug!(partition = %self.partition, missed, "accepted, but not by all devices");
+                }
+                Outcome::delivered(by.clone())?
+            }
+            Fate::Rerouted { instance, to } => Outcome::Rerouted { instance: instance.clone(), to: to.clone() },
+            Fate::Parked => Outcome::Parked { escalated: false },
             Fate::Expired => Outcome::Expired,
             Fate::Merged { into } => Outcome::Merged { into: into.clone() },
             Fate::MailboxFull => Outcome::Rejected { error: RejectCode::MailboxFull },

@@ -16,22 +16,23 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use jiff::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use super::follow::News;
 use super::recorded::Recorded;
-use super::routes::RouteChange;
 use super::{Context, rejected};
-use crate::config::Config;
+use crate::config::{self, Config, Devices};
 use crate::event::{Event, IndexEntry};
 use crate::nats::mailbox::{Mailboxes, ParkedMessage};
 use crate::nats::pinned::{Pinned, Received, ack_floor, acknowledge, still_working};
 use crate::nats::{NatsError, bucket};
 use crate::partition::{Partition, Role};
-use crate::reminder::DELIVERY_FRAME_BYTES;
+use crate::reminder::finished::REROUTED_BYTES;
 use crate::reminder::reject::{RejectCode, Rejection};
+use crate::reminder::{DELIVERY_FRAME_BYTES, MAX_DELIVERY_BYTES};
 use crate::router::{self, Entry, Fate, Input, Item, Now, Page, Removal, Settled, Text};
-use crate::token::UserId;
+use crate::token::{Source, UserId};
 
 /// Bytes that `parked_at` and a comma add to a reminder in a request.
 const PARKED_AT_BYTES: usize = 56;
@@ -68,6 +69,8 @@ struct Worker {
     partition: Partition,
     mailboxes: Mailboxes,
     routes: kv::Store,
+    /// Associates' routes being looked up.
+    lookups: Arc<Semaphore>,
     machine: router::Partition,
     in_work: BTreeMap<u64, InWork>,
     bytes_in_work: usize,
@@ -91,7 +94,8 @@ pub async fn run(
     stop: CancellationToken,
     working: mpsc::Sender<Role>,
 ) -> Result<(), NatsError> {
-    let mut changes = context.routes.follow(partition).await;
+    let mut routes = context.routes.follow(partition).await;
+    let mut associates = context.associates.follow(partition).await;
     let nats = &context.nats;
     let mailboxes =
         Mailboxes::take_over(nats, partition, &context.member, context.config.mailbox.removals_in_flight).await?;
@@ -102,6 +106,7 @@ pub async fn run(
     let recorded_before = recorded.of(partition).await?;
     let mut worker = Worker {
         routes: bucket::open(nats, nats.names.routes_bucket()).await?,
+        lookups: Arc::new(Semaphore::new(context.config.reroute.lookups_in_flight)),
         machine: router::Partition::new(settings(&context.config)),
         mailboxes,
         partition,
@@ -117,18 +122,17 @@ pub async fn run(
     for (user, summary) in found.mailboxes {
         worker.feed(Input::MailboxFound(user, summary));
     }
-    // Without the routes, the first reminders would take the way through the mailbox for nothing.
-    while let Some(change) = changes.recv().await {
-        match change {
-            RouteChange::Loaded => break,
-            change => worker.route_changed(change),
+    // Without routes and associates, the first reminders would take the way through the mailbox for nothing.
+    for news in [&mut routes, &mut associates] {
+        while let Some(News::Changed(input)) = news.recv().await {
+            worker.feed(input);
         }
     }
     let dispatch = &context.config.dispatch;
     let mut events = Pinned::take_over(nats, stream, consumer, dispatch.max_bytes_in_flight).await?;
     tracing::debug!(%partition, "partition taken");
     let _ = working.send(Role::Partition(partition)).await;
-    worker.run(&mut events, &mut changes, stop).await?;
+    worker.run(&mut events, [&mut routes, &mut associates], stop).await?;
     if let Err(error) = events.release().await {
         tracing::warn!(%error, %partition, "not released, the pin will run out");
     }
@@ -142,12 +146,15 @@ fn settings(config: &Config) -> router::Settings {
         lease: config.heartbeat.lease,
         instance_backoff: (config.heartbeat.backoff_min, config.heartbeat.backoff_max),
         busy_backoff: (config.delivery.busy_min, config.delivery.busy_max),
+        all_devices: config.delivery.devices == Devices::All,
         heartbeat_users: config.heartbeat.max_users,
         delivery_bytes: config.delivery.max_bytes - DELIVERY_FRAME_BYTES,
         mailbox_limit: config.mailbox.limit,
         park_batch: (config.mailbox.park_messages, config.mailbox.park_bytes),
         reads_in_flight: config.mailbox.reads_in_flight,
         expiry_interval: config.mailbox.expiry_interval,
+        copy_rerouted: config.delivery.copy_rerouted,
+        reroute_timeout: config.reroute.timeout,
         merge_window: config.merge.window,
         merge_limit: config.merge.max_reminders,
     }
@@ -157,7 +164,15 @@ fn settings(config: &Config) -> router::Settings {
 fn entry(item: Item, reminder: &IndexEntry, around: usize) -> Entry {
     let IndexEntry { id, expires_at, priority, text, bytes, .. } = reminder;
     let text = text.map(|hash| Arc::new(Text { id: id.clone(), hash, priority: *priority }));
-    Entry { item, expires_at: *expires_at, bytes: bytes + around, text }
+    Entry { item, expires_at: *expires_at, bytes: bytes + around, may_reroute: false, text }
+}
+
+/// Whether a reminder may go to an associate, by its publisher's word and the settings, and fits into a request then.
+fn may_reroute(config: &Config, source: &Source, reminder: &IndexEntry) -> bool {
+    let config::Reroute { sources, min_priority, .. } = &config.reroute;
+    let is_source = sources.is_empty() || sources.contains(source);
+    let fits = reminder.bytes + REROUTED_BYTES + DELIVERY_FRAME_BYTES <= MAX_DELIVERY_BYTES;
+    is_source && fits && reminder.priority >= *min_priority && !reminder.stays
 }
 
 fn now() -> Now {
@@ -168,7 +183,7 @@ impl Worker {
     async fn run(
         &mut self,
         events: &mut Pinned,
-        changes: &mut mpsc::Receiver<RouteChange>,
+        [routes, associates]: [&mut mpsc::Receiver<News>; 2],
         stop: CancellationToken,
     ) -> Result<(), NatsError> {
         let dispatch = self.context.config.dispatch.clone();
@@ -188,10 +203,8 @@ impl Worker {
                     self.feed(Input::Stop);
                 }
                 Some(done) = self.work.next(), if !self.work.is_empty() => self.done(done)?,
-                change = changes.recv() => match change {
-                    Some(change) => self.route_changed(change),
-                    None => return Err(NatsError::failed("follow routes", "the watch ended")),
-                },
+                news = routes.recv() => self.heard(news)?,
+                news = associates.recv() => self.heard(news)?,
                 () = sleep_until(deadline), if deadline.is_some() => self.feed(Input::Tick),
                 _ = progress.tick() => self.tell_progress(dispatch.ack_wait / 3),
                 event = events.next(), if has_room && !is_stopping => self.event(event?),
@@ -213,12 +226,13 @@ impl Worker {
 
     // What comes in.
 
-    fn route_changed(&mut self, change: RouteChange) {
-        match change {
-            RouteChange::Up(user, instance, revision) => self.feed(Input::RouteUp { user, instance, revision }),
-            RouteChange::Down(user, instance, revision) => self.feed(Input::RouteDown { user, instance, revision }),
-            RouteChange::Loaded => {}
+    fn heard(&mut self, news: Option<News>) -> Result<(), NatsError> {
+        match news {
+            Some(News::Changed(input)) => self.feed(input),
+            Some(News::Loaded) => {}
+            None => return Err(NatsError::failed("follow routes and associates", "a watch ended")),
         }
+        Ok(())
     }
 
     fn event(&mut self, received: Received) {
@@ -243,7 +257,8 @@ impl Worker {
             } else if self.parked_before.contains(&(sequence, index)) {
                 parked.push(Settled { user, item, fate: Fate::Parked, removal: Removal::Event });
             } else {
-                new.push((user, entry(item, reminder, 1)));
+                let may_reroute = may_reroute(&self.context.config, &event.index.source, reminder);
+                new.push((user, Entry { may_reroute, ..entry(item, reminder, 1) }));
             }
         }
         let unsettled = new.len() + parked.len();

@@ -72,6 +72,12 @@ impl World {
         self.routes().await.get(key).await.unwrap().is_some()
     }
 
+    /// Writes down who may get the user's reminders, as somebody does who knows the contract or does not.
+    pub(crate) async fn put_associates(&self, user: &str, value: impl ToString) {
+        let bucket = self.jetstream.get_key_value("bellhop_associates").await.unwrap();
+        bucket.put(escape(user), value.to_string().into()).await.unwrap();
+    }
+
     /// How many reminders lie in mailboxes of these subjects, such as `bellhop.parked.*.alice`.
     pub(crate) async fn mailboxes(&self, subjects: &str) -> Result<usize, String> {
         let stream = self.jetstream.get_stream_no_info("BELLHOP_PARKED").await.map_err(|error| error.to_string())?;
@@ -157,8 +163,9 @@ impl World {
             assert!(finals <= 1, "{key:?} has {finals} final outcomes: {trail:?}");
         }
         let takes: BTreeSet<_> = self.takes().iter().map(|take| (take.key(), take.app.clone())).collect();
-        for one in outcomes.iter().filter(|one| one.outcome == "delivered") {
-            let key = (one.source.clone(), one.id.clone(), one.user.clone().unwrap_or_default());
+        for one in outcomes.iter().filter(|one| ["delivered", "rerouted"].contains(&one.outcome.as_str())) {
+            let recipient = one.to.clone().or(one.user.clone());
+            let key = (one.source.clone(), one.id.clone(), recipient.unwrap_or_default());
             assert!(takes.contains(&(key, one.instance.clone().unwrap_or_default())), "nobody took {one:?}");
         }
     }

@@ -34,7 +34,12 @@ pub(crate) struct Outcome {
     pub(crate) outcome: String,
     pub(crate) at: String,
     pub(crate) instance: Option<String>,
+    #[serde(default)]
+    pub(crate) instances: Vec<String>,
+    #[serde(default)]
+    pub(crate) escalated: bool,
     pub(crate) into: Option<String>,
+    pub(crate) to: Option<String>,
     pub(crate) error: Option<String>,
     pub(crate) tag: Option<String>,
     pub(crate) rule: Option<String>,

@@ -70,6 +70,14 @@ impl World {
         .await
     }
 
+    /// Waits until this reminder has any outcome, and answers it.
+    pub(crate) async fn outcome(&self, source: &str, id: &str) -> String {
+        self.within(LATER, &format!("{id} has an outcome"), async || {
+            self.trail(source, id).await.into_iter().next().ok_or_else(|| "it has none".to_owned())
+        })
+        .await
+    }
+
     /// The outcomes of one reminder, oldest first.
     pub(crate) async fn trail(&self, source: &str, id: &str) -> Vec<String> {
         let all = self.outcomes.all().await;

@@ -1,0 +1,137 @@
+//! `bellhop associates`: who may get a user's reminders while the user is away.
+
+use serde_json::json;
+
+use super::output::{Listing, Output, confirm, plural, time};
+use super::scan::{Stored, scan_bucket};
+use super::{CliError, SettingsArgs};
+use crate::nats::{Nats, NatsError, bucket};
+use crate::router::MAX_ASSOCIATES;
+use crate::service::associates::Associates;
+use crate::service::follow::NotOurs;
+use crate::token::UserId;
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// List users and their associates
+    #[command(after_help = "Examples:
+  bellhop associates ls --user alice
+  bellhop associates ls --json | jq -r '.[] | select(.associates | index(\"bob\")) | .user'    for whom bob stands in")]
+    Ls {
+        /// Only this user's
+        #[arg(long)]
+        user: Option<UserId>,
+        /// Print JSON: one list, written as it is read
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say who may get a user's reminders, in order of preference; it replaces what was said before
+    #[command(after_help = "Example:
+  bellhop associates put alice bob carol
+
+They get what arrives for alice while she is not connected and they are. What waits in her mailbox stays hers.")]
+    Put {
+        /// Whose reminders
+        user: UserId,
+        /// Who may get them
+        #[arg(required = true, value_name = "ASSOCIATE")]
+        associates: Vec<UserId>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// From now on nobody but the user gets its reminders
+    #[command(after_help = "Example:
+  bellhop associates rm alice -f")]
+    Rm {
+        /// Whose reminders
+        user: UserId,
+        /// Do not ask
+        #[arg(short, long)]
+        force: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(super) async fn run(settings: &SettingsArgs, command: Command) -> Result<(), CliError> {
+    let (_, nats) = settings.connect().await?;
+    match command {
+        Command::Ls { user, json } => ls(&nats, user, json).await,
+        Command::Put { user, associates, json } => put(&nats, &user, associates, json).await,
+        Command::Rm { user, force, json } => rm(&nats, &user, force, json).await,
+    }
+}
+
+fn read(key: &str, value: &[u8]) -> Result<(UserId, Associates), NotOurs> {
+    Ok((UserId::from_token(key)?, serde_json::from_slice(value)?))
+}
+
+fn listed(associates: &[UserId]) -> String {
+    associates.iter().map(UserId::as_str).collect::<Vec<_>>().join(", ")
+}
+
+async fn ls(nats: &Nats, user: Option<UserId>, json: bool) -> Result<(), CliError> {
+    let keys = user.map_or_else(|| ">".to_owned(), |user| user.escaped());
+    let mut listing = Listing::new(json, &["user", "associates", "since"]);
+    let (mut good, mut bad) = (0, 0);
+    scan_bucket(nats, &nats.names.associates_bucket(), &keys, |key, Stored { sequence, at, message }| {
+        match read(key, &message.payload) {
+            Ok((user, Associates { associates })) => {
+                good += 1;
+                let item = json!({ "user": user, "associates": associates, "created": at, "revision": sequence });
+                listing.add(&item, || [user.to_string(), listed(&associates), time(at)])
+            }
+            Err(error) => {
+                bad += 1;
+                let item = json!({ "key": key, "error": error.to_string(), "created": at, "revision": sequence });
+                listing.add(&item, || [key.to_owned(), format!("ignored: {error}"), time(at)])
+            }
+        }
+    })
+    .await?;
+    let ignored = if bad == 0 { String::new() } else { format!(", and {} that Bellhop ignores", plural(bad, "key")) };
+    listing.finish("nobody has associates", Some(format!("{}{ignored}", plural(good, "user"))))
+}
+
+async fn put(nats: &Nats, user: &UserId, associates: Vec<UserId>, json: bool) -> Result<(), CliError> {
+    if associates.contains(user) {
+        return Err(CliError::Usage(format!("{user} is no associate of {user}; name others")));
+    }
+    if associates.len() > MAX_ASSOCIATES {
+        let count = associates.len();
+        return Err(CliError::Usage(format!("these are {count} associates; at most {MAX_ASSOCIATES} are tried")));
+    }
+    let value = serde_json::to_vec(&Associates { associates: associates.clone() }).expect("names are text");
+    let bucket = bucket::open(nats, nats.names.associates_bucket()).await?;
+    let put = bucket.put(user.escaped(), value.into()).await;
+    let revision = put.map_err(|error| NatsError::failed(format!("put the associates of {user}"), error))?;
+    let mut output = Output::new();
+    if json {
+        output.json(&json!({ "user": user, "associates": associates, "revision": revision }))?;
+    } else {
+        output.line(format!("while {user} is away, new reminders go to {}", listed(&associates)))?;
+    }
+    output.flush()
+}
+
+async fn rm(nats: &Nats, user: &UserId, force: bool, json: bool) -> Result<(), CliError> {
+    let bucket = bucket::open(nats, nats.names.associates_bucket()).await?;
+    let failed = |what: &str, error: &dyn std::fmt::Display| {
+        NatsError::failed(format!("{what} the associates of {user}"), error)
+    };
+    let found = bucket.get(user.escaped()).await.map_err(|error| failed("look up", &error))?;
+    if found.is_none() {
+        return Err(CliError::Failed(format!("{user} has no associates; `bellhop associates ls` shows who has")));
+    }
+    confirm(&format!("Delete the associates of {user}? What arrives while {user} is away waits then."), force)?;
+    bucket.delete(user.escaped()).await.map_err(|error| failed("delete", &error))?;
+    let mut output = Output::new();
+    if json {
+        output.json(&json!({ "user": user, "deleted": true }))?;
+    } else {
+        output.line(format!("{user} has no associates"))?;
+    }
+    output.flush()
+}

@@ -1,0 +1,231 @@
+//! `bellhop why`: what became of one reminder, as far as the streams know.
+
+use async_nats::jetstream::consumer::pull;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::output::{Output, Table, plain, plural, time};
+use super::scan::{Stored, scan};
+use super::{CliError, SettingsArgs, mailbox};
+use crate::event::Event;
+use crate::nats::Nats;
+use crate::nats::mailbox::count;
+use crate::reminder::outcome::Batch;
+use crate::reminder::set::MAX_ID_BYTES;
+use crate::service::rejected::{DETAIL_HEADER, ERROR_HEADER};
+use crate::token::{Source, UserId};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  bellhop why billing inv-981
+  bellhop why billing inv-981 --json | jq -r '.trail[].outcome'
+
+Outcomes are read from the source's stream, which keeps them for streams.outcomes_age (7 days); a busy source's take a while.")]
+pub(super) struct Args {
+    /// The business system that published it
+    source: Source,
+    /// The reminder's id
+    id: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which reminder.
+struct Wanted<'a> {
+    source: &'a Source,
+    id: &'a str,
+    /// The id as it stands in JSON: most messages do not have it, and need not be read.
+    needle: Vec<u8>,
+}
+
+/// One outcome, in the words of the stream.
+#[derive(Debug, Serialize, Deserialize)]
+struct Step {
+    outcome: String,
+    at: Timestamp,
+    #[serde(default)]
+    user: Option<String>,
+    #[serde(flatten)]
+    more: Map<String, Value>,
+}
+
+/// Where it is now, if it is anywhere.
+#[derive(Debug, Serialize)]
+#[serde(tag = "in", rename_all = "lowercase")]
+enum Place {
+    /// In the user's mailbox, as itself or as the copy of a rerouted one.
+    Mailbox { user: UserId, sequence: u64, at: Timestamp, before: usize },
+    /// In the stream of refused input, alone or in a set that was refused as a whole.
+    Rejected { sequence: u64, at: Timestamp, code: String, detail: String },
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    source: &'a Source,
+    id: &'a str,
+    trail: Vec<Step>,
+    places: Vec<Place>,
+}
+
+pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliError> {
+    let Args { source, id, json } = args;
+    if id.is_empty() || id.len() > MAX_ID_BYTES {
+        return Err(CliError::Usage(format!("an id has 1 to {MAX_ID_BYTES} bytes")));
+    }
+    let (_, nats) = settings.connect().await?;
+    let needle = serde_json::to_vec(&id).expect("text is JSON");
+    let wanted = Wanted { source: &source, id: &id, needle };
+    let trail = trail(&nats, &wanted).await?;
+    let places = places(&nats, &wanted, &trail).await?;
+    if trail.is_empty() && places.is_empty() {
+        return Err(CliError::Failed(unknown(&nats, &wanted).await?));
+    }
+    let mut output = Output::new();
+    if json {
+        output.json(&Answer { source: &source, id: &id, trail, places })?;
+    } else {
+        print(&mut output, &trail, &places)?;
+    }
+    output.flush()
+}
+
+impl Wanted<'_> {
+    fn may_be_in(&self, payload: &[u8]) -> bool {
+        payload.windows(self.needle.len()).any(|window| window == self.needle)
+    }
+
+    /// The place of the reminder in a message of events or of a mailbox.
+    fn is_in_event(&self, payload: &bytes::Bytes) -> bool {
+        let Ok(event) = Event::decode(payload) else { return false };
+        event.index.source == *self.source && event.index.reminders.iter().any(|reminder| reminder.id == self.id)
+    }
+
+    /// Whether a published set or a refused reminder is, or has, the one that is wanted.
+    fn is_in_json(&self, payload: &[u8]) -> bool {
+        let Ok(json) = serde_json::from_slice::<Value>(payload) else { return false };
+        let has_id = |value: &Value| value["id"] == self.id;
+        has_id(&json) || json["reminders"].as_array().is_some_and(|reminders| reminders.iter().any(has_id))
+    }
+}
+
+/// Its outcomes, oldest first.
+async fn trail(nats: &Nats, wanted: &Wanted<'_>) -> Result<Vec<Step>, CliError> {
+    #[derive(Deserialize)]
+    struct Record {
+        id: String,
+        #[serde(flatten)]
+        step: Step,
+    }
+    let mut trail: Vec<Step> = Vec::new();
+    let subject = nats.names.outcomes(wanted.source);
+    find(nats, &nats.names.outcomes_stream(), subject, wanted, |stored| {
+        if let Ok(batch) = serde_json::from_slice::<Batch<Record>>(&stored.message.payload) {
+            trail.extend(batch.outcomes.into_iter().filter(|record| record.id == wanted.id).map(|record| record.step));
+        }
+    })
+    .await?;
+    trail.iter_mut().for_each(|step| drop(step.more.remove("source")));
+    Ok(trail)
+}
+
+/// Where it lies.
+async fn places(nats: &Nats, wanted: &Wanted<'_>, trail: &[Step]) -> Result<Vec<Place>, CliError> {
+    let mut places = Vec::new();
+    let names = &nats.names;
+    let token = wanted.source.escaped();
+    find(nats, &names.rejected_stream(), names.rejected(&token), wanted, |stored| {
+        if wanted.is_in_json(&stored.message.payload) {
+            let header = |name| stored.header(name).unwrap_or_default().to_owned();
+            let (code, detail) = (header(ERROR_HEADER), header(DETAIL_HEADER));
+            places.push(Place::Rejected { sequence: stored.sequence, at: stored.at, code, detail });
+        }
+    })
+    .await?;
+    let user = trail.iter().find_map(|step| step.user.as_ref()?.parse::<UserId>().ok());
+    if let Some(user) =
+        user.filter(|_| trail.last().is_some_and(|step| ["parked", "rerouted"].contains(&step.outcome.as_str())))
+    {
+        let waiting = mailbox::all(nats, &user).await?;
+        let found = waiting.iter().position(|message| wanted.is_in_event(&message.message));
+        places.extend(found.map(|before| {
+            let message = &waiting[before];
+            Place::Mailbox { user, sequence: message.sequence, at: message.parked_at, before }
+        }));
+    }
+    Ok(places)
+}
+
+/// Why nothing is known of it. Sets and events that are under way cannot be read beside their consumers.
+async fn unknown(nats: &Nats, Wanted { source, id, .. }: &Wanted<'_>) -> Result<String, CliError> {
+    let mut under_way = 0;
+    for stream in [nats.names.sets_stream(), nats.names.events_stream()] {
+        under_way += count(nats, &stream, ">").await?;
+    }
+    let under_way = match under_way {
+        0 => String::new(),
+        count => format!(", or it is among the {} under way", plural(count, "message")),
+    };
+    let id = plain(id);
+    Ok(format!("no outcome of reminder {id} of {source} is kept: it was not published, or too long ago{under_way}"))
+}
+
+/// Tells `each` of the messages that may have something of it.
+async fn find(
+    nats: &Nats,
+    stream: &str,
+    filter_subject: String,
+    wanted: &Wanted<'_>,
+    mut each: impl FnMut(Stored<'_>),
+) -> Result<(), CliError> {
+    let config = pull::Config { filter_subject, ..pull::Config::default() };
+    scan(nats, stream, config, |stored| {
+        if wanted.may_be_in(&stored.message.payload) {
+            each(stored);
+        }
+        Ok(())
+    })
+    .await
+}
+
+fn print(output: &mut Output, trail: &[Step], places: &[Place]) -> Result<(), CliError> {
+    if !trail.is_empty() {
+        let mut table = Table::new(&["at", "outcome", "user", "detail"]);
+        for step in trail {
+            table.row(&[
+                time(step.at),
+                step.outcome.clone(),
+                step.user.clone().unwrap_or_default(),
+                detail(&step.more),
+            ]);
+        }
+        table.lines().iter().try_for_each(|line| output.line(line))?;
+    }
+    places.iter().try_for_each(|place| output.line(plain(&place.told())))
+}
+
+/// What else the outcome says, as words: `instance app-1, to bob`.
+fn detail(more: &Map<String, Value>) -> String {
+    let shown = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        Value::Array(list) => list.iter().map(|one| one.as_str().unwrap_or_default()).collect::<Vec<_>>().join(" "),
+        other => other.to_string(),
+    };
+    let words = more.iter().map(|(name, value)| format!("{name} {}", shown(value)));
+    words.collect::<Vec<_>>().join(", ")
+}
+
+impl Place {
+    fn told(&self) -> String {
+        match self {
+            Self::Mailbox { user, sequence, at, before } => {
+                let before = plural(*before, "reminder");
+                format!("in the mailbox of {user} since {}, message {sequence}, with {before} before it", time(*at))
+            }
+            Self::Rejected { sequence, at, code, detail } => {
+                format!("refused {} as {code}: {detail}; `bellhop rejected info {sequence}` shows it", time(*at))
+            }
+        }
+    }
+}

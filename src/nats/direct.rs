@@ -1,0 +1,41 @@
+//! Batched direct gets (nats-server 2.11): messages of a stream by one request, without a consumer.
+
+use async_nats::{Message, StatusCode, Subject};
+use futures_util::StreamExt;
+use serde_json::Value;
+
+use super::{Nats, NatsError};
+
+/// Asks a stream for messages. Answers them, and whether nothing lay behind them.
+///
+/// # Errors
+/// When JetStream does not answer.
+pub(super) async fn get(nats: &Nats, stream: &str, request: &Value) -> Result<(Vec<Message>, bool), NatsError> {
+    let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("read {stream}"), error);
+    let inbox = Subject::from(nats.client.new_inbox());
+    let mut answers = nats.client.subscribe(inbox.clone()).await.map_err(|error| failed(&error))?;
+    let api = format!("$JS.API.DIRECT.GET.{stream}");
+    let sent = nats.client.publish_with_reply(api, inbox, request.to_string().into()).await;
+    sent.map_err(|error| failed(&error))?;
+    let mut messages = Vec::new();
+    loop {
+        let answer = tokio::time::timeout(nats.timeout, answers.next()).await.map_err(|error| failed(&error))?;
+        let answer = answer.ok_or_else(|| failed(&"the connection closed"))?;
+        match answer.status {
+            None | Some(StatusCode::OK) => messages.push(answer),
+            Some(status) if status.as_u16() == 204 => {
+                let left = text(&answer, "Nats-Num-Pending").and_then(|text| text.parse::<u64>().ok());
+                return Ok((messages, left == Some(0)));
+            }
+            Some(StatusCode::NOT_FOUND) => return Ok((messages, true)),
+            Some(status) => {
+                return Err(failed(&format!("{status} {}", answer.description.unwrap_or_default())));
+            }
+        }
+    }
+}
+
+/// A header of a message.
+pub(super) fn text<'a>(message: &'a Message, header: &'static str) -> Option<&'a str> {
+    message.headers.as_ref()?.get(header).map(|value| value.as_str())
+}

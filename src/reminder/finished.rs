@@ -1,0 +1,104 @@
+//! A reminder's finished JSON, and what may still be added to it. Its content is not looked at again.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::token::{MAX_NAME_BYTES, UserId};
+
+/// What [`rerouted`] adds at most: two names, each with every byte escaped, and what is around them. [`with_rerouted_to`] and
+/// [`with_parked_at`] together add less.
+pub const REROUTED_BYTES: usize = 4 * MAX_NAME_BYTES + 16;
+
+/// Adds `parked_at` to a finished reminder: a JSON object that is not empty.
+pub fn with_parked_at(json: &[u8], parked_at: Timestamp) -> Vec<u8> {
+    let parked_at = parked_at.round(jiff::Unit::Millisecond).unwrap_or(parked_at);
+    with_field(json, &format!(r#""parked_at":"{parked_at}""#))
+}
+
+/// Makes a finished reminder one for an associate: `user` becomes the associate, and `for` names the user meant.
+///
+/// # Errors
+/// When it is not a JSON object.
+pub fn rerouted(json: &[u8], associate: &UserId) -> Result<Vec<u8>, serde_json::Error> {
+    let mut user = None;
+    let mut out = b"{".to_vec();
+    for (name, value) in serde_json::Deserializer::from_slice(json).deserialize_map(Fields)? {
+        if out.len() > 1 {
+            out.push(b',');
+        }
+        serde_json::to_writer(&mut out, &name)?;
+        out.push(b':');
+        if name == "user" {
+            serde_json::to_writer(&mut out, associate)?;
+            user = Some(value);
+        } else {
+            out.extend_from_slice(value.get().as_bytes());
+        }
+    }
+    out.push(b'}');
+    let user = user.map_or("null", RawValue::get);
+    Ok(with_field(&out, &format!(r#""for":{user}"#)))
+}
+
+/// Adds to a finished reminder that an associate got it.
+pub fn with_rerouted_to(json: &[u8], associate: &UserId) -> Vec<u8> {
+    let name = serde_json::to_string(associate).expect("a name is text");
+    with_field(json, &format!(r#""rerouted_to":{name}"#))
+}
+
+fn with_field(json: &[u8], field: &str) -> Vec<u8> {
+    let open = json.strip_suffix(b"}").unwrap_or(json);
+    let mut out = Vec::with_capacity(json.len() + field.len() + 1);
+    out.extend_from_slice(open);
+    out.push(b',');
+    out.extend_from_slice(field.as_bytes());
+    out.push(b'}');
+    out
+}
+
+/// Reads an object's fields in their order, each value byte for byte.
+struct Fields;
+
+impl<'de> Visitor<'de> for Fields {
+    type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields = Vec::new();
+        while let Some(field) = map.next_entry()? {
+            fields.push(field);
+        }
+        Ok(fields)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_associate_is_told_for_whom_it_is_and_nothing_else_changes() {
+        let json = br#"{"id":"i","user":"a\"b","content":"\u4e00 {\"user\":1}","data":{"user": 1.50,  "a":[]}}"#;
+        let to = |associate: &str| String::from_utf8(rerouted(json, &associate.parse().unwrap()).unwrap()).unwrap();
+        assert_eq!(
+            to("bob"),
+            r#"{"id":"i","user":"bob","content":"\u4e00 {\"user\":1}","data":{"user": 1.50,  "a":[]},"for":"a\"b"}"#
+        );
+        let longest = "\"".repeat(MAX_NAME_BYTES);
+        assert!(to(&longest).len() <= json.len() + REROUTED_BYTES);
+        assert!(rerouted(b"[]", &"bob".parse().unwrap()).is_err());
+    }
+
+    #[test]
+    fn the_time_of_parking_is_added() {
+        let at: Timestamp = "2026-11-22T08:00:00.0004Z".parse().unwrap();
+        assert_eq!(with_parked_at(br#"{"id":"i"}"#, at), br#"{"id":"i","parked_at":"2026-11-22T08:00:00Z"}"#);
+    }
+}

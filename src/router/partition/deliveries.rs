@@ -1,0 +1,242 @@
+//! Deliveries: what goes into a request, and what its answer means.
+//!
+//! What is delivered to a user in one go is a *batch*. It goes to all instances that are to get it, each at its own lane's
+//! turn, and is over when all have answered. A reminder is done with if one of them accepted it; what nobody accepted stays
+//! at the front. So every instance gets the reminders in order, and none gets one again because another one had refused it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{Partition, Timer};
+use crate::reminder::finished::REROUTED_BYTES;
+use crate::router::lane::{Part, grown};
+use crate::router::twins::Place;
+use crate::router::user::{Batch, Reception, State};
+use crate::router::{Action, Entry, Fate, Instance, NoAnswer, Now, Refusal, Share};
+use crate::token::UserId;
+
+/// What of a batch goes into a request.
+enum Load {
+    Taken(Part, Share),
+    /// It waits for the next one.
+    NoRoom,
+    /// There is nothing for the instance any more.
+    Nothing,
+}
+
+impl Partition {
+    /// Queues for a delivery at each of these instances.
+    pub(super) fn board(&mut self, user: &UserId, instances: Vec<Arc<Instance>>) {
+        self.user(user).use_up_confirmations();
+        let (open, targets) = (instances.iter().cloned().collect(), instances.len());
+        let seat = self.begin_turn(user, State::Delivering(Batch { open, targets, receptions: None }));
+        for instance in instances {
+            self.lane(&instance).ready.push_back(seat.clone());
+        }
+    }
+
+    pub(super) fn dispatch_delivery(&mut self, now: Now, instance: &Arc<Instance>, actions: &mut Vec<Action>) {
+        let mut room = self.settings.delivery_bytes;
+        let (mut request, mut shares) = (Vec::new(), Vec::new());
+        while let Some(lane) = self.lanes.get_mut(instance) {
+            if lane.delivering.is_some() || !lane.is_up() {
+                break;
+            }
+            let Some(seat) = lane.ready.pop_front() else { break };
+            if !self.is_current(&seat, instance) {
+                continue;
+            }
+            match self.load(now, &seat.user, instance, &mut room, shares.is_empty()) {
+                Load::Taken(part, share) => {
+                    request.push(part);
+                    shares.push(share);
+                }
+                Load::NoRoom => {
+                    self.lane(instance).ready.push_front(seat);
+                    break;
+                }
+                Load::Nothing => self.leave_batch(now, &seat.user, instance),
+            }
+        }
+        if !shares.is_empty() {
+            self.lane(instance).delivering = Some(request);
+            actions.push(Action::Deliver { instance: instance.clone(), shares });
+        }
+    }
+
+    /// Takes the user's batch into a request. The first instance's request settles what belongs to it.
+    fn load(&mut self, now: Now, user: &UserId, instance: &Arc<Instance>, room: &mut usize, is_first: bool) -> Load {
+        if !self.user(user).is_sent() {
+            self.settle_what_is_over(now, user);
+        }
+        let to = self.associate(user);
+        let Some(revision) = self.revision_for(user, instance) else { return Load::Nothing };
+        let state = self.user(user);
+        let State::Delivering(batch) = &mut state.state else { return Load::Nothing };
+        let most = batch.receptions.as_ref().map_or(usize::MAX, Vec::len);
+        let may_go = |entry: &Entry| to.is_none() || entry.may_reroute;
+        let waiting = state.waiting.iter().enumerate().take(most).take_while(|(_, entry)| may_go(entry));
+        let wanted: Vec<_> = waiting.filter(|(_, entry)| !entry.is_expired(now)).collect();
+        if wanted.is_empty() {
+            return Load::Nothing;
+        }
+        let around = if to.is_some() { REROUTED_BYTES } else { 0 };
+        let mut left = *room;
+        let fitting = fitting(&wanted, around, &mut left, is_first);
+        if fitting == 0 || (batch.receptions.is_some() && fitting < wanted.len()) {
+            return Load::NoRoom;
+        }
+        *room = left;
+        batch.receptions.get_or_insert_with(|| vec![Reception::default(); fitting]);
+        let taken = &wanted[..fitting];
+        let items = taken.iter().map(|(_, entry)| entry.item).collect();
+        let places = taken.iter().map(|(place, _)| *place).collect();
+        Load::Taken(Part { user: user.clone(), places, revision }, Share { user: user.clone(), to, items })
+    }
+
+    pub(super) fn delivered(
+        &mut self,
+        now: Now,
+        instance: &Arc<Instance>,
+        answer: Result<Vec<(usize, usize, Refusal)>, NoAnswer>,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(request) = self.lanes.get_mut(instance).and_then(|lane| lane.delivering.take()) else { return };
+        self.touched_lanes.insert(instance.clone());
+        match answer {
+            Err(_) => {
+                // What the instance said of its connections says nothing any more.
+                for part in &request {
+                    self.user(&part.user).route_mut(instance).into_iter().for_each(|route| route.held_until = None);
+                }
+                self.instance_down(now, instance);
+            }
+            Ok(refused) => {
+                let mut refusals: BTreeMap<usize, BTreeMap<usize, Refusal>> = BTreeMap::new();
+                for (place, at, why) in refused {
+                    refusals.entry(place).or_default().insert(at, why);
+                }
+                for (place, part) in request.iter().enumerate() {
+                    let refusals = refusals.remove(&place).unwrap_or_default();
+                    self.answered(now, instance, part, &refusals, actions);
+                }
+            }
+        }
+        for part in request {
+            self.leave_batch(now, &part.user, instance);
+        }
+    }
+
+    /// One user's part of an answered delivery.
+    fn answered(
+        &mut self,
+        now: Now,
+        instance: &Arc<Instance>,
+        Part { user, places, revision }: &Part,
+        refusals: &BTreeMap<usize, Refusal>,
+        actions: &mut Vec<Action>,
+    ) {
+        let lease = self.settings.lease;
+        let state = self.user(user);
+        let is_errand = state.errand.is_some();
+        let State::Delivering(Batch { receptions: Some(receptions), .. }) = &mut state.state else { return };
+        for (at, place) in places.iter().enumerate() {
+            match refusals.get(&at) {
+                None => receptions[*place].by.push(instance.name.clone()),
+                Some(Refusal::Busy) => receptions[*place].is_put_off = true,
+                Some(Refusal::NotConnected) => {}
+            }
+        }
+        if refusals.len() < places.len() {
+            if let Some(route) = state.route_mut(instance).filter(|_| !is_errand) {
+                // Without lease this very answer would do for the next delivery, and every one is to be asked for.
+                route.held_until = (!lease.is_zero()).then(|| now.instant + lease);
+            }
+            if let Some(lane) = self.lanes.get_mut(instance) {
+                lane.accepted();
+            }
+        }
+        if !is_errand && refusals.values().any(|why| *why == Refusal::NotConnected) {
+            self.drop_route(user, instance, *revision, actions);
+        }
+    }
+
+    /// An instance has answered, or will not. With the last one the batch is over.
+    pub(super) fn leave_batch(&mut self, now: Now, user: &UserId, instance: &Arc<Instance>) {
+        let State::Delivering(batch) = &mut self.user(user).state else { return };
+        batch.open.remove(instance);
+        if batch.open.is_empty() {
+            let batch = std::mem::take(batch);
+            self.user(user).state = State::Idle;
+            self.touched_users.insert(user.clone());
+            self.finish_batch(now, user, batch);
+        }
+    }
+
+    fn finish_batch(&mut self, now: Now, user: &UserId, Batch { targets, receptions, .. }: Batch) {
+        let receptions = receptions.unwrap_or_default();
+        let state = self.user(user);
+        let sent: Vec<Entry> = state.waiting.drain(..receptions.len()).collect();
+        let (refused, accepted): (Vec<_>, Vec<_>) =
+            sent.into_iter().zip(receptions).partition(|(_, reception)| reception.by.is_empty());
+        let is_put_off = refused.iter().any(|(_, reception)| reception.is_put_off);
+        let is_any_refused = !refused.is_empty();
+        for (entry, _) in refused.into_iter().rev() {
+            state.waiting.push_front(entry);
+        }
+        match self.associate(user) {
+            Some(to) => self.errand_is_run(now, user, &to, accepted, is_any_refused),
+            None => self.delivered_to_user(now, user, accepted, targets, is_put_off),
+        }
+    }
+
+    fn delivered_to_user(
+        &mut self,
+        now: Now,
+        user: &UserId,
+        accepted: Vec<(Entry, Reception)>,
+        targets: usize,
+        is_put_off: bool,
+    ) {
+        if !accepted.is_empty() {
+            self.user(user).busy = 0;
+        }
+        if is_put_off {
+            self.pause(now, user);
+        }
+        for (entry, Reception { by, .. }) in accepted {
+            self.twins.remember(now.instant, &entry, Place::Accepted);
+            let missed = targets - by.len();
+            self.settle(user, entry, Fate::Delivered { by, missed });
+        }
+    }
+
+    /// Nobody took it, and somebody was busy.
+    fn pause(&mut self, now: Now, user: &UserId) {
+        let backoff = self.settings.busy_backoff;
+        let state = self.user(user);
+        let until = now.instant + grown(backoff, state.busy);
+        state.busy = state.busy.saturating_add(1);
+        if let Some(before) = state.paused_until.replace(until) {
+            self.timers.remove(&(before, Timer::Resume(user.clone())));
+        }
+        self.timers.insert((until, Timer::Resume(user.clone())));
+    }
+}
+
+/// How many reminders from the front fit into the room of a request. The first of a request always does. What says the
+/// same as one of them waits for the answer: it is merged if that one is accepted.
+fn fitting(waiting: &[(usize, &Entry)], around: usize, room: &mut usize, is_first: bool) -> usize {
+    let (mut count, mut texts) = (0, BTreeSet::new());
+    for (_, entry) in waiting {
+        let must_go = is_first && count == 0;
+        let is_twin = entry.text.as_ref().is_some_and(|text| !texts.insert(text.hash));
+        let bytes = entry.bytes + around;
+        if is_twin || (bytes > *room && !must_go) {
+            break;
+        }
+        *room = room.saturating_sub(bytes);
+        count += 1;
+    }
+    count
+}

@@ -1,0 +1,63 @@
+//! Announces reminders that have been parked for long, so that a business system can reach their users another way.
+//!
+//! Each is announced once, as an outcome `parked` with `escalated`. The message id is made of the parked message's sequence,
+//! so a repeat after a crash, or by two members that both believe it to be theirs, is dropped by JetStream.
+
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use futures_util::future::try_join_all;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{Context, now_ms};
+use crate::event::Event;
+use crate::nats::aging::{Aged, Aging};
+use crate::nats::{Nats, NatsError};
+use crate::partition::Role;
+use crate::reminder::Priority;
+use crate::reminder::outcome::{Batch, Outcome, Record};
+
+/// Announces until `stop`.
+///
+/// # Errors
+/// When it must be taken over anew.
+pub async fn run(context: Context, stop: CancellationToken, working: mpsc::Sender<Role>) -> Result<(), NatsError> {
+    let _ = working.send(Role::Escalation).await;
+    let limits = context.config.escalate_after.limits();
+    let announcing = limits.map(|(priority, after)| announce_all(&context.nats, priority, after));
+    tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        // Without any limit there is nothing to announce, and the role is held all the same.
+        ended = async { try_join_all(announcing).await?; std::future::pending().await } => ended,
+    }
+}
+
+async fn announce_all(nats: &Nats, priority: Priority, after: Duration) -> Result<(), NatsError> {
+    let mut aging = Aging::take_over(nats, priority, after).await?;
+    loop {
+        let aged = aging.next().await?;
+        announce(nats, &aged).await;
+        aging.finish(aged).await?;
+    }
+}
+
+async fn announce(nats: &Nats, Aged { sequence, message, .. }: &Aged) {
+    let event = match Event::decode(message) {
+        Ok(event) if event.index.reminders.len() == 1 => event,
+        // Its partition sets it aside when it reads the mailbox.
+        _ => return tracing::warn!(sequence, "not a parked reminder, passed by"),
+    };
+    let (index, reminder) = (&event.index, &event.index.reminders[0]);
+    let record = Record {
+        id: reminder.id.clone(),
+        source: index.source.clone(),
+        set: index.set.clone(),
+        user: Some(reminder.user.to_string()),
+        outcome: Outcome::Parked { escalated: true },
+        at: now_ms(),
+    };
+    let body = serde_json::to_vec(&Batch { outcomes: [record].into() }).expect("outcomes are JSON");
+    let id = format!("escalated {sequence}");
+    nats.store_surely(&nats.names.outcomes(&index.source), HeaderMap::new(), body.into(), &id).await;
+}

@@ -1,0 +1,152 @@
+//! Watches a bucket once for the whole process, and tells each partition held here of its own users' entries.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_nats::jetstream::kv::Entry;
+use tokio::sync::mpsc;
+
+use crate::nats::bucket::Watched;
+use crate::nats::{Names, Nats, NatsError};
+use crate::partition::{Partition, of_user};
+use crate::router::Input;
+use crate::token::UserId;
+
+/// Changes that wait for a partition to take them in.
+const MAX_WAITING: usize = 8_192;
+
+/// What a partition is told.
+#[derive(Debug)]
+pub enum News {
+    /// An entry was put or deleted.
+    Changed(Input),
+    /// All entries that there were when the partition asked have been told.
+    Loaded,
+}
+
+/// Why an entry means nothing to Bellhop. What the key meant before stays.
+pub type NotOurs = Box<dyn std::error::Error + Send + Sync>;
+
+/// Whose an entry is, and what it tells that user's partition.
+pub type Read = fn(&Names, &Entry) -> Result<(UserId, Input), NotOurs>;
+
+/// A bucket to watch.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Its name.
+    pub bucket: String,
+    /// What one entry is called.
+    pub what: &'static str,
+    /// Reads an entry.
+    pub read: Read,
+}
+
+/// Asks for what concerns a partition.
+#[derive(Debug, Clone)]
+pub struct Follow {
+    wishes: mpsc::Sender<Wish>,
+}
+
+impl Follow {
+    /// Starts the task that watches.
+    pub fn start(nats: Nats, partitions: u16, source: Source) -> (Self, tokio::task::JoinHandle<()>) {
+        let (sender, wishes) = mpsc::channel(usize::from(partitions).max(1));
+        (Self { wishes: sender }, tokio::spawn(watch(nats, partitions, source, wishes)))
+    }
+
+    /// The partition's entries: those there are, [`News::Loaded`], and every change, until the receiver is dropped.
+    pub async fn follow(&self, partition: Partition) -> mpsc::Receiver<News> {
+        let (sender, receiver) = mpsc::channel(MAX_WAITING);
+        let _ = self.wishes.send((partition, sender)).await; // The watch ends with the process only.
+        receiver
+    }
+}
+
+type Wish = (Partition, mpsc::Sender<News>);
+
+struct Follower {
+    sender: mpsc::Sender<News>,
+    is_loaded: bool,
+}
+
+async fn watch(nats: Nats, partitions: u16, source: Source, mut wishes: mpsc::Receiver<Wish>) {
+    let mut followers: BTreeMap<Partition, Follower> = BTreeMap::new();
+    // A newcomer needs everything from the start, so a second watch begins. The first one goes on meanwhile, so that
+    // nobody else waits for news.
+    let (mut current, mut fresh): (Option<Watched>, Option<Watched>) = (None, None);
+    loop {
+        if fresh.is_none() && followers.values().any(|follower| !follower.is_loaded) {
+            match Watched::begin(&nats, source.bucket.clone()).await {
+                Ok(watch) => fresh = Some(watch),
+                Err(error) => pause(&source, &error).await,
+            }
+        }
+        if fresh.as_ref().is_some_and(Watched::is_loaded) {
+            current = fresh.take();
+            for follower in followers.values_mut().filter(|follower| !follower.is_loaded) {
+                follower.is_loaded = true;
+                let _ = follower.sender.send(News::Loaded).await;
+            }
+        }
+        let entry = tokio::select! {
+            wish = wishes.recv() => {
+                let Some(mut wish) = wish else { return };
+                loop {
+                    followers.insert(wish.0, Follower { sender: wish.1, is_loaded: false });
+                    // Partitions are taken in groups, and one fresh watch serves them all.
+                    match wishes.try_recv() {
+                        Ok(next) => wish = next,
+                        Err(_) => break,
+                    }
+                }
+                fresh = None;
+                continue;
+            }
+            entry = next(&mut current) => entry,
+            entry = next(&mut fresh) => entry,
+        };
+        match entry {
+            Ok(entry) => tell(&mut followers, &nats.names, partitions, &source, &entry).await,
+            Err(error) => {
+                // What happened meanwhile is in the bucket: everybody is told everything again.
+                (current, fresh) = (None, None);
+                followers.values_mut().for_each(|follower| follower.is_loaded = false);
+                pause(&source, &error).await;
+            }
+        }
+    }
+}
+
+async fn next(watch: &mut Option<Watched>) -> Result<Entry, NatsError> {
+    match watch {
+        Some(watch) => watch.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn pause(source: &Source, error: &NatsError) {
+    tracing::warn!(%error, bucket = source.bucket, "watching again");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+}
+
+async fn tell(
+    followers: &mut BTreeMap<Partition, Follower>,
+    names: &Names,
+    partitions: u16,
+    source: &Source,
+    entry: &Entry,
+) {
+    let (user, input) = match (source.read)(names, entry) {
+        Ok(read) => read,
+        Err(problem) => {
+            tracing::warn!(key = entry.key, %problem, "not {}, ignored", source.what);
+            return;
+        }
+    };
+    let partition = of_user(&user, partitions);
+    if let Some(follower) = followers.get(&partition)
+        && follower.sender.send(News::Changed(input)).await.is_err()
+    {
+        followers.remove(&partition);
+    }
+}

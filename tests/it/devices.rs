@@ -1,0 +1,87 @@
+//! Users with several connections.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::{Reply, World, numbers, reminder};
+
+/// What an app server took, in order.
+fn taken_by(world: &World, app: &str) -> Vec<String> {
+    world.takes().iter().filter(|take| take.app == app).map(|take| take.id().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn all_connections_get_everything_in_order_and_the_outcome_names_them() {
+    let world = World::start(&[]).await;
+    world.app("app-1", &["alice"]).await;
+    world.app("app-2", &["alice"]).await;
+    for set in numbers(0..100).chunks(4) {
+        world.publish("billing", set.iter().map(|id| reminder(id, "alice"))).await;
+    }
+    let outcomes = world.all_became("billing", &numbers(0..100), "delivered").await;
+    assert_eq!(taken_by(&world, "app-1"), numbers(0..100));
+    assert_eq!(taken_by(&world, "app-2"), numbers(0..100));
+    for outcome in outcomes {
+        let mut instances = outcome.instances.clone();
+        assert_eq!(Some(&instances[0]), outcome.instance.as_ref());
+        instances.sort();
+        assert_eq!(instances, ["app-1", "app-2"]);
+    }
+    world.settle().await;
+}
+
+#[tokio::test]
+async fn one_connection_is_enough_and_nothing_is_repeated_there() {
+    let world = World::start(&[("delivery.timeout", "400ms"), ("heartbeat.backoff_min", "50ms")]).await;
+    world.app("well", &["alice"]).await;
+    let hung = world.app("hung", &["alice"]).await;
+    hung.on_delivery(|_| Reply::silence());
+    let busy = world.app("busy", &["alice"]).await;
+    busy.on_delivery(|batch| Reply::refuse(batch, "busy", |_| true));
+    let gone = world.app("gone", &["alice"]).await;
+    gone.on_delivery(|batch| Reply::refuse(batch, "not_connected", |_| true));
+    for id in numbers(0..20) {
+        world.publish("billing", [reminder(id, "alice")]).await;
+    }
+    let outcomes = world.all_became("billing", &numbers(0..20), "delivered").await;
+    assert!(outcomes.iter().all(|one| one.instance.as_deref() == Some("well") && one.instances.is_empty()));
+    assert_eq!(taken_by(&world, "well"), numbers(0..20));
+    assert!(!world.has_route("alice", "gone").await && world.has_route("alice", "busy").await);
+    assert!(numbers(0..20).iter().all(|id| busy.attempts(id) <= 1));
+    world.settle().await;
+}
+
+#[tokio::test]
+async fn a_device_that_comes_later_gets_what_is_new() {
+    let world = World::start(&[]).await;
+    world.app("app-1", &["alice"]).await;
+    world.publish("billing", [reminder("1", "alice")]).await;
+    world.became("billing", "1", "delivered").await;
+    world.app("app-2", &["alice"]).await;
+    let mut number = 1;
+    world
+        .within(Duration::from_secs(10), "both are told", async || {
+            number += 1;
+            let id = number.to_string();
+            world.publish("billing", [reminder(&id, "alice")]).await;
+            let outcome = world.became("billing", &id, "delivered").await;
+            if outcome.instances.len() == 2 { Ok(()) } else { Err(json!(outcome.instance).to_string()) }
+        })
+        .await;
+    assert!(!taken_by(&world, "app-2").contains(&"1".to_owned()));
+    world.settle().await;
+}
+
+#[tokio::test]
+async fn with_latest_one_connection_gets_it() {
+    let world = World::start(&[("delivery.devices", "latest")]).await;
+    world.app("app-1", &["alice"]).await;
+    world.app("app-2", &["alice"]).await;
+    for id in numbers(0..10) {
+        world.publish("billing", [reminder(id, "alice")]).await;
+    }
+    world.taken(&numbers(0..10)).await;
+    world.settle().await;
+    assert_eq!(world.repeats(), []);
+}
