@@ -26,7 +26,7 @@ pub struct Fold {
     kinds: &'static PerChar<Kind>,
     /// ASCII characters that stay as they are.
     unchanged: [bool; 128],
-    /// ASCII characters that stay as they are or become their lower case.
+    /// ASCII characters that stay as they are or become their lower case. Not CR, which is one with LF.
     kept: [bool; 128],
     /// U+4000 to U+9FFF stay as they are: ideographs, all of three bytes of which the first tells enough.
     keeps_ideographs: bool,
@@ -65,7 +65,7 @@ impl Fold {
         skip.dedup();
         let ascii = |at: usize| char::from(at as u8);
         let folded = |at: usize| if case { ascii(at).to_ascii_lowercase() } else { ascii(at) };
-        let kept: [bool; 128] = std::array::from_fn(|at| !skip.contains(&folded(at)));
+        let kept: [bool; 128] = std::array::from_fn(|at| !skip.contains(&folded(at)) && ascii(at) != '\r');
         let unchanged = std::array::from_fn(|at| kept[at] && folded(at) == ascii(at));
         let keeps_ideographs = !skip.iter().any(|c| ('\u{4000}'..='\u{9fff}').contains(c));
         Self { case, width, skip, kinds, unchanged, kept, keeps_ideographs }
@@ -95,12 +95,7 @@ impl Folded<'_> {
 
     /// The clusters of the original from which this part of the folded text came.
     pub fn span(&self, part: Range<usize>) -> Range<usize> {
-        let mut span = self.start(part.start)..self.end(part.end);
-        // The one cluster made of characters that the table calls simple.
-        let splits = |at: usize| at > 0 && self.original.as_bytes()[at - 1..].starts_with(b"\r\n");
-        span.start -= usize::from(splits(span.start));
-        span.end += usize::from(splits(span.end));
-        span
+        self.start(part.start)..self.end(part.end)
     }
 
     /// Whether a word can begin or end at this place of the folded text. What was skipped there separates words as it does

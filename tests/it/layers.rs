@@ -65,6 +65,10 @@ const IMPURE: &[&str] = &[
     "tracing_subscriber",
 ];
 
+/// Packages of their own include these modules as they are, and must name the libraries they use.
+const INCLUDED: [&str; 3] = ["reminder", "rules", "token"];
+const INCLUDING: [&str; 2] = ["tests/fuzz/Cargo.toml", "benches/rules/Cargo.toml"];
+
 /// What a file imports that it must not. `path` is below `src`. A file that only tests have may do I/O, but no layer
 /// above its own is its business either.
 fn violations(path: &str, text: &str, is_test: bool) -> Vec<String> {
@@ -275,4 +279,28 @@ fn files_for_tests_alone_may_do_io_and_look_no_higher() {
     assert_eq!(test_modules("token.rs", "#[cfg(test)]\nmod tests {\n"), Vec::<String>::new());
     assert_eq!(violations("router/tests.rs", "use std::env;", true), Vec::<String>::new());
     assert_eq!(violations("router/tests.rs", "use crate::service::Context;", true).len(), 1);
+}
+
+#[test]
+fn packages_that_include_modules_name_their_libraries() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let libraries = |manifest: &str| -> Vec<String> {
+        let manifest: toml::Table = toml::from_str(&fs::read_to_string(root.join(manifest)).unwrap()).unwrap();
+        manifest["dependencies"].as_table().unwrap().keys().cloned().collect()
+    };
+    let is_included =
+        |path: &&String| INCLUDED.iter().any(|module| path.starts_with(module)) && !path.contains("/tests");
+    let sources = sources();
+    let included: Vec<String> =
+        sources.keys().filter(is_included).map(|path| without_comments(&sources[path])).collect();
+    let used: Vec<String> = libraries("Cargo.toml")
+        .into_iter()
+        .filter(|library| included.iter().any(|code| names(code, &library.replace('-', "_"))))
+        .collect();
+    assert!(used.contains(&"regex".to_owned()) && !used.contains(&"tokio".to_owned()), "{used:?}");
+    for manifest in INCLUDING {
+        let there = libraries(manifest);
+        let missing: Vec<_> = used.iter().filter(|library| !there.contains(library)).collect();
+        assert!(missing.is_empty(), "{manifest} lacks {missing:?}");
+    }
 }

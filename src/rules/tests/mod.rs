@@ -253,6 +253,8 @@ fn masks_cover_what_a_reader_sees_as_one_character() {
     let text = "x👨‍👩‍👧‍👦e\u{301}🇩🇪नि\r\ny";
     assert_eq!(masked(json!({ "words": "off" }), text, text), "*******");
     assert_eq!(masked(json!({ "words": "off" }), "\r", "a\r\nb"), "a*b");
+    // Found by the fuzz target.
+    assert_eq!(masked(json!({ "words": "on" }), "M]\r", "M]\r\n M]\r"), "M]\r\n ***");
 }
 
 #[test]
