@@ -216,25 +216,24 @@ fn fit(name: &str, value: Value, like: &Value, origin: &Origin) -> Result<Value,
     }
 }
 
+/// Puts a value under its dotted name.
+fn put(table: &mut Table, name: &str, value: Value) {
+    match name.split_once('.') {
+        None => _ = table.insert(name.to_owned(), value),
+        Some((section, rest)) => {
+            let section = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
+            put(section.as_table_mut().expect("sections have no setting's name"), rest, value);
+        }
+    }
+}
+
 fn build(values: &BTreeMap<String, (Value, Origin)>) -> Result<Config, ConfigError> {
     let mut table = Table::new();
     for (name, (value, origin)) in values {
-        let place = match name.split_once('.') {
-            None => &mut table,
-            Some((section, _)) => {
-                let section = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
-                section.as_table_mut().expect("sections have no setting's name")
-            }
-        };
-        let key = name.rsplit('.').next().unwrap_or(name);
-        place.insert(key.to_owned(), value.clone());
+        put(&mut table, name, value.clone());
         // One setting at a time, so that an error names it.
         let mut alone = Table::new();
-        alone.insert(key.to_owned(), value.clone());
-        let alone = match name.split_once('.') {
-            None => alone,
-            Some((section, _)) => Table::from_iter([(section.to_owned(), Value::Table(alone))]),
-        };
+        put(&mut alone, name, value.clone());
         if let Err(error) = Config::deserialize(alone) {
             let problem = error.message().to_owned();
             return Err(ConfigError::Invalid { name: name.clone(), origin: origin.clone(), problem });
@@ -277,6 +276,7 @@ mod tests {
                 ("reroute.sources", "billing, hr"),
                 ("reroute.min_priority", "high"),
                 ("delivery.copy_rerouted", "true"),
+                ("mailbox.escalate_after.high", "1h"),
             ]),
         })
         .unwrap();
@@ -286,6 +286,7 @@ mod tests {
         assert_eq!(loaded.config.mailbox.limit, 7);
         assert_eq!(loaded.config.reroute.sources, ["billing", "hr"].map(|source| source.parse().unwrap()));
         assert!(loaded.config.delivery.copy_rerouted);
+        assert_eq!(loaded.config.mailbox.escalate_after.high, Duration::from_secs(3_600));
         assert_eq!(loaded.config.reroute.min_priority, crate::reminder::Priority::High);
         assert_eq!(loaded.values["partitions"].1, Origin::File(file));
         assert_eq!(loaded.values["heartbeat.lease"].1, Origin::Environment("BELLHOP_HEARTBEAT_LEASE".into()));

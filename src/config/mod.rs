@@ -61,8 +61,6 @@ section! {
         reroute: Reroute = Reroute::default(),
         /// Reminders of users who are away.
         mailbox: Mailbox = Mailbox::default(),
-        /// Announcing reminders that stay parked.
-        escalate_after: EscalateAfter = EscalateAfter::default(),
         /// Working a partition.
         dispatch: Dispatch = Dispatch::default(),
         /// Sharing the work among members.
@@ -213,6 +211,8 @@ section! {
         /// The least time between two searches of one mailbox for expired reminders.
         #[serde(with = "units")]
         expiry_interval: Duration = Duration::from_secs(1),
+        /// Announcing reminders that stay parked.
+        escalate_after: EscalateAfter = EscalateAfter::default(),
     }
 }
 
@@ -343,10 +343,10 @@ impl Config {
             ("delivery.busy_max", self.delivery.busy_max, self.delivery.busy_min, s(600)),
             ("reroute.timeout", self.reroute.timeout, ms(10), s(60)),
             ("mailbox.expiry_interval", self.mailbox.expiry_interval, ms(10), s(3_600)),
-            ("escalate_after.low", self.escalate_after.low, ms(0), s(365 * 86_400)),
-            ("escalate_after.normal", self.escalate_after.normal, ms(0), s(365 * 86_400)),
-            ("escalate_after.high", self.escalate_after.high, ms(0), s(365 * 86_400)),
-            ("escalate_after.urgent", self.escalate_after.urgent, ms(0), s(365 * 86_400)),
+            ("mailbox.escalate_after.low", self.mailbox.escalate_after.low, ms(0), s(365 * 86_400)),
+            ("mailbox.escalate_after.normal", self.mailbox.escalate_after.normal, ms(0), s(365 * 86_400)),
+            ("mailbox.escalate_after.high", self.mailbox.escalate_after.high, ms(0), s(365 * 86_400)),
+            ("mailbox.escalate_after.urgent", self.mailbox.escalate_after.urgent, ms(0), s(365 * 86_400)),
             ("dispatch.ack_wait", self.dispatch.ack_wait, s(10), s(3_600)),
             ("dispatch.pin_timeout", self.dispatch.pin_timeout, s(2), s(60)),
             ("members.interval", self.members.interval, ms(100), s(60)),

@@ -305,7 +305,7 @@ fn consumers(nats: &Nats, config: &Config) -> Vec<(String, Vec<consumer::pull::C
     vec![
         (names.sets_stream(), vec![intake]),
         (names.events_stream(), (0..config.partitions).map(Partition).map(dispatch).collect()),
-        (names.parked_stream(), config.escalate_after.limits().map(escalate).collect()),
+        (names.parked_stream(), config.mailbox.escalate_after.limits().map(escalate).collect()),
     ]
 }
 

@@ -24,7 +24,7 @@ use crate::reminder::outcome::{Batch, Outcome, Record};
 /// When it must be taken over anew.
 pub async fn run(context: Context, stop: CancellationToken, working: mpsc::Sender<Role>) -> Result<(), NatsError> {
     let _ = working.send(Role::Escalation).await;
-    let limits = context.config.escalate_after.limits();
+    let limits = context.config.mailbox.escalate_after.limits();
     let announcing = limits.map(|(priority, after)| announce_all(&context.nats, priority, after));
     tokio::select! {
         () = stop.cancelled() => Ok(()),

@@ -195,7 +195,7 @@ async fn a_member_that_dies_in_the_middle_loses_nothing_and_settles_each_once() 
 
 #[tokio::test]
 async fn the_user_gets_a_copy_on_return_if_that_is_wanted() {
-    let world = World::start(&[("delivery.copy_rerouted", "true"), ("escalate_after.normal", "1s")]).await;
+    let world = World::start(&[("delivery.copy_rerouted", "true"), ("mailbox.escalate_after.normal", "1s")]).await;
     world.app("app-1", &["bob"]).await;
     world.put_associates("alice", associates(&["bob"])).await;
     reroutes(&world, "alice").await;

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::harness::{World, instant, reminder, with};
 
-const QUICK: [(&str, &str); 2] = [("escalate_after.urgent", "500ms"), ("escalate_after.normal", "2s")];
+const QUICK: [(&str, &str); 2] = [("mailbox.escalate_after.urgent", "500ms"), ("mailbox.escalate_after.normal", "2s")];
 
 /// The ids that were announced, in order.
 async fn announced(world: &World) -> Vec<String> {
