@@ -131,9 +131,6 @@ const MAX_NAMES: usize = 5;
 
 /// What is different in a document, in words.
 fn changes(old: &Document, new: &Document) -> Vec<String> {
-    let by_name = |document: &'_ Document| -> BTreeMap<String, Rule> {
-        document.rules.iter().map(|rule| (rule.name.clone(), rule.clone())).collect()
-    };
     let (before, after) = (by_name(old), by_name(new));
     let names = |from: &Document, is_meant: &dyn Fn(&str) -> bool| -> Vec<String> {
         from.rules.iter().map(|rule| rule.name.clone()).filter(|name| is_meant(name)).collect()
@@ -159,6 +156,10 @@ fn changes(old: &Document, new: &Document) -> Vec<String> {
         told.push("the same, written in another way".to_owned());
     }
     told
+}
+
+fn by_name(document: &Document) -> BTreeMap<&str, &Rule> {
+    document.rules.iter().map(|rule| (rule.name.as_str(), rule)).collect()
 }
 
 fn listed(names: &[String]) -> String {
