@@ -13,7 +13,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use aho_corasick::{AhoCorasick, MatchKind};
-use bellhop_bench_rules::rules::document::{Action, Document, Matching, Rule};
+use bellhop_bench_rules::rules::document::{Action, Document, Rule};
 use bellhop_bench_rules::rules::engine::Engine;
 use bellhop_bench_rules::rules::rewrite::Text;
 use fastrand::Rng;
@@ -120,7 +120,7 @@ fn measure(language: Language, count: usize, texts_name: &str, lengths: &[usize]
         patterns: Vec::new(),
         action: Action::Mask { with: "*".into() },
     };
-    let document = Document { rules: vec![rule], allow: Vec::new(), matching: Matching::default() };
+    let document = Document { rules: vec![rule], ..Document::default() };
     let _ = Engine::new(&Document::default()); // Unicode's tables are made once for a process.
     let (building, engine) = timed(|| Engine::new(&document).expect("it compiles"));
     let bare = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&keywords).expect("it fits");

@@ -81,6 +81,8 @@ fn near<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn problems(document: &str) -> Vec<String> {
@@ -115,5 +117,30 @@ mod tests {
         ] {
             assert_eq!(problems(document), [expected]);
         }
+    }
+
+    /// Nobody may add a field to a type and forget it here.
+    #[test]
+    fn known_fields_are_those_of_the_types() {
+        let schema = serde_json::to_value(schemars::schema_for!(Document)).unwrap();
+        let names = |of: &Value| -> BTreeSet<String> {
+            let alternatives = of["oneOf"].as_array().into_iter().flatten();
+            let objects = alternatives.chain([of]).filter_map(|object| object["properties"].as_object());
+            objects.flat_map(|fields| fields.keys().cloned()).collect()
+        };
+        let types = &schema["$defs"];
+        for (of, known) in [
+            (&schema, DOCUMENT),
+            (&types["Rule"], RULE),
+            (&types["Matching"], MATCH),
+            (&types["Test"], TEST),
+            (&types["Expect"], EXPECT),
+            (&types["ExpectedMark"], MARK),
+        ] {
+            assert_eq!(names(of), known.iter().map(|name| (*name).to_owned()).collect());
+        }
+        let actions = types["Rule"]["oneOf"].as_array().unwrap().iter();
+        let actions: Vec<_> = actions.map(|action| action["properties"]["action"]["const"].as_str().unwrap()).collect();
+        assert_eq!(actions, Action::NAMES);
     }
 }

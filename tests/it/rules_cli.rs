@@ -38,19 +38,19 @@ fn failed(ended: &Ended, told: &str) {
 async fn documents_are_stored_listed_printed_and_deleted() {
     let world = world("").await;
     let began = put(&world, "bil.ling", &due()).await.succeeded();
-    assert_eq!(began, "rules of bil.ling begin (revision 1): 1 rule, 1 keyword, 0 patterns\n");
+    assert_eq!(began, "rules of bil.ling stored as revision 1: 1 rule, 1 keyword, 0 patterns\n");
     let stored = world.run(&["rules", "get", "bil.ling"]).await.succeeded();
     assert_eq!(stored, due().to_string(), "byte for byte");
-    assert!(put(&world, "bil.ling", &due()).await.succeeded().contains("exactly these rules already (revision 1)"));
+    assert!(put(&world, "bil.ling", &due()).await.succeeded().contains("exactly these rules already, as revision 1"));
 
     let mut more = due();
     more["rules"].as_array_mut().unwrap().push(json!({ "name": "no", "keywords": ["no"], "action": "block" }));
     let dry = ["rules", "put", "bil.ling", "-", "--dry-run"];
     let would = world.run_with_input(&dry, more.to_string().as_bytes()).await.succeeded();
-    assert!(would.contains("would replace revision 1: +1 rule (\"no\")"), "{would}");
+    assert!(would.contains("would be stored, in place of revision 1: +1 rule (\"no\"); 2 rules"), "{would}");
     assert_eq!(listed(&world).await[0]["revision"], 1);
     let replaced = put(&world, "bil.ling", &more).await.succeeded();
-    assert!(replaced.contains("replace revision 1 (revision 2): +1 rule (\"no\"); 2 rules"), "{replaced}");
+    assert!(replaced.contains("stored as revision 2, in place of revision 1: +1 rule"), "{replaced}");
     let listed_now = listed(&world).await;
     let expected = json!({ "tag": "bil.ling", "rules": 2, "keywords": 2, "patterns": 0, "revision": 2,
         "bytes": more.to_string().len(), "updated": listed_now[0]["updated"] });

@@ -54,10 +54,16 @@ impl std::str::FromStr for Place {
 
 /// Reads what a tag has stored.
 pub(super) async fn stored(nats: &Nats, tag: &Tag) -> Result<Input, CliError> {
-    let entry = entry(nats, tag).await?.ok_or_else(|| {
-        CliError::Failed(format!("tag {tag} has no rules; `bellhop rules ls` shows which tags have some"))
-    })?;
-    Ok(Input { name: format!("@{tag}"), bytes: entry.value.into() })
+    let entry = entry(nats, tag).await?.ok_or_else(|| CliError::Failed(no_rules(tag)))?;
+    Ok(input(tag, entry))
+}
+
+pub(super) fn input(tag: &Tag, entry: Entry) -> Input {
+    Input { name: format!("@{tag}"), bytes: entry.value.into() }
+}
+
+pub(super) fn no_rules(tag: &Tag) -> String {
+    format!("tag {tag} has no rules; `bellhop rules ls` shows which tags have some")
 }
 
 /// The document of a tag, if it has one.

@@ -2,11 +2,11 @@
 //!
 //! | file | |
 //! | --- | --- |
-//! | [`documents`] | finds documents: in files, and in the bucket |
-//! | [`store`], [`put`] | what the bucket holds |
-//! | [`lint`], [`test`], [`schema`] | looks at documents |
-//! | [`trial`], [`diff`] | tries documents on texts |
-//! | [`marked`], [`texts`] | shows texts with their marks; reads many texts |
+//! | `documents` | finds documents: in files, and in the bucket |
+//! | `store`, `put` | what the bucket holds |
+//! | `lint`, `test`, `schema` | looks at documents |
+//! | `trial`, `diff` | tries documents on texts |
+//! | `marked`, `texts` | shows texts with their marks; reads many texts |
 
 mod diff;
 mod documents;

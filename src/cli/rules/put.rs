@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use async_nats::jetstream::kv::Entry;
+use async_nats::jetstream::kv::{CreateErrorKind, Entry, UpdateErrorKind};
 use serde_json::json;
 
 use super::documents::{Usable, entry, usable};
@@ -77,17 +77,19 @@ fn fits(input: &Input, max_payload: usize) -> Result<(), CliError> {
 /// Stores the document in the place of exactly the one that was looked at.
 async fn store(nats: &Nats, tag: &Tag, document: Vec<u8>, before: Option<&Entry>) -> Result<u64, CliError> {
     let rules = bucket::open(nats, nats.names.rules_bucket()).await?;
-    let failed = |error: &dyn std::fmt::Display| {
-        let text = error.to_string();
-        let hint = if text.contains("wrong last") { "; somebody else has stored other rules just now" } else { "" };
-        NatsError::failed(format!("store the rules of {tag}"), text + hint).into()
+    let key = tag.escaped();
+    let (problem, is_outdated) = match before {
+        Some(before) => match rules.update(key, document.into(), before.revision).await {
+            Ok(revision) => return Ok(revision),
+            Err(error) => (error.to_string(), error.kind() == UpdateErrorKind::WrongLastRevision),
+        },
+        None => match rules.create(key, document.into()).await {
+            Ok(revision) => return Ok(revision),
+            Err(error) => (error.to_string(), error.kind() == CreateErrorKind::AlreadyExists),
+        },
     };
-    match before {
-        Some(before) => {
-            rules.update(tag.escaped(), document.into(), before.revision).await.map_err(|error| failed(&error))
-        }
-        None => rules.create(tag.escaped(), document.into()).await.map_err(|error| failed(&error)),
-    }
+    let hint = if is_outdated { "; somebody else has just stored others: look at them, and run it again" } else { "" };
+    Err(NatsError::failed(format!("store the rules of {tag}"), problem + hint).into())
 }
 
 fn report(
@@ -97,29 +99,29 @@ fn report(
     is_new: bool,
     revision: Option<u64>,
 ) -> Result<(), CliError> {
-    let Args { tag, dry_run, .. } = args;
+    let Args { tag, dry_run, json, .. } = args;
     let size = Size::of(&usable.document);
     let changes = before.map(|before| match Document::parse(&before.value) {
         Ok(old) => changes(&old, &usable.document),
         Err(_) => vec!["in place of a document that could not be used".to_owned()],
     });
     let mut output = Output::new();
-    if args.json {
+    if *json {
         output.json(&json!({ "tag": tag, "revision": revision, "replaced": before.map(|before| before.revision),
             "changed": is_new, "changes": changes, "size": size, "dry_run": dry_run }))?;
         return output.flush();
     }
-    let would = if *dry_run { " would" } else { "" };
-    let at = |revision: Option<u64>| revision.map_or_else(String::new, |revision| format!(" (revision {revision})"));
     output.line(match (before, changes) {
         (Some(before), _) if !is_new => {
-            format!("tag {tag} has exactly these rules already{}", at(Some(before.revision)))
+            format!("tag {tag} has exactly these rules already, as revision {}", before.revision)
         }
-        (Some(before), Some(changes)) => {
-            let old = before.revision;
-            format!("rules of {tag}{would} replace revision {old}{}: {}; {size}", at(revision), changes.join(", "))
+        (before, changes) => {
+            let stored =
+                revision.map_or("would be stored".to_owned(), |revision| format!("stored as revision {revision}"));
+            let place = before.map_or(String::new(), |before| format!(", in place of revision {}", before.revision));
+            let changes = changes.map_or(String::new(), |changes| changes.join(", ") + "; ");
+            format!("rules of {tag} {stored}{place}: {changes}{size}")
         }
-        _ => format!("rules of {tag}{would} begin{}: {size}", at(revision)),
     })?;
     output.flush()
 }
@@ -129,9 +131,6 @@ const MAX_NAMES: usize = 5;
 
 /// What is different in a document, in words.
 fn changes(old: &Document, new: &Document) -> Vec<String> {
-    let by_name = |document: &'_ Document| -> BTreeMap<String, Rule> {
-        document.rules.iter().map(|rule| (rule.name.clone(), rule.clone())).collect()
-    };
     let (before, after) = (by_name(old), by_name(new));
     let names = |from: &Document, is_meant: &dyn Fn(&str) -> bool| -> Vec<String> {
         from.rules.iter().map(|rule| rule.name.clone()).filter(|name| is_meant(name)).collect()
@@ -157,6 +156,10 @@ fn changes(old: &Document, new: &Document) -> Vec<String> {
         told.push("the same, written in another way".to_owned());
     }
     told
+}
+
+fn by_name(document: &Document) -> BTreeMap<&str, &Rule> {
+    document.rules.iter().map(|rule| (rule.name.as_str(), rule)).collect()
 }
 
 fn listed(names: &[String]) -> String {

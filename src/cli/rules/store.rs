@@ -90,13 +90,43 @@ pub(super) async fn get(settings: &SettingsArgs, tag: &Tag, json: bool) -> Resul
         output.bytes(&document)?;
         return output.flush();
     }
+    let text = String::from_utf8_lossy(&document);
+    let text = text.trim_end();
     // One that a person has laid out stays as it is.
-    let is_laid_out = document.trim_ascii().contains(&b'\n');
-    let pretty = Document::parse(&document).ok().filter(|_| !is_laid_out);
-    let pretty = pretty.and_then(|document| serde_json::to_vec_pretty(&document).ok());
-    output.untrusted(pretty.as_deref().unwrap_or(&document))?;
+    output.untrusted(if text.contains('\n') { text.to_owned() } else { laid_out(text) }.as_bytes())?;
     output.line("")?;
     output.flush()
+}
+
+/// JSON with a line for each field and each item, in its own order. What is no JSON comes out somehow, too.
+fn laid_out(json: &str) -> String {
+    let (mut out, mut depth, mut in_text, mut is_escaped) = (String::new(), 0usize, false, false);
+    let line = |depth: usize| format!("\n{}", "  ".repeat(depth));
+    for c in json.chars() {
+        let was_open = out.ends_with(['{', '[']) && !in_text;
+        match c {
+            _ if in_text => out.push(c),
+            ' ' | '\t' | '\r' | '\n' => continue,
+            '}' | ']' => {
+                depth = depth.saturating_sub(1);
+                out.extend((!was_open).then(|| line(depth)));
+                out.push(c);
+            }
+            _ => {
+                out.extend(was_open.then(|| line(depth)));
+                out.push(c);
+                match c {
+                    '{' | '[' => depth += 1,
+                    ',' => out += &line(depth),
+                    ':' => out.push(' '),
+                    _ => {}
+                }
+            }
+        }
+        in_text ^= c == '"' && !is_escaped;
+        is_escaped = in_text && c == '\\' && !is_escaped;
+    }
+    out
 }
 
 pub(super) async fn rm(settings: &SettingsArgs, tag: &Tag, force: bool, json: bool) -> Result<(), CliError> {
@@ -113,4 +143,26 @@ pub(super) async fn rm(settings: &SettingsArgs, tag: &Tag, force: bool, json: bo
         output.line(format!("tag {tag} has no rules any more"))?;
     }
     output.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_on_one_line_is_laid_out_in_its_order() {
+        let json = r#"{"z":[],"a":[{"t":"{\"[:, é\\"},-1.50],"e":{ }}"#;
+        let expected = r#"{
+  "z": [],
+  "a": [
+    {
+      "t": "{\"[:, é\\"
+    },
+    -1.50
+  ],
+  "e": {}
+}"#;
+        assert_eq!(laid_out(json), expected);
+        assert_eq!(laid_out("]\"x["), "\n]\"x[");
+    }
 }

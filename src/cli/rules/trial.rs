@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::documents::{entry, tag_of, usable};
+use super::documents::{entry, input, no_rules, tag_of, usable};
 use super::marked::Style;
-use crate::cli::file::{Input, read, read_text};
-use crate::cli::output::{Output, Table, plural, short};
+use crate::cli::file::{read, read_text};
+use crate::cli::output::{Output, Table, short};
 use crate::cli::{CliError, SettingsArgs};
 use crate::reminder::{Field, Priority};
 use crate::rules::Rules;
@@ -47,7 +47,10 @@ pub(in crate::cli) struct Args {
 pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliError> {
     let (tags, rules) = rules(settings, &args).await?;
     let content = match args.text.as_str() {
-        "-" => read_text(Path::new("-"))?,
+        "-" => {
+            let text = read_text(Path::new("-"))?;
+            text.strip_suffix('\n').unwrap_or(&text).to_owned()
+        }
         text => text.to_owned(),
     };
     let sample = Sample { title: args.title.clone(), ..Sample::of(content) };
@@ -103,22 +106,11 @@ async fn rules(settings: &SettingsArgs, args: &Args) -> Result<(Vec<Tag>, Rules)
     let missing: Vec<_> = tags.iter().filter(|tag| !engines.contains_key(*tag)).collect();
     if !missing.is_empty() {
         let (_, nats) = settings.connect().await?;
-        let (wanted, mut without) = (missing.len(), Vec::new());
         for tag in missing {
             match entry(&nats, tag).await? {
-                Some(entry) => {
-                    let input = Input { name: format!("@{tag}"), bytes: entry.value.into() };
-                    engines.insert(tag.clone(), usable(&input)?.engine);
-                }
-                None => without.push(tag.as_str()),
+                Some(entry) => _ = engines.insert(tag.clone(), usable(&input(tag, entry))?.engine),
+                None => eprintln!("bellhop: {}", no_rules(tag)),
             }
-        }
-        if !without.is_empty() {
-            let of = if wanted > 1 { format!(" of {}", plural(wanted, "tag")) } else { String::new() };
-            eprintln!(
-                "bellhop: no rules are stored for {}{of}; `bellhop rules ls` shows what there is",
-                without.join(", ")
-            );
         }
     }
     Ok((tags, Rules::new(engines)))

@@ -4,8 +4,9 @@ use proptest::prelude::*;
 use unicode_segmentation::UnicodeSegmentation;
 
 use super::reference;
-use crate::rules::document::{Action, Difference, Document, Matching, Rule, Words};
+use crate::rules::document::{Action, Difference, Document, Matching, Problem, Rule, Words};
 use crate::rules::engine::{Engine, Match};
+use crate::rules::lint::lint;
 use crate::rules::rewrite::Text;
 
 /// What is hard: case with several letters, compatibility forms, marks, conjoining Hangul, emoji sequences, scripts with and
@@ -182,7 +183,42 @@ fn compiled(document: &Document) -> Option<Engine> {
     Engine::new(document).ok()
 }
 
+/// The document without the keyword or phrase that a warning says is without effect; none where it says something else.
+fn without_useless(document: &Document, warning: &Problem) -> Option<Document> {
+    let says = |what: &str| warning.problem.contains(what);
+    let place = warning.place.as_ref()?;
+    let (list, at) = place.strip_suffix(']')?.split_once('[')?;
+    let (at, mut without): (usize, _) = (at.parse().ok()?, document.clone());
+    if list == "allow" && says("nothing to allow") {
+        without.allow.remove(at);
+    } else if says("is the same") || says("does nothing about it") {
+        let number: usize = warning.part.as_ref()?.split(' ').nth(1)?.parse().ok()?;
+        without.rules[number - 1].keywords.remove(at);
+        // A rule with nothing to find is an error of its own.
+        without.rules[number - 1].patterns.push("[^\\s\\S]".to_owned());
+    } else {
+        return None;
+    }
+    Some(without)
+}
+
 proptest! {
+    #[test]
+    fn what_lint_calls_useless_is((document, text) in document_and_text()) {
+        let rewritten = |document: &Document| {
+            let engine = compiled(document).unwrap();
+            let mut rewritten = Text::new(text.clone());
+            rewritten.rewrite(&engine, 0, &engine.find(&text).unwrap(), 1 << 20).unwrap();
+            rewritten
+        };
+        let problems = lint(&serde_json::to_vec(&document).unwrap()).problems;
+        for warning in problems.iter().filter(|problem| !problem.is_error) {
+            if let Some(without) = without_useless(&document, warning) {
+                prop_assert_eq!(rewritten(&document), rewritten(&without), "{}", warning);
+            }
+        }
+    }
+
     #[test]
     fn the_engine_agrees_with_the_reference((document, text) in document_and_text()) {
         let Some(engine) = compiled(&document) else { return Ok(()) };

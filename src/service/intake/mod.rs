@@ -1,6 +1,6 @@
 //! Takes published sets in: validates, drops repeats, merges duplicates, applies the rules, splits by partition, and hands the
 //! reminders to their partitions. A set is acknowledged when everything in it is durable elsewhere. What a set means is
-//! decided by [`plan`], which is pure.
+//! decided by `plan.rs`, which is pure.
 //!
 //! Each partition has a lane: one event is on its way to JetStream at a time and the next ones queue behind it, so that a
 //! publish that fails and is repeated cannot be overtaken. That keeps the order of a user's reminders, and nothing waits
