@@ -315,7 +315,7 @@ class World:
             final = self.finals(key)
             expect(len(final) < 2, f"{key} has {len(final)} final outcomes: {final}")
             by = {take.app.name for take in takes[key]}
-            said = {o.get("instance") for o in final if o["outcome"] == "delivered" and "user" in o}
+            said = {o.get("instance") for o in final if o["outcome"] in ("delivered", "rerouted") and "user" in o}
             expect(said <= by and bool(said) == bool(by), f"{key} was taken by {by or 'none'}, but became {final}")
         expect(not self.wrong, "in passing")
 
@@ -804,6 +804,101 @@ async def instances_of_any_name_and_subject(w):
         await w.send("billing", reminder(name, f"user of {name}"[:128]))
         await w.took(name)
         same([o["instance"] for o in await w.became("delivered", "billing", name)], [name], "the instance")
+
+
+async def all_devices(w):
+    """A user may have routes at several instances at once (several devices)."""
+    apps, ids = [await w.app(name, "alice") for name in ("app-1", "app-2")], [f"{n}" for n in range(20)]
+    await w.send("billing", *map(reminder, ids))
+    got = lambda: [app.name for app in apps if len([id for id in ids if app.attempts(id)]) < len(ids)]
+    await w.gone(got, "without all of the reminders")
+    for outcome in await w.became("delivered", "billing", *ids):
+        expect(outcome["instance"] in ("app-1", "app-2"), f"no instance of alice: {outcome}")
+    for app in apps:
+        order = [one["id"] for kind, batch, _ in app.log if kind == "deliver" for one in batch]
+        same([id for id in order if id in ids], ids, f"the order at {app.name}")
+
+
+# ------------------------------------------------------------------------------ scenarios: associates, and rules
+async def put(w, bucket, key, value):
+    await (await w.js.key_value(f"bellhop_{bucket}")).put(escape(key), encoded(value))
+
+
+async def takes_effect(w, app, published, **want):
+    """Publishes until a reminder arrives as wanted: a change of a bucket is told to all members, not waited for."""
+    for n in range(200):
+        await w.send("probe", reminder(f"{want}-{n}", app.name, **published))
+        await w.took(f"{want}-{n}")
+        got = w.first(f"{want}-{n}").reminder
+        if all(got.get(key) == value for key, value in want.items()):
+            return got
+    raise Failed(f"the rules did not take effect: {got}")
+
+
+async def associates_in_order(w):
+    """who may receive the user's reminders while the user is not connected, in order of preference."""
+    await put(w, "associates", "alice", {"associates": ["alice", "nobody", "bob", "carol"]})
+    await put(w, "associates", "nobody", {"associates": ["dave"]})
+    app, other = await w.app("app-1", "bob", "carol", "dave"), await w.app("app-2")
+    await w.send("billing", reminder("1"), reminder("hers", reroute=False))
+    await w.took("1")
+    got = w.first("1").reminder
+    same((got["user"], got["for"]), ("bob", "alice"), "user and for")
+    [rerouted] = await w.became("rerouted", "billing", "1")
+    same((rerouted["to"], rerouted["instance"], rerouted["user"]), ("bob", "app-1", "alice"), "the outcome")
+    await w.became("parked", "billing", "hers")
+    await app.leave("bob")
+    await w.send("billing", reminder("2"))
+    await w.took("2")
+    same(w.first("2").reminder["user"], "carol", "the next associate")
+    await app.leave("carol")
+    await w.send("billing", reminder("3"))
+    await w.became("parked", "billing", "3")
+    await other.connect("alice")
+    await w.took("hers", "3")
+    same(w.order("alice"), ["hers", "3"], "what alice got")
+
+
+async def rules_of_a_tag(w):
+    """A reminder's tags choose the documents, and their rules run over its title and content"""
+    app = await w.app("app-1", "app-1")
+    rule = lambda name, action, *keywords, **more: {"name": name, "keywords": keywords, "action": action} | more
+    await put(w, "rules", "t.1", {"rules": [
+        {"name": "card", "patterns": ["\\b\\d{16}\\b"], "action": "mask"}, rule("names", "replace", "Falcon", **{"with": "it"}),
+        rule("filler", "remove", "kindly "), rule("due", "highlight", "due"), rule("pay", "link", "here", href="/pay"),
+        rule("now", "priority", "at once", **{"with": "urgent"}), rule("no", "block", "verboten")],
+        "allow": ["peregrine falcon"], "unknown": 1})
+    text = "Ｆalcon, 4111111111111111: a peregrine falcon is due at once, 张三! Kindly pay here"
+    got = await takes_effect(w, app, {"content": text, "title": "Overdue or due", "tags": ["t.1"]},
+                             content="it, ****************: a peregrine falcon is due at once, 张三! pay here")
+    same(got["priority"], "urgent", "the priority")
+    def mark(field, text, rule, **more):
+        at = got[field].rindex(text)
+        return {"tag": "t.1", "rule": rule, "field": field, "start": at, "end": at + len(text), **more}
+
+    want = [mark("title", "due", "due", action="highlight"), mark("content", "due", "due", action="highlight"),
+            mark("content", "here", "pay", action="link", href="/pay")]
+    same(got["marks"], want, "the marks")
+    await w.send("billing", reminder("no", "app-1", content="VERBOTEN", tags=["t.1"]), reminder("yes", "app-1"))
+    await w.took("yes")
+    [blocked] = await w.became("blocked", "billing", "no")
+    same((blocked["tag"], blocked["rule"]), ("t.1", "no"), "who blocked it")
+
+
+async def bad_rules_are_ignored(w):
+    """one that arrives otherwise is ignored with the last good one kept"""
+    app, rule = await w.app("app-1", "app-1"), {"name": "r", "keywords": ["x"], "action": "replace"}
+    published = {"content": "x", "tags": ["t"]}
+    await put(w, "rules", "t", {"rules": [rule | {"with": "good"}]})
+    await takes_effect(w, app, published, content="good")
+    await put(w, "rules", "t", {"rules": [rule | {"with": "bad"}, {"name": "s", "patterns": ["("], "action": "block"}]})
+    await put(w, "rules", "other", {"rules": [rule | {"with": "other"}]})
+    await takes_effect(w, app, published | {"tags": ["other"]}, content="other")
+    await w.send("billing", reminder("kept", "app-1", **published))
+    await w.took("kept")
+    same(w.first("kept").reminder["content"], "good", "the content")
+    await put(w, "rules", "t", {"rules": [rule | {"with": "better"}]})
+    await takes_effect(w, app, published, content="better")
 
 
 # ------------------------------------------------------------- scenarios: refusals, and instances that misbehave
