@@ -63,6 +63,8 @@ pub struct Settings {
     pub busy_backoff: (Duration, Duration),
     /// Whether a user's reminders go to all its connections, and not only to the one whose route was put last.
     pub all_devices: bool,
+    /// How long what is with one of them waits for another one whose turn has not come.
+    pub turn_timeout: Duration,
     /// The most users in one heartbeat.
     pub heartbeat_users: usize,
     /// The most bytes of reminders in one delivery.
