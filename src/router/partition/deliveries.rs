@@ -144,7 +144,7 @@ impl Partition {
         refusals: &BTreeMap<usize, Refusal>,
         actions: &mut Vec<Action>,
     ) {
-        let lease = self.settings.lease;
+        let held_until = self.held_from(now);
         let state = self.user(user);
         let is_errand = state.errand.is_some();
         let State::Delivering(Batch { receptions: Some(receptions), .. }) = &mut state.state else { return };
@@ -157,8 +157,7 @@ impl Partition {
         }
         if refusals.len() < places.len() {
             if let Some(route) = state.route_mut(instance).filter(|_| !is_errand) {
-                // Without lease this very answer would do for the next delivery, and every one is to be asked for.
-                route.held_until = (!lease.is_zero()).then(|| now.instant + lease);
+                route.held_until = held_until;
             }
             if let Some(lane) = self.lanes.get_mut(instance) {
                 lane.accepted();
