@@ -7,7 +7,8 @@
 //! A reminder waits in exactly one place: the user's mailbox. A user without mailbox is served from the events as they
 //! come; as soon as anything stops that (no route, an instance that is silent or busy), what is waiting is parked, the
 //! events are settled, and whatever arrives meanwhile is parked behind it. The mailbox is read back in order when a
-//! route is usable again. So memory holds only what is in flight, and order needs no second rule.
+//! route is usable again. So memory holds only what is in flight, and order needs no second rule. Before the mailbox, what is
+//! live may be brought to an associate; that takes a bounded time, and what arrives meanwhile waits behind it.
 //!
 //! | file | decides |
 //! | --- | --- |
@@ -63,6 +64,8 @@ pub struct Settings {
     pub busy_backoff: (Duration, Duration),
     /// Whether a user's reminders go to all its connections, and not only to the one whose route was put last.
     pub all_devices: bool,
+    /// How long what is with one of them waits for another one whose turn has not come.
+    pub turn_timeout: Duration,
     /// The most users in one heartbeat.
     pub heartbeat_users: usize,
     /// The most bytes of reminders in one delivery.

@@ -29,6 +29,8 @@ enum Timer {
     Sweep(UserId),
     /// An errand has taken long enough.
     GiveUp(UserId),
+    /// Those who have not been sent a batch are left out.
+    LeaveOut(UserId),
 }
 
 /// A reminder to be appended to a mailbox, and what became of it once that is durable: it is parked, or, of a copy, rerouted.
@@ -161,6 +163,7 @@ impl Partition {
                 }
                 Timer::Sweep(user) => self.sweep(now, &user),
                 Timer::GiveUp(user) => self.give_up(&user),
+                Timer::LeaveOut(user) => self.leave_out_unsent(now, &user),
             }
         }
     }

@@ -97,6 +97,7 @@ impl Router {
             instance_backoff: (Duration::from_millis(500), Duration::from_secs(30)),
             busy_backoff: (Duration::from_millis(200), Duration::from_secs(5)),
             all_devices: false,
+            turn_timeout: Duration::from_secs(2),
             heartbeat_users: 1_000,
             delivery_bytes: 1_000,
             mailbox_limit: 100,

@@ -52,6 +52,8 @@ pub struct Batch {
     pub open: BTreeSet<Arc<Instance>>,
     /// How many were to get it.
     pub targets: usize,
+    /// Who has not been sent it by then is left out.
+    pub until: Option<Instant>,
     /// What became of each of the first waiting reminders. How many these are is settled when the first instance is sent them.
     pub receptions: Option<Vec<Reception>>,
 }

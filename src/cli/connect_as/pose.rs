@@ -44,6 +44,7 @@ struct Reminder {
     priority: Option<String>,
     #[serde(rename = "for")]
     meant_for: Option<String>,
+    rerouted_to: Option<String>,
     count: Option<usize>,
     parked_at: Option<Timestamp>,
 }
@@ -175,11 +176,12 @@ impl Pose {
 
 /// A reminder for people: when, whose, what, and what is uncommon about it.
 fn line(now: Timestamp, reminder: &Reminder, is_repeat: bool, refused: Option<Reason>) -> String {
-    let Reminder { id, source, user, title, content, priority, meant_for, count, parked_at } = reminder;
+    let Reminder { id, source, user, title, content, priority, meant_for, rerouted_to, count, parked_at } = reminder;
     let text = title.as_ref().map_or_else(|| content.clone(), |title| format!("{title}: {content}"));
     let notes = [
         priority.as_ref().filter(|priority| *priority != "normal").cloned(),
         meant_for.as_ref().map(|user| format!("for {user}")),
+        rerouted_to.as_ref().map(|associate| format!("{associate} got it")),
         count.map(|count| format!("{count} in one")),
         parked_at.map(|at| format!("parked for {}", age(now, at))),
         is_repeat.then(|| "repeat".to_owned()),
@@ -290,12 +292,13 @@ mod tests {
         assert_eq!(line(now, &reminder, false, None), "10:00:00.500 s a → bob  c");
         reminder.title = Some("\u{1b}[1mt".to_owned());
         reminder.meant_for = Some("alice".to_owned());
+        reminder.rerouted_to = Some("carol".to_owned());
         reminder.priority = Some("urgent".to_owned());
         reminder.count = Some(2);
         reminder.parked_at = Some("2026-11-22T09:00:00Z".parse().unwrap());
         assert_eq!(
             line(now, &reminder, true, Some(Reason::Busy)),
-            "10:00:00.500 s a → bob   [1mt: c  [urgent, for alice, 2 in one, parked for 1h, repeat, refused: busy]"
+            "10:00:00.500 s a → bob   [1mt: c  [urgent, for alice, carol got it, 2 in one, parked for 1h, repeat, refused: busy]"
         );
     }
 }

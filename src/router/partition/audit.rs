@@ -37,6 +37,10 @@ impl Partition {
                     let mailbox = self.users.get(user).map(|user| &user.mailbox);
                     assert_eq!(mailbox.and_then(|mailbox| mailbox.sweep_at), Some(*at), "{user:?}");
                 }
+                Timer::LeaveOut(user) => {
+                    let state = self.users.get(user).map(|user| &user.state);
+                    assert!(matches!(state, Some(State::Delivering(batch)) if batch.until == Some(*at)), "{user:?}");
+                }
                 Timer::GiveUp(user) => {
                     let errand = self.users.get(user).and_then(|user| user.errand.as_ref());
                     assert_eq!(errand.map(|errand| errand.until), Some(*at), "{user:?}");

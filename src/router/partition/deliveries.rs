@@ -3,6 +3,7 @@
 //! What is delivered to a user in one go is a *batch*. It goes to all instances that are to get it, each at its own lane's
 //! turn, and is over when all have answered. A reminder is done with if one of them accepted it; what nobody accepted stays
 //! at the front. So every instance gets the reminders in order, and none gets one again because another one had refused it.
+//! An instance whose turn does not come for long is left out of the batch.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,7 +30,7 @@ impl Partition {
     pub(super) fn board(&mut self, user: &UserId, instances: Vec<Arc<Instance>>) {
         self.user(user).use_up_confirmations();
         let (open, targets) = (instances.iter().cloned().collect(), instances.len());
-        let seat = self.begin_turn(user, State::Delivering(Batch { open, targets, receptions: None }));
+        let seat = self.begin_turn(user, State::Delivering(Batch { open, targets, ..Batch::default() }));
         for instance in instances {
             self.lane(&instance).ready.push_back(seat.clone());
         }
@@ -69,7 +70,7 @@ impl Partition {
         if !self.user(user).is_sent() {
             self.settle_what_is_over(now, user);
         }
-        let to = self.associate(user);
+        let (to, turn_timeout) = (self.associate(user), self.settings.turn_timeout);
         let Some(revision) = self.revision_for(user, instance) else { return Load::Nothing };
         let state = self.user(user);
         let State::Delivering(batch) = &mut state.state else { return Load::Nothing };
@@ -87,10 +88,17 @@ impl Partition {
             return Load::NoRoom;
         }
         *room = left;
-        batch.receptions.get_or_insert_with(|| vec![Reception::default(); fitting]);
+        if batch.receptions.is_none() {
+            batch.receptions = Some(vec![Reception::default(); fitting]);
+            batch.until = (batch.targets > 1).then(|| now.instant + turn_timeout);
+        }
+        let until = batch.until;
         let taken = &wanted[..fitting];
         let items = taken.iter().map(|(_, entry)| entry.item).collect();
         let places = taken.iter().map(|(place, _)| *place).collect();
+        if let Some(until) = until {
+            self.timers.insert((until, Timer::LeaveOut(user.clone())));
+        }
         Load::Taken(Part { user: user.clone(), places, revision }, Share { user: user.clone(), to, items })
     }
 
@@ -136,7 +144,7 @@ impl Partition {
         refusals: &BTreeMap<usize, Refusal>,
         actions: &mut Vec<Action>,
     ) {
-        let lease = self.settings.lease;
+        let held_until = self.held_from(now);
         let state = self.user(user);
         let is_errand = state.errand.is_some();
         let State::Delivering(Batch { receptions: Some(receptions), .. }) = &mut state.state else { return };
@@ -149,8 +157,7 @@ impl Partition {
         }
         if refusals.len() < places.len() {
             if let Some(route) = state.route_mut(instance).filter(|_| !is_errand) {
-                // Without lease this very answer would do for the next delivery, and every one is to be asked for.
-                route.held_until = (!lease.is_zero()).then(|| now.instant + lease);
+                route.held_until = held_until;
             }
             if let Some(lane) = self.lanes.get_mut(instance) {
                 lane.accepted();
@@ -173,7 +180,23 @@ impl Partition {
         }
     }
 
-    fn finish_batch(&mut self, now: Now, user: &UserId, Batch { targets, receptions, .. }: Batch) {
+    /// A slow instance's queue is no reason to keep the user's other ones waiting.
+    pub(super) fn leave_out_unsent(&mut self, now: Now, user: &UserId) {
+        let Some(State::Delivering(batch)) = self.users.get(user).map(|user| &user.state) else { return };
+        let is_sent = |instance: &&Arc<Instance>| {
+            let requests = self.lanes.get(*instance).and_then(|lane| lane.delivering.as_ref());
+            requests.is_some_and(|request| request.iter().any(|part| part.user == *user))
+        };
+        let (_, unsent): (Vec<_>, Vec<_>) = batch.open.iter().partition(is_sent);
+        for instance in unsent.into_iter().cloned().collect::<Vec<_>>() {
+            self.leave_batch(now, user, &instance);
+        }
+    }
+
+    fn finish_batch(&mut self, now: Now, user: &UserId, Batch { targets, until, receptions, .. }: Batch) {
+        if let Some(until) = until {
+            self.timers.remove(&(until, Timer::LeaveOut(user.clone())));
+        }
         let receptions = receptions.unwrap_or_default();
         let state = self.user(user);
         let sent: Vec<Entry> = state.waiting.drain(..receptions.len()).collect();

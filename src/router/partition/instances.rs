@@ -87,7 +87,7 @@ impl Partition {
         self.touched_lanes.insert(instance.clone());
         let Ok(connected) = answer else {
             self.instance_down(now, instance);
-            return asked.iter().for_each(|asked| self.checked(instance, asked, false));
+            return asked.iter().for_each(|asked| self.checked(instance, &asked.seat, false));
         };
         let connected: BTreeSet<UserId> = connected.into_iter().collect();
         if is_probe {
@@ -95,31 +95,39 @@ impl Partition {
             let wanted = self.lane(instance).comes_up();
             self.touched_users.extend(wanted);
         }
-        let lease = self.settings.lease;
-        for asked in &asked {
-            let Asked { seat: Seat { user, .. }, who, revision } = asked;
+        for Asked { seat, who, revision } in &asked {
             let is_there = connected.contains(who);
-            if is_there
-                && who == user
-                && let Some(route) = self.user(user).route_mut(instance)
-            {
-                route.is_fresh = true;
-                route.held_until = (!lease.is_zero()).then(|| now.instant + lease);
-            } else if !is_there && who == user {
-                self.drop_route(user, instance, *revision, actions);
+            match (*who == seat.user, is_there) {
+                (true, true) => self.confirmed(now, &seat.user, instance),
+                (true, false) => self.drop_route(&seat.user, instance, *revision, actions),
+                (false, _) => {} // An associate's route is its own partition's.
             }
-            self.checked(instance, asked, is_there);
+            self.checked(instance, seat, is_there);
         }
     }
 
+    fn confirmed(&mut self, now: Now, user: &UserId, instance: &Arc<Instance>) {
+        let held_until = self.held_from(now);
+        if let Some(route) = self.user(user).route_mut(instance) {
+            (route.is_fresh, route.held_until) = (true, held_until);
+        }
+    }
+
+    /// Until when a connection that is confirmed now counts as held. Without lease every delivery is to be asked for.
+    pub(super) fn held_from(&self, now: Now) -> Option<Instant> {
+        let lease = self.settings.lease;
+        (!lease.is_zero()).then(|| now.instant + lease)
+    }
+
     /// The check of one connection is over.
-    fn checked(&mut self, instance: &Arc<Instance>, Asked { seat, who, .. }: &Asked, is_there: bool) {
+    fn checked(&mut self, instance: &Arc<Instance>, seat: &Seat, is_there: bool) {
         self.touched_users.insert(seat.user.clone());
         if !self.is_current(seat, instance) {
             return;
         }
-        let may_board = is_there && *who != seat.user && self.lane(instance).is_up();
+        let is_up = self.lane(instance).is_up();
         let state = self.user(&seat.user);
+        let may_board = is_there && is_up && state.errand.is_some();
         if let State::Checking(instances) = &mut state.state {
             instances.remove(instance);
             if instances.is_empty() {
@@ -163,10 +171,7 @@ impl Partition {
         for seat in stranded.into_iter().filter(|seat| self.is_current(seat, instance)).collect::<Vec<_>>() {
             match self.user(&seat.user).state {
                 State::Delivering(_) => self.leave_batch(now, &seat.user, instance),
-                _ => {
-                    let who = self.recipient(&seat.user);
-                    self.checked(instance, &Asked { seat, who, revision: 0 }, false);
-                }
+                _ => self.checked(instance, &seat, false),
             }
         }
     }
@@ -214,10 +219,9 @@ impl Partition {
             if !self.is_current(&seat, instance) {
                 continue;
             }
-            let who = self.recipient(&seat.user);
             match self.revision_for(&seat.user, instance) {
-                Some(revision) => asked.push(Asked { seat, who, revision }),
-                None => self.checked(instance, &Asked { seat, who, revision: 0 }, false),
+                Some(revision) => asked.push(Asked { who: self.recipient(&seat.user), seat, revision }),
+                None => self.checked(instance, &seat, false),
             }
         }
         if !asked.is_empty() {

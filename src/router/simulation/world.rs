@@ -102,6 +102,7 @@ impl World {
             instance_backoff: (Duration::from_millis(100), Duration::from_secs(2)),
             busy_backoff: (Duration::from_millis(50), Duration::from_secs(1)),
             all_devices: rng.bool(),
+            turn_timeout: Duration::from_millis(pick(&mut rng, &[20, 200, 2_000])),
             heartbeat_users: rng.usize(1..=3),
             delivery_bytes: pick(&mut rng, &[150, 150, 1_500]),
             mailbox_limit: pick(&mut rng, &[3, 20, 1_000, 1_000]),

@@ -184,3 +184,23 @@ fn a_mailbox_is_delivered_to_all() {
     router.down("alice", "app-2");
     router.assert_nothing_is_left();
 }
+
+#[test]
+fn an_instance_whose_turn_does_not_come_is_left_out_and_joins_the_next_batch() {
+    let mut router = Router::with(|settings| settings.all_devices = true);
+    router.hold("bob", "app-2");
+    router.up("alice", "app-1");
+    router.up("alice", "app-2");
+    router.publish("alice");
+    router.publish("bob");
+    router.connected("app-1", "alice");
+    assert_eq!(router.connected("app-2", "alice"), ["deliver app-1: alice e2"]);
+    assert_eq!(router.accepted("app-1"), NOTHING);
+    assert_eq!(router.wait(1_999), NOTHING);
+    assert_eq!(router.wait(1), ["alice e2 delivered by app-1, missed by 1"]);
+    assert_eq!(router.publish("alice"), ["deliver app-1: alice e4"]);
+    assert_eq!(router.accepted("app-2"), ["deliver app-2: alice e4", "bob e3 delivered by app-2"]);
+    router.accepted("app-1");
+    assert_eq!(router.wait(2_000), NOTHING, "what was sent is waited for");
+    assert_eq!(router.accepted("app-2"), ["alice e4 delivered by app-1 app-2"]);
+}

@@ -147,6 +147,7 @@ fn settings(config: &Config) -> router::Settings {
         instance_backoff: (config.heartbeat.backoff_min, config.heartbeat.backoff_max),
         busy_backoff: (config.delivery.busy_min, config.delivery.busy_max),
         all_devices: config.delivery.devices == Devices::All,
+        turn_timeout: config.delivery.timeout,
         heartbeat_users: config.heartbeat.max_users,
         delivery_bytes: config.delivery.max_bytes - DELIVERY_FRAME_BYTES,
         mailbox_limit: config.mailbox.limit,
