@@ -187,15 +187,7 @@ pub(super) fn plural(count: usize, noun: &str) -> String {
 
 /// `12,345`.
 pub(super) fn thousands(number: usize) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
+    crate::demo::text::count(number)
 }
 
 /// A time as people read it: RFC 3339 in whole seconds.

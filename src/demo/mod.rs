@@ -31,7 +31,7 @@ mod stage;
 mod summary;
 #[cfg(test)]
 mod tests;
-mod text;
+pub(crate) mod text;
 mod view;
 
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// `12,345`.
-pub(super) fn count(number: impl TryInto<u64>) -> String {
+pub(crate) fn count(number: impl TryInto<u64>) -> String {
     let digits = number.try_into().unwrap_or(u64::MAX).to_string();
     let mut out = String::new();
     for (at, digit) in digits.chars().enumerate() {
