@@ -315,7 +315,8 @@ class World:
             final = self.finals(key)
             expect(len(final) < 2, f"{key} has {len(final)} final outcomes: {final}")
             by = {take.app.name for take in takes[key]}
-            said = {o.get("instance") for o in final if o["outcome"] == "delivered" and "user" in o}
+            told = [o for o in final if o["outcome"] in ("delivered", "rerouted") and "user" in o]
+            said = {instance for o in told for instance in o.get("instances", [o.get("instance")])}
             expect(said <= by and bool(said) == bool(by), f"{key} was taken by {by or 'none'}, but became {final}")
         expect(not self.wrong, "in passing")
 
@@ -794,6 +795,54 @@ async def two_routes(w):
     await w.took("next")
     expect(w.first("next").app in apps and w.first("next").app is not gone, "taken where the user is not")
     expect("parked_at" not in w.first("next").reminder, "it was parked, in spite of the other route")
+
+
+async def two_devices(w):
+    """Where a reminder goes to several instances, it is delivered when one of them accepts it."""
+    ids = [f"{n}" for n in range(20)]
+    one, other = await w.app("app-1", "alice"), await w.app("app-2", "alice")
+    for id in ids:
+        await w.send("billing", reminder(id))
+    outcomes = await w.became("delivered", "billing", *ids)
+    for app in (one, other):
+        same([id for id in ids if app.attempts(id) == 1], ids, f"at {app.name}")
+    same({tuple(sorted(o["instances"])) for o in outcomes}, {("app-1", "app-2")}, "the instances of the outcomes")
+    other.script = refuse("busy")
+    await w.send("billing", reminder("next"))
+    (outcome,) = await w.became("delivered", "billing", "next")
+    same((outcome["instance"], outcome.get("instances")), ("app-1", None), "who accepted it")
+    same((one.attempts("next"), other.attempts("next")), (1, 1), "deliveries")
+
+
+async def associates(w):
+    """Associates (KV bucket `bellhop_associates`): who may receive the user's reminders while the user is not connected"""
+    bucket = await w.js.key_value("bellhop_associates")
+    await bucket.put(escape("al.ice"), encoded({"associates": ["al.ice", "carol", "bob"]}))
+    app, tries = await w.app("app-1", "bob"), iter(range(1000))
+
+    async def is_known():
+        id = f"try {next(tries)}"
+        await w.send("billing", reminder(id, "al.ice"))
+        await w.until(lambda: w.trail["billing", id], "it has an outcome")
+        return w.trail["billing", id][0]["outcome"] == "rerouted"
+
+    await w.until(is_known, "the associates are known")
+    ids = [f"{n}" for n in range(20)]
+    for id in ids:
+        await w.send("billing", reminder(id, "al.ice", data={"b": 1, "a": [1.50]}))
+    await w.send("billing", reminder("own", "al.ice", reroute=False))
+    for outcome in await w.became("rerouted", "billing", *ids):
+        same((outcome["user"], outcome["to"], outcome["instance"]), ("al.ice", "bob", "app-1"), "the outcome")
+    await w.became("parked", "billing", "own")
+    same([id for id in w.order("bob") if id in ids], ids, "the order at the associate")
+    got = w.first("0").reminder
+    same((got["user"], got["for"], got["data"]), ("bob", "al.ice", {"b": 1, "a": [1.50]}), "what the associate got")
+    await app.leave("bob")
+    await w.send("billing", reminder("late", "al.ice"))
+    await w.became("parked", "billing", "late")
+    await app.connect("al.ice")
+    await w.took("own", "late")
+    expect(w.order("al.ice")[-2:] == ["own", "late"] and not set(ids) & set(w.order("al.ice")), "the user's order")
 
 
 async def instances_of_any_name_and_subject(w):
