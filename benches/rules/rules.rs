@@ -44,7 +44,9 @@ impl Language {
     /// Text of about so many characters, as people write it.
     fn text(self, rng: &mut Rng, characters: usize) -> String {
         match self {
-            Self::Chinese => (0..characters).map(|at| if at % 40 == 39 { '，' } else { Self::character(rng) }).collect(),
+            Self::Chinese => {
+                (0..characters).map(|at| if at % 40 == 39 { '，' } else { Self::character(rng) }).collect()
+            }
             Self::English => {
                 let mut text = String::with_capacity(characters + 16);
                 while text.len() < characters {
@@ -78,7 +80,8 @@ impl Language {
         rng.shuffle(&mut keywords);
         let automaton = AhoCorasick::new(&keywords).expect("it fits");
         let plain = self.text(rng, 300_000).to_lowercase();
-        let common: HashSet<_> = automaton.find_overlapping_iter(&plain).map(|found| found.pattern().as_usize()).collect();
+        let common: HashSet<_> =
+            automaton.find_overlapping_iter(&plain).map(|found| found.pattern().as_usize()).collect();
         let rare = keywords.into_iter().enumerate().filter(|(at, _)| !common.contains(at)).map(|(_, keyword)| keyword);
         rare.take(count).collect()
     }
@@ -131,13 +134,16 @@ fn measure(language: Language, count: usize, texts_name: &str, lengths: &[usize]
     let (peer_building, peer) = timed(|| builder.build().expect("it fits"));
 
     let ours = || {
-        texts.iter().map(|text| {
-            let matches = engine.find(text).expect("there are few");
-            let mut text = Text::new(text.clone());
-            text.rewrite(&engine, 0, &matches, usize::MAX).expect("there is no limit");
-            black_box(text.text);
-            matches.len()
-        }).sum::<usize>()
+        texts
+            .iter()
+            .map(|text| {
+                let matches = engine.find(text).expect("there are few");
+                let mut text = Text::new(text.clone());
+                text.rewrite(&engine, 0, &matches, usize::MAX).expect("there is no limit");
+                black_box(text.text);
+                matches.len()
+            })
+            .sum::<usize>()
     };
     let bare = || normalized.iter().map(|text| bare.find_iter(text).count()).sum::<usize>();
     let peer = || normalized.iter().map(|text| peer.process(text).len()).sum::<usize>();
@@ -162,7 +168,9 @@ fn measure(language: Language, count: usize, texts_name: &str, lengths: &[usize]
 }
 
 fn main() {
-    println!("| language | keywords | texts | bellhop MB/s | bare MB/s | matcher_rs MB/s | / bare | / matcher_rs | compiled ms | matcher_rs compiled ms | MiB | found |");
+    println!(
+        "| language | keywords | texts | bellhop MB/s | bare MB/s | matcher_rs MB/s | / bare | / matcher_rs | compiled ms | matcher_rs compiled ms | MiB | found |"
+    );
     println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     for language in [Language::Chinese, Language::English] {
         for count in [1_000, 10_000, 100_000] {

@@ -867,14 +867,17 @@ async def put(w, bucket, key, value):
 
 
 async def takes_effect(w, app, published, **want):
-    """Publishes until a reminder arrives as wanted: a change of a bucket is told to all members, not waited for."""
-    for n in range(200):
-        await w.send("probe", reminder(f"{want}-{n}", app.name, **published))
-        await w.took(f"{want}-{n}")
-        got = w.first(f"{want}-{n}").reminder
-        if all(got.get(key) == value for key, value in want.items()):
-            return got
-    raise Failed(f"the rules did not take effect: {got}")
+    """Publishes until a reminder arrives as wanted, and returns it: the same for rules."""
+    tries = iter(range(100_000))
+
+    async def is_in_force():
+        id = f"{want} {next(tries)}"
+        await w.send("probe", reminder(id, app.name, **published))
+        await w.took(id)
+        got = w.first(id).reminder
+        return all(got.get(key) == value for key, value in want.items()) and got
+
+    return await w.until(is_in_force, "the rules are in force")
 
 
 async def associates_in_order(w):

@@ -40,7 +40,10 @@ impl Input {
         let rule = |(at, (keywords, pattern, action)): (usize, &(Vec<String>, Option<u8>, u8))| Rule {
             name: at.to_string(),
             keywords: keywords.clone(),
-            patterns: pattern.map(|pattern| PATTERNS[usize::from(pattern) % PATTERNS.len()].to_owned()).into_iter().collect(),
+            patterns: pattern
+                .map(|pattern| PATTERNS[usize::from(pattern) % PATTERNS.len()].to_owned())
+                .into_iter()
+                .collect(),
             action: match action % 7 {
                 0 => Action::Mask { with: "*".into() },
                 1 => Action::Mask { with: "é".into() },
@@ -58,14 +61,20 @@ impl Input {
             words: [Words::Auto, Words::On, Words::Off][usize::from(self.words % 3)],
             skip: self.skip.clone(),
         };
-        Document { rules: self.rules.iter().enumerate().map(rule).collect(), allow: self.allow.clone(), matching, tests: Vec::new() }
+        Document {
+            rules: self.rules.iter().enumerate().map(rule).collect(),
+            allow: self.allow.clone(),
+            matching,
+            tests: Vec::new(),
+        }
     }
 
     fn text(&self, document: &Document) -> String {
-        let keywords: Vec<_> =
-            document.rules.iter().flat_map(|rule| &rule.keywords).chain(&document.allow).collect();
+        let keywords: Vec<_> = document.rules.iter().flat_map(|rule| &rule.keywords).chain(&document.allow).collect();
         let piece = |piece: &Piece| match piece {
-            Piece::Keyword(number) => keywords.get(usize::from(*number) % keywords.len().max(1)).map_or("", |text| text.as_str()).to_owned(),
+            Piece::Keyword(number) => {
+                keywords.get(usize::from(*number) % keywords.len().max(1)).map_or("", |text| text.as_str()).to_owned()
+            }
             Piece::Other(text) => text.clone(),
         };
         self.text.iter().map(piece).collect()
