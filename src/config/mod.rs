@@ -125,8 +125,8 @@ section! {
 section! {
     /// Merging reminders that say the same.
     Merge {
-        /// How long a reminder that was accepted or parked stands for later ones of its source with the same user, title and
-        /// content; `0s` merges within a set only. It is kept in memory: a member that takes over begins with none.
+        /// How long a reminder that was accepted stands for later ones of its source with the same user, title and content;
+        /// `0s` merges within a set only. It is kept in memory: a member that takes over begins with none.
         #[serde(with = "units")]
         window: Duration = Duration::ZERO,
         /// Reminders remembered in one partition, some 200 bytes each; beyond it the window is shorter.

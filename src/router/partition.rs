@@ -289,9 +289,6 @@ impl Partition {
             Item::Event { .. } => Removal::Event,
             Item::Parked { sequence } => self.user(user).mailbox.settle(sequence, front),
         };
-        if matches!(fate, Fate::Expired | Fate::MailboxFull | Fate::Merged { .. }) {
-            self.twins.forget(&entry);
-        }
         self.settled.push(Settled { user: user.clone(), item: entry.item, fate, removal });
     }
 

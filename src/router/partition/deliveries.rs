@@ -11,7 +11,6 @@ use std::sync::Arc;
 use super::{Partition, Timer};
 use crate::reminder::finished::REROUTED_BYTES;
 use crate::router::lane::{Part, grown};
-use crate::router::twins::Place;
 use crate::router::user::{Batch, Reception, State};
 use crate::router::{Action, Entry, Fate, Instance, NoAnswer, Now, Refusal, Share};
 use crate::token::UserId;
@@ -228,7 +227,7 @@ impl Partition {
             self.pause(now, user);
         }
         for (entry, Reception { by, .. }) in accepted {
-            self.twins.remember(now.instant, &entry, Place::Accepted);
+            self.twins.accepted(now.instant, &entry);
             let missed = targets - by.len();
             self.settle(user, entry, Fate::Delivered { by, missed });
         }

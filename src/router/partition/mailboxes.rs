@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::{Park, Partition, Timer};
-use crate::router::twins::Place;
 use crate::router::user::{State, Sweep};
 use crate::router::{Action, Entry, Fate, Instance, Item, MailboxSummary, Now, Page, Parking};
 use crate::token::UserId;
@@ -28,10 +27,6 @@ impl Partition {
             // What was parked before a crash already is answered with the sequence that it got then.
             if sequence > mailbox.last {
                 mailbox.append(sequence, entry.expires_at);
-                if fate == Fate::Parked {
-                    let place = Place::Parked { sequence, expires_at: entry.expires_at };
-                    self.twins.remember(now.instant, &entry, place);
-                }
                 self.schedule_sweep(now, &user);
             }
             self.settle(&user, entry, fate);

@@ -72,11 +72,6 @@ impl Reminder {
     pub(super) fn was_told(&self) -> bool {
         self.accepted_by.iter().any(|(_, told)| *told == self.user)
     }
-
-    /// What stands for another one lasts as long.
-    pub(super) fn lasts_as_long_as(&self, other: &Self) -> bool {
-        self.expires_at.is_none_or(|at| other.expires_at.is_some_and(|others| others <= at))
-    }
 }
 
 /// The streams and the bucket.

@@ -61,16 +61,11 @@ fn what_was_not_accepted_stands_for_nothing() {
 }
 
 #[test]
-fn what_lies_in_the_mailbox_stands_for_what_expires_no_later() {
+fn what_waits_stands_for_nothing() {
     let mut router = Router::new();
-    router.event([reminder("alice").says(7).expires(9_000)]);
-    assert_eq!(router.event([reminder("alice").says(7).expires(9_000)]), NOTHING, "not while it is on its way");
-    assert_eq!(router.parked(&[10]), ["park alice e2", "alice e1 parked"]);
-    router.parked(&[11]);
-    assert_eq!(router.event([reminder("alice").says(7).expires(9_000)]), ["alice e3 merged into e2"]);
-    assert_eq!(router.event([reminder("alice").says(7).expires(9_001)]), ["park alice e4"]);
-    router.parked(&[12]);
-    assert_eq!(router.event([reminder("alice").says(7)]), ["park alice e5"]);
+    router.event([reminder("alice").says(7)]);
+    router.parked(&[10]);
+    assert_eq!(router.event([reminder("alice").says(7)]), ["park alice e2"], "the first may yet be purged");
 }
 
 #[test]
@@ -89,27 +84,4 @@ fn of_two_in_a_mailbox_the_first_is_delivered_and_stands_for_the_second() {
             "alice m11 merged into a, purge up to 11"
         ]
     );
-}
-
-#[test]
-fn a_reminder_is_not_merged_into_itself_nor_into_one_behind_it() {
-    let mut router = Router::new();
-    router.event([reminder("alice").says(7), reminder("alice").says(7).urgently()]);
-    router.parked(&[10, 11]);
-    router.up("alice", "app-1");
-    router.connected("app-1", "alice");
-    let page = [saying(10, "e1", 7), saying(11, "e1.1", 7)];
-    assert_eq!(router.last_page("alice", &page, 12), ["deliver app-1: alice m10"]);
-}
-
-#[test]
-fn what_expired_stands_for_nothing() {
-    let mut router = Router::new();
-    router.event([reminder("alice").says(7).expires(500)]);
-    router.parked(&[10]);
-    assert_eq!(router.wait(500), ["read alice 10 to 10"]);
-    let expired = Entry { expires_at: Some(500), ..saying(10, "e1", 7) };
-    assert_eq!(router.last_page("alice", &[expired], 11), ["alice m10 expired, purge up to 10"]);
-    assert_eq!(router.event([reminder("alice").says(7).expires(400)]), ["alice e2 expired"]);
-    assert_eq!(router.event([reminder("alice").says(7)]), ["park alice e3"]);
 }
