@@ -92,10 +92,18 @@ struct One {
     #[arg(long, value_name = "TIME", requires = "user")]
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<String>,
+    /// Keep it from the user's associates
+    #[arg(long = "no-reroute", requires = "user", action = clap::ArgAction::SetFalse)]
+    #[serde(skip_serializing_if = "is_true")]
+    reroute: bool,
     /// Any JSON, carried through untouched
     #[arg(long, value_name = "JSON", requires = "user", value_parser = raw_json)]
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<Box<RawValue>>,
+}
+
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 /// Room for `/1` and so on within the 256 bytes of an id.

@@ -52,6 +52,12 @@ pub(super) const HR: &[Kind] = &[
     kind("Payslip ready", "Your payslip {n} is ready", "low", "pay"),
 ];
 
+/// The demo's rules: a tag, and its document.
+pub(super) const RULES: [(&str, &str); 2] = [
+    ("card", r#"{"rules": [{"name": "card numbers", "patterns": ["\\b\\d{4}\\b"], "action": "mask", "with": "•"}]}"#),
+    ("call", r#"{"rules": [{"name": "today", "keywords": ["today"], "action": "replace", "with": "TODAY"}]}"#),
+];
+
 const FIRST: [&str; 40] = [
     "alice", "bob", "carol", "dave", "emma", "frank", "grace", "henry", "ines", "josé", "karin", "liam", "mia", "noah",
     "olga", "paul", "quinn", "rosa", "søren", "tara", "umar", "vera", "wendy", "xenia", "yusuf", "zoë", "anton",
@@ -82,6 +88,19 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::rules::document::Document;
+    use crate::rules::engine::Engine;
+
+    #[test]
+    fn the_rules_are_of_tags_that_there_are_and_find_something() {
+        for (tag, document) in RULES {
+            let document = Document::parse(document.as_bytes()).unwrap();
+            let engine = Engine::new(&document).unwrap();
+            let mut kinds = BILLING.iter().chain(CLAIMS).chain(HR).filter(|kind| kind.tag == tag);
+            let text = fill(kinds.next().unwrap().content, &mut fastrand::Rng::with_seed(1));
+            assert_eq!(engine.find(&text).unwrap().len(), 1, "{text}");
+        }
+    }
 
     #[test]
     fn users_are_distinct_and_no_blank_stays() {

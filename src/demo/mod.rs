@@ -40,7 +40,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::nats::NatsError;
+use crate::nats::{NatsError, bucket};
 use crate::nats_server::{FindError, StartError};
 use crate::token::UserId;
 use app_server::{AppServer, Happening};
@@ -144,6 +144,15 @@ async fn after(duration: Option<Duration>) {
     }
 }
 
+async fn put_rules(stage: &Stage) -> Result<(), DemoError> {
+    let bucket = bucket::open(&stage.nats, stage.nats.names.rules_bucket()).await?;
+    for (tag, document) in catalogue::RULES {
+        let put = bucket.put(tag, document.into()).await;
+        put.map_err(|error| DemoError::nats(format!("put the rules of {tag}"), error))?;
+    }
+    Ok(())
+}
+
 /// The demo while it runs.
 struct Play {
     stage: Stage,
@@ -174,6 +183,7 @@ impl Play {
             servers.push(server);
         }
         let servers: Arc<[AppServer]> = servers.into();
+        put_rules(&stage).await?;
         tokio::select! {
             () = until(|| board.with(|board| board.servers.iter().all(|server| server.is_up))) => {}
             Some(ended) = house.join_next() => return Err(ended_early(ended)),
