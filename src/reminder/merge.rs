@@ -12,37 +12,21 @@ use super::set::MAX_TAGS;
 use super::{MAX_REMINDER_BYTES, Reminder};
 use crate::token::UserId;
 
-/// A reminder that was merged into another one of its set.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Merged {
-    /// The reminder that is no more.
-    pub id: String,
-    /// Whom both are for.
-    pub user: UserId,
-    /// The reminder that stands for it.
-    pub into: String,
-}
-
 /// Merges the duplicates of one set. Order stays: each group is at its first one's place.
-pub fn merge(reminders: Vec<Reminder>) -> (Vec<Reminder>, Vec<Merged>) {
+pub fn merge(reminders: Vec<Reminder>) -> Vec<Reminder> {
     let mut kept: Vec<Reminder> = Vec::with_capacity(reminders.len());
-    let mut merged = Vec::new();
     let mut groups: HashMap<(UserId, Option<String>, String), Group> = HashMap::with_capacity(reminders.len());
     for reminder in reminders {
         let key = (reminder.user.clone(), reminder.title.clone(), reminder.content.clone());
         match groups.get_mut(&key).and_then(|group| group.takes(&kept, &reminder)) {
-            Some(at) => {
-                let into = &mut kept[at];
-                merged.push(Merged { id: reminder.id.clone(), user: reminder.user.clone(), into: into.id.clone() });
-                absorb(into, reminder);
-            }
+            Some(at) => absorb(&mut kept[at], reminder),
             None => {
                 groups.insert(key, Group { at: kept.len(), room: None });
                 kept.push(reminder);
             }
         }
     }
-    (kept, merged)
+    kept
 }
 
 /// The duplicates of one text: where their first one stands, and how many bytes it can still grow by.
@@ -97,7 +81,7 @@ mod tests {
 
     #[test]
     fn the_first_stands_for_all_and_nobody_is_told_less() {
-        let (kept, merged) = merge(reminders(
+        let kept = merge(reminders(
             r#"{"reminders":[
                 {"id":"a","user":"u","content":"c","tags":["x"],"priority":"low","expires_at":"2026-12-01T00:00:00Z"},
                 {"id":"b","user":"u","content":"c","tags":["y","x"],"priority":"high","expires_at":"2026-12-02T00:00:00Z"},
@@ -110,7 +94,6 @@ mod tests {
         assert_eq!((kept[0].count, kept[0].merged.as_slice()), (Some(3), ["b".to_owned(), "e".to_owned()].as_slice()));
         assert_eq!((kept[0].priority, kept[0].expires_at, kept[0].tags.len()), (Priority::High, None, 2));
         assert_eq!(kept[1].count, None);
-        assert!(merged.iter().all(|merged| merged.into == "a"));
     }
 
     #[test]
@@ -118,8 +101,9 @@ mod tests {
         let list: Vec<_> = (0..9_000)
             .map(|i| format!(r#"{{"id":"{i}{}","user":"u","content":"c"}}"#, "\u{4e00}".repeat(40)))
             .collect();
-        let (kept, merged) = merge(reminders(&format!(r#"{{"reminders":[{}]}}"#, list.join(","))));
-        assert!(kept.len() > 1 && kept.len() + merged.len() == 9_000);
+        let kept = merge(reminders(&format!(r#"{{"reminders":[{}]}}"#, list.join(","))));
+        let merged: usize = kept.iter().map(|reminder| reminder.merged.len()).sum();
+        assert!(kept.len() > 1 && kept.len() + merged == 9_000);
         assert!(kept.iter().all(|reminder| reminder.to_json().len() <= MAX_REMINDER_BYTES));
     }
 
@@ -131,10 +115,11 @@ mod tests {
                 format!(r#"{{"id":"{i}","user":"u{user}","title":{title},"content":"c{content}"}}"#)
             }).collect();
             let before = reminders(&format!(r#"{{"reminders":[{}]}}"#, list.join(",")));
-            let (kept, merged) = merge(before.clone());
+            let kept = merge(before.clone());
+            let merged: usize = kept.iter().map(|reminder| reminder.merged.len()).sum();
 
             // Every reminder is kept or merged into a kept one with the same user and text, once.
-            prop_assert_eq!(kept.len() + merged.len(), before.len());
+            prop_assert_eq!(kept.len() + merged, before.len());
             for reminder in &before {
                 let home: Vec<_> = kept.iter().filter(|k| k.id == reminder.id || k.merged.contains(&reminder.id)).collect();
                 prop_assert_eq!(home.len(), 1);
@@ -147,7 +132,7 @@ mod tests {
             // Order is that of the first ones, and nothing is left to merge.
             let order: Vec<usize> = kept.iter().map(|k| k.id.parse().unwrap()).collect();
             prop_assert!(order.is_sorted());
-            prop_assert!(merge(kept).1.is_empty());
+            prop_assert!(merge(kept.clone()).len() == kept.len());
         }
     }
 }

@@ -6,6 +6,7 @@
 //! a reminder's event is chosen by where it stands in the set as published, before anything is dropped or changed.
 
 use std::collections::{BTreeMap, HashMap};
+use std::iter;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -22,7 +23,7 @@ use crate::reminder::outcome::{Outcome, Record};
 use crate::reminder::reject::{RejectCode, Rejection};
 use crate::reminder::set::{self, Candidate, Origin, ReminderSet};
 use crate::rules::{Rules, RulesError, Verdict};
-use crate::token::Source;
+use crate::token::{Source, Tag};
 
 /// What has to be done for one set before it is acknowledged.
 #[derive(Default)]
@@ -99,6 +100,27 @@ impl Planner<'_> {
         }
     }
 
+    /// A reminder as its rules leave it: its line in an event's index, and its JSON.
+    fn ruled(&self, mut reminder: Reminder) -> Result<(IndexEntry, Bytes), End> {
+        let text = self.merges.then(|| reminder.text_hash());
+        match self.rules.apply(&mut reminder) {
+            Ok(Verdict::Pass) => {}
+            Ok(Verdict::Blocked { tag, rule }) => return Err(End::Blocked { tag, rule }),
+            Err(error) => {
+                let code = match error {
+                    RulesError::TooManyMatches(_) => RejectCode::TooManyMatches,
+                    RulesError::TooLong(_) => RejectCode::ReminderTooLarge,
+                };
+                return Err(End::Refused(Rejection::new(code, error)));
+            }
+        }
+        let body = Bytes::from(reminder.to_json());
+        let expires_at = reminder.expires_at.map(Timestamp::as_millisecond);
+        let Reminder { id, user, priority, stays, .. } = reminder;
+        let bytes = body.len();
+        Ok((IndexEntry { id, user, expires_at, priority, text, rerouted_to: None, stays, bytes }, body))
+    }
+
     /// Chooses each reminder's event by the bytes of the set as published.
     fn places(&self, set: &ReminderSet<'_>) -> Vec<Option<Place>> {
         let mut filled: BTreeMap<Partition, (usize, usize)> = BTreeMap::new();
@@ -116,46 +138,67 @@ impl Planner<'_> {
     }
 }
 
+/// Why the rules let a reminder go no further.
+enum End {
+    Blocked { tag: Tag, rule: String },
+    Refused(Rejection),
+}
+
 /// What a reminder as delivered has beyond what was published of it, about.
 const ADDED_BYTES: usize = 256;
 
 impl SetPlan<'_> {
     fn finish(mut self, is_requeued: bool) -> Plan {
         let (valid, places) = self.validated(is_requeued);
-        let (kept, merged) = merge(valid);
-        for merged in merged {
-            self.record(merged.id, Some(merged.user.to_string()), Outcome::Merged { into: merged.into });
-        }
+        let place = |id: &str| places[&identity(&self.origin.source, id)];
         let mut events: BTreeMap<(Partition, usize), Members> = BTreeMap::new();
-        for mut reminder in kept {
-            let Place { index, partition, event } = places[&identity(&self.origin.source, &reminder.id)];
-            let text = self.planner.merges.then(|| reminder.text_hash());
-            match self.planner.rules.apply(&mut reminder) {
-                Ok(Verdict::Pass) => {
-                    let body = Bytes::from(reminder.to_json());
-                    let expires_at = reminder.expires_at.map(Timestamp::as_millisecond);
-                    let Reminder { id, user, priority, stays, .. } = reminder;
-                    let bytes = body.len();
-                    let entry = IndexEntry { id, user, expires_at, priority, text, rerouted_to: None, stays, bytes };
-                    events.entry((partition, event)).or_default().push((index, entry, body));
+        let mut add = |Place { index, partition, event }, (entry, body)| {
+            events.entry((partition, event)).or_default().push((index, entry, body));
+        };
+        for reminder in merge(valid) {
+            let (id, user, merged) = (reminder.id.clone(), reminder.user.to_string(), reminder.merged.clone());
+            match self.planner.ruled(reminder) {
+                Ok(finished) => {
+                    add(place(&id), finished);
+                    for other in merged {
+                        self.record(other, Some(user.clone()), Outcome::Merged { into: id.clone() });
+                    }
                 }
-                Ok(Verdict::Blocked { tag, rule }) => {
-                    self.record(reminder.id, Some(reminder.user.to_string()), Outcome::Blocked { tag, rule });
+                // The rules of all their tags together; those of one of them may let it pass, and then it must not be lost.
+                Err(_) if !merged.is_empty() => {
+                    for id in iter::once(id).chain(merged) {
+                        let place = place(&id);
+                        match self.original(place.index).map(|alone| self.planner.ruled(alone)) {
+                            Some(Ok(finished)) => add(place, finished),
+                            Some(Err(end)) => self.end(place.index, id, user.clone(), end),
+                            None => unreachable!("only what is valid is merged"),
+                        }
+                    }
                 }
-                Err(error) => {
-                    let code = match error {
-                        RulesError::TooManyMatches(_) => RejectCode::TooManyMatches,
-                        RulesError::TooLong(_) => RejectCode::ReminderTooLarge,
-                    };
-                    self.refuse(index, &Rejection::new(code, error));
-                    self.record(reminder.id, Some(reminder.user.to_string()), Outcome::Rejected { error: code });
-                }
+                Err(end) => self.end(place(&id).index, id, user, end),
             }
         }
-        for ((partition, event), members) in events {
+        for ((partition, event), mut members) in events {
+            members.sort_unstable_by_key(|(index, ..)| *index);
             self.add_events(partition, event, members);
         }
         self.plan
+    }
+
+    fn original(&self, index: usize) -> Option<Reminder> {
+        self.set.reminders[index].parsed.as_ref().ok().cloned()
+    }
+
+    /// A reminder that goes no further than this.
+    fn end(&mut self, index: usize, id: String, user: String, end: End) {
+        let outcome = match end {
+            End::Blocked { tag, rule } => Outcome::Blocked { tag, rule },
+            End::Refused(rejection) => {
+                self.refuse(index, &rejection);
+                Outcome::Rejected { error: rejection.code }
+            }
+        };
+        self.record(id, Some(user), outcome);
     }
 
     /// The reminders that are valid and new, and where they stand.
@@ -238,189 +281,4 @@ impl SetPlan<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    use async_nats::HeaderMap;
-
-    use super::*;
-    use crate::rules::document::Document;
-    use crate::rules::engine::Engine;
-    use crate::service::seen::Taken;
-
-    struct Given<'g> {
-        window: &'g Window,
-        rules: &'g Rules,
-        headers: Option<HeaderMap>,
-        event_bytes: usize,
-        most_bytes: usize,
-    }
-
-    fn given<'g>(window: &'g Window, rules: &'g Rules) -> Given<'g> {
-        Given { window, rules, headers: None, event_bytes: 1_200, most_bytes: 512 << 10 }
-    }
-
-    fn plan_given(given: Given<'_>, sequence: u64, body: &str) -> Plan {
-        let names = Names::new("bellhop");
-        let planner = Planner {
-            names: &names,
-            partitions: 4,
-            event_bytes: given.event_bytes,
-            most_bytes: given.most_bytes,
-            merges: true,
-            window: given.window,
-            rules: given.rules,
-            now: Timestamp::UNIX_EPOCH,
-        };
-        let received = Received {
-            sequence,
-            stored_ns: 0,
-            subject: "bellhop.sets.billing".into(),
-            headers: given.headers,
-            payload: Bytes::copy_from_slice(body.as_bytes()),
-            reply: "reply".into(),
-        };
-        planner.plan(&received, 1_000)
-    }
-
-    fn plan_with(window: &Window, sequence: u64, body: &str, headers: Option<HeaderMap>) -> Plan {
-        plan_given(Given { headers, ..given(window, &Rules::default()) }, sequence, body)
-    }
-
-    fn rules(document: &str) -> Rules {
-        let document = Document::parse(document.as_bytes()).unwrap();
-        Rules::default().with("t".parse().unwrap(), Some(Arc::new(Engine::new(&document).unwrap())))
-    }
-
-    /// Which reminder is in which event.
-    fn by_event(plan: &Plan) -> BTreeMap<String, Vec<String>> {
-        let event = |(_, id, message): &(Partition, String, Bytes)| {
-            let ids = Event::decode(message).unwrap().index.reminders.into_iter().map(|entry| entry.id);
-            (id.clone(), ids.collect())
-        };
-        plan.events.iter().map(event).collect()
-    }
-
-    fn window() -> Window {
-        Window::new(Duration::from_secs(600), 100)
-    }
-
-    fn ids(plan: &Plan) -> Vec<String> {
-        let events = plan.events.iter().map(|(_, _, message)| Event::decode(message).unwrap());
-        events.flat_map(|event| event.index.reminders.into_iter().map(|entry| entry.id)).collect()
-    }
-
-    #[test]
-    fn the_same_set_makes_the_same_events_and_each_users_reminders_stay_in_order() {
-        let reminders: Vec<_> =
-            (0..40).map(|i| format!(r#"{{"id":"{i}","user":"u{}","content":"text {i}"}}"#, i % 5)).collect();
-        let body = format!(r#"{{"reminders":[{}]}}"#, reminders.join(","));
-        let plan = plan_with(&window(), 9, &body, None);
-        assert_eq!(plan.events, plan_with(&window(), 9, &body, None).events);
-        assert!(plan.events.len() > 4, "events are bounded in size");
-        let keys: HashSet<_> = plan.events.iter().map(|(_, key, _)| key).collect();
-        assert_eq!(keys.len(), plan.events.len());
-        for user in 0..5 {
-            let order: Vec<usize> =
-                ids(&plan).iter().map(|id| id.parse().unwrap()).filter(|id: &usize| id % 5 == user).collect();
-            assert!(order.is_sorted() && order.len() == 8);
-        }
-    }
-
-    #[test]
-    fn an_events_id_stands_for_the_same_reminders_whatever_the_window_and_the_rules_say() {
-        let text = |i| if i % 7 == 0 { "hide" } else { "grow" };
-        let reminders: Vec<_> = (0..60)
-            .map(|i| format!(r#"{{"id":"{i}","user":"u{}","content":"{} {i}","tags":["t"]}}"#, i % 5, text(i)))
-            .collect();
-        let body = format!(r#"{{"reminders":[{}]}}"#, reminders.join(","));
-        let (all, none) = (window(), Rules::default());
-        let first = plan_given(given(&all, &none), 9, &body);
-        let mut fewer = window();
-        fewer.note(&Taken { sequence: 1, stored_ms: 1_000, ids: first.ids.iter().copied().step_by(3).collect() });
-        let changed = rules(
-            r#"{"rules":[{"name":"b","keywords":["hide"],"action":"block"},
-                {"name":"r","keywords":["grow"],"action":"replace","with":"a much longer text than it was before"}]}"#,
-        );
-        let again = plan_given(given(&fewer, &changed), 9, &body);
-        let (first, again) = (by_event(&first), by_event(&again));
-        assert!(first.len() > 8 && again.values().map(Vec::len).sum::<usize>() < 40);
-        for (id, reminders) in again {
-            assert!(reminders.iter().all(|reminder| first[&id].contains(reminder)), "{id} has {reminders:?}");
-        }
-    }
-
-    #[test]
-    fn what_rules_make_too_large_for_one_message_goes_in_several_and_under_other_ids() {
-        let reminder =
-            |i: usize| format!(r#"{{"id":"{i}","user":"u","content":"{}","tags":["t"]}}"#, "x".repeat(i + 1));
-        let body = format!(r#"{{"reminders":[{}]}}"#, (0..12).map(reminder).collect::<Vec<_>>().join(","));
-        let document = format!(
-            r#"{{"rules":[{{"name":"r","keywords":["x"],"action":"replace","with":"{}"}}],"match":{{"words":"off"}}}}"#,
-            "y".repeat(1_000)
-        );
-        let (window, rules) = (window(), rules(&document));
-        let plan =
-            |most_bytes| plan_given(Given { event_bytes: 100_000, most_bytes, ..given(&window, &rules) }, 9, &body);
-        let (whole, split) = (plan(512 << 10), plan(40_000));
-        assert_eq!((whole.events.len(), ids(&whole)), (1, ids(&split)));
-        assert!(split.events.len() > 2 && split.events.iter().all(|(_, _, message)| message.len() < 40_000));
-        let whole = by_event(&whole);
-        assert!(by_event(&split).keys().all(|id| !whole.contains_key(id)));
-    }
-
-    #[test]
-    fn what_rules_block_or_cannot_process_has_its_outcome_and_its_neighbours_go_on() {
-        let long = "y".repeat(1_000);
-        let rules = rules(&format!(
-            r#"{{"rules":[{{"name":"b","keywords":["hide"],"action":"block"}},
-                {{"name":"r","keywords":["x"],"action":"replace","with":"{long}"}}],"match":{{"words":"off"}}}}"#
-        ));
-        let body = format!(
-            r#"{{"reminders":[{{"id":"a","user":"u","content":"hide","tags":["t"]}},{{"id":"b","user":"u","content":"c"}},
-                {{"id":"c","user":"u","content":"{}","tags":["t"]}}]}}"#,
-            "x".repeat(400)
-        );
-        let plan = plan_given(given(&window(), &rules), 1, &body);
-        assert_eq!((ids(&plan), plan.rejected.len(), plan.ids.len()), (vec!["b".to_owned()], 1, 3));
-        let outcomes: Vec<_> = plan.outcomes.into_iter().map(|record| (record.id, record.outcome)).collect();
-        let blocked = Outcome::Blocked { tag: "t".parse().unwrap(), rule: "b".into() };
-        let rejected = Outcome::Rejected { error: RejectCode::ReminderTooLarge };
-        assert_eq!(outcomes, [("a".to_owned(), blocked), ("c".to_owned(), rejected)]);
-    }
-
-    #[test]
-    fn repeats_are_dropped_unless_they_are_the_set_itself_or_were_requeued() {
-        let body = r#"{"reminders":[{"id":"a","user":"u","content":"c"}]}"#;
-        let mut window = window();
-        let first = plan_with(&window, 1, body, None);
-        window.note(&Taken { sequence: 1, stored_ms: 1_000, ids: first.ids });
-        assert_eq!(ids(&plan_with(&window, 1, body, None)), ["a"]);
-        assert_eq!(ids(&plan_with(&window, 2, body, None)), [""; 0]);
-        let mut headers = HeaderMap::new();
-        headers.insert(rejected::REQUEUE_HEADER, "7");
-        assert_eq!(ids(&plan_with(&window, 2, body, Some(headers))), ["a"]);
-    }
-
-    #[test]
-    fn an_id_twice_in_one_set_is_one_reminder_or_a_mistake() {
-        let body = r#"{"reminders":[{"id":"a","user":"u","content":"c"},{"id":"a","user":"u","content":"c"},
-            {"id":"a","user":"v","content":"c"}]}"#;
-        let plan = plan_with(&window(), 1, body, None);
-        assert_eq!((ids(&plan).len(), plan.rejected.len(), plan.outcomes.len()), (1, 1, 0));
-    }
-
-    #[test]
-    fn bad_reminders_and_duplicates_have_their_outcomes() {
-        let body = r#"{"id":"s","reminders":[{"id":"a","user":"u","content":"c"},{"id":"b","user":"u","content":"c"},
-            {"id":"x","user":"","content":"c"}]}"#;
-        let plan = plan_with(&window(), 1, body, None);
-        assert_eq!((ids(&plan), plan.rejected.len()), (vec!["a".to_owned()], 1));
-        let outcomes: Vec<_> =
-            plan.outcomes.iter().map(|record| (record.id.as_str(), record.outcome.clone())).collect();
-        let rejected = Outcome::Rejected { error: RejectCode::InvalidUser };
-        assert_eq!(outcomes, [("x", rejected), ("b", Outcome::Merged { into: "a".into() })]);
-    }
-}
+mod tests;
