@@ -1,14 +1,13 @@
 //! The rule document of a tag, as people write it, and what can be wrong with it.
 
 use std::collections::HashSet;
-use std::fmt;
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::suite::Test;
+use super::problem::{Problem, label};
 use crate::reminder::Priority;
 
 /// The most rules of a document.
@@ -165,59 +164,55 @@ pub enum Words {
     Off,
 }
 
-/// Something wrong with a document, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// The rule or the test, as `rule 2 "due"`; none where it is about the whole document.
-    pub part: Option<String>,
-    /// The place in it, such as `keywords[3]`.
-    pub place: Option<String>,
-    /// What is wrong, with the offending input.
-    pub problem: String,
-    /// Whether the document cannot be used. If not, it does not do what its author may think.
-    pub is_error: bool,
+/// A text, and what is expected to become of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Test {
+    /// What it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The reminder's title.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// The reminder's content.
+    pub content: String,
+    /// What is expected. What is left out may be anything.
+    pub expect: Expect,
 }
 
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for part in [&self.part, &self.place].into_iter().flatten() {
-            write!(f, "{part}: ")?;
-        }
-        f.write_str(&self.problem)
-    }
+/// What is expected of a reminder after the rules.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+#[schemars(deny_unknown_fields)]
+pub struct Expect {
+    /// The title as delivered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// The content as delivered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+    /// All marks: those of the title first, in the order of their starts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub marks: Option<Vec<ExpectedMark>>,
+    /// The priority as delivered. A test's reminder is `normal` before the rules.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
+    /// The rule that blocks it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blocked: Option<String>,
+    /// The reminder is delivered as it came: the same title, content and priority, and no marks.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unchanged: bool,
 }
 
-impl Problem {
-    /// An error about the whole document.
-    pub fn error(problem: impl fmt::Display) -> Self {
-        Self { part: None, place: None, problem: problem.to_string(), is_error: true }
-    }
-
-    /// The same as a warning.
-    pub fn warning(self) -> Self {
-        Self { is_error: false, ..self }
-    }
-
-    /// The same about a rule, counted from 0.
-    pub fn in_rule(self, at: usize, name: &str) -> Self {
-        self.in_part(label("rule", at, name))
-    }
-
-    /// The same about a rule or a test, by its [`label`].
-    pub fn in_part(self, label: String) -> Self {
-        Self { part: Some(label), ..self }
-    }
-
-    /// The same at a place.
-    pub fn at(self, place: impl fmt::Display) -> Self {
-        Self { place: Some(place.to_string()), ..self }
-    }
-}
-
-/// What a rule or a test is called in messages, such as `rule 2 "due"`. It is counted from 0, and may have no name.
-pub fn label(kind: &str, at: usize, name: &str) -> String {
-    let name = if name.is_empty() { String::new() } else { format!(" {name:?}") };
-    format!("{kind} {}{name}", at + 1)
+/// A mark, by what a reader sees of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct ExpectedMark {
+    /// The name of the rule that marks.
+    pub rule: String,
+    /// The text under the mark.
+    pub text: String,
 }
 
 impl Document {

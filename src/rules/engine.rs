@@ -4,9 +4,10 @@ use std::ops::Range;
 
 use regex::{Regex, RegexBuilder};
 
-use super::document::{Action, Difference, Document, Matching, Problem, Words};
+use super::document::{Action, Difference, Document, Matching, Words};
 use super::finder::Finder;
 use super::fold::{Fold, Folded};
+use super::problem::Problem;
 
 /// The most matches in one text. More come from nowhere but a keyword and a text made for each other.
 pub const MAX_MATCHES: usize = 1_000_000;

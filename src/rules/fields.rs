@@ -3,7 +3,8 @@
 
 use serde_json::Value;
 
-use super::document::{Action, Document, Problem, label};
+use super::document::{Action, Document};
+use super::problem::{Problem, label};
 
 const DOCUMENT: &[&str] = &["rules", "allow", "match", "tests"];
 const RULE: &[&str] = &["name", "keywords", "patterns", "action", "with", "href"];

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use regex::Regex;
 use unicode_normalization::char::is_combining_mark;
 
-use super::document::{Action, Document, Problem, Words};
+use super::document::{Action, Document, Words};
 use super::engine::Engine;
+use super::problem::Problem;
 use super::suite;
 use super::unicode::clusters;
 
@@ -145,7 +146,7 @@ fn repeated_keywords(document: &Document) -> Vec<Problem> {
 /// Why a rule's keyword, which stands in these places too, has no effect.
 fn useless(document: &Document, before: &[Place], everywhere: &[Place], at: usize) -> Option<String> {
     let action = |at: usize| &document.rules[at].action;
-    let name = |at: usize| super::document::label("rule", at, &document.rules[at].name);
+    let name = |at: usize| super::problem::label("rule", at, &document.rules[at].name);
     if let Some((_, place)) = before.iter().find(|(other, _)| *other == at) {
         return Some(format!("keywords[{place}] is the same"));
     }

@@ -2,7 +2,7 @@
 //!
 //! | file | |
 //! | --- | --- |
-//! | [`document`] | the rule document of a tag, and what can be wrong with it |
+//! | [`document`], [`problem`] | the rule document of a tag, and what can be wrong with it |
 //! | [`lint`], [`fields`] | what its author may not have meant |
 //! | [`trial`], [`suite`] | what rules make of a text, and tests of it that stand in the document |
 //! | [`unicode`], [`fold`] | makes texts comparable, and remembers where everything came from |
@@ -18,6 +18,7 @@ pub mod fields;
 pub mod finder;
 pub mod fold;
 pub mod lint;
+pub mod problem;
 pub mod rewrite;
 pub mod suite;
 pub mod trial;

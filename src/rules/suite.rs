@@ -2,66 +2,15 @@
 
 use std::sync::Arc;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::Rules;
-use super::document::{Document, Problem, label};
+use super::document::{Document, Expect, ExpectedMark, Test};
 use super::engine::Engine;
+use super::problem::{Problem, label};
 use super::trial::{Delivered, Fate, Sample, priority_name};
 use crate::reminder::{Mark, Priority};
 use crate::token::Tag;
-
-/// A text, and what is expected to become of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub struct Test {
-    /// What it is about.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// The reminder's title.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub title: Option<String>,
-    /// The reminder's content.
-    pub content: String,
-    /// What is expected. What is left out may be anything.
-    pub expect: Expect,
-}
-
-/// What is expected of a reminder after the rules.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-#[schemars(deny_unknown_fields)]
-pub struct Expect {
-    /// The title as delivered.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub title: Option<String>,
-    /// The content as delivered.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub content: Option<String>,
-    /// All marks: those of the title first, in the order of their starts.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub marks: Option<Vec<ExpectedMark>>,
-    /// The priority as delivered. A test's reminder is `normal` before the rules.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub priority: Option<Priority>,
-    /// The rule that blocks it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub blocked: Option<String>,
-    /// The reminder is delivered as it came: the same title, content and priority, and no marks.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub unchanged: bool,
-}
-
-/// A mark, by what a reader sees of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub struct ExpectedMark {
-    /// The name of the rule that marks.
-    pub rule: String,
-    /// The text under the mark.
-    pub text: String,
-}
 
 /// A test that ran.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -13,8 +13,9 @@ use crate::metrics::Metrics;
 use crate::nats::bucket::Watched;
 use crate::nats::{Nats, NatsError};
 use crate::rules::Rules;
-use crate::rules::document::{Document, Problem};
+use crate::rules::document::Document;
 use crate::rules::engine::Engine;
+use crate::rules::problem::Problem;
 use crate::token::Tag;
 
 /// The rules as they are now.

@@ -10,9 +10,10 @@ use crate::cli::CliError;
 use crate::cli::file::Input;
 use crate::cli::output::plural;
 use crate::nats::{Nats, NatsError, bucket};
-use crate::rules::document::{Document, Problem};
+use crate::rules::document::Document;
 use crate::rules::engine::Engine;
 use crate::rules::lint::{Lint, lint};
+use crate::rules::problem::Problem;
 use crate::token::Tag;
 
 /// A document that can be used.

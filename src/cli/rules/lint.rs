@@ -7,8 +7,8 @@ use serde_json::json;
 use crate::cli::CliError;
 use crate::cli::file::read;
 use crate::cli::output::{Output, plain, plural};
-use crate::rules::document::Problem;
 use crate::rules::lint::lint;
+use crate::rules::problem::Problem;
 
 /// A problem of a document, on a line.
 pub(super) fn line(name: &str, problem: &Problem) -> String {

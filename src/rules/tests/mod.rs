@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::document::{Document, Problem};
+use super::document::Document;
 use super::engine::Engine;
+use super::problem::Problem;
 use super::*;
 use crate::reminder::{Priority, set};
 

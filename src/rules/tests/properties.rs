@@ -4,9 +4,10 @@ use proptest::prelude::*;
 use unicode_segmentation::UnicodeSegmentation;
 
 use super::reference;
-use crate::rules::document::{Action, Difference, Document, Matching, Problem, Rule, Words};
+use crate::rules::document::{Action, Difference, Document, Matching, Rule, Words};
 use crate::rules::engine::{Engine, Match};
 use crate::rules::lint::lint;
+use crate::rules::problem::Problem;
 use crate::rules::rewrite::Text;
 
 /// What is hard: case with several letters, compatibility forms, marks, conjoining Hangul, emoji sequences, scripts with and
