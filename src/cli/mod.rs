@@ -9,6 +9,7 @@ mod demo;
 mod file;
 mod instances;
 mod mailbox;
+mod marked;
 mod members;
 mod output;
 mod publish;

@@ -107,7 +107,7 @@ pub struct Reminder {
 }
 
 /// A place in a reminder's text that a rule marked. Offsets are in Unicode scalar values of the text as delivered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
     /// The tag whose rule it is.
     pub tag: Tag,
@@ -127,7 +127,7 @@ pub struct Mark {
 }
 
 /// A text of a reminder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Field {
     /// The headline.
@@ -137,7 +137,7 @@ pub enum Field {
 }
 
 /// How to show a mark.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MarkAction {
     /// It stands out.

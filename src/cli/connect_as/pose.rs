@@ -8,8 +8,10 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::cli::CliError;
+use crate::cli::marked::Style;
 use crate::cli::output::{Output, age, plain, plural, short};
 use crate::nats::instance::{DeliveryAnswer, Heartbeat, HeartbeatAnswer, Reason, Refused};
+use crate::reminder::{Field, Mark};
 use crate::token::{InstanceName, UserId};
 
 /// Accepted reminders remembered, to know repeats by.
@@ -47,6 +49,8 @@ struct Reminder {
     rerouted_to: Option<String>,
     count: Option<usize>,
     parked_at: Option<Timestamp>,
+    #[serde(default)]
+    marks: Vec<Mark>,
 }
 
 #[derive(Serialize)]
@@ -176,8 +180,14 @@ impl Pose {
 
 /// A reminder for people: when, whose, what, and what is uncommon about it.
 fn line(now: Timestamp, reminder: &Reminder, is_repeat: bool, refused: Option<Reason>) -> String {
-    let Reminder { id, source, user, title, content, priority, meant_for, rerouted_to, count, parked_at } = reminder;
-    let text = title.as_ref().map_or_else(|| content.clone(), |title| format!("{title}: {content}"));
+    let Reminder { id, source, user, title, content, priority, meant_for, rerouted_to, count, parked_at, marks } =
+        reminder;
+    let marked = |text: &str, field| {
+        let marks: Vec<_> = marks.iter().filter(|mark| mark.field == field).collect();
+        Style::Brackets.marked(text, &marks)
+    };
+    let title = title.as_ref().map(|title| marked(title, Field::Title) + ": ").unwrap_or_default();
+    let text = title + &marked(content, Field::Content);
     let notes = [
         priority.as_ref().filter(|priority| *priority != "normal").cloned(),
         meant_for.as_ref().map(|user| format!("for {user}")),
@@ -296,9 +306,11 @@ mod tests {
         reminder.priority = Some("urgent".to_owned());
         reminder.count = Some(2);
         reminder.parked_at = Some("2026-11-22T09:00:00Z".parse().unwrap());
+        let mark = r#"{"tag":"t","rule":"r","field":"content","start":0,"end":1,"action":"highlight"}"#;
+        reminder.marks = vec![serde_json::from_str(mark).unwrap()];
         assert_eq!(
             line(now, &reminder, true, Some(Reason::Busy)),
-            "10:00:00.500 s a → bob   [1mt: c  [urgent, for alice, carol got it, 2 in one, parked for 1h, repeat, refused: busy]"
+            "10:00:00.500 s a → bob  \u{fffd}[1mt: [c]{highlight}  [urgent, for alice, carol got it, 2 in one, parked for 1h, repeat, refused: busy]"
         );
     }
 }

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::documents::{Place, stored, tag_of, usable};
-use super::marked::Style;
 use super::texts::{self, Text};
 use crate::cli::file::{read, read_text};
+use crate::cli::marked::Style;
 use crate::cli::output::{Output, Progress, plain, plural, thousands};
 use crate::cli::{CliError, SettingsArgs};
 use crate::rules::Rules;

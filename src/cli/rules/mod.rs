@@ -6,12 +6,11 @@
 //! | `store`, `put` | what the bucket holds |
 //! | `lint`, `test`, `schema` | looks at documents |
 //! | `trial`, `diff` | tries documents on texts |
-//! | `marked`, `texts` | shows texts with their marks; reads many texts |
+//! | `texts` | reads many texts |
 
 mod diff;
 mod documents;
 mod lint;
-mod marked;
 mod put;
 mod schema;
 mod store;

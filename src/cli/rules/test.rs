@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::documents::{Usable, usable};
-use super::marked::Style;
 use crate::cli::CliError;
 use crate::cli::file::read;
+use crate::cli::marked::Style;
 use crate::cli::output::{Output, plain, plural, thousands, width};
 use crate::rules::suite::{Mismatch, Report, run as run_suite};
 

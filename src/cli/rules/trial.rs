@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::documents::{entry, input, no_rules, tag_of, usable};
-use super::marked::Style;
 use crate::cli::file::{read, read_text};
+use crate::cli::marked::Style;
 use crate::cli::output::{Output, Table, short};
 use crate::cli::{CliError, SettingsArgs};
 use crate::reminder::{Field, Priority};

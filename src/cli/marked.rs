@@ -37,7 +37,7 @@ impl Style {
     }
 
     /// A text with these marks on it. Control characters, which could do things to a terminal, do not get through.
-    fn marked(self, text: &str, marks: &[&Mark]) -> String {
+    pub(super) fn marked(self, text: &str, marks: &[&Mark]) -> String {
         let chars: Vec<char> = text.chars().map(harmless).collect();
         let mut cuts: Vec<usize> = marks.iter().flat_map(|mark| [mark.start, mark.end]).collect();
         cuts.extend([0, chars.len()]);
