@@ -194,7 +194,7 @@ impl Worker {
             Item::Parked { sequence } => format!("parked {sequence}"),
         };
         let set = Some(event.index.set.as_str());
-        Some(rejected::Message::new(&self.context.nats.names, &token, event.bodies[index].clone(), &rejection, set, id))
+        Some(rejected::Message::new(&self.context.nats.names, &token, event.publishable(index), &rejection, set, id))
     }
 
     /// The outcomes are durable: removes the reminders.
