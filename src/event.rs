@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::reminder::Priority;
-use crate::reminder::finished::with_rerouted_to;
+use crate::reminder::finished::{with_reroute_false, with_rerouted_to};
 use crate::token::{Source, UserId};
 
 /// What the router needs to know of the reminders in a message.
@@ -113,6 +113,12 @@ impl Event {
         Self { index, bodies: vec![self.bodies[at].clone()] }
     }
 
+    /// One of its reminders' JSON in a form that may be published again: finished JSON does not tell that it stays.
+    pub fn publishable(&self, at: usize) -> Bytes {
+        let body = &self.bodies[at];
+        if self.index.reminders[at].stays { with_reroute_false(body).into() } else { body.clone() }
+    }
+
     /// A copy of one of its reminders, which an associate got, for the user. Nothing is merged into it.
     pub fn copy_of(&self, at: usize, rerouted_to: &UserId) -> Self {
         let mut copy = self.only(at);
@@ -126,8 +132,11 @@ impl Event {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use jiff::Timestamp;
     use proptest::prelude::*;
+
+    use super::*;
+    use crate::reminder::set;
 
     fn event(bodies: &[&str]) -> Event {
         let entry = |(i, body): (usize, &&str)| IndexEntry {
@@ -157,6 +166,18 @@ mod tests {
         assert_eq!((&read.index, &read.bodies), (&event.index, &event.bodies));
         let one = Event::decode(&read.only(2).encode()).unwrap();
         assert_eq!((one.index.reminders[0].id.as_str(), &one.bodies[0]), ("r2", &event.bodies[2]));
+    }
+
+    #[test]
+    fn what_is_published_again_is_still_for_its_user_alone() {
+        let origin =
+            set::Origin { source: "billing".parse().unwrap(), sequence: 1, published_at: Timestamp::UNIX_EPOCH };
+        let event = event(&[r#"{"user":"a","content":"b"}"#; 3]);
+        for (at, stays) in [(1, false), (2, true)] {
+            let again = [br#"{"reminders":["#, &*event.publishable(at), b"]}"].concat();
+            let set = set::parse(&origin, &again).unwrap();
+            assert_eq!(set.reminders[0].parsed.as_ref().unwrap().stays, stays);
+        }
     }
 
     proptest! {

@@ -28,6 +28,8 @@ pub struct Aging {
     after: Duration,
     consumer: PullConsumer,
     pull: Option<Batch>,
+    /// How many messages the consumer has given, by the last one that came.
+    given: u64,
     /// The last message that nothing is to be done for any more.
     done: Option<async_nats::jetstream::Message>,
 }
@@ -55,7 +57,7 @@ impl Aging {
         let stream = stream.map_err(|error| failed("open", &error))?;
         let consumer = stream.get_consumer(&nats.names.escalate_consumer(priority)).await;
         let consumer = consumer.map_err(|error| failed("open", &error))?;
-        let mut aging = Self { nats: nats.clone(), priority, after, consumer, pull: None, done: None };
+        let mut aging = Self { nats: nats.clone(), priority, after, consumer, pull: None, given: 0, done: None };
         aging.begin_again().await?;
         Ok(aging)
     }
@@ -69,6 +71,13 @@ impl Aging {
             let Some(message) = self.receive().await? else { continue };
             let info = message.info().map_err(|error| failed("read", &error))?;
             let (sequence, stored_ns) = (info.stream_sequence, info.published.unix_timestamp_nanos());
+            if info.consumer_sequence > self.given + 1 {
+                // One was lost with a connection, and to acknowledge this one would pass it by.
+                self.acknowledge().await?;
+                self.begin_again().await?;
+                continue;
+            }
+            self.given = info.consumer_sequence;
             if priority_of(&message.message) != Some(self.priority) {
                 self.done = Some(message);
                 continue;
@@ -146,6 +155,7 @@ impl Aging {
         let stream = self.nats.jetstream.get_stream_no_info(self.nats.names.parked_stream()).await;
         let stream = stream.map_err(|error| failed("reset", &error))?;
         let reset = stream.reset_consumer(&self.nats.names.escalate_consumer(self.priority), None).await;
-        reset.map(drop).map_err(|error| failed("reset", &error))
+        self.given = reset.map_err(|error| failed("reset", &error))?.info.delivered.consumer_sequence;
+        Ok(())
     }
 }

@@ -50,6 +50,11 @@ pub fn with_rerouted_to(json: &[u8], associate: &UserId) -> Vec<u8> {
     with_field(json, &format!(r#""rerouted_to":{name}"#))
 }
 
+/// Adds to a finished reminder what its publisher had said: that no associate may get it.
+pub fn with_reroute_false(json: &[u8]) -> Vec<u8> {
+    with_field(json, r#""reroute":false"#)
+}
+
 fn with_field(json: &[u8], field: &str) -> Vec<u8> {
     let open = json.strip_suffix(b"}").unwrap_or(json);
     let mut out = Vec::with_capacity(json.len() + field.len() + 1);

@@ -74,10 +74,12 @@ async fn watch(nats: Nats, partitions: u16, source: Source, mut wishes: mpsc::Re
     // A newcomer needs everything from the start, so a second watch begins. The first one goes on meanwhile, so that
     // nobody else waits for news.
     let (mut current, mut fresh): (Option<Watched>, Option<Watched>) = (None, None);
+    // How far the second one has come.
+    let mut told = 0;
     loop {
         if fresh.is_none() && followers.values().any(|follower| !follower.is_loaded) {
             match Watched::begin(&nats, source.bucket.clone()).await {
-                Ok(watch) => fresh = Some(watch),
+                Ok(watch) => (fresh, told) = (Some(watch), 0),
                 Err(error) => pause(&source, &error).await,
             }
         }
@@ -88,7 +90,7 @@ async fn watch(nats: Nats, partitions: u16, source: Source, mut wishes: mpsc::Re
                 let _ = follower.sender.send(News::Loaded).await;
             }
         }
-        let entry = tokio::select! {
+        let (entry, is_fresh) = tokio::select! {
             wish = wishes.recv() => {
                 let Some(mut wish) = wish else { return };
                 loop {
@@ -102,11 +104,19 @@ async fn watch(nats: Nats, partitions: u16, source: Source, mut wishes: mpsc::Re
                 fresh = None;
                 continue;
             }
-            entry = next(&mut current) => entry,
-            entry = next(&mut fresh) => entry,
+            entry = next(&mut current) => (entry, false),
+            entry = next(&mut fresh) => (entry, true),
         };
         match entry {
-            Ok(entry) => tell(&mut followers, &nats.names, partitions, &source, &entry).await,
+            // The second watch tells a key's latest value only, in the order of revisions: this one is told, or outdated, and
+            // the first watch may be gone before it tells of what outdates it.
+            Ok(entry) if !is_fresh && fresh.is_some() && entry.revision <= told => {}
+            Ok(entry) => {
+                if is_fresh {
+                    told = entry.revision;
+                }
+                tell(&mut followers, &nats.names, partitions, &source, &entry).await;
+            }
             Err(error) => {
                 // What happened meanwhile is in the bucket: everybody is told everything again.
                 (current, fresh) = (None, None);

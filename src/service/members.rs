@@ -320,10 +320,11 @@ impl Membership {
             let recorded = recorded.clone();
             let (context, stop, working) = (context.clone(), self.held[&role].stop.clone(), self.working.0.clone());
             self.workers.spawn(async move {
-                let result = match role {
-                    Role::Intake => intake::run(context, stop, working).await,
-                    Role::Escalation => escalation::run(context, stop, working).await,
-                    Role::Partition(number) => partition::run(context, number, &recorded, stop, working).await,
+                let result = match (recorded.last_outcome().await, role) {
+                    (Err(error), _) => Err(error),
+                    (_, Role::Intake) => intake::run(context, stop, working).await,
+                    (_, Role::Escalation) => escalation::run(context, stop, working).await,
+                    (_, Role::Partition(number)) => partition::run(context, number, &recorded, stop, working).await,
                 };
                 (role, result)
             });

@@ -48,11 +48,10 @@ impl Recorder {
         Self { submissions: self.submissions.clone(), term }
     }
 
-    /// Waits until these outcomes are durable, however long JetStream is away.
+    /// Waits until these outcomes are durable, however long JetStream is away; and, even if there are none, what was handed
+    /// in before: a mailbox is emptied up to a message, and that must not take what is not recorded yet.
     pub async fn record(&self, records: Vec<Settling>) {
-        if !records.is_empty() {
-            self.submit(records).await;
-        }
+        self.submit(records).await;
     }
 
     /// Waits until everything that was handed in before is durable, also by tasks that are no more.
@@ -109,4 +108,21 @@ async fn store(nats: &Nats, is_void: impl Fn() -> bool, subject: String, chunk: 
     }
     let id = nats.client.new_inbox();
     nats.store_unless(is_void, &subject, headers, body.into(), &id).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_has_no_outcome_waits_for_the_outcomes_before_it() {
+        let (submissions, mut waiting) = mpsc::channel(1);
+        let recorder = Recorder { submissions, term: 0 };
+        let copy = tokio::spawn(async move { recorder.record(Vec::new()).await });
+        // It stands in the same queue as they do.
+        let submission = waiting.recv().await.expect("it was handed in");
+        assert!(!copy.is_finished());
+        submission.done.send(()).unwrap();
+        copy.await.unwrap();
+    }
 }

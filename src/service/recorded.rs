@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Write;
 use std::time::Duration;
 
+use async_nats::datetime::{self, DateTime};
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use tokio::sync::OnceCell;
 
@@ -58,13 +59,14 @@ fn decode(text: &str) -> impl Iterator<Item = (Partition, Item)> + '_ {
 pub struct Recorded {
     nats: Nats,
     partitions: BTreeSet<Partition>,
+    last: OnceCell<DateTime>,
     settled: OnceCell<HashMap<Partition, HashSet<Item>>>,
 }
 
 impl Recorded {
     /// For these partitions.
     pub fn new(nats: Nats, partitions: impl Iterator<Item = Partition>) -> Self {
-        Self { nats, partitions: partitions.collect(), settled: OnceCell::new() }
+        Self { nats, partitions: partitions.collect(), last: OnceCell::new(), settled: OnceCell::new() }
     }
 
     /// What is recorded for one of them. To be asked when the partition's fence is set.
@@ -76,18 +78,33 @@ impl Recorded {
         Ok(settled.get(&partition).cloned().unwrap_or_default())
     }
 
+    /// When the last outcome was stored, at the first call. To be asked before any role that is taken together with the
+    /// partitions begins: after an outage, what it tells is much younger than what the last owners recorded.
+    ///
+    /// # Errors
+    /// When JetStream could not be read.
+    pub async fn last_outcome(&self) -> Result<DateTime, NatsError> {
+        let read = || async {
+            let failed = |error: &dyn std::fmt::Display| NatsError::failed("read what is recorded", error);
+            let stream = self.nats.jetstream.get_stream(self.nats.names.outcomes_stream()).await;
+            let stream = stream.map_err(|error| failed(&error))?;
+            match &stream.cached_info().state {
+                state if state.messages > 0 => Ok(state.last_timestamp),
+                // Whatever comes is read.
+                _ => datetime::from_nanos(0).map_err(|error| failed(&error)),
+            }
+        };
+        self.last.get_or_try_init(read).await.copied()
+    }
+
     async fn read(&self) -> Result<HashMap<Partition, HashSet<Item>>, NatsError> {
         let failed = |error: &dyn std::fmt::Display| NatsError::failed("read what is recorded", error);
         let nats = &self.nats;
         let outcomes = nats.names.outcomes_stream();
-        let stream = nats.jetstream.get_stream(&outcomes).await.map_err(|error| failed(&error))?;
-        let state = &stream.cached_info().state;
         let mut settled: HashMap<Partition, HashSet<Item>> = HashMap::new();
-        if state.messages == 0 {
-            return Ok(settled);
-        }
-        let mut start_time = state.last_timestamp - REMOVALS_UNDER_WAY;
-        let earliest = state.last_timestamp - OLDEST_IN_WORK;
+        let last = self.last_outcome().await?;
+        let mut start_time = last - REMOVALS_UNDER_WAY;
+        let earliest = last - OLDEST_IN_WORK;
         let events = nats.jetstream.get_stream_no_info(nats.names.events_stream()).await.map_err(|e| failed(&e))?;
         for &partition in &self.partitions {
             let info = events.consumer_info(nats.names.dispatch_consumer(partition)).await.map_err(|e| failed(&e))?;

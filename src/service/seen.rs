@@ -140,9 +140,7 @@ impl Window {
         let start_time = outcomes.last_timestamp - RECENT;
         let config = pull::Config { deliver_policy: DeliverPolicy::ByStartTime { start_time }, ..Default::default() };
         replay(nats, &nats.names.outcomes_stream(), config, |message, _| {
-            if let Ok(Batch { outcomes }) = serde_json::from_slice::<Batch<Named>>(&message.payload) {
-                self.done.0.extend(outcomes.iter().map(|named| identity(&named.source, &named.id)));
-            }
+            self.done.0.extend(done_in(&message.payload));
         })
         .await
     }
@@ -155,6 +153,16 @@ const RECENT: Duration = Duration::from_secs(30);
 struct Named {
     id: String,
     source: Source,
+    #[serde(default)]
+    escalated: bool,
+}
+
+/// The reminders of which a message of outcomes says for the first time what became of them. That one has been parked for
+/// long was announced in its time: whoever publishes its id again now does not repeat what has just been taken in.
+fn done_in(message: &[u8]) -> Vec<Id> {
+    let outcomes = serde_json::from_slice::<Batch<Named>>(message).map(|batch| batch.outcomes).unwrap_or_default();
+    let told = outcomes.iter().filter(|named| !named.escalated);
+    told.map(|named| identity(&named.source, &named.id)).collect()
 }
 
 /// Writes sets as one message: for each its sequence, time and number of ids, then the ids, all little-endian.
@@ -235,6 +243,15 @@ mod tests {
         assert!(!window.is_complete(1) && window.is_complete(2));
         window.complete(4, 10_001);
         assert!(!window.is_complete(2), "more than two are not remembered");
+    }
+
+    #[test]
+    fn an_announcement_of_what_is_parked_for_long_makes_no_repeat() {
+        let source: Source = "billing".parse().unwrap();
+        let outcomes = br#"{"outcomes":[{"id":"a","source":"billing","outcome":"parked"},
+            {"id":"b","source":"billing","outcome":"parked","escalated":true}]}"#;
+        assert_eq!(done_in(outcomes), [identity(&source, "a")]);
+        assert_eq!(done_in(b"?"), []);
     }
 
     #[test]

@@ -69,7 +69,10 @@ pub async fn run(context: Context, stop: CancellationToken, working: mpsc::Sende
     // The last intake may have been this process's.
     context.recorder.flush().await;
     window.load(&nats).await?;
-    context.rules.loaded().await;
+    tokio::select! {
+        () = context.rules.loaded() => {}
+        () = stop.cancelled() => return Ok(()),
+    }
     let most = context.config.intake.max_bytes_in_flight;
     // A pull must have room for the largest message that the server lets through.
     let pull_bytes = most.max(2 * nats.client.max_payload());

@@ -147,6 +147,9 @@ enum End {
 /// What a reminder as delivered has beyond what was published of it, about.
 const ADDED_BYTES: usize = 256;
 
+/// What a line of an event's index has beside the reminder's id and user, at most: all fields, with the longest numbers.
+const INDEX_LINE_BYTES: usize = 192;
+
 impl SetPlan<'_> {
     fn finish(mut self, is_requeued: bool) -> Plan {
         let (valid, places) = self.validated(is_requeued);
@@ -258,8 +261,8 @@ impl SetPlan<'_> {
     fn fitting(&self, members: &Members) -> usize {
         let mut room = self.planner.most_bytes.saturating_sub(8 << 10);
         let fits = |(_, entry, body): &&(usize, IndexEntry, Bytes)| {
-            // JSON writes a character in at most six bytes; the rest of an index line is shorter than a hundred.
-            let needed = body.len() + 6 * (entry.id.len() + entry.user.as_str().len()) + 100;
+            // JSON writes a character in at most six bytes.
+            let needed = body.len() + 6 * (entry.id.len() + entry.user.as_str().len()) + INDEX_LINE_BYTES;
             let fits = needed <= room;
             room = room.saturating_sub(needed);
             fits

@@ -146,6 +146,18 @@ impl Worker {
 
     /// Makes outcomes durable; only then are the reminders removed from where they came.
     pub(super) fn record(&mut self, items: Vec<Settled>) {
+        // Those that are refused are stored first. The others must not wait for that: what is settled after them would be
+        // recorded before them, and take them out of their mailbox with it.
+        let (refused, others): (Vec<_>, Vec<_>) =
+            items.into_iter().partition(|settled| settled.fate == Fate::MailboxFull);
+        for items in [others, refused] {
+            if !items.is_empty() {
+                self.record_together(items);
+            }
+        }
+    }
+
+    fn record_together(&mut self, items: Vec<Settled>) {
         let at = now_ms();
         let records = items.iter().filter_map(|settled| self.record_of(settled, at)).collect();
         let refused: Vec<_> = items.iter().filter(|settled| settled.fate == Fate::MailboxFull).collect();
@@ -194,7 +206,7 @@ impl Worker {
             Item::Parked { sequence } => format!("parked {sequence}"),
         };
         let set = Some(event.index.set.as_str());
-        Some(rejected::Message::new(&self.context.nats.names, &token, event.bodies[index].clone(), &rejection, set, id))
+        Some(rejected::Message::new(&self.context.nats.names, &token, event.publishable(index), &rejection, set, id))
     }
 
     /// The outcomes are durable: removes the reminders.

@@ -238,3 +238,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_event_of_many_small_reminders_with_all_there_is_to_tell_of_them_fits_into_a_message() {
+    let rules = rules(
+        &json!({"rules": [
+            {"name": "r", "keywords": ["x"], "action": "replace", "with": "y".repeat(400)}
+        ]})
+        .to_string(),
+    );
+    let reminder = |i: usize| {
+        json!({"id": i.to_string(), "user": "u", "content": format!("x {i}"), "tags": ["t"], "priority": "urgent",
+            "expires_at": "9999-12-01T00:00:00Z", "reroute": false})
+    };
+    let body = json!({"reminders": (0..1_000).map(reminder).collect::<Vec<_>>()}).to_string();
+    let window = window();
+    let (event_bytes, most_bytes) = (512 << 10, 512 << 10);
+    let plan = plan_given(Given { event_bytes, most_bytes, ..given(&window, &rules) }, 9, &body);
+    assert_eq!(ids(&plan).len(), 1_000);
+    assert!(plan.events.len() > 1);
+    assert!(plan.events.iter().all(|(_, _, message)| message.len() + 1_024 <= most_bytes));
+}
