@@ -11,6 +11,7 @@ pub struct Metrics {
     rules_documents: IntGauge,
     rules_loaded: IntCounter,
     rules_ignored: IntCounter,
+    devices_missed: IntCounter,
 }
 
 impl Default for Metrics {
@@ -19,7 +20,12 @@ impl Default for Metrics {
         let loads = Opts::new("bellhop_rules_loads_total", "Documents of rules that were read, by what came of it.");
         let loads = registered(&registry, IntCounterVec::new(loads, &["result"]));
         let documents = IntGauge::new("bellhop_rules_documents", "Documents of rules in use, one for each tag.");
+        let missed = IntCounter::new(
+            "bellhop_devices_missed_total",
+            "Instances that did not take a reminder while another instance of its user did.",
+        );
         Self {
+            devices_missed: registered(&registry, missed),
             rules_documents: registered(&registry, documents),
             rules_loaded: loads.with_label_values(&["loaded"]),
             rules_ignored: loads.with_label_values(&["ignored"]),
@@ -48,6 +54,11 @@ impl Metrics {
     /// A document of rules cannot be used; the last good one stays.
     pub fn rules_ignored(&self) {
         self.rules_ignored.inc();
+    }
+
+    /// So many instances did not take a reminder that another instance of its user took.
+    pub fn devices_missed(&self, instances: usize) {
+        self.devices_missed.inc_by(instances as u64);
     }
 
     /// All of them, in Prometheus's text format.

@@ -67,6 +67,8 @@ pub struct Context {
     pub associates: Follow,
     /// Has the rules ready.
     pub rules: rules::Watch,
+    /// What is counted.
+    pub metrics: Metrics,
     /// Says how ready this member is.
     pub readiness: watch::Sender<Readiness>,
     /// Whether what this member holds is still its own.
@@ -100,10 +102,11 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
     let metrics = Metrics::default();
     let (rules, watching_rules) = rules::Watch::start(nats.clone(), metrics.clone());
     let (readiness, ready) = watch::channel(Readiness::default());
-    let probes = listen(&config).await?.map(|listener| tokio::spawn(http::run(listener, ready, metrics)));
+    let probes = listen(&config).await?.map(|listener| tokio::spawn(http::run(listener, ready, metrics.clone())));
     tracing::info!(member, server = nats.client.server_info().version, "serving");
     let client = nats.client.clone();
-    let context = Context { config, nats, member, recorder, voice, routes, associates, rules, readiness, lease };
+    let context =
+        Context { config, nats, member, recorder, voice, routes, associates, rules, metrics, readiness, lease };
     let served = members::run(context, keeper, stop).await;
     watching_routes.abort();
     watching_rules.abort();

@@ -49,6 +49,9 @@ async fn one_connection_is_enough_and_nothing_is_repeated_there() {
     assert_eq!(taken_by(&world, "well"), numbers(0..20));
     assert!(!world.has_route("alice", "gone").await && world.has_route("alice", "busy").await);
     assert!(numbers(0..20).iter().all(|id| busy.attempts(id) <= 1));
+    let metrics = world.member().probe("GET", "/metrics").await.unwrap().body;
+    let missed = metrics.lines().find_map(|line| line.strip_prefix("bellhop_devices_missed_total ")).unwrap();
+    assert!(missed.parse::<usize>().unwrap() >= 20, "{missed}");
     world.settle().await;
 }
 

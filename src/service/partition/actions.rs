@@ -179,9 +179,7 @@ impl Worker {
         }
         let outcome = match &settled.fate {
             Fate::Delivered { by, missed } => {
-                if *missed > 0 {
-                    tracing::debug!(partition = %self.partition, missed, "accepted, but not by all devices");
-                }
+                self.context.metrics.devices_missed(*missed);
                 Outcome::delivered(by.clone())?
             }
             Fate::Rerouted { instance, to } => Outcome::Rerouted { instance: instance.clone(), to: to.clone() },
