@@ -20,7 +20,17 @@ impl Partition {
     pub(super) fn associates_changed(&mut self, user: UserId, associates: Vec<UserId>) {
         let mut seen = BTreeSet::from([user.clone()]);
         let others = associates.into_iter().filter(|associate| seen.insert(associate.clone()));
-        self.user(&user).associates = others.take(MAX_ASSOCIATES).collect();
+        let state = self.user(&user);
+        state.associates = others.take(MAX_ASSOCIATES).collect();
+        let is_sent = state.is_sent();
+        if let Some(errand) = &mut state.errand {
+            let may_get_it = |associate: &UserId| state.associates.contains(associate);
+            errand.untried.retain(may_get_it);
+            if !is_sent && !errand.associate.as_ref().is_some_and(may_get_it) {
+                errand.instances.clear();
+                state.state = State::Idle;
+            }
+        }
         self.touched_users.insert(user);
     }
 

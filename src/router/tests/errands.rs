@@ -292,3 +292,18 @@ fn a_full_mailbox_gets_no_copies() {
     router.connected("app-9", "bob");
     assert_eq!(router.accepted("app-9"), ["alice e2 rerouted to bob by app-9"]);
 }
+
+#[test]
+fn who_is_no_associate_any_more_gets_nothing_that_was_not_sent() {
+    for (left, next) in [("carol", "look up carol for alice"), ("", "park alice e1")] {
+        let mut router = alice_is_away();
+        router.publish("alice");
+        router.looked_up("alice", "bob", "app-8 app-9");
+        assert_eq!(router.associates("alice", left), [next]);
+        assert!(router.connected("app-8", "bob").is_empty());
+    }
+    let mut router = alice_is_away();
+    router.publish("alice");
+    router.associates("alice", "bob");
+    assert_eq!(router.looked_up("alice", "bob", ""), ["park alice e1"]);
+}
