@@ -2,7 +2,7 @@
 
 use async_nats::Message;
 use async_nats::jetstream;
-use async_nats::jetstream::consumer::pull;
+use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
@@ -62,7 +62,11 @@ pub(super) async fn scan_bucket(
     mut each: impl FnMut(&str, Stored<'_>) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
     let prefix = format!("$KV.{bucket}.");
-    let config = pull::Config { filter_subject: format!("{prefix}{keys}"), ..pull::Config::default() };
+    let config = pull::Config {
+        filter_subject: format!("{prefix}{keys}"),
+        deliver_policy: DeliverPolicy::LastPerSubject,
+        ..pull::Config::default()
+    };
     scan(nats, &format!("KV_{bucket}"), config, |stored| {
         // What is left of a deleted key.
         if stored.header("KV-Operation").is_some() || stored.header("Nats-Marker-Reason").is_some() {

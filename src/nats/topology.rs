@@ -267,7 +267,11 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
         kept_for(rejected, config.streams.rejected_age),
         kept_for(seen, config.idempotency.window),
         bucket(names.routes_bucket(), "which instance holds which user's connection"),
-        bucket(names.rules_bucket(), "what happens to the reminders of each tag"),
+        StreamConfig {
+            // A bad document leaves the last good one in force, also for a process that starts later.
+            max_messages_per_subject: RULES_HISTORY,
+            ..bucket(names.rules_bucket(), "what happens to the reminders of each tag")
+        },
         bucket(names.associates_bucket(), "who may get a user's reminders while the user is away"),
         StreamConfig {
             // Gone members' keys vanish; who is gone is decided by `members.ttl` on the observer's own clock.
@@ -308,6 +312,9 @@ fn consumers(nats: &Nats, config: &Config) -> Vec<(String, Vec<consumer::pull::C
         (names.parked_stream(), config.mailbox.escalate_after.limits().map(escalate).collect()),
     ]
 }
+
+/// Versions kept of each document of rules.
+const RULES_HISTORY: i64 = 16;
 
 /// Sets in work at a time: more than fit into `intake.max_bytes_in_flight` of small ones.
 const INTAKE_ACK_PENDING: usize = 100_000;

@@ -111,8 +111,11 @@ impl Rules {
     /// # Errors
     /// When it cannot be processed; it may be half done then.
     pub fn apply(&self, reminder: &mut Reminder) -> Result<Verdict, RulesError> {
-        let documents: Vec<(Tag, &Engine)> =
-            reminder.tags.iter().filter_map(|tag| Some((tag.clone(), &**self.engines.get(tag)?))).collect();
+        let mut documents: Vec<(Tag, &Engine)> = Vec::new();
+        for tag in &reminder.tags {
+            let is_new = documents.iter().all(|(other, _)| other != tag);
+            documents.extend(self.engines.get(tag).filter(|_| is_new).map(|engine| (tag.clone(), &**engine)));
+        }
         if documents.is_empty() {
             return Ok(Verdict::Pass);
         }

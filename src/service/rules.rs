@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::kv::{Entry, Operation};
+use futures_util::TryStreamExt;
 use tokio::sync::watch;
 
 use crate::metrics::Metrics;
-use crate::nats::bucket::Watched;
+use crate::nats::bucket::{self, Watched};
 use crate::nats::{Nats, NatsError};
 use crate::rules::Rules;
 use crate::rules::document::Document;
@@ -45,6 +46,13 @@ impl Watch {
     }
 }
 
+/// Reads and compiles a document, beside the tasks that serve.
+async fn compiled(entry: &Entry) -> Result<Engine, Vec<Problem>> {
+    let value = entry.value.clone();
+    let compile = move || Document::parse(&value).and_then(|document| Engine::new(&document));
+    tokio::task::spawn_blocking(compile).await.expect("compiling does not panic")
+}
+
 struct Watcher {
     nats: Nats,
     metrics: Metrics,
@@ -66,12 +74,12 @@ impl Watcher {
         // Documents that were deleted while nobody watched are not told of: it begins with none.
         let mut rules = Rules::default();
         while !watched.is_loaded() {
-            rules = self.changed(rules, watched.next().await?).await;
+            rules = self.changed(rules, watched.next().await?).await?;
         }
         self.tell(rules);
         loop {
             let entry = watched.next().await?;
-            self.tell(self.changed(self.current().as_ref().clone(), entry).await);
+            self.tell(self.changed(self.current().as_ref().clone(), entry).await?);
         }
     }
 
@@ -85,21 +93,19 @@ impl Watcher {
     }
 
     /// The rules after a change of the bucket.
-    async fn changed(&self, rules: Rules, entry: Entry) -> Rules {
+    async fn changed(&self, rules: Rules, entry: Entry) -> Result<Rules, NatsError> {
         let tag = match Tag::from_token(&entry.key) {
             Ok(tag) => tag,
             Err(error) => {
                 self.ignored(&entry, &[Problem::error(format!("the key is no tag: {error}"))]);
-                return rules;
+                return Ok(rules);
             }
         };
         if entry.operation != Operation::Put {
             tracing::info!(tag = tag.as_str(), revision = entry.revision, "rules removed");
-            return rules.with(tag, None);
+            return Ok(rules.with(tag, None));
         }
-        let value = entry.value.clone();
-        let compile = move || Document::parse(&value).and_then(|document| Engine::new(&document));
-        match tokio::task::spawn_blocking(compile).await.expect("compiling does not panic") {
+        Ok(match compiled(&entry).await {
             Ok(engine) => {
                 let (count, bytes) = (engine.rules().len(), engine.heap_bytes());
                 tracing::info!(tag = tag.as_str(), revision = entry.revision, rules = count, bytes, "rules loaded");
@@ -108,10 +114,29 @@ impl Watcher {
             }
             Err(problems) => {
                 self.ignored(&entry, &problems);
-                let last_good = self.current().engine(&tag).cloned();
+                let last_good = match self.current().engine(&tag) {
+                    Some(engine) => Some(engine.clone()),
+                    None => self.last_good(&entry).await?,
+                };
                 rules.with(tag, last_good)
             }
+        })
+    }
+
+    /// The version before a bad one that was good: this process did not see it, since it has just begun.
+    async fn last_good(&self, bad: &Entry) -> Result<Option<Arc<Engine>>, NatsError> {
+        let failed = |error: &dyn std::fmt::Display| NatsError::failed("read earlier rules", error);
+        let bucket = bucket::open(&self.nats, self.nats.names.rules_bucket()).await?;
+        let history = bucket.history(&bad.key).await.map_err(|error| failed(&error))?;
+        let versions: Vec<Entry> = history.try_collect().await.map_err(|error| failed(&error))?;
+        let before = versions.iter().rev().filter(|version| version.revision < bad.revision);
+        for version in before.take_while(|version| version.operation == Operation::Put) {
+            if let Ok(engine) = compiled(version).await {
+                tracing::info!(key = version.key, revision = version.revision, "earlier rules loaded");
+                return Ok(Some(Arc::new(engine)));
+            }
         }
+        Ok(None)
     }
 
     fn ignored(&self, entry: &Entry, problems: &[Problem]) {

@@ -98,6 +98,9 @@ async fn a_bad_document_keeps_the_last_good_one_and_is_told_of_once() {
     };
     world.eventually("the other tag's document", is_told).await;
     until_delivered(&world, "kept", "the falcon", "the project").await;
+    // A process that starts now has never seen the good one in force.
+    let second = world.serve().await;
+    world.eventually("the second member", async || second.is_ready().await).await;
     let log = world.member().log();
     let told: Vec<_> = log.lines().filter(|line| line.contains("ignored")).collect();
     let metrics = world.member().probe("GET", "/metrics").await.unwrap().body;
@@ -109,6 +112,8 @@ async fn a_bad_document_keeps_the_last_good_one_and_is_told_of_once() {
         assert!(metrics.lines().any(|other| other == line), "{line} is not in\n{metrics}");
     }
     assert!(told.len() == 1 && told[0].contains("WARN") && told[0].contains("patterns[0]"), "{told:?}");
+    world.member().kill();
+    until_delivered(&world, "taken-over", "the falcon", "the project").await;
     world.settle().await;
 }
 

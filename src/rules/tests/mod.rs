@@ -117,8 +117,15 @@ fn title_and_content_are_processed_and_marked_each() {
 #[test]
 fn only_the_reminders_tags_count_and_they_apply_in_their_order() {
     let replace = |from: &str, to: &str| json!({ "rules": [{ "name": "r", "keywords": [from], "action": "replace", "with": to }] });
-    let rules = rules(&[("a", replace("one", "two")), ("b", replace("two", "three")), ("c", replace("one", "x"))]);
-    for (tags, expected) in [(&["a", "b"][..], "three"), (&["b", "a"], "two"), (&["x"], "one"), (&[], "one")] {
+    let rules = rules(&[
+        ("a", replace("one", "two")),
+        ("b", replace("two", "three")),
+        ("c", replace("one", "x")),
+        ("d", replace("one", "one one")),
+    ]);
+    for (tags, expected) in
+        [(&["a", "b"][..], "three"), (&["b", "a"], "two"), (&["x"], "one"), (&[], "one"), (&["d", "d"], "one one")]
+    {
         let mut after = reminder(tags, None, "one");
         rules.apply(&mut after).unwrap();
         assert_eq!(after.content, expected, "{tags:?}");
