@@ -2,7 +2,7 @@
 
 use crate::cli::output::has_colours;
 use crate::reminder::{Field, Mark, MarkAction, Priority};
-use crate::rules::trial::{Delivered, priority_name};
+use crate::rules::trial::Delivered;
 
 /// How marks are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,8 +31,7 @@ impl Style {
             self.marked(delivered.text(field), &marks)
         };
         let title = delivered.title.is_some().then(|| format!("title: {}", shown(Field::Title)));
-        let priority =
-            (delivered.priority != usual).then(|| format!("priority: {}", priority_name(delivered.priority)));
+        let priority = (delivered.priority != usual).then(|| format!("priority: {}", delivered.priority.as_str()));
         [title, priority].into_iter().flatten().chain([shown(Field::Content)]).collect()
     }
 

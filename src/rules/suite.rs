@@ -8,7 +8,7 @@ use super::Rules;
 use super::document::{Document, Expect, ExpectedMark, Test};
 use super::engine::Engine;
 use super::problem::{Problem, label};
-use super::trial::{Delivered, Fate, Sample, priority_name};
+use super::trial::{Delivered, Fate, Sample};
 use crate::reminder::{Mark, Priority};
 use crate::token::Tag;
 
@@ -102,7 +102,7 @@ impl Test {
             if self.expect.unchanged { unchanged() } else { self.expect.clone() };
         let marked = |mark: &Mark| ExpectedMark { rule: mark.rule.clone(), text: delivered.under(mark) };
         let got_marks: Vec<_> = delivered.marks.iter().map(marked).collect();
-        let name = |priority| priority_name(priority).to_owned();
+        let name = |priority: Priority| priority.as_str().to_owned();
         [
             mismatch("title", title, delivered.title.clone().unwrap_or_default()),
             mismatch("content", content, delivered.content.clone()),

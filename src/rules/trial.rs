@@ -185,16 +185,6 @@ impl fmt::Display for Fate {
     }
 }
 
-/// A priority's name in documents and reminders.
-pub fn priority_name(priority: Priority) -> &'static str {
-    match priority {
-        Priority::Low => "low",
-        Priority::Normal => "normal",
-        Priority::High => "high",
-        Priority::Urgent => "urgent",
-    }
-}
-
 fn chars(text: &str, bytes: &Range<usize>) -> Range<usize> {
     let start = text[..bytes.start].chars().count();
     start..start + text[bytes.clone()].chars().count()
