@@ -107,13 +107,11 @@ async fn put(nats: &Nats, user: &UserId, associates: Vec<UserId>, json: bool) ->
     let bucket = bucket::open(nats, nats.names.associates_bucket()).await?;
     let put = bucket.put(user.escaped(), value.into()).await;
     let revision = put.map_err(|error| NatsError::failed(format!("put the associates of {user}"), error))?;
-    let mut output = Output::new();
-    if json {
-        output.json(&json!({ "user": user, "associates": associates, "revision": revision }))?;
-    } else {
-        output.line(format!("while {user} is away, new reminders go to {}", listed(&associates)))?;
-    }
-    output.flush()
+    Output::tell(
+        json,
+        &json!({ "user": user, "associates": associates, "revision": revision }),
+        format!("while {user} is away, new reminders go to {}", listed(&associates)),
+    )
 }
 
 async fn rm(nats: &Nats, user: &UserId, force: bool, json: bool) -> Result<(), CliError> {
@@ -127,11 +125,5 @@ async fn rm(nats: &Nats, user: &UserId, force: bool, json: bool) -> Result<(), C
     }
     confirm(&format!("Delete the associates of {user}? What arrives while {user} is away waits then."), force)?;
     bucket.delete(user.escaped()).await.map_err(|error| failed("delete", &error))?;
-    let mut output = Output::new();
-    if json {
-        output.json(&json!({ "user": user, "deleted": true }))?;
-    } else {
-        output.line(format!("{user} has no associates"))?;
-    }
-    output.flush()
+    Output::tell(json, &json!({ "user": user, "deleted": true }), format!("{user} has no associates"))
 }

@@ -207,14 +207,10 @@ async fn remove(nats: &Nats, user: &UserId, force: bool, json: bool) -> Result<(
         force,
     )?;
     let purged = purge(nats, &nats.names.parked_stream(), &mailbox.subject, None).await?;
-    let mut output = Output::new();
-    if json {
-        output.json(&json!({ "user": user, "partition": mailbox.partition, "purged": purged }))?;
-    } else {
-        let purged = plural(usize::try_from(purged).unwrap_or(usize::MAX), "parked reminder");
-        output.line(format!("purged {purged} of {user}; they get no final outcome, their last one stays `parked`"))?;
-    }
-    output.flush()
+    let item = json!({ "user": user, "partition": mailbox.partition, "purged": purged });
+    let purged = plural(usize::try_from(purged).unwrap_or(usize::MAX), "parked reminder");
+    let line = format!("purged {purged} of {user}; they get no final outcome, their last one stays `parked`");
+    Output::tell(json, &item, line)
 }
 
 async fn find(nats: &Nats, user: &UserId) -> Result<Option<Mailbox>, CliError> {

@@ -19,6 +19,17 @@ impl Output {
         Self::to(Box::new(io::stdout()))
     }
 
+    /// The whole output of a command that has one thing to tell: as JSON, or as a line.
+    pub(super) fn tell(is_json: bool, item: &impl Serialize, line: impl Display) -> Result<(), CliError> {
+        let mut output = Self::new();
+        if is_json {
+            output.json(item)?;
+        } else {
+            output.line(line)?;
+        }
+        output.flush()
+    }
+
     fn to(writer: Box<dyn Write>) -> Self {
         Self { writer: BufWriter::new(writer) }
     }

@@ -150,13 +150,11 @@ async fn put(
     let routes = bucket::open(nats, nats.names.routes_bucket()).await?;
     let put = routes.put(key(user, instance), value.into()).await;
     let revision = put.map_err(|error| NatsError::failed(format!("put the route of {user} at {instance}"), error))?;
-    let mut output = Output::new();
-    if json {
-        output.json(&json!({ "user": user, "instance": instance, "subject": subject, "revision": revision }))?;
-    } else {
-        output.line(format!("{user} is routed to {instance} at {subject}"))?;
-    }
-    output.flush()
+    Output::tell(
+        json,
+        &json!({ "user": user, "instance": instance, "subject": subject, "revision": revision }),
+        format!("{user} is routed to {instance} at {subject}"),
+    )
 }
 
 async fn rm(nats: &Nats, user: &UserId, instance: &InstanceName, force: bool, json: bool) -> Result<(), CliError> {
@@ -175,11 +173,9 @@ async fn rm(nats: &Nats, user: &UserId, instance: &InstanceName, force: bool, js
         force,
     )?;
     routes.delete(key(user, instance)).await.map_err(|error| failed("delete", &error))?;
-    let mut output = Output::new();
-    if json {
-        output.json(&json!({ "user": user, "instance": instance, "deleted": true }))?;
-    } else {
-        output.line(format!("{user} is no longer routed to {instance}"))?;
-    }
-    output.flush()
+    Output::tell(
+        json,
+        &json!({ "user": user, "instance": instance, "deleted": true }),
+        format!("{user} is no longer routed to {instance}"),
+    )
 }

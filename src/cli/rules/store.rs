@@ -136,13 +136,7 @@ pub(super) async fn rm(settings: &SettingsArgs, tag: &Tag, force: bool, json: bo
     let rules = bucket::open(&nats, nats.names.rules_bucket()).await?;
     let deleted = rules.delete(tag.escaped()).await;
     deleted.map_err(|error| NatsError::failed(format!("delete the rules of {tag}"), error))?;
-    let mut output = Output::new();
-    if json {
-        output.json(&json!({ "tag": tag, "deleted": true }))?;
-    } else {
-        output.line(format!("tag {tag} has no rules any more"))?;
-    }
-    output.flush()
+    Output::tell(json, &json!({ "tag": tag, "deleted": true }), format!("tag {tag} has no rules any more"))
 }
 
 #[cfg(test)]
