@@ -17,6 +17,9 @@ pub struct Index {
     pub source: Source,
     /// The set they came in.
     pub set: String,
+    /// When JetStream stored the set, in milliseconds since 1970.
+    #[serde(default)]
+    pub published_ms: i64,
     /// One entry for each reminder, in order.
     pub reminders: Vec<IndexEntry>,
 }
@@ -153,6 +156,7 @@ mod tests {
             index: Index {
                 source: "billing".parse().unwrap(),
                 set: "a\nb".replace('\n', "-"),
+                published_ms: 1_763_000_000_123,
                 reminders: bodies.iter().enumerate().map(entry).collect(),
             },
             bodies: bodies.iter().map(|body| Bytes::copy_from_slice(body.as_bytes())).collect(),

@@ -65,6 +65,8 @@ section! {
         dispatch: Dispatch = Dispatch::default(),
         /// Sharing the work among members.
         members: Members = Members::default(),
+        /// Keeping every reminder and its fate in a database.
+        history: History = History::default(),
     }
 }
 
@@ -278,6 +280,29 @@ section! {
     }
 }
 
+section! {
+    /// Keeping every reminder and its fate in a database.
+    History {
+        /// Where: `sqlite:PATH`; `sqlite` for a file of the installation's own in `$STATE_DIRECTORY` or the user's state
+        /// directory; `postgres://user@host/database`; `none` to keep nothing. Several hosts need PostgreSQL.
+        url: String = "sqlite".to_owned(),
+        /// How long after its publication a reminder is kept.
+        #[serde(with = "units")]
+        keep: Duration = Duration::from_secs(90 * 86_400),
+        /// Outcomes written in one transaction; while it runs, as many are read ahead.
+        batch: usize = 5_000,
+        /// Queries answered at a time by a member; more wait.
+        queries_in_flight: usize = 8,
+    }
+}
+
+impl History {
+    /// Whether there is to be one.
+    pub fn is_on(&self) -> bool {
+        self.url != "none"
+    }
+}
+
 /// Which of a user's connections get its reminders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -326,6 +351,8 @@ impl Config {
         within("mailbox.removals_in_flight", self.mailbox.removals_in_flight, 1, 1_024)?;
         within("mailbox.reads_in_flight", self.mailbox.reads_in_flight, 1, 256)?;
         within("dispatch.max_bytes_in_flight", self.dispatch.max_bytes_in_flight, 1 << 20, 1 << 30)?;
+        within("history.batch", self.history.batch, 1, 100_000)?;
+        within("history.queries_in_flight", self.history.queries_in_flight, 1, 256)?;
         within("dispatch.max_events_in_flight", self.dispatch.max_events_in_flight, 1, 100_000)?;
         let (ms, s) = (Duration::from_millis, Duration::from_secs);
         for (name, value, least, most) in [
@@ -349,6 +376,7 @@ impl Config {
             ("mailbox.escalate_after.urgent", self.mailbox.escalate_after.urgent, ms(0), s(365 * 86_400)),
             ("dispatch.ack_wait", self.dispatch.ack_wait, s(10), s(3_600)),
             ("dispatch.pin_timeout", self.dispatch.pin_timeout, s(2), s(60)),
+            ("history.keep", self.history.keep, s(3_600), s(36_500 * 86_400)),
             ("members.interval", self.members.interval, ms(100), s(60)),
             ("members.ttl", self.members.ttl, self.members.interval * 2, s(600)),
             ("members.grace", self.members.grace, ms(0), s(600)),

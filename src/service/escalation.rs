@@ -5,18 +5,18 @@
 
 use std::time::Duration;
 
-use async_nats::HeaderMap;
 use futures_util::future::try_join_all;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::outcomes::message::{Told, encode};
 use super::{Context, now_ms};
 use crate::event::Event;
+use crate::nats::NatsError;
 use crate::nats::aging::{Aged, Aging};
-use crate::nats::{Nats, NatsError};
 use crate::partition::Role;
 use crate::reminder::Priority;
-use crate::reminder::outcome::{Batch, Outcome, Record};
+use crate::reminder::outcome::{Outcome, Record};
 
 /// Announces until `stop`.
 ///
@@ -25,7 +25,7 @@ use crate::reminder::outcome::{Batch, Outcome, Record};
 pub async fn run(context: Context, stop: CancellationToken, working: mpsc::Sender<Role>) -> Result<(), NatsError> {
     let _ = working.send(Role::Escalation).await;
     let limits = context.config.mailbox.escalate_after.limits();
-    let announcing = limits.map(|(priority, after)| announce_all(&context.nats, priority, after));
+    let announcing = limits.map(|(priority, after)| announce_all(&context, priority, after));
     tokio::select! {
         () = stop.cancelled() => Ok(()),
         // Without any limit there is nothing to announce, and the role is held all the same.
@@ -33,16 +33,16 @@ pub async fn run(context: Context, stop: CancellationToken, working: mpsc::Sende
     }
 }
 
-async fn announce_all(nats: &Nats, priority: Priority, after: Duration) -> Result<(), NatsError> {
-    let mut aging = Aging::take_over(nats, priority, after).await?;
+async fn announce_all(context: &Context, priority: Priority, after: Duration) -> Result<(), NatsError> {
+    let mut aging = Aging::take_over(&context.nats, priority, after).await?;
     loop {
         let aged = aging.next().await?;
-        announce(nats, &aged).await;
+        announce(context, &aged).await;
         aging.finish(aged).await?;
     }
 }
 
-async fn announce(nats: &Nats, Aged { sequence, message, .. }: &Aged) {
+async fn announce(context: &Context, Aged { sequence, message, .. }: &Aged) {
     let event = match Event::decode(message) {
         Ok(event) if event.index.reminders.len() == 1 => event,
         // Its partition sets it aside when it reads the mailbox.
@@ -57,7 +57,9 @@ async fn announce(nats: &Nats, Aged { sequence, message, .. }: &Aged) {
         outcome: Outcome::Parked { escalated: true },
         at: now_ms(),
     };
-    let body = serde_json::to_vec(&Batch { outcomes: [record].into() }).expect("outcomes are JSON");
+    let told = Told { record, published_ms: index.published_ms, reminder: None, settles: None };
+    let (headers, body) = encode(&[told], context.config.history.is_on());
     let id = format!("escalated {sequence}");
-    nats.store_surely(&nats.names.outcomes(&index.source), HeaderMap::new(), body.into(), &id).await;
+    let nats = &context.nats;
+    nats.store_surely(&nats.names.outcomes(&index.source), headers, body, &id).await;
 }

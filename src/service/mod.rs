@@ -92,7 +92,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
     }
     let config = Arc::new(config);
     let (keeper, lease) = lease::new(config.members.ttl);
-    let (recorder, recording) = Recorder::start(nats.clone(), lease.clone());
+    let (recorder, recording) = Recorder::start(nats.clone(), lease.clone(), config.history.is_on());
     let follow = |bucket, what, read: follow::Read| {
         Follow::start(nats.clone(), config.partitions, Source { bucket, what, read })
     };

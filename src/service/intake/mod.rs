@@ -154,7 +154,7 @@ impl Intake {
         if !plan.outcomes.is_empty() {
             let recorder = self.context.recorder.clone();
             self.start(async move {
-                recorder.record(plan.outcomes.into_iter().map(|record| (record, None)).collect()).await;
+                recorder.record(plan.outcomes).await;
                 Done::Part(sequence)
             });
         }

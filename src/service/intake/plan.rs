@@ -11,6 +11,7 @@ use std::iter;
 use bytes::Bytes;
 use jiff::Timestamp;
 
+use super::super::outcomes::message::Told;
 use super::super::rejected;
 use super::super::seen::{Id, Window, identity};
 use crate::event::{Event, Index, IndexEntry};
@@ -33,7 +34,7 @@ pub(super) struct Plan {
     /// Refused input.
     pub(super) rejected: Vec<rejected::Message>,
     /// Outcomes that are known already.
-    pub(super) outcomes: Vec<Record>,
+    pub(super) outcomes: Vec<Told>,
     /// Reminders for the idempotency window.
     pub(super) ids: Vec<Id>,
 }
@@ -164,17 +165,17 @@ impl SetPlan<'_> {
                 Ok(finished) => {
                     add(place(&id), finished);
                     for other in merged {
-                        self.record(other, Some(user.clone()), Outcome::Merged { into: id.clone() });
+                        let alone = self.alone(place(&other));
+                        self.tell(other, Some(user.clone()), Outcome::Merged { into: id.clone() }, alone);
                     }
                 }
                 // The rules of all their tags together; those of one of them may let it pass, and then it must not be lost.
                 Err(_) if !merged.is_empty() => {
                     for id in iter::once(id).chain(merged) {
                         let place = place(&id);
-                        match self.original(place.index).map(|alone| self.planner.ruled(alone)) {
-                            Some(Ok(finished)) => add(place, finished),
-                            Some(Err(end)) => self.end(place.index, id, user.clone(), end),
-                            None => unreachable!("only what is valid is merged"),
+                        match self.planner.ruled(self.original(place)) {
+                            Ok(finished) => add(place, finished),
+                            Err(end) => self.end(place.index, id, user.clone(), end),
                         }
                     }
                 }
@@ -188,8 +189,14 @@ impl SetPlan<'_> {
         self.plan
     }
 
-    fn original(&self, index: usize) -> Option<Reminder> {
-        self.set.reminders[index].parsed.as_ref().ok().cloned()
+    /// A reminder as published. Only what is valid is merged, or comes so far.
+    fn original(&self, place: Place) -> Reminder {
+        self.set.reminders[place.index].parsed.clone().unwrap_or_else(|_| unreachable!("what has a place is valid"))
+    }
+
+    /// What a merged reminder would have said alone; nothing, if its own rules let nobody see it.
+    fn alone(&self, place: Place) -> Option<Bytes> {
+        Some(self.planner.ruled(self.original(place)).ok()?.1)
     }
 
     /// A reminder that goes no further than this.
@@ -201,7 +208,7 @@ impl SetPlan<'_> {
                 Outcome::Rejected { error: rejection.code }
             }
         };
-        self.record(id, Some(user), outcome);
+        self.tell(id, Some(user), outcome, None);
     }
 
     /// The reminders that are valid and new, and where they stand.
@@ -216,7 +223,7 @@ impl SetPlan<'_> {
             match (parsed, place) {
                 (Err((rejection, user)), _) => {
                     self.refuse(index, rejection);
-                    self.record(id.clone(), user.clone(), Outcome::Rejected { error: rejection.code });
+                    self.tell(id.clone(), user.clone(), Outcome::Rejected { error: rejection.code }, None);
                 }
                 (Ok(_), _) if window.is_repeat(identity, origin.sequence) && !is_requeued => {
                     tracing::trace!(source = %origin.source, id, "repeat dropped");
@@ -251,7 +258,8 @@ impl SetPlan<'_> {
                 _ => id.clone(),
             };
             let (reminders, bodies) = members.into_iter().map(|(_, entry, body)| (entry, body)).unzip();
-            let index = Index { source: self.origin.source.clone(), set: self.set.id.clone(), reminders };
+            let (source, set) = (self.origin.source.clone(), self.set.id.clone());
+            let index = Index { source, set, published_ms: self.origin.published_at.as_millisecond(), reminders };
             self.plan.events.push((partition, id, Event { index, bodies }.encode()));
             members = rest;
         }
@@ -277,9 +285,11 @@ impl SetPlan<'_> {
         self.plan.rejected.push(message);
     }
 
-    fn record(&mut self, id: String, user: Option<String>, outcome: Outcome) {
+    fn tell(&mut self, id: String, user: Option<String>, outcome: Outcome, reminder: Option<Bytes>) {
         let (source, set, at) = (self.origin.source.clone(), self.set.id.clone(), self.planner.now);
-        self.plan.outcomes.push(Record { id, source, set, user, outcome, at });
+        let record = Record { id, source, set, user, outcome, at };
+        let published_ms = self.origin.published_at.as_millisecond();
+        self.plan.outcomes.push(Told { record, published_ms, reminder, settles: None });
     }
 }
 

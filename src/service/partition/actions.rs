@@ -14,7 +14,7 @@ use crate::reminder::finished::{rerouted, with_parked_at};
 use crate::reminder::outcome::{Outcome, Record};
 use crate::reminder::reject::{RejectCode, Rejection};
 use crate::router::{self, Action, Fate, Input, Item, NoAnswer, Refusal, Removal, Settled, Share};
-use crate::service::outcomes::Settling;
+use crate::service::outcomes::message::Told;
 use crate::service::{now_ms, rejected, routes};
 use crate::token::UserId;
 
@@ -159,7 +159,7 @@ impl Worker {
 
     fn record_together(&mut self, items: Vec<Settled>) {
         let at = now_ms();
-        let records = items.iter().filter_map(|settled| self.record_of(settled, at)).collect();
+        let told = items.iter().filter_map(|settled| self.tell(settled, at)).collect();
         let refused: Vec<_> = items.iter().filter(|settled| settled.fate == Fate::MailboxFull).collect();
         let refused: Vec<_> = refused.into_iter().filter_map(|settled| self.refuse(settled)).collect();
         let (nats, recorder) = (self.context.nats.clone(), self.context.recorder.clone());
@@ -167,12 +167,12 @@ impl Worker {
             for message in refused {
                 message.store(&nats).await;
             }
-            recorder.record(records).await;
+            recorder.record(told).await;
             Done::Settled(items)
         });
     }
 
-    fn record_of(&self, settled: &Settled, at: jiff::Timestamp) -> Option<Settling> {
+    fn tell(&self, settled: &Settled, at: jiff::Timestamp) -> Option<Told> {
         let (event, index) = self.event_of(&settled.item)?;
         if event.index.reminders[index].rerouted_to.is_some() {
             return None; // Of a copy's reminder it is known what became.
@@ -190,7 +190,11 @@ impl Worker {
         };
         let (id, user) = (event.index.reminders[index].id.clone(), Some(settled.user.to_string()));
         let (source, set) = (event.index.source.clone(), event.index.set.clone());
-        Some((Record { id, source, set, user, outcome, at }, Some((self.partition, settled.item))))
+        let record = Record { id, source, set, user, outcome, at };
+        // What comes from a mailbox was told when it was parked.
+        let reminder = matches!(settled.item, Item::Event { .. }).then(|| event.bodies[index].clone());
+        let settles = Some((self.partition, settled.item));
+        Some(Told { record, published_ms: event.index.published_ms, reminder, settles })
     }
 
     fn refuse(&self, settled: &Settled) -> Option<rejected::Message> {

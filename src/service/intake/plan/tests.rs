@@ -146,7 +146,7 @@ fn what_rules_block_or_cannot_process_has_its_outcome_and_its_neighbours_go_on()
     );
     let plan = plan_given(given(&window(), &rules), 1, &body);
     assert_eq!((ids(&plan), plan.rejected.len(), plan.ids.len()), (vec!["b".to_owned()], 1, 3));
-    let outcomes: Vec<_> = plan.outcomes.into_iter().map(|record| (record.id, record.outcome)).collect();
+    let outcomes: Vec<_> = plan.outcomes.into_iter().map(|told| (told.record.id, told.record.outcome)).collect();
     let blocked = Outcome::Blocked { tag: "t".parse().unwrap(), rule: "b".into() };
     let rejected = Outcome::Rejected { error: RejectCode::ReminderTooLarge };
     assert_eq!(outcomes, [("a".to_owned(), blocked), ("c".to_owned(), rejected)]);
@@ -179,7 +179,8 @@ fn bad_reminders_and_duplicates_have_their_outcomes() {
         {"id":"x","user":"","content":"c"}]}"#;
     let plan = plan_with(&window(), 1, body, None);
     assert_eq!((ids(&plan), plan.rejected.len()), (vec!["a".to_owned()], 1));
-    let outcomes: Vec<_> = plan.outcomes.iter().map(|record| (record.id.as_str(), record.outcome.clone())).collect();
+    let outcomes: Vec<_> =
+        plan.outcomes.iter().map(|told| (told.record.id.as_str(), told.record.outcome.clone())).collect();
     let rejected = Outcome::Rejected { error: RejectCode::InvalidUser };
     assert_eq!(outcomes, [("x", rejected), ("b", Outcome::Merged { into: "a".into() })]);
 }
@@ -218,7 +219,7 @@ proptest! {
         let delivered = ids(&together);
         for reminder in &reminders {
             let id = reminder["id"].as_str().unwrap();
-            let ends: Vec<_> = together.outcomes.iter().filter(|record| record.id == id).collect();
+            let ends: Vec<_> = together.outcomes.iter().map(|told| &told.record).filter(|record| record.id == id).collect();
             let is_delivered = delivered.iter().filter(|other| *other == id).count();
             prop_assert_eq!(is_delivered + ends.len(), 1, "{} has one end", id);
             let passes_alone = !ids(&plan(std::slice::from_ref(reminder))).is_empty();

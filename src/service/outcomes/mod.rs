@@ -1,31 +1,30 @@
 //! Records outcomes. Whoever has some hands them in and waits until they are durable; while one batch is on its way to
 //! JetStream the next one forms from what comes in.
 
+pub mod message;
+
 use std::collections::BTreeMap;
 
 use async_nats::HeaderMap;
+use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Lease, recorded};
+use super::Lease;
 use crate::nats::Nats;
-use crate::partition::Partition;
-use crate::reminder::outcome::{Batch, Record};
-use crate::router::Item;
 use crate::token::Source;
+use message::Told;
 
-/// Outcomes in one message, so that it stays far below any payload limit.
+/// Outcomes in one message, and
 const MAX_RECORDS: usize = 250;
+/// bytes of it, about: far below any payload limit, unless one reminder alone is more.
+const MAX_BYTES: usize = 128 << 10;
 /// Submissions that wait for the next batch; more wait at their senders.
 const MAX_WAITING: usize = 4_096;
 
-/// An outcome, and the reminder that is done with, once it is recorded, in the place it came from. The intake's outcomes
-/// have none: its sets are planned anew after a crash, to the same effect.
-pub type Settling = (Record, Option<(Partition, Item)>);
-
 struct Submission {
     term: u64,
-    records: Vec<Settling>,
+    told: Vec<Told>,
     done: oneshot::Sender<()>,
 }
 
@@ -37,10 +36,11 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Starts the task that writes. It ends when the last recorder is dropped and everything is written.
-    pub fn start(nats: Nats, lease: Lease) -> (Self, tokio::task::JoinHandle<()>) {
+    /// Starts the task that writes, with what the history needs or without. It ends when the last recorder is dropped and
+    /// everything is written.
+    pub fn start(nats: Nats, lease: Lease, has_history: bool) -> (Self, tokio::task::JoinHandle<()>) {
         let (submissions, waiting) = mpsc::channel(MAX_WAITING);
-        (Self { submissions, term: 0 }, tokio::spawn(write(nats, lease, waiting)))
+        (Self { submissions, term: 0 }, tokio::spawn(write(nats, lease, has_history, waiting)))
     }
 
     /// The same, for what is decided in this term of the member's lease.
@@ -50,8 +50,8 @@ impl Recorder {
 
     /// Waits until these outcomes are durable, however long JetStream is away; and, even if there are none, what was handed
     /// in before: a mailbox is emptied up to a message, and that must not take what is not recorded yet.
-    pub async fn record(&self, records: Vec<Settling>) {
-        self.submit(records).await;
+    pub async fn record(&self, told: Vec<Told>) {
+        self.submit(told).await;
     }
 
     /// Waits until everything that was handed in before is durable, also by tasks that are no more.
@@ -59,35 +59,42 @@ impl Recorder {
         self.submit(Vec::new()).await;
     }
 
-    async fn submit(&self, records: Vec<Settling>) {
+    async fn submit(&self, told: Vec<Told>) {
         let (done, written) = oneshot::channel();
-        if self.submissions.send(Submission { term: self.term, records, done }).await.is_err() || written.await.is_err()
-        {
+        if self.submissions.send(Submission { term: self.term, told, done }).await.is_err() || written.await.is_err() {
             // Nobody may go on as if this were written. Its task is about to be ended.
             std::future::pending::<()>().await;
         }
     }
 }
 
-async fn write(nats: Nats, lease: Lease, mut waiting: mpsc::Receiver<Submission>) {
+async fn write(nats: Nats, lease: Lease, has_history: bool, mut waiting: mpsc::Receiver<Submission>) {
     let mut batch = Vec::new();
     while waiting.recv_many(&mut batch, MAX_WAITING).await > 0 {
         let term = lease.term();
         batch.retain(|submission| submission.term == term);
-        let mut by_source: BTreeMap<Source, Vec<Settling>> = BTreeMap::new();
+        let mut by_source: BTreeMap<Source, Vec<Told>> = BTreeMap::new();
         let mut written = Vec::with_capacity(batch.len());
-        for Submission { records, done, .. } in batch.drain(..) {
+        for Submission { told, done, .. } in batch.drain(..) {
             written.push(done);
-            for record in records {
-                by_source.entry(record.0.source.clone()).or_default().push(record);
+            for told in told {
+                by_source.entry(told.record.source.clone()).or_default().push(told);
             }
         }
-        let messages = by_source.iter().flat_map(|(source, records)| {
+        let messages = by_source.iter().flat_map(|(source, told)| {
             let subject = nats.names.outcomes(source);
-            records.chunks(MAX_RECORDS).map(move |chunk| (subject.clone(), chunk))
+            chunks(told).map(move |chunk| (subject.clone(), message::encode(chunk, has_history)))
         });
-        let stored =
-            join_all(messages.map(|(subject, chunk)| store(&nats, || !lease.is_current(term), subject, chunk))).await;
+        let is_void = || !lease.is_current(term);
+        let store = |(subject, (headers, body)): (String, (HeaderMap, Bytes))| {
+            let nats = &nats;
+            async move {
+                let id = nats.client.new_inbox();
+                nats.store_unless(is_void, &subject, headers, body, &id).await
+            }
+        };
+        // Unless others may hold by now what this member held: they record what they find.
+        let stored = join_all(messages.map(store)).await;
         // Whoever handed in what is not stored waits on, until its own end: its successor decides now.
         if stored.into_iter().all(|is_stored| is_stored) {
             written.into_iter().for_each(|done| {
@@ -97,17 +104,20 @@ async fn write(nats: Nats, lease: Lease, mut waiting: mpsc::Receiver<Submission>
     }
 }
 
-/// Stores one message of outcomes, unless others may hold by now what this member held: they record what they find.
-async fn store(nats: &Nats, is_void: impl Fn() -> bool, subject: String, chunk: &[Settling]) -> bool {
-    let outcomes: Vec<&Record> = chunk.iter().map(|(record, _)| record).collect();
-    let body = serde_json::to_vec(&Batch { outcomes }).expect("outcomes are JSON");
-    let settles = recorded::encode(chunk.iter().filter_map(|(_, settled)| settled.as_ref()));
-    let mut headers = HeaderMap::new();
-    if !settles.is_empty() {
-        headers.insert(recorded::HEADER, settles);
-    }
-    let id = nats.client.new_inbox();
-    nats.store_unless(is_void, &subject, headers, body.into(), &id).await
+/// Outcomes that go together, in their order.
+fn chunks(mut told: &[Told]) -> impl Iterator<Item = &[Told]> {
+    std::iter::from_fn(move || {
+        let mut room = MAX_BYTES;
+        let fits = |told: &&Told| {
+            let fits = told.bytes() <= room;
+            room = room.saturating_sub(told.bytes());
+            fits
+        };
+        let fitting = told.iter().take(MAX_RECORDS).take_while(fits).count().max(1);
+        let (chunk, rest) = told.split_at_checked(fitting)?;
+        told = rest;
+        Some(chunk)
+    })
 }
 
 #[cfg(test)]

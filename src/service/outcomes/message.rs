@@ -1,0 +1,179 @@
+//! A message of `BELLHOP_OUTCOMES`: outcomes in the contract's words, and beside them what only Bellhop reads, as
+//! `{"outcomes":[{…},…],"history":[{"published_at":1764000000000,"reminder":{…}},…]}`.
+//!
+//! The second list belongs to the first, line by line. It tells the history which reminder each outcome is of, and what it
+//! said: a reminder's first outcome carries its finished JSON. A header names what the message settles.
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use super::super::recorded;
+use crate::partition::Partition;
+use crate::reminder::outcome::{Batch, Record};
+use crate::router::Item;
+
+/// An outcome on its way to the stream.
+#[derive(Debug)]
+pub struct Told {
+    /// What everybody may read.
+    pub record: Record,
+    /// When the reminder was published, in milliseconds since 1970.
+    pub published_ms: i64,
+    /// Its finished JSON; none if an earlier outcome has carried it, or if it was refused or blocked: then nobody is to see
+    /// what it says.
+    pub reminder: Option<Bytes>,
+    /// What is done with once this is recorded, in the place it came from. The intake's outcomes have none: its sets are
+    /// planned anew after a crash, to the same effect.
+    pub settles: Option<(Partition, Item)>,
+}
+
+impl Told {
+    /// Bytes of its part of a message, about.
+    pub fn bytes(&self) -> usize {
+        LINE_BYTES + self.reminder.as_ref().map_or(0, Bytes::len)
+    }
+}
+
+/// What a line has beside the reminder's own JSON, about.
+const LINE_BYTES: usize = 320;
+
+/// Writes a message.
+pub fn encode(told: &[Told], has_history: bool) -> (HeaderMap, Bytes) {
+    let outcomes: Vec<&Record> = told.iter().map(|told| &told.record).collect();
+    let mut body = serde_json::to_vec(&Batch { outcomes }).expect("outcomes are JSON");
+    if has_history {
+        body.pop();
+        for (place, told) in told.iter().enumerate() {
+            let opening = if place == 0 { r#","history":["# } else { "," };
+            body.extend_from_slice(format!(r#"{opening}{{"published_at":{}"#, told.published_ms).as_bytes());
+            if let Some(reminder) = &told.reminder {
+                body.extend_from_slice(br#","reminder":"#);
+                body.extend_from_slice(reminder);
+            }
+            body.push(b'}');
+        }
+        body.extend_from_slice(b"]}");
+    }
+    let settles = recorded::encode(told.iter().filter_map(|told| told.settles.as_ref()));
+    let mut headers = HeaderMap::new();
+    if !settles.is_empty() {
+        headers.insert(recorded::HEADER, settles);
+    }
+    (headers, body.into())
+}
+
+/// An outcome as the history keeps it.
+#[derive(Debug, PartialEq)]
+pub struct Line {
+    /// The reminder's business system.
+    pub source: String,
+    /// Its id.
+    pub id: String,
+    /// Its set.
+    pub set: String,
+    /// Whom it was for.
+    pub user: Option<String>,
+    /// When it was published, in milliseconds since 1970.
+    pub published_ms: i64,
+    /// What became of it.
+    pub step: Step,
+    /// Its finished JSON, if this is its first outcome.
+    pub reminder: Option<String>,
+}
+
+/// A step of a reminder's trail: an outcome, when, and what else is told of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// What became of it.
+    pub outcome: String,
+    /// When.
+    pub at: Timestamp,
+    /// The instance, the rule, the error, …
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
+}
+
+/// Reads a message.
+///
+/// # Errors
+/// When it is not one that [`encode`] wrote with the history's part.
+pub fn decode(message: &[u8]) -> Result<Vec<Line>, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Public {
+        id: String,
+        source: String,
+        set: String,
+        #[serde(default)]
+        user: Option<String>,
+        #[serde(flatten)]
+        step: Step,
+    }
+    #[derive(Deserialize)]
+    struct Private<'a> {
+        published_at: i64,
+        #[serde(borrow, default)]
+        reminder: Option<&'a RawValue>,
+    }
+    #[derive(Deserialize)]
+    struct Message<'a> {
+        outcomes: Vec<Public>,
+        #[serde(borrow, default)]
+        history: Vec<Private<'a>>,
+    }
+    let Message { outcomes, history } = serde_json::from_slice(message)?;
+    let line = |(public, private): (Public, Private<'_>)| {
+        let Public { id, source, set, user, step } = public;
+        let reminder = private.reminder.map(|json| json.get().to_owned());
+        Line { source, id, set, user, published_ms: private.published_at, step, reminder }
+    };
+    Ok(outcomes.into_iter().zip(history).map(line).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::reminder::outcome::Outcome;
+
+    fn told(outcome: Outcome, reminder: Option<&'static str>) -> Told {
+        let record = Record {
+            id: "inv-\"1\"".to_owned(),
+            source: "billing".parse().unwrap(),
+            set: "s".to_owned(),
+            user: Some("张三".to_owned()),
+            outcome,
+            at: "2026-11-23T08:00:00Z".parse().unwrap(),
+        };
+        let settles = Some((Partition(1), Item::Parked { sequence: 7 }));
+        Told { record, published_ms: 12, reminder: reminder.map(|json| json.as_bytes().into()), settles }
+    }
+
+    #[test]
+    fn the_history_reads_what_was_told_and_others_read_the_contract() {
+        let delivered = Outcome::delivered(vec!["app-1".parse().unwrap()]).unwrap();
+        let all = [told(delivered, Some(r#"{"id":"x","data":[ 1.50]}"#)), told(Outcome::Expired, None)];
+        let (headers, body) = encode(&all, true);
+        assert_eq!(headers.get(recorded::HEADER).unwrap().as_str(), "1:m7 1:m7");
+        let lines = decode(&body).unwrap();
+        assert_eq!(lines[0].reminder.as_deref(), Some(r#"{"id":"x","data":[ 1.50]}"#));
+        assert_eq!((lines[1].published_ms, lines[1].reminder.as_ref()), (12, None));
+        assert_eq!((lines[0].id.as_str(), lines[0].user.as_deref()), ("inv-\"1\"", Some("张三")));
+        let step = serde_json::to_string(&lines[0].step).unwrap();
+        assert_eq!(step, r#"{"outcome":"delivered","at":"2026-11-23T08:00:00Z","instance":"app-1"}"#);
+        let public = |body: &[u8]| serde_json::from_slice::<Value>(body).unwrap()["outcomes"].clone();
+        let (_, without) = encode(&all, false);
+        assert_eq!(public(&body), public(&without));
+        assert_eq!(serde_json::from_slice::<Value>(&without).unwrap().as_object().unwrap().len(), 1);
+        assert!(decode(&without).unwrap().is_empty());
+        assert_eq!(
+            public(&body)[1],
+            json!({"id": "inv-\"1\"", "source": "billing", "set": "s", "user": "张三",
+            "outcome": "expired", "at": "2026-11-23T08:00:00Z"})
+        );
+    }
+}
