@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | decide | [`router`], [`reminder`], [`partition`], [`token`], [`event`] | pure: no I/O, no clock, no task |
 //! | set | [`config`] | every setting, with its default and bounds |
-//! | translate | [`nats`], [`http`] | streams, consumers, buckets, requests; probes. Decide nothing |
+//! | translate | [`nats`], [`history`], [`http`] | streams, consumers, buckets, requests; SQL; probes. Decide nothing |
 //! | run | [`service`] | tasks that feed the router and perform its actions |
 //!
 //! [`nats_server`] finds and starts a real nats-server, for the demo and the tests.
@@ -16,6 +16,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod event;
+pub mod history;
 pub mod http;
 pub mod metrics;
 pub mod nats;

@@ -33,6 +33,7 @@ const LAYERS: &[Layer] = &[
     layer("config", &[]),
     layer("metrics", &[]),
     layer("nats", &["config"]),
+    layer("history", &["config"]),
     layer("http", &["config", "metrics"]),
     // For the demo and the tests; `serve` connects to the server it is given.
     layer("nats_server", &[]),

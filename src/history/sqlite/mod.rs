@@ -1,0 +1,94 @@
+//! The history in a file of SQLite's: one connection writes, others read beside it.
+
+mod find;
+mod pool;
+mod write;
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+
+use self::pool::Pool;
+use super::{Entry, HistoryErrorKind, Page, Problem, Query, Written};
+
+/// The schema, a step a version.
+const MIGRATIONS: [&str; 1] = [include_str!("001.sql")];
+/// Questions that are answered at a time.
+const READERS: usize = 4;
+/// How long another process may be at work in the file.
+const BUSY: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone)]
+pub(super) struct Sqlite {
+    writer: Pool,
+    readers: Pool,
+}
+
+impl Sqlite {
+    pub(super) async fn open(path: &Path) -> Result<Self, Problem> {
+        let path = path.to_owned();
+        let opened = tokio::task::spawn_blocking(move || {
+            if let Some(directory) = path.parent() {
+                std::fs::create_dir_all(directory)
+                    .map_err(|error| Problem::broken(format!("cannot make {}: {error}", directory.display())))?;
+            }
+            let mut writer = connect(&path)?;
+            migrate(&mut writer)?;
+            let readers = (0..READERS).map(|_| connect(&path)).collect::<Result<_, _>>()?;
+            Ok(Self { writer: Pool::new(vec![writer]), readers: Pool::new(readers) })
+        });
+        opened.await.map_err(Problem::broken)?
+    }
+
+    pub(super) async fn write(&self, entries: Vec<Entry>) -> Result<Written, Problem> {
+        self.writer.run(|connection| write::write(connection, entries)).await
+    }
+
+    pub(super) async fn find(&self, query: Query) -> Result<Page, Problem> {
+        self.readers.run(move |connection| find::find(connection, &query)).await
+    }
+
+    pub(super) async fn erase(&self, user: String, at_ms: i64) -> Result<u64, Problem> {
+        self.writer.run(move |connection| write::erase(connection, &user, at_ms)).await
+    }
+
+    pub(super) async fn forget_before(&self, published_ms: i64, at_most: usize) -> Result<u64, Problem> {
+        self.writer.run(move |connection| write::forget_before(connection, published_ms, at_most)).await
+    }
+}
+
+fn connect(path: &Path) -> Result<Connection, Problem> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    // FULL: what is committed has reached the disk.
+    connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -65536;")?;
+    Ok(connection)
+}
+
+fn migrate(connection: &mut Connection) -> Result<(), Problem> {
+    let change = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let version: u32 = change.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let version = version as usize;
+    let Some(missing) = MIGRATIONS.get(version..) else {
+        return Err(Problem::newer_schema(version, MIGRATIONS.len()));
+    };
+    for step in missing {
+        change.execute_batch(step)?;
+    }
+    change.pragma_update(None, "user_version", MIGRATIONS.len() as u32)?;
+    Ok(change.commit()?)
+}
+
+impl From<rusqlite::Error> for Problem {
+    fn from(error: rusqlite::Error) -> Self {
+        let may_pass =
+            [ErrorCode::DatabaseBusy, ErrorCode::DatabaseLocked, ErrorCode::DiskFull, ErrorCode::SystemIoFailure];
+        let kind = match error.sqlite_error_code() {
+            Some(code) if may_pass.contains(&code) => HistoryErrorKind::Away,
+            _ => HistoryErrorKind::Broken,
+        };
+        Self { kind, text: error.to_string() }
+    }
+}
