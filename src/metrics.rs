@@ -1,8 +1,10 @@
 //! What Prometheus sees of this process: one method for each fact. Every series exists from the start, at zero; labels are of
 //! small closed sets.
 
+use std::time::Duration;
+
 use prometheus::core::Collector;
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
 /// The metrics of this process. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -12,6 +14,7 @@ pub struct Metrics {
     rules_loaded: IntCounter,
     rules_ignored: IntCounter,
     devices_missed: IntCounter,
+    history_lag: Gauge,
 }
 
 impl Default for Metrics {
@@ -24,7 +27,12 @@ impl Default for Metrics {
             "bellhop_devices_missed_total",
             "Instances that did not take a reminder while another instance of its user did.",
         );
+        let lag = Gauge::new(
+            "bellhop_history_lag_seconds",
+            "Age of the oldest outcome that is read and not yet in the database; 0 where another member writes the history.",
+        );
         Self {
+            history_lag: registered(&registry, lag),
             devices_missed: registered(&registry, missed),
             rules_documents: registered(&registry, documents),
             rules_loaded: loads.with_label_values(&["loaded"]),
@@ -59,6 +67,11 @@ impl Metrics {
     /// So many instances did not take a reminder that another instance of its user took.
     pub fn devices_missed(&self, instances: usize) {
         self.devices_missed.inc_by(instances as u64);
+    }
+
+    /// The history is this far behind.
+    pub fn history_lags(&self, lag: Duration) {
+        self.history_lag.set(lag.as_secs_f64());
     }
 
     /// All of them, in Prometheus's text format.

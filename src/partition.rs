@@ -40,8 +40,20 @@ pub enum Role {
     Intake,
     /// Announces reminders that stay parked.
     Escalation,
+    /// Writes outcomes into the database.
+    History,
     /// Works one partition's users.
     Partition(Partition),
+}
+
+impl Role {
+    /// The partition, if it is one.
+    pub fn partition(self) -> Option<Partition> {
+        match self {
+            Self::Partition(partition) => Some(partition),
+            Self::Intake | Self::Escalation | Self::History => None,
+        }
+    }
 }
 
 impl fmt::Display for Role {
@@ -49,6 +61,7 @@ impl fmt::Display for Role {
         match self {
             Self::Intake => f.write_str("intake"),
             Self::Escalation => f.write_str("escalation"),
+            Self::History => f.write_str("history"),
             Self::Partition(partition) => partition.fmt(f),
         }
     }
@@ -69,7 +82,7 @@ pub fn assign(members: &[String], partitions: u16) -> BTreeMap<Role, String> {
         ranked.sort_by_key(|member| std::cmp::Reverse((hash(&[name.as_bytes(), member.as_bytes()]), *member)));
         ranked
     };
-    for role in [Role::Intake, Role::Escalation] {
+    for role in [Role::Intake, Role::Escalation, Role::History] {
         assignment.insert(role, by_weight(role)[0].clone());
     }
     for number in 0..partitions {
@@ -100,7 +113,7 @@ mod tests {
     fn everyone_gets_a_fair_share_and_everything_is_given() {
         for n in 1..9 {
             let assignment = assign(&members(n), 32);
-            assert_eq!(assignment.len(), 34);
+            assert_eq!(assignment.len(), 35);
             for member in members(n) {
                 let held =
                     assignment.iter().filter(|(role, m)| matches!(role, Role::Partition(_)) && **m == member).count();

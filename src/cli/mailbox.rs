@@ -12,15 +12,10 @@ use serde_json::value::RawValue;
 use super::output::{Listing, Output, Progress, Table, age, confirm, plural, short, thousands, time};
 use super::{CliError, SettingsArgs};
 use crate::event::Event;
-use crate::nats::mailbox::{ParkedMessage, direct_get, purge};
+use crate::nats::mailbox::{ParkedMessage, first, purge};
 use crate::nats::{Nats, NatsError};
 use crate::reminder::finished::with_parked_at;
 use crate::token::UserId;
-
-/// Bytes of one read of a mailbox.
-const PAGE_BYTES: usize = 1 << 20;
-/// Messages of one read of a mailbox.
-const PAGE_MESSAGES: usize = 500;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -244,20 +239,4 @@ pub(super) async fn all(nats: &Nats, user: &UserId) -> Result<Vec<ParkedMessage>
         Some(mailbox) => Ok(first(nats, &mailbox.subject, usize::MAX).await?),
         None => Ok(Vec::new()),
     }
-}
-
-/// The first messages of a mailbox, `limit` of them or all.
-async fn first(nats: &Nats, subject: &str, limit: usize) -> Result<Vec<ParkedMessage>, NatsError> {
-    let (stream, mut found, mut from) = (nats.names.parked_stream(), Vec::new(), 1);
-    while found.len() < limit {
-        let messages = PAGE_MESSAGES.min(limit - found.len());
-        let (page, is_last) = direct_get(nats, &stream, subject, from, messages, PAGE_BYTES).await?;
-        from = page.last().map_or(from, |message| message.sequence + 1);
-        let is_end = is_last || page.is_empty();
-        found.extend(page);
-        if is_end {
-            break;
-        }
-    }
-    Ok(found)
 }

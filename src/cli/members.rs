@@ -44,7 +44,7 @@ pub(super) async fn run(settings: &SettingsArgs, command: Command) -> Result<(),
     .await?;
     members.sort_by(|(a, ..), (b, ..)| a.cmp(b));
     let now = Timestamp::now();
-    let mut listing = Listing::new(json, &["member", "version", "state", "intake", "held", "partitions", "last word"]);
+    let mut listing = Listing::new(json, &["member", "version", "state", "roles", "held", "partitions", "last word"]);
     for (name, card, at) in members {
         let state = match card.stopping {
             _ if now.duration_since(at) > ttl => "silent",
@@ -52,11 +52,13 @@ pub(super) async fn run(settings: &SettingsArgs, command: Command) -> Result<(),
             false => "serving",
         };
         let item = json!({ "member": name, "version": card.version, "state": state, "intake": card.intake,
-            "escalation": card.escalation, "partitions": card.partitions, "stopping": card.stopping, "last_word": at });
-        let intake = if card.intake { "yes" } else { "-" }.to_owned();
+            "escalation": card.escalation, "history": card.history, "partitions": card.partitions, "stopping": card.stopping, "last_word": at });
+        let roles = [("intake", card.intake), ("escalation", card.escalation), ("history", card.history)];
+        let roles: Vec<_> = roles.into_iter().filter(|(_, is_held)| *is_held).map(|(role, _)| role).collect();
+        let roles = if roles.is_empty() { "-".to_owned() } else { roles.join(" ") };
         listing.add(&item, || {
             let held = card.partitions.len().to_string();
-            [name, card.version, state.to_owned(), intake, held, ranges(&card.partitions), age(now, at) + " ago"]
+            [name, card.version, state.to_owned(), roles, held, ranges(&card.partitions), age(now, at) + " ago"]
         })?;
     }
     listing.finish("no `bellhop serve` is running", None)

@@ -10,10 +10,15 @@ pub(super) struct Args {
     /// Where probes are answered; port 0 takes a free one [default: 127.0.0.1:9411]
     #[arg(long, value_name = "ADDR")]
     http: Option<String>,
+    /// Where the history is kept: sqlite:PATH, postgres://USER@HOST/DATABASE, or none [default: sqlite, a file in
+    /// $STATE_DIRECTORY or ~/.local/state/bellhop]
+    #[arg(long, value_name = "URL")]
+    history: Option<String>,
 }
 
 pub(super) async fn run(mut settings: SettingsArgs, args: Args) -> Result<(), CliError> {
-    settings.set.extend(args.http.map(|address| ("http".to_owned(), address)));
+    let flags = [("http", args.http), ("history.url", args.history)];
+    settings.set.extend(flags.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
     let config = settings.config()?;
     let stop = CancellationToken::new();
     stop_on_signal(stop.clone())?;

@@ -14,6 +14,7 @@ use crate::reminder::Priority;
 use crate::token::Source;
 
 pub use layers::{ConfigError, Layers, Loaded, load};
+pub use units::parse as parse_duration;
 
 macro_rules! section {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr,)* }) => {

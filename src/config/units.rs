@@ -19,9 +19,15 @@ pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Re
 }
 
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let refuse =
-        |why: &dyn std::fmt::Display| D::Error::custom(format!("`{text}` is not a duration such as 2s: {why}"));
+    parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+}
+
+/// Reads a duration such as `500ms`, `2s`, `1h30m`, `7d`.
+///
+/// # Errors
+/// Says what is wrong with the text.
+pub fn parse(text: &str) -> Result<Duration, String> {
+    let refuse = |why: &dyn std::fmt::Display| format!("`{text}` is not a duration such as 2s: {why}");
     let duration: SignedDuration = match text.strip_suffix('d').and_then(|days| days.parse::<i64>().ok()) {
         Some(days) => SignedDuration::from_hours(days.saturating_mul(24)),
         None => text.parse().map_err(|error: jiff::Error| refuse(&error))?,

@@ -80,6 +80,7 @@ impl Stage {
         let mut config = Config { partitions: PARTITIONS, http: probes.to_string(), ..Config::default() };
         config.nats.url = server.url().to_owned();
         config.heartbeat.backoff_max = BACKOFF_MAX;
+        config.history.url = format!("sqlite:{}", scratch.0.join("history.db").display());
         let nats = nats::connect(&config, "bellhop demo").await?;
         let stop_service = CancellationToken::new();
         let mut service = JoinSet::new();

@@ -28,6 +28,8 @@ pub struct Readiness {
     pub roles_working: usize,
     /// It was asked to stop.
     pub is_stopping: bool,
+    /// The history waits for its database. Reminders do not wait for it, so that is no reason not to be ready.
+    pub is_history_behind: bool,
 }
 
 impl Readiness {
@@ -107,6 +109,9 @@ fn ready(readiness: &Readiness, is_verbose: bool) -> Response<Full<Bytes>> {
             body.push_str(&format!("[{}] {name}\n", if holds { "+" } else { "-" }));
         }
     }
+    if is_verbose && readiness.is_history_behind {
+        body.push_str("[!] history is behind, its database is away or slow; reminders do not wait for it\n");
+    }
     let (status, verdict) = match readiness.is_ready() {
         true => (StatusCode::OK, "ok\n"),
         false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
@@ -138,7 +143,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_condition_is_named_and_decides() {
-        let ready = Readiness { is_connected: true, roles_due: Some(3), roles_working: 3, is_stopping: false };
+        let ready = Readiness { is_connected: true, roles_due: Some(3), roles_working: 3, ..Readiness::default() };
         assert_eq!(ask(Method::GET, "/readyz", ready).await, (200, "ok\n".into()));
         assert_eq!(ask(Method::GET, "/healthz", ready).await.0, 200);
         for (unready, name) in [

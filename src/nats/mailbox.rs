@@ -43,6 +43,11 @@ const PRIORITY_HEADER: &str = "Bellhop-Priority";
 /// Milliseconds since 1970 after which a parked reminder is not delivered.
 const EXPIRES_HEADER: &str = "Bellhop-Expires-At";
 
+/// Messages and
+const PAGE_MESSAGES: usize = 500;
+/// bytes of one read of a mailbox that nobody has to deliver.
+const PAGE_BYTES: usize = 1 << 20;
+
 /// The mailboxes of one partition, while this member owns them.
 #[derive(Debug, Clone)]
 pub struct Mailboxes {
@@ -241,13 +246,7 @@ impl Mailboxes {
     /// When JetStream does not confirm it.
     pub async fn remove_only(&self, sequence: u64) -> Result<(), NatsError> {
         let _turn = self.removals.acquire().await;
-        let stream = self.nats.jetstream.get_stream_no_info(&self.stream).await;
-        let stream = stream.map_err(|error| NatsError::failed("remove from a mailbox", error))?;
-        match stream.delete_message(sequence).await {
-            Ok(_) => Ok(()),
-            Err(error) if is_gone(&error) => Ok(()),
-            Err(error) => Err(NatsError::failed("remove from a mailbox", error)),
-        }
+        remove(&self.nats, sequence).await
     }
 }
 
@@ -293,6 +292,20 @@ pub(super) fn priority_of(message: &Message) -> Option<Priority> {
     }
 }
 
+/// Removes one message from its mailbox. That it is gone already is as good.
+///
+/// # Errors
+/// When JetStream does not confirm it.
+pub async fn remove(nats: &Nats, sequence: u64) -> Result<(), NatsError> {
+    let stream = nats.jetstream.get_stream_no_info(nats.names.parked_stream()).await;
+    let stream = stream.map_err(|error| NatsError::failed("remove from a mailbox", error))?;
+    match stream.delete_message(sequence).await {
+        Ok(_) => Ok(()),
+        Err(error) if is_gone(&error) => Ok(()),
+        Err(error) => Err(NatsError::failed("remove from a mailbox", error)),
+    }
+}
+
 /// Removes a subject's messages before `sequence`, or all of them, and answers how many they were.
 ///
 /// # Errors
@@ -318,6 +331,25 @@ pub async fn count(nats: &Nats, stream: &str, subject: &str) -> Result<usize, Na
     let info = handle.info_builder().subjects(subject).fetch().await.map_err(|error| failed(&error))?;
     let counts: Vec<_> = info.collect().await;
     counts.into_iter().try_fold(0, |sum, entry| entry.map(|(_, n)| sum + n)).map_err(|error| failed(&error))
+}
+
+/// The first messages of a mailbox, `most` of them or all.
+///
+/// # Errors
+/// When JetStream does not answer.
+pub async fn first(nats: &Nats, subject: &str, most: usize) -> Result<Vec<ParkedMessage>, NatsError> {
+    let (stream, mut found, mut from) = (nats.names.parked_stream(), Vec::new(), 1);
+    while found.len() < most {
+        let messages = PAGE_MESSAGES.min(most - found.len());
+        let (page, is_last) = direct_get(nats, &stream, subject, from, messages, PAGE_BYTES).await?;
+        from = page.last().map_or(from, |message: &ParkedMessage| message.sequence + 1);
+        let is_end = is_last || page.is_empty();
+        found.extend(page);
+        if is_end {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 /// Reads a subject's messages from a sequence on by one batched direct get (nats-server 2.11), without a consumer.

@@ -154,6 +154,16 @@ impl Names {
         "intake"
     }
 
+    /// The consumer that remembers how far outcomes were written into the database.
+    pub fn history_consumer(&self) -> &'static str {
+        "history"
+    }
+
+    /// What the subjects of queries begin with.
+    pub fn api(&self) -> String {
+        format!("{}.api", self.prefix)
+    }
+
     /// The consumer that remembers how far parked reminders of a priority were announced.
     pub fn escalate_consumer(&self, priority: Priority) -> String {
         format!("escalate-{}", priority.as_str())

@@ -306,15 +306,24 @@ fn consumers(nats: &Nats, config: &Config) -> Vec<(String, Vec<consumer::pull::C
         ..consumer::pull::Config::default()
     };
     let intake = pinned(names.intake_consumer().to_owned(), names.all_sets(), INTAKE_ACK_PENDING);
+    let history = consumer::pull::Config {
+        // One acknowledgement for all that a transaction wrote.
+        ack_policy: consumer::AckPolicy::All,
+        ..pinned(names.history_consumer().to_owned(), names.all_outcomes(), HISTORY_ACK_PENDING)
+    };
     vec![
         (names.sets_stream(), vec![intake]),
         (names.events_stream(), (0..config.partitions).map(Partition).map(dispatch).collect()),
         (names.parked_stream(), config.mailbox.escalate_after.limits().map(escalate).collect()),
+        (names.outcomes_stream(), config.history.is_on().then_some(history).into_iter().collect()),
     ]
 }
 
 /// Versions kept of each document of rules.
 const RULES_HISTORY: i64 = 16;
+
+/// Messages of outcomes read and not yet written: more than fit into two transactions.
+const HISTORY_ACK_PENDING: usize = 250_000;
 
 /// Sets in work at a time: more than fit into `intake.max_bytes_in_flight` of small ones.
 const INTAKE_ACK_PENDING: usize = 100_000;

@@ -50,6 +50,11 @@ pub fn with_rerouted_to(json: &[u8], associate: &UserId) -> Vec<u8> {
     with_field(json, &format!(r#""rerouted_to":{name}"#))
 }
 
+/// Adds to a finished reminder what became of it, last and step by step; `trail` is a JSON array.
+pub fn with_fate(json: &[u8], outcome: &str, at: Timestamp, trail: &str) -> Vec<u8> {
+    with_field(json, &format!(r#""outcome":"{outcome}","at":"{at}","trail":{trail}"#))
+}
+
 /// Adds to a finished reminder what its publisher had said: that no associate may get it.
 pub fn with_reroute_false(json: &[u8]) -> Vec<u8> {
     with_field(json, r#""reroute":false"#)

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::lease::Keeper;
 use super::recorded::Recorded;
-use super::{Context, escalation, intake, partition};
+use super::{Context, escalation, history, intake, partition};
 use crate::http::Readiness;
 use crate::nats::NatsError;
 use crate::nats::bucket::{self, Watched};
@@ -39,6 +39,9 @@ pub struct Card {
     /// Whether it announces reminders that stay parked.
     #[serde(default)]
     pub escalation: bool,
+    /// Whether it writes the history.
+    #[serde(default)]
+    pub history: bool,
     /// It gives everything up and takes nothing.
     pub stopping: bool,
 }
@@ -48,6 +51,7 @@ impl Card {
         match role {
             Role::Intake => self.intake,
             Role::Escalation => self.escalation,
+            Role::History => self.history,
             Role::Partition(Partition(number)) => self.partitions.contains(&number),
         }
     }
@@ -239,15 +243,13 @@ impl Membership {
             return false;
         }
         let settings = &self.context.config.members;
-        let partitions = self.held.keys().filter_map(|role| match role {
-            Role::Partition(Partition(number)) => Some(*number),
-            Role::Intake | Role::Escalation => None,
-        });
+        let partitions = self.held.keys().filter_map(|role| role.partition()).map(|Partition(number)| number);
         let card = Card {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             partitions: partitions.collect(),
             intake: self.held.contains_key(&Role::Intake),
             escalation: self.held.contains_key(&Role::Escalation),
+            history: self.held.contains_key(&Role::History),
             stopping: self.is_stopping,
         };
         let json = serde_json::to_vec(&card).expect("a card is JSON");
@@ -270,6 +272,8 @@ impl Membership {
             roles_due: self.due,
             roles_working: self.held.values().filter(|held| held.is_working).count(),
             is_stopping: self.is_stopping,
+            // Its writer tells.
+            is_history_behind: self.context.readiness.borrow().is_history_behind,
         };
         self.context.readiness.send_if_modified(|before| std::mem::replace(before, readiness) != readiness);
     }
@@ -309,10 +313,7 @@ impl Membership {
         self.held.extend(take.iter().map(|role| (*role, Held::default())));
         // Others must know before anything is done.
         self.say().await;
-        let partitions = take.iter().filter_map(|role| match role {
-            Role::Partition(partition) => Some(*partition),
-            Role::Intake | Role::Escalation => None,
-        });
+        let partitions = take.iter().filter_map(|role| role.partition());
         let recorded = Arc::new(Recorded::new(self.context.nats.clone(), partitions));
         let mut context = self.context.clone();
         context.recorder = context.recorder.of_term(context.lease.term());
@@ -324,6 +325,7 @@ impl Membership {
                     (Err(error), _) => Err(error),
                     (_, Role::Intake) => intake::run(context, stop, working).await,
                     (_, Role::Escalation) => escalation::run(context, stop, working).await,
+                    (_, Role::History) => history::run(context, stop, working).await,
                     (_, Role::Partition(number)) => partition::run(context, number, &recorded, stop, working).await,
                 };
                 (role, result)

@@ -5,6 +5,8 @@
 //! | [`members`] | one | says that this process lives, takes and gives up roles |
 //! | [`intake`] | one in the installation | published sets → events |
 //! | [`escalation`] | one in the installation | reminders parked for long → outcomes |
+//! | [`history`] | one in the installation | outcomes → the database |
+//! | [`api`] | one, or one for each process | the database, mailboxes → answers to queries |
 //! | [`partition`] | one for each partition held | events, routes, answers → deliveries, mailboxes, outcomes |
 //! | [`follow`] | two | the buckets of routes and associates → each partition's own |
 //! | [`rules`] | one | the bucket of rules → compiled documents |
@@ -14,9 +16,11 @@
 
 #![allow(clippy::disallowed_methods)] // This is where the clocks are read.
 
+pub mod api;
 pub mod associates;
 pub mod escalation;
 pub mod follow;
+pub mod history;
 pub mod intake;
 pub mod lease;
 pub mod members;
@@ -42,6 +46,7 @@ use crate::http::{self, Readiness};
 use crate::metrics::Metrics;
 use crate::nats::{Nats, NatsError, topology};
 use follow::{Follow, Source};
+use history::shelf::{Shelf, state_directory};
 use lease::Lease;
 use outcomes::Recorder;
 
@@ -67,6 +72,8 @@ pub struct Context {
     pub associates: Follow,
     /// Has the rules ready.
     pub rules: rules::Watch,
+    /// Has the history's database.
+    pub history: Shelf,
     /// What is counted.
     pub metrics: Metrics,
     /// Says how ready this member is.
@@ -91,6 +98,8 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
         tracing::info!(changes, "set up streams, buckets and consumers");
     }
     let config = Arc::new(config);
+    let history = Shelf::new(&config.history.url, &state_directory(), &nats).await?;
+    tracing::info!(url = %history.url(), "keeping the history");
     let (keeper, lease) = lease::new(config.members.ttl);
     let (recorder, recording) = Recorder::start(nats.clone(), lease.clone(), config.history.is_on());
     let follow = |bucket, what, read: follow::Read| {
@@ -105,9 +114,23 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
     let probes = listen(&config).await?.map(|listener| tokio::spawn(http::run(listener, ready, metrics.clone())));
     tracing::info!(member, server = nats.client.server_info().version, "serving");
     let client = nats.client.clone();
-    let context =
-        Context { config, nats, member, recorder, voice, routes, associates, rules, metrics, readiness, lease };
+    let context = Context {
+        config,
+        nats,
+        member,
+        recorder,
+        voice,
+        routes,
+        associates,
+        rules,
+        history,
+        metrics,
+        readiness,
+        lease,
+    };
+    let answering = context.history.is_shared().then(|| tokio::spawn(answer_queries(context.clone())));
     let served = members::run(context, keeper, stop).await;
+    answering.inspect(JoinHandle::abort);
     watching_routes.abort();
     watching_rules.abort();
     watching_associates.abort();
@@ -117,6 +140,14 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
     let _ = tokio::time::timeout(LAST_WORDS, recording).await;
     let _ = tokio::time::timeout(LAST_WORDS, client.drain()).await;
     served
+}
+
+/// Answers queries for as long as this process runs.
+async fn answer_queries(context: Context) {
+    while let Err(error) = api::run(&context).await {
+        tracing::warn!(%error, "answering queries again");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
 
 /// Listens for probes. A second member on one machine needs no address of its own to start.

@@ -191,6 +191,7 @@ class World:
     async def serve(self, **settings):
         """Starts a router and waits for it to be connected."""
         before, env = self.clients(), {k: v for k, v in os.environ.items() if not k.startswith(("BELLHOP_", "NATS_"))}
+        env["STATE_DIRECTORY"] = str(self.dir)
         command = [self.program, "serve", "--nats", self.url, "--http", "127.0.0.1:0"]
         self.bellhops.append(spawn(command, self.log, env | settings, self.dir))
         self.processes.append(self.bellhops[-1])

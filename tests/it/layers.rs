@@ -37,9 +37,9 @@ const LAYERS: &[Layer] = &[
     layer("http", &["config", "metrics"]),
     // For the demo and the tests; `serve` connects to the server it is given.
     layer("nats_server", &[]),
-    layer("service", &["config", "metrics", "nats", "http"]),
+    layer("service", &["config", "metrics", "nats", "history", "http"]),
     layer("demo", &["config", "nats", "nats_server", "service"]),
-    layer("cli", &["config", "nats", "http", "nats_server", "service", "demo"]),
+    layer("cli", &["config", "history", "nats", "http", "nats_server", "service", "demo"]),
     layer("main", &["cli"]),
 ];
 

@@ -13,6 +13,7 @@ mod delivery;
 mod devices;
 mod escalation;
 mod heartbeat;
+mod history;
 mod history_store;
 mod http;
 mod intake;

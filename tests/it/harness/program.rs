@@ -38,6 +38,8 @@ impl Member {
         let output = File::options().create(true).append(true).open(&log).unwrap();
         let mut command = program();
         command.args(arguments).current_dir(dir).env("BELLHOP_LOG", "warn,bellhop=debug");
+        // As members of one host they share its history, and no other test's.
+        command.env("STATE_DIRECTORY", dir);
         command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
         let child = Mutex::new(command.spawn().unwrap());
         Self { name: name.to_owned(), log, child, may_end: AtomicBool::new(false) }

@@ -1,0 +1,222 @@
+//! Answers queries: the NATS micro service `bellhop`, on `bellhop.api.*`.
+
+pub mod query;
+
+use std::fmt::Display;
+
+use async_nats::service::error::Error as ServiceError;
+use async_nats::service::{Request, Service, ServiceExt};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::select_all;
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::Context;
+use super::history::erasure::{EraseError, erase};
+use crate::event::Event;
+use crate::history::{Cursor, History, HistoryError};
+use crate::nats::NatsError;
+use crate::nats::mailbox::{ParkedMessage, count, first};
+use crate::partition::of_user;
+use crate::reminder::finished::{with_fate, with_parked_at};
+use query::QueryError;
+
+/// The service's name, as `nats service ls` shows it.
+pub const NAME: &str = "bellhop";
+
+/// What an answer needs beside the reminders, and the room for its headers.
+const FRAME_BYTES: usize = 4 << 10;
+
+/// What can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Question {
+    History,
+    Why,
+    Mailbox,
+    Erase,
+}
+
+impl Question {
+    const ALL: [Self; 4] = [Self::History, Self::Why, Self::Mailbox, Self::Erase];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::History => "history",
+            Self::Why => "why",
+            Self::Mailbox => "mailbox",
+            Self::Erase => "erase",
+        }
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    /// What was asked is wrong.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    /// There is no such reminder.
+    #[error("{0}")]
+    Unknown(String),
+    /// No history is kept.
+    #[error("no history is kept: `history.url` is none")]
+    Off,
+    /// The database is away.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// JetStream is away.
+    #[error(transparent)]
+    Nats(#[from] NatsError),
+}
+
+impl From<EraseError> for Refusal {
+    fn from(error: EraseError) -> Self {
+        match error {
+            EraseError::History(error) => Self::History(error),
+            EraseError::Nats(error) => Self::Nats(error),
+        }
+    }
+}
+
+impl From<Refusal> for ServiceError {
+    fn from(refusal: Refusal) -> Self {
+        let code = match &refusal {
+            Refusal::Query(_) => 400,
+            Refusal::Unknown(_) => 404,
+            Refusal::Off | Refusal::History(_) | Refusal::Nats(_) => 503,
+        };
+        // It goes into a header.
+        Self { status: refusal.to_string().replace(['\r', '\n'], " "), code }
+    }
+}
+
+/// Answers until it is dropped; several at a time, `history.queries_in_flight`.
+///
+/// # Errors
+/// When the service cannot be registered, or its subscriptions end.
+pub async fn run(context: &Context) -> Result<(), NatsError> {
+    let failed = |error: &dyn Display| NatsError::failed(format!("answer {}.*", context.nats.names.api()), error);
+    let description = "what became of each reminder, and what is kept of each user";
+    let service = context.nats.client.service_builder().description(description);
+    let service = service.start(NAME, env!("CARGO_PKG_VERSION")).await.map_err(|error| failed(&error))?;
+    let requests = subscribe(&service, &context.nats.names.api()).await.map_err(|error| failed(&error))?;
+    let most = context.config.history.queries_in_flight;
+    let answer = async |(question, request): (Question, Request)| {
+        let answer = answer(context, question, &request.message.payload).await.map_err(ServiceError::from);
+        if let Err(error) = &answer {
+            tracing::debug!(question = question.name(), %error, "query refused");
+        }
+        if let Err(error) = request.respond(answer).await {
+            tracing::debug!(question = question.name(), %error, "an answer was not sent");
+        }
+    };
+    requests.for_each_concurrent(most, answer).await;
+    Err(failed(&"the subscriptions ended"))
+}
+
+async fn subscribe(
+    service: &Service,
+    prefix: &str,
+) -> Result<impl futures_util::Stream<Item = (Question, Request)> + use<>, async_nats::Error> {
+    let group = service.group(prefix);
+    let mut endpoints = Vec::new();
+    for question in Question::ALL {
+        let endpoint = group.endpoint_builder().name(question.name()).add(question.name()).await?;
+        endpoints.push(endpoint.map(move |request| (question, request)));
+    }
+    Ok(select_all(endpoints))
+}
+
+async fn answer(context: &Context, question: Question, body: &[u8]) -> Result<Bytes, Refusal> {
+    match question {
+        Question::History => history(context, body).await,
+        Question::Why => why(context, body).await,
+        Question::Mailbox => mailbox(context, body).await,
+        Question::Erase => {
+            let erased = erase(context, &query::erase(body)?).await?;
+            Ok(json!({ "erased": erased }).to_string().into())
+        }
+    }
+}
+
+async fn opened(context: &Context) -> Result<&History, Refusal> {
+    context.history.open().await?.ok_or(Refusal::Off)
+}
+
+async fn history(context: &Context, body: &[u8]) -> Result<Bytes, Refusal> {
+    let query = query::history(body)?;
+    let page = opened(context).await?.find(&query).await?;
+    let (mut list, mut last) = (List::new(context), None);
+    for found in &page.reminders {
+        let at = Timestamp::from_millisecond(found.at_ms).unwrap_or_default();
+        if !list.add(&with_fate(found.body.as_bytes(), &found.outcome, at, &found.trail)) {
+            return Ok(list.finish(&cursor(last)));
+        }
+        last = Some(found.cursor);
+    }
+    Ok(list.finish(&cursor(page.next)))
+}
+
+fn cursor(next: Option<Cursor>) -> String {
+    next.map_or_else(String::new, |cursor| format!(r#","cursor":"{cursor}""#))
+}
+
+async fn why(context: &Context, body: &[u8]) -> Result<Bytes, Refusal> {
+    let (source, id) = query::why(body)?;
+    let found = opened(context).await?.why(source.as_str(), &id).await?;
+    let found = found.ok_or_else(|| Refusal::Unknown(format!("nothing is known of reminder `{id}` of `{source}`")))?;
+    Ok(format!(r#"{{"reminder":{},"trail":{}}}"#, found.body, found.trail).into())
+}
+
+async fn mailbox(context: &Context, body: &[u8]) -> Result<Bytes, Refusal> {
+    let (user, limit) = query::mailbox(body)?;
+    let nats = &context.nats;
+    let subject = nats.names.mailbox(of_user(&user, context.config.partitions), &user);
+    let parked = count(nats, &nats.names.parked_stream(), &subject).await?;
+    let messages = first(nats, &subject, limit).await?;
+    let oldest = messages.first().map(|message| message.parked_at);
+    let mut list = List::new(context);
+    for ParkedMessage { parked_at, message, .. } in messages {
+        let Ok(event) = Event::decode(&message) else { continue };
+        if !event.bodies.first().is_some_and(|reminder| list.add(&with_parked_at(reminder, parked_at))) {
+            break;
+        }
+    }
+    let oldest = oldest.map_or_else(String::new, |oldest| format!(r#","oldest":"{oldest}""#));
+    Ok(list.finish(&format!(r#","parked":{parked}{oldest}"#)))
+}
+
+/// An answer's list of reminders, as long as the server takes it.
+struct List {
+    body: Vec<u8>,
+    room: usize,
+}
+
+impl List {
+    fn new(context: &Context) -> Self {
+        let room = context.nats.client.max_payload().saturating_sub(FRAME_BYTES);
+        Self { body: br#"{"reminders":["#.to_vec(), room }
+    }
+
+    /// Adds one, if there is room. The first one has room in any message that it came in.
+    fn add(&mut self, reminder: &[u8]) -> bool {
+        let is_first = self.body.ends_with(b"[");
+        if !is_first && self.body.len() + reminder.len() > self.room {
+            return false;
+        }
+        if !is_first {
+            self.body.push(b',');
+        }
+        self.body.extend_from_slice(reminder);
+        true
+    }
+
+    /// The answer, with the rest of its fields.
+    fn finish(mut self, fields: &str) -> Bytes {
+        self.body.push(b']');
+        self.body.extend_from_slice(fields.as_bytes());
+        self.body.push(b'}');
+        self.body.into()
+    }
+}

@@ -1,0 +1,138 @@
+//! Erases what is kept of a user, everywhere, and counts it.
+//!
+//! The history goes first, since with it the erasure itself is recorded: whatever was published before it and is told of
+//! later, by outcomes on their way, is not written. If such a reminder was parked meanwhile, the writer, who sees every
+//! outcome, takes it out of the mailbox ([`finish`]).
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use serde::{Deserialize, Serialize};
+
+use super::super::associates::Associates;
+use super::super::{Context, now_ms};
+use crate::event::Event;
+use crate::history::{Erased as Unwritten, HistoryError};
+use crate::nats::mailbox::{first, purge, remove};
+use crate::nats::replay::replay;
+use crate::nats::{Nats, NatsError, bucket};
+use crate::partition::of_user;
+use crate::token::UserId;
+
+/// Keys looked up in one request.
+const KEYS_AT_ONCE: usize = 500;
+/// How long the marks of removed keys, which name the user, stay in their buckets for watchers to see.
+const TOMBSTONE_AGE: Duration = Duration::from_secs(3_600);
+
+/// How many of each were removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Erased {
+    /// Reminders of the history.
+    pub history: u64,
+    /// Reminders of the mailbox.
+    pub parked: u64,
+    /// Routes.
+    pub routes: u64,
+    /// The user's list of associates, and others' lists that named the user.
+    pub associates: u64,
+}
+
+/// Why an erasure was not finished. It may be asked for again.
+#[derive(Debug, thiserror::Error)]
+pub enum EraseError {
+    /// The history is away.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// JetStream did not do what it was asked.
+    #[error(transparent)]
+    Nats(#[from] NatsError),
+}
+
+/// Erases a user.
+///
+/// # Errors
+/// When a part of it could not be done; the rest may be done then, and is not counted again.
+pub async fn erase(context: &Context, user: &UserId) -> Result<Erased, EraseError> {
+    let at = now_ms();
+    let nats = &context.nats;
+    let history = match context.history.open().await? {
+        Some(history) => history.erase(user.as_str(), at.as_millisecond()).await?,
+        None => 0,
+    };
+    let routes = remove_keys(nats, nats.names.routes_bucket(), &format!("{}.*", user.escaped())).await?;
+    let own = remove_keys(nats, nats.names.associates_bucket(), &user.escaped()).await?;
+    let named = remove_from_lists(nats, user).await?;
+    let mailbox = nats.names.mailbox(of_user(user, context.config.partitions), user);
+    let parked = purge(nats, &nats.names.parked_stream(), &mailbox, None).await?;
+    let erased = Erased { history, parked, routes, associates: own + named };
+    tracing::info!(?erased, "a user was erased");
+    Ok(erased)
+}
+
+/// A reminder of an erased user was told of after the erasure: it was on its way then. If it was parked it lies in the mailbox.
+///
+/// # Errors
+/// When JetStream did not do what it was asked.
+pub async fn finish(context: &Context, erased: &Unwritten) -> Result<(), NatsError> {
+    let Some(user) = erased.user.parse::<UserId>().ok().filter(|_| erased.outcome == "parked") else { return Ok(()) };
+    let nats = &context.nats;
+    let mailbox = nats.names.mailbox(of_user(&user, context.config.partitions), &user);
+    for parked in first(nats, &mailbox, usize::MAX).await? {
+        let is_it = |event: &Event| {
+            let reminder = event.index.reminders.first();
+            event.index.source.as_str() == erased.source && reminder.is_some_and(|reminder| reminder.id == erased.id)
+        };
+        if Event::decode(&parked.message).is_ok_and(|event| is_it(&event)) {
+            remove(nats, parked.sequence).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes keys of a bucket, and answers how many there were.
+async fn remove_keys(nats: &Nats, bucket: String, keys: &str) -> Result<u64, NatsError> {
+    let store = bucket::open(nats, bucket.clone()).await?;
+    let mut removed = 0;
+    loop {
+        let found = bucket::last(nats, &bucket, keys, KEYS_AT_ONCE).await?;
+        if found.is_empty() {
+            return Ok(removed);
+        }
+        for key in found {
+            let purged = store.purge_with_ttl(&key.key, TOMBSTONE_AGE).await;
+            purged.map_err(|error| NatsError::failed(format!("remove {} from {bucket}", key.key), error))?;
+            removed += 1;
+        }
+    }
+}
+
+/// Takes a user out of others' lists of associates, and answers out of how many.
+async fn remove_from_lists(nats: &Nats, user: &UserId) -> Result<u64, NatsError> {
+    let bucket = nats.names.associates_bucket();
+    let mut naming = Vec::new();
+    let config = pull::Config {
+        filter_subject: format!("$KV.{bucket}.>"),
+        deliver_policy: DeliverPolicy::LastPerSubject,
+        ..pull::Config::default()
+    };
+    replay(nats, &format!("KV_{bucket}"), config, |message, revision| {
+        if let Ok(mut list) = serde_json::from_slice::<Associates>(&message.payload)
+            && let Some(key) = message.subject.rsplit('.').next()
+            && list.associates.contains(user)
+        {
+            list.associates.retain(|associate| associate != user);
+            naming.push((key.to_owned(), revision, list));
+        }
+    })
+    .await?;
+    let store = bucket::open(nats, bucket).await?;
+    let mut changed = 0;
+    for (key, revision, list) in naming {
+        let value = serde_json::to_vec(&list).expect("names are text");
+        // A list that was changed meanwhile is its owner's new word.
+        if store.update(&key, value.into(), revision).await.is_ok() {
+            changed += 1;
+        }
+    }
+    Ok(changed)
+}

@@ -1,0 +1,178 @@
+//! Writes outcomes into the database: the consumer `history` of `BELLHOP_OUTCOMES`.
+//!
+//! One transaction is under way at a time, and what comes in meanwhile makes the next one: nothing lingers for a batch to
+//! fill, and batches grow with load. Messages are acknowledged when they are committed, so a crash repeats some, and the
+//! database takes a repeat for what it is. If the database is away, JetStream holds the backlog; no reminder waits for it.
+
+pub mod erasure;
+pub mod shelf;
+
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, OptionFuture};
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use super::outcomes::message::{self, Line};
+use super::{Context, api, now_ms};
+use crate::history::{Entry, HistoryError, Written};
+use crate::nats::NatsError;
+use crate::nats::pinned::{Pinned, Received, acknowledge};
+use crate::partition::Role;
+
+/// Bytes of messages asked for ahead.
+const PULL_BYTES: usize = 4 << 20;
+/// How often it is told how far the history is behind.
+const TICK: Duration = Duration::from_secs(1);
+/// How often what is too old is looked for.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+/// Reminders forgotten in one transaction.
+const FORGET_AT_ONCE: usize = 1_000;
+/// The pause between two such transactions.
+const FORGET_PAUSE: Duration = Duration::from_millis(20);
+/// A history that is this far behind is said to be.
+const BEHIND: Duration = Duration::from_secs(30);
+/// The longest pause before the database is tried again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Writes until `stop`; and answers queries, where no other member can.
+///
+/// # Errors
+/// When it must be taken over anew.
+pub async fn run(context: Context, stop: CancellationToken, working: mpsc::Sender<Role>) -> Result<(), NatsError> {
+    let answering = async {
+        match context.history.is_shared() {
+            true => std::future::pending().await,
+            false => api::run(&context).await,
+        }
+    };
+    let writing = async {
+        if context.config.history.is_on() {
+            return write(&context, &stop, working).await;
+        }
+        let _ = working.send(Role::History).await;
+        stop.cancelled().await;
+        Ok(())
+    };
+    tokio::select! {
+        ended = writing => ended,
+        ended = answering => ended,
+        ended = forget(&context) => ended,
+    }
+}
+
+/// Outcomes of some messages, in order.
+#[derive(Default)]
+struct Batch {
+    entries: Vec<Entry>,
+    /// Where the last message is acknowledged, and with it all before it.
+    last: Option<async_nats::Subject>,
+    /// When the first message was stored.
+    since: Option<Timestamp>,
+}
+
+impl Batch {
+    fn add(&mut self, received: Received) {
+        match message::decode(&received.payload) {
+            Ok(lines) => self.entries.extend(lines.into_iter().map(entry)),
+            // Everything else of Bellhop's passes it by, too.
+            Err(error) => tracing::error!(sequence = received.sequence, %error, "not a message of outcomes, passed by"),
+        }
+        self.since = self.since.or_else(|| Timestamp::from_nanosecond(received.stored_ns).ok());
+        self.last = Some(received.reply);
+    }
+}
+
+fn entry(line: Line) -> Entry {
+    let Line { source, id, set, user, published_ms, step, reminder } = line;
+    let (outcome, at_ms) = (step.outcome.clone(), step.at.as_millisecond());
+    let step = serde_json::to_string(&step).expect("a step is JSON");
+    Entry { source, id, set, user, published_ms, outcome, at_ms, step, reminder }
+}
+
+async fn write(context: &Context, stop: &CancellationToken, working: mpsc::Sender<Role>) -> Result<(), NatsError> {
+    let (nats, most) = (&context.nats, context.config.history.batch);
+    let (stream, consumer) = (nats.names.outcomes_stream(), nats.names.history_consumer().to_owned());
+    let mut outcomes = Pinned::take_over(nats, stream, consumer, PULL_BYTES.max(2 * nats.client.max_payload())).await?;
+    let _ = working.send(Role::History).await;
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut next, mut storing_since) = (Batch::default(), None);
+    let mut storing: OptionFuture<BoxFuture<'_, ()>> = None.into();
+    loop {
+        tokio::select! {
+            Some(()) = &mut storing => (storing, storing_since) = (None.into(), None),
+            () = stop.cancelled(), if storing_since.is_none() => break,
+            received = outcomes.next(), if next.entries.len() < most && !stop.is_cancelled() => next.add(received?),
+            _ = tick.tick() => tell_lag(context, storing_since.or(next.since)),
+        }
+        if storing_since.is_none() && next.since.is_some() && !stop.is_cancelled() {
+            let batch = std::mem::take(&mut next);
+            storing_since = batch.since;
+            storing = Some(store(context, batch, stop).boxed()).into();
+        }
+    }
+    tell_lag(context, None);
+    if let Err(error) = outcomes.release().await {
+        tracing::warn!(%error, "history not released, the pin will run out");
+    }
+    Ok(())
+}
+
+/// Commits a batch and acknowledges it, however long the database is away; or leaves it to the next writer.
+async fn store(context: &Context, batch: Batch, stop: &CancellationToken) {
+    let Batch { entries, last: Some(last), .. } = batch else { return };
+    let mut pause = Duration::from_millis(50);
+    let written = loop {
+        match store_once(context, &entries).await {
+            Ok(written) => break written,
+            Err(error) => tracing::warn!(%error, "history not written, trying again"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+            () = stop.cancelled() => return,
+        }
+    };
+    for reminder in written.erased {
+        if let Err(error) = erasure::finish(context, &reminder).await {
+            tracing::warn!(%error, "a reminder of a user who was erased may lie in a mailbox");
+        }
+    }
+    if let Err(error) = acknowledge(&context.nats, last).await {
+        tracing::debug!(%error, "outcomes come again, and are written already");
+    }
+}
+
+async fn store_once(context: &Context, entries: &[Entry]) -> Result<Written, HistoryError> {
+    match context.history.open().await? {
+        Some(history) => history.write(entries.to_vec()).await,
+        None => Ok(Written::default()),
+    }
+}
+
+/// Says how far the history is behind, where something waits to be written.
+fn tell_lag(context: &Context, since: Option<Timestamp>) {
+    let lag = since.map_or(Duration::ZERO, |since| now_ms().duration_since(since).unsigned_abs());
+    context.metrics.history_lags(lag);
+    let is_behind = lag >= BEHIND;
+    context
+        .readiness
+        .send_if_modified(|readiness| std::mem::replace(&mut readiness.is_history_behind, is_behind) != is_behind);
+}
+
+/// Removes, again and again, what was published too long ago. It never ends.
+async fn forget(context: &Context) -> Result<(), NatsError> {
+    loop {
+        tokio::time::sleep(FORGET_EVERY).await;
+        let before = now_ms() - SignedDuration::try_from(context.config.history.keep).unwrap_or(SignedDuration::MAX);
+        while let Ok(Some(history)) = context.history.open().await
+            && matches!(history.forget_before(before.as_millisecond(), FORGET_AT_ONCE).await, Ok(1..))
+        {
+            // Between two transactions the writer has its turn.
+            tokio::time::sleep(FORGET_PAUSE).await;
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Where the history is, and the way to it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::OnceCell;
+
+use crate::history::{History, HistoryError, HistoryUrl};
+use crate::nats::{Nats, NatsError};
+
+/// The database, opened when it is first needed: it may be away when this member starts.
+#[derive(Debug, Clone)]
+pub struct Shelf {
+    url: HistoryUrl,
+    opened: Arc<OnceCell<History>>,
+}
+
+impl Shelf {
+    /// For the database of this setting. `sqlite` alone is a file of the installation's own: one that begins anew, with new
+    /// streams, has a new one, and two installations of one machine do not mix.
+    ///
+    /// # Errors
+    /// When the setting is no address, or JetStream does not tell how old the installation is.
+    pub async fn new(setting: &str, state: &Path, nats: &Nats) -> Result<Self, NatsError> {
+        let failed = |error: &dyn std::fmt::Display| NatsError::failed("find the history", error);
+        let url = match setting {
+            "sqlite" => {
+                let stream = nats.jetstream.get_stream(nats.names.outcomes_stream()).await;
+                let began = stream.map_err(|error| failed(&error))?.cached_info().created.unix_timestamp_nanos();
+                HistoryUrl::Sqlite(state.join(format!("history-{began:x}.db")))
+            }
+            address => address.parse().map_err(|error| failed(&error))?,
+        };
+        Ok(Self { url, opened: Arc::default() })
+    }
+
+    /// Where it is, without a password.
+    pub fn url(&self) -> &HistoryUrl {
+        &self.url
+    }
+
+    /// Whether every member reaches the same database, so that each can answer queries.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.url, HistoryUrl::Postgres(_))
+    }
+
+    /// The database; none if no history is kept.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or brought to this version's schema.
+    pub async fn open(&self) -> Result<Option<&History>, HistoryError> {
+        match &self.url {
+            HistoryUrl::None => Ok(None),
+            url => self.opened.get_or_try_init(|| History::open(url)).await.map(Some),
+        }
+    }
+}
+
+/// Where a service keeps what it must not lose: systemd's `$STATE_DIRECTORY`, else the user's own directory for that
+/// (`$XDG_STATE_HOME`, by default `~/.local/state`), else where it was started.
+pub fn state_directory() -> PathBuf {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let state_home = || variable("XDG_STATE_HOME").or_else(|| Some(variable("HOME")?.join(".local/state")));
+    variable("STATE_DIRECTORY").or_else(|| Some(state_home()?.join("bellhop"))).unwrap_or_default()
+}
