@@ -2,11 +2,14 @@
 
 #![allow(clippy::disallowed_methods)] // People see times.
 
+mod api;
 mod associates;
 mod check;
 mod connect_as;
 mod demo;
+mod erase;
 mod file;
+mod history;
 mod instances;
 mod mailbox;
 mod marked;
@@ -101,8 +104,12 @@ enum Command {
     /// Refused input: look at it, mend it, publish it again
     #[command(subcommand)]
     Rejected(rejected::Command),
+    /// Every reminder and its fate, as the database knows them
+    History(Box<history::Args>),
     /// What became of one reminder, step by step
     Why(why::Args),
+    /// Remove what is kept of a user
+    Erase(erase::Args),
 }
 
 /// Why a command failed.
@@ -210,7 +217,9 @@ impl Cli {
             Command::Members(command) => members::run(&settings, command).await,
             Command::Mailbox(command) => mailbox::run(&settings, command).await,
             Command::Rejected(command) => rejected::run(&settings, command).await,
+            Command::History(args) => history::run(&settings, *args).await,
             Command::Why(args) => why::run(&settings, args).await,
+            Command::Erase(args) => erase::run(&settings, args).await,
         };
         let Err(error) = result else { return ExitCode::SUCCESS };
         if !matches!(error, CliError::NobodyReads | CliError::Told) {

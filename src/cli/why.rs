@@ -1,10 +1,13 @@
-//! `bellhop why`: what became of one reminder, as far as the streams know.
+//! `bellhop why`: what became of one reminder. The history tells its trail, or, where none is kept, the stream of outcomes;
+//! where it lies now, streams alone can tell.
 
 use async_nats::jetstream::consumer::pull;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
 
+use super::api::{ApiError, ask};
 use super::output::{Output, Table, plain, plural, time};
 use super::scan::{Stored, scan};
 use super::{CliError, SettingsArgs, mailbox};
@@ -13,6 +16,7 @@ use crate::nats::Nats;
 use crate::nats::mailbox::count;
 use crate::reminder::outcome::Batch;
 use crate::reminder::set::MAX_ID_BYTES;
+use crate::service::outcomes::message::Step;
 use crate::service::rejected::{DETAIL_HEADER, ERROR_HEADER};
 use crate::token::{Source, UserId};
 
@@ -21,7 +25,8 @@ use crate::token::{Source, UserId};
   bellhop why billing inv-981
   bellhop why billing inv-981 --json | jq -r '.trail[].outcome'
 
-Outcomes are read from the source's stream, which keeps them for streams.outcomes_age (7 days); a busy source's take a while.")]
+The history is asked. Where none is kept, the source's outcomes are read from their stream, which has them for
+streams.outcomes_age (7 days); a busy source's take a while.")]
 pub(super) struct Args {
     /// The business system that published it
     source: Source,
@@ -40,17 +45,6 @@ struct Wanted<'a> {
     needle: Vec<u8>,
 }
 
-/// One outcome, in the words of the stream.
-#[derive(Debug, Serialize, Deserialize)]
-struct Step {
-    outcome: String,
-    at: Timestamp,
-    #[serde(default)]
-    user: Option<String>,
-    #[serde(flatten)]
-    more: Map<String, Value>,
-}
-
 /// Where it is now, if it is anywhere.
 #[derive(Debug, Serialize)]
 #[serde(tag = "in", rename_all = "lowercase")]
@@ -65,8 +59,20 @@ enum Place {
 struct Answer<'a> {
     source: &'a Source,
     id: &'a str,
-    trail: Vec<Step>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reminder: Option<&'a RawValue>,
+    trail: &'a [Step],
     places: Vec<Place>,
+}
+
+/// What is known of a reminder.
+#[derive(Default)]
+struct Known {
+    user: Option<UserId>,
+    /// As it was delivered, where there is a history.
+    reminder: Option<Box<RawValue>>,
+    /// Its outcomes, oldest first.
+    trail: Vec<Step>,
 }
 
 pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliError> {
@@ -77,16 +83,22 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
     let (_, nats) = settings.connect().await?;
     let needle = serde_json::to_vec(&id).expect("text is JSON");
     let wanted = Wanted { source: &source, id: &id, needle };
-    let trail = trail(&nats, &wanted).await?;
-    let places = places(&nats, &wanted, &trail).await?;
-    if trail.is_empty() && places.is_empty() {
+    let known = match by_history(&nats, &wanted).await {
+        Ok(known) => known,
+        Err(ApiError::Unknown(_)) => Known::default(),
+        Err(ApiError::NobodyAnswers | ApiError::Away(_)) => by_stream(&nats, &wanted).await?,
+        Err(error) => return Err(error.into()),
+    };
+    let places = places(&nats, &wanted, &known).await?;
+    if known.trail.is_empty() && places.is_empty() {
         return Err(CliError::Failed(unknown(&nats, &wanted).await?));
     }
     let mut output = Output::new();
     if json {
-        output.json(&Answer { source: &source, id: &id, trail, places })?;
+        let reminder = known.reminder.as_deref();
+        output.json(&Answer { source: &source, id: &id, reminder, trail: &known.trail, places })?;
     } else {
-        print(&mut output, &trail, &places)?;
+        print(&mut output, &known, &places)?;
     }
     output.flush()
 }
@@ -110,28 +122,50 @@ impl Wanted<'_> {
     }
 }
 
-/// Its outcomes, oldest first.
-async fn trail(nats: &Nats, wanted: &Wanted<'_>) -> Result<Vec<Step>, CliError> {
+/// What the history knows.
+async fn by_history(nats: &Nats, wanted: &Wanted<'_>) -> Result<Known, ApiError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        reminder: Box<RawValue>,
+        trail: Vec<Step>,
+    }
+    #[derive(Deserialize)]
+    struct Said {
+        user: Option<UserId>,
+    }
+    let Answer { reminder, trail } = ask(nats, "why", &json!({ "source": wanted.source, "id": wanted.id })).await?;
+    let user = serde_json::from_str(reminder.get()).ok().and_then(|Said { user }| user);
+    Ok(Known { user, reminder: Some(reminder), trail })
+}
+
+/// What the stream of outcomes knows.
+async fn by_stream(nats: &Nats, wanted: &Wanted<'_>) -> Result<Known, CliError> {
     #[derive(Deserialize)]
     struct Record {
         id: String,
+        #[serde(default)]
+        user: Option<String>,
         #[serde(flatten)]
         step: Step,
     }
-    let mut trail: Vec<Step> = Vec::new();
+    let mut known = Known::default();
     let subject = nats.names.outcomes(wanted.source);
     find(nats, &nats.names.outcomes_stream(), subject, wanted, |stored| {
-        if let Ok(batch) = serde_json::from_slice::<Batch<Record>>(&stored.message.payload) {
-            trail.extend(batch.outcomes.into_iter().filter(|record| record.id == wanted.id).map(|record| record.step));
+        let Ok(batch) = serde_json::from_slice::<Batch<Record>>(&stored.message.payload) else { return };
+        for mut record in batch.outcomes.into_iter().filter(|record| record.id == wanted.id) {
+            known.user = known.user.take().or_else(|| record.user?.parse().ok());
+            for identity in ["source", "set"] {
+                record.step.more.remove(identity);
+            }
+            known.trail.push(record.step);
         }
     })
     .await?;
-    trail.iter_mut().for_each(|step| drop(step.more.remove("source")));
-    Ok(trail)
+    Ok(known)
 }
 
 /// Where it lies.
-async fn places(nats: &Nats, wanted: &Wanted<'_>, trail: &[Step]) -> Result<Vec<Place>, CliError> {
+async fn places(nats: &Nats, wanted: &Wanted<'_>, known: &Known) -> Result<Vec<Place>, CliError> {
     let mut places = Vec::new();
     let names = &nats.names;
     let token = wanted.source.escaped();
@@ -143,10 +177,8 @@ async fn places(nats: &Nats, wanted: &Wanted<'_>, trail: &[Step]) -> Result<Vec<
         }
     })
     .await?;
-    let user = trail.iter().find_map(|step| step.user.as_ref()?.parse::<UserId>().ok());
-    if let Some(user) =
-        user.filter(|_| trail.last().is_some_and(|step| ["parked", "rerouted"].contains(&step.outcome.as_str())))
-    {
+    let may_wait = known.trail.last().is_some_and(|step| ["parked", "rerouted"].contains(&step.outcome.as_str()));
+    if let Some(user) = known.user.clone().filter(|_| may_wait) {
         let waiting = mailbox::all(nats, &user).await?;
         let found = waiting.iter().position(|message| wanted.is_in_event(&message.message));
         places.extend(found.map(|before| {
@@ -189,16 +221,14 @@ async fn find(
     .await
 }
 
-fn print(output: &mut Output, trail: &[Step], places: &[Place]) -> Result<(), CliError> {
-    if !trail.is_empty() {
-        let mut table = Table::new(&["at", "outcome", "user", "detail"]);
-        for step in trail {
-            table.row(&[
-                time(step.at),
-                step.outcome.clone(),
-                step.user.clone().unwrap_or_default(),
-                detail(&step.more),
-            ]);
+fn print(output: &mut Output, known: &Known, places: &[Place]) -> Result<(), CliError> {
+    if let Some(user) = &known.user {
+        output.line(format!("for {user}"))?;
+    }
+    if !known.trail.is_empty() {
+        let mut table = Table::new(&["at", "outcome", "detail"]);
+        for step in &known.trail {
+            table.row(&[time(step.at), step.outcome.clone(), detail(&step.more)]);
         }
         table.lines().iter().try_for_each(|line| output.line(line))?;
     }

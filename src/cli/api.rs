@@ -1,0 +1,83 @@
+//! Asks the micro service `bellhop`, as any program could.
+
+use std::time::Duration;
+
+use async_nats::client::RequestErrorKind;
+use async_nats::{HeaderMap, Request, service};
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::CliError;
+use crate::nats::Nats;
+
+/// How long an answer may take: erasing a user with a million reminders is no matter of a moment.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ApiError {
+    /// Nobody answers queries.
+    #[error(
+        "nobody answers queries: `bellhop members ls` shows who runs; with a history in SQLite one member answers, and another \
+         one takes over within seconds"
+    )]
+    NobodyAnswers,
+    /// There is nothing to tell.
+    #[error("{0}")]
+    Unknown(String),
+    /// What was asked is wrong.
+    #[error("{0}")]
+    Invalid(String),
+    /// The database is away, or there is none.
+    #[error("{0}")]
+    Away(String),
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<ApiError> for CliError {
+    fn from(error: ApiError) -> Self {
+        match error {
+            ApiError::Invalid(problem) => Self::Usage(problem),
+            error => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+/// Asks `bellhop.api.<question>`.
+pub(super) async fn ask<T: DeserializeOwned>(
+    nats: &Nats,
+    question: &str,
+    body: &impl Serialize,
+) -> Result<T, ApiError> {
+    let failed = |error: &dyn std::fmt::Display| ApiError::Failed(format!("ask for {question}: {error}"));
+    let body = serde_json::to_vec(body).map_err(|error| failed(&error))?;
+    let request = Request::new().payload(body.into()).timeout(Some(PATIENCE));
+    let subject = format!("{}.{question}", nats.names.api());
+    let answer = match nats.client.send_request(subject, request).await {
+        Ok(answer) => answer,
+        Err(error) if error.kind() == RequestErrorKind::NoResponders => return Err(ApiError::NobodyAnswers),
+        Err(error) => return Err(failed(&error)),
+    };
+    match answer.headers.as_ref().and_then(refusal) {
+        Some(refusal) => Err(refusal),
+        None => read(&answer.payload).map_err(|error| failed(&error)),
+    }
+}
+
+fn refusal(headers: &HeaderMap) -> Option<ApiError> {
+    let code = headers.get(service::NATS_SERVICE_ERROR_CODE)?.as_str();
+    let problem = headers.get(service::NATS_SERVICE_ERROR).map(|text| text.as_str().to_owned()).unwrap_or_default();
+    Some(match code {
+        "400" => ApiError::Invalid(problem),
+        "404" => ApiError::Unknown(problem),
+        "503" => ApiError::Away(problem),
+        _ => ApiError::Failed(problem),
+    })
+}
+
+fn read<T: DeserializeOwned>(payload: &Bytes) -> serde_json::Result<T> {
+    serde_json::from_slice(payload)
+}

@@ -1,0 +1,50 @@
+//! `bellhop erase`: removes what is kept of a user.
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::api::ask;
+use super::output::{Output, confirm, plural};
+use super::{CliError, SettingsArgs};
+use crate::service::history::erasure::Erased;
+use crate::token::UserId;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  bellhop erase alice -f
+
+Removes the user's reminders from the history and the mailbox, the user's routes and associates, and the user from others'
+associates. Reminders that are on their way are covered: they are not kept either. What streams hold of them goes with the
+streams' age: outcomes after streams.outcomes_age (7 days), refused input after streams.rejected_age (30 days).")]
+pub(super) struct Args {
+    /// Whom to erase
+    user: UserId,
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Answer {
+    erased: Erased,
+}
+
+pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliError> {
+    let Args { user, force, json } = args;
+    let (_, nats) = settings.connect().await?;
+    confirm(&format!("Erase everything that is kept of {user}? Nobody can bring it back."), force)?;
+    let answer: Answer = ask(&nats, "erase", &json!({ "user": user })).await?;
+    let Erased { history, parked, routes, associates } = answer.erased;
+    let count = |count: u64, noun| plural(usize::try_from(count).unwrap_or(usize::MAX), noun);
+    let line = format!(
+        "erased of {user}: {} of the history, {} of the mailbox, {}, {}",
+        count(history, "reminder"),
+        count(parked, "reminder"),
+        count(routes, "route"),
+        count(associates, "associate list"),
+    );
+    Output::tell(json, &answer, line)
+}

@@ -1,0 +1,131 @@
+//! What happens next: the outcomes, as their stream gets them.
+
+use async_nats::jetstream::consumer::pull;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer};
+use futures_util::StreamExt;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{json, value::to_raw_value};
+
+use super::super::api::{ApiError, ask};
+use super::super::output::Output;
+use super::{CliError, Filter, Shown};
+use crate::nats::{Nats, NatsError};
+use crate::reminder::finished::with_fate;
+use crate::service::outcomes::message::{Line, decode};
+
+/// The stream of outcomes, from now on.
+pub(super) struct Live {
+    messages: pull::Stream,
+}
+
+fn failed(error: &dyn std::fmt::Display) -> CliError {
+    NatsError::failed("follow the outcomes", error).into()
+}
+
+impl Live {
+    pub(super) async fn begin(nats: &Nats) -> Result<Self, CliError> {
+        let stream = nats.jetstream.get_stream_no_info(nats.names.outcomes_stream()).await;
+        let config = pull::Config {
+            deliver_policy: DeliverPolicy::New,
+            ack_policy: AckPolicy::None,
+            memory_storage: true,
+            num_replicas: 1,
+            ..pull::Config::default()
+        };
+        let consumer: PullConsumer =
+            stream.map_err(|e| failed(&e))?.create_consumer(config).await.map_err(|e| failed(&e))?;
+        Ok(Self { messages: consumer.messages().await.map_err(|error| failed(&error))? })
+    }
+
+    /// Shows what passes the filter, for ever.
+    pub(super) async fn show(
+        mut self,
+        nats: &Nats,
+        filter: &Filter,
+        is_json: bool,
+        output: &mut Output,
+    ) -> Result<(), CliError> {
+        while let Some(message) = self.messages.next().await {
+            let message = message.map_err(|error| failed(&error))?;
+            for line in decode(&message.payload).map_err(|error| failed(&error))? {
+                let Some(reminder) = wanted(nats, filter, line).await? else { continue };
+                if is_json {
+                    output.json(&reminder)?;
+                } else {
+                    output.line(Shown::cells(&reminder)?.join("  "))?;
+                }
+            }
+            output.flush()?;
+        }
+        Err(failed(&"it ended"))
+    }
+}
+
+/// What the filter looks at in a reminder.
+#[derive(Deserialize)]
+struct Said {
+    #[serde(default)]
+    tags: Vec<String>,
+    #[serde(default)]
+    title: String,
+    #[serde(default)]
+    content: String,
+}
+
+/// The reminder as it is shown, if the filter lets it through.
+async fn wanted(nats: &Nats, filter: &Filter, line: Line) -> Result<Option<Box<RawValue>>, CliError> {
+    if !filter.may_want(&line) {
+        return Ok(None);
+    }
+    let (step, outcome, at) = (to_raw_value(&[&line.step]), line.step.outcome.clone(), line.step.at);
+    let reminder = match line.reminder {
+        Some(reminder) => reminder,
+        None => said_before(nats, line).await?,
+    };
+    let said: Option<Said> = serde_json::from_str(&reminder).ok();
+    if !said.is_some_and(|said| filter.wants(&said)) {
+        return Ok(None);
+    }
+    let step = step.map_err(|error| failed(&error))?;
+    let shown = String::from_utf8(with_fate(reminder.as_bytes(), &outcome, at, step.get()));
+    let shown = shown.map_err(|error| failed(&error))?;
+    RawValue::from_string(shown).map(Some).map_err(|error| failed(&error))
+}
+
+/// A reminder that an earlier outcome has brought, or what little is known of it.
+async fn said_before(nats: &Nats, Line { source, id, set, user, .. }: Line) -> Result<String, CliError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        reminder: Box<RawValue>,
+    }
+    match ask::<Answer>(nats, "why", &json!({ "source": source, "id": id })).await {
+        Ok(answer) => Ok(answer.reminder.get().to_owned()),
+        Err(ApiError::Unknown(_)) => Ok(json!({ "id": id, "source": source, "set": set, "user": user }).to_string()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Filter {
+    /// By what every outcome tells.
+    fn may_want(&self, line: &Line) -> bool {
+        let published = Timestamp::from_millisecond(line.published_ms).unwrap_or_default();
+        self.user.as_ref().is_none_or(|user| line.user.as_deref() == Some(user.as_str()))
+            && self.source.as_ref().is_none_or(|source| line.source == source.as_str())
+            && self.id.as_ref().is_none_or(|id| line.id == *id)
+            && self.outcome.as_ref().is_none_or(|outcome| line.step.outcome == *outcome)
+            && self.since.is_none_or(|since| published >= since)
+            && self.until.is_none_or(|until| published < until)
+    }
+
+    /// By what only the first one tells.
+    fn wants(&self, said: &Said) -> bool {
+        let contains = |wanted: &String| {
+            let wanted = wanted.to_lowercase();
+            [&said.title, &said.content].iter().any(|text| text.to_lowercase().contains(&wanted))
+        };
+        self.tag.as_ref().is_none_or(|tag| said.tags.iter().any(|one| one == tag.as_str()))
+            && self.contains.as_ref().is_none_or(contains)
+    }
+}
