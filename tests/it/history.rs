@@ -287,3 +287,143 @@ async fn what_is_on_its_way_to_an_erased_user_is_not_kept() {
         })
         .await;
 }
+
+/// Outcomes as the stream has them, and as the history does: what, when, of which reminder.
+type Fates = BTreeMap<(String, String), BTreeSet<(String, String)>>;
+
+impl World {
+    async fn fates_by_stream(&self) -> Fates {
+        let mut fates = Fates::new();
+        for one in self.outcomes.all().await {
+            let key = (one.source.clone(), one.id.clone());
+            fates.entry(key).or_default().insert((one.outcome.clone(), one.at.clone()));
+        }
+        fates
+    }
+
+    /// All pages of the history; each reminder in it once, with what it said.
+    async fn fates_by_history(&self) -> Fates {
+        let (mut fates, mut cursor) = (Fates::new(), Value::Null);
+        loop {
+            let answer = self.ask("history", json!({ "limit": 1000, "cursor": cursor })).await.unwrap();
+            for reminder in answer["reminders"].as_array().unwrap() {
+                let text = |of: &Value, field: &str| of[field].as_str().unwrap_or_default().to_owned();
+                let (id, user) = (text(reminder, "id"), text(reminder, "user"));
+                assert_eq!(text(reminder, "content"), format!("content of {id} for {user}"), "{reminder}");
+                let trail = reminder["trail"].as_array().unwrap().iter();
+                let trail: BTreeSet<_> = trail.map(|step| (text(step, "outcome"), text(step, "at"))).collect();
+                assert!(fates.insert((text(reminder, "source"), id), trail).is_none(), "it is there twice: {reminder}");
+            }
+            cursor = answer["cursor"].clone();
+            if cursor.is_null() {
+                return fates;
+            }
+        }
+    }
+
+    /// Kills the writer at random points while reminders are delivered, parked, and delivered when their users are back;
+    /// in the end the database must have exactly what the stream has.
+    async fn the_writer_is_killed(&self, times: usize) {
+        self.app("app-1", &["alice", "bob"]).await;
+        let mut count = 0;
+        for round in 0..times {
+            for user in ["alice", "bob", "carol"] {
+                let reminders = (0..fastrand::usize(1..40)).map(|n| reminder(format!("{round}-{user}-{n}"), user));
+                let reminders: Vec<_> = reminders.collect();
+                count += reminders.len();
+                self.publish_surely("billing", reminders).await;
+            }
+            if round == times / 2 {
+                self.app("app-2", &["carol"]).await;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(fastrand::u64(0..60))).await;
+            self.kill_and_revive().await;
+        }
+        self.within(LATER, "the history has all that the stream has", async || {
+            let (stream, history) = (self.fates_by_stream().await, self.fates_by_history().await);
+            match stream.len() == count && stream == history {
+                true => Ok(()),
+                false => Err(format!("{count} published, {} in the stream, {} known", stream.len(), history.len())),
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_writer_that_is_killed_leaves_nothing_out_and_nothing_twice() {
+    World::start(&[]).await.the_writer_is_killed(20).await;
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_holds_up_nothing_but_itself() {
+    let world = World::start(&[("history.url", "sqlite:/dev/null/history.db")]).await;
+    world.app("app-1", &["alice"]).await;
+    world.publish("billing", [reminder("1", "alice")]).await;
+    world.became("billing", "1", "delivered").await;
+    let (code, problem) = world.ask("history", json!({})).await.unwrap_err();
+    assert!(code == 503 && problem.contains("/dev/null"), "{code} {problem}");
+    let member = world.member();
+    let probe = async |path: &str| member.probe("GET", path).await.map(|answer| answer.body);
+    world
+        .eventually("the probe says that the history is behind", async || {
+            let said = probe("/readyz?verbose").await?;
+            if said.contains("history is behind") && said.ends_with("ok\n") { Ok(()) } else { Err(said) }
+        })
+        .await;
+    world
+        .eventually("a metric says so", async || {
+            let metrics = probe("/metrics").await?;
+            let lag =
+                metrics.lines().find_map(|line| line.strip_prefix("bellhop_history_lag_seconds ")?.parse::<f64>().ok());
+            if lag > Some(0.5) { Ok(()) } else { Err(format!("{lag:?}")) }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn another_member_writes_on_and_answers_when_the_writer_goes() {
+    let world = World::start(&[("members.ttl", "2s"), ("members.interval", "500ms")]).await;
+    world.serve().await;
+    let holder_but = async |gone: &str| {
+        let cards = world.cards().await;
+        let held = cards.into_iter().find(|(name, card)| card["history"] == true && name != gone);
+        held.map(|(name, _)| name).ok_or_else(|| "nobody".to_owned())
+    };
+    let first = world.eventually("somebody has the history", async || holder_but("").await).await;
+    world.publish("billing", [reminder("1", "alice")]).await;
+    world.found(json!({ "user": "alice" }), 1).await;
+    world.member_named(&first).kill();
+    world.publish("billing", [reminder("2", "alice")]).await;
+    assert_eq!(ids(&world.found(json!({ "user": "alice" }), 2).await), ["2", "1"]);
+    world.eventually("another member has the history", async || holder_but(&first).await).await;
+}
+
+#[tokio::test]
+async fn the_command_line_shows_the_history_follows_it_and_erases() {
+    let world = World::start(&[]).await;
+    world.app("app-1", &["alice"]).await;
+    world
+        .publish("billing", [with(reminder("1", "alice"), json!({ "title": "Due", "content": "Invoice \u{7}981" }))])
+        .await;
+    world.publish("billing", [reminder("2", "bob")]).await;
+    world.found(json!({}), 2).await;
+    let table = world.run(&["history", "--since", "1h"]).await.succeeded();
+    let lines: Vec<_> = table.lines().collect();
+    assert!(lines.len() == 3 && lines[1].contains("parked") && lines[1].contains("bob"), "{table}");
+    assert!(lines[2].contains("delivered") && lines[2].contains("Due: Invoice") && !table.contains('\u{7}'), "{table}");
+    let json = world.run(&["history", "--contains", "invoice", "--json"]).await.succeeded();
+    assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["trail"][0]["instance"], "app-1");
+    assert!(world.run(&["history", "--user", "nobody"]).await.succeeded().contains("no such reminder"));
+    assert_eq!(world.run(&["history", "--since", "soon"]).await.code, Some(2));
+
+    let why = world.run(&["why", "billing", "2"]).await.succeeded();
+    assert!(why.contains("for bob") && why.contains("parked") && why.contains("in the mailbox of bob"), "{why}");
+
+    let refused = world.run(&["erase", "bob"]).await;
+    assert!(refused.code == Some(2) && refused.stderr.contains("--force"), "{refused:?}");
+    let erased = world.run(&["erase", "bob", "-f"]).await.succeeded();
+    assert!(erased.contains("1 reminder of the history, 1 reminder of the mailbox, 0 routes"), "{erased}");
+    let gone = world.run(&["why", "billing", "2"]).await;
+    assert!(gone.code == Some(1) && gone.stderr.contains("no outcome"), "{gone:?}");
+}

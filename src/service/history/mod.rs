@@ -25,6 +25,8 @@ use crate::partition::Role;
 
 /// Bytes of messages asked for ahead.
 const PULL_BYTES: usize = 4 << 20;
+/// Bytes of messages that are written together, where they are fewer than `history.batch`.
+const BATCH_BYTES: usize = 8 << 20;
 /// How often it is told how far the history is behind.
 const TICK: Duration = Duration::from_secs(1);
 /// How often what is too old is looked for.
@@ -68,6 +70,8 @@ pub async fn run(context: Context, stop: CancellationToken, working: mpsc::Sende
 #[derive(Default)]
 struct Batch {
     entries: Vec<Entry>,
+    /// Of the messages.
+    bytes: usize,
     /// Where the last message is acknowledged, and with it all before it.
     last: Option<async_nats::Subject>,
     /// When the first message was stored.
@@ -75,12 +79,17 @@ struct Batch {
 }
 
 impl Batch {
+    fn has_room(&self, most: usize) -> bool {
+        self.entries.len() < most && self.bytes < BATCH_BYTES
+    }
+
     fn add(&mut self, received: Received) {
         match message::decode(&received.payload) {
             Ok(lines) => self.entries.extend(lines.into_iter().map(entry)),
             // Everything else of Bellhop's passes it by, too.
             Err(error) => tracing::error!(sequence = received.sequence, %error, "not a message of outcomes, passed by"),
         }
+        self.bytes += received.payload.len();
         self.since = self.since.or_else(|| Timestamp::from_nanosecond(received.stored_ns).ok());
         self.last = Some(received.reply);
     }
@@ -106,7 +115,7 @@ async fn write(context: &Context, stop: &CancellationToken, working: mpsc::Sende
         tokio::select! {
             Some(()) = &mut storing => (storing, storing_since) = (None.into(), None),
             () = stop.cancelled(), if storing_since.is_none() => break,
-            received = outcomes.next(), if next.entries.len() < most && !stop.is_cancelled() => next.add(received?),
+            received = outcomes.next(), if next.has_room(most) && !stop.is_cancelled() => next.add(received?),
             _ = tick.tick() => tell_lag(context, storing_since.or(next.since)),
         }
         if storing_since.is_none() && next.since.is_some() && !stop.is_cancelled() {
@@ -124,18 +133,20 @@ async fn write(context: &Context, stop: &CancellationToken, working: mpsc::Sende
 
 /// Commits a batch and acknowledges it, however long the database is away; or leaves it to the next writer.
 async fn store(context: &Context, batch: Batch, stop: &CancellationToken) {
-    let Batch { entries, last: Some(last), .. } = batch else { return };
+    let Batch { entries, last: Some(last), since: Some(since), .. } = batch else { return };
     let mut pause = Duration::from_millis(50);
     let written = loop {
         match store_once(context, &entries).await {
             Ok(written) => break written,
             Err(error) => tracing::warn!(%error, "history not written, trying again"),
         }
+        tell_whether_behind(context, true);
         tokio::select! {
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
             () = stop.cancelled() => return,
         }
     };
+    tell_whether_behind(context, age(since) >= BEHIND);
     for reminder in written.erased {
         if let Err(error) = erasure::finish(context, &reminder).await {
             tracing::warn!(%error, "a reminder of a user who was erased may lie in a mailbox");
@@ -153,11 +164,16 @@ async fn store_once(context: &Context, entries: &[Entry]) -> Result<Written, His
     }
 }
 
-/// Says how far the history is behind, where something waits to be written.
+/// Says how old the oldest outcome is that waits to be written.
 fn tell_lag(context: &Context, since: Option<Timestamp>) {
-    let lag = since.map_or(Duration::ZERO, |since| now_ms().duration_since(since).unsigned_abs());
-    context.metrics.history_lags(lag);
-    let is_behind = lag >= BEHIND;
+    context.metrics.history_lags(since.map_or(Duration::ZERO, age));
+}
+
+fn age(since: Timestamp) -> Duration {
+    Duration::try_from(now_ms().duration_since(since)).unwrap_or_default()
+}
+
+fn tell_whether_behind(context: &Context, is_behind: bool) {
     context
         .readiness
         .send_if_modified(|readiness| std::mem::replace(&mut readiness.is_history_behind, is_behind) != is_behind);

@@ -140,6 +140,12 @@ impl World {
         self.members.lock().unwrap()[0].clone()
     }
 
+    /// The member of this name.
+    pub(crate) fn member_named(&self, name: &str) -> Arc<Member> {
+        let members = self.members.lock().unwrap();
+        members.iter().rfind(|member| member.name() == name).unwrap().clone()
+    }
+
     /// Runs a command on this world's nats-server, with its settings.
     pub(crate) async fn run(&self, arguments: &[&str]) -> Ended {
         self.run_with_input(arguments, b"").await
