@@ -15,8 +15,12 @@ pub const REROUTED_BYTES: usize = 4 * MAX_NAME_BYTES + 16;
 
 /// Adds `parked_at` to a finished reminder: a JSON object that is not empty.
 pub fn with_parked_at(json: &[u8], parked_at: Timestamp) -> Vec<u8> {
-    let parked_at = parked_at.round(jiff::Unit::Millisecond).unwrap_or(parked_at);
-    with_field(json, &format!(r#""parked_at":"{parked_at}""#))
+    with_field(json, &format!(r#""parked_at":"{}""#, to_the_millisecond(parked_at)))
+}
+
+/// A time as reminders tell it.
+pub fn to_the_millisecond(at: Timestamp) -> Timestamp {
+    at.round(jiff::Unit::Millisecond).unwrap_or(at)
 }
 
 /// Makes a finished reminder one for an associate: `user` becomes the associate, and `for` names the user meant.

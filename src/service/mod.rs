@@ -45,6 +45,7 @@ use crate::config::{Config, DEFAULT_HTTP};
 use crate::http::{self, Readiness};
 use crate::metrics::Metrics;
 use crate::nats::{Nats, NatsError, topology};
+use crate::reminder::finished::to_the_millisecond;
 use follow::{Follow, Source};
 use history::shelf::{Shelf, state_directory};
 use lease::Lease;
@@ -168,8 +169,7 @@ async fn listen(config: &Config) -> Result<Option<TcpListener>, NatsError> {
 
 /// The time, to the millisecond: what people read.
 fn now_ms() -> Timestamp {
-    let now = Timestamp::now();
-    now.round(jiff::Unit::Millisecond).unwrap_or(now)
+    to_the_millisecond(Timestamp::now())
 }
 
 /// The configured name, or one that nobody else has.

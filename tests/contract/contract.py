@@ -31,6 +31,7 @@ from typing import NamedTuple
 from urllib.request import urlopen
 
 import nats
+from nats.errors import NoRespondersError
 from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import NotFoundError
 
@@ -949,6 +950,91 @@ async def bad_rules_are_ignored(w):
 
 
 # ------------------------------------------------------------- scenarios: refusals, and instances that misbehave
+async def ask(w, what, **body):
+    """What the micro service answers; an error as its code and what it says."""
+    msg = await w.connections[0].request(f"bellhop.api.{what}", encoded(body), timeout=5)
+    if code := (msg.headers or {}).get("Nats-Service-Error-Code"):
+        return int(code), msg.headers["Nats-Service-Error"]
+    return json.loads(msg.data)
+
+
+async def found(w, count, **query):
+    """The reminders of the history that fit, once there are so many."""
+    async def look():
+        with contextlib.suppress(NoRespondersError):
+            answer = await ask(w, "history", **query)
+            return len(answer["reminders"]) == count and [answer]
+
+    return (await w.until(look, f"{count} reminders in the history by {query}"))[0]
+
+
+async def the_history_is_asked(w):
+    """newest first. `outcome` filters by the latest one"""
+    await w.app("app-1", "alice")
+    full = reminder("inv-1", title="Due", content="Invoice 981 费用", tags=["t 1"], priority="high", data={"n": [1.5]})
+    await w.send("billing", full, id="a set")
+    await w.send("billing", *(reminder(f"{n}", "bob") for n in range(5)), reminder("late", expires_at=soon(-60)))
+    everything = await found(w, 8)  # and the probe
+    same(everything["reminders"][-1]["id"], "probe", "the oldest")
+    same("cursor" in everything, False, "a cursor without more")
+    [one] = (await found(w, 1, user="alice", outcome="delivered"))["reminders"]
+    same(without(one, "outcome", "at", "trail"), w.first("inv-1").reminder, "the reminder as delivered")
+    same((one["outcome"], one["trail"]), ("delivered", [{"outcome": "delivered", "at": one["at"], "instance": "app-1"}]), "its fate")
+    for count, query in [(5, {"user": "bob"}), (5, {"outcome": "parked"}), (1, {"tag": "t 1"}), (1, {"contains": "INVOICE"}),
+                         (1, {"contains": "费用"}), (0, {"contains": "费用", "user": "bob"}), (1, {"source": "probe"}),
+                         (1, {"id": "late", "outcome": "expired"}), (0, {"to": soon(-60)}), (0, {"from": soon(60)}),
+                         (8, {"from": soon(-60), "to": soon(60), "unknown": 1})]:
+        await found(w, count, **query)
+    seen, cursor = [], {}
+    while cursor is not None:
+        page = await ask(w, "history", user="bob", limit=2, **cursor)
+        seen += [one["id"] for one in page["reminders"]]
+        cursor = {"cursor": page["cursor"]} if "cursor" in page else None
+    same(sorted(seen), [f"{n}" for n in range(5)], "all pages")
+    for query in {"limit": 0}, {"limit": 1001}, {"limit": "1"}, {"cursor": "?"}, {"from": "soon"}, {"user": ""}, {"outcome": "lost"}:
+        code, problem = await ask(w, "history", **query)
+        expect(code == 400 and [*query][0] in problem, f"{query} is answered {code} {problem}")
+
+
+async def why_and_mailbox_are_asked(w):
+    """every step of one reminder, oldest first"""
+    await w.send("billing", reminder("1"), reminder("2"))
+    await w.became("parked", "billing", "1", "2")
+    await found(w, 2, user="alice")
+    mailbox = await ask(w, "mailbox", user="alice", limit=1)
+    same((mailbox["parked"], [one["id"] for one in mailbox["reminders"]]), (2, ["1"]), "the mailbox")
+    same(instant(mailbox["oldest"]), instant(mailbox["reminders"][0]["parked_at"]), "the oldest")
+    await w.app("app-1", "alice")
+    await w.took("1", "2")
+    await found(w, 2, user="alice", outcome="delivered")
+    why = await ask(w, "why", source="billing", id="1")
+    same([step["outcome"] for step in why["trail"]], ["parked", "delivered"], "the trail")
+    same(why["reminder"]["content"], w.first("1").reminder["content"], "the reminder")
+    same((await ask(w, "why", source="billing", id="3"))[0], 404, "what nobody knows")
+    same([(await ask(w, what))[0] for what in ("why", "mailbox", "erase")], [400] * 3, "what lacks its fields")
+
+
+async def a_user_is_erased(w):
+    """`{"erased": {"history": N, "parked": N, "routes": N, "associates": N}}`"""
+    await put(w, "associates", "alice", {"associates": ["nobody"]})
+    await w.send("billing", reminder("1"), reminder("2", "bob"))
+    await w.became("parked", "billing", "1", "2")
+    await found(w, 1, user="alice")
+    same(await ask(w, "erase", user="alice"), {"erased": {"history": 1, "parked": 1, "routes": 0, "associates": 1}}, "the count")
+    await found(w, 0, user="alice")
+    same([(await ask(w, "mailbox", user=user))["parked"] for user in ("alice", "bob")], [0, 1], "what is parked")
+    same((await ask(w, "why", source="billing", id="1"))[0], 404, "why, afterwards")
+
+
+async def the_service_is_listed(w):
+    """NATS micro service `bellhop`"""
+    await found(w, 1)
+    info = json.loads((await w.connections[0].request("$SRV.INFO.bellhop", b"", timeout=5)).data)
+    same((info["type"], info["name"]), ("io.nats.micro.v1.info_response", "bellhop"), "the service")
+    same({one["subject"] for one in info["endpoints"]},
+         {f"bellhop.api.{what}" for what in ("history", "why", "mailbox", "erase")}, "its endpoints")
+
+
 async def refused_not_connected(w):
     """`not_connected` (the route is dropped, the reminder goes on to its next choice)"""
     app = await w.app("app-1", "alice", "bob")

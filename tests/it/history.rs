@@ -417,6 +417,18 @@ async fn the_command_line_shows_the_history_follows_it_and_erases() {
     assert!(world.run(&["history", "--user", "nobody"]).await.succeeded().contains("no such reminder"));
     assert_eq!(world.run(&["history", "--since", "soon"]).await.code, Some(2));
 
+    let arguments =
+        ["history", "--follow", "--json", "--contains", "content of", "--nats", &world.url].map(ToOwned::to_owned);
+    let following = world.launch_with("following", &arguments);
+    let has_told = async |what: &str| if following.log().contains(what) { Ok(()) } else { Err(following.log()) };
+    world.eventually("what is known is told", async || has_told(r#""id":"2""#).await).await;
+    world.publish("billing", [reminder("3", "carol")]).await;
+    world.eventually("what is new is told", async || has_told(r#""id":"3""#).await).await;
+    world.app("app-2", &["carol"]).await;
+    world.eventually("what becomes of it is told", async || has_told(r#""instance":"app-2""#).await).await;
+    assert!(!following.log().contains(r#""id":"1""#), "the filter holds");
+    following.signal("KILL");
+
     let why = world.run(&["why", "billing", "2"]).await.succeeded();
     assert!(why.contains("for bob") && why.contains("parked") && why.contains("in the mailbox of bob"), "{why}");
 

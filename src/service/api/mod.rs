@@ -19,7 +19,7 @@ use crate::history::{Cursor, History, HistoryError};
 use crate::nats::NatsError;
 use crate::nats::mailbox::{ParkedMessage, count, first};
 use crate::partition::of_user;
-use crate::reminder::finished::{with_fate, with_parked_at};
+use crate::reminder::finished::{to_the_millisecond, with_fate, with_parked_at};
 use query::QueryError;
 
 /// The service's name, as `nats service ls` shows it.
@@ -175,7 +175,7 @@ async fn mailbox(context: &Context, body: &[u8]) -> Result<Bytes, Refusal> {
     let subject = nats.names.mailbox(of_user(&user, context.config.partitions), &user);
     let parked = count(nats, &nats.names.parked_stream(), &subject).await?;
     let messages = first(nats, &subject, limit).await?;
-    let oldest = messages.first().map(|message| message.parked_at);
+    let oldest = messages.first().map(|message| to_the_millisecond(message.parked_at));
     let mut list = List::new(context);
     for ParkedMessage { parked_at, message, .. } in messages {
         let Ok(event) = Event::decode(&message) else { continue };
