@@ -183,7 +183,7 @@ mod tests {
         let rows: Vec<_> = new.iter().map(|new| (new.n - number::first_of(5), &*new.draft.key.id)).collect();
         assert_eq!(rows, [(0, "b"), (1, "a")]);
         assert_eq!(new[0].draft.trail().steps().len(), 2);
-        assert_eq!(new[0].draft.trail().last().unwrap().outcome, "delivered");
+        assert_eq!(new[0].draft.trail().latest(), ("delivered", 9));
         assert!(new[0].body.contains(r#""published_at":"1970-01-01T00:00:00.005Z""#), "{}", new[0].body);
     }
 

@@ -42,7 +42,7 @@ impl Problem {
         Self { kind: HistoryErrorKind::Broken, text: text.to_string() }
     }
 
-    pub(super) fn newer_schema(found: usize, known: usize) -> Self {
+    pub(super) fn newer_schema(found: i64, known: usize) -> Self {
         Self::broken(format!("its schema is version {found}, this program knows {known}; use a newer bellhop"))
     }
 

@@ -8,6 +8,7 @@ mod batch;
 mod body;
 mod error;
 mod number;
+mod postgres;
 mod question;
 mod sqlite;
 mod text;
@@ -126,6 +127,7 @@ pub struct History {
 #[derive(Debug, Clone)]
 enum Database {
     Sqlite(sqlite::Sqlite),
+    Postgres(postgres::Postgres),
 }
 
 impl History {
@@ -136,7 +138,7 @@ impl History {
     pub async fn open(url: &HistoryUrl) -> Result<Self, HistoryError> {
         let opened = match url {
             HistoryUrl::Sqlite(path) => sqlite::Sqlite::open(path).await.map(Database::Sqlite),
-            HistoryUrl::Postgres(_) => Err(Problem::broken("PostgreSQL is not there yet")),
+            HistoryUrl::Postgres(url) => postgres::Postgres::open(url).await.map(Database::Postgres),
             HistoryUrl::None => Err(Problem::broken("history is switched off")),
         };
         let database = opened.map_err(|problem| problem.at(url))?;
@@ -150,6 +152,7 @@ impl History {
     pub async fn write(&self, entries: Vec<Entry>) -> Result<Written, HistoryError> {
         let written = match &self.database {
             Database::Sqlite(sqlite) => sqlite.write(entries).await,
+            Database::Postgres(postgres) => postgres.write(entries).await,
         };
         written.map_err(|problem| problem.at(&self.url))
     }
@@ -161,6 +164,7 @@ impl History {
     pub async fn find(&self, query: &Query) -> Result<Page, HistoryError> {
         let found = match &self.database {
             Database::Sqlite(sqlite) => sqlite.find(query.clone()).await,
+            Database::Postgres(postgres) => postgres.find(query).await,
         };
         found.map_err(|problem| problem.at(&self.url))
     }
@@ -187,6 +191,7 @@ impl History {
     pub async fn erase(&self, user: &str, at_ms: i64) -> Result<u64, HistoryError> {
         let erased = match &self.database {
             Database::Sqlite(sqlite) => sqlite.erase(user.to_owned(), at_ms).await,
+            Database::Postgres(postgres) => postgres.erase(user, at_ms).await,
         };
         erased.map_err(|problem| problem.at(&self.url))
     }
@@ -199,6 +204,7 @@ impl History {
     pub async fn forget_before(&self, published_ms: i64, at_most: usize) -> Result<u64, HistoryError> {
         let forgotten = match &self.database {
             Database::Sqlite(sqlite) => sqlite.forget_before(published_ms, at_most).await,
+            Database::Postgres(postgres) => postgres.forget_before(published_ms, at_most).await,
         };
         forgotten.map_err(|problem| problem.at(&self.url))
     }

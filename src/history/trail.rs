@@ -100,9 +100,14 @@ impl Trail {
         self.0
     }
 
-    /// The step that tells how it is now.
-    pub(super) fn last(&self) -> Option<&Step> {
-        self.0.last()
+    /// How it is now: the last step's outcome, and its time in milliseconds since 1970.
+    pub(super) fn latest(&self) -> (&str, i64) {
+        self.0.last().map_or(("", 0), |step| (&step.outcome, step.at_ms))
+    }
+
+    /// Whether it says that this user got the reminder as an associate.
+    pub(super) fn names(&self, user: &str) -> bool {
+        self.0.iter().any(|step| step.to().as_deref() == Some(user))
     }
 
     pub(super) fn to_json(&self) -> String {
@@ -142,7 +147,7 @@ mod tests {
             trail.add(one.clone());
         }
         assert_eq!(trail.steps(), [parked, escalated, delivered.clone()]);
-        assert_eq!(trail.last(), Some(&delivered));
+        assert_eq!(trail.latest(), ("delivered", delivered.at_ms));
         assert_eq!(Trail::read(&trail.to_json()).unwrap(), trail);
         assert_eq!(Trail::read("[]").unwrap().to_json(), "[]");
     }
@@ -158,6 +163,6 @@ mod tests {
         assert!(trail.to_json().contains("bob"));
         trail.blank_to("bob", i64::MAX);
         assert!(!trail.to_json().contains("bob") && trail.to_json().contains("app-1"), "{}", trail.to_json());
-        assert_eq!(trail.last().unwrap().to(), None);
+        assert!(!trail.names("bob"));
     }
 }

@@ -3,16 +3,23 @@
 use bellhop::history::{Entry, Found, History, HistoryErrorKind, HistoryUrl, Query};
 use tempfile::TempDir;
 
+use crate::harness::postgres::database;
+
 /// A database of a test's own.
 struct Place {
     url: HistoryUrl,
-    _dir: TempDir,
+    _dir: Option<TempDir>,
 }
 
 impl Place {
     fn sqlite() -> Self {
         let dir = TempDir::with_prefix("bellhop-it-").unwrap();
-        Self { url: HistoryUrl::Sqlite(dir.path().join("data/history.db")), _dir: dir }
+        Self { url: HistoryUrl::Sqlite(dir.path().join("data/history.db")), _dir: Some(dir) }
+    }
+
+    /// None if tests are to do without PostgreSQL.
+    async fn postgres() -> Option<Self> {
+        Some(Self { url: database().await?.parse().unwrap(), _dir: None })
     }
 
     async fn open(&self) -> History {
@@ -25,6 +32,13 @@ macro_rules! over_every_database {
     ($($test:ident,)*) => {
         mod sqlite {
             $(#[tokio::test] async fn $test() { super::$test(&super::Place::sqlite()).await })*
+        }
+        mod postgres {
+            $(#[tokio::test] async fn $test() {
+                if let Some(place) = super::Place::postgres().await {
+                    super::$test(&place).await;
+                }
+            })*
         }
     };
 }

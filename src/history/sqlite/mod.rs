@@ -69,9 +69,8 @@ fn connect(path: &Path) -> Result<Connection, Problem> {
 
 fn migrate(connection: &mut Connection) -> Result<(), Problem> {
     let change = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let version: u32 = change.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let version = version as usize;
-    let Some(missing) = MIGRATIONS.get(version..) else {
+    let version: i64 = change.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let Some(missing) = usize::try_from(version).ok().and_then(|version| MIGRATIONS.get(version..)) else {
         return Err(Problem::newer_schema(version, MIGRATIONS.len()));
     };
     for step in missing {

@@ -91,15 +91,15 @@ fn known(change: &Transaction, batch: &Batch) -> Result<(HashMap<Key, Stored>, N
 }
 
 fn insert(change: &Transaction, New { n, draft, body }: &New) -> Result<(), Problem> {
-    let last = draft.trail().last();
+    let (outcome, at_ms) = draft.trail().latest();
     let mut insert = change.prepare_cached("INSERT INTO reminders VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
     insert.execute(params![
         n,
         draft.key.source,
         draft.key.id,
         draft.user,
-        last.map_or("", |step| &step.outcome),
-        last.map_or(0, |step| step.at_ms),
+        outcome,
+        at_ms,
         body,
         draft.trail().to_json(),
     ])?;
@@ -108,9 +108,8 @@ fn insert(change: &Transaction, New { n, draft, body }: &New) -> Result<(), Prob
 }
 
 fn update(change: &Transaction, Changed { n, trail, body }: &Changed) -> Result<(), Problem> {
-    let last = trail.last();
+    let (outcome, at_ms) = trail.latest();
     let mut update = change.prepare_cached("UPDATE reminders SET outcome = ?2, at = ?3, trail = ?4 WHERE n = ?1")?;
-    let (outcome, at_ms) = (last.map_or("", |step| &step.outcome), last.map_or(0, |step| step.at_ms));
     update.execute(params![n, outcome, at_ms, trail.to_json()])?;
     if let Some(body) = body {
         change.prepare_cached("UPDATE reminders SET body = ?2 WHERE n = ?1")?.execute(params![n, body])?;
@@ -188,7 +187,7 @@ fn blank(change: &Transaction, user: &str, at_ms: i64) -> Result<(), Problem> {
         let mut trail = Trail::stored(n, &select.query_row([n], |row| row.get::<_, String>(0))?)?;
         trail.blank_to(user, at_ms);
         update.execute(params![n, trail.to_json()])?;
-        if !trail.steps().iter().any(|step| step.to().as_deref() == Some(user)) {
+        if !trail.names(user) {
             delete.execute(params![user, n])?;
         }
     }

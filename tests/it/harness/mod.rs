@@ -9,6 +9,7 @@ mod app;
 mod checks;
 mod crowd;
 mod ledger;
+pub(crate) mod postgres;
 mod program;
 mod publish;
 

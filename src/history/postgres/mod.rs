@@ -1,0 +1,129 @@
+//! The history in a PostgreSQL database. Any number of processes may write and ask; writers take turns.
+
+mod find;
+mod write;
+
+use std::time::Duration;
+
+use deadpool_postgres::{
+    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts, Transaction,
+};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Config, NoTls};
+
+use super::{Entry, HistoryErrorKind, Page, PostgresUrl, Problem, Query, Written};
+
+/// The schema, a step a version.
+const MIGRATIONS: [&str; 1] = [include_str!("001.sql")];
+/// Connections of one process: a writer, and questions beside it.
+const CONNECTIONS: usize = 6;
+/// How long a connection may take, and how long one that is free may be waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Every statement has an index. Statistics that are old must not talk the planner out of it.
+const PLANNER: &str = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off";
+/// The advisory lock of those who write: `bellhop`.
+const WRITERS: i64 = 0x6265_6c6c_686f_70;
+
+#[derive(Debug, Clone)]
+pub(super) struct Postgres {
+    pool: Pool,
+}
+
+impl Postgres {
+    pub(super) async fn open(url: &PostgresUrl) -> Result<Self, Problem> {
+        let mut config: Config = url.with_password().parse().map_err(|error| Problem::from_postgres(&error))?;
+        let options = config.get_options().map_or(PLANNER.to_owned(), |own| format!("{PLANNER} {own}"));
+        config.options(options).application_name("bellhop").connect_timeout(PATIENCE);
+        let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let patience = Timeouts { wait: Some(PATIENCE), create: Some(PATIENCE), recycle: Some(PATIENCE) };
+        let pool = Pool::builder(manager).max_size(CONNECTIONS).timeouts(patience).runtime(Runtime::Tokio1);
+        let postgres = Self { pool: pool.build().map_err(Problem::broken)? };
+        postgres.migrate().await?;
+        Ok(postgres)
+    }
+
+    async fn migrate(&self) -> Result<(), Problem> {
+        let mut connection = self.connection().await?;
+        let change = begin(&mut connection).await?;
+        change.batch_execute("CREATE TABLE IF NOT EXISTS history_schema (version bigint NOT NULL)").await?;
+        let row = change.query_opt("SELECT version FROM history_schema", &[]).await?;
+        let version = row.map_or(Ok(0), |row| row.try_get::<_, i64>(0))?;
+        let Some(missing) = usize::try_from(version).ok().and_then(|version| MIGRATIONS.get(version..)) else {
+            return Err(Problem::newer_schema(version, MIGRATIONS.len()));
+        };
+        for step in missing {
+            change.batch_execute(step).await?;
+        }
+        change.execute("DELETE FROM history_schema", &[]).await?;
+        change.execute("INSERT INTO history_schema VALUES ($1)", &[&(MIGRATIONS.len() as i64)]).await?;
+        Ok(change.commit().await?)
+    }
+
+    pub(super) async fn write(&self, entries: Vec<Entry>) -> Result<Written, Problem> {
+        let mut connection = self.connection().await?;
+        let change = begin(&mut connection).await?;
+        let written = write::write(&change, entries).await?;
+        change.commit().await?;
+        Ok(written)
+    }
+
+    pub(super) async fn find(&self, query: &Query) -> Result<Page, Problem> {
+        find::find(&self.connection().await?, query).await
+    }
+
+    pub(super) async fn erase(&self, user: &str, at_ms: i64) -> Result<u64, Problem> {
+        let mut connection = self.connection().await?;
+        let change = begin(&mut connection).await?;
+        let removed = write::erase(&change, user, at_ms).await?;
+        change.commit().await?;
+        Ok(removed)
+    }
+
+    pub(super) async fn forget_before(&self, published_ms: i64, at_most: usize) -> Result<u64, Problem> {
+        let mut connection = self.connection().await?;
+        let change = begin(&mut connection).await?;
+        let removed = write::forget_before(&change, published_ms, at_most).await?;
+        change.commit().await?;
+        Ok(removed)
+    }
+
+    async fn connection(&self) -> Result<Object, Problem> {
+        self.pool.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => error.into(),
+            other => Problem { kind: HistoryErrorKind::Away, text: other.to_string() },
+        })
+    }
+}
+
+/// A transaction that no other writer comes between.
+async fn begin(connection: &mut Object) -> Result<Transaction<'_>, Problem> {
+    let change = connection.transaction().await?;
+    change.execute("SELECT pg_advisory_xact_lock($1)", &[&WRITERS]).await?;
+    Ok(change)
+}
+
+impl From<tokio_postgres::Error> for Problem {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::from_postgres(&error)
+    }
+}
+
+impl Problem {
+    fn from_postgres(error: &tokio_postgres::Error) -> Self {
+        let Some(refusal) = error.as_db_error() else {
+            // The address cannot be read; or there is no connection, or it broke.
+            let is_broken = format!("{error:?}").contains("ConfigParse");
+            let kind = if is_broken { HistoryErrorKind::Broken } else { HistoryErrorKind::Away };
+            let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            return Self { kind, text: format!("{error}{cause}") };
+        };
+        let code = refusal.code();
+        // Connections, rollbacks to be repeated, resources, an operator at work; a standby takes no writes.
+        let may_pass = ["08", "40", "53", "57", "58"].iter().any(|class| code.code().starts_with(class));
+        let kind = match may_pass || *code == SqlState::READ_ONLY_SQL_TRANSACTION {
+            true => HistoryErrorKind::Away,
+            false => HistoryErrorKind::Broken,
+        };
+        Self { kind, text: format!("{} ({})", refusal.message(), code.code()) }
+    }
+}
