@@ -6,7 +6,7 @@ use async_nats::HeaderMap;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use crate::harness::{LATER, Reply, World, from_now, numbers, reminder, with};
+use crate::harness::{LATER, Reply, World, from_now, numbers, postgres, reminder, with};
 
 /// What the service answers, or its code and what it says is wrong.
 type Answer = Result<Value, (u16, String)>;
@@ -52,9 +52,24 @@ fn steps(of: &Value) -> Vec<&str> {
     of["trail"].as_array().unwrap().iter().map(|step| step["outcome"].as_str().unwrap()).collect()
 }
 
+/// A world whose history is in PostgreSQL; none if tests are to do without.
+async fn world_with_postgres() -> Option<World> {
+    Some(World::start(&[("history.url", &postgres::database().await?)]).await)
+}
+
 #[tokio::test]
 async fn every_reminder_and_its_fate_can_be_asked_for() {
-    let world = World::start(&[]).await;
+    fates_can_be_asked_for(World::start(&[]).await).await;
+}
+
+#[tokio::test]
+async fn every_reminder_and_its_fate_can_be_asked_for_in_postgres() {
+    if let Some(world) = world_with_postgres().await {
+        fates_can_be_asked_for(world).await;
+    }
+}
+
+async fn fates_can_be_asked_for(world: World) {
     world.app("app-1", &["alice"]).await;
     let full = with(
         reminder("full", "alice"),
@@ -267,7 +282,17 @@ async fn a_user_is_erased_and_what_was_removed_is_counted() {
 
 #[tokio::test]
 async fn what_is_on_its_way_to_an_erased_user_is_not_kept() {
-    let world = World::start(&[("delivery.timeout", "3s"), ("heartbeat.lease", "60s")]).await;
+    nothing_is_kept_of_an_erased_user(World::start(&[]).await).await;
+}
+
+#[tokio::test]
+async fn what_is_on_its_way_to_an_erased_user_is_not_kept_in_postgres() {
+    if let Some(world) = world_with_postgres().await {
+        nothing_is_kept_of_an_erased_user(world).await;
+    }
+}
+
+async fn nothing_is_kept_of_an_erased_user(world: World) {
     let app = world.app("app-1", &["alice"]).await;
     world.publish("billing", [reminder("1", "alice")]).await;
     world.found(json!({ "user": "alice" }), 1).await;
@@ -353,6 +378,46 @@ impl World {
 #[tokio::test]
 async fn a_writer_that_is_killed_leaves_nothing_out_and_nothing_twice() {
     World::start(&[]).await.the_writer_is_killed(20).await;
+}
+
+#[tokio::test]
+async fn a_writer_that_is_killed_leaves_nothing_out_and_nothing_twice_in_postgres() {
+    if let Some(world) = world_with_postgres().await {
+        world.the_writer_is_killed(20).await;
+    }
+}
+
+#[tokio::test]
+async fn any_member_answers_from_a_database_that_they_share() {
+    let Some(world) = world_with_postgres().await else { return };
+    world.publish("billing", [reminder("1", "alice")]).await;
+    world.found(json!({ "user": "alice" }), 1).await;
+    let first = world.member();
+    world.serve().await;
+    first.kill();
+    // Before anybody has noticed that the first one is gone.
+    assert_eq!(ids(&world.found(json!({ "user": "alice" }), 1).await), ["1"]);
+}
+
+#[tokio::test]
+async fn a_database_that_comes_back_is_told_what_it_missed() {
+    let Some(url) = postgres::database().await else { return };
+    let world = World::without_members("", &[]).await;
+    // Its socket is in a directory that is not there yet.
+    let (before, socket) = url.split_once("host=").unwrap();
+    let (socket, after) = socket.split_once('&').unwrap();
+    let link = world.dir().join("pg");
+    let url = format!("{before}host={}&{after}", link.display());
+    let member = world.launch("member-1", &[("history.url", &url)]);
+    world.eventually("the member is ready", async || member.is_ready().await).await;
+    let app = world.app("app-1", &["alice"]).await;
+    world.publish("billing", numbers(0..300).iter().map(|id| reminder(id, "alice"))).await;
+    world.taken(&numbers(0..300)).await;
+    let (code, problem) = world.ask("history", json!({})).await.unwrap_err();
+    assert!(code == 503 && problem.contains("postgres://"), "{code} {problem}");
+    std::os::unix::fs::symlink(socket, &link).unwrap();
+    world.found(json!({ "outcome": "delivered", "limit": 1000 }), 300).await;
+    drop(app);
 }
 
 #[tokio::test]
