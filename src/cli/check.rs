@@ -4,6 +4,7 @@ use toml::Value;
 
 use super::output::Output;
 use super::{CliError, SettingsArgs};
+use crate::config::without_password;
 use crate::nats::split_credentials;
 
 #[derive(Debug, clap::Args)]
@@ -16,6 +17,10 @@ pub(super) struct Args {
 /// Settings whose values are not shown.
 const SECRETS: [&str; 2] = ["nats.password", "nats.token"];
 
+/// Settings whose values are shown without what is secret in them.
+const ADDRESSES: [(&str, fn(&str) -> String); 2] =
+    [("nats.url", |url| split_credentials(url).0), ("history.url", without_password)];
+
 pub(super) fn run(settings: &SettingsArgs, args: &Args) -> Result<(), CliError> {
     let mut loaded = settings.load()?;
     for secret in SECRETS {
@@ -25,10 +30,12 @@ pub(super) fn run(settings: &SettingsArgs, args: &Args) -> Result<(), CliError> 
             *value = Value::String("***".to_owned());
         }
     }
-    if let Some((value, _)) = loaded.values.get_mut("nats.url")
-        && let Some(url) = value.as_str()
-    {
-        *value = Value::String(split_credentials(url).0);
+    for (address, without_secrets) in ADDRESSES {
+        if let Some((value, _)) = loaded.values.get_mut(address)
+            && let Some(url) = value.as_str()
+        {
+            *value = Value::String(without_secrets(url));
+        }
     }
     for variable in &loaded.unknown_variables {
         eprintln!("bellhop: ${variable} names no setting and is ignored");

@@ -114,7 +114,8 @@ const NATS_VARIABLES: [(&str, &str); 5] = [
 ];
 
 /// `BELLHOP_*` variables that belong to tools around the service.
-const OTHER_VARIABLES: [&str; 4] = ["BELLHOP_NATS_SERVER", "BELLHOP_LOG", "BELLHOP_BIN", "BELLHOP_SEED"];
+const OTHER_VARIABLES: [&str; 5] =
+    ["BELLHOP_NATS_SERVER", "BELLHOP_LOG", "BELLHOP_BIN", "BELLHOP_SEED", "BELLHOP_TEST_POSTGRES"];
 
 /// Merges the layers.
 ///
@@ -307,6 +308,9 @@ mod tests {
         assert!(matches!(flags("heartbeat.lease", "-1s"), ConfigError::Invalid { .. }));
         assert!(matches!(flags("mailbox.limit", "0"), ConfigError::OutOfBounds { name: "mailbox.limit", .. }));
         assert!(matches!(flags("streams.replicas", "2"), ConfigError::OutOfBounds { .. }));
+        let error = flags("history.url", "mysql://b:secret@h");
+        assert!(matches!(error, ConfigError::OutOfBounds { name: "history.url", .. }));
+        assert!(!error.to_string().contains("secret"), "{error}");
         assert!(matches!(flags("prefix", "a.b"), ConfigError::OutOfBounds { .. }));
         assert!(matches!(flags("members.ttl", "1s"), ConfigError::OutOfBounds { name: "members.ttl", .. }));
     }

@@ -3,6 +3,7 @@
 //! Settings come in layers: the defaults here, then a TOML file, then `BELLHOP_*` variables, then flags. [`load`] merges
 //! them, refuses what it does not know, and remembers where each value came from, so that `bellhop check` can tell.
 
+mod history_url;
 mod layers;
 mod units;
 
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::reminder::Priority;
 use crate::token::Source;
 
+pub use history_url::{HistoryUrl, HistoryUrlError, PostgresUrl, without_password};
 pub use layers::{ConfigError, Layers, Loaded, load};
 pub use units::parse as parse_duration;
 
@@ -352,6 +354,10 @@ impl Config {
         within("mailbox.removals_in_flight", self.mailbox.removals_in_flight, 1, 1_024)?;
         within("mailbox.reads_in_flight", self.mailbox.reads_in_flight, 1, 256)?;
         within("dispatch.max_bytes_in_flight", self.dispatch.max_bytes_in_flight, 1 << 20, 1 << 30)?;
+        let history = &self.history.url;
+        let is_history = history == "sqlite" || history.parse::<HistoryUrl>().is_ok();
+        let histories = "sqlite, sqlite:PATH, postgres://USER@HOST/DATABASE, or none";
+        check("history.url", without_password(history), is_history, histories)?;
         within("history.batch", self.history.batch, 1, 100_000)?;
         within("history.queries_in_flight", self.history.queries_in_flight, 1, 256)?;
         within("dispatch.max_events_in_flight", self.dispatch.max_events_in_flight, 1, 100_000)?;

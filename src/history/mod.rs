@@ -13,11 +13,10 @@ mod question;
 mod sqlite;
 mod text;
 mod trail;
-mod url;
 
+pub use crate::config::{HistoryUrl, PostgresUrl};
 pub use error::{HistoryError, HistoryErrorKind};
 pub use number::{Cursor, CursorError};
-pub use url::{HistoryUrl, HistoryUrlError, PostgresUrl};
 
 use error::Problem;
 

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 /// Where a history is. It is shown without its password.
+///
+/// The setting may also be `sqlite` alone, for a file whose name only a running service knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HistoryUrl {
     /// A file, created where it is missing.
@@ -74,7 +76,7 @@ impl fmt::Debug for PostgresUrl {
 }
 
 /// An address without `:password` before its host, and without `password=` among its parameters.
-fn without_password(url: &str) -> String {
+pub fn without_password(url: &str) -> String {
     let (address, parameters) = url.split_once('?').map_or((url, None), |(address, rest)| (address, Some(rest)));
     let (scheme, rest) = address.split_once("://").map_or(("", address), |(scheme, rest)| (scheme, rest));
     let mut shown = if scheme.is_empty() { String::new() } else { format!("{scheme}://") };
