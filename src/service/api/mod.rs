@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::Context;
 use super::history::erasure::{EraseError, erase};
+use super::history::fresh::catch_up;
 use crate::event::Event;
 use crate::history::{Cursor, History, HistoryError};
 use crate::nats::NatsError;
@@ -140,8 +141,11 @@ async fn answer(context: &Context, question: Question, body: &[u8]) -> Result<By
     }
 }
 
+/// The history, as fresh as the stream of outcomes.
 async fn opened(context: &Context) -> Result<&History, Refusal> {
-    context.history.open().await?.ok_or(Refusal::Off)
+    let history = context.history.open().await?.ok_or(Refusal::Off)?;
+    catch_up(&context.nats).await?;
+    Ok(history)
 }
 
 async fn history(context: &Context, body: &[u8]) -> Result<Bytes, Refusal> {

@@ -5,6 +5,7 @@
 //! database takes a repeat for what it is. If the database is away, JetStream holds the backlog; no reminder waits for it.
 
 pub mod erasure;
+pub mod fresh;
 pub mod shelf;
 
 use std::time::Duration;
