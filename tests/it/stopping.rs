@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
+
 use crate::harness::{CROWD, LATER, Member, Reply, World, nth, numbers, reminder};
 
 /// A message whose acknowledgement was lost with the server comes again after this, and only then is all settled.
@@ -286,4 +288,24 @@ async fn what_was_published_while_nobody_served_is_delivered() {
     world.serve().await;
     world.complete(1_000).await;
     assert_eq!(world.repeats(), []);
+}
+
+/// JetStream counts a message as handed out when it has sent it. One that is lost on the way, as when a consumer changes
+/// its leader, comes again only after `ack_wait`, behind newer ones; it must not be overtaken for that.
+#[tokio::test]
+async fn what_is_lost_on_the_way_to_a_member_is_not_overtaken() {
+    for (stream, consumer) in [("BELLHOP_EVENTS", "dispatch-0"), ("BELLHOP_SETS", "intake")] {
+        let world = World::start(&[("partitions", "1"), SHORT_ACK_WAIT[0]]).await;
+        world.app("app-1", &["alice"]).await;
+        world.publish("billing", [reminder("0", "alice")]).await;
+        world.taken(&["0"]).await;
+        let mut lost = world.lose_one(stream, consumer).await;
+        for number in numbers(1..6) {
+            world.publish("billing", [reminder(number, "alice")]).await;
+        }
+        lost.next().await.unwrap();
+        world.taken(&numbers(0..6)).await;
+        assert_eq!(world.order("alice"), numbers(0..6), "one from {consumer} was lost");
+        world.settle().await;
+    }
 }

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::Subscriber;
 use async_nats::jetstream::{kv, stream};
 use futures_util::StreamExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{LATER, Outcome, Take, World, escape, few};
 
@@ -111,6 +112,20 @@ impl World {
             cards.extend(self.card(&key).await.map(|card| (key, card)));
         }
         cards
+    }
+
+    /// Has JetStream hand one message of a pinned consumer out over another request of its client's. It never reaches that
+    /// client; here it shows.
+    pub(crate) async fn lose_one(&self, stream: &str, consumer: &str) -> Subscriber {
+        let handle = self.jetstream.get_stream_no_info(stream).await.unwrap();
+        let groups = handle.consumer_info(consumer).await.unwrap().priority_groups;
+        let request = json!({ "batch": 1, "expires": 30_000_000_000_u64, "group": groups[0].group, "id": groups[0].pinned_client_id });
+        let inbox = self.client.new_inbox();
+        let lost = self.client.subscribe(inbox.clone()).await.unwrap();
+        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}");
+        self.client.publish_with_reply(subject, inbox, request.to_string().into()).await.unwrap();
+        self.client.flush().await.unwrap();
+        lost
     }
 
     // What holds in every test.
