@@ -130,7 +130,7 @@ impl World {
 
     /// Starts a `bellhop` that is to keep running, with exactly these arguments.
     pub(crate) fn launch_with(&self, name: &str, arguments: &[String]) -> Arc<Member> {
-        let member = Arc::new(Member::spawn(name, arguments, self.dir.path()));
+        let member = Arc::new(Member::spawn(name, &[], arguments, self.dir.path()));
         self.members.lock().unwrap().push(member.clone());
         member
     }
