@@ -309,3 +309,20 @@ async fn what_is_lost_on_the_way_to_a_member_is_not_overtaken() {
         world.settle().await;
     }
 }
+
+/// A server that stands still, or is behind a cut cable, closes nothing. A member must find that out by itself, and soon, so
+/// that it goes to another server of the cluster.
+#[tokio::test]
+async fn a_nats_server_that_stands_still_is_left() {
+    let world = World::start(&[]).await;
+    let member = world.member();
+    world.signal_nats("STOP").await;
+    world
+        .eventually("the member knows", async || {
+            let answer = member.probe("GET", "/readyz").await?;
+            if answer.body.contains("[-] nats connected") { Ok(()) } else { Err(answer.body) }
+        })
+        .await;
+    world.signal_nats("CONT").await;
+    world.eventually("it is ready again", async || member.is_ready().await).await;
+}

@@ -164,6 +164,11 @@ impl World {
         self.nats.lock().await.kill().await.unwrap();
     }
 
+    /// Sends the nats-server a signal.
+    pub(crate) async fn signal_nats(&self, name: &str) {
+        assert!(program::signal(self.nats.lock().await.pid().unwrap(), name));
+    }
+
     /// Starts the nats-server again, with what it had stored.
     pub(crate) async fn restart_nats(&self) {
         self.nats.lock().await.restart().await.unwrap();
