@@ -65,9 +65,10 @@ impl Pinned {
         };
         let handle = nats.jetstream.get_stream_no_info(&stream).await.map_err(|error| failed("open", &error))?;
         handle.unpin_consumer(&consumer, GROUP).await.map_err(|error| failed("unpin", &error))?;
-        handle.reset_consumer(&consumer, None).await.map_err(|error| failed("reset", &error))?;
+        let reset = handle.reset_consumer(&consumer, None).await.map_err(|error| failed("reset", &error))?;
+        // Somebody else may have been handed the first messages already: that does not move the floor.
+        let handed_out = reset.info.ack_floor.consumer_sequence;
         let pull: PullConsumer = handle.get_consumer(&consumer).await.map_err(|error| failed("open", &error))?;
-        let handed_out = pull.cached_info().delivered.consumer_sequence;
         let messages = pull
             .stream()
             .group(GROUP)

@@ -114,18 +114,22 @@ impl World {
         cards
     }
 
-    /// Has JetStream hand one message of a pinned consumer out over another request of its client's. It never reaches that
-    /// client; here it shows.
-    pub(crate) async fn lose_one(&self, stream: &str, consumer: &str) -> Subscriber {
-        let handle = self.jetstream.get_stream_no_info(stream).await.unwrap();
-        let groups = handle.consumer_info(consumer).await.unwrap().priority_groups;
-        let request = json!({ "batch": 1, "expires": 30_000_000_000_u64, "group": groups[0].group, "id": groups[0].pinned_client_id });
+    /// Asks for messages of a pinned consumer, in the name of its client or of another one. They never reach a member; here
+    /// they show.
+    pub(crate) async fn lose(&self, count: usize, consumer: [&str; 2], pin: Option<String>) -> Subscriber {
+        let request = json!({ "batch": count, "expires": 30_000_000_000_u64, "group": "bellhop", "id": pin });
         let inbox = self.client.new_inbox();
         let lost = self.client.subscribe(inbox.clone()).await.unwrap();
-        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}");
+        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}", consumer.join("."));
         self.client.publish_with_reply(subject, inbox, request.to_string().into()).await.unwrap();
         self.client.flush().await.unwrap();
         lost
+    }
+
+    /// By what a pinned consumer knows its client.
+    pub(crate) async fn pin(&self, [stream, consumer]: [&str; 2]) -> Option<String> {
+        let stream = self.jetstream.get_stream_no_info(stream).await.unwrap();
+        stream.consumer_info(consumer).await.unwrap().priority_groups[0].pinned_client_id.clone()
     }
 
     // What holds in every test.
