@@ -2,8 +2,8 @@
 //! with connections of their own, and a nemesis that kills, stops, restarts and cuts. Everybody writes down what they did;
 //! a checker that reads nothing else says whether every promise was kept.
 //!
-//! `cargo test --test chaos` is a short run; `BELLHOP_CHAOS=30m` makes it longer, and `BELLHOP_CHAOS_SEED` repeats the
-//! faults of another run, though never its timing.
+//! `cargo test --test chaos` is a short run; `BELLHOP_CHAOS=30m` makes it longer, `BELLHOP_CHAOS_SEED` repeats the faults
+//! of another run, though never its timing, and `BELLHOP_CHAOS_FAULTS=nats_kill,host_cut` has no others.
 
 #![allow(clippy::unwrap_used)] // A test that cannot go on has failed.
 #![allow(clippy::disallowed_methods)] // Faults and deadlines are real time.
@@ -56,7 +56,7 @@ async fn run_apart() {
     assert!(troubles.is_empty(), "{troubles:?}; the logs are in {}", dir.path().display());
     assert!(verdict.wrong.is_empty(), "promises were broken; the logs are in {}", dir.path().display());
     planted::are_found(&history);
-    dir.disable_cleanup(false);
+    dir.disable_cleanup(settings.keeps_logs);
 }
 
 /// An app server of a run, as a process of its own.

@@ -66,13 +66,25 @@ const ALL: [Kind; 15] = [
 pub(crate) struct Nemesis {
     rng: Rng,
     log: Log,
+    kinds: Vec<Kind>,
     deck: Vec<Kind>,
 }
 
+impl Kind {
+    /// As logs and figures name it.
+    fn name(self) -> String {
+        serde_json::to_value(self).unwrap().as_str().unwrap().to_owned()
+    }
+}
+
 impl Nemesis {
-    /// With an empty deck.
-    pub(crate) fn new(rng: Rng, log: Log) -> Self {
-        Self { rng, log, deck: Vec::new() }
+    /// With these kinds, separated by commas, or all that can be done to this world.
+    pub(crate) fn new(rng: Rng, log: Log, names: Option<&str>, world: &World) -> Self {
+        let is_asked = |kind: &Kind| names.is_none_or(|names| names.split(',').any(|name| name == kind.name()));
+        let is_possible = |kind: &Kind| world.hosts.can_cut() || !matches!(kind, HostCut | LinkCut);
+        let kinds: Vec<Kind> = ALL.into_iter().filter(is_asked).filter(is_possible).collect();
+        assert!(!kinds.is_empty(), "none of {names:?} can be done");
+        Self { rng, log, kinds, deck: Vec::new() }
     }
 
     /// Does the next fault, and waits until all is well again.
@@ -80,8 +92,8 @@ impl Nemesis {
     /// # Errors
     /// What is not well after a minute.
     pub(crate) async fn strike(&mut self, world: &mut World) -> Result<(), String> {
-        let kind = self.draw(world.hosts.can_cut());
-        let name = serde_json::to_value(kind).unwrap().as_str().unwrap().to_owned();
+        let kind = self.draw();
+        let name = kind.name();
         let victim = self.rng.usize(0..hosts::COUNT);
         self.log.tell([Fault::Begins { kind: name.clone(), target: victim.to_string() }]);
         match kind {
@@ -99,9 +111,9 @@ impl Nemesis {
         Ok(())
     }
 
-    fn draw(&mut self, can_cut: bool) -> Kind {
+    fn draw(&mut self) -> Kind {
         if self.deck.is_empty() {
-            self.deck = ALL.into_iter().filter(|kind| can_cut || !matches!(kind, HostCut | LinkCut)).collect();
+            self.deck.clone_from(&self.kinds);
             self.rng.shuffle(&mut self.deck);
         }
         self.deck.pop().unwrap()

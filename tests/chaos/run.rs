@@ -26,14 +26,20 @@ const LENGTH_ENV: &str = "BELLHOP_CHAOS";
 /// What faults, victims and times are drawn from.
 const SEED_ENV: &str = "BELLHOP_CHAOS_SEED";
 const SHORT: SignedDuration = SignedDuration::from_secs(45);
+/// Which kinds of faults, separated by commas; all by default.
+const FAULTS_ENV: &str = "BELLHOP_CHAOS_FAULTS";
+/// With this variable set, a run that succeeds leaves its directory behind, too.
+const KEEP_ENV: &str = "BELLHOP_CHAOS_KEEP";
 /// Without faults, at the beginning and after each.
 const QUIET: Duration = Duration::from_secs(4);
 
-/// How long, and by which chance.
+/// How long, what, and by which chance.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) length: Duration,
     pub(crate) seed: u64,
+    pub(crate) faults: Option<String>,
+    pub(crate) keeps_logs: bool,
 }
 
 impl Settings {
@@ -43,7 +49,8 @@ impl Settings {
         let length = variable(LENGTH_ENV).map_or(SHORT, |text| text.parse().expect("a duration such as 30m"));
         let seed =
             variable(SEED_ENV).map_or_else(|| fastrand::u64(0..1_000_000), |text| text.parse().expect("a number"));
-        Self { length: length.unsigned_abs(), seed }
+        let (faults, keeps_logs) = (variable(FAULTS_ENV), variable(KEEP_ENV).is_some());
+        Self { length: length.unsigned_abs(), seed, faults, keeps_logs }
     }
 }
 
@@ -59,7 +66,7 @@ pub(crate) async fn run(dir: &Path, settings: &Settings) -> (History, Verdict, V
     troubles.extend(world.heal().await.err());
     tokio::time::sleep(QUIET).await;
 
-    let mut nemesis = Nemesis::new(rng, Log::open(&world.logs(), "faults"));
+    let mut nemesis = Nemesis::new(rng, Log::open(&world.logs(), "faults"), settings.faults.as_deref(), &world);
     let began = Instant::now();
     while began.elapsed() < settings.length && troubles.is_empty() {
         troubles.extend(nemesis.strike(&mut world).await.err());
