@@ -89,6 +89,10 @@ section! {
         /// How long JetStream may take over an acknowledgement or an API answer before it counts as failed.
         #[serde(with = "units")]
         timeout: Duration = Duration::from_secs(5),
+        /// How often the server is asked whether it is there. One that gives no sign of life for three of these is left for
+        /// another one of `nats.url`: a machine that vanishes closes no connection.
+        #[serde(with = "units")]
+        ping_interval: Duration = Duration::from_secs(1),
     }
 }
 
@@ -364,6 +368,7 @@ impl Config {
         let (ms, s) = (Duration::from_millis, Duration::from_secs);
         for (name, value, least, most) in [
             ("nats.timeout", self.nats.timeout, ms(100), s(300)),
+            ("nats.ping_interval", self.nats.ping_interval, ms(100), s(300)),
             ("streams.outcomes_age", self.streams.outcomes_age, s(60), s(3_650 * 86_400)),
             ("streams.rejected_age", self.streams.rejected_age, s(60), s(3_650 * 86_400)),
             ("idempotency.window", self.idempotency.window, s(1), s(7 * 86_400)),

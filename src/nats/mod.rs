@@ -100,6 +100,8 @@ pub async fn connect(config: &Config, client_name: &str) -> Result<Nats, NatsErr
         problem: problem.to_string().trim_end_matches(['.', ':']).to_owned(),
     };
     let mut options = ConnectOptions::new().name(client_name).request_timeout(Some(nats.timeout));
+    // The client gives up when it is to ping a third time without an answer.
+    options = options.ping_interval(nats.ping_interval).connection_timeout(nats.ping_interval * 3);
     if !nats.creds.is_empty() {
         options = options.credentials_file(&nats.creds).await.map_err(|e| failed(&format!("{}: {e}", nats.creds)))?;
     }

@@ -19,6 +19,8 @@ pub struct Pinned {
     stream: String,
     consumer: String,
     messages: pull::Stream,
+    /// How often the consumer had handed out a message when this client last heard of it.
+    handed_out: u64,
 }
 
 /// A message with what its acknowledgement needs.
@@ -63,7 +65,9 @@ impl Pinned {
         };
         let handle = nats.jetstream.get_stream_no_info(&stream).await.map_err(|error| failed("open", &error))?;
         handle.unpin_consumer(&consumer, GROUP).await.map_err(|error| failed("unpin", &error))?;
-        handle.reset_consumer(&consumer, None).await.map_err(|error| failed("reset", &error))?;
+        let reset = handle.reset_consumer(&consumer, None).await.map_err(|error| failed("reset", &error))?;
+        // Somebody else may have been handed the first messages already: that does not move the floor.
+        let handed_out = reset.info.ack_floor.consumer_sequence;
         let pull: PullConsumer = handle.get_consumer(&consumer).await.map_err(|error| failed("open", &error))?;
         let messages = pull
             .stream()
@@ -75,13 +79,16 @@ impl Pinned {
             .messages()
             .await
             .map_err(|error| failed("pull from", &error))?;
-        Ok(Self { nats: nats.clone(), stream, consumer, messages })
+        Ok(Self { nats: nats.clone(), stream, consumer, messages, handed_out })
     }
 
     /// The next message.
     ///
+    /// JetStream counts what it hands out. A message that was counted and did not arrive, as when the consumer's leader
+    /// changes, would come again only after `ack_wait`, behind newer ones.
+    ///
     /// # Errors
-    /// When the consumer is gone or the connection broke for long; take it over again.
+    /// When the consumer is gone, the connection broke for long, or a message did not arrive; take it over again.
     pub async fn next(&mut self) -> Result<Received, NatsError> {
         let what = || format!("pull from consumer {} of {}", self.consumer, self.stream);
         loop {
@@ -95,7 +102,13 @@ impl Pinned {
                 Some(Err(error)) => return Err(NatsError::failed(what(), error)),
                 None => return Err(NatsError::failed(what(), "the messages ended")),
             };
-            return received(message).map_err(|problem| NatsError::failed(what(), problem));
+            let (received, handed_out) = received(message).map_err(|problem| NatsError::failed(what(), problem))?;
+            if handed_out != self.handed_out + 1 {
+                let problem = format!("after hand-out {} came {handed_out}", self.handed_out);
+                return Err(NatsError::failed(what(), problem));
+            }
+            self.handed_out = handed_out;
+            return Ok(received);
         }
     }
 
@@ -104,7 +117,7 @@ impl Pinned {
     /// # Errors
     /// When JetStream does not answer; the pin runs out by itself then.
     pub async fn release(self) -> Result<(), NatsError> {
-        let Self { nats, stream, consumer, messages } = self;
+        let Self { nats, stream, consumer, messages, .. } = self;
         drop(messages);
         let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("unpin {consumer}"), error);
         let handle = nats.jetstream.get_stream_no_info(&stream).await.map_err(|error| failed(&error))?;
@@ -112,18 +125,21 @@ impl Pinned {
     }
 }
 
-fn received(message: Message) -> Result<Received, String> {
+/// The message, and how often its consumer had handed out one, with this one.
+fn received(message: Message) -> Result<(Received, u64), String> {
     let info = message.info().map_err(|error| error.to_string())?;
     let (sequence, stored_ns) = (info.stream_sequence, info.published.unix_timestamp_nanos());
+    let handed_out = info.consumer_sequence;
     let message = message.message;
-    Ok(Received {
+    let received = Received {
         sequence,
         stored_ns,
         subject: message.subject.to_string(),
         headers: message.headers,
         payload: message.payload,
         reply: message.reply.ok_or("it has no reply subject")?,
-    })
+    };
+    Ok((received, handed_out))
 }
 
 /// Acknowledges a message, and waits until the server knows it.

@@ -91,7 +91,7 @@ pub struct Context {
 pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsError> {
     let member = member_name(&config);
     let nats = crate::nats::connect(&config, &format!("bellhop {member}")).await?;
-    let voice = crate::nats::connect(&config, &format!("bellhop {member} members")).await?;
+    let voice = crate::nats::connect(&of_voice(&config), &format!("bellhop {member} members")).await?;
     let plan = topology::plan(&nats, &config).await?;
     let changes = plan.changes().count();
     plan.apply(&nats, true).await?;
@@ -149,6 +149,13 @@ async fn answer_queries(context: Context) {
         tracing::warn!(%error, "answering queries again");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
+}
+
+/// Members wait for each other's word, so what gets no answer is asked again while there is time before the TTL.
+fn of_voice(config: &Config) -> Config {
+    let mut of_voice = config.clone();
+    of_voice.nats.timeout = of_voice.nats.timeout.min(config.members.ttl / 2);
+    of_voice
 }
 
 /// Listens for probes. A second member on one machine needs no address of its own to start.

@@ -5,10 +5,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
+
 use crate::harness::{CROWD, LATER, Member, Reply, World, nth, numbers, reminder};
 
 /// A message whose acknowledgement was lost with the server comes again after this, and only then is all settled.
 const SHORT_ACK_WAIT: [(&str, &str); 1] = [("dispatch.ack_wait", "10s")];
+
+/// Streams, and consumers of them.
+const DISPATCH_0: [&str; 2] = ["BELLHOP_EVENTS", "dispatch-0"];
+const INTAKE: [&str; 2] = ["BELLHOP_SETS", "intake"];
 
 async fn ends_with(world: &World, member: &Arc<Member>, signal: &str, code: i32) {
     member.signal(signal);
@@ -286,4 +292,63 @@ async fn what_was_published_while_nobody_served_is_delivered() {
     world.serve().await;
     world.complete(1_000).await;
     assert_eq!(world.repeats(), []);
+}
+
+/// JetStream counts a message as handed out when it has sent it. One that is lost on the way, as when a consumer changes
+/// its leader, comes again only after `ack_wait`, behind newer ones; it must not be overtaken for that.
+#[tokio::test]
+async fn what_is_lost_on_the_way_to_a_member_is_not_overtaken() {
+    for consumer in [DISPATCH_0, INTAKE] {
+        let world = World::start(&[("partitions", "1"), SHORT_ACK_WAIT[0]]).await;
+        world.app("app-1", &["alice"]).await;
+        world.publish("billing", [reminder("0", "alice")]).await;
+        world.taken(&["0"]).await;
+        let mut lost = world.lose(1, consumer, world.pin(consumer).await).await;
+        for number in numbers(1..6) {
+            world.publish("billing", [reminder(number, "alice")]).await;
+        }
+        lost.next().await.unwrap();
+        world.taken(&numbers(0..6)).await;
+        assert_eq!(world.order("alice"), numbers(0..6), "one from {consumer:?} was lost");
+        world.settle().await;
+    }
+}
+
+/// The same while a consumer is taken over: somebody who still asks for its messages may be handed the first of them.
+#[tokio::test]
+async fn what_is_lost_while_a_member_takes_over_is_not_overtaken() {
+    let world = World::start(&[SHORT_ACK_WAIT[0]]).await;
+    world.app("app-1", &["alice"]).await;
+    ends_with(&world, &world.member(), "TERM", 0).await;
+    for number in numbers(0..6) {
+        world.publish("billing", [reminder(number, "alice")]).await;
+    }
+    // One client has them all and is gone, and another one waits.
+    let mut lost = world.lose(6, INTAKE, None).await;
+    for _ in 0..6 {
+        lost.next().await.unwrap();
+    }
+    let mut also_lost = world.lose(2, INTAKE, None).await;
+    world.serve().await;
+    world.taken(&numbers(0..6)).await;
+    assert_eq!(world.order("alice"), numbers(0..6));
+    world.settle().await;
+    also_lost.next().await.unwrap();
+}
+
+/// A server that stands still, or is behind a cut cable, closes nothing. A member must find that out by itself, and soon, so
+/// that it goes to another server of the cluster.
+#[tokio::test]
+async fn a_nats_server_that_stands_still_is_left() {
+    let world = World::start(&[]).await;
+    let member = world.member();
+    world.signal_nats("STOP").await;
+    world
+        .eventually("the member knows", async || {
+            let answer = member.probe("GET", "/readyz").await?;
+            if answer.body.contains("[-] nats connected") { Ok(()) } else { Err(answer.body) }
+        })
+        .await;
+    world.signal_nats("CONT").await;
+    world.eventually("it is ready again", async || member.is_ready().await).await;
 }

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::Subscriber;
 use async_nats::jetstream::{kv, stream};
 use futures_util::StreamExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{LATER, Outcome, Take, World, escape, few};
 
@@ -111,6 +112,24 @@ impl World {
             cards.extend(self.card(&key).await.map(|card| (key, card)));
         }
         cards
+    }
+
+    /// Asks for messages of a pinned consumer, in the name of its client or of another one. They never reach a member; here
+    /// they show.
+    pub(crate) async fn lose(&self, count: usize, consumer: [&str; 2], pin: Option<String>) -> Subscriber {
+        let request = json!({ "batch": count, "expires": 30_000_000_000_u64, "group": "bellhop", "id": pin });
+        let inbox = self.client.new_inbox();
+        let lost = self.client.subscribe(inbox.clone()).await.unwrap();
+        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}", consumer.join("."));
+        self.client.publish_with_reply(subject, inbox, request.to_string().into()).await.unwrap();
+        self.client.flush().await.unwrap();
+        lost
+    }
+
+    /// By what a pinned consumer knows its client.
+    pub(crate) async fn pin(&self, [stream, consumer]: [&str; 2]) -> Option<String> {
+        let stream = self.jetstream.get_stream_no_info(stream).await.unwrap();
+        stream.consumer_info(consumer).await.unwrap().priority_groups[0].pinned_client_id.clone()
     }
 
     // What holds in every test.

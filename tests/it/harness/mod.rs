@@ -131,7 +131,7 @@ impl World {
 
     /// Starts a `bellhop` that is to keep running, with exactly these arguments.
     pub(crate) fn launch_with(&self, name: &str, arguments: &[String]) -> Arc<Member> {
-        let member = Arc::new(Member::spawn(name, arguments, self.dir.path()));
+        let member = Arc::new(Member::spawn(name, &[], arguments, self.dir.path()));
         self.members.lock().unwrap().push(member.clone());
         member
     }
@@ -169,6 +169,11 @@ impl World {
     /// Kills the nats-server without warning.
     pub(crate) async fn kill_nats(&self) {
         self.nats.lock().await.kill().await.unwrap();
+    }
+
+    /// Sends the nats-server a signal.
+    pub(crate) async fn signal_nats(&self, name: &str) {
+        assert!(program::signal(self.nats.lock().await.pid().unwrap(), name));
     }
 
     /// Starts the nats-server again, with what it had stored.

@@ -1,5 +1,6 @@
 //! `bellhop` as real processes: members that keep running, and commands that end.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -33,10 +34,11 @@ pub(crate) struct Probed {
 }
 
 impl Member {
-    pub(super) fn spawn(name: &str, arguments: &[String], dir: &Path) -> Self {
+    /// Starts it, behind the words of a program that starts others, such as `nsenter`.
+    pub(crate) fn spawn(name: &str, behind: &[String], arguments: &[String], dir: &Path) -> Self {
         let log = dir.join(format!("{name}.log"));
         let output = File::options().create(true).append(true).open(&log).unwrap();
-        let mut command = program();
+        let mut command = program(behind);
         command.args(arguments).current_dir(dir).env("BELLHOP_LOG", "warn,bellhop=debug");
         // As members of one host they share its history, and no other test's.
         command.env("STATE_DIRECTORY", dir);
@@ -54,10 +56,11 @@ impl Member {
         if ["TERM", "INT", "KILL"].contains(&signal) {
             self.may_end.store(true, Ordering::Relaxed);
         }
-        let pid = self.child.lock().unwrap().id();
-        // The shell's own `kill`, since a lean machine has no other.
-        let sent = Command::new("sh").args(["-c", &format!("kill -{signal} {pid}")]).status().unwrap();
-        assert!(sent.success(), "{} cannot be sent {signal}", self.name);
+        assert!(self::signal(self.pid(), signal), "{} cannot be sent {signal}", self.name);
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.lock().unwrap().id()
     }
 
     /// Kills it without warning, and waits for its end.
@@ -82,7 +85,7 @@ impl Member {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    pub(super) fn log_tail(&self) -> String {
+    pub(crate) fn log_tail(&self) -> String {
         let log = self.log();
         let lines: Vec<_> = log.lines().collect();
         let tail = &lines[lines.len().saturating_sub(LOG_TAIL_LINES)..];
@@ -117,7 +120,8 @@ impl Drop for Member {
     }
 }
 
-async fn probe(address: SocketAddr, method: &str, path: &str) -> std::io::Result<Probed> {
+/// Asks an address over HTTP.
+pub(crate) async fn probe(address: SocketAddr, method: &str, path: &str) -> std::io::Result<Probed> {
     let mut connection = TcpStream::connect(address).await?;
     let request = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     connection.write_all(request.as_bytes()).await?;
@@ -147,7 +151,7 @@ impl Ended {
 
 /// Runs `bellhop` to its end, with these variables alone.
 pub(crate) async fn bellhop(arguments: &[&str], variables: &[(&str, &str)], input: &[u8]) -> Ended {
-    let mut command = program();
+    let mut command = program(&[]);
     command.args(arguments).envs(variables.iter().copied());
     let mut command = tokio::process::Command::from(command);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -165,18 +169,29 @@ pub(crate) async fn bellhop(arguments: &[&str], variables: &[(&str, &str)], inpu
     Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-/// The program, without a variable that somebody may have set for it. Where util-linux has `setpriv`, Linux kills it
-/// when the thread that spawned it ends, so that it does not outlive a test run that is killed.
-fn program() -> Command {
-    static HAS_SETPRIV: OnceLock<bool> = OnceLock::new();
-    const TIE: [&str; 2] = ["--pdeathsig", "KILL"];
-    let trial = || Command::new("setpriv").args(TIE).arg("true").stderr(Stdio::null()).status();
-    let is_tied = *HAS_SETPRIV.get_or_init(|| trial().is_ok_and(|status| status.success()));
-    let bellhop = env!("CARGO_BIN_EXE_bellhop");
-    let mut command = Command::new(if is_tied { "setpriv" } else { bellhop });
-    if is_tied {
-        command.args(TIE).arg(bellhop);
-    }
+/// The program, without a variable that somebody may have set for it.
+fn program(behind: &[String]) -> Command {
+    let words: Vec<&OsStr> = behind.iter().map(OsStr::new).chain([env!("CARGO_BIN_EXE_bellhop").as_ref()]).collect();
+    let mut command = tied(&words);
     command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
     command
+}
+
+/// A command of a program and its first arguments. Where util-linux has `setpriv`, Linux kills it when the thread that
+/// spawned it ends, so that it does not outlive a test run that is killed.
+pub(crate) fn tied(words: &[&OsStr]) -> Command {
+    static HAS_SETPRIV: OnceLock<bool> = OnceLock::new();
+    let tie = ["setpriv", "--pdeathsig", "KILL"].map(OsStr::new);
+    let trial = || Command::new(tie[0]).args(&tie[1..]).arg("true").stderr(Stdio::null()).status();
+    let is_tied = *HAS_SETPRIV.get_or_init(|| trial().is_ok_and(|status| status.success()));
+    let words: Vec<&OsStr> = tie.into_iter().filter(|_| is_tied).chain(words.iter().copied()).collect();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
+    command
+}
+
+/// Sends a process a signal, such as `TERM`. Answers whether it is there to get it.
+pub(crate) fn signal(pid: u32, signal: &str) -> bool {
+    // The shell's own `kill`, since a lean machine has no other.
+    Command::new("sh").args(["-c", &format!("kill -{signal} {pid}")]).status().unwrap().success()
 }
