@@ -165,7 +165,11 @@ fn a_user_who_queues_to_be_read_is_not_forgotten_with_the_instance() {
     assert_eq!(router.connected("app-1", "alice"), NOTHING, "behind bob");
     router.up("carol", "app-1");
     assert_eq!(router.publish("carol"), ["heartbeat app-1: carol"]);
-    assert_eq!(router.last_page("bob", &[Entry { bytes: 2_000, ..mail(2) }], 3), NOTHING, "to be confirmed behind carol");
+    assert_eq!(
+        router.last_page("bob", &[Entry { bytes: 2_000, ..mail(2) }], 3),
+        NOTHING,
+        "to be confirmed behind carol"
+    );
     for user in ["alice", "bob", "carol"] {
         router.down(user, "app-1");
     }
