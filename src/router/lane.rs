@@ -110,7 +110,9 @@ impl Lane {
 
     /// Nothing refers to it any more. That it is down is remembered: errands come to instances without routes, too.
     pub fn is_unused(&self) -> bool {
-        self.routes == 0 && self.page_bytes == 0 && self.delivering.is_none() && self.checking.is_none() && self.is_up()
+        let is_spoken_to = self.delivering.is_some() || self.checking.is_some() || self.page_bytes > 0;
+        let is_queued_for = !(self.ready.is_empty() && self.unconfirmed.is_empty() && self.unread.is_empty());
+        self.routes == 0 && !is_spoken_to && !is_queued_for && self.is_up()
     }
 
     /// It was silent. Answers those who queued for it and must look for another way.

@@ -21,9 +21,8 @@ pub mod lane;
 pub mod partition;
 pub mod twins;
 pub mod user;
+mod words;
 
-#[cfg(test)]
-mod simulation;
 #[cfg(test)]
 mod tests;
 
@@ -194,7 +193,7 @@ pub enum NoAnswer {
 }
 
 /// What happened.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Input {
     /// A message of the events stream: its reminders in order.
     Event(Vec<(UserId, Entry)>),

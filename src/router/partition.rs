@@ -1,7 +1,6 @@
 //! The machine itself. `Partition::advance` is its heart: the one place that decides what comes next for a user. What it
 //! does with instances, deliveries, mailboxes and associates stands in the modules of these names (associates: `errands`).
 
-#[cfg(test)]
 mod audit;
 mod deliveries;
 mod errands;

@@ -16,11 +16,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{
-    Action, Entry, Fate, Input, Instance, Item, MailboxSummary, NoAnswer, Now, Page, Parking, Partition, Refusal,
-    Removal, Settings, Settled, Share, Text,
+    Action, Entry, Input, Instance, Item, MailboxSummary, NoAnswer, Now, Page, Partition, Refusal, Settings, Settled,
+    Text,
 };
 use crate::reminder::Priority;
-use crate::token::{InstanceName, UserId};
+use crate::token::UserId;
 
 /// No action.
 const NOTHING: [&str; 0] = [];
@@ -143,7 +143,7 @@ impl Router {
         let sequence = self.sequence;
         let entry = |(index, Draft { user, expires_at, bytes, says, may_reroute })| {
             let item = Item::Event { sequence, index };
-            let text = says.map(|(what, priority)| text(&show_item(&item), what, priority));
+            let text = says.map(|(what, priority)| text(&item.to_string(), what, priority));
             (user, Entry { item, expires_at, bytes, may_reroute, text })
         };
         self.step(Input::Event(drafts.into_iter().enumerate().map(entry).collect()))
@@ -263,69 +263,18 @@ pub(super) fn later(now: Now, ms: u64) -> Now {
     Now { instant: now.instant + Duration::from_millis(ms), unix_ms: now.unix_ms + i64::try_from(ms).unwrap() }
 }
 
-pub(super) fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
+fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
     text.parse().unwrap()
 }
 
-pub(super) fn instance(at: &str) -> Arc<Instance> {
+fn instance(at: &str) -> Arc<Instance> {
     Arc::new(Instance { name: name(at), subject: format!("bellhop.app.{at}") })
 }
 
-/// An action in words.
-pub(super) fn show(action: &Action) -> Vec<String> {
-    let items = |items: &[Item]| items.iter().map(show_item).collect::<Vec<_>>().join(" ");
-    let line = match action {
-        Action::Deliver { instance, shares } => {
-            let to = |share: &Share| share.to.as_ref().map_or(String::new(), |to| format!(" to {to}"));
-            let show = |share: &Share| format!("{} {}{}", share.user, items(&share.items), to(share));
-            format!("deliver {}: {}", instance.name, shares.iter().map(show).collect::<Vec<_>>().join(", "))
-        }
-        Action::LookUpRoutes { user, associate } => format!("look up {associate} for {user}"),
-        Action::Heartbeat { instance, users } => {
-            let users: Vec<_> = users.iter().map(UserId::as_str).collect();
-            format!("heartbeat {}: {}", instance.name, users.join(", "))
-        }
-        Action::DropRoute { user, instance, revision } => format!("drop route {user} {instance} @{revision}"),
-        Action::Park(batch) => {
-            let copy = |to: &UserId| format!(" that {to} got");
-            let show = |Parking { user, item, rerouted_to }: &Parking| {
-                format!("{user} {}{}", show_item(item), rerouted_to.as_ref().map_or(String::new(), copy))
-            };
-            format!("park {}", batch.iter().map(show).collect::<Vec<_>>().join(", "))
-        }
-        Action::ReadMailbox { user, from, last } => format!("read {user} {from} to {last}"),
-        Action::Settle(settled) => return settled.iter().map(show_settled).collect(),
-        Action::Forget(forgotten) => format!("forget {}", items(forgotten)),
-    };
-    vec![line]
-}
-
-/// `e2.1` is the second reminder of event 2, `m7` the message 7 of a mailbox.
-fn show_item(item: &Item) -> String {
-    match item {
-        Item::Event { sequence, index: 0 } => format!("e{sequence}"),
-        Item::Event { sequence, index } => format!("e{sequence}.{index}"),
-        Item::Parked { sequence } => format!("m{sequence}"),
+/// An action in words, each settled reminder by itself.
+fn show(action: &Action) -> Vec<String> {
+    match action {
+        Action::Settle(settled) => settled.iter().map(Settled::to_string).collect(),
+        action => vec![action.to_string()],
     }
-}
-
-fn show_settled(Settled { user, item, fate, removal }: &Settled) -> String {
-    let fate = match fate {
-        Fate::Delivered { by, missed } => {
-            let by: Vec<_> = by.iter().map(InstanceName::as_str).collect();
-            let missed = if *missed == 0 { String::new() } else { format!(", missed by {missed}") };
-            format!("delivered by {}{missed}", by.join(" "))
-        }
-        Fate::Rerouted { instance, to } => format!("rerouted to {to} by {instance}"),
-        Fate::Parked => "parked".into(),
-        Fate::Expired => "expired".into(),
-        Fate::Merged { into } => format!("merged into {into}"),
-        Fate::MailboxFull => "refused: mailbox full".into(),
-    };
-    let removal = match removal {
-        Removal::Event => String::new(),
-        Removal::MailboxUpTo(sequence) => format!(", purge up to {sequence}"),
-        Removal::MailboxOnly(sequence) => format!(", purge only {sequence}"),
-    };
-    format!("{user} {} {fate}{removal}", show_item(item))
 }

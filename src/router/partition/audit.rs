@@ -1,4 +1,4 @@
-//! What must hold between any two steps. The tests call it after every one.
+//! What must hold between any two steps. The tests and the simulation ask after every one; nobody else does.
 
 use super::mailboxes::parked_sequence;
 use super::{Lane, Partition, Seat, State, Timer, User};
@@ -6,8 +6,11 @@ use crate::router::lane::Health;
 use crate::token::UserId;
 
 impl Partition {
-    /// Panics where the machine contradicts itself.
-    pub(in crate::router) fn audit(&self) {
+    /// Checks the machine against itself, in time proportional to all that it knows.
+    ///
+    /// # Panics
+    /// Where it contradicts itself.
+    pub fn audit(&self) {
         assert!(self.touched_users.is_empty() && self.touched_lanes.is_empty(), "the step was not finished");
         assert!(self.settled.is_empty(), "settled and not said: {:?}", self.settled);
         assert!(self.reads_in_flight <= self.settings.reads_in_flight);
@@ -151,8 +154,8 @@ impl Partition {
         }
     }
 
-    /// What the machine remembers beyond routes to instances that are up.
-    pub(in crate::router) fn leftovers(&self) -> Vec<String> {
+    /// What the machine remembers beyond routes to instances that are up, in words. Of a machine with nothing to do, nothing.
+    pub fn leftovers(&self) -> Vec<String> {
         let mut left = Vec::new();
         for (name, user) in &self.users {
             let is_bare = user.waiting.is_empty()
@@ -184,7 +187,7 @@ impl Partition {
     }
 
     /// Whether it remembers nothing at all.
-    pub(in crate::router) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.users.is_empty() && self.lanes.is_empty() && self.leftovers().is_empty()
     }
 }

@@ -153,6 +153,31 @@ fn a_user_who_left_the_queue_to_be_read_goes_another_way() {
     assert_eq!(router.last_page("alice", &[mail(10)], 11), ["deliver app-1: alice m10", "heartbeat app-2: bob"]);
 }
 
+/// With the last one's page the instance is spoken to for nobody, and somebody still queues there.
+#[test]
+fn a_user_who_queues_to_be_read_is_not_forgotten_with_the_instance() {
+    let mut router = Router::with(|settings| (settings.lease, settings.reads_in_flight) = (Duration::ZERO, 1));
+    router.away_with_mail("alice", &[mail(1)]);
+    router.away_with_mail("bob", &[Entry { bytes: 2_000, ..mail(2) }]);
+    router.up("bob", "app-1");
+    assert_eq!(router.connected("app-1", "bob"), ["read bob 2 to 2"]);
+    router.up("alice", "app-1");
+    assert_eq!(router.connected("app-1", "alice"), NOTHING, "behind bob");
+    router.up("carol", "app-1");
+    assert_eq!(router.publish("carol"), ["heartbeat app-1: carol"]);
+    assert_eq!(
+        router.last_page("bob", &[Entry { bytes: 2_000, ..mail(2) }], 3),
+        NOTHING,
+        "to be confirmed behind carol"
+    );
+    for user in ["alice", "bob", "carol"] {
+        router.down(user, "app-1");
+    }
+    assert_eq!(router.connected("app-1", ""), ["forget m2", "park carol e3"]);
+    assert_eq!(router.up("alice", "app-2"), ["heartbeat app-2: alice"]);
+    assert_eq!(router.connected("app-2", "alice"), ["read alice 1 to 1"]);
+}
+
 #[test]
 fn mailboxes_found_on_take_over_are_delivered_when_a_route_comes() {
     let mut router = Router::new();

@@ -1,0 +1,83 @@
+//! The simulation of the router as every test run makes it: a fixed slice of seeds, and a random one. `simulation/src` is the
+//! simulation; `cargo run --release -p bellhop-simulation -- --help` tells how to run it longer, or one seed again.
+
+use std::io::Write;
+
+use bellhop_simulation::explore::{Exploration, Findings, all_cores, report};
+use bellhop_simulation::run::run;
+use bellhop_simulation::scenario::Scenario;
+
+/// Enough for each kind of fault to meet each other kind many times.
+const SEEDS: u64 = 10_000;
+
+/// A simulation that hardly ever reaches one of these tests less than it says.
+const MUST_HAPPEN: [&str; 33] = [
+    "accepted",
+    "accepted again",
+    "accepted by several",
+    "accepted too late",
+    "acknowledgements lost",
+    "answers lost",
+    "appends lost",
+    "appends refused by the fence",
+    "copies parked",
+    "crashes",
+    "deliveries",
+    "doubts",
+    "events handed out again",
+    "expired in a mailbox",
+    "expired on the way",
+    "fail-overs",
+    "flapping routes",
+    "hand-overs",
+    "look-ups",
+    "look-ups at a replica that is behind",
+    "look-ups that hang",
+    "mailboxes found",
+    "merged",
+    "outcomes not seen",
+    "owners beside each other",
+    "parked",
+    "parked by the owner before",
+    "recorded by an owner that is no more",
+    "refused as busy",
+    "refused by a full mailbox",
+    "removals finished for another owner",
+    "rerouted",
+    "take-overs by an owner that was refused",
+];
+
+fn explore(first: u64) -> Findings {
+    let threads = all_cores().div_ceil(2); // The two slices run beside each other.
+    let findings = Exploration { first, seeds: SEEDS, time: None, threads, tells_progress: false }.explore();
+    if let Some((scenario, failure)) = &findings.failed {
+        panic!("{}", report(scenario, failure));
+    }
+    findings
+}
+
+#[test]
+fn whatever_happens_every_reminder_is_accounted_for() {
+    let tally = explore(0).tally;
+    for what in MUST_HAPPEN {
+        let times = tally.get(what).copied().unwrap_or(0);
+        assert!(times * 100 > SEEDS, "{times} times only: {what}\n{tally:#?}");
+    }
+}
+
+#[test]
+fn whatever_happens_with_seeds_that_nobody_has_seen() {
+    let first = fastrand::u64(..);
+    // Past the capture of output, since a run that went well is one to be repeated, too.
+    let _ = writeln!(std::io::stderr(), "the first of {SEEDS} random seeds is {first}");
+    explore(first);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in 0..50 {
+        let first = run(&Scenario::new(seed), true).trace;
+        assert!(first.len() > 20, "seed {seed} did nothing: {first:?}");
+        assert!(first == run(&Scenario::new(seed), true).trace, "seed {seed} gave two runs");
+    }
+}

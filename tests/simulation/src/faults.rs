@@ -1,0 +1,128 @@
+//! What can go wrong. Each run draws which of it does, and how often: a world in which everything always fails never gets far enough
+//! to fail in an interesting way.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use fastrand::Rng;
+
+/// A kind of fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// A request to an instance never arrives.
+    LostRequests,
+    /// An answer never arrives: nobody knows what became of the request.
+    LostAnswers,
+    /// A delivery arrives, and is accepted, long after its time-out.
+    LateRequests,
+    /// App servers are busy, slow, hung, silent, gone or confused.
+    Moods,
+    /// What usually takes milliseconds takes a quarter of a second.
+    Slowness,
+    /// A user's route comes and goes, several times within milliseconds.
+    Flapping,
+    /// An app server forgets to delete the route of a user who has left.
+    ForgottenRoutes,
+    /// News of routes and associates come seconds late.
+    StaleWatches,
+    /// Routes are looked up at a replica that is behind.
+    StaleLookUps,
+    /// A look-up is never answered.
+    HungLookUps,
+    /// Mailboxes are read at a replica that is behind, and in pages of any size.
+    ReplicaLag,
+    /// The owner dies. What it had sent arrives late or never.
+    Crashes,
+    /// Another owner takes over, and the one before goes on for a while.
+    FailOvers,
+    /// The owner is told to stop, and finishes what is in flight.
+    HandOvers,
+    /// An append to mailboxes is not confirmed, whether it was stored or not.
+    UnconfirmedAppends,
+    /// An acknowledgement or a removal is lost.
+    LostRemovals,
+    /// A new owner does not see what was recorded as settled.
+    UnseenOutcomes,
+    /// Reminders expire soon, at any step of their way.
+    Expiry,
+    /// The wall clock is set forward or back.
+    ClockSteps,
+}
+
+impl Fault {
+    /// All there are, with their names.
+    pub const ALL: [(Self, &str); 19] = [
+        (Self::LostRequests, "lost-requests"),
+        (Self::LostAnswers, "lost-answers"),
+        (Self::LateRequests, "late-requests"),
+        (Self::Moods, "moods"),
+        (Self::Slowness, "slowness"),
+        (Self::Flapping, "flapping"),
+        (Self::ForgottenRoutes, "forgotten-routes"),
+        (Self::StaleWatches, "stale-watches"),
+        (Self::StaleLookUps, "stale-look-ups"),
+        (Self::HungLookUps, "hung-look-ups"),
+        (Self::ReplicaLag, "replica-lag"),
+        (Self::Crashes, "crashes"),
+        (Self::FailOvers, "fail-overs"),
+        (Self::HandOvers, "hand-overs"),
+        (Self::UnconfirmedAppends, "unconfirmed-appends"),
+        (Self::LostRemovals, "lost-removals"),
+        (Self::UnseenOutcomes, "unseen-outcomes"),
+        (Self::Expiry, "expiry"),
+        (Self::ClockSteps, "clock-steps"),
+    ];
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Self::ALL.iter().find(|(fault, _)| fault == self).map_or("", |(_, name)| name);
+        f.write_str(name)
+    }
+}
+
+impl FromStr for Fault {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let named = Self::ALL.iter().find(|(_, name)| *name == text);
+        named.map(|(fault, _)| *fault).ok_or_else(|| {
+            let names: Vec<_> = Self::ALL.iter().map(|(_, name)| *name).collect();
+            format!("`{text}` is no fault; there are {}", names.join(", "))
+        })
+    }
+}
+
+/// How often each kind strikes in a run, in a thousandth of the occasions.
+#[derive(Debug, Clone, Default)]
+pub struct Faults(BTreeMap<Fault, u32>);
+
+impl Faults {
+    /// Half of the kinds never, the others now and then, or often.
+    pub fn draw(rng: &mut Rng) -> Self {
+        let draw = |(fault, _)| (fault, [0, 0, 0, 40, 40, 250][rng.usize(0..6)]);
+        Self(Fault::ALL.map(draw).into_iter().filter(|(_, often)| *often > 0).collect())
+    }
+
+    /// Which there are.
+    pub fn kinds(&self) -> impl Iterator<Item = Fault> + '_ {
+        self.0.keys().copied()
+    }
+
+    /// Without one kind.
+    pub fn remove(&mut self, fault: Fault) {
+        self.0.remove(&fault);
+    }
+
+    /// How often.
+    pub fn often(&self, fault: Fault) -> u32 {
+        self.0.get(&fault).copied().unwrap_or(0)
+    }
+
+    /// Whether it strikes now. What never does draws nothing.
+    pub fn strikes(&self, rng: &mut Rng, fault: Fault) -> bool {
+        let often = self.often(fault);
+        often > 0 && rng.u32(0..1_000) < often
+    }
+}

@@ -1,0 +1,148 @@
+//! The reference: each reminder, what became of it, and what may become of it. It knows nothing of how the machine decides; it
+//! knows the promises.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bellhop::reminder::Priority;
+use bellhop::router::{Entry, Item, Text};
+use bellhop::token::{InstanceName, UserId};
+
+/// A reminder, by its place in the order of publishing.
+pub type Id = usize;
+
+#[derive(Debug)]
+pub struct Reminder {
+    pub user: UserId,
+    pub expires_at: Option<i64>,
+    pub bytes: usize,
+    /// It comes when it comes: its place in the order is past.
+    pub is_copy: bool,
+    /// No associate may get it.
+    pub stays: bool,
+    /// What it says, if others say it too.
+    pub text: Option<Arc<Text>>,
+    /// Every acceptance, in order: where, and who was told.
+    pub accepted_by: Vec<(InstanceName, UserId)>,
+    /// A final fate was decided.
+    pub is_settled: bool,
+    /// And it is recorded.
+    pub is_recorded: bool,
+    /// A fault touched it: it may be accepted again.
+    pub is_touched: bool,
+    /// An instance chose to take a later one before it, or a full mailbox refused it.
+    pub is_overtaken: bool,
+}
+
+impl Reminder {
+    pub fn new(user: UserId, expires_at: Option<i64>, bytes: usize) -> Self {
+        Self {
+            user,
+            expires_at,
+            bytes,
+            is_copy: false,
+            stays: false,
+            text: None,
+            accepted_by: Vec::new(),
+            is_settled: false,
+            is_recorded: false,
+            is_touched: false,
+            is_overtaken: false,
+        }
+    }
+
+    /// How the machine sees it.
+    pub fn entry(&self, item: Item) -> Entry {
+        let may_reroute = matches!(item, Item::Event { .. }) && !self.stays;
+        Entry { item, expires_at: self.expires_at, bytes: self.bytes, may_reroute, text: self.text.clone() }
+    }
+
+    /// Says one of a few things, as the reminder of this id.
+    pub fn saying(self, id: Id, what: u128, priority: Priority) -> Self {
+        Self { text: Some(Arc::new(Text { id: id.to_string(), hash: what, priority })), ..self }
+    }
+
+    /// The user itself was told.
+    fn was_told(&self) -> bool {
+        self.accepted_by.iter().any(|(_, told)| *told == self.user)
+    }
+}
+
+/// All reminders, and who got which of them last.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    pub reminders: Vec<Reminder>,
+    /// The latest of each user's reminders that was accepted for the first time, for each who was told: anywhere, and at each
+    /// app server.
+    latest: BTreeMap<(UserId, UserId, Option<InstanceName>), Id>,
+}
+
+impl Ledger {
+    /// A reminder is published.
+    pub fn add(&mut self, reminder: Reminder) -> Id {
+        self.reminders.push(reminder);
+        self.reminders.len() - 1
+    }
+
+    /// What the user gets of a reminder that an associate got.
+    pub fn add_copy(&mut self, of: Id) -> Id {
+        let reminder =
+            Reminder::new(self.reminders[of].user.clone(), self.reminders[of].expires_at, self.reminders[of].bytes);
+        self.add(Reminder { is_copy: true, stays: true, ..reminder })
+    }
+
+    /// A fault touched these: they may be accepted again.
+    pub fn touch(&mut self, ids: impl IntoIterator<Item = Id>) {
+        ids.into_iter().for_each(|id| self.reminders[id].is_touched = true);
+    }
+
+    /// An app server accepts a reminder for somebody. Checks that it is not repeated without a fault, that nobody gets what is not
+    /// theirs, and the order. Answers whether it is a repeat.
+    pub fn accept(&mut self, id: Id, told: &UserId, at: &InstanceName, goes_to_all: bool) -> bool {
+        let reminder = &mut self.reminders[id];
+        let place = (at.clone(), told.clone());
+        let is_repeated = !reminder.accepted_by.is_empty();
+        let is_repeated_here = reminder.accepted_by.contains(&place);
+        let may_be_repeated = reminder.is_touched || (goes_to_all && !is_repeated_here);
+        assert!(!is_repeated || may_be_repeated, "{id} is accepted again without a fault: {reminder:?}");
+        let is_rerouted = *told != reminder.user;
+        assert!(!is_rerouted || !reminder.stays, "{id} is told to {told}: {reminder:?}");
+        reminder.accepted_by.push(place);
+        // What an associate's instance hung on goes another way, and others to the associate meanwhile. What an associate got, and
+        // a fault kept from being recorded, is the user's again: a repeat, behind what was parked meanwhile.
+        let was_rerouted = reminder.accepted_by.iter().any(|(_, told)| *told != reminder.user);
+        let may_be_late = reminder.is_overtaken || reminder.is_settled || (was_rerouted && reminder.is_touched);
+        for (is_first, at) in [(!is_repeated, None), (!is_repeated_here, Some(at.clone()))] {
+            if !is_first || reminder.is_copy {
+                continue;
+            }
+            let latest = self.latest.entry((reminder.user.clone(), told.clone(), at)).or_insert(id);
+            assert!(*latest <= id || may_be_late, "{id} is accepted after {latest}: {reminder:?}");
+            *latest = id.max(*latest);
+        }
+        is_repeated
+    }
+
+    /// The other one says the same, no less urgently, and the user was told.
+    pub fn check_merged(&self, id: Id, into: Id) {
+        let (reminder, other) = (&self.reminders[id], &self.reminders[into]);
+        let (Some(own), Some(others)) = (&reminder.text, &other.text) else {
+            panic!("{id} is merged into {into}, and one of them says nothing: {reminder:?} {other:?}")
+        };
+        assert!(id != into && own.hash == others.hash && own.priority <= others.priority, "{id}: {own:?} {others:?}");
+        assert!(other.was_told(), "{id} is merged into {into}, of which nobody was told: {other:?}");
+    }
+
+    /// A final fate was decided; an owner decides it once. Afterwards only a fault lets it be accepted again.
+    pub fn settle(&mut self, id: Id, is_first: bool) {
+        let reminder = &mut self.reminders[id];
+        assert!(is_first || reminder.is_touched, "{id} ends twice: {reminder:?}");
+        reminder.is_settled = true;
+    }
+
+    pub fn assert_everything_has_an_end(&self) {
+        for (id, reminder) in self.reminders.iter().enumerate() {
+            assert!(reminder.is_recorded, "{id} has no end: {reminder:?}");
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! A process that works the partition: a machine, and what the shell around it keeps in memory. Everything that the machine wants
+//! done is checked here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bellhop::reminder::finished::REROUTED_BYTES;
+use bellhop::router::{Action, Input, Instance, Item, MailboxSummary, Page, Partition, Settings, Share};
+use bellhop::token::{InstanceName, UserId};
+
+use super::ledger::Id;
+use super::nats::Reading;
+use super::settling::{Parcel, Records};
+use super::{Inside, Sent, World};
+use crate::faults::Fault;
+
+/// The most events given to the machine and not acknowledged.
+const WINDOW: usize = 6;
+/// The longest time between a confirmation and the delivery that it allows, when deliveries before it time out.
+const QUEUED_UP_TO_MS: u64 = 2_000;
+
+#[derive(Debug)]
+pub struct Owner {
+    pub partition: Partition,
+    /// It has read what there is, and works.
+    pub is_loaded: bool,
+    /// What it found when it took over: mailboxes, where their reminders came from, and what is recorded.
+    pub found: Vec<(UserId, MailboxSummary)>,
+    pub parked_before: BTreeSet<Id>,
+    pub recorded_before: BTreeSet<Item>,
+    /// Routes and associates as they were when it began to watch, and news since, until it is loaded.
+    pub news: Vec<Input>,
+    /// A watch keeps its order.
+    pub news_until: u64,
+    /// The last event that the machine was given.
+    pub fed: u64,
+    is_feeding: bool,
+    /// Events given to it and not acknowledged, and how many of their reminders are not removed.
+    pub open: BTreeMap<u64, usize>,
+    /// Which reminder each handle stands for.
+    pub items: BTreeMap<Item, Id>,
+    /// What the machine settled.
+    pub settled: BTreeSet<Item>,
+    /// And how many of these are not recorded and removed.
+    pub unfinished: usize,
+    /// What it settled for good.
+    pub over: BTreeSet<Id>,
+    /// Parked reminders whose content is in memory.
+    pub held: BTreeSet<Item>,
+    /// Messages of a mailbox that the machine counts.
+    pub counted: BTreeMap<UserId, BTreeSet<u64>>,
+    delivering: BTreeMap<Arc<Instance>, Vec<(UserId, usize)>>,
+    /// When a connection was last confirmed, by a heartbeat or an accepted delivery.
+    confirmed: BTreeMap<(UserId, Arc<Instance>), u64>,
+    /// The same, for those who are told as associates.
+    confirmed_associates: BTreeMap<(UserId, Arc<Instance>), u64>,
+    checking: BTreeSet<Arc<Instance>>,
+    reading: BTreeSet<UserId>,
+    /// A batch of appends is under way.
+    pub is_parking: bool,
+    /// What is recorded next, and when what is on its way will be.
+    pub records: Records,
+    pub recording_until: Option<u64>,
+    pub stopping_since: Option<u64>,
+}
+
+impl Owner {
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            partition: Partition::new(settings.clone()),
+            is_loaded: false,
+            found: Vec::new(),
+            parked_before: BTreeSet::new(),
+            recorded_before: BTreeSet::new(),
+            news: Vec::new(),
+            news_until: 0,
+            fed: 0,
+            is_feeding: false,
+            open: BTreeMap::new(),
+            items: BTreeMap::new(),
+            settled: BTreeSet::new(),
+            unfinished: 0,
+            over: BTreeSet::new(),
+            held: BTreeSet::new(),
+            counted: BTreeMap::new(),
+            delivering: BTreeMap::new(),
+            confirmed: BTreeMap::new(),
+            confirmed_associates: BTreeMap::new(),
+            checking: BTreeSet::new(),
+            reading: BTreeSet::new(),
+            is_parking: false,
+            records: Records::new(),
+            recording_until: None,
+            stopping_since: None,
+        }
+    }
+
+    pub fn assert_nothing_is_left(&self) {
+        assert!(self.partition.is_quiet(), "{:#?}", self.partition);
+        assert_eq!(self.partition.leftovers(), [""; 0]);
+        assert!(self.held.is_empty(), "still in memory: {:?}", self.held);
+        assert!(self.open.is_empty() && self.unfinished == 0, "not removed: {:?}", self.open);
+    }
+
+    fn confirm(&mut self, at: u64, instance: &Arc<Instance>, users: &[UserId]) {
+        let confirmed = || users.iter().map(|user| ((user.clone(), instance.clone()), at));
+        self.confirmed.extend(confirmed());
+        self.confirmed_associates.extend(confirmed());
+    }
+
+    /// What an answer means for the shell, before the machine is told.
+    fn take_note(&mut self, at: u64, has_lease: bool, input: &Input) {
+        match input {
+            Input::Delivered { instance, answer } => {
+                let parts = self.delivering.remove(instance).expect("a delivery is under way");
+                let refused = |place| answer.iter().flatten().filter(|refused| refused.0 == place).count();
+                let accepted = parts.into_iter().enumerate().filter(|(place, (_, count))| refused(*place) < *count);
+                let users: Vec<_> = accepted.map(|(_, (user, _))| user).collect();
+                if answer.is_ok() && has_lease {
+                    self.confirm(at, instance, &users);
+                }
+            }
+            Input::HeartbeatAnswered { instance, answer } => {
+                assert!(self.checking.remove(instance));
+                self.confirm(at, instance, answer.as_deref().unwrap_or_default());
+            }
+            Input::MailboxRead { user, page } => {
+                assert!(self.reading.remove(user));
+                page.entries.iter().for_each(|entry| assert!(self.held.insert(entry.item), "{entry:?} is held"));
+            }
+            Input::Parked(_) => self.is_parking = false,
+            _ => {}
+        }
+    }
+}
+
+impl World {
+    pub(super) fn owner(&mut self, number: u64) -> &mut Owner {
+        self.owners.get_mut(&number).expect("it lives")
+    }
+
+    // Into the machine.
+
+    pub(super) fn tell(&mut self, number: u64, input: Input) {
+        self.tell_of(|| format!("[{number}] <- {input}"));
+        let (now, at, has_lease) = (self.now(), self.at, !self.settings.lease.is_zero());
+        let owner = self.owner(number);
+        owner.take_note(at, has_lease, &input);
+        let mut actions = Vec::new();
+        owner.partition.handle(now, input, &mut actions);
+        owner.partition.audit();
+        for action in actions {
+            self.tell_of(|| format!("[{number}] -> {action}"));
+            self.perform(number, action);
+        }
+    }
+
+    /// Events follow as long as the window has room.
+    pub(super) fn keep_going(&mut self, number: u64) {
+        if self.has_stopped(number) {
+            return self.release(number);
+        }
+        let is_pinned = self.nats.pinned == number;
+        let Owner { fed, is_feeding, open, stopping_since, .. } = &self.owners[&number];
+        let has_room = !is_feeding && open.len() < WINDOW && stopping_since.is_none();
+        if is_pinned && has_room && self.nats.events.range(fed + 1..).next().is_some() {
+            self.owner(number).is_feeding = true;
+            let delay = self.latency();
+            self.inside(number, delay, Inside::Feed);
+        }
+    }
+
+    pub(super) fn feed(&mut self, number: u64) {
+        let is_pinned = self.nats.pinned == number;
+        let owner = self.owners.get_mut(&number).expect("it lives");
+        owner.is_feeding = false;
+        let next = self.nats.events.range(owner.fed + 1..).next();
+        let Some((&sequence, ids)) = next.filter(|_| is_pinned && owner.stopping_since.is_none()) else { return };
+        let (mut new, mut parked) = (Vec::new(), Vec::new());
+        for (index, &id) in ids.iter().enumerate() {
+            let (item, reminder) = (Item::Event { sequence, index }, &self.ledger.reminders[id]);
+            owner.items.insert(item, id);
+            if owner.recorded_before.contains(&item) {
+                continue;
+            } else if owner.parked_before.contains(&id) {
+                parked.push((reminder.user.clone(), item));
+            } else {
+                new.push((reminder.user.clone(), reminder.entry(item)));
+            }
+        }
+        owner.fed = sequence;
+        owner.open.insert(sequence, new.len() + parked.len());
+        self.touch_if_shared(ids.clone());
+        self.finish_parking(number, parked);
+        if new.is_empty() {
+            return self.acknowledge_if_done(number, sequence);
+        }
+        self.tell(number, Input::Event(new));
+    }
+
+    /// With two owners at work, both may do the same.
+    fn touch_if_shared(&mut self, ids: impl IntoIterator<Item = Id>) {
+        if self.owners.len() > 1 {
+            self.ledger.touch(ids);
+        }
+    }
+
+    /// A replica may be behind, but not behind what the machine knows.
+    pub(super) fn read_is_served(&mut self, from: u64, user: UserId, first: u64, last: u64) {
+        let newest = self.nats.parked.max(last);
+        let is_behind = self.strikes(Fault::ReplicaLag);
+        let seen_until = if is_behind { self.rng.u64(last..=newest) } else { newest };
+        let until = if is_behind { first + self.rng.u64(0..6) } else { u64::MAX };
+        let reading = Reading { first, until, seen_until, most: self.rng.usize(1..=4) };
+        let (page, items) = self.nats.read(&user, &self.ledger.reminders, &reading);
+        self.touch_if_shared(items.iter().map(|(_, id)| *id));
+        if let Some(owner) = self.owners.get_mut(&from) {
+            owner.items.extend(items);
+        }
+        let page = self.finish_removing(from, &user, page);
+        let delay = self.latency();
+        self.inside(from, delay, Inside::Tell(Input::MailboxRead { user, page }));
+    }
+
+    /// What the last owner had recorded is not told; its removal is finished.
+    fn finish_removing(&mut self, from: u64, user: &UserId, mut page: Page) -> Page {
+        let Some(owner) = self.owners.get(&from) else { return page };
+        let done = page.entries.extract_if(.., |entry| owner.recorded_before.contains(&entry.item));
+        for entry in done.collect::<Vec<_>>() {
+            if let Item::Parked { sequence } = entry.item {
+                self.count("removals finished for another owner");
+                self.remove(from, user.clone(), sequence..=sequence, 0);
+            }
+        }
+        page
+    }
+
+    // Out of the machine.
+
+    fn perform(&mut self, number: u64, action: Action) {
+        match action {
+            Action::Deliver { instance, shares } => self.deliver(number, &instance, shares),
+            Action::LookUpRoutes { user, associate } => {
+                self.count("look-ups");
+                self.send(Sent::LookUp { from: number, user, associate });
+            }
+            Action::Heartbeat { instance, users } => self.heartbeat(number, &instance, users),
+            Action::DropRoute { user, instance, revision } => {
+                let app = self.app(&instance);
+                self.send(Sent::DropRoute { from: number, user, app, revision });
+            }
+            Action::Park(batch) => self.park(number, batch),
+            Action::ReadMailbox { user, from, last } => {
+                let most = self.settings.reads_in_flight;
+                let owner = self.owner(number);
+                assert!(owner.reading.insert(user.clone()), "{user}'s mailbox is read twice at a time");
+                assert!(owner.reading.len() <= most, "more than {most} reads: {:?}", owner.reading);
+                self.send(Sent::Read { from: number, user, first: from, last });
+            }
+            Action::Settle(settled) => self.settle(number, settled),
+            Action::Forget(items) => items.iter().for_each(|item| self.let_go(number, item)),
+        }
+    }
+
+    fn app(&self, instance: &InstanceName) -> usize {
+        self.apps.iter().position(|app| app.instance.name == *instance).expect("it is one of ours")
+    }
+
+    pub(super) fn let_go(&mut self, number: u64, item: &Item) {
+        assert!(self.owner(number).held.remove(item), "{item:?} was not held");
+    }
+
+    fn heartbeat(&mut self, number: u64, instance: &Arc<Instance>, users: Vec<UserId>) {
+        assert!((1..=self.settings.heartbeat_users).contains(&users.len()), "{users:?}");
+        assert!(users.iter().collect::<BTreeSet<_>>().len() == users.len(), "{users:?}");
+        assert!(self.owner(number).checking.insert(instance.clone()), "two heartbeats for {instance:?}");
+        let app = self.app(&instance.name);
+        self.send_heartbeat(number, app, users);
+    }
+
+    fn deliver(&mut self, number: u64, instance: &Arc<Instance>, shares: Vec<Share>) {
+        let under_way = self.owners[&number].delivering.values().flatten().filter(|_| !self.settings.all_devices);
+        let mut users: Vec<_> = under_way.map(|(user, _)| user.clone()).collect();
+        let (mut bytes, mut count, mut parts, mut sent) = (0, 0, Vec::new(), Vec::new());
+        for share in shares {
+            assert!(!users.contains(&share.user), "{} has a delivery in flight", share.user);
+            users.push(share.user.clone());
+            match &share.to {
+                Some(to) => self.check_associate(number, instance, &share.user, to),
+                None => self.check_confirmed(number, instance, &share.user),
+            }
+            let ids = self.check_share(number, &share);
+            let around = if share.to.is_some() { REROUTED_BYTES } else { 0 };
+            bytes += ids.iter().map(|id| self.ledger.reminders[*id].bytes + around).sum::<usize>();
+            count += ids.len();
+            sent.push((share.user.clone(), ids.len()));
+            parts.push((share.recipient().clone(), ids));
+        }
+        assert!(count == 1 || bytes <= self.settings.delivery_bytes, "{count} reminders of {bytes} bytes");
+        let before = self.owner(number).delivering.insert(instance.clone(), sent);
+        assert!(before.is_none(), "two deliveries for {instance:?}");
+        let app = self.app(&instance.name);
+        self.send_delivery(number, app, parts);
+    }
+
+    /// What is delivered is in memory, not done with, not late, and may go there.
+    fn check_share(&self, number: u64, Share { user, to, items }: &Share) -> Vec<Id> {
+        let owner = &self.owners[&number];
+        assert!(!items.is_empty(), "{user} has an empty part");
+        let check = |item: &Item| {
+            assert!(!owner.settled.contains(item), "{item:?} was settled");
+            let is_held = match item {
+                Item::Event { sequence, .. } => owner.open.contains_key(sequence),
+                Item::Parked { .. } => owner.held.contains(item),
+            };
+            assert!(is_held, "{item:?} is not in memory");
+            let id = owner.items[item];
+            let reminder = &self.ledger.reminders[id];
+            assert!(reminder.user == *user, "{id} is not {user}'s: {reminder:?}");
+            assert!(reminder.expires_at.is_none_or(|at| at > self.wall_ms()), "{id} is late");
+            assert!(to.is_none() || !reminder.stays, "{id} is the user's alone: {reminder:?}");
+            id
+        };
+        items.iter().map(check).collect()
+    }
+
+    /// An associate was asked for, and is somebody else.
+    fn check_associate(&self, number: u64, instance: &Arc<Instance>, user: &UserId, to: &UserId) {
+        let connection = (to.clone(), instance.clone());
+        let confirmed = self.owners[&number].confirmed_associates.get(&connection);
+        let is_held = confirmed.is_some_and(|at| self.at <= at + QUEUED_UP_TO_MS);
+        assert!(is_held && user != to, "{to} at {instance:?} was confirmed at {confirmed:?} for {user}");
+    }
+
+    /// Where there is a lease, the confirmation may have aged in the queue for the delivery.
+    fn check_confirmed(&mut self, number: u64, instance: &Arc<Instance>, user: &UserId) {
+        let connection = (user.clone(), instance.clone());
+        let lease = u64::try_from(self.settings.lease.as_millis()).expect("a lease is short");
+        let owner = self.owner(number);
+        let confirmed = match lease {
+            0 => owner.confirmed.remove(&connection),
+            _ => owner.confirmed.get(&connection).copied(),
+        };
+        let is_held = confirmed.is_some_and(|at| self.at <= at + lease + QUEUED_UP_TO_MS);
+        assert!(is_held, "{user} at {instance:?} was confirmed at {confirmed:?}");
+    }
+
+    fn park(&mut self, number: u64, batch: Vec<bellhop::router::Parking>) {
+        assert!((1..=self.settings.park_batch.0).contains(&batch.len()), "{batch:?}");
+        let owner = self.owners.get_mut(&number).expect("it lives");
+        assert!(!std::mem::replace(&mut owner.is_parking, true), "two batches at a time");
+        let parcel = |parking: &bellhop::router::Parking| {
+            let item = parking.item;
+            assert!(matches!(item, Item::Event { .. }) && !owner.settled.contains(&item), "{item:?}");
+            let id = owner.items[&item];
+            if let Some(to) = &parking.rerouted_to {
+                let has_it = self.ledger.reminders[id].accepted_by.iter().any(|(_, told)| told == to);
+                assert!(has_it, "{id} is copied for {to}");
+            }
+            Parcel { user: parking.user.clone(), id, is_copy: parking.rerouted_to.is_some() }
+        };
+        let parcels = batch.iter().map(parcel).collect();
+        self.send_parcels(number, parcels);
+    }
+}

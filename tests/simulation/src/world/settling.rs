@@ -1,0 +1,306 @@
+//! How the shell around a machine parks, records and removes: the outcome first, and in order; then the removal. Here is checked that
+//! nothing leaves its place before it has come to another one.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use bellhop::router::{Fate, Input, Item, Removal, Settled};
+use bellhop::token::{InstanceName, UserId};
+
+use super::ledger::Id;
+use super::{Happening, Inside, Sent, World};
+use crate::faults::Fault;
+
+/// After this time an unanswered append, acknowledgement or removal is given up or repeated.
+const PATIENCE_MS: u64 = 500;
+/// After this time an event that was not acknowledged is handed out again.
+const ACK_WAIT_MS: u64 = 2_000;
+
+/// What was settled, and which reminders these are.
+pub type Records = Vec<(Settled, Id)>;
+
+/// A reminder on its way into a mailbox.
+#[derive(Debug)]
+pub struct Parcel {
+    pub user: UserId,
+    pub id: Id,
+    pub is_copy: bool,
+}
+
+impl World {
+    // Parking.
+
+    pub(super) fn send_parcels(&mut self, from: u64, batch: Vec<Parcel>) {
+        let is_confirmed = !self.strikes(Fault::UnconfirmedAppends);
+        if !is_confirmed {
+            self.inside(from, PATIENCE_MS, Inside::Doubt);
+            if self.rng.bool() {
+                return self.count("appends lost");
+            }
+        }
+        self.send(Sent::Park { from, batch, is_confirmed });
+    }
+
+    /// All of a batch is stored or none of it, and only the last owner's.
+    pub(super) fn park_arrives(&mut self, from: u64, batch: Vec<Parcel>, is_confirmed: bool) {
+        if self.nats.fence != from {
+            self.count("appends refused by the fence");
+            return self.inside(from, 0, Inside::Doubt);
+        }
+        // Others' messages lie in between.
+        self.nats.parked += self.rng.u64(0..3);
+        let sequences: Vec<u64> = batch.into_iter().map(|parcel| self.store(from, parcel)).collect();
+        if is_confirmed {
+            let delay = self.latency();
+            self.inside(from, delay, Inside::Tell(Input::Parked(sequences)));
+        }
+    }
+
+    fn store(&mut self, from: u64, Parcel { user, mut id, is_copy }: Parcel) -> u64 {
+        if is_copy {
+            self.count("copies parked");
+            id = self.ledger.add_copy(id);
+        }
+        let sequence = self.nats.park(&user, id);
+        self.tell_of(|| format!("{id} is in {user}'s mailbox at {sequence}"));
+        let limit = self.settings.mailbox_limit;
+        if let Some(owner) = self.owners.get_mut(&from) {
+            owner.counted.entry(user.clone()).or_default().insert(sequence);
+            let in_mailbox = self.nats.mailbox(&user).map(|(sequence, _)| Item::Parked { sequence });
+            let is_over = |item: &Item| owner.settled.contains(item) || owner.recorded_before.contains(item);
+            let waiting = in_mailbox.filter(|item| !is_over(item)).count();
+            assert!(waiting <= limit, "{waiting} in {user}'s mailbox");
+        }
+        sequence
+    }
+
+    /// These were parked by the last owner, which did not come to record it.
+    pub(super) fn finish_parking(&mut self, number: u64, parked: Vec<(UserId, Item)>) {
+        if !parked.is_empty() {
+            self.count("parked by the owner before");
+            let settled = |(user, item)| Settled { user, item, fate: Fate::Parked, removal: Removal::Event };
+            self.settle(number, parked.into_iter().map(settled).collect());
+        }
+    }
+
+    // Settling.
+
+    pub(super) fn settle(&mut self, number: u64, settled: Vec<Settled>) {
+        let mut records = Records::new();
+        for one in settled {
+            let owner = self.owner(number);
+            assert!(owner.settled.insert(one.item), "{one} is settled twice");
+            owner.unfinished += 1;
+            let id = owner.items[&one.item];
+            if matches!(one.item, Item::Parked { .. }) {
+                self.let_go(number, &one.item);
+            }
+            self.check_fate(number, id, &one);
+            records.push((one, id));
+        }
+        // Those that are refused are stored first. The others do not wait for that.
+        let (refused, others): (Records, _) = records.into_iter().partition(|(one, _)| one.fate == Fate::MailboxFull);
+        self.submit(number, others);
+        if !refused.is_empty() {
+            let delay = self.latency();
+            self.inside(number, delay, Inside::Submit(refused));
+        }
+    }
+
+    fn check_fate(&mut self, number: u64, id: Id, Settled { user, item, fate, .. }: &Settled) {
+        let reminder = &mut self.ledger.reminders[id];
+        match fate {
+            Fate::Delivered { by, .. } => {
+                let has_it = |instance: &InstanceName| reminder.accepted_by.contains(&(instance.clone(), user.clone()));
+                assert!(!by.is_empty() && by.iter().all(has_it), "{id} was not accepted by {by:?}: {reminder:?}");
+                assert!(by.len() == 1 || self.settings.all_devices, "{id} is accepted by {by:?}");
+                if by.len() > 1 {
+                    self.count("accepted by several");
+                }
+            }
+            Fate::Rerouted { instance, to } => {
+                let has_it = reminder.accepted_by.contains(&(instance.clone(), to.clone()));
+                assert!(has_it, "{id} was not accepted by {to}: {reminder:?}");
+                self.count("rerouted");
+            }
+            Fate::Expired => {
+                let is_over = reminder.expires_at.is_some_and(|at| at <= self.wall_ms());
+                assert!(is_over, "{id} has not expired: {:?}", self.ledger.reminders[id]);
+                self.count(if matches!(item, Item::Parked { .. }) {
+                    "expired in a mailbox"
+                } else {
+                    "expired on the way"
+                });
+            }
+            Fate::MailboxFull => {
+                reminder.is_overtaken = true;
+                self.check_mailbox_is_full(number, user);
+            }
+            Fate::Merged { into } => {
+                self.count("merged");
+                self.ledger.check_merged(id, into.parse().expect("ids are numbers"));
+            }
+            Fate::Parked => {
+                let is_there = matches!(item, Item::Event { .. }) && self.nats.was_parked.contains(&id);
+                assert!(is_there, "{id} is in no mailbox: {reminder:?}");
+                assert!(reminder.is_touched || !reminder.is_settled, "{id} is parked after its end: {reminder:?}");
+                return self.count("parked");
+            }
+        }
+        let is_first = self.owner(number).over.insert(id);
+        self.ledger.settle(id, is_first);
+    }
+
+    /// Counts what the machine knows to lie in the mailbox, and what may be on its way into it.
+    fn check_mailbox_is_full(&mut self, number: u64, user: &UserId) {
+        self.count("refused by a full mailbox");
+        let owner = &self.owners[&number];
+        let counted =
+            owner.counted.get(user).into_iter().flatten().map(|sequence| Item::Parked { sequence: *sequence });
+        let of_user = |(item, id): &(&Item, &Id)| match item {
+            Item::Event { sequence, .. } => {
+                owner.open.contains_key(sequence) && self.ledger.reminders[**id].user == *user
+            }
+            Item::Parked { .. } => false,
+        };
+        let on_the_way = owner.items.iter().filter(of_user).map(|(item, _)| *item);
+        let waiting = counted.chain(on_the_way).filter(|item| !owner.settled.contains(item)).count();
+        // The one that is refused is settled already.
+        assert!(waiting >= self.settings.mailbox_limit, "refused with {waiting} in {user}'s mailbox");
+    }
+
+    // Recording: one message after the other.
+
+    pub(super) fn submit(&mut self, number: u64, records: Records) {
+        let owner = self.owner(number);
+        owner.records.extend(records);
+        if owner.recording_until.is_none() && !owner.records.is_empty() {
+            self.send_records(number);
+        }
+    }
+
+    fn send_records(&mut self, number: u64) {
+        let (delay, at) = (self.latency(), self.at);
+        let owner = self.owner(number);
+        let records = std::mem::take(&mut owner.records);
+        owner.recording_until = Some(at + delay);
+        self.after(delay, Happening::Arrives(Sent::Record { from: number, records }));
+    }
+
+    /// An owner that doubts leaves a process that goes on to record what was handed in, in order.
+    pub(super) fn flush(&mut self, number: u64, records: Records, recording_until: Option<u64>) {
+        let begins = recording_until.unwrap_or(self.at).max(self.at);
+        let at = begins + self.latency();
+        self.flushed_at = self.flushed_at.max(at);
+        self.after(at - self.at, Happening::Arrives(Sent::Record { from: number, records }));
+    }
+
+    pub(super) fn record_arrives(&mut self, from: u64, records: Records) {
+        if !self.owners.contains_key(&from) {
+            self.count("recorded by an owner that is no more");
+        }
+        for (one, id) in &records {
+            self.ledger.reminders[*id].is_recorded |= one.fate != Fate::Parked;
+            self.nats.recorded.insert(one.item);
+        }
+        let delay = self.latency();
+        self.inside(from, delay, Inside::Recorded(records));
+    }
+
+    pub(super) fn recorded(&mut self, number: u64, records: Records) {
+        let owner = self.owner(number);
+        owner.recording_until = None;
+        if !owner.records.is_empty() {
+            self.send_records(number);
+        }
+        let mut up_to: BTreeMap<UserId, (u64, usize)> = BTreeMap::new();
+        for (Settled { user, item, removal, .. }, _) in records {
+            match (removal, item) {
+                (Removal::MailboxUpTo(last), _) => {
+                    let (until, count) = up_to.entry(user).or_default();
+                    (*until, *count) = (last.max(*until), *count + 1);
+                }
+                (Removal::MailboxOnly(sequence), _) => self.remove(number, user, sequence..=sequence, 1),
+                (Removal::Event, Item::Event { sequence, .. }) => self.remove_from_event(number, sequence),
+                (Removal::Event, Item::Parked { .. }) => panic!("{item:?} is no event"),
+            }
+        }
+        for (user, (last, count)) in up_to {
+            self.remove(number, user, 0..=last, count);
+        }
+    }
+
+    // Removing from events.
+
+    fn remove_from_event(&mut self, number: u64, sequence: u64) {
+        let owner = self.owner(number);
+        owner.unfinished -= 1;
+        *owner.open.get_mut(&sequence).expect("it is open") -= 1;
+        self.acknowledge_if_done(number, sequence);
+    }
+
+    /// An event is acknowledged with its last reminder.
+    pub(super) fn acknowledge_if_done(&mut self, number: u64, sequence: u64) {
+        if self.owners[&number].open[&sequence] > 0 {
+            return;
+        }
+        if self.strikes(Fault::LostRemovals) {
+            self.count("acknowledgements lost");
+            self.ledger.touch(self.nats.events.get(&sequence).into_iter().flatten().copied());
+            self.inside(number, PATIENCE_MS, Inside::Acknowledged(sequence));
+            return self.inside(number, ACK_WAIT_MS, Inside::AcknowledgeAgain(sequence));
+        }
+        self.send(Sent::Acknowledgement { from: number, sequence });
+    }
+
+    /// Conservation: what leaves a place has a recorded end, or lies in the mailbox.
+    pub(super) fn acknowledgement_arrives(&mut self, from: u64, sequence: u64) {
+        for id in self.nats.events.remove(&sequence).unwrap_or_default() {
+            let reminder = &self.ledger.reminders[id];
+            let is_kept = reminder.is_recorded || self.nats.is_parked(&reminder.user, id);
+            assert!(is_kept, "{id} is lost with event {sequence}: {reminder:?}");
+        }
+        let delay = self.latency();
+        self.inside(from, delay, Inside::Acknowledged(sequence));
+    }
+
+    pub(super) fn acknowledged(&mut self, number: u64, sequence: u64) {
+        self.owner(number).open.remove(&sequence);
+    }
+
+    /// The event is handed out again to an owner that has finished it.
+    pub(super) fn acknowledge_again(&mut self, number: u64, sequence: u64) {
+        if self.nats.pinned == number && self.nats.events.contains_key(&sequence) {
+            self.count("events handed out again");
+            self.send(Sent::Acknowledgement { from: number, sequence });
+        }
+    }
+
+    // Removing from mailboxes.
+
+    /// `count` settled reminders leave a mailbox with this range. It is repeated until it is confirmed.
+    pub(super) fn remove(&mut self, number: u64, user: UserId, range: RangeInclusive<u64>, count: usize) {
+        if !self.strikes(Fault::LostRemovals) {
+            return self.send(Sent::Removal { from: number, user, range, count });
+        }
+        if self.rng.bool() {
+            // What is lost is the answer.
+            self.send(Sent::Removal { from: number, user: user.clone(), range: range.clone(), count: 0 });
+        }
+        self.inside(number, PATIENCE_MS, Inside::Remove(user, range, count));
+    }
+
+    pub(super) fn removal_arrives(&mut self, from: u64, user: &UserId, range: RangeInclusive<u64>, count: usize) {
+        let mailbox = self.nats.mailboxes.entry(user.clone()).or_default();
+        for (sequence, id) in mailbox.extract_if(range, |_, _| true) {
+            let reminder = &self.ledger.reminders[id];
+            assert!(reminder.is_recorded, "{id} is removed from {user}'s mailbox at {sequence}: {reminder:?}");
+        }
+        let delay = self.latency();
+        self.inside(from, delay, Inside::Removed(count));
+    }
+
+    pub(super) fn removed(&mut self, number: u64, count: usize) {
+        self.owner(number).unfinished -= count;
+    }
+}

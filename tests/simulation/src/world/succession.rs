@@ -1,0 +1,272 @@
+//! How owners end and begin. A new one takes over step by step, as `service::partition` does, and whatever an old one has sent may
+//! arrive between any two of the steps: before the fence an append is stored, and found; after it, it is refused.
+
+use bellhop::router::Input;
+use fastrand::Rng;
+
+use super::apps::ids_of;
+use super::ledger::Id;
+use super::owner::Owner;
+use super::{Happening, Inside, Sent, World};
+use crate::faults::Fault;
+
+/// So long an owner may go on that others believe dead.
+const LEASE_MS: u64 = 3_000;
+/// So long what a dead owner has sent may be on its way, and so long nobody may notice its death.
+const LATE_MS: u64 = 3_000;
+/// Within this time a machine that was told to stop is quiet.
+const STOPPED_WITHIN_MS: u64 = 20_000;
+
+/// What a new owner does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// From here on no earlier owner can append to mailboxes.
+    Fence,
+    /// Learns what lies in them.
+    Find,
+    /// Reads what is recorded as settled.
+    Recorded,
+    /// Tells the machine all of that, and the routes.
+    Load,
+    /// Has the consumer hand it what is not acknowledged, in order.
+    Pin,
+}
+
+/// How an owner ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Everything was finished.
+    Released,
+    /// Its process is no more, or has stopped to believe in it.
+    Died,
+    /// It cannot know what is stored.
+    Doubts,
+}
+
+impl World {
+    // Beginnings.
+
+    /// A new owner begins.
+    pub(super) fn begin(&mut self) {
+        self.newest += 1;
+        let mut owner = Owner::new(&self.settings);
+        owner.news = self.present();
+        self.owners.insert(self.newest, owner);
+        if self.owners.len() > 1 {
+            self.count("owners beside each other");
+            self.owners
+                .keys()
+                .copied()
+                .collect::<Vec<_>>()
+                .into_iter()
+                .for_each(|other| self.touch_what_may_repeat(other));
+        }
+        let newest = self.newest;
+        self.tell_of(|| format!("[{newest}] begins"));
+        self.next(newest, Stage::Fence);
+    }
+
+    fn next(&mut self, number: u64, stage: Stage) {
+        let delay = self.latency();
+        self.inside(number, delay, Inside::TakeOver(stage));
+    }
+
+    /// The routes and associates that there are.
+    fn present(&self) -> Vec<Input> {
+        let own = self.nats.routes.iter().filter(|((user, _), _)| self.users.contains(user));
+        let mut routes: Vec<_> = own.map(|(route, revision)| (*revision, route.clone())).collect();
+        routes.sort();
+        let up = |(revision, (user, instance))| Input::RouteUp { user, instance, revision };
+        let associates = self.nats.associates.clone().into_iter();
+        let named = associates.map(|(user, associates)| Input::Associates { user, associates });
+        routes.into_iter().map(up).chain(named).collect()
+    }
+
+    pub(super) fn take_over(&mut self, number: u64, stage: Stage) {
+        if number != self.newest {
+            return self.end(number, End::Died); // Another one was quicker.
+        }
+        self.tell_of(|| format!("[{number}] takes over: {stage:?}"));
+        match stage {
+            Stage::Fence => {
+                self.nats.fence = number;
+                self.next(number, Stage::Find);
+            }
+            Stage::Find => self.find(number),
+            Stage::Recorded => self.read_recorded(number),
+            Stage::Load => self.load(number),
+            Stage::Pin => self.nats.pinned = number,
+        }
+    }
+
+    fn find(&mut self, number: u64) {
+        let summary = |user| Some((user, self.nats.summary(user, &self.ledger.reminders)?));
+        let found: Vec<_> = self.users.iter().filter_map(summary).map(|(user, found)| (user.clone(), found)).collect();
+        let counted =
+            self.nats.mailboxes.iter().map(|(user, mailbox)| (user.clone(), mailbox.keys().copied().collect()));
+        let counted = counted.collect();
+        let parked_before = self.nats.mailboxes.values().flat_map(|mailbox| mailbox.values().copied()).collect();
+        let owner = self.owner(number);
+        (owner.found, owner.counted, owner.parked_before) = (found, counted, parked_before);
+        self.next(number, Stage::Recorded);
+    }
+
+    /// What the owner before had handed in, in this process, is recorded before that is read.
+    fn read_recorded(&mut self, number: u64) {
+        if self.at < self.flushed_at {
+            return self.inside(number, self.flushed_at - self.at, Inside::TakeOver(Stage::Recorded));
+        }
+        if self.strikes(Fault::UnseenOutcomes) {
+            self.count("outcomes not seen");
+        } else {
+            self.owner(number).recorded_before = self.nats.recorded.clone();
+        }
+        self.next(number, Stage::Load);
+    }
+
+    fn load(&mut self, number: u64) {
+        let owner = self.owner(number);
+        owner.is_loaded = true;
+        let found =
+            std::mem::take(&mut owner.found).into_iter().map(|(user, summary)| Input::MailboxFound(user, summary));
+        let inputs: Vec<_> = found.chain(std::mem::take(&mut owner.news)).collect();
+        for input in inputs {
+            if matches!(input, Input::MailboxFound(..)) {
+                self.count("mailboxes found");
+            }
+            self.tell(number, input);
+        }
+        self.next(number, Stage::Pin);
+    }
+
+    pub(super) fn hear(&mut self, number: u64, input: Input) {
+        let owner = self.owner(number);
+        if owner.is_loaded {
+            self.tell(number, input);
+        } else {
+            owner.news.push(input);
+        }
+    }
+
+    // Ends.
+
+    pub(super) fn crash(&mut self, luck: &mut Rng) {
+        if self.owners.contains_key(&self.newest) {
+            self.count("crashes");
+            // In the middle of things: the watch is behind what the next owner finds.
+            (0..luck.usize(0..4)).for_each(|_| self.roam(luck));
+            self.end(self.newest, End::Died);
+        }
+    }
+
+    /// Others believe that it is dead. It goes on until it notices.
+    pub(super) fn fail_over(&mut self, luck: &mut Rng) {
+        if !self.owners.contains_key(&self.newest) {
+            return;
+        }
+        self.count("fail-overs");
+        for number in self.owners.keys().copied().collect::<Vec<_>>() {
+            let delay = luck.u64(0..LEASE_MS);
+            self.inside(number, delay, Inside::LeaseEnds);
+        }
+        self.begin();
+    }
+
+    pub(super) fn hand_over(&mut self) {
+        let (newest, at) = (self.newest, self.at);
+        if let Some(owner) =
+            self.owners.get_mut(&newest).filter(|owner| owner.is_loaded && owner.stopping_since.is_none())
+        {
+            owner.stopping_since = Some(at);
+            self.count("hand-overs");
+            self.tell(newest, Input::Stop);
+        }
+    }
+
+    pub(super) fn has_stopped(&self, number: u64) -> bool {
+        let Owner { partition, open, unfinished, is_parking, stopping_since, .. } = &self.owners[&number];
+        let Some(since) = stopping_since else { return false };
+        assert!(self.at < since + STOPPED_WITHIN_MS, "it does not stop: {partition:#?}");
+        let is_over = partition.is_quiet() && !is_parking && *unfinished == 0;
+        let is_settled = open.values().all(|reminders| *reminders == 0);
+        assert!(!is_over || is_settled, "it stopped with live reminders: {open:?} {partition:#?}");
+        is_over && open.is_empty()
+    }
+
+    pub(super) fn release(&mut self, number: u64) {
+        self.end(number, End::Released);
+    }
+
+    /// An append was not confirmed, or refused by a fence. An owner that was refused may not know yet that it is none any more.
+    pub(super) fn doubt(&mut self, number: u64) {
+        self.count("doubts");
+        self.end(number, End::Doubts);
+        let believes = number != self.newest && !self.is_healing && self.rng.u32(0..4) == 0;
+        if believes && self.owners.contains_key(&self.newest) {
+            self.count("take-overs by an owner that was refused");
+            let delay = self.rng.u64(0..LEASE_MS);
+            self.inside(self.newest, delay, Inside::LeaseEnds);
+            self.begin();
+        }
+    }
+
+    pub(super) fn lease_ends(&mut self, number: u64) {
+        self.end(number, End::Died);
+    }
+
+    fn end(&mut self, number: u64, end: End) {
+        self.tell_of(|| format!("[{number}] ends: {end:?}"));
+        if end != End::Released {
+            self.touch_what_may_repeat(number);
+        }
+        let Some(owner) = self.owners.remove(&number) else { return };
+        match end {
+            End::Released => {}
+            End::Died => self.leave_under_way(number),
+            End::Doubts => self.flush(number, owner.records, owner.recording_until),
+        }
+        if number == self.newest {
+            let delay = if end == End::Died { self.rng.u64(0..LATE_MS) } else { self.latency() };
+            self.after(delay, Happening::Begin);
+        }
+    }
+
+    /// What a dead owner had sent arrives, late or never.
+    fn leave_under_way(&mut self, number: u64) {
+        for ((at, order), happening) in std::mem::take(&mut self.agenda) {
+            let is_its = matches!(&happening, Happening::Arrives(sent) if sent.is_from(number));
+            let (is_lost, is_late) = if is_its { (self.rng.u32(0..3) == 0, self.rng.bool()) } else { (false, false) };
+            let at = if is_late { at + self.rng.u64(0..LATE_MS) } else { at };
+            if !is_lost {
+                self.agenda.insert((at, order), happening);
+            }
+        }
+    }
+
+    /// What two owners may do, or an owner and its successor: what it was given and had not finished, and what it has sent.
+    fn touch_what_may_repeat(&mut self, number: u64) {
+        let owner = &self.owners[&number];
+        let given = self.nats.events.range(..=owner.fed).flat_map(|(_, ids)| ids.iter().copied());
+        let held = owner.held.iter().map(|item| owner.items[item]);
+        let is_done =
+            |id: &Id| self.ledger.reminders[*id].is_settled || !self.ledger.reminders[*id].accepted_by.is_empty();
+        let parked = self.nats.mailboxes.values().flat_map(|mailbox| mailbox.values().copied());
+        let sent = self.agenda.values().flat_map(|happening| match happening {
+            Happening::Arrives(Sent::Delivery { from, parts, .. }) if *from == Some(number) => ids_of(parts),
+            _ => Vec::new(),
+        });
+        let ids: Vec<Id> = given.chain(held).chain(parked.filter(is_done)).chain(sent).collect();
+        self.ledger.touch(ids);
+    }
+}
+
+impl Sent {
+    fn is_from(&self, owner: u64) -> bool {
+        match self {
+            Self::Delivery { from, .. } => *from == Some(owner),
+            Self::Heartbeat { from, .. } | Self::LookUp { from, .. } | Self::DropRoute { from, .. } => *from == owner,
+            Self::Read { from, .. } | Self::Park { from, .. } | Self::Record { from, .. } => *from == owner,
+            Self::Acknowledgement { from, .. } | Self::Removal { from, .. } => *from == owner,
+        }
+    }
+}
