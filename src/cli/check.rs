@@ -17,9 +17,11 @@ pub(super) struct Args {
 /// Settings whose values are not shown.
 const SECRETS: [&str; 2] = ["nats.password", "nats.token"];
 
-/// Settings whose values are shown without what is secret in them.
-const ADDRESSES: [(&str, fn(&str) -> String); 2] =
-    [("nats.url", |url| split_credentials(url).0), ("history.url", without_password)];
+/// Takes what is secret out of an address.
+type Clean = fn(&str) -> String;
+
+/// Settings whose values are addresses.
+const ADDRESSES: [(&str, Clean); 2] = [("nats.url", |url| split_credentials(url).0), ("history.url", without_password)];
 
 pub(super) fn run(settings: &SettingsArgs, args: &Args) -> Result<(), CliError> {
     let mut loaded = settings.load()?;
