@@ -47,6 +47,16 @@ pub enum Role {
 }
 
 impl Role {
+    /// What kind of role it is, in a word.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Intake => "intake",
+            Self::Escalation => "escalation",
+            Self::History => "history",
+            Self::Partition(_) => "partition",
+        }
+    }
+
     /// The partition, if it is one.
     pub fn partition(self) -> Option<Partition> {
         match self {
@@ -58,11 +68,9 @@ impl Role {
 
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Intake => f.write_str("intake"),
-            Self::Escalation => f.write_str("escalation"),
-            Self::History => f.write_str("history"),
-            Self::Partition(partition) => partition.fmt(f),
+        match self.partition() {
+            Some(partition) => partition.fmt(f),
+            None => f.write_str(self.kind()),
         }
     }
 }

@@ -11,7 +11,8 @@ use super::output::{Output, Table, plural, short, time};
 use super::{CliError, SettingsArgs};
 use crate::config::parse_duration;
 use crate::nats::Nats;
-use crate::service::api::query::{MAX_LIMIT, OUTCOMES};
+use crate::reminder::outcome;
+use crate::service::api::query::MAX_LIMIT;
 use crate::token::{Source, Tag, UserId};
 use follow::Live;
 
@@ -53,7 +54,7 @@ struct Filter {
     #[arg(long)]
     tag: Option<Tag>,
     /// Only those whose latest outcome is this
-    #[arg(long, value_parser = OUTCOMES)]
+    #[arg(long, value_parser = outcome::NAMES)]
     outcome: Option<String>,
     /// Only those published at or after this time, or not longer ago than this
     #[arg(long, visible_alias = "from", value_name = "TIME|AGE", value_parser = moment)]

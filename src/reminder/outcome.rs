@@ -53,7 +53,23 @@ pub enum Outcome {
     },
 }
 
+/// What outcomes are called.
+pub const NAMES: [&str; 7] = ["delivered", "rerouted", "parked", "merged", "blocked", "expired", "rejected"];
+
 impl Outcome {
+    /// Its name, as it stands in the stream.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Delivered { .. } => "delivered",
+            Self::Rerouted { .. } => "rerouted",
+            Self::Parked { .. } => "parked",
+            Self::Merged { .. } => "merged",
+            Self::Blocked { .. } => "blocked",
+            Self::Expired => "expired",
+            Self::Rejected { .. } => "rejected",
+        }
+    }
+
     /// Accepted by these, the first first; none if there are none.
     pub fn delivered(by: Vec<InstanceName>) -> Option<Self> {
         let instance = by.first()?.clone();

@@ -276,6 +276,13 @@ impl Membership {
             is_history_behind: self.context.readiness.borrow().is_history_behind,
         };
         self.context.readiness.send_if_modified(|before| std::mem::replace(before, readiness) != readiness);
+        let metrics = &self.context.metrics;
+        metrics.nats_connected(readiness.is_connected);
+        metrics.members_alive(self.peers.len() + 1);
+        for kind in ["partition", "intake", "escalation", "history"] {
+            let is_worked = |(role, held): &(&Role, &Held)| held.is_working && role.kind() == kind;
+            metrics.roles_worked(kind, self.held.iter().filter(is_worked).count());
+        }
     }
 
     /// Takes and gives up roles.
@@ -340,6 +347,7 @@ impl Membership {
                 self.held.remove(&role);
                 if let Err(error) = result {
                     tracing::warn!(%error, %role, "taking over again");
+                    self.context.metrics.role_failed();
                     self.resting.insert(role, Instant::now() + REST);
                 }
             }

@@ -102,14 +102,14 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
     let history = Shelf::new(&config.history.url, &state_directory(), &nats).await?;
     tracing::info!(url = %history.url(), "keeping the history");
     let (keeper, lease) = lease::new(config.members.ttl);
-    let (recorder, recording) = Recorder::start(nats.clone(), lease.clone(), config.history.is_on());
+    let metrics = Metrics::default();
+    let (recorder, recording) = Recorder::start(nats.clone(), lease.clone(), metrics.clone(), config.history.is_on());
     let follow = |bucket, what, read: follow::Read| {
         Follow::start(nats.clone(), config.partitions, Source { bucket, what, read })
     };
     let (routes, watching_routes) = follow(nats.names.routes_bucket(), "a route", routes::read);
     let (associates, watching_associates) =
         follow(nats.names.associates_bucket(), "a list of associates", associates::read);
-    let metrics = Metrics::default();
     let (rules, watching_rules) = rules::Watch::start(nats.clone(), metrics.clone());
     let (readiness, ready) = watch::channel(Readiness::default());
     let probes = listen(&config).await?.map(|listener| tokio::spawn(http::run(listener, ready, metrics.clone())));

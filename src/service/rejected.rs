@@ -3,8 +3,9 @@
 use async_nats::HeaderMap;
 use bytes::Bytes;
 
+use crate::metrics::Metrics;
 use crate::nats::{Names, Nats};
-use crate::reminder::reject::Rejection;
+use crate::reminder::reject::{RejectCode, Rejection};
 
 /// The header with the refusal's stable code.
 pub const ERROR_HEADER: &str = "Bellhop-Error";
@@ -22,6 +23,7 @@ pub struct Message {
     headers: HeaderMap,
     payload: Bytes,
     id: String,
+    code: RejectCode,
 }
 
 impl Message {
@@ -40,11 +42,12 @@ impl Message {
         if let Some(set) = set {
             headers.insert(SET_HEADER, set);
         }
-        Self { subject: names.rejected(source_token), headers, payload, id }
+        Self { subject: names.rejected(source_token), headers, payload, id, code: rejection.code }
     }
 
     /// Stores it, however long JetStream is away.
-    pub async fn store(self, nats: &Nats) {
+    pub async fn store(self, nats: &Nats, metrics: &Metrics) {
         nats.store_surely(&self.subject, self.headers, self.payload, &self.id).await;
+        metrics.rejected(self.code);
     }
 }

@@ -10,6 +10,7 @@ use async_nats::jetstream::kv::{Entry, Operation};
 use futures_util::TryStreamExt;
 use tokio::sync::watch;
 
+use super::now_ms;
 use crate::metrics::Metrics;
 use crate::nats::bucket::{self, Watched};
 use crate::nats::{Nats, NatsError};
@@ -109,7 +110,7 @@ impl Watcher {
             Ok(engine) => {
                 let (count, bytes) = (engine.rules().len(), engine.heap_bytes());
                 tracing::info!(tag = tag.as_str(), revision = entry.revision, rules = count, bytes, "rules loaded");
-                self.metrics.rules_loaded();
+                self.metrics.rules_loaded(now_ms().as_millisecond() as f64 / 1_000.0);
                 rules.with(tag, Some(Arc::new(engine)))
             }
             Err(problems) => {

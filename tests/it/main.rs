@@ -21,6 +21,7 @@ mod layers;
 mod mailbox;
 mod members;
 mod merge;
+mod metrics;
 mod rules;
 mod rules_cli;
 mod setup;

@@ -3,6 +3,7 @@
 pub mod query;
 
 use std::fmt::Display;
+use std::time::Instant;
 
 use async_nats::service::error::Error as ServiceError;
 use async_nats::service::{Request, Service, ServiceExt};
@@ -80,15 +81,25 @@ impl From<EraseError> for Refusal {
     }
 }
 
+impl Refusal {
+    fn code(&self) -> usize {
+        match self {
+            Self::Query(_) => 400,
+            Self::Unknown(_) => 404,
+            Self::Off | Self::History(_) | Self::Nats(_) => 503,
+        }
+    }
+
+    /// Whose fault it is, for a metric.
+    fn result(&self) -> &'static str {
+        if self.code() < 500 { "refused" } else { "failed" }
+    }
+}
+
 impl From<Refusal> for ServiceError {
     fn from(refusal: Refusal) -> Self {
-        let code = match &refusal {
-            Refusal::Query(_) => 400,
-            Refusal::Unknown(_) => 404,
-            Refusal::Off | Refusal::History(_) | Refusal::Nats(_) => 503,
-        };
         // It goes into a header.
-        Self { status: refusal.to_string().replace(['\r', '\n'], " "), code }
+        Self { status: refusal.to_string().replace(['\r', '\n'], " "), code: refusal.code() }
     }
 }
 
@@ -104,11 +115,14 @@ pub async fn run(context: &Context) -> Result<(), NatsError> {
     let requests = subscribe(&service, &context.nats.names.api()).await.map_err(|error| failed(&error))?;
     let most = context.config.history.queries_in_flight;
     let answer = async |(question, request): (Question, Request)| {
-        let answer = answer(context, question, &request.message.payload).await.map_err(ServiceError::from);
+        let began = Instant::now();
+        let answer = answer(context, question, &request.message.payload).await;
         if let Err(error) = &answer {
             tracing::debug!(question = question.name(), %error, "query refused");
         }
-        if let Err(error) = request.respond(answer).await {
+        let result = answer.as_ref().map_or_else(Refusal::result, |_| "answered");
+        context.metrics.queried(question.name(), result, began.elapsed());
+        if let Err(error) = request.respond(answer.map_err(ServiceError::from)).await {
             tracing::debug!(question = question.name(), %error, "an answer was not sent");
         }
     };

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::history::{Cursor, Query};
+use crate::reminder::outcome;
 use crate::reminder::set::MAX_ID_BYTES;
 use crate::token::{Source, Tag, UserId};
 
@@ -16,9 +17,6 @@ pub const DEFAULT_LIMIT: usize = 100;
 pub const MAX_LIMIT: usize = 1_000;
 /// Bytes of a text to search for.
 pub const MAX_CONTAINS_BYTES: usize = 1_024;
-
-/// What a reminder's fate may be called.
-pub const OUTCOMES: [&str; 7] = ["delivered", "rerouted", "parked", "merged", "blocked", "expired", "rejected"];
 
 /// Why a request cannot be answered.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -116,9 +114,9 @@ pub fn history(body: &[u8]) -> Result<Query, QueryError> {
         id: fields.id()?,
         tag: fields.parsed::<Tag>("tag")?.map(|tag| tag.to_string()),
         outcome: fields.take("outcome", |value| {
-            let outcome = text(value)?;
-            let is_one = OUTCOMES.contains(&outcome.as_str());
-            is_one.then_some(outcome).ok_or(format!("one of {} is right", OUTCOMES.join(", ")))
+            let name = text(value)?;
+            let is_one = outcome::NAMES.contains(&name.as_str());
+            is_one.then_some(name).ok_or(format!("one of {} is right", outcome::NAMES.join(", ")))
         })?,
         from_ms: fields.parsed::<Timestamp>("from")?.map(first_ms_from),
         to_ms: fields.parsed::<Timestamp>("to")?.map(first_ms_from),

@@ -8,7 +8,7 @@ pub mod erasure;
 pub mod fresh;
 pub mod shelf;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, OptionFuture};
@@ -137,10 +137,15 @@ async fn store(context: &Context, batch: Batch, stop: &CancellationToken) {
     let Batch { entries, last: Some(last), since: Some(since), .. } = batch else { return };
     let mut pause = Duration::from_millis(50);
     let written = loop {
+        let began = Instant::now();
         match store_once(context, &entries).await {
-            Ok(written) => break written,
+            Ok(written) => {
+                context.metrics.history_written(written.new, written.changed, began.elapsed());
+                break written;
+            }
             Err(error) => tracing::warn!(%error, "history not written, trying again"),
         }
+        context.metrics.history_failed();
         tell_whether_behind(context, true);
         tokio::select! {
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),

@@ -131,6 +131,7 @@ impl Intake {
         };
         let stored_ms = i64::try_from(received.stored_ns / 1_000_000).unwrap_or(i64::MAX);
         let plan = planner.plan(&received, stored_ms);
+        self.context.metrics.set_taken(plan.ids.len(), plan.repeats, plan.rejected.len());
         let taken = Taken { sequence, stored_ms, ids: plan.ids };
         self.window.note(&taken);
         let bytes = received.payload.len();
@@ -145,9 +146,9 @@ impl Intake {
             }
         }
         for message in plan.rejected {
-            let nats = self.context.nats.clone();
+            let (nats, metrics) = (self.context.nats.clone(), self.context.metrics.clone());
             self.start(async move {
-                message.store(&nats).await;
+                message.store(&nats, &metrics).await;
                 Done::Part(sequence)
             });
         }

@@ -35,8 +35,10 @@ pub(super) struct Plan {
     pub(super) rejected: Vec<rejected::Message>,
     /// Outcomes that are known already.
     pub(super) outcomes: Vec<Told>,
-    /// Reminders for the idempotency window.
+    /// Reminders for the idempotency window: those that are valid and new.
     pub(super) ids: Vec<Id>,
+    /// How many were dropped, since they were taken in before.
+    pub(super) repeats: usize,
 }
 
 /// What a plan depends on.
@@ -227,6 +229,7 @@ impl SetPlan<'_> {
                 }
                 (Ok(_), _) if window.is_repeat(identity, origin.sequence) && !is_requeued => {
                     tracing::trace!(source = %origin.source, id, "repeat dropped");
+                    self.plan.repeats += 1;
                 }
                 (Ok(reminder), Some(place)) => match taken.get(&identity) {
                     Some(first) if set.reminders[first.index].raw == *raw => {}

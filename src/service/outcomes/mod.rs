@@ -11,6 +11,7 @@ use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Lease;
+use crate::metrics::Metrics;
 use crate::nats::Nats;
 use crate::token::Source;
 use message::Told;
@@ -38,9 +39,9 @@ pub struct Recorder {
 impl Recorder {
     /// Starts the task that writes, with what the history needs or without. It ends when the last recorder is dropped and
     /// everything is written.
-    pub fn start(nats: Nats, lease: Lease, has_history: bool) -> (Self, tokio::task::JoinHandle<()>) {
+    pub fn start(nats: Nats, lease: Lease, metrics: Metrics, has_history: bool) -> (Self, tokio::task::JoinHandle<()>) {
         let (submissions, waiting) = mpsc::channel(MAX_WAITING);
-        (Self { submissions, term: 0 }, tokio::spawn(write(nats, lease, has_history, waiting)))
+        (Self { submissions, term: 0 }, tokio::spawn(write(nats, lease, metrics, has_history, waiting)))
     }
 
     /// The same, for what is decided in this term of the member's lease.
@@ -68,7 +69,7 @@ impl Recorder {
     }
 }
 
-async fn write(nats: Nats, lease: Lease, has_history: bool, mut waiting: mpsc::Receiver<Submission>) {
+async fn write(nats: Nats, lease: Lease, metrics: Metrics, has_history: bool, mut waiting: mpsc::Receiver<Submission>) {
     let mut batch = Vec::new();
     while waiting.recv_many(&mut batch, MAX_WAITING).await > 0 {
         let term = lease.term();
@@ -97,6 +98,7 @@ async fn write(nats: Nats, lease: Lease, has_history: bool, mut waiting: mpsc::R
         let stored = join_all(messages.map(store)).await;
         // Whoever handed in what is not stored waits on, until its own end: its successor decides now.
         if stored.into_iter().all(|is_stored| is_stored) {
+            by_source.values().flatten().for_each(|told| metrics.outcome(&told.record.outcome));
             written.into_iter().for_each(|done| {
                 let _ = done.send(()); // Whoever waited may have gone.
             });

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::{Done, Worker};
 use crate::event::{Event, IndexEntry};
+use crate::metrics::Way;
 use crate::nats::mailbox::Parking;
 use crate::nats::{NatsError, instance};
 use crate::reminder::finished::{rerouted, with_parked_at};
@@ -15,7 +16,7 @@ use crate::reminder::outcome::{Outcome, Record};
 use crate::reminder::reject::{RejectCode, Rejection};
 use crate::router::{self, Action, Fate, Input, Item, NoAnswer, Refusal, Removal, Settled, Share};
 use crate::service::outcomes::message::Told;
-use crate::service::{now_ms, rejected, routes};
+use crate::service::{Context, now_ms, rejected, routes};
 use crate::token::UserId;
 
 /// How long the mark of a dropped route stays in the bucket for watchers to see.
@@ -27,13 +28,17 @@ impl Worker {
             Action::Deliver { instance, shares } => self.deliver(instance, &shares),
             Action::Heartbeat { instance, users } => {
                 let (client, timeout) = (self.context.nats.client.clone(), self.context.config.heartbeat.timeout);
+                let metrics = self.context.metrics.clone();
                 self.start(async move {
+                    let began = Instant::now();
                     let answer = instance::heartbeat(&client, &instance, &users, timeout).await;
+                    metrics.heartbeat_ended(&answer, began.elapsed());
                     Done::Input(Input::HeartbeatAnswered { instance, answer })
                 });
             }
             Action::LookUpRoutes { user, associate } => self.look_up(user, associate),
             Action::DropRoute { user, instance, revision } => {
+                self.context.metrics.route_dropped();
                 let (routes, key) = (self.routes.clone(), format!("{}.{}", user.escaped(), instance.escaped()));
                 self.start(async move {
                     // That it was put again, or deleted, since then is why the revision is named.
@@ -60,9 +65,13 @@ impl Worker {
         let names: Vec<(UserId, Vec<(String, String)>)> =
             shares.iter().map(|share| (share.recipient().clone(), share.items.iter().map(name).collect())).collect();
         let (client, timeout) = (self.context.nats.client.clone(), self.context.config.delivery.timeout);
+        let (metrics, count) = (self.context.metrics.clone(), reminders.len());
         self.start(async move {
+            let began = Instant::now();
             let answer = instance::deliver(&client, &instance, body, timeout).await;
+            metrics.delivery_ended(&answer, count, began.elapsed());
             let answer = answer.map(|answer| places(&names, &answer));
+            answer.iter().flatten().for_each(|(_, _, why)| metrics.refused(*why));
             if let Err(why @ (NoAnswer::TimedOut | NoAnswer::Garbage)) = answer {
                 tracing::info!(instance = %instance.name, ?why, "instance is silent, backing off");
             }
@@ -162,10 +171,10 @@ impl Worker {
         let told = items.iter().filter_map(|settled| self.tell(settled, at)).collect();
         let refused: Vec<_> = items.iter().filter(|settled| settled.fate == Fate::MailboxFull).collect();
         let refused: Vec<_> = refused.into_iter().filter_map(|settled| self.refuse(settled)).collect();
-        let (nats, recorder) = (self.context.nats.clone(), self.context.recorder.clone());
+        let Context { nats, recorder, metrics, .. } = self.context.clone();
         self.start(async move {
             for message in refused {
-                message.store(&nats).await;
+                message.store(&nats, &metrics).await;
             }
             recorder.record(told).await;
             Done::Settled(items)
@@ -191,6 +200,11 @@ impl Worker {
         let (id, user) = (event.index.reminders[index].id.clone(), Some(settled.user.to_string()));
         let (source, set) = (event.index.source.clone(), event.index.set.clone());
         let record = Record { id, source, set, user, outcome, at };
+        if let Some(way) = way(&settled.fate, &settled.item) {
+            let after = at.as_millisecond() - event.index.published_ms;
+            let after = Duration::from_millis(u64::try_from(after).unwrap_or(0));
+            self.context.metrics.accepted(event.index.reminders[index].priority, way, after);
+        }
         // What comes from a mailbox was told when it was parked.
         let reminder = matches!(settled.item, Item::Event { .. }).then(|| event.bodies[index].clone());
         let settles = Some((self.partition, settled.item));
@@ -251,6 +265,16 @@ impl Worker {
         if let Item::Parked { sequence } = item {
             self.in_memory.remove(sequence);
         }
+    }
+}
+
+/// On which way a reminder was accepted, if it was.
+fn way(fate: &Fate, item: &Item) -> Option<Way> {
+    match (fate, item) {
+        (Fate::Rerouted { .. }, _) => Some(Way::Rerouted),
+        (Fate::Delivered { .. }, Item::Event { .. }) => Some(Way::Direct),
+        (Fate::Delivered { .. }, Item::Parked { .. }) => Some(Way::Mailbox),
+        _ => None,
     }
 }
 

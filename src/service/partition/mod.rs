@@ -344,9 +344,9 @@ impl Worker {
     /// A message that the intake did not write must not stop the partition.
     fn set_aside(&mut self, sequence: u64, reply: async_nats::Subject, payload: Bytes, problem: &str) {
         let message = self.corrupt(format!("event {sequence}: {problem}"), payload);
-        let nats = self.context.nats.clone();
+        let (nats, metrics) = (self.context.nats.clone(), self.context.metrics.clone());
         self.start(async move {
-            message.store(&nats).await;
+            message.store(&nats, &metrics).await;
             let _ = acknowledge(&nats, reply).await; // If it comes again it is set aside again.
             Done::Nothing
         });
@@ -354,9 +354,10 @@ impl Worker {
 
     fn set_parked_aside(&mut self, sequence: u64, payload: Bytes, problem: &str) {
         let message = self.corrupt(format!("parked message {sequence}: {problem}"), payload);
-        let (nats, mailboxes) = (self.context.nats.clone(), self.mailboxes.clone());
+        let (nats, metrics, mailboxes) =
+            (self.context.nats.clone(), self.context.metrics.clone(), self.mailboxes.clone());
         self.start(async move {
-            message.store(&nats).await;
+            message.store(&nats, &metrics).await;
             let _ = mailboxes.remove_only(sequence).await; // If it is read again it is set aside again.
             Done::Nothing
         });

@@ -1,0 +1,110 @@
+//! Makes series: each exists from the start, for each value of its label.
+
+use prometheus::core::Collector;
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+/// One metric for each value of a label, looked up without hashing.
+#[derive(Debug)]
+pub(super) struct Series<M>(Vec<(&'static str, M)>);
+
+impl<M> Series<M> {
+    /// The one of this value, which is one of those it was made with.
+    pub(super) fn of(&self, value: &str) -> &M {
+        let found = self.0.iter().find(|(one, _)| *one == value);
+        debug_assert!(found.is_some(), "no series of {value}");
+        // What nobody foresaw is counted with the last, rather than not at all.
+        found.or(self.0.last()).map(|(_, metric)| metric).expect("a label has values")
+    }
+}
+
+/// Registers metrics. Names, helps and labels are constants, so nothing can be wrong with them but in a test.
+pub(super) struct Maker<'r>(pub(super) &'r Registry);
+
+impl Maker<'_> {
+    fn registered<C: Collector + Clone + 'static>(&self, metric: prometheus::Result<C>) -> C {
+        let metric = metric.expect("names and labels are constants, and right");
+        self.0.register(Box::new(metric.clone())).expect("no name comes twice");
+        metric
+    }
+
+    pub(super) fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.registered(IntCounter::new(name, help))
+    }
+
+    pub(super) fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.registered(IntGauge::new(name, help))
+    }
+
+    pub(super) fn seconds(&self, name: &str, help: &str) -> Gauge {
+        self.registered(Gauge::new(name, help))
+    }
+
+    pub(super) fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+        self.registered(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
+    }
+
+    pub(super) fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl IntoIterator<Item = &'static str>,
+    ) -> Series<IntCounter> {
+        let all = self.registered(IntCounterVec::new(Opts::new(name, help), &[label]));
+        Series(values.into_iter().map(|value| (value, all.with_label_values(&[value]))).collect())
+    }
+
+    pub(super) fn gauges(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl IntoIterator<Item = &'static str>,
+    ) -> Series<IntGauge> {
+        let all = self.registered(IntGaugeVec::new(Opts::new(name, help), &[label]));
+        Series(values.into_iter().map(|value| (value, all.with_label_values(&[value]))).collect())
+    }
+
+    /// Counters with two labels: a series of the second for each value of the first.
+    pub(super) fn counters_by(
+        &self,
+        name: &str,
+        help: &str,
+        (first, firsts): (&str, &[&'static str]),
+        (second, seconds): (&str, &[&'static str]),
+    ) -> Series<Series<IntCounter>> {
+        let all = self.registered(IntCounterVec::new(Opts::new(name, help), &[first, second]));
+        let of =
+            |one: &'static str| Series(seconds.iter().map(|two| (*two, all.with_label_values(&[one, two]))).collect());
+        Series(firsts.iter().map(|one| (*one, of(one))).collect())
+    }
+
+    pub(super) fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        buckets: &[f64],
+        (label, values): (&str, &[&'static str]),
+    ) -> Series<Histogram> {
+        let all =
+            self.registered(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &[label]));
+        Series(values.iter().map(|value| (*value, all.with_label_values(&[value]))).collect())
+    }
+
+    pub(super) fn histograms_by(
+        &self,
+        name: &str,
+        help: &str,
+        buckets: &[f64],
+        (first, firsts): (&str, &[&'static str]),
+        (second, seconds): (&str, &[&'static str]),
+    ) -> Series<Series<Histogram>> {
+        let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        let all = self.registered(HistogramVec::new(opts, &[first, second]));
+        let of =
+            |one: &'static str| Series(seconds.iter().map(|two| (*two, all.with_label_values(&[one, two]))).collect());
+        Series(firsts.iter().map(|one| (*one, of(one))).collect())
+    }
+}
