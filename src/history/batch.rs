@@ -43,6 +43,8 @@ pub(super) struct New {
     pub(super) n: i64,
     pub(super) draft: Draft,
     pub(super) body: String,
+    /// The body is the reminder, and does not only stand for it.
+    pub(super) is_known: bool,
 }
 
 /// A reminder of which more is known than before.
@@ -121,8 +123,10 @@ impl Batch {
                 None => {
                     let n = numbers.next(draft.key.published_ms);
                     let n = n.ok_or_else(|| Problem::broken("more than 2,097,152 reminders in one millisecond"))?;
-                    let body = draft.reminder.take().unwrap_or_else(|| body::stand_in(&draft));
-                    new.push(New { n, draft, body });
+                    let reminder = draft.reminder.take();
+                    let is_known = reminder.is_some();
+                    let body = reminder.unwrap_or_else(|| body::stand_in(&draft));
+                    new.push(New { n, draft, body, is_known });
                 }
             }
         }

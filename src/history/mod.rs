@@ -7,8 +7,12 @@
 mod batch;
 mod body;
 mod error;
+mod find;
+mod grams;
+mod indexing;
 mod number;
 mod postgres;
+mod postings;
 mod question;
 mod sqlite;
 mod text;

@@ -24,6 +24,11 @@ impl Needle {
         (!folded.is_empty()).then_some(Self(folded))
     }
 
+    /// The folded text; it is not empty.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
     pub(super) fn is_in(&self, reminder: &str) -> bool {
         Body::read(reminder).texts().any(|text| fold(text).contains(&self.0))
     }

@@ -1,6 +1,7 @@
 //! The history in a PostgreSQL database. Any number of processes may write and ask; writers take turns.
 
 mod find;
+mod index;
 mod write;
 
 use std::time::Duration;
@@ -22,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Every statement has an index. Statistics that are old must not talk the planner out of it.
 const PLANNER: &str = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off";
 /// The advisory lock of those who write: `bellhop`.
-const WRITERS: i64 = 0x6265_6c6c_686f_70;
+const WRITERS: i64 = 0x0062_656c_6c68_6f70;
 
 #[derive(Debug, Clone)]
 pub(super) struct Postgres {
@@ -68,7 +69,7 @@ impl Postgres {
     }
 
     pub(super) async fn find(&self, query: &Query) -> Result<Page, Problem> {
-        find::find(&self.connection().await?, query).await
+        find::find(&mut self.connection().await?, query).await
     }
 
     pub(super) async fn erase(&self, user: &str, at_ms: i64) -> Result<u64, Problem> {

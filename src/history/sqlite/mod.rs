@@ -1,6 +1,7 @@
 //! The history in a file of SQLite's: one connection writes, others read beside it.
 
 mod find;
+mod index;
 mod pool;
 mod write;
 

@@ -31,7 +31,7 @@ struct Server {
 }
 
 /// The address of a new database; none if tests are to do without. Other tests have other databases.
-pub(crate) async fn database() -> Option<String> {
+pub async fn database() -> Option<String> {
     static SERVER: OnceCell<Option<Server>> = OnceCell::const_new();
     static DATABASES: AtomicUsize = AtomicUsize::new(0);
     let (before, after) = &SERVER.get_or_init(server).await.as_ref()?.address;
@@ -42,7 +42,7 @@ pub(crate) async fn database() -> Option<String> {
 }
 
 /// Connects, and lets the connection work until the client is dropped.
-pub(crate) async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
+pub async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(connection);
     Ok(client)
@@ -105,6 +105,8 @@ fn as_somebody_else(dir: &Path) -> Vec<String> {
         return Vec::new();
     }
     let user = if id(&["-u", "postgres"]).is_some() { "postgres" } else { "nobody" };
-    std::os::unix::fs::chown(dir, id(&["-u", user]), id(&["-g", user])).unwrap();
-    ["runuser", "-u", user, "--"].map(str::to_owned).into()
+    let (user, group) = (id(&["-u", user]).unwrap(), id(&["-g", user]).unwrap());
+    std::os::unix::fs::chown(dir, Some(user), Some(group)).unwrap();
+    // It becomes the server itself, which then gets the watcher's signal.
+    ["setpriv".to_owned(), format!("--reuid={user}"), format!("--regid={group}"), "--clear-groups".to_owned()].into()
 }
