@@ -12,9 +12,9 @@ use super::text::Needle;
 use super::{Cursor, Found, Page, Problem, Query, grams, postings};
 
 /// Rows that are looked at before the search index is asked.
-const LOOKED_AT: usize = 4_096;
+const LOOKED_AT: usize = 1_024;
 /// Rows that are in memory at a time, beside a page.
-const AT_ONCE: usize = 512;
+const AT_ONCE: usize = 256;
 /// Indexes that are asked at a time, at most; the first alone, then more and more.
 const MOST_INDEXES: usize = 64;
 /// Blocks of one index: their ids follow each other.
@@ -33,6 +33,8 @@ pub(super) struct Head {
 pub(super) trait Snapshot {
     const DIALECT: Dialect;
     async fn rows(&self, question: Question) -> Result<Vec<Found>, Problem>;
+    /// How the database would answer, in its own words.
+    async fn plan(&self, question: Question) -> Result<String, Problem>;
     /// Indexes that have some of these numbers.
     async fn heads(&self, range: Range<i64>) -> Result<Vec<Head>, Problem>;
     /// Blocks of indexes, by their ids.
@@ -54,6 +56,13 @@ pub(super) async fn find<S: Snapshot>(snapshot: &S, query: &Query) -> Result<Pag
         search(snapshot, query, &needle, rest, &mut pages).await?;
     }
     Ok(pages.first())
+}
+
+/// How the statements of a query would be answered.
+pub(super) async fn explain<S: Snapshot>(snapshot: &S, query: &Query) -> Result<String, Problem> {
+    let look = snapshot.plan(Question::in_range(query, range(query), query.limit + 1, S::DIALECT)).await?;
+    let check = snapshot.plan(Question::among(query, vec![0; AT_ONCE], S::DIALECT)).await?;
+    Ok(format!("{look}\n{check}"))
 }
 
 /// What was found: a page, and one more if there are more.

@@ -173,6 +173,18 @@ impl History {
         found.map_err(|problem| problem.at(&self.url))
     }
 
+    /// How the database would go about a query, in its own words: whether an index is used.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn explain(&self, query: &Query) -> Result<String, HistoryError> {
+        let plan = match &self.database {
+            Database::Sqlite(sqlite) => sqlite.explain(query.clone()).await,
+            Database::Postgres(postgres) => postgres.explain(query).await,
+        };
+        plan.map_err(|problem| problem.at(&self.url))
+    }
+
     /// The reminder of this id that was published last, with the trails of all that had the id, oldest first.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 //! Rows are called by their places among the index's rows. The index is cut into *blocks* of some kilobytes, in the order of grams, so that a search
 //! reads the few blocks that its grams are in. A block is a row of a table; so is what tells the blocks apart, the [`Head`].
 //!
-//! An index of one's own, since it costs a quarter of what FTS5 does to write, and a fraction of `pg_trgm`; it is never changed but to
+//! An index of one's own, since FTS5's and `pg_trgm` cost more to write than all else together; it is never changed but to
 //! forget rows, and it is the same for every database.
 
 use std::collections::HashMap;
@@ -68,23 +68,27 @@ impl Builder {
     }
 }
 
-/// A block that is being written: for each gram its distance from the one before, how many places, and their distances.
+/// A block that is being written: for each gram its distance from the one before, how many bytes its places have, and their
+/// distances.
 #[derive(Debug, Default)]
 struct Block {
     bytes: Vec<u8>,
     last: i64,
+    places: Vec<u8>,
 }
 
 impl Block {
     fn push(&mut self, gram: i64, places: &[u16]) {
         push(&mut self.bytes, (gram - self.last) as u64);
         self.last = gram;
-        push(&mut self.bytes, places.len() as u64);
+        self.places.clear();
         let mut before = 0;
         for place in places {
-            push(&mut self.bytes, u64::from(place - before));
+            push(&mut self.places, u64::from(place - before));
             before = *place;
         }
+        push(&mut self.bytes, self.places.len() as u64);
+        self.bytes.extend_from_slice(&self.places);
     }
 }
 
@@ -96,44 +100,65 @@ pub(super) fn blocks_of(firsts: &[i64], range: &RangeInclusive<i64>) -> std::ops
 
 /// Adds the places of all grams of a range, in no order, and perhaps several times.
 pub(super) fn places_of(block: &[u8], range: &RangeInclusive<i64>, into: &mut Vec<u16>) {
-    let (mut rest, mut gram) = (block, 0);
-    while !rest.is_empty() {
-        gram += pull(&mut rest) as i64;
-        if gram > *range.end() {
-            break;
-        }
-        let is_asked_for = range.contains(&gram);
-        let mut place = 0;
-        for _ in 0..pull(&mut rest) {
-            place += pull(&mut rest) as u16;
-            if is_asked_for {
-                into.push(place);
-            }
-        }
+    let asked = Entries { rest: block, gram: 0 }.skip_while(|(gram, _)| gram < range.start());
+    for (_, places) in asked.take_while(|(gram, _)| gram <= range.end()) {
+        into.extend(Places { rest: places, place: 0 });
     }
 }
 
-/// The block without these places; none if it has none of them.
+/// The block without these places, which are in order; none if it has none of them.
 pub(super) fn without(block: &[u8], gone: &[u16]) -> Option<Vec<u8>> {
-    let (mut rest, mut gram, mut is_same) = (block, 0, true);
     let mut kept = Block::default();
-    while !rest.is_empty() {
-        gram += pull(&mut rest) as i64;
-        let mut place = 0;
-        let mut places = Vec::new();
-        for _ in 0..pull(&mut rest) {
-            place += pull(&mut rest) as u16;
-            if gone.contains(&place) {
-                is_same = false;
-            } else {
-                places.push(place);
-            }
-        }
+    let mut is_same = true;
+    for (gram, places) in (Entries { rest: block, gram: 0 }) {
+        let mut places: Vec<u16> = Places { rest: places, place: 0 }.collect();
+        let all = places.len();
+        places.retain(|place| gone.binary_search(place).is_err());
+        is_same &= places.len() == all;
         if !places.is_empty() {
             kept.push(gram, &places);
         }
     }
     (!is_same).then_some(kept.bytes)
+}
+
+/// The grams of a block, each with its places as bytes.
+struct Entries<'b> {
+    rest: &'b [u8],
+    gram: i64,
+}
+
+impl<'b> Iterator for Entries<'b> {
+    type Item = (i64, &'b [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        self.gram += pull(&mut self.rest) as i64;
+        let length = pull(&mut self.rest) as usize;
+        let (places, rest) = self.rest.split_at_checked(length)?;
+        self.rest = rest;
+        Some((self.gram, places))
+    }
+}
+
+/// The places of a gram.
+struct Places<'b> {
+    rest: &'b [u8],
+    place: u16,
+}
+
+impl Iterator for Places<'_> {
+    type Item = u16;
+
+    fn next(&mut self) -> Option<u16> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        self.place += pull(&mut self.rest) as u16;
+        Some(self.place)
+    }
 }
 
 /// Numbers that grow, as bytes.

@@ -40,9 +40,11 @@ pub(super) fn range(query: &Query) -> Range<i64> {
 
 impl Question {
     /// Asks for so many rows of this range, in the order of the index that narrows most: an id names few reminders, a user
-    /// has fewer than a tag, a tag fewer than a source. What else is asked for is looked at row by row.
+    /// has fewer than an outcome that is not the usual one, that has fewer than a tag, a tag fewer than a source. What else is asked
+    /// for is looked at row by row.
     pub(super) fn in_range(query: &Query, range: Range<i64>, at_most: usize, dialect: Dialect) -> Self {
-        let by_tag = query.tag.as_ref().filter(|_| query.id.is_none() && query.user.is_none());
+        let is_narrower = query.id.is_some() || query.user.is_some() || has_rare_outcome(query);
+        let by_tag = query.tag.as_ref().filter(|_| !is_narrower);
         let mut question = Self::begin(dialect);
         let n = if by_tag.is_some() { "t.n" } else { "r.n" };
         match by_tag {
@@ -76,13 +78,14 @@ impl Question {
 
     /// What the rows' columns must be. The index of the first one is used, unless another one is already.
     fn filter(&mut self, query: &Query, mut has_index: bool) {
-        let columns =
+        let mut columns =
             [("id", &query.id), ("user_name", &query.user), ("source", &query.source), ("outcome", &query.outcome)];
+        if has_rare_outcome(query) {
+            columns.swap(2, 3);
+        }
         for (column, value) in columns {
             let Some(value) = value else { continue };
-            // The index of ids has the source, too.
-            let is_of_ids = column == "source" && query.id.is_some();
-            let sign = if has_index && !is_of_ids { self.dialect.unindexed } else { "" };
+            let sign = if has_index { self.dialect.unindexed } else { "" };
             self.add(&format!(" AND {sign}r.{column} = "), text(value));
             has_index = true;
         }
@@ -101,6 +104,11 @@ impl Question {
         self.sql.push(self.dialect.parameter);
         self.sql.push_str(&self.values.len().to_string());
     }
+}
+
+/// Whether it asks for an outcome that few reminders have.
+fn has_rare_outcome(query: &Query) -> bool {
+    query.outcome.as_ref().is_some_and(|outcome| outcome != "delivered")
 }
 
 fn text(text: &str) -> Value {

@@ -57,6 +57,7 @@ over_every_database! {
     pages_stay_right_while_reminders_arrive,
     an_erasure_and_a_writer_do_not_miss_each_other,
     what_was_erased_or_is_old_is_not_found_by_its_text,
+    every_question_has_an_index,
 }
 
 const NOW_MS: i64 = 1_795_000_000_000;
@@ -412,4 +413,27 @@ async fn what_was_erased_or_is_old_is_not_found_by_its_text(place: &Place) {
     assert_eq!([count("secret00011").await, count("secret08499").await], [0, 1]);
     while history.forget_before(NOW_MS + 9_000, 5_000).await.unwrap() > 0 {}
     assert_eq!(count("secret").await, 0);
+}
+
+async fn every_question_has_an_index(place: &Place) {
+    let mut chance = Chance::new();
+    let history = place.open().await;
+    for some in (0..20_000).collect::<Vec<_>>().chunks(5_000) {
+        history.write(some.iter().map(|nth| chance.entry(*nth)).collect()).await.unwrap();
+    }
+    for asked in 0..64u8 {
+        let some = |bit: u8, value: &str| (asked & 1 << bit > 0).then(|| value.to_owned());
+        let query = Query {
+            user: some(0, "alice"),
+            source: some(1, "billing"),
+            id: some(2, "inv-7"),
+            tag: some(3, "money"),
+            outcome: some(4, if asked & 1 > 0 { "parked" } else { "delivered" }),
+            from_ms: (asked & 1 << 5 > 0).then_some(NOW_MS + 50),
+            ..Query { limit: 100, ..Query::default() }
+        };
+        let plan = history.explain(&query).await.unwrap();
+        let is_slow = ["SCAN r", "SCAN t", "TEMP B-TREE", "Seq Scan", "Bitmap"].iter().any(|slow| plan.contains(slow));
+        assert!(!is_slow, "{query:?}:\n{plan}");
+    }
 }

@@ -10,7 +10,7 @@ CREATE TABLE reminders (
     body text NOT NULL,                -- the finished reminder, JSON, as it came
     trail text NOT NULL                -- its outcomes, a JSON array, oldest first
 );
-CREATE INDEX reminders_by_id ON reminders (id, source, n);
+CREATE INDEX reminders_by_id ON reminders (id, n);
 CREATE INDEX reminders_by_user ON reminders (user_name, n);
 CREATE INDEX reminders_by_source ON reminders (source, n);
 CREATE INDEX reminders_by_outcome ON reminders (outcome, n);

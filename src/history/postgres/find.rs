@@ -13,12 +13,22 @@ use super::super::question::{Dialect, Question, Value};
 use super::super::{Found, Page, Problem, Query};
 
 pub(super) async fn find(connection: &mut Object, query: &Query) -> Result<Page, Problem> {
-    let moment = connection.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
-    find::find(&Moment(moment.start().await?), query).await
+    find::find(&Moment::of(connection).await?, query).await
+}
+
+pub(super) async fn explain(connection: &mut Object, query: &Query) -> Result<String, Problem> {
+    find::explain(&Moment::of(connection).await?, query).await
 }
 
 /// What was there when the first question was asked.
 struct Moment<'c>(Transaction<'c>);
+
+impl<'c> Moment<'c> {
+    async fn of(connection: &'c mut Object) -> Result<Self, Problem> {
+        let moment = connection.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
+        Ok(Self(moment.start().await?))
+    }
+}
 
 impl Snapshot for Moment<'_> {
     const DIALECT: Dialect = Dialect { parameter: '$', unindexed: "", among: ("= ANY(", ")") };
@@ -28,6 +38,12 @@ impl Snapshot for Moment<'_> {
         let values: Vec<_> = question.values.iter().map(parameter).collect();
         let rows = self.0.query(&statement, &values).await?;
         Ok(rows.iter().map(|row| Found::new(row.get(0), row.get(1), row.get(2), row.get(3), row.get(4))).collect())
+    }
+
+    async fn plan(&self, question: Question) -> Result<String, Problem> {
+        let values: Vec<_> = question.values.iter().map(parameter).collect();
+        let lines = self.0.query(&format!("EXPLAIN {}", question.sql), &values).await?;
+        Ok(lines.iter().map(|row| row.get::<_, &str>(0)).collect::<Vec<_>>().join("\n"))
     }
 
     async fn heads(&self, range: Range<i64>) -> Result<Vec<Head>, Problem> {

@@ -1,26 +1,35 @@
 //! Keeps the search index.
 
 use deadpool_postgres::Transaction;
+use tokio::task::JoinHandle;
 
 use super::super::Problem;
 use super::super::find::BLOCKS;
 use super::super::indexing::{self, WORTH_AN_INDEX};
 use super::super::postings::{self, Index};
 
-/// Adds reminders, or remembers them for later.
-pub(super) async fn add(change: &Transaction<'_>, fresh: &[(i64, &str)]) -> Result<(), Problem> {
+/// Indexes that are being made, if reminders enough are in none with these; else remembers these for later.
+pub(super) async fn begin(
+    change: &Transaction<'_>,
+    fresh: Vec<(i64, String)>,
+) -> Result<Option<JoinHandle<Vec<Index>>>, Problem> {
     let waiting: i64 = change.query_one("SELECT count(*) FROM unindexed", &[]).await?.get(0);
     if waiting as usize + fresh.len() < WORTH_AN_INDEX {
         let numbers: Vec<i64> = fresh.iter().map(|(n, _)| *n).collect();
         let insert = "INSERT INTO unindexed SELECT unnest($1::bigint[]) ON CONFLICT DO NOTHING";
         change.execute(insert, &[&numbers]).await?;
-        return Ok(());
+        return Ok(None);
     }
     let select = "DELETE FROM unindexed u USING reminders r WHERE r.n = u.n RETURNING r.n, r.body";
     let waiting = change.query(select, &[]).await?;
-    let waiting = waiting.iter().map(|row| (row.get(0), row.get(1)));
-    let mut rows: Vec<(i64, &str)> = waiting.chain(fresh.iter().copied()).collect();
-    for index in indexing::indexes(&mut rows) {
+    let mut rows: Vec<(i64, String)> = waiting.iter().map(|row| (row.get(0), row.get(1))).collect();
+    rows.extend(fresh);
+    Ok(Some(tokio::task::spawn_blocking(move || indexing::indexes(rows))))
+}
+
+/// Stores indexes when they are made.
+pub(super) async fn finish(change: &Transaction<'_>, indexes: JoinHandle<Vec<Index>>) -> Result<(), Problem> {
+    for index in indexes.await.map_err(Problem::broken)? {
         store(change, &index).await?;
     }
     Ok(())

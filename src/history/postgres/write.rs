@@ -20,12 +20,15 @@ const REMOVED_AT_ONCE: usize = 1_000;
 
 pub(super) async fn write(change: &Transaction<'_>, entries: Vec<Entry>) -> Result<Written, Problem> {
     let mut batch = Batch::new(entries);
-    let erased = batch.erase(&erasures(change, batch.users()).await?);
+    let erased = batch.erase(&erasures(change, &batch).await?);
     let (stored, numbers) = known(change, &batch).await?;
     let (new, changed) = batch.merge(stored, numbers)?;
+    let indexes = index::begin(change, indexing::fresh(&new, &changed)).await?;
     insert(change, &new).await?;
     update(change, &changed).await?;
-    index::add(change, &indexing::fresh(&new, &changed)).await?;
+    if let Some(indexes) = indexes {
+        index::finish(change, indexes).await?;
+    }
     Ok(Written { new: new.len() as u64, changed: changed.len() as u64, erased })
 }
 
@@ -56,10 +59,13 @@ pub(super) async fn forget_before(change: &Transaction<'_>, published_ms: i64, a
 
 // Writing.
 
-/// Who of these users was erased, and when.
-async fn erasures(change: &Transaction<'_>, users: BTreeSet<String>) -> Result<HashMap<String, i64>, Problem> {
+/// Who of a batch's users was erased, and when.
+async fn erasures(change: &Transaction<'_>, batch: &Batch) -> Result<HashMap<String, i64>, Problem> {
+    if change.query_one("SELECT NOT EXISTS (SELECT 1 FROM erasures)", &[]).await?.get(0) {
+        return Ok(HashMap::new());
+    }
     let select = change.prepare_cached("SELECT user_name, at FROM erasures WHERE user_name = ANY($1)").await?;
-    let users: Vec<String> = users.into_iter().collect();
+    let users: Vec<String> = batch.users().into_iter().collect();
     let rows = change.query(&select, &[&users]).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }

@@ -10,7 +10,7 @@ CREATE TABLE reminders (
     trail TEXT NOT NULL    -- its outcomes, a JSON array, oldest first
 ) STRICT;
 -- Each of these ends with n, the row's id.
-CREATE INDEX reminders_by_id ON reminders (id, source);
+CREATE INDEX reminders_by_id ON reminders (id);
 CREATE INDEX reminders_by_user ON reminders (user_name);
 CREATE INDEX reminders_by_source ON reminders (source);
 CREATE INDEX reminders_by_outcome ON reminders (outcome);

@@ -17,6 +17,11 @@ pub(super) fn find(connection: &mut rusqlite::Connection, query: &Query) -> Resu
     find::find(&moment, query).now_or_never().expect("SQLite answers at once")
 }
 
+pub(super) fn explain(connection: &mut rusqlite::Connection, query: &Query) -> Result<String, Problem> {
+    let moment = Moment(connection.transaction()?);
+    find::explain(&moment, query).now_or_never().expect("SQLite answers at once")
+}
+
 /// What was there when the first question was asked.
 struct Moment<'c>(Transaction<'c>);
 
@@ -30,6 +35,12 @@ impl Snapshot for Moment<'_> {
             Ok(Found::new(row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
         })?;
         Ok(found.collect::<Result<_, _>>()?)
+    }
+
+    async fn plan(&self, question: Question) -> Result<String, Problem> {
+        let mut statement = self.0.prepare(&format!("EXPLAIN QUERY PLAN {}", question.sql))?;
+        let lines = statement.query_map(params_from_iter(&question.values), |row| row.get(3))?;
+        Ok(lines.collect::<Result<Vec<String>, _>>()?.join("\n"))
     }
 
     async fn heads(&self, range: Range<i64>) -> Result<Vec<Head>, Problem> {

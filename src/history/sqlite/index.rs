@@ -1,5 +1,7 @@
 //! Keeps the search index.
 
+use std::thread::JoinHandle;
+
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::super::Problem;
@@ -7,26 +9,31 @@ use super::super::find::BLOCKS;
 use super::super::indexing::{self, WORTH_AN_INDEX};
 use super::super::postings::{self, Index};
 
-/// Adds reminders, or remembers them for later.
-pub(super) fn add(change: &Transaction, fresh: &[(i64, &str)]) -> Result<(), Problem> {
-    let waiting: usize = change.query_row("SELECT count(*) FROM unindexed", [], |row| row.get::<_, i64>(0))? as usize;
-    if waiting + fresh.len() < WORTH_AN_INDEX {
+/// Indexes that are being made, if reminders enough are in none with these; else remembers these for later.
+pub(super) fn begin(
+    change: &Transaction,
+    fresh: Vec<(i64, String)>,
+) -> Result<Option<JoinHandle<Vec<Index>>>, Problem> {
+    let waiting: i64 = change.query_row("SELECT count(*) FROM unindexed", [], |row| row.get(0))?;
+    if waiting as usize + fresh.len() < WORTH_AN_INDEX {
         let mut insert = change.prepare_cached("INSERT OR IGNORE INTO unindexed VALUES (?1)")?;
         for (n, _) in fresh {
             insert.execute([n])?;
         }
-        return Ok(());
+        return Ok(None);
     }
     let mut select = change.prepare_cached("SELECT r.n, r.body FROM unindexed u JOIN reminders r ON r.n = u.n")?;
     let waiting = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let waiting: Vec<(i64, String)> = waiting.collect::<Result<_, _>>()?;
-    let waiting = waiting.iter().map(|(n, body)| (*n, body.as_str()));
-    let mut rows: Vec<(i64, &str)> = waiting.chain(fresh.iter().copied()).collect();
-    for index in indexing::indexes(&mut rows) {
-        store(change, &index)?;
-    }
+    let mut rows = waiting.collect::<Result<Vec<(i64, String)>, _>>()?;
+    rows.extend(fresh);
     change.execute("DELETE FROM unindexed", [])?;
-    Ok(())
+    Ok(Some(std::thread::spawn(move || indexing::indexes(rows))))
+}
+
+/// Stores indexes when they are made.
+pub(super) fn finish(change: &Transaction, indexes: JoinHandle<Vec<Index>>) -> Result<(), Problem> {
+    let indexes = indexes.join().map_err(|_| Problem::broken("the search index cannot be made"))?;
+    indexes.iter().try_for_each(|index| store(change, index))
 }
 
 fn store(change: &Transaction, index: &Index) -> Result<(), Problem> {

@@ -14,16 +14,19 @@ use super::index;
 pub(super) fn write(connection: &mut Connection, entries: Vec<Entry>) -> Result<Written, Problem> {
     let mut batch = Batch::new(entries);
     let change = begin(connection)?;
-    let erased = batch.erase(&erasures(&change, batch.users())?);
+    let erased = batch.erase(&erasures(&change, &batch)?);
     let (stored, numbers) = known(&change, &batch)?;
     let (new, changed) = batch.merge(stored, numbers)?;
+    let indexes = index::begin(&change, indexing::fresh(&new, &changed))?;
     for row in &new {
         insert(&change, row)?;
     }
     for row in &changed {
         update(&change, row)?;
     }
-    index::add(&change, &indexing::fresh(&new, &changed))?;
+    if let Some(indexes) = indexes {
+        index::finish(&change, indexes)?;
+    }
     change.commit()?;
     Ok(Written { new: new.len() as u64, changed: changed.len() as u64, erased })
 }
@@ -55,11 +58,14 @@ fn begin(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
 
 // Writing.
 
-/// Who of these users was erased, and when.
-fn erasures(change: &Transaction, users: BTreeSet<String>) -> Result<HashMap<String, i64>, Problem> {
-    let mut select = change.prepare_cached("SELECT at FROM erasures WHERE user_name = ?1")?;
+/// Who of a batch's users was erased, and when.
+fn erasures(change: &Transaction, batch: &Batch) -> Result<HashMap<String, i64>, Problem> {
     let mut found = HashMap::new();
-    for user in users {
+    if change.query_row("SELECT NOT EXISTS (SELECT 1 FROM erasures)", [], |row| row.get(0))? {
+        return Ok(found);
+    }
+    let mut select = change.prepare_cached("SELECT at FROM erasures WHERE user_name = ?1")?;
+    for user in batch.users() {
         if let Some(at_ms) = select.query_row([&user], |row| row.get(0)).optional()? {
             found.insert(user, at_ms);
         }

@@ -31,7 +31,7 @@ struct Server {
 }
 
 /// The address of a new database; none if tests are to do without. Other tests have other databases.
-pub async fn database() -> Option<String> {
+pub(crate) async fn database() -> Option<String> {
     static SERVER: OnceCell<Option<Server>> = OnceCell::const_new();
     static DATABASES: AtomicUsize = AtomicUsize::new(0);
     let (before, after) = &SERVER.get_or_init(server).await.as_ref()?.address;
@@ -42,7 +42,7 @@ pub async fn database() -> Option<String> {
 }
 
 /// Connects, and lets the connection work until the client is dropped.
-pub async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
+pub(crate) async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(connection);
     Ok(client)
