@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::body::{self, Body};
 use super::number::{self, Numbers};
+use super::text::storable;
 use super::trail::{Step, Trail};
 use super::{Entry, Erased, Problem};
 
@@ -68,6 +69,7 @@ impl Batch {
         let mut drafts: Vec<Draft> = Vec::with_capacity(entries.len());
         for entry in entries {
             let Entry { source, id, set, user, published_ms, outcome, at_ms, step, reminder } = entry;
+            let (source, id, user) = (storable(source), storable(id), user.map(storable));
             let key = Key { source, id, published_ms: number::published_ms(number::first_of(published_ms)) };
             let place = *places.entry(key.clone()).or_insert(drafts.len());
             if place == drafts.len() {

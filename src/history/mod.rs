@@ -97,6 +97,15 @@ pub struct Query {
     pub before: Option<Cursor>,
 }
 
+impl Query {
+    /// The same, with names as they are stored.
+    fn storable(&self) -> Self {
+        let name = |name: &Option<String>| name.clone().map(text::storable);
+        let [user, source, id, tag, outcome] = [&self.user, &self.source, &self.id, &self.tag, &self.outcome].map(name);
+        Self { user, source, id, tag, outcome, ..self.clone() }
+    }
+}
+
 /// Reminders, newest first by the time of publishing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
@@ -166,9 +175,10 @@ impl History {
     /// # Errors
     /// When the database does not answer.
     pub async fn find(&self, query: &Query) -> Result<Page, HistoryError> {
+        let query = query.storable();
         let found = match &self.database {
-            Database::Sqlite(sqlite) => sqlite.find(query.clone()).await,
-            Database::Postgres(postgres) => postgres.find(query).await,
+            Database::Sqlite(sqlite) => sqlite.find(query).await,
+            Database::Postgres(postgres) => postgres.find(&query).await,
         };
         found.map_err(|problem| problem.at(&self.url))
     }
@@ -205,9 +215,10 @@ impl History {
     /// # Errors
     /// When nothing was removed, or, with a database that is away, perhaps everything: erase again.
     pub async fn erase(&self, user: &str, at_ms: i64) -> Result<u64, HistoryError> {
+        let user = text::storable(user.to_owned());
         let erased = match &self.database {
-            Database::Sqlite(sqlite) => sqlite.erase(user.to_owned(), at_ms).await,
-            Database::Postgres(postgres) => postgres.erase(user, at_ms).await,
+            Database::Sqlite(sqlite) => sqlite.erase(user, at_ms).await,
+            Database::Postgres(postgres) => postgres.erase(&user, at_ms).await,
         };
         erased.map_err(|problem| problem.at(&self.url))
     }

@@ -58,6 +58,7 @@ over_every_database! {
     an_erasure_and_a_writer_do_not_miss_each_other,
     what_was_erased_or_is_old_is_not_found_by_its_text,
     every_question_has_an_index,
+    names_that_are_no_names_are_taken,
 }
 
 const NOW_MS: i64 = 1_795_000_000_000;
@@ -158,6 +159,16 @@ async fn a_file_that_is_newer_or_no_database_is_refused() {
     assert!(error.to_string().contains("version 77"), "{error}");
     std::fs::write(path, "no database, and long enough to be looked at by SQLite".repeat(100)).unwrap();
     assert_eq!(History::open(&place.url).await.unwrap_err().kind(), HistoryErrorKind::Broken);
+}
+
+async fn names_that_are_no_names_are_taken(place: &Place) {
+    let history = place.open().await;
+    let odd = entry("i\0d", "a\0lice", "rejected", 1);
+    assert_eq!(history.write(vec![odd.clone()]).await.unwrap().new, 1);
+    assert_eq!(history.write(vec![odd]).await.unwrap(), Default::default());
+    assert!(history.why("billing", "i\0d").await.unwrap().is_some());
+    assert_eq!(find(&history, &Query { contains: Some("\0".into()), ..all() }).await, []);
+    assert_eq!(history.erase("a\0lice", NOW_MS + 9).await.unwrap(), 1);
 }
 
 // Many reminders.
