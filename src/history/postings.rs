@@ -1,7 +1,7 @@
 //! The search index of some thousand rows that were written together: for each gram, the rows that have it.
 //!
 //! Rows are called by their places among the index's rows. The index is cut into *blocks* of some kilobytes, in the order of grams, so that a search
-//! reads the few blocks that its grams are in. A block is a row of a table; so is what tells the blocks apart, the [`Head`].
+//! reads the few blocks that its grams are in. A block is a row of a table; so is what tells the blocks apart, its head.
 //!
 //! An index of one's own, since FTS5's and `pg_trgm` cost more to write than all else together; it is never changed but to
 //! forget rows, and it is the same for every database.
