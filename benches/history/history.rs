@@ -134,6 +134,7 @@ async fn main() {
         fill(&history, rows).await;
         is_quick &= ask(&history, rows).await;
     }
+    drop(dir); // Exiting would leave it behind.
     if !is_quick {
         std::process::exit(1);
     }
