@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::body::{self, Body};
 use super::number::{self, Numbers};
+use super::text::storable;
 use super::trail::{Step, Trail};
 use super::{Entry, Erased, Problem};
 
@@ -43,6 +44,8 @@ pub(super) struct New {
     pub(super) n: i64,
     pub(super) draft: Draft,
     pub(super) body: String,
+    /// The body is the reminder, and does not only stand for it.
+    pub(super) is_known: bool,
 }
 
 /// A reminder of which more is known than before.
@@ -66,6 +69,7 @@ impl Batch {
         let mut drafts: Vec<Draft> = Vec::with_capacity(entries.len());
         for entry in entries {
             let Entry { source, id, set, user, published_ms, outcome, at_ms, step, reminder } = entry;
+            let (source, id, user) = (storable(source), storable(id), user.map(storable));
             let key = Key { source, id, published_ms: number::published_ms(number::first_of(published_ms)) };
             let place = *places.entry(key.clone()).or_insert(drafts.len());
             if place == drafts.len() {
@@ -121,8 +125,10 @@ impl Batch {
                 None => {
                     let n = numbers.next(draft.key.published_ms);
                     let n = n.ok_or_else(|| Problem::broken("more than 2,097,152 reminders in one millisecond"))?;
-                    let body = draft.reminder.take().unwrap_or_else(|| body::stand_in(&draft));
-                    new.push(New { n, draft, body });
+                    let reminder = draft.reminder.take();
+                    let is_known = reminder.is_some();
+                    let body = reminder.unwrap_or_else(|| body::stand_in(&draft));
+                    new.push(New { n, draft, body, is_known });
                 }
             }
         }

@@ -7,8 +7,12 @@
 mod batch;
 mod body;
 mod error;
+mod find;
+mod grams;
+mod indexing;
 mod number;
 mod postgres;
+mod postings;
 mod question;
 mod sqlite;
 mod text;
@@ -92,6 +96,15 @@ pub struct Query {
     pub before: Option<Cursor>,
 }
 
+impl Query {
+    /// The same, with names as they are stored.
+    fn storable(&self) -> Self {
+        let name = |name: &Option<String>| name.clone().map(text::storable);
+        let [user, source, id, tag, outcome] = [&self.user, &self.source, &self.id, &self.tag, &self.outcome].map(name);
+        Self { user, source, id, tag, outcome, ..self.clone() }
+    }
+}
+
 /// Reminders, newest first by the time of publishing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
@@ -161,11 +174,24 @@ impl History {
     /// # Errors
     /// When the database does not answer.
     pub async fn find(&self, query: &Query) -> Result<Page, HistoryError> {
+        let query = query.storable();
         let found = match &self.database {
-            Database::Sqlite(sqlite) => sqlite.find(query.clone()).await,
-            Database::Postgres(postgres) => postgres.find(query).await,
+            Database::Sqlite(sqlite) => sqlite.find(query).await,
+            Database::Postgres(postgres) => postgres.find(&query).await,
         };
         found.map_err(|problem| problem.at(&self.url))
+    }
+
+    /// How the database would go about a query, in its own words: whether an index is used.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn explain(&self, query: &Query) -> Result<String, HistoryError> {
+        let plan = match &self.database {
+            Database::Sqlite(sqlite) => sqlite.explain(query.clone()).await,
+            Database::Postgres(postgres) => postgres.explain(query).await,
+        };
+        plan.map_err(|problem| problem.at(&self.url))
     }
 
     /// The reminder of this id that was published last, with the trails of all that had the id, oldest first.
@@ -188,9 +214,10 @@ impl History {
     /// # Errors
     /// When nothing was removed, or, with a database that is away, perhaps everything: erase again.
     pub async fn erase(&self, user: &str, at_ms: i64) -> Result<u64, HistoryError> {
+        let user = text::storable(user.to_owned());
         let erased = match &self.database {
-            Database::Sqlite(sqlite) => sqlite.erase(user.to_owned(), at_ms).await,
-            Database::Postgres(postgres) => postgres.erase(user, at_ms).await,
+            Database::Sqlite(sqlite) => sqlite.erase(user, at_ms).await,
+            Database::Postgres(postgres) => postgres.erase(&user, at_ms).await,
         };
         erased.map_err(|problem| problem.at(&self.url))
     }

@@ -13,6 +13,11 @@ pub(super) fn fold(text: &str) -> String {
     text.chars().default_case_fold().collect()
 }
 
+/// A name as databases can store it: PostgreSQL takes no NUL, which a refused reminder may have in its user.
+pub(super) fn storable(name: String) -> String {
+    if name.contains('\0') { name.replace('\0', "\u{fffd}") } else { name }
+}
+
 /// What a title or content must have.
 #[derive(Debug, Clone)]
 pub(super) struct Needle(String);
@@ -22,6 +27,11 @@ impl Needle {
     pub(super) fn new(contains: Option<&str>) -> Option<Self> {
         let folded = fold(contains.unwrap_or_default());
         (!folded.is_empty()).then_some(Self(folded))
+    }
+
+    /// The folded text; it is not empty.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
     }
 
     pub(super) fn is_in(&self, reminder: &str) -> bool {

@@ -1,51 +1,89 @@
-//! Finds reminders.
+//! What a search asks of the database: one statement for each question, however many ids it has.
 
-use deadpool_postgres::Object;
-use futures_util::{StreamExt, pin_mut};
-use tokio_postgres::Row;
+use std::collections::HashMap;
+use std::ops::Range;
+
+use deadpool_postgres::{Object, Transaction};
+use tokio_postgres::IsolationLevel;
 use tokio_postgres::types::ToSql;
 
-use super::super::number::Cursor;
+use super::super::find::{self, Head, Snapshot};
+use super::super::postings;
 use super::super::question::{Dialect, Question, Value};
-use super::super::text::Needle;
 use super::super::{Found, Page, Problem, Query};
 
-const DIALECT: Dialect = Dialect { parameter: '$', unindexed: "" };
+pub(super) async fn find(connection: &mut Object, query: &Query) -> Result<Page, Problem> {
+    find::find(&Moment::of(connection).await?, query).await
+}
 
-pub(super) async fn find(connection: &Object, query: &Query) -> Result<Page, Problem> {
-    let question = Question::new(query, DIALECT);
-    let needle = Needle::new(query.contains.as_deref());
-    let statement = connection.prepare_cached(&question.sql).await?;
-    let rows = connection.query_raw(&statement, question.values.iter().map(parameter)).await?;
-    pin_mut!(rows);
-    let mut page = Page::default();
-    while let Some(row) = rows.next().await {
-        let row = row?;
-        if needle.as_ref().is_some_and(|needle| !needle.is_in(row.get(1))) {
-            continue;
-        }
-        if page.reminders.len() == query.limit {
-            page.next = page.reminders.last().map(|last| last.cursor);
-            break;
-        }
-        page.reminders.push(found(&row)?);
+pub(super) async fn explain(connection: &mut Object, query: &Query) -> Result<String, Problem> {
+    find::explain(&Moment::of(connection).await?, query).await
+}
+
+/// What was there when the first question was asked.
+struct Moment<'c>(Transaction<'c>);
+
+impl<'c> Moment<'c> {
+    async fn of(connection: &'c mut Object) -> Result<Self, Problem> {
+        let moment = connection.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
+        Ok(Self(moment.start().await?))
     }
-    Ok(page)
+}
+
+impl Snapshot for Moment<'_> {
+    const DIALECT: Dialect = Dialect { parameter: '$', unindexed: "", among: ("= ANY(", ")") };
+
+    async fn rows(&self, question: Question) -> Result<Vec<Found>, Problem> {
+        let statement = self.0.prepare_cached(&question.sql).await?;
+        let values: Vec<_> = question.values.iter().map(parameter).collect();
+        let rows = self.0.query(&statement, &values).await?;
+        Ok(rows.iter().map(|row| Found::new(row.get(0), row.get(1), row.get(2), row.get(3), row.get(4))).collect())
+    }
+
+    async fn plan(&self, question: Question) -> Result<String, Problem> {
+        let values: Vec<_> = question.values.iter().map(parameter).collect();
+        let lines = self.0.query(&format!("EXPLAIN {}", question.sql), &values).await?;
+        Ok(lines.iter().map(|row| row.get::<_, &str>(0)).collect::<Vec<_>>().join("\n"))
+    }
+
+    async fn heads(&self, range: Range<i64>) -> Result<Vec<Head>, Problem> {
+        let select = "SELECT id, last_n, firsts FROM search_heads WHERE last_n >= $1 AND first_n < $2";
+        let statement = self.0.prepare_cached(select).await?;
+        let rows = self.0.query(&statement, &[&range.start, &range.end]).await?;
+        let head = |row: &tokio_postgres::Row| Head {
+            id: row.get(0),
+            last_n: row.get(1),
+            firsts: postings::unpack(row.get(2)),
+        };
+        Ok(rows.iter().map(head).collect())
+    }
+
+    async fn blocks(&self, ids: Vec<i64>) -> Result<HashMap<i64, Vec<u8>>, Problem> {
+        let statement = self.0.prepare_cached("SELECT id, block FROM search_blocks WHERE id = ANY($1)").await?;
+        let rows = self.0.query(&statement, &[&ids]).await?;
+        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    }
+
+    async fn numbers(&self, heads: Vec<i64>) -> Result<HashMap<i64, Vec<i64>>, Problem> {
+        if heads.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let statement = self.0.prepare_cached("SELECT id, numbers FROM search_heads WHERE id = ANY($1)").await?;
+        let rows = self.0.query(&statement, &[&heads]).await?;
+        Ok(rows.iter().map(|row| (row.get(0), postings::unpack(row.get(1)))).collect())
+    }
+
+    async fn unindexed(&self, range: Range<i64>) -> Result<Vec<i64>, Problem> {
+        let statement = self.0.prepare_cached("SELECT n FROM unindexed WHERE n >= $1 AND n < $2").await?;
+        let rows = self.0.query(&statement, &[&range.start, &range.end]).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
 }
 
 fn parameter(value: &Value) -> &(dyn ToSql + Sync) {
     match value {
         Value::Text(text) => text,
         Value::Number(number) => number,
+        Value::Numbers(numbers) => numbers,
     }
-}
-
-fn found(row: &Row) -> Result<Found, tokio_postgres::Error> {
-    Ok(Found {
-        cursor: Cursor(row.try_get(0)?),
-        body: row.try_get(1)?,
-        outcome: row.try_get(2)?,
-        at_ms: row.try_get(3)?,
-        trail: row.try_get(4)?,
-    })
 }

@@ -1,6 +1,7 @@
 //! The history in a PostgreSQL database. Any number of processes may write and ask; writers take turns.
 
 mod find;
+mod index;
 mod write;
 
 use std::time::Duration;
@@ -19,10 +20,11 @@ const MIGRATIONS: [&str; 1] = [include_str!("001.sql")];
 const CONNECTIONS: usize = 6;
 /// How long a connection may take, and how long one that is free may be waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Every statement has an index. Statistics that are old must not talk the planner out of it.
-const PLANNER: &str = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off";
+/// Every statement has an index that gives rows in order. Statistics that are old must not talk the planner out of it.
+const PLANNER: &str = "-c enable_seqscan=off -c enable_bitmapscan=off -c enable_sort=off -c enable_hashjoin=off \
+    -c enable_mergejoin=off -c jit=off";
 /// The advisory lock of those who write: `bellhop`.
-const WRITERS: i64 = 0x6265_6c6c_686f_70;
+const WRITERS: i64 = 0x0062_656c_6c68_6f70;
 
 #[derive(Debug, Clone)]
 pub(super) struct Postgres {
@@ -68,7 +70,11 @@ impl Postgres {
     }
 
     pub(super) async fn find(&self, query: &Query) -> Result<Page, Problem> {
-        find::find(&self.connection().await?, query).await
+        find::find(&mut self.connection().await?, query).await
+    }
+
+    pub(super) async fn explain(&self, query: &Query) -> Result<String, Problem> {
+        find::explain(&mut self.connection().await?, query).await
     }
 
     pub(super) async fn erase(&self, user: &str, at_ms: i64) -> Result<u64, Problem> {

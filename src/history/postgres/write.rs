@@ -12,18 +12,23 @@ use super::super::batch::{Batch, Changed, Key, New, Stored};
 use super::super::body::Body;
 use super::super::number::{self, Numbers};
 use super::super::trail::{Step, Trail};
-use super::super::{Entry, Problem, Written};
+use super::super::{Entry, Problem, Written, indexing};
+use super::index;
 
 /// Reminders that are removed at a time: what is in memory of them.
 const REMOVED_AT_ONCE: usize = 1_000;
 
 pub(super) async fn write(change: &Transaction<'_>, entries: Vec<Entry>) -> Result<Written, Problem> {
     let mut batch = Batch::new(entries);
-    let erased = batch.erase(&erasures(change, batch.users()).await?);
+    let erased = batch.erase(&erasures(change, &batch).await?);
     let (stored, numbers) = known(change, &batch).await?;
     let (new, changed) = batch.merge(stored, numbers)?;
+    let indexes = index::begin(change, indexing::fresh(&new, &changed)).await?;
     insert(change, &new).await?;
     update(change, &changed).await?;
+    if let Some(indexes) = indexes {
+        index::finish(change, indexes).await?;
+    }
     Ok(Written { new: new.len() as u64, changed: changed.len() as u64, erased })
 }
 
@@ -31,32 +36,36 @@ pub(super) async fn erase(change: &Transaction<'_>, user: &str, at_ms: i64) -> R
     let remember = "INSERT INTO erasures VALUES ($1, $2)
         ON CONFLICT (user_name) DO UPDATE SET at = greatest(erasures.at, excluded.at)";
     change.execute(remember, &[&user, &at_ms]).await?;
-    let select = "SELECT n FROM reminders WHERE user_name = $1 AND n < $2 LIMIT $3";
-    let mut removed = 0;
-    loop {
-        let end = number::all_of(at_ms).end;
-        let some = remove(change, select, &[&user, &end, &(REMOVED_AT_ONCE as i64)]).await?;
-        if some == 0 {
-            break;
-        }
-        removed += some;
+    let select = "SELECT n FROM reminders WHERE user_name = $1 AND n < $2 ORDER BY n";
+    let gone = numbers(change, select, &[&user, &number::all_of(at_ms).end]).await?;
+    for some in gone.chunks(REMOVED_AT_ONCE) {
+        remove(change, some).await?;
     }
+    index::forget(change, &gone).await?;
     blank(change, user, at_ms).await?;
-    Ok(removed)
+    Ok(gone.len() as u64)
 }
 
 pub(super) async fn forget_before(change: &Transaction<'_>, published_ms: i64, at_most: usize) -> Result<u64, Problem> {
     change.execute("DELETE FROM erasures WHERE at < $1", &[&published_ms]).await?;
+    let before = number::first_of(published_ms);
     let select = "SELECT n FROM reminders WHERE n < $1 ORDER BY n LIMIT $2";
-    remove(change, select, &[&number::first_of(published_ms), &(at_most as i64)]).await
+    let old = numbers(change, select, &[&before, &(at_most as i64)]).await?;
+    remove(change, &old).await?;
+    let is_all = old.len() < at_most;
+    index::drop_before(change, if is_all { before } else { old.last().map_or(0, |last| last + 1) }).await?;
+    Ok(old.len() as u64)
 }
 
 // Writing.
 
-/// Who of these users was erased, and when.
-async fn erasures(change: &Transaction<'_>, users: BTreeSet<String>) -> Result<HashMap<String, i64>, Problem> {
+/// Who of a batch's users was erased, and when.
+async fn erasures(change: &Transaction<'_>, batch: &Batch) -> Result<HashMap<String, i64>, Problem> {
+    if change.query_one("SELECT NOT EXISTS (SELECT 1 FROM erasures)", &[]).await?.get(0) {
+        return Ok(HashMap::new());
+    }
     let select = change.prepare_cached("SELECT user_name, at FROM erasures WHERE user_name = ANY($1)").await?;
-    let users: Vec<String> = users.into_iter().collect();
+    let users: Vec<String> = batch.users().into_iter().collect();
     let rows = change.query(&select, &[&users]).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
@@ -98,7 +107,7 @@ async fn insert(change: &Transaction<'_>, new: &[New]) -> Result<(), Problem> {
     let sink = change.copy_in("COPY reminders FROM STDIN BINARY").await?;
     let writer = BinaryCopyInWriter::new(sink, &[NUMBER, TEXT, TEXT, TEXT, TEXT, NUMBER, TEXT, TEXT]);
     pin_mut!(writer);
-    for New { n, draft, body } in new {
+    for New { n, draft, body, .. } in new {
         let key = &draft.key;
         let (outcome, at_ms) = draft.trail().latest();
         let trail = draft.trail().to_json();
@@ -155,10 +164,14 @@ async fn add_associates(change: &Transaction<'_>, rows: impl Iterator<Item = (i6
 
 // Removing.
 
-/// Removes the rows of these numbers, and all that was written beside them. Answers how many there were.
-async fn remove(change: &Transaction<'_>, numbers: &str, values: &[&(dyn ToSql + Sync)]) -> Result<u64, Problem> {
-    let delete = format!("DELETE FROM reminders WHERE n = ANY(ARRAY({numbers})) RETURNING n, body, trail");
-    let rows = change.query(&delete, values).await?;
+async fn numbers(change: &Transaction<'_>, select: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<i64>, Problem> {
+    Ok(change.query(select, values).await?.iter().map(|row| row.get(0)).collect())
+}
+
+/// Removes rows, and all that was written beside them.
+async fn remove(change: &Transaction<'_>, numbers: &[i64]) -> Result<(), Problem> {
+    let delete = "DELETE FROM reminders WHERE n = ANY($1) RETURNING n, body, trail";
+    let rows = change.query(delete, &[&numbers]).await?;
     let (mut of_tags, mut of_associates) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
     for row in &rows {
         let n: i64 = row.get(0);
@@ -177,7 +190,7 @@ async fn remove(change: &Transaction<'_>, numbers: &str, values: &[&(dyn ToSql +
         );
         change.execute(&delete, &[&names, &numbers]).await?;
     }
-    Ok(rows.len() as u64)
+    Ok(())
 }
 
 /// Takes a user's name out of others' trails.

@@ -1,6 +1,7 @@
 //! The history in a file of SQLite's: one connection writes, others read beside it.
 
 mod find;
+mod index;
 mod pool;
 mod write;
 
@@ -14,6 +15,9 @@ use super::{Entry, HistoryErrorKind, Page, Problem, Query, Written};
 
 /// The schema, a step a version.
 const MIGRATIONS: [&str; 1] = [include_str!("001.sql")];
+/// What is committed has reached the disk. A page is copied from the log to the file less often than it changes: pages of 64 MiB are.
+const SETTINGS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -65536;
+    PRAGMA wal_autocheckpoint = 16384";
 /// Questions that are answered at a time.
 const READERS: usize = 4;
 /// How long another process may be at work in the file.
@@ -49,6 +53,10 @@ impl Sqlite {
         self.readers.run(move |connection| find::find(connection, &query)).await
     }
 
+    pub(super) async fn explain(&self, query: Query) -> Result<String, Problem> {
+        self.readers.run(move |connection| find::explain(connection, &query)).await
+    }
+
     pub(super) async fn erase(&self, user: String, at_ms: i64) -> Result<u64, Problem> {
         self.writer.run(move |connection| write::erase(connection, &user, at_ms)).await
     }
@@ -62,8 +70,7 @@ fn connect(path: &Path) -> Result<Connection, Problem> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(64);
-    // FULL: what is committed has reached the disk.
-    connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -65536;")?;
+    connection.execute_batch(SETTINGS)?;
     Ok(connection)
 }
 

@@ -8,22 +8,24 @@ use super::super::batch::{Batch, Changed, Key, New, Stored};
 use super::super::body::Body;
 use super::super::number::{self, Numbers};
 use super::super::trail::{Step, Trail};
-use super::super::{Entry, Problem, Written};
-
-/// Reminders that are removed at a time: what is in memory of them.
-const REMOVED_AT_ONCE: usize = 1_000;
+use super::super::{Entry, Problem, Written, indexing};
+use super::index;
 
 pub(super) fn write(connection: &mut Connection, entries: Vec<Entry>) -> Result<Written, Problem> {
     let mut batch = Batch::new(entries);
     let change = begin(connection)?;
-    let erased = batch.erase(&erasures(&change, batch.users())?);
+    let erased = batch.erase(&erasures(&change, &batch)?);
     let (stored, numbers) = known(&change, &batch)?;
     let (new, changed) = batch.merge(stored, numbers)?;
+    let indexes = index::begin(&change, indexing::fresh(&new, &changed))?;
     for row in &new {
         insert(&change, row)?;
     }
     for row in &changed {
         update(&change, row)?;
+    }
+    if let Some(indexes) = indexes {
+        index::finish(&change, indexes)?;
     }
     change.commit()?;
     Ok(Written { new: new.len() as u64, changed: changed.len() as u64, erased })
@@ -40,12 +42,12 @@ pub(super) fn erase(connection: &mut Connection, user: &str, at_ms: i64) -> Resu
 pub(super) fn forget_before(connection: &mut Connection, published_ms: i64, at_most: usize) -> Result<u64, Problem> {
     let change = begin(connection)?;
     change.execute("DELETE FROM erasures WHERE at < ?1", [published_ms])?;
-    let old = numbers(
-        &change,
-        "SELECT n FROM reminders WHERE n < ?1 ORDER BY n LIMIT ?2",
-        params![number::first_of(published_ms), at_most as i64],
-    )?;
+    let before = number::first_of(published_ms);
+    let select = "SELECT n FROM reminders WHERE n < ?1 ORDER BY n LIMIT ?2";
+    let old = numbers(&change, select, params![before, at_most as i64])?;
     remove(&change, &old)?;
+    let is_all = old.len() < at_most;
+    index::drop_before(&change, if is_all { before } else { old.last().map_or(0, |last| last + 1) })?;
     change.commit()?;
     Ok(old.len() as u64)
 }
@@ -56,11 +58,14 @@ fn begin(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
 
 // Writing.
 
-/// Who of these users was erased, and when.
-fn erasures(change: &Transaction, users: BTreeSet<String>) -> Result<HashMap<String, i64>, Problem> {
-    let mut select = change.prepare_cached("SELECT at FROM erasures WHERE user_name = ?1")?;
+/// Who of a batch's users was erased, and when.
+fn erasures(change: &Transaction, batch: &Batch) -> Result<HashMap<String, i64>, Problem> {
     let mut found = HashMap::new();
-    for user in users {
+    if change.query_row("SELECT NOT EXISTS (SELECT 1 FROM erasures)", [], |row| row.get(0))? {
+        return Ok(found);
+    }
+    let mut select = change.prepare_cached("SELECT at FROM erasures WHERE user_name = ?1")?;
+    for user in batch.users() {
         if let Some(at_ms) = select.query_row([&user], |row| row.get(0)).optional()? {
             found.insert(user, at_ms);
         }
@@ -90,7 +95,7 @@ fn known(change: &Transaction, batch: &Batch) -> Result<(HashMap<Key, Stored>, N
     Ok((stored, taken))
 }
 
-fn insert(change: &Transaction, New { n, draft, body }: &New) -> Result<(), Problem> {
+fn insert(change: &Transaction, New { n, draft, body, .. }: &New) -> Result<(), Problem> {
     let (outcome, at_ms) = draft.trail().latest();
     let mut insert = change.prepare_cached("INSERT INTO reminders VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
     insert.execute(params![
@@ -142,22 +147,13 @@ fn erase_in_one(connection: &mut Connection, user: &str, at_ms: i64) -> Result<u
         "INSERT INTO erasures VALUES (?1, ?2) ON CONFLICT (user_name) DO UPDATE SET at = max(at, excluded.at)",
         params![user, at_ms],
     )?;
-    let mut removed = 0;
-    loop {
-        let some = numbers(
-            &change,
-            "SELECT n FROM reminders WHERE user_name = ?1 AND n < ?2 LIMIT ?3",
-            params![user, number::all_of(at_ms).end, REMOVED_AT_ONCE as i64],
-        )?;
-        if some.is_empty() {
-            break;
-        }
-        remove(&change, &some)?;
-        removed += some.len() as u64;
-    }
+    let select = "SELECT n FROM reminders WHERE user_name = ?1 AND n < ?2 ORDER BY n";
+    let gone = numbers(&change, select, params![user, number::all_of(at_ms).end])?;
+    remove(&change, &gone)?;
+    index::forget(&change, &gone)?;
     blank(&change, user, at_ms)?;
     change.commit()?;
-    Ok(removed)
+    Ok(gone.len() as u64)
 }
 
 /// Removes rows, and all that was written beside them.

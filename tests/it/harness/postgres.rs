@@ -105,6 +105,8 @@ fn as_somebody_else(dir: &Path) -> Vec<String> {
         return Vec::new();
     }
     let user = if id(&["-u", "postgres"]).is_some() { "postgres" } else { "nobody" };
-    std::os::unix::fs::chown(dir, id(&["-u", user]), id(&["-g", user])).unwrap();
-    ["runuser", "-u", user, "--"].map(str::to_owned).into()
+    let (user, group) = (id(&["-u", user]).unwrap(), id(&["-g", user]).unwrap());
+    std::os::unix::fs::chown(dir, Some(user), Some(group)).unwrap();
+    // It becomes the server itself, which then gets the watcher's signal.
+    ["setpriv".to_owned(), format!("--reuid={user}"), format!("--regid={group}"), "--clear-groups".to_owned()].into()
 }
