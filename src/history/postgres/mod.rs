@@ -9,8 +9,10 @@ use std::time::Duration;
 use deadpool_postgres::{
     Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts, Transaction,
 };
+use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Config, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{Entry, HistoryErrorKind, Page, PostgresUrl, Problem, Query, Written};
 
@@ -36,7 +38,13 @@ impl Postgres {
         let mut config: Config = url.with_password().parse().map_err(|error| Problem::from_postgres(&error))?;
         let options = config.get_options().map_or(PLANNER.to_owned(), |own| format!("{PLANNER} {own}"));
         config.options(options).application_name("bellhop").connect_timeout(PATIENCE);
-        let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        // A machine that vanishes closes no connection.
+        config.keepalives_idle(PATIENCE).tcp_user_timeout(3 * PATIENCE);
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = match config.get_ssl_mode() {
+            SslMode::Require => Manager::from_config(config, tls()?, recycling),
+            _ => Manager::from_config(config, NoTls, recycling),
+        };
         let patience = Timeouts { wait: Some(PATIENCE), create: Some(PATIENCE), recycle: Some(PATIENCE) };
         let pool = Pool::builder(manager).max_size(CONNECTIONS).timeouts(patience).runtime(Runtime::Tokio1);
         let postgres = Self { pool: pool.build().map_err(Problem::broken)? };
@@ -99,6 +107,16 @@ impl Postgres {
             other => Problem { kind: HistoryErrorKind::Away, text: other.to_string() },
         })
     }
+}
+
+/// TLS, with the certificates that this machine trusts, or those of `$SSL_CERT_FILE`.
+fn tls() -> Result<MakeRustlsConnect, Problem> {
+    let told =
+        |error: &dyn std::fmt::Display| format!("no certificate authorities to trust: {error}; set SSL_CERT_FILE");
+    MakeRustlsConnect::with_native_certs().map(|(tls, _)| tls).map_err(|errors| match errors.first() {
+        Some(error) => Problem::broken(told(error)),
+        None => Problem::broken(told(&"this machine has none")),
+    })
 }
 
 /// A transaction that no other writer comes between.
