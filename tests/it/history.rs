@@ -504,3 +504,28 @@ async fn the_command_line_shows_the_history_follows_it_and_erases() {
     let gone = world.run(&["why", "billing", "2"]).await;
     assert!(gone.code == Some(1) && gone.stderr.contains("no outcome"), "{gone:?}");
 }
+
+#[tokio::test]
+async fn who_is_refused_under_a_long_name_holds_up_nobody() {
+    let world = World::start(&[]).await;
+    world.app("app-1", &["alice"]).await;
+    // Outcomes that name them all would not fit into one message.
+    let refused = json!({ "user": "x".repeat(4_100), "content": "c" });
+    let set = json!({ "reminders": vec![refused; 250] }).to_string();
+    world.publish_bytes("billing", set.as_bytes(), HeaderMap::new()).await;
+    world.publish("billing", [reminder("1", "alice")]).await;
+    world.became("billing", "1", "delivered").await;
+    world.found(json!({ "outcome": "rejected", "limit": 1000 }), 250).await;
+}
+
+#[tokio::test]
+async fn what_postgres_cannot_store_does_not_stop_the_history() {
+    let Some(world) = world_with_postgres().await else { return };
+    for user in [json!("a\u{0}b"), json!("x".repeat(10_000))] {
+        let set = json!({ "reminders": [{ "user": user, "content": "c" }] }).to_string();
+        world.publish_bytes("billing", set.as_bytes(), HeaderMap::new()).await;
+    }
+    world.publish("billing", [reminder("1", "alice")]).await;
+    world.found(json!({ "user": "alice" }), 1).await;
+    world.found(json!({ "outcome": "rejected" }), 2).await;
+}
