@@ -529,3 +529,12 @@ async fn what_postgres_cannot_store_does_not_stop_the_history() {
     world.found(json!({ "user": "alice" }), 1).await;
     world.found(json!({ "outcome": "rejected" }), 2).await;
 }
+
+#[tokio::test]
+async fn what_is_refused_has_no_text_in_the_history() {
+    let world = World::start(&[("mailbox.limit", "1")]).await;
+    world.publish("billing", ["1", "2"].map(|id| reminder(id, "alice"))).await;
+    let refused = world.found(json!({ "outcome": "rejected" }), 1).await;
+    assert_eq!(refused[0]["trail"][0]["error"], "mailbox_full");
+    assert_eq!(refused[0].get("content"), None);
+}

@@ -191,8 +191,9 @@ impl Worker {
         let (id, user) = (event.index.reminders[index].id.clone(), Some(settled.user.to_string()));
         let (source, set) = (event.index.source.clone(), event.index.set.clone());
         let record = Record { id, source, set, user, outcome, at };
-        // What comes from a mailbox was told when it was parked.
-        let reminder = matches!(settled.item, Item::Event { .. }).then(|| event.bodies[index].clone());
+        // What comes from a mailbox was told when it was parked; what is refused lies with what was refused.
+        let is_new = matches!(settled.item, Item::Event { .. }) && settled.fate != Fate::MailboxFull;
+        let reminder = is_new.then(|| event.bodies[index].clone());
         let settles = Some((self.partition, settled.item));
         Some(Told { record, published_ms: event.index.published_ms, reminder, settles })
     }
