@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_nats::HeaderMap;
+use futures_util::StreamExt;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
@@ -537,4 +538,27 @@ async fn what_is_refused_has_no_text_in_the_history() {
     let refused = world.found(json!({ "outcome": "rejected" }), 1).await;
     assert_eq!(refused[0]["trail"][0]["error"], "mailbox_full");
     assert_eq!(refused[0].get("content"), None);
+}
+
+#[tokio::test]
+async fn a_service_that_begins_anew_is_seen_once() {
+    let world = World::start(&[]).await;
+    world.ask("history", json!({})).await.unwrap();
+    let outcomes = world.jetstream.get_stream("BELLHOP_OUTCOMES").await.unwrap();
+    outcomes.delete_consumer("history").await.unwrap();
+    let member = world.member();
+    world
+        .within(LATER, "the writer begins anew a few times", async || {
+            let times = member.log().matches("role=history").count();
+            if times >= 3 { Ok(()) } else { Err(times.to_string()) }
+        })
+        .await;
+    let inbox = world.client.new_inbox();
+    let mut answers = world.client.subscribe(inbox.clone()).await.unwrap();
+    world.client.publish_with_reply("$SRV.PING.bellhop", inbox, "".into()).await.unwrap();
+    let mut seen = 0;
+    while let Ok(Some(answer)) = tokio::time::timeout(std::time::Duration::from_millis(500), answers.next()).await {
+        seen += usize::from(answer.status.is_none());
+    }
+    assert!(seen <= 1, "{seen} services");
 }
