@@ -507,6 +507,37 @@ async fn the_command_line_shows_the_history_follows_it_and_erases() {
 }
 
 #[tokio::test]
+async fn no_copy_is_kept_for_an_erased_user() {
+    let world = World::start(&[("delivery.copy_rerouted", "true")]).await;
+    let app = world.app("app-1", &["bob"]).await;
+    let bucket = world.jetstream.get_key_value("bellhop_associates").await.unwrap();
+    bucket.put("alice", r#"{"associates":["bob"]}"#.into()).await.unwrap();
+    app.on_delivery(|_| Reply::accept().after(std::time::Duration::from_secs(1)));
+    let is_asked = |id: &str| if app.attempts(id) > 0 { Ok(()) } else { Err("it was parked".to_owned()) };
+    let mut ids = numbers(0..100).into_iter();
+    let id = loop {
+        let id = ids.next().expect("the associate is asked at last");
+        world.publish("billing", [reminder(&id, "alice")]).await;
+        let is_told = async || {
+            let is_parked = !world.trail("billing", &id).await.is_empty();
+            if is_parked { Ok(()) } else { is_asked(&id) }
+        };
+        world.eventually("it is on its way, or parked", is_told).await;
+        if is_asked(&id).is_ok() {
+            break id;
+        }
+    };
+    world.ask("erase", json!({ "user": "alice" })).await.unwrap();
+    world.became("billing", &id, "rerouted").await;
+    world
+        .eventually("the mailbox is empty", async || {
+            let mailbox = world.ask("mailbox", json!({ "user": "alice" })).await.unwrap();
+            if mailbox["parked"] == 0 { Ok(()) } else { Err(mailbox.to_string()) }
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn who_is_refused_under_a_long_name_holds_up_nobody() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
@@ -561,4 +592,46 @@ async fn a_service_that_begins_anew_is_seen_once() {
         seen += usize::from(answer.status.is_none());
     }
     assert!(seen <= 1, "{seen} services");
+}
+
+#[tokio::test]
+async fn a_member_whose_history_is_anothers_now_does_not_say_that_it_is_behind() {
+    let world = World::start(&[("history.url", "sqlite:/dev/null/history.db")]).await;
+    world.publish("billing", [reminder("1", "alice")]).await;
+    let first = world.member();
+    let probe = async || first.probe("GET", "/readyz?verbose").await.map(|answer| answer.body);
+    let is_behind = |said: &str| said.contains("history is behind");
+    world
+        .eventually("it is behind", async || probe().await.and_then(|said| is_behind(&said).then_some(()).ok_or(said)))
+        .await;
+    // Whoever comes takes some roles; after a few, this one.
+    while world.cards().await[first.name()]["history"] == true {
+        let next = world.serve().await;
+        world.within(LATER, "it works what it holds", async || next.is_ready().await).await;
+    }
+    world
+        .eventually("it is not its own", async || {
+            probe().await.and_then(|said| if is_behind(&said) { Err(said) } else { Ok(()) })
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_database_that_hangs_is_told_of_and_keeps_nobody_from_stopping() {
+    let Some(url) = postgres::database().await else { return };
+    let world = World::start(&[("history.url", &url), ("members.grace", "1s")]).await;
+    world.publish("billing", [reminder("1", "alice")]).await;
+    world.found(json!({}), 1).await;
+    let blocker = postgres::connect(&url).await.unwrap();
+    blocker.batch_execute("BEGIN; LOCK TABLE reminders").await.unwrap();
+    world.publish("billing", [reminder("2", "alice")]).await;
+    let member = world.member();
+    world
+        .within(2 * LATER, "the probe says that the history is behind", async || {
+            let said = member.probe("GET", "/readyz?verbose").await?.body;
+            if said.contains("history is behind") { Ok(()) } else { Err(said) }
+        })
+        .await;
+    member.signal("TERM");
+    world.ended(&member).await;
 }
