@@ -77,17 +77,17 @@ impl fmt::Debug for PostgresUrl {
 
 /// An address without `:password` before its host, and without `password=` among its parameters.
 pub fn without_password(url: &str) -> String {
-    let (address, parameters) = url.split_once('?').map_or((url, None), |(address, rest)| (address, Some(rest)));
-    let (scheme, rest) = address.split_once("://").map_or(("", address), |(scheme, rest)| (scheme, rest));
+    let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
     let mut shown = if scheme.is_empty() { String::new() } else { format!("{scheme}://") };
-    match rest.rsplit_once('@') {
-        Some((user, host)) => {
-            shown.push_str(user.split(':').next().unwrap_or_default());
-            shown.push('@');
-            shown.push_str(host);
-        }
-        None => shown.push_str(rest),
-    }
+    // A password may have a `?`, so whoever comes before the `@` is taken off first.
+    let rest = rest.split_once('@').map_or(rest, |(user, rest)| {
+        shown.push_str(user.split(':').next().unwrap_or_default());
+        shown.push('@');
+        rest
+    });
+    let (address, parameters) = rest.split_once('?').map_or((rest, None), |(address, rest)| (address, Some(rest)));
+    // It may have an `@`, too.
+    shown.push_str(address.rsplit('@').next().unwrap_or_default());
     let kept = parameters.into_iter().flat_map(|all| all.split('&')).filter(|one| !one.starts_with("password="));
     for (nth, parameter) in kept.enumerate() {
         shown.push(if nth == 0 { '?' } else { '&' });
@@ -107,6 +107,7 @@ mod tests {
         assert_eq!(shown("none"), Ok("none".into()));
         assert_eq!(shown("postgres://b@h/d"), Ok("postgres://b@h/d".into()));
         assert_eq!(shown("postgres://b:p@ss@h:1/d?sslmode=require"), Ok("postgres://b@h:1/d?sslmode=require".into()));
+        assert_eq!(shown("postgres://b:p?word@h/d?sslmode=require"), Ok("postgres://b@h/d?sslmode=require".into()));
         assert_eq!(shown("postgresql:///d?host=/run&password=s&user=b"), Ok("postgresql:///d?host=/run&user=b".into()));
         let url: HistoryUrl = "postgres://b:secret@h/d".parse().unwrap();
         assert!(!format!("{url:?}").contains("secret"));

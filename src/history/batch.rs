@@ -148,6 +148,7 @@ impl Draft {
             user: self.user.clone().unwrap_or_default(),
             source: self.key.source.clone(),
             id: self.key.id.clone(),
+            published_ms: self.key.published_ms,
             outcome: step.outcome,
         })
     }

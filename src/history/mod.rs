@@ -67,7 +67,9 @@ pub struct Erased {
     pub source: String,
     /// The reminder's id.
     pub id: String,
-    /// What became of it: one that was parked still lies in the user's mailbox.
+    /// When it was published, in milliseconds since 1970.
+    pub published_ms: i64,
+    /// What became of it: one that was parked, or a copy of one that was rerouted, may lie in the user's mailbox.
     pub outcome: String,
 }
 

@@ -10,11 +10,11 @@ use serde_json::value::RawValue;
 
 use super::Problem;
 
-/// One step. Their order: by time; what waits comes before what is final; then by text.
+/// One step. Their order: what waits comes before what is final, since members' clocks differ; then by time; then by text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Step {
-    pub(super) at_ms: i64,
     pub(super) is_final: bool,
+    pub(super) at_ms: i64,
     pub(super) outcome: String,
     /// Its JSON.
     pub(super) text: String,
@@ -150,6 +150,14 @@ mod tests {
         assert_eq!(trail.latest(), ("delivered", delivered.at_ms));
         assert_eq!(Trail::read(&trail.to_json()).unwrap(), trail);
         assert_eq!(Trail::read("[]").unwrap().to_json(), "[]");
+    }
+
+    #[test]
+    fn what_is_final_is_the_latest_by_whatever_clock() {
+        let mut trail = Trail::default();
+        assert!(trail.add(step("2026-11-22T08:00:00Z", "delivered", r#","instance":"app-1""#)));
+        assert!(trail.add(step("2026-11-22T08:00:00.050Z", "parked", r#","escalated":true"#)));
+        assert_eq!(trail.latest().0, "delivered");
     }
 
     #[test]

@@ -333,23 +333,50 @@ pub async fn count(nats: &Nats, stream: &str, subject: &str) -> Result<usize, Na
     counts.into_iter().try_fold(0, |sum, entry| entry.map(|(_, n)| sum + n)).map_err(|error| failed(&error))
 }
 
+/// A mailbox, read from its front by somebody who does not deliver it.
+#[derive(Debug)]
+pub struct Pages<'a> {
+    nats: &'a Nats,
+    subject: &'a str,
+    from: u64,
+    is_over: bool,
+}
+
+impl<'a> Pages<'a> {
+    /// Of the mailbox with this subject.
+    pub fn of(nats: &'a Nats, subject: &'a str) -> Self {
+        Self { nats, subject, from: 1, is_over: false }
+    }
+
+    /// The next messages, `most` of them, and about 1 MiB, at the most. None are left when none come.
+    ///
+    /// # Errors
+    /// When JetStream does not answer.
+    pub async fn next(&mut self, most: usize) -> Result<Vec<ParkedMessage>, NatsError> {
+        if self.is_over || most == 0 {
+            return Ok(Vec::new());
+        }
+        let (stream, messages) = (self.nats.names.parked_stream(), PAGE_MESSAGES.min(most));
+        let (page, is_last) = direct_get(self.nats, &stream, self.subject, self.from, messages, PAGE_BYTES).await?;
+        self.from = page.last().map_or(self.from, |message| message.sequence + 1);
+        self.is_over = is_last;
+        Ok(page)
+    }
+}
+
 /// The first messages of a mailbox, `most` of them or all.
 ///
 /// # Errors
 /// When JetStream does not answer.
 pub async fn first(nats: &Nats, subject: &str, most: usize) -> Result<Vec<ParkedMessage>, NatsError> {
-    let (stream, mut found, mut from) = (nats.names.parked_stream(), Vec::new(), 1);
-    while found.len() < most {
-        let messages = PAGE_MESSAGES.min(most - found.len());
-        let (page, is_last) = direct_get(nats, &stream, subject, from, messages, PAGE_BYTES).await?;
-        from = page.last().map_or(from, |message: &ParkedMessage| message.sequence + 1);
-        let is_end = is_last || page.is_empty();
-        found.extend(page);
-        if is_end {
-            break;
+    let (mut pages, mut found) = (Pages::of(nats, subject), Vec::new());
+    loop {
+        let page = pages.next(most - found.len()).await?;
+        if page.is_empty() {
+            return Ok(found);
         }
+        found.extend(page);
     }
-    Ok(found)
 }
 
 /// Reads a subject's messages from a sequence on by one batched direct get (nats-server 2.11), without a consumer.

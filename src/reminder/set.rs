@@ -36,8 +36,8 @@ pub struct Candidate<'a> {
     pub id: String,
     /// Its bytes as published.
     pub raw: &'a str,
-    /// The reminder, or why it is refused, with its user where that much can be read.
-    pub parsed: Result<Reminder, (Rejection, Option<String>)>,
+    /// The reminder, or why it is refused, with its user where that is a name: outcomes and the history have room for names.
+    pub parsed: Result<Reminder, (Rejection, Option<UserId>)>,
 }
 
 /// Where a set comes from: what JetStream knows of the message.
@@ -105,7 +105,10 @@ fn candidate<'a>(origin: &Origin, set: &str, index: usize, raw: &'a str) -> Cand
         Err(error) => Candidate {
             id: readable(raw, "id").filter(|id| id_error(id).is_none()).unwrap_or_else(default_id),
             raw,
-            parsed: Err((Rejection::new(RejectCode::InvalidReminder, error), readable(raw, "user"))),
+            parsed: Err((
+                Rejection::new(RejectCode::InvalidReminder, error),
+                readable(raw, "user").and_then(|user| user.parse().ok()),
+            )),
         },
         Ok(reminder) => {
             let (id, id_check) = match reminder.id.clone().map(|id| checked_id(id, RejectCode::InvalidId)) {
@@ -113,10 +116,10 @@ fn candidate<'a>(origin: &Origin, set: &str, index: usize, raw: &'a str) -> Cand
                 Some(Err(rejection)) => (default_id(), Err(rejection)),
                 None => (default_id(), Ok(())),
             };
-            let user = reminder.user.clone();
+            let user = reminder.user.parse().ok();
             let parsed = id_check
                 .and_then(|()| validate(origin, set, id.clone(), reminder))
-                .map_err(|rejection| (rejection, Some(user)));
+                .map_err(|rejection| (rejection, user));
             Candidate { id, raw, parsed }
         }
     }
@@ -279,6 +282,20 @@ mod tests {
         ];
         for (reminder, code) in cases {
             assert_eq!(reminder_code(&reminder), Some(code), "{}", &reminder[..reminder.len().min(80)]);
+        }
+    }
+
+    #[test]
+    fn who_is_refused_is_named_by_a_name_only() {
+        let named = |user: &str| {
+            let body = format!(r#"{{"reminders":[{{"user":"{user}","content":""}},{{"user":"{user}"}}]}}"#);
+            let set = parse(&origin(), body.as_bytes()).unwrap();
+            let users = set.reminders.into_iter().map(|one| one.parsed.unwrap_err().1.map(String::from));
+            users.collect::<Vec<_>>()
+        };
+        assert_eq!(named("alice"), [Some("alice".to_owned()), Some("alice".to_owned())]);
+        for wrong in ["", "a\\u0000b", &"x".repeat(129)] {
+            assert_eq!(named(wrong), [None, None], "{wrong}");
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_nats::HeaderMap;
+use futures_util::StreamExt;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
@@ -503,4 +504,134 @@ async fn the_command_line_shows_the_history_follows_it_and_erases() {
     assert!(erased.contains("1 reminder of the history, 1 reminder of the mailbox, 0 routes"), "{erased}");
     let gone = world.run(&["why", "billing", "2"]).await;
     assert!(gone.code == Some(1) && gone.stderr.contains("no outcome"), "{gone:?}");
+}
+
+#[tokio::test]
+async fn no_copy_is_kept_for_an_erased_user() {
+    let world = World::start(&[("delivery.copy_rerouted", "true")]).await;
+    let app = world.app("app-1", &["bob"]).await;
+    let bucket = world.jetstream.get_key_value("bellhop_associates").await.unwrap();
+    bucket.put("alice", r#"{"associates":["bob"]}"#.into()).await.unwrap();
+    app.on_delivery(|_| Reply::accept().after(std::time::Duration::from_secs(1)));
+    let is_asked = |id: &str| if app.attempts(id) > 0 { Ok(()) } else { Err("it was parked".to_owned()) };
+    let mut ids = numbers(0..100).into_iter();
+    let id = loop {
+        let id = ids.next().expect("the associate is asked at last");
+        world.publish("billing", [reminder(&id, "alice")]).await;
+        let is_told = async || {
+            let is_parked = !world.trail("billing", &id).await.is_empty();
+            if is_parked { Ok(()) } else { is_asked(&id) }
+        };
+        world.eventually("it is on its way, or parked", is_told).await;
+        if is_asked(&id).is_ok() {
+            break id;
+        }
+    };
+    world.ask("erase", json!({ "user": "alice" })).await.unwrap();
+    world.became("billing", &id, "rerouted").await;
+    world
+        .eventually("the mailbox is empty", async || {
+            let mailbox = world.ask("mailbox", json!({ "user": "alice" })).await.unwrap();
+            if mailbox["parked"] == 0 { Ok(()) } else { Err(mailbox.to_string()) }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn who_is_refused_under_a_long_name_holds_up_nobody() {
+    let world = World::start(&[]).await;
+    world.app("app-1", &["alice"]).await;
+    // Outcomes that name them all would not fit into one message.
+    let refused = json!({ "user": "x".repeat(4_100), "content": "c" });
+    let set = json!({ "reminders": vec![refused; 250] }).to_string();
+    world.publish_bytes("billing", set.as_bytes(), HeaderMap::new()).await;
+    world.publish("billing", [reminder("1", "alice")]).await;
+    world.became("billing", "1", "delivered").await;
+    world.found(json!({ "outcome": "rejected", "limit": 1000 }), 250).await;
+}
+
+#[tokio::test]
+async fn what_postgres_cannot_store_does_not_stop_the_history() {
+    let Some(world) = world_with_postgres().await else { return };
+    for user in [json!("a\u{0}b"), json!("x".repeat(10_000))] {
+        let set = json!({ "reminders": [{ "user": user, "content": "c" }] }).to_string();
+        world.publish_bytes("billing", set.as_bytes(), HeaderMap::new()).await;
+    }
+    world.publish("billing", [reminder("1", "alice")]).await;
+    world.found(json!({ "user": "alice" }), 1).await;
+    world.found(json!({ "outcome": "rejected" }), 2).await;
+}
+
+#[tokio::test]
+async fn what_is_refused_has_no_text_in_the_history() {
+    let world = World::start(&[("mailbox.limit", "1")]).await;
+    world.publish("billing", ["1", "2"].map(|id| reminder(id, "alice"))).await;
+    let refused = world.found(json!({ "outcome": "rejected" }), 1).await;
+    assert_eq!(refused[0]["trail"][0]["error"], "mailbox_full");
+    assert_eq!(refused[0].get("content"), None);
+}
+
+#[tokio::test]
+async fn a_service_that_begins_anew_is_seen_once() {
+    let world = World::start(&[]).await;
+    world.ask("history", json!({})).await.unwrap();
+    let outcomes = world.jetstream.get_stream("BELLHOP_OUTCOMES").await.unwrap();
+    outcomes.delete_consumer("history").await.unwrap();
+    let member = world.member();
+    world
+        .within(LATER, "the writer begins anew a few times", async || {
+            let times = member.log().matches("role=history").count();
+            if times >= 3 { Ok(()) } else { Err(times.to_string()) }
+        })
+        .await;
+    let inbox = world.client.new_inbox();
+    let mut answers = world.client.subscribe(inbox.clone()).await.unwrap();
+    world.client.publish_with_reply("$SRV.PING.bellhop", inbox, "".into()).await.unwrap();
+    let mut seen = 0;
+    while let Ok(Some(answer)) = tokio::time::timeout(std::time::Duration::from_millis(500), answers.next()).await {
+        seen += usize::from(answer.status.is_none());
+    }
+    assert!(seen <= 1, "{seen} services");
+}
+
+#[tokio::test]
+async fn a_member_whose_history_is_anothers_now_does_not_say_that_it_is_behind() {
+    let world = World::start(&[("history.url", "sqlite:/dev/null/history.db")]).await;
+    world.publish("billing", [reminder("1", "alice")]).await;
+    let first = world.member();
+    let probe = async || first.probe("GET", "/readyz?verbose").await.map(|answer| answer.body);
+    let is_behind = |said: &str| said.contains("history is behind");
+    world
+        .eventually("it is behind", async || probe().await.and_then(|said| is_behind(&said).then_some(()).ok_or(said)))
+        .await;
+    // Whoever comes takes some roles; after a few, this one.
+    while world.cards().await[first.name()]["history"] == true {
+        let next = world.serve().await;
+        world.within(LATER, "it works what it holds", async || next.is_ready().await).await;
+    }
+    world
+        .eventually("it is not its own", async || {
+            probe().await.and_then(|said| if is_behind(&said) { Err(said) } else { Ok(()) })
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_database_that_hangs_is_told_of_and_keeps_nobody_from_stopping() {
+    let Some(url) = postgres::database().await else { return };
+    let world = World::start(&[("history.url", &url), ("members.grace", "1s")]).await;
+    world.publish("billing", [reminder("1", "alice")]).await;
+    world.found(json!({}), 1).await;
+    let blocker = postgres::connect(&url).await.unwrap();
+    blocker.batch_execute("BEGIN; LOCK TABLE reminders").await.unwrap();
+    world.publish("billing", [reminder("2", "alice")]).await;
+    let member = world.member();
+    world
+        .within(2 * LATER, "the probe says that the history is behind", async || {
+            let said = member.probe("GET", "/readyz?verbose").await?.body;
+            if said.contains("history is behind") { Ok(()) } else { Err(said) }
+        })
+        .await;
+    member.signal("TERM");
+    world.ended(&member).await;
 }

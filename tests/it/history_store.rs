@@ -149,6 +149,18 @@ async fn what_is_old_goes_in_small_batches(place: &Place) {
 }
 
 #[tokio::test]
+async fn nobody_else_may_read_the_file() {
+    use std::os::unix::fs::MetadataExt;
+    let place = Place::sqlite();
+    let history = place.open().await;
+    history.write(vec![entry("a", "alice", "delivered", 4)]).await.unwrap();
+    let HistoryUrl::Sqlite(path) = &place.url else { unreachable!() };
+    for file in std::fs::read_dir(path.parent().unwrap()).unwrap().map(Result::unwrap) {
+        assert_eq!(file.metadata().unwrap().mode() & 0o077, 0, "{:?}", file.file_name());
+    }
+}
+
+#[tokio::test]
 async fn a_file_that_is_newer_or_no_database_is_refused() {
     let place = Place::sqlite();
     drop(place.open().await);

@@ -5,6 +5,7 @@ mod index;
 mod pool;
 mod write;
 
+use std::fs::OpenOptions;
 use std::path::Path;
 use std::time::Duration;
 
@@ -37,6 +38,7 @@ impl Sqlite {
                 std::fs::create_dir_all(directory)
                     .map_err(|error| Problem::broken(format!("cannot make {}: {error}", directory.display())))?;
             }
+            create(&path)?;
             let mut writer = connect(&path)?;
             migrate(&mut writer)?;
             let readers = (0..READERS).map(|_| connect(&path)).collect::<Result<_, _>>()?;
@@ -64,6 +66,16 @@ impl Sqlite {
     pub(super) async fn forget_before(&self, published_ms: i64, at_most: usize) -> Result<u64, Problem> {
         self.writer.run(move |connection| write::forget_before(connection, published_ms, at_most)).await
     }
+}
+
+/// Makes the file where it is missing, for nobody else to read; SQLite makes those beside it alike.
+fn create(path: &Path) -> Result<(), Problem> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let opened = options.open(path).map(drop);
+    opened.map_err(|error| Problem::broken(format!("cannot open {}: {error}", path.display())))
 }
 
 fn connect(path: &Path) -> Result<Connection, Problem> {

@@ -6,10 +6,10 @@ use std::fmt::Display;
 use std::time::Instant;
 
 use async_nats::service::error::Error as ServiceError;
-use async_nats::service::{Request, Service, ServiceExt};
+use async_nats::service::{Group, Request, Service, ServiceExt};
 use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::stream::select_all;
+use futures_util::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -19,7 +19,7 @@ use super::history::fresh::catch_up;
 use crate::event::Event;
 use crate::history::{Cursor, History, HistoryError};
 use crate::nats::NatsError;
-use crate::nats::mailbox::{ParkedMessage, count, first};
+use crate::nats::mailbox::{Pages, ParkedMessage, count};
 use crate::partition::of_user;
 use crate::reminder::finished::{to_the_millisecond, with_fate, with_parked_at};
 use query::QueryError;
@@ -29,6 +29,9 @@ pub const NAME: &str = "bellhop";
 
 /// What an answer needs beside the reminders, and the room for its headers.
 const FRAME_BYTES: usize = 4 << 10;
+
+/// The longest text of a refusal.
+const MAX_STATUS_CHARS: usize = 500;
 
 /// What can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,8 +101,9 @@ impl Refusal {
 
 impl From<Refusal> for ServiceError {
     fn from(refusal: Refusal) -> Self {
-        // It goes into a header.
-        Self { status: refusal.to_string().replace(['\r', '\n'], " "), code: refusal.code() }
+        // It goes into a header, and may quote a request that is as large as NATS takes.
+        let status = refusal.to_string().replace(char::is_control, " ");
+        Self { status: status.chars().take(MAX_STATUS_CHARS).collect(), code: refusal.code() }
     }
 }
 
@@ -112,7 +116,9 @@ pub async fn run(context: &Context) -> Result<(), NatsError> {
     let description = "what became of each reminder, and what is kept of each user";
     let service = context.nats.client.service_builder().description(description);
     let service = service.start(NAME, env!("CARGO_PKG_VERSION")).await.map_err(|error| failed(&error))?;
-    let requests = subscribe(&service, &context.nats.names.api()).await.map_err(|error| failed(&error))?;
+    let group = service.group(context.nats.names.api());
+    let _registered = Registered(Some(service));
+    let requests = subscribe(&group).await.map_err(|error| failed(&error))?;
     let most = context.config.history.queries_in_flight;
     let answer = async |(question, request): (Question, Request)| {
         let began = Instant::now();
@@ -131,16 +137,24 @@ pub async fn run(context: &Context) -> Result<(), NatsError> {
 }
 
 async fn subscribe(
-    service: &Service,
-    prefix: &str,
+    group: &Group,
 ) -> Result<impl futures_util::Stream<Item = (Question, Request)> + use<>, async_nats::Error> {
-    let group = service.group(prefix);
     let mut endpoints = Vec::new();
     for question in Question::ALL {
         let endpoint = group.endpoint_builder().name(question.name()).add(question.name()).await?;
         endpoints.push(endpoint.map(move |request| (question, request)));
     }
     Ok(select_all(endpoints))
+}
+
+/// A service that tools see until this is dropped. By itself it would go on telling them that it is there.
+struct Registered(Option<Service>);
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        // It stops without waiting for anything.
+        let _ = self.0.take().and_then(|service| service.stop().now_or_never());
+    }
 }
 
 async fn answer(context: &Context, question: Question, body: &[u8]) -> Result<Bytes, Refusal> {
@@ -192,12 +206,12 @@ async fn mailbox(context: &Context, body: &[u8]) -> Result<Bytes, Refusal> {
     let nats = &context.nats;
     let subject = nats.names.mailbox(of_user(&user, context.config.partitions), &user);
     let parked = count(nats, &nats.names.parked_stream(), &subject).await?;
-    let messages = first(nats, &subject, limit).await?;
-    let oldest = messages.first().map(|message| to_the_millisecond(message.parked_at));
-    let mut list = List::new(context);
-    for ParkedMessage { parked_at, message, .. } in messages {
-        let Ok(event) = Event::decode(&message) else { continue };
-        if !event.bodies.first().is_some_and(|reminder| list.add(&with_parked_at(reminder, parked_at))) {
+    let (mut pages, mut list, mut oldest, mut left) = (Pages::of(nats, &subject), List::new(context), None, limit);
+    loop {
+        let page = pages.next(left).await?;
+        left -= page.len();
+        oldest = oldest.or(page.first().map(|message| to_the_millisecond(message.parked_at)));
+        if page.is_empty() || !page.iter().all(|message| list.add_parked(message)) {
             break;
         }
     }
@@ -228,6 +242,12 @@ impl List {
         }
         self.body.extend_from_slice(reminder);
         true
+    }
+
+    /// Adds one that is parked, if there is room. What is no reminder needs none.
+    fn add_parked(&mut self, ParkedMessage { parked_at, message, .. }: &ParkedMessage) -> bool {
+        let Ok(event) = Event::decode(message) else { return true };
+        event.bodies.first().is_none_or(|reminder| self.add(&with_parked_at(reminder, *parked_at)))
     }
 
     /// The answer, with the rest of its fields.

@@ -4,16 +4,18 @@
 //! later, by outcomes on their way, is not written. If such a reminder was parked meanwhile, the writer, who sees every
 //! outcome, takes it out of the mailbox ([`finish`]).
 
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use async_nats::jetstream::kv::UpdateErrorKind;
 use serde::{Deserialize, Serialize};
 
 use super::super::associates::Associates;
 use super::super::{Context, now_ms};
 use crate::event::Event;
 use crate::history::{Erased as Unwritten, HistoryError};
-use crate::nats::mailbox::{first, purge, remove};
+use crate::nats::mailbox::{Pages, purge, remove};
 use crate::nats::replay::replay;
 use crate::nats::{Nats, NatsError, bucket};
 use crate::partition::of_user;
@@ -69,24 +71,44 @@ pub async fn erase(context: &Context, user: &UserId) -> Result<Erased, EraseErro
     Ok(erased)
 }
 
-/// A reminder of an erased user was told of after the erasure: it was on its way then. If it was parked it lies in the mailbox.
+/// Reminders of erased users were told of after the erasure: they were on their way then. What was parked of them meanwhile,
+/// or as the copy of a rerouted one, is taken out of the mailboxes.
 ///
 /// # Errors
-/// When JetStream did not do what it was asked.
-pub async fn finish(context: &Context, erased: &Unwritten) -> Result<(), NatsError> {
-    let Some(user) = erased.user.parse::<UserId>().ok().filter(|_| erased.outcome == "parked") else { return Ok(()) };
-    let nats = &context.nats;
-    let mailbox = nats.names.mailbox(of_user(&user, context.config.partitions), &user);
-    for parked in first(nats, &mailbox, usize::MAX).await? {
-        let is_it = |event: &Event| {
-            let reminder = event.index.reminders.first();
-            event.index.source.as_str() == erased.source && reminder.is_some_and(|reminder| reminder.id == erased.id)
-        };
-        if Event::decode(&parked.message).is_ok_and(|event| is_it(&event)) {
-            remove(nats, parked.sequence).await?;
+/// When JetStream did not do what it was asked. It may be repeated.
+pub async fn finish(context: &Context, erased: &[Unwritten]) -> Result<(), NatsError> {
+    let mut of_users: BTreeMap<UserId, HashSet<Name<'_>>> = BTreeMap::new();
+    for one in erased.iter().filter(|one| ["parked", "rerouted"].contains(&one.outcome.as_str())) {
+        if let Ok(user) = one.user.parse() {
+            of_users.entry(user).or_default().insert((&one.source, &one.id, one.published_ms));
         }
     }
+    for (user, reminders) in of_users {
+        remove_from_mailbox(context, &user, &reminders).await?;
+    }
     Ok(())
+}
+
+/// What a reminder is told by: source, id, and when it was published, since an id may be used again.
+type Name<'a> = (&'a str, &'a str, i64);
+
+async fn remove_from_mailbox(context: &Context, user: &UserId, names: &HashSet<Name<'_>>) -> Result<(), NatsError> {
+    let nats = &context.nats;
+    let mailbox = nats.names.mailbox(of_user(user, context.config.partitions), user);
+    let mut pages = Pages::of(nats, &mailbox);
+    loop {
+        let page = pages.next(usize::MAX).await?;
+        if page.is_empty() {
+            return Ok(());
+        }
+        for parked in page {
+            let Ok(Event { index, .. }) = Event::decode(&parked.message) else { continue };
+            let mut reminders = index.reminders.iter();
+            if reminders.any(|one| names.contains(&(index.source.as_str(), one.id.as_str(), index.published_ms))) {
+                remove(nats, parked.sequence).await?;
+            }
+        }
+    }
 }
 
 /// Removes keys of a bucket, and answers how many there were.
@@ -129,9 +151,11 @@ async fn remove_from_lists(nats: &Nats, user: &UserId) -> Result<u64, NatsError>
     let mut changed = 0;
     for (key, revision, list) in naming {
         let value = serde_json::to_vec(&list).expect("names are text");
-        // A list that was changed meanwhile is its owner's new word.
-        if store.update(&key, value.into(), revision).await.is_ok() {
-            changed += 1;
+        match store.update(&key, value.into(), revision).await {
+            Ok(_) => changed += 1,
+            // It was changed meanwhile, which is its owner's new word.
+            Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => {}
+            Err(error) => return Err(NatsError::failed(format!("take a user out of the associates of {key}"), error)),
         }
     }
     Ok(changed)

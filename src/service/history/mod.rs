@@ -106,6 +106,7 @@ fn entry(line: Line) -> Entry {
 async fn write(context: &Context, stop: &CancellationToken, working: mpsc::Sender<Role>) -> Result<(), NatsError> {
     let (nats, most) = (&context.nats, context.config.history.batch);
     let (stream, consumer) = (nats.names.outcomes_stream(), nats.names.history_consumer().to_owned());
+    let progress = Progress(context);
     let mut outcomes = Pinned::take_over(nats, stream, consumer, PULL_BYTES.max(2 * nats.client.max_payload())).await?;
     let _ = working.send(Role::History).await;
     let mut tick = tokio::time::interval(TICK);
@@ -117,15 +118,14 @@ async fn write(context: &Context, stop: &CancellationToken, working: mpsc::Sende
             Some(()) = &mut storing => (storing, storing_since) = (None.into(), None),
             () = stop.cancelled(), if storing_since.is_none() => break,
             received = outcomes.next(), if next.has_room(most) && !stop.is_cancelled() => next.add(received?),
-            _ = tick.tick() => tell_lag(context, storing_since.or(next.since)),
+            _ = tick.tick() => progress.tell(storing_since.or(next.since)),
         }
         if storing_since.is_none() && next.since.is_some() && !stop.is_cancelled() {
             let batch = std::mem::take(&mut next);
             storing_since = batch.since;
-            storing = Some(store(context, batch, stop).boxed()).into();
+            storing = Some(store(context, batch, &progress, stop).boxed()).into();
         }
     }
-    tell_lag(context, None);
     if let Err(error) = outcomes.release().await {
         tracing::warn!(%error, "history not released, the pin will run out");
     }
@@ -133,7 +133,7 @@ async fn write(context: &Context, stop: &CancellationToken, working: mpsc::Sende
 }
 
 /// Commits a batch and acknowledges it, however long the database is away; or leaves it to the next writer.
-async fn store(context: &Context, batch: Batch, stop: &CancellationToken) {
+async fn store(context: &Context, batch: Batch, progress: &Progress<'_>, stop: &CancellationToken) {
     let Batch { entries, last: Some(last), since: Some(since), .. } = batch else { return };
     let mut pause = Duration::from_millis(50);
     let written = loop {
@@ -146,21 +146,30 @@ async fn store(context: &Context, batch: Batch, stop: &CancellationToken) {
             Err(error) => tracing::warn!(%error, "history not written, trying again"),
         }
         context.metrics.history_failed();
-        tell_whether_behind(context, true);
-        tokio::select! {
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
-            () = stop.cancelled() => return,
+        progress.tell_whether_behind(true);
+        if !rest(&mut pause, stop).await {
+            return;
         }
     };
-    tell_whether_behind(context, age(since) >= BEHIND);
-    for reminder in written.erased {
-        if let Err(error) = erasure::finish(context, &reminder).await {
-            tracing::warn!(%error, "a reminder of a user who was erased may lie in a mailbox");
+    progress.tell_whether_behind(age(since) >= BEHIND);
+    while let Err(error) = erasure::finish(context, &written.erased).await {
+        tracing::warn!(%error, "reminders of a user who was erased may lie in a mailbox, trying again");
+        if !rest(&mut pause, stop).await {
+            return;
         }
     }
     if let Err(error) = acknowledge(&context.nats, last).await {
         tracing::debug!(%error, "outcomes come again, and are written already");
     }
+}
+
+/// Waits before another attempt, longer each time. Answers whether there is to be one.
+async fn rest(pause: &mut Duration, stop: &CancellationToken) -> bool {
+    tokio::select! {
+        () = tokio::time::sleep(*pause) => *pause = (*pause * 2).min(LONGEST_PAUSE),
+        () = stop.cancelled() => return false,
+    }
+    true
 }
 
 async fn store_once(context: &Context, entries: &[Entry]) -> Result<Written, HistoryError> {
@@ -170,19 +179,36 @@ async fn store_once(context: &Context, entries: &[Entry]) -> Result<Written, His
     }
 }
 
-/// Says how old the oldest outcome is that waits to be written.
-fn tell_lag(context: &Context, since: Option<Timestamp>) {
-    context.metrics.history_lags(since.map_or(Duration::ZERO, age));
+/// Tells probes and metrics how far this writer is; however it ends, that is the next one's to tell.
+struct Progress<'c>(&'c Context);
+
+impl Progress<'_> {
+    /// Says how old the oldest outcome is that waits to be written.
+    fn tell(&self, since: Option<Timestamp>) {
+        let lag = since.map_or(Duration::ZERO, age);
+        self.0.metrics.history_lags(lag);
+        // A database that hangs refuses nothing.
+        if lag >= BEHIND {
+            self.tell_whether_behind(true);
+        }
+    }
+
+    fn tell_whether_behind(&self, is_behind: bool) {
+        self.0
+            .readiness
+            .send_if_modified(|readiness| std::mem::replace(&mut readiness.is_history_behind, is_behind) != is_behind);
+    }
+}
+
+impl Drop for Progress<'_> {
+    fn drop(&mut self) {
+        self.tell(None);
+        self.tell_whether_behind(false);
+    }
 }
 
 fn age(since: Timestamp) -> Duration {
     Duration::try_from(now_ms().duration_since(since)).unwrap_or_default()
-}
-
-fn tell_whether_behind(context: &Context, is_behind: bool) {
-    context
-        .readiness
-        .send_if_modified(|readiness| std::mem::replace(&mut readiness.is_history_behind, is_behind) != is_behind);
 }
 
 /// Removes, again and again, what was published too long ago. It never ends.
@@ -190,11 +216,23 @@ async fn forget(context: &Context) -> Result<(), NatsError> {
     loop {
         tokio::time::sleep(FORGET_EVERY).await;
         let before = now_ms() - SignedDuration::try_from(context.config.history.keep).unwrap_or(SignedDuration::MAX);
-        while let Ok(Some(history)) = context.history.open().await
-            && matches!(history.forget_before(before.as_millisecond(), FORGET_AT_ONCE).await, Ok(1..))
-        {
-            // Between two transactions the writer has its turn.
-            tokio::time::sleep(FORGET_PAUSE).await;
+        loop {
+            match forget_some(context, before).await {
+                Ok(0) => break,
+                // Between two transactions the writer has its turn.
+                Ok(_) => tokio::time::sleep(FORGET_PAUSE).await,
+                Err(error) => {
+                    tracing::warn!(%error, "what is too old is still kept, trying again in a minute");
+                    break;
+                }
+            }
         }
+    }
+}
+
+async fn forget_some(context: &Context, before: Timestamp) -> Result<u64, HistoryError> {
+    match context.history.open().await? {
+        Some(history) => history.forget_before(before.as_millisecond(), FORGET_AT_ONCE).await,
+        None => Ok(0),
     }
 }

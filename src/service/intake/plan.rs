@@ -225,7 +225,8 @@ impl SetPlan<'_> {
             match (parsed, place) {
                 (Err((rejection, user)), _) => {
                     self.refuse(index, rejection);
-                    self.tell(id.clone(), user.clone(), Outcome::Rejected { error: rejection.code }, None);
+                    let user = user.as_ref().map(ToString::to_string);
+                    self.tell(id.clone(), user, Outcome::Rejected { error: rejection.code }, None);
                 }
                 (Ok(_), _) if window.is_repeat(identity, origin.sequence) && !is_requeued => {
                     tracing::trace!(source = %origin.source, id, "repeat dropped");

@@ -205,8 +205,9 @@ impl Worker {
             let after = Duration::from_millis(u64::try_from(after).unwrap_or(0));
             self.context.metrics.accepted(event.index.reminders[index].priority, way, after);
         }
-        // What comes from a mailbox was told when it was parked.
-        let reminder = matches!(settled.item, Item::Event { .. }).then(|| event.bodies[index].clone());
+        // What comes from a mailbox was told when it was parked; what is refused lies with what was refused.
+        let is_new = matches!(settled.item, Item::Event { .. }) && settled.fate != Fate::MailboxFull;
+        let reminder = is_new.then(|| event.bodies[index].clone());
         let settles = Some((self.partition, settled.item));
         Some(Told { record, published_ms: event.index.published_ms, reminder, settles })
     }
