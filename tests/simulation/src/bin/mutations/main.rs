@@ -22,6 +22,10 @@ const SOURCES: [&str; 4] = ["src/router", "src/reminder", "src/token.rs", "tests
 const SEEDS: u64 = 5_000;
 /// A machine that is stuck within one step is found, too.
 const STUCK: Duration = Duration::from_secs(60);
+/// With this fault it is tried, too, whether what a failure prints can be run again.
+const REPORTED: &str = "what was refused goes behind what came later";
+/// So many steps are a short plan, where a whole one has up to seventy.
+const SHORT: usize = 12;
 /// The copy is a workspace of its own. It is built often and run shortly.
 const WORKSPACE: &str = "[workspace]\nmembers = [\"tests/simulation\"]\nresolver = \"3\"\n\n\
     [profile.dev]\ndebug = false\n\n[profile.dev.package.bellhop-simulation]\nopt-level = 1\n";
@@ -107,8 +111,27 @@ impl Copy {
         let (original, file) = (self.root.join(mutation.file), self.tree.join(mutation.file));
         fs::write(&file, text).map_err(|error| format!("{}: {error}", mutation.file))?;
         let found = self.simulate();
+        let reported = if mutation.name == REPORTED { self.check_report() } else { Ok(()) };
         fs::copy(original, file).map_err(|error| format!("{}: {error}", mutation.file))?;
-        found.map_err(|error| format!("`{}`: {error}", mutation.name))
+        reported.and(found).map_err(|error| format!("`{}`: {error}", mutation.name))
+    }
+
+    /// A failure is printed with a short plan, and with options that make it fail at the same place again.
+    fn check_report(&self) -> Result<(), String> {
+        let Some(report) = self.run(&["--first", "0", "--seeds", "100"])? else {
+            return Err("nothing is found".into());
+        };
+        let again = report.lines().find_map(|line| line.strip_prefix("run it again:")?.split_once(" -- "));
+        let Some((_, options)) = again else { return Err(format!("it is not told how to run it again:\n{report}")) };
+        let place =
+            report.split(" fails at ").nth(1).and_then(|rest| rest.split_once(": ")).map_or("", |(place, _)| place);
+        let replayed = self.run(&options.split(' ').collect::<Vec<_>>())?.unwrap_or_default();
+        let is_short = options.split_once("--only ").is_some_and(|(_, steps)| steps.split(',').count() <= SHORT);
+        if !is_short || !replayed.contains(&format!("fails at {place}:")) {
+            return Err(format!("run with {options} it is another failure:\n{report}\n\n{replayed}"));
+        }
+        println!("its failure was shrunk to {options}, and fails again");
+        Ok(())
     }
 
     /// Builds the copy as it is, and runs it: first by what can be seen from outside, then with the machine's own audit. Answers the
@@ -121,30 +144,39 @@ impl Copy {
         if !cargo.status().map_err(|error| error.to_string())?.success() {
             return Err("it cannot be built".into());
         }
-        let found = |by: &str, failure: String| format!("{by} {failure}");
-        match self.run(&["--unaudited"])? {
+        let found = |by: &str, failure: String| {
+            let last: String = failure.lines().last().unwrap_or_default().chars().take(120).collect();
+            format!("{by} {last}")
+        };
+        let seeds = SEEDS.to_string();
+        let options = ["--brief", "--first", "0", "--seeds", &seeds, "--unaudited"];
+        match self.run(&options)? {
             Some(failure) => Ok(Some(found("seen from outside:", failure))),
-            None => Ok(self.run(&[])?.map(|failure| found("by the machine's audit alone:", failure))),
+            None => Ok(self.run(&options[..5])?.map(|failure| found("by the machine's audit alone:", failure))),
         }
     }
 
+    /// Answers what it prints, if it fails.
     fn run(&self, options: &[&str]) -> Result<Option<String>, String> {
         let failed = |error: io::Error| error.to_string();
         let mut simulate = Command::new(self.build.join("debug/simulate"));
-        simulate.args(["--brief", "--first", "0", "--seeds", &SEEDS.to_string()]).args(options);
-        let mut running = simulate.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().map_err(failed)?;
+        simulate.args(options);
+        // A pipe that nobody reads meanwhile would fill.
+        let printed = self.build.join("printed");
+        simulate.stdout(fs::File::create(&printed).map_err(failed)?).stderr(Stdio::null());
+        let mut running = simulate.spawn().map_err(failed)?;
         let began = Instant::now();
-        while running.try_wait().map_err(failed)?.is_none() {
-            if began.elapsed() > STUCK {
-                running.kill().map_err(failed)?;
-                return Ok(Some(format!("stuck for {} s", STUCK.as_secs())));
+        loop {
+            match running.try_wait().map_err(failed)? {
+                Some(status) if status.success() => return Ok(None),
+                Some(_) => return fs::read_to_string(printed).map(Some).map_err(failed),
+                None if began.elapsed() > STUCK => {
+                    running.kill().map_err(failed)?;
+                    return Ok(Some(format!("stuck for {} s", STUCK.as_secs())));
+                }
+                None => std::thread::sleep(Duration::from_millis(5)),
             }
-            std::thread::sleep(Duration::from_millis(5));
         }
-        let output = running.wait_with_output().map_err(failed)?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        let last = text.lines().last().unwrap_or_default().chars().take(120).collect();
-        Ok((!output.status.success()).then_some(last))
     }
 }
 
