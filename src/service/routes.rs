@@ -3,68 +3,23 @@
 use std::sync::Arc;
 
 use async_nats::jetstream::kv::{Entry, Operation};
-use serde::Deserialize;
 
 use super::follow::NotOurs;
 use crate::nats::{Names, Nats, NatsError, bucket};
 use crate::router::{Input, Instance};
-use crate::token::{InstanceName, NameError, UserId};
+use crate::token::{InstanceName, UserId};
+use crate::wire::route::read_subject;
+pub use crate::wire::route::{RouteError, read_key};
 
 /// The most routes of one associate that are tried.
 const MAX_LOOKED_UP: usize = 64;
-
-/// Why an entry of the bucket is no route.
-#[derive(Debug, thiserror::Error)]
-pub enum RouteError {
-    /// The key has not two tokens.
-    #[error("the key is not `<user>.<instance>`")]
-    Key,
-    /// A token is no name.
-    #[error("{0}")]
-    Name(#[from] NameError),
-    /// The value is not the contract's.
-    #[error("the value is neither empty nor JSON with a `subject`: {0}")]
-    Value(#[from] serde_json::Error),
-    /// The subject cannot be published to, or is not for app servers.
-    #[error("`{0}` is not a subject that an app server can have")]
-    Subject(String),
-}
-
-#[derive(Deserialize)]
-struct Value {
-    subject: Option<String>,
-}
-
-/// Whose route a key is, and at which instance.
-///
-/// # Errors
-/// Says what is wrong with the key.
-pub fn read_key(key: &str) -> Result<(UserId, InstanceName), RouteError> {
-    let (user, instance) = key.split_once('.').ok_or(RouteError::Key)?;
-    Ok((UserId::from_token(user)?, InstanceName::from_token(instance)?))
-}
 
 /// What an instance's subjects begin with, by its route's value.
 ///
 /// # Errors
 /// Says what is wrong with the value.
 pub fn read_value(names: &Names, instance: &InstanceName, value: &[u8]) -> Result<String, RouteError> {
-    let subject = match value {
-        b"" => None,
-        json => serde_json::from_slice::<Value>(json)?.subject,
-    };
-    let subject = subject.unwrap_or_else(|| names.instance(instance));
-    let is_literal = subject.split('.').all(|token| {
-        !token.is_empty()
-            && token != "*"
-            && token != ">"
-            && !token.contains(|c: char| c.is_whitespace() || c.is_control())
-    });
-    // `$JS`, `$KV`, `$SYS`: a route must not turn Bellhop's own permissions against the server.
-    if !is_literal || subject.starts_with('$') || subject.starts_with('_') {
-        return Err(RouteError::Subject(subject));
-    }
-    Ok(subject)
+    Ok(read_subject(value)?.unwrap_or_else(|| names.instance(instance)))
 }
 
 /// What an entry of the bucket tells the partition of its user.
@@ -102,24 +57,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_name_a_subject_or_leave_it_to_the_default() {
+    fn a_value_without_a_subject_means_the_instances_own() {
         let names = Names::new("bellhop");
-        let read = |value: &str| read_value(&names, &"app 1".parse().unwrap(), value.as_bytes());
-        assert_eq!(read("").unwrap(), "bellhop.app.app=201");
-        assert_eq!(read(r#"{"since":"2026-11-22T00:00:00Z"}"#).unwrap(), "bellhop.app.app=201");
-        assert_eq!(read(r#"{"subject":"eu.app.7"}"#).unwrap(), "eu.app.7");
-        assert!(matches!(read("yes"), Err(RouteError::Value(_))));
-        for subject in ["", "a..b", "a.*", ">", "$JS.API.STREAM.DELETE.X", "_INBOX.x", "a b", "a.\u{7}"] {
-            let value = serde_json::json!({ "subject": subject }).to_string();
-            assert!(matches!(read(&value), Err(RouteError::Subject(_))), "{subject}");
-        }
-    }
-
-    #[test]
-    fn keys_have_two_names() {
-        assert_eq!(read_key("a=2Eb.app-1").unwrap(), ("a.b".parse().unwrap(), "app-1".parse().unwrap()));
-        for key in ["alice", "a.b.c", "=zz.app", ".app", "alice."] {
-            assert!(read_key(key).is_err(), "{key}");
-        }
+        let read = |value: &str| read_value(&names, &"app 1".parse().unwrap(), value.as_bytes()).unwrap();
+        assert_eq!(read(""), "bellhop.app.app=201");
+        assert_eq!(read(r#"{"subject":"eu.app.7"}"#), "eu.app.7");
     }
 }

@@ -12,7 +12,7 @@ struct Layer {
     is_pure: bool,
 }
 
-const PURE: &[&str] = &["event", "partition", "reminder", "router", "rules", "token"];
+const PURE: &[&str] = &["event", "partition", "reminder", "router", "rules", "token", "wire"];
 
 const fn pure(name: &'static str) -> Layer {
     Layer { name, may_use: PURE, is_pure: true }
@@ -30,6 +30,7 @@ const LAYERS: &[Layer] = &[
     pure("router"),
     pure("rules"),
     pure("token"),
+    pure("wire"),
     layer("config", &[]),
     layer("metrics", &[]),
     layer("nats", &["config"]),
@@ -68,7 +69,7 @@ const IMPURE: &[&str] = &[
 
 /// Packages of their own include these modules as they are, and must name the libraries they use.
 const INCLUDED: [(&str, &[&str]); 3] = [
-    ("tests/fuzz/Cargo.toml", &["reminder", "rules", "token"]),
+    ("tests/fuzz/Cargo.toml", &["event", "reminder", "rules", "token", "wire"]),
     ("benches/rules/Cargo.toml", &["reminder", "rules", "token"]),
     ("tests/simulation/Cargo.toml", &["reminder", "router", "token"]),
 ];

@@ -49,7 +49,9 @@ const MUST_HAPPEN: [&str; 33] = [
 
 fn explore(first: u64) -> Findings {
     let threads = all_cores().div_ceil(2); // The two slices run beside each other.
-    let findings = Exploration { first, seeds: SEEDS, time: None, threads, tells_progress: false }.explore();
+    let exploration =
+        Exploration { first, seeds: SEEDS, time: None, threads, is_unaudited: false, tells_progress: false };
+    let findings = exploration.explore();
     if let Some((scenario, failure)) = &findings.failed {
         panic!("{}", report(scenario, failure));
     }

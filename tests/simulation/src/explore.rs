@@ -30,6 +30,8 @@ pub struct Exploration {
     pub time: Option<Duration>,
     /// How many runs at a time.
     pub threads: usize,
+    /// Whether the machines check themselves, too.
+    pub is_unaudited: bool,
     /// Whether progress is told on stderr.
     pub tells_progress: bool,
 }
@@ -64,7 +66,11 @@ impl Exploration {
                 if number >= self.seeds {
                     break;
                 }
-                let scenario = Scenario::new(self.first.wrapping_add(number));
+                let scenario = Scenario {
+                    seed: self.first.wrapping_add(number),
+                    is_unaudited: self.is_unaudited,
+                    ..Scenario::default()
+                };
                 let outcome = run(&scenario, false);
                 outcome.tally.into_iter().for_each(|(what, times)| *own.entry(what).or_default() += times);
                 if let Some(failure) = outcome.failure {

@@ -21,6 +21,8 @@ pub struct Scenario {
     pub without: BTreeSet<Fault>,
     /// The steps of the plan that are kept; all, if none are named.
     pub only: Option<BTreeSet<usize>>,
+    /// The machine does not check itself: what fails can be seen from outside.
+    pub is_unaudited: bool,
 }
 
 /// Something that happens from outside.
@@ -155,6 +157,9 @@ impl fmt::Display for Scenario {
         }
         if !self.without.is_empty() {
             write!(f, " --without {}", listed(&self.without))?;
+        }
+        if self.is_unaudited {
+            f.write_str(" --unaudited")?;
         }
         self.only.iter().try_for_each(|only| write!(f, " --only {}", listed(only)))
     }

@@ -7,20 +7,27 @@ use std::collections::BTreeSet;
 use crate::run::{Failure, run};
 use crate::scenario::Scenario;
 
-/// The most runs that are spent on it.
-const MAX_RUNS: u32 = 20_000;
-/// How many kinds of luck a shorter plan is given to fail.
+/// The most runs that are spent on it: half a minute's worth.
+const MAX_RUNS: u32 = 40_000;
+/// How many kinds of luck a shorter plan is given to fail, at first, and how many times more where that was too few.
 const LUCKS: u64 = 12;
+const MORE: u64 = 8;
+/// So few steps are short enough, once nothing more can be left out.
+const SHORT: usize = 8;
 
 /// Shrinks a scenario that fails. Answers the shortest one found, which fails at the same place.
 pub fn shrink(scenario: &Scenario, failure: &Failure) -> Scenario {
-    let mut shrinker = Shrinker { place: &failure.place, best: scenario.clone(), runs: 0 };
+    let mut shrinker = Shrinker { place: &failure.place, best: scenario.clone(), lucks: LUCKS, runs: 0 };
     loop {
         let before = shrinker.best.clone();
         shrinker.leave_out_steps();
         shrinker.leave_out_faults();
-        if shrinker.best == before || shrinker.runs >= MAX_RUNS {
+        let is_stuck = shrinker.best == before;
+        if shrinker.runs >= MAX_RUNS || (is_stuck && shrinker.steps().len() <= SHORT) {
             return shrinker.best;
+        }
+        if is_stuck {
+            shrinker.lucks *= MORE;
         }
     }
 }
@@ -28,6 +35,7 @@ pub fn shrink(scenario: &Scenario, failure: &Failure) -> Scenario {
 struct Shrinker<'f> {
     place: &'f str,
     best: Scenario,
+    lucks: u64,
     runs: u32,
 }
 
@@ -70,7 +78,7 @@ impl Shrinker<'_> {
 
     /// Takes a shorter scenario if it fails, with some luck, at the same place.
     fn still_fails(&mut self, shorter: &Scenario) -> bool {
-        let lucks = [self.best.luck].into_iter().chain(0..LUCKS);
+        let lucks = [self.best.luck].into_iter().chain(0..self.lucks);
         for luck in lucks {
             if self.runs >= MAX_RUNS {
                 return false;

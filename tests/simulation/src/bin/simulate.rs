@@ -30,6 +30,12 @@ struct Cli {
     /// How many runs at a time [default: one for each core]
     #[arg(long)]
     threads: Option<usize>,
+    /// Without the machine's audit of itself: by what can be seen from outside alone
+    #[arg(long)]
+    unaudited: bool,
+    /// Of a run that fails, tell the seed and the check alone
+    #[arg(long)]
+    brief: bool,
     /// Run this seed alone, and tell what happens in it
     #[arg(long, conflicts_with_all = ["time", "seeds", "first", "threads"])]
     seed: Option<u64>,
@@ -57,7 +63,8 @@ fn main() -> ExitCode {
 
 fn replay(cli: &Cli, seed: u64) -> ExitCode {
     let only = cli.only.clone().map(BTreeSet::from_iter);
-    let scenario = Scenario { seed, luck: cli.luck, without: cli.without.iter().copied().collect(), only };
+    let without = cli.without.iter().copied().collect();
+    let scenario = Scenario { seed, luck: cli.luck, without, only, is_unaudited: cli.unaudited };
     let outcome = run(&scenario, true);
     match &outcome.failure {
         Some(failure) if cli.shrink => println!("{}", report(&scenario, failure)),
@@ -78,8 +85,15 @@ fn explore(cli: &Cli) -> ExitCode {
     let threads = cli.threads.unwrap_or_else(all_cores);
     let time = cli.time.map(|time| time.unsigned_abs());
     println!("the first seed is {first}");
-    let findings = Exploration { first, seeds, time, threads, tells_progress: true }.explore();
+    let exploration = Exploration { first, seeds, time, threads, is_unaudited: cli.unaudited, tells_progress: true };
+    let findings = exploration.explore();
     if let Some((scenario, failure)) = &findings.failed {
+        if cli.brief {
+            let number = scenario.seed.wrapping_sub(first).saturating_add(1);
+            let message = failure.message.lines().next().unwrap_or_default();
+            println!("run {number} fails at {}: {message}", failure.place);
+            return ExitCode::FAILURE;
+        }
         println!("{}", report(scenario, failure));
         return ExitCode::FAILURE;
     }

@@ -236,7 +236,7 @@ impl World {
     fn accept(&mut self, app: usize, told: &UserId, id: Id) {
         self.tell_of(|| format!("app-{} accepts {id} for {told}", app + 1));
         let at = self.apps[app].instance.name.clone();
-        let is_repeat = self.ledger.accept(id, told, &at, self.settings.all_devices);
+        let is_repeat = self.ledger.accept(id, told, &at, self.settings.all_devices, self.wall_ms());
         self.count(if is_repeat { "accepted again" } else { "accepted" });
     }
 }

@@ -98,7 +98,7 @@ impl Ledger {
 
     /// An app server accepts a reminder for somebody. Checks that it is not repeated without a fault, that nobody gets what is not
     /// theirs, and the order. Answers whether it is a repeat.
-    pub fn accept(&mut self, id: Id, told: &UserId, at: &InstanceName, goes_to_all: bool) -> bool {
+    pub fn accept(&mut self, id: Id, told: &UserId, at: &InstanceName, goes_to_all: bool, wall_ms: i64) -> bool {
         let reminder = &mut self.reminders[id];
         let place = (at.clone(), told.clone());
         let is_repeated = !reminder.accepted_by.is_empty();
@@ -112,8 +112,10 @@ impl Ledger {
         // a fault kept from being recorded, is the user's again: a repeat, behind what was parked meanwhile.
         let was_rerouted = reminder.accepted_by.iter().any(|(_, told)| *told != reminder.user);
         let may_be_late = reminder.is_overtaken || reminder.is_settled || (was_rerouted && reminder.is_touched);
+        // It expired on its way to one device, while another one, whose turn came then, was sent what follows.
+        let was_left_out = goes_to_all && reminder.expires_at.is_some_and(|at| at <= wall_ms);
         for (is_first, at) in [(!is_repeated, None), (!is_repeated_here, Some(at.clone()))] {
-            if !is_first || reminder.is_copy {
+            if !is_first || reminder.is_copy || (at.is_none() && was_left_out) {
                 continue;
             }
             let latest = self.latest.entry((reminder.user.clone(), told.clone(), at)).or_insert(id);

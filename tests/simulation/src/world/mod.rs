@@ -64,6 +64,8 @@ pub struct World {
     /// What an owner had handed in that doubted, and whose process goes on, is recorded by then.
     flushed_at: u64,
     is_healing: bool,
+    /// The machine checks itself after every step.
+    is_audited: bool,
     /// What happened how often.
     pub tally: BTreeMap<&'static str, u64>,
     /// What is told of the run, where it is told at all.
@@ -141,6 +143,7 @@ impl World {
             newest: 0,
             flushed_at: 0,
             is_healing: false,
+            is_audited: !scenario.is_unaudited,
             tally: BTreeMap::new(),
             trace: is_told.then(Vec::new),
         };

@@ -116,8 +116,11 @@ impl Owner {
                 let refused = |place| answer.iter().flatten().filter(|refused| refused.0 == place).count();
                 let accepted = parts.into_iter().enumerate().filter(|(place, (_, count))| refused(*place) < *count);
                 let users: Vec<_> = accepted.map(|(_, (user, _))| user).collect();
-                if answer.is_ok() && has_lease {
-                    self.confirm(at, instance, &users);
+                match answer {
+                    Ok(_) if has_lease => self.confirm(at, instance, &users),
+                    Ok(_) => {}
+                    // What the instance said of their connections says nothing any more.
+                    Err(_) => self.confirmed.retain(|(user, at), _| at != instance || !users.contains(user)),
                 }
             }
             Input::HeartbeatAnswered { instance, answer } => {
@@ -144,11 +147,14 @@ impl World {
     pub(super) fn tell(&mut self, number: u64, input: Input) {
         self.tell_of(|| format!("[{number}] <- {input}"));
         let (now, at, has_lease) = (self.now(), self.at, !self.settings.lease.is_zero());
+        let is_audited = self.is_audited;
         let owner = self.owner(number);
         owner.take_note(at, has_lease, &input);
         let mut actions = Vec::new();
         owner.partition.handle(now, input, &mut actions);
-        owner.partition.audit();
+        if is_audited {
+            owner.partition.audit();
+        }
         for action in actions {
             self.tell_of(|| format!("[{number}] -> {action}"));
             self.perform(number, action);

@@ -61,6 +61,7 @@ impl World {
             self.count("copies parked");
             id = self.ledger.add_copy(id);
         }
+        assert!(!self.nats.is_parked(&user, id), "{id} is parked twice: {:?}", self.nats.mailboxes[&user]);
         let sequence = self.nats.park(&user, id);
         self.tell_of(|| format!("{id} is in {user}'s mailbox at {sequence}"));
         let limit = self.settings.mailbox_limit;

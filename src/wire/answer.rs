@@ -1,0 +1,93 @@
+//! Answers of app servers, and the requests that they answer.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// One refused reminder of a delivery's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// The reminder's id.
+    pub id: String,
+    /// Its source.
+    pub source: String,
+    /// Whom it was for.
+    pub user: String,
+    /// `not_connected` or `busy`.
+    pub reason: Reason,
+}
+
+/// Why a reminder is refused, as it stands on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The user is not connected there.
+    NotConnected,
+    /// Not now.
+    Busy,
+}
+
+/// An answer to a delivery. Empty, it accepts all.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveryAnswer {
+    /// What is not accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<Refused>,
+}
+
+/// A heartbeat: who is asked about.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Heartbeat<U> {
+    /// The users.
+    pub users: Vec<U>,
+}
+
+/// An answer to a heartbeat: who is connected.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HeartbeatAnswer<U> {
+    /// The users that are. Names that nobody asked about say nothing.
+    pub connected: Vec<U>,
+}
+
+/// Puts finished reminders into the body of a delivery request.
+pub fn delivery_body<'a>(reminders: impl Iterator<Item = &'a [u8]>) -> Bytes {
+    let mut body = br#"{"reminders":["#.to_vec();
+    for (place, reminder) in reminders.enumerate() {
+        if place > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(reminder);
+    }
+    body.extend_from_slice(b"]}");
+    body.into()
+}
+
+/// Reads an answer's body. None, if it is not the contract's: a JSON object of this form.
+pub fn read<A: for<'a> Deserialize<'a>>(body: &[u8]) -> Option<A> {
+    // A list could stand for an object to serde.
+    let is_object = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
+    is_object.then(|| serde_json::from_slice(body).ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_contracts_answers_are_answers() {
+        let answer = |body: &str| read::<DeliveryAnswer>(body.as_bytes());
+        assert_eq!(answer("{}"), Some(DeliveryAnswer::default()));
+        assert_eq!(answer(r#" {"note":"unknown fields are ignored"}"#), Some(DeliveryAnswer::default()));
+        let refused = r#"{"refused":[{"id":"i","source":"s","user":"u","reason":"busy"}]}"#;
+        assert_eq!(answer(refused).unwrap().refused[0].reason, Reason::Busy);
+        for garbage in ["", "ok", "null", "[]", "[[]]", "{", r#"{"refused":7}"#, &refused.replace("busy", "tired")] {
+            assert_eq!(answer(garbage), None, "{garbage}");
+        }
+    }
+
+    #[test]
+    fn a_body_is_a_json_list_of_the_reminders() {
+        let body = |reminders: &[&str]| delivery_body(reminders.iter().map(|r| r.as_bytes()));
+        assert_eq!(body(&[]), r#"{"reminders":[]}"#);
+        assert_eq!(body(&["{\"a\":1}", "{}"]), r#"{"reminders":[{"a":1},{}]}"#);
+    }
+}

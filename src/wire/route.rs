@@ -1,0 +1,88 @@
+//! Routes: which app-server instance holds which user's connection, as a key and a value of their bucket.
+
+use serde::Deserialize;
+
+use crate::token::{InstanceName, NameError, UserId};
+
+/// Why an entry of the bucket is no route.
+#[derive(Debug, thiserror::Error)]
+pub enum RouteError {
+    /// The key has not two tokens.
+    #[error("the key is not `<user>.<instance>`")]
+    Key,
+    /// A token is no name.
+    #[error("{0}")]
+    Name(#[from] NameError),
+    /// The value is not the contract's.
+    #[error("the value is neither empty nor JSON with a `subject`: {0}")]
+    Value(#[from] serde_json::Error),
+    /// The subject cannot be published to, or is not for app servers.
+    #[error("`{0}` is not a subject that an app server can have")]
+    Subject(String),
+}
+
+#[derive(Deserialize)]
+struct Value {
+    subject: Option<String>,
+}
+
+/// Whose route a key is, and at which instance.
+///
+/// # Errors
+/// Says what is wrong with the key.
+pub fn read_key(key: &str) -> Result<(UserId, InstanceName), RouteError> {
+    let (user, instance) = key.split_once('.').ok_or(RouteError::Key)?;
+    Ok((UserId::from_token(user)?, InstanceName::from_token(instance)?))
+}
+
+/// What an instance's subjects begin with, where its route's value says it. An empty value leaves it to the default.
+///
+/// # Errors
+/// Says what is wrong with the value.
+pub fn read_subject(value: &[u8]) -> Result<Option<String>, RouteError> {
+    let subject = match value {
+        b"" => None,
+        json => serde_json::from_slice::<Value>(json)?.subject,
+    };
+    match subject {
+        Some(subject) if !is_for_app_servers(&subject) => Err(RouteError::Subject(subject)),
+        subject => Ok(subject),
+    }
+}
+
+/// `$JS`, `$KV`, `$SYS`: a route must not turn Bellhop's own permissions against the server.
+fn is_for_app_servers(subject: &str) -> bool {
+    let is_literal = subject.split('.').all(|token| {
+        !token.is_empty()
+            && token != "*"
+            && token != ">"
+            && !token.contains(|c: char| c.is_whitespace() || c.is_control())
+    });
+    is_literal && !subject.starts_with(['$', '_'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_name_a_subject_or_leave_it_to_the_default() {
+        let read = |value: &str| read_subject(value.as_bytes());
+        assert_eq!(read("").unwrap(), None);
+        assert_eq!(read(r#"{"since":"2026-11-22T00:00:00Z"}"#).unwrap(), None);
+        assert_eq!(read(r#"{"subject":"eu.app.7"}"#).unwrap().as_deref(), Some("eu.app.7"));
+        assert!(matches!(read("yes"), Err(RouteError::Value(_))));
+        for subject in ["", "a..b", "a.*", ">", "$JS.API.STREAM.DELETE.X", "_INBOX.x", "a b", "a.\u{7}"] {
+            let value = serde_json::json!({ "subject": subject }).to_string();
+            assert!(matches!(read(&value), Err(RouteError::Subject(_))), "{subject}");
+        }
+    }
+
+    #[test]
+    fn keys_have_two_names() {
+        assert_eq!(read_key("a=2Eb.app-1").unwrap(), ("a.b".parse().unwrap(), "app-1".parse().unwrap()));
+        for key in ["alice", "a.b.c", "=zz.app", ".app", "alice."] {
+            assert!(read_key(key).is_err(), "{key}");
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The faults. Most are in the machine; the last ones are in the model of what surrounds it, and show that what JetStream guarantees
+//! there is needed.
+
+/// A fault: in this file, this text becomes another one.
+pub struct Mutation {
+    /// What is wrong then.
+    pub name: &'static str,
+    /// Which file, from the repository's root.
+    pub file: &'static str,
+    /// The text that is there, once.
+    pub old: &'static str,
+    /// The text in its place.
+    pub new: &'static str,
+}
+
+const PARTITION: &str = "src/router/partition.rs";
+const DELIVERIES: &str = "src/router/partition/deliveries.rs";
+const ERRANDS: &str = "src/router/partition/errands.rs";
+const INSTANCES: &str = "src/router/partition/instances.rs";
+const MAILBOXES: &str = "src/router/partition/mailboxes.rs";
+const USER: &str = "src/router/user.rs";
+const TWINS: &str = "src/router/twins.rs";
+const OWNER: &str = "tests/simulation/src/world/owner.rs";
+const SETTLING: &str = "tests/simulation/src/world/settling.rs";
+const SUCCESSION: &str = "tests/simulation/src/world/succession.rs";
+
+/// All of them.
+pub const MUTATIONS: &[Mutation] = &[
+    Mutation {
+        name: "expiry is not checked",
+        file: PARTITION,
+        old: "if entry.is_expired(now) {",
+        new: "if false && entry.is_expired(now) {",
+    },
+    Mutation {
+        name: "expiry is not checked at another device's turn",
+        file: DELIVERIES,
+        old: "waiting.filter(|(_, entry)| !entry.is_expired(now)).collect()",
+        new: "waiting.collect()",
+    },
+    Mutation {
+        name: "a connection counts as held without being asked for",
+        file: USER,
+        old: "self.is_fresh || self.held_until",
+        new: "true || self.held_until",
+    },
+    Mutation {
+        name: "a confirmation serves for two deliveries",
+        file: DELIVERIES,
+        old: "        self.user(user).use_up_confirmations();\n        let (open, targets)",
+        new: "        let (open, targets)",
+    },
+    Mutation {
+        name: "an instance is sent a delivery while one is under way",
+        file: DELIVERIES,
+        old: "if lane.delivering.is_some() || !lane.is_up() {",
+        new: "if !lane.is_up() {",
+    },
+    Mutation {
+        name: "a batch is over with the first answer",
+        file: DELIVERIES,
+        old: "        if batch.open.is_empty() {\n",
+        new: "        if true {\n",
+    },
+    Mutation {
+        name: "what was refused comes back in the wrong order",
+        file: DELIVERIES,
+        old: "for (entry, _) in refused.into_iter().rev() {",
+        new: "for (entry, _) in refused.into_iter() {",
+    },
+    Mutation {
+        name: "what was refused goes behind what came later",
+        file: DELIVERIES,
+        old: "state.waiting.push_front(entry);",
+        new: "state.waiting.push_back(entry);",
+    },
+    Mutation {
+        name: "what was refused as busy counts as accepted",
+        file: DELIVERIES,
+        old: "Some(Refusal::Busy) => receptions[*place].is_put_off = true,",
+        new: "Some(Refusal::Busy) => receptions[*place].by.push(instance.name.clone()),",
+    },
+    Mutation {
+        name: "a pause has no end",
+        file: DELIVERIES,
+        old: "        self.timers.insert((until, Timer::Resume(user.clone())));\n    }",
+        new: "    }",
+    },
+    Mutation {
+        name: "a reminder is settled as parked before it is stored",
+        file: MAILBOXES,
+        old: "            mailbox.parking += 1;\n            self.parks.push_back(Park { user, entry, fate: Fate::Parked });",
+        new: "            self.settle(&user, entry, Fate::Parked);",
+    },
+    Mutation {
+        name: "a reminder that waits for its park is forgotten",
+        file: MAILBOXES,
+        old: "Item::Event { .. } => self.park(now, user.clone(), entry),",
+        new: "Item::Event { .. } => drop(entry),",
+    },
+    Mutation {
+        name: "what is on its way into a mailbox is not counted",
+        file: MAILBOXES,
+        old: "} else if mailbox.count + mailbox.parking >= limit {",
+        new: "} else if mailbox.count >= limit {",
+    },
+    Mutation {
+        name: "what is on its way into a mailbox is overtaken by live reminders",
+        file: USER,
+        old: "self.has_mail() || self.parking > 0",
+        new: "self.has_mail()",
+    },
+    Mutation {
+        name: "live reminders do not queue behind the mail",
+        file: ERRANDS,
+        old: "if state.has_live() && state.mailbox.is_in_use() {",
+        new: "if false && state.has_live() && state.mailbox.is_in_use() {",
+    },
+    Mutation {
+        name: "a page is taken in while its reminders are being parked",
+        file: MAILBOXES,
+        old: "if mailbox.parking == 0 {",
+        new: "if true {",
+    },
+    Mutation {
+        name: "what was settled ahead is delivered again",
+        file: MAILBOXES,
+        old: "at > mailbox.last || mailbox.settled_ahead.contains(&at)",
+        new: "at > mailbox.last",
+    },
+    Mutation {
+        name: "a mailbox is purged beyond what is settled",
+        file: USER,
+        old: "if front.is_none_or(|front| sequence < front) {",
+        new: "if front.is_none_or(|front| sequence < front) || true {",
+    },
+    Mutation {
+        name: "a search for expired reminders purges what it keeps",
+        file: MAILBOXES,
+        old: "self.settle_before_front(user, entry, Fate::Expired, sweep.oldest_kept);",
+        new: "self.settle_before_front(user, entry, Fate::Expired, None);",
+    },
+    Mutation {
+        name: "a mailbox that was found is forgotten",
+        file: MAILBOXES,
+        old: "        mailbox.last = summary.last;\n",
+        new: "",
+    },
+    Mutation {
+        name: "nobody goes on when an instance is back",
+        file: INSTANCES,
+        old: "let wanted = self.lane(instance).comes_up();",
+        new: "self.lane(instance).comes_up();\n            let wanted = BTreeSet::<UserId>::new();",
+    },
+    Mutation {
+        name: "an instance that answered is still to be probed",
+        file: INSTANCES,
+        old: "            self.disarm_probe(instance);\n            let wanted",
+        new: "            let wanted",
+    },
+    Mutation {
+        name: "an associate gets what is the user's alone",
+        file: DELIVERIES,
+        old: "|entry: &Entry| to.is_none() || entry.may_reroute;",
+        new: "|_: &Entry| true;",
+    },
+    Mutation {
+        name: "an associate gets it without being asked for",
+        file: INSTANCES,
+        old: "let may_board = is_there && is_up && state.errand.is_some();",
+        new: "let may_board = is_up && state.errand.is_some();",
+    },
+    Mutation {
+        name: "what an associate got stands for what the user is to get",
+        file: ERRANDS,
+        old: "            if let Some(instance) = by.into_iter().next() {",
+        new: "            self.twins.accepted(now.instant, &entry);\n            if let Some(instance) = by.into_iter().next() {",
+    },
+    Mutation {
+        name: "a reminder is merged into a less urgent one",
+        file: TWINS,
+        old: " && text.priority <= other.priority",
+        new: "",
+    },
+    Mutation {
+        name: "live reminders are left when the partition is given up",
+        file: PARTITION,
+        old: "(!state.has_live() && self.is_stopping)",
+        new: "self.is_stopping",
+    },
+    Mutation {
+        name: "without the fence, a late append is stored",
+        file: SETTLING,
+        old: "if self.nats.fence != from {",
+        new: "if false {",
+    },
+    Mutation {
+        name: "without the reset, a new owner begins with what is new",
+        file: SUCCESSION,
+        old: "Stage::Pin => self.nats.pinned = number,",
+        new: "Stage::Pin => (self.nats.pinned, self.owner(number).fed) = (number, self.nats.published),",
+    },
+    Mutation {
+        name: "an outcome is removed before it is recorded",
+        file: SETTLING,
+        old: "        self.submit(number, others);\n",
+        new: "        self.recorded(number, others);\n",
+    },
+    Mutation {
+        name: "what the owner before had parked is routed again",
+        file: OWNER,
+        old: "} else if owner.parked_before.contains(&id) {",
+        new: "} else if false {",
+    },
+];
