@@ -182,18 +182,24 @@ impl Membership {
         self.tell_readiness();
     }
 
-    /// Says that this member lives, and learns who else does. The bucket is judged by the server's clock: a member whose
-    /// last word is older than its TTL is gone already.
+    /// Joins the others, in a new term if the last one is over. Who cannot hear them must not go on as if it were alone.
     async fn begin(&mut self) -> Result<Watched, NatsError> {
         // A watch that broke is no new term: what the workers decide is this member's to decide still.
         let is_new_term = self.context.lease.is_over();
         if is_new_term {
             self.keeper.begin();
         }
+        let joined = self.join().await;
+        if joined.is_err() && is_new_term {
+            self.keeper.end();
+        }
+        joined
+    }
+
+    /// Says that this member lives, and learns who else does. The bucket is judged by the server's clock: a member whose
+    /// last word is older than its TTL is gone already.
+    async fn join(&mut self) -> Result<Watched, NatsError> {
         if !self.say().await {
-            if is_new_term {
-                self.keeper.end();
-            }
             return Err(NatsError::failed("join the members", "no answer from JetStream"));
         }
         let mut watch = Watched::begin(&self.context.voice, self.context.nats.names.members_bucket()).await?;

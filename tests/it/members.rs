@@ -252,3 +252,34 @@ async fn a_strange_entry_among_the_members_is_passed_over() {
     shares.sort_unstable();
     assert_eq!(shares, [3, 4]);
 }
+
+/// Whoever joins and cannot hear the others must not take that for their silence.
+#[tokio::test]
+async fn a_member_that_hears_nobody_does_not_go_on_as_if_it_were_alone() {
+    let user = |denied: &str| {
+        let permissions = format!("permissions: {{ publish: {{ deny: [{denied}] }} }}");
+        format!(
+            "authorization {{ users: [{{ user: others, password: o }}, {{ user: deaf, password: d, {permissions} }}] }}\n"
+        )
+    };
+    let nats_config = |denied: &str| format!("no_auth_user: others\n{}", user(denied));
+    let world = World::without_members(&nats_config(""), &SHORT).await;
+    world.serve().await;
+    let deaf = world.launch("member-2", &[("nats.user", "deaf"), ("nats.password", "d")]);
+    shared(&world, &["member-1", "member-2"], 7).await;
+    deaf.signal("STOP");
+    has_everything(&world, "member-1").await;
+    let watches = "$JS.API.CONSUMER.CREATE.KV_bellhop_members";
+    world.reconfigure_nats(&nats_config(&format!("\"{watches}\", \"{watches}.>\""))).await;
+    let mut words = world.client.subscribe("$KV.bellhop_members.member-2").await.unwrap();
+    deaf.signal("CONT");
+    for _ in 0..6 {
+        let word = tokio::time::timeout(LATER, words.next()).await.expect("it says that it lives").unwrap();
+        let card = serde_json::from_slice(&word.payload).unwrap();
+        assert_eq!(held(&card), BTreeSet::new(), "member-1 has all of it\n{}", deaf.log());
+    }
+    world.reconfigure_nats(&nats_config("")).await;
+    let mut shares = shared(&world, &["member-1", "member-2"], 7).await;
+    shares.sort_unstable();
+    assert_eq!(shares, [3, 4]);
+}
