@@ -82,6 +82,8 @@ struct Membership {
     due: Option<usize>,
     /// Keeps this member's lease.
     keeper: Keeper,
+    /// When the watch last told this member's own word.
+    heard_itself: Instant,
     is_stopping: bool,
 }
 
@@ -105,6 +107,7 @@ pub async fn run(context: Context, keeper: Keeper, stop: CancellationToken) -> R
         resting: BTreeMap::new(),
         due: None,
         keeper,
+        heard_itself: Instant::now(),
         is_stopping: false,
     };
     membership.run(stop).await
@@ -138,7 +141,10 @@ impl Membership {
                     self.say().await;
                 }
                 _ = tick.tick() => {
-                    self.say().await;
+                    if self.say().await && self.is_deaf() {
+                        tracing::warn!("nothing is heard of the members, watching them again");
+                        if let Ok(fresh) = self.begin().await { watch = fresh; }
+                    }
                     self.review().await;
                 }
                 entry = watch.next() => match entry {
@@ -207,6 +213,7 @@ impl Membership {
         while !watch.is_loaded() {
             found.push(watch.next().await?);
         }
+        self.heard_itself = Instant::now(); // So that the words' own age decides.
         let server_now = found.iter().map(|entry| entry.created.unix_timestamp_nanos()).max().unwrap_or(0);
         for entry in found {
             self.heard(&entry);
@@ -219,9 +226,24 @@ impl Membership {
         Ok(watch)
     }
 
+    /// Whether the watch tells nothing, not even this member's own word: a silence that says nothing of the others.
+    fn is_deaf(&self) -> bool {
+        self.heard_itself.elapsed() > self.context.config.members.interval * 2
+    }
+
+    fn hear_itself(&mut self) {
+        if self.is_deaf() {
+            // What the others said meanwhile may come next.
+            let soon = Instant::now() + self.context.config.members.interval;
+            self.peers.values_mut().for_each(|peer| peer.gone_at = peer.gone_at.max(soon));
+        }
+        self.heard_itself = Instant::now();
+    }
+
     /// Takes in what a member said. Answers whether that can change who should hold what.
     fn heard(&mut self, entry: &Entry) -> bool {
         if entry.key == self.context.member {
+            self.hear_itself();
             return false;
         }
         let card = match entry.operation {
@@ -286,8 +308,9 @@ impl Membership {
         if self.is_stopping || self.context.lease.is_over() {
             return;
         }
+        let is_deaf = self.is_deaf();
         self.peers.retain(|name, peer| {
-            let is_alive = peer.gone_at > now;
+            let is_alive = is_deaf || peer.gone_at > now;
             if !is_alive {
                 tracing::warn!(member = name, "member is gone");
             }

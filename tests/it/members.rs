@@ -283,3 +283,28 @@ async fn a_member_that_hears_nobody_does_not_go_on_as_if_it_were_alone() {
     shares.sort_unstable();
     assert_eq!(shares, [3, 4]);
 }
+
+/// A watch can fall silent without an end: its consumer was on a node that is gone. The others are not dead for that.
+#[tokio::test]
+async fn a_member_whose_watch_fell_silent_takes_nothing_from_the_living() {
+    let world = World::start(&SHORT).await;
+    world.serve().await;
+    shared(&world, &["member-1", "member-2"], 7).await;
+    let mut cards = world.cards().await;
+    let mut words = world.client.subscribe("$KV.bellhop_members.*").await.unwrap();
+    let bucket = world.jetstream.get_stream_no_info("KV_bellhop_members").await.unwrap();
+    let watches: Vec<_> = bucket.consumer_names().collect().await;
+    assert!(watches.len() >= 2, "each member watches: {watches:?}");
+    for watch in watches {
+        bucket.delete_consumer(&watch.unwrap()).await.unwrap();
+    }
+    for _ in 0..20 {
+        let word = tokio::time::timeout(LATER, words.next()).await.expect("members say that they live").unwrap();
+        let (name, card) = (word.subject.rsplit('.').next().unwrap(), serde_json::from_slice(&word.payload).unwrap());
+        cards.insert(name.to_owned(), card);
+        let all: Vec<_> = cards.values().flat_map(held).collect();
+        let distinct: BTreeSet<_> = all.iter().collect();
+        assert_eq!(all.len(), distinct.len(), "both live: {cards:?}");
+    }
+    shared(&world, &["member-1", "member-2"], 7).await;
+}
