@@ -130,10 +130,17 @@ impl Mailboxes {
     /// # Errors
     /// When the stream could not be read to its end.
     pub async fn find(&self, ack_floor: u64) -> Result<Found, NatsError> {
-        let filter_subject = self.nats.names.mailboxes(self.partition);
-        let config = pull::Config { filter_subject, headers_only: true, ..pull::Config::default() };
+        let fence = self.nats.names.fence(self.partition);
+        let filter_subjects = vec![self.nats.names.mailboxes(self.partition), fence.clone()];
+        let config = pull::Config { filter_subjects, headers_only: true, ..pull::Config::default() };
         let mut found = Found::default();
-        replay(&self.nats, &self.stream, config, |message, sequence| found.add(message, sequence, ack_floor)).await?;
+        // What was stored after the fence is a later owner's.
+        replay(&self.nats, &self.stream, config, self.fence, |message, sequence| {
+            if message.subject.as_str() != fence {
+                found.add(message, sequence, ack_floor);
+            }
+        })
+        .await?;
         Ok(found)
     }
 

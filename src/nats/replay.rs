@@ -8,8 +8,22 @@ use futures_util::StreamExt;
 
 use super::{Nats, NatsError};
 
+/// The sequence of a stream's last message, by its leader's word; 0 if it is empty.
+///
+/// # Errors
+/// When JetStream does not answer.
+pub async fn last_sequence(nats: &Nats, stream: &str) -> Result<u64, NatsError> {
+    let info = nats.jetstream.get_stream(stream).await;
+    let info = info.map_err(|error| NatsError::failed(format!("look at {stream}"), error))?;
+    let state = &info.cached_info().state;
+    Ok(if state.messages > 0 { state.last_sequence } else { 0 })
+}
+
 /// Tells `each` of every message that the stream has, with its sequence, in order. `config` says from where on, of which
 /// subjects, and whether headers are enough; the rest is set here.
+///
+/// In a cluster any server may do the reading, also one that lags behind. So it goes on at least until it has passed
+/// `through`, the sequence of a message of these subjects that is known to be stored; 0 for as far as that server knows.
 ///
 /// # Errors
 /// When the stream could not be read to its end.
@@ -17,6 +31,7 @@ pub async fn replay(
     nats: &Nats,
     stream: &str,
     config: pull::Config,
+    through: u64,
     mut each: impl FnMut(&Message, u64),
 ) -> Result<(), NatsError> {
     let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("read {stream}"), error);
@@ -29,15 +44,15 @@ pub async fn replay(
     };
     let handle = nats.jetstream.get_stream_no_info(stream).await.map_err(|error| failed(&error))?;
     let consumer: PullConsumer = handle.create_consumer(config).await.map_err(|error| failed(&error))?;
-    let mut seen = 0;
+    let (mut seen, mut reached) = (0, 0);
     let mut left = consumer.cached_info().num_pending;
     let pull = consumer.stream().max_messages_per_batch(5_000).max_bytes_per_batch(16 << 20);
     let mut messages = pull.messages().await.map_err(|error| failed(&error))?;
-    while left > 0 {
+    while left > 0 || reached < through {
         let Ok(message) = tokio::time::timeout(nats.timeout, messages.next()).await else {
             // The end that was there may have been removed meanwhile. But what the server has sent must have arrived.
             let info = consumer.get_info().await.map_err(|error| failed(&error))?;
-            if info.num_pending > 0 || info.delivered.consumer_sequence != seen {
+            if info.num_pending > 0 || info.delivered.consumer_sequence != seen || reached < through {
                 return Err(failed(&"no messages come"));
             }
             break;
@@ -45,6 +60,7 @@ pub async fn replay(
         let message = message.ok_or_else(|| failed(&"it ended"))?.map_err(|error| failed(&error))?;
         let info = message.info().map_err(|error| failed(&error))?;
         left = info.pending;
+        reached = info.stream_sequence;
         seen += 1;
         each(&message.message, info.stream_sequence);
     }

@@ -80,7 +80,10 @@ async fn watch(nats: Nats, partitions: u16, source: Source, mut wishes: mpsc::Re
         if fresh.is_none() && followers.values().any(|follower| !follower.is_loaded) {
             match Watched::begin(&nats, source.bucket.clone()).await {
                 Ok(watch) => (fresh, told) = (Some(watch), 0),
-                Err(error) => pause(&source, &error).await,
+                Err(error) => {
+                    pause(&source, &error).await;
+                    continue; // The first watch may have nothing to tell for long.
+                }
             }
         }
         if fresh.as_ref().is_some_and(Watched::is_loaded) {

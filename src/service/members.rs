@@ -86,6 +86,8 @@ struct Membership {
     due: Option<usize>,
     /// Keeps this member's lease.
     keeper: Keeper,
+    /// When the watch last told this member's own word.
+    heard_itself: Instant,
     is_stopping: bool,
 }
 
@@ -109,6 +111,7 @@ pub async fn run(context: Context, keeper: Keeper, stop: CancellationToken) -> R
         resting: BTreeMap::new(),
         due: None,
         keeper,
+        heard_itself: Instant::now(),
         is_stopping: false,
     };
     membership.run(stop).await
@@ -142,7 +145,10 @@ impl Membership {
                     self.say().await;
                 }
                 _ = tick.tick() => {
-                    self.say().await;
+                    if self.say().await && self.is_deaf() {
+                        tracing::warn!("nothing is heard of the members, watching them again");
+                        if let Ok(fresh) = self.begin().await { watch = fresh; }
+                    }
                     self.review().await;
                 }
                 entry = watch.next() => match entry {
@@ -186,18 +192,24 @@ impl Membership {
         self.tell_readiness();
     }
 
-    /// Says that this member lives, and learns who else does. The bucket is judged by the server's clock: a member whose
-    /// last word is older than its TTL is gone already.
+    /// Joins the others, in a new term if the last one is over. Who cannot hear them must not go on as if it were alone.
     async fn begin(&mut self) -> Result<Watched, NatsError> {
         // A watch that broke is no new term: what the workers decide is this member's to decide still.
         let is_new_term = self.context.lease.is_over();
         if is_new_term {
             self.keeper.begin();
         }
+        let joined = self.join().await;
+        if joined.is_err() && is_new_term {
+            self.keeper.end();
+        }
+        joined
+    }
+
+    /// Says that this member lives, and learns who else does. The bucket is judged by the server's clock: a member whose
+    /// last word is older than its TTL is gone already.
+    async fn join(&mut self) -> Result<Watched, NatsError> {
         if !self.say().await {
-            if is_new_term {
-                self.keeper.end();
-            }
             return Err(NatsError::failed("join the members", "no answer from JetStream"));
         }
         let mut watch = Watched::begin(&self.context.voice, self.context.nats.names.members_bucket()).await?;
@@ -205,6 +217,7 @@ impl Membership {
         while !watch.is_loaded() {
             found.push(watch.next().await?);
         }
+        self.heard_itself = Instant::now(); // So that the words' own age decides.
         let server_now = found.iter().map(|entry| entry.created.unix_timestamp_nanos()).max().unwrap_or(0);
         for entry in found {
             self.heard(&entry);
@@ -217,9 +230,24 @@ impl Membership {
         Ok(watch)
     }
 
+    /// Whether the watch tells nothing, not even this member's own word: a silence that says nothing of the others.
+    fn is_deaf(&self) -> bool {
+        self.heard_itself.elapsed() > self.context.config.members.interval * 2
+    }
+
+    fn hear_itself(&mut self) {
+        if self.is_deaf() {
+            // What the others said meanwhile may come next.
+            let soon = Instant::now() + self.context.config.members.interval;
+            self.peers.values_mut().for_each(|peer| peer.gone_at = peer.gone_at.max(soon));
+        }
+        self.heard_itself = Instant::now();
+    }
+
     /// Takes in what a member said. Answers whether that can change who should hold what.
     fn heard(&mut self, entry: &Entry) -> bool {
         if entry.key == self.context.member {
+            self.hear_itself();
             return false;
         }
         let card = match entry.operation {
@@ -291,8 +319,9 @@ impl Membership {
         if self.is_stopping || self.context.lease.is_over() {
             return;
         }
+        let is_deaf = self.is_deaf();
         self.peers.retain(|name, peer| {
-            let is_alive = peer.gone_at > now;
+            let is_alive = is_deaf || peer.gone_at > now;
             if !is_alive {
                 tracing::warn!(member = name, "member is gone");
             }

@@ -12,7 +12,7 @@ use async_nats::datetime::{self, DateTime};
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use tokio::sync::OnceCell;
 
-use crate::nats::replay::replay;
+use crate::nats::replay::{last_sequence, replay};
 use crate::nats::{Nats, NatsError};
 use crate::partition::Partition;
 use crate::router::Item;
@@ -116,12 +116,13 @@ impl Recorded {
                 start_time = start_time.min(oldest.time.max(earliest));
             }
         }
+        let through = last_sequence(nats, &outcomes).await?;
         let config = pull::Config {
             deliver_policy: DeliverPolicy::ByStartTime { start_time },
             headers_only: true,
             ..pull::Config::default()
         };
-        replay(nats, &outcomes, config, |message, _| {
+        replay(nats, &outcomes, config, through, |message, _| {
             let header = message.headers.as_ref().and_then(|headers| headers.get(HEADER));
             for (partition, item) in header.into_iter().flat_map(|text| decode(text.as_str())) {
                 if self.partitions.contains(&partition) {

@@ -17,7 +17,7 @@ use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use serde::Deserialize;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use crate::nats::replay::replay;
+use crate::nats::replay::{last_sequence, replay};
 use crate::nats::{Nats, NatsError};
 use crate::reminder::outcome::Batch;
 use crate::token::Source;
@@ -118,7 +118,9 @@ impl Window {
     /// # Errors
     /// When the stream could not be read to its end.
     pub async fn load(&mut self, nats: &Nats) -> Result<(), NatsError> {
-        replay(nats, &nats.names.seen_stream(), pull::Config::default(), |message, _| {
+        let stream = nats.names.seen_stream();
+        let last = last_sequence(nats, &stream).await?;
+        replay(nats, &stream, pull::Config::default(), last, |message, _| {
             for taken in decode(&message.payload) {
                 self.note(&taken);
                 self.complete(taken.sequence, taken.stored_ms);
@@ -139,7 +141,7 @@ impl Window {
         self.done.1 = sets.last_sequence;
         let start_time = outcomes.last_timestamp - RECENT;
         let config = pull::Config { deliver_policy: DeliverPolicy::ByStartTime { start_time }, ..Default::default() };
-        replay(nats, &nats.names.outcomes_stream(), config, |message, _| {
+        replay(nats, &nats.names.outcomes_stream(), config, outcomes.last_sequence, |message, _| {
             self.done.0.extend(done_in(&message.payload));
         })
         .await

@@ -13,7 +13,7 @@ use crate::check::STEADY;
 use crate::client;
 use crate::hosts::{self, Hosts};
 use crate::nodes::{self, Node};
-use crate::program::{Member, probe};
+use crate::program::{Member, bellhop, probe};
 
 /// Users who are connected all the time, enough of them for every partition to have some.
 const STEADY_USERS: usize = 32;
@@ -28,8 +28,9 @@ pub(crate) const APPS: usize = 3;
 /// How long everything may take to be well again.
 const WHOLE_WITHIN: Duration = Duration::from_secs(60);
 
-/// Settings of every member. A message whose acknowledgement was lost comes again after the first of them.
-const SETTINGS: [(&str, &str); 2] = [("dispatch.ack_wait", "10s"), ("streams.replicas", "3")];
+/// Settings of every member. A message whose acknowledgement was lost comes again after the first of them; a request that is
+/// lost while a leader is elected is sent again after the second.
+const SETTINGS: [(&str, &str); 3] = [("dispatch.ack_wait", "10s"), ("nats.timeout", "2s"), ("streams.replicas", "3")];
 
 /// Everything, in the order of dropping.
 pub(crate) struct World {
@@ -87,10 +88,11 @@ impl World {
             hosts,
         };
         world.within("the cluster is whole", async |world| world.nodes_are_whole().await).await;
+        // A cluster that has just found itself may still miss a peer for a moment.
+        world.within("the installation is set up", async |world| world.set_up().await).await;
         for host in 0..hosts::COUNT {
             let member = world.member(host);
             world.members.push(member);
-            // The first one sets the installation up.
             world.within("a member is ready", async |world| world.is_ready(host).await).await;
         }
         for app in names("app", APPS).into_iter().chain([STEADY.to_owned()]) {
@@ -108,15 +110,27 @@ impl World {
         self.dir.join("logs")
     }
 
+    /// What every member is told.
+    fn arguments(&self, command: &str) -> Vec<String> {
+        let partitions = PARTITIONS.to_string();
+        let all = SETTINGS.into_iter().chain([("heartbeat.lease", self.lease), ("partitions", &partitions)]);
+        let set = all.flat_map(|(name, value)| ["--set".into(), format!("{name}={value}")]);
+        [command, "--nats", &self.url].map(Into::into).into_iter().chain(set).collect()
+    }
+
+    async fn set_up(&self) -> Result<(), String> {
+        let arguments = self.arguments("setup");
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let ended = bellhop(&arguments, &[], b"").await;
+        if ended.code == Some(0) { Ok(()) } else { Err(ended.stderr) }
+    }
+
     /// A new process of this host's member.
     pub(crate) fn member(&self, host: usize) -> Member {
         let name = format!("member-{host}");
-        let http = self.probes[host].to_string();
-        let partitions = PARTITIONS.to_string();
-        let own =
-            [("http", http.as_str()), ("name", &name), ("heartbeat.lease", self.lease), ("partitions", &partitions)];
-        let set = SETTINGS.iter().chain(&own).flat_map(|(name, value)| ["--set".into(), format!("{name}={value}")]);
-        let arguments: Vec<String> = ["serve", "--nats", &self.url].map(Into::into).into_iter().chain(set).collect();
+        let mut arguments = self.arguments("serve");
+        let own = [("http", self.probes[host].to_string()), ("name", name.clone())];
+        arguments.extend(own.iter().flat_map(|(name, value)| ["--set".into(), format!("{name}={value}")]));
         Member::spawn(&name, &self.hosts.behind(host), &arguments, &self.dir)
     }
 

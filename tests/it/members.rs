@@ -252,3 +252,83 @@ async fn a_strange_entry_among_the_members_is_passed_over() {
     shares.sort_unstable();
     assert_eq!(shares, [3, 4]);
 }
+
+/// A configuration in which one user, `restricted`, may not publish to these subjects.
+fn restricting(subjects: &[&str]) -> String {
+    format!(
+        "no_auth_user: others\nauthorization {{ users: [{{ user: others, password: o }}, {{ user: restricted, password: r, \
+         permissions: {{ publish: {{ deny: {subjects:?} }} }} }}] }}\n"
+    )
+}
+
+/// Two members that share; the second one can be restricted.
+async fn with_second_restricted() -> (World, Arc<Member>) {
+    let world = World::without_members(&restricting(&[]), &SHORT).await;
+    world.serve().await;
+    let second = world.launch("member-2", &[("nats.user", "restricted"), ("nats.password", "r")]);
+    shared(&world, &["member-1", "member-2"], 7).await;
+    (world, second)
+}
+
+/// Whoever joins and cannot hear the others must not take that for their silence.
+#[tokio::test]
+async fn a_member_that_hears_nobody_does_not_go_on_as_if_it_were_alone() {
+    let (world, deaf) = with_second_restricted().await;
+    deaf.signal("STOP");
+    has_everything(&world, "member-1").await;
+    let watches = "$JS.API.CONSUMER.CREATE.KV_bellhop_members";
+    world.reconfigure_nats(&restricting(&[watches, &format!("{watches}.>")])).await;
+    let mut words = world.client.subscribe("$KV.bellhop_members.member-2").await.unwrap();
+    deaf.signal("CONT");
+    for _ in 0..6 {
+        let word = tokio::time::timeout(LATER, words.next()).await.expect("it says that it lives").unwrap();
+        let card = serde_json::from_slice(&word.payload).unwrap();
+        assert_eq!(held(&card), BTreeSet::new(), "member-1 has all of it\n{}", deaf.log());
+    }
+    world.reconfigure_nats(&restricting(&[])).await;
+    let mut shares = shared(&world, &["member-1", "member-2"], 7).await;
+    shares.sort_unstable();
+    assert_eq!(shares, [3, 4]);
+}
+
+/// A watch can fall silent without an end: its consumer was on a node that is gone. The others are not dead for that.
+#[tokio::test]
+async fn a_member_whose_watch_fell_silent_takes_nothing_from_the_living() {
+    let world = World::start(&SHORT).await;
+    world.serve().await;
+    shared(&world, &["member-1", "member-2"], 7).await;
+    let mut cards = world.cards().await;
+    let mut words = world.client.subscribe("$KV.bellhop_members.*").await.unwrap();
+    let bucket = world.jetstream.get_stream_no_info("KV_bellhop_members").await.unwrap();
+    let watches: Vec<_> = bucket.consumer_names().collect().await;
+    assert!(watches.len() >= 2, "each member watches: {watches:?}");
+    for watch in watches {
+        bucket.delete_consumer(&watch.unwrap()).await.unwrap();
+    }
+    for _ in 0..20 {
+        let word = tokio::time::timeout(LATER, words.next()).await.expect("members say that they live").unwrap();
+        let (name, card) = (word.subject.rsplit('.').next().unwrap(), serde_json::from_slice(&word.payload).unwrap());
+        cards.insert(name.to_owned(), card);
+        let all: Vec<_> = cards.values().flat_map(held).collect();
+        let distinct: BTreeSet<_> = all.iter().collect();
+        assert_eq!(all.len(), distinct.len(), "both live: {cards:?}");
+    }
+    shared(&world, &["member-1", "member-2"], 7).await;
+}
+
+/// What a partition needs to know is asked for again, also when nothing else happens.
+#[tokio::test]
+async fn a_take_over_goes_on_when_a_bucket_can_be_read_again() {
+    let (world, second) = with_second_restricted().await;
+    world.reconfigure_nats(&restricting(&["$JS.API.STREAM.INFO.KV_bellhop_associates"])).await;
+    stopped(&world, &world.member()).await;
+    world
+        .eventually("it could not read the bucket", async || match second.log() {
+            log if log.contains("open bucket bellhop_associates") => Ok(()),
+            log => Err(log),
+        })
+        .await;
+    world.reconfigure_nats(&restricting(&[])).await;
+    has_everything(&world, "member-2").await;
+    world.eventually("it works everything", async || second.is_ready().await).await;
+}

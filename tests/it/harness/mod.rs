@@ -176,6 +176,19 @@ impl World {
         assert!(program::signal(self.nats.lock().await.pid().unwrap(), name));
     }
 
+    /// Has the nats-server take another addition to its configuration while it runs.
+    pub(crate) async fn reconfigure_nats(&self, addition: &str) {
+        let dir = self.dir.path().join("nats");
+        let reloads =
+            || std::fs::read_to_string(dir.join("nats-server.log")).unwrap().matches("Reloaded server").count();
+        let before = reloads();
+        let config = format!("{}\n{addition}", include_str!("../../../nats-config/dev.conf"));
+        std::fs::write(dir.join("nats-server.conf"), config).unwrap();
+        self.signal_nats("HUP").await;
+        let is_done = async || if reloads() > before { Ok(()) } else { Err("it is not".to_owned()) };
+        self.eventually("the configuration is reloaded", is_done).await;
+    }
+
     /// Starts the nats-server again, with what it had stored.
     pub(crate) async fn restart_nats(&self) {
         self.nats.lock().await.restart().await.unwrap();
