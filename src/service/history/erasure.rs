@@ -16,7 +16,7 @@ use super::super::{Context, now_ms};
 use crate::event::Event;
 use crate::history::{Erased as Unwritten, HistoryError};
 use crate::nats::mailbox::{Pages, purge, remove};
-use crate::nats::replay::replay;
+use crate::nats::replay::{last_sequence, replay};
 use crate::nats::{Nats, NatsError, bucket};
 use crate::partition::of_user;
 use crate::token::UserId;
@@ -137,7 +137,9 @@ async fn remove_from_lists(nats: &Nats, user: &UserId) -> Result<u64, NatsError>
         deliver_policy: DeliverPolicy::LastPerSubject,
         ..pull::Config::default()
     };
-    replay(nats, &format!("KV_{bucket}"), config, |message, revision| {
+    let stream = format!("KV_{bucket}");
+    let through = last_sequence(nats, &stream).await?;
+    replay(nats, &stream, config, through, |message, revision| {
         if let Ok(mut list) = serde_json::from_slice::<Associates>(&message.payload)
             && let Some(key) = message.subject.rsplit('.').next()
             && list.associates.contains(user)
