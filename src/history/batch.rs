@@ -10,7 +10,7 @@ use super::body::{self, Body};
 use super::number::{self, Numbers};
 use super::text::storable;
 use super::trail::{Step, Trail};
-use super::{Entry, Erased, Problem};
+use super::{Entry, Problem, Unwritten};
 
 /// What makes two entries be about the same reminder. An id may be used again later, for another one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -90,7 +90,7 @@ impl Batch {
     }
 
     /// Drops what was published for somebody before that user was erased, and forgets who got something before.
-    pub(super) fn erase(&mut self, erased_at_ms: &HashMap<String, i64>) -> Vec<Erased> {
+    pub(super) fn erase(&mut self, erased_at_ms: &HashMap<String, i64>) -> Vec<Unwritten> {
         if erased_at_ms.is_empty() {
             return Vec::new();
         }
@@ -142,9 +142,9 @@ impl Draft {
         &self.trail
     }
 
-    fn take_erased(&mut self) -> impl Iterator<Item = Erased> {
+    fn take_erased(&mut self) -> impl Iterator<Item = Unwritten> {
         let steps = std::mem::take(&mut self.trail).into_steps().into_iter();
-        steps.map(|step| Erased {
+        steps.map(|step| Unwritten {
             user: self.user.clone().unwrap_or_default(),
             source: self.key.source.clone(),
             id: self.key.id.clone(),

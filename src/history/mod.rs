@@ -55,12 +55,12 @@ pub struct Written {
     /// Reminders of which it knows more now.
     pub changed: u64,
     /// Outcomes that were not stored, since their users were erased after the reminders were published.
-    pub erased: Vec<Erased>,
+    pub erased: Vec<Unwritten>,
 }
 
 /// An outcome that was not stored, since its user was erased.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Erased {
+pub struct Unwritten {
     /// Whom the reminder was for.
     pub user: String,
     /// The reminder's business system.

@@ -12,9 +12,12 @@ pub mod topology;
 
 use std::time::Duration;
 
+use async_nats::jetstream::response::Response;
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, ConnectOptions, HeaderMap};
 use bytes::Bytes;
+use jiff::Timestamp;
+use serde::Deserialize;
 
 use crate::config::Config;
 
@@ -155,6 +158,23 @@ pub fn split_credentials(url: &str) -> (String, Credentials) {
 }
 
 impl Nats {
+    /// The server's clock, by which it stores messages.
+    ///
+    /// # Errors
+    /// When JetStream does not answer.
+    pub async fn server_time(&self) -> Result<Timestamp, NatsError> {
+        #[derive(Deserialize)]
+        struct Told {
+            ts: Timestamp,
+        }
+        let failed = |error: &dyn std::fmt::Display| NatsError::failed("ask for the server's time", error);
+        let asked = self.jetstream.request(format!("STREAM.INFO.{}", self.names.sets_stream()), &()).await;
+        match asked.map_err(|error| failed(&error))? {
+            Response::Ok(Told { ts }) => Ok(ts),
+            Response::Err { error } => Err(failed(&error)),
+        }
+    }
+
     /// Publishes to a stream and waits until the message is stored.
     ///
     /// # Errors

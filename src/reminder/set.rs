@@ -200,7 +200,8 @@ fn checked_id(id: String, code: RejectCode) -> Result<String, Rejection> {
     }
 }
 
-fn id_error(id: &str) -> Option<String> {
+/// What is wrong with a text as a reminder's or a set's id, if anything is.
+pub fn id_error(id: &str) -> Option<String> {
     if id.is_empty() || id.len() > MAX_ID_BYTES {
         Some(format!("`id` has {} bytes; 1 to {MAX_ID_BYTES} are allowed", id.len()))
     } else {

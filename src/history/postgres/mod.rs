@@ -22,9 +22,10 @@ const MIGRATIONS: [&str; 1] = [include_str!("001.sql")];
 const CONNECTIONS: usize = 6;
 /// How long a connection may take, and how long one that is free may be waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Every statement has an index that gives rows in order. Statistics that are old must not talk the planner out of it.
+/// Every statement has an index that gives rows in order. Statistics that are old must not talk the planner out of it. And
+/// a process that stands still in the middle of a transaction must not keep the writers' lock.
 const PLANNER: &str = "-c enable_seqscan=off -c enable_bitmapscan=off -c enable_sort=off -c enable_hashjoin=off \
-    -c enable_mergejoin=off -c jit=off";
+    -c enable_mergejoin=off -c jit=off -c idle_in_transaction_session_timeout=30s";
 /// The advisory lock of those who write: `bellhop`.
 const WRITERS: i64 = 0x0062_656c_6c68_6f70;
 

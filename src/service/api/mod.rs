@@ -3,7 +3,7 @@
 pub mod query;
 
 use std::fmt::Display;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_nats::service::error::Error as ServiceError;
 use async_nats::service::{Group, Request, Service, ServiceExt};
@@ -26,6 +26,11 @@ use query::QueryError;
 
 /// The service's name, as `nats service ls` shows it.
 pub const NAME: &str = "bellhop";
+
+/// How long a question may take, unless it is one of erasing.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Reminders read at a time: they may be large, and an answer has only so much room.
+const READ_AT_ONCE: usize = 100;
 
 /// What an answer needs beside the reminders, and the room for its headers.
 const FRAME_BYTES: usize = 4 << 10;
@@ -67,6 +72,9 @@ enum Refusal {
     /// No history is kept.
     #[error("no history is kept: `history.url` is none")]
     Off,
+    /// It takes too long.
+    #[error("no answer within {PATIENCE:?}: the database hangs, or the question is a large one")]
+    Late,
     /// The database is away.
     #[error(transparent)]
     History(#[from] HistoryError),
@@ -89,7 +97,7 @@ impl Refusal {
         match self {
             Self::Query(_) => 400,
             Self::Unknown(_) => 404,
-            Self::Off | Self::History(_) | Self::Nats(_) => 503,
+            Self::Off | Self::Late | Self::History(_) | Self::Nats(_) => 503,
         }
     }
 
@@ -157,7 +165,17 @@ impl Drop for Registered {
     }
 }
 
+/// Answers, within a time: a database that hangs must not keep the others from being answered. What was begun to be erased
+/// is erased to its end.
 async fn answer(context: &Context, question: Question, body: &[u8]) -> Result<Bytes, Refusal> {
+    let answering = answer_at_leisure(context, question, body);
+    match question {
+        Question::Erase => answering.await,
+        _ => tokio::time::timeout(PATIENCE, answering).await.unwrap_or(Err(Refusal::Late)),
+    }
+}
+
+async fn answer_at_leisure(context: &Context, question: Question, body: &[u8]) -> Result<Bytes, Refusal> {
     match question {
         Question::History => history(context, body).await,
         Question::Why => why(context, body).await,
@@ -177,17 +195,24 @@ async fn opened(context: &Context) -> Result<&History, Refusal> {
 }
 
 async fn history(context: &Context, body: &[u8]) -> Result<Bytes, Refusal> {
-    let query = query::history(body)?;
-    let page = opened(context).await?.find(&query).await?;
-    let (mut list, mut last) = (List::new(context), None);
-    for found in &page.reminders {
-        let at = Timestamp::from_millisecond(found.at_ms).unwrap_or_default();
-        if !list.add(&with_fate(found.body.as_bytes(), &found.outcome, at, &found.trail)) {
-            return Ok(list.finish(&cursor(last)));
+    let mut query = query::history(body)?;
+    let history = opened(context).await?;
+    let (mut list, mut left) = (List::new(context), query.limit);
+    loop {
+        query.limit = left.min(READ_AT_ONCE);
+        let page = history.find(&query).await?;
+        for found in &page.reminders {
+            let at = Timestamp::from_millisecond(found.at_ms).unwrap_or_default();
+            if !list.add(&with_fate(found.body.as_bytes(), &found.outcome, at, &found.trail)) {
+                return Ok(list.finish(&cursor(query.before)));
+            }
+            query.before = Some(found.cursor);
         }
-        last = Some(found.cursor);
+        left -= page.reminders.len();
+        if left == 0 || page.next.is_none() {
+            return Ok(list.finish(&cursor(page.next)));
+        }
     }
-    Ok(list.finish(&cursor(page.next)))
 }
 
 fn cursor(next: Option<Cursor>) -> String {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::history::{Cursor, Query};
 use crate::reminder::outcome;
-use crate::reminder::set::MAX_ID_BYTES;
+use crate::reminder::set::id_error;
 use crate::token::{Source, Tag, UserId};
 
 /// Reminders in an answer, unless the query says how many.
@@ -75,7 +75,10 @@ impl Fields {
     }
 
     fn id(&mut self) -> Result<Option<String>, QueryError> {
-        self.take("id", |value| sized(text(value)?, MAX_ID_BYTES))
+        self.take("id", |value| {
+            let id = text(value)?;
+            id_error(&id).map_or(Ok(id), Err)
+        })
     }
 
     fn limit(&mut self) -> Result<usize, QueryError> {
@@ -211,6 +214,7 @@ mod tests {
             (r#"{"user":7}"#, "`user`"),
             (r#"{"source":["a"]}"#, "`source`"),
             (r#"{"id":""}"#, "`id`"),
+            (r#"{"id":"a\u0000"}"#, "`id`"),
             (r#"{"tag":"a\nb"}"#, "`tag`"),
             (r#"{"outcome":"lost"}"#, "`outcome`"),
             (r#"{"from":"yesterday"}"#, "`from`"),

@@ -11,10 +11,10 @@ use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::jetstream::kv::UpdateErrorKind;
 use serde::{Deserialize, Serialize};
 
+use super::super::Context;
 use super::super::associates::Associates;
-use super::super::{Context, now_ms};
 use crate::event::Event;
-use crate::history::{Erased as Unwritten, HistoryError};
+use crate::history::{HistoryError, Unwritten};
 use crate::nats::mailbox::{Pages, purge, remove};
 use crate::nats::replay::{last_sequence, replay};
 use crate::nats::{Nats, NatsError, bucket};
@@ -55,8 +55,9 @@ pub enum EraseError {
 /// # Errors
 /// When a part of it could not be done; the rest may be done then, and is not counted again.
 pub async fn erase(context: &Context, user: &UserId) -> Result<Erased, EraseError> {
-    let at = now_ms();
     let nats = &context.nats;
+    // By the clock that says when sets were published.
+    let at = nats.server_time().await?;
     let history = match context.history.open().await? {
         Some(history) => history.erase(user.as_str(), at.as_millisecond()).await?,
         None => 0,
@@ -114,16 +115,17 @@ async fn remove_from_mailbox(context: &Context, user: &UserId, names: &HashSet<N
 /// Removes keys of a bucket, and answers how many there were.
 async fn remove_keys(nats: &Nats, bucket: String, keys: &str) -> Result<u64, NatsError> {
     let store = bucket::open(nats, bucket.clone()).await?;
-    let mut removed = 0;
+    let mut removed = HashSet::new();
     loop {
         let found = bucket::last(nats, &bucket, keys, KEYS_AT_ONCE).await?;
         if found.is_empty() {
-            return Ok(removed);
+            return Ok(removed.len() as u64);
         }
+        // A replica that lags behind tells of what is removed already.
         for key in found {
             let purged = store.purge_with_ttl(&key.key, TOMBSTONE_AGE).await;
             purged.map_err(|error| NatsError::failed(format!("remove {} from {bucket}", key.key), error))?;
-            removed += 1;
+            removed.insert(key.key);
         }
     }
 }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::outcomes::message::{self, Line};
 use super::{Context, api, now_ms};
-use crate::history::{Entry, HistoryError, Written};
+use crate::history::{Entry, HistoryError, HistoryErrorKind, Written};
 use crate::nats::NatsError;
 use crate::nats::pinned::{Pinned, Received, acknowledge};
 use crate::partition::Role;
@@ -142,6 +142,9 @@ async fn store(context: &Context, batch: Batch, progress: &Progress<'_>, stop: &
             Ok(written) => {
                 context.metrics.history_written(written.new, written.changed, began.elapsed());
                 break written;
+            }
+            Err(error) if error.kind() == HistoryErrorKind::Broken => {
+                tracing::error!(%error, "history not written until somebody mends this, trying again");
             }
             Err(error) => tracing::warn!(%error, "history not written, trying again"),
         }
