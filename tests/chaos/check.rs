@@ -90,7 +90,7 @@ pub(crate) fn check(history: &History) -> Verdict {
         judge_fate(fate, &windows, &connected, |wrong| verdict.wrong.entry(wrong).or_default().push(reminder.clone()));
     }
     judge_order(&order, &fates, &mut verdict);
-    verdict.figures = Figures::new(history, &fates, &windows);
+    verdict.figures = Figures::new(&fates, &windows);
     verdict
 }
 
@@ -151,25 +151,20 @@ fn decided<'a>(history: &'a History, fates: &mut Fates<'a>, verdict: &mut Verdic
 
 /// Who is connected in the end.
 fn connected(history: &History) -> BTreeSet<&str> {
-    let at_app = |lines: &'_ Vec<crate::logs::Line<Served>>| {
-        let mut here = BTreeSet::new();
+    let mut connected = BTreeSet::new();
+    for lines in history.served.values() {
+        let mut here: BTreeSet<&str> = BTreeSet::new();
         for line in lines {
             match &line.event {
                 Served::Started => here.clear(),
-                Served::Connected { users } => here.extend(users.iter().cloned()),
-                Served::Left { users } => here.retain(|user| !users.contains(user)),
+                Served::Connected { users } => here.extend(users.iter().map(String::as_str)),
+                Served::Left { users } => here.retain(|user| !users.iter().any(|gone| gone == user)),
                 Served::Accepted(_) => {}
             }
         }
-        here
-    };
-    let all: BTreeSet<String> = history.served.values().flat_map(at_app).collect();
-    // As they are named in what was published, which lives long enough.
-    let named = history.published.values().flatten().filter_map(|line| match &line.event {
-        Published::Sent { reminders, .. } => Some(reminders),
-        _ => None,
-    });
-    named.flatten().map(|(_, user)| user.as_str()).filter(|user| all.contains(*user)).collect()
+        connected.append(&mut here);
+    }
+    connected
 }
 
 fn judge_fate(fate: &Fate<'_>, windows: &Windows, connected: &BTreeSet<&str>, mut wrong: impl FnMut(Wrong)) {

@@ -274,16 +274,19 @@ async fn with_second_restricted() -> (World, Arc<Member>) {
 #[tokio::test]
 async fn a_member_that_hears_nobody_does_not_go_on_as_if_it_were_alone() {
     let (world, deaf) = with_second_restricted().await;
+    let before = held(&world.card("member-2").await.unwrap());
     deaf.signal("STOP");
     has_everything(&world, "member-1").await;
     let watches = "$JS.API.CONSUMER.CREATE.KV_bellhop_members";
     world.reconfigure_nats(&restricting(&[watches, &format!("{watches}.>")])).await;
     let mut words = world.client.subscribe("$KV.bellhop_members.member-2").await.unwrap();
     deaf.signal("CONT");
-    for _ in 0..6 {
+    for number in 0..6 {
         let word = tokio::time::timeout(LATER, words.next()).await.expect("it says that it lives").unwrap();
-        let card = serde_json::from_slice(&word.payload).unwrap();
-        assert_eq!(held(&card), BTreeSet::new(), "member-1 has all of it\n{}", deaf.log());
+        let now = held(&serde_json::from_slice(&word.payload).unwrap());
+        // It may have been stopped while it spoke.
+        let is_late = number == 0 && now == before;
+        assert!(now.is_empty() || is_late, "member-1 has all of it, and it takes {now:?}\n{}", deaf.log());
     }
     world.reconfigure_nats(&restricting(&[])).await;
     let mut shares = shared(&world, &["member-1", "member-2"], 7).await;
