@@ -12,8 +12,8 @@ use super::{CliError, SettingsArgs};
 use crate::config::parse_duration;
 use crate::nats::Nats;
 use crate::reminder::outcome;
-use crate::service::api::query::MAX_LIMIT;
 use crate::token::{Source, Tag, UserId};
+use crate::wire::query::MAX_LIMIT;
 use follow::Live;
 
 #[derive(Debug, clap::Args)]

@@ -19,8 +19,8 @@ mod text;
 mod trail;
 
 pub use crate::config::{HistoryUrl, PostgresUrl};
+pub use crate::wire::query::{Cursor, Query};
 pub use error::{HistoryError, HistoryErrorKind};
-pub use number::{Cursor, CursorError};
 
 use error::Problem;
 
@@ -71,31 +71,6 @@ pub struct Unwritten {
     pub published_ms: i64,
     /// What became of it: one that was parked, or a copy of one that was rerouted, may lie in the user's mailbox.
     pub outcome: String,
-}
-
-/// Which reminders are asked for. All that is said must hold; nothing said asks for all.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Query {
-    /// Whom they were for.
-    pub user: Option<String>,
-    /// Their business system.
-    pub source: Option<String>,
-    /// Their id.
-    pub id: Option<String>,
-    /// One of their tags.
-    pub tag: Option<String>,
-    /// Their latest outcome.
-    pub outcome: Option<String>,
-    /// Published in this millisecond or later.
-    pub from_ms: Option<i64>,
-    /// Published before this millisecond.
-    pub to_ms: Option<i64>,
-    /// In their title or content, without regard to case. Nothing is in every text.
-    pub contains: Option<String>,
-    /// How many at most.
-    pub limit: usize,
-    /// Only those after this place: the `next` of an earlier page.
-    pub before: Option<Cursor>,
 }
 
 impl Query {

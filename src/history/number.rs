@@ -5,9 +5,7 @@
 //! `history.keep` cuts off, so every index is (column, number), and every question is one range of one index read backwards.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::ops::Range;
-use std::str::FromStr;
 
 /// Bits of the counter: 2,097,152 reminders in one millisecond.
 const COUNTER_BITS: u32 = 21;
@@ -52,35 +50,6 @@ impl Numbers {
     }
 }
 
-/// A place between two reminders of a history. It stays right while others come and go. Text to its bearer, who must not
-/// look into it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cursor(pub(super) i64);
-
-/// Why a text is no cursor.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("is no cursor of an earlier answer")]
-pub struct CursorError;
-
-impl fmt::Display for Cursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "b{:016x}", self.0)
-    }
-}
-
-impl FromStr for Cursor {
-    type Err = CursorError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let digits = text.strip_prefix('b').ok_or(CursorError)?;
-        let is_lower_hex = digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        if digits.len() != 16 || !is_lower_hex {
-            return Err(CursorError);
-        }
-        i64::from_str_radix(digits, 16).map(Self).map_err(|_| CursorError)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,16 +66,5 @@ mod tests {
         numbers.taken(all_of(now).end - 1);
         assert_eq!(numbers.next(now), None);
         assert_eq!([first_of(-1), published_ms(first_of(i64::MAX))], [0, MAX_MS]);
-    }
-
-    #[test]
-    fn cursors_survive_as_text_and_nothing_else_is_one() {
-        for number in [0, 1, first_of(1_795_000_000_000) + 3, i64::MAX] {
-            assert_eq!(Cursor(number).to_string().parse(), Ok(Cursor(number)));
-        }
-        for wrong in ["", "b", "b1", "x0000000000000001", "b8000000000000000", "b+00000000000000A", "b000000000000000A"]
-        {
-            assert_eq!(wrong.parse::<Cursor>(), Err(CursorError), "{wrong}");
-        }
     }
 }

@@ -1,8 +1,9 @@
-//! What others write and Bellhop reads, byte by byte: values of buckets, and answers of app servers. Pure.
+//! What others write and Bellhop reads, byte by byte: values of buckets, answers of app servers, and queries. Pure.
 //!
 //! Published sets are [`reminder::set`](crate::reminder::set)'s, rules [`rules::document`](crate::rules::document)'s, and what Bellhop
 //! writes for itself [`event`](crate::event)'s.
 
 pub mod answer;
 pub mod associates;
+pub mod query;
 pub mod route;

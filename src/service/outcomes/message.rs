@@ -34,12 +34,15 @@ pub struct Told {
 impl Told {
     /// Bytes of its part of a message, about.
     pub fn bytes(&self) -> usize {
-        LINE_BYTES + self.reminder.as_ref().map_or(0, Bytes::len)
+        let Record { id, source, set, user, .. } = &self.record;
+        let names = id.len() + source.as_str().len() + set.len() + user.as_ref().map_or(0, String::len);
+        // JSON may write each byte of a name as two: names have no control characters.
+        LINE_BYTES + 2 * names + self.reminder.as_ref().map_or(0, Bytes::len)
     }
 }
 
-/// What a line has beside the reminder's own JSON, about.
-const LINE_BYTES: usize = 320;
+/// What a line has beside its names and the reminder's own JSON, about.
+const LINE_BYTES: usize = 200;
 
 /// Writes a message.
 pub fn encode(told: &[Told], has_history: bool) -> (HeaderMap, Bytes) {

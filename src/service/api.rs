@@ -1,7 +1,5 @@
 //! Answers queries: the NATS micro service `bellhop`, on `bellhop.api.*`.
 
-pub mod query;
-
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
@@ -22,7 +20,7 @@ use crate::nats::NatsError;
 use crate::nats::mailbox::{Pages, ParkedMessage, count};
 use crate::partition::of_user;
 use crate::reminder::finished::{to_the_millisecond, with_fate, with_parked_at};
-use query::QueryError;
+use crate::wire::query::{self, QueryError};
 
 /// The service's name, as `nats service ls` shows it.
 pub const NAME: &str = "bellhop";

@@ -1,12 +1,11 @@
 //! What is asked: request bodies, checked field by field, so that a refusal names the field that is wrong.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::str::FromStr;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::history::{Cursor, Query};
 use crate::reminder::outcome;
 use crate::reminder::set::id_error;
 use crate::token::{Source, Tag, UserId};
@@ -17,6 +16,60 @@ pub const DEFAULT_LIMIT: usize = 100;
 pub const MAX_LIMIT: usize = 1_000;
 /// Bytes of a text to search for.
 pub const MAX_CONTAINS_BYTES: usize = 1_024;
+
+/// Which reminders are asked for. All that is said must hold; nothing said asks for all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Query {
+    /// Whom they were for.
+    pub user: Option<String>,
+    /// Their business system.
+    pub source: Option<String>,
+    /// Their id.
+    pub id: Option<String>,
+    /// One of their tags.
+    pub tag: Option<String>,
+    /// Their latest outcome.
+    pub outcome: Option<String>,
+    /// Published in this millisecond or later.
+    pub from_ms: Option<i64>,
+    /// Published before this millisecond.
+    pub to_ms: Option<i64>,
+    /// In their title or content, without regard to case. Nothing is in every text.
+    pub contains: Option<String>,
+    /// How many at most.
+    pub limit: usize,
+    /// Only those after this place: the `next` of an earlier page.
+    pub before: Option<Cursor>,
+}
+
+/// A place between two reminders of a history, by the number of the one before it. It stays right while others come and go.
+/// Text to its bearer, who must not look into it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor(pub i64);
+
+/// Why a text is no cursor.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("is no cursor of an earlier answer")]
+pub struct CursorError;
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "b{:016x}", self.0)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = CursorError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = text.strip_prefix('b').ok_or(CursorError)?;
+        let is_lower_hex = digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if digits.len() != 16 || !is_lower_hex {
+            return Err(CursorError);
+        }
+        i64::from_str_radix(digits, 16).map(Self).map_err(|_| CursorError)
+    }
+}
 
 /// Why a request cannot be answered.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -235,5 +288,16 @@ mod tests {
         assert_eq!(why(br#"{"source":"a"}"#), Err(QueryError::Missing("id")));
         assert_eq!(mailbox(b""), Err(QueryError::Missing("user")));
         assert_eq!(erase(br#"{"user":null}"#), Err(QueryError::Missing("user")));
+    }
+
+    #[test]
+    fn cursors_survive_as_text_and_nothing_else_is_one() {
+        for number in [0, 1, 1 << 62, i64::MAX] {
+            assert_eq!(Cursor(number).to_string().parse(), Ok(Cursor(number)));
+        }
+        for wrong in ["", "b", "b1", "x0000000000000001", "b8000000000000000", "b+00000000000000A", "b000000000000000A"]
+        {
+            assert_eq!(wrong.parse::<Cursor>(), Err(CursorError), "{wrong}");
+        }
     }
 }
