@@ -1,6 +1,6 @@
 //! The search index of some thousand rows that were written together: for each gram, the rows that have it.
 //!
-//! Rows are called by their places among the index's rows. The index is cut into *blocks* of some kilobytes, in the order of grams, so that a search
+//! Rows are called by their places among the index's rows. The index is cut into *blocks* of about a kilobyte, in the order of grams, so that a search
 //! reads the few blocks that its grams are in. A block is a row of a table; so is what tells the blocks apart, its head.
 //!
 //! An index of one's own, since FTS5's and `pg_trgm` cost more to write than all else together; it is never changed but to
@@ -14,7 +14,7 @@ use super::grams::grams;
 /// Rows of an index: places are 16 bits.
 pub(super) const MOST_ROWS: usize = 1 << 16;
 /// A block that has so many bytes is full.
-const BLOCK_BYTES: usize = 4_096;
+const BLOCK_BYTES: usize = 1_024;
 
 /// An index that is to be written.
 #[derive(Debug)]
