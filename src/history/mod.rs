@@ -21,6 +21,7 @@ mod trail;
 pub use crate::config::{HistoryUrl, PostgresUrl};
 pub use crate::wire::query::{Cursor, Query};
 pub use error::{HistoryError, HistoryErrorKind};
+pub use text::Needle;
 
 use error::Problem;
 

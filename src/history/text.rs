@@ -20,11 +20,11 @@ pub(super) fn storable(name: String) -> String {
 
 /// What a title or content must have.
 #[derive(Debug, Clone)]
-pub(super) struct Needle(String);
+pub struct Needle(String);
 
 impl Needle {
     /// None if every text has it.
-    pub(super) fn new(contains: Option<&str>) -> Option<Self> {
+    pub fn new(contains: Option<&str>) -> Option<Self> {
         let folded = fold(contains.unwrap_or_default());
         (!folded.is_empty()).then_some(Self(folded))
     }
@@ -34,7 +34,8 @@ impl Needle {
         &self.0
     }
 
-    pub(super) fn is_in(&self, reminder: &str) -> bool {
+    /// Whether a finished reminder, as JSON, has it.
+    pub fn is_in(&self, reminder: &str) -> bool {
         Body::read(reminder).texts().any(|text| fold(text).contains(&self.0))
     }
 }

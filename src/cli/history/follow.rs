@@ -1,7 +1,7 @@
 //! What happens next: the outcomes, as their stream gets them.
 
-use async_nats::jetstream::consumer::pull;
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer};
+use async_nats::jetstream::consumer::DeliverPolicy;
+use async_nats::jetstream::consumer::pull::{Ordered, OrderedConfig};
 use futures_util::StreamExt;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -11,13 +11,15 @@ use serde_json::{json, value::to_raw_value};
 use super::super::api::{ApiError, ask};
 use super::super::output::Output;
 use super::{CliError, Filter, Shown};
+use crate::history::Needle;
 use crate::nats::{Nats, NatsError};
 use crate::reminder::finished::with_fate;
 use crate::service::outcomes::message::{Line, decode};
+use crate::token::Tag;
 
 /// The stream of outcomes, from now on.
 pub(super) struct Live {
-    messages: pull::Stream,
+    messages: Ordered,
 }
 
 fn failed(error: &dyn std::fmt::Display) -> CliError {
@@ -27,15 +29,8 @@ fn failed(error: &dyn std::fmt::Display) -> CliError {
 impl Live {
     pub(super) async fn begin(nats: &Nats) -> Result<Self, CliError> {
         let stream = nats.jetstream.get_stream_no_info(nats.names.outcomes_stream()).await;
-        let config = pull::Config {
-            deliver_policy: DeliverPolicy::New,
-            ack_policy: AckPolicy::None,
-            memory_storage: true,
-            num_replicas: 1,
-            ..pull::Config::default()
-        };
-        let consumer: PullConsumer =
-            stream.map_err(|e| failed(&e))?.create_consumer(config).await.map_err(|e| failed(&e))?;
+        let config = OrderedConfig { deliver_policy: DeliverPolicy::New, ..OrderedConfig::default() };
+        let consumer = stream.map_err(|e| failed(&e))?.create_consumer(config).await.map_err(|e| failed(&e))?;
         Ok(Self { messages: consumer.messages().await.map_err(|error| failed(&error))? })
     }
 
@@ -49,7 +44,8 @@ impl Live {
     ) -> Result<(), CliError> {
         while let Some(message) = self.messages.next().await {
             let message = message.map_err(|error| failed(&error))?;
-            for line in decode(&message.payload).map_err(|error| failed(&error))? {
+            // What is no message of ours is nobody's news.
+            for line in decode(&message.payload).unwrap_or_default() {
                 let Some(reminder) = wanted(nats, filter, line).await? else { continue };
                 if is_json {
                     output.json(&reminder)?;
@@ -63,17 +59,6 @@ impl Live {
     }
 }
 
-/// What the filter looks at in a reminder.
-#[derive(Deserialize)]
-struct Said {
-    #[serde(default)]
-    tags: Vec<String>,
-    #[serde(default)]
-    title: String,
-    #[serde(default)]
-    content: String,
-}
-
 /// The reminder as it is shown, if the filter lets it through.
 async fn wanted(nats: &Nats, filter: &Filter, line: Line) -> Result<Option<Box<RawValue>>, CliError> {
     if !filter.may_want(&line) {
@@ -84,8 +69,7 @@ async fn wanted(nats: &Nats, filter: &Filter, line: Line) -> Result<Option<Box<R
         Some(reminder) => reminder,
         None => said_before(nats, line).await?,
     };
-    let said: Option<Said> = serde_json::from_str(&reminder).ok();
-    if !said.is_some_and(|said| filter.wants(&said)) {
+    if !filter.wants(&reminder) {
         return Ok(None);
     }
     let step = step.map_err(|error| failed(&error))?;
@@ -102,7 +86,10 @@ async fn said_before(nats: &Nats, Line { source, id, set, user, .. }: Line) -> R
     }
     match ask::<Answer>(nats, "why", &json!({ "source": source, "id": id })).await {
         Ok(answer) => Ok(answer.reminder.get().to_owned()),
-        Err(ApiError::Unknown(_)) => Ok(json!({ "id": id, "source": source, "set": set, "user": user }).to_string()),
+        // That nobody can say more now must not end what follows.
+        Err(ApiError::Unknown(_) | ApiError::Away(_) | ApiError::NobodyAnswers) => {
+            Ok(json!({ "id": id, "source": source, "set": set, "user": user }).to_string())
+        }
         Err(error) => Err(error.into()),
     }
 }
@@ -119,13 +106,18 @@ impl Filter {
             && self.until.is_none_or(|until| published < until)
     }
 
-    /// By what only the first one tells.
-    fn wants(&self, said: &Said) -> bool {
-        let contains = |wanted: &String| {
-            let wanted = wanted.to_lowercase();
-            [&said.title, &said.content].iter().any(|text| text.to_lowercase().contains(&wanted))
+    /// By what the reminder says.
+    fn wants(&self, reminder: &str) -> bool {
+        #[derive(Deserialize)]
+        struct Tagged {
+            #[serde(default)]
+            tags: Vec<String>,
+        }
+        let has = |tag: &Tag| {
+            let tagged = serde_json::from_str::<Tagged>(reminder);
+            tagged.is_ok_and(|Tagged { tags }| tags.iter().any(|one| one == tag.as_str()))
         };
-        self.tag.as_ref().is_none_or(|tag| said.tags.iter().any(|one| one == tag.as_str()))
-            && self.contains.as_ref().is_none_or(contains)
+        self.tag.as_ref().is_none_or(has)
+            && Needle::new(self.contains.as_deref()).is_none_or(|needle| needle.is_in(reminder))
     }
 }
