@@ -47,6 +47,9 @@ pub enum Role {
 }
 
 impl Role {
+    /// The kinds there are.
+    pub const KINDS: [&str; 4] = ["partition", "intake", "escalation", "history"];
+
     /// What kind of role it is, in a word.
     pub fn kind(self) -> &'static str {
         match self {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use prometheus::{Gauge, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 
+use crate::partition::Role;
 use crate::reminder::Priority;
 use crate::reminder::outcome::{self, Outcome};
 use crate::reminder::reject::RejectCode;
@@ -97,31 +98,27 @@ impl Default for Handles {
         let build = make.gauges(
             "bellhop_build_info",
             "Always 1; the version is in the label.",
-            "version",
-            [env!("CARGO_PKG_VERSION")],
+            ("version", &[env!("CARGO_PKG_VERSION")]),
         );
         build.of(env!("CARGO_PKG_VERSION")).set(1);
         let priorities = Priority::ALL.map(Priority::as_str);
-        let codes = RejectCode::ALL.iter().map(|code| code.as_str());
+        let codes: Vec<_> = RejectCode::ALL.iter().map(|code| code.as_str()).collect();
         Self {
             sets: make.counter("bellhop_sets_total", "Published sets taken in, refused ones too."),
             reminders: make.counters(
                 "bellhop_reminders_total",
                 "Reminders of the sets taken in: new ones go on, repeats are dropped, refused ones are set aside.",
-                "result",
-                ["new", "repeat", "refused"],
+                ("result", &["new", "repeat", "refused"]),
             ),
             rejected: make.counters(
                 "bellhop_rejected_total",
                 "Messages stored in the stream of refused input, by their code.",
-                "code",
-                codes,
+                ("code", &codes),
             ),
             outcomes: make.counters(
                 "bellhop_outcomes_total",
                 "Outcomes recorded. All are final but parked.",
-                "outcome",
-                outcome::NAMES,
+                ("outcome", &outcome::NAMES),
             ),
             accepted: make.histograms_by(
                 "bellhop_published_to_accepted_seconds",
@@ -130,20 +127,19 @@ impl Default for Handles {
                 ("priority", &priorities),
                 ("way", &WAYS),
             ),
-            deliveries: make.counters("bellhop_deliveries_total", "Delivery requests, by how they ended.", "result", ENDINGS),
+            deliveries: make.counters("bellhop_deliveries_total", "Delivery requests, by how they ended.", ("result", &ENDINGS)),
             delivery_time: make.histogram("bellhop_delivery_seconds", "Time that delivery requests took.", &REQUEST),
             delivery_reminders: make.counter("bellhop_delivery_reminders_total", "Reminders in delivery requests."),
             refusals: make.counters(
                 "bellhop_refusals_total",
                 "Reminders that app servers refused, by their reason.",
-                "reason",
-                ["not_connected", "busy"],
+                ("reason", &["not_connected", "busy"]),
             ),
             devices_missed: make.counter(
                 "bellhop_devices_missed_total",
                 "Instances that did not take a reminder while another instance of its user did.",
             ),
-            heartbeats: make.counters("bellhop_heartbeats_total", "Heartbeat requests, by how they ended.", "result", ENDINGS),
+            heartbeats: make.counters("bellhop_heartbeats_total", "Heartbeat requests, by how they ended.", ("result", &ENDINGS)),
             heartbeat_time: make.histogram("bellhop_heartbeat_seconds", "Time that heartbeat requests took.", &REQUEST),
             routes_dropped: make.counter(
                 "bellhop_routes_dropped_total",
@@ -153,8 +149,7 @@ impl Default for Handles {
             roles: make.gauges(
                 "bellhop_roles",
                 "Roles that this member works: partitions, and what one member of an installation does.",
-                "role",
-                ["partition", "intake", "escalation", "history"],
+                ("role", &Role::KINDS),
             ),
             take_overs: make.counter(
                 "bellhop_role_failures_total",
@@ -165,8 +160,7 @@ impl Default for Handles {
             rules_loads: make.counters(
                 "bellhop_rules_loads_total",
                 "Documents of rules that were read, by what came of it.",
-                "result",
-                ["loaded", "ignored"],
+                ("result", &["loaded", "ignored"]),
             ),
             rules_loaded_at: make.seconds(
                 "bellhop_rules_last_load_timestamp_seconds",
@@ -179,8 +173,7 @@ impl Default for Handles {
             history_reminders: make.counters(
                 "bellhop_history_reminders_total",
                 "Reminders written into the database: new rows, and rows of which more is known now.",
-                "result",
-                ["new", "changed"],
+                ("result", &["new", "changed"]),
             ),
             history_time: make.histogram("bellhop_history_write_seconds", "Time that transactions of the history took.", &REQUEST),
             history_failures: make.counter(

@@ -1,6 +1,6 @@
 //! Makes series: each exists from the start, for each value of its label.
 
-use prometheus::core::Collector;
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
@@ -18,6 +18,9 @@ impl<M> Series<M> {
         found.or(self.0.last()).map(|(_, metric)| metric).expect("a label has values")
     }
 }
+
+/// A label's name and all its values.
+pub(super) type Label<'l> = (&'l str, &'l [&'static str]);
 
 /// Registers metrics. Names, helps and labels are constants, so nothing can be wrong with them but in a test.
 pub(super) struct Maker<'r>(pub(super) &'r Registry);
@@ -45,26 +48,17 @@ impl Maker<'_> {
         self.registered(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
     }
 
-    pub(super) fn counters(
-        &self,
-        name: &str,
-        help: &str,
-        label: &str,
-        values: impl IntoIterator<Item = &'static str>,
-    ) -> Series<IntCounter> {
-        let all = self.registered(IntCounterVec::new(Opts::new(name, help), &[label]));
-        Series(values.into_iter().map(|value| (value, all.with_label_values(&[value]))).collect())
+    pub(super) fn counters(&self, name: &str, help: &str, label: Label<'_>) -> Series<IntCounter> {
+        self.series(IntCounterVec::new(Opts::new(name, help), &[label.0]), label)
     }
 
-    pub(super) fn gauges(
-        &self,
-        name: &str,
-        help: &str,
-        label: &str,
-        values: impl IntoIterator<Item = &'static str>,
-    ) -> Series<IntGauge> {
-        let all = self.registered(IntGaugeVec::new(Opts::new(name, help), &[label]));
-        Series(values.into_iter().map(|value| (value, all.with_label_values(&[value]))).collect())
+    pub(super) fn gauges(&self, name: &str, help: &str, label: Label<'_>) -> Series<IntGauge> {
+        self.series(IntGaugeVec::new(Opts::new(name, help), &[label.0]), label)
+    }
+
+    pub(super) fn histograms(&self, name: &str, help: &str, buckets: &[f64], label: Label<'_>) -> Series<Histogram> {
+        let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.series(HistogramVec::new(opts, &[label.0]), label)
     }
 
     /// Counters with two labels: a series of the second for each value of the first.
@@ -72,37 +66,47 @@ impl Maker<'_> {
         &self,
         name: &str,
         help: &str,
-        (first, firsts): (&str, &[&'static str]),
-        (second, seconds): (&str, &[&'static str]),
+        first: Label<'_>,
+        second: Label<'_>,
     ) -> Series<Series<IntCounter>> {
-        let all = self.registered(IntCounterVec::new(Opts::new(name, help), &[first, second]));
-        let of =
-            |one: &'static str| Series(seconds.iter().map(|two| (*two, all.with_label_values(&[one, two]))).collect());
-        Series(firsts.iter().map(|one| (*one, of(one))).collect())
+        self.series_by(IntCounterVec::new(Opts::new(name, help), &[first.0, second.0]), first, second)
     }
 
-    pub(super) fn histograms(
-        &self,
-        name: &str,
-        help: &str,
-        buckets: &[f64],
-        (label, values): (&str, &[&'static str]),
-    ) -> Series<Histogram> {
-        let all =
-            self.registered(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &[label]));
-        Series(values.iter().map(|value| (*value, all.with_label_values(&[value]))).collect())
-    }
-
+    /// Histograms with two labels.
     pub(super) fn histograms_by(
         &self,
         name: &str,
         help: &str,
         buckets: &[f64],
-        (first, firsts): (&str, &[&'static str]),
-        (second, seconds): (&str, &[&'static str]),
+        first: Label<'_>,
+        second: Label<'_>,
     ) -> Series<Series<Histogram>> {
         let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-        let all = self.registered(HistogramVec::new(opts, &[first, second]));
+        self.series_by(HistogramVec::new(opts, &[first.0, second.0]), first, second)
+    }
+
+    fn series<B: MetricVecBuilder + 'static>(
+        &self,
+        all: prometheus::Result<MetricVec<B>>,
+        (_, values): Label<'_>,
+    ) -> Series<B::M>
+    where
+        MetricVec<B>: Collector,
+    {
+        let all = self.registered(all);
+        Series(values.iter().map(|value| (*value, all.with_label_values(&[value]))).collect())
+    }
+
+    fn series_by<B: MetricVecBuilder + 'static>(
+        &self,
+        all: prometheus::Result<MetricVec<B>>,
+        (_, firsts): Label<'_>,
+        (_, seconds): Label<'_>,
+    ) -> Series<Series<B::M>>
+    where
+        MetricVec<B>: Collector,
+    {
+        let all = self.registered(all);
         let of =
             |one: &'static str| Series(seconds.iter().map(|two| (*two, all.with_label_values(&[one, two]))).collect());
         Series(firsts.iter().map(|one| (*one, of(one))).collect())

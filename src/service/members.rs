@@ -307,7 +307,7 @@ impl Membership {
         let metrics = &self.context.metrics;
         metrics.nats_connected(readiness.is_connected);
         metrics.members_alive(self.peers.len() + 1);
-        for kind in ["partition", "intake", "escalation", "history"] {
+        for kind in Role::KINDS {
             let is_worked = |(role, held): &(&Role, &Held)| held.is_working && role.kind() == kind;
             metrics.roles_worked(kind, self.held.iter().filter(is_worked).count());
         }
