@@ -5,16 +5,16 @@ use async_nats::jetstream::consumer::pull::{Ordered, OrderedConfig};
 use futures_util::StreamExt;
 use jiff::Timestamp;
 use serde::Deserialize;
+use serde_json::json;
 use serde_json::value::RawValue;
-use serde_json::{json, value::to_raw_value};
 
 use super::super::api::{ApiError, ask};
 use super::super::output::Output;
 use super::{CliError, Filter, Shown};
-use crate::history::Needle;
+use crate::history::{Entry, Needle};
 use crate::nats::{Nats, NatsError};
 use crate::reminder::finished::with_fate;
-use crate::service::outcomes::message::{Line, decode};
+use crate::service::outcomes::message::decode;
 use crate::token::Tag;
 
 /// The stream of outcomes, from now on.
@@ -45,8 +45,8 @@ impl Live {
         while let Some(message) = self.messages.next().await {
             let message = message.map_err(|error| failed(&error))?;
             // What is no message of ours is nobody's news.
-            for line in decode(&message.payload).unwrap_or_default() {
-                let Some(reminder) = wanted(nats, filter, line).await? else { continue };
+            for entry in decode(&message.payload).unwrap_or_default() {
+                let Some(reminder) = wanted(nats, filter, entry).await? else { continue };
                 if is_json {
                     output.json(&reminder)?;
                 } else {
@@ -60,26 +60,26 @@ impl Live {
 }
 
 /// The reminder as it is shown, if the filter lets it through.
-async fn wanted(nats: &Nats, filter: &Filter, line: Line) -> Result<Option<Box<RawValue>>, CliError> {
-    if !filter.may_want(&line) {
+async fn wanted(nats: &Nats, filter: &Filter, entry: Entry) -> Result<Option<Box<RawValue>>, CliError> {
+    if !filter.may_want(&entry) {
         return Ok(None);
     }
-    let (step, outcome, at) = (to_raw_value(&[&line.step]), line.step.outcome.clone(), line.step.at);
-    let reminder = match line.reminder {
-        Some(reminder) => reminder,
-        None => said_before(nats, line).await?,
+    let reminder = match &entry.reminder {
+        Some(reminder) => reminder.clone(),
+        None => said_before(nats, &entry).await?,
     };
     if !filter.wants(&reminder) {
         return Ok(None);
     }
-    let step = step.map_err(|error| failed(&error))?;
-    let shown = String::from_utf8(with_fate(reminder.as_bytes(), &outcome, at, step.get()));
+    let at = Timestamp::from_millisecond(entry.at_ms).unwrap_or_default();
+    let shown = with_fate(reminder.as_bytes(), &entry.outcome, at, &format!("[{}]", entry.step));
+    let shown = String::from_utf8(shown);
     let shown = shown.map_err(|error| failed(&error))?;
     RawValue::from_string(shown).map(Some).map_err(|error| failed(&error))
 }
 
 /// A reminder that an earlier outcome has brought, or what little is known of it.
-async fn said_before(nats: &Nats, Line { source, id, set, user, .. }: Line) -> Result<String, CliError> {
+async fn said_before(nats: &Nats, Entry { source, id, set, user, .. }: &Entry) -> Result<String, CliError> {
     #[derive(Deserialize)]
     struct Answer {
         reminder: Box<RawValue>,
@@ -96,12 +96,12 @@ async fn said_before(nats: &Nats, Line { source, id, set, user, .. }: Line) -> R
 
 impl Filter {
     /// By what every outcome tells.
-    fn may_want(&self, line: &Line) -> bool {
-        let published = Timestamp::from_millisecond(line.published_ms).unwrap_or_default();
-        self.user.as_ref().is_none_or(|user| line.user.as_deref() == Some(user.as_str()))
-            && self.source.as_ref().is_none_or(|source| line.source == source.as_str())
-            && self.id.as_ref().is_none_or(|id| line.id == *id)
-            && self.outcome.as_ref().is_none_or(|outcome| line.step.outcome == *outcome)
+    fn may_want(&self, entry: &Entry) -> bool {
+        let published = Timestamp::from_millisecond(entry.published_ms).unwrap_or_default();
+        self.user.as_ref().is_none_or(|user| entry.user.as_deref() == Some(user.as_str()))
+            && self.source.as_ref().is_none_or(|source| entry.source == source.as_str())
+            && self.id.as_ref().is_none_or(|id| entry.id == *id)
+            && self.outcome.as_ref().is_none_or(|outcome| entry.outcome == *outcome)
             && self.since.is_none_or(|since| published >= since)
             && self.until.is_none_or(|until| published < until)
     }

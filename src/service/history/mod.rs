@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::outcomes::message::{self, Line};
+use super::outcomes::message;
 use super::{Context, api, now_ms};
 use crate::history::{Entry, HistoryError, HistoryErrorKind, Written};
 use crate::nats::NatsError;
@@ -86,7 +86,7 @@ impl Batch {
 
     fn add(&mut self, received: Received) {
         match message::decode(&received.payload) {
-            Ok(lines) => self.entries.extend(lines.into_iter().map(entry)),
+            Ok(entries) => self.entries.extend(entries),
             // Everything else of Bellhop's passes it by, too.
             Err(error) => tracing::error!(sequence = received.sequence, %error, "not a message of outcomes, passed by"),
         }
@@ -94,13 +94,6 @@ impl Batch {
         self.since = self.since.or_else(|| Timestamp::from_nanosecond(received.stored_ns).ok());
         self.last = Some(received.reply);
     }
-}
-
-fn entry(line: Line) -> Entry {
-    let Line { source, id, set, user, published_ms, step, reminder } = line;
-    let (outcome, at_ms) = (step.outcome.clone(), step.at.as_millisecond());
-    let step = serde_json::to_string(&step).expect("a step is JSON");
-    Entry { source, id, set, user, published_ms, outcome, at_ms, step, reminder }
 }
 
 async fn write(context: &Context, stop: &CancellationToken, working: mpsc::Sender<Role>) -> Result<(), NatsError> {

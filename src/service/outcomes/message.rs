@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::super::recorded;
+use crate::history::Entry;
 use crate::partition::Partition;
 use crate::reminder::outcome::{Batch, Record};
 use crate::router::Item;
@@ -69,25 +70,6 @@ pub fn encode(told: &[Told], has_history: bool) -> (HeaderMap, Bytes) {
     (headers, body.into())
 }
 
-/// An outcome as the history keeps it.
-#[derive(Debug, PartialEq)]
-pub struct Line {
-    /// The reminder's business system.
-    pub source: String,
-    /// Its id.
-    pub id: String,
-    /// Its set.
-    pub set: String,
-    /// Whom it was for.
-    pub user: Option<String>,
-    /// When it was published, in milliseconds since 1970.
-    pub published_ms: i64,
-    /// What became of it.
-    pub step: Step,
-    /// Its finished JSON, if this is its first outcome.
-    pub reminder: Option<String>,
-}
-
 /// A step of a reminder's trail: an outcome, when, and what else is told of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Step {
@@ -104,7 +86,7 @@ pub struct Step {
 ///
 /// # Errors
 /// When it is not one that [`encode`] wrote with the history's part.
-pub fn decode(message: &[u8]) -> Result<Vec<Line>, serde_json::Error> {
+pub fn decode(message: &[u8]) -> Result<Vec<Entry>, serde_json::Error> {
     #[derive(Deserialize)]
     struct Public {
         id: String,
@@ -128,12 +110,13 @@ pub fn decode(message: &[u8]) -> Result<Vec<Line>, serde_json::Error> {
         history: Vec<Private<'a>>,
     }
     let Message { outcomes, history } = serde_json::from_slice(message)?;
-    let line = |(public, private): (Public, Private<'_>)| {
+    let entry = |(public, private): (Public, Private<'_>)| {
         let Public { id, source, set, user, step } = public;
-        let reminder = private.reminder.map(|json| json.get().to_owned());
-        Line { source, id, set, user, published_ms: private.published_at, step, reminder }
+        let (published_ms, reminder) = (private.published_at, private.reminder.map(|json| json.get().to_owned()));
+        let (text, at_ms) = (serde_json::to_string(&step)?, step.at.as_millisecond());
+        Ok(Entry { source, id, set, user, published_ms, outcome: step.outcome, at_ms, step: text, reminder })
     };
-    Ok(outcomes.into_iter().zip(history).map(line).collect())
+    outcomes.into_iter().zip(history).map(entry).collect()
 }
 
 #[cfg(test)]
@@ -166,8 +149,7 @@ mod tests {
         assert_eq!(lines[0].reminder.as_deref(), Some(r#"{"id":"x","data":[ 1.50]}"#));
         assert_eq!((lines[1].published_ms, lines[1].reminder.as_ref()), (12, None));
         assert_eq!((lines[0].id.as_str(), lines[0].user.as_deref()), ("inv-\"1\"", Some("张三")));
-        let step = serde_json::to_string(&lines[0].step).unwrap();
-        assert_eq!(step, r#"{"outcome":"delivered","at":"2026-11-23T08:00:00Z","instance":"app-1"}"#);
+        assert_eq!(lines[0].step, r#"{"outcome":"delivered","at":"2026-11-23T08:00:00Z","instance":"app-1"}"#);
         let public = |body: &[u8]| serde_json::from_slice::<Value>(body).unwrap()["outcomes"].clone();
         let (_, without) = encode(&all, false);
         assert_eq!(public(&body), public(&without));
