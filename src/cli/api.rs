@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use async_nats::client::RequestErrorKind;
 use async_nats::{HeaderMap, Request, service};
-use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -63,7 +62,7 @@ pub(super) async fn ask<T: DeserializeOwned>(
     };
     match answer.headers.as_ref().and_then(refusal) {
         Some(refusal) => Err(refusal),
-        None => read(&answer.payload).map_err(|error| failed(&error)),
+        None => serde_json::from_slice(&answer.payload).map_err(|error| failed(&error)),
     }
 }
 
@@ -76,8 +75,4 @@ fn refusal(headers: &HeaderMap) -> Option<ApiError> {
         "503" => ApiError::Away(problem),
         _ => ApiError::Failed(problem),
     })
-}
-
-fn read<T: DeserializeOwned>(payload: &Bytes) -> serde_json::Result<T> {
-    serde_json::from_slice(payload)
 }

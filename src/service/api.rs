@@ -18,7 +18,6 @@ use crate::event::Event;
 use crate::history::{Cursor, History, HistoryError};
 use crate::nats::NatsError;
 use crate::nats::mailbox::{Pages, ParkedMessage, count};
-use crate::partition::of_user;
 use crate::reminder::finished::{to_the_millisecond, with_fate, with_parked_at};
 use crate::wire::query::{self, QueryError};
 
@@ -227,7 +226,7 @@ async fn why(context: &Context, body: &[u8]) -> Result<Bytes, Refusal> {
 async fn mailbox(context: &Context, body: &[u8]) -> Result<Bytes, Refusal> {
     let (user, limit) = query::mailbox(body)?;
     let nats = &context.nats;
-    let subject = nats.names.mailbox(of_user(&user, context.config.partitions), &user);
+    let subject = context.mailbox_of(&user);
     let parked = count(nats, &nats.names.parked_stream(), &subject).await?;
     let (mut pages, mut list, mut oldest, mut left) = (Pages::of(nats, &subject), List::new(context), None, limit);
     loop {

@@ -45,7 +45,9 @@ use crate::config::{Config, DEFAULT_HTTP};
 use crate::http::{self, Readiness};
 use crate::metrics::Metrics;
 use crate::nats::{Nats, NatsError, topology};
+use crate::partition::of_user;
 use crate::reminder::finished::to_the_millisecond;
+use crate::token::UserId;
 use follow::{Follow, Source};
 use history::shelf::{Shelf, state_directory};
 use lease::Lease;
@@ -81,6 +83,13 @@ pub struct Context {
     pub readiness: watch::Sender<Readiness>,
     /// Whether what this member holds is still its own.
     pub lease: Lease,
+}
+
+impl Context {
+    /// The subject of a user's mailbox.
+    fn mailbox_of(&self, user: &UserId) -> String {
+        self.nats.names.mailbox(of_user(user, self.config.partitions), user)
+    }
 }
 
 /// Sets the installation up where needed and serves it until `stop` is cancelled; then finishes what is in flight, within

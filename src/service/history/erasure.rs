@@ -5,7 +5,6 @@
 //! outcome, takes it out of the mailbox ([`finish`]).
 
 use std::collections::{BTreeMap, HashSet};
-use std::time::Duration;
 
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::jetstream::kv::UpdateErrorKind;
@@ -18,13 +17,10 @@ use crate::history::{HistoryError, Unwritten};
 use crate::nats::mailbox::{Pages, purge, remove};
 use crate::nats::replay::{last_sequence, replay};
 use crate::nats::{Nats, NatsError, bucket};
-use crate::partition::of_user;
 use crate::token::UserId;
 
 /// Keys looked up in one request.
 const KEYS_AT_ONCE: usize = 500;
-/// How long the marks of removed keys, which name the user, stay in their buckets for watchers to see.
-const TOMBSTONE_AGE: Duration = Duration::from_secs(3_600);
 
 /// How many of each were removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,7 +61,7 @@ pub async fn erase(context: &Context, user: &UserId) -> Result<Erased, EraseErro
     let routes = remove_keys(nats, nats.names.routes_bucket(), &format!("{}.*", user.escaped())).await?;
     let own = remove_keys(nats, nats.names.associates_bucket(), &user.escaped()).await?;
     let named = remove_from_lists(nats, user).await?;
-    let mailbox = nats.names.mailbox(of_user(user, context.config.partitions), user);
+    let mailbox = context.mailbox_of(user);
     let parked = purge(nats, &nats.names.parked_stream(), &mailbox, None).await?;
     let erased = Erased { history, parked, routes, associates: own + named };
     tracing::info!(?erased, "a user was erased");
@@ -95,7 +91,7 @@ type Name<'a> = (&'a str, &'a str, i64);
 
 async fn remove_from_mailbox(context: &Context, user: &UserId, names: &HashSet<Name<'_>>) -> Result<(), NatsError> {
     let nats = &context.nats;
-    let mailbox = nats.names.mailbox(of_user(user, context.config.partitions), user);
+    let mailbox = context.mailbox_of(user);
     let mut pages = Pages::of(nats, &mailbox);
     loop {
         let page = pages.next(usize::MAX).await?;
@@ -123,7 +119,7 @@ async fn remove_keys(nats: &Nats, bucket: String, keys: &str) -> Result<u64, Nat
         }
         // A replica that lags behind tells of what is removed already.
         for key in found {
-            let purged = store.purge_with_ttl(&key.key, TOMBSTONE_AGE).await;
+            let purged = store.purge_with_ttl(&key.key, bucket::TOMBSTONE_AGE).await;
             purged.map_err(|error| NatsError::failed(format!("remove {} from {bucket}", key.key), error))?;
             removed.insert(key.key);
         }

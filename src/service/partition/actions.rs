@@ -10,7 +10,7 @@ use super::{Done, Worker};
 use crate::event::{Event, IndexEntry};
 use crate::metrics::Way;
 use crate::nats::mailbox::Parking;
-use crate::nats::{NatsError, instance};
+use crate::nats::{NatsError, bucket, instance};
 use crate::reminder::finished::{rerouted, with_parked_at};
 use crate::reminder::outcome::{Outcome, Record};
 use crate::reminder::reject::{RejectCode, Rejection};
@@ -18,9 +18,6 @@ use crate::router::{self, Action, Fate, Input, Item, NoAnswer, Refusal, Removal,
 use crate::service::outcomes::message::Told;
 use crate::service::{Context, now_ms, rejected, routes};
 use crate::token::UserId;
-
-/// How long the mark of a dropped route stays in the bucket for watchers to see.
-const TOMBSTONE_AGE: Duration = Duration::from_secs(3_600);
 
 impl Worker {
     pub(super) fn perform(&mut self, action: Action) {
@@ -42,7 +39,7 @@ impl Worker {
                 let (routes, key) = (self.routes.clone(), format!("{}.{}", user.escaped(), instance.escaped()));
                 self.start(async move {
                     // That it was put again, or deleted, since then is why the revision is named.
-                    let _ = routes.purge_expect_revision_with_ttl(key, revision, TOMBSTONE_AGE).await;
+                    let _ = routes.purge_expect_revision_with_ttl(key, revision, bucket::TOMBSTONE_AGE).await;
                     Done::Nothing
                 });
             }
