@@ -65,5 +65,6 @@ fn event(set: &str, valid: &[Reminder]) -> Event {
         bytes: body.len(),
     };
     let reminders = valid.iter().zip(&bodies).map(entry).collect();
-    Event { index: Index { source: ORIGIN.source.clone(), set: set.to_owned(), reminders }, bodies }
+    let published_ms = ORIGIN.published_at.as_millisecond();
+    Event { index: Index { source: ORIGIN.source.clone(), set: set.to_owned(), published_ms, reminders }, bodies }
 }
