@@ -6,14 +6,16 @@ mod series;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use prometheus::{Gauge, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 
 use crate::partition::Role;
 use crate::reminder::Priority;
 use crate::reminder::outcome::{self, Outcome};
 use crate::reminder::reject::RejectCode;
+use crate::router::partition::census::Census;
 use crate::router::{NoAnswer, Refusal};
-use series::{Maker, Series};
+use series::{Label, Maker, Series};
 
 /// The metrics of this process. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -35,10 +37,29 @@ struct Handles {
     heartbeats: Series<IntCounter>,
     heartbeat_time: Histogram,
     routes_dropped: IntCounter,
+    deliveries_in_flight: IntGauge,
+    events_in_flight: IntGauge,
+    events_in_flight_limit: IntGauge,
+    bytes_in_flight: IntGauge,
+    bytes_in_flight_limit: IntGauge,
+    routes: IntGauge,
+    connected_users: IntGauge,
+    parked_users: Series<IntGauge>,
+    parked_reminders: Series<IntGauge>,
+    oldest_parked: Gauge,
+    instances: Series<IntGauge>,
+    pending: Series<IntGauge>,
+    ack_pending: Series<IntGauge>,
+    ack_pending_limit: Series<IntGauge>,
+    stream_messages: Series<IntGauge>,
+    stream_bytes: Series<IntGauge>,
+    ready: IntGauge,
     members: IntGauge,
     roles: Series<IntGauge>,
     take_overs: IntCounter,
     nats_connected: IntGauge,
+    nats_reconnects: IntCounter,
+    rules_revision: IntGauge,
     rules_documents: IntGauge,
     rules_loads: Series<IntCounter>,
     rules_loaded_at: Gauge,
@@ -72,6 +93,8 @@ impl Way {
 }
 
 const WAYS: [&str; 3] = [Way::Direct.name(), Way::Rerouted.name(), Way::Mailbox.name()];
+const CONNECTED: Label<'static> = ("connected", &["true", "false"]);
+const STREAMS: [&str; 5] = ["sets", "events", "parked", "outcomes", "rejected"];
 const ENDINGS: [&str; 4] = ["answered", "no_responders", "timed_out", "garbage"];
 const QUESTIONS: [&str; 4] = ["history", "why", "mailbox", "erase"];
 
@@ -94,6 +117,10 @@ const REQUEST: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 impl Default for Handles {
     fn default() -> Self {
         let registry = Registry::new();
+        #[cfg(target_os = "linux")]
+        registry
+            .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
+            .expect("a new registry has no other of these");
         let make = Maker(&registry);
         let build = make.gauges(
             "bellhop_build_info",
@@ -145,6 +172,70 @@ impl Default for Handles {
                 "bellhop_routes_dropped_total",
                 "Routes deleted because their instance said that the user is not connected there.",
             ),
+            deliveries_in_flight: make.gauge("bellhop_deliveries_in_flight", "Delivery requests without an answer so far."),
+            events_in_flight: make.gauge(
+                "bellhop_events_in_flight",
+                "Events in work in that partition of this member that has the most.",
+            ),
+            events_in_flight_limit: make.gauge(
+                "bellhop_events_in_flight_limit",
+                "The most events in work in a partition: dispatch.max_events_in_flight.",
+            ),
+            bytes_in_flight: make.gauge(
+                "bellhop_events_in_flight_bytes",
+                "Bytes of events in work in that partition of this member that has the most.",
+            ),
+            bytes_in_flight_limit: make.gauge(
+                "bellhop_events_in_flight_limit_bytes",
+                "Bytes of events in work at which a partition takes no more: dispatch.max_bytes_in_flight.",
+            ),
+            routes: make.gauge("bellhop_routes", "Routes of the users of this member's partitions."),
+            connected_users: make.gauge("bellhop_connected_users", "Users of this member's partitions with a route."),
+            parked_users: make.gauges(
+                "bellhop_parked_users",
+                "Users of this member's partitions with reminders in their mailbox, by whether they have a route.",
+                CONNECTED,
+            ),
+            parked_reminders: make.gauges(
+                "bellhop_parked_reminders",
+                "Reminders in the mailboxes of this member's partitions, by whether their users have a route.",
+                CONNECTED,
+            ),
+            oldest_parked: make.seconds(
+                "bellhop_oldest_parked_timestamp_seconds",
+                "When the oldest reminder in the mailboxes of this member's partitions was parked, in seconds since 1970; 0 for none.",
+            ),
+            instances: make.gauges(
+                "bellhop_instances",
+                "Instances of app servers that the users of this member's partitions have routes to. One that is down was silent and is asked now and then.",
+                ("state", &["up", "down"]),
+            ),
+            pending: make.gauges(
+                "bellhop_consumer_pending",
+                "Messages in JetStream that wait to be handed to this member, by the role that they are for.",
+                ("role", &Role::KINDS),
+            ),
+            ack_pending: make.gauges(
+                "bellhop_consumer_ack_pending",
+                "Messages handed to this member and not acknowledged, of that consumer of each role that has the most.",
+                ("role", &Role::KINDS),
+            ),
+            ack_pending_limit: make.gauges(
+                "bellhop_consumer_ack_pending_limit",
+                "The limit of that consumer, at which JetStream hands nothing more out; 0 where this member has no such role.",
+                ("role", &Role::KINDS),
+            ),
+            stream_messages: make.gauges(
+                "bellhop_stream_messages",
+                "Messages in the streams, told by the member that works the intake, and 0 by the others.",
+                ("stream", &STREAMS),
+            ),
+            stream_bytes: make.gauges(
+                "bellhop_stream_bytes",
+                "Bytes of the streams, told by the member that works the intake, and 0 by the others.",
+                ("stream", &STREAMS),
+            ),
+            ready: make.gauge("bellhop_ready", "1 while /readyz says ok."),
             members: make.gauge("bellhop_members", "Living members, this one too, as it sees them."),
             roles: make.gauges(
                 "bellhop_roles",
@@ -156,6 +247,11 @@ impl Default for Handles {
                 "Roles whose work ended with an error; they are taken over again at once.",
             ),
             nats_connected: make.gauge("bellhop_nats_connected", "1 while the connection to NATS is up."),
+            nats_reconnects: make.counter("bellhop_nats_reconnects_total", "Times that the connection to NATS was made again."),
+            rules_revision: make.gauge(
+                "bellhop_rules_revision",
+                "Revision of the bucket of rules that this member has taken in; one that stays behind the others' works by old rules.",
+            ),
             rules_documents: make.gauge("bellhop_rules_documents", "Documents of rules in use, one for each tag."),
             rules_loads: make.counters(
                 "bellhop_rules_loads_total",
@@ -221,6 +317,12 @@ impl Metrics {
         self.0.accepted.of(priority.as_str()).of(way.name()).observe(after.as_secs_f64());
     }
 
+    /// A delivery request is under way until what this answers is dropped.
+    pub fn delivery_begins(&self) -> InFlight {
+        self.0.deliveries_in_flight.inc();
+        InFlight(self.0.deliveries_in_flight.clone())
+    }
+
     /// A delivery request with so many reminders ended.
     pub fn delivery_ended<T>(&self, answer: &Result<T, NoAnswer>, reminders: usize, took: Duration) {
         self.0.deliveries.of(ending(answer)).inc();
@@ -253,6 +355,53 @@ impl Metrics {
         self.0.routes_dropped.inc();
     }
 
+    /// What a partition may have in work at a time: events, and their bytes.
+    pub fn event_limits(&self, events: usize, bytes: usize) {
+        self.0.events_in_flight_limit.set(as_gauge(events));
+        self.0.bytes_in_flight_limit.set(as_gauge(bytes));
+    }
+
+    /// What the fullest partition has in work: events, and their bytes.
+    pub fn events_in_flight(&self, events: usize, bytes: usize) {
+        self.0.events_in_flight.set(as_gauge(events));
+        self.0.bytes_in_flight.set(as_gauge(bytes));
+    }
+
+    /// What this member's partitions hold together.
+    pub fn held(&self, census: &Census) {
+        self.0.routes.set(as_gauge(census.routes));
+        self.0.connected_users.set(as_gauge(census.connected_users));
+        for (is_connected, mail) in [("true", census.mail_of_connected), ("false", census.mail_of_away)] {
+            self.0.parked_users.of(is_connected).set(as_gauge(mail.users));
+            self.0.parked_reminders.of(is_connected).set(as_gauge(mail.reminders));
+        }
+        self.0.instances.of("up").set(as_gauge(census.up.len()));
+        self.0.instances.of("down").set(as_gauge(census.down.len()));
+    }
+
+    /// When the oldest parked reminder was parked.
+    pub fn oldest_parked(&self, at: Option<Timestamp>) {
+        self.0.oldest_parked.set(at.map_or(0.0, |at| at.as_millisecond() as f64 / 1_000.0));
+    }
+
+    /// What waits for the roles of a kind: messages, and of the fullest consumer those to be acknowledged and their limit.
+    pub fn waiting(&self, kind: &str, pending: u64, ack_pending: usize, limit: i64) {
+        self.0.pending.of(kind).set(i64::try_from(pending).unwrap_or(i64::MAX));
+        self.0.ack_pending.of(kind).set(as_gauge(ack_pending));
+        self.0.ack_pending_limit.of(kind).set(limit);
+    }
+
+    /// What a stream has.
+    pub fn stored(&self, stream: &str, messages: u64, bytes: u64) {
+        self.0.stream_messages.of(stream).set(i64::try_from(messages).unwrap_or(i64::MAX));
+        self.0.stream_bytes.of(stream).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// Whether this member is ready.
+    pub fn ready(&self, is_ready: bool) {
+        self.0.ready.set(is_ready.into());
+    }
+
     /// So many members live, this one too.
     pub fn members_alive(&self, members: usize) {
         self.0.members.set(as_gauge(members));
@@ -271,6 +420,16 @@ impl Metrics {
     /// Whether the connection to NATS is up.
     pub fn nats_connected(&self, is_connected: bool) {
         self.0.nats_connected.set(is_connected.into());
+    }
+
+    /// The connection to NATS was made again, so many times.
+    pub fn nats_reconnected(&self, times: u64) {
+        self.0.nats_reconnects.inc_by(times);
+    }
+
+    /// Everything up to this revision of the bucket of rules is taken in.
+    pub fn rules_revised(&self, revision: u64) {
+        self.0.rules_revision.set(i64::try_from(revision).unwrap_or(i64::MAX));
     }
 
     /// So many documents of rules are in use.
@@ -318,6 +477,17 @@ impl Metrics {
     }
 }
 
+/// A request under way.
+#[must_use]
+#[derive(Debug)]
+pub struct InFlight(IntGauge);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 fn as_gauge(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
@@ -331,10 +501,16 @@ mod tests {
 
     const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
 
+    /// What is not the library's own.
+    fn ours() -> impl Iterator<Item = prometheus::proto::MetricFamily> {
+        let all = Metrics::default().0.registry.gather().into_iter();
+        all.filter(|family| !family.name().starts_with("process_"))
+    }
+
     /// A table of all metrics, by what the registry tells.
     fn table() -> String {
         let mut table = String::from("| metric | type | labels | |\n| --- | --- | --- | --- |\n");
-        for family in Metrics::default().0.registry.gather() {
+        for family in ours() {
             let mut labels = BTreeMap::<String, BTreeSet<String>>::new();
             for pair in family.get_metric().iter().flat_map(|metric| metric.get_label()) {
                 labels.entry(pair.name().to_owned()).or_default().insert(pair.value().to_owned());
@@ -367,7 +543,7 @@ mod tests {
 
     #[test]
     fn names_follow_the_conventions() {
-        for family in Metrics::default().0.registry.gather() {
+        for family in ours() {
             let (name, kind) = (family.name(), format!("{:?}", family.get_field_type()));
             assert!(name.starts_with("bellhop_"), "{name}");
             assert_eq!(name.ends_with("_total"), kind == "COUNTER", "{name} is a {kind}");

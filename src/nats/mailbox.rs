@@ -144,6 +144,16 @@ impl Mailboxes {
         Ok(found)
     }
 
+    /// When the oldest reminder in the partition's mailboxes was stored there.
+    ///
+    /// # Errors
+    /// When JetStream does not answer.
+    pub async fn oldest(&self) -> Result<Option<Timestamp>, NatsError> {
+        let subject = self.nats.names.mailboxes(self.partition);
+        let (first, _) = direct_get(&self.nats, &self.stream, &subject, 1, 1, PAGE_BYTES).await?;
+        Ok(first.first().map(|message| message.parked_at))
+    }
+
     /// Appends reminders to mailboxes, all or none, and answers their sequences.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::Message;
-use async_nats::jetstream::consumer::{PullConsumer, pull};
+use async_nats::jetstream::consumer::{Info, PullConsumer, pull};
 use bytes::Bytes;
 use futures_util::StreamExt;
 
@@ -45,10 +45,34 @@ pub struct Received {
 /// # Errors
 /// When the consumer does not exist or JetStream does not answer.
 pub async fn ack_floor(nats: &Nats, stream: &str, consumer: &str) -> Result<u64, NatsError> {
+    Ok(info(nats, stream, consumer).await?.ack_floor.stream_sequence)
+}
+
+/// What waits for a consumer's client.
+#[derive(Debug, Clone, Copy)]
+pub struct Waiting {
+    /// Messages not handed out yet.
+    pub pending: u64,
+    /// Messages handed out and not acknowledged.
+    pub ack_pending: usize,
+    /// The most of these; then no more are handed out.
+    pub ack_pending_limit: i64,
+}
+
+/// What waits for a consumer's client, by the leader's word.
+///
+/// # Errors
+/// When the consumer does not exist or JetStream does not answer.
+pub async fn waiting(nats: &Nats, stream: &str, consumer: &str) -> Result<Waiting, NatsError> {
+    let info = info(nats, stream, consumer).await?;
+    let limit = info.config.max_ack_pending;
+    Ok(Waiting { pending: info.num_pending, ack_pending: info.num_ack_pending, ack_pending_limit: limit })
+}
+
+async fn info(nats: &Nats, stream: &str, consumer: &str) -> Result<Info, NatsError> {
     let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("look at consumer {consumer}"), error);
     let handle = nats.jetstream.get_stream_no_info(stream).await.map_err(|error| failed(&error))?;
-    let info = handle.consumer_info(consumer).await.map_err(|error| failed(&error))?;
-    Ok(info.ack_floor.stream_sequence)
+    handle.consumer_info(consumer).await.map_err(|error| failed(&error))
 }
 
 impl Pinned {

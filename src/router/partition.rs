@@ -2,6 +2,7 @@
 //! does with instances, deliveries, mailboxes and associates stands in the modules of these names (associates: `errands`).
 
 mod audit;
+pub mod census;
 mod deliveries;
 mod errands;
 mod instances;

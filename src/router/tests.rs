@@ -3,6 +3,7 @@
 //! A [`Router`] is a machine with a clock that stands still until [`Router::wait`] moves it. Every step answers what the
 //! machine wants done, one line for each action, and audits the machine.
 
+mod census;
 mod delivery;
 mod devices;
 mod errands;

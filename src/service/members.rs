@@ -307,10 +307,10 @@ impl Membership {
         let metrics = &self.context.metrics;
         metrics.nats_connected(readiness.is_connected);
         metrics.members_alive(self.peers.len() + 1);
-        for kind in Role::KINDS {
-            let is_worked = |(role, held): &(&Role, &Held)| held.is_working && role.kind() == kind;
-            metrics.roles_worked(kind, self.held.iter().filter(is_worked).count());
-        }
+        metrics.ready(readiness.is_ready());
+        self.context
+            .gauges
+            .roles(self.held.iter().filter(|(_, held)| held.is_working).map(|(role, _)| *role).collect());
     }
 
     /// Takes and gives up roles.

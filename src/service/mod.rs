@@ -11,6 +11,7 @@
 //! | [`follow`] | two | the buckets of routes and associates → each partition's own |
 //! | [`rules`] | one | the bucket of rules → compiled documents |
 //! | [`outcomes`] | one | outcomes → their stream, in batches |
+//! | [`gauges`] | one | what is held and what waits → metrics |
 //!
 //! Each owns its state; between them are bounded channels, and no lock.
 
@@ -20,6 +21,7 @@ pub mod api;
 pub mod associates;
 pub mod escalation;
 pub mod follow;
+pub mod gauges;
 pub mod history;
 pub mod intake;
 pub mod lease;
@@ -49,6 +51,7 @@ use crate::partition::of_user;
 use crate::reminder::finished::to_the_millisecond;
 use crate::token::UserId;
 use follow::{Follow, Source};
+use gauges::Gauges;
 use history::shelf::{Shelf, state_directory};
 use lease::Lease;
 use outcomes::Recorder;
@@ -79,6 +82,8 @@ pub struct Context {
     pub history: Shelf,
     /// What is counted.
     pub metrics: Metrics,
+    /// What is held and what waits.
+    pub gauges: Gauges,
     /// Says how ready this member is.
     pub readiness: watch::Sender<Readiness>,
     /// Whether what this member holds is still its own.
@@ -120,6 +125,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
     let (associates, watching_associates) =
         follow(nats.names.associates_bucket(), "a list of associates", associates::read);
     let (rules, watching_rules) = rules::Watch::start(nats.clone(), metrics.clone());
+    let (gauges, gauging) = Gauges::start(nats.clone(), &config, metrics.clone());
     let (readiness, ready) = watch::channel(Readiness::default());
     let probes = listen(&config).await?.map(|listener| tokio::spawn(http::run(listener, ready, metrics.clone())));
     tracing::info!(member, server = nats.client.server_info().version, "serving");
@@ -135,6 +141,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
         rules,
         history,
         metrics,
+        gauges,
         readiness,
         lease,
     };
@@ -144,6 +151,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
     watching_routes.abort();
     watching_rules.abort();
     watching_associates.abort();
+    gauging.abort();
     probes.inspect(JoinHandle::abort);
     // All recorders are gone, so it writes what it has and ends; unless JetStream is away. What is not recorded then is
     // not removed either, and the next member finds it.

@@ -95,6 +95,7 @@ impl Watcher {
 
     /// The rules after a change of the bucket.
     async fn changed(&self, rules: Rules, entry: Entry) -> Result<Rules, NatsError> {
+        self.metrics.rules_revised(entry.revision);
         let tag = match Tag::from_token(&entry.key) {
             Ok(tag) => tag,
             Err(error) => {

@@ -65,6 +65,7 @@ impl Worker {
         let (metrics, count) = (self.context.metrics.clone(), reminders.len());
         self.start(async move {
             let began = Instant::now();
+            let _in_flight = metrics.delivery_begins();
             let answer = instance::deliver(&client, &instance, body, timeout).await;
             metrics.delivery_ended(&answer, count, began.elapsed());
             let answer = answer.map(|answer| places(&names, &answer));

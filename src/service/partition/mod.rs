@@ -20,6 +20,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::follow::News;
+use super::gauges::Count;
 use super::recorded::Recorded;
 use super::{Context, rejected};
 use crate::config::{self, Config, Devices};
@@ -38,6 +39,8 @@ use crate::token::{Source, UserId};
 const PARKED_AT_BYTES: usize = 56;
 /// Acknowledged events remembered, so that one that comes again because its acknowledgement was late is not routed again.
 const REMEMBERED: usize = 10_000;
+/// The least time between two counts of what is held.
+const COUNT_EVERY: Duration = Duration::from_secs(5);
 
 /// An event in work.
 struct InWork {
@@ -190,6 +193,7 @@ impl Worker {
         let dispatch = self.context.config.dispatch.clone();
         let mut progress = tokio::time::interval(dispatch.ack_wait / 3);
         let mut is_stopping = false;
+        let mut next_count = Instant::now();
         loop {
             if is_stopping && self.in_work.is_empty() && self.work.is_empty() {
                 return Ok(());
@@ -208,6 +212,7 @@ impl Worker {
                 news = associates.recv() => self.heard(news)?,
                 () = sleep_until(deadline), if deadline.is_some() => self.feed(Input::Tick),
                 _ = progress.tick() => self.tell_progress(dispatch.ack_wait / 3),
+                () = sleep_until(Some(next_count)) => next_count = self.count(),
                 event = events.next(), if has_room && !is_stopping => self.event(event?),
             }
         }
@@ -367,6 +372,23 @@ impl Worker {
         tracing::error!(partition = %self.partition, detail, "not a message of ours, set aside");
         let rejection = Rejection::new(RejectCode::CorruptEvent, &detail);
         rejected::Message::new(&self.context.nats.names, "bellhop", payload, &rejection, None, detail)
+    }
+
+    /// Tells what is held here. Answers when to do so again: it may take a hundredth of the time.
+    fn count(&mut self) -> Instant {
+        let began = Instant::now();
+        let census = self.machine.census();
+        let has_mail = census.mail_of_connected.users + census.mail_of_away.users > 0;
+        let (events, bytes) = (self.in_work.len(), self.bytes_in_work);
+        let next = Instant::now() + COUNT_EVERY.max(began.elapsed() * 100);
+        let (mailboxes, gauges, partition) = (self.mailboxes.clone(), self.context.gauges.clone(), self.partition);
+        self.start(async move {
+            // Without an answer there is one at the next count.
+            let oldest_parked = if has_mail { mailboxes.oldest().await.ok().flatten() } else { None };
+            gauges.counted(partition, Count { census, events, bytes, oldest_parked });
+            Done::Nothing
+        });
+        next
     }
 
     /// Tells JetStream of events that take long, so that it does not hand them out again.

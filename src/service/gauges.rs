@@ -1,0 +1,182 @@
+//! Tells Prometheus what this member holds and what waits for it. Partitions count themselves; of consumers and streams
+//! JetStream is asked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::nats::pinned::{self, Waiting};
+use crate::nats::{Nats, NatsError};
+use crate::partition::{Partition, Role};
+use crate::reminder::Priority;
+use crate::router::partition::census::Census;
+
+/// How often JetStream is asked.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+/// Counts that wait to be taken in; more are left to the next round.
+const MAX_WAITING: usize = 1_024;
+
+/// What a partition holds.
+#[derive(Debug)]
+pub struct Count {
+    /// What its state machine knows.
+    pub census: Census,
+    /// Events in work.
+    pub events: usize,
+    /// Their bytes.
+    pub bytes: usize,
+    /// When the oldest reminder in its mailboxes was parked.
+    pub oldest_parked: Option<Timestamp>,
+}
+
+/// Where it is told what this member holds. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Gauges {
+    counts: mpsc::Sender<(Partition, Count)>,
+    roles: watch::Sender<BTreeSet<Role>>,
+}
+
+impl Gauges {
+    /// Starts the task that tells Prometheus.
+    pub fn start(nats: Nats, config: &Config, metrics: Metrics) -> (Self, tokio::task::JoinHandle<()>) {
+        let (counts, counted) = mpsc::channel(MAX_WAITING);
+        let (roles, worked) = watch::channel(BTreeSet::new());
+        metrics.event_limits(config.dispatch.max_events_in_flight, config.dispatch.max_bytes_in_flight);
+        let escalated = config.mailbox.escalate_after.limits().map(|(priority, _)| priority).collect();
+        let keeps_history = config.history.is_on();
+        let board = Board { nats, metrics, escalated, keeps_history, worked, counts: BTreeMap::new(), connects: 1 };
+        (Self { counts, roles }, tokio::spawn(board.run(counted)))
+    }
+
+    /// The roles that this member works.
+    pub fn roles(&self, roles: BTreeSet<Role>) {
+        self.roles.send_if_modified(|before| {
+            let is_new = *before != roles;
+            *before = roles;
+            is_new
+        });
+    }
+
+    /// What a partition holds. It is no loss if this cannot be taken in: the next count is.
+    pub fn counted(&self, partition: Partition, count: Count) {
+        let _ = self.counts.try_send((partition, count));
+    }
+}
+
+struct Board {
+    nats: Nats,
+    metrics: Metrics,
+    /// Priorities whose parked reminders are announced.
+    escalated: Vec<Priority>,
+    /// Whether outcomes are read.
+    keeps_history: bool,
+    worked: watch::Receiver<BTreeSet<Role>>,
+    /// Of the partitions worked here.
+    counts: BTreeMap<Partition, Count>,
+    /// Connections made so far.
+    connects: u64,
+}
+
+impl Board {
+    async fn run(mut self, mut counted: mpsc::Receiver<(Partition, Count)>) {
+        let mut tick = tokio::time::interval(ASK_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                Some((partition, count)) = counted.recv() => {
+                    self.counts.insert(partition, count);
+                }
+                changed = self.worked.changed() => if changed.is_err() { return },
+                _ = tick.tick() => self.ask().await,
+            }
+            self.tell();
+        }
+    }
+
+    /// What is held, summed up.
+    fn tell(&mut self) {
+        let roles = self.worked.borrow_and_update().clone();
+        self.counts.retain(|partition, _| roles.contains(&Role::Partition(*partition)));
+        for kind in Role::KINDS {
+            self.metrics.roles_worked(kind, roles.iter().filter(|role| role.kind() == kind).count());
+        }
+        let mut sum = Census::default();
+        for Count { census, .. } in self.counts.values() {
+            sum.add(census);
+        }
+        self.metrics.held(&sum);
+        self.metrics.oldest_parked(self.counts.values().filter_map(|count| count.oldest_parked).min());
+        let most = |of: fn(&Count) -> usize| self.counts.values().map(of).max().unwrap_or(0);
+        self.metrics.events_in_flight(most(|count| count.events), most(|count| count.bytes));
+    }
+
+    /// What waits in JetStream for the roles worked here. What cannot be asked keeps its last figure.
+    async fn ask(&mut self) {
+        let roles = self.worked.borrow().clone();
+        for kind in Role::KINDS {
+            let of_kind = roles.iter().filter(|role| role.kind() == kind);
+            match self.waiting(of_kind.flat_map(|role| self.consumers(*role)).collect()).await {
+                Ok(waiting) => {
+                    let sum = waiting.iter().map(|one| one.pending).sum();
+                    let fullest = waiting.iter().max_by_key(|one| one.ack_pending);
+                    let (ack_pending, limit) = fullest.map_or((0, 0), |one| (one.ack_pending, one.ack_pending_limit));
+                    self.metrics.waiting(kind, sum, ack_pending, limit);
+                }
+                Err(error) => tracing::debug!(%error, "what waits is not known"),
+            }
+        }
+        self.ask_streams(roles.contains(&Role::Intake)).await;
+        let connects = self.nats.client.statistics().connects.load(Ordering::Relaxed);
+        self.metrics.nats_reconnected(connects.saturating_sub(self.connects));
+        self.connects = connects;
+    }
+
+    async fn waiting(&self, consumers: Vec<(String, String)>) -> Result<Vec<Waiting>, NatsError> {
+        let ask =
+            |(stream, consumer): (String, String)| async move { pinned::waiting(&self.nats, &stream, &consumer).await };
+        try_join_all(consumers.into_iter().map(ask)).await
+    }
+
+    /// One member tells of the streams: the one that works the intake.
+    async fn ask_streams(&self, is_mine: bool) {
+        let names = &self.nats.names;
+        for (stream, name) in [
+            ("sets", names.sets_stream()),
+            ("events", names.events_stream()),
+            ("parked", names.parked_stream()),
+            ("outcomes", names.outcomes_stream()),
+            ("rejected", names.rejected_stream()),
+        ] {
+            if !is_mine {
+                self.metrics.stored(stream, 0, 0);
+            } else if let Ok(found) = self.nats.jetstream.get_stream(name).await {
+                let state = &found.cached_info().state;
+                self.metrics.stored(stream, state.messages, state.bytes);
+            }
+        }
+    }
+
+    /// The consumers of a role, each with its stream before it.
+    fn consumers(&self, role: Role) -> Vec<(String, String)> {
+        let names = &self.nats.names;
+        match role {
+            Role::Intake => vec![(names.sets_stream(), names.intake_consumer().to_owned())],
+            Role::Partition(partition) => vec![(names.events_stream(), names.dispatch_consumer(partition))],
+            Role::History if self.keeps_history => {
+                vec![(names.outcomes_stream(), names.history_consumer().to_owned())]
+            }
+            Role::History => Vec::new(),
+            Role::Escalation => {
+                let of = |priority: &Priority| (names.parked_stream(), names.escalate_consumer(*priority));
+                self.escalated.iter().map(of).collect()
+            }
+        }
+    }
+}
