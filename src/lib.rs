@@ -10,14 +10,17 @@
 //! | translate | [`nats`], [`history`], [`http`] | streams, consumers, buckets, requests; SQL; probes. Decide nothing |
 //! | run | [`service`] | tasks that feed the router and perform its actions |
 //!
-//! [`nats_server`] finds and starts a real nats-server, for the demo and the tests.
+//! [`nats_server`] finds and starts a real nats-server, for the demo, the benchmark and the tests.
 
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod event;
 pub mod history;
 pub mod http;
+#[allow(clippy::disallowed_methods)]
+pub mod local;
 pub mod metrics;
 pub mod nats;
 #[allow(clippy::disallowed_methods)]

@@ -4,6 +4,7 @@
 
 mod api;
 mod associates;
+mod bench;
 mod check;
 mod connect_as;
 mod demo;
@@ -74,6 +75,11 @@ struct SettingsArgs {
 enum Command {
     /// Show all of Bellhop at work on this machine, with a nats-server of its own
     Demo(demo::Args),
+    /// Measure how fast it is here, beside what one would write without it
+    Bench(bench::Args),
+    /// One process of a measurement
+    #[command(hide = true)]
+    BenchPart,
     /// Route reminders until stopped
     Serve(serve::Args),
     /// Create or update streams, buckets and consumers
@@ -206,6 +212,8 @@ impl Cli {
         let Self { settings, command } = self;
         let result = match command {
             Command::Demo(args) => demo::run(&settings, args).await,
+            Command::Bench(args) => bench::run(&settings, args).await,
+            Command::BenchPart => bench::run_part().await,
             Command::Serve(args) => serve::run(settings, args).await,
             Command::Setup(args) => setup::run(&settings, args).await,
             Command::Check(args) => check::run(&settings, &args),

@@ -1,18 +1,16 @@
 //! What the demo needs around it: a directory, a nats-server, and the service itself in this process.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use async_nats::connection::State;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::DemoError;
 use crate::config::Config;
+use crate::local::{Scratch, free_address, is_ready};
 use crate::nats::{self, Nats, NatsError};
 use crate::nats_server::{self, Found, NatsServer, Options};
 use crate::service;
@@ -26,27 +24,6 @@ const BACKOFF_MAX: Duration = Duration::from_secs(4);
 const POLL: Duration = Duration::from_millis(10);
 /// Enough for the two cores of a small machine, and quicker to set up than the default.
 const PARTITIONS: u16 = 8;
-
-/// A directory that is removed in the end.
-#[derive(Debug)]
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Result<Self, DemoError> {
-        let name = format!("bellhop-demo-{}-{:08x}", std::process::id(), fastrand::u32(..));
-        let path = std::env::temp_dir().join(name);
-        match std::fs::create_dir(&path) {
-            Ok(()) => Ok(Self(path)),
-            Err(error) => Err(DemoError::Io(format!("cannot make {}", path.display()), error)),
-        }
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// The stage. Dropped, it leaves no process and no file behind.
 #[derive(Debug)]
@@ -73,14 +50,15 @@ impl Stage {
     /// When one of them cannot be had; nothing is left running then.
     pub(super) async fn set() -> Result<Self, DemoError> {
         let found = nats_server::find().await?;
-        let scratch = Scratch::new()?;
+        let scratch =
+            Scratch::new("demo").map_err(|error| DemoError::Io("no temporary directory".to_owned(), error))?;
         let options = Options { program: Some(&found.path), ..Options::default() };
-        let server = NatsServer::start(&scratch.0, options).await?;
+        let server = NatsServer::start(scratch.path(), options).await?;
         let probes = free_address().map_err(|error| DemoError::Io("no free port".to_owned(), error))?;
         let mut config = Config { partitions: PARTITIONS, http: probes.to_string(), ..Config::default() };
         config.nats.url = server.url().to_owned();
         config.heartbeat.backoff_max = BACKOFF_MAX;
-        config.history.url = format!("sqlite:{}", scratch.0.join("history.db").display());
+        config.history.url = format!("sqlite:{}", scratch.path().join("history.db").display());
         let nats = nats::connect(&config, "bellhop demo").await?;
         let stop_service = CancellationToken::new();
         let mut service = JoinSet::new();
@@ -181,18 +159,4 @@ fn ended_early(ended: Result<Result<(), NatsError>, JoinError>) -> DemoError {
         Ok(Err(error)) => error.into(),
         Err(panic) => DemoError::Ended(panic.to_string()),
     }
-}
-
-/// An address that is free now. The service is to be told one, since it does not tell which one it took.
-fn free_address() -> std::io::Result<SocketAddr> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
-}
-
-/// Asks the probe, as a container platform does.
-async fn is_ready(probes: SocketAddr) -> std::io::Result<bool> {
-    let mut connection = TcpStream::connect(probes).await?;
-    connection.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
-    let mut answer = Vec::new();
-    connection.read_to_end(&mut answer).await?;
-    Ok(answer.starts_with(b"HTTP/1.1 200"))
 }

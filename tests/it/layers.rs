@@ -39,9 +39,11 @@ const LAYERS: &[Layer] = &[
     layer("http", &["config", "metrics"]),
     // For the demo and the tests; `serve` connects to the server it is given.
     layer("nats_server", &[]),
+    layer("local", &[]),
     layer("service", &["config", "metrics", "nats", "history", "http"]),
-    layer("demo", &["config", "nats", "nats_server", "service"]),
-    layer("cli", &["config", "history", "nats", "http", "nats_server", "service", "demo"]),
+    layer("demo", &["config", "local", "nats", "nats_server", "service"]),
+    layer("bench", &["local", "nats", "nats_server"]),
+    layer("cli", &["config", "history", "nats", "http", "nats_server", "service", "demo", "bench"]),
     layer("main", &["cli"]),
 ];
 

@@ -1,0 +1,146 @@
+//! `bellhop bench`: how fast Bellhop is, measured beside what one would write without it, in the same run.
+//!
+//! Real processes against a real nats-server: publishers, app servers, `bellhop serve`, and, for the baselines, a bare
+//! forwarder in its place. Every app server verifies what arrives; a figure is printed only for a run in which everything
+//! arrived once and in order.
+//!
+//! | module | |
+//! | --- | --- |
+//! | `stage` | a nats-server, `bellhop serve`, directories |
+//! | `part`, `task` | processes of this program that publish, forward and accept, and what they are told |
+//! | `load` | the sets that are published: the same ones for Bellhop and for the baselines |
+//! | `publisher`, `acceptor`, `forwarder` | the parts |
+//! | `usage` | CPU time, memory and disk space |
+//! | `throughput`, `latency` | the scenarios |
+//! | `table` | what people see |
+
+#![allow(clippy::disallowed_methods)] // It measures time.
+
+mod acceptor;
+mod forwarder;
+mod latency;
+mod load;
+mod part;
+mod publisher;
+mod stage;
+pub mod table;
+mod task;
+mod throughput;
+mod usage;
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::nats::NatsError;
+use crate::nats_server::{FindError, StartError};
+pub use latency::Latency;
+pub use task::run as run_part;
+pub use throughput::Throughput;
+
+/// What is measured, and how much of it.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Which scenario.
+    pub scenario: Scenario,
+    /// The nats-server to use; none to start one.
+    pub nats: Option<String>,
+    /// Users, spread over the instances.
+    pub users: usize,
+    /// App-server instances.
+    pub instances: usize,
+    /// `bellhop serve` processes.
+    pub members: usize,
+    /// Partitions.
+    pub partitions: u16,
+    /// Reminders of one measurement, about.
+    pub reminders: usize,
+    /// Reminders in a set, one measurement each.
+    pub set_sizes: Vec<usize>,
+    /// Reminders a second, one measurement each.
+    pub rates: Vec<usize>,
+    /// How long a rate is held.
+    pub duration: Duration,
+    /// How often everything is measured; the median counts.
+    pub rounds: usize,
+    /// Every acknowledgement waits for the disk: `sync_interval: always`.
+    pub is_durable: bool,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scenario {
+    /// Reminders a second under saturating load.
+    Throughput,
+    /// Time from publishing to acceptance at fixed rates.
+    Latency,
+}
+
+/// Why there is no figure.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// There is no nats-server.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// The nats-server does not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// NATS did not do what it was asked.
+    #[error(transparent)]
+    Nats(#[from] NatsError),
+    /// A file or a process cannot be had.
+    #[error("{0}: {1}")]
+    Io(String, std::io::Error),
+    /// A process of the measurement failed.
+    #[error("{part}: {problem}")]
+    Part {
+        /// Which one.
+        part: String,
+        /// What it said.
+        problem: String,
+    },
+    /// What arrived is not what was published: the measurement counts for nothing.
+    #[error("{what} counts for nothing: {problem}")]
+    Wrong {
+        /// What was measured.
+        what: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl BenchError {
+    fn nats(what: impl Into<String>, problem: impl std::fmt::Display) -> Self {
+        NatsError::failed(what, problem).into()
+    }
+}
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Report {
+    /// Reminders a second.
+    Throughput(Vec<Throughput>),
+    /// Time from publishing to acceptance.
+    Latency(Vec<Latency>),
+}
+
+/// Measures, and tells `progress` what is being done.
+///
+/// # Errors
+/// When something cannot be had, or a measurement does not verify.
+pub async fn run(options: &Options, progress: &mut dyn FnMut(String)) -> Result<Report, BenchError> {
+    let mut stage = stage::Stage::set(options).await?;
+    let report = match options.scenario {
+        Scenario::Throughput => Report::Throughput(throughput::run(&mut stage, options, progress).await?),
+        Scenario::Latency => Report::Latency(latency::run(&mut stage, options, progress).await?),
+    };
+    stage.clear().await?;
+    Ok(report)
+}
+
+/// The middle one of some figures, by size.
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+}

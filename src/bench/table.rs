@@ -1,0 +1,60 @@
+//! Figures as people read them: each beside the baseline of the same run.
+
+use super::stage::System;
+use super::{Latency, Report, Throughput};
+
+/// The names of a table's columns, and its rows.
+pub type Table = (Vec<&'static str>, Vec<Vec<String>>);
+
+/// The report as a table.
+pub fn table(report: &Report) -> Table {
+    match report {
+        Report::Throughput(all) => throughput(all),
+        Report::Latency(all) => latency(all),
+    }
+}
+
+fn throughput(all: &[Throughput]) -> Table {
+    let columns =
+        vec!["SYSTEM", "SET", "REMINDERS/S", "× RAW", "× RAW-BATCH", "× PER-EVENT", "CPU S/MILLION", "DISK B"];
+    let base = |system, size: Option<usize>| {
+        let is_meant = |one: &&Throughput| one.system == system && size.is_none_or(|size| one.set_size == size);
+        all.iter().find(is_meant).map(|one| one.per_second)
+    };
+    let row = |one: &Throughput| {
+        let ratio =
+            |base: Option<f64>| base.map_or_else(|| "-".to_owned(), |base| format!("{:.2}", one.per_second / base));
+        let cpu: f64 = one.cpu_per_million.values().sum();
+        vec![
+            one.system.name().to_owned(),
+            one.set_size.to_string(),
+            format!("{:.0}", one.per_second),
+            ratio(base(System::Raw, None)),
+            ratio(base(System::RawBatch, Some(one.set_size))),
+            ratio(base(System::PerEvent, None)),
+            format!("{cpu:.1}"),
+            format!("{:.0}", one.disk_bytes),
+        ]
+    };
+    (columns, all.iter().map(row).collect())
+}
+
+fn latency(all: &[Latency]) -> Table {
+    let columns = vec!["SYSTEM", "RATE/S", "SET", "P50 MS", "P99 MS", "P99.9 MS", "MAX MS", "P99 × RAW"];
+    let row = |one: &Latency| {
+        let raw = all.iter().find(|other| other.system == System::Raw && other.rate == one.rate);
+        let ratio = raw.map_or_else(|| "-".to_owned(), |raw| format!("{:.2}", one.p99_ms / raw.p99_ms));
+        let ms = |ms: f64| format!("{ms:.2}");
+        vec![
+            one.system.name().to_owned(),
+            one.rate.to_string(),
+            one.set_size.to_string(),
+            ms(one.p50_ms),
+            ms(one.p99_ms),
+            ms(one.p999_ms),
+            ms(one.max_ms),
+            ratio,
+        ]
+    };
+    (columns, all.iter().map(row).collect())
+}

@@ -1,0 +1,57 @@
+//! What a part of the measurement is told, and what it says: a line of JSON each, on its standard input and output.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines, Stdin, Stdout};
+
+use super::{BenchError, acceptor, forwarder, publisher};
+
+/// What a part is: its first line.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Task {
+    /// App servers.
+    Accept(acceptor::Task),
+    /// A business system.
+    Publish(publisher::Task),
+    /// What one would write without Bellhop.
+    Forward(forwarder::Task),
+}
+
+/// A part's side of the conversation.
+pub(super) struct Conversation {
+    orders: Lines<BufReader<Stdin>>,
+    reports: Stdout,
+}
+
+/// Runs a part: reads what it is to be from standard input, and is that until its input ends.
+///
+/// # Errors
+/// When it cannot do what it was told.
+pub async fn run() -> Result<(), BenchError> {
+    let orders = BufReader::new(tokio::io::stdin()).lines();
+    let mut conversation = Conversation { orders, reports: tokio::io::stdout() };
+    match conversation.next().await? {
+        Some(Task::Accept(task)) => acceptor::run(task, conversation).await,
+        Some(Task::Publish(task)) => publisher::run(task, conversation).await,
+        Some(Task::Forward(task)) => forwarder::run(task, conversation).await,
+        None => Ok(()),
+    }
+}
+
+impl Conversation {
+    /// The next order; none when whoever measures is done or gone.
+    pub(super) async fn next<O: DeserializeOwned>(&mut self) -> Result<Option<O>, BenchError> {
+        let failed = |problem: String| BenchError::Part { part: "an order".to_owned(), problem };
+        let line = self.orders.next_line().await.map_err(|error| failed(error.to_string()))?;
+        line.map(|line| serde_json::from_str(&line).map_err(|error| failed(format!("{error} in {line}")))).transpose()
+    }
+
+    /// Says something.
+    pub(super) async fn say(&mut self, report: &impl Serialize) -> Result<(), BenchError> {
+        let mut line = serde_json::to_vec(report).expect("a report is JSON");
+        line.push(b'\n');
+        let failed = |error| BenchError::Io("cannot report".to_owned(), error);
+        self.reports.write_all(&line).await.map_err(failed)?;
+        self.reports.flush().await.map_err(failed)
+    }
+}

@@ -1,0 +1,113 @@
+//! `bellhop bench`: how fast it is here, beside what one would write without it.
+
+use std::time::Duration;
+
+use super::output::{Output, Progress, Table};
+use super::{CliError, SettingsArgs};
+use crate::bench::{self, Options, Scenario, table};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  bellhop bench throughput
+  bellhop bench throughput --set-sizes 100 --rounds 5 --json
+  bellhop bench latency --rates 1000,10000
+
+It starts a nats-server of its own unless --nats names one, and everything else
+as processes of its own. Ratios count; figures are this machine's. Without
+--release they mean nothing.")]
+pub(super) struct Args {
+    /// What to measure
+    #[arg(value_enum)]
+    scenario: Named,
+    /// Reminders of one measurement, about
+    #[arg(long, default_value_t = 1_000_000, value_parser = number(1..=1_000_000_000))]
+    reminders: u64,
+    /// Users, each with one connection
+    #[arg(long, default_value_t = 100_000, value_parser = number(1..=10_000_000))]
+    users: u64,
+    /// App-server instances
+    #[arg(long, default_value_t = 8, value_parser = number(1..=1_000))]
+    instances: u64,
+    /// `bellhop serve` processes
+    #[arg(long, default_value_t = 1, value_parser = number(1..=16))]
+    members: u64,
+    /// Partitions
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1_024))]
+    partitions: u16,
+    /// Reminders in a set, one measurement each [default: 1,10,100,1000; for latency 1]
+    #[arg(long, value_delimiter = ',', value_parser = number(1..=10_000))]
+    set_sizes: Vec<u64>,
+    /// Reminders a second, one measurement each; for latency
+    #[arg(long, value_delimiter = ',', default_value = "1000,10000", value_parser = number(1..=10_000_000))]
+    rates: Vec<u64>,
+    /// How long a rate is held, in seconds
+    #[arg(long, default_value_t = 10, value_parser = number(1..=86_400))]
+    seconds: u64,
+    /// How often everything is measured; the median counts
+    #[arg(long, default_value_t = 3, value_parser = number(1..=100))]
+    rounds: u64,
+    /// Every acknowledgement waits for the disk (`sync_interval: always`)
+    #[arg(long)]
+    durable: bool,
+    /// One JSON document instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Named {
+    /// Reminders a second under saturating load
+    Throughput,
+    /// Time from publishing to acceptance at fixed rates
+    Latency,
+}
+
+fn number(range: std::ops::RangeInclusive<u64>) -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(range)
+}
+
+pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliError> {
+    let scenario = match args.scenario {
+        Named::Throughput => Scenario::Throughput,
+        Named::Latency => Scenario::Latency,
+    };
+    let set_sizes = match (args.set_sizes.is_empty(), scenario) {
+        (false, _) => args.set_sizes,
+        (true, Scenario::Throughput) => vec![1, 10, 100, 1_000],
+        (true, Scenario::Latency) => vec![1],
+    };
+    let options = Options {
+        scenario,
+        nats: settings.nats.clone(),
+        users: args.users as usize,
+        instances: args.instances as usize,
+        members: args.members as usize,
+        partitions: args.partitions,
+        reminders: args.reminders as usize,
+        set_sizes: set_sizes.into_iter().map(|size| size as usize).collect(),
+        rates: args.rates.into_iter().map(|rate| rate as usize).collect(),
+        duration: Duration::from_secs(args.seconds),
+        rounds: args.rounds as usize,
+        is_durable: args.durable,
+    };
+    let mut shown = Progress::new();
+    let mut tell = |text: String| shown.tell(|| text);
+    let report = bench::run(&options, &mut tell).await.map_err(|error| CliError::Failed(error.to_string()))?;
+    let mut output = Output::new();
+    if args.json {
+        output.json(&report)?;
+    } else {
+        let (columns, rows) = table::table(&report);
+        let mut shown = Table::new(&columns);
+        rows.iter().for_each(|row| shown.row(row));
+        for line in shown.lines() {
+            output.line(line)?;
+        }
+    }
+    output.flush()
+}
+
+/// One process of a measurement.
+pub(super) async fn run_part() -> Result<(), CliError> {
+    bench::run_part().await.map_err(|error| CliError::Failed(error.to_string()))
+}
