@@ -29,3 +29,4 @@ mod rules_cli;
 mod secured;
 mod setup;
 mod stopping;
+mod tls;
