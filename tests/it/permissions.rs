@@ -249,7 +249,8 @@ async fn a_business_system_reads_its_own_outcomes() {
 /// The whole of it as the users of the file: the server refuses nothing.
 #[tokio::test]
 async fn all_of_bellhop_works_with_these_permissions() {
-    let settings = ["partitions=4", "mailbox.escalate_after.high=1s", "delivery.copy_rerouted=true"];
+    let settings =
+        ["partitions=4", "mailbox.escalate_after.high=1s", "delivery.copy_rerouted=true", "heartbeat.timeout=60s"];
     let realm = Realm::start().await;
     set_up(&realm, &settings).await;
     let operate = async |arguments: &[&str], input: &str| realm.run("operator", arguments, input).await.succeeded();
@@ -261,10 +262,10 @@ async fn all_of_bellhop_works_with_these_permissions() {
         let arguments = ["publish", "--source", "billing", "--id", id, "--user", user, "--content", "Invoice 981"];
         realm.run("billing", &[&arguments, more].concat(), "").await.succeeded();
     };
-    let someone = realm.someone("app-1").await;
-    let taken = answering(&someone).await;
-    let route = async |user: &str| {
-        let verdict = someone.ask(&format!("$KV.bellhop_routes.{user}.app-1"), "").await;
+    let (app, silent) = (realm.someone("app-1").await, realm.someone("app-2").await);
+    let taken = answering(&app).await;
+    let route = async |user: &str, app: &Someone| {
+        let verdict = app.ask(&format!("$KV.bellhop_routes.{user}.{}", app.name), "").await;
         assert!(matches!(verdict, Verdict::Answered(_)), "{verdict:?}");
     };
     let took = async |id: &str| {
@@ -286,7 +287,7 @@ async fn all_of_bellhop_works_with_these_permissions() {
     let mut outcomes = billing.client.subscribe("bellhop.outcomes.billing").await.unwrap();
 
     // Delivered, by the rules; parked, and announced; brought to an associate.
-    route("alice").await;
+    route("alice", &app).await;
     publish("live", "alice", &["--tag", "billing"]).await;
     assert_eq!(took("live").await["content"], "Invoice ***");
     publish("parked", "bob", &["--priority", "high"]).await;
@@ -299,9 +300,20 @@ async fn all_of_bellhop_works_with_these_permissions() {
     assert_eq!(took("rerouted").await["for"], "carol");
     // A member dies, and the other one reads back what waits.
     first.kill();
-    route("bob").await;
+    route("bob", &app).await;
     took("parked").await;
     became("parked", "delivered").await;
+    // The last one dies with a reminder in its hands, and the next one finds it.
+    let mut asked = silent.client.subscribe("bellhop.app.app-2.*").await.unwrap();
+    silent.round_trip().await;
+    route("eve", &silent).await;
+    publish("held", "eve", &[]).await;
+    asked.next().await.unwrap();
+    second.kill();
+    let third = realm.serve("member-3", &settings).await;
+    let request = asked.next().await.unwrap();
+    silent.client.publish(request.reply.unwrap(), r#"{"connected":[]}"#.into()).await.unwrap();
+    became("held", "parked").await;
 
     // Everything that operators do.
     publish("waiting", "dave", &[]).await;
@@ -342,8 +354,8 @@ async fn all_of_bellhop_works_with_these_permissions() {
         operate(command, "").await;
     }
     took("mended").await;
-    second.signal("TERM");
-    eventually("it stops", async || second.status().ok_or("it runs".to_owned())).await;
+    third.signal("TERM");
+    eventually("it stops", async || third.status().ok_or("it runs".to_owned())).await;
     let log = realm.log();
     let refused: Vec<_> = log.lines().filter(|line| line.contains("Violation")).collect();
     assert!(refused.is_empty(), "{refused:#?}");
@@ -364,6 +376,10 @@ async fn whoever_lacks_a_permission_is_told_which() {
         history.stderr.contains("does not permit") && history.stderr.contains("bellhop.api.history"),
         "{history:?}"
     );
+    let serve = ["serve", "--http", "127.0.0.1:0", "--set", "partitions=4", "--set", "nats.timeout=1s"];
+    let serve = realm.run("monitoring", &serve, "").await;
+    assert_eq!(serve.code, Some(1), "{serve:?}");
+    assert!(serve.stderr.contains("does not permit") && serve.stderr.contains("$KV.bellhop_members."), "{serve:?}");
     // A user who may not hear its own answers.
     let deaf = ["members", "ls", "--set", "nats.timeout=1s", "--set", "nats.inbox_prefix=_INBOX"];
     let settings = realm.secrets.settings("operator");
