@@ -87,10 +87,30 @@ async fn a_set_arrives_through_three_nodes_over_tls() {
         let info = jetstream.get_stream(stream).await.unwrap().cached_info().clone();
         assert_eq!((info.config.num_replicas, info.cluster.unwrap().replicas.len()), (3, 2), "{stream}");
     }
-    // Whoever does not know the authority, and whoever has no certificate of it among the nodes, is not let in.
+    // A client that does not know the authority goes no further, and a node without a certificate of it is not let in.
     let untrusting = bellhop(&["setup", "--dry-run", "--nats", &urls], &[], b"").await;
     assert_eq!(untrusting.code, Some(1), "{untrusting:?}");
     assert!(untrusting.stderr.contains("nats.ca"), "{untrusting:?}");
+    let _stranger = start_stranger(dir.path(), &hosts[0], &ca).await;
+    let log = dir.path().join("nats-1/nats-server.log");
+    eventually("a stranger among the nodes is refused", async || {
+        let log = std::fs::read_to_string(&log).unwrap();
+        if log.contains("TLS route handshake error") { Ok(()) } else { Err(log) }
+    })
+    .await;
+}
+
+/// A node that knows the authority, and has a certificate of another one.
+async fn start_stranger(dir: &Path, host: &str, ca: &str) -> NatsServer {
+    let dir = dir.join("stranger");
+    let own = Certificates::make(&dir, &["127.0.0.1"]);
+    let (cert, key) = (own.file("127.0.0.1.crt"), own.file("127.0.0.1.key"));
+    let config = format!(
+        "server_name: stranger, cluster {{ name: bellhop, listen: '127.0.0.1:-1', routes: ['nats://{host}:6222']
+         tls {{ ca_file: '{ca}', cert_file: '{cert}', key_file: '{key}' }} }}"
+    );
+    let options = Options { extra_config: &config, ..Options::default() };
+    NatsServer::start(&dir.join("nats"), options).await.unwrap()
 }
 
 async fn start_node(
