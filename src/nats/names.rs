@@ -149,6 +149,18 @@ impl Names {
         format!("{}.app.{}", self.prefix, instance.escaped())
     }
 
+    /// Whether a subject means something to Bellhop or to the server: one of the installation's own, or `$JS`, `$KV`, …. What
+    /// strangers may choose, such as where an answer goes, must be no such subject.
+    pub fn is_reserved(&self, subject: &str) -> bool {
+        let is_own = || subject.strip_prefix(&self.prefix).is_some_and(|rest| rest.starts_with('.'));
+        subject.starts_with('$') || is_own()
+    }
+
+    /// What all instances' subjects begin with by default.
+    pub fn all_instances(&self) -> String {
+        format!("{}.app.", self.prefix)
+    }
+
     /// The consumer that takes sets in.
     pub fn intake_consumer(&self) -> &'static str {
         "intake"

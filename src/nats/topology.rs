@@ -302,6 +302,7 @@ fn consumers(nats: &Nats, config: &Config) -> Vec<(String, Vec<consumer::pull::C
         filter_subject: names.all_mailboxes(),
         ack_policy: consumer::AckPolicy::All,
         ack_wait: config.dispatch.ack_wait,
+        max_ack_pending: ESCALATE_ACK_PENDING,
         headers_only: true,
         ..consumer::pull::Config::default()
     };
@@ -324,6 +325,9 @@ const RULES_HISTORY: i64 = 16;
 
 /// Messages of outcomes read and not yet written: more than fit into two transactions.
 const HISTORY_ACK_PENDING: usize = 250_000;
+
+/// Messages of mailboxes read and not yet acknowledged, of which only the last one waits: more than one pull takes.
+const ESCALATE_ACK_PENDING: i64 = 1_000;
 
 /// Sets in work at a time: more than fit into `intake.max_bytes_in_flight` of small ones.
 const INTAKE_ACK_PENDING: usize = 100_000;

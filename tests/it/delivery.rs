@@ -451,6 +451,8 @@ async fn what_is_no_route_is_ignored() {
         "$JS.API.STREAM.DELETE.BELLHOP_SETS",
         "$SYS.bad",
         "_INBOX.bad",
+        "bellhop.sets",
+        "bellhop.outcomes",
         "bad subject",
         "bad.\u{7}",
     ];

@@ -48,7 +48,7 @@ async fn a_dry_run_tells_and_changes_nothing() {
 
 #[tokio::test]
 async fn setup_twice_is_once() {
-    let world = World::without_members("", &[]).await;
+    let world = World::without_members("", &[("mailbox.escalate_after.high", "1h")]).await;
     let first = world.run(&["setup"]).await.succeeded();
     assert_eq!(streams(&world).await, STREAMS.map(ToOwned::to_owned).into());
     assert!(first.lines().all(|line| line.starts_with("create ")), "{first}");
