@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::reminder::Priority;
 use crate::reminder::finished::{with_reroute_false, with_rerouted_to};
 use crate::token::{Source, UserId};
+use crate::trace::TraceParent;
 
 /// What the router needs to know of the reminders in a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +21,9 @@ pub struct Index {
     /// When JetStream stored the set, in milliseconds since 1970.
     #[serde(default)]
     pub published_ms: i64,
+    /// The trace that the set belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceParent>,
     /// One entry for each reminder, in order.
     pub reminders: Vec<IndexEntry>,
 }
@@ -157,6 +161,7 @@ mod tests {
                 source: "billing".parse().unwrap(),
                 set: "a\nb".replace('\n', "-"),
                 published_ms: 1_763_000_000_123,
+                trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().ok(),
                 reminders: bodies.iter().enumerate().map(entry).collect(),
             },
             bodies: bodies.iter().map(|body| Bytes::copy_from_slice(body.as_bytes())).collect(),

@@ -5,7 +5,7 @@
 //!
 //! | layer | modules | |
 //! | --- | --- | --- |
-//! | decide | [`router`], [`rules`], [`reminder`], [`partition`], [`token`], [`event`], [`wire`] | pure: no I/O, no clock, no task |
+//! | decide | [`router`], [`rules`], [`reminder`], [`partition`], [`token`], [`event`], [`wire`], [`trace`] | pure: no I/O, no clock, no task |
 //! | set | [`config`] | every setting, with its default and bounds |
 //! | translate | [`nats`], [`history`], [`http`] | streams, consumers, buckets, requests; SQL; probes. Decide nothing |
 //! | run | [`service`] | tasks that feed the router and perform its actions |
@@ -28,4 +28,5 @@ pub mod router;
 pub mod rules;
 pub mod service;
 pub mod token;
+pub mod trace;
 pub mod wire;

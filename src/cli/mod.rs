@@ -11,6 +11,7 @@ mod erase;
 mod file;
 mod history;
 mod instances;
+mod logging;
 mod mailbox;
 mod marked;
 mod members;
@@ -191,7 +192,7 @@ impl SettingsArgs {
 
 impl Cli {
     /// What is logged unless `BELLHOP_LOG` says otherwise: a service tells what it does, a tool only what went wrong.
-    pub fn default_log(&self) -> &'static str {
+    fn default_log(&self) -> &'static str {
         match self.command {
             Command::Serve(_) => "warn,bellhop=info",
             // It draws a picture where the log would go, and tells itself what goes wrong.

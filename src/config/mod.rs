@@ -70,7 +70,27 @@ section! {
         members: Members = Members::default(),
         /// Keeping every reminder and its fate in a database.
         history: History = History::default(),
+        /// What `bellhop serve` logs on stderr. Which lines, the variable `BELLHOP_LOG` says.
+        log: Log = Log::default(),
     }
+}
+
+section! {
+    /// What `bellhop serve` logs on stderr.
+    Log {
+        /// Lines for people (`text`), or one JSON object each (`json`).
+        format: LogFormat = LogFormat::Text,
+    }
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object each.
+    Json,
 }
 
 section! {

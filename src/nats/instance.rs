@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use async_nats::client::{Request, RequestErrorKind};
-use async_nats::{Client, Message};
+use async_nats::{Client, HeaderMap, Message};
 use bytes::Bytes;
 use serde::Deserialize;
 
 use crate::router::{Instance, NoAnswer, Refusal};
 use crate::token::UserId;
+use crate::trace::{self, TraceParent};
 use crate::wire::answer;
 pub use crate::wire::answer::{DeliveryAnswer, Heartbeat, HeartbeatAnswer, Reason, Refused, delivery_body};
 
@@ -21,7 +22,10 @@ impl From<Reason> for Refusal {
     }
 }
 
-/// Asks an instance to take reminders.
+/// All traces that a request's reminders belong to, where there are several, separated by commas.
+pub const TRACES_HEADER: &str = "Bellhop-Traces";
+
+/// Asks an instance to take reminders, in the trace `trace`; `traces` are all those that the reminders belong to.
 ///
 /// # Errors
 /// When nothing in the request counts as delivered.
@@ -29,9 +33,19 @@ pub async fn deliver(
     client: &Client,
     instance: &Instance,
     body: Bytes,
+    (trace, traces): (Option<&TraceParent>, &[TraceParent]),
     timeout: Duration,
 ) -> Result<DeliveryAnswer, NoAnswer> {
-    ask(client, format!("{}.deliver", instance.subject), body, timeout).await
+    let mut request = Request::new().payload(body).timeout(Some(timeout));
+    if let Some(trace) = trace {
+        let mut headers = HeaderMap::new();
+        headers.insert(trace::HEADER, trace.as_str());
+        if traces.len() > 1 {
+            headers.insert(TRACES_HEADER, traces.iter().map(TraceParent::as_str).collect::<Vec<_>>().join(","));
+        }
+        request = request.headers(headers);
+    }
+    ask(client, format!("{}.deliver", instance.subject), request).await
 }
 
 /// Asks an instance who of these users is connected.
@@ -47,18 +61,13 @@ pub async fn heartbeat(
     let users = users.iter().map(UserId::as_str).collect();
     let body = serde_json::to_vec(&Heartbeat { users }).expect("names are text");
     let subject = format!("{}.heartbeat", instance.subject);
-    let answer: HeartbeatAnswer<String> = ask(client, subject, body.into(), timeout).await?;
+    let request = Request::new().payload(body.into()).timeout(Some(timeout));
+    let answer: HeartbeatAnswer<String> = ask(client, subject, request).await?;
     // A name that is none cannot be one that was asked about.
     Ok(answer.connected.iter().filter_map(|user| user.parse().ok()).collect())
 }
 
-async fn ask<A: for<'a> Deserialize<'a>>(
-    client: &Client,
-    subject: String,
-    body: Bytes,
-    timeout: Duration,
-) -> Result<A, NoAnswer> {
-    let request = Request::new().payload(body).timeout(Some(timeout));
+async fn ask<A: for<'a> Deserialize<'a>>(client: &Client, subject: String, request: Request) -> Result<A, NoAnswer> {
     match client.send_request(subject.clone(), request).await {
         Ok(answer) => read(&answer).ok_or_else(|| {
             let shown = String::from_utf8_lossy(&answer.payload[..answer.payload.len().min(200)]).into_owned();
@@ -77,9 +86,7 @@ async fn ask<A: for<'a> Deserialize<'a>>(
 
 /// An answer's JSON object. An answer with a service error is none, whatever its body.
 fn read<A: for<'a> Deserialize<'a>>(answer: &Message) -> Option<A> {
-    let has_error = answer.headers.as_ref().is_some_and(|headers| {
-        headers.iter().any(|(name, _)| AsRef::<str>::as_ref(name).eq_ignore_ascii_case("Nats-Service-Error-Code"))
-    });
+    let has_error = super::header(answer.headers.as_ref(), "Nats-Service-Error-Code").is_some();
     if has_error { None } else { answer::read(&answer.payload) }
 }
 

@@ -157,6 +157,13 @@ pub fn split_credentials(url: &str) -> (String, Credentials) {
     (addresses.join(","), credentials)
 }
 
+/// A header, however its name is written.
+pub(crate) fn header<'a>(headers: Option<&'a HeaderMap>, name: &str) -> Option<&'a str> {
+    let is_meant = |(found, _): &(&async_nats::HeaderName, _)| AsRef::<str>::as_ref(*found).eq_ignore_ascii_case(name);
+    let (_, values) = headers?.iter().find(is_meant)?;
+    values.first().map(async_nats::HeaderValue::as_str)
+}
+
 impl Nats {
     /// The server's clock, by which it stores messages.
     ///

@@ -40,6 +40,13 @@ pub struct Received {
     pub reply: async_nats::Subject,
 }
 
+impl Received {
+    /// A header of it, however its name is written.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        super::header(self.headers.as_ref(), name)
+    }
+}
+
 /// The sequence up to which everything is acknowledged.
 ///
 /// # Errors

@@ -33,6 +33,7 @@ pub mod rejected;
 pub mod routes;
 pub mod rules;
 pub mod seen;
+pub mod spans;
 
 use std::sync::Arc;
 use std::time::Duration;

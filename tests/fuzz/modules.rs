@@ -7,5 +7,7 @@ pub mod event;
 pub mod reminder;
 #[path = "../../src/token.rs"]
 pub mod token;
+#[path = "../../src/trace.rs"]
+pub mod trace;
 #[path = "../../src/wire/mod.rs"]
 pub mod wire;

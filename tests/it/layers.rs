@@ -12,7 +12,7 @@ struct Layer {
     is_pure: bool,
 }
 
-const PURE: &[&str] = &["event", "partition", "reminder", "router", "rules", "token", "wire"];
+const PURE: &[&str] = &["event", "partition", "reminder", "router", "rules", "token", "trace", "wire"];
 
 const fn pure(name: &'static str) -> Layer {
     Layer { name, may_use: PURE, is_pure: true }
@@ -30,6 +30,7 @@ const LAYERS: &[Layer] = &[
     pure("router"),
     pure("rules"),
     pure("token"),
+    pure("trace"),
     pure("wire"),
     layer("config", &[]),
     layer("metrics", &[]),
@@ -70,7 +71,7 @@ const IMPURE: &[&str] = &[
 /// Packages of their own include these modules as they are, and must name the libraries they use.
 const INCLUDED: [(&str, &[&str]); 4] = [
     ("benches/history/Cargo.toml", &["history", "reminder", "token", "wire"]),
-    ("tests/fuzz/Cargo.toml", &["event", "reminder", "rules", "token", "wire"]),
+    ("tests/fuzz/Cargo.toml", &["event", "reminder", "rules", "token", "trace", "wire"]),
     ("benches/rules/Cargo.toml", &["reminder", "rules", "token"]),
     ("tests/simulation/Cargo.toml", &["reminder", "router", "token"]),
 ];

@@ -18,11 +18,12 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::Context;
 use super::seen::{Taken, Window, encode};
+use super::{Context, spans};
 use crate::nats::NatsError;
 use crate::nats::pinned::{Pinned, Received, acknowledge};
 use crate::partition::{Partition, Role};
+use crate::trace;
 use plan::Planner;
 
 /// A set in work.
@@ -32,6 +33,8 @@ struct InWork {
     /// Events, refusals and outcomes that are not durable yet.
     pending: usize,
     taken: Taken,
+    /// It ends when the set is acknowledged.
+    _span: tracing::Span,
 }
 
 enum Done {
@@ -116,6 +119,8 @@ impl Intake {
         if self.window.is_complete(sequence) {
             return self.acknowledge_again(sequence, received.reply);
         }
+        let came = received.header(trace::HEADER).and_then(|header| header.parse().ok());
+        let span = spans::take_in(&received.subject, came.as_ref());
         let config = &self.context.config;
         // One version of the rules for the whole set.
         let rules = self.context.rules.current();
@@ -128,6 +133,7 @@ impl Intake {
             window: &self.window,
             rules: &rules,
             now: super::now_ms(),
+            trace: spans::passed_on(&span, came),
         };
         let stored_ms = i64::try_from(received.stored_ns / 1_000_000).unwrap_or(i64::MAX);
         let plan = planner.plan(&received, stored_ms);
@@ -137,7 +143,7 @@ impl Intake {
         let bytes = received.payload.len();
         self.bytes += bytes;
         let pending = plan.events.len() + plan.rejected.len() + usize::from(!plan.outcomes.is_empty());
-        self.sets.insert(sequence, InWork { reply: received.reply, bytes, pending, taken });
+        self.sets.insert(sequence, InWork { reply: received.reply, bytes, pending, taken, _span: span });
         for (partition, id, message) in plan.events {
             let lane = self.lanes.entry(partition).or_default();
             lane.push_back((sequence, id, message));

@@ -25,6 +25,7 @@ use crate::reminder::reject::{RejectCode, Rejection};
 use crate::reminder::set::{self, Candidate, Origin, ReminderSet};
 use crate::rules::{Rules, RulesError, Verdict};
 use crate::token::{Source, Tag};
+use crate::trace::TraceParent;
 
 /// What has to be done for one set before it is acknowledged.
 #[derive(Default)]
@@ -54,6 +55,8 @@ pub(super) struct Planner<'a> {
     pub(super) window: &'a Window,
     pub(super) rules: &'a Rules,
     pub(super) now: Timestamp,
+    /// The trace that the set belongs to.
+    pub(super) trace: Option<TraceParent>,
 }
 
 /// Where a reminder stands: in its set, and in which event of its partition.
@@ -263,7 +266,8 @@ impl SetPlan<'_> {
             };
             let (reminders, bodies) = members.into_iter().map(|(_, entry, body)| (entry, body)).unzip();
             let (source, set) = (self.origin.source.clone(), self.set.id.clone());
-            let index = Index { source, set, published_ms: self.origin.published_at.as_millisecond(), reminders };
+            let (published_ms, trace) = (self.origin.published_at.as_millisecond(), self.planner.trace.clone());
+            let index = Index { source, set, published_ms, trace, reminders };
             self.plan.events.push((partition, id, Event { index, bodies }.encode()));
             members = rest;
         }

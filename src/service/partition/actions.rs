@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tracing::Instrument;
 
 use super::{Done, Worker};
 use crate::event::{Event, IndexEntry};
@@ -16,7 +17,7 @@ use crate::reminder::outcome::{Outcome, Record};
 use crate::reminder::reject::{RejectCode, Rejection};
 use crate::router::{self, Action, Fate, Input, Item, NoAnswer, Refusal, Removal, Settled, Share};
 use crate::service::outcomes::message::Told;
-use crate::service::{Context, now_ms, rejected, routes};
+use crate::service::{Context, now_ms, rejected, routes, spans};
 use crate::token::UserId;
 
 impl Worker {
@@ -63,10 +64,14 @@ impl Worker {
             shares.iter().map(|share| (share.recipient().clone(), share.items.iter().map(name).collect())).collect();
         let (client, timeout) = (self.context.nats.client.clone(), self.context.config.delivery.timeout);
         let (metrics, count) = (self.context.metrics.clone(), reminders.len());
-        self.start(async move {
+        let items = shares.iter().flat_map(|share| &share.items);
+        let traces = spans::distinct(items.filter_map(|item| self.event_of(item)?.0.index.trace.as_ref()));
+        let span = spans::deliver(&instance.name, count, &traces);
+        let trace = spans::passed_on(&span, traces.first().cloned());
+        let deliver = async move {
             let began = Instant::now();
             let _in_flight = metrics.delivery_begins();
-            let answer = instance::deliver(&client, &instance, body, timeout).await;
+            let answer = instance::deliver(&client, &instance, body, (trace.as_ref(), &traces), timeout).await;
             metrics.delivery_ended(&answer, count, began.elapsed());
             let answer = answer.map(|answer| places(&names, &answer));
             answer.iter().flatten().for_each(|(_, _, why)| metrics.refused(*why));
@@ -74,7 +79,8 @@ impl Worker {
                 tracing::info!(instance = %instance.name, ?why, "instance is silent, backing off");
             }
             Done::Input(Input::Delivered { instance, answer })
-        });
+        };
+        self.start(deliver.instrument(span));
     }
 
     /// An associate's routes. That they cannot be read is as if there were none: the mailbox is safe.

@@ -87,6 +87,14 @@ pub(crate) struct Request {
     pub(crate) at: Instant,
     pub(crate) asked: Asked,
     pub(crate) body: Bytes,
+    headers: Option<HeaderMap>,
+}
+
+impl Request {
+    /// A header that it had.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.as_ref()?.get(name).map(|value| value.as_str())
+    }
 }
 
 /// What an app server does with a request.
@@ -316,10 +324,10 @@ impl Shared {
     /// Sees to one request. Breaks when the app server dies of it.
     async fn serve(&self, client: &Client, request: Message) -> std::ops::ControlFlow<()> {
         let Some(inbox) = request.reply else { return std::ops::ControlFlow::Continue(()) };
-        let body = request.payload;
+        let (body, headers) = (request.payload, request.headers);
         let reply = match request.subject.rsplit('.').next() {
-            Some("deliver") => self.delivery(&body),
-            Some("heartbeat") => self.heartbeat(&body),
+            Some("deliver") => self.delivery(&body, headers),
+            Some("heartbeat") => self.heartbeat(&body, headers),
             _ => Reply::say("pong"),
         };
         if reply.dies {
@@ -340,7 +348,7 @@ impl Shared {
         std::ops::ControlFlow::Continue(())
     }
 
-    fn delivery(&self, body: &Bytes) -> Reply {
+    fn delivery(&self, body: &Bytes, headers: Option<HeaderMap>) -> Reply {
         let at = Instant::now();
         let batch: Value = serde_json::from_slice(body).unwrap_or_default();
         let batch = batch["reminders"].as_array().cloned().unwrap_or_default();
@@ -352,7 +360,7 @@ impl Shared {
             self.seen.check(is_confirmed, || format!("{} was never asked for the user of {one}", self.name));
         }
         let asked = Asked::Delivery(batch.clone());
-        state.requests.push(Arc::new(Request { at, asked, body: body.clone() }));
+        state.requests.push(Arc::new(Request { at, asked, body: body.clone(), headers }));
         let reply = match &mut state.on_delivery {
             Some(script) => script(&batch),
             None => {
@@ -368,13 +376,14 @@ impl Shared {
         reply
     }
 
-    fn heartbeat(&self, body: &Bytes) -> Reply {
+    fn heartbeat(&self, body: &Bytes, headers: Option<HeaderMap>) -> Reply {
         let at = Instant::now();
         let users: Value = serde_json::from_slice(body).unwrap_or_default();
         let users: Vec<String> = serde_json::from_value(users["users"].clone()).unwrap_or_default();
         self.seen.check(users.len() <= MAX_HEARTBEAT_USERS, || format!("a heartbeat for {} users", users.len()));
         let mut state = self.state.lock().unwrap();
-        state.requests.push(Arc::new(Request { at, asked: Asked::Heartbeat(users.clone()), body: body.clone() }));
+        let asked = Asked::Heartbeat(users.clone());
+        state.requests.push(Arc::new(Request { at, asked, body: body.clone(), headers }));
         let reply = match &mut state.on_heartbeat {
             Some(script) => script(&users),
             None => {

@@ -122,17 +122,35 @@ impl World {
 
     /// Starts a member with these settings too, and waits for nothing.
     pub(crate) fn launch(&self, name: &str, settings: &[(&str, &str)]) -> Arc<Member> {
+        self.launch_with(name, &self.serve_arguments(name, settings))
+    }
+
+    /// Starts a member in an environment with these variables too, and waits until it is ready.
+    #[cfg(feature = "otlp")]
+    pub(crate) async fn serve_in(&self, variables: &[String]) -> Arc<Member> {
+        let behind: Vec<String> = std::iter::once(&"env".to_owned()).chain(variables).cloned().collect();
+        let member = self.launch_behind(&behind, "member-1", &self.serve_arguments("member-1", &[]));
+        self.eventually("it is ready", async || member.is_ready().await).await;
+        member
+    }
+
+    fn serve_arguments(&self, name: &str, settings: &[(&str, &str)]) -> Vec<String> {
         let mut arguments = vec!["serve".to_owned(), "--nats".into(), self.url.clone()];
         let set = |(name, value): (&str, &str)| ["--set".to_owned(), format!("{name}={value}")];
         arguments.extend([("http", "127.0.0.1:0"), ("name", name)].into_iter().flat_map(set));
         arguments.extend(self.settings.iter().flat_map(|(name, value)| set((name, value))));
         arguments.extend(settings.iter().copied().flat_map(set));
-        self.launch_with(name, &arguments)
+        arguments
     }
 
     /// Starts a `bellhop` that is to keep running, with exactly these arguments.
     pub(crate) fn launch_with(&self, name: &str, arguments: &[String]) -> Arc<Member> {
-        let member = Arc::new(Member::spawn(name, &[], arguments, self.dir.path()));
+        self.launch_behind(&[], name, arguments)
+    }
+
+    /// Starts one behind the words of a program that starts others, such as `env`.
+    fn launch_behind(&self, behind: &[String], name: &str, arguments: &[String]) -> Arc<Member> {
+        let member = Arc::new(Member::spawn(name, behind, arguments, self.dir.path()));
         self.members.lock().unwrap().push(member.clone());
         member
     }

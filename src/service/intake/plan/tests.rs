@@ -28,6 +28,7 @@ fn given<'g>(window: &'g Window, rules: &'g Rules) -> Given<'g> {
 fn plan_given(given: Given<'_>, sequence: u64, body: &str) -> Plan {
     let names = Names::new("bellhop");
     let planner = Planner {
+        trace: None,
         names: &names,
         partitions: 4,
         event_bytes: given.event_bytes,
