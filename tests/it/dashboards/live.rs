@@ -11,11 +11,13 @@ use super::exported::Exported;
 use super::files::{self, Dashboard};
 use super::query;
 use crate::harness::prometheus::Prometheus;
-use crate::harness::{LATER, Reply, World, from_now, reminder, with};
+use crate::harness::{Reply, World, from_now, reminder, with};
 
 /// What Grafana puts for its variables, with a scrape each second.
 const VARIABLES: [(&str, &str); 4] =
     [("$__rate_interval", "10s"), ("$__range", "1m"), ("$job", "bellhop"), ("$instance", ".+")];
+/// It takes some ten seconds, and more on a loaded machine.
+const DEADLINE: Duration = Duration::from_secs(60);
 /// Between two rounds of what business systems say.
 const ROUND: Duration = Duration::from_millis(200);
 
@@ -29,7 +31,7 @@ async fn every_query_of_every_panel_and_alert_has_data() {
     assert_eq!(prometheus.values("bellhop_nothing").await, Ok(vec![]));
     people(&world).await;
     let mut silent = queries(&prometheus).await;
-    let all_speak = world.within(LATER, "every query has data", async || {
+    let all_speak = world.within(DEADLINE, "every query has data", async || {
         silent = without_data(&prometheus, &silent).await;
         if silent.is_empty() { Ok(()) } else { Err(format!("{} have none:\n{}", silent.len(), silent.join("\n"))) }
     });
@@ -100,7 +102,8 @@ async fn business(world: &World) {
         world.publish("billing", direct.into_iter().chain(others)).await;
         world.publish_bytes("billing", b"no json", HeaderMap::new()).await;
         for (question, body) in [("mailbox", r#"{"user":"bob"}"#), ("history", r#"{"user":"alice"}"#)] {
-            world.client.request(format!("bellhop.api.{question}"), body.into()).await.unwrap();
+            // What is not answered is asked again.
+            let _ = world.client.request(format!("bellhop.api.{question}"), body.into()).await;
         }
     }
 }
