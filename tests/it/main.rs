@@ -9,6 +9,7 @@ mod harness;
 
 mod associates;
 mod cli;
+mod dashboards;
 mod delivery;
 mod devices;
 mod durability;

@@ -11,6 +11,7 @@ mod crowd;
 mod ledger;
 pub(crate) mod postgres;
 mod program;
+pub(crate) mod prometheus;
 mod publish;
 
 use std::collections::BTreeSet;
