@@ -73,6 +73,8 @@ pub struct Context {
     pub routes: Follow,
     /// Asks for associates.
     pub associates: Follow,
+    /// Tells what the last owners of partitions had recorded.
+    pub recorded: recorded::Reader,
     /// Has the rules ready.
     pub rules: rules::Watch,
     /// Has the history's database.
@@ -119,6 +121,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
     let (routes, watching_routes) = follow(nats.names.routes_bucket(), "a route", routes::read);
     let (associates, watching_associates) =
         follow(nats.names.associates_bucket(), "a list of associates", associates::read);
+    let recorded = recorded::Reader::start(nats.clone());
     let (rules, watching_rules) = rules::Watch::start(nats.clone(), metrics.clone());
     let (readiness, ready) = watch::channel(Readiness::default());
     let probes = listen(&config).await?.map(|listener| tokio::spawn(http::run(listener, ready, metrics.clone())));
@@ -132,6 +135,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
         voice,
         routes,
         associates,
+        recorded,
         rules,
         history,
         metrics,

@@ -23,6 +23,7 @@ mod mailbox;
 mod members;
 mod merge;
 mod metrics;
+mod rolling;
 mod rules;
 mod rules_cli;
 mod setup;
