@@ -11,6 +11,7 @@
 //! | [`follow`] | two | the buckets of routes and associates → each partition's own |
 //! | [`rules`] | one | the bucket of rules → compiled documents |
 //! | [`outcomes`] | one | outcomes → their stream, in batches |
+//! | [`systemd`] | one | readiness → systemd |
 //!
 //! Each owns its state; between them are bounded channels, and no lock.
 
@@ -31,6 +32,7 @@ pub mod rejected;
 pub mod routes;
 pub mod rules;
 pub mod seen;
+pub mod systemd;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,6 +126,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
     let recorded = recorded::Reader::start(nats.clone());
     let (rules, watching_rules) = rules::Watch::start(nats.clone(), metrics.clone());
     let (readiness, ready) = watch::channel(Readiness::default());
+    let telling = tokio::spawn(systemd::tell(ready.clone()));
     let probes = listen(&config).await?.map(|listener| tokio::spawn(http::run(listener, ready, metrics.clone())));
     tracing::info!(member, server = nats.client.server_info().version, "serving");
     let client = nats.client.clone();
@@ -148,6 +151,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
     watching_routes.abort();
     watching_rules.abort();
     watching_associates.abort();
+    telling.abort();
     probes.inspect(JoinHandle::abort);
     // All recorders are gone, so it writes what it has and ends; unless JetStream is away. What is not recorded then is
     // not removed either, and the next member finds it.

@@ -10,6 +10,7 @@ mod harness;
 mod associates;
 mod cli;
 mod delivery;
+mod deploy;
 mod devices;
 mod durability;
 mod escalation;
