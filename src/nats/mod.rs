@@ -7,6 +7,7 @@ pub mod instance;
 pub mod mailbox;
 pub mod names;
 pub mod pinned;
+pub mod repartition;
 pub mod replay;
 pub mod topology;
 

@@ -29,6 +29,7 @@ pub mod outcomes;
 pub mod partition;
 pub mod recorded;
 pub mod rejected;
+pub mod repartition;
 pub mod routes;
 pub mod rules;
 pub mod seen;

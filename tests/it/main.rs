@@ -24,6 +24,7 @@ mod mailbox;
 mod members;
 mod merge;
 mod metrics;
+mod repartition;
 mod rolling;
 mod rules;
 mod rules_cli;
