@@ -5,15 +5,24 @@
 //! number that is not its user's is removed. Whichever number counts tells what to remove, so it can be run again after it was
 //! interrupted at any point, and nothing is lost or doubled.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::nats::repartition::{self, Noted, Shelf};
 use crate::nats::{Nats, NatsError};
 use crate::partition::{Partition, of_user};
+use crate::token::UserId;
 
 /// The intake pauses for so long at a time, so that it goes on by itself if this process dies.
 const PAUSE: Duration = Duration::from_secs(60);
+/// A member that looked just before the note was written has said by then that it lives.
+const ARRIVAL: Duration = Duration::from_secs(2);
+/// How often JetStream is asked how far the members are.
 const POLL: Duration = Duration::from_millis(200);
+/// Partitions opened or filled, and mailboxes removed, at a time.
+const IN_FLIGHT: usize = 32;
 
 /// How far it has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +40,8 @@ pub enum Progress {
 /// # Errors
 /// When JetStream does not do as it is asked; run it again then.
 pub async fn run(nats: &Nats, to: u16, mut tell: impl FnMut(Progress)) -> Result<(), NatsError> {
-    let Noted { partitions: from, spread } = repartition::noted(nats).await?;
+    let before = repartition::noted(nats).await?;
+    let Noted { partitions: from, spread } = before;
     if spread.is_none() {
         if from == to {
             return Ok(());
@@ -41,9 +51,11 @@ pub async fn run(nats: &Nats, to: u16, mut tell: impl FnMut(Progress)) -> Result
     // No member starts from here on.
     let spread = from.max(to).max(spread.unwrap_or(to));
     repartition::note(nats, Noted { partitions: from, spread: Some(spread) }).await?;
+    tokio::time::sleep(ARRIVAL).await;
     if has_begun_anew(nats).await? {
-        repartition::note(nats, Noted { partitions: from, spread: None }).await?;
-        return Err(NatsError::failed("repartition", "a member was started meanwhile; stop it and run this again"));
+        repartition::note(nats, before).await?;
+        let problem = "a member runs, or has run meanwhile; stop it and run this again";
+        return Err(NatsError::failed("repartition", problem));
     }
     let shelves = shelves(nats, spread).await?;
     // What an interrupted run has left.
@@ -82,34 +94,41 @@ async fn finish(nats: &Nats, tell: &mut impl FnMut(Progress)) -> Result<(), Nats
 }
 
 async fn shelves(nats: &Nats, partitions: u16) -> Result<Vec<Shelf>, NatsError> {
-    let mut shelves = Vec::new();
-    for partition in (0..partitions).map(Partition) {
-        shelves.push(Shelf::open(nats, partition).await?);
-    }
-    Ok(shelves)
+    let opening = (0..partitions).map(|partition| Shelf::open(nats, Partition(partition)));
+    stream::iter(opening).buffered(IN_FLIGHT).try_collect().await
 }
 
 /// Removes every mailbox that does not lie where it belongs among this many partitions.
 async fn tidy(shelves: &[Shelf], partitions: u16) -> Result<(), NatsError> {
-    for (number, shelf) in (0..).map(Partition).zip(shelves) {
-        for user in shelf.found.keys().filter(|user| of_user(user, partitions) != number) {
-            shelf.clear(user).await?;
-        }
-    }
-    Ok(())
+    let stray = every_mailbox(shelves).filter(|(number, _, user)| of_user(user, partitions) != *number);
+    let clearing = stray.map(|(_, shelf, user)| shelf.clear(user));
+    stream::iter(clearing).buffer_unordered(IN_FLIGHT).try_collect().await
 }
 
 /// Copies every mailbox that belongs elsewhere among `to` partitions. Answers how many.
 async fn copy(shelves: &[Shelf], from: u16, to: u16) -> Result<usize, NatsError> {
-    let mut copied = 0;
-    for (number, shelf) in (0..).map(Partition).zip(shelves) {
-        for user in shelf.found.keys().filter(|user| of_user(user, from) == number) {
-            let target = of_user(user, to);
-            if target != number {
-                shelf.copy(user, &shelves[usize::from(target.0)]).await?;
-                copied += 1;
-            }
+    // A partition takes one append at a time.
+    let mut by_target: BTreeMap<Partition, Vec<(&Shelf, &UserId)>> = BTreeMap::new();
+    for (number, shelf, user) in every_mailbox(shelves) {
+        let target = of_user(user, to);
+        if of_user(user, from) == number && target != number {
+            by_target.entry(target).or_default().push((shelf, user));
         }
     }
+    let copied = by_target.values().map(Vec::len).sum();
+    let fill = by_target.into_iter().map(|(target, mailboxes)| fill(&shelves[usize::from(target.0)], mailboxes));
+    stream::iter(fill).buffer_unordered(IN_FLIGHT).try_collect::<()>().await?;
     Ok(copied)
+}
+
+async fn fill(target: &Shelf, mailboxes: Vec<(&Shelf, &UserId)>) -> Result<(), NatsError> {
+    for (shelf, user) in mailboxes {
+        shelf.copy(user, target).await?;
+    }
+    Ok(())
+}
+
+fn every_mailbox(shelves: &[Shelf]) -> impl Iterator<Item = (Partition, &Shelf, &UserId)> {
+    let numbered = (0..).map(Partition).zip(shelves);
+    numbered.flat_map(|(number, shelf)| shelf.found.keys().map(move |user| (number, shelf, user)))
 }
