@@ -18,6 +18,7 @@ mod members;
 mod output;
 mod publish;
 mod rejected;
+mod repartition;
 mod routes;
 mod rules;
 mod scan;
@@ -78,6 +79,8 @@ enum Command {
     Serve(serve::Args),
     /// Create or update streams, buckets and consumers
     Setup(setup::Args),
+    /// Change the number of partitions of an installation whose members are stopped
+    Repartition(repartition::Args),
     /// Validate the configuration and print it, with where each value came from
     Check(check::Args),
     /// Publish reminders as a business system does
@@ -208,6 +211,7 @@ impl Cli {
             Command::Demo(args) => demo::run(&settings, args).await,
             Command::Serve(args) => serve::run(settings, args).await,
             Command::Setup(args) => setup::run(&settings, args).await,
+            Command::Repartition(args) => repartition::run(&settings, args).await,
             Command::Check(args) => check::run(&settings, &args),
             Command::Publish(args) => publish::run(&settings, *args).await,
             Command::ConnectAs(args) => connect_as::run(&settings, args).await,

@@ -40,8 +40,9 @@ section! {
         prefix: String = "bellhop".to_owned(),
         /// This member's name among the installation's `bellhop serve` processes; empty for one made of host and chance.
         name: String = String::new(),
-        /// Partitions that users are spread over, 1 to 1,024. Fixed for an installation: events and mailboxes lie under
-        /// their numbers. More than the cores of all members together leaves nobody idle; 32 suits up to eight members.
+        /// Partitions that users are spread over, 1 to 1,024. Events and mailboxes lie under their numbers, so
+        /// another one needs `bellhop repartition`. More than the cores of all members together leaves nobody idle; 32 suits up
+        /// to eight members.
         partitions: u16 = 32,
         /// Where probes are answered, as `address:port`; port 0 takes a free one; empty for nowhere. Where nobody set it and
         /// another process has the port, probes are left out with a warning.

@@ -9,6 +9,7 @@ pub mod mailbox;
 pub mod names;
 pub mod pinned;
 pub mod refusals;
+pub mod repartition;
 pub mod replay;
 pub mod topology;
 

@@ -69,11 +69,15 @@ pub async fn run(context: Context, stop: CancellationToken, working: mpsc::Sende
     let nats = context.nats.clone();
     let settings = &context.config.idempotency;
     let mut window = Window::new(settings.window, settings.max_ids);
-    // The last intake may have been this process's.
-    context.recorder.flush().await;
-    window.load(&nats).await?;
+    let prepare = async {
+        // The last intake may have been this process's.
+        context.recorder.flush().await;
+        window.load(&nats).await?;
+        context.rules.loaded().await;
+        Ok(())
+    };
     tokio::select! {
-        () = context.rules.loaded() => {}
+        prepared = prepare => prepared?,
         () = stop.cancelled() => return Ok(()),
     }
     let most = context.config.intake.max_bytes_in_flight;
