@@ -164,6 +164,11 @@ impl Names {
         format!("{}.api", self.prefix)
     }
 
+    /// Where all members are asked what they count.
+    pub fn metrics(&self) -> String {
+        format!("{}.metrics", self.prefix)
+    }
+
     /// The consumer that remembers how far parked reminders of a priority were announced.
     pub fn escalate_consumer(&self, priority: Priority) -> String {
         format!("escalate-{}", priority.as_str())

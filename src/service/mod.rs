@@ -11,6 +11,7 @@
 //! | [`follow`] | two | the buckets of routes and associates → each partition's own |
 //! | [`rules`] | one | the bucket of rules → compiled documents |
 //! | [`outcomes`] | one | outcomes → their stream, in batches |
+//! | [`figures`] | one | what is counted here → whoever asks all members |
 //!
 //! Each owns its state; between them are bounded channels, and no lock.
 
@@ -19,6 +20,7 @@
 pub mod api;
 pub mod associates;
 pub mod escalation;
+pub mod figures;
 pub mod follow;
 pub mod history;
 pub mod intake;
@@ -139,7 +141,9 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
         lease,
     };
     let answering = context.history.is_shared().then(|| tokio::spawn(answer_queries(context.clone())));
+    let telling = tokio::spawn(figures::run(context.clone()));
     let served = members::run(context, keeper, stop).await;
+    telling.abort();
     answering.inspect(JoinHandle::abort);
     watching_routes.abort();
     watching_rules.abort();
