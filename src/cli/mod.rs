@@ -7,6 +7,7 @@ mod associates;
 mod check;
 mod connect_as;
 mod demo;
+mod doctor;
 mod erase;
 mod file;
 mod history;
@@ -22,6 +23,7 @@ mod rules;
 mod scan;
 mod serve;
 mod setup;
+mod survey;
 mod why;
 
 use std::path::PathBuf;
@@ -79,6 +81,8 @@ enum Command {
     Setup(setup::Args),
     /// Validate the configuration and print it, with where each value came from
     Check(check::Args),
+    /// Look for what is wrong, and say how to mend it
+    Doctor(doctor::Args),
     /// Publish reminders as a business system does
     Publish(Box<publish::Args>),
     /// Pose as an app server and show what arrives
@@ -190,6 +194,17 @@ impl SettingsArgs {
 }
 
 impl Cli {
+    /// Reads this process's arguments.
+    ///
+    /// # Errors
+    /// The exit code to end with, when they are wrong or ask for help only; everything is told by then.
+    pub fn from_arguments() -> Result<Self, ExitCode> {
+        Self::try_parse().map_err(|problem| {
+            let arguments: Vec<String> = std::env::args_os().map(|text| text.to_string_lossy().into_owned()).collect();
+            doctor::as_for_nagios(&arguments, &problem).unwrap_or_else(|| problem.exit())
+        })
+    }
+
     /// What is logged unless `BELLHOP_LOG` says otherwise: a service tells what it does, a tool only what went wrong.
     pub fn default_log(&self) -> &'static str {
         match self.command {
@@ -208,6 +223,10 @@ impl Cli {
             Command::Serve(args) => serve::run(settings, args).await,
             Command::Setup(args) => setup::run(&settings, args).await,
             Command::Check(args) => check::run(&settings, &args),
+            Command::Doctor(args) => match doctor::run(&settings, args).await {
+                Ok(code) => return code,
+                Err(error) => Err(error),
+            },
             Command::Publish(args) => publish::run(&settings, *args).await,
             Command::ConnectAs(args) => connect_as::run(&settings, args).await,
             Command::Routes(command) => routes::run(&settings, command).await,

@@ -96,6 +96,26 @@ const LEAST_PAYLOAD: usize = 512 << 10;
 /// # Errors
 /// When no server can be reached, credentials are refused, or the server is too old.
 pub async fn connect(config: &Config, client_name: &str) -> Result<Nats, NatsError> {
+    let client = connect_to(config, client_name).await?;
+    let url = || split_credentials(&config.nats.url).0;
+    let (major, minor, patch) = LEAST_SERVER;
+    if !client.is_server_compatible(major, minor, patch) {
+        let found = client.server_info().version;
+        return Err(NatsError::TooOld { url: url(), found, needed: "2.14.0" });
+    }
+    if client.max_payload() < LEAST_PAYLOAD {
+        return Err(NatsError::SmallPayload { url: url(), found: client.max_payload() });
+    }
+    let timeout = config.nats.timeout;
+    let jetstream = jetstream::context::ContextBuilder::new().timeout(timeout).build(client.clone());
+    Ok(Nats { client, jetstream, names: Names::new(&config.prefix), timeout })
+}
+
+/// Connects to whatever server there is, of any version, for whatever it is good for.
+///
+/// # Errors
+/// When no server can be reached, or credentials are refused.
+pub async fn connect_to(config: &Config, client_name: &str) -> Result<Client, NatsError> {
     let nats = &config.nats;
     let (url, credentials) = split_credentials(&nats.url);
     let failed = |problem: &dyn std::fmt::Display| NatsError::Connect {
@@ -127,17 +147,7 @@ pub async fn connect(config: &Config, client_name: &str) -> Result<Nats, NatsErr
         }
     });
     let addresses: Vec<&str> = url.split(',').map(str::trim).collect();
-    let client = options.connect(addresses).await.map_err(|error| failed(&error))?;
-    let (major, minor, patch) = LEAST_SERVER;
-    if !client.is_server_compatible(major, minor, patch) {
-        let found = client.server_info().version;
-        return Err(NatsError::TooOld { url, found, needed: "2.14.0" });
-    }
-    if client.max_payload() < LEAST_PAYLOAD {
-        return Err(NatsError::SmallPayload { url, found: client.max_payload() });
-    }
-    let jetstream = jetstream::context::ContextBuilder::new().timeout(nats.timeout).build(client.clone());
-    Ok(Nats { client, jetstream, names: Names::new(&config.prefix), timeout: nats.timeout })
+    options.connect(addresses).await.map_err(|error| failed(&error))
 }
 
 /// The first `user:password@` or `token@` in a list of server addresses.

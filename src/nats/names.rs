@@ -10,6 +10,11 @@ pub struct Names {
     prefix: String,
 }
 
+/// The stream behind a bucket.
+pub fn bucket_stream(bucket: &str) -> String {
+    format!("KV_{bucket}")
+}
+
 impl Names {
     /// Names under `prefix`, such as `bellhop`.
     pub fn new(prefix: &str) -> Self {
@@ -72,6 +77,15 @@ impl Names {
     /// The bucket of members: the running `bellhop serve` processes.
     pub fn members_bucket(&self) -> String {
         self.bucket("members")
+    }
+
+    /// All streams, those of the buckets too.
+    pub fn streams(&self) -> [String; 10] {
+        let buckets = [self.routes_bucket(), self.rules_bucket(), self.associates_bucket(), self.members_bucket()];
+        let [routes, rules, associates, members] = buckets.map(|bucket| bucket_stream(&bucket));
+        let (sets, events, parked) = (self.sets_stream(), self.events_stream(), self.parked_stream());
+        let (outcomes, rejected, seen) = (self.outcomes_stream(), self.rejected_stream(), self.seen_stream());
+        [sets, events, parked, outcomes, rejected, seen, routes, rules, associates, members]
     }
 
     /// Where a source publishes its sets.
@@ -147,6 +161,11 @@ impl Names {
     /// What an instance's subjects begin with, unless its routes say otherwise.
     pub fn instance(&self, instance: &InstanceName) -> String {
         format!("{}.app.{}", self.prefix, instance.escaped())
+    }
+
+    /// The subjects of all instances for one kind of request, `deliver` or `heartbeat`, unless their routes say otherwise.
+    pub fn all_instances(&self, request: &str) -> String {
+        format!("{}.app.*.{request}", self.prefix)
     }
 
     /// The consumer that takes sets in.

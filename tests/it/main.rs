@@ -11,6 +11,7 @@ mod associates;
 mod cli;
 mod delivery;
 mod devices;
+mod doctor;
 mod durability;
 mod escalation;
 mod heartbeat;
