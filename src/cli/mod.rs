@@ -24,6 +24,7 @@ mod scan;
 mod serve;
 mod setup;
 mod survey;
+mod top;
 mod why;
 
 use std::path::PathBuf;
@@ -83,6 +84,8 @@ enum Command {
     Check(check::Args),
     /// Look for what is wrong, and say how to mend it
     Doctor(doctor::Args),
+    /// Watch the installation live: what goes in and out, who works, what needs somebody
+    Top(top::Args),
     /// Publish reminders as a business system does
     Publish(Box<publish::Args>),
     /// Pose as an app server and show what arrives
@@ -209,8 +212,8 @@ impl Cli {
     pub fn default_log(&self) -> &'static str {
         match self.command {
             Command::Serve(_) => "warn,bellhop=info",
-            // It draws a picture where the log would go, and tells itself what goes wrong.
-            Command::Demo(_) => "off",
+            // They draw a picture where the log would go, and tell themselves what goes wrong.
+            Command::Demo(_) | Command::Top(_) => "off",
             _ => "warn",
         }
     }
@@ -227,6 +230,7 @@ impl Cli {
                 Ok(code) => return code,
                 Err(error) => Err(error),
             },
+            Command::Top(args) => top::run(&settings, args).await,
             Command::Publish(args) => publish::run(&settings, *args).await,
             Command::ConnectAs(args) => connect_as::run(&settings, args).await,
             Command::Routes(command) => routes::run(&settings, command).await,

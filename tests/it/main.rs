@@ -28,3 +28,4 @@ mod rules;
 mod rules_cli;
 mod setup;
 mod stopping;
+mod top;
