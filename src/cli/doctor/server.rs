@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
 use super::{Case, Finding, Told};
 use crate::cli::output::duration;
 use crate::nats::NatsError;
@@ -59,19 +61,38 @@ pub(super) fn connection(case: &Case<'_>) -> Vec<Finding> {
 pub(super) fn clock(case: &Case<'_>) -> Vec<Finding> {
     // The quicker answer is the more exact one; the server spoke at some time of it.
     let survey = if case.now.round_trip < case.before.round_trip { case.now } else { case.before };
-    let (skew, half) = (survey.skew(), survey.round_trip / 2);
+    vec![apart(survey.skew(), survey.round_trip / 2)]
+}
+
+/// A server's clock that is so far ahead, or less or more by half a round trip.
+fn apart(skew: SignedDuration, half: Duration) -> Finding {
     let least = skew.unsigned_abs().saturating_sub(half);
     let direction = if skew.is_negative() { "behind" } else { "ahead of" };
-    let found = format!(
-        "the server's clock is {} {direction} this machine's, give or take {}",
-        duration(skew.unsigned_abs()),
-        duration(half)
-    );
+    let (distance, error) = (duration(skew.unsigned_abs()), duration(half));
+    let found = format!("the server's clock is {distance} {direction} this machine's, give or take {error}");
     let wanted = format!("less than {}", duration(CLOCK_WARNING));
     let mend = "synchronize both machines' clocks: `timedatectl set-ntp true`, `chronyc tracking`";
-    vec![match least {
+    match least {
         least if least > CLOCK_CRITICAL => Finding::critical(found, wanted, mend),
         least if least > CLOCK_WARNING => Finding::warning(found, wanted, mend),
         _ => Finding::ok(found),
-    }]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Status;
+    use super::*;
+
+    /// No clock is stepped for a test, so this is about figures alone.
+    #[test]
+    fn clocks_are_apart_when_no_round_trip_explains_it() {
+        let status =
+            |skew_ms, half_ms| apart(SignedDuration::from_millis(skew_ms), Duration::from_millis(half_ms)).status;
+        assert_eq!([status(0, 1), status(-999, 1), status(1_500, 600)], [Status::Ok; 3]);
+        assert_eq!([status(1_500, 1), status(-60_000, 1)], [Status::Warning; 2]);
+        assert_eq!([status(61_000, 1), status(-90_000_000, 500)], [Status::Critical; 2]);
+        let behind = apart(SignedDuration::from_secs(-90), Duration::from_millis(2));
+        assert_eq!(behind.found, "the server's clock is 90.0 s behind this machine's, give or take 2.0 ms");
+    }
 }

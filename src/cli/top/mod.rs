@@ -70,8 +70,16 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
     }
     let mut model = Model::default();
     loop {
-        let Some(sample) = looks.recv().await else { return Ok(()) };
-        model.take(sample?);
+        match looks.recv().await {
+            Some(Ok(sample)) => model.take(sample),
+            // Whoever reads line after line goes on where it was.
+            Some(Err(error)) if args.json && !args.once => {
+                eprintln!("bellhop: {error}");
+                continue;
+            }
+            Some(Err(error)) => return Err(error.into()),
+            None => return Ok(()),
+        }
         let Some(frame) = model.frame() else { continue };
         let mut output = Output::new();
         if args.json {
