@@ -5,7 +5,8 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::ChildStdout;
 
 use crate::harness::{LATER, World, bellhop, reminder};
 
@@ -60,13 +61,7 @@ async fn rates_are_those_of_all_members() {
     let world = World::start(&[]).await;
     world.serve_as("second").await;
     world.app("app-1", &["alice", "bob", "carol", "dave"]).await;
-    let mut top = tokio::process::Command::new(env!("CARGO_BIN_EXE_bellhop"))
-        .args(["top", "--json", "--every", "200ms", "--nats", &world.url, "--set", "partitions=4"])
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(top.stdout.take().unwrap()).lines();
+    let (mut top, mut lines) = follow(&world);
     let (mut n, mut busy) = (0, 0);
     let deadline = std::time::Instant::now() + LATER;
     while busy < 2 {
@@ -88,6 +83,42 @@ async fn rates_are_those_of_all_members() {
     }
     top.kill().await.unwrap();
     world.settle().await;
+}
+
+/// Starts a `bellhop top` that tells a program line after line.
+fn follow(world: &World) -> (tokio::process::Child, Lines<BufReader<ChildStdout>>) {
+    let mut top = tokio::process::Command::new(env!("CARGO_BIN_EXE_bellhop"))
+        .args(["top", "--json", "--every", "200ms", "--nats", &world.url])
+        .args(["--set", "partitions=4", "--set", "nats.timeout=1s"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(top.stdout.take().unwrap()).lines();
+    (top, lines)
+}
+
+#[tokio::test]
+async fn lines_go_on_when_nats_is_back() {
+    let world = World::without_members("", &[]).await;
+    world.run(&["setup"]).await.succeeded();
+    let (mut top, mut lines) = follow(&world);
+    let mut problems = BufReader::new(top.stderr.take().unwrap()).lines();
+    let next = async |lines: &mut Lines<BufReader<ChildStdout>>| {
+        let line = tokio::time::timeout(LATER, lines.next_line()).await.unwrap().unwrap().unwrap();
+        let frame: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(frame["needs"][0]["check"], "members", "{frame:#}");
+        frame["at"].as_str().unwrap().to_owned()
+    };
+    next(&mut lines).await;
+    world.kill_nats().await;
+    let told = tokio::time::timeout(LATER, problems.next_line()).await.unwrap().unwrap().unwrap();
+    assert!(told.starts_with("bellhop: "), "{told}");
+    let since = jiff::Timestamp::now().to_string();
+    world.restart_nats().await;
+    while next(&mut lines).await < since {}
+    top.kill().await.unwrap();
 }
 
 /// A terminal with a program in it. util-linux's `script` makes it, and ends when the program does.
