@@ -21,7 +21,22 @@ pub(super) const LEAST_PAYLOAD: usize = 512 << 10;
 /// When a file of the settings cannot be used, no server can be reached, none lets this client in, or the server is too
 /// old.
 pub async fn connect(config: &Config, client_name: &str) -> Result<Nats, NatsError> {
-    let settings = &config.nats;
+    let (client, refusals) = client(&config.nats, client_name).await?;
+    check_server(&client, &config.nats)?;
+    let timeout = config.nats.timeout;
+    let jetstream = ContextBuilder::new().timeout(timeout).build(client.clone());
+    Ok(Nats { client, jetstream, names: Names::new(&config.prefix), timeout, refusals })
+}
+
+/// Connects to whatever server there is, of any version, for whatever it is good for.
+///
+/// # Errors
+/// When a file of the settings cannot be used, no server can be reached, or none lets this client in.
+pub async fn connect_to(config: &Config, client_name: &str) -> Result<Client, NatsError> {
+    Ok(client(&config.nats, client_name).await?.0)
+}
+
+async fn client(settings: &config::Nats, client_name: &str) -> Result<(Client, Refusals), NatsError> {
     let (url, in_url) = split_credentials(&settings.url);
     let options = ConnectOptions::new().name(client_name).request_timeout(Some(settings.timeout));
     let options = options.custom_inbox_prefix(&settings.inbox_prefix);
@@ -33,9 +48,7 @@ pub async fn connect(config: &Config, client_name: &str) -> Result<Nats, NatsErr
     let addresses: Vec<&str> = url.split(',').map(str::trim).collect();
     let client = options.connect(addresses).await;
     let client = client.map_err(|error| unconnected(&url, &error, settings, in_url.is_some()))?;
-    check_server(&client, url)?;
-    let jetstream = ContextBuilder::new().timeout(settings.timeout).build(client.clone());
-    Ok(Nats { client, jetstream, names: Names::new(&config.prefix), timeout: settings.timeout, refusals })
+    Ok((client, refusals))
 }
 
 async fn with_credentials(
@@ -145,14 +158,15 @@ fn who(settings: &config::Nats, is_in_url: bool) -> String {
     }
 }
 
-fn check_server(client: &Client, url: String) -> Result<(), NatsError> {
+fn check_server(client: &Client, settings: &config::Nats) -> Result<(), NatsError> {
+    let url = || split_credentials(&settings.url).0;
     let (major, minor, patch) = LEAST_SERVER;
     if !client.is_server_compatible(major, minor, patch) {
         let found = client.server_info().version;
-        return Err(NatsError::TooOld { url, found, needed: "2.14.0" });
+        return Err(NatsError::TooOld { url: url(), found, needed: "2.14.0" });
     }
     match client.max_payload() {
-        found if found < LEAST_PAYLOAD => Err(NatsError::SmallPayload { url, found }),
+        found if found < LEAST_PAYLOAD => Err(NatsError::SmallPayload { url: url(), found }),
         _ => Ok(()),
     }
 }

@@ -25,7 +25,7 @@ use serde::Deserialize;
 use connect::LEAST_PAYLOAD;
 use refusals::Refusals;
 
-pub use connect::{connect, split_credentials};
+pub use connect::{connect, connect_to, split_credentials};
 pub use names::Names;
 
 /// A connection to NATS with what everything in this layer needs.

@@ -47,7 +47,8 @@ pub struct Card {
 }
 
 impl Card {
-    fn holds(&self, role: Role) -> bool {
+    /// Whether it says that it holds a role.
+    pub fn holds(&self, role: Role) -> bool {
         match role {
             Role::Intake => self.intake,
             Role::Escalation => self.escalation,

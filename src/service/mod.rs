@@ -13,6 +13,7 @@
 //! | [`outcomes`] | one | outcomes → their stream, in batches |
 //! | [`gauges`] | one | what is held and what waits → metrics |
 //! | [`systemd`] | one | readiness → systemd |
+//! | [`figures`] | one | what is counted here → whoever asks all members |
 //!
 //! Each owns its state; between them are bounded channels, and no lock.
 
@@ -21,6 +22,7 @@
 pub mod api;
 pub mod associates;
 pub mod escalation;
+pub mod figures;
 pub mod follow;
 pub mod gauges;
 pub mod history;
@@ -134,7 +136,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
     let (rules, watching_rules) = rules::Watch::start(nats.clone(), metrics.clone());
     let (gauges, gauging) = Gauges::start(nats.clone(), &config, metrics.clone());
     let (readiness, ready) = watch::channel(Readiness::default());
-    let telling = tokio::spawn(systemd::tell(ready.clone()));
+    let notifying = tokio::spawn(systemd::tell(ready.clone()));
     let probes = listen(&config).await?.map(|listener| tokio::spawn(http::run(listener, ready, metrics.clone())));
     tracing::info!(member, server = nats.client.server_info().version, "serving");
     let client = nats.client.clone();
@@ -155,13 +157,15 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
         lease,
     };
     let answering = context.history.is_shared().then(|| tokio::spawn(answer_queries(context.clone())));
+    let telling = tokio::spawn(figures::run(context.clone()));
     let served = members::run(context, keeper, stop).await;
+    telling.abort();
     answering.inspect(JoinHandle::abort);
     watching_routes.abort();
     watching_rules.abort();
     watching_associates.abort();
     gauging.abort();
-    telling.abort();
+    notifying.abort();
     probes.inspect(JoinHandle::abort);
     // All recorders are gone, so it writes what it has and ends; unless JetStream is away. What is not recorded then is
     // not removed either, and the next member finds it.

@@ -21,7 +21,7 @@ const MAX_LOOKED_UP: usize = 64;
 pub fn read_value(names: &Names, instance: &InstanceName, value: &[u8]) -> Result<String, RouteError> {
     match read_subject(value)? {
         // With `.deliver` behind it, `bellhop.sets` would be where reminders are published.
-        Some(subject) if names.is_reserved(&subject) && !subject.starts_with(&names.all_instances()) => {
+        Some(subject) if names.is_reserved(&subject) && !subject.starts_with(&names.instances_prefix()) => {
             Err(RouteError::Subject(subject))
         }
         subject => Ok(subject.unwrap_or_else(|| names.instance(instance))),

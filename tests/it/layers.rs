@@ -41,7 +41,7 @@ const LAYERS: &[Layer] = &[
     layer("nats_server", &[]),
     layer("service", &["config", "metrics", "nats", "history", "http"]),
     layer("demo", &["config", "nats", "nats_server", "service"]),
-    layer("cli", &["config", "history", "nats", "http", "nats_server", "service", "demo"]),
+    layer("cli", &["config", "metrics", "history", "nats", "http", "nats_server", "service", "demo"]),
     layer("main", &["cli"]),
 ];
 
@@ -49,12 +49,14 @@ const LAYERS: &[Layer] = &[
 const IMPURE: &[&str] = &[
     "async_nats",
     "clap",
+    "crossterm",
     "fastrand",
     "futures_util",
     "http_body_util",
     "hyper",
     "hyper_util",
     "prometheus",
+    "ratatui",
     "std::env",
     "std::fs",
     "std::net",

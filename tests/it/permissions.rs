@@ -13,7 +13,7 @@ use crate::harness::bellhop;
 use crate::secured::{Realm, Secrets, Someone, USERS, Verdict, eventually, nats_config};
 
 /// What can be asked, and who may: everybody else is refused. What takes something away comes last.
-const ASKED: [(&str, &[&str]); 43] = [
+const ASKED: [(&str, &[&str]); 44] = [
     // Published sets: each source is its own.
     ("bellhop.sets.billing", &["billing", "operator"]),
     ("bellhop.sets.claims", &["claims", "operator"]),
@@ -41,6 +41,7 @@ const ASKED: [(&str, &[&str]); 43] = [
     ("bellhop.api.why", &["app-1", "app-2", "operator"]),
     ("bellhop.api.mailbox", &["app-1", "app-2", "operator"]),
     ("bellhop.api.erase", &["operator"]),
+    ("bellhop.metrics", &["monitoring", "operator"]),
     ("$SRV.PING.bellhop", &["monitoring", "operator"]),
     // Looking.
     ("$JS.API.INFO", &["monitoring", "operator"]),
@@ -332,6 +333,8 @@ async fn all_of_bellhop_works_with_these_permissions() {
     for command in [
         &["rejected", "info", &refused][..],
         &["rejected", "requeue", &refused, "--body", mended_file.to_str().unwrap()],
+        &["doctor", "--set", "partitions=4"],
+        &["top", "--once"],
         &["members", "ls"],
         &["instances", "ls"],
         &["routes", "ls"],
@@ -359,6 +362,18 @@ async fn all_of_bellhop_works_with_these_permissions() {
     let log = realm.log();
     let refused: Vec<_> = log.lines().filter(|line| line.contains("Violation")).collect();
     assert!(refused.is_empty(), "{refused:#?}");
+}
+
+/// What the doctor asks for and what the file permits are written in two places.
+#[tokio::test]
+async fn the_doctor_misses_nothing() {
+    let realm = Realm::start().await;
+    set_up(&realm, &["partitions=4"]).await;
+    let told = realm.run("bellhop", &["doctor", "--format", "json", "--set", "partitions=4"], "").await;
+    let told: Value = serde_json::from_str(&told.stdout).unwrap();
+    let checks = told["checks"].as_array().unwrap();
+    let permissions: Vec<_> = checks.iter().filter(|check| check["check"] == "permissions").collect();
+    assert!(permissions.iter().all(|check| check["status"] == "ok") && !permissions.is_empty(), "{permissions:#?}");
 }
 
 #[tokio::test]
