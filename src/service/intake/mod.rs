@@ -2,11 +2,12 @@
 //! reminders to their partitions. A set is acknowledged when everything in it is durable elsewhere. What a set means is
 //! decided by `plan.rs`, which is pure.
 //!
-//! Of one source and partition one event is on its way to JetStream at a time (`lanes.rs`). That keeps the order of a user's
-//! reminders, and nothing waits for a batch to fill.
+//! Sources share it evenly (`turns.rs`), and of one source and partition one event is on its way to JetStream at a time
+//! (`lanes.rs`). That keeps the order of a user's reminders, and nothing waits for a batch to fill.
 
 mod lanes;
 mod plan;
+mod turns;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::nats::pinned::{Pinned, Received, acknowledge};
 use crate::partition::Role;
 use lanes::{Lane, Lanes};
 use plan::Planner;
+use turns::Turns;
 
 /// A set in work.
 struct InWork {
@@ -60,7 +62,10 @@ struct Intake {
     context: Context,
     window: Window,
     sets: HashMap<u64, InWork>,
+    /// Bytes of sets that wait or are in work.
     bytes: usize,
+    /// Sets to be planned.
+    waiting: Turns<Received>,
     lanes: Lanes<Leaving>,
     /// Sets whose parts are all durable, to be noted in the idempotency stream.
     to_note: Vec<u64>,
@@ -95,6 +100,7 @@ pub async fn run(context: Context, stop: CancellationToken, working: mpsc::Sende
         window,
         sets: HashMap::new(),
         bytes: 0,
+        waiting: Turns::new(),
         lanes: Lanes::new(),
         to_note: Vec::new(),
         is_noting: false,
@@ -106,7 +112,12 @@ pub async fn run(context: Context, stop: CancellationToken, working: mpsc::Sende
             biased;
             () = stop.cancelled(), if !is_stopping => is_stopping = true,
             Some(done) = intake.work.next(), if !intake.work.is_empty() => intake.done(done),
-            set = sets.next(), if intake.bytes < most && !is_stopping => intake.set(set?),
+            set = sets.next(), if intake.bytes < most && !is_stopping => intake.receive(set?),
+            () = std::future::ready(()), if !intake.waiting.is_empty() && !is_stopping => {
+                intake.plan_next();
+                // It is work for the processor, and many sets may wait: the connection must get its turn between.
+                tokio::task::yield_now().await;
+            }
         }
     }
     if let Err(error) = sets.release().await {
@@ -117,6 +128,19 @@ pub async fn run(context: Context, stop: CancellationToken, working: mpsc::Sende
 }
 
 impl Intake {
+    fn receive(&mut self, received: Received) {
+        let (source, bytes) = (received.subject.clone(), received.payload.len());
+        self.bytes += bytes;
+        self.waiting.push(&source, bytes, received);
+    }
+
+    fn plan_next(&mut self) {
+        if let Some(received) = self.waiting.next() {
+            self.bytes -= received.payload.len();
+            self.set(received);
+        }
+    }
+
     fn set(&mut self, received: Received) {
         let sequence = received.sequence;
         if let Some(in_work) = self.sets.get_mut(&sequence) {
