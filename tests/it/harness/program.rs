@@ -59,7 +59,7 @@ impl Member {
         assert!(self::signal(self.pid(), signal), "{} cannot be sent {signal}", self.name);
     }
 
-    fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.lock().unwrap().id()
     }
 
