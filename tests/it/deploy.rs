@@ -31,8 +31,8 @@ fn instance(dir: &Path, has_credentials: bool) -> PathBuf {
     std::fs::write(&path, unit).unwrap();
     if has_credentials {
         std::fs::create_dir(dir.join("bellhop@1.service.d")).unwrap();
-        let credentials = text("bellhop@.service.d/nats-creds.conf");
-        std::fs::write(dir.join("bellhop@1.service.d/nats-creds.conf"), credentials).unwrap();
+        let credentials = text("bellhop@.service.d/nats.conf");
+        std::fs::write(dir.join("bellhop@1.service.d/nats.conf"), credentials).unwrap();
     }
     path
 }
