@@ -3,11 +3,13 @@
 use std::process::ExitCode;
 
 use bellhop::cli::Cli;
-use clap::Parser;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::from_arguments() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     let _logging = cli.start_logging();
     cli.run().await
 }

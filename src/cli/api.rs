@@ -31,6 +31,9 @@ pub(super) enum ApiError {
     /// The database is away, or there is none.
     #[error("{0}")]
     Away(String),
+    /// Whoever asks may not.
+    #[error("nats does not permit this user to ask `{0}`")]
+    NotPermitted(String),
     /// Anything else.
     #[error("{0}")]
     Failed(String),
@@ -55,7 +58,11 @@ pub(super) async fn ask<T: DeserializeOwned>(
     let body = serde_json::to_vec(body).map_err(|error| failed(&error))?;
     let request = Request::new().payload(body.into()).timeout(Some(PATIENCE));
     let subject = format!("{}.{question}", nats.names.api());
-    let answer = match nats.client.send_request(subject, request).await {
+    let asked = tokio::select! {
+        asked = nats.client.send_request(subject.clone(), request) => asked,
+        () = nats.refusals.of_publishing_to(&subject) => return Err(ApiError::NotPermitted(subject)),
+    };
+    let answer = match asked {
         Ok(answer) => answer,
         Err(error) if error.kind() == RequestErrorKind::NoResponders => return Err(ApiError::NobodyAnswers),
         Err(error) => return Err(failed(&error)),

@@ -65,7 +65,7 @@ pub(super) async fn run(settings: &SettingsArgs, command: Command) -> Result<(),
 }
 
 /// `0-3,7`.
-fn ranges(numbers: &BTreeSet<u16>) -> String {
+pub(super) fn ranges(numbers: &BTreeSet<u16>) -> String {
     let mut runs: Vec<(u16, u16)> = Vec::new();
     for &number in numbers {
         match runs.last_mut() {

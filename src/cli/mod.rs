@@ -8,6 +8,7 @@ mod bench;
 mod check;
 mod connect_as;
 mod demo;
+mod doctor;
 mod erase;
 mod file;
 mod history;
@@ -19,11 +20,14 @@ mod members;
 mod output;
 mod publish;
 mod rejected;
+mod repartition;
 mod routes;
 mod rules;
 mod scan;
 mod serve;
 mod setup;
+mod survey;
+mod top;
 mod why;
 
 use std::path::PathBuf;
@@ -84,8 +88,14 @@ enum Command {
     Serve(serve::Args),
     /// Create or update streams, buckets and consumers
     Setup(setup::Args),
+    /// Change the number of partitions of an installation whose members are stopped
+    Repartition(repartition::Args),
     /// Validate the configuration and print it, with where each value came from
     Check(check::Args),
+    /// Look for what is wrong, and say how to mend it
+    Doctor(doctor::Args),
+    /// Watch the installation live: what goes in and out, who works, what needs somebody
+    Top(top::Args),
     /// Publish reminders as a business system does
     Publish(Box<publish::Args>),
     /// Pose as an app server and show what arrives
@@ -197,12 +207,23 @@ impl SettingsArgs {
 }
 
 impl Cli {
+    /// Reads this process's arguments.
+    ///
+    /// # Errors
+    /// The exit code to end with, when they are wrong or ask for help only; everything is told by then.
+    pub fn from_arguments() -> Result<Self, ExitCode> {
+        Self::try_parse().map_err(|problem| {
+            let arguments: Vec<String> = std::env::args_os().map(|text| text.to_string_lossy().into_owned()).collect();
+            doctor::as_for_nagios(&arguments, &problem).unwrap_or_else(|| problem.exit())
+        })
+    }
+
     /// What is logged unless `BELLHOP_LOG` says otherwise: a service tells what it does, a tool only what went wrong.
     fn default_log(&self) -> &'static str {
         match self.command {
             Command::Serve(_) => "warn,bellhop=info",
-            // It draws a picture where the log would go, and tells itself what goes wrong.
-            Command::Demo(_) => "off",
+            // They draw a picture where the log would go, and tell themselves what goes wrong.
+            Command::Demo(_) | Command::Top(_) => "off",
             _ => "warn",
         }
     }
@@ -216,7 +237,13 @@ impl Cli {
             Command::BenchPart => bench::run_part().await,
             Command::Serve(args) => serve::run(settings, args).await,
             Command::Setup(args) => setup::run(&settings, args).await,
+            Command::Repartition(args) => repartition::run(&settings, args).await,
             Command::Check(args) => check::run(&settings, &args),
+            Command::Doctor(args) => match doctor::run(&settings, args).await {
+                Ok(code) => return code,
+                Err(error) => Err(error),
+            },
+            Command::Top(args) => top::run(&settings, args).await,
             Command::Publish(args) => publish::run(&settings, *args).await,
             Command::ConnectAs(args) => connect_as::run(&settings, args).await,
             Command::Routes(command) => routes::run(&settings, command).await,

@@ -201,6 +201,20 @@ pub(super) fn thousands(number: usize) -> String {
     crate::demo::text::count(number)
 }
 
+/// `0.8 ms`, `12 ms`, `3.4 s`.
+pub(super) fn duration(duration: Duration) -> String {
+    crate::demo::text::time(duration)
+}
+
+/// `999 B`, `1.2 KiB`, `3.4 GiB`.
+pub(super) fn bytes(bytes: u64) -> String {
+    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    match units.into_iter().find(|(_, bits)| bytes >= 1 << bits) {
+        Some((unit, bits)) => format!("{:.1} {unit}", bytes as f64 / f64::from(1u32 << bits)),
+        None => format!("{bytes} B"),
+    }
+}
+
 /// A time as people read it: RFC 3339 in whole seconds.
 pub(super) fn time(at: Timestamp) -> String {
     Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
@@ -348,6 +362,7 @@ mod tests {
             [thousands(0), thousands(999), thousands(1_000), thousands(1_234_567)],
             ["0", "999", "1,000", "1,234,567"]
         );
+        assert_eq!([bytes(0), bytes(1_023), bytes(1_536), bytes(5 << 30)], ["0 B", "1023 B", "1.5 KiB", "5.0 GiB"]);
         assert_eq!([plural(1, "set"), plural(0, "set"), plural(1_000, "set")], ["1 set", "0 sets", "1,000 sets"]);
         let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
         for (at, expected) in [

@@ -105,12 +105,16 @@ pub struct Loaded {
 }
 
 /// Variables of other NATS programs that are honoured, below `BELLHOP_*`.
-const NATS_VARIABLES: [(&str, &str); 5] = [
+const NATS_VARIABLES: [(&str, &str); 9] = [
     ("NATS_URL", "nats.url"),
     ("NATS_CREDS", "nats.creds"),
     ("NATS_USER", "nats.user"),
     ("NATS_PASSWORD", "nats.password"),
     ("NATS_TOKEN", "nats.token"),
+    ("NATS_NKEY", "nats.nkey"),
+    ("NATS_CA", "nats.ca"),
+    ("NATS_CERT", "nats.cert"),
+    ("NATS_KEY", "nats.key"),
 ];
 
 /// `BELLHOP_*` variables that belong to tools around the service.
@@ -313,6 +317,13 @@ mod tests {
         assert!(!error.to_string().contains("secret"), "{error}");
         assert!(matches!(flags("prefix", "a.b"), ConfigError::OutOfBounds { .. }));
         assert!(matches!(flags("members.ttl", "1s"), ConfigError::OutOfBounds { name: "members.ttl", .. }));
+        for prefix in ["", "_INBOX.", "a b", "a.*", ">", "$JS"] {
+            assert!(matches!(flags("nats.inbox_prefix", prefix), ConfigError::OutOfBounds { .. }), "{prefix}");
+        }
+        assert!(matches!(flags("nats.cert", "own.crt"), ConfigError::OutOfBounds { name: "nats.key", .. }));
+        let error = flags("nats.nkey", "SUAsecret");
+        assert!(matches!(error, ConfigError::OutOfBounds { name: "nats.nkey", .. }));
+        assert!(!error.to_string().contains("secret"), "{error}");
     }
 
     #[test]

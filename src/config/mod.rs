@@ -40,8 +40,9 @@ section! {
         prefix: String = "bellhop".to_owned(),
         /// This member's name among the installation's `bellhop serve` processes; empty for one made of host and chance.
         name: String = String::new(),
-        /// Partitions that users are spread over, 1 to 1,024. Fixed for an installation: events and mailboxes lie under
-        /// their numbers. More than the cores of all members together leaves nobody idle; 32 suits up to eight members.
+        /// Partitions that users are spread over, 1 to 1,024. Events and mailboxes lie under their numbers, so
+        /// another one needs `bellhop repartition`. More than the cores of all members together leaves nobody idle; 32 suits up
+        /// to eight members.
         partitions: u16 = 32,
         /// Where probes are answered, as `address:port`; port 0 takes a free one; empty for nowhere. Where nobody set it and
         /// another process has the port, probes are left out with a warning.
@@ -106,6 +107,18 @@ section! {
         password: String = String::new(),
         /// A token. `NATS_TOKEN` sets it too.
         token: String = String::new(),
+        /// A file with the seed of an NKEY. `NATS_NKEY` sets it too.
+        nkey: String = String::new(),
+        /// A file with certificates (PEM): servers are trusted by these alone, instead of by the system's, and TLS is asked for.
+        /// `NATS_CA` sets it too.
+        ca: String = String::new(),
+        /// A file with this client's certificate (PEM), for servers that ask for one, with `nats.key`. `NATS_CERT` sets it too.
+        cert: String = String::new(),
+        /// A file with that certificate's private key (PEM). `NATS_KEY` sets it too.
+        key: String = String::new(),
+        /// What subjects of answers begin with. Whoever may subscribe to them can read the answers, so a user that may do more than
+        /// others has a prefix of its own, such as `_INBOX_bellhop`.
+        inbox_prefix: String = "_INBOX".to_owned(),
         /// How long JetStream may take over an acknowledgement or an API answer before it counts as failed.
         #[serde(with = "units")]
         timeout: Duration = Duration::from_secs(5),
@@ -340,6 +353,24 @@ pub enum Devices {
     Latest,
 }
 
+impl Nats {
+    fn validate(&self) -> Result<(), ConfigError> {
+        let prefix = &self.inbox_prefix;
+        let is_token =
+            |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
+        check(
+            "nats.inbox_prefix",
+            prefix,
+            prefix.split('.').all(is_token),
+            "tokens of A-Z a-z 0-9 - _, separated by dots",
+        )?;
+        // It is no file, and a secret: it is not shown.
+        check("nats.nkey", "a seed", !self.nkey.starts_with("SU"), "the name of a file that has the seed")?;
+        let is_pair = self.cert.is_empty() == self.key.is_empty();
+        check("nats.key", format!("`{}`", self.key), is_pair, "set together with `nats.cert`, or not at all")
+    }
+}
+
 /// The default of `http`.
 pub const DEFAULT_HTTP: &str = "127.0.0.1:9411";
 
@@ -358,6 +389,7 @@ impl Config {
             self.name.len() <= 64 && self.name.chars().all(token),
             "up to 64 of A-Z a-z 0-9 - _",
         )?;
+        self.nats.validate()?;
         let http_is_right = self.http.is_empty() || self.http.parse::<std::net::SocketAddr>().is_ok();
         check("http", &self.http, http_is_right, "an address and port such as 127.0.0.1:9411, or empty")?;
         within("partitions", usize::from(self.partitions), 1, 1_024)?;

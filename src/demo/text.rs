@@ -16,7 +16,7 @@ pub(crate) fn count(number: impl TryInto<u64>) -> String {
 }
 
 /// `0.8 ms`, `12 ms`, `3.4 s`.
-pub(super) fn time(duration: Duration) -> String {
+pub(crate) fn time(duration: Duration) -> String {
     match duration.as_secs_f64() {
         seconds if seconds < 0.009_95 => format!("{:.1} ms", seconds * 1e3),
         seconds if seconds < 0.999_5 => format!("{:.0} ms", seconds * 1e3),

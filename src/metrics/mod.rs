@@ -61,6 +61,7 @@ struct Handles {
     nats_reconnects: IntCounter,
     rules_revision: IntGauge,
     rules_documents: IntGauge,
+    rules_unusable: IntGauge,
     rules_loads: Series<IntCounter>,
     rules_loaded_at: Gauge,
     history_lag: Gauge,
@@ -253,6 +254,10 @@ impl Default for Handles {
                 "Revision of the bucket of rules that this member has taken in; one that stays behind the others' works by old rules.",
             ),
             rules_documents: make.gauge("bellhop_rules_documents", "Documents of rules in use, one for each tag."),
+            rules_unusable: make.gauge(
+                "bellhop_rules_ignored_documents",
+                "Documents of rules that cannot be used; the last good one before each stays in use.",
+            ),
             rules_loads: make.counters(
                 "bellhop_rules_loads_total",
                 "Documents of rules that were read, by what came of it.",
@@ -432,9 +437,10 @@ impl Metrics {
         self.0.rules_revision.set(i64::try_from(revision).unwrap_or(i64::MAX));
     }
 
-    /// So many documents of rules are in use.
-    pub fn rules_in_use(&self, documents: usize) {
+    /// So many documents of rules are in use, and so many cannot be.
+    pub fn rules_in_use(&self, documents: usize, ignored: usize) {
         self.0.rules_documents.set(as_gauge(documents));
+        self.0.rules_unusable.set(as_gauge(ignored));
     }
 
     /// A document of rules was compiled, at this time in seconds since 1970.

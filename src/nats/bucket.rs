@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_nats::jetstream::kv::{Entry, Store, Watch};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::direct::{self, text};
@@ -38,6 +39,8 @@ pub struct Found {
     pub revision: u64,
     /// Its value.
     pub value: Bytes,
+    /// When it was put, by the server's clock.
+    pub at: Timestamp,
 }
 
 /// Reads the keys of a pattern such as `alice.*` by one request, `most` of them at the most.
@@ -52,7 +55,8 @@ pub async fn last(nats: &Nats, bucket: &str, keys: &str, most: usize) -> Result<
         let is_gone = ["KV-Operation", "Nats-Marker-Reason"].iter().any(|mark| text(&message, mark).is_some());
         let key = text(&message, "Nats-Subject")?.strip_prefix(&prefix)?.to_owned();
         let revision = text(&message, "Nats-Sequence")?.parse().ok()?;
-        (!is_gone).then_some(Found { key, revision, value: message.payload })
+        let at = text(&message, "Nats-Time-Stamp")?.parse().ok()?;
+        (!is_gone).then_some(Found { key, revision, value: message.payload, at })
     });
     Ok(found.collect())
 }

@@ -2,11 +2,14 @@
 
 pub mod aging;
 pub mod bucket;
+mod connect;
 mod direct;
 pub mod instance;
 pub mod mailbox;
 pub mod names;
 pub mod pinned;
+pub mod refusals;
+pub mod repartition;
 pub mod replay;
 pub mod topology;
 
@@ -14,13 +17,15 @@ use std::time::Duration;
 
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::{self, Context};
-use async_nats::{Client, ConnectOptions, HeaderMap};
+use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use crate::config::Config;
+use connect::LEAST_PAYLOAD;
+use refusals::Refusals;
 
+pub use connect::{connect, connect_to, split_credentials};
 pub use names::Names;
 
 /// A connection to NATS with what everything in this layer needs.
@@ -34,6 +39,8 @@ pub struct Nats {
     pub names: Names,
     /// How long JetStream may take to answer.
     pub timeout: Duration,
+    /// What this connection was not permitted.
+    pub refusals: Refusals,
 }
 
 /// Why NATS did not do what it was asked.
@@ -43,6 +50,38 @@ pub enum NatsError {
     #[error("cannot connect to {url}: {problem}; is nats-server running there? Set --nats URL or NATS_URL")]
     Connect {
         /// The address, without credentials.
+        url: String,
+        /// Why.
+        problem: String,
+    },
+    /// A file that a setting names cannot be used.
+    #[error("`{setting}` is {path}: {problem}")]
+    Unusable {
+        /// The setting.
+        setting: &'static str,
+        /// The file.
+        path: String,
+        /// Why.
+        problem: String,
+    },
+    /// The server knows nobody of this name, or another secret.
+    #[error(
+        "{url} lets nobody in {who}; set `nats.creds`, `nats.nkey`, `nats.user` and `nats.password`, or `nats.token` to \
+         what the server knows"
+    )]
+    NotLetIn {
+        /// The address.
+        url: String,
+        /// As whom the connection was asked for.
+        who: String,
+    },
+    /// Client and server could not agree on a secure connection.
+    #[error(
+        "no secure connection to {url}: {problem}; `nats.ca` is to have the certificate of whoever signed the server's, \
+         which must have this address as a name, and a server that verifies its clients needs `nats.cert` and `nats.key`"
+    )]
+    Tls {
+        /// The address.
         url: String,
         /// Why.
         problem: String,
@@ -83,78 +122,6 @@ impl NatsError {
     pub fn failed(what: impl Into<String>, problem: impl std::fmt::Display) -> Self {
         Self::Failed { what: what.into(), problem: problem.to_string() }
     }
-}
-
-/// The least nats-server: consumer resets came with 2.14, and there is no 2.13.
-const LEAST_SERVER: (i64, i64, i64) = (2, 14, 0);
-
-/// The least `max_payload`, in bytes: a delivery or a parked reminder of 256 KiB, with room for what surrounds it.
-const LEAST_PAYLOAD: usize = 512 << 10;
-
-/// Connects, once. Reconnecting later is the client's business.
-///
-/// # Errors
-/// When no server can be reached, credentials are refused, or the server is too old.
-pub async fn connect(config: &Config, client_name: &str) -> Result<Nats, NatsError> {
-    let nats = &config.nats;
-    let (url, credentials) = split_credentials(&nats.url);
-    let failed = |problem: &dyn std::fmt::Display| NatsError::Connect {
-        url: url.clone(),
-        problem: problem.to_string().trim_end_matches(['.', ':']).to_owned(),
-    };
-    let mut options = ConnectOptions::new().name(client_name).request_timeout(Some(nats.timeout));
-    // The client gives up when it is to ping a third time without an answer.
-    options = options.ping_interval(nats.ping_interval).connection_timeout(nats.ping_interval * 3);
-    if !nats.creds.is_empty() {
-        options = options.credentials_file(&nats.creds).await.map_err(|e| failed(&format!("{}: {e}", nats.creds)))?;
-    }
-    match credentials {
-        _ if !nats.user.is_empty() => options = options.user_and_password(nats.user.clone(), nats.password.clone()),
-        // async-nats passes over credentials in an address.
-        Some((user, Some(password))) => options = options.user_and_password(user, password),
-        Some((token, None)) => options = options.token(token),
-        None => {}
-    }
-    if !nats.token.is_empty() {
-        options = options.token(nats.token.clone());
-    }
-    options = options.event_callback(|event| async move {
-        match event {
-            async_nats::Event::Connected => tracing::info!("connected to nats"),
-            async_nats::Event::Disconnected => tracing::warn!("disconnected from nats, reconnecting"),
-            async_nats::Event::Closed | async_nats::Event::Draining => tracing::debug!(%event, "nats client"),
-            other => tracing::warn!(event = %other, "nats client"),
-        }
-    });
-    let addresses: Vec<&str> = url.split(',').map(str::trim).collect();
-    let client = options.connect(addresses).await.map_err(|error| failed(&error))?;
-    let (major, minor, patch) = LEAST_SERVER;
-    if !client.is_server_compatible(major, minor, patch) {
-        let found = client.server_info().version;
-        return Err(NatsError::TooOld { url, found, needed: "2.14.0" });
-    }
-    if client.max_payload() < LEAST_PAYLOAD {
-        return Err(NatsError::SmallPayload { url, found: client.max_payload() });
-    }
-    let jetstream = jetstream::context::ContextBuilder::new().timeout(nats.timeout).build(client.clone());
-    Ok(Nats { client, jetstream, names: Names::new(&config.prefix), timeout: nats.timeout })
-}
-
-/// The first `user:password@` or `token@` in a list of server addresses.
-type Credentials = Option<(String, Option<String>)>;
-
-/// Takes credentials out of server addresses, so that they can be used, and are not shown.
-pub fn split_credentials(url: &str) -> (String, Credentials) {
-    let mut credentials = None;
-    let clean = |address: &str| {
-        let (scheme, rest) = address.split_once("://").map_or(("", address), |(scheme, rest)| (scheme, rest));
-        let Some((own, host)) = rest.rsplit_once('@') else { return address.to_owned() };
-        let own = own.split_once(':').map_or((own, None), |(user, password)| (user, Some(password.to_owned())));
-        credentials.get_or_insert((own.0.to_owned(), own.1));
-        if scheme.is_empty() { host.to_owned() } else { format!("{scheme}://{host}") }
-    };
-    let addresses: Vec<String> = url.split(',').map(str::trim).map(clean).collect();
-    (addresses.join(","), credentials)
 }
 
 /// A header, however its name is written.
@@ -222,19 +189,5 @@ impl Nats {
             pause = (pause * 2).min(Duration::from_secs(2));
         }
         false
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn credentials_are_taken_out_of_addresses() {
-        let split = |url| split_credentials(url);
-        assert_eq!(split("nats://a:4222, tls://b"), ("nats://a:4222,tls://b".into(), None));
-        let with_user = Some(("u".to_owned(), Some("p@ss:word".to_owned())));
-        assert_eq!(split("nats://u:p@ss:word@a:1,nats://x@b"), ("nats://a:1,nats://b".into(), with_user));
-        assert_eq!(split("token@a"), ("a".into(), Some(("token".to_owned(), None))));
     }
 }

@@ -10,6 +10,11 @@ pub struct Names {
     prefix: String,
 }
 
+/// The stream behind a bucket.
+pub fn bucket_stream(bucket: &str) -> String {
+    format!("KV_{bucket}")
+}
+
 impl Names {
     /// Names under `prefix`, such as `bellhop`.
     pub fn new(prefix: &str) -> Self {
@@ -72,6 +77,15 @@ impl Names {
     /// The bucket of members: the running `bellhop serve` processes.
     pub fn members_bucket(&self) -> String {
         self.bucket("members")
+    }
+
+    /// All streams, those of the buckets too.
+    pub fn streams(&self) -> [String; 10] {
+        let buckets = [self.routes_bucket(), self.rules_bucket(), self.associates_bucket(), self.members_bucket()];
+        let [routes, rules, associates, members] = buckets.map(|bucket| bucket_stream(&bucket));
+        let (sets, events, parked) = (self.sets_stream(), self.events_stream(), self.parked_stream());
+        let (outcomes, rejected, seen) = (self.outcomes_stream(), self.rejected_stream(), self.seen_stream());
+        [sets, events, parked, outcomes, rejected, seen, routes, rules, associates, members]
     }
 
     /// Where a source publishes its sets.
@@ -149,6 +163,23 @@ impl Names {
         format!("{}.app.{}", self.prefix, instance.escaped())
     }
 
+    /// Whether a subject means something to Bellhop or to the server: one of the installation's own, or `$JS`, `$KV`, …. What
+    /// strangers may choose, such as where an answer goes, must be no such subject.
+    pub fn is_reserved(&self, subject: &str) -> bool {
+        let is_own = || subject.strip_prefix(&self.prefix).is_some_and(|rest| rest.starts_with('.'));
+        subject.starts_with('$') || is_own()
+    }
+
+    /// What all instances' subjects begin with by default.
+    pub fn instances_prefix(&self) -> String {
+        format!("{}.app.", self.prefix)
+    }
+
+    /// The subjects of all instances for one kind of request, `deliver` or `heartbeat`, unless their routes say otherwise.
+    pub fn all_instances(&self, request: &str) -> String {
+        format!("{}.app.*.{request}", self.prefix)
+    }
+
     /// The consumer that takes sets in.
     pub fn intake_consumer(&self) -> &'static str {
         "intake"
@@ -162,6 +193,11 @@ impl Names {
     /// What the subjects of queries begin with.
     pub fn api(&self) -> String {
         format!("{}.api", self.prefix)
+    }
+
+    /// Where all members are asked what they count.
+    pub fn metrics(&self) -> String {
+        format!("{}.metrics", self.prefix)
     }
 
     /// The consumer that remembers how far parked reminders of a priority were announced.

@@ -23,8 +23,10 @@ pub fn max_set_bytes(max_payload: usize) -> usize {
     max_payload.saturating_sub(4 << 10).min(64 << 20)
 }
 
-/// The stream's note of how many partitions the installation has.
-const PARTITIONS_KEY: &str = "bellhop.partitions";
+/// The stream of events' note of how many partitions the installation has.
+pub(super) const PARTITIONS_KEY: &str = "bellhop.partitions";
+/// The same stream's note that their number is being changed: under the numbers of how many mailboxes may lie.
+pub(super) const SPREAD_KEY: &str = "bellhop.partitions.spread";
 
 /// One difference between what is wanted and what is there.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -134,12 +136,16 @@ async fn plan_stream(nats: &Nats, wanted: StreamConfig) -> Result<Option<(Change
             }
         }
     };
+    if info.metadata.contains_key(SPREAD_KEY) {
+        let problem = "the number of partitions is being changed; run `bellhop repartition` to its end";
+        return Err(NatsError::failed(what, problem));
+    }
     if let (Some(there), Some(set)) = (info.metadata.get(PARTITIONS_KEY), wanted.metadata.get(PARTITIONS_KEY))
         && there != set
     {
         let problem = format!(
             "the installation has {there} partitions and the configuration says {set}; the number is fixed once events \
-             and mailboxes lie under it, so set `partitions = {there}`"
+             and mailboxes lie under it, so set `partitions = {there}`, or change it with `bellhop repartition {set}`"
         );
         return Err(NatsError::failed(what, problem));
     }
@@ -302,6 +308,7 @@ fn consumers(nats: &Nats, config: &Config) -> Vec<(String, Vec<consumer::pull::C
         filter_subject: names.all_mailboxes(),
         ack_policy: consumer::AckPolicy::All,
         ack_wait: config.dispatch.ack_wait,
+        max_ack_pending: ESCALATE_ACK_PENDING,
         headers_only: true,
         ..consumer::pull::Config::default()
     };
@@ -324,6 +331,9 @@ const RULES_HISTORY: i64 = 16;
 
 /// Messages of outcomes read and not yet written: more than fit into two transactions.
 const HISTORY_ACK_PENDING: usize = 250_000;
+
+/// Messages of mailboxes read and not yet acknowledged, of which only the last one waits: more than one pull takes.
+const ESCALATE_ACK_PENDING: i64 = 1_000;
 
 /// Sets in work at a time: more than fit into `intake.max_bytes_in_flight` of small ones.
 const INTAKE_ACK_PENDING: usize = 100_000;

@@ -43,6 +43,8 @@ pub struct Options<'a> {
     pub extra_config: &'a str,
     /// Arguments after the usual ones; of a flag given twice, the last one counts.
     pub extra_args: &'a [&'a str],
+    /// Environment variables beside this process's own; a configuration can name them as `$NAME`.
+    pub variables: &'a [(&'a str, &'a str)],
 }
 
 /// Why a server did not come up.
@@ -68,6 +70,7 @@ pub struct NatsServer {
     program: PathBuf,
     dir: PathBuf,
     extra_args: Vec<String>,
+    variables: Vec<(String, String)>,
     url: String,
     port: u16,
     running: Option<Running>,
@@ -94,11 +97,12 @@ impl NatsServer {
             None => find().await?.path,
         };
         let extra_args = options.extra_args.iter().map(ToString::to_string).collect();
+        let variables = options.variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         let config = format!("{DEV_CONF}\n# Added by what started this server.\n{}\n", options.extra_config);
         let written = fs::create_dir_all(dir).and_then(|()| fs::write(dir.join("nats-server.conf"), config));
         written.map_err(|why| StartError::Io(dir.into(), why))?;
         let mut server =
-            NatsServer { program, dir: dir.into(), extra_args, url: String::new(), port: 0, running: None };
+            NatsServer { program, dir: dir.into(), extra_args, variables, url: String::new(), port: 0, running: None };
         server.launch("-1").await?;
         Ok(server)
     }
@@ -177,7 +181,8 @@ impl NatsServer {
         command.arg("-c").arg(self.dir.join("nats-server.conf")).args(["-a", "127.0.0.1", "-p", port]);
         command.arg("-sd").arg(self.dir.join("store")).arg("--ports_file_dir").arg(&ports);
         // Ctrl-C at a terminal is for the foreground group: this process decides when its server ends.
-        command.args(&self.extra_args).stderr(output).process_group(0).kill_on_drop(true);
+        command.args(&self.extra_args).envs(self.variables.iter().cloned());
+        command.stderr(output).process_group(0).kill_on_drop(true);
         let running = spawn(command).await;
         let mut running = running.map_err(|why| StartError::Io(self.program.clone(), why))?;
 

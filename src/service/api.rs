@@ -126,6 +126,17 @@ pub async fn run(context: &Context) -> Result<(), NatsError> {
     let requests = subscribe(&group).await.map_err(|error| failed(&error))?;
     let most = context.config.history.queries_in_flight;
     let answer = async |(question, request): (Question, Request)| {
+        // Whoever may ask could else have Bellhop, which may do more, publish there: an empty answer to
+        // `$JS.API.STREAM.PURGE.…` would remove every mailbox.
+        let reply = request.message.reply.as_deref().unwrap_or_default();
+        if context.nats.names.is_reserved(reply) {
+            tracing::warn!(
+                question = question.name(),
+                reply,
+                "an answer was asked for where none belongs, not answered"
+            );
+            return;
+        }
         let began = Instant::now();
         let answer = answer(context, question, &request.message.payload).await;
         if let Err(error) = &answer {

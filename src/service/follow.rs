@@ -66,7 +66,17 @@ type Wish = (Partition, mpsc::Sender<News>);
 
 struct Follower {
     sender: mpsc::Sender<News>,
-    is_loaded: bool,
+    knows: Knows,
+}
+
+/// How much a follower has been told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Knows {
+    /// A watch must begin for it.
+    Nothing,
+    /// The watch that is being loaded began after it asked.
+    Some,
+    All,
 }
 
 async fn watch(nats: Nats, partitions: u16, source: Source, mut wishes: mpsc::Receiver<Wish>) {
@@ -77,9 +87,12 @@ async fn watch(nats: Nats, partitions: u16, source: Source, mut wishes: mpsc::Re
     // How far the second one has come.
     let mut told = 0;
     loop {
-        if fresh.is_none() && followers.values().any(|follower| !follower.is_loaded) {
+        if fresh.is_none() && followers.values().any(|follower| follower.knows != Knows::All) {
             match Watched::begin(&nats, source.bucket.clone()).await {
-                Ok(watch) => (fresh, told) = (Some(watch), 0),
+                Ok(watch) => {
+                    (fresh, told) = (Some(watch), 0);
+                    advance(&mut followers, Knows::Nothing, Knows::Some);
+                }
                 Err(error) => {
                     pause(&source, &error).await;
                     continue; // The first watch may have nothing to tell for long.
@@ -88,23 +101,23 @@ async fn watch(nats: Nats, partitions: u16, source: Source, mut wishes: mpsc::Re
         }
         if fresh.as_ref().is_some_and(Watched::is_loaded) {
             current = fresh.take();
-            for follower in followers.values_mut().filter(|follower| !follower.is_loaded) {
-                follower.is_loaded = true;
+            for follower in advance(&mut followers, Knows::Some, Knows::All) {
                 let _ = follower.sender.send(News::Loaded).await;
             }
+            continue; // Somebody may have asked meanwhile.
         }
         let (entry, is_fresh) = tokio::select! {
             wish = wishes.recv() => {
                 let Some(mut wish) = wish else { return };
                 loop {
-                    followers.insert(wish.0, Follower { sender: wish.1, is_loaded: false });
+                    // A watch that is being loaded goes on to its end: beginning anew for each who asks could take for ever.
+                    followers.insert(wish.0, Follower { sender: wish.1, knows: Knows::Nothing });
                     // Partitions are taken in groups, and one fresh watch serves them all.
                     match wishes.try_recv() {
                         Ok(next) => wish = next,
                         Err(_) => break,
                     }
                 }
-                fresh = None;
                 continue;
             }
             entry = next(&mut current) => (entry, false),
@@ -123,11 +136,18 @@ async fn watch(nats: Nats, partitions: u16, source: Source, mut wishes: mpsc::Re
             Err(error) => {
                 // What happened meanwhile is in the bucket: everybody is told everything again.
                 (current, fresh) = (None, None);
-                followers.values_mut().for_each(|follower| follower.is_loaded = false);
+                followers.values_mut().for_each(|follower| follower.knows = Knows::Nothing);
                 pause(&source, &error).await;
             }
         }
     }
+}
+
+/// Those who know as much as `from` know `to` from now on. Answers who.
+fn advance(followers: &mut BTreeMap<Partition, Follower>, from: Knows, to: Knows) -> Vec<&mut Follower> {
+    let mut advanced: Vec<_> = followers.values_mut().filter(|follower| follower.knows == from).collect();
+    advanced.iter_mut().for_each(|follower| follower.knows = to);
+    advanced
 }
 
 async fn next(watch: &mut Option<Watched>) -> Result<Entry, NatsError> {

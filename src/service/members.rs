@@ -47,7 +47,8 @@ pub struct Card {
 }
 
 impl Card {
-    fn holds(&self, role: Role) -> bool {
+    /// Whether it says that it holds a role.
+    pub fn holds(&self, role: Role) -> bool {
         match role {
             Role::Intake => self.intake,
             Role::Escalation => self.escalation,
@@ -349,8 +350,7 @@ impl Membership {
         self.held.extend(take.iter().map(|role| (*role, Held::default())));
         // Others must know before anything is done.
         self.say().await;
-        let partitions = take.iter().filter_map(|role| role.partition());
-        let recorded = Arc::new(Recorded::new(self.context.nats.clone(), partitions));
+        let recorded = Arc::new(Recorded::new(self.context.recorded.clone()));
         let mut context = self.context.clone();
         context.recorder = context.recorder.of_term(context.lease.term());
         for role in take {

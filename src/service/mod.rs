@@ -12,6 +12,8 @@
 //! | [`rules`] | one | the bucket of rules → compiled documents |
 //! | [`outcomes`] | one | outcomes → their stream, in batches |
 //! | [`gauges`] | one | what is held and what waits → metrics |
+//! | [`systemd`] | one | readiness → systemd |
+//! | [`figures`] | one | what is counted here → whoever asks all members |
 //!
 //! Each owns its state; between them are bounded channels, and no lock.
 
@@ -20,6 +22,7 @@
 pub mod api;
 pub mod associates;
 pub mod escalation;
+pub mod figures;
 pub mod follow;
 pub mod gauges;
 pub mod history;
@@ -30,10 +33,12 @@ pub mod outcomes;
 pub mod partition;
 pub mod recorded;
 pub mod rejected;
+pub mod repartition;
 pub mod routes;
 pub mod rules;
 pub mod seen;
 pub mod spans;
+pub mod systemd;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,6 +82,8 @@ pub struct Context {
     pub routes: Follow,
     /// Asks for associates.
     pub associates: Follow,
+    /// Tells what the last owners of partitions had recorded.
+    pub recorded: recorded::Reader,
     /// Has the rules ready.
     pub rules: rules::Watch,
     /// Has the history's database.
@@ -125,9 +132,11 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
     let (routes, watching_routes) = follow(nats.names.routes_bucket(), "a route", routes::read);
     let (associates, watching_associates) =
         follow(nats.names.associates_bucket(), "a list of associates", associates::read);
+    let recorded = recorded::Reader::start(nats.clone());
     let (rules, watching_rules) = rules::Watch::start(nats.clone(), metrics.clone());
     let (gauges, gauging) = Gauges::start(nats.clone(), &config, metrics.clone());
     let (readiness, ready) = watch::channel(Readiness::default());
+    let notifying = tokio::spawn(systemd::tell(ready.clone()));
     let probes = listen(&config).await?.map(|listener| tokio::spawn(http::run(listener, ready, metrics.clone())));
     tracing::info!(member, server = nats.client.server_info().version, "serving");
     let client = nats.client.clone();
@@ -139,6 +148,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
         voice,
         routes,
         associates,
+        recorded,
         rules,
         history,
         metrics,
@@ -147,12 +157,15 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
         lease,
     };
     let answering = context.history.is_shared().then(|| tokio::spawn(answer_queries(context.clone())));
+    let telling = tokio::spawn(figures::run(context.clone()));
     let served = members::run(context, keeper, stop).await;
+    telling.abort();
     answering.inspect(JoinHandle::abort);
     watching_routes.abort();
     watching_rules.abort();
     watching_associates.abort();
     gauging.abort();
+    notifying.abort();
     probes.inspect(JoinHandle::abort);
     // All recorders are gone, so it writes what it has and ends; unless JetStream is away. What is not recorded then is
     // not removed either, and the next member finds it.

@@ -4,13 +4,14 @@
 //! owner would deliver it a second time and record a second outcome. So each message of the outcomes stream names, in a
 //! header, what it settles; a new owner reads the latest of these headers and only finishes the removal.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use std::time::Duration;
 
 use async_nats::datetime::{self, DateTime};
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
-use tokio::sync::OnceCell;
+use futures_util::future::try_join_all;
+use tokio::sync::{OnceCell, mpsc, oneshot};
 
 use crate::nats::replay::{last_sequence, replay};
 use crate::nats::{Nats, NatsError};
@@ -19,6 +20,9 @@ use crate::router::Item;
 
 /// The header that names what a message of outcomes settles: `<partition>:<event>.<index>` and `<partition>:m<message>`.
 pub const HEADER: &str = "Bellhop-Settles";
+
+/// What fails when something does.
+const WHAT: &str = "read what is recorded";
 
 /// How long before the last outcome the reading begins, for removals from mailboxes that were under way. For events it
 /// begins with the oldest one that is there.
@@ -54,19 +58,45 @@ fn decode(text: &str) -> impl Iterator<Item = (Partition, Item)> + '_ {
     })
 }
 
-/// What is recorded for a group of partitions that are taken over together. It is read once, when the first asks.
+/// Partitions that wait for the next reading.
+const MAX_WAITING: usize = 1_024;
+
+/// A partition that is taken over.
+struct Wish {
+    partition: Partition,
+    /// When the last outcome was stored before the take-over began.
+    last: DateTime,
+    answer: oneshot::Sender<Result<HashSet<Item>, NatsError>>,
+}
+
+/// Reads what is recorded, once for all partitions that ask while the reading before is under way: those of a member that
+/// leaves come one after the other, and the stream is long.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    nats: Nats,
+    wishes: mpsc::Sender<Wish>,
+}
+
+impl Reader {
+    /// Starts the task that reads. It ends with the last reader.
+    pub fn start(nats: Nats) -> Self {
+        let (wishes, waiting) = mpsc::channel(MAX_WAITING);
+        tokio::spawn(answer(nats.clone(), waiting));
+        Self { nats, wishes }
+    }
+}
+
+/// What is recorded for partitions that are taken over together.
 #[derive(Debug)]
 pub struct Recorded {
-    nats: Nats,
-    partitions: BTreeSet<Partition>,
+    reader: Reader,
     last: OnceCell<DateTime>,
-    settled: OnceCell<HashMap<Partition, HashSet<Item>>>,
 }
 
 impl Recorded {
-    /// For these partitions.
-    pub fn new(nats: Nats, partitions: impl Iterator<Item = Partition>) -> Self {
-        Self { nats, partitions: partitions.collect(), last: OnceCell::new(), settled: OnceCell::new() }
+    /// By this reader.
+    pub fn new(reader: Reader) -> Self {
+        Self { reader, last: OnceCell::new() }
     }
 
     /// What is recorded for one of them. To be asked when the partition's fence is set.
@@ -74,8 +104,10 @@ impl Recorded {
     /// # Errors
     /// When JetStream could not be read.
     pub async fn of(&self, partition: Partition) -> Result<HashSet<Item>, NatsError> {
-        let settled = self.settled.get_or_try_init(|| self.read()).await?;
-        Ok(settled.get(&partition).cloned().unwrap_or_default())
+        let last = self.last_outcome().await?;
+        let (answer, answered) = oneshot::channel();
+        let _ = self.reader.wishes.send(Wish { partition, last, answer }).await;
+        answered.await.unwrap_or_else(|_| Err(NatsError::failed(WHAT, "its reader ended")))
     }
 
     /// When the last outcome was stored, at the first call. To be asked before any role that is taken together with the
@@ -84,55 +116,70 @@ impl Recorded {
     /// # Errors
     /// When JetStream could not be read.
     pub async fn last_outcome(&self) -> Result<DateTime, NatsError> {
+        let nats = &self.reader.nats;
         let read = || async {
-            let failed = |error: &dyn std::fmt::Display| NatsError::failed("read what is recorded", error);
-            let stream = self.nats.jetstream.get_stream(self.nats.names.outcomes_stream()).await;
-            let stream = stream.map_err(|error| failed(&error))?;
+            let stream = nats.jetstream.get_stream(nats.names.outcomes_stream()).await;
+            let stream = stream.map_err(|error| NatsError::failed(WHAT, error))?;
             match &stream.cached_info().state {
                 state if state.messages > 0 => Ok(state.last_timestamp),
                 // Whatever comes is read.
-                _ => datetime::from_nanos(0).map_err(|error| failed(&error)),
+                _ => datetime::from_nanos(0).map_err(|error| NatsError::failed(WHAT, error)),
             }
         };
         self.last.get_or_try_init(read).await.copied()
     }
+}
 
-    async fn read(&self) -> Result<HashMap<Partition, HashSet<Item>>, NatsError> {
-        let failed = |error: &dyn std::fmt::Display| NatsError::failed("read what is recorded", error);
-        let nats = &self.nats;
-        let outcomes = nats.names.outcomes_stream();
-        let mut settled: HashMap<Partition, HashSet<Item>> = HashMap::new();
-        let last = self.last_outcome().await?;
-        let mut start_time = last - REMOVALS_UNDER_WAY;
-        let earliest = last - OLDEST_IN_WORK;
-        let events = nats.jetstream.get_stream_no_info(nats.names.events_stream()).await.map_err(|e| failed(&e))?;
-        for &partition in &self.partitions {
-            let info = events.consumer_info(nats.names.dispatch_consumer(partition)).await.map_err(|e| failed(&e))?;
-            if info.num_ack_pending == 0 && info.num_pending == 0 {
-                continue;
-            }
-            let oldest = events.raw_message_builder().sequence(info.ack_floor.stream_sequence + 1);
-            if let Ok(oldest) = oldest.next_by_subject(nats.names.events(partition)).send().await {
-                start_time = start_time.min(oldest.time.max(earliest));
+async fn answer(nats: Nats, mut waiting: mpsc::Receiver<Wish>) {
+    let mut wishes = Vec::new();
+    while waiting.recv_many(&mut wishes, MAX_WAITING).await > 0 {
+        let settled = read(&nats, &wishes).await;
+        for Wish { partition, answer, .. } in wishes.drain(..) {
+            let its = match &settled {
+                Ok(settled) => Ok(settled.get(&partition).cloned().unwrap_or_default()),
+                Err(error) => Err(NatsError::failed(WHAT, error)),
+            };
+            let _ = answer.send(its); // A take-over may have been given up.
+        }
+    }
+}
+
+async fn read(nats: &Nats, wishes: &[Wish]) -> Result<HashMap<Partition, HashSet<Item>>, NatsError> {
+    let mut settled: HashMap<Partition, HashSet<Item>> =
+        wishes.iter().map(|wish| (wish.partition, HashSet::new())).collect();
+    let outcomes = nats.names.outcomes_stream();
+    let starts = try_join_all(wishes.iter().map(|wish| start(nats, wish))).await?;
+    let Some(start_time) = starts.into_iter().min() else { return Ok(settled) };
+    let through = last_sequence(nats, &outcomes).await?;
+    let config = pull::Config {
+        deliver_policy: DeliverPolicy::ByStartTime { start_time },
+        headers_only: true,
+        ..pull::Config::default()
+    };
+    replay(nats, &outcomes, config, through, |message, _| {
+        let header = message.headers.as_ref().and_then(|headers| headers.get(HEADER));
+        for (partition, item) in header.into_iter().flat_map(|text| decode(text.as_str())) {
+            if let Some(its) = settled.get_mut(&partition) {
+                its.insert(item);
             }
         }
-        let through = last_sequence(nats, &outcomes).await?;
-        let config = pull::Config {
-            deliver_policy: DeliverPolicy::ByStartTime { start_time },
-            headers_only: true,
-            ..pull::Config::default()
-        };
-        replay(nats, &outcomes, config, through, |message, _| {
-            let header = message.headers.as_ref().and_then(|headers| headers.get(HEADER));
-            for (partition, item) in header.into_iter().flat_map(|text| decode(text.as_str())) {
-                if self.partitions.contains(&partition) {
-                    settled.entry(partition).or_default().insert(item);
-                }
-            }
-        })
-        .await?;
-        Ok(settled)
+    })
+    .await?;
+    Ok(settled)
+}
+
+/// From when on a partition's outcomes tell of something that may not be removed yet.
+async fn start(nats: &Nats, Wish { partition, last, .. }: &Wish) -> Result<DateTime, NatsError> {
+    let failed = |error: &dyn std::fmt::Display| NatsError::failed(WHAT, error);
+    let removals = *last - REMOVALS_UNDER_WAY;
+    let events = nats.jetstream.get_stream_no_info(nats.names.events_stream()).await.map_err(|error| failed(&error))?;
+    let info = events.consumer_info(nats.names.dispatch_consumer(*partition)).await.map_err(|error| failed(&error))?;
+    if info.num_ack_pending == 0 && info.num_pending == 0 {
+        return Ok(removals);
     }
+    let oldest = events.raw_message_builder().sequence(info.ack_floor.stream_sequence + 1);
+    let oldest = oldest.next_by_subject(nats.names.events(*partition)).send().await;
+    Ok(oldest.map_or(removals, |oldest| removals.min(oldest.time.max(*last - OLDEST_IN_WORK))))
 }
 
 #[cfg(test)]

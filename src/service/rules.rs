@@ -3,6 +3,7 @@
 //! Whoever processes a reminder takes what is [current](Watch::current), all of it. A document that changes is compiled
 //! beside the old one and takes its place whole; one that cannot be used leaves the last good one in place.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,6 +61,14 @@ struct Watcher {
     told: watch::Sender<Option<Arc<Rules>>>,
 }
 
+/// What is known of the bucket.
+#[derive(Default)]
+struct Known {
+    rules: Rules,
+    /// Keys whose document cannot be used.
+    ignored: BTreeSet<String>,
+}
+
 impl Watcher {
     async fn run(self) {
         loop {
@@ -73,14 +82,14 @@ impl Watcher {
     async fn follow(&self) -> Result<(), NatsError> {
         let mut watched = Watched::begin(&self.nats, self.nats.names.rules_bucket()).await?;
         // Documents that were deleted while nobody watched are not told of: it begins with none.
-        let mut rules = Rules::default();
+        let mut known = Known::default();
         while !watched.is_loaded() {
-            rules = self.changed(rules, watched.next().await?).await?;
+            self.changed(&mut known, watched.next().await?).await?;
         }
-        self.tell(rules);
+        self.tell(&known);
         loop {
-            let entry = watched.next().await?;
-            self.tell(self.changed(self.current().as_ref().clone(), entry).await?);
+            self.changed(&mut known, watched.next().await?).await?;
+            self.tell(&known);
         }
     }
 
@@ -88,26 +97,31 @@ impl Watcher {
         self.told.borrow().clone().unwrap_or_default()
     }
 
-    fn tell(&self, rules: Rules) {
-        self.metrics.rules_in_use(rules.len());
-        self.told.send_replace(Some(Arc::new(rules)));
+    fn tell(&self, Known { rules, ignored }: &Known) {
+        self.metrics.rules_in_use(rules.len(), ignored.len());
+        self.told.send_replace(Some(Arc::new(rules.clone())));
     }
 
-    /// The rules after a change of the bucket.
-    async fn changed(&self, rules: Rules, entry: Entry) -> Result<Rules, NatsError> {
+    /// Takes in a change of the bucket.
+    async fn changed(&self, known: &mut Known, entry: Entry) -> Result<(), NatsError> {
         self.metrics.rules_revised(entry.revision);
+        known.ignored.remove(&entry.key);
         let tag = match Tag::from_token(&entry.key) {
             Ok(tag) => tag,
             Err(error) => {
-                self.ignored(&entry, &[Problem::error(format!("the key is no tag: {error}"))]);
-                return Ok(rules);
+                if entry.operation == Operation::Put {
+                    self.ignored(known, &entry, &[Problem::error(format!("the key is no tag: {error}"))]);
+                }
+                return Ok(());
             }
         };
+        let rules = std::mem::take(&mut known.rules);
         if entry.operation != Operation::Put {
             tracing::info!(tag = tag.as_str(), revision = entry.revision, "rules removed");
-            return Ok(rules.with(tag, None));
+            known.rules = rules.with(tag, None);
+            return Ok(());
         }
-        Ok(match compiled(&entry).await {
+        known.rules = match compiled(&entry).await {
             Ok(engine) => {
                 let (count, bytes) = (engine.rules().len(), engine.heap_bytes());
                 tracing::info!(tag = tag.as_str(), revision = entry.revision, rules = count, bytes, "rules loaded");
@@ -115,14 +129,15 @@ impl Watcher {
                 rules.with(tag, Some(Arc::new(engine)))
             }
             Err(problems) => {
-                self.ignored(&entry, &problems);
+                self.ignored(known, &entry, &problems);
                 let last_good = match self.current().engine(&tag) {
                     Some(engine) => Some(engine.clone()),
                     None => self.last_good(&entry).await?,
                 };
                 rules.with(tag, last_good)
             }
-        })
+        };
+        Ok(())
     }
 
     /// The version before a bad one that was good: this process did not see it, since it has just begun.
@@ -141,8 +156,9 @@ impl Watcher {
         Ok(None)
     }
 
-    fn ignored(&self, entry: &Entry, problems: &[Problem]) {
+    fn ignored(&self, known: &mut Known, entry: &Entry, problems: &[Problem]) {
         self.metrics.rules_ignored();
+        known.ignored.insert(entry.key.clone());
         let problem = problems.first().map(ToString::to_string).unwrap_or_default();
         let (key, revision, more) = (&entry.key, entry.revision, problems.len().saturating_sub(1));
         tracing::warn!(

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Stdio};
 use std::time::{Duration, Instant};
 
+use async_nats::Client;
+
+use crate::app::Mood;
 use crate::program::{signal, tied};
 
 /// The test that is an app server when it is run by itself.
@@ -59,8 +62,22 @@ impl App {
         users
     }
 
-    fn tell(&mut self, command: &str, users: &[String]) {
-        writeln!(self.commands.as_mut().unwrap(), "{command} {}", users.join(" ")).unwrap();
+    /// How it answers deliveries from here on.
+    pub(crate) fn be(&mut self, mood: Mood) {
+        self.tell("be", &[mood.name()]);
+    }
+
+    fn tell(&mut self, command: &str, words: &[String]) {
+        writeln!(self.commands.as_mut().unwrap(), "{command} {}", words.join(" ")).unwrap();
+    }
+
+    /// Whether it answers, when it is asked about nobody.
+    ///
+    /// # Errors
+    /// What the asking came to.
+    pub(crate) async fn is_there(&self, client: &Client) -> Result<(), String> {
+        let asked = client.request(format!("bellhop.app.{}.heartbeat", self.name), r#"{"users":[]}"#.into()).await;
+        asked.map(drop).map_err(|error| format!("{} does not answer: {error}", self.name))
     }
 
     /// Sends it a signal.

@@ -8,12 +8,15 @@
 #![allow(clippy::unwrap_used)] // A test that cannot go on has failed.
 #![allow(clippy::disallowed_methods)] // Faults and deadlines are real time.
 
+#[allow(dead_code)] // The tests of abuse use all of it.
 mod app;
+#[allow(dead_code)]
 mod apps;
 mod arrivals;
 mod check;
 mod client;
 mod hosts;
+mod installation;
 mod logs;
 mod nemesis;
 mod nodes;

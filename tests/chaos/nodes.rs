@@ -48,7 +48,12 @@ impl Node {
         let dir = dir.join(&name);
         let program = program_on(hosts, host, &dir).await;
         let address = hosts.address(host);
-        let options = Options { program: Some(&program), extra_config: &extra_config, extra_args: &["-a", &address] };
+        let options = Options {
+            program: Some(&program),
+            extra_config: &extra_config,
+            extra_args: &["-a", &address],
+            ..Options::default()
+        };
         let server = NatsServer::start(&dir, options).await.unwrap();
         Self { name, server, monitor, config: dir.join("nats-server.conf") }
     }

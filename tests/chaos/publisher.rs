@@ -33,8 +33,9 @@ impl Publisher {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for set in 0.. {
             tokio::select! {
-                _ = ticks.tick() => {}
+                biased;
                 () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
             }
             let name = |(n, user)| (format!("{}-{set}-{n}", self.source), user);
             let reminders: Vec<(String, String)> = addressees().into_iter().enumerate().map(name).collect();

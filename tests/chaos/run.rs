@@ -3,21 +3,15 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::consumer::DeliverPolicy;
-use async_nats::jetstream::consumer::pull::OrderedConfig;
 use fastrand::Rng;
-use futures_util::StreamExt;
 use jiff::SignedDuration;
-use serde::Deserialize;
-use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::check::{self, Verdict};
 use crate::client;
-use crate::logs::{History, Log, Outcome, Reminder};
+use crate::logs::{History, Log};
 use crate::nemesis::Nemesis;
-use crate::program::bellhop;
 use crate::publisher::{Publisher, some_of};
 use crate::world::{self, World};
 
@@ -83,7 +77,7 @@ pub(crate) async fn run(dir: &Path, settings: &Settings) -> (History, Verdict, V
             .filter(|member| member.log().contains("panicked at"))
             .map(|member| format!("{} panicked", member.name())),
     );
-    world.write_what_bellhop_says().await;
+    world.installation().write_down(&world.logs()).await;
     let history = History::read(&world.logs());
     let verdict = check::check(&history);
     (history, verdict, troubles)
@@ -107,68 +101,4 @@ async fn publishers_of(
         all.push(publisher.run(addressees, stop.clone()));
     }
     all
-}
-
-impl World {
-    /// Waits until nothing is under way, and nothing waits for anybody who is connected.
-    async fn settle(&self) -> Result<(), String> {
-        self.try_within(async |world| {
-            for name in ["BELLHOP_SETS", "BELLHOP_EVENTS"] {
-                let stream = world.jetstream.get_stream(name).await.map_err(|error| error.to_string())?;
-                match stream.cached_info().state.messages {
-                    0 => {}
-                    left => return Err(format!("{left} messages in {name}")),
-                }
-            }
-            let waiting: Vec<String> = world.mailboxes().await;
-            match waiting.iter().find(|user| !world::away().contains(user)) {
-                Some(user) => Err(format!("reminders wait for {user}")),
-                None => Ok(()),
-            }
-        })
-        .await
-        .map_err(|state| format!("not settled in a minute: {state}"))
-    }
-
-    /// Whose mailboxes are not empty.
-    async fn mailboxes(&self) -> Vec<String> {
-        let listed = self.ask_bellhop(&["mailbox", "ls", "--json", "--limit", "1000"]).await;
-        listed.into_iter().map(|mailbox| mailbox["user"].as_str().unwrap().to_owned()).collect()
-    }
-
-    /// Runs a command that prints JSON: a list, or one object.
-    async fn ask_bellhop(&self, arguments: &[&str]) -> Vec<Value> {
-        let text = bellhop(arguments, &[("NATS_URL", &self.url)], b"").await.succeeded();
-        match serde_json::from_str(&text).unwrap() {
-            Value::Array(list) => list,
-            one => vec![one],
-        }
-    }
-
-    /// Writes down the outcomes, and what lies in mailboxes.
-    async fn write_what_bellhop_says(&self) {
-        let waiting = Log::open(&self.logs(), "waiting");
-        for user in self.mailboxes().await {
-            for info in self.ask_bellhop(&["mailbox", "info", &user, "--json", "--limit", "1000000"]).await {
-                let reminders = info["reminders"].as_array().unwrap().iter();
-                waiting.write(reminders.map(|one| Reminder::deserialize(&one["reminder"]).unwrap()));
-            }
-        }
-        let log = Log::open(&self.logs(), "outcomes");
-        let stream = self.jetstream.get_stream("BELLHOP_OUTCOMES").await.unwrap();
-        let last = stream.cached_info().state.last_sequence;
-        let config = OrderedConfig { deliver_policy: DeliverPolicy::All, ..OrderedConfig::default() };
-        let mut messages = stream.create_consumer(config).await.unwrap().messages().await.unwrap();
-        let mut read = 0;
-        while read < last {
-            #[derive(Deserialize)]
-            struct Batch {
-                outcomes: Vec<Outcome>,
-            }
-            let message = messages.next().await.unwrap().unwrap();
-            read = message.info().unwrap().stream_sequence;
-            let Batch { outcomes } = serde_json::from_slice(&message.payload).unwrap();
-            log.write(outcomes);
-        }
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_nats::Client;
 use async_nats::jetstream::Context;
@@ -12,6 +12,7 @@ use crate::arrivals::Arrivals;
 use crate::check::STEADY;
 use crate::client;
 use crate::hosts::{self, Hosts};
+use crate::installation::{self, Installation};
 use crate::nodes::{self, Node};
 use crate::program::{Member, bellhop, probe};
 
@@ -162,7 +163,7 @@ impl World {
             self.is_ready(host).await?;
         }
         for app in &self.apps {
-            is_there(&self.client, app).await?;
+            app.is_there(&self.client).await?;
         }
         Ok(())
     }
@@ -182,6 +183,27 @@ impl World {
         }
     }
 
+    /// Waits until nothing is under way, and nothing waits for anybody who is connected.
+    ///
+    /// # Errors
+    /// What is under way or waits after a minute.
+    pub(crate) async fn settle(&self) -> Result<(), String> {
+        let settled = self.try_within(async |world| {
+            let installation = world.installation();
+            installation.is_quiet().await?;
+            match installation.mailboxes().await.iter().find(|user| !away().contains(user)) {
+                Some(user) => Err(format!("reminders wait for {user}")),
+                None => Ok(()),
+            }
+        });
+        settled.await.map_err(|state| format!("not settled in a minute: {state}"))
+    }
+
+    /// All of it, as its operator sees it.
+    pub(crate) fn installation(&self) -> Installation {
+        Installation { jetstream: self.jetstream.clone(), url: self.url.clone() }
+    }
+
     /// Waits for a condition that must come about.
     pub(crate) async fn within(&self, what: &str, ready: impl AsyncFnMut(&Self) -> Result<(), String>) {
         if let Err(state) = self.try_within(ready).await {
@@ -190,30 +212,9 @@ impl World {
         }
     }
 
-    pub(crate) async fn try_within(
-        &self,
-        mut ready: impl AsyncFnMut(&Self) -> Result<(), String>,
-    ) -> Result<(), String> {
-        let until = Instant::now() + WHOLE_WITHIN;
-        loop {
-            // A probe of a process that stands still is not answered.
-            let state = match tokio::time::timeout(WHOLE_WITHIN / 10, ready(self)).await {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(state)) => state,
-                Err(_) => "looking took too long".to_owned(),
-            };
-            if Instant::now() >= until {
-                return Err(state);
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+    async fn try_within(&self, mut ready: impl AsyncFnMut(&Self) -> Result<(), String>) -> Result<(), String> {
+        installation::try_within(WHOLE_WITHIN, async || ready(self).await).await
     }
-}
-
-/// Asks an app server about nobody.
-async fn is_there(client: &Client, app: &App) -> Result<(), String> {
-    let asked = client.request(format!("bellhop.app.{}.heartbeat", app.name), r#"{"users":[]}"#.into()).await;
-    asked.map(drop).map_err(|error| format!("{} does not answer: {error}", app.name))
 }
 
 #[test]

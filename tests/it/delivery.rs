@@ -124,6 +124,7 @@ async fn a_refusal_means_the_reminder_it_names_and_no_other() {
     // Stops the lane, so that all of these come in one request.
     app.on_delivery(|batch| Reply::refuse(batch, "busy", |_| true));
     world.publish("billing", ["1", "2", "3"].map(|id| reminder(id, "alice"))).await;
+    world.all_became("billing", &["1", "2", "3"], "parked").await;
     world.publish("hr", ["2", "3"].map(|id| reminder(id, "alice"))).await;
     world.all_became("hr", &["2", "3"], "parked").await;
     let calls = Arc::new(AtomicUsize::new(0));
@@ -451,6 +452,8 @@ async fn what_is_no_route_is_ignored() {
         "$JS.API.STREAM.DELETE.BELLHOP_SETS",
         "$SYS.bad",
         "_INBOX.bad",
+        "bellhop.sets",
+        "bellhop.outcomes",
         "bad subject",
         "bad.\u{7}",
     ];

@@ -595,6 +595,24 @@ async fn a_service_that_begins_anew_is_seen_once() {
     assert!(seen <= 1, "{seen} services");
 }
 
+/// Who may ask may not do more than that: an answer without a body, put there, would remove every mailbox.
+#[tokio::test]
+async fn an_answer_is_no_order_to_jetstream() {
+    let world = World::start(&[]).await;
+    world.publish("billing", [reminder("1", "alice")]).await;
+    world.became("billing", "1", "parked").await;
+    let wrong = "{";
+    let told = world.client.request("bellhop.api.why", wrong.into()).await.unwrap();
+    assert!(told.payload.is_empty(), "a refusal is headers alone");
+    for order in ["$JS.API.STREAM.PURGE.BELLHOP_PARKED", "bellhop.sets.billing"] {
+        world.client.publish_with_reply("bellhop.api.why", order, wrong.into()).await.unwrap();
+        let member = world.member();
+        let is_told = async || if member.log().contains(order) { Ok(()) } else { Err("it is not".to_owned()) };
+        world.eventually("the asker is told of", is_told).await;
+    }
+    assert_eq!(world.ask("mailbox", json!({ "user": "alice" })).await.unwrap()["parked"], 1);
+}
+
 #[tokio::test]
 async fn a_member_whose_history_is_anothers_now_does_not_say_that_it_is_behind() {
     let world = World::start(&[("history.url", "sqlite:/dev/null/history.db")]).await;

@@ -43,7 +43,7 @@ const LAYERS: &[Layer] = &[
     layer("service", &["config", "metrics", "nats", "history", "http"]),
     layer("demo", &["config", "local", "nats", "nats_server", "service"]),
     layer("bench", &["local", "nats", "nats_server"]),
-    layer("cli", &["config", "history", "nats", "http", "nats_server", "service", "demo", "bench"]),
+    layer("cli", &["config", "metrics", "history", "nats", "http", "nats_server", "service", "demo", "bench"]),
     layer("main", &["cli"]),
 ];
 
@@ -51,12 +51,14 @@ const LAYERS: &[Layer] = &[
 const IMPURE: &[&str] = &[
     "async_nats",
     "clap",
+    "crossterm",
     "fastrand",
     "futures_util",
     "http_body_util",
     "hyper",
     "hyper_util",
     "prometheus",
+    "ratatui",
     "std::env",
     "std::fs",
     "std::net",

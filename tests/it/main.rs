@@ -8,9 +8,13 @@
 mod harness;
 
 mod associates;
+mod bench;
 mod cli;
+mod dashboards;
 mod delivery;
+mod deploy;
 mod devices;
+mod doctor;
 mod durability;
 mod escalation;
 mod heartbeat;
@@ -24,8 +28,14 @@ mod mailbox;
 mod members;
 mod merge;
 mod metrics;
+mod permissions;
+mod repartition;
+mod rolling;
 mod rules;
 mod rules_cli;
+mod secured;
 mod setup;
 mod stopping;
+mod tls;
+mod top;
 mod traces;

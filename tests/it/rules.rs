@@ -106,6 +106,7 @@ async fn a_bad_document_keeps_the_last_good_one_and_is_told_of_once() {
     let metrics = world.member().probe("GET", "/metrics").await.unwrap().body;
     for line in [
         "bellhop_rules_documents 2",
+        "bellhop_rules_ignored_documents 1",
         "bellhop_rules_loads_total{result=\"ignored\"} 1",
         "bellhop_rules_loads_total{result=\"loaded\"} 2",
     ] {

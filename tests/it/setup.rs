@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use async_nats::jetstream::stream::Compression;
 use serde_json::{Value, json};
 
-use crate::harness::{World, bellhop, reminder};
+use crate::harness::{LATER, World, bellhop, reminder};
 
 const STREAMS: [&str; 10] = [
     "BELLHOP_EVENTS",
@@ -48,7 +48,7 @@ async fn a_dry_run_tells_and_changes_nothing() {
 
 #[tokio::test]
 async fn setup_twice_is_once() {
-    let world = World::without_members("", &[]).await;
+    let world = World::without_members("", &[("mailbox.escalate_after.high", "1h")]).await;
     let first = world.run(&["setup"]).await.succeeded();
     assert_eq!(streams(&world).await, STREAMS.map(ToOwned::to_owned).into());
     assert!(first.lines().all(|line| line.starts_with("create ")), "{first}");
@@ -82,6 +82,34 @@ async fn another_number_of_partitions_is_refused() {
     }
     assert_eq!(world.stream("BELLHOP_EVENTS").await.state.consumer_count, 4, "nothing was made of the fifth");
     world.run(&["setup"]).await.succeeded();
+}
+
+/// Copies are added and taken away while reminders flow: no pause, nothing lost, repeated or out of order.
+#[tokio::test]
+async fn the_number_of_replicas_is_changed_under_load() {
+    const TOTAL: usize = 2_000;
+    let world = World::on_cluster(&[("nats.timeout", "2s")]).await;
+    world.serve().await;
+    world.crowd().await;
+    let change = async {
+        for (replicas, taken) in [(3, TOTAL / 4), (1, TOTAL / 2)] {
+            world.taken_so_far(taken).await;
+            let told = world.run(&["setup", "--set", &format!("streams.replicas={replicas}")]).await.succeeded();
+            assert!(told.contains("update stream BELLHOP_SETS: num_replicas"), "{told}");
+            for name in STREAMS {
+                let has_all = async || {
+                    let stream = world.jetstream.get_stream(name).await.map_err(|error| error.to_string())?;
+                    let peers = stream.cached_info().cluster.clone().map_or(Vec::new(), |cluster| cluster.replicas);
+                    let is_whole = peers.len() + 1 == replicas && peers.iter().all(|peer| peer.current);
+                    if is_whole { Ok(()) } else { Err(format!("{peers:?}")) }
+                };
+                world.within(LATER, &format!("{name} has {replicas} copies"), has_all).await;
+            }
+        }
+    };
+    tokio::join!(world.flow(0..TOTAL, 200), change);
+    world.complete(TOTAL).await;
+    assert_eq!(world.repeats(), []);
 }
 
 /// What Bellhop does not decide is the operator's: compression, description, bounds, metadata.

@@ -13,7 +13,7 @@ mod documents;
 mod lint;
 mod put;
 mod schema;
-mod store;
+pub(super) mod store;
 mod test;
 mod texts;
 mod trial;

@@ -17,7 +17,7 @@ use crate::token::Tag;
 
 /// How much there is in a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub(super) struct Size {
+pub(in crate::cli) struct Size {
     pub(super) rules: usize,
     pub(super) keywords: usize,
     pub(super) patterns: usize,
@@ -42,7 +42,7 @@ impl fmt::Display for Size {
 }
 
 /// What stands under a key of the bucket, or why `bellhop serve` cannot use it.
-fn look(key: &str, value: &[u8]) -> (String, Result<Size, String>) {
+pub(in crate::cli) fn look(key: &str, value: &[u8]) -> (String, Result<Size, String>) {
     let tag = match Tag::from_token(key) {
         Ok(tag) => tag,
         Err(error) => return (key.to_owned(), Err(format!("the key is no tag: {error}"))),

@@ -1,11 +1,15 @@
 //! Mailboxes: what is parked, read back, and searched for expired reminders.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Park, Partition, Timer};
 use crate::router::user::{State, Sweep};
 use crate::router::{Action, Entry, Fate, Instance, Item, MailboxSummary, Now, Page, Parking};
 use crate::token::UserId;
+
+/// For so long it is taken for granted that nobody has set the wall clock.
+const CLOCK_TRUSTED: Duration = Duration::from_secs(60);
 
 impl Partition {
     pub(super) fn mailbox_found(&mut self, now: Now, user: UserId, summary: MailboxSummary) {
@@ -153,10 +157,10 @@ impl Partition {
         self.parks.push_back(Park { user: user.clone(), entry, fate });
     }
 
-    /// Arms the search of a mailbox for the moment its earliest reminder expires.
+    /// Arms the search of a mailbox for the moment its earliest reminder expires; or, where that is far, a look at the clock.
     pub(super) fn schedule_sweep(&mut self, now: Now, user: &UserId) {
         let mailbox = &mut self.user(user).mailbox;
-        let due = mailbox.next_expiry.map(|at| now.instant_of(at));
+        let due = mailbox.next_expiry.map(|at| now.instant_of(at).min(now.instant + CLOCK_TRUSTED));
         let wanted = due.map(|due| mailbox.no_sweep_before.map_or(due, |earliest| due.max(earliest)));
         let before = std::mem::replace(&mut mailbox.sweep_at, wanted);
         if before != wanted {
@@ -179,6 +183,9 @@ impl Partition {
         state.mailbox.sweep_at = None;
         if !state.mailbox.has_mail() || self.is_stopping {
             return;
+        }
+        if state.mailbox.next_expiry.is_some_and(|at| at > now.unix_ms) {
+            return self.schedule_sweep(now, user);
         }
         if state.state == State::Idle && state.waiting.is_empty() {
             state.mailbox.next_expiry = None;

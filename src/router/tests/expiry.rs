@@ -71,6 +71,18 @@ fn the_mailbox_of_an_absent_user_is_swept_when_its_first_reminder_expires() {
     assert_eq!(router.wait(600_000), NOTHING, "nothing else in it expires");
 }
 
+/// What the clock said when the search was armed may be wrong by then.
+#[test]
+fn a_clock_that_was_set_back_and_right_again_hides_what_expired_for_a_minute_at_the_most() {
+    const HOUR_MS: i64 = 3_600_000;
+    let mut router = Router::new();
+    router.now.unix_ms -= HOUR_MS;
+    router.away_with_mail("alice", &[expiring(10, 500)]);
+    assert_eq!(router.wait(500), NOTHING, "it has an hour left, by the clock");
+    router.now.unix_ms += HOUR_MS;
+    assert_eq!(router.wait(60_000), ["read alice 10 to 10"]);
+}
+
 #[test]
 fn a_sweep_goes_on_over_pages() {
     let mut router = Router::new();

@@ -2,13 +2,15 @@
 //! reminders to their partitions. A set is acknowledged when everything in it is durable elsewhere. What a set means is
 //! decided by `plan.rs`, which is pure.
 //!
-//! Each partition has a lane: one event is on its way to JetStream at a time and the next ones queue behind it, so that a
-//! publish that fails and is repeated cannot be overtaken. That keeps the order of a user's reminders, and nothing waits
-//! for a batch to fill.
+//! Sources share it evenly (`turns.rs`), and of one source and partition one event is on its way to JetStream at a time
+//! (`lanes.rs`). That keeps the order of a user's reminders, and nothing waits for a batch to fill.
 
+mod lanes;
 mod plan;
+mod turns;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
@@ -22,9 +24,11 @@ use super::seen::{Taken, Window, encode};
 use super::{Context, spans};
 use crate::nats::NatsError;
 use crate::nats::pinned::{Pinned, Received, acknowledge};
-use crate::partition::{Partition, Role};
+use crate::partition::Role;
 use crate::trace;
+use lanes::{Lane, Lanes};
 use plan::Planner;
+use turns::Turns;
 
 /// A set in work.
 struct InWork {
@@ -37,9 +41,18 @@ struct InWork {
     _span: tracing::Span,
 }
 
+/// An event on its way to JetStream.
+#[derive(Clone)]
+struct Leaving {
+    /// The sequence of its set.
+    set: u64,
+    id: String,
+    message: Bytes,
+}
+
 enum Done {
-    /// The event at the head of a lane is stored.
-    Stored(Partition, u64),
+    /// The first event of a lane is stored.
+    Stored(Lane, u64),
     /// Another part of a set is durable.
     Part(u64),
     /// These sets' ids are in the idempotency stream.
@@ -52,9 +65,11 @@ struct Intake {
     context: Context,
     window: Window,
     sets: HashMap<u64, InWork>,
+    /// Bytes of sets that wait or are in work.
     bytes: usize,
-    /// Events that wait for their turn: (set, id, message). The head is on its way.
-    lanes: BTreeMap<Partition, VecDeque<(u64, String, Bytes)>>,
+    /// Sets to be planned.
+    waiting: Turns<Received>,
+    lanes: Lanes<Leaving>,
     /// Sets whose parts are all durable, to be noted in the idempotency stream.
     to_note: Vec<u64>,
     is_noting: bool,
@@ -69,11 +84,15 @@ pub async fn run(context: Context, stop: CancellationToken, working: mpsc::Sende
     let nats = context.nats.clone();
     let settings = &context.config.idempotency;
     let mut window = Window::new(settings.window, settings.max_ids);
-    // The last intake may have been this process's.
-    context.recorder.flush().await;
-    window.load(&nats).await?;
+    let prepare = async {
+        // The last intake may have been this process's.
+        context.recorder.flush().await;
+        window.load(&nats).await?;
+        context.rules.loaded().await;
+        Ok(())
+    };
     tokio::select! {
-        () = context.rules.loaded() => {}
+        prepared = prepare => prepared?,
         () = stop.cancelled() => return Ok(()),
     }
     let most = context.config.intake.max_bytes_in_flight;
@@ -88,7 +107,8 @@ pub async fn run(context: Context, stop: CancellationToken, working: mpsc::Sende
         window,
         sets: HashMap::new(),
         bytes: 0,
-        lanes: BTreeMap::new(),
+        waiting: Turns::new(),
+        lanes: Lanes::new(),
         to_note: Vec::new(),
         is_noting: false,
         work: FuturesUnordered::new(),
@@ -99,7 +119,12 @@ pub async fn run(context: Context, stop: CancellationToken, working: mpsc::Sende
             biased;
             () = stop.cancelled(), if !is_stopping => is_stopping = true,
             Some(done) = intake.work.next(), if !intake.work.is_empty() => intake.done(done),
-            set = sets.next(), if intake.bytes < most && !is_stopping => intake.set(set?),
+            set = sets.next(), if intake.bytes < most && !is_stopping => intake.receive(set?),
+            () = std::future::ready(()), if !intake.waiting.is_empty() && !is_stopping => {
+                intake.plan_next();
+                // It is work for the processor, and many sets may wait: the connection must get its turn between.
+                tokio::task::yield_now().await;
+            }
         }
     }
     if let Err(error) = sets.release().await {
@@ -110,6 +135,19 @@ pub async fn run(context: Context, stop: CancellationToken, working: mpsc::Sende
 }
 
 impl Intake {
+    fn receive(&mut self, received: Received) {
+        let (source, bytes) = (received.subject.clone(), received.payload.len());
+        self.bytes += bytes;
+        self.waiting.push(&source, bytes, received);
+    }
+
+    fn plan_next(&mut self) {
+        if let Some(received) = self.waiting.next() {
+            self.bytes -= received.payload.len();
+            self.set(received);
+        }
+    }
+
     fn set(&mut self, received: Received) {
         let sequence = received.sequence;
         if let Some(in_work) = self.sets.get_mut(&sequence) {
@@ -144,11 +182,11 @@ impl Intake {
         self.bytes += bytes;
         let pending = plan.events.len() + plan.rejected.len() + usize::from(!plan.outcomes.is_empty());
         self.sets.insert(sequence, InWork { reply: received.reply, bytes, pending, taken, _span: span });
+        let source: Arc<str> = received.subject.into();
         for (partition, id, message) in plan.events {
-            let lane = self.lanes.entry(partition).or_default();
-            lane.push_back((sequence, id, message));
-            if lane.len() == 1 {
-                self.send_next(partition);
+            let lane = (partition, source.clone());
+            if let Some(event) = self.lanes.push(&lane, Leaving { set: sequence, id, message }).cloned() {
+                self.send(lane, event);
             }
         }
         for message in plan.rejected {
@@ -172,11 +210,10 @@ impl Intake {
 
     fn done(&mut self, done: Done) {
         match done {
-            Done::Stored(partition, sequence) => {
-                if let Some(lane) = self.lanes.get_mut(&partition) {
-                    lane.pop_front();
+            Done::Stored(lane, sequence) => {
+                if let Some(event) = self.lanes.stored(&lane).cloned() {
+                    self.send(lane, event);
                 }
-                self.send_next(partition);
                 self.part_done(sequence);
             }
             Done::Part(sequence) => self.part_done(sequence),
@@ -198,15 +235,11 @@ impl Intake {
         }
     }
 
-    /// Sends the head of a lane.
-    fn send_next(&mut self, partition: Partition) {
-        let Some((sequence, id, message)) = self.lanes.get(&partition).and_then(VecDeque::front).cloned() else {
-            return;
-        };
+    fn send(&mut self, lane: Lane, Leaving { set, id, message }: Leaving) {
         let nats = self.context.nats.clone();
         self.start(async move {
-            nats.store_surely(&nats.names.events(partition), HeaderMap::new(), message, &id).await;
-            Done::Stored(partition, sequence)
+            nats.store_surely(&nats.names.events(lane.0), HeaderMap::new(), message, &id).await;
+            Done::Stored(lane, set)
         });
     }
 

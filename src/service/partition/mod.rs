@@ -86,7 +86,11 @@ struct Worker {
     work: FuturesUnordered<BoxFuture<'static, Done>>,
 }
 
-/// Takes the partition over and works it until `stop`; then finishes what is in flight and releases it.
+/// What follows the buckets of routes and associates.
+type Following = [mpsc::Receiver<News>; 2];
+
+/// Takes the partition over and works it until `stop`; then finishes what is in flight and releases it. Told to stop before
+/// it works, it leaves the partition to the next one as it is.
 ///
 /// # Errors
 /// When it must be taken over anew.
@@ -97,45 +101,13 @@ pub async fn run(
     stop: CancellationToken,
     working: mpsc::Sender<Role>,
 ) -> Result<(), NatsError> {
-    let mut routes = context.routes.follow(partition).await;
-    let mut associates = context.associates.follow(partition).await;
-    let nats = &context.nats;
-    let mailboxes =
-        Mailboxes::take_over(nats, partition, &context.member, context.config.mailbox.removals_in_flight).await?;
-    let (stream, consumer) = (nats.names.events_stream(), nats.names.dispatch_consumer(partition));
-    let found = mailboxes.find(ack_floor(nats, &stream, &consumer).await?).await?;
-    // The last owner may have been this process.
-    context.recorder.flush().await;
-    let recorded_before = recorded.of(partition).await?;
-    let mut worker = Worker {
-        routes: bucket::open(nats, nats.names.routes_bucket()).await?,
-        lookups: Arc::new(Semaphore::new(context.config.reroute.lookups_in_flight)),
-        machine: router::Partition::new(settings(&context.config)),
-        mailboxes,
-        partition,
-        in_work: BTreeMap::new(),
-        bytes_in_work: 0,
-        in_memory: HashMap::new(),
-        parked_before: found.came_from,
-        recorded_before,
-        acknowledged: Default::default(),
-        work: FuturesUnordered::new(),
-        context: context.clone(),
+    let (mut worker, mut events, following) = tokio::select! {
+        taken = Worker::take_over(&context, partition, recorded) => taken?,
+        () = stop.cancelled() => return Ok(()),
     };
-    for (user, summary) in found.mailboxes {
-        worker.feed(Input::MailboxFound(user, summary));
-    }
-    // Without routes and associates, the first reminders would take the way through the mailbox for nothing.
-    for news in [&mut routes, &mut associates] {
-        while let Some(News::Changed(input)) = news.recv().await {
-            worker.feed(input);
-        }
-    }
-    let dispatch = &context.config.dispatch;
-    let mut events = Pinned::take_over(nats, stream, consumer, dispatch.max_bytes_in_flight).await?;
     tracing::debug!(%partition, "partition taken");
     let _ = working.send(Role::Partition(partition)).await;
-    worker.run(&mut events, [&mut routes, &mut associates], stop).await?;
+    worker.run(&mut events, following, stop).await?;
     if let Err(error) = events.release().await {
         tracing::warn!(%error, %partition, "not released, the pin will run out");
     }
@@ -184,10 +156,54 @@ fn now() -> Now {
 }
 
 impl Worker {
+    /// Makes the partition this member's, and learns all that there is to know of it. It can be given up at any point: the
+    /// next owner takes over in the same way as from one that died.
+    async fn take_over(
+        context: &Context,
+        partition: Partition,
+        recorded: &Recorded,
+    ) -> Result<(Self, Pinned, Following), NatsError> {
+        let mut following = [context.routes.follow(partition).await, context.associates.follow(partition).await];
+        let nats = &context.nats;
+        let mailboxes =
+            Mailboxes::take_over(nats, partition, &context.member, context.config.mailbox.removals_in_flight).await?;
+        let (stream, consumer) = (nats.names.events_stream(), nats.names.dispatch_consumer(partition));
+        let found = mailboxes.find(ack_floor(nats, &stream, &consumer).await?).await?;
+        // The last owner may have been this process.
+        context.recorder.flush().await;
+        let recorded_before = recorded.of(partition).await?;
+        let mut worker = Self {
+            routes: bucket::open(nats, nats.names.routes_bucket()).await?,
+            lookups: Arc::new(Semaphore::new(context.config.reroute.lookups_in_flight)),
+            machine: router::Partition::new(settings(&context.config)),
+            mailboxes,
+            partition,
+            in_work: BTreeMap::new(),
+            bytes_in_work: 0,
+            in_memory: HashMap::new(),
+            parked_before: found.came_from,
+            recorded_before,
+            acknowledged: Default::default(),
+            work: FuturesUnordered::new(),
+            context: context.clone(),
+        };
+        for (user, summary) in found.mailboxes {
+            worker.feed(Input::MailboxFound(user, summary));
+        }
+        // Without routes and associates, the first reminders would take the way through the mailbox for nothing.
+        for news in &mut following {
+            while let Some(News::Changed(input)) = news.recv().await {
+                worker.feed(input);
+            }
+        }
+        let events = Pinned::take_over(nats, stream, consumer, context.config.dispatch.max_bytes_in_flight).await?;
+        Ok((worker, events, following))
+    }
+
     async fn run(
         &mut self,
         events: &mut Pinned,
-        [routes, associates]: [&mut mpsc::Receiver<News>; 2],
+        [mut routes, mut associates]: Following,
         stop: CancellationToken,
     ) -> Result<(), NatsError> {
         let dispatch = self.context.config.dispatch.clone();

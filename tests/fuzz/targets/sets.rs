@@ -66,5 +66,8 @@ fn event(set: &str, valid: &[Reminder]) -> Event {
     };
     let reminders = valid.iter().zip(&bodies).map(entry).collect();
     let published_ms = ORIGIN.published_at.as_millisecond();
-    Event { index: Index { source: ORIGIN.source.clone(), set: set.to_owned(), published_ms, trace: None, reminders }, bodies }
+    Event {
+        index: Index { source: ORIGIN.source.clone(), set: set.to_owned(), published_ms, trace: None, reminders },
+        bodies,
+    }
 }

@@ -7,10 +7,12 @@
 
 mod app;
 mod checks;
+mod cluster;
 mod crowd;
 mod ledger;
 pub(crate) mod postgres;
 mod program;
+pub(crate) mod prometheus;
 mod publish;
 
 use std::collections::BTreeSet;
@@ -56,6 +58,8 @@ pub(crate) struct World {
     apps: Mutex<Vec<Arc<App>>>,
     seen_by_apps: app::Seen,
     nats: tokio::sync::Mutex<NatsServer>,
+    /// The cluster's other servers.
+    _nodes: Vec<NatsServer>,
     pub(crate) url: String,
     dir: TempDir,
 }
@@ -73,6 +77,23 @@ impl World {
         let dir = TempDir::with_prefix("bellhop-it-").unwrap();
         let options = Options { extra_config: nats_config, ..Options::default() };
         let nats = NatsServer::start(&dir.path().join("nats"), options).await.unwrap();
+        Self::around(nats, Vec::new(), settings, dir).await
+    }
+
+    /// A cluster of three nats-servers, and no member yet. Everything is at the first one.
+    pub(crate) async fn on_cluster(settings: &[(&str, &str)]) -> Self {
+        let dir = TempDir::with_prefix("bellhop-it-").unwrap();
+        let mut nodes = cluster::start(dir.path()).await;
+        let world = Self::around(nodes.remove(0), nodes, settings, dir).await;
+        let set_up = async || match world.run(&["setup"]).await {
+            ended if ended.code == Some(0) => Ok(()),
+            ended => Err(ended.stderr),
+        };
+        world.within(LATER, "the cluster has found itself", set_up).await;
+        world
+    }
+
+    async fn around(nats: NatsServer, nodes: Vec<NatsServer>, settings: &[(&str, &str)], dir: TempDir) -> Self {
         let client = async_nats::connect(nats.url()).await.unwrap();
         let jetstream = ContextBuilder::new().timeout(Duration::from_secs(2)).build(client.clone());
         let settings = SETTINGS.iter().chain(settings).map(|(name, value)| ((*name).into(), (*value).into()));
@@ -88,6 +109,7 @@ impl World {
             client,
             jetstream,
             nats: tokio::sync::Mutex::new(nats),
+            _nodes: nodes,
             dir,
         }
     }

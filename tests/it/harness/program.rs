@@ -59,7 +59,7 @@ impl Member {
         assert!(self::signal(self.pid(), signal), "{} cannot be sent {signal}", self.name);
     }
 
-    fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.lock().unwrap().id()
     }
 
@@ -122,8 +122,12 @@ impl Drop for Member {
 
 /// Asks an address over HTTP.
 pub(crate) async fn probe(address: SocketAddr, method: &str, path: &str) -> std::io::Result<Probed> {
+    exchange(address, &format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")).await
+}
+
+/// Sends an address a request over HTTP, after which it closes the connection.
+pub(super) async fn exchange(address: SocketAddr, request: &str) -> std::io::Result<Probed> {
     let mut connection = TcpStream::connect(address).await?;
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     connection.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     connection.read_to_string(&mut answer).await?;

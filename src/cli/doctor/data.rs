@@ -1,0 +1,104 @@
+//! What people and programs put in, and what they get out: refused input, rules, routes, the history.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use super::finding::or_ok;
+use super::{Case, Finding};
+use crate::cli::api::{ApiError, ask};
+use crate::cli::output::{age, plural, short, thousands};
+use crate::cli::rules::store::look;
+use crate::cli::scan::{scan_bucket, timestamp};
+use crate::cli::survey::Routes;
+use crate::nats::Nats;
+use crate::nats::names::bucket_stream;
+
+/// How long a refusal is news. What is older was seen, or will not be.
+const NEWS: SignedDuration = SignedDuration::from_hours(1);
+/// Marks of deleted routes that nobody needs to care about.
+const FEW_MARKS: u64 = 1_000;
+
+pub(super) fn rejected(case: &Case<'_>) -> Vec<Finding> {
+    let stream = case.names.rejected_stream();
+    let Some(info) = case.now.streams.get(&stream) else { return vec![Finding::ok("nothing")] };
+    let (count, last) = (info.state.messages, timestamp(info.state.last_timestamp.unix_timestamp_nanos()));
+    let found = format!("{} refused and kept", plural(count as usize, "message"));
+    let is_news = count > 0 && case.now.server_time.duration_since(last) < NEWS;
+    vec![if is_news {
+        let found = format!("{found}, the last one {} ago", age(case.now.server_time, last));
+        Finding::warning(found, "nothing refused in the last hour", "bellhop rejected ls")
+    } else {
+        Finding::ok(found)
+    }]
+}
+
+/// Whether questions are answered, which takes a database that can be read, with the right schema, and a fresh history.
+pub(super) async fn history(case: &Case<'_>, nats: &Nats) -> Vec<Finding> {
+    if !case.config.history.is_on() {
+        return vec![Finding::ok("none is kept, as history.url says")];
+    }
+    let began = Timestamp::now();
+    let asked = tokio::time::timeout(PATIENCE, ask::<Value>(nats, "history", &json!({ "limit": 1 }))).await;
+    let took = Duration::try_from(Timestamp::now().duration_since(began)).unwrap_or_default();
+    let wanted = "an answer to `bellhop history`";
+    vec![match asked {
+        Ok(Ok(_)) => Finding::ok(format!("answers within {}", crate::cli::output::duration(took))),
+        Ok(Err(error @ ApiError::NobodyAnswers)) => Finding::critical(error.to_string(), wanted, "bellhop serve"),
+        Ok(Err(error)) => Finding::critical(
+            error.to_string(),
+            wanted,
+            "start its database; the members' logs say what is wrong with it",
+        ),
+        Err(_) => {
+            Finding::critical(format!("no answer within {PATIENCE:?}"), wanted, "look at the load of its database")
+        }
+    }]
+}
+
+/// What an operator waits for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Documents that members ignore: what their rules should hide is not hidden, unless an earlier version was good.
+pub(super) async fn rules(nats: &Nats) -> Vec<Finding> {
+    let (mut good, mut findings) = (0, Vec::new());
+    let bucket = nats.names.rules_bucket();
+    let read = scan_bucket(nats, &bucket, ">", |key, stored| {
+        match look(key, &stored.message.payload) {
+            (_, Ok(_)) => good += 1,
+            (tag, Err(problem)) => findings.push(Finding::critical(
+                format!("the rules of {tag} cannot be used: {}", short(&problem, 120)),
+                "a document that members can use; until then the last good one counts, if there was any",
+                format!("`bellhop rules get {tag} > {tag}.json`, mend it (`bellhop rules lint {tag}.json`), `bellhop rules put {tag} {tag}.json`"),
+            )),
+        }
+        Ok(())
+    });
+    match read.await {
+        Ok(()) => or_ok(findings, || format!("{} in use", plural(good, "document"))),
+        Err(error) => vec![Finding::critical(error.to_string(), "a bucket of rules", "bellhop setup")],
+    }
+}
+
+/// App servers delete the routes of users who left. Each leaves a mark, which stays until somebody compacts the bucket.
+pub(super) async fn routes(case: &Case<'_>, nats: &Nats) -> Vec<Finding> {
+    let stream = bucket_stream(&nats.names.routes_bucket());
+    let all = case.now.messages(&stream);
+    if all > Routes::MOST {
+        let found = format!("{} keys, too many to tell routes from marks of deleted ones", thousands(all as usize));
+        return vec![Finding::unseen(found, "bellhop instances ls")];
+    }
+    let routes = match Routes::read(nats).await {
+        Ok(routes) => routes,
+        Err(error) => return vec![Finding::critical(error.to_string(), "a bucket of routes", "bellhop setup")],
+    };
+    let (live, marks) = (routes.count(), routes.marks);
+    let found = format!("{}, and {} of deleted ones", plural(live as usize, "route"), plural(marks as usize, "mark"));
+    vec![if marks > FEW_MARKS.max(live) {
+        let mend = format!("nats kv compact {} --force", nats.names.routes_bucket());
+        Finding::warning(found, "fewer marks than routes: each takes memory, and time when a member starts", mend)
+    } else {
+        Finding::ok(found)
+    }]
+}

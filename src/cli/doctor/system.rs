@@ -1,0 +1,222 @@
+//! What only the system account sees: every server's version, clock and way of writing. Without it, versions are asked for at
+//! each address that is known.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use async_nats::Subject;
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use serde::Deserialize;
+
+use super::finding::or_ok;
+use super::{Case, Finding};
+use crate::cli::output::duration;
+use crate::config::{Config, Nats};
+use crate::nats::{self, NatsError, connect_to, split_credentials};
+
+/// How to be a user of the system account.
+#[derive(Debug, clap::Args)]
+pub(super) struct SystemAccount {
+    /// A NATS address with a user of the system account, `nats://USER:PASSWORD@HOST`: it sees every server's version and how
+    /// often it writes to its disk
+    #[arg(long, value_name = "URL")]
+    system: Option<String>,
+    /// A credentials file of such a user; it goes with the addresses of --nats
+    #[arg(long, value_name = "FILE")]
+    system_creds: Option<String>,
+}
+
+impl SystemAccount {
+    /// The connection that it asks for, if any.
+    fn settings(&self, config: &Config) -> Option<Nats> {
+        let (url, creds) = (self.system.as_ref(), self.system_creds.clone().unwrap_or_default());
+        let is_wanted = url.is_some() || !creds.is_empty();
+        let url = url.cloned().unwrap_or_else(|| split_credentials(&config.nats.url).0);
+        let Nats { timeout, ping_interval, .. } = config.nats;
+        is_wanted.then(|| Nats { url, creds, timeout, ping_interval, ..Nats::default() })
+    }
+}
+
+/// A server, by its own words.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Server {
+    #[serde(rename = "server")]
+    is: Is,
+    #[serde(default)]
+    data: Data,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Is {
+    name: String,
+    ver: String,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+struct Data {
+    #[serde(default)]
+    config: Option<JetStream>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct JetStream {
+    #[serde(default)]
+    sync_always: bool,
+    #[serde(default)]
+    sync_interval: u64,
+}
+
+/// What is known of all servers: nothing where nobody said how to ask, or why there was no answer.
+pub(super) type Servers = Option<Result<Vec<Server>, String>>;
+
+/// After this no other server answers any more.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Asks all servers, as the system account.
+pub(super) async fn servers(config: &Config, system: &SystemAccount) -> Servers {
+    let nats = system.settings(config)?;
+    let url = split_credentials(&nats.url).0;
+    Some(match ask(&Config { nats, ..config.clone() }).await {
+        Ok(servers) if servers.is_empty() => {
+            Err(format!("no server answers: the user at {url} is none of the system account"))
+        }
+        Ok(servers) => Ok(servers),
+        Err(error) => Err(error.to_string()),
+    })
+}
+
+async fn ask(config: &Config) -> Result<Vec<Server>, NatsError> {
+    let client = connect_to(config, "bellhop doctor").await?;
+    let failed = |error: &dyn std::fmt::Display| NatsError::failed("ask the servers", error);
+    let inbox = Subject::from(client.new_inbox());
+    let mut answers = client.subscribe(inbox.clone()).await.map_err(|error| failed(&error))?;
+    let request = r#"{"config":true}"#.into();
+    let sent = client.publish_with_reply("$SYS.REQ.SERVER.PING.JSZ", inbox, request).await;
+    sent.map_err(|error| failed(&error))?;
+    let mut servers = Vec::new();
+    while let Ok(Some(answer)) = tokio::time::timeout(PATIENCE, answers.next()).await {
+        servers.extend(serde_json::from_slice::<Server>(&answer.payload));
+    }
+    servers.sort_by(|a, b| a.is.name.cmp(&b.is.name));
+    Ok(servers)
+}
+
+/// Every server must do what Bellhop needs: a connection may go to any of them tomorrow.
+pub(super) async fn versions(nats: &nats::Nats, config: &Config, servers: &Servers) -> Vec<Finding> {
+    match servers {
+        Some(Ok(servers)) => {
+            let is_old = |server: &&Server| !is_new_enough(&server.is.ver);
+            let old = servers.iter().filter(is_old).map(|server| {
+                let found = format!("{} runs nats-server {}", server.is.name, server.is.ver);
+                Finding::critical(
+                    found,
+                    "nats-server 2.14.0 or later everywhere",
+                    "upgrade nats-server, one node after the other",
+                )
+            });
+            let versions: BTreeSet<_> = servers.iter().map(|server| server.is.ver.as_str()).collect();
+            or_ok(old.collect(), || {
+                format!("{} of them, nats-server {}", servers.len(), Vec::from_iter(versions).join(", "))
+            })
+        }
+        _ => addresses(nats, config).await,
+    }
+}
+
+fn is_new_enough(version: &str) -> bool {
+    let mut numbers = version.split(['.', '-']).map_while(|part| part.parse::<u64>().ok());
+    (numbers.next(), numbers.next()) >= (Some(2), Some(14))
+}
+
+/// Asks every address of the setting, and every one that the server tells of.
+async fn addresses(nats: &nats::Nats, config: &Config) -> Vec<Finding> {
+    let clean = split_credentials(&config.nats.url).0;
+    let told = nats.client.server_info().connect_urls;
+    let own: BTreeSet<_> = clean.split(',').map(str::trim).map(ToOwned::to_owned).collect();
+    let others = told.into_iter().filter(|address| !own.iter().any(|own| own.ends_with(address.as_str())));
+    let all: Vec<String> = own.iter().cloned().chain(others).collect();
+    let answers = join_all(all.iter().map(|address| version(config, address))).await;
+    let mut versions = BTreeSet::new();
+    let mut findings = Vec::new();
+    for (address, answer) in all.iter().zip(answers) {
+        match answer {
+            Ok(version) => _ = versions.insert(version),
+            Err(error @ (NatsError::TooOld { .. } | NatsError::SmallPayload { .. })) => {
+                findings.push(super::server::unreachable(&error).finding);
+            }
+            Err(error) if own.contains(address) => findings.push(Finding::warning(
+                error.to_string(),
+                "an answer at every address of nats.url",
+                format!("start the server at {address}, or take it out of nats.url"),
+            )),
+            Err(_) => findings.push(Finding::unseen(
+                format!("the servers tell of {address}, which cannot be reached from here"),
+                "run this where the members run, or give the address of the system account with --system",
+            )),
+        }
+    }
+    or_ok(findings, || format!("nats-server {} at {}", Vec::from_iter(versions).join(", "), all.join(", ")))
+}
+
+/// The version of the server at an address. Credentials are those of the setting.
+async fn version(config: &Config, address: &str) -> Result<String, NatsError> {
+    let mut config = config.clone();
+    let (_, credentials) = split_credentials(&config.nats.url);
+    match credentials {
+        Some((user, Some(password))) if config.nats.user.is_empty() => {
+            (config.nats.user, config.nats.password) = (user, password)
+        }
+        Some((token, None)) if config.nats.token.is_empty() => config.nats.token = token,
+        _ => {}
+    }
+    config.nats.url = address.to_owned();
+    Ok(nats::connect(&config, "bellhop doctor").await?.client.server_info().version)
+}
+
+/// What an acknowledgement is worth when machines lose power.
+pub(super) fn sync(case: &Case<'_>, servers: &Servers) -> Vec<Finding> {
+    let servers = match servers {
+        Some(Ok(servers)) => servers,
+        Some(Err(problem)) => {
+            return vec![Finding::unseen(
+                problem,
+                "--system takes nats://USER:PASSWORD@HOST, --system-creds a credentials file",
+            )];
+        }
+        None => {
+            return vec![Finding::unseen(
+                "how often servers write to their disks can be seen by the system account alone",
+                "`bellhop doctor --system nats://USER:PASSWORD@HOST`, or look for sync_interval in nats-server's configuration",
+            )];
+        }
+    };
+    let late = servers.iter().filter_map(|server| {
+        let config = server.data.config.as_ref().filter(|config| !config.sync_always)?;
+        let every = duration(Duration::from_nanos(config.sync_interval));
+        let found = format!("{} writes to its disk every {every}", server.is.name);
+        let lost = if case.config.streams.replicas == 1 {
+            "after a loss of power, sets that were acknowledged in that time are gone"
+        } else {
+            "what all servers acknowledged in that time is gone when all lose power at once"
+        };
+        let wanted = format!("sync_interval: always; {lost}");
+        Some(Finding::warning(
+            found,
+            wanted,
+            "set `sync_interval: always` in the block jetstream, as nats-config/durable.conf does, and restart",
+        ))
+    });
+    or_ok(late.collect(), || "every server writes to its disk before it acknowledges".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        assert!(["2.14.0", "2.15.1", "3.0.0", "2.100.0", "2.14.0-RC.1"].iter().all(|version| is_new_enough(version)));
+        assert!(["2.9.9", "2.12.1", "1.99.0", "", "dev"].iter().all(|version| !is_new_enough(version)));
+    }
+}

@@ -1,0 +1,87 @@
+//! Who this connection is to the server, what it may do, and what time it is there. Any user may ask, unless it was denied.
+
+use std::time::{Duration, Instant};
+
+use async_nats::Request;
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use crate::nats::{Nats, NatsError};
+
+/// What a connection is to the server.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub(in crate::cli) struct Identity {
+    /// The user's name; empty where nobody has to say one.
+    #[serde(default)]
+    pub(in crate::cli) user: String,
+    /// The account's.
+    #[serde(default)]
+    pub(in crate::cli) account: String,
+    /// What the user may do, if that is restricted.
+    #[serde(default)]
+    pub(in crate::cli) permissions: Option<Permissions>,
+}
+
+/// What a user may do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub(in crate::cli) struct Permissions {
+    /// Subjects to publish on.
+    #[serde(default)]
+    pub(in crate::cli) publish: Option<Allowed>,
+    /// Subjects to subscribe to.
+    #[serde(default)]
+    pub(in crate::cli) subscribe: Option<Allowed>,
+    /// Whether it may answer whoever asked it.
+    #[serde(default)]
+    pub(in crate::cli) responses: Option<serde_json::Value>,
+}
+
+/// Subjects of one kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub(in crate::cli) struct Allowed {
+    /// Those that are allowed; none says all.
+    #[serde(default)]
+    pub(in crate::cli) allow: Vec<String>,
+    /// Those that are not, whatever is allowed.
+    #[serde(default)]
+    pub(in crate::cli) deny: Vec<String>,
+}
+
+/// The server's answer, and when it came.
+pub(super) struct Clock {
+    pub(super) at: Timestamp,
+    pub(super) server_time: Timestamp,
+    pub(super) round_trip: Duration,
+    pub(super) identity: Option<Identity>,
+}
+
+/// A server answers this without looking anything up. A user who must not ask gets no answer at all.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Asks the server; where this user must not, JetStream tells the time.
+pub(super) async fn ask(nats: &Nats) -> Result<Clock, NatsError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        server: Server,
+        data: Identity,
+    }
+    #[derive(Deserialize)]
+    struct Server {
+        time: Timestamp,
+    }
+    let began = Instant::now();
+    let request = Request::new().timeout(Some(PATIENCE));
+    if let Ok(answer) = nats.client.send_request("$SYS.REQ.USER.INFO", request).await
+        && let Ok(Answer { server, data }) = serde_json::from_slice(&answer.payload)
+    {
+        return Ok(clock(began.elapsed(), server.time, Some(data)));
+    }
+    let began = Instant::now();
+    let server_time = nats.server_time().await?;
+    Ok(clock(began.elapsed(), server_time, None))
+}
+
+/// The server spoke half a round trip ago.
+fn clock(round_trip: Duration, server_time: Timestamp, identity: Option<Identity>) -> Clock {
+    Clock { at: Timestamp::now() - round_trip / 2, server_time, round_trip, identity }
+}

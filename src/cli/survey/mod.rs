@@ -1,0 +1,216 @@
+//! What an installation looks like at one moment, over one connection to NATS. `bellhop doctor` judges two of them, a second
+//! apart, and `bellhop top` draws one after the other.
+//!
+//! It reads, and changes nothing. No consumer is made for it, so that it may be taken every second of a busy installation.
+
+mod figures;
+mod identity;
+mod routes;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_nats::ServerInfo;
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::account::Account;
+use async_nats::jetstream::consumer;
+use async_nats::jetstream::context::{AccountErrorKind, GetStreamErrorKind};
+use async_nats::jetstream::stream::Info;
+use futures_util::future::join_all;
+use futures_util::{StreamExt, TryStreamExt};
+use jiff::{SignedDuration, Timestamp};
+
+use super::scan::timestamp;
+use crate::nats::bucket::last;
+use crate::nats::{Nats, NatsError};
+use crate::service::members::Card;
+
+pub(super) use figures::{Figures, ask as ask_members};
+pub(super) use identity::{Allowed, Identity, Permissions};
+pub(super) use routes::Routes;
+
+/// An installation at one moment.
+#[derive(Debug, Clone)]
+pub(super) struct Survey {
+    /// When, by this machine's clock.
+    pub(super) at: Timestamp,
+    /// When, by the server's.
+    pub(super) server_time: Timestamp,
+    /// How long the server took to say so.
+    pub(super) round_trip: Duration,
+    /// The server of this connection.
+    pub(super) server: ServerInfo,
+    /// Who this connection is to the server. A user may be kept from asking.
+    pub(super) identity: Option<Identity>,
+    /// What the account uses, and may use. A user may be kept from asking.
+    pub(super) account: Option<Account>,
+    /// The installation's streams that there are, by name.
+    pub(super) streams: BTreeMap<String, Info>,
+    /// Those that nothing can be learnt of, and why.
+    pub(super) silent: BTreeMap<String, String>,
+    /// The consumers of the streams that Bellhop reads by consumers, with other programs' consumers.
+    pub(super) consumers: Vec<consumer::Info>,
+    /// What lies in mailboxes.
+    pub(super) parked: Parked,
+    /// The members that the bucket knows, by name; those that are gone stay in it for a while.
+    pub(super) members: BTreeMap<String, Member>,
+}
+
+/// What lies in mailboxes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Parked {
+    /// Reminders.
+    pub(super) reminders: u64,
+    /// Users whose mailboxes are not empty.
+    pub(super) users: u64,
+}
+
+/// A member, by its own words.
+#[derive(Debug, Clone)]
+pub(super) struct Member {
+    /// What it said.
+    pub(super) card: Card,
+    /// When, by the server's clock.
+    pub(super) last_word: Timestamp,
+}
+
+/// Members whose words are read: as many keys as JetStream answers for at once.
+const MOST_MEMBERS: usize = 1_024;
+
+impl Survey {
+    /// Takes one.
+    ///
+    /// # Errors
+    /// When JetStream does not answer. What is merely missing is no error.
+    pub(super) async fn take(nats: &Nats) -> Result<Self, NatsError> {
+        let clock = identity::ask(nats).await?;
+        let account = account(nats).await?;
+        let (mut streams, mut silent) = (BTreeMap::new(), BTreeMap::new());
+        let names = nats.names.streams();
+        for (name, looked) in names.iter().zip(join_all(names.iter().map(|name| look(nats, name))).await) {
+            match looked {
+                Ok(info) => streams.extend(info.map(|info| (name.clone(), info))),
+                Err(problem) => silent.extend([(name.clone(), problem)]),
+            }
+        }
+        let read = [
+            nats.names.sets_stream(),
+            nats.names.events_stream(),
+            nats.names.parked_stream(),
+            nats.names.outcomes_stream(),
+        ];
+        let read = read.iter().filter(|name| streams.contains_key(*name));
+        let consumers =
+            join_all(read.map(|name| consumers(nats, name))).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let parked = match streams.get(&nats.names.parked_stream()) {
+            Some(info) => parked(nats, info).await?,
+            None => Parked::default(),
+        };
+        let has_members = streams.contains_key(&crate::nats::names::bucket_stream(&nats.names.members_bucket()));
+        Ok(Self {
+            at: clock.at,
+            server_time: clock.server_time,
+            round_trip: clock.round_trip,
+            server: nats.client.server_info(),
+            identity: clock.identity,
+            account,
+            streams,
+            silent,
+            consumers: consumers.into_iter().flatten().collect(),
+            parked,
+            members: if has_members { members(nats).await? } else { BTreeMap::new() },
+        })
+    }
+
+    /// What to call the server: one that nobody has named has its id for a name.
+    pub(super) fn server_name(&self) -> String {
+        let ServerInfo { server_name, server_id, host, port, .. } = &self.server;
+        if server_name == server_id { format!("{host}:{port}") } else { server_name.clone() }
+    }
+
+    /// How far the server's clock is ahead of this machine's.
+    pub(super) fn skew(&self) -> SignedDuration {
+        self.server_time.duration_since(self.at)
+    }
+
+    /// The members that spoke within `ttl`.
+    pub(super) fn alive(&self, ttl: Duration) -> impl Iterator<Item = (&String, &Member)> {
+        self.members.iter().filter(move |(_, member)| self.silence(member) <= ttl)
+    }
+
+    /// How long a member has been silent.
+    pub(super) fn silence(&self, member: &Member) -> Duration {
+        Duration::try_from(self.server_time.duration_since(member.last_word)).unwrap_or_default()
+    }
+
+    /// How long the oldest message of a stream has been there, if there is any.
+    pub(super) fn oldest(&self, stream: &str) -> Option<Duration> {
+        let state = &self.streams.get(stream)?.state;
+        let stored = timestamp(state.first_timestamp.unix_timestamp_nanos());
+        (state.messages > 0).then(|| Duration::try_from(self.server_time.duration_since(stored)).unwrap_or_default())
+    }
+
+    /// The messages of a stream; none where there is no stream.
+    pub(super) fn messages(&self, stream: &str) -> u64 {
+        self.streams.get(stream).map_or(0, |info| info.state.messages)
+    }
+
+    /// The consumer of this stream and name.
+    pub(super) fn consumer(&self, stream: &str, name: &str) -> Option<&consumer::Info> {
+        self.consumers.iter().find(|info| info.stream_name == stream && info.name == name)
+    }
+}
+
+/// The account, unless this user may not ask: then there is no answer.
+async fn account(nats: &Nats) -> Result<Option<Account>, NatsError> {
+    match nats.jetstream.query_account().await {
+        Ok(account) => Ok(Some(account)),
+        Err(error) if error.kind() == AccountErrorKind::TimedOut => Ok(None),
+        Err(error) => Err(NatsError::failed("ask JetStream for the account", error)),
+    }
+}
+
+/// A stream, if there is one; else why it cannot be looked at.
+async fn look(nats: &Nats, name: &str) -> Result<Option<Info>, String> {
+    match nats.jetstream.get_stream(name).await {
+        Ok(stream) => Ok(Some(stream.cached_info().clone())),
+        Err(error) => match error.kind() {
+            GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),
+            _ => Err(error.to_string()),
+        },
+    }
+}
+
+async fn consumers(nats: &Nats, stream: &str) -> Result<Vec<consumer::Info>, NatsError> {
+    let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("list the consumers of {stream}"), error);
+    let handle = nats.jetstream.get_stream_no_info(stream).await.map_err(|error| failed(&error))?;
+    let mut infos: Vec<_> = handle.consumers().try_collect().await.map_err(|error| failed(&error))?;
+    infos.sort_by_cached_key(|info| (info.name.len(), info.name.clone())); // dispatch-9 before dispatch-10
+    Ok(infos)
+}
+
+/// The stream of mailboxes has its owners' marks, too.
+async fn parked(nats: &Nats, info: &Info) -> Result<Parked, NatsError> {
+    let failed = |error: &dyn std::fmt::Display| NatsError::failed("count the mailboxes", error);
+    let stream = nats.jetstream.get_stream_no_info(&info.config.name).await.map_err(|error| failed(&error))?;
+    let marks =
+        stream.info_builder().subjects(nats.names.all_fences()).fetch().await.map_err(|error| failed(&error))?;
+    let marks: Vec<_> = marks
+        .map(|mark| mark.map(|(_, messages)| messages as u64))
+        .try_collect()
+        .await
+        .map_err(|error| failed(&error))?;
+    Ok(Parked {
+        reminders: info.state.messages.saturating_sub(marks.iter().sum()),
+        users: info.state.subjects_count.saturating_sub(marks.len() as u64),
+    })
+}
+
+async fn members(nats: &Nats) -> Result<BTreeMap<String, Member>, NatsError> {
+    let found = last(nats, &nats.names.members_bucket(), "*", MOST_MEMBERS).await?;
+    let read = |found: crate::nats::bucket::Found| {
+        let card = serde_json::from_slice(&found.value).ok()?;
+        Some((found.key, Member { card, last_word: found.at }))
+    };
+    Ok(found.into_iter().filter_map(read).collect())
+}

@@ -1,0 +1,125 @@
+//! One look at an installation, in the figures that are shown. Pure.
+
+use std::collections::BTreeMap;
+
+use async_nats::jetstream::consumer::{Info, PriorityPolicy};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::cli::doctor::{Case, Status, Told, at_a_glance, is_unread};
+use crate::cli::survey::{Figures, Parked, Routes};
+use crate::partition::Role;
+
+/// A look.
+#[derive(Debug, Clone)]
+pub(super) struct Sample {
+    pub(super) at: Timestamp,
+    pub(super) server: String,
+    pub(super) version: String,
+    pub(super) round_trip_seconds: f64,
+    /// Sets published since the stream began.
+    pub(super) sets: u64,
+    /// Sets and events that wait, or are in work.
+    pub(super) waiting: [u64; 2],
+    /// Seconds that the oldest of them has waited.
+    pub(super) oldest_seconds: f64,
+    pub(super) parked: Parked,
+    /// Refused messages that are kept.
+    pub(super) rejected: u64,
+    /// Who is connected where; none where nobody counts so many.
+    pub(super) routes: Option<Routes>,
+    pub(super) members: Vec<Member>,
+    /// What each member that answered has counted.
+    pub(super) figures: BTreeMap<String, Figures>,
+    pub(super) consumers: Vec<Consumer>,
+    /// What is not as it should be, the worst first.
+    pub(super) needs: Vec<Told>,
+}
+
+/// A member.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Member {
+    pub(super) name: String,
+    pub(super) version: String,
+    /// `serving`, `stopping` or `silent`.
+    pub(super) state: &'static str,
+    /// What it does for the installation.
+    pub(super) roles: Vec<&'static str>,
+    pub(super) partitions: Vec<u16>,
+    pub(super) silent_seconds: f64,
+}
+
+/// A consumer of Bellhop's streams.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Consumer {
+    pub(super) stream: String,
+    pub(super) name: String,
+    pub(super) pending: u64,
+    /// Handed out and not acknowledged.
+    pub(super) in_work: u64,
+    pub(super) redelivered: u64,
+    /// Whether its one client is there; none where anybody may read.
+    pub(super) is_read: Option<bool>,
+}
+
+impl Sample {
+    /// Of two surveys, with what else was learnt.
+    pub(super) fn new(case: &Case<'_>, figures: BTreeMap<String, Figures>, routes: Option<Routes>) -> Self {
+        let (survey, names) = (case.now, case.names);
+        let (sets, events) = (names.sets_stream(), names.events_stream());
+        let mut needs: Vec<Told> =
+            at_a_glance(case).into_iter().filter(|told| told.finding.status >= Status::Warning).collect();
+        needs.sort_by_key(|told| std::cmp::Reverse(told.finding.status));
+        Self {
+            at: survey.at,
+            server: survey.server_name(),
+            version: survey.server.version.clone(),
+            round_trip_seconds: survey.round_trip.as_secs_f64(),
+            sets: survey.streams.get(&sets).map_or(0, |info| info.state.last_sequence),
+            waiting: [survey.messages(&sets), survey.messages(&events)],
+            oldest_seconds: survey.oldest(&sets).max(survey.oldest(&events)).unwrap_or_default().as_secs_f64(),
+            parked: survey.parked,
+            rejected: survey.messages(&names.rejected_stream()),
+            routes,
+            members: members(case),
+            figures,
+            consumers: survey.consumers.iter().map(consumer).collect(),
+            needs,
+        }
+    }
+}
+
+fn members(case: &Case<'_>) -> Vec<Member> {
+    let ttl = case.config.members.ttl;
+    let roles = [Role::Intake, Role::Escalation, Role::History];
+    case.now
+        .members
+        .iter()
+        .map(|(name, member)| {
+            let silence = case.now.silence(member);
+            Member {
+                name: name.clone(),
+                version: member.card.version.clone(),
+                state: match member.card.stopping {
+                    _ if silence > ttl => "silent",
+                    true => "stopping",
+                    false => "serving",
+                },
+                roles: roles.iter().filter(|role| member.card.holds(**role)).map(|role| role.kind()).collect(),
+                partitions: member.card.partitions.iter().copied().collect(),
+                silent_seconds: silence.as_secs_f64(),
+            }
+        })
+        .collect()
+}
+
+fn consumer(info: &Info) -> Consumer {
+    Consumer {
+        stream: info.stream_name.clone(),
+        name: info.name.clone(),
+        pending: info.num_pending,
+        in_work: info.num_ack_pending as u64,
+        redelivered: info.num_redelivered as u64,
+        is_read: (info.config.priority_policy == PriorityPolicy::PinnedClient).then(|| !is_unread(info)),
+    }
+}

@@ -1,0 +1,210 @@
+//! Makes a connection: who asks for it, by which certificates, and what a person can do who gets none.
+
+use std::fmt::Display;
+
+use async_nats::jetstream::context::ContextBuilder;
+use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event};
+
+use super::refusals::Refusals;
+use super::{Names, Nats, NatsError};
+use crate::config::{self, Config};
+
+/// The least nats-server: consumer resets came with 2.14, and there is no 2.13.
+const LEAST_SERVER: (i64, i64, i64) = (2, 14, 0);
+
+/// The least `max_payload`, in bytes: a delivery or a parked reminder of 256 KiB, with room for what surrounds it.
+pub(super) const LEAST_PAYLOAD: usize = 512 << 10;
+
+/// Connects, once. Reconnecting later is the client's business.
+///
+/// # Errors
+/// When a file of the settings cannot be used, no server can be reached, none lets this client in, or the server is too
+/// old.
+pub async fn connect(config: &Config, client_name: &str) -> Result<Nats, NatsError> {
+    let (client, refusals) = client(&config.nats, client_name).await?;
+    check_server(&client, &config.nats)?;
+    let timeout = config.nats.timeout;
+    let jetstream = ContextBuilder::new().timeout(timeout).build(client.clone());
+    Ok(Nats { client, jetstream, names: Names::new(&config.prefix), timeout, refusals })
+}
+
+/// Connects to whatever server there is, of any version, for whatever it is good for.
+///
+/// # Errors
+/// When a file of the settings cannot be used, no server can be reached, or none lets this client in.
+pub async fn connect_to(config: &Config, client_name: &str) -> Result<Client, NatsError> {
+    Ok(client(&config.nats, client_name).await?.0)
+}
+
+async fn client(settings: &config::Nats, client_name: &str) -> Result<(Client, Refusals), NatsError> {
+    let (url, in_url) = split_credentials(&settings.url);
+    let options = ConnectOptions::new().name(client_name).request_timeout(Some(settings.timeout));
+    let options = options.custom_inbox_prefix(&settings.inbox_prefix);
+    // The client gives up when it is to ping a third time without an answer.
+    let options = options.ping_interval(settings.ping_interval).connection_timeout(settings.ping_interval * 3);
+    let options = with_tls(with_credentials(options, settings, in_url.as_ref()).await?, settings).await?;
+    let refusals = Refusals::default();
+    let options = telling(options, refusals.clone());
+    let addresses: Vec<&str> = url.split(',').map(str::trim).collect();
+    let client = options.connect(addresses).await;
+    let client = client.map_err(|error| unconnected(&url, &error, settings, in_url.is_some()))?;
+    Ok((client, refusals))
+}
+
+async fn with_credentials(
+    mut options: ConnectOptions,
+    settings: &config::Nats,
+    in_url: Option<&Credentials>,
+) -> Result<ConnectOptions, NatsError> {
+    if !settings.creds.is_empty() {
+        let text = read("nats.creds", &settings.creds).await?;
+        options = options.credentials(&text).map_err(|error| unusable("nats.creds", &settings.creds, error))?;
+    }
+    if !settings.nkey.is_empty() {
+        let text = read("nats.nkey", &settings.nkey).await?;
+        let seed = seed_in(&text).ok_or_else(|| {
+            unusable("nats.nkey", &settings.nkey, "it has no seed of a user, a line that begins with SU")
+        })?;
+        options = options.nkey(seed.to_owned());
+    }
+    match in_url {
+        _ if !settings.user.is_empty() => {
+            options = options.user_and_password(settings.user.clone(), settings.password.clone());
+        }
+        // async-nats passes over credentials in an address.
+        Some((user, Some(password))) => options = options.user_and_password(user.clone(), password.clone()),
+        Some((token, None)) => options = options.token(token.clone()),
+        None => {}
+    }
+    Ok(if settings.token.is_empty() { options } else { options.token(settings.token.clone()) })
+}
+
+/// The seed of a user's NKEY, in a file that may have the lines around it that tools write.
+fn seed_in(text: &str) -> Option<&str> {
+    text.lines().map(str::trim).find(|line| line.starts_with("SU"))
+}
+
+/// Whoever names certificates wants TLS, also where a server, or somebody in between, does not.
+async fn with_tls(mut options: ConnectOptions, settings: &config::Nats) -> Result<ConnectOptions, NatsError> {
+    if !settings.ca.is_empty() {
+        certificates("nats.ca", &settings.ca).await?;
+        options = options.add_root_certificates(settings.ca.clone().into()).require_tls(true);
+    }
+    if !settings.cert.is_empty() {
+        certificates("nats.cert", &settings.cert).await?;
+        read("nats.key", &settings.key).await?;
+        let (cert, key) = (settings.cert.clone().into(), settings.key.clone().into());
+        options = options.add_client_certificate(cert, key).require_tls(true);
+    }
+    Ok(options)
+}
+
+/// Checks that a file has certificates. The client reads it itself, each time that it connects.
+async fn certificates(setting: &'static str, path: &str) -> Result<(), NatsError> {
+    let has_any = read(setting, path).await?.contains("-----BEGIN CERTIFICATE-----");
+    if has_any { Ok(()) } else { Err(unusable(setting, path, "it has no certificate in PEM form")) }
+}
+
+async fn read(setting: &'static str, path: &str) -> Result<String, NatsError> {
+    tokio::fs::read_to_string(path).await.map_err(|error| unusable(setting, path, error))
+}
+
+fn unusable(setting: &'static str, path: &str, problem: impl Display) -> NatsError {
+    NatsError::Unusable { setting, path: path.to_owned(), problem: problem.to_string() }
+}
+
+fn telling(options: ConnectOptions, refusals: Refusals) -> ConnectOptions {
+    options.event_callback(move |event| {
+        let refusals = refusals.clone();
+        async move {
+            match event {
+                Event::Connected => tracing::info!("connected to nats"),
+                Event::Disconnected => tracing::warn!("disconnected from nats, reconnecting"),
+                Event::Closed | Event::Draining => tracing::debug!(%event, "nats client"),
+                Event::ServerError(error) if refusals.note(&error.to_string()) => {}
+                other => tracing::warn!(event = %other, "nats client"),
+            }
+        }
+    })
+}
+
+/// What went wrong, with what to do about it.
+fn unconnected(url: &str, error: &ConnectError, settings: &config::Nats, is_in_url: bool) -> NatsError {
+    let url = url.to_owned();
+    let problem = error.to_string().trim_end_matches(['.', ':']).to_owned();
+    match error.kind() {
+        ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+            NatsError::NotLetIn { url, who: who(settings, is_in_url) }
+        }
+        ConnectErrorKind::Tls => NatsError::Tls { url, problem },
+        _ if ["certificate", "fatal alert", "InvalidContentType"].iter().any(|word| problem.contains(word)) => {
+            NatsError::Tls { url, problem }
+        }
+        _ => NatsError::Connect { url, problem },
+    }
+}
+
+/// As whom a connection was asked for, without what is secret.
+fn who(settings: &config::Nats, is_in_url: bool) -> String {
+    if !settings.creds.is_empty() {
+        return format!("with the credentials of {}", settings.creds);
+    }
+    match (settings.nkey.as_str(), settings.user.as_str()) {
+        ("", "") if is_in_url => "with the credentials of its address".to_owned(),
+        ("", "") if !settings.token.is_empty() => "with this token".to_owned(),
+        ("", "") => "without credentials".to_owned(),
+        ("", user) => format!("as user `{user}` with this password"),
+        (nkey, _) => format!("with the NKEY of {nkey}"),
+    }
+}
+
+fn check_server(client: &Client, settings: &config::Nats) -> Result<(), NatsError> {
+    let url = || split_credentials(&settings.url).0;
+    let (major, minor, patch) = LEAST_SERVER;
+    if !client.is_server_compatible(major, minor, patch) {
+        let found = client.server_info().version;
+        return Err(NatsError::TooOld { url: url(), found, needed: "2.14.0" });
+    }
+    match client.max_payload() {
+        found if found < LEAST_PAYLOAD => Err(NatsError::SmallPayload { url: url(), found }),
+        _ => Ok(()),
+    }
+}
+
+/// `user:password@` or `token@` of a server's address.
+type Credentials = (String, Option<String>);
+
+/// Takes credentials out of a list of server addresses, so that the first ones can be used, and none are shown.
+pub fn split_credentials(url: &str) -> (String, Option<Credentials>) {
+    let mut credentials = None;
+    let clean = |address: &str| {
+        let (scheme, rest) = address.split_once("://").map_or(("", address), |(scheme, rest)| (scheme, rest));
+        let Some((own, host)) = rest.rsplit_once('@') else { return address.to_owned() };
+        let own = own.split_once(':').map_or((own, None), |(user, password)| (user, Some(password.to_owned())));
+        credentials.get_or_insert((own.0.to_owned(), own.1));
+        if scheme.is_empty() { host.to_owned() } else { format!("{scheme}://{host}") }
+    };
+    let addresses: Vec<String> = url.split(',').map(str::trim).map(clean).collect();
+    (addresses.join(","), credentials)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_taken_out_of_addresses() {
+        let split = |url| split_credentials(url);
+        assert_eq!(split("nats://a:4222, tls://b"), ("nats://a:4222,tls://b".into(), None));
+        let with_user = Some(("u".to_owned(), Some("p@ss:word".to_owned())));
+        assert_eq!(split("nats://u:p@ss:word@a:1,nats://x@b"), ("nats://a:1,nats://b".into(), with_user));
+        assert_eq!(split("token@a"), ("a".into(), Some(("token".to_owned(), None))));
+    }
+
+    #[test]
+    fn a_seed_is_found_among_other_lines() {
+        let decorated = "-----BEGIN USER NKEY SEED-----\n SUAX \n------END USER NKEY SEED------\nUAX\n";
+        assert_eq!([seed_in("SUAX"), seed_in(decorated)], [Some("SUAX"); 2]);
+        assert_eq!([seed_in("UAX"), seed_in("")], [None; 2]);
+    }
+}

@@ -1,0 +1,36 @@
+//! Answers whoever asks all members what they count, over NATS: what each one shows Prometheus over HTTP.
+
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use futures_util::StreamExt;
+
+use super::Context;
+use crate::nats::NatsError;
+
+/// The header of an answer that names the member.
+pub const MEMBER_HEADER: &str = "Bellhop-Member";
+
+/// Answers until it is dropped.
+pub async fn run(context: Context) {
+    while let Err(error) = answer(&context).await {
+        tracing::warn!(%error, "telling figures again");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn answer(context: &Context) -> Result<(), NatsError> {
+    let subject = context.nats.names.metrics();
+    let client = &context.nats.client;
+    let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("answer {subject}"), error);
+    let mut questions = client.subscribe(subject.clone()).await.map_err(|error| failed(&error))?;
+    while let Some(question) = questions.next().await {
+        // Whoever may ask must not choose what Bellhop publishes to.
+        let Some(reply) = question.reply.filter(|reply| !context.nats.names.is_reserved(reply)) else { continue };
+        let mut headers = HeaderMap::new();
+        headers.insert(MEMBER_HEADER, context.member.as_str());
+        let sent = client.publish_with_headers(reply, headers, context.metrics.text().into()).await;
+        sent.map_err(|error| failed(&error))?;
+    }
+    Err(failed(&"the subscription ended"))
+}

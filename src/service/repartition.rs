@@ -1,0 +1,134 @@
+//! Gives an installation another number of partitions, while its members are stopped.
+//!
+//! Events and mailboxes lie under the partitions' numbers. So the intake pauses until no event is left, members stop, and
+//! every mailbox whose partition is another one now is copied there; then the new number counts, and what lies under a
+//! number that is not its user's is removed. Whichever number counts tells what to remove, so it can be run again after it was
+//! interrupted at any point, and nothing is lost or doubled.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use crate::nats::repartition::{self, Noted, Shelf};
+use crate::nats::{Nats, NatsError};
+use crate::partition::{Partition, of_user};
+use crate::token::UserId;
+
+/// The intake pauses for so long at a time, so that it goes on by itself if this process dies.
+const PAUSE: Duration = Duration::from_secs(60);
+/// A member that looked just before the note was written has said by then that it lives.
+const ARRIVAL: Duration = Duration::from_secs(2);
+/// How often JetStream is asked how far the members are.
+const POLL: Duration = Duration::from_millis(200);
+/// Partitions opened or filled, and mailboxes removed, at a time.
+const IN_FLIGHT: usize = 32;
+
+/// How far it has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// The members finish so many sets and events.
+    Finishing(u64),
+    /// So many members are to be stopped.
+    Stopping(usize),
+    /// So many mailboxes were copied.
+    Copied(usize),
+}
+
+/// Changes the number of partitions, and tells what it does. What is published meanwhile waits in its stream.
+///
+/// # Errors
+/// When JetStream does not do as it is asked; run it again then.
+pub async fn run(nats: &Nats, to: u16, mut tell: impl FnMut(Progress)) -> Result<(), NatsError> {
+    let before = repartition::noted(nats).await?;
+    let Noted { partitions: from, spread } = before;
+    if spread.is_none() {
+        if from == to {
+            return Ok(());
+        }
+        finish(nats, &mut tell).await?;
+    }
+    // No member starts from here on.
+    let spread = from.max(to).max(spread.unwrap_or(to));
+    repartition::note(nats, Noted { partitions: from, spread: Some(spread) }).await?;
+    tokio::time::sleep(ARRIVAL).await;
+    if has_begun_anew(nats).await? {
+        repartition::note(nats, before).await?;
+        let problem = "a member runs, or has run meanwhile; stop it and run this again";
+        return Err(NatsError::failed("repartition", problem));
+    }
+    let shelves = shelves(nats, spread).await?;
+    // What an interrupted run has left.
+    tidy(&shelves, from).await?;
+    if from != to {
+        tell(Progress::Copied(copy(&shelves, from, to).await?));
+        repartition::note(nats, Noted { partitions: to, spread: Some(spread) }).await?;
+        tidy(&shelves, to).await?;
+    }
+    repartition::remove_consumers(nats, to..spread).await?;
+    repartition::note(nats, Noted { partitions: to, spread: None }).await?;
+    repartition::pause_intake(nats, None).await
+}
+
+/// Whether somebody works, or has worked, since everything was finished.
+async fn has_begun_anew(nats: &Nats) -> Result<bool, NatsError> {
+    Ok(!repartition::members(nats).await?.is_empty() || repartition::in_work(nats).await? > 0)
+}
+
+/// Waits until the members have finished everything that was taken in, and nobody is left.
+async fn finish(nats: &Nats, tell: &mut impl FnMut(Progress)) -> Result<(), NatsError> {
+    let mut paused_at: Option<Instant> = None;
+    loop {
+        if paused_at.is_none_or(|at| at.elapsed() > PAUSE / 3) {
+            repartition::pause_intake(nats, Some(PAUSE)).await?;
+            paused_at = Some(Instant::now());
+        }
+        let left = repartition::in_work(nats).await?;
+        let members = repartition::members(nats).await?.len();
+        if left == 0 && members == 0 {
+            return Ok(());
+        }
+        tell(if left > 0 { Progress::Finishing(left) } else { Progress::Stopping(members) });
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+async fn shelves(nats: &Nats, partitions: u16) -> Result<Vec<Shelf>, NatsError> {
+    let opening = (0..partitions).map(|partition| Shelf::open(nats, Partition(partition)));
+    stream::iter(opening).buffered(IN_FLIGHT).try_collect().await
+}
+
+/// Removes every mailbox that does not lie where it belongs among this many partitions.
+async fn tidy(shelves: &[Shelf], partitions: u16) -> Result<(), NatsError> {
+    let stray = every_mailbox(shelves).filter(|(number, _, user)| of_user(user, partitions) != *number);
+    let clearing = stray.map(|(_, shelf, user)| shelf.clear(user));
+    stream::iter(clearing).buffer_unordered(IN_FLIGHT).try_collect().await
+}
+
+/// Copies every mailbox that belongs elsewhere among `to` partitions. Answers how many.
+async fn copy(shelves: &[Shelf], from: u16, to: u16) -> Result<usize, NatsError> {
+    // A partition takes one append at a time.
+    let mut by_target: BTreeMap<Partition, Vec<(&Shelf, &UserId)>> = BTreeMap::new();
+    for (number, shelf, user) in every_mailbox(shelves) {
+        let target = of_user(user, to);
+        if of_user(user, from) == number && target != number {
+            by_target.entry(target).or_default().push((shelf, user));
+        }
+    }
+    let copied = by_target.values().map(Vec::len).sum();
+    let fill = by_target.into_iter().map(|(target, mailboxes)| fill(&shelves[usize::from(target.0)], mailboxes));
+    stream::iter(fill).buffer_unordered(IN_FLIGHT).try_collect::<()>().await?;
+    Ok(copied)
+}
+
+async fn fill(target: &Shelf, mailboxes: Vec<(&Shelf, &UserId)>) -> Result<(), NatsError> {
+    for (shelf, user) in mailboxes {
+        shelf.copy(user, target).await?;
+    }
+    Ok(())
+}
+
+fn every_mailbox(shelves: &[Shelf]) -> impl Iterator<Item = (Partition, &Shelf, &UserId)> {
+    let numbered = (0..).map(Partition).zip(shelves);
+    numbered.flat_map(|(number, shelf)| shelf.found.keys().map(move |user| (number, shelf, user)))
+}

@@ -1,0 +1,29 @@
+//! Tells systemd when this member is ready and when it stops, where a unit of `Type=notify` has started it. So
+//! `systemctl restart` waits until the member works its share, and one after the other can be restarted without a gap.
+
+use sd_notify::NotifyState;
+use tokio::sync::watch;
+
+use crate::http::Readiness;
+
+/// Tells until the member has ended. Without systemd it tells nobody.
+pub async fn tell(mut readiness: watch::Receiver<Readiness>) {
+    let mut was_ready = false;
+    while readiness.changed().await.is_ok() {
+        let now = *readiness.borrow_and_update();
+        if now.is_stopping {
+            return notify(NotifyState::Stopping);
+        }
+        // Later changes are the probes' to tell: for systemd, what has started has started.
+        if now.is_ready() && !was_ready {
+            was_ready = true;
+            notify(NotifyState::Ready);
+        }
+    }
+}
+
+fn notify(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "systemd is not told");
+    }
+}

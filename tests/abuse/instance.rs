@@ -1,0 +1,51 @@
+//! An instance that accepts nothing, in each way that is known.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::app::Mood;
+use crate::memory;
+use crate::world::{World, names};
+
+/// Its users, who are sent reminders all the time.
+const USERS: usize = 200;
+/// From one set for some of them to the next.
+const EVERY: Duration = Duration::from_millis(100);
+/// Reminders in such a set.
+const SET: usize = 20;
+/// How long it goes on.
+const LASTS: Duration = Duration::from_secs(4);
+
+/// A mood, and whose reminders it meets.
+const MOODS: [(Mood, &str); 4] =
+    [(Mood::Busy, "billing"), (Mood::Hung, "claims"), (Mood::Garbled, "hr"), (Mood::Estranged, "payroll")];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_accepts_nothing_slows_nobody_elses_users() {
+    let mut world = World::start(&[], &[]).await;
+    let mut abuses = Vec::new();
+    for (mood, source) in MOODS {
+        world.app.connect(names("user", USERS));
+        let (stop, mut turn) = (CancellationToken::new(), names("user", USERS).into_iter().cycle());
+        world.publish(source, EVERY, stop.clone(), move || turn.by_ref().take(SET).collect()).await;
+        world.quiet().await;
+        let abuse = world
+            .abuse(async |world| {
+                world.app.be(mood);
+                tokio::time::sleep(LASTS).await;
+            })
+            .await;
+        assert!(world.parked().await.unwrap() > 0, "an instance that is {mood:?} takes nothing");
+        abuses.push((format!("an instance is {}", mood.name()), abuse));
+        stop.cancel();
+        world.app.be(Mood::Well);
+        // As an app server does when it is started again.
+        world.app.clear();
+        world.app.connect(names("user", USERS));
+        world.has_parked(0).await;
+        world.app.clear();
+    }
+    let (_, verdict) = world.judge(abuses, memory::bound(USERS)).await;
+    assert!(verdict.wrong.is_empty(), "{verdict}");
+}

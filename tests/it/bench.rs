@@ -1,0 +1,34 @@
+//! The benchmark, small: what it measures arrives, and what it prints can be read.
+
+use serde_json::Value;
+
+use crate::harness::bellhop;
+
+async fn measured(arguments: &[&str]) -> Vec<Value> {
+    let small = ["--users", "200", "--instances", "2", "--rounds", "1", "--partitions", "4", "--json"];
+    let ended = bellhop(&[&["bench"], arguments, &small].concat(), &[], b"").await;
+    serde_json::from_str(&ended.succeeded()).unwrap()
+}
+
+#[tokio::test]
+async fn throughput_is_told_beside_its_baselines() {
+    let measured = measured(&["throughput", "--reminders", "2000", "--set-sizes", "1,10"]).await;
+    let who = |one: &Value| format!("{} {}", one["system"].as_str().unwrap(), one["set_size"]);
+    let systems: Vec<_> = measured.iter().map(who).collect();
+    assert_eq!(systems, ["raw 1", "per-event 1", "bellhop 1", "bellhop 10", "raw-batch 10"]);
+    for one in &measured {
+        assert!(one["per_second"].as_f64().unwrap() > 0.0, "{one}");
+        assert!(one["cpu_per_million"]["nats-server"].as_f64().unwrap() > 0.0, "{one}");
+    }
+}
+
+#[tokio::test]
+async fn latency_is_told_beside_its_baseline() {
+    let measured = measured(&["latency", "--rates", "200", "--seconds", "1"]).await;
+    let systems: Vec<_> = measured.iter().map(|one| one["system"].as_str().unwrap()).collect();
+    assert_eq!(systems, ["bellhop", "raw"]);
+    for one in &measured {
+        let [p50, p99, max] = ["p50_ms", "p99_ms", "max_ms"].map(|name| one[name].as_f64().unwrap());
+        assert!(0.0 < p50 && p50 <= p99 && p99 <= max, "{one}");
+    }
+}

@@ -1,0 +1,483 @@
+//! Who may do what by `nats-config/accounts.conf`: what somebody needs works, and everything else is refused.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use async_nats::jetstream::consumer::{AckPolicy, pull};
+use async_nats::{Message, Subscriber, jetstream};
+use bellhop::nats_server::{NatsServer, Options, StartError};
+use futures_util::{FutureExt, StreamExt};
+use serde_json::{Value, json};
+
+use crate::harness::bellhop;
+use crate::secured::{Realm, Secrets, Someone, USERS, Verdict, eventually, nats_config};
+
+/// What can be asked, and who may: everybody else is refused. What takes something away comes last.
+const ASKED: [(&str, &[&str]); 44] = [
+    // Published sets: each source is its own.
+    ("bellhop.sets.billing", &["billing", "operator"]),
+    ("bellhop.sets.claims", &["claims", "operator"]),
+    ("bellhop.sets.hr", &["operator"]),
+    // Routes: each instance's are its own. Rules and associates are for those who know them.
+    ("$KV.bellhop_routes.alice.app-1", &["app-1", "bellhop", "operator"]),
+    ("$KV.bellhop_routes.alice.app-2", &["app-2", "bellhop", "operator"]),
+    ("$KV.bellhop_rules.billing", &["operator"]),
+    ("$KV.bellhop_associates.alice", &["bellhop", "operator"]),
+    ("$KV.bellhop_members.mallory", &["bellhop"]),
+    // What only Bellhop says.
+    ("bellhop.events.0", &["bellhop"]),
+    ("bellhop.parked.0.alice", &["bellhop"]),
+    ("bellhop.fence.0", &["bellhop"]),
+    ("bellhop.outcomes.billing", &["bellhop"]),
+    ("bellhop.outcomes.claims", &["bellhop"]),
+    ("bellhop.rejected.billing", &["bellhop"]),
+    ("bellhop.seen", &["bellhop"]),
+    // Whoever listens in an account of its own can speak to itself there.
+    ("bellhop.app.app-1.deliver", &["bellhop", "app-1"]),
+    ("bellhop.app.app-2.deliver", &["bellhop", "app-2"]),
+    ("bellhop.app.app-1.heartbeat", &["bellhop", "app-1", "operator"]),
+    // Queries.
+    ("bellhop.api.history", &["app-1", "app-2", "operator"]),
+    ("bellhop.api.why", &["app-1", "app-2", "operator"]),
+    ("bellhop.api.mailbox", &["app-1", "app-2", "operator"]),
+    ("bellhop.api.erase", &["operator"]),
+    ("bellhop.metrics", &["monitoring", "operator"]),
+    ("$SRV.PING.bellhop", &["monitoring", "operator"]),
+    // Looking.
+    ("$JS.API.INFO", &["monitoring", "operator"]),
+    ("$JS.API.STREAM.NAMES", &["monitoring", "operator"]),
+    ("$JS.API.STREAM.INFO.BELLHOP_PARKED", &["bellhop", "monitoring", "operator"]),
+    ("$JS.API.CONSUMER.INFO.BELLHOP_OUTCOMES.history", &["bellhop", "monitoring", "operator"]),
+    // Reading what was said to somebody.
+    ("$JS.API.STREAM.MSG.GET.BELLHOP_PARKED", &["bellhop", "operator"]),
+    ("$JS.API.STREAM.MSG.GET.BELLHOP_OUTCOMES", &["operator"]),
+    ("$JS.API.DIRECT.GET.BELLHOP_OUTCOMES", &["operator"]),
+    ("$JS.API.CONSUMER.MSG.NEXT.BELLHOP_OUTCOMES.history", &["bellhop", "operator"]),
+    ("$JS.API.CONSUMER.CREATE.BELLHOP_SETS.thief", &["operator"]),
+    ("$JS.API.CONSUMER.CREATE.BELLHOP_OUTCOMES.history.bellhop.outcomes.billing", &["operator"]),
+    ("$JS.bellhop.API.CONSUMER.INFO.BELLHOP_OUTCOMES.outcomes-billing", &["billing"]),
+    ("$JS.bellhop.API.CONSUMER.MSG.NEXT.BELLHOP_OUTCOMES.outcomes-billing", &["billing"]),
+    // Changing, and taking away.
+    ("$JS.API.STREAM.CREATE.MINE", &["operator"]),
+    ("$JS.API.STREAM.UPDATE.BELLHOP_SETS", &["operator"]),
+    ("$JS.API.CONSUMER.PAUSE.BELLHOP_SETS.intake", &["operator"]),
+    ("$JS.API.STREAM.MSG.DELETE.BELLHOP_OUTCOMES", &["operator"]),
+    ("$JS.API.STREAM.PURGE.BELLHOP_REJECTED", &["operator"]),
+    ("$JS.API.STREAM.PURGE.BELLHOP_PARKED", &["bellhop", "operator"]),
+    ("$JS.API.CONSUMER.DELETE.BELLHOP_SETS.intake", &["operator"]),
+    ("$JS.API.STREAM.DELETE.BELLHOP_SEEN", &["operator"]),
+];
+
+/// Where somebody may listen, what is asked by whom meanwhile, and who hears it. In accounts of their own people may
+/// listen anywhere, and hear what they say themselves.
+const HEARD: [(&str, &str, &str, &[&str]); 20] = [
+    (">", "bellhop", "bellhop.app.app-1.heartbeat", &["app-1"]),
+    ("bellhop.>", "bellhop", "bellhop.app.app-2.heartbeat", &["app-2"]),
+    ("bellhop.app.>", "bellhop", "bellhop.app.app-1.deliver", &["app-1"]),
+    ("bellhop.app.app-1.deliver", "bellhop", "bellhop.app.app-1.deliver", &["app-1"]),
+    ("bellhop.app.app-2.deliver", "bellhop", "bellhop.app.app-2.deliver", &["app-2"]),
+    ("bellhop.sets.*", "billing", "bellhop.sets.billing", &["billing"]),
+    ("bellhop.outcomes.*", "bellhop", "bellhop.outcomes.billing", &["billing", "operator"]),
+    ("bellhop.outcomes.claims", "bellhop", "bellhop.outcomes.claims", &["claims", "operator"]),
+    ("bellhop.events.*", "bellhop", "bellhop.events.0", &[]),
+    ("bellhop.parked.*.*", "bellhop", "bellhop.parked.0.alice", &[]),
+    ("bellhop.rejected.*", "bellhop", "bellhop.rejected.billing", &[]),
+    ("bellhop.api.*", "app-1", "bellhop.api.why", &["bellhop", "app-1"]),
+    ("$KV.>", "operator", "$KV.bellhop_associates.alice", &[]),
+    ("$KV.bellhop_routes.*.*", "app-1", "$KV.bellhop_routes.alice.app-1", &["app-1"]),
+    ("$JS.API.>", "monitoring", "$JS.API.STREAM.NAMES", &[]),
+    ("$JS.ACK.>", "operator", "$JS.API.STREAM.NAMES", &[]),
+    ("$SRV.>", "monitoring", "$SRV.PING.bellhop", &["bellhop"]),
+    ("_INBOX_bellhop.>", "bellhop", "$JS.API.STREAM.INFO.BELLHOP_SETS", &["bellhop"]),
+    ("_INBOX_operator.>", "operator", "$JS.API.STREAM.INFO.BELLHOP_SETS", &["operator"]),
+    ("_INBOX_monitoring.>", "monitoring", "$JS.API.STREAM.INFO.BELLHOP_SETS", &["monitoring"]),
+];
+
+/// What each of them must at least be refused.
+const LEAST_REFUSALS: usize = 20;
+
+#[tokio::test]
+async fn everybody_may_do_what_is_theirs_and_nothing_else() {
+    let realm = Realm::start().await;
+    set_up(&realm, &[]).await;
+    let _member = realm.serve("member-1", &["partitions=4"]).await;
+    let mut people = Vec::new();
+    for user in USERS {
+        people.push(realm.someone(user).await);
+    }
+    let _apps = [answering(&people[5]).await, answering(&people[6]).await];
+    let mut refusals = BTreeMap::new();
+    for (pattern, asker, subject, hearers) in HEARD {
+        for (name, hears) in who_hears(&people, pattern, asker, subject, hearers).await {
+            assert_eq!(hears, hearers.contains(&name), "{name} listens at {pattern} while {asker} asks {subject}");
+            *refusals.entry(name).or_insert(0) += usize::from(!hears);
+        }
+    }
+    for (subject, who) in ASKED {
+        let may = |one: &&Someone| who.contains(&one.name.as_str());
+        for one in people.iter().filter(|one| !may(one)) {
+            let verdict = one.ask(subject, body(subject)).await;
+            assert!(matches!(verdict, Verdict::Refused), "{} asks {subject}: {verdict:?}", one.name);
+            *refusals.entry(&one.name).or_insert(0) += 1;
+        }
+        for one in people.iter().filter(may) {
+            let verdict = one.ask(subject, body(subject)).await;
+            assert!(matches!(verdict, Verdict::Answered(_)), "{} asks {subject}: {verdict:?}", one.name);
+        }
+    }
+    assert!(refusals.values().all(|&count| count >= LEAST_REFUSALS), "{refusals:?}");
+}
+
+/// A pull that waits for nothing.
+const PULL: &str = r#"{"batch":1,"no_wait":true}"#;
+
+/// What is asked where; mostly the subject says all.
+fn body(subject: &str) -> &'static str {
+    if subject.contains("MSG.NEXT") { PULL } else { "" }
+}
+
+/// Who of them hears what is asked.
+async fn who_hears<'a>(
+    people: &'a [Someone],
+    pattern: &str,
+    asker: &str,
+    subject: &str,
+    hearers: &[&str],
+) -> Vec<(&'a str, bool)> {
+    let mut listening = Vec::new();
+    for one in people {
+        listening.push((one, one.client.subscribe(pattern.to_owned()).await.unwrap()));
+    }
+    for one in people {
+        one.round_trip().await;
+    }
+    let asker = people.iter().find(|one| one.name == asker).unwrap();
+    let verdict = asker.ask(subject, body(subject)).await;
+    assert!(matches!(verdict, Verdict::Answered(_)), "{} asks {subject}: {verdict:?}", asker.name);
+    let mut heard = Vec::new();
+    for (one, mut listener) in listening {
+        // Whoever heard it, heard it before the server sees to this.
+        one.round_trip().await;
+        let is_it = |message: &Message| pattern.starts_with("_INBOX") || message.subject.as_str() == subject;
+        let hears = if hearers.contains(&one.name.as_str()) {
+            eventually(&format!("{} hears {subject}", one.name), async || next(&mut listener).ok_or("silence".into()))
+                .await;
+            true
+        } else {
+            std::iter::from_fn(|| next(&mut listener)).any(|message| is_it(&message))
+        };
+        assert!(
+            hears || !one.is_at_home() || one.is_refused("Subscription", pattern),
+            "{} may listen at {pattern}",
+            one.name
+        );
+        heard.push((one.name.as_str(), hears));
+    }
+    heard
+}
+
+fn next(listener: &mut Subscriber) -> Option<Message> {
+    listener.next().now_or_never().flatten()
+}
+
+/// JetStream's word that it has no message is an empty one, and goes wherever the asker says. So does any other answer.
+#[tokio::test]
+async fn an_answer_is_no_order() {
+    let realm = Realm::start().await;
+    set_up(&realm, &[]).await;
+    let (bellhop, billing) = (realm.someone("bellhop").await, realm.someone("billing").await);
+    assert!(matches!(bellhop.ask("bellhop.parked.0.alice", "").await, Verdict::Answered(_)));
+    let orders = ["$JS.API.STREAM.PURGE.BELLHOP_PARKED", "$JS.API.STREAM.DELETE.BELLHOP_PARKED"];
+    // What a stranger is answered arrives in the stranger's own account.
+    for order in orders {
+        let mut answers = billing.client.subscribe(order).await.unwrap();
+        for subject in ["$JS.bellhop.API.CONSUMER.MSG.NEXT.BELLHOP_OUTCOMES.outcomes-billing", "bellhop.sets.billing"] {
+            billing.client.publish_with_reply(subject, order, body(subject).into()).await.unwrap();
+            eventually("the answer is here", async || next(&mut answers).ok_or("it is not".to_owned())).await;
+        }
+    }
+    // What monitoring is answered is no order that JetStream understands.
+    let monitoring = realm.someone("monitoring").await;
+    for order in orders {
+        for subject in ["$JS.API.INFO", "$JS.API.STREAM.INFO.BELLHOP_PARKED", "$JS.API.CONSUMER.LIST.BELLHOP_SETS"] {
+            monitoring.client.publish_with_reply(subject, order, "".into()).await.unwrap();
+            monitoring.round_trip().await;
+        }
+    }
+    bellhop.round_trip().await;
+    assert_eq!(parked(&bellhop).await, 1);
+    // Whoever may pull in Bellhop's own account can do what strangers must not.
+    let operator = realm.someone("operator").await;
+    let pull = "$JS.API.CONSUMER.MSG.NEXT.BELLHOP_OUTCOMES.outcomes-billing";
+    operator.client.publish_with_reply(pull, orders[0], PULL.into()).await.unwrap();
+    eventually("the stream is purged", async || match parked(&operator).await {
+        0 => Ok(()),
+        count => Err(count.to_string()),
+    })
+    .await;
+}
+
+/// How many messages the stream of mailboxes has.
+async fn parked(asker: &Someone) -> u64 {
+    let verdict = asker.ask("$JS.API.STREAM.INFO.BELLHOP_PARKED", "").await;
+    let Verdict::Answered(told) = verdict else { panic!("{verdict:?}") };
+    let told: Value = serde_json::from_slice(&told.payload).unwrap();
+    told["state"]["messages"].as_u64().unwrap_or_else(|| panic!("{told}"))
+}
+
+/// A business system reads what became of its reminders when it likes, and in order; and nothing of others.
+#[tokio::test]
+async fn a_business_system_reads_its_own_outcomes() {
+    let realm = Realm::start().await;
+    set_up(&realm, &[]).await;
+    let (bellhop, billing) = (realm.someone("bellhop").await, realm.someone("billing").await);
+    for (source, body) in [("claims", "not for billing"), ("billing", "1"), ("billing", "2")] {
+        assert!(matches!(bellhop.ask(&format!("bellhop.outcomes.{source}"), body).await, Verdict::Answered(_)));
+    }
+    let jetstream = jetstream::with_domain(billing.client.clone(), "bellhop");
+    let stream = jetstream.get_stream_no_info("BELLHOP_OUTCOMES").await.unwrap();
+    let consumer = stream.get_consumer::<pull::Config>("outcomes-billing").await.unwrap();
+    for expected in ["1", "2"] {
+        let mut batch = consumer.fetch().max_messages(1).messages().await.unwrap();
+        let message = batch.next().await.unwrap().unwrap();
+        assert_eq!((message.subject.as_str(), &message.payload[..]), ("bellhop.outcomes.billing", expected.as_bytes()));
+        message.double_ack().await.unwrap();
+    }
+    let mut none = consumer.fetch().max_messages(1).messages().await.unwrap();
+    assert!(none.next().await.is_none());
+}
+
+/// The whole of it as the users of the file: the server refuses nothing.
+#[tokio::test]
+async fn all_of_bellhop_works_with_these_permissions() {
+    let settings =
+        ["partitions=4", "mailbox.escalate_after.high=1s", "delivery.copy_rerouted=true", "heartbeat.timeout=60s"];
+    let realm = Realm::start().await;
+    set_up(&realm, &settings).await;
+    let operate = async |arguments: &[&str], input: &str| realm.run("operator", arguments, input).await.succeeded();
+    let rules = json!({ "rules": [{ "name": "numbers", "patterns": ["[0-9]{3,}"], "action": "mask" }] }).to_string();
+    operate(&["rules", "put", "billing", "-"], &rules).await;
+    operate(&["associates", "put", "carol", "alice"], "").await;
+    let (first, second) = (realm.serve("member-1", &settings).await, realm.serve("member-2", &settings).await);
+    let publish = async |id: &str, user: &str, more: &[&str]| {
+        let arguments = ["publish", "--source", "billing", "--id", id, "--user", user, "--content", "Invoice 981"];
+        realm.run("billing", &[&arguments, more].concat(), "").await.succeeded();
+    };
+    let (app, silent) = (realm.someone("app-1").await, realm.someone("app-2").await);
+    let taken = answering(&app).await;
+    let route = async |user: &str, app: &Someone| {
+        let verdict = app.ask(&format!("$KV.bellhop_routes.{user}.{}", app.name), "").await;
+        assert!(matches!(verdict, Verdict::Answered(_)), "{verdict:?}");
+    };
+    let took = async |id: &str| {
+        eventually(&format!("{id} is delivered"), async || {
+            let taken = taken.lock().unwrap().clone();
+            taken.get(id).cloned().ok_or(format!("{taken:?}\n{}", realm.log()))
+        })
+        .await
+    };
+    let became = async |id: &str, outcome: &str| {
+        eventually(&format!("{id} is {outcome}"), async || {
+            let told = realm.run("operator", &["why", "billing", id], "").await;
+            if told.stdout.contains(outcome) { Ok(()) } else { Err(format!("{told:?}")) }
+        })
+        .await;
+    };
+
+    let billing = realm.someone("billing").await;
+    let mut outcomes = billing.client.subscribe("bellhop.outcomes.billing").await.unwrap();
+
+    // Delivered, by the rules; parked, and announced; brought to an associate.
+    route("alice", &app).await;
+    publish("live", "alice", &["--tag", "billing"]).await;
+    assert_eq!(took("live").await["content"], "Invoice ***");
+    publish("parked", "bob", &["--priority", "high"]).await;
+    eventually("it is announced", async || match next(&mut outcomes) {
+        Some(told) if String::from_utf8_lossy(&told.payload).contains("escalated") => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    publish("rerouted", "carol", &[]).await;
+    assert_eq!(took("rerouted").await["for"], "carol");
+    // A member dies, and the other one reads back what waits.
+    first.kill();
+    route("bob", &app).await;
+    took("parked").await;
+    became("parked", "delivered").await;
+    // The last one dies with a reminder in its hands, and the next one finds it.
+    let mut asked = silent.client.subscribe("bellhop.app.app-2.*").await.unwrap();
+    silent.round_trip().await;
+    route("eve", &silent).await;
+    publish("held", "eve", &[]).await;
+    asked.next().await.unwrap();
+    second.kill();
+    let third = realm.serve("member-3", &settings).await;
+    let request = asked.next().await.unwrap();
+    silent.client.publish(request.reply.unwrap(), r#"{"connected":[]}"#.into()).await.unwrap();
+    became("held", "parked").await;
+
+    // Everything that operators do.
+    publish("waiting", "dave", &[]).await;
+    became("waiting", "parked").await;
+    assert!(matches!(billing.ask("bellhop.sets.billing", "oops").await, Verdict::Answered(_)));
+    eventually("something is refused", async || match operate(&["rejected", "ls"], "").await {
+        told if told.contains("not_json") => Ok(()),
+        told => Err(told),
+    })
+    .await;
+    let refused: Value = serde_json::from_str(&operate(&["rejected", "ls", "--json"], "").await).unwrap();
+    let refused = refused[0]["sequence"].to_string();
+    let mended = json!({ "reminders": [{ "id": "mended", "user": "alice", "content": "mended" }] }).to_string();
+    let mended_file = realm.dir.path().join("mended.json");
+    std::fs::write(&mended_file, mended).unwrap();
+    for command in [
+        &["rejected", "info", &refused][..],
+        &["rejected", "requeue", &refused, "--body", mended_file.to_str().unwrap()],
+        &["doctor", "--set", "partitions=4"],
+        &["top", "--once"],
+        &["members", "ls"],
+        &["instances", "ls"],
+        &["routes", "ls"],
+        &["routes", "put", "erin", "app-1"],
+        &["routes", "rm", "-f", "erin", "app-1"],
+        &["associates", "ls"],
+        &["associates", "rm", "-f", "carol"],
+        &["rules", "ls"],
+        &["rules", "get", "billing"],
+        &["rules", "try", "--tag", "billing", "Invoice 981"],
+        &["rules", "rm", "-f", "billing"],
+        &["mailbox", "ls"],
+        &["mailbox", "info", "dave"],
+        &["mailbox", "purge", "-f", "dave"],
+        &["history"],
+        &["why", "billing", "live"],
+        &["erase", "-f", "alice"],
+        &["setup", "--dry-run", "--set", "partitions=4"],
+    ] {
+        operate(command, "").await;
+    }
+    took("mended").await;
+    third.signal("TERM");
+    eventually("it stops", async || third.status().ok_or("it runs".to_owned())).await;
+    let log = realm.log();
+    let refused: Vec<_> = log.lines().filter(|line| line.contains("Violation")).collect();
+    assert!(refused.is_empty(), "{refused:#?}");
+}
+
+/// What the doctor asks for and what the file permits are written in two places.
+#[tokio::test]
+async fn the_doctor_misses_nothing() {
+    let realm = Realm::start().await;
+    set_up(&realm, &["partitions=4"]).await;
+    let told = realm.run("bellhop", &["doctor", "--format", "json", "--set", "partitions=4"], "").await;
+    let told: Value = serde_json::from_str(&told.stdout).unwrap();
+    let checks = told["checks"].as_array().unwrap();
+    let permissions: Vec<_> = checks.iter().filter(|check| check["check"] == "permissions").collect();
+    assert!(permissions.iter().all(|check| check["status"] == "ok") && !permissions.is_empty(), "{permissions:#?}");
+}
+
+#[tokio::test]
+async fn whoever_lacks_a_permission_is_told_which() {
+    let realm = Realm::start().await;
+    let setup = realm.run("bellhop", &["setup", "--set", "nats.timeout=1s"], "").await;
+    assert_eq!(setup.code, Some(1), "{setup:?}");
+    assert!(setup.stderr.contains("$JS.API.STREAM.CREATE.BELLHOP_SETS"), "{setup:?}");
+    assert!(setup.stderr.contains("docs/security.md"), "{setup:?}");
+    set_up(&realm, &[]).await;
+    // It does not wait for an answer that cannot come.
+    let history = realm.run("monitoring", &["history"], "").await;
+    assert_eq!(history.code, Some(1), "{history:?}");
+    assert!(
+        history.stderr.contains("does not permit") && history.stderr.contains("bellhop.api.history"),
+        "{history:?}"
+    );
+    let serve = ["serve", "--http", "127.0.0.1:0", "--set", "partitions=4", "--set", "nats.timeout=1s"];
+    let serve = realm.run("monitoring", &serve, "").await;
+    assert_eq!(serve.code, Some(1), "{serve:?}");
+    assert!(serve.stderr.contains("does not permit") && serve.stderr.contains("$KV.bellhop_members."), "{serve:?}");
+    // A user who may not hear its own answers.
+    let deaf = ["members", "ls", "--set", "nats.timeout=1s", "--set", "nats.inbox_prefix=_INBOX"];
+    let settings = realm.secrets.settings("operator");
+    let (words, set) = deaf.split_at(2);
+    let settings = settings.iter().map(String::as_str);
+    let arguments: Vec<&str> = words.iter().copied().chain(settings).chain(set.iter().copied()).collect();
+    let deaf = bellhop(&arguments, &[("NATS_URL", realm.server.url())], b"").await;
+    assert_eq!(deaf.code, Some(1), "{deaf:?}");
+    assert!(deaf.stderr.contains("nats.inbox_prefix"), "{deaf:?}");
+}
+
+#[tokio::test]
+async fn whoever_is_not_known_is_told_so_without_secrets() {
+    let realm = Realm::start().await;
+    let dry = ["setup", "--dry-run", "--nats", realm.server.url()];
+    let stranger = realm.dir.path().join("stranger.nk");
+    let seed = nkeys::KeyPair::new_user().seed().unwrap();
+    std::fs::write(&stranger, &seed).unwrap();
+    let stranger = stranger.to_str().unwrap();
+    let told = async |variables: &[(&str, &str)]| {
+        let ended = bellhop(&dry, variables, b"").await;
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(!ended.stderr.contains(&seed) && !ended.stderr.contains("hunter2"), "{ended:?}");
+        ended.stderr
+    };
+    for (variables, words) in [
+        (&[][..], "without credentials"),
+        (&[("NATS_USER", "operator"), ("NATS_PASSWORD", "hunter2")], "as user `operator`"),
+        (&[("NATS_NKEY", stranger)], "stranger.nk"),
+        (&[("NATS_TOKEN", "hunter2")], "with this token"),
+        (&[("NATS_NKEY", "/no/such.nk")], "/no/such.nk"),
+        (&[("NATS_NKEY", &nats_config("accounts.conf"))], "no seed of a user"),
+        (&[("NATS_CREDS", "/no/such.creds")], "/no/such.creds"),
+    ] {
+        let stderr = told(variables).await;
+        assert!(stderr.contains(words), "{stderr}");
+    }
+}
+
+/// No default password: a variable that is forgotten keeps the server from starting, and is named.
+#[tokio::test]
+async fn a_server_without_everybodys_secret_does_not_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let secrets = Secrets::make(dir.path());
+    let config = nats_config("accounts.conf");
+    for (missing, _) in secrets.variables() {
+        let others: Vec<_> = secrets.variables().into_iter().filter(|(name, _)| *name != missing).collect();
+        let options = Options { extra_args: &["-c", &config, "-js"], variables: &others, ..Options::default() };
+        let error = NatsServer::start(&dir.path().join(missing), options).await.unwrap_err();
+        let StartError::Ended(_, log) = error else { panic!("{missing}: {error}") };
+        assert!(log.contains(missing), "{log}");
+    }
+}
+
+/// Does what an operator does before anything else.
+async fn set_up(realm: &Realm, settings: &[&str]) {
+    let set: Vec<&str> = ["partitions=4"].iter().chain(settings).flat_map(|setting| ["--set", setting]).collect();
+    realm.run("operator", &[&["setup"][..], &set].concat(), "").await.succeeded();
+    let config = pull::Config {
+        durable_name: Some("outcomes-billing".to_owned()),
+        filter_subject: "bellhop.outcomes.billing".to_owned(),
+        ack_policy: AckPolicy::Explicit,
+        ..pull::Config::default()
+    };
+    let operator = realm.someone("operator").await;
+    jetstream::new(operator.client).create_consumer_on_stream(config, "BELLHOP_OUTCOMES").await.unwrap();
+}
+
+/// An app server to which everybody is connected who is asked for. Answers what it took, by id.
+async fn answering(app: &Someone) -> Arc<Mutex<BTreeMap<String, Value>>> {
+    let taken = Arc::<Mutex<BTreeMap<String, Value>>>::default();
+    let mut requests = app.client.subscribe(format!("bellhop.app.{}.*", app.name)).await.unwrap();
+    let (client, takes) = (app.client.clone(), taken.clone());
+    tokio::spawn(async move {
+        while let Some(request) = requests.next().await {
+            let body: Value = serde_json::from_slice(&request.payload).unwrap_or_default();
+            for reminder in body["reminders"].as_array().into_iter().flatten() {
+                takes.lock().unwrap().insert(reminder["id"].as_str().unwrap().to_owned(), reminder.clone());
+            }
+            let answer = json!({ "connected": body["users"] }).to_string();
+            let _ = client.publish(request.reply.unwrap(), answer.into()).await;
+        }
+    });
+    app.round_trip().await;
+    taken
+}
