@@ -112,6 +112,14 @@ pub enum NatsError {
         /// Why it failed.
         problem: String,
     },
+    /// What is there is not what the configuration wants, and trying again does not help.
+    #[error("{what}: {problem}")]
+    Contrary {
+        /// What it is about.
+        what: String,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
     /// JetStream refused a message because its writer no longer owns what it writes to.
     #[error("{0} has a newer owner")]
     Fenced(String),

@@ -138,7 +138,7 @@ async fn plan_stream(nats: &Nats, wanted: StreamConfig) -> Result<Option<(Change
     };
     if info.metadata.contains_key(SPREAD_KEY) {
         let problem = "the number of partitions is being changed; run `bellhop repartition` to its end";
-        return Err(NatsError::failed(what, problem));
+        return Err(NatsError::Contrary { what, problem: problem.to_owned() });
     }
     if let (Some(there), Some(set)) = (info.metadata.get(PARTITIONS_KEY), wanted.metadata.get(PARTITIONS_KEY))
         && there != set
@@ -147,7 +147,7 @@ async fn plan_stream(nats: &Nats, wanted: StreamConfig) -> Result<Option<(Change
             "the installation has {there} partitions and the configuration says {set}; the number is fixed once events \
              and mailboxes lie under it, so set `partitions = {there}`, or change it with `bellhop repartition {set}`"
         );
-        return Err(NatsError::failed(what, problem));
+        return Err(NatsError::Contrary { what, problem });
     }
     let merged = overlay(info.clone(), wanted);
     let fields = differences(&info, &merged);

@@ -41,7 +41,7 @@ pub mod spans;
 pub mod systemd;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::net::TcpListener;
@@ -62,6 +62,8 @@ use history::shelf::{Shelf, state_directory};
 use lease::Lease;
 use outcomes::Recorder;
 
+/// For so long it is tried again to set up what JetStream did not answer for.
+const SETUP_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the last writes may take after the grace period.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -114,12 +116,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
     let member = member_name(&config);
     let nats = crate::nats::connect(&config, &format!("bellhop {member}")).await?;
     let voice = crate::nats::connect(&of_voice(&config), &format!("bellhop {member} members")).await?;
-    let plan = topology::plan(&nats, &config).await?;
-    let changes = plan.changes().count();
-    plan.apply(&nats, true).await?;
-    if changes > 0 {
-        tracing::info!(changes, "set up streams, buckets and consumers");
-    }
+    set_up(&nats, &config).await?;
     let config = Arc::new(config);
     let history = Shelf::new(&config.history.url, &state_directory(), &nats).await?;
     tracing::info!(url = %history.url(), "keeping the history");
@@ -172,6 +169,29 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
     let _ = tokio::time::timeout(LAST_WORDS, recording).await;
     let _ = tokio::time::timeout(LAST_WORDS, client.drain()).await;
     served
+}
+
+/// Makes what is missing. A cluster that is electing leaders may need some seconds for its answer.
+async fn set_up(nats: &Nats, config: &Config) -> Result<(), NatsError> {
+    let give_up_at = Instant::now() + SETUP_PATIENCE;
+    loop {
+        let error = match try_to_set_up(nats, config).await {
+            Err(error @ NatsError::Failed { .. }) if Instant::now() < give_up_at => error,
+            result => return result,
+        };
+        tracing::warn!(%error, "setting up again");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+async fn try_to_set_up(nats: &Nats, config: &Config) -> Result<(), NatsError> {
+    let plan = topology::plan(nats, config).await?;
+    let changes = plan.changes().count();
+    plan.apply(nats, true).await?;
+    if changes > 0 {
+        tracing::info!(changes, "set up streams, buckets and consumers");
+    }
+    Ok(())
 }
 
 /// Answers queries for as long as this process runs.

@@ -136,9 +136,9 @@ impl World {
 
     /// Kills the first member and starts it again under its name, as a supervisor does: nobody must wait for its ttl.
     pub(crate) async fn kill_and_revive(&self) -> Arc<Member> {
-        let member = self.member();
-        member.kill();
-        self.serve_as(member.name()).await
+        let name = self.member().name().to_owned();
+        self.member_named(&name).kill(); // The latest of that name: the ones before are dead.
+        self.serve_as(&name).await
     }
 
     /// Starts a member with these settings too, and waits for nothing.
