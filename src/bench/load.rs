@@ -11,8 +11,8 @@ pub(super) const TAG: &str = "bench";
 /// Users follow each other in an order that jumps between instances and partitions.
 const STRIDE: usize = 7_919;
 /// Bytes of content, so that a reminder is some 300 bytes.
-const CONTENT: &str = "Invoice {} over 1,280.00 EUR of the account that you look after is due on Friday; please see that it is paid, \
-                       or tell the customer why it is not. Reference";
+const CONTENT: &str = "Invoice {} over 1,280.00 EUR of the account that you look after is due on Friday; please see that it is paid \
+                       by then, or tell the customer why it is not, and who is going to look after it from then on. Reference";
 
 /// Reminders by number, from 0: one source publishes them in this order.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -53,6 +54,24 @@ async fn one_look_tells_who_is_there_and_what_waits() {
     let nowhere = bellhop(&["top", "--nats", "nats://127.0.0.1:1"], &[], b"").await;
     assert_eq!(nowhere.code, Some(1), "{nowhere:?}");
     assert_eq!(world.run(&["top", "--every", "1ms"]).await.code, Some(2));
+}
+
+/// How fast things go can be told by two looks only, so one page takes two.
+#[tokio::test]
+async fn a_page_tells_how_fast_things_go() {
+    let world = World::start(&[]).await;
+    let publishing = async {
+        for number in 0.. {
+            world.publish("billing", [reminder(format!("{number}"), "alice")]).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let told = tokio::select! {
+        told = world.run(&["top", "--json", "--once"]) => told.succeeded(),
+        () = publishing => unreachable!("it publishes on and on"),
+    };
+    let frame: Value = serde_json::from_str(&told).unwrap();
+    assert!(frame["per_second"]["sets"].as_f64().unwrap() > 0.0, "{frame:#}");
 }
 
 /// Figures of all members, by NATS alone.

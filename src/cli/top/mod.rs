@@ -80,7 +80,7 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
             Some(Err(error)) => return Err(error.into()),
             None => return Ok(()),
         }
-        let Some(frame) = model.frame() else { continue };
+        let Some(frame) = model.frame().filter(|_| model.has_rates()) else { continue };
         let mut output = Output::new();
         if args.json {
             output.json(&frame)?;

@@ -111,6 +111,11 @@ impl Model {
         self.samples.push_back(sample);
     }
 
+    /// Whether it knows how fast things go: that takes two looks.
+    pub(super) fn has_rates(&self) -> bool {
+        self.samples.len() > 1
+    }
+
     /// Nothing could be learnt.
     pub(super) fn lose(&mut self, now: Timestamp, problem: String) {
         let since = self.trouble.take().map_or(now, |(since, _)| since);
