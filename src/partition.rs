@@ -50,6 +50,14 @@ impl Role {
     /// The kinds there are.
     pub const KINDS: [&str; 4] = ["partition", "intake", "escalation", "history"];
 
+    /// Those of which an installation has one.
+    pub const SINGLE: [Self; 3] = [Self::Intake, Self::Escalation, Self::History];
+
+    /// All roles of an installation with so many partitions.
+    pub fn all(partitions: u16) -> impl Iterator<Item = Self> {
+        Self::SINGLE.into_iter().chain((0..partitions).map(|number| Self::Partition(Partition(number))))
+    }
+
     /// What kind of role it is, in a word.
     pub fn kind(self) -> &'static str {
         match self {
@@ -93,7 +101,7 @@ pub fn assign(members: &[String], partitions: u16) -> BTreeMap<Role, String> {
         ranked.sort_by_key(|member| std::cmp::Reverse((hash(&[name.as_bytes(), member.as_bytes()]), *member)));
         ranked
     };
-    for role in [Role::Intake, Role::Escalation, Role::History] {
+    for role in Role::SINGLE {
         assignment.insert(role, by_weight(role)[0].clone());
     }
     for number in 0..partitions {

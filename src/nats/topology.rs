@@ -10,9 +10,9 @@ use futures_util::TryStreamExt;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Nats, NatsError};
+use super::{Names, Nats, NatsError};
 use crate::config::Config;
-use crate::partition::Partition;
+use crate::partition::{Partition, Role};
 
 /// The name of the one priority group of every pinned consumer.
 pub const GROUP: &str = "bellhop";
@@ -286,6 +286,22 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
             ..bucket(names.members_bucket(), "the running bellhop serve processes and what they hold")
         },
     ]
+}
+
+/// The durable consumers that a role reads, each behind its stream.
+pub fn consumers_of(names: &Names, config: &Config, role: Role) -> Vec<(String, String)> {
+    match role {
+        Role::Intake => vec![(names.sets_stream(), names.intake_consumer().to_owned())],
+        Role::Partition(partition) => vec![(names.events_stream(), names.dispatch_consumer(partition))],
+        Role::History if config.history.is_on() => {
+            vec![(names.outcomes_stream(), names.history_consumer().to_owned())]
+        }
+        Role::History => Vec::new(),
+        Role::Escalation => {
+            let limits = config.mailbox.escalate_after.limits();
+            limits.map(|(priority, _)| (names.parked_stream(), names.escalate_consumer(priority))).collect()
+        }
+    }
 }
 
 fn consumers(nats: &Nats, config: &Config) -> Vec<(String, Vec<consumer::pull::Config>)> {

@@ -2,6 +2,7 @@
 //! JetStream is asked.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -13,9 +14,9 @@ use tokio::time::MissedTickBehavior;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::nats::pinned::{self, Waiting};
+use crate::nats::topology::consumers_of;
 use crate::nats::{Nats, NatsError};
 use crate::partition::{Partition, Role};
-use crate::reminder::Priority;
 use crate::router::partition::census::Census;
 
 /// How often JetStream is asked.
@@ -45,13 +46,11 @@ pub struct Gauges {
 
 impl Gauges {
     /// Starts the task that tells Prometheus.
-    pub fn start(nats: Nats, config: &Config, metrics: Metrics) -> (Self, tokio::task::JoinHandle<()>) {
+    pub fn start(nats: Nats, config: Arc<Config>, metrics: Metrics) -> (Self, tokio::task::JoinHandle<()>) {
         let (counts, counted) = mpsc::channel(MAX_WAITING);
         let (roles, worked) = watch::channel(BTreeSet::new());
         metrics.event_limits(config.dispatch.max_events_in_flight, config.dispatch.max_bytes_in_flight);
-        let escalated = config.mailbox.escalate_after.limits().map(|(priority, _)| priority).collect();
-        let keeps_history = config.history.is_on();
-        let board = Board { nats, metrics, escalated, keeps_history, worked, counts: BTreeMap::new(), connects: 1 };
+        let board = Board { nats, config, metrics, worked, counts: BTreeMap::new(), connects: 1 };
         (Self { counts, roles }, tokio::spawn(board.run(counted)))
     }
 
@@ -72,11 +71,8 @@ impl Gauges {
 
 struct Board {
     nats: Nats,
+    config: Arc<Config>,
     metrics: Metrics,
-    /// Priorities whose parked reminders are announced.
-    escalated: Vec<Priority>,
-    /// Whether outcomes are read.
-    keeps_history: bool,
     worked: watch::Receiver<BTreeSet<Role>>,
     /// Of the partitions worked here.
     counts: BTreeMap<Partition, Count>,
@@ -122,7 +118,10 @@ impl Board {
         let roles = self.worked.borrow().clone();
         for kind in Role::KINDS {
             let of_kind = roles.iter().filter(|role| role.kind() == kind);
-            match self.waiting(of_kind.flat_map(|role| self.consumers(*role)).collect()).await {
+            match self
+                .waiting(of_kind.flat_map(|role| consumers_of(&self.nats.names, &self.config, *role)).collect())
+                .await
+            {
                 Ok(waiting) => {
                     let sum = waiting.iter().map(|one| one.pending).sum();
                     let fullest = waiting.iter().max_by_key(|one| one.ack_pending);
@@ -159,23 +158,6 @@ impl Board {
             } else if let Ok(found) = self.nats.jetstream.get_stream(name).await {
                 let state = &found.cached_info().state;
                 self.metrics.stored(stream, state.messages, state.bytes);
-            }
-        }
-    }
-
-    /// The consumers of a role, each with its stream before it.
-    fn consumers(&self, role: Role) -> Vec<(String, String)> {
-        let names = &self.nats.names;
-        match role {
-            Role::Intake => vec![(names.sets_stream(), names.intake_consumer().to_owned())],
-            Role::Partition(partition) => vec![(names.events_stream(), names.dispatch_consumer(partition))],
-            Role::History if self.keeps_history => {
-                vec![(names.outcomes_stream(), names.history_consumer().to_owned())]
-            }
-            Role::History => Vec::new(),
-            Role::Escalation => {
-                let of = |priority: &Priority| (names.parked_stream(), names.escalate_consumer(*priority));
-                self.escalated.iter().map(of).collect()
             }
         }
     }

@@ -131,7 +131,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
         follow(nats.names.associates_bucket(), "a list of associates", associates::read);
     let recorded = recorded::Reader::start(nats.clone());
     let (rules, watching_rules) = rules::Watch::start(nats.clone(), metrics.clone());
-    let (gauges, gauging) = Gauges::start(nats.clone(), &config, metrics.clone());
+    let (gauges, gauging) = Gauges::start(nats.clone(), config.clone(), metrics.clone());
     let (readiness, ready) = watch::channel(Readiness::default());
     let notifying = tokio::spawn(systemd::tell(ready.clone()));
     let probes = listen(&config).await?.map(|listener| tokio::spawn(http::run(listener, ready, metrics.clone())));

@@ -3,7 +3,8 @@
 use super::super::survey::{Allowed, Permissions};
 use crate::config::Config;
 use crate::nats::names::{Names, bucket_stream};
-use crate::partition::Partition;
+use crate::nats::topology::consumers_of;
+use crate::partition::Role;
 
 /// Subjects, with wildcards where any of them may be needed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -14,12 +15,12 @@ pub(super) struct Needs {
 
 /// What a member needs once everything is set up. Making streams and consumers needs more, and may be somebody else's.
 pub(super) fn needs(names: &Names, config: &Config) -> Needs {
-    let own = consumers(names, config);
+    let own = Role::all(config.partitions).flat_map(|role| consumers_of(names, config, role));
     let [sets, events, parked, outcomes, ..] = names.streams();
     let mut publish: Vec<String> =
         names.streams().iter().map(|stream| format!("$JS.API.STREAM.INFO.{stream}")).collect();
     publish.extend([&sets, &events, &parked, &outcomes].map(|stream| format!("$JS.API.CONSUMER.LIST.{stream}")));
-    for (stream, consumer) in &own {
+    for (stream, consumer) in own {
         publish.extend(
             ["INFO", "UNPIN", "RESET", "MSG.NEXT"].map(|call| format!("$JS.API.CONSUMER.{call}.{stream}.{consumer}")),
         );
@@ -58,19 +59,6 @@ pub(super) fn needs(names: &Names, config: &Config) -> Needs {
 
 /// Where askers want their answers, by default.
 const REPLIES: &str = "_INBOX.>";
-
-fn consumers(names: &Names, config: &Config) -> Vec<(String, String)> {
-    let dispatch =
-        (0..config.partitions).map(|number| (names.events_stream(), names.dispatch_consumer(Partition(number))));
-    let escalate = config
-        .mailbox
-        .escalate_after
-        .limits()
-        .map(|(priority, _)| (names.parked_stream(), names.escalate_consumer(priority)));
-    let history = config.history.is_on().then(|| (names.outcomes_stream(), names.history_consumer().to_owned()));
-    let intake = (names.sets_stream(), names.intake_consumer().to_owned());
-    std::iter::once(intake).chain(dispatch).chain(escalate).chain(history).collect()
-}
 
 /// What of it is not allowed, by what it is about.
 pub(super) fn missing(permissions: &Permissions, needs: &Needs) -> [(&'static str, Vec<String>); 2] {

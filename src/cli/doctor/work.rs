@@ -82,8 +82,7 @@ pub(super) fn roles(case: &Case<'_>) -> Vec<Finding> {
 }
 
 fn all_roles(case: &Case<'_>) -> Vec<Role> {
-    let partitions = (0..case.config.partitions).map(|number| Role::Partition(Partition(number)));
-    [Role::Intake, Role::Escalation, Role::History].into_iter().chain(partitions).collect()
+    Role::all(case.config.partitions).collect()
 }
 
 /// The roles that living members hold, each as often as it is held.

@@ -91,7 +91,7 @@ impl Sample {
 
 fn members(case: &Case<'_>) -> Vec<Member> {
     let ttl = case.config.members.ttl;
-    let roles = [Role::Intake, Role::Escalation, Role::History];
+    let roles = Role::SINGLE;
     case.now
         .members
         .iter()
