@@ -9,6 +9,7 @@ use async_nats::jetstream::stream::Stream;
 use bytes::Bytes;
 
 use super::mailbox::{Mailboxes, Parking, purge};
+use super::pinned::waiting;
 use super::topology::{PARTITIONS_KEY, SPREAD_KEY};
 use super::{Nats, NatsError, bucket};
 use crate::event::Event;
@@ -91,10 +92,8 @@ pub async fn pause_intake(nats: &Nats, time: Option<Duration>) -> Result<(), Nat
 /// # Errors
 /// When JetStream does not answer.
 pub async fn in_work(nats: &Nats) -> Result<u64, NatsError> {
-    let failed = failed("look at the intake");
-    let sets = nats.jetstream.get_stream_no_info(nats.names.sets_stream()).await.map_err(|error| failed(&error))?;
-    let intake = sets.consumer_info(nats.names.intake_consumer()).await.map_err(|error| failed(&error))?;
-    Ok(intake.num_ack_pending as u64 + events(nats).await?.cached_info().state.messages)
+    let intake = waiting(nats, &nats.names.sets_stream(), nats.names.intake_consumer()).await?;
+    Ok(intake.ack_pending as u64 + events(nats).await?.cached_info().state.messages)
 }
 
 /// Members that have not taken their leave, and have not been silent for so long that the bucket forgot them.
