@@ -138,7 +138,7 @@ impl Intake {
     fn receive(&mut self, received: Received) {
         let (source, bytes) = (received.subject.clone(), received.payload.len());
         self.bytes += bytes;
-        self.waiting.push(&source, bytes, received);
+        self.waiting.push(source, bytes, received);
     }
 
     fn plan_next(&mut self) {

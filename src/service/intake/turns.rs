@@ -26,9 +26,9 @@ impl<T> Turns<T> {
     }
 
     /// Queues a set of so many bytes behind what its source has waiting.
-    pub(super) fn push(&mut self, source: &str, bytes: usize, set: T) {
+    pub(super) fn push(&mut self, source: String, bytes: usize, set: T) {
         let new = || Queue { served: self.served, sets: VecDeque::new() };
-        self.queues.entry(source.to_owned()).or_insert_with(new).sets.push_back((bytes as u64, set));
+        self.queues.entry(source).or_insert_with(new).sets.push_back((bytes as u64, set));
     }
 
     /// The first set of the source that was served least.
@@ -53,10 +53,10 @@ mod tests {
     fn sources_share_by_bytes_and_each_keeps_its_order() {
         let mut turns = Turns::new();
         for (source, bytes, set) in [("a", 100, 1), ("a", 100, 2), ("a", 100, 3), ("b", 40, 4), ("b", 40, 5)] {
-            turns.push(source, bytes, set);
+            turns.push(source.to_owned(), bytes, set);
         }
         assert_eq!([(); 3].map(|()| turns.next()), [Some(1), Some(4), Some(5)], "what is small waits for one set");
-        turns.push("b", 40, 6);
+        turns.push("b".to_owned(), 40, 6);
         assert_eq!([(); 4].map(|()| turns.next()), [Some(6), Some(2), Some(3), None]);
         assert!(turns.is_empty());
     }
