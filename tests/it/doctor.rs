@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_nats::jetstream::stream::DiscardPolicy;
-use bellhop::nats_server::{NatsServer, Options, find};
+use bellhop::nats_server::find;
 use futures_util::StreamExt;
 use serde_json::Value;
 
-use crate::harness::{Ended, LATER, World, bellhop, reminder};
+use crate::harness::{Ended, LATER, World, bellhop, cluster, reminder};
 
 /// What the doctor said, as programs read it.
 struct Diagnosis {
@@ -468,27 +468,10 @@ async fn what_a_user_may_not_do_is_told_and_is_all_that_it_needs() {
     assert_eq!(doctor(&world, &as_m).await.worst()["permissions"], "ok");
 }
 
-/// Three servers on this machine, that know each other.
-async fn cluster(dir: &std::path::Path) -> Vec<NatsServer> {
-    let free_port = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
-    let routes: Vec<String> = ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
-    let start = |n: usize| {
-        let (dir, routes, port) = (dir.join(format!("nats-{n}")), &routes, ports[n]);
-        async move {
-            let extra_config = format!(
-                "server_name: nats-{n}\ncluster {{ name: three, listen: \"127.0.0.1:{port}\", routes: {routes:?} }}"
-            );
-            NatsServer::start(&dir, Options { extra_config: &extra_config, ..Options::default() }).await.unwrap()
-        }
-    };
-    futures_util::future::join_all((0..3).map(start)).await
-}
-
 #[tokio::test]
 async fn copies_that_are_missing_or_behind_are_told() {
     let dir = tempfile::tempdir().unwrap();
-    let mut servers = cluster(dir.path()).await;
+    let mut servers = cluster::start(dir.path()).await;
     let url = servers[0].url().to_owned();
     let run = async |arguments: &[&str], replicas: &str| {
         let set = ["--nats", &url, "--set", "partitions=1", "--set", "members.ttl=600s", "--set", replicas];

@@ -8,7 +8,7 @@ use bellhop::nats_server::{NatsServer, Options};
 const NODES: usize = 3;
 
 /// Starts them, and does not wait until they have found each other.
-pub(super) async fn start(dir: &Path) -> Vec<NatsServer> {
+pub(crate) async fn start(dir: &Path) -> Vec<NatsServer> {
     let ports: Vec<TcpListener> = (0..NODES).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let addresses: Vec<_> = ports.iter().map(|port| port.local_addr().unwrap()).collect();
     drop(ports);

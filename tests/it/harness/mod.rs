@@ -7,7 +7,7 @@
 
 mod app;
 mod checks;
-mod cluster;
+pub(crate) mod cluster;
 mod crowd;
 mod ledger;
 pub(crate) mod postgres;
