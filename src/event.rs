@@ -11,26 +11,40 @@ use crate::reminder::finished::{with_reroute_false, with_rerouted_to};
 use crate::token::{Source, UserId};
 use crate::trace::TraceParent;
 
-/// What the router needs to know of the reminders in a message.
+/// What the router needs to know of the reminders in a message: some of one or of several sets of one business system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Index {
     /// The business system.
     pub source: Source,
-    /// The set they came in.
-    pub set: String,
-    /// When JetStream stored the set, in milliseconds since 1970.
-    #[serde(default)]
-    pub published_ms: i64,
-    /// The trace that the set belongs to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trace: Option<TraceParent>,
+    /// The sets that they came in.
+    pub sets: Vec<OfSet>,
     /// One entry for each reminder, in order.
     pub reminders: Vec<IndexEntry>,
+}
+
+/// What there is to know of a set that reminders came in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfSet {
+    /// Its id.
+    pub id: String,
+    /// Its sequence in `BELLHOP_SETS`.
+    pub sequence: u64,
+    /// When JetStream stored it, in milliseconds since 1970.
+    pub published_ms: i64,
+    /// The trace that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceParent>,
 }
 
 /// One reminder's line in the index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexEntry {
+    /// Which of the index's sets it came in.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub set: usize,
+    /// Where it stands in that set as published.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub place: usize,
     /// The reminder's id.
     pub id: String,
     /// Whom it is for.
@@ -84,6 +98,9 @@ pub enum DecodeError {
         /// Bytes that follow the index.
         found: usize,
     },
+    /// A reminder is of a set that the index does not describe.
+    #[error("reminder {0} is of a set that the index does not describe")]
+    Set(usize),
 }
 
 impl Event {
@@ -110,14 +127,23 @@ impl Event {
         if told != rest.len() {
             return Err(DecodeError::Length { told, found: rest.len() });
         }
+        if let Some(at) = index.reminders.iter().position(|entry| entry.set >= index.sets.len()) {
+            return Err(DecodeError::Set(at));
+        }
         let bodies = index.reminders.iter().map(|entry| rest.split_to(entry.bytes)).collect();
         Ok(Self { index, bodies })
     }
 
+    /// The set that one of its reminders came in.
+    pub fn set_of(&self, at: usize) -> &OfSet {
+        &self.index.sets[self.index.reminders[at].set]
+    }
+
     /// The event with one of its reminders alone.
     pub fn only(&self, at: usize) -> Self {
-        let index = Index { reminders: vec![self.index.reminders[at].clone()], ..self.index.clone() };
-        Self { index, bodies: vec![self.bodies[at].clone()] }
+        let reminder = IndexEntry { set: 0, ..self.index.reminders[at].clone() };
+        let (source, sets) = (self.index.source.clone(), vec![self.set_of(at).clone()]);
+        Self { index: Index { source, sets, reminders: vec![reminder] }, bodies: vec![self.bodies[at].clone()] }
     }
 
     /// One of its reminders' JSON in a form that may be published again: finished JSON does not tell that it stays.
@@ -147,6 +173,8 @@ mod tests {
 
     fn event(bodies: &[&str]) -> Event {
         let entry = |(i, body): (usize, &&str)| IndexEntry {
+            set: i % 2,
+            place: i,
             id: format!("r{i}"),
             user: "张三\"\\".parse().unwrap(),
             expires_at: (i % 2 == 0).then_some(i as i64),
@@ -156,12 +184,16 @@ mod tests {
             stays: i == 2,
             bytes: body.len(),
         };
+        let set = |sequence: u64| OfSet {
+            id: format!("s{sequence}"),
+            sequence,
+            published_ms: 1_763_000_000_123,
+            trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().ok(),
+        };
         Event {
             index: Index {
                 source: "billing".parse().unwrap(),
-                set: "a\nb".replace('\n', "-"),
-                published_ms: 1_763_000_000_123,
-                trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().ok(),
+                sets: vec![set(7), set(8)],
                 reminders: bodies.iter().enumerate().map(entry).collect(),
             },
             bodies: bodies.iter().map(|body| Bytes::copy_from_slice(body.as_bytes())).collect(),
@@ -173,8 +205,18 @@ mod tests {
         let event = event(&["{\"a\":1}", "{}", "{\"b\":\"x\\ny\"}"]);
         let read = Event::decode(&event.encode()).unwrap();
         assert_eq!((&read.index, &read.bodies), (&event.index, &event.bodies));
-        let one = Event::decode(&read.only(2).encode()).unwrap();
-        assert_eq!((one.index.reminders[0].id.as_str(), &one.bodies[0]), ("r2", &event.bodies[2]));
+        for at in 0..3 {
+            let one = Event::decode(&read.only(at).encode()).unwrap();
+            assert_eq!((&one.index.reminders[0].id, &one.bodies[0]), (&format!("r{at}"), &event.bodies[at]));
+            assert_eq!((one.index.sets.len(), one.set_of(0)), (1, event.set_of(at)));
+        }
+    }
+
+    #[test]
+    fn a_reminder_of_no_set_is_an_error() {
+        let mut event = event(&["{}", "{}"]);
+        event.index.sets.pop();
+        assert!(matches!(Event::decode(&event.encode()), Err(DecodeError::Set(1))));
     }
 
     #[test]

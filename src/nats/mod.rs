@@ -172,8 +172,8 @@ impl Nats {
         sent.map_err(|error| NatsError::failed(what(), error))?.await.map_err(|error| NatsError::failed(what(), error))
     }
 
-    /// Publishes until it is stored, however long JetStream is away. `id` makes the repeats one message.
-    pub async fn store_surely(&self, subject: &str, headers: HeaderMap, payload: Bytes, id: &str) {
+    /// Publishes until it is stored, however long JetStream is away. An `id` makes the repeats one message.
+    pub async fn store_surely(&self, subject: &str, headers: HeaderMap, payload: Bytes, id: Option<&str>) {
         self.store_unless(|| false, subject, headers, payload, id).await;
     }
 
@@ -184,9 +184,11 @@ impl Nats {
         subject: &str,
         mut headers: HeaderMap,
         payload: Bytes,
-        id: &str,
+        id: Option<&str>,
     ) -> bool {
-        headers.insert(async_nats::header::NATS_MESSAGE_ID, id);
+        if let Some(id) = id {
+            headers.insert(async_nats::header::NATS_MESSAGE_ID, id);
+        }
         let mut pause = Duration::from_millis(50);
         while !is_pointless() {
             match self.store(subject.to_owned(), headers.clone(), payload.clone()).await {

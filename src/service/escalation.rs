@@ -48,18 +48,18 @@ async fn announce(context: &Context, Aged { sequence, message, .. }: &Aged) {
         // Its partition sets it aside when it reads the mailbox.
         _ => return tracing::warn!(sequence, "not a parked reminder, passed by"),
     };
-    let (index, reminder) = (&event.index, &event.index.reminders[0]);
+    let (source, set, reminder) = (&event.index.source, event.set_of(0), &event.index.reminders[0]);
     let record = Record {
         id: reminder.id.clone(),
-        source: index.source.clone(),
-        set: index.set.clone(),
+        source: source.clone(),
+        set: set.id.clone(),
         user: Some(reminder.user.to_string()),
         outcome: Outcome::Parked { escalated: true },
         at: now_ms(),
     };
-    let told = Told { record, published_ms: index.published_ms, reminder: None, settles: None };
+    let told = Told { record, published_ms: set.published_ms, reminder: None, settles: None };
     let (headers, body) = encode(&[told], context.config.history.is_on());
     let id = format!("escalated {sequence}");
     let nats = &context.nats;
-    nats.store_surely(&nats.names.outcomes(&index.source), headers, body, &id).await;
+    nats.store_surely(&nats.names.outcomes(source), headers, body, Some(&id)).await;
 }

@@ -47,7 +47,7 @@ impl Message {
 
     /// Stores it, however long JetStream is away.
     pub async fn store(self, nats: &Nats, metrics: &Metrics) {
-        nats.store_surely(&self.subject, self.headers, self.payload, &self.id).await;
+        nats.store_surely(&self.subject, self.headers, self.payload, Some(&self.id)).await;
         metrics.rejected(self.code);
     }
 }

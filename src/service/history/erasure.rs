@@ -99,9 +99,12 @@ async fn remove_from_mailbox(context: &Context, user: &UserId, names: &HashSet<N
             return Ok(());
         }
         for parked in page {
-            let Ok(Event { index, .. }) = Event::decode(&parked.message) else { continue };
-            let mut reminders = index.reminders.iter();
-            if reminders.any(|one| names.contains(&(index.source.as_str(), one.id.as_str(), index.published_ms))) {
+            let Ok(event) = Event::decode(&parked.message) else { continue };
+            let name = |at: usize| {
+                let (source, id) = (event.index.source.as_str(), event.index.reminders[at].id.as_str());
+                (source, id, event.set_of(at).published_ms)
+            };
+            if (0..event.bodies.len()).any(|at| names.contains(&name(at))) {
                 remove(nats, parked.sequence).await?;
             }
         }

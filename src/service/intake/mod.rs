@@ -10,10 +10,8 @@ mod plan;
 mod turns;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use async_nats::HeaderMap;
-use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -27,7 +25,7 @@ use crate::nats::pinned::{Pinned, Received, acknowledge};
 use crate::partition::Role;
 use crate::trace;
 use lanes::{Lane, Lanes};
-use plan::Planner;
+use plan::{Part, Planner};
 use turns::Turns;
 
 /// A set in work.
@@ -41,18 +39,9 @@ struct InWork {
     _span: tracing::Span,
 }
 
-/// An event on its way to JetStream.
-#[derive(Clone)]
-struct Leaving {
-    /// The sequence of its set.
-    set: u64,
-    id: String,
-    message: Bytes,
-}
-
 enum Done {
-    /// The first event of a lane is stored.
-    Stored(Lane, u64),
+    /// The event of a lane is stored, with parts of these sets.
+    Stored(Lane, Vec<u64>),
     /// Another part of a set is durable.
     Part(u64),
     /// These sets' ids are in the idempotency stream.
@@ -69,7 +58,7 @@ struct Intake {
     bytes: usize,
     /// Sets to be planned.
     waiting: Turns<Received>,
-    lanes: Lanes<Leaving>,
+    lanes: Lanes<Part>,
     /// Sets whose parts are all durable, to be noted in the idempotency stream.
     to_note: Vec<u64>,
     is_noting: bool,
@@ -165,8 +154,7 @@ impl Intake {
         let planner = Planner {
             names: &self.context.nats.names,
             partitions: config.partitions,
-            event_bytes: config.intake.event_bytes,
-            most_bytes: self.context.nats.client.max_payload(),
+            event_bytes: self.event_bytes(),
             merges: !config.merge.window.is_zero(),
             window: &self.window,
             rules: &rules,
@@ -180,13 +168,12 @@ impl Intake {
         self.window.note(&taken);
         let bytes = received.payload.len();
         self.bytes += bytes;
-        let pending = plan.events.len() + plan.rejected.len() + usize::from(!plan.outcomes.is_empty());
+        let pending = plan.parts.len() + plan.rejected.len() + usize::from(!plan.outcomes.is_empty());
         self.sets.insert(sequence, InWork { reply: received.reply, bytes, pending, taken, _span: span });
-        let source: Arc<str> = received.subject.into();
-        for (partition, id, message) in plan.events {
-            let lane = (partition, source.clone());
-            if let Some(event) = self.lanes.push(&lane, Leaving { set: sequence, id, message }).cloned() {
-                self.send(lane, event);
+        for (partition, part) in plan.parts {
+            let lane = (partition, part.source.clone());
+            if let Some(part) = self.lanes.push(&lane, part) {
+                self.send(lane, vec![part]);
             }
         }
         for message in plan.rejected {
@@ -210,11 +197,18 @@ impl Intake {
 
     fn done(&mut self, done: Done) {
         match done {
-            Done::Stored(lane, sequence) => {
-                if let Some(event) = self.lanes.stored(&lane).cloned() {
-                    self.send(lane, event);
+            Done::Stored(lane, sets) => {
+                let mut room = self.event_bytes();
+                let fits = |part: &Part| {
+                    let fits = part.bytes <= room;
+                    room = room.saturating_sub(part.bytes);
+                    fits
+                };
+                let next = self.lanes.stored(&lane, fits);
+                if !next.is_empty() {
+                    self.send(lane, next);
                 }
-                self.part_done(sequence);
+                sets.into_iter().for_each(|sequence| self.part_done(sequence));
             }
             Done::Part(sequence) => self.part_done(sequence),
             Done::Noted(sets) => {
@@ -235,11 +229,20 @@ impl Intake {
         }
     }
 
-    fn send(&mut self, lane: Lane, Leaving { set, id, message }: Leaving) {
+    /// Bytes of one event: what is wanted, and never more than NATS takes.
+    fn event_bytes(&self) -> usize {
+        let most = self.context.nats.client.max_payload().saturating_sub(8 << 10);
+        self.context.config.intake.event_bytes.min(most)
+    }
+
+    fn send(&mut self, lane: Lane, parts: Vec<Part>) {
         let nats = self.context.nats.clone();
+        let sets = parts.iter().map(|part| part.set.sequence).collect();
+        let message = plan::event(lane.1.clone(), parts);
         self.start(async move {
-            nats.store_surely(&nats.names.events(lane.0), HeaderMap::new(), message, &id).await;
-            Done::Stored(lane, set)
+            // Partitions know a repeat without an id.
+            nats.store_surely(&nats.names.events(lane.0), HeaderMap::new(), message, None).await;
+            Done::Stored(lane, sets)
         });
     }
 
@@ -276,8 +279,8 @@ impl Intake {
         let taken: Vec<Taken> = sets.iter().filter_map(|set| Some(self.sets.get(set)?.taken.clone())).collect();
         let nats = self.context.nats.clone();
         self.start(async move {
-            let id = nats.client.new_inbox();
-            nats.store_surely(&nats.names.seen(), HeaderMap::new(), encode(&taken).into(), &id).await;
+            // To note a set twice changes nothing.
+            nats.store_surely(&nats.names.seen(), HeaderMap::new(), encode(&taken).into(), None).await;
             Done::Noted(sets)
         });
     }

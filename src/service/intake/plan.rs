@@ -1,12 +1,12 @@
 //! Decides what a published set means: what is refused, what is merged, what the rules leave of it, and which events carry the
 //! rest. Pure.
 //!
-//! After a crash a set is planned again, and JetStream drops the events that were stored before by their ids. So an id must
-//! stand for the same reminders however often the set is planned, whatever the idempotency window and the rules say by then:
-//! a reminder's event is chosen by where it stands in the set as published, before anything is dropped or changed.
+//! After a crash a set is planned again. Each reminder of an event tells where it stands in which set as published, which
+//! never changes; so partitions know a repeat, whatever the idempotency window and the rules say by then (`repeats.rs`).
 
 use std::collections::{BTreeMap, HashMap};
 use std::iter;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use super::super::outcomes::message::Told;
 use super::super::rejected;
 use super::super::seen::{Id, Window, identity};
-use crate::event::{Event, Index, IndexEntry};
+use crate::event::{Event, Index, IndexEntry, OfSet};
 use crate::nats::Names;
 use crate::nats::pinned::Received;
 use crate::partition::{Partition, of_user};
@@ -30,8 +30,8 @@ use crate::trace::TraceParent;
 /// What has to be done for one set before it is acknowledged.
 #[derive(Default)]
 pub(super) struct Plan {
-    /// Events, in order, with the partition each goes to and its idempotency id.
-    pub(super) events: Vec<(Partition, String, Bytes)>,
+    /// What goes to partitions, in order.
+    pub(super) parts: Vec<(Partition, Part)>,
     /// Refused input.
     pub(super) rejected: Vec<rejected::Message>,
     /// Outcomes that are known already.
@@ -46,10 +46,8 @@ pub(super) struct Plan {
 pub(super) struct Planner<'a> {
     pub(super) names: &'a Names,
     pub(super) partitions: u16,
-    /// Bytes of one event, about.
+    /// Bytes of one event, unless one reminder alone has more.
     pub(super) event_bytes: usize,
-    /// Bytes of the largest message that NATS takes.
-    pub(super) most_bytes: usize,
     /// Reminders of other sets may be merged, so what each one says is written down.
     pub(super) merges: bool,
     pub(super) window: &'a Window,
@@ -59,16 +57,57 @@ pub(super) struct Planner<'a> {
     pub(super) trace: Option<TraceParent>,
 }
 
-/// Where a reminder stands: in its set, and in which event of its partition.
-#[derive(Clone, Copy)]
-struct Place {
-    index: usize,
-    partition: Partition,
-    event: usize,
+/// Some reminders of one set for one partition.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) source: Source,
+    pub(super) set: Arc<OfSet>,
+    /// Bytes of the event that it makes alone, at most; of several in one, less than their sum.
+    pub(super) bytes: usize,
+    reminders: Vec<(IndexEntry, Bytes)>,
 }
 
-/// The reminders of one event: each one's index in the set, its line in the event's index, and its JSON.
-type Members = Vec<(usize, IndexEntry, Bytes)>;
+impl Part {
+    fn new(source: &Source, set: &Arc<OfSet>) -> Self {
+        let bytes = INDEX_BYTES + escaped(source.as_str()) + escaped(&set.id);
+        Self { source: source.clone(), set: set.clone(), bytes, reminders: Vec::new() }
+    }
+
+    fn push(&mut self, entry: IndexEntry, body: Bytes) {
+        self.bytes += needed(&entry);
+        self.reminders.push((entry, body));
+    }
+}
+
+/// The message that carries these parts of one lane.
+pub(super) fn event(source: Source, parts: Vec<Part>) -> Bytes {
+    let (mut sets, mut reminders, mut bodies): (Vec<OfSet>, Vec<_>, Vec<_>) = Default::default();
+    for part in parts {
+        if sets.last().is_none_or(|last| last.sequence != part.set.sequence) {
+            sets.push(OfSet::clone(&part.set));
+        }
+        for (entry, body) in part.reminders {
+            reminders.push(IndexEntry { set: sets.len() - 1, ..entry });
+            bodies.push(body);
+        }
+    }
+    Event { index: Index { source, sets, reminders }, bodies }.encode()
+}
+
+/// What an index has beside its lines and the set's id, at most.
+const INDEX_BYTES: usize = 512;
+/// What a line of an index has beside the reminder's id and user, at most: all fields, with the longest numbers.
+const LINE_BYTES: usize = 224;
+
+/// Bytes that a reminder takes in an event, at most.
+fn needed(entry: &IndexEntry) -> usize {
+    entry.bytes + escaped(&entry.id) + escaped(entry.user.as_str()) + LINE_BYTES
+}
+
+/// Bytes of a text in JSON, which writes a character in at most six.
+fn escaped(text: &str) -> usize {
+    6 * text.len()
+}
 
 /// One set in planning.
 struct SetPlan<'p> {
@@ -76,6 +115,7 @@ struct SetPlan<'p> {
     origin: &'p Origin,
     token: &'p str,
     set: &'p ReminderSet<'p>,
+    of: Arc<OfSet>,
     plan: Plan,
 }
 
@@ -101,13 +141,16 @@ impl Planner<'_> {
             Err(rejection) => refused(&rejection),
             Ok(set) => {
                 let is_requeued = received.headers.as_ref().is_some_and(|h| h.get(rejected::REQUEUE_HEADER).is_some());
-                SetPlan { planner: self, origin: &origin, token, set: &set, plan: Plan::default() }.finish(is_requeued)
+                let (id, trace) = (set.id.clone(), self.trace.clone());
+                let of = Arc::new(OfSet { id, sequence, published_ms: stored_ms, trace });
+                SetPlan { planner: self, origin: &origin, token, set: &set, of, plan: Plan::default() }
+                    .finish(is_requeued)
             }
         }
     }
 
-    /// A reminder as its rules leave it: its line in an event's index, and its JSON.
-    fn ruled(&self, mut reminder: Reminder) -> Result<(IndexEntry, Bytes), End> {
+    /// A reminder as its rules leave it: its line in an event's index, and its JSON. It stands at `place` in its set.
+    fn ruled(&self, mut reminder: Reminder, place: usize) -> Result<(IndexEntry, Bytes), End> {
         let text = self.merges.then(|| reminder.text_hash());
         match self.rules.apply(&mut reminder) {
             Ok(Verdict::Pass) => {}
@@ -124,23 +167,8 @@ impl Planner<'_> {
         let expires_at = reminder.expires_at.map(Timestamp::as_millisecond);
         let Reminder { id, user, priority, stays, .. } = reminder;
         let bytes = body.len();
-        Ok((IndexEntry { id, user, expires_at, priority, text, rerouted_to: None, stays, bytes }, body))
-    }
-
-    /// Chooses each reminder's event by the bytes of the set as published.
-    fn places(&self, set: &ReminderSet<'_>) -> Vec<Option<Place>> {
-        let mut filled: BTreeMap<Partition, (usize, usize)> = BTreeMap::new();
-        let place = |(index, Candidate { raw, parsed, .. }): (usize, &Candidate<'_>)| {
-            let partition = of_user(&parsed.as_ref().ok()?.user, self.partitions);
-            let (event, bytes) = filled.entry(partition).or_default();
-            let needed = raw.len() + ADDED_BYTES + set.id.len();
-            if *bytes > 0 && *bytes + needed > self.event_bytes {
-                (*event, *bytes) = (*event + 1, 0);
-            }
-            *bytes += needed;
-            Some(Place { index, partition, event: *event })
-        };
-        set.reminders.iter().enumerate().map(place).collect()
+        let set = 0; // Told when the event is written.
+        Ok((IndexEntry { set, place, id, user, expires_at, priority, text, rerouted_to: None, stays, bytes }, body))
     }
 }
 
@@ -150,25 +178,16 @@ enum End {
     Refused(Rejection),
 }
 
-/// What a reminder as delivered has beyond what was published of it, about.
-const ADDED_BYTES: usize = 256;
-
-/// What a line of an event's index has beside the reminder's id and user, at most: all fields, with the longest numbers.
-const INDEX_LINE_BYTES: usize = 192;
-
 impl SetPlan<'_> {
     fn finish(mut self, is_requeued: bool) -> Plan {
         let (valid, places) = self.validated(is_requeued);
         let place = |id: &str| places[&identity(&self.origin.source, id)];
-        let mut events: BTreeMap<(Partition, usize), Members> = BTreeMap::new();
-        let mut add = |Place { index, partition, event }, (entry, body)| {
-            events.entry((partition, event)).or_default().push((index, entry, body));
-        };
+        let mut finished = Vec::with_capacity(valid.len());
         for reminder in merge(valid) {
             let (id, user, merged) = (reminder.id.clone(), reminder.user.to_string(), reminder.merged.clone());
-            match self.planner.ruled(reminder) {
-                Ok(finished) => {
-                    add(place(&id), finished);
+            match self.planner.ruled(reminder, place(&id)) {
+                Ok(ruled) => {
+                    finished.push(ruled);
                     for other in merged {
                         let alone = self.alone(place(&other));
                         self.tell(other, Some(user.clone()), Outcome::Merged { into: id.clone() }, alone);
@@ -178,38 +197,52 @@ impl SetPlan<'_> {
                 Err(_) if !merged.is_empty() => {
                     for id in iter::once(id).chain(merged) {
                         let place = place(&id);
-                        match self.planner.ruled(self.original(place)) {
-                            Ok(finished) => add(place, finished),
-                            Err(end) => self.end(place.index, id, user.clone(), end),
+                        match self.planner.ruled(self.original(place), place) {
+                            Ok(ruled) => finished.push(ruled),
+                            Err(end) => self.end(place, id, user.clone(), end),
                         }
                     }
                 }
-                Err(end) => self.end(place(&id).index, id, user, end),
+                Err(end) => self.end(place(&id), id, user, end),
             }
         }
-        for ((partition, event), mut members) in events {
-            members.sort_unstable_by_key(|(index, ..)| *index);
-            self.add_events(partition, event, members);
-        }
+        // Of several that were to be one, each goes back to its own place.
+        finished.sort_by_key(|(entry, _)| entry.place);
+        self.add_parts(finished);
         self.plan
     }
 
+    /// Splits by partition, and what is too much for one event.
+    fn add_parts(&mut self, finished: Vec<(IndexEntry, Bytes)>) {
+        let mut parts: BTreeMap<Partition, Part> = BTreeMap::new();
+        for (entry, body) in finished {
+            let partition = of_user(&entry.user, self.planner.partitions);
+            let part = parts.entry(partition).or_insert_with(|| Part::new(&self.origin.source, &self.of));
+            if !part.reminders.is_empty() && part.bytes + needed(&entry) > self.planner.event_bytes {
+                let full = std::mem::replace(part, Part::new(&self.origin.source, &self.of));
+                self.plan.parts.push((partition, full));
+            }
+            part.push(entry, body);
+        }
+        self.plan.parts.extend(parts);
+    }
+
     /// A reminder as published. Only what is valid is merged, or comes so far.
-    fn original(&self, place: Place) -> Reminder {
-        self.set.reminders[place.index].parsed.clone().unwrap_or_else(|_| unreachable!("what has a place is valid"))
+    fn original(&self, place: usize) -> Reminder {
+        self.set.reminders[place].parsed.clone().unwrap_or_else(|_| unreachable!("what is finished is valid"))
     }
 
     /// What a merged reminder would have said alone; nothing, if its own rules let nobody see it.
-    fn alone(&self, place: Place) -> Option<Bytes> {
-        Some(self.planner.ruled(self.original(place)).ok()?.1)
+    fn alone(&self, place: usize) -> Option<Bytes> {
+        Some(self.planner.ruled(self.original(place), place).ok()?.1)
     }
 
     /// A reminder that goes no further than this.
-    fn end(&mut self, index: usize, id: String, user: String, end: End) {
+    fn end(&mut self, place: usize, id: String, user: String, end: End) {
         let outcome = match end {
             End::Blocked { tag, rule } => Outcome::Blocked { tag, rule },
             End::Refused(rejection) => {
-                self.refuse(index, &rejection);
+                self.refuse(place, &rejection);
                 Outcome::Rejected { error: rejection.code }
             }
         };
@@ -217,29 +250,28 @@ impl SetPlan<'_> {
     }
 
     /// The reminders that are valid and new, and where they stand.
-    fn validated(&mut self, is_requeued: bool) -> (Vec<Reminder>, HashMap<Id, Place>) {
+    fn validated(&mut self, is_requeued: bool) -> (Vec<Reminder>, HashMap<Id, usize>) {
         let Planner { window, .. } = self.planner;
         let (set, origin) = (self.set, self.origin);
-        let places = self.planner.places(set);
         let mut valid: Vec<Reminder> = Vec::with_capacity(set.reminders.len());
-        let mut taken: HashMap<Id, Place> = HashMap::with_capacity(set.reminders.len());
-        for (index, (Candidate { id, raw, parsed }, place)) in set.reminders.iter().zip(places).enumerate() {
+        let mut taken: HashMap<Id, usize> = HashMap::with_capacity(set.reminders.len());
+        for (place, Candidate { id, raw, parsed }) in set.reminders.iter().enumerate() {
             let identity = identity(&origin.source, id);
-            match (parsed, place) {
-                (Err((rejection, user)), _) => {
-                    self.refuse(index, rejection);
+            match parsed {
+                Err((rejection, user)) => {
+                    self.refuse(place, rejection);
                     let user = user.as_ref().map(ToString::to_string);
                     self.tell(id.clone(), user, Outcome::Rejected { error: rejection.code }, None);
                 }
-                (Ok(_), _) if window.is_repeat(identity, origin.sequence) && !is_requeued => {
+                Ok(_) if window.is_repeat(identity, origin.sequence) && !is_requeued => {
                     tracing::trace!(source = %origin.source, id, "repeat dropped");
                     self.plan.repeats += 1;
                 }
-                (Ok(reminder), Some(place)) => match taken.get(&identity) {
-                    Some(first) if set.reminders[first.index].raw == *raw => {}
+                Ok(reminder) => match taken.get(&identity) {
+                    Some(first) if set.reminders[*first].raw == *raw => {}
                     Some(_) => {
                         let detail = format!("`{id}` is the id of another reminder of the set");
-                        self.refuse(index, &Rejection::new(RejectCode::DuplicateId, detail));
+                        self.refuse(place, &Rejection::new(RejectCode::DuplicateId, detail));
                     }
                     None => {
                         taken.insert(identity, place);
@@ -247,48 +279,14 @@ impl SetPlan<'_> {
                         valid.push(reminder.clone());
                     }
                 },
-                (Ok(_), None) => unreachable!("what is valid has a place"),
             }
         }
         (valid, taken)
     }
 
-    /// Writes an event; or several, where rules made its reminders too large for one message. Those have other ids, each
-    /// with the reminders it carries, so that what is dropped as a repeat is never more than what was stored.
-    fn add_events(&mut self, partition: Partition, event: usize, mut members: Members) {
-        let id = format!("{}.{partition}.{event}", self.origin.sequence);
-        let is_whole = self.fitting(&members) == members.len();
-        while !members.is_empty() {
-            let rest = members.split_off(self.fitting(&members));
-            let id = match (members.first(), members.last()) {
-                (Some((first, ..)), Some((last, ..))) if !is_whole => format!("{id}.{first}-{last}"),
-                _ => id.clone(),
-            };
-            let (reminders, bodies) = members.into_iter().map(|(_, entry, body)| (entry, body)).unzip();
-            let (source, set) = (self.origin.source.clone(), self.set.id.clone());
-            let (published_ms, trace) = (self.origin.published_at.as_millisecond(), self.planner.trace.clone());
-            let index = Index { source, set, published_ms, trace, reminders };
-            self.plan.events.push((partition, id, Event { index, bodies }.encode()));
-            members = rest;
-        }
-    }
-
-    /// How many reminders from the front fit into one message; at least one.
-    fn fitting(&self, members: &Members) -> usize {
-        let mut room = self.planner.most_bytes.saturating_sub(8 << 10);
-        let fits = |(_, entry, body): &&(usize, IndexEntry, Bytes)| {
-            // JSON writes a character in at most six bytes.
-            let needed = body.len() + 6 * (entry.id.len() + entry.user.as_str().len()) + INDEX_LINE_BYTES;
-            let fits = needed <= room;
-            room = room.saturating_sub(needed);
-            fits
-        };
-        members.iter().take_while(fits).count().max(1)
-    }
-
-    fn refuse(&mut self, index: usize, rejection: &Rejection) {
-        let raw = Bytes::copy_from_slice(self.set.reminders[index].raw.as_bytes());
-        let id = format!("{}#{index}", self.origin.sequence);
+    fn refuse(&mut self, place: usize, rejection: &Rejection) {
+        let raw = Bytes::copy_from_slice(self.set.reminders[place].raw.as_bytes());
+        let id = format!("{}#{place}", self.origin.sequence);
         let message = rejected::Message::new(self.planner.names, self.token, raw, rejection, Some(&self.set.id), id);
         self.plan.rejected.push(message);
     }
@@ -296,7 +294,7 @@ impl SetPlan<'_> {
     fn tell(&mut self, id: String, user: Option<String>, outcome: Outcome, reminder: Option<Bytes>) {
         let (source, set, at) = (self.origin.source.clone(), self.set.id.clone(), self.planner.now);
         let record = Record { id, source, set, user, outcome, at };
-        let published_ms = self.origin.published_at.as_millisecond();
+        let published_ms = self.of.published_ms;
         self.plan.outcomes.push(Told { record, published_ms, reminder, settles: None });
     }
 }

@@ -91,7 +91,7 @@ async fn write(nats: Nats, lease: Lease, metrics: Metrics, has_history: bool, mu
             let nats = &nats;
             async move {
                 let id = nats.client.new_inbox();
-                nats.store_unless(is_void, &subject, headers, body, &id).await
+                nats.store_unless(is_void, &subject, headers, body, Some(&id)).await
             }
         };
         // Unless others may hold by now what this member held: they record what they find.

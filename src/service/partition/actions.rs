@@ -65,7 +65,10 @@ impl Worker {
         let (client, timeout) = (self.context.nats.client.clone(), self.context.config.delivery.timeout);
         let (metrics, count) = (self.context.metrics.clone(), reminders.len());
         let items = shares.iter().flat_map(|share| &share.items);
-        let traces = spans::distinct(items.filter_map(|item| self.event_of(item)?.0.index.trace.as_ref()));
+        let traces = spans::distinct(items.filter_map(|item| {
+            let (event, index) = self.event_of(item)?;
+            event.set_of(index).trace.as_ref()
+        }));
         let span = spans::deliver(&instance.name, count, &traces);
         let trace = spans::passed_on(&span, traces.first().cloned());
         let deliver = async move {
@@ -202,10 +205,10 @@ impl Worker {
             Fate::MailboxFull => Outcome::Rejected { error: RejectCode::MailboxFull },
         };
         let (id, user) = (event.index.reminders[index].id.clone(), Some(settled.user.to_string()));
-        let (source, set) = (event.index.source.clone(), event.index.set.clone());
-        let record = Record { id, source, set, user, outcome, at };
+        let (source, set) = (event.index.source.clone(), event.set_of(index));
+        let record = Record { id, source, set: set.id.clone(), user, outcome, at };
         if let Some(way) = way(&settled.fate, &settled.item) {
-            let after = at.as_millisecond() - event.index.published_ms;
+            let after = at.as_millisecond() - set.published_ms;
             let after = Duration::from_millis(u64::try_from(after).unwrap_or(0));
             self.context.metrics.accepted(event.index.reminders[index].priority, way, after);
         }
@@ -213,7 +216,7 @@ impl Worker {
         let is_new = matches!(settled.item, Item::Event { .. }) && settled.fate != Fate::MailboxFull;
         let reminder = is_new.then(|| event.bodies[index].clone());
         let settles = Some((self.partition, settled.item));
-        Some(Told { record, published_ms: event.index.published_ms, reminder, settles })
+        Some(Told { record, published_ms: set.published_ms, reminder, settles })
     }
 
     fn refuse(&self, settled: &Settled) -> Option<rejected::Message> {
@@ -226,7 +229,7 @@ impl Worker {
             Item::Event { sequence, index } => format!("event {sequence}.{index}"),
             Item::Parked { sequence } => format!("parked {sequence}"),
         };
-        let set = Some(event.index.set.as_str());
+        let set = Some(event.set_of(index).id.as_str());
         Some(rejected::Message::new(&self.context.nats.names, &token, event.publishable(index), &rejection, set, id))
     }
 

@@ -5,6 +5,7 @@
 //! no other recovery.
 
 mod actions;
+mod repeats;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use crate::reminder::reject::{RejectCode, Rejection};
 use crate::reminder::{DELIVERY_FRAME_BYTES, MAX_DELIVERY_BYTES};
 use crate::router::{self, Entry, Fate, Input, Item, Now, Page, Removal, Settled, Text};
 use crate::token::{Source, UserId};
+use repeats::Repeats;
 
 /// Bytes that `parked_at` and a comma add to a reminder in a request.
 const PARKED_AT_BYTES: usize = 56;
@@ -83,6 +85,7 @@ struct Worker {
     /// Reminders whose outcome the last owner had recorded.
     recorded_before: HashSet<Item>,
     acknowledged: (HashSet<u64>, VecDeque<u64>),
+    repeats: Repeats,
     work: FuturesUnordered<BoxFuture<'static, Done>>,
 }
 
@@ -184,6 +187,7 @@ impl Worker {
             parked_before: found.came_from,
             recorded_before,
             acknowledged: Default::default(),
+            repeats: Repeats::default(),
             work: FuturesUnordered::new(),
             context: context.clone(),
         };
@@ -274,8 +278,9 @@ impl Worker {
         for (index, reminder) in event.index.reminders.iter().enumerate() {
             let item = Item::Event { sequence, index };
             let user = reminder.user.clone();
-            if self.recorded_before.contains(&item) {
-                continue; // The last owner was done with it and did not come to acknowledge the event.
+            let is_repeat = self.repeats.is_repeat(&event.index.source, event.set_of(index), reminder.place);
+            if is_repeat || self.recorded_before.contains(&item) {
+                continue; // It came before; or the last owner was done with it and did not come to acknowledge the event.
             } else if self.parked_before.contains(&(sequence, index)) {
                 parked.push(Settled { user, item, fate: Fate::Parked, removal: Removal::Event });
             } else {

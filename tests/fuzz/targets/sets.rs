@@ -4,7 +4,7 @@
 
 use std::sync::LazyLock;
 
-use bellhop_fuzz::event::{Event, Index, IndexEntry};
+use bellhop_fuzz::event::{Event, Index, IndexEntry, OfSet};
 use bellhop_fuzz::reminder::set::{self, Origin};
 use bellhop_fuzz::reminder::{MAX_REMINDER_BYTES, Reminder, finished};
 use bellhop_fuzz::token::MAX_NAME_BYTES;
@@ -54,7 +54,9 @@ fn check(set: &str, reminder: &Reminder) {
 
 fn event(set: &str, valid: &[Reminder]) -> Event {
     let bodies: Vec<Bytes> = valid.iter().map(|reminder| reminder.to_json().into()).collect();
-    let entry = |(reminder, body): (&Reminder, &Bytes)| IndexEntry {
+    let entry = |(place, (reminder, body)): (usize, (&Reminder, &Bytes))| IndexEntry {
+        set: 0,
+        place,
         id: reminder.id.clone(),
         user: reminder.user.clone(),
         expires_at: reminder.expires_at.map(Timestamp::as_millisecond),
@@ -64,10 +66,8 @@ fn event(set: &str, valid: &[Reminder]) -> Event {
         stays: reminder.stays,
         bytes: body.len(),
     };
-    let reminders = valid.iter().zip(&bodies).map(entry).collect();
+    let reminders = valid.iter().zip(&bodies).enumerate().map(entry).collect();
     let published_ms = ORIGIN.published_at.as_millisecond();
-    Event {
-        index: Index { source: ORIGIN.source.clone(), set: set.to_owned(), published_ms, trace: None, reminders },
-        bodies,
-    }
+    let sets = vec![OfSet { id: set.to_owned(), sequence: ORIGIN.sequence, published_ms, trace: None }];
+    Event { index: Index { source: ORIGIN.source.clone(), sets, reminders }, bodies }
 }

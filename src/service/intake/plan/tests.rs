@@ -1,6 +1,5 @@
 //! What a set means: repeats, duplicates, refusals, rules, and the events that carry the rest.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,11 +17,10 @@ struct Given<'g> {
     rules: &'g Rules,
     headers: Option<HeaderMap>,
     event_bytes: usize,
-    most_bytes: usize,
 }
 
 fn given<'g>(window: &'g Window, rules: &'g Rules) -> Given<'g> {
-    Given { window, rules, headers: None, event_bytes: 1_200, most_bytes: 512 << 10 }
+    Given { window, rules, headers: None, event_bytes: 1_200 }
 }
 
 fn plan_given(given: Given<'_>, sequence: u64, body: &str) -> Plan {
@@ -32,7 +30,6 @@ fn plan_given(given: Given<'_>, sequence: u64, body: &str) -> Plan {
         names: &names,
         partitions: 4,
         event_bytes: given.event_bytes,
-        most_bytes: given.most_bytes,
         merges: true,
         window: given.window,
         rules: given.rules,
@@ -58,22 +55,21 @@ fn rules(document: &str) -> Rules {
     Rules::default().with("t".parse().unwrap(), Some(Arc::new(Engine::new(&document).unwrap())))
 }
 
-/// Which reminder is in which event.
-fn by_event(plan: &Plan) -> BTreeMap<String, Vec<String>> {
-    let event = |(_, id, message): &(Partition, String, Bytes)| {
-        let ids = Event::decode(message).unwrap().index.reminders.into_iter().map(|entry| entry.id);
-        (id.clone(), ids.collect())
-    };
-    plan.events.iter().map(event).collect()
-}
-
 fn window() -> Window {
     Window::new(Duration::from_secs(600), 100)
 }
 
+fn messages(plan: Plan) -> Vec<Bytes> {
+    plan.parts.into_iter().map(|(_, part)| event(part.source.clone(), vec![part])).collect()
+}
+
+/// What goes to partitions.
+fn entries(plan: &Plan) -> impl Iterator<Item = &IndexEntry> {
+    plan.parts.iter().flat_map(|(_, part)| part.reminders.iter().map(|(entry, _)| entry))
+}
+
 fn ids(plan: &Plan) -> Vec<String> {
-    let events = plan.events.iter().map(|(_, _, message)| Event::decode(message).unwrap());
-    events.flat_map(|event| event.index.reminders.into_iter().map(|entry| entry.id)).collect()
+    entries(plan).map(|entry| entry.id.clone()).collect()
 }
 
 #[test]
@@ -81,20 +77,39 @@ fn the_same_set_makes_the_same_events_and_each_users_reminders_stay_in_order() {
     let reminders: Vec<_> =
         (0..40).map(|i| format!(r#"{{"id":"{i}","user":"u{}","content":"text {i}"}}"#, i % 5)).collect();
     let body = format!(r#"{{"reminders":[{}]}}"#, reminders.join(","));
-    let plan = plan_with(&window(), 9, &body, None);
-    assert_eq!(plan.events, plan_with(&window(), 9, &body, None).events);
-    assert!(plan.events.len() > 4, "events are bounded in size");
-    let keys: HashSet<_> = plan.events.iter().map(|(_, key, _)| key).collect();
-    assert_eq!(keys.len(), plan.events.len());
+    let plan = || plan_with(&window(), 9, &body, None);
+    let events = messages(plan());
+    assert_eq!(events, messages(plan()));
+    assert!(events.len() > 4, "events are bounded in size");
     for user in 0..5 {
         let order: Vec<usize> =
-            ids(&plan).iter().map(|id| id.parse().unwrap()).filter(|id: &usize| id % 5 == user).collect();
+            ids(&plan()).iter().map(|id| id.parse().unwrap()).filter(|id: &usize| id % 5 == user).collect();
         assert!(order.is_sorted() && order.len() == 8);
     }
 }
 
 #[test]
-fn an_events_id_stands_for_the_same_reminders_whatever_the_window_and_the_rules_say() {
+fn several_parts_of_a_lane_are_one_event_that_tells_which_set_each_reminder_came_in() {
+    let body = |id: &str| {
+        format!(
+            r#"{{"id":"{id}","reminders":[{{"id":"x","user":"","content":"c"}},{{"id":"{id}1","user":"u","content":"c"}},
+               {{"id":"{id}2","user":"u","content":"d"}}]}}"#
+        )
+    };
+    let plans = [(3, "a"), (4, "b")].map(|(sequence, id)| plan_with(&window(), sequence, &body(id), None));
+    let parts: Vec<Part> = plans.into_iter().flat_map(|plan| plan.parts).map(|(_, part)| part).collect();
+    let bound: usize = parts.iter().map(|part| part.bytes).sum();
+    let message = event("billing".parse().unwrap(), parts);
+    assert!(message.len() <= bound);
+    let event = Event::decode(&message).unwrap();
+    let read = |(at, entry): (usize, &IndexEntry)| (event.set_of(at).sequence, entry.place, entry.id.clone());
+    let read: Vec<_> = event.index.reminders.iter().enumerate().map(read).collect();
+    let wanted = [(3, 1, "a1"), (3, 2, "a2"), (4, 1, "b1"), (4, 2, "b2")];
+    assert_eq!(read, wanted.map(|(sequence, place, id)| (sequence, place, id.to_owned())));
+}
+
+#[test]
+fn a_reminder_keeps_its_place_whatever_the_window_and_the_rules_say() {
     let text = |i| if i % 7 == 0 { "hide" } else { "grow" };
     let reminders: Vec<_> = (0..60)
         .map(|i| format!(r#"{{"id":"{i}","user":"u{}","content":"{} {i}","tags":["t"]}}"#, i % 5, text(i)))
@@ -109,15 +124,14 @@ fn an_events_id_stands_for_the_same_reminders_whatever_the_window_and_the_rules_
             {"name":"r","keywords":["grow"],"action":"replace","with":"a much longer text than it was before"}]}"#,
     );
     let again = plan_given(given(&fewer, &changed), 9, &body);
-    let (first, again) = (by_event(&first), by_event(&again));
-    assert!(first.len() > 8 && again.values().map(Vec::len).sum::<usize>() < 40);
-    for (id, reminders) in again {
-        assert!(reminders.iter().all(|reminder| first[&id].contains(reminder)), "{id} has {reminders:?}");
+    assert!(first.parts.len() > 8 && (1..40).contains(&entries(&again).count()));
+    for plan in [first, again] {
+        assert!(entries(&plan).all(|entry| entry.id == entry.place.to_string()));
     }
 }
 
 #[test]
-fn what_rules_make_too_large_for_one_message_goes_in_several_and_under_other_ids() {
+fn what_rules_make_large_goes_in_more_events() {
     let reminder = |i: usize| format!(r#"{{"id":"{i}","user":"u","content":"{}","tags":["t"]}}"#, "x".repeat(i + 1));
     let body = format!(r#"{{"reminders":[{}]}}"#, (0..12).map(reminder).collect::<Vec<_>>().join(","));
     let document = format!(
@@ -125,12 +139,11 @@ fn what_rules_make_too_large_for_one_message_goes_in_several_and_under_other_ids
         "y".repeat(1_000)
     );
     let (window, rules) = (window(), rules(&document));
-    let plan = |most_bytes| plan_given(Given { event_bytes: 100_000, most_bytes, ..given(&window, &rules) }, 9, &body);
+    let plan = |event_bytes| plan_given(Given { event_bytes, ..given(&window, &rules) }, 9, &body);
     let (whole, split) = (plan(512 << 10), plan(40_000));
-    assert_eq!((whole.events.len(), ids(&whole)), (1, ids(&split)));
-    assert!(split.events.len() > 2 && split.events.iter().all(|(_, _, message)| message.len() < 40_000));
-    let whole = by_event(&whole);
-    assert!(by_event(&split).keys().all(|id| !whole.contains_key(id)));
+    assert_eq!((whole.parts.len(), ids(&whole)), (1, ids(&split)));
+    let split = messages(split);
+    assert!(split.len() > 2 && split.iter().all(|message| message.len() < 40_000));
 }
 
 #[test]
@@ -255,9 +268,9 @@ fn an_event_of_many_small_reminders_with_all_there_is_to_tell_of_them_fits_into_
     };
     let body = json!({"reminders": (0..1_000).map(reminder).collect::<Vec<_>>()}).to_string();
     let window = window();
-    let (event_bytes, most_bytes) = (512 << 10, 512 << 10);
-    let plan = plan_given(Given { event_bytes, most_bytes, ..given(&window, &rules) }, 9, &body);
+    let most = 512 << 10;
+    let plan = plan_given(Given { event_bytes: most, ..given(&window, &rules) }, 9, &body);
     assert_eq!(ids(&plan).len(), 1_000);
-    assert!(plan.events.len() > 1);
-    assert!(plan.events.iter().all(|(_, _, message)| message.len() + 1_024 <= most_bytes));
+    let messages = messages(plan);
+    assert!(messages.len() > 1 && messages.iter().all(|message| message.len() <= most));
 }
