@@ -8,6 +8,7 @@
 //! by way of util-linux's `setpriv`, as the system call behind it needs `unsafe`. Where that tool is missing, and on
 //! other systems, a SIGKILL leaves it running.
 
+mod cluster;
 mod find;
 
 use std::ffi::OsStr;
@@ -23,6 +24,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::{OnceCell, oneshot};
 use tokio::time::{sleep, timeout};
 
+pub use cluster::start_cluster;
 pub use find::{FindError, Found, OLDEST, SERVER_ENV, Unusable, Version, find};
 
 const DEV_CONF: &str = include_str!("../../nats-config/dev.conf");

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_nats::jetstream::stream::DiscardPolicy;
-use bellhop::nats_server::find;
+use bellhop::nats_server::{find, start_cluster};
 use futures_util::StreamExt;
 use serde_json::Value;
 
-use crate::harness::{Ended, LATER, World, bellhop, cluster, reminder};
+use crate::harness::{Ended, LATER, World, bellhop, reminder};
 
 /// What the doctor said, as programs read it.
 struct Diagnosis {
@@ -471,7 +471,7 @@ async fn what_a_user_may_not_do_is_told_and_is_all_that_it_needs() {
 #[tokio::test]
 async fn copies_that_are_missing_or_behind_are_told() {
     let dir = tempfile::tempdir().unwrap();
-    let mut servers = cluster::start(dir.path()).await;
+    let mut servers = start_cluster(dir.path(), "").await.unwrap();
     let url = servers[0].url().to_owned();
     let run = async |arguments: &[&str], replicas: &str| {
         let set = ["--nats", &url, "--set", "partitions=1", "--set", "members.ttl=600s", "--set", replicas];

@@ -7,7 +7,6 @@
 
 mod app;
 mod checks;
-pub(crate) mod cluster;
 mod crowd;
 mod ledger;
 pub(crate) mod postgres;
@@ -22,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::{Client, jetstream};
-use bellhop::nats_server::{NatsServer, Options};
+use bellhop::nats_server::{NatsServer, Options, start_cluster};
 use tempfile::TempDir;
 
 pub(crate) use app::{App, Asked, Reply, Take};
@@ -83,7 +82,7 @@ impl World {
     /// A cluster of three nats-servers, and no member yet. Everything is at the first one.
     pub(crate) async fn on_cluster(settings: &[(&str, &str)]) -> Self {
         let dir = TempDir::with_prefix("bellhop-it-").unwrap();
-        let mut nodes = cluster::start(dir.path()).await;
+        let mut nodes = start_cluster(dir.path(), "").await.unwrap();
         let world = Self::around(nodes.remove(0), nodes, settings, dir).await;
         let set_up = async || match world.run(&["setup"]).await {
             ended if ended.code == Some(0) => Ok(()),
