@@ -12,7 +12,7 @@ async fn measured(arguments: &[&str]) -> Vec<Value> {
 
 #[tokio::test]
 async fn throughput_is_told_beside_its_baselines() {
-    let measured = measured(&["throughput", "--reminders", "2000", "--set-sizes", "1,10"]).await;
+    let measured = measured(&["throughput", "--reminders", "10000", "--set-sizes", "1,10"]).await;
     let who = |one: &Value| format!("{} {}", one["system"].as_str().unwrap(), one["set_size"]);
     let systems: Vec<_> = measured.iter().map(who).collect();
     assert_eq!(systems, ["raw 1", "per-event 1", "bellhop 1", "bellhop 10", "raw-batch 10"]);
