@@ -27,14 +27,11 @@ pub struct Latency {
 /// What is left out at the beginning, as a share of all.
 const WARM_UP: usize = 10;
 
-pub(super) async fn run(
-    stage: &mut Stage,
-    options: &Options,
-    progress: &mut dyn FnMut(String),
-) -> Result<Vec<Latency>, BenchError> {
+pub(super) async fn run(options: &Options, progress: &mut dyn FnMut(String)) -> Result<Vec<Latency>, BenchError> {
+    let mut stage = Stage::set(options).await?;
     let mut found = Vec::new();
     for rate in &options.rates {
-        let set_size = options.set_sizes.first().copied().unwrap_or(1);
+        let set_size = options.set_size();
         let mut rounds = [Vec::new(), Vec::new()];
         for round in 1..=options.rounds {
             for (system, found) in [System::Bellhop, System::Raw].into_iter().zip(&mut rounds) {
@@ -51,5 +48,6 @@ pub(super) async fn run(
             found.push(Latency { system, rate: *rate, set_size, p50_ms, p99_ms, p999_ms, max_ms });
         }
     }
+    stage.clear().await?;
     Ok(found)
 }

@@ -6,22 +6,25 @@
 //!
 //! | module | |
 //! | --- | --- |
-//! | `stage` | a nats-server, `bellhop serve`, directories |
+//! | `stage`, `servers` | nats-servers, `bellhop serve`, directories |
 //! | `part`, `task` | processes of this program that publish, forward and accept, and what they are told |
 //! | `load` | the sets that are published: the same ones for Bellhop and for the baselines |
 //! | `publisher`, `acceptor`, `forwarder` | the parts |
 //! | `usage` | CPU time, memory and disk space |
-//! | `throughput`, `latency` | the scenarios |
+//! | `throughput`, `latency`, `scale`, `durable` | the scenarios |
 //! | `table` | what people see |
 
 #![allow(clippy::disallowed_methods)] // It measures time.
 
 mod acceptor;
+mod durable;
 mod forwarder;
 mod latency;
 mod load;
 mod part;
 mod publisher;
+mod scale;
+mod servers;
 mod stage;
 pub mod table;
 mod task;
@@ -34,7 +37,10 @@ use serde::Serialize;
 
 use crate::nats::NatsError;
 use crate::nats_server::{FindError, StartError};
+pub use durable::Durable;
 pub use latency::Latency;
+pub use scale::Scale;
+pub use servers::Servers;
 pub use task::run as run_part;
 pub use throughput::Throughput;
 
@@ -43,8 +49,8 @@ pub use throughput::Throughput;
 pub struct Options {
     /// Which scenario.
     pub scenario: Scenario,
-    /// The nats-server to use; none to start one.
-    pub nats: Option<String>,
+    /// The nats-servers; `scale` and `durable` start their own.
+    pub servers: Servers,
     /// Users, spread over the instances.
     pub users: usize,
     /// App-server instances.
@@ -63,8 +69,17 @@ pub struct Options {
     pub duration: Duration,
     /// How often everything is measured; the median counts.
     pub rounds: usize,
-    /// Every acknowledgement waits for the disk: `sync_interval: always`.
-    pub is_durable: bool,
+    /// Numbers of members that [`Scenario::Scale`] tries.
+    pub scale_members: Vec<usize>,
+    /// Numbers of partitions that it tries.
+    pub scale_partitions: Vec<u16>,
+}
+
+impl Options {
+    /// Reminders in a set, where only one size is measured.
+    fn set_size(&self) -> usize {
+        self.set_sizes.first().copied().unwrap_or(1)
+    }
 }
 
 /// What is measured.
@@ -74,6 +89,10 @@ pub enum Scenario {
     Throughput,
     /// Time from publishing to acceptance at fixed rates.
     Latency,
+    /// Reminders a second with more members, and with more partitions.
+    Scale,
+    /// Reminders a second where acknowledgements wait for the disk.
+    Durable,
 }
 
 /// Why there is no figure.
@@ -123,6 +142,10 @@ pub enum Report {
     Throughput(Vec<Throughput>),
     /// Time from publishing to acceptance.
     Latency(Vec<Latency>),
+    /// By members and partitions.
+    Scale(Vec<Scale>),
+    /// Where acknowledgements wait for the disk.
+    Durable(Vec<Durable>),
 }
 
 /// Measures, and tells `progress` what is being done.
@@ -130,13 +153,12 @@ pub enum Report {
 /// # Errors
 /// When something cannot be had, or a measurement does not verify.
 pub async fn run(options: &Options, progress: &mut dyn FnMut(String)) -> Result<Report, BenchError> {
-    let mut stage = stage::Stage::set(options).await?;
-    let report = match options.scenario {
-        Scenario::Throughput => Report::Throughput(throughput::run(&mut stage, options, progress).await?),
-        Scenario::Latency => Report::Latency(latency::run(&mut stage, options, progress).await?),
-    };
-    stage.clear().await?;
-    Ok(report)
+    Ok(match options.scenario {
+        Scenario::Throughput => Report::Throughput(throughput::run(options, progress).await?),
+        Scenario::Latency => Report::Latency(latency::run(options, progress).await?),
+        Scenario::Scale => Report::Scale(scale::run(options, progress).await?),
+        Scenario::Durable => Report::Durable(durable::run(options, progress).await?),
+    })
 }
 
 /// The middle one of some figures, by size.

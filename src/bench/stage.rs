@@ -15,10 +15,10 @@ use super::forwarder::{self, Forwarding, Way};
 use super::load::{self, Load};
 use super::part::Part;
 use super::publisher::{self, Published};
+use super::servers::Running;
 use super::task::Task;
 use super::{BenchError, Options, usage};
 use crate::local::{Scratch, free_address, is_ready};
-use crate::nats_server::{self, NatsServer};
 
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
@@ -90,6 +90,13 @@ pub(super) struct Trial {
     pub(super) warm_up: usize,
 }
 
+impl Trial {
+    /// As fast as it goes; one reminder at the least.
+    pub(super) fn saturating(system: System, set_size: usize, count: usize) -> Self {
+        Self { system, set_size, count: count.max(1), rate: None, warm_up: 0 }
+    }
+}
+
 /// What one measurement found.
 #[derive(Debug)]
 pub(super) struct Found {
@@ -111,8 +118,8 @@ pub(super) struct Stage {
     members: Vec<Child>,
     /// The number of the next reminder: none has two lives within the idempotency window.
     next: usize,
-    // Fields are dropped in this order: the server must be gone before its directory can be.
-    server: Option<NatsServer>,
+    // Fields are dropped in this order: the servers must be gone before their directory can be.
+    servers: Running,
     scratch: Scratch,
 }
 
@@ -120,18 +127,16 @@ impl Stage {
     /// Starts everything, and waits until it is ready.
     pub(super) async fn set(options: &Options) -> Result<Self, BenchError> {
         let scratch = Scratch::new("bench").map_err(|error| BenchError::Io("no temporary directory".into(), error))?;
-        let server = match options.nats {
-            Some(_) => None,
-            None => Some(start_nats(&scratch, options.is_durable).await?),
-        };
-        let url = server.as_ref().map(NatsServer::url).or(options.nats.as_deref()).unwrap_or_default().to_owned();
+        let servers = Running::start(&options.servers, &scratch).await?;
+        let url = servers.url().to_owned();
         let client = async_nats::connect(&url).await.map_err(|error| BenchError::nats("connect", error))?;
         let jetstream = jetstream::new(client);
+        set_baselines_up(&jetstream, options.servers.replicas()).await?;
         let mut members = Vec::new();
         for _ in 0..options.members {
             members.push(serve(&url, options, &scratch).await?);
         }
-        set_up(&jetstream).await?;
+        put_rules(&jetstream).await?;
         let load = Load { users: options.users, instances: options.instances };
         let task = Task::Publish(publisher::Task { url: url.clone(), load });
         let publisher = Part::start("publisher", &task).await?;
@@ -149,7 +154,7 @@ impl Stage {
             forwarder(&url, STREAMS[1].0, EACH_PREFIX, options.instances, Way::PerEvent(INSTANCES_BUCKET.into()))
                 .await?,
         ];
-        Ok(Self { jetstream, publisher, acceptor, forwarders, members, next: 0, server, scratch })
+        Ok(Self { jetstream, publisher, acceptor, forwarders, members, next: 0, servers, scratch })
     }
 
     /// Measures once.
@@ -207,11 +212,10 @@ impl Stage {
 
     fn cpu(&self) -> BTreeMap<&'static str, Duration> {
         let members = self.members.iter().filter_map(Child::id).map(usage::cpu_time).sum();
-        let server = self.server.as_ref().and_then(NatsServer::pid).map_or(Duration::ZERO, usage::cpu_time);
         let forwarders = self.forwarders.iter().map(Part::cpu_time).sum();
         [
             ("bellhop", members),
-            ("nats-server", server),
+            ("nats-server", self.servers.cpu_time()),
             ("forwarder", forwarders),
             ("app servers", self.acceptor.cpu_time()),
             ("publisher", self.publisher.cpu_time()),
@@ -228,20 +232,15 @@ impl Stage {
     }
 }
 
-async fn start_nats(scratch: &Scratch, is_durable: bool) -> Result<NatsServer, BenchError> {
-    let sync = if is_durable { "sync_interval: always" } else { "" };
-    let config = format!("jetstream {{ max_memory_store: 256MB, max_file_store: 100GB\n{sync} }}");
-    let options = nats_server::Options { extra_config: &config, ..nats_server::Options::default() };
-    Ok(NatsServer::start(&scratch.path().join("nats"), options).await?)
-}
-
 /// A `bellhop serve`, ready.
 async fn serve(url: &str, options: &Options, scratch: &Scratch) -> Result<Child, BenchError> {
     let failed = |error| BenchError::Io("cannot start bellhop serve".to_owned(), error);
     let probes: SocketAddr = free_address().map_err(failed)?;
     let partitions = format!("partitions={}", options.partitions);
+    let replicas = format!("streams.replicas={}", options.servers.replicas());
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
-    command.args(["serve", "--nats", url, "--http", &probes.to_string(), "--history", "none", "--set", &partitions]);
+    command.args(["serve", "--nats", url, "--http", &probes.to_string(), "--history", "none"]);
+    command.args(["--set", &partitions, "--set", &replicas]);
     command.current_dir(scratch.path()).stdin(Stdio::null()).stdout(Stdio::null());
     command.env("BELLHOP_LOG", "warn").kill_on_drop(true).process_group(0);
     let mut child = command.spawn().map_err(failed)?;
@@ -257,21 +256,34 @@ async fn serve(url: &str, options: &Options, scratch: &Scratch) -> Result<Child,
     Ok(child)
 }
 
-/// The rules, and what the baselines need.
-async fn set_up(jetstream: &jetstream::Context) -> Result<(), BenchError> {
-    let failed = |error: &dyn std::fmt::Display| BenchError::nats("set the baselines up", error);
+async fn put_rules(jetstream: &jetstream::Context) -> Result<(), BenchError> {
+    let failed = |error: &dyn std::fmt::Display| BenchError::nats("put the rules", error);
     let rules = jetstream.get_key_value("bellhop_rules").await.map_err(|error| failed(&error))?;
     rules.put(load::TAG, load::rules().into()).await.map_err(|error| failed(&error))?;
+    Ok(())
+}
+
+/// What the baselines need. A cluster gets the time to find itself.
+async fn set_baselines_up(jetstream: &jetstream::Context, replicas: usize) -> Result<(), BenchError> {
+    let failed = |error: &dyn std::fmt::Display| BenchError::nats("set the baselines up", error);
+    let patience = if replicas > 1 { READY_DEADLINE } else { Duration::ZERO };
+    let deadline = Instant::now() + patience;
     for (name, subject) in STREAMS {
         let config = stream::Config {
             name: name.to_owned(),
             subjects: vec![subject.to_owned()],
             retention: stream::RetentionPolicy::WorkQueue,
+            num_replicas: replicas,
             ..stream::Config::default()
         };
-        jetstream.create_stream(config).await.map_err(|error| failed(&error))?;
+        while let Err(error) = jetstream.create_stream(config.clone()).await {
+            if Instant::now() > deadline {
+                return Err(failed(&error));
+            }
+            sleep(POLL).await;
+        }
     }
-    let config = kv::Config { bucket: INSTANCES_BUCKET.to_owned(), ..kv::Config::default() };
+    let config = kv::Config { bucket: INSTANCES_BUCKET.to_owned(), num_replicas: replicas, ..kv::Config::default() };
     jetstream.create_key_value(config).await.map_err(|error| failed(&error))?;
     Ok(())
 }

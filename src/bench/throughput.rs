@@ -29,49 +29,57 @@ pub struct Throughput {
 /// The straightforward design is so slow that fewer show it.
 const PER_EVENT_SHARE: usize = 20;
 
-pub(super) async fn run(
-    stage: &mut Stage,
-    options: &Options,
-    progress: &mut dyn FnMut(String),
-) -> Result<Vec<Throughput>, BenchError> {
+pub(super) async fn run(options: &Options, progress: &mut dyn FnMut(String)) -> Result<Vec<Throughput>, BenchError> {
     let sized = options.set_sizes.iter().flat_map(|size| [(System::Bellhop, *size), (System::RawBatch, *size)]);
     // Sets of one are what the bare forwarder has anyway.
     let batches = sized.filter(|(system, size)| *system != System::RawBatch || *size > 1);
-    let systems: Vec<_> = [(System::Raw, 1), (System::PerEvent, 1)].into_iter().chain(batches).collect();
-    let mut found: BTreeMap<(System, usize), Vec<Found>> = BTreeMap::new();
-    // Interleaved: what else the machine does meets all of them.
-    for round in 1..=options.rounds {
-        for (system, set_size) in &systems {
-            let count = reminders(options, *system, *set_size);
-            progress(format!("round {round} of {}: {}, sets of {set_size}", options.rounds, system.name()));
-            let trial = Trial { system: *system, set_size: *set_size, count, rate: None, warm_up: 0 };
-            found.entry((*system, *set_size)).or_default().push(stage.measure(trial, progress).await?);
-        }
-    }
-    let told = |(system, set_size): (System, usize)| {
-        let count = reminders(options, system, set_size);
-        of(system, set_size, count, &found[&(system, set_size)])
-    };
-    Ok(systems.into_iter().map(told).collect())
+    let systems = [(System::Raw, 1), (System::PerEvent, 1)].into_iter().chain(batches);
+    let trials: Vec<_> = systems.map(|(system, size)| trial(options, system, size)).collect();
+    let mut stage = Stage::set(options).await?;
+    let measured = interleaved(&mut stage, options, &trials, progress).await?;
+    stage.clear().await?;
+    Ok(measured)
 }
 
 /// Sets of one cost most; a tenth of the reminders takes about as long.
-fn reminders(options: &Options, system: System, set_size: usize) -> usize {
+fn trial(options: &Options, system: System, set_size: usize) -> Trial {
     let share = match system {
         System::PerEvent => PER_EVENT_SHARE,
         _ if set_size == 1 => 5,
         _ => 1,
     };
-    (options.reminders / share).max(1)
+    Trial::saturating(system, set_size, options.reminders / share)
 }
 
-fn of(system: System, set_size: usize, reminders: usize, found: &[Found]) -> Throughput {
-    let rounds: Vec<f64> = found.iter().map(|one| reminders as f64 / one.took.as_secs_f64()).collect();
-    let millions = reminders as f64 / 1e6;
-    let parts = found.iter().flat_map(|one| one.cpu.keys().copied());
-    let cpu =
-        parts.map(|part| (part, median(found.iter().map(|one| one.cpu[part].as_secs_f64() / millions).collect())));
-    let cpu_per_million = cpu.collect();
-    let disk_bytes = median(found.iter().map(|one| one.disk_bytes as f64 / reminders as f64).collect());
-    Throughput { system, set_size, reminders, per_second: median(rounds.clone()), rounds, cpu_per_million, disk_bytes }
+/// Measures all of it in each round: what else the machine does meets all of them.
+pub(super) async fn interleaved(
+    stage: &mut Stage,
+    options: &Options,
+    trials: &[Trial],
+    progress: &mut dyn FnMut(String),
+) -> Result<Vec<Throughput>, BenchError> {
+    let mut found: Vec<Vec<Found>> = trials.iter().map(|_| Vec::new()).collect();
+    for round in 1..=options.rounds {
+        for (trial, found) in trials.iter().zip(&mut found) {
+            let (system, set_size) = (trial.system.name(), trial.set_size);
+            progress(format!("round {round} of {}: {system}, sets of {set_size}", options.rounds));
+            found.push(stage.measure(*trial, progress).await?);
+        }
+    }
+    Ok(trials.iter().zip(&found).map(|(trial, found)| Throughput::of(trial, found)).collect())
+}
+
+impl Throughput {
+    /// What all rounds of a trial found.
+    pub(super) fn of(trial: &Trial, found: &[Found]) -> Self {
+        let Trial { system, set_size, count: reminders, .. } = *trial;
+        let rounds: Vec<f64> = found.iter().map(|one| reminders as f64 / one.took.as_secs_f64()).collect();
+        let millions = reminders as f64 / 1e6;
+        let cpu_of = |part| median(found.iter().map(|one| one.cpu[part].as_secs_f64() / millions).collect());
+        let parts = found.iter().flat_map(|one| one.cpu.keys().copied());
+        let cpu_per_million = parts.map(|part| (part, cpu_of(part))).collect();
+        let disk_bytes = median(found.iter().map(|one| one.disk_bytes as f64 / reminders as f64).collect());
+        let per_second = median(rounds.clone());
+        Self { system, set_size, reminders, per_second, rounds, cpu_per_million, disk_bytes }
+    }
 }

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use super::output::{Output, Progress, Table};
 use super::{CliError, SettingsArgs};
-use crate::bench::{self, Options, Scenario, table};
+use crate::bench::{self, Options, Scenario, Servers, table};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   bellhop bench throughput
   bellhop bench throughput --set-sizes 100 --rounds 5 --json
   bellhop bench latency --rates 1000,10000
+  bellhop bench scale --scale-members 1,2 --scale-partitions 8,32
+  bellhop bench durable
 
 It starts a nats-server of its own unless --nats names one, and everything else
 as processes of its own. Ratios count; figures are this machine's. Without
@@ -32,9 +34,15 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 1, value_parser = number(1..=16))]
     members: u64,
     /// Partitions
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1_024))]
+    #[arg(long, default_value_t = 32, value_parser = partitions())]
     partitions: u16,
-    /// Reminders in a set, one measurement each [default: 1,10,100,1000; for latency 1]
+    /// Numbers of `bellhop serve` processes to try; for scale
+    #[arg(long, value_delimiter = ',', default_value = "1,2,4", value_parser = number(1..=16))]
+    scale_members: Vec<u64>,
+    /// Numbers of partitions to try; for scale
+    #[arg(long, value_delimiter = ',', default_value = "1,4,16,32,64", value_parser = partitions())]
+    scale_partitions: Vec<u16>,
+    /// Reminders in a set, one measurement each [default: 1,10,100,1000; for latency 1; for scale and durable 100]
     #[arg(long, value_delimiter = ',', value_parser = number(1..=10_000))]
     set_sizes: Vec<u64>,
     /// Reminders a second, one measurement each; for latency
@@ -46,9 +54,6 @@ pub(super) struct Args {
     /// How often everything is measured; the median counts
     #[arg(long, default_value_t = 3, value_parser = number(1..=100))]
     rounds: u64,
-    /// Every acknowledgement waits for the disk (`sync_interval: always`)
-    #[arg(long)]
-    durable: bool,
     /// One JSON document instead of a table
     #[arg(long)]
     json: bool,
@@ -60,25 +65,43 @@ enum Named {
     Throughput,
     /// Time from publishing to acceptance at fixed rates
     Latency,
+    /// Reminders a second with more members, and with more partitions
+    Scale,
+    /// Reminders a second where acknowledgements wait for the disk, on one nats-server and on three
+    Durable,
 }
 
 fn number(range: std::ops::RangeInclusive<u64>) -> clap::builder::RangedU64ValueParser {
     clap::value_parser!(u64).range(range)
 }
 
+fn partitions() -> clap::builder::RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(1..=1_024)
+}
+
 pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliError> {
     let scenario = match args.scenario {
         Named::Throughput => Scenario::Throughput,
         Named::Latency => Scenario::Latency,
+        Named::Scale => Scenario::Scale,
+        Named::Durable => Scenario::Durable,
+    };
+    let servers = match (&settings.nats, scenario) {
+        (None, _) => Servers::One,
+        (Some(url), Scenario::Throughput | Scenario::Latency) => Servers::At(url.clone()),
+        (Some(_), Scenario::Scale | Scenario::Durable) => {
+            return Err(CliError::Usage("this scenario starts nats-servers of its own; leave --nats out".to_owned()));
+        }
     };
     let set_sizes = match (args.set_sizes.is_empty(), scenario) {
         (false, _) => args.set_sizes,
         (true, Scenario::Throughput) => vec![1, 10, 100, 1_000],
         (true, Scenario::Latency) => vec![1],
+        (true, Scenario::Scale | Scenario::Durable) => vec![100],
     };
     let options = Options {
         scenario,
-        nats: settings.nats.clone(),
+        servers,
         users: args.users as usize,
         instances: args.instances as usize,
         members: args.members as usize,
@@ -88,7 +111,8 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
         rates: args.rates.into_iter().map(|rate| rate as usize).collect(),
         duration: Duration::from_secs(args.seconds),
         rounds: args.rounds as usize,
-        is_durable: args.durable,
+        scale_members: args.scale_members.into_iter().map(|members| members as usize).collect(),
+        scale_partitions: args.scale_partitions,
     };
     let mut shown = Progress::new();
     let mut tell = |text: String| shown.tell(|| text);

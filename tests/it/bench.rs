@@ -32,3 +32,23 @@ async fn latency_is_told_beside_its_baseline() {
         assert!(0.0 < p50 && p50 <= p99 && p99 <= max, "{one}");
     }
 }
+
+#[tokio::test]
+async fn scale_is_told_by_members_and_partitions() {
+    let tried = ["--scale-members", "1,2", "--scale-partitions", "2", "--reminders", "1000", "--set-sizes", "10"];
+    let measured = measured(&[&["scale"][..], &tried].concat()).await;
+    let which = |one: &Value| format!("{} {} {}", one["varied"].as_str().unwrap(), one["members"], one["partitions"]);
+    let installations: Vec<_> = measured.iter().map(which).collect();
+    assert_eq!(installations, ["members 1 4", "members 2 4", "partitions 1 2"]);
+    assert!(measured.iter().all(|one| one["per_second"].as_f64().unwrap() > 0.0), "{measured:?}");
+}
+
+#[tokio::test]
+async fn durable_is_told_on_one_server_and_on_a_cluster() {
+    let measured = measured(&["durable", "--reminders", "1000", "--set-sizes", "10"]).await;
+    let who = |one: &Value| format!("{}: {}", one["servers"].as_str().unwrap(), one["system"].as_str().unwrap());
+    let systems: Vec<_> = measured.iter().map(who).collect();
+    let on = |servers| ["raw", "raw-batch", "bellhop"].map(|system| format!("{servers}: {system}"));
+    assert_eq!(systems, [on("one, synced"), on("three, synced")].concat());
+    assert!(measured.iter().all(|one| one["per_second"].as_f64().unwrap() > 0.0), "{measured:?}");
+}

@@ -1,0 +1,38 @@
+//! How many reminders a second where an acknowledgement means that the disk has it: on one server, and on three with three
+//! replicas.
+
+use serde::Serialize;
+
+use super::stage::{Stage, System, Trial};
+use super::{BenchError, Options, Servers, Throughput, throughput};
+
+/// One system on some servers.
+#[derive(Debug, Serialize)]
+pub struct Durable {
+    /// Which ones: [`Servers::name`].
+    pub servers: &'static str,
+    /// What it reached.
+    #[serde(flatten)]
+    pub found: Throughput,
+}
+
+/// One message a reminder is so slow then that fewer show it.
+const RAW_SHARE: usize = 20;
+
+pub(super) async fn run(options: &Options, progress: &mut dyn FnMut(String)) -> Result<Vec<Durable>, BenchError> {
+    let size = options.set_size();
+    let trials = [
+        Trial::saturating(System::Raw, 1, options.reminders / RAW_SHARE),
+        Trial::saturating(System::RawBatch, size, options.reminders),
+        Trial::saturating(System::Bellhop, size, options.reminders),
+    ];
+    let mut told = Vec::new();
+    for servers in [Servers::OneSynced, Servers::ClusterSynced] {
+        let name = servers.name();
+        let mut stage = Stage::set(&Options { servers, ..options.clone() }).await?;
+        let found = throughput::interleaved(&mut stage, options, &trials, progress).await?;
+        told.extend(found.into_iter().map(|found| Durable { servers: name, found }));
+        stage.clear().await?;
+    }
+    Ok(told)
+}
