@@ -10,6 +10,8 @@
 //! | `part`, `task` | processes of this program that publish, forward and accept, and what they are told |
 //! | `load` | the sets that are published: the same ones for Bellhop and for the baselines |
 //! | `publisher`, `acceptor`, `forwarder` | the parts |
+//! | `arrivals` | whether everything arrived, once and in order |
+//! | `mqtt` | Mosquitto, and the parts that speak with it |
 //! | `usage` | CPU time, memory and disk space |
 //! | `throughput`, `latency`, `scale`, `durable` | the scenarios |
 //! | `table` | what people see |
@@ -17,10 +19,12 @@
 #![allow(clippy::disallowed_methods)] // It measures time.
 
 mod acceptor;
+mod arrivals;
 mod durable;
 mod forwarder;
 mod latency;
 mod load;
+mod mqtt;
 mod part;
 mod publisher;
 mod scale;
@@ -76,6 +80,10 @@ pub struct Options {
 }
 
 impl Options {
+    fn load(&self) -> load::Load {
+        load::Load { users: self.users, instances: self.instances }
+    }
+
     /// Reminders in a set, where only one size is measured.
     fn set_size(&self) -> usize {
         self.set_sizes.first().copied().unwrap_or(1)

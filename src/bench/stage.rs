@@ -10,9 +10,11 @@ use serde::Serialize;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
-use super::acceptor::{self, Check, Report, Tally};
+use super::acceptor;
+use super::arrivals::{self, Check, Report, Tally};
 use super::forwarder::{self, Forwarding, Way};
 use super::load::{self, Load};
+use super::mqtt::{self, Mosquitto};
 use super::part::Part;
 use super::publisher::{self, Published};
 use super::servers::Running;
@@ -42,6 +44,8 @@ pub enum System {
     RawBatch,
     /// A request and a look-up for each reminder.
     PerEvent,
+    /// Mosquitto, where a message of one reminder is published to its user's instance.
+    Mosquitto,
 }
 
 impl System {
@@ -52,6 +56,7 @@ impl System {
             Self::Raw => "raw",
             Self::RawBatch => "raw-batch",
             Self::PerEvent => "per-event",
+            Self::Mosquitto => "mosquitto",
         }
     }
 
@@ -60,13 +65,14 @@ impl System {
             Self::Bellhop => "bellhop.sets.bench",
             Self::Raw | Self::RawBatch => STREAMS[0].1,
             Self::PerEvent => STREAMS[1].1,
+            Self::Mosquitto => mqtt::TOPICS,
         }
     }
 
     fn check(self) -> Check {
         match self {
             Self::Bellhop => Check::UserOrder,
-            Self::Raw | Self::RawBatch => Check::InstanceOrder,
+            Self::Raw | Self::RawBatch | Self::Mosquitto => Check::InstanceOrder,
             Self::PerEvent => Check::Once,
         }
     }
@@ -75,7 +81,7 @@ impl System {
     pub(super) fn set_size(self, set_size: usize) -> usize {
         match self {
             Self::Bellhop | Self::RawBatch => set_size,
-            Self::Raw | Self::PerEvent => 1,
+            Self::Raw | Self::PerEvent | Self::Mosquitto => 1,
         }
     }
 }
@@ -115,6 +121,7 @@ pub(super) struct Stage {
     publisher: Part,
     acceptor: Part,
     forwarders: [Part; 2],
+    mosquitto: Option<Mosquitto>,
     members: Vec<Child>,
     /// The number of the next reminder: none has two lives within the idempotency window.
     next: usize,
@@ -137,7 +144,7 @@ impl Stage {
             members.push(serve(&url, options, &scratch).await?);
         }
         put_rules(&jetstream).await?;
-        let load = Load { users: options.users, instances: options.instances };
+        let load = options.load();
         let task = Task::Publish(publisher::Task { url: url.clone(), load });
         let publisher = Part::start("publisher", &task).await?;
         let task = Task::Accept(acceptor::Task {
@@ -154,7 +161,14 @@ impl Stage {
             forwarder(&url, STREAMS[1].0, EACH_PREFIX, options.instances, Way::PerEvent(INSTANCES_BUCKET.into()))
                 .await?,
         ];
-        Ok(Self { jetstream, publisher, acceptor, forwarders, members, next: 0, servers, scratch })
+        let mosquitto = None;
+        Ok(Self { jetstream, publisher, acceptor, forwarders, mosquitto, members, next: 0, servers, scratch })
+    }
+
+    /// Starts a Mosquitto, too. Answers whether one is installed.
+    pub(super) async fn add_mosquitto(&mut self, load: Load) -> Result<bool, BenchError> {
+        self.mosquitto = Mosquitto::start(self.scratch.path(), load).await?;
+        Ok(self.mosquitto.is_some())
     }
 
     /// Measures once.
@@ -169,13 +183,17 @@ impl Stage {
         let Trial { system, set_size, count, rate, warm_up } = trial;
         let (set_size, first) = (system.set_size(set_size), self.next);
         self.next += count;
-        self.acceptor.tell(&acceptor::Order { first, count, warm_up, check: system.check() }).await?;
         let (cpu, disk) = (self.cpu(), usage::disk_bytes(self.scratch.path()));
+        let (publisher, acceptor) = match &mut self.mosquitto {
+            Some(peer) if system == System::Mosquitto => (&mut peer.publisher, &mut peer.subscribers),
+            _ => (&mut self.publisher, &mut self.acceptor),
+        };
+        acceptor.tell(&arrivals::Order { first, count, warm_up, check: system.check() }).await?;
         let order = publisher::Order { subject: system.subject().to_owned(), first, count, set_size, rate };
-        self.publisher.tell(&order).await?;
-        let Published { began_us } = self.publisher.hear().await?;
+        publisher.tell(&order).await?;
+        let Published { began_us } = publisher.hear().await?;
         let tally = loop {
-            match self.acceptor.hear().await? {
+            match acceptor.hear().await? {
                 Report::Done(tally) => break tally,
                 Report::Progress(accepted) => progress(format!("{}: {accepted} of {count}", system.name())),
                 Report::Ready => {}
@@ -213,12 +231,15 @@ impl Stage {
     fn cpu(&self) -> BTreeMap<&'static str, Duration> {
         let members = self.members.iter().filter_map(Child::id).map(usage::cpu_time).sum();
         let forwarders = self.forwarders.iter().map(Part::cpu_time).sum();
+        let peer = self.mosquitto.as_ref();
+        let of_peer = |part: fn(&Mosquitto) -> Duration| peer.map_or(Duration::ZERO, part);
         [
             ("bellhop", members),
             ("nats-server", self.servers.cpu_time()),
             ("forwarder", forwarders),
-            ("app servers", self.acceptor.cpu_time()),
-            ("publisher", self.publisher.cpu_time()),
+            ("mosquitto", of_peer(Mosquitto::cpu_time)),
+            ("app servers", self.acceptor.cpu_time() + of_peer(|peer| peer.subscribers.cpu_time())),
+            ("publisher", self.publisher.cpu_time() + of_peer(|peer| peer.publisher.cpu_time())),
         ]
         .into()
     }

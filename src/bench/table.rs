@@ -16,9 +16,26 @@ pub fn table(report: &Report) -> Table {
     }
 }
 
+/// What is to be said of it, beside the table.
+pub fn note(report: &Report) -> Option<&'static str> {
+    let Report::Throughput(all) = report else { return None };
+    let has_mosquitto = all.iter().any(|one| one.system == System::Mosquitto);
+    (!has_mosquitto)
+        .then_some("mosquitto is not installed, so it was not measured; `apt-get install mosquitto` on Debian")
+}
+
 fn throughput(all: &[Throughput]) -> Table {
-    let columns =
-        vec!["SYSTEM", "SET", "REMINDERS/S", "× RAW", "× RAW-BATCH", "× PER-EVENT", "CPU S/MILLION", "DISK B"];
+    let columns = vec![
+        "SYSTEM",
+        "SET",
+        "REMINDERS/S",
+        "× RAW",
+        "× RAW-BATCH",
+        "× PER-EVENT",
+        "× MOSQUITTO",
+        "CPU S/MILLION",
+        "DISK B",
+    ];
     let base = |system, size: Option<usize>| {
         let is_meant = |one: &&Throughput| one.system == system && size.is_none_or(|size| one.set_size == size);
         all.iter().find(is_meant).map(|one| one.per_second)
@@ -32,6 +49,7 @@ fn throughput(all: &[Throughput]) -> Table {
             ratio(base(System::Raw, None)),
             ratio(base(System::RawBatch, Some(one.set_size))),
             ratio(base(System::PerEvent, None)),
+            ratio(base(System::Mosquitto, None)),
             cpu(one),
             format!("{:.0}", one.disk_bytes),
         ]

@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines, Stdin, Stdout};
 
-use super::{BenchError, acceptor, forwarder, publisher};
+use super::{BenchError, acceptor, forwarder, mqtt, publisher};
 
 /// What a part is: its first line.
 #[derive(Debug, Serialize, Deserialize)]
@@ -15,6 +15,10 @@ pub(super) enum Task {
     Publish(publisher::Task),
     /// What one would write without Bellhop.
     Forward(forwarder::Task),
+    /// A business system that publishes to Mosquitto.
+    MqttPublish(mqtt::publisher::Task),
+    /// App servers that are subscribed there.
+    MqttSubscribe(mqtt::subscribers::Task),
 }
 
 /// A part's side of the conversation.
@@ -34,6 +38,8 @@ pub async fn run() -> Result<(), BenchError> {
         Some(Task::Accept(task)) => acceptor::run(task, conversation).await,
         Some(Task::Publish(task)) => publisher::run(task, conversation).await,
         Some(Task::Forward(task)) => forwarder::run(task, conversation).await,
+        Some(Task::MqttPublish(task)) => mqtt::publisher::run(task, conversation).await,
+        Some(Task::MqttSubscribe(task)) => mqtt::subscribers::run(task, conversation).await,
         None => Ok(()),
     }
 }

@@ -30,12 +30,13 @@ pub struct Throughput {
 const PER_EVENT_SHARE: usize = 20;
 
 pub(super) async fn run(options: &Options, progress: &mut dyn FnMut(String)) -> Result<Vec<Throughput>, BenchError> {
+    let mut stage = Stage::set(options).await?;
+    let mosquitto = stage.add_mosquitto(options.load()).await?.then_some((System::Mosquitto, 1));
     let sized = options.set_sizes.iter().flat_map(|size| [(System::Bellhop, *size), (System::RawBatch, *size)]);
     // Sets of one are what the bare forwarder has anyway.
     let batches = sized.filter(|(system, size)| *system != System::RawBatch || *size > 1);
-    let systems = [(System::Raw, 1), (System::PerEvent, 1)].into_iter().chain(batches);
+    let systems = [(System::Raw, 1), (System::PerEvent, 1)].into_iter().chain(mosquitto).chain(batches);
     let trials: Vec<_> = systems.map(|(system, size)| trial(options, system, size)).collect();
-    let mut stage = Stage::set(options).await?;
     let measured = interleaved(&mut stage, options, &trials, progress).await?;
     stage.clear().await?;
     Ok(measured)

@@ -127,6 +127,9 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
         for line in shown.lines() {
             output.line(line)?;
         }
+        if let Some(note) = table::note(&report) {
+            output.line(note)?;
+        }
     }
     output.flush()
 }

@@ -1,5 +1,7 @@
 //! The benchmark, small: what it measures arrives, and what it prints can be read.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::harness::bellhop;
@@ -15,10 +17,15 @@ async fn throughput_is_told_beside_its_baselines() {
     let measured = measured(&["throughput", "--reminders", "10000", "--set-sizes", "1,10"]).await;
     let who = |one: &Value| format!("{} {}", one["system"].as_str().unwrap(), one["set_size"]);
     let systems: Vec<_> = measured.iter().map(who).collect();
-    assert_eq!(systems, ["raw 1", "per-event 1", "bellhop 1", "bellhop 10", "raw-batch 10"]);
+    let mut expected = vec!["raw 1", "per-event 1", "mosquitto 1", "bellhop 1", "bellhop 10", "raw-batch 10"];
+    // Where Debian's package has it; CI installs that.
+    let has_mosquitto = Path::new("/usr/sbin/mosquitto").is_file();
+    expected.retain(|who| has_mosquitto || !who.starts_with("mosquitto"));
+    assert_eq!(systems, expected);
     for one in &measured {
         assert!(one["per_second"].as_f64().unwrap() > 0.0, "{one}");
-        assert!(one["cpu_per_million"]["nats-server"].as_f64().unwrap() > 0.0, "{one}");
+        let server = if one["system"] == "mosquitto" { "mosquitto" } else { "nats-server" };
+        assert!(one["cpu_per_million"][server].as_f64().unwrap() > 0.0, "{one}");
     }
 }
 

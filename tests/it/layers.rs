@@ -59,6 +59,7 @@ const IMPURE: &[&str] = &[
     "hyper_util",
     "prometheus",
     "ratatui",
+    "rumqttc",
     "std::env",
     "std::fs",
     "std::net",
