@@ -63,7 +63,7 @@ pub(super) struct Tally {
 }
 
 /// When nothing comes for so long, nothing will.
-const STALL: Duration = Duration::from_secs(15);
+const STALL: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 /// How often progress is told.
 const PROGRESS: Duration = Duration::from_millis(500);

@@ -49,8 +49,9 @@ pub(super) struct Forwarding;
 const IN_WORK: usize = 256;
 /// What is pulled at a time.
 const PULL: (usize, usize) = (1_000, 4 << 20);
-/// What a pull has not got by then, the next one gets.
-const PULL_EXPIRES: Duration = Duration::from_secs(1);
+/// What a pull has not got by then, the next one gets. Long, since a server that syncs what is published may say nothing
+/// for seconds, and one that is silent for so long counts as gone.
+const PULL_EXPIRES: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(task: Task, mut conversation: Conversation) -> Result<(), BenchError> {
     let failed = |error: &dyn std::fmt::Display| BenchError::nats(format!("forward {}", task.stream), error);

@@ -13,7 +13,7 @@ use super::task::Task;
 use super::{BenchError, usage};
 
 /// A part that says nothing for so long hangs.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_secs(300);
 
 /// A process of this program. Dropping it kills it.
 #[derive(Debug)]
