@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Keywords in the document of rules.
 const KEYWORDS: usize = 1_000;
 /// The tag whose rules half of the reminders go through.
-pub(super) const TAG: &str = "bench";
+pub const TAG: &str = "bench";
 /// Users follow each other in an order that jumps between instances and partitions.
 const STRIDE: usize = 7_919;
 /// Bytes of content, so that a reminder is some 300 bytes.
@@ -16,26 +16,26 @@ const CONTENT: &str = "Invoice {} over 1,280.00 EUR of the account that you look
 
 /// Reminders by number, from 0: one source publishes them in this order.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) struct Load {
+pub struct Load {
     /// Users there are.
-    pub(super) users: usize,
+    pub users: usize,
     /// Instances that they are spread over.
-    pub(super) instances: usize,
+    pub instances: usize,
 }
 
 impl Load {
     /// Whom a reminder is for.
-    pub(super) fn user_of(&self, number: usize) -> usize {
+    pub fn user_of(&self, number: usize) -> usize {
         number.wrapping_mul(STRIDE) % self.users
     }
 
     /// Where a user is connected.
-    pub(super) fn instance_of(&self, user: usize) -> usize {
+    pub fn instance_of(&self, user: usize) -> usize {
         user % self.instances
     }
 
     /// The body of a set with `count` reminders from `first` on, that says when it was to be published.
-    pub(super) fn set(&self, first: usize, count: usize, at_us: u64) -> Vec<u8> {
+    pub fn set(&self, first: usize, count: usize, at_us: u64) -> Vec<u8> {
         let mut body = String::with_capacity(16 + 320 * count);
         body.push_str("{\"reminders\":[");
         for number in first..first + count {
@@ -55,17 +55,17 @@ impl Load {
 }
 
 /// The user's name.
-pub(super) fn user_name(user: usize) -> String {
+pub fn user_name(user: usize) -> String {
     format!("u{user:07}")
 }
 
 /// A user by its name.
-pub(super) fn user_number(name: &str) -> Option<usize> {
+pub fn user_number(name: &str) -> Option<usize> {
     name.strip_prefix('u')?.parse().ok()
 }
 
 /// The instance's name.
-pub(super) fn instance_name(instance: usize) -> String {
+pub fn instance_name(instance: usize) -> String {
     format!("bench-{instance}")
 }
 
@@ -74,7 +74,7 @@ fn keyword(number: usize) -> String {
 }
 
 /// The document of rules for [`TAG`].
-pub(super) fn rules() -> Vec<u8> {
+pub fn rules() -> Vec<u8> {
     let keywords: Vec<_> = (0..KEYWORDS).map(keyword).collect();
     let rule = serde_json::json!({ "name": "bench", "keywords": keywords, "action": "mask" });
     serde_json::json!({ "rules": [rule] }).to_string().into_bytes()

@@ -23,7 +23,7 @@ mod arrivals;
 mod durable;
 mod forwarder;
 mod latency;
-mod load;
+pub mod load;
 mod mqtt;
 mod part;
 mod publisher;

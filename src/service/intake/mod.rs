@@ -6,7 +6,7 @@
 //! (`lanes.rs`). That keeps the order of a user's reminders, and nothing waits for a batch to fill.
 
 mod lanes;
-mod plan;
+pub mod plan;
 mod turns;
 
 use std::collections::HashMap;

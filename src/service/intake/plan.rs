@@ -29,41 +29,48 @@ use crate::trace::TraceParent;
 
 /// What has to be done for one set before it is acknowledged.
 #[derive(Default)]
-pub(super) struct Plan {
+pub struct Plan {
     /// What goes to partitions, in order.
-    pub(super) parts: Vec<(Partition, Part)>,
+    pub parts: Vec<(Partition, Part)>,
     /// Refused input.
-    pub(super) rejected: Vec<rejected::Message>,
+    pub rejected: Vec<rejected::Message>,
     /// Outcomes that are known already.
-    pub(super) outcomes: Vec<Told>,
+    pub outcomes: Vec<Told>,
     /// Reminders for the idempotency window: those that are valid and new.
-    pub(super) ids: Vec<Id>,
+    pub ids: Vec<Id>,
     /// How many were dropped, since they were taken in before.
-    pub(super) repeats: usize,
+    pub repeats: usize,
 }
 
 /// What a plan depends on.
-pub(super) struct Planner<'a> {
-    pub(super) names: &'a Names,
-    pub(super) partitions: u16,
+pub struct Planner<'a> {
+    /// What streams and subjects are called.
+    pub names: &'a Names,
+    /// How many partitions there are.
+    pub partitions: u16,
     /// Bytes of one event, unless one reminder alone has more.
-    pub(super) event_bytes: usize,
+    pub event_bytes: usize,
     /// Reminders of other sets may be merged, so what each one says is written down.
-    pub(super) merges: bool,
-    pub(super) window: &'a Window,
-    pub(super) rules: &'a Rules,
-    pub(super) now: Timestamp,
+    pub merges: bool,
+    /// What was taken in lately.
+    pub window: &'a Window,
+    /// The rules of this moment.
+    pub rules: &'a Rules,
+    /// When the outcomes are.
+    pub now: Timestamp,
     /// The trace that the set belongs to.
-    pub(super) trace: Option<TraceParent>,
+    pub trace: Option<TraceParent>,
 }
 
 /// Some reminders of one set for one partition.
 #[derive(Debug)]
-pub(super) struct Part {
-    pub(super) source: Source,
-    pub(super) set: Arc<OfSet>,
+pub struct Part {
+    /// The business system.
+    pub source: Source,
+    /// The set.
+    pub set: Arc<OfSet>,
     /// Bytes of the event that it makes alone, at most; of several in one, less than their sum.
-    pub(super) bytes: usize,
+    pub bytes: usize,
     reminders: Vec<(IndexEntry, Bytes)>,
 }
 
@@ -80,7 +87,7 @@ impl Part {
 }
 
 /// The message that carries these parts of one lane.
-pub(super) fn event(source: Source, parts: Vec<Part>) -> Bytes {
+pub fn event(source: Source, parts: Vec<Part>) -> Bytes {
     let (mut sets, mut reminders, mut bodies): (Vec<OfSet>, Vec<_>, Vec<_>) = Default::default();
     for part in parts {
         if sets.last().is_none_or(|last| last.sequence != part.set.sequence) {
@@ -120,7 +127,8 @@ struct SetPlan<'p> {
 }
 
 impl Planner<'_> {
-    pub(super) fn plan(&self, received: &Received, stored_ms: i64) -> Plan {
+    /// Plans a set that JetStream stored at `stored_ms`, in milliseconds since 1970.
+    pub fn plan(&self, received: &Received, stored_ms: i64) -> Plan {
         let sequence = received.sequence;
         let token = received.subject.rsplit('.').next().unwrap_or_default();
         let refused = |rejection: &Rejection| {

@@ -1,0 +1,225 @@
+//! What a reminder costs on its way through Bellhop, step by step and without NATS: nanoseconds, and allocations.
+//!
+//! Sets of 100 of `bellhop bench`, half of them with a tag whose document has 1,000 keywords. A step begins with what the one
+//! before it leaves, and its time includes freeing what it makes. A figure is the median of all rounds.
+
+#![allow(clippy::disallowed_methods)] // It measures time.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bellhop::bench::load::{self, Load, TAG};
+use bellhop::event::{Event, IndexEntry};
+use bellhop::nats::Names;
+use bellhop::nats::pinned::Received;
+use bellhop::partition;
+use bellhop::reminder::Reminder;
+use bellhop::reminder::merge::merge;
+use bellhop::reminder::outcome::{Outcome, Record};
+use bellhop::reminder::set::{self, Origin};
+use bellhop::router::{Action, Entry, Input, Instance, Item, Now, Partition, Settings};
+use bellhop::rules::Rules;
+use bellhop::rules::document::Document;
+use bellhop::rules::engine::Engine;
+use bellhop::service::intake::plan::{self, Part, Plan, Planner};
+use bellhop::service::outcomes::message::{self, Told};
+use bellhop::service::seen::Window;
+use bellhop::wire::answer::delivery_body;
+use bytes::Bytes;
+use jiff::Timestamp;
+
+const SET: usize = 100;
+const INSTANCES: usize = 8;
+const ROUNDS: usize = 25;
+const RUNS: usize = 40;
+
+fn main() {
+    let bench = Bench::new();
+    println!("| step | ns a reminder | allocations a reminder |");
+    println!("| --- | ---: | ---: |");
+    row("decode and validate a set", || (), |()| set::parse(&bench.origin, &bench.published.payload).is_ok());
+    row("merge", || bench.reminders(), merge);
+    row("rules", || bench.reminders(), |reminders| bench.ruled(reminders));
+    row("plan a set for 32 partitions: all of the above, and finish it", || (), |()| bench.plan(32));
+    row("write an event", || bench.parts(), |parts| bench.event(parts));
+    let message = bench.event(bench.parts());
+    row("read an event", || (), |()| Event::decode(&message));
+    let event = Event::decode(&message).expect("it was just written");
+    let mut router = Router::new(&event);
+    let mut sequences = 1..;
+    let mut next = || arriving(&event, sequences.next().expect("they do not end"));
+    assert_eq!(router.settled_after(next()), SET);
+    row("route an event to connected users", next, |event| router.settled_after(event));
+    row("write a delivery", || (), |()| delivery_body(event.bodies.iter().map(AsRef::as_ref)));
+    let told: Vec<_> = (0..SET).map(|index| told(&event, index)).collect();
+    row("write outcomes", || (), |()| message::encode(&told, true));
+}
+
+/// Measures a step that moves [`SET`] reminders. What `prepare` makes counts for nothing.
+fn row<I, O>(step: &str, mut prepare: impl FnMut() -> I, mut work: impl FnMut(I) -> O) {
+    let mut round = || {
+        let inputs: Vec<I> = (0..RUNS).map(|_| prepare()).collect();
+        let began = Instant::now();
+        inputs.into_iter().for_each(|input| drop(black_box(work(black_box(input)))));
+        began.elapsed()
+    };
+    round(); // Caches and branch predictors learn.
+    let mut rounds: Vec<Duration> = (0..ROUNDS).map(|_| round()).collect();
+    rounds.sort_unstable();
+    let input = prepare();
+    let allocated = allocation_counter::measure(|| drop(black_box(work(input))));
+    let ns = rounds[ROUNDS / 2].as_nanos() as f64 / (RUNS * SET) as f64;
+    println!("| {step} | {ns:.0} | {:.2} |", allocated.count_total as f64 / SET as f64);
+}
+
+/// A published set, and what the intake needs for it.
+struct Bench {
+    published: Received,
+    origin: Origin,
+    rules: Rules,
+    names: Names,
+    window: Window,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let body = Load { users: 100_000, instances: INSTANCES }.set(0, SET, 0);
+        let published = Received {
+            sequence: 1,
+            stored_ns: 0,
+            subject: "bellhop.sets.bench".to_owned(),
+            headers: None,
+            payload: body.into(),
+            reply: "reply".into(),
+        };
+        let source = "bench".parse().expect("it is a name");
+        let origin = Origin { source, sequence: published.sequence, published_at: Timestamp::UNIX_EPOCH };
+        let document = Document::parse(&load::rules()).expect("it has no problem");
+        let engine = Arc::new(Engine::new(&document).expect("it has no problem"));
+        let rules = Rules::default().with(TAG.parse().expect("it is a name"), Some(engine));
+        let window = Window::new(Duration::from_secs(600), 1_000_000);
+        Self { published, origin, rules, names: Names::new("bellhop"), window }
+    }
+
+    /// The set's reminders, as they were decoded.
+    fn reminders(&self) -> Vec<Reminder> {
+        let set = set::parse(&self.origin, &self.published.payload).expect("it is valid");
+        set.reminders.into_iter().map(|one| one.parsed.expect("it is valid")).collect()
+    }
+
+    fn ruled(&self, mut reminders: Vec<Reminder>) -> Vec<Reminder> {
+        for reminder in &mut reminders {
+            self.rules.apply(reminder).expect("there are few matches");
+        }
+        reminders
+    }
+
+    fn plan(&self, partitions: u16) -> Plan {
+        let planner = Planner {
+            names: &self.names,
+            partitions,
+            event_bytes: 128 << 10,
+            merges: false,
+            window: &self.window,
+            rules: &self.rules,
+            now: Timestamp::UNIX_EPOCH,
+            trace: None,
+        };
+        planner.plan(&self.published, 0)
+    }
+
+    /// The set as one event's contents.
+    fn parts(&self) -> Vec<Part> {
+        self.plan(1).parts.into_iter().map(|(_, part)| part).collect()
+    }
+
+    fn event(&self, parts: Vec<Part>) -> Bytes {
+        plan::event(self.origin.source.clone(), parts)
+    }
+}
+
+/// A partition whose users are connected, and instances that accept everything.
+struct Router {
+    machine: Partition,
+    now: Now,
+}
+
+impl Router {
+    fn new(event: &Event) -> Self {
+        let settings = Settings {
+            lease: Duration::from_secs(10),
+            instance_backoff: (Duration::from_millis(500), Duration::from_secs(30)),
+            busy_backoff: (Duration::from_millis(100), Duration::from_secs(5)),
+            all_devices: true,
+            turn_timeout: Duration::from_secs(2),
+            heartbeat_users: 1_000,
+            delivery_bytes: 256 << 10,
+            mailbox_limit: 10_000,
+            park_batch: (500, 1 << 20),
+            reads_in_flight: 8,
+            expiry_interval: Duration::from_secs(60),
+            copy_rerouted: false,
+            reroute_timeout: Duration::from_secs(5),
+            merge_window: Duration::ZERO,
+            merge_limit: 0,
+        };
+        let mut router = Self { machine: Partition::new(settings), now: Now { instant: Instant::now(), unix_ms: 0 } };
+        for (revision, reminder) in (1..).zip(&event.index.reminders) {
+            let user = reminder.user.clone();
+            let number = load::user_number(user.as_str()).expect("the load named it") % INSTANCES;
+            let name = load::instance_name(number);
+            let subject = format!("bellhop.app.{name}");
+            let instance = Arc::new(Instance { name: name.parse().expect("it is a name"), subject });
+            router.settled_after(Input::RouteUp { user, instance, revision });
+        }
+        router
+    }
+
+    /// Lets the machine come to rest. Answers how many reminders are done with.
+    fn settled_after(&mut self, input: Input) -> usize {
+        let (mut settled, mut inputs, mut actions) = (0, vec![input], Vec::new());
+        while let Some(input) = inputs.pop() {
+            self.machine.handle(self.now, input, &mut actions);
+            for action in actions.drain(..) {
+                match action {
+                    Action::Deliver { instance, .. } => {
+                        inputs.push(Input::Delivered { instance, answer: Ok(Vec::new()) })
+                    }
+                    Action::Heartbeat { instance, users } => {
+                        inputs.push(Input::HeartbeatAnswered { instance, answer: Ok(users) });
+                    }
+                    Action::Settle(items) => settled += items.len(),
+                    other => panic!("the users are connected: {other:?}"),
+                }
+            }
+        }
+        settled
+    }
+}
+
+/// An event as it is told to the machine.
+fn arriving(event: &Event, sequence: u64) -> Input {
+    let entry = |(index, reminder): (usize, &IndexEntry)| {
+        let item = Item::Event { sequence, index };
+        let entry = Entry { item, expires_at: None, bytes: reminder.bytes, may_reroute: true, text: None };
+        (reminder.user.clone(), entry)
+    };
+    Input::Event(event.index.reminders.iter().enumerate().map(entry).collect())
+}
+
+/// That a reminder of an event was delivered.
+fn told(event: &Event, index: usize) -> Told {
+    let IndexEntry { id, user, .. } = &event.index.reminders[index];
+    let by = load::instance_name(index % INSTANCES).parse().expect("it is a name");
+    let record = Record {
+        id: id.clone(),
+        source: event.index.source.clone(),
+        set: event.set_of(index).id.clone(),
+        user: Some(user.to_string()),
+        outcome: Outcome::delivered(vec![by]).expect("there is one"),
+        at: Timestamp::UNIX_EPOCH,
+    };
+    let settles = Some((partition::Partition(0), Item::Event { sequence: 1, index }));
+    Told { record, published_ms: 0, reminder: Some(event.bodies[index].clone()), settles }
+}
