@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::{self, kv, stream};
 use serde::Serialize;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::time::{Instant, sleep};
 
 use super::acceptor;
@@ -21,6 +21,7 @@ use super::servers::Running;
 use super::task::Task;
 use super::{BenchError, Options, usage};
 use crate::local::{Scratch, free_address, is_ready};
+use crate::nats_server::tied_to_its_spawner;
 
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
@@ -259,10 +260,10 @@ async fn serve(url: &str, options: &Options, scratch: &Scratch) -> Result<Child,
     let probes: SocketAddr = free_address().map_err(failed)?;
     let partitions = format!("partitions={}", options.partitions);
     let replicas = format!("streams.replicas={}", options.servers.replicas());
-    let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+    let mut command = tied_to_its_spawner(&std::env::current_exe().map_err(failed)?).await;
     command.args(["serve", "--nats", url, "--http", &probes.to_string(), "--history", "none"]);
     command.args(["--set", &partitions, "--set", &replicas]);
-    command.current_dir(scratch.path()).stdin(Stdio::null()).stdout(Stdio::null());
+    command.current_dir(scratch.path()).stderr(Stdio::inherit());
     command.env("BELLHOP_LOG", "warn").kill_on_drop(true).process_group(0);
     let mut child = command.spawn().map_err(failed)?;
     let deadline = Instant::now() + READY_DEADLINE;

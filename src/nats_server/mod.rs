@@ -222,8 +222,8 @@ fn quiet(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// A command that Linux kills when the thread that spawned it ends, where that can be had.
-async fn tied_to_its_spawner(program: &Path) -> Command {
+/// A command, without input and output, that Linux kills when the thread that spawned it ends, where that can be had.
+pub async fn tied_to_its_spawner(program: &Path) -> Command {
     static HAS_SETPRIV: OnceCell<bool> = OnceCell::const_new();
     const TIE: [&str; 2] = ["--pdeathsig", "KILL"];
     let trial = || async { quiet("setpriv").args(TIE).arg("true").status().await.is_ok_and(|it| it.success()) };

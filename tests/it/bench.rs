@@ -1,14 +1,21 @@
 //! The benchmark, small: what it measures arrives, and what it prints can be read.
 
+use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::harness::bellhop;
+use crate::harness::{LATER, bellhop_within};
+
+/// Several installations, one after the other, on a machine that has other tests to run.
+const DEADLINE: Duration = Duration::from_secs(120);
+/// Everything small.
+const SMALL: [&str; 9] = ["bench", "--users", "200", "--instances", "2", "--rounds", "1", "--partitions", "4"];
 
 async fn measured(arguments: &[&str]) -> Vec<Value> {
-    let small = ["--users", "200", "--instances", "2", "--rounds", "1", "--partitions", "4", "--json"];
-    let ended = bellhop(&[&["bench"], arguments, &small].concat(), &[], b"").await;
+    let ended = bellhop_within(DEADLINE, &[&SMALL, arguments, &["--json"]].concat(), &[], b"").await;
     serde_json::from_str(&ended.succeeded()).unwrap()
 }
 
@@ -58,4 +65,39 @@ async fn durable_is_told_on_one_server_and_on_a_cluster() {
     let on = |servers| ["raw", "raw-batch", "bellhop"].map(|system| format!("{servers}: {system}"));
     assert_eq!(systems, [on("one, synced"), on("three, synced")].concat());
     assert!(measured.iter().all(|one| one["per_second"].as_f64().unwrap() > 0.0), "{measured:?}");
+}
+
+#[tokio::test]
+async fn a_killed_benchmark_leaves_no_process_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_bellhop"));
+    bench.args(SMALL).arg("throughput").env("TMPDIR", dir.path()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut bench = bench.spawn().unwrap();
+    within(LATER, "it has started a member", || {
+        processes_in(dir.path()).iter().any(|command| command.contains(" serve "))
+    })
+    .await;
+    bench.kill().unwrap();
+    bench.wait().unwrap();
+    // Sooner than a member gives up that finds no nats-server.
+    within(Duration::from_secs(5), "all are gone", || processes_in(dir.path()).is_empty()).await;
+}
+
+/// What processes were called with that work in a directory, or are told of it.
+fn processes_in(dir: &Path) -> Vec<String> {
+    let called = |process: fs::DirEntry| {
+        let command = fs::read(process.path().join("cmdline")).ok()?;
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        let works_there = fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(dir));
+        (works_there || command.contains(dir.to_str()?)).then_some(command)
+    };
+    fs::read_dir("/proc").unwrap().filter_map(|process| called(process.ok()?)).collect()
+}
+
+async fn within(deadline: Duration, what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + deadline;
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

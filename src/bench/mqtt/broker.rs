@@ -3,15 +3,15 @@
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::time::{Instant, sleep};
 
 use super::super::{BenchError, usage};
 use crate::local::free_address;
+use crate::nats_server::tied_to_its_spawner;
 
 const READY_DEADLINE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(10);
@@ -32,9 +32,8 @@ impl Broker {
         let address = free_address().map_err(failed)?;
         let (settings, log) = (dir.join("mosquitto.conf"), dir.join("mosquitto.log"));
         fs::write(&settings, config(dir, address)).map_err(failed)?;
-        let mut command = Command::new(program);
-        command.arg("-c").arg(&settings).stdin(Stdio::null()).stdout(Stdio::null());
-        command.stderr(File::create(&log).map_err(failed)?);
+        let mut command = tied_to_its_spawner(&program).await;
+        command.arg("-c").arg(&settings).stderr(File::create(&log).map_err(failed)?);
         let mut child = command.kill_on_drop(true).process_group(0).spawn().map_err(failed)?;
         let deadline = Instant::now() + READY_DEADLINE;
         while TcpStream::connect(address).await.is_err() {
