@@ -2,10 +2,10 @@
 //! reminders to their partitions. A set is acknowledged when everything in it is durable elsewhere. What a set means is
 //! decided by `plan.rs`, which is pure.
 //!
-//! Sources share it evenly (`turns.rs`), and of one source and partition one event is on its way to JetStream at a time
-//! (`lanes.rs`). That keeps the order of a user's reminders, and nothing waits for a batch to fill.
+//! Sources share it evenly (`turns.rs`). What one source sends to one partition is a lane (`lanes.rs`): one event of it is on
+//! its way to JetStream at a time, and what queues meanwhile, of one set or of many, makes the next. That keeps the order of a
+//! user's reminders from one source, which is all that is promised.
 
-mod lanes;
 mod plan;
 mod turns;
 
@@ -18,15 +18,19 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::lanes::Lanes;
 use super::seen::{Taken, Window, encode};
 use super::{Context, spans};
 use crate::nats::NatsError;
 use crate::nats::pinned::{Pinned, Received, acknowledge};
-use crate::partition::Role;
+use crate::partition::{Partition, Role};
+use crate::token::Source;
 use crate::trace;
-use lanes::{Lane, Lanes};
 use plan::{Part, Planner};
 use turns::Turns;
+
+/// What one source sends to one partition.
+type Lane = (Partition, Source);
 
 /// A set in work.
 struct InWork {
@@ -58,7 +62,7 @@ struct Intake {
     bytes: usize,
     /// Sets to be planned.
     waiting: Turns<Received>,
-    lanes: Lanes<Part>,
+    lanes: Lanes<Lane, Part>,
     /// Sets whose parts are all durable, to be noted in the idempotency stream.
     to_note: Vec<u64>,
     is_noting: bool,
@@ -110,7 +114,7 @@ pub async fn run(context: Context, stop: CancellationToken, working: mpsc::Sende
             Some(done) = intake.work.next(), if !intake.work.is_empty() => intake.done(done),
             set = sets.next(), if intake.bytes < most && !is_stopping => intake.receive(set?),
             () = std::future::ready(()), if !intake.waiting.is_empty() && !is_stopping => {
-                intake.plan_next();
+                intake.plan_some();
                 // It is work for the processor, and many sets may wait: the connection must get its turn between.
                 tokio::task::yield_now().await;
             }
@@ -130,10 +134,17 @@ impl Intake {
         self.waiting.push(source, bytes, received);
     }
 
-    fn plan_next(&mut self) {
-        if let Some(received) = self.waiting.next() {
-            self.bytes -= received.payload.len();
+    /// Plans sets for one turn. What they have for one partition goes there together.
+    fn plan_some(&mut self) {
+        let mut room = TURN_BYTES;
+        while let Some(received) = self.waiting.next() {
+            let bytes = received.payload.len();
+            self.bytes -= bytes;
             self.set(received);
+            match room.checked_sub(bytes) {
+                Some(left) => room = left,
+                None => return,
+            }
         }
     }
 
@@ -204,7 +215,7 @@ impl Intake {
                     room = room.saturating_sub(part.bytes);
                     fits
                 };
-                let next = self.lanes.stored(&lane, fits);
+                let next = self.lanes.arrived(&lane, fits);
                 if !next.is_empty() {
                     self.send(lane, next);
                 }
@@ -306,6 +317,9 @@ impl Intake {
         self.work.push(Box::pin(work));
     }
 }
+
+/// Bytes of sets planned at a time: some milliseconds of work.
+const TURN_BYTES: usize = 256 << 10;
 
 /// Bytes of one message of the idempotency stream; a set with 10,000 reminders has 160 kB.
 const NOTE_BYTES: usize = 256 << 10;
