@@ -8,9 +8,11 @@ mod errands;
 mod instances;
 mod mailboxes;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
+
+use hashbrown::HashMap;
 
 use super::lane::{Lane, Seat};
 use super::twins::Twins;
@@ -59,7 +61,7 @@ pub struct Partition {
     /// Turns of users so far.
     turns: u64,
     /// Users and instances that this step touched.
-    touched_users: BTreeSet<UserId>,
+    touched_users: VecDeque<UserId>,
     touched_lanes: BTreeSet<Arc<Instance>>,
     settled: Vec<Settled>,
     is_stopping: bool,
@@ -79,7 +81,7 @@ impl Partition {
             reads: VecDeque::new(),
             reads_in_flight: 0,
             turns: 0,
-            touched_users: BTreeSet::new(),
+            touched_users: VecDeque::new(),
             touched_lanes: BTreeSet::new(),
             settled: Vec::new(),
             is_stopping: false,
@@ -102,7 +104,7 @@ impl Partition {
             Input::Tick => self.fire_timers(now, actions),
             Input::Stop => self.stop(),
         }
-        while let Some(user) = self.touched_users.pop_first() {
+        while let Some(user) = self.touched_users.pop_front() {
             self.advance(now, &user, actions);
         }
         self.dispatch(now, actions);
@@ -130,7 +132,7 @@ impl Partition {
                 self.park(now, user, entry);
             } else {
                 self.user(&user).waiting.push_back(entry);
-                self.touched_users.insert(user);
+                self.touched_users.push_back(user);
             }
         }
     }
@@ -148,7 +150,7 @@ impl Partition {
         let unread = self.lanes.values_mut().flat_map(|lane| lane.unread.drain(..));
         for user in self.reads.drain(..).chain(unread).collect::<Vec<_>>() {
             self.user(&user).state = State::Idle;
-            self.touched_users.insert(user);
+            self.touched_users.push_back(user);
         }
     }
 
@@ -159,7 +161,7 @@ impl Partition {
                 Timer::Probe(instance) => self.probe(now, at, &instance, actions),
                 Timer::Resume(user) => {
                     self.user(&user).paused_until = None;
-                    self.touched_users.insert(user);
+                    self.touched_users.push_back(user);
                 }
                 Timer::Sweep(user) => self.sweep(now, &user),
                 Timer::GiveUp(user) => self.give_up(&user),
@@ -300,7 +302,7 @@ impl Partition {
             self.dispatch_delivery(now, &instance, actions);
             self.dispatch_pages(&instance);
             // A user that could not go this way may need another one.
-            while let Some(user) = self.touched_users.pop_first() {
+            while let Some(user) = self.touched_users.pop_front() {
                 self.advance(now, &user, actions);
             }
             if self.lanes.get(&instance).is_some_and(Lane::is_unused) {
@@ -317,10 +319,7 @@ impl Partition {
     // Look-ups.
 
     fn user(&mut self, user: &UserId) -> &mut User {
-        if !self.users.contains_key(user) {
-            self.users.insert(user.clone(), User::default());
-        }
-        self.users.get_mut(user).expect("it was inserted above")
+        self.users.entry_ref(user).or_default()
     }
 
     fn lane(&mut self, instance: &Arc<Instance>) -> &mut Lane {

@@ -36,7 +36,7 @@ pub enum State {
     /// The routes of the associate that its errand goes to are being looked up.
     LookingUp,
     /// Connections of its own, or its associate's, are being confirmed at these instances, or queued for that.
-    Checking(BTreeSet<Arc<Instance>>),
+    Checking(Vec<Arc<Instance>>),
     /// A page of its mailbox is being read, or queued for that.
     Reading,
     /// Its mailbox is searched for expired reminders.
@@ -49,7 +49,7 @@ pub enum State {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Batch {
     /// Who has not answered.
-    pub open: BTreeSet<Arc<Instance>>,
+    pub open: Vec<Arc<Instance>>,
     /// How many were to get it.
     pub targets: usize,
     /// Who has not been sent it by then is left out.
@@ -197,8 +197,8 @@ impl User {
     }
 
     /// The route to this instance.
-    pub fn route_mut(&mut self, instance: &Instance) -> Option<&mut Route> {
-        self.routes.iter_mut().find(|route| *route.instance == *instance)
+    pub fn route_mut(&mut self, instance: &Arc<Instance>) -> Option<&mut Route> {
+        self.routes.iter_mut().find(|route| route.instance == *instance)
     }
 
     /// Whether the first of what waits is with an instance.

@@ -31,7 +31,7 @@ impl Partition {
                 state.state = State::Idle;
             }
         }
-        self.touched_users.insert(user);
+        self.touched_users.push_back(user);
     }
 
     /// Takes the next step to an associate. Answers whether there was one to take.
@@ -116,7 +116,7 @@ impl Partition {
         {
             state.state = State::Idle;
         }
-        self.touched_users.insert(user.clone());
+        self.touched_users.push_back(user.clone());
     }
 
     pub(super) fn routes_found(&mut self, user: UserId, associate: &UserId, instances: Vec<Arc<Instance>>) {
@@ -126,7 +126,7 @@ impl Partition {
         if errand.associate.as_ref() == Some(associate) {
             errand.instances = instances.into();
             state.state = State::Idle;
-            self.touched_users.insert(user);
+            self.touched_users.push_back(user);
         }
     }
 

@@ -19,7 +19,7 @@ impl Partition {
         mailbox.count = summary.count;
         mailbox.next_expiry = summary.next_expiry;
         self.schedule_sweep(now, &user);
-        self.touched_users.insert(user);
+        self.touched_users.push_back(user);
     }
 
     pub(super) fn parked(&mut self, now: Now, sequences: &[u64]) {
@@ -34,7 +34,7 @@ impl Partition {
                 self.schedule_sweep(now, &user);
             }
             self.settle(&user, entry, fate);
-            self.touched_users.insert(user);
+            self.touched_users.push_back(user);
         }
     }
 
@@ -62,7 +62,7 @@ impl Partition {
         state.waiting.extend(page.entries);
         let bytes = state.waiting.iter().map(|entry| entry.bytes).sum();
         self.charge_page(&user, bytes);
-        self.touched_users.insert(user);
+        self.touched_users.push_back(user);
     }
 
     /// One page of a search for expired reminders.
@@ -89,7 +89,7 @@ impl Partition {
             mailbox.next_expiry = [mailbox.next_expiry, sweep.next_expiry].into_iter().flatten().min();
             state.state = State::Idle;
             self.rest_between_sweeps(now, user);
-            self.touched_users.insert(user.clone());
+            self.touched_users.push_back(user.clone());
         } else {
             state.state = State::Sweeping(Sweep { from: page.next, ..sweep });
             self.reads.push_back(user.clone());
@@ -223,7 +223,7 @@ impl Partition {
                 self.reads.push_back(user);
             } else {
                 state.state = State::Idle;
-                self.touched_users.insert(user);
+                self.touched_users.push_back(user);
             }
         }
     }
