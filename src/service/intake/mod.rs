@@ -22,7 +22,7 @@ use super::lanes::Lanes;
 use super::seen::{Taken, Window, encode};
 use super::{Context, spans};
 use crate::nats::NatsError;
-use crate::nats::pinned::{Pinned, Received, acknowledge};
+use crate::nats::pinned::{Pinned, Received, acknowledge_all};
 use crate::partition::{Partition, Role};
 use crate::token::Source;
 use crate::trace;
@@ -50,8 +50,8 @@ enum Done {
     Part(u64),
     /// These sets' ids are in the idempotency stream.
     Noted(Vec<u64>),
-    /// A set is acknowledged.
-    Acknowledged(u64),
+    /// These sets are acknowledged.
+    Acknowledged(Vec<u64>),
 }
 
 struct Intake {
@@ -155,7 +155,7 @@ impl Intake {
             return;
         }
         if self.window.is_complete(sequence) {
-            return self.acknowledge_again(sequence, received.reply);
+            return self.acknowledge(vec![sequence], vec![received.reply]);
         }
         let came = received.header(trace::HEADER).and_then(|header| header.parse().ok());
         let span = spans::take_in(&received.subject, came.as_ref());
@@ -224,17 +224,16 @@ impl Intake {
             Done::Part(sequence) => self.part_done(sequence),
             Done::Noted(sets) => {
                 self.is_noting = false;
-                for sequence in sets {
-                    if let Some(in_work) = self.sets.get(&sequence) {
-                        self.window.complete(sequence, in_work.taken.stored_ms);
-                    }
-                    self.acknowledge(sequence);
+                for (sequence, in_work) in sets.iter().filter_map(|set| Some((*set, self.sets.get(set)?))) {
+                    self.window.complete(sequence, in_work.taken.stored_ms);
                 }
+                let replies = sets.iter().filter_map(|set| Some(self.sets.get(set)?.reply.clone())).collect();
+                self.acknowledge(sets, replies);
                 self.note();
             }
-            Done::Acknowledged(sequence) => {
-                if let Some(in_work) = self.sets.remove(&sequence) {
-                    self.bytes -= in_work.bytes;
+            Done::Acknowledged(sets) => {
+                for sequence in sets {
+                    self.bytes -= self.sets.remove(&sequence).map_or(0, |in_work| in_work.bytes);
                 }
             }
         }
@@ -296,20 +295,14 @@ impl Intake {
         });
     }
 
-    fn acknowledge(&mut self, sequence: u64) {
-        if let Some(in_work) = self.sets.get(&sequence) {
-            let reply = in_work.reply.clone();
-            self.acknowledge_again(sequence, reply);
-        }
-    }
-
-    fn acknowledge_again(&mut self, sequence: u64, reply: async_nats::Subject) {
+    /// A set that comes again is known to be complete, so their acknowledgements need not be waited for one by one.
+    fn acknowledge(&mut self, sets: Vec<u64>, replies: Vec<async_nats::Subject>) {
         let nats = self.context.nats.clone();
         self.start(async move {
-            if let Err(error) = acknowledge(&nats, reply).await {
-                tracing::warn!(%error, sequence, "a set may come again");
+            if let Err(error) = acknowledge_all(&nats, replies).await {
+                tracing::warn!(%error, "sets may come again");
             }
-            Done::Acknowledged(sequence)
+            Done::Acknowledged(sets)
         });
     }
 

@@ -4,11 +4,12 @@
 //! After a crash a set is planned again. Each reminder of an event tells where it stands in which set as published, which
 //! never changes; so partitions know a repeat, whatever the idempotency window and the rules say by then (`repeats.rs`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::iter;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hashbrown::HashMap;
 use jiff::Timestamp;
 
 use super::super::outcomes::message::Told;
