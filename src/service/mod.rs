@@ -142,7 +142,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
     let probes = listen(&config).await?.map(|listener| tokio::spawn(http::run(listener, ready, metrics.clone())));
     tracing::info!(member, server = nats.client.server_info().version, "serving");
     let client = nats.client.clone();
-    let courier = Courier::new(client.clone(), metrics.clone(), &config);
+    let courier = Courier::start(&client, &metrics, &config);
     let context = Context {
         config,
         nats,
