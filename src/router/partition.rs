@@ -47,7 +47,7 @@ struct Park {
 #[derive(Debug)]
 pub struct Partition {
     settings: Settings,
-    users: HashMap<UserId, User>,
+    users: HashMap<UserId, Box<User>>,
     lanes: BTreeMap<Arc<Instance>, Lane>,
     timers: BTreeSet<(Instant, Timer)>,
     /// Reminders to be appended to mailboxes, in order.
@@ -139,7 +139,7 @@ impl Partition {
 
     /// Whether a live reminder goes behind the mail at once, because it cannot go to an associate before.
     fn queues_in_mailbox(&self, user: &UserId, entry: &Entry) -> bool {
-        let Some(state) = self.users.get(user).filter(|state| state.mailbox.is_in_use()) else { return false };
+        let Some(state) = self.users.get(user).filter(|state| state.mailbox().is_in_use()) else { return false };
         let is_away = matches!(state.state, State::Idle | State::Sweeping(_)) && !self.has_own_way(user);
         let may_leave = entry.may_reroute && is_away && !state.associates.is_empty() && state.paused_until.is_none();
         !(may_leave || state.has_live())
@@ -187,7 +187,7 @@ impl Partition {
         self.end_errand(user);
         self.queue_behind_mail(now, user);
         let state = self.user(user);
-        let has_nothing = state.waiting.is_empty() && !state.mailbox.has_mail();
+        let has_nothing = state.waiting.is_empty() && !state.mailbox().has_mail();
         if has_nothing || (!state.has_live() && self.is_stopping) {
             self.user(user).use_up_confirmations();
             self.schedule_sweep(now, user);
@@ -195,7 +195,8 @@ impl Partition {
         }
         if !has_way {
             self.user(user).use_up_confirmations();
-            return self.wait_in_mailbox(now, user, actions);
+            self.wait_in_mailbox(now, user, actions);
+            return self.forget_if_empty(user);
         }
         let (held, unconfirmed) = self.own_connections(now, user);
         if !unconfirmed.is_empty() {
@@ -289,7 +290,7 @@ impl Partition {
     fn settle_before_front(&mut self, user: &UserId, entry: Entry, fate: Fate, front: Option<u64>) {
         let removal = match entry.item {
             Item::Event { .. } => Removal::Event,
-            Item::Parked { sequence } => self.user(user).mailbox.settle(sequence, front),
+            Item::Parked { sequence } => self.user(user).mailbox_mut().settle(sequence, front),
         };
         self.settled.push(Settled { user: user.clone(), item: entry.item, fate, removal });
     }
@@ -328,7 +329,9 @@ impl Partition {
     }
 
     fn forget_if_empty(&mut self, user: &UserId) {
-        if self.users.get(user).is_some_and(User::is_forgettable) {
+        let Some(state) = self.users.get_mut(user) else { return };
+        state.shrink();
+        if state.is_forgettable() {
             self.users.remove(user);
         }
     }

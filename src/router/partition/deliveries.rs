@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::{Partition, Timer};
 use crate::reminder::finished::REROUTED_BYTES;
 use crate::router::lane::{Part, grown};
-use crate::router::user::{Batch, Reception, State};
+use crate::router::user::{Batch, Reception, State, Work};
 use crate::router::{Action, Entry, Fate, Instance, NoAnswer, Now, Refusal, Share};
 use crate::token::UserId;
 
@@ -71,7 +71,7 @@ impl Partition {
         }
         let (to, turn_timeout) = (self.associate(user), self.settings.turn_timeout);
         let Some(revision) = self.revision_for(user, instance) else { return Load::Nothing };
-        let state = self.user(user);
+        let state: &mut Work = self.user(user);
         let State::Delivering(batch) = &mut state.state else { return Load::Nothing };
         let most = batch.receptions.as_ref().map_or(usize::MAX, Vec::len);
         let may_go = |entry: &Entry| to.is_none() || entry.may_reroute;

@@ -186,7 +186,7 @@ impl Partition {
             return;
         }
         let revision_if_wanted = |user: &UserId| {
-            let state = self.users.get(user).filter(|state| state.mailbox.is_in_use() || state.errand.is_some())?;
+            let state = self.users.get(user).filter(|state| state.mailbox().is_in_use() || state.errand.is_some())?;
             let route = state.routes.iter().find(|route| route.instance == *instance)?;
             let seat = Seat { user: user.clone(), turn: NO_TURN };
             Some(Asked { seat, who: user.clone(), revision: route.revision })
