@@ -1,12 +1,17 @@
 //! The benchmark, small: what it measures arrives, and what it prints can be read.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
-use crate::harness::bellhop;
+use crate::harness::bellhop_within;
+
+/// A measurement starts a dozen processes, and its own deadlines are longer.
+const DEADLINE: Duration = Duration::from_secs(120);
 
 async fn measured(arguments: &[&str]) -> Vec<Value> {
     let small = ["--users", "200", "--instances", "2", "--rounds", "1", "--partitions", "4", "--json"];
-    let ended = bellhop(&[&["bench"], arguments, &small].concat(), &[], b"").await;
+    let ended = bellhop_within(DEADLINE, &[&["bench"], arguments, &small].concat(), &[], b"").await;
     serde_json::from_str(&ended.succeeded()).unwrap()
 }
 
@@ -18,8 +23,10 @@ async fn throughput_is_told_beside_its_baselines() {
     assert_eq!(systems, ["raw 1", "per-event 1", "bellhop 1", "bellhop 10", "raw-batch 10"]);
     for one in &measured {
         assert!(one["per_second"].as_f64().unwrap() > 0.0, "{one}");
-        assert!(one["cpu_per_million"]["nats-server"].as_f64().unwrap() > 0.0, "{one}");
     }
+    // It is counted in steps of 10 ms, and one of these may take less.
+    let cpu = |one: &Value| one["cpu_per_million"]["nats-server"].as_f64().unwrap();
+    assert!(measured.iter().map(cpu).sum::<f64>() > 0.0, "{measured:?}");
 }
 
 #[tokio::test]
