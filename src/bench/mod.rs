@@ -6,22 +6,27 @@
 //!
 //! | module | |
 //! | --- | --- |
-//! | `stage` | a nats-server, `bellhop serve`, directories |
+//! | `site` | a nats-server, `bellhop serve`, a directory |
 //! | `part`, `task` | processes of this program that publish, forward and accept, and what they are told |
+//! | `crew` | the parts of every measurement, as whoever measures sees them |
 //! | `load` | the sets that are published: the same ones for Bellhop and for the baselines |
 //! | `publisher`, `acceptor`, `forwarder` | the parts |
+//! | `arrivals` | what arrived, against what was to arrive |
 //! | `usage` | CPU time, memory and disk space |
-//! | `throughput`, `latency` | the scenarios |
+//! | `throughput`, `latency` | two scenarios, on one `stage` |
 //! | `table` | what people see |
 
 #![allow(clippy::disallowed_methods)] // It measures time.
 
 mod acceptor;
+mod arrivals;
+mod crew;
 mod forwarder;
 mod latency;
 mod load;
 mod part;
 mod publisher;
+mod site;
 mod stage;
 pub mod table;
 mod task;
@@ -130,13 +135,10 @@ pub enum Report {
 /// # Errors
 /// When something cannot be had, or a measurement does not verify.
 pub async fn run(options: &Options, progress: &mut dyn FnMut(String)) -> Result<Report, BenchError> {
-    let mut stage = stage::Stage::set(options).await?;
-    let report = match options.scenario {
-        Scenario::Throughput => Report::Throughput(throughput::run(&mut stage, options, progress).await?),
-        Scenario::Latency => Report::Latency(latency::run(&mut stage, options, progress).await?),
-    };
-    stage.clear().await?;
-    Ok(report)
+    Ok(match options.scenario {
+        Scenario::Throughput => Report::Throughput(throughput::run(options, progress).await?),
+        Scenario::Latency => Report::Latency(latency::run(options, progress).await?),
+    })
 }
 
 /// The middle one of some figures, by size.
