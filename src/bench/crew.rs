@@ -54,6 +54,17 @@ impl AppServers {
         }
     }
 
+    /// What arrived, where nothing from `end` on is to arrive any more.
+    pub(super) async fn arrived_until(
+        &mut self,
+        end: usize,
+        what: &str,
+        progress: Progress<'_>,
+    ) -> Result<Tally, BenchError> {
+        self.0.tell(&Order::Until(end)).await?;
+        self.arrived(what, progress).await
+    }
+
     /// CPU time that they have used so far.
     pub(super) fn cpu_time(&self) -> Duration {
         self.0.cpu_time()
@@ -83,6 +94,12 @@ impl Publisher {
                 publisher::Report::Progress(count) => progress(format!("{count} published")),
             }
         }
+    }
+
+    /// Ends what it publishes at a rate.
+    pub(super) async fn stop(&mut self, progress: Progress<'_>) -> Result<Published, BenchError> {
+        self.0.tell(&publisher::Order::Stop).await?;
+        self.published(progress).await
     }
 
     /// CPU time that it has used so far.

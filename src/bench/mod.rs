@@ -10,10 +10,11 @@
 //! | `part`, `task` | processes of this program that publish, forward and accept, and what they are told |
 //! | `crew` | the parts of every measurement, as whoever measures sees them |
 //! | `load` | the sets that are published: the same ones for Bellhop and for the baselines |
-//! | `publisher`, `acceptor`, `forwarder` | the parts |
+//! | `publisher`, `acceptor`, `forwarder`, `per_user` | the parts |
 //! | `arrivals` | what arrived, against what was to arrive |
 //! | `usage` | CPU time, memory and disk space |
 //! | `throughput`, `latency` | two scenarios, on one `stage` |
+//! | `offline`, with `live` traffic beside it | another one |
 //! | `table` | what people see |
 
 #![allow(clippy::disallowed_methods)] // It measures time.
@@ -23,8 +24,11 @@ mod arrivals;
 mod crew;
 mod forwarder;
 mod latency;
+mod live;
 mod load;
+mod offline;
 mod part;
+mod per_user;
 mod publisher;
 mod site;
 mod stage;
@@ -40,6 +44,7 @@ use serde::Serialize;
 use crate::nats::NatsError;
 use crate::nats_server::{FindError, StartError};
 pub use latency::Latency;
+pub use offline::{Felt, Offline};
 pub use task::run as run_part;
 pub use throughput::Throughput;
 
@@ -66,6 +71,8 @@ pub struct Options {
     pub rates: Vec<usize>,
     /// How long a rate is held.
     pub duration: Duration,
+    /// Reminders a second to users who stay connected while others come back.
+    pub live_rate: usize,
     /// How often everything is measured; the median counts.
     pub rounds: usize,
     /// Every acknowledgement waits for the disk: `sync_interval: always`.
@@ -79,6 +86,8 @@ pub enum Scenario {
     Throughput,
     /// Time from publishing to acceptance at fixed rates.
     Latency,
+    /// All users away, and back at once.
+    Offline,
 }
 
 /// Why there is no figure.
@@ -128,6 +137,8 @@ pub enum Report {
     Throughput(Vec<Throughput>),
     /// Time from publishing to acceptance.
     Latency(Vec<Latency>),
+    /// All users away, and back at once.
+    Offline(Vec<Offline>),
 }
 
 /// Measures, and tells `progress` what is being done.
@@ -138,6 +149,7 @@ pub async fn run(options: &Options, progress: &mut dyn FnMut(String)) -> Result<
     Ok(match options.scenario {
         Scenario::Throughput => Report::Throughput(throughput::run(options, progress).await?),
         Scenario::Latency => Report::Latency(latency::run(options, progress).await?),
+        Scenario::Offline => Report::Offline(offline::run(options, progress).await?),
     })
 }
 

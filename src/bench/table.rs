@@ -1,7 +1,7 @@
 //! Figures as people read them: each beside the baseline of the same run.
 
 use super::stage::System;
-use super::{Latency, Report, Throughput};
+use super::{Felt, Latency, Offline, Report, Throughput};
 
 /// The names of a table's columns, and its rows.
 pub type Table = (Vec<&'static str>, Vec<Vec<String>>);
@@ -11,6 +11,7 @@ pub fn table(report: &Report) -> Table {
     match report {
         Report::Throughput(all) => throughput(all),
         Report::Latency(all) => latency(all),
+        Report::Offline(all) => offline(all),
     }
 }
 
@@ -54,6 +55,42 @@ fn latency(all: &[Latency]) -> Table {
             ms(one.p999_ms),
             ms(one.max_ms),
             ratio,
+        ]
+    };
+    (columns, all.iter().map(row).collect())
+}
+
+fn offline(all: &[Offline]) -> Table {
+    let columns = vec![
+        "SYSTEM",
+        "USERS",
+        "REMINDERS",
+        "PARKED/S",
+        "BACK: USERS/S",
+        "× PER-EVENT",
+        "REMINDERS/S",
+        "SECONDS",
+        "OTHERS' P50 MS",
+        "P99 MS",
+    ];
+    let per_event = all.iter().find(|one| one.system == System::PerEvent);
+    let row = |one: &Offline| {
+        let ratio = per_event.map_or(f64::NAN, |base| one.users_per_second / base.users_per_second);
+        let felt = |of: fn(&Felt) -> [f64; 2]| {
+            let change = |felt| of(felt).map(|ms| format!("{ms:.2}")).join(" → ");
+            one.live.as_ref().map_or_else(|| "-".to_owned(), change)
+        };
+        vec![
+            one.system.name().to_owned(),
+            one.users.to_string(),
+            one.reminders.to_string(),
+            format!("{:.0}", one.parked_per_second),
+            format!("{:.0}", one.users_per_second),
+            format!("{ratio:.2}"),
+            format!("{:.0}", one.reminders_per_second),
+            format!("{:.2}", one.emptied_seconds),
+            felt(|felt| [felt.before_p50_ms, felt.during_p50_ms]),
+            felt(|felt| [felt.before_p99_ms, felt.during_p99_ms]),
         ]
     };
     (columns, all.iter().map(row).collect())

@@ -39,3 +39,23 @@ async fn latency_is_told_beside_its_baseline() {
         assert!(0.0 < p50 && p50 <= p99 && p99 <= max, "{one}");
     }
 }
+
+#[tokio::test]
+async fn a_mass_return_is_told_beside_its_baseline() {
+    let measured = measured(&["offline", "--reminders", "2000", "--seconds", "1", "--live-rate", "100"]).await;
+    let systems: Vec<_> =
+        measured.iter().map(|one| format!("{} {}", one["system"].as_str().unwrap(), one["users"])).collect();
+    assert_eq!(systems, ["bellhop 200", "per-event 4"]);
+    for one in &measured {
+        for figure in ["parked_per_second", "users_per_second", "reminders_per_second"] {
+            assert!(one[figure].as_f64().unwrap() > 0.0, "{figure}: {one}");
+        }
+        let [accepted, emptied] = ["accepted_seconds", "emptied_seconds"].map(|name| one[name].as_f64().unwrap());
+        assert!(0.0 < accepted && accepted <= emptied, "{one}");
+    }
+    let live = &measured[0]["live"];
+    for when in ["before", "during"] {
+        let [p50, p99] = ["p50", "p99"].map(|name| live[format!("{when}_{name}_ms")].as_f64().unwrap());
+        assert!(0.0 < p50 && p50 <= p99, "{live}");
+    }
+}
