@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use super::BenchError;
-use super::acceptor;
-use super::arrivals::{Check, Expected};
-use super::crew::{AppServers, Progress, Publisher};
+use super::crew::Progress;
 use super::load::{Crowd, Load};
+use super::people::People;
 use super::publisher::{Batch, Published, To};
-use super::site::{BELLHOP_PREFIX, ROUTES_BUCKET, Site};
+use super::site::{BELLHOP_PREFIX, Site};
 
 /// A few: they have nothing to do with the others.
 const LOAD: Load = Load { crowd: Crowd::Live, users: 100, instances: 2 };
@@ -19,32 +18,23 @@ const LONGEST: Duration = Duration::from_secs(3_600);
 
 /// A source of its own, and users of its own at instances of their own.
 pub(super) struct Live {
-    publisher: Publisher,
-    app_servers: AppServers,
+    people: People,
     rate: usize,
     /// The number of the next reminder.
     next: usize,
 }
 
 impl Live {
-    /// Connects the users, and sends nothing yet.
+    /// Connects the users, and sends nothing yet. Reminders have numbers from `first` on.
     pub(super) async fn start(
         site: &Site,
         rate: usize,
         first: usize,
         progress: Progress<'_>,
     ) -> Result<Self, BenchError> {
-        let publisher = Publisher::start(&site.url, LOAD).await?;
-        let mut app_servers = AppServers::start(acceptor::Task {
-            url: site.url.clone(),
-            load: LOAD,
-            prefixes: vec![BELLHOP_PREFIX.to_owned()],
-            routes: ROUTES_BUCKET.to_owned(),
-            instances: None,
-        })
-        .await?;
-        app_servers.connect(0..LOAD.users, progress).await?;
-        Ok(Self { publisher, app_servers, rate, next: first })
+        let mut people = People::start(site, LOAD, BELLHOP_PREFIX).await?;
+        people.app_servers.connect(0..LOAD.users, progress).await?;
+        Ok(Self { people, rate, next: first })
     }
 
     /// Sends for so long, and answers the time from when reminders were due to be published to acceptance, in microseconds: p50,
@@ -54,7 +44,7 @@ impl Live {
     /// [`BenchError::Wrong`] when not everything arrived once and in order.
     pub(super) async fn send_for(&mut self, time: Duration, progress: Progress<'_>) -> Result<[u64; 4], BenchError> {
         self.begin_for(time).await?;
-        let published = self.publisher.published(progress).await?;
+        let published = self.people.publisher.published(progress).await?;
         self.arrived(published, progress).await
     }
 
@@ -68,22 +58,20 @@ impl Live {
     /// # Errors
     /// As there.
     pub(super) async fn end(&mut self, progress: Progress<'_>) -> Result<[u64; 4], BenchError> {
-        let published = self.publisher.stop(progress).await?;
+        let published = self.people.publisher.stop(progress).await?;
         self.arrived(published, progress).await
     }
 
     async fn begin_for(&mut self, time: Duration) -> Result<(), BenchError> {
         let (first, rate) = (self.next, self.rate);
         let count = (rate as f64 * time.as_secs_f64()).ceil() as usize;
-        self.app_servers.expect(Expected { first, count, warm_up: 0, check: Check::UserOrder }).await?;
+        self.people.expect(first..first + count).await?;
         let to = To::Subject(SUBJECT.to_owned());
-        self.publisher.begin(Batch { to, first, count, set_size: 1, rate: Some(rate) }).await
+        self.people.publisher.begin(Batch { to, first, count, set_size: 1, rate: Some(rate) }).await
     }
 
     async fn arrived(&mut self, published: Published, progress: Progress<'_>) -> Result<[u64; 4], BenchError> {
-        let what = "live traffic";
-        let count = published.end - self.next;
-        let tally = self.app_servers.arrived_until(published.end, what, progress).await?.verified(what, count)?;
+        let tally = self.people.verify(self.next..published.end, "live traffic", progress).await?;
         self.next = published.end;
         Ok(tally.latency_us)
     }

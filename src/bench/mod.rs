@@ -8,13 +8,14 @@
 //! | --- | --- |
 //! | `site` | a nats-server, `bellhop serve`, a directory |
 //! | `part`, `task` | processes of this program that publish, forward and accept, and what they are told |
-//! | `crew` | the parts of every measurement, as whoever measures sees them |
+//! | `crew`, `people` | the parts of every measurement, as whoever measures sees them |
 //! | `load` | the sets that are published: the same ones for Bellhop and for the baselines |
 //! | `publisher`, `acceptor`, `forwarder`, `per_user` | the parts |
 //! | `arrivals` | what arrived, against what was to arrive |
 //! | `usage` | CPU time, memory and disk space |
 //! | `throughput`, `latency` | two scenarios, on one `stage` |
-//! | `offline`, with `live` traffic beside it | another one |
+//! | `offline`, with `live` traffic beside it | a mass return |
+//! | `routes`, with `heartbeats` and `laps` | very many routes |
 //! | `table` | what people see |
 
 #![allow(clippy::disallowed_methods)] // It measures time.
@@ -23,13 +24,17 @@ mod acceptor;
 mod arrivals;
 mod crew;
 mod forwarder;
+mod heartbeats;
+mod laps;
 mod latency;
 mod live;
 mod load;
 mod offline;
 mod part;
+mod people;
 mod per_user;
 mod publisher;
+mod routes;
 mod site;
 mod stage;
 pub mod table;
@@ -43,8 +48,10 @@ use serde::Serialize;
 
 use crate::nats::NatsError;
 use crate::nats_server::{FindError, StartError};
+pub use heartbeats::Heartbeats;
 pub use latency::Latency;
 pub use offline::{Felt, Offline};
+pub use routes::Routes;
 pub use task::run as run_part;
 pub use throughput::Throughput;
 
@@ -57,6 +64,8 @@ pub struct Options {
     pub nats: Option<String>,
     /// Users, spread over the instances.
     pub users: usize,
+    /// Routes, where these are measured.
+    pub routes: usize,
     /// App-server instances.
     pub instances: usize,
     /// `bellhop serve` processes.
@@ -88,6 +97,8 @@ pub enum Scenario {
     Latency,
     /// All users away, and back at once.
     Offline,
+    /// Very many routes.
+    Routes,
 }
 
 /// Why there is no figure.
@@ -139,6 +150,8 @@ pub enum Report {
     Latency(Vec<Latency>),
     /// All users away, and back at once.
     Offline(Vec<Offline>),
+    /// Very many routes.
+    Routes(Routes),
 }
 
 /// Measures, and tells `progress` what is being done.
@@ -150,6 +163,7 @@ pub async fn run(options: &Options, progress: &mut dyn FnMut(String)) -> Result<
         Scenario::Throughput => Report::Throughput(throughput::run(options, progress).await?),
         Scenario::Latency => Report::Latency(latency::run(options, progress).await?),
         Scenario::Offline => Report::Offline(offline::run(options, progress).await?),
+        Scenario::Routes => Report::Routes(routes::run(options, progress).await?),
     })
 }
 

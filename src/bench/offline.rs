@@ -1,22 +1,23 @@
 //! Everybody is away while reminders come, and then everybody is back at once.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use async_nats::jetstream::stream;
 use serde::Serialize;
 
-use super::acceptor;
-use super::arrivals::{Check, Expected};
-use super::crew::{AppServers, Progress, Publisher};
+use super::crew::Progress;
 use super::live::Live;
 use super::load::{Crowd, Load};
 use super::part::Part;
+use super::people::People;
 use super::per_user::{self, Report, Return};
 use super::publisher::{Batch, Published, To, now_us};
-use super::site::{BELLHOP_PREFIX, ROUTES_BUCKET, Site};
+use super::site::{BELLHOP_PREFIX, MAILBOXES, Site};
 use super::stage::System;
 use super::task::Task;
+use super::usage::{CpuTimes, used_since};
 use super::{BenchError, Options};
 
 /// One system, in the round that is the middle one by its `users_per_second`.
@@ -69,8 +70,6 @@ const STREAM: &str = "BENCH_AWAY";
 const USERS_SUBJECT: &str = "bench.away";
 /// and its instances'.
 const EACH_PREFIX: &str = "each.app";
-/// Bellhop's mailboxes.
-const MAILBOXES: &str = "BELLHOP_PARKED";
 
 /// What one round found.
 #[derive(Debug)]
@@ -85,7 +84,7 @@ struct Round {
 struct Back {
     accepted: Duration,
     emptied: Duration,
-    cpu: BTreeMap<&'static str, Duration>,
+    cpu: CpuTimes,
 }
 
 pub(super) async fn run(options: &Options, progress: Progress<'_>) -> Result<Vec<Offline>, BenchError> {
@@ -142,7 +141,7 @@ async fn per_event(site: &Site, options: &Options, progress: Progress<'_>) -> Re
         stream: STREAM.to_owned(),
         subject: USERS_SUBJECT.to_owned(),
         prefix: EACH_PREFIX.to_owned(),
-        load: away.load,
+        load: away.people.load,
     };
     let mut per_user = Part::start("per-event", &Task::PerUser(task)).await?;
     let _ready: Report = per_user.hear().await?;
@@ -173,52 +172,40 @@ async fn make_stream(site: &Site) -> Result<(), BenchError> {
     made.map(drop).map_err(|error| BenchError::nats(format!("make {STREAM}"), error))
 }
 
-/// Those who are away, their app servers, and who publishes for them.
+/// Those who are away, and the reminders for them.
 struct Away<'s> {
     site: &'s Site,
-    load: Load,
-    /// The reminders.
-    first: usize,
-    count: usize,
-    publisher: Publisher,
-    app_servers: AppServers,
+    people: People,
+    numbers: Range<usize>,
 }
 
 /// When a return began, and what had been used until then.
 struct Begun {
     began_us: u64,
-    cpu: BTreeMap<&'static str, Duration>,
+    cpu: CpuTimes,
 }
 
 impl<'s> Away<'s> {
     async fn start(site: &'s Site, options: &Options, prefix: &str, first: usize) -> Result<Self, BenchError> {
         let load = Load { crowd: Crowd::Bench, users: options.users, instances: options.instances };
-        let publisher = Publisher::start(&site.url, load).await?;
-        let app_servers = AppServers::start(acceptor::Task {
-            url: site.url.clone(),
-            load,
-            prefixes: vec![prefix.to_owned()],
-            routes: ROUTES_BUCKET.to_owned(),
-            instances: None,
-        })
-        .await?;
-        Ok(Self { site, load, first, count: options.reminders, publisher, app_servers })
+        let people = People::start(site, load, prefix).await?;
+        Ok(Self { site, people, numbers: first..first + options.reminders })
     }
 
     async fn publish(&mut self, to: To, set_size: usize, progress: Progress<'_>) -> Result<Published, BenchError> {
-        let Self { first, count, .. } = *self;
-        self.publisher.begin(Batch { to, first, count, set_size, rate: None }).await?;
-        self.publisher.published(progress).await
+        let (first, count) = (self.numbers.start, self.numbers.len());
+        self.people.publisher.begin(Batch { to, first, count, set_size, rate: None }).await?;
+        self.people.publisher.published(progress).await
     }
 
     async fn begin_return(&mut self) -> Result<Begun, BenchError> {
-        let Self { first, count, .. } = *self;
-        self.app_servers.expect(Expected { first, count, warm_up: 0, check: Check::UserOrder }).await?;
-        Ok(Begun { began_us: now_us(), cpu: self.cpu() })
+        self.people.expect(self.numbers.clone()).await?;
+        Ok(Begun { began_us: now_us(), cpu: self.people.cpu_times(self.site) })
     }
 
     async fn connect(&mut self, progress: Progress<'_>) -> Result<(), BenchError> {
-        self.app_servers.connect(self.first..self.first + self.load.users, progress).await
+        let first = self.numbers.start;
+        self.people.app_servers.connect(first..first + self.people.load.users, progress).await
     }
 
     /// Waits until everything has arrived, and no more than `left` messages are in the stream where it was.
@@ -229,25 +216,18 @@ impl<'s> Away<'s> {
         left: u64,
         progress: Progress<'_>,
     ) -> Result<Back, BenchError> {
-        let last_us = self.app_servers.arrived("the return", progress).await?.last_us;
+        let last_us = self.people.app_servers.arrived("the return", progress).await?.last_us;
         self.site.wait_for(stream, |messages| messages <= left, |_| ()).await?;
-        let emptied = since(begun.began_us);
-        let now = self.cpu().into_iter();
         Ok(Back {
             accepted: Duration::from_micros(last_us.saturating_sub(begun.began_us)),
-            emptied,
-            cpu: now.map(|(part, time)| (part, time.saturating_sub(begun.cpu[part]))).collect(),
+            emptied: since(begun.began_us),
+            cpu: used_since(&begun.cpu, self.people.cpu_times(self.site)),
         })
     }
 
     /// That everything arrived once and in order, with what came after that.
     async fn verify(&mut self, what: &str, progress: Progress<'_>) -> Result<(), BenchError> {
-        let tally = self.app_servers.arrived_until(self.first + self.count, what, progress).await?;
-        tally.verified(what, self.count).map(drop)
-    }
-
-    fn cpu(&self) -> BTreeMap<&'static str, Duration> {
-        self.site.cpu_times().into_iter().chain([("app servers", self.app_servers.cpu_time())]).collect()
+        self.people.verify(self.numbers.clone(), what, progress).await.map(drop)
     }
 }
 

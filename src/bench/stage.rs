@@ -1,6 +1,5 @@
 //! What throughput and latency are measured on, for Bellhop and the baselines alike, and one measurement.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_nats::jetstream::{self, kv, stream};
@@ -17,6 +16,7 @@ use super::part::Part;
 use super::publisher::{Batch, Published, To};
 use super::site::{BELLHOP_PREFIX, ROUTES_BUCKET, Site};
 use super::task::Task;
+use super::usage::{CpuTimes, used_since};
 
 const RAW_PREFIX: &str = "raw.app";
 const EACH_PREFIX: &str = "each.app";
@@ -93,7 +93,7 @@ pub(super) struct Found {
     pub(super) took: Duration,
     pub(super) tally: Tally,
     /// CPU time of each process.
-    pub(super) cpu: BTreeMap<&'static str, Duration>,
+    pub(super) cpu: CpuTimes,
     /// Growth of the server's store.
     pub(super) disk_bytes: u64,
 }
@@ -150,16 +150,15 @@ impl Stage {
         for (stream, _) in STREAMS {
             self.site.wait_for(stream, |messages| messages == 0, |_| ()).await?;
         }
-        let used = self.cpu().into_iter().map(|(part, after)| (part, after.saturating_sub(cpu[part])));
         Ok(Found {
             took: Duration::from_micros(tally.last_us.saturating_sub(began_us)),
             tally,
-            cpu: used.collect(),
+            cpu: used_since(&cpu, self.cpu()),
             disk_bytes: self.site.disk_bytes().saturating_sub(disk),
         })
     }
 
-    fn cpu(&self) -> BTreeMap<&'static str, Duration> {
+    fn cpu(&self) -> CpuTimes {
         let parts = [
             ("forwarder", self.forwarders.iter().map(Part::cpu_time).sum()),
             ("app servers", self.app_servers.cpu_time()),

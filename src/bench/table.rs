@@ -1,7 +1,7 @@
 //! Figures as people read them: each beside the baseline of the same run.
 
 use super::stage::System;
-use super::{Felt, Latency, Offline, Report, Throughput};
+use super::{Felt, Heartbeats, Latency, Offline, Report, Routes, Throughput};
 
 /// The names of a table's columns, and its rows.
 pub type Table = (Vec<&'static str>, Vec<Vec<String>>);
@@ -12,6 +12,7 @@ pub fn table(report: &Report) -> Table {
         Report::Throughput(all) => throughput(all),
         Report::Latency(all) => latency(all),
         Report::Offline(all) => offline(all),
+        Report::Routes(one) => routes(one),
     }
 }
 
@@ -94,4 +95,28 @@ fn offline(all: &[Offline]) -> Table {
         ]
     };
     (columns, all.iter().map(row).collect())
+}
+
+fn routes(one: &Routes) -> Table {
+    let Heartbeats { users, requests_per_1000, request_ms, ms_per_1000, cpu_ms_per_1000 } = &one.heartbeats;
+    let row = |what: &str, figure: String| vec![what.to_owned(), figure];
+    let mut rows = vec![
+        row("routes", one.routes.to_string()),
+        row("routes put a second", format!("{:.0}", one.puts_per_second)),
+        row("seconds until the last one was followed", format!("{:.2}", one.followed_seconds)),
+        row("seconds until a process is ready, with no routes", format!("{:.2}", one.ready_without_seconds)),
+        row("seconds until a process is ready, with all routes", format!("{:.2}", one.ready_seconds)),
+        row("bytes for a route more", format!("{:.0}", one.bytes_per_route)),
+        row("bytes for a route in a process that was restarted", format!("{:.0}", one.bytes_per_loaded_route)),
+        row("mailboxes", one.mailboxes.to_string()),
+        row("bytes for a mailbox more", format!("{:.0}", one.bytes_per_mailbox)),
+        row("users asked about", users.to_string()),
+        row("heartbeats for 1,000 users", format!("{requests_per_1000:.1}")),
+        row("milliseconds for a heartbeat", format!("{request_ms:.2}")),
+        row("milliseconds more for 1,000 users", format!("{ms_per_1000:.2}")),
+    ];
+    let cpu =
+        |(part, ms): (&&str, &f64)| row(&format!("CPU milliseconds more for 1,000 users: {part}"), format!("{ms:.2}"));
+    rows.extend(cpu_ms_per_1000.iter().map(cpu));
+    (vec!["WHAT", "FIGURE"], rows)
 }

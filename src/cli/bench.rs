@@ -12,6 +12,7 @@ use crate::bench::{self, Options, Scenario, table};
   bellhop bench throughput --set-sizes 100 --rounds 5 --json
   bellhop bench latency --rates 1000,10000
   bellhop bench offline --users 100000 --reminders 1000000
+  bellhop bench routes --routes 1000000 --users 200000
 
 It starts a nats-server of its own unless --nats names one, and everything else
 as processes of its own. Ratios count; figures are this machine's. Without
@@ -23,9 +24,12 @@ pub(super) struct Args {
     /// Reminders of one measurement, about
     #[arg(long, default_value_t = 1_000_000, value_parser = number(1..=1_000_000_000))]
     reminders: u64,
-    /// Users, each with one connection
+    /// Users, each with one connection; for routes, those with a mailbox, and those asked about
     #[arg(long, default_value_t = 100_000, value_parser = number(1..=10_000_000))]
     users: u64,
+    /// Routes, each of another user; for routes
+    #[arg(long, default_value_t = 1_000_000, value_parser = number(1_000..=10_000_000))]
+    routes: u64,
     /// App-server instances
     #[arg(long, default_value_t = 8, value_parser = number(1..=1_000))]
     instances: u64,
@@ -66,6 +70,8 @@ enum Named {
     Latency,
     /// Reminders for users who are all away, and who are all back at once
     Offline,
+    /// Very many routes: putting them, memory, starting with them, asking about them
+    Routes,
 }
 
 fn number(range: std::ops::RangeInclusive<u64>) -> clap::builder::RangedU64ValueParser {
@@ -77,17 +83,19 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
         Named::Throughput => Scenario::Throughput,
         Named::Latency => Scenario::Latency,
         Named::Offline => Scenario::Offline,
+        Named::Routes => Scenario::Routes,
     };
     let set_sizes = match (args.set_sizes.is_empty(), scenario) {
         (false, _) => args.set_sizes,
         (true, Scenario::Throughput) => vec![1, 10, 100, 1_000],
         (true, Scenario::Latency) => vec![1],
-        (true, Scenario::Offline) => vec![100],
+        (true, Scenario::Offline | Scenario::Routes) => vec![100],
     };
     let options = Options {
         scenario,
         nats: settings.nats.clone(),
         users: args.users as usize,
+        routes: args.routes as usize,
         instances: args.instances as usize,
         members: args.members as usize,
         partitions: args.partitions,
