@@ -55,8 +55,9 @@ pub(super) enum Report {
     Done(Tally),
 }
 
-/// When nothing comes for so long, nothing will.
-const STALL: Duration = Duration::from_secs(30);
+/// When nothing comes for so long, nothing will: an instance that was silent when the machine was overloaded is asked again
+/// within half a minute (`heartbeat.backoff_max`), and may then be silent once more.
+const STALL: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(20);
 /// How often progress is told.
 pub(super) const PROGRESS: Duration = Duration::from_millis(500);

@@ -56,6 +56,16 @@ pub(super) enum To {
     Users(String),
 }
 
+impl To {
+    /// Of a set that begins with this reminder.
+    fn subject(&self, load: &Load, first: usize) -> String {
+        match self {
+            Self::Subject(subject) => subject.clone(),
+            Self::Users(subject) => format!("{subject}.{}", load.user_name(load.user_of(first))),
+        }
+    }
+}
+
 /// What it says.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Report {
@@ -146,11 +156,8 @@ async fn publish(
         let next = (at + set_size).min(first + count);
         let body = load.set(at, next - at, at_us);
         let bytes = body.len();
-        let subject = match to {
-            To::Subject(subject) => subject.clone(),
-            To::Users(subject) => format!("{subject}.{}", load.user_name(load.user_of(at))),
-        };
-        let ack = jetstream.publish(subject, body.into()).await.map_err(|error| failed(error.to_string()))?;
+        let ack =
+            jetstream.publish(to.subject(load, at), body.into()).await.map_err(|error| failed(error.to_string()))?;
         window.add(ack, bytes);
         while !window.has_room() {
             window.acknowledged().await.map_err(failed)?;
