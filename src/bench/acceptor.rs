@@ -1,17 +1,18 @@
 //! App servers: they hold their users' connections, accept what comes, and verify all of it.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_nats::{Client, ConnectOptions, Message, jetstream};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use super::BenchError;
-use super::load::{Load, instance_name, user_name, user_number};
+use super::arrivals::{Arrivals, Check, Expected, Tally};
+use super::load::Load;
 use super::publisher::now_us;
 use super::task::Conversation;
 
@@ -26,90 +27,51 @@ pub(super) struct Task {
     pub(super) prefixes: Vec<String>,
     /// The bucket of Bellhop's routes.
     pub(super) routes: String,
-    /// The bucket of a simpler design: a user's instance by the user's name.
-    pub(super) instances: String,
+    /// The bucket of a simpler design, where there is one: a user's instance by the user's name.
+    pub(super) instances: Option<String>,
 }
 
-/// What must hold of what arrives, beside that everything does, once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Check {
-    /// A user's reminders come to the user's instance, in order.
-    UserOrder,
-    /// An instance gets what it gets in order: nobody looks for users.
-    InstanceOrder,
-    /// Nothing.
-    Once,
-}
-
-/// Expects the reminders `first` to `first + count`.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) struct Order {
-    /// The first number.
-    pub(super) first: usize,
-    /// How many.
-    pub(super) count: usize,
-    /// How many of the first ones are left out of the latencies.
-    pub(super) warm_up: usize,
-    /// What must hold.
-    pub(super) check: Check,
+/// What app servers are told.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Order {
+    /// The users of the reminders of these numbers connect.
+    Connect(Range<usize>),
+    /// These are to arrive.
+    Expect(Expected),
+    /// None from this number on is to arrive any more.
+    Until(usize),
 }
 
 /// What app servers say.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Report {
-    /// They are connected, and so are their users.
+    /// They are connected; their users are not yet.
     Ready,
-    /// So many have arrived.
+    /// So many users are connected, or so many reminders have arrived.
     Progress(usize),
+    /// The users are connected who were to be.
+    Connected,
     /// Everything has arrived, or nothing has for a while.
     Done(Tally),
 }
 
-/// What arrived.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Tally {
-    /// Reminders, each counted once.
-    pub(super) accepted: usize,
-    /// Reminders that came again.
-    pub(super) repeated: usize,
-    /// Reminders that came out of order, or where their user is not.
-    pub(super) misplaced: usize,
-    /// When the last one came, in microseconds since 1970.
-    pub(super) last_us: u64,
-    /// From when it was due to be published to acceptance, in microseconds: p50, p99, p99.9 and the longest.
-    pub(super) latency_us: [u64; 4],
-}
-
-/// When nothing comes for so long, nothing will.
-const STALL: Duration = Duration::from_secs(15);
+/// When nothing comes for so long, nothing will: an instance that was silent when the machine was overloaded is asked again
+/// within half a minute (`heartbeat.backoff_max`), and may then be silent once more.
+const STALL: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(20);
 /// How often progress is told.
-const PROGRESS: Duration = Duration::from_millis(500);
+pub(super) const PROGRESS: Duration = Duration::from_millis(500);
+/// How long JetStream may take over a route.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Routes put at a time.
 const PUTS: usize = 1_000;
-/// The longest latency that is told apart, in microseconds.
-const LONGEST_US: u64 = 3_600_000_000;
-
-/// What has arrived.
-struct Arrivals {
-    expected: Range<usize>,
-    warm_up: usize,
-    check: Check,
-    seen: Vec<bool>,
-    /// Of each user, or instance, the number after the last one.
-    next: Vec<usize>,
-    accepted: usize,
-    repeated: usize,
-    misplaced: usize,
-    last_us: u64,
-    latencies: Histogram<u64>,
-}
 
 #[derive(Clone)]
 struct Instance {
     number: usize,
     load: Load,
     client: Client,
+    has_users: Arc<AtomicBool>,
     arrivals: Arc<Mutex<Arrivals>>,
 }
 
@@ -144,69 +106,124 @@ struct Connected<'d> {
 
 pub(super) async fn run(task: Task, mut conversation: Conversation) -> Result<(), BenchError> {
     let arrivals = Arc::new(Mutex::new(Arrivals::new(task.load.users.max(task.load.instances))));
+    let has_users = Arc::new(AtomicBool::new(false));
+    let _instances = start_instances(&task, &arrivals, &has_users).await?;
+    conversation.say(&Report::Ready).await?;
+    let mut wait: Option<Wait> = None;
+    let mut look = tokio::time::interval(POLL);
+    loop {
+        tokio::select! {
+            order = conversation.next::<Order>() => match order? {
+                Some(Order::Connect(numbers)) => {
+                    has_users.store(true, Ordering::Relaxed);
+                    put_routes(&task, numbers, &mut conversation).await?;
+                    conversation.say(&Report::Connected).await?;
+                }
+                Some(Order::Expect(expected)) => {
+                    lock(&arrivals).expect(expected);
+                    wait = Some(Wait::begun());
+                }
+                Some(Order::Until(end)) => {
+                    lock(&arrivals).end_at(end);
+                    wait = Some(Wait::begun());
+                }
+                None => return Ok(()),
+            },
+            _ = look.tick() => {
+                let report = wait.as_mut().and_then(|wait| wait.look(&lock(&arrivals)));
+                wait = wait.filter(|_| !matches!(report, Some(Report::Done(_))));
+                if let Some(report) = report {
+                    conversation.say(&report).await?;
+                }
+            }
+        }
+    }
+}
+
+/// Every instance, for each who delivers. Dropped, they are gone.
+async fn start_instances(
+    task: &Task,
+    arrivals: &Arc<Mutex<Arrivals>>,
+    has_users: &Arc<AtomicBool>,
+) -> Result<JoinSet<()>, BenchError> {
     let mut instances = JoinSet::new();
     let all = task.prefixes.iter().flat_map(|prefix| (0..task.load.instances).map(move |number| (prefix, number)));
     for (prefix, number) in all {
-        let name = instance_name(number);
+        let name = task.load.instance_name(number);
         let client = ConnectOptions::new().name(&name).connect(&task.url).await;
         let client = client.map_err(|error| BenchError::nats(format!("connect {name}"), error))?;
         let subject = format!("{prefix}.{name}.>");
         let requests = client.subscribe(subject.clone()).await;
         let requests = requests.map_err(|error| BenchError::nats(format!("subscribe to {subject}"), error))?;
         client.flush().await.map_err(|error| BenchError::nats(format!("subscribe to {subject}"), error))?;
-        let instance = Instance { number, load: task.load, client, arrivals: arrivals.clone() };
+        let (arrivals, has_users) = (arrivals.clone(), has_users.clone());
+        let instance = Instance { number, load: task.load, client, has_users, arrivals };
         instances.spawn(requests.for_each(move |request| {
             let instance = instance.clone();
             async move { instance.serve(request).await }
         }));
     }
-    put_routes(&task).await?;
-    conversation.say(&Report::Ready).await?;
-    while let Some(order) = conversation.next::<Order>().await? {
-        lock(&arrivals).expect(order);
-        await_all(&arrivals, &mut conversation).await?;
-        let tally = lock(&arrivals).tally();
-        conversation.say(&Report::Done(tally)).await?;
+    Ok(instances)
+}
+
+async fn put_routes(task: &Task, numbers: Range<usize>, conversation: &mut Conversation) -> Result<(), BenchError> {
+    let failed = |error: &dyn std::fmt::Display| BenchError::nats("put routes", error);
+    let client = async_nats::connect(&task.url).await.map_err(|error| failed(&error))?;
+    let jetstream = jetstream::context::ContextBuilder::new().timeout(PATIENCE).build(client);
+    let routes = jetstream.get_key_value(&task.routes).await.map_err(|error| failed(&error))?;
+    let instances = match &task.instances {
+        Some(bucket) => Some(jetstream.get_key_value(bucket).await.map_err(|error| failed(&error))?),
+        None => None,
+    };
+    let puts = numbers.map(|number| {
+        let user = task.load.user_of(number);
+        let (user, instance) = (task.load.user_name(user), task.load.instance_name(task.load.instance_of(user)));
+        let (routes, instances) = (&routes, &instances);
+        async move {
+            routes.put(format!("{user}.{instance}"), "".into()).await?;
+            match instances {
+                Some(instances) => instances.put(user, instance.into()).await.map(drop),
+                None => Ok(()),
+            }
+        }
+    });
+    let mut puts = stream::iter(puts).buffer_unordered(PUTS);
+    let (mut put, mut told) = (0, Instant::now());
+    while puts.try_next().await.map_err(|error| failed(&error))?.is_some() {
+        put += 1;
+        if told.elapsed() > PROGRESS {
+            told = Instant::now();
+            conversation.say(&Report::Progress(put)).await?;
+        }
     }
     Ok(())
 }
 
-async fn put_routes(task: &Task) -> Result<(), BenchError> {
-    let failed = |error: &dyn std::fmt::Display| BenchError::nats("put routes", error);
-    let client = async_nats::connect(&task.url).await.map_err(|error| failed(&error))?;
-    let jetstream = jetstream::new(client);
-    let routes = jetstream.get_key_value(&task.routes).await.map_err(|error| failed(&error))?;
-    let instances = jetstream.get_key_value(&task.instances).await.map_err(|error| failed(&error))?;
-    let puts = (0..task.load.users).map(|user| {
-        let (user, instance) = (user_name(user), instance_name(task.load.instance_of(user)));
-        let (routes, instances) = (&routes, &instances);
-        async move {
-            routes.put(format!("{user}.{instance}"), "".into()).await?;
-            instances.put(user, instance.into()).await
-        }
-    });
-    stream::iter(puts).buffer_unordered(PUTS).try_for_each(|_| async { Ok(()) }).await.map_err(|error| failed(&error))
+/// A wait until everything is there, or nothing comes any more.
+struct Wait {
+    accepted: usize,
+    since: Instant,
+    told: Instant,
 }
 
-/// Waits until everything is there, or nothing comes any more.
-async fn await_all(arrivals: &Mutex<Arrivals>, conversation: &mut Conversation) -> Result<(), BenchError> {
-    let (mut before, mut since, mut told) = (0, Instant::now(), Instant::now());
-    loop {
-        tokio::time::sleep(POLL).await;
-        let (accepted, expected) = {
-            let arrivals = lock(arrivals);
-            (arrivals.accepted, arrivals.expected.len())
-        };
-        if accepted > before {
-            (before, since) = (accepted, Instant::now());
+impl Wait {
+    fn begun() -> Self {
+        Self { accepted: 0, since: Instant::now(), told: Instant::now() }
+    }
+
+    /// What is to be told of it now, if anything is.
+    fn look(&mut self, arrivals: &Arrivals) -> Option<Report> {
+        let accepted = arrivals.accepted();
+        if accepted > self.accepted {
+            (self.accepted, self.since) = (accepted, Instant::now());
         }
-        if accepted >= expected || since.elapsed() > STALL {
-            return Ok(());
+        if arrivals.are_complete() || self.since.elapsed() > STALL {
+            return Some(Report::Done(arrivals.tally()));
         }
-        if told.elapsed() > PROGRESS {
-            told = Instant::now();
-            conversation.say(&Report::Progress(accepted)).await?;
-        }
+        (self.told.elapsed() > PROGRESS).then(|| {
+            self.told = Instant::now();
+            Report::Progress(accepted)
+        })
     }
 }
 
@@ -229,8 +246,10 @@ impl Instance {
 
     fn heartbeat(&self, body: &[u8]) -> Vec<u8> {
         let Ok(Heartbeat { users }) = serde_json::from_slice(body) else { return Vec::new() };
-        let is_here = |user: &&str| user_number(user).is_some_and(|user| self.load.instance_of(user) == self.number);
-        let connected = users.into_iter().filter(is_here).collect();
+        let has_users = self.has_users.load(Ordering::Relaxed);
+        let is_here =
+            |user: &&str| self.load.user_number(user).is_some_and(|user| self.load.instance_of(user) == self.number);
+        let connected = users.into_iter().filter(|user| has_users && is_here(user)).collect();
         serde_json::to_vec(&Connected { connected }).expect("names are text")
     }
 
@@ -238,10 +257,10 @@ impl Instance {
         let now_us = now_us();
         let delivery: Result<Delivery<'_>, _> = serde_json::from_slice(body);
         let mut arrivals = lock(&self.arrivals);
-        let Ok(Delivery { reminders }) = delivery else { return arrivals.misplaced += 1 };
+        let Ok(Delivery { reminders }) = delivery else { return arrivals.misplace() };
         for Arrived { id, user, data } in &reminders {
-            let (Ok(number), Some(user)) = (id.parse(), user_number(user)) else {
-                arrivals.misplaced += 1;
+            let (Ok(number), Some(user)) = (id.parse(), self.load.user_number(user)) else {
+                arrivals.misplace();
                 continue;
             };
             let slot = match arrivals.check {
@@ -252,111 +271,6 @@ impl Instance {
             let is_meant = self.load.user_of(number) == user;
             let slot = slot.filter(|_| is_meant);
             arrivals.accept(number, slot, now_us, data.at);
-        }
-    }
-}
-
-impl Arrivals {
-    fn new(slots: usize) -> Self {
-        Self {
-            expected: 0..0,
-            warm_up: 0,
-            check: Check::Once,
-            seen: Vec::new(),
-            next: vec![0; slots],
-            accepted: 0,
-            repeated: 0,
-            misplaced: 0,
-            last_us: 0,
-            latencies: Histogram::new_with_max(LONGEST_US, 3).expect("the bounds are right"),
-        }
-    }
-
-    fn expect(&mut self, Order { first, count, warm_up, check }: Order) {
-        self.seen = vec![false; count];
-        self.next.fill(0);
-        (self.expected, self.warm_up, self.check) = (first..first + count, warm_up, check);
-        (self.accepted, self.repeated, self.misplaced, self.last_us) = (0, 0, 0, 0);
-        self.latencies.reset();
-    }
-
-    fn accept(&mut self, number: usize, slot: Option<usize>, now_us: u64, due_us: u64) {
-        let place = number.wrapping_sub(self.expected.start);
-        let Some(seen) = self.seen.get_mut(place) else {
-            self.repeated += 1; // Of an earlier measurement.
-            return;
-        };
-        if std::mem::replace(seen, true) {
-            self.repeated += 1;
-            return;
-        }
-        self.accepted += 1;
-        self.last_us = now_us;
-        match slot.and_then(|slot| self.next.get_mut(slot)) {
-            Some(next) => {
-                self.misplaced += usize::from(self.check != Check::Once && number < *next);
-                *next = number + 1;
-            }
-            None => self.misplaced += 1,
-        }
-        if place >= self.warm_up {
-            self.latencies.saturating_record(now_us.saturating_sub(due_us).max(1));
-        }
-    }
-
-    fn tally(&self) -> Tally {
-        let at = |quantile| self.latencies.value_at_quantile(quantile);
-        Tally {
-            accepted: self.accepted,
-            repeated: self.repeated,
-            misplaced: self.misplaced,
-            last_us: self.last_us,
-            latency_us: [at(0.5), at(0.99), at(0.999), self.latencies.max()],
-        }
-    }
-}
-
-impl Tally {
-    /// What is wrong with it, if anything is.
-    pub(super) fn problem(&self, expected: usize) -> Option<String> {
-        let Self { accepted, repeated, misplaced, .. } = self;
-        let is_right = *accepted == expected && *repeated == 0 && *misplaced == 0;
-        (!is_right).then(|| {
-            format!("of {expected} reminders {accepted} arrived, {repeated} came again, {misplaced} were out of place")
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn arrived(numbers: &[(usize, Option<usize>)]) -> Tally {
-        let mut arrivals = Arrivals::new(2);
-        arrivals.expect(Order { first: 10, count: 3, warm_up: 1, check: Check::UserOrder });
-        for (number, slot) in numbers {
-            arrivals.accept(*number, *slot, 2_000, 1_000);
-        }
-        arrivals.tally()
-    }
-
-    #[test]
-    fn what_is_right_has_no_problem() {
-        let tally = arrived(&[(10, Some(0)), (12, Some(1)), (11, Some(0))]);
-        assert_eq!(tally.problem(3), None, "two users have an order each");
-        assert!((990..1_010).contains(&tally.latency_us[0]));
-    }
-
-    #[test]
-    fn whatever_is_wrong_is_a_problem() {
-        for wrong in [
-            &[(10, Some(0)), (11, Some(0))][..],
-            &[(10, Some(0)), (11, Some(0)), (12, Some(0)), (12, Some(0))],
-            &[(10, Some(0)), (12, Some(0)), (11, Some(0))],
-            &[(10, Some(0)), (11, None), (12, Some(0))],
-            &[(10, Some(0)), (11, Some(0)), (12, Some(0)), (9, Some(0))],
-        ] {
-            assert!(arrived(wrong).problem(3).is_some(), "{wrong:?}");
         }
     }
 }

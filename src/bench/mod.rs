@@ -6,22 +6,36 @@
 //!
 //! | module | |
 //! | --- | --- |
-//! | `stage` | a nats-server, `bellhop serve`, directories |
+//! | `site` | a nats-server, `bellhop serve`, a directory |
 //! | `part`, `task` | processes of this program that publish, forward and accept, and what they are told |
+//! | `crew`, `people` | the parts of every measurement, as whoever measures sees them |
 //! | `load` | the sets that are published: the same ones for Bellhop and for the baselines |
-//! | `publisher`, `acceptor`, `forwarder` | the parts |
+//! | `publisher`, `acceptor`, `forwarder`, `per_user` | the parts |
+//! | `arrivals` | what arrived, against what was to arrive |
 //! | `usage` | CPU time, memory and disk space |
-//! | `throughput`, `latency` | the scenarios |
+//! | `throughput`, `latency` | two scenarios, on one `stage` |
+//! | `offline`, with `live` traffic beside it | a mass return |
+//! | `routes`, with `heartbeats` and `laps` | very many routes |
 //! | `table` | what people see |
 
 #![allow(clippy::disallowed_methods)] // It measures time.
 
 mod acceptor;
+mod arrivals;
+mod crew;
 mod forwarder;
+mod heartbeats;
+mod laps;
 mod latency;
+mod live;
 mod load;
+mod offline;
 mod part;
+mod people;
+mod per_user;
 mod publisher;
+mod routes;
+mod site;
 mod stage;
 pub mod table;
 mod task;
@@ -34,7 +48,10 @@ use serde::Serialize;
 
 use crate::nats::NatsError;
 use crate::nats_server::{FindError, StartError};
+pub use heartbeats::Heartbeats;
 pub use latency::Latency;
+pub use offline::{Felt, Offline};
+pub use routes::Routes;
 pub use task::run as run_part;
 pub use throughput::Throughput;
 
@@ -47,6 +64,8 @@ pub struct Options {
     pub nats: Option<String>,
     /// Users, spread over the instances.
     pub users: usize,
+    /// Routes, where these are measured.
+    pub routes: usize,
     /// App-server instances.
     pub instances: usize,
     /// `bellhop serve` processes.
@@ -61,6 +80,8 @@ pub struct Options {
     pub rates: Vec<usize>,
     /// How long a rate is held.
     pub duration: Duration,
+    /// Reminders a second to users who stay connected while others come back.
+    pub live_rate: usize,
     /// How often everything is measured; the median counts.
     pub rounds: usize,
     /// Every acknowledgement waits for the disk: `sync_interval: always`.
@@ -74,6 +95,10 @@ pub enum Scenario {
     Throughput,
     /// Time from publishing to acceptance at fixed rates.
     Latency,
+    /// All users away, and back at once.
+    Offline,
+    /// Very many routes.
+    Routes,
 }
 
 /// Why there is no figure.
@@ -123,6 +148,10 @@ pub enum Report {
     Throughput(Vec<Throughput>),
     /// Time from publishing to acceptance.
     Latency(Vec<Latency>),
+    /// All users away, and back at once.
+    Offline(Vec<Offline>),
+    /// Very many routes.
+    Routes(Routes),
 }
 
 /// Measures, and tells `progress` what is being done.
@@ -130,13 +159,12 @@ pub enum Report {
 /// # Errors
 /// When something cannot be had, or a measurement does not verify.
 pub async fn run(options: &Options, progress: &mut dyn FnMut(String)) -> Result<Report, BenchError> {
-    let mut stage = stage::Stage::set(options).await?;
-    let report = match options.scenario {
-        Scenario::Throughput => Report::Throughput(throughput::run(&mut stage, options, progress).await?),
-        Scenario::Latency => Report::Latency(latency::run(&mut stage, options, progress).await?),
-    };
-    stage.clear().await?;
-    Ok(report)
+    Ok(match options.scenario {
+        Scenario::Throughput => Report::Throughput(throughput::run(options, progress).await?),
+        Scenario::Latency => Report::Latency(latency::run(options, progress).await?),
+        Scenario::Offline => Report::Offline(offline::run(options, progress).await?),
+        Scenario::Routes => Report::Routes(routes::run(options, progress).await?),
+    })
 }
 
 /// The middle one of some figures, by size.

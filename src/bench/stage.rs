@@ -1,28 +1,23 @@
-//! Everything that runs during a measurement, and one measurement.
+//! What throughput and latency are measured on, for Bellhop and the baselines alike, and one measurement.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::process::Stdio;
 use std::time::Duration;
 
 use async_nats::jetstream::{self, kv, stream};
 use serde::Serialize;
-use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep};
 
-use super::acceptor::{self, Check, Report, Tally};
+use super::BenchError;
+use super::Options;
+use super::acceptor;
+use super::arrivals::{Check, Expected, Tally};
+use super::crew::{AppServers, Progress, Publisher};
 use super::forwarder::{self, Forwarding, Way};
-use super::load::{self, Load};
+use super::load::{Crowd, Load};
 use super::part::Part;
-use super::publisher::{self, Published};
+use super::publisher::{Batch, Published, To};
+use super::site::{BELLHOP_PREFIX, ROUTES_BUCKET, Site};
 use super::task::Task;
-use super::{BenchError, Options, usage};
-use crate::local::{Scratch, free_address, is_ready};
-use crate::nats_server::{self, NatsServer};
+use super::usage::{CpuTimes, used_since};
 
-const READY_DEADLINE: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_millis(20);
-const BELLHOP_PREFIX: &str = "bellhop.app";
 const RAW_PREFIX: &str = "raw.app";
 const EACH_PREFIX: &str = "each.app";
 /// Where users are, in the straightforward design.
@@ -55,7 +50,8 @@ impl System {
         }
     }
 
-    fn subject(self) -> &'static str {
+    /// Where sets go that it brings.
+    pub(super) fn subject(self) -> &'static str {
         match self {
             Self::Bellhop => "bellhop.sets.bench",
             Self::Raw | Self::RawBatch => STREAMS[0].1,
@@ -97,171 +93,89 @@ pub(super) struct Found {
     pub(super) took: Duration,
     pub(super) tally: Tally,
     /// CPU time of each process.
-    pub(super) cpu: BTreeMap<&'static str, Duration>,
+    pub(super) cpu: CpuTimes,
     /// Growth of the server's store.
     pub(super) disk_bytes: u64,
 }
 
 /// Dropped, it leaves no process and no file behind.
 pub(super) struct Stage {
-    jetstream: jetstream::Context,
-    publisher: Part,
-    acceptor: Part,
+    publisher: Publisher,
+    app_servers: AppServers,
     forwarders: [Part; 2],
-    members: Vec<Child>,
     /// The number of the next reminder: none has two lives within the idempotency window.
     next: usize,
-    // Fields are dropped in this order: the server must be gone before its directory can be.
-    server: Option<NatsServer>,
-    scratch: Scratch,
+    site: Site,
 }
 
 impl Stage {
     /// Starts everything, and waits until it is ready.
-    pub(super) async fn set(options: &Options) -> Result<Self, BenchError> {
-        let scratch = Scratch::new("bench").map_err(|error| BenchError::Io("no temporary directory".into(), error))?;
-        let server = match options.nats {
-            Some(_) => None,
-            None => Some(start_nats(&scratch, options.is_durable).await?),
-        };
-        let url = server.as_ref().map(NatsServer::url).or(options.nats.as_deref()).unwrap_or_default().to_owned();
-        let client = async_nats::connect(&url).await.map_err(|error| BenchError::nats("connect", error))?;
-        let jetstream = jetstream::new(client);
-        let mut members = Vec::new();
-        for _ in 0..options.members {
-            members.push(serve(&url, options, &scratch).await?);
-        }
-        set_up(&jetstream).await?;
-        let load = Load { users: options.users, instances: options.instances };
-        let task = Task::Publish(publisher::Task { url: url.clone(), load });
-        let publisher = Part::start("publisher", &task).await?;
-        let task = Task::Accept(acceptor::Task {
-            url: url.clone(),
+    pub(super) async fn set(options: &Options, progress: Progress<'_>) -> Result<Self, BenchError> {
+        let site = Site::open(options, &[]).await?;
+        set_up(&site.jetstream).await?;
+        let load = Load { crowd: Crowd::Bench, users: options.users, instances: options.instances };
+        let mut app_servers = AppServers::start(acceptor::Task {
+            url: site.url.clone(),
             load,
             prefixes: [BELLHOP_PREFIX, RAW_PREFIX, EACH_PREFIX].map(str::to_owned).into(),
-            routes: "bellhop_routes".to_owned(),
-            instances: INSTANCES_BUCKET.to_owned(),
-        });
-        let mut acceptor = Part::start("app servers", &task).await?;
-        let _ready: Report = acceptor.hear().await?;
+            routes: ROUTES_BUCKET.to_owned(),
+            instances: Some(INSTANCES_BUCKET.to_owned()),
+        })
+        .await?;
+        app_servers.connect(0..load.users, progress).await?;
         let forwarders = [
-            forwarder(&url, STREAMS[0].0, RAW_PREFIX, options.instances, Way::Bare).await?,
-            forwarder(&url, STREAMS[1].0, EACH_PREFIX, options.instances, Way::PerEvent(INSTANCES_BUCKET.into()))
-                .await?,
+            forwarder(&site.url, STREAMS[0].0, RAW_PREFIX, load, Way::Bare).await?,
+            forwarder(&site.url, STREAMS[1].0, EACH_PREFIX, load, Way::PerEvent(INSTANCES_BUCKET.into())).await?,
         ];
-        Ok(Self { jetstream, publisher, acceptor, forwarders, members, next: 0, server, scratch })
+        let publisher = Publisher::start(&site.url, load).await?;
+        Ok(Self { publisher, app_servers, forwarders, next: 0, site })
     }
 
     /// Measures once.
     ///
     /// # Errors
     /// [`BenchError::Wrong`] when not everything arrived once and in order.
-    pub(super) async fn measure(
-        &mut self,
-        trial: Trial,
-        progress: &mut dyn FnMut(String),
-    ) -> Result<Found, BenchError> {
+    pub(super) async fn measure(&mut self, trial: Trial, progress: Progress<'_>) -> Result<Found, BenchError> {
         let Trial { system, set_size, count, rate, warm_up } = trial;
         let (set_size, first) = (system.set_size(set_size), self.next);
         self.next += count;
-        self.acceptor.tell(&acceptor::Order { first, count, warm_up, check: system.check() }).await?;
-        let (cpu, disk) = (self.cpu(), usage::disk_bytes(self.scratch.path()));
-        let order = publisher::Order { subject: system.subject().to_owned(), first, count, set_size, rate };
-        self.publisher.tell(&order).await?;
-        let Published { began_us } = self.publisher.hear().await?;
-        let tally = loop {
-            match self.acceptor.hear().await? {
-                Report::Done(tally) => break tally,
-                Report::Progress(accepted) => progress(format!("{}: {accepted} of {count}", system.name())),
-                Report::Ready => {}
-            }
-        };
-        if let Some(problem) = tally.problem(count) {
-            let what = format!("{} with sets of {set_size}", system.name());
-            return Err(BenchError::Wrong { what, problem });
+        self.app_servers.expect(Expected { first, count, warm_up, check: system.check() }).await?;
+        let (cpu, disk) = (self.cpu(), self.site.disk_bytes());
+        let to = To::Subject(system.subject().to_owned());
+        self.publisher.begin(Batch { to, first, count, set_size, rate }).await?;
+        let Published { began_us, .. } = self.publisher.published(progress).await?;
+        let tally = self.app_servers.arrived(system.name(), progress).await?;
+        let tally = tally.verified(format!("{} with sets of {set_size}", system.name()), count)?;
+        self.site.settled().await?;
+        for (stream, _) in STREAMS {
+            self.site.wait_for(stream, |messages| messages == 0, |_| ()).await?;
         }
-        self.settled().await?;
-        let used = self.cpu().into_iter().map(|(part, after)| (part, after.saturating_sub(cpu[part])));
         Ok(Found {
             took: Duration::from_micros(tally.last_us.saturating_sub(began_us)),
             tally,
-            cpu: used.collect(),
-            disk_bytes: usage::disk_bytes(self.scratch.path()).saturating_sub(disk),
+            cpu: used_since(&cpu, self.cpu()),
+            disk_bytes: self.site.disk_bytes().saturating_sub(disk),
         })
     }
 
-    /// Waits until nothing is in work any more: what was accepted is recorded, and acknowledged.
-    async fn settled(&self) -> Result<(), BenchError> {
-        let deadline = Instant::now() + READY_DEADLINE;
-        for stream in ["BELLHOP_SETS", "BELLHOP_EVENTS"].into_iter().chain(STREAMS.map(|(stream, _)| stream)) {
-            let failed = |error: &dyn std::fmt::Display| BenchError::nats(format!("look at {stream}"), error);
-            while self.jetstream.get_stream(stream).await.map_err(|e| failed(&e))?.cached_info().state.messages > 0 {
-                if Instant::now() > deadline {
-                    return Err(failed(&"it does not run empty"));
-                }
-                sleep(POLL).await;
-            }
-        }
-        Ok(())
-    }
-
-    fn cpu(&self) -> BTreeMap<&'static str, Duration> {
-        let members = self.members.iter().filter_map(Child::id).map(usage::cpu_time).sum();
-        let server = self.server.as_ref().and_then(NatsServer::pid).map_or(Duration::ZERO, usage::cpu_time);
-        let forwarders = self.forwarders.iter().map(Part::cpu_time).sum();
-        [
-            ("bellhop", members),
-            ("nats-server", server),
-            ("forwarder", forwarders),
-            ("app servers", self.acceptor.cpu_time()),
+    fn cpu(&self) -> CpuTimes {
+        let parts = [
+            ("forwarder", self.forwarders.iter().map(Part::cpu_time).sum()),
+            ("app servers", self.app_servers.cpu_time()),
             ("publisher", self.publisher.cpu_time()),
-        ]
-        .into()
+        ];
+        self.site.cpu_times().into_iter().chain(parts).collect()
     }
 
     /// Ends everything.
-    pub(super) async fn clear(mut self) -> Result<(), BenchError> {
-        for member in &mut self.members {
-            let _ = member.kill().await;
-        }
-        Ok(())
+    pub(super) async fn clear(self) {
+        self.site.close().await;
     }
 }
 
-async fn start_nats(scratch: &Scratch, is_durable: bool) -> Result<NatsServer, BenchError> {
-    let sync = if is_durable { "sync_interval: always" } else { "" };
-    let config = format!("jetstream {{ max_memory_store: 256MB, max_file_store: 100GB\n{sync} }}");
-    let options = nats_server::Options { extra_config: &config, ..nats_server::Options::default() };
-    Ok(NatsServer::start(&scratch.path().join("nats"), options).await?)
-}
-
-/// A `bellhop serve`, ready.
-async fn serve(url: &str, options: &Options, scratch: &Scratch) -> Result<Child, BenchError> {
-    let failed = |error| BenchError::Io("cannot start bellhop serve".to_owned(), error);
-    let probes: SocketAddr = free_address().map_err(failed)?;
-    let partitions = format!("partitions={}", options.partitions);
-    let mut command = Command::new(std::env::current_exe().map_err(failed)?);
-    command.args(["serve", "--nats", url, "--http", &probes.to_string(), "--history", "none", "--set", &partitions]);
-    command.current_dir(scratch.path()).stdin(Stdio::null()).stdout(Stdio::null());
-    command.env("BELLHOP_LOG", "warn").kill_on_drop(true).process_group(0);
-    let mut child = command.spawn().map_err(failed)?;
-    let deadline = Instant::now() + READY_DEADLINE;
-    while !is_ready(probes).await.unwrap_or(false) {
-        let ended = child.try_wait().map_err(failed)?;
-        if ended.is_some() || Instant::now() > deadline {
-            let problem = "it does not become ready; what it wrote to stderr stands above".to_owned();
-            return Err(BenchError::Part { part: "bellhop serve".to_owned(), problem });
-        }
-        sleep(POLL).await;
-    }
-    Ok(child)
-}
-
-/// The rules, and what the baselines need.
+/// What the baselines need.
 async fn set_up(jetstream: &jetstream::Context) -> Result<(), BenchError> {
     let failed = |error: &dyn std::fmt::Display| BenchError::nats("set the baselines up", error);
-    let rules = jetstream.get_key_value("bellhop_rules").await.map_err(|error| failed(&error))?;
-    rules.put(load::TAG, load::rules().into()).await.map_err(|error| failed(&error))?;
     for (name, subject) in STREAMS {
         let config = stream::Config {
             name: name.to_owned(),
@@ -276,9 +190,9 @@ async fn set_up(jetstream: &jetstream::Context) -> Result<(), BenchError> {
     Ok(())
 }
 
-async fn forwarder(url: &str, stream: &str, prefix: &str, instances: usize, way: Way) -> Result<Part, BenchError> {
+async fn forwarder(url: &str, stream: &str, prefix: &str, load: Load, way: Way) -> Result<Part, BenchError> {
     let (url, stream, prefix) = (url.to_owned(), stream.to_owned(), prefix.to_owned());
-    let task = Task::Forward(forwarder::Task { url, stream, prefix, instances, way });
+    let task = Task::Forward(forwarder::Task { url, stream, prefix, load, way });
     let mut part = Part::start("forwarder", &task).await?;
     let _ready: Forwarding = part.hear().await?;
     Ok(part)

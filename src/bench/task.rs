@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines, Stdin, Stdout};
 
-use super::{BenchError, acceptor, forwarder, publisher};
+use super::{BenchError, acceptor, forwarder, per_user, publisher};
 
 /// What a part is: its first line.
 #[derive(Debug, Serialize, Deserialize)]
@@ -15,6 +15,8 @@ pub(super) enum Task {
     Publish(publisher::Task),
     /// What one would write without Bellhop.
     Forward(forwarder::Task),
+    /// What one would write for users who are away.
+    PerUser(per_user::Task),
 }
 
 /// A part's side of the conversation.
@@ -34,6 +36,7 @@ pub async fn run() -> Result<(), BenchError> {
         Some(Task::Accept(task)) => acceptor::run(task, conversation).await,
         Some(Task::Publish(task)) => publisher::run(task, conversation).await,
         Some(Task::Forward(task)) => forwarder::run(task, conversation).await,
+        Some(Task::PerUser(task)) => per_user::run(task, conversation).await,
         None => Ok(()),
     }
 }

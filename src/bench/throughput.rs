@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::crew::Progress;
 use super::stage::{Found, Stage, System, Trial};
 use super::{BenchError, Options, median};
 
@@ -29,11 +30,8 @@ pub struct Throughput {
 /// The straightforward design is so slow that fewer show it.
 const PER_EVENT_SHARE: usize = 20;
 
-pub(super) async fn run(
-    stage: &mut Stage,
-    options: &Options,
-    progress: &mut dyn FnMut(String),
-) -> Result<Vec<Throughput>, BenchError> {
+pub(super) async fn run(options: &Options, progress: Progress<'_>) -> Result<Vec<Throughput>, BenchError> {
+    let mut stage = Stage::set(options, progress).await?;
     let sized = options.set_sizes.iter().flat_map(|size| [(System::Bellhop, *size), (System::RawBatch, *size)]);
     // Sets of one are what the bare forwarder has anyway.
     let batches = sized.filter(|(system, size)| *system != System::RawBatch || *size > 1);
@@ -48,6 +46,7 @@ pub(super) async fn run(
             found.entry((*system, *set_size)).or_default().push(stage.measure(trial, progress).await?);
         }
     }
+    stage.clear().await;
     let told = |(system, set_size): (System, usize)| {
         let count = reminders(options, system, set_size);
         of(system, set_size, count, &found[&(system, set_size)])

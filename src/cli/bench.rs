@@ -11,6 +11,8 @@ use crate::bench::{self, Options, Scenario, table};
   bellhop bench throughput
   bellhop bench throughput --set-sizes 100 --rounds 5 --json
   bellhop bench latency --rates 1000,10000
+  bellhop bench offline --users 100000 --reminders 1000000
+  bellhop bench routes --routes 1000000 --users 200000
 
 It starts a nats-server of its own unless --nats names one, and everything else
 as processes of its own. Ratios count; figures are this machine's. Without
@@ -22,9 +24,12 @@ pub(super) struct Args {
     /// Reminders of one measurement, about
     #[arg(long, default_value_t = 1_000_000, value_parser = number(1..=1_000_000_000))]
     reminders: u64,
-    /// Users, each with one connection
+    /// Users, each with one connection; for routes, those with a mailbox, and those asked about
     #[arg(long, default_value_t = 100_000, value_parser = number(1..=10_000_000))]
     users: u64,
+    /// Routes, each of another user; for routes
+    #[arg(long, default_value_t = 1_000_000, value_parser = number(1_000..=10_000_000))]
+    routes: u64,
     /// App-server instances
     #[arg(long, default_value_t = 8, value_parser = number(1..=1_000))]
     instances: u64,
@@ -34,12 +39,15 @@ pub(super) struct Args {
     /// Partitions
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1_024))]
     partitions: u16,
-    /// Reminders in a set, one measurement each [default: 1,10,100,1000; for latency 1]
+    /// Reminders in a set, one measurement each [default: 1,10,100,1000; for latency 1, for offline 100]
     #[arg(long, value_delimiter = ',', value_parser = number(1..=10_000))]
     set_sizes: Vec<u64>,
     /// Reminders a second, one measurement each; for latency
     #[arg(long, value_delimiter = ',', default_value = "1000,10000", value_parser = number(1..=10_000_000))]
     rates: Vec<u64>,
+    /// Reminders a second to users who stay connected while others come back; for offline
+    #[arg(long, default_value_t = 500, value_parser = number(1..=1_000_000))]
+    live_rate: u64,
     /// How long a rate is held, in seconds
     #[arg(long, default_value_t = 10, value_parser = number(1..=86_400))]
     seconds: u64,
@@ -60,6 +68,10 @@ enum Named {
     Throughput,
     /// Time from publishing to acceptance at fixed rates
     Latency,
+    /// Reminders for users who are all away, and who are all back at once
+    Offline,
+    /// Very many routes: putting them, memory, starting with them, asking about them
+    Routes,
 }
 
 fn number(range: std::ops::RangeInclusive<u64>) -> clap::builder::RangedU64ValueParser {
@@ -70,16 +82,20 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
     let scenario = match args.scenario {
         Named::Throughput => Scenario::Throughput,
         Named::Latency => Scenario::Latency,
+        Named::Offline => Scenario::Offline,
+        Named::Routes => Scenario::Routes,
     };
     let set_sizes = match (args.set_sizes.is_empty(), scenario) {
         (false, _) => args.set_sizes,
         (true, Scenario::Throughput) => vec![1, 10, 100, 1_000],
         (true, Scenario::Latency) => vec![1],
+        (true, Scenario::Offline | Scenario::Routes) => vec![100],
     };
     let options = Options {
         scenario,
         nats: settings.nats.clone(),
         users: args.users as usize,
+        routes: args.routes as usize,
         instances: args.instances as usize,
         members: args.members as usize,
         partitions: args.partitions,
@@ -87,6 +103,7 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
         set_sizes: set_sizes.into_iter().map(|size| size as usize).collect(),
         rates: args.rates.into_iter().map(|rate| rate as usize).collect(),
         duration: Duration::from_secs(args.seconds),
+        live_rate: args.live_rate as usize,
         rounds: args.rounds as usize,
         is_durable: args.durable,
     };

@@ -155,6 +155,16 @@ impl Ended {
 
 /// Runs `bellhop` to its end, with these variables alone.
 pub(crate) async fn bellhop(arguments: &[&str], variables: &[(&str, &str)], input: &[u8]) -> Ended {
+    bellhop_within(COMMAND_DEADLINE, arguments, variables, input).await
+}
+
+/// The same for a command that may take longer.
+pub(crate) async fn bellhop_within(
+    deadline: Duration,
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+    input: &[u8],
+) -> Ended {
     let mut command = program(&[]);
     command.args(arguments).envs(variables.iter().copied());
     let mut command = tokio::process::Command::from(command);
@@ -167,8 +177,8 @@ pub(crate) async fn bellhop(arguments: &[&str], variables: &[(&str, &str)], inpu
         drop(stdin);
         child.wait_with_output().await.unwrap()
     };
-    let output = tokio::time::timeout(COMMAND_DEADLINE, run).await;
-    let output = output.unwrap_or_else(|_| panic!("bellhop {arguments:?} does not end"));
+    let output = tokio::time::timeout(deadline, run).await;
+    let output = output.unwrap_or_else(|_| panic!("bellhop {arguments:?} does not end in {deadline:?}"));
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
