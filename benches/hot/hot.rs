@@ -10,7 +10,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bellhop::bench::load::{self, Load, TAG};
+use bellhop::bench::load::{self, Crowd, Load, TAG};
 use bellhop::event::{Event, IndexEntry};
 use bellhop::nats::Names;
 use bellhop::nats::pinned::Received;
@@ -31,7 +31,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 const SET: usize = 100;
-const INSTANCES: usize = 8;
+const LOAD: Load = Load { crowd: Crowd::Bench, users: 100_000, instances: 8 };
 const ROUNDS: usize = 25;
 const RUNS: usize = 40;
 
@@ -84,7 +84,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let body = Load { users: 100_000, instances: INSTANCES }.set(0, SET, 0);
+        let body = LOAD.set(0, SET, 0);
         let published = Received {
             sequence: 1,
             stored_ns: 0,
@@ -167,8 +167,8 @@ impl Router {
         let mut router = Self { machine: Partition::new(settings), now: Now { instant: Instant::now(), unix_ms: 0 } };
         for (revision, reminder) in (1..).zip(&event.index.reminders) {
             let user = reminder.user.clone();
-            let number = load::user_number(user.as_str()).expect("the load named it") % INSTANCES;
-            let name = load::instance_name(number);
+            let number = LOAD.instance_of(LOAD.user_number(user.as_str()).expect("the load named it"));
+            let name = LOAD.instance_name(number);
             let subject = format!("bellhop.app.{name}");
             let instance = Arc::new(Instance { name: name.parse().expect("it is a name"), subject });
             router.settled_after(Input::RouteUp { user, instance, revision });
@@ -211,7 +211,7 @@ fn arriving(event: &Event, sequence: u64) -> Input {
 /// That a reminder of an event was delivered.
 fn told(event: &Event, index: usize) -> Told {
     let IndexEntry { id, user, .. } = &event.index.reminders[index];
-    let by = load::instance_name(index % INSTANCES).parse().expect("it is a name");
+    let by = LOAD.instance_name(index % LOAD.instances).parse().expect("it is a name");
     let record = Record {
         id: id.clone(),
         source: event.index.source.clone(),

@@ -1,14 +1,19 @@
 //! App servers: they hold their users' connections, and accept what comes.
 
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
 use async_nats::{Client, ConnectOptions, Message, jetstream};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use super::BenchError;
-use super::arrivals::{Report, Shared};
-use super::load::{Load, instance_name, user_name, user_number};
-use super::task::Conversation;
+use super::load::Load;
+use super::task::{Conversation, PROGRESS};
+use super::verifier::{Report, Verifier};
 
 /// Which app servers.
 #[derive(Debug, Serialize, Deserialize)]
@@ -21,19 +26,25 @@ pub(super) struct Task {
     pub(super) prefixes: Vec<String>,
     /// The bucket of Bellhop's routes.
     pub(super) routes: String,
-    /// The bucket of a simpler design: a user's instance by the user's name.
-    pub(super) instances: String,
+    /// The bucket of a simpler design, where there is one: a user's instance by the user's name.
+    pub(super) instances: Option<String>,
 }
 
+/// How long JetStream may take over a route.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Routes put at a time.
 const PUTS: usize = 1_000;
+/// Messages that may wait for an instance. The client drops what is more, and who delivers without waiting for an answer can be
+/// that much ahead.
+const WAITING: usize = 1 << 20;
 
 #[derive(Clone)]
 struct Instance {
     number: usize,
     load: Load,
     client: Client,
-    arrivals: Shared,
+    has_users: Arc<AtomicBool>,
+    verifier: Verifier,
 }
 
 #[derive(Deserialize)]
@@ -47,44 +58,73 @@ struct Connected<'d> {
     connected: Vec<&'d str>,
 }
 
-pub(super) async fn run(task: Task, mut conversation: Conversation) -> Result<(), BenchError> {
-    let arrivals = Shared::new(&task.load);
+pub(super) async fn run(task: Task, conversation: Conversation) -> Result<(), BenchError> {
+    let (verifier, has_users) = (Verifier::new(task.load), Arc::new(AtomicBool::new(false)));
+    let _instances = start_instances(&task, &verifier, &has_users).await?;
+    let connect = async |numbers, conversation: &mut Conversation| {
+        has_users.store(true, Ordering::Relaxed);
+        put_routes(&task, numbers, conversation).await
+    };
+    verifier.run(conversation, connect).await
+}
+
+/// Every instance, for each who delivers. Dropped, they are gone.
+async fn start_instances(
+    task: &Task,
+    verifier: &Verifier,
+    has_users: &Arc<AtomicBool>,
+) -> Result<JoinSet<()>, BenchError> {
     let mut instances = JoinSet::new();
     let all = task.prefixes.iter().flat_map(|prefix| (0..task.load.instances).map(move |number| (prefix, number)));
     for (prefix, number) in all {
-        let name = instance_name(number);
-        let client = ConnectOptions::new().name(&name).connect(&task.url).await;
+        let name = task.load.instance_name(number);
+        let client = ConnectOptions::new().name(&name).subscription_capacity(WAITING).connect(&task.url).await;
         let client = client.map_err(|error| BenchError::nats(format!("connect {name}"), error))?;
         let subject = format!("{prefix}.{name}.>");
         let requests = client.subscribe(subject.clone()).await;
         let requests = requests.map_err(|error| BenchError::nats(format!("subscribe to {subject}"), error))?;
         client.flush().await.map_err(|error| BenchError::nats(format!("subscribe to {subject}"), error))?;
-        let instance = Instance { number, load: task.load, client, arrivals: arrivals.clone() };
+        let (verifier, has_users) = (verifier.clone(), has_users.clone());
+        let instance = Instance { number, load: task.load, client, has_users, verifier };
         instances.spawn(requests.for_each(move |request| {
             let instance = instance.clone();
             async move { instance.serve(request).await }
         }));
     }
-    put_routes(&task).await?;
-    conversation.say(&Report::Ready).await?;
-    arrivals.verify(conversation).await
+    Ok(instances)
 }
 
-async fn put_routes(task: &Task) -> Result<(), BenchError> {
+async fn put_routes(task: &Task, numbers: Range<usize>, conversation: &mut Conversation) -> Result<(), BenchError> {
     let failed = |error: &dyn std::fmt::Display| BenchError::nats("put routes", error);
     let client = async_nats::connect(&task.url).await.map_err(|error| failed(&error))?;
-    let jetstream = jetstream::new(client);
+    let jetstream = jetstream::context::ContextBuilder::new().timeout(PATIENCE).build(client);
     let routes = jetstream.get_key_value(&task.routes).await.map_err(|error| failed(&error))?;
-    let instances = jetstream.get_key_value(&task.instances).await.map_err(|error| failed(&error))?;
-    let puts = (0..task.load.users).map(|user| {
-        let (user, instance) = (user_name(user), instance_name(task.load.instance_of(user)));
+    let instances = match &task.instances {
+        Some(bucket) => Some(jetstream.get_key_value(bucket).await.map_err(|error| failed(&error))?),
+        None => None,
+    };
+    let puts = numbers.map(|number| {
+        let user = task.load.user_of(number);
+        let (user, instance) = (task.load.user_name(user), task.load.instance_name(task.load.instance_of(user)));
         let (routes, instances) = (&routes, &instances);
         async move {
             routes.put(format!("{user}.{instance}"), "".into()).await?;
-            instances.put(user, instance.into()).await
+            match instances {
+                Some(instances) => instances.put(user, instance.into()).await.map(drop),
+                None => Ok(()),
+            }
         }
     });
-    stream::iter(puts).buffer_unordered(PUTS).try_for_each(|_| async { Ok(()) }).await.map_err(|error| failed(&error))
+    let mut puts = stream::iter(puts).buffer_unordered(PUTS);
+    let (mut put, mut told) = (0, Instant::now());
+    while puts.try_next().await.map_err(|error| failed(&error))?.is_some() {
+        put += 1;
+        if told.elapsed() > PROGRESS {
+            told = Instant::now();
+            conversation.say(&Report::Progress(put)).await?;
+        }
+    }
+    Ok(())
 }
 
 impl Instance {
@@ -92,7 +132,7 @@ impl Instance {
         let answer = if request.subject.ends_with(".heartbeat") {
             self.heartbeat(&request.payload)
         } else {
-            self.arrivals.take(&self.load, self.number, &request.payload);
+            self.verifier.take(self.number, &request.payload);
             b"{}".to_vec()
         };
         if let Some(reply) = request.reply {
@@ -102,8 +142,10 @@ impl Instance {
 
     fn heartbeat(&self, body: &[u8]) -> Vec<u8> {
         let Ok(Heartbeat { users }) = serde_json::from_slice(body) else { return Vec::new() };
-        let is_here = |user: &&str| user_number(user).is_some_and(|user| self.load.instance_of(user) == self.number);
-        let connected = users.into_iter().filter(is_here).collect();
+        let has_users = self.has_users.load(Ordering::Relaxed);
+        let is_here =
+            |user: &&str| self.load.user_number(user).is_some_and(|user| self.load.instance_of(user) == self.number);
+        let connected = users.into_iter().filter(|user| has_users && is_here(user)).collect();
         serde_json::to_vec(&Connected { connected }).expect("names are text")
     }
 }

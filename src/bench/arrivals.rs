@@ -1,16 +1,11 @@
-//! What arrived, and whether it is what was published.
+//! What arrived, against what was to arrive: each reminder once, in order, in its place. Pure.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use super::BenchError;
-use super::load::{Load, user_number};
-use super::publisher::now_us;
-use super::task::Conversation;
 
 /// What must hold of what arrives, beside that everything does, once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,9 +18,9 @@ pub(super) enum Check {
     Once,
 }
 
-/// Expects the reminders `first` to `first + count`.
+/// What is to arrive: the reminders `first` to `first + count`.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) struct Order {
+pub(super) struct Expected {
     /// The first number.
     pub(super) first: usize,
     /// How many.
@@ -34,17 +29,6 @@ pub(super) struct Order {
     pub(super) warm_up: usize,
     /// What must hold.
     pub(super) check: Check,
-}
-
-/// What app servers say.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Report {
-    /// They are connected, and so are their users.
-    Ready,
-    /// So many have arrived.
-    Progress(usize),
-    /// Everything has arrived, or nothing has for a while.
-    Done(Tally),
 }
 
 /// What arrived.
@@ -62,19 +46,15 @@ pub(super) struct Tally {
     pub(super) latency_us: [u64; 4],
 }
 
-/// When nothing comes for so long, nothing will.
-const STALL: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_millis(20);
-/// How often progress is told.
-const PROGRESS: Duration = Duration::from_millis(500);
 /// The longest latency that is told apart, in microseconds.
 const LONGEST_US: u64 = 3_600_000_000;
 
 /// What has arrived.
-struct Arrivals {
+pub(super) struct Arrivals {
     expected: Range<usize>,
     warm_up: usize,
-    check: Check,
+    /// What must hold.
+    pub(super) check: Check,
     seen: Vec<bool>,
     /// Of each user, or instance, the number after the last one.
     next: Vec<usize>,
@@ -85,95 +65,9 @@ struct Arrivals {
     latencies: Histogram<u64>,
 }
 
-#[derive(Deserialize)]
-struct Delivery<'d> {
-    #[serde(borrow)]
-    reminders: Vec<Arrived<'d>>,
-}
-
-#[derive(Deserialize)]
-struct Arrived<'d> {
-    id: &'d str,
-    user: &'d str,
-    data: Data,
-}
-
-#[derive(Deserialize)]
-struct Data {
-    at: u64,
-}
-
-/// What has arrived at all instances of a process.
-#[derive(Clone)]
-pub(super) struct Shared(Arc<Mutex<Arrivals>>);
-
-impl Shared {
-    pub(super) fn new(load: &Load) -> Self {
-        Self(Arc::new(Mutex::new(Arrivals::new(load.users.max(load.instances)))))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Arrivals> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes the body of a delivery that came to an instance.
-    pub(super) fn take(&self, load: &Load, instance: usize, body: &[u8]) {
-        let now_us = now_us();
-        let delivery: Result<Delivery<'_>, _> = serde_json::from_slice(body);
-        let mut arrivals = self.lock();
-        let Ok(Delivery { reminders }) = delivery else { return arrivals.misplaced += 1 };
-        for Arrived { id, user, data } in &reminders {
-            let (Ok(number), Some(user)) = (id.parse(), user_number(user)) else {
-                arrivals.misplaced += 1;
-                continue;
-            };
-            let slot = match arrivals.check {
-                Check::UserOrder if load.instance_of(user) == instance => Some(user),
-                Check::UserOrder => None,
-                Check::InstanceOrder | Check::Once => Some(instance),
-            };
-            let is_meant = load.user_of(number) == user;
-            let slot = slot.filter(|_| is_meant);
-            arrivals.accept(number, slot, now_us, data.at);
-        }
-    }
-
-    /// Tells of everything that is ordered whether it arrived.
-    pub(super) async fn verify(&self, mut conversation: Conversation) -> Result<(), BenchError> {
-        while let Some(order) = conversation.next::<Order>().await? {
-            self.lock().expect(order);
-            self.await_all(&mut conversation).await?;
-            let tally = self.lock().tally();
-            conversation.say(&Report::Done(tally)).await?;
-        }
-        Ok(())
-    }
-
-    /// Waits until everything is there, or nothing comes any more.
-    async fn await_all(&self, conversation: &mut Conversation) -> Result<(), BenchError> {
-        let (mut before, mut since, mut told) = (0, Instant::now(), Instant::now());
-        loop {
-            tokio::time::sleep(POLL).await;
-            let (accepted, expected) = {
-                let arrivals = self.lock();
-                (arrivals.accepted, arrivals.expected.len())
-            };
-            if accepted > before {
-                (before, since) = (accepted, Instant::now());
-            }
-            if accepted >= expected || since.elapsed() > STALL {
-                return Ok(());
-            }
-            if told.elapsed() > PROGRESS {
-                told = Instant::now();
-                conversation.say(&Report::Progress(accepted)).await?;
-            }
-        }
-    }
-}
-
 impl Arrivals {
-    fn new(slots: usize) -> Self {
+    /// Nothing is to arrive yet, for so many users, or instances.
+    pub(super) fn new(slots: usize) -> Self {
         Self {
             expected: 0..0,
             warm_up: 0,
@@ -188,7 +82,8 @@ impl Arrivals {
         }
     }
 
-    fn expect(&mut self, Order { first, count, warm_up, check }: Order) {
+    /// From here on these are to arrive, and nothing has so far.
+    pub(super) fn expect(&mut self, Expected { first, count, warm_up, check }: Expected) {
         self.seen = vec![false; count];
         self.next.fill(0);
         (self.expected, self.warm_up, self.check) = (first..first + count, warm_up, check);
@@ -196,7 +91,29 @@ impl Arrivals {
         self.latencies.reset();
     }
 
-    fn accept(&mut self, number: usize, slot: Option<usize>, now_us: u64, due_us: u64) {
+    /// None is to arrive from this number on: fewer were published than could have been.
+    pub(super) fn end_at(&mut self, end: usize) {
+        self.expected.end = end;
+    }
+
+    /// Whether all that is to arrive has arrived.
+    pub(super) fn are_complete(&self) -> bool {
+        self.accepted >= self.expected.len()
+    }
+
+    /// How many have arrived, each counted once.
+    pub(super) fn accepted(&self) -> usize {
+        self.accepted
+    }
+
+    /// Something arrived that is no reminder of these.
+    pub(super) fn misplace(&mut self) {
+        self.misplaced += 1;
+    }
+
+    /// A reminder arrived that was due to be published at `due_us`, in the order of a user, or instance; without one it is
+    /// where it should not be.
+    pub(super) fn accept(&mut self, number: usize, slot: Option<usize>, now_us: u64, due_us: u64) {
         let place = number.wrapping_sub(self.expected.start);
         let Some(seen) = self.seen.get_mut(place) else {
             self.repeated += 1; // Of an earlier measurement.
@@ -220,7 +137,8 @@ impl Arrivals {
         }
     }
 
-    fn tally(&self) -> Tally {
+    /// What there is to tell.
+    pub(super) fn tally(&self) -> Tally {
         let at = |quantile| self.latencies.value_at_quantile(quantile);
         Tally {
             accepted: self.accepted,
@@ -233,13 +151,18 @@ impl Arrivals {
 }
 
 impl Tally {
-    /// What is wrong with it, if anything is.
-    pub(super) fn problem(&self, expected: usize) -> Option<String> {
+    /// Refuses it unless all `expected` reminders arrived once, each in its place.
+    ///
+    /// # Errors
+    /// [`BenchError::Wrong`], which says that of `what`.
+    pub(super) fn verified(self, what: impl Into<String>, expected: usize) -> Result<Self, BenchError> {
         let Self { accepted, repeated, misplaced, .. } = self;
-        let is_right = *accepted == expected && *repeated == 0 && *misplaced == 0;
-        (!is_right).then(|| {
-            format!("of {expected} reminders {accepted} arrived, {repeated} came again, {misplaced} were out of place")
-        })
+        if accepted == expected && repeated == 0 && misplaced == 0 {
+            return Ok(self);
+        }
+        let problem =
+            format!("of {expected} reminders {accepted} arrived, {repeated} came again, {misplaced} were out of place");
+        Err(BenchError::Wrong { what: what.into(), problem })
     }
 }
 
@@ -249,7 +172,7 @@ mod tests {
 
     fn arrived(numbers: &[(usize, Option<usize>)]) -> Tally {
         let mut arrivals = Arrivals::new(2);
-        arrivals.expect(Order { first: 10, count: 3, warm_up: 1, check: Check::UserOrder });
+        arrivals.expect(Expected { first: 10, count: 3, warm_up: 1, check: Check::UserOrder });
         for (number, slot) in numbers {
             arrivals.accept(*number, *slot, 2_000, 1_000);
         }
@@ -259,8 +182,18 @@ mod tests {
     #[test]
     fn what_is_right_has_no_problem() {
         let tally = arrived(&[(10, Some(0)), (12, Some(1)), (11, Some(0))]);
-        assert_eq!(tally.problem(3), None, "two users have an order each");
+        let tally = tally.verified("two users, each with an order of its own,", 3).unwrap();
         assert!((990..1_010).contains(&tally.latency_us[0]));
+    }
+
+    #[test]
+    fn what_was_not_published_is_not_missed() {
+        let mut arrivals = Arrivals::new(2);
+        arrivals.expect(Expected { first: 10, count: 1_000, warm_up: 0, check: Check::Once });
+        arrivals.accept(10, Some(0), 2_000, 1_000);
+        assert!(!arrivals.are_complete());
+        arrivals.end_at(11);
+        assert!(arrivals.are_complete());
     }
 
     #[test]
@@ -272,7 +205,7 @@ mod tests {
             &[(10, Some(0)), (11, None), (12, Some(0))],
             &[(10, Some(0)), (11, Some(0)), (12, Some(0)), (9, Some(0))],
         ] {
-            assert!(arrived(wrong).problem(3).is_some(), "{wrong:?}");
+            assert!(arrived(wrong).verified("it", 3).is_err(), "{wrong:?}");
         }
     }
 }

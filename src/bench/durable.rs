@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 
+use super::crew::Progress;
 use super::stage::{Stage, System, Trial};
 use super::{BenchError, Options, Servers, Throughput, throughput};
 
@@ -23,7 +24,7 @@ const RAW_SHARE: usize = 20;
 /// A route waits for the disk, too: with more users the time goes into connecting them.
 const USERS: usize = 10_000;
 
-pub(super) async fn run(options: &Options, progress: &mut dyn FnMut(String)) -> Result<Vec<Durable>, BenchError> {
+pub(super) async fn run(options: &Options, progress: Progress<'_>) -> Result<Vec<Durable>, BenchError> {
     let size = options.set_size();
     let trials = [
         Trial::saturating(System::Raw, 1, options.reminders / RAW_SHARE),
@@ -33,10 +34,11 @@ pub(super) async fn run(options: &Options, progress: &mut dyn FnMut(String)) -> 
     let mut told = Vec::new();
     for servers in [Servers::OneSynced, Servers::ClusterSynced] {
         let name = servers.name();
-        let mut stage = Stage::set(&Options { servers, users: options.users.min(USERS), ..options.clone() }).await?;
+        let mut stage =
+            Stage::set(&Options { servers, users: options.users.min(USERS), ..options.clone() }, progress).await?;
         let found = throughput::interleaved(&mut stage, options, &trials, progress).await?;
         told.extend(found.into_iter().map(|found| Durable { servers: name, found }));
-        stage.clear().await?;
+        stage.clear().await;
     }
     Ok(told)
 }

@@ -12,7 +12,7 @@ use futures_util::TryStreamExt;
 use serde::{Deserialize, Serialize};
 
 use super::BenchError;
-use super::load::instance_name;
+use super::load::Load;
 use super::task::Conversation;
 
 /// What is forwarded where.
@@ -24,8 +24,8 @@ pub(super) struct Task {
     pub(super) stream: String,
     /// What instances' subjects begin with.
     pub(super) prefix: String,
-    /// Instances.
-    pub(super) instances: usize,
+    /// Whose instances.
+    pub(super) load: Load,
     /// How.
     pub(super) way: Way,
 }
@@ -87,8 +87,8 @@ async fn messages(jetstream: &Context, stream: &str) -> Result<pull::Stream, asy
 }
 
 async fn forward(mut messages: pull::Stream, client: &Client, task: &Task) -> Result<(), async_nats::Error> {
-    let subjects: Vec<async_nats::Subject> =
-        (0..task.instances).map(|number| format!("{}.{}.deliver", task.prefix, instance_name(number)).into()).collect();
+    let subject = |number| format!("{}.{}.deliver", task.prefix, task.load.instance_name(number)).into();
+    let subjects: Vec<async_nats::Subject> = (0..task.load.instances).map(subject).collect();
     let mut turn = subjects.iter().cycle();
     while let Some(message) = messages.try_next().await? {
         let subject = turn.next().ok_or("there is no instance")?;

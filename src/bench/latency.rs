@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::crew::Progress;
 use super::stage::{Stage, System, Trial};
 use super::{BenchError, Options};
 
@@ -27,8 +28,8 @@ pub struct Latency {
 /// What is left out at the beginning, as a share of all.
 const WARM_UP: usize = 10;
 
-pub(super) async fn run(options: &Options, progress: &mut dyn FnMut(String)) -> Result<Vec<Latency>, BenchError> {
-    let mut stage = Stage::set(options).await?;
+pub(super) async fn run(options: &Options, progress: Progress<'_>) -> Result<Vec<Latency>, BenchError> {
+    let mut stage = Stage::set(options, progress).await?;
     let mut found = Vec::new();
     for rate in &options.rates {
         let set_size = options.set_size();
@@ -48,6 +49,6 @@ pub(super) async fn run(options: &Options, progress: &mut dyn FnMut(String)) -> 
             found.push(Latency { system, rate: *rate, set_size, p50_ms, p99_ms, p999_ms, max_ms });
         }
     }
-    stage.clear().await?;
+    stage.clear().await;
     Ok(found)
 }

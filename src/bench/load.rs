@@ -14,9 +14,32 @@ const STRIDE: usize = 7_919;
 const CONTENT: &str = "Invoice {} over 1,280.00 EUR of the account that you look after is due on Friday; please see that it is paid \
                        by then, or tell the customer why it is not, and who is going to look after it from then on. Reference";
 
+/// People who are measured apart from others, each crowd with instances and names of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Crowd {
+    /// Those it is about.
+    Bench,
+    /// Those who stay connected meanwhile.
+    Live,
+    /// Those who are away.
+    Away,
+}
+
+impl Crowd {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bench => "bench",
+            Self::Live => "live",
+            Self::Away => "away",
+        }
+    }
+}
+
 /// Reminders by number, from 0: one source publishes them in this order.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Load {
+    /// Whose they are.
+    pub crowd: Crowd,
     /// Users there are.
     pub users: usize,
     /// Instances that they are spread over.
@@ -34,12 +57,27 @@ impl Load {
         user % self.instances
     }
 
+    /// The user's name.
+    pub fn user_name(&self, user: usize) -> String {
+        format!("{}{user:07}", &self.crowd.name()[..1])
+    }
+
+    /// A user by its name.
+    pub fn user_number(&self, name: &str) -> Option<usize> {
+        name.strip_prefix(&self.crowd.name()[..1])?.parse().ok()
+    }
+
+    /// The instance's name.
+    pub fn instance_name(&self, instance: usize) -> String {
+        format!("{}-{instance}", self.crowd.name())
+    }
+
     /// The body of a set with `count` reminders from `first` on, that says when it was to be published.
     pub fn set(&self, first: usize, count: usize, at_us: u64) -> Vec<u8> {
         let mut body = String::with_capacity(16 + 320 * count);
         body.push_str("{\"reminders\":[");
         for number in first..first + count {
-            let user = user_name(self.user_of(number));
+            let user = self.user_name(self.user_of(number));
             let tags = if number.is_multiple_of(2) { TAG } else { "other" };
             let content = CONTENT.replace("{}", &number.to_string());
             let word = if number.is_multiple_of(10) { keyword(number) } else { "none".to_owned() };
@@ -52,21 +90,6 @@ impl Load {
         body.push_str("]}");
         body.into_bytes()
     }
-}
-
-/// The user's name.
-pub fn user_name(user: usize) -> String {
-    format!("u{user:07}")
-}
-
-/// A user by its name.
-pub fn user_number(name: &str) -> Option<usize> {
-    name.strip_prefix('u')?.parse().ok()
-}
-
-/// The instance's name.
-pub fn instance_name(instance: usize) -> String {
-    format!("bench-{instance}")
 }
 
 fn keyword(number: usize) -> String {
@@ -92,7 +115,7 @@ mod tests {
     fn sets_are_what_bellhop_takes() {
         let origin =
             set::Origin { source: "bench".parse().unwrap(), sequence: 1, published_at: jiff::Timestamp::UNIX_EPOCH };
-        let body = Load { users: 100, instances: 8 }.set(7, 3, 42);
+        let body = Load { crowd: Crowd::Bench, users: 100, instances: 8 }.set(7, 3, 42);
         let set = set::parse(&origin, &body).unwrap();
         let ids: Vec<_> = set.reminders.iter().map(|one| one.parsed.as_ref().unwrap().id.as_str()).collect();
         assert_eq!(ids, ["7", "8", "9"]);
@@ -102,9 +125,9 @@ mod tests {
 
     #[test]
     fn everybody_gets_as_many() {
-        let load = Load { users: 1_000, instances: 8 };
+        let load = Load { crowd: Crowd::Bench, users: 1_000, instances: 8 };
         let users: BTreeSet<_> = (0..1_000).map(|number| load.user_of(number)).collect();
         assert_eq!(users.len(), 1_000);
-        assert_eq!(user_number(&user_name(999)), Some(999));
+        assert_eq!(load.user_number(&load.user_name(999)), Some(999));
     }
 }

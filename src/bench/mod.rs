@@ -6,34 +6,47 @@
 //!
 //! | module | |
 //! | --- | --- |
-//! | `stage`, `servers` | nats-servers, `bellhop serve`, directories |
+//! | `site`, `servers` | nats-servers, `bellhop serve`, a directory |
 //! | `part`, `task` | processes of this program that publish, forward and accept, and what they are told |
+//! | `crew`, `people` | the parts of every measurement, as whoever measures sees them |
 //! | `load` | the sets that are published: the same ones for Bellhop and for the baselines |
-//! | `publisher`, `acceptor`, `forwarder` | the parts |
-//! | `arrivals` | whether everything arrived, once and in order |
+//! | `publisher`, `acceptor`, `forwarder`, `per_user` | the parts |
+//! | `arrivals`, `verifier` | what arrived, against what was to arrive |
 //! | `mqtt` | Mosquitto, and the parts that speak with it |
 //! | `usage` | CPU time, memory and disk space |
-//! | `throughput`, `latency`, `scale`, `durable` | the scenarios |
+//! | `throughput`, `latency`, `scale`, `durable` | scenarios that have a `stage` in common |
+//! | `offline`, with `live` traffic beside it | a mass return |
+//! | `routes`, with `heartbeats` and `laps` | very many routes |
 //! | `table` | what people see |
 
 #![allow(clippy::disallowed_methods)] // It measures time.
 
 mod acceptor;
 mod arrivals;
+mod crew;
 mod durable;
 mod forwarder;
+mod heartbeats;
+mod laps;
 mod latency;
+mod live;
 pub mod load;
 mod mqtt;
+mod offline;
 mod part;
+mod people;
+mod per_user;
 mod publisher;
+mod routes;
 mod scale;
 mod servers;
+mod site;
 mod stage;
 pub mod table;
 mod task;
 mod throughput;
 mod usage;
+mod verifier;
 
 use std::time::Duration;
 
@@ -42,7 +55,10 @@ use serde::Serialize;
 use crate::nats::NatsError;
 use crate::nats_server::{FindError, StartError};
 pub use durable::Durable;
+pub use heartbeats::Heartbeats;
 pub use latency::Latency;
+pub use offline::{Felt, Offline};
+pub use routes::Routes;
 pub use scale::Scale;
 pub use servers::Servers;
 pub use task::run as run_part;
@@ -53,10 +69,12 @@ pub use throughput::Throughput;
 pub struct Options {
     /// Which scenario.
     pub scenario: Scenario,
-    /// The nats-servers; `scale` and `durable` start their own.
+    /// The nats-servers; `scale` needs some of its own, and `durable` chooses them itself.
     pub servers: Servers,
     /// Users, spread over the instances.
     pub users: usize,
+    /// Routes, where these are measured.
+    pub routes: usize,
     /// App-server instances.
     pub instances: usize,
     /// `bellhop serve` processes.
@@ -71,6 +89,8 @@ pub struct Options {
     pub rates: Vec<usize>,
     /// How long a rate is held.
     pub duration: Duration,
+    /// Reminders a second to users who stay connected while others come back.
+    pub live_rate: usize,
     /// How often everything is measured; the median counts.
     pub rounds: usize,
     /// Numbers of members that [`Scenario::Scale`] tries.
@@ -81,7 +101,7 @@ pub struct Options {
 
 impl Options {
     fn load(&self) -> load::Load {
-        load::Load { users: self.users, instances: self.instances }
+        load::Load { crowd: load::Crowd::Bench, users: self.users, instances: self.instances }
     }
 
     /// Reminders in a set, where only one size is measured.
@@ -101,6 +121,10 @@ pub enum Scenario {
     Scale,
     /// Reminders a second where acknowledgements wait for the disk.
     Durable,
+    /// All users away, and back at once.
+    Offline,
+    /// Very many routes.
+    Routes,
 }
 
 /// Why there is no figure.
@@ -154,6 +178,10 @@ pub enum Report {
     Scale(Vec<Scale>),
     /// Where acknowledgements wait for the disk.
     Durable(Vec<Durable>),
+    /// All users away, and back at once.
+    Offline(Vec<Offline>),
+    /// Very many routes.
+    Routes(Routes),
 }
 
 /// Measures, and tells `progress` what is being done.
@@ -166,6 +194,8 @@ pub async fn run(options: &Options, progress: &mut dyn FnMut(String)) -> Result<
         Scenario::Latency => Report::Latency(latency::run(options, progress).await?),
         Scenario::Scale => Report::Scale(scale::run(options, progress).await?),
         Scenario::Durable => Report::Durable(durable::run(options, progress).await?),
+        Scenario::Offline => Report::Offline(offline::run(options, progress).await?),
+        Scenario::Routes => Report::Routes(routes::run(options, progress).await?),
     })
 }
 

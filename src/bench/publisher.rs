@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::BenchError;
 use super::load::Load;
-use super::task::Conversation;
+use super::task::{Conversation, PROGRESS};
 
 /// Where it publishes what.
 #[derive(Debug, Serialize, Deserialize)]
@@ -22,11 +22,20 @@ pub(super) struct Task {
     pub(super) load: Load,
 }
 
-/// Publishes the reminders `first` to `first + count`.
+/// What it is told.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Order {
-    /// Where.
-    pub(super) subject: String,
+pub(super) enum Order {
+    /// To publish.
+    Publish(Batch),
+    /// To end what it publishes at a rate.
+    Stop,
+}
+
+/// The reminders `first` to `first + count`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Batch {
+    /// Where to.
+    pub(super) to: To,
     /// The first number.
     pub(super) first: usize,
     /// How many.
@@ -37,11 +46,43 @@ pub(super) struct Order {
     pub(super) rate: Option<usize>,
 }
 
-/// All is stored.
+/// Where sets go.
 #[derive(Debug, Serialize, Deserialize)]
+pub(super) enum To {
+    /// All to this subject.
+    Subject(String),
+    /// Each below this subject, under the name of its first user.
+    Users(String),
+}
+
+impl To {
+    /// Of a set that begins with this reminder.
+    fn subject(&self, load: &Load, first: usize) -> String {
+        match self {
+            Self::Subject(subject) => subject.clone(),
+            Self::Users(subject) => format!("{subject}.{}", load.user_name(load.user_of(first))),
+        }
+    }
+}
+
+/// What it says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Report {
+    /// So many reminders are published.
+    Progress(usize),
+    /// All is stored.
+    Done(Published),
+}
+
+/// What is stored.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Published {
     /// When it began, in microseconds since 1970.
     pub(super) began_us: u64,
+    /// When the last one was acknowledged.
+    pub(super) ended_us: u64,
+    /// The number after the last one.
+    pub(super) end: usize,
 }
 
 /// Bytes without acknowledgement, at the most: enough to keep nats-server busy, and no more than it lets in.
@@ -57,9 +98,11 @@ pub(super) async fn run(task: Task, mut conversation: Conversation) -> Result<()
         .max_ack_inflight(10 * WINDOW_SETS)
         .build(client);
     while let Some(order) = conversation.next::<Order>().await? {
-        let began_us = now_us();
-        publish(&jetstream, &task.load, &order).await?;
-        conversation.say(&Published { began_us }).await?;
+        if let Order::Publish(batch) = order {
+            let began_us = now_us();
+            let end = publish(&jetstream, &task.load, &batch, &mut conversation).await?;
+            conversation.say(&Report::Done(Published { began_us, ended_us: now_us(), end })).await?;
+        }
     }
     Ok(())
 }
@@ -89,28 +132,58 @@ impl Window {
     }
 }
 
-async fn publish(jetstream: &jetstream::Context, load: &Load, order: &Order) -> Result<(), BenchError> {
-    let Order { subject, first, count, set_size, rate } = order;
-    let failed = |problem: String| BenchError::nats(format!("publish to {subject}"), problem);
-    let (began, began_us, end) = (Instant::now(), now_us(), first + count);
-    let mut window = Window::default();
-    for at in (*first..end).step_by(*set_size) {
+/// Publishes until all is stored, or it is told to stop. Answers the number after the last one.
+async fn publish(
+    jetstream: &jetstream::Context,
+    load: &Load,
+    batch: &Batch,
+    conversation: &mut Conversation,
+) -> Result<usize, BenchError> {
+    let Batch { to, first, count, set_size, rate } = batch;
+    let failed = |problem: String| BenchError::nats("publish", problem);
+    let (began, began_us, mut told) = (Instant::now(), now_us(), Instant::now());
+    let (mut at, mut window) = (*first, Window::default());
+    while at < first + count {
         let due = rate.map(|rate| Duration::from_secs_f64((at - first) as f64 / rate as f64));
-        if let Some(ahead) = due.and_then(|due| due.checked_sub(began.elapsed())) {
-            tokio::time::sleep(ahead).await;
+        if let Some(due) = due
+            && is_stopped(due.saturating_sub(began.elapsed()), conversation).await?
+        {
+            break;
         }
         // At a fixed rate, when a set was due counts, whatever held it up.
         let at_us = due.map_or_else(now_us, |due| began_us + due.as_micros() as u64);
-        let body = load.set(at, (*set_size).min(end - at), at_us);
+        let next = (at + set_size).min(first + count);
+        let body = load.set(at, next - at, at_us);
         let bytes = body.len();
-        let ack = jetstream.publish(subject.clone(), body.into()).await.map_err(|error| failed(error.to_string()))?;
+        let ack =
+            jetstream.publish(to.subject(load, at), body.into()).await.map_err(|error| failed(error.to_string()))?;
         window.add(ack, bytes);
         while !window.has_room() {
             window.acknowledged().await.map_err(failed)?;
         }
+        at = next;
+        if told.elapsed() > PROGRESS {
+            told = Instant::now();
+            conversation.say(&Report::Progress(at - first)).await?;
+        }
     }
     while window.acknowledged().await.map_err(failed)? {}
-    Ok(())
+    Ok(at)
+}
+
+/// Waits for so long, and answers whether it was told to stop meanwhile.
+async fn is_stopped(wait: Duration, conversation: &mut Conversation) -> Result<bool, BenchError> {
+    let pause = async {
+        // Even the shortest sleep takes a millisecond.
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        order = conversation.next::<Order>() => order.map(|_| true),
+        () = pause => Ok(false),
+    }
 }
 
 /// Microseconds since 1970: the clock that all processes of one machine share.

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::crew::Progress;
 use super::stage::{Stage, System, Trial};
 use super::{BenchError, Options, Throughput};
 
@@ -39,7 +40,7 @@ impl Varied {
     }
 }
 
-pub(super) async fn run(options: &Options, progress: &mut dyn FnMut(String)) -> Result<Vec<Scale>, BenchError> {
+pub(super) async fn run(options: &Options, progress: Progress<'_>) -> Result<Vec<Scale>, BenchError> {
     let members = options.scale_members.iter().map(|members| (Varied::Members, *members, options.partitions));
     let partitions =
         options.scale_partitions.iter().map(|partitions| (Varied::Partitions, options.members, *partitions));
@@ -50,9 +51,10 @@ pub(super) async fn run(options: &Options, progress: &mut dyn FnMut(String)) -> 
         for ((_, members, partitions), found) in installations.iter().zip(&mut found) {
             progress(format!("round {round} of {}: members {members}, partitions {partitions}", options.rounds));
             let mut stage =
-                Stage::set(&Options { members: *members, partitions: *partitions, ..options.clone() }).await?;
+                Stage::set(&Options { members: *members, partitions: *partitions, ..options.clone() }, progress)
+                    .await?;
             found.push(stage.measure(trial, progress).await?);
-            stage.clear().await?;
+            stage.clear().await;
         }
     }
     let told = installations.into_iter().zip(&found).map(|((varied, members, partitions), found)| {

@@ -1,31 +1,24 @@
-//! Everything that runs during a measurement, and one measurement.
+//! What throughput and latency are measured on, for Bellhop and the baselines alike, and one measurement.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::process::Stdio;
 use std::time::Duration;
 
 use async_nats::jetstream::{self, kv, stream};
 use serde::Serialize;
-use tokio::process::Child;
-use tokio::time::{Instant, sleep};
 
+use super::BenchError;
+use super::Options;
 use super::acceptor;
-use super::arrivals::{self, Check, Report, Tally};
+use super::arrivals::{Check, Expected, Tally};
+use super::crew::{AppServers, Progress, Publisher};
 use super::forwarder::{self, Forwarding, Way};
-use super::load::{self, Load};
+use super::load::Load;
 use super::mqtt::{self, Mosquitto};
 use super::part::Part;
-use super::publisher::{self, Published};
-use super::servers::Running;
+use super::publisher::{Batch, Published, To};
+use super::site::{BELLHOP_PREFIX, ROUTES_BUCKET, Site};
 use super::task::Task;
-use super::{BenchError, Options, usage};
-use crate::local::{Scratch, free_address, is_ready};
-use crate::nats_server::tied_to_its_spawner;
+use super::usage::{CpuTimes, used_since};
 
-const READY_DEADLINE: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_millis(20);
-const BELLHOP_PREFIX: &str = "bellhop.app";
 const RAW_PREFIX: &str = "raw.app";
 const EACH_PREFIX: &str = "each.app";
 /// Where users are, in the straightforward design.
@@ -61,7 +54,8 @@ impl System {
         }
     }
 
-    fn subject(self) -> &'static str {
+    /// Where sets go that it brings.
+    pub(super) fn subject(self) -> &'static str {
         match self {
             Self::Bellhop => "bellhop.sets.bench",
             Self::Raw | Self::RawBatch => STREAMS[0].1,
@@ -111,64 +105,49 @@ pub(super) struct Found {
     pub(super) took: Duration,
     pub(super) tally: Tally,
     /// CPU time of each process.
-    pub(super) cpu: BTreeMap<&'static str, Duration>,
+    pub(super) cpu: CpuTimes,
     /// Growth of the server's store.
     pub(super) disk_bytes: u64,
 }
 
 /// Dropped, it leaves no process and no file behind.
 pub(super) struct Stage {
-    jetstream: jetstream::Context,
-    publisher: Part,
-    acceptor: Part,
+    publisher: Publisher,
+    app_servers: AppServers,
     forwarders: [Part; 2],
     mosquitto: Option<Mosquitto>,
-    members: Vec<Child>,
+    load: Load,
     /// The number of the next reminder: none has two lives within the idempotency window.
     next: usize,
-    // Fields are dropped in this order: the servers must be gone before their directory can be.
-    servers: Running,
-    scratch: Scratch,
+    site: Site,
 }
 
 impl Stage {
     /// Starts everything, and waits until it is ready.
-    pub(super) async fn set(options: &Options) -> Result<Self, BenchError> {
-        let scratch = Scratch::new("bench").map_err(|error| BenchError::Io("no temporary directory".into(), error))?;
-        let servers = Running::start(&options.servers, &scratch).await?;
-        let url = servers.url().to_owned();
-        let client = async_nats::connect(&url).await.map_err(|error| BenchError::nats("connect", error))?;
-        let jetstream = jetstream::new(client);
-        set_baselines_up(&jetstream, options.servers.replicas()).await?;
-        let mut members = Vec::new();
-        for _ in 0..options.members {
-            members.push(serve(&url, options, &scratch).await?);
-        }
-        put_rules(&jetstream).await?;
+    pub(super) async fn set(options: &Options, progress: Progress<'_>) -> Result<Self, BenchError> {
+        let site = Site::open(options, &[]).await?;
+        set_up(&site.jetstream, options.servers.replicas()).await?;
         let load = options.load();
-        let task = Task::Publish(publisher::Task { url: url.clone(), load });
-        let publisher = Part::start("publisher", &task).await?;
-        let task = Task::Accept(acceptor::Task {
-            url: url.clone(),
+        let mut app_servers = AppServers::start(acceptor::Task {
+            url: site.url.clone(),
             load,
             prefixes: [BELLHOP_PREFIX, RAW_PREFIX, EACH_PREFIX].map(str::to_owned).into(),
-            routes: "bellhop_routes".to_owned(),
-            instances: INSTANCES_BUCKET.to_owned(),
-        });
-        let mut acceptor = Part::start("app servers", &task).await?;
-        let _ready: Report = acceptor.hear().await?;
+            routes: ROUTES_BUCKET.to_owned(),
+            instances: Some(INSTANCES_BUCKET.to_owned()),
+        })
+        .await?;
+        app_servers.connect(0..load.users, progress).await?;
         let forwarders = [
-            forwarder(&url, STREAMS[0].0, RAW_PREFIX, options.instances, Way::Bare).await?,
-            forwarder(&url, STREAMS[1].0, EACH_PREFIX, options.instances, Way::PerEvent(INSTANCES_BUCKET.into()))
-                .await?,
+            forwarder(&site.url, STREAMS[0].0, RAW_PREFIX, load, Way::Bare).await?,
+            forwarder(&site.url, STREAMS[1].0, EACH_PREFIX, load, Way::PerEvent(INSTANCES_BUCKET.into())).await?,
         ];
-        let mosquitto = None;
-        Ok(Self { jetstream, publisher, acceptor, forwarders, mosquitto, members, next: 0, servers, scratch })
+        let publisher = Publisher::start(&site.url, load).await?;
+        Ok(Self { publisher, app_servers, forwarders, mosquitto: None, load, next: 0, site })
     }
 
     /// Starts a Mosquitto, too. Answers whether one is installed.
-    pub(super) async fn add_mosquitto(&mut self, load: Load) -> Result<bool, BenchError> {
-        self.mosquitto = Mosquitto::start(self.scratch.path(), load).await?;
+    pub(super) async fn add_mosquitto(&mut self) -> Result<bool, BenchError> {
+        self.mosquitto = Mosquitto::start(self.site.dir(), self.load).await?;
         Ok(self.mosquitto.is_some())
     }
 
@@ -176,120 +155,53 @@ impl Stage {
     ///
     /// # Errors
     /// [`BenchError::Wrong`] when not everything arrived once and in order.
-    pub(super) async fn measure(
-        &mut self,
-        trial: Trial,
-        progress: &mut dyn FnMut(String),
-    ) -> Result<Found, BenchError> {
+    pub(super) async fn measure(&mut self, trial: Trial, progress: Progress<'_>) -> Result<Found, BenchError> {
         let Trial { system, set_size, count, rate, warm_up } = trial;
         let (set_size, first) = (system.set_size(set_size), self.next);
         self.next += count;
-        let (cpu, disk) = (self.cpu(), usage::disk_bytes(self.scratch.path()));
-        let (publisher, acceptor) = match &mut self.mosquitto {
+        let (cpu, disk) = (self.cpu(), self.site.disk_bytes());
+        let (publisher, app_servers) = match &mut self.mosquitto {
             Some(peer) if system == System::Mosquitto => (&mut peer.publisher, &mut peer.subscribers),
-            _ => (&mut self.publisher, &mut self.acceptor),
+            _ => (&mut self.publisher, &mut self.app_servers),
         };
-        acceptor.tell(&arrivals::Order { first, count, warm_up, check: system.check() }).await?;
-        let order = publisher::Order { subject: system.subject().to_owned(), first, count, set_size, rate };
-        publisher.tell(&order).await?;
-        let Published { began_us } = publisher.hear().await?;
-        let tally = loop {
-            match acceptor.hear().await? {
-                Report::Done(tally) => break tally,
-                Report::Progress(accepted) => progress(format!("{}: {accepted} of {count}", system.name())),
-                Report::Ready => {}
-            }
-        };
-        if let Some(problem) = tally.problem(count) {
-            let what = format!("{} with sets of {set_size}", system.name());
-            return Err(BenchError::Wrong { what, problem });
+        app_servers.expect(Expected { first, count, warm_up, check: system.check() }).await?;
+        let to = To::Subject(system.subject().to_owned());
+        publisher.begin(Batch { to, first, count, set_size, rate }).await?;
+        let Published { began_us, .. } = publisher.published(progress).await?;
+        let tally = app_servers.arrived(system.name(), progress).await?;
+        let tally = tally.verified(format!("{} with sets of {set_size}", system.name()), count)?;
+        self.site.settled().await?;
+        for (stream, _) in STREAMS {
+            self.site.wait_for(stream, |messages| messages == 0, |_| ()).await?;
         }
-        self.settled().await?;
-        let used = self.cpu().into_iter().map(|(part, after)| (part, after.saturating_sub(cpu[part])));
         Ok(Found {
             took: Duration::from_micros(tally.last_us.saturating_sub(began_us)),
             tally,
-            cpu: used.collect(),
-            disk_bytes: usage::disk_bytes(self.scratch.path()).saturating_sub(disk),
+            cpu: used_since(&cpu, self.cpu()),
+            disk_bytes: self.site.disk_bytes().saturating_sub(disk),
         })
     }
 
-    /// Waits until nothing is in work any more: what was accepted is recorded, and acknowledged.
-    async fn settled(&self) -> Result<(), BenchError> {
-        let deadline = Instant::now() + READY_DEADLINE;
-        for stream in ["BELLHOP_SETS", "BELLHOP_EVENTS"].into_iter().chain(STREAMS.map(|(stream, _)| stream)) {
-            let failed = |error: &dyn std::fmt::Display| BenchError::nats(format!("look at {stream}"), error);
-            while self.jetstream.get_stream(stream).await.map_err(|e| failed(&e))?.cached_info().state.messages > 0 {
-                if Instant::now() > deadline {
-                    return Err(failed(&"it does not run empty"));
-                }
-                sleep(POLL).await;
-            }
-        }
-        Ok(())
-    }
-
-    fn cpu(&self) -> BTreeMap<&'static str, Duration> {
-        let members = self.members.iter().filter_map(Child::id).map(usage::cpu_time).sum();
-        let forwarders = self.forwarders.iter().map(Part::cpu_time).sum();
-        let peer = self.mosquitto.as_ref();
-        let of_peer = |part: fn(&Mosquitto) -> Duration| peer.map_or(Duration::ZERO, part);
-        [
-            ("bellhop", members),
-            ("nats-server", self.servers.cpu_time()),
-            ("forwarder", forwarders),
+    fn cpu(&self) -> CpuTimes {
+        let of_peer = |part: fn(&Mosquitto) -> Duration| self.mosquitto.as_ref().map_or(Duration::ZERO, part);
+        let parts = [
+            ("forwarder", self.forwarders.iter().map(Part::cpu_time).sum()),
             ("mosquitto", of_peer(Mosquitto::cpu_time)),
-            ("app servers", self.acceptor.cpu_time() + of_peer(|peer| peer.subscribers.cpu_time())),
+            ("app servers", self.app_servers.cpu_time() + of_peer(|peer| peer.subscribers.cpu_time())),
             ("publisher", self.publisher.cpu_time() + of_peer(|peer| peer.publisher.cpu_time())),
-        ]
-        .into()
+        ];
+        self.site.cpu_times().into_iter().chain(parts).collect()
     }
 
     /// Ends everything.
-    pub(super) async fn clear(mut self) -> Result<(), BenchError> {
-        for member in &mut self.members {
-            let _ = member.kill().await;
-        }
-        Ok(())
+    pub(super) async fn clear(self) {
+        self.site.close().await;
     }
 }
 
-/// A `bellhop serve`, ready.
-async fn serve(url: &str, options: &Options, scratch: &Scratch) -> Result<Child, BenchError> {
-    let failed = |error| BenchError::Io("cannot start bellhop serve".to_owned(), error);
-    let probes: SocketAddr = free_address().map_err(failed)?;
-    let partitions = format!("partitions={}", options.partitions);
-    let replicas = format!("streams.replicas={}", options.servers.replicas());
-    let mut command = tied_to_its_spawner(&std::env::current_exe().map_err(failed)?).await;
-    command.args(["serve", "--nats", url, "--http", &probes.to_string(), "--history", "none"]);
-    command.args(["--set", &partitions, "--set", &replicas]);
-    command.current_dir(scratch.path()).stderr(Stdio::inherit());
-    command.env("BELLHOP_LOG", "warn").kill_on_drop(true).process_group(0);
-    let mut child = command.spawn().map_err(failed)?;
-    let deadline = Instant::now() + READY_DEADLINE;
-    while !is_ready(probes).await.unwrap_or(false) {
-        let ended = child.try_wait().map_err(failed)?;
-        if ended.is_some() || Instant::now() > deadline {
-            let problem = "it does not become ready; what it wrote to stderr stands above".to_owned();
-            return Err(BenchError::Part { part: "bellhop serve".to_owned(), problem });
-        }
-        sleep(POLL).await;
-    }
-    Ok(child)
-}
-
-async fn put_rules(jetstream: &jetstream::Context) -> Result<(), BenchError> {
-    let failed = |error: &dyn std::fmt::Display| BenchError::nats("put the rules", error);
-    let rules = jetstream.get_key_value("bellhop_rules").await.map_err(|error| failed(&error))?;
-    rules.put(load::TAG, load::rules().into()).await.map_err(|error| failed(&error))?;
-    Ok(())
-}
-
-/// What the baselines need. A cluster gets the time to find itself.
-async fn set_baselines_up(jetstream: &jetstream::Context, replicas: usize) -> Result<(), BenchError> {
+/// What the baselines need.
+async fn set_up(jetstream: &jetstream::Context, replicas: usize) -> Result<(), BenchError> {
     let failed = |error: &dyn std::fmt::Display| BenchError::nats("set the baselines up", error);
-    let patience = if replicas > 1 { READY_DEADLINE } else { Duration::ZERO };
-    let deadline = Instant::now() + patience;
     for (name, subject) in STREAMS {
         let config = stream::Config {
             name: name.to_owned(),
@@ -298,21 +210,16 @@ async fn set_baselines_up(jetstream: &jetstream::Context, replicas: usize) -> Re
             num_replicas: replicas,
             ..stream::Config::default()
         };
-        while let Err(error) = jetstream.create_stream(config.clone()).await {
-            if Instant::now() > deadline {
-                return Err(failed(&error));
-            }
-            sleep(POLL).await;
-        }
+        jetstream.create_stream(config).await.map_err(|error| failed(&error))?;
     }
     let config = kv::Config { bucket: INSTANCES_BUCKET.to_owned(), num_replicas: replicas, ..kv::Config::default() };
     jetstream.create_key_value(config).await.map_err(|error| failed(&error))?;
     Ok(())
 }
 
-async fn forwarder(url: &str, stream: &str, prefix: &str, instances: usize, way: Way) -> Result<Part, BenchError> {
+async fn forwarder(url: &str, stream: &str, prefix: &str, load: Load, way: Way) -> Result<Part, BenchError> {
     let (url, stream, prefix) = (url.to_owned(), stream.to_owned(), prefix.to_owned());
-    let task = Task::Forward(forwarder::Task { url, stream, prefix, instances, way });
+    let task = Task::Forward(forwarder::Task { url, stream, prefix, load, way });
     let mut part = Part::start("forwarder", &task).await?;
     let _ready: Forwarding = part.hear().await?;
     Ok(part)

@@ -1,10 +1,12 @@
 //! What a part of the measurement is told, and what it says: a line of JSON each, on its standard input and output.
 
+use std::time::Duration;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines, Stdin, Stdout};
 
-use super::{BenchError, acceptor, forwarder, mqtt, publisher};
+use super::{BenchError, acceptor, forwarder, mqtt, per_user, publisher};
 
 /// What a part is: its first line.
 #[derive(Debug, Serialize, Deserialize)]
@@ -15,11 +17,16 @@ pub(super) enum Task {
     Publish(publisher::Task),
     /// What one would write without Bellhop.
     Forward(forwarder::Task),
+    /// What one would write for users who are away.
+    PerUser(per_user::Task),
     /// A business system that publishes to Mosquitto.
     MqttPublish(mqtt::publisher::Task),
     /// App servers that are subscribed there.
     MqttSubscribe(mqtt::subscribers::Task),
 }
+
+/// How often a part that has much to do tells of its progress.
+pub(super) const PROGRESS: Duration = Duration::from_millis(500);
 
 /// A part's side of the conversation.
 pub(super) struct Conversation {
@@ -38,6 +45,7 @@ pub async fn run() -> Result<(), BenchError> {
         Some(Task::Accept(task)) => acceptor::run(task, conversation).await,
         Some(Task::Publish(task)) => publisher::run(task, conversation).await,
         Some(Task::Forward(task)) => forwarder::run(task, conversation).await,
+        Some(Task::PerUser(task)) => per_user::run(task, conversation).await,
         Some(Task::MqttPublish(task)) => mqtt::publisher::run(task, conversation).await,
         Some(Task::MqttSubscribe(task)) => mqtt::subscribers::run(task, conversation).await,
         None => Ok(()),

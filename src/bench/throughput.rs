@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::crew::Progress;
 use super::stage::{Found, Stage, System, Trial};
 use super::{BenchError, Options, median};
 
@@ -29,16 +30,16 @@ pub struct Throughput {
 /// The straightforward design is so slow that fewer show it.
 const PER_EVENT_SHARE: usize = 20;
 
-pub(super) async fn run(options: &Options, progress: &mut dyn FnMut(String)) -> Result<Vec<Throughput>, BenchError> {
-    let mut stage = Stage::set(options).await?;
-    let mosquitto = stage.add_mosquitto(options.load()).await?.then_some((System::Mosquitto, 1));
+pub(super) async fn run(options: &Options, progress: Progress<'_>) -> Result<Vec<Throughput>, BenchError> {
+    let mut stage = Stage::set(options, progress).await?;
+    let mosquitto = stage.add_mosquitto().await?.then_some((System::Mosquitto, 1));
     let sized = options.set_sizes.iter().flat_map(|size| [(System::Bellhop, *size), (System::RawBatch, *size)]);
     // Sets of one are what the bare forwarder has anyway.
     let batches = sized.filter(|(system, size)| *system != System::RawBatch || *size > 1);
     let systems = [(System::Raw, 1), (System::PerEvent, 1)].into_iter().chain(mosquitto).chain(batches);
     let trials: Vec<_> = systems.map(|(system, size)| trial(options, system, size)).collect();
     let measured = interleaved(&mut stage, options, &trials, progress).await?;
-    stage.clear().await?;
+    stage.clear().await;
     Ok(measured)
 }
 
@@ -57,7 +58,7 @@ pub(super) async fn interleaved(
     stage: &mut Stage,
     options: &Options,
     trials: &[Trial],
-    progress: &mut dyn FnMut(String),
+    progress: Progress<'_>,
 ) -> Result<Vec<Throughput>, BenchError> {
     let mut found: Vec<Vec<Found>> = trials.iter().map(|_| Vec::new()).collect();
     for round in 1..=options.rounds {

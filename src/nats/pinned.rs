@@ -182,6 +182,20 @@ pub async fn acknowledge(nats: &Nats, reply: async_nats::Subject) -> Result<(), 
     answer.map(drop).map_err(|error| NatsError::failed("acknowledge", error))
 }
 
+/// Acknowledges messages of one consumer, and waits until the server knows of the last: it takes them in this order. Should
+/// the connection break in between, those before may be lost; so this is for messages that may come again.
+///
+/// # Errors
+/// When the server may not know: they may come again then.
+pub async fn acknowledge_all(nats: &Nats, mut replies: Vec<async_nats::Subject>) -> Result<(), NatsError> {
+    let Some(last) = replies.pop() else { return Ok(()) };
+    for reply in replies {
+        let sent = nats.client.publish(reply, Bytes::from_static(b"+ACK")).await;
+        sent.map_err(|error| NatsError::failed("acknowledge", error))?;
+    }
+    acknowledge(nats, last).await
+}
+
 /// Tells the server that a message is still being worked on.
 pub async fn still_working(nats: &Nats, reply: async_nats::Subject) {
     if let Err(error) = nats.client.publish(reply, Bytes::from_static(b"+WPI")).await {

@@ -7,21 +7,25 @@
 //! the next duplicate then starts a group of its own.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
+
+use foldhash::fast::RandomState;
 
 use super::set::MAX_TAGS;
 use super::{MAX_REMINDER_BYTES, Reminder};
-use crate::token::UserId;
 
 /// Merges the duplicates of one set. Order stays: each group is at its first one's place.
 pub fn merge(reminders: Vec<Reminder>) -> Vec<Reminder> {
     let mut kept: Vec<Reminder> = Vec::with_capacity(reminders.len());
-    let mut groups: HashMap<(UserId, Option<String>, String), Group> = HashMap::with_capacity(reminders.len());
+    let hasher = RandomState::default();
+    let mut groups: HashMap<u64, Group, RandomState> =
+        HashMap::with_capacity_and_hasher(reminders.len(), hasher.clone());
     for reminder in reminders {
-        let key = (reminder.user.clone(), reminder.title.clone(), reminder.content.clone());
-        match groups.get_mut(&key).and_then(|group| group.takes(&kept, &reminder)) {
+        let hash = hasher.hash_one((&reminder.user, &reminder.title, &reminder.content));
+        match groups.get_mut(&hash).and_then(|group| group.takes(&kept, &reminder)) {
             Some(at) => absorb(&mut kept[at], reminder),
             None => {
-                groups.insert(key, Group { at: kept.len(), room: None });
+                groups.insert(hash, Group { at: kept.len(), room: None });
                 kept.push(reminder);
             }
         }
@@ -38,9 +42,13 @@ struct Group {
 impl Group {
     /// Where the group's first one stands, if it can still take in `other`.
     fn takes(&mut self, kept: &[Reminder], other: &Reminder) -> Option<usize> {
+        let first = &kept[self.at];
+        if (&first.user, &first.title, &first.content) != (&other.user, &other.title, &other.content) {
+            return None; // Only the hash is the same.
+        }
         // JSON writes a character in at most six bytes; 64 covers `count` and the list's own punctuation.
         let cost = 6 * other.id.len() + other.tags.iter().map(|tag| 6 * tag.as_str().len() + 3).sum::<usize>() + 3;
-        let first_bytes = || kept[self.at].to_json().len() + 64;
+        let first_bytes = || first.to_json().len() + 64;
         let room = self.room.unwrap_or_else(|| MAX_REMINDER_BYTES.saturating_sub(first_bytes()));
         self.room = Some(room.saturating_sub(cost));
         (cost <= room).then_some(self.at)

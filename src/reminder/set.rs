@@ -1,6 +1,8 @@
 //! Reads a published reminder set: what is wrong with the whole refuses the set, what is wrong with one reminder
 //! refuses that reminder and leaves its neighbours alone.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -32,12 +34,31 @@ pub struct ReminderSet<'a> {
 /// One reminder of a set: valid, or refused with its own bytes.
 #[derive(Debug)]
 pub struct Candidate<'a> {
-    /// The reminder's id, or `<set id>#<index>`.
-    pub id: String,
     /// Its bytes as published.
     pub raw: &'a str,
-    /// The reminder, or why it is refused, with its user where that is a name: outcomes and the history have room for names.
-    pub parsed: Result<Reminder, (Rejection, Option<UserId>)>,
+    /// The reminder, or why it is refused.
+    pub parsed: Result<Reminder, Refused>,
+}
+
+/// A reminder that is refused.
+#[derive(Debug)]
+pub struct Refused {
+    /// Its id, or `<set id>#<index>`.
+    pub id: String,
+    /// Its user, where that is a name: outcomes and the history have room for names.
+    pub user: Option<UserId>,
+    /// Why.
+    pub rejection: Rejection,
+}
+
+impl Candidate<'_> {
+    /// The reminder's id, or `<set id>#<index>`.
+    pub fn id(&self) -> &str {
+        match &self.parsed {
+            Ok(reminder) => &reminder.id,
+            Err(refused) => &refused.id,
+        }
+    }
 }
 
 /// Where a set comes from: what JetStream knows of the message.
@@ -61,7 +82,8 @@ struct RawSet<'a> {
 #[derive(Deserialize)]
 struct RawReminder<'a> {
     id: Option<String>,
-    user: String,
+    #[serde(borrow)]
+    user: Cow<'a, str>,
     title: Option<String>,
     content: String,
     #[serde(default)]
@@ -95,38 +117,46 @@ pub fn parse<'a>(origin: &Origin, body: &'a [u8]) -> Result<ReminderSet<'a>, Rej
             return Err(Rejection::new(RejectCode::TooManyReminders, detail));
         }
     }
-    let reminders = set.reminders.iter().enumerate().map(|(index, raw)| candidate(origin, &id, index, raw.get()));
+    let reminders = set.reminders.iter().enumerate().map(|(index, raw)| {
+        let raw = raw.get();
+        Candidate { raw, parsed: read(origin, &id, index, raw) }
+    });
     Ok(ReminderSet { reminders: reminders.collect(), id })
 }
 
-fn candidate<'a>(origin: &Origin, set: &str, index: usize, raw: &'a str) -> Candidate<'a> {
+/// Reads one reminder of a set: the one at `index`.
+///
+/// # Errors
+/// Why it is refused.
+pub fn read(origin: &Origin, set: &str, index: usize, text: &str) -> Result<Reminder, Refused> {
     let default_id = || format!("{set}#{index}");
-    match from_object::<RawReminder>(raw) {
-        Err(error) => Candidate {
-            id: readable(raw, "id").filter(|id| id_error(id).is_none()).unwrap_or_else(default_id),
-            raw,
-            parsed: Err((
-                Rejection::new(RejectCode::InvalidReminder, error),
-                readable(raw, "user").and_then(|user| user.parse().ok()),
-            )),
-        },
-        Ok(reminder) => {
-            let (id, id_check) = match reminder.id.clone().map(|id| checked_id(id, RejectCode::InvalidId)) {
-                Some(Ok(id)) => (id, Ok(())),
-                Some(Err(rejection)) => (default_id(), Err(rejection)),
-                None => (default_id(), Ok(())),
-            };
-            let user = reminder.user.parse().ok();
-            let parsed = id_check
-                .and_then(|()| validate(origin, set, id.clone(), reminder))
-                .map_err(|rejection| (rejection, user));
-            Candidate { id, raw, parsed }
+    let mut raw: RawReminder<'_> = from_object(text).map_err(|error| Refused {
+        id: readable(text, "id").filter(|id| id_error(id).is_none()).unwrap_or_else(default_id),
+        user: readable(text, "user").and_then(|user| user.parse().ok()),
+        rejection: Rejection::new(RejectCode::InvalidReminder, error),
+    })?;
+    let id = raw.id.take().map_or_else(|| Ok(default_id()), |id| checked_id(id, RejectCode::InvalidId));
+    let user = raw.user.parse::<UserId>();
+    let refused = |id, user: Result<UserId, _>, rejection| Refused { id, user: user.ok(), rejection };
+    match (id, user) {
+        (Err(rejection), user) => Err(refused(default_id(), user, rejection)),
+        (Ok(id), Err(error)) => {
+            let rejection = Rejection::new(RejectCode::InvalidUser, format!("`user` {error}"));
+            Err(refused(id, Err(error), rejection))
         }
+        (Ok(id), Ok(user)) => validate(origin, set, id.clone(), user.clone(), text, raw)
+            .map_err(|rejection| refused(id, Ok(user), rejection)),
     }
 }
 
-fn validate(origin: &Origin, set: &str, id: String, raw: RawReminder<'_>) -> Result<Reminder, Rejection> {
-    let user: UserId = raw.user.parse().map_err(|e| Rejection::new(RejectCode::InvalidUser, format!("`user` {e}")))?;
+fn validate(
+    origin: &Origin,
+    set: &str,
+    id: String,
+    user: UserId,
+    text: &str,
+    raw: RawReminder<'_>,
+) -> Result<Reminder, Rejection> {
     if let Some(title) = raw.title.as_ref().filter(|title| title.len() > MAX_TITLE_BYTES) {
         let detail = format!("`title` has {} bytes; at most {MAX_TITLE_BYTES} are allowed", title.len());
         return Err(Rejection::new(RejectCode::InvalidTitle, detail));
@@ -161,7 +191,8 @@ fn validate(origin: &Origin, set: &str, id: String, raw: RawReminder<'_>) -> Res
         marks: Vec::new(),
         stays: raw.reroute == Some(false),
     };
-    let bytes = reminder.to_json().len();
+    // What is far below the limit need not be written to know it.
+    let bytes = if text.len() < MAX_REMINDER_BYTES / 8 { 0 } else { reminder.to_json().len() };
     if bytes > MAX_REMINDER_BYTES {
         let detail = format!("the reminder as delivered has {bytes} bytes; at most {MAX_REMINDER_BYTES} fit");
         return Err(Rejection::new(RejectCode::ReminderTooLarge, detail));
@@ -233,7 +264,7 @@ mod tests {
         let body = format!(r#"{{"reminders":[{reminder},{{"user":"neighbour","content":"c"}}]}}"#);
         let set = parse(&origin(), body.as_bytes()).unwrap();
         assert!(set.reminders[1].parsed.is_ok(), "a bad reminder leaves its neighbour alone");
-        set.reminders.into_iter().next().unwrap().parsed.err().map(|(rejection, _)| rejection.code)
+        set.reminders.into_iter().next().unwrap().parsed.err().map(|refused| refused.rejection.code)
     }
 
     #[test]
@@ -291,7 +322,7 @@ mod tests {
         let named = |user: &str| {
             let body = format!(r#"{{"reminders":[{{"user":"{user}","content":""}},{{"user":"{user}"}}]}}"#);
             let set = parse(&origin(), body.as_bytes()).unwrap();
-            let users = set.reminders.into_iter().map(|one| one.parsed.unwrap_err().1.map(String::from));
+            let users = set.reminders.into_iter().map(|one| one.parsed.unwrap_err().user.map(String::from));
             users.collect::<Vec<_>>()
         };
         assert_eq!(named("alice"), [Some("alice".to_owned()), Some("alice".to_owned())]);

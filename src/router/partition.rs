@@ -8,9 +8,11 @@ mod errands;
 mod instances;
 mod mailboxes;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
+
+use hashbrown::HashMap;
 
 use super::lane::{Lane, Seat};
 use super::twins::Twins;
@@ -45,7 +47,7 @@ struct Park {
 #[derive(Debug)]
 pub struct Partition {
     settings: Settings,
-    users: HashMap<UserId, User>,
+    users: HashMap<UserId, Box<User>>,
     lanes: BTreeMap<Arc<Instance>, Lane>,
     timers: BTreeSet<(Instant, Timer)>,
     /// Reminders to be appended to mailboxes, in order.
@@ -59,7 +61,7 @@ pub struct Partition {
     /// Turns of users so far.
     turns: u64,
     /// Users and instances that this step touched.
-    touched_users: BTreeSet<UserId>,
+    touched_users: VecDeque<UserId>,
     touched_lanes: BTreeSet<Arc<Instance>>,
     settled: Vec<Settled>,
     is_stopping: bool,
@@ -79,7 +81,7 @@ impl Partition {
             reads: VecDeque::new(),
             reads_in_flight: 0,
             turns: 0,
-            touched_users: BTreeSet::new(),
+            touched_users: VecDeque::new(),
             touched_lanes: BTreeSet::new(),
             settled: Vec::new(),
             is_stopping: false,
@@ -102,7 +104,7 @@ impl Partition {
             Input::Tick => self.fire_timers(now, actions),
             Input::Stop => self.stop(),
         }
-        while let Some(user) = self.touched_users.pop_first() {
+        while let Some(user) = self.touched_users.pop_front() {
             self.advance(now, &user, actions);
         }
         self.dispatch(now, actions);
@@ -130,14 +132,14 @@ impl Partition {
                 self.park(now, user, entry);
             } else {
                 self.user(&user).waiting.push_back(entry);
-                self.touched_users.insert(user);
+                self.touched_users.push_back(user);
             }
         }
     }
 
     /// Whether a live reminder goes behind the mail at once, because it cannot go to an associate before.
     fn queues_in_mailbox(&self, user: &UserId, entry: &Entry) -> bool {
-        let Some(state) = self.users.get(user).filter(|state| state.mailbox.is_in_use()) else { return false };
+        let Some(state) = self.users.get(user).filter(|state| state.mailbox().is_in_use()) else { return false };
         let is_away = matches!(state.state, State::Idle | State::Sweeping(_)) && !self.has_own_way(user);
         let may_leave = entry.may_reroute && is_away && !state.associates.is_empty() && state.paused_until.is_none();
         !(may_leave || state.has_live())
@@ -148,7 +150,7 @@ impl Partition {
         let unread = self.lanes.values_mut().flat_map(|lane| lane.unread.drain(..));
         for user in self.reads.drain(..).chain(unread).collect::<Vec<_>>() {
             self.user(&user).state = State::Idle;
-            self.touched_users.insert(user);
+            self.touched_users.push_back(user);
         }
     }
 
@@ -159,7 +161,7 @@ impl Partition {
                 Timer::Probe(instance) => self.probe(now, at, &instance, actions),
                 Timer::Resume(user) => {
                     self.user(&user).paused_until = None;
-                    self.touched_users.insert(user);
+                    self.touched_users.push_back(user);
                 }
                 Timer::Sweep(user) => self.sweep(now, &user),
                 Timer::GiveUp(user) => self.give_up(&user),
@@ -185,7 +187,7 @@ impl Partition {
         self.end_errand(user);
         self.queue_behind_mail(now, user);
         let state = self.user(user);
-        let has_nothing = state.waiting.is_empty() && !state.mailbox.has_mail();
+        let has_nothing = state.waiting.is_empty() && !state.mailbox().has_mail();
         if has_nothing || (!state.has_live() && self.is_stopping) {
             self.user(user).use_up_confirmations();
             self.schedule_sweep(now, user);
@@ -193,7 +195,8 @@ impl Partition {
         }
         if !has_way {
             self.user(user).use_up_confirmations();
-            return self.wait_in_mailbox(now, user, actions);
+            self.wait_in_mailbox(now, user, actions);
+            return self.forget_if_empty(user);
         }
         let (held, unconfirmed) = self.own_connections(now, user);
         if !unconfirmed.is_empty() {
@@ -287,7 +290,7 @@ impl Partition {
     fn settle_before_front(&mut self, user: &UserId, entry: Entry, fate: Fate, front: Option<u64>) {
         let removal = match entry.item {
             Item::Event { .. } => Removal::Event,
-            Item::Parked { sequence } => self.user(user).mailbox.settle(sequence, front),
+            Item::Parked { sequence } => self.user(user).mailbox_mut().settle(sequence, front),
         };
         self.settled.push(Settled { user: user.clone(), item: entry.item, fate, removal });
     }
@@ -300,7 +303,7 @@ impl Partition {
             self.dispatch_delivery(now, &instance, actions);
             self.dispatch_pages(&instance);
             // A user that could not go this way may need another one.
-            while let Some(user) = self.touched_users.pop_first() {
+            while let Some(user) = self.touched_users.pop_front() {
                 self.advance(now, &user, actions);
             }
             if self.lanes.get(&instance).is_some_and(Lane::is_unused) {
@@ -317,10 +320,7 @@ impl Partition {
     // Look-ups.
 
     fn user(&mut self, user: &UserId) -> &mut User {
-        if !self.users.contains_key(user) {
-            self.users.insert(user.clone(), User::default());
-        }
-        self.users.get_mut(user).expect("it was inserted above")
+        self.users.entry_ref(user).or_default()
     }
 
     fn lane(&mut self, instance: &Arc<Instance>) -> &mut Lane {
@@ -329,7 +329,9 @@ impl Partition {
     }
 
     fn forget_if_empty(&mut self, user: &UserId) {
-        if self.users.get(user).is_some_and(User::is_forgettable) {
+        let Some(state) = self.users.get_mut(user) else { return };
+        state.shrink();
+        if state.is_forgettable() {
             self.users.remove(user);
         }
     }

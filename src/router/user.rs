@@ -1,8 +1,11 @@
 //! What a partition knows of one user.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Instant;
+
+use smallvec::SmallVec;
 
 use super::{Entry, Instance, Item, Removal};
 use crate::token::{InstanceName, UserId};
@@ -36,7 +39,7 @@ pub enum State {
     /// The routes of the associate that its errand goes to are being looked up.
     LookingUp,
     /// Connections of its own, or its associate's, are being confirmed at these instances, or queued for that.
-    Checking(BTreeSet<Arc<Instance>>),
+    Checking(Vec<Arc<Instance>>),
     /// A page of its mailbox is being read, or queued for that.
     Reading,
     /// Its mailbox is searched for expired reminders.
@@ -49,7 +52,7 @@ pub enum State {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Batch {
     /// Who has not answered.
-    pub open: BTreeSet<Arc<Instance>>,
+    pub open: Vec<Arc<Instance>>,
     /// How many were to get it.
     pub targets: usize,
     /// Who has not been sent it by then is left out.
@@ -118,6 +121,11 @@ impl Mailbox {
         self.first <= self.last && self.last > 0
     }
 
+    /// Nothing is worth remembering.
+    fn is_forgettable(&self) -> bool {
+        !self.is_in_use() && self.settled_ahead.is_empty() && self.sweep_at.is_none()
+    }
+
     /// Whether a new reminder must queue behind others here.
     pub fn is_in_use(&self) -> bool {
         self.has_mail() || self.parking > 0
@@ -159,13 +167,18 @@ impl Mailbox {
     }
 }
 
-/// One user.
+/// One user. Most users there are have a route and nothing else: what they lack takes no memory.
 #[derive(Debug, Default)]
 pub struct User {
     /// Newest first.
-    pub routes: Vec<Route>,
-    /// What waits in JetStream.
-    pub mailbox: Mailbox,
+    pub routes: SmallVec<[Route; 1]>,
+    mailbox: Option<Box<Mailbox>>,
+    work: Option<Box<Work>>,
+}
+
+/// What there is to do for a user, and what is being done.
+#[derive(Debug, Default)]
+pub struct Work {
     /// What is in memory, in order: either a page of the mailbox; or live reminders, while the mailbox is not in use or an
     /// errand may take them.
     pub waiting: VecDeque<Entry>,
@@ -185,25 +198,84 @@ pub struct User {
     pub busy: u32,
 }
 
-impl User {
-    /// Nothing is worth remembering.
-    pub fn is_forgettable(&self) -> bool {
-        self.routes.is_empty()
-            && self.associates.is_empty()
-            && !self.mailbox.is_in_use()
+static NO_MAILBOX: Mailbox = Mailbox {
+    first: 0,
+    last: 0,
+    count: 0,
+    parking: 0,
+    settled_ahead: BTreeSet::new(),
+    next_expiry: None,
+    sweep_at: None,
+    no_sweep_before: None,
+};
+
+static NO_WORK: Work = Work {
+    waiting: VecDeque::new(),
+    page: None,
+    associates: Vec::new(),
+    errand: None,
+    state: State::Idle,
+    turn: 0,
+    paused_until: None,
+    busy: 0,
+};
+
+impl Deref for User {
+    type Target = Work;
+
+    fn deref(&self) -> &Work {
+        self.work.as_deref().unwrap_or(&NO_WORK)
+    }
+}
+
+impl DerefMut for User {
+    fn deref_mut(&mut self) -> &mut Work {
+        self.work.get_or_insert_default()
+    }
+}
+
+impl Work {
+    /// There is nothing to do.
+    fn is_over(&self) -> bool {
+        self.associates.is_empty()
             && self.waiting.is_empty()
+            && self.page.is_none()
+            && self.errand.is_none()
             && self.state == State::Idle
             && self.paused_until.is_none()
-    }
-
-    /// The route to this instance.
-    pub fn route_mut(&mut self, instance: &Instance) -> Option<&mut Route> {
-        self.routes.iter_mut().find(|route| *route.instance == *instance)
     }
 
     /// Whether the first of what waits is with an instance.
     pub fn is_sent(&self) -> bool {
         matches!(&self.state, State::Delivering(batch) if batch.receptions.is_some())
+    }
+}
+
+impl User {
+    /// What waits in JetStream.
+    pub fn mailbox(&self) -> &Mailbox {
+        self.mailbox.as_deref().unwrap_or(&NO_MAILBOX)
+    }
+
+    /// What waits in JetStream.
+    pub fn mailbox_mut(&mut self) -> &mut Mailbox {
+        self.mailbox.get_or_insert_default()
+    }
+
+    /// Gives back the memory of what it lacks.
+    pub fn shrink(&mut self) {
+        self.mailbox.take_if(|mailbox| mailbox.is_forgettable());
+        self.work.take_if(|work| work.is_over() && work.busy == 0);
+    }
+
+    /// Nothing is worth remembering.
+    pub fn is_forgettable(&self) -> bool {
+        self.routes.is_empty() && self.is_over() && !self.mailbox().is_in_use()
+    }
+
+    /// The route to this instance.
+    pub fn route_mut(&mut self, instance: &Arc<Instance>) -> Option<&mut Route> {
+        self.routes.iter_mut().find(|route| route.instance == *instance)
     }
 
     /// What was confirmed is used, or not needed any more.

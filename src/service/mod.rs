@@ -21,12 +21,14 @@
 
 pub mod api;
 pub mod associates;
+pub mod courier;
 pub mod escalation;
 pub mod figures;
 pub mod follow;
 pub mod gauges;
 pub mod history;
 pub mod intake;
+mod lanes;
 pub mod lease;
 pub mod members;
 pub mod outcomes;
@@ -56,6 +58,7 @@ use crate::nats::{Nats, NatsError, topology};
 use crate::partition::of_user;
 use crate::reminder::finished::to_the_millisecond;
 use crate::token::UserId;
+use courier::Courier;
 use follow::{Follow, Source};
 use gauges::Gauges;
 use history::shelf::{Shelf, state_directory};
@@ -80,6 +83,8 @@ pub struct Context {
     pub recorder: Recorder,
     /// A connection of its own for what members say to each other: it must not wait behind a mailbox that is being read.
     pub voice: Nats,
+    /// Carries requests to instances.
+    pub courier: Courier,
     /// Asks for routes.
     pub routes: Follow,
     /// Asks for associates.
@@ -137,12 +142,14 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
     let probes = listen(&config).await?.map(|listener| tokio::spawn(http::run(listener, ready, metrics.clone())));
     tracing::info!(member, server = nats.client.server_info().version, "serving");
     let client = nats.client.clone();
+    let courier = Courier::start(&client, &metrics, &config);
     let context = Context {
         config,
         nats,
         member,
         recorder,
         voice,
+        courier,
         routes,
         associates,
         recorded,

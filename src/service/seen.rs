@@ -9,11 +9,12 @@
 //! were worked are gone from their stream, and with them the ids by which JetStream would drop the repeats. For a set
 //! that was not noted yet when that happened, the outcomes tell which of its reminders are done.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::Hasher;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use hashbrown::{HashMap, HashSet};
 use serde::Deserialize;
 use siphasher::sip128::{Hasher128, SipHasher13};
 

@@ -14,10 +14,8 @@ use std::time::Duration;
 use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet};
 
 use super::BenchError;
-use super::arrivals::Report;
-use super::load::{Load, instance_name};
-use super::part::Part;
-use super::task::Task;
+use super::crew::{AppServers, Publisher};
+use super::load::Load;
 use broker::Broker;
 
 /// What every instance's topic begins with.
@@ -28,8 +26,8 @@ const WINDOW: u16 = 4_000;
 /// A Mosquitto that runs, who publishes to it, and who is subscribed. Dropping it ends all.
 pub(super) struct Mosquitto {
     broker: Broker,
-    pub(super) publisher: Part,
-    pub(super) subscribers: Part,
+    pub(super) publisher: Publisher,
+    pub(super) subscribers: AppServers,
 }
 
 impl Mosquitto {
@@ -37,11 +35,8 @@ impl Mosquitto {
     pub(super) async fn start(dir: &Path, load: Load) -> Result<Option<Self>, BenchError> {
         let Some(broker) = Broker::start(dir).await? else { return Ok(None) };
         let address = broker.address();
-        let subscribers = Task::MqttSubscribe(subscribers::Task { address, load });
-        let mut subscribers = Part::start("MQTT subscribers", &subscribers).await?;
-        let _ready: Report = subscribers.hear().await?;
-        let publisher = Task::MqttPublish(publisher::Task { address, load });
-        let publisher = Part::start("MQTT publisher", &publisher).await?;
+        let subscribers = AppServers::over_mqtt(subscribers::Task { address, load }).await?;
+        let publisher = Publisher::over_mqtt(publisher::Task { address, load }).await?;
         Ok(Some(Self { broker, publisher, subscribers }))
     }
 
@@ -51,8 +46,8 @@ impl Mosquitto {
     }
 }
 
-fn topic(instance: usize) -> String {
-    format!("{TOPICS}/{}", instance_name(instance))
+fn topic(load: &Load, instance: usize) -> String {
+    format!("{TOPICS}/{}", load.instance_name(instance))
 }
 
 /// A session that the broker keeps, and what is to be polled for anything to happen.

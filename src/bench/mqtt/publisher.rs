@@ -8,7 +8,7 @@ use tokio::try_join;
 
 use super::super::BenchError;
 use super::super::load::Load;
-use super::super::publisher::{Order, Published, now_us};
+use super::super::publisher::{Batch, Order, Published, Report, now_us};
 use super::super::task::Conversation;
 use super::{failed, next_packet, session, topic};
 
@@ -24,17 +24,20 @@ pub(in super::super) struct Task {
 pub(in super::super) async fn run(task: Task, mut conversation: Conversation) -> Result<(), BenchError> {
     let (client, mut events) = session("bench-publisher", task.address);
     while let Some(order) = conversation.next::<Order>().await? {
-        let began_us = now_us();
-        let all = publish(&client, &task.load, &order);
-        try_join!(all, acknowledged(&mut events, order.count)).map_err(|why| failed("MQTT publisher", why))?;
-        conversation.say(&Published { began_us }).await?;
+        if let Order::Publish(batch) = order {
+            let began_us = now_us();
+            let all = publish(&client, &task.load, &batch);
+            try_join!(all, acknowledged(&mut events, batch.count)).map_err(|why| failed("MQTT publisher", why))?;
+            let published = Published { began_us, ended_us: now_us(), end: batch.first + batch.count };
+            conversation.say(&Report::Done(published)).await?;
+        }
     }
     Ok(())
 }
 
-async fn publish(client: &AsyncClient, load: &Load, order: &Order) -> Result<(), String> {
-    let topics: Vec<_> = (0..load.instances).map(topic).collect();
-    for number in order.first..order.first + order.count {
+async fn publish(client: &AsyncClient, load: &Load, batch: &Batch) -> Result<(), String> {
+    let topics: Vec<_> = (0..load.instances).map(|instance| topic(load, instance)).collect();
+    for number in batch.first..batch.first + batch.count {
         let topic = &topics[load.instance_of(load.user_of(number))];
         let body = load.set(number, 1, now_us());
         client.publish(topic, QoS::AtLeastOnce, false, body).await.map_err(|error| error.to_string())?;

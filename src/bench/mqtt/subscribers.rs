@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use super::super::BenchError;
-use super::super::arrivals::{Report, Shared};
-use super::super::load::{Load, instance_name};
+use super::super::load::Load;
 use super::super::task::Conversation;
+use super::super::verifier::Verifier;
 use super::{failed, next_packet, session, topic};
 
 /// Which app servers.
@@ -21,24 +21,23 @@ pub(in super::super) struct Task {
     pub(super) load: Load,
 }
 
-pub(in super::super) async fn run(task: Task, mut conversation: Conversation) -> Result<(), BenchError> {
-    let arrivals = Shared::new(&task.load);
+pub(in super::super) async fn run(task: Task, conversation: Conversation) -> Result<(), BenchError> {
+    let verifier = Verifier::new(task.load);
     let mut instances = JoinSet::new();
     for number in 0..task.load.instances {
-        let name = instance_name(number);
+        let name = task.load.instance_name(number);
         let (client, mut events) = session(&name, task.address);
-        client.subscribe(topic(number), QoS::AtLeastOnce).await.map_err(|error| failed(&name, error))?;
+        client.subscribe(topic(&task.load, number), QoS::AtLeastOnce).await.map_err(|error| failed(&name, error))?;
         while !matches!(next_packet(&mut events).await.map_err(|error| failed(&name, error))?, Packet::SubAck(_)) {}
-        let (load, arrivals) = (task.load, arrivals.clone());
+        let verifier = verifier.clone();
         instances.spawn(async move {
             let _client = client; // The session ends with it.
             while let Ok(packet) = next_packet(&mut events).await {
                 if let Packet::Publish(message) = packet {
-                    arrivals.take(&load, number, &message.payload);
+                    verifier.take(number, &message.payload);
                 }
             } // What does not arrive any more is missing, and told.
         });
     }
-    conversation.say(&Report::Ready).await?;
-    arrivals.verify(conversation).await
+    verifier.run(conversation, async |_, _| Ok(())).await
 }

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use crate::cli::CliError;
 use crate::cli::output::thousands;
 use crate::reminder::reject::RejectCode;
-use crate::reminder::set::{self, MAX_REMINDERS, Origin};
+use crate::reminder::set::{self, MAX_REMINDERS, Origin, Refused};
 use crate::token::Source;
 
 /// What is asked for.
@@ -192,10 +192,12 @@ fn check<'a>(items: &[Item<'a>], request: Request<'_>, room: usize) -> Result<(V
         let body = body(request.set_id, &texts.iter().map(|(_, text)| *text).collect::<Vec<_>>());
         let set = set::parse(&origin, body.as_bytes()).map_err(|rejection| CliError::Failed(rejection.to_string()))?;
         for (index, (candidate, (place, text))) in set.reminders.iter().zip(texts).enumerate() {
-            let has_own_id = candidate.id != format!("{}#{index}", set.id);
-            let twin = known.get(&candidate.id).filter(|(_, twin)| has_own_id && *twin != text);
+            let has_own_id = candidate.id() != format!("{}#{index}", set.id);
+            let twin = known.get(candidate.id()).filter(|(_, twin)| has_own_id && *twin != text);
             match (&candidate.parsed, twin) {
-                (Err((rejection, _)), _) => refuse(place, rejection.code.as_str(), within(&rejection.detail)),
+                (Err(Refused { rejection, .. }), _) => {
+                    refuse(place, rejection.code.as_str(), within(&rejection.detail))
+                }
                 (Ok(_), _) if text.len() >= room => {
                     let (bytes, most) = (thousands(text.len()), thousands(request.max_bytes));
                     let detail =
@@ -203,12 +205,12 @@ fn check<'a>(items: &[Item<'a>], request: Request<'_>, room: usize) -> Result<(V
                     refuse(place, "max_payload", detail);
                 }
                 (Ok(_), Some((other, _))) => {
-                    let detail = format!("`{}` is the id of {other} too, which says something else", candidate.id);
+                    let detail = format!("`{}` is the id of {other} too, which says something else", candidate.id());
                     refuse(place, RejectCode::DuplicateId.as_str(), detail);
                 }
                 (Ok(_), None) => {
                     if has_own_id {
-                        known.insert(candidate.id.clone(), (place, text));
+                        known.insert(candidate.id().to_owned(), (place, text));
                     }
                     good.push(text);
                 }

@@ -184,7 +184,7 @@ fn check(source: &Source, body: &[u8]) -> Result<(), CliError> {
     };
     let set = set::parse(&origin, body).map_err(|rejection| refused(String::new(), &rejection))?;
     for (index, candidate) in set.reminders.iter().enumerate() {
-        if let Err((rejection, _)) = &candidate.parsed {
+        if let Err(set::Refused { rejection, .. }) = &candidate.parsed {
             return Err(refused(format!("reminders[{index}]: "), rejection));
         }
     }

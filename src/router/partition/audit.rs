@@ -37,7 +37,7 @@ impl Partition {
                 }
                 Timer::Resume(user) => assert_eq!(self.users[user].paused_until, Some(*at), "{user:?}"),
                 Timer::Sweep(user) => {
-                    let mailbox = self.users.get(user).map(|user| &user.mailbox);
+                    let mailbox = self.users.get(user).map(|user| user.mailbox());
                     assert_eq!(mailbox.and_then(|mailbox| mailbox.sweep_at), Some(*at), "{user:?}");
                 }
                 Timer::LeaveOut(user) => {
@@ -56,16 +56,16 @@ impl Partition {
         assert!(!user.is_forgettable(), "{name:?} is not forgotten");
         assert!(user.routes.is_sorted_by(|newer, older| newer.revision > older.revision), "{user:?}");
         let parking = self.parks.iter().chain(&self.parking).filter(|park| park.user == *name).count();
-        assert_eq!(user.mailbox.parking, parking, "{name:?}'s reminders on their way into the mailbox");
+        assert_eq!(user.mailbox().parking, parking, "{name:?}'s reminders on their way into the mailbox");
         let parked = user.waiting.iter().filter_map(parked_sequence);
         assert!(parked.clone().is_sorted_by(|a, b| a < b), "{user:?}");
         assert!(parked.clone().count() == 0 || user.page.is_some(), "{name:?} has a page without room for it");
-        let waits_in_one_place = parked.count() == user.waiting.len() || !user.mailbox.is_in_use();
+        let waits_in_one_place = parked.count() == user.waiting.len() || !user.mailbox().is_in_use();
         let may_leave = user.errand.is_some() || matches!(user.state, State::Sweeping(_));
         assert!(waits_in_one_place || may_leave, "{name:?} waits in two places: {user:?}");
         self.audit_errand(name, user);
         for (at, timer) in
-            [(user.paused_until, Timer::Resume(name.clone())), (user.mailbox.sweep_at, Timer::Sweep(name.clone()))]
+            [(user.paused_until, Timer::Resume(name.clone())), (user.mailbox().sweep_at, Timer::Sweep(name.clone()))]
         {
             assert!(at.is_none_or(|at| self.timers.contains(&(at, timer.clone()))), "{timer:?} is not armed");
         }
@@ -123,7 +123,7 @@ impl Partition {
             return;
         }
         assert!(user.waiting.is_empty() && user.page.is_none(), "{name:?} waits in memory: {user:?}");
-        if user.mailbox.has_mail() && user.paused_until.is_none() {
+        if user.mailbox().has_mail() && user.paused_until.is_none() {
             for route in &user.routes {
                 let lane = &self.lanes[&route.instance];
                 assert!(!lane.is_up() && lane.wanted.contains(name), "{name:?} is forgotten by {:?}", route.instance);
@@ -162,10 +162,10 @@ impl Partition {
                 && user.state == State::Idle
                 && user.page.is_none()
                 && user.paused_until.is_none()
-                && !user.mailbox.is_in_use()
-                && user.mailbox.count == 0
-                && user.mailbox.settled_ahead.is_empty()
-                && user.mailbox.next_expiry.is_none();
+                && !user.mailbox().is_in_use()
+                && user.mailbox().count == 0
+                && user.mailbox().settled_ahead.is_empty()
+                && user.mailbox().next_expiry.is_none();
             left.extend((!is_bare).then(|| format!("{name:?}: {user:?}")));
         }
         for (instance, lane) in &self.lanes {

@@ -59,10 +59,10 @@ impl Partition {
             let is_connected = !user.routes.is_empty();
             census.routes += user.routes.len();
             census.connected_users += usize::from(is_connected);
-            if user.mailbox.has_mail() {
+            if user.mailbox().has_mail() {
                 let mail = if is_connected { &mut census.mail_of_connected } else { &mut census.mail_of_away };
                 mail.users += 1;
-                mail.reminders += user.mailbox.count;
+                mail.reminders += user.mailbox().count;
             }
         }
         for (instance, lane) in &self.lanes {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::{Partition, Timer};
 use crate::reminder::finished::REROUTED_BYTES;
 use crate::router::lane::{Part, grown};
-use crate::router::user::{Batch, Reception, State};
+use crate::router::user::{Batch, Reception, State, Work};
 use crate::router::{Action, Entry, Fate, Instance, NoAnswer, Now, Refusal, Share};
 use crate::token::UserId;
 
@@ -28,7 +28,7 @@ impl Partition {
     /// Queues for a delivery at each of these instances.
     pub(super) fn board(&mut self, user: &UserId, instances: Vec<Arc<Instance>>) {
         self.user(user).use_up_confirmations();
-        let (open, targets) = (instances.iter().cloned().collect(), instances.len());
+        let (open, targets) = (instances.clone(), instances.len());
         let seat = self.begin_turn(user, State::Delivering(Batch { open, targets, ..Batch::default() }));
         for instance in instances {
             self.lane(&instance).ready.push_back(seat.clone());
@@ -71,7 +71,7 @@ impl Partition {
         }
         let (to, turn_timeout) = (self.associate(user), self.settings.turn_timeout);
         let Some(revision) = self.revision_for(user, instance) else { return Load::Nothing };
-        let state = self.user(user);
+        let state: &mut Work = self.user(user);
         let State::Delivering(batch) = &mut state.state else { return Load::Nothing };
         let most = batch.receptions.as_ref().map_or(usize::MAX, Vec::len);
         let may_go = |entry: &Entry| to.is_none() || entry.may_reroute;
@@ -170,11 +170,11 @@ impl Partition {
     /// An instance has answered, or will not. With the last one the batch is over.
     pub(super) fn leave_batch(&mut self, now: Now, user: &UserId, instance: &Arc<Instance>) {
         let State::Delivering(batch) = &mut self.user(user).state else { return };
-        batch.open.remove(instance);
+        batch.open.retain(|open| open != instance);
         if batch.open.is_empty() {
             let batch = std::mem::take(batch);
             self.user(user).state = State::Idle;
-            self.touched_users.insert(user.clone());
+            self.touched_users.push_back(user.clone());
             self.finish_batch(now, user, batch);
         }
     }

@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::{Lane, Partition, State, Timer, User};
-use crate::router::user::{Errand, Reception};
+use crate::router::user::{Errand, Reception, Work};
 use crate::router::{Action, Entry, Fate, Instance, MAX_ASSOCIATES, Now};
 use crate::token::UserId;
 
@@ -20,7 +20,7 @@ impl Partition {
     pub(super) fn associates_changed(&mut self, user: UserId, associates: Vec<UserId>) {
         let mut seen = BTreeSet::from([user.clone()]);
         let others = associates.into_iter().filter(|associate| seen.insert(associate.clone()));
-        let state = self.user(&user);
+        let state: &mut Work = self.user(&user);
         state.associates = others.take(MAX_ASSOCIATES).collect();
         let is_sent = state.is_sent();
         if let Some(errand) = &mut state.errand {
@@ -31,7 +31,7 @@ impl Partition {
                 state.state = State::Idle;
             }
         }
-        self.touched_users.insert(user);
+        self.touched_users.push_back(user);
     }
 
     /// Takes the next step to an associate. Answers whether there was one to take.
@@ -88,7 +88,7 @@ impl Partition {
     /// The user comes first, unless the reminders are with the associate's instance already.
     pub(super) fn prefer_own_route(&mut self, user: &UserId) {
         let may_end = |user: &User| user.errand.is_some() && user.state != State::Idle && !user.is_sent();
-        if !self.users.get(user).is_some_and(may_end) {
+        if !self.users.get(user).is_some_and(|user| may_end(user)) {
             return;
         }
         if self.has_own_way(user) {
@@ -102,7 +102,7 @@ impl Partition {
     /// No associate took these, so they go behind the mail.
     pub(super) fn queue_behind_mail(&mut self, now: Now, user: &UserId) {
         let state = self.user(user);
-        if state.has_live() && state.mailbox.is_in_use() {
+        if state.has_live() && state.mailbox().is_in_use() {
             for entry in std::mem::take(&mut state.waiting) {
                 self.park(now, user.clone(), entry);
             }
@@ -116,7 +116,7 @@ impl Partition {
         {
             state.state = State::Idle;
         }
-        self.touched_users.insert(user.clone());
+        self.touched_users.push_back(user.clone());
     }
 
     pub(super) fn routes_found(&mut self, user: UserId, associate: &UserId, instances: Vec<Arc<Instance>>) {
@@ -126,7 +126,7 @@ impl Partition {
         if errand.associate.as_ref() == Some(associate) {
             errand.instances = instances.into();
             state.state = State::Idle;
-            self.touched_users.insert(user);
+            self.touched_users.push_back(user);
         }
     }
 

@@ -34,13 +34,13 @@ impl Partition {
             self.timers.remove(&(at, Timer::Probe(instance.clone())));
             self.timers.insert((now.instant, Timer::Probe(instance)));
         }
-        self.touched_users.insert(user);
+        self.touched_users.push_back(user);
     }
 
     pub(super) fn route_down(&mut self, user: &UserId, instance: &InstanceName, revision: u64) {
         if self.users.contains_key(user) {
             self.remove_route(user, instance, revision);
-            self.touched_users.insert(user.clone());
+            self.touched_users.push_back(user.clone());
         }
     }
 
@@ -121,7 +121,7 @@ impl Partition {
 
     /// The check of one connection is over.
     fn checked(&mut self, instance: &Arc<Instance>, seat: &Seat, is_there: bool) {
-        self.touched_users.insert(seat.user.clone());
+        self.touched_users.push_back(seat.user.clone());
         if !self.is_current(seat, instance) {
             return;
         }
@@ -129,7 +129,7 @@ impl Partition {
         let state = self.user(&seat.user);
         let may_board = is_there && is_up && state.errand.is_some();
         if let State::Checking(instances) = &mut state.state {
-            instances.remove(instance);
+            instances.retain(|open| open != instance);
             if instances.is_empty() {
                 state.state = State::Idle;
             }
@@ -141,7 +141,7 @@ impl Partition {
 
     /// Queues for a heartbeat at each of these instances.
     pub(super) fn check(&mut self, user: &UserId, instances: Vec<Arc<Instance>>) {
-        let seat = self.begin_turn(user, State::Checking(instances.iter().cloned().collect()));
+        let seat = self.begin_turn(user, State::Checking(instances.clone()));
         for instance in instances {
             self.lane(&instance).unconfirmed.push_back(seat.clone());
         }
@@ -166,7 +166,7 @@ impl Partition {
         }
         for user in unread {
             self.user(&user).state = State::Idle;
-            self.touched_users.insert(user);
+            self.touched_users.push_back(user);
         }
         for seat in stranded.into_iter().filter(|seat| self.is_current(seat, instance)).collect::<Vec<_>>() {
             match self.user(&seat.user).state {
@@ -186,7 +186,7 @@ impl Partition {
             return;
         }
         let revision_if_wanted = |user: &UserId| {
-            let state = self.users.get(user).filter(|state| state.mailbox.is_in_use() || state.errand.is_some())?;
+            let state = self.users.get(user).filter(|state| state.mailbox().is_in_use() || state.errand.is_some())?;
             let route = state.routes.iter().find(|route| route.instance == *instance)?;
             let seat = Seat { user: user.clone(), turn: NO_TURN };
             Some(Asked { seat, who: user.clone(), revision: route.revision })

@@ -13,20 +13,20 @@ const CLOCK_TRUSTED: Duration = Duration::from_secs(60);
 
 impl Partition {
     pub(super) fn mailbox_found(&mut self, now: Now, user: UserId, summary: MailboxSummary) {
-        let mailbox = &mut self.user(&user).mailbox;
+        let mailbox = self.user(&user).mailbox_mut();
         mailbox.first = summary.first;
         mailbox.last = summary.last;
         mailbox.count = summary.count;
         mailbox.next_expiry = summary.next_expiry;
         self.schedule_sweep(now, &user);
-        self.touched_users.insert(user);
+        self.touched_users.push_back(user);
     }
 
     pub(super) fn parked(&mut self, now: Now, sequences: &[u64]) {
         let batch = std::mem::take(&mut self.parking);
         debug_assert_eq!(batch.len(), sequences.len());
         for (Park { user, entry, fate }, &sequence) in batch.into_iter().zip(sequences) {
-            let mailbox = &mut self.user(&user).mailbox;
+            let mailbox = self.user(&user).mailbox_mut();
             mailbox.parking -= 1;
             // What was parked before a crash already is answered with the sequence that it got then.
             if sequence > mailbox.last {
@@ -34,14 +34,14 @@ impl Partition {
                 self.schedule_sweep(now, &user);
             }
             self.settle(&user, entry, fate);
-            self.touched_users.insert(user);
+            self.touched_users.push_back(user);
         }
     }
 
     pub(super) fn mailbox_read(&mut self, now: Now, user: UserId, mut page: Page, actions: &mut Vec<Action>) {
         self.reads_in_flight = self.reads_in_flight.saturating_sub(1);
         let state = self.user(&user);
-        let mailbox = &mut state.mailbox;
+        let mailbox = state.mailbox_mut();
         if mailbox.parking == 0 {
             mailbox.last = mailbox.last.max(page.entries.iter().filter_map(parked_sequence).max().unwrap_or(0));
         } else if page.next > mailbox.last {
@@ -57,12 +57,12 @@ impl Partition {
         }
         state.state = State::Idle;
         if page.entries.is_empty() {
-            state.mailbox.settle_before(page.next);
+            state.mailbox_mut().settle_before(page.next);
         }
         state.waiting.extend(page.entries);
         let bytes = state.waiting.iter().map(|entry| entry.bytes).sum();
         self.charge_page(&user, bytes);
-        self.touched_users.insert(user);
+        self.touched_users.push_back(user);
     }
 
     /// One page of a search for expired reminders.
@@ -82,14 +82,14 @@ impl Partition {
         let is_over = page.is_last || self.is_stopping;
         let state = self.user(user);
         if is_over {
-            let mailbox = &mut state.mailbox;
+            let mailbox = state.mailbox_mut();
             if sweep.oldest_kept.is_none() {
                 mailbox.settle_before(page.next);
             }
             mailbox.next_expiry = [mailbox.next_expiry, sweep.next_expiry].into_iter().flatten().min();
             state.state = State::Idle;
             self.rest_between_sweeps(now, user);
-            self.touched_users.insert(user.clone());
+            self.touched_users.push_back(user.clone());
         } else {
             state.state = State::Sweeping(Sweep { from: page.next, ..sweep });
             self.reads.push_back(user.clone());
@@ -135,7 +135,7 @@ impl Partition {
     pub(super) fn park(&mut self, now: Now, user: UserId, entry: Entry) {
         let limit = self.settings.mailbox_limit;
         let over = self.end_without_delivery(now, &entry);
-        let mailbox = &mut self.user(&user).mailbox;
+        let mailbox = self.user(&user).mailbox_mut();
         if let Some(fate) = over {
             self.settle(&user, entry, fate);
         } else if mailbox.count + mailbox.parking >= limit {
@@ -149,7 +149,7 @@ impl Partition {
     /// An associate has got it. A copy goes to the mailbox, if the user is to have one and there is room.
     pub(super) fn rerouted(&mut self, now: Now, user: &UserId, entry: Entry, fate: Fate) {
         let (wants_copy, limit) = (self.settings.copy_rerouted, self.settings.mailbox_limit);
-        let mailbox = &mut self.user(user).mailbox;
+        let mailbox = self.user(user).mailbox_mut();
         if !wants_copy || entry.is_expired(now) || mailbox.count + mailbox.parking >= limit {
             return self.settle(user, entry, fate);
         }
@@ -159,7 +159,7 @@ impl Partition {
 
     /// Arms the search of a mailbox for the moment its earliest reminder expires; or, where that is far, a look at the clock.
     pub(super) fn schedule_sweep(&mut self, now: Now, user: &UserId) {
-        let mailbox = &mut self.user(user).mailbox;
+        let mailbox = self.user(user).mailbox_mut();
         let due = mailbox.next_expiry.map(|at| now.instant_of(at).min(now.instant + CLOCK_TRUSTED));
         let wanted = due.map(|due| mailbox.no_sweep_before.map_or(due, |earliest| due.max(earliest)));
         let before = std::mem::replace(&mut mailbox.sweep_at, wanted);
@@ -174,22 +174,22 @@ impl Partition {
     }
 
     pub(super) fn rest_between_sweeps(&mut self, now: Now, user: &UserId) {
-        self.user(user).mailbox.no_sweep_before = Some(now.instant + self.settings.expiry_interval);
+        self.user(user).mailbox_mut().no_sweep_before = Some(now.instant + self.settings.expiry_interval);
         self.schedule_sweep(now, user);
     }
 
     pub(super) fn sweep(&mut self, now: Now, user: &UserId) {
         let Some(state) = self.users.get_mut(user) else { return };
-        state.mailbox.sweep_at = None;
-        if !state.mailbox.has_mail() || self.is_stopping {
+        state.mailbox_mut().sweep_at = None;
+        if !state.mailbox().has_mail() || self.is_stopping {
             return;
         }
-        if state.mailbox.next_expiry.is_some_and(|at| at > now.unix_ms) {
+        if state.mailbox().next_expiry.is_some_and(|at| at > now.unix_ms) {
             return self.schedule_sweep(now, user);
         }
         if state.state == State::Idle && state.waiting.is_empty() {
-            state.mailbox.next_expiry = None;
-            state.state = State::Sweeping(Sweep { from: state.mailbox.first, next_expiry: None, oldest_kept: None });
+            state.mailbox_mut().next_expiry = None;
+            state.state = State::Sweeping(Sweep { from: state.mailbox().first, next_expiry: None, oldest_kept: None });
             self.reads.push_back(user.clone());
         } else {
             // It is being delivered, and what has expired is noticed there. Look again for what may stay behind.
@@ -223,7 +223,7 @@ impl Partition {
                 self.reads.push_back(user);
             } else {
                 state.state = State::Idle;
-                self.touched_users.insert(user);
+                self.touched_users.push_back(user);
             }
         }
     }
@@ -234,9 +234,9 @@ impl Partition {
             let state = self.user(&user);
             let from = match &state.state {
                 State::Sweeping(sweep) => sweep.from,
-                _ => state.mailbox.first,
+                _ => state.mailbox().first,
             };
-            let last = state.mailbox.last;
+            let last = state.mailbox().last;
             self.reads_in_flight += 1;
             actions.push(Action::ReadMailbox { user, from, last });
         }

@@ -276,7 +276,7 @@ fn stopping_finishes_what_is_live() {
         NOTHING,
         "they are parked when the batch under way is durable"
     );
-    assert_eq!(router.parked(&[40]), ["park alice e3, bob e2.1", "carol e2.2 parked"]);
-    assert_eq!(router.parked(&[41, 42]), ["alice e3 parked", "bob e2.1 parked"]);
+    assert_eq!(router.parked(&[40]), ["park bob e2.1, alice e3", "carol e2.2 parked"]);
+    assert_eq!(router.parked(&[41, 42]), ["bob e2.1 parked", "alice e3 parked"]);
     assert!(router.partition.is_quiet());
 }

@@ -13,7 +13,7 @@ fn a_silent_instance_is_down_and_its_users_are_parked_at_once() {
         assert_eq!(router.publish("alice bob"), NOTHING);
         assert_eq!(
             router.delivery_fails("app-1", why),
-            ["park alice e5, alice e6, bob e6.1"],
+            ["park bob e6.1, alice e5, alice e6"],
             "also bob, who waited for it"
         );
         router.parked(&[10, 11, 12]);
@@ -38,7 +38,7 @@ fn a_heartbeat_without_answer_brings_an_instance_down() {
     router.up("alice", "app-1");
     router.up("bob", "app-1");
     router.publish("alice bob");
-    assert_eq!(router.heartbeat_fails("app-1", NoAnswer::TimedOut), ["park alice e1, bob e1.1"], "no second time-out");
+    assert_eq!(router.heartbeat_fails("app-1", NoAnswer::TimedOut), ["park bob e1.1, alice e1"], "no second time-out");
     assert_eq!(router.down("alice", "app-1"), NOTHING, "its routes stayed");
 }
 
@@ -98,7 +98,7 @@ fn a_probe_names_no_more_users_than_a_heartbeat_may() {
     assert_eq!(router.wait(500), ["heartbeat app-1: alice, bob"]);
     assert_eq!(
         router.connected("app-1", "alice bob"),
-        ["heartbeat app-1: carol", "read alice 10 to 10", "read bob 11 to 11"]
+        ["heartbeat app-1: carol", "read alice 11 to 11", "read bob 12 to 12"]
     );
 }
 

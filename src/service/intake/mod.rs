@@ -2,10 +2,10 @@
 //! reminders to their partitions. A set is acknowledged when everything in it is durable elsewhere. What a set means is
 //! decided by `plan.rs`, which is pure.
 //!
-//! Sources share it evenly (`turns.rs`), and of one source and partition one event is on its way to JetStream at a time
-//! (`lanes.rs`). That keeps the order of a user's reminders, and nothing waits for a batch to fill.
+//! Sources share it evenly (`turns.rs`). What one source sends to one partition is a lane (`lanes.rs`): one event of it is on
+//! its way to JetStream at a time, and what queues meanwhile, of one set or of many, makes the next. That keeps the order of a
+//! user's reminders from one source, which is all that is promised.
 
-mod lanes;
 pub mod plan;
 mod turns;
 
@@ -18,15 +18,19 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::lanes::Lanes;
 use super::seen::{Taken, Window, encode};
 use super::{Context, spans};
 use crate::nats::NatsError;
-use crate::nats::pinned::{Pinned, Received, acknowledge};
-use crate::partition::Role;
+use crate::nats::pinned::{Pinned, Received, acknowledge_all};
+use crate::partition::{Partition, Role};
+use crate::token::Source;
 use crate::trace;
-use lanes::{Lane, Lanes};
 use plan::{Part, Planner};
 use turns::Turns;
+
+/// What one source sends to one partition.
+type Lane = (Partition, Source);
 
 /// A set in work.
 struct InWork {
@@ -46,8 +50,8 @@ enum Done {
     Part(u64),
     /// These sets' ids are in the idempotency stream.
     Noted(Vec<u64>),
-    /// A set is acknowledged.
-    Acknowledged(u64),
+    /// These sets are acknowledged.
+    Acknowledged(Vec<u64>),
 }
 
 struct Intake {
@@ -58,7 +62,7 @@ struct Intake {
     bytes: usize,
     /// Sets to be planned.
     waiting: Turns<Received>,
-    lanes: Lanes<Part>,
+    lanes: Lanes<Lane, Part>,
     /// Sets whose parts are all durable, to be noted in the idempotency stream.
     to_note: Vec<u64>,
     is_noting: bool,
@@ -110,7 +114,7 @@ pub async fn run(context: Context, stop: CancellationToken, working: mpsc::Sende
             Some(done) = intake.work.next(), if !intake.work.is_empty() => intake.done(done),
             set = sets.next(), if intake.bytes < most && !is_stopping => intake.receive(set?),
             () = std::future::ready(()), if !intake.waiting.is_empty() && !is_stopping => {
-                intake.plan_next();
+                intake.plan_some();
                 // It is work for the processor, and many sets may wait: the connection must get its turn between.
                 tokio::task::yield_now().await;
             }
@@ -130,10 +134,17 @@ impl Intake {
         self.waiting.push(source, bytes, received);
     }
 
-    fn plan_next(&mut self) {
-        if let Some(received) = self.waiting.next() {
-            self.bytes -= received.payload.len();
+    /// Plans sets for one turn. What they have for one partition goes there together.
+    fn plan_some(&mut self) {
+        let mut room = TURN_BYTES;
+        while let Some(received) = self.waiting.next() {
+            let bytes = received.payload.len();
+            self.bytes -= bytes;
             self.set(received);
+            match room.checked_sub(bytes) {
+                Some(left) => room = left,
+                None => return,
+            }
         }
     }
 
@@ -144,7 +155,7 @@ impl Intake {
             return;
         }
         if self.window.is_complete(sequence) {
-            return self.acknowledge_again(sequence, received.reply);
+            return self.acknowledge(vec![sequence], vec![received.reply]);
         }
         let came = received.header(trace::HEADER).and_then(|header| header.parse().ok());
         let span = spans::take_in(&received.subject, came.as_ref());
@@ -204,7 +215,7 @@ impl Intake {
                     room = room.saturating_sub(part.bytes);
                     fits
                 };
-                let next = self.lanes.stored(&lane, fits);
+                let next = self.lanes.arrived(&lane, fits);
                 if !next.is_empty() {
                     self.send(lane, next);
                 }
@@ -213,17 +224,16 @@ impl Intake {
             Done::Part(sequence) => self.part_done(sequence),
             Done::Noted(sets) => {
                 self.is_noting = false;
-                for sequence in sets {
-                    if let Some(in_work) = self.sets.get(&sequence) {
-                        self.window.complete(sequence, in_work.taken.stored_ms);
-                    }
-                    self.acknowledge(sequence);
+                for (sequence, in_work) in sets.iter().filter_map(|set| Some((*set, self.sets.get(set)?))) {
+                    self.window.complete(sequence, in_work.taken.stored_ms);
                 }
+                let replies = sets.iter().filter_map(|set| Some(self.sets.get(set)?.reply.clone())).collect();
+                self.acknowledge(sets, replies);
                 self.note();
             }
-            Done::Acknowledged(sequence) => {
-                if let Some(in_work) = self.sets.remove(&sequence) {
-                    self.bytes -= in_work.bytes;
+            Done::Acknowledged(sets) => {
+                for sequence in sets {
+                    self.bytes -= self.sets.remove(&sequence).map_or(0, |in_work| in_work.bytes);
                 }
             }
         }
@@ -285,20 +295,14 @@ impl Intake {
         });
     }
 
-    fn acknowledge(&mut self, sequence: u64) {
-        if let Some(in_work) = self.sets.get(&sequence) {
-            let reply = in_work.reply.clone();
-            self.acknowledge_again(sequence, reply);
-        }
-    }
-
-    fn acknowledge_again(&mut self, sequence: u64, reply: async_nats::Subject) {
+    /// A set that comes again is known to be complete, so their acknowledgements need not be waited for one by one.
+    fn acknowledge(&mut self, sets: Vec<u64>, replies: Vec<async_nats::Subject>) {
         let nats = self.context.nats.clone();
         self.start(async move {
-            if let Err(error) = acknowledge(&nats, reply).await {
-                tracing::warn!(%error, sequence, "a set may come again");
+            if let Err(error) = acknowledge_all(&nats, replies).await {
+                tracing::warn!(%error, "sets may come again");
             }
-            Done::Acknowledged(sequence)
+            Done::Acknowledged(sets)
         });
     }
 
@@ -306,6 +310,9 @@ impl Intake {
         self.work.push(Box::pin(work));
     }
 }
+
+/// Bytes of sets planned at a time: some milliseconds of work.
+const TURN_BYTES: usize = 256 << 10;
 
 /// Bytes of one message of the idempotency stream; a set with 10,000 reminders has 160 kB.
 const NOTE_BYTES: usize = 256 << 10;

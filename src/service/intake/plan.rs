@@ -4,11 +4,12 @@
 //! After a crash a set is planned again. Each reminder of an event tells where it stands in which set as published, which
 //! never changes; so partitions know a repeat, whatever the idempotency window and the rules say by then (`repeats.rs`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::iter;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hashbrown::HashMap;
 use jiff::Timestamp;
 
 use super::super::outcomes::message::Told;
@@ -22,7 +23,7 @@ use crate::reminder::Reminder;
 use crate::reminder::merge::merge;
 use crate::reminder::outcome::{Outcome, Record};
 use crate::reminder::reject::{RejectCode, Rejection};
-use crate::reminder::set::{self, Candidate, Origin, ReminderSet};
+use crate::reminder::set::{self, Candidate, Origin, Refused, ReminderSet};
 use crate::rules::{Rules, RulesError, Verdict};
 use crate::token::{Source, Tag};
 use crate::trace::TraceParent;
@@ -121,7 +122,8 @@ struct SetPlan<'p> {
     planner: &'p Planner<'p>,
     origin: &'p Origin,
     token: &'p str,
-    set: &'p ReminderSet<'p>,
+    /// The reminders as published.
+    raws: Vec<&'p str>,
     of: Arc<OfSet>,
     plan: Plan,
 }
@@ -151,8 +153,9 @@ impl Planner<'_> {
                 let is_requeued = received.headers.as_ref().is_some_and(|h| h.get(rejected::REQUEUE_HEADER).is_some());
                 let (id, trace) = (set.id.clone(), self.trace.clone());
                 let of = Arc::new(OfSet { id, sequence, published_ms: stored_ms, trace });
-                SetPlan { planner: self, origin: &origin, token, set: &set, of, plan: Plan::default() }
-                    .finish(is_requeued)
+                let raws = set.reminders.iter().map(|candidate| candidate.raw).collect();
+                SetPlan { planner: self, origin: &origin, token, raws, of, plan: Plan::default() }
+                    .finish(set, is_requeued)
             }
         }
     }
@@ -187,8 +190,8 @@ enum End {
 }
 
 impl SetPlan<'_> {
-    fn finish(mut self, is_requeued: bool) -> Plan {
-        let (valid, places) = self.validated(is_requeued);
+    fn finish(mut self, set: ReminderSet<'_>, is_requeued: bool) -> Plan {
+        let (valid, places) = self.validated(set, is_requeued);
         let place = |id: &str| places[&identity(&self.origin.source, id)];
         let mut finished = Vec::with_capacity(valid.len());
         for reminder in merge(valid) {
@@ -237,7 +240,8 @@ impl SetPlan<'_> {
 
     /// A reminder as published. Only what is valid is merged, or comes so far.
     fn original(&self, place: usize) -> Reminder {
-        self.set.reminders[place].parsed.clone().unwrap_or_else(|_| unreachable!("what is finished is valid"))
+        let read = set::read(self.origin, &self.of.id, place, self.raws[place]);
+        read.unwrap_or_else(|_| unreachable!("what is merged is valid"))
     }
 
     /// What a merged reminder would have said alone; nothing, if its own rules let nobody see it.
@@ -258,49 +262,51 @@ impl SetPlan<'_> {
     }
 
     /// The reminders that are valid and new, and where they stand.
-    fn validated(&mut self, is_requeued: bool) -> (Vec<Reminder>, HashMap<Id, usize>) {
-        let Planner { window, .. } = self.planner;
-        let (set, origin) = (self.set, self.origin);
+    fn validated(&mut self, set: ReminderSet<'_>, is_requeued: bool) -> (Vec<Reminder>, HashMap<Id, usize>) {
+        let (window, origin) = (self.planner.window, self.origin);
         let mut valid: Vec<Reminder> = Vec::with_capacity(set.reminders.len());
         let mut taken: HashMap<Id, usize> = HashMap::with_capacity(set.reminders.len());
-        for (place, Candidate { id, raw, parsed }) in set.reminders.iter().enumerate() {
-            let identity = identity(&origin.source, id);
-            match parsed {
-                Err((rejection, user)) => {
-                    self.refuse(place, rejection);
+        for (place, Candidate { raw, parsed }) in set.reminders.into_iter().enumerate() {
+            let reminder = match parsed {
+                Ok(reminder) => reminder,
+                Err(Refused { id, user, rejection }) => {
+                    self.refuse(place, &rejection);
                     let user = user.as_ref().map(ToString::to_string);
-                    self.tell(id.clone(), user, Outcome::Rejected { error: rejection.code }, None);
+                    self.tell(id, user, Outcome::Rejected { error: rejection.code }, None);
+                    continue;
                 }
-                Ok(_) if window.is_repeat(identity, origin.sequence) && !is_requeued => {
-                    tracing::trace!(source = %origin.source, id, "repeat dropped");
-                    self.plan.repeats += 1;
+            };
+            let identity = identity(&origin.source, &reminder.id);
+            if window.is_repeat(identity, origin.sequence) && !is_requeued {
+                tracing::trace!(source = %origin.source, reminder.id, "repeat dropped");
+                self.plan.repeats += 1;
+                continue;
+            }
+            match taken.get(&identity) {
+                Some(first) if self.raws[*first] == raw => {}
+                Some(_) => {
+                    let detail = format!("`{}` is the id of another reminder of the set", reminder.id);
+                    self.refuse(place, &Rejection::new(RejectCode::DuplicateId, detail));
                 }
-                Ok(reminder) => match taken.get(&identity) {
-                    Some(first) if set.reminders[*first].raw == *raw => {}
-                    Some(_) => {
-                        let detail = format!("`{id}` is the id of another reminder of the set");
-                        self.refuse(place, &Rejection::new(RejectCode::DuplicateId, detail));
-                    }
-                    None => {
-                        taken.insert(identity, place);
-                        self.plan.ids.push(identity);
-                        valid.push(reminder.clone());
-                    }
-                },
+                None => {
+                    taken.insert(identity, place);
+                    self.plan.ids.push(identity);
+                    valid.push(reminder);
+                }
             }
         }
         (valid, taken)
     }
 
     fn refuse(&mut self, place: usize, rejection: &Rejection) {
-        let raw = Bytes::copy_from_slice(self.set.reminders[place].raw.as_bytes());
+        let raw = Bytes::copy_from_slice(self.raws[place].as_bytes());
         let id = format!("{}#{place}", self.origin.sequence);
-        let message = rejected::Message::new(self.planner.names, self.token, raw, rejection, Some(&self.set.id), id);
+        let message = rejected::Message::new(self.planner.names, self.token, raw, rejection, Some(&self.of.id), id);
         self.plan.rejected.push(message);
     }
 
     fn tell(&mut self, id: String, user: Option<String>, outcome: Outcome, reminder: Option<Bytes>) {
-        let (source, set, at) = (self.origin.source.clone(), self.set.id.clone(), self.planner.now);
+        let (source, set, at) = (self.origin.source.clone(), self.of.id.clone(), self.planner.now);
         let record = Record { id, source, set, user, outcome, at };
         let published_ms = self.of.published_ms;
         self.plan.outcomes.push(Told { record, published_ms, reminder, settles: None });

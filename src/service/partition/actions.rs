@@ -2,20 +2,21 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
-use tracing::Instrument;
 
 use super::{Done, Worker};
 use crate::event::{Event, IndexEntry};
 use crate::metrics::Way;
+use crate::nats::instance::DeliveryAnswer;
 use crate::nats::mailbox::Parking;
-use crate::nats::{NatsError, bucket, instance};
+use crate::nats::{NatsError, bucket};
 use crate::reminder::finished::{rerouted, with_parked_at};
 use crate::reminder::outcome::{Outcome, Record};
 use crate::reminder::reject::{RejectCode, Rejection};
-use crate::router::{self, Action, Fate, Input, Item, NoAnswer, Refusal, Removal, Settled, Share};
+use crate::router::{self, Action, Fate, Input, Item, Refusal, Removal, Settled, Share};
+use crate::service::courier::Parcel;
 use crate::service::outcomes::message::Told;
 use crate::service::{Context, now_ms, rejected, routes, spans};
 use crate::token::UserId;
@@ -23,14 +24,11 @@ use crate::token::UserId;
 impl Worker {
     pub(super) fn perform(&mut self, action: Action) {
         match action {
-            Action::Deliver { instance, shares } => self.deliver(instance, &shares),
+            Action::Deliver { instance, shares } => self.deliver(instance, shares),
             Action::Heartbeat { instance, users } => {
-                let (client, timeout) = (self.context.nats.client.clone(), self.context.config.heartbeat.timeout);
-                let metrics = self.context.metrics.clone();
+                let courier = self.context.courier.clone();
                 self.start(async move {
-                    let began = Instant::now();
-                    let answer = instance::heartbeat(&client, &instance, &users, timeout).await;
-                    metrics.heartbeat_ended(&answer, began.elapsed());
+                    let answer = courier.heartbeat(instance.clone(), users).await;
                     Done::Input(Input::HeartbeatAnswered { instance, answer })
                 });
             }
@@ -51,39 +49,37 @@ impl Worker {
         }
     }
 
-    fn deliver(&mut self, instance: Arc<router::Instance>, shares: &[Share]) {
+    fn deliver(&mut self, instance: Arc<router::Instance>, shares: Vec<Share>) {
         let in_share = |share: &Share| share.items.iter().map(|item| self.in_request(item, share)).collect::<Vec<_>>();
-        let reminders: Vec<Bytes> = shares.iter().flat_map(in_share).collect();
-        let body = instance::delivery_body(reminders.iter().map(AsRef::as_ref));
-        let name = |item: &Item| {
-            let index =
-                self.event_of(item).map(|(event, index)| (&event.index.source, &event.index.reminders[index].id));
-            index.map(|(source, id)| (source.to_string(), id.clone())).unwrap_or_default()
-        };
-        let names: Vec<(UserId, Vec<(String, String)>)> =
-            shares.iter().map(|share| (share.recipient().clone(), share.items.iter().map(name).collect())).collect();
-        let (client, timeout) = (self.context.nats.client.clone(), self.context.config.delivery.timeout);
-        let (metrics, count) = (self.context.metrics.clone(), reminders.len());
+        let reminders = shares.iter().flat_map(in_share).collect();
         let items = shares.iter().flat_map(|share| &share.items);
         let traces = spans::distinct(items.filter_map(|item| {
             let (event, index) = self.event_of(item)?;
             event.set_of(index).trace.as_ref()
         }));
-        let span = spans::deliver(&instance.name, count, &traces);
-        let trace = spans::passed_on(&span, traces.first().cloned());
-        let deliver = async move {
-            let began = Instant::now();
-            let _in_flight = metrics.delivery_begins();
-            let answer = instance::deliver(&client, &instance, body, (trace.as_ref(), &traces), timeout).await;
-            metrics.delivery_ended(&answer, count, began.elapsed());
-            let answer = answer.map(|answer| places(&names, &answer));
-            answer.iter().flatten().for_each(|(_, _, why)| metrics.refused(*why));
-            if let Err(why @ (NoAnswer::TimedOut | NoAnswer::Garbage)) = answer {
-                tracing::info!(instance = %instance.name, ?why, "instance is silent, backing off");
+        let courier = self.context.courier.clone();
+        self.start(async move {
+            let answer = courier.deliver(instance.clone(), Parcel { reminders, traces }).await;
+            Done::Delivered(instance, shares, answer)
+        });
+    }
+
+    /// Finds the refused reminders' places in what was sent. What was not in it, or was other partitions', refuses nothing.
+    pub(super) fn refused(&self, shares: &[Share], answer: &DeliveryAnswer) -> Vec<(usize, usize, Refusal)> {
+        let mut places = Vec::new();
+        for refused in &answer.refused {
+            let is_meant = |item: &Item| {
+                self.event_of(item).is_some_and(|(event, index)| {
+                    event.index.source.as_str() == refused.source && event.index.reminders[index].id == refused.id
+                })
+            };
+            let is_users = |(_, share): &(usize, &Share)| share.recipient().as_str() == refused.user;
+            for (place, share) in shares.iter().enumerate().filter(is_users) {
+                let found = share.items.iter().enumerate().filter(|(_, item)| is_meant(item));
+                places.extend(found.map(|(at, _)| (place, at, refused.reason.into())));
             }
-            Done::Input(Input::Delivered { instance, answer })
-        };
-        self.start(deliver.instrument(span));
+        }
+        places
     }
 
     /// An associate's routes. That they cannot be read is as if there were none: the mailbox is safe.
@@ -293,21 +289,4 @@ async fn surely<F: Future<Output = Result<(), NatsError>>>(mut attempt: impl FnM
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     Done::Nothing
-}
-
-/// Finds the refused reminders' places in the request. What the request did not have refuses nothing.
-fn places(
-    names: &[(UserId, Vec<(String, String)>)],
-    answer: &instance::DeliveryAnswer,
-) -> Vec<(usize, usize, Refusal)> {
-    let mut refused = Vec::new();
-    for refusal in &answer.refused {
-        let is_users = |(_, (user, _)): &(usize, &(UserId, _))| user.as_str() == refusal.user;
-        for (place, (_, reminders)) in names.iter().enumerate().filter(is_users) {
-            let is_meant = |(source, id): &(String, String)| *source == refusal.source && *id == refusal.id;
-            let found = reminders.iter().enumerate().filter(|(_, name)| is_meant(name));
-            refused.extend(found.map(|(at, _)| (place, at, refusal.reason.into())));
-        }
-    }
-    refused
 }

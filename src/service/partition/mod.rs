@@ -26,6 +26,7 @@ use super::recorded::Recorded;
 use super::{Context, rejected};
 use crate::config::{self, Config, Devices};
 use crate::event::{Event, IndexEntry};
+use crate::nats::instance::DeliveryAnswer;
 use crate::nats::mailbox::{Mailboxes, ParkedMessage};
 use crate::nats::pinned::{Pinned, Received, ack_floor, acknowledge, still_working};
 use crate::nats::{NatsError, bucket};
@@ -33,7 +34,7 @@ use crate::partition::{Partition, Role};
 use crate::reminder::finished::REROUTED_BYTES;
 use crate::reminder::reject::{RejectCode, Rejection};
 use crate::reminder::{DELIVERY_FRAME_BYTES, MAX_DELIVERY_BYTES};
-use crate::router::{self, Entry, Fate, Input, Item, Now, Page, Removal, Settled, Text};
+use crate::router::{self, Entry, Fate, Input, Item, NoAnswer, Now, Page, Removal, Settled, Share, Text};
 use crate::token::{Source, UserId};
 use repeats::Repeats;
 
@@ -62,6 +63,7 @@ struct InMemory {
 /// What a piece of work in flight ends with.
 enum Done {
     Input(Input),
+    Delivered(Arc<router::Instance>, Vec<Share>, Result<Arc<DeliveryAnswer>, NoAnswer>),
     Parked(Result<Vec<u64>, NatsError>),
     Page(UserId, u64, Vec<ParkedMessage>, bool),
     Settled(Vec<Settled>),
@@ -303,6 +305,11 @@ impl Worker {
     fn done(&mut self, done: Done) -> Result<(), NatsError> {
         match done {
             Done::Input(input) => self.feed(input),
+            Done::Delivered(instance, shares, answer) => {
+                let answer = answer.map(|answer| self.refused(&shares, &answer));
+                answer.iter().flatten().for_each(|(_, _, why)| self.context.metrics.refused(*why));
+                self.feed(Input::Delivered { instance, answer });
+            }
             Done::Parked(stored) => self.feed(Input::Parked(stored?)),
             Done::Page(user, last, messages, is_last) => self.page(user, last, messages, is_last),
             Done::Settled(items) => self.remove(items),

@@ -158,7 +158,7 @@ pub(crate) async fn bellhop(arguments: &[&str], variables: &[(&str, &str)], inpu
     bellhop_within(COMMAND_DEADLINE, arguments, variables, input).await
 }
 
-/// The same for a command that may take this long.
+/// The same for a command that may take longer.
 pub(crate) async fn bellhop_within(
     deadline: Duration,
     arguments: &[&str],
@@ -178,7 +178,7 @@ pub(crate) async fn bellhop_within(
         child.wait_with_output().await.unwrap()
     };
     let output = tokio::time::timeout(deadline, run).await;
-    let output = output.unwrap_or_else(|_| panic!("bellhop {arguments:?} does not end"));
+    let output = output.unwrap_or_else(|_| panic!("bellhop {arguments:?} does not end in {deadline:?}"));
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }

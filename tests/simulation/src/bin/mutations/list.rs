@@ -113,8 +113,8 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "live reminders do not queue behind the mail",
         file: ERRANDS,
-        old: "if state.has_live() && state.mailbox.is_in_use() {",
-        new: "if false && state.has_live() && state.mailbox.is_in_use() {",
+        old: "if state.has_live() && state.mailbox().is_in_use() {",
+        new: "if false && state.has_live() && state.mailbox().is_in_use() {",
     },
     Mutation {
         name: "a page is taken in while its reminders are being parked",

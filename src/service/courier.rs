@@ -1,0 +1,297 @@
+//! Requests to app-server instances. Partitions have one of each kind under way for an instance, and there are many
+//! partitions: what they have for the same instance goes together, so that an instance is spoken to in a few large requests
+//! and not in many small ones. One is under way at a time; nothing waits for a request to fill.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_nats::Client;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{mpsc, oneshot};
+use tracing::Instrument;
+
+use super::lanes::Lanes;
+use super::spans;
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::nats::instance::{self, DeliveryAnswer};
+use crate::reminder::DELIVERY_FRAME_BYTES;
+use crate::router::{Instance, NoAnswer};
+use crate::token::UserId;
+use crate::trace::TraceParent;
+
+/// Carries requests of all partitions of a member. Cloning shares it.
+#[derive(Debug, Clone)]
+pub struct Courier {
+    deliveries: Desk<Parcel, Arc<DeliveryAnswer>>,
+    heartbeats: Desk<Vec<UserId>, Arc<HashSet<UserId>>>,
+}
+
+/// What one partition has for an instance.
+#[derive(Debug)]
+pub struct Parcel {
+    /// The reminders as they go into the request.
+    pub reminders: Vec<Bytes>,
+    /// The traces that they belong to.
+    pub traces: Vec<TraceParent>,
+}
+
+impl Courier {
+    /// Starts it. It ends with the last one who can hand something in.
+    pub fn start(client: &Client, metrics: &Metrics, config: &Config) -> Self {
+        let to_deliver = Sender { client: client.clone(), metrics: metrics.clone(), timeout: config.delivery.timeout };
+        let to_ask = Sender { timeout: config.heartbeat.timeout, ..to_deliver.clone() };
+        let most_bytes = config.delivery.max_bytes - DELIVERY_FRAME_BYTES;
+        Self {
+            deliveries: Desk::start(most_bytes, move |to, parcels| to_deliver.clone().deliver(to, parcels)),
+            heartbeats: Desk::start(config.heartbeat.max_users, move |to, users| to_ask.clone().heartbeat(to, users)),
+        }
+    }
+
+    /// Delivers, and answers what the instance said to the whole request: it may refuse what others had in it.
+    ///
+    /// # Errors
+    /// When nothing in the request counts as delivered.
+    pub async fn deliver(&self, instance: Arc<Instance>, parcel: Parcel) -> Result<Arc<DeliveryAnswer>, NoAnswer> {
+        let bytes = parcel.reminders.iter().map(|reminder| reminder.len() + 1).sum();
+        self.deliveries.ask(instance, parcel, bytes).await
+    }
+
+    /// Asks who of these users is connected.
+    ///
+    /// # Errors
+    /// When the instance did not answer as the contract says.
+    pub async fn heartbeat(&self, instance: Arc<Instance>, users: Vec<UserId>) -> Result<Vec<UserId>, NoAnswer> {
+        let connected = self.heartbeats.ask(instance, users.clone(), users.len()).await?;
+        Ok(users.into_iter().filter(|user| connected.contains(user)).collect())
+    }
+}
+
+/// Sends requests of one kind.
+#[derive(Clone)]
+struct Sender {
+    client: Client,
+    metrics: Metrics,
+    timeout: Duration,
+}
+
+impl Sender {
+    async fn deliver(self, to: Arc<Instance>, parcels: Vec<Parcel>) -> Result<Arc<DeliveryAnswer>, NoAnswer> {
+        let reminders = || parcels.iter().flat_map(|parcel| &parcel.reminders);
+        let (count, body) = (reminders().count(), instance::delivery_body(reminders().map(AsRef::as_ref)));
+        let traces = spans::distinct(parcels.iter().flat_map(|parcel| &parcel.traces));
+        let span = spans::deliver(&to.name, count, &traces);
+        let trace = spans::passed_on(&span, traces.first().cloned());
+        let deliver = async {
+            let began = Instant::now();
+            let _in_flight = self.metrics.delivery_begins();
+            let trace = (trace.as_ref(), &*traces);
+            let answer = instance::deliver(&self.client, &to, body, trace, self.timeout).await;
+            self.metrics.delivery_ended(&answer, count, began.elapsed());
+            if let Err(why @ (NoAnswer::TimedOut | NoAnswer::Garbage)) = answer {
+                tracing::info!(instance = %to.name, ?why, "instance is silent, backing off");
+            }
+            answer.map(Arc::new)
+        };
+        deliver.instrument(span).await
+    }
+
+    async fn heartbeat(self, to: Arc<Instance>, users: Vec<Vec<UserId>>) -> Result<Arc<HashSet<UserId>>, NoAnswer> {
+        let began = Instant::now();
+        let answer = instance::heartbeat(&self.client, &to, &users.concat(), self.timeout).await;
+        self.metrics.heartbeat_ended(&answer, began.elapsed());
+        Ok(Arc::new(answer?.into_iter().collect()))
+    }
+}
+
+/// Where requests of one kind are handed in.
+#[derive(Debug)]
+struct Desk<P, A>(mpsc::Sender<(Arc<Instance>, Waiting<P, A>)>);
+
+#[derive(Debug)]
+struct Waiting<P, A> {
+    part: P,
+    size: usize,
+    answer: oneshot::Sender<Result<A, NoAnswer>>,
+}
+
+/// Parts that stand in line before the desk; more wait at their partitions.
+const MAX_IN_LINE: usize = 1_024;
+
+impl<P, A> Clone for Desk<P, A> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<P: Send + 'static, A: Clone + Send + 'static> Desk<P, A> {
+    /// Opens it. What is handed in goes out by `send` in requests of the size `room` at most.
+    fn start<F>(room: usize, send: impl Fn(Arc<Instance>, Vec<P>) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = Result<A, NoAnswer>> + Send + 'static,
+    {
+        let (hand_in, handed_in) = mpsc::channel(MAX_IN_LINE);
+        tokio::spawn(carry(handed_in, room, send));
+        Self(hand_in)
+    }
+
+    /// Hands a part in, which is sent together with others, and waits for the answer.
+    async fn ask(&self, instance: Arc<Instance>, part: P, size: usize) -> Result<A, NoAnswer> {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.0.send((instance, Waiting { part, size, answer })).await;
+        answered.await.unwrap_or(Err(NoAnswer::TimedOut)) // Nobody answers when the process ends.
+    }
+}
+
+/// Sends to each instance one request after the other.
+async fn carry<P, A: Clone, F: Future<Output = Result<A, NoAnswer>>>(
+    mut handed_in: mpsc::Receiver<(Arc<Instance>, Waiting<P, A>)>,
+    room: usize,
+    send: impl Fn(Arc<Instance>, Vec<P>) -> F,
+) {
+    let mut lanes = Lanes::new();
+    let mut under_way = FuturesUnordered::new();
+    loop {
+        let (instance, mut batch) = tokio::select! {
+            biased;
+            Some((instance, answers, answer)) = under_way.next(), if !under_way.is_empty() => {
+                let batch = arrived(&mut lanes, &instance, room, answers, answer);
+                (instance, batch)
+            }
+            part = handed_in.recv() => match part {
+                Some((instance, waiting)) => {
+                    let first = lanes.push(&instance, waiting).into_iter().collect();
+                    (instance, first)
+                }
+                None => return,
+            },
+        };
+        // Whoever waits no more has been given up: it is another's to decide now.
+        let is_waited_for = |waiting: &Waiting<P, A>| !waiting.answer.is_closed();
+        while !batch.is_empty() {
+            let (parts, answers): (Vec<_>, Vec<_>) =
+                batch.into_iter().filter(is_waited_for).map(|one| (one.part, one.answer)).unzip();
+            if parts.is_empty() {
+                batch = next(&mut lanes, &instance, room);
+            } else {
+                let answer = send(instance.clone(), parts);
+                under_way.push(async move { (instance, answers, answer.await) });
+                break;
+            }
+        }
+    }
+}
+
+type InLine<P, A> = Lanes<Arc<Instance>, Waiting<P, A>>;
+
+/// Tells the answer to all whose parts were in the request. Answers what goes next.
+fn arrived<P, A: Clone>(
+    lanes: &mut InLine<P, A>,
+    instance: &Arc<Instance>,
+    room: usize,
+    answers: Vec<oneshot::Sender<Result<A, NoAnswer>>>,
+    answer: Result<A, NoAnswer>,
+) -> Vec<Waiting<P, A>> {
+    // Whoever waited may have been given up.
+    let tell = |to: oneshot::Sender<_>| drop(to.send(answer.clone()));
+    answers.into_iter().for_each(tell);
+    let mut batch = next(lanes, instance, room);
+    // An instance that is silent is so for those who wait, too.
+    while answer.is_err() && !batch.is_empty() {
+        batch.into_iter().for_each(|waiting| tell(waiting.answer));
+        batch = next(lanes, instance, room);
+    }
+    batch
+}
+
+fn next<P, A>(lanes: &mut InLine<P, A>, instance: &Arc<Instance>, mut room: usize) -> Vec<Waiting<P, A>> {
+    lanes.arrived(instance, |waiting| {
+        let fits = waiting.size <= room;
+        room = room.saturating_sub(waiting.size);
+        fits
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+
+    use super::*;
+
+    type Sent = (Vec<u32>, oneshot::Sender<Result<u32, NoAnswer>>);
+
+    /// A desk with room for three, and what it sends, to be answered by the test.
+    struct Counter(Desk<u32, u32>);
+
+    impl Counter {
+        fn new() -> (Self, mpsc::UnboundedReceiver<Sent>) {
+            let (sent, sending) = mpsc::unbounded_channel();
+            let send = move |_, parts| {
+                let (answer, answered) = oneshot::channel();
+                sent.send((parts, answer)).unwrap();
+                async { answered.await.unwrap() }
+            };
+            (Self(Desk::start(3, send)), sending)
+        }
+
+        async fn ask(&self, part: u32) -> tokio::task::JoinHandle<Result<u32, NoAnswer>> {
+            let desk = self.0.clone();
+            let instance = Instance { name: "app".parse().unwrap(), subject: "app".to_owned() };
+            let asked = tokio::spawn(async move { desk.ask(Arc::new(instance), part, 1).await });
+            tokio::task::yield_now().await; // It stands in line now.
+            asked
+        }
+    }
+
+    #[tokio::test]
+    async fn what_comes_while_a_request_is_under_way_makes_the_next() {
+        let (counter, mut sending) = Counter::new();
+        let first = counter.ask(1).await;
+        let (parts, answer) = sending.recv().await.unwrap();
+        assert_eq!(parts, [1], "nothing waits for more to come");
+        let others = join_all((2..=5).map(|part| counter.ask(part))).await;
+        answer.send(Ok(10)).unwrap();
+        assert_eq!(first.await.unwrap(), Ok(10));
+        for (wanted, answered) in [(vec![2, 3, 4], 20), (vec![5], 30)] {
+            let (parts, answer) = sending.recv().await.unwrap();
+            assert_eq!(parts, wanted);
+            answer.send(Ok(answered)).unwrap();
+        }
+        let others: Vec<_> = join_all(others).await.into_iter().map(Result::unwrap).collect();
+        assert_eq!(others, [Ok(20), Ok(20), Ok(20), Ok(30)]);
+    }
+
+    #[tokio::test]
+    async fn an_instance_that_is_silent_is_so_for_all_who_wait() {
+        let (counter, mut sending) = Counter::new();
+        let first = counter.ask(1).await;
+        let (_, answer) = sending.recv().await.unwrap();
+        let others = join_all((2..=6).map(|part| counter.ask(part))).await;
+        answer.send(Err(NoAnswer::NoResponders)).unwrap();
+        for asked in [first].into_iter().chain(others) {
+            assert_eq!(asked.await.unwrap(), Err(NoAnswer::NoResponders));
+        }
+        assert!(sending.try_recv().is_err(), "nobody asked it again");
+        let later = counter.ask(7).await;
+        sending.recv().await.unwrap().1.send(Ok(1)).unwrap();
+        assert_eq!(later.await.unwrap(), Ok(1));
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_any_more_is_not_sent() {
+        let (counter, mut sending) = Counter::new();
+        let first = counter.ask(1).await;
+        let (_, answer) = sending.recv().await.unwrap();
+        let (given_up, other) = (counter.ask(2).await, counter.ask(3).await);
+        given_up.abort();
+        assert!(given_up.await.unwrap_err().is_cancelled());
+        answer.send(Ok(1)).unwrap();
+        let (parts, answer) = sending.recv().await.unwrap();
+        assert_eq!(parts, [3]);
+        answer.send(Ok(2)).unwrap();
+        assert_eq!((first.await.unwrap(), other.await.unwrap()), (Ok(1), Ok(2)));
+    }
+}
