@@ -20,6 +20,8 @@ impl Partition {
             return;
         }
         self.remove_route(&user, &instance.name, revision);
+        // One copy of the instance's names for all who are there.
+        let instance = self.lanes.get_key_value(&instance).map_or(instance, |(known, _)| known.clone());
         let state = self.user(&user);
         state.routes.insert(0, Route { instance: instance.clone(), revision, held_until: None, is_fresh: false });
         state.routes.sort_by_key(|route| std::cmp::Reverse(route.revision));
