@@ -1,8 +1,8 @@
-//! Batched direct gets (nats-server 2.11): messages of a stream by one request, without a consumer.
+//! Direct gets: messages of a stream by one request, without a consumer. Several in one go since nats-server 2.11.
 
 use async_nats::{Message, StatusCode, Subject};
 use futures_util::StreamExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Nats, NatsError};
 
@@ -32,6 +32,21 @@ pub(super) async fn get(nats: &Nats, stream: &str, request: &Value) -> Result<(V
                 return Err(failed(&format!("{status} {}", answer.description.unwrap_or_default())));
             }
         }
+    }
+}
+
+/// Asks a stream for one message by its sequence, which takes no search. None if whoever answers does not have it.
+///
+/// # Errors
+/// When JetStream does not answer.
+pub(super) async fn get_one(nats: &Nats, stream: &str, sequence: u64) -> Result<Option<Message>, NatsError> {
+    let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("read {stream}"), error);
+    let (api, request) = (format!("$JS.API.DIRECT.GET.{stream}"), json!({ "seq": sequence }).to_string());
+    let answer = nats.client.request(api, request.into()).await.map_err(|error| failed(&error))?;
+    match answer.status {
+        None | Some(StatusCode::OK) => Ok(Some(answer)),
+        Some(StatusCode::NOT_FOUND) => Ok(None),
+        Some(status) => Err(failed(&format!("{status} {}", answer.description.unwrap_or_default()))),
     }
 }
 

@@ -224,6 +224,13 @@ impl Mailboxes {
         bytes: usize,
     ) -> Result<(Vec<ParkedMessage>, bool), NatsError> {
         let subject = self.nats.names.mailbox(self.partition, user);
+        if from == last
+            && let Some(only) = direct::get_one(&self.nats, &self.stream, last).await?
+            && text(&only, "Nats-Subject") == Some(&subject)
+            && let Some(only) = parked_message(only)
+        {
+            return Ok((vec![only], true));
+        }
         loop {
             let (page, is_last) = direct_get(&self.nats, &self.stream, &subject, from, messages, bytes).await?;
             if let Some(end) = page.last().map(|message| message.sequence) {
