@@ -97,9 +97,9 @@ impl Window {
         }
     }
 
-    /// Whether everything of this set is durable.
-    pub fn is_complete(&self, sequence: u64) -> bool {
-        self.complete.contains_key(&sequence)
+    /// Whether everything of this set is durable. A stream that was made anew has other sets of the same sequences.
+    pub fn is_complete(&self, sequence: u64, stored_ms: i64) -> bool {
+        self.complete.get(&sequence) == Some(&stored_ms)
     }
 
     /// A set that was noted before is in the stream.
@@ -240,12 +240,13 @@ mod tests {
     fn completed_sets_are_remembered_for_the_window() {
         let mut window = Window::new(Duration::from_secs(10), 2);
         window.complete(1, 0);
-        assert!(window.is_complete(1) && !window.is_complete(2));
+        assert!(window.is_complete(1, 0) && !window.is_complete(2, 0));
+        assert!(!window.is_complete(1, 1), "another stream's set of this sequence");
         window.complete(2, 9_000);
         window.complete(3, 10_000);
-        assert!(!window.is_complete(1) && window.is_complete(2));
+        assert!(!window.is_complete(1, 0) && window.is_complete(2, 9_000));
         window.complete(4, 10_001);
-        assert!(!window.is_complete(2), "more than two are not remembered");
+        assert!(!window.is_complete(2, 9_000), "more than two are not remembered");
     }
 
     #[test]

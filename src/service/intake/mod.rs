@@ -154,7 +154,8 @@ impl Intake {
             in_work.reply = received.reply; // It came again while in work.
             return;
         }
-        if self.window.is_complete(sequence) {
+        let stored_ms = i64::try_from(received.stored_ns / 1_000_000).unwrap_or(i64::MAX);
+        if self.window.is_complete(sequence, stored_ms) {
             return self.acknowledge(vec![sequence], vec![received.reply]);
         }
         let came = received.header(trace::HEADER).and_then(|header| header.parse().ok());
@@ -172,7 +173,6 @@ impl Intake {
             now: super::now_ms(),
             trace: spans::passed_on(&span, came),
         };
-        let stored_ms = i64::try_from(received.stored_ns / 1_000_000).unwrap_or(i64::MAX);
         let plan = planner.plan(&received, stored_ms);
         self.context.metrics.set_taken(plan.ids.len(), plan.repeats, plan.rejected.len());
         let taken = Taken { sequence, stored_ms, ids: plan.ids };
