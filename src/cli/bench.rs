@@ -101,7 +101,7 @@ fn servers(settings: &SettingsArgs, scenario: Scenario, is_durable: bool) -> Res
             Err(CliError::Usage("this scenario starts nats-servers of its own; leave --nats out".to_owned()))
         }
         (Some(_), _) if is_durable => {
-            Err(CliError::Usage("--durable is for a nats-server of its own; leave --nats out".to_owned()))
+            Err(CliError::Usage("--durable is for a nats-server of the benchmark's own; leave --nats out".to_owned()))
         }
         (Some(url), _) => Ok(Servers::At(url.clone())),
     }
