@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tokio::sync::Mutex;
 
 use crate::harness::{LATER, bellhop_within};
 
@@ -15,7 +16,11 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// Everything small.
 const SMALL: [&str; 9] = ["bench", "--users", "200", "--instances", "2", "--rounds", "1", "--partitions", "4"];
 
+/// A benchmark takes all of the machine that it can get: one at a time, or the tests beside it get too little.
+static MACHINE: Mutex<()> = Mutex::const_new(());
+
 async fn measured(arguments: &[&str]) -> Value {
+    let _machine = MACHINE.lock().await;
     let ended = bellhop_within(DEADLINE, &[&SMALL, arguments, &["--json"]].concat(), &[], b"").await;
     serde_json::from_str(&ended.succeeded()).unwrap()
 }
