@@ -207,12 +207,8 @@ fn arrived<P, A: Clone>(
     batch
 }
 
-fn next<P, A>(lanes: &mut InLine<P, A>, instance: &Arc<Instance>, mut room: usize) -> Vec<Waiting<P, A>> {
-    lanes.arrived(instance, |waiting| {
-        let fits = waiting.size <= room;
-        room = room.saturating_sub(waiting.size);
-        fits
-    })
+fn next<P, A>(lanes: &mut InLine<P, A>, instance: &Arc<Instance>, room: usize) -> Vec<Waiting<P, A>> {
+    lanes.arrived(instance, room, |waiting| waiting.size)
 }
 
 #[cfg(test)]

@@ -28,11 +28,12 @@ impl<K: Ord + Clone, T> Lanes<K, T> {
         }
     }
 
-    /// What was under way has arrived. Answers what goes next: if anything waits, one part at least, and as many as `fits`
-    /// says.
-    pub(super) fn arrived(&mut self, lane: &K, mut fits: impl FnMut(&T) -> bool) -> Vec<T> {
+    /// What was under way has arrived. Answers what goes next: if anything waits, one part at least, and as many as fit into
+    /// `room` by their `size`.
+    pub(super) fn arrived(&mut self, lane: &K, mut room: usize, size: impl Fn(&T) -> usize) -> Vec<T> {
         let Some(queue) = self.0.get_mut(lane) else { return Vec::new() };
-        let fitting = queue.iter().take_while(|part| fits(part)).count().max(1);
+        let fits = |part: &&T| room.checked_sub(size(part)).map(|left| room = left).is_some();
+        let fitting = queue.iter().take_while(fits).count().max(1);
         let next: Vec<T> = queue.drain(..fitting.min(queue.len())).collect();
         if next.is_empty() {
             self.0.remove(lane);
@@ -49,20 +50,14 @@ mod tests {
     fn a_lane_goes_batch_by_batch_and_waits_for_no_other() {
         let (flood, quiet) = ("flood", "quiet");
         let mut lanes = Lanes::new();
-        let two = || {
-            let mut room = 2;
-            move |_: &i32| {
-                room -= 1;
-                room >= 0
-            }
-        };
+        let of_one = |_: &i32| 1;
         assert_eq!(lanes.push(&flood, 1), Some(1), "nothing waits for more to come");
         assert!((2..=4).all(|part| lanes.push(&flood, part).is_none()));
         assert_eq!(lanes.push(&quiet, 6), Some(6), "lanes do not wait for each other");
-        assert!(lanes.arrived(&quiet, two()).is_empty());
-        assert_eq!(lanes.arrived(&flood, two()), [2, 3], "what came meanwhile goes together, as far as it fits");
-        assert_eq!(lanes.arrived(&flood, |_| false), [4], "what is too large goes alone");
-        assert!(lanes.arrived(&flood, two()).is_empty());
+        assert!(lanes.arrived(&quiet, 2, of_one).is_empty());
+        assert_eq!(lanes.arrived(&flood, 2, of_one), [2, 3], "what came meanwhile goes together, as far as it fits");
+        assert_eq!(lanes.arrived(&flood, 0, of_one), [4], "what is too large goes alone");
+        assert!(lanes.arrived(&flood, 2, of_one).is_empty());
         assert!(lanes.0.is_empty(), "what is over takes no memory");
     }
 }

@@ -209,13 +209,7 @@ impl Intake {
     fn done(&mut self, done: Done) {
         match done {
             Done::Stored(lane, sets) => {
-                let mut room = self.event_bytes();
-                let fits = |part: &Part| {
-                    let fits = part.bytes <= room;
-                    room = room.saturating_sub(part.bytes);
-                    fits
-                };
-                let next = self.lanes.arrived(&lane, fits);
+                let next = self.lanes.arrived(&lane, self.event_bytes(), |part| part.bytes);
                 if !next.is_empty() {
                     self.send(lane, next);
                 }
