@@ -6,7 +6,7 @@
 //!
 //! A set is noted in the stream when everything else of it is durable. So a set that comes again although it is noted
 //! (nats-server lost its acknowledgement in a crash) is complete, and its events must not be published again: those that
-//! were worked are gone from their stream, and with them the ids by which JetStream would drop the repeats. For a set
+//! were worked are gone from their stream, and a partition that was taken over since does not know them. For a set
 //! that was not noted yet when that happened, the outcomes tell which of its reminders are done.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -74,7 +74,7 @@ impl Window {
     }
 
     /// Whether a set with this sequence repeats a reminder of another set. A set that comes again itself, after a
-    /// crash, repeats nothing: its events are dropped by JetStream where they are stored already.
+    /// crash, repeats nothing: partitions know what of it is stored already.
     pub fn is_repeat(&self, id: Id, sequence: u64) -> bool {
         let (done, last_set) = &self.done;
         self.sets.get(&id).is_some_and(|&seen| seen != sequence) || (sequence <= *last_set && done.contains(&id))
