@@ -3,16 +3,16 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Message, jetstream};
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use super::BenchError;
 use super::load::Load;
-use super::task::{Conversation, PROGRESS};
+use super::task::Conversation;
 use super::verifier::{Report, Verifier};
 
 /// Which app servers.
@@ -115,16 +115,8 @@ async fn put_routes(task: &Task, numbers: Range<usize>, conversation: &mut Conve
             }
         }
     });
-    let mut puts = stream::iter(puts).buffer_unordered(PUTS);
-    let (mut put, mut told) = (0, Instant::now());
-    while puts.try_next().await.map_err(|error| failed(&error))?.is_some() {
-        put += 1;
-        if told.elapsed() > PROGRESS {
-            told = Instant::now();
-            conversation.say(&Report::Progress(put)).await?;
-        }
-    }
-    Ok(())
+    let puts = stream::iter(puts).buffer_unordered(PUTS);
+    conversation.count(puts, |error| failed(&error), Report::Progress).await
 }
 
 impl Instance {

@@ -2,17 +2,17 @@
 //! consumer for each user who comes back, which is made, read and deleted.
 
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, ConnectOptions};
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use super::BenchError;
 use super::load::Load;
-use super::task::{Conversation, PROGRESS};
+use super::task::Conversation;
 
 /// Whose events lie where.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -59,15 +59,7 @@ pub(super) async fn run(task: Task, mut conversation: Conversation) -> Result<()
     conversation.say(&Report::Ready).await?;
     while let Some(Return(numbers)) = conversation.next().await? {
         let users = numbers.map(|number| bring(&jetstream, &client, &task, task.load.user_of(number)));
-        let mut users = stream::iter(users).buffer_unordered(IN_WORK);
-        let (mut count, mut told) = (0, Instant::now());
-        while users.try_next().await.map_err(failed)?.is_some() {
-            count += 1;
-            if told.elapsed() > PROGRESS {
-                told = Instant::now();
-                conversation.say(&Report::Progress(count)).await?;
-            }
-        }
+        conversation.count(stream::iter(users).buffer_unordered(IN_WORK), failed, Report::Progress).await?;
         conversation.say(&Report::Done).await?;
     }
     Ok(())

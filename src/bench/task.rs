@@ -1,7 +1,8 @@
 //! What a part of the measurement is told, and what it says: a line of JSON each, on its standard input and output.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::{Stream, TryStreamExt};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines, Stdin, Stdout};
@@ -58,6 +59,24 @@ impl Conversation {
         let failed = |problem: String| BenchError::Part { part: "an order".to_owned(), problem };
         let line = self.orders.next_line().await.map_err(|error| failed(error.to_string()))?;
         line.map(|line| serde_json::from_str(&line).map_err(|error| failed(format!("{error} in {line}")))).transpose()
+    }
+
+    /// Does all of this work, and says from time to time how much is done.
+    pub(super) async fn count<E, R: Serialize>(
+        &mut self,
+        mut work: impl Stream<Item = Result<(), E>> + Unpin,
+        failed: impl Fn(E) -> BenchError,
+        report: impl Fn(usize) -> R,
+    ) -> Result<(), BenchError> {
+        let (mut count, mut told) = (0, Instant::now());
+        while work.try_next().await.map_err(&failed)?.is_some() {
+            count += 1;
+            if told.elapsed() > PROGRESS {
+                told = Instant::now();
+                self.say(&report(count)).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Says something.
