@@ -11,11 +11,9 @@ use crate::reminder::finished::{with_reroute_false, with_rerouted_to};
 use crate::token::{Source, UserId};
 use crate::trace::TraceParent;
 
-/// What the router needs to know of the reminders in a message: some of one or of several sets of one business system.
+/// What the router needs to know of the reminders in a message: some of one or of several sets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Index {
-    /// The business system.
-    pub source: Source,
     /// The sets that they came in.
     pub sets: Vec<OfSet>,
     /// One entry for each reminder, in order.
@@ -25,6 +23,8 @@ pub struct Index {
 /// What there is to know of a set that reminders came in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OfSet {
+    /// The business system.
+    pub source: Source,
     /// Its id.
     pub id: String,
     /// Its sequence in `BELLHOP_SETS`.
@@ -142,8 +142,8 @@ impl Event {
     /// The event with one of its reminders alone.
     pub fn only(&self, at: usize) -> Self {
         let reminder = IndexEntry { set: 0, ..self.index.reminders[at].clone() };
-        let (source, sets) = (self.index.source.clone(), vec![self.set_of(at).clone()]);
-        Self { index: Index { source, sets, reminders: vec![reminder] }, bodies: vec![self.bodies[at].clone()] }
+        let sets = vec![self.set_of(at).clone()];
+        Self { index: Index { sets, reminders: vec![reminder] }, bodies: vec![self.bodies[at].clone()] }
     }
 
     /// One of its reminders' JSON in a form that may be published again: finished JSON does not tell that it stays.
@@ -185,17 +185,14 @@ mod tests {
             bytes: body.len(),
         };
         let set = |sequence: u64| OfSet {
+            source: "billing".parse().unwrap(),
             id: format!("s{sequence}"),
             sequence,
             published_ms: 1_763_000_000_123,
             trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().ok(),
         };
         Event {
-            index: Index {
-                source: "billing".parse().unwrap(),
-                sets: vec![set(7), set(8)],
-                reminders: bodies.iter().enumerate().map(entry).collect(),
-            },
+            index: Index { sets: vec![set(7), set(8)], reminders: bodies.iter().enumerate().map(entry).collect() },
             bodies: bodies.iter().map(|body| Bytes::copy_from_slice(body.as_bytes())).collect(),
         }
     }

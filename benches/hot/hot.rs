@@ -214,7 +214,7 @@ fn told(event: &Event, index: usize) -> Told {
     let by = LOAD.instance_name(index % LOAD.instances).parse().expect("it is a name");
     let record = Record {
         id: id.clone(),
-        source: event.index.source.clone(),
+        source: event.set_of(index).source.clone(),
         set: event.set_of(index).id.clone(),
         user: Some(user.to_string()),
         outcome: Outcome::delivered(vec![by]).expect("there is one"),

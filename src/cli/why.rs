@@ -111,7 +111,8 @@ impl Wanted<'_> {
     /// The place of the reminder in a message of events or of a mailbox.
     fn is_in_event(&self, payload: &bytes::Bytes) -> bool {
         let Ok(event) = Event::decode(payload) else { return false };
-        event.index.source == *self.source && event.index.reminders.iter().any(|reminder| reminder.id == self.id)
+        (0..event.bodies.len())
+            .any(|at| event.set_of(at).source == *self.source && event.index.reminders[at].id == self.id)
     }
 
     /// Whether a published set or a refused reminder is, or has, the one that is wanted.

@@ -163,7 +163,7 @@ async fn carry<P, A: Clone, F: Future<Output = Result<A, NoAnswer>>>(
             }
             part = handed_in.recv() => match part {
                 Some((instance, waiting)) => {
-                    let first = lanes.push(&instance, waiting).into_iter().collect();
+                    let first = lanes.push(&instance, (), waiting.size, waiting).into_iter().collect();
                     (instance, first)
                 }
                 None => return,
@@ -175,7 +175,7 @@ async fn carry<P, A: Clone, F: Future<Output = Result<A, NoAnswer>>>(
             let (parts, answers): (Vec<_>, Vec<_>) =
                 batch.into_iter().filter(is_waited_for).map(|one| (one.part, one.answer)).unzip();
             if parts.is_empty() {
-                batch = next(&mut lanes, &instance, room);
+                batch = lanes.arrived(&instance, room);
             } else {
                 let answer = send(instance.clone(), parts);
                 under_way.push(async move { (instance, answers, answer.await) });
@@ -185,7 +185,8 @@ async fn carry<P, A: Clone, F: Future<Output = Result<A, NoAnswer>>>(
     }
 }
 
-type InLine<P, A> = Lanes<Arc<Instance>, Waiting<P, A>>;
+/// In one line, whichever partition they are of.
+type InLine<P, A> = Lanes<Arc<Instance>, (), Waiting<P, A>>;
 
 /// Tells the answer to all whose parts were in the request. Answers what goes next.
 fn arrived<P, A: Clone>(
@@ -198,17 +199,13 @@ fn arrived<P, A: Clone>(
     // Whoever waited may have been given up.
     let tell = |to: oneshot::Sender<_>| drop(to.send(answer.clone()));
     answers.into_iter().for_each(tell);
-    let mut batch = next(lanes, instance, room);
+    let mut batch = lanes.arrived(instance, room);
     // An instance that is silent is so for those who wait, too.
     while answer.is_err() && !batch.is_empty() {
         batch.into_iter().for_each(|waiting| tell(waiting.answer));
-        batch = next(lanes, instance, room);
+        batch = lanes.arrived(instance, room);
     }
     batch
-}
-
-fn next<P, A>(lanes: &mut InLine<P, A>, instance: &Arc<Instance>, room: usize) -> Vec<Waiting<P, A>> {
-    lanes.arrived(instance, room, |waiting| waiting.size)
 }
 
 #[cfg(test)]

@@ -48,10 +48,10 @@ async fn announce(context: &Context, Aged { sequence, message, .. }: &Aged) {
         // Its partition sets it aside when it reads the mailbox.
         _ => return tracing::warn!(sequence, "not a parked reminder, passed by"),
     };
-    let (source, set, reminder) = (&event.index.source, event.set_of(0), &event.index.reminders[0]);
+    let (set, reminder) = (event.set_of(0), &event.index.reminders[0]);
     let record = Record {
         id: reminder.id.clone(),
-        source: source.clone(),
+        source: set.source.clone(),
         set: set.id.clone(),
         user: Some(reminder.user.to_string()),
         outcome: Outcome::Parked { escalated: true },
@@ -61,5 +61,5 @@ async fn announce(context: &Context, Aged { sequence, message, .. }: &Aged) {
     let (headers, body) = encode(&[told], context.config.history.is_on());
     let id = format!("escalated {sequence}");
     let nats = &context.nats;
-    nats.store_surely(&nats.names.outcomes(source), headers, body, Some(&id)).await;
+    nats.store_surely(&nats.names.outcomes(&set.source), headers, body, Some(&id)).await;
 }

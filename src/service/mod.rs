@@ -41,6 +41,7 @@ pub mod rules;
 pub mod seen;
 pub mod spans;
 pub mod systemd;
+mod turns;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

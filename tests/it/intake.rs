@@ -524,3 +524,16 @@ async fn a_set_as_large_as_the_server_lets_through_is_taken() {
     assert_eq!(world.order("alice"), numbers(0..120));
     world.settle().await;
 }
+
+/// Who publishes what one after the other, as several systems of one business do, wants it to arrive so.
+#[tokio::test]
+async fn several_sources_keep_their_order_while_nobody_floods() {
+    let world = World::start(&[]).await;
+    world.app("app-1", &["alice"]).await;
+    let ids = numbers(0..600);
+    for (number, id) in ids.iter().enumerate() {
+        world.publish(["billing", "hr", "claims"][number % 3], [reminder(id, "alice")]).await;
+    }
+    world.taken(&ids).await;
+    assert_eq!(world.order("alice"), ids);
+}

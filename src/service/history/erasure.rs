@@ -101,7 +101,7 @@ async fn remove_from_mailbox(context: &Context, user: &UserId, names: &HashSet<N
         for parked in page {
             let Ok(event) = Event::decode(&parked.message) else { continue };
             let name = |at: usize| {
-                let (source, id) = (event.index.source.as_str(), event.index.reminders[at].id.as_str());
+                let (source, id) = (event.set_of(at).source.as_str(), event.index.reminders[at].id.as_str());
                 (source, id, event.set_of(at).published_ms)
             };
             if (0..event.bodies.len()).any(|at| names.contains(&name(at))) {

@@ -2,12 +2,11 @@
 //! reminders to their partitions. A set is acknowledged when everything in it is durable elsewhere. What a set means is
 //! decided by `plan.rs`, which is pure.
 //!
-//! Sources share it evenly (`turns.rs`). What one source sends to one partition is a lane (`lanes.rs`): one event of it is on
-//! its way to JetStream at a time, and what queues meanwhile, of one set or of many, makes the next. That keeps the order of a
-//! user's reminders from one source, which is all that is promised.
+//! Sources share it evenly (`turns.rs`). To a partition one event is on its way to JetStream at a time (`lanes.rs`), and what
+//! queues meanwhile, of one set or of many, makes the next. That keeps the order of a user's reminders from one source; of
+//! those from several as long as what waits for a partition fits into one event: beyond that nobody waits for a flood.
 
 pub mod plan;
-mod turns;
 
 use std::collections::HashMap;
 
@@ -20,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::lanes::Lanes;
 use super::seen::{Taken, Window, encode};
+use super::turns::Turns;
 use super::{Context, spans};
 use crate::nats::NatsError;
 use crate::nats::pinned::{Pinned, Received, acknowledge_all};
@@ -27,10 +27,6 @@ use crate::partition::{Partition, Role};
 use crate::token::Source;
 use crate::trace;
 use plan::{Part, Planner};
-use turns::Turns;
-
-/// What one source sends to one partition.
-type Lane = (Partition, Source);
 
 /// A set in work.
 struct InWork {
@@ -44,8 +40,8 @@ struct InWork {
 }
 
 enum Done {
-    /// The event of a lane is stored, with parts of these sets.
-    Stored(Lane, Vec<u64>),
+    /// The event of a partition is stored, with parts of these sets.
+    Stored(Partition, Vec<u64>),
     /// Another part of a set is durable.
     Part(u64),
     /// These sets' ids are in the idempotency stream.
@@ -60,9 +56,9 @@ struct Intake {
     sets: HashMap<u64, InWork>,
     /// Bytes of sets that wait or are in work.
     bytes: usize,
-    /// Sets to be planned.
-    waiting: Turns<Received>,
-    lanes: Lanes<Lane, Part>,
+    /// Sets to be planned, by subject.
+    waiting: Turns<String, Received>,
+    lanes: Lanes<Partition, Source, Part>,
     /// Sets whose parts are all durable, to be noted in the idempotency stream.
     to_note: Vec<u64>,
     is_noting: bool,
@@ -134,17 +130,13 @@ impl Intake {
         self.waiting.push(source, bytes, received);
     }
 
-    /// Plans sets for one turn. What they have for one partition goes there together.
+    /// Plans sets for one turn, in the order in which they were published.
     fn plan_some(&mut self) {
-        let mut room = TURN_BYTES;
-        while let Some(received) = self.waiting.next() {
-            let bytes = received.payload.len();
-            self.bytes -= bytes;
+        let mut sets = self.waiting.take(TURN_BYTES);
+        sets.sort_by_key(|received| received.sequence);
+        for received in sets {
+            self.bytes -= received.payload.len();
             self.set(received);
-            match room.checked_sub(bytes) {
-                Some(left) => room = left,
-                None => return,
-            }
         }
     }
 
@@ -182,9 +174,9 @@ impl Intake {
         let pending = plan.parts.len() + plan.rejected.len() + usize::from(!plan.outcomes.is_empty());
         self.sets.insert(sequence, InWork { reply: received.reply, bytes, pending, taken, _span: span });
         for (partition, part) in plan.parts {
-            let lane = (partition, part.source.clone());
-            if let Some(part) = self.lanes.push(&lane, part) {
-                self.send(lane, vec![part]);
+            let (source, bytes) = (part.set.source.clone(), part.bytes);
+            if let Some(part) = self.lanes.push(&partition, source, bytes, part) {
+                self.send(partition, vec![part]);
             }
         }
         for message in plan.rejected {
@@ -208,10 +200,10 @@ impl Intake {
 
     fn done(&mut self, done: Done) {
         match done {
-            Done::Stored(lane, sets) => {
-                let next = self.lanes.arrived(&lane, self.event_bytes(), |part| part.bytes);
+            Done::Stored(partition, sets) => {
+                let next = self.lanes.arrived(&partition, self.event_bytes());
                 if !next.is_empty() {
-                    self.send(lane, next);
+                    self.send(partition, next);
                 }
                 sets.into_iter().for_each(|sequence| self.part_done(sequence));
             }
@@ -239,14 +231,14 @@ impl Intake {
         self.context.config.intake.event_bytes.min(most)
     }
 
-    fn send(&mut self, lane: Lane, parts: Vec<Part>) {
+    fn send(&mut self, partition: Partition, parts: Vec<Part>) {
         let nats = self.context.nats.clone();
         let sets = parts.iter().map(|part| part.set.sequence).collect();
-        let message = plan::event(lane.1.clone(), parts);
+        let message = plan::event(parts);
         self.start(async move {
             // Partitions know a repeat without an id.
-            nats.store_surely(&nats.names.events(lane.0), HeaderMap::new(), message, None).await;
-            Done::Stored(lane, sets)
+            nats.store_surely(&nats.names.events(partition), HeaderMap::new(), message, None).await;
+            Done::Stored(partition, sets)
         });
     }
 

@@ -66,8 +66,6 @@ pub struct Planner<'a> {
 /// Some reminders of one set for one partition.
 #[derive(Debug)]
 pub struct Part {
-    /// The business system.
-    pub source: Source,
     /// The set.
     pub set: Arc<OfSet>,
     /// Bytes of the event that it makes alone, at most; of several in one, less than their sum.
@@ -76,9 +74,9 @@ pub struct Part {
 }
 
 impl Part {
-    fn new(source: &Source, set: &Arc<OfSet>) -> Self {
-        let bytes = INDEX_BYTES + escaped(source.as_str()) + escaped(&set.id);
-        Self { source: source.clone(), set: set.clone(), bytes, reminders: Vec::new() }
+    fn new(set: &Arc<OfSet>) -> Self {
+        let bytes = INDEX_BYTES + escaped(set.source.as_str()) + escaped(&set.id);
+        Self { set: set.clone(), bytes, reminders: Vec::new() }
     }
 
     fn push(&mut self, entry: IndexEntry, body: Bytes) {
@@ -87,8 +85,9 @@ impl Part {
     }
 }
 
-/// The message that carries these parts of one lane.
-pub fn event(source: Source, parts: Vec<Part>) -> Bytes {
+/// The message that carries these parts to their partition, in the order in which their sets were published.
+pub fn event(mut parts: Vec<Part>) -> Bytes {
+    parts.sort_by_key(|part| part.set.sequence);
     let (mut sets, mut reminders, mut bodies): (Vec<OfSet>, Vec<_>, Vec<_>) = Default::default();
     for part in parts {
         if sets.last().is_none_or(|last| last.sequence != part.set.sequence) {
@@ -99,7 +98,7 @@ pub fn event(source: Source, parts: Vec<Part>) -> Bytes {
             bodies.push(body);
         }
     }
-    Event { index: Index { source, sets, reminders }, bodies }.encode()
+    Event { index: Index { sets, reminders }, bodies }.encode()
 }
 
 /// What an index has beside its lines and the set's id, at most.
@@ -152,7 +151,8 @@ impl Planner<'_> {
             Ok(set) => {
                 let is_requeued = received.headers.as_ref().is_some_and(|h| h.get(rejected::REQUEUE_HEADER).is_some());
                 let (id, trace) = (set.id.clone(), self.trace.clone());
-                let of = Arc::new(OfSet { id, sequence, published_ms: stored_ms, trace });
+                let source = origin.source.clone();
+                let of = Arc::new(OfSet { source, id, sequence, published_ms: stored_ms, trace });
                 let raws = set.reminders.iter().map(|candidate| candidate.raw).collect();
                 SetPlan { planner: self, origin: &origin, token, raws, of, plan: Plan::default() }
                     .finish(set, is_requeued)
@@ -228,9 +228,9 @@ impl SetPlan<'_> {
         let mut parts: BTreeMap<Partition, Part> = BTreeMap::new();
         for (entry, body) in finished {
             let partition = of_user(&entry.user, self.planner.partitions);
-            let part = parts.entry(partition).or_insert_with(|| Part::new(&self.origin.source, &self.of));
+            let part = parts.entry(partition).or_insert_with(|| Part::new(&self.of));
             if !part.reminders.is_empty() && part.bytes + needed(&entry) > self.planner.event_bytes {
-                let full = std::mem::replace(part, Part::new(&self.origin.source, &self.of));
+                let full = std::mem::replace(part, Part::new(&self.of));
                 self.plan.parts.push((partition, full));
             }
             part.push(entry, body);

@@ -70,7 +70,8 @@ impl Worker {
         for refused in &answer.refused {
             let is_meant = |item: &Item| {
                 self.event_of(item).is_some_and(|(event, index)| {
-                    event.index.source.as_str() == refused.source && event.index.reminders[index].id == refused.id
+                    event.set_of(index).source.as_str() == refused.source
+                        && event.index.reminders[index].id == refused.id
                 })
             };
             let is_users = |(_, share): &(usize, &Share)| share.recipient().as_str() == refused.user;
@@ -201,8 +202,8 @@ impl Worker {
             Fate::MailboxFull => Outcome::Rejected { error: RejectCode::MailboxFull },
         };
         let (id, user) = (event.index.reminders[index].id.clone(), Some(settled.user.to_string()));
-        let (source, set) = (event.index.source.clone(), event.set_of(index));
-        let record = Record { id, source, set: set.id.clone(), user, outcome, at };
+        let set = event.set_of(index);
+        let record = Record { id, source: set.source.clone(), set: set.id.clone(), user, outcome, at };
         if let Some(way) = way(&settled.fate, &settled.item) {
             let after = at.as_millisecond() - set.published_ms;
             let after = Duration::from_millis(u64::try_from(after).unwrap_or(0));
@@ -220,13 +221,12 @@ impl Worker {
         let limit = self.context.config.mailbox.limit;
         let detail = format!("the mailbox of `{}` has {limit} reminders, its limit", settled.user);
         let rejection = Rejection::new(RejectCode::MailboxFull, detail);
-        let token = event.index.source.escaped();
         let id = match settled.item {
             Item::Event { sequence, index } => format!("event {sequence}.{index}"),
             Item::Parked { sequence } => format!("parked {sequence}"),
         };
-        let set = Some(event.set_of(index).id.as_str());
-        Some(rejected::Message::new(&self.context.nats.names, &token, event.publishable(index), &rejection, set, id))
+        let (set, raw, names) = (event.set_of(index), event.publishable(index), &self.context.nats.names);
+        Some(rejected::Message::new(names, &set.source.escaped(), raw, &rejection, Some(&set.id), id))
     }
 
     /// The outcomes are durable: removes the reminders.

@@ -279,14 +279,14 @@ impl Worker {
         let (mut new, mut parked) = (Vec::with_capacity(event.index.reminders.len()), Vec::new());
         for (index, reminder) in event.index.reminders.iter().enumerate() {
             let item = Item::Event { sequence, index };
-            let user = reminder.user.clone();
-            let is_repeat = self.repeats.is_repeat(&event.index.source, event.set_of(index), reminder.place);
+            let (user, set) = (reminder.user.clone(), event.set_of(index));
+            let is_repeat = self.repeats.is_repeat(set, reminder.place);
             if is_repeat || self.recorded_before.contains(&item) {
                 continue; // It came before; or the last owner was done with it and did not come to acknowledge the event.
             } else if self.parked_before.contains(&(sequence, index)) {
                 parked.push(Settled { user, item, fate: Fate::Parked, removal: Removal::Event });
             } else {
-                let may_reroute = may_reroute(&self.context.config, &event.index.source, reminder);
+                let may_reroute = may_reroute(&self.context.config, &set.source, reminder);
                 new.push((user, Entry { may_reroute, ..entry(item, reminder, 1) }));
             }
         }

@@ -29,8 +29,9 @@ struct Newest {
 
 impl Repeats {
     /// Whether this reminder came before; from now on it has.
-    pub(super) fn is_repeat(&mut self, source: &Source, set: &OfSet, place: usize) -> bool {
-        let (at, published_ms) = ((set.sequence, place), set.published_ms);
+    pub(super) fn is_repeat(&mut self, set: &OfSet, place: usize) -> bool {
+        let OfSet { source, published_ms, .. } = set;
+        let (at, published_ms) = ((set.sequence, place), *published_ms);
         match self.0.get_mut(source) {
             Some(newest) if at <= newest.at && published_ms <= newest.published_ms => return true,
             Some(newest) => *newest = Newest { at, published_ms: published_ms.max(newest.published_ms) },
@@ -60,11 +61,12 @@ mod tests {
     use super::*;
 
     fn set(sequence: u64, published_ms: i64) -> OfSet {
-        OfSet { id: "s".to_owned(), sequence, published_ms, trace: None }
+        of("a", sequence, published_ms)
     }
 
-    fn source(name: impl ToString) -> Source {
-        name.to_string().parse().unwrap()
+    fn of(source: impl ToString, sequence: u64, published_ms: i64) -> OfSet {
+        let source = source.to_string().parse().unwrap();
+        OfSet { source, id: "s".to_owned(), sequence, published_ms, trace: None }
     }
 
     proptest! {
@@ -79,7 +81,7 @@ mod tests {
                 let end = (begin + length).min(all.len());
                 stored = stored.max(end);
                 for &(sequence, place) in &all[begin..end] {
-                    if !repeats.is_repeat(&source("a"), &set(sequence, 5), place) {
+                    if !repeats.is_repeat(&set(sequence, 5), place) {
                         counted.push((sequence, place));
                     }
                 }
@@ -91,21 +93,21 @@ mod tests {
     #[test]
     fn a_stream_that_begins_anew_is_no_repeat() {
         let mut repeats = Repeats::default();
-        assert!(!repeats.is_repeat(&source("a"), &set(1_000, 50), 0));
-        assert!(!repeats.is_repeat(&source("a"), &set(1_001, 40), 0), "the clock was set back");
-        assert!(repeats.is_repeat(&source("a"), &set(1_000, 50), 0));
-        assert!(!repeats.is_repeat(&source("a"), &set(1, 60), 0), "another stream");
-        assert!(!repeats.is_repeat(&source("a"), &set(2, 61), 0));
-        assert!(repeats.is_repeat(&source("a"), &set(1, 60), 0));
+        assert!(!repeats.is_repeat(&set(1_000, 50), 0));
+        assert!(!repeats.is_repeat(&set(1_001, 40), 0), "the clock was set back");
+        assert!(repeats.is_repeat(&set(1_000, 50), 0));
+        assert!(!repeats.is_repeat(&set(1, 60), 0), "another stream");
+        assert!(!repeats.is_repeat(&set(2, 61), 0));
+        assert!(repeats.is_repeat(&set(1, 60), 0));
     }
 
     #[test]
     fn sources_are_apart_and_only_so_many_are_remembered() {
         let mut repeats = Repeats::default();
         for number in 0..2 * LIMIT {
-            assert!(!repeats.is_repeat(&source(number), &set(number as u64, 1), 0));
+            assert!(!repeats.is_repeat(&of(number, number as u64, 1), 0));
             assert!(repeats.0.len() <= LIMIT);
         }
-        assert!(repeats.is_repeat(&source(2 * LIMIT - 1), &set(5, 1), 0));
+        assert!(repeats.is_repeat(&of(2 * LIMIT - 1, 5, 1), 0));
     }
 }

@@ -68,6 +68,7 @@ fn event(set: &str, valid: &[Reminder]) -> Event {
     };
     let reminders = valid.iter().zip(&bodies).enumerate().map(entry).collect();
     let published_ms = ORIGIN.published_at.as_millisecond();
-    let sets = vec![OfSet { id: set.to_owned(), sequence: ORIGIN.sequence, published_ms, trace: None }];
-    Event { index: Index { source: ORIGIN.source.clone(), sets, reminders }, bodies }
+    let source = ORIGIN.source.clone();
+    let sets = vec![OfSet { source, id: set.to_owned(), sequence: ORIGIN.sequence, published_ms, trace: None }];
+    Event { index: Index { sets, reminders }, bodies }
 }

@@ -60,7 +60,7 @@ fn window() -> Window {
 }
 
 fn messages(plan: Plan) -> Vec<Bytes> {
-    plan.parts.into_iter().map(|(_, part)| event(part.source.clone(), vec![part])).collect()
+    plan.parts.into_iter().map(|(_, part)| event(vec![part])).collect()
 }
 
 /// What goes to partitions.
@@ -99,7 +99,7 @@ fn several_parts_of_a_lane_are_one_event_that_tells_which_set_each_reminder_came
     let plans = [(3, "a"), (4, "b")].map(|(sequence, id)| plan_with(&window(), sequence, &body(id), None));
     let parts: Vec<Part> = plans.into_iter().flat_map(|plan| plan.parts).map(|(_, part)| part).collect();
     let bound: usize = parts.iter().map(|part| part.bytes).sum();
-    let message = event("billing".parse().unwrap(), parts);
+    let message = event(parts);
     assert!(message.len() <= bound);
     let event = Event::decode(&message).unwrap();
     let read = |(at, entry): (usize, &IndexEntry)| (event.set_of(at).sequence, entry.place, entry.id.clone());
