@@ -37,12 +37,13 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
     let (_, nats) = settings.connect().await?;
     confirm(&format!("Erase everything that is kept of {user}? Nobody can bring it back."), force)?;
     let answer: Answer = ask(&nats, "erase", &json!({ "user": user })).await?;
-    let Erased { history, parked, routes, associates } = answer.erased;
+    let Erased { history, parked, scheduled, routes, associates } = answer.erased;
     let count = |count: u64, noun| plural(usize::try_from(count).unwrap_or(usize::MAX), noun);
     let line = format!(
-        "erased of {user}: {} of the history, {} of the mailbox, {}, {}",
+        "erased of {user}: {} of the history, {} of the mailbox, {}, {}, {}",
         count(history, "reminder"),
         count(parked, "reminder"),
+        count(scheduled, "scheduled reminder"),
         count(routes, "route"),
         count(associates, "associate list"),
     );

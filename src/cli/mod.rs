@@ -24,6 +24,7 @@ mod repartition;
 mod routes;
 mod rules;
 mod scan;
+mod scheduled;
 mod serve;
 mod setup;
 mod survey;
@@ -118,6 +119,9 @@ enum Command {
     /// Reminders of users who are away
     #[command(subcommand)]
     Mailbox(mailbox::Command),
+    /// Reminders to be delivered later
+    #[command(subcommand)]
+    Scheduled(scheduled::Command),
     /// Refused input: look at it, mend it, publish it again
     #[command(subcommand)]
     Rejected(rejected::Command),
@@ -252,6 +256,7 @@ impl Cli {
             Command::Rules(command) => rules::run(&settings, command).await,
             Command::Members(command) => members::run(&settings, command).await,
             Command::Mailbox(command) => mailbox::run(&settings, command).await,
+            Command::Scheduled(command) => scheduled::run(&settings, command).await,
             Command::Rejected(command) => rejected::run(&settings, command).await,
             Command::History(args) => history::run(&settings, *args).await,
             Command::Why(args) => why::run(&settings, args).await,

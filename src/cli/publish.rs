@@ -88,6 +88,10 @@ struct One {
     #[arg(long, requires = "user")]
     #[serde(skip_serializing_if = "Option::is_none")]
     priority: Option<String>,
+    /// Not delivered before this, such as 2026-11-29T00:00:00Z
+    #[arg(long, value_name = "TIME", requires = "user")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deliver_at: Option<String>,
     /// Never delivered after this, such as 2026-11-29T00:00:00Z
     #[arg(long, value_name = "TIME", requires = "user")]
     #[serde(skip_serializing_if = "Option::is_none")]

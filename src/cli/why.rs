@@ -12,8 +12,8 @@ use super::output::{Output, Table, plain, plural, time};
 use super::scan::{Stored, scan};
 use super::{CliError, SettingsArgs, mailbox};
 use crate::event::Event;
-use crate::nats::Nats;
 use crate::nats::mailbox::count;
+use crate::nats::{Nats, schedule};
 use crate::reminder::outcome::Batch;
 use crate::reminder::set::MAX_ID_BYTES;
 use crate::service::outcomes::message::Step;
@@ -51,6 +51,8 @@ struct Wanted<'a> {
 enum Place {
     /// In the user's mailbox, as itself or as the copy of a rerouted one.
     Mailbox { user: UserId, sequence: u64, at: Timestamp, before: usize },
+    /// To be delivered later.
+    Scheduled { deliver_at: Timestamp },
     /// In the stream of refused input, alone or in a set that was refused as a whole.
     Rejected { sequence: u64, at: Timestamp, code: String, detail: String },
 }
@@ -178,6 +180,9 @@ async fn places(nats: &Nats, wanted: &Wanted<'_>, known: &Known) -> Result<Vec<P
         }
     })
     .await?;
+    if let Some(found) = schedule::find(nats, wanted.source, wanted.id).await? {
+        places.extend(schedule::due_at(Some(&found.headers)).map(|deliver_at| Place::Scheduled { deliver_at }));
+    }
     let may_wait = known.trail.last().is_some_and(|step| ["parked", "rerouted"].contains(&step.outcome.as_str()));
     if let Some(user) = known.user.clone().filter(|_| may_wait) {
         let waiting = mailbox::all(nats, &user).await?;
@@ -254,6 +259,7 @@ impl Place {
                 let before = plural(*before, "reminder");
                 format!("in the mailbox of {user} since {}, message {sequence}, with {before} before it", time(*at))
             }
+            Self::Scheduled { deliver_at } => format!("scheduled for {}", time(*deliver_at)),
             Self::Rejected { sequence, at, code, detail } => {
                 format!("refused {} as {code}: {detail}; `bellhop rejected info {sequence}` shows it", time(*at))
             }

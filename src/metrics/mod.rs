@@ -95,7 +95,7 @@ impl Way {
 
 const WAYS: [&str; 3] = [Way::Direct.name(), Way::Rerouted.name(), Way::Mailbox.name()];
 const CONNECTED: Label<'static> = ("connected", &["true", "false"]);
-const STREAMS: [&str; 5] = ["sets", "events", "parked", "outcomes", "rejected"];
+const STREAMS: [&str; 6] = ["sets", "scheduled", "events", "parked", "outcomes", "rejected"];
 const ENDINGS: [&str; 4] = ["answered", "no_responders", "timed_out", "garbage"];
 const QUESTIONS: [&str; 4] = ["history", "why", "mailbox", "erase"];
 

@@ -270,7 +270,7 @@ impl Mailboxes {
     /// When JetStream does not confirm it.
     pub async fn remove_only(&self, sequence: u64) -> Result<(), NatsError> {
         let _turn = self.removals.acquire().await;
-        remove(&self.nats, sequence).await
+        remove(&self.nats, &self.stream, sequence).await
     }
 }
 
@@ -316,17 +316,17 @@ pub(super) fn priority_of(message: &Message) -> Option<Priority> {
     }
 }
 
-/// Removes one message from its mailbox. That it is gone already is as good.
+/// Removes one message from a stream. That it is gone already is as good.
 ///
 /// # Errors
 /// When JetStream does not confirm it.
-pub async fn remove(nats: &Nats, sequence: u64) -> Result<(), NatsError> {
-    let stream = nats.jetstream.get_stream_no_info(nats.names.parked_stream()).await;
-    let stream = stream.map_err(|error| NatsError::failed("remove from a mailbox", error))?;
-    match stream.delete_message(sequence).await {
+pub async fn remove(nats: &Nats, stream: &str, sequence: u64) -> Result<(), NatsError> {
+    let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("remove a message from {stream}"), error);
+    let handle = nats.jetstream.get_stream_no_info(stream).await.map_err(|error| failed(&error))?;
+    match handle.delete_message(sequence).await {
         Ok(_) => Ok(()),
         Err(error) if is_gone(&error) => Ok(()),
-        Err(error) => Err(NatsError::failed("remove from a mailbox", error)),
+        Err(error) => Err(failed(&error)),
     }
 }
 

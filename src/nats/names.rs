@@ -2,7 +2,7 @@
 
 use crate::partition::Partition;
 use crate::reminder::Priority;
-use crate::token::{InstanceName, Source, UserId};
+use crate::token::{InstanceName, Source, UserId, escape};
 
 /// Subjects, streams, buckets and consumers of one installation.
 #[derive(Debug, Clone)]
@@ -32,6 +32,11 @@ impl Names {
     /// The stream of published sets.
     pub fn sets_stream(&self) -> String {
         self.stream("SETS")
+    }
+
+    /// The stream of reminders that are to be delivered later.
+    pub fn scheduled_stream(&self) -> String {
+        self.stream("SCHEDULED")
     }
 
     /// The stream of events, the intake's work for the partitions.
@@ -80,12 +85,13 @@ impl Names {
     }
 
     /// All streams, those of the buckets too.
-    pub fn streams(&self) -> [String; 10] {
+    pub fn streams(&self) -> [String; 11] {
         let buckets = [self.routes_bucket(), self.rules_bucket(), self.associates_bucket(), self.members_bucket()];
         let [routes, rules, associates, members] = buckets.map(|bucket| bucket_stream(&bucket));
         let (sets, events, parked) = (self.sets_stream(), self.events_stream(), self.parked_stream());
         let (outcomes, rejected, seen) = (self.outcomes_stream(), self.rejected_stream(), self.seen_stream());
-        [sets, events, parked, outcomes, rejected, seen, routes, rules, associates, members]
+        let scheduled = self.scheduled_stream();
+        [sets, events, parked, outcomes, rejected, seen, scheduled, routes, rules, associates, members]
     }
 
     /// Where a source publishes its sets.
@@ -96,6 +102,31 @@ impl Names {
     /// All sources' sets.
     pub fn all_sets(&self) -> String {
         format!("{}.sets.*", self.prefix)
+    }
+
+    /// A reminder that is to be delivered later: there is one of each source and id.
+    pub fn scheduled(&self, source: &Source, id: &str) -> String {
+        format!("{}.scheduled.{}.{}", self.prefix, source.escaped(), escape(id))
+    }
+
+    /// A source's reminders that are to be delivered later.
+    pub fn scheduled_of(&self, source: &Source) -> String {
+        format!("{}.scheduled.{}.*", self.prefix, source.escaped())
+    }
+
+    /// All sources' reminders that are to be delivered later.
+    pub fn all_scheduled(&self) -> String {
+        format!("{}.scheduled.*.*", self.prefix)
+    }
+
+    /// Where a source's reminders come when it is time.
+    pub fn due(&self, source: &Source) -> String {
+        format!("{}.due.{}", self.prefix, source.escaped())
+    }
+
+    /// All reminders for which it is time.
+    pub fn all_due(&self) -> String {
+        format!("{}.due.*", self.prefix)
     }
 
     /// A partition's events.
@@ -183,6 +214,11 @@ impl Names {
     /// The consumer that takes sets in.
     pub fn intake_consumer(&self) -> &'static str {
         "intake"
+    }
+
+    /// The consumer that takes in what was scheduled and is due.
+    pub fn due_consumer(&self) -> &'static str {
+        "due"
     }
 
     /// The consumer that remembers how far outcomes were written into the database.

@@ -172,6 +172,7 @@ fn overlay(there: StreamConfig, wanted: StreamConfig) -> StreamConfig {
         max_messages_per_subject: wanted.max_messages_per_subject,
         max_message_size: wanted.max_message_size,
         allow_message_ttl: wanted.allow_message_ttl,
+        allow_message_schedules: wanted.allow_message_schedules,
         ..there
     }
 }
@@ -258,6 +259,9 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
         ..base(format!("KV_{name}"), vec![format!("$KV.{name}.>")], description)
     };
     let sets = base(names.sets_stream(), vec![names.all_sets()], "reminder sets as published");
+    let of_schedules = vec![names.all_scheduled(), names.all_due()];
+    let scheduled =
+        base(names.scheduled_stream(), of_schedules, "reminders to be delivered later, and those that are due");
     let events = base(names.events_stream(), vec![names.all_events()], "reminders on their way to a partition");
     let partitions = (PARTITIONS_KEY.to_owned(), config.partitions.to_string());
     let mailboxes = vec![names.all_mailboxes(), names.all_fences()];
@@ -267,6 +271,8 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
     let seen = base(names.seen_stream(), vec![names.seen()], "reminder ids of the idempotency window");
     vec![
         work_queue(StreamConfig { max_message_size: max_set_bytes(nats.client.max_payload()) as i32, ..sets }),
+        // nats-server has a schedule take the place of an earlier one on its subject, which it calls a roll-up.
+        work_queue(StreamConfig { allow_message_schedules: true, allow_rollup: true, allow_direct: true, ..scheduled }),
         work_queue(StreamConfig { metadata: [partitions].into(), ..events }),
         StreamConfig { allow_direct: true, allow_rollup: true, allow_atomic_publish: true, ..parked },
         kept_for(outcomes, config.streams.outcomes_age),
@@ -291,7 +297,10 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
 /// The durable consumers that a role reads, each behind its stream.
 pub fn consumers_of(names: &Names, config: &Config, role: Role) -> Vec<(String, String)> {
     match role {
-        Role::Intake => vec![(names.sets_stream(), names.intake_consumer().to_owned())],
+        Role::Intake => vec![
+            (names.sets_stream(), names.intake_consumer().to_owned()),
+            (names.scheduled_stream(), names.due_consumer().to_owned()),
+        ],
         Role::Partition(partition) => vec![(names.events_stream(), names.dispatch_consumer(partition))],
         Role::History if config.history.is_on() => {
             vec![(names.outcomes_stream(), names.history_consumer().to_owned())]
@@ -329,6 +338,7 @@ fn consumers(nats: &Nats, config: &Config) -> Vec<(String, Vec<consumer::pull::C
         ..consumer::pull::Config::default()
     };
     let intake = pinned(names.intake_consumer().to_owned(), names.all_sets(), INTAKE_ACK_PENDING);
+    let due = pinned(names.due_consumer().to_owned(), names.all_due(), most);
     let history = consumer::pull::Config {
         // One acknowledgement for all that a transaction wrote.
         ack_policy: consumer::AckPolicy::All,
@@ -336,6 +346,7 @@ fn consumers(nats: &Nats, config: &Config) -> Vec<(String, Vec<consumer::pull::C
     };
     vec![
         (names.sets_stream(), vec![intake]),
+        (names.scheduled_stream(), vec![due]),
         (names.events_stream(), (0..config.partitions).map(Partition).map(dispatch).collect()),
         (names.parked_stream(), config.mailbox.escalate_after.limits().map(escalate).collect()),
         (names.outcomes_stream(), config.history.is_on().then_some(history).into_iter().collect()),

@@ -86,6 +86,9 @@ pub struct Reminder {
     pub priority: Priority,
     /// When JetStream stored the set.
     pub published_at: Timestamp,
+    /// Not delivered before this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deliver_at: Option<Timestamp>,
     /// Never delivered after this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,

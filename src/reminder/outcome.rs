@@ -43,6 +43,8 @@ pub enum Outcome {
         /// The rule's name.
         rule: String,
     },
+    /// Its business system took it back before its `deliver_at`.
+    Cancelled,
     /// Its `expires_at` passed before it could be delivered.
     Expired,
     /// It was refused, and lies in `BELLHOP_REJECTED`.
@@ -54,7 +56,8 @@ pub enum Outcome {
 }
 
 /// What outcomes are called.
-pub const NAMES: [&str; 7] = ["delivered", "rerouted", "parked", "merged", "blocked", "expired", "rejected"];
+pub const NAMES: [&str; 8] =
+    ["delivered", "rerouted", "parked", "merged", "blocked", "cancelled", "expired", "rejected"];
 
 impl Outcome {
     /// Its name, as it stands in the stream.
@@ -65,6 +68,7 @@ impl Outcome {
             Self::Parked { .. } => "parked",
             Self::Merged { .. } => "merged",
             Self::Blocked { .. } => "blocked",
+            Self::Cancelled => "cancelled",
             Self::Expired => "expired",
             Self::Rejected { .. } => "rejected",
         }

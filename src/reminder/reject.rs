@@ -30,11 +30,12 @@ macro_rules! reject_codes {
 
 reject_codes! {
     NotJson = "not_json", "The body is not one JSON text.";
-    InvalidSet = "invalid_set", "The body is JSON, but not an object with a list `reminders`.";
+    InvalidSet = "invalid_set", "The body is JSON, but not an object with a list `reminders` or `cancel`.";
     InvalidSource = "invalid_source", "The last token of the subject is not an escaped source name.";
     InvalidSetId = "invalid_set_id", "The set's `id` is empty, longer than 256 bytes, or has control characters.";
-    NoReminders = "no_reminders", "The set has no reminders.";
-    TooManyReminders = "too_many_reminders", "The set has more than 10,000 reminders.";
+    NoReminders = "no_reminders", "The set has no reminders, and cancels none.";
+    TooManyReminders = "too_many_reminders", "The set has more than 10,000 reminders, or cancels more.";
+    InvalidCancel = "invalid_cancel", "An entry of the set's `cancel` is not the `id` of a reminder.";
     InvalidReminder = "invalid_reminder", "The reminder is not an object, lacks `user` or `content`, or a field has the wrong type.";
     InvalidId = "invalid_id", "The reminder's `id` is empty, longer than 256 bytes, or has control characters.";
     InvalidUser = "invalid_user", "The `user` is empty, longer than 128 bytes, or has control characters.";
@@ -44,6 +45,7 @@ reject_codes! {
     TooManyTags = "too_many_tags", "The reminder has more than 16 tags.";
     InvalidPriority = "invalid_priority", "The `priority` is none of `low`, `normal`, `high`, `urgent`.";
     InvalidExpiresAt = "invalid_expires_at", "The `expires_at` is not an RFC 3339 time.";
+    InvalidDeliverAt = "invalid_deliver_at", "The `deliver_at`, of a reminder or of a whole set, is not an RFC 3339 time, or is not before the `expires_at`.";
     DuplicateId = "duplicate_id", "Another reminder of the set has the same `id` and a different user or text. No outcome bears this code: the id's outcome is the other one's.";
     ReminderTooLarge = "reminder_too_large", "The reminder as delivered, with its `data` and after its rules, would not fit into one delivery request of 256 KiB.";
     TooManyMatches = "too_many_matches", "The rules of the reminder's tags match more than a million times in one text.";

@@ -11,7 +11,7 @@ use super::reject::{RejectCode, Rejection};
 use super::{MAX_REMINDER_BYTES, Priority, Reminder};
 use crate::token::{Source, Tag, UserId};
 
-/// The most reminders in one set.
+/// The most reminders in one set, and the most that it cancels.
 pub const MAX_REMINDERS: usize = 10_000;
 /// The longest `id` of a set or a reminder, in bytes.
 pub const MAX_ID_BYTES: usize = 256;
@@ -25,10 +25,21 @@ pub const MAX_TAGS: usize = 16;
 /// A set that is valid as a whole. Its reminders may not be.
 #[derive(Debug)]
 pub struct ReminderSet<'a> {
-    /// The set's own name, or its stream sequence.
-    pub id: String,
+    /// What it says of all its reminders.
+    pub common: Common,
+    /// The ids of reminders of earlier sets that are not to be delivered, if they are not due yet.
+    pub cancel: Vec<String>,
     /// The reminders in the order of the set.
     pub reminders: Vec<Candidate<'a>>,
+}
+
+/// What a set says of all its reminders.
+#[derive(Debug, Clone)]
+pub struct Common {
+    /// The set's own name, or its stream sequence.
+    pub id: String,
+    /// When they are to be delivered, unless they say it themselves.
+    pub deliver_at: Option<Timestamp>,
 }
 
 /// One reminder of a set: valid, or refused with its own bytes.
@@ -75,8 +86,10 @@ pub struct Origin {
 #[derive(Deserialize)]
 struct RawSet<'a> {
     id: Option<String>,
+    deliver_at: Option<String>,
+    cancel: Option<Vec<String>>,
     #[serde(borrow)]
-    reminders: Vec<&'a RawValue>,
+    reminders: Option<Vec<&'a RawValue>>,
 }
 
 #[derive(Deserialize)]
@@ -89,6 +102,7 @@ struct RawReminder<'a> {
     #[serde(default)]
     tags: Option<Vec<String>>,
     priority: Option<String>,
+    deliver_at: Option<String>,
     expires_at: Option<String>,
     reroute: Option<bool>,
     #[serde(borrow)]
@@ -109,27 +123,36 @@ pub fn parse<'a>(origin: &Origin, body: &'a [u8]) -> Result<ReminderSet<'a>, Rej
         Some(id) => checked_id(id, RejectCode::InvalidSetId)?,
         None => origin.sequence.to_string(),
     };
-    match set.reminders.len() {
-        0 => return Err(Rejection::new(RejectCode::NoReminders, "`reminders` is empty; a set has 1 to 10,000")),
-        1..=MAX_REMINDERS => {}
-        n => {
-            let detail = format!("`reminders` has {n} entries; a set has 1 to 10,000, so split it");
+    let common = Common { id, deliver_at: time("deliver_at", set.deliver_at, RejectCode::InvalidDeliverAt)? };
+    if set.reminders.is_none() && set.cancel.is_none() {
+        return Err(Rejection::new(RejectCode::InvalidSet, "missing field `reminders`"));
+    }
+    let (reminders, cancel) = (set.reminders.unwrap_or_default(), set.cancel.unwrap_or_default());
+    for (field, entries) in [("reminders", reminders.len()), ("cancel", cancel.len())] {
+        if entries > MAX_REMINDERS {
+            let detail = format!("`{field}` has {entries} entries; a set has 1 to 10,000, so split it");
             return Err(Rejection::new(RejectCode::TooManyReminders, detail));
         }
     }
-    let reminders = set.reminders.iter().enumerate().map(|(index, raw)| {
+    if reminders.is_empty() && cancel.is_empty() {
+        return Err(Rejection::new(RejectCode::NoReminders, "`reminders` is empty; a set has 1 to 10,000"));
+    }
+    if let Some((index, problem)) = cancel.iter().enumerate().find_map(|(index, id)| Some((index, id_error(id)?))) {
+        return Err(Rejection::new(RejectCode::InvalidCancel, format!("`cancel[{index}]`: {problem}")));
+    }
+    let reminders = reminders.iter().enumerate().map(|(index, raw)| {
         let raw = raw.get();
-        Candidate { raw, parsed: read(origin, &id, index, raw) }
+        Candidate { raw, parsed: read(origin, &common, index, raw) }
     });
-    Ok(ReminderSet { reminders: reminders.collect(), id })
+    Ok(ReminderSet { reminders: reminders.collect(), common, cancel })
 }
 
 /// Reads one reminder of a set: the one at `index`.
 ///
 /// # Errors
 /// Why it is refused.
-pub fn read(origin: &Origin, set: &str, index: usize, text: &str) -> Result<Reminder, Refused> {
-    let default_id = || format!("{set}#{index}");
+pub fn read(origin: &Origin, common: &Common, index: usize, text: &str) -> Result<Reminder, Refused> {
+    let default_id = || format!("{}#{index}", common.id);
     let mut raw: RawReminder<'_> = from_object(text).map_err(|error| Refused {
         id: readable(text, "id").filter(|id| id_error(id).is_none()).unwrap_or_else(default_id),
         user: readable(text, "user").and_then(|user| user.parse().ok()),
@@ -144,14 +167,14 @@ pub fn read(origin: &Origin, set: &str, index: usize, text: &str) -> Result<Remi
             let rejection = Rejection::new(RejectCode::InvalidUser, format!("`user` {error}"));
             Err(refused(id, Err(error), rejection))
         }
-        (Ok(id), Ok(user)) => validate(origin, set, id.clone(), user.clone(), text, raw)
+        (Ok(id), Ok(user)) => validate(origin, common, id.clone(), user.clone(), text, raw)
             .map_err(|rejection| refused(id, Ok(user), rejection)),
     }
 }
 
 fn validate(
     origin: &Origin,
-    set: &str,
+    common: &Common,
     id: String,
     user: UserId,
     text: &str,
@@ -174,17 +197,27 @@ fn validate(
         tag.parse::<Tag>().map_err(|e| Rejection::new(RejectCode::InvalidTag, format!("`tags[{index}]` {e}")))
     };
     let tags = tags.iter().enumerate().map(tag).collect::<Result<_, _>>()?;
+    let deliver_at = time("deliver_at", raw.deliver_at, RejectCode::InvalidDeliverAt)?.or(common.deliver_at);
+    let expires_at = time("expires_at", raw.expires_at, RejectCode::InvalidExpiresAt)?;
+    if let (Some(deliver_at), Some(expires_at)) = (deliver_at, expires_at)
+        && deliver_at >= expires_at
+    {
+        let detail =
+            format!("`deliver_at` is {deliver_at}, and `expires_at` {expires_at}: it could never be delivered");
+        return Err(Rejection::new(RejectCode::InvalidDeliverAt, detail));
+    }
     let reminder = Reminder {
         id,
         source: origin.source.clone(),
-        set: set.to_owned(),
+        set: common.id.clone(),
         user,
         title: raw.title,
         content: raw.content,
         tags,
         priority: raw.priority.as_deref().map(priority).transpose()?.unwrap_or_default(),
         published_at: origin.published_at,
-        expires_at: raw.expires_at.as_deref().map(expires_at).transpose()?,
+        deliver_at,
+        expires_at,
         data: raw.data.map(ToOwned::to_owned),
         count: None,
         merged: Vec::new(),
@@ -217,10 +250,11 @@ fn priority(text: &str) -> Result<Priority, Rejection> {
     })
 }
 
-fn expires_at(text: &str) -> Result<Timestamp, Rejection> {
-    text.parse().map_err(|error| {
-        let detail = format!("`expires_at` is `{text}`, not an RFC 3339 time such as 2026-11-29T00:00:00Z: {error}");
-        Rejection::new(RejectCode::InvalidExpiresAt, detail)
+fn time(field: &str, text: Option<String>, code: RejectCode) -> Result<Option<Timestamp>, Rejection> {
+    let Some(text) = text else { return Ok(None) };
+    text.parse().map(Some).map_err(|error| {
+        let detail = format!("`{field}` is `{text}`, not an RFC 3339 time such as 2026-11-29T00:00:00Z: {error}");
+        Rejection::new(code, detail)
     })
 }
 
@@ -281,6 +315,10 @@ mod tests {
         assert_eq!(refused(r#"{"reminders":7}"#), InvalidSet);
         assert_eq!(refused(r#"{"id":7,"reminders":[{}]}"#), InvalidSet);
         assert_eq!(refused(r#"{"id":"","reminders":[{}]}"#), InvalidSetId);
+        assert_eq!(refused(r#"{"deliver_at":"soon","reminders":[{}]}"#), InvalidDeliverAt);
+        assert_eq!(refused(r#"{"cancel":["a",""]}"#), InvalidCancel);
+        assert_eq!(refused(r#"{"cancel":[]}"#), NoReminders);
+        assert_eq!(refused(&format!(r#"{{"cancel":{:?}}}"#, vec!["a"; 10_001])), TooManyReminders);
         assert_eq!(refused(r#"{"reminders":[]}"#), NoReminders);
         let many = |n| format!(r#"{{"reminders":[{}]}}"#, vec![r#"{"user":"a","content":"c"}"#; n].join(","));
         assert_eq!(refused(&many(10_001)), TooManyReminders);
@@ -294,7 +332,7 @@ mod tests {
         let long = "x".repeat(129);
         let cases = [
             ("7".to_owned(), InvalidReminder),
-            (r#"[null,"a",null,"c",[],null,null,null,null]"#.into(), InvalidReminder),
+            (r#"[null,"a",null,"c",[],null,null,null,null,null]"#.into(), InvalidReminder),
             (r#"{"user":"a"}"#.into(), InvalidReminder),
             (r#"{"content":"c"}"#.into(), InvalidReminder),
             (r#"{"user":7,"content":"c"}"#.into(), InvalidReminder),
@@ -309,6 +347,12 @@ mod tests {
             (format!(r#"{{"user":"a","content":"c","tags":{:?}}}"#, vec!["t"; 17]), TooManyTags),
             (r#"{"user":"a","content":"c","priority":"asap"}"#.into(), InvalidPriority),
             (r#"{"user":"a","content":"c","expires_at":"tomorrow"}"#.into(), InvalidExpiresAt),
+            (r#"{"user":"a","content":"c","deliver_at":"2026-11-29"}"#.into(), InvalidDeliverAt),
+            (
+                r#"{"user":"a","content":"c","deliver_at":"2026-11-29T00:00:00Z","expires_at":"2026-11-29T00:00:00Z"}"#
+                    .into(),
+                InvalidDeliverAt,
+            ),
             (r#"{"user":"a","content":"c","id":""}"#.into(), InvalidId),
             (format!(r#"{{"user":"a","content":"c","data":"{}"}}"#, "x".repeat(256 * 1024)), ReminderTooLarge),
         ];
@@ -346,10 +390,21 @@ mod tests {
     }
 
     #[test]
+    fn a_reminder_is_due_when_it_says_or_its_set() {
+        let body = br#"{"deliver_at":"2026-12-01T08:00:00Z","cancel":["x"],
+            "reminders":[{"user":"a","content":"c"},{"user":"a","content":"d","deliver_at":"2026-12-02T09:00:00+01:00"}]}"#;
+        let set = parse(&origin(), body).unwrap();
+        assert_eq!(set.cancel, ["x"]);
+        let due = |at: usize| set.reminders[at].parsed.as_ref().unwrap().deliver_at.unwrap().to_string();
+        assert_eq!((due(0), due(1)), ("2026-12-01T08:00:00Z".to_owned(), "2026-12-02T08:00:00Z".to_owned()));
+        assert_eq!(parse(&origin(), br#"{"cancel":["x"]}"#).unwrap().reminders.len(), 0);
+    }
+
+    #[test]
     fn defaults_and_data_are_the_contracts() {
         let body = br#"{"reminders":[{"user":"alice","content":"hi","data":{"b": 1.50,  "a":[]},"reroute":false}]}"#;
         let set = parse(&origin(), body).unwrap();
-        assert_eq!(set.id, "7");
+        assert_eq!(set.common.id, "7");
         let reminder = set.reminders[0].parsed.as_ref().unwrap();
         assert!(reminder.stays);
         let json = reminder.to_json();

@@ -150,6 +150,7 @@ impl Sample {
             tags: tags.to_vec(),
             priority: self.priority,
             published_at: Timestamp::UNIX_EPOCH,
+            deliver_at: None,
             expires_at: None,
             data: None,
             count: None,

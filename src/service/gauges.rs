@@ -148,6 +148,7 @@ impl Board {
         let names = &self.nats.names;
         for (stream, name) in [
             ("sets", names.sets_stream()),
+            ("scheduled", names.scheduled_stream()),
             ("events", names.events_stream()),
             ("parked", names.parked_stream()),
             ("outcomes", names.outcomes_stream()),

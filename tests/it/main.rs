@@ -33,6 +33,7 @@ mod repartition;
 mod rolling;
 mod rules;
 mod rules_cli;
+mod scheduled;
 mod secured;
 mod setup;
 mod stopping;

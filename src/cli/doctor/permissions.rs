@@ -19,7 +19,10 @@ pub(super) fn needs(names: &Names, config: &Config) -> Needs {
     let [sets, events, parked, outcomes, ..] = names.streams();
     let mut publish: Vec<String> =
         names.streams().iter().map(|stream| format!("$JS.API.STREAM.INFO.{stream}")).collect();
-    publish.extend([&sets, &events, &parked, &outcomes].map(|stream| format!("$JS.API.CONSUMER.LIST.{stream}")));
+    let scheduled = names.scheduled_stream();
+    publish.extend(
+        [&sets, &scheduled, &events, &parked, &outcomes].map(|stream| format!("$JS.API.CONSUMER.LIST.{stream}")),
+    );
     for (stream, consumer) in own {
         publish.extend(
             ["INFO", "UNPIN", "RESET", "MSG.NEXT"].map(|call| format!("$JS.API.CONSUMER.{call}.{stream}.{consumer}")),
@@ -36,10 +39,13 @@ pub(super) fn needs(names: &Names, config: &Config) -> Needs {
     }
     publish.extend(watched.iter().map(|stream| format!("$JS.API.CONSUMER.CREATE.{stream}.*.>")));
     let [routes, _, associates, _] = &watched;
-    publish.extend([&parked, routes, associates].map(|stream| format!("$JS.API.DIRECT.GET.{stream}")));
+    publish.extend([&parked, &scheduled, routes, associates].map(|stream| format!("$JS.API.DIRECT.GET.{stream}")));
     publish.extend(["PURGE", "MSG.DELETE", "MSG.GET"].map(|call| format!("$JS.API.STREAM.{call}.{parked}")));
+    publish.extend(["MSG.DELETE", "MSG.GET"].map(|call| format!("$JS.API.STREAM.{call}.{scheduled}")));
     publish.push(format!("$JS.API.STREAM.MSG.GET.{events}"));
     publish.extend([
+        names.all_sets(),
+        names.all_scheduled(),
         names.all_events(),
         names.all_mailboxes(),
         names.all_fences(),

@@ -108,7 +108,12 @@ fn copies(info: &Info) -> Vec<Finding> {
 /// Whether a stream may drop what was acknowledged, or is about to refuse more.
 pub(super) fn room(case: &Case<'_>) -> Vec<Finding> {
     // What these hold was promised to somebody.
-    let promised = [case.names.sets_stream(), case.names.events_stream(), case.names.parked_stream()];
+    let promised = [
+        case.names.sets_stream(),
+        case.names.scheduled_stream(),
+        case.names.events_stream(),
+        case.names.parked_stream(),
+    ];
     let mut findings = Vec::new();
     for Info { config, state, .. } in case.now.streams.values() {
         let name = &config.name;

@@ -122,6 +122,7 @@ fn is_own(case: &Case<'_>, info: &Info) -> bool {
     let names = case.names;
     let prefixes = [
         (names.sets_stream(), names.intake_consumer()),
+        (names.scheduled_stream(), names.due_consumer()),
         (names.events_stream(), "dispatch-"),
         (names.parked_stream(), "escalate-"),
         (names.outcomes_stream(), names.history_consumer()),

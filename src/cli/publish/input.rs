@@ -78,21 +78,21 @@ pub(super) struct Set {
 /// When there is nothing that could be sent, or a set that would be refused as a whole.
 pub(super) fn plan(text: &str, request: Request<'_>) -> Result<Plan, CliError> {
     match read(text)? {
-        Input::Set { own_id } => plan_set(text, own_id, request),
+        Input::Set { own_id, rest } => plan_set(text, own_id, &rest, request),
         Input::Reminders(items) => plan_list(&items, request),
     }
 }
 
-fn plan_set(text: &str, own_id: Option<String>, request: Request<'_>) -> Result<Plan, CliError> {
+fn plan_set(text: &str, own_id: Option<String>, rest: &str, request: Request<'_>) -> Result<Plan, CliError> {
     let origin = origin(request.source);
     let set = set::parse(&origin, text.as_bytes())
         .map_err(|rejection| CliError::Failed(format!("the set would be refused as a whole: {rejection}")))?;
     let place = |(index, raw)| (Place::Index(index), Ok(raw));
     let items: Vec<Item<'_>> = set.reminders.iter().map(|candidate| candidate.raw).enumerate().map(place).collect();
-    let (good, bad) = check(&items, request, usize::MAX)?;
+    let (good, bad) = check(&items, rest, request, usize::MAX)?;
     let id = request.set_id.map(ToOwned::to_owned).or(own_id);
     let is_as_given = bad.is_empty() && request.set_id.is_none();
-    let body = if is_as_given { text.to_owned() } else { body(id.as_deref(), &good) };
+    let body = if is_as_given { text.to_owned() } else { body(id.as_deref(), rest, &good) };
     let bytes = headers_bytes(request.msg_id) + body.len();
     if bytes > request.max_bytes {
         return Err(CliError::Failed(format!(
@@ -104,15 +104,16 @@ fn plan_set(text: &str, own_id: Option<String>, request: Request<'_>) -> Result<
         )));
     }
     let msg_id = request.msg_id.map(ToOwned::to_owned);
-    let sets = if good.is_empty() { vec![] } else { vec![Set { id, msg_id, reminders: good.len(), body }] };
+    let is_empty = good.is_empty() && set.cancel.is_empty();
+    let sets = if is_empty { vec![] } else { vec![Set { id, msg_id, reminders: good.len(), body }] };
     Ok(Plan { reminders: items.len(), bad, sets })
 }
 
 fn plan_list(items: &[Item<'_>], request: Request<'_>) -> Result<Plan, CliError> {
     // `/` and a number may come behind each id.
-    let frame_bytes = headers_bytes(request.msg_id) + body(request.set_id, &[]).len() + 2 * (1 + 20);
+    let frame_bytes = headers_bytes(request.msg_id) + body(request.set_id, "", &[]).len() + 2 * (1 + 20);
     let room = request.max_bytes.saturating_sub(frame_bytes);
-    let (good, bad) = check(items, request, room)?;
+    let (good, bad) = check(items, "", request, room)?;
     let cut = cut(&good, room);
     let numbered = |id: Option<&str>, at: usize| match id {
         Some(id) if cut.len() > 1 => Some(format!("{id}/{}", at + 1)),
@@ -120,7 +121,7 @@ fn plan_list(items: &[Item<'_>], request: Request<'_>) -> Result<Plan, CliError>
     };
     let set = |(at, reminders): (usize, &&[&str])| {
         let id = numbered(request.set_id, at);
-        let body = body(id.as_deref(), reminders);
+        let body = body(id.as_deref(), "", reminders);
         Set { id, msg_id: numbered(request.msg_id, at), reminders: reminders.len(), body }
     };
     let sets = cut.iter().enumerate().map(set).collect();
@@ -131,7 +132,11 @@ fn plan_list(items: &[Item<'_>], request: Request<'_>) -> Result<Plan, CliError>
 type Item<'a> = (Place, Result<&'a str, String>);
 
 enum Input<'a> {
-    Set { own_id: Option<String> },
+    /// A set, with its id and what else it says of all its reminders.
+    Set {
+        own_id: Option<String>,
+        rest: String,
+    },
     Reminders(Vec<Item<'a>>),
 }
 
@@ -148,9 +153,11 @@ fn read(text: &str) -> Result<Input<'_>, CliError> {
         return Ok(Input::Reminders(items.collect()));
     }
     match serde_json::from_str::<HashMap<String, &RawValue>>(document) {
-        Ok(fields) if fields.contains_key("reminders") => {
+        Ok(fields) if fields.contains_key("reminders") || fields.contains_key("cancel") => {
             let own_id = fields.get("id").and_then(|id| serde_json::from_str(id.get()).ok());
-            Ok(Input::Set { own_id })
+            let rest = ["deliver_at", "cancel"].map(|name| (name, fields.get(name)));
+            let rest = rest.iter().filter_map(|(name, value)| Some(format!("\"{name}\":{},", (*value)?)));
+            Ok(Input::Set { own_id, rest: rest.collect() })
         }
         _ => Ok(Input::Reminders(vec![(Place::Only, Ok(document))])),
     }
@@ -172,8 +179,14 @@ fn lines<'a>(text: &'a str, error: &serde_json::Error) -> Result<Input<'a>, CliE
     Ok(Input::Reminders(items))
 }
 
-/// Parts the good from the bad, the way the intake will. `room` is what one reminder may take.
-fn check<'a>(items: &[Item<'a>], request: Request<'_>, room: usize) -> Result<(Vec<&'a str>, Vec<Bad>), CliError> {
+/// Parts the good from the bad, the way the intake will. `rest` is what their set says of them all, and `room` what one
+/// reminder may take.
+fn check<'a>(
+    items: &[Item<'a>],
+    rest: &str,
+    request: Request<'_>,
+    room: usize,
+) -> Result<(Vec<&'a str>, Vec<Bad>), CliError> {
     let origin = origin(request.source);
     let (mut good, mut bad) = (Vec::with_capacity(items.len()), Vec::new());
     let mut known: HashMap<String, (Place, &str)> = HashMap::new();
@@ -189,10 +202,10 @@ fn check<'a>(items: &[Item<'a>], request: Request<'_>, room: usize) -> Result<(V
         if texts.is_empty() {
             continue;
         }
-        let body = body(request.set_id, &texts.iter().map(|(_, text)| *text).collect::<Vec<_>>());
+        let body = body(request.set_id, rest, &texts.iter().map(|(_, text)| *text).collect::<Vec<_>>());
         let set = set::parse(&origin, body.as_bytes()).map_err(|rejection| CliError::Failed(rejection.to_string()))?;
         for (index, (candidate, (place, text))) in set.reminders.iter().zip(texts).enumerate() {
-            let has_own_id = candidate.id() != format!("{}#{index}", set.id);
+            let has_own_id = candidate.id() != format!("{}#{index}", set.common.id);
             let twin = known.get(candidate.id()).filter(|(_, twin)| has_own_id && *twin != text);
             match (&candidate.parsed, twin) {
                 (Err(Refused { rejection, .. }), _) => {
@@ -239,9 +252,9 @@ fn cut<'a, 'b>(reminders: &'a [&'b str], room: usize) -> Vec<&'a [&'b str]> {
 }
 
 /// A set of these reminders, byte for byte.
-fn body(id: Option<&str>, reminders: &[&str]) -> String {
+fn body(id: Option<&str>, rest: &str, reminders: &[&str]) -> String {
     let id = id.map_or_else(String::new, |id| format!("\"id\":{},", serde_json::Value::from(id)));
-    format!("{{{id}\"reminders\":[{}]}}", reminders.join(","))
+    format!("{{{id}{rest}\"reminders\":[{}]}}", reminders.join(","))
 }
 
 /// What a message's headers take.

@@ -95,6 +95,7 @@ impl Survey {
         }
         let read = [
             nats.names.sets_stream(),
+            nats.names.scheduled_stream(),
             nats.names.events_stream(),
             nats.names.parked_stream(),
             nats.names.outcomes_stream(),

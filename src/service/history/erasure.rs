@@ -16,7 +16,7 @@ use crate::event::Event;
 use crate::history::{HistoryError, Unwritten};
 use crate::nats::mailbox::{Pages, purge, remove};
 use crate::nats::replay::{last_sequence, replay};
-use crate::nats::{Nats, NatsError, bucket};
+use crate::nats::{Nats, NatsError, bucket, schedule};
 use crate::token::UserId;
 
 /// Keys looked up in one request.
@@ -29,10 +29,17 @@ pub struct Erased {
     pub history: u64,
     /// Reminders of the mailbox.
     pub parked: u64,
+    /// Reminders that were to be delivered later; not told of if there were none.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub scheduled: u64,
     /// Routes.
     pub routes: u64,
     /// The user's list of associates, and others' lists that named the user.
     pub associates: u64,
+}
+
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Why an erasure was not finished. It may be asked for again.
@@ -63,7 +70,8 @@ pub async fn erase(context: &Context, user: &UserId) -> Result<Erased, EraseErro
     let named = remove_from_lists(nats, user).await?;
     let mailbox = context.mailbox_of(user);
     let parked = purge(nats, &nats.names.parked_stream(), &mailbox, None).await?;
-    let erased = Erased { history, parked, routes, associates: own + named };
+    let scheduled = remove_scheduled(nats, user).await?;
+    let erased = Erased { history, parked, scheduled, routes, associates: own + named };
     tracing::info!(?erased, "a user was erased");
     Ok(erased)
 }
@@ -105,7 +113,7 @@ async fn remove_from_mailbox(context: &Context, user: &UserId, names: &HashSet<N
                 (source, id, event.set_of(at).published_ms)
             };
             if (0..event.bodies.len()).any(|at| names.contains(&name(at))) {
-                remove(nats, parked.sequence).await?;
+                remove(nats, &nats.names.parked_stream(), parked.sequence).await?;
             }
         }
     }
@@ -127,6 +135,30 @@ async fn remove_keys(nats: &Nats, bucket: String, keys: &str) -> Result<u64, Nat
             removed.insert(key.key);
         }
     }
+}
+
+/// Removes what is to be delivered later to a user, and answers how much it was. It is not stored by user.
+async fn remove_scheduled(nats: &Nats, user: &UserId) -> Result<u64, NatsError> {
+    #[derive(Deserialize)]
+    struct Set {
+        reminders: Vec<Whose>,
+    }
+    #[derive(Deserialize)]
+    struct Whose {
+        user: String,
+    }
+    let mut theirs = Vec::new();
+    schedule::each(nats, &nats.names.all_scheduled(), |message, sequence| {
+        let set = serde_json::from_slice::<Set>(&message.payload);
+        if set.is_ok_and(|set| set.reminders.iter().any(|reminder| reminder.user == user.as_str())) {
+            theirs.push(sequence);
+        }
+    })
+    .await?;
+    for sequence in &theirs {
+        remove(nats, &nats.names.scheduled_stream(), *sequence).await?;
+    }
+    Ok(theirs.len() as u64)
 }
 
 /// Takes a user out of others' lists of associates, and answers out of how many.

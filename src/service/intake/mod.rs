@@ -1,11 +1,14 @@
 //! Takes published sets in: validates, drops repeats, merges duplicates, applies the rules, splits by partition, and hands the
 //! reminders to their partitions. A set is acknowledged when everything in it is durable elsewhere. What a set means is
-//! decided by `plan.rs`, which is pure.
+//! decided by `plan.rs`, which is pure. What is to be delivered later is scheduled (`later.rs`), and taken in when it is due
+//! (`due.rs`).
 //!
 //! Sources share it evenly (`turns.rs`). To a partition one event is on its way to JetStream at a time (`lanes.rs`), and what
 //! queues meanwhile, of one set or of many, makes the next. That keeps the order of a user's reminders from one source; of
 //! those from several as long as what waits for a partition fits into one event: beyond that nobody waits for a flood.
 
+mod due;
+mod later;
 pub mod plan;
 
 use std::collections::HashMap;
@@ -26,6 +29,7 @@ use crate::nats::pinned::{Pinned, Received, acknowledge_all};
 use crate::partition::{Partition, Role};
 use crate::token::Source;
 use crate::trace;
+use later::Later;
 use plan::{Part, Planner};
 
 /// A set in work.
@@ -42,6 +46,8 @@ struct InWork {
 enum Done {
     /// The event of a partition is stored, with parts of these sets.
     Stored(Partition, Vec<u64>),
+    /// What these sets of a source have for later is durable, and what they cancel is cancelled.
+    Later(Source, Vec<u64>),
     /// Another part of a set is durable.
     Part(u64),
     /// These sets' ids are in the idempotency stream.
@@ -59,17 +65,23 @@ struct Intake {
     /// Sets to be planned, by subject.
     waiting: Turns<String, Received>,
     lanes: Lanes<Partition, Source, Part>,
+    /// What one set schedules another one may cancel: a source's go one after the other.
+    later: Lanes<Source, (), Later>,
     /// Sets whose parts are all durable, to be noted in the idempotency stream.
     to_note: Vec<u64>,
     is_noting: bool,
     work: FuturesUnordered<BoxFuture<'static, Done>>,
 }
 
-/// Takes sets in until `stop`; then finishes those in work.
+/// Takes in what is published, and what was scheduled and is due, until `stop`; then finishes what is in work.
 ///
 /// # Errors
 /// When the intake must be taken over anew.
 pub async fn run(context: Context, stop: CancellationToken, working: mpsc::Sender<Role>) -> Result<(), NatsError> {
+    tokio::try_join!(take_in(context.clone(), stop.clone(), working), due::run(&context, stop)).map(drop)
+}
+
+async fn take_in(context: Context, stop: CancellationToken, working: mpsc::Sender<Role>) -> Result<(), NatsError> {
     let nats = context.nats.clone();
     let settings = &context.config.idempotency;
     let mut window = Window::new(settings.window, settings.max_ids);
@@ -98,6 +110,7 @@ pub async fn run(context: Context, stop: CancellationToken, working: mpsc::Sende
         bytes: 0,
         waiting: Turns::new(),
         lanes: Lanes::new(),
+        later: Lanes::new(),
         to_note: Vec::new(),
         is_noting: false,
         work: FuturesUnordered::new(),
@@ -165,19 +178,26 @@ impl Intake {
             now: super::now_ms(),
             trace: spans::passed_on(&span, came),
         };
-        let plan = planner.plan(&received, stored_ms);
+        let mut plan = planner.plan(&received, stored_ms);
+        let later = Later::of(&received, &mut plan, planner.trace.clone());
         self.context.metrics.set_taken(plan.ids.len(), plan.repeats, plan.rejected.len());
         let taken = Taken { sequence, stored_ms, ids: plan.ids };
         self.window.note(&taken);
         let bytes = received.payload.len();
         self.bytes += bytes;
-        let pending = plan.parts.len() + plan.rejected.len() + usize::from(!plan.outcomes.is_empty());
+        let alone = usize::from(!plan.outcomes.is_empty()) + usize::from(later.is_some());
+        let pending = plan.parts.len() + plan.rejected.len() + alone;
         self.sets.insert(sequence, InWork { reply: received.reply, bytes, pending, taken, _span: span });
         for (partition, part) in plan.parts {
             let (source, bytes) = (part.set.source.clone(), part.bytes);
             if let Some(part) = self.lanes.push(&partition, source, bytes, part) {
                 self.send(partition, vec![part]);
             }
+        }
+        if let Some(later) = later
+            && let Some(later) = self.later.push(&later.source.clone(), (), 1, later)
+        {
+            self.carry_out(vec![later]);
         }
         for message in plan.rejected {
             let (nats, metrics) = (self.context.nats.clone(), self.context.metrics.clone());
@@ -204,6 +224,13 @@ impl Intake {
                 let next = self.lanes.arrived(&partition, self.event_bytes());
                 if !next.is_empty() {
                     self.send(partition, next);
+                }
+                sets.into_iter().for_each(|sequence| self.part_done(sequence));
+            }
+            Done::Later(source, sets) => {
+                let next = self.later.arrived(&source, usize::MAX);
+                if !next.is_empty() {
+                    self.carry_out(next);
                 }
                 sets.into_iter().for_each(|sequence| self.part_done(sequence));
             }
@@ -239,6 +266,17 @@ impl Intake {
             // Partitions know a repeat without an id.
             nats.store_surely(&nats.names.events(partition), HeaderMap::new(), message, None).await;
             Done::Stored(partition, sets)
+        });
+    }
+
+    fn carry_out(&mut self, later: Vec<Later>) {
+        let nats = self.context.nats.clone();
+        self.start(async move {
+            let (source, sets) = (later[0].source.clone(), later.iter().map(|later| later.sequence).collect());
+            for later in later {
+                later.carry_out(&nats).await;
+            }
+            Done::Later(source, sets)
         });
     }
 

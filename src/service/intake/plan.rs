@@ -18,12 +18,14 @@ use super::super::seen::{Id, Window, identity};
 use crate::event::{Event, Index, IndexEntry, OfSet};
 use crate::nats::Names;
 use crate::nats::pinned::Received;
+use crate::nats::schedule::Scheduled;
 use crate::partition::{Partition, of_user};
 use crate::reminder::Reminder;
+use crate::reminder::finished::with_reroute_false;
 use crate::reminder::merge::merge;
 use crate::reminder::outcome::{Outcome, Record};
 use crate::reminder::reject::{RejectCode, Rejection};
-use crate::reminder::set::{self, Candidate, Origin, Refused, ReminderSet};
+use crate::reminder::set::{self, Candidate, Common, Origin, Refused, ReminderSet};
 use crate::rules::{Rules, RulesError, Verdict};
 use crate::token::{Source, Tag};
 use crate::trace::TraceParent;
@@ -33,6 +35,10 @@ use crate::trace::TraceParent;
 pub struct Plan {
     /// What goes to partitions, in order.
     pub parts: Vec<(Partition, Part)>,
+    /// What is to be delivered later.
+    pub scheduled: Vec<Scheduled>,
+    /// Ids of reminders that are not to be delivered, if they were scheduled before.
+    pub cancel: Vec<String>,
     /// Refused input.
     pub rejected: Vec<rejected::Message>,
     /// Outcomes that are known already.
@@ -101,6 +107,14 @@ pub fn event(mut parts: Vec<Part>) -> Bytes {
     Event { index: Index { sets, reminders }, bodies }.encode()
 }
 
+/// A reminder for later, as a set of its own that may be published then.
+fn scheduled(at: Timestamp, reminder: Reminder) -> Scheduled {
+    let (json, set) = (reminder.to_json(), serde_json::to_string(&reminder.set).expect("a name is text"));
+    let json = if reminder.stays { with_reroute_false(&json) } else { json };
+    let set = [br#"{"id":"#, set.as_bytes(), br#","reminders":["#, &json, b"]}"].concat().into();
+    Scheduled { id: reminder.id, at, set }
+}
+
 /// What an index has beside its lines and the set's id, at most.
 const INDEX_BYTES: usize = 512;
 /// What a line of an index has beside the reminder's id and user, at most: all fields, with the longest numbers.
@@ -121,6 +135,7 @@ struct SetPlan<'p> {
     planner: &'p Planner<'p>,
     origin: &'p Origin,
     token: &'p str,
+    common: Common,
     /// The reminders as published.
     raws: Vec<&'p str>,
     of: Arc<OfSet>,
@@ -150,12 +165,12 @@ impl Planner<'_> {
             Err(rejection) => refused(&rejection),
             Ok(set) => {
                 let is_requeued = received.headers.as_ref().is_some_and(|h| h.get(rejected::REQUEUE_HEADER).is_some());
-                let (id, trace) = (set.id.clone(), self.trace.clone());
+                let (common, trace) = (set.common.clone(), self.trace.clone());
                 let source = origin.source.clone();
-                let of = Arc::new(OfSet { source, id, sequence, published_ms: stored_ms, trace });
+                let of = Arc::new(OfSet { source, id: common.id.clone(), sequence, published_ms: stored_ms, trace });
                 let raws = set.reminders.iter().map(|candidate| candidate.raw).collect();
-                SetPlan { planner: self, origin: &origin, token, raws, of, plan: Plan::default() }
-                    .finish(set, is_requeued)
+                let plan = Plan { cancel: set.cancel.clone(), ..Plan::default() };
+                SetPlan { planner: self, origin: &origin, token, common, raws, of, plan }.finish(set, is_requeued)
             }
         }
     }
@@ -240,7 +255,7 @@ impl SetPlan<'_> {
 
     /// A reminder as published. Only what is valid is merged, or comes so far.
     fn original(&self, place: usize) -> Reminder {
-        let read = set::read(self.origin, &self.of.id, place, self.raws[place]);
+        let read = set::read(self.origin, &self.common, place, self.raws[place]);
         read.unwrap_or_else(|_| unreachable!("what is merged is valid"))
     }
 
@@ -290,8 +305,15 @@ impl SetPlan<'_> {
                 }
                 None => {
                     taken.insert(identity, place);
-                    self.plan.ids.push(identity);
-                    valid.push(reminder);
+                    // By the server's clock: planned again, a set means the same.
+                    match reminder.deliver_at.filter(|at| *at > origin.published_at) {
+                        Some(at) => self.plan.scheduled.push(scheduled(at, reminder)),
+                        // What is scheduled is taken in when it is due.
+                        None => {
+                            self.plan.ids.push(identity);
+                            valid.push(reminder);
+                        }
+                    }
                 }
             }
         }

@@ -22,9 +22,9 @@ fuzz_target!(|body: &[u8]| {
     let Ok(set) = set::parse(&ORIGIN, body) else { return };
     assert!((1..=set::MAX_REMINDERS).contains(&set.reminders.len()));
     let valid: Vec<Reminder> = set.reminders.into_iter().filter_map(|candidate| candidate.parsed.ok()).collect();
-    valid.iter().for_each(|reminder| check(&set.id, reminder));
+    valid.iter().for_each(|reminder| check(&set.common.id, reminder));
     let Some(first) = valid.first() else { return };
-    let event = event(&set.id, &valid);
+    let event = event(&set.common.id, &valid);
     let read = Event::decode(&event.encode()).expect("it was written by us");
     assert_eq!((&read.index, &read.bodies), (&event.index, &event.bodies));
     let associate = first.user.clone();

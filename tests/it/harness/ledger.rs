@@ -14,11 +14,12 @@ use tokio::sync::Mutex;
 use super::escape;
 
 /// The outcomes of the contract, and whether each is final.
-const OUTCOMES: [(&str, bool); 7] = [
+const OUTCOMES: [(&str, bool); 8] = [
     ("delivered", true),
     ("rerouted", true),
     ("merged", true),
     ("blocked", true),
+    ("cancelled", true),
     ("expired", true),
     ("rejected", true),
     ("parked", false),

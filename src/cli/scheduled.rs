@@ -1,0 +1,135 @@
+//! `bellhop scheduled`: reminders that are to be delivered later.
+
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::output::{Listing, Output, plain, plural, short, thousands, time};
+use super::{CliError, SettingsArgs};
+use crate::nats::{Nats, schedule};
+use crate::token::Source;
+
+/// How long a cancellation may take before nobody waits for it any more.
+const CANCELLED_WITHIN: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// List scheduled reminders, the next one first
+    #[command(after_help = "Examples:
+  bellhop scheduled ls --source billing
+  bellhop scheduled ls --limit 1000 --json | jq -r '.[].deliver_at'
+
+Reminders are shown as they were published: rules change them when they are due.")]
+    Ls {
+        /// Only those of this business system
+        #[arg(long)]
+        source: Option<Source>,
+        /// Show this many
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Cancel a scheduled reminder, as its business system does
+    #[command(after_help = "Example:
+  bellhop scheduled cancel billing inv-981
+
+It publishes a set {\"cancel\": [\"inv-981\"]} to the business system's subject, and waits until a running `bellhop serve` has
+taken it in. The reminder gets the outcome `cancelled`.")]
+    Cancel {
+        /// The business system that published it
+        source: Source,
+        /// The reminder's id
+        id: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(super) async fn run(settings: &SettingsArgs, command: Command) -> Result<(), CliError> {
+    let (_, nats) = settings.connect().await?;
+    match command {
+        Command::Ls { source, limit, json } => ls(&nats, source.as_ref(), limit as usize, json).await,
+        Command::Cancel { source, id, json } => cancel(&nats, &source, &id, json).await,
+    }
+}
+
+/// A set of one reminder.
+#[derive(Deserialize)]
+struct Set {
+    reminders: (Box<RawValue>,),
+}
+
+#[derive(Deserialize)]
+struct Text {
+    source: String,
+    id: String,
+    user: String,
+    title: Option<String>,
+    content: String,
+}
+
+async fn ls(nats: &Nats, source: Option<&Source>, limit: usize, json: bool) -> Result<(), CliError> {
+    let subjects = source.map_or_else(|| nats.names.all_scheduled(), |source| nats.names.scheduled_of(source));
+    let (mut next, mut count) = (BinaryHeap::new(), 0);
+    schedule::each(nats, &subjects, |message, sequence| {
+        let headers = message.headers.as_ref();
+        if let Some(at) = schedule::due_at(headers).filter(|_| !schedule::is_cancelled(headers)) {
+            count += 1;
+            next.push((at, sequence, message.payload.clone()));
+            if next.len() > limit {
+                next.pop();
+            }
+        }
+    })
+    .await?;
+    let mut listing = Listing::new(json, &["deliver at", "source", "id", "user", "text"]);
+    let shown = next.len();
+    for (at, _, set) in next.into_sorted_vec() {
+        let Ok(Set { reminders: (reminder,) }) = serde_json::from_slice(&set) else { continue };
+        let Ok(Text { source, id, user, title, content }) = serde_json::from_str(reminder.get()) else { continue };
+        let text = title.map_or(content.clone(), |title| format!("{title}: {content}"));
+        let item = json!({ "deliver_at": at, "source": source, "id": id, "user": user, "reminder": reminder });
+        listing.add(&item, || [time(at), source.clone(), short(&id, 40), user.clone(), short(&text, 60)])?;
+    }
+    let summary = match shown == count {
+        true => plural(count, "scheduled reminder"),
+        false => format!("the next {} of {}; --limit N shows more", thousands(shown), thousands(count)),
+    };
+    listing.finish("nothing is scheduled", Some(summary))
+}
+
+async fn cancel(nats: &Nats, source: &Source, id: &str, json: bool) -> Result<(), CliError> {
+    let is_scheduled = async || -> Result<bool, CliError> {
+        let found = schedule::find(nats, source, id).await?;
+        Ok(found.is_some_and(|found| !schedule::is_cancelled(Some(&found.headers))))
+    };
+    if !is_scheduled().await? {
+        let id = plain(id);
+        return Err(CliError::Failed(format!(
+            "reminder {id} of {source} is not scheduled: it may be due already; `bellhop why {source} {id}` tells"
+        )));
+    }
+    let set = json!({ "cancel": [id] }).to_string();
+    nats.store(nats.names.sets(source), HeaderMap::new(), set.into()).await?;
+    let deadline = Timestamp::now() + CANCELLED_WITHIN;
+    while is_scheduled().await? {
+        if Timestamp::now() > deadline {
+            return Err(CliError::Failed(
+                "the cancellation is published, and nobody has taken it in yet: is a `bellhop serve` running?"
+                    .to_owned(),
+            ));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    let item = json!({ "source": source, "id": id, "cancelled": true });
+    Output::tell(json, &item, format!("reminder {} of {source} is cancelled", plain(id)))
+}

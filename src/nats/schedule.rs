@@ -1,0 +1,137 @@
+//! Reminders that are to be delivered later. nats-server holds each as a schedule, one for each source and id, and when it is
+//! time puts it onto its source's subject of what is due, in the same stream (nats-server 2.12, ADR-51).
+
+use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
+use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::stream::LastRawMessageErrorKind;
+use async_nats::{HeaderMap, Message};
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::{Nats, NatsError, direct, header};
+use crate::token::Source;
+use crate::trace::{self, TraceParent};
+
+/// How many schedules one request reads, and bytes.
+const PAGE: usize = 1_000;
+const PAGE_BYTES: usize = 1 << 20;
+/// When a message is to be published.
+const SCHEDULE: &str = "Nats-Schedule";
+/// Where to.
+const TARGET: &str = "Nats-Schedule-Target";
+/// When the set was published that a schedule comes from, in nanoseconds since 1970.
+const SET_TIME: &str = "Bellhop-Set-Time";
+/// The business system took it back: what is due is to be recorded, not delivered.
+const CANCELLED: &str = "Bellhop-Cancelled";
+
+/// A reminder that is to be delivered later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scheduled {
+    /// The reminder's id.
+    pub id: String,
+    /// When it is due.
+    pub at: Timestamp,
+    /// A set of this one reminder.
+    pub set: Bytes,
+}
+
+/// Schedules a reminder, in place of an earlier one of this source and id. `set_ns` is when its set was published, and
+/// `message_id` makes repeats one.
+pub async fn schedule(
+    nats: &Nats,
+    source: &Source,
+    scheduled: Scheduled,
+    set_ns: i128,
+    trace: Option<&TraceParent>,
+    message_id: &str,
+) {
+    let mut headers = HeaderMap::new();
+    headers.insert(SCHEDULE, format!("@at {}", scheduled.at));
+    headers.insert(TARGET, nats.names.due(source));
+    headers.insert(SET_TIME, set_ns.to_string());
+    if let Some(trace) = trace {
+        headers.insert(trace::HEADER, trace.to_string());
+    }
+    nats.store_surely(&nats.names.scheduled(source, &scheduled.id), headers, scheduled.set, Some(message_id)).await;
+}
+
+/// Takes a scheduled reminder back, if a set published before `before_ns` scheduled it and it is not due yet. It comes due at
+/// once, as cancelled: so whoever records that cannot miss it.
+///
+/// # Errors
+/// When JetStream does not answer. It may be repeated.
+pub async fn cancel(nats: &Nats, source: &Source, id: &str, before_ns: i128) -> Result<(), NatsError> {
+    let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("cancel reminder {id} of {source}"), error);
+    let subject = nats.names.scheduled(source, id);
+    while let Some(found) = find(nats, source, id).await? {
+        let is_before = header(Some(&found.headers), SET_TIME).and_then(|time| time.parse().ok()) < Some(before_ns);
+        if !is_before || header(Some(&found.headers), CANCELLED).is_some() {
+            return Ok(());
+        }
+        let mut headers = HeaderMap::new();
+        for name in [TARGET, SET_TIME, trace::HEADER] {
+            header(Some(&found.headers), name).into_iter().for_each(|value| headers.insert(name, value));
+        }
+        headers.insert(SCHEDULE, format!("@at {}", Timestamp::UNIX_EPOCH));
+        headers.insert(CANCELLED, "true");
+        headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, found.sequence.to_string());
+        let sent = nats.jetstream.publish_with_headers(subject.clone(), headers, found.payload).await;
+        match sent.map_err(|error| failed(&error))?.await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => {} // It came due, or there is a newer one.
+            Err(error) => return Err(failed(&error)),
+        }
+    }
+    Ok(())
+}
+
+/// A scheduled reminder that is not due yet, as it is stored.
+///
+/// # Errors
+/// When JetStream does not answer.
+pub async fn find(nats: &Nats, source: &Source, id: &str) -> Result<Option<StreamMessage>, NatsError> {
+    let failed = |error: &dyn std::fmt::Display| NatsError::failed("look for a scheduled reminder", error);
+    let stream = nats.jetstream.get_stream_no_info(nats.names.scheduled_stream()).await;
+    let stream = stream.map_err(|error| failed(&error))?;
+    match stream.get_last_raw_message_by_subject(&nats.names.scheduled(source, id)).await {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+        Err(error) => Err(failed(&error)),
+    }
+}
+
+/// Tells `each` of everything that is scheduled under these subjects, with its sequence, in the order of their storing.
+///
+/// Consumers of a work queue share its messages; so it is read without one.
+///
+/// # Errors
+/// When JetStream does not answer.
+pub async fn each(nats: &Nats, subjects: &str, mut each: impl FnMut(&Message, u64)) -> Result<(), NatsError> {
+    let stream = nats.names.scheduled_stream();
+    let mut from = 1;
+    loop {
+        let request = json!({ "seq": from, "next_by_subj": subjects, "batch": PAGE, "max_bytes": PAGE_BYTES });
+        let (page, is_last) = direct::get(nats, &stream, &request).await?;
+        for message in &page {
+            let sequence = direct::text(message, "Nats-Sequence").and_then(|text| text.parse().ok());
+            let sequence = sequence.ok_or_else(|| NatsError::failed(format!("read {stream}"), "it is malformed"))?;
+            each(message, sequence);
+            from = sequence + 1;
+        }
+        if is_last {
+            return Ok(());
+        }
+    }
+}
+
+/// When a scheduled message is due, by its headers; none if it is not scheduled.
+pub fn due_at(headers: Option<&HeaderMap>) -> Option<Timestamp> {
+    header(headers, SCHEDULE)?.strip_prefix("@at ")?.parse().ok()
+}
+
+/// Whether a message that is scheduled or due was taken back, by its headers.
+pub fn is_cancelled(headers: Option<&HeaderMap>) -> bool {
+    header(headers, CANCELLED).is_some()
+}

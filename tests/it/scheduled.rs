@@ -1,0 +1,158 @@
+//! Reminders that are to be delivered later: held by nats-server, delivered when they are due, taken back before that.
+
+use async_nats::HeaderMap;
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+
+use crate::harness::{World, from_now, instant, reminder, with};
+
+fn later(id: &str, user: &str, offset: SignedDuration) -> Value {
+    with(reminder(id, user), json!({ "deliver_at": from_now(offset) }))
+}
+
+fn soon(id: &str, user: &str) -> Value {
+    later(id, user, SignedDuration::from_millis(1_500))
+}
+
+fn in_an_hour(id: &str, user: &str) -> Value {
+    later(id, user, SignedDuration::from_hours(1))
+}
+
+impl World {
+    /// What is scheduled, the next one first.
+    async fn scheduled(&self) -> Vec<Value> {
+        let listed = self.run(&["scheduled", "ls", "--json"]).await.succeeded();
+        serde_json::from_str(&listed).unwrap()
+    }
+
+    async fn is_scheduled(&self, ids: &[&str]) {
+        self.eventually(&format!("{ids:?} are scheduled"), async || {
+            let listed = self.scheduled().await;
+            let found: Vec<_> = listed.iter().map(|one| one["id"].as_str().unwrap()).collect();
+            if found == ids { Ok(()) } else { Err(format!("{found:?}")) }
+        })
+        .await;
+    }
+}
+
+/// "`deliver_at`: not delivered before this", on a reminder or on a set.
+#[tokio::test]
+async fn nothing_is_delivered_before_it_is_due() {
+    let world = World::start(&[]).await;
+    world.app("app-1", &["alice", "bob"]).await;
+    let of_set = json!({ "id": "s", "deliver_at": from_now(SignedDuration::from_millis(1_500)), "reminders": [
+        reminder("by its set", "alice"), soon("itself", "bob"), with(reminder("past", "alice"), json!({ "deliver_at": "2020-01-01T00:00:00Z" })),
+        { "user": "alice", "content": "without a name", "reroute": false, "data": {"n": 1.50} },
+    ]});
+    world.publish_set("billing", of_set, HeaderMap::new()).await;
+    world.taken(&["past"]).await;
+    world.taken(&["by its set", "itself", "s#3"]).await;
+    for id in ["by its set", "itself", "s#3", "past"] {
+        let got = world.first(id).reminder.clone();
+        let due = instant(got["deliver_at"].as_str().unwrap());
+        let accepted = instant(&world.became("billing", id, "delivered").await.at);
+        assert!(accepted >= due, "{id} was due at {due} and accepted at {accepted}");
+        assert!(instant(got["published_at"].as_str().unwrap()) >= due, "it counts as published when it was due: {got}");
+        assert_eq!(got["set"], "s");
+    }
+    assert_eq!(world.first("s#3").reminder["data"], json!({ "n": 1.5 }));
+    assert_eq!(world.takes().len(), 4);
+    world.settle().await;
+    assert_eq!(world.scheduled().await.len(), 0);
+}
+
+/// "one for each source and id": a later word replaces an earlier one, and a cancellation leaves nothing of it.
+#[tokio::test]
+async fn what_is_scheduled_can_be_changed_and_cancelled() {
+    let world = World::start(&[]).await;
+    world.app("app-1", &["alice"]).await;
+    world
+        .publish(
+            "billing",
+            [in_an_hour("moved", "alice"), in_an_hour("cancelled", "alice"), in_an_hour("kept", "alice")],
+        )
+        .await;
+    world.publish("hr", [in_an_hour("cancelled", "alice")]).await;
+    world.is_scheduled(&["moved", "cancelled", "kept", "cancelled"]).await;
+    // Set by set, in order: what follows an acknowledged set finds it done.
+    let replaced = with(soon("replaced", "alice"), json!({ "content": "the second" }));
+    world.publish("billing", [in_an_hour("replaced", "alice"), in_an_hour("brief", "alice")]).await;
+    let set =
+        json!({ "cancel": ["cancelled", "brief", "never heard of"], "reminders": [replaced, soon("moved", "alice")] });
+    world.publish_set("billing", set, HeaderMap::new()).await;
+    world.all_became("billing", &["cancelled", "brief"], "cancelled").await;
+    world.taken(&["moved", "replaced"]).await;
+    assert_eq!(world.first("replaced").reminder["content"], "the second");
+    let left = world.scheduled().await;
+    let left: Vec<_> = left.iter().map(|one| (one["source"].as_str().unwrap(), one["id"].as_str().unwrap())).collect();
+    assert_eq!(left, [("billing", "kept"), ("hr", "cancelled")], "another source's is another reminder");
+
+    let told = world.run(&["scheduled", "cancel", "hr", "cancelled"]).await.succeeded();
+    assert!(told.contains("reminder cancelled of hr is cancelled"), "{told}");
+    assert_eq!(world.became("hr", "cancelled", "cancelled").await.user.as_deref(), Some("alice"));
+    let again = world.run(&["scheduled", "cancel", "hr", "cancelled"]).await;
+    assert!(again.code == Some(1) && again.stderr.contains("is not scheduled"), "{again:?}");
+    let table = world.run(&["scheduled", "ls", "--source", "billing"]).await.succeeded();
+    assert!(table.contains("kept") && table.contains("1 scheduled reminder"), "{table}");
+    let why = world.run(&["why", "billing", "kept"]).await.succeeded();
+    assert!(why.contains("scheduled for"), "{why}");
+    assert_eq!(world.takes().len(), 2, "nothing else was delivered");
+}
+
+/// A restart loses none: of nats-server, and of Bellhop while reminders come due.
+#[tokio::test]
+async fn a_restart_loses_none() {
+    let world = World::start(&[]).await;
+    let ids: Vec<String> = (0..200).map(|n| n.to_string()).collect();
+    let due = |n: usize| SignedDuration::from_millis(1_000 + 20 * n as i64);
+    let all: Vec<Value> = ids.iter().enumerate().map(|(n, id)| later(id, "alice", due(n))).collect();
+    world.publish("billing", all).await;
+    world
+        .eventually("all are scheduled", async || match world.stream("BELLHOP_SCHEDULED").await.state.last_sequence {
+            sequence if sequence >= 200 => Ok(()),
+            sequence => Err(format!("{sequence}")),
+        })
+        .await;
+    world.kill_nats().await;
+    world.restart_nats().await;
+    let member = world.kill_and_revive().await;
+    world.eventually("it is ready again", async || member.is_ready().await).await;
+    world.app("app-1", &["alice"]).await;
+    world.taken(&ids).await;
+    assert_eq!(world.repeats(), []);
+    world.settle().await;
+}
+
+/// The same set again, before or after it is due, is no second reminder; and what is wrong is told at once.
+#[tokio::test]
+async fn a_repeat_is_no_second_reminder_and_nonsense_is_refused_at_once() {
+    let world = World::start(&[]).await;
+    world.app("app-1", &["alice"]).await;
+    let set = || json!({ "reminders": [soon("once", "alice")] });
+    world.publish_set("billing", set(), HeaderMap::new()).await;
+    world.publish_set("billing", set(), HeaderMap::new()).await;
+    world.taken(&["once"]).await;
+    world.publish_set("billing", set(), HeaderMap::new()).await;
+    let late = json!({ "deliver_at": from_now(SignedDuration::from_hours(2)), "expires_at": from_now(SignedDuration::from_hours(1)) });
+    world.publish("billing", [with(reminder("never", "alice"), late), reminder("fence", "alice")]).await;
+    world.taken(&["fence"]).await;
+    assert_eq!(world.became("billing", "never", "rejected").await.error.as_deref(), Some("invalid_deliver_at"));
+    world.settle().await;
+    assert_eq!(world.order("alice"), ["once", "fence"]);
+    assert_eq!(world.scheduled().await.len(), 0, "a repeat of what was delivered is dropped");
+}
+
+/// Rules, merging and expiry are those of the day on which it is due; who is erased gets nothing later.
+#[tokio::test]
+async fn an_erased_user_gets_nothing_later() {
+    let world = World::start(&[]).await;
+    world.app("app-1", &["alice", "bob"]).await;
+    world.publish("billing", [soon("1", "alice"), soon("2", "bob"), in_an_hour("3", "alice")]).await;
+    world.is_scheduled(&["1", "2", "3"]).await;
+    let erased = world.run(&["erase", "alice", "-f", "--json"]).await.succeeded();
+    let erased: Value = serde_json::from_str(&erased).unwrap();
+    assert_eq!(erased["erased"]["scheduled"], 2);
+    world.taken(&["2"]).await;
+    assert_eq!(world.takes().len(), 1);
+    assert!(world.scheduled().await.is_empty());
+}
