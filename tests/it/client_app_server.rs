@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bellhop::client::app_server::{Options, RouteError};
-use bellhop::client::{AppServer, Deliveries, Delivery, Reason, UserId};
+use bellhop::client::{AppServer, Deliveries, Delivery, Draft, Publisher, Reason, UserId, publisher};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use crate::harness::{LATER, World, numbers, reminder};
+use crate::secured::Realm;
 
 fn user(name: impl AsRef<str>) -> UserId {
     name.as_ref().parse().unwrap()
@@ -268,4 +269,27 @@ async fn a_subject_of_ones_own_is_where_reminders_come() {
     assert_eq!(delivery.accept().content, "content of 1 for alice");
     let wrong = AppServer::start(world.client.clone(), "app-1".parse().unwrap(), options("$JS.x")).await;
     assert!(wrong.unwrap_err().to_string().contains("`$JS.x`"));
+}
+
+/// By `nats-config/accounts.conf`, an app server may write its own routes and read none, and a business system may publish.
+#[tokio::test]
+async fn an_app_server_and_a_business_system_need_no_more_rights_than_they_have() {
+    let realm = Realm::start().await;
+    realm.run("operator", &["setup", "--set", "partitions=1"], "").await.succeeded();
+    let _member = realm.serve("member-1", &["partitions=1"]).await;
+    let (desk, billing) = (realm.someone("app-1").await, realm.someone("billing").await);
+    let (app, mut deliveries) =
+        AppServer::start(desk.client, "app-1".parse().unwrap(), Options::default()).await.unwrap();
+    app.connect(user("alice")).await.unwrap();
+    let billing = Publisher::start(billing.client, "billing".parse().unwrap(), publisher::Options::default());
+    let publish = async || {
+        let draft = Draft::new(user("alice"), "Invoice 981 is due on Friday");
+        billing.publish(draft).await.unwrap().await.unwrap().id
+    };
+    let id = publish().await;
+    assert_eq!(accept(&mut deliveries, 1).await, [id]);
+    app.drain();
+    assert!(deliveries.next().await.is_none());
+    let routes = realm.run("operator", &["routes", "ls", "--json"], "").await.succeeded();
+    assert_eq!(routes.trim(), "[]");
 }

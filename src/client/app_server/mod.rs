@@ -30,7 +30,7 @@ pub struct Options {
     /// What the instance's subjects begin with, where it is not `<prefix>.app.<instance>`.
     pub subject: Option<String>,
     /// How many reminders may be without the application's word, in the stream or taken from it; what is more is refused as
-    /// `busy`: 10,000. Each is at most 256 KiB.
+    /// `busy`: 10,000. The stream alone has no more than requests wait for: one of 256 KiB for each member of the installation.
     pub capacity: usize,
     /// How long a request waits for the application's word on its reminders; it must be below Bellhop's `delivery.timeout` (2 s):
     /// 1.5 s.
@@ -156,7 +156,8 @@ impl AppServer {
     }
 
     /// Begins to stop: nobody counts as connected, the routes are deleted, and what is under way is answered. The stream of
-    /// deliveries goes on with what was in it; it ends when all that is done, at most [`Options::patience`] later.
+    /// deliveries goes on with what was in it, and ends when all that is done. Where JetStream is away it ends after
+    /// [`Options::patience`], and Bellhop finds out by heartbeats that nobody is there.
     pub fn drain(&self) {
         let _ = self.commands.send(Command::Drain); // One that has stopped has drained.
     }
