@@ -95,7 +95,8 @@ pub enum RouteError {
 /// An instance of an app server. Clones are the same instance; when the last one is dropped, it [drains](Self::drain).
 ///
 /// It keeps the table of who is connected, and that is what it answers Bellhop from. Routes follow the table, also when NATS was away
-/// or has lost them: after each reconnect all are put again.
+/// or has lost them: after each reconnect all are put again. (Where a user's reminders go to the latest device, all of this
+/// instance's are that then.)
 ///
 /// ```text
 /// connect(user) ─▶ table ─▶ route in the bucket ─▶ Bellhop
@@ -141,7 +142,8 @@ impl AppServer {
 
     /// The same for many: as when an app server starts with connections that it has taken over.
     pub fn connect_all(&self, users: impl IntoIterator<Item = UserId>) -> Routed {
-        self.change(|ticket| Command::Connect(users.into_iter().collect(), ticket))
+        let stays = Some(self.commands.clone());
+        Routed { stays, ..self.change(|ticket| Command::Connect(users.into_iter().collect(), ticket)) }
     }
 
     /// A terminal of the user leaves. When it is the last, the user does not count as connected any more, and what waits for the
@@ -165,7 +167,7 @@ impl AppServer {
     fn change(&self, command: impl FnOnce(Ticket) -> Command) -> Routed {
         let (ticket, problems) = mpsc::channel(1);
         let sent = self.commands.send(command(ticket));
-        Routed { problems: sent.is_ok().then_some(problems), patience: self.patience }
+        Routed { problems: sent.is_ok().then_some(problems), stays: None, patience: self.patience }
     }
 }
 
@@ -173,6 +175,8 @@ impl AppServer {
 #[derive(Debug)]
 pub struct Routed {
     problems: Option<mpsc::Receiver<String>>,
+    /// Where the instance would get commands that has to be there in the end.
+    stays: Option<mpsc::UnboundedSender<Command>>,
     patience: Duration,
 }
 
@@ -186,6 +190,7 @@ impl Routed {
             }
         };
         match tokio::time::timeout(self.patience, written).await {
+            Ok(()) if self.stays.is_some_and(|instance| instance.is_closed()) => Err(RouteError::Stopped),
             Ok(()) => Ok(()),
             Err(_) => Err(RouteError::Late { after: self.patience, problem }),
         }
