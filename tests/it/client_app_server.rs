@@ -267,8 +267,10 @@ async fn a_subject_of_ones_own_is_where_reminders_come() {
     let delivery = next(&mut deliveries).await;
     assert!(delivery.json().get().contains("content of 1 for alice"));
     assert_eq!(delivery.accept().content, "content of 1 for alice");
-    let wrong = AppServer::start(world.client.clone(), "app-1".parse().unwrap(), options("$JS.x")).await;
-    assert!(wrong.unwrap_err().to_string().contains("`$JS.x`"));
+    for subject in ["$JS.x", "bellhop.sets", "a.*"] {
+        let wrong = AppServer::start(world.client.clone(), "app-1".parse().unwrap(), options(subject)).await;
+        assert!(wrong.unwrap_err().to_string().contains(subject));
+    }
 }
 
 /// A member and the nats-server are killed with deliveries under way: what was answered in vain comes again.
