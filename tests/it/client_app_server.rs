@@ -157,15 +157,14 @@ async fn an_application_that_falls_behind_gets_everything_once_and_in_order() {
     }
     assert_eq!(taken, numbers(0..60));
     world.all_became("billing", &numbers(0..60), "delivered").await;
-    let was_busy = !world.trail("billing", "59").await.contains(&"parked".to_owned());
-    assert!(!was_busy, "so many did not fit");
+    assert!(world.outcomes.all().await.iter().any(|one| one.outcome == "parked"), "it never was busy");
     assert!(is_empty(&mut deliveries).await);
 }
 
 #[tokio::test]
 async fn repeats_are_accepted_and_not_handed_over_again() {
     let world = World::start(&[]).await;
-    let options = Options { answer_within: Duration::from_millis(50), ..Options::default() };
+    let options = Options { answer_within: Duration::from_millis(400), ..Options::default() };
     let (_app, mut deliveries) = app_server(&world, "app-1", options, &["alice"]).await;
     let first = async || ask(&world, "deliver", delivery(&[("alice", "1")])).await;
     let (answer, _) = tokio::join!(first(), accept(&mut deliveries, 1));
@@ -201,7 +200,7 @@ async fn what_is_no_delivery_has_no_answer_and_the_next_one_has() {
 #[tokio::test]
 async fn routes_are_put_again_when_nats_was_away() {
     let world = World::start(&[]).await;
-    let options = Options { patience: Duration::from_millis(100), ..Options::default() };
+    let options = Options { patience: Duration::from_secs(2), ..Options::default() };
     let (app, mut deliveries) = app_server(&world, "app-1", options, &["alice"]).await;
     world.routes().await.delete("alice.app-1").await.unwrap();
     world.kill_nats().await;
