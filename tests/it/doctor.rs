@@ -390,11 +390,11 @@ async fn marks_of_deleted_routes_that_pile_up_are_told() {
 
 #[tokio::test]
 async fn an_account_that_is_nearly_full_is_told() {
-    let limited = "accounts { A { jetstream { max_file: 1GB, max_streams: 10, max_consumers: 100 }, users: [{user: a, password: a}] } }\nno_auth_user: a";
+    let limited = "accounts { A { jetstream { max_file: 1GB, max_streams: 11, max_consumers: 100 }, users: [{user: a, password: a}] } }\nno_auth_user: a";
     let world = World::without_members(limited, &[]).await;
     world.run(&["setup"]).await.succeeded();
     let diagnosis = doctor(&world, &[]).await;
-    diagnosis.says("account", "critical", &["10 of 10 streams are used", "raise the account's limit of streams"]);
+    diagnosis.says("account", "critical", &["11 of 11 streams are used", "raise the account's limit of streams"]);
 }
 
 // Other servers than the plain one.

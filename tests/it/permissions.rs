@@ -13,11 +13,13 @@ use crate::harness::bellhop;
 use crate::secured::{Realm, Secrets, Someone, USERS, Verdict, eventually, nats_config};
 
 /// What can be asked, and who may: everybody else is refused. What takes something away comes last.
-const ASKED: [(&str, &[&str]); 44] = [
-    // Published sets: each source is its own.
-    ("bellhop.sets.billing", &["billing", "operator"]),
-    ("bellhop.sets.claims", &["claims", "operator"]),
-    ("bellhop.sets.hr", &["operator"]),
+const ASKED: [(&str, &[&str]); 46] = [
+    // Published sets: each source is its own. Bellhop publishes what was scheduled, which nobody else may schedule.
+    ("bellhop.sets.billing", &["bellhop", "billing", "operator"]),
+    ("bellhop.sets.claims", &["bellhop", "claims", "operator"]),
+    ("bellhop.sets.hr", &["bellhop", "operator"]),
+    ("bellhop.scheduled.billing.x", &["bellhop"]),
+    ("bellhop.due.billing", &[]),
     // Routes: each instance's are its own. Rules and associates are for those who know them.
     ("$KV.bellhop_routes.alice.app-1", &["app-1", "bellhop", "operator"]),
     ("$KV.bellhop_routes.alice.app-2", &["app-2", "bellhop", "operator"]),
