@@ -30,6 +30,7 @@ macro_rules! reject_codes {
 
 reject_codes! {
     NotJson = "not_json", "The body is not one JSON text.";
+    InvalidCloudEvent = "invalid_cloud_event", "The message says that it is a CloudEvent, but lacks an attribute, is of another version than 1.0, has no data in JSON, or a name that is too long.";
     InvalidSet = "invalid_set", "The body is JSON, but not an object with a list `reminders`.";
     InvalidSource = "invalid_source", "The last token of the subject is not an escaped source name.";
     InvalidSetId = "invalid_set_id", "The set's `id` is empty, longer than 256 bytes, or has control characters.";

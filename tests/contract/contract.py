@@ -28,6 +28,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
+from urllib.parse import quote
 from urllib.request import urlopen
 
 import nats
@@ -501,6 +502,37 @@ async def sources_of_any_name(w):
     nonsense = lambda: [msg.subject for msg in w.rejected if msg.data == b"nonsense"]
     await w.until(lambda: len(nonsense()) == len(sources), "the invalid sets are rejected")
     same(nonsense(), [f"bellhop.rejected.{escape(source)}" for source in sources], "the subjects of the rejected")
+
+
+async def cloud_events(w):
+    """A message on the same subject may be a CloudEvent 1.0, in either mode of the NATS binding. Its data is a set, or one reminder."""
+    await w.app("app-1", "alice")
+    attributes = {"specversion": "1.0", "source": "/crm/目录", "type": "com.example.due", "time": "2026-11-22T08:00:00Z"}
+    binary = {f"ce-{name}": quote(value, safe="/:") for name, value in attributes.items()}
+    structured = {"Content-Type": "application/cloudevents+json"}
+    one = lambda content: {"user": "alice", "content": content}
+    for _ in range(2):  # An event that comes again is a repeat.
+        await w.publish("billing", {"reminders": [one("a"), one("b")]}, binary | {"ce-id": "1%202"})
+        await w.publish("billing", one("c"), binary | {"CE-ID": "3", "ce-datacontenttype": "application/json"})
+        await w.publish("billing", attributes | {"id": "4", "data": one("d"), "unknown": 1}, structured)
+        await w.publish("billing", attributes | {"id": "5", "data": {"id": "own", "reminders": [one("e")]}}, structured)
+    ids = [f"/crm/目录 {name}" for name in ("1 2#0", "1 2#1", "3#0", "4#0")] + ["own#0"]
+    w.sent |= {("billing", id): True for id in ids}
+    await w.took(*ids)
+    same(w.order("alice"), ids, "what was delivered")
+    bad = [
+        (encoded(one("f")), binary),
+        (encoded(one("g")), binary | {"ce-id": "6", "ce-specversion": "2.0"}),
+        (encoded(attributes | {"data": one("h")}), structured),
+        (encoded(attributes | {"id": "7", "data": "<reminder/>", "datacontenttype": "text/xml"}), structured),
+        (b"[]", {"Content-Type": "application/cloudevents-batch+json"}),
+    ]
+    for body, headers in bad:
+        await w.publish("billing", body, headers)
+    codes = await kept(w, [body for body, _ in bad], "bellhop.rejected.billing")
+    same(codes, ["invalid_cloud_event"] * len(bad), "the codes")
+    for msg, (_, headers) in zip(w.rejected, bad):
+        same({name: msg.headers.get(name) for name in headers}, headers, "the publisher's headers")
 
 
 # ------------------------------------------------------------------------------------ scenarios: what is not valid

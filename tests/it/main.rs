@@ -10,6 +10,7 @@ mod harness;
 mod associates;
 mod bench;
 mod cli;
+mod cloud_events;
 mod dashboards;
 mod delivery;
 mod deploy;

@@ -25,7 +25,7 @@ use crate::nats::NatsError;
 use crate::nats::pinned::{Pinned, Received, acknowledge_all};
 use crate::partition::{Partition, Role};
 use crate::token::Source;
-use crate::trace;
+use crate::wire::cloud_event::Published;
 use plan::{Part, Planner};
 use turns::Turns;
 
@@ -158,7 +158,8 @@ impl Intake {
         if self.window.is_complete(sequence, stored_ms) {
             return self.acknowledge(vec![sequence], vec![received.reply]);
         }
-        let came = received.header(trace::HEADER).and_then(|header| header.parse().ok());
+        let mut published = Published::read(|name| received.header(name), &received.payload);
+        let came = published.trace.take();
         let span = spans::take_in(&received.subject, came.as_ref());
         let config = &self.context.config;
         // One version of the rules for the whole set.
@@ -173,7 +174,7 @@ impl Intake {
             now: super::now_ms(),
             trace: spans::passed_on(&span, came),
         };
-        let plan = planner.plan(&received, stored_ms);
+        let plan = planner.plan(&received, &published, stored_ms);
         self.context.metrics.set_taken(plan.ids.len(), plan.repeats, plan.rejected.len());
         let taken = Taken { sequence, stored_ms, ids: plan.ids };
         self.window.note(&taken);
