@@ -63,9 +63,7 @@ pub fn delivery_body<'a>(reminders: impl Iterator<Item = &'a [u8]>) -> Bytes {
 
 /// Reads an answer's body. None, if it is not the contract's: a JSON object of this form.
 pub fn read<A: for<'a> Deserialize<'a>>(body: &[u8]) -> Option<A> {
-    // A list could stand for an object to serde.
-    let is_object = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
-    is_object.then(|| serde_json::from_slice(body).ok())?
+    super::object(body).ok()
 }
 
 #[cfg(test)]

@@ -11,20 +11,37 @@ pub struct Associates {
     pub associates: Vec<UserId>,
 }
 
+impl Associates {
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// When it is no JSON object with a list of names.
+    pub fn read(value: &[u8]) -> Result<Self, serde_json::Error> {
+        super::object(value)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_value_is_a_list_of_names_or_nothing_at_all() {
-        let read = |value: &str| serde_json::from_str::<Associates>(value).map(|value| value.associates);
+        let read = |value: &str| Associates::read(value.as_bytes()).map(|value| value.associates);
         assert_eq!(
             read(r#"{"associates":["bob","张三"],"note":1}"#).unwrap(),
             ["bob", "张三"].map(|n| n.parse().unwrap())
         );
         assert_eq!(read(r#"{"associates":[]}"#).unwrap(), []);
-        for bad in ["", "[]", "{}", r#"{"associates":"bob"}"#, r#"{"associates":["bob",""]}"#, r#"{"associates":[7]}"#]
-        {
+        for bad in [
+            "",
+            "[]",
+            r#"[["bob"]]"#,
+            "{}",
+            r#"{"associates":"bob"}"#,
+            r#"{"associates":["bob",""]}"#,
+            r#"{"associates":[7]}"#,
+        ] {
             assert!(read(bad).is_err(), "{bad}");
         }
     }

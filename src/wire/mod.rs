@@ -9,3 +9,13 @@ pub mod associates;
 pub mod cloud_event;
 pub mod query;
 pub mod route;
+
+use serde::Deserialize;
+use serde::de::Error;
+
+use crate::reminder::set::from_object;
+
+/// Reads a struct from the bytes of a JSON object.
+fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, serde_json::Error> {
+    std::str::from_utf8(json).map_err(Error::custom).and_then(from_object)
+}

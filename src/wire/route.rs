@@ -42,7 +42,7 @@ pub fn read_key(key: &str) -> Result<(UserId, InstanceName), RouteError> {
 pub fn read_subject(value: &[u8]) -> Result<Option<String>, RouteError> {
     let subject = match value {
         b"" => None,
-        json => serde_json::from_slice::<Value>(json)?.subject,
+        json => super::object::<Value>(json)?.subject,
     };
     match subject {
         Some(subject) if !is_for_app_servers(&subject) => Err(RouteError::Subject(subject)),
@@ -71,7 +71,9 @@ mod tests {
         assert_eq!(read("").unwrap(), None);
         assert_eq!(read(r#"{"since":"2026-11-22T00:00:00Z"}"#).unwrap(), None);
         assert_eq!(read(r#"{"subject":"eu.app.7"}"#).unwrap().as_deref(), Some("eu.app.7"));
-        assert!(matches!(read("yes"), Err(RouteError::Value(_))));
+        for value in ["yes", "[]", r#"["eu.app.7"]"#] {
+            assert!(matches!(read(value), Err(RouteError::Value(_))), "{value}");
+        }
         for subject in ["", "a..b", "a.*", ">", "$JS.API.STREAM.DELETE.X", "_INBOX.x", "a b", "a.\u{7}"] {
             let value = serde_json::json!({ "subject": subject }).to_string();
             assert!(matches!(read(&value), Err(RouteError::Subject(_))), "{subject}");
