@@ -9,6 +9,7 @@
 //! | set | [`config`] | every setting, with its default and bounds |
 //! | translate | [`nats`], [`history`], [`http`] | streams, consumers, buckets, requests; SQL; probes. Decide nothing |
 //! | run | [`service`] | tasks that feed the router and perform its actions |
+//! | tell | [`schema`] | the contract as data: what others send and get |
 //!
 //! [`nats_server`] finds and starts a real nats-server, for the demo, the benchmark and the tests.
 
@@ -29,6 +30,7 @@ pub mod partition;
 pub mod reminder;
 pub mod router;
 pub mod rules;
+pub mod schema;
 pub mod service;
 pub mod token;
 pub mod trace;

@@ -1,5 +1,6 @@
 //! Routes: which app-server instance holds which user's connection, as a key and a value of their bucket.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::token::{InstanceName, NameError, UserId};
@@ -21,8 +22,16 @@ pub enum RouteError {
     Subject(String),
 }
 
-#[derive(Deserialize)]
-struct Value {
+/// What a subject of app servers matches, in the schema of routes.
+const SUBJECT: &str = r"^(?![$_])(?![*>](\.|$))[^.\s\x00-\x1f\x7f-\x9f]+(\.(?![*>](\.|$))[^.\s\x00-\x1f\x7f-\x9f]+)*$";
+
+/// The value of a route. It may be empty, too.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "Route")]
+pub(crate) struct Value {
+    /// What the instance's subjects begin with; else `bellhop.app.<instance>`. It begins with neither `$` nor `_`, and with
+    /// `bellhop.` only if with `bellhop.app.`.
+    #[schemars(regex(pattern = SUBJECT))]
     subject: Option<String>,
 }
 

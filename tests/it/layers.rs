@@ -41,9 +41,13 @@ const LAYERS: &[Layer] = &[
     layer("nats_server", &[]),
     layer("local", &[]),
     layer("service", &["config", "metrics", "nats", "history", "http"]),
+    layer("schema", &["nats", "service"]),
     layer("demo", &["config", "local", "nats", "nats_server", "service"]),
     layer("bench", &["local", "nats", "nats_server"]),
-    layer("cli", &["config", "metrics", "history", "nats", "http", "nats_server", "service", "demo", "bench"]),
+    layer(
+        "cli",
+        &["config", "metrics", "history", "nats", "http", "nats_server", "service", "schema", "demo", "bench"],
+    ),
     layer("main", &["cli"]),
 ];
 

@@ -34,6 +34,7 @@ mod repartition;
 mod rolling;
 mod rules;
 mod rules_cli;
+mod schema;
 mod secured;
 mod setup;
 mod stopping;

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::jetstream::kv::UpdateErrorKind;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::Context;
@@ -23,7 +24,7 @@ use crate::token::UserId;
 const KEYS_AT_ONCE: usize = 500;
 
 /// How many of each were removed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Erased {
     /// Reminders of the history.
     pub history: u64,
