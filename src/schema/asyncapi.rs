@@ -4,7 +4,7 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::channels::{Act, Channel, HEADERS, Header, Message, OPERATIONS, Operation, PARAMETERS, channels};
+use super::channels::{Act, Channel, Header, Message, OPERATIONS, Operation, PARAMETERS, channels};
 use super::{BODIES, Body, examples};
 use crate::nats::Names;
 use crate::reminder::reject::RejectCode;
@@ -113,12 +113,8 @@ impl Schemas {
             1 => message["payload"] = schemas.remove(0),
             _ => message["payload"] = json!({ "anyOf": schemas }),
         }
-        let payload = |payload| json!({ "payload": payload });
-        let examples: Vec<Value> = bodies.iter().flat_map(|name| examples::of(name)).map(payload).collect();
-        // Examples of messages would need their headers, where they need some.
-        if !examples.is_empty() && !headers.iter().any(|header| header.is_required) {
-            message["examples"] = examples.into();
-        }
+        let examples = bodies.iter().flat_map(|name| examples::of(name)).map(|payload| example(headers, payload));
+        message["examples"] = examples.collect();
         message
     }
 
@@ -133,14 +129,19 @@ impl Schemas {
     }
 }
 
+fn example(headers: &[Header], payload: Value) -> Value {
+    let required = headers.iter().filter(|header| header.is_required);
+    let headers: Map<_, _> = required.map(|header| (header.name.to_owned(), header.meaning().1.into())).collect();
+    if headers.is_empty() { json!({ "payload": payload }) } else { json!({ "headers": headers, "payload": payload }) }
+}
+
 fn headers_schema(headers: &[Header]) -> Value {
-    let schema = |Header { name, .. }: &Header| {
-        let about = HEADERS.iter().find(|(known, _)| known == name).map_or("", |(_, about)| about);
-        let schema = match *name {
+    let schema = |header: &Header| {
+        let schema = match header.name {
             ERROR_HEADER => json!({ "$ref": format!("{SCHEMAS}/RejectCode") }),
-            _ => json!({ "type": "string", "description": about }),
+            _ => json!({ "type": "string", "description": header.meaning().0 }),
         };
-        ((*name).to_owned(), schema)
+        (header.name.to_owned(), schema)
     };
     let properties: Map<_, _> = headers.iter().map(schema).collect();
     let required: Vec<_> = headers.iter().filter(|header| header.is_required).map(|header| header.name).collect();

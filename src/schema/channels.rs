@@ -3,8 +3,9 @@
 use crate::nats::Names;
 use crate::nats::instance::TRACES_HEADER;
 use crate::service::figures::MEMBER_HEADER;
-use crate::service::rejected::{DETAIL_HEADER, ERROR_HEADER, SET_HEADER};
+use crate::service::rejected::{DETAIL_HEADER, ERROR_HEADER, REQUEUE_HEADER, SET_HEADER};
 use crate::trace;
+use crate::wire::cloud_event;
 
 /// Where messages travel.
 pub(super) struct Channel {
@@ -64,28 +65,30 @@ pub(super) const PARAMETERS: &[(&str, &str)] = &[
     ("tag", "The tag as one token."),
 ];
 
-/// What headers mean.
-pub(super) const HEADERS: &[(&str, &str)] = &[
-    ("Nats-Msg-Id", "JetStream stores one message with it, within the idempotency window."),
-    (trace::HEADER, "W3C Trace Context: the trace that it belongs to."),
-    (TRACES_HEADER, "The traces of all reminders, separated by commas, where they are several."),
-    ("Content-Type", "A media type."),
-    ("ce-specversion", "The version of CloudEvents: 1.0."),
-    ("ce-id", "The event's own name, percent-encoded; unique within its source."),
-    ("ce-source", "Where the event comes from: a URI, percent-encoded."),
-    ("ce-type", "What kind of event it is."),
-    ("ce-datacontenttype", "What the body is: some JSON."),
-    ("ce-traceparent", "The event's trace, where no header traceparent is there."),
-    (ERROR_HEADER, "Why it is refused: a stable code."),
-    (DETAIL_HEADER, "What was wrong, where, and what would be right."),
-    (SET_HEADER, "The set that a reminder came in which was refused alone."),
+/// What headers mean, and what they are in examples.
+const HEADERS: &[(&str, &str, &str)] = &[
+    ("Nats-Msg-Id", "JetStream stores one message with it, within the idempotency window.", ""),
+    (trace::HEADER, "W3C Trace Context: the trace that it belongs to.", ""),
+    (TRACES_HEADER, "The traces of all reminders, separated by commas, where they are several.", ""),
+    ("Content-Type", "A media type.", cloud_event::STRUCTURED),
+    ("ce-specversion", "The version of CloudEvents: 1.0.", cloud_event::VERSION),
+    ("ce-id", "The event's own name, percent-encoded; unique within its source.", "981"),
+    ("ce-source", "Where the event comes from: a URI, percent-encoded.", "/billing/invoices"),
+    ("ce-type", "What kind of event it is.", "com.example.invoice.due"),
+    ("ce-datacontenttype", "What the body is: some JSON.", ""),
+    ("ce-traceparent", "The event's trace, where no header traceparent is there.", ""),
+    (ERROR_HEADER, "Why it is refused: a stable code.", ""),
+    (DETAIL_HEADER, "What was wrong, where, and what would be right.", ""),
+    (REQUEUE_HEADER, "It was refused before: its reminders are no repeats.", ""),
+    (SET_HEADER, "The set that a reminder came in which was refused alone.", ""),
     (
         "Nats-Service-Error-Code",
         "400: the request is wrong. 404: nothing is known of it. 503: it cannot be answered now.",
+        "",
     ),
-    ("Nats-Service-Error", "What is wrong, in a sentence."),
-    ("KV-Operation", "DEL or PURGE: the key is gone."),
-    (MEMBER_HEADER, "Whose figures they are."),
+    ("Nats-Service-Error", "What is wrong, in a sentence.", ""),
+    ("KV-Operation", "DEL or PURGE: the key is gone.", ""),
+    (MEMBER_HEADER, "Whose figures they are.", ""),
 ];
 
 const fn must(name: &'static str) -> Header {
@@ -94,6 +97,14 @@ const fn must(name: &'static str) -> Header {
 
 const fn may(name: &'static str) -> Header {
     Header { name, is_required: false }
+}
+
+impl Header {
+    /// What it means, and what it is in examples. Both are empty where nothing is known, which a test finds.
+    pub(super) fn meaning(&self) -> (&'static str, &'static str) {
+        let known = HEADERS.iter().find(|(name, ..)| *name == self.name);
+        known.map_or(("", ""), |(_, about, example)| (about, example))
+    }
 }
 
 impl Message {
@@ -123,19 +134,20 @@ pub(super) fn channels(names: &Names) -> Vec<Channel> {
 
 fn reminders(names: &Names) -> Vec<Channel> {
     let attributes = ["ce-specversion", "ce-id", "ce-source", "ce-type"].map(must);
-    let optional = ["ce-datacontenttype", "ce-traceparent", "Nats-Msg-Id", trace::HEADER].map(may);
+    let optional = ["ce-datacontenttype", "ce-traceparent"].map(may);
+    let any = ["Nats-Msg-Id", trace::HEADER, REQUEUE_HEADER].map(may);
     vec![
         Channel {
             name: "sets",
             address: with(&names.all_sets(), &["source"]),
             about: "Reminder sets, in JetStream: publish, and wait for the acknowledgement.",
             messages: vec![
-                Message::new("set", "A reminder set.", &["set"]).with([may("Nats-Msg-Id"), may(trace::HEADER)]),
+                Message::new("set", "A reminder set.", &["set"]).with(any),
                 Message::new("cloudEvent", "A CloudEvent that carries one, in structured mode.", &["cloud-event"])
-                    .with([must("Content-Type"), may("Nats-Msg-Id"), may(trace::HEADER)])
-                    .of_type("application/cloudevents+json"),
+                    .with([&[must("Content-Type")][..], &any].concat())
+                    .of_type(cloud_event::STRUCTURED),
                 Message::new("cloudEventData", "The same in binary mode.", &["set", "published-reminder"])
-                    .with([attributes, optional].concat()),
+                    .with([&attributes[..], &optional, &any].concat()),
             ],
         },
         Channel {

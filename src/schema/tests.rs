@@ -217,6 +217,27 @@ fn walk<'v>(value: &'v Value, path: &str, each: &mut impl FnMut(&str, &'v Value)
 }
 
 #[test]
+fn examples_of_messages_are_right() {
+    let document = asyncapi::document(&Names::new("bellhop"));
+    let mut looked_at = 0;
+    for (name, message) in document["components"]["messages"].as_object().unwrap() {
+        let schema = json!({ "components": document["components"], "properties": {
+            "headers": message.get("headers").unwrap_or(&Value::Bool(true)),
+            "payload": message.get("payload").unwrap_or(&Value::Bool(true)) } });
+        let needs_headers = message["headers"]["required"].as_array().is_some_and(|required| !required.is_empty());
+        let validator = jsonschema::draft7::options().should_validate_formats(true).build(&schema).unwrap();
+        for example in message.get("examples").and_then(Value::as_array).into_iter().flatten() {
+            assert!(validator.is_valid(example), "{name}: {example}");
+            assert_eq!(example.get("headers").is_some(), needs_headers, "{name}");
+            let empty = example["headers"].as_object().into_iter().flatten().find(|(_, value)| *value == "");
+            assert_eq!(empty, None, "{name}");
+            looked_at += 1;
+        }
+    }
+    assert!(looked_at >= BODIES.len(), "{looked_at}");
+}
+
+#[test]
 fn every_reference_leads_somewhere_and_every_field_is_described() {
     let document = asyncapi::document(&Names::new("bellhop"));
     let mut references = 0;
@@ -230,7 +251,7 @@ fn every_reference_leads_somewhere_and_every_field_is_described() {
         let fields = value.get("properties").and_then(Value::as_object).into_iter().flatten();
         for (name, field) in fields.filter(|(_, field)| field.is_object() && field.get("const").is_none()) {
             let is_described = field.get("description").is_some() || field.get("$ref").is_some();
-            assert!(is_described, "{path}: {name} says nothing of itself");
+            assert!(is_described && field["description"] != "", "{path}: {name} says nothing of itself");
         }
     });
     assert!(references > 50, "{references}");
