@@ -7,7 +7,6 @@ use serde_json::{Map, Value, json};
 use super::channels::{Act, Channel, Header, Message, OPERATIONS, Operation, PARAMETERS, channels};
 use super::{BODIES, Body, examples};
 use crate::nats::Names;
-use crate::reminder::reject::RejectCode;
 use crate::service::rejected::ERROR_HEADER;
 
 /// The version of AsyncAPI. Its schemas are those of JSON Schema draft 7.
@@ -16,6 +15,9 @@ const VERSION: &str = "3.0.0";
 const ABOUT: &str = "Bellhop brings reminders from business systems to the app server that holds each user's connection. \
 Bodies are JSON; unknown fields are ignored. docs/protocol.md has the same in words, and what is promised of order and of repeats. \
 Names in addresses are escaped: every byte outside A-Z a-z 0-9 _ - is written =XX, in upper-case hexadecimal digits.";
+
+/// The queue of NATS micro services, unless they say another.
+const QUEUE: &str = "q";
 
 /// Where schemas refer to each other.
 const SCHEMAS: &str = "#/components/schemas";
@@ -73,7 +75,7 @@ fn operation_object(Operation { name: _, about, act, channel, message, answers }
         operation["reply"] = json!({ "channel": refer(answers) });
     }
     if *act == Act::Serve {
-        operation["bindings"] = json!({ "nats": { "queue": "q" } });
+        operation["bindings"] = json!({ "nats": { "queue": QUEUE } });
     }
     operation
 }
@@ -124,7 +126,6 @@ impl Schemas {
             let known = all.insert(name.clone(), schema.clone());
             debug_assert!(known.is_none_or(|known| known == schema), "{name} has two schemas");
         }
-        all.insert("RejectCode".to_owned(), self.theirs.root_schema_for::<RejectCode>().to_value());
         all
     }
 }

@@ -292,6 +292,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         ..operation("dropRoute", "Deletes a route that turned out wrong.", Act::Send, "routes", None)
     },
     operation("followAssociates", "Learns who stands in for whom.", Act::Receive, "associates", None),
+    operation("forgetUser", "Takes an erased user out of the lists.", Act::Send, "associates", None),
     operation("followRules", "Learns the rules.", Act::Receive, "rules", None),
     operation("askWhoIsConnected", "Asks an instance.", Act::Send, "heartbeat", Some("heartbeatAnswers")),
     operation("deliver", "Hands reminders over.", Act::Send, "deliver", Some("deliveryAnswers")),
