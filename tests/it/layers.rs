@@ -79,7 +79,7 @@ const IMPURE: &[&str] = &[
 
 /// Packages of their own include these modules as they are, and must name the libraries they use.
 const INCLUDED: [(&str, &[&str]); 4] = [
-    ("benches/history/Cargo.toml", &["history", "reminder", "token", "wire"]),
+    ("benches/history/Cargo.toml", &["history", "reminder", "token", "trace", "wire"]),
     ("tests/fuzz/Cargo.toml", &["event", "reminder", "rules", "token", "trace", "wire"]),
     ("benches/rules/Cargo.toml", &["reminder", "rules", "token"]),
     ("tests/simulation/Cargo.toml", &["reminder", "router", "token"]),
