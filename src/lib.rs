@@ -9,6 +9,7 @@
 //! | set | [`config`] | every setting, with its default and bounds |
 //! | translate | [`nats`], [`history`], [`http`] | streams, consumers, buckets, requests; SQL; probes. Decide nothing |
 //! | run | [`service`] | tasks that feed the router and perform its actions |
+//! | tell | [`schema`] | the contract as data: what others send and get |
 //!
 //! Programs that work with Bellhop use [`client`], which knows nothing of it but the contract.
 //!
@@ -32,6 +33,7 @@ pub mod partition;
 pub mod reminder;
 pub mod router;
 pub mod rules;
+pub mod schema;
 pub mod service;
 pub mod token;
 pub mod trace;

@@ -7,10 +7,14 @@
 use std::fmt;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The longest name, in bytes of its UTF-8 text.
 pub const MAX_NAME_BYTES: usize = 128;
+
+/// What text without control characters matches, in the schemas of names and ids.
+pub const NO_CONTROL: &str = r"^[^\x00-\x1f\x7f-\x9f]*$";
 
 /// Why a text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -83,9 +87,11 @@ pub fn unescape(token: &str) -> Result<String, NameError> {
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        /// 1 to 128 bytes of UTF-8 without control characters. Cloning shares the text.
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        /// 1 to 128 bytes of UTF-8 without control characters.
+        // Cloning shares the text.
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         #[serde(try_from = "String", into = "String")]
+        #[schemars(extend("minLength" = 1, "maxLength" = MAX_NAME_BYTES, "pattern" = NO_CONTROL))]
         pub struct $name(Arc<str>);
 
         impl $name {

@@ -12,5 +12,7 @@ mod history_url;
 pub mod reminder;
 #[path = "../../src/token.rs"]
 pub mod token;
+#[path = "../../src/trace.rs"]
+pub mod trace;
 #[path = "../../src/wire/mod.rs"]
 pub mod wire;

@@ -27,6 +27,7 @@ use bellhop::service::intake::plan::{self, Part, Plan, Planner};
 use bellhop::service::outcomes::message::{self, Told};
 use bellhop::service::seen::Window;
 use bellhop::wire::answer::delivery_body;
+use bellhop::wire::cloud_event::Published;
 use bytes::Bytes;
 use jiff::Timestamp;
 
@@ -126,7 +127,8 @@ impl Bench {
             now: Timestamp::UNIX_EPOCH,
             trace: None,
         };
-        planner.plan(&self.published, 0)
+        let published = Published::read(|name| self.published.header(name), &self.published.payload);
+        planner.plan(&self.published, &published, 0)
     }
 
     /// The set as one event's contents.

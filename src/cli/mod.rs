@@ -25,6 +25,7 @@ mod routes;
 mod rules;
 mod scan;
 mod scheduled;
+mod schema;
 mod serve;
 mod setup;
 mod survey;
@@ -125,6 +126,8 @@ enum Command {
     /// Refused input: look at it, mend it, publish it again
     #[command(subcommand)]
     Rejected(rejected::Command),
+    /// The contract as data: JSON Schemas of all bodies, and an AsyncAPI document
+    Schema(schema::Args),
     /// Every reminder and its fate, as the database knows them
     History(Box<history::Args>),
     /// What became of one reminder, step by step
@@ -258,6 +261,7 @@ impl Cli {
             Command::Mailbox(command) => mailbox::run(&settings, command).await,
             Command::Scheduled(command) => scheduled::run(&settings, command).await,
             Command::Rejected(command) => rejected::run(&settings, command).await,
+            Command::Schema(args) => schema::run(&settings, &args),
             Command::History(args) => history::run(&settings, *args).await,
             Command::Why(args) => why::run(&settings, args).await,
             Command::Erase(args) => erase::run(&settings, args).await,

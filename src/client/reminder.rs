@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn it_is_what_the_protocol_page_shows() {
         let page = include_str!("../../docs/protocol.md").split("## Deliveries").nth(1).unwrap();
-        let example = page.split("```json").nth(1).unwrap().split("```").next().unwrap();
+        let example = page.split("```json delivery\n").nth(1).unwrap().split("```").next().unwrap();
         let mut example: serde_json::Value = serde_json::from_str(example).unwrap();
         let reminder: Reminder = serde_json::from_value(example["reminders"][0].take()).unwrap();
         assert_eq!((reminder.id.as_str(), reminder.user.as_str(), reminder.count), ("inv-981", "alice", 2));

@@ -1,13 +1,14 @@
 //! What became of a reminder, as it stands in stream `BELLHOP_OUTCOMES`.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::reject::RejectCode;
 use crate::token::{InstanceName, Source, Tag, UserId};
 
 /// What became of a reminder. All are final but [`Outcome::Parked`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(tag = "outcome", rename_all = "lowercase")]
 pub enum Outcome {
     /// App-server instances accepted it.
@@ -86,7 +87,8 @@ fn code_as_text<S: serde::Serializer>(code: &RejectCode, serializer: S) -> Resul
 }
 
 /// One line of the outcomes stream: which reminder, what, when.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "Outcome")]
 pub struct Record {
     /// The reminder's id.
     pub id: String,
@@ -94,7 +96,7 @@ pub struct Record {
     pub source: Source,
     /// Its set.
     pub set: String,
-    /// Whom it was for, as published: a refused reminder may have no user, or one that is no valid name.
+    /// Whom it was for, as published; `null` for a refused reminder that has no user, or one that is no valid name.
     pub user: Option<String>,
     /// What became of it.
     #[serde(flatten)]
@@ -104,7 +106,8 @@ pub struct Record {
 }
 
 /// A message of the outcomes stream.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Outcomes")]
 pub struct Batch<R> {
     /// Outcomes of one source.
     pub outcomes: Vec<R>,

@@ -1,6 +1,10 @@
 //! Why input is refused: one stable code for each reason, and the detail that tells its publisher what to mend.
 
+use std::borrow::Cow;
 use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::json;
 
 macro_rules! reject_codes {
     ($($code:ident = $text:literal, $meaning:literal;)*) => {
@@ -30,6 +34,7 @@ macro_rules! reject_codes {
 
 reject_codes! {
     NotJson = "not_json", "The body is not one JSON text.";
+    InvalidCloudEvent = "invalid_cloud_event", "The message says that it is a CloudEvent, but lacks an attribute, is of another version than 1.0, has no data in JSON, or a name that is too long.";
     InvalidSet = "invalid_set", "The body is JSON, but not an object with a list `reminders` or `cancel`.";
     InvalidSource = "invalid_source", "The last token of the subject is not an escaped source name.";
     InvalidSetId = "invalid_set_id", "The set's `id` is empty, longer than 256 bytes, or has control characters.";
@@ -51,6 +56,18 @@ reject_codes! {
     TooManyMatches = "too_many_matches", "The rules of the reminder's tags match more than a million times in one text.";
     MailboxFull = "mailbox_full", "The user is not connected and the user's mailbox is at its limit.";
     CorruptEvent = "corrupt_event", "A message of Bellhop's own streams that Bellhop did not write; set aside under source `bellhop`.";
+}
+
+impl JsonSchema for RejectCode {
+    fn schema_name() -> Cow<'static, str> {
+        "RejectCode".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let code = |code: &Self| json!({ "const": code.as_str(), "description": code.meaning() });
+        let codes: Vec<_> = Self::ALL.iter().map(code).collect();
+        json_schema!({ "description": "Why input is refused.", "oneOf": codes })
+    }
 }
 
 impl fmt::Display for RejectCode {

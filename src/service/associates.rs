@@ -12,7 +12,7 @@ pub use crate::wire::associates::Associates;
 pub(super) fn read(_: &Names, entry: &Entry) -> Result<(UserId, Input), NotOurs> {
     let user = UserId::from_token(&entry.key)?;
     let Associates { associates } = match entry.operation {
-        Operation::Put => serde_json::from_slice(&entry.value)?,
+        Operation::Put => Associates::read(&entry.value)?,
         Operation::Delete | Operation::Purge => Associates { associates: Vec::new() },
     };
     Ok((user.clone(), Input::Associates { user, associates }))

@@ -16,6 +16,17 @@ pub const SET_HEADER: &str = "Bellhop-Set";
 /// A set with this header was refused before: its reminders are no repeats. The value is the refused message's sequence.
 pub const REQUEUE_HEADER: &str = "Bellhop-Requeue";
 
+/// What a message's publisher says in its headers: all but what NATS and Bellhop act upon. Of several of one name, the first.
+pub fn of_publisher(headers: &HeaderMap) -> HeaderMap {
+    let is_ours = |name: &str| ["nats-", "bellhop-"].iter().any(|prefix| begins_with(name, prefix));
+    let kept = headers.iter().filter(|(name, _)| !is_ours(name.as_ref()));
+    kept.flat_map(|(name, values)| Some((name.clone(), values.first()?.clone()))).collect()
+}
+
+fn begins_with(name: &str, prefix: &str) -> bool {
+    name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+}
+
 /// A message for the stream of refused input.
 #[derive(Debug)]
 pub struct Message {
@@ -43,6 +54,13 @@ impl Message {
             headers.insert(SET_HEADER, set);
         }
         Self { subject: names.rejected(source_token), headers, payload, id, code: rejection.code }
+    }
+
+    /// With the headers that it was published with, as far as they are its publisher's: what it is may be told there.
+    pub fn with_headers_of(self, published: Option<&HeaderMap>) -> Self {
+        let mut headers = published.map(of_publisher).unwrap_or_default();
+        self.headers.iter().for_each(|(name, values)| headers.insert(name.clone(), values[0].clone()));
+        Self { headers, ..self }
     }
 
     /// Stores it, however long JetStream is away.

@@ -1,10 +1,14 @@
 //! Answers of app servers, and the requests that they answer.
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// The most users that one heartbeat asks about.
+pub const MAX_HEARTBEAT_USERS: usize = 1_000;
+
 /// One refused reminder of a delivery's answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Refused {
     /// The reminder's id.
     pub id: String,
@@ -17,7 +21,7 @@ pub struct Refused {
 }
 
 /// Why a reminder is refused, as it stands on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// The user is not connected there.
@@ -27,7 +31,7 @@ pub enum Reason {
 }
 
 /// An answer to a delivery. Empty, it accepts all.
-#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeliveryAnswer {
     /// What is not accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -35,14 +39,17 @@ pub struct DeliveryAnswer {
 }
 
 /// A heartbeat: who is asked about.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Heartbeat")]
 pub struct Heartbeat<U> {
-    /// The users.
+    /// The users, up to 1,000.
+    #[schemars(length(min = 1, max = MAX_HEARTBEAT_USERS))]
     pub users: Vec<U>,
 }
 
 /// An answer to a heartbeat: who is connected.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "HeartbeatAnswer")]
 pub struct HeartbeatAnswer<U> {
     /// The users that are. Names that nobody asked about say nothing.
     pub connected: Vec<U>,
@@ -63,9 +70,7 @@ pub fn delivery_body<'a>(reminders: impl Iterator<Item = &'a [u8]>) -> Bytes {
 
 /// Reads an answer's body. None, if it is not the contract's: a JSON object of this form.
 pub fn read<A: for<'a> Deserialize<'a>>(body: &[u8]) -> Option<A> {
-    // A list could stand for an object to serde.
-    let is_object = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
-    is_object.then(|| serde_json::from_slice(body).ok())?
+    super::object(body).ok()
 }
 
 #[cfg(test)]

@@ -1,14 +1,25 @@
 //! Associates: who may get a user's reminders while the user is away, as a value of their bucket.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::token::UserId;
 
 /// The value of a user's key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Associates {
     /// Who they are, in order of preference.
     pub associates: Vec<UserId>,
+}
+
+impl Associates {
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// When it is no JSON object with a list of names.
+    pub fn read(value: &[u8]) -> Result<Self, serde_json::Error> {
+        super::object(value)
+    }
 }
 
 #[cfg(test)]
@@ -17,14 +28,21 @@ mod tests {
 
     #[test]
     fn a_value_is_a_list_of_names_or_nothing_at_all() {
-        let read = |value: &str| serde_json::from_str::<Associates>(value).map(|value| value.associates);
+        let read = |value: &str| Associates::read(value.as_bytes()).map(|value| value.associates);
         assert_eq!(
             read(r#"{"associates":["bob","张三"],"note":1}"#).unwrap(),
             ["bob", "张三"].map(|n| n.parse().unwrap())
         );
         assert_eq!(read(r#"{"associates":[]}"#).unwrap(), []);
-        for bad in ["", "[]", "{}", r#"{"associates":"bob"}"#, r#"{"associates":["bob",""]}"#, r#"{"associates":[7]}"#]
-        {
+        for bad in [
+            "",
+            "[]",
+            r#"[["bob"]]"#,
+            "{}",
+            r#"{"associates":"bob"}"#,
+            r#"{"associates":["bob",""]}"#,
+            r#"{"associates":[7]}"#,
+        ] {
             assert!(read(bad).is_err(), "{bad}");
         }
     }

@@ -1,6 +1,7 @@
 //! Routes: which app-server instance holds which user's connection, as a key and a value of their bucket.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::reminder::finished::to_the_millisecond;
@@ -23,8 +24,16 @@ pub enum RouteError {
     Subject(String),
 }
 
-#[derive(Deserialize)]
-struct Value {
+/// What a subject of app servers matches, in the schema of routes.
+const SUBJECT: &str = r"^(?![$_])(?![*>](\.|$))[^.\s\x00-\x1f\x7f-\x9f]+(\.(?![*>](\.|$))[^.\s\x00-\x1f\x7f-\x9f]+)*$";
+
+/// The value of a route. It may be empty, too.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "Route")]
+pub(crate) struct Value {
+    /// What the instance's subjects begin with; else `bellhop.app.<instance>`. It begins with neither `$` nor `_`, and with
+    /// `bellhop.` only if with `bellhop.app.`.
+    #[schemars(regex(pattern = SUBJECT))]
     subject: Option<String>,
 }
 
@@ -61,7 +70,7 @@ pub fn read_key(key: &str) -> Result<(UserId, InstanceName), RouteError> {
 pub fn read_subject(value: &[u8]) -> Result<Option<String>, RouteError> {
     let subject = match value {
         b"" => None,
-        json => serde_json::from_slice::<Value>(json)?.subject,
+        json => super::object::<Value>(json)?.subject,
     };
     match subject {
         Some(subject) if !is_for_app_servers(&subject) => Err(RouteError::Subject(subject)),
@@ -90,7 +99,9 @@ mod tests {
         assert_eq!(read("").unwrap(), None);
         assert_eq!(read(r#"{"since":"2026-11-22T00:00:00Z"}"#).unwrap(), None);
         assert_eq!(read(r#"{"subject":"eu.app.7"}"#).unwrap().as_deref(), Some("eu.app.7"));
-        assert!(matches!(read("yes"), Err(RouteError::Value(_))));
+        for value in ["yes", "[]", r#"["eu.app.7"]"#] {
+            assert!(matches!(read(value), Err(RouteError::Value(_))), "{value}");
+        }
         for subject in ["", "a..b", "a.*", ">", "$JS.API.STREAM.DELETE.X", "_INBOX.x", "a b", "a.\u{7}"] {
             let value = serde_json::json!({ "subject": subject }).to_string();
             assert!(matches!(read(&value), Err(RouteError::Subject(_))), "{subject}");

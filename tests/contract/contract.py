@@ -28,6 +28,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
+from urllib.parse import quote
 from urllib.request import urlopen
 
 import nats
@@ -36,7 +37,7 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import NotFoundError
 
 ROOT = Path(__file__).resolve().parents[2]
-FINAL = {"delivered", "rerouted", "merged", "blocked", "expired", "rejected"}
+FINAL = {"delivered", "rerouted", "merged", "blocked", "cancelled", "expired", "rejected"}
 KIB = 1024
 PARALLEL, LIMIT = 2, 180  # scenarios at a time; seconds for one
 RETRY = 45  # seconds for what may wait for a back-off of up to 30
@@ -248,9 +249,9 @@ class World:
     async def publish(self, source, body, headers=None):
         return await self.js.publish(f"bellhop.sets.{escape(source)}", encoded(body), headers=headers)
 
-    async def send(self, source, *reminders, id=None, headers=None):
+    async def send(self, source, *reminders, id=None, headers=None, **rest):
         """Publishes a valid set, and remembers its reminders."""
-        ack = await self.publish(source, ({"id": id} if id else {}) | {"reminders": reminders}, headers)
+        ack = await self.publish(source, ({"id": id} if id else {}) | {"reminders": reminders} | rest, headers)
         for index, one in enumerate(reminders):
             own = one.get("id") if isinstance(one, dict) else None
             self.sent[source, own or f"{id or ack.seq}#{index}"] = True
@@ -501,6 +502,54 @@ async def sources_of_any_name(w):
     nonsense = lambda: [msg.subject for msg in w.rejected if msg.data == b"nonsense"]
     await w.until(lambda: len(nonsense()) == len(sources), "the invalid sets are rejected")
     same(nonsense(), [f"bellhop.rejected.{escape(source)}" for source in sources], "the subjects of the rejected")
+
+
+async def scheduled(w):
+    """A reminder with a `deliver_at` … is held by nats-server until it is due … `{"cancel": [...]}` takes back what earlier sets scheduled"""
+    await w.app("app-1", "alice")
+    at = lambda seconds: (datetime.now(timezone.utc) + timedelta(seconds=seconds)).isoformat()
+    due = at(2)
+    await w.send("billing", reminder("later") | {"deliver_at": due}, reminder("taken back") | {"deliver_at": at(3600)})
+    await w.send("billing", reminder("of its set"), deliver_at=due)
+    await w.send("billing", reminder("now"), cancel=["taken back", "unknown"])
+    await w.became("cancelled", "billing", "taken back")
+    await w.took("now", "later", "of its set")
+    same(w.order("alice")[0], "now", "what came first")
+    for id in ("later", "of its set"):
+        [outcome] = await w.became("delivered", "billing", id)
+        expect(instant(outcome["at"]) >= instant(due), f"{id} was due at {due}: {outcome}")
+        expect(instant(w.first(id).reminder["deliver_at"]) == instant(due), f"{id}: {w.first(id).reminder}")
+
+
+async def cloud_events(w):
+    """A message on the same subject may be a CloudEvent 1.0, in either mode of the NATS binding. Its data is a set, or one reminder."""
+    await w.app("app-1", "alice")
+    attributes = {"specversion": "1.0", "source": "/crm/目录", "type": "com.example.due", "time": "2026-11-22T08:00:00Z"}
+    binary = {f"ce-{name}": quote(value, safe="/:") for name, value in attributes.items()}
+    structured = {"Content-Type": "application/cloudevents+json"}
+    one = lambda content: {"user": "alice", "content": content}
+    for _ in range(2):  # An event that comes again is a repeat.
+        await w.publish("billing", {"reminders": [one("a"), one("b")]}, binary | {"ce-id": "1%202"})
+        await w.publish("billing", one("c"), binary | {"CE-ID": "3", "ce-datacontenttype": "application/json"})
+        await w.publish("billing", attributes | {"id": "4", "data": one("d"), "unknown": 1}, structured)
+        await w.publish("billing", attributes | {"id": "5", "data": {"id": "own", "reminders": [one("e")]}}, structured)
+    ids = [f"/crm/目录 {name}" for name in ("1 2#0", "1 2#1", "3#0", "4#0")] + ["own#0"]
+    w.sent |= {("billing", id): True for id in ids}
+    await w.took(*ids)
+    same(w.order("alice"), ids, "what was delivered")
+    bad = [
+        (encoded(one("f")), binary),
+        (encoded(one("g")), binary | {"ce-id": "6", "ce-specversion": "2.0"}),
+        (encoded(attributes | {"data": one("h")}), structured),
+        (encoded(attributes | {"id": "7", "data": "<reminder/>", "datacontenttype": "text/xml"}), structured),
+        (b"[]", {"Content-Type": "application/cloudevents-batch+json"}),
+    ]
+    for body, headers in bad:
+        await w.publish("billing", body, headers)
+    codes = await kept(w, [body for body, _ in bad], "bellhop.rejected.billing")
+    same(codes, ["invalid_cloud_event"] * len(bad), "the codes")
+    for msg, (_, headers) in zip(w.rejected, bad):
+        same({name: msg.headers.get(name) for name in headers}, headers, "the publisher's headers")
 
 
 # ------------------------------------------------------------------------------------ scenarios: what is not valid

@@ -43,11 +43,24 @@ const LAYERS: &[Layer] = &[
     // For programs of others: of Bellhop it knows the contract and the names.
     layer("client", &["nats"]),
     layer("service", &["config", "metrics", "nats", "history", "http"]),
+    layer("schema", &["nats", "service"]),
     layer("demo", &["config", "local", "nats", "nats_server", "service"]),
     layer("bench", &["local", "nats", "nats_server"]),
     layer(
         "cli",
-        &["client", "config", "metrics", "history", "nats", "http", "nats_server", "service", "demo", "bench"],
+        &[
+            "client",
+            "config",
+            "metrics",
+            "history",
+            "nats",
+            "http",
+            "nats_server",
+            "service",
+            "schema",
+            "demo",
+            "bench",
+        ],
     ),
     layer("main", &["cli"]),
 ];
@@ -80,7 +93,7 @@ const IMPURE: &[&str] = &[
 
 /// Packages of their own include these modules as they are, and must name the libraries they use.
 const INCLUDED: [(&str, &[&str]); 4] = [
-    ("benches/history/Cargo.toml", &["history", "reminder", "token", "wire"]),
+    ("benches/history/Cargo.toml", &["history", "reminder", "token", "trace", "wire"]),
     ("tests/fuzz/Cargo.toml", &["event", "reminder", "rules", "token", "trace", "wire"]),
     ("benches/rules/Cargo.toml", &["reminder", "rules", "token"]),
     ("tests/simulation/Cargo.toml", &["reminder", "router", "token"]),

@@ -17,16 +17,17 @@ use super::{Filter, Refused, message, stream};
 use crate::cli::CliError;
 use crate::cli::file::read;
 use crate::cli::output::{Output, plural};
-use crate::nats::{Nats, NatsError};
-use crate::reminder::reject::RejectCode;
+use crate::nats::{self, Nats, NatsError};
+use crate::reminder::reject::{RejectCode, Rejection};
 use crate::reminder::set::{self, Origin};
-use crate::service::rejected::{REQUEUE_HEADER, SET_HEADER};
+use crate::service::rejected::{REQUEUE_HEADER, SET_HEADER, of_publisher};
 use crate::token::Source;
+use crate::wire::cloud_event::{self, Published};
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "A set that was refused whole is published as it is; a reminder that was refused alone becomes a set of \
-its own. Bellhop knows by a header that their reminders are no repeats. Once JetStream has stored it, the refused message \
+    after_help = "A set that was refused whole is published as it is, with its publisher's headers; a reminder that was \
+refused alone becomes a set of its own. Bellhop knows by a header that their reminders are no repeats. Once JetStream has stored it, the refused message \
 is deleted. What would only be refused again is left where it is.
 
 Examples:
@@ -44,7 +45,7 @@ pub(in crate::cli) struct Args {
     all: bool,
     #[command(flatten)]
     filter: Filter,
-    /// Publish what this file holds in place of the refused body: a set, or one reminder
+    /// Publish what this file holds in place of the refused message: a set, one reminder, or a CloudEvent in JSON
     #[arg(long, value_name = "FILE", conflicts_with = "all")]
     body: Option<PathBuf>,
     /// Leave the refused message where it is
@@ -125,16 +126,14 @@ async fn requeue(
 ) -> Result<Done, CliError> {
     let message = message(stream, sequence).await?;
     let source = source(&message)?;
-    let body = match fixed {
-        Some(fixed) if has_reminders(&fixed) => fixed,
-        Some(fixed) => set_of(&fixed),
-        None if message.headers.get(SET_HEADER).is_none() => message.payload.clone(),
-        None => set_of(&message.payload),
+    let (mut headers, body) = match fixed {
+        Some(fixed) => mended(&message, fixed),
+        None if message.headers.get(SET_HEADER).is_none() => (of_publisher(&message.headers), message.payload.clone()),
+        None => (HeaderMap::new(), set_of(&message.payload)),
     };
     if !args.force {
-        check(&source, &body)?;
+        check(&source, &headers, &body)?;
     }
-    let mut headers = HeaderMap::new();
     headers.insert(REQUEUE_HEADER, sequence.to_string());
     // Should the deletion fail and this be run again, JetStream stores it once.
     headers.insert(header::NATS_MESSAGE_ID, format!("requeue {sequence} {:016x}", hash(&body)));
@@ -146,6 +145,21 @@ async fn requeue(
     }
     let (set_sequence, is_duplicate) = (ack.sequence, ack.duplicate);
     Ok(Done { sequence, source, set_sequence, is_duplicate, is_deleted: !args.keep })
+}
+
+/// What takes the place of a refused message. It is a CloudEvent as far as the message was one whose headers are right.
+fn mended(message: &StreamMessage, fixed: Bytes) -> (HeaderMap, Bytes) {
+    let headers = of_publisher(&message.headers);
+    let others = headers.iter().filter(|(name, _)| !cloud_event::is_about_events(name.as_ref()));
+    let mut plain: HeaderMap =
+        others.flat_map(|(name, values)| Some((name.clone(), values.first()?.clone()))).collect();
+    if has_field(&fixed, "specversion") {
+        plain.insert("Content-Type", cloud_event::STRUCTURED);
+        return (plain, fixed);
+    }
+    let body = if has_field(&fixed, "reminders") { fixed } else { set_of(&fixed) };
+    let is_right = Published::read(|name| nats::header(Some(&headers), name), &body).set.is_ok();
+    (if is_right { headers } else { plain }, body)
 }
 
 /// Whose it is, if it can be published again at all.
@@ -170,19 +184,21 @@ fn set_of(reminder: &[u8]) -> Bytes {
     [br#"{"reminders":["#, reminder.trim_ascii(), b"]}"].concat().into()
 }
 
-fn has_reminders(body: &[u8]) -> bool {
-    serde_json::from_slice::<HashMap<String, IgnoredAny>>(body).is_ok_and(|fields| fields.contains_key("reminders"))
+fn has_field(body: &[u8], name: &str) -> bool {
+    serde_json::from_slice::<HashMap<String, IgnoredAny>>(body).is_ok_and(|fields| fields.contains_key(name))
 }
 
 /// Finds out what the intake would say.
-fn check(source: &Source, body: &[u8]) -> Result<(), CliError> {
+fn check(source: &Source, headers: &HeaderMap, body: &[u8]) -> Result<(), CliError> {
     let origin = Origin { source: source.clone(), sequence: u64::MAX, published_at: Timestamp::now() };
     let refused = |place: String, rejection: &dyn std::fmt::Display| {
         CliError::Failed(format!(
             "left where it is, since it would be refused again: {place}{rejection}; mend it with --body FILE"
         ))
     };
-    let set = set::parse(&origin, body).map_err(|rejection| refused(String::new(), &rejection))?;
+    let published = Published::read(|name| nats::header(Some(headers), name), body);
+    let set = published.set.as_ref().map_err(Rejection::clone).and_then(|set| set::parse(&origin, set));
+    let set = set.map_err(|rejection| refused(String::new(), &rejection))?;
     for (index, candidate) in set.reminders.iter().enumerate() {
         if let Err(set::Refused { rejection, .. }) = &candidate.parsed {
             return Err(refused(format!("reminders[{index}]: "), rejection));
@@ -208,18 +224,21 @@ mod tests {
 
     #[test]
     fn a_set_is_told_from_a_reminder() {
-        assert!(has_reminders(br#"{"id":"x","reminders":7}"#));
+        assert!(has_field(br#"{"id":"x","reminders":7}"#, "reminders"));
         for body in ["{\"user\":\"reminders\"}", "[\"reminders\"]", "not json", "7", ""] {
-            assert!(!has_reminders(body.as_bytes()), "{body}");
+            assert!(!has_field(body.as_bytes(), "reminders"), "{body}");
         }
     }
 
     #[test]
     fn what_would_be_refused_again_is_known() {
         let source = "billing".parse().unwrap();
-        assert!(check(&source, br#"{"reminders":[{"user":"a","content":"c"}]}"#).is_ok());
+        let (plain, mut event) = (HeaderMap::new(), HeaderMap::new());
+        event.insert("content-type", cloud_event::STRUCTURED);
+        assert!(check(&source, &plain, br#"{"reminders":[{"user":"a","content":"c"}]}"#).is_ok());
+        assert!(check(&source, &event, br#"{"reminders":[{"user":"a","content":"c"}]}"#).is_err());
         for body in ["not json", "{}", r#"{"reminders":[]}"#, r#"{"reminders":[{"user":"a"}]}"#] {
-            assert!(check(&source, body.as_bytes()).is_err(), "{body}");
+            assert!(check(&source, &plain, body.as_bytes()).is_err(), "{body}");
         }
     }
 }

@@ -1,14 +1,10 @@
 //! The JSON Schema of documents, generated from the types that read them.
 
-use schemars::schema_for;
-
-use crate::rules::document::Document;
+use crate::schema::{Body, pretty};
 
 /// The schema, as it stands in `docs/rules.schema.json`.
 pub(super) fn schema() -> String {
-    let mut schema = serde_json::to_string_pretty(&schema_for!(Document)).expect("a schema is JSON");
-    schema.push('\n');
-    schema
+    pretty(&Body::named("rules").map(Body::schema))
 }
 
 #[cfg(test)]

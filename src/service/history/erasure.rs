@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::jetstream::kv::UpdateErrorKind;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::Context;
@@ -23,7 +24,7 @@ use crate::token::UserId;
 const KEYS_AT_ONCE: usize = 500;
 
 /// How many of each were removed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Erased {
     /// Reminders of the history.
     pub history: u64,
@@ -173,7 +174,7 @@ async fn remove_from_lists(nats: &Nats, user: &UserId) -> Result<u64, NatsError>
     let stream = format!("KV_{bucket}");
     let through = last_sequence(nats, &stream).await?;
     replay(nats, &stream, config, through, |message, revision| {
-        if let Ok(mut list) = serde_json::from_slice::<Associates>(&message.payload)
+        if let Ok(mut list) = Associates::read(&message.payload)
             && let Some(key) = message.subject.rsplit('.').next()
             && list.associates.contains(user)
         {

@@ -28,7 +28,7 @@ use crate::nats::NatsError;
 use crate::nats::pinned::{Pinned, Received, acknowledge_all};
 use crate::partition::{Partition, Role};
 use crate::token::Source;
-use crate::trace;
+use crate::wire::cloud_event::Published;
 use later::Later;
 use plan::{Part, Planner};
 
@@ -163,7 +163,8 @@ impl Intake {
         if self.window.is_complete(sequence, stored_ms) {
             return self.acknowledge(vec![sequence], vec![received.reply]);
         }
-        let came = received.header(trace::HEADER).and_then(|header| header.parse().ok());
+        let mut published = Published::read(|name| received.header(name), &received.payload);
+        let came = published.trace.take();
         let span = spans::take_in(&received.subject, came.as_ref());
         let config = &self.context.config;
         // One version of the rules for the whole set.
@@ -178,7 +179,7 @@ impl Intake {
             now: super::now_ms(),
             trace: spans::passed_on(&span, came),
         };
-        let mut plan = planner.plan(&received, stored_ms);
+        let mut plan = planner.plan(&received, &published, stored_ms);
         let later = Later::of(&received, &mut plan, planner.trace.clone());
         self.context.metrics.set_taken(plan.ids.len(), plan.repeats, plan.rejected.len());
         let taken = Taken { sequence, stored_ms, ids: plan.ids };

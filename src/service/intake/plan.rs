@@ -29,6 +29,7 @@ use crate::reminder::set::{self, Candidate, Common, Origin, Refused, ReminderSet
 use crate::rules::{Rules, RulesError, Verdict};
 use crate::token::{Source, Tag};
 use crate::trace::TraceParent;
+use crate::wire::cloud_event::Published;
 
 /// What has to be done for one set before it is acknowledged.
 #[derive(Default)]
@@ -144,16 +145,14 @@ struct SetPlan<'p> {
 
 impl Planner<'_> {
     /// Plans a set that JetStream stored at `stored_ms`, in milliseconds since 1970.
-    pub fn plan(&self, received: &Received, stored_ms: i64) -> Plan {
+    pub fn plan(&self, received: &Received, published: &Published<'_>, stored_ms: i64) -> Plan {
         let sequence = received.sequence;
         let token = received.subject.rsplit('.').next().unwrap_or_default();
         let refused = |rejection: &Rejection| {
             tracing::debug!(subject = received.subject, %rejection, "set refused");
             let (payload, id) = (received.payload.clone(), sequence.to_string());
-            Plan {
-                rejected: vec![rejected::Message::new(self.names, token, payload, rejection, None, id)],
-                ..Plan::default()
-            }
+            let message = rejected::Message::new(self.names, token, payload, rejection, None, id);
+            Plan { rejected: vec![message.with_headers_of(received.headers.as_ref())], ..Plan::default() }
         };
         let source = match Source::from_token(token) {
             Ok(source) => source,
@@ -161,7 +160,8 @@ impl Planner<'_> {
         };
         let published_at = Timestamp::from_millisecond(stored_ms).unwrap_or(Timestamp::UNIX_EPOCH);
         let origin = Origin { source, sequence, published_at };
-        match set::parse(&origin, &received.payload) {
+        let set = published.set.as_ref().map_err(Rejection::clone).and_then(|set| set::parse(&origin, set));
+        match set {
             Err(rejection) => refused(&rejection),
             Ok(set) => {
                 let is_requeued = received.headers.as_ref().is_some_and(|h| h.get(rejected::REQUEUE_HEADER).is_some());

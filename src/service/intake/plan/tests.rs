@@ -43,7 +43,8 @@ fn plan_given(given: Given<'_>, sequence: u64, body: &str) -> Plan {
         payload: Bytes::copy_from_slice(body.as_bytes()),
         reply: "reply".into(),
     };
-    planner.plan(&received, 1_000)
+    let published = Published::read(|name| received.header(name), &received.payload);
+    planner.plan(&received, &published, 1_000)
 }
 
 fn plan_with(window: &Window, sequence: u64, body: &str, headers: Option<HeaderMap>) -> Plan {

@@ -1,0 +1,197 @@
+//! What is asked and answered, for its schemas alone: requests are read field by field, so that a refusal can name the field, and
+//! answers are put together from finished JSON.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use super::bodies::Delivered;
+use crate::reminder::outcome;
+use crate::reminder::reject::RejectCode;
+use crate::reminder::set::MAX_ID_BYTES;
+use crate::service::history::erasure::Erased;
+use crate::token::{InstanceName, NO_CONTROL, Source, Tag, UserId};
+use crate::wire::query::{MAX_CONTAINS_BYTES, MAX_LIMIT};
+
+/// What an outcome is called.
+#[derive(Debug)]
+pub struct OutcomeName;
+
+impl JsonSchema for OutcomeName {
+    fn schema_name() -> Cow<'static, str> {
+        "OutcomeName".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "description": "What an outcome is called.", "type": "string", "enum": outcome::NAMES })
+    }
+}
+
+/// Which reminders of the history are asked for. All that is said must hold; nothing said asks for all.
+#[derive(Debug, JsonSchema)]
+pub struct HistoryQuery {
+    /// Whom they were published for.
+    pub user: Option<UserId>,
+    /// Who published them.
+    pub source: Option<Source>,
+    /// Their id.
+    #[schemars(length(min = 1, max = MAX_ID_BYTES), regex(pattern = NO_CONTROL))]
+    pub id: Option<String>,
+    /// One of their tags.
+    pub tag: Option<Tag>,
+    /// Their latest outcome.
+    pub outcome: Option<OutcomeName>,
+    /// Published then or later.
+    pub from: Option<Timestamp>,
+    /// Published before that.
+    pub to: Option<Timestamp>,
+    /// A part of their title or content, without regard to case; 1 to 1,024 bytes.
+    #[schemars(length(min = 1, max = MAX_CONTAINS_BYTES))]
+    pub contains: Option<String>,
+    /// How many at most; else 100.
+    #[schemars(range(min = 1, max = MAX_LIMIT))]
+    pub limit: Option<usize>,
+    /// The `cursor` of an earlier answer to the same question: what comes after it.
+    pub cursor: Option<String>,
+}
+
+/// Reminders of the history, the one that was published last first.
+#[derive(Debug, JsonSchema)]
+pub struct HistoryAnswer {
+    /// The reminders.
+    pub reminders: Vec<Told>,
+    /// There are more: ask the same with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+/// A reminder of the history, and what became of it.
+#[derive(Debug, JsonSchema)]
+#[schemars(rename = "HistoryReminder")]
+pub struct Told {
+    /// What it said.
+    #[serde(flatten)]
+    pub reminder: Known,
+    /// Its latest outcome.
+    pub outcome: OutcomeName,
+    /// When that was.
+    pub at: Timestamp,
+    /// All its outcomes, the oldest first.
+    pub trail: Vec<Step>,
+}
+
+/// A reminder as far as it is known.
+#[derive(Debug, JsonSchema)]
+#[serde(untagged)]
+#[schemars(rename = "KnownReminder")]
+pub enum Known {
+    /// As it is delivered.
+    Whole(Box<Delivered>),
+    /// It was blocked or refused: nobody is to see what it says.
+    Named(Named),
+}
+
+/// Which reminder it is, and nothing of what it says.
+#[derive(Debug, JsonSchema)]
+#[schemars(rename = "NamedReminder")]
+pub struct Named {
+    /// Its id.
+    pub id: String,
+    /// Who published it.
+    pub source: Source,
+    /// Its set.
+    pub set: String,
+    /// Whom it is for; `null` if that was no name.
+    pub user: Option<UserId>,
+    /// When its set was published.
+    pub published_at: Timestamp,
+}
+
+/// One outcome of a reminder. Which fields are there depends on `outcome`.
+#[derive(Debug, JsonSchema)]
+pub struct Step {
+    /// What became of it.
+    pub outcome: OutcomeName,
+    /// When.
+    pub at: Timestamp,
+    /// `delivered`, `rerouted`: the instance that accepted it first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceName>,
+    /// `delivered`: all instances that accepted it, where they are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instances: Option<Vec<InstanceName>>,
+    /// `rerouted`: the associate who got it; `null` if that user was erased.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<UserId>,
+    /// `parked`: it has waited for long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub escalated: Option<bool>,
+    /// `merged`: the reminder that stands for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub into: Option<String>,
+    /// `blocked`: the tag whose rule it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tag: Option<Tag>,
+    /// `blocked`: the rule's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// `rejected`: why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<RejectCode>,
+}
+
+/// Which reminder's fate is asked for.
+#[derive(Debug, JsonSchema)]
+pub struct WhyQuery {
+    /// Who published it.
+    pub source: Source,
+    /// Its id.
+    #[schemars(length(min = 1, max = MAX_ID_BYTES), regex(pattern = NO_CONTROL))]
+    pub id: String,
+}
+
+/// A reminder's fate.
+#[derive(Debug, JsonSchema)]
+pub struct WhyAnswer {
+    /// The reminder.
+    pub reminder: Known,
+    /// All its outcomes, the oldest first.
+    pub trail: Vec<Step>,
+}
+
+/// Whose mailbox is asked about.
+#[derive(Debug, JsonSchema)]
+pub struct MailboxQuery {
+    /// The user.
+    pub user: UserId,
+    /// How many reminders at most; else 100.
+    #[schemars(range(min = 1, max = MAX_LIMIT))]
+    pub limit: Option<usize>,
+}
+
+/// What waits in a mailbox.
+#[derive(Debug, JsonSchema)]
+pub struct MailboxAnswer {
+    /// How many wait.
+    pub parked: u64,
+    /// Since when the oldest of them does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<Timestamp>,
+    /// The first of them, the oldest first.
+    pub reminders: Vec<Delivered>,
+}
+
+/// Who is to be erased.
+#[derive(Debug, JsonSchema)]
+pub struct EraseQuery {
+    /// The user.
+    pub user: UserId,
+}
+
+/// What was erased of a user.
+#[derive(Debug, JsonSchema)]
+pub struct EraseAnswer {
+    /// How many of each.
+    pub erased: Erased,
+}
