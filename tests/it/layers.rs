@@ -43,7 +43,11 @@ const LAYERS: &[Layer] = &[
     layer("service", &["config", "metrics", "nats", "history", "http"]),
     layer("demo", &["config", "local", "nats", "nats_server", "service"]),
     layer("bench", &["local", "nats", "nats_server"]),
-    layer("cli", &["config", "metrics", "history", "nats", "http", "nats_server", "service", "demo", "bench"]),
+    layer("conformance", &["nats", "service"]),
+    layer(
+        "cli",
+        &["config", "metrics", "history", "nats", "http", "nats_server", "service", "demo", "bench", "conformance"],
+    ),
     layer("main", &["cli"]),
 ];
 

@@ -1,0 +1,111 @@
+//! The conformance kit: an app server that keeps the contract passes, and each planted fault fails its own rules.
+
+mod app;
+mod faults;
+
+use std::collections::BTreeSet;
+
+use futures_util::StreamExt;
+use futures_util::stream;
+use serde_json::Value;
+
+use crate::harness::{Ended, World};
+use app::{Fault, USERS, start};
+use faults::{FAULTS, Planted};
+
+/// App servers that are tried at a time.
+const AT_ONCE: usize = 8;
+
+async fn world() -> World {
+    let world = World::without_members("", &[]).await;
+    world.run(&["setup"]).await.succeeded();
+    world
+}
+
+async fn conformance(world: &World, instance: &str, more: &[&str]) -> Ended {
+    let timeouts = ["--set", "heartbeat.timeout=2s", "--set", "delivery.timeout=2s"];
+    world.run(&[&["conformance", "--instance", instance], more, &timeouts].concat()).await
+}
+
+fn report(ended: &Ended) -> Value {
+    serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}"))
+}
+
+/// The rules of a report that have this verdict.
+fn with_verdict(report: &Value, verdict: &str) -> BTreeSet<String> {
+    let rules = report["rules"].as_array().unwrap().iter().filter(|rule| rule["verdict"] == verdict);
+    rules.map(|rule| rule["rule"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn an_app_server_that_keeps_the_contract_passes() {
+    let world = world().await;
+    start(&world, "app 1", Fault::None).await;
+    let ended = conformance(&world, "app 1", &["--json"]).await;
+    let report = report(&ended);
+    assert_eq!((ended.code, &report["failed"], &report["not_tried"]), (Some(0), &0.into(), &0.into()), "{report:#}");
+    assert_eq!(report["users"].as_array().unwrap().len(), USERS.len());
+    let told = conformance(&world, "app 1", &["--user", "alice"]).await.succeeded();
+    assert!(told.ends_with(&format!("{} passed, 0 failed, 0 not tried\n", report["passed"])), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_planted_fault_fails_its_own_rules() {
+    let world = &world().await;
+    let tried = stream::iter(FAULTS.iter().enumerate()).map(|(number, fault)| tried(world, number, fault));
+    let wrong: Vec<String> = tried.buffer_unordered(AT_ONCE).filter_map(async |wrong| wrong).collect().await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Tries an app server with a fault. Answers what is wrong about the verdicts.
+async fn tried(world: &World, number: usize, (name, plant, rules): &Planted) -> Option<String> {
+    let instance = format!("app-{number}");
+    start(world, &instance, plant()).await;
+    let users = USERS.map(|user| ["--user", user]).concat();
+    // A key that is none is found among the instance's routes, not by a user.
+    let users = if rules.contains(&"route-key") { &[][..] } else { &users };
+    let ended = conformance(world, &instance, &[&["--json"], users].concat()).await;
+    let report = report(&ended);
+    let expected = rules.iter().map(ToString::to_string).collect();
+    let is_right = ended.code == Some(1) && with_verdict(&report, "failed") == expected;
+    let failed = || report["rules"].as_array().unwrap().iter().filter(|rule| rule["verdict"] == "failed");
+    (!is_right).then(|| format!("who {name} is to fail {rules:?}: {:#?}", failed().collect::<Vec<_>>()))
+}
+
+#[tokio::test]
+async fn every_rule_has_a_fault_that_fails_it() {
+    let world = world().await;
+    let rules: Value =
+        serde_json::from_str(&world.run(&["conformance", "--list", "--json"]).await.succeeded()).unwrap();
+    let rules: BTreeSet<&str> = rules.as_array().unwrap().iter().map(|rule| rule["rule"].as_str().unwrap()).collect();
+    let failed: BTreeSet<&str> = FAULTS.iter().flat_map(|(_, _, rules)| rules.iter().copied()).collect();
+    assert_eq!(rules, failed);
+}
+
+#[tokio::test]
+async fn what_stands_behind_a_failure_is_not_tried() {
+    let world = world().await;
+    let ended = conformance(&world, "app-1", &["--user", "alice", "--json"]).await;
+    let report = report(&ended);
+    let failed = ["route", "heartbeat-in-time", "delivery-in-time"].map(str::to_owned);
+    assert_eq!(with_verdict(&report, "failed"), failed.into(), "nobody is there: {report:#}");
+    assert_eq!(with_verdict(&report, "passed"), ["route-key", "route-value"].map(str::to_owned).into());
+
+    start(&world, "app-2", Fault::Dies("deliver", |request| request.len() > 100_000)).await;
+    let told = conformance(&world, "app-2", &[]).await;
+    let died_of = "FAILED     delivery-full             no answer within 4s\n";
+    let not_tried = "not tried  at-once                   it has not answered since delivery-full\n";
+    assert!(told.stdout.contains(died_of) && told.stdout.contains(not_tried), "{}", told.stdout);
+}
+
+#[tokio::test]
+async fn nobody_connected_or_a_rule_that_is_none_is_said() {
+    let world = world().await;
+    let ended = conformance(&world, "app-1", &[]).await;
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("no usable route leads to app-1") && ended.stderr.contains("--user"), "{ended:?}");
+    let ended = conformance(&world, "app-1", &["--only", "politeness"]).await;
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.stderr.contains("`politeness`") && ended.stderr.contains("--list"), "{ended:?}");
+    assert_eq!(world.run(&["conformance"]).await.code, Some(2));
+}
