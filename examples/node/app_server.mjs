@@ -3,19 +3,19 @@
 //     node app_server.mjs app-1 alice bob
 //
 // The users named are connected to it. Lines on standard input connect and disconnect others: `+carol`, `-alice`. Each
-// reminder that is accepted is printed as a line of JSON. NATS_URL and NATS_CREDS say where NATS is and who this is.
+// reminder that is accepted is printed as a line of JSON. NATS_URL, NATS_USER and NATS_PASSWORD say where NATS is and who asks.
 
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { jetstream, JetStreamApiError } from "@nats-io/jetstream";
-import { connect, credsAuthenticator, headers } from "@nats-io/transport-node";
+import { connect, headers } from "@nats-io/transport-node";
 
 const MOST_WAITING = 1_000; // reminders accepted and not shown yet; what comes then is told `busy`
 const MOST_REMEMBERED = 100_000; // accepted reminders that a repeat is known by
 const WRONG_LAST_SEQUENCE = 10071;
-const { NATS_URL = "nats://127.0.0.1:4222", NATS_CREDS } = process.env;
+const { NATS_URL = "nats://127.0.0.1:4222", NATS_USER, NATS_PASSWORD } = process.env;
+const NATS = { servers: NATS_URL, user: NATS_USER, pass: NATS_PASSWORD };
 
 /** A name as one token of a subject. */
 const escape = (name) =>
@@ -34,8 +34,8 @@ class AppServer {
     this.name = name;
   }
 
-  async start(options) {
-    this.nc = await connect({ name: this.name, maxReconnectAttempts: -1, ...options });
+  async start() {
+    this.nc = await connect({ ...NATS, name: this.name, maxReconnectAttempts: -1 });
     this.js = jetstream(this.nc);
     // A route promises that somebody answers, so the subscriptions come first.
     const verbs = { heartbeat: (request) => this.heartbeat(request), deliver: (request) => this.deliver(request) };
@@ -139,7 +139,7 @@ class AppServer {
 const [name, ...users] = process.argv.slice(2);
 if (!name) throw new Error("usage: node app_server.mjs INSTANCE [USER]...");
 const app = new AppServer(name);
-await app.start({ servers: NATS_URL, authenticator: NATS_CREDS && credsAuthenticator(readFileSync(NATS_CREDS)) });
+await app.start();
 users.forEach((user) => app.terminal(user, 1));
 createInterface({ input: process.stdin }).on("line", (line) => {
   if (/^[+-]/.test(line)) app.terminal(line.slice(1).trim(), line[0] === "+" ? 1 : -1);

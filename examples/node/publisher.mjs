@@ -4,17 +4,19 @@
 //
 // `user` and `content` must be there; docs/protocol.md has the other fields. All lines are one set, or several where they
 // are many. Exit code 0 says that JetStream has stored every set: Bellhop will not lose it. After anything else run it
-// again with the same lines: the same `id` is the same reminder, however often it is published.
+// again with the same lines: the same `id` is the same reminder, however often it is published. NATS_URL, NATS_USER and
+// NATS_PASSWORD say where NATS is and who asks.
 
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { jetstream, JetStreamApiError } from "@nats-io/jetstream";
-import { connect, credsAuthenticator, InvalidArgumentError } from "@nats-io/transport-node";
+import { connect, InvalidArgumentError } from "@nats-io/transport-node";
 
 const MOST_IN_A_SET = 100;
 const ATTEMPTS = 8; // with pauses of 0.1 s, 0.2 s, …: about 25 s of a server that is away
-const { NATS_URL = "nats://127.0.0.1:4222", NATS_CREDS } = process.env;
+const { NATS_URL = "nats://127.0.0.1:4222", NATS_USER, NATS_PASSWORD } = process.env;
+const NATS = { servers: NATS_URL, user: NATS_USER, pass: NATS_PASSWORD };
 
 /** A name as one token of a subject. */
 const escape = (name) =>
@@ -41,9 +43,7 @@ async function publish(js, source, reminders) {
 const [source] = process.argv.slice(2);
 if (!source) throw new Error("usage: node publisher.mjs SOURCE < REMINDERS");
 const reminders = readFileSync(0, "utf8").split("\n").filter((line) => line.trim()).map((line) => JSON.parse(line));
-const nc = await connect({
-  name: `publisher ${source}`, servers: NATS_URL, authenticator: NATS_CREDS && credsAuthenticator(readFileSync(NATS_CREDS)),
-});
+const nc = await connect({ ...NATS, name: `publisher ${source}` });
 for (let start = 0; start < reminders.length; start += MOST_IN_A_SET) { // one after the other, so that they stay in order
   const part = reminders.slice(start, start + MOST_IN_A_SET);
   const { seq, duplicate } = await publish(jetstream(nc), source, part);

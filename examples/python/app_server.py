@@ -3,25 +3,26 @@
     python app_server.py app-1 alice bob
 
 The users named are connected to it. Lines on standard input connect and disconnect others: `+carol`, `-alice`. Each
-reminder that is accepted is printed as a line of JSON. NATS_URL and NATS_CREDS say where NATS is and who this is.
+reminder that is accepted is printed as a line of JSON. NATS_URL, NATS_USER and NATS_PASSWORD say where NATS is and who asks.
 """
 
 import asyncio
 import json
 import logging
-import os
 import re
 import signal
 import sys
 import threading
 from collections import Counter
+from os import environ
 
 import nats
 
 MOST_WAITING = 1_000  # reminders accepted and not shown yet; what comes then is told `busy`
 MOST_REMEMBERED = 100_000  # accepted reminders that a repeat is known by
 KEY = ("source", "id", "user")
-WRONG_LAST_SEQUENCE = 10071
+URL = environ.get("NATS_URL", "nats://127.0.0.1:4222")
+NATS = {"servers": URL, "user": environ.get("NATS_USER"), "password": environ.get("NATS_PASSWORD")}
 
 
 def escape(name):
@@ -38,8 +39,8 @@ class AppServer:
         self.waiting = asyncio.Queue(MOST_WAITING)  # accepted reminders
         self.accepted = {}  # their keys, the oldest first
 
-    async def start(self, url, **options):
-        self.nc = await nats.connect(url, name=self.name, max_reconnect_attempts=-1, reconnected_cb=self.again, **options)
+    async def start(self):
+        self.nc = await nats.connect(**NATS, name=self.name, max_reconnect_attempts=-1, reconnected_cb=self.again)
         self.js = self.nc.jetstream()
         # A route promises that somebody answers, so the subscriptions come first.
         for verb, answer in ("heartbeat", self.heartbeat), ("deliver", self.deliver):
@@ -78,8 +79,8 @@ class AppServer:
                     headers = {"KV-Operation": "DEL", "Nats-Expected-Last-Subject-Sequence": str(revision)}
                     await self.js.publish(key, headers=headers)
             except nats.errors.Error as error:
-                # A route that was put or deleted by somebody else since is not ours to delete.
-                if getattr(error, "err_code", None) != WRONG_LAST_SEQUENCE:
+                # 10071, a wrong last sequence: a route that somebody else has put or deleted since is not ours to delete.
+                if getattr(error, "err_code", None) != 10071:
                     logging.warning(f"route of {user}: {error!r}, trying again")
                     self.revisions[user] = revision
                     asyncio.get_running_loop().call_later(1, self.changed.put_nowait, user)
@@ -108,10 +109,9 @@ class AppServer:
     def take(self, reminder):
         """Accepts a reminder, or says why not. Nothing is awaited in here, so that after one that is refused as busy
         no later one of the same request is accepted: their order stays."""
-        key = tuple(reminder[field] for field in KEY)
         if not self.terminals[reminder["user"]]:
             return "not_connected"
-        if key in self.accepted:
+        if (key := tuple(reminder[field] for field in KEY)) in self.accepted:
             return None  # a repeat: accepted, and shown once
         if self.waiting.full():
             return "busy"
@@ -137,7 +137,7 @@ async def main(name, *users):
 
     loop.add_signal_handler(signal.SIGINT, stopped.set)
     loop.add_signal_handler(signal.SIGTERM, stopped.set)
-    await app.start(os.environ.get("NATS_URL", "nats://127.0.0.1:4222"), user_credentials=os.environ.get("NATS_CREDS"))
+    await app.start()
     for user in users:
         app.terminal(user, 1)
     threading.Thread(target=read_lines, daemon=True).start()

@@ -4,21 +4,24 @@
 
 `user` and `content` must be there; docs/protocol.md has the other fields. All lines are one set, or several where they are
 many. Exit code 0 says that JetStream has stored every set: Bellhop will not lose it. After anything else run it again with
-the same lines: the same `id` is the same reminder, however often it is published.
+the same lines: the same `id` is the same reminder, however often it is published. NATS_URL, NATS_USER and NATS_PASSWORD say
+where NATS is and who asks.
 """
 
 import asyncio
 import hashlib
 import json
-import os
 import re
 import sys
+from os import environ
 
 import nats
 from nats.js.errors import APIError, NoStreamResponseError
 
 MOST_IN_A_SET = 100
 ATTEMPTS = 8  # with pauses of 0.1 s, 0.2 s, …: about 25 s of a server that is away
+URL = environ.get("NATS_URL", "nats://127.0.0.1:4222")
+NATS = {"servers": URL, "user": environ.get("NATS_USER"), "password": environ.get("NATS_PASSWORD")}
 
 
 def escape(name):
@@ -43,8 +46,7 @@ async def publish(js, source, reminders):
 
 async def main(source):
     reminders = [json.loads(line) for line in sys.stdin if line.strip()]
-    nc = await nats.connect(os.environ.get("NATS_URL", "nats://127.0.0.1:4222"), name=f"publisher {source}",
-                            user_credentials=os.environ.get("NATS_CREDS"))
+    nc = await nats.connect(**NATS, name=f"publisher {source}")
     for start in range(0, len(reminders), MOST_IN_A_SET):  # one after the other, so that they stay in order
         part = reminders[start : start + MOST_IN_A_SET]
         ack = await publish(nc.jetstream(), source, part)
