@@ -10,6 +10,8 @@ mod harness;
 mod associates;
 mod bench;
 mod cli;
+mod client_app_server;
+mod client_publisher;
 mod conformance;
 mod dashboards;
 mod delivery;

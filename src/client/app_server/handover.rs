@@ -1,0 +1,362 @@
+//! What is between a request and the application: reminders without a verdict, and the requests that wait for one. It reads no
+//! clock.
+//!
+//! A reminder can wait longer than the request that brought it, and a second request can bring it again: so requests ask for
+//! reminders, and each one's verdict goes to all that do.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
+
+use async_nats::Subject;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+
+use super::deliveries::{Content, Line, Queued, Verdict};
+use super::repeats::{Key, Repeats};
+use crate::client::Reminder;
+use crate::token::UserId;
+use crate::wire::answer::{DeliveryAnswer, Reason, Refused};
+
+/// Where an answer goes, and what it is.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) inbox: Subject,
+    pub(super) body: DeliveryAnswer,
+}
+
+#[derive(Debug)]
+pub(super) struct Handover {
+    queue: mpsc::Sender<Queued>,
+    verdicts: mpsc::UnboundedSender<Verdict>,
+    repeats: Repeats,
+    undecided: HashMap<Key, Undecided>,
+    /// By number, which is also the order of their deadlines.
+    requests: BTreeMap<u64, Request>,
+    last_number: u64,
+    answers: Vec<Answer>,
+}
+
+/// A reminder that waits to be taken, or that the application has.
+#[derive(Debug)]
+struct Undecided {
+    content: Content,
+    /// Requests that wait for it, and its place in each.
+    asked_by: Vec<(u64, usize)>,
+}
+
+#[derive(Debug)]
+struct Request {
+    inbox: Subject,
+    deadline: Instant,
+    items: Vec<Item>,
+    undecided: usize,
+}
+
+#[derive(Debug)]
+struct Item {
+    key: Key,
+    named: (String, String, UserId),
+    verdict: Option<Result<(), Reason>>,
+}
+
+#[derive(Deserialize)]
+struct Body {
+    reminders: Vec<Box<RawValue>>,
+}
+
+impl Handover {
+    pub(super) fn new(queue: mpsc::Sender<Queued>, verdicts: mpsc::UnboundedSender<Verdict>, repeats: Repeats) -> Self {
+        let (undecided, requests) = (HashMap::new(), BTreeMap::new());
+        Self { queue, verdicts, repeats, undecided, requests, last_number: 0, answers: Vec::new() }
+    }
+
+    /// A request came. What does not fit is refused at once, and so is what the same user has behind it, so that order holds.
+    ///
+    /// # Errors
+    /// When it is no delivery: then it has no answer.
+    pub(super) fn request(
+        &mut self,
+        deadline: Instant,
+        inbox: Subject,
+        body: &[u8],
+        is_connected: impl Fn(&UserId) -> bool,
+    ) -> Result<(), serde_json::Error> {
+        let Body { reminders } = serde_json::from_slice(body)?;
+        let read = |json: Box<RawValue>| Ok((serde_json::from_str(json.get())?, json));
+        let reminders: Vec<(Reminder, _)> =
+            reminders.into_iter().map(read).collect::<Result<_, serde_json::Error>>()?;
+        self.last_number += 1;
+        let number = self.last_number;
+        let (mut items, mut undecided) = (Vec::with_capacity(reminders.len()), 0);
+        let (mut lines, mut refused_before) = (HashMap::<UserId, Line>::new(), HashMap::new());
+        for (place, (reminder, json)) in reminders.into_iter().enumerate() {
+            let (key, user) = (Key::of(&reminder), reminder.user.clone());
+            let named = (reminder.source.to_string(), reminder.id.clone(), user.clone());
+            let line = lines.entry(user.clone()).or_default();
+            let verdict = match refused_before.get(&user) {
+                Some(&reason) => Some(Err(reason)),
+                None => self.ask((number, place), (line, reminder, json), &is_connected),
+            };
+            match verdict {
+                Some(Err(reason)) => drop(refused_before.insert(user, reason)),
+                Some(Ok(())) => {}
+                None => undecided += 1,
+            }
+            items.push(Item { key, named, verdict });
+        }
+        self.requests.insert(number, Request { inbox, deadline, items, undecided });
+        self.answer_if_decided(number);
+        Ok(())
+    }
+
+    /// The verdict on a reminder, if there is one at once; else it waits for the application's.
+    fn ask(
+        &mut self,
+        place: (u64, usize),
+        (line, reminder, json): (&Line, Reminder, Box<RawValue>),
+        is_connected: impl Fn(&UserId) -> bool,
+    ) -> Option<Result<(), Reason>> {
+        let key = Key::of(&reminder);
+        if self.repeats.contains(key) {
+            return Some(Ok(()));
+        }
+        if let Some(undecided) = self.undecided.get_mut(&key) {
+            undecided.asked_by.push(place);
+            return None;
+        }
+        if !is_connected(&reminder.user) {
+            return Some(Err(Reason::NotConnected));
+        }
+        // What the application has taken still counts.
+        if self.undecided.len() >= self.queue.max_capacity() {
+            return Some(Err(Reason::Busy));
+        }
+        let (content, line, verdicts) = (Content::new(reminder, json), line.clone(), self.verdicts.clone());
+        let queued = Queued { key, content: content.clone(), line, verdicts };
+        if self.queue.try_send(queued).is_err() {
+            return Some(Err(Reason::Busy));
+        }
+        self.undecided.insert(key, Undecided { content, asked_by: vec![place] });
+        None
+    }
+
+    /// The application said what becomes of a reminder.
+    pub(super) fn decide(&mut self, now: Instant, (key, verdict): Verdict) {
+        if verdict.is_ok() {
+            self.repeats.insert(now, key);
+        }
+        self.settle(key, verdict);
+    }
+
+    /// A user is not connected any more: what is not taken is refused. What the application has taken is its own to judge.
+    pub(super) fn disconnected(&mut self, user: &UserId) {
+        let items = self.requests.values().flat_map(|request| &request.items);
+        let keys: Vec<Key> = items.filter(|item| item.named.2 == *user).map(|item| item.key).collect();
+        self.take_back(keys, Reason::NotConnected);
+    }
+
+    /// Answers requests that must not wait longer. What of them is not decided is refused for now.
+    pub(super) fn expire(&mut self, now: Instant) {
+        while let Some(request) = self.requests.first_entry().filter(|first| first.get().deadline <= now) {
+            let (number, request) = request.remove_entry();
+            for item in request.items.iter().filter(|item| item.verdict.is_none()) {
+                let Some(undecided) = self.undecided.get_mut(&item.key) else { continue };
+                undecided.asked_by.retain(|(asking, _)| *asking != number);
+                if undecided.asked_by.is_empty() && undecided.content.take().is_some() {
+                    self.undecided.remove(&item.key);
+                }
+            }
+            self.answers.push(request.answer());
+        }
+    }
+
+    /// When [`expire`](Self::expire) has something to do.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.requests.first_key_value().map(|(_, request)| request.deadline)
+    }
+
+    /// No request waits for an answer.
+    pub(super) fn is_idle(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    /// Answers that are due.
+    pub(super) fn answers(&mut self) -> Vec<Answer> {
+        std::mem::take(&mut self.answers)
+    }
+
+    /// Takes these reminders back from the queue, as far as nobody has taken them out of it.
+    fn take_back(&mut self, keys: Vec<Key>, reason: Reason) {
+        for key in keys {
+            if self.undecided.get(&key).is_some_and(|undecided| undecided.content.take().is_some()) {
+                self.settle(key, Err(reason));
+            }
+        }
+    }
+
+    fn settle(&mut self, key: Key, verdict: Result<(), Reason>) {
+        let Some(Undecided { asked_by, .. }) = self.undecided.remove(&key) else { return };
+        for (number, place) in asked_by {
+            let Some(request) = self.requests.get_mut(&number) else { continue };
+            request.items[place].verdict = Some(verdict);
+            request.undecided -= 1;
+            if let Err(reason) = verdict {
+                let behind = request.behind(place);
+                self.take_back(behind, reason);
+            }
+            self.answer_if_decided(number);
+        }
+    }
+
+    fn answer_if_decided(&mut self, number: u64) {
+        if self.requests.get(&number).is_some_and(|request| request.undecided == 0) {
+            let request = self.requests.remove(&number);
+            self.answers.extend(request.map(Request::answer));
+        }
+    }
+}
+
+impl Request {
+    /// What the same user has behind a place and is not decided.
+    fn behind(&self, place: usize) -> Vec<Key> {
+        let user = &self.items[place].named.2;
+        let behind = self.items[place + 1..].iter();
+        behind.filter(|item| item.verdict.is_none() && item.named.2 == *user).map(|item| item.key).collect()
+    }
+
+    /// What is refused, and with it all that the same user has behind it: accepted now, that would have come out of order.
+    fn answer(self) -> Answer {
+        let mut refused_before = HashMap::new();
+        let mut refused = Vec::new();
+        for Item { named: (source, id, user), verdict, .. } in self.items {
+            let verdict = refused_before.get(&user).map_or(verdict.unwrap_or(Err(Reason::Busy)), |&reason| Err(reason));
+            if let Err(reason) = verdict {
+                refused.push(Refused { id, source, user: user.to_string(), reason });
+                refused_before.insert(user, reason);
+            }
+        }
+        Answer { inbox: self.inbox, body: DeliveryAnswer { refused } }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)] // Some instant is needed to count from; which one makes no difference.
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+
+    use super::super::deliveries::{self, Deliveries, Delivery};
+    use super::*;
+
+    struct World {
+        now: Instant,
+        handover: Handover,
+        deliveries: Deliveries,
+        verdicts: mpsc::UnboundedReceiver<Verdict>,
+    }
+
+    impl World {
+        fn new(capacity: usize) -> Self {
+            let (queue, deliveries) = deliveries::queue(capacity);
+            let (sender, verdicts) = mpsc::unbounded_channel();
+            let repeats = Repeats::new(Duration::from_secs(600), 100);
+            Self { now: Instant::now(), handover: Handover::new(queue, sender, repeats), deliveries, verdicts }
+        }
+
+        /// Alice is connected.
+        fn request(&mut self, inbox: &'static str, ids: &[&str]) {
+            let reminder = |id: &&str| {
+                serde_json::json!({ "id": id, "source": "s", "set": "7", "user": "alice", "content": "c",
+                    "published_at": "2026-11-22T08:00:00Z" })
+            };
+            let body = serde_json::json!({ "reminders": ids.iter().map(reminder).collect::<Vec<_>>() }).to_string();
+            self.now += Duration::from_secs(1);
+            let deadline = self.now + Duration::from_millis(1_500);
+            self.handover.request(deadline, inbox.into(), body.as_bytes(), |user| user.as_str() == "alice").unwrap();
+        }
+
+        fn take(&mut self) -> Option<Delivery> {
+            self.deliveries.next().now_or_never().flatten()
+        }
+
+        /// Every answer since the last time: where it went, and what it refuses.
+        fn answers(&mut self) -> Vec<(String, Vec<String>)> {
+            while let Ok(verdict) = self.verdicts.try_recv() {
+                self.handover.decide(self.now, verdict);
+            }
+            let answer = |answer: Answer| {
+                (answer.inbox.to_string(), answer.body.refused.into_iter().map(|refused| refused.id).collect())
+            };
+            self.handover.answers().into_iter().map(answer).collect()
+        }
+    }
+
+    fn answer(inbox: &str, refused: &[&str]) -> (String, Vec<String>) {
+        (inbox.to_owned(), refused.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn the_word_goes_to_all_who_asked() {
+        let mut world = World::new(10);
+        world.request("first", &["1"]);
+        world.request("second", &["1"]);
+        let delivery = world.take().unwrap();
+        assert!(world.take().is_none(), "it is one reminder");
+        delivery.accept();
+        assert_eq!(world.answers(), [answer("first", &[]), answer("second", &[])]);
+        assert!(world.handover.is_idle() && world.handover.undecided.is_empty());
+    }
+
+    #[test]
+    fn what_one_request_gave_up_another_still_waits_for() {
+        let mut world = World::new(10);
+        world.request("first", &["1"]);
+        world.request("second", &["1"]);
+        world.handover.expire(world.now + Duration::from_millis(500));
+        assert_eq!(world.answers(), [answer("first", &["1"])]);
+        world.take().unwrap().accept();
+        assert_eq!(world.answers(), [answer("second", &[])]);
+    }
+
+    #[test]
+    fn what_was_accepted_behind_something_refused_comes_again_as_a_repeat() {
+        let mut world = World::new(10);
+        world.request("first", &["1", "2"]);
+        let (first, second) = (world.take().unwrap(), world.take().unwrap());
+        second.accept();
+        assert_eq!(world.answers(), []);
+        first.refuse(Reason::Busy);
+        assert_eq!(world.answers(), [answer("first", &["1", "2"])]);
+        world.request("second", &["1", "2"]);
+        world.take().unwrap().accept();
+        assert!(world.take().is_none());
+        assert_eq!(world.answers(), [answer("second", &[])]);
+    }
+
+    #[test]
+    fn behind_what_was_refused_nothing_is_taken_though_nobody_was_told_yet() {
+        let mut world = World::new(10);
+        world.request("first", &["1", "2"]);
+        world.take().unwrap().refuse(Reason::Busy);
+        assert!(world.take().is_none());
+        assert_eq!(world.answers(), [answer("first", &["1", "2"])]);
+    }
+
+    #[test]
+    fn what_was_taken_counts_until_its_word_and_what_was_taken_back_does_not() {
+        let mut world = World::new(2);
+        world.request("first", &["1", "2", "3"]);
+        let held = world.take().unwrap();
+        world.handover.expire(world.now + Duration::from_secs(2));
+        assert_eq!(world.answers(), [answer("first", &["1", "2", "3"])]);
+        assert!(world.take().is_none(), "taken back");
+        world.request("second", &["4", "5"]);
+        assert!(world.take().is_some_and(|delivery| delivery.reminder.id == "4"), "one fits beside what is held");
+        assert_eq!(world.answers(), [answer("second", &["4", "5"])]);
+        held.accept();
+        world.request("third", &["1"]);
+        assert_eq!(world.answers(), [answer("third", &[])]);
+    }
+}
