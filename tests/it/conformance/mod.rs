@@ -5,6 +5,8 @@ mod faults;
 
 use std::collections::BTreeSet;
 
+use bellhop::client::app_server::Options;
+use bellhop::client::{AppServer, UserId};
 use futures_util::StreamExt;
 use futures_util::stream;
 use serde_json::Value;
@@ -47,6 +49,28 @@ async fn an_app_server_that_keeps_the_contract_passes() {
     assert_eq!(report["users"].as_array().unwrap().len(), USERS.len());
     let told = conformance(&world, "app 1", &["--user", "alice"]).await.succeeded();
     assert!(told.ends_with(&format!("{} passed, 0 failed, 0 not tried\n", report["passed"])), "{told}");
+}
+
+#[tokio::test]
+async fn an_app_server_of_bellhops_own_client_passes() {
+    let world = world().await;
+    let client = async_nats::connect(&world.url).await.unwrap();
+    let (app, mut deliveries) = AppServer::start(client, "app-1".parse().unwrap(), Options::default()).await.unwrap();
+    app.connect_all(USERS.map(|user| user.parse::<UserId>().unwrap())).await.unwrap();
+    let application = tokio::spawn(async move {
+        let mut shown = Vec::new();
+        while let Some(delivery) = deliveries.next().await {
+            let reminder = delivery.accept();
+            shown.push((reminder.source, reminder.id, reminder.user));
+        }
+        shown
+    });
+    let ended = conformance(&world, "app-1", &["--json"]).await;
+    assert_eq!(ended.code, Some(0), "{:#}", report(&ended));
+    app.drain();
+    let shown = application.await.unwrap();
+    let once: BTreeSet<_> = shown.iter().collect();
+    assert!(shown.len() > 10 && once.len() == shown.len(), "what came again is shown again: {shown:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
