@@ -90,7 +90,7 @@ class AppServer:
         async def on_request(msg):
             try:
                 said = answer(json.loads(msg.data))
-            except (ValueError, TypeError, LookupError) as error:
+            except (ValueError, TypeError, LookupError, RecursionError) as error:
                 return logging.warning(f"cannot read what came on {msg.subject}: {error!r}")
             await msg.respond(json.dumps(said).encode())
         return on_request

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::output::{Output, has_colours, plain};
 use super::{CliError, SettingsArgs};
-use crate::conformance::{ConformanceError, Judged, Options, Peer, RULES, SOURCE, Verdict, chosen, judge};
+use crate::conformance::{ConformanceError, Judge, Judged, Options, Peer, RULES, SOURCE, Verdict, chosen};
 use crate::token::{InstanceName, UserId};
 
 #[derive(Debug, clap::Args)]
@@ -21,6 +21,7 @@ happens inside the app server, such as that a repeat is shown once, is not seen 
 Examples:
   bellhop conformance --instance app-1
   bellhop conformance --instance app-1 --user alice --user bob
+  bellhop conformance --instance app-1 --leaving bob
   bellhop conformance --instance app-1 --only delivery-full --set delivery.timeout=10s
   bellhop conformance --instance app-1 --json | jq -r '.rules[] | select(.verdict == \"failed\").rule'
 
@@ -33,6 +34,9 @@ pub(super) struct Args {
     /// A user who is connected to it; may be repeated [default: those who have routes to it, of up to 1,000]
     #[arg(long = "user", value_name = "USER")]
     users: Vec<UserId>,
+    /// One of them whom you disconnect when you are told to, so that leaving can be tried, too
+    #[arg(long, value_name = "USER")]
+    leaving: Option<UserId>,
     /// Only this rule, and those that come first for it; may be repeated
     #[arg(long, value_name = "RULE")]
     only: Vec<String>,
@@ -45,15 +49,23 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliError> {
-    let rules = chosen(&args.only)
+    let mut rules = chosen(&args.only)
         .map_err(|name| CliError::Usage(format!("no rule is called `{name}`; --list tells what they are called")))?;
     let Some(instance) = args.instance.filter(|_| !args.list) else { return list(args.json) };
     let (config, nats) = settings.connect().await?;
     let (heartbeat_timeout, delivery_timeout) = (config.heartbeat.timeout, config.delivery.timeout);
-    let options = Options { instance: instance.clone(), users: args.users, heartbeat_timeout, delivery_timeout };
+    let (users, leaver) = (args.users, args.leaving.clone());
+    let options = Options { instance: instance.clone(), users, leaver, heartbeat_timeout, delivery_timeout };
     let peer = Peer::find(&nats, options).await?;
+    rules.retain(|rule| args.leaving.is_some() || !rule.is_of_leaving);
     let mut told = Told { output: Output::new(), is_json: args.json, all: Vec::new() };
-    judge(&peer, &rules, |judged| told.tell(judged)).await?;
+    let (mut judge, mut leaver) = (Judge::default(), args.leaving);
+    for rule in rules {
+        if let Some(leaver) = leaver.take_if(|_| rule.is_of_leaving) {
+            eprintln!("bellhop: disconnect {leaver} from {instance} now, within a minute");
+        }
+        told.tell(judge.judge(&peer, rule).await)?;
+    }
     told.finish(&instance, &peer)
 }
 

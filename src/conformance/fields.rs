@@ -29,11 +29,20 @@ pub(super) fn optional(peer: &Peer) -> Vec<Sample> {
 
 /// The publisher's own JSON, of every kind.
 pub(super) fn data(peer: &Peer) -> Vec<Sample> {
-    let deep = format!("{}1{}", "[".repeat(100), "]".repeat(100));
-    let kinds = ["null", "false", "-0.0", "12345678901234567890123", r#""\u0000\ud83d\ude00""#, "[]", &deep];
-    let kinds = kinds.into_iter().chain([r#"{"": {"id": 1, "user": null, "reminders": []}, "a": 1, "a": 2}"#]);
-    let with = |json: &str| changed(peer, |it| it.data = Some(RawValue::from_string(json.to_owned()).expect("JSON")));
-    kinds.map(with).collect()
+    let object = r#"{"": {"id": 1, "user": null, "reminders": []}, "a": 1.10}"#;
+    ["null", "false", "-0.0", "12345678901234567890123", r#""\u0000\ud83d\ude00""#, "[]", object]
+        .map(|json| with_data(peer, json))
+        .into()
+}
+
+/// The publisher's own JSON as few parsers like it: half a character, a number beyond all doubles, a name twice, and depth.
+pub(super) fn odd_data(peer: &Peer) -> Vec<Sample> {
+    let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
+    [r#""\ud83d""#, "1e400", r#"{"a": 1, "a": 2}"#, &deep].map(|json| with_data(peer, json)).into()
+}
+
+fn with_data(peer: &Peer, json: &str) -> Sample {
+    changed(peer, |reminder| reminder.data = Some(RawValue::from_string(json.to_owned()).expect("it is JSON")))
 }
 
 /// What stands for others.

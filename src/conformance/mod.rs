@@ -8,7 +8,7 @@
 //! | `rules` | the rules, in the order in which they are tried, each with its sentence of `docs/protocol.md` |
 //! | `peer` | the app server: what it is asked, and its answers with their times |
 //! | `sample` | reminders that are sent |
-//! | `routes`, `heartbeats`, `deliveries`, `fields`, `endurance` | what the rules try |
+//! | `routes`, `heartbeats`, `deliveries`, `fields`, `endurance`, `leaving` | what the rules try |
 
 #![allow(clippy::disallowed_methods)] // It measures how long answers take.
 
@@ -16,6 +16,7 @@ mod deliveries;
 mod endurance;
 mod fields;
 mod heartbeats;
+mod leaving;
 mod peer;
 mod routes;
 mod rules;
@@ -41,6 +42,8 @@ pub struct Options {
     pub instance: InstanceName,
     /// Users who are connected there. When there are none, its routes tell.
     pub users: Vec<UserId>,
+    /// One of them who leaves before the rules about that are tried.
+    pub leaver: Option<UserId>,
     /// How long it has for a heartbeat.
     pub heartbeat_timeout: Duration,
     /// How long it has for a delivery.
@@ -82,32 +85,11 @@ pub struct Judged {
     pub verdict: Verdict,
 }
 
-/// Tries these rules on an app server, in order, and tells `each` verdict as soon as it is there.
+/// Tries rules on an app server, one after the other.
 ///
-/// The first error of `each` ends it.
-///
-/// # Errors
-/// Whatever `each` says.
-pub async fn judge<E>(
-    peer: &Peer,
-    rules: &[&'static Rule],
-    mut each: impl FnMut(Judged) -> Result<(), E>,
-) -> Result<(), E> {
-    let mut hindrances = Hindrances::default();
-    for rule in rules {
-        let verdict = match hindrances.of(peer, rule).await {
-            Some(hindrance) => Verdict::NotTried(hindrance),
-            None => rule.check(peer).await.map_or_else(Verdict::Failed, |()| Verdict::Passed),
-        };
-        hindrances.note(rule, &verdict);
-        each(Judged { rule: rule.name, sentence: rule.sentence, verdict })?;
-    }
-    Ok(())
-}
-
-/// Why what is left cannot be tried: an app server that does not do the simplest thing would break every other rule.
+/// It knows why what is left cannot be tried: an app server that does not do the simplest thing would break every other rule.
 #[derive(Default)]
-struct Hindrances {
+pub struct Judge {
     /// Basic rules that were not kept.
     broken: Vec<&'static Rule>,
     /// The rule broken last, after which nobody has seen an answer.
@@ -116,8 +98,18 @@ struct Hindrances {
     dead_since: Option<&'static str>,
 }
 
-impl Hindrances {
-    async fn of(&mut self, peer: &Peer, rule: &Rule) -> Option<String> {
+impl Judge {
+    /// Tries a rule, if nothing stands in the way.
+    pub async fn judge(&mut self, peer: &Peer, rule: &'static Rule) -> Judged {
+        let verdict = match self.hindrance(peer, rule).await {
+            Some(hindrance) => Verdict::NotTried(hindrance),
+            None => rule.check(peer).await.map_or_else(Verdict::Failed, |()| Verdict::Passed),
+        };
+        self.note(rule, &verdict);
+        Judged { rule: rule.name, sentence: rule.sentence, verdict }
+    }
+
+    async fn hindrance(&mut self, peer: &Peer, rule: &Rule) -> Option<String> {
         let is_needed = |basic: &&&'static Rule| basic.asks.iter().any(|ask| rule.asks.contains(ask));
         if let Some(basic) = self.broken.iter().find(is_needed) {
             return Some(format!("{} comes first", basic.name));

@@ -4,19 +4,19 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use async_nats::Client;
 use async_nats::client::{Request, RequestErrorKind};
 use bytes::Bytes;
 use serde::Deserialize;
 
 use super::sample::Sample;
 use super::{ConformanceError, Options};
+use crate::nats::Nats;
 use crate::nats::bucket::{self, Found};
 use crate::nats::instance::{self, DeliveryAnswer, Heartbeat, HeartbeatAnswer, Reason, Refused};
-use crate::nats::{Names, Nats};
 use crate::reminder::Reminder;
 use crate::service::routes::read_value;
 use crate::token::{InstanceName, UserId};
+use crate::wire::route;
 
 /// Routes of an instance that are looked at. JetStream hands out no more than 1,024 keys at once.
 const MOST_ROUTES: usize = 1_000;
@@ -53,13 +53,13 @@ pub(super) struct Answer {
 
 /// An app server, and who is connected to it.
 pub struct Peer {
-    client: Client,
-    pub(super) names: Names,
+    pub(super) nats: Nats,
     pub(super) instance: InstanceName,
     subject: String,
     timeouts: (Duration, Duration),
     /// Who is connected, by the word of whoever runs this, or by the routes: one at least.
     pub(super) users: Vec<UserId>,
+    leaver: Option<UserId>,
     /// The routes, as they stand in the bucket.
     pub(super) routes: Vec<Found>,
     /// Makes what is sent in this run differ from what was sent in others.
@@ -73,10 +73,10 @@ impl Peer {
     /// # Errors
     /// When nobody is connected, or the bucket cannot be read.
     pub async fn find(nats: &Nats, options: Options) -> Result<Self, ConformanceError> {
-        let Options { instance, mut users, heartbeat_timeout, delivery_timeout } = options;
+        let Options { instance, mut users, leaver, heartbeat_timeout, delivery_timeout } = options;
         let keys = match users.as_slice() {
             [] => vec![format!("*.{}", instance.escaped())],
-            users => users.iter().map(|user| format!("{}.{}", user.escaped(), instance.escaped())).collect(),
+            users => users.iter().map(|user| route::key(user, &instance)).collect(),
         };
         let mut routes = Vec::new();
         for key in keys {
@@ -86,17 +86,18 @@ impl Peer {
             let token = |found: &Found| UserId::from_token(found.key.split('.').next()?).ok();
             users = routes.iter().filter_map(token).take(MOST_USERS).collect();
         }
+        users.extend(leaver.iter().filter(|leaver| !users.contains(leaver)).cloned().collect::<Vec<_>>());
         if users.is_empty() {
             return Err(ConformanceError::NobodyConnected(instance));
         }
         let subject = routes.iter().find_map(|found| read_value(&nats.names, &instance, &found.value).ok());
         Ok(Self {
-            client: nats.client.clone(),
+            nats: nats.clone(),
             subject: subject.unwrap_or_else(|| nats.names.instance(&instance)),
-            names: nats.names.clone(),
             instance,
             timeouts: (heartbeat_timeout, delivery_timeout),
             users,
+            leaver,
             routes,
             run: format!("{:08x}", fastrand::u32(..)),
             sent: AtomicUsize::new(0),
@@ -116,6 +117,16 @@ impl Peer {
     /// Somebody who is connected.
     pub(super) fn user(&self) -> UserId {
         self.users[0].clone()
+    }
+
+    /// Somebody who leaves.
+    pub(super) fn leaver(&self) -> Result<&UserId, String> {
+        self.leaver.as_ref().ok_or_else(|| "nobody was to leave".to_owned())
+    }
+
+    /// The key of a user's route.
+    pub(super) fn key(&self, user: &UserId) -> String {
+        route::key(user, &self.instance)
     }
 
     /// Somebody of whom nobody has heard.
@@ -156,7 +167,7 @@ impl Peer {
         let subject = format!("{}.{}", self.subject, what.verb());
         let began = Instant::now();
         let request = Request::new().payload(body).timeout(Some(patience));
-        match self.client.send_request(subject.clone(), request).await {
+        match self.nats.client.send_request(subject.clone(), request).await {
             Ok(message) => Ok(Answer { message, took: began.elapsed() }),
             Err(error) => Err(match error.kind() {
                 RequestErrorKind::NoResponders => format!("nobody subscribes to {subject}"),
@@ -168,8 +179,8 @@ impl Peer {
 
     /// Asks, and does not care for an answer.
     pub(super) async fn send(&self, what: Ask, body: Bytes) -> Result<(), String> {
-        let (subject, inbox) = (format!("{}.{}", self.subject, what.verb()), self.client.new_inbox());
-        self.client.publish_with_reply(subject, inbox, body).await.map_err(|error| error.to_string())
+        let (subject, inbox) = (format!("{}.{}", self.subject, what.verb()), self.nats.client.new_inbox());
+        self.nats.client.publish_with_reply(subject, inbox, body).await.map_err(|error| error.to_string())
     }
 
     /// Asks, and takes an answer that is late for none, as Bellhop does.

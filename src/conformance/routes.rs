@@ -9,9 +9,8 @@ use crate::service::routes::{read_key, read_value};
 
 /// Everybody who is connected has one.
 pub(super) async fn put(peer: &Peer) -> Kept {
-    let key = |user: &crate::token::UserId| format!("{}.{}", user.escaped(), peer.instance.escaped());
-    let missing = peer.users.iter().find(|user| !peer.routes.iter().any(|route| route.key == key(user)));
-    missing.map_or(Ok(()), |user| Err(format!("{user} has no route: there is no key {}", key(user))))
+    let missing = peer.users.iter().find(|user| !peer.routes.iter().any(|route| route.key == peer.key(user)));
+    missing.map_or(Ok(()), |user| Err(format!("{user} has no route: there is no key {}", peer.key(user))))
 }
 
 /// Each is under the escaped names.
@@ -24,7 +23,7 @@ pub(super) async fn keys(peer: &Peer) -> Kept {
 pub(super) async fn values(peer: &Peer) -> Kept {
     for route in &peer.routes {
         let wrong = |problem: String| format!("{}: {problem}", route.key);
-        read_value(&peer.names, &peer.instance, &route.value).map_err(|error| wrong(error.to_string()))?;
+        read_value(&peer.nats.names, &peer.instance, &route.value).map_err(|error| wrong(error.to_string()))?;
         let value: Value = serde_json::from_slice(&route.value).unwrap_or_default();
         let is_time = |since: &Value| since.as_str().is_some_and(|text| text.parse::<Timestamp>().is_ok());
         match &value["since"] {

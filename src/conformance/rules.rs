@@ -1,10 +1,10 @@
 //! The rules, in the order in which they are tried: what the others need comes first, what may kill an app server last.
 
-use futures_util::future::BoxFuture;
+use futures_util::future::LocalBoxFuture;
 
 use super::peer::Ask::{self, Delivery, Heartbeat};
 use super::peer::Peer;
-use super::{deliveries, endurance, fields, heartbeats, routes};
+use super::{deliveries, endurance, fields, heartbeats, leaving, routes};
 
 /// Whether a rule is kept; else what was found instead.
 pub(super) type Kept = Result<(), String>;
@@ -19,10 +19,18 @@ pub struct Rule {
     pub(super) asks: &'static [Ask],
     /// Whether an app server that breaks it cannot be asked the same for any other rule.
     pub(super) is_basic: bool,
-    check: for<'a> fn(&'a Peer) -> BoxFuture<'a, Kept>,
+    /// Whether it is about a user who leaves, and is tried only if there is one.
+    pub is_of_leaving: bool,
+    check: Check,
 }
 
+type Check = for<'a> fn(&'a Peer) -> LocalBoxFuture<'a, Kept>;
+
 impl Rule {
+    const fn new(name: &'static str, asks: &'static [Ask], sentence: &'static str, check: Check) -> Self {
+        Self { name, sentence, asks, is_basic: false, is_of_leaving: false, check }
+    }
+
     /// Tries it.
     pub(super) async fn check(&self, peer: &Peer) -> Kept {
         (self.check)(peer).await
@@ -30,6 +38,10 @@ impl Rule {
 
     const fn basic(self) -> Self {
         Self { is_basic: true, ..self }
+    }
+
+    const fn of_leaving(self) -> Self {
+        Self { is_of_leaving: true, ..self }
     }
 }
 
@@ -49,17 +61,11 @@ pub fn chosen(names: &[String]) -> Result<Vec<&'static Rule>, &str> {
 
 macro_rules! rule {
     ($name:literal, [$($ask:expr),*], $sentence:expr, $check:path) => {
-        Rule { name: $name, sentence: $sentence, asks: &[$($ask),*], is_basic: false, check: |peer| Box::pin($check(peer)) }
+        Rule::new($name, &[$($ask),*], $sentence, |peer| Box::pin($check(peer)))
     };
     // Reminders that are to be accepted.
     ($name:literal, accepts $samples:path, $sentence:expr) => {
-        Rule {
-            name: $name,
-            sentence: $sentence,
-            asks: &[Delivery],
-            is_basic: false,
-            check: |peer| Box::pin(fields::taken(peer, $samples(peer))),
-        }
+        Rule::new($name, &[Delivery], $sentence, |peer| Box::pin(fields::taken(peer, $samples(peer))))
     };
 }
 
@@ -125,6 +131,7 @@ pub static RULES: &[Rule] = &[
         "`title`, `expires_at` and `data` are there if they were published"
     ),
     rule!("field-data", accepts fields::data, "any JSON, delivered byte for byte"),
+    rule!("field-data-odd", accepts fields::odd_data, "any JSON, delivered byte for byte"),
     rule!("field-merged", accepts fields::merged, "`count` and `merged` if duplicates were merged"),
     rule!("field-parked-at", accepts fields::parked, "`parked_at` if it waited in a mailbox."),
     rule!("field-marks", accepts fields::marks, "`marks` are there if a [rule](#rules) marked something"),
@@ -148,6 +155,9 @@ pub static RULES: &[Rule] = &[
     rule!("unreadable-heartbeat", [Heartbeat], UNREADABLE, endurance::unreadable_heartbeats),
     rule!("unreadable-delivery", [Delivery], UNREADABLE, endurance::unreadable_deliveries),
     rule!("oversize", [Delivery], UNREADABLE, endurance::oversize),
+    rule!("leaving-route", [Heartbeat], "Delete it when the user's last terminal leaves.", leaving::route).of_leaving(),
+    rule!("leaving-heartbeat", [Heartbeat], "Name nobody else", leaving::heartbeat).of_leaving(),
+    rule!("leaving-delivery", [Delivery], BY_ALL_THREE, leaving::delivery).of_leaving(),
 ];
 
 #[cfg(test)]

@@ -193,12 +193,18 @@ async def too_much(w, language):
 
 async def conforms(w, language):
     """`bellhop conformance` finds every rule kept."""
-    app = Example(w, language, "app-1", "alice", "a.b 张三")
-    await app.has_route("a.b 张三")
-    command = [w.program, "conformance", "--instance", "app-1", "--json"]
-    done = await finished(w, command)
-    expect(done.stdout, done.stderr)
-    report = json.loads(done.stdout)
+    leaver = "a.b 张三"
+    app = Example(w, language, "app-1", "alice", leaver)
+    await app.has_route(leaver)
+    command = [w.program, "conformance", "--instance", "app-1", "--leaving", leaver, "--json"]
+    pipes = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
+    done = await asyncio.create_subprocess_exec(*command, env=environment(w.url), **pipes)
+    said = await asyncio.wait_for(done.stderr.readline(), 60)
+    expect(b"disconnect" in said, f"conformance says {said}")
+    app.say(f"-{leaver}")
+    out, err = await asyncio.wait_for(done.communicate(), 60)
+    expect(out, f"{err}")
+    report = json.loads(out)
     left = [rule for rule in report["rules"] if rule["verdict"] != "passed"]
     expect(done.returncode == 0 and not left, f"exit code {done.returncode}: {left}")
     keys = [(one["source"], one["id"], one["user"]) for one in app.shown()]

@@ -1,17 +1,23 @@
 //! An app server that keeps the contract, but for one planted fault.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_nats::{Client, HeaderMap, Message};
 use futures_util::StreamExt;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::harness::{World, escape};
 
 /// Who is connected to it.
 pub(super) const USERS: [&str; 2] = ["alice", "a.b 张三"];
+
+/// Who leaves when nobody else is asked about.
+pub(super) const LEAVER: &str = USERS[1];
 
 /// What is wrong with an app server. `Mute`, `Dies` and `Slow` are about requests of one kind, `heartbeat` or `deliver`.
 pub(super) enum Fault {
@@ -40,6 +46,10 @@ pub(super) enum Fault {
     RefusesRepeats,
     /// Says of all requests under way together what it refused.
     MixesUp,
+    /// Reads what a `serde_json::Value` can hold, and no other JSON.
+    ReadsValues,
+    /// Lets a user go, and keeps the `route`, the `place` among the connected, or the `reminders`.
+    Keeps(&'static str),
 }
 
 struct App {
@@ -47,6 +57,9 @@ struct App {
     fault: Fault,
     accepted: Mutex<BTreeSet<String>>,
     refused: Mutex<Vec<Value>>,
+    /// Whether it was asked about [`LEAVER`] alone, who leaves then.
+    has_left: AtomicBool,
+    leavers_route: String,
 }
 
 /// Who of these is connected.
@@ -78,7 +91,14 @@ pub(super) async fn start(world: &World, name: &str, fault: Fault) {
             put.await.unwrap();
         }
     }
-    let app = Arc::new(App { client, fault, accepted: Mutex::default(), refused: Mutex::default() });
+    let app = Arc::new(App {
+        client,
+        fault,
+        accepted: Mutex::default(),
+        refused: Mutex::default(),
+        has_left: AtomicBool::new(false),
+        leavers_route: format!("$KV.bellhop_routes.{}.{}", escape(LEAVER), escape(name)),
+    });
     tokio::spawn(async move {
         while let Some(request) = requests.next().await {
             let verb = request.subject.rsplit('.').next().unwrap().to_owned();
@@ -108,7 +128,7 @@ impl App {
             _ => {}
         }
         let answer = match answer {
-            None if verb == "heartbeat" => self.heartbeat(&payload),
+            None if verb == "heartbeat" => self.heartbeat(&payload).await,
             None => self.delivery(&payload).await,
             answer => answer,
         };
@@ -122,16 +142,45 @@ impl App {
         }
     }
 
-    fn heartbeat(&self, payload: &[u8]) -> Option<String> {
+    async fn heartbeat(&self, payload: &[u8]) -> Option<String> {
         let request: Value = serde_json::from_slice(payload).ok()?;
         let asked: Vec<String> = serde_json::from_value(request["users"].clone()).ok()?;
+        if asked == [LEAVER] && !self.has_left.swap(true, Ordering::SeqCst) && !self.keeps("route") {
+            let mut headers = HeaderMap::new();
+            headers.insert("KV-Operation", "DEL");
+            self.client.publish_with_headers(self.leavers_route.clone(), headers, "".into()).await.ok()?;
+        }
         let confirm = if let Fault::Confirms(wrong) = self.fault { wrong } else { connected };
-        Some(json!({ "connected": confirm(&asked) }).to_string())
+        let mut confirmed = confirm(&asked);
+        if self.has_left.load(Ordering::SeqCst) && !self.keeps("place") {
+            confirmed.retain(|user| user != LEAVER);
+        }
+        Some(json!({ "connected": confirmed }).to_string())
+    }
+
+    fn keeps(&self, what: &str) -> bool {
+        matches!(self.fault, Fault::Keeps(kept) if kept == what)
+    }
+
+    /// A delivery's reminders. Data may be such as no [`Value`] can hold, and is its text then.
+    fn read(&self, payload: &[u8]) -> Option<Vec<Value>> {
+        #[derive(Deserialize)]
+        struct Delivery {
+            reminders: Vec<BTreeMap<String, Box<RawValue>>>,
+        }
+        if matches!(self.fault, Fault::ReadsValues) {
+            serde_json::from_slice::<Value>(payload).ok()?;
+        }
+        let field = |(name, json): (String, Box<RawValue>)| {
+            let value = serde_json::from_str(json.get()).unwrap_or_else(|_| Value::from(json.get()));
+            (name, value)
+        };
+        let Delivery { reminders } = serde_json::from_slice(payload).ok()?;
+        Some(reminders.into_iter().map(|fields| fields.into_iter().map(field).collect()).collect())
     }
 
     async fn delivery(&self, payload: &[u8]) -> Option<String> {
-        let request: Value = serde_json::from_slice(payload).ok()?;
-        let reminders = request["reminders"].as_array()?;
+        let reminders = &self.read(payload)?[..];
         if !reminders.iter().all(|one| one["id"].is_string() && one["content"].is_string()) {
             return None;
         }
@@ -142,6 +191,9 @@ impl App {
         }
         let refuses = if let Fault::Refuses(wrong) = self.fault { wrong } else { refused };
         let mut refused = refuses(reminders);
+        if self.has_left.load(Ordering::SeqCst) && !self.keeps("reminders") {
+            refused.extend(reminders.iter().filter(|one| one["user"] == LEAVER).map(refuse));
+        }
         match self.fault {
             Fault::RefusesRepeats => {
                 let mut accepted = self.accepted.lock().unwrap();

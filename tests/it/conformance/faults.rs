@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::app::{Fault, USERS, connected, refuse, refused};
@@ -34,7 +35,7 @@ fn is_unknown(request: &[u8]) -> bool {
 }
 
 fn is_unreadable(request: &[u8]) -> bool {
-    json(request).is_none()
+    serde_json::from_slice::<IgnoredAny>(request).is_err()
 }
 
 /// Every fault.
@@ -149,6 +150,7 @@ pub(super) const FAULTS: &[Planted] = &[
         || Fault::Chokes(|one| has("data", one) && !one["data"].is_object() && !one["data"].is_string()),
         &["field-data"],
     ),
+    ("reads what Value can hold", || Fault::ReadsValues, &["field-data-odd"]),
     ("knows no merged ones", || Fault::Chokes(|one| has("merged", one)), &["field-merged"]),
     (
         "knows no mailbox",
@@ -186,4 +188,7 @@ pub(super) const FAULTS: &[Planted] = &[
     ("dies of a heartbeat that is none", || Fault::Dies(HEARTBEAT, is_unreadable), &["unreadable-heartbeat"]),
     ("dies of a delivery that is none", || Fault::Dies(DELIVER, is_unreadable), &["unreadable-delivery"]),
     ("dies of too much", || Fault::Dies(DELIVER, |request| request.len() > 256 << 10), &["oversize"]),
+    ("keeps the route of one who has left", || Fault::Keeps("route"), &["leaving-route"]),
+    ("confirms one who has left", || Fault::Keeps("place"), &["leaving-heartbeat"]),
+    ("takes reminders for one who has left", || Fault::Keeps("reminders"), &["leaving-delivery"]),
 ];
