@@ -40,7 +40,8 @@ class AppServer {
     // A route promises that somebody answers, so the subscriptions come first.
     const verbs = { heartbeat: (request) => this.heartbeat(request), deliver: (request) => this.deliver(request) };
     for (const [verb, answer] of Object.entries(verbs)) {
-      this.nc.subscribe(`bellhop.app.${escape(this.name)}.${verb}`, { callback: (_, msg) => this.answer(msg, answer) });
+      const callback = (error, msg) => error ? console.error(`${error}`) : this.answer(msg, answer);
+      this.nc.subscribe(`bellhop.app.${escape(this.name)}.${verb}`, { callback });
     }
     await this.nc.flush();
     this.watch();

@@ -10,9 +10,9 @@ use serde::Deserialize;
 
 use super::sample::Sample;
 use super::{ConformanceError, Options};
-use crate::nats::Nats;
 use crate::nats::bucket::{self, Found};
 use crate::nats::instance::{self, DeliveryAnswer, Heartbeat, HeartbeatAnswer, Reason, Refused};
+use crate::nats::{Nats, NatsError};
 use crate::reminder::Reminder;
 use crate::service::routes::read_value;
 use crate::token::{InstanceName, UserId};
@@ -74,19 +74,14 @@ impl Peer {
     /// When nobody is connected, or the bucket cannot be read.
     pub async fn find(nats: &Nats, options: Options) -> Result<Self, ConformanceError> {
         let Options { instance, mut users, leaver, heartbeat_timeout, delivery_timeout } = options;
-        let keys = match users.as_slice() {
-            [] => vec![format!("*.{}", instance.escaped())],
-            users => users.iter().map(|user| route::key(user, &instance)).collect(),
-        };
-        let mut routes = Vec::new();
-        for key in keys {
-            routes.extend(bucket::last(nats, &nats.names.routes_bucket(), &key, MOST_ROUTES).await?);
+        let named: Vec<_> = users.iter().chain(&leaver).cloned().collect();
+        let routes = routes(nats, &instance, if users.is_empty() { &[] } else { &named }).await?;
+        let user = |found: &Found| UserId::from_token(found.key.split('.').next()?).ok();
+        for user in routes.iter().filter_map(user).take(MOST_USERS).chain(named) {
+            if !users.contains(&user) {
+                users.push(user);
+            }
         }
-        if users.is_empty() {
-            let token = |found: &Found| UserId::from_token(found.key.split('.').next()?).ok();
-            users = routes.iter().filter_map(token).take(MOST_USERS).collect();
-        }
-        users.extend(leaver.iter().filter(|leaver| !users.contains(leaver)).cloned().collect::<Vec<_>>());
         if users.is_empty() {
             return Err(ConformanceError::NobodyConnected(instance));
         }
@@ -240,6 +235,19 @@ impl Peer {
             Some(sample) => Err(format!("it refused {}, which is for {}, as not_connected", sample.id, sample.user)),
         }
     }
+}
+
+/// The routes of these users to an instance; everybody's, if nobody is named.
+async fn routes(nats: &Nats, instance: &InstanceName, users: &[UserId]) -> Result<Vec<Found>, NatsError> {
+    let keys = match users {
+        [] => vec![format!("*.{}", instance.escaped())],
+        users => users.iter().map(|user| route::key(user, instance)).collect(),
+    };
+    let mut routes = Vec::new();
+    for key in keys {
+        routes.extend(bucket::last(nats, &nats.names.routes_bucket(), &key, MOST_ROUTES).await?);
+    }
+    Ok(routes)
 }
 
 impl Answer {

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::app::{Fault, USERS, connected, refuse, refused};
 
-/// Longer than the two seconds that an answer may take here, and shorter than anybody waits for one.
-const LATE: Duration = Duration::from_secs(3);
+/// Longer than the five seconds that an answer may take here, and shorter than anybody waits for one.
+const LATE: Duration = Duration::from_secs(7);
 
 /// What is wrong, how it is planted, and the rules that it breaks.
 pub(super) type Planted = (&'static str, fn() -> Fault, &'static [&'static str]);
@@ -183,7 +183,7 @@ pub(super) const FAULTS: &[Planted] = &[
     ),
     ("wants a text", || Fault::Chokes(|one| one["content"] == ""), &["text-empty"]),
     ("has room for 10 KB of text", || Fault::Chokes(|one| bytes("content", one) > 10_000), &["text-longest"]),
-    ("sees to one request at a time", || Fault::Serial(Duration::from_millis(150)), &["at-once"]),
+    ("sees to one request at a time", || Fault::Serial(Duration::from_millis(180)), &["at-once"]),
     ("mixes up what it is asked at once", || Fault::MixesUp, &["at-once"]),
     ("dies of a heartbeat that is none", || Fault::Dies(HEARTBEAT, is_unreadable), &["unreadable-heartbeat"]),
     ("dies of a delivery that is none", || Fault::Dies(DELIVER, is_unreadable), &["unreadable-delivery"]),
