@@ -12,9 +12,9 @@ use super::sample::Sample;
 use super::{ConformanceError, Options};
 use crate::nats::bucket::{self, Found};
 use crate::nats::instance::{self, DeliveryAnswer, Heartbeat, HeartbeatAnswer, Reason, Refused};
+use crate::nats::route::read_value;
 use crate::nats::{Nats, NatsError};
 use crate::reminder::Reminder;
-use crate::service::routes::read_value;
 use crate::token::{InstanceName, UserId};
 use crate::wire::route;
 

@@ -11,6 +11,7 @@ pub mod pinned;
 pub mod refusals;
 pub mod repartition;
 pub mod replay;
+pub mod route;
 pub mod topology;
 
 use std::time::Duration;

@@ -45,7 +45,7 @@ const LAYERS: &[Layer] = &[
     layer("service", &["config", "metrics", "nats", "history", "http"]),
     layer("demo", &["config", "local", "nats", "nats_server", "service"]),
     layer("bench", &["local", "nats", "nats_server"]),
-    layer("conformance", &["nats", "service"]),
+    layer("conformance", &["nats"]),
     layer(
         "cli",
         &[
