@@ -243,9 +243,12 @@ async fn routes(nats: &Nats, instance: &InstanceName, users: &[UserId]) -> Resul
         [] => vec![format!("*.{}", instance.escaped())],
         users => users.iter().map(|user| route::key(user, instance)).collect(),
     };
+    let what =
+        || format!("look for the routes to {instance}; where they are more than {MOST_ROUTES}, name users with --user");
     let mut routes = Vec::new();
     for key in keys {
-        routes.extend(bucket::last(nats, &nats.names.routes_bucket(), &key, MOST_ROUTES).await?);
+        let found = bucket::last(nats, &nats.names.routes_bucket(), &key, MOST_ROUTES).await;
+        routes.extend(found.map_err(|error| NatsError::failed(what(), error))?);
     }
     Ok(routes)
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bellhop::client::app_server::Options;
 use bellhop::client::{AppServer, UserId};
-use futures_util::StreamExt;
-use futures_util::stream;
+use futures_util::future::try_join_all;
+use futures_util::{StreamExt, stream};
 use serde_json::Value;
 
 use crate::harness::{Ended, World, bellhop_within};
@@ -133,11 +133,17 @@ async fn what_stands_behind_a_failure_is_not_tried() {
 }
 
 #[tokio::test]
-async fn nobody_connected_or_a_rule_that_is_none_is_said() {
+async fn nobody_or_too_many_connected_or_a_rule_that_is_none_is_said() {
     let world = world().await;
     let ended = conformance(&world, "app-1", &[]).await;
     assert_eq!(ended.code, Some(1));
     assert!(ended.stderr.contains("no usable route leads to app-1") && ended.stderr.contains("--user"), "{ended:?}");
+    let put = |n| world.jetstream.publish(format!("$KV.bellhop_routes.user-{n}.app-2"), "".into());
+    for acknowledged in try_join_all((0..1_025).map(put)).await.unwrap() {
+        acknowledged.await.unwrap();
+    }
+    let ended = conformance(&world, "app-2", &[]).await;
+    assert!(ended.stderr.contains("more than 1000, name users with --user"), "{ended:?}");
     let ended = conformance(&world, "app-1", &["--only", "politeness"]).await;
     assert_eq!(ended.code, Some(2));
     assert!(ended.stderr.contains("`politeness`") && ended.stderr.contains("--list"), "{ended:?}");
