@@ -19,6 +19,7 @@ pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod conformance;
 pub mod demo;
 pub mod event;
 pub mod history;

@@ -6,6 +6,7 @@ mod api;
 mod associates;
 mod bench;
 mod check;
+mod conformance;
 mod connect_as;
 mod demo;
 mod doctor;
@@ -102,6 +103,8 @@ enum Command {
     Publish(Box<publish::Args>),
     /// Pose as an app server and show what arrives
     ConnectAs(connect_as::Args),
+    /// Try whether an app server keeps the contract, rule by rule
+    Conformance(conformance::Args),
     /// Which app-server instance holds which user's connection
     #[command(subcommand)]
     Routes(routes::Command),
@@ -253,6 +256,7 @@ impl Cli {
             Command::Top(args) => top::run(&settings, args).await,
             Command::Publish(args) => publish::run(&settings, *args).await,
             Command::ConnectAs(args) => connect_as::run(&settings, args).await,
+            Command::Conformance(args) => conformance::run(&settings, args).await,
             Command::Routes(command) => routes::run(&settings, command).await,
             Command::Associates(command) => associates::run(&settings, command).await,
             Command::Instances(command) => instances::run(&settings, command).await,

@@ -85,7 +85,7 @@ async fn ask<A: for<'a> Deserialize<'a>>(client: &Client, subject: String, reque
 }
 
 /// An answer's JSON object. An answer with a service error is none, whatever its body.
-fn read<A: for<'a> Deserialize<'a>>(answer: &Message) -> Option<A> {
+pub fn read<A: for<'a> Deserialize<'a>>(answer: &Message) -> Option<A> {
     let has_error = super::header(answer.headers.as_ref(), "Nats-Service-Error-Code").is_some();
     if has_error { None } else { answer::read(&answer.payload) }
 }

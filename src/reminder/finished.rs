@@ -64,7 +64,8 @@ pub fn with_reroute_false(json: &[u8]) -> Vec<u8> {
     with_field(json, r#""reroute":false"#)
 }
 
-fn with_field(json: &[u8], field: &str) -> Vec<u8> {
+/// Adds a field, `"name":value`, to a finished reminder.
+pub fn with_field(json: &[u8], field: &str) -> Vec<u8> {
     let open = json.strip_suffix(b"}").unwrap_or(json);
     let mut out = Vec::with_capacity(json.len() + field.len() + 1);
     out.extend_from_slice(open);

@@ -1300,11 +1300,12 @@ async def run_all(chosen, programs):
     return 0 if all(passed) else 1
 
 
-def main():
+def main(names=globals()):
+    """Runs the scenarios among these names that were chosen."""
     parser = argparse.ArgumentParser(description="Checks Bellhop's wire contract from outside.")
     parser.add_argument("-k", metavar="NAME", action="append", help="only the scenarios with NAME in their name")
     wanted = parser.parse_args().k or [""]
-    functions = filter(inspect.iscoroutinefunction, globals().values())
+    functions = filter(inspect.iscoroutinefunction, names.values())
     scenarios = [one for one in functions if [*inspect.signature(one).parameters] == ["w"]]
     chosen = [one for one in scenarios if any(part in one.__name__ for part in wanted)]
     if not chosen:

@@ -46,6 +46,7 @@ const LAYERS: &[Layer] = &[
     layer("schema", &["nats", "service"]),
     layer("demo", &["config", "local", "nats", "nats_server", "service"]),
     layer("bench", &["local", "nats", "nats_server"]),
+    layer("conformance", &["nats"]),
     layer(
         "cli",
         &[
@@ -60,6 +61,7 @@ const LAYERS: &[Layer] = &[
             "schema",
             "demo",
             "bench",
+            "conformance",
         ],
     ),
     layer("main", &["cli"]),

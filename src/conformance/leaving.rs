@@ -1,0 +1,58 @@
+//! Rules about a user who leaves while this is running: whoever runs it disconnects the user when told to.
+
+use std::time::{Duration, Instant};
+
+use super::peer::Peer;
+use super::rules::Kept;
+use crate::nats::bucket;
+use crate::token::UserId;
+
+/// How long whoever runs this has to disconnect the user.
+const NOTICE: Duration = Duration::from_secs(60);
+/// How long the app server may take for the rest when one thing has shown that the user has left.
+const REST: Duration = Duration::from_secs(5);
+/// How often it is looked at.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The route is deleted.
+pub(super) async fn route(peer: &Peer) -> Kept {
+    let user = peer.leaver()?;
+    let has_left = async || Ok(!has_route(peer, user).await? || !is_named(peer, user).await?);
+    within(NOTICE, "nobody has disconnected the user", has_left).await?;
+    within(REST, "the user's route is still there", async || Ok(!has_route(peer, user).await?)).await
+}
+
+/// Heartbeats leave the user out.
+pub(super) async fn heartbeat(peer: &Peer) -> Kept {
+    let user = peer.leaver()?;
+    within(REST, "heartbeats still name the user", async || Ok(!is_named(peer, user).await?)).await
+}
+
+/// What is for the user is refused.
+pub(super) async fn delivery(peer: &Peer) -> Kept {
+    let sample = peer.sample(peer.leaver()?);
+    let refused = peer.deliver(std::slice::from_ref(&sample)).await?;
+    let is_refused = refused.iter().any(|refused| sample.is(refused));
+    if is_refused { Ok(()) } else { Err(format!("it accepted {}, which is for {}", sample.id, sample.user)) }
+}
+
+async fn has_route(peer: &Peer, user: &UserId) -> Result<bool, String> {
+    let found = bucket::last(&peer.nats, &peer.nats.names.routes_bucket(), &peer.key(user), 1).await;
+    found.map(|found| !found.is_empty()).map_err(|error| error.to_string())
+}
+
+async fn is_named(peer: &Peer, user: &UserId) -> Result<bool, String> {
+    peer.heartbeat(std::slice::from_ref(user)).await.map(|named| named.contains(user.as_str()))
+}
+
+/// Waits for a condition.
+async fn within(time: Duration, otherwise: &str, mut holds: impl AsyncFnMut() -> Result<bool, String>) -> Kept {
+    let began = Instant::now();
+    while !holds().await? {
+        if began.elapsed() > time {
+            return Err(format!("after {time:?} {otherwise}"));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(())
+}

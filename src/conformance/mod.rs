@@ -1,0 +1,133 @@
+//! `bellhop conformance`: plays Bellhop's side against somebody's app server, and judges it by the contract, rule by rule.
+//!
+//! Only NATS is needed, no `bellhop serve`: what is sent is made of the same parts, [`wire::answer`](crate::wire::answer)
+//! and [`reminder`](crate::reminder). A rule says one thing and is broken by one fault, so that the verdicts tell what to mend.
+//!
+//! | module | |
+//! | --- | --- |
+//! | `rules` | the rules, in the order in which they are tried, each with its sentence of `docs/protocol.md` |
+//! | `peer` | the app server: what it is asked, and its answers with their times |
+//! | `sample` | reminders that are sent |
+//! | `routes`, `heartbeats`, `deliveries`, `fields`, `endurance`, `leaving` | what the rules try |
+
+#![allow(clippy::disallowed_methods)] // It measures how long answers take.
+
+mod deliveries;
+mod endurance;
+mod fields;
+mod heartbeats;
+mod leaving;
+mod peer;
+mod routes;
+mod rules;
+mod sample;
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+pub use peer::Peer;
+pub use rules::{RULES, Rule, chosen};
+
+use crate::nats::NatsError;
+use crate::token::{InstanceName, UserId};
+
+/// What every reminder that is sent has as its source, so that app servers and people can tell it from a real one.
+pub const SOURCE: &str = "bellhop-conformance";
+
+/// Which app server is tried, and how long it has for an answer.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The app server's instance name.
+    pub instance: InstanceName,
+    /// Users who are connected there. When there are none, its routes tell.
+    pub users: Vec<UserId>,
+    /// One of them who leaves before the rules about that are tried.
+    pub leaver: Option<UserId>,
+    /// How long it has for a heartbeat.
+    pub heartbeat_timeout: Duration,
+    /// How long it has for a delivery.
+    pub delivery_timeout: Duration,
+}
+
+/// Why there is nothing to judge.
+#[derive(Debug, thiserror::Error)]
+pub enum ConformanceError {
+    /// NATS did not do what it was asked.
+    #[error(transparent)]
+    Nats(#[from] NatsError),
+    /// Nobody is known to be connected.
+    #[error("no usable route leads to {0}; connect a user to it, or name one who is connected with --user")]
+    NobodyConnected(InstanceName),
+}
+
+/// Whether a rule was kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "verdict", content = "found", rename_all = "snake_case")]
+pub enum Verdict {
+    /// It was.
+    Passed,
+    /// It was not; this is what was found instead.
+    Failed(String),
+    /// Nobody knows: this stands in the way.
+    NotTried(String),
+}
+
+/// A rule and its verdict.
+#[derive(Debug, Serialize)]
+pub struct Judged {
+    /// The rule's name.
+    pub rule: &'static str,
+    /// The contract's sentence.
+    pub sentence: &'static str,
+    /// Whether it was kept.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+}
+
+/// Tries rules on an app server, one after the other.
+///
+/// It knows why what is left cannot be tried: an app server that does not do the simplest thing would break every other rule.
+#[derive(Default)]
+pub struct Judge {
+    /// Basic rules that were not kept.
+    broken: Vec<&'static Rule>,
+    /// The rule broken last, after which nobody has seen an answer.
+    suspect: Option<&'static str>,
+    /// The rule since which there is no answer.
+    dead_since: Option<&'static str>,
+}
+
+impl Judge {
+    /// Tries a rule, if nothing stands in the way.
+    pub async fn judge(&mut self, peer: &Peer, rule: &'static Rule) -> Judged {
+        let verdict = match self.hindrance(peer, rule).await {
+            Some(hindrance) => Verdict::NotTried(hindrance),
+            None => rule.check(peer).await.map_or_else(Verdict::Failed, |()| Verdict::Passed),
+        };
+        self.note(rule, &verdict);
+        Judged { rule: rule.name, sentence: rule.sentence, verdict }
+    }
+
+    async fn hindrance(&mut self, peer: &Peer, rule: &Rule) -> Option<String> {
+        let is_needed = |basic: &&&'static Rule| basic.asks.iter().any(|ask| rule.asks.contains(ask));
+        if let Some(basic) = self.broken.iter().find(is_needed) {
+            return Some(format!("{} comes first", basic.name));
+        }
+        if let Some(suspect) = self.suspect.take()
+            && self.broken.is_empty()
+            && !peer.is_alive().await
+        {
+            self.dead_since = Some(suspect);
+        }
+        Some(format!("it has not answered since {}", self.dead_since?))
+    }
+
+    fn note(&mut self, rule: &'static Rule, verdict: &Verdict) {
+        if rule.is_basic && *verdict != Verdict::Passed {
+            self.broken.push(rule);
+        } else if matches!(verdict, Verdict::Failed(_)) && !rule.asks.is_empty() {
+            self.suspect = Some(rule.name);
+        }
+    }
+}
