@@ -2,7 +2,6 @@
 
 #![allow(clippy::disallowed_methods)] // People see times.
 
-mod api;
 mod associates;
 mod bench;
 mod check;
@@ -36,6 +35,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Layers, Loaded, load};
+use crate::nats::api::ApiError;
 use crate::nats::{Nats, NatsError, connect};
 
 /// Exit codes, as far as they are not clap's own 2 for usage.
@@ -153,6 +153,15 @@ pub enum CliError {
     /// Anything else, in a sentence.
     #[error("{0}")]
     Failed(String),
+}
+
+impl From<ApiError> for CliError {
+    fn from(error: ApiError) -> Self {
+        match error {
+            ApiError::Invalid(problem) => Self::Usage(problem),
+            error => Self::Failed(error.to_string()),
+        }
+    }
 }
 
 impl CliError {

@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::api::{ApiError, ask};
 use super::output::{Output, Table, plain, plural, time};
 use super::scan::{Stored, scan};
 use super::{CliError, SettingsArgs, mailbox};
 use crate::event::Event;
 use crate::nats::Nats;
+use crate::nats::api::{ApiError, ask};
 use crate::nats::mailbox::count;
 use crate::reminder::outcome::Batch;
 use crate::reminder::set::MAX_ID_BYTES;
