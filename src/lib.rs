@@ -10,10 +10,13 @@
 //! | translate | [`nats`], [`history`], [`http`] | streams, consumers, buckets, requests; SQL; probes. Decide nothing |
 //! | run | [`service`] | tasks that feed the router and perform its actions |
 //!
+//! Programs that work with Bellhop use [`client`], which knows nothing of it but the contract.
+//!
 //! [`nats_server`] finds and starts a real nats-server, for the demo, the benchmark and the tests.
 
 pub mod bench;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod demo;
 pub mod event;

@@ -14,12 +14,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
 use self::pose::Pose;
-use super::routes::{key, value};
 use super::{CliError, SettingsArgs};
 use crate::nats::instance::Reason;
 use crate::nats::{NatsError, bucket};
 use crate::service::routes::read_value;
 use crate::token::{InstanceName, UserId};
+use crate::wire::route::{key, value};
 
 /// A signal so soon after the first one is the same wish: shells and `timeout` signal a process and then its group.
 const SAME_WISH: Duration = Duration::from_millis(500);
@@ -76,7 +76,7 @@ fn delay(text: &str) -> Result<Duration, String> {
 pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliError> {
     let (_, nats) = settings.connect().await?;
     let subject = args.subject.unwrap_or_else(|| nats.names.instance(&args.instance));
-    read_value(&nats.names, &args.instance, value(&subject).as_bytes()).map_err(|error| {
+    read_value(&nats.names, &args.instance, value(&subject, Timestamp::now()).as_bytes()).map_err(|error| {
         CliError::Usage(format!("--subject: {error}; write one such as eu.app.7, without wildcards"))
     })?;
     let users: BTreeSet<UserId> = args.users.into_iter().collect();
@@ -110,7 +110,7 @@ type Change = Result<(UserId, Option<u64>), NatsError>;
 
 impl Routes {
     fn put(&self, subject: &str) -> BoxStream<'static, Change> {
-        let value = value(subject);
+        let value = value(subject, Timestamp::now());
         self.change(move |bucket, user, _, key| {
             let value = value.clone();
             async move {

@@ -10,6 +10,7 @@ use super::{CliError, SettingsArgs};
 use crate::nats::{Names, Nats, NatsError, bucket};
 use crate::service::routes::{RouteError, read_key, read_value};
 use crate::token::{InstanceName, UserId};
+use crate::wire::route::{key, value};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -85,16 +86,6 @@ impl Route {
     }
 }
 
-/// The key of a route.
-pub(super) fn key(user: &UserId, instance: &InstanceName) -> String {
-    format!("{}.{}", user.escaped(), instance.escaped())
-}
-
-/// The value of a route that begins now.
-pub(super) fn value(subject: &str) -> String {
-    json!({ "subject": subject, "since": time(Timestamp::now()) }).to_string()
-}
-
 pub(super) async fn run(settings: &SettingsArgs, command: Command) -> Result<(), CliError> {
     let (_, nats) = settings.connect().await?;
     match command {
@@ -143,7 +134,7 @@ async fn put(
     subject: Option<String>,
     json: bool,
 ) -> Result<(), CliError> {
-    let value = value(&subject.unwrap_or_else(|| nats.names.instance(instance)));
+    let value = value(&subject.unwrap_or_else(|| nats.names.instance(instance)), Timestamp::now());
     let subject = read_value(&nats.names, instance, value.as_bytes()).map_err(|error| {
         CliError::Usage(format!("--subject: {error}; write one such as eu.app.7, without wildcards"))
     })?;

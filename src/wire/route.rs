@@ -1,7 +1,9 @@
 //! Routes: which app-server instance holds which user's connection, as a key and a value of their bucket.
 
-use serde::Deserialize;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
+use crate::reminder::finished::to_the_millisecond;
 use crate::token::{InstanceName, NameError, UserId};
 
 /// Why an entry of the bucket is no route.
@@ -24,6 +26,23 @@ pub enum RouteError {
 #[derive(Deserialize)]
 struct Value {
     subject: Option<String>,
+}
+
+#[derive(Serialize)]
+struct NewValue<'a> {
+    subject: &'a str,
+    since: Timestamp,
+}
+
+/// The key of a user's route to an instance.
+pub fn key(user: &UserId, instance: &InstanceName) -> String {
+    format!("{}.{}", user.escaped(), instance.escaped())
+}
+
+/// The value of a route that begins now.
+pub fn value(subject: &str, now: Timestamp) -> String {
+    let value = NewValue { subject, since: to_the_millisecond(now) };
+    serde_json::to_string(&value).expect("a route is text")
 }
 
 /// Whose route a key is, and at which instance.
@@ -76,6 +95,15 @@ mod tests {
             let value = serde_json::json!({ "subject": subject }).to_string();
             assert!(matches!(read(&value), Err(RouteError::Subject(_))), "{subject}");
         }
+    }
+
+    #[test]
+    fn what_is_written_is_what_is_read() {
+        let (user, instance) = ("a.b".parse().unwrap(), "张三".parse().unwrap());
+        assert_eq!(read_key(&key(&user, &instance)).unwrap(), (user, instance));
+        let value = value("eu.app.7", "2026-11-22T00:00:00.0004Z".parse().unwrap());
+        assert_eq!(value, r#"{"subject":"eu.app.7","since":"2026-11-22T00:00:00Z"}"#);
+        assert_eq!(read_subject(value.as_bytes()).unwrap().as_deref(), Some("eu.app.7"));
     }
 
     #[test]

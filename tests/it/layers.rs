@@ -40,10 +40,15 @@ const LAYERS: &[Layer] = &[
     // For the demo and the tests; `serve` connects to the server it is given.
     layer("nats_server", &[]),
     layer("local", &[]),
+    // For programs of others: of Bellhop it knows the contract and the names.
+    layer("client", &["nats"]),
     layer("service", &["config", "metrics", "nats", "history", "http"]),
     layer("demo", &["config", "local", "nats", "nats_server", "service"]),
     layer("bench", &["local", "nats", "nats_server"]),
-    layer("cli", &["config", "metrics", "history", "nats", "http", "nats_server", "service", "demo", "bench"]),
+    layer(
+        "cli",
+        &["client", "config", "metrics", "history", "nats", "http", "nats_server", "service", "demo", "bench"],
+    ),
     layer("main", &["cli"]),
 ];
 

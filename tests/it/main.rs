@@ -10,6 +10,7 @@ mod harness;
 mod associates;
 mod bench;
 mod cli;
+mod client_app_server;
 mod dashboards;
 mod delivery;
 mod deploy;

@@ -1,0 +1,149 @@
+//! The application's end: reminders as a stream, each with the right to say what becomes of it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use futures_util::{Stream, StreamExt};
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+
+use super::repeats::Key;
+use crate::client::Reminder;
+use crate::wire::answer::Reason;
+
+/// Reminders for the users who are connected here: a stream that ends when the app server has [drained](super::AppServer::drain).
+///
+/// A user's reminders of one source come in the order in which they were published. Dropped, it refuses everything as `busy`.
+#[derive(Debug)]
+pub struct Deliveries {
+    queue: mpsc::Receiver<Queued>,
+}
+
+/// A reminder that waits for the application's word. Bellhop has an answer when [`accept`](Self::accept) or
+/// [`refuse`](Self::refuse) was called. Dropped without either it is refused as `busy`, so that it comes again: a task that panics
+/// loses nothing.
+///
+/// What has no word when [`Options::answer_within`](super::Options::answer_within) ends is refused for now and comes again after a
+/// moment, but not to the application, which has it: the word that it gives meanwhile is the answer then.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The reminder.
+    pub reminder: Reminder,
+    json: Box<RawValue>,
+    word: Word,
+}
+
+/// What the application says of a reminder.
+pub(super) type Verdict = (Key, Result<(), Reason>);
+
+/// Sends one verdict, whatever happens. There are never more on their way than reminders without a verdict, and those are bounded.
+#[derive(Debug)]
+struct Word {
+    key: Key,
+    line: Line,
+    verdicts: mpsc::UnboundedSender<Verdict>,
+    verdict: Result<(), Reason>,
+}
+
+impl Drop for Word {
+    fn drop(&mut self) {
+        if self.verdict.is_err() {
+            self.line.cut();
+        }
+        let _ = self.verdicts.send((self.key, self.verdict)); // Without the other end there is nobody to tell.
+    }
+}
+
+impl Delivery {
+    /// The reminder is safe with the application: it is delivered, and does not come again.
+    pub fn accept(mut self) -> Reminder {
+        self.word.verdict = Ok(());
+        self.reminder
+    }
+
+    /// Not now, or not here. What the user has behind it in the same request is refused, too, so that order holds.
+    ///
+    /// With [`Reason::Busy`] it comes again after a moment. With [`Reason::NotConnected`] Bellhop drops the user's route:
+    /// [`disconnect`](super::AppServer::disconnect) is the way to say so of all the user's reminders.
+    pub fn refuse(mut self, reason: Reason) {
+        self.word.verdict = Err(reason);
+    }
+
+    /// The reminder as it came, with fields that this client does not know.
+    pub fn json(&self) -> &RawValue {
+        &self.json
+    }
+}
+
+impl Deliveries {
+    /// The next reminder; none when the app server has drained. Nothing is lost where the future is dropped.
+    pub async fn next(&mut self) -> Option<Delivery> {
+        StreamExt::next(self).await
+    }
+}
+
+impl Stream for Deliveries {
+    type Item = Delivery;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Delivery>> {
+        loop {
+            match ready!(self.queue.poll_recv(context)) {
+                None => return Poll::Ready(None),
+                Some(queued) if !queued.claim.wins() => {} // It was taken back.
+                Some(queued) if queued.line.is_cut() => drop(Delivery::from(queued)),
+                Some(queued) => return Poll::Ready(Some(queued.into())),
+            }
+        }
+    }
+}
+
+/// A reminder between two tasks: the application takes it, or it is taken back. Whoever is first has it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Claim(Arc<AtomicBool>);
+
+impl Claim {
+    /// Whether nobody was first.
+    pub(super) fn wins(&self) -> bool {
+        !self.0.swap(true, Ordering::Relaxed)
+    }
+}
+
+/// One user's reminders of one request. When the application refuses one, those behind it are not for it to see, from that moment
+/// on.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Line(Arc<AtomicBool>);
+
+impl Line {
+    fn cut(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_cut(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A reminder that waits to be taken.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub(super) key: Key,
+    pub(super) claim: Claim,
+    pub(super) line: Line,
+    pub(super) reminder: Reminder,
+    pub(super) json: Box<RawValue>,
+    pub(super) verdicts: mpsc::UnboundedSender<Verdict>,
+}
+
+impl From<Queued> for Delivery {
+    fn from(Queued { key, line, reminder, json, verdicts, .. }: Queued) -> Self {
+        Self { reminder, json, word: Word { key, line, verdicts, verdict: Err(Reason::Busy) } }
+    }
+}
+
+/// The two ends of a queue of so many reminders.
+pub(super) fn queue(capacity: usize) -> (mpsc::Sender<Queued>, Deliveries) {
+    let (sender, queue) = mpsc::channel(capacity);
+    (sender, Deliveries { queue })
+}

@@ -1,0 +1,218 @@
+//! The task that is the app server: it owns the table, answers Bellhop, and writes routes. Nothing that it does waits for the
+//! application.
+
+#![allow(clippy::disallowed_methods)] // This is where the clock is read.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use async_nats::{Client, Message, Subject, Subscriber};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, FuturesUnordered, Select};
+use futures_util::{FutureExt, StreamExt};
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+use super::deliveries::{Queued, Verdict};
+use super::handover::Handover;
+use super::repeats::Repeats;
+use super::routes::Writer;
+use super::table::{Table, Ticket};
+use super::{Options, StartError};
+use crate::token::UserId;
+use crate::wire::answer::{Heartbeat, HeartbeatAnswer};
+
+/// How often it is looked whether the connection is a new one, and what failed is tried again.
+const CHECK_EVERY: Duration = Duration::from_millis(500);
+/// How long requests may take that are on their way here when everything else is done.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// What the application says.
+#[derive(Debug)]
+pub(super) enum Command {
+    Connect(Vec<UserId>, Ticket),
+    Disconnect(Vec<UserId>, Ticket),
+    Drain,
+}
+
+type Requests = Select<Subscriber, Subscriber>;
+type Write = BoxFuture<'static, (UserId, Result<Option<u64>, String>)>;
+
+pub(super) struct Desk {
+    client: Client,
+    requests: Requests,
+    commands: mpsc::UnboundedReceiver<Command>,
+    verdicts: mpsc::UnboundedReceiver<Verdict>,
+    routes: Writer,
+    options: Options,
+    table: Table,
+    handover: Handover,
+    writes: FuturesUnordered<Write>,
+    /// How often the client had connected when it was last looked.
+    connects: u64,
+    draining_since: Option<Instant>,
+}
+
+/// Heartbeats and deliveries for an instance.
+pub(super) async fn subscribe(client: &Client, subject: &str) -> Result<Requests, StartError> {
+    let subscribe = async |what: &str| {
+        let subject = format!("{subject}.{what}");
+        let subscribed = client.subscribe(subject.clone()).await;
+        subscribed.map_err(|error| StartError::Subscribe { subject, problem: error.to_string() })
+    };
+    Ok(stream::select(subscribe("deliver").await?, subscribe("heartbeat").await?))
+}
+
+impl Desk {
+    pub(super) fn new(
+        client: Client,
+        requests: Requests,
+        commands: mpsc::UnboundedReceiver<Command>,
+        routes: Writer,
+        (queue, repeats): (mpsc::Sender<Queued>, Repeats),
+        options: Options,
+    ) -> Self {
+        let (sender, verdicts) = mpsc::unbounded_channel();
+        Self {
+            connects: connects(&client),
+            client,
+            requests,
+            commands,
+            verdicts,
+            routes,
+            options,
+            table: Table::default(),
+            handover: Handover::new(queue, sender, repeats),
+            writes: FuturesUnordered::new(),
+            draining_since: None,
+        }
+    }
+
+    /// Runs until the instance has drained, or its connection is closed.
+    pub(super) async fn run(mut self) {
+        let mut check = tokio::time::interval(CHECK_EVERY);
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !self.has_drained() {
+            self.write_routes();
+            self.send_answers().await;
+            let deadline = self.handover.next_deadline();
+            tokio::select! {
+                request = self.requests.next() => match request {
+                    Some(request) => self.answer(request).await,
+                    None => return,
+                },
+                command = self.commands.recv(), if self.draining_since.is_none() => {
+                    self.obey(command.unwrap_or(Command::Drain));
+                }
+                Some(verdict) = self.verdicts.recv() => self.handover.decide(Instant::now(), verdict),
+                Some((user, result)) = self.writes.next() => self.table.written(user, result),
+                () = until(deadline) => self.handover.expire(Instant::now()),
+                _ = check.tick() => self.check(),
+            }
+        }
+        let _ = tokio::time::timeout(LAST_ANSWERS, self.finish()).await;
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Connect(users, ticket) => {
+                users.into_iter().for_each(|user| self.table.connect(user, ticket.clone()));
+            }
+            Command::Disconnect(users, ticket) => {
+                for user in users {
+                    if self.table.disconnect(&user, ticket.clone()) {
+                        self.handover.disconnected(&user);
+                    }
+                }
+            }
+            Command::Drain => {
+                self.draining_since = Some(Instant::now());
+                self.commands.close();
+                self.table.disconnect_all();
+            }
+        }
+    }
+
+    /// Routes may be gone with what happened to the connection.
+    fn check(&mut self) {
+        let connects = connects(&self.client);
+        if connects != std::mem::replace(&mut self.connects, connects) {
+            tracing::info!("connected to nats anew, all routes are put again");
+            self.table.put_all_again();
+        }
+        self.table.retry();
+    }
+
+    fn write_routes(&mut self) {
+        while self.writes.len() < self.options.routes_in_flight.max(1) {
+            let Some((user, change)) = self.table.next_change() else { return };
+            self.writes.push(self.routes.clone().write(Timestamp::now(), user, change).boxed());
+        }
+    }
+
+    /// A request that is none of the contract's has no answer: that says that something is wrong here.
+    async fn answer(&mut self, Message { subject, payload, reply, .. }: Message) {
+        let Some(inbox) = reply else { return };
+        let understood = if subject.ends_with(".heartbeat") {
+            match serde_json::from_slice(&payload) {
+                Ok(Heartbeat { users }) => {
+                    let connected: Vec<UserId> = users.into_iter().filter(|it| self.table.is_connected(it)).collect();
+                    send(&self.client, inbox, &HeartbeatAnswer { connected }).await;
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            }
+        } else {
+            let deadline = Instant::now() + self.options.answer_within;
+            self.handover.request(deadline, inbox, &payload, |user| self.table.is_connected(user))
+        };
+        if let Err(error) = understood {
+            tracing::error!(%subject, %error, "a request of bellhop is not understood, and not answered");
+        }
+    }
+
+    async fn send_answers(&mut self) {
+        for answer in self.handover.answers() {
+            send(&self.client, answer.inbox, &answer.body).await;
+        }
+    }
+
+    fn has_drained(&self) -> bool {
+        let is_settled = |since: Instant| self.table.is_settled() || since.elapsed() >= self.options.patience;
+        self.draining_since.is_some_and(is_settled) && self.handover.is_idle()
+    }
+
+    /// Answers what is on its way here already.
+    async fn finish(&mut self) {
+        self.send_answers().await;
+        let (deliver, heartbeat) = self.requests.get_mut();
+        if deliver.drain().await.is_ok() && heartbeat.drain().await.is_ok() {
+            while let Some(request) = self.requests.next().await {
+                self.answer(request).await;
+                self.send_answers().await;
+            }
+        }
+        let _ = self.client.flush().await; // What is not sent by now was sent to nobody.
+    }
+}
+
+async fn send(client: &Client, inbox: Subject, answer: &impl Serialize) {
+    let body = serde_json::to_vec(answer).expect("an answer is text");
+    if let Err(error) = client.publish(inbox, body.into()).await {
+        tracing::warn!(%error, "answer not sent");
+    }
+}
+
+/// How often the client has connected.
+fn connects(client: &Client) -> u64 {
+    client.statistics().connects.load(Ordering::Relaxed)
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,72 @@
+//! Writes routes into their bucket, by its stream alone: an app server need not be allowed to read it.
+
+use std::time::Duration;
+
+use async_nats::jetstream::Context;
+use async_nats::jetstream::context::ContextBuilder;
+use async_nats::{Client, HeaderMap, header};
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::table::Change;
+use crate::nats::Names;
+use crate::token::{InstanceName, UserId};
+use crate::wire::route::{RouteError, key, read_subject, value};
+
+/// How long JetStream may take over one route.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Clone)]
+pub(super) struct Writer {
+    jetstream: Context,
+    bucket: String,
+    instance: InstanceName,
+    subject: String,
+}
+
+impl Writer {
+    /// # Errors
+    /// When no app server can have this subject.
+    pub(super) fn new(
+        client: &Client,
+        names: &Names,
+        instance: InstanceName,
+        subject: String,
+    ) -> Result<Self, RouteError> {
+        read_subject(value(&subject, Timestamp::UNIX_EPOCH).as_bytes())?;
+        let jetstream = ContextBuilder::new().timeout(PATIENCE).build(client.clone());
+        Ok(Self { jetstream, bucket: names.routes_bucket(), instance, subject })
+    }
+
+    /// Makes a change. Answers the revision of the route that is there then.
+    pub(super) async fn write(
+        self,
+        now: Timestamp,
+        user: UserId,
+        change: Change,
+    ) -> (UserId, Result<Option<u64>, String>) {
+        let key = format!("$KV.{}.{}", self.bucket, key(&user, &self.instance));
+        let (headers, body) = match change {
+            Change::Put => (HeaderMap::new(), Bytes::from(value(&self.subject, now))),
+            Change::Delete(revision) => (deleting(revision), Bytes::new()),
+        };
+        let written = async {
+            let sent = self.jetstream.publish_with_headers(key.clone(), headers, body).await?;
+            sent.await
+        };
+        let result = match written.await {
+            Ok(ack) => Ok((change == Change::Put).then_some(ack.sequence)),
+            // Bellhop dropped it, or another process of this name has put it anew.
+            Err(error) if error.to_string().contains("wrong last sequence") => Ok(None),
+            Err(error) => Err(format!("write {key}: {error}")),
+        };
+        (user, result)
+    }
+}
+
+fn deleting(revision: u64) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert("KV-Operation", "DEL");
+    headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, revision.to_string());
+    headers
+}
