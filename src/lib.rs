@@ -10,7 +10,7 @@
 //! | translate | [`nats`], [`history`], [`http`] | streams, consumers, buckets, requests; SQL; probes. Decide nothing |
 //! | run | [`service`] | tasks that feed the router and perform its actions |
 //!
-//! Programs that work with Bellhop use [`client`], which knows nothing of it but the contract.
+//! Programs that work with Bellhop use [`client`], which knows nothing of it but the contract. [`terminal`] is one.
 //!
 //! [`nats_server`] finds and starts a real nats-server, for the demo, the benchmark and the tests.
 
@@ -33,6 +33,7 @@ pub mod reminder;
 pub mod router;
 pub mod rules;
 pub mod service;
+pub mod terminal;
 pub mod token;
 pub mod trace;
 pub mod wire;

@@ -26,6 +26,7 @@ mod scan;
 mod serve;
 mod setup;
 mod survey;
+mod terminal;
 mod top;
 mod why;
 
@@ -100,6 +101,8 @@ enum Command {
     Publish(Box<publish::Args>),
     /// Pose as an app server and show what arrives
     ConnectAs(connect_as::Args),
+    /// Be an app server with a web page, on which people see their reminders
+    Terminal(terminal::Args),
     /// Which app-server instance holds which user's connection
     #[command(subcommand)]
     Routes(routes::Command),
@@ -255,6 +258,7 @@ impl Cli {
             Command::Top(args) => top::run(&settings, args).await,
             Command::Publish(args) => publish::run(&settings, *args).await,
             Command::ConnectAs(args) => connect_as::run(&settings, args).await,
+            Command::Terminal(args) => terminal::run(&settings, args).await,
             Command::Routes(command) => routes::run(&settings, command).await,
             Command::Associates(command) => associates::run(&settings, command).await,
             Command::Instances(command) => instances::run(&settings, command).await,

@@ -43,11 +43,24 @@ const LAYERS: &[Layer] = &[
     // For programs of others: of Bellhop it knows the contract and the names.
     layer("client", &["nats"]),
     layer("service", &["config", "metrics", "nats", "history", "http"]),
-    layer("demo", &["config", "local", "nats", "nats_server", "service"]),
+    layer("terminal", &["client", "config", "nats"]),
+    layer("demo", &["config", "local", "nats", "nats_server", "service", "terminal"]),
     layer("bench", &["local", "nats", "nats_server"]),
     layer(
         "cli",
-        &["client", "config", "metrics", "history", "nats", "http", "nats_server", "service", "demo", "bench"],
+        &[
+            "client",
+            "config",
+            "metrics",
+            "history",
+            "nats",
+            "http",
+            "nats_server",
+            "service",
+            "terminal",
+            "demo",
+            "bench",
+        ],
     ),
     layer("main", &["cli"]),
 ];
