@@ -72,6 +72,15 @@ pub struct Origin {
     pub published_at: Timestamp,
 }
 
+impl Origin {
+    /// For a set that is checked before it is published, as the intake will have it. Sequence and time are as long as they can
+    /// get: they count in a reminder's size.
+    pub fn unpublished(source: &Source) -> Self {
+        let published_at = Timestamp::from_millisecond(1).unwrap_or_default();
+        Self { source: source.clone(), sequence: u64::MAX, published_at }
+    }
+}
+
 #[derive(Deserialize)]
 struct RawSet<'a> {
     id: Option<String>,

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bellhop::client::app_server::{Options, RouteError};
-use bellhop::client::{AppServer, Deliveries, Delivery, Reason, UserId};
+use bellhop::client::{AppServer, Deliveries, Delivery, Draft, Publisher, Reason, UserId, publisher};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use crate::harness::{LATER, World, numbers, reminder};
+use crate::secured::Realm;
 
 fn user(name: impl AsRef<str>) -> UserId {
     name.as_ref().parse().unwrap()
@@ -268,4 +269,72 @@ async fn a_subject_of_ones_own_is_where_reminders_come() {
     assert_eq!(delivery.accept().content, "content of 1 for alice");
     let wrong = AppServer::start(world.client.clone(), "app-1".parse().unwrap(), options("$JS.x")).await;
     assert!(wrong.unwrap_err().to_string().contains("`$JS.x`"));
+}
+
+/// A member and the nats-server are killed with deliveries under way: what was answered in vain comes again.
+#[tokio::test]
+async fn whatever_is_killed_the_application_gets_everything_once_and_in_order() {
+    let world = World::start(&[]).await;
+    let (_app, mut deliveries) = app_server(&world, "app-1", Options::default(), &["alice"]).await;
+    let publish = async {
+        for set in numbers(0..600).chunks(2) {
+            world.publish_surely("billing", set.iter().map(|id| reminder(id, "alice")).collect()).await;
+        }
+    };
+    let (sender, taken) = tokio::sync::watch::channel(0);
+    let take = async {
+        let mut ids = Vec::new();
+        while ids.len() < 600 {
+            ids.extend(accept(&mut deliveries, 1).await);
+            sender.send_replace(ids.len());
+        }
+        ids
+    };
+    let trouble = async {
+        taken.clone().wait_for(|&taken| taken >= 100).await.unwrap();
+        world.kill_and_revive().await;
+        taken.clone().wait_for(|&taken| taken >= 200).await.unwrap();
+        world.kill_nats().await;
+        world.restart_nats().await;
+    };
+    let ((), ids, ()) = tokio::join!(publish, take, trouble);
+    assert_eq!(ids, numbers(0..600));
+    world.all_became("billing", &numbers(0..600), "delivered").await;
+    assert!(is_empty(&mut deliveries).await);
+}
+
+#[tokio::test]
+async fn with_the_connection_everything_ends() {
+    let world = World::start(&[]).await;
+    let client = async_nats::connect(&world.url).await.unwrap();
+    let (app, mut deliveries) =
+        AppServer::start(client.clone(), "app-1".parse().unwrap(), Options::default()).await.unwrap();
+    app.connect(user("alice")).await.unwrap();
+    client.drain().await.unwrap();
+    let end = tokio::time::timeout(LATER, deliveries.next()).await;
+    assert!(end.is_ok_and(|next| next.is_none()));
+    assert_eq!(app.connect(user("bob")).await, Err(RouteError::Stopped));
+}
+
+/// By `nats-config/accounts.conf`, an app server may write its own routes and read none, and a business system may publish.
+#[tokio::test]
+async fn an_app_server_and_a_business_system_need_no_more_rights_than_they_have() {
+    let realm = Realm::start().await;
+    realm.run("operator", &["setup", "--set", "partitions=1"], "").await.succeeded();
+    let _member = realm.serve("member-1", &["partitions=1"]).await;
+    let (desk, billing) = (realm.someone("app-1").await, realm.someone("billing").await);
+    let (app, mut deliveries) =
+        AppServer::start(desk.client, "app-1".parse().unwrap(), Options::default()).await.unwrap();
+    app.connect(user("alice")).await.unwrap();
+    let billing = Publisher::start(billing.client, "billing".parse().unwrap(), publisher::Options::default());
+    let publish = async || {
+        let draft = Draft::new(user("alice"), "Invoice 981 is due on Friday");
+        billing.publish(draft).await.unwrap().await.unwrap().id
+    };
+    let id = publish().await;
+    assert_eq!(accept(&mut deliveries, 1).await, [id]);
+    app.drain();
+    assert!(deliveries.next().await.is_none());
+    let routes = realm.run("operator", &["routes", "ls", "--json"], "").await.succeeded();
+    assert_eq!(routes.trim(), "[]");
 }

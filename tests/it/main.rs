@@ -11,6 +11,7 @@ mod associates;
 mod bench;
 mod cli;
 mod client_app_server;
+mod client_publisher;
 mod dashboards;
 mod delivery;
 mod deploy;

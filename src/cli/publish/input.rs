@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use jiff::Timestamp;
 use serde_json::value::RawValue;
 
 use crate::cli::CliError;
@@ -84,7 +83,7 @@ pub(super) fn plan(text: &str, request: Request<'_>) -> Result<Plan, CliError> {
 }
 
 fn plan_set(text: &str, own_id: Option<String>, request: Request<'_>) -> Result<Plan, CliError> {
-    let origin = origin(request.source);
+    let origin = Origin::unpublished(request.source);
     let set = set::parse(&origin, text.as_bytes())
         .map_err(|rejection| CliError::Failed(format!("the set would be refused as a whole: {rejection}")))?;
     let place = |(index, raw)| (Place::Index(index), Ok(raw));
@@ -174,7 +173,7 @@ fn lines<'a>(text: &'a str, error: &serde_json::Error) -> Result<Input<'a>, CliE
 
 /// Parts the good from the bad, the way the intake will. `room` is what one reminder may take.
 fn check<'a>(items: &[Item<'a>], request: Request<'_>, room: usize) -> Result<(Vec<&'a str>, Vec<Bad>), CliError> {
-    let origin = origin(request.source);
+    let origin = Origin::unpublished(request.source);
     let (mut good, mut bad) = (Vec::with_capacity(items.len()), Vec::new());
     let mut known: HashMap<String, (Place, &str)> = HashMap::new();
     for chunk in items.chunks(MAX_REMINDERS) {
@@ -252,12 +251,6 @@ fn headers_bytes(msg_id: Option<&str>) -> usize {
 /// An error's text without its place in the reminder; the reminder's place in the input is told instead.
 fn within(problem: &str) -> String {
     problem.rsplit_once(" at line ").map_or(problem, |(problem, _)| problem).to_owned()
-}
-
-/// As the intake will have it. Sequence and time are as long as they can get: they count in a reminder's size.
-fn origin(source: &Source) -> Origin {
-    let published_at = Timestamp::from_millisecond(1).unwrap_or_default();
-    Origin { source: source.clone(), sequence: u64::MAX, published_at }
 }
 
 #[cfg(test)]

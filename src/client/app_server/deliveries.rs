@@ -1,8 +1,8 @@
 //! The application's end: reminders as a stream, each with the right to say what becomes of it.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use futures_util::{Stream, StreamExt};
@@ -89,24 +89,42 @@ impl Stream for Deliveries {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Delivery>> {
         loop {
-            match ready!(self.queue.poll_recv(context)) {
-                None => return Poll::Ready(None),
-                Some(queued) if !queued.claim.wins() => {} // It was taken back.
-                Some(queued) if queued.line.is_cut() => drop(Delivery::from(queued)),
-                Some(queued) => return Poll::Ready(Some(queued.into())),
+            let Some(Queued { key, content, line, verdicts }) = ready!(self.queue.poll_recv(context)) else {
+                return Poll::Ready(None);
+            };
+            let Some((reminder, json)) = content.take() else { continue };
+            let word = Word { key, line, verdicts, verdict: Err(Reason::Busy) };
+            if !word.line.is_cut() {
+                return Poll::Ready(Some(Delivery { reminder, json, word }));
             }
         }
     }
 }
 
-/// A reminder between two tasks: the application takes it, or it is taken back. Whoever is first has it.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Claim(Arc<AtomicBool>);
+/// A reminder that waits to be taken.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub(super) key: Key,
+    pub(super) content: Content,
+    pub(super) line: Line,
+    pub(super) verdicts: mpsc::UnboundedSender<Verdict>,
+}
 
-impl Claim {
-    /// Whether nobody was first.
-    pub(super) fn wins(&self) -> bool {
-        !self.0.swap(true, Ordering::Relaxed)
+/// What a reminder says, between two tasks: the application takes it, or it is taken back. Whoever is first has it, and what was taken
+/// back takes no memory while it stands in the queue.
+#[derive(Debug, Clone)]
+pub(super) struct Content(Arc<Mutex<Option<Text>>>);
+
+/// A reminder as it is read, and as it came.
+type Text = (Reminder, Box<RawValue>);
+
+impl Content {
+    pub(super) fn new(reminder: Reminder, json: Box<RawValue>) -> Self {
+        Self(Arc::new(Mutex::new(Some((reminder, json)))))
+    }
+
+    pub(super) fn take(&self) -> Option<Text> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -122,23 +140,6 @@ impl Line {
 
     fn is_cut(&self) -> bool {
         self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// A reminder that waits to be taken.
-#[derive(Debug)]
-pub(super) struct Queued {
-    pub(super) key: Key,
-    pub(super) claim: Claim,
-    pub(super) line: Line,
-    pub(super) reminder: Reminder,
-    pub(super) json: Box<RawValue>,
-    pub(super) verdicts: mpsc::UnboundedSender<Verdict>,
-}
-
-impl From<Queued> for Delivery {
-    fn from(Queued { key, line, reminder, json, verdicts, .. }: Queued) -> Self {
-        Self { reminder, json, word: Word { key, line, verdicts, verdict: Err(Reason::Busy) } }
     }
 }
 

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
-use super::deliveries::{Claim, Line, Queued, Verdict};
+use super::deliveries::{Content, Line, Queued, Verdict};
 use super::repeats::{Key, Repeats};
 use crate::client::Reminder;
 use crate::token::UserId;
@@ -40,7 +40,7 @@ pub(super) struct Handover {
 /// A reminder that waits to be taken, or that the application has.
 #[derive(Debug)]
 struct Undecided {
-    claim: Claim,
+    content: Content,
     /// Requests that wait for it, and its place in each.
     asked_by: Vec<(u64, usize)>,
 }
@@ -132,12 +132,12 @@ impl Handover {
         if self.undecided.len() >= self.queue.max_capacity() {
             return Some(Err(Reason::Busy));
         }
-        let (claim, line, verdicts) = (Claim::default(), line.clone(), self.verdicts.clone());
-        let queued = Queued { key, claim: claim.clone(), line, reminder, json, verdicts };
+        let (content, line, verdicts) = (Content::new(reminder, json), line.clone(), self.verdicts.clone());
+        let queued = Queued { key, content: content.clone(), line, verdicts };
         if self.queue.try_send(queued).is_err() {
             return Some(Err(Reason::Busy));
         }
-        self.undecided.insert(key, Undecided { claim, asked_by: vec![place] });
+        self.undecided.insert(key, Undecided { content, asked_by: vec![place] });
         None
     }
 
@@ -163,7 +163,7 @@ impl Handover {
             for item in request.items.iter().filter(|item| item.verdict.is_none()) {
                 let Some(undecided) = self.undecided.get_mut(&item.key) else { continue };
                 undecided.asked_by.retain(|(asking, _)| *asking != number);
-                if undecided.asked_by.is_empty() && undecided.claim.wins() {
+                if undecided.asked_by.is_empty() && undecided.content.take().is_some() {
                     self.undecided.remove(&item.key);
                 }
             }
@@ -189,7 +189,7 @@ impl Handover {
     /// Takes these reminders back from the queue, as far as nobody has taken them out of it.
     fn take_back(&mut self, keys: Vec<Key>, reason: Reason) {
         for key in keys {
-            if self.undecided.get(&key).is_some_and(|undecided| undecided.claim.wins()) {
+            if self.undecided.get(&key).is_some_and(|undecided| undecided.content.take().is_some()) {
                 self.settle(key, Err(reason));
             }
         }
@@ -237,5 +237,126 @@ impl Request {
             }
         }
         Answer { inbox: self.inbox, body: DeliveryAnswer { refused } }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)] // Some instant is needed to count from; which one makes no difference.
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+
+    use super::super::deliveries::{self, Deliveries, Delivery};
+    use super::*;
+
+    struct World {
+        now: Instant,
+        handover: Handover,
+        deliveries: Deliveries,
+        verdicts: mpsc::UnboundedReceiver<Verdict>,
+    }
+
+    impl World {
+        fn new(capacity: usize) -> Self {
+            let (queue, deliveries) = deliveries::queue(capacity);
+            let (sender, verdicts) = mpsc::unbounded_channel();
+            let repeats = Repeats::new(Duration::from_secs(600), 100);
+            Self { now: Instant::now(), handover: Handover::new(queue, sender, repeats), deliveries, verdicts }
+        }
+
+        /// Alice is connected.
+        fn request(&mut self, inbox: &'static str, ids: &[&str]) {
+            let reminder = |id: &&str| {
+                serde_json::json!({ "id": id, "source": "s", "set": "7", "user": "alice", "content": "c",
+                    "published_at": "2026-11-22T08:00:00Z" })
+            };
+            let body = serde_json::json!({ "reminders": ids.iter().map(reminder).collect::<Vec<_>>() }).to_string();
+            self.now += Duration::from_secs(1);
+            let deadline = self.now + Duration::from_millis(1_500);
+            self.handover.request(deadline, inbox.into(), body.as_bytes(), |user| user.as_str() == "alice").unwrap();
+        }
+
+        fn take(&mut self) -> Option<Delivery> {
+            self.deliveries.next().now_or_never().flatten()
+        }
+
+        /// Every answer since the last time: where it went, and what it refuses.
+        fn answers(&mut self) -> Vec<(String, Vec<String>)> {
+            while let Ok(verdict) = self.verdicts.try_recv() {
+                self.handover.decide(self.now, verdict);
+            }
+            let answer = |answer: Answer| {
+                (answer.inbox.to_string(), answer.body.refused.into_iter().map(|refused| refused.id).collect())
+            };
+            self.handover.answers().into_iter().map(answer).collect()
+        }
+    }
+
+    fn answer(inbox: &str, refused: &[&str]) -> (String, Vec<String>) {
+        (inbox.to_owned(), refused.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn the_word_goes_to_all_who_asked() {
+        let mut world = World::new(10);
+        world.request("first", &["1"]);
+        world.request("second", &["1"]);
+        let delivery = world.take().unwrap();
+        assert!(world.take().is_none(), "it is one reminder");
+        delivery.accept();
+        assert_eq!(world.answers(), [answer("first", &[]), answer("second", &[])]);
+        assert!(world.handover.is_idle() && world.handover.undecided.is_empty());
+    }
+
+    #[test]
+    fn what_one_request_gave_up_another_still_waits_for() {
+        let mut world = World::new(10);
+        world.request("first", &["1"]);
+        world.request("second", &["1"]);
+        world.handover.expire(world.now + Duration::from_millis(500));
+        assert_eq!(world.answers(), [answer("first", &["1"])]);
+        world.take().unwrap().accept();
+        assert_eq!(world.answers(), [answer("second", &[])]);
+    }
+
+    #[test]
+    fn what_was_accepted_behind_something_refused_comes_again_as_a_repeat() {
+        let mut world = World::new(10);
+        world.request("first", &["1", "2"]);
+        let (first, second) = (world.take().unwrap(), world.take().unwrap());
+        second.accept();
+        assert_eq!(world.answers(), []);
+        first.refuse(Reason::Busy);
+        assert_eq!(world.answers(), [answer("first", &["1", "2"])]);
+        world.request("second", &["1", "2"]);
+        world.take().unwrap().accept();
+        assert!(world.take().is_none());
+        assert_eq!(world.answers(), [answer("second", &[])]);
+    }
+
+    #[test]
+    fn behind_what_was_refused_nothing_is_taken_though_nobody_was_told_yet() {
+        let mut world = World::new(10);
+        world.request("first", &["1", "2"]);
+        world.take().unwrap().refuse(Reason::Busy);
+        assert!(world.take().is_none());
+        assert_eq!(world.answers(), [answer("first", &["1", "2"])]);
+    }
+
+    #[test]
+    fn what_was_taken_counts_until_its_word_and_what_was_taken_back_does_not() {
+        let mut world = World::new(2);
+        world.request("first", &["1", "2", "3"]);
+        let held = world.take().unwrap();
+        world.handover.expire(world.now + Duration::from_secs(2));
+        assert_eq!(world.answers(), [answer("first", &["1", "2", "3"])]);
+        assert!(world.take().is_none(), "taken back");
+        world.request("second", &["4", "5"]);
+        assert!(world.take().is_some_and(|delivery| delivery.reminder.id == "4"), "one fits beside what is held");
+        assert_eq!(world.answers(), [answer("second", &["4", "5"])]);
+        held.accept();
+        world.request("third", &["1"]);
+        assert_eq!(world.answers(), [answer("third", &[])]);
     }
 }

@@ -30,7 +30,7 @@ pub struct Options {
     /// What the instance's subjects begin with, where it is not `<prefix>.app.<instance>`.
     pub subject: Option<String>,
     /// How many reminders may be without the application's word, in the stream or taken from it; what is more is refused as
-    /// `busy`: 10,000. Each is at most 256 KiB.
+    /// `busy`: 10,000. The stream alone has no more than requests wait for: one of 256 KiB for each member of the installation.
     pub capacity: usize,
     /// How long a request waits for the application's word on its reminders; it must be below Bellhop's `delivery.timeout` (2 s):
     /// 1.5 s.
@@ -95,7 +95,8 @@ pub enum RouteError {
 /// An instance of an app server. Clones are the same instance; when the last one is dropped, it [drains](Self::drain).
 ///
 /// It keeps the table of who is connected, and that is what it answers Bellhop from. Routes follow the table, also when NATS was away
-/// or has lost them: after each reconnect all are put again.
+/// or has lost them: after each reconnect all are put again. (Where a user's reminders go to the latest device, all of this
+/// instance's are that then.)
 ///
 /// ```text
 /// connect(user) ─▶ table ─▶ route in the bucket ─▶ Bellhop
@@ -141,7 +142,8 @@ impl AppServer {
 
     /// The same for many: as when an app server starts with connections that it has taken over.
     pub fn connect_all(&self, users: impl IntoIterator<Item = UserId>) -> Routed {
-        self.change(|ticket| Command::Connect(users.into_iter().collect(), ticket))
+        let stays = Some(self.commands.clone());
+        Routed { stays, ..self.change(|ticket| Command::Connect(users.into_iter().collect(), ticket)) }
     }
 
     /// A terminal of the user leaves. When it is the last, the user does not count as connected any more, and what waits for the
@@ -156,7 +158,8 @@ impl AppServer {
     }
 
     /// Begins to stop: nobody counts as connected, the routes are deleted, and what is under way is answered. The stream of
-    /// deliveries goes on with what was in it; it ends when all that is done, at most [`Options::patience`] later.
+    /// deliveries goes on with what was in it, and ends when all that is done. Where JetStream is away it ends after
+    /// [`Options::patience`], and Bellhop finds out by heartbeats that nobody is there.
     pub fn drain(&self) {
         let _ = self.commands.send(Command::Drain); // One that has stopped has drained.
     }
@@ -164,7 +167,7 @@ impl AppServer {
     fn change(&self, command: impl FnOnce(Ticket) -> Command) -> Routed {
         let (ticket, problems) = mpsc::channel(1);
         let sent = self.commands.send(command(ticket));
-        Routed { problems: sent.is_ok().then_some(problems), patience: self.patience }
+        Routed { problems: sent.is_ok().then_some(problems), stays: None, patience: self.patience }
     }
 }
 
@@ -172,6 +175,8 @@ impl AppServer {
 #[derive(Debug)]
 pub struct Routed {
     problems: Option<mpsc::Receiver<String>>,
+    /// Where the instance would get commands that has to be there in the end.
+    stays: Option<mpsc::UnboundedSender<Command>>,
     patience: Duration,
 }
 
@@ -185,6 +190,7 @@ impl Routed {
             }
         };
         match tokio::time::timeout(self.patience, written).await {
+            Ok(()) if self.stays.is_some_and(|instance| instance.is_closed()) => Err(RouteError::Stopped),
             Ok(()) => Ok(()),
             Err(_) => Err(RouteError::Late { after: self.patience, problem }),
         }

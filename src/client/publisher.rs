@@ -1,0 +1,263 @@
+//! A business system's part: reminders go out in sets, one after the other, until JetStream has them.
+//!
+//! One set is on its way at a time. So one that gets no answer and is published again cannot be overtaken, and a source's reminders
+//! keep their order. What queues meanwhile makes the next set: nothing waits for a set to fill, and sets grow with load.
+
+#![allow(clippy::disallowed_methods)] // It runs, so it reads the clock.
+
+use std::future::{Future, IntoFuture};
+use std::hash::Hasher;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::Context;
+use async_nats::jetstream::context::ContextBuilder;
+use async_nats::{Client, HeaderMap, header};
+use bytes::Bytes;
+use siphasher::sip128::{Hasher128, SipHasher13};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use super::Draft;
+use crate::nats::Names;
+use crate::nats::topology::max_set_bytes;
+use crate::reminder::reject::Rejection;
+use crate::reminder::set::{self, MAX_REMINDERS, Origin};
+use crate::token::Source;
+use crate::wire::answer::delivery_body;
+
+/// How long JetStream may take to answer before a set is published once more.
+const ACK_PATIENCE: Duration = Duration::from_secs(2);
+/// How long is waited before it is, at first and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// Bytes of a message for what surrounds the reminders of a set, headers included.
+const FRAME_BYTES: usize = 256;
+
+/// What a publisher may be told. Each has its default.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What the names of the installation begin with: `bellhop`.
+    pub prefix: String,
+    /// Reminders in one set, at most: 10,000, which is also the most that a set can have.
+    pub max_reminders: usize,
+    /// Bytes of one set, at most, but for one reminder that is larger: 512 KiB. The server's `max_payload` bounds it, too.
+    pub max_bytes: usize,
+    /// Bytes of reminders that wait for JetStream's acknowledgement, at most; [`Publisher::publish`] waits for room: 8 MiB.
+    pub max_waiting_bytes: usize,
+    /// How long a set is published again and again. It must be well below `idempotency.window` (10 minutes): 1 minute.
+    pub give_up_after: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            prefix: "bellhop".to_owned(),
+            max_reminders: MAX_REMINDERS,
+            max_bytes: 512 << 10,
+            max_waiting_bytes: 8 << 20,
+            give_up_after: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Why a reminder is not published.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// Bellhop would refuse the reminder. Nothing was sent.
+    #[error("the reminder would be refused: {0}")]
+    Invalid(#[from] Rejection),
+    /// JetStream did not acknowledge the set. It may be stored all the same.
+    #[error("not acknowledged within {after:?}: {problem}; it may be stored, so publish it again under its id")]
+    Unconfirmed {
+        /// How long it was tried.
+        after: Duration,
+        /// What went wrong last.
+        problem: String,
+    },
+    /// The runtime that the publisher was started in has ended.
+    #[error("the publisher has ended with its runtime; it may be stored, so publish it again under its id")]
+    Ended,
+}
+
+/// JetStream has the reminder: from here on Bellhop answers for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// The reminder's id: the given one, or the one that it got.
+    pub id: String,
+    /// The sequence of its set in the stream of sets; also the set's name in outcomes and deliveries.
+    pub set: u64,
+}
+
+/// Publishes reminders of one source. Clones share one queue. Dropped, it still publishes what it was given, as long as its runtime
+/// runs.
+#[derive(Debug, Clone)]
+pub struct Publisher {
+    queue: mpsc::UnboundedSender<Waiting>,
+    room: Arc<Semaphore>,
+    origin: Arc<Origin>,
+    max_waiting_bytes: u32,
+}
+
+/// A reminder on its way. Awaited, it answers when JetStream has it; dropped, the reminder goes out all the same, and a loss is logged
+/// as an error.
+#[derive(Debug)]
+pub struct Publishing {
+    id: String,
+    stored: oneshot::Receiver<Result<u64, PublishError>>,
+}
+
+/// A reminder that is not acknowledged. The queue needs no bound of its own: each has bytes, and those are bounded.
+#[derive(Debug)]
+struct Waiting {
+    json: String,
+    stored: oneshot::Sender<Result<u64, PublishError>>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Publisher {
+    /// Starts one over this connection, inside a Tokio runtime.
+    pub fn start(client: Client, source: Source, options: Options) -> Self {
+        let (queue, queued) = mpsc::unbounded_channel();
+        let max_waiting_bytes =
+            u32::try_from(options.max_waiting_bytes.clamp(1, Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
+        let room = Arc::new(Semaphore::new(max_waiting_bytes as usize));
+        let origin = Arc::new(Origin::unpublished(&source));
+        let subject = Names::new(&options.prefix).sets(&source);
+        let jetstream = ContextBuilder::new().timeout(ACK_PATIENCE).build(client.clone());
+        tokio::spawn(Sender { client, jetstream, subject, options }.run(queued));
+        Self { queue, room, origin, max_waiting_bytes }
+    }
+
+    /// Takes a reminder, when there is room. Reminders go out in the order in which this returns.
+    ///
+    /// # Errors
+    /// When Bellhop would refuse it.
+    pub async fn publish(&self, draft: Draft) -> Result<Publishing, PublishError> {
+        let id = draft.id.unwrap_or_else(|| nuid::next().to_string());
+        let draft = Draft { id: Some(id.clone()), ..draft };
+        let json = serde_json::to_string(&draft).expect("a draft has only string keys and valid JSON inside");
+        let set = self.origin.sequence.to_string();
+        set::read(&self.origin, &set, 0, &json).map_err(|refused| refused.rejection)?;
+        let room = self.room_for(u32::try_from(json.len()).unwrap_or(u32::MAX)).await?;
+        let (sender, stored) = oneshot::channel();
+        let waiting = Waiting { json, stored: sender, _room: room };
+        self.queue.send(waiting).map_err(|_| PublishError::Ended)?;
+        Ok(Publishing { id, stored })
+    }
+
+    /// Waits until JetStream has answered about everything that was taken before. What the answers were, each [`Publishing`] says.
+    ///
+    /// # Errors
+    /// When nobody is there any more to publish.
+    pub async fn flush(&self) -> Result<(), PublishError> {
+        // What is not answered has room, so all of it is free when everything is.
+        drop(self.room_for(u32::MAX).await?);
+        if self.queue.is_closed() { Err(PublishError::Ended) } else { Ok(()) }
+    }
+
+    async fn room_for(&self, bytes: u32) -> Result<OwnedSemaphorePermit, PublishError> {
+        let room = self.room.clone().acquire_many_owned(bytes.min(self.max_waiting_bytes));
+        room.await.map_err(|_| PublishError::Ended)
+    }
+}
+
+impl Publishing {
+    /// The reminder's id: the given one, or the one that it got.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+impl IntoFuture for Publishing {
+    type Output = Result<Receipt, PublishError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let set = self.stored.await.unwrap_or(Err(PublishError::Ended))?;
+            Ok(Receipt { id: self.id, set })
+        })
+    }
+}
+
+/// The task that publishes.
+struct Sender {
+    client: Client,
+    jetstream: Context,
+    subject: String,
+    options: Options,
+}
+
+impl Sender {
+    async fn run(self, mut queued: mpsc::UnboundedReceiver<Waiting>) {
+        let mut left_over = None;
+        loop {
+            let first = match left_over.take() {
+                Some(waiting) => Some(waiting),
+                None => queued.recv().await,
+            };
+            let Some(first) = first else { return };
+            let mut set = vec![first];
+            left_over = self.fill(&mut set, &mut queued);
+            self.publish(set).await;
+        }
+    }
+
+    async fn publish(&self, set: Vec<Waiting>) {
+        let stored = self.store(delivery_body(set.iter().map(|waiting| waiting.json.as_bytes()))).await;
+        if let Err(error) = &stored {
+            tracing::error!(subject = self.subject, reminders = set.len(), %error, "reminders are not published");
+        }
+        for waiting in set {
+            let _ = waiting.stored.send(stored.clone()); // Who does not want to know has dropped the other end.
+        }
+    }
+
+    /// Adds what waits, as far as it fits. Answers the first that does not.
+    fn fill(&self, set: &mut Vec<Waiting>, queued: &mut mpsc::UnboundedReceiver<Waiting>) -> Option<Waiting> {
+        let max_bytes = max_set_bytes(self.client.max_payload()).min(self.options.max_bytes);
+        let mut room = max_bytes.saturating_sub(FRAME_BYTES + set[0].json.len());
+        while set.len() < self.options.max_reminders.clamp(1, MAX_REMINDERS) {
+            let waiting = queued.try_recv().ok()?;
+            match room.checked_sub(waiting.json.len() + 1) {
+                Some(left) => room = left,
+                None => return Some(waiting),
+            }
+            set.push(waiting);
+        }
+        None
+    }
+
+    /// Publishes a set until it is stored. Its message id is made of its text, so that all tries are one set.
+    async fn store(&self, body: Bytes) -> Result<u64, PublishError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::NATS_MESSAGE_ID, self.message_id(&body));
+        let after = self.options.give_up_after;
+        let (give_up, (mut pause, longest)) = (Instant::now() + after, PAUSES);
+        loop {
+            let stored = async {
+                let sent =
+                    self.jetstream.publish_with_headers(self.subject.clone(), headers.clone(), body.clone()).await?;
+                sent.await
+            };
+            let problem = match stored.await {
+                Ok(ack) => return Ok(ack.sequence),
+                Err(error) => error.to_string(),
+            };
+            if Instant::now() + pause >= give_up {
+                return Err(PublishError::Unconfirmed { after, problem });
+            }
+            tracing::warn!(subject = self.subject, problem, "a set is not acknowledged, publishing it again");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(longest);
+        }
+    }
+
+    fn message_id(&self, body: &[u8]) -> String {
+        let mut hasher = SipHasher13::new_with_keys(0, 0);
+        hasher.write(self.subject.as_bytes());
+        hasher.write_u8(0xff);
+        hasher.write(body);
+        format!("{:032x}", hasher.finish128().as_u128())
+    }
+}
