@@ -44,7 +44,7 @@ const LAYERS: &[Layer] = &[
     layer("client", &["nats"]),
     layer("service", &["config", "metrics", "nats", "history", "http"]),
     layer("terminal", &["client", "config", "nats"]),
-    layer("demo", &["config", "local", "nats", "nats_server", "service", "terminal"]),
+    layer("demo", &["client", "config", "local", "nats", "nats_server", "service", "terminal"]),
     layer("bench", &["local", "nats", "nats_server"]),
     layer(
         "cli",

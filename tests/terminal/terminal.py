@@ -15,6 +15,7 @@ import contextlib
 import inspect
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -89,14 +90,14 @@ class House(World):
         return person
 
     async def clear(self):
-        """Ends a scenario: people leave, and what went wrong in their browsers is told."""
+        """Ends a scenario: people leave. Answers what their browsers complain of."""
         for person in self.people:
             await person.context.close()
         for line in self.lines:
             await line.stop()
         troubles = [trouble for person in self.people for trouble in person.troubles]
         self.people, self.lines = [], []
-        same(troubles, [], "what browsers complain of")
+        return troubles
 
     async def settled(self):
         """Whatever was published has one final outcome, or waits in a mailbox."""
@@ -156,7 +157,7 @@ class Person:
         # A connection that is cut on purpose is no news.
         is_cut = message.text.startswith("Failed to load resource: net::ERR_") and self.is_cut
         if message.type in ("error", "warning") and not is_cut:
-            self.troubles.append(f"{self.name}: {message.text}")
+            self.troubles.append(f"{self.name}: {message.text} {message.location['url']}")
 
     async def is_(self, state):
         await see(self.page.locator("#connection")).to_have_text(state, timeout=15_000)
@@ -544,6 +545,26 @@ async def signing_in(h):
     await see(page.locator("#reminders .content")).to_have_text([reminder("to-bob", "<b>bob</b>")["content"]])
 
 
+async def beside_the_demo(h):
+    """`bellhop demo` has something for whoever looks in, and its account stays right."""
+    log = h.dir / "demo.log"
+    demo = spawn([h.program, "demo", "--terminal", "127.0.0.1:0", "--rate", "300"], log)
+    h.processes.append(demo)
+    address = lambda: re.search(r"browser +http://127.0.0.1:(\d+)/ ", log.read_text())
+    line = Line(int((await h.until(address, "the demo has a terminal", within=30))[1]))
+    await line.start()
+    h.lines.append(line)
+    robin, bob = await h.person("robin", line), await h.person("bob", line)
+    await see(robin.items.locator(".source").first).to_have_text("front-desk", timeout=15_000)
+    await see(robin.page.locator('[data-whose="others"]').first).to_contain_text("for kim", timeout=30_000)
+    await see(bob.items.nth(9)).to_be_visible(timeout=15_000)
+    for person in (robin, bob):
+        person.is_cut = True
+    demo.send_signal(signal.SIGINT)
+    await h.until(lambda: demo.poll() is not None, "the demo ends", within=30)
+    expect(demo.returncode == 0 and "Nothing lost" in log.read_text(), log.read_text()[-1_500:])
+
+
 # ------------------------------------------------------------------------------------------------------ screenshots
 async def take_pictures(h, directory):
     """The pictures of docs/terminal.md, of what really came."""
@@ -581,13 +602,11 @@ async def run(one, house):
     began = time.monotonic()
     try:
         async with asyncio.timeout(LIMIT):
-            try:
-                await one(house)
-            finally:
-                await house.clear()
+            await one(house)
+            same(await house.clear(), [], "what browsers complain of")
     except Exception as problem:  # the next scenario may still tell something
         said = f"{problem}" if isinstance(problem, (Failed, AssertionError)) else traceback.format_exc()
-        print(f"FAILED {one.__name__} after {time.monotonic() - began:.1f} s: {said}", flush=True)
+        print(f"FAILED {one.__name__} after {time.monotonic() - began:.1f} s: {said}", *await house.clear(), sep="\n", flush=True)
         return False
     print(f"ok     {one.__name__} ({time.monotonic() - began:.1f} s)", flush=True)
     return True
