@@ -38,6 +38,7 @@ mod rules_cli;
 mod secured;
 mod setup;
 mod stopping;
+mod terminal;
 mod tls;
 mod top;
 mod traces;
