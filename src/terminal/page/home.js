@@ -23,14 +23,20 @@ const history = new History(feed, {
 let announced = [];
 let fresh = 0;
 
+/** Whether what arrives is seen at once. */
+function isUpToDate() {
+  return !document.hidden && window.scrollY <= 100;
+}
+
 function arrived(reminder) {
   const item = feed.add(reminder);
   if (!item) return;
   item.classList.add('arriving');
-  if (feed.trim()) history.startOver();
+  // Nothing is taken away from whoever reads down there.
+  if (isUpToDate() && feed.trim()) history.startOver();
   showEmptiness();
   if (announced.push(reminder) === 1) setTimeout(announce, BREATH);
-  if (document.hidden || window.scrollY > 100) showFresh(fresh + 1);
+  if (!isUpToDate()) showFresh(fresh + 1);
 }
 
 /** Tells who cannot see it. Many at once are told as a number. */
@@ -51,7 +57,6 @@ at('fresh').addEventListener('click', () => {
   window.scrollTo({ top: 0 });
   at('feed').focus({ preventScroll: true });
 });
-const isUpToDate = () => !document.hidden && window.scrollY <= 100;
 for (const happening of ['scroll', 'visibilitychange']) {
   document.addEventListener(happening, () => fresh && isUpToDate() && showFresh(0), { passive: true });
 }
