@@ -16,8 +16,8 @@ use tokio::task::JoinSet;
 use self::pose::Pose;
 use super::{CliError, SettingsArgs};
 use crate::nats::instance::Reason;
+use crate::nats::route::read_value;
 use crate::nats::{NatsError, bucket};
-use crate::service::routes::read_value;
 use crate::token::{InstanceName, UserId};
 use crate::wire::route::{key, value};
 

@@ -12,6 +12,7 @@ pub mod pinned;
 pub mod refusals;
 pub mod repartition;
 pub mod replay;
+pub mod route;
 pub mod topology;
 
 use std::time::Duration;

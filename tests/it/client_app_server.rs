@@ -157,15 +157,14 @@ async fn an_application_that_falls_behind_gets_everything_once_and_in_order() {
     }
     assert_eq!(taken, numbers(0..60));
     world.all_became("billing", &numbers(0..60), "delivered").await;
-    let was_busy = !world.trail("billing", "59").await.contains(&"parked".to_owned());
-    assert!(!was_busy, "so many did not fit");
+    assert!(world.outcomes.all().await.iter().any(|one| one.outcome == "parked"), "it never was busy");
     assert!(is_empty(&mut deliveries).await);
 }
 
 #[tokio::test]
 async fn repeats_are_accepted_and_not_handed_over_again() {
     let world = World::start(&[]).await;
-    let options = Options { answer_within: Duration::from_millis(50), ..Options::default() };
+    let options = Options { answer_within: Duration::from_millis(400), ..Options::default() };
     let (_app, mut deliveries) = app_server(&world, "app-1", options, &["alice"]).await;
     let first = async || ask(&world, "deliver", delivery(&[("alice", "1")])).await;
     let (answer, _) = tokio::join!(first(), accept(&mut deliveries, 1));
@@ -201,7 +200,7 @@ async fn what_is_no_delivery_has_no_answer_and_the_next_one_has() {
 #[tokio::test]
 async fn routes_are_put_again_when_nats_was_away() {
     let world = World::start(&[]).await;
-    let options = Options { patience: Duration::from_millis(100), ..Options::default() };
+    let options = Options { patience: Duration::from_secs(2), ..Options::default() };
     let (app, mut deliveries) = app_server(&world, "app-1", options, &["alice"]).await;
     world.routes().await.delete("alice.app-1").await.unwrap();
     world.kill_nats().await;
@@ -267,8 +266,10 @@ async fn a_subject_of_ones_own_is_where_reminders_come() {
     let delivery = next(&mut deliveries).await;
     assert!(delivery.json().get().contains("content of 1 for alice"));
     assert_eq!(delivery.accept().content, "content of 1 for alice");
-    let wrong = AppServer::start(world.client.clone(), "app-1".parse().unwrap(), options("$JS.x")).await;
-    assert!(wrong.unwrap_err().to_string().contains("`$JS.x`"));
+    for subject in ["$JS.x", "bellhop.sets", "a.*"] {
+        let wrong = AppServer::start(world.client.clone(), "app-1".parse().unwrap(), options(subject)).await;
+        assert!(wrong.unwrap_err().to_string().contains(subject));
+    }
 }
 
 /// A member and the nats-server are killed with deliveries under way: what was answered in vain comes again.

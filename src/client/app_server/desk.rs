@@ -155,22 +155,25 @@ impl Desk {
     /// A request that is none of the contract's has no answer: that says that something is wrong here.
     async fn answer(&mut self, Message { subject, payload, reply, .. }: Message) {
         let Some(inbox) = reply else { return };
-        let understood = if subject.ends_with(".heartbeat") {
-            match serde_json::from_slice(&payload) {
-                Ok(Heartbeat { users }) => {
-                    let connected: Vec<UserId> = users.into_iter().filter(|it| self.table.is_connected(it)).collect();
-                    send(&self.client, inbox, &HeartbeatAnswer { connected }).await;
-                    Ok(())
-                }
-                Err(error) => Err(error),
-            }
-        } else {
-            let deadline = Instant::now() + self.options.answer_within;
-            self.handover.request(deadline, inbox, &payload, |user| self.table.is_connected(user))
+        let understood = match subject.ends_with(".heartbeat") {
+            true => self.heartbeat(inbox, &payload).await,
+            false => self.delivery(inbox, &payload),
         };
         if let Err(error) = understood {
             tracing::error!(%subject, %error, "a request of bellhop is not understood, and not answered");
         }
+    }
+
+    async fn heartbeat(&mut self, inbox: Subject, body: &[u8]) -> Result<(), serde_json::Error> {
+        let Heartbeat::<UserId> { mut users } = serde_json::from_slice(body)?;
+        users.retain(|user| self.table.is_connected(user));
+        send(&self.client, inbox, &HeartbeatAnswer { connected: users }).await;
+        Ok(())
+    }
+
+    fn delivery(&mut self, inbox: Subject, body: &[u8]) -> Result<(), serde_json::Error> {
+        let deadline = Instant::now() + self.options.answer_within;
+        self.handover.request(deadline, inbox, body, |user| self.table.is_connected(user))
     }
 
     async fn send_answers(&mut self) {

@@ -80,12 +80,12 @@ pub enum StartError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RouteError {
     /// JetStream has not confirmed all of them yet. That goes on being tried, for as long as it is what is wanted.
-    #[error("not all routes are written after {after:?}{}; it goes on being tried", .problem.as_ref().map(|it| format!(": {it}")).unwrap_or_default())]
+    #[error("not all routes are written after {after:?}: {problem}; it goes on being tried")]
     Late {
         /// How long was waited.
         after: Duration,
-        /// What went wrong last, if anything did.
-        problem: Option<String>,
+        /// What went wrong last.
+        problem: String,
     },
     /// The app server has drained, or its connection to NATS is closed.
     #[error("the app server has stopped; start another one")]
@@ -123,8 +123,8 @@ impl AppServer {
     ) -> Result<(Self, Deliveries), StartError> {
         let names = Names::new(&options.prefix);
         let subject = options.subject.clone().unwrap_or_else(|| names.instance(&instance));
+        let routes = routes::Writer::new(&client, &names, instance, subject.clone())?;
         let requests = desk::subscribe(&client, &subject).await?;
-        let routes = routes::Writer::new(&client, &names, instance, subject)?;
         let (queue, deliveries) = deliveries::queue(options.capacity.max(1));
         let repeats = Repeats::new(options.remember_for, options.remember);
         let (commands, received) = mpsc::unbounded_channel();
@@ -142,8 +142,8 @@ impl AppServer {
 
     /// The same for many: as when an app server starts with connections that it has taken over.
     pub fn connect_all(&self, users: impl IntoIterator<Item = UserId>) -> Routed {
-        let stays = Some(self.commands.clone());
-        Routed { stays, ..self.change(|ticket| Command::Connect(users.into_iter().collect(), ticket)) }
+        let instance = Some(self.commands.clone());
+        Routed { instance, ..self.change(|ticket| Command::Connect(users.into_iter().collect(), ticket)) }
     }
 
     /// A terminal of the user leaves. When it is the last, the user does not count as connected any more, and what waits for the
@@ -167,7 +167,7 @@ impl AppServer {
     fn change(&self, command: impl FnOnce(Ticket) -> Command) -> Routed {
         let (ticket, problems) = mpsc::channel(1);
         let sent = self.commands.send(command(ticket));
-        Routed { problems: sent.is_ok().then_some(problems), stays: None, patience: self.patience }
+        Routed { problems: sent.is_ok().then_some(problems), instance: None, patience: self.patience }
     }
 }
 
@@ -175,22 +175,22 @@ impl AppServer {
 #[derive(Debug)]
 pub struct Routed {
     problems: Option<mpsc::Receiver<String>>,
-    /// Where the instance would get commands that has to be there in the end.
-    stays: Option<mpsc::UnboundedSender<Command>>,
+    /// The instance that has to be there in the end, where somebody connects to it.
+    instance: Option<mpsc::UnboundedSender<Command>>,
     patience: Duration,
 }
 
 impl Routed {
     async fn wait(self) -> Result<(), RouteError> {
         let mut problems = self.problems.ok_or(RouteError::Stopped)?;
-        let mut problem = None;
+        let mut problem = "JetStream has not answered".to_owned();
         let written = async {
             while let Some(latest) = problems.recv().await {
-                problem = Some(latest);
+                problem = latest;
             }
         };
         match tokio::time::timeout(self.patience, written).await {
-            Ok(()) if self.stays.is_some_and(|instance| instance.is_closed()) => Err(RouteError::Stopped),
+            Ok(()) if self.instance.is_some_and(|instance| instance.is_closed()) => Err(RouteError::Stopped),
             Ok(()) => Ok(()),
             Err(_) => Err(RouteError::Late { after: self.patience, problem }),
         }

@@ -10,8 +10,9 @@ use jiff::Timestamp;
 
 use super::table::Change;
 use crate::nats::Names;
+use crate::nats::route::read_value;
 use crate::token::{InstanceName, UserId};
-use crate::wire::route::{RouteError, key, read_subject, value};
+use crate::wire::route::{RouteError, key, value};
 
 /// How long JetStream may take over one route.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -33,7 +34,7 @@ impl Writer {
         instance: InstanceName,
         subject: String,
     ) -> Result<Self, RouteError> {
-        read_subject(value(&subject, Timestamp::UNIX_EPOCH).as_bytes())?;
+        read_value(names, &instance, value(&subject, Timestamp::UNIX_EPOCH).as_bytes())?;
         let jetstream = ContextBuilder::new().timeout(PATIENCE).build(client.clone());
         Ok(Self { jetstream, bucket: names.routes_bucket(), instance, subject })
     }

@@ -155,6 +155,9 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     fn user(name: &str) -> UserId {
@@ -238,5 +241,111 @@ mod tests {
         table.disconnect_all();
         assert!(!table.is_connected(&user("alice")));
         assert!((0..2).all(|_| matches!(table.next_change(), Some((_, Change::Delete(2))))));
+    }
+
+    /// A user who comes and goes, with writes that succeed, that fail, and that fail with nobody knowing that they were stored.
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        Comes,
+        Goes,
+        WriteBegins,
+        WriteEnds(Fate),
+        Reconnected,
+        Retried,
+    }
+
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Fate {
+        Stored,
+        Lost,
+        StoredUnheard,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let fate = prop_oneof![Just(Fate::Stored), Just(Fate::Lost), Just(Fate::StoredUnheard)];
+        prop_oneof![
+            Just(Step::Comes),
+            Just(Step::Goes),
+            Just(Step::WriteBegins),
+            fate.prop_map(Step::WriteEnds),
+            Just(Step::Reconnected),
+            Just(Step::Retried),
+        ]
+    }
+
+    /// The table, and the route as it stands in the bucket.
+    #[derive(Default)]
+    struct World {
+        table: Table,
+        under_way: Option<Change>,
+        route: Option<u64>,
+        revision: u64,
+        terminals: usize,
+        tickets: Vec<mpsc::Receiver<String>>,
+    }
+
+    impl World {
+        fn go(&mut self, step: Step) {
+            let alice = user("alice");
+            match step {
+                Step::Comes => {
+                    let (ticket, held) = ticket();
+                    self.table.connect(alice, ticket);
+                    self.tickets.push(held);
+                    self.terminals += 1;
+                }
+                Step::Goes => {
+                    let (ticket, held) = ticket();
+                    assert_eq!(self.table.disconnect(&alice, ticket), self.terminals == 1);
+                    self.tickets.push(held);
+                    self.terminals = self.terminals.saturating_sub(1);
+                }
+                Step::WriteBegins => {
+                    let change = self.table.next_change().map(|(_, change)| change);
+                    assert!(self.under_way.is_none() || change.is_none(), "one write at a time");
+                    self.under_way = self.under_way.take().or(change);
+                }
+                Step::WriteEnds(fate) => self.end_write(fate),
+                Step::Reconnected => self.table.put_all_again(),
+                Step::Retried => self.table.retry(),
+            }
+        }
+
+        fn end_write(&mut self, fate: Fate) {
+            let Some(change) = self.under_way.take() else { return };
+            if fate != Fate::Lost {
+                self.revision += 1;
+                self.route = match change {
+                    Change::Put => Some(self.revision),
+                    Change::Delete(revision) => self.route.filter(|&route| route != revision),
+                };
+            }
+            let written = if change == Change::Put { self.route } else { None };
+            let result = if fate == Fate::Stored { Ok(written) } else { Err("no answer".to_owned()) };
+            self.table.written(user("alice"), result);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_route_is_there_in_the_end_if_and_only_if_it_shall_be(steps in vec(step(), 0..40)) {
+            let mut world = World::default();
+            steps.into_iter().for_each(|step| world.go(step));
+            let is_connected = world.terminals > 0;
+            prop_assert_eq!(world.table.is_connected(&user("alice")), is_connected);
+            let unknown = world.route.is_some() && world.table.seats.get(&user("alice")).is_none_or(|it| it.route != world.route);
+            for step in [Step::WriteBegins, Step::WriteEnds(Fate::Stored), Step::Retried].repeat(4) {
+                world.go(step);
+            }
+            prop_assert!(world.table.is_settled());
+            // A route whose revision was never told is left to Bellhop, which finds out that it is wrong.
+            let has_route = world.route.is_some();
+            prop_assert!(has_route == is_connected || (has_route && unknown));
+            prop_assert_eq!(world.table.seats.is_empty(), !is_connected);
+            for ticket in &mut world.tickets {
+                let _ = ticket.try_recv(); // What went wrong on the way.
+                prop_assert_eq!(ticket.try_recv(), Err(mpsc::error::TryRecvError::Disconnected));
+            }
+        }
     }
 }
