@@ -8,16 +8,20 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use super::events::{self, Hello};
+use crate::client::{Reason, Reminder, Source, UserId};
 
 /// Windows of one user. A browser allows itself fewer connections to one server.
 pub(super) const MOST_WINDOWS: usize = 16;
 /// Events that a window may be behind, more than one request of Bellhop's brings. Then it is closed, and its browser asks
 /// again for what it has not.
 pub(super) const MOST_BEHIND: usize = 2_048;
-/// How long windows may owe their word until they count as gone: frozen, or at the end of a dead connection.
+/// How long windows may owe their word until what they owe it for is refused for now. Others wait for the same answer.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How long they may owe it until they count as gone: frozen, or at the end of a dead connection.
 const HUNG: Duration = Duration::from_secs(4);
 /// How long a user without a window counts as connected: a page that is loaded anew is no absence.
 const GRACE: Duration = Duration::from_secs(3);
@@ -35,9 +39,11 @@ pub(super) struct Desk<H> {
     notes: VecDeque<Note>,
     /// Of the notes' events.
     bytes: usize,
-    /// What no window has told of, in the order of the notes.
-    pending: VecDeque<(u64, H)>,
-    /// Since when windows could have told of what is pending.
+    /// Up to this number everything was shown.
+    shown: u64,
+    /// What Bellhop waits to hear of.
+    pending: Vec<(u64, H)>,
+    /// Since when windows could have told of what is not shown.
     owed_since: Option<Instant>,
     /// Up to this number nothing is remembered.
     forgotten: u64,
@@ -48,7 +54,35 @@ pub(super) struct Desk<H> {
 #[derive(Debug)]
 struct Note {
     number: u64,
+    key: Key,
     event: Bytes,
+}
+
+/// What a reminder is known by, when it comes again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Key {
+    source: Source,
+    id: String,
+    meant_for: Option<UserId>,
+    published_at: Timestamp,
+}
+
+impl Key {
+    pub(super) fn of(reminder: &Reminder) -> Self {
+        let Reminder { source, id, meant_for, published_at, .. } = reminder;
+        Self { source: source.clone(), id: id.clone(), meant_for: meant_for.clone(), published_at: *published_at }
+    }
+}
+
+/// What becomes of a reminder that is put on a desk.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Put<H> {
+    /// It waits for a window's word.
+    Waits,
+    /// It was shown before.
+    Shown(H),
+    /// It is refused at once.
+    Refused(H, Reason),
 }
 
 /// What time has done.
@@ -56,6 +90,8 @@ struct Note {
 pub(super) enum Passed<H> {
     /// Nothing that others should know.
     Nothing,
+    /// These were not shown in time. When they come again, they may have been.
+    Late(Vec<H>),
     /// The user has left, and these were not shown.
     Left(Vec<H>),
     /// The user is long gone, and the desk can go, too.
@@ -69,7 +105,8 @@ impl<H> Desk<H> {
             windows: Vec::new(),
             notes: VecDeque::new(),
             bytes: 0,
-            pending: VecDeque::new(),
+            shown: last,
+            pending: Vec::new(),
             owed_since: None,
             forgotten: last,
             away_since: Some(now),
@@ -98,7 +135,7 @@ impl<H> Desk<H> {
             self.windows.push(window);
             self.away_since = None;
             // It has the time that every window has.
-            self.owed_since = (!self.pending.is_empty()).then_some(now);
+            self.owed_since = self.has_unshown().then_some(now);
         }
         let has_come = !self.is_here && !self.windows.is_empty();
         self.is_here |= has_come;
@@ -110,28 +147,39 @@ impl<H> Desk<H> {
         self.is_here
     }
 
-    /// Puts a new reminder on the desk and sends it to all windows. Gives `handle` back where nobody is there.
-    pub(super) fn put(&mut self, now: Instant, number: u64, reminder: &str, handle: H) -> Option<H> {
+    /// Puts a reminder on the desk, under this number if it is new there, and sends it to all windows.
+    pub(super) fn put(&mut self, now: Instant, (number, key, json): (u64, Key, &str), handle: H) -> Put<H> {
         if !self.is_here {
-            return Some(handle);
+            return Put::Refused(handle, Reason::NotConnected);
         }
-        let event = events::reminder(number, reminder);
-        self.send(&event, now);
-        self.bytes += event.len();
-        self.notes.push_back(Note { number, event });
-        self.pending.push_back((number, handle));
-        self.owed_since.get_or_insert(now);
-        self.forget();
-        None
+        let known = self.notes.iter().find(|note| note.key == key).map(|note| note.number);
+        match known {
+            Some(known) if known <= self.shown => return Put::Shown(handle),
+            // What is new must not overtake what was refused.
+            _ if self.has_owed_for(PATIENCE, now) => return Put::Refused(handle, Reason::Busy),
+            Some(known) => self.pending.push((known, handle)),
+            None => {
+                let event = events::reminder(number, json);
+                self.send(&event, now);
+                self.bytes += event.len();
+                self.notes.push_back(Note { number, key, event });
+                self.pending.push((number, handle));
+                self.owed_since.get_or_insert(now);
+                self.forget();
+            }
+        }
+        Put::Waits
     }
 
     /// A window's page has everything up to this number. Answers what is shown by that.
     pub(super) fn seen(&mut self, now: Instant, number: u64) -> Vec<H> {
-        let seen = self.pending.partition_point(|(pending, _)| *pending <= number);
-        let seen = self.pending.drain(..seen).map(|(_, handle)| handle).collect();
-        self.owed_since = (!self.pending.is_empty()).then_some(now);
+        let newest = self.notes.back().map_or(self.shown, |note| note.number);
+        self.shown = self.shown.max(number.min(newest));
+        self.owed_since = self.has_unshown().then_some(now);
+        let (seen, pending) = std::mem::take(&mut self.pending).into_iter().partition(|(it, _)| *it <= self.shown);
+        self.pending = pending;
         self.forget();
-        seen
+        handles(seen)
     }
 
     /// Tells all windows that the server is there, and finds out which connections are not.
@@ -141,14 +189,20 @@ impl<H> Desk<H> {
 
     /// Looks at the time, and which windows are still there.
     pub(super) fn pass(&mut self, now: Instant) -> Passed<H> {
-        let is_hung = self.owed_since.is_some_and(|since| now >= since + HUNG);
+        let is_hung = self.has_owed_for(HUNG, now);
         self.windows.retain(|window| !is_hung && !window.is_closed());
         self.note_absence(now);
         let away = self.away_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         if self.is_here && away >= GRACE {
             return Passed::Left(self.leave());
         }
-        if !self.is_here && away >= KEEP { Passed::Over } else { Passed::Nothing }
+        if !self.is_here && away >= KEEP {
+            return Passed::Over;
+        }
+        match self.has_owed_for(PATIENCE, now) && !self.pending.is_empty() {
+            true => Passed::Late(handles(std::mem::take(&mut self.pending))),
+            false => Passed::Nothing,
+        }
     }
 
     /// Closes all windows. Answers what was not shown.
@@ -161,10 +215,19 @@ impl<H> Desk<H> {
     fn leave(&mut self) -> Vec<H> {
         self.is_here = false;
         self.owed_since = None;
-        for note in self.notes.drain(self.notes.len() - self.pending.len()..) {
+        let shown = self.notes.partition_point(|note| note.number <= self.shown);
+        for note in self.notes.drain(shown..) {
             self.bytes -= note.event.len();
         }
-        self.pending.drain(..).map(|(_, handle)| handle).collect()
+        handles(std::mem::take(&mut self.pending))
+    }
+
+    fn has_unshown(&self) -> bool {
+        self.notes.back().is_some_and(|note| note.number > self.shown)
+    }
+
+    fn has_owed_for(&self, long: Duration, now: Instant) -> bool {
+        self.owed_since.is_some_and(|since| now >= since + long)
     }
 
     fn send(&mut self, event: &Bytes, now: Instant) {
@@ -178,14 +241,19 @@ impl<H> Desk<H> {
         }
     }
 
-    /// The oldest go that were shown and are too many. What is pending are the last notes.
+    /// The oldest go that were shown and are too many.
     fn forget(&mut self) {
-        while self.notes.len() > self.pending.len() && (self.notes.len() > MOST_NOTES || self.bytes > MOST_BYTES) {
-            let Some(note) = self.notes.pop_front() else { return };
+        while self.notes.len() > MOST_NOTES || self.bytes > MOST_BYTES {
+            let Some(note) = self.notes.front().filter(|note| note.number <= self.shown) else { return };
             self.bytes -= note.event.len();
             self.forgotten = note.number;
+            self.notes.pop_front();
         }
     }
+}
+
+fn handles<H>(pending: Vec<(u64, H)>) -> Vec<H> {
+    pending.into_iter().map(|(_, handle)| handle).collect()
 }
 
 #[cfg(test)]
@@ -214,9 +282,15 @@ mod tests {
             received
         }
 
+        /// A reminder comes, once more if it has come before.
+        fn come(&mut self, number: u64, id: u64, text: &str) -> Put<u64> {
+            let source = "billing".parse().unwrap();
+            let key = Key { source, id: id.to_string(), meant_for: None, published_at: Timestamp::UNIX_EPOCH };
+            self.desk.put(self.now, (number, key, text), id)
+        }
+
         fn put(&mut self, number: u64) {
-            let refused = self.desk.put(self.now, number, &format!(r#"{{"id":"{number}"}}"#), number);
-            assert_eq!(refused, None);
+            assert_eq!(self.come(number, number, &format!(r#"{{"id":"{number}"}}"#)), Put::Waits);
         }
 
         fn seen(&mut self, number: u64) -> Vec<u64> {
@@ -252,6 +326,23 @@ mod tests {
         assert_eq!(scene.seen(99), [3]);
         scene.put(4);
         assert_eq!(scene.seen(3), NOTHING, "a word says nothing about what had not come");
+        assert_eq!(scene.come(5, 3, "{}"), Put::Shown(3));
+    }
+
+    #[test]
+    fn what_was_not_shown_in_time_is_refused_with_all_behind_it_until_it_is() {
+        let mut scene = Scene::new();
+        let _window = scene.open(None);
+        (1..=2).for_each(|number| scene.put(number));
+        assert_eq!(scene.pass(0.4), Passed::Nothing);
+        assert_eq!(scene.pass(0.1), Passed::Late(vec![1, 2]));
+        assert_eq!(scene.pass(0.1), Passed::Nothing);
+        for (number, id) in [(3, 1), (4, 3)] {
+            assert_eq!(scene.come(number, id, "{}"), Put::Refused(id, Reason::Busy));
+        }
+        assert_eq!(scene.seen(2), NOTHING, "nobody waits for it, but it is remembered");
+        assert_eq!([scene.come(5, 1, "{}"), scene.come(6, 2, "{}")], [Put::Shown(1), Put::Shown(2)]);
+        assert_eq!(scene.come(7, 3, "{}"), Put::Waits);
     }
 
     #[test]
@@ -259,12 +350,12 @@ mod tests {
         let mut scene = Scene::new();
         let mut window = scene.open(None);
         scene.put(1);
-        assert_eq!(scene.pass(3.9), Passed::Nothing);
+        assert_eq!(scene.pass(3.9), Passed::Late(vec![1]));
         assert!(!is_closed(&mut window));
         assert_eq!(scene.pass(0.1), Passed::Nothing);
         assert!(is_closed(&mut window));
-        assert_eq!(scene.pass(3.0), Passed::Left(vec![1]));
-        assert_eq!(scene.desk.put(scene.now, 2, "{}", 2), Some(2), "nobody is there");
+        assert_eq!(scene.pass(3.0), Passed::Left(vec![]));
+        assert_eq!(scene.come(2, 2, "{}"), Put::Refused(2, Reason::NotConnected));
         let mut window = scene.open(Some(0));
         assert!(!received(&mut window).contains("id: 1\n"), "somebody else may have it by now");
     }
@@ -277,9 +368,11 @@ mod tests {
         scene.pass(4.0);
         let mut window = scene.open(Some(0));
         assert!(received(&mut window).contains("id: 1\n"));
-        assert_eq!(scene.pass(3.9), Passed::Nothing);
+        assert_eq!(scene.come(2, 1, "{}"), Put::Waits);
+        assert_eq!(scene.pass(3.9), Passed::Late(vec![1]));
         assert!(!is_closed(&mut window));
-        assert_eq!(scene.seen(1), [1]);
+        assert_eq!(scene.come(3, 1, "{}"), Put::Refused(1, Reason::Busy));
+        assert_eq!(scene.seen(1), NOTHING);
         assert_eq!(scene.pass(60.0), Passed::Nothing);
         assert!(!is_closed(&mut window));
     }
@@ -290,7 +383,7 @@ mod tests {
         drop(scene.open(None));
         scene.pass(0.0);
         scene.put(1);
-        assert_eq!(scene.pass(2.9), Passed::Nothing);
+        assert_eq!(scene.pass(0.4), Passed::Nothing);
         let mut window = scene.open(None);
         assert!(received(&mut window).contains("id: 1\n"));
         assert_eq!(scene.seen(1), [1]);
@@ -335,7 +428,7 @@ mod tests {
         let _window = scene.open(None);
         let large = "x".repeat(MOST_BYTES / 2);
         for number in 1..=3 {
-            scene.desk.put(scene.now, number, &large, number);
+            assert_eq!(scene.come(number, number, &large), Put::Waits);
         }
         let mut window = scene.open(None);
         assert_eq!(received(&mut window).matches("id: ").count(), 3);

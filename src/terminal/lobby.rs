@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::desk::{Desk, MOST_BEHIND, Passed};
+use super::desk::{Desk, Key, MOST_BEHIND, Passed, Put};
 use super::events::{Events, Hello};
 use crate::client::{AppServer, Deliveries, Delivery, Reason};
 use crate::token::{InstanceName, UserId};
@@ -139,13 +139,16 @@ impl Porter {
 
     fn bring(&mut self, delivery: Delivery) {
         self.last += 1;
-        let json = delivery.json().get().to_owned();
-        let desk = self.desks.get_mut(&delivery.reminder.user);
-        let refused = match desk {
-            Some(desk) => desk.put(Instant::now(), self.last, &json, delivery),
-            None => Some(delivery),
+        let (key, json) = (Key::of(&delivery.reminder), delivery.json().get().to_owned());
+        let put = match self.desks.get_mut(&delivery.reminder.user) {
+            Some(desk) => desk.put(Instant::now(), (self.last, key, &json), delivery),
+            None => Put::Refused(delivery, Reason::NotConnected),
         };
-        give_back(refused);
+        match put {
+            Put::Waits => {}
+            Put::Shown(delivery) => drop(delivery.accept()),
+            Put::Refused(delivery, reason) => delivery.refuse(reason),
+        }
     }
 
     fn look_around(&mut self) {
@@ -153,6 +156,10 @@ impl Porter {
         let mut left = Vec::new();
         self.desks.retain(|user, desk| match desk.pass(now) {
             Passed::Nothing => true,
+            Passed::Late(deliveries) => {
+                deliveries.into_iter().for_each(|delivery| delivery.refuse(Reason::Busy));
+                true
+            }
             Passed::Left(deliveries) => {
                 give_back(deliveries);
                 left.push(user.clone());

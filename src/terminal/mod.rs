@@ -101,7 +101,7 @@ impl Terminal {
         let address = listener.local_addr().map_err(failed)?;
         let settings = app_server::Options {
             prefix: config.prefix.clone(),
-            // Whoever is at the end of a dead connection holds up the others of a request for that long.
+            // Desks answer sooner, unless that setting is small.
             answer_within: config.delivery.timeout / 2,
             ..app_server::Options::default()
         };
