@@ -68,12 +68,8 @@ class House(World):
         """Whether the last rule that was put has an effect yet."""
         id = f"rules-{time.monotonic()}"
         await self.send("probe", reminder(id, "nobody", content="secret", tags=["secret"]))
-        [outcome] = await self.outcome("probe", id)
+        [outcome] = await self.until(lambda: self.trail["probe", id][:1], f"{id} has an outcome")
         return outcome["outcome"] == "blocked"
-
-    async def outcome(self, source, id):
-        """Waits for what becomes of a reminder first."""
-        return await self.until(lambda: self.trail[source, id][:1], f"{id} has an outcome")
 
     async def settled(self):
         """Whatever was published has one final outcome, or waits in a mailbox."""
@@ -253,8 +249,7 @@ async def two_devices(h):
     await desk.page.close()
     await h.send("billing", reminder("two-4", "cleo"))
     await phone.sees(*contents("two-1", "two-2", "two-3", "two-4", user="cleo"))
-    [outcome] = await h.outcome("billing", "two-4")
-    same(outcome["outcome"], "delivered", "what became of it at first")
+    await h.became("delivered", "billing", "two-4")
 
 
 async def a_dead_line_delivers_nothing(h):
