@@ -11,7 +11,7 @@
 //! | run | [`service`] | tasks that feed the router and perform its actions |
 //! | tell | [`schema`] | the contract as data: what others send and get |
 //!
-//! Programs that work with Bellhop use [`client`], which knows nothing of it but the contract.
+//! Programs that work with Bellhop use [`client`], which knows nothing of it but the contract. [`terminal`] is one.
 //!
 //! [`nats_server`] finds and starts a real nats-server, for the demo, the benchmark and the tests.
 
@@ -36,6 +36,7 @@ pub mod router;
 pub mod rules;
 pub mod schema;
 pub mod service;
+pub mod terminal;
 pub mod token;
 pub mod trace;
 pub mod wire;

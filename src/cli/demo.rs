@@ -1,6 +1,7 @@
 //! `bellhop demo`: the whole of Bellhop on one machine, for a newcomer's first minute.
 
 use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -8,11 +9,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{CliError, SettingsArgs};
-use crate::demo::{self, DemoError, Options};
+use crate::demo::{self, DemoError, Look, Options};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   bellhop demo
+  bellhop demo --open
   bellhop demo --for 20s | tee demo.txt
 
 It runs a nats-server of its own: the one that BELLHOP_NATS_SERVER names, else
@@ -25,6 +27,12 @@ pub(super) struct Args {
     /// Reminders a second
     #[arg(long, default_value_t = 1_500, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     rate: u32,
+    /// Open a browser beside it, on a page that shows people their reminders
+    #[arg(long)]
+    open: bool,
+    /// Where that page is [default with --open: a free port of this machine]
+    #[arg(long, value_name = "ADDR")]
+    terminal: Option<SocketAddr>,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -37,10 +45,13 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
         let problem = "the demo has a nats-server and settings of its own: leave out --nats, --config and --set";
         return Err(CliError::Usage(problem.to_owned()));
     }
+    let address = args.terminal.or(args.open.then_some((Ipv4Addr::LOCALHOST, 0).into()));
+    let look = address.map(|listen| Look { listen, opens_browser: args.open });
+    let options = Options { duration: args.duration, rate: args.rate, look };
     let (stop, leave) = (CancellationToken::new(), CancellationToken::new());
     listen(stop.clone(), leave.clone())?;
     tokio::select! {
-        result = demo::run(Options { duration: args.duration, rate: args.rate }, stop) => {
+        result = demo::run(options, stop) => {
             result.map_err(|error| match error {
                 DemoError::Io(_, error) if error.kind() == ErrorKind::BrokenPipe => CliError::NobodyReads,
                 error => CliError::Failed(error.to_string()),

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::api::ask;
 use super::output::{Output, confirm, plural};
 use super::{CliError, SettingsArgs};
+use crate::nats::api::ask;
 use crate::service::history::erasure::Erased;
 use crate::token::UserId;
 

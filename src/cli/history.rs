@@ -6,11 +6,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::api::ask;
 use super::output::{Output, Table, plural, short, time};
 use super::{CliError, SettingsArgs};
 use crate::config::parse_duration;
 use crate::nats::Nats;
+use crate::nats::api::ask;
 use crate::reminder::outcome;
 use crate::token::{Source, Tag, UserId};
 use crate::wire::query::MAX_LIMIT;

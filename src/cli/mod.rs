@@ -2,7 +2,6 @@
 
 #![allow(clippy::disallowed_methods)] // People see times.
 
-mod api;
 mod associates;
 mod bench;
 mod check;
@@ -30,6 +29,7 @@ mod schema;
 mod serve;
 mod setup;
 mod survey;
+mod terminal;
 mod top;
 mod why;
 
@@ -39,6 +39,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Layers, Loaded, load};
+use crate::nats::api::ApiError;
 use crate::nats::{Nats, NatsError, connect};
 
 /// Exit codes, as far as they are not clap's own 2 for usage.
@@ -105,6 +106,8 @@ enum Command {
     ConnectAs(connect_as::Args),
     /// Try whether an app server keeps the contract, rule by rule
     Conformance(conformance::Args),
+    /// Be an app server with a web page, on which people see their reminders
+    Terminal(terminal::Args),
     /// Which app-server instance holds which user's connection
     #[command(subcommand)]
     Routes(routes::Command),
@@ -163,6 +166,15 @@ pub enum CliError {
     /// Anything else, in a sentence.
     #[error("{0}")]
     Failed(String),
+}
+
+impl From<ApiError> for CliError {
+    fn from(error: ApiError) -> Self {
+        match error {
+            ApiError::Invalid(problem) => Self::Usage(problem),
+            error => Self::Failed(error.to_string()),
+        }
+    }
 }
 
 impl CliError {
@@ -257,6 +269,7 @@ impl Cli {
             Command::Publish(args) => publish::run(&settings, *args).await,
             Command::ConnectAs(args) => connect_as::run(&settings, args).await,
             Command::Conformance(args) => conformance::run(&settings, args).await,
+            Command::Terminal(args) => terminal::run(&settings, args).await,
             Command::Routes(command) => routes::run(&settings, command).await,
             Command::Associates(command) => associates::run(&settings, command).await,
             Command::Instances(command) => instances::run(&settings, command).await,

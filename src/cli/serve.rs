@@ -28,7 +28,7 @@ pub(super) async fn run(mut settings: SettingsArgs, args: Args) -> Result<(), Cl
 }
 
 /// The first SIGTERM or SIGINT asks for an orderly stop, the second one leaves at once.
-fn stop_on_signal(stop: CancellationToken) -> Result<(), CliError> {
+pub(super) fn stop_on_signal(stop: CancellationToken) -> Result<(), CliError> {
     let listen = |kind| signal(kind).map_err(|error| CliError::Io("cannot listen for signals".to_owned(), error));
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     tokio::spawn(async move {

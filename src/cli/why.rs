@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::api::{ApiError, ask};
 use super::output::{Output, Table, plain, plural, time};
 use super::scan::{Stored, scan};
 use super::{CliError, SettingsArgs, mailbox};
 use crate::event::Event;
+use crate::nats::api::{ApiError, ask};
 use crate::nats::mailbox::count;
 use crate::nats::{Nats, schedule};
 use crate::reminder::outcome::Batch;

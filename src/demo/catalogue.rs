@@ -52,10 +52,26 @@ pub(super) const HR: &[Kind] = &[
     kind("Payslip ready", "Your payslip {n} is ready", "low", "pay"),
 ];
 
+/// Who may look in through the web terminal; none of them is one of the demo's users.
+pub(super) const VISITORS: [&str; 3] = ["robin", "sam", "kim"];
+
+/// For them.
+pub(super) const VISITS: &[Kind] = &[
+    kind("Parcel", "A parcel for you is at the front desk; it is due back on {day}", "low", "desk"),
+    kind("Room changed", "Your meeting on {day} is now in room {n}", "normal", "desk"),
+    kind("Signature wanted", "Invoice {n} over EUR {eur} is due today and waits for you", "high", "desk"),
+    kind("Visitor waits", "Somebody waits for you at the front desk about claim {n}", "urgent", "desk"),
+];
+
 /// The demo's rules: a tag, and its document.
-pub(super) const RULES: [(&str, &str); 2] = [
+pub(super) const RULES: [(&str, &str); 3] = [
     ("card", r#"{"rules": [{"name": "card numbers", "patterns": ["\\b\\d{4}\\b"], "action": "mask", "with": "•"}]}"#),
     ("call", r#"{"rules": [{"name": "today", "keywords": ["today"], "action": "replace", "with": "TODAY"}]}"#),
+    (
+        "desk",
+        r#"{"rules": [{"name": "due", "keywords": ["due", "due today"], "action": "highlight"},
+        {"name": "invoices", "patterns": ["invoice \\d+"], "action": "link", "href": "https://example.com/invoices"}]}"#,
+    ),
 ];
 
 const FIRST: [&str; 40] = [
@@ -96,7 +112,7 @@ mod tests {
         for (tag, document) in RULES {
             let document = Document::parse(document.as_bytes()).unwrap();
             let engine = Engine::new(&document).unwrap();
-            let mut kinds = BILLING.iter().chain(CLAIMS).chain(HR).filter(|kind| kind.tag == tag);
+            let mut kinds = BILLING.iter().chain(CLAIMS).chain(HR).chain(VISITS).filter(|kind| kind.tag == tag);
             let text = fill(kinds.next().unwrap().content, &mut fastrand::Rng::with_seed(1));
             assert_eq!(engine.find(&text).unwrap().len(), 1, "{text}");
         }
@@ -106,8 +122,9 @@ mod tests {
     fn users_are_distinct_and_no_blank_stays() {
         let users = users(300);
         assert_eq!(users.iter().collect::<HashSet<_>>().len(), 300);
+        assert!(VISITORS.iter().all(|visitor| !users.iter().any(|user| user == visitor)));
         let mut chance = fastrand::Rng::with_seed(1);
-        for kind in BILLING.iter().chain(CLAIMS).chain(HR) {
+        for kind in BILLING.iter().chain(CLAIMS).chain(HR).chain(VISITS) {
             assert!(!fill(kind.content, &mut chance).contains(['{', '}']));
         }
     }

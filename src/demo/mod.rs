@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | `stage` | a nats-server, the service, a directory |
 //! | `app_server`, `business`, `catalogue` | programs that know nothing of Bellhop but its contract |
+//! | `visitors` | whoever looks in through the web terminal |
 //! | `crowd`, `scenes` | who comes and goes; the story of alice, and of an app server that is killed |
 //! | `outcomes`, `ledger`, `latency` | the account |
 //! | `board`, `meter`, `view`, `paint`, `text`, `screen`, `summary` | what is shown |
@@ -33,15 +34,19 @@ mod summary;
 mod tests;
 pub(crate) mod text;
 mod view;
+mod visitors;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::nats::{NatsError, bucket};
 use crate::nats_server::{FindError, StartError};
+use crate::terminal::{Terminal, TerminalError};
 use crate::token::UserId;
 use app_server::{AppServer, Happening};
 use board::{Board, Line};
@@ -69,6 +74,17 @@ pub struct Options {
     pub duration: Option<Duration>,
     /// Reminders a second, all business systems together.
     pub rate: u32,
+    /// Whether there is a web terminal.
+    pub look: Option<Look>,
+}
+
+/// How one looks in from a browser.
+#[derive(Debug, Clone)]
+pub struct Look {
+    /// Where the web terminal listens.
+    pub listen: SocketAddr,
+    /// Whether a browser is to be opened.
+    pub opens_browser: bool,
 }
 
 /// Why there is no good end.
@@ -83,6 +99,9 @@ pub enum DemoError {
     /// NATS, or the service, did not do what it was asked.
     #[error(transparent)]
     Nats(#[from] NatsError),
+    /// The web terminal cannot be opened.
+    #[error(transparent)]
+    Terminal(#[from] TerminalError),
     /// A file, a port or the screen cannot be had.
     #[error("{0}: {1}")]
     Io(String, std::io::Error),
@@ -119,8 +138,16 @@ async fn run_on(mut screen: Screen, options: Options, stop: CancellationToken) -
         stage = Stage::set() => stage?,
         () = stop.cancelled() => return Err(DemoError::Stopped),
     };
-    screen.print(&summary::welcome(&stage, &options))?;
-    let mut play = Play::begin(stage, &options).await?;
+    let terminal = match &options.look {
+        Some(look) => Some(visitors::open(&stage, look).await?),
+        None => None,
+    };
+    let url = terminal.as_ref().map(|terminal| format!("http://{}/", terminal.address()));
+    screen.print(&summary::welcome(&stage, &options, url.as_deref()))?;
+    if let (Some(url), Some(Look { opens_browser: true, .. })) = (&url, &options.look) {
+        visitors::show(url);
+    }
+    let mut play = Play::begin(stage, terminal, &options).await?;
     let end = async {
         tokio::select! {
             () = stop.cancelled() => {}
@@ -169,7 +196,7 @@ struct Play {
 }
 
 impl Play {
-    async fn begin(stage: Stage, options: &Options) -> Result<Self, DemoError> {
+    async fn begin(stage: Stage, terminal: Option<Terminal>, options: &Options) -> Result<Self, DemoError> {
         let names: Arc<[String]> = catalogue::users(USERS).into();
         let users: Arc<[UserId]> = names.iter().map(|name| name.parse().expect("it is a name")).collect();
         let board = Arc::new(Board::new(Ledger::new(&SOURCES, &names, &INSTANCES), INSTANCES.len()));
@@ -195,6 +222,10 @@ impl Play {
         for source in 0..SOURCES.len() {
             let business = Business::new(source, names.clone(), per_second);
             players.spawn(business.run(stage.url().to_owned(), board.clone(), curtain.clone()));
+        }
+        if let Some(terminal) = terminal {
+            players.spawn(visitors::entertain(stage.nats.client.clone(), terminal.visitors(), curtain.clone()));
+            house.spawn(terminal.run(CancellationToken::new()).map(Ok));
         }
         let _servers = servers;
         Ok(Self { stage, board, _servers, house, players, curtain, began: Instant::now(), lasted: Duration::ZERO })

@@ -20,12 +20,22 @@ pub(super) struct Record {
     pub source: String,
     /// What became of it.
     pub outcome: String,
-    /// Who accepted it.
+    /// Who accepted it first.
     pub instance: Option<String>,
+    /// All who did, where they are several.
+    #[serde(default)]
+    pub instances: Vec<String>,
     /// What it was merged into.
     pub into: Option<String>,
     /// Why it was refused.
     pub error: Option<String>,
+}
+
+impl Record {
+    /// The instances that accepted it.
+    pub(super) fn accepted_by(&self) -> impl Iterator<Item = &String> {
+        self.instance.iter().chain(&self.instances)
+    }
 }
 
 /// Follows the stream from its beginning, until the task is aborted.

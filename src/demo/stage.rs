@@ -30,6 +30,8 @@ const PARTITIONS: u16 = 8;
 pub(super) struct Stage {
     /// A connection for whoever looks on.
     pub nats: Nats,
+    /// The service's settings.
+    pub config: Config,
     /// Which nats-server runs.
     pub found: Found,
     /// Where probes are answered.
@@ -62,9 +64,10 @@ impl Stage {
         let nats = nats::connect(&config, "bellhop demo").await?;
         let stop_service = CancellationToken::new();
         let mut service = JoinSet::new();
-        service.spawn(service::serve(config, stop_service.clone()));
+        service.spawn(service::serve(config.clone(), stop_service.clone()));
         let mut stage = Self {
             nats,
+            config,
             found,
             probes,
             service,

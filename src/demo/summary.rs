@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::board::Content;
 use super::business::SOURCES;
+use super::catalogue::VISITORS;
 use super::latency::Latencies;
 use super::ledger::Counts;
 use super::paint::{Row, Tone, row};
@@ -15,7 +16,7 @@ const GOOD: &str = "Nothing lost, nothing repeated, order kept; each reminder ha
 const PUBLISH: &str = "publish --source lunch --user alice --title Soup --content 'It gets cold'";
 
 /// What there is, where, and what to try.
-pub(super) fn welcome(stage: &Stage, options: &Options) -> Vec<Row> {
+pub(super) fn welcome(stage: &Stage, options: &Options, terminal: Option<&str>) -> Vec<Row> {
     let program = std::env::args().next().unwrap_or_else(|| "bellhop".to_owned());
     let url = stage.url();
     let label = |name: &str, text: String| vec![(Tone::Dim, format!("  {name:<10}")), (Tone::Plain, text)];
@@ -29,8 +30,9 @@ pub(super) fn welcome(stage: &Stage, options: &Options) -> Vec<Row> {
         row(Tone::Strong, what),
         label("NATS", format!("{url}  (nats-server {}, {})", stage.found.version, stage.found.path.display())),
         label("probes", format!("http://{}/readyz?verbose", stage.probes)),
-        row(Tone::Dim, "  In another terminal, while this runs:"),
     ];
+    rows.extend(terminal.map(|url| label("browser", format!("{url}  (sign in as {}, or anybody)", VISITORS[0]))));
+    rows.push(row(Tone::Dim, "  In another terminal, while this runs:"));
     let commands = ["routes ls --user alice", "mailbox ls", PUBLISH, "connect-as desk-3 --user bob"];
     rows.push(row(Tone::Plain, format!("    export NATS_URL={url}")));
     rows.extend(commands.map(|command| row(Tone::Plain, format!("    {program} {command}"))));

@@ -36,7 +36,7 @@ impl Paper {
 }
 
 fn options(ms: u64) -> Options {
-    Options { duration: Some(Duration::from_millis(ms)), rate: 300 }
+    Options { duration: Some(Duration::from_millis(ms)), rate: 300, look: None }
 }
 
 #[tokio::test]

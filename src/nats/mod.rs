@@ -1,6 +1,7 @@
 //! Translates between the service and NATS: names, streams, consumers, buckets, requests. It decides nothing.
 
 pub mod aging;
+pub mod api;
 pub mod bucket;
 mod connect;
 mod direct;

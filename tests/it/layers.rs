@@ -44,7 +44,8 @@ const LAYERS: &[Layer] = &[
     layer("client", &["nats"]),
     layer("service", &["config", "metrics", "nats", "history", "http"]),
     layer("schema", &["nats", "service"]),
-    layer("demo", &["config", "local", "nats", "nats_server", "service"]),
+    layer("terminal", &["client", "config", "nats"]),
+    layer("demo", &["client", "config", "local", "nats", "nats_server", "service", "terminal"]),
     layer("bench", &["local", "nats", "nats_server"]),
     layer("conformance", &["nats"]),
     layer(
@@ -59,6 +60,7 @@ const LAYERS: &[Layer] = &[
             "nats_server",
             "service",
             "schema",
+            "terminal",
             "demo",
             "bench",
             "conformance",

@@ -42,6 +42,7 @@ mod schema;
 mod secured;
 mod setup;
 mod stopping;
+mod terminal;
 mod tls;
 mod top;
 mod traces;

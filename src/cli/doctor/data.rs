@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use super::finding::or_ok;
 use super::{Case, Finding};
-use crate::cli::api::{ApiError, ask};
 use crate::cli::output::{age, plural, short, thousands};
 use crate::cli::rules::store::look;
 use crate::cli::scan::{scan_bucket, timestamp};
 use crate::cli::survey::Routes;
 use crate::nats::Nats;
+use crate::nats::api::{ApiError, ask};
 use crate::nats::names::bucket_stream;
 
 /// How long a refusal is news. What is older was seen, or will not be.

@@ -8,10 +8,10 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::super::api::{ApiError, ask};
 use super::super::output::Output;
 use super::{CliError, Filter, Shown};
 use crate::history::{Entry, Needle};
+use crate::nats::api::{ApiError, ask};
 use crate::nats::{Nats, NatsError};
 use crate::reminder::finished::with_fate;
 use crate::service::outcomes::message::decode;

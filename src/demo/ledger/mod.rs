@@ -173,7 +173,7 @@ impl Ledger {
         let Some(key) = self.key(&record.source, &record.id) else { return };
         let end = match record.outcome.as_str() {
             "parked" => return self.enters_mailbox(key),
-            "delivered" | "rerouted" if record.instance.as_ref().is_some_and(|it| self.instances.contains(it)) => {
+            "delivered" | "rerouted" if record.accepted_by().any(|instance| self.instances.contains(instance)) => {
                 End::Delivered
             }
             "delivered" | "rerouted" => End::DeliveredElsewhere,

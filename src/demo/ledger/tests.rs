@@ -32,7 +32,7 @@ impl Book {
         let detail = Some(detail.to_owned());
         let (instance, into) = if outcome == "merged" { (None, detail) } else { (detail, None) };
         let (id, source, outcome) = (id.to_owned(), "billing".to_owned(), outcome.to_owned());
-        self.ledger.outcome(&Record { id, source, outcome, instance, into, error: None });
+        self.ledger.outcome(&Record { id, source, outcome, instance, into, ..Record::default() });
     }
 
     /// As it should be: accepted, then recorded.
@@ -169,6 +169,20 @@ fn other_planted_troubles_are_found() {
     let bad = book.ledger.publish(book.now, 0, ALICE, false);
     book.deliver(&bad, "alice");
     assert_eq!(book.end(), first(Trouble::WrongOutcome, "billing-0"), "it was bad, and delivered all the same");
+}
+
+#[test]
+fn a_visitors_device_beside_one_of_the_demo_is_no_trouble() {
+    let mut book = Book::new();
+    book.publish(&[BOB, BOB]);
+    for (id, first) in [("billing-0", "desk-3"), ("billing-1", "app-1")] {
+        book.accept(id, "bob", &[]);
+        let (instance, instances) = (Some(first.to_owned()), vec!["app-1".to_owned(), "desk-3".to_owned()]);
+        let (id, source, outcome) = (id.to_owned(), "billing".to_owned(), "delivered".to_owned());
+        book.ledger.outcome(&Record { id, source, outcome, instance, instances, ..Record::default() });
+    }
+    assert_eq!(*book.ledger.counts(), Counts { published: 2, delivered: 2, ..Counts::default() });
+    assert_eq!(book.end(), []);
 }
 
 #[test]

@@ -27,7 +27,7 @@ use tempfile::TempDir;
 pub(crate) use app::{App, Asked, Reply, Take};
 pub(crate) use crowd::{CROWD, nth};
 pub(crate) use ledger::{Outcome, Reader, Rejected, instant};
-pub(crate) use program::{Ended, Member, bellhop, bellhop_within};
+pub(crate) use program::{Ended, Member, bellhop, bellhop_within, exchange};
 pub(crate) use publish::{from_now, numbers, reminder, with};
 
 /// How long a condition may take unless a test says otherwise.

@@ -126,7 +126,7 @@ pub(crate) async fn probe(address: SocketAddr, method: &str, path: &str) -> std:
 }
 
 /// Sends an address a request over HTTP, after which it closes the connection.
-pub(super) async fn exchange(address: SocketAddr, request: &str) -> std::io::Result<Probed> {
+pub(crate) async fn exchange(address: SocketAddr, request: &str) -> std::io::Result<Probed> {
     let mut connection = TcpStream::connect(address).await?;
     connection.write_all(request.as_bytes()).await?;
     let mut answer = String::new();

@@ -7,15 +7,14 @@ use async_nats::{HeaderMap, Request, service};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::CliError;
-use crate::nats::Nats;
+use super::Nats;
 
 /// How long an answer may take: erasing a user with a million reminders is no matter of a moment.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ApiError {
+pub enum ApiError {
     /// Nobody answers queries.
     #[error(
         "nobody answers queries: `bellhop members ls` shows who runs; with a history in SQLite one member answers, and another \
@@ -39,21 +38,11 @@ pub(super) enum ApiError {
     Failed(String),
 }
 
-impl From<ApiError> for CliError {
-    fn from(error: ApiError) -> Self {
-        match error {
-            ApiError::Invalid(problem) => Self::Usage(problem),
-            error => Self::Failed(error.to_string()),
-        }
-    }
-}
-
 /// Asks `bellhop.api.<question>`.
-pub(super) async fn ask<T: DeserializeOwned>(
-    nats: &Nats,
-    question: &str,
-    body: &impl Serialize,
-) -> Result<T, ApiError> {
+///
+/// # Errors
+/// When nobody answers in time, or the answer is no good one.
+pub async fn ask<T: DeserializeOwned>(nats: &Nats, question: &str, body: &impl Serialize) -> Result<T, ApiError> {
     let failed = |error: &dyn std::fmt::Display| ApiError::Failed(format!("ask for {question}: {error}"));
     let body = serde_json::to_vec(body).map_err(|error| failed(&error))?;
     let request = Request::new().payload(body.into()).timeout(Some(PATIENCE));

@@ -1,0 +1,61 @@
+//! `bellhop terminal`: a web page on which people see their reminders.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use tokio_util::sync::CancellationToken;
+
+use super::output::Output;
+use super::serve::stop_on_signal;
+use super::{CliError, SettingsArgs};
+use crate::terminal::{Options, SigningKey, Terminal};
+use crate::token::{InstanceName, UserId};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  bellhop terminal
+  bellhop terminal --listen 0.0.0.0:9480 --instance web-2 --key-file web.key
+  bellhop terminal --listen 127.0.0.1:9480 --host reminders.example
+
+It is an app server with a page, to see what people see. There is no password: whoever reaches the page can sign in as anybody. \
+So it listens on this machine alone unless it is told otherwise.")]
+pub(super) struct Args {
+    /// Where browsers find it; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9480")]
+    listen: SocketAddr,
+    /// Its name among the app servers; two that run must not have the same one
+    #[arg(long, value_name = "NAME", default_value = "web-1")]
+    instance: InstanceName,
+    /// A name that the page suggests to sign in as; may be repeated
+    #[arg(long = "suggest", value_name = "USER")]
+    names: Vec<UserId>,
+    /// A name by which browsers call it, beside addresses and localhost; may be repeated
+    #[arg(long = "host", value_name = "NAME")]
+    hosts: Vec<String>,
+    /// Keep what signs cookies in this file, so that people stay signed in when it starts anew, and at others with the same file
+    /// [default: a new key each time]
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+}
+
+pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliError> {
+    let Args { listen, instance, names, hosts, key_file } = args;
+    let key = match &key_file {
+        Some(path) => SigningKey::of_file(path).map_err(|error| (format!("the key of {}", path.display()), error)),
+        None => SigningKey::random().map_err(|error| ("a key".to_owned(), error)),
+    };
+    let key = key.map_err(|(what, error)| CliError::Io(format!("cannot have {what}"), error))?;
+    let config = settings.config()?;
+    let options = Options { listen, instance, names: names.iter().map(ToString::to_string).collect(), hosts, key };
+    let stop = CancellationToken::new();
+    stop_on_signal(stop.clone())?;
+    let terminal = Terminal::start(&config, options).await.map_err(|error| CliError::Failed(error.to_string()))?;
+    let mut output = Output::new();
+    output.line(format!(
+        "http://{}/ is open; anybody who reaches it can sign in as anybody; Ctrl-C ends it",
+        terminal.address()
+    ))?;
+    output.flush()?;
+    terminal.run(stop).await;
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! Whoever looks in through the web terminal, and a business system of their own: it has something for those who are
+//! there, at a pace at which people read. None of it is in the account.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::catalogue::{self, VISITORS, VISITS};
+use super::crowd::between;
+use super::stage::Stage;
+use super::{DemoError, Look};
+use crate::client::publisher::{self, Publisher};
+use crate::client::{Draft, Priority, UserId};
+use crate::nats::bucket;
+use crate::terminal::{Options, SigningKey, Terminal};
+use crate::wire::associates::Associates;
+
+/// The business system.
+const SOURCE: &str = "front-desk";
+/// Seconds between two of its reminders.
+const PAUSE: std::ops::Range<f64> = 1.0..4.0;
+/// Every so many, one is for somebody in whose stead the visitor gets it.
+const FOR_ANOTHER: usize = 3;
+
+/// Opens the terminal.
+pub(super) async fn open(stage: &Stage, look: &Look) -> Result<Terminal, DemoError> {
+    let options = Options {
+        listen: look.listen,
+        instance: "web".parse().expect("it is a name"),
+        names: VISITORS.map(str::to_owned).to_vec(),
+        hosts: Vec::new(),
+        key: SigningKey::random().map_err(|error| DemoError::Io("no key for cookies".to_owned(), error))?,
+    };
+    let terminal = Terminal::start(&stage.config, options).await?;
+    let bucket = bucket::open(&stage.nats, stage.nats.names.associates_bucket()).await?;
+    for name in VISITORS {
+        let associates = vec![stand_in(name).parse().expect("it is a name")];
+        let value = serde_json::to_vec(&Associates { associates }).expect("names are text");
+        let put = bucket.put(name, value.into()).await;
+        put.map_err(|error| DemoError::nats(format!("put the associate of {name}"), error))?;
+    }
+    Ok(terminal)
+}
+
+/// Each of them has the next one.
+fn stand_in(visitor: &str) -> &'static str {
+    let place = VISITORS.iter().position(|name| *name == visitor).unwrap_or_default();
+    VISITORS[(place + 1) % VISITORS.len()]
+}
+
+/// Shows a page to whoever sits here, if there is a screen for it.
+pub(super) fn show(url: &str) {
+    let has_screen = ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some());
+    if has_screen {
+        let mut command = Command::new("xdg-open");
+        // Without that program, the address has been told all the same.
+        let _ = command.arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    }
+}
+
+/// Publishes something now and then for whoever is `here`, until `stop`.
+pub(super) async fn entertain(
+    nats: async_nats::Client,
+    mut here: watch::Receiver<Vec<UserId>>,
+    stop: CancellationToken,
+) -> Result<(), DemoError> {
+    let publisher = Publisher::start(nats, SOURCE.parse().expect("it is a name"), publisher::Options::default());
+    let mut chance = fastrand::Rng::new();
+    let mut pause = Duration::ZERO;
+    for number in 1_usize.. {
+        let next = async {
+            tokio::time::sleep(pause).await;
+            let here = here.wait_for(|here| !here.is_empty()).await.ok()?;
+            Some(here[chance.usize(..here.len())].clone())
+        };
+        let visitor = tokio::select! {
+            visitor = next => visitor,
+            () = stop.cancelled() => None,
+        };
+        let Some(visitor) = visitor else { return Ok(()) };
+        let user = if number % FOR_ANOTHER == 0 { stands_in_for(visitor) } else { visitor };
+        let published = publisher.publish(draft(user, &mut chance)).await;
+        published.map_err(|error| DemoError::nats(SOURCE, error))?;
+        pause = between(&mut chance, PAUSE);
+    }
+    Ok(())
+}
+
+/// In whose stead this visitor gets reminders; whoever has another name, in nobody's.
+fn stands_in_for(visitor: UserId) -> UserId {
+    let other = VISITORS.iter().find(|name| stand_in(name) == visitor.as_str());
+    other.map_or(visitor, |name| name.parse().expect("it is a name"))
+}
+
+fn draft(user: UserId, chance: &mut fastrand::Rng) -> Draft {
+    let kind = &VISITS[chance.usize(..VISITS.len())];
+    Draft {
+        title: Some(kind.title.to_owned()),
+        tags: vec![kind.tag.parse().expect("it is a name")],
+        priority: Priority::named(kind.priority).unwrap_or_default(),
+        ..Draft::new(user, catalogue::fill(kind.content, chance))
+    }
+}
