@@ -25,6 +25,6 @@ fuzz_target!(|message: &[u8]| {
     let origin =
         Origin { source: "billing".parse().expect("it is a name"), sequence: 7, published_at: Timestamp::UNIX_EPOCH };
     if let Ok(set) = set::parse(&origin, &published) {
-        assert!((1..=set::MAX_ID_BYTES).contains(&set.id.len()));
+        assert!((1..=set::MAX_ID_BYTES).contains(&set.common.id.len()));
     }
 });
