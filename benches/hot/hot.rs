@@ -137,7 +137,7 @@ impl Bench {
     }
 
     fn event(&self, parts: Vec<Part>) -> Bytes {
-        plan::event(self.origin.source.clone(), parts)
+        plan::event(parts)
     }
 }
 
