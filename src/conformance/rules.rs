@@ -107,7 +107,7 @@ pub static RULES: &[Rule] = &[
     ),
     rule!("heartbeat-asked", [Heartbeat], "Name nobody else", heartbeats::asked_only),
     rule!("heartbeat-names", [Heartbeat], "JSON bodies carry the name itself.", heartbeats::names),
-    rule!("heartbeat-largest", [Heartbeat], "up to 1,000 of them", heartbeats::largest),
+    rule!("heartbeat-largest", [Heartbeat], "asks about up to 1,000 users", heartbeats::largest),
     rule!("heartbeat-unknown-fields", [Heartbeat], UNKNOWN, heartbeats::unknown_fields),
     rule!("delivery-in-time", [Delivery], "Answer within `delivery.timeout` (2 s).", deliveries::in_time).basic(),
     rule!(
