@@ -71,7 +71,7 @@ async fn everything_that_travels_is_what_its_schema_says() {
     let mut outcomes = traffic("bellhop.outcomes.*").await;
     world.app("app-1", &["alice"]).await;
     let full = json!({ "title": "Invoice", "content": "it is due", "tags": ["t"], "priority": "high", "data": { "n": [1.50] },
-        "expires_at": "2096-11-29T00:00:00Z" });
+        "deliver_at": "2020-11-29T00:00:00Z", "expires_at": "2096-11-29T00:00:00Z" });
     let twin = |id: &str| with(reminder(id, "alice"), full.clone());
     let blocked = with(reminder("blocked", "alice"), json!({ "tags": ["t"], "content": "secret" }));
     let set = json!({ "id": "s", "reminders": [twin("full"), twin("twin"), blocked, reminder("wrong", ""), reminder("for carol", "carol"),

@@ -8,11 +8,12 @@ use serde_json::{Value, json};
 
 use crate::harness::{LATER, World, bellhop, reminder};
 
-const STREAMS: [&str; 10] = [
+const STREAMS: [&str; 11] = [
     "BELLHOP_EVENTS",
     "BELLHOP_OUTCOMES",
     "BELLHOP_PARKED",
     "BELLHOP_REJECTED",
+    "BELLHOP_SCHEDULED",
     "BELLHOP_SEEN",
     "BELLHOP_SETS",
     "KV_bellhop_associates",
@@ -120,7 +121,7 @@ async fn an_operators_own_changes_survive() {
         let mut config = world.stream(name).await.config;
         config.description = Some("ours".into());
         config.compression = Some(Compression::S2);
-        config.max_bytes = 1 << 30;
+        config.max_bytes = 1 << 29;
         config.metadata.insert("team".into(), "messaging".into());
         world.jetstream.update_stream(config).await.unwrap();
     }
@@ -137,7 +138,7 @@ async fn an_operators_own_changes_survive() {
         let config = world.stream(name).await.config;
         assert_eq!(config.description.as_deref(), Some("ours"), "{name}");
         assert_eq!(config.compression, Some(Compression::S2), "{name}");
-        assert_eq!(config.max_bytes, 1 << 30, "{name}");
+        assert_eq!(config.max_bytes, 1 << 29, "{name}");
         assert_eq!(config.metadata.get("team").map(String::as_str), Some("messaging"), "{name}");
     }
     world.app("app-1", &["alice"]).await;
