@@ -502,7 +502,10 @@ async fn the_command_line_shows_the_history_follows_it_and_erases() {
     let refused = world.run(&["erase", "bob"]).await;
     assert!(refused.code == Some(2) && refused.stderr.contains("--force"), "{refused:?}");
     let erased = world.run(&["erase", "bob", "-f"]).await.succeeded();
-    assert!(erased.contains("1 reminder of the history, 1 reminder of the mailbox, 0 scheduled reminders, 0 routes"), "{erased}");
+    assert!(
+        erased.contains("1 reminder of the history, 1 reminder of the mailbox, 0 scheduled reminders, 0 routes"),
+        "{erased}"
+    );
     let gone = world.run(&["why", "billing", "2"]).await;
     assert!(gone.code == Some(1) && gone.stderr.contains("no outcome"), "{gone:?}");
 }
