@@ -16,6 +16,7 @@ mod publish;
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -60,6 +61,8 @@ pub(crate) struct World {
     /// The cluster's other servers.
     _nodes: Vec<NatsServer>,
     pub(crate) url: String,
+    /// How often nats-server was killed.
+    kills: AtomicUsize,
     dir: TempDir,
 }
 
@@ -105,6 +108,7 @@ impl World {
             apps: Mutex::default(),
             seen_by_apps: app::Seen::default(),
             url: nats.url().to_owned(),
+            kills: AtomicUsize::new(0),
             client,
             jetstream,
             nats: tokio::sync::Mutex::new(nats),
@@ -208,6 +212,7 @@ impl World {
     /// Kills the nats-server without warning.
     pub(crate) async fn kill_nats(&self) {
         self.nats.lock().await.kill().await.unwrap();
+        self.kills.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Sends the nats-server a signal.
