@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::harness::World;
+use crate::harness::{World, blocks, page, shell};
 
 const COMMAND: Duration = Duration::from_secs(20);
 
@@ -30,8 +30,7 @@ const ENDLESS: [&str; 3] = ["bellhop connect-as", "bellhop terminal", "--follow"
 /// The commands of a page's shell blocks, each with the lines that belong to it.
 fn commands(page: &str) -> Vec<String> {
     let mut commands: Vec<String> = Vec::new();
-    for block in page.split("\n```").skip(1).step_by(2) {
-        let Some((kind @ ("sh" | "console"), text)) = block.split_once('\n') else { continue };
+    for (kind, text) in blocks(page).filter(|(kind, _)| ["sh", "console"].contains(kind)) {
         let mut is_open = false;
         // A console shows what commands say, too.
         for line in text.lines().filter_map(|line| if kind == "sh" { Some(line) } else { line.strip_prefix("$ ") }) {
@@ -46,22 +45,15 @@ fn commands(page: &str) -> Vec<String> {
     commands
 }
 
-fn page(name: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
-}
-
-fn shell(world: &World, dir: &TempDir, command: &str) -> Command {
-    let program = Path::new(env!("CARGO_BIN_EXE_bellhop")).parent().unwrap();
-    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap_or_default());
-    let mut shell = Command::new("sh");
-    shell.args(["-c", command]).current_dir(dir.path()).env("PATH", path).env("NATS_URL", &world.url);
-    shell.envs([("BELLHOP_PARTITIONS", "4")]).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+fn in_world(world: &World, dir: &TempDir, command: &str) -> Command {
+    let mut shell = shell(command, dir.path());
+    shell.env("NATS_URL", &world.url).env("BELLHOP_PARTITIONS", "4").stdout(Stdio::piped()).kill_on_drop(true);
     shell
 }
 
 /// Starts what goes on, and waits for its first word.
 async fn start(world: &World, dir: &TempDir, command: &str) -> Child {
-    let mut child = shell(world, dir, &format!("exec {command}")).spawn().unwrap();
+    let mut child = in_world(world, dir, &format!("exec {command}")).spawn().unwrap();
     let mut words = BufReader::new(child.stdout.take().unwrap()).lines();
     let first = tokio::time::timeout(COMMAND, words.next_line()).await;
     let first = first.unwrap_or_else(|_| panic!("`{command}` says nothing")).unwrap();
@@ -89,7 +81,7 @@ async fn what_the_guides_show_works() {
             // What became of a reminder is known a moment after it was published.
             world
                 .eventually(&format!("{name}: `{command}` succeeds"), async || {
-                    let ended = tokio::time::timeout(COMMAND, shell(&world, &dir, command).output()).await;
+                    let ended = tokio::time::timeout(COMMAND, in_world(&world, &dir, command).output()).await;
                     let ended = ended.map_err(|_| "it does not end".to_owned())?.unwrap();
                     let told = String::from_utf8_lossy(&ended.stdout).into_owned();
                     if ended.status.success() { Ok(()) } else { Err(format!("{}: {told}", ended.status)) }

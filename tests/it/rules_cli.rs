@@ -1,12 +1,11 @@
 //! `bellhop rules`, as the people who write rules use it.
 
 use std::path::Path;
-use std::process::Stdio;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::harness::{Ended, World, bellhop, reminder, with};
+use crate::harness::{Ended, World, bellhop, blocks, page, reminder, shell, with};
 
 fn due() -> Value {
     json!({ "rules": [{ "name": "due", "keywords": ["due"], "action": "highlight" }],
@@ -196,19 +195,17 @@ async fn diff_counts_what_changes() {
 /// What `docs/rules.md` shows of a terminal is what one shows.
 #[tokio::test]
 async fn the_docs_consoles_are_right() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let page = std::fs::read_to_string(root.join("docs/rules.md")).unwrap();
+    let page = page("docs/rules.md");
     let dir = TempDir::with_prefix("bellhop-rules-").unwrap();
     let mut commands = 0;
-    for block in page.split("\n```").skip(1).step_by(2) {
-        let (kind, text) = block.split_once('\n').unwrap();
+    for (kind, text) in blocks(&page) {
         if let Some(file) = kind.strip_prefix("json ") {
             std::fs::write(dir.path().join(file), text).unwrap();
         }
         if kind == "console" {
             for session in format!("\n{text}").split("\n$ ").skip(1) {
                 let (command, expected) = session.split_once('\n').unwrap_or((session, ""));
-                assert_eq!(shell(command, dir.path()).await.trim_end(), expected.trim_end(), "{command}");
+                assert_eq!(said(command, dir.path()).await.trim_end(), expected.trim_end(), "{command}");
                 commands += 1;
             }
         }
@@ -216,10 +213,7 @@ async fn the_docs_consoles_are_right() {
     assert!(commands > 5, "{commands}");
 }
 
-async fn shell(command: &str, dir: &Path) -> String {
-    let program = Path::new(env!("CARGO_BIN_EXE_bellhop")).parent().unwrap();
-    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap_or_default());
-    let mut shell = tokio::process::Command::new("sh");
-    shell.args(["-c", &format!("exec 2>&1\n{command}")]).current_dir(dir).env("PATH", path).stdin(Stdio::null());
-    String::from_utf8(shell.output().await.unwrap().stdout).unwrap()
+async fn said(command: &str, dir: &Path) -> String {
+    let ended = shell(&format!("exec 2>&1\n{command}"), dir).output().await.unwrap();
+    String::from_utf8(ended.stdout).unwrap()
 }

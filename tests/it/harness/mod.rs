@@ -9,6 +9,7 @@ mod app;
 mod checks;
 mod crowd;
 mod ledger;
+mod pages;
 pub(crate) mod postgres;
 mod program;
 pub(crate) mod prometheus;
@@ -28,6 +29,7 @@ use tempfile::TempDir;
 pub(crate) use app::{App, Asked, Reply, Take};
 pub(crate) use crowd::{CROWD, nth};
 pub(crate) use ledger::{Outcome, Reader, Rejected, instant};
+pub(crate) use pages::{blocks, page, shell};
 pub(crate) use program::{Ended, Member, bellhop, bellhop_within, exchange};
 pub(crate) use publish::{from_now, numbers, reminder, with};
 
