@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::output::{Output, Table, plural, short, time};
+use super::output::{Output, Table, one_line, plural, short, time};
 use super::{CliError, SettingsArgs};
 use crate::config::parse_duration;
 use crate::nats::Nats;
@@ -149,7 +149,7 @@ impl Shown {
     fn cells(reminder: &RawValue) -> Result<[String; 6], CliError> {
         let Self { source, id, user, title, content, outcome, at } = serde_json::from_str(reminder.get())
             .map_err(|error| CliError::Failed(format!("the answer is not a reminder's: {error}")))?;
-        let text = title.map_or_else(|| content.clone(), |title| format!("{title}: {content}"));
+        let text = one_line(title, content);
         Ok([
             time(at),
             outcome,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::output::{Listing, Output, Progress, Table, age, confirm, plural, short, thousands, time};
+use super::output::{Listing, Output, Progress, Table, age, confirm, one_line, plural, short, thousands, time};
 use super::{CliError, SettingsArgs};
 use crate::event::Event;
 use crate::nats::mailbox::{ParkedMessage, first, purge};
@@ -164,7 +164,7 @@ fn print(output: &mut Output, info: &Info<'_>) -> Result<(), CliError> {
     let mut table = Table::new(&["seq", "parked at", "source", "id", "text"]);
     for Shown { sequence, parked_at, reminder } in &info.reminders {
         let Text { source, id, title, content } = serde_json::from_str(reminder.get()).unwrap_or_default();
-        let text = title.map_or(content.clone(), |title| format!("{title}: {content}"));
+        let text = one_line(title, content);
         table.row(&[sequence.to_string(), time(*parked_at), source, short(&id, 40), short(&text, 80)]);
     }
     table.lines().iter().try_for_each(|line| output.line(line))?;

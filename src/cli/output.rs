@@ -191,6 +191,14 @@ pub(super) fn short(text: &str, columns: usize) -> String {
     plain(&cut) + "…"
 }
 
+/// What a reminder says, as a cell of a table.
+pub(super) fn one_line(title: Option<String>, content: String) -> String {
+    match title {
+        Some(title) => format!("{title}: {content}"),
+        None => content,
+    }
+}
+
 /// `1 reminder`, `12,345 reminders`.
 pub(super) fn plural(count: usize, noun: &str) -> String {
     format!("{} {noun}{}", thousands(count), if count == 1 { "" } else { "s" })

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::output::{Listing, Output, plain, plural, short, thousands, time};
+use super::output::{Listing, Output, one_line, plain, plural, short, thousands, time};
 use super::{CliError, SettingsArgs};
 use crate::nats::{Nats, schedule};
 use crate::token::Source;
@@ -96,7 +96,7 @@ async fn ls(nats: &Nats, source: Option<&Source>, limit: usize, json: bool) -> R
     for (at, _, set) in next.into_sorted_vec() {
         let Ok(Set { reminders: (reminder,) }) = serde_json::from_slice(&set) else { continue };
         let Ok(Text { source, id, user, title, content }) = serde_json::from_str(reminder.get()) else { continue };
-        let text = title.map_or(content.clone(), |title| format!("{title}: {content}"));
+        let text = one_line(title, content);
         let item = json!({ "deliver_at": at, "source": source, "id": id, "user": user, "reminder": reminder });
         listing.add(&item, || [time(at), source.clone(), short(&id, 40), user.clone(), short(&text, 60)])?;
     }
