@@ -49,7 +49,8 @@ pub(super) fn is_from_us(headers: &HeaderMap) -> bool {
     origin.is_some() && origin == text(headers, &header::HOST)
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+/// A header, if it is text.
+pub(super) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 

@@ -18,7 +18,7 @@ use std::convert::Infallible;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderValue};
+use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 
@@ -32,6 +32,8 @@ use crate::token::UserId;
 
 /// A form with a name, escaped, or a number.
 const MOST_BODY_BYTES: usize = 1024;
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 const SIGN_IN: (&str, &str) = ("text/html; charset=utf-8", include_str!("page/sign-in.html"));
 const HOME: (&str, &str) = ("text/html; charset=utf-8", include_str!("page/home.html"));
@@ -109,7 +111,7 @@ impl Site {
     async fn route_user(&self, below: &str, is_post: bool, request: Request<Incoming>) -> Result<Answer, Answer> {
         let (user, what) = below.split_once('/').ok_or_else(nothing)?;
         let user = UserId::from_token(user).map_err(|_| nothing())?;
-        let cookies = header_text(&request, &header::COOKIE).unwrap_or_default();
+        let cookies = guard::text(request.headers(), &header::COOKIE).unwrap_or_default();
         if !self.key.accepts(&user, cookies, Timestamp::now()) {
             return match what {
                 "" => Ok(see("/")),
@@ -142,7 +144,7 @@ impl Site {
 
     async fn events(&self, user: UserId, request: &Request<Incoming>) -> Result<Answer, Answer> {
         // A browser's own try to connect again has the header; a page that makes a new connection cannot set it.
-        let last = header_text(request, &"last-event-id".parse().expect("it is a name")).map(ToOwned::to_owned);
+        let last = guard::text(request.headers(), &LAST_EVENT_ID).map(ToOwned::to_owned);
         let after = last.or_else(|| field(request.uri().query().unwrap_or_default(), "after"));
         let after = after.and_then(|after| after.parse().ok());
         let events =
@@ -168,10 +170,6 @@ impl Site {
 /// A field of a form or a query.
 fn field(form: &str, name: &str) -> Option<String> {
     form_urlencoded::parse(form.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
-}
-
-fn header_text<'a>(request: &'a Request<Incoming>, name: &header::HeaderName) -> Option<&'a str> {
-    request.headers().get(name)?.to_str().ok()
 }
 
 async fn body(request: Request<Incoming>) -> Result<String, Answer> {
