@@ -6,6 +6,23 @@ use serde_json::{Value, json};
 
 use super::{Nats, NatsError};
 
+/// Asks a stream for messages of a subject, which may have wildcards, from a sequence on. Answers them, so many and about so
+/// many bytes at the most, and whether nothing lay behind them.
+///
+/// # Errors
+/// When JetStream does not answer.
+pub(super) async fn page(
+    nats: &Nats,
+    stream: &str,
+    subject: &str,
+    from: u64,
+    messages: usize,
+    bytes: usize,
+) -> Result<(Vec<Message>, bool), NatsError> {
+    let request = json!({ "seq": from.max(1), "next_by_subj": subject, "batch": messages, "max_bytes": bytes });
+    get(nats, stream, &request).await
+}
+
 /// Asks a stream for messages. Answers them, and whether nothing lay behind them.
 ///
 /// # Errors
@@ -48,6 +65,11 @@ pub(super) async fn get_one(nats: &Nats, stream: &str, sequence: u64) -> Result<
         Some(StatusCode::NOT_FOUND) => Ok(None),
         Some(status) => Err(failed(&format!("{status} {}", answer.description.unwrap_or_default()))),
     }
+}
+
+/// The sequence of a message that was got.
+pub(super) fn sequence(message: &Message) -> Option<u64> {
+    text(message, "Nats-Sequence")?.parse().ok()
 }
 
 /// A header of a message.

@@ -18,7 +18,6 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::direct::{self, text};
@@ -416,15 +415,15 @@ pub async fn direct_get(
     messages: usize,
     bytes: usize,
 ) -> Result<(Vec<ParkedMessage>, bool), NatsError> {
-    let request = json!({ "seq": from.max(1), "next_by_subj": subject, "batch": messages, "max_bytes": bytes });
     let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("read {subject}"), error);
-    let (answers, is_last) = direct::get(nats, stream, &request).await.map_err(|error| failed(&error))?;
+    let page = direct::page(nats, stream, subject, from, messages, bytes).await;
+    let (answers, is_last) = page.map_err(|error| failed(&error))?;
     let page: Option<Vec<_>> = answers.into_iter().map(parked_message).collect();
     Ok((page.ok_or_else(|| failed(&"it is malformed"))?, is_last))
 }
 
 fn parked_message(answer: Message) -> Option<ParkedMessage> {
-    let sequence = text(&answer, "Nats-Sequence")?.parse().ok()?;
+    let sequence = direct::sequence(&answer)?;
     let parked_at = text(&answer, "Nats-Time-Stamp")?.parse().ok()?;
     Some(ParkedMessage { sequence, parked_at, message: answer.payload })
 }

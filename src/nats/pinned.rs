@@ -41,6 +41,11 @@ pub struct Received {
 }
 
 impl Received {
+    /// When JetStream stored it, in milliseconds since 1970.
+    pub fn stored_ms(&self) -> i64 {
+        i64::try_from(self.stored_ns / 1_000_000).unwrap_or(i64::MAX)
+    }
+
     /// A header of it, however its name is written.
     pub fn header(&self, name: &str) -> Option<&str> {
         super::header(self.headers.as_ref(), name)

@@ -8,7 +8,6 @@ use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use async_nats::{HeaderMap, Message};
 use bytes::Bytes;
 use jiff::Timestamp;
-use serde_json::json;
 
 use super::{Nats, NatsError, direct, header};
 use crate::token::Source;
@@ -112,11 +111,10 @@ pub async fn each(nats: &Nats, subjects: &str, mut each: impl FnMut(&Message, u6
     let stream = nats.names.scheduled_stream();
     let mut from = 1;
     loop {
-        let request = json!({ "seq": from, "next_by_subj": subjects, "batch": PAGE, "max_bytes": PAGE_BYTES });
-        let (page, is_last) = direct::get(nats, &stream, &request).await?;
+        let (page, is_last) = direct::page(nats, &stream, subjects, from, PAGE, PAGE_BYTES).await?;
         for message in &page {
-            let sequence = direct::text(message, "Nats-Sequence").and_then(|text| text.parse().ok());
-            let sequence = sequence.ok_or_else(|| NatsError::failed(format!("read {stream}"), "it is malformed"))?;
+            let malformed = || NatsError::failed(format!("read {stream}"), "it is malformed");
+            let sequence = direct::sequence(message).ok_or_else(malformed)?;
             each(message, sequence);
             from = sequence + 1;
         }
