@@ -15,12 +15,13 @@ use async_nats::jetstream::Context;
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::{Client, HeaderMap, header};
 use bytes::Bytes;
-use siphasher::sip128::{Hasher128, SipHasher13};
+use siphasher::sip128::Hasher128;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::Draft;
 use crate::nats::Names;
 use crate::nats::topology::max_set_bytes;
+use crate::reminder::hasher_of;
 use crate::reminder::reject::Rejection;
 use crate::reminder::set::{self, Common, MAX_REMINDERS, Origin};
 use crate::token::Source;
@@ -254,9 +255,7 @@ impl Sender {
     }
 
     fn message_id(&self, body: &[u8]) -> String {
-        let mut hasher = SipHasher13::new_with_keys(0, 0);
-        hasher.write(self.subject.as_bytes());
-        hasher.write_u8(0xff);
+        let mut hasher = hasher_of([&self.subject]);
         hasher.write(body);
         format!("{:032x}", hasher.finish128().as_u128())
     }

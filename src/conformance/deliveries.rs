@@ -33,8 +33,11 @@ pub(super) async fn accepted(peer: &Peer) -> Kept {
 pub(super) async fn stranger(peer: &Peer) -> Kept {
     let (own, other) = (peer.sample(&peer.user()), peer.sample(&peer.stranger()));
     let refused = peer.deliver(&[own, other.clone()]).await?;
-    let is_refused = refused.iter().any(|refused| other.is(refused));
-    if is_refused { Ok(()) } else { Err(format!("it did not refuse {}, which is for {}", other.id, other.user)) }
+    if other.is_among(&refused) {
+        Ok(())
+    } else {
+        Err(format!("it did not refuse {}, which is for {}", other.id, other.user))
+    }
 }
 
 /// Reminders of one id: of two sources, and for three users, of whom one is connected.
@@ -50,8 +53,11 @@ fn namesakes(peer: &Peer) -> (Sample, [Sample; 2]) {
 pub(super) async fn others(peer: &Peer) -> Kept {
     let (own, [one, two]) = namesakes(peer);
     let refused = peer.deliver(&[one, own.clone(), two]).await?;
-    let is_refused = refused.iter().any(|refused| own.is(refused));
-    if is_refused { Err(format!("with two for strangers it refused {} for {}", own.id, own.user)) } else { Ok(()) }
+    if own.is_among(&refused) {
+        Err(format!("with two for strangers it refused {} for {}", own.id, own.user))
+    } else {
+        Ok(())
+    }
 }
 
 /// What is refused is named by all of id, source and user.
@@ -79,8 +85,7 @@ pub(super) async fn full(peer: &Peer) -> Kept {
     let shown: Vec<Sample> = (0..SHOWN).map(|_| peer.sample(&peer.user())).collect();
     let samples = filled(shown.clone(), || peer.reminder(&peer.stranger()), MAX_DELIVERY_BYTES);
     let refused = peer.deliver(&samples).await?;
-    let is_refused = |sample: &&Sample| refused.iter().any(|refused| sample.is(refused));
-    match shown.iter().find(is_refused) {
+    match shown.iter().find(|sample| sample.is_among(&refused)) {
         None => Ok(()),
         Some(sample) => Err(format!("of {} it refused {}, which is for {}", samples.len(), sample.id, sample.user)),
     }

@@ -139,6 +139,5 @@ pub(super) async fn unknown(peer: &Peer) -> Kept {
     let reminder = String::from_utf8_lossy(&sample.json);
     let body = format!(r#"{{"member":"{SOURCE}","more":false,"reminders":[{reminder}],"version":{{"major":2}}}}"#);
     let answer: DeliveryAnswer = peer.ask_in_time(Ask::Delivery, body.into()).await?.read()?;
-    let is_refused = answer.refused.iter().any(|refused| sample.is(refused));
-    if is_refused { Err(format!("it refused {}", sample.id)) } else { Ok(()) }
+    if sample.is_among(&answer.refused) { Err(format!("it refused {}", sample.id)) } else { Ok(()) }
 }

@@ -32,8 +32,11 @@ pub(super) async fn heartbeat(peer: &Peer) -> Kept {
 pub(super) async fn delivery(peer: &Peer) -> Kept {
     let sample = peer.sample(peer.leaver()?);
     let refused = peer.deliver(std::slice::from_ref(&sample)).await?;
-    let is_refused = refused.iter().any(|refused| sample.is(refused));
-    if is_refused { Ok(()) } else { Err(format!("it accepted {}, which is for {}", sample.id, sample.user)) }
+    if sample.is_among(&refused) {
+        Ok(())
+    } else {
+        Err(format!("it accepted {}, which is for {}", sample.id, sample.user))
+    }
 }
 
 async fn has_route(peer: &Peer, user: &UserId) -> Result<bool, String> {

@@ -215,7 +215,7 @@ impl Peer {
             let refused = self.deliver_once(&left).await?;
             let (busy, gone): (Vec<_>, Vec<_>) = refused.into_iter().partition(|one| one.reason == Reason::Busy);
             not_connected.extend(gone);
-            left.retain(|sample| busy.iter().any(|refused| sample.is(refused)));
+            left.retain(|sample| sample.is_among(&busy));
             if left.is_empty() {
                 return Ok(not_connected);
             }
@@ -230,7 +230,7 @@ impl Peer {
     /// Has it accept all of these, or tells what it did instead.
     pub(super) async fn accepts(&self, samples: &[Sample]) -> Result<(), String> {
         let refused = self.deliver(samples).await?;
-        match samples.iter().find(|sample| refused.iter().any(|refused| sample.is(refused))) {
+        match samples.iter().find(|sample| sample.is_among(&refused)) {
             None => Ok(()),
             Some(sample) => Err(format!("it refused {}, which is for {}, as not_connected", sample.id, sample.user)),
         }

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use super::SOURCE;
 use crate::nats::instance::Refused;
 use crate::reminder::finished::to_the_millisecond;
-use crate::reminder::{DELIVERY_FRAME_BYTES, Priority, Reminder};
+use crate::reminder::{DELIVERY_FRAME_BYTES, Reminder};
 use crate::token::UserId;
 
 /// A finished reminder, and what answers call it by.
@@ -20,9 +20,8 @@ pub(super) struct Sample {
 
 impl Sample {
     pub(super) fn of(reminder: &Reminder) -> Self {
-        let json = serde_json::to_vec(reminder).expect("a reminder has only string keys");
         let (id, source) = (reminder.id.clone(), reminder.source.to_string());
-        Self { id, source, user: reminder.user.clone(), json }
+        Self { id, source, user: reminder.user.clone(), json: reminder.to_json() }
     }
 
     /// Changes its JSON as Bellhop does on the way.
@@ -35,28 +34,18 @@ impl Sample {
         (self.id.as_str(), self.source.as_str(), self.user.as_str())
             == (refused.id.as_str(), refused.source.as_str(), refused.user.as_str())
     }
+
+    /// Whether this was refused.
+    pub(super) fn is_among(&self, refused: &[Refused]) -> bool {
+        refused.iter().any(|refused| self.is(refused))
+    }
 }
 
 /// The reminder of this number, with the fields that every reminder has.
 pub(super) fn reminder(run: &str, number: usize, user: &UserId) -> Reminder {
-    Reminder {
-        id: format!("{run}-{number}"),
-        source: SOURCE.parse().expect("it is a name"),
-        set: run.to_owned(),
-        user: user.clone(),
-        title: None,
-        content: format!("This tests the app server ({number}). Nothing is to be done."),
-        tags: Vec::new(),
-        priority: Priority::Normal,
-        published_at: to_the_millisecond(Timestamp::now()),
-        deliver_at: None,
-        expires_at: None,
-        data: None,
-        count: None,
-        merged: Vec::new(),
-        marks: Vec::new(),
-        stays: false,
-    }
+    let (id, source) = (format!("{run}-{number}"), SOURCE.parse().expect("it is a name"));
+    let content = format!("This tests the app server ({number}). Nothing is to be done.");
+    Reminder::new(id, source, run.to_owned(), user.clone(), content, to_the_millisecond(Timestamp::now()))
 }
 
 /// What [`padded`] adds at least.

@@ -150,14 +150,50 @@ pub enum MarkAction {
     Link,
 }
 
+/// A hasher that has read these texts, each told from the next: a byte that no text has stands behind it. What it makes of
+/// them is stored, so it is the same for ever.
+pub(crate) fn hasher_of<const N: usize>(texts: [&str; N]) -> SipHasher13 {
+    let mut hasher = SipHasher13::new_with_keys(0, 0);
+    for text in texts {
+        hasher.write(text.as_bytes());
+        hasher.write_u8(0xff);
+    }
+    hasher
+}
+
 impl Reminder {
+    /// A reminder with what every one has.
+    pub fn new(
+        id: String,
+        source: Source,
+        set: String,
+        user: UserId,
+        content: String,
+        published_at: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            source,
+            set,
+            user,
+            title: None,
+            content,
+            tags: Vec::new(),
+            priority: Priority::default(),
+            published_at,
+            deliver_at: None,
+            expires_at: None,
+            data: None,
+            count: None,
+            merged: Vec::new(),
+            marks: Vec::new(),
+            stays: false,
+        }
+    }
+
     /// A hash of what it says to whom, in 128 bits: among 100 million, two are the same by chance once in 10²² times.
     pub fn text_hash(&self) -> u128 {
-        let mut hasher = SipHasher13::new_with_keys(0, 0);
-        for part in [self.source.as_str(), self.user.as_str(), &self.content] {
-            hasher.write(part.as_bytes());
-            hasher.write_u8(0xff);
-        }
+        let mut hasher = hasher_of([self.source.as_str(), self.user.as_str(), &self.content]);
         // No title is another title than an empty one.
         self.title.iter().for_each(|title| hasher.write(format!("={title}").as_bytes()));
         hasher.finish128().as_u128()

@@ -86,11 +86,16 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// Of a set that JetStream stored in this millisecond since 1970.
+    pub fn new(source: Source, sequence: u64, stored_ms: i64) -> Self {
+        let published_at = Timestamp::from_millisecond(stored_ms).unwrap_or(Timestamp::UNIX_EPOCH);
+        Self { source, sequence, published_at }
+    }
+
     /// For a set that is checked before it is published, as the intake will have it. Sequence and time are as long as they can
     /// get: they count in a reminder's size.
     pub fn unpublished(source: &Source) -> Self {
-        let published_at = Timestamp::from_millisecond(1).unwrap_or_default();
-        Self { source: source.clone(), sequence: u64::MAX, published_at }
+        Self::new(source.clone(), u64::MAX, 1)
     }
 }
 
@@ -252,23 +257,16 @@ fn validate(
             format!("`deliver_at` is {deliver_at}, and `expires_at` {expires_at}: it could never be delivered");
         return Err(Rejection::new(RejectCode::InvalidDeliverAt, detail));
     }
+    let (source, set) = (origin.source.clone(), common.id.clone());
     let reminder = Reminder {
-        id,
-        source: origin.source.clone(),
-        set: common.id.clone(),
-        user,
         title: raw.title,
-        content: raw.content,
         tags,
         priority: raw.priority.as_deref().map(priority).transpose()?.unwrap_or_default(),
-        published_at: origin.published_at,
         deliver_at,
         expires_at,
         data: raw.data.map(ToOwned::to_owned),
-        count: None,
-        merged: Vec::new(),
-        marks: Vec::new(),
         stays: raw.reroute == Some(false),
+        ..Reminder::new(id, source, set, user, raw.content, origin.published_at)
     };
     // What is far below the limit need not be written to know it.
     let bytes = if text.len() < MAX_REMINDER_BYTES / 8 { 0 } else { reminder.to_json().len() };

@@ -140,23 +140,12 @@ impl Sample {
 
     fn reminder(&self, tags: &[Tag]) -> Reminder {
         let name = || "sample".to_owned();
+        let (source, user) = (name().try_into().expect("a name"), name().try_into().expect("a name"));
         Reminder {
-            id: name(),
-            source: name().try_into().expect("a name"),
-            set: name(),
-            user: name().try_into().expect("a name"),
             title: self.title.clone(),
-            content: self.content.clone(),
             tags: tags.to_vec(),
             priority: self.priority,
-            published_at: Timestamp::UNIX_EPOCH,
-            deliver_at: None,
-            expires_at: None,
-            data: None,
-            count: None,
-            merged: Vec::new(),
-            marks: Vec::new(),
-            stays: false,
+            ..Reminder::new(name(), source, name(), user, self.content.clone(), Timestamp::UNIX_EPOCH)
         }
     }
 }

@@ -16,10 +16,11 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use hashbrown::{HashMap, HashSet};
 use serde::Deserialize;
-use siphasher::sip128::{Hasher128, SipHasher13};
+use siphasher::sip128::Hasher128;
 
 use crate::nats::replay::{last_sequence, replay};
 use crate::nats::{Nats, NatsError};
+use crate::reminder::hasher_of;
 use crate::reminder::outcome::Batch;
 use crate::token::Source;
 
@@ -28,9 +29,7 @@ pub type Id = u128;
 
 /// The identity of a reminder.
 pub fn identity(source: &Source, id: &str) -> Id {
-    let mut hasher = SipHasher13::new_with_keys(0, 0);
-    hasher.write(source.as_str().as_bytes());
-    hasher.write_u8(0xff);
+    let mut hasher = hasher_of([source.as_str()]);
     hasher.write(id.as_bytes());
     hasher.finish128().as_u128()
 }

@@ -4,9 +4,10 @@ use std::collections::{HashSet, VecDeque};
 use std::hash::Hasher;
 use std::time::{Duration, Instant};
 
-use siphasher::sip128::{Hasher128, SipHasher13};
+use siphasher::sip128::Hasher128;
 
 use crate::client::Reminder;
+use crate::reminder::hasher_of;
 
 /// Which reminder it is, by 128 bits: an id may be used again after the idempotency window, and is another reminder then, so the
 /// time of publishing belongs to it.
@@ -15,11 +16,7 @@ pub(super) struct Key(u128);
 
 impl Key {
     pub(super) fn of(reminder: &Reminder) -> Self {
-        let mut hasher = SipHasher13::new_with_keys(0, 0);
-        for part in [reminder.source.as_str(), &reminder.id, reminder.user.as_str()] {
-            hasher.write(part.as_bytes());
-            hasher.write_u8(0xff);
-        }
+        let mut hasher = hasher_of([reminder.source.as_str(), &reminder.id, reminder.user.as_str()]);
         hasher.write_i128(reminder.published_at.as_nanosecond());
         Self(hasher.finish128().as_u128())
     }

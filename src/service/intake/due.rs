@@ -4,7 +4,6 @@
 use async_nats::HeaderMap;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::super::outcomes::message::Told;
@@ -70,9 +69,8 @@ async fn publish(context: &Context, source: &Source, received: &Received) {
 }
 
 async fn record(context: &Context, source: Source, received: &Received) {
-    let published_ms = i64::try_from(received.stored_ns / 1_000_000).unwrap_or(i64::MAX);
-    let published_at = Timestamp::from_millisecond(published_ms).unwrap_or(Timestamp::UNIX_EPOCH);
-    let origin = Origin { source: source.clone(), sequence: received.sequence, published_at };
+    let published_ms = received.stored_ms();
+    let origin = Origin::new(source.clone(), received.sequence, published_ms);
     let Ok(set) = set::parse(&origin, &received.payload) else {
         return tracing::warn!(received.sequence, "cancelled, and no set, passed by");
     };

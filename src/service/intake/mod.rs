@@ -29,8 +29,7 @@ use crate::nats::pinned::{Pinned, Received, acknowledge_all};
 use crate::partition::{Partition, Role};
 use crate::token::Source;
 use crate::wire::cloud_event::Published;
-use later::Later;
-use plan::{Part, Planner};
+use plan::{Later, Part, Planner};
 
 /// A set in work.
 struct InWork {
@@ -159,7 +158,7 @@ impl Intake {
             in_work.reply = received.reply; // It came again while in work.
             return;
         }
-        let stored_ms = i64::try_from(received.stored_ns / 1_000_000).unwrap_or(i64::MAX);
+        let stored_ms = received.stored_ms();
         if self.window.is_complete(sequence, stored_ms) {
             return self.acknowledge(vec![sequence], vec![received.reply]);
         }
@@ -179,14 +178,13 @@ impl Intake {
             now: super::now_ms(),
             trace: spans::passed_on(&span, came),
         };
-        let mut plan = planner.plan(&received, &published, stored_ms);
-        let later = Later::of(&received, &mut plan, planner.trace.clone());
+        let plan = planner.plan(&received, &published, stored_ms);
         self.context.metrics.set_taken(plan.ids.len(), plan.repeats, plan.rejected.len());
         let taken = Taken { sequence, stored_ms, ids: plan.ids };
         self.window.note(&taken);
         let bytes = received.payload.len();
         self.bytes += bytes;
-        let alone = usize::from(!plan.outcomes.is_empty()) + usize::from(later.is_some());
+        let alone = usize::from(!plan.outcomes.is_empty()) + usize::from(plan.later.is_some());
         let pending = plan.parts.len() + plan.rejected.len() + alone;
         self.sets.insert(sequence, InWork { reply: received.reply, bytes, pending, taken, _span: span });
         for (partition, part) in plan.parts {
@@ -195,10 +193,11 @@ impl Intake {
                 self.send(partition, vec![part]);
             }
         }
-        if let Some(later) = later
-            && let Some(later) = self.later.push(&later.source.clone(), (), 1, later)
-        {
-            self.carry_out(vec![later]);
+        if let Some(later) = plan.later {
+            let source = later.set.source.clone();
+            if let Some(later) = self.later.push(&source, (), 1, later) {
+                self.carry_out(source, vec![later]);
+            }
         }
         for message in plan.rejected {
             let (nats, metrics) = (self.context.nats.clone(), self.context.metrics.clone());
@@ -231,7 +230,7 @@ impl Intake {
             Done::Later(source, sets) => {
                 let next = self.later.arrived(&source, usize::MAX);
                 if !next.is_empty() {
-                    self.carry_out(next);
+                    self.carry_out(source, next);
                 }
                 sets.into_iter().for_each(|sequence| self.part_done(sequence));
             }
@@ -272,12 +271,12 @@ impl Intake {
         });
     }
 
-    fn carry_out(&mut self, later: Vec<Later>) {
+    fn carry_out(&mut self, source: Source, sets_later: Vec<Later>) {
         let nats = self.context.nats.clone();
+        let sets = sets_later.iter().map(|later| later.set.sequence).collect();
         self.start(async move {
-            let (source, sets) = (later[0].source.clone(), later.iter().map(|later| later.sequence).collect());
-            for later in later {
-                later.carry_out(&nats).await;
+            for later in sets_later {
+                later::carry_out(later, &nats).await;
             }
             Done::Later(source, sets)
         });

@@ -36,10 +36,8 @@ use crate::wire::cloud_event::Published;
 pub struct Plan {
     /// What goes to partitions, in order.
     pub parts: Vec<(Partition, Part)>,
-    /// What is to be delivered later.
-    pub scheduled: Vec<Scheduled>,
-    /// Ids of reminders that are not to be delivered, if they were scheduled before.
-    pub cancel: Vec<String>,
+    /// What it has for later, if it has anything.
+    pub later: Option<Later>,
     /// Refused input.
     pub rejected: Vec<rejected::Message>,
     /// Outcomes that are known already.
@@ -92,6 +90,19 @@ impl Part {
     }
 }
 
+/// What a set has for later: reminders to be scheduled, and earlier ones that it cancels.
+#[derive(Debug)]
+pub struct Later {
+    /// The set.
+    pub set: Arc<OfSet>,
+    /// When JetStream stored the set, in nanoseconds since 1970.
+    pub set_ns: i128,
+    /// Ids of reminders that are not to be delivered, if earlier sets scheduled them.
+    pub cancel: Vec<String>,
+    /// What is to be delivered later.
+    pub scheduled: Vec<Scheduled>,
+}
+
 /// The message that carries these parts to their partition, in the order in which their sets were published.
 pub fn event(mut parts: Vec<Part>) -> Bytes {
     parts.sort_by_key(|part| part.set.sequence);
@@ -140,6 +151,7 @@ struct SetPlan<'p> {
     /// The reminders as published.
     raws: Vec<&'p str>,
     of: Arc<OfSet>,
+    later: Later,
     plan: Plan,
 }
 
@@ -158,19 +170,18 @@ impl Planner<'_> {
             Ok(source) => source,
             Err(error) => return refused(&Rejection::new(RejectCode::InvalidSource, error)),
         };
-        let published_at = Timestamp::from_millisecond(stored_ms).unwrap_or(Timestamp::UNIX_EPOCH);
-        let origin = Origin { source, sequence, published_at };
+        let origin = Origin::new(source, sequence, stored_ms);
         let set = published.set.as_ref().map_err(Rejection::clone).and_then(|set| set::parse(&origin, set));
         match set {
             Err(rejection) => refused(&rejection),
-            Ok(set) => {
+            Ok(ReminderSet { common, cancel, reminders }) => {
                 let is_requeued = received.headers.as_ref().is_some_and(|h| h.get(rejected::REQUEUE_HEADER).is_some());
-                let (common, trace) = (set.common.clone(), self.trace.clone());
-                let source = origin.source.clone();
-                let of = Arc::new(OfSet { source, id: common.id.clone(), sequence, published_ms: stored_ms, trace });
-                let raws = set.reminders.iter().map(|candidate| candidate.raw).collect();
-                let plan = Plan { cancel: set.cancel.clone(), ..Plan::default() };
-                SetPlan { planner: self, origin: &origin, token, common, raws, of, plan }.finish(set, is_requeued)
+                let (source, id, trace) = (origin.source.clone(), common.id.clone(), self.trace.clone());
+                let of = Arc::new(OfSet { source, id, sequence, published_ms: stored_ms, trace });
+                let later = Later { set: of.clone(), set_ns: received.stored_ns, cancel, scheduled: Vec::new() };
+                let (raws, plan) = (reminders.iter().map(|candidate| candidate.raw).collect(), Plan::default());
+                SetPlan { planner: self, origin: &origin, token, common, raws, of, later, plan }
+                    .finish(reminders, is_requeued)
             }
         }
     }
@@ -205,8 +216,8 @@ enum End {
 }
 
 impl SetPlan<'_> {
-    fn finish(mut self, set: ReminderSet<'_>, is_requeued: bool) -> Plan {
-        let (valid, places) = self.validated(set, is_requeued);
+    fn finish(mut self, reminders: Vec<Candidate<'_>>, is_requeued: bool) -> Plan {
+        let (valid, places) = self.validated(reminders, is_requeued);
         let place = |id: &str| places[&identity(&self.origin.source, id)];
         let mut finished = Vec::with_capacity(valid.len());
         for reminder in merge(valid) {
@@ -235,7 +246,8 @@ impl SetPlan<'_> {
         // Of several that were to be one, each goes back to its own place.
         finished.sort_by_key(|(entry, _)| entry.place);
         self.add_parts(finished);
-        self.plan
+        let has_later = !self.later.cancel.is_empty() || !self.later.scheduled.is_empty();
+        Plan { later: has_later.then_some(self.later), ..self.plan }
     }
 
     /// Splits by partition, and what is too much for one event.
@@ -277,11 +289,11 @@ impl SetPlan<'_> {
     }
 
     /// The reminders that are valid and new, and where they stand.
-    fn validated(&mut self, set: ReminderSet<'_>, is_requeued: bool) -> (Vec<Reminder>, HashMap<Id, usize>) {
+    fn validated(&mut self, reminders: Vec<Candidate<'_>>, is_requeued: bool) -> (Vec<Reminder>, HashMap<Id, usize>) {
         let (window, origin) = (self.planner.window, self.origin);
-        let mut valid: Vec<Reminder> = Vec::with_capacity(set.reminders.len());
-        let mut taken: HashMap<Id, usize> = HashMap::with_capacity(set.reminders.len());
-        for (place, Candidate { raw, parsed }) in set.reminders.into_iter().enumerate() {
+        let mut valid: Vec<Reminder> = Vec::with_capacity(reminders.len());
+        let mut taken: HashMap<Id, usize> = HashMap::with_capacity(reminders.len());
+        for (place, Candidate { raw, parsed }) in reminders.into_iter().enumerate() {
             let reminder = match parsed {
                 Ok(reminder) => reminder,
                 Err(Refused { id, user, rejection }) => {
@@ -307,7 +319,7 @@ impl SetPlan<'_> {
                     taken.insert(identity, place);
                     // By the server's clock: planned again, a set means the same.
                     match reminder.deliver_at.filter(|at| *at > origin.published_at) {
-                        Some(at) => self.plan.scheduled.push(scheduled(at, reminder)),
+                        Some(at) => self.later.scheduled.push(scheduled(at, reminder)),
                         // What is scheduled is taken in when it is due.
                         None => {
                             self.plan.ids.push(identity);
