@@ -1,57 +1,79 @@
-//! What several ask for, served by turns. Each gets the same share, by bytes: one that asks for little is served at once,
-//! however much another one has waiting. What one asks for keeps its order. Pure.
+//! What several ask for, in the order in which they asked. Each may have so much in the line at a time; what one asks for
+//! beyond that waits outside until there is room for it. So a flood holds nobody up for long, and while nobody floods, order
+//! is kept among all. What one asks for keeps its order in any case. Pure.
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// What waits, by who asked.
+/// Bytes that each may have in the line: some milliseconds of work.
+const SHARE: usize = 256 << 10;
+
+/// What waits.
 #[derive(Debug)]
 pub(super) struct Turns<A, T> {
-    queues: BTreeMap<A, Queue<T>>,
-    /// How much the one had been served whose turn it was. Who comes anew begins there: absence saves up nothing.
-    served: u64,
+    line: VecDeque<(A, usize, T)>,
+    /// Those who have something in the line.
+    askers: BTreeMap<A, Asker<T>>,
 }
 
 /// What one has waiting.
 #[derive(Debug)]
-struct Queue<T> {
-    served: u64,
-    things: VecDeque<(usize, T)>,
+struct Asker<T> {
+    in_line: usize,
+    outside: VecDeque<(usize, T)>,
+}
+
+/// Whether one who has so much in the line may have this there, too: one thing may be, however large.
+fn has_room(in_line: usize, size: usize) -> bool {
+    in_line == 0 || in_line + size <= SHARE
 }
 
 impl<A: Ord + Clone, T> Turns<A, T> {
     pub(super) fn new() -> Self {
-        Self { queues: BTreeMap::new(), served: 0 }
+        Self { line: VecDeque::new(), askers: BTreeMap::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.queues.is_empty()
+        self.line.is_empty()
     }
 
-    /// Queues a thing of this size behind what its asker has waiting.
+    /// Queues a thing of this size, at least 1.
     pub(super) fn push(&mut self, asker: A, size: usize, thing: T) {
-        let new = || Queue { served: self.served, things: VecDeque::new() };
-        self.queues.entry(asker).or_insert_with(new).things.push_back((size, thing));
+        let new = || Asker { in_line: 0, outside: VecDeque::new() };
+        let its = self.askers.entry(asker.clone()).or_insert_with(new);
+        if its.outside.is_empty() && has_room(its.in_line, size) {
+            its.in_line += size;
+            self.line.push_back((asker, size, thing));
+        } else {
+            its.outside.push_back((size, thing));
+        }
     }
 
-    /// Takes what fits into `room`, and one thing at least if any waits, from whoever was served least.
+    /// Takes what fits into `room`, and one thing at least if any waits.
     pub(super) fn take(&mut self, mut room: usize) -> Vec<T> {
         let mut taken = Vec::new();
-        while let Some((asker, queue)) = self.queues.iter_mut().min_by_key(|(_, queue)| queue.served) {
-            let Some((size, thing)) = queue.things.pop_front() else { break };
-            if size > room && !taken.is_empty() {
-                queue.things.push_front((size, thing));
+        while let Some((_, size, _)) = self.line.front() {
+            if *size > room && !taken.is_empty() {
                 break;
             }
-            taken.push(thing);
+            let Some((asker, size, thing)) = self.line.pop_front() else { break };
             room = room.saturating_sub(size);
-            self.served = queue.served;
-            queue.served += size as u64;
-            if queue.things.is_empty() {
-                let asker = asker.clone();
-                self.queues.remove(&asker);
-            }
+            taken.push(thing);
+            self.let_in(asker, size);
         }
         taken
+    }
+
+    /// So much of what one had in the line has left it.
+    fn let_in(&mut self, asker: A, left: usize) {
+        let Some(its) = self.askers.get_mut(&asker) else { return };
+        its.in_line -= left;
+        while let Some((size, thing)) = its.outside.pop_front_if(|(size, _)| has_room(its.in_line, *size)) {
+            its.in_line += size;
+            self.line.push_back((asker.clone(), size, thing));
+        }
+        if its.in_line == 0 {
+            self.askers.remove(&asker);
+        }
     }
 }
 
@@ -60,15 +82,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn askers_share_by_size_and_each_keeps_its_order() {
+    fn order_is_kept_among_all_while_nobody_floods() {
         let mut turns = Turns::new();
-        for (asker, size, thing) in [("a", 100, 1), ("a", 100, 2), ("a", 100, 3), ("b", 40, 4), ("b", 40, 5)] {
-            turns.push(asker, size, thing);
-        }
-        assert_eq!(turns.take(180), [1, 4, 5], "what is small waits for one thing");
-        turns.push("b", 40, 6);
-        assert_eq!(turns.take(30), [6], "what fits into no room goes alone");
-        assert_eq!(turns.take(1_000), [2, 3]);
-        assert!(turns.is_empty() && turns.take(1).is_empty());
+        let things = [("a", 1), ("b", 2), ("a", 3), ("c", 4), ("b", 5)];
+        things.iter().for_each(|(asker, thing)| turns.push(asker, SHARE / 2, *thing));
+        assert_eq!(turns.take(SHARE), [1, 2]);
+        assert_eq!(turns.take(usize::MAX), [3, 4, 5]);
+        assert!(turns.is_empty() && turns.askers.is_empty(), "what is over takes no memory");
+    }
+
+    #[test]
+    fn a_flood_waits_for_itself() {
+        let mut turns = Turns::new();
+        (0..10).for_each(|thing| turns.push("flood", SHARE / 2, thing));
+        turns.push("quiet", 1, 100);
+        assert_eq!(turns.take(usize::MAX), (0..2).chain([100]).chain(2..10).collect::<Vec<_>>());
+        turns.push("flood", 10 * SHARE, 1);
+        turns.push("flood", 1, 2);
+        turns.push("quiet", 1, 3);
+        assert_eq!(turns.take(0), [1], "what is too large goes alone");
+        assert_eq!(turns.take(1), [3]);
+        assert_eq!(turns.take(1), [2]);
+        assert!(turns.take(1).is_empty());
     }
 }
