@@ -152,60 +152,41 @@ async fn carry<P, A: Clone, F: Future<Output = Result<A, NoAnswer>>>(
     room: usize,
     send: impl Fn(Arc<Instance>, Vec<P>) -> F,
 ) {
-    let mut lanes = Lanes::new();
+    // In one line, whichever partition they are of.
+    let mut lanes: Lanes<Arc<Instance>, (), Waiting<P, A>> = Lanes::new(usize::MAX);
     let mut under_way = FuturesUnordered::new();
     loop {
-        let (instance, mut batch) = tokio::select! {
-            biased;
-            Some((instance, answers, answer)) = under_way.next(), if !under_way.is_empty() => {
-                let batch = arrived(&mut lanes, &instance, room, answers, answer);
-                (instance, batch)
-            }
-            part = handed_in.recv() => match part {
-                Some((instance, waiting)) => {
-                    let first = lanes.push(&instance, (), waiting.size, waiting).into_iter().collect();
-                    (instance, first)
-                }
-                None => return,
-            },
-        };
         // Whoever waits no more has been given up: it is another's to decide now.
         let is_waited_for = |waiting: &Waiting<P, A>| !waiting.answer.is_closed();
-        while !batch.is_empty() {
+        while let Some((instance, batch)) = lanes.next(room) {
             let (parts, answers): (Vec<_>, Vec<_>) =
                 batch.into_iter().filter(is_waited_for).map(|one| (one.part, one.answer)).unzip();
             if parts.is_empty() {
-                batch = lanes.arrived(&instance, room);
+                lanes.arrived(&instance);
             } else {
                 let answer = send(instance.clone(), parts);
                 under_way.push(async move { (instance, answers, answer.await) });
-                break;
             }
         }
+        tokio::select! {
+            biased;
+            Some((instance, answers, answer)) = under_way.next(), if !under_way.is_empty() => {
+                // Whoever waited may have been given up.
+                let tell = |to: oneshot::Sender<Result<A, NoAnswer>>| drop(to.send(answer.clone()));
+                answers.into_iter().for_each(tell);
+                if answer.is_ok() {
+                    lanes.arrived(&instance);
+                } else {
+                    // An instance that is silent is so for those who wait, too.
+                    lanes.closed(&instance).into_iter().for_each(|waiting| tell(waiting.answer));
+                }
+            }
+            part = handed_in.recv() => match part {
+                Some((instance, waiting)) => lanes.push(instance, (), waiting.size, waiting),
+                None => return,
+            },
+        }
     }
-}
-
-/// In one line, whichever partition they are of.
-type InLine<P, A> = Lanes<Arc<Instance>, (), Waiting<P, A>>;
-
-/// Tells the answer to all whose parts were in the request. Answers what goes next.
-fn arrived<P, A: Clone>(
-    lanes: &mut InLine<P, A>,
-    instance: &Arc<Instance>,
-    room: usize,
-    answers: Vec<oneshot::Sender<Result<A, NoAnswer>>>,
-    answer: Result<A, NoAnswer>,
-) -> Vec<Waiting<P, A>> {
-    // Whoever waited may have been given up.
-    let tell = |to: oneshot::Sender<_>| drop(to.send(answer.clone()));
-    answers.into_iter().for_each(tell);
-    let mut batch = lanes.arrived(instance, room);
-    // An instance that is silent is so for those who wait, too.
-    while answer.is_err() && !batch.is_empty() {
-        batch.into_iter().for_each(|waiting| tell(waiting.answer));
-        batch = lanes.arrived(instance, room);
-    }
-    batch
 }
 
 #[cfg(test)]

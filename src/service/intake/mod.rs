@@ -3,9 +3,9 @@
 //! decided by `plan.rs`, which is pure. What is to be delivered later is scheduled (`later.rs`), and taken in when it is due
 //! (`due.rs`).
 //!
-//! Sources share it evenly (`turns.rs`). To a partition one event is on its way to JetStream at a time (`lanes.rs`), and what
-//! queues meanwhile, of one set or of many, makes the next. That keeps the order of a user's reminders from one source; of
-//! those from several as long as what waits for a partition fits into one event: beyond that nobody waits for a flood.
+//! Reminders go on in the order in which they were published, except that nobody waits for another source's flood
+//! (`turns.rs`). To a partition one event is on its way to JetStream at a time (`lanes.rs`), and what queues meanwhile, of one
+//! set or of many, makes the next.
 
 mod due;
 mod later;
@@ -108,8 +108,8 @@ async fn take_in(context: Context, stop: CancellationToken, working: mpsc::Sende
         sets: HashMap::new(),
         bytes: 0,
         waiting: Turns::new(),
-        lanes: Lanes::new(),
-        later: Lanes::new(),
+        lanes: Lanes::new(EVENTS_ON_THEIR_WAY),
+        later: Lanes::new(usize::MAX),
         to_note: Vec::new(),
         is_noting: false,
         work: FuturesUnordered::new(),
@@ -150,6 +150,7 @@ impl Intake {
             self.bytes -= received.payload.len();
             self.set(received);
         }
+        self.send();
     }
 
     fn set(&mut self, received: Received) {
@@ -188,16 +189,10 @@ impl Intake {
         let pending = plan.parts.len() + plan.rejected.len() + alone;
         self.sets.insert(sequence, InWork { reply: received.reply, bytes, pending, taken, _span: span });
         for (partition, part) in plan.parts {
-            let (source, bytes) = (part.set.source.clone(), part.bytes);
-            if let Some(part) = self.lanes.push(&partition, source, bytes, part) {
-                self.send(partition, vec![part]);
-            }
+            self.lanes.push(partition, part.set.source.clone(), part.bytes, part);
         }
         if let Some(later) = plan.later {
-            let source = later.set.source.clone();
-            if let Some(later) = self.later.push(&source, (), 1, later) {
-                self.carry_out(source, vec![later]);
-            }
+            self.later.push(later.set.source.clone(), (), 1, later);
         }
         for message in plan.rejected {
             let (nats, metrics) = (self.context.nats.clone(), self.context.metrics.clone());
@@ -221,17 +216,13 @@ impl Intake {
     fn done(&mut self, done: Done) {
         match done {
             Done::Stored(partition, sets) => {
-                let next = self.lanes.arrived(&partition, self.event_bytes());
-                if !next.is_empty() {
-                    self.send(partition, next);
-                }
+                self.lanes.arrived(&partition);
+                self.send();
                 sets.into_iter().for_each(|sequence| self.part_done(sequence));
             }
             Done::Later(source, sets) => {
-                let next = self.later.arrived(&source, usize::MAX);
-                if !next.is_empty() {
-                    self.carry_out(source, next);
-                }
+                self.later.arrived(&source);
+                self.send();
                 sets.into_iter().for_each(|sequence| self.part_done(sequence));
             }
             Done::Part(sequence) => self.part_done(sequence),
@@ -258,28 +249,30 @@ impl Intake {
         self.context.config.intake.event_bytes.min(most)
     }
 
-    fn send(&mut self, partition: Partition, parts: Vec<Part>) {
-        let nats = self.context.nats.clone();
-        let sets = parts.iter().map(|part| part.set.sequence).collect();
-        let message = plan::event(parts);
-        self.start(async move {
-            // Partitions know a repeat by its place, but one that is taken over does not. What another intake stores is no
-            // repeat of this message, however it begins.
-            let id = nuid::next();
-            nats.store_surely(&nats.names.events(partition), HeaderMap::new(), message, Some(id.as_str())).await;
-            Done::Stored(partition, sets)
-        });
-    }
-
-    fn carry_out(&mut self, source: Source, sets_later: Vec<Later>) {
-        let nats = self.context.nats.clone();
-        let sets = sets_later.iter().map(|later| later.set.sequence).collect();
-        self.start(async move {
-            for later in sets_later {
-                later::carry_out(later, &nats).await;
-            }
-            Done::Later(source, sets)
-        });
+    /// Sends on what may go now.
+    fn send(&mut self) {
+        while let Some((partition, parts)) = self.lanes.next(self.event_bytes()) {
+            let nats = self.context.nats.clone();
+            let sets = parts.iter().map(|part| part.set.sequence).collect();
+            let message = plan::event(parts);
+            self.start(async move {
+                // Partitions know a repeat by its place, but one that is taken over does not. What another intake stores is
+                // no repeat of this message, however it begins.
+                let id = nuid::next();
+                nats.store_surely(&nats.names.events(partition), HeaderMap::new(), message, Some(id.as_str())).await;
+                Done::Stored(partition, sets)
+            });
+        }
+        while let Some((source, sets_later)) = self.later.next(usize::MAX) {
+            let nats = self.context.nats.clone();
+            let sets = sets_later.iter().map(|later| later.set.sequence).collect();
+            self.start(async move {
+                for later in sets_later {
+                    later::carry_out(later, &nats).await;
+                }
+                Done::Later(source, sets)
+            });
+        }
     }
 
     fn part_done(&mut self, sequence: u64) {
@@ -336,6 +329,10 @@ impl Intake {
         self.work.push(Box::pin(work));
     }
 }
+
+/// Events on their way to JetStream at a time. With more, each is smaller, and what JetStream does for each counts more than
+/// what it waits for.
+const EVENTS_ON_THEIR_WAY: usize = 8;
 
 /// Bytes of sets planned at a time: some milliseconds of work.
 const TURN_BYTES: usize = 256 << 10;
