@@ -3,6 +3,9 @@
 //! A reminder is recorded first and removed after. A process that dies in between leaves it to be found again, and a new
 //! owner would deliver it a second time and record a second outcome. So each message of the outcomes stream names, in a
 //! header, what it settles; a new owner reads the latest of these headers and only finishes the removal.
+//!
+//! What came with an event is named by its place in its set as published, and not by its event: an intake that heard no
+//! confirmation, or another one after it, stores the same reminder again in another event, perhaps after the first is gone.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
@@ -10,48 +13,66 @@ use std::time::Duration;
 
 use async_nats::datetime::{self, DateTime};
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use bytes::Bytes;
 use futures_util::future::try_join_all;
 use tokio::sync::{OnceCell, mpsc, oneshot};
 
+use crate::event::Event;
 use crate::nats::replay::{last_sequence, replay};
 use crate::nats::{Nats, NatsError};
 use crate::partition::Partition;
-use crate::router::Item;
 
-/// The header that names what a message of outcomes settles: `<partition>:<event>.<index>` and `<partition>:m<message>`.
+/// What an outcome is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Settled {
+    /// A reminder that came with an event.
+    Published {
+        /// The sequence of its set in `BELLHOP_SETS`.
+        set: u64,
+        /// Where it stands there as published.
+        place: usize,
+    },
+    /// A message of a mailbox.
+    Parked {
+        /// Its sequence in `BELLHOP_PARKED`.
+        sequence: u64,
+    },
+}
+
+/// The header that names what a message of outcomes settles: `<partition>:<set>.<place>` and `<partition>:m<message>`.
 pub const HEADER: &str = "Bellhop-Settles";
 
 /// What fails when something does.
 const WHAT: &str = "read what is recorded";
 
 /// How long before the last outcome the reading begins, for removals from mailboxes that were under way. For events it
-/// begins with the oldest one that is there.
+/// begins with the oldest set that is in one, or that may be planned again.
 const REMOVALS_UNDER_WAY: Duration = Duration::from_secs(10);
-/// No event that waits for its acknowledgement was settled longer ago. Behind a backlog the oldest event can be much older.
+/// No event that waits for its acknowledgement was settled longer ago. Behind a backlog the oldest set can be much older.
 const OLDEST_IN_WORK: Duration = Duration::from_secs(120);
 
 /// Writes the header's value.
-pub fn encode<'a>(settled: impl Iterator<Item = &'a (Partition, Item)>) -> String {
+pub fn encode<'a>(settled: impl Iterator<Item = &'a (Partition, Settled)>) -> String {
     let mut text = String::new();
     for (partition, item) in settled {
         let separator = if text.is_empty() { "" } else { " " };
         let written = match item {
-            Item::Event { sequence, index } => write!(text, "{separator}{partition}:{sequence}.{index}"),
-            Item::Parked { sequence } => write!(text, "{separator}{partition}:m{sequence}"),
+            Settled::Published { set, place } => write!(text, "{separator}{partition}:{set}.{place}"),
+            Settled::Parked { sequence } => write!(text, "{separator}{partition}:m{sequence}"),
         };
         written.expect("text takes anything");
     }
     text
 }
 
-fn decode(text: &str) -> impl Iterator<Item = (Partition, Item)> + '_ {
+fn decode(text: &str) -> impl Iterator<Item = (Partition, Settled)> + '_ {
     text.split(' ').filter_map(|entry| {
         let (partition, item) = entry.split_once(':')?;
         let item = match item.strip_prefix('m') {
-            Some(sequence) => Item::Parked { sequence: sequence.parse().ok()? },
+            Some(sequence) => Settled::Parked { sequence: sequence.parse().ok()? },
             None => {
-                let (sequence, index) = item.split_once('.')?;
-                Item::Event { sequence: sequence.parse().ok()?, index: index.parse().ok()? }
+                let (set, place) = item.split_once('.')?;
+                Settled::Published { set: set.parse().ok()?, place: place.parse().ok()? }
             }
         };
         Some((Partition(partition.parse().ok()?), item))
@@ -66,7 +87,7 @@ struct Wish {
     partition: Partition,
     /// When the last outcome was stored before the take-over began.
     last: DateTime,
-    answer: oneshot::Sender<Result<HashSet<Item>, NatsError>>,
+    answer: oneshot::Sender<Result<HashSet<Settled>, NatsError>>,
 }
 
 /// Reads what is recorded, once for all partitions that ask while the reading before is under way: those of a member that
@@ -103,7 +124,7 @@ impl Recorded {
     ///
     /// # Errors
     /// When JetStream could not be read.
-    pub async fn of(&self, partition: Partition) -> Result<HashSet<Item>, NatsError> {
+    pub async fn of(&self, partition: Partition) -> Result<HashSet<Settled>, NatsError> {
         let last = self.last_outcome().await?;
         let (answer, answered) = oneshot::channel();
         let _ = self.reader.wishes.send(Wish { partition, last, answer }).await;
@@ -144,12 +165,18 @@ async fn answer(nats: Nats, mut waiting: mpsc::Receiver<Wish>) {
     }
 }
 
-async fn read(nats: &Nats, wishes: &[Wish]) -> Result<HashMap<Partition, HashSet<Item>>, NatsError> {
-    let mut settled: HashMap<Partition, HashSet<Item>> =
+async fn read(nats: &Nats, wishes: &[Wish]) -> Result<HashMap<Partition, HashSet<Settled>>, NatsError> {
+    let mut settled: HashMap<Partition, HashSet<Settled>> =
         wishes.iter().map(|wish| (wish.partition, HashSet::new())).collect();
     let outcomes = nats.names.outcomes_stream();
-    let starts = try_join_all(wishes.iter().map(|wish| start(nats, wish))).await?;
+    let sets =
+        nats.jetstream.get_stream(nats.names.sets_stream()).await.map_err(|error| NatsError::failed(WHAT, error))?;
+    let sets = sets.cached_info();
+    let oldest_set = (sets.state.messages > 0).then_some(sets.state.first_timestamp);
+    let starts = try_join_all(wishes.iter().map(|wish| start(nats, wish, oldest_set))).await?;
     let Some(start_time) = starts.into_iter().min() else { return Ok(settled) };
+    // Of a stream that was made anew, the sequences are of other sets.
+    let start_time = start_time.max(sets.created);
     let through = last_sequence(nats, &outcomes).await?;
     let config = pull::Config {
         deliver_policy: DeliverPolicy::ByStartTime { start_time },
@@ -168,18 +195,31 @@ async fn read(nats: &Nats, wishes: &[Wish]) -> Result<HashMap<Partition, HashSet
     Ok(settled)
 }
 
-/// From when on a partition's outcomes tell of something that may not be removed yet.
-async fn start(nats: &Nats, Wish { partition, last, .. }: &Wish) -> Result<DateTime, NatsError> {
+/// From when on a partition's outcomes tell of something that may not be removed yet, or that may come again.
+async fn start(
+    nats: &Nats,
+    Wish { partition, last, .. }: &Wish,
+    oldest_set: Option<DateTime>,
+) -> Result<DateTime, NatsError> {
     let failed = |error: &dyn std::fmt::Display| NatsError::failed(WHAT, error);
-    let removals = *last - REMOVALS_UNDER_WAY;
     let events = nats.jetstream.get_stream_no_info(nats.names.events_stream()).await.map_err(|error| failed(&error))?;
     let info = events.consumer_info(nats.names.dispatch_consumer(*partition)).await.map_err(|error| failed(&error))?;
-    if info.num_ack_pending == 0 && info.num_pending == 0 {
-        return Ok(removals);
-    }
-    let oldest = events.raw_message_builder().sequence(info.ack_floor.stream_sequence + 1);
-    let oldest = oldest.next_by_subject(nats.names.events(*partition)).send().await;
-    Ok(oldest.map_or(removals, |oldest| removals.min(oldest.time.max(*last - OLDEST_IN_WORK))))
+    let in_events = if info.num_ack_pending == 0 && info.num_pending == 0 {
+        None
+    } else {
+        let oldest = events.raw_message_builder().sequence(info.ack_floor.stream_sequence + 1);
+        let oldest = oldest.next_by_subject(nats.names.events(*partition)).send().await.ok();
+        oldest.map(|oldest| oldest_set_in(&oldest.payload).unwrap_or(oldest.time))
+    };
+    let oldest = oldest_set.into_iter().chain(in_events).map(|oldest| oldest.max(*last - OLDEST_IN_WORK));
+    Ok(oldest.chain([*last - REMOVALS_UNDER_WAY]).min().unwrap_or(*last))
+}
+
+/// When the oldest set of an event was published.
+fn oldest_set_in(event: &Bytes) -> Option<DateTime> {
+    let event = Event::decode(event).ok()?;
+    let oldest = event.index.sets.iter().map(|set| set.published_ms).min()?;
+    datetime::from_nanos(i128::from(oldest) * 1_000_000).ok()
 }
 
 #[cfg(test)]
@@ -189,15 +229,15 @@ mod tests {
     #[test]
     fn the_header_round_trips_and_strange_entries_are_passed_over() {
         let settled = [
-            (Partition(7), Item::Event { sequence: 12, index: 3 }),
-            (Partition(31), Item::Parked { sequence: u64::MAX }),
+            (Partition(7), Settled::Published { set: 12, place: 3 }),
+            (Partition(31), Settled::Parked { sequence: u64::MAX }),
         ];
         let text = encode(settled.iter());
         assert_eq!(text, "7:12.3 31:m18446744073709551615");
         assert_eq!(decode(&text).collect::<Vec<_>>(), settled);
         assert_eq!(
             decode("7:12 x 8:m 9:1.x 1:m5 :: ").collect::<Vec<_>>(),
-            [(Partition(1), Item::Parked { sequence: 5 })]
+            [(Partition(1), Settled::Parked { sequence: 5 })]
         );
         assert_eq!(decode("").count(), 0);
     }

@@ -67,7 +67,8 @@ impl<A: Ord + Clone, T> Turns<A, T> {
     fn let_in(&mut self, asker: A, left: usize) {
         let Some(its) = self.askers.get_mut(&asker) else { return };
         its.in_line -= left;
-        while let Some((size, thing)) = its.outside.pop_front_if(|(size, _)| has_room(its.in_line, *size)) {
+        while its.outside.front().is_some_and(|(size, _)| has_room(its.in_line, *size)) {
+            let Some((size, thing)) = its.outside.pop_front() else { break };
             its.in_line += size;
             self.line.push_back((asker.clone(), size, thing));
         }

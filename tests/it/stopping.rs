@@ -48,6 +48,31 @@ async fn a_stop_in_the_middle_repeats_nothing() {
     assert_eq!(world.repeats(), []);
 }
 
+/// The intake stores an event again whose confirmation died with nats-server. The first one may be done with and gone by then,
+/// and the partition may have a new owner.
+#[tokio::test]
+async fn an_event_that_is_stored_again_repeats_nothing() {
+    let world = World::start(&[]).await;
+    world.app("app-1", &["alice"]).await;
+    let mut stored = world.client.subscribe("bellhop.events.*").await.unwrap();
+    world.publish("billing", [reminder("a-1", "alice"), reminder("c-1", "carol"), reminder("a-2", "alice")]).await;
+    world.settle().await;
+    world.member().kill();
+    for _partition in ["alice's", "carol's"] {
+        let event = stored.next().await.unwrap();
+        world.jetstream.publish(event.subject, event.payload).await.unwrap().await.unwrap();
+    }
+    world.serve().await;
+    world.settle().await;
+    let takes = world.takes();
+    assert_eq!(takes.iter().map(|take| take.id()).collect::<Vec<_>>(), ["a-1", "a-2"]);
+    world.publish("billing", [reminder("a-3", "alice"), reminder("c-2", "carol")]).await;
+    world.app("app-2", &["carol"]).await;
+    world.taken(&["a-3", "c-1", "c-2"]).await;
+    world.settle().await;
+    assert_eq!(world.takes().len(), 5);
+}
+
 /// "Every reminder of every acknowledged set gets exactly one final outcome in the end", after a kill, too; and what had
 /// its outcome before is not delivered again.
 #[tokio::test]

@@ -256,10 +256,8 @@ impl Intake {
             let sets = parts.iter().map(|part| part.set.sequence).collect();
             let message = plan::event(parts);
             self.start(async move {
-                // Partitions know a repeat by its place, but one that is taken over does not. What another intake stores is
-                // no repeat of this message, however it begins.
-                let id = nuid::next();
-                nats.store_surely(&nats.names.events(partition), HeaderMap::new(), message, Some(id.as_str())).await;
+                // Partitions know a repeat by its reminders' places: should this be stored twice, that changes nothing.
+                nats.store_surely(&nats.names.events(partition), HeaderMap::new(), message, None).await;
                 Done::Stored(partition, sets)
             });
         }

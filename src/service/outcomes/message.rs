@@ -11,11 +11,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::super::recorded;
+use super::super::recorded::{self, Settled};
 use crate::history::Entry;
 use crate::partition::Partition;
 use crate::reminder::outcome::{Batch, Record};
-use crate::router::Item;
 
 /// An outcome on its way to the stream.
 #[derive(Debug)]
@@ -29,7 +28,7 @@ pub struct Told {
     pub reminder: Option<Bytes>,
     /// What is done with once this is recorded, in the place it came from. The intake's outcomes have none: its sets are
     /// planned anew after a crash, to the same effect.
-    pub settles: Option<(Partition, Item)>,
+    pub settles: Option<(Partition, Settled)>,
 }
 
 impl Told {
@@ -135,7 +134,7 @@ mod tests {
             outcome,
             at: "2026-11-23T08:00:00Z".parse().unwrap(),
         };
-        let settles = Some((Partition(1), Item::Parked { sequence: 7 }));
+        let settles = Some((Partition(1), Settled::Parked { sequence: 7 }));
         Told { record, published_ms: 12, reminder: reminder.map(|json| json.as_bytes().into()), settles }
     }
 

@@ -18,7 +18,7 @@ use crate::reminder::reject::{RejectCode, Rejection};
 use crate::router::{self, Action, Fate, Input, Item, Refusal, Removal, Settled, Share};
 use crate::service::courier::Parcel;
 use crate::service::outcomes::message::Told;
-use crate::service::{Context, now_ms, rejected, routes, spans};
+use crate::service::{Context, now_ms, recorded, rejected, routes, spans};
 use crate::token::UserId;
 
 impl Worker {
@@ -212,7 +212,13 @@ impl Worker {
         // What comes from a mailbox was told when it was parked; what is refused lies with what was refused.
         let is_new = matches!(settled.item, Item::Event { .. }) && settled.fate != Fate::MailboxFull;
         let reminder = is_new.then(|| event.bodies[index].clone());
-        let settles = Some((self.partition, settled.item));
+        let settles = match settled.item {
+            Item::Event { .. } => {
+                recorded::Settled::Published { set: set.sequence, place: event.index.reminders[index].place }
+            }
+            Item::Parked { sequence } => recorded::Settled::Parked { sequence },
+        };
+        let settles = Some((self.partition, settles));
         Some(Told { record, published_ms: set.published_ms, reminder, settles })
     }
 

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::follow::News;
 use super::gauges::Count;
-use super::recorded::Recorded;
+use super::recorded::{self, Recorded};
 use super::{Context, rejected};
 use crate::config::{self, Config, Devices};
 use crate::event::{Event, IndexEntry};
@@ -85,7 +85,7 @@ struct Worker {
     /// Reminders of events that the last owner had parked.
     parked_before: HashSet<(u64, usize)>,
     /// Reminders whose outcome the last owner had recorded.
-    recorded_before: HashSet<Item>,
+    recorded_before: HashSet<recorded::Settled>,
     acknowledged: (HashSet<u64>, VecDeque<u64>),
     repeats: Repeats,
     work: FuturesUnordered<BoxFuture<'static, Done>>,
@@ -281,8 +281,9 @@ impl Worker {
             let item = Item::Event { sequence, index };
             let (user, set) = (reminder.user.clone(), event.set_of(index));
             let is_repeat = self.repeats.is_repeat(set, reminder.place);
-            if is_repeat || self.recorded_before.contains(&item) {
-                continue; // It came before; or the last owner was done with it and did not come to acknowledge the event.
+            let recorded = recorded::Settled::Published { set: set.sequence, place: reminder.place };
+            if is_repeat || self.recorded_before.contains(&recorded) {
+                continue; // It came before; or the last owner was done with it, whether in this event or in another.
             } else if self.parked_before.contains(&(sequence, index)) {
                 parked.push(Settled { user, item, fate: Fate::Parked, removal: Removal::Event });
             } else {
@@ -327,7 +328,7 @@ impl Worker {
         let next = messages.last().map_or(last, |message| message.sequence.max(if is_last { last } else { 0 })) + 1;
         let mut entries = Vec::with_capacity(messages.len());
         for ParkedMessage { sequence, parked_at, message } in messages {
-            if self.recorded_before.contains(&Item::Parked { sequence }) {
+            if self.recorded_before.contains(&recorded::Settled::Parked { sequence }) {
                 self.remove_only(sequence); // The last owner was done with it and did not come to remove it.
                 continue;
             }

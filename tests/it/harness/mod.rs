@@ -17,7 +17,6 @@ mod publish;
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -63,8 +62,6 @@ pub(crate) struct World {
     /// The cluster's other servers.
     _nodes: Vec<NatsServer>,
     pub(crate) url: String,
-    /// How often nats-server was killed.
-    kills: AtomicUsize,
     dir: TempDir,
 }
 
@@ -110,7 +107,6 @@ impl World {
             apps: Mutex::default(),
             seen_by_apps: app::Seen::default(),
             url: nats.url().to_owned(),
-            kills: AtomicUsize::new(0),
             client,
             jetstream,
             nats: tokio::sync::Mutex::new(nats),
@@ -214,7 +210,6 @@ impl World {
     /// Kills the nats-server without warning.
     pub(crate) async fn kill_nats(&self) {
         self.nats.lock().await.kill().await.unwrap();
-        self.kills.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Sends the nats-server a signal.
