@@ -68,6 +68,9 @@ pub struct IndexEntry {
     pub bytes: usize,
 }
 
+/// Bytes of a line of an index, mostly.
+const LINE_BYTES: usize = 160;
+
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
@@ -106,8 +109,9 @@ pub enum DecodeError {
 impl Event {
     /// Writes the message.
     pub fn encode(&self) -> Bytes {
-        let mut out = serde_json::to_vec(&self.index).expect("an index has only string keys");
-        out.reserve(1 + self.bodies.iter().map(Bytes::len).sum::<usize>());
+        let bodies = self.bodies.iter().map(Bytes::len).sum::<usize>();
+        let mut out = Vec::with_capacity(bodies + LINE_BYTES * (self.index.sets.len() + self.index.reminders.len()));
+        serde_json::to_writer(&mut out, &self.index).expect("an index has only string keys");
         out.push(b'\n');
         for body in &self.bodies {
             out.extend_from_slice(body);

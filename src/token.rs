@@ -90,7 +90,7 @@ macro_rules! name_type {
         /// 1 to 128 bytes of UTF-8 without control characters.
         // Cloning shares the text.
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-        #[serde(try_from = "String", into = "String")]
+        #[serde(try_from = "String")]
         #[schemars(extend("minLength" = 1, "maxLength" = MAX_NAME_BYTES, "pattern" = NO_CONTROL))]
         pub struct $name(Arc<str>);
 
@@ -128,12 +128,6 @@ macro_rules! name_type {
 
             fn try_from(text: String) -> Result<Self, NameError> {
                 text.parse()
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(name: $name) -> String {
-                name.0.as_ref().to_owned()
             }
         }
 

@@ -226,7 +226,9 @@ async fn for_each_mailbox(nats: &Nats, subjects: &str, mut each: impl FnMut(Mail
         let user = tokens.next().and_then(|token| UserId::from_token(token).ok());
         let partition = tokens.next().and_then(|token| token.parse().ok());
         match (user, partition) {
-            (Some(user), Some(partition)) => each(Mailbox { count, user: Reverse(user.into()), partition, subject }),
+            (Some(user), Some(partition)) => {
+                each(Mailbox { count, user: Reverse(user.to_string()), partition, subject })
+            }
             _ => tracing::warn!(subject, "not a mailbox of any user, passed over"),
         }
     }

@@ -29,6 +29,9 @@ pub const DELIVERY_FRAME_BYTES: usize = 16;
 /// The largest finished reminder: one always fits into a request, with `parked_at` added.
 pub const MAX_REMINDER_BYTES: usize = MAX_DELIVERY_BYTES - 64 - DELIVERY_FRAME_BYTES;
 
+/// Bytes of a finished reminder beside its texts and data, mostly.
+const FIELDS_BYTES: usize = 256;
+
 /// How urgent a reminder is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -201,6 +204,9 @@ impl Reminder {
 
     /// The reminder as bytes of JSON, as they go into a delivery request.
     pub fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("a reminder has only string keys and valid JSON inside")
+        let texts = self.title.as_ref().map_or(0, String::len) + self.content.len();
+        let mut json = Vec::with_capacity(FIELDS_BYTES + texts + self.data.as_ref().map_or(0, |data| data.get().len()));
+        serde_json::to_writer(&mut json, self).expect("a reminder has only string keys and valid JSON inside");
+        json
     }
 }

@@ -97,7 +97,7 @@ pub struct Record {
     /// Its set.
     pub set: String,
     /// Whom it was for, as published; `null` for a refused reminder that has no user, or one that is no valid name.
-    pub user: Option<String>,
+    pub user: Option<UserId>,
     /// What became of it.
     #[serde(flatten)]
     pub outcome: Outcome,

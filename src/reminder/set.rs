@@ -410,7 +410,7 @@ mod tests {
         let named = |user: &str| {
             let body = format!(r#"{{"reminders":[{{"user":"{user}","content":""}},{{"user":"{user}"}}]}}"#);
             let set = parse(&origin(), body.as_bytes()).unwrap();
-            let users = set.reminders.into_iter().map(|one| one.parsed.unwrap_err().user.map(String::from));
+            let users = set.reminders.into_iter().map(|one| one.parsed.unwrap_err().user.map(|user| user.to_string()));
             users.collect::<Vec<_>>()
         };
         assert_eq!(named("alice"), [Some("alice".to_owned()), Some("alice".to_owned())]);

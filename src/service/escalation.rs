@@ -53,7 +53,7 @@ async fn announce(context: &Context, Aged { sequence, message, .. }: &Aged) {
         id: reminder.id.clone(),
         source: set.source.clone(),
         set: set.id.clone(),
-        user: Some(reminder.user.to_string()),
+        user: Some(reminder.user.clone()),
         outcome: Outcome::Parked { escalated: true },
         at: now_ms(),
     };

@@ -4,6 +4,8 @@ use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::reminder::DELIVERY_FRAME_BYTES;
+
 /// The most users that one heartbeat asks about.
 pub const MAX_HEARTBEAT_USERS: usize = 1_000;
 
@@ -56,8 +58,10 @@ pub struct HeartbeatAnswer<U> {
 }
 
 /// Puts finished reminders into the body of a delivery request.
-pub fn delivery_body<'a>(reminders: impl Iterator<Item = &'a [u8]>) -> Bytes {
-    let mut body = br#"{"reminders":["#.to_vec();
+pub fn delivery_body<'a>(reminders: impl Iterator<Item = &'a [u8]> + Clone) -> Bytes {
+    let mut body =
+        Vec::with_capacity(DELIVERY_FRAME_BYTES + reminders.clone().map(|json| json.len() + 1).sum::<usize>());
+    body.extend_from_slice(br#"{"reminders":["#);
     for (place, reminder) in reminders.enumerate() {
         if place > 0 {
             body.push(b',');

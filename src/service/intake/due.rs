@@ -76,7 +76,7 @@ async fn record(context: &Context, source: Source, received: &Received) {
     };
     let told = set.reminders.into_iter().map(|candidate| {
         let id = candidate.id().to_owned();
-        let user = candidate.parsed.ok().map(|reminder| reminder.user.to_string());
+        let user = candidate.parsed.ok().map(|reminder| reminder.user);
         let (source, set, outcome) = (source.clone(), set.common.id.clone(), Outcome::Cancelled);
         let record = Record { id, source, set, user, outcome, at: now_ms() };
         Told { record, published_ms, reminder: None, settles: None }

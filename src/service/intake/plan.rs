@@ -27,7 +27,7 @@ use crate::reminder::outcome::{Outcome, Record};
 use crate::reminder::reject::{RejectCode, Rejection};
 use crate::reminder::set::{self, Candidate, Common, Origin, Refused, ReminderSet};
 use crate::rules::{Rules, RulesError, Verdict};
-use crate::token::{Source, Tag};
+use crate::token::{Source, Tag, UserId};
 use crate::trace::TraceParent;
 use crate::wire::cloud_event::Published;
 
@@ -221,7 +221,7 @@ impl SetPlan<'_> {
         let place = |id: &str| places[&identity(&self.origin.source, id)];
         let mut finished = Vec::with_capacity(valid.len());
         for reminder in merge(valid) {
-            let (id, user, merged) = (reminder.id.clone(), reminder.user.to_string(), reminder.merged.clone());
+            let (id, user, merged) = (reminder.id.clone(), reminder.user.clone(), reminder.merged.clone());
             match self.planner.ruled(reminder, place(&id)) {
                 Ok(ruled) => {
                     finished.push(ruled);
@@ -277,7 +277,7 @@ impl SetPlan<'_> {
     }
 
     /// A reminder that goes no further than this.
-    fn end(&mut self, place: usize, id: String, user: String, end: End) {
+    fn end(&mut self, place: usize, id: String, user: UserId, end: End) {
         let outcome = match end {
             End::Blocked { tag, rule } => Outcome::Blocked { tag, rule },
             End::Refused(rejection) => {
@@ -298,7 +298,6 @@ impl SetPlan<'_> {
                 Ok(reminder) => reminder,
                 Err(Refused { id, user, rejection }) => {
                     self.refuse(place, &rejection);
-                    let user = user.as_ref().map(ToString::to_string);
                     self.tell(id, user, Outcome::Rejected { error: rejection.code }, None);
                     continue;
                 }
@@ -339,7 +338,7 @@ impl SetPlan<'_> {
         self.plan.rejected.push(message);
     }
 
-    fn tell(&mut self, id: String, user: Option<String>, outcome: Outcome, reminder: Option<Bytes>) {
+    fn tell(&mut self, id: String, user: Option<UserId>, outcome: Outcome, reminder: Option<Bytes>) {
         let (source, set, at) = (self.origin.source.clone(), self.of.id.clone(), self.planner.now);
         let record = Record { id, source, set, user, outcome, at };
         let published_ms = self.of.published_ms;

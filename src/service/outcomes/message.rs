@@ -35,7 +35,7 @@ impl Told {
     /// Bytes of its part of a message, about.
     pub fn bytes(&self) -> usize {
         let Record { id, source, set, user, .. } = &self.record;
-        let names = id.len() + source.as_str().len() + set.len() + user.as_ref().map_or(0, String::len);
+        let names = id.len() + source.as_str().len() + set.len() + user.as_ref().map_or(0, |user| user.as_str().len());
         // JSON may write each byte of a name as two: names have no control characters.
         LINE_BYTES + 2 * names + self.reminder.as_ref().map_or(0, Bytes::len)
     }
@@ -47,7 +47,8 @@ const LINE_BYTES: usize = 200;
 /// Writes a message.
 pub fn encode(told: &[Told], has_history: bool) -> (HeaderMap, Bytes) {
     let outcomes: Vec<&Record> = told.iter().map(|told| &told.record).collect();
-    let mut body = serde_json::to_vec(&Batch { outcomes }).expect("outcomes are JSON");
+    let mut body = Vec::with_capacity(told.iter().map(Told::bytes).sum());
+    serde_json::to_writer(&mut body, &Batch { outcomes }).expect("outcomes are JSON");
     if has_history {
         body.pop();
         for (place, told) in told.iter().enumerate() {
@@ -130,7 +131,7 @@ mod tests {
             id: "inv-\"1\"".to_owned(),
             source: "billing".parse().unwrap(),
             set: "s".to_owned(),
-            user: Some("张三".to_owned()),
+            user: Some("张三".parse().unwrap()),
             outcome,
             at: "2026-11-23T08:00:00Z".parse().unwrap(),
         };

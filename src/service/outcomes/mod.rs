@@ -79,7 +79,10 @@ async fn write(nats: Nats, lease: Lease, metrics: Metrics, has_history: bool, mu
         for Submission { told, done, .. } in batch.drain(..) {
             written.push(done);
             for told in told {
-                by_source.entry(told.record.source.clone()).or_default().push(told);
+                match by_source.get_mut(&told.record.source) {
+                    Some(its) => its.push(told),
+                    None => drop(by_source.insert(told.record.source.clone(), vec![told])),
+                }
             }
         }
         let messages = by_source.iter().flat_map(|(source, told)| {

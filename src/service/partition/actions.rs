@@ -172,7 +172,8 @@ impl Worker {
 
     fn record_together(&mut self, items: Vec<Settled>) {
         let at = now_ms();
-        let told = items.iter().filter_map(|settled| self.tell(settled, at)).collect();
+        let mut told = Vec::with_capacity(items.len());
+        told.extend(items.iter().filter_map(|settled| self.tell(settled, at)));
         let refused: Vec<_> = items.iter().filter(|settled| settled.fate == Fate::MailboxFull).collect();
         let refused: Vec<_> = refused.into_iter().filter_map(|settled| self.refuse(settled)).collect();
         let Context { nats, recorder, metrics, .. } = self.context.clone();
@@ -201,7 +202,7 @@ impl Worker {
             Fate::Merged { into } => Outcome::Merged { into: into.clone() },
             Fate::MailboxFull => Outcome::Rejected { error: RejectCode::MailboxFull },
         };
-        let (id, user) = (event.index.reminders[index].id.clone(), Some(settled.user.to_string()));
+        let (id, user) = (event.index.reminders[index].id.clone(), Some(settled.user.clone()));
         let set = event.set_of(index);
         let record = Record { id, source: set.source.clone(), set: set.id.clone(), user, outcome, at };
         if let Some(way) = way(&settled.fate, &settled.item) {
