@@ -9,6 +9,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use super::users::UserNumber;
 use crate::token::UserId;
 
 /// Whether an instance is spoken to.
@@ -21,10 +22,10 @@ pub enum Health {
 }
 
 /// A place in the queue of an instance.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seat {
     /// Whose reminders.
-    pub user: UserId,
+    pub user: UserNumber,
     /// Which turn of the user it was taken in. When another one has begun, the seat is passed by.
     pub turn: u64,
 }
@@ -53,7 +54,7 @@ pub struct Check {
 #[derive(Debug)]
 pub struct Part {
     /// Whose reminders.
-    pub user: UserId,
+    pub user: UserNumber,
     /// Which of those waiting.
     pub places: Vec<usize>,
     /// The revision of the route that was used.
@@ -68,11 +69,11 @@ pub struct Lane {
     /// For whom a connection is to be confirmed.
     pub unconfirmed: VecDeque<Seat>,
     /// Users with a held connection whose mailbox is to be read, first come first served.
-    pub unread: VecDeque<UserId>,
+    pub unread: VecDeque<UserNumber>,
     /// Bytes of the mailbox pages that are in memory for it, or being read.
     pub page_bytes: usize,
     /// Users for whom something waits and who have no other way while this instance is down.
-    pub wanted: BTreeSet<UserId>,
+    pub wanted: BTreeSet<UserNumber>,
     /// The delivery under way.
     pub delivering: Option<Vec<Part>>,
     /// The heartbeat under way.
@@ -123,7 +124,7 @@ impl Lane {
     }
 
     /// It answered. Answers the users that wanted it.
-    pub fn comes_up(&mut self) -> BTreeSet<UserId> {
+    pub fn comes_up(&mut self) -> BTreeSet<UserNumber> {
         self.health = Health::Up;
         std::mem::take(&mut self.wanted)
     }

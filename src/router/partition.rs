@@ -12,11 +12,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use hashbrown::HashMap;
-
 use super::lane::{Lane, Seat};
 use super::twins::Twins;
-use super::user::{Route, State, User};
+use super::user::{Route, State, User, Work};
+use super::users::{UserNumber, Users};
 use super::{Action, Entry, Fate, Input, Instance, Item, Now, Removal, Settings, Settled};
 use crate::token::UserId;
 
@@ -26,19 +25,19 @@ enum Timer {
     /// A down instance may be probed.
     Probe(Arc<Instance>),
     /// A busy user may be tried again.
-    Resume(UserId),
+    Resume(UserNumber),
     /// A mailbox has a reminder that expires.
-    Sweep(UserId),
+    Sweep(UserNumber),
     /// An errand has taken long enough.
-    GiveUp(UserId),
+    GiveUp(UserNumber),
     /// Those who have not been sent a batch are left out.
-    LeaveOut(UserId),
+    LeaveOut(UserNumber),
 }
 
 /// A reminder to be appended to a mailbox, and what became of it once that is durable: it is parked, or, of a copy, rerouted.
 #[derive(Debug)]
 struct Park {
-    user: UserId,
+    user: UserNumber,
     entry: Entry,
     fate: Fate,
 }
@@ -47,7 +46,7 @@ struct Park {
 #[derive(Debug)]
 pub struct Partition {
     settings: Settings,
-    users: HashMap<UserId, Box<User>>,
+    users: Users,
     lanes: BTreeMap<Arc<Instance>, Lane>,
     timers: BTreeSet<(Instant, Timer)>,
     /// Reminders to be appended to mailboxes, in order.
@@ -55,13 +54,13 @@ pub struct Partition {
     /// The batch of them under way.
     parking: Vec<Park>,
     /// Users whose mailbox is to be read.
-    reads: VecDeque<UserId>,
+    reads: VecDeque<UserNumber>,
     reads_in_flight: usize,
     twins: Twins,
     /// Turns of users so far.
     turns: u64,
     /// Users and instances that this step touched.
-    touched_users: VecDeque<UserId>,
+    touched_users: VecDeque<UserNumber>,
     touched_lanes: BTreeSet<Arc<Instance>>,
     settled: Vec<Settled>,
     is_stopping: bool,
@@ -73,7 +72,7 @@ impl Partition {
         Self {
             twins: Twins::new(settings.merge_window, settings.merge_limit),
             settings,
-            users: HashMap::new(),
+            users: Users::new(),
             lanes: BTreeMap::new(),
             timers: BTreeSet::new(),
             parks: VecDeque::new(),
@@ -96,7 +95,7 @@ impl Partition {
             Input::RouteUp { user, instance, revision } => self.route_up(now, user, instance, revision),
             Input::RouteDown { user, instance, revision } => self.route_down(&user, &instance, revision),
             Input::Associates { user, associates } => self.associates_changed(user, associates),
-            Input::RoutesFound { user, associate, instances } => self.routes_found(user, &associate, instances),
+            Input::RoutesFound { user, associate, instances } => self.routes_found(&user, &associate, instances),
             Input::Delivered { instance, answer } => self.delivered(now, &instance, answer, actions),
             Input::HeartbeatAnswered { instance, answer } => self.heartbeat_answered(now, &instance, answer, actions),
             Input::Parked(sequences) => self.parked(now, &sequences),
@@ -105,7 +104,7 @@ impl Partition {
             Input::Stop => self.stop(),
         }
         while let Some(user) = self.touched_users.pop_front() {
-            self.advance(now, &user, actions);
+            self.advance(now, user, actions);
         }
         self.dispatch(now, actions);
     }
@@ -121,25 +120,29 @@ impl Partition {
             && self.parking.is_empty()
             && self.reads_in_flight == 0
             && self.lanes.values().all(|lane| lane.delivering.is_none() && lane.checking.is_none())
-            && self.users.values().all(|user| user.state != State::LookingUp)
+            && self.users.iter().all(|(_, user)| user.state != State::LookingUp)
     }
 
     // What happened.
 
     fn event(&mut self, now: Now, reminders: Vec<(UserId, Entry)>) {
-        for (user, entry) in reminders {
-            if self.queues_in_mailbox(&user, &entry) {
+        for (name, entry) in reminders {
+            let user = self.users.admit(name);
+            if self.queues_in_mailbox(user, &entry) {
                 self.park(now, user, entry);
             } else {
-                self.user(&user).waiting.push_back(entry);
+                self.users[user].waiting.push_back(entry);
                 self.touched_users.push_back(user);
             }
         }
     }
 
     /// Whether a live reminder goes behind the mail at once, because it cannot go to an associate before.
-    fn queues_in_mailbox(&self, user: &UserId, entry: &Entry) -> bool {
-        let Some(state) = self.users.get(user).filter(|state| state.mailbox().is_in_use()) else { return false };
+    fn queues_in_mailbox(&self, user: UserNumber, entry: &Entry) -> bool {
+        let state = &self.users[user];
+        if !state.mailbox().is_in_use() {
+            return false;
+        }
         let is_away = matches!(state.state, State::Idle | State::Sweeping(_)) && !self.has_own_way(user);
         let may_leave = entry.may_reroute && is_away && !state.associates.is_empty() && state.paused_until.is_none();
         !(may_leave || state.has_live())
@@ -149,7 +152,7 @@ impl Partition {
         self.is_stopping = true;
         let unread = self.lanes.values_mut().flat_map(|lane| lane.unread.drain(..));
         for user in self.reads.drain(..).chain(unread).collect::<Vec<_>>() {
-            self.user(&user).state = State::Idle;
+            self.users[user].state = State::Idle;
             self.touched_users.push_back(user);
         }
     }
@@ -160,12 +163,12 @@ impl Partition {
             match timer {
                 Timer::Probe(instance) => self.probe(now, at, &instance, actions),
                 Timer::Resume(user) => {
-                    self.user(&user).paused_until = None;
+                    self.users[user].paused_until = None;
                     self.touched_users.push_back(user);
                 }
-                Timer::Sweep(user) => self.sweep(now, &user),
-                Timer::GiveUp(user) => self.give_up(&user),
-                Timer::LeaveOut(user) => self.leave_out_unsent(now, &user),
+                Timer::Sweep(user) => self.sweep(now, user),
+                Timer::GiveUp(user) => self.give_up(user),
+                Timer::LeaveOut(user) => self.leave_out_unsent(now, user),
             }
         }
     }
@@ -173,9 +176,12 @@ impl Partition {
     // What comes next.
 
     /// Decides what comes next for a user for whom nothing is under way.
-    fn advance(&mut self, now: Now, user: &UserId, actions: &mut Vec<Action>) {
+    fn advance(&mut self, now: Now, user: UserNumber, actions: &mut Vec<Action>) {
+        if self.users.get(user).is_none() {
+            return; // Nothing was left to do for it.
+        }
         self.prefer_own_route(user);
-        if self.users.get(user).is_none_or(|state| state.state != State::Idle) {
+        if self.users[user].state != State::Idle {
             return;
         }
         self.settle_what_is_over(now, user);
@@ -186,22 +192,22 @@ impl Partition {
         }
         self.end_errand(user);
         self.queue_behind_mail(now, user);
-        let state = self.user(user);
+        let state = &self.users[user];
         let has_nothing = state.waiting.is_empty() && !state.mailbox().has_mail();
         if has_nothing || (!state.has_live() && self.is_stopping) {
-            self.user(user).use_up_confirmations();
+            self.users[user].use_up_confirmations();
             self.schedule_sweep(now, user);
             return self.forget_if_empty(user);
         }
         if !has_way {
-            self.user(user).use_up_confirmations();
+            self.users[user].use_up_confirmations();
             self.wait_in_mailbox(now, user, actions);
             return self.forget_if_empty(user);
         }
         let (held, unconfirmed) = self.own_connections(now, user);
         if !unconfirmed.is_empty() {
             self.check(user, unconfirmed);
-        } else if self.user(user).waiting.is_empty() {
+        } else if self.users[user].waiting.is_empty() {
             self.read(user, held);
         } else {
             self.board(user, held);
@@ -209,17 +215,16 @@ impl Partition {
     }
 
     /// Whether the user has a route that may be used now.
-    fn has_own_way(&self, user: &UserId) -> bool {
-        self.users.get(user).is_some_and(|state| self.usable(state).next().is_some())
+    fn has_own_way(&self, user: UserNumber) -> bool {
+        self.usable(&self.users[user]).next().is_some()
     }
 
     /// The instances that the user's reminders go to now, and those that are to be asked before: which hold its connections,
     /// and which may.
-    fn own_connections(&self, now: Now, user: &UserId) -> (Vec<Arc<Instance>>, Vec<Arc<Instance>>) {
-        let Some(state) = self.users.get(user) else { return Default::default() };
+    fn own_connections(&self, now: Now, user: UserNumber) -> (Vec<Arc<Instance>>, Vec<Arc<Instance>>) {
         let most = if self.settings.all_devices { usize::MAX } else { 1 };
         let (held, unconfirmed): (Vec<&Route>, Vec<&Route>) =
-            self.usable(state).take(most).partition(|route| route.is_held(now.instant));
+            self.usable(&self.users[user]).take(most).partition(|route| route.is_held(now.instant));
         let instances = |routes: Vec<&Route>| routes.into_iter().map(|route| route.instance.clone()).collect();
         (instances(held), instances(unconfirmed))
     }
@@ -231,17 +236,17 @@ impl Partition {
     }
 
     /// A turn of the user begins. What was queued for before is passed by.
-    fn begin_turn(&mut self, user: &UserId, state: State) -> Seat {
+    fn begin_turn(&mut self, user: UserNumber, state: State) -> Seat {
         self.turns += 1;
         let turn = self.turns;
-        let user_state = self.user(user);
-        (user_state.turn, user_state.state) = (turn, state);
-        Seat { user: user.clone(), turn }
+        let work: &mut Work = &mut self.users[user];
+        (work.turn, work.state) = (turn, state);
+        Seat { user, turn }
     }
 
     /// Whether a seat at an instance was taken in the turn that is under way.
     fn is_current(&self, seat: &Seat, instance: &Arc<Instance>) -> bool {
-        self.users.get(&seat.user).is_some_and(|user| {
+        self.users.get(seat.user).is_some_and(|user| {
             let waits_for_it = match &user.state {
                 State::Checking(instances) => instances.contains(instance),
                 State::Delivering(batch) => batch.open.contains(instance),
@@ -252,12 +257,12 @@ impl Partition {
     }
 
     /// Takes what needs no delivery any more out of `waiting`.
-    fn settle_what_is_over(&mut self, now: Now, user: &UserId) {
+    fn settle_what_is_over(&mut self, now: Now, user: UserNumber) {
         let is_over = |entry: &Entry| self.end_without_delivery(now, entry).is_some();
-        if !self.users.get(user).is_some_and(|state| state.waiting.iter().any(is_over)) {
+        if !self.users[user].waiting.iter().any(is_over) {
             return;
         }
-        let waiting = std::mem::take(&mut self.user(user).waiting);
+        let waiting = std::mem::take(&mut self.users[user].waiting);
         let (mut alive, mut over) = (VecDeque::new(), Vec::new());
         for entry in waiting {
             match self.end_without_delivery(now, &entry) {
@@ -265,7 +270,7 @@ impl Partition {
                 None => alive.push_back(entry),
             }
         }
-        self.user(user).waiting = alive;
+        self.users[user].waiting = alive;
         for (entry, fate) in over {
             self.settle(user, entry, fate);
         }
@@ -281,18 +286,20 @@ impl Partition {
     }
 
     /// A reminder that has left `waiting` is done with.
-    fn settle(&mut self, user: &UserId, entry: Entry, fate: Fate) {
-        let front = self.user(user).front_parked();
+    fn settle(&mut self, user: UserNumber, entry: Entry, fate: Fate) {
+        let front = self.users[user].front_parked();
         self.settle_before_front(user, entry, fate, front);
     }
 
     /// A reminder is done with; `front` is the oldest one known to stay in the mailbox.
-    fn settle_before_front(&mut self, user: &UserId, entry: Entry, fate: Fate, front: Option<u64>) {
+    fn settle_before_front(&mut self, user: UserNumber, entry: Entry, fate: Fate, front: Option<u64>) {
+        let state = &mut self.users[user];
+        let name = state.name.clone();
         let removal = match entry.item {
             Item::Event { .. } => Removal::Event,
-            Item::Parked { sequence } => self.user(user).mailbox_mut().settle(sequence, front),
+            Item::Parked { sequence } => state.mailbox_mut().settle(sequence, front),
         };
-        self.settled.push(Settled { user: user.clone(), item: entry.item, fate, removal });
+        self.settled.push(Settled { user: name, item: entry.item, fate, removal });
     }
 
     // Actions.
@@ -304,7 +311,7 @@ impl Partition {
             self.dispatch_pages(&instance);
             // A user that could not go this way may need another one.
             while let Some(user) = self.touched_users.pop_front() {
-                self.advance(now, &user, actions);
+                self.advance(now, user, actions);
             }
             if self.lanes.get(&instance).is_some_and(Lane::is_unused) {
                 self.remove_lane(&instance);
@@ -319,20 +326,16 @@ impl Partition {
 
     // Look-ups.
 
-    fn user(&mut self, user: &UserId) -> &mut User {
-        self.users.entry_ref(user).or_default()
-    }
-
     fn lane(&mut self, instance: &Arc<Instance>) -> &mut Lane {
         self.touched_lanes.insert(instance.clone());
         self.lanes.entry(instance.clone()).or_default()
     }
 
-    fn forget_if_empty(&mut self, user: &UserId) {
-        let Some(state) = self.users.get_mut(user) else { return };
+    fn forget_if_empty(&mut self, user: UserNumber) {
+        let state = &mut self.users[user];
         state.shrink();
         if state.is_forgettable() {
-            self.users.remove(user);
+            self.users.forget(user);
         }
     }
 }

@@ -12,6 +12,7 @@ mod expiry;
 mod instance;
 mod mailbox;
 mod merge;
+mod numbers;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

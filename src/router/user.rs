@@ -168,8 +168,10 @@ impl Mailbox {
 }
 
 /// One user. Most users there are have a route and nothing else: what they lack takes no memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct User {
+    /// Who it is.
+    pub name: UserId,
     /// Newest first.
     pub routes: SmallVec<[Route; 1]>,
     mailbox: Option<Box<Mailbox>>,
@@ -252,6 +254,11 @@ impl Work {
 }
 
 impl User {
+    /// Somebody of whom nothing else is known.
+    pub fn new(name: UserId) -> Self {
+        Self { name, routes: SmallVec::new(), mailbox: None, work: None }
+    }
+
     /// What waits in JetStream.
     pub fn mailbox(&self) -> &Mailbox {
         self.mailbox.as_deref().unwrap_or(&NO_MAILBOX)
@@ -268,9 +275,9 @@ impl User {
         self.work.take_if(|work| work.is_over() && work.busy == 0);
     }
 
-    /// Nothing is worth remembering.
+    /// Nothing is worth remembering, and nothing speaks of it any more. See [`users`](super::users).
     pub fn is_forgettable(&self) -> bool {
-        self.routes.is_empty() && self.is_over() && !self.mailbox().is_in_use()
+        self.routes.is_empty() && self.is_over() && self.mailbox().is_forgettable()
     }
 
     /// The route to this instance.

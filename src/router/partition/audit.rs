@@ -3,7 +3,7 @@
 use super::mailboxes::parked_sequence;
 use super::{Lane, Partition, Seat, State, Timer, User};
 use crate::router::lane::Health;
-use crate::token::UserId;
+use crate::router::users::UserNumber;
 
 impl Partition {
     /// Checks the machine against itself, in time proportional to all that it knows.
@@ -15,16 +15,17 @@ impl Partition {
         assert!(self.settled.is_empty(), "settled and not said: {:?}", self.settled);
         assert!(self.reads_in_flight <= self.settings.reads_in_flight);
         let mut readers = 0;
-        for (user, state) in &self.users {
-            self.audit_user(user, state);
-            readers += usize::from(matches!(state.state, State::Reading | State::Sweeping(_)));
+        for (number, user) in self.users.iter() {
+            self.audit_user(number, user);
+            readers += usize::from(matches!(user.state, State::Reading | State::Sweeping(_)));
         }
         let unread: usize = self.lanes.values().map(|lane| lane.unread.len()).sum();
         assert_eq!(readers, unread + self.reads.len() + self.reads_in_flight, "reads under way");
+        let users = || self.users.iter().map(|(_, user)| user);
         for (instance, lane) in &self.lanes {
-            let routes = self.users.values().flat_map(|user| &user.routes).filter(|route| route.instance == *instance);
+            let routes = users().flat_map(|user| &user.routes).filter(|route| route.instance == *instance);
             assert_eq!(lane.routes, routes.count(), "routes of {instance:?}");
-            let pages = self.users.values().flat_map(|user| &user.page).filter(|(at, _)| at == instance);
+            let pages = users().flat_map(|user| &user.page).filter(|(at, _)| at == instance);
             assert_eq!(lane.page_bytes, pages.map(|(_, bytes)| bytes).sum::<usize>(), "pages of {instance:?}");
             assert!(!lane.is_unused(), "{instance:?} is unused");
             self.audit_health(instance, lane);
@@ -35,27 +36,26 @@ impl Partition {
                     let health = self.lanes.get(instance).map(|lane| lane.health);
                     assert_eq!(health, Some(Health::Down(*at)), "{instance:?}");
                 }
-                Timer::Resume(user) => assert_eq!(self.users[user].paused_until, Some(*at), "{user:?}"),
-                Timer::Sweep(user) => {
-                    let mailbox = self.users.get(user).map(|user| user.mailbox());
-                    assert_eq!(mailbox.and_then(|mailbox| mailbox.sweep_at), Some(*at), "{user:?}");
-                }
+                Timer::Resume(user) => assert_eq!(self.users[*user].paused_until, Some(*at), "{user:?}"),
+                Timer::Sweep(user) => assert_eq!(self.users[*user].mailbox().sweep_at, Some(*at), "{user:?}"),
                 Timer::LeaveOut(user) => {
-                    let state = self.users.get(user).map(|user| &user.state);
-                    assert!(matches!(state, Some(State::Delivering(batch)) if batch.until == Some(*at)), "{user:?}");
+                    let state = &self.users[*user].state;
+                    assert!(matches!(state, State::Delivering(batch) if batch.until == Some(*at)), "{user:?}");
                 }
                 Timer::GiveUp(user) => {
-                    let errand = self.users.get(user).and_then(|user| user.errand.as_ref());
-                    assert_eq!(errand.map(|errand| errand.until), Some(*at), "{user:?}");
+                    let errand = &self.users[*user].errand;
+                    assert_eq!(errand.as_ref().map(|errand| errand.until), Some(*at), "{user:?}");
                 }
             }
         }
     }
 
-    fn audit_user(&self, name: &UserId, user: &User) {
+    fn audit_user(&self, number: UserNumber, user: &User) {
+        let name = &user.name;
+        assert_eq!(self.users.find(name), Some(number), "{name:?} is found");
         assert!(!user.is_forgettable(), "{name:?} is not forgotten");
         assert!(user.routes.is_sorted_by(|newer, older| newer.revision > older.revision), "{user:?}");
-        let parking = self.parks.iter().chain(&self.parking).filter(|park| park.user == *name).count();
+        let parking = self.parks.iter().chain(&self.parking).filter(|park| park.user == number).count();
         assert_eq!(user.mailbox().parking, parking, "{name:?}'s reminders on their way into the mailbox");
         let parked = user.waiting.iter().filter_map(parked_sequence);
         assert!(parked.clone().is_sorted_by(|a, b| a < b), "{user:?}");
@@ -63,18 +63,17 @@ impl Partition {
         let waits_in_one_place = parked.count() == user.waiting.len() || !user.mailbox().is_in_use();
         let may_leave = user.errand.is_some() || matches!(user.state, State::Sweeping(_));
         assert!(waits_in_one_place || may_leave, "{name:?} waits in two places: {user:?}");
-        self.audit_errand(name, user);
-        for (at, timer) in
-            [(user.paused_until, Timer::Resume(name.clone())), (user.mailbox().sweep_at, Timer::Sweep(name.clone()))]
+        self.audit_errand(number, user);
+        for (at, timer) in [(user.paused_until, Timer::Resume(number)), (user.mailbox().sweep_at, Timer::Sweep(number))]
         {
             assert!(at.is_none_or(|at| self.timers.contains(&(at, timer.clone()))), "{timer:?} is not armed");
         }
         let lane =
             |instance| self.lanes.get(instance).unwrap_or_else(|| panic!("{name:?} waits for no lane: {user:?}"));
-        let seat = Seat { user: name.clone(), turn: user.turn };
+        let seat = Seat { user: number, turn: user.turn };
         match &user.state {
             State::LookingUp => assert!(user.errand.is_some(), "{user:?}"),
-            State::Idle => self.audit_idle(name, user),
+            State::Idle => self.audit_idle(number, user),
             State::Checking(instances) => {
                 assert!(!instances.is_empty(), "{user:?}");
                 for at in instances {
@@ -89,14 +88,14 @@ impl Partition {
                 for at in &batch.open {
                     let queued = lane(at).ready.iter().filter(|other| **other == seat).count();
                     let parts: Vec<_> =
-                        lane(at).delivering.iter().flatten().filter(|part| part.user == *name).collect();
+                        lane(at).delivering.iter().flatten().filter(|part| part.user == number).collect();
                     assert_eq!(queued + parts.len(), 1, "{name:?} at {at:?}: {user:?}");
                     let mut places = parts.iter().flat_map(|part| &part.places);
                     assert!(places.clone().is_sorted() && places.all(|place| *place < sent), "{user:?}");
                 }
             }
             State::Reading => {
-                let is_unread = self.lanes.values().any(|lane| lane.unread.contains(name));
+                let is_unread = self.lanes.values().any(|lane| lane.unread.contains(&number));
                 assert!(user.page.is_some() != is_unread, "{name:?} is read without room for it: {user:?}");
             }
             State::Sweeping(_) => {}
@@ -104,13 +103,14 @@ impl Partition {
     }
 
     /// An errand has something to bring, and is under way for as long as there is no better way.
-    fn audit_errand(&self, name: &UserId, user: &User) {
+    fn audit_errand(&self, number: UserNumber, user: &User) {
+        let name = &user.name;
         let Some(errand) = &user.errand else { return };
         assert!(user.has_live() && user.state != State::Idle, "{name:?} has an idle errand: {user:?}");
         if user.is_sent() {
             return;
         }
-        let timer = (errand.until, Timer::GiveUp(name.clone()));
+        let timer = (errand.until, Timer::GiveUp(number));
         assert!(self.timers.contains(&timer), "{name:?}'s errand has no end");
         let is_up = |at| self.lanes.get(at).is_none_or(Lane::is_up);
         let has_own_way = user.paused_until.is_none() && user.routes.iter().any(|route| is_up(&route.instance));
@@ -118,7 +118,8 @@ impl Partition {
     }
 
     /// With nothing under way, what waits has a reason to wait.
-    fn audit_idle(&self, name: &UserId, user: &User) {
+    fn audit_idle(&self, number: UserNumber, user: &User) {
+        let name = &user.name;
         if self.is_stopping {
             return;
         }
@@ -126,15 +127,19 @@ impl Partition {
         if user.mailbox().has_mail() && user.paused_until.is_none() {
             for route in &user.routes {
                 let lane = &self.lanes[&route.instance];
-                assert!(!lane.is_up() && lane.wanted.contains(name), "{name:?} is forgotten by {:?}", route.instance);
+                assert!(
+                    !lane.is_up() && lane.wanted.contains(&number),
+                    "{name:?} is forgotten by {:?}",
+                    route.instance
+                );
             }
         }
     }
 
     fn audit_health(&self, instance: &std::sync::Arc<super::Instance>, lane: &Lane) {
         for user in &lane.wanted {
-            let routes = self.users.get(user).map(|user| user.routes.as_slice()).unwrap_or_default();
-            assert!(routes.iter().any(|route| route.instance == *instance), "{user:?} does not want {instance:?}");
+            let user = &self.users[*user];
+            assert!(user.routes.iter().any(|route| route.instance == *instance), "{user:?} does not want {instance:?}");
         }
         match lane.health {
             Health::Down(at) => {
@@ -157,7 +162,7 @@ impl Partition {
     /// What the machine remembers beyond routes to instances that are up, in words. Of a machine with nothing to do, nothing.
     pub fn leftovers(&self) -> Vec<String> {
         let mut left = Vec::new();
-        for (name, user) in &self.users {
+        for (_, user) in self.users.iter() {
             let is_bare = user.waiting.is_empty()
                 && user.state == State::Idle
                 && user.page.is_none()
@@ -166,7 +171,7 @@ impl Partition {
                 && user.mailbox().count == 0
                 && user.mailbox().settled_ahead.is_empty()
                 && user.mailbox().next_expiry.is_none();
-            left.extend((!is_bare).then(|| format!("{name:?}: {user:?}")));
+            left.extend((!is_bare).then(|| format!("{user:?}")));
         }
         for (instance, lane) in &self.lanes {
             let is_bare = lane.is_up()
@@ -181,7 +186,7 @@ impl Partition {
         }
         left.extend(self.timers.iter().map(|timer| format!("{timer:?}")));
         left.extend(self.parks.iter().chain(&self.parking).map(|park| format!("{park:?}")));
-        left.extend(self.reads.iter().map(|user| format!("read of {user:?}")));
+        left.extend(self.reads.iter().map(|user| format!("read of {:?}", self.users[*user].name)));
         left.extend((self.reads_in_flight > 0).then(|| format!("{} reads in flight", self.reads_in_flight)));
         left
     }

@@ -55,7 +55,7 @@ impl Partition {
     /// Counts everything, in time proportional to it: some 10 ns for each user.
     pub fn census(&self) -> Census {
         let mut census = Census::default();
-        for user in self.users.values() {
+        for (_, user) in self.users.iter() {
             let is_connected = !user.routes.is_empty();
             census.routes += user.routes.len();
             census.connected_users += usize::from(is_connected);

@@ -12,8 +12,8 @@ use super::{Partition, Timer};
 use crate::reminder::finished::REROUTED_BYTES;
 use crate::router::lane::{Part, grown};
 use crate::router::user::{Batch, Reception, State, Work};
+use crate::router::users::UserNumber;
 use crate::router::{Action, Entry, Fate, Instance, NoAnswer, Now, Refusal, Share};
-use crate::token::UserId;
 
 /// What of a batch goes into a request.
 enum Load {
@@ -26,12 +26,12 @@ enum Load {
 
 impl Partition {
     /// Queues for a delivery at each of these instances.
-    pub(super) fn board(&mut self, user: &UserId, instances: Vec<Arc<Instance>>) {
-        self.user(user).use_up_confirmations();
+    pub(super) fn board(&mut self, user: UserNumber, instances: Vec<Arc<Instance>>) {
+        self.users[user].use_up_confirmations();
         let (open, targets) = (instances.clone(), instances.len());
         let seat = self.begin_turn(user, State::Delivering(Batch { open, targets, ..Batch::default() }));
         for instance in instances {
-            self.lane(&instance).ready.push_back(seat.clone());
+            self.lane(&instance).ready.push_back(seat);
         }
     }
 
@@ -46,7 +46,7 @@ impl Partition {
             if !self.is_current(&seat, instance) {
                 continue;
             }
-            match self.load(now, &seat.user, instance, &mut room, shares.is_empty()) {
+            match self.load(now, seat.user, instance, &mut room, shares.is_empty()) {
                 Load::Taken(part, share) => {
                     request.push(part);
                     shares.push(share);
@@ -55,7 +55,7 @@ impl Partition {
                     self.lane(instance).ready.push_front(seat);
                     break;
                 }
-                Load::Nothing => self.leave_batch(now, &seat.user, instance),
+                Load::Nothing => self.leave_batch(now, seat.user, instance),
             }
         }
         if !shares.is_empty() {
@@ -65,13 +65,13 @@ impl Partition {
     }
 
     /// Takes the user's batch into a request. The first instance's request settles what belongs to it.
-    fn load(&mut self, now: Now, user: &UserId, instance: &Arc<Instance>, room: &mut usize, is_first: bool) -> Load {
-        if !self.user(user).is_sent() {
+    fn load(&mut self, now: Now, user: UserNumber, instance: &Arc<Instance>, room: &mut usize, is_first: bool) -> Load {
+        if !self.users[user].is_sent() {
             self.settle_what_is_over(now, user);
         }
         let (to, turn_timeout) = (self.associate(user), self.settings.turn_timeout);
         let Some(revision) = self.revision_for(user, instance) else { return Load::Nothing };
-        let state: &mut Work = self.user(user);
+        let state: &mut Work = &mut self.users[user];
         let State::Delivering(batch) = &mut state.state else { return Load::Nothing };
         let most = batch.receptions.as_ref().map_or(usize::MAX, Vec::len);
         let may_go = |entry: &Entry| to.is_none() || entry.may_reroute;
@@ -96,9 +96,10 @@ impl Partition {
         let items = taken.iter().map(|(_, entry)| entry.item).collect();
         let places = taken.iter().map(|(place, _)| *place).collect();
         if let Some(until) = until {
-            self.timers.insert((until, Timer::LeaveOut(user.clone())));
+            self.timers.insert((until, Timer::LeaveOut(user)));
         }
-        Load::Taken(Part { user: user.clone(), places, revision }, Share { user: user.clone(), to, items })
+        let share = Share { user: self.users[user].name.clone(), to, items };
+        Load::Taken(Part { user, places, revision }, share)
     }
 
     pub(super) fn delivered(
@@ -114,7 +115,7 @@ impl Partition {
             Err(_) => {
                 // What the instance said of its connections says nothing any more.
                 for part in &request {
-                    self.user(&part.user).route_mut(instance).into_iter().for_each(|route| route.held_until = None);
+                    self.users[part.user].route_mut(instance).into_iter().for_each(|route| route.held_until = None);
                 }
                 self.instance_down(now, instance);
             }
@@ -130,7 +131,7 @@ impl Partition {
             }
         }
         for part in request {
-            self.leave_batch(now, &part.user, instance);
+            self.leave_batch(now, part.user, instance);
         }
     }
 
@@ -144,7 +145,7 @@ impl Partition {
         actions: &mut Vec<Action>,
     ) {
         let held_until = self.held_from(now);
-        let state = self.user(user);
+        let state = &mut self.users[*user];
         let is_errand = state.errand.is_some();
         let State::Delivering(Batch { receptions: Some(receptions), .. }) = &mut state.state else { return };
         for (at, place) in places.iter().enumerate() {
@@ -163,28 +164,28 @@ impl Partition {
             }
         }
         if !is_errand && refusals.values().any(|why| *why == Refusal::NotConnected) {
-            self.drop_route(user, instance, *revision, actions);
+            self.drop_route(*user, instance, *revision, actions);
         }
     }
 
     /// An instance has answered, or will not. With the last one the batch is over.
-    pub(super) fn leave_batch(&mut self, now: Now, user: &UserId, instance: &Arc<Instance>) {
-        let State::Delivering(batch) = &mut self.user(user).state else { return };
+    pub(super) fn leave_batch(&mut self, now: Now, user: UserNumber, instance: &Arc<Instance>) {
+        let State::Delivering(batch) = &mut self.users[user].state else { return };
         batch.open.retain(|open| open != instance);
         if batch.open.is_empty() {
             let batch = std::mem::take(batch);
-            self.user(user).state = State::Idle;
-            self.touched_users.push_back(user.clone());
+            self.users[user].state = State::Idle;
+            self.touched_users.push_back(user);
             self.finish_batch(now, user, batch);
         }
     }
 
     /// A slow instance's queue is no reason to keep the user's other ones waiting.
-    pub(super) fn leave_out_unsent(&mut self, now: Now, user: &UserId) {
-        let Some(State::Delivering(batch)) = self.users.get(user).map(|user| &user.state) else { return };
+    pub(super) fn leave_out_unsent(&mut self, now: Now, user: UserNumber) {
+        let State::Delivering(batch) = &self.users[user].state else { return };
         let is_sent = |instance: &&Arc<Instance>| {
             let requests = self.lanes.get(*instance).and_then(|lane| lane.delivering.as_ref());
-            requests.is_some_and(|request| request.iter().any(|part| part.user == *user))
+            requests.is_some_and(|request| request.iter().any(|part| part.user == user))
         };
         let (_, unsent): (Vec<_>, Vec<_>) = batch.open.iter().partition(is_sent);
         for instance in unsent.into_iter().cloned().collect::<Vec<_>>() {
@@ -192,12 +193,12 @@ impl Partition {
         }
     }
 
-    fn finish_batch(&mut self, now: Now, user: &UserId, Batch { targets, until, receptions, .. }: Batch) {
+    fn finish_batch(&mut self, now: Now, user: UserNumber, Batch { targets, until, receptions, .. }: Batch) {
         if let Some(until) = until {
-            self.timers.remove(&(until, Timer::LeaveOut(user.clone())));
+            self.timers.remove(&(until, Timer::LeaveOut(user)));
         }
         let receptions = receptions.unwrap_or_default();
-        let state = self.user(user);
+        let state = &mut self.users[user];
         let sent: Vec<Entry> = state.waiting.drain(..receptions.len()).collect();
         let (refused, accepted): (Vec<_>, Vec<_>) =
             sent.into_iter().zip(receptions).partition(|(_, reception)| reception.by.is_empty());
@@ -215,13 +216,13 @@ impl Partition {
     fn delivered_to_user(
         &mut self,
         now: Now,
-        user: &UserId,
+        user: UserNumber,
         accepted: Vec<(Entry, Reception)>,
         targets: usize,
         is_put_off: bool,
     ) {
         if !accepted.is_empty() {
-            self.user(user).busy = 0;
+            self.users[user].busy = 0;
         }
         if is_put_off {
             self.pause(now, user);
@@ -234,15 +235,15 @@ impl Partition {
     }
 
     /// Nobody took it, and somebody was busy.
-    fn pause(&mut self, now: Now, user: &UserId) {
+    fn pause(&mut self, now: Now, user: UserNumber) {
         let backoff = self.settings.busy_backoff;
-        let state = self.user(user);
+        let state = &mut self.users[user];
         let until = now.instant + grown(backoff, state.busy);
         state.busy = state.busy.saturating_add(1);
         if let Some(before) = state.paused_until.replace(until) {
-            self.timers.remove(&(before, Timer::Resume(user.clone())));
+            self.timers.remove(&(before, Timer::Resume(user)));
         }
-        self.timers.insert((until, Timer::Resume(user.clone())));
+        self.timers.insert((until, Timer::Resume(user)));
     }
 }
 

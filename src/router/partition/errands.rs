@@ -11,8 +11,9 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::{Lane, Partition, State, Timer, User};
+use super::{Lane, Partition, State, Timer};
 use crate::router::user::{Errand, Reception, Work};
+use crate::router::users::UserNumber;
 use crate::router::{Action, Entry, Fate, Instance, MAX_ASSOCIATES, Now};
 use crate::token::UserId;
 
@@ -20,7 +21,8 @@ impl Partition {
     pub(super) fn associates_changed(&mut self, user: UserId, associates: Vec<UserId>) {
         let mut seen = BTreeSet::from([user.clone()]);
         let others = associates.into_iter().filter(|associate| seen.insert(associate.clone()));
-        let state: &mut Work = self.user(&user);
+        let user = self.users.admit(user);
+        let state: &mut Work = &mut self.users[user];
         state.associates = others.take(MAX_ASSOCIATES).collect();
         let is_sent = state.is_sent();
         if let Some(errand) = &mut state.errand {
@@ -35,8 +37,8 @@ impl Partition {
     }
 
     /// Takes the next step to an associate. Answers whether there was one to take.
-    pub(super) fn run_errand(&mut self, now: Now, user: &UserId, actions: &mut Vec<Action>) -> bool {
-        let state = self.user(user);
+    pub(super) fn run_errand(&mut self, now: Now, user: UserNumber, actions: &mut Vec<Action>) -> bool {
+        let state = &mut self.users[user];
         let may_go = !state.associates.is_empty() && state.paused_until.is_none();
         if !may_go || !state.waiting.iter().any(|entry| entry.may_reroute) {
             return false;
@@ -44,7 +46,7 @@ impl Partition {
         self.want_routes(user);
         self.begin_errand(now, user);
         self.park_what_stays(now, user);
-        let Some(errand) = self.users.get_mut(user).and_then(|state| state.errand.as_mut()) else { return false };
+        let Some(errand) = &mut self.users[user].errand else { return false };
         if errand.until <= now.instant {
             return false;
         }
@@ -56,71 +58,74 @@ impl Partition {
         }
         let Some(associate) = errand.untried.pop_front() else { return false };
         errand.associate = Some(associate.clone());
-        self.user(user).state = State::LookingUp;
-        actions.push(Action::LookUpRoutes { user: user.clone(), associate });
+        let state = &mut self.users[user];
+        state.state = State::LookingUp;
+        actions.push(Action::LookUpRoutes { user: state.name.clone(), associate });
         true
     }
 
-    fn begin_errand(&mut self, now: Now, user: &UserId) {
+    fn begin_errand(&mut self, now: Now, user: UserNumber) {
         let until = now.instant + self.settings.reroute_timeout;
-        let state = self.user(user);
+        let state = &mut self.users[user];
         if state.errand.is_none() {
             let untried = state.associates.iter().cloned().collect();
             state.errand = Some(Errand { until, untried, associate: None, instances: VecDeque::new() });
-            self.timers.insert((until, Timer::GiveUp(user.clone())));
+            self.timers.insert((until, Timer::GiveUp(user)));
         }
     }
 
     /// What is the user's alone goes to the mailbox as soon as nothing is before it.
-    fn park_what_stays(&mut self, now: Now, user: &UserId) {
-        while self.user(user).waiting.front().is_some_and(|entry| !entry.may_reroute) {
-            let Some(entry) = self.user(user).waiting.pop_front() else { return };
-            self.park(now, user.clone(), entry);
+    fn park_what_stays(&mut self, now: Now, user: UserNumber) {
+        while self.users[user].waiting.front().is_some_and(|entry| !entry.may_reroute) {
+            let Some(entry) = self.users[user].waiting.pop_front() else { return };
+            self.park(now, user, entry);
         }
     }
 
-    pub(super) fn end_errand(&mut self, user: &UserId) {
-        if let Some(errand) = self.users.get_mut(user).and_then(|state| state.errand.take()) {
-            self.timers.remove(&(errand.until, Timer::GiveUp(user.clone())));
+    pub(super) fn end_errand(&mut self, user: UserNumber) {
+        if let Some(errand) = self.users[user].errand.take() {
+            self.timers.remove(&(errand.until, Timer::GiveUp(user)));
         }
     }
 
     /// The user comes first, unless the reminders are with the associate's instance already.
-    pub(super) fn prefer_own_route(&mut self, user: &UserId) {
-        let may_end = |user: &User| user.errand.is_some() && user.state != State::Idle && !user.is_sent();
-        if !self.users.get(user).is_some_and(|user| may_end(user)) {
+    pub(super) fn prefer_own_route(&mut self, user: UserNumber) {
+        let state = &self.users[user];
+        if state.errand.is_none() || state.state == State::Idle || state.is_sent() {
             return;
         }
         if self.has_own_way(user) {
             self.end_errand(user);
-            self.user(user).state = State::Idle;
+            self.users[user].state = State::Idle;
         } else {
             self.want_routes(user);
         }
     }
 
     /// No associate took these, so they go behind the mail.
-    pub(super) fn queue_behind_mail(&mut self, now: Now, user: &UserId) {
-        let state = self.user(user);
+    pub(super) fn queue_behind_mail(&mut self, now: Now, user: UserNumber) {
+        let state = &mut self.users[user];
         if state.has_live() && state.mailbox().is_in_use() {
             for entry in std::mem::take(&mut state.waiting) {
-                self.park(now, user.clone(), entry);
+                self.park(now, user, entry);
             }
         }
     }
 
     /// The time is over. What is with an instance already has its answer to wait for.
-    pub(super) fn give_up(&mut self, user: &UserId) {
-        if let Some(state) = self.users.get_mut(user)
-            && !state.is_sent()
-        {
+    pub(super) fn give_up(&mut self, user: UserNumber) {
+        let state = &mut self.users[user];
+        if !state.is_sent() {
             state.state = State::Idle;
         }
-        self.touched_users.push_back(user.clone());
+        self.touched_users.push_back(user);
     }
 
-    pub(super) fn routes_found(&mut self, user: UserId, associate: &UserId, instances: Vec<Arc<Instance>>) {
-        let Some(state) = self.users.get_mut(&user).filter(|state| state.state == State::LookingUp) else { return };
+    pub(super) fn routes_found(&mut self, user: &UserId, associate: &UserId, instances: Vec<Arc<Instance>>) {
+        let Some(user) = self.users.find(user).filter(|user| self.users[*user].state == State::LookingUp) else {
+            return;
+        };
+        let state: &mut Work = &mut self.users[user];
         let Some(errand) = &mut state.errand else { return };
         // It may be the late answer for an errand before this one.
         if errand.associate.as_ref() == Some(associate) {
@@ -131,20 +136,20 @@ impl Partition {
     }
 
     /// The associate to whom the user's reminders are being brought.
-    pub(super) fn associate(&self, user: &UserId) -> Option<UserId> {
-        self.users.get(user)?.errand.as_ref()?.associate.clone()
+    pub(super) fn associate(&self, user: UserNumber) -> Option<UserId> {
+        self.users[user].errand.as_ref()?.associate.clone()
     }
 
     /// Who is to get the user's reminders now.
-    pub(super) fn recipient(&self, user: &UserId) -> UserId {
-        self.associate(user).unwrap_or_else(|| user.clone())
+    pub(super) fn recipient(&self, user: UserNumber) -> UserId {
+        self.associate(user).unwrap_or_else(|| self.users[user].name.clone())
     }
 
     /// What was refused is brought to the next one. Otherwise what has come meanwhile is an errand of its own.
     pub(super) fn errand_is_run(
         &mut self,
         now: Now,
-        user: &UserId,
+        user: UserNumber,
         to: &UserId,
         accepted: Vec<(Entry, Reception)>,
         is_any_refused: bool,

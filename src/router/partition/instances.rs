@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use super::{Partition, Timer};
 use crate::router::lane::{Asked, Check, Health, Lane, Seat};
-use crate::router::user::{Route, State};
+use crate::router::user::{Route, State, Work};
+use crate::router::users::UserNumber;
 use crate::router::{Action, Instance, NoAnswer, Now};
 use crate::token::{InstanceName, UserId};
 
@@ -15,18 +16,19 @@ const NO_TURN: u64 = 0;
 
 impl Partition {
     pub(super) fn route_up(&mut self, now: Now, user: UserId, instance: Arc<Instance>, revision: u64) {
-        let routes = &mut self.user(&user).routes;
+        let user = self.users.admit(user);
+        let routes = &self.users[user].routes;
         if routes.iter().any(|route| route.instance.name == instance.name && route.revision >= revision) {
             return;
         }
-        self.remove_route(&user, &instance.name, revision);
+        self.remove_route(user, &instance.name, revision);
         // One copy of the instance's names for all who are there.
         let instance = self.lanes.get_key_value(&instance).map_or(instance, |(known, _)| known.clone());
-        let state = self.user(&user);
+        let state = &mut self.users[user];
         state.routes.insert(0, Route { instance: instance.clone(), revision, held_until: None, is_fresh: false });
         state.routes.sort_by_key(|route| std::cmp::Reverse(route.revision));
         if let Some(at) = state.paused_until.take() {
-            self.timers.remove(&(at, Timer::Resume(user.clone())));
+            self.timers.remove(&(at, Timer::Resume(user)));
         }
         let lane = self.lanes.entry(instance.clone()).or_default();
         lane.routes += 1;
@@ -40,21 +42,21 @@ impl Partition {
     }
 
     pub(super) fn route_down(&mut self, user: &UserId, instance: &InstanceName, revision: u64) {
-        if self.users.contains_key(user) {
+        if let Some(user) = self.users.find(user) {
             self.remove_route(user, instance, revision);
-            self.touched_users.push_back(user.clone());
+            self.touched_users.push_back(user);
         }
     }
 
     /// Removes the user's route at an instance unless it is newer than `revision`.
-    pub(super) fn remove_route(&mut self, user: &UserId, instance: &InstanceName, revision: u64) {
-        let routes = &mut self.user(user).routes;
+    pub(super) fn remove_route(&mut self, user: UserNumber, instance: &InstanceName, revision: u64) {
+        let routes = &mut self.users[user].routes;
         let place = routes.iter().position(|route| route.instance.name == *instance && route.revision <= revision);
         if let Some(place) = place {
             let route = routes.remove(place);
             let lane = self.lane(&route.instance);
             lane.routes -= 1;
-            lane.wanted.remove(user);
+            lane.wanted.remove(&user);
             self.touched_lanes.insert(route.instance);
         }
     }
@@ -64,16 +66,16 @@ impl Partition {
     /// That was true of the route it was asked about; one put since stays, and is asked about in its turn.
     pub(super) fn drop_route(
         &mut self,
-        user: &UserId,
+        user: UserNumber,
         instance: &Arc<Instance>,
         revision: u64,
         actions: &mut Vec<Action>,
     ) {
-        if self.user(user).route_mut(instance).is_none_or(|route| route.revision != revision) {
+        if self.users[user].route_mut(instance).is_none_or(|route| route.revision != revision) {
             return;
         }
         self.remove_route(user, &instance.name, revision);
-        let (user, instance) = (user.clone(), instance.name.clone());
+        let (user, instance) = (self.users[user].name.clone(), instance.name.clone());
         actions.push(Action::DropRoute { user, instance, revision });
     }
 
@@ -99,18 +101,20 @@ impl Partition {
         }
         for Asked { seat, who, revision } in &asked {
             let is_there = connected.contains(who);
-            match (*who == seat.user, is_there) {
-                (true, true) => self.confirmed(now, &seat.user, instance),
-                (true, false) => self.drop_route(&seat.user, instance, *revision, actions),
-                (false, _) => {} // An associate's route is its own partition's.
+            // An associate's route is its own partition's. Nor does the answer tell of whoever has the user's number since.
+            if self.users.get(seat.user).is_some_and(|user| user.name == *who) {
+                match is_there {
+                    true => self.confirmed(now, seat.user, instance),
+                    false => self.drop_route(seat.user, instance, *revision, actions),
+                }
             }
             self.checked(instance, seat, is_there);
         }
     }
 
-    fn confirmed(&mut self, now: Now, user: &UserId, instance: &Arc<Instance>) {
+    fn confirmed(&mut self, now: Now, user: UserNumber, instance: &Arc<Instance>) {
         let held_until = self.held_from(now);
-        if let Some(route) = self.user(user).route_mut(instance) {
+        if let Some(route) = self.users[user].route_mut(instance) {
             (route.is_fresh, route.held_until) = (true, held_until);
         }
     }
@@ -123,12 +127,12 @@ impl Partition {
 
     /// The check of one connection is over.
     fn checked(&mut self, instance: &Arc<Instance>, seat: &Seat, is_there: bool) {
-        self.touched_users.push_back(seat.user.clone());
+        self.touched_users.push_back(seat.user);
         if !self.is_current(seat, instance) {
             return;
         }
         let is_up = self.lane(instance).is_up();
-        let state = self.user(&seat.user);
+        let state: &mut Work = &mut self.users[seat.user];
         let may_board = is_there && is_up && state.errand.is_some();
         if let State::Checking(instances) = &mut state.state {
             instances.retain(|open| open != instance);
@@ -137,23 +141,23 @@ impl Partition {
             }
         }
         if may_board {
-            self.board(&seat.user, vec![instance.clone()]);
+            self.board(seat.user, vec![instance.clone()]);
         }
     }
 
     /// Queues for a heartbeat at each of these instances.
-    pub(super) fn check(&mut self, user: &UserId, instances: Vec<Arc<Instance>>) {
+    pub(super) fn check(&mut self, user: UserNumber, instances: Vec<Arc<Instance>>) {
         let seat = self.begin_turn(user, State::Checking(instances.clone()));
         for instance in instances {
-            self.lane(&instance).unconfirmed.push_back(seat.clone());
+            self.lane(&instance).unconfirmed.push_back(seat);
         }
     }
 
     /// The user has no other way than instances that are down.
-    pub(super) fn want_routes(&mut self, user: &UserId) {
-        let routes = self.user(user).routes.iter().map(|route| route.instance.clone());
+    pub(super) fn want_routes(&mut self, user: UserNumber) {
+        let routes = self.users[user].routes.iter().map(|route| route.instance.clone());
         for instance in routes.collect::<Vec<_>>() {
-            self.lane(&instance).wanted.insert(user.clone());
+            self.lane(&instance).wanted.insert(user);
         }
     }
 
@@ -167,12 +171,12 @@ impl Partition {
             self.timers.insert((at, Timer::Probe(instance.clone())));
         }
         for user in unread {
-            self.user(&user).state = State::Idle;
+            self.users[user].state = State::Idle;
             self.touched_users.push_back(user);
         }
         for seat in stranded.into_iter().filter(|seat| self.is_current(seat, instance)).collect::<Vec<_>>() {
-            match self.user(&seat.user).state {
-                State::Delivering(_) => self.leave_batch(now, &seat.user, instance),
+            match self.users[seat.user].state {
+                State::Delivering(_) => self.leave_batch(now, seat.user, instance),
                 _ => self.checked(instance, &seat, false),
             }
         }
@@ -187,11 +191,12 @@ impl Partition {
             check.is_probe = true; // Its answer decides.
             return;
         }
-        let revision_if_wanted = |user: &UserId| {
-            let state = self.users.get(user).filter(|state| state.mailbox().is_in_use() || state.errand.is_some())?;
-            let route = state.routes.iter().find(|route| route.instance == *instance)?;
-            let seat = Seat { user: user.clone(), turn: NO_TURN };
-            Some(Asked { seat, who: user.clone(), revision: route.revision })
+        let revision_if_wanted = |user: &UserNumber| {
+            let state = &self.users[*user];
+            let has_something = state.mailbox().is_in_use() || state.errand.is_some();
+            let route = state.routes.iter().find(|route| has_something && route.instance == *instance)?;
+            let seat = Seat { user: *user, turn: NO_TURN };
+            Some(Asked { seat, who: state.name.clone(), revision: route.revision })
         };
         let asked: Vec<_> = lane.wanted.iter().filter_map(revision_if_wanted).take(most).collect();
         if asked.is_empty() {
@@ -221,8 +226,8 @@ impl Partition {
             if !self.is_current(&seat, instance) {
                 continue;
             }
-            match self.revision_for(&seat.user, instance) {
-                Some(revision) => asked.push(Asked { who: self.recipient(&seat.user), seat, revision }),
+            match self.revision_for(seat.user, instance) {
+                Some(revision) => asked.push(Asked { who: self.recipient(seat.user), seat, revision }),
                 None => self.checked(instance, &seat, false),
             }
         }
@@ -241,8 +246,8 @@ impl Partition {
     }
 
     /// The revision of the route by which the user comes to the instance. An errand's route is not this partition's to judge.
-    pub(super) fn revision_for(&mut self, user: &UserId, instance: &Arc<Instance>) -> Option<u64> {
-        let state = self.user(user);
+    pub(super) fn revision_for(&mut self, user: UserNumber, instance: &Arc<Instance>) -> Option<u64> {
+        let state = &mut self.users[user];
         match state.errand {
             None => state.route_mut(instance).map(|route| route.revision),
             Some(_) => Some(0),

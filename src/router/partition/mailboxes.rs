@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Park, Partition, Timer};
 use crate::router::user::{State, Sweep};
+use crate::router::users::UserNumber;
 use crate::router::{Action, Entry, Fate, Instance, Item, MailboxSummary, Now, Page, Parking};
 use crate::token::UserId;
 
@@ -13,12 +14,13 @@ const CLOCK_TRUSTED: Duration = Duration::from_secs(60);
 
 impl Partition {
     pub(super) fn mailbox_found(&mut self, now: Now, user: UserId, summary: MailboxSummary) {
-        let mailbox = self.user(&user).mailbox_mut();
+        let user = self.users.admit(user);
+        let mailbox = self.users[user].mailbox_mut();
         mailbox.first = summary.first;
         mailbox.last = summary.last;
         mailbox.count = summary.count;
         mailbox.next_expiry = summary.next_expiry;
-        self.schedule_sweep(now, &user);
+        self.schedule_sweep(now, user);
         self.touched_users.push_back(user);
     }
 
@@ -26,21 +28,22 @@ impl Partition {
         let batch = std::mem::take(&mut self.parking);
         debug_assert_eq!(batch.len(), sequences.len());
         for (Park { user, entry, fate }, &sequence) in batch.into_iter().zip(sequences) {
-            let mailbox = self.user(&user).mailbox_mut();
+            let mailbox = self.users[user].mailbox_mut();
             mailbox.parking -= 1;
             // What was parked before a crash already is answered with the sequence that it got then.
             if sequence > mailbox.last {
                 mailbox.append(sequence, entry.expires_at);
-                self.schedule_sweep(now, &user);
+                self.schedule_sweep(now, user);
             }
-            self.settle(&user, entry, fate);
+            self.settle(user, entry, fate);
             self.touched_users.push_back(user);
         }
     }
 
     pub(super) fn mailbox_read(&mut self, now: Now, user: UserId, mut page: Page, actions: &mut Vec<Action>) {
         self.reads_in_flight = self.reads_in_flight.saturating_sub(1);
-        let state = self.user(&user);
+        let user = self.users.admit(user);
+        let state = &mut self.users[user];
         let mailbox = state.mailbox_mut();
         if mailbox.parking == 0 {
             mailbox.last = mailbox.last.max(page.entries.iter().filter_map(parked_sequence).max().unwrap_or(0));
@@ -53,7 +56,7 @@ impl Partition {
         let left_out = page.entries.extract_if(.., |entry| parked_sequence(entry).is_some_and(is_left_out));
         forget(left_out.map(|entry| entry.item).collect(), actions);
         if let State::Sweeping(sweep) = state.state.clone() {
-            return self.swept(now, &user, sweep, page, actions);
+            return self.swept(now, user, sweep, page, actions);
         }
         state.state = State::Idle;
         if page.entries.is_empty() {
@@ -61,12 +64,19 @@ impl Partition {
         }
         state.waiting.extend(page.entries);
         let bytes = state.waiting.iter().map(|entry| entry.bytes).sum();
-        self.charge_page(&user, bytes);
+        self.charge_page(user, bytes);
         self.touched_users.push_back(user);
     }
 
     /// One page of a search for expired reminders.
-    pub(super) fn swept(&mut self, now: Now, user: &UserId, mut sweep: Sweep, page: Page, actions: &mut Vec<Action>) {
+    pub(super) fn swept(
+        &mut self,
+        now: Now,
+        user: UserNumber,
+        mut sweep: Sweep,
+        page: Page,
+        actions: &mut Vec<Action>,
+    ) {
         let mut kept = Vec::new();
         for entry in page.entries {
             if entry.is_expired(now) {
@@ -80,7 +90,7 @@ impl Partition {
         sweep.oldest_kept = sweep.oldest_kept.or(kept.first().and_then(parked_sequence));
         forget(kept.iter().map(|entry| entry.item).collect(), actions);
         let is_over = page.is_last || self.is_stopping;
-        let state = self.user(user);
+        let state = &mut self.users[user];
         if is_over {
             let mailbox = state.mailbox_mut();
             if sweep.oldest_kept.is_none() {
@@ -89,16 +99,16 @@ impl Partition {
             mailbox.next_expiry = [mailbox.next_expiry, sweep.next_expiry].into_iter().flatten().min();
             state.state = State::Idle;
             self.rest_between_sweeps(now, user);
-            self.touched_users.push_back(user.clone());
+            self.touched_users.push_back(user);
         } else {
             state.state = State::Sweeping(Sweep { from: page.next, ..sweep });
-            self.reads.push_back(user.clone());
+            self.reads.push_back(user);
         }
     }
 
     /// There is no way to the user now: what is in memory goes to, or stays in, the mailbox.
-    pub(super) fn wait_in_mailbox(&mut self, now: Now, user: &UserId, actions: &mut Vec<Action>) {
-        let state = self.user(user);
+    pub(super) fn wait_in_mailbox(&mut self, now: Now, user: UserNumber, actions: &mut Vec<Action>) {
+        let state = &mut self.users[user];
         let waiting = std::mem::take(&mut state.waiting);
         if state.paused_until.is_none() {
             self.want_routes(user);
@@ -106,7 +116,7 @@ impl Partition {
         let mut forgotten = Vec::new();
         for entry in waiting {
             match entry.item {
-                Item::Event { .. } => self.park(now, user.clone(), entry),
+                Item::Event { .. } => self.park(now, user, entry),
                 Item::Parked { .. } => forgotten.push(entry.item),
             }
         }
@@ -115,8 +125,8 @@ impl Partition {
     }
 
     /// What the user's page takes of its instance's room.
-    pub(super) fn charge_page(&mut self, user: &UserId, bytes: usize) {
-        if let Some((instance, charged)) = &mut self.user(user).page {
+    pub(super) fn charge_page(&mut self, user: UserNumber, bytes: usize) {
+        if let Some((instance, charged)) = &mut self.users[user].page {
             let before = std::mem::replace(charged, bytes);
             let instance = instance.clone();
             let lane = self.lane(&instance);
@@ -125,21 +135,21 @@ impl Partition {
     }
 
     /// Once nothing of it is left in memory, the user's page makes room for another one.
-    pub(super) fn release_page(&mut self, user: &UserId) {
-        if self.user(user).waiting.is_empty() {
+    pub(super) fn release_page(&mut self, user: UserNumber) {
+        if self.users[user].waiting.is_empty() {
             self.charge_page(user, 0);
-            self.user(user).page = None;
+            self.users[user].page = None;
         }
     }
 
-    pub(super) fn park(&mut self, now: Now, user: UserId, entry: Entry) {
+    pub(super) fn park(&mut self, now: Now, user: UserNumber, entry: Entry) {
         let limit = self.settings.mailbox_limit;
         let over = self.end_without_delivery(now, &entry);
-        let mailbox = self.user(&user).mailbox_mut();
+        let mailbox = self.users[user].mailbox_mut();
         if let Some(fate) = over {
-            self.settle(&user, entry, fate);
+            self.settle(user, entry, fate);
         } else if mailbox.count + mailbox.parking >= limit {
-            self.settle(&user, entry, Fate::MailboxFull);
+            self.settle(user, entry, Fate::MailboxFull);
         } else {
             mailbox.parking += 1;
             self.parks.push_back(Park { user, entry, fate: Fate::Parked });
@@ -147,39 +157,39 @@ impl Partition {
     }
 
     /// An associate has got it. A copy goes to the mailbox, if the user is to have one and there is room.
-    pub(super) fn rerouted(&mut self, now: Now, user: &UserId, entry: Entry, fate: Fate) {
+    pub(super) fn rerouted(&mut self, now: Now, user: UserNumber, entry: Entry, fate: Fate) {
         let (wants_copy, limit) = (self.settings.copy_rerouted, self.settings.mailbox_limit);
-        let mailbox = self.user(user).mailbox_mut();
+        let mailbox = self.users[user].mailbox_mut();
         if !wants_copy || entry.is_expired(now) || mailbox.count + mailbox.parking >= limit {
             return self.settle(user, entry, fate);
         }
         mailbox.parking += 1;
-        self.parks.push_back(Park { user: user.clone(), entry, fate });
+        self.parks.push_back(Park { user, entry, fate });
     }
 
     /// Arms the search of a mailbox for the moment its earliest reminder expires; or, where that is far, a look at the clock.
-    pub(super) fn schedule_sweep(&mut self, now: Now, user: &UserId) {
-        let mailbox = self.user(user).mailbox_mut();
+    pub(super) fn schedule_sweep(&mut self, now: Now, user: UserNumber) {
+        let mailbox = self.users[user].mailbox_mut();
         let due = mailbox.next_expiry.map(|at| now.instant_of(at).min(now.instant + CLOCK_TRUSTED));
         let wanted = due.map(|due| mailbox.no_sweep_before.map_or(due, |earliest| due.max(earliest)));
         let before = std::mem::replace(&mut mailbox.sweep_at, wanted);
         if before != wanted {
             if let Some(at) = before {
-                self.timers.remove(&(at, Timer::Sweep(user.clone())));
+                self.timers.remove(&(at, Timer::Sweep(user)));
             }
             if let Some(at) = wanted {
-                self.timers.insert((at, Timer::Sweep(user.clone())));
+                self.timers.insert((at, Timer::Sweep(user)));
             }
         }
     }
 
-    pub(super) fn rest_between_sweeps(&mut self, now: Now, user: &UserId) {
-        self.user(user).mailbox_mut().no_sweep_before = Some(now.instant + self.settings.expiry_interval);
+    pub(super) fn rest_between_sweeps(&mut self, now: Now, user: UserNumber) {
+        self.users[user].mailbox_mut().no_sweep_before = Some(now.instant + self.settings.expiry_interval);
         self.schedule_sweep(now, user);
     }
 
-    pub(super) fn sweep(&mut self, now: Now, user: &UserId) {
-        let Some(state) = self.users.get_mut(user) else { return };
+    pub(super) fn sweep(&mut self, now: Now, user: UserNumber) {
+        let state = &mut self.users[user];
         state.mailbox_mut().sweep_at = None;
         if !state.mailbox().has_mail() || self.is_stopping {
             return;
@@ -190,7 +200,7 @@ impl Partition {
         if state.state == State::Idle && state.waiting.is_empty() {
             state.mailbox_mut().next_expiry = None;
             state.state = State::Sweeping(Sweep { from: state.mailbox().first, next_expiry: None, oldest_kept: None });
-            self.reads.push_back(user.clone());
+            self.reads.push_back(user);
         } else {
             // It is being delivered, and what has expired is noticed there. Look again for what may stay behind.
             self.rest_between_sweeps(now, user);
@@ -198,12 +208,12 @@ impl Partition {
     }
 
     /// Queues for a page of the mailbox, at the lane of the best connection.
-    pub(super) fn read(&mut self, user: &UserId, held: Vec<Arc<Instance>>) {
+    pub(super) fn read(&mut self, user: UserNumber, held: Vec<Arc<Instance>>) {
         let Some(instance) = held.into_iter().next() else { return };
-        let state = self.user(user);
+        let state = &mut self.users[user];
         state.use_up_confirmations();
         state.state = State::Reading;
-        self.lane(&instance).unread.push_back(user.clone());
+        self.lane(&instance).unread.push_back(user);
     }
 
     /// Mailboxes are read ahead of an instance by one delivery and not further: a slow one must not fill the memory, nor
@@ -215,11 +225,11 @@ impl Partition {
                 break;
             }
             let Some(user) = lane.unread.pop_front() else { break };
-            let state = self.user(&user);
+            let state = &mut self.users[user];
             if state.route_mut(instance).is_some() {
                 // How large it is shows when it was read. Until then it is charged so that only so many are begun.
                 state.page = Some((instance.clone(), 0));
-                self.charge_page(&user, room.div_ceil(self.settings.reads_in_flight));
+                self.charge_page(user, room.div_ceil(self.settings.reads_in_flight));
                 self.reads.push_back(user);
             } else {
                 state.state = State::Idle;
@@ -231,14 +241,14 @@ impl Partition {
     pub(super) fn dispatch_reads(&mut self, actions: &mut Vec<Action>) {
         while self.reads_in_flight < self.settings.reads_in_flight {
             let Some(user) = self.reads.pop_front() else { return };
-            let state = self.user(&user);
+            let state = &mut self.users[user];
             let from = match &state.state {
                 State::Sweeping(sweep) => sweep.from,
                 _ => state.mailbox().first,
             };
             let last = state.mailbox().last;
             self.reads_in_flight += 1;
-            actions.push(Action::ReadMailbox { user, from, last });
+            actions.push(Action::ReadMailbox { user: state.name.clone(), from, last });
         }
     }
 
@@ -259,7 +269,7 @@ impl Partition {
                 Fate::Rerouted { to, .. } => Some(to.clone()),
                 _ => None,
             };
-            Parking { user: park.user.clone(), item: park.entry.item, rerouted_to }
+            Parking { user: self.users[park.user].name.clone(), item: park.entry.item, rerouted_to }
         };
         actions.push(Action::Park(self.parking.iter().map(parking).collect()));
     }

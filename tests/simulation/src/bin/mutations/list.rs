@@ -47,8 +47,14 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "a confirmation serves for two deliveries",
         file: DELIVERIES,
-        old: "        self.user(user).use_up_confirmations();\n        let (open, targets)",
+        old: "        self.users[user].use_up_confirmations();\n        let (open, targets)",
         new: "        let (open, targets)",
+    },
+    Mutation {
+        name: "a seat counts in a turn that it was not taken for",
+        file: PARTITION,
+        old: "waits_for_it && user.turn == seat.turn",
+        new: "waits_for_it",
     },
     Mutation {
         name: "an instance is sent a delivery while one is under way",
@@ -83,19 +89,19 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "a pause has no end",
         file: DELIVERIES,
-        old: "        self.timers.insert((until, Timer::Resume(user.clone())));\n    }",
+        old: "        self.timers.insert((until, Timer::Resume(user)));\n    }",
         new: "    }",
     },
     Mutation {
         name: "a reminder is settled as parked before it is stored",
         file: MAILBOXES,
         old: "            mailbox.parking += 1;\n            self.parks.push_back(Park { user, entry, fate: Fate::Parked });",
-        new: "            self.settle(&user, entry, Fate::Parked);",
+        new: "            self.settle(user, entry, Fate::Parked);",
     },
     Mutation {
         name: "a reminder that waits for its park is forgotten",
         file: MAILBOXES,
-        old: "Item::Event { .. } => self.park(now, user.clone(), entry),",
+        old: "Item::Event { .. } => self.park(now, user, entry),",
         new: "Item::Event { .. } => drop(entry),",
     },
     Mutation {
@@ -150,7 +156,7 @@ pub const MUTATIONS: &[Mutation] = &[
         name: "nobody goes on when an instance is back",
         file: INSTANCES,
         old: "let wanted = self.lane(instance).comes_up();",
-        new: "self.lane(instance).comes_up();\n            let wanted = BTreeSet::<UserId>::new();",
+        new: "self.lane(instance).comes_up();\n            let wanted = BTreeSet::<UserNumber>::new();",
     },
     Mutation {
         name: "an instance that answered is still to be probed",
