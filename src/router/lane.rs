@@ -7,8 +7,12 @@
 //! stays expensive for nobody but its own users.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
+
+use super::Instance;
 use super::users::UserNumber;
 use crate::token::UserId;
 
@@ -56,7 +60,7 @@ pub struct Part {
     /// Whose reminders.
     pub user: UserNumber,
     /// Which of those waiting.
-    pub places: Vec<usize>,
+    pub places: SmallVec<[usize; 2]>,
     /// The revision of the route that was used.
     pub revision: u64,
 }
@@ -64,6 +68,8 @@ pub struct Part {
 /// One instance as its partition sees it.
 #[derive(Debug)]
 pub struct Lane {
+    /// Who it is.
+    pub instance: Arc<Instance>,
     /// For whom a connection is held and something is to be delivered, first come first served.
     pub ready: VecDeque<Seat>,
     /// For whom a connection is to be confirmed.
@@ -86,9 +92,11 @@ pub struct Lane {
     pub routes: usize,
 }
 
-impl Default for Lane {
-    fn default() -> Self {
+impl Lane {
+    /// Nothing was said yet.
+    pub fn new(instance: Arc<Instance>) -> Self {
         Self {
+            instance,
             ready: VecDeque::new(),
             unconfirmed: VecDeque::new(),
             unread: VecDeque::new(),
@@ -101,9 +109,7 @@ impl Default for Lane {
             routes: 0,
         }
     }
-}
 
-impl Lane {
     /// Whether reminders may go to it.
     pub fn is_up(&self) -> bool {
         self.health == Health::Up

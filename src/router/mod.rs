@@ -16,9 +16,11 @@
 //! | [`user`] | what is known of one user: routes, mailbox, what waits, what is under way |
 //! | [`users`] | who is known: users by name, and by number within the machine |
 //! | [`lane`] | how an instance is spoken to: one delivery and one heartbeat at a time, and when not at all |
+//! | [`lanes`] | which instances there are: by name, and by number within the machine |
 //! | [`twins`] | which reminder stands for a later one of the same text |
 
 pub mod lane;
+pub mod lanes;
 pub mod partition;
 mod slab;
 pub mod twins;

@@ -8,22 +8,22 @@ mod errands;
 mod instances;
 mod mailboxes;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
 use super::lane::{Lane, Seat};
+use super::lanes::{LaneNumber, LaneNumbers, Lanes};
 use super::twins::Twins;
 use super::user::{Route, State, User, Work};
 use super::users::{UserNumber, Users};
-use super::{Action, Entry, Fate, Input, Instance, Item, Now, Removal, Settings, Settled};
+use super::{Action, Entry, Fate, Input, Item, Now, Removal, Settings, Settled};
 use crate::token::UserId;
 
 /// What a deadline is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     /// A down instance may be probed.
-    Probe(Arc<Instance>),
+    Probe(LaneNumber),
     /// A busy user may be tried again.
     Resume(UserNumber),
     /// A mailbox has a reminder that expires.
@@ -47,7 +47,7 @@ struct Park {
 pub struct Partition {
     settings: Settings,
     users: Users,
-    lanes: BTreeMap<Arc<Instance>, Lane>,
+    lanes: Lanes,
     timers: BTreeSet<(Instant, Timer)>,
     /// Reminders to be appended to mailboxes, in order.
     parks: VecDeque<Park>,
@@ -61,7 +61,7 @@ pub struct Partition {
     turns: u64,
     /// Users and instances that this step touched.
     touched_users: VecDeque<UserNumber>,
-    touched_lanes: BTreeSet<Arc<Instance>>,
+    touched_lanes: BTreeSet<LaneNumber>,
     settled: Vec<Settled>,
     is_stopping: bool,
 }
@@ -73,7 +73,7 @@ impl Partition {
             twins: Twins::new(settings.merge_window, settings.merge_limit),
             settings,
             users: Users::new(),
-            lanes: BTreeMap::new(),
+            lanes: Lanes::new(),
             timers: BTreeSet::new(),
             parks: VecDeque::new(),
             parking: Vec::new(),
@@ -119,7 +119,7 @@ impl Partition {
         self.parks.is_empty()
             && self.parking.is_empty()
             && self.reads_in_flight == 0
-            && self.lanes.values().all(|lane| lane.delivering.is_none() && lane.checking.is_none())
+            && self.lanes.iter().all(|(_, lane)| lane.delivering.is_none() && lane.checking.is_none())
             && self.users.iter().all(|(_, user)| user.state != State::LookingUp)
     }
 
@@ -150,7 +150,7 @@ impl Partition {
 
     fn stop(&mut self) {
         self.is_stopping = true;
-        let unread = self.lanes.values_mut().flat_map(|lane| lane.unread.drain(..));
+        let unread = self.lanes.iter_mut().flat_map(|lane| lane.unread.drain(..));
         for user in self.reads.drain(..).chain(unread).collect::<Vec<_>>() {
             self.users[user].state = State::Idle;
             self.touched_users.push_back(user);
@@ -161,7 +161,7 @@ impl Partition {
         while self.timers.first().is_some_and(|(at, _)| *at <= now.instant) {
             let Some((at, timer)) = self.timers.pop_first() else { return };
             match timer {
-                Timer::Probe(instance) => self.probe(now, at, &instance, actions),
+                Timer::Probe(lane) => self.probe(now, at, lane, actions),
                 Timer::Resume(user) => {
                     self.users[user].paused_until = None;
                     self.touched_users.push_back(user);
@@ -208,7 +208,7 @@ impl Partition {
         if !unconfirmed.is_empty() {
             self.check(user, unconfirmed);
         } else if self.users[user].waiting.is_empty() {
-            self.read(user, held);
+            self.read(user, &held);
         } else {
             self.board(user, held);
         }
@@ -221,17 +221,19 @@ impl Partition {
 
     /// The instances that the user's reminders go to now, and those that are to be asked before: which hold its connections,
     /// and which may.
-    fn own_connections(&self, now: Now, user: UserNumber) -> (Vec<Arc<Instance>>, Vec<Arc<Instance>>) {
+    fn own_connections(&self, now: Now, user: UserNumber) -> (LaneNumbers, LaneNumbers) {
         let most = if self.settings.all_devices { usize::MAX } else { 1 };
-        let (held, unconfirmed): (Vec<&Route>, Vec<&Route>) =
-            self.usable(&self.users[user]).take(most).partition(|route| route.is_held(now.instant));
-        let instances = |routes: Vec<&Route>| routes.into_iter().map(|route| route.instance.clone()).collect();
-        (instances(held), instances(unconfirmed))
+        let (mut held, mut unconfirmed) = (LaneNumbers::new(), LaneNumbers::new());
+        for route in self.usable(&self.users[user]).take(most) {
+            let side = if route.is_held(now.instant) { &mut held } else { &mut unconfirmed };
+            side.push(route.lane);
+        }
+        (held, unconfirmed)
     }
 
     /// The user's routes to instances that are spoken to.
     fn usable<'a>(&'a self, state: &'a User) -> impl Iterator<Item = &'a Route> {
-        let is_up = |route: &&Route| self.lanes.get(&route.instance).is_none_or(Lane::is_up);
+        let is_up = |route: &&Route| self.lanes[route.lane].is_up();
         state.routes.iter().filter(|_| state.paused_until.is_none()).filter(is_up)
     }
 
@@ -245,11 +247,11 @@ impl Partition {
     }
 
     /// Whether a seat at an instance was taken in the turn that is under way.
-    fn is_current(&self, seat: &Seat, instance: &Arc<Instance>) -> bool {
+    fn is_current(&self, seat: Seat, lane: LaneNumber) -> bool {
         self.users.get(seat.user).is_some_and(|user| {
             let waits_for_it = match &user.state {
-                State::Checking(instances) => instances.contains(instance),
-                State::Delivering(batch) => batch.open.contains(instance),
+                State::Checking(lanes) => lanes.contains(&lane),
+                State::Delivering(batch) => batch.open.contains(&lane),
                 State::Idle | State::LookingUp | State::Reading | State::Sweeping(_) => false,
             };
             waits_for_it && user.turn == seat.turn
@@ -305,16 +307,16 @@ impl Partition {
     // Actions.
 
     fn dispatch(&mut self, now: Now, actions: &mut Vec<Action>) {
-        while let Some(instance) = self.touched_lanes.pop_first() {
-            self.dispatch_heartbeat(&instance, actions);
-            self.dispatch_delivery(now, &instance, actions);
-            self.dispatch_pages(&instance);
+        while let Some(lane) = self.touched_lanes.pop_first() {
+            self.dispatch_heartbeat(lane, actions);
+            self.dispatch_delivery(now, lane, actions);
+            self.dispatch_pages(lane);
             // A user that could not go this way may need another one.
             while let Some(user) = self.touched_users.pop_front() {
                 self.advance(now, user, actions);
             }
-            if self.lanes.get(&instance).is_some_and(Lane::is_unused) {
-                self.remove_lane(&instance);
+            if self.lanes[lane].is_unused() {
+                self.remove_lane(lane);
             }
         }
         self.dispatch_reads(actions);
@@ -326,9 +328,10 @@ impl Partition {
 
     // Look-ups.
 
-    fn lane(&mut self, instance: &Arc<Instance>) -> &mut Lane {
-        self.touched_lanes.insert(instance.clone());
-        self.lanes.entry(instance.clone()).or_default()
+    /// A lane of which something changes.
+    fn touch(&mut self, lane: LaneNumber) -> &mut Lane {
+        self.touched_lanes.insert(lane);
+        &mut self.lanes[lane]
     }
 
     fn forget_if_empty(&mut self, user: UserNumber) {

@@ -66,6 +66,11 @@ impl<T> Slab<T> {
         (0..).zip(self.chunks.iter().flatten()).filter_map(|(number, slot)| Some((number, slot.as_ref()?)))
     }
 
+    /// All of them, in the order of their numbers.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.chunks.iter_mut().flatten().flatten()
+    }
+
     /// The chunk of a number, and the slot in it.
     fn place(number: u32) -> (usize, usize) {
         let number = number as usize;

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
+use super::lanes::{LaneNumber, LaneNumbers};
 use super::{Entry, Instance, Item, Removal};
 use crate::token::{InstanceName, UserId};
 
@@ -14,7 +15,7 @@ use crate::token::{InstanceName, UserId};
 #[derive(Debug)]
 pub struct Route {
     /// Where the user is said to be connected.
-    pub instance: Arc<Instance>,
+    pub lane: LaneNumber,
     /// The key's revision: the newest is tried first, and an older deletion cannot remove it.
     pub revision: u64,
     /// Until when the connection counts as held; none while nobody has confirmed it.
@@ -39,7 +40,7 @@ pub enum State {
     /// The routes of the associate that its errand goes to are being looked up.
     LookingUp,
     /// Connections of its own, or its associate's, are being confirmed at these instances, or queued for that.
-    Checking(Vec<Arc<Instance>>),
+    Checking(LaneNumbers),
     /// A page of its mailbox is being read, or queued for that.
     Reading,
     /// Its mailbox is searched for expired reminders.
@@ -52,13 +53,13 @@ pub enum State {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Batch {
     /// Who has not answered.
-    pub open: Vec<Arc<Instance>>,
+    pub open: LaneNumbers,
     /// How many were to get it.
     pub targets: usize,
     /// Who has not been sent it by then is left out.
     pub until: Option<Instant>,
     /// What became of each of the first waiting reminders. How many these are is settled when the first instance is sent them.
-    pub receptions: Option<Vec<Reception>>,
+    pub receptions: Option<SmallVec<[Reception; 1]>>,
 }
 
 /// What became of one reminder of a batch.
@@ -185,7 +186,7 @@ pub struct Work {
     /// errand may take them.
     pub waiting: VecDeque<Entry>,
     /// For which instance a page of the mailbox is in memory or being read, and the bytes that it is charged there.
-    pub page: Option<(Arc<Instance>, usize)>,
+    pub page: Option<(LaneNumber, usize)>,
     /// Who may get its reminders while it has no way of its own.
     pub associates: Vec<UserId>,
     /// The attempt to reach them.
@@ -281,8 +282,8 @@ impl User {
     }
 
     /// The route to this instance.
-    pub fn route_mut(&mut self, instance: &Arc<Instance>) -> Option<&mut Route> {
-        self.routes.iter_mut().find(|route| route.instance == *instance)
+    pub fn route_mut(&mut self, lane: LaneNumber) -> Option<&mut Route> {
+        self.routes.iter_mut().find(|route| route.lane == lane)
     }
 
     /// What was confirmed is used, or not needed any more.

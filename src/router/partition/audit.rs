@@ -3,6 +3,7 @@
 use super::mailboxes::parked_sequence;
 use super::{Lane, Partition, Seat, State, Timer, User};
 use crate::router::lane::Health;
+use crate::router::lanes::LaneNumber;
 use crate::router::users::UserNumber;
 
 impl Partition {
@@ -19,23 +20,22 @@ impl Partition {
             self.audit_user(number, user);
             readers += usize::from(matches!(user.state, State::Reading | State::Sweeping(_)));
         }
-        let unread: usize = self.lanes.values().map(|lane| lane.unread.len()).sum();
+        let unread: usize = self.lanes.iter().map(|(_, lane)| lane.unread.len()).sum();
         assert_eq!(readers, unread + self.reads.len() + self.reads_in_flight, "reads under way");
         let users = || self.users.iter().map(|(_, user)| user);
-        for (instance, lane) in &self.lanes {
-            let routes = users().flat_map(|user| &user.routes).filter(|route| route.instance == *instance);
+        for (number, lane) in self.lanes.iter() {
+            let instance = &lane.instance;
+            assert_eq!(self.lanes.find(instance), Some(number), "{instance:?} is found");
+            let routes = users().flat_map(|user| &user.routes).filter(|route| route.lane == number);
             assert_eq!(lane.routes, routes.count(), "routes of {instance:?}");
-            let pages = users().flat_map(|user| &user.page).filter(|(at, _)| at == instance);
+            let pages = users().flat_map(|user| &user.page).filter(|(at, _)| *at == number);
             assert_eq!(lane.page_bytes, pages.map(|(_, bytes)| bytes).sum::<usize>(), "pages of {instance:?}");
             assert!(!lane.is_unused(), "{instance:?} is unused");
-            self.audit_health(instance, lane);
+            self.audit_health(number, lane);
         }
         for (at, timer) in &self.timers {
             match timer {
-                Timer::Probe(instance) => {
-                    let health = self.lanes.get(instance).map(|lane| lane.health);
-                    assert_eq!(health, Some(Health::Down(*at)), "{instance:?}");
-                }
+                Timer::Probe(lane) => assert_eq!(self.lanes[*lane].health, Health::Down(*at), "{lane:?}"),
                 Timer::Resume(user) => assert_eq!(self.users[*user].paused_until, Some(*at), "{user:?}"),
                 Timer::Sweep(user) => assert_eq!(self.users[*user].mailbox().sweep_at, Some(*at), "{user:?}"),
                 Timer::LeaveOut(user) => {
@@ -68,34 +68,31 @@ impl Partition {
         {
             assert!(at.is_none_or(|at| self.timers.contains(&(at, timer.clone()))), "{timer:?} is not armed");
         }
-        let lane =
-            |instance| self.lanes.get(instance).unwrap_or_else(|| panic!("{name:?} waits for no lane: {user:?}"));
         let seat = Seat { user: number, turn: user.turn };
         match &user.state {
             State::LookingUp => assert!(user.errand.is_some(), "{user:?}"),
             State::Idle => self.audit_idle(number, user),
-            State::Checking(instances) => {
-                assert!(!instances.is_empty(), "{user:?}");
-                for at in instances {
-                    let asked = lane(at).checking.iter().flat_map(|check| check.asked.iter().map(|asked| &asked.seat));
-                    let places = lane(at).unconfirmed.iter().chain(asked).filter(|other| **other == seat).count();
-                    assert_eq!(places, 1, "{name:?} is checked by {at:?}");
+            State::Checking(lanes) => {
+                assert!(!lanes.is_empty(), "{user:?}");
+                for lane in lanes.iter().map(|lane| &self.lanes[*lane]) {
+                    let asked = lane.checking.iter().flat_map(|check| check.asked.iter().map(|asked| &asked.seat));
+                    let places = lane.unconfirmed.iter().chain(asked).filter(|other| **other == seat).count();
+                    assert_eq!(places, 1, "{name:?} is checked by {:?}", lane.instance);
                 }
             }
             State::Delivering(batch) => {
-                let sent = batch.receptions.as_ref().map_or(0, Vec::len);
+                let sent = batch.receptions.as_ref().map_or(0, |all| all.len());
                 assert!(!batch.open.is_empty() && sent <= user.waiting.len(), "{user:?}");
-                for at in &batch.open {
-                    let queued = lane(at).ready.iter().filter(|other| **other == seat).count();
-                    let parts: Vec<_> =
-                        lane(at).delivering.iter().flatten().filter(|part| part.user == number).collect();
-                    assert_eq!(queued + parts.len(), 1, "{name:?} at {at:?}: {user:?}");
+                for lane in batch.open.iter().map(|lane| &self.lanes[*lane]) {
+                    let queued = lane.ready.iter().filter(|other| **other == seat).count();
+                    let parts: Vec<_> = lane.delivering.iter().flatten().filter(|part| part.user == number).collect();
+                    assert_eq!(queued + parts.len(), 1, "{name:?} at {:?}: {user:?}", lane.instance);
                     let mut places = parts.iter().flat_map(|part| &part.places);
                     assert!(places.clone().is_sorted() && places.all(|place| *place < sent), "{user:?}");
                 }
             }
             State::Reading => {
-                let is_unread = self.lanes.values().any(|lane| lane.unread.contains(&number));
+                let is_unread = self.lanes.iter().any(|(_, lane)| lane.unread.contains(&number));
                 assert!(user.page.is_some() != is_unread, "{name:?} is read without room for it: {user:?}");
             }
             State::Sweeping(_) => {}
@@ -112,8 +109,7 @@ impl Partition {
         }
         let timer = (errand.until, Timer::GiveUp(number));
         assert!(self.timers.contains(&timer), "{name:?}'s errand has no end");
-        let is_up = |at| self.lanes.get(at).is_none_or(Lane::is_up);
-        let has_own_way = user.paused_until.is_none() && user.routes.iter().any(|route| is_up(&route.instance));
+        let has_own_way = user.paused_until.is_none() && user.routes.iter().any(|route| self.lanes[route.lane].is_up());
         assert!(!has_own_way, "{name:?} comes first: {user:?}");
     }
 
@@ -126,27 +122,24 @@ impl Partition {
         assert!(user.waiting.is_empty() && user.page.is_none(), "{name:?} waits in memory: {user:?}");
         if user.mailbox().has_mail() && user.paused_until.is_none() {
             for route in &user.routes {
-                let lane = &self.lanes[&route.instance];
-                assert!(
-                    !lane.is_up() && lane.wanted.contains(&number),
-                    "{name:?} is forgotten by {:?}",
-                    route.instance
-                );
+                let lane = &self.lanes[route.lane];
+                assert!(!lane.is_up() && lane.wanted.contains(&number), "{name:?} is forgotten by {:?}", lane.instance);
             }
         }
     }
 
-    fn audit_health(&self, instance: &std::sync::Arc<super::Instance>, lane: &Lane) {
+    fn audit_health(&self, number: LaneNumber, lane: &Lane) {
+        let instance = &lane.instance;
         for user in &lane.wanted {
             let user = &self.users[*user];
-            assert!(user.routes.iter().any(|route| route.instance == *instance), "{user:?} does not want {instance:?}");
+            assert!(user.routes.iter().any(|route| route.lane == number), "{user:?} does not want {instance:?}");
         }
         match lane.health {
             Health::Down(at) => {
                 let queue_for_it = lane.ready.len() + lane.unconfirmed.len() + lane.unread.len();
                 assert_eq!(queue_for_it, 0, "users queue for {instance:?}: {lane:?}");
                 let is_probed = lane.checking.as_ref().is_some_and(|check| check.is_probe);
-                let is_armed = self.timers.contains(&(at, Timer::Probe(instance.clone())));
+                let is_armed = self.timers.contains(&(at, Timer::Probe(number)));
                 assert!(is_probed || is_armed, "{instance:?} stays down for ever");
             }
             Health::Up => {
@@ -173,7 +166,7 @@ impl Partition {
                 && user.mailbox().next_expiry.is_none();
             left.extend((!is_bare).then(|| format!("{user:?}")));
         }
-        for (instance, lane) in &self.lanes {
+        for (_, lane) in self.lanes.iter() {
             let is_bare = lane.is_up()
                 && lane.ready.is_empty()
                 && lane.unconfirmed.is_empty()
@@ -182,7 +175,7 @@ impl Partition {
                 && lane.wanted.is_empty()
                 && lane.delivering.is_none()
                 && lane.checking.is_none();
-            left.extend((!is_bare).then(|| format!("{instance:?}: {lane:?}")));
+            left.extend((!is_bare).then(|| format!("{lane:?}")));
         }
         left.extend(self.timers.iter().map(|timer| format!("{timer:?}")));
         left.extend(self.parks.iter().chain(&self.parking).map(|park| format!("{park:?}")));

@@ -65,9 +65,9 @@ impl Partition {
                 mail.reminders += user.mailbox().count;
             }
         }
-        for (instance, lane) in &self.lanes {
+        for (_, lane) in self.lanes.iter() {
             let side = if lane.is_up() { &mut census.up } else { &mut census.down };
-            side.insert(instance.name.clone());
+            side.insert(lane.instance.name.clone());
         }
         census
     }

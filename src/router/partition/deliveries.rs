@@ -8,12 +8,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::{Partition, Timer};
 use crate::reminder::finished::REROUTED_BYTES;
 use crate::router::lane::{Part, grown};
+use crate::router::lanes::{LaneNumber, LaneNumbers};
 use crate::router::user::{Batch, Reception, State, Work};
 use crate::router::users::UserNumber;
 use crate::router::{Action, Entry, Fate, Instance, NoAnswer, Now, Refusal, Share};
+
+/// Reminders of a batch that is over, and what became of each.
+pub(super) type Answered = SmallVec<[(Entry, Reception); 1]>;
 
 /// What of a batch goes into a request.
 enum Load {
@@ -26,57 +32,59 @@ enum Load {
 
 impl Partition {
     /// Queues for a delivery at each of these instances.
-    pub(super) fn board(&mut self, user: UserNumber, instances: Vec<Arc<Instance>>) {
+    pub(super) fn board(&mut self, user: UserNumber, lanes: LaneNumbers) {
         self.users[user].use_up_confirmations();
-        let (open, targets) = (instances.clone(), instances.len());
+        let (open, targets) = (lanes.clone(), lanes.len());
         let seat = self.begin_turn(user, State::Delivering(Batch { open, targets, ..Batch::default() }));
-        for instance in instances {
-            self.lane(&instance).ready.push_back(seat);
+        for lane in lanes {
+            self.touch(lane).ready.push_back(seat);
         }
     }
 
-    pub(super) fn dispatch_delivery(&mut self, now: Now, instance: &Arc<Instance>, actions: &mut Vec<Action>) {
+    pub(super) fn dispatch_delivery(&mut self, now: Now, number: LaneNumber, actions: &mut Vec<Action>) {
         let mut room = self.settings.delivery_bytes;
         let (mut request, mut shares) = (Vec::new(), Vec::new());
-        while let Some(lane) = self.lanes.get_mut(instance) {
+        loop {
+            let lane = &mut self.lanes[number];
             if lane.delivering.is_some() || !lane.is_up() {
                 break;
             }
             let Some(seat) = lane.ready.pop_front() else { break };
-            if !self.is_current(&seat, instance) {
+            if !self.is_current(seat, number) {
                 continue;
             }
-            match self.load(now, seat.user, instance, &mut room, shares.is_empty()) {
+            match self.load(now, seat.user, number, &mut room, shares.is_empty()) {
                 Load::Taken(part, share) => {
                     request.push(part);
                     shares.push(share);
                 }
                 Load::NoRoom => {
-                    self.lane(instance).ready.push_front(seat);
+                    self.touch(number).ready.push_front(seat);
                     break;
                 }
-                Load::Nothing => self.leave_batch(now, seat.user, instance),
+                Load::Nothing => self.leave_batch(now, seat.user, number),
             }
         }
         if !shares.is_empty() {
-            self.lane(instance).delivering = Some(request);
-            actions.push(Action::Deliver { instance: instance.clone(), shares });
+            let lane = self.touch(number);
+            lane.delivering = Some(request);
+            actions.push(Action::Deliver { instance: lane.instance.clone(), shares });
         }
     }
 
     /// Takes the user's batch into a request. The first instance's request settles what belongs to it.
-    fn load(&mut self, now: Now, user: UserNumber, instance: &Arc<Instance>, room: &mut usize, is_first: bool) -> Load {
+    fn load(&mut self, now: Now, user: UserNumber, lane: LaneNumber, room: &mut usize, is_first: bool) -> Load {
         if !self.users[user].is_sent() {
             self.settle_what_is_over(now, user);
         }
-        let (to, turn_timeout) = (self.associate(user), self.settings.turn_timeout);
-        let Some(revision) = self.revision_for(user, instance) else { return Load::Nothing };
+        let (name, to) = (self.users[user].name.clone(), self.associate(user));
+        let Some(revision) = self.revision_for(user, lane) else { return Load::Nothing };
         let state: &mut Work = &mut self.users[user];
         let State::Delivering(batch) = &mut state.state else { return Load::Nothing };
-        let most = batch.receptions.as_ref().map_or(usize::MAX, Vec::len);
+        let most = batch.receptions.as_ref().map_or(usize::MAX, SmallVec::len);
         let may_go = |entry: &Entry| to.is_none() || entry.may_reroute;
         let waiting = state.waiting.iter().enumerate().take(most).take_while(|(_, entry)| may_go(entry));
-        let wanted: Vec<_> = waiting.filter(|(_, entry)| !entry.is_expired(now)).collect();
+        let wanted: SmallVec<[_; 4]> = waiting.filter(|(_, entry)| !entry.is_expired(now)).collect();
         if wanted.is_empty() {
             return Load::Nothing;
         }
@@ -88,8 +96,8 @@ impl Partition {
         }
         *room = left;
         if batch.receptions.is_none() {
-            batch.receptions = Some(vec![Reception::default(); fitting]);
-            batch.until = (batch.targets > 1).then(|| now.instant + turn_timeout);
+            batch.receptions = Some(SmallVec::from_elem(Reception::default(), fitting));
+            batch.until = (batch.targets > 1).then(|| now.instant + self.settings.turn_timeout);
         }
         let until = batch.until;
         let taken = &wanted[..fitting];
@@ -98,8 +106,7 @@ impl Partition {
         if let Some(until) = until {
             self.timers.insert((until, Timer::LeaveOut(user)));
         }
-        let share = Share { user: self.users[user].name.clone(), to, items };
-        Load::Taken(Part { user, places, revision }, share)
+        Load::Taken(Part { user, places, revision }, Share { user: name, to, items })
     }
 
     pub(super) fn delivered(
@@ -109,15 +116,15 @@ impl Partition {
         answer: Result<Vec<(usize, usize, Refusal)>, NoAnswer>,
         actions: &mut Vec<Action>,
     ) {
-        let Some(request) = self.lanes.get_mut(instance).and_then(|lane| lane.delivering.take()) else { return };
-        self.touched_lanes.insert(instance.clone());
+        let Some(lane) = self.lanes.find(instance) else { return };
+        let Some(request) = self.touch(lane).delivering.take() else { return };
         match answer {
             Err(_) => {
                 // What the instance said of its connections says nothing any more.
                 for part in &request {
-                    self.users[part.user].route_mut(instance).into_iter().for_each(|route| route.held_until = None);
+                    self.users[part.user].route_mut(lane).into_iter().for_each(|route| route.held_until = None);
                 }
-                self.instance_down(now, instance);
+                self.instance_down(now, lane);
             }
             Ok(refused) => {
                 let mut refusals: BTreeMap<usize, BTreeMap<usize, Refusal>> = BTreeMap::new();
@@ -126,12 +133,12 @@ impl Partition {
                 }
                 for (place, part) in request.iter().enumerate() {
                     let refusals = refusals.remove(&place).unwrap_or_default();
-                    self.answered(now, instance, part, &refusals, actions);
+                    self.answered(now, lane, part, &refusals, actions);
                 }
             }
         }
         for part in request {
-            self.leave_batch(now, part.user, instance);
+            self.leave_batch(now, part.user, lane);
         }
     }
 
@@ -139,7 +146,7 @@ impl Partition {
     fn answered(
         &mut self,
         now: Now,
-        instance: &Arc<Instance>,
+        lane: LaneNumber,
         Part { user, places, revision }: &Part,
         refusals: &BTreeMap<usize, Refusal>,
         actions: &mut Vec<Action>,
@@ -150,28 +157,26 @@ impl Partition {
         let State::Delivering(Batch { receptions: Some(receptions), .. }) = &mut state.state else { return };
         for (at, place) in places.iter().enumerate() {
             match refusals.get(&at) {
-                None => receptions[*place].by.push(instance.name.clone()),
+                None => receptions[*place].by.push(self.lanes[lane].instance.name.clone()),
                 Some(Refusal::Busy) => receptions[*place].is_put_off = true,
                 Some(Refusal::NotConnected) => {}
             }
         }
         if refusals.len() < places.len() {
-            if let Some(route) = state.route_mut(instance).filter(|_| !is_errand) {
+            if let Some(route) = state.route_mut(lane).filter(|_| !is_errand) {
                 route.held_until = held_until;
             }
-            if let Some(lane) = self.lanes.get_mut(instance) {
-                lane.accepted();
-            }
+            self.lanes[lane].accepted();
         }
         if !is_errand && refusals.values().any(|why| *why == Refusal::NotConnected) {
-            self.drop_route(*user, instance, *revision, actions);
+            self.drop_route(*user, lane, *revision, actions);
         }
     }
 
     /// An instance has answered, or will not. With the last one the batch is over.
-    pub(super) fn leave_batch(&mut self, now: Now, user: UserNumber, instance: &Arc<Instance>) {
+    pub(super) fn leave_batch(&mut self, now: Now, user: UserNumber, lane: LaneNumber) {
         let State::Delivering(batch) = &mut self.users[user].state else { return };
-        batch.open.retain(|open| open != instance);
+        batch.open.retain(|open| *open != lane);
         if batch.open.is_empty() {
             let batch = std::mem::take(batch);
             self.users[user].state = State::Idle;
@@ -183,13 +188,10 @@ impl Partition {
     /// A slow instance's queue is no reason to keep the user's other ones waiting.
     pub(super) fn leave_out_unsent(&mut self, now: Now, user: UserNumber) {
         let State::Delivering(batch) = &self.users[user].state else { return };
-        let is_sent = |instance: &&Arc<Instance>| {
-            let requests = self.lanes.get(*instance).and_then(|lane| lane.delivering.as_ref());
-            requests.is_some_and(|request| request.iter().any(|part| part.user == user))
-        };
-        let (_, unsent): (Vec<_>, Vec<_>) = batch.open.iter().partition(is_sent);
-        for instance in unsent.into_iter().cloned().collect::<Vec<_>>() {
-            self.leave_batch(now, user, &instance);
+        let is_sent = |lane| self.lanes[lane].delivering.iter().flatten().any(|part| part.user == user);
+        let unsent: LaneNumbers = batch.open.iter().copied().filter(|lane| !is_sent(*lane)).collect();
+        for lane in unsent {
+            self.leave_batch(now, user, lane);
         }
     }
 
@@ -199,9 +201,8 @@ impl Partition {
         }
         let receptions = receptions.unwrap_or_default();
         let state = &mut self.users[user];
-        let sent: Vec<Entry> = state.waiting.drain(..receptions.len()).collect();
-        let (refused, accepted): (Vec<_>, Vec<_>) =
-            sent.into_iter().zip(receptions).partition(|(_, reception)| reception.by.is_empty());
+        let sent = state.waiting.drain(..receptions.len()).zip(receptions);
+        let (refused, accepted): (Answered, Answered) = sent.partition(|(_, reception)| reception.by.is_empty());
         let is_put_off = refused.iter().any(|(_, reception)| reception.is_put_off);
         let is_any_refused = !refused.is_empty();
         for (entry, _) in refused.into_iter().rev() {
@@ -213,14 +214,7 @@ impl Partition {
         }
     }
 
-    fn delivered_to_user(
-        &mut self,
-        now: Now,
-        user: UserNumber,
-        accepted: Vec<(Entry, Reception)>,
-        targets: usize,
-        is_put_off: bool,
-    ) {
+    fn delivered_to_user(&mut self, now: Now, user: UserNumber, accepted: Answered, targets: usize, is_put_off: bool) {
         if !accepted.is_empty() {
             self.users[user].busy = 0;
         }

@@ -11,10 +11,13 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::{Lane, Partition, State, Timer};
+use smallvec::smallvec;
+
+use super::deliveries::Answered;
+use super::{Partition, State, Timer};
 use crate::router::user::{Errand, Reception, Work};
 use crate::router::users::UserNumber;
-use crate::router::{Action, Entry, Fate, Instance, MAX_ASSOCIATES, Now};
+use crate::router::{Action, Fate, Instance, MAX_ASSOCIATES, Now};
 use crate::token::UserId;
 
 impl Partition {
@@ -51,8 +54,9 @@ impl Partition {
             return false;
         }
         while let Some(instance) = errand.instances.pop_front() {
-            if self.lanes.get(&instance).is_none_or(Lane::is_up) {
-                self.check(user, vec![instance]);
+            let lane = self.lanes.admit(instance);
+            if self.lanes[lane].is_up() {
+                self.check(user, smallvec![lane]);
                 return true;
             }
         }
@@ -151,7 +155,7 @@ impl Partition {
         now: Now,
         user: UserNumber,
         to: &UserId,
-        accepted: Vec<(Entry, Reception)>,
+        accepted: Answered,
         is_any_refused: bool,
     ) {
         for (entry, Reception { by, .. }) in accepted {

@@ -1,11 +1,14 @@
 //! Instances: routes to them, what they are asked, and what their answers mean.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+use hashbrown::HashSet;
+use smallvec::smallvec;
+
 use super::{Partition, Timer};
-use crate::router::lane::{Asked, Check, Health, Lane, Seat};
+use crate::router::lane::{Asked, Check, Health, Seat};
+use crate::router::lanes::{LaneNumber, LaneNumbers};
 use crate::router::user::{Route, State, Work};
 use crate::router::users::UserNumber;
 use crate::router::{Action, Instance, NoAnswer, Now};
@@ -18,25 +21,25 @@ impl Partition {
     pub(super) fn route_up(&mut self, now: Now, user: UserId, instance: Arc<Instance>, revision: u64) {
         let user = self.users.admit(user);
         let routes = &self.users[user].routes;
-        if routes.iter().any(|route| route.instance.name == instance.name && route.revision >= revision) {
+        let is_there = |route: &Route| self.lanes[route.lane].instance.name == instance.name;
+        if routes.iter().any(|route| is_there(route) && route.revision >= revision) {
             return;
         }
         self.remove_route(user, &instance.name, revision);
-        // One copy of the instance's names for all who are there.
-        let instance = self.lanes.get_key_value(&instance).map_or(instance, |(known, _)| known.clone());
+        let number = self.lanes.admit(instance);
         let state = &mut self.users[user];
-        state.routes.insert(0, Route { instance: instance.clone(), revision, held_until: None, is_fresh: false });
+        state.routes.insert(0, Route { lane: number, revision, held_until: None, is_fresh: false });
         state.routes.sort_by_key(|route| std::cmp::Reverse(route.revision));
         if let Some(at) = state.paused_until.take() {
             self.timers.remove(&(at, Timer::Resume(user)));
         }
-        let lane = self.lanes.entry(instance.clone()).or_default();
+        let lane = &mut self.lanes[number];
         lane.routes += 1;
         // A put is a sign of life: a down instance is probed at once instead of at the end of its back-off.
         if let Health::Down(at) = lane.health {
             lane.health = Health::Down(now.instant);
-            self.timers.remove(&(at, Timer::Probe(instance.clone())));
-            self.timers.insert((now.instant, Timer::Probe(instance)));
+            self.timers.remove(&(at, Timer::Probe(number)));
+            self.timers.insert((now.instant, Timer::Probe(number)));
         }
         self.touched_users.push_back(user);
     }
@@ -51,31 +54,26 @@ impl Partition {
     /// Removes the user's route at an instance unless it is newer than `revision`.
     pub(super) fn remove_route(&mut self, user: UserNumber, instance: &InstanceName, revision: u64) {
         let routes = &mut self.users[user].routes;
-        let place = routes.iter().position(|route| route.instance.name == *instance && route.revision <= revision);
+        let is_there = |route: &Route| self.lanes[route.lane].instance.name == *instance;
+        let place = routes.iter().position(|route| is_there(route) && route.revision <= revision);
         if let Some(place) = place {
             let route = routes.remove(place);
-            let lane = self.lane(&route.instance);
+            let lane = self.touch(route.lane);
             lane.routes -= 1;
             lane.wanted.remove(&user);
-            self.touched_lanes.insert(route.instance);
         }
     }
 
     /// The instance says that the user is not connected there.
     ///
     /// That was true of the route it was asked about; one put since stays, and is asked about in its turn.
-    pub(super) fn drop_route(
-        &mut self,
-        user: UserNumber,
-        instance: &Arc<Instance>,
-        revision: u64,
-        actions: &mut Vec<Action>,
-    ) {
-        if self.users[user].route_mut(instance).is_none_or(|route| route.revision != revision) {
+    pub(super) fn drop_route(&mut self, user: UserNumber, lane: LaneNumber, revision: u64, actions: &mut Vec<Action>) {
+        if self.users[user].route_mut(lane).is_none_or(|route| route.revision != revision) {
             return;
         }
-        self.remove_route(user, &instance.name, revision);
-        let (user, instance) = (self.users[user].name.clone(), instance.name.clone());
+        let instance = self.lanes[lane].instance.name.clone();
+        self.remove_route(user, &instance, revision);
+        let user = self.users[user].name.clone();
         actions.push(Action::DropRoute { user, instance, revision });
     }
 
@@ -86,17 +84,16 @@ impl Partition {
         answer: Result<Vec<UserId>, NoAnswer>,
         actions: &mut Vec<Action>,
     ) {
-        let Some(lane) = self.lanes.get_mut(instance) else { return };
-        let Some(Check { asked, is_probe }) = lane.checking.take() else { return };
-        self.touched_lanes.insert(instance.clone());
+        let Some(lane) = self.lanes.find(instance) else { return };
+        let Some(Check { asked, is_probe }) = self.touch(lane).checking.take() else { return };
         let Ok(connected) = answer else {
-            self.instance_down(now, instance);
-            return asked.iter().for_each(|asked| self.checked(instance, &asked.seat, false));
+            self.instance_down(now, lane);
+            return asked.iter().for_each(|asked| self.checked(lane, asked.seat, false));
         };
-        let connected: BTreeSet<UserId> = connected.into_iter().collect();
+        let connected: HashSet<UserId> = connected.into_iter().collect();
         if is_probe {
-            self.disarm_probe(instance);
-            let wanted = self.lane(instance).comes_up();
+            self.disarm_probe(lane);
+            let wanted = self.lanes[lane].comes_up();
             self.touched_users.extend(wanted);
         }
         for Asked { seat, who, revision } in &asked {
@@ -104,17 +101,17 @@ impl Partition {
             // An associate's route is its own partition's. Nor does the answer tell of whoever has the user's number since.
             if self.users.get(seat.user).is_some_and(|user| user.name == *who) {
                 match is_there {
-                    true => self.confirmed(now, seat.user, instance),
-                    false => self.drop_route(seat.user, instance, *revision, actions),
+                    true => self.confirmed(now, seat.user, lane),
+                    false => self.drop_route(seat.user, lane, *revision, actions),
                 }
             }
-            self.checked(instance, seat, is_there);
+            self.checked(lane, *seat, is_there);
         }
     }
 
-    fn confirmed(&mut self, now: Now, user: UserNumber, instance: &Arc<Instance>) {
+    fn confirmed(&mut self, now: Now, user: UserNumber, lane: LaneNumber) {
         let held_until = self.held_from(now);
-        if let Some(route) = self.users[user].route_mut(instance) {
+        if let Some(route) = self.users[user].route_mut(lane) {
             (route.is_fresh, route.held_until) = (true, held_until);
         }
     }
@@ -126,66 +123,69 @@ impl Partition {
     }
 
     /// The check of one connection is over.
-    fn checked(&mut self, instance: &Arc<Instance>, seat: &Seat, is_there: bool) {
+    fn checked(&mut self, lane: LaneNumber, seat: Seat, is_there: bool) {
         self.touched_users.push_back(seat.user);
-        if !self.is_current(seat, instance) {
+        if !self.is_current(seat, lane) {
             return;
         }
-        let is_up = self.lane(instance).is_up();
+        let is_up = self.lanes[lane].is_up();
         let state: &mut Work = &mut self.users[seat.user];
         let may_board = is_there && is_up && state.errand.is_some();
-        if let State::Checking(instances) = &mut state.state {
-            instances.retain(|open| open != instance);
-            if instances.is_empty() {
+        if let State::Checking(lanes) = &mut state.state {
+            lanes.retain(|open| *open != lane);
+            if lanes.is_empty() {
                 state.state = State::Idle;
             }
         }
         if may_board {
-            self.board(seat.user, vec![instance.clone()]);
+            self.board(seat.user, smallvec![lane]);
         }
     }
 
     /// Queues for a heartbeat at each of these instances.
-    pub(super) fn check(&mut self, user: UserNumber, instances: Vec<Arc<Instance>>) {
-        let seat = self.begin_turn(user, State::Checking(instances.clone()));
-        for instance in instances {
-            self.lane(&instance).unconfirmed.push_back(seat);
+    pub(super) fn check(&mut self, user: UserNumber, lanes: LaneNumbers) {
+        let seat = self.begin_turn(user, State::Checking(lanes.clone()));
+        for lane in lanes {
+            self.touch(lane).unconfirmed.push_back(seat);
         }
     }
 
     /// The user has no other way than instances that are down.
     pub(super) fn want_routes(&mut self, user: UserNumber) {
-        let routes = self.users[user].routes.iter().map(|route| route.instance.clone());
-        for instance in routes.collect::<Vec<_>>() {
-            self.lane(&instance).wanted.insert(user);
+        for route in &self.users[user].routes {
+            self.touched_lanes.insert(route.lane);
+            self.lanes[route.lane].wanted.insert(user);
         }
     }
 
-    pub(super) fn instance_down(&mut self, now: Now, instance: &Arc<Instance>) {
+    pub(super) fn instance_down(&mut self, now: Now, number: LaneNumber) {
         let backoff = self.settings.instance_backoff;
-        self.disarm_probe(instance);
-        let lane = self.lane(instance);
+        self.disarm_probe(number);
+        let lane = self.touch(number);
         let unread = std::mem::take(&mut lane.unread);
         let stranded = lane.goes_down(now.instant, backoff);
-        if let Health::Down(at) = self.lane(instance).health {
-            self.timers.insert((at, Timer::Probe(instance.clone())));
+        if let Health::Down(at) = lane.health {
+            self.timers.insert((at, Timer::Probe(number)));
         }
         for user in unread {
             self.users[user].state = State::Idle;
             self.touched_users.push_back(user);
         }
-        for seat in stranded.into_iter().filter(|seat| self.is_current(seat, instance)).collect::<Vec<_>>() {
+        for seat in stranded.into_iter().filter(|seat| self.is_current(*seat, number)).collect::<Vec<_>>() {
             match self.users[seat.user].state {
-                State::Delivering(_) => self.leave_batch(now, seat.user, instance),
-                _ => self.checked(instance, &seat, false),
+                State::Delivering(_) => self.leave_batch(now, seat.user, number),
+                _ => self.checked(number, seat, false),
             }
         }
     }
 
     /// The back-off of a down instance is over: ask it about users who want it, if there are any.
-    pub(super) fn probe(&mut self, now: Now, at: Instant, instance: &Arc<Instance>, actions: &mut Vec<Action>) {
+    pub(super) fn probe(&mut self, now: Now, at: Instant, number: LaneNumber, actions: &mut Vec<Action>) {
         let most = self.settings.heartbeat_users;
-        let Some(lane) = self.lanes.get_mut(instance).filter(|lane| lane.health == Health::Down(at)) else { return };
+        let lane = &mut self.lanes[number];
+        if lane.health != Health::Down(at) {
+            return;
+        }
         lane.health = Health::Down(now.instant);
         if let Some(check) = &mut lane.checking {
             check.is_probe = true; // Its answer decides.
@@ -194,7 +194,7 @@ impl Partition {
         let revision_if_wanted = |user: &UserNumber| {
             let state = &self.users[*user];
             let has_something = state.mailbox().is_in_use() || state.errand.is_some();
-            let route = state.routes.iter().find(|route| has_something && route.instance == *instance)?;
+            let route = state.routes.iter().find(|route| has_something && route.lane == number)?;
             let seat = Seat { user: *user, turn: NO_TURN };
             Some(Asked { seat, who: state.name.clone(), revision: route.revision })
         };
@@ -203,59 +203,65 @@ impl Partition {
             // Nobody waits for it: the next reminder finds out whether it is back.
             let wanted = lane.comes_up();
             self.touched_users.extend(wanted);
-            self.touched_lanes.insert(instance.clone());
+            self.touched_lanes.insert(number);
         } else {
-            self.ask(instance, asked, true, actions);
+            self.ask(number, asked, true, actions);
         }
     }
 
-    pub(super) fn disarm_probe(&mut self, instance: &Arc<Instance>) {
-        if let Some(Lane { health: Health::Down(at), .. }) = self.lanes.get(instance) {
-            self.timers.remove(&(*at, Timer::Probe(instance.clone())));
+    pub(super) fn disarm_probe(&mut self, lane: LaneNumber) {
+        if let Health::Down(at) = self.lanes[lane].health {
+            self.timers.remove(&(at, Timer::Probe(lane)));
         }
     }
 
-    pub(super) fn dispatch_heartbeat(&mut self, instance: &Arc<Instance>, actions: &mut Vec<Action>) {
+    pub(super) fn dispatch_heartbeat(&mut self, number: LaneNumber, actions: &mut Vec<Action>) {
         let most = self.settings.heartbeat_users;
         let mut asked = Vec::new();
-        while let Some(lane) = self.lanes.get_mut(instance) {
+        loop {
+            let lane = &mut self.lanes[number];
             if lane.checking.is_some() || !lane.is_up() || asked.len() >= most {
                 break;
             }
             let Some(seat) = lane.unconfirmed.pop_front() else { break };
-            if !self.is_current(&seat, instance) {
+            if !self.is_current(seat, number) {
                 continue;
             }
-            match self.revision_for(seat.user, instance) {
+            match self.revision_for(seat.user, number) {
                 Some(revision) => asked.push(Asked { who: self.recipient(seat.user), seat, revision }),
-                None => self.checked(instance, &seat, false),
+                None => self.checked(number, seat, false),
             }
         }
         if !asked.is_empty() {
-            self.ask(instance, asked, false, actions);
+            self.ask(number, asked, false, actions);
         }
     }
 
     /// Sends a heartbeat.
-    fn ask(&mut self, instance: &Arc<Instance>, asked: Vec<Asked>, is_probe: bool, actions: &mut Vec<Action>) {
-        let mut named = BTreeSet::new();
-        let names = asked.iter().map(|asked| asked.who.clone());
-        let users = names.filter(|who| named.insert(who.clone())).collect();
-        self.lane(instance).checking = Some(Check { asked, is_probe });
-        actions.push(Action::Heartbeat { instance: instance.clone(), users });
+    fn ask(&mut self, lane: LaneNumber, asked: Vec<Asked>, is_probe: bool, actions: &mut Vec<Action>) {
+        let users = named(&asked);
+        let lane = self.touch(lane);
+        lane.checking = Some(Check { asked, is_probe });
+        actions.push(Action::Heartbeat { instance: lane.instance.clone(), users });
     }
 
     /// The revision of the route by which the user comes to the instance. An errand's route is not this partition's to judge.
-    pub(super) fn revision_for(&mut self, user: UserNumber, instance: &Arc<Instance>) -> Option<u64> {
+    pub(super) fn revision_for(&mut self, user: UserNumber, lane: LaneNumber) -> Option<u64> {
         let state = &mut self.users[user];
         match state.errand {
-            None => state.route_mut(instance).map(|route| route.revision),
+            None => state.route_mut(lane).map(|route| route.revision),
             Some(_) => Some(0),
         }
     }
 
-    pub(super) fn remove_lane(&mut self, instance: &Arc<Instance>) {
-        self.disarm_probe(instance);
-        self.lanes.remove(instance);
+    pub(super) fn remove_lane(&mut self, lane: LaneNumber) {
+        self.touched_lanes.remove(&lane);
+        self.lanes.remove(lane);
     }
+}
+
+/// About whom these ask. Several users may have the same associate.
+fn named(asked: &[Asked]) -> Vec<UserId> {
+    let mut named = HashSet::new();
+    asked.iter().map(|asked| &asked.who).filter(|who| named.insert(*who)).cloned().collect()
 }

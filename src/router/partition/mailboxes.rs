@@ -1,12 +1,12 @@
 //! Mailboxes: what is parked, read back, and searched for expired reminders.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Park, Partition, Timer};
+use crate::router::lanes::LaneNumber;
 use crate::router::user::{State, Sweep};
 use crate::router::users::UserNumber;
-use crate::router::{Action, Entry, Fate, Instance, Item, MailboxSummary, Now, Page, Parking};
+use crate::router::{Action, Entry, Fate, Item, MailboxSummary, Now, Page, Parking};
 use crate::token::UserId;
 
 /// For so long it is taken for granted that nobody has set the wall clock.
@@ -126,10 +126,9 @@ impl Partition {
 
     /// What the user's page takes of its instance's room.
     pub(super) fn charge_page(&mut self, user: UserNumber, bytes: usize) {
-        if let Some((instance, charged)) = &mut self.users[user].page {
-            let before = std::mem::replace(charged, bytes);
-            let instance = instance.clone();
-            let lane = self.lane(&instance);
+        if let Some((lane, charged)) = &mut self.users[user].page {
+            let (lane, before) = (*lane, std::mem::replace(charged, bytes));
+            let lane = self.touch(lane);
             lane.page_bytes = lane.page_bytes + bytes - before;
         }
     }
@@ -208,27 +207,24 @@ impl Partition {
     }
 
     /// Queues for a page of the mailbox, at the lane of the best connection.
-    pub(super) fn read(&mut self, user: UserNumber, held: Vec<Arc<Instance>>) {
-        let Some(instance) = held.into_iter().next() else { return };
+    pub(super) fn read(&mut self, user: UserNumber, held: &[LaneNumber]) {
+        let Some(&lane) = held.first() else { return };
         let state = &mut self.users[user];
         state.use_up_confirmations();
         state.state = State::Reading;
-        self.lane(&instance).unread.push_back(user);
+        self.touch(lane).unread.push_back(user);
     }
 
     /// Mailboxes are read ahead of an instance by one delivery and not further: a slow one must not fill the memory, nor
     /// hold up the reads for others.
-    pub(super) fn dispatch_pages(&mut self, instance: &Arc<Instance>) {
+    pub(super) fn dispatch_pages(&mut self, lane: LaneNumber) {
         let room = self.settings.delivery_bytes * 2;
-        while let Some(lane) = self.lanes.get_mut(instance) {
-            if lane.page_bytes >= room {
-                break;
-            }
-            let Some(user) = lane.unread.pop_front() else { break };
+        while self.lanes[lane].page_bytes < room {
+            let Some(user) = self.lanes[lane].unread.pop_front() else { break };
             let state = &mut self.users[user];
-            if state.route_mut(instance).is_some() {
+            if state.route_mut(lane).is_some() {
                 // How large it is shows when it was read. Until then it is charged so that only so many are begun.
-                state.page = Some((instance.clone(), 0));
+                state.page = Some((lane, 0));
                 self.charge_page(user, room.div_ceil(self.settings.reads_in_flight));
                 self.reads.push_back(user);
             } else {

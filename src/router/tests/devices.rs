@@ -99,7 +99,7 @@ fn each_instance_takes_its_turn_and_the_batch_is_the_same_for_all() {
     assert_eq!(router.accepted("app-2"), ["deliver app-2: alice e3", "bob e2 delivered by app-2"]);
     assert_eq!(
         router.accepted("app-2"),
-        ["deliver app-1: alice e4", "deliver app-2: alice e4", "alice e3 delivered by app-1 app-2"]
+        ["deliver app-2: alice e4", "deliver app-1: alice e4", "alice e3 delivered by app-1 app-2"]
     );
 }
 

@@ -84,7 +84,7 @@ pub const MUTATIONS: &[Mutation] = &[
         name: "what was refused as busy counts as accepted",
         file: DELIVERIES,
         old: "Some(Refusal::Busy) => receptions[*place].is_put_off = true,",
-        new: "Some(Refusal::Busy) => receptions[*place].by.push(instance.name.clone()),",
+        new: "Some(Refusal::Busy) => receptions[*place].by.push(self.lanes[lane].instance.name.clone()),",
     },
     Mutation {
         name: "a pause has no end",
@@ -155,13 +155,13 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "nobody goes on when an instance is back",
         file: INSTANCES,
-        old: "let wanted = self.lane(instance).comes_up();",
-        new: "self.lane(instance).comes_up();\n            let wanted = BTreeSet::<UserNumber>::new();",
+        old: "let wanted = self.lanes[lane].comes_up();",
+        new: "self.lanes[lane].comes_up();\n            let wanted = Vec::<UserNumber>::new();",
     },
     Mutation {
         name: "an instance that answered is still to be probed",
         file: INSTANCES,
-        old: "            self.disarm_probe(instance);\n            let wanted",
+        old: "            self.disarm_probe(lane);\n            let wanted",
         new: "            let wanted",
     },
     Mutation {

@@ -1,0 +1,90 @@
+//! The instances a partition speaks to, by name and by number.
+//!
+//! As a [user](super::users) does, an instance has a number within the machine. Nothing outlives its lane that speaks of it by
+//! number: routes, seats, requests and pages keep the lane (`Lane::is_unused`), and so does being down, and with it the timer of a probe.
+
+use std::collections::BTreeMap;
+use std::ops::{Index, IndexMut};
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::Instance;
+use super::lane::Lane;
+use super::slab::Slab;
+
+/// An instance as the machine speaks of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LaneNumber(u32);
+
+/// Some of them. Few users have more connections than lie in it without an allocation.
+pub type LaneNumbers = SmallVec<[LaneNumber; 4]>;
+
+/// The lanes of a partition.
+#[derive(Debug)]
+pub struct Lanes {
+    lanes: Slab<Lane>,
+    numbers: BTreeMap<Arc<Instance>, LaneNumber>,
+}
+
+impl Lanes {
+    /// None.
+    pub fn new() -> Self {
+        Self { lanes: Slab::new(), numbers: BTreeMap::new() }
+    }
+
+    /// The number of an instance's lane, which is there from now on.
+    pub fn admit(&mut self, instance: Arc<Instance>) -> LaneNumber {
+        self.find(&instance).unwrap_or_else(|| {
+            let number = LaneNumber(self.lanes.insert(Lane::new(instance.clone())));
+            self.numbers.insert(instance, number);
+            number
+        })
+    }
+
+    /// The number of an instance's lane, if there is one.
+    pub fn find(&self, instance: &Arc<Instance>) -> Option<LaneNumber> {
+        self.numbers.get(instance).copied()
+    }
+
+    /// The lane with this number, unless it was removed.
+    pub fn get(&self, number: LaneNumber) -> Option<&Lane> {
+        self.lanes.get(number.0)
+    }
+
+    /// Removes a lane. Its number may be another one's next.
+    pub fn remove(&mut self, number: LaneNumber) {
+        if let Some(lane) = self.lanes.remove(number.0) {
+            self.numbers.remove(&lane.instance);
+        }
+    }
+
+    /// All of them, in the order of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (LaneNumber, &Lane)> {
+        self.lanes.iter().map(|(number, lane)| (LaneNumber(number), lane))
+    }
+
+    /// All of them, in the order of their numbers.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Lane> {
+        self.lanes.iter_mut()
+    }
+
+    /// There is none.
+    pub fn is_empty(&self) -> bool {
+        self.numbers.is_empty()
+    }
+}
+
+impl Index<LaneNumber> for Lanes {
+    type Output = Lane;
+
+    fn index(&self, number: LaneNumber) -> &Lane {
+        &self.lanes[number.0]
+    }
+}
+
+impl IndexMut<LaneNumber> for Lanes {
+    fn index_mut(&mut self, number: LaneNumber) -> &mut Lane {
+        &mut self.lanes[number.0]
+    }
+}
