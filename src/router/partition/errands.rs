@@ -87,8 +87,9 @@ impl Partition {
     }
 
     pub(super) fn end_errand(&mut self, user: UserNumber) {
-        if let Some(errand) = self.users[user].errand.take() {
-            self.timers.remove(&(errand.until, Timer::GiveUp(user)));
+        if let Some(Errand { until, .. }) = self.users[user].errand {
+            self.users[user].errand = None;
+            self.timers.remove(&(until, Timer::GiveUp(user)));
         }
     }
 

@@ -30,7 +30,8 @@ impl Partition {
         let state = &mut self.users[user];
         state.routes.insert(0, Route { lane: number, revision, held_until: None, is_fresh: false });
         state.routes.sort_by_key(|route| std::cmp::Reverse(route.revision));
-        if let Some(at) = state.paused_until.take() {
+        if let Some(at) = state.paused_until {
+            state.paused_until = None;
             self.timers.remove(&(at, Timer::Resume(user)));
         }
         let lane = &mut self.lanes[number];

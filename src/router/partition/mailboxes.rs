@@ -135,7 +135,8 @@ impl Partition {
 
     /// Once nothing of it is left in memory, the user's page makes room for another one.
     pub(super) fn release_page(&mut self, user: UserNumber) {
-        if self.users[user].waiting.is_empty() {
+        let state = &self.users[user];
+        if state.waiting.is_empty() && state.page.is_some() {
             self.charge_page(user, 0);
             self.users[user].page = None;
         }
@@ -168,6 +169,10 @@ impl Partition {
 
     /// Arms the search of a mailbox for the moment its earliest reminder expires; or, where that is far, a look at the clock.
     pub(super) fn schedule_sweep(&mut self, now: Now, user: UserNumber) {
+        let mailbox = self.users[user].mailbox();
+        if mailbox.next_expiry.is_none() && mailbox.sweep_at.is_none() {
+            return;
+        }
         let mailbox = self.users[user].mailbox_mut();
         let due = mailbox.next_expiry.map(|at| now.instant_of(at).min(now.instant + CLOCK_TRUSTED));
         let wanted = due.map(|due| mailbox.no_sweep_before.map_or(due, |earliest| due.max(earliest)));
