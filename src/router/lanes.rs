@@ -29,7 +29,7 @@ pub struct Lanes {
 
 impl Lanes {
     /// None.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { lanes: Slab::new(), numbers: BTreeMap::new() }
     }
 

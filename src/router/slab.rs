@@ -9,7 +9,7 @@ const CHUNK_BYTES: usize = 32 << 10;
 
 /// Things of one kind, numbered from 0.
 #[derive(Debug)]
-pub struct Slab<T> {
+pub(super) struct Slab<T> {
     /// All are full but for the last one.
     chunks: Vec<Vec<Option<T>>>,
     /// The slots whose thing has gone. The last one is given first.
@@ -21,12 +21,12 @@ impl<T> Slab<T> {
     const CHUNK: usize = CHUNK_BYTES / size_of::<Option<T>>();
 
     /// Nothing.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { chunks: Vec::new(), free: Vec::new() }
     }
 
     /// Takes a thing in, and answers its number.
-    pub fn insert(&mut self, thing: T) -> u32 {
+    pub(super) fn insert(&mut self, thing: T) -> u32 {
         if let Some(number) = self.free.pop() {
             let (chunk, slot) = Self::place(number);
             self.chunks[chunk][slot] = Some(thing);
@@ -42,7 +42,7 @@ impl<T> Slab<T> {
     }
 
     /// Gives a thing back. Its number may be another one's next.
-    pub fn remove(&mut self, number: u32) -> Option<T> {
+    pub(super) fn remove(&mut self, number: u32) -> Option<T> {
         let (chunk, slot) = Self::place(number);
         let thing = self.chunks.get_mut(chunk)?.get_mut(slot)?.take();
         self.free.extend(thing.is_some().then_some(number));
@@ -50,24 +50,24 @@ impl<T> Slab<T> {
     }
 
     /// The thing with this number, if there is one.
-    pub fn get(&self, number: u32) -> Option<&T> {
+    pub(super) fn get(&self, number: u32) -> Option<&T> {
         let (chunk, slot) = Self::place(number);
         self.chunks.get(chunk)?.get(slot)?.as_ref()
     }
 
     /// The thing with this number, if there is one.
-    pub fn get_mut(&mut self, number: u32) -> Option<&mut T> {
+    pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut T> {
         let (chunk, slot) = Self::place(number);
         self.chunks.get_mut(chunk)?.get_mut(slot)?.as_mut()
     }
 
     /// All of them with their numbers, in the order of these.
-    pub fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         (0..).zip(self.chunks.iter().flatten()).filter_map(|(number, slot)| Some((number, slot.as_ref()?)))
     }
 
     /// All of them, in the order of their numbers.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.chunks.iter_mut().flatten().flatten()
     }
 

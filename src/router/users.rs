@@ -33,7 +33,7 @@ pub struct Users {
 
 impl Users {
     /// Nobody.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { users: Slab::new(), numbers: HashTable::new(), hasher: DefaultHashBuilder::default() }
     }
 
