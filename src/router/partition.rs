@@ -328,7 +328,7 @@ impl Partition {
 
     // Look-ups.
 
-    /// A lane of which something changes.
+    /// A lane to be looked at before the step ends: something of it changes.
     fn touch(&mut self, lane: LaneNumber) -> &mut Lane {
         self.touched_lanes.insert(lane);
         &mut self.lanes[lane]

@@ -99,12 +99,12 @@ impl Partition {
         }
         for Asked { seat, who, revision } in &asked {
             let is_there = connected.contains(who);
-            // An associate's route is its own partition's. Nor does the answer tell of whoever has the user's number since.
-            if self.users.get(seat.user).is_some_and(|user| user.name == *who) {
-                match is_there {
-                    true => self.confirmed(now, seat.user, lane),
-                    false => self.drop_route(seat.user, lane, *revision, actions),
-                }
+            let is_about_user = self.users.get(seat.user).is_some_and(|user| user.name == *who);
+            match (is_about_user, is_there) {
+                (true, true) => self.confirmed(now, seat.user, lane),
+                (true, false) => self.drop_route(seat.user, lane, *revision, actions),
+                // An associate's route is its own partition's; and whoever has the user's number since was not asked about.
+                (false, _) => {}
             }
             self.checked(lane, *seat, is_there);
         }
@@ -255,6 +255,7 @@ impl Partition {
         }
     }
 
+    /// Nothing refers to it any more.
     pub(super) fn remove_lane(&mut self, lane: LaneNumber) {
         self.touched_lanes.remove(&lane);
         self.lanes.remove(lane);
