@@ -19,7 +19,7 @@ use list::{MUTATIONS, Mutation};
 /// What is copied.
 const SOURCES: [&str; 4] = ["src/router", "src/reminder", "src/token.rs", "tests/simulation"];
 /// The seeds within which a fault must be found.
-const SEEDS: u64 = 5_000;
+const SEEDS: u64 = 10_000;
 /// A machine that is stuck within one step is found, too.
 const STUCK: Duration = Duration::from_secs(60);
 /// With this fault it is tried, too, whether what a failure prints can be run again.
@@ -30,7 +30,7 @@ const SHORT: usize = 12;
 const WORKSPACE: &str = "[workspace]\nmembers = [\"tests/simulation\"]\nresolver = \"3\"\n\n\
     [profile.dev]\ndebug = false\n\n[profile.dev.package.bellhop-simulation]\nopt-level = 1\n";
 
-/// Puts faults into a copy of the router, one at a time, and fails unless the simulation finds each within 5,000 seeds.
+/// Puts faults into a copy of the router, one at a time, and fails unless the simulation finds each within 10,000 seeds.
 #[derive(Debug, Parser)]
 struct Cli {
     /// Only those with this text in their name
