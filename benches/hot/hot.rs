@@ -25,6 +25,7 @@ use bellhop::rules::document::Document;
 use bellhop::rules::engine::Engine;
 use bellhop::service::intake::plan::{self, Part, Plan, Planner};
 use bellhop::service::outcomes::message::{self, Told};
+use bellhop::service::recorded::Settled;
 use bellhop::service::seen::Window;
 use bellhop::wire::answer::delivery_body;
 use bellhop::wire::cloud_event::Published;
@@ -218,10 +219,10 @@ fn told(event: &Event, index: usize) -> Told {
         id: id.clone(),
         source: event.set_of(index).source.clone(),
         set: event.set_of(index).id.clone(),
-        user: Some(user.to_string()),
+        user: Some(user.clone()),
         outcome: Outcome::delivered(vec![by]).expect("there is one"),
         at: Timestamp::UNIX_EPOCH,
     };
-    let settles = Some((partition::Partition(0), Item::Event { sequence: 1, index }));
+    let settles = Some((partition::Partition(0), Settled::Published { set: 1, place: index }));
     Told { record, published_ms: 0, reminder: Some(event.bodies[index].clone()), settles }
 }
