@@ -2,7 +2,7 @@
 //!
 //! Names come in with inputs and go out with actions. In between a user is a number, which is copied freely and finds the user
 //! without a hash and without comparing names. A million users of one route each are what a partition's memory goes to,
-//! so they lie in a [`Slab`], and what doubles when it is full, the table of names, has the numbers alone.
+//! so they lie in a slab, and what doubles when it is full, the table of names, has the numbers alone.
 //!
 //! A number is given again when its user was forgotten, so nobody may be taken for who had the number before. What speaks of a user
 //! keeps it from being forgotten (`User::is_forgettable`): its routes and mailbox, a timer, a place in a queue for reads, a delivery or
