@@ -39,6 +39,13 @@ pub enum Settled {
     },
 }
 
+impl Settled {
+    /// One of an event's reminders, whichever event it came in.
+    pub fn published(event: &Event, index: usize) -> Self {
+        Self::Published { set: event.set_of(index).sequence, place: event.index.reminders[index].place }
+    }
+}
+
 /// The header that names what a message of outcomes settles: `<partition>:<set>.<place>` and `<partition>:m<message>`.
 pub const HEADER: &str = "Bellhop-Settles";
 
@@ -212,7 +219,7 @@ async fn start(
         oldest.map(|oldest| oldest_set_in(&oldest.payload).unwrap_or(oldest.time))
     };
     let oldest = oldest_set.into_iter().chain(in_events).map(|oldest| oldest.max(*last - OLDEST_IN_WORK));
-    Ok(oldest.chain([*last - REMOVALS_UNDER_WAY]).min().unwrap_or(*last))
+    Ok(oldest.fold(*last - REMOVALS_UNDER_WAY, DateTime::min))
 }
 
 /// When the oldest set of an event was published.

@@ -214,9 +214,7 @@ impl Worker {
         let is_new = matches!(settled.item, Item::Event { .. }) && settled.fate != Fate::MailboxFull;
         let reminder = is_new.then(|| event.bodies[index].clone());
         let settles = match settled.item {
-            Item::Event { .. } => {
-                recorded::Settled::Published { set: set.sequence, place: event.index.reminders[index].place }
-            }
+            Item::Event { .. } => recorded::Settled::published(event, index),
             Item::Parked { sequence } => recorded::Settled::Parked { sequence },
         };
         let settles = Some((self.partition, settles));

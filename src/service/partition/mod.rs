@@ -281,8 +281,7 @@ impl Worker {
             let item = Item::Event { sequence, index };
             let (user, set) = (reminder.user.clone(), event.set_of(index));
             let is_repeat = self.repeats.is_repeat(set, reminder.place);
-            let recorded = recorded::Settled::Published { set: set.sequence, place: reminder.place };
-            if is_repeat || self.recorded_before.contains(&recorded) {
+            if is_repeat || self.recorded_before.contains(&recorded::Settled::published(&event, index)) {
                 continue; // It came before; or the last owner was done with it, whether in this event or in another.
             } else if self.parked_before.contains(&(sequence, index)) {
                 parked.push(Settled { user, item, fate: Fate::Parked, removal: Removal::Event });
