@@ -5,7 +5,7 @@
 //!
 //! | layer | modules | |
 //! | --- | --- | --- |
-//! | decide | [`router`], [`rules`], [`reminder`], [`partition`], [`token`], [`event`], [`wire`], [`trace`] | pure: no I/O, no clock, no task |
+//! | decide | [`router`], [`rules`], [`reminder`], [`partition`], [`token`], [`event`], [`wire`], [`trace`], [`printable`] | pure: no I/O, no clock, no task |
 //! | set | [`config`] | every setting, with its default and bounds |
 //! | translate | [`nats`], [`history`], [`http`] | streams, consumers, buckets, requests; SQL; probes. Decide nothing |
 //! | run | [`service`] | tasks that feed the router and perform its actions |
@@ -31,6 +31,7 @@ pub mod nats;
 #[allow(clippy::disallowed_methods)]
 pub mod nats_server;
 pub mod partition;
+pub mod printable;
 pub mod reminder;
 pub mod router;
 pub mod rules;

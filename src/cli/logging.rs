@@ -1,6 +1,8 @@
 //! Where log lines and spans go: text or JSON on stderr, filtered by `BELLHOP_LOG`; and, with the feature `otlp`, spans to
 //! an OpenTelemetry collector.
 
+mod lines;
+
 use std::io::{self, IsTerminal};
 
 use tracing_subscriber::filter::EnvFilter;
@@ -25,8 +27,8 @@ impl Cli {
         let has_colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(has_colour);
         let lines = match self.log_format() {
-            LogFormat::Text => lines.boxed(),
-            LogFormat::Json => lines.json().flatten_event(true).boxed(),
+            LogFormat::Text => lines.fmt_fields(lines::fields()).boxed(),
+            LogFormat::Json => lines.event_format(lines::Json).boxed(),
         };
         let registry = tracing_subscriber::registry().with(lines.with_filter(filter));
         #[cfg(feature = "otlp")]
@@ -52,7 +54,7 @@ impl Cli {
 impl Drop for Logging {
     fn drop(&mut self) {
         if let Some(Err(error)) = self.spans.take().map(|spans| spans.shutdown()) {
-            eprintln!("bellhop: the last spans were not exported: {error}");
+            super::output::complain(format_args!("the last spans were not exported: {error}"));
         }
     }
 }
@@ -84,7 +86,7 @@ mod otlp {
         let exporter = match SpanExporter::builder().with_http().build() {
             Ok(exporter) => exporter,
             Err(error) => {
-                eprintln!("bellhop: no spans are exported: {error}; see {}", ENDPOINTS[0]);
+                crate::cli::output::complain(format_args!("no spans are exported: {error}; see {}", ENDPOINTS[0]));
                 return None;
             }
         };

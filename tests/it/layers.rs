@@ -12,7 +12,7 @@ struct Layer {
     is_pure: bool,
 }
 
-const PURE: &[&str] = &["event", "partition", "reminder", "router", "rules", "token", "trace", "wire"];
+const PURE: &[&str] = &["event", "partition", "printable", "reminder", "router", "rules", "token", "trace", "wire"];
 
 const fn pure(name: &'static str) -> Layer {
     Layer { name, may_use: PURE, is_pure: true }
@@ -26,6 +26,7 @@ const fn layer(name: &'static str, may_use: &'static [&'static str]) -> Layer {
 const LAYERS: &[Layer] = &[
     pure("event"),
     pure("partition"),
+    pure("printable"),
     pure("reminder"),
     pure("router"),
     pure("rules"),
