@@ -2,7 +2,7 @@
 
 use toml::Value;
 
-use super::output::Output;
+use super::output::{Output, complain};
 use super::{CliError, SettingsArgs};
 use crate::config::without_password;
 use crate::nats::split_credentials;
@@ -40,7 +40,7 @@ pub(super) fn run(settings: &SettingsArgs, args: &Args) -> Result<(), CliError> 
         }
     }
     for variable in &loaded.unknown_variables {
-        eprintln!("bellhop: ${variable} names no setting and is ignored");
+        complain(format_args!("${variable} names no setting and is ignored"));
     }
     let mut output = Output::new();
     if args.json {

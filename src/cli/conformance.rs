@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::output::{Output, has_colours, plain};
+use super::output::{Output, complain, has_colours, plain};
 use super::{CliError, SettingsArgs};
 use crate::conformance::{ConformanceError, Judge, Judged, Options, Peer, RULES, SOURCE, Verdict, chosen};
 use crate::token::{InstanceName, UserId};
@@ -62,7 +62,7 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
     let (mut judge, mut leaver) = (Judge::default(), args.leaving);
     for rule in rules {
         if let Some(leaver) = leaver.take_if(|_| rule.is_of_leaving) {
-            eprintln!("bellhop: disconnect {leaver} from {instance} now, within a minute");
+            complain(format_args!("disconnect {leaver} from {instance} now, within a minute"));
         }
         told.tell(judge.judge(&peer, rule).await)?;
     }
@@ -107,7 +107,7 @@ impl Told {
             let word = format!("{word:<9}");
             let word = if has_colours() { format!("\x1b[{colour}m{word}\x1b[0m") } else { word };
             let found = found.map(|found| plain(found)).unwrap_or_default();
-            self.output.line(format_args!("{word}  {:<24}  {found}", judged.rule).to_string().trim_end())?;
+            self.output.painted(format_args!("{word}  {:<24}  {found}", judged.rule).to_string().trim_end())?;
             if matches!(judged.verdict, Verdict::Failed(_)) {
                 self.output.line(format_args!("{:37}the contract: {}", "", judged.sentence))?;
             }

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::output::{Listing, Output, Progress, Table, age, confirm, one_line, plural, short, thousands, time};
+use super::output::{
+    Listing, Output, Progress, Table, age, complain, confirm, one_line, plural, short, thousands, time,
+};
 use super::{CliError, SettingsArgs};
 use crate::event::Event;
 use crate::nats::mailbox::{ParkedMessage, first, purge};
@@ -186,7 +188,7 @@ fn shown(message: &ParkedMessage) -> Option<Shown> {
     let reminder = Event::decode(&message.message).ok().filter(|event| event.bodies.len() == 1);
     let json = reminder.map(|event| with_parked_at(&event.bodies[0], message.parked_at));
     let Some(reminder) = json.and_then(|json| serde_json::from_slice(&json).ok()) else {
-        eprintln!("bellhop: message {} of the mailbox is not a parked reminder, passed over", message.sequence);
+        complain(format_args!("message {} of the mailbox is not a parked reminder, passed over", message.sequence));
         return None;
     };
     Some(Shown { sequence: message.sequence, parked_at: message.parked_at, reminder })

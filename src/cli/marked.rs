@@ -1,6 +1,7 @@
 //! Shows texts with their marks: in colours where there are some, and else in brackets, as `[due]{highlight}`.
 
 use crate::cli::output::has_colours;
+use crate::printable::printable_lines;
 use crate::reminder::{Field, Mark, MarkAction, Priority};
 use crate::rules::trial::Delivered;
 
@@ -35,9 +36,9 @@ impl Style {
         [title, priority].into_iter().flatten().chain([shown(Field::Content)]).collect()
     }
 
-    /// A text with these marks on it. Control characters, which could do things to a terminal, do not get through.
+    /// Returns a text with these marks on it, and everything that a terminal would obey written out.
     pub(super) fn marked(self, text: &str, marks: &[&Mark]) -> String {
-        let chars: Vec<char> = text.chars().map(harmless).collect();
+        let chars: Vec<char> = text.chars().collect();
         let mut cuts: Vec<usize> = marks.iter().flat_map(|mark| [mark.start, mark.end]).collect();
         cuts.extend([0, chars.len()]);
         cuts.sort_unstable();
@@ -45,7 +46,7 @@ impl Style {
         let mut shown = String::new();
         for (nth, &cut) in cuts.iter().enumerate() {
             let end = cuts.get(nth + 1).copied().unwrap_or(cut);
-            let piece: String = chars[cut..end].iter().collect();
+            let piece = printable_lines(&chars[cut..end].iter().collect::<String>());
             match self {
                 Self::Colours => shown += &colour(&piece, marks.iter().filter(|m| m.start <= cut && cut < m.end)),
                 Self::Brackets => shown.extend([brackets(marks, cut), piece]),
@@ -67,15 +68,11 @@ fn brackets(marks: &[&Mark], at: usize) -> String {
     let mut ending: Vec<_> = marks.iter().filter(|mark| mark.end == at).collect();
     ending.sort_by_key(|mark| std::cmp::Reverse(mark.start));
     let name = |mark: &Mark| match &mark.href {
-        Some(href) => format!("link {}", href.chars().map(harmless).collect::<String>()),
+        Some(href) => format!("link {}", printable_lines(href)),
         None => "highlight".to_owned(),
     };
     let closed: String = ending.into_iter().map(|mark| format!("]{{{}}}", name(mark))).collect();
     closed + &"[".repeat(marks.iter().filter(|mark| mark.start == at).count())
-}
-
-fn harmless(c: char) -> char {
-    if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }
 }
 
 #[cfg(test)]
@@ -99,8 +96,8 @@ mod tests {
         let marks = [mark(0, 8, None), mark(4, 8, Some("x:y")), mark(9, 10, None)];
         let marks: Vec<_> = marks.iter().collect();
         let shown = |style: Style| style.marked("das Büro\u{7}😀", &marks);
-        assert_eq!(shown(Style::Brackets), "[das [Büro]{link x:y}]{highlight}\u{fffd}[😀]{highlight}");
-        assert_eq!(shown(Style::Colours), "\x1b[7mdas \x1b[0m\x1b[7;4mBüro\x1b[0m\u{fffd}\x1b[7m😀\x1b[0m");
+        assert_eq!(shown(Style::Brackets), "[das [Büro]{link x:y}]{highlight}\\u{7}[😀]{highlight}");
+        assert_eq!(shown(Style::Colours), "\x1b[7mdas \x1b[0m\x1b[7;4mBüro\x1b[0m\\u{7}\x1b[7m😀\x1b[0m");
         assert_eq!(Style::Colours.marked("", &[]), "");
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use super::output::{Listing, age};
+use super::output::{Listing, age, complain};
 use super::scan::scan_bucket;
 use super::{CliError, SettingsArgs};
 use crate::service::members::Card;
@@ -37,7 +37,7 @@ pub(super) async fn run(settings: &SettingsArgs, command: Command) -> Result<(),
     scan_bucket(&nats, &nats.names.members_bucket(), "*", |name, stored| {
         match serde_json::from_slice::<Card>(&stored.message.payload) {
             Ok(card) => members.push((name.to_owned(), card, stored.at)),
-            Err(error) => eprintln!("bellhop: key {name} of the bucket of members is not a member's: {error}"),
+            Err(error) => complain(format_args!("key {name} of the bucket of members is not a member's: {error}")),
         }
         Ok(())
     })

@@ -1,6 +1,8 @@
 //! The command line: arguments become calls; output is for people (tables, plain lines) or for programs (`--json`).
 
 #![allow(clippy::disallowed_methods)] // People see times.
+// `output` writes out what a terminal would obey.
+#![warn(clippy::print_stderr, clippy::print_stdout)]
 
 mod associates;
 mod bench;
@@ -41,6 +43,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{Config, ConfigError, Layers, Loaded, load};
 use crate::nats::api::ApiError;
 use crate::nats::{Nats, NatsError, connect};
+use output::complain;
 
 /// Exit codes, as far as they are not clap's own 2 for usage.
 pub mod exit {
@@ -285,8 +288,8 @@ impl Cli {
         };
         let Err(error) = result else { return ExitCode::SUCCESS };
         if !matches!(error, CliError::NobodyReads | CliError::Told) {
-            eprintln!("bellhop: {error}");
-            error.hint().iter().for_each(|hint| eprintln!("bellhop: {hint}"));
+            complain(&error);
+            error.hint().iter().for_each(complain);
         }
         error.exit_code()
     }

@@ -1,5 +1,7 @@
 //! What commands print, tables and lines for people and JSON for programs, and what they ask people.
 
+#![allow(clippy::print_stderr)]
+
 use std::fmt::Display;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -8,6 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::CliError;
+use crate::printable::{printable, printable_lines};
 
 /// Standard output. Its reader may go away: that ends the command and is no failure.
 pub(super) struct Output {
@@ -40,8 +43,14 @@ impl Output {
         Self::to(Box::new(io::sink()))
     }
 
+    /// Prints one line, with everything in it that a terminal would obey written out.
     pub(super) fn line(&mut self, line: impl Display) -> Result<(), CliError> {
-        written(writeln!(self.writer, "{line}"))
+        self.painted(printable(&line.to_string()))
+    }
+
+    /// Prints lines of our own that have colours; what they carry from outside is [`plain`] already.
+    pub(super) fn painted(&mut self, lines: impl Display) -> Result<(), CliError> {
+        written(writeln!(self.writer, "{lines}"))
     }
 
     /// One JSON document on a line of its own.
@@ -54,19 +63,28 @@ impl Output {
         written(self.writer.write_all(bytes))
     }
 
-    /// What somebody else wrote, as it is; on a terminal without the characters that could do things to it.
+    /// Prints what somebody else wrote, as it is; on a terminal with everything that it would obey written out.
     pub(super) fn untrusted(&mut self, bytes: &[u8]) -> Result<(), CliError> {
         if !io::stdout().is_terminal() {
             return self.bytes(bytes);
         }
-        let is_harmful = |c: char| c.is_control() && c != '\n' && c != '\t';
-        self.bytes(String::from_utf8_lossy(bytes).replace(is_harmful, "\u{fffd}").as_bytes())
+        self.bytes(printable_lines(&String::from_utf8_lossy(bytes)).as_bytes())
     }
 
     /// Shows what was written. Streams call it after each item, everything else once, at the end.
     pub(super) fn flush(&mut self) -> Result<(), CliError> {
         written(self.writer.flush())
     }
+}
+
+/// Prints lines on standard error, with everything in them that a terminal would obey written out.
+pub(super) fn aside(lines: impl Display) {
+    eprintln!("{}", printable_lines(&lines.to_string()));
+}
+
+/// Prints on standard error what goes wrong, after the program's name.
+pub(super) fn complain(problem: impl Display) {
+    aside(format_args!("bellhop: {problem}"));
 }
 
 /// Whether standard output shows colours, and its reader wants them.
@@ -117,7 +135,7 @@ impl Listing {
     pub(super) fn finish(mut self, nothing: &str, summary: Option<String>) -> Result<(), CliError> {
         match (self.is_json, self.items) {
             (true, 0) => self.output.line("[]")?,
-            (true, _) => self.output.line("\n]")?,
+            (true, _) => self.output.bytes(b"\n]\n")?,
             (false, 0) => self.output.line(nothing)?,
             (false, _) => {
                 self.table.lines().iter().try_for_each(|line| self.output.line(line))?;
@@ -138,7 +156,7 @@ impl Table {
         Self { rows: vec![columns.iter().map(|column| column.to_uppercase()).collect()] }
     }
 
-    /// Adds a row. Control characters, which could do things to a terminal, do not get through.
+    /// Adds a row of [`plain`] cells.
     pub(super) fn row(&mut self, cells: &[String]) {
         self.rows.push(cells.iter().map(|cell| plain(cell)).collect());
     }
@@ -173,22 +191,23 @@ pub(super) fn width(text: &str) -> usize {
     text.chars().map(|c| if is_wide(c) { 2 } else { 1 }).sum()
 }
 
-/// The text on one line, without control characters.
+/// Returns the text on one line: white space becomes spaces, and what else a terminal would obey is written out.
 pub(super) fn plain(text: &str) -> String {
-    text.replace(char::is_control, " ")
+    printable(&text.replace(['\n', '\r', '\t'], " "))
 }
 
 /// The text on one line, cut to `columns`.
 pub(super) fn short(text: &str, columns: usize) -> String {
     // Looking at more characters than can fit would be for nothing; content has up to 64 KiB.
-    let mut cut: String = text.chars().take(columns + 1).collect();
-    if cut.len() == text.len() && width(&cut) <= columns {
-        return plain(&cut);
+    let begin: String = text.chars().take(columns + 1).collect();
+    let mut cut = plain(&begin);
+    if begin.len() == text.len() && width(&cut) <= columns {
+        return cut;
     }
     while width(&cut) >= columns.max(1) {
         cut.pop();
     }
-    plain(&cut) + "…"
+    cut + "…"
 }
 
 /// What a reminder says, as a cell of a table.
@@ -250,7 +269,7 @@ pub(super) fn confirm(question: &str, force: bool) -> Result<(), CliError> {
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         return Err(CliError::Usage(format!("{question} There is no terminal to ask at: say so with -f (--force)")));
     }
-    eprint!("{question} [y/N] ");
+    eprint!("{} [y/N] ", printable(question));
     let mut answer = String::new();
     io::stdin().read_line(&mut answer).map_err(|error| CliError::Io("cannot read the answer".to_owned(), error))?;
     match answer.trim().to_lowercase().as_str() {
@@ -300,9 +319,9 @@ mod tests {
     #[test]
     fn columns_are_aligned_and_numbers_to_the_right() {
         let mut table = Table::new(&["user", "parked", "subject"]);
-        table.row(&["张三".into(), "1,200".into(), "a\u{1b}[2J\nb".into()]);
+        table.row(&["张三".into(), "1,200".into(), "a\u{1b}[2J\nb\u{202e}".into()]);
         table.row(&["alice".into(), "7".into(), String::new()]);
-        assert_eq!(table.lines(), ["USER   PARKED  SUBJECT", "张三    1,200  a [2J b", "alice       7"]);
+        assert_eq!(table.lines(), ["USER   PARKED  SUBJECT", r"张三    1,200  a\u{1b}[2J b\u{202e}", "alice       7"]);
     }
 
     #[derive(Clone, Default)]
@@ -361,6 +380,7 @@ mod tests {
         assert_eq!(short("abcdefg", 6), "abcde…");
         assert_eq!(short("张三李四", 6), "张三…");
         assert_eq!(short("a\nb", 6), "a b");
+        assert_eq!([short("a\u{202e}b", 10), short("a\u{202e}b", 9)], [r"a\u{202e}b", r"a\u{202e…"]);
         assert_eq!(short("", 6), "");
     }
 

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use self::input::{Bad, Plan, Request, Set};
 use super::file::read_text;
-use super::output::{Output, plural, short, thousands};
+use super::output::{Output, complain, plural, short, thousands};
 use super::{CliError, SettingsArgs};
 use crate::nats::topology::max_set_bytes;
 use crate::nats::{Names, Nats, NatsError};
@@ -129,7 +129,7 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
         Ok((_, nats)) => Some(nats),
         Err(CliError::Nats(error)) if args.dry_run => {
             let size = thousands(USUAL_MAX_PAYLOAD);
-            eprintln!("bellhop: {error}\nbellhop: going on with nats-server's usual max_payload of {size} bytes");
+            complain(format_args!("{error}\nbellhop: going on with nats-server's usual max_payload of {size} bytes"));
             None
         }
         Err(error) => return Err(error),
@@ -161,7 +161,7 @@ fn read(args: &Args) -> Result<String, CliError> {
 /// Tells of every bad reminder, and ends it here unless they may be left out.
 fn report(plan: &Plan, skip_invalid: bool) -> Result<(), CliError> {
     for Bad { place, code, detail } in &plan.bad {
-        eprintln!("bellhop: {place}: {code}: {}", short(detail, 300));
+        complain(format_args!("{place}: {code}: {}", short(detail, 300)));
     }
     let (bad, of) = (plan.bad.len(), plural(plan.reminders, "reminder"));
     if bad > 0 && !skip_invalid {
@@ -173,7 +173,7 @@ fn report(plan: &Plan, skip_invalid: bool) -> Result<(), CliError> {
         return Err(CliError::Failed(format!("none of {of} can be sent")));
     }
     if bad > 0 {
-        eprintln!("bellhop: {} of {of} left out", thousands(bad));
+        complain(format_args!("{} of {of} left out", thousands(bad)));
     }
     Ok(())
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::printable::is_obeyed;
+
 /// `12,345`.
 pub(crate) fn count(number: impl TryInto<u64>) -> String {
     let digits = number.try_into().unwrap_or(u64::MAX).to_string();
@@ -24,9 +26,9 @@ pub(crate) fn time(duration: Duration) -> String {
     }
 }
 
-/// Cut to so many characters, with control characters, which could do things to a terminal, made harmless.
+/// Cut to so many characters, with spaces for what a terminal would obey.
 pub(super) fn cut(text: &str, columns: usize) -> String {
-    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    let plain = |c: char| if is_obeyed(c) { ' ' } else { c };
     match text.char_indices().nth(columns) {
         None => text.chars().map(plain).collect(),
         Some(_) => text.chars().take(columns.saturating_sub(1)).map(plain).chain(['…']).collect(),

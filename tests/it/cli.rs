@@ -310,3 +310,47 @@ async fn why_tells_each_step_of_a_reminder_and_where_it_is() {
     assert_eq!(world.run(&["why", "bil.ling", "4"]).await.code, Some(1));
     assert_eq!(world.run(&["why", "hr", "1"]).await.code, Some(1), "the id is another source's");
 }
+
+/// Names and texts may have direction marks, and texts control characters: a terminal shows them and does not obey.
+#[tokio::test]
+async fn tables_write_out_what_terminals_obey() {
+    let world = World::start(&[]).await;
+    let (user, id) = ("ev\u{202e}il", "1\u{2066}");
+    let nasty =
+        |id: &str| with(reminder(id, user), json!({ "title": "t\u{1b}[2J\u{200f}", "content": "a\u{202d}\nb" }));
+    world.publish("bil\u{61c}ling", [nasty(id)]).await;
+    world.publish("bil\u{61c}ling", [with(nasty("2\u{2066}"), json!({ "deliver_at": "2096-11-29T00:00:00Z" }))]).await;
+    world.publish("bil\u{61c}ling", [with(nasty("3\u{2066}"), json!({ "priority": "hi\u{202e}gh" }))]).await;
+    world.outcome("bil\u{61c}ling", id).await;
+    world.app("app-\u{2069}1", &["bob\u{202e}"]).await;
+    world.run(&["associates", "put", user, "carol\u{200e}"]).await.succeeded();
+    let recorded = async || {
+        let told = world.run(&["history"]).await.succeeded();
+        if told.contains("parked") { Ok(()) } else { Err(told) }
+    };
+    world.eventually("the history has it", recorded).await;
+    for command in [
+        &["mailbox", "ls"][..],
+        &["mailbox", "info", user],
+        &["history"],
+        &["why", "bil\u{61c}ling", id],
+        &["why", "bil\u{61c}ling", "no\u{202e}ne"],
+        &["rejected", "ls"],
+        &["scheduled", "ls"],
+        &["associates", "ls"],
+        &["routes", "ls"],
+        &["instances", "ls"],
+        &["doctor"],
+        &["mailbox", "purge", user],
+        &["mailbox", "info", "no\u{202e}ne"],
+    ] {
+        let ended = world.run(command).await;
+        let told = ended.stdout + &ended.stderr;
+        let is_obeyed = |c: char| {
+            (c.is_control() && c != '\n')
+                || matches!(c, '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        };
+        assert!(!told.contains(is_obeyed), "{command:?}: {told:?}");
+        assert!(told.contains(r"\u{") || command == ["doctor"], "{command:?}: {told:?}");
+    }
+}

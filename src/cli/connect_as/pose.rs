@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::cli::CliError;
 use crate::cli::marked::Style;
-use crate::cli::output::{Output, age, plain, plural, short};
+use crate::cli::output::{Output, age, complain, plain, plural, short};
 use crate::nats::instance::{DeliveryAnswer, Heartbeat, HeartbeatAnswer, Reason, Refused};
 use crate::reminder::{Field, Mark};
 use crate::token::{InstanceName, UserId};
@@ -109,7 +109,7 @@ impl Pose {
     /// The answer to a heartbeat. A request that is none has none.
     pub(super) fn heartbeat(&self, request: &[u8]) -> Option<Vec<u8>> {
         let Ok(Heartbeat::<String> { users }) = serde_json::from_slice(request) else {
-            eprintln!("bellhop: not a heartbeat: {}", short(&String::from_utf8_lossy(request), 200));
+            complain(format_args!("not a heartbeat: {}", short(&String::from_utf8_lossy(request), 200)));
             return None;
         };
         let is_connected = |user: &String| self.is_connected(user);
@@ -127,7 +127,7 @@ impl Pose {
         let (reminders, raw) = match delivery {
             Ok(delivery) => delivery,
             Err(error) => {
-                eprintln!("bellhop: not a delivery: {error}: {}", short(&String::from_utf8_lossy(request), 200));
+                complain(format_args!("not a delivery: {error}: {}", short(&String::from_utf8_lossy(request), 200)));
                 return Ok(None);
             }
         };
@@ -310,7 +310,7 @@ mod tests {
         reminder.marks = vec![serde_json::from_str(mark).unwrap()];
         assert_eq!(
             line(now, &reminder, true, Some(Reason::Busy)),
-            "10:00:00.500 s a → bob  \u{fffd}[1mt: [c]{highlight}  [urgent, for alice, carol got it, 2 in one, parked for 1h, repeat, refused: busy]"
+            "10:00:00.500 s a → bob  \\u{1b}[1mt: [c]{highlight}  [urgent, for alice, carol got it, 2 in one, parked for 1h, repeat, refused: busy]"
         );
     }
 }

@@ -85,7 +85,7 @@ impl Report {
     fn print(&self, output: &mut Output) -> Result<(), CliError> {
         for Told { check, finding } in &self.checks {
             let status = painted(finding.status, &format!("{:<9}", finding.status.word()));
-            output.line(format_args!("{status} {check:<12} {}", plain(&finding.found)))?;
+            output.painted(format_args!("{status} {check:<12} {}", plain(&finding.found)))?;
             let more = [("wanted", &finding.wanted), ("mend", &finding.mend)];
             for (what, text) in more.iter().filter_map(|(what, text)| Some((what, text.as_ref()?))) {
                 output.line(format_args!("{:23}{what}: {}", "", plain(text)))?;

@@ -16,7 +16,7 @@ use siphasher::sip::SipHasher13;
 use super::{Filter, Refused, message, stream};
 use crate::cli::CliError;
 use crate::cli::file::read;
-use crate::cli::output::{Output, plural};
+use crate::cli::output::{Output, complain, plural};
 use crate::nats::{self, Nats, NatsError};
 use crate::reminder::reject::{RejectCode, Rejection};
 use crate::reminder::set::{self, Origin};
@@ -78,7 +78,7 @@ pub(super) async fn run(nats: &Nats, args: Args) -> Result<(), CliError> {
             Ok(done) => done.print(&mut output, args.json)?,
             Err(error) if sequences.len() == 1 => return Err(error),
             Err(error) => {
-                eprintln!("bellhop: {sequence}: {error}");
+                complain(format_args!("{sequence}: {error}"));
                 failed += 1;
             }
         }

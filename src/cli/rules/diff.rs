@@ -61,10 +61,10 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
             output.json(&json!({ "place": place, "text": sample, "old": before, "new": after }))?;
             continue;
         }
-        output.line(style.paint("1", if place.is_empty() { "the reminder" } else { place }))?;
+        output.painted(style.paint("1", &if place.is_empty() { "the reminder".to_owned() } else { plain(place) }))?;
         for (sign, code, fate) in [("-", "31", &before), ("+", "32", &after)] {
             let sign = style.paint(code, sign);
-            shown(fate, sample, style).iter().try_for_each(|line| output.line(format!("{sign} {line}")))?;
+            shown(fate, sample, style).iter().try_for_each(|line| output.painted(format!("{sign} {line}")))?;
         }
     }
     drop(progress);

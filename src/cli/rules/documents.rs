@@ -8,7 +8,7 @@ use async_nats::jetstream::kv::{Entry, Operation};
 use super::lint::line;
 use crate::cli::CliError;
 use crate::cli::file::Input;
-use crate::cli::output::plural;
+use crate::cli::output::{aside, plural};
 use crate::nats::{Nats, NatsError, bucket};
 use crate::rules::document::Document;
 use crate::rules::engine::Engine;
@@ -29,7 +29,7 @@ pub(super) fn usable(input: &Input) -> Result<Usable, CliError> {
     match usable {
         Some((document, engine)) => Ok(Usable { document, engine, warnings: problems }),
         None => {
-            problems.iter().for_each(|problem| eprintln!("{}", line(&input.name, problem)));
+            problems.iter().for_each(|problem| aside(line(&input.name, problem)));
             Err(CliError::Failed(format!("{} has {} and cannot be used", input.name, plural(problems.len(), "error"))))
         }
     }

@@ -11,7 +11,7 @@ use super::lint::line;
 use super::store::Size;
 use super::test::failures;
 use crate::cli::file::{Input, read};
-use crate::cli::output::{Output, plural, thousands};
+use crate::cli::output::{Output, aside, plural, thousands};
 use crate::cli::{CliError, SettingsArgs};
 use crate::nats::{Nats, NatsError, bucket};
 use crate::rules::document::{Document, Rule};
@@ -43,7 +43,7 @@ pub(in crate::cli) struct Args {
 pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliError> {
     let input = read(&args.file)?;
     let usable = usable(&input)?;
-    usable.warnings.iter().for_each(|warning| eprintln!("{}", line(&input.name, warning)));
+    usable.warnings.iter().for_each(|warning| aside(line(&input.name, warning)));
     failures(&input.name, &usable)?;
     let (_, nats) = settings.connect().await?;
     fits(&input, nats.client.max_payload())?;

@@ -8,7 +8,7 @@ use super::documents::{Usable, usable};
 use crate::cli::CliError;
 use crate::cli::file::read;
 use crate::cli::marked::Style;
-use crate::cli::output::{Output, plain, plural, thousands, width};
+use crate::cli::output::{Output, aside, complain, plain, plural, thousands, width};
 use crate::rules::suite::{Mismatch, Report, run as run_suite};
 
 pub(super) fn run(files: &[PathBuf], json: bool) -> Result<(), CliError> {
@@ -19,7 +19,7 @@ pub(super) fn run(files: &[PathBuf], json: bool) -> Result<(), CliError> {
         let reports = match usable(&input) {
             Ok(usable) => run_suite(&usable.document, &usable.engine),
             Err(error) => {
-                eprintln!("bellhop: {error}");
+                complain(&error);
                 unusable += 1;
                 continue;
             }
@@ -27,7 +27,7 @@ pub(super) fn run(files: &[PathBuf], json: bool) -> Result<(), CliError> {
         if !json {
             let none = if reports.is_empty() { ": no tests" } else { "" };
             output.line(plain(&format!("{}{none}", input.name)))?;
-            reports.iter().flat_map(|report| lines(report, style)).try_for_each(|line| output.line(line))?;
+            reports.iter().flat_map(|report| lines(report, style)).try_for_each(|line| output.painted(line))?;
         }
         all.extend(reports.into_iter().map(|report| (input.name.clone(), report)));
     }
@@ -52,7 +52,7 @@ pub(super) fn failures(name: &str, usable: &Usable) -> Result<(), CliError> {
     if failed.is_empty() {
         return Ok(());
     }
-    failed.iter().flat_map(|report| lines(report, Style::Brackets)).for_each(|line| eprintln!("{line}"));
+    failed.iter().flat_map(|report| lines(report, Style::Brackets)).for_each(aside);
     let of = plural(reports.len(), "test");
     Err(CliError::Failed(format!("{} of {of} in {name} failed, so nothing is stored", thousands(failed.len()))))
 }

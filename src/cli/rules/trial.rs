@@ -9,7 +9,7 @@ use serde_json::json;
 use super::documents::{entry, input, no_rules, tag_of, usable};
 use crate::cli::file::{read, read_text};
 use crate::cli::marked::Style;
-use crate::cli::output::{Output, Table, short};
+use crate::cli::output::{Output, Table, complain, plain, short};
 use crate::cli::{CliError, SettingsArgs};
 use crate::reminder::{Field, Priority};
 use crate::rules::Rules;
@@ -65,12 +65,16 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
     let style = Style::of_output();
     match &fate {
         Fate::Delivered(delivered) => {
-            style.delivered(delivered, Priority::default()).iter().try_for_each(|line| output.line(line))?;
+            style.delivered(delivered, Priority::default()).iter().try_for_each(|line| output.painted(line))?;
         }
         Fate::Blocked { tag, rule } => {
-            output.line(style.paint("1;31", &format!("not delivered: blocked by rule {rule:?} of tag {tag}")))?;
+            output.painted(
+                style.paint("1;31", &plain(&format!("not delivered: blocked by rule {rule:?} of tag {tag}"))),
+            )?;
         }
-        Fate::Rejected { problem } => output.line(style.paint("1;31", &format!("not delivered: {problem}")))?,
+        Fate::Rejected { problem } => {
+            output.painted(style.paint("1;31", &plain(&format!("not delivered: {problem}"))))?
+        }
     }
     output.line("")?;
     table(&findings).iter().try_for_each(|line| output.line(line))?;
@@ -109,7 +113,7 @@ async fn rules(settings: &SettingsArgs, args: &Args) -> Result<(Vec<Tag>, Rules)
         for tag in missing {
             match entry(&nats, tag).await? {
                 Some(entry) => _ = engines.insert(tag.clone(), usable(&input(tag, entry))?.engine),
-                None => eprintln!("bellhop: {}", no_rules(tag)),
+                None => complain(no_rules(tag)),
             }
         }
     }

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::doctor::Case;
-use super::output::Output;
+use super::output::{Output, complain};
 use super::survey::{Routes, Survey, ask_members};
 use super::{CliError, SettingsArgs};
 use crate::config::{Config, parse_duration};
@@ -74,7 +74,7 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
             Some(Ok(sample)) => model.take(sample),
             // Whoever reads line after line goes on where it was.
             Some(Err(error)) if args.json && !args.once => {
-                eprintln!("bellhop: {error}");
+                complain(&error);
                 continue;
             }
             Some(Err(error)) => return Err(error.into()),
