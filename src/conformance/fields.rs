@@ -9,6 +9,7 @@ use super::rules::Kept;
 use super::sample::Sample;
 use crate::nats::instance::DeliveryAnswer;
 use crate::reminder::finished::{rerouted, with_field, with_parked_at, with_rerouted_to};
+use crate::reminder::readable::{MAX_DEPTH, MAX_NUMBER_BYTES};
 use crate::reminder::{Field, Mark, MarkAction, Priority, Reminder};
 
 /// A reminder for a connected user, changed in some way.
@@ -35,10 +36,12 @@ pub(super) fn data(peer: &Peer) -> Vec<Sample> {
         .into()
 }
 
-/// The publisher's own JSON as few parsers like it: half a character, a number beyond all doubles, a name twice, and depth.
+/// The publisher's own JSON at the bounds of what Bellhop takes: depth, a long number, one that is next to nothing, a name twice.
 pub(super) fn odd_data(peer: &Peer) -> Vec<Sample> {
-    let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
-    [r#""\ud83d""#, "1e400", r#"{"a": 1, "a": 2}"#, &deep].map(|json| with_data(peer, json)).into()
+    let lists = MAX_DEPTH - 1;
+    let deep = format!(r#"{{"a": {}1{}}}"#, "[".repeat(lists), "]".repeat(lists));
+    let long = format!(r#"{{"a": {}}}"#, "7".repeat(MAX_NUMBER_BYTES));
+    [&long, r#"{"a": 1e-400}"#, r#"{"a": 1, "a": 2}"#, &deep].map(|json| with_data(peer, json)).into()
 }
 
 fn with_data(peer: &Peer, json: &str) -> Sample {

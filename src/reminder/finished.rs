@@ -1,12 +1,9 @@
 //! A reminder's finished JSON, and what may still be added to it. Its content is not looked at again.
 
-use std::borrow::Cow;
-use std::fmt;
-
 use jiff::Timestamp;
-use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::fields::Fields;
 use crate::token::{MAX_NAME_BYTES, UserId};
 
 /// What [`rerouted`] adds at most: two names, each with every byte escaped, and what is around them. [`with_rerouted_to`] and
@@ -30,13 +27,13 @@ pub fn to_the_millisecond(at: Timestamp) -> Timestamp {
 pub fn rerouted(json: &[u8], associate: &UserId) -> Result<Vec<u8>, serde_json::Error> {
     let mut user = None;
     let mut out = b"{".to_vec();
-    for (name, value) in serde_json::Deserializer::from_slice(json).deserialize_map(Fields)? {
+    for (name, value) in serde_json::from_slice::<Fields<'_>>(json)?.0 {
         if out.len() > 1 {
             out.push(b',');
         }
-        serde_json::to_writer(&mut out, &name)?;
+        out.extend_from_slice(name.get().as_bytes());
         out.push(b':');
-        if name == "user" {
+        if name.get() == r#""user""# {
             serde_json::to_writer(&mut out, associate)?;
             user = Some(value);
         } else {
@@ -73,25 +70,6 @@ pub fn with_field(json: &[u8], field: &str) -> Vec<u8> {
     out.extend_from_slice(field.as_bytes());
     out.push(b'}');
     out
-}
-
-/// Reads an object's fields in their order, each value byte for byte.
-struct Fields;
-
-impl<'de> Visitor<'de> for Fields {
-    type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut fields = Vec::new();
-        while let Some(field) = map.next_entry()? {
-            fields.push(field);
-        }
-        Ok(fields)
-    }
 }
 
 #[cfg(test)]

@@ -3,9 +3,11 @@
 //! [`set`] reads and validates a published set, [`merge`](mod@merge) makes one reminder of duplicates, [`reject`] names
 //! what can be wrong with them. [`Reminder`] is the result: the reminder as it is delivered; [`finished`] is about its JSON.
 
+pub mod fields;
 pub mod finished;
 pub mod merge;
 pub mod outcome;
+pub mod readable;
 pub mod reject;
 pub mod set;
 

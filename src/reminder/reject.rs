@@ -41,7 +41,7 @@ reject_codes! {
     NoReminders = "no_reminders", "The set has no reminders, and cancels none.";
     TooManyReminders = "too_many_reminders", "The set has more than 10,000 reminders, or cancels more.";
     InvalidCancel = "invalid_cancel", "An entry of the set's `cancel` is not the `id` of a reminder.";
-    InvalidReminder = "invalid_reminder", "The reminder is not an object, lacks `user` or `content`, or a field has the wrong type.";
+    InvalidReminder = "invalid_reminder", "The reminder is not an object, lacks `user` or `content`, or a field has the wrong type, stands twice or has half of a surrogate pair.";
     InvalidId = "invalid_id", "The reminder's `id` is empty, longer than 256 bytes, or has control characters.";
     InvalidUser = "invalid_user", "The `user` is empty, longer than 128 bytes, or has control characters.";
     InvalidTitle = "invalid_title", "The `title` is longer than 1 KiB.";
@@ -51,6 +51,7 @@ reject_codes! {
     InvalidPriority = "invalid_priority", "The `priority` is none of `low`, `normal`, `high`, `urgent`.";
     InvalidExpiresAt = "invalid_expires_at", "The `expires_at` is not an RFC 3339 time.";
     InvalidDeliverAt = "invalid_deliver_at", "The `deliver_at`, of a reminder or of a whole set, is not an RFC 3339 time, or is not before the `expires_at`.";
+    InvalidData = "invalid_data", "The `data` has more than 64 levels, a number of more than 300 characters or too large for a double, a name of more than 50,000 bytes, or half of a surrogate pair.";
     DuplicateId = "duplicate_id", "Another reminder of the set has the same `id` and a different user or text. No outcome bears this code: the id's outcome is the other one's.";
     ReminderTooLarge = "reminder_too_large", "The reminder as delivered, with its `data` and after its rules, would not fit into one delivery request of 256 KiB.";
     TooManyMatches = "too_many_matches", "The rules of the reminder's tags match more than a million times in one text.";

@@ -9,6 +9,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::fields::Fields;
+use super::readable::{self, Unreadable};
 use super::reject::{RejectCode, Rejection};
 use super::{MAX_REMINDER_BYTES, Priority, Reminder};
 use crate::token::{NO_CONTROL, Source, Tag, UserId};
@@ -154,7 +156,8 @@ pub(crate) struct RawReminder<'a> {
     expires_at: Option<String>,
     /// `false`: nobody but the user may get it; else `true`.
     reroute: Option<bool>,
-    /// Any JSON, delivered byte for byte.
+    /// Any JSON that common readers can hold, delivered byte for byte: at most 64 levels, numbers of up to 300 characters that fit
+    /// into a double, whole characters.
     #[serde(borrow)]
     #[schemars(with = "Option<Value>")]
     data: Option<&'a RawValue>,
@@ -204,10 +207,14 @@ pub fn parse<'a>(origin: &Origin, body: &'a [u8]) -> Result<ReminderSet<'a>, Rej
 /// Why it is refused.
 pub fn read(origin: &Origin, common: &Common, index: usize, text: &str) -> Result<Reminder, Refused> {
     let default_id = || format!("{}#{index}", common.id);
-    let mut raw: RawReminder<'_> = from_object(text).map_err(|error| Refused {
-        id: readable(text, "id").filter(|id| id_error(id).is_none()).unwrap_or_else(default_id),
-        user: readable(text, "user").and_then(|user| user.parse().ok()),
-        rejection: Rejection::new(RejectCode::InvalidReminder, error),
+    let mut raw: RawReminder<'_> = from_object(text).map_err(|error| {
+        let fields = serde_json::from_str::<Fields<'_>>(text).ok();
+        let readable = |name| fields.as_ref()?.text(name);
+        Refused {
+            id: readable("id").filter(|id| id_error(id).is_none()).unwrap_or_else(default_id),
+            user: readable("user").and_then(|user| user.parse().ok()),
+            rejection: Rejection::new(RejectCode::InvalidReminder, error),
+        }
     })?;
     let id = raw.id.take().map_or_else(|| Ok(default_id()), |id| checked_id(id, RejectCode::InvalidId));
     let user = raw.user.parse::<UserId>();
@@ -256,6 +263,10 @@ fn validate(
         let detail =
             format!("`deliver_at` is {deliver_at}, and `expires_at` {expires_at}: it could never be delivered");
         return Err(Rejection::new(RejectCode::InvalidDeliverAt, detail));
+    }
+    if let Some(data) = raw.data {
+        let detail = |problem: Unreadable| Rejection::new(RejectCode::InvalidData, format!("`data` {problem}"));
+        readable::check(data.get()).map_err(detail)?;
     }
     let (source, set) = (origin.source.clone(), common.id.clone());
     let reminder = Reminder {
@@ -317,12 +328,6 @@ pub fn id_error(id: &str) -> Option<String> {
         let control = id.chars().any(char::is_control);
         control.then(|| "`id` has a control character".to_owned())
     }
-}
-
-/// One text field of a reminder that is refused, if that much of it can be read.
-fn readable(raw: &str, field: &str) -> Option<String> {
-    let value: serde_json::Value = serde_json::from_str(raw).ok()?;
-    value.get(field)?.as_str().map(ToOwned::to_owned)
 }
 
 #[cfg(test)]

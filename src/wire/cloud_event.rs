@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use crate::reminder::fields::Fields;
 use crate::reminder::reject::{RejectCode, Rejection};
 use crate::reminder::set::{from_object, id_error};
 use crate::token::NO_CONTROL;
@@ -150,20 +151,12 @@ impl<'m> Event<'m> {
 
     /// The set that it stands for.
     fn set(self) -> Result<Cow<'m, [u8]>, Rejection> {
-        #[derive(Deserialize)]
-        struct Data<'a> {
-            #[serde(borrow)]
-            id: Option<&'a RawValue>,
-            #[serde(borrow)]
-            reminders: Option<&'a RawValue>,
-        }
-        let text = std::str::from_utf8(&self.data).ok();
-        let list = match text.and_then(|text| Some((text, from_object(text).ok()?))) {
-            // No set, and no reminder: whoever reads the set tells what is wrong with it.
-            None => return Ok(self.data),
-            Some((_, Data { id: Some(_), reminders: Some(_) })) => return Ok(self.data),
-            Some((_, Data { reminders: Some(list), .. })) => list.get().to_owned(),
-            Some((reminder, Data { reminders: None, .. })) => format!("[{reminder}]"),
+        // What is neither a set nor a reminder is refused by whoever reads the set.
+        let Ok(fields) = serde_json::from_slice::<Fields<'_>>(&self.data) else { return Ok(self.data) };
+        let list = match (fields.get("id"), fields.get("reminders")) {
+            (Some(_), Some(_)) => return Ok(self.data),
+            (None, Some(list)) => list.get().to_owned(),
+            (_, None) => format!("[{}]", String::from_utf8_lossy(&self.data)),
         };
         // A source has no white space in it, so two events never have the same name.
         let name = format!("{} {}", self.source, self.id);

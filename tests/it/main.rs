@@ -47,3 +47,4 @@ mod terminal;
 mod tls;
 mod top;
 mod traces;
+mod unreadable;

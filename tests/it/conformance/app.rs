@@ -46,8 +46,8 @@ pub(super) enum Fault {
     RefusesRepeats,
     /// Says of all requests under way together what it refused.
     MixesUp,
-    /// Reads what a `serde_json::Value` can hold, and no other JSON.
-    ReadsValues,
+    /// Reads JSON of up to 32 levels.
+    ReadsShallow,
     /// Lets a user go, and keeps the `route`, the `place` among the connected, or the `reminders`.
     Keeps(&'static str),
 }
@@ -168,8 +168,8 @@ impl App {
         struct Delivery {
             reminders: Vec<BTreeMap<String, Box<RawValue>>>,
         }
-        if matches!(self.fault, Fault::ReadsValues) {
-            serde_json::from_slice::<Value>(payload).ok()?;
+        if matches!(self.fault, Fault::ReadsShallow) && payload.windows(32).any(|levels| levels == [b'['; 32]) {
+            return None;
         }
         let field = |(name, json): (String, Box<RawValue>)| {
             let value = serde_json::from_str(json.get()).unwrap_or_else(|_| Value::from(json.get()));

@@ -150,7 +150,7 @@ pub(super) const FAULTS: &[Planted] = &[
         || Fault::Chokes(|one| has("data", one) && !one["data"].is_object() && !one["data"].is_string()),
         &["field-data"],
     ),
-    ("reads what Value can hold", || Fault::ReadsValues, &["field-data-odd"]),
+    ("reads no deep JSON", || Fault::ReadsShallow, &["field-data-odd"]),
     ("knows no merged ones", || Fault::Chokes(|one| has("merged", one)), &["field-merged"]),
     (
         "knows no mailbox",
