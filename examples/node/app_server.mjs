@@ -83,6 +83,7 @@ class AppServer {
       } else if (lastSubjectSequence) {
         const deleting = headers();
         deleting.set("KV-Operation", "DEL");
+        deleting.set("Nats-TTL", "1h");
         await this.js.publish(key, "", { headers: deleting, expect: { lastSubjectSequence } });
         this.revisions.delete(user);
       }

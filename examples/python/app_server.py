@@ -76,7 +76,7 @@ class AppServer:
                 if self.terminals[user]:
                     self.revisions[user] = (await self.js.publish(key)).seq
                 elif revision:
-                    headers = {"KV-Operation": "DEL", "Nats-Expected-Last-Subject-Sequence": str(revision)}
+                    headers = {"KV-Operation": "DEL", "Nats-TTL": "1h", "Nats-Expected-Last-Subject-Sequence": str(revision)}
                     await self.js.publish(key, headers=headers)
             except nats.errors.Error as error:
                 # 10071, a wrong last sequence: a route that somebody else has put or deleted since is not ours to delete.

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::output::{Listing, Output, confirm, plural, time};
 use super::scan::{Stored, scan_bucket};
 use super::{CliError, SettingsArgs};
-use crate::nats::{Nats, NatsError, bucket};
+use crate::nats::{Nats, NatsError, bucket, keys};
 use crate::router::MAX_ASSOCIATES;
 use crate::service::associates::Associates;
 use crate::service::follow::NotOurs;
@@ -124,6 +124,6 @@ async fn rm(nats: &Nats, user: &UserId, force: bool, json: bool) -> Result<(), C
         return Err(CliError::Failed(format!("{user} has no associates; `bellhop associates ls` shows who has")));
     }
     confirm(&format!("Delete the associates of {user}? What arrives while {user} is away waits then."), force)?;
-    bucket.delete(user.escaped()).await.map_err(|error| failed("delete", &error))?;
+    keys::delete(nats, &nats.names.associates_bucket(), &user.escaped(), None).await?;
     Output::tell(json, &json!({ "user": user, "deleted": true }), format!("{user} has no associates"))
 }

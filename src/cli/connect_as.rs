@@ -17,7 +17,7 @@ use self::pose::Pose;
 use super::{CliError, SettingsArgs};
 use crate::nats::instance::Reason;
 use crate::nats::route::read_value;
-use crate::nats::{NatsError, bucket};
+use crate::nats::{Nats, NatsError, bucket, keys};
 use crate::token::{InstanceName, UserId};
 use crate::wire::route::{key, value};
 
@@ -90,6 +90,7 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
     // A route promises that somebody answers, so that somebody is there first.
     let (deliveries, heartbeats) = (subscribe("deliver").await?, subscribe("heartbeat").await?);
     let routes = Routes {
+        nats: nats.clone(),
         bucket: bucket::open(&nats, nats.names.routes_bucket()).await?,
         instance: args.instance.clone(),
         revisions: users.iter().map(|user| (user.clone(), None)).collect(),
@@ -101,6 +102,7 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
 
 /// The routes of the posed instance, and the revisions that they were put with.
 struct Routes {
+    nats: Nats,
     bucket: Store,
     instance: InstanceName,
     revisions: BTreeMap<UserId, Option<u64>>,
@@ -122,12 +124,13 @@ impl Routes {
     }
 
     fn delete(&self) -> BoxStream<'static, Change> {
-        self.change(|bucket, user, revision, key| async move {
-            match bucket.delete_expect_revision(key, revision).await {
-                Ok(()) => Ok((user, None)),
-                // Bellhop dropped it, or another process poses as the instance now.
-                Err(error) if is_superseded(&error) => Ok((user, None)),
-                Err(error) => Err(NatsError::failed(format!("delete the route of {user}"), error)),
+        let nats = self.nats.clone();
+        self.change(move |bucket, user, revision, key| {
+            let nats = nats.clone();
+            async move {
+                // It is not deleted where Bellhop dropped it, or another process poses as the instance now.
+                keys::delete(&nats, &bucket.name, &key, revision).await?;
+                Ok((user, None))
             }
         })
     }
@@ -143,16 +146,6 @@ impl Routes {
         };
         stream::iter(self.revisions.clone()).map(work).buffer_unordered(ROUTES_IN_FLIGHT).boxed()
     }
-}
-
-fn is_superseded(error: &dyn std::error::Error) -> bool {
-    let mut source = Some(error);
-    std::iter::from_fn(|| {
-        let error = source?;
-        source = error.source();
-        Some(error.to_string())
-    })
-    .any(|text| text.contains("wrong last sequence"))
 }
 
 #[derive(PartialEq, Eq)]

@@ -8,7 +8,7 @@ use super::output::{Listing, Output, confirm, plural, time};
 use super::scan::{Stored, scan_bucket};
 use super::{CliError, SettingsArgs};
 use crate::nats::route::read_value;
-use crate::nats::{Names, Nats, NatsError, bucket};
+use crate::nats::{Names, Nats, NatsError, bucket, keys};
 use crate::token::{InstanceName, UserId};
 use crate::wire::route::{RouteError, key, read_key, value};
 
@@ -163,7 +163,7 @@ async fn rm(nats: &Nats, user: &UserId, instance: &InstanceName, force: bool, js
         &format!("Delete the route of {user} at {instance}? It is not put back until {user} connects anew."),
         force,
     )?;
-    routes.delete(key(user, instance)).await.map_err(|error| failed("delete", &error))?;
+    keys::delete(nats, &nats.names.routes_bucket(), &key(user, instance), None).await?;
     Output::tell(
         json,
         &json!({ "user": user, "instance": instance, "deleted": true }),

@@ -1,7 +1,5 @@
 //! Watches a bucket from its present content on, and tells when the present content has been seen.
 
-use std::time::Duration;
-
 use async_nats::jetstream::kv::{Entry, Store, Watch};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -10,9 +8,6 @@ use serde_json::json;
 
 use super::direct::{self, text};
 use super::{Nats, NatsError};
-
-/// How long the mark of a removed key stays in its bucket for watchers to see. It has the key, which names a user.
-pub const TOMBSTONE_AGE: Duration = Duration::from_secs(3_600);
 
 /// A bucket's changes, after its present content.
 pub struct Watched {

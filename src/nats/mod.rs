@@ -6,6 +6,7 @@ pub mod bucket;
 mod connect;
 mod direct;
 pub mod instance;
+pub mod keys;
 pub mod mailbox;
 pub mod names;
 pub mod pinned;

@@ -247,10 +247,11 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
         allow_direct: true,
         ..stream
     };
-    // What async-nats and nats.go make of a bucket with a history of one.
+    // What async-nats and nats.go make of a bucket with a history of one, but for roll-ups.
     let bucket = |name: String, description: &str| StreamConfig {
         max_messages_per_subject: 1,
-        allow_rollup: true,
+        // By a roll-up, a program that may write one key could remove all others.
+        allow_rollup: false,
         deny_delete: true,
         allow_direct: true,
         allow_message_ttl: true,

@@ -40,6 +40,7 @@ pub mod routes;
 pub mod rules;
 pub mod seen;
 pub mod spans;
+mod sweep;
 pub mod systemd;
 mod turns;
 

@@ -11,8 +11,10 @@ use crate::router::{Input, Instance};
 use crate::token::UserId;
 use crate::wire::route::read_key;
 
-/// The most routes of one associate that are tried.
+/// The most routes of one associate that are tried, those put last.
 const MAX_LOOKED_UP: usize = 64;
+/// The most keys of one user that are read: as many as nats-server looks up at once.
+const MAX_KEYS: usize = 1_024;
 
 /// What an entry of the bucket tells the partition of its user.
 pub(super) fn read(names: &Names, entry: &Entry) -> Result<(UserId, Input), NotOurs> {
@@ -34,12 +36,12 @@ pub(super) fn read(names: &Names, entry: &Entry) -> Result<(UserId, Input), NotO
 /// When JetStream does not answer.
 pub(super) async fn look_up(nats: &Nats, user: &UserId) -> Result<Vec<Arc<Instance>>, NatsError> {
     let keys = format!("{}.*", user.escaped());
-    let mut found = bucket::last(nats, &nats.names.routes_bucket(), &keys, MAX_LOOKED_UP).await?;
+    let mut found = bucket::last(nats, &nats.names.routes_bucket(), &keys, MAX_KEYS).await?;
     found.sort_by_key(|found| std::cmp::Reverse(found.revision));
     let instance = |found: bucket::Found| {
         let (_, name) = read_key(&found.key).ok()?;
         let subject = read_value(&nats.names, &name, &found.value).ok()?;
         Some(Arc::new(Instance { name, subject }))
     };
-    Ok(found.into_iter().filter_map(instance).collect())
+    Ok(found.into_iter().filter_map(instance).take(MAX_LOOKED_UP).collect())
 }

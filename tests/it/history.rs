@@ -25,7 +25,7 @@ impl World {
     }
 
     /// Asks the micro service, as soon as one answers.
-    async fn ask(&self, question: &str, body: Value) -> Answer {
+    pub(crate) async fn ask(&self, question: &str, body: Value) -> Answer {
         self.eventually("the service answers", async || self.ask_once(question, &body.to_string()).await).await
     }
 

@@ -36,6 +36,7 @@ mod metrics;
 mod permissions;
 mod repartition;
 mod rolling;
+mod routes;
 mod rules;
 mod rules_cli;
 mod scheduled;

@@ -246,7 +246,7 @@ async fn a_strange_entry_among_the_members_is_passed_over() {
     world.publish("billing", [reminder("1", "alice")]).await;
     world.taken(&["1"]).await;
     for key in ["stranger", "list", "empty", "odd"] {
-        bucket.purge(key).await.unwrap();
+        bucket.delete(key).await.unwrap();
     }
     let mut shares = shared(&world, &["member-1", "member-2"], 7).await;
     shares.sort_unstable();

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::ContextBuilder;
-use async_nats::{Client, HeaderMap, header};
+use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::table::Change;
 use crate::nats::Names;
+use crate::nats::keys::deleting;
 use crate::nats::route::read_value;
 use crate::token::{InstanceName, UserId};
 use crate::wire::route::{RouteError, key, value};
@@ -49,7 +50,7 @@ impl Writer {
         let key = format!("$KV.{}.{}", self.bucket, key(&user, &self.instance));
         let (headers, body) = match change {
             Change::Put => (HeaderMap::new(), Bytes::from(value(&self.subject, now))),
-            Change::Delete(revision) => (deleting(revision), Bytes::new()),
+            Change::Delete(revision) => (deleting(Some(revision)), Bytes::new()),
         };
         let written = async {
             let sent = self.jetstream.publish_with_headers(key.clone(), headers, body).await?;
@@ -63,11 +64,4 @@ impl Writer {
         };
         (user, result)
     }
-}
-
-fn deleting(revision: u64) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    headers.insert("KV-Operation", "DEL");
-    headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, revision.to_string());
-    headers
 }

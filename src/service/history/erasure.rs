@@ -17,11 +17,8 @@ use crate::event::Event;
 use crate::history::{HistoryError, Unwritten};
 use crate::nats::mailbox::{Pages, purge, remove};
 use crate::nats::replay::{last_sequence, replay};
-use crate::nats::{Nats, NatsError, bucket, schedule};
+use crate::nats::{Nats, NatsError, bucket, keys, schedule};
 use crate::token::UserId;
-
-/// Keys looked up in one request.
-const KEYS_AT_ONCE: usize = 500;
 
 /// How many of each were removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -121,19 +118,17 @@ async fn remove_from_mailbox(context: &Context, user: &UserId, names: &HashSet<N
 }
 
 /// Removes keys of a bucket, and answers how many there were.
-async fn remove_keys(nats: &Nats, bucket: String, keys: &str) -> Result<u64, NatsError> {
-    let store = bucket::open(nats, bucket.clone()).await?;
+async fn remove_keys(nats: &Nats, bucket: String, pattern: &str) -> Result<u64, NatsError> {
     let mut removed = HashSet::new();
     loop {
-        let found = bucket::last(nats, &bucket, keys, KEYS_AT_ONCE).await?;
+        let found = keys::list(nats, &bucket, pattern).await?;
         if found.is_empty() {
             return Ok(removed.len() as u64);
         }
         // A replica that lags behind tells of what is removed already.
         for key in found {
-            let purged = store.purge_with_ttl(&key.key, bucket::TOMBSTONE_AGE).await;
-            purged.map_err(|error| NatsError::failed(format!("remove {} from {bucket}", key.key), error))?;
-            removed.insert(key.key);
+            keys::delete(nats, &bucket, &key, None).await?;
+            removed.insert(key);
         }
     }
 }

@@ -18,7 +18,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::outcomes::message;
-use super::{Context, api, now_ms};
+use super::{Context, api, now_ms, sweep};
 use crate::history::{Entry, HistoryError, HistoryErrorKind, Written};
 use crate::nats::NatsError;
 use crate::nats::pinned::{Pinned, Received, acknowledge};
@@ -41,7 +41,7 @@ const BEHIND: Duration = Duration::from_secs(30);
 /// The longest pause before the database is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Writes until `stop`; and answers queries, where no other member can.
+/// Writes until `stop`; forgets what is too old; and answers queries, where no other member can.
 ///
 /// # Errors
 /// When it must be taken over anew.
@@ -64,6 +64,7 @@ pub async fn run(context: Context, stop: CancellationToken, working: mpsc::Sende
         ended = writing => ended,
         ended = answering => ended,
         ended = forget(&context) => ended,
+        never = sweep::run(&context) => match never {},
     }
 }
 

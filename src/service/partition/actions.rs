@@ -11,7 +11,7 @@ use crate::event::{Event, IndexEntry};
 use crate::metrics::Way;
 use crate::nats::instance::DeliveryAnswer;
 use crate::nats::mailbox::Parking;
-use crate::nats::{NatsError, bucket};
+use crate::nats::{NatsError, keys};
 use crate::reminder::finished::{rerouted, with_parked_at};
 use crate::reminder::outcome::{Outcome, Record};
 use crate::reminder::reject::{RejectCode, Rejection};
@@ -20,6 +20,7 @@ use crate::service::courier::Parcel;
 use crate::service::outcomes::message::Told;
 use crate::service::{Context, now_ms, recorded, rejected, routes, spans};
 use crate::token::UserId;
+use crate::wire::route::key;
 
 impl Worker {
     pub(super) fn perform(&mut self, action: Action) {
@@ -35,10 +36,10 @@ impl Worker {
             Action::LookUpRoutes { user, associate } => self.look_up(user, associate),
             Action::DropRoute { user, instance, revision } => {
                 self.context.metrics.route_dropped();
-                let (routes, key) = (self.routes.clone(), format!("{}.{}", user.escaped(), instance.escaped()));
+                let (nats, key) = (self.context.nats.clone(), key(&user, &instance));
                 self.start(async move {
                     // That it was put again, or deleted, since then is why the revision is named.
-                    let _ = routes.purge_expect_revision_with_ttl(key, revision, bucket::TOMBSTONE_AGE).await;
+                    let _ = keys::delete(&nats, &nats.names.routes_bucket(), &key, Some(revision)).await;
                     Done::Nothing
                 });
             }

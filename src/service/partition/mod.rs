@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::kv;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -26,10 +25,10 @@ use super::recorded::{self, Recorded};
 use super::{Context, rejected};
 use crate::config::{self, Config, Devices};
 use crate::event::{Event, IndexEntry};
+use crate::nats::NatsError;
 use crate::nats::instance::DeliveryAnswer;
 use crate::nats::mailbox::{Mailboxes, ParkedMessage};
 use crate::nats::pinned::{Pinned, Received, ack_floor, acknowledge, still_working};
-use crate::nats::{NatsError, bucket};
 use crate::partition::{Partition, Role};
 use crate::reminder::finished::REROUTED_BYTES;
 use crate::reminder::reject::{RejectCode, Rejection};
@@ -75,7 +74,6 @@ struct Worker {
     context: Context,
     partition: Partition,
     mailboxes: Mailboxes,
-    routes: kv::Store,
     /// Associates' routes being looked up.
     lookups: Arc<Semaphore>,
     machine: router::Partition,
@@ -178,7 +176,6 @@ impl Worker {
         context.recorder.flush().await;
         let recorded_before = recorded.of(partition).await?;
         let mut worker = Self {
-            routes: bucket::open(nats, nats.names.routes_bucket()).await?,
             lookups: Arc::new(Semaphore::new(context.config.reroute.lookups_in_flight)),
             machine: router::Partition::new(settings(&context.config)),
             mailboxes,

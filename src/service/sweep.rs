@@ -1,0 +1,25 @@
+//! Sees to it that the marks of deleted keys go away: each program that deletes a route or a list of associates by a plain
+//! client leaves one that would stay for good.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use super::Context;
+use crate::nats::keys::sweep;
+
+/// How often the buckets are read for marks that would stay. It takes a second for each 200,000 keys.
+const EVERY: Duration = Duration::from_secs(3_600);
+
+/// Sweeps until it is dropped. One member does it for all.
+pub(super) async fn run(context: &Context) -> Infallible {
+    let nats = &context.nats;
+    loop {
+        for bucket in [nats.names.routes_bucket(), nats.names.associates_bucket()] {
+            match sweep(nats, &bucket).await {
+                Ok(marks) => tracing::debug!(bucket, marks, "marks of deleted keys swept"),
+                Err(error) => tracing::warn!(%error, bucket, "marks of deleted keys stay for another hour"),
+            }
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
