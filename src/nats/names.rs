@@ -201,11 +201,6 @@ impl Names {
         subject.starts_with('$') || is_own()
     }
 
-    /// What all instances' subjects begin with by default.
-    pub fn instances_prefix(&self) -> String {
-        format!("{}.app.", self.prefix)
-    }
-
     /// The subjects of all instances for one kind of request, `deliver` or `heartbeat`, unless their routes say otherwise.
     pub fn all_instances(&self, request: &str) -> String {
         format!("{}.app.*.{request}", self.prefix)

@@ -19,9 +19,26 @@ pub enum RouteError {
     /// The value is not the contract's.
     #[error("the value is neither empty nor JSON with a `subject`: {0}")]
     Value(#[from] serde_json::Error),
-    /// The subject cannot be published to, or is not for app servers.
-    #[error("`{0}` is not a subject that an app server can have")]
+    /// The subject cannot be published to, or is not for this app server.
+    #[error(
+        "{} is not a subject that this app server can have: {MAX_SUBJECT_BYTES} bytes at most, no wildcard, beginning with \
+         neither `$` nor `_`, and none of Bellhop's own but that of the key's instance",
+        shown(.0)
+    )]
     Subject(String),
+}
+
+/// Bytes of a subject that a route names: with what requests add to it, any server takes it for a subject.
+pub const MAX_SUBJECT_BYTES: usize = 256;
+
+/// Characters of a wrong subject that are shown.
+const MAX_SHOWN_CHARS: usize = 100;
+
+/// Quotes the beginning of a wrong subject: it may have line breaks, and be of any length.
+fn shown(subject: &str) -> String {
+    let beginning: String = subject.chars().take(MAX_SHOWN_CHARS).collect();
+    let rest = if beginning.len() < subject.len() { format!("… ({} bytes)", subject.len()) } else { String::new() };
+    format!("{beginning:?}{rest}")
 }
 
 /// What a subject of app servers matches, in the schema of routes.
@@ -31,8 +48,8 @@ const SUBJECT: &str = r"^(?![$_])(?![*>](\.|$))[^.\s\x00-\x1f\x7f-\x9f]+(\.(?![*
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "Route")]
 pub(crate) struct Value {
-    /// What the instance's subjects begin with; else `bellhop.app.<instance>`. It begins with neither `$` nor `_`, and with
-    /// `bellhop.` only if with `bellhop.app.`.
+    /// What the instance's subjects begin with, in 256 bytes at most; else `bellhop.app.<instance>`. It begins with neither `$`
+    /// nor `_`, and with `bellhop.` only if it is `bellhop.app.<instance>`.
     #[schemars(regex(pattern = SUBJECT))]
     subject: Option<String>,
 }
