@@ -119,6 +119,9 @@ section! {
         /// What subjects of answers begin with. Whoever may subscribe to them can read the answers, so a user that may do more than
         /// others has a prefix of its own, such as `_INBOX_bellhop`.
         inbox_prefix: String = "_INBOX".to_owned(),
+        /// The JetStream domain that is asked; empty for the connection's own. A user whose account imports JetStream's API from
+        /// another one needs it, such as `monitoring` of `nats-config/accounts.conf`.
+        domain: String = String::new(),
         /// How long JetStream may take over an acknowledgement or an API answer before it counts as failed.
         #[serde(with = "units")]
         timeout: Duration = Duration::from_secs(5),
@@ -363,6 +366,12 @@ impl Nats {
             prefix,
             prefix.split('.').all(is_token),
             "tokens of A-Z a-z 0-9 - _, separated by dots",
+        )?;
+        check(
+            "nats.domain",
+            &self.domain,
+            self.domain.is_empty() || is_token(&self.domain),
+            "a token of A-Z a-z 0-9 - _, or empty",
         )?;
         // It is no file, and a secret: it is not shown.
         check("nats.nkey", "a seed", !self.nkey.starts_with("SU"), "the name of a file that has the seed")?;

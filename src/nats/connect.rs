@@ -24,8 +24,12 @@ pub async fn connect(config: &Config, client_name: &str) -> Result<Nats, NatsErr
     let (client, refusals) = client(&config.nats, client_name).await?;
     check_server(&client, &config.nats)?;
     let timeout = config.nats.timeout;
-    let jetstream = ContextBuilder::new().timeout(timeout).build(client.clone());
-    Ok(Nats { client, jetstream, names: Names::new(&config.prefix), timeout, refusals })
+    let api = match config.nats.domain.as_str() {
+        "" => "$JS.API".to_owned(),
+        domain => format!("$JS.{domain}.API"),
+    };
+    let jetstream = ContextBuilder::new().api_prefix(&api).timeout(timeout).build(client.clone());
+    Ok(Nats { client, jetstream, api, names: Names::new(&config.prefix), timeout, refusals })
 }
 
 /// Connects to whatever server there is, of any version, for whatever it is good for.

@@ -31,7 +31,7 @@ pub(super) async fn get(nats: &Nats, stream: &str, request: &Value) -> Result<(V
     let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("read {stream}"), error);
     let inbox = Subject::from(nats.client.new_inbox());
     let mut answers = nats.client.subscribe(inbox.clone()).await.map_err(|error| failed(&error))?;
-    let api = format!("$JS.API.DIRECT.GET.{stream}");
+    let api = format!("{}.DIRECT.GET.{stream}", nats.api);
     let sent = nats.client.publish_with_reply(api, inbox, request.to_string().into()).await;
     sent.map_err(|error| failed(&error))?;
     let mut messages = Vec::new();
@@ -58,7 +58,7 @@ pub(super) async fn get(nats: &Nats, stream: &str, request: &Value) -> Result<(V
 /// When JetStream does not answer.
 pub(super) async fn get_one(nats: &Nats, stream: &str, sequence: u64) -> Result<Option<Message>, NatsError> {
     let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("read {stream}"), error);
-    let (api, request) = (format!("$JS.API.DIRECT.GET.{stream}"), json!({ "seq": sequence }).to_string());
+    let (api, request) = (format!("{}.DIRECT.GET.{stream}", nats.api), json!({ "seq": sequence }).to_string());
     let answer = nats.client.request(api, request.into()).await.map_err(|error| failed(&error))?;
     match answer.status {
         None | Some(StatusCode::OK) => Ok(Some(answer)),

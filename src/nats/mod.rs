@@ -39,6 +39,8 @@ pub struct Nats {
     pub client: Client,
     /// JetStream.
     pub jetstream: Context,
+    /// What the subjects of its API begin with: `$JS.API`, or that of the domain `nats.domain`.
+    pub api: String,
     /// The installation's names.
     pub names: Names,
     /// How long JetStream may take to answer.

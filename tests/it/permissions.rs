@@ -1,10 +1,10 @@
 //! Who may do what by `nats-config/accounts.conf`: what somebody needs works, and everything else is refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use async_nats::jetstream::consumer::{AckPolicy, pull};
-use async_nats::{Message, Subscriber, jetstream};
+use async_nats::{HeaderMap, Message, Subscriber, jetstream};
 use bellhop::nats_server::{NatsServer, Options, StartError};
 use futures_util::{FutureExt, StreamExt};
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use crate::harness::bellhop;
 use crate::secured::{Realm, Secrets, Someone, USERS, Verdict, eventually, nats_config};
 
 /// What can be asked, and who may: everybody else is refused. What takes something away comes last.
-const ASKED: [(&str, &[&str]); 46] = [
+const ASKED: [(&str, &[&str]); 53] = [
     // Published sets: each source is its own. Bellhop publishes what was scheduled, which nobody else may schedule.
     ("bellhop.sets.billing", &["bellhop", "billing", "operator"]),
     ("bellhop.sets.claims", &["bellhop", "claims", "operator"]),
@@ -46,10 +46,17 @@ const ASKED: [(&str, &[&str]); 46] = [
     ("bellhop.metrics", &["monitoring", "operator"]),
     ("$SRV.PING.bellhop", &["monitoring", "operator"]),
     // Looking.
-    ("$JS.API.INFO", &["monitoring", "operator"]),
-    ("$JS.API.STREAM.NAMES", &["monitoring", "operator"]),
-    ("$JS.API.STREAM.INFO.BELLHOP_PARKED", &["bellhop", "monitoring", "operator"]),
-    ("$JS.API.CONSUMER.INFO.BELLHOP_OUTCOMES.history", &["bellhop", "monitoring", "operator"]),
+    ("$JS.API.INFO", &["operator"]),
+    ("$JS.API.STREAM.NAMES", &["operator"]),
+    ("$JS.API.STREAM.INFO.BELLHOP_PARKED", &["bellhop", "operator"]),
+    ("$JS.API.CONSUMER.INFO.BELLHOP_OUTCOMES.history", &["bellhop", "operator"]),
+    ("$JS.bellhop.API.INFO", &["monitoring"]),
+    ("$JS.bellhop.API.STREAM.LIST", &["monitoring"]),
+    ("$JS.bellhop.API.STREAM.INFO.BELLHOP_PARKED", &["monitoring"]),
+    ("$JS.bellhop.API.CONSUMER.INFO.BELLHOP_OUTCOMES.history", &["monitoring"]),
+    ("$JS.bellhop.API.DIRECT.GET.KV_bellhop_members", &["monitoring"]),
+    ("$JS.bellhop.API.DIRECT.GET.KV_bellhop_routes", &[]),
+    ("$JS.bellhop.API.STREAM.MSG.GET.BELLHOP_PARKED", &[]),
     // Reading what was said to somebody.
     ("$JS.API.STREAM.MSG.GET.BELLHOP_PARKED", &["bellhop", "operator"]),
     ("$JS.API.STREAM.MSG.GET.BELLHOP_OUTCOMES", &["operator"]),
@@ -57,7 +64,7 @@ const ASKED: [(&str, &[&str]); 46] = [
     ("$JS.API.CONSUMER.MSG.NEXT.BELLHOP_OUTCOMES.history", &["bellhop", "operator"]),
     ("$JS.API.CONSUMER.CREATE.BELLHOP_SETS.thief", &["operator"]),
     ("$JS.API.CONSUMER.CREATE.BELLHOP_OUTCOMES.history.bellhop.outcomes.billing", &["operator"]),
-    ("$JS.bellhop.API.CONSUMER.INFO.BELLHOP_OUTCOMES.outcomes-billing", &["billing"]),
+    ("$JS.bellhop.API.CONSUMER.INFO.BELLHOP_OUTCOMES.outcomes-billing", &["billing", "monitoring"]),
     ("$JS.bellhop.API.CONSUMER.MSG.NEXT.BELLHOP_OUTCOMES.outcomes-billing", &["billing"]),
     // Changing, and taking away.
     ("$JS.API.STREAM.CREATE.MINE", &["operator"]),
@@ -72,7 +79,7 @@ const ASKED: [(&str, &[&str]); 46] = [
 
 /// Where somebody may listen, what is asked by whom meanwhile, and who hears it. In accounts of their own people may
 /// listen anywhere, and hear what they say themselves.
-const HEARD: [(&str, &str, &str, &[&str]); 20] = [
+const HEARD: [(&str, &str, &str, &[&str]); 19] = [
     (">", "bellhop", "bellhop.app.app-1.heartbeat", &["app-1"]),
     ("bellhop.>", "bellhop", "bellhop.app.app-2.heartbeat", &["app-2"]),
     ("bellhop.app.>", "bellhop", "bellhop.app.app-1.deliver", &["app-1"]),
@@ -87,12 +94,11 @@ const HEARD: [(&str, &str, &str, &[&str]); 20] = [
     ("bellhop.api.*", "app-1", "bellhop.api.why", &["bellhop", "app-1"]),
     ("$KV.>", "operator", "$KV.bellhop_associates.alice", &[]),
     ("$KV.bellhop_routes.*.*", "app-1", "$KV.bellhop_routes.alice.app-1", &["app-1"]),
-    ("$JS.API.>", "monitoring", "$JS.API.STREAM.NAMES", &[]),
+    ("$JS.API.>", "operator", "$JS.API.STREAM.NAMES", &[]),
     ("$JS.ACK.>", "operator", "$JS.API.STREAM.NAMES", &[]),
-    ("$SRV.>", "monitoring", "$SRV.PING.bellhop", &["bellhop"]),
+    ("$SRV.>", "monitoring", "$SRV.PING.bellhop", &["bellhop", "monitoring"]),
     ("_INBOX_bellhop.>", "bellhop", "$JS.API.STREAM.INFO.BELLHOP_SETS", &["bellhop"]),
     ("_INBOX_operator.>", "operator", "$JS.API.STREAM.INFO.BELLHOP_SETS", &["operator"]),
-    ("_INBOX_monitoring.>", "monitoring", "$JS.API.STREAM.INFO.BELLHOP_SETS", &["monitoring"]),
 ];
 
 /// What each of them must at least be refused.
@@ -128,6 +134,192 @@ async fn everybody_may_do_what_is_theirs_and_nothing_else() {
         }
     }
     assert!(refusals.values().all(|&count| count >= LEAST_REFUSALS), "{refusals:?}");
+}
+
+/// What strangers are permitted to publish, and what of the installation's is their own to change by it.
+const PERMITTED: [(&str, &[&str], &[&str]); 4] = [
+    (
+        "monitoring",
+        &[
+            "$JS.bellhop.API.INFO",
+            "$JS.bellhop.API.STREAM.NAMES",
+            "$JS.bellhop.API.STREAM.LIST",
+            "$JS.bellhop.API.STREAM.INFO.KV_bellhop_routes",
+            "$JS.bellhop.API.CONSUMER.NAMES.BELLHOP_OUTCOMES",
+            "$JS.bellhop.API.CONSUMER.LIST.BELLHOP_SETS",
+            "$JS.bellhop.API.CONSUMER.INFO.BELLHOP_SETS.intake",
+            "$JS.bellhop.API.DIRECT.GET.KV_bellhop_members",
+            "bellhop.metrics",
+            "$SRV.PING",
+            "$SRV.INFO.bellhop",
+            "$SRV.STATS.bellhop",
+        ],
+        &[],
+    ),
+    (
+        "billing",
+        &[
+            "bellhop.sets.billing",
+            "$JS.bellhop.API.CONSUMER.INFO.BELLHOP_OUTCOMES.outcomes-billing",
+            "$JS.bellhop.API.CONSUMER.MSG.NEXT.BELLHOP_OUTCOMES.outcomes-billing",
+        ],
+        &["bellhop.sets.billing", "bellhop.rejected.billing", "bellhop.seen"],
+    ),
+    ("claims", &["bellhop.sets.claims"], &["bellhop.sets.claims", "bellhop.rejected.claims", "bellhop.seen"]),
+    (
+        "app-1",
+        &["$KV.bellhop_routes.alice.app-1", "bellhop.api.history", "bellhop.api.why", "bellhop.api.mailbox"],
+        &["$KV.bellhop_routes.alice.app-1"],
+    ),
+];
+
+/// Headers by which JetStream does more than to store a message.
+const WISHES: [&[(&str, &str)]; 21] = [
+    &[],
+    &[("Nats-Rollup", "all")],
+    &[("Nats-Rollup", "sub")],
+    &[("Nats-TTL", "1s")],
+    &[("Nats-TTL", "never")],
+    &[("Nats-Msg-Id", "x")],
+    &[("Nats-Schedule", "@at 2040-01-01T00:00:00Z"), ("Nats-Schedule-Target", "bellhop.parked.0.zoe")],
+    &[("Nats-Schedule", "@at 2040-01-01T00:00:00Z"), ("Nats-Schedule-Target", "bellhop.sets.hr")],
+    &[("Nats-Schedule-TTL", "1s")],
+    &[("Nats-Schedule-Rollup", "sub")],
+    &[("Nats-Expected-Stream", "KV_bellhop_rules")],
+    &[("Nats-Expected-Last-Sequence", "1")],
+    &[("Nats-Expected-Last-Msg-Id", "x")],
+    &[("Nats-Expected-Last-Subject-Sequence", "0")],
+    &[
+        ("Nats-Expected-Last-Subject-Sequence", "0"),
+        ("Nats-Expected-Last-Subject-Sequence-Subject", "$KV.bellhop_routes.bob.app-2"),
+    ],
+    &[("Nats-Incr", "+1")],
+    &[("Nats-Batch-Id", "x"), ("Nats-Batch-Sequence", "1")],
+    &[("Nats-Batch-Id", "x"), ("Nats-Batch-Sequence", "1"), ("Nats-Batch-Commit", "1")],
+    &[("Nats-Marker-Reason", "Purge")],
+    &[("KV-Operation", "PURGE")],
+    &[("Nats-Required-Api-Level", "99")],
+];
+
+/// What JetStream does for whoever asks, where the account permits it.
+const ORDERS: [&str; 8] = [
+    "STREAM.PURGE",
+    "STREAM.DELETE",
+    "STREAM.UPDATE",
+    "STREAM.CREATE",
+    "STREAM.MSG.DELETE",
+    "STREAM.SNAPSHOT",
+    "STREAM.LEADER.STEPDOWN",
+    "CONSUMER.CREATE",
+];
+
+/// A permitted message can still ask for more: by its headers, and by where it wants its answer to go.
+#[tokio::test]
+async fn a_permitted_message_changes_nothing_of_others() {
+    let realm = Realm::start().await;
+    // The member's own card stays as it is for the whole test.
+    let settings = ["partitions=1", "members.interval=60s", "members.ttl=200s"];
+    set_up(&realm, &settings).await;
+    let _member = realm.serve("member-1", &settings).await;
+    let operator = realm.someone("operator").await;
+    let owned = something_of_everybodys(&realm, &operator).await;
+    for (name, subjects, own) in PERMITTED {
+        let actor = realm.someone(name).await;
+        let before = stored(&operator, own).await;
+        assert!(owned.iter().all(|subject| own.contains(subject) || before.contains_key(*subject)), "{before:#?}");
+        let streams = before.keys().filter_map(|key| key.strip_prefix("stream "));
+        let orders = streams.flat_map(|stream| ORDERS.map(|order| format!("$JS.API.{order}.{stream}")));
+        let targets: Vec<String> = before.keys().filter(|key| !key.contains(' ')).cloned().chain(orders).collect();
+        for subject in subjects {
+            for wish in WISHES {
+                let mut headers = HeaderMap::new();
+                wish.iter().for_each(|(header, value)| headers.insert(*header, *value));
+                let inbox = actor.client.new_inbox();
+                actor.client.publish_with_reply_and_headers(*subject, inbox, headers, "".into()).await.unwrap();
+            }
+            for target in &targets {
+                actor.client.publish_with_reply(*subject, target.clone(), body(subject).into()).await.unwrap();
+            }
+            // Those before it were seen to when this one is answered.
+            let verdict = actor.ask(subject, body(subject)).await;
+            assert!(matches!(verdict, Verdict::Answered(_)), "{name} asks {subject}: {verdict:?}");
+        }
+        settled(&operator).await;
+        let after = stored(&operator, own).await;
+        let keys: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+        let changed: Vec<_> = keys.into_iter().filter(|key| before.get(*key) != after.get(*key)).collect();
+        assert!(changed.is_empty(), "{name} changed what is not its own: {changed:#?}");
+    }
+}
+
+/// Has something in every stream and bucket that others could change. Returns where.
+async fn something_of_everybodys<'a>(realm: &Realm, operator: &Someone) -> [&'a str; 8] {
+    let operate = async |arguments: &[&str], input: &str| realm.run("operator", arguments, input).await.succeeded();
+    operate(&["rules", "put", "billing", "-"], r#"{"rules":[]}"#).await;
+    operate(&["associates", "put", "zoe", "alice"], "").await;
+    let claims = realm.someone("claims").await;
+    let app = realm.someone("app-2").await;
+    let later = r#"{"reminders":[{"id":"later","user":"zoe","content":"x","deliver_at":"2040-01-01T00:00:00Z"}]}"#;
+    for (one, subject, body) in [
+        (&claims, "bellhop.sets.claims", r#"{"reminders":[{"id":"now","user":"zoe","content":"x"}]}"#),
+        (&claims, "bellhop.sets.claims", later),
+        (&claims, "bellhop.sets.claims", "refused"),
+        (&app, "$KV.bellhop_routes.bob.app-2", ""),
+    ] {
+        let verdict = one.ask(subject, body).await;
+        assert!(matches!(verdict, Verdict::Answered(_)), "{} asks {subject}: {verdict:?}", one.name);
+    }
+    settled(operator).await;
+    [
+        "$KV.bellhop_rules.billing",
+        "$KV.bellhop_associates.zoe",
+        "$KV.bellhop_routes.bob.app-2",
+        "$KV.bellhop_members.member-1",
+        "bellhop.parked.0.zoe",
+        "bellhop.outcomes.claims",
+        "bellhop.rejected.claims",
+        "bellhop.scheduled.claims.later",
+    ]
+}
+
+/// Waits until what was published is taken in, and what became of it is stored.
+async fn settled(operator: &Someone) {
+    eventually("all sets and events are done with", async || {
+        let stored = stored(operator, &[]).await;
+        let waits = |key: &&String| key.starts_with("bellhop.sets.") || key.starts_with("bellhop.events.");
+        match stored.keys().filter(waits).count() {
+            0 => Ok(()),
+            _ => Err(format!("{stored:#?}")),
+        }
+    })
+    .await;
+}
+
+/// What the installation has: each subject's number of messages and the last one's sequence, and each stream's
+/// configuration and consumers. What lies at the subjects that are somebody's `own` is left out.
+async fn stored(operator: &Someone, own: &[&str]) -> BTreeMap<String, String> {
+    let ask = async |api: String, body: Value| {
+        let verdict = operator.ask(&format!("$JS.API.{api}"), &body.to_string()).await;
+        let Verdict::Answered(answer) = verdict else { panic!("{api}: {verdict:?}") };
+        serde_json::from_slice::<Value>(&answer.payload).unwrap()
+    };
+    let mut stored = BTreeMap::new();
+    for stream in ask("STREAM.NAMES".into(), json!({})).await["streams"].as_array().unwrap() {
+        let stream = stream.as_str().unwrap();
+        let info = ask(format!("STREAM.INFO.{stream}"), json!({ "subjects_filter": ">" })).await;
+        let consumers = ask(format!("CONSUMER.NAMES.{stream}"), json!({})).await;
+        let durable = consumers["consumers"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        // Watchers of buckets have made-up names, and come and go.
+        let durable: Vec<_> = durable.filter(|_| !stream.starts_with("KV_")).collect();
+        stored.insert(format!("stream {stream}"), format!("{} {durable:?}", info["config"]));
+        for (subject, count) in info["state"]["subjects"].as_object().into_iter().flatten() {
+            if !own.contains(&subject.as_str()) {
+                let last = ask(format!("STREAM.MSG.GET.{stream}"), json!({ "last_by_subj": subject })).await;
+                stored.insert(subject.clone(), format!("{count}, the last {}", last["message"]["seq"]));
+            }
+        }
+    }
+    stored
 }
 
 /// A pull that waits for nothing.
@@ -196,14 +388,6 @@ async fn an_answer_is_no_order() {
         for subject in ["$JS.bellhop.API.CONSUMER.MSG.NEXT.BELLHOP_OUTCOMES.outcomes-billing", "bellhop.sets.billing"] {
             billing.client.publish_with_reply(subject, order, body(subject).into()).await.unwrap();
             eventually("the answer is here", async || next(&mut answers).ok_or("it is not".to_owned())).await;
-        }
-    }
-    // What monitoring is answered is no order that JetStream understands.
-    let monitoring = realm.someone("monitoring").await;
-    for order in orders {
-        for subject in ["$JS.API.INFO", "$JS.API.STREAM.INFO.BELLHOP_PARKED", "$JS.API.CONSUMER.LIST.BELLHOP_SETS"] {
-            monitoring.client.publish_with_reply(subject, order, "".into()).await.unwrap();
-            monitoring.round_trip().await;
         }
     }
     bellhop.round_trip().await;
@@ -378,6 +562,24 @@ async fn the_doctor_misses_nothing() {
     assert!(permissions.iter().all(|check| check["status"] == "ok") && !permissions.is_empty(), "{permissions:#?}");
 }
 
+/// Figures need no more than the account of those who watch has.
+#[tokio::test]
+async fn monitoring_may_run_top_and_doctor() {
+    let realm = Realm::start().await;
+    set_up(&realm, &[]).await;
+    let _member = realm.serve("member-1", &["partitions=4"]).await;
+    let run = async |command: &[&str]| {
+        let ended = realm.run("monitoring", &[command, &["--set", "partitions=4"]].concat(), "").await.succeeded();
+        serde_json::from_str::<Value>(&ended).unwrap()
+    };
+    let top = run(&["top", "--once", "--json"]).await;
+    assert_eq!((&top["members"][0]["name"], &top["status"]), (&json!("member-1"), &json!("ok")), "{top}");
+    let told = run(&["doctor", "--format", "json"]).await;
+    let unseen = told["checks"].as_array().unwrap().iter().filter(|check| check["status"] == "unseen");
+    let unseen: Vec<_> = unseen.map(|check| check["check"].as_str().unwrap()).collect();
+    assert_eq!(unseen, ["sync", "history", "rules", "routes"], "{told:#}");
+}
+
 #[tokio::test]
 async fn whoever_lacks_a_permission_is_told_which() {
     let realm = Realm::start().await;
@@ -387,14 +589,14 @@ async fn whoever_lacks_a_permission_is_told_which() {
     assert!(setup.stderr.contains("docs/security.md"), "{setup:?}");
     set_up(&realm, &[]).await;
     // It does not wait for an answer that cannot come.
-    let history = realm.run("monitoring", &["history"], "").await;
+    let history = realm.run("bellhop", &["history"], "").await;
     assert_eq!(history.code, Some(1), "{history:?}");
     assert!(
         history.stderr.contains("does not permit") && history.stderr.contains("bellhop.api.history"),
         "{history:?}"
     );
     let serve = ["serve", "--http", "127.0.0.1:0", "--set", "partitions=4", "--set", "nats.timeout=1s"];
-    let serve = realm.run("monitoring", &serve, "").await;
+    let serve = realm.run("operator", &serve, "").await;
     assert_eq!(serve.code, Some(1), "{serve:?}");
     assert!(serve.stderr.contains("does not permit") && serve.stderr.contains("$KV.bellhop_members."), "{serve:?}");
     // A user who may not hear its own answers.

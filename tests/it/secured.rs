@@ -16,7 +16,7 @@ use crate::harness::{Ended, LATER, Member, bellhop};
 /// Everybody whom the file knows.
 pub(crate) const USERS: [&str; 7] = ["bellhop", "operator", "monitoring", "billing", "claims", "app-1", "app-2"];
 /// Who share the account of Bellhop's streams.
-const AT_HOME: [&str; 3] = ["bellhop", "operator", "monitoring"];
+const AT_HOME: [&str; 2] = ["bellhop", "operator"];
 /// Who prove themselves by an NKEY,
 const WITH_NKEYS: [&str; 3] = ["bellhop", "app-1", "app-2"];
 /// and the password of all others, with its hash: `htpasswd -bnBC 4 '' 'only for tests'`, and `$2a` for `$2y`.
@@ -61,6 +61,9 @@ impl Secrets {
     /// Bellhop's settings for somebody.
     pub(crate) fn settings(&self, user: &str) -> Vec<String> {
         let mut settings = vec![format!("nats.inbox_prefix={}", inbox_prefix(user))];
+        if user == "monitoring" {
+            settings.push("nats.domain=bellhop".to_owned());
+        }
         if WITH_NKEYS.contains(&user) {
             settings.push(format!("nats.nkey={}", self.seed_file(user)));
         } else {

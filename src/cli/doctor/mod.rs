@@ -95,7 +95,7 @@ async fn in_depth(case: &Case<'_>, nats: &Nats, system: &SystemAccount) -> Vec<T
         named("sync", system::sync(case, &servers)),
         named("setup", streams::setup(nats, case.config).await),
         named("history", data::history(case, nats).await),
-        named("rules", data::rules(nats).await),
+        named("rules", data::rules(case, nats).await),
         named("routes", data::routes(case, nats).await),
     ]
     .concat()
