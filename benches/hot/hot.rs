@@ -160,6 +160,7 @@ impl Router {
             delivery_bytes: 256 << 10,
             mailbox_limit: 10_000,
             park_batch: (500, 1 << 20),
+            park_again: (Duration::from_millis(50), Duration::from_secs(1)),
             reads_in_flight: 8,
             expiry_interval: Duration::from_secs(60),
             copy_rerouted: false,

@@ -8,6 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream::ErrorCode;
@@ -54,6 +55,8 @@ pub struct Mailboxes {
     stream: String,
     partition: Partition,
     fence: u64,
+    /// The last message that this owner knows to be stored.
+    last: Arc<AtomicU64>,
     /// Removals under way: more would only wait for each other at the stream.
     removals: Arc<Semaphore>,
 }
@@ -116,11 +119,24 @@ impl Mailboxes {
         owner: &str,
         removals_in_flight: usize,
     ) -> Result<Self, NatsError> {
+        let stream = nats.names.parked_stream();
+        let fence = match Self::set_fence(nats, partition, owner).await {
+            // The stream has no room, not even for a message that takes the place of another one. While there is no fence nobody
+            // can append to these mailboxes.
+            Err(NatsError::Refused { .. }) => {
+                purge(nats, &stream, &nats.names.fence(partition), None).await?;
+                Self::set_fence(nats, partition, "").await?
+            }
+            set => set?,
+        };
+        let (last, removals) = (Arc::new(AtomicU64::new(fence)), Arc::new(Semaphore::new(removals_in_flight)));
+        Ok(Self { nats: nats.clone(), stream, partition, fence, last, removals })
+    }
+
+    async fn set_fence(nats: &Nats, partition: Partition, owner: &str) -> Result<u64, NatsError> {
         let mut headers = HeaderMap::new();
         headers.insert(header::NATS_ROLLUP, "sub");
-        let ack = nats.store(nats.names.fence(partition), headers, owner.to_owned().into()).await?;
-        let removals = Arc::new(Semaphore::new(removals_in_flight));
-        Ok(Self { nats: nats.clone(), stream: nats.names.parked_stream(), partition, fence: ack.sequence, removals })
+        Ok(nats.store(nats.names.fence(partition), headers, owner.to_owned().into()).await?.sequence)
     }
 
     /// Learns what lies in the partition's mailboxes, from the messages' headers alone; and where it came from, for
@@ -153,12 +169,40 @@ impl Mailboxes {
         Ok(first.first().map(|message| message.parked_at))
     }
 
-    /// Appends reminders to mailboxes, all or none, and answers their sequences.
+    /// Appends reminders to mailboxes, all or none, and returns their sequences.
     ///
     /// # Errors
-    /// [`NatsError::Fenced`] when the partition has a newer owner. Any other error leaves open whether they are stored:
-    /// take the partition over again to find out.
+    /// [`NatsError::Fenced`] when the partition has a newer owner. [`NatsError::Refused`] when none of them is stored, most
+    /// often because there is no room: they may be parked again later. Any other error leaves open whether they are stored: take
+    /// the partition over again to find out.
     pub async fn park(&self, reminders: Vec<Parking>) -> Result<Vec<u64>, NatsError> {
+        let result = self.append(&reminders).await;
+        match &result {
+            Ok(sequences) => {
+                self.last.fetch_max(sequences.last().copied().unwrap_or(0), Ordering::Relaxed);
+            }
+            // A server that reaches its limit in the middle of a batch refuses the end of it, and keeps the beginning.
+            Err(NatsError::Refused { what, .. }) if self.has_appended().await? => {
+                return Err(NatsError::failed(what, "only a part of the batch is stored"));
+            }
+            Err(_) => {}
+        }
+        result
+    }
+
+    /// Whether anything was appended after the last confirmed append. The fence lets nobody else append.
+    async fn has_appended(&self) -> Result<bool, NatsError> {
+        let failed = |error: &dyn std::fmt::Display| NatsError::failed("look for appended reminders", error);
+        let stream = self.nats.jetstream.get_stream_no_info(&self.stream).await.map_err(|error| failed(&error))?;
+        let next = stream.raw_message_builder().sequence(self.last.load(Ordering::Relaxed) + 1);
+        match next.next_by_subject(self.nats.names.mailboxes(self.partition)).send().await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(false),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
+    async fn append(&self, reminders: &[Parking]) -> Result<Vec<u64>, NatsError> {
         let what = || format!("park {} reminders", reminders.len());
         let failed = |error: &dyn std::fmt::Display| NatsError::failed(what(), error);
         let client = &self.nats.client;
@@ -201,7 +245,9 @@ impl Mailboxes {
             Ack { error: Some(error), .. } if WRONG_LAST_SEQUENCE.contains(&error.err_code) => {
                 Err(NatsError::Fenced(format!("partition {}", self.partition)))
             }
-            Ack { error: Some(error), .. } => Err(failed(&format!("{} ({})", error.description, error.err_code))),
+            Ack { error: Some(AckError { err_code: code, description: problem }), .. } => {
+                Err(NatsError::Refused { what: what(), problem, code })
+            }
             Ack { seq: Some(last), .. } => Ok((last + 1 - count as u64..=last).collect()),
             Ack { .. } => Err(failed(&"the answer has no sequence")),
         }

@@ -118,6 +118,16 @@ pub enum NatsError {
         /// Why it failed.
         problem: String,
     },
+    /// JetStream refused a message, so it is not stored.
+    #[error("{what}: {problem} ({code})")]
+    Refused {
+        /// What was asked.
+        what: String,
+        /// Why it was refused, in nats-server's words.
+        problem: String,
+        /// nats-server's code of the reason.
+        code: u64,
+    },
     /// What is there is not what the configuration wants, and trying again does not help.
     #[error("{what}: {problem}")]
     Contrary {
@@ -166,16 +176,25 @@ impl Nats {
     /// Publishes to a stream and waits until the message is stored.
     ///
     /// # Errors
-    /// When the stream refused it, or did not confirm it in time: it may be stored then.
+    /// [`NatsError::Refused`] when the stream refused it. Any other error leaves open whether it is stored.
     pub async fn store(
         &self,
         subject: String,
         headers: HeaderMap,
         payload: Bytes,
     ) -> Result<jetstream::publish::PublishAck, NatsError> {
-        let what = || format!("publish to {subject}");
-        let sent = self.jetstream.publish_with_headers(subject.clone(), headers, payload).await;
-        sent.map_err(|error| NatsError::failed(what(), error))?.await.map_err(|error| NatsError::failed(what(), error))
+        let what = format!("publish to {subject}");
+        let acknowledged = match self.jetstream.publish_with_headers(subject, headers, payload).await {
+            Ok(sent) => sent.await,
+            Err(error) => Err(error),
+        };
+        acknowledged.map_err(|error| {
+            let answer = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<jetstream::Error>());
+            match answer {
+                Some(answer) => NatsError::Refused { what, problem: answer.to_string(), code: answer.error_code().0 },
+                None => NatsError::failed(what, error),
+            }
+        })
     }
 
     /// Publishes until it is stored, however long JetStream is away. An `id` makes the repeats one message.

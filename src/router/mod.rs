@@ -78,6 +78,8 @@ pub struct Settings {
     pub mailbox_limit: usize,
     /// The most reminders and bytes parked in one go.
     pub park_batch: (usize, usize),
+    /// First and longest pause before reminders are parked that JetStream refused to store.
+    pub park_again: (Duration, Duration),
     /// The most mailbox pages being read at a time.
     pub reads_in_flight: usize,
     /// The least time between two searches of one mailbox for expired reminders.
@@ -254,6 +256,8 @@ pub enum Input {
     },
     /// The batch of the last [`Action::Park`] is durable, with these sequences.
     Parked(Vec<u64>),
+    /// JetStream refused the batch of the last [`Action::Park`]: none of it is stored.
+    ParkRefused,
     /// A page of a mailbox was read.
     MailboxRead {
         /// Whose.
@@ -383,7 +387,7 @@ pub enum Action {
         /// The revision that was found wrong.
         revision: u64,
     },
-    /// Append to mailboxes, in order; answer with [`Input::Parked`]. One is under way at a time.
+    /// Append to mailboxes, in order; answer with [`Input::Parked`] or [`Input::ParkRefused`]. One is under way at a time.
     Park(Vec<Parking>),
     /// Read a page of a mailbox; answer with [`Input::MailboxRead`].
     ReadMailbox {

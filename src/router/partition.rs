@@ -7,6 +7,7 @@ mod deliveries;
 mod errands;
 mod instances;
 mod mailboxes;
+mod parks;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
@@ -18,6 +19,7 @@ use super::user::{Route, State, User, Work};
 use super::users::{UserNumber, Users};
 use super::{Action, Entry, Fate, Input, Item, Now, Removal, Settings, Settled};
 use crate::token::UserId;
+use parks::Refused;
 
 /// What a deadline is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +34,8 @@ enum Timer {
     GiveUp(UserNumber),
     /// Those who have not been sent a batch are left out.
     LeaveOut(UserNumber),
+    /// What was refused by JetStream may be parked.
+    ParkAgain,
 }
 
 /// A reminder to be appended to a mailbox, and what became of it once that is durable: it is parked, or, of a copy, rerouted.
@@ -53,6 +57,10 @@ pub struct Partition {
     parks: VecDeque<Park>,
     /// The batch of them under way.
     parking: Vec<Park>,
+    /// The most reminders in the next batch.
+    park_most: usize,
+    /// JetStream refused the last batch.
+    refused: Option<Refused>,
     /// Users whose mailbox is to be read.
     reads: VecDeque<UserNumber>,
     reads_in_flight: usize,
@@ -71,6 +79,8 @@ impl Partition {
     pub fn new(settings: Settings) -> Self {
         Self {
             twins: Twins::new(settings.merge_window, settings.merge_limit),
+            park_most: settings.park_batch.0,
+            refused: None,
             settings,
             users: Users::new(),
             lanes: Lanes::new(),
@@ -99,6 +109,7 @@ impl Partition {
             Input::Delivered { instance, answer } => self.delivered(now, &instance, answer, actions),
             Input::HeartbeatAnswered { instance, answer } => self.heartbeat_answered(now, &instance, answer, actions),
             Input::Parked(sequences) => self.parked(now, &sequences),
+            Input::ParkRefused => self.park_refused(now),
             Input::MailboxRead { user, page } => self.mailbox_read(now, user, page, actions),
             Input::Tick => self.fire_timers(now, actions),
             Input::Stop => self.stop(),
@@ -169,6 +180,7 @@ impl Partition {
                 Timer::Sweep(user) => self.sweep(now, user),
                 Timer::GiveUp(user) => self.give_up(user),
                 Timer::LeaveOut(user) => self.leave_out_unsent(now, user),
+                Timer::ParkAgain => self.take_back(),
             }
         }
     }
@@ -320,7 +332,7 @@ impl Partition {
             }
         }
         self.dispatch_reads(actions);
-        self.dispatch_park(actions);
+        self.dispatch_park(now, actions);
         if !self.settled.is_empty() {
             actions.push(Action::Settle(std::mem::take(&mut self.settled)));
         }

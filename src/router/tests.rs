@@ -13,6 +13,7 @@ mod instance;
 mod mailbox;
 mod merge;
 mod numbers;
+mod parks;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -104,6 +105,7 @@ impl Router {
             delivery_bytes: 1_000,
             mailbox_limit: 100,
             park_batch: (100, 10_000),
+            park_again: (Duration::from_millis(100), Duration::from_millis(300)),
             reads_in_flight: 8,
             expiry_interval: Duration::from_secs(60),
             copy_rerouted: false,
@@ -213,6 +215,10 @@ impl Router {
 
     fn parked(&mut self, sequences: &[u64]) -> Vec<String> {
         self.step(Input::Parked(sequences.to_vec()))
+    }
+
+    fn park_refused(&mut self) -> Vec<String> {
+        self.step(Input::ParkRefused)
     }
 
     /// A page behind which nothing lies.

@@ -40,6 +40,7 @@ impl Display for Input {
                 write!(f, "{} holds: {}", instance.name, held(answer))
             }
             Self::Parked(sequences) => write!(f, "parked at {}", joined(sequences, " ")),
+            Self::ParkRefused => f.write_str("park refused"),
             Self::MailboxRead { user, page: Page { entries, next, is_last } } => {
                 let more = if *is_last { "the last" } else { "more" };
                 write!(f, "read of {user}: {}; next {next}, {more}", joined(entries, " "))

@@ -21,6 +21,7 @@ mod devices;
 mod doctor;
 mod durability;
 mod escalation;
+mod full;
 mod guides;
 mod heartbeat;
 mod history;

@@ -42,6 +42,10 @@ impl Partition {
                     let state = &self.users[*user].state;
                     assert!(matches!(state, State::Delivering(batch) if batch.until == Some(*at)), "{user:?}");
                 }
+                Timer::ParkAgain => {
+                    assert_eq!(self.refused.as_ref().map(|refused| refused.until), Some(*at), "{:?}", self.refused);
+                    assert!(self.parking.is_empty(), "{:?} during the pause", self.parking);
+                }
                 Timer::GiveUp(user) => {
                     let errand = &self.users[*user].errand;
                     assert_eq!(errand.as_ref().map(|errand| errand.until), Some(*at), "{user:?}");

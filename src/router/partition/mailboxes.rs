@@ -1,4 +1,4 @@
-//! Mailboxes: what is parked, read back, and searched for expired reminders.
+//! Mailboxes: what is parked, read back, and searched for expired reminders. `parks` has the way there.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::{Park, Partition, Timer};
 use crate::router::lanes::LaneNumber;
 use crate::router::user::{State, Sweep};
 use crate::router::users::UserNumber;
-use crate::router::{Action, Entry, Fate, Item, MailboxSummary, Now, Page, Parking};
+use crate::router::{Action, Entry, Fate, Item, MailboxSummary, Now, Page};
 use crate::token::UserId;
 
 /// For so long it is taken for granted that nobody has set the wall clock.
@@ -22,22 +22,6 @@ impl Partition {
         mailbox.next_expiry = summary.next_expiry;
         self.schedule_sweep(now, user);
         self.touched_users.push_back(user);
-    }
-
-    pub(super) fn parked(&mut self, now: Now, sequences: &[u64]) {
-        let batch = std::mem::take(&mut self.parking);
-        debug_assert_eq!(batch.len(), sequences.len());
-        for (Park { user, entry, fate }, &sequence) in batch.into_iter().zip(sequences) {
-            let mailbox = self.users[user].mailbox_mut();
-            mailbox.parking -= 1;
-            // What was parked before a crash already is answered with the sequence that it got then.
-            if sequence > mailbox.last {
-                mailbox.append(sequence, entry.expires_at);
-                self.schedule_sweep(now, user);
-            }
-            self.settle(user, entry, fate);
-            self.touched_users.push_back(user);
-        }
     }
 
     pub(super) fn mailbox_read(&mut self, now: Now, user: UserId, mut page: Page, actions: &mut Vec<Action>) {
@@ -251,28 +235,6 @@ impl Partition {
             self.reads_in_flight += 1;
             actions.push(Action::ReadMailbox { user: state.name.clone(), from, last });
         }
-    }
-
-    pub(super) fn dispatch_park(&mut self, actions: &mut Vec<Action>) {
-        if !self.parking.is_empty() || self.parks.is_empty() {
-            return;
-        }
-        let (most, mut room) = self.settings.park_batch;
-        while let Some(Park { entry, .. }) = self.parks.front() {
-            if self.parking.len() >= most || (entry.bytes > room && !self.parking.is_empty()) {
-                break;
-            }
-            room = room.saturating_sub(entry.bytes);
-            self.parking.extend(self.parks.pop_front());
-        }
-        let parking = |park: &Park| {
-            let rerouted_to = match &park.fate {
-                Fate::Rerouted { to, .. } => Some(to.clone()),
-                _ => None,
-            };
-            Parking { user: self.users[park.user].name.clone(), item: park.entry.item, rerouted_to }
-        };
-        actions.push(Action::Park(self.parking.iter().map(parking).collect()));
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Whatever leaves doubt about what JetStream has stored (an append that was not confirmed, a fence that broke) ends the
 //! task with an error. The member then takes the partition over again, which reads the truth from the streams. There is
-//! no other recovery.
+//! no other recovery. An append that JetStream refused leaves no doubt: it is tried again.
 
 mod actions;
 mod repeats;
@@ -41,6 +41,9 @@ use repeats::Repeats;
 const PARKED_AT_BYTES: usize = 56;
 /// Acknowledged events remembered, so that one that comes again because its acknowledgement was late is not routed again.
 const REMEMBERED: usize = 10_000;
+/// First and longest pause before reminders are parked that JetStream refused. The longest is how late is noticed that there is
+/// room again, and that a user has returned; shorter ones would only keep a full server busy.
+const PARK_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// The least time between two counts of what is held.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
 
@@ -130,6 +133,7 @@ fn settings(config: &Config) -> router::Settings {
         delivery_bytes: config.delivery.max_bytes - DELIVERY_FRAME_BYTES,
         mailbox_limit: config.mailbox.limit,
         park_batch: (config.mailbox.park_messages, config.mailbox.park_bytes),
+        park_again: PARK_AGAIN,
         reads_in_flight: config.mailbox.reads_in_flight,
         expiry_interval: config.mailbox.expiry_interval,
         copy_rerouted: config.delivery.copy_rerouted,
@@ -214,7 +218,9 @@ impl Worker {
         let mut is_stopping = false;
         let mut next_count = Instant::now();
         loop {
-            if is_stopping && self.in_work.is_empty() && self.work.is_empty() {
+            // What JetStream refuses to park stays in its event, for the next owner.
+            let is_finished = self.in_work.is_empty() || self.machine.is_park_refused();
+            if is_stopping && is_finished && self.work.is_empty() {
                 return Ok(());
             }
             let has_room =
@@ -307,7 +313,7 @@ impl Worker {
                 answer.iter().flatten().for_each(|(_, _, why)| self.context.metrics.refused(*why));
                 self.feed(Input::Delivered { instance, answer });
             }
-            Done::Parked(stored) => self.feed(Input::Parked(stored?)),
+            Done::Parked(stored) => self.parked(stored)?,
             Done::Page(user, last, messages, is_last) => self.page(user, last, messages, is_last),
             Done::Settled(items) => self.remove(items),
             Done::Acknowledged(sequence) => {
@@ -316,6 +322,27 @@ impl Worker {
                 }
             }
             Done::Nothing => {}
+        }
+        Ok(())
+    }
+
+    /// A batch for mailboxes is stored; or refused, and then it is known that it is not.
+    fn parked(&mut self, stored: Result<Vec<u64>, NatsError>) -> Result<(), NatsError> {
+        let (partition, was_refused) = (self.partition, self.machine.is_park_refused());
+        match stored {
+            Ok(sequences) => {
+                self.feed(Input::Parked(sequences));
+                if was_refused {
+                    tracing::info!(%partition, "reminders are parked again");
+                }
+            }
+            Err(error @ NatsError::Refused { .. }) => {
+                self.feed(Input::ParkRefused);
+                if !was_refused {
+                    tracing::warn!(%error, %partition, "not parked; tried again until there is room");
+                }
+            }
+            Err(error) => return Err(error),
         }
         Ok(())
     }

@@ -40,6 +40,8 @@ pub enum Fault {
     HandOvers,
     /// An append to mailboxes is not confirmed, whether it was stored or not.
     UnconfirmedAppends,
+    /// JetStream refuses an append to mailboxes, as when it has no room.
+    RefusedAppends,
     /// An acknowledgement or a removal is lost.
     LostRemovals,
     /// A new owner does not see what was recorded as settled.
@@ -52,7 +54,7 @@ pub enum Fault {
 
 impl Fault {
     /// All there are, with their names.
-    pub const ALL: [(Self, &str); 19] = [
+    pub const ALL: [(Self, &str); 20] = [
         (Self::LostRequests, "lost-requests"),
         (Self::LostAnswers, "lost-answers"),
         (Self::LateRequests, "late-requests"),
@@ -68,6 +70,7 @@ impl Fault {
         (Self::FailOvers, "fail-overs"),
         (Self::HandOvers, "hand-overs"),
         (Self::UnconfirmedAppends, "unconfirmed-appends"),
+        (Self::RefusedAppends, "refused-appends"),
         (Self::LostRemovals, "lost-removals"),
         (Self::UnseenOutcomes, "unseen-outcomes"),
         (Self::Expiry, "expiry"),

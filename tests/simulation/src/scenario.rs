@@ -180,6 +180,7 @@ fn draw_settings(rng: &mut Rng) -> Settings {
         delivery_bytes: pick(rng, &[150, 150, 1_500]),
         mailbox_limit: pick(rng, &[3, 20, 1_000, 1_000]),
         park_batch: (rng.usize(1..=4), 300),
+        park_again: (Duration::from_millis(10), Duration::from_millis(200)),
         reads_in_flight: rng.usize(1..=2),
         expiry_interval: Duration::from_secs(1),
         copy_rerouted: rng.u32(0..3) == 0,

@@ -131,7 +131,7 @@ impl Owner {
                 assert!(self.reading.remove(user));
                 page.entries.iter().for_each(|entry| assert!(self.held.insert(entry.item), "{entry:?} is held"));
             }
-            Input::Parked(_) => self.is_parking = false,
+            Input::Parked(_) | Input::ParkRefused => self.is_parking = false,
             _ => {}
         }
     }

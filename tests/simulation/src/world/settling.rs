@@ -47,6 +47,11 @@ impl World {
             self.count("appends refused by the fence");
             return self.inside(from, 0, Inside::Doubt);
         }
+        if is_confirmed && self.strikes(Fault::RefusedAppends) {
+            self.count("appends refused for lack of room");
+            let delay = self.latency();
+            return self.inside(from, delay, Inside::Tell(Input::ParkRefused));
+        }
         // Others' messages lie in between.
         self.nats.parked += self.rng.u64(0..3);
         let sequences: Vec<u64> = batch.into_iter().map(|parcel| self.store(from, parcel)).collect();

@@ -18,6 +18,7 @@ const DELIVERIES: &str = "src/router/partition/deliveries.rs";
 const ERRANDS: &str = "src/router/partition/errands.rs";
 const INSTANCES: &str = "src/router/partition/instances.rs";
 const MAILBOXES: &str = "src/router/partition/mailboxes.rs";
+const PARKS: &str = "src/router/partition/parks.rs";
 const USER: &str = "src/router/user.rs";
 const TWINS: &str = "src/router/twins.rs";
 const OWNER: &str = "tests/simulation/src/world/owner.rs";
@@ -217,5 +218,17 @@ pub const MUTATIONS: &[Mutation] = &[
         file: OWNER,
         old: "} else if owner.parked_before.contains(&id) {",
         new: "} else if false {",
+    },
+    Mutation {
+        name: "what JetStream refuses to park is forgotten",
+        file: PARKS,
+        old: "batch.into_iter().rev().for_each(|park| self.parks.push_front(park));",
+        new: "drop(batch);",
+    },
+    Mutation {
+        name: "a refused copy is delivered",
+        file: PARKS,
+        old: "*may_leave &= is_live;",
+        new: "let _ = is_live;",
     },
 ];

@@ -1,0 +1,114 @@
+//! Appends to mailboxes: in order, one batch at a time.
+//!
+//! JetStream may refuse a batch, most often because there is no room. Then nothing of it is stored, and it is tried again after
+//! growing pauses, in smaller batches, which need less room. Everything else goes on meanwhile. What waits here is bounded by what
+//! may be in work.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::{Park, Partition, State, Timer};
+use crate::router::users::UserNumber;
+use crate::router::{Action, Fate, Now, Parking};
+
+/// The last batch was refused.
+#[derive(Debug)]
+pub(super) struct Refused {
+    /// When the next one may go.
+    pub(super) until: Instant,
+    /// The pause that ends then.
+    pause: Duration,
+}
+
+impl Partition {
+    /// Whether JetStream refused the last batch for a mailbox, so that what is to be parked waits.
+    pub fn is_park_refused(&self) -> bool {
+        self.refused.is_some()
+    }
+
+    pub(super) fn parked(&mut self, now: Now, sequences: &[u64]) {
+        let batch = std::mem::take(&mut self.parking);
+        debug_assert_eq!(batch.len(), sequences.len());
+        self.refused = None;
+        self.park_most = self.park_most.saturating_mul(2).min(self.settings.park_batch.0);
+        for (Park { user, entry, fate }, &sequence) in batch.into_iter().zip(sequences) {
+            let mailbox = self.users[user].mailbox_mut();
+            mailbox.parking -= 1;
+            // What was parked before a crash already is answered with the sequence that it got then.
+            if sequence > mailbox.last {
+                mailbox.append(sequence, entry.expires_at);
+                self.schedule_sweep(now, user);
+            }
+            self.settle(user, entry, fate);
+            self.touched_users.push_back(user);
+        }
+    }
+
+    /// None of the batch is stored: it is first in the queue again.
+    pub(super) fn park_refused(&mut self, now: Now) {
+        let batch = std::mem::take(&mut self.parking);
+        self.park_most = (batch.len() / 2).max(1);
+        batch.into_iter().rev().for_each(|park| self.parks.push_front(park));
+        let (first, longest) = self.settings.park_again;
+        let pause = self.refused.as_ref().map_or(first, |refused| (refused.pause * 2).min(longest));
+        let until = now.instant + pause;
+        self.refused = Some(Refused { until, pause });
+        self.timers.insert((until, Timer::ParkAgain));
+        self.take_back();
+    }
+
+    /// Takes users out of the queue who can be reached and have no mail: what waits here goes to them directly. All of a user's
+    /// reminders leave together, so their order stays.
+    pub(super) fn take_back(&mut self) {
+        let mut leaves: BTreeMap<UserNumber, bool> = BTreeMap::new();
+        for Park { user, fate, .. } in &self.parks {
+            // A copy is for the mailbox alone, and what was published later queues behind it.
+            let is_live = *fate == Fate::Parked;
+            let may_leave = leaves.entry(*user).or_insert_with(|| self.is_served_directly(*user));
+            *may_leave &= is_live;
+        }
+        let leaving;
+        (leaving, self.parks) = std::mem::take(&mut self.parks).into_iter().partition(|park| leaves[&park.user]);
+        for Park { user, entry, .. } in leaving {
+            let state = &mut self.users[user];
+            state.mailbox_mut().parking -= 1;
+            state.waiting.push_back(entry);
+            self.touched_users.push_back(user);
+        }
+    }
+
+    /// Whether the user would get a reminder at once, if none were on its way into the mailbox.
+    fn is_served_directly(&self, user: UserNumber) -> bool {
+        let state = &self.users[user];
+        let is_free = state.state == State::Idle && state.waiting.is_empty() && !state.mailbox().has_mail();
+        is_free && self.has_own_way(user)
+    }
+
+    pub(super) fn dispatch_park(&mut self, now: Now, actions: &mut Vec<Action>) {
+        if !self.parking.is_empty() || self.parks.is_empty() {
+            return;
+        }
+        if let Some(Refused { until, .. }) = self.refused {
+            if until > now.instant {
+                return;
+            }
+            self.timers.remove(&(until, Timer::ParkAgain));
+        }
+        let mut room = self.settings.park_batch.1;
+        while let Some(Park { entry, .. }) = self.parks.front() {
+            if self.parking.len() >= self.park_most || (entry.bytes > room && !self.parking.is_empty()) {
+                break;
+            }
+            room = room.saturating_sub(entry.bytes);
+            self.parking.extend(self.parks.pop_front());
+        }
+        let parking = |park: &Park| {
+            let rerouted_to = match &park.fate {
+                Fate::Rerouted { to, .. } => Some(to.clone()),
+                _ => None,
+            };
+            Parking { user: self.users[park.user].name.clone(), item: park.entry.item, rerouted_to }
+        };
+        actions.push(Action::Park(self.parking.iter().map(parking).collect()));
+    }
+}

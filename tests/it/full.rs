@@ -1,0 +1,119 @@
+//! A stream without room. JetStream's refusal says that nothing was stored: what cannot be parked waits, everybody else goes on, and
+//! what waits is parked when there is room.
+
+use std::time::Duration;
+
+use crate::harness::{LATER, Reply, World, numbers, reminder};
+
+/// How long a connected user may wait for a reminder while the mailboxes are full.
+const MEANWHILE: Duration = Duration::from_secs(2);
+
+/// Bytes that the mailboxes may take: some forty reminders.
+const ROOM: i64 = 20_000;
+
+async fn limit_mailboxes(world: &World, bytes: i64) {
+    let mut config = world.stream("BELLHOP_PARKED").await.config;
+    config.max_bytes = bytes;
+    config.discard = async_nats::jetstream::stream::DiscardPolicy::New;
+    world.jetstream.update_stream(config).await.unwrap();
+}
+
+/// Publishes reminders one by one for somebody who is away, until the mailboxes have no room, and some more.
+async fn fill_mailboxes(world: &World, user: &str, ids: &[String]) {
+    for id in ids {
+        world.publish("billing", [reminder(id, user)]).await;
+    }
+    world
+        .within(LATER, "the mailboxes are full", async || match world.member().log() {
+            log if log.contains("maximum bytes exceeded") => Ok(()),
+            _ => Err(format!("{} bytes of them", world.stream("BELLHOP_PARKED").await.state.bytes)),
+        })
+        .await;
+}
+
+async fn one_partition() -> World {
+    let world = World::start(&[("partitions", "1")]).await;
+    limit_mailboxes(&world, ROOM).await;
+    world
+}
+
+/// Reminders for a connected user come within [`MEANWHILE`], one after the other.
+async fn is_served(world: &World, user: &str, ids: &[&str]) {
+    for id in ids {
+        world.publish("billing", [reminder(id, user)]).await;
+        world.taken_within(MEANWHILE, &[id]).await;
+    }
+}
+
+fn assert_in_order(world: &World, user: &str, ids: &[String]) {
+    assert_eq!(world.order(user), ids);
+    assert_eq!(world.repeats(), []);
+}
+
+#[tokio::test]
+async fn connected_users_are_served_while_mailboxes_are_full() {
+    let world = one_partition().await;
+    let app = world.app("app-1", &["bob"]).await;
+    app.on_delivery(|_| Reply::accept().after(Duration::from_millis(40)));
+    let waiting = numbers(0..100);
+    fill_mailboxes(&world, "alice", &waiting).await;
+    is_served(&world, "bob", &["b-1", "b-2", "b-3", "b-4", "b-5"]).await;
+    // Her own mailbox makes the room for what waits.
+    app.connect(&["alice"]).await;
+    world.taken(&waiting).await;
+    world.settle().await;
+    assert_in_order(&world, "alice", &waiting);
+    assert!(!world.member().log().contains("taking over again"), "no partition is given up");
+}
+
+#[tokio::test]
+async fn who_returns_gets_what_found_no_room() {
+    let world = one_partition().await;
+    let app = world.app("app-1", &[]).await;
+    let (hers, his) = (numbers(0..100), numbers(100..130));
+    fill_mailboxes(&world, "alice", &hers).await;
+    for id in &his {
+        world.publish("billing", [reminder(id, "bob")]).await;
+    }
+    app.connect(&["bob"]).await;
+    world.taken_within(MEANWHILE * 2, &his).await;
+    assert_in_order(&world, "bob", &his);
+    limit_mailboxes(&world, -1).await;
+    world.settle().await;
+    app.connect(&["alice"]).await;
+    world.taken(&hers).await;
+    world.settle().await;
+    assert_in_order(&world, "alice", &hers);
+}
+
+#[tokio::test]
+async fn a_member_takes_over_while_mailboxes_are_full() {
+    let world = one_partition().await;
+    let app = world.app("app-1", &["bob"]).await;
+    let waiting = numbers(0..100);
+    fill_mailboxes(&world, "alice", &waiting).await;
+    world.kill_and_revive().await;
+    limit_mailboxes(&world, ROOM).await; // A member that starts may set the stream up.
+    is_served(&world, "bob", &["b-1", "b-2", "b-3"]).await;
+    app.connect(&["alice"]).await;
+    world.taken(&waiting).await;
+    world.settle().await;
+    assert_in_order(&world, "alice", &waiting);
+}
+
+#[tokio::test]
+async fn a_member_stops_in_order_while_mailboxes_are_full() {
+    let world = World::start(&[("partitions", "1"), ("members.grace", "60s")]).await;
+    limit_mailboxes(&world, ROOM).await;
+    let waiting = numbers(0..100);
+    fill_mailboxes(&world, "alice", &waiting).await;
+    let member = world.member();
+    member.signal("TERM");
+    assert!(world.ended(&member).await.success());
+    world.serve().await;
+    let app = world.app("app-1", &["alice"]).await;
+    world.taken(&waiting).await;
+    world.settle().await;
+    assert_in_order(&world, "alice", &waiting);
+    drop(app);
+}
