@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use regex::{Regex, RegexBuilder};
+use regex_automata::meta::{self, Regex};
+use regex_automata::nfa::thompson::WhichCaptures;
+use regex_automata::util::syntax;
 
 use super::document::{Action, Difference, Document, Matching, Words};
 use super::finder::Finder;
@@ -11,8 +13,11 @@ use super::problem::Problem;
 
 /// The most matches in one text. More come from nowhere but a keyword and a text made for each other.
 pub const MAX_MATCHES: usize = 1_000_000;
-/// The most bytes that a compiled pattern may take; regex's `size_limit`.
+/// The most bytes that a compiled pattern may take: its automaton, without what speeds it up.
 const PATTERN_BYTES: usize = 1 << 20;
+/// The most bytes that all compiled patterns of a document may take. What they take is also what a text costs: with so much, a text
+/// of 64 KiB takes about 0.1 s of the intake, which all sources share.
+const PATTERNS_BYTES: usize = 32 << 20;
 /// The owner of allowed phrases, beyond all rules.
 const ALLOW: u16 = u16::MAX;
 
@@ -62,6 +67,7 @@ impl Engine {
         let fold = matching.fold();
         let mut keywords = Vec::new();
         let mut patterns = Vec::new();
+        let mut pattern_bytes = 0;
         let mut take = |list: &str, at: usize, keyword: &str, owner: u16| {
             let folded = fold.fold(keyword).text().to_owned();
             if folded.is_empty() && !keyword.is_empty() {
@@ -81,7 +87,14 @@ impl Engine {
                 .filter_map(|(place, keyword)| take("keywords", place, keyword, number));
             problems.extend(empty.map(|problem| problem.in_rule(at, &rule.name)));
             for (place, pattern) in rule.patterns.iter().enumerate() {
-                match compile(pattern, case) {
+                if pattern_bytes > PATTERNS_BYTES {
+                    break; // That is said already, and compiling more only takes time.
+                }
+                let compiled = compile(pattern, case).and_then(|pattern| {
+                    pattern_bytes += pattern.memory_usage();
+                    if pattern_bytes > PATTERNS_BYTES { Err(too_many_bytes()) } else { Ok(pattern) }
+                });
+                match compiled {
                     Ok(pattern) => patterns.push((number, pattern)),
                     Err(problem) => problems.push(problem.in_rule(at, &rule.name).at(format!("patterns[{place}]"))),
                 }
@@ -108,9 +121,10 @@ impl Engine {
         &self.rules
     }
 
-    /// Bytes of memory that its keywords hold.
+    /// Returns the bytes of memory that its keywords and patterns hold.
     pub fn heap_bytes(&self) -> usize {
-        self.finder.as_ref().map_or(0, Finder::heap_bytes)
+        let patterns = self.patterns.iter().map(|(_, pattern)| pattern.memory_usage());
+        self.finder.as_ref().map_or(0, Finder::heap_bytes) + patterns.sum::<usize>()
     }
 
     /// Everything that the rules find in a text, overlapping or not, less what is allowed.
@@ -176,15 +190,24 @@ impl CompiledRule {
 }
 
 fn compile(pattern: &str, case: bool) -> Result<Regex, Problem> {
-    let compiled = RegexBuilder::new(pattern).case_insensitive(case).size_limit(PATTERN_BYTES).build();
-    compiled.map_err(|error| match error {
-        regex::Error::CompiledTooBig(_) => {
-            let problem =
-                format!("{pattern:?} takes more than {} MiB when compiled; make it shorter", PATTERN_BYTES >> 20);
-            Problem::error(problem)
-        }
-        error => Problem::error(format!("{pattern:?} is no regular expression: {}", in_one_line(&error.to_string()))),
+    // Where a match begins and ends is all that is asked of it; captures and a one-pass automaton would take memory for nothing.
+    let config =
+        meta::Config::new().nfa_size_limit(Some(PATTERN_BYTES)).which_captures(WhichCaptures::Implicit).onepass(false);
+    let syntax = syntax::Config::new().case_insensitive(case);
+    Regex::builder().configure(config).syntax(syntax).build(pattern).map_err(|error| {
+        Problem::error(match error.syntax_error() {
+            Some(error) => format!("{pattern:?} is no regular expression: {}", in_one_line(&error.to_string())),
+            None => format!("{pattern:?} takes more than {} MiB when compiled; make it shorter", PATTERN_BYTES >> 20),
+        })
     })
+}
+
+fn too_many_bytes() -> Problem {
+    Problem::error(format!(
+        "with this one, the patterns of the document take more than {} MiB when compiled; use fewer or shorter ones, or ASCII \
+         classes: `[0-9]` for `\\d`, `(?-u:\\b)` for `\\b`, and small counts take far less",
+        PATTERNS_BYTES >> 20
+    ))
 }
 
 /// What is wrong with a pattern and where, of a message that draws it: the pattern, a caret below, and `error: ...`.

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use regex::Regex;
+use regex_automata::meta::Regex;
 use unicode_normalization::char::is_combining_mark;
 
 use super::document::{Action, Document, Words};

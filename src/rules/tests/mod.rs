@@ -340,3 +340,22 @@ fn problems_name_rule_place_and_input() {
     let unknown = Document::unknown_fields(br#"{"rules":[{"keyword":[]}],"match":{"words":"on","word":1},"x":1}"#);
     assert_eq!(unknown.len(), 3, "{}", list(&unknown));
 }
+
+/// Each pattern is small enough alone, and few would be.
+#[test]
+fn all_patterns_of_a_document_together_are_bounded() {
+    let with = |count: usize| {
+        let rules: Vec<_> = (0..count)
+            .map(|n| json!({ "name": n.to_string(), "patterns": [r"\w{5}\d{9}"], "action": "mask" }))
+            .collect();
+        let document = json!({ "rules": rules }).to_string();
+        Document::parse(document.as_bytes()).and_then(|document| Engine::new(&document))
+    };
+    let bytes = with(20).unwrap().heap_bytes();
+    let too_many = 20 * (32 << 20) / bytes + 1;
+    assert!(with(too_many - 1).is_ok() && too_many < 500, "{bytes} bytes for 20");
+    let problems = with(1_000).unwrap_err();
+    assert_eq!(problems.len(), 1, "it is said once: {problems:?}");
+    let expected = format!("rule {too_many} \"{}\": patterns[0]: with this one, the patterns", too_many - 1);
+    assert!(problems[0].to_string().starts_with(&expected), "{problems:?}");
+}
