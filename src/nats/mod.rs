@@ -19,8 +19,9 @@ pub mod topology;
 
 use std::time::Duration;
 
+use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::response::Response;
-use async_nats::jetstream::{self, Context};
+use async_nats::jetstream::{self, Context, ErrorCode};
 use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -128,6 +129,14 @@ pub enum NatsError {
         /// nats-server's code of the reason.
         code: u64,
     },
+    /// JetStream can never store a message as it is: it is too large, or has too large headers.
+    #[error("{what}: {problem}; it is never stored as it is")]
+    Unstorable {
+        /// What was to be stored.
+        what: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// What is there is not what the configuration wants, and trying again does not help.
     #[error("{what}: {problem}")]
     Contrary {
@@ -188,16 +197,15 @@ impl Nats {
             Ok(sent) => sent.await,
             Err(error) => Err(error),
         };
-        acknowledged.map_err(|error| {
-            let answer = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<jetstream::Error>());
-            match answer {
-                Some(answer) => NatsError::Refused { what, problem: answer.to_string(), code: answer.error_code().0 },
-                None => NatsError::failed(what, error),
-            }
+        acknowledged.map_err(|error| match answer(&error) {
+            _ if is_unstorable(&error) => NatsError::Unstorable { what, problem: error.to_string() },
+            Some(answer) => NatsError::Refused { what, problem: answer.to_string(), code: answer.error_code().0 },
+            None => NatsError::failed(what, error),
         })
     }
 
-    /// Publishes until it is stored, however long JetStream is away. An `id` makes the repeats one message.
+    /// Publishes until it is stored, however long JetStream is away. An `id` makes the repeats one message. What is
+    /// published this way is Bellhop's own, and small enough for every stream that `bellhop setup` has made.
     pub async fn store_surely(&self, subject: &str, headers: HeaderMap, payload: Bytes, id: Option<&str>) {
         self.store_unless(|| false, subject, headers, payload, id).await;
     }
@@ -207,22 +215,61 @@ impl Nats {
         &self,
         is_pointless: impl Fn() -> bool,
         subject: &str,
-        mut headers: HeaderMap,
+        headers: HeaderMap,
         payload: Bytes,
         id: Option<&str>,
     ) -> bool {
+        loop {
+            match self.store_if_possible(&is_pointless, subject, headers.clone(), payload.clone(), id).await {
+                Ok(is_stored) => return is_stored,
+                Err(error) => {
+                    tracing::error!(%error, "a limit of the stream or the server is too small: run `bellhop doctor`")
+                }
+            }
+            tokio::time::sleep(LONGEST_PAUSE).await;
+        }
+    }
+
+    /// The same for a message that may be too large for JetStream: then it fails at once.
+    ///
+    /// # Errors
+    /// [`NatsError::Unstorable`] alone.
+    pub async fn store_if_possible(
+        &self,
+        is_pointless: impl Fn() -> bool,
+        subject: &str,
+        mut headers: HeaderMap,
+        payload: Bytes,
+        id: Option<&str>,
+    ) -> Result<bool, NatsError> {
         if let Some(id) = id {
             headers.insert(async_nats::header::NATS_MESSAGE_ID, id);
         }
         let mut pause = Duration::from_millis(50);
         while !is_pointless() {
             match self.store(subject.to_owned(), headers.clone(), payload.clone()).await {
-                Ok(_) => return true,
+                Ok(_) => return Ok(true),
+                Err(error @ NatsError::Unstorable { .. }) => return Err(error),
                 Err(error) => tracing::warn!(%error, "not stored, trying again"),
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(2));
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        false
+        Ok(false)
     }
+}
+
+/// The longest pause between two tries to store a message.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Whether JetStream refused a message for its form, and so will refuse it every time.
+fn is_unstorable(error: &PublishError) -> bool {
+    let of_form = [ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM, ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM];
+    error.kind() == PublishErrorKind::MaxPayloadExceeded
+        || answer(error).is_some_and(|answer| of_form.contains(&answer.error_code()))
+}
+
+/// JetStream's answer, if an error is one.
+fn answer(error: &PublishError) -> Option<&jetstream::Error> {
+    std::error::Error::source(error).and_then(|source| source.downcast_ref())
 }

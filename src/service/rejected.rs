@@ -1,11 +1,15 @@
 //! Refused input on its way to `BELLHOP_REJECTED`: untouched, with the reason in its headers.
 
-use async_nats::HeaderMap;
+use std::time::Duration;
+
+use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 
 use crate::metrics::Metrics;
-use crate::nats::{Names, Nats};
+use crate::nats::{Names, Nats, NatsError};
 use crate::reminder::reject::{RejectCode, Rejection};
+use crate::trace;
+use crate::wire::cloud_event::is_about_events;
 
 /// The header with the refusal's stable code.
 pub const ERROR_HEADER: &str = "Bellhop-Error";
@@ -16,11 +20,47 @@ pub const SET_HEADER: &str = "Bellhop-Set";
 /// A set with this header was refused before: its reminders are no repeats. The value is the refused message's sequence.
 pub const REQUEUE_HEADER: &str = "Bellhop-Requeue";
 
+/// The header with how many of its publisher's headers a refused message had no room for.
+pub const HEADERS_CUT_HEADER: &str = "Bellhop-Headers-Cut";
+/// The header with how many bytes a refused message had, of which only the first could be stored.
+pub const CUT_HEADER: &str = "Bellhop-Cut";
+
+/// Bytes of its publisher's headers that a refused message keeps. JetStream takes 64 KiB of headers with a message; the
+/// rest is for what Bellhop and `bellhop rejected requeue` add.
+const PUBLISHER_BYTES: usize = 60 << 10;
+/// Room that a refused message's own headers and subject need beside its body, at most.
+const OWN_BYTES: usize = 4 << 10;
+/// How long to wait before a message that was cut is stored.
+const CUT_PAUSE: Duration = Duration::from_millis(50);
+/// What JetStream adds to a stored message, about.
+const RECORD_BYTES: usize = 64;
+
 /// What a message's publisher says in its headers: all but what NATS and Bellhop act upon. Of several of one name, the first.
 pub fn of_publisher(headers: &HeaderMap) -> HeaderMap {
     let is_ours = |name: &str| ["nats-", "bellhop-"].iter().any(|prefix| begins_with(name, prefix));
     let kept = headers.iter().filter(|(name, _)| !is_ours(name.as_ref()));
     kept.flat_map(|(name, values)| Some((name.clone(), values.first()?.clone()))).collect()
+}
+
+/// Keeps the headers that fit, those first that say what the message is, and returns them with the number of the others.
+fn fitting(headers: HeaderMap) -> (HeaderMap, usize) {
+    let is_extra = |name: &str| !is_about_events(name) && !name.eq_ignore_ascii_case(trace::HEADER);
+    let mut all: Vec<_> = headers.iter().flat_map(|(name, values)| Some((name, values.first()?))).collect();
+    all.sort_by_key(|(name, _)| (is_extra(name.as_ref()), AsRef::<str>::as_ref(*name).to_owned()));
+    let mut room = PUBLISHER_BYTES;
+    let fits = |(name, value): &(&HeaderName, &HeaderValue)| {
+        let left = room.checked_sub(line_bytes(name.as_ref(), value.as_str()));
+        room = left.unwrap_or(room);
+        left.is_some()
+    };
+    let kept: HeaderMap = all.iter().copied().filter(fits).map(|(name, value)| (name.clone(), value.clone())).collect();
+    let cut = all.len() - kept.len();
+    (kept, cut)
+}
+
+/// Bytes of a header on the wire.
+fn line_bytes(name: &str, value: &str) -> usize {
+    name.len() + value.len() + ": \r\n".len()
 }
 
 fn begins_with(name: &str, prefix: &str) -> bool {
@@ -56,16 +96,46 @@ impl Message {
         Self { subject: names.rejected(source_token), headers, payload, id, code: rejection.code }
     }
 
-    /// With the headers that it was published with, as far as they are its publisher's: what it is may be told there.
+    /// With the headers that it was published with, as far as they are its publisher's and there is room for them: what
+    /// it is may be told there.
     pub fn with_headers_of(self, published: Option<&HeaderMap>) -> Self {
-        let mut headers = published.map(of_publisher).unwrap_or_default();
+        let (mut headers, cut) = fitting(published.map(of_publisher).unwrap_or_default());
+        if cut > 0 {
+            headers.insert(HEADERS_CUT_HEADER, cut.to_string());
+        }
         self.headers.iter().for_each(|(name, values)| headers.insert(name.clone(), values[0].clone()));
         Self { headers, ..self }
     }
 
-    /// Stores it, however long JetStream is away.
-    pub async fn store(self, nats: &Nats, metrics: &Metrics) {
-        nats.store_surely(&self.subject, self.headers, self.payload, Some(&self.id)).await;
+    /// Where it goes.
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// Bytes that it takes when it is stored, about.
+    pub fn bytes(&self) -> usize {
+        let lines = self.headers.iter().flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
+        let headers: usize = lines.map(|(name, value)| line_bytes(name.as_ref(), value.as_str())).sum();
+        RECORD_BYTES + self.subject.len() + self.id.len() + headers + self.payload.len()
+    }
+
+    /// Stores it, however long JetStream is away. What JetStream does not take whole, since the server's `max_payload` was
+    /// lowered meanwhile, is stored as far as it fits, and says how much it was.
+    pub async fn store(mut self, nats: &Nats, metrics: &Metrics) {
+        let whole = self.payload.len();
+        let mut room = whole.min(nats.client.max_payload().saturating_sub(OWN_BYTES));
+        while let Err(error) = self.try_store(nats).await {
+            tracing::error!(%error, subject = self.subject, whole, "refused input is too large to be stored whole, cutting it");
+            self.headers.insert(CUT_HEADER, whole.to_string());
+            self.payload.truncate(room);
+            room /= 2;
+            tokio::time::sleep(CUT_PAUSE).await;
+        }
         metrics.rejected(self.code);
+    }
+
+    async fn try_store(&self, nats: &Nats) -> Result<bool, NatsError> {
+        let (headers, payload) = (self.headers.clone(), self.payload.clone());
+        nats.store_if_possible(|| false, &self.subject, headers, payload, Some(&self.id)).await
     }
 }
