@@ -31,6 +31,13 @@ use crate::token::{Source, Tag, UserId};
 use crate::trace::TraceParent;
 use crate::wire::cloud_event::Published;
 
+/// Bytes that refusing the wrong reminders of one set may take in the streams of refused input and of outcomes, for each
+/// byte of the set, and
+const REFUSALS_FACTOR: usize = 8;
+/// beside that, so that a few mistakes in a small set are refused alone. A refusal takes some 500 bytes however short the
+/// reminder is, and they are kept for weeks: without a bound a few sets would fill the store.
+const REFUSALS_BYTES: usize = 4 << 10;
+
 /// What has to be done for one set before it is acknowledged.
 #[derive(Default)]
 pub struct Plan {
@@ -46,6 +53,17 @@ pub struct Plan {
     pub ids: Vec<Id>,
     /// How many were dropped, since they were taken in before.
     pub repeats: usize,
+}
+
+impl Plan {
+    /// Bytes of all that it has made: events, refusals, outcomes, schedules and ids. About what they take in memory, too.
+    pub fn bytes(&self) -> usize {
+        let parts: usize = self.parts.iter().map(|(_, part)| part.bytes).sum();
+        let later = self.later.as_ref().map_or(0, Later::bytes);
+        let rejected: usize = self.rejected.iter().map(rejected::Message::bytes).sum();
+        let outcomes: usize = self.outcomes.iter().map(Told::bytes).sum();
+        parts + later + rejected + outcomes + size_of::<Id>() * self.ids.len()
+    }
 }
 
 /// What a plan depends on.
@@ -103,6 +121,15 @@ pub struct Later {
     pub scheduled: Vec<Scheduled>,
 }
 
+impl Later {
+    /// Bytes of it, about.
+    fn bytes(&self) -> usize {
+        let cancelled: usize = self.cancel.iter().map(|id| size_of::<String>() + id.len()).sum();
+        let scheduled = self.scheduled.iter().map(|one| size_of::<Scheduled>() + one.id.len() + one.set.len());
+        cancelled + scheduled.sum::<usize>()
+    }
+}
+
 /// The message that carries these parts to their partition, in the order in which their sets were published.
 pub fn event(mut parts: Vec<Part>) -> Bytes {
     parts.sort_by_key(|part| part.set.sequence);
@@ -153,6 +180,10 @@ struct SetPlan<'p> {
     of: Arc<OfSet>,
     later: Later,
     plan: Plan,
+    /// Bytes that refusing its wrong reminders one by one takes so far, and
+    refused_bytes: usize,
+    /// may take.
+    bound: usize,
 }
 
 impl Planner<'_> {
@@ -180,8 +211,11 @@ impl Planner<'_> {
                 let of = Arc::new(OfSet { source, id, sequence, published_ms: stored_ms, trace });
                 let later = Later { set: of.clone(), set_ns: received.stored_ns, cancel, scheduled: Vec::new() };
                 let (raws, plan) = (reminders.iter().map(|candidate| candidate.raw).collect(), Plan::default());
-                SetPlan { planner: self, origin: &origin, token, common, raws, of, later, plan }
+                let bound = REFUSALS_BYTES + REFUSALS_FACTOR * received.payload.len();
+                let (planner, origin, refused_bytes) = (self, &origin, 0);
+                SetPlan { planner, origin, token, common, raws, of, later, plan, refused_bytes, bound }
                     .finish(reminders, is_requeued)
+                    .unwrap_or_else(|rejection| refused(&rejection))
             }
         }
     }
@@ -216,8 +250,10 @@ enum End {
 }
 
 impl SetPlan<'_> {
-    fn finish(mut self, reminders: Vec<Candidate<'_>>, is_requeued: bool) -> Plan {
-        let (valid, places) = self.validated(reminders, is_requeued);
+    /// # Errors
+    /// When refusing its wrong reminders one by one would take too much: then the whole set is to be refused.
+    fn finish(mut self, reminders: Vec<Candidate<'_>>, is_requeued: bool) -> Result<Plan, Rejection> {
+        let (valid, places) = self.validated(reminders, is_requeued)?;
         let place = |id: &str| places[&identity(&self.origin.source, id)];
         let mut finished = Vec::with_capacity(valid.len());
         for reminder in merge(valid) {
@@ -247,7 +283,7 @@ impl SetPlan<'_> {
         finished.sort_by_key(|(entry, _)| entry.place);
         self.add_parts(finished);
         let has_later = !self.later.cancel.is_empty() || !self.later.scheduled.is_empty();
-        Plan { later: has_later.then_some(self.later), ..self.plan }
+        Ok(Plan { later: has_later.then_some(self.later), ..self.plan })
     }
 
     /// Splits by partition, and what is too much for one event.
@@ -289,7 +325,11 @@ impl SetPlan<'_> {
     }
 
     /// The reminders that are valid and new, and where they stand.
-    fn validated(&mut self, reminders: Vec<Candidate<'_>>, is_requeued: bool) -> (Vec<Reminder>, HashMap<Id, usize>) {
+    fn validated(
+        &mut self,
+        reminders: Vec<Candidate<'_>>,
+        is_requeued: bool,
+    ) -> Result<(Vec<Reminder>, HashMap<Id, usize>), Rejection> {
         let (window, origin) = (self.planner.window, self.origin);
         let mut valid: Vec<Reminder> = Vec::with_capacity(reminders.len());
         let mut taken: HashMap<Id, usize> = HashMap::with_capacity(reminders.len());
@@ -299,6 +339,7 @@ impl SetPlan<'_> {
                 Err(Refused { id, user, rejection }) => {
                     self.refuse(place, &rejection);
                     self.tell(id, user, Outcome::Rejected { error: rejection.code }, None);
+                    self.may_refuse_alone(&rejection)?;
                     continue;
                 }
             };
@@ -312,7 +353,9 @@ impl SetPlan<'_> {
                 Some(first) if self.raws[*first] == raw => {}
                 Some(_) => {
                     let detail = format!("`{}` is the id of another reminder of the set", reminder.id);
-                    self.refuse(place, &Rejection::new(RejectCode::DuplicateId, detail));
+                    let rejection = Rejection::new(RejectCode::DuplicateId, detail);
+                    self.refuse(place, &rejection);
+                    self.may_refuse_alone(&rejection)?;
                 }
                 None => {
                     taken.insert(identity, place);
@@ -328,13 +371,28 @@ impl SetPlan<'_> {
                 }
             }
         }
-        (valid, taken)
+        Ok((valid, taken))
+    }
+
+    /// Checks that the refusals so far, of which this is the latest, take no more than they may. Only what a set says
+    /// counts, and not what the rules make of it: planned again after a crash, it is refused whole again.
+    fn may_refuse_alone(&self, latest: &Rejection) -> Result<(), Rejection> {
+        if self.refused_bytes <= self.bound {
+            return Ok(());
+        }
+        let (wrong, all, bound) = (self.plan.rejected.len(), self.raws.len(), self.bound);
+        let detail = format!(
+            "refusing the first {wrong} wrong ones of {all} reminders alone takes more than {bound} bytes, so the whole \
+             set is refused; correct it and publish it again. The latest: {latest}"
+        );
+        Err(Rejection::new(RejectCode::TooManyRefused, detail))
     }
 
     fn refuse(&mut self, place: usize, rejection: &Rejection) {
         let raw = Bytes::copy_from_slice(self.raws[place].as_bytes());
         let id = format!("{}#{place}", self.origin.sequence);
         let message = rejected::Message::new(self.planner.names, self.token, raw, rejection, Some(&self.of.id), id);
+        self.refused_bytes += message.bytes();
         self.plan.rejected.push(message);
     }
 
@@ -342,7 +400,11 @@ impl SetPlan<'_> {
         let (source, set, at) = (self.origin.source.clone(), self.of.id.clone(), self.planner.now);
         let record = Record { id, source, set, user, outcome, at };
         let published_ms = self.of.published_ms;
-        self.plan.outcomes.push(Told { record, published_ms, reminder, settles: None });
+        let told = Told { record, published_ms, reminder, settles: None };
+        if matches!(told.record.outcome, Outcome::Rejected { .. }) {
+            self.refused_bytes += told.bytes();
+        }
+        self.plan.outcomes.push(told);
     }
 }
 
