@@ -149,7 +149,8 @@ section! {
 section! {
     /// Taking published sets in.
     Intake {
-        /// Bytes of sets in work at a time; more stay in JetStream. One set over it is still taken, alone.
+        /// Bytes of sets that wait or are in work at a time, as they came, with their headers, and then as what was made of
+        /// them: events, refusals, outcomes. More stay in JetStream. One set over it is still taken, alone.
         max_bytes_in_flight: usize = 16 << 20,
         /// Bytes of one event, the unit in which reminders go to a partition; a larger reminder is an event of its own.
         event_bytes: usize = 128 << 10,

@@ -13,6 +13,10 @@ use super::{Nats, NatsError};
 /// How long a pull request waits at the server. Well below `dispatch.pin_timeout`, since each one renews the pin.
 const PULL_EXPIRES: Duration = Duration::from_secs(1);
 
+/// Bytes that a name or a value of a header takes in memory beside its text, about: its place in a table, and what the
+/// allocator adds.
+const HEADER_BYTES: usize = 64;
+
 /// A consumer that this client is, or wants to be, pinned to.
 pub struct Pinned {
     nats: Nats,
@@ -44,6 +48,16 @@ impl Received {
     /// When JetStream stored it, in milliseconds since 1970.
     pub fn stored_ms(&self) -> i64 {
         i64::try_from(self.stored_ns / 1_000_000).unwrap_or(i64::MAX)
+    }
+
+    /// Bytes that it takes in memory, about.
+    pub fn bytes(&self) -> usize {
+        let headers = self.headers.iter().flat_map(|headers| headers.iter());
+        let header = |(name, values): (&async_nats::HeaderName, &Vec<async_nats::HeaderValue>)| {
+            let name: &str = name.as_ref();
+            HEADER_BYTES + name.len() + values.iter().map(|value| HEADER_BYTES + value.as_str().len()).sum::<usize>()
+        };
+        size_of::<Self>() + self.subject.len() + self.payload.len() + headers.map(header).sum::<usize>()
     }
 
     /// A header of it, however its name is written.

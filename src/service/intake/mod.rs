@@ -15,7 +15,7 @@ use std::collections::HashMap;
 
 use async_nats::HeaderMap;
 use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::lanes::Lanes;
 use super::seen::{Taken, Window, encode};
 use super::turns::Turns;
-use super::{Context, spans};
+use super::{Context, rejected, spans};
 use crate::nats::NatsError;
 use crate::nats::pinned::{Pinned, Received, acknowledge_all};
 use crate::partition::{Partition, Role};
@@ -34,6 +34,7 @@ use plan::{Later, Part, Planner};
 /// A set in work.
 struct InWork {
     reply: async_nats::Subject,
+    /// Bytes of what was made of it.
     bytes: usize,
     /// Events, refusals and outcomes that are not durable yet.
     pending: usize,
@@ -47,6 +48,8 @@ enum Done {
     Stored(Partition, Vec<u64>),
     /// What these sets of a source have for later is durable, and what they cancel is cancelled.
     Later(Source, Vec<u64>),
+    /// Refused input of this subject is stored, a part of each of these sets.
+    Refused(String, Vec<u64>),
     /// Another part of a set is durable.
     Part(u64),
     /// These sets' ids are in the idempotency stream.
@@ -59,13 +62,17 @@ struct Intake {
     context: Context,
     window: Window,
     sets: HashMap<u64, InWork>,
-    /// Bytes of sets that wait or are in work.
-    bytes: usize,
-    /// Sets to be planned, by subject.
+    /// Sets to be planned, by subject, and
     waiting: Turns<String, Received>,
+    /// their bytes.
+    waiting_bytes: usize,
+    /// Bytes of what was made of the sets in work.
+    made_bytes: usize,
     lanes: Lanes<Partition, Source, Part>,
     /// What one set schedules another one may cancel: a source's go one after the other.
     later: Lanes<Source, (), Later>,
+    /// Refused input by its subject, with the set that each is of: a flood of it leaves JetStream time for the rest.
+    refused: Lanes<String, (), (u64, rejected::Message)>,
     /// Sets whose parts are all durable, to be noted in the idempotency stream.
     to_note: Vec<u64>,
     is_noting: bool,
@@ -97,7 +104,7 @@ async fn take_in(context: Context, stop: CancellationToken, working: mpsc::Sende
     }
     let most = context.config.intake.max_bytes_in_flight;
     // A pull must have room for the largest message that the server lets through.
-    let pull_bytes = most.max(2 * nats.client.max_payload());
+    let pull_bytes = PULL_BYTES.max(2 * nats.client.max_payload());
     let (stream, consumer) = (nats.names.sets_stream(), nats.names.intake_consumer().to_owned());
     let mut sets = Pinned::take_over(&nats, stream, consumer, pull_bytes).await?;
     tracing::debug!("intake taken");
@@ -106,10 +113,12 @@ async fn take_in(context: Context, stop: CancellationToken, working: mpsc::Sende
         context,
         window,
         sets: HashMap::new(),
-        bytes: 0,
         waiting: Turns::new(),
+        waiting_bytes: 0,
+        made_bytes: 0,
         lanes: Lanes::new(EVENTS_ON_THEIR_WAY),
         later: Lanes::new(usize::MAX),
+        refused: Lanes::new(REFUSALS_ON_THEIR_WAY),
         to_note: Vec::new(),
         is_noting: false,
         work: FuturesUnordered::new(),
@@ -120,8 +129,10 @@ async fn take_in(context: Context, stop: CancellationToken, working: mpsc::Sende
             biased;
             () = stop.cancelled(), if !is_stopping => is_stopping = true,
             Some(done) = intake.work.next(), if !intake.work.is_empty() => intake.done(done),
-            set = sets.next(), if intake.bytes < most && !is_stopping => intake.receive(set?),
-            () = std::future::ready(()), if !intake.waiting.is_empty() && !is_stopping => {
+            set = sets.next(), if intake.waiting_bytes + intake.made_bytes < most && !is_stopping => {
+                intake.receive(set?);
+            }
+            () = std::future::ready(()), if !intake.waiting.is_empty() && intake.made_bytes < most && !is_stopping => {
                 intake.plan_some();
                 // It is work for the processor, and many sets may wait: the connection must get its turn between.
                 tokio::task::yield_now().await;
@@ -137,8 +148,8 @@ async fn take_in(context: Context, stop: CancellationToken, working: mpsc::Sende
 
 impl Intake {
     fn receive(&mut self, received: Received) {
-        let (source, bytes) = (received.subject.clone(), received.payload.len());
-        self.bytes += bytes;
+        let (source, bytes) = (received.subject.clone(), SET_BYTES + received.bytes());
+        self.waiting_bytes += bytes;
         self.waiting.push(source, bytes, received);
     }
 
@@ -147,7 +158,7 @@ impl Intake {
         let mut sets = self.waiting.take(TURN_BYTES);
         sets.sort_by_key(|received| received.sequence);
         for received in sets {
-            self.bytes -= received.payload.len();
+            self.waiting_bytes -= SET_BYTES + received.bytes();
             self.set(received);
         }
         self.send();
@@ -181,10 +192,10 @@ impl Intake {
         };
         let plan = planner.plan(&received, &published, stored_ms);
         self.context.metrics.set_taken(plan.ids.len(), plan.repeats, plan.rejected.len());
+        let bytes = SET_BYTES + plan.bytes();
+        self.made_bytes += bytes;
         let taken = Taken { sequence, stored_ms, ids: plan.ids };
         self.window.note(&taken);
-        let bytes = received.payload.len();
-        self.bytes += bytes;
         let alone = usize::from(!plan.outcomes.is_empty()) + usize::from(plan.later.is_some());
         let pending = plan.parts.len() + plan.rejected.len() + alone;
         self.sets.insert(sequence, InWork { reply: received.reply, bytes, pending, taken, _span: span });
@@ -195,11 +206,7 @@ impl Intake {
             self.later.push(later.set.source.clone(), (), 1, later);
         }
         for message in plan.rejected {
-            let (nats, metrics) = (self.context.nats.clone(), self.context.metrics.clone());
-            self.start(async move {
-                message.store(&nats, &metrics).await;
-                Done::Part(sequence)
-            });
+            self.refused.push(message.subject().to_owned(), (), message.bytes(), (sequence, message));
         }
         if !plan.outcomes.is_empty() {
             let recorder = self.context.recorder.clone();
@@ -225,6 +232,11 @@ impl Intake {
                 self.send();
                 sets.into_iter().for_each(|sequence| self.part_done(sequence));
             }
+            Done::Refused(subject, sets) => {
+                self.refused.arrived(&subject);
+                self.send();
+                sets.into_iter().for_each(|sequence| self.part_done(sequence));
+            }
             Done::Part(sequence) => self.part_done(sequence),
             Done::Noted(sets) => {
                 self.is_noting = false;
@@ -237,7 +249,7 @@ impl Intake {
             }
             Done::Acknowledged(sets) => {
                 for sequence in sets {
-                    self.bytes -= self.sets.remove(&sequence).map_or(0, |in_work| in_work.bytes);
+                    self.made_bytes -= self.sets.remove(&sequence).map_or(0, |in_work| in_work.bytes);
                 }
             }
         }
@@ -269,6 +281,14 @@ impl Intake {
                     later::carry_out(later, &nats).await;
                 }
                 Done::Later(source, sets)
+            });
+        }
+        while let Some((subject, messages)) = self.refused.next(REFUSAL_BYTES) {
+            let Context { nats, metrics, .. } = self.context.clone();
+            self.start(async move {
+                let (sets, messages): (_, Vec<_>) = messages.into_iter().unzip();
+                join_all(messages.into_iter().map(|message| message.store(&nats, &metrics))).await;
+                Done::Refused(subject, sets)
             });
         }
     }
@@ -331,6 +351,17 @@ impl Intake {
 /// Events on their way to JetStream at a time. With more, each is smaller, and what JetStream does for each counts more than
 /// what it waits for.
 const EVENTS_ON_THEIR_WAY: usize = 8;
+
+/// Sources of which refused input is on its way at a time, and
+const REFUSALS_ON_THEIR_WAY: usize = 8;
+/// bytes of it, of each: some hundred short ones together.
+const REFUSAL_BYTES: usize = 64 << 10;
+
+/// Bytes of sets pulled ahead: enough to be busy while the next ones come.
+const PULL_BYTES: usize = 4 << 20;
+
+/// What a set takes in memory beside its own bytes, however small it is: entries of tables, a span, what is under way.
+const SET_BYTES: usize = 2 << 10;
 
 /// Bytes of sets planned at a time: some milliseconds of work.
 const TURN_BYTES: usize = 256 << 10;
