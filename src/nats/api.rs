@@ -21,6 +21,9 @@ pub enum ApiError {
          one takes over within seconds"
     )]
     NobodyAnswers,
+    /// This asker may not know.
+    #[error("{0}")]
+    Forbidden(String),
     /// There is nothing to tell.
     #[error("{0}")]
     Unknown(String),
@@ -67,6 +70,7 @@ fn refusal(headers: &HeaderMap) -> Option<ApiError> {
     let problem = headers.get(service::NATS_SERVICE_ERROR).map(|text| text.as_str().to_owned()).unwrap_or_default();
     Some(match code {
         "400" => ApiError::Invalid(problem),
+        "403" => ApiError::Forbidden(problem),
         "404" => ApiError::Unknown(problem),
         "503" => ApiError::Away(problem),
         _ => ApiError::Failed(problem),

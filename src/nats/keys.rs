@@ -1,14 +1,16 @@
-//! Deletes keys of buckets, and sees to what that leaves behind.
+//! Looks single keys of buckets up, deletes them, and sees to what that leaves behind.
 //!
 //! Buckets permit no roll-ups: by one, a program that may write a single key could remove the keys of all others. So a key
 //! is deleted by a mark with a time to live. Other programs may leave marks without one, and [`sweep`] replaces those.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_TTL};
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use bytes::Bytes;
 
 use super::names::bucket_stream;
@@ -47,6 +49,20 @@ pub async fn delete(nats: &Nats, bucket: &str, key: &str, revision: Option<u64>)
         Ok(_) => Ok(true),
         Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(false),
         Err(error) => Err(NatsError::failed(format!("delete {key} from {bucket}"), error)),
+    }
+}
+
+/// Returns the latest value of a key that is not deleted, by the word of the stream's leader.
+///
+/// # Errors
+/// When JetStream does not answer.
+pub async fn value(nats: &Nats, bucket: &str, key: &str) -> Result<Option<Bytes>, NatsError> {
+    let failed = |error: &dyn Display| NatsError::failed(format!("look up {key} in {bucket}"), error);
+    let stream = nats.jetstream.get_stream_no_info(bucket_stream(bucket)).await.map_err(|error| failed(&error))?;
+    match stream.get_last_raw_message_by_subject(&format!("$KV.{bucket}.{key}")).await {
+        Ok(message) => Ok(header(Some(&message.headers), OPERATION).is_none().then_some(message.payload)),
+        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+        Err(error) => Err(failed(&error)),
     }
 }
 

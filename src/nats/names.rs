@@ -226,6 +226,12 @@ impl Names {
         format!("{}.api", self.prefix)
     }
 
+    /// The instance, as a token, that a query comes from, if its subject says one: `bellhop.api.of.<instance>.<question>`.
+    pub fn asking_instance<'a>(&self, subject: &'a str) -> Option<&'a str> {
+        let below = subject.strip_prefix(&self.prefix)?.strip_prefix(".api.of.")?;
+        below.split_once('.').map(|(instance, _)| instance)
+    }
+
     /// Where all members are asked what they count.
     pub fn metrics(&self) -> String {
         format!("{}.metrics", self.prefix)

@@ -83,7 +83,7 @@ const HEADERS: &[(&str, &str, &str)] = &[
     (SET_HEADER, "The set that a reminder came in which was refused alone.", ""),
     (
         "Nats-Service-Error-Code",
-        "400: the request is wrong. 404: nothing is known of it. 503: it cannot be answered now.",
+        "400: the request is wrong. 403: the app server may not know. 404: nothing is known of it. 503: it cannot be answered now.",
         "",
     ),
     ("Nats-Service-Error", "What is wrong, in a sentence.", ""),
@@ -243,19 +243,39 @@ fn questions(names: &Names) -> Vec<Channel> {
         let headers = [must("Nats-Service-Error-Code"), must("Nats-Service-Error")];
         Message::new("queryError", "There is no answer.", &[]).with(headers)
     };
-    let question = |name: &str, channel, about, body| Channel {
-        name: channel,
-        address: Some(format!("{}.{name}", names.api())),
+    let asked_at = |at: &str, name, message, about, body| Channel {
+        name,
+        address: Some(format!("{}.{at}", names.api())),
         about,
-        messages: vec![Message::new(channel, about, body)],
+        messages: vec![Message::new(message, about, body)],
+    };
+    let question = |at: &str, name, about, body| asked_at(at, name, name, about, body);
+    // Of an app server, about a user who has a route there.
+    let of_instance = |question: &str, name, message, about, body| {
+        asked_at(&format!("of.{{instance}}.{question}"), name, message, about, body)
     };
     let answer = |name, message, body| answers(name, vec![Message::new(message, "The answer.", body), error()]);
     vec![
         question("history", "historyQuery", "Which reminders were there, and what became of them?", &["history-query"]),
+        of_instance(
+            "history",
+            "historyQueryOfInstance",
+            "historyQuery",
+            "Which reminders were there, and what became of them?",
+            &["history-query"],
+        ),
         answer("historyAnswers", "historyAnswer", &["history-answer"]),
         question("why", "whyQuery", "What became of this reminder?", &["why-query"]),
+        of_instance("why", "whyQueryOfInstance", "whyQuery", "What became of this reminder?", &["why-query"]),
         answer("whyAnswers", "whyAnswer", &["why-answer"]),
         question("mailbox", "mailboxQuery", "What waits for this user?", &["mailbox-query"]),
+        of_instance(
+            "mailbox",
+            "mailboxQueryOfInstance",
+            "mailboxQuery",
+            "What waits for this user?",
+            &["mailbox-query"],
+        ),
         answer("mailboxAnswers", "mailboxAnswer", &["mailbox-answer"]),
         question("erase", "eraseQuery", "Erase what is kept of this user.", &["erase-query"]),
         answer("eraseAnswers", "eraseAnswer", &["erase-answer"]),
@@ -299,6 +319,27 @@ pub(super) const OPERATIONS: &[Operation] = &[
     operation("answerHistory", "Looks into the history.", Act::Serve, "historyQuery", Some("historyAnswers")),
     operation("answerWhy", "Tells one reminder's fate.", Act::Serve, "whyQuery", Some("whyAnswers")),
     operation("answerMailbox", "Looks into a mailbox.", Act::Serve, "mailboxQuery", Some("mailboxAnswers")),
+    operation(
+        "answerHistoryOfInstance",
+        "Looks into the history of a user who has a route at the instance.",
+        Act::Serve,
+        "historyQueryOfInstance",
+        Some("historyAnswers"),
+    ),
+    operation(
+        "answerWhyOfInstance",
+        "Tells the fate of a reminder whose user has a route at the instance.",
+        Act::Serve,
+        "whyQueryOfInstance",
+        Some("whyAnswers"),
+    ),
+    operation(
+        "answerMailboxOfInstance",
+        "Looks into the mailbox of a user who has a route at the instance.",
+        Act::Serve,
+        "mailboxQueryOfInstance",
+        Some("mailboxAnswers"),
+    ),
     operation("erase", "Erases a user.", Act::Serve, "eraseQuery", Some("eraseAnswers")),
     operation("answerMetrics", "Every member answers.", Act::Receive, "metrics", Some("metricsAnswers")),
 ];

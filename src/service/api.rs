@@ -1,8 +1,9 @@
-//! Answers queries: the NATS micro service `bellhop`, on `bellhop.api.*`.
+//! Answers queries: the NATS micro service `bellhop`, on `bellhop.api.*` and, for app servers, `bellhop.api.of.*.*`.
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
+use async_nats::Message;
 use async_nats::service::error::Error as ServiceError;
 use async_nats::service::{Group, Request, Service, ServiceExt};
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::Context;
+use super::asker::Asker;
 use super::history::erasure::{EraseError, erase};
 use super::history::fresh::catch_up;
 use crate::event::Event;
@@ -55,6 +57,16 @@ impl Question {
             Self::Erase => "erase",
         }
     }
+
+    /// Its name where an app server asks, if one may.
+    fn of_instance(self) -> Option<&'static str> {
+        match self {
+            Self::History => Some("history-of"),
+            Self::Why => Some("why-of"),
+            Self::Mailbox => Some("mailbox-of"),
+            Self::Erase => None,
+        }
+    }
 }
 
 /// Why there is no answer.
@@ -63,6 +75,9 @@ enum Refusal {
     /// What was asked is wrong.
     #[error(transparent)]
     Query(#[from] QueryError),
+    /// The asker may not know.
+    #[error("{0}")]
+    Forbidden(String),
     /// There is no such reminder.
     #[error("{0}")]
     Unknown(String),
@@ -93,6 +108,7 @@ impl Refusal {
     fn code(&self) -> usize {
         match self {
             Self::Query(_) => 400,
+            Self::Forbidden(_) => 403,
             Self::Unknown(_) => 404,
             Self::Off | Self::Late | Self::History(_) | Self::Nats(_) => 503,
         }
@@ -138,7 +154,7 @@ pub async fn run(context: &Context) -> Result<(), NatsError> {
             return;
         }
         let began = Instant::now();
-        let answer = answer(context, question, &request.message.payload).await;
+        let answer = answer(context, question, &request.message).await;
         if let Err(error) = &answer {
             tracing::debug!(question = question.name(), %error, "query refused");
         }
@@ -157,8 +173,11 @@ async fn subscribe(
 ) -> Result<impl futures_util::Stream<Item = (Question, Request)> + use<>, async_nats::Error> {
     let mut endpoints = Vec::new();
     for question in Question::ALL {
-        let endpoint = group.endpoint_builder().name(question.name()).add(question.name()).await?;
-        endpoints.push(endpoint.map(move |request| (question, request)));
+        let of_instance = question.of_instance().map(|name| (name, format!("of.*.{}", question.name())));
+        for (name, subject) in [(question.name(), question.name().to_owned())].into_iter().chain(of_instance) {
+            let endpoint = group.endpoint_builder().name(name).add(subject).await?;
+            endpoints.push(endpoint.map(move |request| (question, request)));
+        }
     }
     Ok(select_all(endpoints))
 }
@@ -175,24 +194,35 @@ impl Drop for Registered {
 
 /// Answers, within a time: a database that hangs must not keep the others from being answered. What was begun to be erased
 /// is erased to its end.
-async fn answer(context: &Context, question: Question, body: &[u8]) -> Result<Bytes, Refusal> {
-    let answering = answer_at_leisure(context, question, body);
+async fn answer(context: &Context, question: Question, request: &Message) -> Result<Bytes, Refusal> {
+    let answering = answer_at_leisure(context, question, request);
     match question {
         Question::Erase => answering.await,
         _ => tokio::time::timeout(PATIENCE, answering).await.unwrap_or(Err(Refusal::Late)),
     }
 }
 
-async fn answer_at_leisure(context: &Context, question: Question, body: &[u8]) -> Result<Bytes, Refusal> {
+async fn answer_at_leisure(context: &Context, question: Question, request: &Message) -> Result<Bytes, Refusal> {
+    let asker = Asker::of(&context.nats.names, &request.subject);
+    let asker = asker.map_err(|error| Refusal::Forbidden(format!("the subject names no app server: {error}")))?;
+    let body = &request.payload;
     match question {
-        Question::History => history(context, body).await,
-        Question::Why => why(context, body).await,
-        Question::Mailbox => mailbox(context, body).await,
+        Question::History => history(context, &asker, body).await,
+        Question::Why => why(context, &asker, body).await,
+        Question::Mailbox => mailbox(context, &asker, body).await,
         Question::Erase => {
             let erased = erase(context, &query::erase(body)?).await?;
             Ok(json!({ "erased": erased }).to_string().into())
         }
     }
+}
+
+/// Refuses questions about users whom the asker may not know of.
+async fn permit(context: &Context, asker: &Asker, user: &str) -> Result<(), Refusal> {
+    if asker.may_know_of(&context.nats, user).await? {
+        return Ok(());
+    }
+    Err(Refusal::Forbidden(format!("`{user}` has no route at {asker}, which may ask about its own users alone")))
 }
 
 /// The history, as fresh as the stream of outcomes.
@@ -202,8 +232,13 @@ async fn opened(context: &Context) -> Result<&History, Refusal> {
     Ok(history)
 }
 
-async fn history(context: &Context, body: &[u8]) -> Result<Bytes, Refusal> {
+async fn history(context: &Context, asker: &Asker, body: &[u8]) -> Result<Bytes, Refusal> {
     let mut query = query::history(body)?;
+    match &query.user {
+        Some(user) => permit(context, asker, user).await?,
+        None if asker.may_know_all() => {}
+        None => return Err(Refusal::Forbidden(format!("`user` is missing: {asker} asks about one of its users"))),
+    }
     let history = opened(context).await?;
     let (mut list, mut left) = (List::new(context), query.limit);
     loop {
@@ -227,15 +262,25 @@ fn cursor(next: Option<Cursor>) -> String {
     next.map_or_else(String::new, |cursor| format!(r#","cursor":"{cursor}""#))
 }
 
-async fn why(context: &Context, body: &[u8]) -> Result<Bytes, Refusal> {
+async fn why(context: &Context, asker: &Asker, body: &[u8]) -> Result<Bytes, Refusal> {
     let (source, id) = query::why(body)?;
     let found = opened(context).await?.why(source.as_str(), &id).await?;
+    let may_know = match &found {
+        Some(found) => asker.may_know_reminder(&context.nats, &found.body).await?,
+        None => asker.may_know_all(),
+    };
+    if !may_know {
+        // The same for a reminder that there is and one that there is not.
+        let problem = format!("reminder `{id}` of `{source}` is of no user who has a route at {asker}");
+        return Err(Refusal::Forbidden(problem));
+    }
     let found = found.ok_or_else(|| Refusal::Unknown(format!("nothing is known of reminder `{id}` of `{source}`")))?;
     Ok(format!(r#"{{"reminder":{},"trail":{}}}"#, found.body, found.trail).into())
 }
 
-async fn mailbox(context: &Context, body: &[u8]) -> Result<Bytes, Refusal> {
+async fn mailbox(context: &Context, asker: &Asker, body: &[u8]) -> Result<Bytes, Refusal> {
     let (user, limit) = query::mailbox(body)?;
+    permit(context, asker, user.as_str()).await?;
     let nats = &context.nats;
     let subject = context.mailbox_of(&user);
     let parked = count(nats, &nats.names.parked_stream(), &subject).await?;

@@ -20,6 +20,7 @@
 #![allow(clippy::disallowed_methods)] // This is where the clocks are read.
 
 pub mod api;
+mod asker;
 pub mod associates;
 pub mod courier;
 pub mod escalation;

@@ -6,10 +6,10 @@ use async_nats::jetstream::kv::{Entry, Operation};
 
 use super::follow::NotOurs;
 use crate::nats::route::read_value;
-use crate::nats::{Names, Nats, NatsError, bucket};
+use crate::nats::{Names, Nats, NatsError, bucket, keys};
 use crate::router::{Input, Instance};
-use crate::token::UserId;
-use crate::wire::route::read_key;
+use crate::token::{InstanceName, UserId};
+use crate::wire::route::{key, read_key};
 
 /// The most routes of one associate that are tried, those put last.
 const MAX_LOOKED_UP: usize = 64;
@@ -35,8 +35,8 @@ pub(super) fn read(names: &Names, entry: &Entry) -> Result<(UserId, Input), NotO
 /// # Errors
 /// When JetStream does not answer.
 pub(super) async fn look_up(nats: &Nats, user: &UserId) -> Result<Vec<Arc<Instance>>, NatsError> {
-    let keys = format!("{}.*", user.escaped());
-    let mut found = bucket::last(nats, &nats.names.routes_bucket(), &keys, MAX_KEYS).await?;
+    let pattern = format!("{}.*", user.escaped());
+    let mut found = bucket::last(nats, &nats.names.routes_bucket(), &pattern, MAX_KEYS).await?;
     found.sort_by_key(|found| std::cmp::Reverse(found.revision));
     let instance = |found: bucket::Found| {
         let (_, name) = read_key(&found.key).ok()?;
@@ -44,4 +44,13 @@ pub(super) async fn look_up(nats: &Nats, user: &UserId) -> Result<Vec<Arc<Instan
         Some(Arc::new(Instance { name, subject }))
     };
     Ok(found.into_iter().filter_map(instance).take(MAX_LOOKED_UP).collect())
+}
+
+/// Whether a user has a route at an instance. A route that is refused is none.
+///
+/// # Errors
+/// When JetStream does not answer.
+pub(super) async fn is_at(nats: &Nats, user: &UserId, instance: &InstanceName) -> Result<bool, NatsError> {
+    let value = keys::value(nats, &nats.names.routes_bucket(), &key(user, instance)).await?;
+    Ok(value.is_some_and(|value| read_value(&nats.names, instance, &value).is_ok()))
 }

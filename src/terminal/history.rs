@@ -1,5 +1,7 @@
 //! What a user was told before, a page at a time: `bellhop.api.history`, asked about that user alone.
 
+use std::time::{Duration, Instant};
+
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -19,6 +21,11 @@ pub(super) struct Page {
     cursor: Option<String>,
 }
 
+/// How long it may take until the route of a user who has just come is stored, without which the history is refused.
+const ARRIVAL: Duration = Duration::from_secs(2);
+/// The pause before it is asked again.
+const AGAIN: Duration = Duration::from_millis(100);
+
 #[derive(Deserialize)]
 struct Fate<'a> {
     outcome: &'a str,
@@ -34,7 +41,13 @@ pub(super) async fn page(nats: &Nats, user: &UserId, cursor: Option<&str>) -> Re
     if let Some(cursor) = cursor {
         question["cursor"] = json!(cursor);
     }
-    let mut page: Page = ask(nats, "history", &question).await?;
+    let began = Instant::now();
+    let mut page: Page = loop {
+        match ask(nats, "history", &question).await {
+            Err(ApiError::Forbidden(_)) if began.elapsed() < ARRIVAL => tokio::time::sleep(AGAIN).await,
+            answer => break answer?,
+        }
+    };
     page.reminders.retain(|reminder| may_be_seen(reminder.get()));
     Ok(page)
 }

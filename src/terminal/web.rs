@@ -159,6 +159,7 @@ impl Site {
         let page = history::page(&self.nats, user, cursor.as_deref()).await;
         page.map(|page| json(&page)).map_err(|error| match error {
             ApiError::Invalid(problem) => say(StatusCode::BAD_REQUEST, &problem),
+            ApiError::Forbidden(problem) => say(StatusCode::FORBIDDEN, &problem),
             error => {
                 tracing::warn!(%error, "no history");
                 say(StatusCode::SERVICE_UNAVAILABLE, "the history is away")

@@ -35,6 +35,7 @@ mod members;
 mod merge;
 mod metrics;
 mod permissions;
+mod queries;
 mod refusals;
 mod repartition;
 mod rolling;

@@ -13,7 +13,7 @@ use crate::harness::bellhop;
 use crate::secured::{Realm, Secrets, Someone, USERS, Verdict, eventually, nats_config};
 
 /// What can be asked, and who may: everybody else is refused. What takes something away comes last.
-const ASKED: [(&str, &[&str]); 53] = [
+const ASKED: [(&str, &[&str]); 55] = [
     // Published sets: each source is its own. Bellhop publishes what was scheduled, which nobody else may schedule.
     ("bellhop.sets.billing", &["bellhop", "billing", "operator"]),
     ("bellhop.sets.claims", &["bellhop", "claims", "operator"]),
@@ -43,6 +43,8 @@ const ASKED: [(&str, &[&str]); 53] = [
     ("bellhop.api.why", &["app-1", "app-2", "operator"]),
     ("bellhop.api.mailbox", &["app-1", "app-2", "operator"]),
     ("bellhop.api.erase", &["operator"]),
+    ("bellhop.api.of.app-1.history", &[]),
+    ("bellhop.api.of.app-2.history", &[]),
     ("bellhop.metrics", &["monitoring", "operator"]),
     ("$SRV.PING.bellhop", &["monitoring", "operator"]),
     // Looking.
@@ -91,7 +93,7 @@ const HEARD: [(&str, &str, &str, &[&str]); 19] = [
     ("bellhop.events.*", "bellhop", "bellhop.events.0", &[]),
     ("bellhop.parked.*.*", "bellhop", "bellhop.parked.0.alice", &[]),
     ("bellhop.rejected.*", "bellhop", "bellhop.rejected.billing", &[]),
-    ("bellhop.api.*", "app-1", "bellhop.api.why", &["bellhop", "app-1"]),
+    ("bellhop.api.*", "operator", "bellhop.api.why", &["bellhop"]),
     ("$KV.>", "operator", "$KV.bellhop_associates.alice", &[]),
     ("$KV.bellhop_routes.*.*", "app-1", "$KV.bellhop_routes.alice.app-1", &["app-1"]),
     ("$JS.API.>", "operator", "$JS.API.STREAM.NAMES", &[]),

@@ -42,7 +42,7 @@ pub(super) fn needs(names: &Names, config: &Config) -> Needs {
     publish.extend([&parked, &scheduled, routes, associates].map(|stream| format!("$JS.API.DIRECT.GET.{stream}")));
     publish.extend(["PURGE", "MSG.DELETE", "MSG.GET"].map(|call| format!("$JS.API.STREAM.{call}.{parked}")));
     publish.extend(["MSG.DELETE", "MSG.GET"].map(|call| format!("$JS.API.STREAM.{call}.{scheduled}")));
-    publish.push(format!("$JS.API.STREAM.MSG.GET.{events}"));
+    publish.extend([&events, routes].map(|stream| format!("$JS.API.STREAM.MSG.GET.{stream}")));
     publish.extend([
         names.all_sets(),
         names.all_scheduled(),
@@ -60,7 +60,16 @@ pub(super) fn needs(names: &Names, config: &Config) -> Needs {
     publish.sort();
     publish.dedup();
     let inbox = format!("{}.>", config.nats.inbox_prefix);
-    Needs { publish, subscribe: vec![inbox, format!("{}.*", names.api()), names.metrics(), "$SRV.>".to_owned()] }
+    Needs {
+        publish,
+        subscribe: vec![
+            inbox,
+            format!("{}.*", names.api()),
+            format!("{}.of.*.*", names.api()),
+            names.metrics(),
+            "$SRV.>".to_owned(),
+        ],
+    }
 }
 
 /// Where askers want their answers, by default.
