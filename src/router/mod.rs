@@ -97,6 +97,9 @@ pub struct Settings {
 /// The most associates of a user that are tried.
 pub const MAX_ASSOCIATES: usize = 8;
 
+/// The most instances that a user's reminders go to, those whose routes were put last: each gets a copy of every delivery.
+pub const MAX_DEVICES: usize = 16;
+
 /// An app-server instance as a route names it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instance {

@@ -17,7 +17,7 @@ use super::lanes::{LaneNumber, LaneNumbers, Lanes};
 use super::twins::Twins;
 use super::user::{Route, State, User, Work};
 use super::users::{UserNumber, Users};
-use super::{Action, Entry, Fate, Input, Item, Now, Removal, Settings, Settled};
+use super::{Action, Entry, Fate, Input, Item, MAX_DEVICES, Now, Removal, Settings, Settled};
 use crate::token::UserId;
 use parks::Refused;
 
@@ -234,7 +234,7 @@ impl Partition {
     /// The instances that the user's reminders go to now, and those that are to be asked before: which hold its connections,
     /// and which may.
     fn own_connections(&self, now: Now, user: UserNumber) -> (LaneNumbers, LaneNumbers) {
-        let most = if self.settings.all_devices { usize::MAX } else { 1 };
+        let most = if self.settings.all_devices { MAX_DEVICES } else { 1 };
         let (mut held, mut unconfirmed) = (LaneNumbers::new(), LaneNumbers::new());
         for route in self.usable(&self.users[user]).take(most) {
             let side = if route.is_held(now.instant) { &mut held } else { &mut unconfirmed };

@@ -1,6 +1,7 @@
 //! A user with several connections.
 
 use super::*;
+use crate::router::MAX_DEVICES;
 
 /// Alice is held at app-1 and app-2; her route at app-2 is the newer one.
 fn alice_at_two() -> Router {
@@ -13,6 +14,18 @@ fn alice_at_two() -> Router {
     assert_eq!(router.accepted("app-1"), NOTHING);
     assert_eq!(router.accepted("app-2"), ["alice e1 delivered by app-1 app-2"]);
     router
+}
+
+#[test]
+fn of_many_devices_the_newest_get_it() {
+    let mut router = Router::with(|settings| settings.all_devices = true);
+    let name = |number: usize| format!("app-{number}");
+    (0..MAX_DEVICES + 3).for_each(|number| drop(router.up("alice", &name(number))));
+    let mut asked = router.publish("alice");
+    let mut newest: Vec<_> = (3..MAX_DEVICES + 3).map(|number| format!("heartbeat {}: alice", name(number))).collect();
+    asked.sort();
+    newest.sort();
+    assert_eq!(asked, newest);
 }
 
 #[test]
