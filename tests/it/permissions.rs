@@ -13,7 +13,7 @@ use crate::harness::bellhop;
 use crate::secured::{Realm, Secrets, Someone, USERS, Verdict, eventually, nats_config};
 
 /// What can be asked, and who may: everybody else is refused. What takes something away comes last.
-const ASKED: [(&str, &[&str]); 55] = [
+const ASKED: [(&str, &[&str]); 60] = [
     // Published sets: each source is its own. Bellhop publishes what was scheduled, which nobody else may schedule.
     ("bellhop.sets.billing", &["bellhop", "billing", "operator"]),
     ("bellhop.sets.claims", &["bellhop", "claims", "operator"]),
@@ -59,6 +59,11 @@ const ASKED: [(&str, &[&str]); 55] = [
     ("$JS.bellhop.API.DIRECT.GET.KV_bellhop_members", &["monitoring"]),
     ("$JS.bellhop.API.DIRECT.GET.KV_bellhop_routes", &[]),
     ("$JS.bellhop.API.STREAM.MSG.GET.BELLHOP_PARKED", &[]),
+    ("$JS.bellhop.API.STREAM.PURGE.BELLHOP_PARKED", &[]),
+    ("$JS.bellhop.API.CONSUMER.MSG.NEXT.BELLHOP_OUTCOMES.history", &[]),
+    ("$JS.bellhop.API.CONSUMER.RESET.BELLHOP_OUTCOMES.outcomes-billing", &[]),
+    ("$JS.bellhop.API.CONSUMER.DELETE.BELLHOP_OUTCOMES.outcomes-billing", &[]),
+    ("$SYS.REQ.SERVER.PING", &[]),
     // Reading what was said to somebody.
     ("$JS.API.STREAM.MSG.GET.BELLHOP_PARKED", &["bellhop", "operator"]),
     ("$JS.API.STREAM.MSG.GET.BELLHOP_OUTCOMES", &["operator"]),
