@@ -16,11 +16,10 @@ pub(super) struct Args {
 
 pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliError> {
     let (config, nats) = settings.connect().await?;
-    let plan = topology::plan(&nats, &config).await?;
-    let changes: Vec<_> = plan.changes().cloned().collect();
-    if !args.dry_run {
-        plan.apply(&nats, false).await?;
-    }
+    let changes = match args.dry_run {
+        true => topology::plan(&nats, &config).await?.changes().cloned().collect(),
+        false => topology::set_up(&nats, &config, false).await?,
+    };
     let mut output = Output::new();
     if args.json {
         output.json(&serde_json::json!({ "dry_run": args.dry_run, "changes": changes }))?;

@@ -137,6 +137,9 @@ section! {
     Streams {
         /// Copies of everything: 1, or 3 or 5 on a cluster.
         replicas: usize = 1,
+        /// Bytes that all streams and buckets may take together, on each server that has a copy; every one has a fixed share
+        /// as its limit. 0 is 4 GiB, or what there is room for where that is less, and leaves limits as they were first set.
+        storage: usize = 0,
         /// How long outcomes are kept for business systems and the history to read.
         #[serde(with = "units")]
         outcomes_age: Duration = Duration::from_secs(7 * 86_400),
@@ -405,6 +408,9 @@ impl Config {
         within("partitions", usize::from(self.partitions), 1, 1_024)?;
         let replicas = self.streams.replicas;
         check("streams.replicas", replicas, [1, 3, 5].contains(&replicas), "1, 3 or 5")?;
+        let storage = self.streams.storage;
+        let storage_is_right = storage == 0 || (64 << 20..=1 << 50).contains(&storage);
+        check("streams.storage", storage, storage_is_right, "0, or 67108864 (64 MiB) to 1125899906842624 bytes")?;
         within("intake.max_bytes_in_flight", self.intake.max_bytes_in_flight, 1 << 20, 1 << 30)?;
         within("intake.event_bytes", self.intake.event_bytes, 1 << 10, 512 << 10)?;
         within("idempotency.max_ids", self.idempotency.max_ids, 1_000, 100_000_000)?;

@@ -15,6 +15,7 @@ pub mod repartition;
 pub mod replay;
 pub mod route;
 pub mod schedule;
+mod storage;
 pub mod topology;
 
 use std::time::Duration;
@@ -135,6 +136,21 @@ pub enum NatsError {
         /// What was to be stored.
         what: String,
         /// What is wrong with it.
+        problem: String,
+    },
+    /// There is no room for the limit of a stream.
+    #[error(
+        "{what}: {problem}. Its limit is {wanted} bytes, its share of `streams.storage`, which nats-server reserves for each \
+         copy, and {limit}: raise that, or set `streams.storage` to less"
+    )]
+    NoRoom {
+        /// What was to be made.
+        what: String,
+        /// The stream's limit, in bytes.
+        wanted: i64,
+        /// Which limit is too small.
+        limit: String,
+        /// Why it was refused, in nats-server's words.
         problem: String,
     },
     /// What is there is not what the configuration wants, and trying again does not help.

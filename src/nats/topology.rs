@@ -4,12 +4,15 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{self, PriorityPolicy};
-use async_nats::jetstream::stream::{Config as StreamConfig, RetentionPolicy, StorageType};
+use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind, GetStreamErrorKind};
+use async_nats::jetstream::stream::{Config as StreamConfig, DiscardPolicy, Info, RetentionPolicy, StorageType};
 use futures_util::TryStreamExt;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::storage;
 use super::{Names, Nats, NatsError};
 use crate::config::Config;
 use crate::partition::{Partition, Role};
@@ -57,6 +60,8 @@ enum Step {
 /// What has to change, in order.
 pub struct Plan {
     steps: Vec<(Change, Step)>,
+    /// Whether other limits are tried where there is no room for these.
+    adapts: bool,
 }
 
 impl Plan {
@@ -72,30 +77,69 @@ impl Plan {
     /// and passed over when `may_skip_updates`.
     pub async fn apply(self, nats: &Nats, may_skip_updates: bool) -> Result<(), NatsError> {
         for (change, step) in self.steps {
+            let wanted = match &step {
+                Step::Stream(config) => config.max_bytes,
+                Step::Consumer(..) => 0,
+            };
             let done = match step {
                 Step::Stream(config) if change.is_new => {
-                    nats.jetstream.create_stream(*config).await.map(drop).map_err(|error| error.to_string())
+                    nats.jetstream.create_stream(*config).await.map(drop).map_err(|error| answer(&error))
                 }
                 Step::Stream(config) => {
-                    nats.jetstream.update_stream(*config).await.map(drop).map_err(|error| error.to_string())
+                    nats.jetstream.update_stream(*config).await.map(drop).map_err(|error| answer(&error))
                 }
                 Step::Consumer(stream, config) => nats
                     .jetstream
                     .create_consumer_on_stream(*config, stream)
                     .await
                     .map(drop)
-                    .map_err(|error| error.to_string()),
+                    .map_err(|error| (error.to_string(), None)),
             };
             match done {
                 Ok(()) => tracing::debug!(%change, "set up"),
-                Err(problem) if may_skip_updates && !change.is_new => {
+                Err((problem, Some(code)))
+                    if storage::is_lack(code) && (self.adapts || change.is_new || !may_skip_updates) =>
+                {
+                    return Err(storage::lack(nats, change.to_string(), wanted, &problem).await);
+                }
+                Err((problem, _)) if may_skip_updates && !change.is_new => {
                     tracing::warn!(%change, problem, "could not update, going on with what is there");
                 }
-                Err(problem) => return Err(NatsError::failed(change.to_string(), problem)),
+                Err((problem, _)) => return Err(NatsError::failed(change.to_string(), problem)),
             }
         }
         Ok(())
     }
+}
+
+/// JetStream's refusal to make or change a stream: in words, and its code.
+fn answer(error: &CreateStreamError) -> (String, Option<ErrorCode>) {
+    let code = match error.kind() {
+        CreateStreamErrorKind::JetStream(answer) => Some(answer.error_code()),
+        _ => None,
+    };
+    (error.to_string(), code)
+}
+
+/// Makes the installation what the configuration wants, and returns what was changed. Where `streams.storage` is 0 and
+/// there is no room for its default, it tries again with half as much.
+///
+/// # Errors
+/// The first change that NATS refused. [`NatsError::NoRoom`] when the limits of the streams do not fit.
+pub async fn set_up(nats: &Nats, config: &Config, may_skip_updates: bool) -> Result<Vec<Change>, NatsError> {
+    let first = plan(nats, config).await?;
+    let changes = first.changes().cloned().collect();
+    let mut applied = first.apply(nats, may_skip_updates).await;
+    let mut bytes = storage::DEFAULT;
+    while let Err(error @ NatsError::NoRoom { .. }) = &applied
+        && config.streams.storage == 0
+        && bytes > storage::LEAST
+    {
+        bytes /= 2;
+        tracing::warn!(%error, bytes, "trying with less storage");
+        applied = plan_within(nats, config, bytes, true).await?.apply(nats, may_skip_updates).await;
+    }
+    applied.map(|()| changes)
 }
 
 /// Compares what is wanted with what is there.
@@ -103,9 +147,18 @@ impl Plan {
 /// # Errors
 /// When JetStream cannot be asked, or the installation has another number of partitions.
 pub async fn plan(nats: &Nats, config: &Config) -> Result<Plan, NatsError> {
+    match config.streams.storage {
+        0 => plan_within(nats, config, storage::DEFAULT, false).await,
+        bytes => plan_within(nats, config, bytes, true).await,
+    }
+}
+
+/// Plans with this storage for all streams together. Limits that Bellhop has set before are changed if `resizes`.
+async fn plan_within(nats: &Nats, config: &Config, bytes: usize, resizes: bool) -> Result<Plan, NatsError> {
     let mut steps = Vec::new();
-    for wanted in streams(nats, config) {
-        steps.extend(plan_stream(nats, wanted).await?);
+    for mut wanted in streams(nats, config) {
+        storage::limit(&mut wanted, bytes, &nats.names);
+        steps.extend(plan_stream(nats, wanted, resizes).await?);
     }
     for (stream, wanted) in consumers(nats, config) {
         let missing_stream = steps.iter().any(|(change, _)| change.is_new && change.what.ends_with(&stream));
@@ -114,27 +167,23 @@ pub async fn plan(nats: &Nats, config: &Config) -> Result<Plan, NatsError> {
             steps.extend(plan_consumer(&stream, wanted, &there));
         }
     }
-    Ok(Plan { steps })
+    Ok(Plan { steps, adapts: config.streams.storage == 0 })
 }
 
-async fn plan_stream(nats: &Nats, wanted: StreamConfig) -> Result<Option<(Change, Step)>, NatsError> {
+async fn plan_stream(nats: &Nats, wanted: StreamConfig, resizes: bool) -> Result<Option<(Change, Step)>, NatsError> {
     let name = wanted.name.clone();
     let what = match name.strip_prefix("KV_") {
         Some(bucket) => format!("bucket {bucket}"),
         None => format!("stream {name}"),
     };
-    let info = match nats.jetstream.get_stream(&name).await {
-        Ok(stream) => stream.cached_info().config.clone(),
-        Err(error) => {
-            use async_nats::jetstream::ErrorCode;
-            use async_nats::jetstream::context::GetStreamErrorKind;
-            match error.kind() {
-                GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-                    return Ok(Some((Change { what, is_new: true, fields: Vec::new() }, Step::Stream(wanted.into()))));
-                }
-                _ => return Err(NatsError::failed(format!("look at {what}"), error)),
+    let Info { config: info, state, .. } = match nats.jetstream.get_stream(&name).await {
+        Ok(stream) => stream.cached_info().clone(),
+        Err(error) => match error.kind() {
+            GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                return Ok(Some((Change { what, is_new: true, fields: Vec::new() }, Step::Stream(wanted.into()))));
             }
-        }
+            _ => return Err(NatsError::failed(format!("look at {what}"), error)),
+        },
     };
     if info.metadata.contains_key(SPREAD_KEY) {
         let problem = "the number of partitions is being changed; run `bellhop repartition` to its end";
@@ -149,6 +198,7 @@ async fn plan_stream(nats: &Nats, wanted: StreamConfig) -> Result<Option<(Change
         );
         return Err(NatsError::Contrary { what, problem });
     }
+    let wanted = storage::resized(&info, state.bytes, wanted, resizes);
     let merged = overlay(info.clone(), wanted);
     let fields = differences(&info, &merged);
     let change = Change { what, is_new: false, fields };
@@ -170,6 +220,8 @@ fn overlay(there: StreamConfig, wanted: StreamConfig) -> StreamConfig {
         allow_rollup: wanted.allow_rollup,
         allow_atomic_publish: wanted.allow_atomic_publish,
         max_messages_per_subject: wanted.max_messages_per_subject,
+        max_bytes: wanted.max_bytes,
+        discard: wanted.discard,
         max_message_size: wanted.max_message_size,
         allow_message_ttl: wanted.allow_message_ttl,
         allow_message_schedules: wanted.allow_message_schedules,
@@ -247,6 +299,11 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
         allow_direct: true,
         ..stream
     };
+    // Only Bellhop writes there, and repeats what it writes at once.
+    let of_bellhop = |stream: StreamConfig| StreamConfig {
+        duplicate_window: stream.duplicate_window.min(std::time::Duration::from_secs(120)),
+        ..stream
+    };
     // What async-nats and nats.go make of a bucket with a history of one, but for roll-ups.
     let bucket = |name: String, description: &str| StreamConfig {
         max_messages_per_subject: 1,
@@ -255,7 +312,7 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
         deny_delete: true,
         allow_direct: true,
         allow_message_ttl: true,
-        discard: async_nats::jetstream::stream::DiscardPolicy::New,
+        discard: DiscardPolicy::New,
         duplicate_window: std::time::Duration::from_secs(120),
         ..base(format!("KV_{name}"), vec![format!("$KV.{name}.>")], description)
     };
@@ -276,8 +333,11 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
         work_queue(StreamConfig { allow_message_schedules: true, allow_rollup: true, allow_direct: true, ..scheduled }),
         work_queue(StreamConfig { metadata: [partitions].into(), ..events }),
         StreamConfig { allow_direct: true, allow_rollup: true, allow_atomic_publish: true, ..parked },
-        kept_for(outcomes, config.streams.outcomes_age),
-        kept_for(rejected, config.streams.rejected_age),
+        of_bellhop(kept_for(outcomes, config.streams.outcomes_age)),
+        StreamConfig {
+            max_messages_per_subject: REJECTED_OF_SOURCE,
+            ..of_bellhop(kept_for(rejected, config.streams.rejected_age))
+        },
         kept_for(seen, config.idempotency.window),
         bucket(names.routes_bucket(), "which instance holds which user's connection"),
         StreamConfig {
@@ -353,6 +413,9 @@ fn consumers(nats: &Nats, config: &Config) -> Vec<(String, Vec<consumer::pull::C
         (names.outcomes_stream(), config.history.is_on().then_some(history).into_iter().collect()),
     ]
 }
+
+/// Refused input kept of each source: a flood of one drops its own, and not the others'.
+const REJECTED_OF_SOURCE: i64 = 100_000;
 
 /// Versions kept of each document of rules.
 const RULES_HISTORY: i64 = 16;

@@ -195,9 +195,7 @@ async fn set_up(nats: &Nats, config: &Config) -> Result<(), NatsError> {
 }
 
 async fn try_to_set_up(nats: &Nats, config: &Config) -> Result<(), NatsError> {
-    let plan = topology::plan(nats, config).await?;
-    let changes = plan.changes().count();
-    plan.apply(nats, true).await?;
+    let changes = topology::set_up(nats, config, true).await?.len();
     if changes > 0 {
         tracing::info!(changes, "set up streams, buckets and consumers");
     }

@@ -400,3 +400,99 @@ async fn a_taken_address_for_probes_is_told() {
         })
         .await;
 }
+
+/// The limits of all streams that can have one, and what they are together.
+async fn limits(world: &World) -> (Vec<(&'static str, i64)>, i64) {
+    let mut limits = Vec::new();
+    for name in STREAMS.into_iter().filter(|name| *name != "BELLHOP_SCHEDULED") {
+        limits.push((name, world.stream(name).await.config.max_bytes));
+    }
+    let sum = limits.iter().map(|(_, bytes)| bytes).sum();
+    (limits, sum)
+}
+
+#[tokio::test]
+async fn every_stream_has_a_share_of_the_storage() {
+    const MIB: i64 = 1 << 20;
+    let world = World::without_members("", &[]).await;
+    world.run(&["setup"]).await.succeeded();
+    let (of_default, sum) = limits(&world).await;
+    assert!(of_default.iter().all(|(_, bytes)| *bytes > 0), "{of_default:?}");
+    assert!((3_680 * MIB..=3_687 * MIB).contains(&sum), "{sum}");
+    for storage in [200 * MIB, 1_000 * MIB] {
+        let setting = format!("streams.storage={storage}");
+        world.run(&["setup", "--set", &setting]).await.succeeded();
+        let (limits, sum) = limits(&world).await;
+        assert!(sum <= storage / 10 * 9 && sum > storage / 10 * 9 - MIB, "{limits:?}");
+        let again = world.run(&["setup", "--json", "--set", &setting]).await.succeeded();
+        assert_eq!(changes(&again), Vec::<Value>::new());
+    }
+}
+
+#[tokio::test]
+async fn a_small_server_gets_what_fits() {
+    let world = World::without_members("jetstream { max_file_store: 300MB }", &[]).await;
+    world.serve().await;
+    let (limits, sum) = limits(&world).await;
+    assert!(limits.iter().all(|(_, bytes)| *bytes > 0) && sum <= 300 << 20, "{limits:?}");
+    assert_eq!(changes(&world.run(&["setup", "--json"]).await.succeeded()), Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn a_storage_without_room_names_the_limit() {
+    let account = "accounts { A { jetstream { max_file: 200MB }, users: [{user: a, password: a}] } }\nno_auth_user: a";
+    for (config, limit) in [("jetstream { max_file_store: 200MB }", "max_file_store"), (account, "209715200")] {
+        let world = World::without_members(config, &[("streams.storage", "1000000000")]).await;
+        let refused = world.run(&["setup"]).await;
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        for word in ["stream BELLHOP_", "`streams.storage`", limit] {
+            assert!(refused.stderr.contains(word), "{word} in {refused:?}");
+        }
+    }
+}
+
+/// An upgrade drops nothing: where an unlimited stream holds more than its share, it stays as it is, and the doctor says so.
+#[tokio::test]
+async fn a_limit_drops_nothing_that_is_there() {
+    let world = World::without_members("", &[("streams.storage", "67108864")]).await;
+    world.run(&["setup"]).await.succeeded();
+    let mut config = world.stream("BELLHOP_REJECTED").await.config;
+    config.max_bytes = -1;
+    world.jetstream.update_stream(config).await.unwrap();
+    for _ in 0..8 {
+        let body = vec![b'x'; 500_000];
+        world.jetstream.publish("bellhop.rejected.x", body.into()).await.unwrap().await.unwrap();
+    }
+    world.run(&["setup"]).await.succeeded();
+    let stream = world.stream("BELLHOP_REJECTED").await;
+    assert_eq!((stream.config.max_bytes, stream.state.messages), (-1, 8));
+    let told = world.run(&["doctor"]).await.stdout;
+    assert!(told.contains("BELLHOP_REJECTED has no max_bytes"), "{told}");
+}
+
+/// Publishers who fill the stream of sets get an error. Others go on when there is room, by themselves.
+#[tokio::test]
+async fn full_streams_stop_their_own_writers_alone() {
+    let world = World::without_members("", &[("streams.storage", "67108864")]).await;
+    world.run(&["setup"]).await.succeeded();
+    let publish = async |body: Vec<u8>| {
+        let sent = world.jetstream.publish("bellhop.sets.flood", body.into()).await.unwrap();
+        sent.await.map_err(|error| error.to_string())
+    };
+    let mut stored = 0;
+    let error = loop {
+        match publish(vec![b'x'; 500_000]).await {
+            Ok(_) => stored += 1,
+            Err(error) => break error,
+        }
+        assert!(stored < 100, "a stream of 10 MB takes everything");
+    };
+    assert!(error.contains("maximum bytes exceeded"), "{error}");
+    world.serve().await;
+    world.app("app-1", &["alice"]).await;
+    world.publish_surely("claims", vec![reminder("1", "alice")]).await;
+    world.taken(&["1"]).await;
+    world.settle().await;
+    let rejected = world.stream("BELLHOP_REJECTED").await;
+    assert!(rejected.state.bytes <= rejected.config.max_bytes as u64 && rejected.state.messages > 0);
+}

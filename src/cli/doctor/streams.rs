@@ -4,7 +4,7 @@ use async_nats::jetstream::stream::{DiscardPolicy, Info, StorageType};
 
 use super::account::judged;
 use super::finding::or_ok;
-use super::{Case, Finding};
+use super::{Case, Finding, Status};
 use crate::cli::output::{bytes, plural, thousands};
 use crate::config::Config;
 use crate::nats::topology::{self, Change};
@@ -117,6 +117,14 @@ pub(super) fn room(case: &Case<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for Info { config, state, .. } in case.now.streams.values() {
         let name = &config.name;
+        // nats-server would have a stream with schedules drop its oldest at a limit.
+        if config.max_bytes <= 0 && *name != case.names.scheduled_stream() {
+            findings.push(Finding::warning(
+                format!("{name} has no max_bytes, and may take all storage"),
+                "max_bytes on every stream: a full store stops all of them",
+                format!("bellhop setup; where it holds more than its share, nats stream edit {name} --max-bytes=BYTES"),
+            ));
+        }
         let bounds = [("max_bytes", config.max_bytes, state.bytes), ("max_msgs", config.max_messages, state.messages)];
         for (bound, limit, used) in bounds {
             let Some(limit) = u64::try_from(limit).ok().filter(|limit| *limit > 0) else { continue };
@@ -130,12 +138,12 @@ pub(super) fn room(case: &Case<'_>) -> Vec<Finding> {
             let show = |number| if bound == "max_bytes" { bytes(number) } else { thousands(number as usize) };
             let found = format!("{name} holds {} of {bound} {}", show(used), show(limit));
             let flag = if bound == "max_bytes" { "max-bytes" } else { "max-msgs" };
-            findings.extend(judged(
-                used,
-                limit,
-                found,
-                format!("nats stream edit {name} --{flag}={} --force", limit.saturating_mul(2)),
-            ));
+            let mend = format!("nats stream edit {name} --{flag}={} --force", limit.saturating_mul(2));
+            findings.extend(judged(used, limit, found, mend).map(|finding| match config.discard {
+                // It drops its oldest messages, and stops no one.
+                DiscardPolicy::Old => Finding { status: Status::Warning, ..finding },
+                DiscardPolicy::New => finding,
+            }));
         }
     }
     or_ok(findings, || {

@@ -1,0 +1,107 @@
+//! How many bytes each stream may take: a fixed share of `streams.storage`. nats-server reserves a stream's limit when the
+//! stream is made. So a stream that others fill never takes the room that Bellhop needs for its own.
+
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::stream::{Config as StreamConfig, DiscardPolicy};
+
+use super::names::bucket_stream;
+use super::{Names, Nats, NatsError};
+
+/// The storage of all streams together where `streams.storage` is 0: fits a volume of 10 GiB, and most machines.
+pub(super) const DEFAULT: usize = 4 << 30;
+/// The least storage. With less, a stream could not hold a few of the largest messages.
+pub(super) const LEAST: usize = 64 << 20;
+
+/// A stream's note of the limit that Bellhop gave it. An operator who changes the limit leaves the note alone.
+const LIMIT_KEY: &str = "bellhop.max_bytes";
+
+/// Sets a stream's limit, and what happens at it. What holds promises refuses new messages; what is kept to be looked at
+/// drops its oldest. The stream of schedules has none, and a tenth is left for it: nats-server lets a stream with schedules
+/// only drop its oldest, and those are promised.
+pub(super) fn limit(stream: &mut StreamConfig, storage: usize, names: &Names) {
+    use DiscardPolicy::{New, Old};
+    let shares = [
+        (names.sets_stream(), 15, New),
+        (names.events_stream(), 15, New),
+        (names.parked_stream(), 25, New),
+        (names.outcomes_stream(), 20, Old),
+        (names.rejected_stream(), 5, Old),
+        (names.seen_stream(), 4, Old),
+        (bucket_stream(&names.routes_bucket()), 3, New),
+        (bucket_stream(&names.associates_bucket()), 1, New),
+        (bucket_stream(&names.rules_bucket()), 1, New),
+        (bucket_stream(&names.members_bucket()), 1, New),
+    ];
+    debug_assert_eq!(shares.iter().map(|(_, percent, _)| percent).sum::<usize>(), 90);
+    let Some((_, percent, discard)) = shares.into_iter().find(|(name, ..)| *name == stream.name) else { return };
+    stream.max_bytes = i64::try_from(storage / 100 * percent).unwrap_or(i64::MAX);
+    stream.discard = discard;
+    stream.metadata.insert(LIMIT_KEY.to_owned(), stream.max_bytes.to_string());
+}
+
+/// The wanted stream, with the limit that is there where it stays: one that an operator set, one that Bellhop set unless
+/// it `resizes`, and one that is less than what the stream holds, since that could drop messages.
+pub(super) fn resized(there: &StreamConfig, held: u64, mut wanted: StreamConfig, resizes: bool) -> StreamConfig {
+    let is_bellhops = there.metadata.get(LIMIT_KEY) == Some(&there.max_bytes.to_string());
+    let may_change = there.max_bytes < 0 || (is_bellhops && resizes);
+    if !may_change || u64::try_from(wanted.max_bytes).is_ok_and(|limit| limit < held) {
+        wanted.max_bytes = there.max_bytes;
+        wanted.discard = there.discard;
+        wanted.metadata.remove(LIMIT_KEY);
+    }
+    wanted
+}
+
+/// Whether JetStream refuses a stream with this code since there is no room for its limit.
+pub(super) fn is_lack(code: ErrorCode) -> bool {
+    [
+        ErrorCode::STORAGE_RESOURCES_EXCEEDED,
+        ErrorCode::INSUFFICIENT_RESOURCES,
+        ErrorCode::ACCOUNT_RESOURCES_EXCEEDED,
+        ErrorCode::STREAM_MAX_STREAM_BYTES_EXCEEDED,
+    ]
+    .contains(&code)
+}
+
+/// The error for a stream whose limit of `wanted` bytes has no room, with the limit that is too small.
+pub(super) async fn lack(nats: &Nats, what: String, wanted: i64, problem: &str) -> NatsError {
+    let account = nats.jetstream.query_account().await.ok().and_then(|account| account.limits.max_storage);
+    let limit = match account.filter(|limit| *limit > 0) {
+        Some(limit) => format!("the account may store {limit} bytes (its `max_file`)"),
+        None => "the server has a `max_file_store`".to_owned(),
+    };
+    NatsError::NoRoom { what, wanted, limit, problem: problem.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parked(storage: usize) -> StreamConfig {
+        let names = Names::new("bellhop");
+        let mut stream = StreamConfig { name: names.parked_stream(), ..StreamConfig::default() };
+        limit(&mut stream, storage, &names);
+        stream
+    }
+
+    #[test]
+    fn a_limit_of_bellhops_follows_the_setting() {
+        let there = parked(1 << 30);
+        assert_eq!(resized(&there, 0, parked(2 << 30), true), parked(2 << 30));
+        assert_eq!(resized(&there, 0, parked(2 << 30), false).max_bytes, there.max_bytes);
+        assert_eq!(resized(&StreamConfig { max_bytes: -1, ..there }, 0, parked(2 << 30), false), parked(2 << 30));
+    }
+
+    #[test]
+    fn an_operators_limit_stays() {
+        let there = StreamConfig { max_bytes: 7, discard: DiscardPolicy::Old, ..parked(1 << 30) };
+        let merged = resized(&there, 0, parked(2 << 30), true);
+        assert_eq!((merged.max_bytes, merged.discard), (7, DiscardPolicy::Old));
+    }
+
+    #[test]
+    fn a_limit_is_never_below_what_is_held() {
+        let there = StreamConfig { max_bytes: -1, ..parked(1 << 30) };
+        assert_eq!(resized(&there, 1 << 30, parked(1 << 30), true).max_bytes, -1);
+    }
+}
