@@ -53,6 +53,7 @@ struct Handles {
     ack_pending_limit: Series<IntGauge>,
     stream_messages: Series<IntGauge>,
     stream_bytes: Series<IntGauge>,
+    stream_limit: Series<IntGauge>,
     ready: IntGauge,
     members: IntGauge,
     roles: Series<IntGauge>,
@@ -95,7 +96,19 @@ impl Way {
 
 const WAYS: [&str; 3] = [Way::Direct.name(), Way::Rerouted.name(), Way::Mailbox.name()];
 const CONNECTED: Label<'static> = ("connected", &["true", "false"]);
-const STREAMS: [&str; 6] = ["sets", "scheduled", "events", "parked", "outcomes", "rejected"];
+const STREAMS: [&str; 11] = [
+    "sets",
+    "scheduled",
+    "events",
+    "parked",
+    "outcomes",
+    "rejected",
+    "seen",
+    "routes",
+    "associates",
+    "rules",
+    "members",
+];
 const ENDINGS: [&str; 4] = ["answered", "no_responders", "timed_out", "garbage"];
 const QUESTIONS: [&str; 4] = ["history", "why", "mailbox", "erase"];
 
@@ -234,6 +247,11 @@ impl Default for Handles {
             stream_bytes: make.gauges(
                 "bellhop_stream_bytes",
                 "Bytes of the streams, told by the member that works the intake, and 0 by the others.",
+                ("stream", &STREAMS),
+            ),
+            stream_limit: make.gauges(
+                "bellhop_stream_limit_bytes",
+                "Bytes that the streams and buckets may take, told by the member that works the intake, and 0 by the others and where there is no limit.",
                 ("stream", &STREAMS),
             ),
             ready: make.gauge("bellhop_ready", "1 while /readyz says ok."),
@@ -396,8 +414,9 @@ impl Metrics {
         self.0.ack_pending_limit.of(kind).set(limit);
     }
 
-    /// What a stream has.
-    pub fn stored(&self, stream: &str, messages: u64, bytes: u64) {
+    /// What a stream or bucket has, and the bytes that it may have; 0 for any number.
+    pub fn stored(&self, stream: &str, messages: u64, bytes: u64, limit: u64) {
+        self.0.stream_limit.of(stream).set(i64::try_from(limit).unwrap_or(i64::MAX));
         self.0.stream_messages.of(stream).set(i64::try_from(messages).unwrap_or(i64::MAX));
         self.0.stream_bytes.of(stream).set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use async_nats::jetstream::stream::Info;
 use futures_util::future::try_join_all;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
@@ -13,6 +14,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::nats::names::bucket_stream;
 use crate::nats::pinned::{self, Waiting};
 use crate::nats::topology::consumers_of;
 use crate::nats::{Nats, NatsError};
@@ -153,12 +155,18 @@ impl Board {
             ("parked", names.parked_stream()),
             ("outcomes", names.outcomes_stream()),
             ("rejected", names.rejected_stream()),
+            ("seen", names.seen_stream()),
+            ("routes", bucket_stream(&names.routes_bucket())),
+            ("associates", bucket_stream(&names.associates_bucket())),
+            ("rules", bucket_stream(&names.rules_bucket())),
+            ("members", bucket_stream(&names.members_bucket())),
         ] {
             if !is_mine {
-                self.metrics.stored(stream, 0, 0);
+                self.metrics.stored(stream, 0, 0, 0);
             } else if let Ok(found) = self.nats.jetstream.get_stream(name).await {
-                let state = &found.cached_info().state;
-                self.metrics.stored(stream, state.messages, state.bytes);
+                let Info { config, state, .. } = found.cached_info();
+                let limit = u64::try_from(config.max_bytes).unwrap_or(0);
+                self.metrics.stored(stream, state.messages, state.bytes, limit);
             }
         }
     }
