@@ -335,3 +335,35 @@ async fn a_take_over_goes_on_when_a_bucket_can_be_read_again() {
     has_everything(&world, "member-2").await;
     world.eventually("it works everything", async || second.is_ready().await).await;
 }
+
+/// A partition's share of each bucket is more than what waits for a partition to take it in.
+#[tokio::test]
+async fn a_member_starts_with_many_routes_and_associates() {
+    const USERS: usize = 20_000;
+    let world = World::without_members("", &[("partitions", "2")]).await;
+    world.run(&["setup"]).await.succeeded();
+    for n in 0..USERS {
+        let user = format!("user-{n}");
+        let route = r#"{"subject":"bellhop.app.app-1"}"#;
+        world.client.publish(format!("$KV.bellhop_routes.{user}.app-1"), route.into()).await.unwrap();
+        world
+            .client
+            .publish(format!("$KV.bellhop_associates.{user}"), r#"{"associates":["bob"]}"#.into())
+            .await
+            .unwrap();
+    }
+    for bucket in ["KV_bellhop_routes", "KV_bellhop_associates"] {
+        world
+            .within(LATER, "the keys are put", async || match world.stream(bucket).await.state.messages {
+                keys if keys == USERS as u64 => Ok(()),
+                keys => Err(format!("{keys} are in {bucket}")),
+            })
+            .await;
+    }
+    // Each start is another order of entries.
+    for _ in 0..3 {
+        let member = world.launch("member-1", &[]);
+        world.within(LATER, "it is ready", async || member.is_ready().await).await;
+        member.kill();
+    }
+}

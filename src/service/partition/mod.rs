@@ -5,6 +5,7 @@
 //! no other recovery. An append that JetStream refused leaves no doubt: it is tried again.
 
 mod actions;
+mod following;
 mod repeats;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -19,7 +20,6 @@ use jiff::Timestamp;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::follow::News;
 use super::gauges::Count;
 use super::recorded::{self, Recorded};
 use super::{Context, rejected};
@@ -35,6 +35,7 @@ use crate::reminder::reject::{RejectCode, Rejection};
 use crate::reminder::{DELIVERY_FRAME_BYTES, MAX_DELIVERY_BYTES};
 use crate::router::{self, Entry, Fate, Input, Item, NoAnswer, Now, Page, Removal, Settled, Share, Text};
 use crate::token::{Source, UserId};
+use following::Following;
 use repeats::Repeats;
 
 /// Bytes that `parked_at` and a comma add to a reminder in a request.
@@ -91,9 +92,6 @@ struct Worker {
     repeats: Repeats,
     work: FuturesUnordered<BoxFuture<'static, Done>>,
 }
-
-/// What follows the buckets of routes and associates.
-type Following = [mpsc::Receiver<News>; 2];
 
 /// Takes the partition over and works it until `stop`; then finishes what is in flight and releases it. Told to stop before
 /// it works, it leaves the partition to the next one as it is.
@@ -170,18 +168,22 @@ impl Worker {
         partition: Partition,
         recorded: &Recorded,
     ) -> Result<(Self, Pinned, Following), NatsError> {
-        let mut following = [context.routes.follow(partition).await, context.associates.follow(partition).await];
         let nats = &context.nats;
-        let mailboxes =
-            Mailboxes::take_over(nats, partition, &context.member, context.config.mailbox.removals_in_flight).await?;
         let (stream, consumer) = (nats.names.events_stream(), nats.names.dispatch_consumer(partition));
-        let found = mailboxes.find(ack_floor(nats, &stream, &consumer).await?).await?;
-        // The last owner may have been this process.
-        context.recorder.flush().await;
-        let recorded_before = recorded.of(partition).await?;
+        let removals_in_flight = context.config.mailbox.removals_in_flight;
+        let learn = async {
+            let mailboxes = Mailboxes::take_over(nats, partition, &context.member, removals_in_flight).await?;
+            let found = mailboxes.find(ack_floor(nats, &stream, &consumer).await?).await?;
+            // The last owner may have been this process.
+            context.recorder.flush().await;
+            Ok((mailboxes, found, recorded.of(partition).await?))
+        };
+        let mut machine = router::Partition::new(settings(&context.config));
+        let mut following = Following::begin(context, partition).await;
+        let (mailboxes, found, recorded_before) = following.load_during(learn, &mut machine).await?;
         let mut worker = Self {
             lookups: Arc::new(Semaphore::new(context.config.reroute.lookups_in_flight)),
-            machine: router::Partition::new(settings(&context.config)),
+            machine,
             mailboxes,
             partition,
             in_work: BTreeMap::new(),
@@ -197,12 +199,6 @@ impl Worker {
         for (user, summary) in found.mailboxes {
             worker.feed(Input::MailboxFound(user, summary));
         }
-        // Without routes and associates, the first reminders would take the way through the mailbox for nothing.
-        for news in &mut following {
-            while let Some(News::Changed(input)) = news.recv().await {
-                worker.feed(input);
-            }
-        }
         let events = Pinned::take_over(nats, stream, consumer, context.config.dispatch.max_bytes_in_flight).await?;
         Ok((worker, events, following))
     }
@@ -210,7 +206,7 @@ impl Worker {
     async fn run(
         &mut self,
         events: &mut Pinned,
-        [mut routes, mut associates]: Following,
+        mut following: Following,
         stop: CancellationToken,
     ) -> Result<(), NatsError> {
         let dispatch = self.context.config.dispatch.clone();
@@ -233,8 +229,7 @@ impl Worker {
                     self.feed(Input::Stop);
                 }
                 Some(done) = self.work.next(), if !self.work.is_empty() => self.done(done)?,
-                news = routes.recv() => self.heard(news)?,
-                news = associates.recv() => self.heard(news)?,
+                input = following.next() => input?.into_iter().for_each(|input| self.feed(input)),
                 () = sleep_until(deadline), if deadline.is_some() => self.feed(Input::Tick),
                 _ = progress.tick() => self.tell_progress(dispatch.ack_wait / 3),
                 () = sleep_until(Some(next_count)) => next_count = self.count(),
@@ -256,15 +251,6 @@ impl Worker {
     }
 
     // What comes in.
-
-    fn heard(&mut self, news: Option<News>) -> Result<(), NatsError> {
-        match news {
-            Some(News::Changed(input)) => self.feed(input),
-            Some(News::Loaded) => {}
-            None => return Err(NatsError::failed("follow routes and associates", "a watch ended")),
-        }
-        Ok(())
-    }
 
     fn event(&mut self, received: Received) {
         let Received { sequence, reply, payload, .. } = received;

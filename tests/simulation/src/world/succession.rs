@@ -129,7 +129,7 @@ impl World {
         owner.is_loaded = true;
         let found =
             std::mem::take(&mut owner.found).into_iter().map(|(user, summary)| Input::MailboxFound(user, summary));
-        let inputs: Vec<_> = found.chain(std::mem::take(&mut owner.news)).collect();
+        let inputs: Vec<_> = std::mem::take(&mut owner.news).into_iter().chain(found).collect();
         for input in inputs {
             if matches!(input, Input::MailboxFound(..)) {
                 self.count("mailboxes found");
