@@ -11,7 +11,7 @@ use tokio::sync::watch;
 #[derive(Debug, Clone, Copy)]
 struct State {
     term: u64,
-    /// When others last heard of this member in this term.
+    /// When the last word in this term that others have heard was sent.
     heard: Option<Instant>,
 }
 
@@ -19,6 +19,7 @@ struct State {
 #[derive(Debug)]
 pub struct Keeper {
     state: watch::Sender<State>,
+    ttl: Duration,
 }
 
 /// Tells whether the lease holds.
@@ -31,7 +32,13 @@ pub struct Lease {
 /// A lease that has not begun.
 pub fn new(ttl: Duration) -> (Keeper, Lease) {
     let (sender, state) = watch::channel(State { term: 0, heard: None });
-    (Keeper { state: sender }, Lease { state, ttl })
+    (Keeper { state: sender, ttl }, Lease { state, ttl })
+}
+
+impl State {
+    fn is_over(&self, now: Instant, ttl: Duration) -> bool {
+        self.heard.is_none_or(|at| now.saturating_duration_since(at) > ttl)
+    }
 }
 
 impl Keeper {
@@ -40,9 +47,16 @@ impl Keeper {
         self.state.send_modify(|state| *state = State { term: state.term + 1, heard: Some(Instant::now()) });
     }
 
-    /// Others have heard of this member.
-    pub fn renew(&self) {
-        self.state.send_modify(|state| state.heard = state.heard.map(|_| Instant::now()));
+    /// Renews the lease, since others have heard a word that was sent at `sent`. They count from when they heard it, which may
+    /// be long before its answer came. A lease that is over stays so: others may hold by now what this member held.
+    pub fn renew(&self, sent: Instant, now: Instant) {
+        self.state.send_if_modified(|state| {
+            let is_newer = !state.is_over(now, self.ttl) && state.heard < Some(sent);
+            if is_newer {
+                state.heard = Some(sent);
+            }
+            is_newer
+        });
     }
 
     /// The term ends now.
@@ -59,7 +73,7 @@ impl Lease {
 
     /// Others may hold by now what this member held.
     pub fn is_over(&self) -> bool {
-        self.state.borrow().heard.is_none_or(|at| at.elapsed() > self.ttl)
+        self.state.borrow().is_over(Instant::now(), self.ttl)
     }
 
     /// What was decided in this term is still this member's to decide.
@@ -76,7 +90,7 @@ mod tests {
     fn a_lease_ends_by_time_or_by_word_and_begins_a_new_term() {
         let (keeper, lease) = new(Duration::from_millis(20));
         assert!(lease.is_over());
-        keeper.renew();
+        keeper.renew(Instant::now(), Instant::now());
         assert!(lease.is_over(), "only a new term begins it");
         keeper.begin();
         let term = lease.term();
@@ -89,5 +103,29 @@ mod tests {
         assert!(!lease.is_current(term) && lease.is_current(lease.term()));
         keeper.end();
         assert!(lease.is_over());
+    }
+
+    #[test]
+    fn a_lease_counts_from_when_the_word_was_sent() {
+        let ttl = Duration::from_secs(10);
+        let (keeper, lease) = new(ttl);
+        keeper.begin();
+        let begun = lease.state.borrow().heard.expect("it has begun");
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        keeper.renew(at(4), at(9));
+        assert!(!lease.state.borrow().is_over(at(14), ttl));
+        assert!(lease.state.borrow().is_over(at(15), ttl), "ten seconds after the word, not after its answer");
+        keeper.renew(at(2), at(9));
+        assert!(!lease.state.borrow().is_over(at(14), ttl), "an earlier word shortens nothing");
+    }
+
+    #[test]
+    fn a_lease_that_is_over_is_not_renewed() {
+        let (keeper, lease) = new(Duration::from_secs(10));
+        keeper.begin();
+        let begun = lease.state.borrow().heard.expect("it has begun");
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        keeper.renew(at(9), at(11));
+        assert_eq!(lease.state.borrow().heard, Some(begun), "its answer came too late");
     }
 }

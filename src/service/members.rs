@@ -282,10 +282,11 @@ impl Membership {
             stopping: self.is_stopping,
         };
         let json = serde_json::to_vec(&card).expect("a card is JSON");
+        let sent = Instant::now();
         let put = self.members.put(&self.context.member, json.into());
         match tokio::time::timeout(settings.interval, put).await {
             Ok(Ok(_)) => {
-                self.keeper.renew();
+                self.keeper.renew(sent, Instant::now());
                 return true;
             }
             Ok(Err(error)) => tracing::warn!(%error, "could not say that this member lives"),
@@ -356,7 +357,7 @@ impl Membership {
         for role in take {
             let recorded = recorded.clone();
             let (context, stop, working) = (context.clone(), self.held[&role].stop.clone(), self.working.0.clone());
-            self.workers.spawn(async move {
+            self.workers.spawn(super::surviving::panics(role, async move {
                 let result = match (recorded.last_outcome().await, role) {
                     (Err(error), _) => Err(error),
                     (_, Role::Intake) => intake::run(context, stop, working).await,
@@ -365,7 +366,7 @@ impl Membership {
                     (_, Role::Partition(number)) => partition::run(context, number, &recorded, stop, working).await,
                 };
                 (role, result)
-            });
+            }));
         }
     }
 
@@ -381,12 +382,8 @@ impl Membership {
                 }
             }
             Err(error) if error.is_cancelled() => {}
-            Err(error) => {
-                // A panic names no role. Drop them all: what is held must be worked.
-                tracing::error!(%error, "a worker panicked, beginning anew");
-                self.keeper.end();
-                return;
-            }
+            // A worker's own panic is one of its errors.
+            Err(error) => tracing::error!(%error, "a worker ended"),
         }
         // Of roles that end together, others hear at once.
         while let Some(ended) = self.workers.try_join_next() {

@@ -41,6 +41,7 @@ pub mod routes;
 pub mod rules;
 pub mod seen;
 pub mod spans;
+mod surviving;
 mod sweep;
 pub mod systemd;
 mod turns;
