@@ -5,8 +5,6 @@ pub mod message;
 
 use std::collections::BTreeMap;
 
-use async_nats::HeaderMap;
-use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 
@@ -85,20 +83,21 @@ async fn write(nats: Nats, lease: Lease, metrics: Metrics, has_history: bool, mu
                 }
             }
         }
-        let messages = by_source.iter().flat_map(|(source, told)| {
-            let subject = nats.names.outcomes(source);
-            chunks(told).map(move |chunk| (subject.clone(), message::encode(chunk, has_history)))
-        });
         let is_void = || !lease.is_current(term);
-        let store = |(subject, (headers, body)): (String, (HeaderMap, Bytes))| {
-            let nats = &nats;
-            async move {
+        // One source's messages go one after the other: one that is repeated must not be stored behind a later one.
+        let store = async |(source, told): (&Source, &Vec<Told>)| {
+            let subject = nats.names.outcomes(source);
+            for chunk in chunks(told) {
+                let (headers, body) = message::encode(chunk, has_history);
                 let id = nats.client.new_inbox();
-                nats.store_unless(is_void, &subject, headers, body, Some(&id)).await
+                if !nats.store_unless(is_void, &subject, headers, body, Some(&id)).await {
+                    return false;
+                }
             }
+            true
         };
         // Unless others may hold by now what this member held: they record what they find.
-        let stored = join_all(messages.map(store)).await;
+        let stored = join_all(by_source.iter().map(store)).await;
         // Whoever handed in what is not stored waits on, until its own end: its successor decides now.
         if stored.into_iter().all(|is_stored| is_stored) {
             by_source.values().flatten().for_each(|told| metrics.outcome(&told.record.outcome));
