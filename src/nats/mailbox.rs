@@ -43,6 +43,10 @@ const PRIORITY_HEADER: &str = "Bellhop-Priority";
 /// Milliseconds since 1970 after which a parked reminder is not delivered.
 const EXPIRES_HEADER: &str = "Bellhop-Expires-At";
 
+/// Batches that this process has open at a time. By default nats-server takes 50 for a stream, and remembers for ten seconds those
+/// of a process that died. Three members stay below that; what more of them open is refused, and tried again.
+static OPEN_BATCHES: Semaphore = Semaphore::const_new(16);
+
 /// Messages and
 const PAGE_MESSAGES: usize = 500;
 /// bytes of one read of a mailbox that nobody has to deliver.
@@ -207,6 +211,7 @@ impl Mailboxes {
         let failed = |error: &dyn std::fmt::Display| NatsError::failed(what(), error);
         let client = &self.nats.client;
         let count = reminders.len();
+        let _turn = if count > 1 { OPEN_BATCHES.acquire().await.ok() } else { None };
         let batch = client.new_inbox().rsplit('.').next().unwrap_or_default().to_owned();
         let mut answer = None;
         for (place, reminder) in reminders.iter().enumerate() {
