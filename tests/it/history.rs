@@ -63,6 +63,7 @@ async fn every_reminder_and_its_fate_can_be_asked_for() {
     fates_can_be_asked_for(World::start(&[]).await).await;
 }
 
+#[cfg_attr(not(has_postgres), ignore = "no PostgreSQL here: apt-get install postgresql")]
 #[tokio::test]
 async fn every_reminder_and_its_fate_can_be_asked_for_in_postgres() {
     if let Some(world) = world_with_postgres().await {
@@ -288,6 +289,7 @@ async fn what_is_on_its_way_to_an_erased_user_is_not_kept() {
     nothing_is_kept_of_an_erased_user(World::start(&[]).await).await;
 }
 
+#[cfg_attr(not(has_postgres), ignore = "no PostgreSQL here: apt-get install postgresql")]
 #[tokio::test]
 async fn what_is_on_its_way_to_an_erased_user_is_not_kept_in_postgres() {
     if let Some(world) = world_with_postgres().await {
@@ -383,6 +385,7 @@ async fn a_writer_that_is_killed_leaves_nothing_out_and_nothing_twice() {
     World::start(&[]).await.the_writer_is_killed(20).await;
 }
 
+#[cfg_attr(not(has_postgres), ignore = "no PostgreSQL here: apt-get install postgresql")]
 #[tokio::test]
 async fn a_writer_that_is_killed_leaves_nothing_out_and_nothing_twice_in_postgres() {
     if let Some(world) = world_with_postgres().await {
@@ -390,6 +393,7 @@ async fn a_writer_that_is_killed_leaves_nothing_out_and_nothing_twice_in_postgre
     }
 }
 
+#[cfg_attr(not(has_postgres), ignore = "no PostgreSQL here: apt-get install postgresql")]
 #[tokio::test]
 async fn any_member_answers_from_a_database_that_they_share() {
     let Some(world) = world_with_postgres().await else { return };
@@ -402,6 +406,7 @@ async fn any_member_answers_from_a_database_that_they_share() {
     assert_eq!(ids(&world.found(json!({ "user": "alice" }), 1).await), ["1"]);
 }
 
+#[cfg_attr(not(has_postgres), ignore = "no PostgreSQL here: apt-get install postgresql")]
 #[tokio::test]
 async fn a_database_that_comes_back_is_told_what_it_missed() {
     let Some(url) = postgres::database().await else { return };
@@ -556,6 +561,7 @@ async fn who_is_refused_under_a_long_name_holds_up_nobody() {
     world.found(json!({ "outcome": "rejected", "limit": 1000 }), 250).await;
 }
 
+#[cfg_attr(not(has_postgres), ignore = "no PostgreSQL here: apt-get install postgresql")]
 #[tokio::test]
 async fn what_postgres_cannot_store_does_not_stop_the_history() {
     let Some(world) = world_with_postgres().await else { return };
@@ -640,6 +646,7 @@ async fn a_member_whose_history_is_anothers_now_does_not_say_that_it_is_behind()
         .await;
 }
 
+#[cfg_attr(not(has_postgres), ignore = "no PostgreSQL here: apt-get install postgresql")]
 #[tokio::test]
 async fn a_database_that_hangs_is_told_of_and_keeps_nobody_from_stopping() {
     let Some(url) = postgres::database().await else { return };

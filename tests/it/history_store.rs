@@ -38,7 +38,9 @@ macro_rules! over_every_database {
             $(#[tokio::test] async fn $test() { super::$test(&super::Place::sqlite()).await })*
         }
         mod postgres {
-            $(#[tokio::test] async fn $test() {
+            $(#[tokio::test]
+            #[cfg_attr(not(has_postgres), ignore = "no PostgreSQL here: apt-get install postgresql")]
+            async fn $test() {
                 if let Some(place) = super::Place::postgres().await {
                     super::$test(&place).await;
                 }

@@ -42,6 +42,7 @@ fn three_hosts() -> [String; 3] {
 }
 
 #[tokio::test]
+#[cfg_attr(not(has_openssl), ignore = "no openssl here: apt-get install openssl")]
 async fn a_set_arrives_through_three_nodes_over_tls() {
     let dir = TempDir::with_prefix("bellhop-it-").unwrap();
     let (secrets, hosts) = (Secrets::make(dir.path()), three_hosts());
@@ -134,6 +135,7 @@ async fn start_node(
 
 /// A server that asks its clients for certificates.
 #[tokio::test]
+#[cfg_attr(not(has_openssl), ignore = "no openssl here: apt-get install openssl")]
 async fn a_client_certificate_is_shown_where_one_is_asked_for() {
     let dir = TempDir::with_prefix("bellhop-it-").unwrap();
     let ours = Certificates::make(dir.path(), &["127.0.0.1", "bellhop"]);
@@ -170,6 +172,7 @@ async fn a_client_certificate_is_shown_where_one_is_asked_for() {
 
 /// Whoever names an authority wants TLS: nothing is said in the clear, not even who asks.
 #[tokio::test]
+#[cfg_attr(not(has_openssl), ignore = "no openssl here: apt-get install openssl")]
 async fn a_server_without_tls_is_not_spoken_to() {
     let dir = TempDir::with_prefix("bellhop-it-").unwrap();
     let ours = Certificates::make(dir.path(), &["127.0.0.1"]);

@@ -87,6 +87,7 @@ fn runbooks(text: &str) -> BTreeMap<String, &str> {
 }
 
 #[test]
+#[cfg_attr(not(has_prometheus), ignore = "no Prometheus here: apt-get install prometheus")]
 fn prometheus_finds_nothing_wrong() {
     let dir = files::path("dashboards");
     promtool(&dir, &["check", "config", "prometheus.yml"]);
@@ -95,6 +96,7 @@ fn prometheus_finds_nothing_wrong() {
 }
 
 #[tokio::test]
+#[cfg_attr(not(has_prometheus), ignore = "no Prometheus here: apt-get install prometheus")]
 async fn alerts_read_what_exists_are_tried_and_have_a_runbook() {
     let rules = files::path("dashboards/alerts.yml");
     let Some(prometheus) = Prometheus::start(&files::text("dashboards/prometheus.yml"), &rules).await else { return };

@@ -22,6 +22,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const ROUND: Duration = Duration::from_millis(200);
 
 #[tokio::test]
+#[cfg_attr(not(has_prometheus), ignore = "no Prometheus here: apt-get install prometheus")]
 async fn every_query_of_every_panel_and_alert_has_data() {
     let world = World::start(&[("mailbox.limit", "20"), ("heartbeat.timeout", "200ms")]).await;
     everything_told_is_known(&world).await;
