@@ -1,7 +1,8 @@
 //! Probes and metrics over HTTP: is the process alive, is it ready, which version is it, what does it count.
 //!
-//! Alive never depends on NATS: restarting a process does not mend a server it cannot reach. Ready means connected, at
-//! work on every role that is this member's, and not stopping.
+//! Alive does not depend on a server that can be reached: restarting a process does not mend that. It depends on a client
+//! that can still connect. Ready means connected, at work on every role that is this member's without failing again and
+//! again, and not stopping.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -26,18 +27,23 @@ pub struct Readiness {
     pub roles_due: Option<usize>,
     /// Roles that it works: consumers bound, mailboxes and routes known.
     pub roles_working: usize,
+    /// A role failed several times of late, and was taken over each time.
+    pub is_flapping: bool,
     /// It was asked to stop.
     pub is_stopping: bool,
+    /// The connection whose client has ended for good and cannot be replaced.
+    pub ended: Option<&'static str>,
     /// The history waits for its database. Reminders do not wait for it, so that is no reason not to be ready.
     pub is_history_behind: bool,
 }
 
 impl Readiness {
     /// Each condition by name, and whether it holds.
-    pub fn conditions(&self) -> [(&'static str, bool); 3] {
+    pub fn conditions(&self) -> [(&'static str, bool); 4] {
         [
             ("nats connected", self.is_connected),
             ("consumers bound", self.roles_due.is_some_and(|due| self.roles_working >= due)),
+            ("roles not failing again and again", !self.is_flapping),
             ("not stopping", !self.is_stopping),
         ]
     }
@@ -86,7 +92,13 @@ fn answer<B>(request: &Request<B>, readiness: &Readiness, metrics: &Metrics) -> 
         return refusal;
     }
     match request.uri().path() {
-        "/livez" => text(StatusCode::OK, "ok\n".to_owned()),
+        "/livez" => match readiness.ended {
+            None => text(StatusCode::OK, "ok\n".to_owned()),
+            Some(connection) => {
+                let problem = format!("the client of the connection `{connection}` has ended; restart this process\n");
+                text(StatusCode::SERVICE_UNAVAILABLE, problem)
+            }
+        },
         "/readyz" | "/healthz" => {
             ready(readiness, request.uri().query().is_some_and(|query| query.contains("verbose")))
         }
@@ -150,13 +162,21 @@ mod tests {
             (Readiness { is_connected: false, ..ready }, "nats connected"),
             (Readiness { roles_due: None, ..ready }, "consumers bound"),
             (Readiness { roles_working: 2, ..ready }, "consumers bound"),
+            (Readiness { is_flapping: true, ..ready }, "roles not failing again and again"),
             (Readiness { is_stopping: true, ..ready }, "not stopping"),
         ] {
             assert_eq!(ask(Method::GET, "/readyz", unready).await, (503, format!("[-] {name}\nnot ready\n")));
             assert_eq!(ask(Method::GET, "/livez", unready).await.0, 200);
             let (_, verbose) = ask(Method::GET, "/readyz?verbose", unready).await;
-            assert!(verbose.contains(&format!("[-] {name}")) && verbose.matches("[+]").count() == 2);
+            assert!(verbose.contains(&format!("[-] {name}")) && verbose.matches("[+]").count() == 3);
         }
+    }
+
+    #[tokio::test]
+    async fn an_ended_client_is_named_by_livez() {
+        let ended = Readiness { ended: Some("members"), ..Readiness::default() };
+        let (status, body) = ask(Method::GET, "/livez", ended).await;
+        assert!(status == 503 && body.contains("`members`"), "{status} {body}");
     }
 
     #[tokio::test]

@@ -59,7 +59,9 @@ struct Handles {
     roles: Series<IntGauge>,
     take_overs: IntCounter,
     nats_connected: IntGauge,
-    nats_reconnects: IntCounter,
+    nats_reconnects: Series<IntCounter>,
+    nats_replaced: Series<IntCounter>,
+    set_aside: Series<IntCounter>,
     rules_revision: IntGauge,
     rules_documents: IntGauge,
     rules_unusable: IntGauge,
@@ -93,6 +95,38 @@ impl Way {
         }
     }
 }
+
+/// What a message is that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetAside {
+    /// A published set.
+    Set,
+    /// A scheduled set that is due.
+    Due,
+    /// A route.
+    Route,
+    /// A list of associates.
+    Associates,
+    /// A document of rules.
+    Rules,
+}
+
+impl SetAside {
+    const ALL: [Self; 5] = [Self::Set, Self::Due, Self::Route, Self::Associates, Self::Rules];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Set => "set",
+            Self::Due => "due",
+            Self::Route => "route",
+            Self::Associates => "associates",
+            Self::Rules => "rules",
+        }
+    }
+}
+
+/// What each connection to NATS is for.
+pub const CONNECTIONS: [&str; 6] = ["main", "members", "sets", "buckets", "apps", "queries"];
 
 const WAYS: [&str; 3] = [Way::Direct.name(), Way::Rerouted.name(), Way::Mailbox.name()];
 const CONNECTED: Label<'static> = ("connected", &["true", "false"]);
@@ -266,7 +300,21 @@ impl Default for Handles {
                 "Roles whose work ended with an error; they are taken over again at once.",
             ),
             nats_connected: make.gauge("bellhop_nats_connected", "1 while the connection to NATS is up."),
-            nats_reconnects: make.counter("bellhop_nats_reconnects_total", "Times that the connection to NATS was made again."),
+            nats_reconnects: make.counters(
+                "bellhop_nats_reconnects_total",
+                "Times that a connection to NATS was made again, by what it is for.",
+                ("connection", &CONNECTIONS),
+            ),
+            nats_replaced: make.counters(
+                "bellhop_nats_clients_replaced_total",
+                "Clients of NATS that ended for good and were replaced, by what the connection is for.",
+                ("connection", &CONNECTIONS),
+            ),
+            set_aside: make.counters(
+                "bellhop_unreadable_total",
+                "Messages that the NATS client cannot read and that were set aside or passed by, by what they are.",
+                ("kind", &SetAside::ALL.map(SetAside::name)),
+            ),
             rules_revision: make.gauge(
                 "bellhop_rules_revision",
                 "Revision of the bucket of rules that this member has taken in; one that stays behind the others' works by old rules.",
@@ -447,8 +495,18 @@ impl Metrics {
     }
 
     /// The connection to NATS was made again, so many times.
-    pub fn nats_reconnected(&self, times: u64) {
-        self.0.nats_reconnects.inc_by(times);
+    pub fn nats_reconnected(&self, connection: &'static str, times: u64) {
+        self.0.nats_reconnects.of(connection).inc_by(times);
+    }
+
+    /// A client that had ended for good was replaced.
+    pub fn nats_client_replaced(&self, connection: &'static str) {
+        self.0.nats_replaced.of(connection).inc();
+    }
+
+    /// A message that cannot be read was set aside or passed by.
+    pub fn set_aside(&self, kind: SetAside) {
+        self.0.set_aside.of(kind.name()).inc();
     }
 
     /// Everything up to this revision of the bucket of rules is taken in.

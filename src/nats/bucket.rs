@@ -1,20 +1,76 @@
 //! Watches a bucket from its present content on, and tells when the present content has been seen.
 
-use async_nats::jetstream::kv::{Entry, Store, Watch};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+pub use async_nats::jetstream::kv::Operation;
+use async_nats::jetstream::kv::{Store, Watch};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use jiff::Timestamp;
 use serde_json::json;
+use tokio::time::{Interval, MissedTickBehavior};
 
 use super::direct::{self, text};
-use super::{Nats, NatsError};
+use super::link::Link;
+use super::raw::{self, RawMessage};
+use super::{Nats, NatsError, keys};
+
+/// A change of a bucket.
+#[derive(Debug)]
+pub struct Entry {
+    /// The key.
+    pub key: String,
+    /// The value.
+    pub value: Bytes,
+    /// The revision.
+    pub revision: u64,
+    /// Whether the key was put or removed.
+    pub operation: Operation,
+    /// When it was stored, in nanoseconds since 1970.
+    pub stored_ns: i128,
+    /// The client library cannot read the message.
+    pub is_unreadable: bool,
+}
+
+/// What becomes of a message that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unreadable {
+    /// It is removed where it has a key, and counts as the key's removal.
+    Removed,
+    /// It counts by its body, and stays: what was there before it may be less than what its writer wants.
+    Put,
+}
 
 /// A bucket's changes, after its present content.
 pub struct Watched {
-    watch: Watch,
+    link: Link,
+    /// Reads as JSON what does not arrive otherwise. No stranger's message comes over this connection.
+    plain: Nats,
     bucket: String,
+    unreadable: Unreadable,
+    watch: Watch,
+    /// The client that watches.
+    nats: Nats,
     is_loaded: bool,
+    /// The last revision that was told, or is in `read`.
+    seen: u64,
+    /// Entries read as JSON that were not told yet.
+    read: VecDeque<Entry>,
+    /// The watch is to begin again behind `seen`.
+    is_broken: bool,
+    tick: Interval,
+    /// The last revision at the last tick, while nothing has come since.
+    quiet_at: Option<u64>,
 }
+
+/// How often it is looked whether anything came.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// When looking failed, it is not tried for so long: news must not wait for it.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// Entries read as JSON before the watch is tried again.
+const MOST_READ: usize = 256;
 
 /// Opens a bucket.
 ///
@@ -57,38 +113,168 @@ pub async fn last(nats: &Nats, bucket: &str, keys: &str, most: usize) -> Result<
 }
 
 impl Watched {
-    /// Begins to watch.
+    /// Begins to watch over `link`. What does not arrive there is read over `plain`, one message at a time.
     ///
     /// # Errors
     /// When the bucket does not exist or cannot be reached.
-    pub async fn begin(nats: &Nats, bucket: String) -> Result<Self, NatsError> {
+    pub async fn begin(link: &Link, plain: &Nats, bucket: String, unreadable: Unreadable) -> Result<Self, NatsError> {
         let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("watch bucket {bucket}"), error);
-        let store = open(nats, bucket.clone()).await?;
+        let nats = link.live().await;
+        let store = open(&nats, bucket.clone()).await?;
         let stream = nats.jetstream.get_stream(format!("KV_{bucket}")).await.map_err(|e| failed(&e))?;
         let is_empty = stream.cached_info().state.messages == 0;
         let watch = store.watch_with_history(">").await.map_err(|e| failed(&e))?;
-        // Of an empty bucket a watch tells nothing, so that is said first.
-        Ok(Self { watch, bucket, is_loaded: is_empty })
+        let mut tick = tokio::time::interval(LOOK_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self {
+            link: link.clone(),
+            plain: plain.clone(),
+            bucket,
+            unreadable,
+            watch,
+            nats,
+            // Of an empty bucket a watch tells nothing, so that is said first.
+            is_loaded: is_empty,
+            seen: 0,
+            read: VecDeque::new(),
+            is_broken: false,
+            tick,
+            quiet_at: None,
+        })
     }
 
     /// Whether everything that the bucket held in the beginning has been told.
     pub fn is_loaded(&self) -> bool {
-        self.is_loaded
+        self.is_loaded && self.read.is_empty()
     }
 
-    /// The next change.
+    /// Returns the next change, or none where only [`is_loaded`](Self::is_loaded) may have changed.
+    ///
+    /// A message that does not arrive, since it ends the connection or the client takes it for something else, holds up all
+    /// behind it. So when nothing comes, it is looked whether there is more. If so, the next entries are read as JSON, and the
+    /// watch goes on behind them. May be cancelled.
     ///
     /// # Errors
     /// When the watch broke; begin a new one.
-    pub async fn next(&mut self) -> Result<Entry, NatsError> {
-        let what = || format!("watch bucket {}", self.bucket);
-        match self.watch.next().await {
-            Some(Ok(entry)) => {
-                self.is_loaded |= entry.delta == 0;
-                Ok(entry)
+    pub async fn next(&mut self) -> Result<Option<Entry>, NatsError> {
+        loop {
+            if let Some(entry) = self.read.pop_front() {
+                return Ok(Some(entry));
             }
-            Some(Err(error)) => Err(NatsError::failed(what(), error)),
-            None => Err(NatsError::failed(what(), "it ended")),
+            if self.is_broken {
+                self.resume().await?;
+            }
+            tokio::select! {
+                biased;
+                entry = self.watch.next() => {
+                    let what = || format!("watch bucket {}", self.bucket);
+                    let entry = entry.ok_or_else(|| NatsError::failed(what(), "it ended"))?;
+                    let entry = entry.map_err(|error| NatsError::failed(what(), error))?;
+                    self.is_loaded |= entry.delta == 0;
+                    if entry.revision > self.seen {
+                        (self.seen, self.quiet_at) = (entry.revision, None);
+                        return Ok(Some(Entry {
+                            key: entry.key,
+                            value: entry.value,
+                            revision: entry.revision,
+                            operation: entry.operation,
+                            stored_ns: entry.created.unix_timestamp_nanos(),
+                            is_unreadable: false,
+                        }));
+                    }
+                }
+                _ = self.tick.tick() => {
+                    self.is_broken |= self.nats.ended.is_cancelled();
+                    if self.quiet_at.replace(self.seen) == Some(self.seen) {
+                        match self.read_on().await {
+                            Ok(()) => {
+                                self.quiet_at = None;
+                                return Ok(self.read.pop_front());
+                            }
+                            Err(error) => {
+                                tracing::debug!(%error, bucket = self.bucket, "not looked whether a message is missing");
+                                self.tick.reset_after(LOOK_AGAIN_AFTER);
+                            }
+                        }
+                    }
+                }
+            }
         }
+    }
+
+    /// Begins the watch again behind what was seen.
+    async fn resume(&mut self) -> Result<(), NatsError> {
+        self.nats = self.link.live().await;
+        let store = open(&self.nats, self.bucket.clone()).await?;
+        let watch = store.watch_from_revision(">", self.seen + 1).await;
+        self.watch = watch.map_err(|error| NatsError::failed(format!("watch bucket {}", self.bucket), error))?;
+        (self.is_broken, self.quiet_at) = (false, None);
+        Ok(())
+    }
+
+    /// Reads what is there behind what was seen.
+    async fn read_on(&mut self) -> Result<(), NatsError> {
+        let (stream, prefix) = (format!("KV_{}", self.bucket), format!("$KV.{}.", self.bucket));
+        for _ in 0..MOST_READ {
+            let Some(message) = raw::next(&self.plain, &stream, &format!("{prefix}>"), self.seen + 1).await? else {
+                self.is_loaded = true;
+                return Ok(());
+            };
+            let entry = self.entry(message, &prefix);
+            (self.seen, self.is_broken) = (entry.revision, true);
+            self.read.push_back(entry);
+        }
+        Ok(())
+    }
+
+    fn entry(&self, message: RawMessage, prefix: &str) -> Entry {
+        let headers = message.read_headers();
+        let RawMessage { sequence: revision, subject, payload: value, stored_at, .. } = message;
+        let key = subject.strip_prefix(prefix).unwrap_or(&subject).to_owned();
+        let operation = match &headers {
+            Ok(headers) => operation(headers),
+            Err(problem) => {
+                tracing::warn!(bucket = self.bucket, key, revision, problem, "unreadable message in a bucket");
+                if self.unreadable == Unreadable::Removed && is_key(&key) {
+                    tokio::spawn(remove(self.plain.clone(), self.bucket.clone(), key.clone(), revision));
+                }
+                if self.unreadable == Unreadable::Put { Operation::Put } else { Operation::Purge }
+            }
+        };
+        let stored_ns = stored_at.as_nanosecond();
+        Entry { key, value, revision, operation, stored_ns, is_unreadable: headers.is_err() }
+    }
+}
+
+/// Returns what a message did to its key, by its headers.
+pub fn operation(headers: &HeaderMap) -> Operation {
+    match headers.get(keys::OPERATION).map(|operation| operation.as_str()) {
+        _ if headers.get("Nats-Marker-Reason").is_some() => Operation::Purge,
+        Some("DEL") => Operation::Delete,
+        Some("PURGE") => Operation::Purge,
+        _ => Operation::Put,
+    }
+}
+
+/// Whether it can be written to: a key that is not text cannot even be named.
+fn is_key(key: &str) -> bool {
+    key.bytes().all(|byte| byte.is_ascii_graphic() && !b"*>".contains(&byte))
+}
+
+/// Deletes an entry, unless it has another value by now. Members that see the mark know no more of it than this one.
+async fn remove(nats: Nats, bucket: String, key: String, revision: u64) {
+    if let Err(error) = keys::delete(&nats, &bucket, &key, Some(revision)).await {
+        tracing::debug!(%error, revision, "an unreadable message stays in its bucket");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wildcards_are_not_written_to() {
+        assert!(is_key("alice.app-1") && is_key("a=2Eb"));
+        assert!(!is_key("alice.*") && !is_key(">") && !is_key("été"));
     }
 }

@@ -1,9 +1,11 @@
 //! Makes a connection: who asks for it, by which certificates, and what a person can do who gets none.
 
 use std::fmt::Display;
+use std::sync::Arc;
 
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event};
+use tokio_util::sync::CancellationToken;
 
 use super::refusals::Refusals;
 use super::{Names, Nats, NatsError};
@@ -21,7 +23,7 @@ pub(super) const LEAST_PAYLOAD: usize = 512 << 10;
 /// When a file of the settings cannot be used, no server can be reached, none lets this client in, or the server is too
 /// old.
 pub async fn connect(config: &Config, client_name: &str) -> Result<Nats, NatsError> {
-    let (client, refusals) = client(&config.nats, client_name).await?;
+    let (client, refusals, ended) = client(&config.nats, client_name).await?;
     check_server(&client, &config.nats)?;
     let timeout = config.nats.timeout;
     let api = match config.nats.domain.as_str() {
@@ -29,7 +31,7 @@ pub async fn connect(config: &Config, client_name: &str) -> Result<Nats, NatsErr
         domain => format!("$JS.{domain}.API"),
     };
     let jetstream = ContextBuilder::new().api_prefix(&api).timeout(timeout).build(client.clone());
-    Ok(Nats { client, jetstream, api, names: Names::new(&config.prefix), timeout, refusals })
+    Ok(Nats { client, jetstream, api, names: Names::new(&config.prefix), timeout, refusals, ended })
 }
 
 /// Connects to whatever server there is, of any version, for whatever it is good for.
@@ -40,19 +42,21 @@ pub async fn connect_to(config: &Config, client_name: &str) -> Result<Client, Na
     Ok(client(&config.nats, client_name).await?.0)
 }
 
-async fn client(settings: &config::Nats, client_name: &str) -> Result<(Client, Refusals), NatsError> {
+type Made = (Client, Refusals, CancellationToken);
+
+async fn client(settings: &config::Nats, client_name: &str) -> Result<Made, NatsError> {
     let (url, in_url) = split_credentials(&settings.url);
     let options = ConnectOptions::new().name(client_name).request_timeout(Some(settings.timeout));
     let options = options.custom_inbox_prefix(&settings.inbox_prefix);
     // The client gives up when it is to ping a third time without an answer.
     let options = options.ping_interval(settings.ping_interval).connection_timeout(settings.ping_interval * 3);
     let options = with_tls(with_credentials(options, settings, in_url.as_ref()).await?, settings).await?;
-    let refusals = Refusals::default();
-    let options = telling(options, refusals.clone());
+    let (refusals, ended) = (Refusals::default(), CancellationToken::new());
+    let options = telling(options, client_name, refusals.clone(), ended.clone());
     let addresses: Vec<&str> = url.split(',').map(str::trim).collect();
     let client = options.connect(addresses).await;
     let client = client.map_err(|error| unconnected(&url, &error, settings, in_url.is_some()))?;
-    Ok((client, refusals))
+    Ok((client, refusals, ended))
 }
 
 async fn with_credentials(
@@ -117,16 +121,19 @@ fn unusable(setting: &'static str, path: &str, problem: impl Display) -> NatsErr
     NatsError::Unusable { setting, path: path.to_owned(), problem: problem.to_string() }
 }
 
-fn telling(options: ConnectOptions, refusals: Refusals) -> ConnectOptions {
+/// Logs what the client tells of its connection. The client holds the callback for as long as it runs, however it ends, so
+/// the callback holds what marks the end.
+fn telling(options: ConnectOptions, client: &str, refusals: Refusals, ended: CancellationToken) -> ConnectOptions {
+    let (client, end) = (Arc::<str>::from(client), ended.drop_guard());
     options.event_callback(move |event| {
-        let refusals = refusals.clone();
+        let (client, refusals, _) = (client.clone(), refusals.clone(), &end);
         async move {
             match event {
-                Event::Connected => tracing::info!("connected to nats"),
-                Event::Disconnected => tracing::warn!("disconnected from nats, reconnecting"),
-                Event::Closed | Event::Draining => tracing::debug!(%event, "nats client"),
+                Event::Connected => tracing::info!(%client, "connected to nats"),
+                Event::Disconnected => tracing::warn!(%client, "disconnected from nats, reconnecting"),
+                Event::Closed | Event::Draining => tracing::debug!(%client, %event, "nats client"),
                 Event::ServerError(error) if refusals.note(&error.to_string()) => {}
-                other => tracing::warn!(event = %other, "nats client"),
+                other => tracing::warn!(%client, event = %other, "nats client"),
             }
         }
     })

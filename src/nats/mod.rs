@@ -7,9 +7,11 @@ mod connect;
 mod direct;
 pub mod instance;
 pub mod keys;
+pub mod link;
 pub mod mailbox;
 pub mod names;
 pub mod pinned;
+pub mod raw;
 pub mod refusals;
 pub mod repartition;
 pub mod replay;
@@ -27,6 +29,7 @@ use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
 
 use connect::LEAST_PAYLOAD;
 use refusals::Refusals;
@@ -49,6 +52,8 @@ pub struct Nats {
     pub timeout: Duration,
     /// What this connection was not permitted.
     pub refusals: Refusals,
+    /// Cancelled when the client has ended for good: it never connects again.
+    pub ended: CancellationToken,
 }
 
 /// Why NATS did not do what it was asked.

@@ -1,11 +1,13 @@
 //! Reading a pinned consumer: one client at a time gets its messages, and a new one starts where the last stopped.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::{Info, PullConsumer, pull};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use tokio::time::{Interval, MissedTickBehavior};
 
 use super::topology::GROUP;
 use super::{Nats, NatsError};
@@ -17,14 +19,38 @@ const PULL_EXPIRES: Duration = Duration::from_secs(1);
 /// allocator adds.
 const HEADER_BYTES: usize = 64;
 
+/// How often a watchful reader looks whether its connection was made again: then it asks whether it missed something.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// It also asks each time that it has looked so often, since a message can get lost while its connection holds.
+const LOOKS: u32 = 4;
+
 /// A consumer that this client is, or wants to be, pinned to.
 pub struct Pinned {
     nats: Nats,
     stream: String,
     consumer: String,
+    max_bytes: usize,
     messages: pull::Stream,
     /// How often the consumer had handed out a message when this client last heard of it.
     handed_out: u64,
+    /// The sequence of the last message that arrived, or that before the first one.
+    position: u64,
+    watch: Option<Watch>,
+}
+
+/// Looks for messages that were handed out and did not arrive: without another one behind them, no number is missing.
+struct Watch {
+    /// The connection to ask over: one that such a message does not break.
+    plain: Nats,
+    tick: Interval,
+    /// How often it looks until it asks.
+    looks: u32,
+    /// How often the client had connected at the last look.
+    connects: u64,
+    /// How often the consumer had handed out a message when it was last asked.
+    handed_out: u64,
+    /// Messages are pulled one at a time up to the one with this sequence.
+    alone: Option<u64>,
 }
 
 /// A message with what its acknowledgement needs.
@@ -74,6 +100,14 @@ pub async fn ack_floor(nats: &Nats, stream: &str, consumer: &str) -> Result<u64,
     Ok(info(nats, stream, consumer).await?.ack_floor.stream_sequence)
 }
 
+/// Returns the sequence up to which messages were handed out.
+///
+/// # Errors
+/// When the consumer does not exist or JetStream does not answer.
+pub async fn handed_out_through(nats: &Nats, stream: &str, consumer: &str) -> Result<u64, NatsError> {
+    Ok(info(nats, stream, consumer).await?.delivered.stream_sequence)
+}
+
 /// What waits for a consumer's client.
 #[derive(Debug, Clone, Copy)]
 pub struct Waiting {
@@ -110,6 +144,37 @@ impl Pinned {
     /// # Errors
     /// When the consumer does not exist or JetStream does not answer.
     pub async fn take_over(nats: &Nats, stream: String, consumer: String, max_bytes: usize) -> Result<Self, NatsError> {
+        Self::reset(nats, stream, consumer, max_bytes, None).await
+    }
+
+    /// Takes a consumer over whose messages strangers wrote, so that one may be handed out and never arrive: that is noticed
+    /// within a few seconds. The message with the sequence `alone` is handed out without any behind it. Messages come over
+    /// `nats`; everything else is asked over `plain`.
+    ///
+    /// # Errors
+    /// When the consumer does not exist or JetStream does not answer.
+    pub async fn take_over_watchfully(
+        nats: &Nats,
+        plain: &Nats,
+        stream: String,
+        consumer: String,
+        max_bytes: usize,
+        alone: Option<u64>,
+    ) -> Result<Self, NatsError> {
+        let mut tick = tokio::time::interval(LOOK_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let connects = nats.client.statistics().connects.load(Ordering::Relaxed);
+        let watch = Watch { plain: plain.clone(), tick, looks: LOOKS, connects, handed_out: 0, alone };
+        Self::reset(nats, stream, consumer, max_bytes, Some(watch)).await
+    }
+
+    async fn reset(
+        nats: &Nats,
+        stream: String,
+        consumer: String,
+        max_bytes: usize,
+        watch: Option<Watch>,
+    ) -> Result<Self, NatsError> {
         let failed = |what: &str, error: &dyn std::fmt::Display| {
             NatsError::failed(format!("{what} consumer {consumer} of {stream}"), error)
         };
@@ -117,19 +182,11 @@ impl Pinned {
         handle.unpin_consumer(&consumer, GROUP).await.map_err(|error| failed("unpin", &error))?;
         let reset = handle.reset_consumer(&consumer, None).await.map_err(|error| failed("reset", &error))?;
         // Somebody else may have been handed the first messages already: that does not move the floor.
-        let handed_out = reset.info.ack_floor.consumer_sequence;
-        let pull: PullConsumer = handle.get_consumer(&consumer).await.map_err(|error| failed("open", &error))?;
-        let messages = pull
-            .stream()
-            .group(GROUP)
-            .expires(PULL_EXPIRES)
-            .heartbeat(PULL_EXPIRES / 2)
-            .max_messages_per_batch(1_000)
-            .max_bytes_per_batch(max_bytes)
-            .messages()
-            .await
-            .map_err(|error| failed("pull from", &error))?;
-        Ok(Self { nats: nats.clone(), stream, consumer, messages, handed_out })
+        let floor = reset.info.ack_floor;
+        let most = if watch.as_ref().is_some_and(|watch| watch.alone.is_some()) { 1 } else { AT_A_TIME };
+        let messages = pull(nats, &stream, &consumer, most, max_bytes).await?;
+        let (nats, handed_out, position) = (nats.clone(), floor.consumer_sequence, floor.stream_sequence);
+        Ok(Self { nats, stream, consumer, max_bytes, messages, handed_out, position, watch })
     }
 
     /// The next message.
@@ -140,9 +197,31 @@ impl Pinned {
     /// # Errors
     /// When the consumer is gone, the connection broke for long, or a message did not arrive; take it over again.
     pub async fn next(&mut self) -> Result<Received, NatsError> {
+        self.widen().await?;
         let what = || format!("pull from consumer {} of {}", self.consumer, self.stream);
         loop {
-            let message = match self.messages.next().await {
+            let next = tokio::select! {
+                biased;
+                next = self.messages.next() => next,
+                watch = tick(&mut self.watch) => {
+                    let connects = self.nats.client.statistics().connects.load(Ordering::Relaxed);
+                    watch.looks = watch.looks.saturating_sub(1);
+                    if watch.looks > 0 && watch.connects == connects {
+                        continue;
+                    }
+                    let info = info(&watch.plain, &self.stream, &self.consumer).await?;
+                    // What had been handed out when it last asked had the time since then to arrive.
+                    if watch.handed_out > self.handed_out {
+                        let problem = format!("hand-out {} did not arrive", self.handed_out + 1);
+                        return Err(NatsError::failed(what(), problem));
+                    }
+                    // After a new connection it asks again at the next look.
+                    watch.looks = if watch.connects == connects { LOOKS } else { 1 };
+                    (watch.connects, watch.handed_out) = (connects, info.delivered.consumer_sequence);
+                    continue;
+                }
+            };
+            let message = match next {
                 Some(Ok(message)) => message,
                 Some(Err(error)) if error.kind() == pull::MessagesErrorKind::MissingHeartbeat => {
                     // The client pulls again by itself after a reconnect.
@@ -157,9 +236,29 @@ impl Pinned {
                 let problem = format!("after hand-out {} came {handed_out}", self.handed_out);
                 return Err(NatsError::failed(what(), problem));
             }
-            self.handed_out = handed_out;
+            (self.handed_out, self.position) = (handed_out, received.sequence);
             return Ok(received);
         }
+    }
+
+    /// Pulls many at a time again, once the message has arrived that was to be handed out alone. The pull for that one is
+    /// fulfilled then, and the next one is not sent before it is asked for, so no message can be on its way.
+    async fn widen(&mut self) -> Result<(), NatsError> {
+        let alone = self.watch.as_ref().and_then(|watch| watch.alone);
+        if alone.is_none_or(|alone| self.position < alone) {
+            return Ok(());
+        }
+        let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("unpin {}", self.consumer), error);
+        let handle = self.nats.jetstream.get_stream_no_info(&self.stream).await.map_err(|error| failed(&error))?;
+        handle.unpin_consumer(&self.consumer, GROUP).await.map_err(|error| failed(&error))?;
+        self.messages = pull(&self.nats, &self.stream, &self.consumer, AT_A_TIME, self.max_bytes).await?;
+        self.watch.iter_mut().for_each(|watch| watch.alone = None);
+        Ok(())
+    }
+
+    /// Returns the sequence of the last message that arrived, or that before the first one.
+    pub fn position(&self) -> u64 {
+        self.position
     }
 
     /// Stops reading and lets another client be pinned at once. What was received and not acknowledged is its now.
@@ -172,6 +271,35 @@ impl Pinned {
         let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("unpin {consumer}"), error);
         let handle = nats.jetstream.get_stream_no_info(&stream).await.map_err(|error| failed(&error))?;
         handle.unpin_consumer(&consumer, GROUP).await.map_err(|error| failed(&error))
+    }
+}
+
+/// Messages pulled at a time.
+const AT_A_TIME: usize = 1_000;
+
+async fn pull(
+    nats: &Nats,
+    stream: &str,
+    consumer: &str,
+    messages: usize,
+    bytes: usize,
+) -> Result<pull::Stream, NatsError> {
+    let failed =
+        |error: &dyn std::fmt::Display| NatsError::failed(format!("pull from consumer {consumer} of {stream}"), error);
+    let handle = nats.jetstream.get_stream_no_info(stream).await.map_err(|error| failed(&error))?;
+    let pull: PullConsumer = handle.get_consumer(consumer).await.map_err(|error| failed(&error))?;
+    let stream = pull.stream().group(GROUP).expires(PULL_EXPIRES).heartbeat(PULL_EXPIRES / 2);
+    let stream = stream.max_messages_per_batch(messages).max_bytes_per_batch(bytes).messages().await;
+    stream.map_err(|error| failed(&error))
+}
+
+async fn tick(watch: &mut Option<Watch>) -> &mut Watch {
+    match watch {
+        Some(watch) => {
+            watch.tick.tick().await;
+            watch
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -33,6 +33,7 @@ macro_rules! reject_codes {
 }
 
 reject_codes! {
+    UnreadableMessage = "unreadable_message", "The message's headers or subject are not well formed, so Bellhop's NATS client cannot read it, or its connection broke each time that it was handed out.";
     NotJson = "not_json", "The body is not one JSON text.";
     InvalidCloudEvent = "invalid_cloud_event", "The message says that it is a CloudEvent, but lacks an attribute, is of another version than 1.0, has no data in JSON, or a name that is too long.";
     InvalidSet = "invalid_set", "The body is JSON, but not an object with a list `reminders` or `cancel`.";

@@ -135,7 +135,8 @@ impl From<Refusal> for ServiceError {
 pub async fn run(context: &Context) -> Result<(), NatsError> {
     let failed = |error: &dyn Display| NatsError::failed(format!("answer {}.*", context.nats.names.api()), error);
     let description = "what became of each reminder, and what is kept of each user";
-    let service = context.nats.client.service_builder().description(description);
+    let queries = context.links.queries.live().await;
+    let service = queries.client.service_builder().description(description);
     let service = service.start(NAME, env!("CARGO_PKG_VERSION")).await.map_err(|error| failed(&error))?;
     let group = service.group(context.nats.names.api());
     let _registered = Registered(Some(service));

@@ -1,9 +1,8 @@
 //! Associates as they stand in their bucket: who may get a user's reminders while the user is away.
 
-use async_nats::jetstream::kv::{Entry, Operation};
-
 use super::follow::NotOurs;
 use crate::nats::Names;
+use crate::nats::bucket::{Entry, Operation};
 use crate::router::Input;
 use crate::token::UserId;
 pub use crate::wire::associates::Associates;

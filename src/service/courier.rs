@@ -6,7 +6,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_nats::Client;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -18,6 +17,7 @@ use super::spans;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::nats::instance::{self, DeliveryAnswer};
+use crate::nats::link::Link;
 use crate::reminder::DELIVERY_FRAME_BYTES;
 use crate::router::{Instance, NoAnswer};
 use crate::token::UserId;
@@ -41,8 +41,8 @@ pub struct Parcel {
 
 impl Courier {
     /// Starts it. It ends with the last one who can hand something in.
-    pub fn start(client: &Client, metrics: &Metrics, config: &Config) -> Self {
-        let to_deliver = Sender { client: client.clone(), metrics: metrics.clone(), timeout: config.delivery.timeout };
+    pub fn start(apps: &Link, metrics: &Metrics, config: &Config) -> Self {
+        let to_deliver = Sender { apps: apps.clone(), metrics: metrics.clone(), timeout: config.delivery.timeout };
         let to_ask = Sender { timeout: config.heartbeat.timeout, ..to_deliver.clone() };
         let most_bytes = config.delivery.max_bytes - DELIVERY_FRAME_BYTES;
         Self {
@@ -73,7 +73,7 @@ impl Courier {
 /// Sends requests of one kind.
 #[derive(Clone)]
 struct Sender {
-    client: Client,
+    apps: Link,
     metrics: Metrics,
     timeout: Duration,
 }
@@ -89,7 +89,7 @@ impl Sender {
             let began = Instant::now();
             let _in_flight = self.metrics.delivery_begins();
             let trace = (trace.as_ref(), &*traces);
-            let answer = instance::deliver(&self.client, &to, body, trace, self.timeout).await;
+            let answer = instance::deliver(&self.apps.client(), &to, body, trace, self.timeout).await;
             self.metrics.delivery_ended(&answer, count, began.elapsed());
             if let Err(why @ (NoAnswer::TimedOut | NoAnswer::Garbage)) = answer {
                 tracing::info!(instance = %to.name, ?why, "instance is silent, backing off");
@@ -101,7 +101,7 @@ impl Sender {
 
     async fn heartbeat(self, to: Arc<Instance>, users: Vec<Vec<UserId>>) -> Result<Arc<HashSet<UserId>>, NoAnswer> {
         let began = Instant::now();
-        let answer = instance::heartbeat(&self.client, &to, &users.concat(), self.timeout).await;
+        let answer = instance::heartbeat(&self.apps.client(), &to, &users.concat(), self.timeout).await;
         self.metrics.heartbeat_ended(&answer, began.elapsed());
         Ok(Arc::new(answer?.into_iter().collect()))
     }

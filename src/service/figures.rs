@@ -21,7 +21,7 @@ pub async fn run(context: Context) {
 
 async fn answer(context: &Context) -> Result<(), NatsError> {
     let subject = context.nats.names.metrics();
-    let client = &context.nats.client;
+    let client = &context.links.queries.live().await.client;
     let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("answer {subject}"), error);
     let mut questions = client.subscribe(subject.clone()).await.map_err(|error| failed(&error))?;
     while let Some(question) = questions.next().await {

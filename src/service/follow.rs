@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use async_nats::jetstream::kv::Entry;
 use tokio::sync::mpsc;
 
-use crate::nats::bucket::Watched;
+use crate::metrics::{Metrics, SetAside};
+use crate::nats::bucket::{Entry, Unreadable, Watched};
+use crate::nats::link::Link;
 use crate::nats::{Names, Nats, NatsError};
 use crate::partition::{Partition, of_user};
 use crate::router::Input;
@@ -37,6 +38,8 @@ pub struct Source {
     pub bucket: String,
     /// What one entry is called.
     pub what: &'static str,
+    /// What unreadable entries count as.
+    pub kind: SetAside,
     /// Reads an entry.
     pub read: Read,
 }
@@ -49,9 +52,17 @@ pub struct Follow {
 
 impl Follow {
     /// Starts the task that watches.
-    pub fn start(nats: Nats, partitions: u16, source: Source) -> (Self, tokio::task::JoinHandle<()>) {
+    ///
+    /// It watches over `link`; what does not arrive there, it reads over `nats`.
+    pub fn start(
+        link: Link,
+        nats: Nats,
+        partitions: u16,
+        metrics: Metrics,
+        source: Source,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
         let (sender, wishes) = mpsc::channel(usize::from(partitions).max(1));
-        (Self { wishes: sender }, tokio::spawn(watch(nats, partitions, source, wishes)))
+        (Self { wishes: sender }, tokio::spawn(watch(link, nats, partitions, metrics, source, wishes)))
     }
 
     /// The partition's entries: those there are, [`News::Loaded`], and every change, until the receiver is dropped.
@@ -79,7 +90,14 @@ enum Knows {
     All,
 }
 
-async fn watch(nats: Nats, partitions: u16, source: Source, mut wishes: mpsc::Receiver<Wish>) {
+async fn watch(
+    link: Link,
+    nats: Nats,
+    partitions: u16,
+    metrics: Metrics,
+    source: Source,
+    mut wishes: mpsc::Receiver<Wish>,
+) {
     let mut followers: BTreeMap<Partition, Follower> = BTreeMap::new();
     // A newcomer needs everything from the start, so a second watch begins. The first one goes on meanwhile, so that
     // nobody else waits for news.
@@ -88,7 +106,7 @@ async fn watch(nats: Nats, partitions: u16, source: Source, mut wishes: mpsc::Re
     let mut told = 0;
     loop {
         if fresh.is_none() && followers.values().any(|follower| follower.knows != Knows::All) {
-            match Watched::begin(&nats, source.bucket.clone()).await {
+            match Watched::begin(&link, &nats, source.bucket.clone(), Unreadable::Removed).await {
                 Ok(watch) => {
                     (fresh, told) = (Some(watch), 0);
                     advance(&mut followers, Knows::Nothing, Knows::Some);
@@ -126,10 +144,14 @@ async fn watch(nats: Nats, partitions: u16, source: Source, mut wishes: mpsc::Re
         match entry {
             // The second watch tells a key's latest value only, in the order of revisions: this one is told, or outdated, and
             // the first watch may be gone before it tells of what outdates it.
-            Ok(entry) if !is_fresh && fresh.is_some() && entry.revision <= told => {}
-            Ok(entry) => {
+            Ok(None) => {} // A watch may be loaded now.
+            Ok(Some(entry)) if !is_fresh && fresh.is_some() && entry.revision <= told => {}
+            Ok(Some(entry)) => {
                 if is_fresh {
                     told = entry.revision;
+                }
+                if entry.is_unreadable {
+                    metrics.set_aside(source.kind);
                 }
                 tell(&mut followers, &nats.names, partitions, &source, &entry).await;
             }
@@ -150,7 +172,7 @@ fn advance(followers: &mut BTreeMap<Partition, Follower>, from: Knows, to: Knows
     advanced
 }
 
-async fn next(watch: &mut Option<Watched>) -> Result<Entry, NatsError> {
+async fn next(watch: &mut Option<Watched>) -> Result<Option<Entry>, NatsError> {
     match watch {
         Some(watch) => watch.next().await,
         None => std::future::pending().await,

@@ -12,8 +12,10 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
+use super::links::Links;
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::nats::link::Link;
 use crate::nats::names::bucket_stream;
 use crate::nats::pinned::{self, Waiting};
 use crate::nats::topology::consumers_of;
@@ -48,11 +50,17 @@ pub struct Gauges {
 
 impl Gauges {
     /// Starts the task that tells Prometheus.
-    pub fn start(nats: Nats, config: Arc<Config>, metrics: Metrics) -> (Self, tokio::task::JoinHandle<()>) {
+    pub fn start(
+        nats: Nats,
+        links: &Links,
+        config: Arc<Config>,
+        metrics: Metrics,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
         let (counts, counted) = mpsc::channel(MAX_WAITING);
         let (roles, worked) = watch::channel(BTreeSet::new());
         metrics.event_limits(config.dispatch.max_events_in_flight, config.dispatch.max_bytes_in_flight);
-        let board = Board { nats, config, metrics, worked, counts: BTreeMap::new(), connects: 1 };
+        let connects = links.all().map(|(name, link)| (name, link.clone(), 1)).collect();
+        let board = Board { nats, config, metrics, worked, counts: BTreeMap::new(), connects };
         (Self { counts, roles }, tokio::spawn(board.run(counted)))
     }
 
@@ -78,8 +86,8 @@ struct Board {
     worked: watch::Receiver<BTreeSet<Role>>,
     /// Of the partitions worked here.
     counts: BTreeMap<Partition, Count>,
-    /// Connections made so far.
-    connects: u64,
+    /// The connections, and how often each one's client had connected at the last look.
+    connects: Vec<(&'static str, Link, u64)>,
 }
 
 impl Board {
@@ -134,9 +142,12 @@ impl Board {
             }
         }
         self.ask_streams(roles.contains(&Role::Intake)).await;
-        let connects = self.nats.client.statistics().connects.load(Ordering::Relaxed);
-        self.metrics.nats_reconnected(connects.saturating_sub(self.connects));
-        self.connects = connects;
+        for (name, link, before) in &mut self.connects {
+            // A client that was replaced counts from one again.
+            let connects = link.client().statistics().connects.load(Ordering::Relaxed);
+            self.metrics.nats_reconnected(name, connects.saturating_sub(*before));
+            *before = connects;
+        }
     }
 
     async fn waiting(&self, consumers: Vec<(String, String)>) -> Result<Vec<Waiting>, NatsError> {

@@ -8,11 +8,11 @@
 //! A member that could not say that it lives for `members.ttl` must expect that others have taken over (it was stopped,
 //! or cut off), so it drops everything at once and begins anew.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::kv::{Entry, Operation, Store};
+use async_nats::jetstream::kv::Store;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -24,7 +24,8 @@ use super::recorded::Recorded;
 use super::{Context, escalation, history, intake, partition};
 use crate::http::Readiness;
 use crate::nats::NatsError;
-use crate::nats::bucket::{self, Watched};
+use crate::nats::bucket::{self, Entry, Operation, Unreadable, Watched};
+use crate::nats::link::Link;
 use crate::partition::{Partition, Role, assign};
 
 /// What a member says of itself.
@@ -85,6 +86,8 @@ struct Membership {
     resting: BTreeMap<Role, Instant>,
     /// Roles that are this member's by the last look.
     due: Option<usize>,
+    /// When each role failed lately, the latest last.
+    failures: BTreeMap<Role, VecDeque<Instant>>,
     /// Keeps this member's lease.
     keeper: Keeper,
     /// When the watch last told this member's own word.
@@ -94,6 +97,11 @@ struct Membership {
 
 /// How long a role rests after it failed.
 const REST: Duration = Duration::from_millis(500);
+
+/// A role that fails so often within this time makes no progress, and a role that has worked for so long does.
+const FAILURES: usize = 3;
+const FAILURES_WITHIN: Duration = Duration::from_secs(30);
+const STEADY_AFTER: Duration = Duration::from_secs(5);
 
 /// Takes part until `stop`, then gives everything up in order, within `members.grace`.
 ///
@@ -111,6 +119,7 @@ pub async fn run(context: Context, keeper: Keeper, stop: CancellationToken) -> R
         working: mpsc::channel(64),
         resting: BTreeMap::new(),
         due: None,
+        failures: BTreeMap::new(),
         keeper,
         heard_itself: Instant::now(),
         is_stopping: false,
@@ -153,7 +162,7 @@ impl Membership {
                     self.review().await;
                 }
                 entry = watch.next() => match entry {
-                    Ok(entry) => if self.heard(&entry) { self.review().await },
+                    Ok(entry) => if entry.is_some_and(|entry| self.heard(&entry)) { self.review().await },
                     Err(error) => {
                         tracing::warn!(%error, "watching members again");
                         tokio::time::sleep(REST).await;
@@ -213,16 +222,18 @@ impl Membership {
         if !self.say().await {
             return Err(NatsError::failed("join the members", "no answer from JetStream"));
         }
-        let mut watch = Watched::begin(&self.context.voice, self.context.nats.names.members_bucket()).await?;
+        let (voice, bucket) = (&self.context.voice, self.context.nats.names.members_bucket());
+        let (_, link) = Link::new(voice.clone());
+        let mut watch = Watched::begin(&link, voice, bucket, Unreadable::Removed).await?;
         let mut found = Vec::new();
         while !watch.is_loaded() {
-            found.push(watch.next().await?);
+            found.extend(watch.next().await?);
         }
         self.heard_itself = Instant::now(); // So that the words' own age decides.
-        let server_now = found.iter().map(|entry| entry.created.unix_timestamp_nanos()).max().unwrap_or(0);
+        let server_now = found.iter().map(|entry| entry.stored_ns).max().unwrap_or(0);
         for entry in found {
             self.heard(&entry);
-            let age_ns = u64::try_from(server_now - entry.created.unix_timestamp_nanos()).unwrap_or(0);
+            let age_ns = u64::try_from(server_now - entry.stored_ns).unwrap_or(0);
             if let Some(peer) = self.peers.get_mut(&entry.key) {
                 let age = Duration::from_nanos(age_ns);
                 peer.gone_at = Instant::now() + self.context.config.members.ttl.saturating_sub(age);
@@ -297,15 +308,23 @@ impl Membership {
 
     fn tell_readiness(&self) {
         use async_nats::connection::State;
-        let readiness = Readiness {
+        let is_flapping = |failures: &VecDeque<Instant>| {
+            let of_late = failures.iter().filter(|at| at.elapsed() < FAILURES_WITHIN).count();
+            of_late >= FAILURES && failures.back().is_some_and(|at| at.elapsed() < STEADY_AFTER)
+        };
+        let mut readiness = Readiness {
             is_connected: self.context.nats.client.connection_state() == State::Connected,
             roles_due: self.due,
             roles_working: self.held.values().filter(|held| held.is_working).count(),
+            is_flapping: self.failures.values().any(is_flapping),
             is_stopping: self.is_stopping,
-            // Its writer tells.
-            is_history_behind: self.context.readiness.borrow().is_history_behind,
+            ..Readiness::default()
         };
-        self.context.readiness.send_if_modified(|before| std::mem::replace(before, readiness) != readiness);
+        self.context.readiness.send_if_modified(|before| {
+            // Others tell these.
+            (readiness.is_history_behind, readiness.ended) = (before.is_history_behind, before.ended);
+            std::mem::replace(before, readiness) != readiness
+        });
         let metrics = &self.context.metrics;
         metrics.nats_connected(readiness.is_connected);
         metrics.members_alive(self.peers.len() + 1);
@@ -377,8 +396,7 @@ impl Membership {
                 self.held.remove(&role);
                 if let Err(error) = result {
                     tracing::warn!(%error, %role, "taking over again");
-                    self.context.metrics.role_failed();
-                    self.resting.insert(role, Instant::now() + REST);
+                    self.failed(role);
                 }
             }
             Err(error) if error.is_cancelled() => {}
@@ -389,12 +407,22 @@ impl Membership {
         while let Some(ended) = self.workers.try_join_next() {
             if let Ok((role, result)) = ended {
                 self.held.remove(&role);
-                if result.is_err() {
-                    self.resting.insert(role, Instant::now() + REST);
+                if let Err(error) = result {
+                    tracing::warn!(%error, %role, "taking over again");
+                    self.failed(role);
                 }
             }
         }
         self.say().await;
         self.review().await;
+    }
+
+    fn failed(&mut self, role: Role) {
+        let now = Instant::now();
+        self.context.metrics.role_failed();
+        self.resting.insert(role, now + REST);
+        let failures = self.failures.entry(role).or_default();
+        failures.push_back(now);
+        failures.drain(..failures.len().saturating_sub(FAILURES));
     }
 }

@@ -13,6 +13,7 @@
 //! | [`outcomes`] | one | outcomes → their stream, in batches |
 //! | [`gauges`] | one | what is held and what waits → metrics |
 //! | [`systemd`] | one | readiness → systemd |
+//! | [`links`] | one for each connection | clients that have ended → new ones |
 //! | [`figures`] | one | what is counted here → whoever asks all members |
 //!
 //! Each owns its state; between them are bounded channels, and no lock.
@@ -31,6 +32,7 @@ pub mod history;
 pub mod intake;
 mod lanes;
 pub mod lease;
+pub mod links;
 pub mod members;
 pub mod outcomes;
 pub mod partition;
@@ -57,7 +59,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, DEFAULT_HTTP};
 use crate::http::{self, Readiness};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, SetAside};
 use crate::nats::{Nats, NatsError, topology};
 use crate::partition::of_user;
 use crate::reminder::finished::to_the_millisecond;
@@ -66,7 +68,9 @@ use courier::Courier;
 use follow::{Follow, Source};
 use gauges::Gauges;
 use history::shelf::{Shelf, state_directory};
+use intake::unreadable::Losses;
 use lease::Lease;
+use links::Links;
 use outcomes::Recorder;
 
 /// For so long it is tried again to set up what JetStream did not answer for.
@@ -87,6 +91,10 @@ pub struct Context {
     pub recorder: Recorder,
     /// A connection of its own for what members say to each other: it must not wait behind a mailbox that is being read.
     pub voice: Nats,
+    /// Connections for what strangers write.
+    pub links: Links,
+    /// Sets that did not arrive.
+    pub losses: Losses,
     /// Carries requests to instances.
     pub courier: Courier,
     /// Asks for routes.
@@ -123,8 +131,9 @@ impl Context {
 /// When NATS cannot be reached, or the installation cannot be set up.
 pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsError> {
     let member = member_name(&config);
-    let nats = crate::nats::connect(&config, &format!("bellhop {member}")).await?;
-    let voice = crate::nats::connect(&of_voice(&config), &format!("bellhop {member} members")).await?;
+    let nats = crate::nats::connect(&config, &links::client_name(&member, "main")).await?;
+    let voice = crate::nats::connect(&of_voice(&config), &links::client_name(&member, "members")).await?;
+    let (links, ends) = Links::connect(&config, &member, nats.clone(), voice.clone()).await?;
     set_up(&nats, &config).await?;
     let config = Arc::new(config);
     let history = Shelf::new(&config.history.url, &state_directory(), &nats).await?;
@@ -132,27 +141,38 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
     let (keeper, lease) = lease::new(config.members.ttl);
     let metrics = Metrics::default();
     let (recorder, recording) = Recorder::start(nats.clone(), lease.clone(), metrics.clone(), config.history.is_on());
-    let follow = |bucket, what, read: follow::Read| {
-        Follow::start(nats.clone(), config.partitions, Source { bucket, what, read })
-    };
-    let (routes, watching_routes) = follow(nats.names.routes_bucket(), "a route", routes::read);
-    let (associates, watching_associates) =
-        follow(nats.names.associates_bucket(), "a list of associates", associates::read);
+    let follow =
+        |source| Follow::start(links.buckets.clone(), nats.clone(), config.partitions, metrics.clone(), source);
+    let (routes, watching_routes) = follow(Source {
+        bucket: nats.names.routes_bucket(),
+        what: "a route",
+        kind: SetAside::Route,
+        read: routes::read,
+    });
+    let (associates, watching_associates) = follow(Source {
+        bucket: nats.names.associates_bucket(),
+        what: "a list of associates",
+        kind: SetAside::Associates,
+        read: associates::read,
+    });
     let recorded = recorded::Reader::start(nats.clone());
-    let (rules, watching_rules) = rules::Watch::start(nats.clone(), metrics.clone());
-    let (gauges, gauging) = Gauges::start(nats.clone(), config.clone(), metrics.clone());
+    let (rules, watching_rules) = rules::Watch::start(links.buckets.clone(), nats.clone(), metrics.clone());
+    let (gauges, gauging) = Gauges::start(nats.clone(), &links, config.clone(), metrics.clone());
     let (readiness, ready) = watch::channel(Readiness::default());
+    let keeping = links::keep(ends, &config, &member, &metrics, &readiness);
     let notifying = tokio::spawn(systemd::tell(ready.clone()));
     let probes = listen(&config).await?.map(|listener| tokio::spawn(http::run(listener, ready, metrics.clone())));
     tracing::info!(member, server = nats.client.server_info().version, "serving");
     let client = nats.client.clone();
-    let courier = Courier::start(&client, &metrics, &config);
+    let courier = Courier::start(&links.apps, &metrics, &config);
     let context = Context {
         config,
         nats,
         member,
         recorder,
         voice,
+        links,
+        losses: Losses::default(),
         courier,
         routes,
         associates,
@@ -167,6 +187,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
     let answering = context.history.is_shared().then(|| tokio::spawn(answer_queries(context.clone())));
     let telling = tokio::spawn(figures::run(context.clone()));
     let served = members::run(context, keeper, stop).await;
+    drop(keeping);
     telling.abort();
     answering.inspect(JoinHandle::abort);
     watching_routes.abort();

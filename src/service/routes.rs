@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use async_nats::jetstream::kv::{Entry, Operation};
-
 use super::follow::NotOurs;
+use crate::nats::bucket::{self, Entry, Operation};
 use crate::nats::route::read_value;
-use crate::nats::{Names, Nats, NatsError, bucket, keys};
+use crate::nats::{Names, Nats, NatsError, keys};
 use crate::router::{Input, Instance};
 use crate::token::{InstanceName, UserId};
 use crate::wire::route::{key, read_key};

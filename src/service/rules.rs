@@ -7,13 +7,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::kv::{Entry, Operation};
-use futures_util::TryStreamExt;
+use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::now_ms;
-use crate::metrics::Metrics;
-use crate::nats::bucket::{self, Watched};
+use crate::metrics::{Metrics, SetAside};
+use crate::nats::bucket::{Entry, Operation, Unreadable, Watched, operation};
+use crate::nats::link::Link;
+use crate::nats::raw::{self, RawMessage};
 use crate::nats::{Nats, NatsError};
 use crate::rules::Rules;
 use crate::rules::document::Document;
@@ -30,9 +31,11 @@ pub struct Watch {
 
 impl Watch {
     /// Starts the task that watches.
-    pub fn start(nats: Nats, metrics: Metrics) -> (Self, tokio::task::JoinHandle<()>) {
+    ///
+    /// It watches over `link`; what does not arrive there, it reads over `nats`.
+    pub fn start(link: Link, nats: Nats, metrics: Metrics) -> (Self, tokio::task::JoinHandle<()>) {
         let (told, rules) = watch::channel(None);
-        (Self { rules }, tokio::spawn(Watcher { nats, metrics, told }.run()))
+        (Self { rules }, tokio::spawn(Watcher { link, nats, metrics, told }.run()))
     }
 
     /// Waits until the rules are known: a reminder that goes out before them would show what they hide.
@@ -49,13 +52,13 @@ impl Watch {
 }
 
 /// Reads and compiles a document, beside the tasks that serve.
-async fn compiled(entry: &Entry) -> Result<Engine, Vec<Problem>> {
-    let value = entry.value.clone();
+async fn compiled(value: Bytes) -> Result<Engine, Vec<Problem>> {
     let compile = move || Document::parse(&value).and_then(|document| Engine::new(&document));
     tokio::task::spawn_blocking(compile).await.expect("compiling does not panic")
 }
 
 struct Watcher {
+    link: Link,
     nats: Nats,
     metrics: Metrics,
     told: watch::Sender<Option<Arc<Rules>>>,
@@ -80,15 +83,20 @@ impl Watcher {
 
     /// Follows the bucket from its present content on, until the watch breaks.
     async fn follow(&self) -> Result<(), NatsError> {
-        let mut watched = Watched::begin(&self.nats, self.nats.names.rules_bucket()).await?;
+        let mut watched =
+            Watched::begin(&self.link, &self.nats, self.nats.names.rules_bucket(), Unreadable::Put).await?;
         // Documents that were deleted while nobody watched are not told of: it begins with none.
         let mut known = Known::default();
         while !watched.is_loaded() {
-            self.changed(&mut known, watched.next().await?).await?;
+            if let Some(entry) = watched.next().await? {
+                self.changed(&mut known, entry).await?;
+            }
         }
         self.tell(&known);
         loop {
-            self.changed(&mut known, watched.next().await?).await?;
+            if let Some(entry) = watched.next().await? {
+                self.changed(&mut known, entry).await?;
+            }
             self.tell(&known);
         }
     }
@@ -105,6 +113,9 @@ impl Watcher {
     /// Takes in a change of the bucket.
     async fn changed(&self, known: &mut Known, entry: Entry) -> Result<(), NatsError> {
         self.metrics.rules_revised(entry.revision);
+        if entry.is_unreadable {
+            self.metrics.set_aside(SetAside::Rules);
+        }
         known.ignored.remove(&entry.key);
         let tag = match Tag::from_token(&entry.key) {
             Ok(tag) => tag,
@@ -121,7 +132,7 @@ impl Watcher {
             known.rules = rules.with(tag, None);
             return Ok(());
         }
-        known.rules = match compiled(&entry).await {
+        known.rules = match compiled(entry.value.clone()).await {
             Ok(engine) => {
                 let (count, bytes) = (engine.rules().len(), engine.heap_bytes());
                 tracing::info!(tag = tag.as_str(), revision = entry.revision, rules = count, bytes, "rules loaded");
@@ -142,14 +153,21 @@ impl Watcher {
 
     /// The version before a bad one that was good: this process did not see it, since it has just begun.
     async fn last_good(&self, bad: &Entry) -> Result<Option<Arc<Engine>>, NatsError> {
-        let failed = |error: &dyn std::fmt::Display| NatsError::failed("read earlier rules", error);
-        let bucket = bucket::open(&self.nats, self.nats.names.rules_bucket()).await?;
-        let history = bucket.history(&bad.key).await.map_err(|error| failed(&error))?;
-        let versions: Vec<Entry> = history.try_collect().await.map_err(|error| failed(&error))?;
-        let before = versions.iter().rev().filter(|version| version.revision < bad.revision);
-        for version in before.take_while(|version| version.operation == Operation::Put) {
-            if let Ok(engine) = compiled(version).await {
-                tracing::info!(key = version.key, revision = version.revision, "earlier rules loaded");
+        let bucket = self.nats.names.rules_bucket();
+        let (stream, subject) = (format!("KV_{bucket}"), format!("$KV.{bucket}.{}", bad.key));
+        let (mut from, mut versions) = (1, Vec::new());
+        while let Some(version) = raw::next(&self.nats, &stream, &subject, from).await? {
+            if version.sequence >= bad.revision {
+                break;
+            }
+            from = version.sequence + 1;
+            versions.push(version);
+        }
+        let is_put =
+            |version: &RawMessage| version.read_headers().map_or(Operation::Put, |h| operation(&h)) == Operation::Put;
+        for version in versions.into_iter().rev().take_while(is_put) {
+            if let Ok(engine) = compiled(version.payload).await {
+                tracing::info!(key = bad.key, revision = version.sequence, "earlier rules loaded");
                 return Ok(Some(Arc::new(engine)));
             }
         }

@@ -52,3 +52,4 @@ mod tls;
 mod top;
 mod traces;
 mod unreadable;
+mod unreadable_messages;

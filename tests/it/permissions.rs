@@ -13,7 +13,7 @@ use crate::harness::bellhop;
 use crate::secured::{Realm, Secrets, Someone, USERS, Verdict, eventually, nats_config};
 
 /// What can be asked, and who may: everybody else is refused. What takes something away comes last.
-const ASKED: [(&str, &[&str]); 60] = [
+const ASKED: [(&str, &[&str]); 63] = [
     // Published sets: each source is its own. Bellhop publishes what was scheduled, which nobody else may schedule.
     ("bellhop.sets.billing", &["bellhop", "billing", "operator"]),
     ("bellhop.sets.claims", &["bellhop", "claims", "operator"]),
@@ -66,6 +66,8 @@ const ASKED: [(&str, &[&str]); 60] = [
     ("$SYS.REQ.SERVER.PING", &[]),
     // Reading what was said to somebody.
     ("$JS.API.STREAM.MSG.GET.BELLHOP_PARKED", &["bellhop", "operator"]),
+    ("$JS.API.STREAM.MSG.GET.BELLHOP_SETS", &["bellhop", "operator"]),
+    ("$JS.API.STREAM.MSG.GET.KV_bellhop_routes", &["bellhop", "operator"]),
     ("$JS.API.STREAM.MSG.GET.BELLHOP_OUTCOMES", &["operator"]),
     ("$JS.API.DIRECT.GET.BELLHOP_OUTCOMES", &["operator"]),
     ("$JS.API.CONSUMER.MSG.NEXT.BELLHOP_OUTCOMES.history", &["bellhop", "operator"]),
@@ -77,6 +79,7 @@ const ASKED: [(&str, &[&str]); 60] = [
     ("$JS.API.STREAM.CREATE.MINE", &["operator"]),
     ("$JS.API.STREAM.UPDATE.BELLHOP_SETS", &["operator"]),
     ("$JS.API.CONSUMER.PAUSE.BELLHOP_SETS.intake", &["operator"]),
+    ("$JS.API.STREAM.MSG.DELETE.BELLHOP_SETS", &["bellhop", "operator"]),
     ("$JS.API.STREAM.MSG.DELETE.BELLHOP_OUTCOMES", &["operator"]),
     ("$JS.API.STREAM.PURGE.BELLHOP_REJECTED", &["operator"]),
     ("$JS.API.STREAM.PURGE.BELLHOP_PARKED", &["bellhop", "operator"]),

@@ -42,7 +42,10 @@ pub(super) fn needs(names: &Names, config: &Config) -> Needs {
     publish.extend([&parked, &scheduled, routes, associates].map(|stream| format!("$JS.API.DIRECT.GET.{stream}")));
     publish.extend(["PURGE", "MSG.DELETE", "MSG.GET"].map(|call| format!("$JS.API.STREAM.{call}.{parked}")));
     publish.extend(["MSG.DELETE", "MSG.GET"].map(|call| format!("$JS.API.STREAM.{call}.{scheduled}")));
-    publish.extend([&events, routes].map(|stream| format!("$JS.API.STREAM.MSG.GET.{stream}")));
+    publish.push(format!("$JS.API.STREAM.MSG.GET.{events}"));
+    // What the client library cannot read.
+    publish.extend(["MSG.DELETE", "MSG.GET"].map(|call| format!("$JS.API.STREAM.{call}.{sets}")));
+    publish.extend(watched.iter().map(|stream| format!("$JS.API.STREAM.MSG.GET.{stream}")));
     publish.extend([
         names.all_sets(),
         names.all_scheduled(),

@@ -63,9 +63,10 @@ pub async fn erase(context: &Context, user: &UserId) -> Result<Erased, EraseErro
         Some(history) => history.erase(user.as_str(), at.as_millisecond()).await?,
         None => 0,
     };
-    let routes = remove_keys(nats, nats.names.routes_bucket(), &format!("{}.*", user.escaped())).await?;
-    let own = remove_keys(nats, nats.names.associates_bucket(), &user.escaped()).await?;
-    let named = remove_from_lists(nats, user).await?;
+    let buckets = &context.links.buckets.live().await;
+    let routes = remove_keys(buckets, nats.names.routes_bucket(), &format!("{}.*", user.escaped())).await?;
+    let own = remove_keys(buckets, nats.names.associates_bucket(), &user.escaped()).await?;
+    let named = remove_from_lists(buckets, user).await?;
     let mailbox = context.mailbox_of(user);
     let parked = purge(nats, &nats.names.parked_stream(), &mailbox, None).await?;
     let scheduled = remove_scheduled(nats, user).await?;

@@ -8,8 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::outcomes::message::Told;
 use super::super::{Context, now_ms};
+use super::unreadable;
+use crate::metrics::SetAside;
 use crate::nats::NatsError;
-use crate::nats::pinned::{Pinned, Received, acknowledge};
+use crate::nats::pinned::{Received, acknowledge};
 use crate::nats::schedule::is_cancelled;
 use crate::reminder::outcome::{Outcome, Record};
 use crate::reminder::set::{self, Origin};
@@ -27,8 +29,13 @@ const AT_ONCE: usize = 256;
 pub(super) async fn run(context: &Context, stop: CancellationToken) -> Result<(), NatsError> {
     let (nats, names) = (&context.nats, &context.nats.names);
     let pull_bytes = PULL_BYTES.max(2 * nats.client.max_payload());
-    let mut due =
-        Pinned::take_over(nats, names.scheduled_stream(), names.due_consumer().to_owned(), pull_bytes).await?;
+    let origin = unreadable::Origin {
+        stream: names.scheduled_stream(),
+        consumer: names.due_consumer().to_owned(),
+        subjects: names.all_due(),
+        kind: SetAside::Due,
+    };
+    let mut due = origin.take_over(context, pull_bytes).await?;
     let mut work = FuturesUnordered::new();
     let mut is_stopping = false;
     while !(is_stopping && work.is_empty()) {
@@ -36,7 +43,16 @@ pub(super) async fn run(context: &Context, stop: CancellationToken) -> Result<()
             biased;
             () = stop.cancelled(), if !is_stopping => is_stopping = true,
             Some(()) = work.next(), if !work.is_empty() => {}
-            received = due.next(), if work.len() < AT_ONCE && !is_stopping => work.push(take_in(context, received?)),
+            received = due.next(), if work.len() < AT_ONCE && !is_stopping => match received {
+                Ok(received) => {
+                    origin.arrived(context, received.sequence);
+                    work.push(take_in(context, received));
+                }
+                Err(error) => {
+                    origin.look_into(context, &due).await?;
+                    return Err(error);
+                }
+            },
         }
     }
     if let Err(error) = due.release().await {

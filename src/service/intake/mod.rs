@@ -1,7 +1,7 @@
 //! Takes published sets in: validates, drops repeats, merges duplicates, applies the rules, splits by partition, and hands the
 //! reminders to their partitions. A set is acknowledged when everything in it is durable elsewhere. What a set means is
 //! decided by `plan.rs`, which is pure. What is to be delivered later is scheduled (`later.rs`), and taken in when it is due
-//! (`due.rs`).
+//! (`due.rs`). What cannot be read is set aside (`unreadable.rs`).
 //!
 //! Reminders go on in the order in which they were published, except that nobody waits for another source's flood
 //! (`turns.rs`). To a partition one event is on its way to JetStream at a time (`lanes.rs`), and what queues meanwhile, of one
@@ -10,6 +10,7 @@
 mod due;
 mod later;
 pub mod plan;
+pub mod unreadable;
 
 use std::collections::HashMap;
 
@@ -24,12 +25,14 @@ use super::lanes::Lanes;
 use super::seen::{Taken, Window, encode};
 use super::turns::Turns;
 use super::{Context, rejected, spans};
+use crate::metrics::SetAside;
 use crate::nats::NatsError;
-use crate::nats::pinned::{Pinned, Received, acknowledge_all};
+use crate::nats::pinned::{Received, acknowledge_all};
 use crate::partition::{Partition, Role};
 use crate::token::Source;
 use crate::wire::cloud_event::Published;
 use plan::{Later, Part, Planner};
+use unreadable::Origin;
 
 /// A set in work.
 struct InWork {
@@ -105,12 +108,17 @@ async fn take_in(context: Context, stop: CancellationToken, working: mpsc::Sende
     let most = context.config.intake.max_bytes_in_flight;
     // A pull must have room for the largest message that the server lets through.
     let pull_bytes = PULL_BYTES.max(2 * nats.client.max_payload());
-    let (stream, consumer) = (nats.names.sets_stream(), nats.names.intake_consumer().to_owned());
-    let mut sets = Pinned::take_over(&nats, stream, consumer, pull_bytes).await?;
+    let origin = Origin {
+        stream: nats.names.sets_stream(),
+        consumer: nats.names.intake_consumer().to_owned(),
+        subjects: nats.names.all_sets(),
+        kind: SetAside::Set,
+    };
+    let mut sets = origin.take_over(&context, pull_bytes).await?;
     tracing::debug!("intake taken");
     let _ = working.send(Role::Intake).await;
     let mut intake = Intake {
-        context,
+        context: context.clone(),
         window,
         sets: HashMap::new(),
         waiting: Turns::new(),
@@ -129,9 +137,16 @@ async fn take_in(context: Context, stop: CancellationToken, working: mpsc::Sende
             biased;
             () = stop.cancelled(), if !is_stopping => is_stopping = true,
             Some(done) = intake.work.next(), if !intake.work.is_empty() => intake.done(done),
-            set = sets.next(), if intake.waiting_bytes + intake.made_bytes < most && !is_stopping => {
-                intake.receive(set?);
-            }
+            set = sets.next(), if intake.waiting_bytes + intake.made_bytes < most && !is_stopping => match set {
+                Ok(set) => {
+                    origin.arrived(&context, set.sequence);
+                    intake.receive(set);
+                }
+                Err(error) => {
+                    origin.look_into(&context, &sets).await?;
+                    return Err(error);
+                }
+            },
             () = std::future::ready(()), if !intake.waiting.is_empty() && intake.made_bytes < most && !is_stopping => {
                 intake.plan_some();
                 // It is work for the processor, and many sets may wait: the connection must get its turn between.

@@ -86,10 +86,10 @@ impl Worker {
 
     /// An associate's routes. That they cannot be read is as if there were none: the mailbox is safe.
     fn look_up(&mut self, user: UserId, associate: UserId) {
-        let (nats, lookups) = (self.context.nats.clone(), self.lookups.clone());
+        let (buckets, lookups) = (self.context.links.buckets.current(), self.lookups.clone());
         self.start(async move {
             let _turn = lookups.acquire().await;
-            let instances = routes::look_up(&nats, &associate).await.unwrap_or_else(|error| {
+            let instances = routes::look_up(&buckets, &associate).await.unwrap_or_else(|error| {
                 tracing::warn!(%error, "an associate is passed by");
                 Vec::new()
             });

@@ -13,6 +13,7 @@ mod pages;
 pub(crate) mod postgres;
 mod program;
 pub(crate) mod prometheus;
+mod proxy;
 mod publish;
 
 use std::collections::BTreeSet;
@@ -30,6 +31,7 @@ pub(crate) use crowd::{CROWD, nth};
 pub(crate) use ledger::{Outcome, Reader, Rejected, instant};
 pub(crate) use pages::{blocks, page, shell};
 pub(crate) use program::{Ended, Member, bellhop, bellhop_within, exchange};
+pub(crate) use proxy::Proxy;
 pub(crate) use publish::{from_now, numbers, reminder, with};
 
 /// How long a condition may take unless a test says otherwise.
@@ -153,6 +155,15 @@ impl World {
         let behind: Vec<String> = std::iter::once(&"env".to_owned()).chain(variables).cloned().collect();
         let member = self.launch_behind(&behind, "member-1", &self.serve_arguments("member-1", &[]));
         self.eventually("it is ready", async || member.is_ready().await).await;
+        member
+    }
+
+    /// Starts a member that reaches nats-server at this address, and waits until it is ready.
+    pub(crate) async fn serve_at(&self, url: &str, name: &str) -> Arc<Member> {
+        let mut arguments = self.serve_arguments(name, &[]);
+        arguments[2] = url.to_owned();
+        let member = self.launch_with(name, &arguments);
+        self.within(LATER, &format!("{name} is ready"), async || member.is_ready().await).await;
         member
     }
 

@@ -1,0 +1,158 @@
+//! A message that was handed out and did not arrive. The client library loses its connection over some messages that
+//! nats-server passes on, and takes others for the server's own. Such a message comes again each time, to every member, and
+//! nothing behind it arrives. So it is stored among the refused input, and removed from where it was.
+//!
+//! Every outage loses messages that are under way. So a message whose form says nothing against it is set aside only when it
+//! alone was lost, several times in a row.
+
+use std::collections::BTreeMap;
+
+use tokio::sync::watch;
+
+use super::super::{Context, rejected};
+use crate::metrics::SetAside;
+use crate::nats::mailbox::remove;
+use crate::nats::pinned::{Pinned, handed_out_through};
+use crate::nats::raw::{self, RawMessage};
+use crate::nats::{Nats, NatsError};
+use crate::reminder::reject::{RejectCode, Rejection};
+use crate::token::Source;
+
+/// A message that looks well formed is set aside when it was lost so often, and nothing arrived in between.
+const LOSSES: u32 = 3;
+/// After so many losses it is pulled alone: then nothing else can have ended the connection.
+const LOSSES_TOGETHER: u32 = 2;
+/// Messages looked at after a loss. More that cannot be read are found after the next one.
+const MOST_LOOKED_AT: usize = 1_000;
+/// Bytes of headers that are shown.
+const HEADERS_SHOWN: usize = 200;
+/// The token that stands for a source where the subject names none. As a name it is empty.
+const NO_SOURCE: &str = "=";
+
+/// Where strangers' messages are read from.
+#[derive(Debug, Clone)]
+pub(super) struct Origin {
+    pub(super) stream: String,
+    pub(super) consumer: String,
+    /// The consumer's subjects.
+    pub(super) subjects: String,
+    pub(super) kind: SetAside,
+}
+
+/// For each consumer the message that was lost last, and how often in a row. It outlives a take-over.
+#[derive(Debug, Clone, Default)]
+pub struct Losses(watch::Sender<BTreeMap<String, (u64, u32)>>);
+
+impl Losses {
+    /// Counts a loss. Returns how often the message was lost in a row.
+    fn lost(&self, consumer: &str, sequence: u64) -> u32 {
+        let mut times = 1;
+        self.0.send_modify(|losses| {
+            if let Some((_, before)) = losses.remove(consumer).filter(|(before, _)| *before == sequence) {
+                times += before;
+            }
+            losses.insert(consumer.to_owned(), (sequence, times));
+        });
+        times
+    }
+
+    /// Forgets the message that was lost, since it arrived.
+    fn arrived(&self, consumer: &str, sequence: u64) {
+        if self.0.borrow().get(consumer).is_some_and(|(lost, _)| *lost <= sequence) {
+            self.forget(consumer);
+        }
+    }
+
+    fn forget(&self, consumer: &str) {
+        self.0.send_if_modified(|losses| losses.remove(consumer).is_some());
+    }
+
+    /// Returns the message that is to be pulled alone, if there is one.
+    fn alone(&self, consumer: &str) -> Option<u64> {
+        self.0.borrow().get(consumer).filter(|(_, times)| *times >= LOSSES_TOGETHER).map(|(sequence, _)| *sequence)
+    }
+}
+
+impl Origin {
+    /// Takes the consumer over.
+    ///
+    /// # Errors
+    /// When JetStream does not answer.
+    pub(super) async fn take_over(&self, context: &Context, max_bytes: usize) -> Result<Pinned, NatsError> {
+        let (stream, consumer) = (self.stream.clone(), self.consumer.clone());
+        let (sets, alone) = (context.links.sets.live().await, context.losses.alone(&consumer));
+        Pinned::take_over_watchfully(&sets, &context.nats, stream, consumer, max_bytes, alone).await
+    }
+
+    /// Notes that a message arrived.
+    pub(super) fn arrived(&self, context: &Context, sequence: u64) {
+        context.losses.arrived(&self.consumer, sequence);
+    }
+
+    /// Looks why reading failed, and sets aside what cannot be read. The consumer is to be taken over again.
+    ///
+    /// # Errors
+    /// When JetStream does not answer; nothing is removed then that is not stored elsewhere.
+    pub(super) async fn look_into(&self, context: &Context, pinned: &Pinned) -> Result<(), NatsError> {
+        let nats = &context.nats;
+        let handed_out = handed_out_through(nats, &self.stream, &self.consumer).await?;
+        let mut from = pinned.position() + 1;
+        for count in 0..MOST_LOOKED_AT {
+            let Some(message) = raw::next(nats, &self.stream, &self.subjects, from).await? else { return Ok(()) };
+            if message.sequence > handed_out {
+                return Ok(());
+            }
+            from = message.sequence + 1;
+            let problem = match message.read_headers() {
+                Err(problem) => Some(problem),
+                // The first one that did not arrive.
+                Ok(_) if count == 0 && context.losses.lost(&self.consumer, message.sequence) >= LOSSES => {
+                    Some("the connection broke each time that it was handed out")
+                }
+                Ok(_) => None,
+            };
+            if let Some(problem) = problem {
+                self.set_aside(context, message, problem).await?;
+                if count == 0 {
+                    context.losses.forget(&self.consumer);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn set_aside(&self, context: &Context, message: RawMessage, problem: &str) -> Result<(), NatsError> {
+        let nats: &Nats = &context.nats;
+        let RawMessage { sequence, subject, headers, payload, .. } = message;
+        let excerpt = headers[..headers.len().min(HEADERS_SHOWN)].escape_ascii();
+        tracing::warn!(stream = self.stream, sequence, subject, problem, "a message cannot be read, set aside");
+        let detail = format!("{problem}; its subject is {}, its headers begin with {excerpt}", subject.escape_debug());
+        let rejection = Rejection::new(RejectCode::UnreadableMessage, detail);
+        let token = subject.rsplit('.').next().unwrap_or_default();
+        // What is no source's token may be no token at all.
+        let token = if Source::from_token(token).is_ok() { token.to_owned() } else { NO_SOURCE.to_owned() };
+        let id = format!("unreadable {} {sequence}", self.stream);
+        let message = rejected::Message::new(&nats.names, &token, payload, &rejection, None, id);
+        message.store(nats, &context.metrics).await;
+        context.metrics.set_aside(self.kind);
+        remove(nats, &self.stream, sequence).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_count_only_in_a_row() {
+        let losses = Losses::default();
+        assert_eq!([losses.lost("intake", 7), losses.lost("due", 7), losses.lost("intake", 8)], [1, 1, 1]);
+        assert_eq!(losses.alone("intake"), None);
+        assert_eq!(losses.lost("intake", 8), 2);
+        assert_eq!(losses.alone("intake"), Some(8));
+        losses.arrived("intake", 7);
+        assert_eq!(losses.lost("intake", 8), 3);
+        losses.arrived("intake", 8);
+        assert_eq!((losses.alone("intake"), losses.lost("intake", 8)), (None, 1));
+    }
+}

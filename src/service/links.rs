@@ -1,0 +1,121 @@
+//! The connections of a member, one for each kind of stranger that it hears.
+//!
+//! The client library can lose its connection over a message that it cannot read, and can even end for good. So what
+//! strangers write does not come over the connection that Bellhop's own streams are worked on, nor over another kind's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::config::Config;
+use crate::http::Readiness;
+use crate::metrics::{CONNECTIONS, Metrics};
+use crate::nats::link::Link;
+use crate::nats::{Nats, NatsError, connect};
+
+/// How long it takes until a client that could not be replaced is tried again.
+const REST: Duration = Duration::from_secs(1);
+
+/// The connections. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Links {
+    /// Bellhop's own streams.
+    main: Link,
+    /// What members say to each other.
+    members: Link,
+    /// Published sets, and those that are due.
+    pub sets: Link,
+    /// Routes, associates and rules.
+    pub buckets: Link,
+    /// Requests to app servers, and their answers.
+    pub apps: Link,
+    /// Questions, and what is counted.
+    pub queries: Link,
+}
+
+/// The sender of a link whose client is replaced when it has ended, or of one whose client is the process's for good.
+type Ends = [(&'static str, watch::Sender<Nats>); 6];
+
+impl Links {
+    /// Makes the connections that are not made yet. The second result is for [`keep`].
+    ///
+    /// # Errors
+    /// When a connection cannot be made.
+    pub async fn connect(config: &Config, member: &str, main: Nats, members: Nats) -> Result<(Self, Ends), NatsError> {
+        let [_, _, names @ ..] = CONNECTIONS;
+        let make = async |name| connect(config, &client_name(member, name)).await;
+        let [sets, buckets, apps, queries] = names;
+        let (sets, buckets, apps, queries) = tokio::try_join!(make(sets), make(buckets), make(apps), make(queries))?;
+        let made = [main, members, sets, buckets, apps, queries].map(Link::new);
+        let [main, members, sets, buckets, apps, queries] = made.each_ref().map(|(_, link)| link.clone());
+        let mut names = CONNECTIONS.into_iter();
+        let ends = made.map(|(sender, _)| (names.next().unwrap_or_default(), sender));
+        Ok((Self { main, members, sets, buckets, apps, queries }, ends))
+    }
+
+    /// Returns each with its name.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, &Link)> {
+        let links = [&self.main, &self.members, &self.sets, &self.buckets, &self.apps, &self.queries];
+        CONNECTIONS.into_iter().zip(links)
+    }
+}
+
+/// Returns what a connection is called at the server.
+pub fn client_name(member: &str, connection: &str) -> String {
+    if connection == CONNECTIONS[0] { format!("bellhop {member}") } else { format!("bellhop {member} {connection}") }
+}
+
+/// Replaces clients that have ended for good. Where that is not possible, it says so: only a restart helps then.
+pub fn keep(
+    ends: Ends,
+    config: &Arc<Config>,
+    member: &str,
+    metrics: &Metrics,
+    readiness: &watch::Sender<Readiness>,
+) -> JoinSet<()> {
+    let mut keeping = JoinSet::new();
+    for (name, link) in ends {
+        let (config, metrics, readiness) = (config.clone(), metrics.clone(), readiness.clone());
+        let client_name = client_name(member, name);
+        keeping.spawn(async move {
+            loop {
+                let ended = link.borrow().ended.clone();
+                ended.cancelled().await;
+                tracing::error!(connection = name, "the client of a connection to nats has ended for good");
+                if CONNECTIONS[..2].contains(&name) {
+                    // Every task has this one, and what it was about to write is not known any more.
+                    readiness.send_modify(|readiness| readiness.ended = Some(name));
+                    return;
+                }
+                let nats = replacement(&config, &client_name, name, &readiness).await;
+                readiness.send_if_modified(|readiness| readiness.ended.take_if(|ended| *ended == name).is_some());
+                metrics.nats_client_replaced(name);
+                link.send_replace(nats);
+            }
+        });
+    }
+    keeping
+}
+
+/// Connects, however long the server is away.
+async fn replacement(
+    config: &Config,
+    client_name: &str,
+    name: &'static str,
+    readiness: &watch::Sender<Readiness>,
+) -> Nats {
+    loop {
+        match connect(config, client_name).await {
+            Ok(nats) => return nats,
+            Err(error) => {
+                tracing::warn!(connection = name, %error, "connecting again");
+                if !matches!(error, NatsError::Connect { .. }) {
+                    readiness.send_modify(|readiness| readiness.ended = Some(name));
+                }
+            }
+        }
+        tokio::time::sleep(REST).await;
+    }
+}
