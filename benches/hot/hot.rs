@@ -19,7 +19,7 @@ use bellhop::reminder::Reminder;
 use bellhop::reminder::merge::merge;
 use bellhop::reminder::outcome::{Outcome, Record};
 use bellhop::reminder::set::{self, Origin};
-use bellhop::router::{Action, Entry, Input, Instance, Item, Now, Partition, Settings};
+use bellhop::router::{Action, Entry, Input, Instance, Item, Now, Partition, Room, Settings};
 use bellhop::rules::Rules;
 use bellhop::rules::document::Document;
 use bellhop::rules::engine::Engine;
@@ -158,7 +158,7 @@ impl Router {
             turn_timeout: Duration::from_secs(2),
             heartbeat_users: 1_000,
             delivery_bytes: 256 << 10,
-            mailbox_limit: 10_000,
+            room: Room { limit: 10_000, reserve: 10, source_share: 50 },
             park_batch: (500, 1 << 20),
             park_again: (Duration::from_millis(50), Duration::from_secs(1)),
             reads_in_flight: 8,
@@ -206,7 +206,9 @@ impl Router {
 fn arriving(event: &Event, sequence: u64) -> Input {
     let entry = |(index, reminder): (usize, &IndexEntry)| {
         let item = Item::Event { sequence, index };
-        let entry = Entry { item, expires_at: None, bytes: reminder.bytes, may_reroute: true, text: None };
+        let (source, priority) = (event.set_of(index).source.clone(), reminder.priority);
+        let (expires_at, bytes, may_reroute, text) = (None, reminder.bytes, true, None);
+        let entry = Entry { item, expires_at, bytes, may_reroute, source, priority, text };
         (reminder.user.clone(), entry)
     };
     Input::Event(event.index.reminders.iter().enumerate().map(entry).collect())

@@ -49,8 +49,7 @@ pub(super) enum Command {
     /// Delete what waits for a user
     #[command(
         after_help = "Purged reminders are gone, and get no final outcome: the last one that their publishers read of them \
-stays `parked`. A running `bellhop serve` notices when it next reads the mailbox, that is when the user is back; until then \
-they count against mailbox.limit.
+stays `parked`. A running `bellhop serve` counts the mailbox before it next refuses a reminder for lack of room.
 
 Example:
   bellhop mailbox purge alice -f"

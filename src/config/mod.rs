@@ -242,9 +242,14 @@ section! {
 section! {
     /// Reminders of users who are away.
     Mailbox {
-        /// Reminders in one user's mailbox. At the limit the newest is refused: outcome `rejected`, error `mailbox_full`,
-        /// and the reminder lies in the stream of refused input.
+        /// Reminders in one user's mailbox. One without room is refused: outcome `rejected`, error `mailbox_full`, and it lies in the
+        /// stream of refused input.
         limit: usize = 10_000,
+        /// Percent of `limit` kept for each higher priority: with 10, `low` fills a mailbox up to 70 %, `normal` 80 %, `high` 90 %, and
+        /// `urgent` all of it. A limit below 10 is not shared.
+        reserve: usize = 10,
+        /// Percent of `limit` that one source may have in a mailbox. A limit below 10 is not shared.
+        source_share: usize = 50,
         /// Reminders and
         park_messages: usize = 500,
         /// bytes appended to a partition's mailboxes in one go.
@@ -253,7 +258,7 @@ section! {
         page_messages: usize = 500,
         /// bytes read from a mailbox in one go.
         page_bytes: usize = 256 << 10,
-        /// Mailboxes of one partition read at a time.
+        /// Mailboxes of one partition read, or counted, at a time.
         reads_in_flight: usize = 8,
         /// Removals of one partition's mailboxes under way at a time.
         removals_in_flight: usize = 32,
@@ -419,6 +424,8 @@ impl Config {
         within("delivery.max_bytes", self.delivery.max_bytes, 1 << 10, crate::reminder::MAX_DELIVERY_BYTES)?;
         within("reroute.lookups_in_flight", self.reroute.lookups_in_flight, 1, 1_024)?;
         within("mailbox.limit", self.mailbox.limit, 1, 10_000_000)?;
+        within("mailbox.reserve", self.mailbox.reserve, 0, 30)?;
+        within("mailbox.source_share", self.mailbox.source_share, 10, 100)?;
         within("mailbox.park_messages", self.mailbox.park_messages, 1, 1_000)?;
         within("mailbox.park_bytes", self.mailbox.park_bytes, 1 << 10, 16 << 20)?;
         within("mailbox.page_messages", self.mailbox.page_messages, 1, 1_000)?;

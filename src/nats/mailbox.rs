@@ -26,8 +26,8 @@ use super::replay::replay;
 use super::{Nats, NatsError};
 use crate::partition::Partition;
 use crate::reminder::Priority;
-use crate::router::MailboxSummary;
-use crate::token::UserId;
+use crate::router::{BySource, MailboxSummary};
+use crate::token::{Source, UserId};
 
 const EXPECTED_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
 const BATCH_ID: &str = "Nats-Batch-Id";
@@ -40,6 +40,8 @@ const WRONG_LAST_SEQUENCE: [u64; 2] = [10071, 10164];
 const EVENT_HEADER: &str = "Bellhop-Event";
 /// The priority of a parked reminder, where it is not the default.
 const PRIORITY_HEADER: &str = "Bellhop-Priority";
+/// Who published a parked reminder, escaped.
+const SOURCE_HEADER: &str = "Bellhop-Source";
 /// Milliseconds since 1970 after which a parked reminder is not delivered.
 const EXPIRES_HEADER: &str = "Bellhop-Expires-At";
 
@@ -70,6 +72,8 @@ pub struct Mailboxes {
 pub struct Parking {
     /// Whose mailbox.
     pub user: UserId,
+    /// Who published it, where that is known.
+    pub source: Option<Source>,
     /// The event it came in, and its place there; none for a copy, whose reminder is settled another way.
     pub from: Option<(u64, usize)>,
     /// When it expires, in milliseconds since 1970.
@@ -217,6 +221,9 @@ impl Mailboxes {
         for (place, reminder) in reminders.iter().enumerate() {
             let subject = self.nats.names.mailbox(self.partition, &reminder.user);
             let mut headers = HeaderMap::new();
+            if let Some(source) = &reminder.source {
+                headers.insert(SOURCE_HEADER, source.escaped());
+            }
             if let Some((event, index)) = reminder.from {
                 headers.insert(EVENT_HEADER, format!("{event}.{index}"));
             }
@@ -288,6 +295,34 @@ impl Mailboxes {
             }
             if from > last || self.has_nothing_from(&subject, from).await? {
                 return Ok((page, true));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Counts what lies in a mailbox, from the messages' headers alone: the sequences of each source's reminders. Returns none if
+    /// the leader says that they are no fewer than `known`, without reading them.
+    ///
+    /// # Errors
+    /// When JetStream does not answer.
+    pub async fn count_by_source(&self, user: &UserId, known: Option<usize>) -> Result<Option<BySource>, NatsError> {
+        let subject = self.nats.names.mailbox(self.partition, user);
+        loop {
+            let count = count(&self.nats, &self.stream, &subject).await?;
+            if known.is_some_and(|known| count >= known) {
+                return Ok(None);
+            }
+            let config =
+                pull::Config { filter_subject: subject.clone(), headers_only: true, ..pull::Config::default() };
+            let mut found: HashMap<Option<Source>, Vec<u64>> = HashMap::new();
+            replay(&self.nats, &self.stream, config, 0, |message, sequence| {
+                let source = text(message, SOURCE_HEADER).and_then(|token| Source::from_token(token).ok());
+                found.entry(source).or_default().push(sequence);
+            })
+            .await?;
+            // A replica may be behind its leader; and what lies there may be delivered meanwhile.
+            if found.values().map(Vec::len).sum::<usize>() >= count {
+                return Ok(Some(found.into_iter().collect()));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

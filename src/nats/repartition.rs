@@ -172,6 +172,7 @@ fn parking(user: &UserId, message: Bytes) -> Parking {
     let entry = event.as_ref().and_then(|event| event.index.reminders.first());
     Parking {
         user: user.clone(),
+        source: event.as_ref().and_then(|event| event.index.sets.first()).map(|set| set.source.clone()),
         // A copy of what an associate got names no event. The others name one that is long done with, and none is the 0th.
         from: entry.is_some_and(|entry| entry.rerouted_to.is_none()).then_some((0, 0)),
         expires_at: entry.and_then(|entry| entry.expires_at),

@@ -17,11 +17,13 @@
 //! | [`users`] | who is known: users by name, and by number within the machine |
 //! | [`lane`] | how an instance is spoken to: one delivery and one heartbeat at a time, and when not at all |
 //! | [`lanes`] | which instances there are: by name, and by number within the machine |
+//! | [`room`] | who may have how much of a mailbox |
 //! | [`twins`] | which reminder stands for a later one of the same text |
 
 pub mod lane;
 pub mod lanes;
 pub mod partition;
+pub mod room;
 mod slab;
 pub mod twins;
 pub mod user;
@@ -35,9 +37,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::reminder::Priority;
-use crate::token::{InstanceName, UserId};
+use crate::token::{InstanceName, Source, UserId};
 
 pub use partition::Partition;
+pub use room::{BySource, Room};
 
 /// The two clocks, read together by the shell. Only expiry looks at the wall clock.
 #[derive(Debug, Clone, Copy)]
@@ -74,13 +77,13 @@ pub struct Settings {
     pub heartbeat_users: usize,
     /// The most bytes of reminders in one delivery.
     pub delivery_bytes: usize,
-    /// The most reminders in one user's mailbox. Beyond it the newest is refused.
-    pub mailbox_limit: usize,
+    /// Room in one user's mailbox. Beyond it the newest is refused.
+    pub room: Room,
     /// The most reminders and bytes parked in one go.
     pub park_batch: (usize, usize),
     /// First and longest pause before reminders are parked that JetStream refused to store.
     pub park_again: (Duration, Duration),
-    /// The most mailbox pages being read at a time.
+    /// The most mailbox pages being read, and mailboxes being counted, at a time.
     pub reads_in_flight: usize,
     /// The least time between two searches of one mailbox for expired reminders.
     pub expiry_interval: Duration,
@@ -148,6 +151,10 @@ pub struct Entry {
     pub bytes: usize,
     /// It may go to an associate. Only for reminders of an event.
     pub may_reroute: bool,
+    /// Who published it.
+    pub source: Source,
+    /// How urgent it is.
+    pub priority: Priority,
     /// What it says, where there is a window for merging.
     pub text: Option<Arc<Text>>,
 }
@@ -268,6 +275,13 @@ pub enum Input {
         /// What was found.
         page: Page,
     },
+    /// A mailbox was counted.
+    MailboxCounted {
+        /// Whose.
+        user: UserId,
+        /// What lies in it; none, if it is no fewer reminders than were known.
+        found: Option<BySource>,
+    },
     /// A deadline of [`Partition::next_deadline`] was reached.
     Tick,
     /// The partition is being given up: live reminders are finished, no mailbox is begun.
@@ -300,7 +314,7 @@ pub enum Fate {
         /// That one's id.
         into: String,
     },
-    /// The mailbox is at its limit.
+    /// The mailbox has no room for it.
     MailboxFull,
 }
 
@@ -400,6 +414,13 @@ pub enum Action {
         from: u64,
         /// The last sequence known: a page that ends before it is checked against the stream's leader.
         last: u64,
+    },
+    /// Count what lies in a mailbox, by source; answer with [`Input::MailboxCounted`].
+    CountMailbox {
+        /// Whose.
+        user: UserId,
+        /// How many are known to lie there: whose they are need only be found out if they are fewer.
+        known: Option<usize>,
     },
     /// Record what became of these, then remove them.
     Settle(Vec<Settled>),

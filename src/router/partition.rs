@@ -63,6 +63,9 @@ pub struct Partition {
     refused: Option<Refused>,
     /// Users whose mailbox is to be read.
     reads: VecDeque<UserNumber>,
+    /// Users whose mailbox is to be counted.
+    counts: VecDeque<UserNumber>,
+    /// Reads and counts under way.
     reads_in_flight: usize,
     twins: Twins,
     /// Turns of users so far.
@@ -88,6 +91,7 @@ impl Partition {
             parks: VecDeque::new(),
             parking: Vec::new(),
             reads: VecDeque::new(),
+            counts: VecDeque::new(),
             reads_in_flight: 0,
             turns: 0,
             touched_users: VecDeque::new(),
@@ -111,6 +115,7 @@ impl Partition {
             Input::Parked(sequences) => self.parked(now, &sequences),
             Input::ParkRefused => self.park_refused(now),
             Input::MailboxRead { user, page } => self.mailbox_read(now, user, page, actions),
+            Input::MailboxCounted { user, found } => self.mailbox_counted(now, user, found),
             Input::Tick => self.fire_timers(now, actions),
             Input::Stop => self.stop(),
         }
@@ -129,6 +134,7 @@ impl Partition {
     pub fn is_quiet(&self) -> bool {
         self.parks.is_empty()
             && self.parking.is_empty()
+            && self.counts.is_empty()
             && self.reads_in_flight == 0
             && self.lanes.iter().all(|(_, lane)| lane.delivering.is_none() && lane.checking.is_none())
             && self.users.iter().all(|(_, user)| user.state != State::LookingUp)
@@ -311,7 +317,11 @@ impl Partition {
         let name = state.name.clone();
         let removal = match entry.item {
             Item::Event { .. } => Removal::Event,
-            Item::Parked { sequence } => state.mailbox_mut().settle(sequence, front),
+            Item::Parked { sequence } => {
+                let mailbox = state.mailbox_mut();
+                mailbox.tally.iter_mut().for_each(|tally| tally.take_out(&entry.source));
+                mailbox.settle(sequence, front)
+            }
         };
         self.settled.push(Settled { user: name, item: entry.item, fate, removal });
     }

@@ -14,16 +14,17 @@ mod mailbox;
 mod merge;
 mod numbers;
 mod parks;
+mod room;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{
-    Action, Entry, Input, Instance, Item, MailboxSummary, NoAnswer, Now, Page, Partition, Refusal, Settings, Settled,
-    Text,
+    Action, Entry, Input, Instance, Item, MailboxSummary, NoAnswer, Now, Page, Partition, Refusal, Room, Settings,
+    Settled, Text,
 };
 use crate::reminder::Priority;
-use crate::token::UserId;
+use crate::token::{Source, UserId};
 
 /// No action.
 const NOTHING: [&str; 0] = [];
@@ -43,15 +44,26 @@ struct Draft {
     bytes: usize,
     says: Option<(u128, Priority)>,
     may_reroute: bool,
+    source: Source,
+    priority: Priority,
 }
 
 fn reminder(user: &str) -> Draft {
-    Draft { user: name(user), expires_at: None, bytes: 100, says: None, may_reroute: true }
+    let (source, priority) = (source("billing"), Priority::Normal);
+    Draft { user: name(user), expires_at: None, bytes: 100, says: None, may_reroute: true, source, priority }
+}
+
+fn source(name: &str) -> Source {
+    name.parse().unwrap()
 }
 
 impl Draft {
     fn expires(self, at_ms: i64) -> Self {
         Self { expires_at: Some(at_ms), ..self }
+    }
+
+    fn of(self, of: &str, priority: Priority) -> Self {
+        Self { source: source(of), priority, ..self }
     }
 
     fn bytes(self, bytes: usize) -> Self {
@@ -73,7 +85,9 @@ impl Draft {
 
 /// A message of a mailbox.
 fn mail(sequence: u64) -> Entry {
-    Entry { item: Item::Parked { sequence }, expires_at: None, bytes: 100, may_reroute: false, text: None }
+    let (source, priority) = (source("billing"), Priority::Normal);
+    let item = Item::Parked { sequence };
+    Entry { item, expires_at: None, bytes: 100, may_reroute: false, source, priority, text: None }
 }
 
 /// A message of a mailbox that says something; it was published as the reminder of this id.
@@ -103,7 +117,7 @@ impl Router {
             turn_timeout: Duration::from_secs(2),
             heartbeat_users: 1_000,
             delivery_bytes: 1_000,
-            mailbox_limit: 100,
+            room: Room { limit: 100, reserve: 0, source_share: 100 },
             park_batch: (100, 10_000),
             park_again: (Duration::from_millis(100), Duration::from_millis(300)),
             reads_in_flight: 8,
@@ -145,10 +159,10 @@ impl Router {
     fn event(&mut self, drafts: impl IntoIterator<Item = Draft>) -> Vec<String> {
         self.sequence += 1;
         let sequence = self.sequence;
-        let entry = |(index, Draft { user, expires_at, bytes, says, may_reroute })| {
+        let entry = |(index, Draft { user, expires_at, bytes, says, may_reroute, source, priority })| {
             let item = Item::Event { sequence, index };
             let text = says.map(|(what, priority)| text(&item.to_string(), what, priority));
-            (user, Entry { item, expires_at, bytes, may_reroute, text })
+            (user, Entry { item, expires_at, bytes, may_reroute, source, priority, text })
         };
         self.step(Input::Event(drafts.into_iter().enumerate().map(entry).collect()))
     }
@@ -159,6 +173,12 @@ impl Router {
 
     fn found(&mut self, user: &str, (first, last): (u64, u64), count: usize) -> Vec<String> {
         self.step(Input::MailboxFound(name(user), MailboxSummary { first, last, count, next_expiry: None }))
+    }
+
+    /// The user's mailbox was counted: the sequences of each source's reminders; or they are no fewer than were known.
+    fn counted(&mut self, user: &str, found: Option<&[(&str, std::ops::Range<u64>)]>) -> Vec<String> {
+        let found = found.map(|all| all.iter().map(|(of, all)| (Some(source(of)), all.clone().collect())).collect());
+        self.step(Input::MailboxCounted { user: name(user), found })
     }
 
     fn up(&mut self, user: &str, at: &str) -> Vec<String> {

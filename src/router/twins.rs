@@ -66,7 +66,8 @@ mod tests {
         let priority = if is_urgent { Priority::Urgent } else { Priority::Normal };
         let text = Text { id: id.to_string(), hash: hash.into(), priority };
         let item = Item::Event { sequence: id as u64, index: 0 };
-        Entry { item, expires_at: None, bytes: 1, may_reroute: false, text: Some(text.into()) }
+        let source = "s".parse().unwrap();
+        Entry { item, expires_at: None, bytes: 1, may_reroute: false, source, priority, text: Some(text.into()) }
     }
 
     proptest! {

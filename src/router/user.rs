@@ -8,7 +8,8 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use super::lanes::{LaneNumber, LaneNumbers};
-use super::{Entry, Instance, Item, Removal};
+use super::room::Tally;
+use super::{BySource, Entry, Fate, Instance, Item, Removal, Room};
 use crate::token::{InstanceName, UserId};
 
 /// A live route.
@@ -106,6 +107,8 @@ pub struct Mailbox {
     pub count: usize,
     /// Reminders on their way into it.
     pub parking: usize,
+    /// Whose they all are, where that matters.
+    pub tally: Option<Box<Tally>>,
     /// Settled at or after `first`, out of order; their removal may still be under way.
     pub settled_ahead: BTreeSet<u64>,
     /// When the earliest reminder in it expires, in milliseconds since 1970.
@@ -152,7 +155,42 @@ impl Mailbox {
         if !self.has_mail() {
             self.count = 0;
             self.next_expiry = None;
+            self.tally.take_if(|tally| !tally.is_asked && tally.undecided.is_empty());
         }
+    }
+
+    /// Counts a reminder in that is to be parked, if there is room for it by what is known. None overtakes those before it.
+    pub fn take_in(&mut self, room: &Room, entry: &Entry) -> bool {
+        let occupied = self.count + self.parking;
+        let has_room = match &mut self.tally {
+            None => occupied < room.of_anybody(),
+            Some(tally) => {
+                tally.undecided.is_empty()
+                    && occupied < room.of_priority(entry.priority)
+                    && tally.take_in(&entry.source, room.of_source())
+            }
+        };
+        self.parking += usize::from(has_room);
+        has_room
+    }
+
+    /// Takes in what the shell has counted, and gives back what waited for it. Nothing is being parked meanwhile.
+    pub fn counted(&mut self, found: Option<BySource>) -> VecDeque<(Entry, Fate)> {
+        let Some(tally) = &mut self.tally else { return VecDeque::new() };
+        tally.is_asked = false;
+        if let Some(found) = found {
+            self.count = tally.recount(found, (self.first, self.last), &self.settled_ahead);
+        }
+        let undecided = std::mem::take(&mut tally.undecided);
+        self.parking -= undecided.len();
+        undecided
+    }
+
+    /// Whether reminders wait for a count that may begin: what is being parked comes before.
+    pub fn wants_count(&self) -> bool {
+        let wants =
+            |tally: &Tally| !tally.is_asked && !tally.undecided.is_empty() && self.parking == tally.undecided.len();
+        self.tally.as_deref().is_some_and(wants)
     }
 
     /// A message is settled. `front` is the oldest message that is not, where one is known.
@@ -206,6 +244,7 @@ static NO_MAILBOX: Mailbox = Mailbox {
     last: 0,
     count: 0,
     parking: 0,
+    tally: None,
     settled_ahead: BTreeSet::new(),
     next_expiry: None,
     sweep_at: None,

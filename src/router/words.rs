@@ -7,7 +7,7 @@ use std::fmt::{self, Display, Formatter};
 use super::{
     Action, Entry, Fate, Input, Item, MailboxSummary, NoAnswer, Page, Parking, Refusal, Removal, Settled, Share,
 };
-use crate::token::UserId;
+use crate::token::{Source, UserId};
 
 impl Display for Item {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -45,6 +45,12 @@ impl Display for Input {
                 let more = if *is_last { "the last" } else { "more" };
                 write!(f, "read of {user}: {}; next {next}, {more}", joined(entries, " "))
             }
+            Self::MailboxCounted { user, found: None } => write!(f, "counted {user}: no fewer"),
+            Self::MailboxCounted { user, found: Some(found) } => {
+                let source = |source: &Option<Source>| source.as_ref().map_or("nobody", Source::as_str).to_owned();
+                let of = |(whose, all): &(Option<Source>, Vec<u64>)| format!("{} of {}", all.len(), source(whose));
+                write!(f, "counted {user}: {}", words(found, of))
+            }
             Self::Tick => f.write_str("tick"),
             Self::Stop => f.write_str("stop"),
         }
@@ -79,6 +85,8 @@ impl Display for Action {
             Self::DropRoute { user, instance, revision } => write!(f, "drop route {user} {instance} @{revision}"),
             Self::Park(batch) => write!(f, "park {}", joined(batch, ", ")),
             Self::ReadMailbox { user, from, last } => write!(f, "read {user} {from} to {last}"),
+            Self::CountMailbox { user, known: None } => write!(f, "count {user}"),
+            Self::CountMailbox { user, known: Some(known) } => write!(f, "count {user}, if fewer than {known}"),
             Self::Settle(settled) => f.write_str(&joined(settled, "; ")),
             Self::Forget(items) => write!(f, "forget {}", joined(items, " ")),
         }

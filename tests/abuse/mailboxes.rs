@@ -12,6 +12,10 @@ use crate::world::{World, names};
 
 /// Reminders in one set.
 const SET: usize = 1_000;
+/// One source may fill a mailbox,
+const SHARE: (&str, &str) = ("mailbox.source_share", "100");
+/// and any priority.
+const RESERVE: (&str, &str) = ("mailbox.reserve", "0");
 
 /// Sets for this user, so many reminders together.
 fn sets_for(user: &str, count: usize) -> Vec<Vec<String>> {
@@ -36,7 +40,7 @@ fn ids(source: &str, sets: &[Vec<String>]) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_user_with_very_many_reminders_slows_nobody_else() {
     let size = size();
-    let mut world = World::start(&[("mailbox.limit", &size.to_string())], &[]).await;
+    let mut world = World::start(&[("mailbox.limit", &size.to_string()), RESERVE, SHARE], &[]).await;
     let sets = sets_for("hoarder", size);
     let expected = ids("hoard", &sets);
     let leaving = world
@@ -64,7 +68,7 @@ async fn one_user_with_very_many_reminders_slows_nobody_else() {
 async fn a_mailbox_at_its_limit_refuses_the_newest_and_loses_nothing() {
     const BEYOND: usize = 700;
     let limit = Config::default().mailbox.limit;
-    let mut world = World::start(&[], &[]).await;
+    let mut world = World::start(&[RESERVE, SHARE], &[]).await;
     let sets = sets_for("hoarder", limit + BEYOND);
     let expected = ids("hoard", &sets);
     let parking = world

@@ -86,6 +86,55 @@ async fn a_full_mailbox_refuses_the_newest() {
     assert_eq!(world.order("alice"), [&ids[..5], &["after".to_owned()]].concat());
 }
 
+/// One source has half of a mailbox, and what is urgent has room beyond what others may fill.
+#[tokio::test]
+async fn no_source_fills_a_mailbox_for_the_others() {
+    let world = World::start(&[("mailbox.limit", "20")]).await;
+    let of = |source: &str, range: std::ops::Range<usize>| range.map(|n| format!("{source} {n}")).collect::<Vec<_>>();
+    let urgent = |id: &String| with(reminder(id, "zoe"), json!({ "priority": "urgent" }));
+    let flood = of("billing", 0..15);
+    world.publish("billing", flood.iter().map(urgent)).await;
+    world.all_became("billing", &flood[..10], "parked").await;
+    let refused = world.all_became("billing", &flood[10..], "rejected").await;
+    assert!(refused.iter().all(|outcome| outcome.error.as_deref() == Some("mailbox_full")), "{refused:?}");
+    let detail = world.all_rejected(5).await[0].detail().to_owned();
+    assert!(["zoe", "mailbox.limit", "20", "10"].iter().all(|part| detail.contains(part)), "{detail}");
+
+    let normal = of("claims", 0..8);
+    world.publish("claims", normal.iter().map(|id| reminder(id, "zoe"))).await;
+    world.all_became("claims", &normal[..6], "parked").await;
+    world.all_became("claims", &normal[6..], "rejected").await;
+    world.kill_and_revive().await;
+    world.publish("billing", [urgent(&"late".to_owned())]).await;
+    world.became("billing", "late", "rejected").await;
+    world.publish("claims", [urgent(&"vital".to_owned())]).await;
+    world.became("claims", "vital", "parked").await;
+    world.app("app-1", &["zoe"]).await;
+    let all = [&flood[..10], &normal[..6], &["vital".to_owned()]].concat();
+    world.taken(&all).await;
+    world.settle().await;
+    assert_eq!(world.order("zoe"), all);
+}
+
+/// What was erased, or purged by hand, makes room at once.
+#[tokio::test]
+async fn a_mailbox_that_was_emptied_takes_new_reminders() {
+    let world = World::start(&[("mailbox.limit", "5")]).await;
+    for (round, emptied) in
+        [&["erase", "alice", "--force"][..], &["mailbox", "purge", "alice", "--force"]].iter().enumerate()
+    {
+        let ids = numbers(10 * round..10 * round + 6);
+        world.publish("billing", ids.iter().map(|id| reminder(id, "alice"))).await;
+        world.all_became("billing", &ids[..5], "parked").await;
+        world.became("billing", &ids[5], "rejected").await;
+        world.run(emptied).await.succeeded();
+        let after = format!("after {round}");
+        world.publish("billing", [reminder(&after, "alice")]).await;
+        world.became("billing", &after, "parked").await;
+        world.run(&["mailbox", "purge", "alice", "--force"]).await.succeeded();
+    }
+}
+
 /// Room that deliveries make is room for new ones, also for the next owner of the partition.
 #[tokio::test]
 async fn a_full_mailbox_is_full_after_a_restart_and_has_room_once_delivered() {

@@ -15,13 +15,15 @@ impl Partition {
         assert!(self.touched_users.is_empty() && self.touched_lanes.is_empty(), "the step was not finished");
         assert!(self.settled.is_empty(), "settled and not said: {:?}", self.settled);
         assert!(self.reads_in_flight <= self.settings.reads_in_flight);
-        let mut readers = 0;
+        let (mut readers, mut counted) = (0, 0);
         for (number, user) in self.users.iter() {
             self.audit_user(number, user);
             readers += usize::from(matches!(user.state, State::Reading | State::Sweeping(_)));
+            counted += usize::from(user.mailbox().tally.as_ref().is_some_and(|tally| tally.is_asked));
         }
         let unread: usize = self.lanes.iter().map(|(_, lane)| lane.unread.len()).sum();
-        assert_eq!(readers, unread + self.reads.len() + self.reads_in_flight, "reads under way");
+        let under_way = unread + self.reads.len() + self.counts.len() + self.reads_in_flight;
+        assert_eq!(readers + counted, under_way, "reads and counts under way");
         let users = || self.users.iter().map(|(_, user)| user);
         for (number, lane) in self.lanes.iter() {
             let instance = &lane.instance;
@@ -60,7 +62,10 @@ impl Partition {
         assert!(!user.is_forgettable(), "{name:?} is not forgotten");
         assert!(user.routes.is_sorted_by(|newer, older| newer.revision > older.revision), "{user:?}");
         let parking = self.parks.iter().chain(&self.parking).filter(|park| park.user == number).count();
-        assert_eq!(user.mailbox().parking, parking, "{name:?}'s reminders on their way into the mailbox");
+        let undecided = user.mailbox().tally.as_ref().map_or(0, |tally| tally.undecided.len());
+        let on_the_way = parking + undecided;
+        assert_eq!(user.mailbox().parking, on_the_way, "{name:?}'s reminders on their way into the mailbox");
+        assert!(!user.mailbox().wants_count(), "{name:?}'s mailbox is not counted: {user:?}");
         let parked = user.waiting.iter().filter_map(parked_sequence);
         assert!(parked.clone().is_sorted_by(|a, b| a < b), "{user:?}");
         assert!(parked.clone().count() == 0 || user.page.is_some(), "{name:?} has a page without room for it");
@@ -184,6 +189,7 @@ impl Partition {
         left.extend(self.timers.iter().map(|timer| format!("{timer:?}")));
         left.extend(self.parks.iter().chain(&self.parking).map(|park| format!("{park:?}")));
         left.extend(self.reads.iter().map(|user| format!("read of {:?}", self.users[*user].name)));
+        left.extend(self.counts.iter().map(|user| format!("count of {:?}", self.users[*user].name)));
         left.extend((self.reads_in_flight > 0).then(|| format!("{} reads in flight", self.reads_in_flight)));
         left
     }

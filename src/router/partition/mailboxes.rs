@@ -6,7 +6,7 @@ use super::{Park, Partition, Timer};
 use crate::router::lanes::LaneNumber;
 use crate::router::user::{State, Sweep};
 use crate::router::users::UserNumber;
-use crate::router::{Action, Entry, Fate, Item, MailboxSummary, Now, Page};
+use crate::router::{Action, BySource, Entry, Fate, Item, MailboxSummary, Now, Page};
 use crate::token::UserId;
 
 /// For so long it is taken for granted that nobody has set the wall clock.
@@ -90,6 +90,17 @@ impl Partition {
         }
     }
 
+    /// Adds what is in memory to a count. It counts until it is settled here, even if somebody else has removed it.
+    fn with_memory(&self, user: UserNumber, mut found: BySource) -> BySource {
+        let is_found = |found: &BySource, at| found.iter().any(|(_, all)| all.binary_search(&at).is_ok());
+        for entry in &self.users[user].waiting {
+            if let Some(at) = parked_sequence(entry).filter(|at| !is_found(&found, *at)) {
+                found.push((Some(entry.source.clone()), vec![at]));
+            }
+        }
+        found
+    }
+
     /// There is no way to the user now: what is in memory goes to, or stays in, the mailbox.
     pub(super) fn wait_in_mailbox(&mut self, now: Now, user: UserNumber, actions: &mut Vec<Action>) {
         let state = &mut self.users[user];
@@ -127,28 +138,57 @@ impl Partition {
     }
 
     pub(super) fn park(&mut self, now: Now, user: UserNumber, entry: Entry) {
-        let limit = self.settings.mailbox_limit;
-        let over = self.end_without_delivery(now, &entry);
-        let mailbox = self.users[user].mailbox_mut();
-        if let Some(fate) = over {
-            self.settle(user, entry, fate);
-        } else if mailbox.count + mailbox.parking >= limit {
-            self.settle(user, entry, Fate::MailboxFull);
-        } else {
-            mailbox.parking += 1;
-            self.parks.push_back(Park { user, entry, fate: Fate::Parked });
+        match self.end_without_delivery(now, &entry) {
+            Some(fate) => self.settle(user, entry, fate),
+            None => self.take_in(user, entry, Fate::Parked),
         }
+    }
+
+    /// Queues a reminder for its park, if there is room for it. Otherwise it waits until the mailbox is counted.
+    fn take_in(&mut self, user: UserNumber, entry: Entry, fate: Fate) {
+        let mailbox = self.users[user].mailbox_mut();
+        if mailbox.take_in(&self.settings.room, &entry) {
+            return self.parks.push_back(Park { user, entry, fate });
+        }
+        mailbox.parking += 1;
+        mailbox.tally.get_or_insert_default().undecided.push_back((entry, fate));
+        self.count_if_wanted(user);
+    }
+
+    pub(super) fn count_if_wanted(&mut self, user: UserNumber) {
+        let mailbox = self.users[user].mailbox_mut();
+        if mailbox.wants_count() {
+            mailbox.tally.get_or_insert_default().is_asked = true;
+            self.counts.push_back(user);
+        }
+    }
+
+    /// A mailbox was counted: decides on the reminders that waited for it.
+    pub(super) fn mailbox_counted(&mut self, now: Now, user: UserId, found: Option<BySource>) {
+        self.reads_in_flight = self.reads_in_flight.saturating_sub(1);
+        let user = self.users.admit(user);
+        let found = found.map(|found| self.with_memory(user, found));
+        for (entry, fate) in self.users[user].mailbox_mut().counted(found) {
+            let is_copy = fate != Fate::Parked;
+            let over = if is_copy { None } else { self.end_without_delivery(now, &entry) };
+            if let Some(over) = over {
+                self.settle(user, entry, over);
+            } else if self.users[user].mailbox_mut().take_in(&self.settings.room, &entry) {
+                self.parks.push_back(Park { user, entry, fate });
+            } else {
+                // A copy that has no room is left out; its reminder is rerouted all the same.
+                self.settle(user, entry, if is_copy { fate } else { Fate::MailboxFull });
+            }
+        }
+        self.touched_users.push_back(user);
     }
 
     /// An associate has got it. A copy goes to the mailbox, if the user is to have one and there is room.
     pub(super) fn rerouted(&mut self, now: Now, user: UserNumber, entry: Entry, fate: Fate) {
-        let (wants_copy, limit) = (self.settings.copy_rerouted, self.settings.mailbox_limit);
-        let mailbox = self.users[user].mailbox_mut();
-        if !wants_copy || entry.is_expired(now) || mailbox.count + mailbox.parking >= limit {
+        if !self.settings.copy_rerouted || entry.is_expired(now) {
             return self.settle(user, entry, fate);
         }
-        mailbox.parking += 1;
-        self.parks.push_back(Park { user, entry, fate });
+        self.take_in(user, entry, fate);
     }
 
     /// Arms the search of a mailbox for the moment its earliest reminder expires; or, where that is far, a look at the clock.
@@ -225,6 +265,14 @@ impl Partition {
 
     pub(super) fn dispatch_reads(&mut self, actions: &mut Vec<Action>) {
         while self.reads_in_flight < self.settings.reads_in_flight {
+            if let Some(user) = self.counts.pop_front() {
+                let state = &self.users[user];
+                let is_known = state.mailbox().tally.as_ref().is_some_and(|tally| tally.is_known());
+                let known = is_known.then_some(state.mailbox().count);
+                self.reads_in_flight += 1;
+                actions.push(Action::CountMailbox { user: state.name.clone(), known });
+                continue;
+            }
             let Some(user) = self.reads.pop_front() else { return };
             let state = &mut self.users[user];
             let from = match &state.state {

@@ -38,7 +38,10 @@ impl Partition {
             if sequence > mailbox.last {
                 mailbox.append(sequence, entry.expires_at);
                 self.schedule_sweep(now, user);
+            } else {
+                mailbox.tally.iter_mut().for_each(|tally| tally.take_out(&entry.source));
             }
+            self.count_if_wanted(user);
             self.settle(user, entry, fate);
             self.touched_users.push_back(user);
         }
@@ -71,7 +74,9 @@ impl Partition {
         (leaving, self.parks) = std::mem::take(&mut self.parks).into_iter().partition(|park| leaves[&park.user]);
         for Park { user, entry, .. } in leaving {
             let state = &mut self.users[user];
-            state.mailbox_mut().parking -= 1;
+            let mailbox = state.mailbox_mut();
+            mailbox.parking -= 1;
+            mailbox.tally.iter_mut().for_each(|tally| tally.take_out(&entry.source));
             state.waiting.push_back(entry);
             self.touched_users.push_back(user);
         }
@@ -80,7 +85,9 @@ impl Partition {
     /// Whether the user would get a reminder at once, if none were on its way into the mailbox.
     fn is_served_directly(&self, user: UserNumber) -> bool {
         let state = &self.users[user];
-        let is_free = state.state == State::Idle && state.waiting.is_empty() && !state.mailbox().has_mail();
+        let mailbox = state.mailbox();
+        let is_last = !mailbox.has_mail() && mailbox.tally.as_ref().is_none_or(|tally| tally.undecided.is_empty());
+        let is_free = state.state == State::Idle && state.waiting.is_empty() && is_last;
         is_free && self.has_own_way(user)
     }
 

@@ -284,13 +284,14 @@ fn a_copy_of_what_an_associate_got_lies_in_the_mailbox_before_that_is_settled() 
 
 #[test]
 fn a_full_mailbox_gets_no_copies() {
-    let mut router = Router::with(|settings| (settings.copy_rerouted, settings.mailbox_limit) = (true, 1));
+    let mut router = Router::with(|settings| (settings.copy_rerouted, settings.room.limit) = (true, 1));
     router.away_with_mail("alice", &[mail(10)]);
     router.associates("alice", "bob");
     router.publish("alice");
     router.looked_up("alice", "bob", "app-9");
     router.connected("app-9", "bob");
-    assert_eq!(router.accepted("app-9"), ["alice e2 rerouted to bob by app-9"]);
+    assert_eq!(router.accepted("app-9"), ["count alice"]);
+    assert_eq!(router.counted("alice", Some(&[("billing", 10..11)])), ["alice e2 rerouted to bob by app-9"]);
 }
 
 #[test]

@@ -194,10 +194,12 @@ fn mailboxes_found_on_take_over_are_delivered_when_a_route_comes() {
 
 #[test]
 fn a_full_mailbox_refuses_the_newest() {
-    let mut router = Router::with(|settings| settings.mailbox_limit = 2);
-    assert_eq!(router.publish("alice alice alice"), ["park alice e1, alice e1.1", "alice e1.2 refused: mailbox full"]);
-    router.parked(&[10, 11]);
-    assert_eq!(router.publish("alice bob"), ["park bob e2.1", "alice e2 refused: mailbox full"]);
+    let mut router = Router::with(|settings| settings.room.limit = 2);
+    assert_eq!(router.publish("alice alice alice"), ["park alice e1, alice e1.1"]);
+    assert_eq!(router.parked(&[10, 11]), ["count alice", "alice e1 parked", "alice e1.1 parked"]);
+    assert_eq!(router.counted("alice", Some(&[("billing", 10..12)])), ["alice e1.2 refused: mailbox full"]);
+    assert_eq!(router.publish("alice bob"), ["count alice, if fewer than 2", "park bob e2.1"]);
+    assert_eq!(router.counted("alice", None), ["alice e2 refused: mailbox full"]);
     router.parked(&[12]);
     router.up("alice", "app-1");
     router.connected("app-1", "alice");
@@ -341,11 +343,13 @@ fn what_is_still_being_parked_is_not_delivered_before_it_is_settled_as_parked() 
 
 #[test]
 fn what_was_parked_before_a_crash_counts_once() {
-    let mut router = Router::with(|settings| settings.mailbox_limit = 2);
+    let mut router = Router::with(|settings| settings.room.limit = 2);
     router.found("alice", (10, 10), 1);
     assert_eq!(router.publish("alice"), ["park alice e1"], "the event comes again");
     assert_eq!(router.parked(&[10]), ["alice e1 parked"], "and JetStream knows it");
-    assert_eq!(router.publish("alice alice"), ["park alice e2", "alice e2.1 refused: mailbox full"]);
+    assert_eq!(router.publish("alice alice"), ["park alice e2"]);
+    assert_eq!(router.parked(&[11]), ["count alice", "alice e2 parked"]);
+    assert_eq!(router.counted("alice", Some(&[("billing", 10..12)])), ["alice e2.1 refused: mailbox full"]);
 }
 
 #[test]

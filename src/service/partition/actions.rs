@@ -45,6 +45,7 @@ impl Worker {
             }
             Action::Park(reminders) => self.park(reminders),
             Action::ReadMailbox { user, from, last } => self.read_mailbox(user, from, last),
+            Action::CountMailbox { user, known } => self.count_mailbox(user, known),
             Action::Settle(items) => self.record(items),
             Action::Forget(items) => items.iter().for_each(|item| self.forget(item)),
         }
@@ -132,13 +133,15 @@ impl Worker {
     fn park(&mut self, reminders: Vec<router::Parking>) {
         let parking = reminders.into_iter().filter_map(|router::Parking { user, item, rerouted_to }| {
             let Item::Event { sequence, index } = item else { return None };
-            let event = &self.in_work.get(&sequence)?.event;
+            let in_work = self.in_work.get(&sequence)?;
+            let event = &in_work.event;
             let IndexEntry { expires_at, priority, .. } = event.index.reminders[index];
             let (from, event) = match rerouted_to {
                 None => (Some((sequence, index)), event.only(index)),
                 Some(to) => (None, event.copy_of(index, &to)),
             };
-            Some(Parking { user, from, expires_at, priority, message: event.encode() })
+            let source = Some(in_work.event.set_of(index).source.clone());
+            Some(Parking { user, source, from, expires_at, priority, message: event.encode() })
         });
         let (mailboxes, parking) = (self.mailboxes.clone(), parking.collect());
         self.start(async move { Done::Parked(mailboxes.park(parking).await) });
@@ -152,6 +155,19 @@ impl Worker {
                 match mailboxes.read(&user, from, last, messages, bytes).await {
                     Ok((page, is_last)) => return Done::Page(user, last, page, is_last),
                     Err(error) => tracing::warn!(%error, "reading the mailbox again"),
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        });
+    }
+
+    fn count_mailbox(&mut self, user: UserId, known: Option<usize>) {
+        let mailboxes = self.mailboxes.clone();
+        self.start(async move {
+            loop {
+                match mailboxes.count_by_source(&user, known).await {
+                    Ok(found) => return Done::Counted(user, found),
+                    Err(error) => tracing::warn!(%error, "counting the mailbox again"),
                 }
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
@@ -224,8 +240,16 @@ impl Worker {
 
     fn refuse(&self, settled: &Settled) -> Option<rejected::Message> {
         let (event, index) = self.event_of(&settled.item)?;
-        let limit = self.context.config.mailbox.limit;
-        let detail = format!("the mailbox of `{}` has {limit} reminders, its limit", settled.user);
+        let (room, priority) = (super::room(&self.context.config), event.index.reminders[index].priority);
+        let detail = format!(
+            "the mailbox of `{}` has no room for it: `mailbox.limit` is {}; reminders of priority {} may fill it up to {}, and one \
+             source may have {}",
+            settled.user,
+            room.limit,
+            priority.as_str(),
+            room.of_priority(priority),
+            room.of_source()
+        );
         let rejection = Rejection::new(RejectCode::MailboxFull, detail);
         let id = match settled.item {
             Item::Event { sequence, index } => format!("event {sequence}.{index}"),

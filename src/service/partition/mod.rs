@@ -24,7 +24,7 @@ use super::gauges::Count;
 use super::recorded::{self, Recorded};
 use super::{Context, rejected};
 use crate::config::{self, Config, Devices};
-use crate::event::{Event, IndexEntry};
+use crate::event::{Event, IndexEntry, OfSet};
 use crate::nats::NatsError;
 use crate::nats::instance::DeliveryAnswer;
 use crate::nats::mailbox::{Mailboxes, ParkedMessage};
@@ -33,7 +33,7 @@ use crate::partition::{Partition, Role};
 use crate::reminder::finished::REROUTED_BYTES;
 use crate::reminder::reject::{RejectCode, Rejection};
 use crate::reminder::{DELIVERY_FRAME_BYTES, MAX_DELIVERY_BYTES};
-use crate::router::{self, Entry, Fate, Input, Item, NoAnswer, Now, Page, Removal, Settled, Share, Text};
+use crate::router::{self, BySource, Entry, Fate, Input, Item, NoAnswer, Now, Page, Removal, Settled, Share, Text};
 use crate::token::{Source, UserId};
 use following::Following;
 use repeats::Repeats;
@@ -69,6 +69,7 @@ enum Done {
     Delivered(Arc<router::Instance>, Vec<Share>, Result<Arc<DeliveryAnswer>, NoAnswer>),
     Parked(Result<Vec<u64>, NatsError>),
     Page(UserId, u64, Vec<ParkedMessage>, bool),
+    Counted(UserId, Option<BySource>),
     Settled(Vec<Settled>),
     Acknowledged(u64),
     Nothing,
@@ -129,7 +130,7 @@ fn settings(config: &Config) -> router::Settings {
         turn_timeout: config.delivery.timeout,
         heartbeat_users: config.heartbeat.max_users,
         delivery_bytes: config.delivery.max_bytes - DELIVERY_FRAME_BYTES,
-        mailbox_limit: config.mailbox.limit,
+        room: room(config),
         park_batch: (config.mailbox.park_messages, config.mailbox.park_bytes),
         park_again: PARK_AGAIN,
         reads_in_flight: config.mailbox.reads_in_flight,
@@ -141,11 +142,19 @@ fn settings(config: &Config) -> router::Settings {
     }
 }
 
+/// Room in one user's mailbox.
+fn room(config: &Config) -> router::Room {
+    let config::Mailbox { limit, reserve, source_share, .. } = config.mailbox;
+    router::Room { limit, reserve, source_share }
+}
+
 /// A reminder as the state machine sees it; `around` are the bytes that a request adds to it.
-fn entry(item: Item, reminder: &IndexEntry, around: usize) -> Entry {
+fn entry(item: Item, set: &OfSet, reminder: &IndexEntry, around: usize) -> Entry {
     let IndexEntry { id, expires_at, priority, text, bytes, .. } = reminder;
-    let text = text.map(|hash| Arc::new(Text { id: id.clone(), hash, priority: *priority }));
-    Entry { item, expires_at: *expires_at, bytes: bytes + around, may_reroute: false, text }
+    let (expires_at, bytes, may_reroute) = (*expires_at, bytes + around, false);
+    let (source, priority) = (set.source.clone(), *priority);
+    let text = text.map(|hash| Arc::new(Text { id: id.clone(), hash, priority }));
+    Entry { item, expires_at, bytes, may_reroute, source, priority, text }
 }
 
 /// Whether a reminder may go to an associate, by its publisher's word and the settings, and fits into a request then.
@@ -276,7 +285,7 @@ impl Worker {
                 parked.push(Settled { user, item, fate: Fate::Parked, removal: Removal::Event });
             } else {
                 let may_reroute = may_reroute(&self.context.config, &set.source, reminder);
-                new.push((user, Entry { may_reroute, ..entry(item, reminder, 1) }));
+                new.push((user, Entry { may_reroute, ..entry(item, set, reminder, 1) }));
             }
         }
         let unsettled = new.len() + parked.len();
@@ -301,6 +310,7 @@ impl Worker {
             }
             Done::Parked(stored) => self.parked(stored)?,
             Done::Page(user, last, messages, is_last) => self.page(user, last, messages, is_last),
+            Done::Counted(user, found) => self.counted(user, found),
             Done::Settled(items) => self.remove(items),
             Done::Acknowledged(sequence) => {
                 if let Some(in_work) = self.in_work.remove(&sequence) {
@@ -343,7 +353,8 @@ impl Worker {
             }
             match Event::decode(&message) {
                 Ok(event) if event.index.reminders.len() == 1 => {
-                    entries.push(entry(Item::Parked { sequence }, &event.index.reminders[0], PARKED_AT_BYTES));
+                    let item = Item::Parked { sequence };
+                    entries.push(entry(item, event.set_of(0), &event.index.reminders[0], PARKED_AT_BYTES));
                     self.in_memory.insert(sequence, InMemory { event, parked_at });
                 }
                 Ok(_) => self.set_parked_aside(sequence, message, "it has not exactly one reminder"),
@@ -351,6 +362,13 @@ impl Worker {
             }
         }
         self.feed(Input::MailboxRead { user, page: Page { entries, next, is_last } });
+    }
+
+    /// A mailbox was counted. What the last owner was done with does not count.
+    fn counted(&mut self, user: UserId, mut found: Option<BySource>) {
+        let is_over = |sequence: u64| self.recorded_before.contains(&recorded::Settled::Parked { sequence });
+        found.iter_mut().flatten().for_each(|(_, sequences)| sequences.retain(|sequence| !is_over(*sequence)));
+        self.feed(Input::MailboxCounted { user, found });
     }
 
     // Events.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use bellhop::router::Settings;
+use bellhop::router::{Room, Settings};
 use fastrand::Rng;
 
 use crate::faults::{Fault, Faults};
@@ -178,7 +178,11 @@ fn draw_settings(rng: &mut Rng) -> Settings {
         turn_timeout: Duration::from_millis(pick(rng, &[20, 200, 2_000])),
         heartbeat_users: rng.usize(1..=3),
         delivery_bytes: pick(rng, &[150, 150, 1_500]),
-        mailbox_limit: pick(rng, &[3, 20, 1_000, 1_000]),
+        room: Room {
+            limit: pick(rng, &[3, 10, 20, 1_000]),
+            reserve: pick(rng, &[0, 10]),
+            source_share: pick(rng, &[50, 100]),
+        },
         park_batch: (rng.usize(1..=4), 300),
         park_again: (Duration::from_millis(10), Duration::from_millis(200)),
         reads_in_flight: rng.usize(1..=2),

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use bellhop::reminder::Priority;
 use bellhop::router::{Entry, Item, Text};
-use bellhop::token::{InstanceName, UserId};
+use bellhop::token::{InstanceName, Source, UserId};
+
+use super::named;
 
 /// A reminder, by its place in the order of publishing.
 pub type Id = usize;
@@ -16,6 +18,8 @@ pub struct Reminder {
     pub user: UserId,
     pub expires_at: Option<i64>,
     pub bytes: usize,
+    pub source: Source,
+    pub priority: Priority,
     /// It comes when it comes: its place in the order is past.
     pub is_copy: bool,
     /// No associate may get it.
@@ -40,6 +44,8 @@ impl Reminder {
             user,
             expires_at,
             bytes,
+            source: named("billing"),
+            priority: Priority::Normal,
             is_copy: false,
             stays: false,
             text: None,
@@ -54,12 +60,14 @@ impl Reminder {
     /// How the machine sees it.
     pub fn entry(&self, item: Item) -> Entry {
         let may_reroute = matches!(item, Item::Event { .. }) && !self.stays;
-        Entry { item, expires_at: self.expires_at, bytes: self.bytes, may_reroute, text: self.text.clone() }
+        let (source, text) = (self.source.clone(), self.text.clone());
+        let (expires_at, bytes, priority) = (self.expires_at, self.bytes, self.priority);
+        Entry { item, expires_at, bytes, may_reroute, source, priority, text }
     }
 
     /// Says one of a few things, as the reminder of this id.
     pub fn saying(self, id: Id, what: u128, priority: Priority) -> Self {
-        Self { text: Some(Arc::new(Text { id: id.to_string(), hash: what, priority })), ..self }
+        Self { text: Some(Arc::new(Text { id: id.to_string(), hash: what, priority })), priority, ..self }
     }
 
     /// The user itself was told.
@@ -88,7 +96,8 @@ impl Ledger {
     pub fn add_copy(&mut self, of: Id) -> Id {
         let reminder =
             Reminder::new(self.reminders[of].user.clone(), self.reminders[of].expires_at, self.reminders[of].bytes);
-        self.add(Reminder { is_copy: true, stays: true, ..reminder })
+        let (source, priority) = (self.reminders[of].source.clone(), self.reminders[of].priority);
+        self.add(Reminder { is_copy: true, stays: true, source, priority, ..reminder })
     }
 
     /// A fault touched these: they may be accepted again.

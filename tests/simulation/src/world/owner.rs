@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bellhop::reminder::finished::REROUTED_BYTES;
 use bellhop::router::{Action, Input, Instance, Item, MailboxSummary, Page, Partition, Settings, Share};
-use bellhop::token::{InstanceName, UserId};
+use bellhop::token::{InstanceName, Source, UserId};
 
 use super::ledger::Id;
 use super::nats::Reading;
@@ -56,6 +56,7 @@ pub struct Owner {
     confirmed_associates: BTreeMap<(UserId, Arc<Instance>), u64>,
     checking: BTreeSet<Arc<Instance>>,
     reading: BTreeSet<UserId>,
+    counting: BTreeSet<UserId>,
     /// A batch of appends is under way.
     pub is_parking: bool,
     /// What is recorded next, and when what is on its way will be.
@@ -88,6 +89,7 @@ impl Owner {
             confirmed_associates: BTreeMap::new(),
             checking: BTreeSet::new(),
             reading: BTreeSet::new(),
+            counting: BTreeSet::new(),
             is_parking: false,
             records: Records::new(),
             recording_until: None,
@@ -131,6 +133,7 @@ impl Owner {
                 assert!(self.reading.remove(user));
                 page.entries.iter().for_each(|entry| assert!(self.held.insert(entry.item), "{entry:?} is held"));
             }
+            Input::MailboxCounted { user, .. } => assert!(self.counting.remove(user)),
             Input::Parked(_) | Input::ParkRefused => self.is_parking = false,
             _ => {}
         }
@@ -241,6 +244,22 @@ impl World {
         page
     }
 
+    /// The leader is asked, which knows all that is stored. What the owner before had done with does not count.
+    pub(super) fn count_is_served(&mut self, from: u64, user: UserId, known: Option<usize>) {
+        let count = self.nats.mailbox(&user).count();
+        let is_counted = known.is_none_or(|known| count < known);
+        self.count(if is_counted { "mailboxes counted" } else { "mailboxes as full as known" });
+        let Some(owner) = self.owners.get(&from) else { return };
+        let is_over = |sequence: &u64| owner.recorded_before.contains(&Item::Parked { sequence: *sequence });
+        let mut found: BTreeMap<Source, Vec<u64>> = BTreeMap::new();
+        for (sequence, id) in self.nats.mailbox(&user).filter(|(sequence, _)| !is_over(sequence)) {
+            found.entry(self.ledger.reminders[id].source.clone()).or_default().push(sequence);
+        }
+        let found = is_counted.then(|| found.into_iter().map(|(source, all)| (Some(source), all)).collect());
+        let delay = self.latency();
+        self.inside(from, delay, Inside::Tell(Input::MailboxCounted { user, found }));
+    }
+
     // Out of the machine.
 
     fn perform(&mut self, number: u64, action: Action) {
@@ -260,8 +279,17 @@ impl World {
                 let most = self.settings.reads_in_flight;
                 let owner = self.owner(number);
                 assert!(owner.reading.insert(user.clone()), "{user}'s mailbox is read twice at a time");
-                assert!(owner.reading.len() <= most, "more than {most} reads: {:?}", owner.reading);
+                let reads = owner.reading.len() + owner.counting.len();
+                assert!(reads <= most, "more than {most} reads: {:?} {:?}", owner.reading, owner.counting);
                 self.send(Sent::Read { from: number, user, first: from, last });
+            }
+            Action::CountMailbox { user, known } => {
+                let most = self.settings.reads_in_flight;
+                let owner = self.owner(number);
+                assert!(owner.counting.insert(user.clone()), "{user}'s mailbox is counted twice at a time");
+                let reads = owner.reading.len() + owner.counting.len();
+                assert!(reads <= most, "more than {most} reads: {:?} {:?}", owner.reading, owner.counting);
+                self.send(Sent::Count { from: number, user, known });
             }
             Action::Settle(settled) => self.settle(number, settled),
             Action::Forget(items) => items.iter().for_each(|item| self.let_go(number, item)),

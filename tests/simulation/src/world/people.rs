@@ -32,6 +32,8 @@ impl World {
         let bytes = pick(luck, &[10, 60, 200]);
         let mut reminder = Reminder::new(self.users[number].clone(), expires_at, bytes);
         reminder.stays = luck.u32(0..6) == 0;
+        reminder.source = named(pick(luck, &["billing", "billing", "claims"]));
+        reminder.priority = pick(luck, &Priority::ALL);
         if !self.settings.merge_window.is_zero() && luck.bool() {
             let priority = pick(luck, &[Priority::Normal, Priority::Normal, Priority::High]);
             let what = 2 * number + luck.usize(0..2);

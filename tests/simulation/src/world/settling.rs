@@ -69,13 +69,16 @@ impl World {
         assert!(!self.nats.is_parked(&user, id), "{id} is parked twice: {:?}", self.nats.mailboxes[&user]);
         let sequence = self.nats.park(&user, id);
         self.tell_of(|| format!("{id} is in {user}'s mailbox at {sequence}"));
-        let limit = self.settings.mailbox_limit;
+        let (room, new) = (&self.settings.room, &self.ledger.reminders[id]);
         if let Some(owner) = self.owners.get_mut(&from) {
             owner.counted.entry(user.clone()).or_default().insert(sequence);
-            let in_mailbox = self.nats.mailbox(&user).map(|(sequence, _)| Item::Parked { sequence });
+            let in_mailbox = self.nats.mailbox(&user).map(|(sequence, id)| (Item::Parked { sequence }, id));
             let is_over = |item: &Item| owner.settled.contains(item) || owner.recorded_before.contains(item);
-            let waiting = in_mailbox.filter(|item| !is_over(item)).count();
-            assert!(waiting <= limit, "{waiting} in {user}'s mailbox");
+            let waiting: Vec<_> = in_mailbox.filter(|(item, _)| !is_over(item)).collect();
+            let of_source = |(_, id): &&(Item, Id)| self.ledger.reminders[*id].source == new.source;
+            let (all, own) = (waiting.len(), waiting.iter().filter(of_source).count());
+            assert!(all <= room.of_priority(new.priority), "{all} in {user}'s mailbox with {new:?}");
+            assert!(own <= room.of_source(), "{own} of {} in {user}'s mailbox", new.source);
         }
         sequence
     }
@@ -140,7 +143,7 @@ impl World {
             }
             Fate::MailboxFull => {
                 reminder.is_overtaken = true;
-                self.check_mailbox_is_full(number, user);
+                self.check_mailbox_is_full(number, user, id);
             }
             Fate::Merged { into } => {
                 self.count("merged");
@@ -158,7 +161,7 @@ impl World {
     }
 
     /// Counts what the machine knows to lie in the mailbox, and what may be on its way into it.
-    fn check_mailbox_is_full(&mut self, number: u64, user: &UserId) {
+    fn check_mailbox_is_full(&mut self, number: u64, user: &UserId, refused: Id) {
         self.count("refused by a full mailbox");
         let owner = &self.owners[&number];
         let counted =
@@ -170,9 +173,18 @@ impl World {
             Item::Parked { .. } => false,
         };
         let on_the_way = owner.items.iter().filter(of_user).map(|(item, _)| *item);
-        let waiting = counted.chain(on_the_way).filter(|item| !owner.settled.contains(item)).count();
         // The one that is refused is settled already.
-        assert!(waiting >= self.settings.mailbox_limit, "refused with {waiting} in {user}'s mailbox");
+        let waiting: Vec<_> = counted.chain(on_the_way).filter(|item| !owner.settled.contains(item)).collect();
+        let (room, refused) = (&self.settings.room, &self.ledger.reminders[refused]);
+        let id = |item: &Item| match item {
+            Item::Event { .. } => owner.items.get(item).copied(),
+            Item::Parked { sequence } => self.nats.mailboxes.get(user)?.get(sequence).copied(),
+        };
+        // What another owner has removed, this one counts until it knows; whose it was is not looked up.
+        let is_own = |item: &&Item| id(item).is_none_or(|id| self.ledger.reminders[id].source == refused.source);
+        let (all, own) = (waiting.len(), waiting.iter().filter(is_own).count());
+        let is_full = all >= room.of_priority(refused.priority) || own >= room.of_source();
+        assert!(is_full, "{refused:?} is refused with {all} in {user}'s mailbox, {own} of its source");
     }
 
     // Recording: one message after the other.

@@ -265,7 +265,8 @@ impl Sent {
         match self {
             Self::Delivery { from, .. } => *from == Some(owner),
             Self::Heartbeat { from, .. } | Self::LookUp { from, .. } | Self::DropRoute { from, .. } => *from == owner,
-            Self::Read { from, .. } | Self::Park { from, .. } | Self::Record { from, .. } => *from == owner,
+            Self::Read { from, .. } | Self::Count { from, .. } => *from == owner,
+            Self::Park { from, .. } | Self::Record { from, .. } => *from == owner,
             Self::Acknowledgement { from, .. } | Self::Removal { from, .. } => *from == owner,
         }
     }

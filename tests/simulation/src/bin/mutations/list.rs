@@ -19,6 +19,7 @@ const ERRANDS: &str = "src/router/partition/errands.rs";
 const INSTANCES: &str = "src/router/partition/instances.rs";
 const MAILBOXES: &str = "src/router/partition/mailboxes.rs";
 const PARKS: &str = "src/router/partition/parks.rs";
+const ROOM: &str = "src/router/room.rs";
 const USER: &str = "src/router/user.rs";
 const TWINS: &str = "src/router/twins.rs";
 const OWNER: &str = "tests/simulation/src/world/owner.rs";
@@ -96,8 +97,8 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "a reminder is settled as parked before it is stored",
         file: MAILBOXES,
-        old: "            mailbox.parking += 1;\n            self.parks.push_back(Park { user, entry, fate: Fate::Parked });",
-        new: "            self.settle(user, entry, Fate::Parked);",
+        old: "return self.parks.push_back(Park { user, entry, fate });",
+        new: "return self.settle(user, entry, fate);",
     },
     Mutation {
         name: "a reminder that waits for its park is forgotten",
@@ -107,9 +108,33 @@ pub const MUTATIONS: &[Mutation] = &[
     },
     Mutation {
         name: "what is on its way into a mailbox is not counted",
-        file: MAILBOXES,
-        old: "} else if mailbox.count + mailbox.parking >= limit {",
-        new: "} else if mailbox.count >= limit {",
+        file: USER,
+        old: "let occupied = self.count + self.parking;",
+        new: "let occupied = self.count;",
+    },
+    Mutation {
+        name: "a source fills more than its share of a mailbox",
+        file: USER,
+        old: "tally.take_in(&entry.source, room.of_source())",
+        new: "tally.take_in(&entry.source, room.limit)",
+    },
+    Mutation {
+        name: "low priorities fill what is kept for higher ones",
+        file: USER,
+        old: "occupied < room.of_priority(entry.priority)",
+        new: "occupied < room.limit",
+    },
+    Mutation {
+        name: "a reminder overtakes those that wait for a count",
+        file: USER,
+        old: "tally.undecided.is_empty()\n                    && occupied",
+        new: "occupied",
+    },
+    Mutation {
+        name: "what was settled ahead counts against the limit",
+        file: ROOM,
+        old: " && !settled_ahead.contains(at)",
+        new: "",
     },
     Mutation {
         name: "what is on its way into a mailbox is overtaken by live reminders",
