@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use super::arrivals::{Expected, Tally};
 use super::load::Load;
+#[cfg(feature = "bench-mqtt")]
+use super::mqtt;
 use super::part::Part;
 use super::publisher::{self, Batch, Published};
 use super::task::Task;
 use super::verifier::{Order, Report};
-use super::{BenchError, acceptor, mqtt};
+use super::{BenchError, acceptor};
 
 /// Where progress is told.
 pub(super) type Progress<'p> = &'p mut dyn FnMut(String);
@@ -24,6 +26,7 @@ impl AppServers {
     }
 
     /// Starts those that are subscribed at a broker: it knows nothing of users.
+    #[cfg(feature = "bench-mqtt")]
     pub(super) async fn over_mqtt(task: mqtt::subscribers::Task) -> Result<Self, BenchError> {
         Self::ready(Part::start("MQTT subscribers", &Task::MqttSubscribe(task)).await?).await
     }
@@ -90,6 +93,7 @@ impl Publisher {
     }
 
     /// Starts one that publishes to a broker, as fast as it goes.
+    #[cfg(feature = "bench-mqtt")]
     pub(super) async fn over_mqtt(task: mqtt::publisher::Task) -> Result<Self, BenchError> {
         Ok(Self(Part::start("MQTT publisher", &Task::MqttPublish(task)).await?))
     }

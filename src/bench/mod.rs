@@ -12,7 +12,7 @@
 //! | `load` | the sets that are published: the same ones for Bellhop and for the baselines |
 //! | `publisher`, `acceptor`, `forwarder`, `per_user` | the parts |
 //! | `arrivals`, `verifier` | what arrived, against what was to arrive |
-//! | `mqtt` | Mosquitto, and the parts that speak with it |
+//! | `mqtt` | Mosquitto, and the parts that speak with it; a build without the feature `bench-mqtt` has `no_mqtt` in its place |
 //! | `usage` | CPU time, memory and disk space |
 //! | `throughput`, `latency`, `scale`, `durable` | scenarios that have a `stage` in common |
 //! | `offline`, with `live` traffic beside it | a mass return |
@@ -31,6 +31,7 @@ mod laps;
 mod latency;
 mod live;
 pub mod load;
+#[cfg_attr(not(feature = "bench-mqtt"), path = "no_mqtt.rs")]
 mod mqtt;
 mod offline;
 mod part;

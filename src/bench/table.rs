@@ -22,8 +22,11 @@ pub fn table(report: &Report) -> Table {
 pub fn note(report: &Report) -> Option<&'static str> {
     let Report::Throughput(all) = report else { return None };
     let has_mosquitto = all.iter().any(|one| one.system == System::Mosquitto);
-    (!has_mosquitto)
-        .then_some("mosquitto is not installed, so it was not measured; `apt-get install mosquitto` on Debian")
+    let missing = match cfg!(feature = "bench-mqtt") {
+        true => "mosquitto is not installed, so it was not measured; `apt-get install mosquitto` on Debian",
+        false => "mosquitto was not measured; a build with `--features bench-mqtt` does so where it is installed",
+    };
+    (!has_mosquitto).then_some(missing)
 }
 
 fn throughput(all: &[Throughput]) -> Table {

@@ -7,7 +7,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines, Stdin, Stdout};
 
-use super::{BenchError, acceptor, forwarder, mqtt, per_user, publisher};
+#[cfg(feature = "bench-mqtt")]
+use super::mqtt;
+use super::{BenchError, acceptor, forwarder, per_user, publisher};
 
 /// What a part is: its first line.
 #[derive(Debug, Serialize, Deserialize)]
@@ -21,8 +23,10 @@ pub(super) enum Task {
     /// What one would write for users who are away.
     PerUser(per_user::Task),
     /// A business system that publishes to Mosquitto.
+    #[cfg(feature = "bench-mqtt")]
     MqttPublish(mqtt::publisher::Task),
     /// App servers that are subscribed there.
+    #[cfg(feature = "bench-mqtt")]
     MqttSubscribe(mqtt::subscribers::Task),
 }
 
@@ -47,7 +51,9 @@ pub async fn run() -> Result<(), BenchError> {
         Some(Task::Publish(task)) => publisher::run(task, conversation).await,
         Some(Task::Forward(task)) => forwarder::run(task, conversation).await,
         Some(Task::PerUser(task)) => per_user::run(task, conversation).await,
+        #[cfg(feature = "bench-mqtt")]
         Some(Task::MqttPublish(task)) => mqtt::publisher::run(task, conversation).await,
+        #[cfg(feature = "bench-mqtt")]
         Some(Task::MqttSubscribe(task)) => mqtt::subscribers::run(task, conversation).await,
         None => Ok(()),
     }
