@@ -5,7 +5,7 @@ use toml::Value;
 use super::output::{Output, complain};
 use super::{CliError, SettingsArgs};
 use crate::config::without_password;
-use crate::nats::split_credentials;
+use crate::nats::shown_addresses;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -21,7 +21,7 @@ const SECRETS: [&str; 2] = ["nats.password", "nats.token"];
 type Clean = fn(&str) -> String;
 
 /// Settings whose values are addresses.
-const ADDRESSES: [(&str, Clean); 2] = [("nats.url", |url| split_credentials(url).0), ("history.url", without_password)];
+const ADDRESSES: [(&str, Clean); 2] = [("nats.url", shown_addresses), ("history.url", without_password)];
 
 pub(super) fn run(settings: &SettingsArgs, args: &Args) -> Result<(), CliError> {
     let mut loaded = settings.load()?;

@@ -20,6 +20,9 @@ pub(super) async fn run(mut settings: SettingsArgs, args: Args) -> Result<(), Cl
     let flags = [("http", args.http), ("history.url", args.history)];
     settings.set.extend(flags.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
     let config = settings.config()?;
+    for exposure in config.exposures() {
+        tracing::warn!("{}: {}", exposure.found, exposure.remedy);
+    }
     let stop = CancellationToken::new();
     stop_on_signal(stop.clone())?;
     crate::service::serve(config, stop).await?;

@@ -1,8 +1,11 @@
 //! Where a history is.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+use tokio_postgres::config::{Host, SslMode};
 
 /// Where a history is. It is shown without its password.
 ///
@@ -19,12 +22,15 @@ pub enum HistoryUrl {
 
 /// The address of a PostgreSQL database, which may have a password in it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct PostgresUrl(String);
+pub struct PostgresUrl {
+    address: String,
+    password_file: Option<PathBuf>,
+}
 
-/// Why a text is no address of a history.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no history: sqlite:PATH, postgres://USER@HOST/DATABASE, or none")]
-pub struct HistoryUrlError(String);
+/// The text is no address of a history. It is not shown, since nothing says where in it a password may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("that is no address of a history, which is sqlite:PATH, postgres://USER@HOST/DATABASE, or none")]
+pub struct HistoryUrlError;
 
 impl FromStr for HistoryUrl {
     type Err = HistoryUrlError;
@@ -40,8 +46,22 @@ impl FromStr for HistoryUrl {
         }
         let rest = text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://"));
         match rest {
-            Some(rest) if !rest.is_empty() => Ok(Self::Postgres(PostgresUrl(text.to_owned()))),
-            _ => Err(HistoryUrlError(without_password(text))),
+            Some(rest) if !rest.is_empty() => {
+                Ok(Self::Postgres(PostgresUrl { address: text.to_owned(), password_file: None }))
+            }
+            _ => Err(HistoryUrlError),
+        }
+    }
+}
+
+impl HistoryUrl {
+    /// Returns the same address with its password in this file; an empty name leaves it as it is.
+    pub fn with_password_file(self, path: &str) -> Self {
+        match self {
+            Self::Postgres(url) if !path.is_empty() => {
+                Self::Postgres(PostgresUrl { password_file: Some(path.into()), ..url })
+            }
+            url => url,
         }
     }
 }
@@ -57,15 +77,27 @@ impl fmt::Display for HistoryUrl {
 }
 
 impl PostgresUrl {
-    /// The whole address, with its password.
+    /// Returns the whole address, with the password that is in it.
     pub fn with_password(&self) -> &str {
-        &self.0
+        &self.address
+    }
+
+    /// Returns the file that has the password, where it is not in the address.
+    pub fn password_file(&self) -> Option<&Path> {
+        self.password_file.as_deref()
+    }
+
+    /// Returns whether reminders go to another machine without TLS.
+    pub fn is_exposed(&self) -> bool {
+        let Ok(config) = self.address.parse::<tokio_postgres::Config>() else { return false };
+        let is_elsewhere = |host: &Host| matches!(host, Host::Tcp(name) if !is_loopback(name));
+        config.get_ssl_mode() != SslMode::Require && config.get_hosts().iter().any(is_elsewhere)
     }
 }
 
 impl fmt::Display for PostgresUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&without_password(&self.0))
+        f.write_str(&without_password(&self.address))
     }
 }
 
@@ -75,30 +107,56 @@ impl fmt::Debug for PostgresUrl {
     }
 }
 
-/// An address without `:password` before its host, and without `password=` among its parameters.
+/// Returns whether a host is this machine, by its name or address alone.
+pub(super) fn is_loopback(host: &str) -> bool {
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host.is_empty() || host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// The parameters of an address that are shown. Any other may be a password, or have one in it.
+const SHOWN_PARAMETERS: [&str; 8] =
+    ["application_name", "connect_timeout", "dbname", "host", "hostaddr", "port", "sslmode", "user"];
+
+/// Returns an address of a history without its password. Text in which nothing says where a password would be is not shown
+/// at all.
 pub fn without_password(url: &str) -> String {
-    let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
-    let mut shown = if scheme.is_empty() { String::new() } else { format!("{scheme}://") };
-    // A password may have a `?`, so whoever comes before the `@` is taken off first.
-    let rest = rest.split_once('@').map_or(rest, |(user, rest)| {
-        shown.push_str(user.split(':').next().unwrap_or_default());
-        shown.push('@');
-        rest
-    });
-    let (address, parameters) = rest.split_once('?').map_or((rest, None), |(address, rest)| (address, Some(rest)));
-    // It may have an `@`, too.
-    shown.push_str(address.rsplit('@').next().unwrap_or_default());
-    let kept = parameters.into_iter().flat_map(|all| all.split('&')).filter(|one| !one.starts_with("password="));
-    for (nth, parameter) in kept.enumerate() {
-        shown.push(if nth == 0 { '?' } else { '&' });
-        shown.push_str(parameter);
+    let is_path = url == "sqlite" || url == "none" || url.starts_with("sqlite:");
+    if is_path || url.is_empty() {
+        return url.to_owned();
     }
-    shown
+    let Some((scheme, rest)) = url.split_once("://").filter(|(scheme, _)| scheme.starts_with("postgres")) else {
+        return "***".to_owned();
+    };
+    let (user, rest) = match rest.rsplit_once('@') {
+        None => (String::new(), rest),
+        // The `@` may be one of a parameter, or the `?` one of a password.
+        Some((user, _)) if user.contains(['?', '/', '#']) => return format!("{scheme}://***"),
+        Some((user, rest)) => (format!("{}@", user.split(':').next().unwrap_or_default()), rest),
+    };
+    let (address, parameters) = rest.split_once('?').unwrap_or((rest, ""));
+    let is_shown = |one: &&str| one.split_once('=').is_some_and(|(name, _)| SHOWN_PARAMETERS.contains(&name));
+    let kept: Vec<_> = parameters.split('&').filter(is_shown).collect();
+    let parameters = if kept.is_empty() { String::new() } else { format!("?{}", kept.join("&")) };
+    format!("{scheme}://{user}{address}{parameters}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn plain_connections_to_other_machines_are_exposed() {
+        let is_exposed = |text: &str| match text.parse() {
+            Ok(HistoryUrl::Postgres(url)) => url.is_exposed(),
+            other => panic!("{other:?}"),
+        };
+        for exposed in ["postgres://b@db/d", "postgres://b@10.0.0.1/d?sslmode=prefer", "postgres:///d?host=db"] {
+            assert!(is_exposed(exposed), "{exposed}");
+        }
+        for fine in ["postgres://b@localhost/d", "postgres:///d?host=/run", "postgres://b@db/d?sslmode=require"] {
+            assert!(!is_exposed(fine), "{fine}");
+        }
+    }
 
     #[test]
     fn addresses_are_read_and_shown_without_their_password() {
@@ -107,7 +165,19 @@ mod tests {
         assert_eq!(shown("none"), Ok("none".into()));
         assert_eq!(shown("postgres://b@h/d"), Ok("postgres://b@h/d".into()));
         assert_eq!(shown("postgres://b:p@ss@h:1/d?sslmode=require"), Ok("postgres://b@h:1/d?sslmode=require".into()));
-        assert_eq!(shown("postgres://b:p?word@h/d?sslmode=require"), Ok("postgres://b@h/d?sslmode=require".into()));
+        for secret in [
+            "postgres://b:secret?word@h/d",
+            "postgres://b:secret/word@h/d",
+            "postgres://b:a@secret?x@h/d",
+            "postgres://h/d?password=a@secret",
+            "postgres://h/d?pass%77ord=secret",
+            "postgres://h/d?PASSWORD=secret&options=secret",
+        ] {
+            assert!(shown(secret).is_ok_and(|shown| shown.starts_with("postgres://") && !shown.contains("secret")));
+        }
+        for secret in ["host=h password=secret", "postgres:b:secret@h", "b:secret@h/d", "mysql://b:secret@h"] {
+            assert_eq!(without_password(secret), "***");
+        }
         assert_eq!(shown("postgresql:///d?host=/run&password=s&user=b"), Ok("postgresql:///d?host=/run&user=b".into()));
         let url: HistoryUrl = "postgres://b:secret@h/d".parse().unwrap();
         assert!(!format!("{url:?}").contains("secret"));

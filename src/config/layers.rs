@@ -20,13 +20,17 @@ pub enum ConfigError {
         /// Why.
         source: std::io::Error,
     },
-    /// The file is not TOML.
-    #[error("{path} is not TOML: {source}")]
+    /// The file is not TOML. Its text is not shown: it may be a password.
+    #[error("{path} is not TOML: line {line}, column {column}: {problem}")]
     Syntax {
         /// The file.
         path: PathBuf,
-        /// Where and why.
-        source: Box<toml::de::Error>,
+        /// The line, from 1.
+        line: usize,
+        /// The character of that line, from 1.
+        column: usize,
+        /// The reason, without any text of the file.
+        problem: String,
     },
     /// A setting does not exist.
     #[error("{origin}: there is no setting `{name}`; `bellhop check` prints them all")]
@@ -118,8 +122,14 @@ const NATS_VARIABLES: [(&str, &str); 9] = [
 ];
 
 /// `BELLHOP_*` variables that belong to tools around the service.
-const OTHER_VARIABLES: [&str; 5] =
-    ["BELLHOP_NATS_SERVER", "BELLHOP_LOG", "BELLHOP_BIN", "BELLHOP_SEED", "BELLHOP_TEST_POSTGRES"];
+const OTHER_VARIABLES: [&str; 6] = [
+    "BELLHOP_NATS_SERVER",
+    "BELLHOP_LOG",
+    "BELLHOP_BIN",
+    "BELLHOP_SEED",
+    "BELLHOP_SYSTEM_URL",
+    "BELLHOP_TEST_POSTGRES",
+];
 
 /// Merges the layers.
 ///
@@ -143,8 +153,7 @@ pub fn load(layers: &Layers<'_>) -> Result<Loaded, ConfigError> {
     if let Some(path) = layers.file {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        let table: Table = toml::from_str(&text)
-            .map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })?;
+        let table: Table = toml::from_str(&text).map_err(|error| not_toml(path, &text, &error))?;
         flatten("", table, &mut |name, value| set(name, value, Origin::File(path.to_owned())))?;
     }
     let find = |name: &str| layers.environment.iter().find(|(variable, _)| variable == name);
@@ -170,6 +179,17 @@ pub fn load(layers: &Layers<'_>) -> Result<Loaded, ConfigError> {
     let config = build(&values)?;
     config.validate()?;
     Ok(Loaded { config, values, unknown_variables })
+}
+
+fn not_toml(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line_before = before.rsplit('\n').next().unwrap_or_default();
+    ConfigError::Syntax {
+        path: path.to_owned(),
+        line: before.matches('\n').count() + 1,
+        column: line_before.chars().count() + 1,
+        problem: error.message().to_owned(),
+    }
 }
 
 /// `HEARTBEAT_LEASE` → `heartbeat.lease`, if there is such a setting.
@@ -324,6 +344,26 @@ mod tests {
         let error = flags("nats.nkey", "SUAsecret");
         assert!(matches!(error, ConfigError::OutOfBounds { name: "nats.nkey", .. }));
         assert!(!error.to_string().contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn broken_files_are_not_quoted() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("bellhop.toml");
+        for broken in [
+            "[nats]\npassword = hunter2",
+            "[nats]\npassword = \"hunter2",
+            "[nats]\npassword \"hunter2\"",
+            "[nats]\npassword = 'hunter2' 'hunter2'",
+            "[nats]\npassword = \"\\hunter2\"",
+            "[nats]\nhunter2",
+            "[nats]\n\"hunter2\" = 1\n\"hunter2\" = 2",
+        ] {
+            std::fs::write(&file, broken).unwrap();
+            let error = load(&Layers { file: Some(&file), ..Layers::default() }).unwrap_err().to_string();
+            assert!(error.contains("bellhop.toml is not TOML: line "), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Settings come in layers: the defaults here, then a TOML file, then `BELLHOP_*` variables, then flags. [`load`] merges
 //! them, refuses what it does not know, and remembers where each value came from, so that `bellhop check` can tell.
 
+mod exposures;
 mod history_url;
 mod layers;
 mod units;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::reminder::Priority;
 use crate::token::Source;
 
+pub use exposures::Exposure;
 pub use history_url::{HistoryUrl, HistoryUrlError, PostgresUrl, without_password};
 pub use layers::{ConfigError, Layers, Loaded, load};
 pub use units::parse as parse_duration;
@@ -338,6 +340,8 @@ section! {
         /// Where: `sqlite:PATH`; `sqlite` for a file of the installation's own in `$STATE_DIRECTORY` or the user's state
         /// directory; `postgres://user@host/database`; `none` to keep nothing. Several hosts need PostgreSQL.
         url: String = "sqlite".to_owned(),
+        /// A file with the password of PostgreSQL, where it is not in `history.url`. It is read when the database is opened.
+        password_file: String = String::new(),
         /// How long after its publication a reminder is kept.
         #[serde(with = "units")]
         keep: Duration = Duration::from_secs(90 * 86_400),

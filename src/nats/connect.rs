@@ -141,7 +141,7 @@ fn telling(options: ConnectOptions, client: &str, refusals: Refusals, ended: Can
 
 /// What went wrong, with what to do about it.
 fn unconnected(url: &str, error: &ConnectError, settings: &config::Nats, is_in_url: bool) -> NatsError {
-    let url = url.to_owned();
+    let url = shown_addresses(url);
     let problem = error.to_string().trim_end_matches(['.', ':']).to_owned();
     match error.kind() {
         ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
@@ -170,7 +170,7 @@ fn who(settings: &config::Nats, is_in_url: bool) -> String {
 }
 
 fn check_server(client: &Client, settings: &config::Nats) -> Result<(), NatsError> {
-    let url = || split_credentials(&settings.url).0;
+    let url = || shown_addresses(&settings.url);
     let (major, minor, patch) = LEAST_SERVER;
     if !client.is_server_compatible(major, minor, patch) {
         let found = client.server_info().version;
@@ -199,6 +199,21 @@ pub fn split_credentials(url: &str) -> (String, Option<Credentials>) {
     (addresses.join(","), credentials)
 }
 
+/// Returns a list of server addresses as it may be shown: without credentials, and with `***` for each part that does not
+/// look like an address, since it may be a piece of a password that has a comma.
+pub fn shown_addresses(url: &str) -> String {
+    let (clean, _) = split_credentials(url);
+    let is_host = |c: char| c.is_ascii_alphanumeric() || "-._[]:".contains(c);
+    let is_address = |address: &&str| {
+        let host = address.split_once("://").map_or(*address, |(_, host)| host).trim_end_matches('/');
+        let port = host.rsplit_once(':').map_or("", |(_, port)| port.trim_end_matches(']'));
+        host.chars().all(is_host) && port.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    let is_torn = url.split(',').skip(1).any(|part| part.contains('@') && !part.contains("://"));
+    let shown = |part| if is_torn || !is_address(&part) { "***" } else { part };
+    clean.split(',').map(shown).collect::<Vec<_>>().join(",")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,6 +225,20 @@ mod tests {
         let with_user = Some(("u".to_owned(), Some("p@ss:word".to_owned())));
         assert_eq!(split("nats://u:p@ss:word@a:1,nats://x@b"), ("nats://a:1,nats://b".into(), with_user));
         assert_eq!(split("token@a"), ("a".into(), Some(("token".to_owned(), None))));
+    }
+
+    #[test]
+    fn passwords_are_shown_in_no_form_of_address() {
+        for fine in ["nats://a:4222,tls://b", "a", "nats://[::1]:4222", "", "nats://10.0.0.1:4222,nats://10.0.0.2"] {
+            assert_eq!(shown_addresses(fine), fine);
+        }
+        assert_eq!(shown_addresses("nats://u:secret@a:4222, nats://secret@b"), "nats://a:4222,nats://b");
+        for secret in
+            ["nats://u:secret,word@a", "nats://u:1234,5@a", "nats://a/?token=secret", "u:secret", "nats://u:secret"]
+        {
+            let shown = shown_addresses(secret);
+            assert!(shown.contains("***") && !shown.contains("secret") && !shown.contains("1234"), "{shown}");
+        }
     }
 
     #[test]

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use connect::LEAST_PAYLOAD;
 use refusals::Refusals;
 
-pub use connect::{connect, connect_to, split_credentials};
+pub use connect::{connect, connect_to, shown_addresses, split_credentials};
 pub use names::Names;
 
 /// A connection to NATS with what everything in this layer needs.

@@ -136,7 +136,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
     let (links, ends) = Links::connect(&config, &member, nats.clone(), voice.clone()).await?;
     set_up(&nats, &config).await?;
     let config = Arc::new(config);
-    let history = Shelf::new(&config.history.url, &state_directory(), &nats).await?;
+    let history = Shelf::new(&config.history, &state_directory(), &nats).await?;
     tracing::info!(url = %history.url(), "keeping the history");
     let (keeper, lease) = lease::new(config.members.ttl);
     let metrics = Metrics::default();

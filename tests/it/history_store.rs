@@ -462,3 +462,11 @@ async fn every_question_has_an_index(place: &Place) {
         assert!(!is_slow, "{query:?}:\n{plan}");
     }
 }
+
+#[tokio::test]
+async fn missing_password_file_is_named() {
+    let url: HistoryUrl = "postgres://b@127.0.0.1:1/d".parse().unwrap();
+    let error = History::open(&url.with_password_file("/nowhere/password")).await.unwrap_err();
+    assert_eq!(error.kind(), HistoryErrorKind::Broken);
+    assert!(error.to_string().contains("/nowhere/password, the file of history.password_file"), "{error}");
+}

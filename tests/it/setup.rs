@@ -266,6 +266,56 @@ async fn check_shows_no_secret_and_warns_of_strangers() {
 }
 
 #[tokio::test]
+async fn passwords_are_printed_in_no_form() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("bellhop.toml");
+    for url in [
+        "host=h user=b password=hunter2",
+        "postgres://b:hunter2@h/d",
+        "postgres://b:hunter2/x@h/d",
+        "postgres:///d?password=hunter2",
+        "mysql://b:hunter2@h",
+        "b:hunter2@h/d",
+    ] {
+        for arguments in [&["check"][..], &["check", "--json"]] {
+            let ended = bellhop(arguments, &[("BELLHOP_HISTORY_URL", url)], b"").await;
+            assert!(!(ended.stdout.clone() + &ended.stderr).contains("hunter2"), "{url}: {ended:?}");
+        }
+    }
+    for url in ["nats://u:hunter2@h", "nats://u:hunter2,x@h", "nats://h/?auth=hunter2"] {
+        let ended = bellhop(&["check"], &[("NATS_URL", url)], b"").await;
+        assert!(!(ended.stdout.clone() + &ended.stderr).contains("hunter2"), "{url}: {ended:?}");
+    }
+    for broken in
+        ["[nats]\npassword = hunter2", "[nats]\npassword = \"hunter2", "[nats]\nuser = 1 password = 'hunter2'"]
+    {
+        std::fs::write(&file, broken).unwrap();
+        let ended = bellhop(&["check", "--config", file.to_str().unwrap()], &[], b"").await;
+        assert_eq!(ended.code, Some(78));
+        assert!(ended.stderr.contains("line 2, column ") && !ended.stderr.contains("hunter2"), "{ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn secret_files_that_all_can_read_are_reported() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::without_members("", &[]).await;
+    let file = world.dir().join("password");
+    std::fs::write(&file, "hunter2\n").unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let setting = ("history.password_file", file.to_str().unwrap());
+    let member = world.launch("member-1", &[setting]);
+    let warned = async || match member.log() {
+        log if log.contains("every user of this machine can read") && log.contains("chmod o-rwx") => Ok(()),
+        log => Err(log),
+    };
+    world.eventually("it warns", warned).await;
+    world.eventually("it is ready", async || member.is_ready().await).await;
+    let told = world.run(&["doctor", "--set", &format!("{}={}", setting.0, setting.1)]).await.stdout;
+    assert!(told.contains("the file of history.password_file"), "{told}");
+}
+
+#[tokio::test]
 async fn a_wrong_configuration_exits_with_78_and_names_the_setting() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {

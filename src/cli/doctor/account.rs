@@ -6,6 +6,7 @@ use super::finding::or_ok;
 use super::permissions::{missing, needs};
 use super::{Case, Finding};
 use crate::cli::output::{bytes, plural, thousands};
+use crate::config::Exposure;
 
 /// Shares of a limit, in percent, that are worth a warning, and more than that.
 const NEARLY: u64 = 80;
@@ -19,6 +20,15 @@ pub(super) fn judged(used: u64, limit: u64, found: String, mend: impl Into<Strin
         NEARLY.. => Some(Finding::warning(found, wanted, mend)),
         _ => None,
     }
+}
+
+/// Secrets that others could read, by the settings of this command.
+pub(super) fn secrets(case: &Case<'_>) -> Vec<Finding> {
+    let warning = |exposure: Exposure| {
+        Finding::warning(exposure.found, "files that others cannot read, and TLS between machines", exposure.remedy)
+    };
+    let findings = case.config.exposures().into_iter().map(warning).collect();
+    or_ok(findings, || "no file and no connection of these settings gives a secret away".to_owned())
 }
 
 pub(super) fn limits(case: &Case<'_>) -> Vec<Finding> {

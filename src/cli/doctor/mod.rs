@@ -41,7 +41,7 @@ Exit codes:
 Examples:
   bellhop doctor
   bellhop doctor --format json | jq '.checks[] | select(.status == \"critical\")'
-  bellhop doctor --format nagios --system nats://sys:secret@nats-1:4222")]
+  bellhop doctor --format nagios --system-creds sys.creds")]
 pub(super) struct Args {
     /// How to tell
     #[arg(long, value_enum, default_value = "text")]
@@ -67,11 +67,12 @@ pub(super) struct Case<'a> {
 type Check = fn(&Case<'_>) -> Vec<Finding>;
 
 /// The checks of two surveys, by name. Each has something to say.
-const AT_A_GLANCE: [(&str, Check); 12] = [
+const AT_A_GLANCE: [(&str, Check); 13] = [
     ("connection", server::connection),
     ("clock", server::clock),
     ("account", account::limits),
     ("permissions", account::permissions),
+    ("secrets", account::secrets),
     ("storage", streams::storage),
     ("replicas", streams::replicas),
     ("room", streams::room),

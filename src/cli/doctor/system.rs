@@ -13,13 +13,14 @@ use super::finding::or_ok;
 use super::{Case, Finding};
 use crate::cli::output::duration;
 use crate::config::{Config, Nats};
-use crate::nats::{self, NatsError, connect_to, split_credentials};
+use crate::nats::{self, NatsError, connect_to, shown_addresses, split_credentials};
 
 /// How to be a user of the system account.
 #[derive(Debug, clap::Args)]
 pub(super) struct SystemAccount {
     /// A NATS address with a user of the system account, `nats://USER:PASSWORD@HOST`: it sees every server's version and how
-    /// often it writes to its disk
+    /// often it writes to its disk. Others can read a command line, so set $BELLHOP_SYSTEM_URL instead, or use
+    /// --system-creds
     #[arg(long, value_name = "URL")]
     system: Option<String>,
     /// A credentials file of such a user; it goes with the addresses of --nats
@@ -30,9 +31,11 @@ pub(super) struct SystemAccount {
 impl SystemAccount {
     /// The connection that it asks for, if any.
     fn settings(&self, config: &Config) -> Option<Nats> {
-        let (url, creds) = (self.system.as_ref(), self.system_creds.clone().unwrap_or_default());
+        let creds = self.system_creds.clone().unwrap_or_default();
+        let variable = || std::env::var("BELLHOP_SYSTEM_URL").ok().filter(|url| !url.is_empty() && creds.is_empty());
+        let url = self.system.clone().or_else(variable);
         let is_wanted = url.is_some() || !creds.is_empty();
-        let url = url.cloned().unwrap_or_else(|| split_credentials(&config.nats.url).0);
+        let url = url.unwrap_or_else(|| split_credentials(&config.nats.url).0);
         let Nats { timeout, ping_interval, .. } = config.nats;
         is_wanted.then(|| Nats { url, creds, timeout, ping_interval, ..Nats::default() })
     }
@@ -76,7 +79,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Asks all servers, as the system account.
 pub(super) async fn servers(config: &Config, system: &SystemAccount) -> Servers {
     let nats = system.settings(config)?;
-    let url = split_credentials(&nats.url).0;
+    let url = shown_addresses(&nats.url);
     Some(match ask(&Config { nats, ..config.clone() }).await {
         Ok(servers) if servers.is_empty() => {
             Err(format!("no server answers: the user at {url} is none of the system account"))
@@ -152,7 +155,7 @@ async fn addresses(nats: &nats::Nats, config: &Config) -> Vec<Finding> {
             )),
             Err(_) => findings.push(Finding::unseen(
                 format!("the servers tell of {address}, which cannot be reached from here"),
-                "run this where the members run, or give the address of the system account with --system",
+                "run this where the members run, or set $BELLHOP_SYSTEM_URL to the address of the system account",
             )),
         }
     }
@@ -181,13 +184,13 @@ pub(super) fn sync(case: &Case<'_>, servers: &Servers) -> Vec<Finding> {
         Some(Err(problem)) => {
             return vec![Finding::unseen(
                 problem,
-                "--system takes nats://USER:PASSWORD@HOST, --system-creds a credentials file",
+                "set $BELLHOP_SYSTEM_URL to nats://USER:PASSWORD@HOST, or name a credentials file with --system-creds",
             )];
         }
         None => {
             return vec![Finding::unseen(
                 "how often servers write to their disks can be seen by the system account alone",
-                "`bellhop doctor --system nats://USER:PASSWORD@HOST`, or look for sync_interval in nats-server's configuration",
+                "set $BELLHOP_SYSTEM_URL to nats://USER:PASSWORD@HOST, or look for sync_interval in nats-server's configuration",
             )];
         }
     };

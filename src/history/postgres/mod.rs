@@ -37,6 +37,14 @@ pub(super) struct Postgres {
 impl Postgres {
     pub(super) async fn open(url: &PostgresUrl) -> Result<Self, Problem> {
         let mut config: Config = url.with_password().parse().map_err(|error| Problem::from_postgres(&error))?;
+        if let Some(path) = url.password_file() {
+            let password = tokio::fs::read_to_string(path).await;
+            let password = password.map_err(|error| {
+                Problem::broken(format!("cannot read {}, the file of history.password_file: {error}", path.display()))
+            })?;
+            // Editors end a file with a line break.
+            config.password(password.trim_end_matches(['\r', '\n']));
+        }
         let options = config.get_options().map_or(PLANNER.to_owned(), |own| format!("{PLANNER} {own}"));
         config.options(options).application_name("bellhop").connect_timeout(PATIENCE);
         // A machine that vanishes closes no connection.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::OnceCell;
 
+use crate::config;
 use crate::history::{History, HistoryError, HistoryUrl};
 use crate::nats::{Nats, NatsError};
 
@@ -21,15 +22,18 @@ impl Shelf {
     ///
     /// # Errors
     /// When the setting is no address, or JetStream does not tell how old the installation is.
-    pub async fn new(setting: &str, state: &Path, nats: &Nats) -> Result<Self, NatsError> {
+    pub async fn new(setting: &config::History, state: &Path, nats: &Nats) -> Result<Self, NatsError> {
         let failed = |error: &dyn std::fmt::Display| NatsError::failed("find the history", error);
-        let url = match setting {
+        let url = match setting.url.as_str() {
             "sqlite" => {
                 let stream = nats.jetstream.get_stream(nats.names.outcomes_stream()).await;
                 let began = stream.map_err(|error| failed(&error))?.cached_info().created.unix_timestamp_nanos();
                 HistoryUrl::Sqlite(state.join(format!("history-{began:x}.db")))
             }
-            address => address.parse().map_err(|error| failed(&error))?,
+            address => {
+                let url: HistoryUrl = address.parse().map_err(|error| failed(&error))?;
+                url.with_password_file(&setting.password_file)
+            }
         };
         Ok(Self { url, opened: Arc::default() })
     }
