@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::problem::{Problem, label};
+use crate::printable::{is_obeyed, printable};
 use crate::reminder::Priority;
 
 /// The most rules of a document.
@@ -89,7 +90,7 @@ pub enum Action {
     Highlight,
     /// The same, with a link.
     Link {
-        /// Where it leads.
+        /// Where it leads: an `http` or `https` address with a host, `mailto:` or `tel:`.
         #[schemars(length(min = 1, max = MAX_WITH_BYTES))]
         href: String,
     },
@@ -296,7 +297,7 @@ impl Rule {
         problems.extend(match &self.action {
             Action::Mask { with: text } => with("with", text, 1),
             Action::Replace { with: text } => with("with", text, 0),
-            Action::Link { href } => with("href", href, 1).or_else(|| runs_code(href)),
+            Action::Link { href } => with("href", href, 1).or_else(|| leads_nowhere(href)),
             Action::Remove | Action::Highlight | Action::Block | Action::Priority { .. } => None,
         });
         problems
@@ -313,13 +314,22 @@ fn keyword_problem(list: &str, at: usize, keyword: &str) -> Option<Problem> {
     Some(Problem::error(problem).at(place))
 }
 
-/// A link that a browser would run instead of following it.
-fn runs_code(href: &str) -> Option<Problem> {
-    let plain: String = href.chars().filter(|c| !c.is_whitespace() && !c.is_control()).collect();
-    let scheme = plain.split_once(':')?.0.to_ascii_lowercase();
-    let problem =
-        || Problem::error(format!("`{scheme}:` runs in the reader's browser; a link leads somewhere")).at("href");
-    ["javascript", "vbscript", "data"].contains(&scheme.as_str()).then(problem)
+/// Where links may lead. Some app servers show an address as it is, so what a browser would run, read from the reader's
+/// machine, or resolve against the app server's own address is refused here.
+const LINKS: &str = "http://HOST…, https://HOST…, mailto:… or tel:…";
+
+fn leads_nowhere(href: &str) -> Option<Problem> {
+    let (scheme, rest) = href.split_once(':').unwrap_or_default();
+    let is_allowed = match scheme.to_ascii_lowercase().as_str() {
+        "http" | "https" => {
+            rest.strip_prefix("//").is_some_and(|host| !host.starts_with(['/', '\\', '?', '#', '@', ':']))
+        }
+        "mailto" | "tel" => true,
+        _ => false,
+    };
+    let is_one_word = !href.contains(|c: char| c.is_whitespace() || is_obeyed(c)) && !rest.trim_matches('/').is_empty();
+    let problem = || Problem::error(format!("{:?} is no link; it must be {LINKS}", printable(href))).at("href");
+    (!is_allowed || !is_one_word).then(problem)
 }
 
 /// Takes a list out of an object and reads its items, each by itself, so that all of them tell what is wrong.

@@ -962,7 +962,7 @@ async def rules_of_a_tag(w):
     rule = lambda name, action, *keywords, **more: {"name": name, "keywords": keywords, "action": action} | more
     await put(w, "rules", "t.1", {"rules": [
         {"name": "card", "patterns": ["\\b\\d{16}\\b"], "action": "mask"}, rule("names", "replace", "Falcon", **{"with": "it"}),
-        rule("filler", "remove", "kindly "), rule("due", "highlight", "due"), rule("pay", "link", "here", href="/pay"),
+        rule("filler", "remove", "kindly "), rule("due", "highlight", "due"), rule("pay", "link", "here", href="https://pay.example/"),
         rule("now", "priority", "at once", **{"with": "urgent"}), rule("no", "block", "verboten")],
         "allow": ["peregrine falcon"], "unknown": 1})
     text = "Ｆalcon, 4111111111111111: a peregrine falcon is due at once, 张三! Kindly pay here"
@@ -974,7 +974,7 @@ async def rules_of_a_tag(w):
         return {"tag": "t.1", "rule": rule, "field": field, "start": at, "end": at + len(text), **more}
 
     want = [mark("title", "due", "due", action="highlight"), mark("content", "due", "due", action="highlight"),
-            mark("content", "here", "pay", action="link", href="/pay")]
+            mark("content", "here", "pay", action="link", href="https://pay.example/")]
     same(got["marks"], want, "the marks")
     await w.send("billing", reminder("no", "app-1", content="VERBOTEN", tags=["t.1"]), reminder("yes", "app-1"))
     await w.took("yes")

@@ -45,7 +45,7 @@ const LAYERS: &[Layer] = &[
     layer("client", &["nats"]),
     layer("service", &["config", "metrics", "nats", "history", "http"]),
     layer("schema", &["nats", "service"]),
-    layer("terminal", &["client", "config", "nats"]),
+    layer("terminal", &["client", "config", "http", "nats"]),
     layer("demo", &["client", "config", "local", "nats", "nats_server", "service", "terminal"]),
     layer("bench", &["local", "nats", "nats_server"]),
     layer("conformance", &["nats"]),
@@ -99,8 +99,8 @@ const IMPURE: &[&str] = &[
 /// Packages of their own include these modules as they are, and must name the libraries they use.
 const INCLUDED: [(&str, &[&str]); 4] = [
     ("benches/history/Cargo.toml", &["history", "reminder", "token", "trace", "wire"]),
-    ("tests/fuzz/Cargo.toml", &["event", "reminder", "rules", "token", "trace", "wire"]),
-    ("benches/rules/Cargo.toml", &["reminder", "rules", "token"]),
+    ("tests/fuzz/Cargo.toml", &["event", "printable", "reminder", "rules", "token", "trace", "wire"]),
+    ("benches/rules/Cargo.toml", &["printable", "reminder", "rules", "token"]),
     ("tests/simulation/Cargo.toml", &["reminder", "router", "token"]),
 ];
 

@@ -325,8 +325,8 @@ fn problems_name_rule_place_and_input() {
             "rule 1 \"x\": patterns[0]: \"\\\\w{5000}\" takes more than 1 MiB when compiled; make it shorter\n",
         ),
         (
-            r#"{"rules":[{"name":"x","keywords":["a"],"action":"link","href":"Java\tScript:alert(1)"}]}"#,
-            "rule 1 \"x\": href: `javascript:` runs in the reader's browser; a link leads somewhere\n",
+            r#"{"rules":[{"name":"x","keywords":["a"],"action":"link","href":"/pay"}]}"#,
+            "rule 1 \"x\": href: \"/pay\" is no link; it must be http://HOST…, https://HOST…, mailto:… or tel:…\n",
         ),
         (r#"{"rules":[],"match":{"case":"any"}}"#, "unknown variant `any`, expected `fold` or `exact`\n"),
     ] {
@@ -358,4 +358,42 @@ fn all_patterns_of_a_document_together_are_bounded() {
     assert_eq!(problems.len(), 1, "it is said once: {problems:?}");
     let expected = format!("rule {too_many} \"{}\": patterns[0]: with this one, the patterns", too_many - 1);
     assert!(problems[0].to_string().starts_with(&expected), "{problems:?}");
+}
+
+#[test]
+fn links_lead_to_the_web_mail_or_a_telephone() {
+    let found = |href: &str| {
+        let rule = serde_json::json!({ "name": "x", "keywords": ["a"], "action": "link", "href": href });
+        let document = serde_json::json!({ "rules": [rule] }).to_string();
+        list(&Document::parse(document.as_bytes()).unwrap().check())
+    };
+    for link in ["https://example.com/a?b=c#d", "HTTP://h", "mailto:a@example.com", "tel:+49-30-1", "https://[::1]:8/"]
+    {
+        assert_eq!(found(link), "", "{link}");
+    }
+    for refused in [
+        "javascript:alert(1)",
+        "Java\tScript:alert(1)",
+        " https://example.com",
+        "data:text/html,x",
+        "vbscript:x",
+        "blob:https://h/1",
+        "file:///etc/hosts",
+        "view-source:https://h",
+        "//example.com",
+        "/pay",
+        "pay",
+        "?a=b",
+        "https:example.com",
+        "https:/example.com",
+        "https:///example.com",
+        "https://",
+        "http:\\\\h",
+        "mailto:",
+        "https://h/\u{202e}moc",
+        "https://h/a b",
+        "https\u{200f}://h",
+    ] {
+        assert!(found(refused).contains("is no link; it must be http"), "{refused}: {}", found(refused));
+    }
 }

@@ -137,7 +137,7 @@ fn action() -> impl Strategy<Value = Action> {
         Action::Replace { with: "手".into() },
         Action::Remove,
         Action::Highlight,
-        Action::Link { href: "/".into() },
+        Action::Link { href: "https://h/".into() },
     ])
 }
 

@@ -3,6 +3,8 @@
 #![no_main]
 #![allow(dead_code)] // Of the modules, only what rules need is used.
 
+#[path = "../../../src/printable.rs"]
+mod printable;
 #[path = "../../../src/reminder/mod.rs"]
 mod reminder;
 #[path = "../../../src/rules/mod.rs"]

@@ -2,6 +2,8 @@
 #![no_main]
 #![allow(dead_code)] // Of the modules, only what rules need is used.
 
+#[path = "../../../src/printable.rs"]
+mod printable;
 #[path = "../../../src/rules/tests/reference.rs"]
 mod reference;
 #[path = "../../../src/reminder/mod.rs"]
@@ -51,7 +53,7 @@ impl Input {
                 3 => Action::Replace { with: String::new() },
                 4 => Action::Remove,
                 5 => Action::Highlight,
-                _ => Action::Link { href: "/".into() },
+                _ => Action::Link { href: "https://h/".into() },
             },
         };
         let difference = |is_exact| if is_exact { Difference::Exact } else { Difference::Fold };
