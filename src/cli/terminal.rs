@@ -1,13 +1,14 @@
 //! `bellhop terminal`: a web page on which people see their reminders.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use tokio_util::sync::CancellationToken;
 
-use super::output::Output;
+use super::output::{Output, complain};
 use super::serve::stop_on_signal;
 use super::{CliError, SettingsArgs};
+use crate::config::Exposure;
 use crate::terminal::{Options, SigningKey, Terminal};
 use crate::token::{InstanceName, UserId};
 
@@ -15,7 +16,7 @@ use crate::token::{InstanceName, UserId};
 #[command(after_help = "Examples:
   bellhop terminal
   bellhop terminal --listen 0.0.0.0:9480 --instance web-2 --key-file web.key
-  bellhop terminal --listen 127.0.0.1:9480 --host reminders.example
+  bellhop terminal --listen 127.0.0.1:9480 --host reminders.example --proxy 127.0.0.1
 
 It is an app server with a page, to see what people see. There is no password: whoever reaches the page can sign in as anybody. \
 So it listens on this machine alone unless it is told otherwise.")]
@@ -36,17 +37,25 @@ pub(super) struct Args {
     /// [default: a new key each time]
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
+    /// The address of a proxy before it, which speaks TLS and sets X-Forwarded-For and X-Forwarded-Proto: cookies are for TLS
+    /// alone where the proxy says `https`
+    #[arg(long, value_name = "IP")]
+    proxy: Option<IpAddr>,
 }
 
 pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliError> {
-    let Args { listen, instance, names, hosts, key_file } = args;
+    let Args { listen, instance, names, hosts, key_file, proxy } = args;
     let key = match &key_file {
         Some(path) => SigningKey::of_file(path).map_err(|error| (format!("the key of {}", path.display()), error)),
         None => SigningKey::random().map_err(|error| ("a key".to_owned(), error)),
     };
     let key = key.map_err(|(what, error)| CliError::Io(format!("cannot have {what}"), error))?;
+    if let Some(exposure) = key_file.and_then(|path| Exposure::of_file("--key-file", &path.to_string_lossy())) {
+        complain(format_args!("{}: {}", exposure.found, exposure.remedy));
+    }
     let config = settings.config()?;
-    let options = Options { listen, instance, names: names.iter().map(ToString::to_string).collect(), hosts, key };
+    let options =
+        Options { listen, instance, names: names.iter().map(ToString::to_string).collect(), hosts, key, proxy };
     let stop = CancellationToken::new();
     stop_on_signal(stop.clone())?;
     let terminal = Terminal::start(&config, options).await.map_err(|error| CliError::Failed(error.to_string()))?;

@@ -32,6 +32,7 @@ pub(super) async fn open(stage: &Stage, look: &Look) -> Result<Terminal, DemoErr
         instance: "web".parse().expect("it is a name"),
         names: VISITORS.map(str::to_owned).to_vec(),
         hosts: Vec::new(),
+        proxy: None,
         key: SigningKey::random().map_err(|error| DemoError::Io("no key for cookies".to_owned(), error))?,
     };
     let terminal = Terminal::start(&stage.config, options).await?;

@@ -4,17 +4,20 @@
 //! that can still connect. Ready means connected, at work on every role that is this member's without failing again and
 //! again, and not stopping.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
 use crate::metrics::Metrics;
 
@@ -62,27 +65,71 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
+/// Connections at a time: more than all probes of a machine and its Prometheus need, and few beside the files that a
+/// process may have open. Behind them the oldest one is closed, so that strangers who hold connections cannot keep a probe
+/// waiting.
+pub const MAX_CONNECTIONS: usize = 64;
+/// The time for a request's head.
+const HEAD_WITHIN: Duration = Duration::from_secs(5);
+/// The time for a whole connection, which has one request.
+const CONNECTION_WITHIN: Duration = Duration::from_secs(15);
+
 /// Answers until the task is aborted.
 pub async fn run(listener: TcpListener, readiness: watch::Receiver<Readiness>, metrics: Metrics) {
+    // On a developer's machine a page could otherwise read this by having its own name lead here (DNS rebinding). Where
+    // others may connect, the names that they use are not known here.
+    let is_for_this_machine = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+    let mut connections: VecDeque<AbortOnDrop> = VecDeque::new();
     loop {
         let Ok((connection, _)) = listener.accept().await else {
             // Out of file descriptors, most likely: others must close theirs first.
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
         let (readiness, metrics) = (readiness.clone(), metrics.clone());
-        tokio::spawn(async move {
-            let service = service_fn(move |request| {
-                let answer = answer(&request, &readiness.borrow(), &metrics);
-                async move { Ok::<_, Infallible>(answer) }
-            });
+        let service = service_fn(move |request| {
+            let answer = match is_for_this_machine && !is_for_local_name(&request) {
+                true => text(StatusCode::MISDIRECTED_REQUEST, "ask by an address or by localhost\n".to_owned()),
+                false => answer(&request, &readiness.borrow(), &metrics),
+            };
+            async move { Ok::<_, Infallible>(answer) }
+        });
+        let serving = async move {
             let mut server = hyper::server::conn::http1::Builder::new();
-            server.timer(TokioTimer::new());
-            if let Err(error) = server.serve_connection(TokioIo::new(connection), service).await {
+            server.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).keep_alive(false);
+            let served = server.serve_connection(TokioIo::new(connection), service);
+            if let Ok(Err(error)) = tokio::time::timeout(CONNECTION_WITHIN, served).await {
                 tracing::debug!(%error, "http connection");
             }
-        });
+        };
+        connections.retain(|connection| !connection.0.is_finished());
+        if connections.len() == MAX_CONNECTIONS {
+            connections.pop_front();
+        }
+        connections.push_back(AbortOnDrop(tokio::spawn(serving).abort_handle()));
     }
+}
+
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Returns whether a `Host` is an address or `localhost`, with or without a port: names that no stranger's page can have.
+pub fn is_local_name(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() || name.eq_ignore_ascii_case("localhost")
+}
+
+/// Whether a request has a local name, or none: every browser sends one.
+fn is_for_local_name<B>(request: &Request<B>) -> bool {
+    request.headers().get(HOST).is_none_or(|host| host.to_str().is_ok_and(is_local_name))
 }
 
 fn answer<B>(request: &Request<B>, readiness: &Readiness, metrics: &Metrics) -> Response<Full<Bytes>> {

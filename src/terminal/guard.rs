@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use hyper::HeaderMap;
 use hyper::header::{self, HeaderName, HeaderValue};
 
+use crate::http::is_local_name;
+
 /// On every answer. Content comes from strangers, so a page may load and do nothing but what this server serves; and with
 /// `require-trusted-types-for` a browser refuses to make markup of text at all.
 const HEADERS: [(HeaderName, &str); 7] = [
@@ -24,6 +26,31 @@ const HEADERS: [(HeaderName, &str); 7] = [
     (header::CACHE_CONTROL, "no-store"),
 ];
 
+/// A browser, as far as its connection tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Visitor {
+    /// The address that it comes from.
+    pub address: IpAddr,
+    /// It came over TLS.
+    pub is_secure: bool,
+}
+
+impl Visitor {
+    /// Returns the visitor of a connection. What `X-Forwarded-For` and `X-Forwarded-Proto` say counts only if the connection
+    /// is the proxy's: anybody can write them.
+    pub(super) fn of(headers: &HeaderMap, peer: IpAddr, proxy: Option<IpAddr>) -> Self {
+        if proxy != Some(peer.to_canonical()) {
+            return Self { address: peer, is_secure: false };
+        }
+        // The proxy appends; what stands before is the browser's own word.
+        let last = |name| headers.get_all(name).iter().next_back()?.to_str().ok()?.rsplit(',').next().map(str::trim);
+        Self {
+            address: last("x-forwarded-for").and_then(|address| address.parse().ok()).unwrap_or(peer),
+            is_secure: last("x-forwarded-proto").is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")),
+        }
+    }
+}
+
 /// Puts on an answer what every answer has.
 pub(super) fn protect(headers: &mut HeaderMap) {
     for (name, value) in HEADERS {
@@ -35,12 +62,8 @@ pub(super) fn protect(headers: &mut HeaderMap) {
 /// rebinding), and would then be of the same origin; but its requests still say that name.
 pub(super) fn is_for_us(headers: &HeaderMap, names: &[String]) -> bool {
     let Some(host) = text(headers, &header::HOST) else { return false };
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let is_address = name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
-    is_address || name.eq_ignore_ascii_case("localhost") || names.iter().any(|own| own.eq_ignore_ascii_case(name))
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    is_local_name(host) || names.iter().any(|own| own.eq_ignore_ascii_case(name))
 }
 
 /// Whether a request that changes something comes from one of our own pages. Browsers always say where it comes from.
@@ -72,6 +95,18 @@ mod tests {
             assert!(!is_for_us(&headers(&[(header::HOST, bad)]), &names), "{bad}");
         }
         assert!(!is_for_us(&HeaderMap::new(), &names));
+    }
+
+    #[test]
+    fn only_the_proxy_says_who_asks() {
+        let [proxy, other, browser] = ["10.0.0.1", "10.0.0.2", "192.0.2.7"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        let names = ["x-forwarded-for", "x-forwarded-proto"].map(HeaderName::from_static);
+        let said = headers(&[(names[0].clone(), "127.0.0.1, 192.0.2.7"), (names[1].clone(), "https")]);
+        let direct = |address| Visitor { address, is_secure: false };
+        assert_eq!(Visitor::of(&said, proxy, Some(proxy)), Visitor { address: browser, is_secure: true });
+        assert_eq!(Visitor::of(&said, other, Some(proxy)), direct(other));
+        assert_eq!(Visitor::of(&said, proxy, None), direct(proxy));
+        assert_eq!(Visitor::of(&HeaderMap::new(), proxy, Some(proxy)), direct(proxy));
     }
 
     #[test]

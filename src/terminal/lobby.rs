@@ -2,6 +2,7 @@
 //! and what was shown.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -15,6 +16,8 @@ use crate::token::{InstanceName, UserId};
 
 /// Users who are here, or left not long ago.
 const MOST_DESKS: usize = 10_000;
+/// Users of one address among them: one visitor cannot take all the room, and an office behind one address has enough.
+const MOST_DESKS_OF_ADDRESS: usize = 500;
 const TICK: Duration = Duration::from_millis(100);
 /// Between two words to a window that has nothing to get: proxies close a connection that is silent for a minute.
 const PING_EVERY: Duration = Duration::from_secs(15);
@@ -33,18 +36,18 @@ pub(super) struct NoRoom(pub &'static str);
 
 #[derive(Debug)]
 pub(super) enum Command {
-    Open { user: UserId, after: Option<u64>, opened: oneshot::Sender<Result<Events, NoRoom>> },
+    Open { user: UserId, from: IpAddr, after: Option<u64>, opened: oneshot::Sender<Result<Events, NoRoom>> },
     Seen { user: UserId, number: u64 },
 }
 
 impl Lobby {
-    /// Opens a window for a user, whose page has everything up to the event `after`, if it says one.
+    /// Opens a window for a user at this address, whose page has everything up to the event `after`, if it says one.
     ///
     /// # Errors
     /// When there are too many, or the server stops.
-    pub(super) async fn open(&self, user: UserId, after: Option<u64>) -> Result<Events, NoRoom> {
+    pub(super) async fn open(&self, user: UserId, from: IpAddr, after: Option<u64>) -> Result<Events, NoRoom> {
         let (opened, open) = oneshot::channel();
-        let _ = self.commands.send(Command::Open { user, after, opened }).await;
+        let _ = self.commands.send(Command::Open { user, from, after, opened }).await;
         open.await.unwrap_or(Err(NoRoom("this server is stopping")))
     }
 
@@ -59,6 +62,8 @@ pub(super) struct Porter {
     app: AppServer,
     instance: InstanceName,
     desks: HashMap<UserId, Desk<Delivery>>,
+    /// The address from which each desk was opened.
+    openers: HashMap<UserId, IpAddr>,
     /// The number of the last event. Numbers begin with the time, in microseconds, so that those of an earlier run, or of
     /// another server, are none of this one's.
     last: u64,
@@ -69,7 +74,7 @@ impl Porter {
     /// An empty lobby of this instance; `visitors` is told who is here.
     pub(super) fn new(app: AppServer, instance: InstanceName, visitors: watch::Sender<Vec<UserId>>) -> Self {
         let last = jiff::Timestamp::now().as_microsecond().try_into().unwrap_or(0);
-        Self { app, instance, desks: HashMap::new(), last, visitors }
+        Self { app, instance, desks: HashMap::new(), openers: HashMap::new(), last, visitors }
     }
 
     /// A lobby, and what it is asked.
@@ -109,8 +114,8 @@ impl Porter {
     fn obey(&mut self, command: Command) {
         let now = Instant::now();
         match command {
-            Command::Open { user, after, opened } => {
-                let _ = opened.send(self.open(now, user, after)); // Whoever asked may have left meanwhile.
+            Command::Open { user, from, after, opened } => {
+                let _ = opened.send(self.open(now, user, from, after)); // Whoever asked may have left meanwhile.
             }
             Command::Seen { user, number } => {
                 let shown = self.desks.get_mut(&user).map(|desk| desk.seen(now, number));
@@ -119,9 +124,15 @@ impl Porter {
         }
     }
 
-    fn open(&mut self, now: Instant, user: UserId, after: Option<u64>) -> Result<Events, NoRoom> {
-        if self.desks.len() >= MOST_DESKS && !self.desks.contains_key(&user) {
-            return Err(NoRoom("there is no room for more users"));
+    fn open(&mut self, now: Instant, user: UserId, from: IpAddr, after: Option<u64>) -> Result<Events, NoRoom> {
+        if !self.desks.contains_key(&user) {
+            if self.desks.len() >= MOST_DESKS {
+                return Err(NoRoom("there is no room for more users"));
+            }
+            if self.openers.values().filter(|opener| **opener == from).count() >= MOST_DESKS_OF_ADDRESS {
+                return Err(NoRoom("there is no room for more users of your address"));
+            }
+            self.openers.insert(user.clone(), from);
         }
         let last = self.last;
         let desk = self.desks.entry(user.clone()).or_insert_with(|| Desk::new(last, now));
@@ -165,7 +176,10 @@ impl Porter {
                 left.push(user.clone());
                 true
             }
-            Passed::Over => false,
+            Passed::Over => {
+                self.openers.remove(user);
+                false
+            }
         });
         if !left.is_empty() {
             drop(self.app.disconnect_all(left));

@@ -27,7 +27,7 @@ mod lobby;
 mod session;
 mod web;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +44,7 @@ use crate::config::Config;
 use crate::nats::{self, NatsError};
 use crate::token::{InstanceName, UserId};
 use lobby::Porter;
+use session::Sessions;
 pub use session::SigningKey;
 use web::Site;
 
@@ -62,6 +63,8 @@ pub struct Options {
     pub hosts: Vec<String>,
     /// Signs cookies.
     pub key: SigningKey,
+    /// The address of the proxy before it, whose `X-Forwarded-For` and `X-Forwarded-Proto` count.
+    pub proxy: Option<IpAddr>,
 }
 
 /// Why there is no terminal.
@@ -94,7 +97,7 @@ impl Terminal {
     /// # Errors
     /// When the address is taken, or NATS is away or refuses.
     pub async fn start(config: &Config, options: Options) -> Result<Self, TerminalError> {
-        let Options { listen, instance, names, hosts, key } = options;
+        let Options { listen, instance, names, hosts, key, proxy } = options;
         let nats = nats::connect(config, "bellhop terminal").await?;
         let failed = |error| TerminalError::Listen(listen, error);
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
@@ -111,7 +114,7 @@ impl Terminal {
         let stop = CancellationToken::new();
         let mut work = JoinSet::new();
         work.spawn(Porter::new(app, instance, tell_visitors).run(commands, deliveries, stop.clone()));
-        let site = Site { lobby, nats, key, names, hosts };
+        let site = Site { lobby, nats, sessions: Sessions::new(key), names, hosts, proxy };
         Ok(Self { listener, address, site, work, stop, visitors })
     }
 
@@ -132,7 +135,7 @@ impl Terminal {
         loop {
             tokio::select! {
                 accepted = self.listener.accept(), if connections.len() < MOST_CONNECTIONS => match accepted {
-                    Ok((connection, _)) => drop(connections.spawn(serve(connection, site.clone()))),
+                    Ok((connection, peer)) => drop(connections.spawn(serve(connection, peer.ip(), site.clone()))),
                     // Out of file descriptors, most likely: others must close theirs first.
                     Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
                 },
@@ -145,10 +148,10 @@ impl Terminal {
     }
 }
 
-async fn serve(connection: TcpStream, site: Arc<Site>) {
+async fn serve(connection: TcpStream, peer: IpAddr, site: Arc<Site>) {
     let service = service_fn(move |request| {
         let site = site.clone();
-        async move { site.answer(request).await }
+        async move { site.answer(request, peer).await }
     });
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new());

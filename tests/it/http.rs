@@ -1,6 +1,9 @@
 //! `/livez`, `/readyz` (`?verbose`), `/healthz` (alias of readyz), `/metrics`, `/version`. GET and HEAD only.
 
-use crate::harness::{Reply, World, reminder};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::harness::{Reply, SOON, World, reminder};
 
 #[tokio::test]
 async fn probes_answer_as_the_contract_says() {
@@ -73,4 +76,58 @@ async fn a_stopping_member_is_alive_and_not_ready() {
         .await;
     assert!(said.body.contains("[-] not stopping"), "{said:?}");
     assert_eq!(member.probe("GET", "/livez").await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn idle_connections_keep_no_probe_waiting() {
+    let world = World::start(&[]).await;
+    let member = world.member();
+    let address = member.address().unwrap();
+    let mut idle = Vec::new();
+    for _ in 0..200 {
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        connection.write_all(b"GET /livez HTTP/1.1\r\n").await.unwrap(); // A head that never ends.
+        idle.push(connection);
+    }
+    let answer = tokio::time::timeout(SOON / 5, member.probe("GET", "/livez")).await.expect("a probe waits");
+    assert_eq!(answer.unwrap().status, 200);
+    let end = tokio::time::timeout(SOON / 5, idle[0].read(&mut [0])).await.expect("the oldest is still open");
+    assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+    let mut open = 0;
+    for connection in &mut idle {
+        let is_open =
+            tokio::time::timeout(std::time::Duration::from_millis(1), connection.read(&mut [0])).await.is_err();
+        open += usize::from(is_open);
+    }
+    assert!(open <= 64, "{open} are open");
+}
+
+#[tokio::test]
+async fn unfinished_heads_end_in_time() {
+    let world = World::start(&[]).await;
+    let mut connection = TcpStream::connect(world.member().address().unwrap()).await.unwrap();
+    connection.write_all(b"GET /livez HTTP/1.1\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let end = tokio::time::timeout(SOON, connection.read_to_end(&mut answer)).await.expect("it is still open");
+    assert!(end.is_err() || !answer.starts_with(b"HTTP/1.1 200"), "{answer:?}");
+}
+
+/// A page of a stranger's site can have its own name lead to this machine, and would then read the answer.
+#[tokio::test]
+async fn foreign_names_get_no_figures_on_loopback() {
+    let world = World::start(&[]).await;
+    let address = world.member().address().unwrap();
+    let ask = async |host: &str| {
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        connection.write_all(format!("GET /metrics HTTP/1.1\r\n{host}\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await.unwrap();
+        answer.split(' ').nth(1).unwrap().to_owned()
+    };
+    for host in ["Host: 127.0.0.1:9411\r\n", "Host: localhost\r\n", "Host: [::1]:9411\r\n"] {
+        assert_eq!(ask(host).await, "200", "{host}");
+    }
+    for host in ["evil.example", "evil.example:9411", "127.0.0.1.evil.example:9411", "localhost.evil.example"] {
+        assert_eq!(ask(&format!("Host: {host}\r\n")).await, "421", "{host}");
+    }
 }

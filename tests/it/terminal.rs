@@ -2,11 +2,12 @@
 //! people do.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::harness::{Member, exchange};
+use crate::harness::{Member, SOON, World, exchange};
 use crate::secured::{Realm, eventually};
 
 /// A terminal and somebody's cookie for it.
@@ -18,10 +19,12 @@ struct Desk {
 impl Desk {
     async fn of(address: SocketAddr, user: &str) -> Self {
         let mut desk = Self { address, cookie: String::new() };
-        let (status, head, _) = desk.ask("POST", "/sign-in", &format!("user={user}")).await;
-        assert_eq!(status, 303, "{head}");
-        let cookie = head.split("set-cookie: ").nth(1).and_then(|rest| rest.split(';').next());
-        desk.cookie = cookie.expect("a cookie").to_owned();
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        connection.write_all(desk.request("POST", "/sign-in", &format!("user={user}")).as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await.unwrap();
+        let cookie = answer.split("set-cookie: ").nth(1).and_then(|rest| rest.split(';').next());
+        desk.cookie = cookie.unwrap_or_else(|| panic!("no cookie in {answer}")).to_owned();
         desk
     }
 
@@ -102,4 +105,79 @@ async fn a_terminal_needs_no_more_than_an_app_server() {
         if status == 200 && body.contains(r#""outcome":"delivered""#) { Ok(()) } else { Err(body) }
     })
     .await;
+}
+
+/// A terminal on a plain server, without `bellhop serve`.
+async fn alone(world: &World, more: &[&str]) -> (Arc<Member>, SocketAddr) {
+    let arguments = ["terminal", "--nats", &world.url, "--listen", "127.0.0.1:0"];
+    let arguments: Vec<String> = arguments.iter().chain(more).map(|text| (*text).to_owned()).collect();
+    let terminal = world.launch_with(more.get(1).unwrap_or(&"web-1"), &arguments);
+    let is_open = async || {
+        let log = terminal.log();
+        let address = log.split("http://").nth(1).and_then(|rest| rest.split('/').next()?.parse().ok());
+        address.ok_or(log)
+    };
+    let address = world.eventually("the terminal is open", is_open).await;
+    (terminal, address)
+}
+
+#[tokio::test]
+async fn a_signed_out_cookie_is_refused() {
+    let world = World::start(&[]).await;
+    let (_terminal, address) = alone(&world, &[]).await;
+    let (here, there) = (Desk::of(address, "alice").await, Desk::of(address, "alice").await);
+    assert_eq!(here.ask("GET", "/as/alice/", "").await.0, 200);
+    let (status, head, _) = here.ask("POST", "/as/alice/sign-out", "").await;
+    assert!(status == 303 && head.contains("max-age=0"), "{head}");
+    assert_eq!(here.ask("GET", "/as/alice/history", "").await.0, 401, "the same cookie again");
+    assert_eq!(there.ask("GET", "/as/alice/", "").await.0, 200, "another session of the user");
+}
+
+#[tokio::test]
+async fn only_the_proxy_makes_cookies_secure() {
+    let world = World::start(&[]).await;
+    let sign_in = async |address: SocketAddr| {
+        let request = format!(
+            "POST /sign-in HTTP/1.1\r\nHost: {address}\r\nOrigin: https://{address}\r\nX-Forwarded-Proto: https\r\n\
+             Content-Length: 10\r\nConnection: close\r\n\r\nuser=alice"
+        );
+        exchange(address, &request).await.unwrap().head
+    };
+    let (_direct, direct) = alone(&world, &[]).await;
+    let head = sign_in(direct).await;
+    assert!(head.contains("samesite=strict") && !head.contains("secure"), "{head}");
+    let (_behind, behind) = alone(&world, &["--instance", "web-2", "--proxy", "127.0.0.1"]).await;
+    let head = sign_in(behind).await;
+    assert!(head.contains("samesite=strict; secure"), "{head}");
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_refused() {
+    let world = World::start(&[]).await;
+    let (_terminal, address) = alone(&world, &[]).await;
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    let head =
+        format!("POST /sign-in HTTP/1.1\r\nHost: {address}\r\nOrigin: http://{address}\r\nContent-Length: 9\r\n\r\n");
+    connection.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    let answered = tokio::time::timeout(SOON, connection.read_exact(&mut answer)).await;
+    answered.expect("it waits for the body").unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 408");
+}
+
+#[tokio::test]
+async fn one_address_gets_a_share_of_the_users() {
+    let world = World::start(&[]).await;
+    let (_terminal, address) = alone(&world, &[]).await;
+    let mut windows = Vec::new();
+    for number in 0..=500 {
+        let user = format!("u{number}");
+        let desk = Desk::of(address, &user).await;
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        connection.write_all(desk.request("GET", &format!("/as/{user}/events"), "").as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        connection.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, if number < 500 { b"HTTP/1.1 200" } else { b"HTTP/1.1 503" }, "{user}");
+        windows.push(connection);
+    }
 }
