@@ -13,17 +13,27 @@ pub struct Fields<'a>(pub Vec<(&'a RawValue, &'a RawValue)>);
 impl<'a> Fields<'a> {
     /// Returns a field's value, unless it is `null`; of several of one name, the last.
     pub fn get(&self, name: &str) -> Option<&'a RawValue> {
-        let is_it = |(written, _): &&(&RawValue, &RawValue)| {
-            serde_json::from_str::<Cow<'_, str>>(written.get()).is_ok_and(|written| written == name)
-        };
-        let (_, value) = self.0.iter().rev().find(is_it)?;
-        (value.get() != "null").then_some(value)
+        let (_, value) = self.0.iter().rev().find(|(written, _)| is_named(written, name))?;
+        (!is_null(value)).then_some(value)
+    }
+
+    /// Returns all fields but those of this name that are `null`.
+    pub fn without_null(&self, name: &str) -> impl Iterator<Item = &(&'a RawValue, &'a RawValue)> {
+        self.0.iter().filter(move |(written, value)| !(is_null(value) && is_named(written, name)))
     }
 
     /// Returns a field's value where it is a text.
     pub fn text(&self, name: &str) -> Option<String> {
         serde_json::from_str(self.get(name)?.get()).ok()
     }
+}
+
+fn is_named(written: &RawValue, name: &str) -> bool {
+    serde_json::from_str::<Cow<'_, str>>(written.get()).is_ok_and(|written| written == name)
+}
+
+fn is_null(value: &RawValue) -> bool {
+    value.get() == "null"
 }
 
 impl<'de> Deserialize<'de> for Fields<'de> {

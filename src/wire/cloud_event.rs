@@ -149,21 +149,26 @@ impl<'m> Event<'m> {
         Ok(Self { id, source, traceparent: optional("traceparent")?, data: body.into() })
     }
 
-    /// The set that it stands for.
+    /// The set that it stands for: its data under the event's name, unless it has one, or a set of the reminder that its data is.
     fn set(self) -> Result<Cow<'m, [u8]>, Rejection> {
         // What is neither a set nor a reminder is refused by whoever reads the set.
         let Ok(fields) = serde_json::from_slice::<Fields<'_>>(&self.data) else { return Ok(self.data) };
-        let list = match (fields.get("id"), fields.get("reminders")) {
-            (Some(_), Some(_)) => return Ok(self.data),
-            (None, Some(list)) => list.get().to_owned(),
-            (_, None) => format!("[{}]", String::from_utf8_lossy(&self.data)),
-        };
+        let is_set = ["reminders", "cancel"].iter().any(|name| fields.get(name).is_some());
+        if is_set && fields.get("id").is_some() {
+            return Ok(self.data);
+        }
         // A source has no white space in it, so two events never have the same name.
         let name = format!("{} {}", self.source, self.id);
         if let Some(problem) = id_error(&name) {
             return Err(refusal(format!("`source`, a space, and `id` are the set's id, and {problem}")));
         }
-        Ok(format!(r#"{{"id":{},"reminders":{list}}}"#, json!(name)).into_bytes().into())
+        let rest = if is_set {
+            let others = fields.without_null("id").map(|(name, value)| format!("{}:{}", name.get(), value.get()));
+            others.collect::<Vec<_>>().join(",")
+        } else {
+            format!(r#""reminders":[{}]"#, String::from_utf8_lossy(&self.data))
+        };
+        Ok(format!(r#"{{"id":{},{rest}}}"#, json!(name)).into_bytes().into())
     }
 }
 
@@ -261,6 +266,11 @@ mod tests {
         for (data, expected) in [
             (reminder.to_owned(), named(&format!("[{reminder}]"))),
             (r#"{"id":null,"reminders":[{ }, 7]}"#.to_owned(), named("[{ }, 7]")),
+            (
+                r#"{"deliver_at":"t", "id": null, "cancel":["a"],"x":{"id":null}}"#.to_owned(),
+                r#"{"id":"/billing/invoices 981","deliver_at":"t","cancel":["a"],"x":{"id":null}}"#.to_owned(),
+            ),
+            (r#"{"id":"own","cancel":["a"]}"#.to_owned(), r#"{"id":"own","cancel":["a"]}"#.to_owned()),
             (r#"{"id":"own","reminders":[]}"#.to_owned(), r#"{"id":"own","reminders":[]}"#.to_owned()),
             (r#"{"id":7,"reminders":[]}"#.to_owned(), r#"{"id":7,"reminders":[]}"#.to_owned()),
             ("[1]".to_owned(), "[1]".to_owned()),

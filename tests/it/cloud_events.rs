@@ -111,3 +111,28 @@ async fn what_is_no_event_is_refused_with_its_headers_and_comes_back_when_it_is_
     assert!(traces.iter().any(|trace| trace[3..35] == TRACE[3..35]), "{traces:?}");
     assert_eq!(world.run(&["rejected", "ls", "--json"]).await.succeeded().trim(), "[]");
 }
+
+/// "Its data is a set, or one reminder": whatever a set may say counts.
+#[tokio::test]
+async fn every_field_of_an_events_set_counts() {
+    let world = World::start(&[]).await;
+    world.app("app-1", &["alice"]).await;
+    let hour = || crate::harness::from_now(jiff::SignedDuration::from_hours(1));
+    let later = |id: &str| with(reminder(id, "alice"), json!({ "deliver_at": hour() }));
+    world.publish("billing", [later("alone"), later("beside"), later("structured")]).await;
+    let send = async |id: &str, data: Value| {
+        world.publish_bytes("billing", data.to_string().as_bytes(), binary(id)).await;
+    };
+    send("1", json!({ "cancel": ["alone"] })).await;
+    send("2", json!({ "id": null, "cancel": ["beside"], "reminders": [reminder("now", "alice")] })).await;
+    send("3", json!({ "deliver_at": hour(), "reminders": [reminder("of its set", "alice")] })).await;
+    let cancel = event("4", json!({ "cancel": ["structured"] }));
+    world.publish_bytes("billing", cancel.as_bytes(), structured()).await;
+    world.all_became("billing", &["alone", "beside", "structured"], "cancelled").await;
+    world.taken(&["now"]).await;
+    assert_eq!(world.first("now").reminder["set"], "/billing 2");
+    let listed = world.run(&["scheduled", "ls", "--json"]).await.succeeded();
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!((listed[0]["id"].as_str(), listed.as_array().unwrap().len()), (Some("of its set"), 1));
+    assert!(world.all_rejected(0).await.is_empty());
+}
