@@ -82,6 +82,7 @@ struct Bench {
     rules: Rules,
     names: Names,
     window: Window,
+    recorded: std::collections::HashSet<Settled>,
 }
 
 impl Bench {
@@ -101,7 +102,7 @@ impl Bench {
         let engine = Arc::new(Engine::new(&document).expect("it has no problem"));
         let rules = Rules::default().with(TAG.parse().expect("it is a name"), Some(engine));
         let window = Window::new(Duration::from_secs(600), 1_000_000);
-        Self { published, origin, rules, names: Names::new("bellhop"), window }
+        Self { published, origin, rules, names: Names::new("bellhop"), window, recorded: Default::default() }
     }
 
     /// The set's reminders, as they were decoded.
@@ -124,6 +125,7 @@ impl Bench {
             event_bytes: 128 << 10,
             merges: false,
             window: &self.window,
+            recorded: &self.recorded,
             rules: &self.rules,
             now: Timestamp::UNIX_EPOCH,
             trace: None,

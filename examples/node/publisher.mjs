@@ -23,7 +23,7 @@ const escape = (name) =>
   Buffer.from(name).toString("latin1")
     .replace(/[^A-Za-z0-9_-]/g, (byte) => "=" + byte.charCodeAt(0).toString(16).toUpperCase().padStart(2, "0"));
 
-/** Publishes a set until it is stored. JetStream knows the same set by its `Nats-Msg-Id`, so a repeat does no harm. */
+/** Publishes a set until it is stored. Bellhop knows a source's set by its `Nats-Msg-Id`, so a repeat does no harm. */
 async function publish(js, source, reminders) {
   const body = JSON.stringify({ reminders });
   const msgID = `${source}-${createHash("sha256").update(body).digest("hex")}`;

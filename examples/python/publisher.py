@@ -30,7 +30,7 @@ def escape(name):
 
 
 async def publish(js, source, reminders):
-    """Publishes a set until it is stored. JetStream knows the same set by its `Nats-Msg-Id`, so a repeat does no harm."""
+    """Publishes a set until it is stored. Bellhop knows a source's set by its `Nats-Msg-Id`, so a repeat does no harm."""
     body = json.dumps({"reminders": reminders}).encode()
     headers = {"Nats-Msg-Id": f"{source}-{hashlib.sha256(body).hexdigest()}"}
     for attempt in range(ATTEMPTS):

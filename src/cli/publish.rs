@@ -35,7 +35,7 @@ Examples:
   bellhop publish reminders.jsonl --source billing --set-id 2026-11-22 --msg-id 2026-11-22
   jq -c '.[]' export.json | bellhop publish - --source crm --dry-run
 
-With --msg-id, JetStream stores the same sets once, however often this is run within the idempotency window (10 minutes).")]
+With --msg-id, the same sets are taken in once, however often this is run within the idempotency window (10 minutes).")]
 pub(super) struct Args {
     /// A file, or `-` for standard input, which is also read when it is no terminal
     #[arg(conflicts_with = "user")]
@@ -46,7 +46,7 @@ pub(super) struct Args {
     /// The set's id, in place of its own; of several sets, each has /1, /2, ... added
     #[arg(long, value_name = "ID", value_parser = id)]
     set_id: Option<String>,
-    /// The set's Nats-Msg-Id; of several sets, each has /1, /2, ... added
+    /// The set's Nats-Msg-Id, after the source and a slash; of several sets, each has /1, /2, ... added
     #[arg(long, value_name = "ID", value_parser = id)]
     msg_id: Option<String>,
     /// Send what is valid and leave out the rest
@@ -135,7 +135,9 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
         Err(error) => return Err(error),
     };
     let max_bytes = max_set_bytes(nats.as_ref().map_or(USUAL_MAX_PAYLOAD, |nats| nats.client.max_payload()));
-    let (set_id, msg_id) = (args.set_id.as_deref(), args.msg_id.as_deref());
+    // JetStream itself knows a message id in all sources' sets, if only for a moment.
+    let msg_id = args.msg_id.as_ref().map(|id| format!("{}/{id}", args.source.escaped()));
+    let (set_id, msg_id) = (args.set_id.as_deref(), msg_id.as_deref());
     let plan = input::plan(&text, Request { source: &args.source, set_id, msg_id, max_bytes })?;
     report(&plan, args.skip_invalid)?;
     match nats {
@@ -218,7 +220,7 @@ fn failed(error: &NatsError, done: usize, count: usize, has_msg_id: bool) -> Cli
         text += &format!("; {} of {} are stored", thousands(done), plural(count, "set"));
     }
     let again = match has_msg_id {
-        true => "run it again: with its --msg-id nothing is stored twice within the idempotency window",
+        true => "run it again: with its --msg-id nothing is taken in twice within the idempotency window",
         false => "it may be stored all the same; give a --msg-id to be able to run this again",
     };
     if text.contains("timed out") || done > 0 {

@@ -82,7 +82,7 @@ async fn ls(nats: &Nats, source: Option<&Source>, limit: usize, json: bool) -> R
     let (mut next, mut count) = (BinaryHeap::new(), 0);
     schedule::each(nats, &subjects, |message, sequence| {
         let headers = message.headers.as_ref();
-        if let Some(at) = schedule::due_at(headers).filter(|_| !schedule::is_cancelled(headers)) {
+        if let Some(at) = schedule::due_at(headers).filter(|_| schedule::Withdrawal::of(headers).is_none()) {
             count += 1;
             next.push((at, sequence, message.payload.clone()));
             if next.len() > limit {
@@ -110,7 +110,7 @@ async fn ls(nats: &Nats, source: Option<&Source>, limit: usize, json: bool) -> R
 async fn cancel(nats: &Nats, source: &Source, id: &str, json: bool) -> Result<(), CliError> {
     let is_scheduled = async || -> Result<bool, CliError> {
         let found = schedule::find(nats, source, id).await?;
-        Ok(found.is_some_and(|found| !schedule::is_cancelled(Some(&found.headers))))
+        Ok(found.is_some_and(|found| schedule::Withdrawal::of(Some(&found.headers)).is_none()))
     };
     if !is_scheduled().await? {
         let id = plain(id);

@@ -137,7 +137,7 @@ impl Publisher {
         let id = draft.id.unwrap_or_else(|| nuid::next().to_string());
         let draft = Draft { id: Some(id.clone()), ..draft };
         let json = serde_json::to_string(&draft).expect("a draft has only string keys and valid JSON inside");
-        let set = Common { id: self.origin.sequence.to_string(), deliver_at: None };
+        let set = Common { id: self.origin.sequence.to_string(), is_named: false, deliver_at: None };
         set::read(&self.origin, &set, 0, &json).map_err(|refused| refused.rejection)?;
         let room = self.room_for(u32::try_from(json.len()).unwrap_or(u32::MAX)).await?;
         let (sender, stored) = oneshot::channel();

@@ -165,10 +165,12 @@ section! {
 section! {
     /// Dropping repeats of a reminder.
     Idempotency {
-        /// How long the same (source, id) is the same reminder. JetStream drops repeated `Nats-Msg-Id` for as long.
+        /// How long the same (source, id) is the same reminder. The sets of a source with the same `Nats-Msg-Id` are one for
+        /// as long.
         #[serde(with = "units")]
         window: Duration = Duration::from_secs(600),
-        /// Reminders remembered, 48 bytes each; beyond it the window is shorter.
+        /// Names remembered, 48 bytes each: of reminders, of cancelled ones, and `Nats-Msg-Id`s. Where more are published within
+        /// the window, it is shorter; `bellhop_idempotency_ids_forgotten_total` counts that.
         max_ids: usize = 1_000_000,
     }
 }

@@ -27,6 +27,7 @@ struct Handles {
     sets: IntCounter,
     reminders: Series<IntCounter>,
     rejected: Series<IntCounter>,
+    ids_forgotten: IntCounter,
     outcomes: Series<IntCounter>,
     accepted: Series<Series<Histogram>>,
     deliveries: Series<IntCounter>,
@@ -189,6 +190,10 @@ impl Default for Handles {
                 "bellhop_rejected_total",
                 "Messages stored in the stream of refused input, by their code.",
                 ("code", &codes),
+            ),
+            ids_forgotten: make.counter(
+                "bellhop_idempotency_ids_forgotten_total",
+                "Names forgotten before `idempotency.window` was over, since there were more than `idempotency.max_ids`.",
             ),
             outcomes: make.counters(
                 "bellhop_outcomes_total",
@@ -376,6 +381,11 @@ impl Metrics {
     /// Something was stored in the stream of refused input.
     pub fn rejected(&self, code: RejectCode) {
         self.0.rejected.of(code.as_str()).inc();
+    }
+
+    /// So many names were forgotten before the idempotency window was over.
+    pub fn ids_forgotten(&self, count: usize) {
+        self.0.ids_forgotten.inc_by(count as u64);
     }
 
     /// An outcome is durable.

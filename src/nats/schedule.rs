@@ -20,10 +20,34 @@ const PAGE_BYTES: usize = 1 << 20;
 const SCHEDULE: &str = "Nats-Schedule";
 /// Where to.
 const TARGET: &str = "Nats-Schedule-Target";
-/// When the set was published that a schedule comes from, in nanoseconds since 1970.
-const SET_TIME: &str = "Bellhop-Set-Time";
-/// The business system took it back: what is due is to be recorded, not delivered.
+/// When the set was published that a schedule comes from, in nanoseconds since 1970. What is due has it, too.
+pub const SET_TIME: &str = "Bellhop-Set-Time";
+/// It is not to be delivered when it is due: it was taken back.
 const CANCELLED: &str = "Bellhop-Cancelled";
+
+/// Why a scheduled reminder is taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Withdrawal {
+    /// Its business system cancelled it: that is its outcome.
+    Cancelled,
+    /// Its business system published it again: its outcome is the later one's.
+    Replaced,
+}
+
+impl Withdrawal {
+    /// The values of the header.
+    const VALUES: [(Self, &str); 2] = [(Self::Cancelled, "true"), (Self::Replaced, "replaced")];
+
+    /// Returns why a message that is scheduled or due was taken back, by its headers; none if it was not.
+    pub fn of(headers: Option<&HeaderMap>) -> Option<Self> {
+        let found = header(headers, CANCELLED)?;
+        Some(Self::VALUES.iter().find(|(_, value)| *value == found).map_or(Self::Cancelled, |(why, _)| *why))
+    }
+
+    fn value(self) -> &'static str {
+        Self::VALUES[self as usize].1
+    }
+}
 
 /// A reminder that is to be delivered later.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,16 +81,24 @@ pub async fn schedule(
 }
 
 /// Takes a scheduled reminder back, if a set published before `before_ns` scheduled it and it is not due yet. It comes due at
-/// once, as cancelled: so whoever records that cannot miss it.
+/// once, marked as taken back: so whoever records that cannot miss it.
 ///
 /// # Errors
 /// When JetStream does not answer. It may be repeated.
-pub async fn cancel(nats: &Nats, source: &Source, id: &str, before_ns: i128) -> Result<(), NatsError> {
-    let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("cancel reminder {id} of {source}"), error);
+pub async fn withdraw(
+    nats: &Nats,
+    source: &Source,
+    id: &str,
+    before_ns: i128,
+    why: Withdrawal,
+) -> Result<(), NatsError> {
+    let failed = |error: &dyn std::fmt::Display| {
+        NatsError::failed(format!("take back the scheduled reminder {id} of {source}"), error)
+    };
     let subject = nats.names.scheduled(source, id);
     while let Some(found) = find(nats, source, id).await? {
-        let is_before = header(Some(&found.headers), SET_TIME).and_then(|time| time.parse().ok()) < Some(before_ns);
-        if !is_before || header(Some(&found.headers), CANCELLED).is_some() {
+        let is_before = set_time(Some(&found.headers)) < Some(before_ns);
+        if !is_before || Withdrawal::of(Some(&found.headers)).is_some() {
             return Ok(());
         }
         let mut headers = HeaderMap::new();
@@ -74,7 +106,7 @@ pub async fn cancel(nats: &Nats, source: &Source, id: &str, before_ns: i128) -> 
             header(Some(&found.headers), name).into_iter().for_each(|value| headers.insert(name, value));
         }
         headers.insert(SCHEDULE, format!("@at {}", Timestamp::UNIX_EPOCH));
-        headers.insert(CANCELLED, "true");
+        headers.insert(CANCELLED, why.value());
         headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, found.sequence.to_string());
         let sent = nats.jetstream.publish_with_headers(subject.clone(), headers, found.payload).await;
         match sent.map_err(|error| failed(&error))?.await {
@@ -129,7 +161,7 @@ pub fn due_at(headers: Option<&HeaderMap>) -> Option<Timestamp> {
     header(headers, SCHEDULE)?.strip_prefix("@at ")?.parse().ok()
 }
 
-/// Whether a message that is scheduled or due was taken back, by its headers.
-pub fn is_cancelled(headers: Option<&HeaderMap>) -> bool {
-    header(headers, CANCELLED).is_some()
+/// Returns when the set was published that a scheduled or due message comes from, in nanoseconds since 1970, by its headers.
+pub fn set_time(headers: Option<&HeaderMap>) -> Option<i128> {
+    header(headers, SET_TIME)?.parse().ok()
 }

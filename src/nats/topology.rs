@@ -328,7 +328,11 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
     let rejected = base(names.rejected_stream(), vec![names.all_rejected()], "refused input, untouched");
     let seen = base(names.seen_stream(), vec![names.seen()], "reminder ids of the idempotency window");
     vec![
-        work_queue(StreamConfig { max_message_size: max_set_bytes(nats.client.max_payload()) as i32, ..sets }),
+        work_queue(StreamConfig {
+            max_message_size: max_set_bytes(nats.client.max_payload()) as i32,
+            duplicate_window: SETS_DUPLICATE_WINDOW,
+            ..sets
+        }),
         // nats-server has a schedule take the place of an earlier one on its subject, which it calls a roll-up.
         work_queue(StreamConfig { allow_message_schedules: true, allow_rollup: true, allow_direct: true, ..scheduled }),
         work_queue(StreamConfig { metadata: [partitions].into(), ..events }),
@@ -416,6 +420,10 @@ fn consumers(nats: &Nats, config: &Config) -> Vec<(String, Vec<consumer::pull::C
 
 /// Refused input kept of each source: a flood of one drops its own, and not the others'.
 const REJECTED_OF_SOURCE: i64 = 100_000;
+
+/// How long JetStream itself knows a `Nats-Msg-Id` in the stream of sets: the least that nats-server permits. It cannot tell
+/// sources apart, so one's message ids keep another's sets out; the intake can, for all of `idempotency.window`.
+const SETS_DUPLICATE_WINDOW: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Versions kept of each document of rules.
 const RULES_HISTORY: i64 = 16;

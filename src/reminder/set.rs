@@ -25,6 +25,8 @@ pub const MAX_TITLE_BYTES: usize = 1024;
 pub const MAX_CONTENT_BYTES: usize = 64 * 1024;
 /// The most tags of one reminder.
 pub const MAX_TAGS: usize = 16;
+/// The latest `deliver_at`, 2262-01-01T00:00:00Z: nats-server counts nanoseconds in 64 bits, which end in April of that year.
+pub const LATEST_DELIVER_AT: Timestamp = Timestamp::constant(9_214_646_400, 0);
 
 /// A set that is valid as a whole. Its reminders may not be.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub struct ReminderSet<'a> {
 pub struct Common {
     /// The set's own name, or its stream sequence.
     pub id: String,
+    /// Whether its publisher has named it.
+    pub is_named: bool,
     /// When they are to be delivered, unless they say it themselves.
     pub deliver_at: Option<Timestamp>,
 }
@@ -173,11 +177,12 @@ pub fn parse<'a>(origin: &Origin, body: &'a [u8]) -> Result<ReminderSet<'a>, Rej
         let code = if error.is_data() { RejectCode::InvalidSet } else { RejectCode::NotJson };
         Rejection::new(code, error)
     })?;
+    let is_named = set.id.is_some();
     let id = match set.id {
         Some(id) => checked_id(id, RejectCode::InvalidSetId)?,
         None => origin.sequence.to_string(),
     };
-    let common = Common { id, deliver_at: time("deliver_at", set.deliver_at, RejectCode::InvalidDeliverAt)? };
+    let common = Common { id, is_named, deliver_at: deliver_at(set.deliver_at)? };
     if set.reminders.is_none() && set.cancel.is_none() {
         return Err(Rejection::new(RejectCode::InvalidSet, "missing field `reminders`"));
     }
@@ -206,7 +211,7 @@ pub fn parse<'a>(origin: &Origin, body: &'a [u8]) -> Result<ReminderSet<'a>, Rej
 /// # Errors
 /// Why it is refused.
 pub fn read(origin: &Origin, common: &Common, index: usize, text: &str) -> Result<Reminder, Refused> {
-    let default_id = || format!("{}#{index}", common.id);
+    let default_id = || default_id(&common.id, index);
     let mut raw: RawReminder<'_> = from_object(text).map_err(|error| {
         let fields = serde_json::from_str::<Fields<'_>>(text).ok();
         let readable = |name| fields.as_ref()?.text(name);
@@ -228,6 +233,11 @@ pub fn read(origin: &Origin, common: &Common, index: usize, text: &str) -> Resul
         (Ok(id), Ok(user)) => validate(origin, common, id.clone(), user.clone(), text, raw)
             .map_err(|rejection| refused(id, Ok(user), rejection)),
     }
+}
+
+/// Returns the id of a reminder that has none: `<set id>#<index>`.
+pub fn default_id(set: &str, index: usize) -> String {
+    format!("{set}#{index}")
 }
 
 fn validate(
@@ -255,7 +265,7 @@ fn validate(
         tag.parse::<Tag>().map_err(|e| Rejection::new(RejectCode::InvalidTag, format!("`tags[{index}]` {e}")))
     };
     let tags = tags.iter().enumerate().map(tag).collect::<Result<_, _>>()?;
-    let deliver_at = time("deliver_at", raw.deliver_at, RejectCode::InvalidDeliverAt)?.or(common.deliver_at);
+    let deliver_at = deliver_at(raw.deliver_at)?.or(common.deliver_at);
     let expires_at = time("expires_at", raw.expires_at, RejectCode::InvalidExpiresAt)?;
     if let (Some(deliver_at), Some(expires_at)) = (deliver_at, expires_at)
         && deliver_at >= expires_at
@@ -311,6 +321,21 @@ fn time(field: &str, text: Option<String>, code: RejectCode) -> Result<Option<Ti
         let detail = format!("`{field}` is `{text}`, not an RFC 3339 time such as 2026-11-29T00:00:00Z: {error}");
         Rejection::new(code, detail)
     })
+}
+
+/// Reads a `deliver_at`, which is a time that nats-server can hold a schedule for.
+fn deliver_at(text: Option<String>) -> Result<Option<Timestamp>, Rejection> {
+    let code = RejectCode::InvalidDeliverAt;
+    match time("deliver_at", text, code) {
+        Ok(Some(at)) if at > LATEST_DELIVER_AT => Err(Rejection::new(
+            code,
+            format!("`deliver_at` is {at}; nats-server holds a reminder until {LATEST_DELIVER_AT} at the latest"),
+        )),
+        Ok(at) => Ok(at),
+        Err(Rejection { detail, .. }) => {
+            Err(Rejection::new(code, format!("{detail}; the latest is {LATEST_DELIVER_AT}")))
+        }
+    }
 }
 
 fn checked_id(id: String, code: RejectCode) -> Result<String, Rejection> {

@@ -67,7 +67,7 @@ pub(super) const PARAMETERS: &[(&str, &str)] = &[
 
 /// What headers mean, and what they are in examples.
 const HEADERS: &[(&str, &str, &str)] = &[
-    ("Nats-Msg-Id", "JetStream stores one message with it, within the idempotency window.", ""),
+    ("Nats-Msg-Id", "The sets of a source that have the same one are one set, within the idempotency window.", ""),
     (trace::HEADER, "W3C Trace Context: the trace that it belongs to.", ""),
     (TRACES_HEADER, "The traces of all reminders, separated by commas, where they are several.", ""),
     ("Content-Type", "A media type.", cloud_event::STRUCTURED),

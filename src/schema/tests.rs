@@ -104,7 +104,7 @@ fn origin() -> set::Origin {
 }
 
 fn common() -> set::Common {
-    set::Common { id: "s".to_owned(), deliver_at: None }
+    set::Common { id: "s".to_owned(), is_named: true, deliver_at: None }
 }
 
 fn is_good_set(body: &[u8]) -> bool {

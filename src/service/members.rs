@@ -379,7 +379,7 @@ impl Membership {
             self.workers.spawn(super::surviving::panics(role, async move {
                 let result = match (recorded.last_outcome().await, role) {
                     (Err(error), _) => Err(error),
-                    (_, Role::Intake) => intake::run(context, stop, working).await,
+                    (_, Role::Intake) => intake::run(context, &recorded, stop, working).await,
                     (_, Role::Escalation) => escalation::run(context, stop, working).await,
                     (_, Role::History) => history::run(context, stop, working).await,
                     (_, Role::Partition(number)) => partition::run(context, number, &recorded, stop, working).await,

@@ -138,6 +138,30 @@ impl Recorded {
         answered.await.unwrap_or_else(|_| Err(NatsError::failed(WHAT, "its reader ended")))
     }
 
+    /// Returns what is recorded of the sets that wait in their stream: an intake that plans one of them again, after a crash of
+    /// the one before, leaves that out. To be asked when the last intake gets no more sets.
+    ///
+    /// # Errors
+    /// When JetStream could not be read.
+    pub async fn of_waiting_sets(&self) -> Result<HashSet<Settled>, NatsError> {
+        let (nats, last) = (&self.reader.nats, self.last_outcome().await?);
+        let sets = nats.jetstream.get_stream(nats.names.sets_stream()).await;
+        let sets = sets.map_err(|error| NatsError::failed(WHAT, error))?;
+        let (created, state) = (sets.cached_info().created, &sets.cached_info().state);
+        let mut settled = HashSet::new();
+        let start_time = state.first_timestamp.max(last - OLDEST_IN_WORK).max(created);
+        if state.messages == 0 || start_time > last {
+            return Ok(settled);
+        }
+        let note = |_, item| {
+            if matches!(item, Settled::Published { set, .. } if set >= state.first_sequence) {
+                settled.insert(item);
+            }
+        };
+        replay_headers(nats, start_time, note).await?;
+        Ok(settled)
+    }
+
     /// When the last outcome was stored, at the first call. To be asked before any role that is taken together with the
     /// partitions begins: after an outage, what it tells is much younger than what the last owners recorded.
     ///
@@ -175,7 +199,6 @@ async fn answer(nats: Nats, mut waiting: mpsc::Receiver<Wish>) {
 async fn read(nats: &Nats, wishes: &[Wish]) -> Result<HashMap<Partition, HashSet<Settled>>, NatsError> {
     let mut settled: HashMap<Partition, HashSet<Settled>> =
         wishes.iter().map(|wish| (wish.partition, HashSet::new())).collect();
-    let outcomes = nats.names.outcomes_stream();
     let sets =
         nats.jetstream.get_stream(nats.names.sets_stream()).await.map_err(|error| NatsError::failed(WHAT, error))?;
     let sets = sets.cached_info();
@@ -184,6 +207,22 @@ async fn read(nats: &Nats, wishes: &[Wish]) -> Result<HashMap<Partition, HashSet
     let Some(start_time) = starts.into_iter().min() else { return Ok(settled) };
     // Of a stream that was made anew, the sequences are of other sets.
     let start_time = start_time.max(sets.created);
+    let note = |partition, item| {
+        if let Some(its) = settled.get_mut(&partition) {
+            its.insert(item);
+        }
+    };
+    replay_headers(nats, start_time, note).await?;
+    Ok(settled)
+}
+
+/// Reads what outcomes settled from this time on.
+async fn replay_headers(
+    nats: &Nats,
+    start_time: DateTime,
+    mut each: impl FnMut(Partition, Settled),
+) -> Result<(), NatsError> {
+    let outcomes = nats.names.outcomes_stream();
     let through = last_sequence(nats, &outcomes).await?;
     let config = pull::Config {
         deliver_policy: DeliverPolicy::ByStartTime { start_time },
@@ -192,14 +231,9 @@ async fn read(nats: &Nats, wishes: &[Wish]) -> Result<HashMap<Partition, HashSet
     };
     replay(nats, &outcomes, config, through, |message, _| {
         let header = message.headers.as_ref().and_then(|headers| headers.get(HEADER));
-        for (partition, item) in header.into_iter().flat_map(|text| decode(text.as_str())) {
-            if let Some(its) = settled.get_mut(&partition) {
-                its.insert(item);
-            }
-        }
+        header.into_iter().flat_map(|text| decode(text.as_str())).for_each(|(partition, item)| each(partition, item));
     })
-    .await?;
-    Ok(settled)
+    .await
 }
 
 /// From when on a partition's outcomes tell of something that may not be removed yet, or that may come again.

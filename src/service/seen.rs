@@ -6,31 +6,47 @@
 //!
 //! A set is noted in the stream when everything else of it is durable. So a set that comes again although it is noted
 //! (nats-server lost its acknowledgement in a crash) is complete, and its events must not be published again: those that
-//! were worked are gone from their stream, and a partition that was taken over since does not know them. For a set
-//! that was not noted yet when that happened, the outcomes tell which of its reminders are done.
+//! were worked are gone from their stream, and a partition that was taken over since does not know them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::Hasher;
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{DeliverPolicy, pull};
-use hashbrown::{HashMap, HashSet};
-use serde::Deserialize;
+use async_nats::jetstream::consumer::pull;
+use hashbrown::HashMap;
 use siphasher::sip128::Hasher128;
 
 use crate::nats::replay::{last_sequence, replay};
 use crate::nats::{Nats, NatsError};
 use crate::reminder::hasher_of;
-use crate::reminder::outcome::Batch;
 use crate::token::Source;
 
-/// A (source, id), in 128 bits: among 100 million, two are the same by chance once in 10²² times.
+/// A name of a source's, in 128 bits: among 100 million, two are the same by chance once in 10²² times.
 pub type Id = u128;
 
-/// The identity of a reminder.
+/// Returns the identity of a reminder.
 pub fn identity(source: &Source, id: &str) -> Id {
-    let mut hasher = hasher_of([source.as_str()]);
-    hasher.write(id.as_bytes());
+    of_names([source.as_str()], id)
+}
+
+/// Returns the identity of a set by its `Nats-Msg-Id`. No reminder has the same one: ids have no control characters.
+pub fn message_identity(source: &Source, message_id: &str) -> Id {
+    of_names([source.as_str(), "\0message"], message_id)
+}
+
+/// Returns the identity of a reminder whose name Bellhop made up of its set's sequence: it is no name that was chosen.
+pub fn made_up_identity(source: &Source, id: &str) -> Id {
+    of_names([source.as_str(), "\0sequence"], id)
+}
+
+/// Returns the identity of a reminder's cancellation.
+pub fn cancellation_identity(source: &Source, id: &str) -> Id {
+    of_names([source.as_str(), "\0cancel"], id)
+}
+
+fn of_names<const N: usize>(space: [&str; N], name: &str) -> Id {
+    let mut hasher = hasher_of(space);
+    hasher.write(name.as_bytes());
     hasher.finish128().as_u128()
 }
 
@@ -41,8 +57,15 @@ pub struct Taken {
     pub sequence: u64,
     /// When JetStream stored it, in milliseconds since 1970.
     pub stored_ms: i64,
-    /// Its reminders.
+    /// Its reminders, its cancellations, and its message id.
     pub ids: Vec<Id>,
+}
+
+/// The set that brought an id last: its sequence, and when JetStream stored it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Set {
+    sequence: u64,
+    stored_ms: i64,
 }
 
 /// The window.
@@ -50,50 +73,61 @@ pub struct Taken {
 pub struct Window {
     length_ms: i64,
     max_ids: usize,
-    sets: HashMap<Id, u64>,
-    by_age: VecDeque<(Id, u64, i64)>,
+    sets: HashMap<Id, Set>,
+    by_age: VecDeque<(Id, Set)>,
     /// Sets of which everything is durable, with their times.
     complete: BTreeMap<u64, i64>,
-    /// Reminders with a recent outcome, and the last set that can have brought them.
-    done: (HashSet<Id>, u64),
 }
 
 impl Window {
-    /// An empty window of this length, for at most this many reminders.
+    /// An empty window of this length, for at most this many ids.
     pub fn new(length: Duration, max_ids: usize) -> Self {
         let length_ms = i64::try_from(length.as_millis()).unwrap_or(i64::MAX);
-        Self {
-            length_ms,
-            max_ids,
-            sets: HashMap::new(),
-            by_age: VecDeque::new(),
-            complete: BTreeMap::new(),
-            done: Default::default(),
-        }
+        Self { length_ms, max_ids, sets: HashMap::new(), by_age: VecDeque::new(), complete: BTreeMap::new() }
     }
 
-    /// Whether a set with this sequence repeats a reminder of another set. A set that comes again itself, after a
-    /// crash, repeats nothing: partitions know what of it is stored already.
-    pub fn is_repeat(&self, id: Id, sequence: u64) -> bool {
-        let (done, last_set) = &self.done;
-        self.sets.get(&id).is_some_and(|&seen| seen != sequence) || (sequence <= *last_set && done.contains(&id))
+    /// Returns when JetStream stored the other set that brought this id, if that was within the window before this set. A
+    /// set that comes again itself, after a crash, repeats nothing: partitions know what of it is stored already.
+    pub fn taken_before(&self, id: Id, sequence: u64, stored_ms: i64) -> Option<i64> {
+        let set = self.sets.get(&id)?;
+        let is_within = stored_ms.saturating_sub(set.stored_ms) < self.length_ms;
+        (is_within && set.sequence != sequence).then_some(set.stored_ms)
     }
 
-    /// Notes a set's reminders, and forgets what is too old or too much.
-    pub fn note(&mut self, taken: &Taken) {
+    /// Notes a set's ids. Returns how many others it forgets for that before their time, since there are more than `max_ids`.
+    pub fn note(&mut self, taken: &Taken) -> usize {
+        let set = Set { sequence: taken.sequence, stored_ms: taken.stored_ms };
         for &id in &taken.ids {
-            self.sets.insert(id, taken.sequence);
-            self.by_age.push_back((id, taken.sequence, taken.stored_ms));
+            self.sets.insert(id, set);
+            self.by_age.push_back((id, set));
         }
-        while let Some(&(id, sequence, stored_ms)) = self.by_age.front() {
-            if self.by_age.len() <= self.max_ids && taken.stored_ms.saturating_sub(stored_ms) < self.length_ms {
+        let mut early = 0;
+        while self.by_age.len() > self.max_ids {
+            let Some(oldest) = self.by_age.pop_front() else { break };
+            let was_last = self.remove(oldest);
+            early += usize::from(was_last && taken.stored_ms.saturating_sub(oldest.1.stored_ms) < self.length_ms);
+        }
+        early
+    }
+
+    /// Forgets what is too old for all sets that are stored from now on.
+    pub fn forget(&mut self, now_ms: i64) {
+        while let Some(&oldest) = self.by_age.front() {
+            if now_ms.saturating_sub(oldest.1.stored_ms) < self.length_ms {
                 break;
             }
             self.by_age.pop_front();
-            if self.sets.get(&id) == Some(&sequence) {
-                self.sets.remove(&id);
-            }
+            self.remove(oldest);
         }
+    }
+
+    /// Removes an id, unless a later set brought it again.
+    fn remove(&mut self, (id, set): (Id, Set)) -> bool {
+        let is_last = self.sets.get(&id) == Some(&set);
+        if is_last {
+            self.sets.remove(&id);
+        }
+        is_last
     }
 
     /// Whether everything of this set is durable. A stream that was made anew has other sets of the same sequences.
@@ -126,45 +160,8 @@ impl Window {
                 self.complete(taken.sequence, taken.stored_ms);
             }
         })
-        .await?;
-        self.load_done(nats).await
-    }
-
-    async fn load_done(&mut self, nats: &Nats) -> Result<(), NatsError> {
-        let failed = |error: &dyn std::fmt::Display| NatsError::failed("read recent outcomes", error);
-        let info = |stream| async { nats.jetstream.get_stream(stream).await.map_err(|error| failed(&error)) };
-        let sets = info(nats.names.sets_stream()).await?.cached_info().state.clone();
-        let outcomes = info(nats.names.outcomes_stream()).await?.cached_info().state.clone();
-        if sets.messages == 0 || outcomes.messages == 0 {
-            return Ok(());
-        }
-        self.done.1 = sets.last_sequence;
-        let start_time = outcomes.last_timestamp - RECENT;
-        let config = pull::Config { deliver_policy: DeliverPolicy::ByStartTime { start_time }, ..Default::default() };
-        replay(nats, &nats.names.outcomes_stream(), config, outcomes.last_sequence, |message, _| {
-            self.done.0.extend(done_in(&message.payload));
-        })
         .await
     }
-}
-
-/// No set that waits for its acknowledgement had its first outcome longer ago than this before the last outcome.
-const RECENT: Duration = Duration::from_secs(30);
-
-#[derive(Deserialize)]
-struct Named {
-    id: String,
-    source: Source,
-    #[serde(default)]
-    escalated: bool,
-}
-
-/// The reminders of which a message of outcomes says for the first time what became of them. That one has been parked for
-/// long was announced in its time: whoever publishes its id again now does not repeat what has just been taken in.
-fn done_in(message: &[u8]) -> Vec<Id> {
-    let outcomes = serde_json::from_slice::<Batch<Named>>(message).map(|batch| batch.outcomes).unwrap_or_default();
-    let told = outcomes.iter().filter(|named| !named.escalated);
-    told.map(|named| identity(&named.source, &named.id)).collect()
 }
 
 /// Writes sets as one message: for each its sequence, time and number of ids, then the ids, all little-endian.
@@ -198,6 +195,8 @@ fn decode(mut bytes: &[u8]) -> Vec<Taken> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn taken(sequence: u64, stored_ms: i64, ids: &[Id]) -> Taken {
@@ -207,32 +206,68 @@ mod tests {
     #[test]
     fn another_set_repeats_and_the_same_set_does_not() {
         let mut window = Window::new(Duration::from_secs(10), 100);
-        window.note(&taken(1, 0, &[7]));
-        assert!(window.is_repeat(7, 2));
-        assert!(!window.is_repeat(7, 1));
-        assert!(!window.is_repeat(8, 2));
+        window.note(&taken(1, 5, &[7]));
+        assert_eq!(window.taken_before(7, 2, 6), Some(5));
+        assert_eq!(window.taken_before(7, 1, 5), None);
+        assert_eq!(window.taken_before(8, 2, 6), None);
     }
 
     #[test]
-    fn it_forgets_by_age_and_by_number() {
+    fn an_id_forgotten_early_is_counted() {
         let mut window = Window::new(Duration::from_secs(10), 2);
-        window.note(&taken(1, 0, &[1]));
-        window.note(&taken(2, 9_999, &[2]));
-        assert!(window.is_repeat(1, 9));
-        window.note(&taken(3, 10_000, &[3]));
-        assert!(!window.is_repeat(1, 9));
-        window.note(&taken(4, 10_000, &[4]));
-        assert!(!window.is_repeat(2, 9), "more than two are not remembered");
-        assert_eq!((window.sets.len(), window.by_age.len()), (2, 2));
+        assert_eq!(window.note(&taken(1, 0, &[1])) + window.note(&taken(2, 9_999, &[2])), 0);
+        assert_eq!(window.note(&taken(3, 10_000, &[3])), 0, "its time was over");
+        assert_eq!(window.note(&taken(4, 10_000, &[4])), 1);
+        assert_eq!(window.taken_before(2, 9, 10_000), None, "more than two are not remembered");
+        assert_eq!(window.note(&taken(5, 10_000, &[4, 4])), 1, "one that is taken again is not forgotten");
+        assert_eq!((window.sets.len(), window.by_age.len()), (1, 2));
     }
 
     #[test]
-    fn an_id_taken_again_is_not_forgotten_with_its_first_set() {
+    fn what_is_over_takes_no_memory() {
         let mut window = Window::new(Duration::from_secs(10), 100);
-        window.note(&taken(1, 0, &[1]));
+        window.note(&taken(1, 0, &[1, 2]));
         window.note(&taken(2, 9_000, &[1]));
-        window.note(&taken(3, 11_000, &[]));
-        assert!(window.is_repeat(1, 9));
+        window.forget(9_999);
+        assert_eq!(window.by_age.len(), 3);
+        window.forget(10_000);
+        assert_eq!((window.sets.len(), window.by_age.len()), (1, 1));
+    }
+
+    #[test]
+    fn names_of_different_kinds_are_apart() {
+        let source = "billing".parse().unwrap();
+        let kinds = [identity, message_identity, made_up_identity, cancellation_identity];
+        let all: hashbrown::HashSet<Id> = kinds.iter().map(|kind| kind(&source, "x")).collect();
+        assert_eq!(all.len(), kinds.len());
+    }
+
+    proptest! {
+        /// Sets are judged in another order than they were stored in where sources take turns: by up to 3 s here.
+        #[test]
+        fn a_repeat_is_what_was_accepted_within_the_window(
+            sets in prop::collection::vec((0..4_000i64, 0..4u128, 0..3_000i64, any::<bool>()), 1..60),
+        ) {
+            const LENGTH: i64 = 5_000;
+            let mut window = Window::new(Duration::from_millis(LENGTH as u64), 1_000);
+            let (mut now, mut accepted) = (0, Vec::<(Id, i64)>::new());
+            for (sequence, (pause, id, delay, is_idle)) in sets.into_iter().enumerate() {
+                now += pause;
+                // Of one source, and so of one id, the order is kept.
+                let last = accepted.iter().filter(|(other, _)| *other == id).map(|(_, at)| *at).max();
+                let stored_ms = last.map_or(now - delay, |last| last.max(now - delay));
+                let is_repeat = last.is_some_and(|last| stored_ms - last < LENGTH);
+                prop_assert_eq!(window.taken_before(id, sequence as u64, stored_ms), last.filter(|_| is_repeat));
+                if !is_repeat {
+                    window.note(&taken(sequence as u64, stored_ms, &[id]));
+                    accepted.push((id, stored_ms));
+                }
+                if is_idle {
+                    // What comes later may be judged late, too.
+                    window.forget(now - 3_000);
+                }
+            }
+        }
     }
 
     #[test]
@@ -246,15 +281,6 @@ mod tests {
         assert!(!window.is_complete(1, 0) && window.is_complete(2, 9_000));
         window.complete(4, 10_001);
         assert!(!window.is_complete(2, 9_000), "more than two are not remembered");
-    }
-
-    #[test]
-    fn an_announcement_of_what_is_parked_for_long_makes_no_repeat() {
-        let source: Source = "billing".parse().unwrap();
-        let outcomes = br#"{"outcomes":[{"id":"a","source":"billing","outcome":"parked"},
-            {"id":"b","source":"billing","outcome":"parked","escalated":true}]}"#;
-        assert_eq!(done_in(outcomes), [identity(&source, "a")]);
-        assert_eq!(done_in(b"?"), []);
     }
 
     #[test]

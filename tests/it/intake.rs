@@ -537,3 +537,91 @@ async fn several_sources_keep_their_order_while_nobody_floods() {
     world.taken(&ids).await;
     assert_eq!(world.order("alice"), ids);
 }
+
+/// What JetStream acknowledged under one source is no repeat of what another source published.
+#[tokio::test]
+async fn a_message_id_of_one_source_leaves_others_alone() {
+    let world = World::start(&[]).await;
+    world.app("app-1", &["alice"]).await;
+    world.publish_set("hr", json!({ "reminders": [reminder("h", "alice")] }), message_id("2026-11-22/1")).await;
+    world.taken(&["h"]).await;
+    tokio::time::sleep(JETSTREAM_FORGETS).await;
+    let nameless = json!({ "reminders": [{ "user": "alice", "content": "once" }] });
+    let first = world.publish_set("billing", nameless.clone(), message_id("2026-11-22/1")).await;
+    assert!(!first.duplicate, "JetStream took it for the other source's: {first:?}");
+    world.taken(&[format!("{}#0", first.sequence)]).await;
+    // The same source's set is a repeat, also when JetStream itself has forgotten the first one.
+    tokio::time::sleep(JETSTREAM_FORGETS).await;
+    world.publish_bytes("billing", nameless.to_string().as_bytes(), message_id("2026-11-22/1")).await;
+    world.publish("billing", [reminder("fence", "alice")]).await;
+    world.taken(&["fence"]).await;
+    world.settle().await;
+    assert_eq!(world.takes().len(), 3);
+}
+
+/// Longer than JetStream itself knows a message id in the stream of sets.
+const JETSTREAM_FORGETS: std::time::Duration = std::time::Duration::from_millis(500);
+
+#[tokio::test]
+async fn a_name_that_was_made_up_is_nobody_elses() {
+    let world = World::start(&[]).await;
+    world.app("app-1", &["alice", "bob"]).await;
+    let nameless = |user: &str, content: &str| json!({ "user": user, "content": content });
+    let first = world.publish("billing", [nameless("alice", "A")]).await.sequence;
+    world.taken(&[format!("{first}#0")]).await;
+    // A set that is named like the one before, and one like the one that comes next.
+    for name in [first, first + 3] {
+        let set = json!({ "id": name.to_string(), "reminders": [nameless("bob", &format!("named {name}"))] });
+        world.publish_set("billing", set, HeaderMap::new()).await;
+    }
+    let last = world.publish("billing", [nameless("alice", "last")]).await.sequence;
+    assert_eq!(last, first + 3);
+    world
+        .eventually("all four are delivered", async || {
+            let contents: Vec<_> = world.takes().iter().map(|take| take.reminder["content"].to_string()).collect();
+            if contents.len() == 4 { Ok(()) } else { Err(format!("{contents:?}")) }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn an_id_is_new_after_a_quiet_window() {
+    let world = World::start(&[("idempotency.window", "1s")]).await;
+    world.app("app-1", &["alice"]).await;
+    for number in 1..=3 {
+        world.publish("billing", [reminder("daily", "alice")]).await;
+        world
+            .eventually(&format!("publication {number} is delivered"), async || {
+                let takes = world.takes().len();
+                if takes == number { Ok(()) } else { Err(format!("{takes} are")) }
+            })
+            .await;
+        tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
+    }
+}
+
+/// An id with an outcome may be free: it was refused, or its window is over.
+#[tokio::test]
+async fn a_restart_takes_no_free_id_for_taken() {
+    let world = World::start(&[("idempotency.window", "2s")]).await;
+    let app = world.app("app-1", &["alice"]).await;
+    world.publish_bytes("billing", br#"{"reminders":[{"id":"mended","user":""}]}"#, HeaderMap::new()).await;
+    world.became("billing", "mended", "rejected").await;
+    world.publish("billing", [reminder("weekly", "bob")]).await;
+    world.became("billing", "weekly", "parked").await;
+    tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
+    app.connect(&["bob"]).await;
+    world.became("billing", "weekly", "delivered").await;
+    let member = world.member();
+    member.signal("TERM");
+    world.ended(&member).await;
+    world.publish("billing", [reminder("mended", "alice"), reminder("weekly", "bob")]).await;
+    world.serve_as(member.name()).await;
+    world.taken(&["mended"]).await;
+    world
+        .eventually("the new one is delivered, too", async || {
+            let times = world.takes().iter().filter(|take| take.id() == "weekly").count();
+            if times == 2 { Ok(()) } else { Err(format!("{times} times")) }
+        })
+        .await;
+}

@@ -156,3 +156,104 @@ async fn an_erased_user_gets_nothing_later() {
     assert_eq!(world.takes().len(), 1);
     assert!(world.scheduled().await.is_empty());
 }
+
+/// Bellhop publishes what is due, and no publisher can choose a message id that keeps it out.
+#[tokio::test]
+async fn another_sources_message_ids_keep_nothing_due_out() {
+    let world = World::start(&[]).await;
+    world.app("app-1", &["alice"]).await;
+    world.publish("hr", [soon("s1", "alice")]).await;
+    world.is_scheduled(&["s1"]).await;
+    for number in 1..=20 {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Msg-Id", format!("due {number}"));
+        world.publish_set("billing", json!({ "reminders": [reminder(number.to_string(), "alice")] }), headers).await;
+    }
+    world.taken(&["s1"]).await;
+    world.settle().await;
+}
+
+#[tokio::test]
+async fn what_no_schedule_can_hold_is_refused_at_once() {
+    let world = World::start(&[]).await;
+    world.app("app-1", &["alice"]).await;
+    let at = |id: &str, at: &str| with(reminder(id, "alice"), json!({ "deliver_at": at }));
+    let far =
+        [at("2263", "2263-01-01T00:00:00Z"), at("6000", "6000-01-01T00:00:00Z"), at("9999", "9999-12-31T23:59:59Z")];
+    world.publish("billing", far.into_iter().chain([at("2200", "2200-01-01T00:00:00Z")])).await;
+    for id in ["2263", "6000", "9999"] {
+        assert_eq!(world.became("billing", id, "rejected").await.error.as_deref(), Some("invalid_deliver_at"));
+    }
+    world.is_scheduled(&["2200"]).await;
+    for refused in world.all_rejected(3).await {
+        assert!(refused.detail().contains("2262"), "{}", refused.detail());
+    }
+    world.publish("billing", [reminder("fence", "alice")]).await;
+    world.taken(&["fence"]).await;
+    assert_eq!(world.stream("BELLHOP_SETS").await.state.last_sequence, 2, "nothing circulates");
+}
+
+#[tokio::test]
+async fn what_is_cancelled_and_published_again_ends_once() {
+    let world = World::start(&[]).await;
+    world.app("app-1", &["alice"]).await;
+    world
+        .publish("billing", [in_an_hour("now", "alice"), in_an_hour("later", "alice"), in_an_hour("no", "alice")])
+        .await;
+    world.is_scheduled(&["now", "later", "no"]).await;
+    let again = |id: &str| with(reminder(id, "alice"), json!({ "content": "again" }));
+    let later = with(soon("later", "alice"), json!({ "content": "again" }));
+    let set = json!({ "cancel": ["now", "later", "no"], "reminders": [again("now"), later] });
+    world.publish_set("billing", set, HeaderMap::new()).await;
+    world.became("billing", "no", "cancelled").await;
+    world.taken(&["now", "later"]).await;
+    world.settle().await;
+    for id in ["now", "later"] {
+        assert_eq!(world.first(id).reminder["content"], "again");
+        assert_eq!(world.trail("billing", id).await, ["delivered"], "{id}");
+    }
+    assert!(world.scheduled().await.is_empty());
+}
+
+/// "There is one of each source and id", also where the later word is due at once.
+#[tokio::test]
+async fn a_reminder_is_moved_to_now() {
+    let world = World::start(&[]).await;
+    world.app("app-1", &["alice"]).await;
+    world.publish("billing", [in_an_hour("moved", "alice")]).await;
+    let now = json!({ "content": "new text", "deliver_at": from_now(SignedDuration::from_millis(-500)) });
+    world.publish("billing", [with(reminder("moved", "alice"), now)]).await;
+    world.taken(&["moved"]).await;
+    assert_eq!(world.first("moved").reminder["content"], "new text");
+    world
+        .eventually("nothing is scheduled", async || match world.scheduled().await.len() {
+            0 => Ok(()),
+            left => Err(format!("{left} are")),
+        })
+        .await;
+    world.settle().await;
+    assert_eq!(world.trail("billing", "moved").await, ["delivered"]);
+}
+
+/// "It is cancelled if JetStream stored the cancellation before it was due."
+#[tokio::test]
+async fn many_are_cancelled_in_time_and_none_is_delivered() {
+    let world = World::start(&[]).await;
+    let ids: Vec<String> = (0..3_000).map(|n| n.to_string()).collect();
+    world.app("app-1", &["alice"]).await;
+    let due = SignedDuration::from_secs(4);
+    let all: Vec<Value> = ids.iter().map(|id| later(id, "alice", due)).collect();
+    let published = tokio::time::Instant::now();
+    world.publish("billing", all).await;
+    world
+        .eventually("all are scheduled", async || match world.stream("BELLHOP_SCHEDULED").await.state.last_sequence {
+            sequence if sequence >= 3_000 => Ok(()),
+            sequence => Err(format!("{sequence}")),
+        })
+        .await;
+    tokio::time::sleep_until(published + std::time::Duration::from_millis(3_800)).await;
+    world.publish_bytes("billing", json!({ "cancel": ids }).to_string().as_bytes(), HeaderMap::new()).await;
+    world.all_became("billing", &ids, "cancelled").await;
+    world.settle().await;
+    assert!(world.takes().is_empty(), "{} were delivered", world.takes().len());
+}

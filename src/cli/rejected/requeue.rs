@@ -135,8 +135,9 @@ async fn requeue(
         check(&source, &headers, &body)?;
     }
     headers.insert(REQUEUE_HEADER, sequence.to_string());
-    // Should the deletion fail and this be run again, JetStream stores it once.
-    headers.insert(header::NATS_MESSAGE_ID, format!("requeue {sequence} {:016x}", hash(&body)));
+    // Should the deletion fail and this be run again, it is taken in once. Publishers do not know the time, and so not the id.
+    let refused_ns = message.time.unix_timestamp_nanos();
+    headers.insert(header::NATS_MESSAGE_ID, format!("requeue {sequence} {refused_ns} {:016x}", hash(&body)));
     let ack = nats.store(nats.names.sets(&source), headers, body).await?;
     if !args.keep {
         stream.delete_message(sequence).await.map_err(|error| {

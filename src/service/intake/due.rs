@@ -1,26 +1,35 @@
 //! Takes in what was scheduled and is due: it is published as a set, as if its business system did so now. What was cancelled
 //! in time comes this way, too, and is recorded.
+//!
+//! What is due for one user goes one after the other, so that one whose publish is repeated is not overtaken.
 
 use async_nats::HeaderMap;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
+use super::super::lanes::Lanes;
 use super::super::outcomes::message::Told;
 use super::super::{Context, now_ms};
 use super::unreadable;
 use crate::metrics::SetAside;
 use crate::nats::NatsError;
 use crate::nats::pinned::{Received, acknowledge};
-use crate::nats::schedule::is_cancelled;
+use crate::nats::schedule::{SET_TIME, Withdrawal};
 use crate::reminder::outcome::{Outcome, Record};
 use crate::reminder::set::{self, Origin};
 use crate::token::Source;
 use crate::trace;
 
-/// Bytes pulled at a time, and messages worked on at the same time.
+/// Bytes pulled at a time.
 const PULL_BYTES: usize = 2 << 20;
+/// Users whose reminders are worked on at the same time.
 const AT_ONCE: usize = 256;
+/// Bytes of what waits or is worked on: some thousand small reminders, so that one user's leave room for others'.
+const HELD_BYTES: usize = 8 << 20;
+/// What a message takes beside its payload, about.
+const MESSAGE_BYTES: usize = 1 << 10;
 
 /// Takes in until `stop`.
 ///
@@ -36,23 +45,37 @@ pub(super) async fn run(context: &Context, stop: CancellationToken) -> Result<()
         kind: SetAside::Due,
     };
     let mut due = origin.take_over(context, pull_bytes).await?;
+    let (mut lanes, mut held) = (Lanes::new(AT_ONCE), 0);
     let mut work = FuturesUnordered::new();
     let mut is_stopping = false;
     while !(is_stopping && work.is_empty()) {
         tokio::select! {
             biased;
             () = stop.cancelled(), if !is_stopping => is_stopping = true,
-            Some(()) = work.next(), if !work.is_empty() => {}
-            received = due.next(), if work.len() < AT_ONCE && !is_stopping => match received {
+            Some((lane, bytes)) = work.next(), if !work.is_empty() => {
+                lanes.arrived(&lane);
+                held -= bytes;
+            }
+            received = due.next(), if held < HELD_BYTES && !is_stopping => match received {
                 Ok(received) => {
                     origin.arrived(context, received.sequence);
-                    work.push(take_in(context, received));
+                    held += bytes(&received);
+                    lanes.push((received.subject.clone(), user(&received.payload)), (), 1, received);
                 }
                 Err(error) => {
                     origin.look_into(context, &due).await?;
                     return Err(error);
                 }
             },
+        }
+        while let Some((lane, load)) = if is_stopping { None } else { lanes.next(1) } {
+            work.push(async move {
+                let bytes = load.iter().map(bytes).sum::<usize>();
+                for received in load {
+                    take_in(context, received).await;
+                }
+                (lane, bytes)
+            });
         }
     }
     if let Err(error) = due.release().await {
@@ -61,27 +84,45 @@ pub(super) async fn run(context: &Context, stop: CancellationToken) -> Result<()
     Ok(())
 }
 
+fn bytes(received: &Received) -> usize {
+    MESSAGE_BYTES + received.payload.len()
+}
+
+/// Returns whom the reminder of a set of one is for; an empty name where it cannot be read.
+fn user(set: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Set {
+        reminders: [Reminder; 1],
+    }
+    #[derive(Deserialize)]
+    struct Reminder {
+        user: String,
+    }
+    serde_json::from_slice(set).map_or_else(|_| String::new(), |Set { reminders: [Reminder { user }] }| user)
+}
+
 async fn take_in(context: &Context, received: Received) {
     let token = received.subject.rsplit('.').next().unwrap_or_default();
-    match Source::from_token(token) {
-        Ok(source) if is_cancelled(received.headers.as_ref()) => record(context, source, &received).await,
-        Ok(source) => publish(context, &source, &received).await,
-        Err(error) => tracing::warn!(received.subject, %error, "due for no source, passed by"),
+    match (Source::from_token(token), Withdrawal::of(received.headers.as_ref())) {
+        (Ok(source), None) => publish(context, &source, &received).await,
+        (Ok(source), Some(Withdrawal::Cancelled)) => record(context, source, &received).await,
+        (Ok(_), Some(Withdrawal::Replaced)) => {}
+        (Err(error), _) => tracing::warn!(received.subject, %error, "due for no source, passed by"),
     }
     if let Err(error) = acknowledge(&context.nats, received.reply).await {
         tracing::warn!(%error, "what was due may come again");
     }
 }
 
-/// A repeat after a crash is the same set, by its message id.
+/// A repeat after a crash is known by the reminder's id. It has no message id: publishers write to the same stream, and could
+/// have used it before.
 async fn publish(context: &Context, source: &Source, received: &Received) {
     let nats = &context.nats;
     let mut headers = HeaderMap::new();
-    if let Some(trace) = received.header(trace::HEADER) {
-        headers.insert(trace::HEADER, trace);
+    for name in [trace::HEADER, SET_TIME] {
+        received.header(name).into_iter().for_each(|value| headers.insert(name, value));
     }
-    let id = format!("due {}", received.sequence);
-    nats.store_surely(&nats.names.sets(source), headers, received.payload.clone(), Some(&id)).await;
+    nats.store_surely(&nats.names.sets(source), headers, received.payload.clone(), None).await;
 }
 
 async fn record(context: &Context, source: Source, received: &Received) {
@@ -98,4 +139,15 @@ async fn record(context: &Context, source: Source, received: &Received) {
         Told { record, published_ms, reminder: None, settles: None }
     });
     context.recorder.record(told.collect()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_user_of_a_set_of_one_is_read() {
+        assert_eq!(user(br#"{"id":"s","reminders":[{"id":"a","user":"al\"ice","content":"c"}]}"#), "al\"ice");
+        assert_eq!([&b"{}"[..], b"?", br#"{"reminders":[]}"#].map(user), ["", "", ""]);
+    }
 }

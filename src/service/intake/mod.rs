@@ -12,7 +12,7 @@ mod later;
 pub mod plan;
 pub mod unreadable;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use async_nats::HeaderMap;
 use futures_util::StreamExt;
@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::lanes::Lanes;
+use super::recorded::{Recorded, Settled};
 use super::seen::{Taken, Window, encode};
 use super::turns::Turns;
 use super::{Context, rejected, spans};
@@ -64,6 +65,10 @@ enum Done {
 struct Intake {
     context: Context,
     window: Window,
+    /// Ids were forgotten before their time, and the log says so.
+    has_warned: bool,
+    /// What the last intake had recorded of sets that come again.
+    recorded: HashSet<Settled>,
     sets: HashMap<u64, InWork>,
     /// Sets to be planned, by subject, and
     waiting: Turns<String, Received>,
@@ -86,25 +91,22 @@ struct Intake {
 ///
 /// # Errors
 /// When the intake must be taken over anew.
-pub async fn run(context: Context, stop: CancellationToken, working: mpsc::Sender<Role>) -> Result<(), NatsError> {
-    tokio::try_join!(take_in(context.clone(), stop.clone(), working), due::run(&context, stop)).map(drop)
+pub async fn run(
+    context: Context,
+    recorded: &Recorded,
+    stop: CancellationToken,
+    working: mpsc::Sender<Role>,
+) -> Result<(), NatsError> {
+    tokio::try_join!(take_in(context.clone(), recorded, stop.clone(), working), due::run(&context, stop)).map(drop)
 }
 
-async fn take_in(context: Context, stop: CancellationToken, working: mpsc::Sender<Role>) -> Result<(), NatsError> {
+async fn take_in(
+    context: Context,
+    recorded: &Recorded,
+    stop: CancellationToken,
+    working: mpsc::Sender<Role>,
+) -> Result<(), NatsError> {
     let nats = context.nats.clone();
-    let settings = &context.config.idempotency;
-    let mut window = Window::new(settings.window, settings.max_ids);
-    let prepare = async {
-        // The last intake may have been this process's.
-        context.recorder.flush().await;
-        window.load(&nats).await?;
-        context.rules.loaded().await;
-        Ok(())
-    };
-    tokio::select! {
-        prepared = prepare => prepared?,
-        () = stop.cancelled() => return Ok(()),
-    }
     let most = context.config.intake.max_bytes_in_flight;
     // A pull must have room for the largest message that the server lets through.
     let pull_bytes = PULL_BYTES.max(2 * nats.client.max_payload());
@@ -115,11 +117,27 @@ async fn take_in(context: Context, stop: CancellationToken, working: mpsc::Sende
         kind: SetAside::Set,
     };
     let mut sets = origin.take_over(&context, pull_bytes).await?;
+    let settings = &context.config.idempotency;
+    let mut window = Window::new(settings.window, settings.max_ids);
+    // Now that the last intake gets no more sets: what it notes and records of those that it has is read, too.
+    let prepare = async {
+        // It may have been this process's.
+        context.recorder.flush().await;
+        window.load(&nats).await?;
+        context.rules.loaded().await;
+        recorded.of_waiting_sets().await
+    };
+    let recorded = tokio::select! {
+        recorded = prepare => recorded?,
+        () = stop.cancelled() => return sets.release().await,
+    };
     tracing::debug!("intake taken");
     let _ = working.send(Role::Intake).await;
     let mut intake = Intake {
         context: context.clone(),
         window,
+        has_warned: false,
+        recorded,
         sets: HashMap::new(),
         waiting: Turns::new(),
         waiting_bytes: 0,
@@ -172,9 +190,14 @@ impl Intake {
     fn plan_some(&mut self) {
         let mut sets = self.waiting.take(TURN_BYTES);
         sets.sort_by_key(|received| received.sequence);
+        let last_ms = sets.last().map(Received::stored_ms);
         for received in sets {
             self.waiting_bytes -= SET_BYTES + received.bytes();
             self.set(received);
+        }
+        // While sets wait, an older one of a source that takes turns may be judged after this.
+        if let Some(last_ms) = last_ms.filter(|_| self.waiting.is_empty()) {
+            self.window.forget(last_ms);
         }
         self.send();
     }
@@ -201,6 +224,7 @@ impl Intake {
             event_bytes: self.event_bytes(),
             merges: !config.merge.window.is_zero(),
             window: &self.window,
+            recorded: &self.recorded,
             rules: &rules,
             now: super::now_ms(),
             trace: spans::passed_on(&span, came),
@@ -209,8 +233,8 @@ impl Intake {
         self.context.metrics.set_taken(plan.ids.len(), plan.repeats, plan.rejected.len());
         let bytes = SET_BYTES + plan.bytes();
         self.made_bytes += bytes;
-        let taken = Taken { sequence, stored_ms, ids: plan.ids };
-        self.window.note(&taken);
+        let taken = Taken { sequence, stored_ms, ids: [plan.ids, plan.marks].concat() };
+        self.note_taken(&taken);
         let alone = usize::from(!plan.outcomes.is_empty()) + usize::from(plan.later.is_some());
         let pending = plan.parts.len() + plan.rejected.len() + alone;
         self.sets.insert(sequence, InWork { reply: received.reply, bytes, pending, taken, _span: span });
@@ -232,6 +256,19 @@ impl Intake {
         }
         if pending == 0 {
             self.complete(sequence);
+        }
+    }
+
+    fn note_taken(&mut self, taken: &Taken) {
+        let early = self.window.note(taken);
+        self.context.metrics.ids_forgotten(early);
+        if early > 0 && !std::mem::replace(&mut self.has_warned, true) {
+            let max_ids = self.context.config.idempotency.max_ids;
+            tracing::warn!(
+                max_ids,
+                "ids are forgotten before `idempotency.window` is over: what is published again may be delivered again; \
+                 raise `idempotency.max_ids`"
+            );
         }
     }
 

@@ -4,21 +4,23 @@
 //! After a crash a set is planned again. Each reminder of an event tells where it stands in which set as published, which
 //! never changes; so partitions know a repeat, whatever the idempotency window and the rules say by then (`repeats.rs`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::iter;
 use std::sync::Arc;
 
+use async_nats::header::NATS_MESSAGE_ID;
 use bytes::Bytes;
 use hashbrown::HashMap;
 use jiff::Timestamp;
 
 use super::super::outcomes::message::Told;
+use super::super::recorded::Settled;
 use super::super::rejected;
-use super::super::seen::{Id, Window, identity};
+use super::super::seen::{Id, Window, cancellation_identity, identity, made_up_identity, message_identity};
 use crate::event::{Event, Index, IndexEntry, OfSet};
 use crate::nats::Names;
 use crate::nats::pinned::Received;
-use crate::nats::schedule::Scheduled;
+use crate::nats::schedule::{self, Scheduled};
 use crate::partition::{Partition, of_user};
 use crate::reminder::Reminder;
 use crate::reminder::finished::with_reroute_false;
@@ -51,6 +53,8 @@ pub struct Plan {
     pub outcomes: Vec<Told>,
     /// Reminders for the idempotency window: those that are valid and new.
     pub ids: Vec<Id>,
+    /// What else it is to remember: the set's message id, and what the set cancels.
+    pub marks: Vec<Id>,
     /// How many were dropped, since they were taken in before.
     pub repeats: usize,
 }
@@ -62,7 +66,7 @@ impl Plan {
         let later = self.later.as_ref().map_or(0, Later::bytes);
         let rejected: usize = self.rejected.iter().map(rejected::Message::bytes).sum();
         let outcomes: usize = self.outcomes.iter().map(Told::bytes).sum();
-        parts + later + rejected + outcomes + size_of::<Id>() * self.ids.len()
+        parts + later + rejected + outcomes + size_of::<Id>() * (self.ids.len() + self.marks.len())
     }
 }
 
@@ -78,6 +82,8 @@ pub struct Planner<'a> {
     pub merges: bool,
     /// What was taken in lately.
     pub window: &'a Window,
+    /// What is recorded of sets that are planned again.
+    pub recorded: &'a HashSet<Settled>,
     /// The rules of this moment.
     pub rules: &'a Rules,
     /// When the outcomes are.
@@ -117,6 +123,8 @@ pub struct Later {
     pub set_ns: i128,
     /// Ids of reminders that are not to be delivered, if earlier sets scheduled them.
     pub cancel: Vec<String>,
+    /// Ids of reminders that the set has itself: what earlier sets scheduled under them gives way without an outcome.
+    pub replaced: Vec<String>,
     /// What is to be delivered later.
     pub scheduled: Vec<Scheduled>,
 }
@@ -124,9 +132,9 @@ pub struct Later {
 impl Later {
     /// Bytes of it, about.
     fn bytes(&self) -> usize {
-        let cancelled: usize = self.cancel.iter().map(|id| size_of::<String>() + id.len()).sum();
+        let withdrawn = self.cancel.iter().chain(&self.replaced).map(|id| size_of::<String>() + id.len());
         let scheduled = self.scheduled.iter().map(|one| size_of::<Scheduled>() + one.id.len() + one.set.len());
-        cancelled + scheduled.sum::<usize>()
+        withdrawn.sum::<usize>() + scheduled.sum::<usize>()
     }
 }
 
@@ -178,6 +186,8 @@ struct SetPlan<'p> {
     /// The reminders as published.
     raws: Vec<&'p str>,
     of: Arc<OfSet>,
+    /// When the set was published that scheduled its reminders, in nanoseconds since 1970, where they were scheduled.
+    scheduled_ns: Option<i128>,
     later: Later,
     plan: Plan,
     /// Bytes that refusing its wrong reminders one by one takes so far, and
@@ -202,22 +212,29 @@ impl Planner<'_> {
             Err(error) => return refused(&Rejection::new(RejectCode::InvalidSource, error)),
         };
         let origin = Origin::new(source, sequence, stored_ms);
+        let message = received.header(NATS_MESSAGE_ID.as_ref()).map(|id| message_identity(&origin.source, id));
+        let is_repeat = message.is_some_and(|id| self.window.taken_before(id, sequence, stored_ms).is_some());
         let set = published.set.as_ref().map_err(Rejection::clone).and_then(|set| set::parse(&origin, set));
-        match set {
+        let mut plan = match set {
+            Err(_) if is_repeat => Plan::default(),
+            Ok(set) if is_repeat => Plan { repeats: set.reminders.len(), ..Plan::default() },
             Err(rejection) => refused(&rejection),
             Ok(ReminderSet { common, cancel, reminders }) => {
-                let is_requeued = received.headers.as_ref().is_some_and(|h| h.get(rejected::REQUEUE_HEADER).is_some());
+                let is_requeued = received.header(rejected::REQUEUE_HEADER).is_some();
                 let (source, id, trace) = (origin.source.clone(), common.id.clone(), self.trace.clone());
                 let of = Arc::new(OfSet { source, id, sequence, published_ms: stored_ms, trace });
-                let later = Later { set: of.clone(), set_ns: received.stored_ns, cancel, scheduled: Vec::new() };
+                let (set_ns, scheduled_ns) = (received.stored_ns, schedule::set_time(received.headers.as_ref()));
+                let later = Later { set: of.clone(), set_ns, cancel, replaced: Vec::new(), scheduled: Vec::new() };
                 let (raws, plan) = (reminders.iter().map(|candidate| candidate.raw).collect(), Plan::default());
                 let bound = REFUSALS_BYTES + REFUSALS_FACTOR * received.payload.len();
                 let (planner, origin, refused_bytes) = (self, &origin, 0);
-                SetPlan { planner, origin, token, common, raws, of, later, plan, refused_bytes, bound }
+                SetPlan { planner, origin, token, common, raws, of, scheduled_ns, later, plan, refused_bytes, bound }
                     .finish(reminders, is_requeued)
                     .unwrap_or_else(|rejection| refused(&rejection))
             }
-        }
+        };
+        plan.marks.extend(message.filter(|_| !is_repeat));
+        plan
     }
 
     /// A reminder as its rules leave it: its line in an event's index, and its JSON. It stands at `place` in its set.
@@ -254,6 +271,7 @@ impl SetPlan<'_> {
     /// When refusing its wrong reminders one by one would take too much: then the whole set is to be refused.
     fn finish(mut self, reminders: Vec<Candidate<'_>>, is_requeued: bool) -> Result<Plan, Rejection> {
         let (valid, places) = self.validated(reminders, is_requeued)?;
+        self.sort_cancellations(&places);
         let place = |id: &str| places[&identity(&self.origin.source, id)];
         let mut finished = Vec::with_capacity(valid.len());
         for reminder in merge(valid) {
@@ -263,7 +281,13 @@ impl SetPlan<'_> {
                     finished.push(ruled);
                     for other in merged {
                         let alone = self.alone(place(&other));
-                        self.tell(other, Some(user.clone()), Outcome::Merged { into: id.clone() }, alone);
+                        self.tell(
+                            place(&other),
+                            other,
+                            Some(user.clone()),
+                            Outcome::Merged { into: id.clone() },
+                            alone,
+                        );
                     }
                 }
                 // The rules of all their tags together; those of one of them may let it pass, and then it must not be lost.
@@ -279,10 +303,12 @@ impl SetPlan<'_> {
                 Err(end) => self.end(place(&id), id, user, end),
             }
         }
+        finished.retain(|(entry, _)| !self.is_recorded(entry.place));
         // Of several that were to be one, each goes back to its own place.
         finished.sort_by_key(|(entry, _)| entry.place);
         self.add_parts(finished);
-        let has_later = !self.later.cancel.is_empty() || !self.later.scheduled.is_empty();
+        let Later { cancel, replaced, scheduled, .. } = &self.later;
+        let has_later = !(cancel.is_empty() && replaced.is_empty() && scheduled.is_empty());
         Ok(Plan { later: has_later.then_some(self.later), ..self.plan })
     }
 
@@ -321,7 +347,30 @@ impl SetPlan<'_> {
                 Outcome::Rejected { error: rejection.code }
             }
         };
-        self.tell(id, Some(user), outcome, None);
+        self.tell(place, id, Some(user), outcome, None);
+    }
+
+    /// Notes what the set cancels. What it has itself, too, is replaced: its outcome is the later one's.
+    fn sort_cancellations(&mut self, places: &HashMap<Id, usize>) {
+        let Origin { source, .. } = self.origin;
+        let has = |id: &String| places.contains_key(&identity(source, id));
+        let (replaced, cancel): (Vec<_>, Vec<_>) = std::mem::take(&mut self.later.cancel).into_iter().partition(has);
+        self.plan.marks.extend(cancel.iter().map(|id| cancellation_identity(source, id)));
+        self.later.cancel = cancel;
+        self.later.replaced.extend(replaced);
+    }
+
+    /// Whether a reminder that came due was cancelled before that, by a set after the one that scheduled it.
+    fn is_cancelled(&self, reminder: &Reminder) -> bool {
+        let (Some(scheduled_ns), Some(due)) = (self.scheduled_ns, reminder.deliver_at) else { return false };
+        let id = cancellation_identity(&self.origin.source, &reminder.id);
+        let cancelled_ms = self.planner.window.taken_before(id, self.origin.sequence, self.of.published_ms);
+        cancelled_ms.is_some_and(|ms| i128::from(ms) > scheduled_ns / 1_000_000 && ms < due.as_millisecond())
+    }
+
+    /// Whether the outcome of what stands at this place was recorded when the set was planned before.
+    fn is_recorded(&self, place: usize) -> bool {
+        self.planner.recorded.contains(&Settled::Published { set: self.origin.sequence, place })
     }
 
     /// The reminders that are valid and new, and where they stand.
@@ -330,7 +379,7 @@ impl SetPlan<'_> {
         reminders: Vec<Candidate<'_>>,
         is_requeued: bool,
     ) -> Result<(Vec<Reminder>, HashMap<Id, usize>), Rejection> {
-        let (window, origin) = (self.planner.window, self.origin);
+        let origin = self.origin;
         let mut valid: Vec<Reminder> = Vec::with_capacity(reminders.len());
         let mut taken: HashMap<Id, usize> = HashMap::with_capacity(reminders.len());
         for (place, Candidate { raw, parsed }) in reminders.into_iter().enumerate() {
@@ -338,13 +387,20 @@ impl SetPlan<'_> {
                 Ok(reminder) => reminder,
                 Err(Refused { id, user, rejection }) => {
                     self.refuse(place, &rejection);
-                    self.tell(id, user, Outcome::Rejected { error: rejection.code }, None);
+                    self.tell(place, id, user, Outcome::Rejected { error: rejection.code }, None);
                     self.may_refuse_alone(&rejection)?;
                     continue;
                 }
             };
             let identity = identity(&origin.source, &reminder.id);
-            if window.is_repeat(identity, origin.sequence) && !is_requeued {
+            let is_made_up = !self.common.is_named && reminder.id == set::default_id(&self.common.id, place);
+            let known_as = if is_made_up { made_up_identity(&origin.source, &reminder.id) } else { identity };
+            if self.is_cancelled(&reminder) {
+                self.tell(place, reminder.id, Some(reminder.user), Outcome::Cancelled, None);
+                continue;
+            }
+            let seen_ms = self.planner.window.taken_before(known_as, origin.sequence, self.of.published_ms);
+            if seen_ms.is_some() && !is_requeued {
                 tracing::trace!(source = %origin.source, reminder.id, "repeat dropped");
                 self.plan.repeats += 1;
                 continue;
@@ -364,7 +420,11 @@ impl SetPlan<'_> {
                         Some(at) => self.later.scheduled.push(scheduled(at, reminder)),
                         // What is scheduled is taken in when it is due.
                         None => {
-                            self.plan.ids.push(identity);
+                            if reminder.deliver_at.is_some() && self.scheduled_ns.is_none() {
+                                // It was moved to now.
+                                self.later.replaced.push(reminder.id.clone());
+                            }
+                            self.plan.ids.push(known_as);
                             valid.push(reminder);
                         }
                     }
@@ -396,11 +456,17 @@ impl SetPlan<'_> {
         self.plan.rejected.push(message);
     }
 
-    fn tell(&mut self, id: String, user: Option<UserId>, outcome: Outcome, reminder: Option<Bytes>) {
+    fn tell(&mut self, place: usize, id: String, user: Option<UserId>, outcome: Outcome, reminder: Option<Bytes>) {
+        if self.is_recorded(place) {
+            return;
+        }
+        // Where there is no user there is no partition, and no event that any could know by this.
+        let partition = user.as_ref().map_or(Partition(0), |user| of_user(user, self.planner.partitions));
+        let settles = Some((partition, Settled::Published { set: self.origin.sequence, place }));
         let (source, set, at) = (self.origin.source.clone(), self.of.id.clone(), self.planner.now);
         let record = Record { id, source, set, user, outcome, at };
         let published_ms = self.of.published_ms;
-        let told = Told { record, published_ms, reminder, settles: None };
+        let told = Told { record, published_ms, reminder, settles };
         if matches!(told.record.outcome, Outcome::Rejected { .. }) {
             self.refused_bytes += told.bytes();
         }

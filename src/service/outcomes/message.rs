@@ -26,8 +26,8 @@ pub struct Told {
     /// Its finished JSON; none if an earlier outcome has carried it, or if it was refused or blocked: then nobody is to see
     /// what it says.
     pub reminder: Option<Bytes>,
-    /// What is done with once this is recorded, in the place it came from. The intake's outcomes have none: its sets are
-    /// planned anew after a crash, to the same effect.
+    /// What is done with once this is recorded, in the place it came from. An intake that plans its set again after a crash
+    /// leaves it out. What was cancelled, or is announced once more, has none.
     pub settles: Option<(Partition, Settled)>,
 }
 

@@ -14,13 +14,14 @@ use crate::service::seen::Taken;
 
 struct Given<'g> {
     window: &'g Window,
+    recorded: HashSet<Settled>,
     rules: &'g Rules,
     headers: Option<HeaderMap>,
     event_bytes: usize,
 }
 
 fn given<'g>(window: &'g Window, rules: &'g Rules) -> Given<'g> {
-    Given { window, rules, headers: None, event_bytes: 1_200 }
+    Given { window, rules, recorded: HashSet::new(), headers: None, event_bytes: 1_200 }
 }
 
 fn plan_given(given: Given<'_>, sequence: u64, body: &str) -> Plan {
@@ -32,6 +33,7 @@ fn plan_given(given: Given<'_>, sequence: u64, body: &str) -> Plan {
         event_bytes: given.event_bytes,
         merges: true,
         window: given.window,
+        recorded: &given.recorded,
         rules: given.rules,
         now: Timestamp::UNIX_EPOCH,
     };
@@ -178,6 +180,55 @@ fn repeats_are_dropped_unless_they_are_the_set_itself_or_were_requeued() {
     let mut headers = HeaderMap::new();
     headers.insert(rejected::REQUEUE_HEADER, "7");
     assert_eq!(ids(&plan_with(&window, 2, body, Some(headers))), ["a"]);
+}
+
+#[test]
+fn what_is_recorded_of_a_set_is_left_out() {
+    let body = r#"{"reminders":[{"id":"a","user":"u","content":"c"},{"id":"b","user":"u","content":"c"},
+        {"id":"c","user":"u","content":"d"},{"id":"x","user":""},{"id":"y","user":""}]}"#;
+    let (window, rules) = (window(), Rules::default());
+    let recorded = [1, 2, 3].map(|place| Settled::Published { set: 7, place }).into();
+    let again = plan_given(Given { recorded, ..given(&window, &rules) }, 7, body);
+    let told: Vec<_> = again.outcomes.iter().map(|told| told.record.id.as_str()).collect();
+    assert_eq!((ids(&again), told), (vec!["a".to_owned()], vec!["y"]));
+    assert_eq!(again.rejected.len(), 2, "refused input has an id of its own against repeats");
+    let first = plan_given(given(&window, &rules), 7, body);
+    let settles: Vec<_> = first.outcomes.iter().filter_map(|told| Some(told.settles?.1)).collect();
+    assert_eq!(settles, [3, 4, 1].map(|place| Settled::Published { set: 7, place }));
+}
+
+#[test]
+fn a_message_id_makes_a_sources_set_one() {
+    let mut window = window();
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Msg-Id", "m");
+    let body = r#"{"cancel":["z"],"reminders":[{"user":"u","content":"c"},{"user":""}]}"#;
+    let first = plan_with(&window, 1, body, Some(headers.clone()));
+    window.note(&Taken { sequence: 1, stored_ms: 1_000, ids: [first.ids, first.marks].concat() });
+    for body in [body, "no set"] {
+        let again = plan_with(&window, 2, body, Some(headers.clone()));
+        let made = (again.parts.len(), again.rejected.len(), again.outcomes.len(), again.later.is_some());
+        assert_eq!((made, again.marks.len()), ((0, 0, 0, false), 0));
+    }
+    assert_eq!(ids(&plan_with(&window, 1, body, Some(headers))), ["1#0"], "it comes again itself");
+    assert_eq!(ids(&plan_with(&window, 2, body, None)), ["2#0"]);
+}
+
+#[test]
+fn a_reminder_that_was_cancelled_before_it_was_due_is_not_delivered() {
+    let mut window = window();
+    let cancelled = plan_with(&window, 1, r#"{"cancel":["a"]}"#, None);
+    window.note(&Taken { sequence: 1, stored_ms: 500, ids: cancelled.marks });
+    let due = |scheduled_ms: i64, deliver_at: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert(schedule::SET_TIME, (i128::from(scheduled_ms) * 1_000_000).to_string());
+        let body = format!(r#"{{"reminders":[{{"id":"a","user":"u","content":"c","deliver_at":"{deliver_at}"}}]}}"#);
+        plan_with(&window, 2, &body, Some(headers))
+    };
+    let in_time = due(499, "1970-01-01T00:00:00.501Z");
+    assert_eq!((ids(&in_time).len(), &in_time.outcomes[0].record.outcome), (0, &Outcome::Cancelled));
+    assert_eq!(ids(&due(499, "1970-01-01T00:00:00.500Z")), ["a"], "it was due before");
+    assert_eq!(ids(&due(500, "1970-01-01T00:00:00.501Z")), ["a"], "it was scheduled after");
 }
 
 #[test]
