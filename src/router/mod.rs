@@ -18,6 +18,7 @@
 //! | [`lane`] | how an instance is spoken to: one delivery and one heartbeat at a time, and when not at all |
 //! | [`lanes`] | which instances there are: by name, and by number within the machine |
 //! | [`room`] | who may have how much of a mailbox |
+//! | `suspicion` | which reminder an instance may be unable to read |
 //! | [`twins`] | which reminder stands for a later one of the same text |
 
 pub mod lane;
@@ -25,6 +26,7 @@ pub mod lanes;
 pub mod partition;
 pub mod room;
 mod slab;
+mod suspicion;
 pub mod twins;
 pub mod user;
 pub mod users;
@@ -71,7 +73,8 @@ pub struct Settings {
     pub busy_backoff: (Duration, Duration),
     /// Whether a user's reminders go to all its connections, and not only to the one whose route was put last.
     pub all_devices: bool,
-    /// How long what is with one of them waits for another one whose turn has not come.
+    /// How long a request waits to be sent, and what is with one of a user's connections for another one whose turn has
+    /// not come.
     pub turn_timeout: Duration,
     /// The most users in one heartbeat.
     pub heartbeat_users: usize,
@@ -102,6 +105,10 @@ pub const MAX_ASSOCIATES: usize = 8;
 
 /// The most instances that a user's reminders go to, those whose routes were put last: each gets a copy of every delivery.
 pub const MAX_DEVICES: usize = 16;
+
+/// The most routes of a user that are remembered, the newest ones. No user has so many devices, and each step for a user looks at
+/// all its routes.
+pub const MAX_ROUTES: usize = 256;
 
 /// An app-server instance as a route names it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -209,6 +216,32 @@ pub enum NoAnswer {
     Garbage,
 }
 
+/// Why nothing in a delivery counts as delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Undelivered {
+    /// It was sent, and not answered.
+    Unanswered(NoAnswer),
+    /// It was not sent, because the instance left a request before it unanswered.
+    Withheld,
+    /// It was not sent in time, because the instance was at work on other requests.
+    NotSent,
+}
+
+impl From<NoAnswer> for Undelivered {
+    fn from(why: NoAnswer) -> Self {
+        Self::Unanswered(why)
+    }
+}
+
+/// How a delivery is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Company {
+    /// In one request with what others have for the instance. One is under way at a time.
+    Shared,
+    /// In a request of its own, beside the shared one: a reminder in it may be one that the instance cannot read.
+    Alone,
+}
+
 /// What happened.
 #[derive(Debug, Clone)]
 pub enum Input {
@@ -254,8 +287,10 @@ pub enum Input {
     Delivered {
         /// Who was asked.
         instance: Arc<Instance>,
+        /// How it was sent.
+        company: Company,
         /// Refused: (place of the share, place of the reminder in it, why). What is not named was accepted.
-        answer: Result<Vec<(usize, usize, Refusal)>, NoAnswer>,
+        answer: Result<Vec<(usize, usize, Refusal)>, Undelivered>,
     },
     /// A heartbeat was answered: who is connected.
     HeartbeatAnswered {
@@ -378,8 +413,12 @@ pub enum Action {
     Deliver {
         /// To whom.
         instance: Arc<Instance>,
+        /// How it is sent.
+        company: Company,
         /// Users and their reminders, in order.
         shares: Vec<Share>,
+        /// It is given back as [`Undelivered::NotSent`] where it is not sent by then.
+        until: Instant,
     },
     /// Ask who is connected; answer with [`Input::HeartbeatAnswered`].
     Heartbeat {
@@ -426,4 +465,25 @@ pub enum Action {
     Settle(Vec<Settled>),
     /// These parked reminders are no longer held in memory; they stay in the mailbox.
     Forget(Vec<Item>),
+    /// An instance left this reminder unanswered, alone, several times. It is held back, and tried less and less often.
+    HoldBack(HeldBack),
 }
+
+/// A reminder that an instance does not answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldBack {
+    /// Whose.
+    pub user: UserId,
+    /// Which.
+    pub item: Item,
+    /// Where it was tried last.
+    pub instance: Arc<Instance>,
+    /// How often it was tried alone.
+    pub tries: u32,
+    /// How long it is left alone now.
+    pub pause: Duration,
+}
+
+/// A reminder that was not answered, alone, so many times is reported as held back. The first time may be chance, and the
+/// second one an app server that is being restarted.
+pub const HELD_BACK_AFTER: u32 = 3;

@@ -3,11 +3,13 @@
 
 mod audit;
 pub mod census;
+mod crowding;
 mod deliveries;
 mod errands;
 mod instances;
 mod mailboxes;
 mod parks;
+mod suspects;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
@@ -17,7 +19,7 @@ use super::lanes::{LaneNumber, LaneNumbers, Lanes};
 use super::twins::Twins;
 use super::user::{Route, State, User, Work};
 use super::users::{UserNumber, Users};
-use super::{Action, Entry, Fate, Input, Item, MAX_DEVICES, Now, Removal, Settings, Settled};
+use super::{Action, Company, Entry, Fate, HeldBack, Input, Item, MAX_DEVICES, Now, Removal, Settings, Settled};
 use crate::token::UserId;
 use parks::Refused;
 
@@ -36,6 +38,8 @@ enum Timer {
     LeaveOut(UserNumber),
     /// What was refused by JetStream may be parked.
     ParkAgain,
+    /// An instance takes long: look at how much waits for it.
+    Crowded(LaneNumber),
 }
 
 /// A reminder to be appended to a mailbox, and what became of it once that is durable: it is parked, or, of a copy, rerouted.
@@ -74,6 +78,7 @@ pub struct Partition {
     touched_users: VecDeque<UserNumber>,
     touched_lanes: BTreeSet<LaneNumber>,
     settled: Vec<Settled>,
+    held_back: Vec<HeldBack>,
     is_stopping: bool,
 }
 
@@ -97,6 +102,7 @@ impl Partition {
             touched_users: VecDeque::new(),
             touched_lanes: BTreeSet::new(),
             settled: Vec::new(),
+            held_back: Vec::new(),
             is_stopping: false,
         }
     }
@@ -110,7 +116,7 @@ impl Partition {
             Input::RouteDown { user, instance, revision } => self.route_down(&user, &instance, revision),
             Input::Associates { user, associates } => self.associates_changed(user, associates),
             Input::RoutesFound { user, associate, instances } => self.routes_found(&user, &associate, instances),
-            Input::Delivered { instance, answer } => self.delivered(now, &instance, answer, actions),
+            Input::Delivered { instance, company, answer } => self.delivered(now, &instance, company, answer, actions),
             Input::HeartbeatAnswered { instance, answer } => self.heartbeat_answered(now, &instance, answer, actions),
             Input::Parked(sequences) => self.parked(now, &sequences),
             Input::ParkRefused => self.park_refused(now),
@@ -119,6 +125,7 @@ impl Partition {
             Input::Tick => self.fire_timers(now, actions),
             Input::Stop => self.stop(),
         }
+        actions.extend(self.held_back.drain(..).map(Action::HoldBack));
         while let Some(user) = self.touched_users.pop_front() {
             self.advance(now, user, actions);
         }
@@ -136,7 +143,7 @@ impl Partition {
             && self.parking.is_empty()
             && self.counts.is_empty()
             && self.reads_in_flight == 0
-            && self.lanes.iter().all(|(_, lane)| lane.delivering.is_none() && lane.checking.is_none())
+            && self.lanes.iter().all(|(_, lane)| !lane.is_asked())
             && self.users.iter().all(|(_, user)| user.state != State::LookingUp)
     }
 
@@ -187,6 +194,7 @@ impl Partition {
                 Timer::GiveUp(user) => self.give_up(user),
                 Timer::LeaveOut(user) => self.leave_out_unsent(now, user),
                 Timer::ParkAgain => self.take_back(),
+                Timer::Crowded(lane) => self.park_the_crowd(now, lane),
             }
         }
     }
@@ -223,7 +231,9 @@ impl Partition {
             return self.forget_if_empty(user);
         }
         let (held, unconfirmed) = self.own_connections(now, user);
-        if !unconfirmed.is_empty() {
+        if self.is_crowded_out(user, &[&held, &unconfirmed]) {
+            self.leave_line(now, user);
+        } else if !unconfirmed.is_empty() {
             self.check(user, unconfirmed);
         } else if self.users[user].waiting.is_empty() {
             self.read(user, &held);
@@ -331,7 +341,8 @@ impl Partition {
     fn dispatch(&mut self, now: Now, actions: &mut Vec<Action>) {
         while let Some(lane) = self.touched_lanes.pop_first() {
             self.dispatch_heartbeat(lane, actions);
-            self.dispatch_delivery(now, lane, actions);
+            self.dispatch_delivery(now, lane, Company::Shared, actions);
+            self.dispatch_delivery(now, lane, Company::Alone, actions);
             self.dispatch_pages(lane);
             // A user that could not go this way may need another one.
             while let Some(user) = self.touched_users.pop_front() {
@@ -358,6 +369,9 @@ impl Partition {
 
     fn forget_if_empty(&mut self, user: UserNumber) {
         let state = &mut self.users[user];
+        if state.suspicion.is_some() && state.waiting.is_empty() && !state.mailbox().is_in_use() {
+            state.suspicion = None;
+        }
         state.shrink();
         if state.is_forgettable() {
             self.users.forget(user);

@@ -15,13 +15,15 @@ mod merge;
 mod numbers;
 mod parks;
 mod room;
+mod slow;
+mod suspects;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{
-    Action, Entry, Input, Instance, Item, MailboxSummary, NoAnswer, Now, Page, Partition, Refusal, Room, Settings,
-    Settled, Text,
+    Action, Company, Entry, HELD_BACK_AFTER, Input, Instance, Item, MAX_ROUTES, MailboxSummary, NoAnswer, Now, Page,
+    Partition, Refusal, Room, Settings, Settled, Text, Undelivered,
 };
 use crate::reminder::Priority;
 use crate::token::{Source, UserId};
@@ -226,11 +228,26 @@ impl Router {
     }
 
     fn refused(&mut self, at: &str, refused: &[(usize, usize, Refusal)]) -> Vec<String> {
-        self.step(Input::Delivered { instance: instance(at), answer: Ok(refused.to_vec()) })
+        self.answered(at, Ok(refused.to_vec()))
     }
 
-    fn delivery_fails(&mut self, at: &str, why: NoAnswer) -> Vec<String> {
-        self.step(Input::Delivered { instance: instance(at), answer: Err(why) })
+    fn delivery_fails(&mut self, at: &str, why: impl Into<Undelivered>) -> Vec<String> {
+        self.answered(at, Err(why.into()))
+    }
+
+    /// The shared delivery is answered; or, where none is under way, the one that went alone.
+    fn answered(&mut self, at: &str, answer: Result<Vec<(usize, usize, Refusal)>, Undelivered>) -> Vec<String> {
+        let company = if self.partition.is_sharing(&instance(at)) { Company::Shared } else { Company::Alone };
+        self.answered_in(company, at, answer)
+    }
+
+    fn answered_in(
+        &mut self,
+        company: Company,
+        at: &str,
+        answer: Result<Vec<(usize, usize, Refusal)>, Undelivered>,
+    ) -> Vec<String> {
+        self.step(Input::Delivered { instance: instance(at), company, answer })
     }
 
     fn parked(&mut self, sequences: &[u64]) -> Vec<String> {

@@ -9,7 +9,8 @@ use smallvec::SmallVec;
 
 use super::lanes::{LaneNumber, LaneNumbers};
 use super::room::Tally;
-use super::{BySource, Entry, Fate, Instance, Item, Removal, Room};
+use super::suspicion::Suspicion;
+use super::{BySource, Company, Entry, Fate, Instance, Item, Removal, Room};
 use crate::token::{InstanceName, UserId};
 
 /// A live route.
@@ -59,6 +60,8 @@ pub struct Batch {
     pub targets: usize,
     /// Who has not been sent it by then is left out.
     pub until: Option<Instant>,
+    /// Who left it unanswered last, if anybody did.
+    pub unanswered_by: Option<Arc<Instance>>,
     /// What became of each of the first waiting reminders. How many these are is settled when the first instance is sent them.
     pub receptions: Option<SmallVec<[Reception; 1]>>,
 }
@@ -237,6 +240,8 @@ pub struct Work {
     pub paused_until: Option<Instant>,
     /// `busy` answers since the last accepted reminder.
     pub busy: u32,
+    /// That an instance may be unable to read one of its first reminders.
+    pub suspicion: Option<Suspicion>,
 }
 
 static NO_MAILBOX: Mailbox = Mailbox {
@@ -260,6 +265,7 @@ static NO_WORK: Work = Work {
     turn: 0,
     paused_until: None,
     busy: 0,
+    suspicion: None,
 };
 
 impl Deref for User {
@@ -285,6 +291,12 @@ impl Work {
             && self.errand.is_none()
             && self.state == State::Idle
             && self.paused_until.is_none()
+            && self.suspicion.is_none()
+    }
+
+    /// How what waits is delivered.
+    pub fn company(&self) -> Company {
+        if self.suspicion.is_some() { Company::Alone } else { Company::Shared }
     }
 
     /// Whether the first of what waits is with an instance.

@@ -5,7 +5,8 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::{
-    Action, Entry, Fate, Input, Item, MailboxSummary, NoAnswer, Page, Parking, Refusal, Removal, Settled, Share,
+    Action, Company, Entry, Fate, HeldBack, Input, Item, MailboxSummary, NoAnswer, Page, Parking, Refusal, Removal,
+    Settled, Share, Undelivered,
 };
 use crate::token::{Source, UserId};
 
@@ -35,7 +36,9 @@ impl Display for Input {
                 let instances = words(instances, |instance| instance.name.to_string());
                 write!(f, "routes of {associate} for {user}: {instances}")
             }
-            Self::Delivered { instance, answer } => write!(f, "{} took it: {}", instance.name, taken(answer)),
+            Self::Delivered { instance, company, answer } => {
+                write!(f, "{}{company} took it: {}", instance.name, taken(answer))
+            }
             Self::HeartbeatAnswered { instance, answer } => {
                 write!(f, "{} holds: {}", instance.name, held(answer))
             }
@@ -57,10 +60,11 @@ impl Display for Input {
     }
 }
 
-fn taken(answer: &Result<Vec<(usize, usize, Refusal)>, NoAnswer>) -> String {
+fn taken(answer: &Result<Vec<(usize, usize, Refusal)>, Undelivered>) -> String {
     match answer {
         Ok(refused) if refused.is_empty() => "all".into(),
         Ok(refused) => format!("but for {}", words(refused, |(share, place, why)| format!("{share}.{place} {why:?}"))),
+        Err(Undelivered::Unanswered(why)) => format!("{why:?}"),
         Err(why) => format!("{why:?}"),
     }
 }
@@ -79,7 +83,9 @@ impl Display for Entry {
 impl Display for Action {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Deliver { instance, shares } => write!(f, "deliver {}: {}", instance.name, joined(shares, ", ")),
+            Self::Deliver { instance, company, shares, .. } => {
+                write!(f, "deliver {}{company}: {}", instance.name, joined(shares, ", "))
+            }
             Self::LookUpRoutes { user, associate } => write!(f, "look up {associate} for {user}"),
             Self::Heartbeat { instance, users } => write!(f, "heartbeat {}: {}", instance.name, joined(users, ", ")),
             Self::DropRoute { user, instance, revision } => write!(f, "drop route {user} {instance} @{revision}"),
@@ -89,7 +95,16 @@ impl Display for Action {
             Self::CountMailbox { user, known: Some(known) } => write!(f, "count {user}, if fewer than {known}"),
             Self::Settle(settled) => f.write_str(&joined(settled, "; ")),
             Self::Forget(items) => write!(f, "forget {}", joined(items, " ")),
+            Self::HoldBack(HeldBack { user, item, instance, tries, .. }) => {
+                write!(f, "hold back {user} {item}: {tries} times unanswered by {}", instance.name)
+            }
         }
+    }
+}
+
+impl Display for Company {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == Self::Alone { " alone" } else { "" })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Requests to app-server instances. Partitions have one of each kind under way for an instance, and there are many
 //! partitions: what they have for the same instance goes together, so that an instance is spoken to in a few large requests
-//! and not in many small ones. One is under way at a time; nothing waits for a request to fill.
+//! and not in many small ones. One is under way at a time; nothing waits for a request to fill. A delivery that does not get its
+//! turn in time is given back. One that goes alone takes no turn: it may have no answer, and nobody waits for that.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,20 +14,22 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
 
 use super::lanes::Lanes;
+use super::refusals::Refusals;
 use super::spans;
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::nats::instance::{self, DeliveryAnswer};
+use crate::nats::instance;
 use crate::nats::link::Link;
 use crate::reminder::DELIVERY_FRAME_BYTES;
-use crate::router::{Instance, NoAnswer};
+use crate::router::{Company, Instance, NoAnswer, Undelivered};
 use crate::token::UserId;
 use crate::trace::TraceParent;
 
 /// Carries requests of all partitions of a member. Cloning shares it.
 #[derive(Debug, Clone)]
 pub struct Courier {
-    deliveries: Desk<Parcel, Arc<DeliveryAnswer>>,
+    deliveries: Desk<Parcel, Arc<Refusals>>,
+    alone: Sender,
     heartbeats: Desk<Vec<UserId>, Arc<HashSet<UserId>>>,
 }
 
@@ -46,18 +49,32 @@ impl Courier {
         let to_ask = Sender { timeout: config.heartbeat.timeout, ..to_deliver.clone() };
         let most_bytes = config.delivery.max_bytes - DELIVERY_FRAME_BYTES;
         Self {
-            deliveries: Desk::start(most_bytes, move |to, parcels| to_deliver.clone().deliver(to, parcels)),
+            alone: to_deliver.clone(),
+            deliveries: Desk::start(most_bytes, move |to, parcels| {
+                to_deliver.clone().deliver(to, Company::Shared, parcels)
+            }),
             heartbeats: Desk::start(config.heartbeat.max_users, move |to, users| to_ask.clone().heartbeat(to, users)),
         }
     }
 
-    /// Delivers, and answers what the instance said to the whole request: it may refuse what others had in it.
+    /// Delivers, and returns what the instance refused of the whole request, which may have what others have for it, too.
     ///
     /// # Errors
-    /// When nothing in the request counts as delivered.
-    pub async fn deliver(&self, instance: Arc<Instance>, parcel: Parcel) -> Result<Arc<DeliveryAnswer>, NoAnswer> {
-        let bytes = parcel.reminders.iter().map(|reminder| reminder.len() + 1).sum();
-        self.deliveries.ask(instance, parcel, bytes).await
+    /// When nothing in the request counts as delivered, or it was not sent by `until`.
+    pub async fn deliver(
+        &self,
+        instance: Arc<Instance>,
+        company: Company,
+        parcel: Parcel,
+        until: Instant,
+    ) -> Result<Arc<Refusals>, Undelivered> {
+        match company {
+            Company::Shared => {
+                let bytes = parcel.reminders.iter().map(|reminder| reminder.len() + 1).sum();
+                self.deliveries.ask(instance, parcel, bytes, Some(until)).await
+            }
+            Company::Alone => Ok(self.alone.clone().deliver(instance, company, vec![parcel]).await?),
+        }
     }
 
     /// Asks who of these users is connected.
@@ -65,13 +82,18 @@ impl Courier {
     /// # Errors
     /// When the instance did not answer as the contract says.
     pub async fn heartbeat(&self, instance: Arc<Instance>, users: Vec<UserId>) -> Result<Vec<UserId>, NoAnswer> {
-        let connected = self.heartbeats.ask(instance, users.clone(), users.len()).await?;
+        let connected = self.heartbeats.ask(instance, users.clone(), users.len(), None).await;
+        let connected = connected.map_err(|why| match why {
+            Undelivered::Unanswered(why) => why,
+            // Its instance left another heartbeat unanswered.
+            Undelivered::Withheld | Undelivered::NotSent => NoAnswer::TimedOut,
+        })?;
         Ok(users.into_iter().filter(|user| connected.contains(user)).collect())
     }
 }
 
 /// Sends requests of one kind.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 struct Sender {
     apps: Link,
     metrics: Metrics,
@@ -79,7 +101,12 @@ struct Sender {
 }
 
 impl Sender {
-    async fn deliver(self, to: Arc<Instance>, parcels: Vec<Parcel>) -> Result<Arc<DeliveryAnswer>, NoAnswer> {
+    async fn deliver(
+        self,
+        to: Arc<Instance>,
+        company: Company,
+        parcels: Vec<Parcel>,
+    ) -> Result<Arc<Refusals>, NoAnswer> {
         let reminders = || parcels.iter().flat_map(|parcel| &parcel.reminders);
         let (count, body) = (reminders().count(), instance::delivery_body(reminders().map(AsRef::as_ref)));
         let traces = spans::distinct(parcels.iter().flat_map(|parcel| &parcel.traces));
@@ -92,9 +119,12 @@ impl Sender {
             let answer = instance::deliver(&self.apps.client(), &to, body, trace, self.timeout).await;
             self.metrics.delivery_ended(&answer, count, began.elapsed());
             if let Err(why @ (NoAnswer::TimedOut | NoAnswer::Garbage)) = answer {
-                tracing::info!(instance = %to.name, ?why, "instance is silent, backing off");
+                match company {
+                    Company::Shared => tracing::info!(instance = %to.name, ?why, "instance is silent, backing off"),
+                    Company::Alone => tracing::info!(instance = %to.name, ?why, "one user's reminders are unanswered"),
+                }
             }
-            answer.map(Arc::new)
+            answer.map(|answer| Arc::new(answer.into()))
         };
         deliver.instrument(span).await
     }
@@ -115,7 +145,11 @@ struct Desk<P, A>(mpsc::Sender<(Arc<Instance>, Waiting<P, A>)>);
 struct Waiting<P, A> {
     part: P,
     size: usize,
-    answer: oneshot::Sender<Result<A, NoAnswer>>,
+    /// It is not sent after this.
+    until: Option<Instant>,
+    /// Whoever waits hears when it is sent. If that cannot be said, nobody waits any more.
+    departs: oneshot::Sender<()>,
+    answer: oneshot::Sender<Result<A, Undelivered>>,
 }
 
 /// Parts that stand in line before the desk; more wait at their partitions.
@@ -139,10 +173,43 @@ impl<P: Send + 'static, A: Clone + Send + 'static> Desk<P, A> {
     }
 
     /// Hands a part in, which is sent together with others, and waits for the answer.
-    async fn ask(&self, instance: Arc<Instance>, part: P, size: usize) -> Result<A, NoAnswer> {
+    async fn ask(
+        &self,
+        instance: Arc<Instance>,
+        part: P,
+        size: usize,
+        until: Option<Instant>,
+    ) -> Result<A, Undelivered> {
         let (answer, answered) = oneshot::channel();
-        let _ = self.0.send((instance, Waiting { part, size, answer })).await;
-        answered.await.unwrap_or(Err(NoAnswer::TimedOut)) // Nobody answers when the process ends.
+        let (departs, mut departed) = oneshot::channel();
+        let hand_in = self.0.send((instance, Waiting { part, size, until, departs, answer }));
+        if let Some(until) = until {
+            let leaves = async {
+                let _ = hand_in.await;
+                let _ = (&mut departed).await;
+            };
+            if tokio::time::timeout_at(until.into(), leaves).await.is_err() {
+                departed.close();
+                if departed.try_recv().is_err() {
+                    return Err(Undelivered::NotSent);
+                }
+            }
+        } else {
+            let _ = hand_in.await;
+        }
+        answered.await.unwrap_or(Err(NoAnswer::TimedOut.into())) // Nobody answers when the process ends.
+    }
+}
+
+impl<P, A> Waiting<P, A> {
+    /// It is being sent, unless it is too late for that, or nobody waits for it any more.
+    fn depart(self) -> Option<(P, oneshot::Sender<Result<A, Undelivered>>)> {
+        if self.until.is_some_and(|until| until <= Instant::now()) {
+            let _ = self.answer.send(Err(Undelivered::NotSent));
+            return None;
+        }
+        self.departs.send(()).ok()?;
+        Some((self.part, self.answer))
     }
 }
 
@@ -156,11 +223,8 @@ async fn carry<P, A: Clone, F: Future<Output = Result<A, NoAnswer>>>(
     let mut lanes: Lanes<Arc<Instance>, (), Waiting<P, A>> = Lanes::new(usize::MAX);
     let mut under_way = FuturesUnordered::new();
     loop {
-        // Whoever waits no more has been given up: it is another's to decide now.
-        let is_waited_for = |waiting: &Waiting<P, A>| !waiting.answer.is_closed();
         while let Some((instance, batch)) = lanes.next(room) {
-            let (parts, answers): (Vec<_>, Vec<_>) =
-                batch.into_iter().filter(is_waited_for).map(|one| (one.part, one.answer)).unzip();
+            let (parts, answers): (Vec<_>, Vec<_>) = batch.into_iter().filter_map(Waiting::depart).unzip();
             if parts.is_empty() {
                 lanes.arrived(&instance);
             } else {
@@ -172,14 +236,18 @@ async fn carry<P, A: Clone, F: Future<Output = Result<A, NoAnswer>>>(
             biased;
             Some((instance, answers, answer)) = under_way.next(), if !under_way.is_empty() => {
                 // Whoever waited may have been given up.
-                let tell = |to: oneshot::Sender<Result<A, NoAnswer>>| drop(to.send(answer.clone()));
-                answers.into_iter().for_each(tell);
-                if answer.is_ok() {
-                    lanes.arrived(&instance);
-                } else {
-                    // An instance that is silent is so for those who wait, too.
-                    lanes.closed(&instance).into_iter().for_each(|waiting| tell(waiting.answer));
-                }
+                let tell = |to: oneshot::Sender<_>, what| drop(to.send(what));
+                answers.into_iter().for_each(|to| tell(to, answer.clone().map_err(Undelivered::from)));
+                let for_the_others = match answer {
+                    Ok(_) => {
+                        lanes.arrived(&instance);
+                        continue;
+                    }
+                    Err(why @ NoAnswer::NoResponders) => why.into(),
+                    // An instance that is silent is so for those who wait, too. It has not seen what they have for it.
+                    Err(NoAnswer::TimedOut | NoAnswer::Garbage) => Undelivered::Withheld,
+                };
+                lanes.closed(&instance).into_iter().for_each(|waiting| tell(waiting.answer, Err(for_the_others)));
             }
             part = handed_in.recv() => match part {
                 Some((instance, waiting)) => lanes.push(instance, (), waiting.size, waiting),
@@ -211,10 +279,18 @@ mod tests {
             (Self(Desk::start(3, send)), sending)
         }
 
-        async fn ask(&self, part: u32) -> tokio::task::JoinHandle<Result<u32, NoAnswer>> {
+        async fn ask(&self, part: u32) -> tokio::task::JoinHandle<Result<u32, Undelivered>> {
+            self.ask_until(part, None).await
+        }
+
+        async fn ask_until(
+            &self,
+            part: u32,
+            until: Option<Instant>,
+        ) -> tokio::task::JoinHandle<Result<u32, Undelivered>> {
             let desk = self.0.clone();
             let instance = Instance { name: "app".parse().unwrap(), subject: "app".to_owned() };
-            let asked = tokio::spawn(async move { desk.ask(Arc::new(instance), part, 1).await });
+            let asked = tokio::spawn(async move { desk.ask(Arc::new(instance), part, 1, until).await });
             tokio::task::yield_now().await; // It stands in line now.
             asked
         }
@@ -246,12 +322,38 @@ mod tests {
         let others = join_all((2..=6).map(|part| counter.ask(part))).await;
         answer.send(Err(NoAnswer::NoResponders)).unwrap();
         for asked in [first].into_iter().chain(others) {
-            assert_eq!(asked.await.unwrap(), Err(NoAnswer::NoResponders));
+            assert_eq!(asked.await.unwrap(), Err(NoAnswer::NoResponders.into()));
         }
         assert!(sending.try_recv().is_err(), "nobody asked it again");
         let later = counter.ask(7).await;
         sending.recv().await.unwrap().1.send(Ok(1)).unwrap();
         assert_eq!(later.await.unwrap(), Ok(1));
+    }
+
+    #[tokio::test]
+    async fn what_waits_behind_an_unanswered_request_is_withheld() {
+        let (counter, mut sending) = Counter::new();
+        let first = counter.ask(1).await;
+        let (_, answer) = sending.recv().await.unwrap();
+        let other = counter.ask(2).await;
+        answer.send(Err(NoAnswer::TimedOut)).unwrap();
+        assert_eq!(first.await.unwrap(), Err(NoAnswer::TimedOut.into()));
+        assert_eq!(other.await.unwrap(), Err(Undelivered::Withheld), "the instance has not seen it");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_sent_in_time_is_given_back() {
+        let (counter, mut sending) = Counter::new();
+        let until = Some(Instant::now() + Duration::from_millis(50));
+        let first = counter.ask_until(1, until).await;
+        let (_, answer) = sending.recv().await.unwrap();
+        let late = counter.ask_until(2, until).await;
+        assert_eq!(late.await.unwrap(), Err(Undelivered::NotSent), "while the first one is under way");
+        answer.send(Ok(10)).unwrap();
+        assert_eq!(first.await.unwrap(), Ok(10), "what was sent in time may be answered later");
+        let too_late = counter.ask_until(3, until).await;
+        assert_eq!(too_late.await.unwrap(), Err(Undelivered::NotSent));
+        assert!(sending.try_recv().is_err(), "nothing of it was sent");
     }
 
     #[tokio::test]

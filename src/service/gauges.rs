@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
+use super::held_back::{HeldBack, MAX_NAMED};
 use super::links::Links;
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -39,6 +40,8 @@ pub struct Count {
     pub bytes: usize,
     /// When the oldest reminder in its mailboxes was parked.
     pub oldest_parked: Option<Timestamp>,
+    /// Reminders that are held back, as far as they are named.
+    pub held_back: Vec<HeldBack>,
 }
 
 /// Where it is told what this member holds. Cheap to clone.
@@ -46,6 +49,7 @@ pub struct Count {
 pub struct Gauges {
     counts: mpsc::Sender<(Partition, Count)>,
     roles: watch::Sender<BTreeSet<Role>>,
+    held_back: watch::Receiver<Vec<HeldBack>>,
 }
 
 impl Gauges {
@@ -59,9 +63,10 @@ impl Gauges {
         let (counts, counted) = mpsc::channel(MAX_WAITING);
         let (roles, worked) = watch::channel(BTreeSet::new());
         metrics.event_limits(config.dispatch.max_events_in_flight, config.dispatch.max_bytes_in_flight);
+        let (naming, held_back) = watch::channel(Vec::new());
         let connects = links.all().map(|(name, link)| (name, link.clone(), 1)).collect();
-        let board = Board { nats, config, metrics, worked, counts: BTreeMap::new(), connects };
-        (Self { counts, roles }, tokio::spawn(board.run(counted)))
+        let board = Board { nats, config, metrics, worked, naming, counts: BTreeMap::new(), connects };
+        (Self { counts, roles, held_back }, tokio::spawn(board.run(counted)))
     }
 
     /// The roles that this member works.
@@ -71,6 +76,11 @@ impl Gauges {
             *before = roles;
             is_new
         });
+    }
+
+    /// Returns the reminders that are held back here, up to [`MAX_NAMED`] of them.
+    pub fn held_back(&self) -> Vec<HeldBack> {
+        self.held_back.borrow().clone()
     }
 
     /// What a partition holds. It is no loss if this cannot be taken in: the next count is.
@@ -84,6 +94,7 @@ struct Board {
     config: Arc<Config>,
     metrics: Metrics,
     worked: watch::Receiver<BTreeSet<Role>>,
+    naming: watch::Sender<Vec<HeldBack>>,
     /// Of the partitions worked here.
     counts: BTreeMap<Partition, Count>,
     /// The connections, and how often each one's client had connected at the last look.
@@ -118,6 +129,8 @@ impl Board {
             sum.add(census);
         }
         self.metrics.held(&sum);
+        let named = self.counts.values().flat_map(|count| &count.held_back).take(MAX_NAMED).cloned().collect();
+        self.naming.send_replace(named);
         self.metrics.oldest_parked(self.counts.values().filter_map(|count| count.oldest_parked).min());
         let most = |of: fn(&Count) -> usize| self.counts.values().map(of).max().unwrap_or(0);
         self.metrics.events_in_flight(most(|count| count.events), most(|count| count.bytes));

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::held_back::HeldBack;
 use super::lease::Keeper;
 use super::recorded::Recorded;
 use super::{Context, escalation, history, intake, partition};
@@ -45,9 +46,17 @@ pub struct Card {
     pub history: bool,
     /// It gives everything up and takes nothing.
     pub stopping: bool,
+    /// Reminders that no instance answers, as far as they are named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held_back: Vec<HeldBack>,
 }
 
 impl Card {
+    /// What it says of the work: who should hold what depends on nothing else.
+    fn work(&self) -> Self {
+        Self { held_back: Vec::new(), ..self.clone() }
+    }
+
     /// Whether it says that it holds a role.
     pub fn holds(&self, role: Role) -> bool {
         match role {
@@ -270,7 +279,7 @@ impl Membership {
             Some(card) => {
                 let gone_at = Instant::now() + self.context.config.members.ttl;
                 let before = self.peers.insert(entry.key.clone(), Peer { card: card.clone(), gone_at });
-                before.is_none_or(|before| before.card != card)
+                before.is_none_or(|before| before.card.work() != card.work())
             }
             None => self.peers.remove(&entry.key).is_some(),
         }
@@ -291,6 +300,7 @@ impl Membership {
             escalation: self.held.contains_key(&Role::Escalation),
             history: self.held.contains_key(&Role::History),
             stopping: self.is_stopping,
+            held_back: self.context.gauges.held_back(),
         };
         let json = serde_json::to_vec(&card).expect("a card is JSON");
         let sent = Instant::now();

@@ -4,7 +4,10 @@ use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::reminder::DELIVERY_FRAME_BYTES;
+use crate::reminder::{DELIVERY_FRAME_BYTES, MAX_DELIVERY_BYTES};
+
+/// The most bytes of an answer: four times what a delivery may have. All of it refused, with each name escaped, takes less.
+pub const MAX_ANSWER_BYTES: usize = 4 * MAX_DELIVERY_BYTES;
 
 /// The most users that one heartbeat asks about.
 pub const MAX_HEARTBEAT_USERS: usize = 1_000;
@@ -72,9 +75,9 @@ pub fn delivery_body<'a>(reminders: impl Iterator<Item = &'a [u8]> + Clone) -> B
     body.into()
 }
 
-/// Reads an answer's body. None, if it is not the contract's: a JSON object of this form.
+/// Reads an answer's body. None, if it is not the contract's: a JSON object of this form, of 1 MiB at most.
 pub fn read<A: for<'a> Deserialize<'a>>(body: &[u8]) -> Option<A> {
-    super::object(body).ok()
+    if body.len() > MAX_ANSWER_BYTES { None } else { super::object(body).ok() }
 }
 
 #[cfg(test)]
@@ -91,6 +94,14 @@ mod tests {
         for garbage in ["", "ok", "null", "[]", "[[]]", "{", r#"{"refused":7}"#, &refused.replace("busy", "tired")] {
             assert_eq!(answer(garbage), None, "{garbage}");
         }
+    }
+
+    #[test]
+    fn an_answer_is_as_long_as_it_may_be() {
+        let padded = |bytes: usize| format!("{{}}{}", " ".repeat(bytes - 2));
+        let answer = |bytes| read::<DeliveryAnswer>(padded(bytes).as_bytes());
+        assert!(answer(MAX_ANSWER_BYTES).is_some());
+        assert_eq!(answer(MAX_ANSWER_BYTES + 1), None);
     }
 
     #[test]

@@ -49,3 +49,34 @@ async fn an_instance_that_accepts_nothing_slows_nobody_elses_users() {
     let (_, verdict) = world.judge(abuses, memory::bound(USERS)).await;
     assert!(verdict.wrong.is_empty(), "{verdict}");
 }
+
+/// Settings by which what is for the slow one's users fills the memory for events within seconds.
+const SMALL: [(&str, &str); 2] = [("partitions", "4"), ("dispatch.max_bytes_in_flight", "1048576")];
+/// Reminders for them in a set, and the size of each.
+const LARGE: (usize, usize) = (100, 2_000);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_answers_late_slows_nobody_elses_users() {
+    let mut world = World::start(&SMALL, &[]).await;
+    world.app.connect(names("user", USERS));
+    let (set, padding) = LARGE;
+    let mut abuses = Vec::new();
+    for (mood, source) in [(Mood::Well, "billing"), (Mood::Slow, "claims")] {
+        world.app.be(mood);
+        let (stop, mut turn) = (CancellationToken::new(), names("user", USERS).into_iter().cycle());
+        let abuse = world
+            .abuse(async |world| {
+                world.padding = padding;
+                world.publish(source, EVERY, stop.clone(), move || turn.by_ref().take(set).collect()).await;
+                tokio::time::sleep(LASTS * 2).await;
+            })
+            .await;
+        abuses.push((format!("an instance that is {} gets much", mood.name()), abuse));
+        stop.cancel();
+    }
+    assert!(world.parked().await.unwrap() > 0, "what the slow one could not take is parked");
+    world.app.be(Mood::Well);
+    world.has_parked(0).await;
+    let (_, verdict) = world.judge(abuses, memory::bound(USERS)).await;
+    assert!(verdict.wrong.is_empty(), "{verdict}");
+}

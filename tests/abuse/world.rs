@@ -32,7 +32,7 @@ const LIMIT: Duration = Duration::from_secs(600);
 const QUIET: Duration = Duration::from_millis(1_500);
 
 /// What the member logs when it met a fault: nobody answered in time. A busy machine has some, and a repeat may follow.
-const FAULTS: [&str; 2] = ["taking over again", "instance is silent"];
+const FAULTS: [&str; 3] = ["taking over again", "instance is silent", "reminders are unanswered"];
 
 /// Tests measure, so they run one after the other.
 static ALONE: Mutex<()> = Mutex::const_new(());
@@ -48,6 +48,9 @@ pub(crate) struct World {
     client: Client,
     stop: CancellationToken,
     quiet: Vec<(Micros, Micros)>,
+    partitions: usize,
+    /// What is published from now on is so much larger.
+    pub(crate) padding: usize,
     /// Resident memory when all was quiet for the first time.
     quiet_bytes: usize,
     _nats: NatsServer,
@@ -87,6 +90,11 @@ impl World {
             installation: Installation { jetstream: client::jetstream(client.clone()), url },
             client,
             stop: CancellationToken::new(),
+            partitions: settings.iter().find(|(name, _)| *name == "partitions").map_or_else(
+                || usize::from(bellhop::config::Config::default().partitions),
+                |(_, count)| count.parse().unwrap(),
+            ),
+            padding: 0,
             quiet: Vec::new(),
             quiet_bytes: 0,
             _nats: nats,
@@ -133,7 +141,7 @@ impl World {
     ) {
         let jetstream = client::jetstream(client::connect(&self.installation.url, source).await);
         let log = Log::open(&self.logs(), &format!("published.{source}"));
-        let publisher = Publisher { source, is_careful: true, every, jetstream, log };
+        let publisher = Publisher { source, is_careful: true, every, padding: self.padding, jetstream, log };
         self.publishers.spawn(publisher.run(addressees, stop));
     }
 
@@ -175,7 +183,7 @@ impl World {
         let stream = self.installation.jetstream.get_stream_no_info("BELLHOP_PARKED").await;
         let info = stream.map_err(|error| error.to_string())?.get_info().await.map_err(|error| error.to_string())?;
         // A partition's fence is one message.
-        let fences = usize::from(bellhop::config::Config::default().partitions);
+        let fences = self.partitions;
         Ok(usize::try_from(info.state.messages).unwrap() - fences)
     }
 

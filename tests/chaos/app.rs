@@ -21,6 +21,8 @@ use crate::logs::{Log, Reminder, Served};
 
 /// Of so many deliveries one is answered with `busy` by an app server that is moody.
 const BUSY_ONE_IN: u32 = 50;
+/// How long a slow one takes to answer: within `delivery.timeout`, with something left for a busy machine.
+const SLOW: Duration = Duration::from_millis(1_500);
 /// Routes that are being written at a time.
 const ROUTES_IN_FLIGHT: usize = 256;
 
@@ -34,6 +36,8 @@ pub(crate) enum Mood {
     Well,
     /// Everything is refused as `busy`.
     Busy,
+    /// What is for connected users is taken, and the answer comes late, but in time.
+    Slow,
     /// There is no answer.
     Hung,
     /// The answer is nothing that the contract knows.
@@ -117,8 +121,16 @@ impl App {
             _ if !request.subject.ends_with(".deliver") => self.name(&asked),
             Mood::Hung => return,
             Mood::Garbled => json!("what?"),
-            Mood::Moody | Mood::Well | Mood::Busy | Mood::Estranged => self.take(&asked),
+            Mood::Moody | Mood::Well | Mood::Slow | Mood::Busy | Mood::Estranged => self.take(&asked),
         };
+        if self.mood == Mood::Slow && request.subject.ends_with(".deliver") {
+            let client = client.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(SLOW).await;
+                let _ = client.publish(inbox, answer.to_string().into()).await;
+            });
+            return;
+        }
         // Whoever asked may be gone.
         let _ = client.publish(inbox, answer.to_string().into()).await;
     }

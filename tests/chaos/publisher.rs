@@ -22,6 +22,8 @@ pub(crate) struct Publisher {
     pub(crate) is_careful: bool,
     /// From one set to the next, if JetStream is quick enough.
     pub(crate) every: Duration,
+    /// Bytes of a content beside what names it.
+    pub(crate) padding: usize,
     pub(crate) jetstream: Context,
     pub(crate) log: Log,
 }
@@ -46,8 +48,10 @@ impl Publisher {
     }
 
     async fn publish(&self, set: u64, reminders: &[(String, String)], stop: &CancellationToken) -> bool {
-        let reminders =
-            reminders.iter().map(|(id, user)| json!({ "id": id, "user": user, "content": format!("of {id}") }));
+        let padding = "-".repeat(self.padding);
+        let reminders = reminders
+            .iter()
+            .map(|(id, user)| json!({ "id": id, "user": user, "content": format!("of {id}{padding}") }));
         let body = json!({ "reminders": reminders.collect::<Vec<_>>() }).to_string().into_bytes();
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Msg-Id", format!("{}-{set}", self.source));

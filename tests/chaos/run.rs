@@ -95,7 +95,8 @@ async fn publishers_of(
     for (source, is_careful, every_ms, count) in habits {
         let jetstream = client::jetstream(client::connect(&world.url, source).await);
         let log = Log::open(&world.logs(), &format!("published.{source}"));
-        let publisher = Publisher { source, is_careful, every: Duration::from_millis(every_ms), jetstream, log };
+        let publisher =
+            Publisher { source, is_careful, every: Duration::from_millis(every_ms), padding: 0, jetstream, log };
         let mut crowd = some_of(rng.fork(), world::crowd(), world::away(), count);
         let addressees = move || if count == 0 { world::steady() } else { crowd() };
         all.push(publisher.run(addressees, stop.clone()));

@@ -11,7 +11,7 @@ use bellhop_simulation::scenario::Scenario;
 const SEEDS: u64 = 10_000;
 
 /// A simulation that hardly ever reaches one of these tests less than it says.
-const MUST_HAPPEN: [&str; 33] = [
+const MUST_HAPPEN: [&str; 37] = [
     "accepted",
     "accepted again",
     "accepted by several",
@@ -23,6 +23,7 @@ const MUST_HAPPEN: [&str; 33] = [
     "copies parked",
     "crashes",
     "deliveries",
+    "deliveries alone",
     "doubts",
     "events handed out again",
     "expired in a mailbox",
@@ -30,6 +31,7 @@ const MUST_HAPPEN: [&str; 33] = [
     "fail-overs",
     "flapping routes",
     "hand-overs",
+    "held back",
     "look-ups",
     "look-ups at a replica that is behind",
     "look-ups that hang",
@@ -43,6 +45,8 @@ const MUST_HAPPEN: [&str; 33] = [
     "refused as busy",
     "refused by a full mailbox",
     "removals finished for another owner",
+    "requests given back",
+    "requests that cannot be read",
     "rerouted",
     "take-overs by an owner that was refused",
 ];

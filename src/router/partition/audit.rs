@@ -1,10 +1,13 @@
 //! What must hold between any two steps. The tests and the simulation ask after every one; nobody else does.
 
+use std::sync::Arc;
+
 use super::mailboxes::parked_sequence;
 use super::{Lane, Partition, Seat, State, Timer, User};
-use crate::router::lane::Health;
+use crate::router::lane::{Health, Track};
 use crate::router::lanes::LaneNumber;
 use crate::router::users::UserNumber;
+use crate::router::{Company, Instance};
 
 impl Partition {
     /// Checks the machine against itself, in time proportional to all that it knows.
@@ -14,6 +17,7 @@ impl Partition {
     pub fn audit(&self) {
         assert!(self.touched_users.is_empty() && self.touched_lanes.is_empty(), "the step was not finished");
         assert!(self.settled.is_empty(), "settled and not said: {:?}", self.settled);
+        assert!(self.held_back.is_empty(), "held back and not said: {:?}", self.held_back);
         assert!(self.reads_in_flight <= self.settings.reads_in_flight);
         let (mut readers, mut counted) = (0, 0);
         for (number, user) in self.users.iter() {
@@ -47,6 +51,11 @@ impl Partition {
                 Timer::ParkAgain => {
                     assert_eq!(self.refused.as_ref().map(|refused| refused.until), Some(*at), "{:?}", self.refused);
                     assert!(self.parking.is_empty(), "{:?} during the pause", self.parking);
+                }
+                Timer::Crowded(lane) => {
+                    let lane = &self.lanes[*lane];
+                    let is_delivering = lane.tracks[Company::Shared].delivering.is_some();
+                    assert!(is_delivering && lane.watch.is_some_and(|watch| watch.at == *at), "{lane:?}");
                 }
                 Timer::GiveUp(user) => {
                     let errand = &self.users[*user].errand;
@@ -93,8 +102,10 @@ impl Partition {
                 let sent = batch.receptions.as_ref().map_or(0, |all| all.len());
                 assert!(!batch.open.is_empty() && sent <= user.waiting.len(), "{user:?}");
                 for lane in batch.open.iter().map(|lane| &self.lanes[*lane]) {
-                    let queued = lane.ready.iter().filter(|other| **other == seat).count();
-                    let parts: Vec<_> = lane.delivering.iter().flatten().filter(|part| part.user == number).collect();
+                    let mine = &lane.tracks[user.company()];
+                    let queued = mine.ready.iter().filter(|other| **other == seat).count();
+                    let parts = lane.tracks.iter().flat_map(|track| track.delivering.iter().flatten());
+                    let parts: Vec<_> = parts.filter(|part| part.user == number).collect();
                     assert_eq!(queued + parts.len(), 1, "{name:?} at {:?}: {user:?}", lane.instance);
                     let mut places = parts.iter().flat_map(|part| &part.places);
                     assert!(places.clone().is_sorted() && places.all(|place| *place < sent), "{user:?}");
@@ -145,7 +156,8 @@ impl Partition {
         }
         match lane.health {
             Health::Down(at) => {
-                let queue_for_it = lane.ready.len() + lane.unconfirmed.len() + lane.unread.len();
+                let ready: usize = lane.tracks.iter().map(|track| track.ready.len()).sum();
+                let queue_for_it = ready + lane.unconfirmed.len() + lane.unread.len();
                 assert_eq!(queue_for_it, 0, "users queue for {instance:?}: {lane:?}");
                 let is_probed = lane.checking.as_ref().is_some_and(|check| check.is_probe);
                 let is_armed = self.timers.contains(&(at, Timer::Probe(number)));
@@ -153,12 +165,19 @@ impl Partition {
             }
             Health::Up => {
                 assert!(lane.wanted.is_empty(), "{instance:?} is up and wanted: {lane:?}");
-                assert!(lane.ready.is_empty() || lane.delivering.is_some(), "{instance:?} idles: {lane:?}");
+                let idles = |track: &Track| !track.ready.is_empty() && track.delivering.is_none();
+                assert!(!lane.tracks.iter().any(idles), "{instance:?} idles: {lane:?}");
                 assert!(lane.unconfirmed.is_empty() || lane.checking.is_some(), "{instance:?} idles: {lane:?}");
                 let may_read = lane.page_bytes < self.settings.delivery_bytes * 2;
                 assert!(lane.unread.is_empty() || !may_read, "{instance:?} idles: {lane:?}");
             }
         }
+    }
+
+    /// Whether a shared delivery to an instance is under way.
+    pub fn is_sharing(&self, instance: &Arc<Instance>) -> bool {
+        let lane = self.lanes.find(instance);
+        lane.is_some_and(|lane| self.lanes[lane].tracks[Company::Shared].delivering.is_some())
     }
 
     /// What the machine remembers beyond routes to instances that are up, in words. Of a machine with nothing to do, nothing.
@@ -169,6 +188,7 @@ impl Partition {
                 && user.state == State::Idle
                 && user.page.is_none()
                 && user.paused_until.is_none()
+                && user.suspicion.is_none()
                 && !user.mailbox().is_in_use()
                 && user.mailbox().count == 0
                 && user.mailbox().settled_ahead.is_empty()
@@ -177,12 +197,11 @@ impl Partition {
         }
         for (_, lane) in self.lanes.iter() {
             let is_bare = lane.is_up()
-                && lane.ready.is_empty()
+                && lane.tracks.iter().all(Track::is_idle)
                 && lane.unconfirmed.is_empty()
                 && lane.unread.is_empty()
                 && lane.page_bytes == 0
                 && lane.wanted.is_empty()
-                && lane.delivering.is_none()
                 && lane.checking.is_none();
             left.extend((!is_bare).then(|| format!("{lane:?}")));
         }

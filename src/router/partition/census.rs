@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::Partition;
-use crate::token::InstanceName;
+use crate::router::HELD_BACK_AFTER;
+use crate::token::{InstanceName, UserId};
 
 /// How much a partition holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct Census {
     pub up: BTreeSet<InstanceName>,
     /// Silent instances.
     pub down: BTreeSet<InstanceName>,
+    /// Users with a reminder that is held back.
+    pub held_back: BTreeSet<UserId>,
 }
 
 /// Mailboxes that reminders lie in.
@@ -41,6 +44,7 @@ impl Census {
         self.down.extend(other.down.iter().cloned());
         self.up.extend(other.up.iter().cloned());
         self.up.retain(|instance| !self.down.contains(instance));
+        self.held_back.extend(other.held_back.iter().cloned());
     }
 }
 
@@ -58,6 +62,9 @@ impl Partition {
         for (_, user) in self.users.iter() {
             let is_connected = !user.routes.is_empty();
             census.routes += user.routes.len();
+            if user.suspicion.as_ref().is_some_and(|suspicion| suspicion.tries() >= HELD_BACK_AFTER) {
+                census.held_back.insert(user.name.clone());
+            }
             census.connected_users += usize::from(is_connected);
             if user.mailbox().has_mail() {
                 let mail = if is_connected { &mut census.mail_of_connected } else { &mut census.mail_of_away };

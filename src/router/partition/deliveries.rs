@@ -4,9 +4,13 @@
 //! turn, and is over when all have answered. A reminder is done with if one of them accepted it; what nobody accepted stays
 //! at the front. So every instance gets the reminders in order, and none gets one again because another one had refused it.
 //! An instance whose turn does not come for long is left out of the batch.
+//!
+//! What was not answered before goes in a request of its own (`suspects`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Instant;
 
 use smallvec::SmallVec;
 
@@ -14,9 +18,10 @@ use super::{Partition, Timer};
 use crate::reminder::finished::REROUTED_BYTES;
 use crate::router::lane::{Part, grown};
 use crate::router::lanes::{LaneNumber, LaneNumbers};
+use crate::router::suspicion::Suspicion;
 use crate::router::user::{Batch, Reception, State, Work};
 use crate::router::users::UserNumber;
-use crate::router::{Action, Entry, Fate, Instance, NoAnswer, Now, Refusal, Share};
+use crate::router::{Action, Company, Entry, Fate, Instance, NoAnswer, Now, Refusal, Share, Undelivered};
 
 /// Reminders of a batch that is over, and what became of each.
 pub(super) type Answered = SmallVec<[(Entry, Reception); 1]>;
@@ -34,32 +39,43 @@ impl Partition {
     /// Queues for a delivery at each of these instances.
     pub(super) fn board(&mut self, user: UserNumber, lanes: LaneNumbers) {
         self.users[user].use_up_confirmations();
+        let company = self.users[user].company();
         let (open, targets) = (lanes.clone(), lanes.len());
         let seat = self.begin_turn(user, State::Delivering(Batch { open, targets, ..Batch::default() }));
         for lane in lanes {
-            self.touch(lane).ready.push_back(seat);
+            self.touch(lane).tracks[company].ready.push_back(seat);
         }
     }
 
-    pub(super) fn dispatch_delivery(&mut self, now: Now, number: LaneNumber, actions: &mut Vec<Action>) {
+    pub(super) fn dispatch_delivery(
+        &mut self,
+        now: Now,
+        number: LaneNumber,
+        company: Company,
+        actions: &mut Vec<Action>,
+    ) {
         let mut room = self.settings.delivery_bytes;
+        let mut until = now.instant + self.settings.turn_timeout;
         let (mut request, mut shares) = (Vec::new(), Vec::new());
         loop {
             let lane = &mut self.lanes[number];
-            if lane.delivering.is_some() || !lane.is_up() {
+            if lane.tracks[company].delivering.is_some() || !lane.is_up() {
                 break;
             }
-            let Some(seat) = lane.ready.pop_front() else { break };
+            if company == Company::Alone && !shares.is_empty() {
+                break;
+            }
+            let Some(seat) = lane.tracks[company].ready.pop_front() else { break };
             if !self.is_current(seat, number) {
                 continue;
             }
-            match self.load(now, seat.user, number, &mut room, shares.is_empty()) {
+            match self.load(now, seat.user, number, &mut room, shares.is_empty(), &mut until) {
                 Load::Taken(part, share) => {
                     request.push(part);
                     shares.push(share);
                 }
                 Load::NoRoom => {
-                    self.touch(number).ready.push_front(seat);
+                    self.touch(number).tracks[company].ready.push_front(seat);
                     break;
                 }
                 Load::Nothing => self.leave_batch(now, seat.user, number),
@@ -67,13 +83,25 @@ impl Partition {
         }
         if !shares.is_empty() {
             let lane = self.touch(number);
-            lane.delivering = Some(request);
-            actions.push(Action::Deliver { instance: lane.instance.clone(), shares });
+            lane.tracks[company].delivering = Some(request);
+            actions.push(Action::Deliver { instance: lane.instance.clone(), company, shares, until });
+            if company == Company::Shared {
+                self.watch_crowd(now, number, false);
+            }
         }
     }
 
-    /// Takes the user's batch into a request. The first instance's request settles what belongs to it.
-    fn load(&mut self, now: Now, user: UserNumber, lane: LaneNumber, room: &mut usize, is_first: bool) -> Load {
+    /// Takes the user's batch into a request. The first instance's request settles what belongs to it. The request is not to
+    /// be sent after `until`.
+    fn load(
+        &mut self,
+        now: Now,
+        user: UserNumber,
+        lane: LaneNumber,
+        room: &mut usize,
+        is_first: bool,
+        until: &mut Instant,
+    ) -> Load {
         if !self.users[user].is_sent() {
             self.settle_what_is_over(now, user);
         }
@@ -81,7 +109,8 @@ impl Partition {
         let Some(revision) = self.revision_for(user, lane) else { return Load::Nothing };
         let state: &mut Work = &mut self.users[user];
         let State::Delivering(batch) = &mut state.state else { return Load::Nothing };
-        let most = batch.receptions.as_ref().map_or(usize::MAX, SmallVec::len);
+        let most_new = state.suspicion.as_ref().map_or(usize::MAX, Suspicion::most);
+        let most = batch.receptions.as_ref().map_or(most_new, SmallVec::len);
         let may_go = |entry: &Entry| to.is_none() || entry.may_reroute;
         let waiting = state.waiting.iter().enumerate().take(most).take_while(|(_, entry)| may_go(entry));
         let wanted: SmallVec<[_; 4]> = waiting.filter(|(_, entry)| !entry.is_expired(now)).collect();
@@ -99,12 +128,14 @@ impl Partition {
             batch.receptions = Some(SmallVec::from_elem(Reception::default(), fitting));
             batch.until = (batch.targets > 1).then(|| now.instant + self.settings.turn_timeout);
         }
-        let until = batch.until;
+        let leaves_out_at = batch.until;
         let taken = &wanted[..fitting];
+        let expiries = taken.iter().filter_map(|(_, entry)| entry.expires_at).map(|at| now.instant_of(at));
+        *until = expiries.chain(leaves_out_at).fold(*until, Instant::min);
         let items = taken.iter().map(|(_, entry)| entry.item).collect();
         let places = taken.iter().map(|(place, _)| *place).collect();
-        if let Some(until) = until {
-            self.timers.insert((until, Timer::LeaveOut(user)));
+        if let Some(at) = leaves_out_at {
+            self.timers.insert((at, Timer::LeaveOut(user)));
         }
         Load::Taken(Part { user, places, revision }, Share { user: name, to, items })
     }
@@ -113,18 +144,30 @@ impl Partition {
         &mut self,
         now: Now,
         instance: &Arc<Instance>,
-        answer: Result<Vec<(usize, usize, Refusal)>, NoAnswer>,
+        company: Company,
+        answer: Result<Vec<(usize, usize, Refusal)>, Undelivered>,
         actions: &mut Vec<Action>,
     ) {
         let Some(lane) = self.lanes.find(instance) else { return };
-        let Some(request) = self.touch(lane).delivering.take() else { return };
+        let Some(request) = self.touch(lane).tracks[company].delivering.take() else { return };
+        if company == Company::Shared {
+            self.unwatch_crowd(lane);
+        }
         match answer {
-            Err(_) => {
+            Err(Undelivered::NotSent) => request.iter().for_each(|part| self.put_off(part)),
+            Err(why) => {
                 // What the instance said of its connections says nothing any more.
                 for part in &request {
                     self.users[part.user].route_mut(lane).into_iter().for_each(|route| route.held_until = None);
                 }
-                self.instance_down(now, lane);
+                let may_be_its_content = matches!(why, Undelivered::Unanswered(NoAnswer::TimedOut | NoAnswer::Garbage));
+                if may_be_its_content {
+                    request.iter().for_each(|part| self.left_unanswered(part, instance));
+                }
+                // Whether the instance answers anything at all is found out by the next heartbeat.
+                if !(may_be_its_content && company == Company::Alone) {
+                    self.instance_down(now, lane);
+                }
             }
             Ok(refused) => {
                 let mut refusals: BTreeMap<usize, BTreeMap<usize, Refusal>> = BTreeMap::new();
@@ -139,6 +182,20 @@ impl Partition {
         }
         for part in request {
             self.leave_batch(now, part.user, lane);
+        }
+    }
+
+    /// One user's part of a delivery that was not sent in time: as if the instance were busy.
+    fn put_off(&mut self, Part { user, places, .. }: &Part) {
+        if let State::Delivering(Batch { receptions: Some(receptions), .. }) = &mut self.users[*user].state {
+            places.iter().for_each(|place| receptions[*place].is_put_off = true);
+        }
+    }
+
+    /// One user's part of a delivery that was sent and not answered.
+    fn left_unanswered(&mut self, Part { user, .. }: &Part, instance: &Arc<Instance>) {
+        if let State::Delivering(batch) = &mut self.users[*user].state {
+            batch.unanswered_by = Some(instance.clone());
         }
     }
 
@@ -188,14 +245,19 @@ impl Partition {
     /// A slow instance's queue is no reason to keep the user's other ones waiting.
     pub(super) fn leave_out_unsent(&mut self, now: Now, user: UserNumber) {
         let State::Delivering(batch) = &self.users[user].state else { return };
-        let is_sent = |lane| self.lanes[lane].delivering.iter().flatten().any(|part| part.user == user);
+        let is_sent = |lane| self.lanes[lane].tracks.iter().any(|track| track.carries(user));
         let unsent: LaneNumbers = batch.open.iter().copied().filter(|lane| !is_sent(*lane)).collect();
         for lane in unsent {
             self.leave_batch(now, user, lane);
         }
     }
 
-    fn finish_batch(&mut self, now: Now, user: UserNumber, Batch { targets, until, receptions, .. }: Batch) {
+    fn finish_batch(
+        &mut self,
+        now: Now,
+        user: UserNumber,
+        Batch { targets, until, receptions, unanswered_by, .. }: Batch,
+    ) {
         if let Some(until) = until {
             self.timers.remove(&(until, Timer::LeaveOut(user)));
         }
@@ -204,12 +266,16 @@ impl Partition {
         let sent = state.waiting.drain(..receptions.len()).zip(receptions);
         let (refused, accepted): (Answered, Answered) = sent.partition(|(_, reception)| reception.by.is_empty());
         let is_put_off = refused.iter().any(|(_, reception)| reception.is_put_off);
-        let is_any_refused = !refused.is_empty();
+        let count_refused = NonZeroUsize::new(refused.len());
         for (entry, _) in refused.into_iter().rev() {
             state.waiting.push_front(entry);
         }
+        match unanswered_by.zip(count_refused) {
+            Some((instance, sent)) => self.suspect(now, user, sent, instance),
+            None => self.relieve(user, accepted.len()),
+        }
         match self.associate(user) {
-            Some(to) => self.errand_is_run(now, user, &to, accepted, is_any_refused),
+            Some(to) => self.errand_is_run(now, user, &to, accepted, count_refused.is_some()),
             None => self.delivered_to_user(now, user, accepted, targets, is_put_off),
         }
     }
@@ -219,7 +285,7 @@ impl Partition {
             self.users[user].busy = 0;
         }
         if is_put_off {
-            self.pause(now, user);
+            self.pause_busy(now, user);
         }
         for (entry, Reception { by, .. }) in accepted {
             self.twins.accepted(now.instant, &entry);
@@ -229,11 +295,18 @@ impl Partition {
     }
 
     /// Nobody took it, and somebody was busy.
-    fn pause(&mut self, now: Now, user: UserNumber) {
+    fn pause_busy(&mut self, now: Now, user: UserNumber) {
         let backoff = self.settings.busy_backoff;
         let state = &mut self.users[user];
         let until = now.instant + grown(backoff, state.busy);
         state.busy = state.busy.saturating_add(1);
+        self.pause(user, until);
+    }
+
+    /// Leaves the user alone until then, or until a route is put.
+    pub(super) fn pause(&mut self, user: UserNumber, until: Instant) {
+        let state = &mut self.users[user];
+        let until = state.paused_until.map_or(until, |before| before.max(until));
         if let Some(before) = state.paused_until.replace(until) {
             self.timers.remove(&(before, Timer::Resume(user)));
         }

@@ -11,7 +11,7 @@ use crate::router::lane::{Asked, Check, Health, Seat};
 use crate::router::lanes::{LaneNumber, LaneNumbers};
 use crate::router::user::{Route, State, Work};
 use crate::router::users::UserNumber;
-use crate::router::{Action, Instance, NoAnswer, Now};
+use crate::router::{Action, Instance, MAX_ROUTES, NoAnswer, Now};
 use crate::token::{InstanceName, UserId};
 
 /// The turn of users who are named in a probe: none of theirs.
@@ -26,14 +26,20 @@ impl Partition {
             return;
         }
         self.remove_route(user, &instance.name, revision);
+        let routes = &self.users[user].routes;
+        let place = routes.partition_point(|route| route.revision > revision);
+        if place >= MAX_ROUTES {
+            return;
+        }
         let number = self.lanes.admit(instance);
         let state = &mut self.users[user];
-        state.routes.insert(0, Route { lane: number, revision, held_until: None, is_fresh: false });
-        state.routes.sort_by_key(|route| std::cmp::Reverse(route.revision));
+        state.routes.insert(place, Route { lane: number, revision, held_until: None, is_fresh: false });
+        let forgotten = if state.routes.len() > MAX_ROUTES { state.routes.pop() } else { None };
         if let Some(at) = state.paused_until {
             state.paused_until = None;
             self.timers.remove(&(at, Timer::Resume(user)));
         }
+        forgotten.into_iter().for_each(|route| self.release_route(user, &route));
         let lane = &mut self.lanes[number];
         lane.routes += 1;
         // A put is a sign of life: a down instance is probed at once instead of at the end of its back-off.
@@ -59,10 +65,15 @@ impl Partition {
         let place = routes.iter().position(|route| is_there(route) && route.revision <= revision);
         if let Some(place) = place {
             let route = routes.remove(place);
-            let lane = self.touch(route.lane);
-            lane.routes -= 1;
-            lane.wanted.remove(&user);
+            self.release_route(user, &route);
         }
+    }
+
+    /// A route is remembered no more.
+    fn release_route(&mut self, user: UserNumber, route: &Route) {
+        let lane = self.touch(route.lane);
+        lane.routes -= 1;
+        lane.wanted.remove(&user);
     }
 
     /// The instance says that the user is not connected there.

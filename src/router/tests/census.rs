@@ -21,6 +21,7 @@ fn routes_mailboxes_and_instances_are_counted() {
         mail_of_away: Mail { users: 1, reminders: 2 },
         up: [name("app-1")].into(),
         down: [name("app-2")].into(),
+        held_back: Default::default(),
     };
     assert_eq!(census, expected);
 }

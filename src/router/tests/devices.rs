@@ -217,3 +217,16 @@ fn an_instance_whose_turn_does_not_come_is_left_out_and_joins_the_next_batch() {
     assert_eq!(router.wait(2_000), NOTHING, "what was sent is waited for");
     assert_eq!(router.accepted("app-2"), ["alice e4 delivered by app-1 app-2"]);
 }
+
+#[test]
+fn the_newest_routes_are_remembered() {
+    let mut router = Router::new();
+    for number in 0..=MAX_ROUTES {
+        router.up("alice", &format!("app-{number}"));
+    }
+    assert_eq!(router.up_at(1, "alice", "app-old"), NOTHING, "older than all of them");
+    for number in 1..=MAX_ROUTES {
+        router.down("alice", &format!("app-{number}"));
+    }
+    assert_eq!(router.publish("alice"), ["park alice e1"], "the first one was forgotten");
+}

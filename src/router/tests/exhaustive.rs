@@ -98,7 +98,8 @@ impl World {
     /// Answers the oldest wish.
     fn answer(&mut self) -> bool {
         let Some(wish) = self.wanted.pop_front() else { return false };
-        let words: Vec<&str> = wish.split([' ', ':', ',']).filter(|word| !word.is_empty()).collect();
+        let words: Vec<&str> =
+            wish.split([' ', ':', ',']).filter(|word| !word.is_empty() && *word != "alone").collect();
         let lines = match words.as_slice() {
             ["look", "up", who, "for", user] => {
                 let instances = if self.there.contains(who) { at(who) } else { "" };

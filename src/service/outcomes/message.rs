@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use super::super::recorded::{self, Settled};
 use crate::history::Entry;
 use crate::partition::Partition;
-use crate::reminder::outcome::{Batch, Record};
+use crate::reminder::outcome::{Batch, Outcome, Record};
 
 /// An outcome on its way to the stream.
 #[derive(Debug)]
@@ -35,7 +35,14 @@ impl Told {
     /// Bytes of its part of a message, about.
     pub fn bytes(&self) -> usize {
         let Record { id, source, set, user, .. } = &self.record;
-        let names = id.len() + source.as_str().len() + set.len() + user.as_ref().map_or(0, |user| user.as_str().len());
+        let instances = match &self.record.outcome {
+            Outcome::Delivered { instances, .. } => instances.as_slice(),
+            _ => &[],
+        };
+        let names = [id.len(), source.as_str().len(), set.len(), user.as_ref().map_or(0, |user| user.as_str().len())];
+        // Each with quotes and a comma.
+        let instances = instances.iter().map(|instance| instance.as_str().len() + 3);
+        let names: usize = names.into_iter().chain(instances).sum();
         // JSON may write each byte of a name as two: names have no control characters.
         LINE_BYTES + 2 * names + self.reminder.as_ref().map_or(0, Bytes::len)
     }
@@ -124,7 +131,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::reminder::outcome::Outcome;
 
     fn told(outcome: Outcome, reminder: Option<&'static str>) -> Told {
         let record = Record {
@@ -137,6 +143,14 @@ mod tests {
         };
         let settles = Some((Partition(1), Settled::Parked { sequence: 7 }));
         Told { record, published_ms: 12, reminder: reminder.map(|json| json.as_bytes().into()), settles }
+    }
+
+    #[test]
+    fn a_line_is_as_long_as_it_says() {
+        let instances = (0..64).map(|number| format!("{number}{}", "x".repeat(120)).parse().unwrap()).collect();
+        let all = [told(Outcome::delivered(instances).unwrap(), Some("{}"))];
+        let (_, body) = encode(&all, true);
+        assert!(body.len() <= all[0].bytes(), "{} of {}", body.len(), all[0].bytes());
     }
 
     #[test]

@@ -2,30 +2,30 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::{Done, Worker};
 use crate::event::{Event, IndexEntry};
 use crate::metrics::Way;
-use crate::nats::instance::DeliveryAnswer;
 use crate::nats::mailbox::Parking;
 use crate::nats::{NatsError, keys};
 use crate::reminder::finished::{rerouted, with_parked_at};
 use crate::reminder::outcome::{Outcome, Record};
 use crate::reminder::reject::{RejectCode, Rejection};
-use crate::router::{self, Action, Fate, Input, Item, Refusal, Removal, Settled, Share};
+use crate::router::{self, Action, Company, Fate, HeldBack, Input, Item, Refusal, Removal, Settled, Share};
 use crate::service::courier::Parcel;
 use crate::service::outcomes::message::Told;
-use crate::service::{Context, now_ms, recorded, rejected, routes, spans};
+use crate::service::refusals::Refusals;
+use crate::service::{Context, held_back, now_ms, recorded, rejected, routes, spans};
 use crate::token::UserId;
 use crate::wire::route::key;
 
 impl Worker {
     pub(super) fn perform(&mut self, action: Action) {
         match action {
-            Action::Deliver { instance, shares } => self.deliver(instance, shares),
+            Action::Deliver { instance, company, shares, until } => self.deliver(instance, company, shares, until),
             Action::Heartbeat { instance, users } => {
                 let courier = self.context.courier.clone();
                 self.start(async move {
@@ -48,10 +48,11 @@ impl Worker {
             Action::CountMailbox { user, known } => self.count_mailbox(user, known),
             Action::Settle(items) => self.record(items),
             Action::Forget(items) => items.iter().for_each(|item| self.forget(item)),
+            Action::HoldBack(held_back) => self.hold_back(held_back),
         }
     }
 
-    fn deliver(&mut self, instance: Arc<router::Instance>, shares: Vec<Share>) {
+    fn deliver(&mut self, instance: Arc<router::Instance>, company: Company, shares: Vec<Share>, until: Instant) {
         let in_share = |share: &Share| share.items.iter().map(|item| self.in_request(item, share)).collect::<Vec<_>>();
         let reminders = shares.iter().flat_map(in_share).collect();
         let items = shares.iter().flat_map(|share| &share.items);
@@ -61,28 +62,39 @@ impl Worker {
         }));
         let courier = self.context.courier.clone();
         self.start(async move {
-            let answer = courier.deliver(instance.clone(), Parcel { reminders, traces }).await;
-            Done::Delivered(instance, shares, answer)
+            let answer = courier.deliver(instance.clone(), company, Parcel { reminders, traces }, until).await;
+            Done::Delivered(instance, company, shares, answer)
         });
     }
 
     /// Finds the refused reminders' places in what was sent. What was not in it, or was other partitions', refuses nothing.
-    pub(super) fn refused(&self, shares: &[Share], answer: &DeliveryAnswer) -> Vec<(usize, usize, Refusal)> {
+    pub(super) fn refused(&self, shares: &[Share], refusals: &Refusals) -> Vec<(usize, usize, Refusal)> {
+        if refusals.is_empty() {
+            return Vec::new();
+        }
         let mut places = Vec::new();
-        for refused in &answer.refused {
-            let is_meant = |item: &Item| {
-                self.event_of(item).is_some_and(|(event, index)| {
-                    event.set_of(index).source.as_str() == refused.source
-                        && event.index.reminders[index].id == refused.id
-                })
+        for (place, share) in shares.iter().enumerate() {
+            let why = |item: &Item| {
+                let (event, index) = self.event_of(item)?;
+                let (source, id) = (&event.set_of(index).source, &event.index.reminders[index].id);
+                refusals.of(source.as_str(), id, share.recipient().as_str())
             };
-            let is_users = |(_, share): &(usize, &Share)| share.recipient().as_str() == refused.user;
-            for (place, share) in shares.iter().enumerate().filter(is_users) {
-                let found = share.items.iter().enumerate().filter(|(_, item)| is_meant(item));
-                places.extend(found.map(|(at, _)| (place, at, refused.reason.into())));
-            }
+            let found = share.items.iter().enumerate().filter_map(|(at, item)| Some((place, at, why(item)?)));
+            places.extend(found);
         }
         places
+    }
+
+    /// Names a reminder that an instance does not answer, so that an operator can look at it.
+    fn hold_back(&mut self, HeldBack { user, item, instance, tries, pause }: HeldBack) {
+        let Some((event, index)) = self.event_of(&item) else { return };
+        let (source, id) = (event.set_of(index).source.clone(), event.index.reminders[index].id.clone());
+        tracing::warn!(
+            %source, id, %user, instance = %instance.name, tries, ?pause,
+            "a reminder is never answered, alone, and is held back; `bellhop mailbox rm` removes it"
+        );
+        let instance = instance.name.clone();
+        self.held_back.insert(user.clone(), held_back::HeldBack { user, source, id, instance, tries });
     }
 
     /// An associate's routes. That they cannot be read is as if there were none: the mailbox is safe.

@@ -21,19 +21,22 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::gauges::Count;
+use super::held_back::HeldBack;
 use super::recorded::{self, Recorded};
-use super::{Context, rejected};
+use super::refusals::Refusals;
+use super::{Context, held_back, rejected};
 use crate::config::{self, Config, Devices};
 use crate::event::{Event, IndexEntry, OfSet};
 use crate::nats::NatsError;
-use crate::nats::instance::DeliveryAnswer;
 use crate::nats::mailbox::{Mailboxes, ParkedMessage};
 use crate::nats::pinned::{Pinned, Received, ack_floor, acknowledge, still_working};
 use crate::partition::{Partition, Role};
 use crate::reminder::finished::REROUTED_BYTES;
 use crate::reminder::reject::{RejectCode, Rejection};
 use crate::reminder::{DELIVERY_FRAME_BYTES, MAX_DELIVERY_BYTES};
-use crate::router::{self, BySource, Entry, Fate, Input, Item, NoAnswer, Now, Page, Removal, Settled, Share, Text};
+use crate::router::{
+    self, BySource, Company, Entry, Fate, Input, Item, Now, Page, Removal, Settled, Share, Text, Undelivered,
+};
 use crate::token::{Source, UserId};
 use following::Following;
 use repeats::Repeats;
@@ -66,7 +69,7 @@ struct InMemory {
 /// What a piece of work in flight ends with.
 enum Done {
     Input(Input),
-    Delivered(Arc<router::Instance>, Vec<Share>, Result<Arc<DeliveryAnswer>, NoAnswer>),
+    Delivered(Arc<router::Instance>, Company, Vec<Share>, Result<Arc<Refusals>, Undelivered>),
     Parked(Result<Vec<u64>, NatsError>),
     Page(UserId, u64, Vec<ParkedMessage>, bool),
     Counted(UserId, Option<BySource>),
@@ -91,6 +94,8 @@ struct Worker {
     recorded_before: HashSet<recorded::Settled>,
     acknowledged: (HashSet<u64>, VecDeque<u64>),
     repeats: Repeats,
+    /// What is held back, of whom, as last reported.
+    held_back: BTreeMap<UserId, HeldBack>,
     work: FuturesUnordered<BoxFuture<'static, Done>>,
 }
 
@@ -202,6 +207,7 @@ impl Worker {
             recorded_before,
             acknowledged: Default::default(),
             repeats: Repeats::default(),
+            held_back: BTreeMap::new(),
             work: FuturesUnordered::new(),
             context: context.clone(),
         };
@@ -303,10 +309,10 @@ impl Worker {
     fn done(&mut self, done: Done) -> Result<(), NatsError> {
         match done {
             Done::Input(input) => self.feed(input),
-            Done::Delivered(instance, shares, answer) => {
+            Done::Delivered(instance, company, shares, answer) => {
                 let answer = answer.map(|answer| self.refused(&shares, &answer));
                 answer.iter().flatten().for_each(|(_, _, why)| self.context.metrics.refused(*why));
-                self.feed(Input::Delivered { instance, answer });
+                self.feed(Input::Delivered { instance, company, answer });
             }
             Done::Parked(stored) => self.parked(stored)?,
             Done::Page(user, last, messages, is_last) => self.page(user, last, messages, is_last),
@@ -434,6 +440,8 @@ impl Worker {
     fn count(&mut self) -> Instant {
         let began = Instant::now();
         let census = self.machine.census();
+        self.held_back.retain(|user, _| census.held_back.contains(user));
+        let held_back = self.held_back.values().take(held_back::MAX_NAMED).cloned().collect();
         let has_mail = census.mail_of_connected.users + census.mail_of_away.users > 0;
         let (events, bytes) = (self.in_work.len(), self.bytes_in_work);
         let next = Instant::now() + COUNT_EVERY.max(began.elapsed() * 100);
@@ -441,7 +449,7 @@ impl Worker {
         self.start(async move {
             // Without an answer there is one at the next count.
             let oldest_parked = if has_mail { mailboxes.oldest().await.ok().flatten() } else { None };
-            gauges.counted(partition, Count { census, events, bytes, oldest_parked });
+            gauges.counted(partition, Count { census, events, bytes, oldest_parked, held_back });
             Done::Nothing
         });
         next

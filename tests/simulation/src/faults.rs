@@ -16,6 +16,10 @@ pub enum Fault {
     LostAnswers,
     /// A delivery arrives, and is accepted, long after its time-out.
     LateRequests,
+    /// A request waits for others to the same app server, and is given back.
+    Queues,
+    /// A reminder cannot be read by app servers: a request that has it is not answered.
+    Unreadable,
     /// App servers are busy, slow, hung, silent, gone or confused.
     Moods,
     /// What usually takes milliseconds takes a quarter of a second.
@@ -54,10 +58,12 @@ pub enum Fault {
 
 impl Fault {
     /// All there are, with their names.
-    pub const ALL: [(Self, &str); 20] = [
+    pub const ALL: [(Self, &str); 22] = [
         (Self::LostRequests, "lost-requests"),
         (Self::LostAnswers, "lost-answers"),
         (Self::LateRequests, "late-requests"),
+        (Self::Queues, "queues"),
+        (Self::Unreadable, "unreadable"),
         (Self::Moods, "moods"),
         (Self::Slowness, "slowness"),
         (Self::Flapping, "flapping"),

@@ -175,7 +175,7 @@ fn draw_settings(rng: &mut Rng) -> Settings {
         instance_backoff: (Duration::from_millis(100), Duration::from_secs(2)),
         busy_backoff: (Duration::from_millis(50), Duration::from_secs(1)),
         all_devices: rng.bool(),
-        turn_timeout: Duration::from_millis(pick(rng, &[20, 200, 2_000])),
+        turn_timeout: Duration::from_millis(pick(rng, &[16, 200, 2_000])), // The eighth of it is whole milliseconds, too.
         heartbeat_users: rng.usize(1..=3),
         delivery_bytes: pick(rng, &[150, 150, 1_500]),
         room: Room {

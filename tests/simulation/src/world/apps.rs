@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bellhop::router::{Input, Instance, NoAnswer, Refusal};
+use bellhop::router::{Company, Input, Instance, NoAnswer, Refusal, Undelivered};
 use bellhop::token::UserId;
 use fastrand::Rng;
 
@@ -22,7 +22,7 @@ const LATE_MS: u64 = 3_000;
 pub type Parts = Vec<(UserId, Vec<Id>)>;
 
 /// What is refused of it, or why nothing is known.
-type Answer = Result<Vec<(usize, usize, Refusal)>, NoAnswer>;
+type Answer = Result<Vec<(usize, usize, Refusal)>, Undelivered>;
 
 /// How an app server behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,15 +145,18 @@ impl World {
 
     // Deliveries.
 
-    pub(super) fn send_delivery(&mut self, from: u64, app: usize, parts: Parts) {
-        self.count("deliveries");
+    pub(super) fn send_delivery(&mut self, from: u64, app: usize, company: Company, parts: Parts) {
+        self.count(if company == Company::Alone { "deliveries alone" } else { "deliveries" });
+        if company == Company::Shared && self.strikes(Fault::Queues) {
+            return self.is_not_sent(from, app);
+        }
         let (is_lost, is_late) = (self.strikes(Fault::LostRequests), self.strikes(Fault::LateRequests));
         if !is_lost && !is_late {
-            return self.send(Sent::Delivery { from: Some(from), app, parts });
+            return self.send(Sent::Delivery { from: Some(from), app, company, parts });
         }
         let instance = self.apps[app].instance.clone();
-        let answer = Err(NoAnswer::TimedOut);
-        self.inside(from, DELIVERY_TIMEOUT_MS, Inside::Tell(Input::Delivered { instance, answer }));
+        let answer = Err(NoAnswer::TimedOut.into());
+        self.inside(from, DELIVERY_TIMEOUT_MS, Inside::Tell(Input::Delivered { instance, company, answer }));
         if is_late {
             self.comes_too_late(app, parts);
         } else {
@@ -161,28 +164,48 @@ impl World {
         }
     }
 
+    /// Others' requests to the app server keep it from being sent.
+    fn is_not_sent(&mut self, from: u64, app: usize) {
+        self.count("requests given back");
+        let instance = self.apps[app].instance.clone();
+        let why = pick(&mut self.rng, &[Undelivered::NotSent, Undelivered::Withheld]);
+        let delay = self.rng.u64(0..DELIVERY_TIMEOUT_MS);
+        self.inside(
+            from,
+            delay,
+            Inside::Tell(Input::Delivered { instance, company: Company::Shared, answer: Err(why) }),
+        );
+    }
+
     fn comes_too_late(&mut self, app: usize, parts: Parts) {
         self.count("accepted too late");
         self.ledger.touch(ids_of(&parts));
         let delay = self.rng.u64(0..LATE_MS);
-        self.after(delay, super::Happening::Arrives(Sent::Delivery { from: None, app, parts }));
+        self.after(
+            delay,
+            super::Happening::Arrives(Sent::Delivery { from: None, app, company: Company::Shared, parts }),
+        );
     }
 
-    pub(super) fn delivery_arrives(&mut self, from: Option<u64>, app: usize, parts: &Parts) {
+    pub(super) fn delivery_arrives(&mut self, from: Option<u64>, app: usize, company: Company, parts: &Parts) {
         let Some(owner) = from else {
             return parts.iter().for_each(|(told, ids)| ids.iter().for_each(|id| self.accept(app, told, *id)));
         };
         let instance = self.apps[app].instance.clone();
         let (answer, delay) = self.receive(app, parts);
-        self.inside(owner, delay, Inside::Tell(Input::Delivered { instance, answer }));
+        self.inside(owner, delay, Inside::Tell(Input::Delivered { instance, company, answer }));
         parts.iter().for_each(|(user, _)| self.may_come_back(user, app));
     }
 
     /// What the sender learns, and when.
     fn receive(&mut self, app: usize, parts: &Parts) -> (Answer, u64) {
-        let silence = (Err(NoAnswer::TimedOut), DELIVERY_TIMEOUT_MS);
+        let silence = (Err(NoAnswer::TimedOut.into()), DELIVERY_TIMEOUT_MS);
+        if self.apps[app].mood != Mood::Gone && ids_of(parts).iter().any(|id| self.is_unreadable(*id)) {
+            self.count("requests that cannot be read");
+            return silence;
+        }
         match self.apps[app].mood {
-            Mood::Gone => (Err(NoAnswer::NoResponders), self.latency()),
+            Mood::Gone => (Err(NoAnswer::NoResponders.into()), self.latency()),
             Mood::Silent => silence,
             Mood::Hung => {
                 if self.rng.bool() {
@@ -195,7 +218,7 @@ impl World {
                     self.ledger.touch(ids_of(parts));
                     self.take_in(app, parts);
                 }
-                (Err(NoAnswer::Garbage), self.latency())
+                (Err(NoAnswer::Garbage.into()), self.latency())
             }
             Mood::Well | Mood::Busy | Mood::Slow => match self.answers_within(app, DELIVERY_TIMEOUT_MS) {
                 Some(delay) => (Ok(self.take_in(app, parts)), delay),
@@ -207,6 +230,11 @@ impl World {
                 }
             },
         }
+    }
+
+    /// No app server can read it, until everything heals.
+    fn is_unreadable(&self, id: Id) -> bool {
+        self.ledger.reminders[id].is_unreadable && !self.is_healing
     }
 
     /// Accepts what it can; answers the rest.

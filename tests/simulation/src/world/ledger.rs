@@ -22,6 +22,8 @@ pub struct Reminder {
     pub priority: Priority,
     /// It comes when it comes: its place in the order is past.
     pub is_copy: bool,
+    /// No app server can read it, for as long as there are faults.
+    pub is_unreadable: bool,
     /// No associate may get it.
     pub stays: bool,
     /// What it says, if others say it too.
@@ -47,6 +49,7 @@ impl Reminder {
             source: named("billing"),
             priority: Priority::Normal,
             is_copy: false,
+            is_unreadable: false,
             stays: false,
             text: None,
             accepted_by: Vec::new(),

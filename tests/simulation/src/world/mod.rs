@@ -21,7 +21,7 @@ mod succession;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use bellhop::router::{Input, Now, Settings};
+use bellhop::router::{Company, Input, Now, Settings};
 use bellhop::token::UserId;
 use fastrand::Rng;
 
@@ -108,7 +108,7 @@ enum Inside {
 /// What is on its way to somebody else, and from which owner.
 #[derive(Debug)]
 enum Sent {
-    Delivery { from: Option<u64>, app: usize, parts: Parts },
+    Delivery { from: Option<u64>, app: usize, company: Company, parts: Parts },
     Heartbeat { from: u64, app: usize, users: Vec<UserId> },
     LookUp { from: u64, user: UserId, associate: UserId },
     DropRoute { from: u64, user: UserId, app: usize, revision: u64 },
@@ -325,7 +325,7 @@ impl World {
 
     fn arrives(&mut self, sent: Sent) {
         match sent {
-            Sent::Delivery { from, app, parts } => self.delivery_arrives(from, app, &parts),
+            Sent::Delivery { from, app, company, parts } => self.delivery_arrives(from, app, company, &parts),
             Sent::Heartbeat { from, app, users } => self.heartbeat_arrives(from, app, &users),
             Sent::LookUp { from, user, associate } => self.look_up_is_served(from, user, associate),
             Sent::DropRoute { user, app, revision, .. } => self.drop_route(&user, app, revision),

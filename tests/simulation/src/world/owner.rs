@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bellhop::reminder::finished::REROUTED_BYTES;
-use bellhop::router::{Action, Input, Instance, Item, MailboxSummary, Page, Partition, Settings, Share};
+use bellhop::router::{
+    Action, Company, HELD_BACK_AFTER, HeldBack, Input, Instance, Item, MailboxSummary, Page, Partition, Settings,
+    Share, Undelivered,
+};
 use bellhop::token::{InstanceName, Source, UserId};
 
 use super::ledger::Id;
@@ -18,6 +21,9 @@ use crate::faults::Fault;
 const WINDOW: usize = 6;
 /// The longest time between a confirmation and the delivery that it allows, when deliveries before it time out.
 const QUEUED_UP_TO_MS: u64 = 2_000;
+
+/// Whose reminders are in a request, and how many.
+type Contents = Vec<(UserId, usize)>;
 
 #[derive(Debug)]
 pub struct Owner {
@@ -49,7 +55,7 @@ pub struct Owner {
     pub held: BTreeSet<Item>,
     /// Messages of a mailbox that the machine counts.
     pub counted: BTreeMap<UserId, BTreeSet<u64>>,
-    delivering: BTreeMap<Arc<Instance>, Vec<(UserId, usize)>>,
+    delivering: BTreeMap<(Arc<Instance>, Company), Contents>,
     /// When a connection was last confirmed, by a heartbeat or an accepted delivery.
     confirmed: BTreeMap<(UserId, Arc<Instance>), u64>,
     /// The same, for those who are told as associates.
@@ -113,8 +119,8 @@ impl Owner {
     /// What an answer means for the shell, before the machine is told.
     fn take_note(&mut self, at: u64, has_lease: bool, input: &Input) {
         match input {
-            Input::Delivered { instance, answer } => {
-                let parts = self.delivering.remove(instance).expect("a delivery is under way");
+            Input::Delivered { instance, company, answer } => {
+                let parts = self.delivering.remove(&(instance.clone(), *company)).expect("a delivery is under way");
                 let refused = |place| answer.iter().flatten().filter(|refused| refused.0 == place).count();
                 let accepted = parts.into_iter().enumerate().filter(|(place, (_, count))| refused(*place) < *count);
                 let users: Vec<_> = accepted.map(|(_, (user, _))| user).collect();
@@ -122,6 +128,7 @@ impl Owner {
                     Ok(_) if has_lease => self.confirm(at, instance, &users),
                     Ok(_) => {}
                     // What the instance said of their connections says nothing any more.
+                    Err(Undelivered::NotSent) => {}
                     Err(_) => self.confirmed.retain(|(user, at), _| at != instance || !users.contains(user)),
                 }
             }
@@ -264,7 +271,7 @@ impl World {
 
     fn perform(&mut self, number: u64, action: Action) {
         match action {
-            Action::Deliver { instance, shares } => self.deliver(number, &instance, shares),
+            Action::Deliver { instance, company, shares, .. } => self.deliver(number, &instance, company, shares),
             Action::LookUpRoutes { user, associate } => {
                 self.count("look-ups");
                 self.send(Sent::LookUp { from: number, user, associate });
@@ -293,6 +300,7 @@ impl World {
             }
             Action::Settle(settled) => self.settle(number, settled),
             Action::Forget(items) => items.iter().for_each(|item| self.let_go(number, item)),
+            Action::HoldBack(held_back) => self.hold_back(number, &held_back),
         }
     }
 
@@ -312,7 +320,17 @@ impl World {
         self.send_heartbeat(number, app, users);
     }
 
-    fn deliver(&mut self, number: u64, instance: &Arc<Instance>, shares: Vec<Share>) {
+    /// What is held back is in memory, and was tried as often as it says.
+    fn hold_back(&mut self, number: u64, held_back: &HeldBack) {
+        self.count("held back");
+        let owner = self.owner(number);
+        let is_over = owner.settled.contains(&held_back.item);
+        assert!(!is_over && owner.items.contains_key(&held_back.item), "{held_back:?}");
+        assert!(held_back.tries >= HELD_BACK_AFTER, "{held_back:?}");
+    }
+
+    fn deliver(&mut self, number: u64, instance: &Arc<Instance>, company: Company, shares: Vec<Share>) {
+        assert!(company == Company::Shared || shares.len() == 1, "{shares:?} go alone");
         let under_way = self.owners[&number].delivering.values().flatten().filter(|_| !self.settings.all_devices);
         let mut users: Vec<_> = under_way.map(|(user, _)| user.clone()).collect();
         let (mut bytes, mut count, mut parts, mut sent) = (0, 0, Vec::new(), Vec::new());
@@ -331,10 +349,10 @@ impl World {
             parts.push((share.recipient().clone(), ids));
         }
         assert!(count == 1 || bytes <= self.settings.delivery_bytes, "{count} reminders of {bytes} bytes");
-        let before = self.owner(number).delivering.insert(instance.clone(), sent);
+        let before = self.owner(number).delivering.insert((instance.clone(), company), sent);
         assert!(before.is_none(), "two deliveries for {instance:?}");
         let app = self.app(&instance.name);
-        self.send_delivery(number, app, parts);
+        self.send_delivery(number, app, company, parts);
     }
 
     /// What is delivered is in memory, not done with, not late, and may go there.

@@ -34,6 +34,7 @@ impl World {
         reminder.stays = luck.u32(0..6) == 0;
         reminder.source = named(pick(luck, &["billing", "billing", "claims"]));
         reminder.priority = pick(luck, &Priority::ALL);
+        reminder.is_unreadable = self.faults.strikes(luck, Fault::Unreadable);
         if !self.settings.merge_window.is_zero() && luck.bool() {
             let priority = pick(luck, &[Priority::Normal, Priority::Normal, Priority::High]);
             let what = 2 * number + luck.usize(0..2);

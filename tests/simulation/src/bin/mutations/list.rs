@@ -17,6 +17,7 @@ const PARTITION: &str = "src/router/partition.rs";
 const DELIVERIES: &str = "src/router/partition/deliveries.rs";
 const ERRANDS: &str = "src/router/partition/errands.rs";
 const INSTANCES: &str = "src/router/partition/instances.rs";
+const CROWDING: &str = "src/router/partition/crowding.rs";
 const MAILBOXES: &str = "src/router/partition/mailboxes.rs";
 const PARKS: &str = "src/router/partition/parks.rs";
 const ROOM: &str = "src/router/room.rs";
@@ -49,8 +50,8 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "a confirmation serves for two deliveries",
         file: DELIVERIES,
-        old: "        self.users[user].use_up_confirmations();\n        let (open, targets)",
-        new: "        let (open, targets)",
+        old: "        self.users[user].use_up_confirmations();\n        let company",
+        new: "        let company",
     },
     Mutation {
         name: "a seat counts in a turn that it was not taken for",
@@ -61,7 +62,7 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "an instance is sent a delivery while one is under way",
         file: DELIVERIES,
-        old: "if lane.delivering.is_some() || !lane.is_up() {",
+        old: "if lane.tracks[company].delivering.is_some() || !lane.is_up() {",
         new: "if !lane.is_up() {",
     },
     Mutation {
@@ -93,6 +94,24 @@ pub const MUTATIONS: &[Mutation] = &[
         file: DELIVERIES,
         old: "        self.timers.insert((until, Timer::Resume(user)));\n    }",
         new: "    }",
+    },
+    Mutation {
+        name: "what goes alone takes others with it",
+        file: DELIVERIES,
+        old: "if company == Company::Alone && !shares.is_empty() {",
+        new: "if false && company == Company::Alone && !shares.is_empty() {",
+    },
+    Mutation {
+        name: "what crowds an instance is forgotten",
+        file: CROWDING,
+        old: "            self.park(now, user, entry);",
+        new: "            let _ = (now, entry);",
+    },
+    Mutation {
+        name: "what another device was sent is parked beside it",
+        file: CROWDING,
+        old: "self.users[*user].has_live() && !self.users[*user].is_sent()",
+        new: "self.users[*user].has_live()",
     },
     Mutation {
         name: "a reminder is settled as parked before it is stored",

@@ -1,0 +1,62 @@
+//! What waits for an instance that takes long. Live reminders keep their events in memory, which the instance shares with all
+//! others. So what waits for a slow instance is parked, and read back ahead of it like any mail. Until it answers quickly again,
+//! what arrives for it is parked at once.
+
+use std::time::Duration;
+
+use super::{Partition, Timer};
+use crate::router::lane::Watch;
+use crate::router::lanes::LaneNumber;
+use crate::router::user::State;
+use crate::router::users::UserNumber;
+use crate::router::{Company, Now};
+
+/// An instance is slow when a request has been under way for this part of the time in which it must be answered. Most answer much
+/// earlier, and parking costs more than a short wait.
+const SLOW_PART: u32 = 8;
+
+impl Partition {
+    /// A shared delivery begins: arms the first look at what waits behind it.
+    pub(super) fn watch_crowd(&mut self, now: Now, number: LaneNumber, is_slow: bool) {
+        let at = now.instant + (self.settings.turn_timeout / SLOW_PART).max(Duration::from_millis(1));
+        self.lanes[number].watch = Some(Watch { at, is_slow });
+        self.timers.insert((at, Timer::Crowded(number)));
+    }
+
+    /// The delivery is over.
+    pub(super) fn unwatch_crowd(&mut self, number: LaneNumber) {
+        let lane = &mut self.lanes[number];
+        if let Some(Watch { at, is_slow }) = lane.watch.take() {
+            lane.is_crowded &= is_slow;
+            self.timers.remove(&(at, Timer::Crowded(number)));
+        }
+    }
+
+    /// The delivery takes long: parks the live reminders that wait behind it.
+    pub(super) fn park_the_crowd(&mut self, now: Now, number: LaneNumber) {
+        let seats = self.lanes[number].tracks[Company::Shared].ready.iter();
+        let waits = |user: &UserNumber| self.users[*user].has_live() && !self.users[*user].is_sent();
+        let current = seats.filter(|seat| self.is_current(**seat, number)).map(|seat| seat.user);
+        let crowd: Vec<_> = current.filter(waits).collect();
+        self.lanes[number].is_crowded |= !crowd.is_empty();
+        crowd.into_iter().for_each(|user| self.leave_line(now, user));
+        self.watch_crowd(now, number, true);
+    }
+
+    /// Whether live reminders of the user would wait behind others everywhere that they may go.
+    pub(super) fn is_crowded_out(&self, user: UserNumber, lanes: &[&[LaneNumber]]) -> bool {
+        self.users[user].has_live() && lanes.iter().copied().flatten().all(|lane| self.lanes[*lane].is_crowded)
+    }
+
+    /// What waits goes to the mailbox. On an errand, the next associate may be quicker.
+    pub(super) fn leave_line(&mut self, now: Now, user: UserNumber) {
+        let state = &mut self.users[user];
+        state.state = State::Idle;
+        let is_errand = state.errand.is_some();
+        let waiting = if is_errand { Default::default() } else { std::mem::take(&mut state.waiting) };
+        for entry in waiting {
+            self.park(now, user, entry);
+        }
+        self.touched_users.push_back(user);
+    }
+}

@@ -1,0 +1,33 @@
+//! What an instance refused of a delivery, found by hash: a request has reminders of many partitions, and each looks up its own.
+
+use std::collections::HashMap;
+
+use crate::nats::instance::{DeliveryAnswer, Refused};
+use crate::router::Refusal;
+
+/// Whose source, which id, and for whom.
+type Key = (String, String, String);
+
+/// What is refused. What is not in it was accepted.
+#[derive(Debug, Default)]
+pub struct Refusals(HashMap<Key, Refusal>);
+
+impl Refusals {
+    /// Nothing is refused.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Why a reminder is refused, if it is. `user` is who was to get it.
+    pub fn of(&self, source: &str, id: &str, user: &str) -> Option<Refusal> {
+        self.0.get(&(source.to_owned(), id.to_owned(), user.to_owned())).copied()
+    }
+}
+
+impl From<DeliveryAnswer> for Refusals {
+    /// Of two words about the same reminder the last one counts.
+    fn from(answer: DeliveryAnswer) -> Self {
+        let entry = |Refused { id, source, user, reason }| ((source, id, user), Refusal::from(reason));
+        Self(answer.refused.into_iter().map(entry).collect())
+    }
+}
