@@ -10,14 +10,14 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::output::{
-    Listing, Output, Progress, Table, age, complain, confirm, one_line, plural, short, thousands, time,
+    Listing, Output, Progress, Table, age, complain, confirm, one_line, plain, plural, short, thousands, time,
 };
 use super::{CliError, SettingsArgs};
 use crate::event::Event;
-use crate::nats::mailbox::{ParkedMessage, first, purge};
+use crate::nats::mailbox::{ParkedMessage, first, purge, remove};
 use crate::nats::{Nats, NatsError};
 use crate::reminder::finished::with_parked_at;
-use crate::token::UserId;
+use crate::token::{Source, UserId};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -64,6 +64,29 @@ Example:
         #[arg(long)]
         json: bool,
     },
+    /// Delete one reminder that waits for a user
+    #[command(
+        after_help = "For a reminder that an app server cannot read, as `bellhop doctor` and the members' logs name it. It gets no final \
+outcome: the last one that its publisher reads stays `parked`. What waits behind it goes on at the next try, within \
+heartbeat.backoff_max (30 s).
+
+Example:
+  bellhop mailbox rm alice billing inv-981 -f"
+    )]
+    Rm {
+        /// Whose mailbox
+        user: UserId,
+        /// The business system that published it
+        source: Source,
+        /// The reminder's id
+        id: String,
+        /// Do not ask
+        #[arg(short, long)]
+        force: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 pub(super) async fn run(settings: &SettingsArgs, command: Command) -> Result<(), CliError> {
@@ -71,7 +94,8 @@ pub(super) async fn run(settings: &SettingsArgs, command: Command) -> Result<(),
     match command {
         Command::Ls { limit, json } => ls(&nats, limit as usize, json).await,
         Command::Info { user, limit, json } => info(&nats, &user, limit as usize, json).await,
-        Command::Purge { user, force, json } => remove(&nats, &user, force, json).await,
+        Command::Purge { user, force, json } => empty(&nats, &user, force, json).await,
+        Command::Rm { user, source, id, force, json } => rm(&nats, &user, (&source, &id), force, json).await,
     }
 }
 
@@ -193,7 +217,7 @@ fn shown(message: &ParkedMessage) -> Option<Shown> {
     Some(Shown { sequence: message.sequence, parked_at: message.parked_at, reminder })
 }
 
-async fn remove(nats: &Nats, user: &UserId, force: bool, json: bool) -> Result<(), CliError> {
+async fn empty(nats: &Nats, user: &UserId, force: bool, json: bool) -> Result<(), CliError> {
     let Some(mailbox) = find(nats, user).await? else {
         return Err(CliError::Failed(format!("nothing is parked for {user}, so there is nothing to purge")));
     };
@@ -206,6 +230,34 @@ async fn remove(nats: &Nats, user: &UserId, force: bool, json: bool) -> Result<(
     let item = json!({ "user": user, "partition": mailbox.partition, "purged": purged });
     let purged = plural(usize::try_from(purged).unwrap_or(usize::MAX), "parked reminder");
     let line = format!("purged {purged} of {user}; they get no final outcome, their last one stays `parked`");
+    Output::tell(json, &item, line)
+}
+
+async fn rm(
+    nats: &Nats,
+    user: &UserId,
+    (source, id): (&Source, &str),
+    force: bool,
+    json: bool,
+) -> Result<(), CliError> {
+    let is_it = |message: &ParkedMessage| {
+        let event = Event::decode(&message.message).ok().filter(|event| event.bodies.len() == 1);
+        event.is_some_and(|event| event.set_of(0).source == *source && event.index.reminders[0].id == id)
+    };
+    // A copy of a rerouted reminder has the id of the original.
+    let found: Vec<u64> = all(nats, user).await?.iter().filter(|one| is_it(one)).map(|one| one.sequence).collect();
+    let shown = plain(id);
+    if found.is_empty() {
+        return Err(CliError::Failed(format!(
+            "no reminder {shown} of {source} is parked for {user}; `bellhop mailbox info {user}` shows what is"
+        )));
+    }
+    confirm(&format!("Delete reminder {shown} of {source} for {user}? It gets no final outcome."), force)?;
+    for sequence in &found {
+        remove(nats, &nats.names.parked_stream(), *sequence).await?;
+    }
+    let item = json!({ "user": user, "source": source, "id": id, "removed": found.len() });
+    let line = format!("removed {shown} of {source} for {user}; it gets no final outcome, its last one stays `parked`");
     Output::tell(json, &item, line)
 }
 

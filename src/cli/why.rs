@@ -9,16 +9,17 @@ use serde_json::{Map, Value, json};
 
 use super::output::{Output, Table, plain, plural, time};
 use super::scan::{Stored, scan};
-use super::{CliError, SettingsArgs, mailbox};
+use super::{CliError, SettingsArgs, mailbox, survey};
 use crate::event::Event;
 use crate::nats::api::{ApiError, ask};
 use crate::nats::mailbox::count;
 use crate::nats::{Nats, schedule};
 use crate::reminder::outcome::Batch;
 use crate::reminder::set::MAX_ID_BYTES;
+use crate::service::held_back::HeldBack;
 use crate::service::outcomes::message::Step;
 use crate::service::rejected::{DETAIL_HEADER, ERROR_HEADER};
-use crate::token::{Source, UserId};
+use crate::token::{InstanceName, Source, UserId};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -50,11 +51,25 @@ struct Wanted<'a> {
 #[serde(tag = "in", rename_all = "lowercase")]
 enum Place {
     /// In the user's mailbox, as itself or as the copy of a rerouted one.
-    Mailbox { user: UserId, sequence: u64, at: Timestamp, before: usize },
+    Mailbox {
+        user: UserId,
+        sequence: u64,
+        at: Timestamp,
+        before: usize,
+        /// The instance that leaves it unanswered, and how often it was tried alone.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        unanswered: Option<Unanswered>,
+    },
     /// To be delivered later.
     Scheduled { deliver_at: Timestamp },
     /// In the stream of refused input, alone or in a set that was refused as a whole.
     Rejected { sequence: u64, at: Timestamp, code: String, detail: String },
+}
+
+#[derive(Debug, Serialize)]
+struct Unanswered {
+    instance: InstanceName,
+    tries: u32,
 }
 
 #[derive(Serialize)]
@@ -187,12 +202,21 @@ async fn places(nats: &Nats, wanted: &Wanted<'_>, known: &Known) -> Result<Vec<P
     if let Some(user) = known.user.clone().filter(|_| may_wait) {
         let waiting = mailbox::all(nats, &user).await?;
         let found = waiting.iter().position(|message| wanted.is_in_event(&message.message));
+        let unanswered = if found.is_some() { unanswered(nats, wanted, &user).await? } else { None };
         places.extend(found.map(|before| {
             let message = &waiting[before];
-            Place::Mailbox { user, sequence: message.sequence, at: message.parked_at, before }
+            Place::Mailbox { user, sequence: message.sequence, at: message.parked_at, before, unanswered }
         }));
     }
     Ok(places)
+}
+
+/// Whether a member says that an instance leaves it unanswered.
+async fn unanswered(nats: &Nats, wanted: &Wanted<'_>, user: &UserId) -> Result<Option<Unanswered>, CliError> {
+    let members = survey::members(nats).await?;
+    let held_back = members.into_values().flat_map(|member| member.card.held_back);
+    let mut it = held_back.filter(|one| one.user == *user && one.source == *wanted.source && one.id == wanted.id);
+    Ok(it.next().map(|HeldBack { instance, tries, .. }| Unanswered { instance, tries }))
 }
 
 /// Why nothing is known of it. Sets and events that are under way cannot be read beside their consumers.
@@ -255,9 +279,15 @@ fn detail(more: &Map<String, Value>) -> String {
 impl Place {
     fn told(&self) -> String {
         match self {
-            Self::Mailbox { user, sequence, at, before } => {
+            Self::Mailbox { user, sequence, at, before, unanswered } => {
                 let before = plural(*before, "reminder");
-                format!("in the mailbox of {user} since {}, message {sequence}, with {before} before it", time(*at))
+                let unanswered = unanswered.as_ref().map(|Unanswered { instance, tries }| {
+                    format!("; {instance} left it unanswered {tries} times, alone, so it is held back")
+                });
+                let (since, unanswered) = (time(*at), unanswered.unwrap_or_default());
+                format!(
+                    "in the mailbox of {user} since {since}, message {sequence}, with {before} before it{unanswered}"
+                )
             }
             Self::Scheduled { deliver_at } => format!("scheduled for {}", time(*deliver_at)),
             Self::Rejected { sequence, at, code, detail } => {

@@ -88,3 +88,29 @@ async fn with_latest_one_connection_gets_it() {
     world.settle().await;
     assert_eq!(world.repeats(), []);
 }
+
+#[tokio::test]
+async fn a_user_with_many_routes_stops_no_outcomes() {
+    let world = World::start(&[]).await;
+    let app = world.app_at("app-1", Some("eu.app-1"), &["bob"]).await;
+    app.admit("alice");
+    let routes = world.routes().await;
+    let name = |number: usize| format!("{number:03}{}", "x".repeat(122));
+    for number in 0..60 {
+        let key = format!("alice.{}", name(number));
+        routes.put(key, r#"{"subject":"eu.app-1"}"#.into()).await.unwrap();
+    }
+    world.publish("billing", numbers(0..250).iter().map(|id| reminder(id, "alice"))).await;
+    let outcomes = world.all_became("billing", &numbers(0..250), "delivered").await;
+    let newest: Vec<_> = (44..60).map(name).collect();
+    for outcome in outcomes {
+        assert!(outcome.instances.len() <= 16, "{outcome:?}");
+    }
+    // Routes may still be on their way with the first reminders.
+    world.publish("billing", [reminder("last", "alice")]).await;
+    let mut last = world.became("billing", "last", "delivered").await.instances.clone();
+    last.sort();
+    assert_eq!(last, newest, "the newest count");
+    world.publish("billing", [reminder("others", "bob")]).await;
+    world.became("billing", "others", "delivered").await;
+}

@@ -24,6 +24,7 @@ mod escalation;
 mod full;
 mod guides;
 mod heartbeat;
+mod held_back;
 mod history;
 mod history_store;
 mod http;

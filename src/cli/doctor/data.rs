@@ -7,13 +7,14 @@ use serde_json::{Value, json};
 
 use super::finding::or_ok;
 use super::{Case, Finding};
-use crate::cli::output::{age, plural, short, thousands};
+use crate::cli::output::{age, plain, plural, short, thousands};
 use crate::cli::rules::store::look;
 use crate::cli::scan::{scan_bucket, timestamp};
 use crate::cli::survey::Routes;
 use crate::nats::Nats;
 use crate::nats::api::{ApiError, ask};
 use crate::nats::names::bucket_stream;
+use crate::service::held_back::HeldBack;
 
 /// How long a refusal is news. What is older was seen, or will not be.
 const NEWS: SignedDuration = SignedDuration::from_hours(1);
@@ -32,6 +33,19 @@ pub(super) fn rejected(case: &Case<'_>) -> Vec<Finding> {
     } else {
         Finding::ok(found)
     }]
+}
+
+/// Whether an app server leaves a reminder unanswered, again and again, so that its user's reminders wait.
+pub(super) fn unanswered(case: &Case<'_>) -> Vec<Finding> {
+    let alive = case.now.alive(case.config.members.ttl);
+    let held_back = alive.flat_map(|(_, member)| &member.card.held_back);
+    let finding = |HeldBack { user, source, id, instance, tries }: &HeldBack| {
+        let id = plain(id);
+        let found = format!("{instance} left reminder {id} of {source} for {user} unanswered {tries} times, alone");
+        let mend = format!("look at the log of {instance}; `bellhop mailbox rm {user} {source} {id} -f` removes it");
+        Finding::warning(found, "an answer to every delivery", mend)
+    };
+    or_ok(held_back.map(finding).collect(), || "no reminder is held back".to_owned())
 }
 
 /// Whether questions are answered, which takes a database that can be read, with the right schema, and a fresh history.

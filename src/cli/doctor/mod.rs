@@ -67,7 +67,7 @@ pub(super) struct Case<'a> {
 type Check = fn(&Case<'_>) -> Vec<Finding>;
 
 /// The checks of two surveys, by name. Each has something to say.
-const AT_A_GLANCE: [(&str, Check); 13] = [
+const AT_A_GLANCE: [(&str, Check); 14] = [
     ("connection", server::connection),
     ("clock", server::clock),
     ("account", account::limits),
@@ -81,6 +81,7 @@ const AT_A_GLANCE: [(&str, Check); 13] = [
     ("consumers", work::consumers),
     ("backlog", work::backlog),
     ("rejected", data::rejected),
+    ("unanswered", data::unanswered),
 ];
 
 /// Makes the checks of two surveys.
