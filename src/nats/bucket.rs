@@ -50,16 +50,13 @@ pub struct Watched {
     plain: Nats,
     bucket: String,
     unreadable: Unreadable,
-    watch: Watch,
-    /// The client that watches.
-    nats: Nats,
+    /// None when it is to begin again behind `seen`.
+    watch: Option<Watch>,
     is_loaded: bool,
     /// The last revision that was told, or is in `read`.
     seen: u64,
     /// Entries read as JSON that were not told yet.
     read: VecDeque<Entry>,
-    /// The watch is to begin again behind `seen`.
-    is_broken: bool,
     tick: Interval,
     /// The last revision at the last tick, while nothing has come since.
     quiet_at: Option<u64>,
@@ -119,11 +116,9 @@ impl Watched {
     /// When the bucket does not exist or cannot be reached.
     pub async fn begin(link: &Link, plain: &Nats, bucket: String, unreadable: Unreadable) -> Result<Self, NatsError> {
         let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("watch bucket {bucket}"), error);
-        let nats = link.live().await;
-        let store = open(&nats, bucket.clone()).await?;
-        let stream = nats.jetstream.get_stream(format!("KV_{bucket}")).await.map_err(|e| failed(&e))?;
+        open(plain, bucket.clone()).await?;
+        let stream = plain.jetstream.get_stream(format!("KV_{bucket}")).await.map_err(|e| failed(&e))?;
         let is_empty = stream.cached_info().state.messages == 0;
-        let watch = store.watch_with_history(">").await.map_err(|e| failed(&e))?;
         let mut tick = tokio::time::interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
@@ -131,13 +126,12 @@ impl Watched {
             plain: plain.clone(),
             bucket,
             unreadable,
-            watch,
-            nats,
+            // It begins with the first call of `next`, which also sees to it where the first messages break it.
+            watch: None,
             // Of an empty bucket a watch tells nothing, so that is said first.
             is_loaded: is_empty,
             seen: 0,
             read: VecDeque::new(),
-            is_broken: false,
             tick,
             quiet_at: None,
         })
@@ -161,15 +155,21 @@ impl Watched {
             if let Some(entry) = self.read.pop_front() {
                 return Ok(Some(entry));
             }
-            if self.is_broken {
-                self.resume().await?;
-            }
+            let watch = match &mut self.watch {
+                Some(watch) => watch,
+                None => match self.resume().await {
+                    Ok(watch) => self.watch.insert(watch),
+                    Err(error) => return self.read_past(error).await,
+                },
+            };
             tokio::select! {
                 biased;
-                entry = self.watch.next() => {
-                    let what = || format!("watch bucket {}", self.bucket);
-                    let entry = entry.ok_or_else(|| NatsError::failed(what(), "it ended"))?;
-                    let entry = entry.map_err(|error| NatsError::failed(what(), error))?;
+                entry = watch.next() => {
+                    let entry = match entry {
+                        Some(Ok(entry)) => entry,
+                        Some(Err(error)) => return self.read_past(self.broken(error)).await,
+                        None => return self.read_past(self.broken("it ended")).await,
+                    };
                     self.is_loaded |= entry.delta == 0;
                     if entry.revision > self.seen {
                         (self.seen, self.quiet_at) = (entry.revision, None);
@@ -184,7 +184,6 @@ impl Watched {
                     }
                 }
                 _ = self.tick.tick() => {
-                    self.is_broken |= self.nats.ended.is_cancelled();
                     if self.quiet_at.replace(self.seen) == Some(self.seen) {
                         match self.read_on().await {
                             Ok(()) => {
@@ -202,14 +201,29 @@ impl Watched {
         }
     }
 
-    /// Begins the watch again behind what was seen.
-    async fn resume(&mut self) -> Result<(), NatsError> {
-        self.nats = self.link.live().await;
-        let store = open(&self.nats, self.bucket.clone()).await?;
-        let watch = store.watch_from_revision(">", self.seen + 1).await;
-        self.watch = watch.map_err(|error| NatsError::failed(format!("watch bucket {}", self.bucket), error))?;
-        (self.is_broken, self.quiet_at) = (false, None);
-        Ok(())
+    fn broken(&self, problem: impl std::fmt::Display) -> NatsError {
+        NatsError::failed(format!("watch bucket {}", self.bucket), problem)
+    }
+
+    /// Begins the watch behind what was seen.
+    async fn resume(&mut self) -> Result<Watch, NatsError> {
+        self.quiet_at = None;
+        let store = open(&self.link.live().await, self.bucket.clone()).await?;
+        let watch = match self.seen {
+            0 => store.watch_with_history(">").await,
+            seen => store.watch_from_revision(">", seen + 1).await,
+        };
+        watch.map_err(|error| self.broken(error))
+    }
+
+    /// Reads what is there behind what was seen, after the watch broke. Where there is nothing, no message broke it.
+    async fn read_past(&mut self, error: NatsError) -> Result<Option<Entry>, NatsError> {
+        self.watch = None;
+        self.read_on().await?;
+        match self.read.pop_front() {
+            Some(entry) => Ok(Some(entry)),
+            None => Err(error),
+        }
     }
 
     /// Reads what is there behind what was seen.
@@ -221,7 +235,7 @@ impl Watched {
                 return Ok(());
             };
             let entry = self.entry(message, &prefix);
-            (self.seen, self.is_broken) = (entry.revision, true);
+            (self.seen, self.watch) = (entry.revision, None);
             self.read.push_back(entry);
         }
         Ok(())

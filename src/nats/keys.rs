@@ -3,17 +3,16 @@
 //! Buckets permit no roll-ups: by one, a program that may write a single key could remove the keys of all others. So a key
 //! is deleted by a mark with a time to live. Other programs may leave marks without one, and [`sweep`] replaces those.
 
-use std::fmt::Display;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_TTL};
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::jetstream::context::PublishErrorKind;
-use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use bytes::Bytes;
 
 use super::names::bucket_stream;
+use super::raw::{self, RawMessage};
 use super::replay::replay;
 use super::{Nats, NatsError, header};
 
@@ -52,18 +51,17 @@ pub async fn delete(nats: &Nats, bucket: &str, key: &str, revision: Option<u64>)
     }
 }
 
-/// Returns the latest value of a key that is not deleted, by the word of the stream's leader.
+/// Returns the value of a key that is not deleted, by the word of the stream's leader. The bucket keeps one version of each.
 ///
 /// # Errors
 /// When JetStream does not answer.
 pub async fn value(nats: &Nats, bucket: &str, key: &str) -> Result<Option<Bytes>, NatsError> {
-    let failed = |error: &dyn Display| NatsError::failed(format!("look up {key} in {bucket}"), error);
-    let stream = nats.jetstream.get_stream_no_info(bucket_stream(bucket)).await.map_err(|error| failed(&error))?;
-    match stream.get_last_raw_message_by_subject(&format!("$KV.{bucket}.{key}")).await {
-        Ok(message) => Ok(header(Some(&message.headers), OPERATION).is_none().then_some(message.payload)),
-        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
-        Err(error) => Err(failed(&error)),
-    }
+    // Read as JSON: whoever may write the key chooses its headers.
+    let found = raw::next(nats, &bucket_stream(bucket), &format!("$KV.{bucket}.{key}"), 1).await?;
+    let headers_of = |message: &RawMessage| message.read_headers().ok();
+    let put =
+        found.filter(|found| headers_of(found).is_some_and(|headers| header(Some(&headers), OPERATION).is_none()));
+    Ok(put.map(|message| message.payload))
 }
 
 /// Returns the keys of a pattern such as `alice.*` that are not deleted, however many there are.

@@ -12,8 +12,8 @@ const EVERY: Duration = Duration::from_secs(3_600);
 
 /// Sweeps until it is dropped. One member does it for all.
 pub(super) async fn run(context: &Context) -> Infallible {
-    let nats = &context.nats;
     loop {
+        let nats = &context.links.buckets.live().await;
         for bucket in [nats.names.routes_bucket(), nats.names.associates_bucket()] {
             match sweep(nats, &bucket).await {
                 Ok(marks) => tracing::debug!(bucket, marks, "marks of deleted keys swept"),

@@ -94,9 +94,15 @@ impl Origin {
     /// # Errors
     /// When JetStream does not answer; nothing is removed then that is not stored elsewhere.
     pub(super) async fn look_into(&self, context: &Context, pinned: &Pinned) -> Result<(), NatsError> {
+        let (origin, context, from) = (self.clone(), context.clone(), pinned.position() + 1);
+        // What else is taken in ends over the same connection, and must not end this.
+        let looking = tokio::spawn(async move { origin.look_from(&context, from).await });
+        looking.await.map_err(|error| NatsError::failed("look at what did not arrive", error))?
+    }
+
+    async fn look_from(&self, context: &Context, mut from: u64) -> Result<(), NatsError> {
         let nats = &context.nats;
         let handed_out = handed_out_through(nats, &self.stream, &self.consumer).await?;
-        let mut from = pinned.position() + 1;
         for count in 0..MOST_LOOKED_AT {
             let Some(message) = raw::next(nats, &self.stream, &self.subjects, from).await? else { return Ok(()) };
             if message.sequence > handed_out {
