@@ -46,7 +46,7 @@ const reminders = readFileSync(0, "utf8").split("\n").filter((line) => line.trim
 const nc = await connect({ ...NATS, name: `publisher ${source}` });
 for (let start = 0; start < reminders.length; start += MOST_IN_A_SET) { // one after the other, so that they stay in order
   const part = reminders.slice(start, start + MOST_IN_A_SET);
-  const { seq, duplicate } = await publish(jetstream(nc), source, part);
-  console.log(`set ${seq}: ${part.length} reminders${duplicate ? " (was there before)" : ""}`);
+  const { seq } = await publish(jetstream(nc), source, part);
+  console.log(`set ${seq}: ${part.length} reminders`);
 }
 await nc.close();

@@ -50,7 +50,7 @@ async def main(source):
     for start in range(0, len(reminders), MOST_IN_A_SET):  # one after the other, so that they stay in order
         part = reminders[start : start + MOST_IN_A_SET]
         ack = await publish(nc.jetstream(), source, part)
-        print(f"set {ack.seq}: {len(part)} reminders{' (was there before)' if ack.duplicate else ''}")
+        print(f"set {ack.seq}: {len(part)} reminders")
     await nc.close()
 
 
