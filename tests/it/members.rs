@@ -78,7 +78,7 @@ async fn the_default_partitions_are_shared_fairly() {
 /// A member that joins and one that leaves in order: no reminder twice, none out of order, and exit code 0.
 #[tokio::test]
 async fn joining_and_stopping_repeat_nothing() {
-    const TOTAL: usize = 3_000;
+    const TOTAL: usize = 6_000;
     let world = World::start(&SEVEN).await;
     world.crowd().await;
     let changes = async {
@@ -277,8 +277,9 @@ async fn a_member_that_hears_nobody_does_not_go_on_as_if_it_were_alone() {
     let before = held(&world.card("member-2").await.unwrap());
     deaf.signal("STOP");
     has_everything(&world, "member-1").await;
-    let watches = "$JS.API.CONSUMER.CREATE.KV_bellhop_members";
-    world.reconfigure_nats(&restricting(&[watches, &format!("{watches}.>")])).await;
+    // A member that cannot watch the bucket reads it message by message.
+    let (watches, reads) = ("$JS.API.CONSUMER.CREATE.KV_bellhop_members", "$JS.API.STREAM.MSG.GET.KV_bellhop_members");
+    world.reconfigure_nats(&restricting(&[watches, &format!("{watches}.>"), reads])).await;
     let mut words = world.client.subscribe("$KV.bellhop_members.member-2").await.unwrap();
     deaf.signal("CONT");
     for number in 0..6 {
