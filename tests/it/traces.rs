@@ -113,7 +113,7 @@ mod exported {
 
     /// The bytes of a trace's id, as they are in an export.
     fn id_bytes(traceparent: &str) -> Vec<u8> {
-        let digits = traceparent[3..35].as_bytes().chunks(2);
+        let digits = traceparent.as_bytes()[3..35].chunks(2);
         digits.map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap()).collect()
     }
 
