@@ -189,8 +189,8 @@ impl Router {
             self.machine.handle(self.now, input, &mut actions);
             for action in actions.drain(..) {
                 match action {
-                    Action::Deliver { instance, .. } => {
-                        inputs.push(Input::Delivered { instance, answer: Ok(Vec::new()) })
+                    Action::Deliver { instance, company, .. } => {
+                        inputs.push(Input::Delivered { instance, company, answer: Ok(Vec::new()) })
                     }
                     Action::Heartbeat { instance, users } => {
                         inputs.push(Input::HeartbeatAnswered { instance, answer: Ok(users) });
