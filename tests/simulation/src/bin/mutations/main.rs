@@ -19,9 +19,9 @@ use list::{MUTATIONS, Mutation};
 /// What is copied.
 const SOURCES: [&str; 4] = ["src/router", "src/reminder", "src/token.rs", "tests/simulation"];
 /// The seeds within which a fault must be found.
-const SEEDS: u64 = 10_000;
+const SEEDS: u64 = 20_000;
 /// A machine that is stuck within one step is found, too.
-const STUCK: Duration = Duration::from_secs(60);
+const STUCK: Duration = Duration::from_secs(120);
 /// With this fault it is tried, too, whether what a failure prints can be run again.
 const REPORTED: &str = "what was refused goes behind what came later";
 /// So many steps are a short plan, where a whole one has up to seventy.
@@ -30,7 +30,7 @@ const SHORT: usize = 12;
 const WORKSPACE: &str = "[workspace]\nmembers = [\"tests/simulation\"]\nresolver = \"3\"\n\n\
     [profile.dev]\ndebug = false\n\n[profile.dev.package.bellhop-simulation]\nopt-level = 1\n";
 
-/// Puts faults into a copy of the router, one at a time, and fails unless the simulation finds each within 10,000 seeds.
+/// Puts faults into a copy of the router, one at a time, and fails unless the simulation finds each within 20,000 seeds.
 #[derive(Debug, Parser)]
 struct Cli {
     /// Only those with this text in their name
