@@ -57,6 +57,9 @@ pub struct Watched {
     seen: u64,
     /// Entries read as JSON that were not told yet.
     read: VecDeque<Entry>,
+    /// An unreadable entry was met, and there may be more: everything up to the end of the bucket is read as JSON. Each of
+    /// them would cost a watch its connection, and every start some seconds.
+    reads_json: bool,
     tick: Interval,
     /// The last revision at the last tick, while nothing has come since.
     quiet_at: Option<u64>,
@@ -132,6 +135,7 @@ impl Watched {
             is_loaded: is_empty,
             seen: 0,
             read: VecDeque::new(),
+            reads_json: false,
             tick,
             quiet_at: None,
         })
@@ -154,6 +158,10 @@ impl Watched {
         loop {
             if let Some(entry) = self.read.pop_front() {
                 return Ok(Some(entry));
+            }
+            if self.reads_json {
+                self.read_on().await?;
+                return Ok(self.read.pop_front());
             }
             let watch = match &mut self.watch {
                 Some(watch) => watch,
@@ -231,11 +239,12 @@ impl Watched {
         let (stream, prefix) = (format!("KV_{}", self.bucket), format!("$KV.{}.", self.bucket));
         for _ in 0..MOST_READ {
             let Some(message) = raw::next(&self.plain, &stream, &format!("{prefix}>"), self.seen + 1).await? else {
-                self.is_loaded = true;
+                (self.is_loaded, self.reads_json) = (true, false);
                 return Ok(());
             };
             let entry = self.entry(message, &prefix);
             (self.seen, self.watch) = (entry.revision, None);
+            self.reads_json |= entry.is_unreadable || !is_key(&entry.key);
             self.read.push_back(entry);
         }
         Ok(())
