@@ -15,13 +15,15 @@
 //!
 //! [`nats_server`] finds and starts a real nats-server, for the demo, the benchmark and the tests.
 
+pub use bellhop_core::{event, merge, partition, router, rules};
+pub use bellhop_protocol::{printable, reminder, token, trace, wire};
+
 pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod config;
 pub mod conformance;
 pub mod demo;
-pub mod event;
 pub mod history;
 pub mod http;
 #[allow(clippy::disallowed_methods)]
@@ -30,14 +32,6 @@ pub mod metrics;
 pub mod nats;
 #[allow(clippy::disallowed_methods)]
 pub mod nats_server;
-pub mod partition;
-pub mod printable;
-pub mod reminder;
-pub mod router;
-pub mod rules;
 pub mod schema;
 pub mod service;
 pub mod terminal;
-pub mod token;
-pub mod trace;
-pub mod wire;

@@ -1,5 +1,7 @@
-//! The history, and what it uses of the rest, built for the benchmark.
+//! The history, built for the benchmark without the rest.
 #![allow(missing_docs)]
+
+pub use bellhop_protocol::{reminder, token, trace, wire};
 
 pub mod config {
     pub use crate::history_url::*;
@@ -8,11 +10,3 @@ pub mod config {
 pub mod history;
 #[path = "../../src/config/history_url.rs"]
 mod history_url;
-#[path = "../../src/reminder/mod.rs"]
-pub mod reminder;
-#[path = "../../src/token.rs"]
-pub mod token;
-#[path = "../../src/trace.rs"]
-pub mod trace;
-#[path = "../../src/wire/mod.rs"]
-pub mod wire;

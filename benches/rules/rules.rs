@@ -13,9 +13,9 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use aho_corasick::{AhoCorasick, MatchKind};
-use bellhop_bench_rules::rules::document::{Action, Document, Rule};
-use bellhop_bench_rules::rules::engine::Engine;
-use bellhop_bench_rules::rules::rewrite::Text;
+use bellhop_core::rules::document::{Action, Document, Rule};
+use bellhop_core::rules::engine::Engine;
+use bellhop_core::rules::rewrite::Text;
 use fastrand::Rng;
 use matcher_rs::{ProcessType, SimpleMatcherBuilder};
 

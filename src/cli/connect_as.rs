@@ -16,10 +16,10 @@ use tokio::task::JoinSet;
 use self::pose::Pose;
 use super::{CliError, SettingsArgs};
 use crate::nats::instance::Reason;
-use crate::nats::route::read_value;
 use crate::nats::{Nats, NatsError, bucket, keys};
 use crate::token::{InstanceName, UserId};
 use crate::wire::route::{key, value};
+use crate::wire::subject::read_value;
 
 /// A signal so soon after the first one is the same wish: shells and `timeout` signal a process and then its group.
 const SAME_WISH: Duration = Duration::from_millis(500);

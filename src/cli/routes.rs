@@ -7,10 +7,10 @@ use serde_json::json;
 use super::output::{Listing, Output, confirm, plural, time};
 use super::scan::{Stored, scan_bucket};
 use super::{CliError, SettingsArgs};
-use crate::nats::route::read_value;
 use crate::nats::{Names, Nats, NatsError, bucket, keys};
 use crate::token::{InstanceName, UserId};
 use crate::wire::route::{RouteError, key, read_key, value};
+use crate::wire::subject::read_value;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {

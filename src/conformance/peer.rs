@@ -12,11 +12,11 @@ use super::sample::Sample;
 use super::{ConformanceError, Options};
 use crate::nats::bucket::{self, Found};
 use crate::nats::instance::{self, DeliveryAnswer, Heartbeat, HeartbeatAnswer, Reason, Refused};
-use crate::nats::route::read_value;
 use crate::nats::{Nats, NatsError};
 use crate::reminder::Reminder;
 use crate::token::{InstanceName, UserId};
 use crate::wire::route;
+use crate::wire::subject::read_value;
 
 /// Routes of an instance that are looked at. JetStream hands out no more than 1,024 keys at once.
 const MOST_ROUTES: usize = 1_000;

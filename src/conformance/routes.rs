@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::peer::Peer;
 use super::rules::Kept;
-use crate::nats::route::read_value;
 use crate::wire::route::read_key;
+use crate::wire::subject::read_value;
 
 /// Everybody who is connected has one.
 pub(super) async fn put(peer: &Peer) -> Kept {

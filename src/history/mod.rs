@@ -74,13 +74,12 @@ pub struct Unwritten {
     pub outcome: String,
 }
 
-impl Query {
-    /// The same, with names as they are stored.
-    fn storable(&self) -> Self {
-        let name = |name: &Option<String>| name.clone().map(text::storable);
-        let [user, source, id, tag, outcome] = [&self.user, &self.source, &self.id, &self.tag, &self.outcome].map(name);
-        Self { user, source, id, tag, outcome, ..self.clone() }
-    }
+/// Returns the query with its names as they are stored.
+fn storable(query: &Query) -> Query {
+    let name = |name: &Option<String>| name.clone().map(text::storable);
+    let [user, source, id, tag, outcome] =
+        [&query.user, &query.source, &query.id, &query.tag, &query.outcome].map(name);
+    Query { user, source, id, tag, outcome, ..query.clone() }
 }
 
 /// Reminders, newest first by the time of publishing.
@@ -152,7 +151,7 @@ impl History {
     /// # Errors
     /// When the database does not answer.
     pub async fn find(&self, query: &Query) -> Result<Page, HistoryError> {
-        let query = query.storable();
+        let query = storable(query);
         let found = match &self.database {
             Database::Sqlite(sqlite) => sqlite.find(query).await,
             Database::Postgres(postgres) => postgres.find(&query).await,

@@ -7,20 +7,11 @@ use async_nats::{Client, HeaderMap, Message};
 use bytes::Bytes;
 use serde::Deserialize;
 
-use crate::router::{Instance, NoAnswer, Refusal};
+use crate::router::{Instance, NoAnswer};
 use crate::token::UserId;
 use crate::trace::{self, TraceParent};
 use crate::wire::answer;
 pub use crate::wire::answer::{DeliveryAnswer, Heartbeat, HeartbeatAnswer, Reason, Refused, delivery_body};
-
-impl From<Reason> for Refusal {
-    fn from(reason: Reason) -> Self {
-        match reason {
-            Reason::NotConnected => Self::NotConnected,
-            Reason::Busy => Self::Busy,
-        }
-    }
-}
 
 /// All traces that a request's reminders belong to, where there are several, separated by commas.
 pub const TRACES_HEADER: &str = "Bellhop-Traces";

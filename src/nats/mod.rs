@@ -9,13 +9,11 @@ pub mod instance;
 pub mod keys;
 pub mod link;
 pub mod mailbox;
-pub mod names;
 pub mod pinned;
 pub mod raw;
 pub mod refusals;
 pub mod repartition;
 pub mod replay;
-pub mod route;
 pub mod schedule;
 mod storage;
 pub mod topology;
@@ -34,8 +32,8 @@ use tokio_util::sync::CancellationToken;
 use connect::LEAST_PAYLOAD;
 use refusals::Refusals;
 
+pub use bellhop_protocol::names::{self, Names};
 pub use connect::{connect, connect_to, shown_addresses, split_credentials};
-pub use names::Names;
 
 /// A connection to NATS with what everything in this layer needs.
 #[derive(Debug, Clone)]

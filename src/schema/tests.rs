@@ -277,7 +277,7 @@ const OWN: [&str; 7] = ["due", "events", "fence", "members", "parked", "schedule
 
 #[test]
 fn every_subject_and_bucket_is_a_channel_or_bellhops_own() {
-    let names = include_str!("../nats/names.rs");
+    let names = include_str!("../../crates/protocol/src/names.rs");
     let told = |begin: &str, ends: &[char]| -> BTreeSet<String> {
         let rest = names.split(begin).skip(1);
         rest.map(|rest| rest.split(ends).next().unwrap().to_owned()).collect()

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::follow::NotOurs;
 use crate::nats::bucket::{self, Entry, Operation};
-use crate::nats::route::read_value;
 use crate::nats::{Names, Nats, NatsError, keys};
 use crate::router::{Input, Instance};
 use crate::token::{InstanceName, UserId};
 use crate::wire::route::{key, read_key};
+use crate::wire::subject::read_value;
 
 /// The most routes of one associate that are tried, those put last.
 const MAX_LOOKED_UP: usize = 64;

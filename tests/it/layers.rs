@@ -1,38 +1,29 @@
-//! Imports point downwards only. The order of the layers is what keeps the deciding part pure, and a wrong import is
-//! one line that a review overlooks; so the sources are read, as text.
+//! The program's imports point downwards only, and the crates that decide do no I/O. A wrong import is one line that a
+//! review overlooks; so the sources are read, as text. The order of the crates is the compiler's to keep.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// A module of the crate, what it may use of the crate, and whether it is pure.
+/// A module of the program, and what it may use of the program.
 struct Layer {
     name: &'static str,
     may_use: &'static [&'static str],
-    is_pure: bool,
 }
 
-const PURE: &[&str] = &["event", "partition", "printable", "reminder", "router", "rules", "token", "trace", "wire"];
+/// What the program has from the crates that decide. Every layer may use it.
+const PURE: &[&str] =
+    &["event", "merge", "partition", "printable", "reminder", "router", "rules", "token", "trace", "wire"];
 
-const fn pure(name: &'static str) -> Layer {
-    Layer { name, may_use: PURE, is_pure: true }
-}
+/// The crates that decide: no I/O, no clock, no task.
+const PURE_CRATES: [&str; 2] = ["core", "protocol"];
 
 const fn layer(name: &'static str, may_use: &'static [&'static str]) -> Layer {
-    Layer { name, may_use, is_pure: false }
+    Layer { name, may_use }
 }
 
 /// From the bottom up. Everything may use [`PURE`] and itself.
 const LAYERS: &[Layer] = &[
-    pure("event"),
-    pure("partition"),
-    pure("printable"),
-    pure("reminder"),
-    pure("router"),
-    pure("rules"),
-    pure("token"),
-    pure("trace"),
-    pure("wire"),
     layer("config", &[]),
     layer("metrics", &[]),
     layer("nats", &["config"]),
@@ -70,7 +61,7 @@ const LAYERS: &[Layer] = &[
     layer("main", &["cli"]),
 ];
 
-/// What no pure module may name: whatever does I/O, reads a clock or the environment, spawns or logs.
+/// What no crate that decides may name: whatever does I/O, reads a clock or the environment, spawns or logs.
 const IMPURE: &[&str] = &[
     "async_nats",
     "clap",
@@ -96,17 +87,8 @@ const IMPURE: &[&str] = &[
     "tracing_subscriber",
 ];
 
-/// Packages of their own include these modules as they are, and must name the libraries they use.
-const INCLUDED: [(&str, &[&str]); 4] = [
-    ("benches/history/Cargo.toml", &["history", "reminder", "token", "trace", "wire"]),
-    ("tests/fuzz/Cargo.toml", &["event", "printable", "reminder", "rules", "token", "trace", "wire"]),
-    ("benches/rules/Cargo.toml", &["printable", "reminder", "rules", "token"]),
-    ("tests/simulation/Cargo.toml", &["reminder", "router", "token"]),
-];
-
-/// What a file imports that it must not. `path` is below `src`. A file that only tests have may do I/O, but no layer
-/// above its own is its business either.
-fn violations(path: &str, text: &str, is_test: bool) -> Vec<String> {
+/// Returns what a file of the program imports that it must not. `path` is below `src`.
+fn violations(path: &str, text: &str) -> Vec<String> {
     let module: Vec<&str> = path.trim_end_matches(".rs").trim_end_matches("/mod").split('/').collect();
     if module == ["lib"] {
         return Vec::new(); // It names every module, and that is all it does.
@@ -114,19 +96,20 @@ fn violations(path: &str, text: &str, is_test: bool) -> Vec<String> {
     let Some(layer) = LAYERS.iter().find(|layer| layer.name == module[0]) else {
         return vec![format!("{path}: `{}` is in no layer; give it one in tests/it/layers.rs", module[0])];
     };
+    let is_allowed =
+        |used: &String| used == layer.name || PURE.contains(&used.as_str()) || layer.may_use.contains(&used.as_str());
+    let used = crate_modules(&without_comments(text), module.len());
+    used.iter()
+        .filter(|used| !is_allowed(used))
+        .map(|used| format!("{path}: {} must not use {used}", layer.name))
+        .collect()
+}
+
+/// Returns what a file of a crate that decides names that it must not.
+fn impurities(path: &str, text: &str) -> Vec<String> {
     let code = without_comments(text);
-    let mut found = Vec::new();
-    for used in crate_modules(&code, module.len()) {
-        let is_allowed = used == layer.name || PURE.contains(&used.as_str()) || layer.may_use.contains(&used.as_str());
-        if !is_allowed {
-            found.push(format!("{path}: {} must not use {used}", layer.name));
-        }
-    }
-    if layer.is_pure && !is_test {
-        let impure = IMPURE.iter().filter(|name| names(&code, name));
-        found.extend(impure.map(|name| format!("{path}: {} is pure and must not use {name}", layer.name)));
-    }
-    found
+    let impure = IMPURE.iter().filter(|name| names(&code, name));
+    impure.map(|name| format!("{path} is pure and must not use {name}")).collect()
 }
 
 fn without_comments(text: &str) -> String {
@@ -204,18 +187,8 @@ fn heads(tree: &str) -> Vec<String> {
     heads
 }
 
-/// Paths, without their ends, of the modules that a file declares for tests alone.
-fn test_modules(path: &str, text: &str) -> Vec<String> {
-    let home = path.trim_end_matches(".rs").trim_end_matches("mod").trim_end_matches('/');
-    let declared = text.split("#[cfg(test)]").skip(1).filter_map(|rest| {
-        let item = rest.trim_start().lines().next()?;
-        item.strip_prefix("mod ")?.strip_suffix(';')
-    });
-    declared.map(|name| format!("{home}/{name}")).collect()
-}
-
-/// Every source file, by its path below `src`.
-fn sources() -> BTreeMap<String, String> {
+/// Returns every source file below a directory of the repository, by its path there.
+fn sources(directory: &str) -> BTreeMap<String, String> {
     fn read(dir: &Path, root: &Path, into: &mut BTreeMap<String, String>) {
         for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
@@ -227,7 +200,7 @@ fn sources() -> BTreeMap<String, String> {
             }
         }
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
     let mut sources = BTreeMap::new();
     read(&root, &root, &mut sources);
     sources
@@ -235,41 +208,34 @@ fn sources() -> BTreeMap<String, String> {
 
 #[test]
 fn imports_point_downwards_only() {
-    let sources = sources();
-    for known in ["router/partition.rs", "service/members.rs", "cli/mod.rs"] {
+    let sources = sources("src");
+    for known in ["service/members.rs", "cli/mod.rs"] {
         assert!(sources.contains_key(known), "{known} is not among {:?}", sources.keys());
     }
-    let for_tests: Vec<_> = sources.iter().flat_map(|(path, text)| test_modules(path, text)).collect();
-    let is_test = |path: &str| {
-        let is_of =
-            |module: &&String| path.strip_prefix(*module).is_some_and(|rest| rest == ".rs" || rest.starts_with('/'));
-        for_tests.iter().any(|module| is_of(&module))
-    };
-    let found: Vec<_> = sources.iter().flat_map(|(path, text)| violations(path, text, is_test(path))).collect();
+    let found: Vec<_> = sources.iter().flat_map(|(path, text)| violations(path, text)).collect();
     assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn deciding_crates_do_no_io() {
+    for name in PURE_CRATES {
+        let sources = sources(&format!("crates/{name}/src"));
+        assert!(sources.contains_key("lib.rs"), "{name}: {:?}", sources.keys());
+        // What only tests have may do I/O.
+        let code = sources.iter().filter(|(path, _)| !path.contains("tests"));
+        let found: Vec<_> = code.flat_map(|(path, text)| impurities(path, text)).collect();
+        assert!(found.is_empty(), "{}", found.join("\n"));
+    }
 }
 
 #[test]
 fn a_wrong_import_is_found_however_it_is_written() {
     for (path, text) in [
-        ("router/mod.rs", "use crate::nats::Names;"),
-        ("router/mod.rs", "use super::service::Context;"),
-        ("router/user.rs", "use super::super::config::Config;"),
-        ("router/user.rs", "fn now() -> crate::service::Clock { todo!() }"),
-        ("router/user.rs", "use crate::{\n    token::UserId,\n    nats::{Nats, NatsError},\n};"),
-        ("token.rs", "use super::config::Config;"),
-        ("token.rs", "use {std::fmt, crate::cli::Cli};"),
-        ("token.rs", "pub use crate::*;"),
-        ("token.rs", "use tokio::time;"),
-        ("token.rs", "use tokio as t;"),
-        ("token.rs", "use {std::fmt, tokio::time::sleep};"),
-        ("event.rs", "async fn wait() { tokio::select! {} }"),
-        ("event.rs", "fn connect(client: async_nats::Client) {}"),
-        ("event.rs", "fn connect(client: ::async_nats::Client) {}"),
-        ("reminder/set.rs", "use std::{collections::BTreeMap, fs};"),
-        ("reminder/set.rs", "let text = std::fs::read(path);"),
-        ("partition.rs", "tracing::debug!(\"chosen\");"),
         ("config/mod.rs", "use crate::nats::Nats;"),
+        ("config/mod.rs", "pub use crate::*;"),
+        ("nats/raw.rs", "fn now() -> crate::service::Clock { todo!() }"),
+        ("nats/raw.rs", "use crate::{\n    token::UserId,\n    service::{Context, Clock},\n};"),
+        ("nats/raw.rs", "use {std::fmt, crate::cli::Cli};"),
         ("config/layers.rs", "use crate::service::seen;"),
         ("nats/mod.rs", "use crate::service::Context;"),
         ("nats/mailbox.rs", "use super::super::cli::exit;"),
@@ -282,19 +248,34 @@ fn a_wrong_import_is_found_however_it_is_written() {
         ("main.rs", "use bellhop::service::serve;"),
         ("unheard_of.rs", ""),
     ] {
-        let found = violations(path, text, false);
+        let found = violations(path, text);
         assert_eq!(found.len(), 1, "{path}: {text}: {found:?}");
     }
 }
 
 #[test]
+fn impure_names_are_found_however_written() {
+    for text in [
+        "use tokio::time;",
+        "use tokio as t;",
+        "use {std::fmt, tokio::time::sleep};",
+        "async fn wait() { tokio::select! {} }",
+        "fn connect(client: async_nats::Client) {}",
+        "fn connect(client: ::async_nats::Client) {}",
+        "use std::{collections::BTreeMap, fs};",
+        "let text = std::fs::read(path);",
+        "tracing::debug!(\"chosen\");",
+    ] {
+        assert_eq!(impurities("lib.rs", text).len(), 1, "{text}");
+    }
+    let pure =
+        "pub(crate) fn tokio_like() {}\nlet x = other::tokio::y;\nuse std::{fmt, sync::Arc};\n// use tokio::time;";
+    assert_eq!(impurities("lib.rs", pure), Vec::<String>::new());
+}
+
+#[test]
 fn a_right_import_is_left_alone() {
     for (path, text) in [
-        ("router/mod.rs", "//! The shell is [`crate::service`].\n// use tokio::time;\nuse crate::token::UserId;"),
-        ("router/partition.rs", "use super::lane::Lane;\nuse crate::token::{InstanceName, UserId};"),
-        ("router/lane.rs", "mod tests { use super::*; }"),
-        ("reminder/merge.rs", "mod tests { use super::super::{Priority, set}; }"),
-        ("token.rs", "pub(crate) fn tokio_like() {}\nlet x = other::tokio::y;\nuse std::{fmt, sync::Arc};"),
         ("config/mod.rs", "use std::fs;\nuse crate::reminder::MAX_DELIVERY_BYTES;"),
         ("nats/mod.rs", "use crate::config::Config;\nuse crate::router::Instance;\nuse async_nats::Client;"),
         ("service/mod.rs", "use crate::nats::{Nats, topology};\nuse crate::http::{self, Readiness};"),
@@ -303,37 +284,6 @@ fn a_right_import_is_left_alone() {
         ("main.rs", "use bellhop::cli::Cli;"),
         ("lib.rs", "pub mod cli;"),
     ] {
-        assert_eq!(violations(path, text, false), Vec::<String>::new(), "{path}: {text}");
-    }
-}
-
-#[test]
-fn files_for_tests_alone_may_do_io_and_look_no_higher() {
-    assert_eq!(test_modules("router/mod.rs", "#[cfg(test)]\nmod tests;\nmod lane;"), ["router/tests"]);
-    assert_eq!(test_modules("router/partition.rs", "#[cfg(test)]\nmod audit;\n"), ["router/partition/audit"]);
-    assert_eq!(test_modules("token.rs", "#[cfg(test)]\nmod tests {\n"), Vec::<String>::new());
-    assert_eq!(violations("router/tests.rs", "use std::env;", true), Vec::<String>::new());
-    assert_eq!(violations("router/tests.rs", "use crate::service::Context;", true).len(), 1);
-}
-
-#[test]
-fn packages_that_include_modules_name_their_libraries() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let libraries = |manifest: &str| -> Vec<String> {
-        let manifest: toml::Table = toml::from_str(&fs::read_to_string(root.join(manifest)).unwrap()).unwrap();
-        manifest["dependencies"].as_table().unwrap().keys().cloned().collect()
-    };
-    let sources = sources();
-    for (manifest, modules) in INCLUDED {
-        let is_included =
-            |path: &&String| modules.iter().any(|module| path.starts_with(module)) && !path.contains("/tests");
-        let included: Vec<String> =
-            sources.keys().filter(is_included).map(|path| without_comments(&sources[path])).collect();
-        let is_used = |library: &String| included.iter().any(|code| names(code, &library.replace('-', "_")));
-        let used: Vec<String> = libraries("Cargo.toml").into_iter().filter(is_used).collect();
-        assert!(used.contains(&"siphasher".to_owned()) && !used.contains(&"clap".to_owned()), "{used:?}");
-        let there = libraries(manifest);
-        let missing: Vec<_> = used.iter().filter(|library| !there.contains(library)).collect();
-        assert!(missing.is_empty(), "{manifest} lacks {missing:?}");
+        assert_eq!(violations(path, text), Vec::<String>::new(), "{path}: {text}");
     }
 }

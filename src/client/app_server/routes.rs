@@ -11,9 +11,9 @@ use jiff::Timestamp;
 use super::table::Change;
 use crate::nats::Names;
 use crate::nats::keys::deleting;
-use crate::nats::route::read_value;
 use crate::token::{InstanceName, UserId};
 use crate::wire::route::{RouteError, key, value};
+use crate::wire::subject::read_value;
 
 /// How long JetStream may take over one route.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -1,7 +1,7 @@
 //! Answers to deliveries and heartbeats, as any app server may give them. What is one is written and read back as the same.
 #![no_main]
 
-use bellhop_fuzz::wire::answer::{DeliveryAnswer, HeartbeatAnswer, read};
+use bellhop_protocol::wire::answer::{DeliveryAnswer, HeartbeatAnswer, read};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|body: &[u8]| {

@@ -1,8 +1,8 @@
 //! Associates, as anybody may write them down. What can be read is written and read back as the same, and every name is one.
 #![no_main]
 
-use bellhop_fuzz::token::UserId;
-use bellhop_fuzz::wire::associates::Associates;
+use bellhop_protocol::token::UserId;
+use bellhop_protocol::wire::associates::Associates;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|value: &[u8]| {

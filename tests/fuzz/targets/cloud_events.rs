@@ -2,9 +2,9 @@
 //! becomes a set that is read like any other, and has a name that can be a set's.
 #![no_main]
 
-use bellhop_fuzz::reminder::reject::RejectCode;
-use bellhop_fuzz::reminder::set::{self, Origin};
-use bellhop_fuzz::wire::cloud_event::Published;
+use bellhop_protocol::reminder::reject::RejectCode;
+use bellhop_protocol::reminder::set::{self, Origin};
+use bellhop_protocol::wire::cloud_event::Published;
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
 

@@ -1,21 +1,11 @@
 //! Documents as anybody may store them: bytes. What can be read and compiled works on any text, and is written and read
 //! back as the same.
 #![no_main]
-#![allow(dead_code)] // Of the modules, only what rules need is used.
 
-#[path = "../../../src/printable.rs"]
-mod printable;
-#[path = "../../../src/reminder/mod.rs"]
-mod reminder;
-#[path = "../../../src/rules/mod.rs"]
-mod rules;
-#[path = "../../../src/token.rs"]
-mod token;
-
+use bellhop_core::rules::document::Document;
+use bellhop_core::rules::engine::Engine;
+use bellhop_core::rules::rewrite::Text;
 use libfuzzer_sys::fuzz_target;
-use rules::document::Document;
-use rules::engine::Engine;
-use rules::rewrite::Text;
 
 fuzz_target!(|input: (Vec<u8>, String)| {
     let (json, text) = input;

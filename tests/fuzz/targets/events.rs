@@ -2,7 +2,7 @@
 //! and one reminder at a time.
 #![no_main]
 
-use bellhop_fuzz::event::Event;
+use bellhop_core::event::Event;
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 

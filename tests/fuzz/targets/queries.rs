@@ -2,7 +2,7 @@
 //! the same; what is refused names a field of the contract.
 #![no_main]
 
-use bellhop_fuzz::wire::query::{self, MAX_CONTAINS_BYTES, MAX_LIMIT, QueryError};
+use bellhop_protocol::wire::query::{self, MAX_CONTAINS_BYTES, MAX_LIMIT, QueryError};
 use libfuzzer_sys::fuzz_target;
 
 const FIELDS: [&str; 10] = ["user", "source", "id", "tag", "outcome", "from", "to", "contains", "limit", "cursor"];

@@ -2,7 +2,7 @@
 //! reads.
 #![no_main]
 
-use bellhop_fuzz::reminder::readable;
+use bellhop_protocol::reminder::readable;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use serde_json::value::RawValue;

@@ -2,7 +2,7 @@
 //! the server's.
 #![no_main]
 
-use bellhop_fuzz::wire::route::{read_key, read_subject};
+use bellhop_protocol::wire::route::{read_key, read_subject};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (&str, &[u8])| {

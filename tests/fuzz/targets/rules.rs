@@ -1,23 +1,12 @@
 //! Documents and texts of every kind: the engine agrees with the naive reference.
 #![no_main]
-#![allow(dead_code)] // Of the modules, only what rules need is used.
-
-#[path = "../../../src/printable.rs"]
-mod printable;
-#[path = "../../../src/rules/tests/reference.rs"]
-mod reference;
-#[path = "../../../src/reminder/mod.rs"]
-mod reminder;
-#[path = "../../../src/rules/mod.rs"]
-mod rules;
-#[path = "../../../src/token.rs"]
-mod token;
 
 use arbitrary::Arbitrary;
+use bellhop_core::rules::document::{Action, Difference, Document, Matching, Rule, Words};
+use bellhop_core::rules::engine::Engine;
+use bellhop_core::rules::reference;
+use bellhop_core::rules::rewrite::Text;
 use libfuzzer_sys::fuzz_target;
-use rules::document::{Action, Difference, Document, Matching, Rule, Words};
-use rules::engine::Engine;
-use rules::rewrite::Text;
 
 #[derive(Debug, Arbitrary)]
 struct Input {

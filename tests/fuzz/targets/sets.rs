@@ -4,10 +4,10 @@
 
 use std::sync::LazyLock;
 
-use bellhop_fuzz::event::{Event, Index, IndexEntry, OfSet};
-use bellhop_fuzz::reminder::set::{self, Origin};
-use bellhop_fuzz::reminder::{MAX_REMINDER_BYTES, Reminder, finished};
-use bellhop_fuzz::token::MAX_NAME_BYTES;
+use bellhop_core::event::{Event, Index, IndexEntry, OfSet};
+use bellhop_protocol::reminder::set::{self, Origin};
+use bellhop_protocol::reminder::{MAX_REMINDER_BYTES, Reminder, finished};
+use bellhop_protocol::token::MAX_NAME_BYTES;
 use bytes::Bytes;
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;

@@ -121,7 +121,7 @@ pub fn report(scenario: &Scenario, failure: &Failure) -> String {
 }
 
 /// How a scenario is run again.
-pub const COMMAND: &str = "cargo run --release -p bellhop-simulation --";
+pub const COMMAND: &str = "cargo run -p bellhop-simulation --";
 
 /// The first lines of a long text.
 struct Shortened<'t>(&'t str);

@@ -17,16 +17,6 @@
 //! | [`shrink`](mod@shrink) | the shortest plan that fails in the same way |
 //! | [`explore`](mod@explore) | very many runs |
 
-// What the router's sources call the crate that they are in.
-extern crate self as bellhop;
-
-#[path = "../../../src/reminder/mod.rs"]
-pub mod reminder;
-#[path = "../../../src/router/mod.rs"]
-pub mod router;
-#[path = "../../../src/token.rs"]
-pub mod token;
-
 pub mod explore;
 pub mod faults;
 pub mod run;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use bellhop::router::{Room, Settings};
+use bellhop_core::router::{Room, Settings};
 use fastrand::Rng;
 
 use crate::faults::{Fault, Faults};

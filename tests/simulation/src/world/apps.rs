@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bellhop::router::{Company, Input, Instance, NoAnswer, Refusal, Undelivered};
-use bellhop::token::UserId;
+use bellhop_core::router::{Company, Input, Instance, NoAnswer, Refusal, Undelivered};
+use bellhop_protocol::token::UserId;
 use fastrand::Rng;
 
 use super::ledger::Id;

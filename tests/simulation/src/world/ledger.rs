@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bellhop::reminder::Priority;
-use bellhop::router::{Entry, Item, Text};
-use bellhop::token::{InstanceName, Source, UserId};
+use bellhop_core::router::{Entry, Item, Text};
+use bellhop_protocol::reminder::Priority;
+use bellhop_protocol::token::{InstanceName, Source, UserId};
 
 use super::named;
 

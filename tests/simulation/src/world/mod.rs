@@ -21,8 +21,8 @@ mod succession;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use bellhop::router::{Company, Input, Now, Settings};
-use bellhop::token::UserId;
+use bellhop_core::router::{Company, Input, Now, Settings};
+use bellhop_protocol::token::UserId;
 use fastrand::Rng;
 
 use self::apps::{AppServer, Mood, Parts};

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bellhop::router::{Instance, Item, MailboxSummary, Page};
-use bellhop::token::UserId;
+use bellhop_core::router::{Instance, Item, MailboxSummary, Page};
+use bellhop_protocol::token::UserId;
 
 use super::ledger::{Id, Reminder};
 

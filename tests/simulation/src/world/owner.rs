@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bellhop::reminder::finished::REROUTED_BYTES;
-use bellhop::router::{
+use bellhop_core::router::{
     Action, Company, HELD_BACK_AFTER, HeldBack, Input, Instance, Item, MailboxSummary, Page, Partition, Settings,
     Share, Undelivered,
 };
-use bellhop::token::{InstanceName, Source, UserId};
+use bellhop_protocol::reminder::finished::REROUTED_BYTES;
+use bellhop_protocol::token::{InstanceName, Source, UserId};
 
 use super::ledger::Id;
 use super::nats::Reading;
@@ -397,11 +397,11 @@ impl World {
         assert!(is_held, "{user} at {instance:?} was confirmed at {confirmed:?}");
     }
 
-    fn park(&mut self, number: u64, batch: Vec<bellhop::router::Parking>) {
+    fn park(&mut self, number: u64, batch: Vec<bellhop_core::router::Parking>) {
         assert!((1..=self.settings.park_batch.0).contains(&batch.len()), "{batch:?}");
         let owner = self.owners.get_mut(&number).expect("it lives");
         assert!(!std::mem::replace(&mut owner.is_parking, true), "two batches at a time");
-        let parcel = |parking: &bellhop::router::Parking| {
+        let parcel = |parking: &bellhop_core::router::Parking| {
             let item = parking.item;
             assert!(matches!(item, Item::Event { .. }) && !owner.settled.contains(&item), "{item:?}");
             let id = owner.items[&item];

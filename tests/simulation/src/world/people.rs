@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use bellhop::reminder::Priority;
-use bellhop::router::{Input, Instance};
-use bellhop::token::UserId;
+use bellhop_core::router::{Input, Instance};
+use bellhop_protocol::reminder::Priority;
+use bellhop_protocol::token::UserId;
 use fastrand::Rng;
 
 use super::ledger::{Id, Reminder};

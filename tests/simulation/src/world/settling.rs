@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use bellhop::router::{Fate, Input, Item, Removal, Settled};
-use bellhop::token::{InstanceName, UserId};
+use bellhop_core::router::{Fate, Input, Item, Removal, Settled};
+use bellhop_protocol::token::{InstanceName, UserId};
 
 use super::ledger::Id;
 use super::{Happening, Inside, Sent, World};

@@ -1,7 +1,7 @@
 //! How owners end and begin. A new one takes over step by step, as `service::partition` does, and whatever an old one has sent may
 //! arrive between any two of the steps: before the fence an append is stored, and found; after it, it is refused.
 
-use bellhop::router::Input;
+use bellhop_core::router::Input;
 use fastrand::Rng;
 
 use super::apps::ids_of;

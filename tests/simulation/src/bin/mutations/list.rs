@@ -13,16 +13,16 @@ pub struct Mutation {
     pub new: &'static str,
 }
 
-const PARTITION: &str = "src/router/partition.rs";
-const DELIVERIES: &str = "src/router/partition/deliveries.rs";
-const ERRANDS: &str = "src/router/partition/errands.rs";
-const INSTANCES: &str = "src/router/partition/instances.rs";
-const CROWDING: &str = "src/router/partition/crowding.rs";
-const MAILBOXES: &str = "src/router/partition/mailboxes.rs";
-const PARKS: &str = "src/router/partition/parks.rs";
-const ROOM: &str = "src/router/room.rs";
-const USER: &str = "src/router/user.rs";
-const TWINS: &str = "src/router/twins.rs";
+const PARTITION: &str = "crates/core/src/router/partition.rs";
+const DELIVERIES: &str = "crates/core/src/router/partition/deliveries.rs";
+const ERRANDS: &str = "crates/core/src/router/partition/errands.rs";
+const INSTANCES: &str = "crates/core/src/router/partition/instances.rs";
+const CROWDING: &str = "crates/core/src/router/partition/crowding.rs";
+const MAILBOXES: &str = "crates/core/src/router/partition/mailboxes.rs";
+const PARKS: &str = "crates/core/src/router/partition/parks.rs";
+const ROOM: &str = "crates/core/src/router/room.rs";
+const USER: &str = "crates/core/src/router/user.rs";
+const TWINS: &str = "crates/core/src/router/twins.rs";
 const OWNER: &str = "tests/simulation/src/world/owner.rs";
 const SETTLING: &str = "tests/simulation/src/world/settling.rs";
 const SUCCESSION: &str = "tests/simulation/src/world/succession.rs";

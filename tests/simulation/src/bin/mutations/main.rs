@@ -7,6 +7,7 @@
 
 mod list;
 
+use std::error::Error;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,9 +16,10 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use list::{MUTATIONS, Mutation};
+use toml::Table;
 
 /// What is copied.
-const SOURCES: [&str; 4] = ["src/router", "src/reminder", "src/token.rs", "tests/simulation"];
+const SOURCES: [&str; 3] = ["crates/core", "crates/protocol", "tests/simulation"];
 /// The seeds within which a fault must be found.
 const SEEDS: u64 = 20_000;
 /// A machine that is stuck within one step is found, too.
@@ -26,9 +28,9 @@ const STUCK: Duration = Duration::from_secs(120);
 const REPORTED: &str = "what was refused goes behind what came later";
 /// So many steps are a short plan, where a whole one has up to seventy.
 const SHORT: usize = 12;
-/// The copy is a workspace of its own. It is built often and run shortly.
-const WORKSPACE: &str = "[workspace]\nmembers = [\"tests/simulation\"]\nresolver = \"3\"\n\n\
-    [profile.dev]\ndebug = false\n\n[profile.dev.package.bellhop-simulation]\nopt-level = 1\n";
+/// The copy's profiles: it is built often and run shortly.
+const PROFILES: &str = "[dev]\ndebug = false\n\n[dev.package.\"*\"]\nopt-level = 1\n\n\
+    [dev.package.bellhop-core]\nopt-level = 1\n\n[dev.package.bellhop-simulation]\nopt-level = 1\n";
 
 /// Puts faults into a copy of the router, one at a time, and fails unless the simulation finds each within 20,000 seeds.
 #[derive(Debug, Parser)]
@@ -89,7 +91,8 @@ impl Copy {
         for source in SOURCES {
             copy_all(&copy.root.join(source), &copy.tree.join(source))?;
         }
-        write_if_new(&copy.tree.join("Cargo.toml"), WORKSPACE.as_bytes())?;
+        let manifest = workspace(&fs::read_to_string(copy.root.join("Cargo.toml"))?).map_err(io::Error::other)?;
+        write_if_new(&copy.tree.join("Cargo.toml"), manifest.as_bytes())?;
         // What the copy does not need of it is left out by cargo.
         fs::copy(copy.root.join("Cargo.lock"), copy.tree.join("Cargo.lock"))?;
         Ok(copy)
@@ -178,6 +181,18 @@ impl Copy {
             }
         }
     }
+}
+
+/// Returns the manifest of the copy, a workspace of [`SOURCES`] with what the original's packages inherit.
+fn workspace(original: &str) -> Result<String, Box<dyn Error + Send + Sync>> {
+    let mut manifest: Table = toml::from_str(original)?;
+    let mut workspace = manifest.remove("workspace").ok_or("Cargo.toml has no [workspace]")?;
+    let inherited = workspace.as_table_mut().ok_or("[workspace] of Cargo.toml is no table")?;
+    inherited.remove("default-members");
+    inherited.insert("members".into(), SOURCES.to_vec().into());
+    inherited.insert("resolver".into(), "3".into());
+    let profiles: Table = toml::from_str(PROFILES)?;
+    Ok(toml::to_string(&Table::from_iter([("workspace".into(), workspace), ("profile".into(), profiles.into())]))?)
 }
 
 /// Files that are the same stay untouched, so that they are not built again.

@@ -1,0 +1,146 @@
+//! Makes one reminder of a set's duplicates: same user, same title, same content.
+//!
+//! The first of them stands for all and carries their number and ids. What differs is resolved so that nobody is told
+//! less than a publisher asked for: the highest priority, the latest expiry (none beats any), every tag up to the limit.
+//! Only that one of them is for the user alone keeps all from others.
+//! `data` stays the first one's. A reminder takes in only as many as it can name and still be delivered in one request;
+//! the next duplicate then starts a group of its own.
+
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+
+use foldhash::fast::RandomState;
+
+use bellhop_protocol::reminder::set::MAX_TAGS;
+use bellhop_protocol::reminder::{MAX_REMINDER_BYTES, Reminder};
+
+/// Merges the duplicates of one set. Order stays: each group is at its first one's place.
+pub fn merge(reminders: Vec<Reminder>) -> Vec<Reminder> {
+    let mut kept: Vec<Reminder> = Vec::with_capacity(reminders.len());
+    let hasher = RandomState::default();
+    let mut groups: HashMap<u64, Group, RandomState> =
+        HashMap::with_capacity_and_hasher(reminders.len(), hasher.clone());
+    for reminder in reminders {
+        let hash = hasher.hash_one((&reminder.user, &reminder.title, &reminder.content));
+        match groups.get_mut(&hash).and_then(|group| group.takes(&kept, &reminder)) {
+            Some(at) => absorb(&mut kept[at], reminder),
+            None => {
+                groups.insert(hash, Group { at: kept.len(), room: None });
+                kept.push(reminder);
+            }
+        }
+    }
+    kept
+}
+
+/// The duplicates of one text: where their first one stands, and how many bytes it can still grow by.
+struct Group {
+    at: usize,
+    room: Option<usize>,
+}
+
+impl Group {
+    /// Where the group's first one stands, if it can still take in `other`.
+    fn takes(&mut self, kept: &[Reminder], other: &Reminder) -> Option<usize> {
+        let first = &kept[self.at];
+        if (&first.user, &first.title, &first.content) != (&other.user, &other.title, &other.content) {
+            return None; // Only the hash is the same.
+        }
+        // JSON writes a character in at most six bytes; 64 covers `count` and the list's own punctuation.
+        let cost = 6 * other.id.len() + other.tags.iter().map(|tag| 6 * tag.as_str().len() + 3).sum::<usize>() + 3;
+        let first_bytes = || first.to_json().len() + 64;
+        let room = self.room.unwrap_or_else(|| MAX_REMINDER_BYTES.saturating_sub(first_bytes()));
+        self.room = Some(room.saturating_sub(cost));
+        (cost <= room).then_some(self.at)
+    }
+}
+
+fn absorb(into: &mut Reminder, other: Reminder) {
+    into.count = Some(into.count.unwrap_or(1) + 1);
+    into.priority = into.priority.max(other.priority);
+    into.stays |= other.stays;
+    into.expires_at = match (into.expires_at, other.expires_at) {
+        (Some(a), Some(b)) => Some(a.max(b)),
+        _ => None,
+    };
+    for tag in other.tags {
+        if into.tags.len() < MAX_TAGS && !into.tags.contains(&tag) {
+            into.tags.push(tag);
+        }
+    }
+    into.merged.push(other.id);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bellhop_protocol::reminder::{Priority, set};
+    use proptest::prelude::*;
+
+    fn reminders(json: &str) -> Vec<Reminder> {
+        let origin = set::Origin {
+            source: "billing".parse().unwrap(),
+            sequence: 1,
+            published_at: "2026-11-22T08:00:00Z".parse().unwrap(),
+        };
+        let set = set::parse(&origin, json.as_bytes()).unwrap();
+        set.reminders.into_iter().map(|candidate| candidate.parsed.unwrap()).collect()
+    }
+
+    #[test]
+    fn the_first_stands_for_all_and_nobody_is_told_less() {
+        let kept = merge(reminders(
+            r#"{"reminders":[
+                {"id":"a","user":"u","content":"c","tags":["x"],"priority":"low","expires_at":"2026-12-01T00:00:00Z"},
+                {"id":"b","user":"u","content":"c","tags":["y","x"],"priority":"high","expires_at":"2026-12-02T00:00:00Z"},
+                {"id":"c","user":"v","content":"c"},
+                {"id":"d","user":"u","title":"t","content":"c"},
+                {"id":"e","user":"u","content":"c"}]}"#,
+        ));
+        let ids: Vec<_> = kept.iter().map(|reminder| reminder.id.as_str()).collect();
+        assert_eq!(ids, ["a", "c", "d"]);
+        assert_eq!((kept[0].count, kept[0].merged.as_slice()), (Some(3), ["b".to_owned(), "e".to_owned()].as_slice()));
+        assert_eq!((kept[0].priority, kept[0].expires_at, kept[0].tags.len()), (Priority::High, None, 2));
+        assert_eq!(kept[1].count, None);
+    }
+
+    #[test]
+    fn a_reminder_takes_in_no_more_than_it_can_carry() {
+        let list: Vec<_> = (0..9_000)
+            .map(|i| format!(r#"{{"id":"{i}{}","user":"u","content":"c"}}"#, "\u{4e00}".repeat(40)))
+            .collect();
+        let kept = merge(reminders(&format!(r#"{{"reminders":[{}]}}"#, list.join(","))));
+        let merged: usize = kept.iter().map(|reminder| reminder.merged.len()).sum();
+        assert!(kept.len() > 1 && kept.len() + merged == 9_000);
+        assert!(kept.iter().all(|reminder| reminder.to_json().len() <= MAX_REMINDER_BYTES));
+    }
+
+    proptest! {
+        #[test]
+        fn merging_loses_nobody_and_is_idempotent(picks in prop::collection::vec((0..4u8, 0..3u8, 0..3u8), 1..60)) {
+            let list: Vec<_> = picks.iter().enumerate().map(|(i, (user, title, content))| {
+                let title = if *title == 0 { "null".to_owned() } else { format!("\"t{title}\"") };
+                format!(r#"{{"id":"{i}","user":"u{user}","title":{title},"content":"c{content}"}}"#)
+            }).collect();
+            let before = reminders(&format!(r#"{{"reminders":[{}]}}"#, list.join(",")));
+            let kept = merge(before.clone());
+            let merged: usize = kept.iter().map(|reminder| reminder.merged.len()).sum();
+
+            // Every reminder is kept or merged into a kept one with the same user and text, once.
+            prop_assert_eq!(kept.len() + merged, before.len());
+            for reminder in &before {
+                let home: Vec<_> = kept.iter().filter(|k| k.id == reminder.id || k.merged.contains(&reminder.id)).collect();
+                prop_assert_eq!(home.len(), 1);
+                prop_assert_eq!(
+                    (&home[0].user, &home[0].title, &home[0].content),
+                    (&reminder.user, &reminder.title, &reminder.content)
+                );
+            }
+            prop_assert!(kept.iter().all(|k| k.count.unwrap_or(1) == k.merged.len() + 1));
+            // Order is that of the first ones, and nothing is left to merge.
+            let order: Vec<usize> = kept.iter().map(|k| k.id.parse().unwrap()).collect();
+            prop_assert!(order.is_sorted());
+            prop_assert!(merge(kept.clone()).len() == kept.len());
+        }
+    }
+}

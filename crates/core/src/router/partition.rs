@@ -1,0 +1,380 @@
+//! The machine itself. `Partition::advance` is its heart: the one place that decides what comes next for a user. What it
+//! does with instances, deliveries, mailboxes and associates stands in the modules of these names (associates: `errands`).
+
+mod audit;
+pub mod census;
+mod crowding;
+mod deliveries;
+mod errands;
+mod instances;
+mod mailboxes;
+mod parks;
+mod suspects;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Instant;
+
+use super::lane::{Lane, Seat};
+use super::lanes::{LaneNumber, LaneNumbers, Lanes};
+use super::twins::Twins;
+use super::user::{Route, State, User, Work};
+use super::users::{UserNumber, Users};
+use super::{Action, Company, Entry, Fate, HeldBack, Input, Item, MAX_DEVICES, Now, Removal, Settings, Settled};
+use bellhop_protocol::token::UserId;
+use parks::Refused;
+
+/// What a deadline is for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// A down instance may be probed.
+    Probe(LaneNumber),
+    /// A busy user may be tried again.
+    Resume(UserNumber),
+    /// A mailbox has a reminder that expires.
+    Sweep(UserNumber),
+    /// An errand has taken long enough.
+    GiveUp(UserNumber),
+    /// Those who have not been sent a batch are left out.
+    LeaveOut(UserNumber),
+    /// What was refused by JetStream may be parked.
+    ParkAgain,
+    /// An instance takes long: look at how much waits for it.
+    Crowded(LaneNumber),
+}
+
+/// A reminder to be appended to a mailbox, and what became of it once that is durable: it is parked, or, of a copy, rerouted.
+#[derive(Debug)]
+struct Park {
+    user: UserNumber,
+    entry: Entry,
+    fate: Fate,
+}
+
+/// The state of one partition's users. See the [module](super).
+#[derive(Debug)]
+pub struct Partition {
+    settings: Settings,
+    users: Users,
+    lanes: Lanes,
+    timers: BTreeSet<(Instant, Timer)>,
+    /// Reminders to be appended to mailboxes, in order.
+    parks: VecDeque<Park>,
+    /// The batch of them under way.
+    parking: Vec<Park>,
+    /// The most reminders in the next batch.
+    park_most: usize,
+    /// JetStream refused the last batch.
+    refused: Option<Refused>,
+    /// Users whose mailbox is to be read.
+    reads: VecDeque<UserNumber>,
+    /// Users whose mailbox is to be counted.
+    counts: VecDeque<UserNumber>,
+    /// Reads and counts under way.
+    reads_in_flight: usize,
+    twins: Twins,
+    /// Turns of users so far.
+    turns: u64,
+    /// Users and instances that this step touched.
+    touched_users: VecDeque<UserNumber>,
+    touched_lanes: BTreeSet<LaneNumber>,
+    settled: Vec<Settled>,
+    held_back: Vec<HeldBack>,
+    is_stopping: bool,
+}
+
+impl Partition {
+    /// An empty partition.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            twins: Twins::new(settings.merge_window, settings.merge_limit),
+            park_most: settings.park_batch.0,
+            refused: None,
+            settings,
+            users: Users::new(),
+            lanes: Lanes::new(),
+            timers: BTreeSet::new(),
+            parks: VecDeque::new(),
+            parking: Vec::new(),
+            reads: VecDeque::new(),
+            counts: VecDeque::new(),
+            reads_in_flight: 0,
+            turns: 0,
+            touched_users: VecDeque::new(),
+            touched_lanes: BTreeSet::new(),
+            settled: Vec::new(),
+            held_back: Vec::new(),
+            is_stopping: false,
+        }
+    }
+
+    /// Takes in what happened and appends what is to be done to `actions`.
+    pub fn handle(&mut self, now: Now, input: Input, actions: &mut Vec<Action>) {
+        match input {
+            Input::Event(reminders) => self.event(now, reminders),
+            Input::MailboxFound(user, summary) => self.mailbox_found(now, user, summary),
+            Input::RouteUp { user, instance, revision } => self.route_up(now, user, instance, revision),
+            Input::RouteDown { user, instance, revision } => self.route_down(&user, &instance, revision),
+            Input::Associates { user, associates } => self.associates_changed(user, associates),
+            Input::RoutesFound { user, associate, instances } => self.routes_found(&user, &associate, instances),
+            Input::Delivered { instance, company, answer } => self.delivered(now, &instance, company, answer, actions),
+            Input::HeartbeatAnswered { instance, answer } => self.heartbeat_answered(now, &instance, answer, actions),
+            Input::Parked(sequences) => self.parked(now, &sequences),
+            Input::ParkRefused => self.park_refused(now),
+            Input::MailboxRead { user, page } => self.mailbox_read(now, user, page, actions),
+            Input::MailboxCounted { user, found } => self.mailbox_counted(now, user, found),
+            Input::Tick => self.fire_timers(now, actions),
+            Input::Stop => self.stop(),
+        }
+        actions.extend(self.held_back.drain(..).map(Action::HoldBack));
+        while let Some(user) = self.touched_users.pop_front() {
+            self.advance(now, user, actions);
+        }
+        self.dispatch(now, actions);
+    }
+
+    /// When [`Input::Tick`] is due.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Whether no request, park or read is under way.
+    pub fn is_quiet(&self) -> bool {
+        self.parks.is_empty()
+            && self.parking.is_empty()
+            && self.counts.is_empty()
+            && self.reads_in_flight == 0
+            && self.lanes.iter().all(|(_, lane)| !lane.is_asked())
+            && self.users.iter().all(|(_, user)| user.state != State::LookingUp)
+    }
+
+    // What happened.
+
+    fn event(&mut self, now: Now, reminders: Vec<(UserId, Entry)>) {
+        for (name, entry) in reminders {
+            let user = self.users.admit(name);
+            if self.queues_in_mailbox(user, &entry) {
+                self.park(now, user, entry);
+            } else {
+                self.users[user].waiting.push_back(entry);
+                self.touched_users.push_back(user);
+            }
+        }
+    }
+
+    /// Whether a live reminder goes behind the mail at once, because it cannot go to an associate before.
+    fn queues_in_mailbox(&self, user: UserNumber, entry: &Entry) -> bool {
+        let state = &self.users[user];
+        if !state.mailbox().is_in_use() {
+            return false;
+        }
+        let is_away = matches!(state.state, State::Idle | State::Sweeping(_)) && !self.has_own_way(user);
+        let may_leave = entry.may_reroute && is_away && !state.associates.is_empty() && state.paused_until.is_none();
+        !(may_leave || state.has_live())
+    }
+
+    fn stop(&mut self) {
+        self.is_stopping = true;
+        let unread = self.lanes.iter_mut().flat_map(|lane| lane.unread.drain(..));
+        for user in self.reads.drain(..).chain(unread).collect::<Vec<_>>() {
+            self.users[user].state = State::Idle;
+            self.touched_users.push_back(user);
+        }
+    }
+
+    fn fire_timers(&mut self, now: Now, actions: &mut Vec<Action>) {
+        while self.timers.first().is_some_and(|(at, _)| *at <= now.instant) {
+            let Some((at, timer)) = self.timers.pop_first() else { return };
+            match timer {
+                Timer::Probe(lane) => self.probe(now, at, lane, actions),
+                Timer::Resume(user) => {
+                    self.users[user].paused_until = None;
+                    self.touched_users.push_back(user);
+                }
+                Timer::Sweep(user) => self.sweep(now, user),
+                Timer::GiveUp(user) => self.give_up(user),
+                Timer::LeaveOut(user) => self.leave_out_unsent(now, user),
+                Timer::ParkAgain => self.take_back(),
+                Timer::Crowded(lane) => self.park_the_crowd(now, lane),
+            }
+        }
+    }
+
+    // What comes next.
+
+    /// Decides what comes next for a user for whom nothing is under way.
+    fn advance(&mut self, now: Now, user: UserNumber, actions: &mut Vec<Action>) {
+        if self.users.get(user).is_none() {
+            return; // Nothing was left to do for it.
+        }
+        self.prefer_own_route(user);
+        if self.users[user].state != State::Idle {
+            return;
+        }
+        self.settle_what_is_over(now, user);
+        self.release_page(user);
+        let has_way = self.has_own_way(user);
+        if !has_way && self.run_errand(now, user, actions) {
+            return;
+        }
+        self.end_errand(user);
+        self.queue_behind_mail(now, user);
+        let state = &self.users[user];
+        let has_nothing = state.waiting.is_empty() && !state.mailbox().has_mail();
+        if has_nothing || (!state.has_live() && self.is_stopping) {
+            self.users[user].use_up_confirmations();
+            self.schedule_sweep(now, user);
+            return self.forget_if_empty(user);
+        }
+        if !has_way {
+            self.users[user].use_up_confirmations();
+            self.wait_in_mailbox(now, user, actions);
+            return self.forget_if_empty(user);
+        }
+        let (held, unconfirmed) = self.own_connections(now, user);
+        if self.is_crowded_out(user, &[&held, &unconfirmed]) {
+            self.leave_line(now, user);
+        } else if !unconfirmed.is_empty() {
+            self.check(user, unconfirmed);
+        } else if self.users[user].waiting.is_empty() {
+            self.read(user, &held);
+        } else {
+            self.board(user, held);
+        }
+    }
+
+    /// Whether the user has a route that may be used now.
+    fn has_own_way(&self, user: UserNumber) -> bool {
+        self.usable(&self.users[user]).next().is_some()
+    }
+
+    /// The instances that the user's reminders go to now, and those that are to be asked before: which hold its connections,
+    /// and which may.
+    fn own_connections(&self, now: Now, user: UserNumber) -> (LaneNumbers, LaneNumbers) {
+        let most = if self.settings.all_devices { MAX_DEVICES } else { 1 };
+        let (mut held, mut unconfirmed) = (LaneNumbers::new(), LaneNumbers::new());
+        for route in self.usable(&self.users[user]).take(most) {
+            let side = if route.is_held(now.instant) { &mut held } else { &mut unconfirmed };
+            side.push(route.lane);
+        }
+        (held, unconfirmed)
+    }
+
+    /// The user's routes to instances that are spoken to.
+    fn usable<'a>(&'a self, state: &'a User) -> impl Iterator<Item = &'a Route> {
+        let is_up = |route: &&Route| self.lanes[route.lane].is_up();
+        state.routes.iter().filter(|_| state.paused_until.is_none()).filter(is_up)
+    }
+
+    /// A turn of the user begins. What was queued for before is passed by.
+    fn begin_turn(&mut self, user: UserNumber, state: State) -> Seat {
+        self.turns += 1;
+        let turn = self.turns;
+        let work: &mut Work = &mut self.users[user];
+        (work.turn, work.state) = (turn, state);
+        Seat { user, turn }
+    }
+
+    /// Whether a seat at an instance was taken in the turn that is under way.
+    fn is_current(&self, seat: Seat, lane: LaneNumber) -> bool {
+        self.users.get(seat.user).is_some_and(|user| {
+            let waits_for_it = match &user.state {
+                State::Checking(lanes) => lanes.contains(&lane),
+                State::Delivering(batch) => batch.open.contains(&lane),
+                State::Idle | State::LookingUp | State::Reading | State::Sweeping(_) => false,
+            };
+            waits_for_it && user.turn == seat.turn
+        })
+    }
+
+    /// Takes what needs no delivery any more out of `waiting`.
+    fn settle_what_is_over(&mut self, now: Now, user: UserNumber) {
+        let is_over = |entry: &Entry| self.end_without_delivery(now, entry).is_some();
+        if !self.users[user].waiting.iter().any(is_over) {
+            return;
+        }
+        let waiting = std::mem::take(&mut self.users[user].waiting);
+        let (mut alive, mut over) = (VecDeque::new(), Vec::new());
+        for entry in waiting {
+            match self.end_without_delivery(now, &entry) {
+                Some(fate) => over.push((entry, fate)),
+                None => alive.push_back(entry),
+            }
+        }
+        self.users[user].waiting = alive;
+        for (entry, fate) in over {
+            self.settle(user, entry, fate);
+        }
+    }
+
+    /// What becomes of a reminder that needs no delivery any more.
+    fn end_without_delivery(&self, now: Now, entry: &Entry) -> Option<Fate> {
+        if entry.is_expired(now) {
+            return Some(Fate::Expired);
+        }
+        let other = self.twins.standing_for(now.instant, entry)?;
+        Some(Fate::Merged { into: other.id.clone() })
+    }
+
+    /// A reminder that has left `waiting` is done with.
+    fn settle(&mut self, user: UserNumber, entry: Entry, fate: Fate) {
+        let front = self.users[user].front_parked();
+        self.settle_before_front(user, entry, fate, front);
+    }
+
+    /// A reminder is done with; `front` is the oldest one known to stay in the mailbox.
+    fn settle_before_front(&mut self, user: UserNumber, entry: Entry, fate: Fate, front: Option<u64>) {
+        let state = &mut self.users[user];
+        let name = state.name.clone();
+        let removal = match entry.item {
+            Item::Event { .. } => Removal::Event,
+            Item::Parked { sequence } => {
+                let mailbox = state.mailbox_mut();
+                mailbox.tally.iter_mut().for_each(|tally| tally.take_out(&entry.source));
+                mailbox.settle(sequence, front)
+            }
+        };
+        self.settled.push(Settled { user: name, item: entry.item, fate, removal });
+    }
+
+    // Actions.
+
+    fn dispatch(&mut self, now: Now, actions: &mut Vec<Action>) {
+        while let Some(lane) = self.touched_lanes.pop_first() {
+            self.dispatch_heartbeat(lane, actions);
+            self.dispatch_delivery(now, lane, Company::Shared, actions);
+            self.dispatch_delivery(now, lane, Company::Alone, actions);
+            self.dispatch_pages(lane);
+            // A user that could not go this way may need another one.
+            while let Some(user) = self.touched_users.pop_front() {
+                self.advance(now, user, actions);
+            }
+            if self.lanes[lane].is_unused() {
+                self.remove_lane(lane);
+            }
+        }
+        self.dispatch_reads(actions);
+        self.dispatch_park(now, actions);
+        if !self.settled.is_empty() {
+            actions.push(Action::Settle(std::mem::take(&mut self.settled)));
+        }
+    }
+
+    // Look-ups.
+
+    /// A lane to be looked at before the step ends: something of it changes.
+    fn touch(&mut self, lane: LaneNumber) -> &mut Lane {
+        self.touched_lanes.insert(lane);
+        &mut self.lanes[lane]
+    }
+
+    fn forget_if_empty(&mut self, user: UserNumber) {
+        let state = &mut self.users[user];
+        if state.suspicion.is_some() && state.waiting.is_empty() && !state.mailbox().is_in_use() {
+            state.suspicion = None;
+        }
+        state.shrink();
+        if state.is_forgettable() {
+            self.users.forget(user);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Errands: live reminders of a user who has no way of its own go to an associate, before the mailbox.
+//!
+//! The associates are tried in order: the routes are looked up (they may be another partition's), the connection is
+//! confirmed at the instance, and what waits is delivered with the associate as the recipient. Whoever is silent or refuses
+//! is passed by; what is left when all were tried, or the time is over, goes to the mailbox. The user comes first: where a
+//! route of its own becomes usable before the delivery was sent, the errand ends.
+//!
+//! What arrives meanwhile waits behind, so an associate gets what it gets in order. Nobody's associates but the user's own
+//! are looked at, so there are no chains; and a route that turns out wrong is its own partition's to drop.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use smallvec::smallvec;
+
+use super::deliveries::Answered;
+use super::{Partition, State, Timer};
+use crate::router::user::{Errand, Reception, Work};
+use crate::router::users::UserNumber;
+use crate::router::{Action, Fate, Instance, MAX_ASSOCIATES, Now};
+use bellhop_protocol::token::UserId;
+
+impl Partition {
+    pub(super) fn associates_changed(&mut self, user: UserId, associates: Vec<UserId>) {
+        let mut seen = BTreeSet::from([user.clone()]);
+        let others = associates.into_iter().filter(|associate| seen.insert(associate.clone()));
+        let user = self.users.admit(user);
+        let state: &mut Work = &mut self.users[user];
+        state.associates = others.take(MAX_ASSOCIATES).collect();
+        let is_sent = state.is_sent();
+        if let Some(errand) = &mut state.errand {
+            let may_get_it = |associate: &UserId| state.associates.contains(associate);
+            errand.untried.retain(may_get_it);
+            if !is_sent && !errand.associate.as_ref().is_some_and(may_get_it) {
+                errand.instances.clear();
+                state.state = State::Idle;
+            }
+        }
+        self.touched_users.push_back(user);
+    }
+
+    /// Takes the next step to an associate. Answers whether there was one to take.
+    pub(super) fn run_errand(&mut self, now: Now, user: UserNumber, actions: &mut Vec<Action>) -> bool {
+        let state = &mut self.users[user];
+        let may_go = !state.associates.is_empty() && state.paused_until.is_none();
+        if !may_go || !state.waiting.iter().any(|entry| entry.may_reroute) {
+            return false;
+        }
+        self.want_routes(user);
+        self.begin_errand(now, user);
+        self.park_what_stays(now, user);
+        let Some(errand) = &mut self.users[user].errand else { return false };
+        if errand.until <= now.instant {
+            return false;
+        }
+        while let Some(instance) = errand.instances.pop_front() {
+            let lane = self.lanes.admit(instance);
+            if self.lanes[lane].is_up() {
+                self.check(user, smallvec![lane]);
+                return true;
+            }
+        }
+        let Some(associate) = errand.untried.pop_front() else { return false };
+        errand.associate = Some(associate.clone());
+        let state = &mut self.users[user];
+        state.state = State::LookingUp;
+        actions.push(Action::LookUpRoutes { user: state.name.clone(), associate });
+        true
+    }
+
+    fn begin_errand(&mut self, now: Now, user: UserNumber) {
+        let until = now.instant + self.settings.reroute_timeout;
+        let state = &mut self.users[user];
+        if state.errand.is_none() {
+            let untried = state.associates.iter().cloned().collect();
+            state.errand = Some(Errand { until, untried, associate: None, instances: VecDeque::new() });
+            self.timers.insert((until, Timer::GiveUp(user)));
+        }
+    }
+
+    /// What is the user's alone goes to the mailbox as soon as nothing is before it.
+    fn park_what_stays(&mut self, now: Now, user: UserNumber) {
+        while self.users[user].waiting.front().is_some_and(|entry| !entry.may_reroute) {
+            let Some(entry) = self.users[user].waiting.pop_front() else { return };
+            self.park(now, user, entry);
+        }
+    }
+
+    pub(super) fn end_errand(&mut self, user: UserNumber) {
+        if let Some(Errand { until, .. }) = self.users[user].errand {
+            self.users[user].errand = None;
+            self.timers.remove(&(until, Timer::GiveUp(user)));
+        }
+    }
+
+    /// The user comes first, unless the reminders are with the associate's instance already.
+    pub(super) fn prefer_own_route(&mut self, user: UserNumber) {
+        let state = &self.users[user];
+        if state.errand.is_none() || state.state == State::Idle || state.is_sent() {
+            return;
+        }
+        if self.has_own_way(user) {
+            self.end_errand(user);
+            self.users[user].state = State::Idle;
+        } else {
+            self.want_routes(user);
+        }
+    }
+
+    /// No associate took these, so they go behind the mail.
+    pub(super) fn queue_behind_mail(&mut self, now: Now, user: UserNumber) {
+        let state = &mut self.users[user];
+        if state.has_live() && state.mailbox().is_in_use() {
+            for entry in std::mem::take(&mut state.waiting) {
+                self.park(now, user, entry);
+            }
+        }
+    }
+
+    /// The time is over. What is with an instance already has its answer to wait for.
+    pub(super) fn give_up(&mut self, user: UserNumber) {
+        let state = &mut self.users[user];
+        if !state.is_sent() {
+            state.state = State::Idle;
+        }
+        self.touched_users.push_back(user);
+    }
+
+    pub(super) fn routes_found(&mut self, user: &UserId, associate: &UserId, instances: Vec<Arc<Instance>>) {
+        let Some(user) = self.users.find(user).filter(|user| self.users[*user].state == State::LookingUp) else {
+            return;
+        };
+        let state: &mut Work = &mut self.users[user];
+        let Some(errand) = &mut state.errand else { return };
+        // It may be the late answer for an errand before this one.
+        if errand.associate.as_ref() == Some(associate) {
+            errand.instances = instances.into();
+            state.state = State::Idle;
+            self.touched_users.push_back(user);
+        }
+    }
+
+    /// The associate to whom the user's reminders are being brought.
+    pub(super) fn associate(&self, user: UserNumber) -> Option<UserId> {
+        self.users[user].errand.as_ref()?.associate.clone()
+    }
+
+    /// Who is to get the user's reminders now.
+    pub(super) fn recipient(&self, user: UserNumber) -> UserId {
+        self.associate(user).unwrap_or_else(|| self.users[user].name.clone())
+    }
+
+    /// What was refused is brought to the next one. Otherwise what has come meanwhile is an errand of its own.
+    pub(super) fn errand_is_run(
+        &mut self,
+        now: Now,
+        user: UserNumber,
+        to: &UserId,
+        accepted: Answered,
+        is_any_refused: bool,
+    ) {
+        for (entry, Reception { by, .. }) in accepted {
+            // An errand goes to one instance at a time.
+            if let Some(instance) = by.into_iter().next() {
+                self.rerouted(now, user, entry, Fate::Rerouted { instance, to: to.clone() });
+            }
+        }
+        if !is_any_refused {
+            self.end_errand(user);
+        }
+    }
+}

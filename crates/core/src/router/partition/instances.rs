@@ -1,0 +1,280 @@
+//! Instances: routes to them, what they are asked, and what their answers mean.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use hashbrown::HashSet;
+use smallvec::smallvec;
+
+use super::{Partition, Timer};
+use crate::router::lane::{Asked, Check, Health, Seat};
+use crate::router::lanes::{LaneNumber, LaneNumbers};
+use crate::router::user::{Route, State, Work};
+use crate::router::users::UserNumber;
+use crate::router::{Action, Instance, MAX_ROUTES, NoAnswer, Now};
+use bellhop_protocol::token::{InstanceName, UserId};
+
+/// The turn of users who are named in a probe: none of theirs.
+const NO_TURN: u64 = 0;
+
+impl Partition {
+    pub(super) fn route_up(&mut self, now: Now, user: UserId, instance: Arc<Instance>, revision: u64) {
+        let user = self.users.admit(user);
+        let routes = &self.users[user].routes;
+        let is_there = |route: &Route| self.lanes[route.lane].instance.name == instance.name;
+        if routes.iter().any(|route| is_there(route) && route.revision >= revision) {
+            return;
+        }
+        self.remove_route(user, &instance.name, revision);
+        let routes = &self.users[user].routes;
+        let place = routes.partition_point(|route| route.revision > revision);
+        if place >= MAX_ROUTES {
+            return;
+        }
+        let number = self.lanes.admit(instance);
+        let state = &mut self.users[user];
+        state.routes.insert(place, Route { lane: number, revision, held_until: None, is_fresh: false });
+        let forgotten = if state.routes.len() > MAX_ROUTES { state.routes.pop() } else { None };
+        if let Some(at) = state.paused_until {
+            state.paused_until = None;
+            self.timers.remove(&(at, Timer::Resume(user)));
+        }
+        forgotten.into_iter().for_each(|route| self.release_route(user, &route));
+        let lane = &mut self.lanes[number];
+        lane.routes += 1;
+        // A put is a sign of life: a down instance is probed at once instead of at the end of its back-off.
+        if let Health::Down(at) = lane.health {
+            lane.health = Health::Down(now.instant);
+            self.timers.remove(&(at, Timer::Probe(number)));
+            self.timers.insert((now.instant, Timer::Probe(number)));
+        }
+        self.touched_users.push_back(user);
+    }
+
+    pub(super) fn route_down(&mut self, user: &UserId, instance: &InstanceName, revision: u64) {
+        if let Some(user) = self.users.find(user) {
+            self.remove_route(user, instance, revision);
+            self.touched_users.push_back(user);
+        }
+    }
+
+    /// Removes the user's route at an instance unless it is newer than `revision`.
+    pub(super) fn remove_route(&mut self, user: UserNumber, instance: &InstanceName, revision: u64) {
+        let routes = &mut self.users[user].routes;
+        let is_there = |route: &Route| self.lanes[route.lane].instance.name == *instance;
+        let place = routes.iter().position(|route| is_there(route) && route.revision <= revision);
+        if let Some(place) = place {
+            let route = routes.remove(place);
+            self.release_route(user, &route);
+        }
+    }
+
+    /// A route is remembered no more.
+    fn release_route(&mut self, user: UserNumber, route: &Route) {
+        let lane = self.touch(route.lane);
+        lane.routes -= 1;
+        lane.wanted.remove(&user);
+    }
+
+    /// The instance says that the user is not connected there.
+    ///
+    /// That was true of the route it was asked about; one put since stays, and is asked about in its turn.
+    pub(super) fn drop_route(&mut self, user: UserNumber, lane: LaneNumber, revision: u64, actions: &mut Vec<Action>) {
+        if self.users[user].route_mut(lane).is_none_or(|route| route.revision != revision) {
+            return;
+        }
+        let instance = self.lanes[lane].instance.name.clone();
+        self.remove_route(user, &instance, revision);
+        let user = self.users[user].name.clone();
+        actions.push(Action::DropRoute { user, instance, revision });
+    }
+
+    pub(super) fn heartbeat_answered(
+        &mut self,
+        now: Now,
+        instance: &Arc<Instance>,
+        answer: Result<Vec<UserId>, NoAnswer>,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(lane) = self.lanes.find(instance) else { return };
+        let Some(Check { asked, is_probe }) = self.touch(lane).checking.take() else { return };
+        let Ok(connected) = answer else {
+            self.instance_down(now, lane);
+            return asked.iter().for_each(|asked| self.checked(lane, asked.seat, false));
+        };
+        let connected: HashSet<UserId> = connected.into_iter().collect();
+        if is_probe {
+            self.disarm_probe(lane);
+            let wanted = self.lanes[lane].comes_up();
+            self.touched_users.extend(wanted);
+        }
+        for Asked { seat, who, revision } in &asked {
+            let is_there = connected.contains(who);
+            let is_about_user = self.users.get(seat.user).is_some_and(|user| user.name == *who);
+            match (is_about_user, is_there) {
+                (true, true) => self.confirmed(now, seat.user, lane),
+                (true, false) => self.drop_route(seat.user, lane, *revision, actions),
+                // An associate's route is its own partition's; and whoever has the user's number since was not asked about.
+                (false, _) => {}
+            }
+            self.checked(lane, *seat, is_there);
+        }
+    }
+
+    fn confirmed(&mut self, now: Now, user: UserNumber, lane: LaneNumber) {
+        let held_until = self.held_from(now);
+        if let Some(route) = self.users[user].route_mut(lane) {
+            (route.is_fresh, route.held_until) = (true, held_until);
+        }
+    }
+
+    /// Until when a connection that is confirmed now counts as held. Without lease every delivery is to be asked for.
+    pub(super) fn held_from(&self, now: Now) -> Option<Instant> {
+        let lease = self.settings.lease;
+        (!lease.is_zero()).then(|| now.instant + lease)
+    }
+
+    /// The check of one connection is over.
+    fn checked(&mut self, lane: LaneNumber, seat: Seat, is_there: bool) {
+        self.touched_users.push_back(seat.user);
+        if !self.is_current(seat, lane) {
+            return;
+        }
+        let is_up = self.lanes[lane].is_up();
+        let state: &mut Work = &mut self.users[seat.user];
+        let may_board = is_there && is_up && state.errand.is_some();
+        if let State::Checking(lanes) = &mut state.state {
+            lanes.retain(|open| *open != lane);
+            if lanes.is_empty() {
+                state.state = State::Idle;
+            }
+        }
+        if may_board {
+            self.board(seat.user, smallvec![lane]);
+        }
+    }
+
+    /// Queues for a heartbeat at each of these instances.
+    pub(super) fn check(&mut self, user: UserNumber, lanes: LaneNumbers) {
+        let seat = self.begin_turn(user, State::Checking(lanes.clone()));
+        for lane in lanes {
+            self.touch(lane).unconfirmed.push_back(seat);
+        }
+    }
+
+    /// The user has no other way than instances that are down.
+    pub(super) fn want_routes(&mut self, user: UserNumber) {
+        for route in &self.users[user].routes {
+            self.touched_lanes.insert(route.lane);
+            self.lanes[route.lane].wanted.insert(user);
+        }
+    }
+
+    pub(super) fn instance_down(&mut self, now: Now, number: LaneNumber) {
+        let backoff = self.settings.instance_backoff;
+        self.disarm_probe(number);
+        let lane = self.touch(number);
+        let unread = std::mem::take(&mut lane.unread);
+        let stranded = lane.goes_down(now.instant, backoff);
+        if let Health::Down(at) = lane.health {
+            self.timers.insert((at, Timer::Probe(number)));
+        }
+        for user in unread {
+            self.users[user].state = State::Idle;
+            self.touched_users.push_back(user);
+        }
+        for seat in stranded.into_iter().filter(|seat| self.is_current(*seat, number)).collect::<Vec<_>>() {
+            match self.users[seat.user].state {
+                State::Delivering(_) => self.leave_batch(now, seat.user, number),
+                _ => self.checked(number, seat, false),
+            }
+        }
+    }
+
+    /// The back-off of a down instance is over: ask it about users who want it, if there are any.
+    pub(super) fn probe(&mut self, now: Now, at: Instant, number: LaneNumber, actions: &mut Vec<Action>) {
+        let most = self.settings.heartbeat_users;
+        let lane = &mut self.lanes[number];
+        if lane.health != Health::Down(at) {
+            return;
+        }
+        lane.health = Health::Down(now.instant);
+        if let Some(check) = &mut lane.checking {
+            check.is_probe = true; // Its answer decides.
+            return;
+        }
+        let revision_if_wanted = |user: &UserNumber| {
+            let state = &self.users[*user];
+            let has_something = state.mailbox().is_in_use() || state.errand.is_some();
+            let route = state.routes.iter().find(|route| has_something && route.lane == number)?;
+            let seat = Seat { user: *user, turn: NO_TURN };
+            Some(Asked { seat, who: state.name.clone(), revision: route.revision })
+        };
+        let asked: Vec<_> = lane.wanted.iter().filter_map(revision_if_wanted).take(most).collect();
+        if asked.is_empty() {
+            // Nobody waits for it: the next reminder finds out whether it is back.
+            let wanted = lane.comes_up();
+            self.touched_users.extend(wanted);
+            self.touched_lanes.insert(number);
+        } else {
+            self.ask(number, asked, true, actions);
+        }
+    }
+
+    pub(super) fn disarm_probe(&mut self, lane: LaneNumber) {
+        if let Health::Down(at) = self.lanes[lane].health {
+            self.timers.remove(&(at, Timer::Probe(lane)));
+        }
+    }
+
+    pub(super) fn dispatch_heartbeat(&mut self, number: LaneNumber, actions: &mut Vec<Action>) {
+        let most = self.settings.heartbeat_users;
+        let mut asked = Vec::new();
+        loop {
+            let lane = &mut self.lanes[number];
+            if lane.checking.is_some() || !lane.is_up() || asked.len() >= most {
+                break;
+            }
+            let Some(seat) = lane.unconfirmed.pop_front() else { break };
+            if !self.is_current(seat, number) {
+                continue;
+            }
+            match self.revision_for(seat.user, number) {
+                Some(revision) => asked.push(Asked { who: self.recipient(seat.user), seat, revision }),
+                None => self.checked(number, seat, false),
+            }
+        }
+        if !asked.is_empty() {
+            self.ask(number, asked, false, actions);
+        }
+    }
+
+    /// Sends a heartbeat.
+    fn ask(&mut self, lane: LaneNumber, asked: Vec<Asked>, is_probe: bool, actions: &mut Vec<Action>) {
+        let users = named(&asked);
+        let lane = self.touch(lane);
+        lane.checking = Some(Check { asked, is_probe });
+        actions.push(Action::Heartbeat { instance: lane.instance.clone(), users });
+    }
+
+    /// The revision of the route by which the user comes to the instance. An errand's route is not this partition's to judge.
+    pub(super) fn revision_for(&mut self, user: UserNumber, lane: LaneNumber) -> Option<u64> {
+        let state = &mut self.users[user];
+        match state.errand {
+            None => state.route_mut(lane).map(|route| route.revision),
+            Some(_) => Some(0),
+        }
+    }
+
+    /// Nothing refers to it any more.
+    pub(super) fn remove_lane(&mut self, lane: LaneNumber) {
+        self.touched_lanes.remove(&lane);
+        self.lanes.remove(lane);
+    }
+}
+
+/// About whom these ask. Several users may have the same associate.
+fn named(asked: &[Asked]) -> Vec<UserId> {
+    let mut named = HashSet::new();
+    asked.iter().map(|asked| &asked.who).filter(|who| named.insert(*who)).cloned().collect()
+}

@@ -1,0 +1,357 @@
+//! What a partition knows of one user.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::time::Instant;
+
+use smallvec::SmallVec;
+
+use super::lanes::{LaneNumber, LaneNumbers};
+use super::room::Tally;
+use super::suspicion::Suspicion;
+use super::{BySource, Company, Entry, Fate, Instance, Item, Removal, Room};
+use bellhop_protocol::token::{InstanceName, UserId};
+
+/// A live route.
+#[derive(Debug)]
+pub struct Route {
+    /// Where the user is said to be connected.
+    pub lane: LaneNumber,
+    /// The key's revision: the newest is tried first, and an older deletion cannot remove it.
+    pub revision: u64,
+    /// Until when the connection counts as held; none while nobody has confirmed it.
+    pub held_until: Option<Instant>,
+    /// It was confirmed for what comes next, however long the user's other connections take to be.
+    pub is_fresh: bool,
+}
+
+impl Route {
+    /// Whether a delivery needs no heartbeat now.
+    pub fn is_held(&self, now: Instant) -> bool {
+        self.is_fresh || self.held_until.is_some_and(|until| now <= until)
+    }
+}
+
+/// What is under way for a user. One thing at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum State {
+    /// Nothing.
+    #[default]
+    Idle,
+    /// The routes of the associate that its errand goes to are being looked up.
+    LookingUp,
+    /// Connections of its own, or its associate's, are being confirmed at these instances, or queued for that.
+    Checking(LaneNumbers),
+    /// A page of its mailbox is being read, or queued for that.
+    Reading,
+    /// Its mailbox is searched for expired reminders.
+    Sweeping(Sweep),
+    /// The first of its waiting reminders are with instances, or queue for them.
+    Delivering(Batch),
+}
+
+/// What is delivered to all of a user's connections in one go.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Batch {
+    /// Who has not answered.
+    pub open: LaneNumbers,
+    /// How many were to get it.
+    pub targets: usize,
+    /// Who has not been sent it by then is left out.
+    pub until: Option<Instant>,
+    /// Who left it unanswered last, if anybody did.
+    pub unanswered_by: Option<Arc<Instance>>,
+    /// What became of each of the first waiting reminders. How many these are is settled when the first instance is sent them.
+    pub receptions: Option<SmallVec<[Reception; 1]>>,
+}
+
+/// What became of one reminder of a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reception {
+    /// Who accepted it.
+    pub by: Vec<InstanceName>,
+    /// Somebody wants it later.
+    pub is_put_off: bool,
+}
+
+/// An attempt to bring what waits to an associate: one after the other, and each one's instances one after the other.
+#[derive(Debug)]
+pub struct Errand {
+    /// No further step is taken after this.
+    pub until: Instant,
+    /// Who has not been tried.
+    pub untried: VecDeque<UserId>,
+    /// Who is being tried.
+    pub associate: Option<UserId>,
+    /// Where that one has not been tried.
+    pub instances: VecDeque<Arc<Instance>>,
+}
+
+/// A search of a mailbox for expired reminders, page by page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sweep {
+    /// Where the next page begins.
+    pub from: u64,
+    /// The earliest expiry among the reminders that stay.
+    pub next_expiry: Option<i64>,
+    /// The oldest reminder that stays.
+    pub oldest_kept: Option<u64>,
+}
+
+/// A user's parked reminders, as far as the machine needs to know them.
+#[derive(Debug, Default)]
+pub struct Mailbox {
+    /// Everything before this sequence is settled.
+    pub first: u64,
+    /// The last message known. Nothing waits when it lies before `first`.
+    pub last: u64,
+    /// How many messages wait; for the limit.
+    pub count: usize,
+    /// Reminders on their way into it.
+    pub parking: usize,
+    /// Whose they all are, where that matters.
+    pub tally: Option<Box<Tally>>,
+    /// Settled at or after `first`, out of order; their removal may still be under way.
+    pub settled_ahead: BTreeSet<u64>,
+    /// When the earliest reminder in it expires, in milliseconds since 1970.
+    pub next_expiry: Option<i64>,
+    /// When it is searched for expired reminders.
+    pub sweep_at: Option<Instant>,
+    /// It is not searched again before this instant.
+    pub no_sweep_before: Option<Instant>,
+}
+
+impl Mailbox {
+    /// Whether reminders lie in it.
+    pub fn has_mail(&self) -> bool {
+        self.first <= self.last && self.last > 0
+    }
+
+    /// Nothing is worth remembering.
+    fn is_forgettable(&self) -> bool {
+        !self.is_in_use() && self.settled_ahead.is_empty() && self.sweep_at.is_none()
+    }
+
+    /// Whether a new reminder must queue behind others here.
+    pub fn is_in_use(&self) -> bool {
+        self.has_mail() || self.parking > 0
+    }
+
+    /// A message was added behind all others.
+    pub fn append(&mut self, sequence: u64, expires_at: Option<i64>) {
+        if !self.has_mail() {
+            self.first = sequence;
+        }
+        self.last = sequence;
+        self.count += 1;
+        self.next_expiry = [self.next_expiry, expires_at].into_iter().flatten().min();
+    }
+
+    /// Everything before `first` is settled.
+    pub fn settle_before(&mut self, first: u64) {
+        self.first = self.first.max(first);
+        self.settled_ahead = self.settled_ahead.split_off(&self.first);
+        while self.settled_ahead.remove(&self.first) {
+            self.first += 1;
+        }
+        if !self.has_mail() {
+            self.count = 0;
+            self.next_expiry = None;
+            self.tally.take_if(|tally| !tally.is_asked && tally.undecided.is_empty());
+        }
+    }
+
+    /// Counts a reminder in that is to be parked, if there is room for it by what is known. None overtakes those before it.
+    pub fn take_in(&mut self, room: &Room, entry: &Entry) -> bool {
+        let occupied = self.count + self.parking;
+        let has_room = match &mut self.tally {
+            None => occupied < room.of_anybody(),
+            Some(tally) => {
+                tally.undecided.is_empty()
+                    && occupied < room.of_priority(entry.priority)
+                    && tally.take_in(&entry.source, room.of_source())
+            }
+        };
+        self.parking += usize::from(has_room);
+        has_room
+    }
+
+    /// Takes in what the shell has counted, and gives back what waited for it. Nothing is being parked meanwhile.
+    pub fn counted(&mut self, found: Option<BySource>) -> VecDeque<(Entry, Fate)> {
+        let Some(tally) = &mut self.tally else { return VecDeque::new() };
+        tally.is_asked = false;
+        if let Some(found) = found {
+            self.count = tally.recount(found, (self.first, self.last), &self.settled_ahead);
+        }
+        let undecided = std::mem::take(&mut tally.undecided);
+        self.parking -= undecided.len();
+        undecided
+    }
+
+    /// Whether reminders wait for a count that may begin: what is being parked comes before.
+    pub fn wants_count(&self) -> bool {
+        let wants =
+            |tally: &Tally| !tally.is_asked && !tally.undecided.is_empty() && self.parking == tally.undecided.len();
+        self.tally.as_deref().is_some_and(wants)
+    }
+
+    /// A message is settled. `front` is the oldest message that is not, where one is known.
+    pub fn settle(&mut self, sequence: u64, front: Option<u64>) -> Removal {
+        self.count = self.count.saturating_sub(1);
+        if front.is_none_or(|front| sequence < front) {
+            self.settle_before(sequence + 1);
+            Removal::MailboxUpTo(sequence)
+        } else {
+            self.settled_ahead.insert(sequence);
+            Removal::MailboxOnly(sequence)
+        }
+    }
+}
+
+/// One user. Most users there are have a route and nothing else: what they lack takes no memory.
+#[derive(Debug)]
+pub struct User {
+    /// Who it is.
+    pub name: UserId,
+    /// Newest first.
+    pub routes: SmallVec<[Route; 1]>,
+    mailbox: Option<Box<Mailbox>>,
+    work: Option<Box<Work>>,
+}
+
+/// What there is to do for a user, and what is being done.
+#[derive(Debug, Default)]
+pub struct Work {
+    /// What is in memory, in order: either a page of the mailbox; or live reminders, while the mailbox is not in use or an
+    /// errand may take them.
+    pub waiting: VecDeque<Entry>,
+    /// For which instance a page of the mailbox is in memory or being read, and the bytes that it is charged there.
+    pub page: Option<(LaneNumber, usize)>,
+    /// Who may get its reminders while it has no way of its own.
+    pub associates: Vec<UserId>,
+    /// The attempt to reach them.
+    pub errand: Option<Errand>,
+    /// What is under way.
+    pub state: State,
+    /// Tells the seats taken for that from those taken before.
+    pub turn: u64,
+    /// No attempt before this instant: its instance was busy.
+    pub paused_until: Option<Instant>,
+    /// `busy` answers since the last accepted reminder.
+    pub busy: u32,
+    /// That an instance may be unable to read one of its first reminders.
+    pub suspicion: Option<Suspicion>,
+}
+
+static NO_MAILBOX: Mailbox = Mailbox {
+    first: 0,
+    last: 0,
+    count: 0,
+    parking: 0,
+    tally: None,
+    settled_ahead: BTreeSet::new(),
+    next_expiry: None,
+    sweep_at: None,
+    no_sweep_before: None,
+};
+
+static NO_WORK: Work = Work {
+    waiting: VecDeque::new(),
+    page: None,
+    associates: Vec::new(),
+    errand: None,
+    state: State::Idle,
+    turn: 0,
+    paused_until: None,
+    busy: 0,
+    suspicion: None,
+};
+
+impl Deref for User {
+    type Target = Work;
+
+    fn deref(&self) -> &Work {
+        self.work.as_deref().unwrap_or(&NO_WORK)
+    }
+}
+
+impl DerefMut for User {
+    fn deref_mut(&mut self) -> &mut Work {
+        self.work.get_or_insert_default()
+    }
+}
+
+impl Work {
+    /// There is nothing to do.
+    fn is_over(&self) -> bool {
+        self.associates.is_empty()
+            && self.waiting.is_empty()
+            && self.page.is_none()
+            && self.errand.is_none()
+            && self.state == State::Idle
+            && self.paused_until.is_none()
+            && self.suspicion.is_none()
+    }
+
+    /// How what waits is delivered.
+    pub fn company(&self) -> Company {
+        if self.suspicion.is_some() { Company::Alone } else { Company::Shared }
+    }
+
+    /// Whether the first of what waits is with an instance.
+    pub fn is_sent(&self) -> bool {
+        matches!(&self.state, State::Delivering(batch) if batch.receptions.is_some())
+    }
+}
+
+impl User {
+    /// Somebody of whom nothing else is known.
+    pub fn new(name: UserId) -> Self {
+        Self { name, routes: SmallVec::new(), mailbox: None, work: None }
+    }
+
+    /// What waits in JetStream.
+    pub fn mailbox(&self) -> &Mailbox {
+        self.mailbox.as_deref().unwrap_or(&NO_MAILBOX)
+    }
+
+    /// What waits in JetStream.
+    pub fn mailbox_mut(&mut self) -> &mut Mailbox {
+        self.mailbox.get_or_insert_default()
+    }
+
+    /// Gives back the memory of what it lacks.
+    pub fn shrink(&mut self) {
+        self.mailbox.take_if(|mailbox| mailbox.is_forgettable());
+        self.work.take_if(|work| work.is_over() && work.busy == 0);
+    }
+
+    /// Nothing is worth remembering, and nothing speaks of it any more. See [`users`](super::users).
+    pub fn is_forgettable(&self) -> bool {
+        self.routes.is_empty() && self.is_over() && self.mailbox().is_forgettable()
+    }
+
+    /// The route to this instance.
+    pub fn route_mut(&mut self, lane: LaneNumber) -> Option<&mut Route> {
+        self.routes.iter_mut().find(|route| route.lane == lane)
+    }
+
+    /// What was confirmed is used, or not needed any more.
+    pub fn use_up_confirmations(&mut self) {
+        self.routes.iter_mut().for_each(|route| route.is_fresh = false);
+    }
+
+    /// Whether what is in memory came with an event.
+    pub fn has_live(&self) -> bool {
+        self.waiting.front().is_some_and(|entry| matches!(entry.item, Item::Event { .. }))
+    }
+
+    /// The sequence of the oldest waiting reminder, where it is a parked one.
+    pub fn front_parked(&self) -> Option<u64> {
+        match self.waiting.front()?.item {
+            Item::Parked { sequence } => Some(sequence),
+            Item::Event { .. } => None,
+        }
+    }
+}

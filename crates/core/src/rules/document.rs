@@ -1,0 +1,381 @@
+//! The rule document of a tag, as people write it, and what can be wrong with it.
+
+use std::collections::HashSet;
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::problem::{Problem, label};
+use bellhop_protocol::printable::{is_obeyed, printable};
+use bellhop_protocol::reminder::Priority;
+
+/// The most rules of a document.
+pub const MAX_RULES: usize = 1_000;
+/// The most keywords and allowed phrases of a document.
+pub const MAX_KEYWORDS: usize = 1_000_000;
+/// The most patterns of a document. Each one passes over every text.
+pub const MAX_PATTERNS: usize = 1_000;
+/// The longest keyword or allowed phrase, in bytes.
+pub const MAX_KEYWORD_BYTES: usize = 1_024;
+/// The longest rule name, in bytes.
+pub const MAX_NAME_BYTES: usize = 128;
+/// The longest replacement, and the longest link, in bytes.
+pub const MAX_WITH_BYTES: usize = 1_024;
+/// The most characters in `skip`.
+pub const MAX_SKIP: usize = 64;
+
+/// What happens to the reminders of one tag.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields, extend("required" = ["rules"]))]
+pub struct Document {
+    /// The rules. Their order decides where they compete for the same text.
+    #[serde(default)]
+    #[schemars(length(max = MAX_RULES))]
+    pub rules: Vec<Rule>,
+    /// Phrases that are left alone: a match that lies inside of one of them is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(inner(length(min = 1, max = MAX_KEYWORD_BYTES)))]
+    pub allow: Vec<String>,
+    /// How keywords and allowed phrases are compared with texts.
+    #[serde(default, rename = "match")]
+    pub matching: Matching,
+    /// Texts, and what is expected to become of them. `bellhop rules test` and `put` look whether it does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tests: Vec<Test>,
+}
+
+/// What is looked for, and what is done about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Rule {
+    /// What the rule is called in marks, in outcomes and in messages; unique in its document.
+    #[schemars(length(min = 1, max = MAX_NAME_BYTES))]
+    pub name: String,
+    /// Words and phrases to find.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(inner(length(min = 1, max = MAX_KEYWORD_BYTES)))]
+    pub keywords: Vec<String>,
+    /// Regular expressions to find, in the syntax of Rust's regex crate. They see the text with `match.width` applied,
+    /// and take no notice of case where `match.case` is `fold`. Where a match may begin and end they say themselves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_PATTERNS))]
+    pub patterns: Vec<String>,
+    /// What is done about it.
+    #[serde(flatten)]
+    pub action: Action,
+}
+
+/// What is done about a match.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "action", rename_all = "lowercase")]
+pub enum Action {
+    /// Every character that a reader sees becomes `with`.
+    Mask {
+        /// What stands for each of them.
+        #[serde(default = "star")]
+        #[schemars(length(min = 1, max = MAX_WITH_BYTES))]
+        with: String,
+    },
+    /// The match becomes `with`.
+    Replace {
+        /// What stands in its place.
+        #[schemars(length(max = MAX_WITH_BYTES))]
+        with: String,
+    },
+    /// The match is taken out.
+    Remove,
+    /// The text stays, and a mark tells where it is.
+    Highlight,
+    /// The same, with a link.
+    Link {
+        /// Where it leads: an `http` or `https` address with a host, `mailto:` or `tel:`.
+        #[schemars(length(min = 1, max = MAX_WITH_BYTES))]
+        href: String,
+    },
+    /// The reminder is not delivered: outcome `blocked`.
+    Block,
+    /// The reminder gets another priority; the highest of several.
+    Priority {
+        /// Which.
+        with: Priority,
+    },
+}
+
+impl Action {
+    /// All names of actions in documents.
+    pub const NAMES: [&str; 7] = ["mask", "replace", "remove", "highlight", "link", "block", "priority"];
+
+    /// Its name in documents.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Mask { .. } => "mask",
+            Self::Replace { .. } => "replace",
+            Self::Remove => "remove",
+            Self::Highlight => "highlight",
+            Self::Link { .. } => "link",
+            Self::Block => "block",
+            Self::Priority { .. } => "priority",
+        }
+    }
+}
+
+fn star() -> String {
+    "*".to_owned()
+}
+
+/// How keywords are compared with texts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+#[schemars(deny_unknown_fields)]
+pub struct Matching {
+    /// Whether upper and lower case are the same.
+    pub case: Difference,
+    /// Whether full-width, half-width and other compatibility forms are the same.
+    pub width: Difference,
+    /// Whether a match must begin and end where a word does.
+    pub words: Words,
+    /// Characters that may stand between the letters of a keyword, such as `*- `. Every one of them counts.
+    #[schemars(length(max = MAX_SKIP))]
+    pub skip: String,
+}
+
+/// Whether a difference counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Difference {
+    /// It does not: both forms are the same.
+    #[default]
+    Fold,
+    /// It does.
+    Exact,
+}
+
+/// Whether a match must be whole words.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Words {
+    /// Where the script puts spaces between words. Not in Chinese, Japanese, Korean, Thai and the like.
+    #[default]
+    Auto,
+    /// In every script: letters and digits on both sides of a match's end refuse it.
+    On,
+    /// Never.
+    Off,
+}
+
+/// A text, and what is expected to become of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Test {
+    /// What it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The reminder's title.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// The reminder's content.
+    pub content: String,
+    /// What is expected. What is left out may be anything.
+    pub expect: Expect,
+}
+
+/// What is expected of a reminder after the rules.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+#[schemars(deny_unknown_fields)]
+pub struct Expect {
+    /// The title as delivered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// The content as delivered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+    /// All marks: those of the title first, in the order of their starts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub marks: Option<Vec<ExpectedMark>>,
+    /// The priority as delivered. A test's reminder is `normal` before the rules.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
+    /// The rule that blocks it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blocked: Option<String>,
+    /// The reminder is delivered as it came: the same title, content and priority, and no marks.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unchanged: bool,
+}
+
+/// A mark, by what a reader sees of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct ExpectedMark {
+    /// The name of the rule that marks.
+    pub rule: String,
+    /// The text under the mark.
+    pub text: String,
+}
+
+impl Document {
+    /// Reads a document.
+    ///
+    /// # Errors
+    /// Everything in it that cannot be read.
+    pub fn parse(json: &[u8]) -> Result<Self, Vec<Problem>> {
+        let value: Value =
+            serde_json::from_slice(json).map_err(|error| vec![Problem::error(format!("not JSON: {error}"))])?;
+        let Value::Object(mut fields) = value else {
+            return Err(vec![Problem::error("a document is a JSON object with a list `rules`")]);
+        };
+        let mut problems = wrong_texts(fields.get("allow"), "allow");
+        let rules = read_list("rule", "rules", &mut fields, &mut problems).unwrap_or_else(|| {
+            problems.push(Problem::error("`rules` is missing; a document without rules has an empty list"));
+            Vec::new()
+        });
+        let tests = read_list("test", "tests", &mut fields, &mut problems).unwrap_or_default();
+        if !problems.is_empty() {
+            fields.remove("allow"); // What is wrong with it is told already.
+        }
+        let rest =
+            serde_json::from_value::<Self>(Value::Object(fields)).map_err(|error| problems.push(Problem::error(error)));
+        match rest {
+            Ok(rest) if problems.is_empty() => Ok(Self { rules, tests, ..rest }),
+            _ => Err(problems),
+        }
+    }
+
+    /// What is wrong with values that have the right type.
+    pub fn check(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let keywords = self.allow.len() + self.rules.iter().map(|rule| rule.keywords.len()).sum::<usize>();
+        let patterns = self.rules.iter().map(|rule| rule.patterns.len()).sum();
+        for (what, count, most) in [
+            ("rules", self.rules.len(), MAX_RULES),
+            ("keywords", keywords, MAX_KEYWORDS),
+            ("patterns", patterns, MAX_PATTERNS),
+        ] {
+            if count > most {
+                problems.push(Problem::error(format!("{count} {what}; a document has at most {most}")));
+            }
+        }
+        let skip = self.matching.skip.chars().count();
+        if skip > MAX_SKIP {
+            problems
+                .push(Problem::error(format!("{skip} characters; at most {MAX_SKIP} can be skipped")).at("match.skip"));
+        }
+        problems.extend(self.allow.iter().enumerate().filter_map(|(at, phrase)| keyword_problem("allow", at, phrase)));
+        let mut names = HashSet::new();
+        for (at, rule) in self.rules.iter().enumerate() {
+            let is_new = names.insert(rule.name.as_str());
+            problems.extend(rule.check(is_new).into_iter().map(|problem| problem.in_rule(at, &rule.name)));
+        }
+        problems
+    }
+}
+
+impl Rule {
+    fn check(&self, is_new: bool) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let name = self.name.len();
+        if !(1..=MAX_NAME_BYTES).contains(&name) || self.name.contains(char::is_control) {
+            let problem = format!("{name} bytes; a name has 1 to {MAX_NAME_BYTES}, without control characters");
+            problems.push(Problem::error(problem).at("name"));
+        } else if !is_new {
+            problems.push(Problem::error("another rule has this name; marks and outcomes could not tell them apart"));
+        }
+        if self.keywords.is_empty() && self.patterns.is_empty() {
+            problems.push(Problem::error("neither `keywords` nor `patterns`: there is nothing to look for"));
+        }
+        problems.extend(
+            self.keywords.iter().enumerate().filter_map(|(at, keyword)| keyword_problem("keywords", at, keyword)),
+        );
+        let with = |place: &str, text: &str, least: usize| {
+            let is_right = (least..=MAX_WITH_BYTES).contains(&text.len());
+            let problem = || Problem::error(format!("{} bytes; {least} to {MAX_WITH_BYTES} are allowed", text.len()));
+            (!is_right).then(|| problem().at(place))
+        };
+        problems.extend(match &self.action {
+            Action::Mask { with: text } => with("with", text, 1),
+            Action::Replace { with: text } => with("with", text, 0),
+            Action::Link { href } => with("href", href, 1).or_else(|| leads_nowhere(href)),
+            Action::Remove | Action::Highlight | Action::Block | Action::Priority { .. } => None,
+        });
+        problems
+    }
+}
+
+fn keyword_problem(list: &str, at: usize, keyword: &str) -> Option<Problem> {
+    let place = format!("{list}[{at}]");
+    let problem = match keyword.len() {
+        0 => "empty; it would match everywhere".to_owned(),
+        1..=MAX_KEYWORD_BYTES => return None,
+        n => format!("{n} bytes; a keyword has at most {MAX_KEYWORD_BYTES}"),
+    };
+    Some(Problem::error(problem).at(place))
+}
+
+/// Where links may lead. Some app servers show an address as it is, so what a browser would run, read from the reader's
+/// machine, or resolve against the app server's own address is refused here.
+const LINKS: &str = "http://HOST…, https://HOST…, mailto:… or tel:…";
+
+fn leads_nowhere(href: &str) -> Option<Problem> {
+    let (scheme, rest) = href.split_once(':').unwrap_or_default();
+    let is_allowed = match scheme.to_ascii_lowercase().as_str() {
+        "http" | "https" => {
+            rest.strip_prefix("//").is_some_and(|host| !host.starts_with(['/', '\\', '?', '#', '@', ':']))
+        }
+        "mailto" | "tel" => true,
+        _ => false,
+    };
+    let is_one_word = !href.contains(|c: char| c.is_whitespace() || is_obeyed(c)) && !rest.trim_matches('/').is_empty();
+    let problem = || Problem::error(format!("{:?} is no link; it must be {LINKS}", printable(href))).at("href");
+    (!is_allowed || !is_one_word).then(problem)
+}
+
+/// Takes a list out of an object and reads its items, each by itself, so that all of them tell what is wrong.
+fn read_list<T: DeserializeOwned>(
+    kind_of_item: &str,
+    name: &str,
+    fields: &mut Map<String, Value>,
+    problems: &mut Vec<Problem>,
+) -> Option<Vec<T>> {
+    let items = match fields.remove(name)? {
+        Value::Array(items) => items,
+        other => {
+            problems.push(Problem::error(format!("`{name}` is {}, not a list", kind(&other))));
+            return Some(Vec::new());
+        }
+    };
+    let mut read = Vec::with_capacity(items.len());
+    for (at, item) in items.into_iter().enumerate() {
+        let label = label(kind_of_item, at, item["name"].as_str().unwrap_or_default());
+        let mut wrong: Vec<_> =
+            ["keywords", "patterns"].iter().flat_map(|list| wrong_texts(item.get(list), list)).collect();
+        if wrong.is_empty() {
+            match serde_json::from_value(item) {
+                Ok(item) => read.push(item),
+                Err(error) => wrong.push(Problem::error(error)),
+            }
+        }
+        problems.extend(wrong.into_iter().map(|problem| problem.in_part(label.clone())));
+    }
+    Some(read)
+}
+
+/// What is no text in a list of texts.
+fn wrong_texts(list: Option<&Value>, name: &str) -> Vec<Problem> {
+    let items = list.and_then(Value::as_array).into_iter().flatten().enumerate();
+    let wrong = items.filter(|(_, item)| !item.is_string());
+    wrong.map(|(at, item)| Problem::error(format!("{}, not a text", kind(item))).at(format!("{name}[{at}]"))).collect()
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}

@@ -1,0 +1,137 @@
+//! Why input is refused: one stable code for each reason, and the detail that tells its publisher what to mend.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::json;
+
+macro_rules! reject_codes {
+    ($($code:ident = $text:literal, $meaning:literal;)*) => {
+        /// The stable code of a refusal: header `Bellhop-Error` of a rejected message, and `error` of an outcome
+        /// `rejected`. [`RejectCode::ALL`] with [`RejectCode::meaning`] is the table of them all.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum RejectCode {
+            $(#[doc = $meaning] $code,)*
+        }
+
+        impl RejectCode {
+            /// Every code, in the order of the table.
+            pub const ALL: &[Self] = &[$(Self::$code),*];
+
+            /// The code as it stands on the wire.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$code => $text,)* }
+            }
+
+            /// What the code means, in one sentence.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$code => $meaning,)* }
+            }
+        }
+    };
+}
+
+reject_codes! {
+    UnreadableMessage = "unreadable_message", "The message's headers or subject are not well formed, so Bellhop's NATS client cannot read it, or its connection broke each time that it was handed out.";
+    NotJson = "not_json", "The body is not one JSON text.";
+    InvalidCloudEvent = "invalid_cloud_event", "The message says that it is a CloudEvent, but lacks an attribute, is of another version than 1.0, has no data in JSON, or a name that is too long.";
+    InvalidSet = "invalid_set", "The body is JSON, but not an object with a list `reminders` or `cancel`.";
+    InvalidSource = "invalid_source", "The last token of the subject is not an escaped source name.";
+    InvalidSetId = "invalid_set_id", "The set's `id` is empty, longer than 256 bytes, or has control characters.";
+    NoReminders = "no_reminders", "The set has no reminders, and cancels none.";
+    TooManyReminders = "too_many_reminders", "The set has more than 10,000 reminders, or cancels more.";
+    TooManyRefused = "too_many_refused", "So many of the set's reminders are wrong that refusing each alone would take more than 8 times the set's bytes and 4 KiB; the whole set is refused, with the reminders that are right.";
+    InvalidCancel = "invalid_cancel", "An entry of the set's `cancel` is not the `id` of a reminder.";
+    InvalidReminder = "invalid_reminder", "The reminder is not an object, lacks `user` or `content`, or a field has the wrong type, stands twice or has half of a surrogate pair.";
+    InvalidId = "invalid_id", "The reminder's `id` is empty, longer than 256 bytes, or has control characters.";
+    InvalidUser = "invalid_user", "The `user` is empty, longer than 128 bytes, or has control characters.";
+    InvalidTitle = "invalid_title", "The `title` is longer than 1 KiB.";
+    InvalidContent = "invalid_content", "The `content` is empty or longer than 64 KiB.";
+    InvalidTag = "invalid_tag", "A tag is empty, longer than 128 bytes, or has control characters.";
+    TooManyTags = "too_many_tags", "The reminder has more than 16 tags.";
+    InvalidPriority = "invalid_priority", "The `priority` is none of `low`, `normal`, `high`, `urgent`.";
+    InvalidExpiresAt = "invalid_expires_at", "The `expires_at` is not an RFC 3339 time.";
+    InvalidDeliverAt = "invalid_deliver_at", "The `deliver_at`, of a reminder or of a whole set, is not an RFC 3339 time, is after `2262-01-01T00:00:00Z`, or is not before the `expires_at`.";
+    InvalidData = "invalid_data", "The `data` has more than 64 levels, a number of more than 300 characters or too large for a double, a name of more than 50,000 bytes, or half of a surrogate pair.";
+    DuplicateId = "duplicate_id", "Another reminder of the set has the same `id` and a different user or text. No outcome bears this code: the id's outcome is the other one's.";
+    ReminderTooLarge = "reminder_too_large", "The reminder as delivered, with its `data` and after its rules, would not fit into one delivery request of 256 KiB.";
+    TooManyMatches = "too_many_matches", "The rules of the reminder's tags match more than a million times in one text.";
+    MailboxFull = "mailbox_full", "The user is not connected, and the user's mailbox has no room for this source or this priority.";
+    CorruptEvent = "corrupt_event", "A message of Bellhop's own streams that Bellhop did not write; set aside under source `bellhop`.";
+}
+
+impl JsonSchema for RejectCode {
+    fn schema_name() -> Cow<'static, str> {
+        "RejectCode".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let code = |code: &Self| json!({ "const": code.as_str(), "description": code.meaning() });
+        let codes: Vec<_> = Self::ALL.iter().map(code).collect();
+        json_schema!({ "description": "Why input is refused.", "oneOf": codes })
+    }
+}
+
+impl fmt::Display for RejectCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A refusal: its code, and a sentence that carries the offending input.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {detail}")]
+pub struct Rejection {
+    /// What kind of refusal it is.
+    pub code: RejectCode,
+    /// What was wrong, where, and what would be right. One line.
+    pub detail: String,
+}
+
+impl Rejection {
+    /// Makes a refusal; line breaks in `detail` become spaces, since it travels in a header.
+    pub fn new(code: RejectCode, detail: impl fmt::Display) -> Self {
+        let mut detail = detail.to_string().replace(char::is_control, " ");
+        truncate(&mut detail, 500);
+        Self { code, detail }
+    }
+}
+
+/// Cuts `text` to at most `bytes` bytes, at a character boundary.
+fn truncate(text: &mut String, bytes: usize) {
+    if text.len() > bytes {
+        let end = (0..=bytes).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_distinct_header_values() {
+        let mut codes: Vec<_> = RejectCode::ALL.iter().map(|code| code.as_str()).collect();
+        assert!(codes.iter().all(|code| code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')));
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), RejectCode::ALL.len());
+    }
+
+    #[test]
+    fn the_documented_table_is_this_enum() {
+        let documented = include_str!("../../../../docs/protocol.md").split("| code | |").nth(1).unwrap();
+        let table: Vec<_> = documented.lines().skip(2).take_while(|line| line.starts_with('|')).collect();
+        let row = |code: &RejectCode| format!("| `{code}` | {} |", code.meaning());
+        assert_eq!(table, RejectCode::ALL.iter().map(row).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn details_are_one_bounded_line() {
+        let rejection = Rejection::new(RejectCode::NotJson, format!("a\r\nb{}", "张".repeat(400)));
+        assert!(rejection.detail.starts_with("a  b张"));
+        assert!(rejection.detail.len() < 510);
+    }
+}

@@ -1,0 +1,490 @@
+//! Reads a published reminder set: what is wrong with the whole refuses the set, what is wrong with one reminder
+//! refuses that reminder and leaves its neighbours alone.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::fields::Fields;
+use super::readable::{self, Unreadable};
+use super::reject::{RejectCode, Rejection};
+use super::{MAX_REMINDER_BYTES, Priority, Reminder};
+use crate::token::{NO_CONTROL, Source, Tag, UserId};
+
+/// The most reminders in one set, and the most that it cancels.
+pub const MAX_REMINDERS: usize = 10_000;
+/// The longest `id` of a set or a reminder, in bytes.
+pub const MAX_ID_BYTES: usize = 256;
+/// The longest `title`, in bytes.
+pub const MAX_TITLE_BYTES: usize = 1024;
+/// The longest `content`, in bytes.
+pub const MAX_CONTENT_BYTES: usize = 64 * 1024;
+/// The most tags of one reminder.
+pub const MAX_TAGS: usize = 16;
+/// The latest `deliver_at`, 2262-01-01T00:00:00Z: nats-server counts nanoseconds in 64 bits, which end in April of that year.
+pub const LATEST_DELIVER_AT: Timestamp = Timestamp::constant(9_214_646_400, 0);
+
+/// A set that is valid as a whole. Its reminders may not be.
+#[derive(Debug)]
+pub struct ReminderSet<'a> {
+    /// What it says of all its reminders.
+    pub common: Common,
+    /// The ids of reminders of earlier sets that are not to be delivered, if they are not due yet.
+    pub cancel: Vec<String>,
+    /// The reminders in the order of the set.
+    pub reminders: Vec<Candidate<'a>>,
+}
+
+/// What a set says of all its reminders.
+#[derive(Debug, Clone)]
+pub struct Common {
+    /// The set's own name, or its stream sequence.
+    pub id: String,
+    /// Whether its publisher has named it.
+    pub is_named: bool,
+    /// When they are to be delivered, unless they say it themselves.
+    pub deliver_at: Option<Timestamp>,
+}
+
+/// One reminder of a set: valid, or refused with its own bytes.
+#[derive(Debug)]
+pub struct Candidate<'a> {
+    /// Its bytes as published.
+    pub raw: &'a str,
+    /// The reminder, or why it is refused.
+    pub parsed: Result<Reminder, Refused>,
+}
+
+/// A reminder that is refused.
+#[derive(Debug)]
+pub struct Refused {
+    /// Its id, or `<set id>#<index>`.
+    pub id: String,
+    /// Its user, where that is a name: outcomes and the history have room for names.
+    pub user: Option<UserId>,
+    /// Why.
+    pub rejection: Rejection,
+}
+
+impl Candidate<'_> {
+    /// The reminder's id, or `<set id>#<index>`.
+    pub fn id(&self) -> &str {
+        match &self.parsed {
+            Ok(reminder) => &reminder.id,
+            Err(refused) => &refused.id,
+        }
+    }
+}
+
+/// Where a set comes from: what JetStream knows of the message.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// The business system, from the subject.
+    pub source: Source,
+    /// The message's sequence in the stream of sets.
+    pub sequence: u64,
+    /// When JetStream stored it.
+    pub published_at: Timestamp,
+}
+
+impl Origin {
+    /// Of a set that JetStream stored in this millisecond since 1970.
+    pub fn new(source: Source, sequence: u64, stored_ms: i64) -> Self {
+        let published_at = Timestamp::from_millisecond(stored_ms).unwrap_or(Timestamp::UNIX_EPOCH);
+        Self { source, sequence, published_at }
+    }
+
+    /// For a set that is checked before it is published, as the intake will have it. Sequence and time are as long as they can
+    /// get: they count in a reminder's size.
+    pub fn unpublished(source: &Source) -> Self {
+        Self::new(source.clone(), u64::MAX, 1)
+    }
+}
+
+/// A set as it is published: reminders, or ids of those that it cancels, or both.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "ReminderSet")]
+#[schemars(extend("anyOf" = [
+    { "required": ["reminders"], "properties": { "reminders": { "description": "One at least.", "type": "array", "minItems": 1 } } },
+    { "required": ["cancel"], "properties": { "cancel": { "description": "One at least.", "type": "array", "minItems": 1 } } },
+]))]
+pub struct RawSet<'a> {
+    /// The set's own name, 1 to 256 bytes without control characters; else its sequence in its stream.
+    #[schemars(length(min = 1, max = MAX_ID_BYTES), regex(pattern = NO_CONTROL))]
+    id: Option<String>,
+    /// When its reminders are due, unless they say it themselves.
+    #[schemars(with = "Option<Timestamp>")]
+    deliver_at: Option<String>,
+    /// Ids of scheduled reminders of its source that are not to be delivered, up to 10,000.
+    #[schemars(length(max = MAX_REMINDERS), inner(length(min = 1, max = MAX_ID_BYTES), regex(pattern = NO_CONTROL)))]
+    cancel: Option<Vec<String>>,
+    /// The reminders, 1 to 10,000. One that is wrong is refused alone.
+    #[serde(borrow)]
+    #[schemars(with = "Option<Vec<RawReminder<'a>>>", length(max = MAX_REMINDERS))]
+    reminders: Option<Vec<&'a RawValue>>,
+}
+
+/// A reminder as it is published.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "PublishedReminder")]
+pub struct RawReminder<'a> {
+    /// Unique within the source, 1 to 256 bytes without control characters; else `<set id>#<index>`.
+    #[schemars(length(min = 1, max = MAX_ID_BYTES), regex(pattern = NO_CONTROL))]
+    id: Option<String>,
+    /// Whom it is for.
+    #[serde(borrow)]
+    #[schemars(with = "UserId")]
+    user: Cow<'a, str>,
+    /// A short headline, up to 1 KiB.
+    #[schemars(length(max = MAX_TITLE_BYTES))]
+    title: Option<String>,
+    /// The text, 1 byte to 64 KiB.
+    #[schemars(length(min = 1, max = MAX_CONTENT_BYTES))]
+    content: String,
+    /// They select the rules; up to 16.
+    #[serde(default)]
+    #[schemars(with = "Option<Vec<Tag>>", length(max = MAX_TAGS))]
+    tags: Option<Vec<String>>,
+    /// How urgent it is; else `normal`.
+    #[schemars(with = "Option<Priority>")]
+    priority: Option<String>,
+    /// Not delivered before this.
+    #[schemars(with = "Option<Timestamp>")]
+    deliver_at: Option<String>,
+    /// Not delivered after this.
+    #[schemars(with = "Option<Timestamp>")]
+    expires_at: Option<String>,
+    /// `false`: nobody but the user may get it; else `true`.
+    reroute: Option<bool>,
+    /// Any JSON that common readers can hold, delivered byte for byte: at most 64 levels, numbers of up to 300 characters that fit
+    /// into a double, whole characters.
+    #[serde(borrow)]
+    #[schemars(with = "Option<Value>")]
+    data: Option<&'a RawValue>,
+}
+
+/// Reads a set.
+///
+/// # Errors
+/// The refusal of the set as a whole; nothing of it may go on then.
+pub fn parse<'a>(origin: &Origin, body: &'a [u8]) -> Result<ReminderSet<'a>, Rejection> {
+    let text = std::str::from_utf8(body).map_err(|error| Rejection::new(RejectCode::NotJson, error))?;
+    let set: RawSet = from_object(text).map_err(|error| {
+        let code = if error.is_data() { RejectCode::InvalidSet } else { RejectCode::NotJson };
+        Rejection::new(code, error)
+    })?;
+    let is_named = set.id.is_some();
+    let id = match set.id {
+        Some(id) => checked_id(id, RejectCode::InvalidSetId)?,
+        None => origin.sequence.to_string(),
+    };
+    let common = Common { id, is_named, deliver_at: deliver_at(set.deliver_at)? };
+    if set.reminders.is_none() && set.cancel.is_none() {
+        return Err(Rejection::new(RejectCode::InvalidSet, "missing field `reminders`"));
+    }
+    let (reminders, cancel) = (set.reminders.unwrap_or_default(), set.cancel.unwrap_or_default());
+    for (field, entries) in [("reminders", reminders.len()), ("cancel", cancel.len())] {
+        if entries > MAX_REMINDERS {
+            let detail = format!("`{field}` has {entries} entries; a set has 1 to 10,000, so split it");
+            return Err(Rejection::new(RejectCode::TooManyReminders, detail));
+        }
+    }
+    if reminders.is_empty() && cancel.is_empty() {
+        return Err(Rejection::new(RejectCode::NoReminders, "`reminders` is empty; a set has 1 to 10,000"));
+    }
+    if let Some((index, problem)) = cancel.iter().enumerate().find_map(|(index, id)| Some((index, id_error(id)?))) {
+        return Err(Rejection::new(RejectCode::InvalidCancel, format!("`cancel[{index}]`: {problem}")));
+    }
+    let reminders = reminders.iter().enumerate().map(|(index, raw)| {
+        let raw = raw.get();
+        Candidate { raw, parsed: read(origin, &common, index, raw) }
+    });
+    Ok(ReminderSet { reminders: reminders.collect(), common, cancel })
+}
+
+/// Reads one reminder of a set: the one at `index`.
+///
+/// # Errors
+/// Why it is refused.
+pub fn read(origin: &Origin, common: &Common, index: usize, text: &str) -> Result<Reminder, Refused> {
+    let default_id = || default_id(&common.id, index);
+    let mut raw: RawReminder<'_> = from_object(text).map_err(|error| {
+        let fields = serde_json::from_str::<Fields<'_>>(text).ok();
+        let readable = |name| fields.as_ref()?.text(name);
+        Refused {
+            id: readable("id").filter(|id| id_error(id).is_none()).unwrap_or_else(default_id),
+            user: readable("user").and_then(|user| user.parse().ok()),
+            rejection: Rejection::new(RejectCode::InvalidReminder, error),
+        }
+    })?;
+    let id = raw.id.take().map_or_else(|| Ok(default_id()), |id| checked_id(id, RejectCode::InvalidId));
+    let user = raw.user.parse::<UserId>();
+    let refused = |id, user: Result<UserId, _>, rejection| Refused { id, user: user.ok(), rejection };
+    match (id, user) {
+        (Err(rejection), user) => Err(refused(default_id(), user, rejection)),
+        (Ok(id), Err(error)) => {
+            let rejection = Rejection::new(RejectCode::InvalidUser, format!("`user` {error}"));
+            Err(refused(id, Err(error), rejection))
+        }
+        (Ok(id), Ok(user)) => validate(origin, common, id.clone(), user.clone(), text, raw)
+            .map_err(|rejection| refused(id, Ok(user), rejection)),
+    }
+}
+
+/// Returns the id of a reminder that has none: `<set id>#<index>`.
+pub fn default_id(set: &str, index: usize) -> String {
+    format!("{set}#{index}")
+}
+
+fn validate(
+    origin: &Origin,
+    common: &Common,
+    id: String,
+    user: UserId,
+    text: &str,
+    raw: RawReminder<'_>,
+) -> Result<Reminder, Rejection> {
+    if let Some(title) = raw.title.as_ref().filter(|title| title.len() > MAX_TITLE_BYTES) {
+        let detail = format!("`title` has {} bytes; at most {MAX_TITLE_BYTES} are allowed", title.len());
+        return Err(Rejection::new(RejectCode::InvalidTitle, detail));
+    }
+    if raw.content.is_empty() || raw.content.len() > MAX_CONTENT_BYTES {
+        let detail = format!("`content` has {} bytes; 1 to {MAX_CONTENT_BYTES} are allowed", raw.content.len());
+        return Err(Rejection::new(RejectCode::InvalidContent, detail));
+    }
+    let tags = raw.tags.unwrap_or_default();
+    if tags.len() > MAX_TAGS {
+        let detail = format!("`tags` has {} entries; at most {MAX_TAGS} are allowed", tags.len());
+        return Err(Rejection::new(RejectCode::TooManyTags, detail));
+    }
+    let tag = |(index, tag): (usize, &String)| {
+        tag.parse::<Tag>().map_err(|e| Rejection::new(RejectCode::InvalidTag, format!("`tags[{index}]` {e}")))
+    };
+    let tags = tags.iter().enumerate().map(tag).collect::<Result<_, _>>()?;
+    let deliver_at = deliver_at(raw.deliver_at)?.or(common.deliver_at);
+    let expires_at = time("expires_at", raw.expires_at, RejectCode::InvalidExpiresAt)?;
+    if let (Some(deliver_at), Some(expires_at)) = (deliver_at, expires_at)
+        && deliver_at >= expires_at
+    {
+        let detail =
+            format!("`deliver_at` is {deliver_at}, and `expires_at` {expires_at}: it could never be delivered");
+        return Err(Rejection::new(RejectCode::InvalidDeliverAt, detail));
+    }
+    if let Some(data) = raw.data {
+        let detail = |problem: Unreadable| Rejection::new(RejectCode::InvalidData, format!("`data` {problem}"));
+        readable::check(data.get()).map_err(detail)?;
+    }
+    let (source, set) = (origin.source.clone(), common.id.clone());
+    let reminder = Reminder {
+        title: raw.title,
+        tags,
+        priority: raw.priority.as_deref().map(priority).transpose()?.unwrap_or_default(),
+        deliver_at,
+        expires_at,
+        data: raw.data.map(ToOwned::to_owned),
+        stays: raw.reroute == Some(false),
+        ..Reminder::new(id, source, set, user, raw.content, origin.published_at)
+    };
+    // What is far below the limit need not be written to know it.
+    let bytes = if text.len() < MAX_REMINDER_BYTES / 8 { 0 } else { reminder.to_json().len() };
+    if bytes > MAX_REMINDER_BYTES {
+        let detail = format!("the reminder as delivered has {bytes} bytes; at most {MAX_REMINDER_BYTES} fit");
+        return Err(Rejection::new(RejectCode::ReminderTooLarge, detail));
+    }
+    Ok(reminder)
+}
+
+/// Reads a struct from a JSON object only; serde alone would take a list of the fields' values too.
+pub(crate) fn from_object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_json::Error> {
+    let list = text.trim_start().starts_with('[').then(|| serde_json::from_str::<serde::de::IgnoredAny>(text));
+    match list {
+        None => serde_json::from_str(text),
+        Some(Err(syntax)) => Err(syntax),
+        Some(Ok(_)) => Err(serde::de::Error::custom("a list stands where an object belongs")),
+    }
+}
+
+fn priority(text: &str) -> Result<Priority, Rejection> {
+    Priority::named(text).ok_or_else(|| {
+        let detail = format!("`priority` is `{text}`; it is one of low, normal, high, urgent");
+        Rejection::new(RejectCode::InvalidPriority, detail)
+    })
+}
+
+fn time(field: &str, text: Option<String>, code: RejectCode) -> Result<Option<Timestamp>, Rejection> {
+    let Some(text) = text else { return Ok(None) };
+    text.parse().map(Some).map_err(|error| {
+        let detail = format!("`{field}` is `{text}`, not an RFC 3339 time such as 2026-11-29T00:00:00Z: {error}");
+        Rejection::new(code, detail)
+    })
+}
+
+/// Reads a `deliver_at`, which is a time that nats-server can hold a schedule for.
+fn deliver_at(text: Option<String>) -> Result<Option<Timestamp>, Rejection> {
+    let code = RejectCode::InvalidDeliverAt;
+    match time("deliver_at", text, code) {
+        Ok(Some(at)) if at > LATEST_DELIVER_AT => Err(Rejection::new(
+            code,
+            format!("`deliver_at` is {at}; nats-server holds a reminder until {LATEST_DELIVER_AT} at the latest"),
+        )),
+        Ok(at) => Ok(at),
+        Err(Rejection { detail, .. }) => {
+            Err(Rejection::new(code, format!("{detail}; the latest is {LATEST_DELIVER_AT}")))
+        }
+    }
+}
+
+fn checked_id(id: String, code: RejectCode) -> Result<String, Rejection> {
+    match id_error(&id) {
+        Some(detail) => Err(Rejection::new(code, detail)),
+        None => Ok(id),
+    }
+}
+
+/// What is wrong with a text as a reminder's or a set's id, if anything is.
+pub fn id_error(id: &str) -> Option<String> {
+    if id.is_empty() || id.len() > MAX_ID_BYTES {
+        Some(format!("`id` has {} bytes; 1 to {MAX_ID_BYTES} are allowed", id.len()))
+    } else {
+        let control = id.chars().any(char::is_control);
+        control.then(|| "`id` has a control character".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin() -> Origin {
+        let published_at = "2026-11-22T08:00:00Z".parse().unwrap();
+        Origin { source: "billing".parse().unwrap(), sequence: 7, published_at }
+    }
+
+    fn refused(body: &str) -> RejectCode {
+        parse(&origin(), body.as_bytes()).unwrap_err().code
+    }
+
+    fn reminder_code(reminder: &str) -> Option<RejectCode> {
+        let body = format!(r#"{{"reminders":[{reminder},{{"user":"neighbour","content":"c"}}]}}"#);
+        let set = parse(&origin(), body.as_bytes()).unwrap();
+        assert!(set.reminders[1].parsed.is_ok(), "a bad reminder leaves its neighbour alone");
+        set.reminders.into_iter().next().unwrap().parsed.err().map(|refused| refused.rejection.code)
+    }
+
+    #[test]
+    fn a_set_is_refused_as_a_whole() {
+        use RejectCode::*;
+        assert_eq!(refused("not json"), NotJson);
+        assert_eq!(refused(""), NotJson);
+        assert_eq!(refused(r#"{"reminders":["#), NotJson);
+        assert_eq!(refused(r#"{"reminders":[]} x"#), NotJson);
+        assert_eq!(refused("[]"), InvalidSet);
+        assert_eq!(refused("[null,[]]"), InvalidSet);
+        assert_eq!(refused("[null"), NotJson);
+        assert_eq!(refused("{}"), InvalidSet);
+        assert_eq!(refused(r#"{"reminders":7}"#), InvalidSet);
+        assert_eq!(refused(r#"{"id":7,"reminders":[{}]}"#), InvalidSet);
+        assert_eq!(refused(r#"{"id":"","reminders":[{}]}"#), InvalidSetId);
+        assert_eq!(refused(r#"{"deliver_at":"soon","reminders":[{}]}"#), InvalidDeliverAt);
+        assert_eq!(refused(r#"{"cancel":["a",""]}"#), InvalidCancel);
+        assert_eq!(refused(r#"{"cancel":[]}"#), NoReminders);
+        assert_eq!(refused(&format!(r#"{{"cancel":{:?}}}"#, vec!["a"; 10_001])), TooManyReminders);
+        assert_eq!(refused(r#"{"reminders":[]}"#), NoReminders);
+        let many = |n| format!(r#"{{"reminders":[{}]}}"#, vec![r#"{"user":"a","content":"c"}"#; n].join(","));
+        assert_eq!(refused(&many(10_001)), TooManyReminders);
+        assert_eq!(parse(&origin(), many(10_000).as_bytes()).unwrap().reminders.len(), 10_000);
+        assert_eq!(parse(&origin(), b"\xff").unwrap_err().code, NotJson);
+    }
+
+    #[test]
+    fn a_reminder_is_refused_alone() {
+        use RejectCode::*;
+        let long = "x".repeat(129);
+        let cases = [
+            ("7".to_owned(), InvalidReminder),
+            (r#"[null,"a",null,"c",[],null,null,null,null,null]"#.into(), InvalidReminder),
+            (r#"{"user":"a"}"#.into(), InvalidReminder),
+            (r#"{"content":"c"}"#.into(), InvalidReminder),
+            (r#"{"user":7,"content":"c"}"#.into(), InvalidReminder),
+            (r#"{"user":"a","content":"c","reroute":"no"}"#.into(), InvalidReminder),
+            (format!(r#"{{"user":"{long}","content":"c"}}"#), InvalidUser),
+            (r#"{"user":"","content":"c"}"#.into(), InvalidUser),
+            (r#"{"user":"a\u0007","content":"c"}"#.into(), InvalidUser),
+            (r#"{"user":"a","content":""}"#.into(), InvalidContent),
+            (format!(r#"{{"user":"a","content":"{}"}}"#, "x".repeat(64 * 1024 + 1)), InvalidContent),
+            (format!(r#"{{"user":"a","content":"c","title":"{}"}}"#, "x".repeat(1025)), InvalidTitle),
+            (format!(r#"{{"user":"a","content":"c","tags":["{long}"]}}"#), InvalidTag),
+            (format!(r#"{{"user":"a","content":"c","tags":{:?}}}"#, vec!["t"; 17]), TooManyTags),
+            (r#"{"user":"a","content":"c","priority":"asap"}"#.into(), InvalidPriority),
+            (r#"{"user":"a","content":"c","expires_at":"tomorrow"}"#.into(), InvalidExpiresAt),
+            (r#"{"user":"a","content":"c","deliver_at":"2026-11-29"}"#.into(), InvalidDeliverAt),
+            (
+                r#"{"user":"a","content":"c","deliver_at":"2026-11-29T00:00:00Z","expires_at":"2026-11-29T00:00:00Z"}"#
+                    .into(),
+                InvalidDeliverAt,
+            ),
+            (r#"{"user":"a","content":"c","id":""}"#.into(), InvalidId),
+            (format!(r#"{{"user":"a","content":"c","data":"{}"}}"#, "x".repeat(256 * 1024)), ReminderTooLarge),
+        ];
+        for (reminder, code) in cases {
+            assert_eq!(reminder_code(&reminder), Some(code), "{}", &reminder[..reminder.len().min(80)]);
+        }
+    }
+
+    #[test]
+    fn who_is_refused_is_named_by_a_name_only() {
+        let named = |user: &str| {
+            let body = format!(r#"{{"reminders":[{{"user":"{user}","content":""}},{{"user":"{user}"}}]}}"#);
+            let set = parse(&origin(), body.as_bytes()).unwrap();
+            let users = set.reminders.into_iter().map(|one| one.parsed.unwrap_err().user.map(|user| user.to_string()));
+            users.collect::<Vec<_>>()
+        };
+        assert_eq!(named("alice"), [Some("alice".to_owned()), Some("alice".to_owned())]);
+        for wrong in ["", "a\\u0000b", &"x".repeat(129)] {
+            assert_eq!(named(wrong), [None, None], "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_allowed_passes() {
+        let limit = "x".repeat(64 * 1024);
+        for reminder in [
+            r#"{"user":"a.b *>","content":"c","unknown":{"x":1}}"#.to_owned(),
+            r#"{"user":"张三","content":"c","title":null,"tags":null,"priority":null,"expires_at":null,"data":null,"reroute":null}"#
+                .into(),
+            r#"{"user":"a","content":"c","expires_at":"2026-11-29T08:00:00+08:00"}"#.into(),
+            format!(r#"{{"user":"a","content":"{limit}"}}"#),
+        ] {
+            assert_eq!(reminder_code(&reminder), None);
+        }
+    }
+
+    #[test]
+    fn a_reminder_is_due_when_it_says_or_its_set() {
+        let body = br#"{"deliver_at":"2026-12-01T08:00:00Z","cancel":["x"],
+            "reminders":[{"user":"a","content":"c"},{"user":"a","content":"d","deliver_at":"2026-12-02T09:00:00+01:00"}]}"#;
+        let set = parse(&origin(), body).unwrap();
+        assert_eq!(set.cancel, ["x"]);
+        let due = |at: usize| set.reminders[at].parsed.as_ref().unwrap().deliver_at.unwrap().to_string();
+        assert_eq!((due(0), due(1)), ("2026-12-01T08:00:00Z".to_owned(), "2026-12-02T08:00:00Z".to_owned()));
+        assert_eq!(parse(&origin(), br#"{"cancel":["x"]}"#).unwrap().reminders.len(), 0);
+    }
+
+    #[test]
+    fn defaults_and_data_are_the_contracts() {
+        let body = br#"{"reminders":[{"user":"alice","content":"hi","data":{"b": 1.50,  "a":[]},"reroute":false}]}"#;
+        let set = parse(&origin(), body).unwrap();
+        assert_eq!(set.common.id, "7");
+        let reminder = set.reminders[0].parsed.as_ref().unwrap();
+        assert!(reminder.stays);
+        let json = reminder.to_json();
+        assert_eq!(
+            String::from_utf8(json).unwrap(),
+            r#"{"id":"7#0","source":"billing","set":"7","user":"alice","content":"hi","tags":[],"priority":"normal","published_at":"2026-11-22T08:00:00Z","data":{"b": 1.50,  "a":[]}}"#
+        );
+    }
+}
