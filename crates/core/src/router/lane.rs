@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use super::users::UserNumber;
+use super::numbers::UserNumber;
 use super::{Company, Instance};
 use bellhop_protocol::token::UserId;
 

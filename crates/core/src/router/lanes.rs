@@ -8,18 +8,10 @@ use std::collections::BTreeMap;
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use super::Instance;
 use super::lane::Lane;
+use super::numbers::LaneNumber;
 use super::slab::Slab;
-
-/// An instance as the machine speaks of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LaneNumber(u32);
-
-/// Some of them. Few users have more connections than lie in it without an allocation.
-pub type LaneNumbers = SmallVec<[LaneNumber; 4]>;
 
 /// The lanes of a partition.
 #[derive(Debug)]

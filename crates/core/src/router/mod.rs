@@ -17,12 +17,14 @@
 //! | [`users`] | who is known: users by name, and by number within the machine |
 //! | [`lane`] | how an instance is spoken to: one delivery and one heartbeat at a time, and when not at all |
 //! | [`lanes`] | which instances there are: by name, and by number within the machine |
+//! | [`numbers`] | the numbers themselves |
 //! | [`room`] | who may have how much of a mailbox |
 //! | `suspicion` | which reminder an instance may be unable to read |
 //! | [`twins`] | which reminder stands for a later one of the same text |
 
 pub mod lane;
 pub mod lanes;
+pub mod numbers;
 pub mod partition;
 pub mod room;
 mod slab;

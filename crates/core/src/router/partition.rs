@@ -15,10 +15,11 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
 use super::lane::{Lane, Seat};
-use super::lanes::{LaneNumber, LaneNumbers, Lanes};
+use super::lanes::Lanes;
+use super::numbers::{LaneNumber, LaneNumbers, UserNumber};
 use super::twins::Twins;
-use super::user::{Route, State, User, Work};
-use super::users::{UserNumber, Users};
+use super::user::{Route, State, User};
+use super::users::Users;
 use super::{Action, Company, Entry, Fate, HeldBack, Input, Item, MAX_DEVICES, Now, Removal, Settings, Settled};
 use bellhop_protocol::token::UserId;
 use parks::Refused;
@@ -144,7 +145,7 @@ impl Partition {
             && self.counts.is_empty()
             && self.reads_in_flight == 0
             && self.lanes.iter().all(|(_, lane)| !lane.is_asked())
-            && self.users.iter().all(|(_, user)| user.state != State::LookingUp)
+            && self.users.iter().all(|(_, user)| user.work().state != State::LookingUp)
     }
 
     // What happened.
@@ -155,7 +156,7 @@ impl Partition {
             if self.queues_in_mailbox(user, &entry) {
                 self.park(now, user, entry);
             } else {
-                self.users[user].waiting.push_back(entry);
+                self.users[user].work_mut().waiting.push_back(entry);
                 self.touched_users.push_back(user);
             }
         }
@@ -163,20 +164,20 @@ impl Partition {
 
     /// Whether a live reminder goes behind the mail at once, because it cannot go to an associate before.
     fn queues_in_mailbox(&self, user: UserNumber, entry: &Entry) -> bool {
-        let state = &self.users[user];
-        if !state.mailbox().is_in_use() {
+        if !self.users[user].mailbox().is_in_use() {
             return false;
         }
-        let is_away = matches!(state.state, State::Idle | State::Sweeping(_)) && !self.has_own_way(user);
-        let may_leave = entry.may_reroute && is_away && !state.associates.is_empty() && state.paused_until.is_none();
-        !(may_leave || state.has_live())
+        let work = self.users[user].work();
+        let is_away = matches!(work.state, State::Idle | State::Sweeping(_)) && !self.has_own_way(user);
+        let may_leave = entry.may_reroute && is_away && !work.associates.is_empty() && work.paused_until.is_none();
+        !(may_leave || work.has_live())
     }
 
     fn stop(&mut self) {
         self.is_stopping = true;
         let unread = self.lanes.iter_mut().flat_map(|lane| lane.unread.drain(..));
         for user in self.reads.drain(..).chain(unread).collect::<Vec<_>>() {
-            self.users[user].state = State::Idle;
+            self.users[user].work_mut().state = State::Idle;
             self.touched_users.push_back(user);
         }
     }
@@ -187,7 +188,7 @@ impl Partition {
             match timer {
                 Timer::Probe(lane) => self.probe(now, at, lane, actions),
                 Timer::Resume(user) => {
-                    self.users[user].paused_until = None;
+                    self.users[user].work_mut().paused_until = None;
                     self.touched_users.push_back(user);
                 }
                 Timer::Sweep(user) => self.sweep(now, user),
@@ -207,7 +208,7 @@ impl Partition {
             return; // Nothing was left to do for it.
         }
         self.prefer_own_route(user);
-        if self.users[user].state != State::Idle {
+        if self.users[user].work().state != State::Idle {
             return;
         }
         self.settle_what_is_over(now, user);
@@ -218,9 +219,9 @@ impl Partition {
         }
         self.end_errand(user);
         self.queue_behind_mail(now, user);
-        let state = &self.users[user];
-        let has_nothing = state.waiting.is_empty() && !state.mailbox().has_mail();
-        if has_nothing || (!state.has_live() && self.is_stopping) {
+        let work = self.users[user].work();
+        let has_nothing = work.waiting.is_empty() && !self.users[user].mailbox().has_mail();
+        if has_nothing || (!work.has_live() && self.is_stopping) {
             self.users[user].use_up_confirmations();
             self.schedule_sweep(now, user);
             return self.forget_if_empty(user);
@@ -235,7 +236,7 @@ impl Partition {
             self.leave_line(now, user);
         } else if !unconfirmed.is_empty() {
             self.check(user, unconfirmed);
-        } else if self.users[user].waiting.is_empty() {
+        } else if self.users[user].work().waiting.is_empty() {
             self.read(user, &held);
         } else {
             self.board(user, held);
@@ -260,16 +261,16 @@ impl Partition {
     }
 
     /// The user's routes to instances that are spoken to.
-    fn usable<'a>(&'a self, state: &'a User) -> impl Iterator<Item = &'a Route> {
+    fn usable<'a>(&'a self, user: &'a User) -> impl Iterator<Item = &'a Route> {
         let is_up = |route: &&Route| self.lanes[route.lane].is_up();
-        state.routes.iter().filter(|_| state.paused_until.is_none()).filter(is_up)
+        user.routes.iter().filter(|_| user.work().paused_until.is_none()).filter(is_up)
     }
 
     /// A turn of the user begins. What was queued for before is passed by.
     fn begin_turn(&mut self, user: UserNumber, state: State) -> Seat {
         self.turns += 1;
         let turn = self.turns;
-        let work: &mut Work = &mut self.users[user];
+        let work = self.users[user].work_mut();
         (work.turn, work.state) = (turn, state);
         Seat { user, turn }
     }
@@ -277,22 +278,22 @@ impl Partition {
     /// Whether a seat at an instance was taken in the turn that is under way.
     fn is_current(&self, seat: Seat, lane: LaneNumber) -> bool {
         self.users.get(seat.user).is_some_and(|user| {
-            let waits_for_it = match &user.state {
+            let waits_for_it = match &user.work().state {
                 State::Checking(lanes) => lanes.contains(&lane),
                 State::Delivering(batch) => batch.open.contains(&lane),
                 State::Idle | State::LookingUp | State::Reading | State::Sweeping(_) => false,
             };
-            waits_for_it && user.turn == seat.turn
+            waits_for_it && user.work().turn == seat.turn
         })
     }
 
     /// Takes what needs no delivery any more out of `waiting`.
     fn settle_what_is_over(&mut self, now: Now, user: UserNumber) {
         let is_over = |entry: &Entry| self.end_without_delivery(now, entry).is_some();
-        if !self.users[user].waiting.iter().any(is_over) {
+        if !self.users[user].work().waiting.iter().any(is_over) {
             return;
         }
-        let waiting = std::mem::take(&mut self.users[user].waiting);
+        let waiting = std::mem::take(&mut self.users[user].work_mut().waiting);
         let (mut alive, mut over) = (VecDeque::new(), Vec::new());
         for entry in waiting {
             match self.end_without_delivery(now, &entry) {
@@ -300,7 +301,7 @@ impl Partition {
                 None => alive.push_back(entry),
             }
         }
-        self.users[user].waiting = alive;
+        self.users[user].work_mut().waiting = alive;
         for (entry, fate) in over {
             self.settle(user, entry, fate);
         }
@@ -317,18 +318,18 @@ impl Partition {
 
     /// A reminder that has left `waiting` is done with.
     fn settle(&mut self, user: UserNumber, entry: Entry, fate: Fate) {
-        let front = self.users[user].front_parked();
+        let front = self.users[user].work().front_parked();
         self.settle_before_front(user, entry, fate, front);
     }
 
     /// A reminder is done with; `front` is the oldest one known to stay in the mailbox.
     fn settle_before_front(&mut self, user: UserNumber, entry: Entry, fate: Fate, front: Option<u64>) {
-        let state = &mut self.users[user];
-        let name = state.name.clone();
+        let user = &mut self.users[user];
+        let name = user.name.clone();
         let removal = match entry.item {
             Item::Event { .. } => Removal::Event,
             Item::Parked { sequence } => {
-                let mailbox = state.mailbox_mut();
+                let mailbox = user.mailbox_mut();
                 mailbox.tally.iter_mut().for_each(|tally| tally.take_out(&entry.source));
                 mailbox.settle(sequence, front)
             }
@@ -367,14 +368,14 @@ impl Partition {
         &mut self.lanes[lane]
     }
 
-    fn forget_if_empty(&mut self, user: UserNumber) {
-        let state = &mut self.users[user];
-        if state.suspicion.is_some() && state.waiting.is_empty() && !state.mailbox().is_in_use() {
-            state.suspicion = None;
+    fn forget_if_empty(&mut self, number: UserNumber) {
+        let user = &mut self.users[number];
+        if user.work().suspicion.is_some() && user.work().waiting.is_empty() && !user.mailbox().is_in_use() {
+            user.work_mut().suspicion = None;
         }
-        state.shrink();
-        if state.is_forgettable() {
-            self.users.forget(user);
+        user.shrink();
+        if user.is_forgettable() {
+            self.users.forget(number);
         }
     }
 }

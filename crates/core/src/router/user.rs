@@ -1,13 +1,12 @@
 //! What a partition knows of one user.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::lanes::{LaneNumber, LaneNumbers};
+use super::numbers::{LaneNumber, LaneNumbers};
 use super::room::Tally;
 use super::suspicion::Suspicion;
 use super::{BySource, Company, Entry, Fate, Instance, Item, Removal, Room};
@@ -268,20 +267,6 @@ static NO_WORK: Work = Work {
     suspicion: None,
 };
 
-impl Deref for User {
-    type Target = Work;
-
-    fn deref(&self) -> &Work {
-        self.work.as_deref().unwrap_or(&NO_WORK)
-    }
-}
-
-impl DerefMut for User {
-    fn deref_mut(&mut self) -> &mut Work {
-        self.work.get_or_insert_default()
-    }
-}
-
 impl Work {
     /// There is nothing to do.
     fn is_over(&self) -> bool {
@@ -303,6 +288,19 @@ impl Work {
     pub fn is_sent(&self) -> bool {
         matches!(&self.state, State::Delivering(batch) if batch.receptions.is_some())
     }
+
+    /// Whether what is in memory came with an event.
+    pub fn has_live(&self) -> bool {
+        self.waiting.front().is_some_and(|entry| matches!(entry.item, Item::Event { .. }))
+    }
+
+    /// The sequence of the oldest waiting reminder, where it is a parked one.
+    pub fn front_parked(&self) -> Option<u64> {
+        match self.waiting.front()?.item {
+            Item::Parked { sequence } => Some(sequence),
+            Item::Event { .. } => None,
+        }
+    }
 }
 
 impl User {
@@ -321,6 +319,16 @@ impl User {
         self.mailbox.get_or_insert_default()
     }
 
+    /// Returns what there is to do for the user.
+    pub fn work(&self) -> &Work {
+        self.work.as_deref().unwrap_or(&NO_WORK)
+    }
+
+    /// Returns the same to be changed. It takes memory from now on, until the user is [shrunk](Self::shrink).
+    pub fn work_mut(&mut self) -> &mut Work {
+        self.work.get_or_insert_default()
+    }
+
     /// Gives back the memory of what it lacks.
     pub fn shrink(&mut self) {
         self.mailbox.take_if(|mailbox| mailbox.is_forgettable());
@@ -329,7 +337,7 @@ impl User {
 
     /// Nothing is worth remembering, and nothing speaks of it any more. See [`users`](super::users).
     pub fn is_forgettable(&self) -> bool {
-        self.routes.is_empty() && self.is_over() && self.mailbox().is_forgettable()
+        self.routes.is_empty() && self.work().is_over() && self.mailbox().is_forgettable()
     }
 
     /// The route to this instance.
@@ -340,18 +348,5 @@ impl User {
     /// What was confirmed is used, or not needed any more.
     pub fn use_up_confirmations(&mut self) {
         self.routes.iter_mut().for_each(|route| route.is_fresh = false);
-    }
-
-    /// Whether what is in memory came with an event.
-    pub fn has_live(&self) -> bool {
-        self.waiting.front().is_some_and(|entry| matches!(entry.item, Item::Event { .. }))
-    }
-
-    /// The sequence of the oldest waiting reminder, where it is a parked one.
-    pub fn front_parked(&self) -> Option<u64> {
-        match self.waiting.front()?.item {
-            Item::Parked { sequence } => Some(sequence),
-            Item::Event { .. } => None,
-        }
     }
 }

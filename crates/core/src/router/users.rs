@@ -15,13 +15,10 @@ use std::ops::{Index, IndexMut};
 use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
+use super::numbers::UserNumber;
 use super::slab::Slab;
 use super::user::User;
 use bellhop_protocol::token::UserId;
-
-/// A user as the machine speaks of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct UserNumber(u32);
 
 /// The users of a partition.
 #[derive(Debug)]

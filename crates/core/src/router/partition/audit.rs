@@ -5,8 +5,7 @@ use std::sync::Arc;
 use super::mailboxes::parked_sequence;
 use super::{Lane, Partition, Seat, State, Timer, User};
 use crate::router::lane::{Health, Track};
-use crate::router::lanes::LaneNumber;
-use crate::router::users::UserNumber;
+use crate::router::numbers::{LaneNumber, UserNumber};
 use crate::router::{Company, Instance};
 
 impl Partition {
@@ -22,7 +21,7 @@ impl Partition {
         let (mut readers, mut counted) = (0, 0);
         for (number, user) in self.users.iter() {
             self.audit_user(number, user);
-            readers += usize::from(matches!(user.state, State::Reading | State::Sweeping(_)));
+            readers += usize::from(matches!(user.work().state, State::Reading | State::Sweeping(_)));
             counted += usize::from(user.mailbox().tally.as_ref().is_some_and(|tally| tally.is_asked));
         }
         let unread: usize = self.lanes.iter().map(|(_, lane)| lane.unread.len()).sum();
@@ -34,7 +33,7 @@ impl Partition {
             assert_eq!(self.lanes.find(instance), Some(number), "{instance:?} is found");
             let routes = users().flat_map(|user| &user.routes).filter(|route| route.lane == number);
             assert_eq!(lane.routes, routes.count(), "routes of {instance:?}");
-            let pages = users().flat_map(|user| &user.page).filter(|(at, _)| *at == number);
+            let pages = users().flat_map(|user| &user.work().page).filter(|(at, _)| *at == number);
             assert_eq!(lane.page_bytes, pages.map(|(_, bytes)| bytes).sum::<usize>(), "pages of {instance:?}");
             assert!(!lane.is_unused(), "{instance:?} is unused");
             self.audit_health(number, lane);
@@ -42,10 +41,10 @@ impl Partition {
         for (at, timer) in &self.timers {
             match timer {
                 Timer::Probe(lane) => assert_eq!(self.lanes[*lane].health, Health::Down(*at), "{lane:?}"),
-                Timer::Resume(user) => assert_eq!(self.users[*user].paused_until, Some(*at), "{user:?}"),
+                Timer::Resume(user) => assert_eq!(self.users[*user].work().paused_until, Some(*at), "{user:?}"),
                 Timer::Sweep(user) => assert_eq!(self.users[*user].mailbox().sweep_at, Some(*at), "{user:?}"),
                 Timer::LeaveOut(user) => {
-                    let state = &self.users[*user].state;
+                    let state = &self.users[*user].work().state;
                     assert!(matches!(state, State::Delivering(batch) if batch.until == Some(*at)), "{user:?}");
                 }
                 Timer::ParkAgain => {
@@ -58,7 +57,7 @@ impl Partition {
                     assert!(is_delivering && lane.watch.is_some_and(|watch| watch.at == *at), "{lane:?}");
                 }
                 Timer::GiveUp(user) => {
-                    let errand = &self.users[*user].errand;
+                    let errand = &self.users[*user].work().errand;
                     assert_eq!(errand.as_ref().map(|errand| errand.until), Some(*at), "{user:?}");
                 }
             }
@@ -67,6 +66,7 @@ impl Partition {
 
     fn audit_user(&self, number: UserNumber, user: &User) {
         let name = &user.name;
+        let work = user.work();
         assert_eq!(self.users.find(name), Some(number), "{name:?} is found");
         assert!(!user.is_forgettable(), "{name:?} is not forgotten");
         assert!(user.routes.is_sorted_by(|newer, older| newer.revision > older.revision), "{user:?}");
@@ -75,20 +75,20 @@ impl Partition {
         let on_the_way = parking + undecided;
         assert_eq!(user.mailbox().parking, on_the_way, "{name:?}'s reminders on their way into the mailbox");
         assert!(!user.mailbox().wants_count(), "{name:?}'s mailbox is not counted: {user:?}");
-        let parked = user.waiting.iter().filter_map(parked_sequence);
+        let parked = work.waiting.iter().filter_map(parked_sequence);
         assert!(parked.clone().is_sorted_by(|a, b| a < b), "{user:?}");
-        assert!(parked.clone().count() == 0 || user.page.is_some(), "{name:?} has a page without room for it");
-        let waits_in_one_place = parked.count() == user.waiting.len() || !user.mailbox().is_in_use();
-        let may_leave = user.errand.is_some() || matches!(user.state, State::Sweeping(_));
+        assert!(parked.clone().count() == 0 || work.page.is_some(), "{name:?} has a page without room for it");
+        let waits_in_one_place = parked.count() == work.waiting.len() || !user.mailbox().is_in_use();
+        let may_leave = work.errand.is_some() || matches!(work.state, State::Sweeping(_));
         assert!(waits_in_one_place || may_leave, "{name:?} waits in two places: {user:?}");
         self.audit_errand(number, user);
-        for (at, timer) in [(user.paused_until, Timer::Resume(number)), (user.mailbox().sweep_at, Timer::Sweep(number))]
+        for (at, timer) in [(work.paused_until, Timer::Resume(number)), (user.mailbox().sweep_at, Timer::Sweep(number))]
         {
             assert!(at.is_none_or(|at| self.timers.contains(&(at, timer.clone()))), "{timer:?} is not armed");
         }
-        let seat = Seat { user: number, turn: user.turn };
-        match &user.state {
-            State::LookingUp => assert!(user.errand.is_some(), "{user:?}"),
+        let seat = Seat { user: number, turn: work.turn };
+        match &work.state {
+            State::LookingUp => assert!(work.errand.is_some(), "{user:?}"),
             State::Idle => self.audit_idle(number, user),
             State::Checking(lanes) => {
                 assert!(!lanes.is_empty(), "{user:?}");
@@ -100,9 +100,9 @@ impl Partition {
             }
             State::Delivering(batch) => {
                 let sent = batch.receptions.as_ref().map_or(0, |all| all.len());
-                assert!(!batch.open.is_empty() && sent <= user.waiting.len(), "{user:?}");
+                assert!(!batch.open.is_empty() && sent <= work.waiting.len(), "{user:?}");
                 for lane in batch.open.iter().map(|lane| &self.lanes[*lane]) {
-                    let mine = &lane.tracks[user.company()];
+                    let mine = &lane.tracks[work.company()];
                     let queued = mine.ready.iter().filter(|other| **other == seat).count();
                     let parts = lane.tracks.iter().flat_map(|track| track.delivering.iter().flatten());
                     let parts: Vec<_> = parts.filter(|part| part.user == number).collect();
@@ -113,7 +113,7 @@ impl Partition {
             }
             State::Reading => {
                 let is_unread = self.lanes.iter().any(|(_, lane)| lane.unread.contains(&number));
-                assert!(user.page.is_some() != is_unread, "{name:?} is read without room for it: {user:?}");
+                assert!(work.page.is_some() != is_unread, "{name:?} is read without room for it: {user:?}");
             }
             State::Sweeping(_) => {}
         }
@@ -122,25 +122,27 @@ impl Partition {
     /// An errand has something to bring, and is under way for as long as there is no better way.
     fn audit_errand(&self, number: UserNumber, user: &User) {
         let name = &user.name;
-        let Some(errand) = &user.errand else { return };
-        assert!(user.has_live() && user.state != State::Idle, "{name:?} has an idle errand: {user:?}");
-        if user.is_sent() {
+        let work = user.work();
+        let Some(errand) = &work.errand else { return };
+        assert!(work.has_live() && work.state != State::Idle, "{name:?} has an idle errand: {user:?}");
+        if work.is_sent() {
             return;
         }
         let timer = (errand.until, Timer::GiveUp(number));
         assert!(self.timers.contains(&timer), "{name:?}'s errand has no end");
-        let has_own_way = user.paused_until.is_none() && user.routes.iter().any(|route| self.lanes[route.lane].is_up());
+        let has_own_way = work.paused_until.is_none() && user.routes.iter().any(|route| self.lanes[route.lane].is_up());
         assert!(!has_own_way, "{name:?} comes first: {user:?}");
     }
 
     /// With nothing under way, what waits has a reason to wait.
     fn audit_idle(&self, number: UserNumber, user: &User) {
         let name = &user.name;
+        let work = user.work();
         if self.is_stopping {
             return;
         }
-        assert!(user.waiting.is_empty() && user.page.is_none(), "{name:?} waits in memory: {user:?}");
-        if user.mailbox().has_mail() && user.paused_until.is_none() {
+        assert!(work.waiting.is_empty() && work.page.is_none(), "{name:?} waits in memory: {user:?}");
+        if user.mailbox().has_mail() && work.paused_until.is_none() {
             for route in &user.routes {
                 let lane = &self.lanes[route.lane];
                 assert!(!lane.is_up() && lane.wanted.contains(&number), "{name:?} is forgotten by {:?}", lane.instance);
@@ -184,11 +186,12 @@ impl Partition {
     pub fn leftovers(&self) -> Vec<String> {
         let mut left = Vec::new();
         for (_, user) in self.users.iter() {
-            let is_bare = user.waiting.is_empty()
-                && user.state == State::Idle
-                && user.page.is_none()
-                && user.paused_until.is_none()
-                && user.suspicion.is_none()
+            let work = user.work();
+            let is_bare = work.waiting.is_empty()
+                && work.state == State::Idle
+                && work.page.is_none()
+                && work.paused_until.is_none()
+                && work.suspicion.is_none()
                 && !user.mailbox().is_in_use()
                 && user.mailbox().count == 0
                 && user.mailbox().settled_ahead.is_empty()

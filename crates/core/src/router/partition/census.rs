@@ -62,7 +62,7 @@ impl Partition {
         for (_, user) in self.users.iter() {
             let is_connected = !user.routes.is_empty();
             census.routes += user.routes.len();
-            if user.suspicion.as_ref().is_some_and(|suspicion| suspicion.tries() >= HELD_BACK_AFTER) {
+            if user.work().suspicion.as_ref().is_some_and(|suspicion| suspicion.tries() >= HELD_BACK_AFTER) {
                 census.held_back.insert(user.name.clone());
             }
             census.connected_users += usize::from(is_connected);

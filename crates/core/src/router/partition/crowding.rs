@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use super::{Partition, Timer};
 use crate::router::lane::Watch;
-use crate::router::lanes::LaneNumber;
+use crate::router::numbers::{LaneNumber, UserNumber};
 use crate::router::user::State;
-use crate::router::users::UserNumber;
 use crate::router::{Company, Now};
 
 /// An instance is slow when a request has been under way for this part of the time in which it must be answered. Most answer much
@@ -35,7 +34,7 @@ impl Partition {
     /// The delivery takes long: parks the live reminders that wait behind it.
     pub(super) fn park_the_crowd(&mut self, now: Now, number: LaneNumber) {
         let seats = self.lanes[number].tracks[Company::Shared].ready.iter();
-        let waits = |user: &UserNumber| self.users[*user].has_live() && !self.users[*user].is_sent();
+        let waits = |user: &UserNumber| self.users[*user].work().has_live() && !self.users[*user].work().is_sent();
         let current = seats.filter(|seat| self.is_current(**seat, number)).map(|seat| seat.user);
         let crowd: Vec<_> = current.filter(waits).collect();
         self.lanes[number].is_crowded |= !crowd.is_empty();
@@ -45,15 +44,15 @@ impl Partition {
 
     /// Whether live reminders of the user would wait behind others everywhere that they may go.
     pub(super) fn is_crowded_out(&self, user: UserNumber, lanes: &[&[LaneNumber]]) -> bool {
-        self.users[user].has_live() && lanes.iter().copied().flatten().all(|lane| self.lanes[*lane].is_crowded)
+        self.users[user].work().has_live() && lanes.iter().copied().flatten().all(|lane| self.lanes[*lane].is_crowded)
     }
 
     /// What waits goes to the mailbox. On an errand, the next associate may be quicker.
     pub(super) fn leave_line(&mut self, now: Now, user: UserNumber) {
-        let state = &mut self.users[user];
-        state.state = State::Idle;
-        let is_errand = state.errand.is_some();
-        let waiting = if is_errand { Default::default() } else { std::mem::take(&mut state.waiting) };
+        let work = self.users[user].work_mut();
+        work.state = State::Idle;
+        let is_errand = work.errand.is_some();
+        let waiting = if is_errand { Default::default() } else { std::mem::take(&mut work.waiting) };
         for entry in waiting {
             self.park(now, user, entry);
         }

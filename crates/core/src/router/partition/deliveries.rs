@@ -16,10 +16,9 @@ use smallvec::SmallVec;
 
 use super::{Partition, Timer};
 use crate::router::lane::{Part, grown};
-use crate::router::lanes::{LaneNumber, LaneNumbers};
+use crate::router::numbers::{LaneNumber, LaneNumbers, UserNumber};
 use crate::router::suspicion::Suspicion;
-use crate::router::user::{Batch, Reception, State, Work};
-use crate::router::users::UserNumber;
+use crate::router::user::{Batch, Reception, State};
 use crate::router::{Action, Company, Entry, Fate, Instance, NoAnswer, Now, Refusal, Share, Undelivered};
 use bellhop_protocol::reminder::finished::REROUTED_BYTES;
 
@@ -39,7 +38,7 @@ impl Partition {
     /// Queues for a delivery at each of these instances.
     pub(super) fn board(&mut self, user: UserNumber, lanes: LaneNumbers) {
         self.users[user].use_up_confirmations();
-        let company = self.users[user].company();
+        let company = self.users[user].work().company();
         let (open, targets) = (lanes.clone(), lanes.len());
         let seat = self.begin_turn(user, State::Delivering(Batch { open, targets, ..Batch::default() }));
         for lane in lanes {
@@ -102,17 +101,17 @@ impl Partition {
         is_first: bool,
         until: &mut Instant,
     ) -> Load {
-        if !self.users[user].is_sent() {
+        if !self.users[user].work().is_sent() {
             self.settle_what_is_over(now, user);
         }
         let (name, to) = (self.users[user].name.clone(), self.associate(user));
         let Some(revision) = self.revision_for(user, lane) else { return Load::Nothing };
-        let state: &mut Work = &mut self.users[user];
-        let State::Delivering(batch) = &mut state.state else { return Load::Nothing };
-        let most_new = state.suspicion.as_ref().map_or(usize::MAX, Suspicion::most);
+        let work = self.users[user].work_mut();
+        let State::Delivering(batch) = &mut work.state else { return Load::Nothing };
+        let most_new = work.suspicion.as_ref().map_or(usize::MAX, Suspicion::most);
         let most = batch.receptions.as_ref().map_or(most_new, SmallVec::len);
         let may_go = |entry: &Entry| to.is_none() || entry.may_reroute;
-        let waiting = state.waiting.iter().enumerate().take(most).take_while(|(_, entry)| may_go(entry));
+        let waiting = work.waiting.iter().enumerate().take(most).take_while(|(_, entry)| may_go(entry));
         let wanted: SmallVec<[_; 4]> = waiting.filter(|(_, entry)| !entry.is_expired(now)).collect();
         if wanted.is_empty() {
             return Load::Nothing;
@@ -187,14 +186,14 @@ impl Partition {
 
     /// One user's part of a delivery that was not sent in time: as if the instance were busy.
     fn put_off(&mut self, Part { user, places, .. }: &Part) {
-        if let State::Delivering(Batch { receptions: Some(receptions), .. }) = &mut self.users[*user].state {
+        if let State::Delivering(Batch { receptions: Some(receptions), .. }) = &mut self.users[*user].work_mut().state {
             places.iter().for_each(|place| receptions[*place].is_put_off = true);
         }
     }
 
     /// One user's part of a delivery that was sent and not answered.
     fn left_unanswered(&mut self, Part { user, .. }: &Part, instance: &Arc<Instance>) {
-        if let State::Delivering(batch) = &mut self.users[*user].state {
+        if let State::Delivering(batch) = &mut self.users[*user].work_mut().state {
             batch.unanswered_by = Some(instance.clone());
         }
     }
@@ -209,9 +208,9 @@ impl Partition {
         actions: &mut Vec<Action>,
     ) {
         let held_until = self.held_from(now);
-        let state = &mut self.users[*user];
-        let is_errand = state.errand.is_some();
-        let State::Delivering(Batch { receptions: Some(receptions), .. }) = &mut state.state else { return };
+        let work = self.users[*user].work_mut();
+        let is_errand = work.errand.is_some();
+        let State::Delivering(Batch { receptions: Some(receptions), .. }) = &mut work.state else { return };
         for (at, place) in places.iter().enumerate() {
             match refusals.get(&at) {
                 None => receptions[*place].by.push(self.lanes[lane].instance.name.clone()),
@@ -220,7 +219,7 @@ impl Partition {
             }
         }
         if refusals.len() < places.len() {
-            if let Some(route) = state.route_mut(lane).filter(|_| !is_errand) {
+            if let Some(route) = self.users[*user].route_mut(lane).filter(|_| !is_errand) {
                 route.held_until = held_until;
             }
             self.lanes[lane].accepted();
@@ -232,11 +231,11 @@ impl Partition {
 
     /// An instance has answered, or will not. With the last one the batch is over.
     pub(super) fn leave_batch(&mut self, now: Now, user: UserNumber, lane: LaneNumber) {
-        let State::Delivering(batch) = &mut self.users[user].state else { return };
+        let State::Delivering(batch) = &mut self.users[user].work_mut().state else { return };
         batch.open.retain(|open| *open != lane);
         if batch.open.is_empty() {
             let batch = std::mem::take(batch);
-            self.users[user].state = State::Idle;
+            self.users[user].work_mut().state = State::Idle;
             self.touched_users.push_back(user);
             self.finish_batch(now, user, batch);
         }
@@ -244,7 +243,7 @@ impl Partition {
 
     /// A slow instance's queue is no reason to keep the user's other ones waiting.
     pub(super) fn leave_out_unsent(&mut self, now: Now, user: UserNumber) {
-        let State::Delivering(batch) = &self.users[user].state else { return };
+        let State::Delivering(batch) = &self.users[user].work().state else { return };
         let is_sent = |lane| self.lanes[lane].tracks.iter().any(|track| track.carries(user));
         let unsent: LaneNumbers = batch.open.iter().copied().filter(|lane| !is_sent(*lane)).collect();
         for lane in unsent {
@@ -262,13 +261,13 @@ impl Partition {
             self.timers.remove(&(until, Timer::LeaveOut(user)));
         }
         let receptions = receptions.unwrap_or_default();
-        let state = &mut self.users[user];
-        let sent = state.waiting.drain(..receptions.len()).zip(receptions);
+        let work = self.users[user].work_mut();
+        let sent = work.waiting.drain(..receptions.len()).zip(receptions);
         let (refused, accepted): (Answered, Answered) = sent.partition(|(_, reception)| reception.by.is_empty());
         let is_put_off = refused.iter().any(|(_, reception)| reception.is_put_off);
         let count_refused = NonZeroUsize::new(refused.len());
         for (entry, _) in refused.into_iter().rev() {
-            state.waiting.push_front(entry);
+            work.waiting.push_front(entry);
         }
         match unanswered_by.zip(count_refused) {
             Some((instance, sent)) => self.suspect(now, user, sent, instance),
@@ -282,7 +281,7 @@ impl Partition {
 
     fn delivered_to_user(&mut self, now: Now, user: UserNumber, accepted: Answered, targets: usize, is_put_off: bool) {
         if !accepted.is_empty() {
-            self.users[user].busy = 0;
+            self.users[user].work_mut().busy = 0;
         }
         if is_put_off {
             self.pause_busy(now, user);
@@ -297,17 +296,17 @@ impl Partition {
     /// Nobody took it, and somebody was busy.
     fn pause_busy(&mut self, now: Now, user: UserNumber) {
         let backoff = self.settings.busy_backoff;
-        let state = &mut self.users[user];
-        let until = now.instant + grown(backoff, state.busy);
-        state.busy = state.busy.saturating_add(1);
+        let work = self.users[user].work_mut();
+        let until = now.instant + grown(backoff, work.busy);
+        work.busy = work.busy.saturating_add(1);
         self.pause(user, until);
     }
 
     /// Leaves the user alone until then, or until a route is put.
     pub(super) fn pause(&mut self, user: UserNumber, until: Instant) {
-        let state = &mut self.users[user];
-        let until = state.paused_until.map_or(until, |before| before.max(until));
-        if let Some(before) = state.paused_until.replace(until) {
+        let work = self.users[user].work_mut();
+        let until = work.paused_until.map_or(until, |before| before.max(until));
+        if let Some(before) = work.paused_until.replace(until) {
             self.timers.remove(&(before, Timer::Resume(user)));
         }
         self.timers.insert((until, Timer::Resume(user)));

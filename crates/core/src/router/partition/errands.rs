@@ -15,8 +15,8 @@ use smallvec::smallvec;
 
 use super::deliveries::Answered;
 use super::{Partition, State, Timer};
-use crate::router::user::{Errand, Reception, Work};
-use crate::router::users::UserNumber;
+use crate::router::numbers::UserNumber;
+use crate::router::user::{Errand, Reception};
 use crate::router::{Action, Fate, Instance, MAX_ASSOCIATES, Now};
 use bellhop_protocol::token::UserId;
 
@@ -25,15 +25,15 @@ impl Partition {
         let mut seen = BTreeSet::from([user.clone()]);
         let others = associates.into_iter().filter(|associate| seen.insert(associate.clone()));
         let user = self.users.admit(user);
-        let state: &mut Work = &mut self.users[user];
-        state.associates = others.take(MAX_ASSOCIATES).collect();
-        let is_sent = state.is_sent();
-        if let Some(errand) = &mut state.errand {
-            let may_get_it = |associate: &UserId| state.associates.contains(associate);
+        let work = self.users[user].work_mut();
+        work.associates = others.take(MAX_ASSOCIATES).collect();
+        let is_sent = work.is_sent();
+        if let Some(errand) = &mut work.errand {
+            let may_get_it = |associate: &UserId| work.associates.contains(associate);
             errand.untried.retain(may_get_it);
             if !is_sent && !errand.associate.as_ref().is_some_and(may_get_it) {
                 errand.instances.clear();
-                state.state = State::Idle;
+                work.state = State::Idle;
             }
         }
         self.touched_users.push_back(user);
@@ -41,15 +41,15 @@ impl Partition {
 
     /// Takes the next step to an associate. Answers whether there was one to take.
     pub(super) fn run_errand(&mut self, now: Now, user: UserNumber, actions: &mut Vec<Action>) -> bool {
-        let state = &mut self.users[user];
-        let may_go = !state.associates.is_empty() && state.paused_until.is_none();
-        if !may_go || !state.waiting.iter().any(|entry| entry.may_reroute) {
+        let work = self.users[user].work_mut();
+        let may_go = !work.associates.is_empty() && work.paused_until.is_none();
+        if !may_go || !work.waiting.iter().any(|entry| entry.may_reroute) {
             return false;
         }
         self.want_routes(user);
         self.begin_errand(now, user);
         self.park_what_stays(now, user);
-        let Some(errand) = &mut self.users[user].errand else { return false };
+        let Some(errand) = &mut self.users[user].work_mut().errand else { return false };
         if errand.until <= now.instant {
             return false;
         }
@@ -62,46 +62,46 @@ impl Partition {
         }
         let Some(associate) = errand.untried.pop_front() else { return false };
         errand.associate = Some(associate.clone());
-        let state = &mut self.users[user];
-        state.state = State::LookingUp;
-        actions.push(Action::LookUpRoutes { user: state.name.clone(), associate });
+        let user = &mut self.users[user];
+        user.work_mut().state = State::LookingUp;
+        actions.push(Action::LookUpRoutes { user: user.name.clone(), associate });
         true
     }
 
     fn begin_errand(&mut self, now: Now, user: UserNumber) {
         let until = now.instant + self.settings.reroute_timeout;
-        let state = &mut self.users[user];
-        if state.errand.is_none() {
-            let untried = state.associates.iter().cloned().collect();
-            state.errand = Some(Errand { until, untried, associate: None, instances: VecDeque::new() });
+        let work = self.users[user].work_mut();
+        if work.errand.is_none() {
+            let untried = work.associates.iter().cloned().collect();
+            work.errand = Some(Errand { until, untried, associate: None, instances: VecDeque::new() });
             self.timers.insert((until, Timer::GiveUp(user)));
         }
     }
 
     /// What is the user's alone goes to the mailbox as soon as nothing is before it.
     fn park_what_stays(&mut self, now: Now, user: UserNumber) {
-        while self.users[user].waiting.front().is_some_and(|entry| !entry.may_reroute) {
-            let Some(entry) = self.users[user].waiting.pop_front() else { return };
+        while self.users[user].work().waiting.front().is_some_and(|entry| !entry.may_reroute) {
+            let Some(entry) = self.users[user].work_mut().waiting.pop_front() else { return };
             self.park(now, user, entry);
         }
     }
 
     pub(super) fn end_errand(&mut self, user: UserNumber) {
-        if let Some(Errand { until, .. }) = self.users[user].errand {
-            self.users[user].errand = None;
+        if let Some(Errand { until, .. }) = self.users[user].work().errand {
+            self.users[user].work_mut().errand = None;
             self.timers.remove(&(until, Timer::GiveUp(user)));
         }
     }
 
     /// The user comes first, unless the reminders are with the associate's instance already.
     pub(super) fn prefer_own_route(&mut self, user: UserNumber) {
-        let state = &self.users[user];
-        if state.errand.is_none() || state.state == State::Idle || state.is_sent() {
+        let work = self.users[user].work();
+        if work.errand.is_none() || work.state == State::Idle || work.is_sent() {
             return;
         }
         if self.has_own_way(user) {
             self.end_errand(user);
-            self.users[user].state = State::Idle;
+            self.users[user].work_mut().state = State::Idle;
         } else {
             self.want_routes(user);
         }
@@ -109,9 +109,8 @@ impl Partition {
 
     /// No associate took these, so they go behind the mail.
     pub(super) fn queue_behind_mail(&mut self, now: Now, user: UserNumber) {
-        let state = &mut self.users[user];
-        if state.has_live() && state.mailbox().is_in_use() {
-            for entry in std::mem::take(&mut state.waiting) {
+        if self.users[user].work().has_live() && self.users[user].mailbox().is_in_use() {
+            for entry in std::mem::take(&mut self.users[user].work_mut().waiting) {
                 self.park(now, user, entry);
             }
         }
@@ -119,30 +118,30 @@ impl Partition {
 
     /// The time is over. What is with an instance already has its answer to wait for.
     pub(super) fn give_up(&mut self, user: UserNumber) {
-        let state = &mut self.users[user];
-        if !state.is_sent() {
-            state.state = State::Idle;
+        let work = self.users[user].work_mut();
+        if !work.is_sent() {
+            work.state = State::Idle;
         }
         self.touched_users.push_back(user);
     }
 
     pub(super) fn routes_found(&mut self, user: &UserId, associate: &UserId, instances: Vec<Arc<Instance>>) {
-        let Some(user) = self.users.find(user).filter(|user| self.users[*user].state == State::LookingUp) else {
+        let Some(user) = self.users.find(user).filter(|user| self.users[*user].work().state == State::LookingUp) else {
             return;
         };
-        let state: &mut Work = &mut self.users[user];
-        let Some(errand) = &mut state.errand else { return };
+        let work = self.users[user].work_mut();
+        let Some(errand) = &mut work.errand else { return };
         // It may be the late answer for an errand before this one.
         if errand.associate.as_ref() == Some(associate) {
             errand.instances = instances.into();
-            state.state = State::Idle;
+            work.state = State::Idle;
             self.touched_users.push_back(user);
         }
     }
 
     /// The associate to whom the user's reminders are being brought.
     pub(super) fn associate(&self, user: UserNumber) -> Option<UserId> {
-        self.users[user].errand.as_ref()?.associate.clone()
+        self.users[user].work().errand.as_ref()?.associate.clone()
     }
 
     /// Who is to get the user's reminders now.

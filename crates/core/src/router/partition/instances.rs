@@ -8,9 +8,8 @@ use smallvec::smallvec;
 
 use super::{Partition, Timer};
 use crate::router::lane::{Asked, Check, Health, Seat};
-use crate::router::lanes::{LaneNumber, LaneNumbers};
-use crate::router::user::{Route, State, Work};
-use crate::router::users::UserNumber;
+use crate::router::numbers::{LaneNumber, LaneNumbers, UserNumber};
+use crate::router::user::{Route, State};
 use crate::router::{Action, Instance, MAX_ROUTES, NoAnswer, Now};
 use bellhop_protocol::token::{InstanceName, UserId};
 
@@ -32,11 +31,11 @@ impl Partition {
             return;
         }
         let number = self.lanes.admit(instance);
-        let state = &mut self.users[user];
-        state.routes.insert(place, Route { lane: number, revision, held_until: None, is_fresh: false });
-        let forgotten = if state.routes.len() > MAX_ROUTES { state.routes.pop() } else { None };
-        if let Some(at) = state.paused_until {
-            state.paused_until = None;
+        let routes = &mut self.users[user].routes;
+        routes.insert(place, Route { lane: number, revision, held_until: None, is_fresh: false });
+        let forgotten = if routes.len() > MAX_ROUTES { routes.pop() } else { None };
+        if let Some(at) = self.users[user].work().paused_until {
+            self.users[user].work_mut().paused_until = None;
             self.timers.remove(&(at, Timer::Resume(user)));
         }
         forgotten.into_iter().for_each(|route| self.release_route(user, &route));
@@ -141,12 +140,12 @@ impl Partition {
             return;
         }
         let is_up = self.lanes[lane].is_up();
-        let state: &mut Work = &mut self.users[seat.user];
-        let may_board = is_there && is_up && state.errand.is_some();
-        if let State::Checking(lanes) = &mut state.state {
+        let work = self.users[seat.user].work_mut();
+        let may_board = is_there && is_up && work.errand.is_some();
+        if let State::Checking(lanes) = &mut work.state {
             lanes.retain(|open| *open != lane);
             if lanes.is_empty() {
-                state.state = State::Idle;
+                work.state = State::Idle;
             }
         }
         if may_board {
@@ -180,11 +179,11 @@ impl Partition {
             self.timers.insert((at, Timer::Probe(number)));
         }
         for user in unread {
-            self.users[user].state = State::Idle;
+            self.users[user].work_mut().state = State::Idle;
             self.touched_users.push_back(user);
         }
         for seat in stranded.into_iter().filter(|seat| self.is_current(*seat, number)).collect::<Vec<_>>() {
-            match self.users[seat.user].state {
+            match self.users[seat.user].work().state {
                 State::Delivering(_) => self.leave_batch(now, seat.user, number),
                 _ => self.checked(number, seat, false),
             }
@@ -203,12 +202,12 @@ impl Partition {
             check.is_probe = true; // Its answer decides.
             return;
         }
-        let revision_if_wanted = |user: &UserNumber| {
-            let state = &self.users[*user];
-            let has_something = state.mailbox().is_in_use() || state.errand.is_some();
-            let route = state.routes.iter().find(|route| has_something && route.lane == number)?;
-            let seat = Seat { user: *user, turn: NO_TURN };
-            Some(Asked { seat, who: state.name.clone(), revision: route.revision })
+        let revision_if_wanted = |user_number: &UserNumber| {
+            let user = &self.users[*user_number];
+            let has_something = user.mailbox().is_in_use() || user.work().errand.is_some();
+            let route = user.routes.iter().find(|route| has_something && route.lane == number)?;
+            let seat = Seat { user: *user_number, turn: NO_TURN };
+            Some(Asked { seat, who: user.name.clone(), revision: route.revision })
         };
         let asked: Vec<_> = lane.wanted.iter().filter_map(revision_if_wanted).take(most).collect();
         if asked.is_empty() {
@@ -259,9 +258,9 @@ impl Partition {
 
     /// The revision of the route by which the user comes to the instance. An errand's route is not this partition's to judge.
     pub(super) fn revision_for(&mut self, user: UserNumber, lane: LaneNumber) -> Option<u64> {
-        let state = &mut self.users[user];
-        match state.errand {
-            None => state.route_mut(lane).map(|route| route.revision),
+        let user = &mut self.users[user];
+        match user.work().errand {
+            None => user.route_mut(lane).map(|route| route.revision),
             Some(_) => Some(0),
         }
     }

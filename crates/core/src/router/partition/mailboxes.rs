@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use super::{Park, Partition, Timer};
-use crate::router::lanes::LaneNumber;
+use crate::router::numbers::{LaneNumber, UserNumber};
 use crate::router::user::{State, Sweep};
-use crate::router::users::UserNumber;
 use crate::router::{Action, BySource, Entry, Fate, Item, MailboxSummary, Now, Page};
 use bellhop_protocol::token::UserId;
 
@@ -26,9 +25,9 @@ impl Partition {
 
     pub(super) fn mailbox_read(&mut self, now: Now, user: UserId, mut page: Page, actions: &mut Vec<Action>) {
         self.reads_in_flight = self.reads_in_flight.saturating_sub(1);
-        let user = self.users.admit(user);
-        let state = &mut self.users[user];
-        let mailbox = state.mailbox_mut();
+        let number = self.users.admit(user);
+        let user = &mut self.users[number];
+        let mailbox = user.mailbox_mut();
         if mailbox.parking == 0 {
             mailbox.last = mailbox.last.max(page.entries.iter().filter_map(parked_sequence).max().unwrap_or(0));
         } else if page.next > mailbox.last {
@@ -39,17 +38,18 @@ impl Partition {
         let is_left_out = |at: u64| at > mailbox.last || mailbox.settled_ahead.contains(&at);
         let left_out = page.entries.extract_if(.., |entry| parked_sequence(entry).is_some_and(is_left_out));
         forget(left_out.map(|entry| entry.item).collect(), actions);
-        if let State::Sweeping(sweep) = state.state.clone() {
-            return self.swept(now, user, sweep, page, actions);
+        if let State::Sweeping(sweep) = user.work().state.clone() {
+            return self.swept(now, number, sweep, page, actions);
         }
-        state.state = State::Idle;
         if page.entries.is_empty() {
-            state.mailbox_mut().settle_before(page.next);
+            user.mailbox_mut().settle_before(page.next);
         }
-        state.waiting.extend(page.entries);
-        let bytes = state.waiting.iter().map(|entry| entry.bytes).sum();
-        self.charge_page(user, bytes);
-        self.touched_users.push_back(user);
+        let work = user.work_mut();
+        work.state = State::Idle;
+        work.waiting.extend(page.entries);
+        let bytes = work.waiting.iter().map(|entry| entry.bytes).sum();
+        self.charge_page(number, bytes);
+        self.touched_users.push_back(number);
     }
 
     /// One page of a search for expired reminders.
@@ -74,18 +74,17 @@ impl Partition {
         sweep.oldest_kept = sweep.oldest_kept.or(kept.first().and_then(parked_sequence));
         forget(kept.iter().map(|entry| entry.item).collect(), actions);
         let is_over = page.is_last || self.is_stopping;
-        let state = &mut self.users[user];
         if is_over {
-            let mailbox = state.mailbox_mut();
+            let mailbox = self.users[user].mailbox_mut();
             if sweep.oldest_kept.is_none() {
                 mailbox.settle_before(page.next);
             }
             mailbox.next_expiry = [mailbox.next_expiry, sweep.next_expiry].into_iter().flatten().min();
-            state.state = State::Idle;
+            self.users[user].work_mut().state = State::Idle;
             self.rest_between_sweeps(now, user);
             self.touched_users.push_back(user);
         } else {
-            state.state = State::Sweeping(Sweep { from: page.next, ..sweep });
+            self.users[user].work_mut().state = State::Sweeping(Sweep { from: page.next, ..sweep });
             self.reads.push_back(user);
         }
     }
@@ -93,7 +92,7 @@ impl Partition {
     /// Adds what is in memory to a count. It counts until it is settled here, even if somebody else has removed it.
     fn with_memory(&self, user: UserNumber, mut found: BySource) -> BySource {
         let is_found = |found: &BySource, at| found.iter().any(|(_, all)| all.binary_search(&at).is_ok());
-        for entry in &self.users[user].waiting {
+        for entry in &self.users[user].work().waiting {
             if let Some(at) = parked_sequence(entry).filter(|at| !is_found(&found, *at)) {
                 found.push((Some(entry.source.clone()), vec![at]));
             }
@@ -103,9 +102,9 @@ impl Partition {
 
     /// There is no way to the user now: what is in memory goes to, or stays in, the mailbox.
     pub(super) fn wait_in_mailbox(&mut self, now: Now, user: UserNumber, actions: &mut Vec<Action>) {
-        let state = &mut self.users[user];
-        let waiting = std::mem::take(&mut state.waiting);
-        if state.paused_until.is_none() {
+        let work = self.users[user].work_mut();
+        let waiting = std::mem::take(&mut work.waiting);
+        if work.paused_until.is_none() {
             self.want_routes(user);
         }
         let mut forgotten = Vec::new();
@@ -121,7 +120,7 @@ impl Partition {
 
     /// What the user's page takes of its instance's room.
     pub(super) fn charge_page(&mut self, user: UserNumber, bytes: usize) {
-        if let Some((lane, charged)) = &mut self.users[user].page {
+        if let Some((lane, charged)) = &mut self.users[user].work_mut().page {
             let (lane, before) = (*lane, std::mem::replace(charged, bytes));
             let lane = self.touch(lane);
             lane.page_bytes = lane.page_bytes + bytes - before;
@@ -130,10 +129,10 @@ impl Partition {
 
     /// Once nothing of it is left in memory, the user's page makes room for another one.
     pub(super) fn release_page(&mut self, user: UserNumber) {
-        let state = &self.users[user];
-        if state.waiting.is_empty() && state.page.is_some() {
+        let work = self.users[user].work();
+        if work.waiting.is_empty() && work.page.is_some() {
             self.charge_page(user, 0);
-            self.users[user].page = None;
+            self.users[user].work_mut().page = None;
         }
     }
 
@@ -217,17 +216,19 @@ impl Partition {
     }
 
     pub(super) fn sweep(&mut self, now: Now, user: UserNumber) {
-        let state = &mut self.users[user];
-        state.mailbox_mut().sweep_at = None;
-        if !state.mailbox().has_mail() || self.is_stopping {
+        let mailbox = self.users[user].mailbox_mut();
+        mailbox.sweep_at = None;
+        if !mailbox.has_mail() || self.is_stopping {
             return;
         }
-        if state.mailbox().next_expiry.is_some_and(|at| at > now.unix_ms) {
+        if mailbox.next_expiry.is_some_and(|at| at > now.unix_ms) {
             return self.schedule_sweep(now, user);
         }
-        if state.state == State::Idle && state.waiting.is_empty() {
-            state.mailbox_mut().next_expiry = None;
-            state.state = State::Sweeping(Sweep { from: state.mailbox().first, next_expiry: None, oldest_kept: None });
+        let from = mailbox.first;
+        let work = self.users[user].work();
+        if work.state == State::Idle && work.waiting.is_empty() {
+            self.users[user].mailbox_mut().next_expiry = None;
+            self.users[user].work_mut().state = State::Sweeping(Sweep { from, next_expiry: None, oldest_kept: None });
             self.reads.push_back(user);
         } else {
             // It is being delivered, and what has expired is noticed there. Look again for what may stay behind.
@@ -238,9 +239,8 @@ impl Partition {
     /// Queues for a page of the mailbox, at the lane of the best connection.
     pub(super) fn read(&mut self, user: UserNumber, held: &[LaneNumber]) {
         let Some(&lane) = held.first() else { return };
-        let state = &mut self.users[user];
-        state.use_up_confirmations();
-        state.state = State::Reading;
+        self.users[user].use_up_confirmations();
+        self.users[user].work_mut().state = State::Reading;
         self.touch(lane).unread.push_back(user);
     }
 
@@ -250,14 +250,13 @@ impl Partition {
         let room = self.settings.delivery_bytes * 2;
         while self.lanes[lane].page_bytes < room {
             let Some(user) = self.lanes[lane].unread.pop_front() else { break };
-            let state = &mut self.users[user];
-            if state.route_mut(lane).is_some() {
+            if self.users[user].route_mut(lane).is_some() {
                 // How large it is shows when it was read. Until then it is charged so that only so many are begun.
-                state.page = Some((lane, 0));
+                self.users[user].work_mut().page = Some((lane, 0));
                 self.charge_page(user, room.div_ceil(self.settings.reads_in_flight));
                 self.reads.push_back(user);
             } else {
-                state.state = State::Idle;
+                self.users[user].work_mut().state = State::Idle;
                 self.touched_users.push_back(user);
             }
         }
@@ -266,22 +265,22 @@ impl Partition {
     pub(super) fn dispatch_reads(&mut self, actions: &mut Vec<Action>) {
         while self.reads_in_flight < self.settings.reads_in_flight {
             if let Some(user) = self.counts.pop_front() {
-                let state = &self.users[user];
-                let is_known = state.mailbox().tally.as_ref().is_some_and(|tally| tally.is_known());
-                let known = is_known.then_some(state.mailbox().count);
+                let user = &self.users[user];
+                let is_known = user.mailbox().tally.as_ref().is_some_and(|tally| tally.is_known());
+                let known = is_known.then_some(user.mailbox().count);
                 self.reads_in_flight += 1;
-                actions.push(Action::CountMailbox { user: state.name.clone(), known });
+                actions.push(Action::CountMailbox { user: user.name.clone(), known });
                 continue;
             }
             let Some(user) = self.reads.pop_front() else { return };
-            let state = &mut self.users[user];
-            let from = match &state.state {
+            let user = &self.users[user];
+            let from = match &user.work().state {
                 State::Sweeping(sweep) => sweep.from,
-                _ => state.mailbox().first,
+                _ => user.mailbox().first,
             };
-            let last = state.mailbox().last;
+            let last = user.mailbox().last;
             self.reads_in_flight += 1;
-            actions.push(Action::ReadMailbox { user: state.name.clone(), from, last });
+            actions.push(Action::ReadMailbox { user: user.name.clone(), from, last });
         }
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::{Park, Partition, State, Timer};
-use crate::router::users::UserNumber;
+use crate::router::numbers::UserNumber;
 use crate::router::{Action, Fate, Now, Parking};
 
 /// The last batch was refused.
@@ -73,21 +73,20 @@ impl Partition {
         let leaving;
         (leaving, self.parks) = std::mem::take(&mut self.parks).into_iter().partition(|park| leaves[&park.user]);
         for Park { user, entry, .. } in leaving {
-            let state = &mut self.users[user];
-            let mailbox = state.mailbox_mut();
+            let mailbox = self.users[user].mailbox_mut();
             mailbox.parking -= 1;
             mailbox.tally.iter_mut().for_each(|tally| tally.take_out(&entry.source));
-            state.waiting.push_back(entry);
+            self.users[user].work_mut().waiting.push_back(entry);
             self.touched_users.push_back(user);
         }
     }
 
     /// Whether the user would get a reminder at once, if none were on its way into the mailbox.
     fn is_served_directly(&self, user: UserNumber) -> bool {
-        let state = &self.users[user];
-        let mailbox = state.mailbox();
+        let mailbox = self.users[user].mailbox();
         let is_last = !mailbox.has_mail() && mailbox.tally.as_ref().is_none_or(|tally| tally.undecided.is_empty());
-        let is_free = state.state == State::Idle && state.waiting.is_empty() && is_last;
+        let work = self.users[user].work();
+        let is_free = work.state == State::Idle && work.waiting.is_empty() && is_last;
         is_free && self.has_own_way(user)
     }
 

@@ -6,36 +6,36 @@ use std::sync::Arc;
 
 use super::Partition;
 use crate::router::lane::grown;
+use crate::router::numbers::UserNumber;
 use crate::router::suspicion::Suspicion;
-use crate::router::users::UserNumber;
 use crate::router::{HELD_BACK_AFTER, HeldBack, Instance, Now};
 
 impl Partition {
     /// The first `sent` of what waits was not answered.
     pub(super) fn suspect(&mut self, now: Now, user: UserNumber, sent: NonZeroUsize, instance: Arc<Instance>) {
         let backoff = self.settings.instance_backoff;
-        let state = &mut self.users[user];
-        let Some(suspicion) = &mut state.suspicion else {
-            state.suspicion = Some(Suspicion::new(sent)); // The instance is down, so there is a pause already.
+        let work = self.users[user].work_mut();
+        let Some(suspicion) = &mut work.suspicion else {
+            work.suspicion = Some(Suspicion::new(sent)); // The instance is down, so there is a pause already.
             return;
         };
         suspicion.confirmed(sent);
         let (tries, pause) = (suspicion.tries(), grown(backoff, suspicion.tries()));
-        if let Some(front) = state.waiting.front().filter(|_| tries >= HELD_BACK_AFTER) {
-            let (user, item) = (state.name.clone(), front.item);
+        if let Some(item) = work.waiting.front().map(|front| front.item).filter(|_| tries >= HELD_BACK_AFTER) {
+            let user = self.users[user].name.clone();
             self.held_back.push(HeldBack { user, item, instance, tries, pause });
         }
         // On an errand, the next associate's instance may be able to read it.
-        if self.users[user].errand.is_none() {
+        if self.users[user].work().errand.is_none() {
             self.pause(user, now.instant + pause);
         }
     }
 
     /// The first `accepted` of what waited can be read.
     pub(super) fn relieve(&mut self, user: UserNumber, accepted: usize) {
-        let state = &mut self.users[user];
-        if let Some(suspicion) = state.suspicion.take() {
-            state.suspicion = suspicion.relieved(accepted);
+        let work = self.users[user].work_mut();
+        if let Some(suspicion) = work.suspicion.take() {
+            work.suspicion = suspicion.relieved(accepted);
         }
     }
 }

@@ -56,7 +56,7 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "a seat counts in a turn that it was not taken for",
         file: PARTITION,
-        old: "waits_for_it && user.turn == seat.turn",
+        old: "waits_for_it && user.work().turn == seat.turn",
         new: "waits_for_it",
     },
     Mutation {
@@ -80,8 +80,8 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "what was refused goes behind what came later",
         file: DELIVERIES,
-        old: "state.waiting.push_front(entry);",
-        new: "state.waiting.push_back(entry);",
+        old: "work.waiting.push_front(entry);",
+        new: "work.waiting.push_back(entry);",
     },
     Mutation {
         name: "what was refused as busy counts as accepted",
@@ -110,8 +110,8 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "what another device was sent is parked beside it",
         file: CROWDING,
-        old: "self.users[*user].has_live() && !self.users[*user].is_sent()",
-        new: "self.users[*user].has_live()",
+        old: "self.users[*user].work().has_live() && !self.users[*user].work().is_sent()",
+        new: "self.users[*user].work().has_live()",
     },
     Mutation {
         name: "a reminder is settled as parked before it is stored",
@@ -164,8 +164,8 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "live reminders do not queue behind the mail",
         file: ERRANDS,
-        old: "if state.has_live() && state.mailbox().is_in_use() {",
-        new: "if false && state.has_live() && state.mailbox().is_in_use() {",
+        old: "if self.users[user].work().has_live() && self.users[user].mailbox().is_in_use() {",
+        new: "if false && self.users[user].mailbox().is_in_use() {",
     },
     Mutation {
         name: "a page is taken in while its reminders are being parked",
@@ -218,8 +218,8 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "an associate gets it without being asked for",
         file: INSTANCES,
-        old: "let may_board = is_there && is_up && state.errand.is_some();",
-        new: "let may_board = is_up && state.errand.is_some();",
+        old: "let may_board = is_there && is_up && work.errand.is_some();",
+        new: "let may_board = is_up && work.errand.is_some();",
     },
     Mutation {
         name: "what an associate got stands for what the user is to get",
@@ -236,7 +236,7 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "live reminders are left when the partition is given up",
         file: PARTITION,
-        old: "(!state.has_live() && self.is_stopping)",
+        old: "(!work.has_live() && self.is_stopping)",
         new: "self.is_stopping",
     },
     Mutation {

@@ -1,0 +1,15 @@
+//! The numbers by which the machine speaks of users and instances. [`Users`](super::users::Users) and
+//! [`Lanes`](super::lanes::Lanes) give them out.
+
+use smallvec::SmallVec;
+
+/// A user as the machine speaks of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UserNumber(pub(super) u32);
+
+/// An instance as the machine speaks of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LaneNumber(pub(super) u32);
+
+/// Some instances. Few users have more connections than fit into it without an allocation.
+pub type LaneNumbers = SmallVec<[LaneNumber; 4]>;
