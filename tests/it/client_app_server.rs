@@ -317,6 +317,30 @@ async fn with_the_connection_everything_ends() {
     assert_eq!(app.connect(user("bob")).await, Err(RouteError::Stopped));
 }
 
+/// The next process of that name takes the users over: no reminder goes to a mailbox.
+#[tokio::test]
+async fn an_abandoned_instance_leaves_its_routes() {
+    let world = World::start(&[]).await;
+    let (app, mut deliveries) = app_server(&world, "app-1", Options::default(), &["alice"]).await;
+    world.publish("billing", numbers(0..10).iter().map(|id| reminder(id, "alice"))).await;
+    let mut taken = Vec::new();
+    while taken.len() < 10 {
+        let batch = tokio::time::timeout(LATER, deliveries.next_batch()).await.unwrap().unwrap();
+        taken.extend(batch.into_iter().map(|delivery| delivery.accept().id));
+    }
+    app.abandon().await;
+    assert_eq!(taken, numbers(0..10));
+    assert!(deliveries.next_batch().await.is_none());
+    world.all_became("billing", &numbers(0..10), "delivered").await;
+    assert!(world.has_route("alice", "app-1").await);
+    assert_eq!(app.connect(user("bob")).await, Err(RouteError::Stopped));
+
+    let (_next, mut deliveries) = app_server(&world, "app-1", Options::default(), &["alice"]).await;
+    world.publish("billing", [reminder("10", "alice")]).await;
+    assert_eq!(accept(&mut deliveries, 1).await, ["10"]);
+    assert!(world.outcomes.all().await.iter().all(|outcome| outcome.outcome == "delivered"));
+}
+
 /// By `nats-config/accounts.conf`, an app server may write its own routes and read none, and a business system may publish.
 #[tokio::test]
 async fn an_app_server_and_a_business_system_need_no_more_rights_than_they_have() {

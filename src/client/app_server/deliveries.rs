@@ -1,5 +1,6 @@
 //! The application's end: reminders as a stream, each with the right to say what becomes of it.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_util::{Stream, StreamExt};
 use serde_json::value::RawValue;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::repeats::Key;
 use crate::client::Reminder;
@@ -18,7 +19,9 @@ use crate::wire::answer::Reason;
 /// A user's reminders of one source come in the order in which they were published. Dropped, it refuses everything as `busy`.
 #[derive(Debug)]
 pub struct Deliveries {
-    queue: mpsc::Receiver<Queued>,
+    queue: mpsc::UnboundedReceiver<Vec<Queued>>,
+    /// The rest of the request that is being taken.
+    rest: VecDeque<Queued>,
 }
 
 /// A reminder that waits for the application's word. Bellhop has an answer when [`accept`](Self::accept) or
@@ -82,6 +85,20 @@ impl Deliveries {
     pub async fn next(&mut self) -> Option<Delivery> {
         StreamExt::next(self).await
     }
+
+    /// Waits for the next request and returns all its reminders, in order, so that they can be stored together. Returns `None`
+    /// when the app server has drained. Nothing is lost where the future is dropped.
+    ///
+    /// The list is never empty. Where [`next`](Self::next) has taken some of a request, it is the others.
+    pub async fn next_batch(&mut self) -> Option<Vec<Delivery>> {
+        loop {
+            let batch: Vec<Delivery> = self.rest.drain(..).filter_map(Queued::open).collect();
+            if !batch.is_empty() {
+                return Some(batch);
+            }
+            self.rest = self.queue.recv().await?.into();
+        }
+    }
 }
 
 impl Stream for Deliveries {
@@ -89,13 +106,14 @@ impl Stream for Deliveries {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Delivery>> {
         loop {
-            let Some(Queued { key, content, line, verdicts }) = ready!(self.queue.poll_recv(context)) else {
-                return Poll::Ready(None);
-            };
-            let Some((reminder, json)) = content.take() else { continue };
-            let word = Word { key, line, verdicts, verdict: Err(Reason::Busy) };
-            if !word.line.is_cut() {
-                return Poll::Ready(Some(Delivery { reminder, json, word }));
+            while let Some(queued) = self.rest.pop_front() {
+                if let Some(delivery) = queued.open() {
+                    return Poll::Ready(Some(delivery));
+                }
+            }
+            match ready!(self.queue.poll_recv(context)) {
+                Some(request) => self.rest = request.into(),
+                None => return Poll::Ready(None),
             }
         }
     }
@@ -108,6 +126,17 @@ pub(super) struct Queued {
     pub(super) content: Content,
     pub(super) line: Line,
     pub(super) verdicts: mpsc::UnboundedSender<Verdict>,
+    pub(super) _room: OwnedSemaphorePermit,
+}
+
+impl Queued {
+    /// Returns the delivery, unless it was taken back or stands behind a refused one.
+    fn open(self) -> Option<Delivery> {
+        let Self { key, content, line, verdicts, _room } = self;
+        let (reminder, json) = content.take()?;
+        let word = Word { key, line, verdicts, verdict: Err(Reason::Busy) };
+        (!word.line.is_cut()).then_some(Delivery { reminder, json, word })
+    }
 }
 
 /// What a reminder says, between two tasks: the application takes it, or it is taken back. Whoever is first has it, and what was taken
@@ -143,8 +172,8 @@ impl Line {
     }
 }
 
-/// The two ends of a queue of so many reminders.
-pub(super) fn queue(capacity: usize) -> (mpsc::Sender<Queued>, Deliveries) {
-    let (sender, queue) = mpsc::channel(capacity);
-    (sender, Deliveries { queue })
+/// Returns the two ends of a queue of requests. It needs no bound of its own: each reminder in it has a permit.
+pub(super) fn queue() -> (mpsc::UnboundedSender<Vec<Queued>>, Deliveries) {
+    let (sender, queue) = mpsc::unbounded_channel();
+    (sender, Deliveries { queue, rest: VecDeque::new() })
 }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::disallowed_methods)] // This is where the clock is read.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -35,6 +36,8 @@ pub(super) enum Command {
     Connect(Vec<UserId>, Ticket),
     Disconnect(Vec<UserId>, Ticket),
     Drain,
+    /// End with the routes left as they are.
+    Abandon,
 }
 
 type Requests = Select<Subscriber, Subscriber>;
@@ -71,10 +74,11 @@ impl Desk {
         requests: Requests,
         commands: mpsc::UnboundedReceiver<Command>,
         routes: Writer,
-        (queue, repeats): (mpsc::Sender<Queued>, Repeats),
+        (queue, repeats): (mpsc::UnboundedSender<Vec<Queued>>, Repeats),
         options: Options,
     ) -> Self {
         let (sender, verdicts) = mpsc::unbounded_channel();
+        let handover = Handover::new(queue, options.capacity, sender, repeats);
         Self {
             connects: connects(&client),
             client,
@@ -84,7 +88,7 @@ impl Desk {
             routes,
             options,
             table: Table::default(),
-            handover: Handover::new(queue, sender, repeats),
+            handover,
             writes: FuturesUnordered::new(),
             draining_since: None,
         }
@@ -104,7 +108,9 @@ impl Desk {
                     None => return,
                 },
                 command = self.commands.recv(), if self.draining_since.is_none() => {
-                    self.obey(command.unwrap_or(Command::Drain));
+                    if self.obey(command.unwrap_or(Command::Drain)).is_break() {
+                        return self.abandon().await;
+                    }
                 }
                 Some(verdict) = self.verdicts.recv() => self.handover.decide(Instant::now(), verdict),
                 Some((user, result)) = self.writes.next() => self.table.written(user, result),
@@ -115,7 +121,8 @@ impl Desk {
         let _ = tokio::time::timeout(LAST_ANSWERS, self.finish()).await;
     }
 
-    fn obey(&mut self, command: Command) {
+    /// Breaks where the routes are to be left.
+    fn obey(&mut self, command: Command) -> ControlFlow<()> {
         match command {
             Command::Connect(users, ticket) => {
                 users.into_iter().for_each(|user| self.table.connect(user, ticket.clone()));
@@ -132,7 +139,9 @@ impl Desk {
                 self.commands.close();
                 self.table.disconnect_all();
             }
+            Command::Abandon => return ControlFlow::Break(()),
         }
+        ControlFlow::Continue(())
     }
 
     /// Routes may be gone with what happened to the connection.
@@ -185,6 +194,15 @@ impl Desk {
     fn has_drained(&self) -> bool {
         let is_settled = |since: Instant| self.table.is_settled() || since.elapsed() >= self.options.patience;
         self.draining_since.is_some_and(is_settled) && self.handover.is_idle()
+    }
+
+    /// Sends what the application has decided by now.
+    async fn abandon(&mut self) {
+        while let Ok(verdict) = self.verdicts.try_recv() {
+            self.handover.decide(Instant::now(), verdict);
+        }
+        self.send_answers().await;
+        let _ = tokio::time::timeout(LAST_ANSWERS, self.client.flush()).await;
     }
 
     /// Answers what is on its way here already.

@@ -5,12 +5,13 @@
 //! reminders, and each one's verdict goes to all that do.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Instant;
 
 use async_nats::Subject;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::deliveries::{Content, Line, Queued, Verdict};
 use super::repeats::{Key, Repeats};
@@ -27,7 +28,10 @@ pub(super) struct Answer {
 
 #[derive(Debug)]
 pub(super) struct Handover {
-    queue: mpsc::Sender<Queued>,
+    queue: mpsc::UnboundedSender<Vec<Queued>>,
+    /// A permit for each reminder that can be in the queue.
+    room: Arc<Semaphore>,
+    capacity: usize,
     verdicts: mpsc::UnboundedSender<Verdict>,
     repeats: Repeats,
     undecided: HashMap<Key, Undecided>,
@@ -66,9 +70,24 @@ struct Body {
 }
 
 impl Handover {
-    pub(super) fn new(queue: mpsc::Sender<Queued>, verdicts: mpsc::UnboundedSender<Verdict>, repeats: Repeats) -> Self {
-        let (undecided, requests) = (HashMap::new(), BTreeMap::new());
-        Self { queue, verdicts, repeats, undecided, requests, last_number: 0, answers: Vec::new() }
+    pub(super) fn new(
+        queue: mpsc::UnboundedSender<Vec<Queued>>,
+        capacity: usize,
+        verdicts: mpsc::UnboundedSender<Verdict>,
+        repeats: Repeats,
+    ) -> Self {
+        let capacity = capacity.clamp(1, Semaphore::MAX_PERMITS);
+        Self {
+            queue,
+            room: Arc::new(Semaphore::new(capacity)),
+            capacity,
+            verdicts,
+            repeats,
+            undecided: HashMap::new(),
+            requests: BTreeMap::new(),
+            last_number: 0,
+            answers: Vec::new(),
+        }
     }
 
     /// A request came. What does not fit is refused at once, and so is what the same user has behind it, so that order holds.
@@ -89,14 +108,15 @@ impl Handover {
         self.last_number += 1;
         let number = self.last_number;
         let (mut items, mut undecided) = (Vec::with_capacity(reminders.len()), 0);
+        let mut queued = Vec::new();
         let (mut lines, mut refused_before) = (HashMap::<UserId, Line>::new(), HashMap::new());
         for (place, (reminder, json)) in reminders.into_iter().enumerate() {
-            let (key, user) = (Key::of(&reminder), reminder.user.clone());
+            let (key, user) = (self.repeats.key(&reminder, (number, place)), reminder.user.clone());
             let named = (reminder.source.to_string(), reminder.id.clone(), user.clone());
             let line = lines.entry(user.clone()).or_default();
             let verdict = match refused_before.get(&user) {
                 Some(&reason) => Some(Err(reason)),
-                None => self.ask((number, place), (line, reminder, json), &is_connected),
+                None => self.ask(key, (number, place), (line, reminder, json), &is_connected, &mut queued),
             };
             match verdict {
                 Some(Err(reason)) => drop(refused_before.insert(user, reason)),
@@ -104,6 +124,10 @@ impl Handover {
                 None => undecided += 1,
             }
             items.push(Item { key, named, verdict });
+        }
+        if !queued.is_empty() {
+            // Where the application has dropped the other end meanwhile, the request is answered at its deadline.
+            let _ = self.queue.send(queued);
         }
         self.requests.insert(number, Request { inbox, deadline, items, undecided });
         self.answer_if_decided(number);
@@ -113,11 +137,12 @@ impl Handover {
     /// The verdict on a reminder, if there is one at once; else it waits for the application's.
     fn ask(
         &mut self,
+        key: Key,
         place: (u64, usize),
         (line, reminder, json): (&Line, Reminder, Box<RawValue>),
         is_connected: impl Fn(&UserId) -> bool,
+        queued: &mut Vec<Queued>,
     ) -> Option<Result<(), Reason>> {
-        let key = Key::of(&reminder);
         if self.repeats.contains(key) {
             return Some(Ok(()));
         }
@@ -129,14 +154,12 @@ impl Handover {
             return Some(Err(Reason::NotConnected));
         }
         // What the application has taken still counts.
-        if self.undecided.len() >= self.queue.max_capacity() {
+        if self.undecided.len() >= self.capacity || self.queue.is_closed() {
             return Some(Err(Reason::Busy));
         }
+        let Ok(_room) = self.room.clone().try_acquire_owned() else { return Some(Err(Reason::Busy)) };
         let (content, line, verdicts) = (Content::new(reminder, json), line.clone(), self.verdicts.clone());
-        let queued = Queued { key, content: content.clone(), line, verdicts };
-        if self.queue.try_send(queued).is_err() {
-            return Some(Err(Reason::Busy));
-        }
+        queued.push(Queued { key, content: content.clone(), line, verdicts, _room });
         self.undecided.insert(key, Undecided { content, asked_by: vec![place] });
         None
     }
@@ -259,10 +282,15 @@ mod tests {
 
     impl World {
         fn new(capacity: usize) -> Self {
-            let (queue, deliveries) = deliveries::queue(capacity);
+            Self::remembering(capacity, 100)
+        }
+
+        fn remembering(capacity: usize, remember: usize) -> Self {
+            let (queue, deliveries) = deliveries::queue();
             let (sender, verdicts) = mpsc::unbounded_channel();
-            let repeats = Repeats::new(Duration::from_secs(600), 100);
-            Self { now: Instant::now(), handover: Handover::new(queue, sender, repeats), deliveries, verdicts }
+            let repeats = Repeats::new(Duration::from_secs(600), remember);
+            let handover = Handover::new(queue, capacity, sender, repeats);
+            Self { now: Instant::now(), handover, deliveries, verdicts }
         }
 
         /// Alice is connected.
@@ -275,6 +303,10 @@ mod tests {
             self.now += Duration::from_secs(1);
             let deadline = self.now + Duration::from_millis(1_500);
             self.handover.request(deadline, inbox.into(), body.as_bytes(), |user| user.as_str() == "alice").unwrap();
+        }
+
+        fn take_batch(&mut self) -> Option<Vec<Delivery>> {
+            self.deliveries.next_batch().now_or_never().flatten()
         }
 
         fn take(&mut self) -> Option<Delivery> {
@@ -358,5 +390,46 @@ mod tests {
         held.accept();
         world.request("third", &["1"]);
         assert_eq!(world.answers(), [answer("third", &[])]);
+    }
+
+    #[test]
+    fn a_batch_is_all_of_one_request() {
+        let mut world = World::new(10);
+        world.request("first", &["1", "2", "3"]);
+        world.request("second", &["4"]);
+        assert_eq!(world.take().unwrap().accept().id, "1");
+        let batch = world.take_batch().unwrap();
+        assert_eq!(batch.iter().map(|delivery| delivery.reminder.id.as_str()).collect::<Vec<_>>(), ["2", "3"]);
+        let reasons = [Reason::Busy, Reason::NotConnected];
+        batch.into_iter().zip(reasons).for_each(|(delivery, reason)| delivery.refuse(reason));
+        assert_eq!(world.answers(), [answer("first", &["2", "3"])]);
+        assert_eq!(world.take_batch().unwrap().len(), 1);
+        assert!(world.take_batch().is_none());
+    }
+
+    #[test]
+    fn without_memory_each_request_is_handed_over() {
+        let mut world = World::remembering(10, 0);
+        world.request("first", &["1"]);
+        world.request("second", &["1"]);
+        let (first, second) = (world.take().unwrap(), world.take().unwrap());
+        second.accept();
+        assert_eq!(world.answers(), [answer("second", &[])]);
+        world.request("third", &["1"]);
+        first.refuse(Reason::Busy);
+        world.take().unwrap().accept();
+        assert_eq!(world.answers(), [answer("first", &["1"]), answer("third", &[])]);
+    }
+
+    #[test]
+    fn the_queue_has_room_for_its_capacity_alone() {
+        let mut world = World::new(2);
+        world.request("first", &["1", "2"]);
+        world.handover.expire(world.now + Duration::from_secs(2));
+        world.request("second", &["3"]);
+        assert_eq!(world.answers(), [answer("first", &["1", "2"]), answer("second", &["3"])]);
+        assert!(world.take().is_none(), "taken back, and out of the queue");
+        world.request("third", &["3"]);
+        assert!(world.take().is_some());
     }
 }

@@ -37,7 +37,8 @@ pub struct Options {
     pub answer_within: Duration,
     /// How long accepted reminders are remembered, to know repeats by: 10 minutes.
     pub remember_for: Duration,
-    /// How many accepted reminders are remembered at most: 100,000. One takes some 60 bytes.
+    /// How many accepted reminders are remembered at most: 100,000. One takes some 60 bytes. With 0, the application gets each
+    /// redelivery too, and answers it: for one that knows them by its own database.
     pub remember: usize,
     /// How many routes are being put or deleted at a time: 256.
     pub routes_in_flight: usize,
@@ -125,7 +126,7 @@ impl AppServer {
         let subject = options.subject.clone().unwrap_or_else(|| names.instance(&instance));
         let routes = routes::Writer::new(&client, &names, instance, subject.clone())?;
         let requests = desk::subscribe(&client, &subject).await?;
-        let (queue, deliveries) = deliveries::queue(options.capacity.max(1));
+        let (queue, deliveries) = deliveries::queue();
         let repeats = Repeats::new(options.remember_for, options.remember);
         let (commands, received) = mpsc::unbounded_channel();
         let patience = options.patience;
@@ -162,6 +163,16 @@ impl AppServer {
     /// [`Options::patience`], and Bellhop finds out by heartbeats that nobody is there.
     pub fn drain(&self) {
         let _ = self.commands.send(Command::Drain); // One that has stopped has drained.
+    }
+
+    /// Ends at once and leaves the routes: for a process whose successor has the same name and takes its users over, since a
+    /// route that is deleted and put again sends what comes meanwhile to mailboxes. Returns when what the application had said
+    /// before this call is answered. What it says later is not, so those reminders come again.
+    ///
+    /// Without a successor Bellhop finds out by its next heartbeat, or by the deliveries that are not answered.
+    pub async fn abandon(&self) {
+        let _ = self.commands.send(Command::Abandon); // One that has stopped is gone already.
+        self.commands.closed().await;
     }
 
     fn change(&self, command: impl FnOnce(Ticket) -> Command) -> Routed {

@@ -15,9 +15,13 @@ use crate::reminder::hasher_of;
 pub(super) struct Key(u128);
 
 impl Key {
-    pub(super) fn of(reminder: &Reminder) -> Self {
+    fn of(reminder: &Reminder, request: Option<(u64, usize)>) -> Self {
         let mut hasher = hasher_of([reminder.source.as_str(), &reminder.id, reminder.user.as_str()]);
         hasher.write_i128(reminder.published_at.as_nanosecond());
+        if let Some((request, place)) = request {
+            hasher.write_u64(request);
+            hasher.write_usize(place);
+        }
         Self(hasher.finish128().as_u128())
     }
 }
@@ -34,6 +38,11 @@ pub(super) struct Repeats {
 impl Repeats {
     pub(super) fn new(for_long: Duration, most: usize) -> Self {
         Self { for_long, most, keys: HashSet::new(), order: VecDeque::new() }
+    }
+
+    /// Returns the key of a reminder at a place of a request. With no memory each request has keys of its own.
+    pub(super) fn key(&self, reminder: &Reminder, request: (u64, usize)) -> Key {
+        Key::of(reminder, (self.most == 0).then_some(request))
     }
 
     /// Remembers one that is not remembered yet.
@@ -61,7 +70,7 @@ mod tests {
     fn key(id: &str, published_at: &str) -> Key {
         let reminder = serde_json::json!({ "id": id, "source": "s", "set": "7", "user": "alice", "content": "c",
             "published_at": published_at });
-        Key::of(&serde_json::from_value(reminder).unwrap())
+        Key::of(&serde_json::from_value(reminder).unwrap(), None)
     }
 
     #[test]
