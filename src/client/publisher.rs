@@ -22,10 +22,9 @@ use super::Draft;
 use crate::nats::Names;
 use crate::nats::topology::max_set_bytes;
 use crate::reminder::hasher_of;
-use crate::reminder::reject::Rejection;
-use crate::reminder::set::{self, Common, MAX_REMINDERS, Origin};
+use crate::reminder::reject::{RejectCode, Rejection};
+use crate::reminder::set::{self, Common, MAX_REMINDERS, Origin, id_error};
 use crate::token::Source;
-use crate::wire::answer::delivery_body;
 
 /// How long JetStream may take to answer before a set is published once more.
 const ACK_PATIENCE: Duration = Duration::from_secs(2);
@@ -45,6 +44,9 @@ pub struct Options {
     pub max_bytes: usize,
     /// Bytes of reminders that wait for JetStream's acknowledgement, at most; [`Publisher::publish`] waits for room: 8 MiB.
     pub max_waiting_bytes: usize,
+    /// Whether a reminder that Bellhop would refuse is refused here, before it is sent: `true`. Otherwise Bellhop rejects it, and
+    /// its set goes on: for a publisher that is older than the installation, and may know tighter bounds.
+    pub validate: bool,
     /// How long a set is published again and again. It must be well below `idempotency.window` (10 minutes): 1 minute.
     pub give_up_after: Duration,
 }
@@ -56,6 +58,7 @@ impl Default for Options {
             max_reminders: MAX_REMINDERS,
             max_bytes: 512 << 10,
             max_waiting_bytes: 8 << 20,
+            validate: true,
             give_up_after: Duration::from_secs(60),
         }
     }
@@ -97,22 +100,31 @@ pub struct Publisher {
     room: Arc<Semaphore>,
     origin: Arc<Origin>,
     max_waiting_bytes: u32,
+    validate: bool,
 }
 
-/// A reminder on its way. Awaited, it answers when JetStream has it; dropped, the reminder goes out all the same, and a loss is logged
-/// as an error.
+/// A reminder or a cancellation on its way. Awaited, it answers when JetStream has it; dropped, it goes out all the same, and a loss
+/// is logged as an error.
 #[derive(Debug)]
 pub struct Publishing {
     id: String,
     stored: oneshot::Receiver<Result<u64, PublishError>>,
 }
 
-/// A reminder that is not acknowledged. The queue needs no bound of its own: each has bytes, and those are bounded.
+/// An entry of a set that is not acknowledged. The queue needs no bound of its own: each has bytes, and those are bounded.
 #[derive(Debug)]
 struct Waiting {
+    list: List,
     json: String,
     stored: oneshot::Sender<Result<u64, PublishError>>,
     _room: OwnedSemaphorePermit,
+}
+
+/// The lists of a set, in the order in which Bellhop goes through them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum List {
+    Cancel,
+    Reminders,
 }
 
 impl Publisher {
@@ -123,10 +135,10 @@ impl Publisher {
             u32::try_from(options.max_waiting_bytes.clamp(1, Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
         let room = Arc::new(Semaphore::new(max_waiting_bytes as usize));
         let origin = Arc::new(Origin::unpublished(&source));
-        let subject = Names::new(&options.prefix).sets(&source);
+        let (subject, validate) = (Names::new(&options.prefix).sets(&source), options.validate);
         let jetstream = ContextBuilder::new().timeout(ACK_PATIENCE).build(client.clone());
         tokio::spawn(Sender { client, jetstream, subject, options }.run(queued));
-        Self { queue, room, origin, max_waiting_bytes }
+        Self { queue, room, origin, max_waiting_bytes, validate }
     }
 
     /// Takes a reminder, when there is room. Reminders go out in the order in which this returns.
@@ -137,11 +149,33 @@ impl Publisher {
         let id = draft.id.unwrap_or_else(|| nuid::next().to_string());
         let draft = Draft { id: Some(id.clone()), ..draft };
         let json = serde_json::to_string(&draft).expect("a draft has only string keys and valid JSON inside");
-        let set = Common { id: self.origin.sequence.to_string(), is_named: false, deliver_at: None };
-        set::read(&self.origin, &set, 0, &json).map_err(|refused| refused.rejection)?;
+        if self.validate {
+            let set = Common { id: self.origin.sequence.to_string(), is_named: false, deliver_at: None };
+            set::read(&self.origin, &set, 0, &json).map_err(|refused| refused.rejection)?;
+        }
+        self.enqueue(List::Reminders, id, json).await
+    }
+
+    /// Cancels a scheduled reminder: one with a [`deliver_at`](Draft::deliver_at) that has not come yet. Its outcome is `cancelled`.
+    /// One that is due already, or was never scheduled, is left alone, and there is no outcome.
+    ///
+    /// It goes out in order with what is published: a reminder that is published later under the same id is not cancelled.
+    ///
+    /// # Errors
+    /// When no reminder can have this id.
+    pub async fn cancel(&self, id: impl Into<String>) -> Result<Publishing, PublishError> {
+        let id = id.into();
+        if let Some(problem) = id_error(&id) {
+            return Err(Rejection::new(RejectCode::InvalidCancel, problem).into());
+        }
+        let json = serde_json::to_string(&id).expect("text is JSON");
+        self.enqueue(List::Cancel, id, json).await
+    }
+
+    async fn enqueue(&self, list: List, id: String, json: String) -> Result<Publishing, PublishError> {
         let room = self.room_for(u32::try_from(json.len()).unwrap_or(u32::MAX)).await?;
         let (sender, stored) = oneshot::channel();
-        let waiting = Waiting { json, stored: sender, _room: room };
+        let waiting = Waiting { list, json, stored: sender, _room: room };
         self.queue.send(waiting).map_err(|_| PublishError::Ended)?;
         Ok(Publishing { id, stored })
     }
@@ -205,22 +239,28 @@ impl Sender {
     }
 
     async fn publish(&self, set: Vec<Waiting>) {
-        let stored = self.store(delivery_body(set.iter().map(|waiting| waiting.json.as_bytes()))).await;
+        let body = Bytes::from(body(&set));
+        // Cancelling the same reminder again is another set, though its text is the same.
+        let cancels = set[0].list == List::Cancel;
+        let id = if cancels { nuid::next().to_string() } else { self.message_id(&body) };
+        let stored = self.store(id, body).await;
         if let Err(error) = &stored {
-            tracing::error!(subject = self.subject, reminders = set.len(), %error, "reminders are not published");
+            tracing::error!(subject = self.subject, entries = set.len(), %error, "a set is not published");
         }
         for waiting in set {
             let _ = waiting.stored.send(stored.clone()); // Who does not want to know has dropped the other end.
         }
     }
 
-    /// Adds what waits, as far as it fits. Answers the first that does not.
+    /// Adds what waits, as far as it fits. Returns the first that does not. Bellhop cancels before it takes the reminders of a set,
+    /// so a cancellation that waits behind a reminder does not fit.
     fn fill(&self, set: &mut Vec<Waiting>, queued: &mut mpsc::UnboundedReceiver<Waiting>) -> Option<Waiting> {
         let max_bytes = max_set_bytes(self.client.max_payload()).min(self.options.max_bytes);
         let mut room = max_bytes.saturating_sub(FRAME_BYTES + set[0].json.len());
         while set.len() < self.options.max_reminders.clamp(1, MAX_REMINDERS) {
             let waiting = queued.try_recv().ok()?;
-            match room.checked_sub(waiting.json.len() + 1) {
+            let is_in_order = set.last().is_some_and(|last| last.list <= waiting.list);
+            match room.checked_sub(waiting.json.len() + 1).filter(|_| is_in_order) {
                 Some(left) => room = left,
                 None => return Some(waiting),
             }
@@ -229,10 +269,10 @@ impl Sender {
         None
     }
 
-    /// Publishes a set until it is stored. Its message id is made of its text, so that all tries are one set.
-    async fn store(&self, body: Bytes) -> Result<u64, PublishError> {
+    /// Publishes a set until it is stored. Its message id makes all attempts one set.
+    async fn store(&self, message_id: String, body: Bytes) -> Result<u64, PublishError> {
         let mut headers = HeaderMap::new();
-        headers.insert(header::NATS_MESSAGE_ID, self.message_id(&body));
+        headers.insert(header::NATS_MESSAGE_ID, message_id);
         let after = self.options.give_up_after;
         let (give_up, (mut pause, longest)) = (Instant::now() + after, PAUSES);
         loop {
@@ -254,9 +294,21 @@ impl Sender {
         }
     }
 
+    /// Returns an id that is made of the set's text, so that one that is published again after a restart is the same set.
     fn message_id(&self, body: &[u8]) -> String {
         let mut hasher = hasher_of([&self.subject]);
         hasher.write(body);
         format!("{:032x}", hasher.finish128().as_u128())
     }
+}
+
+/// Returns the set's text. A list without entries is left out.
+fn body(set: &[Waiting]) -> String {
+    let lists = [("cancel", List::Cancel), ("reminders", List::Reminders)].map(|(name, list)| {
+        let entries = set.iter().filter(|waiting| waiting.list == list).map(|waiting| waiting.json.as_str());
+        (name, entries.collect::<Vec<_>>())
+    });
+    let lists = lists.into_iter().filter(|(_, entries)| !entries.is_empty());
+    let lists: Vec<_> = lists.map(|(name, entries)| format!(r#""{name}":[{}]"#, entries.join(","))).collect();
+    format!("{{{}}}", lists.join(","))
 }

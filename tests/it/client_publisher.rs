@@ -164,6 +164,56 @@ async fn what_bellhop_would_refuse_is_not_sent() {
 }
 
 #[tokio::test]
+async fn an_unvalidated_reminder_is_rejected_alone() {
+    let world = World::start(&[]).await;
+    let publisher = publisher(&world, Options { validate: false, ..Options::default() }).await;
+    publisher.publish(Draft { content: String::new(), ..draft("1", "alice") }).await.unwrap();
+    publisher.publish(draft("2", "alice")).await.unwrap();
+    world.became("billing", "1", "rejected").await;
+    world.became("billing", "2", "parked").await;
+}
+
+/// A publication, a cancellation and another publication go out in this order, whichever sets they are in.
+#[tokio::test]
+async fn scheduled_reminders_are_cancelled_in_order() {
+    let world = World::start(&[]).await;
+    let publisher = publisher(&world, Options::default()).await;
+    let scheduled = |id: &str| Draft {
+        deliver_at: Some(jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1)),
+        ..draft(id, "alice")
+    };
+    let listed = async |id: &str, expected: bool| {
+        let listed = async || {
+            let list = world.run(&["scheduled", "ls", "--json"]).await.succeeded();
+            if list.contains(&format!("\"id\":\"{id}\"")) == expected { Ok(()) } else { Err(list) }
+        };
+        world.within(LATER, &format!("{id} is scheduled: {expected}"), listed).await;
+    };
+    for id in ["1", "2"] {
+        publisher.publish(scheduled(id)).await.unwrap();
+    }
+    for id in ["1", "2", "never scheduled"] {
+        publisher.cancel(id).await.unwrap();
+    }
+    publisher.publish(scheduled("2")).await.unwrap();
+    world.became("billing", "1", "cancelled").await;
+    listed("1", false).await;
+    listed("2", true).await;
+    // A second cancellation of the same reminder is not a retry of the first.
+    assert_eq!(receipt(publisher.cancel("2").await.unwrap()).await.id, "2");
+    listed("2", false).await;
+    receipt(publisher.publish(scheduled("2")).await.unwrap()).await;
+    listed("2", true).await;
+    receipt(publisher.cancel("2").await.unwrap()).await;
+    listed("2", false).await;
+    let invalid = publisher.cancel("").await.unwrap_err();
+    assert!(
+        matches!(&invalid, PublishError::Invalid(rejection) if rejection.code.to_string() == "invalid_cancel"),
+        "{invalid}"
+    );
+}
+
+#[tokio::test]
 async fn who_gets_no_acknowledgement_is_told_so() {
     let world = World::without_members("", &[]).await;
     let publisher =
