@@ -37,12 +37,6 @@ impl Output {
         Self { writer: BufWriter::new(writer) }
     }
 
-    /// Output that nobody sees.
-    #[cfg(test)]
-    pub(super) fn unseen() -> Self {
-        Self::to(Box::new(io::sink()))
-    }
-
     /// Prints one line, with everything in it that a terminal would obey written out.
     pub(super) fn line(&mut self, line: impl Display) -> Result<(), CliError> {
         self.painted(printable(&line.to_string()))

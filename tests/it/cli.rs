@@ -3,7 +3,7 @@
 use async_nats::HeaderMap;
 use serde_json::{Value, json};
 
-use crate::harness::{SOON, World, bellhop, numbers, reminder, with};
+use crate::harness::{World, bellhop, numbers, reminder, with};
 
 fn lines(stdout: &str) -> Vec<Value> {
     stdout.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}"))).collect()
@@ -207,23 +207,6 @@ async fn rejected_input_can_be_mended_and_requeued() {
     world.taken(&["3"]).await;
     let left = world.run(&["rejected", "ls", "--json"]).await.succeeded();
     assert_eq!(left.trim(), "[]");
-}
-
-/// `connect-as` poses as an app server: it takes what comes, and leaves no route behind.
-#[tokio::test]
-async fn connect_as_takes_reminders_and_leaves_no_route() {
-    let world = World::start(&[]).await;
-    let arguments = ["connect-as", "app 9", "--user", "alice", "--json", "--nats", &world.url].map(ToOwned::to_owned);
-    let posing = world.launch_with("posing", &arguments);
-    let has_route = async || if world.has_route("alice", "app 9").await { Ok(()) } else { Err("no route".to_owned()) };
-    world.within(SOON, "its route is there", has_route).await;
-    world.publish("billing", [reminder("1", "alice")]).await;
-    let outcome = world.became("billing", "1", "delivered").await;
-    assert_eq!(outcome.instance.as_deref(), Some("app 9"));
-    posing.signal("TERM");
-    assert_eq!(world.ended(&posing).await.code(), Some(0), "{}", posing.log());
-    assert!(posing.log().contains("content of 1 for alice"), "{}", posing.log());
-    assert!(!world.has_route("alice", "app 9").await);
 }
 
 /// What an operator looks at: who serves, who is connected where, who answers, whose mailbox has what.

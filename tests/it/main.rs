@@ -14,6 +14,7 @@ mod client_app_server;
 mod client_publisher;
 mod cloud_events;
 mod conformance;
+mod connect_as;
 mod dashboards;
 mod delivery;
 mod deploy;
