@@ -1,28 +1,20 @@
-//! An app server: the program of somebody else that holds users' long connections, and the whole of what Bellhop asks of
-//! one. It uses nothing of Bellhop's but the contract: two requests to answer and one bucket to write.
-//!
-//! Its answers come from its own table of connections alone, which one task owns: whoever is in it gets the reminder,
-//! whoever is not is refused as `not_connected`.
+//! An app server: a program that holds users' long connections, on [`bellhop::client`](crate::client).
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use async_nats::jetstream::{self, kv};
-use async_nats::{Client, Message, Subscriber};
-use bytes::Bytes;
-use futures_util::StreamExt;
-use jiff::Timestamp;
-use serde::Deserialize;
-use serde_json::json;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 use super::DemoError;
 use super::board::{Board, Kind, Line};
 use super::ledger::Accepted;
 use super::text;
-use crate::token::{UserId, escape};
+use crate::client::app_server::Options;
+use crate::client::{self, Deliveries, Delivery, Reason, Reminder, UserId};
+
+/// Just below `delivery.timeout` (2 s): a delivery that is answered later comes again, and the account takes that for a fault.
+const ANSWER_WITHIN: Duration = Duration::from_millis(1_900);
 
 /// What happens to an app server.
 #[derive(Debug)]
@@ -33,18 +25,18 @@ pub(super) enum Happening {
     Goes(UserId),
     /// The process is killed: its connections are gone at once, its routes stay behind.
     Killed,
-    /// The process starts, and knows nobody.
+    /// The process starts, and knows no user.
     Started,
 }
 
-/// Where what happens to an app server is told to it.
+/// The sender of events to an app server.
 #[derive(Debug, Clone)]
 pub(super) struct AppServer {
     happenings: mpsc::Sender<Happening>,
 }
 
 impl AppServer {
-    /// An app server that is not started yet, and the task that is to be run for it.
+    /// Returns an app server that is not started yet, and the task to run for it.
     pub(super) fn new(
         number: usize,
         name: &'static str,
@@ -56,7 +48,7 @@ impl AppServer {
         (Self { happenings }, process.run(received))
     }
 
-    /// Tells it.
+    /// Sends an event.
     pub(super) async fn tell(&self, happening: Happening) {
         let _ = self.happenings.send(happening).await; // Its task ends with the demo only.
     }
@@ -72,26 +64,24 @@ struct Process {
 
 /// What there is from a start to a kill.
 struct Life {
-    client: Client,
-    requests: Subscriber,
+    app: client::AppServer,
+    deliveries: Deliveries,
     connected: HashSet<UserId>,
-    routes: mpsc::Sender<(UserId, bool)>,
-    writer: JoinHandle<()>,
 }
 
 impl Process {
     async fn run(mut self, mut happenings: mpsc::Receiver<Happening>) -> Result<(), DemoError> {
         loop {
-            let requests = self.life.as_mut().map(|life| &mut life.requests);
-            let request = async {
-                match requests {
-                    Some(requests) => requests.next().await,
+            let deliveries = self.life.as_mut().map(|life| &mut life.deliveries);
+            let batch = async {
+                match deliveries {
+                    Some(deliveries) => deliveries.next_batch().await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
-                request = request => match request {
-                    Some(request) => self.answer(request).await?,
+                batch = batch => match batch {
+                    Some(batch) => self.deliver(batch),
                     None => return Err(DemoError::nats(self.name, "its connection is gone")),
                 },
                 happening = happenings.recv() => match happening {
@@ -105,24 +95,22 @@ impl Process {
     async fn happens(&mut self, happening: Happening) -> Result<(), DemoError> {
         match (happening, &mut self.life) {
             (Happening::Started, None) => {
-                self.life = Some(Life::begin(&self.url, self.name, self.board.clone()).await?);
+                self.life = Some(Life::begin(&self.url, self.name).await?);
                 self.board.with(|board| board.servers[self.number].life += 1);
             }
             (Happening::Killed, Some(life)) => {
-                life.writer.abort();
-                // What was accepted has been answered. Nothing after it is.
-                let _ = life.client.flush().await;
+                // What was accepted is answered, or the account would count its redelivery as a fault.
+                life.app.abandon().await;
                 self.life = None;
             }
-            // The table first: a reminder may come as soon as the route is there.
             (Happening::Comes(user), Some(life)) => {
                 if life.connected.insert(user.clone()) {
-                    let _ = life.routes.send((user, true)).await;
+                    life.app.connect(user);
                 }
             }
             (Happening::Goes(user), Some(life)) => {
                 if life.connected.remove(&user) {
-                    let _ = life.routes.send((user, false)).await;
+                    life.app.disconnect(user);
                 }
             }
             _ => return Ok(()),
@@ -135,132 +123,57 @@ impl Process {
         Ok(())
     }
 
-    async fn answer(&mut self, Message { subject, payload, reply, .. }: Message) -> Result<(), DemoError> {
-        let (Some(life), Some(reply)) = (&self.life, reply) else { return Ok(()) };
-        let answer = match subject.ends_with(".heartbeat") {
-            true => serde_json::from_slice(&payload).map(|asked| life.confirm(&asked)),
-            false => serde_json::from_slice(&payload).map(|delivery| self.deliver(life, &delivery)),
-        };
-        match answer {
-            Ok(answer) => {
-                let sent = life.client.publish(reply, answer.to_string().into()).await;
-                sent.map_err(|error| DemoError::nats(self.name, error))
-            }
-            Err(error) => {
-                let text = format!("{} does not understand what it is asked at {subject}: {error}", self.name);
-                self.board.say(Line { kind: Kind::Bad, text, detail: None });
-                Ok(())
-            }
-        }
-    }
-
-    /// Shows each reminder on its user's terminal, or says that there is none.
-    fn deliver(&self, life: &Life, delivery: &Delivery) -> serde_json::Value {
+    /// Shows each reminder on its user's terminal. One whose user has just left is refused.
+    fn deliver(&self, batch: Vec<Delivery>) {
         let now = Instant::now();
-        let mut refused = Vec::new();
+        let is_connected =
+            |delivery: &Delivery| self.life.as_ref().is_some_and(|it| it.connected.contains(&delivery.reminder.user));
+        let (shown, refused): (Vec<_>, Vec<_>) = batch.into_iter().partition(is_connected);
+        refused.into_iter().for_each(|delivery| delivery.refuse(Reason::NotConnected));
         self.board.with(|board| {
-            for reminder in &delivery.reminders {
-                let Reminder { id, source, user, merged, .. } = reminder;
-                if !life.connected.contains(user) {
-                    refused.push(json!({ "id": id, "source": source, "user": user, "reason": "not_connected" }));
-                    continue;
-                }
+            for delivery in &shown {
+                let reminder @ Reminder { id, source, user, merged, .. } = &delivery.reminder;
                 let has_waited = reminder.parked_at.is_some();
-                let accepted = Accepted { source, id, user: user.as_str(), merged, has_waited };
+                let accepted = Accepted { source: source.as_str(), id, user: user.as_str(), merged, has_waited };
                 let latency = board.ledger.accept(now, &accepted);
                 board.servers[self.number].accepted += 1;
-                if latency.is_none() || board.wants_sample(now, source) {
+                if latency.is_none() || board.wants_sample(now, source.as_str()) {
                     let after =
                         latency.map_or_else(|| "from outside".to_owned(), |it| format!("after {}", text::time(it)));
-                    board.say(reminder.in_full(self.name, &after));
+                    board.say(in_full(reminder, self.name, &after));
                 }
             }
         });
-        if refused.is_empty() { json!({}) } else { json!({ "refused": refused }) }
+        shown.into_iter().for_each(|delivery| drop(delivery.accept()));
     }
 }
 
 impl Life {
-    /// Subscribes before anybody can be routed here.
-    async fn begin(url: &str, name: &'static str, board: Arc<Board>) -> Result<Self, DemoError> {
+    async fn begin(url: &str, name: &'static str) -> Result<Self, DemoError> {
         let failed = |problem: &dyn std::fmt::Display| DemoError::nats(format!("start {name}"), problem);
-        let client = async_nats::ConnectOptions::new().name(name).connect(url).await.map_err(|e| failed(&e))?;
-        let subject = format!("bellhop.app.{}", escape(name));
-        let requests = client.subscribe(format!("{subject}.*")).await.map_err(|e| failed(&e))?;
-        client.flush().await.map_err(|e| failed(&e))?;
-        let bucket = jetstream::new(client.clone()).get_key_value("bellhop_routes").await.map_err(|e| failed(&e))?;
-        let (routes, changes) = mpsc::channel(1_024);
-        let writer = tokio::spawn(write_routes(bucket, escape(name), subject, board, changes));
-        Ok(Self { client, requests, connected: HashSet::new(), routes, writer })
-    }
-
-    fn confirm(&self, asked: &Heartbeat) -> serde_json::Value {
-        let is_connected = |user: &&UserId| self.connected.contains(*user);
-        json!({ "connected": asked.users.iter().filter(is_connected).collect::<Vec<_>>() })
+        let connection = async_nats::ConnectOptions::new().name(name).connect(url).await.map_err(|e| failed(&e))?;
+        // The account judges redeliveries, so it must see them.
+        let options = Options { remember: 0, answer_within: ANSWER_WITHIN, ..Options::default() };
+        let instance = name.parse().expect("it is a name");
+        let started = client::AppServer::start(connection, instance, options).await;
+        let (app, deliveries) = started.map_err(|e| failed(&e))?;
+        Ok(Self { app, deliveries, connected: HashSet::new() })
     }
 }
 
-/// Puts and deletes routes in the order in which users come and go, while deliveries are answered.
-async fn write_routes(
-    bucket: kv::Store,
-    instance: String,
-    subject: String,
-    board: Arc<Board>,
-    mut changes: mpsc::Receiver<(UserId, bool)>,
-) {
-    while let Some((user, is_connected)) = changes.recv().await {
-        let key = format!("{}.{instance}", user.escaped());
-        let value = || Bytes::from(json!({ "subject": subject, "since": Timestamp::now() }).to_string());
-        let written = match is_connected {
-            true => bucket.put(&key, value()).await.map(drop).map_err(|error| error.to_string()),
-            false => bucket.delete(&key).await.map_err(|error| error.to_string()),
-        };
-        if let Err(error) = written {
-            let text = format!("the route {key} could not be written: {error}");
-            board.say(Line { kind: Kind::Bad, text, detail: None });
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct Heartbeat {
-    users: Vec<UserId>,
-}
-
-#[derive(Deserialize)]
-struct Delivery {
-    reminders: Vec<Reminder>,
-}
-
-#[derive(Deserialize)]
-struct Reminder {
-    id: String,
-    source: String,
-    user: UserId,
-    title: Option<String>,
-    content: String,
-    #[serde(default)]
-    tags: Vec<String>,
-    priority: String,
-    #[serde(default)]
-    merged: Vec<String>,
-    parked_at: Option<String>,
-}
-
-impl Reminder {
-    fn in_full(&self, instance: &str, after: &str) -> Line {
-        let Self { id, user, priority, content, .. } = self;
-        let waited = if self.parked_at.is_some() { " in the mailbox" } else { "" };
-        let title = self.title.as_ref().map(|title| format!("{title}: ")).unwrap_or_default();
-        let tags = self.tags.iter().map(|tag| format!(" #{tag}")).collect::<String>();
-        let stands_for = match self.merged.len() {
-            0 => String::new(),
-            n => format!(" (stands for {})", n + 1),
-        };
-        Line {
-            kind: Kind::Reminder,
-            text: format!("{id} ({priority}) → {user} at {instance} {after}{waited}"),
-            detail: Some(format!("{title}{content}{stands_for} {tags}")),
-        }
+fn in_full(reminder: &Reminder, instance: &str, after: &str) -> Line {
+    let Reminder { id, user, priority, content, .. } = reminder;
+    let priority = priority.as_str();
+    let waited = if reminder.parked_at.is_some() { " in the mailbox" } else { "" };
+    let title = reminder.title.as_ref().map(|title| format!("{title}: ")).unwrap_or_default();
+    let tags = reminder.tags.iter().map(|tag| format!(" #{tag}")).collect::<String>();
+    let stands_for = match reminder.merged.len() {
+        0 => String::new(),
+        n => format!(" (stands for {})", n + 1),
+    };
+    Line {
+        kind: Kind::Reminder,
+        text: format!("{id} ({priority}) → {user} at {instance} {after}{waited}"),
+        detail: Some(format!("{title}{content}{stands_for} {tags}")),
     }
 }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::business::SOURCES;
+use super::catalogue::SOURCES;
 use super::ledger::Ledger;
 
 /// Events that wait for the screen; the oldest give way.

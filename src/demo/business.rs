@@ -1,5 +1,4 @@
-//! A business system: publishes sets of reminders to JetStream at a steady rate, each set after the last one is stored,
-//! so that its reminders have an order.
+//! A business system: publishes reminders at a steady rate by [`bellhop::client`](crate::client), in order.
 //!
 //! A few of its reminders are duplicates under another id, as happens where two jobs remind of the same thing. Now and
 //! then one is bad, as happens too.
@@ -7,22 +6,22 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_nats::HeaderMap;
-use async_nats::jetstream::{self, Context};
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
+use serde_json::json;
+use serde_json::value::to_raw_value;
 use tokio_util::sync::CancellationToken;
 
 use super::board::Board;
-use super::catalogue::{self, BILLING, CLAIMS, HR, Kind};
-use super::crowd::between;
+use super::catalogue::{self, BILLING, CLAIMS, HR, Kind, SOURCES};
+use super::chance::between;
 use super::{ALICE, DemoError};
+use crate::client::publisher::Options;
+use crate::client::{Draft, Priority, Publisher, UserId};
+use crate::reminder::set::{MAX_CONTENT_BYTES, MAX_TITLE_BYTES};
 
-/// The demo's sources.
-pub(super) const SOURCES: [&str; 3] = ["billing", "claims", "hr"];
 const KINDS: [&[Kind]; 3] = [BILLING, CLAIMS, HR];
 
-/// Reminders in one set; what is more goes into the next one.
+/// The most reminders in one set.
 const MAX_SET: usize = 500;
 /// Alice gets this share of all reminders, so that something is seen of her.
 const ALICES_SHARE: f64 = 0.02;
@@ -37,27 +36,27 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// One of them.
 pub(super) struct Business {
     source: usize,
-    users: Arc<[String]>,
+    users: Arc<[UserId]>,
     per_second: f64,
     chance: fastrand::Rng,
-    sets: u64,
     bad_at: Instant,
 }
 
-struct Draft {
+#[derive(Clone)]
+struct Entry {
     user: usize,
-    fields: Value,
+    draft: Draft,
     is_valid: bool,
 }
 
 impl Business {
     /// The source with this number, which publishes so many reminders a second to these users.
-    pub(super) fn new(source: usize, users: Arc<[String]>, per_second: f64) -> Self {
+    pub(super) fn new(source: usize, users: Arc<[UserId]>, per_second: f64) -> Self {
         let mut chance = fastrand::Rng::new();
         // The first ones not all at once.
         let first = 1.5 + 4.0 * source as f64;
         let bad_at = Instant::now() + between(&mut chance, first..first + 1.0);
-        Self { source, users, per_second, chance, sets: 0, bad_at }
+        Self { source, users, per_second, chance, bad_at }
     }
 
     /// Publishes until `stop`.
@@ -67,9 +66,13 @@ impl Business {
         board: Arc<Board>,
         stop: CancellationToken,
     ) -> Result<(), DemoError> {
-        let failed = |problem: &dyn std::fmt::Display| DemoError::nats(SOURCES[self.source], problem);
-        let client = async_nats::ConnectOptions::new().name(SOURCES[self.source]).connect(url);
-        let jetstream = jetstream::new(client.await.map_err(|e| failed(&e))?);
+        let source = SOURCES[self.source];
+        let connection = async_nats::ConnectOptions::new().name(source).connect(url).await;
+        let connection = connection.map_err(|error| DemoError::nats(source, error))?;
+        // The bad ones are for Bellhop to reject.
+        let options =
+            Options { max_reminders: MAX_SET, validate: false, give_up_after: PATIENCE, ..Options::default() };
+        let publisher = Publisher::start(connection, source.parse().expect("it is a name"), options);
         let seconds_behind = SOURCES.len() as f64 * MOST_BEHIND.as_secs_f64();
         let most_under_way = (self.per_second * seconds_behind) as usize + MAX_SET;
         let (mut due, mut last) = (0.0, Instant::now());
@@ -86,95 +89,75 @@ impl Business {
             while due >= 1.0 && board.with(|board| board.ledger.under_way()) < most_under_way {
                 let size = (due as usize).min(MAX_SET);
                 due -= size as f64;
-                self.publish(&jetstream, &board, size).await?;
+                self.publish(&publisher, &board, size).await?;
             }
         }
         Ok(())
     }
 
-    async fn publish(&mut self, jetstream: &Context, board: &Board, size: usize) -> Result<(), DemoError> {
+    /// Publishes reminders, and waits until JetStream has them.
+    async fn publish(&mut self, publisher: &Publisher, board: &Board, size: usize) -> Result<(), DemoError> {
         let source = SOURCES[self.source];
-        let drafts = self.drafts(size);
+        let failed = |error| DemoError::nats(source, error);
+        let entries = self.entries(size);
         let now = Instant::now();
         // It is entered before it is on its way: an app server may have it before the acknowledgement is here.
         let ids: Vec<String> = board.with(|board| {
-            board.sets += 1;
-            drafts.iter().map(|it| board.ledger.publish(now, self.source, it.user, it.is_valid)).collect()
+            entries.iter().map(|it| board.ledger.publish(now, self.source, it.user, it.is_valid)).collect()
         });
-        self.sets += 1;
-        let set = format!("{}/{source}/{}", &Timestamp::now().to_string()[..10], self.sets);
-        let with_id = |(Draft { mut fields, .. }, id)| {
-            fields["id"] = json!(id);
-            fields
-        };
-        let reminders: Vec<Value> = drafts.into_iter().zip(ids).map(with_id).collect();
-        let body = json!({ "id": set, "reminders": reminders }).to_string();
-        store(jetstream, format!("bellhop.sets.{source}"), &set, body).await.map_err(|e| DemoError::nats(source, e))
+        let mut publishing = Vec::with_capacity(size);
+        for (Entry { draft, .. }, id) in entries.into_iter().zip(ids) {
+            publishing.push(publisher.publish(Draft { id: Some(id), ..draft }).await.map_err(failed)?);
+        }
+        let mut last_set = None;
+        for stored in publishing {
+            let set = Some(stored.await.map_err(failed)?.set);
+            if std::mem::replace(&mut last_set, set) != set {
+                board.with(|board| board.sets += 1);
+            }
+        }
+        Ok(())
     }
 
-    /// A set's reminders, without their ids.
-    fn drafts(&mut self, size: usize) -> Vec<Draft> {
-        let mut drafts: Vec<Draft> = Vec::with_capacity(size);
-        while drafts.len() < size {
+    /// Makes reminders, without their ids.
+    fn entries(&mut self, size: usize) -> Vec<Entry> {
+        let mut entries: Vec<Entry> = Vec::with_capacity(size);
+        while entries.len() < size {
             let twin =
-                (!drafts.is_empty() && self.chance.f64() < DUPLICATES).then(|| self.chance.usize(..drafts.len()));
-            let draft = match twin.map(|at| &drafts[at]).filter(|twin| twin.is_valid) {
-                Some(Draft { user, fields, .. }) => Draft { user: *user, fields: fields.clone(), is_valid: true },
-                None => self.draft(),
-            };
-            drafts.push(draft);
+                (!entries.is_empty() && self.chance.f64() < DUPLICATES).then(|| self.chance.usize(..entries.len()));
+            let entry = twin.map(|at| entries[at].clone());
+            entries.push(entry.unwrap_or_else(|| self.entry()));
         }
         let now = Instant::now();
         if now >= self.bad_at {
             self.bad_at = now + between(&mut self.chance, BAD_EVERY);
-            self.spoil(&mut drafts[size - 1]);
+            self.spoil(&mut entries[size - 1]);
         }
-        drafts
+        entries
     }
 
-    fn draft(&mut self) -> Draft {
+    fn entry(&mut self) -> Entry {
         let chance = &mut self.chance;
         let kind = &KINDS[self.source][chance.usize(..KINDS[self.source].len())];
         let user = if chance.f64() < ALICES_SHARE { ALICE } else { chance.usize(..self.users.len()) };
-        let mut fields = json!({
-            "user": self.users[user],
-            "title": kind.title,
-            "content": catalogue::fill(kind.content, chance),
-            "tags": [SOURCES[self.source], kind.tag],
-            "priority": kind.priority,
-        });
-        if kind.expires {
-            fields["expires_at"] = json!(Timestamp::now() + SignedDuration::from_hours(7 * 24));
-        }
-        if chance.f64() < 0.1 {
-            fields["data"] = json!({ "case": chance.u32(..) });
-        }
-        Draft { user, fields, is_valid: true }
-    }
-
-    fn spoil(&mut self, draft: &mut Draft) {
-        let (field, value) = [("priority", "asap"), ("expires_at", "tomorrow"), ("content", "")][self.source];
-        draft.fields[field] = json!(value);
-        draft.is_valid = false;
-    }
-}
-
-/// Publishes until it is stored. The message id makes all tries one message.
-async fn store(jetstream: &Context, subject: String, id: &str, body: String) -> Result<(), String> {
-    let give_up = Instant::now() + PATIENCE;
-    loop {
-        let headers = HeaderMap::from_iter([("Nats-Msg-Id".parse().expect("a header's name"), id.into())]);
-        let sent = jetstream.publish_with_headers(subject.clone(), headers, body.clone().into()).await;
-        let problem = match sent {
-            Ok(acknowledgement) => match acknowledgement.await {
-                Ok(_) => return Ok(()),
-                Err(error) => error.to_string(),
-            },
-            Err(error) => error.to_string(),
+        let data = |number: u32| to_raw_value(&json!({ "case": number })).expect("it has only string keys");
+        let draft = Draft {
+            title: Some(kind.title.to_owned()),
+            tags: [SOURCES[self.source], kind.tag].map(|tag| tag.parse().expect("it is a name")).into(),
+            priority: Priority::named(kind.priority).unwrap_or_default(),
+            expires_at: kind.expires.then(|| Timestamp::now() + SignedDuration::from_hours(7 * 24)),
+            data: (chance.f64() < 0.1).then(|| data(chance.u32(..))),
+            ..Draft::new(self.users[user].clone(), catalogue::fill(kind.content, chance))
         };
-        if Instant::now() >= give_up {
-            return Err(problem);
+        Entry { user, draft, is_valid: true }
+    }
+
+    fn spoil(&self, entry: &mut Entry) {
+        match SOURCES[self.source] {
+            "billing" => entry.draft.title = Some("!".repeat(MAX_TITLE_BYTES + 1)),
+            "claims" => entry.draft.content = "!".repeat(MAX_CONTENT_BYTES + 1),
+            _ => entry.draft.content.clear(),
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        entry.is_valid = false;
     }
 }

@@ -1,5 +1,8 @@
 //! What the demo's business systems have to say.
 
+/// The demo's sources.
+pub(super) const SOURCES: [&str; 3] = ["billing", "claims", "hr"];
+
 /// A kind of reminder. `{n}` in its texts becomes a number, `{eur}` an amount, `{day}` a day of the week.
 #[derive(Debug)]
 pub(super) struct Kind {

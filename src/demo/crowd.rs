@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::app_server::{AppServer, Happening};
 use super::board::{Board, Gauge};
+use super::chance::between;
 use super::{ALICE, DemoError};
 use crate::token::UserId;
 
@@ -103,11 +104,6 @@ impl Crowd {
             self.due.insert((now + between(&mut self.chance, RECONNECT), user));
         }
     }
-}
-
-/// A duration between these numbers of seconds.
-pub(super) fn between(chance: &mut fastrand::Rng, seconds: std::ops::Range<f64>) -> Duration {
-    Duration::from_secs_f64(seconds.start + (seconds.end - seconds.start) * chance.f64())
 }
 
 /// Lets users come and go until `stop`; then brings them all.

@@ -8,8 +8,9 @@
 //! | module | |
 //! | --- | --- |
 //! | `stage` | a nats-server, the service, a directory |
-//! | `app_server`, `business`, `catalogue` | programs that know nothing of Bellhop but its contract |
+//! | `app_server`, `business`, `catalogue` | programs on `bellhop::client` |
 //! | `visitors` | whoever looks in through the web terminal |
+//! | `chance` | random durations |
 //! | `crowd`, `scenes` | who comes and goes; the story of alice, and of an app server that is killed |
 //! | `outcomes`, `ledger`, `latency` | the account |
 //! | `board`, `meter`, `view`, `paint`, `text`, `screen`, `summary` | what is shown |
@@ -20,6 +21,7 @@ mod app_server;
 mod board;
 mod business;
 mod catalogue;
+mod chance;
 mod crowd;
 mod latency;
 mod ledger;
@@ -50,7 +52,8 @@ use crate::terminal::{Terminal, TerminalError};
 use crate::token::UserId;
 use app_server::{AppServer, Happening};
 use board::{Board, Line};
-use business::{Business, SOURCES};
+use business::Business;
+use catalogue::SOURCES;
 use ledger::Ledger;
 use scenes::Scenes;
 use screen::Screen;
@@ -220,7 +223,7 @@ impl Play {
         players.spawn(Scenes { alice, servers: servers.clone(), board: board.clone(), stop }.play());
         let per_second = f64::from(options.rate) / SOURCES.len() as f64;
         for source in 0..SOURCES.len() {
-            let business = Business::new(source, names.clone(), per_second);
+            let business = Business::new(source, users.clone(), per_second);
             players.spawn(business.run(stage.url().to_owned(), board.clone(), curtain.clone()));
         }
         if let Some(terminal) = terminal {

@@ -4,39 +4,12 @@ use std::sync::Arc;
 
 use async_nats::jetstream::consumer::pull::OrderedConfig;
 use futures_util::StreamExt;
-use serde::Deserialize;
 
 use super::DemoError;
 use super::board::{Board, Line};
+use super::ledger::Record;
 use crate::nats::Nats;
 use crate::reminder::outcome::Batch;
-
-/// One line of the stream, as far as the demo reads it.
-#[derive(Debug, Clone, Default, Deserialize)]
-pub(super) struct Record {
-    /// The reminder's id.
-    pub id: String,
-    /// Its business system.
-    pub source: String,
-    /// What became of it.
-    pub outcome: String,
-    /// Who accepted it first.
-    pub instance: Option<String>,
-    /// All who did, where they are several.
-    #[serde(default)]
-    pub instances: Vec<String>,
-    /// What it was merged into.
-    pub into: Option<String>,
-    /// Why it was refused.
-    pub error: Option<String>,
-}
-
-impl Record {
-    /// The instances that accepted it.
-    pub(super) fn accepted_by(&self) -> impl Iterator<Item = &String> {
-        self.instance.iter().chain(&self.instances)
-    }
-}
 
 /// Follows the stream from its beginning, until the task is aborted.
 pub(super) async fn follow(nats: Nats, board: Arc<Board>) -> Result<(), DemoError> {

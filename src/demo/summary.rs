@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::board::Content;
-use super::business::SOURCES;
+use super::catalogue::SOURCES;
 use super::catalogue::VISITORS;
 use super::latency::Latencies;
 use super::ledger::Counts;

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::catalogue::{self, VISITORS, VISITS};
-use super::crowd::between;
+use super::chance::between;
 use super::stage::Stage;
 use super::{DemoError, Look};
 use crate::client::publisher::{self, Publisher};

@@ -16,8 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::latency::Latencies;
-use super::outcomes::Record;
-pub(super) use terms::{Accepted, Counts, Trouble};
+pub(super) use terms::{Accepted, Counts, Record, Trouble};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {

@@ -1,5 +1,7 @@
 //! The ledger's words: what is entered, what is counted, what can be wrong.
 
+use serde::Deserialize;
+
 /// What can be wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Trouble {
@@ -72,4 +74,31 @@ pub(crate) struct Accepted<'a> {
     pub merged: &'a [String],
     /// Whether it had waited in a mailbox.
     pub has_waited: bool,
+}
+
+/// An outcome in `BELLHOP_OUTCOMES`, as far as the demo reads it.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(crate) struct Record {
+    /// The reminder's id.
+    pub id: String,
+    /// Its business system.
+    pub source: String,
+    /// What became of it.
+    pub outcome: String,
+    /// Who accepted it first.
+    pub instance: Option<String>,
+    /// All who did, where they are several.
+    #[serde(default)]
+    pub instances: Vec<String>,
+    /// What it was merged into.
+    pub into: Option<String>,
+    /// Why it was refused.
+    pub error: Option<String>,
+}
+
+impl Record {
+    /// The instances that accepted it.
+    pub(crate) fn accepted_by(&self) -> impl Iterator<Item = &String> {
+        self.instance.iter().chain(&self.instances)
+    }
 }
