@@ -9,6 +9,7 @@ use super::output::{Output, complain};
 use super::serve::stop_on_signal;
 use super::{CliError, SettingsArgs};
 use crate::config::Exposure;
+use crate::nats;
 use crate::terminal::{Options, SigningKey, Terminal};
 use crate::token::{InstanceName, UserId};
 
@@ -54,11 +55,20 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
         complain(format_args!("{}: {}", exposure.found, exposure.remedy));
     }
     let config = settings.config()?;
-    let options =
-        Options { listen, instance, names: names.iter().map(ToString::to_string).collect(), hosts, key, proxy };
+    let nats = nats::connect(&config, "bellhop terminal").await?;
+    let options = Options {
+        listen,
+        instance,
+        prefix: config.prefix.clone(),
+        answer_within: config.delivery.timeout / 2,
+        names: names.iter().map(ToString::to_string).collect(),
+        hosts,
+        key,
+        proxy,
+    };
     let stop = CancellationToken::new();
     stop_on_signal(stop.clone())?;
-    let terminal = Terminal::start(&config, options).await.map_err(|error| CliError::Failed(error.to_string()))?;
+    let terminal = Terminal::start(nats.client, options).await.map_err(|error| CliError::Failed(error.to_string()))?;
     let mut output = Output::new();
     output.line(format!(
         "http://{}/ is open; anybody who reaches it can sign in as anybody; Ctrl-C ends it",

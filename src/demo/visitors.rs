@@ -30,12 +30,14 @@ pub(super) async fn open(stage: &Stage, look: &Look) -> Result<Terminal, DemoErr
     let options = Options {
         listen: look.listen,
         instance: "web".parse().expect("it is a name"),
+        prefix: stage.config.prefix.clone(),
+        answer_within: stage.config.delivery.timeout / 2,
         names: VISITORS.map(str::to_owned).to_vec(),
         hosts: Vec::new(),
         proxy: None,
         key: SigningKey::random().map_err(|error| DemoError::Io("no key for cookies".to_owned(), error))?,
     };
-    let terminal = Terminal::start(&stage.config, options).await?;
+    let terminal = Terminal::start(stage.nats.client.clone(), options).await?;
     let bucket = bucket::open(&stage.nats, stage.nats.names.associates_bucket()).await?;
     for name in VISITORS {
         let associates = vec![stand_in(name).parse().expect("it is a name")];

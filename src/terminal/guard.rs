@@ -1,12 +1,17 @@
-//! What protects a page from other sites: whom a request is for, where it comes from, and what a browser may do with the
-//! answer.
+//! Protects pages from other sites: which requests are answered, and what a browser may do with an answer.
 
-use std::net::IpAddr;
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
 
-use hyper::HeaderMap;
-use hyper::header::{self, HeaderName, HeaderValue};
+use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
+use axum::http::header::{self, HeaderName, HeaderValue};
+use axum::http::request::Parts;
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::Response;
 
-use crate::http::is_local_name;
+use super::web::{Refusal, Site, refuse};
 
 /// On every answer. Content comes from strangers, so a page may load and do nothing but what this server serves; and with
 /// `require-trusted-types-for` a browser refuses to make markup of text at all.
@@ -18,7 +23,7 @@ const HEADERS: [(HeaderName, &str); 7] = [
          trusted-types 'none'",
     ),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    // Nobody learns in whose reminder a link was. With `no-referrer` browsers would not say where a form comes from.
+    // No other site learns in whose reminder a link was. With `no-referrer` browsers would not say where a form comes from.
     (header::REFERRER_POLICY, "same-origin"),
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
@@ -26,19 +31,58 @@ const HEADERS: [(HeaderName, &str); 7] = [
     (header::CACHE_CONTROL, "no-store"),
 ];
 
+/// Middleware that puts [`HEADERS`] on an answer.
+pub(super) async fn protect(mut answer: Response) -> Response {
+    answer.headers_mut().extend(HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value))));
+    answer
+}
+
+/// Middleware that lets requests pass which are for this server, and changes which come from its own pages.
+pub(super) async fn check(State(site): State<Site>, request: Request, next: Next) -> Result<Response, Refusal> {
+    if !is_for_us(request.headers(), &site.hosts) {
+        return Err(refuse(StatusCode::MISDIRECTED_REQUEST, "this server has another name; see --host"));
+    }
+    match *request.method() {
+        Method::GET | Method::HEAD => Ok(next.run(request).await),
+        Method::POST if is_from_us(request.headers()) => Ok(next.run(request).await),
+        Method::POST => Err(refuse(StatusCode::FORBIDDEN, "only this server's own pages may ask for that")),
+        _ => Err(refuse(StatusCode::METHOD_NOT_ALLOWED, "only GET, HEAD and POST are answered")),
+    }
+}
+
+/// Returns whether a request was meant for this server: by an address, `localhost`, or one of its names. A page of another site
+/// can have its own name lead here (DNS rebinding), and would then be of the same origin; but its requests still say that name.
+fn is_for_us(headers: &HeaderMap, names: &[String]) -> bool {
+    let host = text(headers, &header::HOST).filter(|host| !host.contains('@')); // A user's name belongs in no `Host`.
+    let Some(host) = host.and_then(|host| host.parse::<Authority>().ok()) else { return false };
+    let name = host.host();
+    let is_local = name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() || name.eq_ignore_ascii_case("localhost");
+    is_local || names.iter().any(|own| own.eq_ignore_ascii_case(name))
+}
+
+/// Returns whether a request comes from one of this server's pages. Browsers say where a POST comes from.
+fn is_from_us(headers: &HeaderMap) -> bool {
+    let origin = text(headers, &header::ORIGIN).and_then(|origin| Some(origin.split_once("://")?.1));
+    origin.is_some() && origin == text(headers, &header::HOST)
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
 /// A browser, as far as its connection tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Visitor {
     /// The address that it comes from.
     pub address: IpAddr,
-    /// It came over TLS.
+    /// Whether it came over TLS.
     pub is_secure: bool,
 }
 
 impl Visitor {
-    /// Returns the visitor of a connection. What `X-Forwarded-For` and `X-Forwarded-Proto` say counts only if the connection
-    /// is the proxy's: anybody can write them.
-    pub(super) fn of(headers: &HeaderMap, peer: IpAddr, proxy: Option<IpAddr>) -> Self {
+    /// Returns the visitor of a connection. `X-Forwarded-For` and `X-Forwarded-Proto` count only if the connection is the proxy's:
+    /// anybody can write them.
+    fn of(headers: &HeaderMap, peer: IpAddr, proxy: Option<IpAddr>) -> Self {
         if proxy != Some(peer.to_canonical()) {
             return Self { address: peer, is_secure: false };
         }
@@ -51,30 +95,13 @@ impl Visitor {
     }
 }
 
-/// Puts on an answer what every answer has.
-pub(super) fn protect(headers: &mut HeaderMap) {
-    for (name, value) in HEADERS {
-        headers.insert(name, HeaderValue::from_static(value));
+impl FromRequestParts<Site> for Visitor {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Infallible> {
+        let ConnectInfo(peer) = parts.extensions.get::<ConnectInfo<SocketAddr>>().expect("the server puts it there");
+        Ok(Self::of(&parts.headers, peer.ip(), site.proxy))
     }
-}
-
-/// Whether a request was meant for this server. A page of somebody else's site can have its name lead here (DNS
-/// rebinding), and would then be of the same origin; but its requests still say that name.
-pub(super) fn is_for_us(headers: &HeaderMap, names: &[String]) -> bool {
-    let Some(host) = text(headers, &header::HOST) else { return false };
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    is_local_name(host) || names.iter().any(|own| own.eq_ignore_ascii_case(name))
-}
-
-/// Whether a request that changes something comes from one of our own pages. Browsers always say where it comes from.
-pub(super) fn is_from_us(headers: &HeaderMap) -> bool {
-    let origin = text(headers, &header::ORIGIN).and_then(|origin| Some(origin.split_once("://")?.1));
-    origin.is_some() && origin == text(headers, &header::HOST)
-}
-
-/// A header, if it is text.
-pub(super) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
 }
 
 #[cfg(test)]
@@ -86,19 +113,26 @@ mod tests {
     }
 
     #[test]
-    fn a_strangers_name_leads_nowhere() {
+    fn requests_under_other_names_are_not_answered() {
         let names = ["Reminders.example".to_owned()];
         for good in ["localhost:9480", "127.0.0.1", "[::1]:9480", "192.168.0.7:80", "reminders.example:443"] {
             assert!(is_for_us(&headers(&[(header::HOST, good)]), &names), "{good}");
         }
-        for bad in ["evil.example", "evil.example:9480", "127.0.0.1.evil.example", "localhost.evil.example:1", ""] {
+        for bad in [
+            "evil.example",
+            "evil.example:9480",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example:1",
+            "a@localhost",
+            "",
+        ] {
             assert!(!is_for_us(&headers(&[(header::HOST, bad)]), &names), "{bad}");
         }
         assert!(!is_for_us(&HeaderMap::new(), &names));
     }
 
     #[test]
-    fn only_the_proxy_says_who_asks() {
+    fn only_the_proxy_names_the_visitor() {
         let [proxy, other, browser] = ["10.0.0.1", "10.0.0.2", "192.0.2.7"].map(|ip| ip.parse::<IpAddr>().unwrap());
         let names = ["x-forwarded-for", "x-forwarded-proto"].map(HeaderName::from_static);
         let said = headers(&[(names[0].clone(), "127.0.0.1, 192.0.2.7"), (names[1].clone(), "https")]);
@@ -110,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn only_our_own_pages_may_change_something() {
+    fn changes_come_from_own_pages_alone() {
         let from = |origin| is_from_us(&headers(&[(header::HOST, "localhost:9480"), (header::ORIGIN, origin)]));
         assert!(from("http://localhost:9480") && from("https://localhost:9480"));
         for bad in ["null", "", "http://evil.example", "http://localhost:9481", "http://127.0.0.1:9480"] {

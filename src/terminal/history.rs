@@ -1,17 +1,30 @@
-//! What a user was told before, a page at a time: `bellhop.api.history`, asked about that user alone.
+//! Older reminders of a user, a page at a time: `<prefix>.api.history`, asked about that user alone.
 
 use std::time::{Duration, Instant};
 
+use async_nats::{Client, Request};
+use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::nats::Nats;
-use crate::nats::api::{ApiError, ask};
 use crate::token::UserId;
 
-/// Reminders that are asked for at a time.
+/// Reminders of a page.
 const PAGE: usize = 40;
+/// The time for an answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// How long it may take until the route of a user who has just come is stored, without which the history is refused.
+const ARRIVAL: Duration = Duration::from_secs(2);
+/// The pause before it is asked again.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Where older reminders are asked for.
+#[derive(Clone)]
+pub(super) struct History {
+    nats: Client,
+    subject: String,
+}
 
 /// Reminders, the newest first, and where the next ones are.
 #[derive(Debug, Serialize, Deserialize)]
@@ -21,42 +34,69 @@ pub(super) struct Page {
     cursor: Option<String>,
 }
 
-/// How long it may take until the route of a user who has just come is stored, without which the history is refused.
-const ARRIVAL: Duration = Duration::from_secs(2);
-/// The pause before it is asked again.
-const AGAIN: Duration = Duration::from_millis(100);
-
-#[derive(Deserialize)]
-struct Fate<'a> {
-    outcome: &'a str,
+/// Why there is no page.
+#[derive(Debug)]
+pub(super) enum HistoryError {
+    /// The question was wrong, or is not permitted.
+    Refused { status: StatusCode, problem: String },
+    /// No answer, or not one that can be read.
+    Away(String),
 }
 
-/// The newest reminders of a user that may be seen, or those after a cursor. There may be fewer than a page, or none, and
-/// more after them.
-///
-/// # Errors
-/// When no history is kept, or nobody answers.
-pub(super) async fn page(nats: &Nats, user: &UserId, cursor: Option<&str>) -> Result<Page, ApiError> {
-    let mut question = json!({ "user": user, "limit": PAGE });
-    if let Some(cursor) = cursor {
-        question["cursor"] = json!(cursor);
+impl History {
+    /// Returns the history of an installation.
+    pub(super) fn new(nats: Client, prefix: &str) -> Self {
+        Self { nats, subject: format!("{prefix}.api.history") }
     }
-    let began = Instant::now();
-    let mut page: Page = loop {
-        match ask(nats, "history", &question).await {
-            Err(ApiError::Forbidden(_)) if began.elapsed() < ARRIVAL => tokio::time::sleep(AGAIN).await,
-            answer => break answer?,
+
+    /// Returns the newest reminders of a user that may be shown, or those after a cursor. There may be fewer than a page, or none,
+    /// and more after them.
+    ///
+    /// # Errors
+    /// When no history is kept, the question is refused, or no member answers.
+    pub(super) async fn page(&self, user: &UserId, cursor: Option<String>) -> Result<Page, HistoryError> {
+        let mut question = json!({ "user": user, "limit": PAGE });
+        if let Some(cursor) = cursor {
+            question["cursor"] = json!(cursor);
         }
-    };
-    page.reminders.retain(|reminder| may_be_seen(reminder.get()));
-    Ok(page)
+        let began = Instant::now();
+        let mut page = loop {
+            match self.ask(question.to_string()).await {
+                Err(HistoryError::Refused { status: StatusCode::FORBIDDEN, .. }) if began.elapsed() < ARRIVAL => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                answer => break answer?,
+            }
+        };
+        page.reminders.retain(|reminder| may_be_shown(reminder.get()));
+        Ok(page)
+    }
+
+    async fn ask(&self, question: String) -> Result<Page, HistoryError> {
+        let request = Request::new().payload(question.into()).timeout(Some(ANSWER_WITHIN));
+        let answer = self.nats.send_request(self.subject.clone(), request).await;
+        let answer = answer.map_err(|error| HistoryError::Away(error.to_string()))?;
+        let header = |name: &str| Some(answer.headers.as_ref()?.get(name)?.as_str());
+        let Some(code) = header("Nats-Service-Error-Code") else {
+            return serde_json::from_slice(&answer.payload).map_err(|error| HistoryError::Away(error.to_string()));
+        };
+        let problem = header("Nats-Service-Error").unwrap_or_default().to_owned();
+        Err(match code.parse() {
+            Ok(status @ (StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN)) => HistoryError::Refused { status, problem },
+            _ => HistoryError::Away(problem),
+        })
+    }
 }
 
-/// What a rule blocked is not for the user's eyes, what was refused was never a reminder, another one stands for what was
-/// merged, and what is parked comes by itself.
-fn may_be_seen(reminder: &str) -> bool {
-    let fate = serde_json::from_str::<Fate<'_>>(reminder);
-    fate.is_ok_and(|fate| matches!(fate.outcome, "delivered" | "rerouted" | "expired"))
+/// Returns whether a reminder of the history is for its user's eyes. What a rule blocked is not, a rejected one was never a
+/// reminder, another one stands for a merged one, and a parked one comes by itself.
+fn may_be_shown(reminder: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Outcome<'a> {
+        outcome: &'a str,
+    }
+    let outcome = serde_json::from_str::<Outcome<'_>>(reminder);
+    outcome.is_ok_and(|it| matches!(it.outcome, "delivered" | "rerouted" | "expired"))
 }
 
 #[cfg(test)]
@@ -64,10 +104,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_the_user_was_to_see_is_seen() {
-        let seen = ["delivered", "rerouted", "expired", "blocked", "rejected", "merged", "parked"]
-            .map(|outcome| may_be_seen(&json!({ "id": "1", "outcome": outcome }).to_string()));
-        assert_eq!(seen, [true, true, true, false, false, false, false]);
-        assert!(!may_be_seen("{}"));
+    fn only_reminders_for_the_users_eyes_are_shown() {
+        let shown = ["delivered", "rerouted", "expired", "blocked", "rejected", "merged", "parked"]
+            .map(|outcome| may_be_shown(&json!({ "id": "1", "outcome": outcome }).to_string()));
+        assert_eq!(shown, [true, true, true, false, false, false, false]);
+        assert!(!may_be_shown("{}"));
     }
 }

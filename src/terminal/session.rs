@@ -1,38 +1,38 @@
-//! Signed-in users: a cookie names its user's session and its end, and carries a MAC of both (HMAC-SHA-256).
+//! Sessions of signed-in users. A session is a signed cookie (HMAC-SHA-256) that names its user and its end.
 //!
 //! Servers that share a key accept each other's cookies. A server remembers the sessions that were signed out before their
-//! end, until then or until it stops; others that share its key do not know of them. **Anybody may sign in as anybody:** this
-//! is where an application has its own authentication.
+//! end; others that share its key do not know of them. **Anybody may sign in as anybody:** `web::sign_in` is where an
+//! application has its own authentication.
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hmac::{Hmac, KeyInit, Mac};
-use jiff::{SignedDuration, Timestamp};
-use sha2::Sha256;
+use axum::extract::{self, FromRequestParts};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum_extra::extract::cookie::{Cookie, Key, SameSite, SignedCookieJar};
+use jiff::Timestamp;
+use tokio::sync::watch;
 
 use super::guard::Visitor;
+use super::web::{Refusal, Site, home, refuse};
 use crate::token::UserId;
 
 /// The age at which a session ends.
-const LASTS: SignedDuration = SignedDuration::from_hours(12);
-/// Sessions remembered as signed out, 16 bytes each; beyond it those that end first are forgotten.
+const LASTS: Duration = Duration::from_secs(12 * 60 * 60);
+/// Sessions remembered as signed out, 16 bytes each.
 const MAX_SIGNED_OUT: usize = 100_000;
-/// Bytes of a new key: as many as the hash has.
-const KEY_BYTES: usize = 32;
-/// The shortest key that a file may have, in bytes.
-const LEAST_KEY_BYTES: usize = 16;
+/// The shortest key that a file may have, in bytes: as many as the hash has.
+const MIN_KEY_BYTES: usize = 32;
 const COOKIE: &str = "bellhop_session";
 
 /// The key that cookies are signed with.
 #[derive(Clone)]
-pub struct SigningKey(Vec<u8>);
+pub struct SigningKey(Key);
 
 impl SigningKey {
     /// Returns a key from the operating system's randomness.
@@ -40,193 +40,231 @@ impl SigningKey {
     /// # Errors
     /// When there is none.
     pub fn random() -> io::Result<Self> {
-        let mut key = vec![0; KEY_BYTES];
-        getrandom::fill(&mut key).map_err(io::Error::other)?;
-        Ok(Self(key))
+        Key::try_generate().map(Self).ok_or_else(|| io::Error::other("the operating system has no randomness"))
     }
 
-    /// Returns the key of a file of 16 bytes or more, which is made if it is not there.
+    /// Returns the key of a file of 32 bytes or more, which is made if it is not there.
     ///
     /// # Errors
     /// When the file can neither be read nor made, or is shorter.
     pub fn of_file(path: &Path) -> io::Result<Self> {
         match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-            Ok(mut file) => {
-                let key = Self::random()?;
-                file.write_all(&key.0)?;
-                Ok(key)
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match fs::read(path)? {
-                key if key.len() >= LEAST_KEY_BYTES => Ok(Self(key)),
-                _ => {
-                    Err(io::Error::other(format!("it has less than {LEAST_KEY_BYTES} bytes; delete it for a new one")))
-                }
-            },
-            Err(error) => Err(error),
+            Ok(mut file) => file.write_all(Self::random()?.0.master())?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        match fs::read(path)? {
+            key if key.len() >= MIN_KEY_BYTES => Ok(Self(Key::derive_from(&key))),
+            _ => Err(io::Error::other(format!("it has less than {MIN_KEY_BYTES} bytes; delete it for a new one"))),
         }
     }
+}
 
-    fn mac(&self, user: &UserId, session: Session) -> Hmac<Sha256> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("a key may have any length");
-        mac.update(&session.until.to_be_bytes());
-        mac.update(&session.id.to_be_bytes());
-        mac.update(user.as_str().as_bytes());
-        mac
+/// A signed-in user. A handler that takes it answers that user alone, about whom the request's path is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Session {
+    pub user: UserId,
+    id: Id,
+}
+
+/// A session's end, in seconds of Unix time, and a number that tells it from others. The signature makes it unforgeable, so the
+/// number need not be a secret.
+type Id = (i64, u64);
+
+impl Session {
+    /// Begins a session of a user.
+    pub(super) fn begin(user: UserId, now: Timestamp) -> Self {
+        Self { user, id: ((now + LASTS).as_second(), fastrand::u64(..)) }
+    }
+
+    /// Returns the cookie that carries the session. No script sees it, no other site can have a browser send it, and it stays on
+    /// TLS if it was set over TLS. It is good for the pages of its user alone, so one browser can have windows of several users.
+    pub(super) fn cookie(&self, visitor: Visitor) -> Cookie<'static> {
+        let (until, number) = self.id;
+        Cookie::build((COOKIE, format!("{until}.{number:x}.{}", self.user)))
+            .path(home(&self.user))
+            .max_age(LASTS.try_into().expect("hours fit"))
+            .http_only(true)
+            .same_site(SameSite::Strict)
+            .secure(visitor.is_secure)
+            .build()
+    }
+
+    fn of_cookie(cookie: &Cookie<'_>) -> Option<Self> {
+        let mut parts = cookie.value().splitn(3, '.');
+        let until = parts.next()?.parse().ok()?;
+        let number = u64::from_str_radix(parts.next()?, 16).ok()?;
+        Some(Self { user: parts.next()?.parse().ok()?, id: (until, number) })
     }
 }
 
-/// A session by its end, in seconds of Unix time, and its number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Session {
-    until: i64,
-    id: u64,
+impl FromRequestParts<Site> for Session {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Refusal> {
+        let path = extract::Path::<String>::from_request_parts(parts, site).await;
+        let user = path.ok().and_then(|path| UserId::from_token(&path).ok());
+        let user = user.ok_or_else(|| refuse(StatusCode::NOT_FOUND, "there is nothing here"))?;
+        let jar = SignedCookieJar::from_headers(&parts.headers, site.sessions.key.0.clone());
+        let session = jar.get(COOKIE).and_then(|cookie| Self::of_cookie(&cookie));
+        session
+            .filter(|session| session.user == user && site.sessions.is_open(session, Timestamp::now()))
+            .ok_or_else(|| refuse(StatusCode::UNAUTHORIZED, "sign in first"))
+    }
 }
 
-/// All sessions.
+/// The sessions of this server.
 pub(super) struct Sessions {
     key: SigningKey,
-    signed_out: Mutex<BTreeSet<Session>>,
+    signed_out: watch::Sender<SignedOut>,
+}
+
+#[derive(Debug, Default)]
+struct SignedOut {
+    sessions: BTreeSet<Id>,
+    /// Sessions that end by then count as signed out, in seconds of Unix time.
+    until: i64,
+}
+
+impl SignedOut {
+    fn has(&self, id: Id) -> bool {
+        id.0 <= self.until || self.sessions.contains(&id)
+    }
 }
 
 impl Sessions {
+    /// Returns the sessions that are signed with this key.
     pub(super) fn new(key: SigningKey) -> Self {
-        Self { key, signed_out: Mutex::default() }
+        Self { key, signed_out: watch::Sender::default() }
     }
 
-    /// Returns the value of `Set-Cookie` that signs a user in, for the pages of that user alone: so one browser can have
-    /// windows of several users.
-    pub(super) fn sign_in(&self, user: &UserId, visitor: Visitor, now: Timestamp) -> String {
-        let session = Session { until: (now + LASTS).as_second(), id: fastrand::u64(..) };
-        let mac = URL_SAFE_NO_PAD.encode(self.key.mac(user, session).finalize().into_bytes());
-        set_cookie(user, visitor, &format!("{}.{:x}.{mac}", session.until, session.id), LASTS.as_secs())
+    /// Returns the key that cookies are signed with.
+    pub(super) fn key(&self) -> Key {
+        self.key.0.clone()
     }
 
-    /// Ends a user's sessions in the header `Cookie`, and returns the value of `Set-Cookie` that deletes the cookie.
-    pub(super) fn sign_out(&self, user: &UserId, cookies: &str, visitor: Visitor, now: Timestamp) -> String {
-        let ending: Vec<_> = self.good(user, cookies, now).collect();
-        let mut signed_out = self.signed_out();
-        *signed_out = signed_out.split_off(&Session { until: now.as_second() + 1, id: 0 });
-        for session in ending {
-            if signed_out.len() == MAX_SIGNED_OUT {
-                signed_out.pop_first();
+    /// Signs a session out. Beyond the limit, those that end first are signed out with all that end before them, so that no
+    /// session comes back.
+    pub(super) fn end(&self, session: &Session, now: Timestamp) {
+        self.signed_out.send_modify(|signed_out| {
+            signed_out.sessions.insert(session.id);
+            signed_out.until = signed_out.until.max(now.as_second());
+            if signed_out.sessions.len() > MAX_SIGNED_OUT
+                && let Some((until, _)) = signed_out.sessions.first()
+            {
+                signed_out.until = signed_out.until.max(*until);
             }
-            signed_out.insert(session);
+            signed_out.sessions = signed_out.sessions.split_off(&(signed_out.until + 1, 0));
+        });
+    }
+
+    fn is_open(&self, session: &Session, now: Timestamp) -> bool {
+        now.as_second() < session.id.0 && !self.signed_out.borrow().has(session.id)
+    }
+
+    /// Waits until a session is over, be it signed out or too old.
+    pub(super) fn over(&self, session: &Session, now: Timestamp) -> impl Future<Output = ()> + use<> {
+        let (mut signed_out, id) = (self.signed_out.subscribe(), session.id);
+        let left = Duration::from_secs((id.0 - now.as_second()).try_into().unwrap_or(0));
+        async move {
+            // An error would mean that there are no sessions any more.
+            let _ = tokio::time::timeout(left, signed_out.wait_for(|signed_out| signed_out.has(id))).await;
         }
-        set_cookie(user, visitor, "", 0)
     }
-
-    /// Returns whether the value of a header `Cookie` has a session of this user.
-    pub(super) fn accepts(&self, user: &UserId, cookies: &str, now: Timestamp) -> bool {
-        self.good(user, cookies, now).any(|session| !self.signed_out().contains(&session))
-    }
-
-    /// Returns the sessions in the cookies that this server signed for the user and that are not too old.
-    fn good(&self, user: &UserId, cookies: &str, now: Timestamp) -> impl Iterator<Item = Session> {
-        let values = cookies.split(';').filter_map(|cookie| cookie.trim().strip_prefix(COOKIE)?.strip_prefix('='));
-        values.filter_map(move |value| {
-            let mut parts = value.splitn(3, '.');
-            let until = parts.next()?.parse().ok()?;
-            let id = u64::from_str_radix(parts.next()?, 16).ok()?;
-            let mac = URL_SAFE_NO_PAD.decode(parts.next()?).ok()?;
-            let session = Session { until, id };
-            // In constant time.
-            let is_signed = self.key.mac(user, session).verify_slice(&mac).is_ok();
-            (is_signed && now.as_second() < until).then_some(session)
-        })
-    }
-
-    fn signed_out(&self) -> MutexGuard<'_, BTreeSet<Session>> {
-        self.signed_out.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A cookie that no script sees, that no other site can have a browser send, and that stays on TLS where it came by it.
-fn set_cookie(user: &UserId, visitor: Visitor, value: &str, seconds: i64) -> String {
-    let path = super::web::home(user);
-    let secure = if visitor.is_secure { "; Secure" } else { "" };
-    format!("{COOKIE}={value}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
 
-    const VISITOR: Visitor = Visitor { address: std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), is_secure: false };
+    const VISITOR: Visitor = Visitor { address: IpAddr::V4(Ipv4Addr::LOCALHOST), is_secure: false };
 
     fn sessions() -> Sessions {
         Sessions::new(SigningKey::random().unwrap())
     }
 
-    fn cookie(set_cookie: &str) -> &str {
-        set_cookie.split(';').next().unwrap()
+    fn alice(now: Timestamp) -> Session {
+        Session::begin("alice".parse().unwrap(), now)
     }
 
     #[test]
-    fn a_cookie_is_good_for_its_user_and_for_some_time() {
-        let (sessions, now) = (sessions(), Timestamp::now());
-        let [alice, bob] = ["alice", "bob"].map(|name| name.parse().unwrap());
-        let set = sessions.sign_in(&alice, VISITOR, now);
-        assert!(set.ends_with("; Path=/as/alice/; Max-Age=43200; HttpOnly; SameSite=Strict"), "{set}");
-        let cookies = format!("other=1; {}; bellhop_session=", cookie(&set));
-        assert!(sessions.accepts(&alice, &cookies, now));
-        assert!(sessions.accepts(&alice, &cookies, now + LASTS - SignedDuration::from_secs(1)));
-        assert!(!sessions.accepts(&alice, &cookies, now + LASTS));
-        assert!(!sessions.accepts(&bob, &cookies, now));
-        assert!(!self::sessions().accepts(&alice, &cookies, now));
+    fn a_cookie_is_for_its_users_pages_alone() {
+        let cookie = alice(Timestamp::now()).cookie(VISITOR).to_string();
+        assert!(cookie.starts_with("bellhop_session="), "{cookie}");
+        for attribute in ["; Path=/as/alice/", "; Max-Age=43200", "; HttpOnly", "; SameSite=Strict"] {
+            assert!(cookie.contains(attribute), "{cookie}");
+        }
     }
 
     #[test]
     fn cookies_over_tls_stay_on_tls() {
-        let visitor = Visitor { is_secure: true, ..VISITOR };
-        let set = sessions().sign_in(&"alice".parse().unwrap(), visitor, Timestamp::now());
-        assert!(set.ends_with("; HttpOnly; SameSite=Strict; Secure"), "{set}");
+        let session = alice(Timestamp::now());
+        assert!(!session.cookie(VISITOR).to_string().contains("Secure"));
+        assert!(session.cookie(Visitor { is_secure: true, ..VISITOR }).to_string().contains("; Secure"));
+    }
+
+    #[test]
+    fn a_cookie_brings_its_session_back() {
+        let now = Timestamp::now();
+        for user in ["alice", "b.o.b", "A; Path=/", "李 =%"] {
+            let session = Session::begin(user.parse().unwrap(), now);
+            assert_eq!(Session::of_cookie(&session.cookie(VISITOR)), Some(session));
+        }
+        for other in ["", "x", "..", "1.2", "1.2.", "x.2.alice", "1.x.alice"] {
+            assert_eq!(Session::of_cookie(&Cookie::new(COOKIE, other)), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn sessions_end_at_their_age() {
+        let (sessions, now) = (sessions(), Timestamp::now());
+        let session = alice(now);
+        assert!(sessions.is_open(&session, now + LASTS - Duration::from_secs(1)));
+        assert!(!sessions.is_open(&session, now + LASTS));
     }
 
     #[test]
     fn signed_out_sessions_end_and_others_stay() {
         let (sessions, now) = (sessions(), Timestamp::now());
-        let alice = "alice".parse().unwrap();
-        let [here, there] = [(), ()].map(|()| sessions.sign_in(&alice, VISITOR, now));
-        let gone = sessions.sign_out(&alice, cookie(&here), VISITOR, now);
-        assert!(gone.starts_with("bellhop_session=; ") && gone.contains("Max-Age=0"), "{gone}");
-        assert!(!sessions.accepts(&alice, cookie(&here), now));
-        assert!(sessions.accepts(&alice, cookie(&there), now));
-        sessions.sign_out(&alice, cookie(&there), VISITOR, now + LASTS);
-        assert_eq!(sessions.signed_out().len(), 0, "what is over is not remembered");
+        let (here, there) = (alice(now), alice(now));
+        sessions.end(&here, now);
+        assert!(!sessions.is_open(&here, now) && sessions.is_open(&there, now));
+        sessions.end(&there, now + LASTS);
+        assert_eq!(sessions.signed_out.borrow().sessions.len(), 0, "sessions past their end are not remembered");
     }
 
     #[test]
-    fn nothing_else_is_a_good_cookie() {
+    fn no_session_comes_back_beyond_the_limit() {
         let (sessions, now) = (sessions(), Timestamp::now());
-        let alice = "alice".parse().unwrap();
-        let good = sessions.sign_in(&alice, VISITOR, now);
-        let parts: Vec<_> = cookie(&good).trim_start_matches("bellhop_session=").split('.').collect();
-        let [until, id, mac] = parts.try_into().unwrap();
-        let later = until.parse::<i64>().unwrap() + 1;
-        for wrong in [
-            "",
-            "x",
-            "..",
-            &format!("{later}.{id}.{mac}"),
-            &format!("{until}.1{id}.{mac}"),
-            &format!("{until}.{id}."),
-            &format!("{until}.{id}.{}", &mac[..20]),
-            &format!("{until}.{id}.{}", mac.to_lowercase()),
-        ] {
-            assert!(!sessions.accepts(&alice, &format!("bellhop_session={wrong}"), now), "{wrong}");
+        let (first, later) = (alice(now), alice(now + Duration::from_secs(2)));
+        sessions.end(&first, now);
+        for _ in 0..MAX_SIGNED_OUT {
+            sessions.end(&alice(now + Duration::from_secs(1)), now);
         }
-        assert!(!sessions.accepts(&alice, cookie(&sessions.sign_out(&alice, "", VISITOR, now)), now));
+        assert!(!sessions.is_open(&first, now));
+        assert!(sessions.is_open(&later, now));
+        assert!(sessions.signed_out.borrow().sessions.len() <= MAX_SIGNED_OUT);
+    }
+
+    #[tokio::test]
+    async fn windows_are_told_when_their_session_is_over() {
+        let (sessions, now) = (sessions(), Timestamp::now());
+        let (session, other) = (alice(now), alice(now));
+        let (over, others) = (sessions.over(&session, now), sessions.over(&other, now));
+        sessions.end(&session, now);
+        over.await;
+        assert!(tokio::time::timeout(Duration::from_millis(10), others).await.is_err());
+        sessions.over(&other, now + LASTS).await;
     }
 
     #[test]
     fn servers_may_share_a_key() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");
-        let [first, second] = [(), ()].map(|()| Sessions::new(SigningKey::of_file(&path).unwrap()));
-        let (alice, now) = ("alice".parse().unwrap(), Timestamp::now());
-        assert!(second.accepts(&alice, cookie(&first.sign_in(&alice, VISITOR, now)), now));
+        let [first, second] = [(), ()].map(|()| SigningKey::of_file(&path).unwrap());
+        assert!(first.0 == second.0);
         fs::write(&path, "short").unwrap();
         assert!(SigningKey::of_file(&path).is_err());
     }

@@ -36,7 +36,7 @@ const LAYERS: &[Layer] = &[
     layer("client", &["nats"]),
     layer("service", &["config", "metrics", "nats", "history", "http"]),
     layer("schema", &["nats", "service"]),
-    layer("terminal", &["client", "config", "http", "nats"]),
+    layer("terminal", &["client"]),
     layer("demo", &["client", "config", "local", "nats", "nats_server", "service", "terminal"]),
     layer("bench", &["local", "nats", "nats_server"]),
     layer("conformance", &["nats"]),

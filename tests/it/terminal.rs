@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -131,6 +132,22 @@ async fn a_signed_out_cookie_is_refused() {
     assert!(status == 303 && head.contains("max-age=0"), "{head}");
     assert_eq!(here.ask("GET", "/as/alice/history", "").await.0, 401, "the same cookie again");
     assert_eq!(there.ask("GET", "/as/alice/", "").await.0, 200, "another session of the user");
+}
+
+#[tokio::test]
+async fn sign_out_closes_windows_of_that_session_alone() {
+    let world = World::start(&[]).await;
+    let (_terminal, address) = alone(&world, &[]).await;
+    let (here, there) = (Desk::of(address, "alice").await, Desk::of(address, "alice").await);
+    let (mut closed, mut open) = (here.window().await, there.window().await);
+    closed.event("hello").await;
+    open.event("hello").await;
+    assert_eq!(here.ask("POST", "/as/alice/sign-out", "").await.0, 303);
+    let read = closed.connection.read_to_string(&mut closed.text);
+    tokio::time::timeout(SOON, read).await.expect("the window is still open").unwrap();
+    let mut more = [0; 64];
+    let read = open.connection.read(&mut more);
+    assert!(tokio::time::timeout(Duration::from_millis(500), read).await.is_err(), "another session's window");
 }
 
 #[tokio::test]

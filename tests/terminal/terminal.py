@@ -499,7 +499,7 @@ async def accessible(h):
 
 
 async def strangers(h):
-    """A page is asked by its own user and from its own pages alone."""
+    """A page is asked by its own user and from its own pages alone. Signing out ends all windows of the session."""
     nia = await h.person("nia")
     [cookie] = await nia.context.cookies(nia.url + "as/nia/")
     same([cookie["httpOnly"], cookie["sameSite"], cookie["path"]], [True, "Strict", "/as/nia/"], "the cookie")
@@ -520,8 +520,12 @@ async def strangers(h):
         got, answer = await ask(nia.line.port, method, path, {"Host": here} | headers, bodies.get(status, "x"))
         same(got, status, f"{method} {path} with {sorted(headers)}")
         expect("require-trusted-types-for 'script'" in answer, f"{method} {path} is not protected")
+    tab = await nia.context.new_page()
+    await tab.goto(nia.url + "as/nia/")
+    await see(tab.locator("#connection")).to_have_text("Connected", timeout=15_000)
     await nia.page.get_by_role("button", name="Sign out").click()
-    await see(nia.page.get_by_label("Your name")).to_be_visible()
+    for page in (nia.page, tab):
+        await see(page.get_by_label("Your name")).to_be_visible(timeout=15_000)
     same(await nia.context.cookies(nia.url + "as/nia/"), [], "cookies of somebody who is signed out")
 
 
