@@ -13,3 +13,8 @@ pub mod merge;
 pub mod partition;
 pub mod router;
 pub mod rules;
+
+/// The examples of the README, run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

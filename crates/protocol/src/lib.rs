@@ -19,3 +19,8 @@ pub mod reminder;
 pub mod token;
 pub mod trace;
 pub mod wire;
+
+/// The examples of the README, run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
