@@ -15,7 +15,7 @@
 //!
 //! [`nats_server`] finds and starts a real nats-server, for the demo, the benchmark and the tests.
 
-pub use bellhop_core::{event, merge, partition, router, rules};
+pub use bellhop_core::{event, fair_queue, log, merge, partition, router, rules};
 pub use bellhop_protocol::{printable, reminder, token, trace, wire};
 
 pub mod bench;

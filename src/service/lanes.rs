@@ -6,12 +6,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::turns::Turns;
+use crate::fair_queue::FairQueue;
 
 /// All lanes in use: something is on its way there, or waits.
 #[derive(Debug)]
 pub(super) struct Lanes<K, A, T> {
-    waiting: BTreeMap<K, Turns<A, T>>,
+    waiting: BTreeMap<K, FairQueue<A, T>>,
     /// Those of which nothing is on its way.
     ready: VecDeque<K>,
     /// How many more loads may go.
@@ -28,7 +28,7 @@ impl<K: Ord + Clone, A: Ord + Clone, T> Lanes<K, A, T> {
     pub(super) fn push(&mut self, lane: K, asker: A, size: usize, thing: T) {
         let its = self.waiting.entry(lane.clone()).or_insert_with(|| {
             self.ready.push_back(lane);
-            Turns::new()
+            FairQueue::new()
         });
         its.push(asker, size, thing);
     }
@@ -45,7 +45,7 @@ impl<K: Ord + Clone, A: Ord + Clone, T> Lanes<K, A, T> {
     /// What was on its way has arrived.
     pub(super) fn arrived(&mut self, lane: &K) {
         self.free += 1;
-        if self.waiting.get(lane).is_some_and(Turns::is_empty) {
+        if self.waiting.get(lane).is_some_and(FairQueue::is_empty) {
             self.waiting.remove(lane);
         } else {
             self.ready.push_back(lane.clone());

@@ -48,7 +48,6 @@ pub mod spans;
 mod surviving;
 mod sweep;
 pub mod systemd;
-mod turns;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -12,8 +12,20 @@ struct Layer {
 }
 
 /// What the program has from the crates that decide. Every layer may use it.
-const PURE: &[&str] =
-    &["event", "merge", "partition", "printable", "reminder", "router", "rules", "token", "trace", "wire"];
+const PURE: &[&str] = &[
+    "event",
+    "fair_queue",
+    "log",
+    "merge",
+    "partition",
+    "printable",
+    "reminder",
+    "router",
+    "rules",
+    "token",
+    "trace",
+    "wire",
+];
 
 /// The crates that decide: no I/O, no clock, no task.
 const PURE_CRATES: [&str; 2] = ["core", "protocol"];

@@ -6,9 +6,13 @@
 //! | [`rules`] | the keywords of tags: finds, masks, replaces, highlights, blocks |
 //! | [`merge`](mod@merge) | makes one reminder of a set's duplicates |
 //! | [`event`] | the format of a message of events |
+//! | [`log`] | the log of published sets: positions, the idempotency window, planning in a partition |
+//! | [`fair_queue`] | what waits, fair among those who ask |
 //! | [`partition`] | which partition a user belongs to, and which member works it |
 
 pub mod event;
+pub mod fair_queue;
+pub mod log;
 pub mod merge;
 pub mod partition;
 pub mod router;

@@ -14,19 +14,33 @@ use foldhash::fast::RandomState;
 use bellhop_protocol::reminder::set::MAX_TAGS;
 use bellhop_protocol::reminder::{MAX_REMINDER_BYTES, Reminder};
 
+/// A reminder, and which of those that were given it stands for.
+#[derive(Debug)]
+pub struct Merged {
+    /// The place of the first of them.
+    pub first: usize,
+    /// The places of the others.
+    pub others: Vec<usize>,
+    /// The reminder.
+    pub reminder: Reminder,
+}
+
 /// Merges the duplicates of one set. Order stays: each group is at its first one's place.
-pub fn merge(reminders: Vec<Reminder>) -> Vec<Reminder> {
-    let mut kept: Vec<Reminder> = Vec::with_capacity(reminders.len());
+pub fn merge(reminders: Vec<Reminder>) -> Vec<Merged> {
+    let mut kept: Vec<Merged> = Vec::with_capacity(reminders.len());
     let hasher = RandomState::default();
     let mut groups: HashMap<u64, Group, RandomState> =
         HashMap::with_capacity_and_hasher(reminders.len(), hasher.clone());
-    for reminder in reminders {
+    for (place, reminder) in reminders.into_iter().enumerate() {
         let hash = hasher.hash_one((&reminder.user, &reminder.title, &reminder.content));
         match groups.get_mut(&hash).and_then(|group| group.takes(&kept, &reminder)) {
-            Some(at) => absorb(&mut kept[at], reminder),
+            Some(at) => {
+                kept[at].others.push(place);
+                absorb(&mut kept[at].reminder, reminder);
+            }
             None => {
                 groups.insert(hash, Group { at: kept.len(), room: None });
-                kept.push(reminder);
+                kept.push(Merged { first: place, others: Vec::new(), reminder });
             }
         }
     }
@@ -41,8 +55,8 @@ struct Group {
 
 impl Group {
     /// Where the group's first one stands, if it can still take in `other`.
-    fn takes(&mut self, kept: &[Reminder], other: &Reminder) -> Option<usize> {
-        let first = &kept[self.at];
+    fn takes(&mut self, kept: &[Merged], other: &Reminder) -> Option<usize> {
+        let first = &kept[self.at].reminder;
         if (&first.user, &first.title, &first.content) != (&other.user, &other.title, &other.content) {
             return None; // Only the hash is the same.
         }
@@ -76,6 +90,10 @@ mod tests {
     use super::*;
     use bellhop_protocol::reminder::{Priority, set};
     use proptest::prelude::*;
+
+    fn merge(reminders: Vec<Reminder>) -> Vec<Reminder> {
+        super::merge(reminders).into_iter().map(|merged| merged.reminder).collect()
+    }
 
     fn reminders(json: &str) -> Vec<Reminder> {
         let origin = set::Origin {
@@ -123,6 +141,12 @@ mod tests {
                 format!(r#"{{"id":"{i}","user":"u{user}","title":{title},"content":"c{content}"}}"#)
             }).collect();
             let before = reminders(&format!(r#"{{"reminders":[{}]}}"#, list.join(",")));
+            let all = super::merge(before.clone());
+            for Merged { first, others, reminder } in &all {
+                prop_assert_eq!(&before[*first].id, &reminder.id);
+                let ids: Vec<_> = others.iter().map(|other| before[*other].id.clone()).collect();
+                prop_assert_eq!(&ids, &reminder.merged);
+            }
             let kept = merge(before.clone());
             let merged: usize = kept.iter().map(|reminder| reminder.merged.len()).sum();
 

@@ -4,7 +4,7 @@
 //! (`due.rs`). What cannot be read is set aside (`unreadable.rs`).
 //!
 //! Reminders go on in the order in which they were published, except that nobody waits for another source's flood
-//! (`turns.rs`). To a partition one event is on its way to JetStream at a time (`lanes.rs`), and what queues meanwhile, of one
+//! (`fair_queue`). To a partition one event is on its way to JetStream at a time (`lanes.rs`), and what queues meanwhile, of one
 //! set or of many, makes the next.
 
 mod due;
@@ -24,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 use super::lanes::Lanes;
 use super::recorded::{Recorded, Settled};
 use super::seen::{Taken, Window, encode};
-use super::turns::Turns;
 use super::{Context, rejected, spans};
+use crate::fair_queue::FairQueue;
 use crate::metrics::SetAside;
 use crate::nats::NatsError;
 use crate::nats::pinned::{Received, acknowledge_all};
@@ -71,7 +71,7 @@ struct Intake {
     recorded: HashSet<Settled>,
     sets: HashMap<u64, InWork>,
     /// Sets to be planned, by subject, and
-    waiting: Turns<String, Received>,
+    waiting: FairQueue<String, Received>,
     /// their bytes.
     waiting_bytes: usize,
     /// Bytes of what was made of the sets in work.
@@ -139,7 +139,7 @@ async fn take_in(
         has_warned: false,
         recorded,
         sets: HashMap::new(),
-        waiting: Turns::new(),
+        waiting: FairQueue::new(),
         waiting_bytes: 0,
         made_bytes: 0,
         lanes: Lanes::new(EVENTS_ON_THEIR_WAY),

@@ -18,7 +18,7 @@ use super::super::recorded::Settled;
 use super::super::rejected;
 use super::super::seen::{Id, Window, cancellation_identity, identity, made_up_identity, message_identity};
 use crate::event::{Event, Index, IndexEntry, OfSet};
-use crate::merge::merge;
+use crate::merge::{Merged, merge};
 use crate::nats::Names;
 use crate::nats::pinned::Received;
 use crate::nats::schedule::{self, Scheduled};
@@ -274,7 +274,7 @@ impl SetPlan<'_> {
         self.sort_cancellations(&places);
         let place = |id: &str| places[&identity(&self.origin.source, id)];
         let mut finished = Vec::with_capacity(valid.len());
-        for reminder in merge(valid) {
+        for Merged { reminder, .. } in merge(valid) {
             let (id, user, merged) = (reminder.id.clone(), reminder.user.clone(), reminder.merged.clone());
             match self.planner.ruled(reminder, place(&id)) {
                 Ok(ruled) => {
