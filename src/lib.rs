@@ -13,12 +13,11 @@
 //!
 //! Programs that work with Bellhop use [`client`], which knows nothing of it but the contract. [`terminal`] is one.
 //!
-//! [`nats_server`] finds and starts a real nats-server, for the demo, the benchmark and the tests.
+//! [`nats_server`] finds and starts a real nats-server, for the demo, the tests and `bellhop-bench`.
 
 pub use bellhop_core::{event, fair_queue, log, merge, partition, router, rules};
 pub use bellhop_protocol::{printable, reminder, token, trace, wire};
 
-pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -1,6 +1,6 @@
 //! What a reminder costs on its way through Bellhop, step by step and without NATS: nanoseconds, and allocations.
 //!
-//! Sets of 100 of `bellhop bench`, half of them with a tag whose document has 1,000 keywords. A step begins with what the one
+//! Sets of 100 of `bellhop-bench`, half of them with a tag whose document has 1,000 keywords. A step begins with what the one
 //! before it leaves, and its time includes freeing what it makes. The fastest round counts: whatever else the machine does only
 //! slows.
 
@@ -10,13 +10,13 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bellhop::bench::load::{self, Crowd, Load, TAG};
 use bellhop::nats::Names;
 use bellhop::nats::pinned::Received;
 use bellhop::service::intake::plan::{self, Part, Plan, Planner};
 use bellhop::service::outcomes::message::{self, Told};
 use bellhop::service::recorded::Settled;
 use bellhop::service::seen::Window;
+use bellhop_bench::load::{self, Crowd, Load, TAG};
 use bellhop_core::event::{Event, IndexEntry};
 use bellhop_core::merge::merge;
 use bellhop_core::partition;

@@ -5,7 +5,6 @@
 #![warn(clippy::print_stderr, clippy::print_stdout)]
 
 mod associates;
-mod bench;
 mod check;
 mod conformance;
 mod connect_as;
@@ -86,11 +85,6 @@ struct SettingsArgs {
 enum Command {
     /// Show all of Bellhop at work on this machine, with a nats-server of its own
     Demo(demo::Args),
-    /// Measure how fast it is here, beside what one would write without it
-    Bench(bench::Args),
-    /// One process of a measurement
-    #[command(hide = true)]
-    BenchPart,
     /// Route reminders until stopped
     Serve(serve::Args),
     /// Create or update streams, buckets and consumers
@@ -258,8 +252,6 @@ impl Cli {
         let Self { settings, command } = self;
         let result = match command {
             Command::Demo(args) => demo::run(&settings, args).await,
-            Command::Bench(args) => bench::run(&settings, args).await,
-            Command::BenchPart => bench::run_part().await,
             Command::Serve(args) => serve::run(settings, args).await,
             Command::Setup(args) => setup::run(&settings, args).await,
             Command::Repartition(args) => repartition::run(&settings, args).await,

@@ -50,7 +50,6 @@ const LAYERS: &[Layer] = &[
     layer("schema", &["nats", "service"]),
     layer("terminal", &["client"]),
     layer("demo", &["client", "config", "local", "nats", "nats_server", "service", "terminal"]),
-    layer("bench", &["local", "nats", "nats_server"]),
     layer("conformance", &["nats"]),
     layer(
         "cli",
@@ -66,7 +65,6 @@ const LAYERS: &[Layer] = &[
             "schema",
             "terminal",
             "demo",
-            "bench",
             "conformance",
         ],
     ),
@@ -85,7 +83,6 @@ const IMPURE: &[&str] = &[
     "hyper_util",
     "prometheus",
     "ratatui",
-    "rumqttc",
     "std::env",
     "std::fs",
     "std::net",

@@ -8,7 +8,6 @@
 mod harness;
 
 mod associates;
-mod bench;
 mod cli;
 mod client_app_server;
 mod client_publisher;

@@ -1,4 +1,5 @@
-//! What arrived, against what was to arrive: each reminder once, in order, in its place. Pure.
+//! Checks what arrived against what was expected: each reminder once, in order, at its user's instance.
+//! Pure.
 
 use std::ops::Range;
 
@@ -7,56 +8,53 @@ use serde::{Deserialize, Serialize};
 
 use super::BenchError;
 
-/// What must hold of what arrives, beside that everything does, once.
+/// What must hold, besides that each reminder arrives once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Check {
-    /// A user's reminders come to the user's instance, in order.
+    /// A user's reminders arrive at the user's instance, in order.
     UserOrder,
-    /// An instance gets what it gets in order: nobody looks for users.
+    /// Reminders arrive in order at each instance; users do not count.
     InstanceOrder,
-    /// Nothing.
+    /// Nothing else.
     Once,
 }
 
-/// What is to arrive: the reminders `first` to `first + count`.
+/// The expected reminders: `first` to `first + count`.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Expected {
-    /// The first number.
     pub(super) first: usize,
-    /// How many.
     pub(super) count: usize,
-    /// How many of the first ones are left out of the latencies.
+    /// The number of reminders at the beginning that are left out of the latencies.
     pub(super) warm_up: usize,
-    /// What must hold.
     pub(super) check: Check,
 }
 
-/// What arrived.
+/// The result: what arrived.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Tally {
-    /// Reminders, each counted once.
+    /// The number of reminders, each counted once.
     pub(super) accepted: usize,
-    /// Reminders that came again.
+    /// The number of duplicates.
     pub(super) repeated: usize,
-    /// Reminders that came out of order, or where their user is not.
+    /// The number of reminders out of order, or at an instance without their user.
     pub(super) misplaced: usize,
-    /// When the last one came, in microseconds since 1970.
+    /// The arrival of the last one, in microseconds since 1970.
     pub(super) last_us: u64,
-    /// From when it was due to be published to acceptance, in microseconds: p50, p99, p99.9 and the longest.
+    /// The time from when a reminder was due to be published to its acceptance, in microseconds: p50, p99,
+    /// p99.9 and the longest.
     pub(super) latency_us: [u64; 4],
 }
 
-/// The longest latency that is told apart, in microseconds.
+/// The longest latency that is recorded, in microseconds: longer ones count as this.
 const LONGEST_US: u64 = 3_600_000_000;
 
-/// What has arrived.
+/// Records arrivals.
 pub(super) struct Arrivals {
     expected: Range<usize>,
     warm_up: usize,
-    /// What must hold.
     pub(super) check: Check,
     seen: Vec<bool>,
-    /// Of each user, or instance, the number after the last one.
+    /// For each user, or instance, the number after the last reminder.
     next: Vec<usize>,
     accepted: usize,
     repeated: usize,
@@ -66,7 +64,7 @@ pub(super) struct Arrivals {
 }
 
 impl Arrivals {
-    /// Nothing is to arrive yet, for so many users, or instances.
+    /// Makes a recorder for this many users, or instances, that expects nothing yet.
     pub(super) fn new(slots: usize) -> Self {
         Self {
             expected: 0..0,
@@ -82,7 +80,7 @@ impl Arrivals {
         }
     }
 
-    /// From here on these are to arrive, and nothing has so far.
+    /// Starts over, and expects these reminders.
     pub(super) fn expect(&mut self, Expected { first, count, warm_up, check }: Expected) {
         self.seen = vec![false; count];
         self.next.fill(0);
@@ -91,28 +89,28 @@ impl Arrivals {
         self.latencies.reset();
     }
 
-    /// None is to arrive from this number on: fewer were published than could have been.
+    /// Expects no reminder from this number on: fewer were published than planned.
     pub(super) fn end_at(&mut self, end: usize) {
         self.expected.end = end;
     }
 
-    /// Whether all that is to arrive has arrived.
+    /// Returns whether all expected reminders have arrived.
     pub(super) fn are_complete(&self) -> bool {
         self.accepted >= self.expected.len()
     }
 
-    /// How many have arrived, each counted once.
+    /// Returns the number of reminders that have arrived, each counted once.
     pub(super) fn accepted(&self) -> usize {
         self.accepted
     }
 
-    /// Something arrived that is no reminder of these.
+    /// Records something that is not one of these reminders.
     pub(super) fn misplace(&mut self) {
         self.misplaced += 1;
     }
 
-    /// A reminder arrived that was due to be published at `due_us`, in the order of a user, or instance; without one it is
-    /// where it should not be.
+    /// Records a reminder that was due to be published at `due_us`. `slot` is the user, or instance, whose
+    /// order it belongs to; none means that it arrived at the wrong place.
     pub(super) fn accept(&mut self, number: usize, slot: Option<usize>, now_us: u64, due_us: u64) {
         let place = number.wrapping_sub(self.expected.start);
         let Some(seen) = self.seen.get_mut(place) else {
@@ -137,7 +135,7 @@ impl Arrivals {
         }
     }
 
-    /// What there is to tell.
+    /// Returns the result so far.
     pub(super) fn tally(&self) -> Tally {
         let at = |quantile| self.latencies.value_at_quantile(quantile);
         Tally {
@@ -151,18 +149,18 @@ impl Arrivals {
 }
 
 impl Tally {
-    /// Refuses it unless all `expected` reminders arrived once, each in its place.
+    /// Returns the result if all `expected` reminders arrived once, each in its place.
     ///
     /// # Errors
-    /// [`BenchError::Wrong`], which says that of `what`.
+    /// [`BenchError::Void`], which names `what`.
     pub(super) fn verified(self, what: impl Into<String>, expected: usize) -> Result<Self, BenchError> {
         let Self { accepted, repeated, misplaced, .. } = self;
         if accepted == expected && repeated == 0 && misplaced == 0 {
             return Ok(self);
         }
         let problem =
-            format!("of {expected} reminders {accepted} arrived, {repeated} came again, {misplaced} were out of place");
-        Err(BenchError::Wrong { what: what.into(), problem })
+            format!("of {expected} reminders {accepted} arrived, {repeated} twice, and {misplaced} out of place");
+        Err(BenchError::Void { what: what.into(), problem })
     }
 }
 
@@ -180,14 +178,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_right_has_no_problem() {
+    fn each_reminder_once_and_in_order_verifies() {
         let tally = arrived(&[(10, Some(0)), (12, Some(1)), (11, Some(0))]);
         let tally = tally.verified("two users, each with an order of its own,", 3).unwrap();
         assert!((990..1_010).contains(&tally.latency_us[0]));
     }
 
     #[test]
-    fn what_was_not_published_is_not_missed() {
+    fn unpublished_reminders_are_not_missed() {
         let mut arrivals = Arrivals::new(2);
         arrivals.expect(Expected { first: 10, count: 1_000, warm_up: 0, check: Check::Once });
         arrivals.accept(10, Some(0), 2_000, 1_000);
@@ -197,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_wrong_is_a_problem() {
+    fn missing_repeated_or_misplaced_reminders_fail_verification() {
         for wrong in [
             &[(10, Some(0)), (11, Some(0))][..],
             &[(10, Some(0)), (11, Some(0)), (12, Some(0)), (12, Some(0))],

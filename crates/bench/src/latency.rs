@@ -1,35 +1,34 @@
-//! How long reminders take from when they were due to be published to acceptance, at a rate that waits for nobody.
+//! The time from when reminders were due to be published to their acceptance, at fixed rates.
 
 use serde::Serialize;
 
-use super::crew::Progress;
-use super::stage::{Stage, System, Trial};
-use super::{BenchError, Options};
+use super::trial::{Contestants, System, Trial};
+use super::{BenchError, Options, Progress};
 
-/// One system at one rate.
+/// The latency of one system at one rate, in the round with the median p99.
 #[derive(Debug, Serialize)]
 pub struct Latency {
-    /// Who brought them.
+    /// The system.
     pub system: System,
     /// Reminders a second.
     pub rate: usize,
     /// Reminders in a set.
     pub set_size: usize,
-    /// The median, in milliseconds, of the round that is the middle one by its p99.
+    /// The median, in milliseconds.
     pub p50_ms: f64,
-    /// What one in a hundred exceeds.
+    /// The 99th percentile, in milliseconds.
     pub p99_ms: f64,
-    /// What one in a thousand exceeds.
+    /// The 99.9th percentile, in milliseconds.
     pub p999_ms: f64,
-    /// The longest.
+    /// The longest, in milliseconds.
     pub max_ms: f64,
 }
 
-/// What is left out at the beginning, as a share of all.
+/// One in this many reminders is left out, at the beginning.
 const WARM_UP: usize = 10;
 
 pub(super) async fn run(options: &Options, progress: Progress<'_>) -> Result<Vec<Latency>, BenchError> {
-    let mut stage = Stage::set(options, progress).await?;
+    let mut contestants = Contestants::start(options, progress).await?;
     let mut found = Vec::new();
     for rate in &options.rates {
         let set_size = options.set_size();
@@ -39,7 +38,7 @@ pub(super) async fn run(options: &Options, progress: Progress<'_>) -> Result<Vec
                 progress(format!("round {round} of {}: {} at {rate} a second", options.rounds, system.name()));
                 let count = (*rate as f64 * options.duration.as_secs_f64()).ceil() as usize;
                 let trial = Trial { system, set_size, count, rate: Some(*rate), warm_up: count / WARM_UP };
-                found.push(stage.measure(trial, progress).await?.tally.latency_us);
+                found.push(contestants.measure(trial, progress).await?.tally.latency_us);
             }
         }
         for (system, mut found_of) in [System::Bellhop, System::Raw].into_iter().zip(rounds) {
@@ -49,6 +48,6 @@ pub(super) async fn run(options: &Options, progress: Progress<'_>) -> Result<Vec
             found.push(Latency { system, rate: *rate, set_size, p50_ms, p99_ms, p999_ms, max_ms });
         }
     }
-    stage.clear().await;
+    contestants.close().await;
     Ok(found)
 }

@@ -1,48 +1,45 @@
-//! What processes and files cost, as Linux tells.
+//! CPU time, memory and disk space, as Linux counts them.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
+
+use procfs::process::Process;
 
 /// CPU time by process.
 pub(super) type CpuTimes = BTreeMap<&'static str, Duration>;
 
-/// What was used since `before`.
+/// Returns the CPU time used between these two readings.
 pub(super) fn used_since(before: &CpuTimes, now: CpuTimes) -> CpuTimes {
-    let used = |(part, time): (&'static str, Duration)| {
-        (part, time.saturating_sub(before.get(part).copied().unwrap_or_default()))
+    let used = |(process, time): (&'static str, Duration)| {
+        (process, time.saturating_sub(before.get(process).copied().unwrap_or_default()))
     };
     now.into_iter().map(used).collect()
 }
 
-/// The kernel counts CPU time in these on every Linux that is in use.
-const TICKS_PER_SECOND: f64 = 100.0;
-
-/// CPU time that a process has used so far, in user and kernel mode.
+/// Returns the CPU time that a process has used so far, in user and kernel mode; zero once it has ended.
 pub(super) fn cpu_time(pid: u32) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The program's name may have blanks; what follows its parenthesis has not.
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
-    Duration::from_secs_f64((ticks(11) + ticks(12)) / TICKS_PER_SECOND)
+    let stat = Process::new(pid as i32).and_then(|process| process.stat());
+    let ticks = stat.map_or(0, |stat| stat.utime + stat.stime);
+    Duration::from_secs_f64(ticks as f64 / procfs::ticks_per_second() as f64)
 }
 
-/// Memory of a process that is in the machine's: `VmRSS`. What a program has freed and its allocator keeps counts, too.
+/// Returns the resident memory of a process in bytes (`VmRSS`); zero once it has ended. Memory that the
+/// program has freed and its allocator keeps is included.
 pub(super) fn resident_bytes(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok());
-    kib.unwrap_or(0u64) * 1024
+    let status = Process::new(pid as i32).and_then(|process| process.status());
+    status.ok().and_then(|status| status.vmrss).unwrap_or(0) * 1024
 }
 
-/// Bytes of all files below a directory, as they take space on the disk.
+/// Returns the disk space of all files below a directory, in bytes.
 pub(super) fn disk_bytes(dir: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
     let Ok(entries) = fs::read_dir(dir) else { return 0 };
     let bytes = |entry: fs::DirEntry| match entry.metadata() {
         Ok(found) if found.is_dir() => disk_bytes(&entry.path()),
         Ok(found) => found.blocks() * 512,
-        Err(_) => 0, // It was removed meanwhile.
+        Err(_) => 0, // The file was removed meanwhile.
     };
     entries.filter_map(Result::ok).map(bytes).sum()
 }
@@ -54,8 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    #[cfg(target_os = "linux")]
-    fn work_is_seen() {
+    fn cpu_time_grows_with_work() {
         let (before, began) = (cpu_time(std::process::id()), Instant::now());
         let mut sum = 0u64;
         while cpu_time(std::process::id()) - before < Duration::from_millis(50) {
@@ -65,8 +61,7 @@ mod tests {
     }
 
     #[test]
-    #[cfg(target_os = "linux")]
-    fn memory_is_seen() {
+    fn resident_memory_grows_with_allocations() {
         let before = resident_bytes(std::process::id());
         let held = vec![1u8; 64 << 20];
         let after = resident_bytes(std::process::id());
@@ -74,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn space_is_seen() {
+    fn disk_space_includes_inner_directories() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("inner")).unwrap();
         let before = disk_bytes(dir.path());

@@ -1,13 +1,28 @@
-//! Figures as people read them: each beside the baseline of the same run.
+//! Reports as tables: each figure beside the baseline of the same run.
 
-use super::stage::System;
-use super::{Durable, Felt, Heartbeats, Latency, Offline, Report, Routes, Scale, Throughput};
+use super::{Durable, Heartbeats, Latency, LiveLatency, Offline, Report, Routes, Scale, System, Throughput};
 
 /// The names of a table's columns, and its rows.
-pub type Table = (Vec<&'static str>, Vec<Vec<String>>);
+type Table = (Vec<&'static str>, Vec<Vec<String>>);
 
-/// The report as a table.
-pub fn table(report: &Report) -> Table {
+/// Returns the lines of a report as a table.
+pub fn lines(report: &Report) -> Vec<String> {
+    let (columns, mut rows) = table(report);
+    rows.insert(0, columns.into_iter().map(str::to_owned).collect());
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let is_number = |cell: &String| cell.chars().all(|c| c.is_ascii_digit());
+    let columns = 0..rows[0].len();
+    let shape: Vec<(usize, bool)> =
+        columns.map(|column| (width(column), rows[1..].iter().all(|row| is_number(&row[column])))).collect();
+    let pad = |(cell, (width, is_number)): (&String, &(usize, bool))| match is_number {
+        true => format!("{cell:>width$}"),
+        false => format!("{cell:<width$}"),
+    };
+    let line = |row: &Vec<String>| row.iter().zip(&shape).map(pad).collect::<Vec<_>>().join("  ");
+    rows.iter().map(|row| line(row).trim_end().to_owned()).collect()
+}
+
+fn table(report: &Report) -> Table {
     match report {
         Report::Throughput(all) => throughput(all),
         Report::Latency(all) => latency(all),
@@ -18,13 +33,13 @@ pub fn table(report: &Report) -> Table {
     }
 }
 
-/// What is to be said of it, beside the table.
+/// Returns a line to print below the table, if there is any.
 pub fn note(report: &Report) -> Option<&'static str> {
     let Report::Throughput(all) = report else { return None };
     let has_mosquitto = all.iter().any(|one| one.system == System::Mosquitto);
-    let missing = match cfg!(feature = "bench-mqtt") {
-        true => "mosquitto is not installed, so it was not measured; `apt-get install mosquitto` on Debian",
-        false => "mosquitto was not measured; a build with `--features bench-mqtt` does so where it is installed",
+    let missing = match cfg!(feature = "mqtt") {
+        true => "mosquitto was not measured, because it is not installed; on Debian: `apt-get install mosquitto`",
+        false => "mosquitto was not measured; build with `--features mqtt` to do so",
     };
     (!has_mosquitto).then_some(missing)
 }
@@ -81,22 +96,23 @@ fn latency(all: &[Latency]) -> Table {
     (columns, all.iter().map(row).collect())
 }
 
-/// The processes whose CPU time tells where the limit is.
-const PARTS: [&str; 4] = ["bellhop", "nats-server", "app servers", "publisher"];
+/// The processes whose CPU time shows which one limits throughput.
+const PROCESSES: [&str; 4] = ["bellhop", "nats-server", "app servers", "publisher"];
 
 fn scale(all: &[Scale]) -> Table {
     let mut columns = vec!["VARIED", "MEMBERS", "PARTITIONS", "REMINDERS/S", "× FIRST"];
     columns.extend(["CPU BELLHOP", "CPU NATS-SERVER", "CPU APP SERVERS", "CPU PUBLISHER"]);
     let row = |one: &Scale| {
+        let varied: &'static str = one.varied.into();
         let first = all.iter().find(|first| first.varied == one.varied);
         let row = [
-            one.varied.name().to_owned(),
+            varied.to_owned(),
             one.members.to_string(),
             one.partitions.to_string(),
             format!("{:.0}", one.found.per_second),
             ratio(one.found.per_second, first.map(|first| first.found.per_second)),
         ];
-        let cpu = PARTS.map(|part| format!("{:.1}", one.found.cpu_per_million.get(part).unwrap_or(&0.0)));
+        let cpu = PROCESSES.map(|process| format!("{:.1}", one.found.cpu_per_million.get(process).unwrap_or(&0.0)));
         row.into_iter().chain(cpu).collect()
     };
     (columns, all.iter().map(row).collect())
@@ -139,8 +155,8 @@ fn offline(all: &[Offline]) -> Table {
     ];
     let per_event = all.iter().find(|one| one.system == System::PerEvent);
     let row = |one: &Offline| {
-        let felt = |of: fn(&Felt) -> [f64; 2]| {
-            let change = |felt| of(felt).map(|ms| format!("{ms:.2}")).join(" → ");
+        let live = |of: fn(&LiveLatency) -> [f64; 2]| {
+            let change = |live| of(live).map(|ms| format!("{ms:.2}")).join(" → ");
             one.live.as_ref().map_or_else(|| "-".to_owned(), change)
         };
         vec![
@@ -152,8 +168,8 @@ fn offline(all: &[Offline]) -> Table {
             ratio(one.users_per_second, per_event.map(|base| base.users_per_second)),
             format!("{:.0}", one.reminders_per_second),
             format!("{:.2}", one.emptied_seconds),
-            felt(|felt| [felt.before_p50_ms, felt.during_p50_ms]),
-            felt(|felt| [felt.before_p99_ms, felt.during_p99_ms]),
+            live(|live| [live.before_p50_ms, live.during_p50_ms]),
+            live(|live| [live.before_p99_ms, live.during_p99_ms]),
         ]
     };
     (columns, all.iter().map(row).collect())
@@ -164,23 +180,24 @@ fn routes(one: &Routes) -> Table {
     let row = |what: &str, figure: String| vec![what.to_owned(), figure];
     let mut rows = vec![
         row("routes", one.routes.to_string()),
-        row("routes put a second", format!("{:.0}", one.puts_per_second)),
-        row("seconds until the last one was followed", format!("{:.2}", one.followed_seconds)),
+        row("routes put in a second", format!("{:.0}", one.puts_per_second)),
+        row("seconds until the last route was read", format!("{:.2}", one.followed_seconds)),
         row("seconds until a process is ready, with no routes", format!("{:.2}", one.ready_without_seconds)),
         row("seconds until a process is ready, with all routes", format!("{:.2}", one.ready_seconds)),
-        row("bytes for a route more", format!("{:.0}", one.bytes_per_route)),
+        row("bytes for one more route", format!("{:.0}", one.bytes_per_route)),
         row("bytes for a route in a process that was restarted", format!("{:.0}", one.bytes_per_loaded_route)),
         row("mailboxes", one.mailboxes.to_string()),
-        row("bytes for a mailbox more", format!("{:.0}", one.bytes_per_mailbox)),
-        row("users asked about", users.to_string()),
+        row("bytes for one more mailbox", format!("{:.0}", one.bytes_per_mailbox)),
+        row("users confirmed by heartbeats", users.to_string()),
         row("heartbeats for 1,000 users", format!("{requests_per_1000:.1}")),
         row("milliseconds for a heartbeat", format!("{request_ms:.2}")),
-        row("milliseconds more for 1,000 users", format!("{ms_per_1000:.2}")),
+        row("additional milliseconds for 1,000 users", format!("{ms_per_1000:.2}")),
     ];
-    let cpu =
-        |(part, ms): (&&str, &f64)| row(&format!("CPU milliseconds more for 1,000 users: {part}"), format!("{ms:.2}"));
+    let cpu = |(process, ms): (&&str, &f64)| {
+        row(&format!("additional CPU milliseconds for 1,000 users: {process}"), format!("{ms:.2}"))
+    };
     rows.extend(cpu_ms_per_1000.iter().map(cpu));
-    (vec!["WHAT", "FIGURE"], rows)
+    (vec!["MEASURE", "VALUE"], rows)
 }
 
 fn ratio(figure: f64, base: Option<f64>) -> String {

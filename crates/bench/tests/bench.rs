@@ -1,49 +1,67 @@
-//! The benchmark, small: what it measures arrives, and what it prints can be read.
+//! Small runs of every scenario: what is measured arrives, and the report can be read.
+//!
+//! They measure the `bellhop` beside `bellhop-bench`, which `cargo test` has built.
+
+#![allow(clippy::unwrap_used)] // A test that cannot go on has failed.
+#![allow(clippy::disallowed_methods)] // Deadlines are real time.
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tokio::process::Command;
 use tokio::sync::Mutex;
 
-use crate::harness::{LATER, bellhop_within};
-
-/// Several installations of a dozen processes, one after the other, on a machine that has other tests to run; and their own
-/// deadlines are longer.
+/// Enough for several installations of a dozen processes, one after the other, on a loaded machine.
 const DEADLINE: Duration = Duration::from_secs(120);
-/// Everything small.
-const SMALL: [&str; 9] = ["bench", "--users", "200", "--instances", "2", "--rounds", "1", "--partitions", "4"];
+/// Enough for the start of an installation.
+const STARTED: Duration = Duration::from_secs(30);
+/// Arguments for small measurements.
+const SMALL: [&str; 8] = ["--users", "200", "--instances", "2", "--rounds", "1", "--partitions", "4"];
 
-/// A benchmark takes all of the machine that it can get: one at a time, or the tests beside it get too little.
+/// A benchmark uses the whole machine, so tests run one at a time.
 static MACHINE: Mutex<()> = Mutex::const_new(());
 
 async fn measured(arguments: &[&str]) -> Value {
     let _machine = MACHINE.lock().await;
-    let ended = bellhop_within(DEADLINE, &[&SMALL, arguments, &["--json"]].concat(), &[], b"").await;
-    serde_json::from_str(&ended.succeeded()).unwrap()
+    let Output { status, stdout, stderr } = ended(bench().args(arguments).arg("--json")).await;
+    assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+    serde_json::from_slice(&stdout).unwrap()
 }
 
-/// The rows of what was measured.
+/// A small benchmark, without a variable that the environment may have set for it.
+fn bench() -> Command {
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_bellhop-bench"));
+    bench.args(SMALL).env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+    bench.kill_on_drop(true);
+    bench
+}
+
+async fn ended(bench: &mut Command) -> Output {
+    tokio::time::timeout(DEADLINE, bench.output()).await.expect("the benchmark ends in time").unwrap()
+}
+
+/// Returns the rows of a report.
 fn rows(measured: &Value) -> &Vec<Value> {
     measured.as_array().unwrap()
 }
 
 #[tokio::test]
-async fn throughput_is_told_beside_its_baselines() {
+async fn throughput_has_rows_for_its_baselines() {
     let measured = measured(&["throughput", "--reminders", "10000", "--set-sizes", "1,10"]).await;
     let who = |one: &Value| format!("{} {}", one["system"].as_str().unwrap(), one["set_size"]);
     let systems: Vec<_> = rows(&measured).iter().map(who).collect();
     let mut expected = vec!["raw 1", "per-event 1", "mosquitto 1", "bellhop 1", "bellhop 10", "raw-batch 10"];
-    // Where Debian's package has it; CI installs that, and runs this with the feature.
-    let has_mosquitto = cfg!(feature = "bench-mqtt") && Path::new("/usr/sbin/mosquitto").is_file();
+    // CI installs Debian's package, and runs this test with the feature.
+    let has_mosquitto = cfg!(feature = "mqtt") && Path::new("/usr/sbin/mosquitto").is_file();
     expected.retain(|who| has_mosquitto || !who.starts_with("mosquitto"));
     assert_eq!(systems, expected);
     for one in rows(&measured) {
         assert!(one["per_second"].as_f64().unwrap() > 0.0, "{one}");
     }
-    // It is counted in steps of 10 ms, and one of these may take less.
+    // The kernel counts in steps of 10 ms, so a single figure may be zero.
     let cpu = |server: &str| {
         let of_one = |one: &Value| one["cpu_per_million"][server].as_f64().unwrap();
         rows(&measured).iter().map(of_one).sum::<f64>()
@@ -52,7 +70,7 @@ async fn throughput_is_told_beside_its_baselines() {
 }
 
 #[tokio::test]
-async fn latency_is_told_beside_its_baseline() {
+async fn latency_has_rows_for_its_baseline() {
     let measured = measured(&["latency", "--rates", "200", "--seconds", "1"]).await;
     let systems: Vec<_> = rows(&measured).iter().map(|one| one["system"].as_str().unwrap()).collect();
     assert_eq!(systems, ["bellhop", "raw"]);
@@ -63,7 +81,7 @@ async fn latency_is_told_beside_its_baseline() {
 }
 
 #[tokio::test]
-async fn scale_is_told_by_members_and_partitions() {
+async fn scale_has_rows_by_members_and_partitions() {
     let tried = ["--scale-members", "1,2", "--scale-partitions", "2", "--reminders", "1000", "--set-sizes", "10"];
     let measured = measured(&[&["scale"][..], &tried].concat()).await;
     let which = |one: &Value| format!("{} {} {}", one["varied"].as_str().unwrap(), one["members"], one["partitions"]);
@@ -73,7 +91,7 @@ async fn scale_is_told_by_members_and_partitions() {
 }
 
 #[tokio::test]
-async fn durable_is_told_on_one_server_and_on_a_cluster() {
+async fn durable_has_rows_for_one_server_and_three() {
     let measured = measured(&["durable", "--reminders", "1000", "--set-sizes", "10"]).await;
     let who = |one: &Value| format!("{}: {}", one["servers"].as_str().unwrap(), one["system"].as_str().unwrap());
     let systems: Vec<_> = rows(&measured).iter().map(who).collect();
@@ -83,7 +101,7 @@ async fn durable_is_told_on_one_server_and_on_a_cluster() {
 }
 
 #[tokio::test]
-async fn a_mass_return_is_told_beside_its_baseline() {
+async fn offline_has_rows_for_its_baseline() {
     let measured = measured(&["offline", "--reminders", "2000", "--seconds", "1", "--live-rate", "100"]).await;
     let systems: Vec<_> =
         rows(&measured).iter().map(|one| format!("{} {}", one["system"].as_str().unwrap(), one["users"])).collect();
@@ -103,13 +121,13 @@ async fn a_mass_return_is_told_beside_its_baseline() {
 }
 
 #[tokio::test]
-async fn very_many_routes_are_told_of() {
+async fn routes_has_each_figure() {
     let measured = measured(&["routes", "--routes", "3000"]).await;
     assert_eq!((&measured["routes"], &measured["mailboxes"]), (&3_000.into(), &200.into()));
     for figure in ["puts_per_second", "followed_seconds", "ready_without_seconds", "ready_seconds"] {
         assert!(measured[figure].as_f64().unwrap() > 0.0, "{figure}: {measured}");
     }
-    // So few weigh less than what memory is counted in.
+    // So few routes weigh less than a page of memory.
     for figure in ["bytes_per_route", "bytes_per_loaded_route", "bytes_per_mailbox"] {
         assert!(measured[figure].is_f64(), "{figure}: {measured}");
     }
@@ -121,22 +139,39 @@ async fn very_many_routes_are_told_of() {
 }
 
 #[tokio::test]
+async fn a_missing_program_is_a_clear_error() {
+    let Output { status, stderr, .. } = ended(bench().args(["throughput", "--bellhop", "/nowhere/bellhop"])).await;
+    let error = String::from_utf8_lossy(&stderr);
+    assert_eq!(status.code(), Some(1), "{error}");
+    assert!(error.contains("/nowhere/bellhop") && error.contains("--bellhop PATH"), "{error}");
+}
+
+#[tokio::test]
+async fn servers_of_two_kinds_are_a_usage_error() {
+    for arguments in [["throughput", "--durable"], ["scale", "--json"]] {
+        let Output { status, stderr, .. } = ended(bench().args(arguments).args(["--nats", "nats://127.0.0.1:1"])).await;
+        let error = String::from_utf8_lossy(&stderr);
+        assert_eq!(status.code(), Some(2), "{error}");
+        assert!(error.contains("omit --nats"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_killed_benchmark_leaves_no_process_behind() {
     let dir = tempfile::tempdir().unwrap();
-    let mut bench = Command::new(env!("CARGO_BIN_EXE_bellhop"));
-    bench.args(SMALL).arg("throughput").env("TMPDIR", dir.path()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut bench = bench();
+    bench.arg("throughput").env("TMPDIR", dir.path()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut bench = bench.spawn().unwrap();
-    within(LATER, "it has started a member", || {
+    within(STARTED, "it has started a member", || {
         processes_in(dir.path()).iter().any(|command| command.contains(" serve "))
     })
     .await;
-    bench.kill().unwrap();
-    bench.wait().unwrap();
-    // Sooner than a member gives up that finds no nats-server.
-    within(Duration::from_secs(5), "all are gone", || processes_in(dir.path()).is_empty()).await;
+    bench.kill().await.unwrap();
+    // A member that has lost its nats-server would give up later.
+    within(Duration::from_secs(5), "all processes are gone", || processes_in(dir.path()).is_empty()).await;
 }
 
-/// What processes were called with that work in a directory, or are told of it.
+/// Returns the command lines of processes that work in a directory, or name it.
 fn processes_in(dir: &Path) -> Vec<String> {
     let called = |process: fs::DirEntry| {
         let command = fs::read(process.path().join("cmdline")).ok()?;

@@ -1,4 +1,4 @@
-//! What is published: sets of numbered reminders, the same bytes whoever brings them. Pure.
+//! Sets of numbered reminders: the same bytes for every measured system. Pure.
 
 use std::fmt::Write;
 
@@ -6,22 +6,22 @@ use serde::{Deserialize, Serialize};
 
 /// Keywords in the document of rules.
 const KEYWORDS: usize = 1_000;
-/// The tag whose rules half of the reminders go through.
+/// The tag with rules. Half of the reminders have it.
 pub const TAG: &str = "bench";
-/// Users follow each other in an order that jumps between instances and partitions.
+/// The step from one reminder's user to the next one's, which changes instance and partition.
 const STRIDE: usize = 7_919;
-/// Bytes of content, so that a reminder is some 300 bytes.
+/// The content, which makes a reminder about 300 bytes long.
 const CONTENT: &str = "Invoice {} over 1,280.00 EUR of the account that you look after is due on Friday; please see that it is paid \
                        by then, or tell the customer why it is not, and who is going to look after it from then on. Reference";
 
-/// People who are measured apart from others, each crowd with instances and names of its own.
+/// A group of users that is measured separately, with its own instances and names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Crowd {
-    /// Those it is about.
+    /// The users that are measured.
     Bench,
-    /// Those who stay connected meanwhile.
+    /// Users who stay connected meanwhile.
     Live,
-    /// Those who are away.
+    /// Users who are away.
     Away,
 }
 
@@ -35,44 +35,45 @@ impl Crowd {
     }
 }
 
-/// Reminders by number, from 0: one source publishes them in this order.
+/// Reminders numbered from 0, which one source publishes in this order.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Load {
-    /// Whose they are.
+    /// The users' group.
     pub crowd: Crowd,
-    /// Users there are.
+    /// The number of users.
     pub users: usize,
-    /// Instances that they are spread over.
+    /// The number of instances, which the users are spread over.
     pub instances: usize,
 }
 
 impl Load {
-    /// Whom a reminder is for.
+    /// Returns the user of a reminder.
     pub fn user_of(&self, number: usize) -> usize {
         number.wrapping_mul(STRIDE) % self.users
     }
 
-    /// Where a user is connected.
+    /// Returns the instance that a user is connected to.
     pub fn instance_of(&self, user: usize) -> usize {
         user % self.instances
     }
 
-    /// The user's name.
+    /// Returns a user's name.
     pub fn user_name(&self, user: usize) -> String {
         format!("{}{user:07}", &self.crowd.name()[..1])
     }
 
-    /// A user by its name.
+    /// Returns the user with this name.
     pub fn user_number(&self, name: &str) -> Option<usize> {
         name.strip_prefix(&self.crowd.name()[..1])?.parse().ok()
     }
 
-    /// The instance's name.
+    /// Returns an instance's name.
     pub fn instance_name(&self, instance: usize) -> String {
         format!("{}-{instance}", self.crowd.name())
     }
 
-    /// The body of a set with `count` reminders from `first` on, that says when it was to be published.
+    /// Returns the body of a set with `count` reminders from `first` on. Each carries `at_us`, the time at
+    /// which the set was due to be published.
     pub fn set(&self, first: usize, count: usize, at_us: u64) -> Vec<u8> {
         let mut body = String::with_capacity(16 + 320 * count);
         body.push_str("{\"reminders\":[");
@@ -96,7 +97,7 @@ fn keyword(number: usize) -> String {
     format!("keyword-{:04}", number % KEYWORDS)
 }
 
-/// The document of rules for [`TAG`].
+/// Returns the rules document for [`TAG`].
 pub fn rules() -> Vec<u8> {
     let keywords: Vec<_> = (0..KEYWORDS).map(keyword).collect();
     let rule = serde_json::json!({ "name": "bench", "keywords": keywords, "action": "mask" });
@@ -107,12 +108,13 @@ pub fn rules() -> Vec<u8> {
 mod tests {
     use std::collections::BTreeSet;
 
+    use bellhop_core::rules::document::Document;
+    use bellhop_protocol::reminder::set;
+
     use super::*;
-    use crate::reminder::set;
-    use crate::rules::document::Document;
 
     #[test]
-    fn sets_are_what_bellhop_takes() {
+    fn sets_and_rules_are_valid() {
         let origin =
             set::Origin { source: "bench".parse().unwrap(), sequence: 1, published_at: jiff::Timestamp::UNIX_EPOCH };
         let body = Load { crowd: Crowd::Bench, users: 100, instances: 8 }.set(7, 3, 42);
@@ -124,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_gets_as_many() {
+    fn each_user_gets_as_many_reminders() {
         let load = Load { crowd: Crowd::Bench, users: 1_000, instances: 8 };
         let users: BTreeSet<_> = (0..1_000).map(|number| load.user_of(number)).collect();
         assert_eq!(users.len(), 1_000);

@@ -1,66 +1,58 @@
-//! What throughput and latency are measured on, for Bellhop and the baselines alike, and one measurement.
+//! One measurement of one system, Bellhop or a baseline, and the processes that it needs.
 
 use std::time::Duration;
 
 use async_nats::jetstream::{self, kv, stream};
 use serde::Serialize;
 
-use super::BenchError;
-use super::Options;
-use super::acceptor;
+use super::app_servers::{self, AppServers};
 use super::arrivals::{Check, Expected, Tally};
-use super::crew::{AppServers, Progress, Publisher};
-use super::forwarder::{self, Forwarding, Way};
+use super::baselines::{Forward, Way};
+use super::environment::{BELLHOP_PREFIX, Environment, ROUTES_BUCKET};
 use super::load::Load;
-use super::mqtt::{self, Mosquitto};
-use super::part::Part;
-use super::publisher::{Batch, Published, To};
-use super::site::{BELLHOP_PREFIX, ROUTES_BUCKET, Site};
-use super::task::Task;
+use super::mosquitto::{self, Mosquitto};
+use super::publisher::{Batch, Published, Publisher, To};
 use super::usage::{CpuTimes, used_since};
+use super::worker::Worker;
+use super::{BenchError, Options, Progress};
 
 const RAW_PREFIX: &str = "raw.app";
 const EACH_PREFIX: &str = "each.app";
-/// Where users are, in the straightforward design.
+/// The bucket with users' instances, in the straightforward design.
 const INSTANCES_BUCKET: &str = "bench_instances";
-/// Both forwarders' streams, and what each is published on.
+/// The streams of both forwarders, and their subjects.
 const STREAMS: [(&str, &str); 2] = [("BENCH_RAW", "bench.raw"), ("BENCH_EACH", "bench.each")];
 
-/// Who brings the reminders.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+/// A system that delivers reminders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, strum::IntoStaticStr)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum System {
-    /// Bellhop, with all that it does.
+    /// Bellhop, with all its work.
     Bellhop,
-    /// A bare forwarder of messages of one reminder.
+    /// A bare forwarder of messages with one reminder.
     Raw,
     /// A bare forwarder of messages as large as Bellhop's.
     RawBatch,
-    /// A request and a look-up for each reminder.
+    /// A lookup and a request for each reminder.
     PerEvent,
-    /// Mosquitto, where a message of one reminder is published to its user's instance.
+    /// Mosquitto; each reminder is published to its user's instance.
     Mosquitto,
 }
 
 impl System {
-    /// What it is called.
+    /// Returns the name in reports.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Bellhop => "bellhop",
-            Self::Raw => "raw",
-            Self::RawBatch => "raw-batch",
-            Self::PerEvent => "per-event",
-            Self::Mosquitto => "mosquitto",
-        }
+        self.into()
     }
 
-    /// Where sets go that it brings.
+    /// Returns the subject of its sets.
     pub(super) fn subject(self) -> &'static str {
         match self {
             Self::Bellhop => "bellhop.sets.bench",
             Self::Raw | Self::RawBatch => STREAMS[0].1,
             Self::PerEvent => STREAMS[1].1,
-            Self::Mosquitto => mqtt::TOPICS,
+            Self::Mosquitto => mosquitto::TOPICS,
         }
     }
 
@@ -72,7 +64,7 @@ impl System {
         }
     }
 
-    /// Reminders in a message, where sets have so many.
+    /// Returns the number of reminders in a message, for sets of this size.
     pub(super) fn set_size(self, set_size: usize) -> usize {
         match self {
             Self::Bellhop | Self::RawBatch => set_size,
@@ -81,7 +73,7 @@ impl System {
     }
 }
 
-/// What one measurement moves.
+/// What to measure.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Trial {
     pub(super) system: System,
@@ -92,44 +84,45 @@ pub(super) struct Trial {
 }
 
 impl Trial {
-    /// As fast as it goes; one reminder at the least.
+    /// Publishes as fast as possible; at least one reminder.
     pub(super) fn saturating(system: System, set_size: usize, count: usize) -> Self {
         Self { system, set_size, count: count.max(1), rate: None, warm_up: 0 }
     }
 }
 
-/// What one measurement found.
+/// The result of one measurement.
 #[derive(Debug)]
 pub(super) struct Found {
-    /// From the first set published to the last reminder accepted.
+    /// The time from the first set published to the last reminder accepted.
     pub(super) took: Duration,
     pub(super) tally: Tally,
-    /// CPU time of each process.
+    /// The CPU time of each process.
     pub(super) cpu: CpuTimes,
-    /// Growth of the server's store.
+    /// The growth of the server's store.
     pub(super) disk_bytes: u64,
 }
 
-/// Dropped, it leaves no process and no file behind.
-pub(super) struct Stage {
+/// The processes of Bellhop and all baselines. Dropping it leaves no process and no file behind.
+pub(super) struct Contestants {
     publisher: Publisher,
     app_servers: AppServers,
-    forwarders: [Part; 2],
+    forwarders: [Worker; 2],
     mosquitto: Option<Mosquitto>,
     load: Load,
-    /// The number of the next reminder: none has two lives within the idempotency window.
+    /// The number of the next reminder. None is used twice, because Bellhop recognizes duplicates.
     next: usize,
-    site: Site,
+    environment: Environment,
 }
 
-impl Stage {
+impl Contestants {
     /// Starts everything, and waits until it is ready.
-    pub(super) async fn set(options: &Options, progress: Progress<'_>) -> Result<Self, BenchError> {
-        let site = Site::open(options, &[]).await?;
-        set_up(&site.jetstream, options.servers.replicas()).await?;
+    pub(super) async fn start(options: &Options, progress: Progress<'_>) -> Result<Self, BenchError> {
+        let environment = Environment::start(options, &[]).await?;
+        let made = make_streams(&environment.jetstream, options.servers.replicas()).await;
+        made.map_err(|error| BenchError::nats("make the baselines' streams", error))?;
         let load = options.load();
-        let mut app_servers = AppServers::start(acceptor::Task {
-            url: site.url.clone(),
+        let mut app_servers = AppServers::start(&app_servers::Task {
+            url: environment.url.clone(),
             load,
             prefixes: [BELLHOP_PREFIX, RAW_PREFIX, EACH_PREFIX].map(str::to_owned).into(),
             routes: ROUTES_BUCKET.to_owned(),
@@ -137,29 +130,33 @@ impl Stage {
         })
         .await?;
         app_servers.connect(0..load.users, progress).await?;
+        let forwarder = |stream: &str, prefix: &str, way| {
+            let (stream, prefix) = (stream.to_owned(), prefix.to_owned());
+            Forward { url: environment.url.clone(), stream, prefix, load, way }
+        };
         let forwarders = [
-            forwarder(&site.url, STREAMS[0].0, RAW_PREFIX, load, Way::Bare).await?,
-            forwarder(&site.url, STREAMS[1].0, EACH_PREFIX, load, Way::PerEvent(INSTANCES_BUCKET.into())).await?,
+            forwarder(STREAMS[0].0, RAW_PREFIX, Way::Bare).start().await?,
+            forwarder(STREAMS[1].0, EACH_PREFIX, Way::PerEvent(INSTANCES_BUCKET.to_owned())).start().await?,
         ];
-        let publisher = Publisher::start(&site.url, load).await?;
-        Ok(Self { publisher, app_servers, forwarders, mosquitto: None, load, next: 0, site })
+        let publisher = Publisher::start(&environment.url, load).await?;
+        Ok(Self { publisher, app_servers, forwarders, mosquitto: None, load, next: 0, environment })
     }
 
-    /// Starts a Mosquitto, too. Answers whether one is installed.
+    /// Starts Mosquitto as well. Returns whether it can be measured.
     pub(super) async fn add_mosquitto(&mut self) -> Result<bool, BenchError> {
-        self.mosquitto = Mosquitto::start(self.site.dir(), self.load).await?;
+        self.mosquitto = Mosquitto::start(self.environment.dir(), self.load).await?;
         Ok(self.mosquitto.is_some())
     }
 
     /// Measures once.
     ///
     /// # Errors
-    /// [`BenchError::Wrong`] when not everything arrived once and in order.
+    /// [`BenchError::Void`] if not everything arrived once and in order.
     pub(super) async fn measure(&mut self, trial: Trial, progress: Progress<'_>) -> Result<Found, BenchError> {
         let Trial { system, set_size, count, rate, warm_up } = trial;
         let (set_size, first) = (system.set_size(set_size), self.next);
         self.next += count;
-        let (cpu, disk) = (self.cpu(), self.site.disk_bytes());
+        let (cpu, disk) = (self.cpu(), self.environment.disk_bytes());
         let (publisher, app_servers) = match &mut self.mosquitto {
             Some(peer) if system == System::Mosquitto => (&mut peer.publisher, &mut peer.subscribers),
             _ => (&mut self.publisher, &mut self.app_servers),
@@ -170,38 +167,37 @@ impl Stage {
         let Published { began_us, .. } = publisher.published(progress).await?;
         let tally = app_servers.arrived(system.name(), progress).await?;
         let tally = tally.verified(format!("{} with sets of {set_size}", system.name()), count)?;
-        self.site.settled().await?;
+        self.environment.settled().await?;
         for (stream, _) in STREAMS {
-            self.site.wait_for(stream, |messages| messages == 0, |_| ()).await?;
+            self.environment.wait_for(stream, |messages| messages == 0, |_| ()).await?;
         }
         Ok(Found {
             took: Duration::from_micros(tally.last_us.saturating_sub(began_us)),
             tally,
             cpu: used_since(&cpu, self.cpu()),
-            disk_bytes: self.site.disk_bytes().saturating_sub(disk),
+            disk_bytes: self.environment.disk_bytes().saturating_sub(disk),
         })
     }
 
     fn cpu(&self) -> CpuTimes {
-        let of_peer = |part: fn(&Mosquitto) -> Duration| self.mosquitto.as_ref().map_or(Duration::ZERO, part);
-        let parts = [
-            ("forwarder", self.forwarders.iter().map(Part::cpu_time).sum()),
+        let of_peer = |of: fn(&Mosquitto) -> Duration| self.mosquitto.as_ref().map_or(Duration::ZERO, of);
+        let workers = [
+            ("forwarder", self.forwarders.iter().map(Worker::cpu_time).sum()),
             ("mosquitto", of_peer(Mosquitto::cpu_time)),
             ("app servers", self.app_servers.cpu_time() + of_peer(|peer| peer.subscribers.cpu_time())),
             ("publisher", self.publisher.cpu_time() + of_peer(|peer| peer.publisher.cpu_time())),
         ];
-        self.site.cpu_times().into_iter().chain(parts).collect()
+        self.environment.cpu_times().into_iter().chain(workers).collect()
     }
 
     /// Ends everything.
-    pub(super) async fn clear(self) {
-        self.site.close().await;
+    pub(super) async fn close(self) {
+        self.environment.close().await;
     }
 }
 
-/// What the baselines need.
-async fn set_up(jetstream: &jetstream::Context, replicas: usize) -> Result<(), BenchError> {
-    let failed = |error: &dyn std::fmt::Display| BenchError::nats("set the baselines up", error);
+/// Makes the baselines' streams and bucket.
+async fn make_streams(jetstream: &jetstream::Context, replicas: usize) -> Result<(), async_nats::Error> {
     for (name, subject) in STREAMS {
         let config = stream::Config {
             name: name.to_owned(),
@@ -210,17 +206,9 @@ async fn set_up(jetstream: &jetstream::Context, replicas: usize) -> Result<(), B
             num_replicas: replicas,
             ..stream::Config::default()
         };
-        jetstream.create_stream(config).await.map_err(|error| failed(&error))?;
+        jetstream.create_stream(config).await?;
     }
     let config = kv::Config { bucket: INSTANCES_BUCKET.to_owned(), num_replicas: replicas, ..kv::Config::default() };
-    jetstream.create_key_value(config).await.map_err(|error| failed(&error))?;
+    jetstream.create_key_value(config).await?;
     Ok(())
-}
-
-async fn forwarder(url: &str, stream: &str, prefix: &str, load: Load, way: Way) -> Result<Part, BenchError> {
-    let (url, stream, prefix) = (url.to_owned(), stream.to_owned(), prefix.to_owned());
-    let task = Task::Forward(forwarder::Task { url, stream, prefix, load, way });
-    let mut part = Part::start("forwarder", &task).await?;
-    let _ready: Forwarding = part.hear().await?;
-    Ok(part)
 }
