@@ -112,5 +112,6 @@ fn all_pages_show_commands_that_exist() {
             }
         }
     }
-    assert!(read > 50, "{read}");
+    // Those of `bellhop-bench` are parsed by its own tests.
+    assert!(read > 44, "{read}");
 }
