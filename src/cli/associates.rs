@@ -1,5 +1,7 @@
 //! `bellhop associates`: who may get a user's reminders while the user is away.
 
+use std::error::Error;
+
 use serde_json::json;
 
 use super::output::{Listing, Output, confirm, plural, time};
@@ -7,9 +9,8 @@ use super::scan::{Stored, scan_bucket};
 use super::{CliError, SettingsArgs};
 use crate::nats::{Nats, NatsError, bucket, keys};
 use crate::router::MAX_ASSOCIATES;
-use crate::service::associates::Associates;
-use crate::service::follow::NotOurs;
 use crate::token::UserId;
+use crate::wire::associates::Associates;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -64,8 +65,8 @@ pub(super) async fn run(settings: &SettingsArgs, command: Command) -> Result<(),
     }
 }
 
-fn read(key: &str, value: &[u8]) -> Result<(UserId, Associates), NotOurs> {
-    Ok((UserId::from_token(key)?, serde_json::from_slice(value)?))
+fn read(key: &str, value: &[u8]) -> Result<(UserId, Associates), Box<dyn Error>> {
+    Ok((UserId::from_token(key)?, Associates::read(value)?))
 }
 
 fn listed(associates: &[UserId]) -> String {

@@ -6,8 +6,8 @@ use serde_json::json;
 use super::output::{Output, confirm, plural};
 use super::{CliError, SettingsArgs};
 use crate::nats::api::ask;
-use crate::service::history::erasure::Erased;
 use crate::token::UserId;
+use crate::wire::erased::Erased;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:

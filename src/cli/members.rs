@@ -8,7 +8,7 @@ use serde_json::json;
 use super::output::{Listing, age, complain};
 use super::scan::scan_bucket;
 use super::{CliError, SettingsArgs};
-use crate::service::members::Card;
+use crate::wire::member::MemberRecord;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -35,7 +35,7 @@ pub(super) async fn run(settings: &SettingsArgs, command: Command) -> Result<(),
     let ttl = SignedDuration::try_from(config.members.ttl).unwrap_or(SignedDuration::MAX);
     let mut members = Vec::new();
     scan_bucket(&nats, &nats.names.members_bucket(), "*", |name, stored| {
-        match serde_json::from_slice::<Card>(&stored.message.payload) {
+        match serde_json::from_slice::<MemberRecord>(&stored.message.payload) {
             Ok(card) => members.push((name.to_owned(), card, stored.at)),
             Err(error) => complain(format_args!("key {name} of the bucket of members is not a member's: {error}")),
         }

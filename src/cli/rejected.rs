@@ -15,9 +15,9 @@ use serde_json::{Map, Value};
 use super::output::{Listing, Output, plain, plural, short, time};
 use super::scan::{Stored, scan, timestamp};
 use super::{CliError, SettingsArgs};
+use crate::headers;
 use crate::nats::{Nats, NatsError};
 use crate::reminder::reject::RejectCode;
-use crate::service::rejected::{DETAIL_HEADER, ERROR_HEADER, SET_HEADER};
 use crate::token::{Source, unescape};
 
 #[derive(Debug, clap::Subcommand)]
@@ -102,9 +102,9 @@ impl Refused {
             time,
             // The token may be why it was refused.
             source: unescape(token).unwrap_or_else(|_| token.to_owned()),
-            code: text(ERROR_HEADER),
-            detail: text(DETAIL_HEADER),
-            set: header(SET_HEADER).map(ToOwned::to_owned),
+            code: text(headers::ERROR),
+            detail: text(headers::ERROR_DETAIL),
+            set: header(headers::SET).map(ToOwned::to_owned),
         }
     }
 

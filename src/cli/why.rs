@@ -11,15 +11,15 @@ use super::output::{Output, Table, plain, plural, time};
 use super::scan::{Stored, scan};
 use super::{CliError, SettingsArgs, mailbox, survey};
 use crate::event::Event;
+use crate::headers;
 use crate::nats::api::{ApiError, ask};
 use crate::nats::mailbox::count;
 use crate::nats::{Nats, schedule};
+use crate::reminder::history::Step;
 use crate::reminder::outcome::Batch;
 use crate::reminder::set::MAX_ID_BYTES;
-use crate::service::held_back::HeldBack;
-use crate::service::outcomes::message::Step;
-use crate::service::rejected::{DETAIL_HEADER, ERROR_HEADER};
 use crate::token::{InstanceName, Source, UserId};
+use crate::wire::member::HeldBack;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -190,7 +190,7 @@ async fn places(nats: &Nats, wanted: &Wanted<'_>, known: &Known) -> Result<Vec<P
     find(nats, &names.rejected_stream(), names.rejected(&token), wanted, |stored| {
         if wanted.is_in_json(&stored.message.payload) {
             let header = |name| stored.header(name).unwrap_or_default().to_owned();
-            let (code, detail) = (header(ERROR_HEADER), header(DETAIL_HEADER));
+            let (code, detail) = (header(headers::ERROR), header(headers::ERROR_DETAIL));
             places.push(Place::Rejected { sequence: stored.sequence, at: stored.at, code, detail });
         }
     })

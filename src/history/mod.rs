@@ -19,34 +19,12 @@ mod text;
 mod trail;
 
 pub use crate::config::{HistoryUrl, PostgresUrl};
+pub use crate::reminder::history::Entry;
 pub use crate::wire::query::{Cursor, Query};
 pub use error::{HistoryError, HistoryErrorKind};
 pub use text::Needle;
 
 use error::Problem;
-
-/// One outcome of one reminder, as it goes into the history.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// The reminder's business system.
-    pub source: String,
-    /// The reminder's id. The same source and id, published at another time, is another reminder.
-    pub id: String,
-    /// The reminder's set.
-    pub set: String,
-    /// Whom it was for; a refused reminder may have no user.
-    pub user: Option<String>,
-    /// When JetStream stored its set, in milliseconds since 1970.
-    pub published_ms: i64,
-    /// The outcome's name.
-    pub outcome: String,
-    /// When, in milliseconds since 1970: `at` of the step, without what is finer.
-    pub at_ms: i64,
-    /// The outcome as the trail shows it: a JSON object with `outcome` and `at` at least.
-    pub step: String,
-    /// The finished reminder, a JSON object. It comes with the first outcome of a reminder that was not refused.
-    pub reminder: Option<String>,
-}
 
 /// What a batch of outcomes did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

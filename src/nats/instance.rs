@@ -7,14 +7,12 @@ use async_nats::{Client, HeaderMap, Message};
 use bytes::Bytes;
 use serde::Deserialize;
 
+use crate::headers;
 use crate::router::{Instance, NoAnswer};
 use crate::token::UserId;
 use crate::trace::{self, TraceParent};
 use crate::wire::answer;
 pub use crate::wire::answer::{DeliveryAnswer, Heartbeat, HeartbeatAnswer, Reason, Refused, delivery_body};
-
-/// All traces that a request's reminders belong to, where there are several, separated by commas.
-pub const TRACES_HEADER: &str = "Bellhop-Traces";
 
 /// Asks an instance to take reminders, in the trace `trace`; `traces` are all those that the reminders belong to.
 ///
@@ -32,7 +30,7 @@ pub async fn deliver(
         let mut headers = HeaderMap::new();
         headers.insert(trace::HEADER, trace.as_str());
         if traces.len() > 1 {
-            headers.insert(TRACES_HEADER, traces.iter().map(TraceParent::as_str).collect::<Vec<_>>().join(","));
+            headers.insert(headers::TRACES, traces.iter().map(TraceParent::as_str).collect::<Vec<_>>().join(","));
         }
         request = request.headers(headers);
     }

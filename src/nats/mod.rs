@@ -5,6 +5,7 @@ pub mod api;
 pub mod bucket;
 mod connect;
 mod direct;
+pub mod headers;
 pub mod instance;
 pub mod keys;
 pub mod link;
@@ -31,6 +32,8 @@ use tokio_util::sync::CancellationToken;
 
 use connect::LEAST_PAYLOAD;
 use refusals::Refusals;
+
+pub(crate) use headers::header;
 
 pub use bellhop_protocol::names::{self, Names};
 pub use connect::{connect, connect_to, shown_addresses, split_credentials};
@@ -174,13 +177,6 @@ impl NatsError {
     pub fn failed(what: impl Into<String>, problem: impl std::fmt::Display) -> Self {
         Self::Failed { what: what.into(), problem: problem.to_string() }
     }
-}
-
-/// A header, however its name is written.
-pub(crate) fn header<'a>(headers: Option<&'a HeaderMap>, name: &str) -> Option<&'a str> {
-    let is_meant = |(found, _): &(&async_nats::HeaderName, _)| AsRef::<str>::as_ref(*found).eq_ignore_ascii_case(name);
-    let (_, values) = headers?.iter().find(is_meant)?;
-    values.first().map(async_nats::HeaderValue::as_str)
 }
 
 impl Nats {

@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 
 use super::channels::{Act, Channel, Header, Message, OPERATIONS, Operation, PARAMETERS, channels};
 use super::{BODIES, Body, examples};
+use crate::headers;
 use crate::nats::Names;
-use crate::service::rejected::ERROR_HEADER;
 
 /// The version of AsyncAPI. Its schemas are those of JSON Schema draft 7.
 const VERSION: &str = "3.0.0";
@@ -139,7 +139,7 @@ fn example(headers: &[Header], payload: Value) -> Value {
 fn headers_schema(headers: &[Header]) -> Value {
     let schema = |header: &Header| {
         let schema = match header.name {
-            ERROR_HEADER => json!({ "$ref": format!("{SCHEMAS}/RejectCode") }),
+            headers::ERROR => json!({ "$ref": format!("{SCHEMAS}/RejectCode") }),
             _ => json!({ "type": "string", "description": header.meaning().0 }),
         };
         (header.name.to_owned(), schema)

@@ -1,9 +1,7 @@
 //! Every channel of the contract: where it is, what travels there, and which way. Names of subjects are those that are used.
 
+use crate::headers;
 use crate::nats::Names;
-use crate::nats::instance::TRACES_HEADER;
-use crate::service::figures::MEMBER_HEADER;
-use crate::service::rejected::{DETAIL_HEADER, ERROR_HEADER, REQUEUE_HEADER, SET_HEADER};
 use crate::trace;
 use crate::wire::cloud_event;
 
@@ -69,7 +67,7 @@ pub(super) const PARAMETERS: &[(&str, &str)] = &[
 const HEADERS: &[(&str, &str, &str)] = &[
     ("Nats-Msg-Id", "The sets of a source that have the same one are one set, within the idempotency window.", ""),
     (trace::HEADER, "W3C Trace Context: the trace that it belongs to.", ""),
-    (TRACES_HEADER, "The traces of all reminders, separated by commas, where they are several.", ""),
+    (headers::TRACES, "The traces of all reminders, separated by commas, where they are several.", ""),
     ("Content-Type", "A media type.", cloud_event::STRUCTURED),
     ("ce-specversion", "The version of CloudEvents: 1.0.", cloud_event::VERSION),
     ("ce-id", "The event's own name, percent-encoded; unique within its source.", "981"),
@@ -77,10 +75,10 @@ const HEADERS: &[(&str, &str, &str)] = &[
     ("ce-type", "What kind of event it is.", "com.example.invoice.due"),
     ("ce-datacontenttype", "What the body is: some JSON.", ""),
     ("ce-traceparent", "The event's trace, where no header traceparent is there.", ""),
-    (ERROR_HEADER, "Why it is refused: a stable code.", ""),
-    (DETAIL_HEADER, "What was wrong, where, and what would be right.", ""),
-    (REQUEUE_HEADER, "It was refused before: its reminders are no repeats.", ""),
-    (SET_HEADER, "The set that a reminder came in which was refused alone.", ""),
+    (headers::ERROR, "Why it is refused: a stable code.", ""),
+    (headers::ERROR_DETAIL, "What was wrong, where, and what would be right.", ""),
+    (headers::REQUEUE, "It was refused before: its reminders are no repeats.", ""),
+    (headers::SET, "The set that a reminder came in which was refused alone.", ""),
     (
         "Nats-Service-Error-Code",
         "400: the request is wrong. 403: the app server may not know. 404: nothing is known of it. 503: it cannot be answered now.",
@@ -88,7 +86,7 @@ const HEADERS: &[(&str, &str, &str)] = &[
     ),
     ("Nats-Service-Error", "What is wrong, in a sentence.", ""),
     ("KV-Operation", "DEL or PURGE: the key is gone.", ""),
-    (MEMBER_HEADER, "Whose figures they are.", ""),
+    (headers::MEMBER, "Whose figures they are.", ""),
 ];
 
 const fn must(name: &'static str) -> Header {
@@ -135,7 +133,7 @@ pub(super) fn channels(names: &Names) -> Vec<Channel> {
 fn reminders(names: &Names) -> Vec<Channel> {
     let attributes = ["ce-specversion", "ce-id", "ce-source", "ce-type"].map(must);
     let optional = ["ce-datacontenttype", "ce-traceparent"].map(may);
-    let any = ["Nats-Msg-Id", trace::HEADER, REQUEUE_HEADER].map(may);
+    let any = ["Nats-Msg-Id", trace::HEADER, headers::REQUEUE].map(may);
     vec![
         Channel {
             name: "sets",
@@ -166,7 +164,7 @@ fn reminders(names: &Names) -> Vec<Channel> {
                     "A set or a reminder that is refused. Its publisher's headers are there, too.",
                     &[],
                 )
-                .with([must(ERROR_HEADER), must(DETAIL_HEADER), may(SET_HEADER)])
+                .with([must(headers::ERROR), must(headers::ERROR_DETAIL), may(headers::SET)])
                 .of_type("application/octet-stream"),
             ],
         },
@@ -225,7 +223,7 @@ fn instances(names: &Names) -> Vec<Channel> {
             about: "Reminders for connected users. A request.",
             messages: vec![
                 Message::new("delivery", "The reminders.", &["delivery"])
-                    .with([may(trace::HEADER), may(TRACES_HEADER)]),
+                    .with([may(trace::HEADER), may(headers::TRACES)]),
             ],
         },
         answers(
@@ -289,7 +287,7 @@ fn questions(names: &Names) -> Vec<Channel> {
             "metricsAnswers",
             vec![
                 Message::new("metrics", "A member's metrics, in the text format of Prometheus.", &[])
-                    .with([must(MEMBER_HEADER)])
+                    .with([must(headers::MEMBER)])
                     .of_type("text/plain"),
             ],
         ),

@@ -10,8 +10,8 @@ use super::bodies::Delivered;
 use crate::reminder::outcome;
 use crate::reminder::reject::RejectCode;
 use crate::reminder::set::MAX_ID_BYTES;
-use crate::service::history::erasure::Erased;
 use crate::token::{InstanceName, NO_CONTROL, Source, Tag, UserId};
+use crate::wire::erased::Erased;
 use crate::wire::query::{MAX_CONTAINS_BYTES, MAX_LIMIT};
 
 /// What an outcome is called.

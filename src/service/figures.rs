@@ -6,10 +6,8 @@ use async_nats::HeaderMap;
 use futures_util::StreamExt;
 
 use super::Context;
+use crate::headers;
 use crate::nats::NatsError;
-
-/// The header of an answer that names the member.
-pub const MEMBER_HEADER: &str = "Bellhop-Member";
 
 /// Answers until it is dropped.
 pub async fn run(context: Context) {
@@ -28,7 +26,7 @@ async fn answer(context: &Context) -> Result<(), NatsError> {
         // Whoever may ask must not choose what Bellhop publishes to.
         let Some(reply) = question.reply.filter(|reply| !context.nats.names.is_reserved(reply)) else { continue };
         let mut headers = HeaderMap::new();
-        headers.insert(MEMBER_HEADER, context.member.as_str());
+        headers.insert(headers::MEMBER, context.member.as_str());
         let sent = client.publish_with_headers(reply, headers, context.metrics.text().into()).await;
         sent.map_err(|error| failed(&error))?;
     }

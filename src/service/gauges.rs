@@ -12,7 +12,6 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
-use super::held_back::{HeldBack, MAX_NAMED};
 use super::links::Links;
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -23,6 +22,7 @@ use crate::nats::topology::consumers_of;
 use crate::nats::{Nats, NatsError};
 use crate::partition::{Partition, Role};
 use crate::router::partition::census::Census;
+use crate::wire::member::{HeldBack, MAX_HELD_BACK};
 
 /// How often JetStream is asked.
 const ASK_EVERY: Duration = Duration::from_secs(5);
@@ -78,7 +78,7 @@ impl Gauges {
         });
     }
 
-    /// Returns the reminders that are held back here, up to [`MAX_NAMED`] of them.
+    /// Returns the reminders that are held back here, up to [`MAX_HELD_BACK`] of them.
     pub fn held_back(&self) -> Vec<HeldBack> {
         self.held_back.borrow().clone()
     }
@@ -129,7 +129,7 @@ impl Board {
             sum.add(census);
         }
         self.metrics.held(&sum);
-        let named = self.counts.values().flat_map(|count| &count.held_back).take(MAX_NAMED).cloned().collect();
+        let named = self.counts.values().flat_map(|count| &count.held_back).take(MAX_HELD_BACK).cloned().collect();
         self.naming.send_replace(named);
         self.metrics.oldest_parked(self.counts.values().filter_map(|count| count.oldest_parked).min());
         let most = |of: fn(&Count) -> usize| self.counts.values().map(of).max().unwrap_or(0);

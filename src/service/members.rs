@@ -8,18 +8,16 @@
 //! A member that could not say that it lives for `members.ttl` must expect that others have taken over (it was stopped,
 //! or cut off), so it drops everything at once and begins anew.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::kv::Store;
-use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::held_back::HeldBack;
 use super::lease::Keeper;
 use super::recorded::Recorded;
 use super::{Context, escalation, history, intake, partition};
@@ -28,49 +26,16 @@ use crate::nats::NatsError;
 use crate::nats::bucket::{self, Entry, Operation, Unreadable, Watched};
 use crate::nats::link::Link;
 use crate::partition::{Partition, Role, assign};
+use crate::wire::member::MemberRecord;
 
-/// What a member says of itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Card {
-    /// Its version.
-    pub version: String,
-    /// Partitions it holds.
-    pub partitions: BTreeSet<u16>,
-    /// Whether it holds the intake.
-    pub intake: bool,
-    /// Whether it announces reminders that stay parked.
-    #[serde(default)]
-    pub escalation: bool,
-    /// Whether it writes the history.
-    #[serde(default)]
-    pub history: bool,
-    /// It gives everything up and takes nothing.
-    pub stopping: bool,
-    /// Reminders that no instance answers, as far as they are named.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub held_back: Vec<HeldBack>,
-}
-
-impl Card {
-    /// What it says of the work: who should hold what depends on nothing else.
-    fn work(&self) -> Self {
-        Self { held_back: Vec::new(), ..self.clone() }
-    }
-
-    /// Whether it says that it holds a role.
-    pub fn holds(&self, role: Role) -> bool {
-        match role {
-            Role::Intake => self.intake,
-            Role::Escalation => self.escalation,
-            Role::History => self.history,
-            Role::Partition(Partition(number)) => self.partitions.contains(&number),
-        }
-    }
+/// Returns what a record says of the work: who should hold which role depends on nothing else.
+fn work(record: &MemberRecord) -> MemberRecord {
+    MemberRecord { held_back: Vec::new(), ..record.clone() }
 }
 
 /// Another member, as last heard of.
 struct Peer {
-    card: Card,
+    record: MemberRecord,
     /// When it counts as gone unless it is heard of again.
     gone_at: Instant,
 }
@@ -271,15 +236,15 @@ impl Membership {
             self.hear_itself();
             return false;
         }
-        let card = match entry.operation {
-            Operation::Put => serde_json::from_slice::<Card>(&entry.value).ok(),
+        let record = match entry.operation {
+            Operation::Put => serde_json::from_slice::<MemberRecord>(&entry.value).ok(),
             Operation::Delete | Operation::Purge => None,
         };
-        match card {
-            Some(card) => {
+        match record {
+            Some(record) => {
                 let gone_at = Instant::now() + self.context.config.members.ttl;
-                let before = self.peers.insert(entry.key.clone(), Peer { card: card.clone(), gone_at });
-                before.is_none_or(|before| before.card.work() != card.work())
+                let before = self.peers.insert(entry.key.clone(), Peer { record: record.clone(), gone_at });
+                before.is_none_or(|before| work(&before.record) != work(&record))
             }
             None => self.peers.remove(&entry.key).is_some(),
         }
@@ -293,7 +258,7 @@ impl Membership {
         }
         let settings = &self.context.config.members;
         let partitions = self.held.keys().filter_map(|role| role.partition()).map(|Partition(number)| number);
-        let card = Card {
+        let record = MemberRecord {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             partitions: partitions.collect(),
             intake: self.held.contains_key(&Role::Intake),
@@ -302,7 +267,7 @@ impl Membership {
             stopping: self.is_stopping,
             held_back: self.context.gauges.held_back(),
         };
-        let json = serde_json::to_vec(&card).expect("a card is JSON");
+        let json = serde_json::to_vec(&record).expect("a record is JSON");
         let sent = Instant::now();
         let put = self.members.put(&self.context.member, json.into());
         match tokio::time::timeout(settings.interval, put).await {
@@ -358,7 +323,7 @@ impl Membership {
             }
             is_alive
         });
-        let active = self.peers.iter().filter(|(_, peer)| !peer.card.stopping).map(|(name, _)| name.clone());
+        let active = self.peers.iter().filter(|(_, peer)| !peer.record.stopping).map(|(name, _)| name.clone());
         let members: Vec<String> = active.chain([self.context.member.clone()]).collect();
         let assignment = assign(&members, self.context.config.partitions);
         let is_mine = |role: &Role| assignment.get(role) == Some(&self.context.member);
@@ -370,7 +335,7 @@ impl Membership {
         let is_free = |role: &Role| {
             !self.held.contains_key(role)
                 && !self.resting.contains_key(role)
-                && !self.peers.values().any(|peer| peer.card.holds(*role))
+                && !self.peers.values().any(|peer| role.is_held_by(&peer.record))
         };
         let take: Vec<Role> = assignment.keys().filter(|role| is_mine(role) && is_free(role)).copied().collect();
         if take.is_empty() {

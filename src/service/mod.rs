@@ -28,7 +28,6 @@ pub mod escalation;
 pub mod figures;
 pub mod follow;
 pub mod gauges;
-pub mod held_back;
 pub mod history;
 pub mod intake;
 mod lanes;

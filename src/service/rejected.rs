@@ -5,25 +5,13 @@ use std::time::Duration;
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 
+use crate::headers;
 use crate::metrics::Metrics;
+use crate::nats::headers::of_publisher;
 use crate::nats::{Names, Nats, NatsError};
 use crate::reminder::reject::{RejectCode, Rejection};
 use crate::trace;
 use crate::wire::cloud_event::is_about_events;
-
-/// The header with the refusal's stable code.
-pub const ERROR_HEADER: &str = "Bellhop-Error";
-/// The header with what was wrong, for people.
-pub const DETAIL_HEADER: &str = "Bellhop-Error-Detail";
-/// The header with the set that a refused reminder came in.
-pub const SET_HEADER: &str = "Bellhop-Set";
-/// A set with this header was refused before: its reminders are no repeats. The value is the refused message's sequence.
-pub const REQUEUE_HEADER: &str = "Bellhop-Requeue";
-
-/// The header with how many of its publisher's headers a refused message had no room for.
-pub const HEADERS_CUT_HEADER: &str = "Bellhop-Headers-Cut";
-/// The header with how many bytes a refused message had, of which only the first could be stored.
-pub const CUT_HEADER: &str = "Bellhop-Cut";
 
 /// Bytes of its publisher's headers that a refused message keeps. JetStream takes 64 KiB of headers with a message; the
 /// rest is for what Bellhop and `bellhop rejected requeue` add.
@@ -34,13 +22,6 @@ const OWN_BYTES: usize = 4 << 10;
 const CUT_PAUSE: Duration = Duration::from_millis(50);
 /// What JetStream adds to a stored message, about.
 const RECORD_BYTES: usize = 64;
-
-/// What a message's publisher says in its headers: all but what NATS and Bellhop act upon. Of several of one name, the first.
-pub fn of_publisher(headers: &HeaderMap) -> HeaderMap {
-    let is_ours = |name: &str| ["nats-", "bellhop-"].iter().any(|prefix| begins_with(name, prefix));
-    let kept = headers.iter().filter(|(name, _)| !is_ours(name.as_ref()));
-    kept.flat_map(|(name, values)| Some((name.clone(), values.first()?.clone()))).collect()
-}
 
 /// Keeps the headers that fit, those first that say what the message is, and returns them with the number of the others.
 fn fitting(headers: HeaderMap) -> (HeaderMap, usize) {
@@ -61,10 +42,6 @@ fn fitting(headers: HeaderMap) -> (HeaderMap, usize) {
 /// Bytes of a header on the wire.
 fn line_bytes(name: &str, value: &str) -> usize {
     name.len() + value.len() + ": \r\n".len()
-}
-
-fn begins_with(name: &str, prefix: &str) -> bool {
-    name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
 /// A message for the stream of refused input.
@@ -88,10 +65,10 @@ impl Message {
         id: String,
     ) -> Self {
         let mut headers = HeaderMap::new();
-        headers.insert(ERROR_HEADER, rejection.code.as_str());
-        headers.insert(DETAIL_HEADER, rejection.detail.as_str());
+        headers.insert(headers::ERROR, rejection.code.as_str());
+        headers.insert(headers::ERROR_DETAIL, rejection.detail.as_str());
         if let Some(set) = set {
-            headers.insert(SET_HEADER, set);
+            headers.insert(headers::SET, set);
         }
         Self { subject: names.rejected(source_token), headers, payload, id, code: rejection.code }
     }
@@ -101,7 +78,7 @@ impl Message {
     pub fn with_headers_of(self, published: Option<&HeaderMap>) -> Self {
         let (mut headers, cut) = fitting(published.map(of_publisher).unwrap_or_default());
         if cut > 0 {
-            headers.insert(HEADERS_CUT_HEADER, cut.to_string());
+            headers.insert(headers::HEADERS_CUT, cut.to_string());
         }
         self.headers.iter().for_each(|(name, values)| headers.insert(name.clone(), values[0].clone()));
         Self { headers, ..self }
@@ -126,7 +103,7 @@ impl Message {
         let mut room = whole.min(nats.client.max_payload().saturating_sub(OWN_BYTES));
         while let Err(error) = self.try_store(nats).await {
             tracing::error!(%error, subject = self.subject, whole, "refused input is too large to be stored whole, cutting it");
-            self.headers.insert(CUT_HEADER, whole.to_string());
+            self.headers.insert(headers::CUT, whole.to_string());
             self.payload.truncate(room);
             room /= 2;
             tokio::time::sleep(CUT_PAUSE).await;

@@ -15,6 +15,7 @@ struct Layer {
 const PURE: &[&str] = &[
     "event",
     "fair_queue",
+    "headers",
     "log",
     "merge",
     "partition",
@@ -47,7 +48,7 @@ const LAYERS: &[Layer] = &[
     // For programs of others: of Bellhop it knows the contract and the names.
     layer("client", &["nats"]),
     layer("service", &["config", "metrics", "nats", "history", "http"]),
-    layer("schema", &["nats", "service"]),
+    layer("schema", &["nats"]),
     layer("terminal", &["client"]),
     layer("demo", &["client", "config", "local", "nats", "nats_server", "service", "terminal"]),
     layer("conformance", &["nats"]),

@@ -8,6 +8,7 @@ use std::hash::Hasher;
 use siphasher::sip::SipHasher13;
 
 use bellhop_protocol::token::UserId;
+use bellhop_protocol::wire::member::MemberRecord;
 
 pub use bellhop_protocol::partition::Partition;
 
@@ -57,6 +58,16 @@ impl Role {
             Self::Escalation => "escalation",
             Self::History => "history",
             Self::Partition(_) => "partition",
+        }
+    }
+
+    /// Returns whether a member says that it holds the role.
+    pub fn is_held_by(self, member: &MemberRecord) -> bool {
+        match self {
+            Self::Intake => member.intake,
+            Self::Escalation => member.escalation,
+            Self::History => member.history,
+            Self::Partition(Partition(number)) => member.partitions.contains(&number),
         }
     }
 

@@ -4,14 +4,16 @@
 //! | --- | --- |
 //! | [`token`] | names of users, instances, sources and tags, and how a subject writes them |
 //! | [`names`] | subjects, streams, buckets and consumers of an installation |
-//! | [`reminder`] | a published set and its validation, a delivered reminder, an outcome, the codes of refusals |
-//! | [`wire`] | routes, associates, answers, queries, CloudEvents |
+//! | [`headers`] | names of headers |
+//! | [`reminder`] | a published set and its validation, a delivered reminder, an outcome and its line for the history, the codes of refusals |
+//! | [`wire`] | routes, associates, members, answers, queries, CloudEvents |
 //! | [`trace`] | the W3C trace context |
 //! | [`partition`] | the number of a partition |
 //! | [`printable`] | text from outside, made safe to show |
 //!
 //! The crate does no I/O, reads no clock and starts no task.
 
+pub mod headers;
 pub mod names;
 pub mod partition;
 pub mod printable;

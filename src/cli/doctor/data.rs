@@ -14,7 +14,7 @@ use crate::cli::survey::Routes;
 use crate::nats::Nats;
 use crate::nats::api::{ApiError, ask};
 use crate::nats::names::bucket_stream;
-use crate::service::held_back::HeldBack;
+use crate::wire::member::HeldBack;
 
 /// How long a refusal is news. What is older was seen, or will not be.
 const NEWS: SignedDuration = SignedDuration::from_hours(1);

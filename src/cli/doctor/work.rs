@@ -89,7 +89,7 @@ fn all_roles(case: &Case<'_>) -> Vec<Role> {
 fn holders(case: &Case<'_>, survey: &Survey) -> Vec<Role> {
     let roles = all_roles(case);
     let cards = survey.alive(case.config.members.ttl).map(|(_, member)| &member.card);
-    cards.flat_map(|card| roles.iter().copied().filter(|role| card.holds(*role))).collect()
+    cards.flat_map(|card| roles.iter().copied().filter(|role| role.is_held_by(card))).collect()
 }
 
 fn named(roles: &[Role]) -> String {

@@ -14,7 +14,7 @@ use crate::history::{Entry, Needle};
 use crate::nats::api::{ApiError, ask};
 use crate::nats::{Nats, NatsError};
 use crate::reminder::finished::with_fate;
-use crate::service::outcomes::message::decode;
+use crate::reminder::history::entries;
 use crate::token::Tag;
 
 /// The stream of outcomes, from now on.
@@ -45,7 +45,7 @@ impl Live {
         while let Some(message) = self.messages.next().await {
             let message = message.map_err(|error| failed(&error))?;
             // What is no message of ours is nobody's news.
-            for entry in decode(&message.payload).unwrap_or_default() {
+            for entry in entries(&message.payload).unwrap_or_default() {
                 let Some(reminder) = wanted(nats, filter, entry).await? else { continue };
                 if is_json {
                     output.json(&reminder)?;

@@ -17,10 +17,11 @@ use super::{Filter, Refused, message, stream};
 use crate::cli::CliError;
 use crate::cli::file::read;
 use crate::cli::output::{Output, complain, plural};
+use crate::headers;
+use crate::nats::headers::of_publisher;
 use crate::nats::{self, Nats, NatsError};
 use crate::reminder::reject::{RejectCode, Rejection};
 use crate::reminder::set::{self, Origin};
-use crate::service::rejected::{REQUEUE_HEADER, SET_HEADER, of_publisher};
 use crate::token::Source;
 use crate::wire::cloud_event::{self, Published};
 
@@ -128,13 +129,15 @@ async fn requeue(
     let source = source(&message)?;
     let (mut headers, body) = match fixed {
         Some(fixed) => mended(&message, fixed),
-        None if message.headers.get(SET_HEADER).is_none() => (of_publisher(&message.headers), message.payload.clone()),
+        None if message.headers.get(headers::SET).is_none() => {
+            (of_publisher(&message.headers), message.payload.clone())
+        }
         None => (HeaderMap::new(), set_of(&message.payload)),
     };
     if !args.force {
         check(&source, &headers, &body)?;
     }
-    headers.insert(REQUEUE_HEADER, sequence.to_string());
+    headers.insert(headers::REQUEUE, sequence.to_string());
     // Should the deletion fail and this be run again, it is taken in once. Publishers do not know the time, and so not the id.
     let refused_ns = message.time.unix_timestamp_nanos();
     headers.insert(header::NATS_MESSAGE_ID, format!("requeue {sequence} {refused_ns} {:016x}", hash(&body)));

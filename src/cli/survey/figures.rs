@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_nats::Subject;
 use futures_util::StreamExt;
 
+use crate::headers;
 use crate::nats::{Nats, NatsError};
-use crate::service::figures::MEMBER_HEADER;
 
 /// The figures of one member: series, by their name with their labels.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -74,7 +74,7 @@ pub(in crate::cli) async fn ask(nats: &Nats, alive: usize) -> Result<BTreeMap<St
     let mut told = BTreeMap::new();
     while told.len() < alive {
         let Ok(Some(answer)) = tokio::time::timeout(PATIENCE, answers.next()).await else { break };
-        let Some(member) = answer.headers.as_ref().and_then(|headers| headers.get(MEMBER_HEADER)) else { break };
+        let Some(member) = answer.headers.as_ref().and_then(|headers| headers.get(headers::MEMBER)) else { break };
         told.insert(member.to_string(), Figures::parse(&String::from_utf8_lossy(&answer.payload)));
     }
     Ok(told)

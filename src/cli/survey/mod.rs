@@ -23,7 +23,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::scan::timestamp;
 use crate::nats::bucket::last;
 use crate::nats::{Nats, NatsError};
-use crate::service::members::Card;
+use crate::wire::member::MemberRecord;
 
 pub(super) use figures::{Figures, ask as ask_members};
 pub(super) use identity::{Allowed, Identity, Permissions};
@@ -69,7 +69,7 @@ pub(super) struct Parked {
 #[derive(Debug, Clone)]
 pub(super) struct Member {
     /// What it said.
-    pub(super) card: Card,
+    pub(super) card: MemberRecord,
     /// When, by the server's clock.
     pub(super) last_word: Timestamp,
 }

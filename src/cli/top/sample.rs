@@ -105,7 +105,7 @@ fn members(case: &Case<'_>) -> Vec<Member> {
                     true => "stopping",
                     false => "serving",
                 },
-                roles: roles.iter().filter(|role| member.card.holds(**role)).map(|role| role.kind()).collect(),
+                roles: roles.iter().filter(|role| role.is_held_by(&member.card)).map(|role| role.kind()).collect(),
                 partitions: member.card.partitions.iter().copied().collect(),
                 silent_seconds: silence.as_secs_f64(),
             }

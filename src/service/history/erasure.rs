@@ -8,8 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::jetstream::kv::UpdateErrorKind;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::super::Context;
 use super::super::associates::Associates;
@@ -19,26 +18,7 @@ use crate::nats::mailbox::{Pages, purge, remove};
 use crate::nats::replay::{last_sequence, replay};
 use crate::nats::{Nats, NatsError, bucket, keys, schedule};
 use crate::token::UserId;
-
-/// How many of each were removed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Erased {
-    /// Reminders of the history.
-    pub history: u64,
-    /// Reminders of the mailbox.
-    pub parked: u64,
-    /// Reminders that were to be delivered later; not told of if there were none.
-    #[serde(default, skip_serializing_if = "is_none")]
-    pub scheduled: u64,
-    /// Routes.
-    pub routes: u64,
-    /// The user's list of associates, and others' lists that named the user.
-    pub associates: u64,
-}
-
-fn is_none(count: &u64) -> bool {
-    *count == 0
-}
+use crate::wire::erased::Erased;
 
 /// Why an erasure was not finished. It may be asked for again.
 #[derive(Debug, thiserror::Error)]

@@ -17,12 +17,12 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::outcomes::message;
 use super::{Context, api, now_ms, sweep};
 use crate::history::{Entry, HistoryError, HistoryErrorKind, Written};
 use crate::nats::NatsError;
 use crate::nats::pinned::{Pinned, Received, acknowledge};
 use crate::partition::Role;
+use crate::reminder::history::entries;
 
 /// Bytes of messages asked for ahead.
 const PULL_BYTES: usize = 4 << 20;
@@ -86,7 +86,7 @@ impl Batch {
     }
 
     fn add(&mut self, received: Received) {
-        match message::decode(&received.payload) {
+        match entries(&received.payload) {
             Ok(entries) => self.entries.extend(entries),
             // Everything else of Bellhop's passes it by, too.
             Err(error) => tracing::error!(sequence = received.sequence, %error, "not a message of outcomes, passed by"),

@@ -18,6 +18,7 @@ use super::super::recorded::Settled;
 use super::super::rejected;
 use super::super::seen::{Id, Window, cancellation_identity, identity, made_up_identity, message_identity};
 use crate::event::{Event, Index, IndexEntry, OfSet};
+use crate::headers;
 use crate::merge::{Merged, merge};
 use crate::nats::Names;
 use crate::nats::pinned::Received;
@@ -220,7 +221,7 @@ impl Planner<'_> {
             Ok(set) if is_repeat => Plan { repeats: set.reminders.len(), ..Plan::default() },
             Err(rejection) => refused(&rejection),
             Ok(ReminderSet { common, cancel, reminders }) => {
-                let is_requeued = received.header(rejected::REQUEUE_HEADER).is_some();
+                let is_requeued = received.header(headers::REQUEUE).is_some();
                 let (source, id, trace) = (origin.source.clone(), common.id.clone(), self.trace.clone());
                 let of = Arc::new(OfSet { source, id, sequence, published_ms: stored_ms, trace });
                 let (set_ns, scheduled_ns) = (received.stored_ns, schedule::set_time(received.headers.as_ref()));

@@ -1,18 +1,10 @@
-//! A message of `BELLHOP_OUTCOMES`: outcomes in the contract's words, and beside them what only Bellhop reads, as
-//! `{"outcomes":[{…},…],"history":[{"published_at":1764000000000,"reminder":{…}},…]}`.
-//!
-//! The second list belongs to the first, line by line. It tells the history which reminder each outcome is of, and what it
-//! said: a reminder's first outcome carries its finished JSON. A header names what the message settles.
+//! Writes a message of `BELLHOP_OUTCOMES`: outcomes in the contract's words, and beside them the
+//! [lines of the history](crate::reminder::history). A header names what the message settles.
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
 use super::super::recorded::{self, Settled};
-use crate::history::Entry;
 use crate::partition::Partition;
 use crate::reminder::outcome::{Batch, Outcome, Record};
 
@@ -77,60 +69,12 @@ pub fn encode(told: &[Told], has_history: bool) -> (HeaderMap, Bytes) {
     (headers, body.into())
 }
 
-/// A step of a reminder's trail: an outcome, when, and what else is told of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Step {
-    /// What became of it.
-    pub outcome: String,
-    /// When.
-    pub at: Timestamp,
-    /// The instance, the rule, the error, …
-    #[serde(flatten)]
-    pub more: Map<String, Value>,
-}
-
-/// Reads a message.
-///
-/// # Errors
-/// When it is not one that [`encode`] wrote with the history's part.
-pub fn decode(message: &[u8]) -> Result<Vec<Entry>, serde_json::Error> {
-    #[derive(Deserialize)]
-    struct Public {
-        id: String,
-        source: String,
-        set: String,
-        #[serde(default)]
-        user: Option<String>,
-        #[serde(flatten)]
-        step: Step,
-    }
-    #[derive(Deserialize)]
-    struct Private<'a> {
-        published_at: i64,
-        #[serde(borrow, default)]
-        reminder: Option<&'a RawValue>,
-    }
-    #[derive(Deserialize)]
-    struct Message<'a> {
-        outcomes: Vec<Public>,
-        #[serde(borrow, default)]
-        history: Vec<Private<'a>>,
-    }
-    let Message { outcomes, history } = serde_json::from_slice(message)?;
-    let entry = |(public, private): (Public, Private<'_>)| {
-        let Public { id, source, set, user, step } = public;
-        let (published_ms, reminder) = (private.published_at, private.reminder.map(|json| json.get().to_owned()));
-        let (text, at_ms) = (serde_json::to_string(&step)?, step.at.as_millisecond());
-        Ok(Entry { source, id, set, user, published_ms, outcome: step.outcome, at_ms, step: text, reminder })
-    };
-    outcomes.into_iter().zip(history).map(entry).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::reminder::history::entries;
 
     fn told(outcome: Outcome, reminder: Option<&'static str>) -> Told {
         let record = Record {
@@ -159,7 +103,7 @@ mod tests {
         let all = [told(delivered, Some(r#"{"id":"x","data":[ 1.50]}"#)), told(Outcome::Expired, None)];
         let (headers, body) = encode(&all, true);
         assert_eq!(headers.get(recorded::HEADER).unwrap().as_str(), "1:m7 1:m7");
-        let lines = decode(&body).unwrap();
+        let lines = entries(&body).unwrap();
         assert_eq!(lines[0].reminder.as_deref(), Some(r#"{"id":"x","data":[ 1.50]}"#));
         assert_eq!((lines[1].published_ms, lines[1].reminder.as_ref()), (12, None));
         assert_eq!((lines[0].id.as_str(), lines[0].user.as_deref()), ("inv-\"1\"", Some("张三")));
@@ -168,7 +112,7 @@ mod tests {
         let (_, without) = encode(&all, false);
         assert_eq!(public(&body), public(&without));
         assert_eq!(serde_json::from_slice::<Value>(&without).unwrap().as_object().unwrap().len(), 1);
-        assert!(decode(&without).unwrap().is_empty());
+        assert!(entries(&without).unwrap().is_empty());
         assert_eq!(
             public(&body)[1],
             json!({"id": "inv-\"1\"", "source": "billing", "set": "s", "user": "张三",

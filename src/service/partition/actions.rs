@@ -18,8 +18,9 @@ use crate::router::{self, Action, Company, Fate, HeldBack, Input, Item, Refusal,
 use crate::service::courier::Parcel;
 use crate::service::outcomes::message::Told;
 use crate::service::refusals::Refusals;
-use crate::service::{Context, held_back, now_ms, recorded, rejected, routes, spans};
+use crate::service::{Context, now_ms, recorded, rejected, routes, spans};
 use crate::token::UserId;
+use crate::wire::member;
 use crate::wire::route::key;
 
 impl Worker {
@@ -94,7 +95,7 @@ impl Worker {
             "a reminder is never answered, alone, and is held back; `bellhop mailbox rm` removes it"
         );
         let instance = instance.name.clone();
-        self.held_back.insert(user.clone(), held_back::HeldBack { user, source, id, instance, tries });
+        self.held_back.insert(user.clone(), member::HeldBack { user, source, id, instance, tries });
     }
 
     /// An associate's routes. That they cannot be read is as if there were none: the mailbox is safe.

@@ -21,10 +21,9 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::gauges::Count;
-use super::held_back::HeldBack;
 use super::recorded::{self, Recorded};
 use super::refusals::Refusals;
-use super::{Context, held_back, rejected};
+use super::{Context, rejected};
 use crate::config::{self, Config, Devices};
 use crate::event::{Event, IndexEntry, OfSet};
 use crate::nats::NatsError;
@@ -38,6 +37,7 @@ use crate::router::{
     self, BySource, Company, Entry, Fate, Input, Item, Now, Page, Removal, Settled, Share, Text, Undelivered,
 };
 use crate::token::{Source, UserId};
+use crate::wire::member::{HeldBack, MAX_HELD_BACK};
 use following::Following;
 use repeats::Repeats;
 
@@ -441,7 +441,7 @@ impl Worker {
         let began = Instant::now();
         let census = self.machine.census();
         self.held_back.retain(|user, _| census.held_back.contains(user));
-        let held_back = self.held_back.values().take(held_back::MAX_NAMED).cloned().collect();
+        let held_back = self.held_back.values().take(MAX_HELD_BACK).cloned().collect();
         let has_mail = census.mail_of_connected.users + census.mail_of_away.users > 0;
         let (events, bytes) = (self.in_work.len(), self.bytes_in_work);
         let next = Instant::now() + COUNT_EVERY.max(began.elapsed() * 100);

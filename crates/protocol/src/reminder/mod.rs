@@ -4,6 +4,7 @@
 
 pub mod fields;
 pub mod finished;
+pub mod history;
 pub mod outcome;
 pub mod readable;
 pub mod reject;

@@ -7,6 +7,8 @@
 pub mod answer;
 pub mod associates;
 pub mod cloud_event;
+pub mod erased;
+pub mod member;
 pub mod query;
 pub mod route;
 pub mod subject;

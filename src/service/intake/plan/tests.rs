@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::headers;
 use crate::rules::document::Document;
 use crate::rules::engine::Engine;
 use crate::service::seen::Taken;
@@ -178,7 +179,7 @@ fn repeats_are_dropped_unless_they_are_the_set_itself_or_were_requeued() {
     assert_eq!(ids(&plan_with(&window, 1, body, None)), ["a"]);
     assert_eq!(ids(&plan_with(&window, 2, body, None)), [""; 0]);
     let mut headers = HeaderMap::new();
-    headers.insert(rejected::REQUEUE_HEADER, "7");
+    headers.insert(headers::REQUEUE, "7");
     assert_eq!(ids(&plan_with(&window, 2, body, Some(headers))), ["a"]);
 }
 

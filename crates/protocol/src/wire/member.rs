@@ -1,0 +1,47 @@
+//! What members write to their bucket for each other and for operators.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::token::{InstanceName, Source, UserId};
+
+/// The most reminders that a member names as held back: enough to see whose they are.
+pub const MAX_HELD_BACK: usize = 20;
+
+/// The value of a member's key.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberRecord {
+    /// Its version.
+    pub version: String,
+    /// Partitions it holds.
+    pub partitions: BTreeSet<u16>,
+    /// Whether it holds the intake.
+    pub intake: bool,
+    /// Whether it announces reminders that stay parked.
+    #[serde(default)]
+    pub escalation: bool,
+    /// Whether it writes the history.
+    #[serde(default)]
+    pub history: bool,
+    /// It gives everything up and takes nothing.
+    pub stopping: bool,
+    /// Reminders that no instance answers, [`MAX_HELD_BACK`] of them at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held_back: Vec<HeldBack>,
+}
+
+/// A reminder that is held back, because an instance left it unanswered, alone, several times.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldBack {
+    /// Whose it is.
+    pub user: UserId,
+    /// Its source.
+    pub source: Source,
+    /// Its id.
+    pub id: String,
+    /// Where it was tried last.
+    pub instance: InstanceName,
+    /// How often it was tried alone.
+    pub tries: u32,
+}
