@@ -15,11 +15,11 @@
 //!
 //! [`nats_server`] finds and starts a real nats-server, for the demo, the tests and `bellhop-bench`.
 
+pub use bellhop_client as client;
 pub use bellhop_core::{event, fair_queue, log, merge, partition, router, rules};
 pub use bellhop_protocol::{headers, printable, reminder, token, trace, wire};
 
 pub mod cli;
-pub mod client;
 pub mod config;
 pub mod conformance;
 pub mod demo;

@@ -14,8 +14,8 @@ use self::input::{Bad, Plan, Request, Set};
 use super::file::read_text;
 use super::output::{Output, complain, plural, short, thousands};
 use super::{CliError, SettingsArgs};
-use crate::nats::topology::max_set_bytes;
 use crate::nats::{Names, Nats, NatsError};
+use crate::reminder::set;
 use crate::token::Source;
 
 /// What nats-server lets through unless it is told otherwise; for a dry run that reaches none.
@@ -134,7 +134,7 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
         }
         Err(error) => return Err(error),
     };
-    let max_bytes = max_set_bytes(nats.as_ref().map_or(USUAL_MAX_PAYLOAD, |nats| nats.client.max_payload()));
+    let max_bytes = set::max_bytes(nats.as_ref().map_or(USUAL_MAX_PAYLOAD, |nats| nats.client.max_payload()));
     // JetStream itself knows a message id in all sources' sets, if only for a moment.
     let msg_id = args.msg_id.as_ref().map(|id| format!("{}/{id}", args.source.escaped()));
     let (set_id, msg_id) = (args.set_id.as_deref(), msg_id.as_deref());

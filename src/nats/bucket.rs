@@ -16,6 +16,7 @@ use super::direct::{self, text};
 use super::link::Link;
 use super::raw::{self, RawMessage};
 use super::{Nats, NatsError, keys};
+use crate::wire::deletion;
 
 /// A change of a bucket.
 #[derive(Debug)]
@@ -271,7 +272,7 @@ impl Watched {
 
 /// Returns what a message did to its key, by its headers.
 pub fn operation(headers: &HeaderMap) -> Operation {
-    match headers.get(keys::OPERATION).map(|operation| operation.as_str()) {
+    match headers.get(deletion::OPERATION).map(|operation| operation.as_str()) {
         _ if headers.get("Nats-Marker-Reason").is_some() => Operation::Purge,
         Some("DEL") => Operation::Delete,
         Some("PURGE") => Operation::Purge,

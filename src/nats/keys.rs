@@ -3,10 +3,8 @@
 //! Buckets permit no roll-ups: by one, a program that may write a single key could remove the keys of all others. So a key
 //! is deleted by a mark with a time to live. Other programs may leave marks without one, and [`sweep`] replaces those.
 
-use std::time::Duration;
-
 use async_nats::HeaderMap;
-use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_TTL};
+use async_nats::header::NATS_MESSAGE_TTL;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::jetstream::context::PublishErrorKind;
 use bytes::Bytes;
@@ -15,21 +13,12 @@ use super::names::bucket_stream;
 use super::raw::{self, RawMessage};
 use super::replay::replay;
 use super::{Nats, NatsError, header};
-
-/// How long the mark of a deleted key stays for watchers to see. It has the key, which names a user.
-pub const MARK_AGE: Duration = Duration::from_secs(3_600);
-
-/// The header that says that a key is gone.
-pub const OPERATION: &str = "KV-Operation";
+use crate::wire::deletion;
 
 /// Returns the headers of a message that deletes a key, if `revision` is its latest one.
-pub fn deleting(revision: Option<u64>) -> HeaderMap {
+fn deleting(revision: Option<u64>) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    headers.insert(OPERATION, "DEL");
-    headers.insert(NATS_MESSAGE_TTL, format!("{}s", MARK_AGE.as_secs()));
-    if let Some(revision) = revision {
-        headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, revision.to_string());
-    }
+    deletion::headers(revision).into_iter().for_each(|(name, value)| headers.insert(name, value));
     headers
 }
 
@@ -59,8 +48,8 @@ pub async fn value(nats: &Nats, bucket: &str, key: &str) -> Result<Option<Bytes>
     // Read as JSON: whoever may write the key chooses its headers.
     let found = raw::next(nats, &bucket_stream(bucket), &format!("$KV.{bucket}.{key}"), 1).await?;
     let headers_of = |message: &RawMessage| message.read_headers().ok();
-    let put =
-        found.filter(|found| headers_of(found).is_some_and(|headers| header(Some(&headers), OPERATION).is_none()));
+    let put = found
+        .filter(|found| headers_of(found).is_some_and(|headers| header(Some(&headers), deletion::OPERATION).is_none()));
     Ok(put.map(|message| message.payload))
 }
 
@@ -71,7 +60,7 @@ pub async fn value(nats: &Nats, bucket: &str, key: &str) -> Result<Option<Bytes>
 pub async fn list(nats: &Nats, bucket: &str, pattern: &str) -> Result<Vec<String>, NatsError> {
     let mut keys = Vec::new();
     each(nats, bucket, pattern, |key, headers, _| {
-        if header(headers, OPERATION).is_none() {
+        if header(headers, deletion::OPERATION).is_none() {
             keys.push(key.to_owned());
         }
     })
@@ -86,7 +75,7 @@ pub async fn list(nats: &Nats, bucket: &str, pattern: &str) -> Result<Vec<String
 pub async fn sweep(nats: &Nats, bucket: &str) -> Result<usize, NatsError> {
     let mut marks = Vec::new();
     each(nats, bucket, ">", |key, headers, revision| {
-        if header(headers, OPERATION).is_some() && header(headers, NATS_MESSAGE_TTL.as_ref()).is_none() {
+        if header(headers, deletion::OPERATION).is_some() && header(headers, NATS_MESSAGE_TTL.as_ref()).is_none() {
             marks.push((key.to_owned(), revision));
         }
     })

@@ -16,15 +16,10 @@ use super::storage;
 use super::{Names, Nats, NatsError};
 use crate::config::Config;
 use crate::partition::{Partition, Role};
+use crate::reminder::set::max_bytes;
 
 /// The name of the one priority group of every pinned consumer.
 pub const GROUP: &str = "bellhop";
-
-/// The largest set, in bytes of its message, on a server with this `max_payload`. A refused set is stored again with the
-/// reason in its headers, so there must be room for them; a larger one is refused by JetStream when it is published.
-pub fn max_set_bytes(max_payload: usize) -> usize {
-    max_payload.saturating_sub(4 << 10).min(64 << 20)
-}
 
 /// The stream of events' note of how many partitions the installation has.
 pub(super) const PARTITIONS_KEY: &str = "bellhop.partitions";
@@ -329,7 +324,7 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
     let seen = base(names.seen_stream(), vec![names.seen()], "reminder ids of the idempotency window");
     vec![
         work_queue(StreamConfig {
-            max_message_size: max_set_bytes(nats.client.max_payload()) as i32,
+            max_message_size: max_bytes(nats.client.max_payload()) as i32,
             duplicate_window: SETS_DUPLICATE_WINDOW,
             ..sets
         }),

@@ -45,8 +45,6 @@ const LAYERS: &[Layer] = &[
     // For the demo and the tests; `serve` connects to the server it is given.
     layer("nats_server", &[]),
     layer("local", &[]),
-    // For programs of others: of Bellhop it knows the contract and the names.
-    layer("client", &["nats"]),
     layer("service", &["config", "metrics", "nats", "history", "http"]),
     layer("schema", &["nats"]),
     layer("terminal", &["client"]),

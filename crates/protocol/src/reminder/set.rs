@@ -28,6 +28,12 @@ pub const MAX_TAGS: usize = 16;
 /// The latest `deliver_at`, 2262-01-01T00:00:00Z: nats-server counts nanoseconds in 64 bits, which end in April of that year.
 pub const LATEST_DELIVER_AT: Timestamp = Timestamp::constant(9_214_646_400, 0);
 
+/// Returns the most bytes of a set's message, headers included, on a server with this `max_payload`. JetStream refuses a larger
+/// one when it is published. A rejected set is stored again with the reason in its headers, and 4 KiB are for these.
+pub fn max_bytes(max_payload: usize) -> usize {
+    max_payload.saturating_sub(4 << 10).min(64 << 20)
+}
+
 /// A set that is valid as a whole. Its reminders may not be.
 #[derive(Debug)]
 pub struct ReminderSet<'a> {

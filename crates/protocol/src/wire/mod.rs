@@ -7,6 +7,7 @@
 pub mod answer;
 pub mod associates;
 pub mod cloud_event;
+pub mod deletion;
 pub mod erased;
 pub mod member;
 pub mod query;

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 
 use tokio::sync::mpsc;
 
-use crate::token::UserId;
+use bellhop_protocol::token::UserId;
 
 /// Held by whom a change concerns until it is written. It takes what went wrong meanwhile.
 pub(super) type Ticket = mpsc::Sender<String>;

@@ -4,15 +4,15 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::reminder::Priority;
-use crate::token::{Tag, UserId};
+use bellhop_protocol::reminder::Priority;
+use bellhop_protocol::token::{Tag, UserId};
 
 /// What a business system has to say to a user. [`Draft::new`] has what every reminder has; the rest is optional:
 ///
 /// ```
-/// use bellhop::client::{Draft, Priority};
+/// use bellhop_client::{Draft, Priority};
 ///
-/// # fn main() -> Result<(), bellhop::client::NameError> {
+/// # fn main() -> Result<(), bellhop_client::NameError> {
 /// let draft = Draft {
 ///     id: Some("inv-981".to_owned()),
 ///     title: Some("Invoice due".to_owned()),

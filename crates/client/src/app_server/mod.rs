@@ -18,9 +18,9 @@ pub use self::deliveries::{Deliveries, Delivery};
 use self::desk::{Command, Desk};
 use self::repeats::Repeats;
 use self::table::Ticket;
-use crate::nats::Names;
-use crate::token::{InstanceName, UserId};
-use crate::wire::route;
+use bellhop_protocol::names::Names;
+use bellhop_protocol::token::{InstanceName, UserId};
+use bellhop_protocol::wire::route;
 
 /// What an app server may be told. Each has its default.
 #[derive(Debug, Clone)]

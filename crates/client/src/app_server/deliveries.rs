@@ -11,8 +11,8 @@ use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::repeats::Key;
-use crate::client::Reminder;
-use crate::wire::answer::Reason;
+use crate::Reminder;
+use bellhop_protocol::wire::answer::Reason;
 
 /// Reminders for the users who are connected here: a stream that ends when the app server has [drained](super::AppServer::drain).
 ///

@@ -3,17 +3,17 @@
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
-use async_nats::jetstream::context::ContextBuilder;
+use async_nats::jetstream::context::{ContextBuilder, PublishErrorKind};
 use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::table::Change;
-use crate::nats::Names;
-use crate::nats::keys::deleting;
-use crate::token::{InstanceName, UserId};
-use crate::wire::route::{RouteError, key, value};
-use crate::wire::subject::read_value;
+use bellhop_protocol::names::Names;
+use bellhop_protocol::token::{InstanceName, UserId};
+use bellhop_protocol::wire::deletion;
+use bellhop_protocol::wire::route::{RouteError, key, value};
+use bellhop_protocol::wire::subject::read_value;
 
 /// How long JetStream may take over one route.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -48,9 +48,13 @@ impl Writer {
         change: Change,
     ) -> (UserId, Result<Option<u64>, String>) {
         let key = format!("$KV.{}.{}", self.bucket, key(&user, &self.instance));
-        let (headers, body) = match change {
-            Change::Put => (HeaderMap::new(), Bytes::from(value(&self.subject, now))),
-            Change::Delete(revision) => (deleting(Some(revision)), Bytes::new()),
+        let mut headers = HeaderMap::new();
+        let body = match change {
+            Change::Put => Bytes::from(value(&self.subject, now)),
+            Change::Delete(revision) => {
+                deletion::headers(Some(revision)).into_iter().for_each(|(name, value)| headers.insert(name, value));
+                Bytes::new()
+            }
         };
         let written = async {
             let sent = self.jetstream.publish_with_headers(key.clone(), headers, body).await?;
@@ -59,7 +63,7 @@ impl Writer {
         let result = match written.await {
             Ok(ack) => Ok((change == Change::Put).then_some(ack.sequence)),
             // Bellhop dropped it, or another process of this name has put it anew.
-            Err(error) if error.to_string().contains("wrong last sequence") => Ok(None),
+            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(None),
             Err(error) => Err(format!("write {key}: {error}")),
         };
         (user, result)

@@ -19,12 +19,11 @@ use siphasher::sip128::Hasher128;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::Draft;
-use crate::nats::Names;
-use crate::nats::topology::max_set_bytes;
-use crate::reminder::hasher_of;
-use crate::reminder::reject::{RejectCode, Rejection};
-use crate::reminder::set::{self, Common, MAX_REMINDERS, Origin, id_error};
-use crate::token::Source;
+use bellhop_protocol::names::Names;
+use bellhop_protocol::reminder::hasher_of;
+use bellhop_protocol::reminder::reject::{RejectCode, Rejection};
+use bellhop_protocol::reminder::set::{self, Common, MAX_REMINDERS, Origin, id_error, max_bytes};
+use bellhop_protocol::token::Source;
 
 /// How long JetStream may take to answer before a set is published once more.
 const ACK_PATIENCE: Duration = Duration::from_secs(2);
@@ -255,7 +254,7 @@ impl Sender {
     /// Adds what waits, as far as it fits. Returns the first that does not. Bellhop cancels before it takes the reminders of a set,
     /// so a cancellation that waits behind a reminder does not fit.
     fn fill(&self, set: &mut Vec<Waiting>, queued: &mut mpsc::UnboundedReceiver<Waiting>) -> Option<Waiting> {
-        let max_bytes = max_set_bytes(self.client.max_payload()).min(self.options.max_bytes);
+        let max_bytes = max_bytes(self.client.max_payload()).min(self.options.max_bytes);
         let mut room = max_bytes.saturating_sub(FRAME_BYTES + set[0].json.len());
         while set.len() < self.options.max_reminders.clamp(1, MAX_REMINDERS) {
             let waiting = queued.try_recv().ok()?;

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::reminder::{Mark, Priority};
-use crate::token::{Source, Tag, UserId};
+use bellhop_protocol::reminder::{Mark, Priority};
+use bellhop_protocol::token::{Source, Tag, UserId};
 
 /// A reminder as it is delivered. What this client does not know of is left out of it, and stands in
 /// [`Delivery::json`](super::Delivery::json).
@@ -67,7 +67,7 @@ mod tests {
     /// The protocol page's own example, and what it says of fields that are not always there.
     #[test]
     fn it_is_what_the_protocol_page_shows() {
-        let page = include_str!("../../docs/protocol.md").split("## Deliveries").nth(1).unwrap();
+        let page = include_str!("../../../docs/protocol.md").split("## Deliveries").nth(1).unwrap();
         let example = page.split("```json delivery\n").nth(1).unwrap().split("```").next().unwrap();
         let mut example: serde_json::Value = serde_json::from_str(example).unwrap();
         let reminder: Reminder = serde_json::from_value(example["reminders"][0].take()).unwrap();

@@ -15,9 +15,9 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::deliveries::{Content, Line, Queued, Verdict};
 use super::repeats::{Key, Repeats};
-use crate::client::Reminder;
-use crate::token::UserId;
-use crate::wire::answer::{DeliveryAnswer, Reason, Refused};
+use crate::Reminder;
+use bellhop_protocol::token::UserId;
+use bellhop_protocol::wire::answer::{DeliveryAnswer, Reason, Refused};
 
 /// Where an answer goes, and what it is.
 #[derive(Debug)]

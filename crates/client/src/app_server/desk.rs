@@ -22,8 +22,8 @@ use super::repeats::Repeats;
 use super::routes::Writer;
 use super::table::{Table, Ticket};
 use super::{Options, StartError};
-use crate::token::UserId;
-use crate::wire::answer::{Heartbeat, HeartbeatAnswer};
+use bellhop_protocol::token::UserId;
+use bellhop_protocol::wire::answer::{Heartbeat, HeartbeatAnswer};
 
 /// How often it is looked whether the connection is a new one, and what failed is tried again.
 const CHECK_EVERY: Duration = Duration::from_millis(500);

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use siphasher::sip128::Hasher128;
 
-use crate::client::Reminder;
-use crate::reminder::hasher_of;
+use crate::Reminder;
+use bellhop_protocol::reminder::hasher_of;
 
 /// Which reminder it is, by 128 bits: an id may be used again after the idempotency window, and is another reminder then, so the
 /// time of publishing belongs to it.
