@@ -36,8 +36,29 @@ pub struct Readiness {
     pub is_stopping: bool,
     /// The connection whose client has ended for good and cannot be replaced.
     pub ended: Option<&'static str>,
+    /// The buckets that are still being read. Roles wait for them.
+    pub reading: Reading,
     /// The history waits for its database. Reminders do not wait for it, so that is no reason not to be ready.
     pub is_history_behind: bool,
+}
+
+/// Buckets that are not read to their end yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// That of routes.
+    pub routes: bool,
+    /// That of associates.
+    pub associates: bool,
+    /// That of rules.
+    pub rules: bool,
+}
+
+impl Reading {
+    /// Returns the names of the buckets that are being read.
+    fn names(self) -> impl Iterator<Item = &'static str> {
+        let all = [(self.routes, "routes"), (self.associates, "associates"), (self.rules, "rules")];
+        all.into_iter().filter_map(|(is_read, name)| is_read.then_some(name))
+    }
 }
 
 impl Readiness {
@@ -168,6 +189,11 @@ fn ready(readiness: &Readiness, is_verbose: bool) -> Response<Full<Bytes>> {
             body.push_str(&format!("[{}] {name}\n", if holds { "+" } else { "-" }));
         }
     }
+    if is_verbose || !readiness.is_ready() {
+        for name in readiness.reading.names() {
+            body.push_str(&format!("[!] the bucket of {name} is being read\n"));
+        }
+    }
     if is_verbose && readiness.is_history_behind {
         body.push_str("[!] history is behind, its database is away or slow; reminders do not wait for it\n");
     }
@@ -217,6 +243,14 @@ mod tests {
             let (_, verbose) = ask(Method::GET, "/readyz?verbose", unready).await;
             assert!(verbose.contains(&format!("[-] {name}")) && verbose.matches("[+]").count() == 3);
         }
+    }
+
+    #[tokio::test]
+    async fn a_bucket_that_is_being_read_is_named() {
+        let reading = Reading { associates: true, ..Reading::default() };
+        let waiting = Readiness { reading, ..Readiness::default() };
+        let (_, body) = ask(Method::GET, "/readyz", waiting).await;
+        assert!(body.contains("[!] the bucket of associates is being read\n"), "{body}");
     }
 
     #[tokio::test]

@@ -55,6 +55,8 @@ struct Handles {
     stream_messages: Series<IntGauge>,
     stream_bytes: Series<IntGauge>,
     stream_limit: Series<IntGauge>,
+    account_storage: IntGauge,
+    account_storage_limit: IntGauge,
     ready: IntGauge,
     members: IntGauge,
     roles: Series<IntGauge>,
@@ -65,7 +67,8 @@ struct Handles {
     set_aside: Series<IntCounter>,
     rules_revision: IntGauge,
     rules_documents: IntGauge,
-    rules_unusable: IntGauge,
+    rules_ignored: IntGauge,
+    rules_refusing: IntGauge,
     rules_loads: Series<IntCounter>,
     rules_loaded_at: Gauge,
     history_lag: Gauge,
@@ -293,6 +296,14 @@ impl Default for Handles {
                 "Bytes that the streams and buckets may take, told by the member that works the intake, and 0 by the others and where there is no limit.",
                 ("stream", &STREAMS),
             ),
+            account_storage: make.gauge(
+                "bellhop_account_storage_bytes",
+                "Bytes on disk of all streams of the account, Bellhop's and others', reported by the member that works the intake, and 0 by the others.",
+            ),
+            account_storage_limit: make.gauge(
+                "bellhop_account_storage_limit_bytes",
+                "Bytes on disk that the account's streams may take, reported by the member that works the intake, and 0 by the others and where there is no limit.",
+            ),
             ready: make.gauge("bellhop_ready", "1 while /readyz says ok."),
             members: make.gauge("bellhop_members", "Living members, this one too, as it sees them."),
             roles: make.gauges(
@@ -325,9 +336,13 @@ impl Default for Handles {
                 "Revision of the bucket of rules that this member has taken in; one that stays behind the others' works by old rules.",
             ),
             rules_documents: make.gauge("bellhop_rules_documents", "Documents of rules in use, one for each tag."),
-            rules_unusable: make.gauge(
+            rules_ignored: make.gauge(
                 "bellhop_rules_ignored_documents",
-                "Documents of rules that cannot be used; the last good one before each stays in use.",
+                "Documents of rules that cannot be used; the last good one before each stays in use, if there is one.",
+            ),
+            rules_refusing: make.gauge(
+                "bellhop_rules_refusing_tags",
+                "Tags whose reminders are refused, since no version of their document of rules can be used.",
             ),
             rules_loads: make.counters(
                 "bellhop_rules_loads_total",
@@ -479,6 +494,12 @@ impl Metrics {
         self.0.stream_bytes.of(stream).set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
+    /// What the account's streams take on disk, and what they may take, in bytes; 0 for any number.
+    pub fn account_stored(&self, bytes: u64, limit: u64) {
+        self.0.account_storage.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.0.account_storage_limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
+    }
+
     /// Whether this member is ready.
     pub fn ready(&self, is_ready: bool) {
         self.0.ready.set(is_ready.into());
@@ -524,10 +545,11 @@ impl Metrics {
         self.0.rules_revision.set(i64::try_from(revision).unwrap_or(i64::MAX));
     }
 
-    /// So many documents of rules are in use, and so many cannot be.
-    pub fn rules_in_use(&self, documents: usize, ignored: usize) {
+    /// So many documents of rules are in use, so many cannot be used, and so many tags have no usable one.
+    pub fn rules_in_use(&self, documents: usize, ignored: usize, refusing: usize) {
         self.0.rules_documents.set(as_gauge(documents));
-        self.0.rules_unusable.set(as_gauge(ignored));
+        self.0.rules_ignored.set(as_gauge(ignored));
+        self.0.rules_refusing.set(as_gauge(refusing));
     }
 
     /// A document of rules was compiled, at this time in seconds since 1970.

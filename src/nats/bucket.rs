@@ -1,19 +1,19 @@
 //! Watches a bucket from its present content on, and tells when the present content has been seen.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use async_nats::HeaderMap;
+use async_nats::jetstream::consumer::DeliverPolicy;
 pub use async_nats::jetstream::kv::Operation;
-use async_nats::jetstream::kv::{Store, Watch};
+use async_nats::jetstream::kv::Store;
 use bytes::Bytes;
-use futures_util::StreamExt;
 use jiff::Timestamp;
 use serde_json::json;
-use tokio::time::{Interval, MissedTickBehavior};
 
 use super::direct::{self, text};
+use super::feed::{Feed, Received};
 use super::link::Link;
+use super::names::bucket_stream;
 use super::raw::{self, RawMessage};
 use super::{Nats, NatsError, keys};
 use crate::wire::deletion;
@@ -52,25 +52,18 @@ pub struct Watched {
     bucket: String,
     unreadable: Unreadable,
     /// None when it is to begin again behind `seen`.
-    watch: Option<Watch>,
+    feed: Option<Feed>,
     is_loaded: bool,
     /// The last revision that was told, or is in `read`.
     seen: u64,
     /// Entries read as JSON that were not told yet.
     read: VecDeque<Entry>,
     /// An unreadable entry was met, and there may be more: everything up to the end of the bucket is read as JSON. Each of
-    /// them would cost a watch its connection, and every start some seconds.
+    /// them would cost the feed its connection, and every start about a second.
     reads_json: bool,
-    tick: Interval,
-    /// The last revision at the last tick, while nothing has come since.
-    quiet_at: Option<u64>,
 }
 
-/// How often it is looked whether anything came.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// When looking failed, it is not tried for so long: news must not wait for it.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(60);
-/// Entries read as JSON before the watch is tried again.
+/// Entries read as JSON before the feed is tried again.
 const MOST_READ: usize = 256;
 
 /// Opens a bucket.
@@ -114,32 +107,20 @@ pub async fn last(nats: &Nats, bucket: &str, keys: &str, most: usize) -> Result<
 }
 
 impl Watched {
-    /// Begins to watch over `link`. What does not arrive there is read over `plain`, one message at a time.
-    ///
-    /// # Errors
-    /// When the bucket does not exist or cannot be reached.
-    pub async fn begin(link: &Link, plain: &Nats, bucket: String, unreadable: Unreadable) -> Result<Self, NatsError> {
-        let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("watch bucket {bucket}"), error);
-        open(plain, bucket.clone()).await?;
-        let stream = plain.jetstream.get_stream(format!("KV_{bucket}")).await.map_err(|e| failed(&e))?;
-        let is_empty = stream.cached_info().state.messages == 0;
-        let mut tick = tokio::time::interval(LOOK_EVERY);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Self {
+    /// Watches over `link` from the first call of [`next`](Self::next) on. What does not arrive there is read over `plain`, one
+    /// message at a time.
+    pub fn new(link: &Link, plain: &Nats, bucket: String, unreadable: Unreadable) -> Self {
+        Self {
             link: link.clone(),
             plain: plain.clone(),
             bucket,
             unreadable,
-            // It begins with the first call of `next`, which also sees to it where the first messages break it.
-            watch: None,
-            // Of an empty bucket a watch tells nothing, so that is said first.
-            is_loaded: is_empty,
+            feed: None,
+            is_loaded: false,
             seen: 0,
             read: VecDeque::new(),
             reads_json: false,
-            tick,
-            quiet_at: None,
-        })
+        }
     }
 
     /// Whether everything that the bucket held in the beginning has been told.
@@ -149,12 +130,14 @@ impl Watched {
 
     /// Returns the next change, or none where only [`is_loaded`](Self::is_loaded) may have changed.
     ///
-    /// A message that does not arrive, since it ends the connection or the client takes it for something else, holds up all
-    /// behind it. So when nothing comes, it is looked whether there is more. If so, the next entries are read as JSON, and the
-    /// watch goes on behind them. May be cancelled.
+    /// A message that does not arrive, since it ends the connection or the client takes it for something else, would hold up
+    /// all behind it. So when one is missing, the next entries are read as JSON, and the feed goes on behind them. They are
+    /// also read when everything has arrived and none said that it was the last: the last one may have expired meanwhile, or
+    /// the server that pushes may lag behind. May be cancelled.
     ///
     /// # Errors
-    /// When the watch broke; begin a new one.
+    /// When the bucket does not exist or JetStream does not answer. Call it again after a pause: it goes on behind what it has
+    /// returned, and returns everything again where the bucket was made again or restored.
     pub async fn next(&mut self) -> Result<Option<Entry>, NatsError> {
         loop {
             if let Some(entry) = self.read.pop_front() {
@@ -164,110 +147,121 @@ impl Watched {
                 self.read_on().await?;
                 return Ok(self.read.pop_front());
             }
-            let watch = match &mut self.watch {
-                Some(watch) => watch,
-                None => match self.resume().await {
-                    Ok(watch) => self.watch.insert(watch),
-                    Err(error) => return self.read_past(error).await,
+            let feed = match &mut self.feed {
+                Some(feed) => feed,
+                None => match self.resume().await? {
+                    Some(feed) => self.feed.insert(feed),
+                    None => return Ok(None),
                 },
             };
-            tokio::select! {
-                biased;
-                entry = watch.next() => {
-                    let entry = match entry {
-                        Some(Ok(entry)) => entry,
-                        Some(Err(error)) => return self.read_past(self.broken(error)).await,
-                        None => return self.read_past(self.broken("it ended")).await,
-                    };
-                    self.is_loaded |= entry.delta == 0;
-                    if entry.revision > self.seen {
-                        (self.seen, self.quiet_at) = (entry.revision, None);
-                        return Ok(Some(Entry {
-                            key: entry.key,
-                            value: entry.value,
-                            revision: entry.revision,
-                            operation: entry.operation,
-                            stored_ns: entry.created.unix_timestamp_nanos(),
-                            is_unreadable: false,
-                        }));
-                    }
+            match feed.next().await {
+                Ok(Some(Received { message, sequence, stored_ns, pending })) => {
+                    self.is_loaded |= pending == 0;
+                    self.seen = sequence;
+                    let prefix = prefix(&self.bucket);
+                    return Ok(Some(Entry {
+                        key: message.subject.strip_prefix(&prefix).unwrap_or(&message.subject).to_owned(),
+                        operation: message.headers.as_ref().map_or(Operation::Put, operation),
+                        value: message.payload,
+                        revision: sequence,
+                        stored_ns,
+                        is_unreadable: false,
+                    }));
                 }
-                _ = self.tick.tick() => {
-                    if self.quiet_at.replace(self.seen) == Some(self.seen) {
-                        match self.read_on().await {
-                            Ok(()) => {
-                                self.quiet_at = None;
-                                return Ok(self.read.pop_front());
-                            }
-                            Err(error) => {
-                                tracing::debug!(%error, bucket = self.bucket, "not looked whether a message is missing");
-                                self.tick.reset_after(LOOK_AGAIN_AFTER);
-                            }
-                        }
+                Ok(None) if self.is_loaded => {}
+                Ok(None) => match self.read_on().await {
+                    Ok(()) => return Ok(self.read.pop_front()),
+                    // The word of the server that pushes must do.
+                    Err(NatsError::NotPermitted { .. }) => {
+                        self.is_loaded = true;
+                        return Ok(None);
                     }
+                    Err(error) => return Err(error),
+                },
+                Err(error) => {
+                    tracing::debug!(%error, "a watch goes on behind what arrived");
+                    self.feed = None;
+                    self.read_on().await?;
+                    return Ok(self.read.pop_front());
                 }
             }
         }
     }
 
-    fn broken(&self, problem: impl std::fmt::Display) -> NatsError {
-        NatsError::failed(format!("watch bucket {}", self.bucket), problem)
-    }
-
-    /// Begins the watch behind what was seen.
-    async fn resume(&mut self) -> Result<Watch, NatsError> {
-        self.quiet_at = None;
-        let store = open(&self.link.live().await, self.bucket.clone()).await?;
-        let watch = match self.seen {
-            0 => store.watch_with_history(">").await,
-            seen => store.watch_from_revision(">", seen + 1).await,
-        };
-        watch.map_err(|error| self.broken(error))
-    }
-
-    /// Reads what is there behind what was seen, after the watch broke. Where there is nothing, no message broke it.
-    async fn read_past(&mut self, error: NatsError) -> Result<Option<Entry>, NatsError> {
-        self.watch = None;
-        self.read_on().await?;
-        match self.read.pop_front() {
-            Some(entry) => Ok(Some(entry)),
-            None => Err(error),
+    /// Begins the feed behind what was seen. Returns none where the bucket is empty so far, and nobody knew that.
+    async fn resume(&mut self) -> Result<Option<Feed>, NatsError> {
+        let what = || format!("open bucket {}; `bellhop setup` makes it", self.bucket);
+        let stream = bucket_stream(&self.bucket);
+        let asking = self.plain.jetstream.get_stream(&stream);
+        let info = self.plain.if_permitted(&format!("STREAM.INFO.{stream}"), what, asking).await?;
+        let info = info.map_err(|error| NatsError::failed(what(), error))?;
+        let state = &info.cached_info().state;
+        if state.last_sequence < self.seen {
+            tracing::warn!(bucket = self.bucket, "this bucket was made again or restored, reading all of it again");
+            self.seen = 0;
         }
+        let was_loaded = self.is_loaded;
+        // Of an empty bucket the feed tells nothing.
+        self.is_loaded |= state.messages == 0;
+        let deliver_policy = match self.seen {
+            0 => DeliverPolicy::LastPerSubject,
+            seen => DeliverPolicy::ByStartSequence { start_sequence: seen + 1 },
+        };
+        let (nats, subjects) = (self.link.live().await, format!("{}>", prefix(&self.bucket)));
+        let feed = Feed::begin(nats, &self.plain, &stream, subjects, deliver_policy).await?;
+        if self.is_loaded == was_loaded {
+            return Ok(Some(feed));
+        }
+        self.feed = Some(feed);
+        Ok(None)
     }
 
     /// Reads what is there behind what was seen.
     async fn read_on(&mut self) -> Result<(), NatsError> {
-        let (stream, prefix) = (format!("KV_{}", self.bucket), format!("$KV.{}.", self.bucket));
+        let (stream, prefix) = (bucket_stream(&self.bucket), prefix(&self.bucket));
         for _ in 0..MOST_READ {
             let Some(message) = raw::next(&self.plain, &stream, &format!("{prefix}>"), self.seen + 1).await? else {
                 (self.is_loaded, self.reads_json) = (true, false);
                 return Ok(());
             };
             let entry = self.entry(message, &prefix);
-            (self.seen, self.watch) = (entry.revision, None);
-            self.reads_json |= entry.is_unreadable || !is_key(&entry.key);
+            (self.seen, self.feed) = (entry.revision, None);
+            self.reads_json |= entry.is_unreadable;
             self.read.push_back(entry);
         }
         Ok(())
     }
 
+    /// Returns the entry of a message that was read as JSON. Here it is decided whether it is unreadable.
     fn entry(&self, message: RawMessage, prefix: &str) -> Entry {
         let headers = message.read_headers();
         let RawMessage { sequence: revision, subject, payload: value, stored_at, .. } = message;
-        let key = subject.strip_prefix(prefix).unwrap_or(&subject).to_owned();
-        let operation = match &headers {
-            Ok(headers) => operation(headers),
+        let (key, stored_ns) = (subject.strip_prefix(prefix).unwrap_or(&subject).to_owned(), stored_at.as_nanosecond());
+        let (operation, is_unreadable) = match headers {
+            Ok(headers) => (operation(&headers), false),
             Err(problem) => {
                 tracing::warn!(bucket = self.bucket, key, revision, problem, "unreadable message in a bucket");
-                if self.unreadable == Unreadable::Removed && is_key(&key) {
-                    tokio::spawn(remove(self.plain.clone(), self.bucket.clone(), key.clone(), revision));
-                }
-                if self.unreadable == Unreadable::Put { Operation::Put } else { Operation::Purge }
+                (self.left_aside(&key, revision), true)
             }
         };
-        let stored_ns = stored_at.as_nanosecond();
-        Entry { key, value, revision, operation, stored_ns, is_unreadable: headers.is_err() }
+        Entry { key, value, revision, operation, stored_ns, is_unreadable }
     }
+
+    /// Returns what an unreadable message counts as, and removes it where it is to be removed.
+    fn left_aside(&self, key: &str, revision: u64) -> Operation {
+        if self.unreadable == Unreadable::Put {
+            return Operation::Put;
+        }
+        if is_key(key) {
+            tokio::spawn(remove(self.plain.clone(), self.bucket.clone(), key.to_owned(), revision));
+        }
+        Operation::Purge
+    }
+}
+
+/// Returns what the subjects of a bucket's keys begin with.
+fn prefix(bucket: &str) -> String {
+    format!("$KV.{bucket}.")
 }
 
 /// Returns what a message did to its key, by its headers.

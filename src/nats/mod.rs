@@ -5,6 +5,7 @@ pub mod api;
 pub mod bucket;
 mod connect;
 mod direct;
+mod feed;
 pub mod headers;
 pub mod instance;
 pub mod keys;
@@ -16,7 +17,8 @@ pub mod refusals;
 pub mod repartition;
 pub mod replay;
 pub mod schedule;
-mod storage;
+pub mod storage;
+pub mod subscription;
 pub mod topology;
 
 use std::time::Duration;
@@ -126,6 +128,16 @@ pub enum NatsError {
         /// Why it failed.
         problem: String,
     },
+    /// The server does not permit this user to ask.
+    #[error(
+        "{what}: nats does not permit this user to publish to {subject}; docs/security.md lists what each user needs"
+    )]
+    NotPermitted {
+        /// What was asked.
+        what: String,
+        /// The subject that the user's permissions lack.
+        subject: String,
+    },
     /// JetStream refused a message, so it is not stored.
     #[error("{what}: {problem} ({code})")]
     Refused {
@@ -194,6 +206,25 @@ impl Nats {
         match asked.map_err(|error| failed(&error))? {
             Response::Ok(Told { ts }) => Ok(ts),
             Response::Err { error } => Err(failed(&error)),
+        }
+    }
+
+    /// Waits for the answer to a request of JetStream's API, such as `STREAM.MSG.GET.BELLHOP_SETS`, unless the server says
+    /// that this user may not ask. It drops such a request, so no answer would come.
+    ///
+    /// # Errors
+    /// [`NatsError::NotPermitted`] alone.
+    pub async fn if_permitted<T>(
+        &self,
+        request: &str,
+        what: impl FnOnce() -> String,
+        asking: impl Future<Output = T>,
+    ) -> Result<T, NatsError> {
+        let subject = format!("{}.{request}", self.api);
+        let refused = self.refusals.of_publishing_to(&subject);
+        tokio::select! {
+            answer = asking => Ok(answer),
+            () = refused => Err(NatsError::NotPermitted { what: what(), subject }),
         }
     }
 

@@ -53,7 +53,9 @@ pub async fn next(nats: &Nats, stream: &str, subject: &str, from: u64) -> Result
     }
     let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("read a message of {stream}"), error);
     let request = json!({ "seq": from.max(1), "next_by_subj": subject });
-    let answer = nats.jetstream.request(format!("STREAM.MSG.GET.{stream}"), &request).await;
+    let subject = format!("STREAM.MSG.GET.{stream}");
+    let asking = nats.jetstream.request(subject.clone(), &request);
+    let answer = nats.if_permitted(&subject, || format!("read a message of {stream}"), asking).await?;
     match answer.map_err(|error| failed(&error))? {
         Response::Ok(Answer { message: Stored { subject, seq, hdrs, data, time } }) => {
             let headers = STANDARD.decode(hdrs).map_err(|error| failed(&error))?;

@@ -1,10 +1,11 @@
 //! Watches a bucket once for the whole process, and tells each partition held here of its own users' entries.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
+use super::pause::Pause;
+use crate::http::{Readiness, Reading};
 use crate::metrics::{Metrics, SetAside};
 use crate::nats::bucket::{Entry, Unreadable, Watched};
 use crate::nats::link::Link;
@@ -42,6 +43,8 @@ pub struct Source {
     pub kind: SetAside,
     /// Reads an entry.
     pub read: Read,
+    /// Where it is said that the bucket is being read.
+    pub reading: fn(&mut Reading) -> &mut bool,
 }
 
 /// Asks for what concerns a partition.
@@ -59,10 +62,11 @@ impl Follow {
         nats: Nats,
         partitions: u16,
         metrics: Metrics,
+        readiness: watch::Sender<Readiness>,
         source: Source,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (sender, wishes) = mpsc::channel(usize::from(partitions).max(1));
-        (Self { wishes: sender }, tokio::spawn(watch(link, nats, partitions, metrics, source, wishes)))
+        (Self { wishes: sender }, tokio::spawn(follow(link, nats, partitions, metrics, readiness, source, wishes)))
     }
 
     /// The partition's entries: those there are, [`News::Loaded`], and every change, until the receiver is dropped.
@@ -90,11 +94,12 @@ enum Knows {
     All,
 }
 
-async fn watch(
+async fn follow(
     link: Link,
     nats: Nats,
     partitions: u16,
     metrics: Metrics,
+    readiness: watch::Sender<Readiness>,
     source: Source,
     mut wishes: mpsc::Receiver<Wish>,
 ) {
@@ -104,18 +109,11 @@ async fn watch(
     let (mut current, mut fresh): (Option<Watched>, Option<Watched>) = (None, None);
     // How far the second one has come.
     let mut told = 0;
+    let mut pause = Pause::default();
     loop {
         if fresh.is_none() && followers.values().any(|follower| follower.knows != Knows::All) {
-            match Watched::begin(&link, &nats, source.bucket.clone(), Unreadable::Removed).await {
-                Ok(watch) => {
-                    (fresh, told) = (Some(watch), 0);
-                    advance(&mut followers, Knows::Nothing, Knows::Some);
-                }
-                Err(error) => {
-                    pause(&source, &error).await;
-                    continue; // The first watch may have nothing to tell for long.
-                }
-            }
+            (fresh, told) = (Some(Watched::new(&link, &nats, source.bucket.clone(), Unreadable::Removed)), 0);
+            advance(&mut followers, Knows::Nothing, Knows::Some);
         }
         if fresh.as_ref().is_some_and(Watched::is_loaded) {
             current = fresh.take();
@@ -124,6 +122,9 @@ async fn watch(
             }
             continue; // Somebody may have asked meanwhile.
         }
+        readiness.send_if_modified(|readiness| {
+            std::mem::replace((source.reading)(&mut readiness.reading), fresh.is_some()) != fresh.is_some()
+        });
         let (entry, is_fresh) = tokio::select! {
             wish = wishes.recv() => {
                 let Some(mut wish) = wish else { return };
@@ -144,9 +145,10 @@ async fn watch(
         match entry {
             // The second watch tells a key's latest value only, in the order of revisions: this one is told, or outdated, and
             // the first watch may be gone before it tells of what outdates it.
-            Ok(None) => {} // A watch may be loaded now.
+            Ok(None) => pause.reset(), // A watch may be loaded now.
             Ok(Some(entry)) if !is_fresh && fresh.is_some() && entry.revision <= told => {}
             Ok(Some(entry)) => {
+                pause.reset();
                 if is_fresh {
                     told = entry.revision;
                 }
@@ -155,11 +157,10 @@ async fn watch(
                 }
                 tell(&mut followers, &nats.names, partitions, &source, &entry).await;
             }
+            // It goes on behind what was told.
             Err(error) => {
-                // What happened meanwhile is in the bucket: everybody is told everything again.
-                (current, fresh) = (None, None);
-                followers.values_mut().for_each(|follower| follower.knows = Knows::Nothing);
-                pause(&source, &error).await;
+                tracing::warn!(%error, bucket = source.bucket, "watching again");
+                pause.wait().await;
             }
         }
     }
@@ -177,11 +178,6 @@ async fn next(watch: &mut Option<Watched>) -> Result<Option<Entry>, NatsError> {
         Some(watch) => watch.next().await,
         None => std::future::pending().await,
     }
-}
-
-async fn pause(source: &Source, error: &NatsError) {
-    tracing::warn!(%error, bucket = source.bucket, "watching again");
-    tokio::time::sleep(Duration::from_millis(500)).await;
 }
 
 async fn tell(

@@ -198,7 +198,7 @@ impl Membership {
         }
         let (voice, bucket) = (&self.context.voice, self.context.nats.names.members_bucket());
         let (_, link) = Link::new(voice.clone());
-        let mut watch = Watched::begin(&link, voice, bucket, Unreadable::Removed).await?;
+        let mut watch = Watched::new(&link, voice, bucket, Unreadable::Removed);
         let mut found = Vec::new();
         while !watch.is_loaded() {
             found.extend(watch.next().await?);
@@ -298,6 +298,7 @@ impl Membership {
         self.context.readiness.send_if_modified(|before| {
             // Others tell these.
             (readiness.is_history_behind, readiness.ended) = (before.is_history_behind, before.ended);
+            readiness.reading = before.reading;
             std::mem::replace(before, readiness) != readiness
         });
         let metrics = &self.context.metrics;

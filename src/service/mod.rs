@@ -36,6 +36,7 @@ pub mod links;
 pub mod members;
 pub mod outcomes;
 pub mod partition;
+mod pause;
 pub mod recorded;
 mod refusals;
 pub mod rejected;
@@ -141,24 +142,29 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
     let (keeper, lease) = lease::new(config.members.ttl);
     let metrics = Metrics::default();
     let (recorder, recording) = Recorder::start(nats.clone(), lease.clone(), metrics.clone(), config.history.is_on());
-    let follow =
-        |source| Follow::start(links.buckets.clone(), nats.clone(), config.partitions, metrics.clone(), source);
+    let (readiness, ready) = watch::channel(Readiness::default());
+    let follow = |source| {
+        let (link, metrics, readiness) = (links.buckets.clone(), metrics.clone(), readiness.clone());
+        Follow::start(link, nats.clone(), config.partitions, metrics, readiness, source)
+    };
     let (routes, watching_routes) = follow(Source {
         bucket: nats.names.routes_bucket(),
         what: "a route",
         kind: SetAside::Route,
         read: routes::read,
+        reading: |reading| &mut reading.routes,
     });
     let (associates, watching_associates) = follow(Source {
         bucket: nats.names.associates_bucket(),
         what: "a list of associates",
         kind: SetAside::Associates,
         read: associates::read,
+        reading: |reading| &mut reading.associates,
     });
     let recorded = recorded::Reader::start(nats.clone());
-    let (rules, watching_rules) = rules::Watch::start(links.buckets.clone(), nats.clone(), metrics.clone());
+    let (rules, watching_rules) =
+        rules::Watch::start(links.buckets.clone(), nats.clone(), metrics.clone(), readiness.clone());
     let (gauges, gauging) = Gauges::start(nats.clone(), &links, config.clone(), metrics.clone());
-    let (readiness, ready) = watch::channel(Readiness::default());
     let keeping = links::keep(ends, &config, &member, &metrics, &readiness);
     let notifying = tokio::spawn(systemd::tell(ready.clone()));
     let probes = listen(&config).await?.map(|listener| tokio::spawn(http::run(listener, ready, metrics.clone())));

@@ -8,6 +8,7 @@
 mod harness;
 
 mod associates;
+mod buckets;
 mod cli;
 mod client_app_server;
 mod client_publisher;

@@ -135,3 +135,80 @@ async fn a_blocked_reminder_has_its_outcome_and_its_neighbours_are_delivered() {
     assert!(app.requests().iter().all(|request| !String::from_utf8_lossy(&request.body).contains("VERBOTEN")));
     world.settle().await;
 }
+
+#[tokio::test]
+async fn a_tag_without_usable_rules_is_refused() {
+    let world = World::without_members("", &[]).await;
+    world.run(&["setup"]).await.succeeded();
+    let unusable = json!({ "rules": [{ "name": "r", "patterns": ["("], "action": "remove" }] });
+    put(&world, "ta.g", &unusable).await;
+    world.serve().await;
+    world.app("app-1", &["alice"]).await;
+    let other = with(tagged("other", "the falcon"), json!({ "tags": ["other"] }));
+    world.publish("billing", [tagged("tagged", "the falcon"), other]).await;
+    world.taken(&["other"]).await;
+    let refused = world.became("billing", "tagged", "rejected").await;
+    assert_eq!(refused.error.as_deref(), Some("rules_unusable"));
+    let stored = world.all_rejected(1).await;
+    assert!(stored[0].detail().contains("`ta.g`"), "{}", stored[0].detail());
+
+    let metrics = world.member().probe("GET", "/metrics").await.unwrap().body;
+    assert!(metrics.contains("\nbellhop_rules_refusing_tags 1\n"), "{metrics}");
+    let doctor = world.run(&["doctor"]).await;
+    assert!(doctor.stdout.contains("the rules of ta.g cannot be used"), "{doctor:?}");
+    assert!(doctor.stdout.contains("reminders with this tag are refused"), "{doctor:?}");
+
+    put(&world, "ta.g", &replacing("falcon", "project")).await;
+    let is_read = async || {
+        let metrics = world.member().probe("GET", "/metrics").await?.body;
+        if metrics.contains("\nbellhop_rules_refusing_tags 0\n") { Ok(()) } else { Err("not read".to_owned()) }
+    };
+    world.eventually("the good document", is_read).await;
+    until_delivered(&world, "good", "the falcon", "the project").await;
+    world.settle().await;
+}
+
+/// A deleted document is no earlier version: who deleted it wanted no rules, and who puts one wants some.
+#[tokio::test]
+async fn a_deleted_document_is_no_earlier_version() {
+    let world = World::start(&[]).await;
+    world.app("app-1", &["alice"]).await;
+    put(&world, "ta.g", &replacing("falcon", "project")).await;
+    until_delivered(&world, "good", "the falcon", "the project").await;
+    let rules = world.jetstream.get_key_value("bellhop_rules").await.unwrap();
+    rules.delete(escape("ta.g")).await.unwrap();
+    until_delivered(&world, "deleted", "the falcon", "the falcon").await;
+    put(&world, "ta.g", &json!({ "rules": "none" })).await;
+    let is_read = async || {
+        if world.member().log().contains("document of rules cannot be used") {
+            Ok(())
+        } else {
+            Err("not read".to_owned())
+        }
+    };
+    world.eventually("the unusable document", is_read).await;
+    world.publish("billing", [tagged("refused", "the falcon")]).await;
+    let refused = world.became("billing", "refused", "rejected").await;
+    assert_eq!(refused.error.as_deref(), Some("rules_unusable"));
+    world.settle().await;
+}
+
+#[tokio::test]
+async fn an_unreadable_history_of_rules_stops_no_other_tag() {
+    let denied = "$JS.API.STREAM.MSG.GET.KV_bellhop_rules";
+    let user = format!("{{ user: u, password: p, permissions: {{ publish: {{ deny: \"{denied}\" }} }} }}");
+    let config = format!("accounts {{ A {{ jetstream: enabled, users: [ {user} ] }} }}\nno_auth_user: u");
+    let world = World::without_members(&config, &[]).await;
+    world.run(&["setup"]).await.succeeded();
+    put(&world, "bad", &json!({ "rules": "none" })).await;
+    put(&world, "ta.g", &replacing("falcon", "project")).await;
+    world.serve().await;
+    world.app("app-1", &["alice"]).await;
+    until_delivered(&world, "good", "the falcon", "the project").await;
+    world.publish("billing", [with(tagged("bad", "text"), json!({ "tags": ["bad"] }))]).await;
+    let refused = world.became("billing", "bad", "rejected").await;
+    assert_eq!(refused.error.as_deref(), Some("rules_unusable"));
+    let log = world.member().log();
+    assert!(log.contains(&format!("publish to {denied}")), "{log}");
+    assert!(!log.contains("watching rules again"), "{log}");
+}

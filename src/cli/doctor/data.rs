@@ -14,6 +14,7 @@ use crate::cli::survey::Routes;
 use crate::nats::Nats;
 use crate::nats::api::{ApiError, ask};
 use crate::nats::names::bucket_stream;
+use crate::service::rules::last_good;
 use crate::wire::member::HeldBack;
 
 /// How long a refusal is news. What is older was seen, or will not be.
@@ -60,6 +61,9 @@ pub(super) async fn history(case: &Case<'_>, nats: &Nats) -> Vec<Finding> {
     vec![match asked {
         Ok(Ok(_)) => Finding::ok(format!("answers within {}", crate::cli::output::duration(took))),
         Ok(Err(error @ ApiError::NobodyAnswers)) => unread(case, &error, wanted, "bellhop serve"),
+        Ok(Err(error @ ApiError::NotPermitted(_))) => {
+            Finding::unseen(error.to_string(), "run it as a user who may ask, such as an operator")
+        }
         Ok(Err(error)) => Finding::critical(
             error.to_string(),
             wanted,
@@ -82,25 +86,36 @@ fn unread(case: &Case<'_>, error: &impl std::fmt::Display, wanted: &str, mend: &
 /// What an operator waits for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Documents that members ignore: what their rules should hide is not hidden, unless an earlier version was good.
+/// Judges documents that members cannot use. An earlier version applies in their place; where there is none, reminders
+/// with the tag are refused.
 pub(super) async fn rules(case: &Case<'_>, nats: &Nats) -> Vec<Finding> {
-    let (mut good, mut findings) = (0, Vec::new());
+    let (mut good, mut bad, mut findings) = (0, Vec::new(), Vec::new());
     let bucket = nats.names.rules_bucket();
     let read = scan_bucket(nats, &bucket, ">", |key, stored| {
         match look(key, &stored.message.payload) {
             (_, Ok(_)) => good += 1,
-            (tag, Err(problem)) => findings.push(Finding::critical(
-                format!("the rules of {tag} cannot be used: {}", short(&problem, 120)),
-                "a document that members can use; until then the last good one counts, if there was any",
-                format!("`bellhop rules get {tag} > {tag}.json`, mend it (`bellhop rules lint {tag}.json`), `bellhop rules put {tag} {tag}.json`"),
-            )),
+            (tag, Err(problem)) => bad.push((key.to_owned(), tag, stored.sequence, problem)),
         }
         Ok(())
     });
-    match read.await {
-        Ok(()) => or_ok(findings, || format!("{} in use", plural(good, "document"))),
-        Err(error) => vec![unread(case, &error, "a bucket of rules", "bellhop setup")],
+    if let Err(error) = read.await {
+        return vec![unread(case, &error, "a bucket of rules", "bellhop setup")];
     }
+    for (key, tag, revision, problem) in bad {
+        let instead = match last_good(nats, &key, revision).await {
+            Ok(Some((earlier, _))) => format!("revision {earlier} is used instead"),
+            Ok(None) => "reminders with this tag are refused".to_owned(),
+            Err(error) => format!("it is unknown whether an earlier one is used ({error})"),
+        };
+        findings.push(Finding::critical(
+            format!("the rules of {tag} cannot be used: {}; {instead}", short(&problem, 120)),
+            "a document that members can use",
+            format!(
+                "`bellhop rules get {tag} > {tag}.json`, correct it (`bellhop rules lint {tag}.json`), `bellhop rules put {tag} {tag}.json`"
+            ),
+        ));
+    }
+    or_ok(findings, || format!("{} in use", plural(good, "document")))
 }
 
 /// App servers delete the routes of users who left. Each leaves a mark, which goes by itself; where no member runs, or it is an

@@ -156,11 +156,11 @@ pub fn event(mut parts: Vec<Part>) -> Bytes {
 }
 
 /// A reminder for later, as a set of its own that may be published then.
-fn scheduled(at: Timestamp, reminder: Reminder) -> Scheduled {
+fn scheduled(at: Timestamp, reminder: Reminder, place: usize) -> Scheduled {
     let (json, set) = (reminder.to_json(), serde_json::to_string(&reminder.set).expect("a name is text"));
     let json = if reminder.stays { with_reroute_false(&json) } else { json };
     let set = [br#"{"id":"#, set.as_bytes(), br#","reminders":["#, &json, b"]}"].concat().into();
-    Scheduled { id: reminder.id, at, set }
+    Scheduled { id: reminder.id, at, set, place }
 }
 
 /// What an index has beside its lines and the set's id, at most.
@@ -246,6 +246,7 @@ impl Planner<'_> {
             Ok(Verdict::Blocked { tag, rule }) => return Err(End::Blocked { tag, rule }),
             Err(error) => {
                 let code = match error {
+                    RulesError::Unusable(_) => RejectCode::RulesUnusable,
                     RulesError::TooManyMatches(_) => RejectCode::TooManyMatches,
                     RulesError::TooLong(_) => RejectCode::ReminderTooLarge,
                 };
@@ -418,7 +419,9 @@ impl SetPlan<'_> {
                     taken.insert(identity, place);
                     // By the server's clock: planned again, a set means the same.
                     match reminder.deliver_at.filter(|at| *at > origin.published_at) {
-                        Some(at) => self.later.scheduled.push(scheduled(at, reminder)),
+                        // It was refused for lack of room before a crash.
+                        Some(_) if self.is_recorded(place) => {}
+                        Some(at) => self.later.scheduled.push(scheduled(at, reminder, place)),
                         // What is scheduled is taken in when it is due.
                         None => {
                             if reminder.deliver_at.is_some() && self.scheduled_ns.is_none() {

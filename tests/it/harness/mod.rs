@@ -160,11 +160,16 @@ impl World {
 
     /// Starts a member that reaches nats-server at this address, and waits until it is ready.
     pub(crate) async fn serve_at(&self, url: &str, name: &str) -> Arc<Member> {
-        let mut arguments = self.serve_arguments(name, &[]);
-        arguments[2] = url.to_owned();
-        let member = self.launch_with(name, &arguments);
+        let member = self.launch_at(url, name);
         self.within(LATER, &format!("{name} is ready"), async || member.is_ready().await).await;
         member
+    }
+
+    /// Starts a member that reaches nats-server at this address, and waits for nothing.
+    pub(crate) fn launch_at(&self, url: &str, name: &str) -> Arc<Member> {
+        let mut arguments = self.serve_arguments(name, &[]);
+        arguments[2] = url.to_owned();
+        self.launch_with(name, &arguments)
     }
 
     fn serve_arguments(&self, name: &str, settings: &[(&str, &str)]) -> Vec<String> {

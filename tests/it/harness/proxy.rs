@@ -11,8 +11,29 @@ use tokio_util::sync::CancellationToken;
 
 use super::World;
 
+/// Clients' bytes that are held back.
+#[derive(Clone)]
+pub(crate) struct Hold {
+    marker: Vec<u8>,
+    is_reached: CancellationToken,
+    is_over: CancellationToken,
+}
+
+impl Hold {
+    /// Waits until a client has sent the marker.
+    pub(crate) async fn reached(&self) {
+        self.is_reached.cancelled().await;
+    }
+
+    /// Passes the bytes on.
+    pub(crate) fn release(self) {
+        self.is_over.cancel();
+    }
+}
+
 #[derive(Default)]
 struct State {
+    holds: Vec<Hold>,
     /// A connection ends when nats-server sends these bytes on it.
     markers: Vec<Vec<u8>>,
     /// Ends all connections of now.
@@ -44,6 +65,14 @@ impl Proxy {
         self.state.lock().unwrap().markers.push(marker.as_bytes().to_vec());
     }
 
+    /// Holds back what a client sends from these bytes on, until that is released.
+    pub(crate) fn hold_at(&self, marker: &str) -> Hold {
+        let (is_reached, is_over) = Default::default();
+        let hold = Hold { marker: marker.as_bytes().to_vec(), is_reached, is_over };
+        self.state.lock().unwrap().holds.push(hold.clone());
+        hold
+    }
+
     /// How many connections a marker has ended.
     pub(crate) fn cuts(&self) -> usize {
         self.state.lock().unwrap().cuts
@@ -73,8 +102,8 @@ async fn accept(listener: TcpListener, server: String, state: Arc<Mutex<State>>)
             // When one of them ends, the connections of both are dropped.
             tokio::select! {
                 () = cut.cancelled() => {}
-                () = pass_on(from_client, to_server, |_| false) => {}
-                () = pass_on(from_server, to_client, |bytes| is_cut(&state, bytes)) => {}
+                () = pass_on(from_client, to_server, &state, Side::Client) => {}
+                () = pass_on(from_server, to_client, &state, Side::Server) => {}
             }
         });
     }
@@ -82,20 +111,46 @@ async fn accept(listener: TcpListener, server: String, state: Arc<Mutex<State>>)
 
 fn is_cut(state: &Mutex<State>, bytes: &[u8]) -> bool {
     let mut state = state.lock().unwrap();
-    let has = |marker: &Vec<u8>| bytes.windows(marker.len()).any(|window| window == marker.as_slice());
-    let is_cut = state.markers.iter().any(has);
+    let is_cut = state.markers.iter().any(|marker| has(bytes, marker));
     state.cuts += usize::from(is_cut);
     is_cut
+}
+
+fn has(bytes: &[u8], marker: &[u8]) -> bool {
+    bytes.windows(marker.len()).any(|window| window == marker)
+}
+
+/// Waits while these bytes are held back.
+async fn wait(state: &Mutex<State>, bytes: &[u8]) {
+    let holds = state.lock().unwrap().holds.clone();
+    for hold in holds.iter().filter(|hold| has(bytes, &hold.marker)) {
+        hold.is_reached.cancel();
+        hold.is_over.cancelled().await;
+    }
+}
+
+/// Who has sent something.
+#[derive(Clone, Copy)]
+enum Side {
+    Client,
+    Server,
 }
 
 /// Bytes that are looked at once more with those behind them, since a marker may come in two parts.
 const OVERLAP: usize = 64;
 
-async fn pass_on(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, is_cut: impl Fn(&[u8]) -> bool) {
+async fn pass_on(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &Mutex<State>, from_whom: Side) {
     let (mut seen, mut buffer) = (Vec::new(), vec![0; 64 << 10]);
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         seen.extend_from_slice(&buffer[..count]);
-        if is_cut(&seen) || to.write_all(&buffer[..count]).await.is_err() {
+        let is_cut = match from_whom {
+            Side::Client => {
+                wait(state, &seen).await;
+                false
+            }
+            Side::Server => is_cut(state, &seen),
+        };
+        if is_cut || to.write_all(&buffer[..count]).await.is_err() {
             return;
         }
         seen.drain(..seen.len().saturating_sub(OVERLAP));

@@ -137,6 +137,7 @@ impl Planner<'_> {
             Ok(Verdict::Blocked { tag, rule }) => return Err(End::Blocked(Outcome::Blocked { tag, rule })),
             Err(error) => {
                 let code = match error {
+                    RulesError::Unusable(_) => RejectCode::RulesUnusable,
                     RulesError::TooManyMatches(_) => RejectCode::TooManyMatches,
                     RulesError::TooLong(_) => RejectCode::ReminderTooLarge,
                 };

@@ -39,7 +39,8 @@ use rewrite::{Text, TooLong};
 /// The compiled documents of all tags.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
-    engines: BTreeMap<Tag, Arc<Engine>>,
+    /// None where a tag has a document and no version of it can be used.
+    engines: BTreeMap<Tag, Option<Arc<Engine>>>,
 }
 
 /// What the rules leave of a reminder.
@@ -57,8 +58,11 @@ pub enum Verdict {
 }
 
 /// Why a reminder cannot be processed. It is refused then: nobody may see what a rule would have hidden.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RulesError {
+    /// The tag has a document, and no version of it can be used.
+    #[error("the rules of tag `{0}` cannot be used, nor can an earlier version of them; `bellhop doctor` says why")]
+    Unusable(Tag),
     /// The rules match without end.
     #[error(transparent)]
     TooManyMatches(#[from] TooManyMatches),
@@ -80,31 +84,38 @@ struct Part {
 impl Rules {
     /// The documents of these tags.
     pub fn new(engines: BTreeMap<Tag, Arc<Engine>>) -> Self {
-        Self { engines }
+        Self { engines: engines.into_iter().map(|(tag, engine)| (tag, Some(engine))).collect() }
     }
 
-    /// How many tags have one.
-    pub fn len(&self) -> usize {
-        self.engines.len()
+    /// Returns the number of tags whose rules apply.
+    pub fn usable(&self) -> usize {
+        self.engines.values().flatten().count()
     }
 
-    /// Whether no tag has one.
-    pub fn is_empty(&self) -> bool {
-        self.engines.is_empty()
+    /// Returns the number of tags whose reminders are refused.
+    pub fn refused(&self) -> usize {
+        self.engines.len() - self.usable()
     }
 
-    /// The document of a tag.
+    /// Returns the rules of a tag, if it has some that can be used.
     pub fn engine(&self, tag: &Tag) -> Option<&Arc<Engine>> {
-        self.engines.get(tag)
+        self.engines.get(tag)?.as_ref()
     }
 
-    /// The same with another document for a tag, or with none.
+    /// Returns the same with another document for a tag, or with none.
     #[must_use]
     pub fn with(mut self, tag: Tag, engine: Option<Arc<Engine>>) -> Self {
         match engine {
-            Some(engine) => self.engines.insert(tag, engine),
+            Some(engine) => self.engines.insert(tag, Some(engine)),
             None => self.engines.remove(&tag),
         };
+        self
+    }
+
+    /// Returns the same with a tag whose reminders are refused, since no version of its document can be used.
+    #[must_use]
+    pub fn refusing(mut self, tag: Tag) -> Self {
+        self.engines.insert(tag, None);
         self
     }
 
@@ -115,8 +126,13 @@ impl Rules {
     pub fn apply(&self, reminder: &mut Reminder) -> Result<Verdict, RulesError> {
         let mut documents: Vec<(Tag, &Engine)> = Vec::new();
         for tag in &reminder.tags {
-            let is_new = documents.iter().all(|(other, _)| other != tag);
-            documents.extend(self.engines.get(tag).filter(|_| is_new).map(|engine| (tag.clone(), &**engine)));
+            match self.engines.get(tag) {
+                Some(None) => return Err(RulesError::Unusable(tag.clone())),
+                Some(Some(engine)) if documents.iter().all(|(other, _)| other != tag) => {
+                    documents.push((tag.clone(), engine));
+                }
+                _ => {}
+            }
         }
         if documents.is_empty() {
             return Ok(Verdict::Pass);

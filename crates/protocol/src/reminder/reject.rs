@@ -57,6 +57,8 @@ reject_codes! {
     DuplicateId = "duplicate_id", "Another reminder of the set has the same `id` and a different user or text. No outcome bears this code: the id's outcome is the other one's.";
     ReminderTooLarge = "reminder_too_large", "The reminder as delivered, with its `data` and after its rules, would not fit into one delivery request of 256 KiB.";
     TooManyMatches = "too_many_matches", "The rules of the reminder's tags match more than a million times in one text.";
+    RulesUnusable = "rules_unusable", "The rules of one of the reminder's tags cannot be used, nor can an earlier version of them, so what they hide would show. When an operator has corrected them, `bellhop rejected requeue` sends the reminder back.";
+    ScheduledFull = "scheduled_full", "So much is scheduled already that there is no room for this reminder, or its source has more than half of it. Publish it again when there is room; `bellhop scheduled cancel` makes some.";
     MailboxFull = "mailbox_full", "The user is not connected, and the user's mailbox has no room for this source or this priority.";
     CorruptEvent = "corrupt_event", "A message of Bellhop's own streams that Bellhop did not write; set aside under source `bellhop`.";
 }

@@ -396,3 +396,10 @@ fn links_lead_to_the_web_mail_or_a_telephone() {
         assert!(found(refused).contains("is no link; it must be http"), "{refused}: {}", found(refused));
     }
 }
+
+#[test]
+fn a_tag_without_usable_rules_is_refused() {
+    let rules = rules(&[]).refusing("t".parse().unwrap());
+    assert_eq!(rules.apply(&mut reminder(&["t"], None, "c")), Err(RulesError::Unusable("t".parse().unwrap())));
+    assert_eq!(rules.apply(&mut reminder(&["other"], None, "c")), Ok(Verdict::Pass));
+}
