@@ -1,13 +1,14 @@
 //! Answers queries: the NATS micro service `bellhop`, on `bellhop.api.*` and, for app servers, `bellhop.api.of.*.*`.
 
 use std::fmt::Display;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::Message;
 use async_nats::service::error::Error as ServiceError;
 use async_nats::service::{Group, Request, Service, ServiceExt};
 use bytes::Bytes;
-use futures_util::stream::select_all;
+use futures_util::stream::{BoxStream, SelectAll};
 use futures_util::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use serde_json::json;
@@ -18,8 +19,9 @@ use super::history::erasure::{EraseError, erase};
 use super::history::fresh::catch_up;
 use crate::event::Event;
 use crate::history::{Cursor, History, HistoryError};
-use crate::nats::NatsError;
 use crate::nats::mailbox::{Pages, ParkedMessage, count};
+use crate::nats::subscription::lasting;
+use crate::nats::{Nats, NatsError};
 use crate::reminder::finished::{to_the_millisecond, with_fate, with_parked_at};
 use crate::wire::query::{self, QueryError};
 
@@ -138,9 +140,9 @@ pub async fn run(context: &Context) -> Result<(), NatsError> {
     let queries = context.links.queries.live().await;
     let service = queries.client.service_builder().description(description);
     let service = service.start(NAME, env!("CARGO_PKG_VERSION")).await.map_err(|error| failed(&error))?;
-    let group = service.group(context.nats.names.api());
+    let group = Arc::new(service.group(context.nats.names.api()));
     let _registered = Registered(Some(service));
-    let requests = subscribe(&group).await.map_err(|error| failed(&error))?;
+    let requests = subscribe(&context.nats.names.api(), &queries, &group);
     let most = context.config.history.queries_in_flight;
     let answer = async |(question, request): (Question, Request)| {
         // Whoever may ask could else have Bellhop, which may do more, publish there: an empty answer to
@@ -169,18 +171,18 @@ pub async fn run(context: &Context) -> Result<(), NatsError> {
     Err(failed(&"the subscriptions ended"))
 }
 
-async fn subscribe(
-    group: &Group,
-) -> Result<impl futures_util::Stream<Item = (Question, Request)> + use<>, async_nats::Error> {
-    let mut endpoints = Vec::new();
+/// Returns the requests of all endpoints.
+fn subscribe(api: &str, queries: &Nats, group: &Arc<Group>) -> SelectAll<BoxStream<'static, (Question, Request)>> {
+    let mut endpoints = SelectAll::new();
     for question in Question::ALL {
         let of_instance = question.of_instance().map(|name| (name, format!("of.*.{}", question.name())));
         for (name, subject) in [(question.name(), question.name().to_owned())].into_iter().chain(of_instance) {
-            let endpoint = group.endpoint_builder().name(name).add(subject).await?;
-            endpoints.push(endpoint.map(move |request| (question, request)));
+            let (group, whole) = (group.clone(), format!("{api}.{subject}"));
+            let subscribe = move || group.endpoint_builder().name(name).add(subject.clone());
+            endpoints.push(lasting(queries, whole, subscribe).map(move |request| (question, request)).boxed());
         }
     }
-    Ok(select_all(endpoints))
+    endpoints
 }
 
 /// A service that tools see until this is dropped. By itself it would go on telling them that it is there.

@@ -1,5 +1,6 @@
 //! Answers whoever asks all members what they count, over NATS: what each one shows Prometheus over HTTP.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
@@ -8,6 +9,7 @@ use futures_util::StreamExt;
 use super::Context;
 use crate::headers;
 use crate::nats::NatsError;
+use crate::nats::subscription::lasting;
 
 /// Answers until it is dropped.
 pub async fn run(context: Context) {
@@ -19,9 +21,10 @@ pub async fn run(context: Context) {
 
 async fn answer(context: &Context) -> Result<(), NatsError> {
     let subject = context.nats.names.metrics();
-    let client = &context.links.queries.live().await.client;
+    let queries = context.links.queries.live().await;
+    let client = &queries.client;
     let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("answer {subject}"), error);
-    let mut questions = client.subscribe(subject.clone()).await.map_err(|error| failed(&error))?;
+    let mut questions = pin!(lasting(&queries, subject.clone(), || client.subscribe(subject.clone())));
     while let Some(question) = questions.next().await {
         // Whoever may ask must not choose what Bellhop publishes to.
         let Some(reply) = question.reply.filter(|reply| !context.nats.names.is_reserved(reply)) else { continue };

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{World, reminder};
+use crate::harness::{LATER, World, reminder};
 use crate::secured::{Realm, Someone, Verdict, eventually};
 
 #[tokio::test]
@@ -75,4 +75,30 @@ async fn an_app_servers_account_says_who_asks() {
         assert_eq!(refused(&first, question, of_alice.clone()).await, None, "{question}");
         assert_eq!(refused(&second, question, of_alice.clone()).await.as_deref(), Some("403"), "{question}");
     }
+}
+
+#[tokio::test]
+async fn endpoints_are_made_once_they_are_permitted() {
+    let config = |more: &str| {
+        format!(
+            "accounts {{ A {{ jetstream: enabled, users: [ {{ user: u, password: p{more} }} ] }} }}\nno_auth_user: u"
+        )
+    };
+    let denied = r#", permissions: { subscribe: { deny: ["bellhop.api.of.*.mailbox", "bellhop.metrics"] } }"#;
+    let world = World::without_members(&config(denied), &[]).await;
+    world.serve().await;
+    world.app("app-1", &["alice"]).await;
+    let is_refused = async || {
+        let log = world.member().log();
+        let both = ["bellhop.api.of.*.mailbox", "bellhop.metrics"].iter().all(|subject| log.contains(subject));
+        if both { Ok(()) } else { Err("it is not".to_owned()) }
+    };
+    world.eventually("it is refused", is_refused).await;
+    world.reconfigure_nats(&config("")).await;
+    let is_answered = async || {
+        let asked = world.client.request("bellhop.api.of.app-1.mailbox", json!({ "user": "alice" }).to_string().into());
+        asked.await.map_err(|error| error.to_string())?;
+        world.client.request("bellhop.metrics", "".into()).await.map(drop).map_err(|error| error.to_string())
+    };
+    world.within(LATER, "both are answered", is_answered).await;
 }
