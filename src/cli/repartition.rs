@@ -10,9 +10,9 @@ use crate::service::repartition::{Progress, run as repartition};
   2. waits until you have stopped all members
   3. copies the mailboxes that lie in another partition now, and removes them where they were
 
-What is published meanwhile waits in its stream, and nothing is lost or comes twice. Ended before its third step it has changed
-nothing; from then on no member starts until it was run to its end, which may be done as often as it takes. Run it with the
-number there was, and everything is as it was. Reminders that were moved count as parked anew: `parked_at`, and
+What is published meanwhile waits in its stream, and nothing is lost or comes twice. Ended before its third step it has changed \
+nothing; from then on no member starts until it was run to its end, which may be done as often as it takes. Run it with the \
+number there was, and everything is as it was. Reminders that were moved count as parked anew: `parked_at`, and \
 `mailbox.escalate_after`.
 
 Example:

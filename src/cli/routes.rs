@@ -34,7 +34,7 @@ pub(super) enum Command {
     #[command(after_help = "Example:
   bellhop routes put alice app-1
 
-The instance must answer at SUBJECT.deliver and SUBJECT.heartbeat; one that does not say there that the user is
+The instance must answer at SUBJECT.deliver and SUBJECT.heartbeat; one that does not say there that the user is \
 connected loses the route again. `bellhop connect-as` makes such an instance.")]
     Put {
         /// Whose connection

@@ -41,7 +41,7 @@ Reminders are shown as they were published: rules change them when they are due.
     #[command(after_help = "Example:
   bellhop scheduled cancel billing inv-981
 
-It publishes a set {\"cancel\": [\"inv-981\"]} to the business system's subject, and waits until a running `bellhop serve` has
+It publishes a set {\"cancel\": [\"inv-981\"]} to the business system's subject, and waits until a running `bellhop serve` has \
 taken it in. The reminder gets the outcome `cancelled`.")]
     Cancel {
         /// The business system that published it

@@ -26,7 +26,7 @@ use crate::wire::member::HeldBack;
   bellhop why billing inv-981
   bellhop why billing inv-981 --json | jq -r '.trail[].outcome'
 
-The history is asked. Where none is kept, the source's outcomes are read from their stream, which has them for
+The history is asked. Where none is kept, the source's outcomes are read from their stream, which has them for \
 streams.outcomes_age (7 days); a busy source's take a while.")]
 pub(super) struct Args {
     /// The business system that published it

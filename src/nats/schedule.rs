@@ -4,12 +4,15 @@
 use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
 use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use async_nats::{HeaderMap, Message};
 use bytes::Bytes;
 use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::json;
 
-use super::{Nats, NatsError, direct, header};
+use super::{Nats, NatsError, direct, header, storage};
 use crate::token::Source;
 use crate::trace::{self, TraceParent};
 
@@ -58,6 +61,73 @@ pub struct Scheduled {
     pub at: Timestamp,
     /// A set of this one reminder.
     pub set: Bytes,
+    /// Where the reminder stands in the set that schedules it.
+    pub place: usize,
+}
+
+impl Scheduled {
+    /// Returns the bytes that it takes in its stream, about.
+    pub fn bytes(&self) -> u64 {
+        (self.set.len() + self.id.len() + RECORD_BYTES) as u64
+    }
+}
+
+/// What a stored schedule has beside the reminder and its id: its subject, its headers and what JetStream adds, about.
+const RECORD_BYTES: usize = 300;
+
+/// The room for more that a source may schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes that all schedules take.
+    pub used: u64,
+    /// Bytes that they may take.
+    pub limit: u64,
+    /// More than half of it is used, and more than half of all scheduled reminders are this source's. So it may add none:
+    /// room is left for the others.
+    pub is_crowding: bool,
+}
+
+impl Room {
+    /// Returns the bytes that the source may add.
+    pub fn left(&self) -> u64 {
+        if self.is_crowding { 0 } else { self.limit.saturating_sub(self.used) }
+    }
+}
+
+/// Returns the room for more that a source may schedule, now.
+///
+/// # Errors
+/// When JetStream does not answer.
+pub async fn room(nats: &Nats, storage: usize, source: &Source) -> Result<Room, NatsError> {
+    let failed = |error: &dyn std::fmt::Display| NatsError::failed("look at what is scheduled", error);
+    let info = async |stream| nats.jetstream.get_stream(stream).await.map_err(|error| failed(&error));
+    let (sets, scheduled) = tokio::try_join!(info(nats.names.sets_stream()), info(nats.names.scheduled_stream()))?;
+    let limit = storage::of_schedules(Some(&sets.cached_info().config), storage, &nats.names);
+    let state = &scheduled.cached_info().state;
+    let mut room = Room { used: state.bytes, limit, is_crowding: false };
+    // While less is used, nobody can have taken more than half.
+    if room.used > limit / 2 {
+        let subjects = nats.names.scheduled_of(source);
+        room.is_crowding = 2 * count(nats, &subjects).await? > state.messages;
+    }
+    Ok(room)
+}
+
+/// Returns the number of schedules under these subjects. Each subject has one.
+async fn count(nats: &Nats, subjects: &str) -> Result<u64, NatsError> {
+    #[derive(Deserialize)]
+    struct Counted {
+        #[serde(default)]
+        total: u64,
+    }
+    let failed = |error: &dyn std::fmt::Display| NatsError::failed("count what is scheduled", error);
+    // A page far behind the last one has no names, and says how many there are.
+    let request = json!({ "subjects_filter": subjects, "offset": u32::MAX });
+    let asked = nats.jetstream.request(format!("STREAM.INFO.{}", nats.names.scheduled_stream()), &request).await;
+    match asked.map_err(|error| failed(&error))? {
+        Response::Ok(Counted { total }) => Ok(total),
+        Response::Err { error } => Err(failed(&error)),
+    }
 }
 
 /// Schedules a reminder, in place of an earlier one of this source and id. `set_ns` is when its set was published, and

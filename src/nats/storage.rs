@@ -2,6 +2,7 @@
 //! stream is made. So a stream that others fill never takes the room that Bellhop needs for its own.
 
 use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::account::Account;
 use async_nats::jetstream::stream::{Config as StreamConfig, DiscardPolicy};
 
 use super::names::bucket_stream;
@@ -12,13 +13,30 @@ pub(super) const DEFAULT: usize = 4 << 30;
 /// The least storage. With less, a stream could not hold a few of the largest messages.
 pub(super) const LEAST: usize = 64 << 20;
 
+/// What is left of the storage for schedules, in percent. nats-server lets a stream with schedules only drop its oldest, and
+/// those are promised; so it has no limit of nats-server's, and Bellhop refuses what is beyond this.
+const SCHEDULES_PERCENT: usize = 10;
+
 /// A stream's note of the limit that Bellhop gave it. An operator who changes the limit leaves the note alone.
 const LIMIT_KEY: &str = "bellhop.max_bytes";
 
-/// Sets a stream's limit, and what happens at it. What holds promises refuses new messages; what is kept to be looked at
-/// drops its oldest. The stream of schedules has none, and a tenth is left for it: nats-server lets a stream with schedules
-/// only drop its oldest, and those are promised.
+/// Sets a stream's limit, and what happens at it.
 pub(super) fn limit(stream: &mut StreamConfig, storage: usize, names: &Names) {
+    let Some((percent, discard)) = share(&stream.name, names) else { return };
+    stream.max_bytes = i64::try_from(storage / 100 * percent).unwrap_or(i64::MAX);
+    stream.discard = discard;
+    stream.metadata.insert(LIMIT_KEY.to_owned(), stream.max_bytes.to_string());
+}
+
+/// Returns the storage of all streams together of which a stream has its share, if Bellhop has given it its limit.
+pub(super) fn in_use(stream: &StreamConfig, names: &Names) -> Option<usize> {
+    let (percent, _) = share(&stream.name, names).filter(|_| has_limit_of_bellhop(stream))?;
+    Some(usize::try_from(stream.max_bytes).ok()? / percent * 100)
+}
+
+/// Returns a stream's share of the storage, in percent, and what happens at its limit. What holds promises refuses new
+/// messages; what is kept to be looked at drops its oldest. The stream of schedules has none.
+fn share(stream: &str, names: &Names) -> Option<(usize, DiscardPolicy)> {
     use DiscardPolicy::{New, Old};
     let shares = [
         (names.sets_stream(), 15, New),
@@ -32,18 +50,27 @@ pub(super) fn limit(stream: &mut StreamConfig, storage: usize, names: &Names) {
         (bucket_stream(&names.rules_bucket()), 1, New),
         (bucket_stream(&names.members_bucket()), 1, New),
     ];
-    debug_assert_eq!(shares.iter().map(|(_, percent, _)| percent).sum::<usize>(), 90);
-    let Some((_, percent, discard)) = shares.into_iter().find(|(name, ..)| *name == stream.name) else { return };
-    stream.max_bytes = i64::try_from(storage / 100 * percent).unwrap_or(i64::MAX);
-    stream.discard = discard;
-    stream.metadata.insert(LIMIT_KEY.to_owned(), stream.max_bytes.to_string());
+    debug_assert_eq!(shares.iter().map(|(_, percent, _)| percent).sum::<usize>(), 100 - SCHEDULES_PERCENT);
+    shares.into_iter().find(|(name, ..)| name == stream).map(|(_, percent, discard)| (percent, discard))
+}
+
+/// Returns the bytes that schedules may take: the part of the storage that no stream has as its share. `storage` is the setting
+/// `streams.storage`; where it is 0, the limit of the stream of sets says what was found to fit.
+pub fn of_schedules(sets: Option<&StreamConfig>, storage: usize, names: &Names) -> u64 {
+    let default = if storage == 0 { DEFAULT } else { storage };
+    let storage = sets.and_then(|sets| in_use(sets, names)).unwrap_or(default);
+    (storage / 100 * SCHEDULES_PERCENT) as u64
+}
+
+/// Whether a stream's limit is the one that Bellhop gave it.
+fn has_limit_of_bellhop(stream: &StreamConfig) -> bool {
+    stream.metadata.get(LIMIT_KEY) == Some(&stream.max_bytes.to_string())
 }
 
 /// The wanted stream, with the limit that is there where it stays: one that an operator set, one that Bellhop set unless
 /// it `resizes`, and one that is less than what the stream holds, since that could drop messages.
 pub(super) fn resized(there: &StreamConfig, held: u64, mut wanted: StreamConfig, resizes: bool) -> StreamConfig {
-    let is_bellhops = there.metadata.get(LIMIT_KEY) == Some(&there.max_bytes.to_string());
-    let may_change = there.max_bytes < 0 || (is_bellhops && resizes);
+    let may_change = there.max_bytes < 0 || (has_limit_of_bellhop(there) && resizes);
     if !may_change || u64::try_from(wanted.max_bytes).is_ok_and(|limit| limit < held) {
         wanted.max_bytes = there.max_bytes;
         wanted.discard = there.discard;
@@ -63,9 +90,19 @@ pub(super) fn is_lack(code: ErrorCode) -> bool {
     .contains(&code)
 }
 
+/// Returns what the account uses and may use.
+///
+/// # Errors
+/// When JetStream does not answer, or this user may not ask.
+pub async fn account(nats: &Nats) -> Result<Account, NatsError> {
+    let what = || "ask JetStream for the account".to_owned();
+    let asked = nats.if_permitted("INFO", what, nats.jetstream.query_account()).await?;
+    asked.map_err(|error| NatsError::failed(what(), error))
+}
+
 /// The error for a stream whose limit of `wanted` bytes has no room, with the limit that is too small.
 pub(super) async fn lack(nats: &Nats, what: String, wanted: i64, problem: &str) -> NatsError {
-    let account = nats.jetstream.query_account().await.ok().and_then(|account| account.limits.max_storage);
+    let account = account(nats).await.ok().and_then(|account| account.limits.max_storage);
     let limit = match account.filter(|limit| *limit > 0) {
         Some(limit) => format!("the account may store {limit} bytes (its `max_file`)"),
         None => "the server has a `max_file_store`".to_owned(),

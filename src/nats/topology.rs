@@ -48,7 +48,11 @@ impl fmt::Display for Change {
 }
 
 enum Step {
-    Stream(Box<StreamConfig>),
+    /// A stream as it is, if it is there, and as it is wanted.
+    Stream {
+        there: Option<Box<StreamConfig>>,
+        wanted: Box<StreamConfig>,
+    },
     Consumer(String, Box<consumer::pull::Config>),
 }
 
@@ -57,6 +61,8 @@ pub struct Plan {
     steps: Vec<(Change, Step)>,
     /// Whether other limits are tried where there is no room for these.
     adapts: bool,
+    /// The storage of all streams together, of which each has its share.
+    bytes: usize,
 }
 
 impl Plan {
@@ -65,45 +71,93 @@ impl Plan {
         self.steps.iter().map(|(change, _)| change)
     }
 
-    /// Makes the changes.
+    /// Makes the changes, and adds those that were made to `made`.
     ///
     /// # Errors
     /// The first one that NATS refused. What is there but could not be updated, because the account may not, is logged
     /// and passed over when `may_skip_updates`.
-    pub async fn apply(self, nats: &Nats, may_skip_updates: bool) -> Result<(), NatsError> {
+    async fn apply(self, nats: &Nats, may_skip_updates: bool, made: &mut Vec<Change>) -> Result<(), NatsError> {
+        let mut skipped = Vec::new();
         for (change, step) in self.steps {
             let wanted = match &step {
-                Step::Stream(config) => config.max_bytes,
+                Step::Stream { wanted, .. } => wanted.max_bytes,
                 Step::Consumer(..) => 0,
             };
-            let done = match step {
-                Step::Stream(config) if change.is_new => {
-                    nats.jetstream.create_stream(*config).await.map(drop).map_err(|error| answer(&error))
-                }
-                Step::Stream(config) => {
-                    nats.jetstream.update_stream(*config).await.map(drop).map_err(|error| answer(&error))
-                }
-                Step::Consumer(stream, config) => nats
-                    .jetstream
-                    .create_consumer_on_stream(*config, stream)
-                    .await
-                    .map(drop)
-                    .map_err(|error| (error.to_string(), None)),
-            };
-            match done {
-                Ok(()) => tracing::debug!(%change, "set up"),
-                Err((problem, Some(code)))
+            match step.make(nats, &change).await {
+                Ok(()) => made.push(change),
+                Err((error, Some(code)))
                     if storage::is_lack(code) && (self.adapts || change.is_new || !may_skip_updates) =>
                 {
-                    return Err(storage::lack(nats, change.to_string(), wanted, &problem).await);
+                    return Err(storage::lack(nats, change.to_string(), wanted, &error.to_string()).await);
                 }
-                Err((problem, _)) if may_skip_updates && !change.is_new => {
-                    tracing::warn!(%change, problem, "could not update, going on with what is there");
-                }
-                Err((problem, _)) => return Err(NatsError::failed(change.to_string(), problem)),
+                Err((error, _)) if may_skip_updates && !change.is_new => skipped.push(error.to_string()),
+                Err((error, _)) => return Err(error),
+            }
+        }
+        if !skipped.is_empty() {
+            let updates = skipped.len();
+            tracing::warn!(
+                updates,
+                "going on with what is there; `bellhop setup` as an operator makes these updates: {}",
+                skipped.join("; ")
+            );
+        }
+        Ok(())
+    }
+
+    /// Checks that the account has room for what the changes reserve. Of the server's own limit nothing is known here.
+    ///
+    /// # Errors
+    /// [`NatsError::NoRoom`] when it has not.
+    async fn foresee(&self, nats: &Nats) -> Result<(), NatsError> {
+        // Whoever may not ask learns it when the changes are made.
+        let has_streams = self.steps.iter().any(|(_, step)| matches!(step, Step::Stream { .. }));
+        let Some(account) = (if has_streams { storage::account(nats).await.ok() } else { None }) else { return Ok(()) };
+        let Some(limit) = account.limits.max_storage.filter(|limit| *limit > 0) else { return Ok(()) };
+        let reserves = |config: &StreamConfig| i128::from(config.max_bytes.max(0)) * config.num_replicas.max(1) as i128;
+        let mut reserved = i128::from(account.reserved_storage);
+        for (change, step) in &self.steps {
+            let Step::Stream { there, wanted } = step else { continue };
+            reserved += reserves(wanted) - there.as_deref().map_or(0, reserves);
+            if reserved > i128::from(limit) {
+                let problem = format!("{reserved} bytes of the account would be reserved");
+                return Err(storage::lack(nats, change.to_string(), wanted.max_bytes, &problem).await);
             }
         }
         Ok(())
+    }
+}
+
+impl Step {
+    /// Makes the change. The error has JetStream's code, where JetStream refused it.
+    async fn make(self, nats: &Nats, change: &Change) -> Result<(), (NatsError, Option<ErrorCode>)> {
+        let made = match self {
+            Self::Stream { there, wanted } => {
+                let request = format!("STREAM.{}.{}", if there.is_some() { "UPDATE" } else { "CREATE" }, wanted.name);
+                let making = async {
+                    match there {
+                        Some(_) => nats.jetstream.update_stream(*wanted).await.map(drop),
+                        None => nats.jetstream.create_stream(*wanted).await.map(drop),
+                    }
+                };
+                let made = nats.if_permitted(&request, || change.to_string(), making).await;
+                made.map(|made| made.map_err(|error| answer(&error)))
+            }
+            Self::Consumer(stream, config) => {
+                let name = config.durable_name.as_deref().unwrap_or_default();
+                let filter = Some(config.filter_subject.as_str()).filter(|filter| !filter.is_empty());
+                let request = [Some("CONSUMER.CREATE"), Some(&stream), Some(name), filter];
+                let request = request.into_iter().flatten().collect::<Vec<_>>().join(".");
+                let making = nats.jetstream.create_consumer_on_stream(*config, &stream);
+                let made = nats.if_permitted(&request, || change.to_string(), making).await;
+                made.map(|made| made.map(drop).map_err(|error| (error.to_string(), None)))
+            }
+        };
+        match made {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err((problem, code))) => Err((NatsError::failed(change.to_string(), problem), code)),
+            Err(error) => Err((error, None)),
+        }
     }
 }
 
@@ -122,30 +176,49 @@ fn answer(error: &CreateStreamError) -> (String, Option<ErrorCode>) {
 /// # Errors
 /// The first change that NATS refused. [`NatsError::NoRoom`] when the limits of the streams do not fit.
 pub async fn set_up(nats: &Nats, config: &Config, may_skip_updates: bool) -> Result<Vec<Change>, NatsError> {
-    let first = plan(nats, config).await?;
-    let changes = first.changes().cloned().collect();
-    let mut applied = first.apply(nats, may_skip_updates).await;
-    let mut bytes = storage::DEFAULT;
-    while let Err(error @ NatsError::NoRoom { .. }) = &applied
-        && config.streams.storage == 0
-        && bytes > storage::LEAST
-    {
-        bytes /= 2;
-        tracing::warn!(%error, bytes, "trying with less storage");
-        applied = plan_within(nats, config, bytes, true).await?.apply(nats, may_skip_updates).await;
+    let (mut plan, mut made) = (plan(nats, config).await?, Vec::new());
+    loop {
+        let bytes = plan.bytes / 2;
+        match plan.apply(nats, may_skip_updates, &mut made).await {
+            Err(error @ NatsError::NoRoom { .. }) if config.streams.storage == 0 && bytes >= storage::LEAST => {
+                tracing::warn!(%error, bytes, "trying with less storage");
+                plan = plan_within(nats, config, bytes, true).await?;
+            }
+            applied => return applied.map(|()| made),
+        }
     }
-    applied.map(|()| changes)
 }
 
-/// Compares what is wanted with what is there.
+/// Compares what is wanted with what is there. Where `streams.storage` is 0 and the account has no room for its default,
+/// half as much is wanted, and so on.
 ///
 /// # Errors
-/// When JetStream cannot be asked, or the installation has another number of partitions.
+/// When JetStream cannot be asked, the installation has another number of partitions, or the account has no room.
 pub async fn plan(nats: &Nats, config: &Config) -> Result<Plan, NatsError> {
-    match config.streams.storage {
-        0 => plan_within(nats, config, storage::DEFAULT, false).await,
-        bytes => plan_within(nats, config, bytes, true).await,
+    let mut plan = match config.streams.storage {
+        // What was found to fit before: with more, it would be found out each time again.
+        0 => plan_within(nats, config, storage_in_use(nats, config).await?.unwrap_or(storage::DEFAULT), false).await?,
+        bytes => plan_within(nats, config, bytes, true).await?,
+    };
+    loop {
+        match plan.foresee(nats).await {
+            Err(NatsError::NoRoom { .. }) if config.streams.storage == 0 && plan.bytes / 2 >= storage::LEAST => {
+                plan = plan_within(nats, config, plan.bytes / 2, true).await?;
+            }
+            foreseen => return foreseen.map(|()| plan),
+        }
     }
+}
+
+/// Returns the storage of which the streams have their shares, by the limits that Bellhop has given them, if it has.
+async fn storage_in_use(nats: &Nats, config: &Config) -> Result<Option<usize>, NatsError> {
+    for wanted in streams(nats, config) {
+        let there = existing_stream(nats, &wanted.name).await?;
+        if let Some(bytes) = there.and_then(|there| storage::in_use(&there.config, &nats.names)) {
+            return Ok(Some(bytes));
+        }
+    }
+    Ok(None)
 }
 
 /// Plans with this storage for all streams together. Limits that Bellhop has set before are changed if `resizes`.
@@ -162,23 +235,33 @@ async fn plan_within(nats: &Nats, config: &Config, bytes: usize, resizes: bool) 
             steps.extend(plan_consumer(&stream, wanted, &there));
         }
     }
-    Ok(Plan { steps, adapts: config.streams.storage == 0 })
+    Ok(Plan { steps, adapts: config.streams.storage == 0, bytes })
+}
+
+/// Returns a stream, if there is one.
+async fn existing_stream(nats: &Nats, name: &str) -> Result<Option<Info>, NatsError> {
+    match nats.jetstream.get_stream(name).await {
+        Ok(stream) => Ok(Some(stream.cached_info().clone())),
+        Err(error) => match error.kind() {
+            GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),
+            _ => Err(NatsError::failed(format!("look at {}", shown(name)), error)),
+        },
+    }
+}
+
+/// Returns what a stream is called: some are buckets.
+fn shown(name: &str) -> String {
+    match name.strip_prefix("KV_") {
+        Some(bucket) => format!("bucket {bucket}"),
+        None => format!("stream {name}"),
+    }
 }
 
 async fn plan_stream(nats: &Nats, wanted: StreamConfig, resizes: bool) -> Result<Option<(Change, Step)>, NatsError> {
-    let name = wanted.name.clone();
-    let what = match name.strip_prefix("KV_") {
-        Some(bucket) => format!("bucket {bucket}"),
-        None => format!("stream {name}"),
-    };
-    let Info { config: info, state, .. } = match nats.jetstream.get_stream(&name).await {
-        Ok(stream) => stream.cached_info().clone(),
-        Err(error) => match error.kind() {
-            GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-                return Ok(Some((Change { what, is_new: true, fields: Vec::new() }, Step::Stream(wanted.into()))));
-            }
-            _ => return Err(NatsError::failed(format!("look at {what}"), error)),
-        },
+    let what = shown(&wanted.name);
+    let Some(Info { config: info, state, .. }) = existing_stream(nats, &wanted.name).await? else {
+        let change = Change { what, is_new: true, fields: Vec::new() };
+        return Ok(Some((change, Step::Stream { there: None, wanted: wanted.into() })));
     };
     if info.metadata.contains_key(SPREAD_KEY) {
         let problem = "the number of partitions is being changed; run `bellhop repartition` to its end";
@@ -197,7 +280,8 @@ async fn plan_stream(nats: &Nats, wanted: StreamConfig, resizes: bool) -> Result
     let merged = overlay(info.clone(), wanted);
     let fields = differences(&info, &merged);
     let change = Change { what, is_new: false, fields };
-    Ok((!change.fields.is_empty()).then_some((change, Step::Stream(merged.into()))))
+    let is_needed = !change.fields.is_empty();
+    Ok(is_needed.then(|| (change, Step::Stream { there: Some(info.into()), wanted: merged.into() })))
 }
 
 /// What is there, with the fields that Bellhop decides. The rest (placement, compression, …) is the operator's.

@@ -18,6 +18,7 @@ use crate::metrics::Metrics;
 use crate::nats::link::Link;
 use crate::nats::names::bucket_stream;
 use crate::nats::pinned::{self, Waiting};
+use crate::nats::storage;
 use crate::nats::topology::consumers_of;
 use crate::nats::{Nats, NatsError};
 use crate::partition::{Partition, Role};
@@ -65,7 +66,16 @@ impl Gauges {
         metrics.event_limits(config.dispatch.max_events_in_flight, config.dispatch.max_bytes_in_flight);
         let (naming, held_back) = watch::channel(Vec::new());
         let connects = links.all().map(|(name, link)| (name, link.clone(), 1)).collect();
-        let board = Board { nats, config, metrics, worked, naming, counts: BTreeMap::new(), connects };
+        let board = Board {
+            nats,
+            config,
+            metrics,
+            worked,
+            naming,
+            counts: BTreeMap::new(),
+            connects,
+            may_not_ask_account: false,
+        };
         (Self { counts, roles, held_back }, tokio::spawn(board.run(counted)))
     }
 
@@ -99,6 +109,8 @@ struct Board {
     counts: BTreeMap<Partition, Count>,
     /// The connections, and how often each one's client had connected at the last look.
     connects: Vec<(&'static str, Link, u64)>,
+    /// This user lacks the permission to ask for the account.
+    may_not_ask_account: bool,
 }
 
 impl Board {
@@ -155,6 +167,7 @@ impl Board {
             }
         }
         self.ask_streams(roles.contains(&Role::Intake)).await;
+        self.ask_account(roles.contains(&Role::Intake)).await;
         for (name, link, before) in &mut self.connects {
             // A client that was replaced counts from one again.
             let connects = link.client().statistics().connects.load(Ordering::Relaxed);
@@ -169,9 +182,28 @@ impl Board {
         try_join_all(consumers.into_iter().map(ask)).await
     }
 
+    /// Asks for the account's storage: the member that works the intake does.
+    async fn ask_account(&mut self, is_mine: bool) {
+        if !is_mine || self.may_not_ask_account {
+            return self.metrics.account_stored(0, 0);
+        }
+        match storage::account(&self.nats).await {
+            Ok(account) => {
+                let limit = account.limits.max_storage.and_then(|limit| u64::try_from(limit).ok());
+                self.metrics.account_stored(account.storage, limit.unwrap_or(0));
+            }
+            Err(error) => {
+                // Each time the log would say so.
+                self.may_not_ask_account = matches!(error, NatsError::NotPermitted { .. });
+                tracing::debug!(%error, "the account's storage is not known");
+            }
+        }
+    }
+
     /// One member tells of the streams: the one that works the intake.
     async fn ask_streams(&self, is_mine: bool) {
         let names = &self.nats.names;
+        let mut sets = None;
         for (stream, name) in [
             ("sets", names.sets_stream()),
             ("scheduled", names.scheduled_stream()),
@@ -189,7 +221,14 @@ impl Board {
                 self.metrics.stored(stream, 0, 0, 0);
             } else if let Ok(found) = self.nats.jetstream.get_stream(name).await {
                 let Info { config, state, .. } = found.cached_info();
-                let limit = u64::try_from(config.max_bytes).unwrap_or(0);
+                let limit = match stream {
+                    // nats-server knows none for it.
+                    "scheduled" => storage::of_schedules(sets.as_ref(), self.config.streams.storage, names),
+                    _ => u64::try_from(config.max_bytes).unwrap_or(0),
+                };
+                if stream == "sets" {
+                    sets = Some(config.clone());
+                }
                 self.metrics.stored(stream, state.messages, state.bytes, limit);
             }
         }

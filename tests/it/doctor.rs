@@ -506,3 +506,11 @@ async fn copies_that_are_missing_or_behind_are_told() {
         assert!(std::time::Instant::now() < until, "{:#}", diagnosis.told);
     }
 }
+
+#[tokio::test]
+async fn a_missing_file_of_the_system_account_is_named_by_its_option() {
+    let world = World::start(&[]).await;
+    let ended = world.run(&["doctor", "--system-creds", "/no/such.creds"]).await;
+    assert!(ended.stdout.contains("`--system-creds` is /no/such.creds"), "{ended:?}");
+    assert!(!ended.stdout.contains("nats.creds"), "{ended:?}");
+}

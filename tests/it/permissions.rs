@@ -48,7 +48,7 @@ const ASKED: [(&str, &[&str]); 63] = [
     ("bellhop.metrics", &["monitoring", "operator"]),
     ("$SRV.PING.bellhop", &["monitoring", "operator"]),
     // Looking.
-    ("$JS.API.INFO", &["operator"]),
+    ("$JS.API.INFO", &["bellhop", "operator"]),
     ("$JS.API.STREAM.NAMES", &["operator"]),
     ("$JS.API.STREAM.INFO.BELLHOP_PARKED", &["bellhop", "operator"]),
     ("$JS.API.CONSUMER.INFO.BELLHOP_OUTCOMES.history", &["bellhop", "operator"]),
@@ -572,6 +572,34 @@ async fn the_doctor_misses_nothing() {
     assert!(permissions.iter().all(|check| check["status"] == "ok") && !permissions.is_empty(), "{permissions:#?}");
 }
 
+#[tokio::test]
+async fn the_doctor_of_a_member_calls_nothing_critical() {
+    let realm = Realm::start().await;
+    set_up(&realm, &[]).await;
+    let _member = realm.serve("member-1", &["partitions=4"]).await;
+    let ended = realm.run("bellhop", &["doctor", "--format", "json", "--set", "partitions=4"], "").await;
+    let told: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let checks = told["checks"].as_array().unwrap();
+    let history = checks.iter().find(|check| check["check"] == "history").unwrap();
+    assert_eq!(history["status"], "unseen", "{history}");
+    assert!(history["found"].as_str().unwrap().contains("bellhop.api.history"), "{history}");
+}
+
+/// Updates are the operator's. A member that waited for each answer that cannot come would start late.
+#[tokio::test]
+async fn refused_updates_are_logged_once_and_at_once() {
+    let realm = Realm::start().await;
+    set_up(&realm, &[]).await;
+    let patient = ["partitions=4", "streams.replicas=3", "nats.timeout=10s", "members.ttl=30s"];
+    let began = std::time::Instant::now();
+    let member = realm.serve("member-1", &patient).await;
+    // Eleven updates at 10 s each.
+    assert!(began.elapsed() < std::time::Duration::from_secs(60), "{:?}", began.elapsed());
+    let log = member.log();
+    let told: Vec<_> = log.lines().filter(|line| line.contains("going on with what is there")).collect();
+    assert!(told.len() == 1 && told[0].contains("updates=11"), "{log}");
+}
+
 /// Figures need no more than the account of those who watch has.
 #[tokio::test]
 async fn monitoring_may_run_top_and_doctor() {
@@ -584,6 +612,8 @@ async fn monitoring_may_run_top_and_doctor() {
     };
     let top = run(&["top", "--once", "--json"]).await;
     assert_eq!((&top["members"][0]["name"], &top["status"]), (&json!("member-1"), &json!("ok")), "{top}");
+    let page = realm.run("monitoring", &["top", "--once", "--set", "partitions=4"], "").await.succeeded();
+    assert!(page.contains("routes cannot be read by") && !page.contains("too many routes"), "{page}");
     let told = run(&["doctor", "--format", "json"]).await;
     let unseen = told["checks"].as_array().unwrap().iter().filter(|check| check["status"] == "unseen");
     let unseen: Vec<_> = unseen.map(|check| check["check"].as_str().unwrap()).collect();

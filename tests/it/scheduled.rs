@@ -257,3 +257,50 @@ async fn many_are_cancelled_in_time_and_none_is_delivered() {
     world.settle().await;
     assert!(world.takes().is_empty(), "{} were delivered", world.takes().len());
 }
+
+/// nats-server could only drop the oldest of them at a limit of its own, and those were acknowledged.
+#[tokio::test]
+async fn schedules_beyond_their_room_are_refused() {
+    // A tenth is theirs.
+    let world = World::start(&[("streams.storage", "67108864")]).await;
+    let limit = 67_108_864 / 10;
+    let large = |id: &str| with(in_an_hour(id, "alice"), json!({ "content": "x".repeat(60_000) }));
+    let kept = async || world.stream("BELLHOP_SCHEDULED").await.state.messages as usize;
+    let publish = async |source: &str, name: &str| {
+        let ids: Vec<_> = (0..15).map(|n| format!("{name}-{n}")).collect();
+        let before = kept().await;
+        world.publish(source, ids.iter().map(|id| large(id))).await;
+        let is_done = async || {
+            let outcomes = world.outcomes.all().await;
+            let refused = outcomes.iter().filter(|one| one.source == source && ids.contains(&one.id)).count();
+            let scheduled = kept().await - before;
+            if refused + scheduled == ids.len() { Ok(refused) } else { Err(format!("{refused} and {scheduled}")) }
+        };
+        world.eventually("each is scheduled or refused", is_done).await
+    };
+    let mut sets = 0;
+    while publish("flood", &format!("flood-{sets}")).await == 0 {
+        sets += 1;
+        assert!(sets < 20, "one source takes everything");
+    }
+    let of_flood = world.stream("BELLHOP_SCHEDULED").await.state.bytes;
+    assert!(of_flood > limit / 2 && of_flood < limit / 4 * 3, "{of_flood} of {limit}");
+    let code = async || world.rejected.all().await.last().unwrap().code().to_owned();
+    assert_eq!(code().await, "scheduled_full");
+    // Others have room, up to the limit.
+    assert_eq!(publish("claims", "claims").await, 0);
+    let mut sets = 0;
+    while publish("hr", &format!("hr-{sets}")).await == 0 {
+        sets += 1;
+        assert!(sets < 20, "there is no limit");
+    }
+    assert!(world.stream("BELLHOP_SCHEDULED").await.state.bytes <= limit);
+    let doctor = world.run(&["doctor"]).await;
+    assert!(doctor.stdout.contains("that Bellhop schedules"), "{}", doctor.stdout);
+    let is_measured = async || {
+        let metrics = world.member().probe("GET", "/metrics").await?.body;
+        let is_there = metrics.contains("\nbellhop_stream_limit_bytes{stream=\"scheduled\"} 67108");
+        if is_there { Ok(()) } else { Err("no such line".to_owned()) }
+    };
+    world.eventually("the limit is measured", is_measured).await;
+}

@@ -501,6 +501,37 @@ async fn a_storage_without_room_names_the_limit() {
     }
 }
 
+#[tokio::test]
+async fn a_dry_run_foresees_a_lack_of_room() {
+    let account = "accounts { A { jetstream { max_file: 200MB }, users: [{user: a, password: a}] } }\nno_auth_user: a";
+    let world = World::without_members(account, &[]).await;
+    let refused = world.run(&["setup", "--dry-run", "--set", "streams.storage=1000000000"]).await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("stream BELLHOP_") && refused.stderr.contains("209715200"), "{refused:?}");
+    // Without a number it would be what fits.
+    world.run(&["setup", "--dry-run"]).await.succeeded();
+    assert_eq!(streams(&world).await, BTreeSet::new());
+}
+
+/// A limit that cannot be set is no change, whatever the storage that would be tried first.
+#[tokio::test]
+async fn an_outgrown_stream_is_no_change_each_time() {
+    let world = World::without_members("jetstream { max_file_store: 300MB }", &[]).await;
+    world.run(&["setup"]).await.succeeded();
+    let mut config = world.stream("BELLHOP_REJECTED").await.config;
+    let share = usize::try_from(config.max_bytes).unwrap();
+    config.max_bytes = -1;
+    world.jetstream.update_stream(config).await.unwrap();
+    for _ in 0..share / 500_000 + 2 {
+        let body = vec![b'x'; 500_000];
+        world.jetstream.publish("bellhop.rejected.x", body.into()).await.unwrap().await.unwrap();
+    }
+    for again in [&["setup", "--json"][..], &["setup", "--json"], &["setup", "--dry-run", "--json"]] {
+        assert_eq!(changes(&world.run(again).await.succeeded()), Vec::<Value>::new(), "{again:?}");
+    }
+    assert_eq!(world.stream("BELLHOP_REJECTED").await.config.max_bytes, -1);
+}
+
 /// An upgrade drops nothing: where an unlimited stream holds more than its share, it stays as it is, and the doctor says so.
 #[tokio::test]
 async fn a_limit_drops_nothing_that_is_there() {

@@ -8,7 +8,7 @@ use super::{Case, Finding, Status};
 use crate::cli::output::{bytes, plural, thousands};
 use crate::config::Config;
 use crate::nats::topology::{self, Change};
-use crate::nats::{Nats, NatsError};
+use crate::nats::{Nats, NatsError, storage};
 
 /// Compares everything with what the configuration wants, as `bellhop setup --dry-run` does.
 pub(super) async fn setup(nats: &Nats, config: &Config) -> Vec<Finding> {
@@ -146,6 +146,7 @@ pub(super) fn room(case: &Case<'_>) -> Vec<Finding> {
             }));
         }
     }
+    findings.extend(room_of_schedules(case));
     or_ok(findings, || {
         format!(
             "{} in {}, and none is near a bound",
@@ -153,4 +154,19 @@ pub(super) fn room(case: &Case<'_>) -> Vec<Finding> {
             plural(case.now.streams.len(), "stream")
         )
     })
+}
+
+/// Judges how much is scheduled: the intake refuses more.
+fn room_of_schedules(case: &Case<'_>) -> Option<Finding> {
+    let name = case.names.scheduled_stream();
+    let used = case.now.streams.get(&name)?.state.bytes;
+    let sets = case.now.streams.get(&case.names.sets_stream()).map(|info| &info.config);
+    let limit = storage::of_schedules(sets, case.config.streams.storage, case.names);
+    let found = format!("{name} holds {} of the {} that Bellhop schedules", bytes(used), bytes(limit));
+    judged(
+        used,
+        limit,
+        found,
+        "`bellhop scheduled ls` shows what waits; `bellhop scheduled cancel`, or more `streams.storage` and `bellhop setup`",
+    )
 }

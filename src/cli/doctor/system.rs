@@ -85,8 +85,20 @@ pub(super) async fn servers(config: &Config, system: &SystemAccount) -> Servers 
             Err(format!("no server answers: the user at {url} is none of the system account"))
         }
         Ok(servers) => Ok(servers),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(of_system(error).to_string()),
     })
+}
+
+/// Names the option in an error that names the setting of the installation's own connection.
+fn of_system(error: NatsError) -> NatsError {
+    match error {
+        NatsError::Unusable { path, problem, .. } => NatsError::Unusable { setting: "--system-creds", path, problem },
+        NatsError::NotLetIn { url, who } => NatsError::Contrary {
+            what: format!("{url} lets nobody in {who}"),
+            problem: "name a user of the system account with --system-creds or in $BELLHOP_SYSTEM_URL".to_owned(),
+        },
+        error => error,
+    }
 }
 
 async fn ask(config: &Config) -> Result<Vec<Server>, NatsError> {

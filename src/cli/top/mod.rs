@@ -22,7 +22,7 @@ use crate::config::{Config, parse_duration};
 use crate::nats::names::bucket_stream;
 use crate::nats::{Nats, NatsError};
 use model::Model;
-use sample::Sample;
+use sample::{Sample, Uncounted};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -101,7 +101,7 @@ type Look = Result<Sample, NatsError>;
 async fn look(config: Config, nats: Nats, every: Duration, told: mpsc::Sender<Look>) {
     let mut tick = tokio::time::interval(every);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut earlier = Earlier { before: None, routes: None, counted_at: None };
+    let mut earlier = Earlier { before: None, routes: Err(Uncounted::Unreadable), counted_at: None };
     loop {
         tokio::select! {
             _ = tick.tick() => {}
@@ -118,7 +118,7 @@ async fn look(config: Config, nats: Nats, every: Duration, told: mpsc::Sender<Lo
 /// What was learnt before.
 struct Earlier {
     before: Option<Survey>,
-    routes: Option<Routes>,
+    routes: Result<Routes, Uncounted>,
     counted_at: Option<Timestamp>,
 }
 
@@ -146,7 +146,10 @@ impl Earlier {
         }
         self.counted_at = Some(now.at);
         let keys = now.messages(&bucket_stream(&nats.names.routes_bucket()));
-        self.routes = if keys <= Routes::MOST { Routes::read(nats).await.ok() } else { None };
+        self.routes = match keys {
+            0..=Routes::MOST => Routes::read(nats).await.map_err(|_| Uncounted::Unreadable),
+            _ => Err(Uncounted::TooMany),
+        };
     }
 }
 
@@ -181,7 +184,7 @@ mod tests {
             oldest_seconds: 0.8,
             parked: Parked { reminders: 12_345, users: 678 },
             rejected: 4,
-            routes: Some(Routes {
+            routes: Ok(Routes {
                 by_instance: [("app-east".to_owned(), 1_200), ("app-west".to_owned(), 31)].into(),
                 marks: 7,
             }),

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::flow::{Flow, Latency, flow, latency};
-use super::sample::{Consumer, Member, Sample};
+use super::sample::{Consumer, Member, Sample, Uncounted};
 use crate::cli::doctor::{Status, Told};
 
 /// Samples kept: as many as the widest curve has columns.
@@ -74,9 +74,9 @@ pub(super) struct Frame {
     pub(super) parked_reminders: u64,
     pub(super) parked_users: u64,
     pub(super) rejected: u64,
-    /// Users' connections, by app-server instance; none where there are too many to count.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) routes: Option<Vec<(String, u64)>>,
+    /// Users' connections, by app-server instance, where they are counted.
+    #[serde(skip_serializing_if = "Result::is_err", serialize_with = "counted")]
+    pub(super) routes: Result<Vec<(String, u64)>, Uncounted>,
     pub(super) members: Vec<MemberRow>,
     pub(super) consumers: Vec<Consumer>,
     pub(super) needs: Vec<Told>,
@@ -176,7 +176,11 @@ impl Model {
             parked_reminders: now.parked.reminders,
             parked_users: now.parked.users,
             rejected: now.rejected,
-            routes: now.routes.as_ref().map(|routes| routes.by_instance.clone().into_iter().collect()),
+            routes: now
+                .routes
+                .as_ref()
+                .map(|routes| routes.by_instance.clone().into_iter().collect())
+                .map_err(|why| *why),
             members: now.members.iter().map(row).collect(),
             consumers: now.consumers.clone(),
             needs: now.needs.clone(),
@@ -201,6 +205,11 @@ impl Model {
             .map(|flow| (flow.delivered + flow.rerouted).round() as u64)
             .collect()
     }
+}
+
+/// Writes routes that are counted.
+fn counted<S: Serializer>(routes: &Result<Vec<(String, u64)>, Uncounted>, serializer: S) -> Result<S::Ok, S::Error> {
+    routes.as_ref().ok().serialize(serializer)
 }
 
 fn sorted(mut frame: Frame) -> Frame {

@@ -26,14 +26,35 @@ pub(super) struct Sample {
     pub(super) parked: Parked,
     /// Refused messages that are kept.
     pub(super) rejected: u64,
-    /// Who is connected where; none where nobody counts so many.
-    pub(super) routes: Option<Routes>,
+    /// Who is connected where, or why that is not counted.
+    pub(super) routes: Result<Routes, Uncounted>,
     pub(super) members: Vec<Member>,
     /// What each member that answered has counted.
     pub(super) figures: BTreeMap<String, Figures>,
     pub(super) consumers: Vec<Consumer>,
     /// What is not as it should be, the worst first.
     pub(super) needs: Vec<Told>,
+}
+
+/// Why routes are not counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Uncounted {
+    /// Reading so many takes too long.
+    TooMany,
+    /// The bucket cannot be read by this user, or does not answer.
+    Unreadable,
+}
+
+impl Uncounted {
+    /// Returns what to show in place of the routes.
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Self::TooMany => "too many routes to count here; `bellhop instances ls` does",
+            Self::Unreadable => {
+                "the routes cannot be read by this user; `bellhop instances ls` as an operator shows them"
+            }
+        }
+    }
 }
 
 /// A member.
@@ -64,7 +85,7 @@ pub(super) struct Consumer {
 
 impl Sample {
     /// Of two surveys, with what else was learnt.
-    pub(super) fn new(case: &Case<'_>, figures: BTreeMap<String, Figures>, routes: Option<Routes>) -> Self {
+    pub(super) fn new(case: &Case<'_>, figures: BTreeMap<String, Figures>, routes: Result<Routes, Uncounted>) -> Self {
         let (survey, names) = (case.now, case.names);
         let (sets, events) = (names.sets_stream(), names.events_stream());
         let mut needs: Vec<Told> =

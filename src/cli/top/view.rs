@@ -236,12 +236,14 @@ fn members(members: &[MemberRow], palette: Palette, area: Rect, buffer: &mut Buf
 
 fn connected(frame: &Frame, palette: Palette, area: Rect, buffer: &mut Buffer) {
     let columns = [("app server", Constraint::Fill(1)), ("users", Constraint::Length(9))];
-    let Some(routes) = &frame.routes else {
-        let text = "too many routes to count here; `bellhop instances ls` does";
-        return Paragraph::new(text)
-            .wrap(Wrap { trim: true })
-            .block(panel(" connected ".to_owned(), palette))
-            .render(area, buffer);
+    let routes = match &frame.routes {
+        Ok(routes) => routes,
+        Err(why) => {
+            return Paragraph::new(why.text())
+                .wrap(Wrap { trim: true })
+                .block(panel(" connected ".to_owned(), palette))
+                .render(area, buffer);
+        }
     };
     let users: u64 = routes.iter().map(|(_, users)| users).sum();
     let row = |(instance, users): &(String, u64)| Row::new([plain(instance), thousands(*users as usize)]);

@@ -326,11 +326,11 @@ impl Intake {
             });
         }
         while let Some((source, sets_later)) = self.later.next(usize::MAX) {
-            let nats = self.context.nats.clone();
+            let context = self.context.clone();
             let sets = sets_later.iter().map(|later| later.set.sequence).collect();
             self.start(async move {
                 for later in sets_later {
-                    later::carry_out(later, &nats).await;
+                    later::carry_out(later, &context).await;
                 }
                 Done::Later(source, sets)
             });
