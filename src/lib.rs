@@ -21,7 +21,6 @@ pub use bellhop_protocol::{headers, printable, reminder, token, trace, wire};
 
 pub mod cli;
 pub mod config;
-pub mod conformance;
 pub mod demo;
 pub mod history;
 pub mod http;

@@ -15,7 +15,6 @@ struct Layer {
 const PURE: &[&str] = &[
     "event",
     "fair_queue",
-    "headers",
     "log",
     "merge",
     "partition",
@@ -45,11 +44,13 @@ const LAYERS: &[Layer] = &[
     // For the demo and the tests; `serve` connects to the server it is given.
     layer("nats_server", &[]),
     layer("local", &[]),
+    // For programs of others: of Bellhop it knows the contract and the names.
+    layer("client", &["nats"]),
     layer("service", &["config", "metrics", "nats", "history", "http"]),
-    layer("schema", &["nats"]),
+    layer("schema", &["nats", "service"]),
     layer("terminal", &["client"]),
     layer("demo", &["client", "config", "local", "nats", "nats_server", "service", "terminal"]),
-    layer("conformance", &["nats"]),
+    layer("bench", &["local", "nats", "nats_server"]),
     layer(
         "cli",
         &[
@@ -64,7 +65,7 @@ const LAYERS: &[Layer] = &[
             "schema",
             "terminal",
             "demo",
-            "conformance",
+            "bench",
         ],
     ),
     layer("main", &["cli"]),
@@ -82,6 +83,7 @@ const IMPURE: &[&str] = &[
     "hyper_util",
     "prometheus",
     "ratatui",
+    "rumqttc",
     "std::env",
     "std::fs",
     "std::net",

@@ -3,11 +3,8 @@
 use futures_util::future::LocalBoxFuture;
 
 use super::peer::Ask::{self, Delivery, Heartbeat};
-use super::peer::Peer;
+use super::peer::{Kept, Peer};
 use super::{deliveries, endurance, fields, heartbeats, leaving, routes};
-
-/// Whether a rule is kept; else what was found instead.
-pub(super) type Kept = Result<(), String>;
 
 /// A rule of the contract, as far as it can be seen from outside.
 pub struct Rule {
@@ -170,7 +167,7 @@ mod tests {
     fn every_rule_is_a_sentence_of_the_contract() {
         let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         // Some stand in tables.
-        let contract = one_line(&include_str!("../../docs/protocol.md").replace('|', " "));
+        let contract = one_line(&include_str!("../../../docs/protocol.md").replace('|', " "));
         for Rule { name, sentence, .. } in RULES {
             assert!(contract.contains(sentence), "{name}: docs/protocol.md does not say `{sentence}`");
         }

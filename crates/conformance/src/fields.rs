@@ -1,16 +1,15 @@
 //! Rules about what reminders have in them: fields that are there now and then, and texts as people and systems write them.
 
+use bellhop_protocol::reminder::finished::{rerouted, with_field, with_parked_at, with_rerouted_to};
+use bellhop_protocol::reminder::readable::{MAX_DEPTH, MAX_NUMBER_BYTES};
+use bellhop_protocol::reminder::{Field, Mark, MarkAction, Priority, Reminder};
+use bellhop_protocol::wire::answer::DeliveryAnswer;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::value::RawValue;
 
 use super::SOURCE;
-use super::peer::{Ask, Peer};
-use super::rules::Kept;
+use super::peer::{Ask, Kept, Peer};
 use super::sample::Sample;
-use crate::nats::instance::DeliveryAnswer;
-use crate::reminder::finished::{rerouted, with_field, with_parked_at, with_rerouted_to};
-use crate::reminder::readable::{MAX_DEPTH, MAX_NUMBER_BYTES};
-use crate::reminder::{Field, Mark, MarkAction, Priority, Reminder};
 
 /// A reminder for a connected user, changed in some way.
 fn changed(peer: &Peer, change: impl FnOnce(&mut Reminder)) -> Sample {

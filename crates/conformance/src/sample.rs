@@ -1,13 +1,13 @@
 //! Reminders that are sent: what Bellhop itself makes of a published one.
 
+use bellhop_protocol::reminder::finished::to_the_millisecond;
+use bellhop_protocol::reminder::{DELIVERY_FRAME_BYTES, Reminder};
+use bellhop_protocol::token::UserId;
+use bellhop_protocol::wire::answer::Refused;
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 
 use super::SOURCE;
-use crate::nats::instance::Refused;
-use crate::reminder::finished::to_the_millisecond;
-use crate::reminder::{DELIVERY_FRAME_BYTES, Reminder};
-use crate::token::UserId;
 
 /// A finished reminder, and what answers call it by.
 #[derive(Clone)]
@@ -80,8 +80,8 @@ pub(super) fn filled(mut samples: Vec<Sample>, mut next: impl FnMut() -> Reminde
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nats::instance::delivery_body;
-    use crate::reminder::{MAX_DELIVERY_BYTES, MAX_REMINDER_BYTES};
+    use bellhop_protocol::reminder::{MAX_DELIVERY_BYTES, MAX_REMINDER_BYTES};
+    use bellhop_protocol::wire::answer::delivery_body;
 
     #[test]
     fn sizes_are_exact() {

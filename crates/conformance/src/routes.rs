@@ -1,12 +1,11 @@
 //! Rules about routes: what the app server has put into the bucket.
 
+use bellhop_protocol::wire::route::read_key;
+use bellhop_protocol::wire::subject::read_value;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::peer::Peer;
-use super::rules::Kept;
-use crate::wire::route::read_key;
-use crate::wire::subject::read_value;
+use super::peer::{Kept, Peer};
 
 /// Everybody who is connected has one.
 pub(super) async fn put(peer: &Peer) -> Kept {
@@ -24,7 +23,7 @@ pub(super) async fn keys(peer: &Peer) -> Kept {
 pub(super) async fn values(peer: &Peer) -> Kept {
     for route in &peer.routes {
         let wrong = |problem: String| format!("{}: {problem}", route.key);
-        read_value(&peer.nats.names, &peer.instance, &route.value).map_err(|error| wrong(error.to_string()))?;
+        read_value(&peer.names, &peer.instance, &route.value).map_err(|error| wrong(error.to_string()))?;
         let value: Value = serde_json::from_slice(&route.value).unwrap_or_default();
         let is_time = |since: &Value| since.as_str().is_some_and(|text| text.parse::<Timestamp>().is_ok());
         match &value["since"] {

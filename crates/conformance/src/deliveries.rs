@@ -1,11 +1,11 @@
 //! Rules about deliveries: what the app server takes, and how it refuses the rest.
 
-use super::peer::{Ask, Peer, body};
-use super::rules::Kept;
+use bellhop_protocol::reminder::{MAX_DELIVERY_BYTES, MAX_REMINDER_BYTES};
+use bellhop_protocol::token::Source;
+use bellhop_protocol::wire::answer::DeliveryAnswer;
+
+use super::peer::{Ask, Kept, Peer, body};
 use super::sample::{Sample, filled, padded};
-use crate::nats::instance::DeliveryAnswer;
-use crate::reminder::{MAX_DELIVERY_BYTES, MAX_REMINDER_BYTES};
-use crate::token::Source;
 
 /// Reminders for connected users in the largest request; the others are for strangers, so that nobody has to see hundreds.
 const SHOWN: usize = 4;

@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::peer::Peer;
-use super::rules::Kept;
-use crate::nats::bucket;
-use crate::token::UserId;
+use bellhop_protocol::token::UserId;
+
+use super::peer::{Kept, Peer};
 
 /// How long whoever runs this has to disconnect the user.
 const NOTICE: Duration = Duration::from_secs(60);
@@ -17,9 +16,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The route is deleted.
 pub(super) async fn route(peer: &Peer) -> Kept {
     let user = peer.leaver()?;
-    let has_left = async || Ok(!has_route(peer, user).await? || !is_named(peer, user).await?);
+    let has_left = async || Ok(!peer.has_route(user).await? || !is_named(peer, user).await?);
     within(NOTICE, "nobody has disconnected the user", has_left).await?;
-    within(REST, "the user's route is still there", async || Ok(!has_route(peer, user).await?)).await
+    within(REST, "the user's route is still there", async || Ok(!peer.has_route(user).await?)).await
 }
 
 /// Heartbeats leave the user out.
@@ -37,11 +36,6 @@ pub(super) async fn delivery(peer: &Peer) -> Kept {
     } else {
         Err(format!("it accepted {}, which is for {}", sample.id, sample.user))
     }
-}
-
-async fn has_route(peer: &Peer, user: &UserId) -> Result<bool, String> {
-    let found = bucket::last(&peer.nats, &peer.nats.names.routes_bucket(), &peer.key(user), 1).await;
-    found.map(|found| !found.is_empty()).map_err(|error| error.to_string())
 }
 
 async fn is_named(peer: &Peer, user: &UserId) -> Result<bool, String> {

@@ -1,12 +1,11 @@
 //! Rules about what an app server outlives: much at once, too much, and what it cannot read.
 
+use bellhop_protocol::reminder::MAX_DELIVERY_BYTES;
+use bellhop_protocol::wire::answer::Refused;
 use futures_util::future::{join_all, try_join, try_join_all};
 
-use super::peer::{Ask, Peer, body, heartbeat_body};
-use super::rules::Kept;
+use super::peer::{Ask, Kept, Peer, body, heartbeat_body};
 use super::sample::{Sample, padded};
-use crate::nats::instance::Refused;
-use crate::reminder::MAX_DELIVERY_BYTES;
 
 /// Requests of each kind under way at once: a Bellhop of several members has this many, if it has any.
 const AT_ONCE: usize = 16;

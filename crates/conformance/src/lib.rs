@@ -1,17 +1,19 @@
 //! `bellhop conformance`: plays Bellhop's side against somebody's app server, and judges it by the contract, rule by rule.
 //!
-//! Only NATS is needed, no `bellhop serve`: what is sent is made of the same parts, [`wire::answer`](crate::wire::answer)
-//! and [`reminder`](crate::reminder). A rule says one thing and is broken by one fault, so that the verdicts tell what to mend.
+//! Only NATS is needed, no `bellhop serve`: what is sent is made of the same parts, [`wire::answer`](bellhop_protocol::wire::answer)
+//! and [`reminder`](bellhop_protocol::reminder). A rule says one thing and is broken by one fault, so that the verdicts tell what to mend.
 //!
 //! | module | |
 //! | --- | --- |
 //! | `rules` | the rules, in the order in which they are tried, each with its sentence of `docs/protocol.md` |
 //! | `peer` | the app server: what it is asked, and its answers with their times |
+//! | `bucket` | its routes |
 //! | `sample` | reminders that are sent |
 //! | `routes`, `heartbeats`, `deliveries`, `fields`, `endurance`, `leaving` | what the rules try |
 
 #![allow(clippy::disallowed_methods)] // It measures how long answers take.
 
+mod bucket;
 mod deliveries;
 mod endurance;
 mod fields;
@@ -24,13 +26,13 @@ mod sample;
 
 use std::time::Duration;
 
+use async_nats::jetstream::context::KeyValueError;
+use bellhop_protocol::token::{InstanceName, UserId};
+use bucket::MAX_ROUTES;
 use serde::Serialize;
 
 pub use peer::Peer;
 pub use rules::{RULES, Rule, chosen};
-
-use crate::nats::NatsError;
-use crate::token::{InstanceName, UserId};
 
 /// What every reminder that is sent has as its source, so that app servers and people can tell it from a real one.
 pub const SOURCE: &str = "bellhop-conformance";
@@ -53,12 +55,29 @@ pub struct Options {
 /// Why there is nothing to judge.
 #[derive(Debug, thiserror::Error)]
 pub enum ConformanceError {
-    /// NATS did not do what it was asked.
-    #[error(transparent)]
-    Nats(#[from] NatsError),
+    /// The bucket of routes cannot be opened.
+    #[error("open bucket {bucket}: {source}; `bellhop setup` makes it")]
+    Open {
+        /// The bucket.
+        bucket: String,
+        /// Why not.
+        source: KeyValueError,
+    },
+    /// Routes cannot be read.
+    #[error("read routes: {0}")]
+    Read(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// There are more routes than are looked at.
+    #[error("the routes to {0} are more than {MAX_ROUTES}, name users with --user")]
+    TooManyRoutes(InstanceName),
     /// Nobody is known to be connected.
     #[error("no usable route leads to {0}; connect a user to it, or name one who is connected with --user")]
     NobodyConnected(InstanceName),
+}
+
+impl ConformanceError {
+    fn read(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Read(Box::new(error))
+    }
 }
 
 /// Whether a rule was kept.
@@ -131,3 +150,8 @@ impl Judge {
         }
     }
 }
+
+/// The examples of the README, run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -5,21 +5,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_nats::client::{Request, RequestErrorKind};
+use async_nats::jetstream::Context;
+use async_nats::{Client, Message};
+use bellhop_protocol::names::Names;
+use bellhop_protocol::reminder::Reminder;
+use bellhop_protocol::token::{InstanceName, UserId};
+use bellhop_protocol::wire::answer::{
+    self, DeliveryAnswer, Heartbeat, HeartbeatAnswer, Reason, Refused, delivery_body,
+};
+use bellhop_protocol::wire::route;
+use bellhop_protocol::wire::subject::read_value;
 use bytes::Bytes;
 use serde::Deserialize;
 
+use super::bucket::{Bucket, Route};
 use super::sample::Sample;
 use super::{ConformanceError, Options};
-use crate::nats::bucket::{self, Found};
-use crate::nats::instance::{self, DeliveryAnswer, Heartbeat, HeartbeatAnswer, Reason, Refused};
-use crate::nats::{Nats, NatsError};
-use crate::reminder::Reminder;
-use crate::token::{InstanceName, UserId};
-use crate::wire::route;
-use crate::wire::subject::read_value;
 
-/// Routes of an instance that are looked at. JetStream hands out no more than 1,024 keys at once.
-const MOST_ROUTES: usize = 1_000;
 /// Users who are asked about and get reminders. What one rule cannot see with these, it does not see with more.
 const MOST_USERS: usize = 20;
 /// How long `busy` may go on before it counts as never.
@@ -27,7 +29,10 @@ const BUSY_PATIENCE: Duration = Duration::from_secs(10);
 /// The pauses that Bellhop makes after `busy`, in the beginning and at last.
 const BUSY_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// What an app server is asked.
+/// The verdict on a rule: `Ok` if it is kept, else what was found instead.
+pub(super) type Kept = Result<(), String>;
+
+/// A request to an app server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ask {
     /// Who is connected.
@@ -47,13 +52,15 @@ impl Ask {
 
 /// An answer, whatever it says.
 pub(super) struct Answer {
-    message: async_nats::Message,
+    message: Message,
     pub(super) took: Duration,
 }
 
 /// An app server, and who is connected to it.
 pub struct Peer {
-    pub(super) nats: Nats,
+    client: Client,
+    pub(super) names: Names,
+    bucket: Bucket,
     pub(super) instance: InstanceName,
     subject: String,
     timeouts: (Duration, Duration),
@@ -61,22 +68,30 @@ pub struct Peer {
     pub(super) users: Vec<UserId>,
     leaver: Option<UserId>,
     /// The routes, as they stand in the bucket.
-    pub(super) routes: Vec<Found>,
+    pub(super) routes: Vec<Route>,
     /// Makes what is sent in this run differ from what was sent in others.
     run: String,
     sent: AtomicUsize,
 }
 
 impl Peer {
-    /// Learns from the bucket who is connected to the instance, and where it is asked.
+    /// Learns from the bucket of an installation's routes who is connected to the instance, and where it is asked.
     ///
     /// # Errors
     /// When nobody is connected, or the bucket cannot be read.
-    pub async fn find(nats: &Nats, options: Options) -> Result<Self, ConformanceError> {
+    pub async fn find(jetstream: &Context, names: &Names, options: Options) -> Result<Self, ConformanceError> {
         let Options { instance, mut users, leaver, heartbeat_timeout, delivery_timeout } = options;
+        let bucket = Bucket::open(jetstream, names).await?;
         let named: Vec<_> = users.iter().chain(&leaver).cloned().collect();
-        let routes = routes(nats, &instance, if users.is_empty() { &[] } else { &named }).await?;
-        let user = |found: &Found| UserId::from_token(found.key.split('.').next()?).ok();
+        let mut routes = Vec::new();
+        if users.is_empty() {
+            routes = bucket.routes_to(&instance).await?;
+        } else {
+            for user in &named {
+                routes.extend(bucket.route(route::key(user, &instance)).await?);
+            }
+        }
+        let user = |route: &Route| UserId::from_token(route.key.split('.').next()?).ok();
         for user in routes.iter().filter_map(user).take(MOST_USERS).chain(named) {
             if !users.contains(&user) {
                 users.push(user);
@@ -85,10 +100,12 @@ impl Peer {
         if users.is_empty() {
             return Err(ConformanceError::NobodyConnected(instance));
         }
-        let subject = routes.iter().find_map(|found| read_value(&nats.names, &instance, &found.value).ok());
+        let subject = routes.iter().find_map(|route| read_value(names, &instance, &route.value).ok());
         Ok(Self {
-            nats: nats.clone(),
-            subject: subject.unwrap_or_else(|| nats.names.instance(&instance)),
+            client: jetstream.client(),
+            subject: subject.unwrap_or_else(|| names.instance(&instance)),
+            names: names.clone(),
+            bucket,
             instance,
             timeouts: (heartbeat_timeout, delivery_timeout),
             users,
@@ -122,6 +139,12 @@ impl Peer {
     /// The key of a user's route.
     pub(super) fn key(&self, user: &UserId) -> String {
         route::key(user, &self.instance)
+    }
+
+    /// Returns whether the user has a route.
+    pub(super) async fn has_route(&self, user: &UserId) -> Result<bool, String> {
+        let route = self.bucket.route(self.key(user)).await;
+        route.map(|route| route.is_some()).map_err(|error| error.to_string())
     }
 
     /// Somebody of whom nobody has heard.
@@ -162,7 +185,7 @@ impl Peer {
         let subject = format!("{}.{}", self.subject, what.verb());
         let began = Instant::now();
         let request = Request::new().payload(body).timeout(Some(patience));
-        match self.nats.client.send_request(subject.clone(), request).await {
+        match self.client.send_request(subject.clone(), request).await {
             Ok(message) => Ok(Answer { message, took: began.elapsed() }),
             Err(error) => Err(match error.kind() {
                 RequestErrorKind::NoResponders => format!("nobody subscribes to {subject}"),
@@ -174,8 +197,8 @@ impl Peer {
 
     /// Asks, and does not care for an answer.
     pub(super) async fn send(&self, what: Ask, body: Bytes) -> Result<(), String> {
-        let (subject, inbox) = (format!("{}.{}", self.subject, what.verb()), self.nats.client.new_inbox());
-        self.nats.client.publish_with_reply(subject, inbox, body).await.map_err(|error| error.to_string())
+        let (subject, inbox) = (format!("{}.{}", self.subject, what.verb()), self.client.new_inbox());
+        self.client.publish_with_reply(subject, inbox, body).await.map_err(|error| error.to_string())
     }
 
     /// Asks, and takes an answer that is late for none, as Bellhop does.
@@ -237,30 +260,16 @@ impl Peer {
     }
 }
 
-/// The routes of these users to an instance; everybody's, if nobody is named.
-async fn routes(nats: &Nats, instance: &InstanceName, users: &[UserId]) -> Result<Vec<Found>, NatsError> {
-    let keys = match users {
-        [] => vec![format!("*.{}", instance.escaped())],
-        users => users.iter().map(|user| route::key(user, instance)).collect(),
-    };
-    let what =
-        || format!("look for the routes to {instance}; where they are more than {MOST_ROUTES}, name users with --user");
-    let mut routes = Vec::new();
-    for key in keys {
-        let found = bucket::last(nats, &nats.names.routes_bucket(), &key, MOST_ROUTES).await;
-        routes.extend(found.map_err(|error| NatsError::failed(what(), error))?);
-    }
-    Ok(routes)
-}
-
 impl Answer {
-    /// Reads the contract's form, as Bellhop does.
+    /// Reads the contract's form, as Bellhop does: with a service error it is not an answer, whatever its body.
     pub(super) fn read<A: for<'a> Deserialize<'a>>(&self) -> Result<A, String> {
-        instance::read(&self.message).ok_or_else(|| {
-            let shown = &self.message.payload[..self.message.payload.len().min(200)];
-            let code = crate::nats::header(self.message.headers.as_ref(), "Nats-Service-Error-Code");
+        let Message { headers, payload, .. } = &self.message;
+        let code = headers.as_ref().and_then(|headers| headers.get("Nats-Service-Error-Code"));
+        let read = if code.is_some() { None } else { answer::read(payload) };
+        read.ok_or_else(|| {
+            let shown = String::from_utf8_lossy(&payload[..payload.len().min(200)]);
             let code = code.map(|code| format!("Nats-Service-Error-Code {code} with ")).unwrap_or_default();
-            format!("it answered {code}`{}`", String::from_utf8_lossy(shown))
+            format!("it answered {code}`{shown}`")
         })
     }
 }
@@ -273,5 +282,5 @@ pub(super) fn heartbeat_body(users: &[UserId]) -> Bytes {
 
 /// A delivery's body.
 pub(super) fn body(samples: &[Sample]) -> Bytes {
-    instance::delivery_body(samples.iter().map(|sample| sample.json.as_slice()))
+    delivery_body(samples.iter().map(|sample| sample.json.as_slice()))
 }

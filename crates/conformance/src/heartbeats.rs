@@ -1,11 +1,10 @@
 //! Rules about heartbeats: who the app server says is connected.
 
+use bellhop_protocol::token::{UserId, escape};
+use bellhop_protocol::wire::answer::HeartbeatAnswer;
 use serde_json::json;
 
-use super::peer::{Ask, Peer, heartbeat_body};
-use super::rules::Kept;
-use crate::nats::instance::HeartbeatAnswer;
-use crate::token::{UserId, escape};
+use super::peer::{Ask, Kept, Peer, heartbeat_body};
 
 /// Users in the largest heartbeat.
 const MOST_ASKED: usize = 1_000;
