@@ -6,6 +6,7 @@
 //! | [`names`] | subjects, streams, buckets and consumers of an installation |
 //! | [`headers`] | names of headers |
 //! | [`reminder`] | a published set and its validation, a delivered reminder, an outcome and its line for the history, the codes of refusals |
+//! | [`rules`] | the rule document of a tag |
 //! | [`wire`] | routes, associates, members, answers, queries, CloudEvents |
 //! | [`trace`] | the W3C trace context |
 //! | [`partition`] | the number of a partition |
@@ -18,6 +19,7 @@ pub mod names;
 pub mod partition;
 pub mod printable;
 pub mod reminder;
+pub mod rules;
 pub mod token;
 pub mod trace;
 pub mod wire;

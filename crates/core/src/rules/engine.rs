@@ -64,7 +64,7 @@ impl Engine {
         let mut problems = document.check();
         let matching = &document.matching;
         let (case, width) = (matching.case == Difference::Fold, matching.width == Difference::Fold);
-        let fold = matching.fold();
+        let fold = fold(matching);
         let mut keywords = Vec::new();
         let mut patterns = Vec::new();
         let mut pattern_bytes = 0;
@@ -176,11 +176,9 @@ impl Engine {
     }
 }
 
-impl Matching {
-    /// What makes keywords and texts comparable.
-    pub fn fold(&self) -> Fold {
-        Fold::new(self.case == Difference::Fold, self.width == Difference::Fold, &self.skip)
-    }
+/// Returns what makes keywords and texts comparable.
+pub(super) fn fold(matching: &Matching) -> Fold {
+    Fold::new(matching.case == Difference::Fold, matching.width == Difference::Fold, &matching.skip)
 }
 
 impl CompiledRule {

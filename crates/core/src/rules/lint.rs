@@ -10,7 +10,7 @@ use regex_automata::meta::Regex;
 use unicode_normalization::char::is_combining_mark;
 
 use super::document::{Action, Document, Words};
-use super::engine::Engine;
+use super::engine::{Engine, fold};
 use super::problem::Problem;
 use super::suite;
 use super::unicode::clusters;
@@ -115,7 +115,7 @@ type Place = (usize, usize);
 
 /// Keywords that stand twice, to no effect.
 fn repeated_keywords(document: &Document) -> Vec<Problem> {
-    let fold = document.matching.fold();
+    let fold = fold(&document.matching);
     let mut places: HashMap<String, Vec<Place>> = HashMap::new();
     for (at, rule) in document.rules.iter().enumerate() {
         for (place, keyword) in rule.keywords.iter().enumerate() {

@@ -3,7 +3,7 @@
 //! | file | |
 //! | --- | --- |
 //! | [`document`], [`problem`] | the rule document of a tag, and what can be wrong with it |
-//! | [`lint`], [`fields`] | what its author may not have meant |
+//! | [`lint`] | what its author may not have meant |
 //! | [`trial`], [`suite`] | what rules make of a text, and tests of it that stand in the document |
 //! | [`unicode`], [`fold`] | makes texts comparable, and remembers where everything came from |
 //! | [`finder`], [`vocabulary`] | finds all keywords |
@@ -12,13 +12,10 @@
 //!
 //! The documents of a reminder's tags apply in the order of the tags; each sees the text as the one before left it.
 
-pub mod document;
 pub mod engine;
-pub mod fields;
 pub mod finder;
 pub mod fold;
 pub mod lint;
-pub mod problem;
 #[cfg(any(test, feature = "reference"))]
 pub mod reference;
 pub mod rewrite;
@@ -31,6 +28,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bellhop_protocol::reminder::{Field, MAX_REMINDER_BYTES, Mark, MarkAction, Reminder};
+pub use bellhop_protocol::rules::{document, problem};
 use bellhop_protocol::token::Tag;
 use document::Action;
 use engine::{Engine, Match, TooManyMatches};

@@ -54,7 +54,7 @@ pub fn check(document: &Document) -> Vec<Problem> {
         .tests
         .iter()
         .enumerate()
-        .filter_map(|(at, test)| Some(Problem::error(problem(test)?).at("expect").in_part(test.label(at))));
+        .filter_map(|(at, test)| Some(Problem::error(problem(test)?).at("expect").in_part(label_of(test, at))));
     problems.collect()
 }
 
@@ -63,56 +63,54 @@ pub fn run(document: &Document, engine: &Arc<Engine>) -> Vec<Report> {
     let tag: Tag = "test".to_owned().try_into().expect("a tag");
     let rules = Rules::default().with(tag.clone(), Some(Arc::clone(engine)));
     let report = |(at, test): (usize, &Test)| {
-        let fate = test.sample().fate(&rules, std::slice::from_ref(&tag));
-        Report { test: test.label(at), mismatches: test.mismatches(&fate) }
+        let fate = sample(test).fate(&rules, std::slice::from_ref(&tag));
+        Report { test: label_of(test, at), mismatches: mismatches(test, &fate) }
     };
     document.tests.iter().enumerate().map(report).collect()
 }
 
-impl Test {
-    fn label(&self, at: usize) -> String {
-        label("test", at, self.name.as_deref().unwrap_or_default())
-    }
+fn label_of(test: &Test, at: usize) -> String {
+    label("test", at, test.name.as_deref().unwrap_or_default())
+}
 
-    fn sample(&self) -> Sample {
-        Sample { title: self.title.clone(), content: self.content.clone(), priority: Priority::default() }
-    }
+fn sample(test: &Test) -> Sample {
+    Sample { title: test.title.clone(), content: test.content.clone(), priority: Priority::default() }
+}
 
-    fn mismatches(&self, fate: &Fate) -> Vec<Mismatch> {
-        match (&self.expect.blocked, fate) {
-            (None, Fate::Delivered(delivered)) => self.differences(delivered),
-            (Some(wanted), Fate::Blocked { rule, .. }) if rule == wanted => Vec::new(),
-            (wanted, fate) => {
-                let expected =
-                    wanted.as_ref().map_or_else(|| "delivered".to_owned(), |rule| format!("blocked by {rule:?}"));
-                vec![Mismatch { what: "outcome", expected, got: fate.to_string() }]
-            }
+fn mismatches(test: &Test, fate: &Fate) -> Vec<Mismatch> {
+    match (&test.expect.blocked, fate) {
+        (None, Fate::Delivered(delivered)) => differences(test, delivered),
+        (Some(wanted), Fate::Blocked { rule, .. }) if rule == wanted => Vec::new(),
+        (wanted, fate) => {
+            let expected =
+                wanted.as_ref().map_or_else(|| "delivered".to_owned(), |rule| format!("blocked by {rule:?}"));
+            vec![Mismatch { what: "outcome", expected, got: fate.to_string() }]
         }
     }
+}
 
-    fn differences(&self, delivered: &Delivered) -> Vec<Mismatch> {
-        let unchanged = || Expect {
-            title: self.title.clone(),
-            content: Some(self.content.clone()),
-            marks: Some(Vec::new()),
-            priority: Some(Priority::default()),
-            ..Expect::default()
-        };
-        let Expect { title, content, marks, priority, .. } =
-            if self.expect.unchanged { unchanged() } else { self.expect.clone() };
-        let marked = |mark: &Mark| ExpectedMark { rule: mark.rule.clone(), text: delivered.under(mark) };
-        let got_marks: Vec<_> = delivered.marks.iter().map(marked).collect();
-        let name = |priority: Priority| priority.as_str().to_owned();
-        [
-            mismatch("title", title, delivered.title.clone().unwrap_or_default()),
-            mismatch("content", content, delivered.content.clone()),
-            mismatch("marks", marks.as_deref().map(list), list(&got_marks)),
-            mismatch("priority", priority.map(name), name(delivered.priority)),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
-    }
+fn differences(test: &Test, delivered: &Delivered) -> Vec<Mismatch> {
+    let unchanged = || Expect {
+        title: test.title.clone(),
+        content: Some(test.content.clone()),
+        marks: Some(Vec::new()),
+        priority: Some(Priority::default()),
+        ..Expect::default()
+    };
+    let expect = if test.expect.unchanged { unchanged() } else { test.expect.clone() };
+    let Expect { title, content, marks, priority, .. } = expect;
+    let marked = |mark: &Mark| ExpectedMark { rule: mark.rule.clone(), text: delivered.under(mark) };
+    let got_marks: Vec<_> = delivered.marks.iter().map(marked).collect();
+    let name = |priority: Priority| priority.as_str().to_owned();
+    [
+        mismatch("title", title, delivered.title.clone().unwrap_or_default()),
+        mismatch("content", content, delivered.content.clone()),
+        mismatch("marks", marks.as_deref().map(list), list(&got_marks)),
+        mismatch("priority", priority.map(name), name(delivered.priority)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn mismatch(what: &'static str, expected: Option<String>, got: String) -> Option<Mismatch> {
@@ -144,8 +142,8 @@ mod tests {
         Document::parse(document.to_string().as_bytes()).unwrap()
     }
 
-    /// What the only test of a document says.
-    fn mismatches(test: Value) -> Vec<String> {
+    /// Returns what the only test of a document finds.
+    fn found(test: Value) -> Vec<String> {
         let document = document(&json!([test]));
         assert_eq!(check(&document), []);
         let reports = run(&document, &Arc::new(Engine::new(&document).unwrap()));
@@ -162,14 +160,14 @@ mod tests {
             json!({ "content": "verboten", "expect": { "blocked": "no" } }),
             json!({ "title": "t", "content": "overdue", "expect": { "unchanged": true } }),
         ] {
-            assert_eq!(mismatches(test.clone()), [""; 0], "{test}");
+            assert_eq!(found(test.clone()), [""; 0], "{test}");
         }
     }
 
     #[test]
     fn what_is_not_as_expected_is_told() {
         let everything = json!({ "content": "due asap", "expect": { "unchanged": true } });
-        assert_eq!(mismatches(everything), ["marks: none / \"due\" by due", "priority: normal / high"]);
+        assert_eq!(found(everything), ["marks: none / \"due\" by due", "priority: normal / high"]);
         for (test, expected) in [
             (json!({ "content": "x", "expect": { "content": "y" } }), "content: y / x"),
             (json!({ "content": "x", "expect": { "title": "t" } }), "title: t / "),
@@ -183,7 +181,7 @@ mod tests {
                 "marks: \"d\" by due / \"due\" by due",
             ),
         ] {
-            assert_eq!(mismatches(test), [expected]);
+            assert_eq!(found(test), [expected]);
         }
     }
 

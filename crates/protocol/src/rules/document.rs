@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::problem::{Problem, label};
-use bellhop_protocol::printable::{is_obeyed, printable};
-use bellhop_protocol::reminder::Priority;
+use crate::printable::{is_obeyed, printable};
+use crate::reminder::Priority;
 
 /// The most rules of a document.
 pub const MAX_RULES: usize = 1_000;
