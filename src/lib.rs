@@ -17,7 +17,7 @@
 
 pub use bellhop_client as client;
 pub use bellhop_core::{event, fair_queue, log, merge, partition, router, rules};
-pub use bellhop_protocol::{headers, printable, reminder, token, trace, wire};
+pub use bellhop_protocol::{headers, printable, reminder, schema, token, trace, wire};
 
 pub mod cli;
 pub mod config;
@@ -30,6 +30,5 @@ pub mod metrics;
 pub mod nats;
 #[allow(clippy::disallowed_methods)]
 pub mod nats_server;
-pub mod schema;
 pub mod service;
 pub mod terminal;

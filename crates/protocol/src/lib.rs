@@ -10,6 +10,7 @@
 //! | [`wire`] | routes, associates, members, answers, queries, CloudEvents |
 //! | [`trace`] | the W3C trace context |
 //! | [`partition`] | the number of a partition |
+//! | `schema` | the contract as data: JSON Schemas, AsyncAPI; with the feature `schema` |
 //! | [`printable`] | text from outside, made safe to show |
 //!
 //! The crate does no I/O, reads no clock and starts no task.
@@ -20,6 +21,8 @@ pub mod partition;
 pub mod printable;
 pub mod reminder;
 pub mod rules;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod token;
 pub mod trace;
 pub mod wire;

@@ -7,7 +7,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The longest name, in bytes of its UTF-8 text.
@@ -89,9 +88,10 @@ macro_rules! name_type {
         $(#[$doc])*
         /// 1 to 128 bytes of UTF-8 without control characters.
         // Cloning shares the text.
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[serde(try_from = "String")]
-        #[schemars(extend("minLength" = 1, "maxLength" = MAX_NAME_BYTES, "pattern" = NO_CONTROL))]
+        #[cfg_attr(feature = "schema", schemars(extend("minLength" = 1, "maxLength" = MAX_NAME_BYTES, "pattern" = NO_CONTROL)))]
         pub struct $name(Arc<str>);
 
         impl $name {

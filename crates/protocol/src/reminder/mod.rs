@@ -13,9 +13,7 @@ pub mod set;
 use std::hash::Hasher;
 
 use jiff::Timestamp;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
@@ -34,7 +32,8 @@ pub const MAX_REMINDER_BYTES: usize = MAX_DELIVERY_BYTES - 64 - DELIVERY_FRAME_B
 const FIELDS_BYTES: usize = 256;
 
 /// How urgent a reminder is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
     /// Can wait.
@@ -69,7 +68,8 @@ impl Priority {
 }
 
 /// A reminder as it is delivered to an app server. Field order is the contract's.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Reminder {
     /// Unique within the source.
     pub id: String,
@@ -98,7 +98,7 @@ pub struct Reminder {
     pub expires_at: Option<Timestamp>,
     /// The publisher's own JSON, byte for byte.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<Value>")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<serde_json::Value>"))]
     pub data: Option<Box<RawValue>>,
     /// How many reminders of the set this one stands for, where duplicates were merged.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -115,7 +115,8 @@ pub struct Reminder {
 }
 
 /// A place in a reminder's text that a rule marked. Offsets are in Unicode scalar values of the text as delivered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Mark {
     /// The tag whose rule it is.
     pub tag: Tag,
@@ -135,7 +136,8 @@ pub struct Mark {
 }
 
 /// A text of a reminder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Field {
     /// The headline.
@@ -145,7 +147,8 @@ pub enum Field {
 }
 
 /// How to show a mark.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum MarkAction {
     /// It stands out.

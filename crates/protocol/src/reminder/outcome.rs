@@ -1,14 +1,14 @@
 //! What became of a reminder, as it stands in stream `BELLHOP_OUTCOMES`.
 
 use jiff::Timestamp;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::reject::RejectCode;
 use crate::token::{InstanceName, Source, Tag, UserId};
 
 /// What became of a reminder. All are final but [`Outcome::Parked`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "outcome", rename_all = "lowercase")]
 pub enum Outcome {
     /// App-server instances accepted it.
@@ -87,8 +87,8 @@ fn code_as_text<S: serde::Serializer>(code: &RejectCode, serializer: S) -> Resul
 }
 
 /// One line of the outcomes stream: which reminder, what, when.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-#[schemars(rename = "Outcome")]
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "Outcome"))]
 pub struct Record {
     /// The reminder's id.
     pub id: String,
@@ -106,8 +106,8 @@ pub struct Record {
 }
 
 /// A message of the outcomes stream.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "Outcomes")]
+#[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "Outcomes"))]
 pub struct Batch<R> {
     /// Outcomes of one source.
     pub outcomes: Vec<R>,

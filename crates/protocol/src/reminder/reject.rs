@@ -1,10 +1,6 @@
 //! Why input is refused: one stable code for each reason, and the detail that tells its publisher what to mend.
 
-use std::borrow::Cow;
 use std::fmt;
-
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde_json::json;
 
 macro_rules! reject_codes {
     ($($code:ident = $text:literal, $meaning:literal;)*) => {
@@ -61,18 +57,6 @@ reject_codes! {
     ScheduledFull = "scheduled_full", "So much is scheduled already that there is no room for this reminder, or its source has more than half of it. Publish it again when there is room; `bellhop scheduled cancel` makes some.";
     MailboxFull = "mailbox_full", "The user is not connected, and the user's mailbox has no room for this source or this priority.";
     CorruptEvent = "corrupt_event", "A message of Bellhop's own streams that Bellhop did not write; set aside under source `bellhop`.";
-}
-
-impl JsonSchema for RejectCode {
-    fn schema_name() -> Cow<'static, str> {
-        "RejectCode".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let code = |code: &Self| json!({ "const": code.as_str(), "description": code.meaning() });
-        let codes: Vec<_> = Self::ALL.iter().map(code).collect();
-        json_schema!({ "description": "Why input is refused.", "oneOf": codes })
-    }
 }
 
 impl fmt::Display for RejectCode {

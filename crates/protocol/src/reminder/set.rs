@@ -4,16 +4,14 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
-use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::fields::Fields;
 use super::readable::{self, Unreadable};
 use super::reject::{RejectCode, Rejection};
 use super::{MAX_REMINDER_BYTES, Priority, Reminder};
-use crate::token::{NO_CONTROL, Source, Tag, UserId};
+use crate::token::{Source, Tag, UserId};
 
 /// The most reminders in one set, and the most that it cancels.
 pub const MAX_REMINDERS: usize = 10_000;
@@ -112,64 +110,64 @@ impl Origin {
 }
 
 /// A set as it is published: reminders, or ids of those that it cancels, or both.
-#[derive(Deserialize, JsonSchema)]
-#[schemars(rename = "ReminderSet")]
-#[schemars(extend("anyOf" = [
+#[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "ReminderSet"))]
+#[cfg_attr(feature = "schema", schemars(extend("anyOf" = [
     { "required": ["reminders"], "properties": { "reminders": { "description": "One at least.", "type": "array", "minItems": 1 } } },
     { "required": ["cancel"], "properties": { "cancel": { "description": "One at least.", "type": "array", "minItems": 1 } } },
-]))]
+])))]
 pub struct RawSet<'a> {
     /// The set's own name, 1 to 256 bytes without control characters; else its sequence in its stream.
-    #[schemars(length(min = 1, max = MAX_ID_BYTES), regex(pattern = NO_CONTROL))]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = MAX_ID_BYTES), regex(pattern = crate::token::NO_CONTROL)))]
     id: Option<String>,
     /// When its reminders are due, unless they say it themselves.
-    #[schemars(with = "Option<Timestamp>")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Timestamp>"))]
     deliver_at: Option<String>,
     /// Ids of scheduled reminders of its source that are not to be delivered, up to 10,000.
-    #[schemars(length(max = MAX_REMINDERS), inner(length(min = 1, max = MAX_ID_BYTES), regex(pattern = NO_CONTROL)))]
+    #[cfg_attr(feature = "schema", schemars(length(max = MAX_REMINDERS), inner(length(min = 1, max = MAX_ID_BYTES), regex(pattern = crate::token::NO_CONTROL))))]
     cancel: Option<Vec<String>>,
     /// The reminders, 1 to 10,000. One that is wrong is refused alone.
     #[serde(borrow)]
-    #[schemars(with = "Option<Vec<RawReminder<'a>>>", length(max = MAX_REMINDERS))]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Vec<RawReminder<'a>>>", length(max = MAX_REMINDERS)))]
     reminders: Option<Vec<&'a RawValue>>,
 }
 
 /// A reminder as it is published.
-#[derive(Deserialize, JsonSchema)]
-#[schemars(rename = "PublishedReminder")]
+#[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "PublishedReminder"))]
 pub struct RawReminder<'a> {
     /// Unique within the source, 1 to 256 bytes without control characters; else `<set id>#<index>`.
-    #[schemars(length(min = 1, max = MAX_ID_BYTES), regex(pattern = NO_CONTROL))]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = MAX_ID_BYTES), regex(pattern = crate::token::NO_CONTROL)))]
     id: Option<String>,
     /// Whom it is for.
     #[serde(borrow)]
-    #[schemars(with = "UserId")]
+    #[cfg_attr(feature = "schema", schemars(with = "UserId"))]
     user: Cow<'a, str>,
     /// A short headline, up to 1 KiB.
-    #[schemars(length(max = MAX_TITLE_BYTES))]
+    #[cfg_attr(feature = "schema", schemars(length(max = MAX_TITLE_BYTES)))]
     title: Option<String>,
     /// The text, 1 byte to 64 KiB.
-    #[schemars(length(min = 1, max = MAX_CONTENT_BYTES))]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = MAX_CONTENT_BYTES)))]
     content: String,
     /// They select the rules; up to 16.
     #[serde(default)]
-    #[schemars(with = "Option<Vec<Tag>>", length(max = MAX_TAGS))]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Vec<Tag>>", length(max = MAX_TAGS)))]
     tags: Option<Vec<String>>,
     /// How urgent it is; else `normal`.
-    #[schemars(with = "Option<Priority>")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Priority>"))]
     priority: Option<String>,
     /// Not delivered before this.
-    #[schemars(with = "Option<Timestamp>")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Timestamp>"))]
     deliver_at: Option<String>,
     /// Not delivered after this.
-    #[schemars(with = "Option<Timestamp>")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Timestamp>"))]
     expires_at: Option<String>,
     /// `false`: nobody but the user may get it; else `true`.
     reroute: Option<bool>,
     /// Any JSON that common readers can hold, delivered byte for byte: at most 64 levels, numbers of up to 300 characters that fit
     /// into a double, whole characters.
     #[serde(borrow)]
-    #[schemars(with = "Option<Value>")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<serde_json::Value>"))]
     data: Option<&'a RawValue>,
 }
 

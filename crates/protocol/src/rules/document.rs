@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -27,16 +26,16 @@ pub const MAX_WITH_BYTES: usize = 1_024;
 pub const MAX_SKIP: usize = 64;
 
 /// What happens to the reminders of one tag.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(deny_unknown_fields, extend("required" = ["rules"]))]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields, extend("required" = ["rules"])))]
 pub struct Document {
     /// The rules. Their order decides where they compete for the same text.
     #[serde(default)]
-    #[schemars(length(max = MAX_RULES))]
+    #[cfg_attr(feature = "schema", schemars(length(max = MAX_RULES)))]
     pub rules: Vec<Rule>,
     /// Phrases that are left alone: a match that lies inside of one of them is none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(inner(length(min = 1, max = MAX_KEYWORD_BYTES)))]
+    #[cfg_attr(feature = "schema", schemars(inner(length(min = 1, max = MAX_KEYWORD_BYTES))))]
     pub allow: Vec<String>,
     /// How keywords and allowed phrases are compared with texts.
     #[serde(default, rename = "match")]
@@ -47,20 +46,20 @@ pub struct Document {
 }
 
 /// What is looked for, and what is done about it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct Rule {
     /// What the rule is called in marks, in outcomes and in messages; unique in its document.
-    #[schemars(length(min = 1, max = MAX_NAME_BYTES))]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = MAX_NAME_BYTES)))]
     pub name: String,
     /// Words and phrases to find.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(inner(length(min = 1, max = MAX_KEYWORD_BYTES)))]
+    #[cfg_attr(feature = "schema", schemars(inner(length(min = 1, max = MAX_KEYWORD_BYTES))))]
     pub keywords: Vec<String>,
     /// Regular expressions to find, in the syntax of Rust's regex crate. They see the text with `match.width` applied,
     /// and take no notice of case where `match.case` is `fold`. Where a match may begin and end they say themselves.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = MAX_PATTERNS))]
+    #[cfg_attr(feature = "schema", schemars(length(max = MAX_PATTERNS)))]
     pub patterns: Vec<String>,
     /// What is done about it.
     #[serde(flatten)]
@@ -68,20 +67,21 @@ pub struct Rule {
 }
 
 /// What is done about a match.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "action", rename_all = "lowercase")]
 pub enum Action {
     /// Every character that a reader sees becomes `with`.
     Mask {
         /// What stands for each of them.
         #[serde(default = "star")]
-        #[schemars(length(min = 1, max = MAX_WITH_BYTES))]
+        #[cfg_attr(feature = "schema", schemars(length(min = 1, max = MAX_WITH_BYTES)))]
         with: String,
     },
     /// The match becomes `with`.
     Replace {
         /// What stands in its place.
-        #[schemars(length(max = MAX_WITH_BYTES))]
+        #[cfg_attr(feature = "schema", schemars(length(max = MAX_WITH_BYTES)))]
         with: String,
     },
     /// The match is taken out.
@@ -91,7 +91,7 @@ pub enum Action {
     /// The same, with a link.
     Link {
         /// Where it leads: an `http` or `https` address with a host, `mailto:` or `tel:`.
-        #[schemars(length(min = 1, max = MAX_WITH_BYTES))]
+        #[cfg_attr(feature = "schema", schemars(length(min = 1, max = MAX_WITH_BYTES)))]
         href: String,
     },
     /// The reminder is not delivered: outcome `blocked`.
@@ -126,9 +126,10 @@ fn star() -> String {
 }
 
 /// How keywords are compared with texts.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
-#[schemars(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 pub struct Matching {
     /// Whether upper and lower case are the same.
     pub case: Difference,
@@ -137,12 +138,13 @@ pub struct Matching {
     /// Whether a match must begin and end where a word does.
     pub words: Words,
     /// Characters that may stand between the letters of a keyword, such as `*- `. Every one of them counts.
-    #[schemars(length(max = MAX_SKIP))]
+    #[cfg_attr(feature = "schema", schemars(length(max = MAX_SKIP)))]
     pub skip: String,
 }
 
 /// Whether a difference counts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Difference {
     /// It does not: both forms are the same.
@@ -153,7 +155,8 @@ pub enum Difference {
 }
 
 /// Whether a match must be whole words.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Words {
     /// Where the script puts spaces between words. Not in Chinese, Japanese, Korean, Thai and the like.
@@ -166,8 +169,8 @@ pub enum Words {
 }
 
 /// A text, and what is expected to become of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct Test {
     /// What it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -182,9 +185,10 @@ pub struct Test {
 }
 
 /// What is expected of a reminder after the rules.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
-#[schemars(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 pub struct Expect {
     /// The title as delivered.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -207,8 +211,8 @@ pub struct Expect {
 }
 
 /// A mark, by what a reader sees of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct ExpectedMark {
     /// The name of the rule that marks.
     pub rule: String,

@@ -1,7 +1,6 @@
 //! Answers of app servers, and the requests that they answer.
 
 use bytes::Bytes;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::reminder::{DELIVERY_FRAME_BYTES, MAX_DELIVERY_BYTES};
@@ -13,7 +12,8 @@ pub const MAX_ANSWER_BYTES: usize = 4 * MAX_DELIVERY_BYTES;
 pub const MAX_HEARTBEAT_USERS: usize = 1_000;
 
 /// One refused reminder of a delivery's answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Refused {
     /// The reminder's id.
     pub id: String,
@@ -26,7 +26,8 @@ pub struct Refused {
 }
 
 /// Why a reminder is refused, as it stands on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// The user is not connected there.
@@ -36,7 +37,8 @@ pub enum Reason {
 }
 
 /// An answer to a delivery. Empty, it accepts all.
-#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DeliveryAnswer {
     /// What is not accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -44,17 +46,17 @@ pub struct DeliveryAnswer {
 }
 
 /// A heartbeat: who is asked about.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "Heartbeat")]
+#[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "Heartbeat"))]
 pub struct Heartbeat<U> {
     /// The users, up to 1,000.
-    #[schemars(length(min = 1, max = MAX_HEARTBEAT_USERS))]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = MAX_HEARTBEAT_USERS)))]
     pub users: Vec<U>,
 }
 
 /// An answer to a heartbeat: who is connected.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "HeartbeatAnswer")]
+#[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "HeartbeatAnswer"))]
 pub struct HeartbeatAnswer<U> {
     /// The users that are. Names that nobody asked about say nothing.
     pub connected: Vec<U>,

@@ -1,12 +1,12 @@
 //! Associates: who may get a user's reminders while the user is away, as a value of their bucket.
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::token::UserId;
 
 /// The value of a user's key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Associates {
     /// Who they are, in order of preference.
     pub associates: Vec<UserId>,

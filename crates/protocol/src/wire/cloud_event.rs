@@ -10,15 +10,13 @@ use std::fmt::Display;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use percent_encoding::percent_decode_str;
-use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::json;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 use crate::reminder::fields::Fields;
 use crate::reminder::reject::{RejectCode, Rejection};
 use crate::reminder::set::{from_object, id_error};
-use crate::token::NO_CONTROL;
 use crate::trace::{self, TraceParent};
 
 /// The `Content-Type` of an event in JSON.
@@ -71,39 +69,41 @@ pub fn is_about_events(header: &str) -> bool {
 }
 
 /// An event in JSON, as far as it matters here: other attributes are ignored.
-#[derive(Deserialize, JsonSchema)]
-#[schemars(rename = "CloudEvent")]
-#[schemars(extend("oneOf" = [{"required": ["data"]}, {"required": ["data_base64"]}]))]
+#[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "CloudEvent"))]
+#[cfg_attr(feature = "schema", schemars(extend("oneOf" = [{"required": ["data"]}, {"required": ["data_base64"]}])))]
 pub struct Structured<'a> {
     /// The version of CloudEvents.
-    #[schemars(extend("const" = VERSION))]
+    #[cfg_attr(feature = "schema", schemars(extend("const" = VERSION)))]
     specversion: String,
     /// The event's own name, unique within its `source`.
-    #[schemars(length(min = 1), regex(pattern = NO_CONTROL))]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1), regex(pattern = crate::token::NO_CONTROL)))]
     id: String,
     /// Where it comes from: a URI. `source`, a space, and `id` have up to 256 bytes together.
-    #[schemars(length(min = 1), regex(pattern = NO_SPACE))]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1), regex(pattern = NO_SPACE)))]
     source: String,
     /// What kind of event it is. It may be any.
-    #[schemars(length(min = 1))]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1)))]
     r#type: String,
     /// What the data is: some JSON.
-    #[schemars(regex(pattern = JSON_TYPE))]
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = JSON_TYPE)))]
     datacontenttype: Option<String>,
     /// The trace that it belongs to, where no header says it.
     traceparent: Option<String>,
     /// A set, or one reminder.
     #[serde(borrow)]
-    #[schemars(with = "Option<Value>")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<serde_json::Value>"))]
     data: Option<&'a RawValue>,
     /// The same in base64.
     data_base64: Option<String>,
 }
 
 /// What a URI matches, as far as it is looked at.
+#[cfg(feature = "schema")]
 const NO_SPACE: &str = r"^[^\s\x00-\x1f\x7f-\x9f]*$";
 
 /// What the media types of JSON match.
+#[cfg(feature = "schema")]
 const JSON_TYPE: &str = r"^\s*[^/;]+/([^;]*\+)?[jJ][sS][oO][nN]\s*(;|$)";
 
 struct Event<'m> {

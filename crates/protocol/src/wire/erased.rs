@@ -1,10 +1,10 @@
 //! The answer to an erasure.
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How many of each were removed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Erased {
     /// Reminders of the history.
     pub history: u64,

@@ -1,7 +1,6 @@
 //! Routes: which app-server instance holds which user's connection, as a key and a value of their bucket.
 
 use jiff::Timestamp;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::reminder::finished::to_the_millisecond;
@@ -42,15 +41,16 @@ fn shown(subject: &str) -> String {
 }
 
 /// What a subject of app servers matches, in the schema of routes.
+#[cfg(feature = "schema")]
 const SUBJECT: &str = r"^(?![$_])(?![*>](\.|$))[^.\s\x00-\x1f\x7f-\x9f]+(\.(?![*>](\.|$))[^.\s\x00-\x1f\x7f-\x9f]+)*$";
 
 /// The value of a route. It may be empty, too.
-#[derive(Deserialize, JsonSchema)]
-#[schemars(rename = "Route")]
+#[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "Route"))]
 pub struct Value {
     /// What the instance's subjects begin with, in 256 bytes at most; else `bellhop.app.<instance>`. It begins with neither `$`
     /// nor `_`, and with `bellhop.` only if it is `bellhop.app.<instance>`.
-    #[schemars(regex(pattern = SUBJECT))]
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = SUBJECT)))]
     subject: Option<String>,
 }
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// The page.
-pub const PAGE: &str = include_str!("../../docs/protocol.md");
+pub const PAGE: &str = include_str!("../../protocol.md");
 
 /// All examples: the name of the schema, which is empty where the page gives none, and the text.
 pub fn all() -> impl Iterator<Item = (&'static str, &'static str)> {

@@ -7,6 +7,7 @@
 pub mod asyncapi;
 pub mod bodies;
 mod channels;
+mod codes;
 pub mod examples;
 pub mod queries;
 #[cfg(test)]

@@ -6,13 +6,13 @@ use jsonschema::Validator;
 use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::nats::Names;
+use crate::names::Names;
 use crate::reminder::outcome::Outcome;
 use crate::reminder::{finished, reject::RejectCode, set};
 use crate::wire::cloud_event::{self, Published};
 use crate::wire::{answer, query};
 
-const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/asyncapi.json");
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/asyncapi.json");
 
 fn validator(schema: &Value) -> Validator {
     jsonschema::options().should_validate_formats(true).build(schema).unwrap()
@@ -277,7 +277,7 @@ const OWN: [&str; 7] = ["due", "events", "fence", "members", "parked", "schedule
 
 #[test]
 fn every_subject_and_bucket_is_a_channel_or_bellhops_own() {
-    let names = include_str!("../../crates/protocol/src/names.rs");
+    let names = include_str!("../names.rs");
     let told = |begin: &str, ends: &[char]| -> BTreeSet<String> {
         let rest = names.split(begin).skip(1);
         rest.map(|rest| rest.split(ends).next().unwrap().to_owned()).collect()

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::channels::{Act, Channel, Header, Message, OPERATIONS, Operation, PARAMETERS, channels};
 use super::{BODIES, Body, examples};
 use crate::headers;
-use crate::nats::Names;
+use crate::names::Names;
 
 /// The version of AsyncAPI. Its schemas are those of JSON Schema draft 7.
 const VERSION: &str = "3.0.0";

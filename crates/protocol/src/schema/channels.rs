@@ -1,7 +1,7 @@
 //! Every channel of the contract: where it is, what travels there, and which way. Names of subjects are those that are used.
 
 use crate::headers;
-use crate::nats::Names;
+use crate::names::Names;
 use crate::trace;
 use crate::wire::cloud_event;
 
