@@ -11,7 +11,8 @@
 //! | run | [`service`] | tasks that feed the router and perform its actions |
 //! | tell | [`schema`] | the contract as data: what others send and get |
 //!
-//! Programs that work with Bellhop use [`client`], which knows nothing of it but the contract. [`terminal`] is one.
+//! Programs that work with Bellhop use [`client`], which knows nothing of it but the contract.
+//! `bellhop-terminal` is one.
 //!
 //! [`nats_server`] finds and starts a real nats-server, for the demo, the tests and `bellhop-bench`.
 
@@ -31,4 +32,3 @@ pub mod nats;
 #[allow(clippy::disallowed_methods)]
 pub mod nats_server;
 pub mod service;
-pub mod terminal;

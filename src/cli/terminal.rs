@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use bellhop_terminal::{Options, SigningKey, Terminal};
 use tokio_util::sync::CancellationToken;
 
 use super::output::{Output, complain};
@@ -10,7 +11,6 @@ use super::serve::stop_on_signal;
 use super::{CliError, SettingsArgs};
 use crate::config::Exposure;
 use crate::nats;
-use crate::terminal::{Options, SigningKey, Terminal};
 use crate::token::{InstanceName, UserId};
 
 #[derive(Debug, clap::Args)]

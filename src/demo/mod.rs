@@ -42,13 +42,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bellhop_terminal::{Terminal, TerminalError};
 use futures_util::FutureExt;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::nats::{NatsError, bucket};
 use crate::nats_server::{FindError, StartError};
-use crate::terminal::{Terminal, TerminalError};
 use crate::token::UserId;
 use app_server::{AppServer, Happening};
 use board::{Board, Line};

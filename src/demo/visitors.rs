@@ -4,6 +4,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use bellhop_terminal::{Options, SigningKey, Terminal};
 use tokio::process::Command;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +16,6 @@ use super::{DemoError, Look};
 use crate::client::publisher::{self, Publisher};
 use crate::client::{Draft, Priority, UserId};
 use crate::nats::bucket;
-use crate::terminal::{Options, SigningKey, Terminal};
 use crate::wire::associates::Associates;
 
 /// The business system.

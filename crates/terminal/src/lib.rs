@@ -35,13 +35,13 @@ use std::time::Duration;
 
 use async_nats::Client;
 use axum::Router;
+use bellhop_client::app_server::{self, AppServer, StartError};
+use bellhop_protocol::token::{InstanceName, UserId};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::app_server::{self, AppServer, StartError};
-use crate::token::{InstanceName, UserId};
 use history::History;
 use hub::Hub;
 use session::Sessions;
@@ -133,3 +133,8 @@ impl Terminal {
         self.hub.join_all().await;
     }
 }
+
+/// The example of the README, compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

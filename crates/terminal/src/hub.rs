@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use bellhop_client::{AppServer, Deliveries, Delivery, Reason};
+use bellhop_protocol::token::UserId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::feed::{Added, Feed, Item, Key, Tick, Window};
-use crate::client::{AppServer, Deliveries, Delivery, Reason};
-use crate::token::UserId;
 
 /// The most users who are connected, or left not long ago.
 const MAX_USERS: usize = 10_000;

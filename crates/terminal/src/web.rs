@@ -26,6 +26,7 @@ use axum::response::{Html, IntoResponse, Redirect};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use axum_extra::extract::cookie::{Key, SignedCookieJar};
+use bellhop_protocol::token::{InstanceName, NameError, UserId};
 use futures_util::{Stream, StreamExt, stream};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -38,7 +39,6 @@ use super::history::{History, HistoryError, Page};
 use super::hub::{Hub, NoRoom};
 use super::pages;
 use super::session::{Session, Sessions};
-use crate::token::{InstanceName, NameError, UserId};
 
 /// The most bytes of a body: a form with an escaped name, or a number.
 const MAX_BODY_BYTES: usize = 1024;

@@ -8,10 +8,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bellhop_client::{Reason, Reminder, Source, UserId};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
-
-use crate::client::{Reason, Reminder, Source, UserId};
 
 /// The most windows of one user. A browser allows itself fewer connections to one server.
 const MAX_WINDOWS: usize = 16;

@@ -4,11 +4,10 @@ use std::time::{Duration, Instant};
 
 use async_nats::{Client, Request};
 use axum::http::StatusCode;
+use bellhop_protocol::token::UserId;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
-
-use crate::token::UserId;
 
 /// Reminders of a page.
 const PAGE: usize = 40;

@@ -15,12 +15,12 @@ use axum::extract::{self, FromRequestParts};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum_extra::extract::cookie::{Cookie, Key, SameSite, SignedCookieJar};
+use bellhop_protocol::token::UserId;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::guard::Visitor;
 use super::web::{Refusal, Site, home, refuse};
-use crate::token::UserId;
 
 /// The age at which a session ends.
 const LASTS: Duration = Duration::from_secs(12 * 60 * 60);
