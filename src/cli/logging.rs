@@ -15,14 +15,14 @@ use crate::config::LogFormat;
 /// Ends what the log needs. What is not exported by then is lost.
 #[derive(Debug, Default)]
 #[must_use]
-pub struct Logging {
+pub(super) struct Logging {
     #[cfg(feature = "otlp")]
     spans: Option<opentelemetry_sdk::trace::SdkTracerProvider>,
 }
 
 impl Cli {
     /// Starts the log, until what this answers is dropped.
-    pub fn start_logging(&self) -> Logging {
+    pub(super) fn start_logging(&self) -> Logging {
         let filter = EnvFilter::try_from_env("BELLHOP_LOG").unwrap_or_else(|_| EnvFilter::new(self.default_log()));
         let has_colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(has_colour);

@@ -225,12 +225,34 @@ impl SettingsArgs {
     }
 }
 
+/// Runs this process as its arguments say. Returns its exit code.
+///
+/// The runtime is made here and not in the program. rustc compiles an `async fn` where it is first polled: with
+/// `#[tokio::main]` in the program all of Bellhop would be compiled there, alone and after everything else.
+pub fn main() -> ExitCode {
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(format!("cannot start threads: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    runtime.block_on(async {
+        let cli = match Cli::from_arguments() {
+            Ok(cli) => cli,
+            Err(code) => return code,
+        };
+        let _logging = cli.start_logging();
+        cli.run().await
+    })
+}
+
 impl Cli {
     /// Reads this process's arguments.
     ///
     /// # Errors
     /// The exit code to end with, when they are wrong or ask for help only; everything is told by then.
-    pub fn from_arguments() -> Result<Self, ExitCode> {
+    fn from_arguments() -> Result<Self, ExitCode> {
         Self::try_parse().map_err(|problem| {
             let arguments: Vec<String> = std::env::args_os().map(|text| text.to_string_lossy().into_owned()).collect();
             doctor::as_for_nagios(&arguments, &problem).unwrap_or_else(|| problem.exit())
@@ -248,7 +270,7 @@ impl Cli {
     }
 
     /// Runs the command. Answers the process's exit code.
-    pub async fn run(self) -> ExitCode {
+    async fn run(self) -> ExitCode {
         let Self { settings, command } = self;
         let result = match command {
             Command::Demo(args) => demo::run(&settings, args).await,
