@@ -18,12 +18,12 @@
 
 pub use bellhop_client as client;
 pub use bellhop_core::{event, fair_queue, log, merge, partition, router, rules};
+pub use bellhop_history as history;
 pub use bellhop_protocol::{headers, printable, reminder, schema, token, trace, wire};
 
 pub mod cli;
 pub mod config;
 pub mod demo;
-pub mod history;
 pub mod http;
 #[allow(clippy::disallowed_methods)]
 pub mod local;

@@ -4,7 +4,7 @@ use toml::Value;
 
 use super::output::{Output, complain};
 use super::{CliError, SettingsArgs};
-use crate::config::without_password;
+use crate::history::without_password;
 use crate::nats::shown_addresses;
 
 #[derive(Debug, clap::Args)]

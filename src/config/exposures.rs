@@ -1,10 +1,11 @@
 //! Secrets that others could read, by the settings: on this machine, or on the way to another one.
 
 use std::fs;
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 
-use super::history_url::is_loopback;
-use super::{Config, HistoryUrl};
+use super::Config;
+use crate::history::HistoryUrl;
 
 /// A secret that others could read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +62,8 @@ impl Config {
     }
 
     fn history_elsewhere(&self) -> Option<Exposure> {
-        let is_found = matches!(self.history.url.parse(), Ok(HistoryUrl::Postgres(url)) if url.is_exposed());
+        let Ok(HistoryUrl::Postgres(url)) = self.history.url.parse() else { return None };
+        let is_found = url.hosts_without_tls().iter().any(|host| !is_loopback(host));
         is_found.then(|| Exposure {
             found: "reminders go to PostgreSQL on another machine without TLS".to_owned(),
             remedy: "add `?sslmode=require` to history.url".to_owned(),
@@ -74,6 +76,12 @@ fn without_port(host: &str) -> &str {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
     }
+}
+
+/// Returns whether a host is this machine, by its name or address alone.
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host.is_empty() || host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -101,6 +109,17 @@ mod tests {
         }
         let with_ca = found(|config| (config.nats.url, config.nats.ca) = ("nats://u:p@nats-1".into(), "ca.crt".into()));
         assert_eq!(with_ca, Vec::<String>::new());
+    }
+
+    #[test]
+    fn plain_connections_to_other_machines_are_exposed() {
+        let of = |url: &str| found(|config| config.history.url = url.to_owned());
+        for exposed in ["postgres://b@db/d", "postgres://b@10.0.0.1/d?sslmode=prefer", "postgres:///d?host=db"] {
+            assert!(of(exposed)[0].contains("PostgreSQL"), "{exposed}");
+        }
+        for fine in ["postgres://b@localhost/d", "postgres:///d?host=/run", "postgres://b@db/d?sslmode=require"] {
+            assert_eq!(of(fine), Vec::<String>::new(), "{fine}");
+        }
     }
 
     #[test]

@@ -4,7 +4,6 @@
 //! them, refuses what it does not know, and remembers where each value came from, so that `bellhop check` can tell.
 
 mod exposures;
-mod history_url;
 mod layers;
 mod units;
 
@@ -12,11 +11,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::history::{HistoryUrl, without_password};
 use crate::reminder::Priority;
 use crate::token::Source;
 
 pub use exposures::Exposure;
-pub use history_url::{HistoryUrl, HistoryUrlError, PostgresUrl, without_password};
 pub use layers::{ConfigError, Layers, Loaded, load};
 pub use units::parse as parse_duration;
 

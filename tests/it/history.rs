@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_nats::HeaderMap;
+use bellhop_testkit::postgres;
 use futures_util::StreamExt;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use crate::harness::{LATER, Reply, World, from_now, instant, numbers, postgres, reminder, with};
+use crate::harness::{LATER, Reply, World, from_now, instant, numbers, reminder, with};
 
 /// What the service answers, or its code and what it says is wrong.
 type Answer = Result<Value, (u16, String)>;

@@ -27,7 +27,6 @@ mod guides;
 mod heartbeat;
 mod held_back;
 mod history;
-mod history_store;
 mod http;
 mod intake;
 mod layers;

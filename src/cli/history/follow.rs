@@ -15,7 +15,6 @@ use crate::nats::api::{ApiError, ask};
 use crate::nats::{Nats, NatsError};
 use crate::reminder::finished::with_fate;
 use crate::reminder::history::entries;
-use crate::token::Tag;
 
 /// The stream of outcomes, from now on.
 pub(super) struct Live {
@@ -108,16 +107,16 @@ impl Filter {
 
     /// By what the reminder says.
     fn wants(&self, reminder: &str) -> bool {
-        #[derive(Deserialize)]
-        struct Tagged {
-            #[serde(default)]
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Searched {
             tags: Vec<String>,
+            title: Option<String>,
+            content: Option<String>,
         }
-        let has = |tag: &Tag| {
-            let tagged = serde_json::from_str::<Tagged>(reminder);
-            tagged.is_ok_and(|Tagged { tags }| tags.iter().any(|one| one == tag.as_str()))
-        };
-        self.tag.as_ref().is_none_or(has)
-            && Needle::new(self.contains.as_deref()).is_none_or(|needle| needle.is_in(reminder))
+        let Searched { tags, title, content } = serde_json::from_str(reminder).unwrap_or_default();
+        let mut texts = title.iter().chain(&content).map(String::as_str);
+        self.tag.as_ref().is_none_or(|tag| tags.iter().any(|one| one == tag.as_str()))
+            && Needle::new(self.contains.as_deref()).is_none_or(|needle| needle.is_in(&mut texts))
     }
 }

@@ -21,7 +21,8 @@ impl Shelf {
     /// streams, has a new one, and two installations of one machine do not mix.
     ///
     /// # Errors
-    /// When the setting is no address, or JetStream does not tell how old the installation is.
+    /// When the setting is not an address, or needs a feature that this program was built without; when JetStream does not
+    /// return the time at which the installation began.
     pub async fn new(setting: &config::History, state: &Path, nats: &Nats) -> Result<Self, NatsError> {
         let failed = |error: &dyn std::fmt::Display| NatsError::failed("find the history", error);
         let url = match setting.url.as_str() {
@@ -35,6 +36,7 @@ impl Shelf {
                 url.with_password_file(&setting.password_file)
             }
         };
+        url.check_feature().map_err(|error| failed(&error))?;
         Ok(Self { url, opened: Arc::default() })
     }
 

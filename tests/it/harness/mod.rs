@@ -10,7 +10,6 @@ mod checks;
 mod crowd;
 mod ledger;
 mod pages;
-pub(crate) mod postgres;
 mod program;
 pub(crate) mod prometheus;
 mod proxy;
