@@ -11,12 +11,12 @@ use bellhop_protocol::reminder::reject::{RejectCode, Rejection};
 use bellhop_protocol::token::Source;
 
 use super::done::{AllDone, Done};
-use super::planner::{Judged, JudgedSlice, Planned, Planner};
+use super::planner::{Before, Judged, JudgedSlice, Planned, Planner};
 use super::position::Mark;
 use super::progress::Progress;
 use super::split::{Published, Slice};
 use super::window::{Entries, Verdict, Window, content_hash, identity};
-use crate::event::{Event, IndexEntry};
+use crate::event::Event;
 use crate::fair_queue::FairQueue;
 
 /// What a new owner found.
@@ -30,7 +30,7 @@ pub struct Found {
     pub window: Window,
     /// What is recorded above the position.
     pub done: AllDone,
-    /// Reminders of sets that lie in a mailbox. What of them is not recorded is recorded as parked.
+    /// Reminders of sets that lie in a mailbox. Those that are not recorded are recorded as parked.
     pub parked: HashSet<Done>,
 }
 
@@ -52,9 +52,6 @@ pub struct TakenIn {
 pub struct Next {
     /// The plan.
     pub planned: Planned,
-    /// Which reminders of its event lie in a mailbox already: they are recorded as parked, and not
-    /// routed.
-    pub parked: Vec<usize>,
     /// Bytes that left the queue.
     pub bytes: usize,
 }
@@ -75,7 +72,7 @@ impl PartitionLog {
     /// Goes on from what a new owner found.
     pub fn new(found: Found) -> Self {
         let Found { settled, outcomes, window, done, parked } = found;
-        let progress = Progress::new(settled, outcomes);
+        let progress = Progress::new(settled, outcomes, &done);
         Self { progress, window, done, parked, queue: FairQueue::new(), queued_bytes: 0 }
     }
 
@@ -89,10 +86,19 @@ impl PartitionLog {
         let mut judged = JudgedSlice { set, common, reminders: Vec::new(), refused: Vec::new(), bytes };
         let verdicts: Vec<Verdict> = slice.reminders.iter().map(|one| self.judge(&slice, one, &mut entries)).collect();
         for (published, verdict) in slice.reminders.into_iter().zip(verdicts) {
-            let is_done = self.done.remove(&Done::Published { set: sequence, stored_ms, place: published.place });
+            let name = Done::Published { set: sequence, stored_ms, place: published.place };
+            let is_done = self.done.remove(&name);
+            let is_parked = self.parked.remove(&name);
             is_begun |= is_done;
             match verdict {
-                Verdict::New => judged.reminders.push(Judged { published, is_done }),
+                Verdict::New => {
+                    let before = match (is_done, is_parked) {
+                        (true, _) => Before::Recorded,
+                        (false, true) => Before::Parked,
+                        (false, false) => Before::Nothing,
+                    };
+                    judged.reminders.push(Judged { published, before });
+                }
                 Verdict::Repeat => repeats += 1,
                 Verdict::DuplicateId => {
                     let detail = format!(
@@ -103,7 +109,7 @@ impl PartitionLog {
                 }
             }
         }
-        let new = judged.reminders.iter().filter(|judged| !judged.is_done).count();
+        let new = judged.reminders.iter().filter(|judged| judged.before != Before::Recorded).count();
         let mut forgotten = 0;
         if !entries.reminders.is_empty() {
             forgotten = self.window.note(&entries);
@@ -139,17 +145,12 @@ impl PartitionLog {
     /// Plans the next slice. None if no slice waits. Everything of it is to be settled.
     pub fn next(&mut self, planner: &Planner<'_>) -> Option<Next> {
         let slice = self.queue.take_one()?;
-        let (bytes, sequence, stored_ms) = (slice.bytes, slice.set.sequence, slice.set.published_ms);
+        let (bytes, sequence) = (slice.bytes, slice.set.sequence);
         self.queued_bytes -= bytes;
         let planned = planner.plan(slice);
         self.progress.grow(sequence, planned.parts());
         self.progress.settle(sequence, 1);
-        let is_parked = |(at, entry): (usize, &IndexEntry)| {
-            let place = entry.place;
-            self.parked.remove(&Done::Published { set: sequence, stored_ms, place }).then_some(at)
-        };
-        let parked = planned.event.index.reminders.iter().enumerate().filter_map(is_parked).collect();
-        Some(Next { planned, parked, bytes })
+        Some(Next { planned, bytes })
     }
 
     /// Returns true if an earlier owner recorded this reminder of a mailbox.
@@ -288,10 +289,11 @@ mod tests {
     }
 
     #[test]
-    fn reminders_in_a_mailbox_are_named() {
+    fn reminders_in_a_mailbox_are_recorded_as_parked() {
         let mut log = PartitionLog::new(Found { parked: HashSet::from([published(5, 1)]), ..found(mark(4), &[], &[]) });
         take_in(&mut log, 5, &[reminder("a", "c"), reminder("b", "d")].join(","));
-        assert_eq!(next(&mut log).unwrap().parked, [1]);
+        let planned = next(&mut log).unwrap().planned;
+        assert_eq!((planned.ended[0].place, planned.ended[0].outcome.name()), (1, "parked"));
     }
 
     #[test]

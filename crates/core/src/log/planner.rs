@@ -19,13 +19,24 @@ use crate::event::{Event, Index, IndexEntry, OfSet};
 use crate::merge::{Merged, merge};
 use crate::rules::{Rules, RulesError, Verdict};
 
-/// A reminder of a slice that is new, and whether it is recorded.
+/// What an earlier owner did with a reminder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    /// Nothing that lasts.
+    Nothing,
+    /// It stored the reminder in a mailbox, and did not come to record that.
+    Parked,
+    /// It recorded what became of the reminder.
+    Recorded,
+}
+
+/// A reminder of a slice that is new.
 #[derive(Debug)]
 pub struct Judged {
     /// The reminder.
     pub published: Published,
-    /// An earlier owner recorded what became of it.
-    pub is_done: bool,
+    /// What an earlier owner did with it.
+    pub before: Before,
 }
 
 /// A slice, judged by the window.
@@ -46,7 +57,7 @@ pub struct JudgedSlice {
 impl JudgedSlice {
     /// Returns true if nothing of it is to be worked.
     pub fn is_empty(&self) -> bool {
-        self.refused.is_empty() && self.reminders.iter().all(|judged| judged.is_done)
+        self.refused.is_empty() && self.reminders.iter().all(|judged| judged.before == Before::Recorded)
     }
 }
 
@@ -55,7 +66,7 @@ impl JudgedSlice {
 pub struct Ended {
     /// Its place in the set.
     pub place: usize,
-    /// What became of it: merged, or blocked.
+    /// What became of it: merged, blocked, or parked by an earlier owner.
     pub outcome: Outcome,
     /// Its id.
     pub id: String,
@@ -111,13 +122,14 @@ impl Planner<'_> {
         let origin = Origin::new(set.source.clone(), set.sequence, set.published_ms);
         let mut originals = Vec::with_capacity(reminders.len());
         let mut rest = Vec::with_capacity(reminders.len());
-        for (at, Judged { published: Published { place, reminder, raw }, is_done }) in reminders.into_iter().enumerate()
+        for (at, Judged { published: Published { place, reminder, raw }, before }) in reminders.into_iter().enumerate()
         {
-            originals.push(Original { place, raw, is_done });
+            originals.push(Original { place, raw, before });
             rest.push((at, reminder));
         }
         let finished = Vec::with_capacity(originals.len());
         let mut plan = Plan { planner: self, origin, common, originals, finished, ended: Vec::new(), refused };
+        plan.end_the_parked();
         while !rest.is_empty() {
             rest = plan.merge(rest);
         }
@@ -156,7 +168,14 @@ impl Planner<'_> {
 struct Original {
     place: usize,
     raw: Bytes,
-    is_done: bool,
+    before: Before,
+}
+
+impl Original {
+    /// Returns true if it is in a mailbox or has an outcome, so that it goes no other way.
+    fn is_over(&self) -> bool {
+        self.before != Before::Nothing
+    }
 }
 
 /// A slice in planning.
@@ -171,6 +190,18 @@ struct Plan<'p> {
 }
 
 impl Plan<'_> {
+    /// Reminders in a mailbox stay there, whatever the rules say by now.
+    fn end_the_parked(&mut self) {
+        for at in 0..self.originals.len() {
+            let Original { place, before: Before::Parked, .. } = self.originals[at] else { continue };
+            let Some(reminder) = self.original(at) else { continue };
+            let (id, user, outcome) =
+                (reminder.id.clone(), reminder.user.clone(), Outcome::Parked { escalated: false });
+            let reminder = self.planner.ruled(reminder, place).ok().map(|(_, body)| body);
+            self.ended.push(Ended { place, outcome, id, user, reminder });
+        }
+    }
+
     /// Merges these reminders' duplicates and finishes them. Returns those that were to be merged
     /// into a reminder that is recorded: it may have been blocked, so they must not end with it.
     fn merge(&mut self, those: Vec<(usize, Reminder)>) -> Vec<(usize, Reminder)> {
@@ -178,8 +209,8 @@ impl Plan<'_> {
         let mut left = Vec::new();
         for Merged { first, others, reminder } in merge(reminders) {
             let (first, others) = (places[first], others.into_iter().map(|other| places[other]));
-            if self.originals[first].is_done {
-                let others: Vec<_> = others.filter(|other| !self.originals[*other].is_done).collect();
+            if self.originals[first].is_over() {
+                let others: Vec<_> = others.filter(|other| !self.originals[*other].is_over()).collect();
                 left.extend(others.into_iter().filter_map(|other| Some((other, self.original(other)?))));
                 continue;
             }
@@ -207,7 +238,7 @@ impl Plan<'_> {
     }
 
     fn end_as_merged(&mut self, at: usize, into: &str) {
-        if let Some(reminder) = self.original(at).filter(|_| !self.originals[at].is_done) {
+        if let Some(reminder) = self.original(at).filter(|_| !self.originals[at].is_over()) {
             let (id, user) = (reminder.id.clone(), reminder.user.clone());
             let place = self.originals[at].place;
             // What it would have said alone; nothing, if its own rules let nobody see it.
@@ -217,7 +248,7 @@ impl Plan<'_> {
     }
 
     fn finish_alone(&mut self, at: usize) {
-        if let Some(reminder) = self.original(at).filter(|_| !self.originals[at].is_done) {
+        if let Some(reminder) = self.original(at).filter(|_| !self.originals[at].is_over()) {
             match self.planner.ruled(reminder, self.originals[at].place) {
                 Ok(ruled) => self.finished.push(ruled),
                 Err(end) => self.end(at, end),
@@ -263,20 +294,21 @@ mod tests {
         rules(&format!(r#"{{"rules":[{{"name":"b","keywords":["{keyword}"],"action":"block"}}]}}"#))
     }
 
-    fn judged(body: &str, done: &[usize]) -> JudgedSlice {
+    fn judged(body: &str, before: &[(usize, Before)]) -> JudgedSlice {
         let set = Ok(body.as_bytes());
         let (body, message_id, trace) = (body.as_bytes(), None, None);
         let (source_token, sequence, stored_ms) = ("billing", 9, 1_000);
         let (is_requeued, is_due) = (false, false);
         let message = Message { source_token, sequence, stored_ms, body, set, message_id, is_requeued, is_due, trace };
         let slice = split(&message, 1).slices.remove(0).1;
-        let judge = |published: Published| Judged { is_done: done.contains(&published.place), published };
+        let known = |place| before.iter().find(|(of, _)| *of == place).map_or(Before::Nothing, |(_, before)| *before);
+        let judge = |published: Published| Judged { before: known(published.place), published };
         let reminders = slice.reminders.into_iter().map(judge).collect();
         JudgedSlice { set: slice.set, common: slice.common, reminders, refused: Vec::new(), bytes: slice.bytes }
     }
 
-    fn plan(rules: &Rules, body: &str, done: &[usize]) -> Planned {
-        Planner { rules, merges: true }.plan(judged(body, done))
+    fn plan(rules: &Rules, body: &str, before: &[(usize, Before)]) -> Planned {
+        Planner { rules, merges: true }.plan(judged(body, before))
     }
 
     fn ids(planned: &Planned) -> Vec<&str> {
@@ -318,7 +350,7 @@ mod tests {
 
     #[test]
     fn recorded_reminders_take_no_part_again() {
-        let planned = plan(&Rules::default(), PAIR, &[1, 2]);
+        let planned = plan(&Rules::default(), PAIR, &[(1, Before::Recorded), (2, Before::Recorded)]);
         assert_eq!((ids(&planned), ended(&planned)), (vec!["a"], vec![]));
         let merged: serde_json::Value = serde_json::from_slice(&planned.event.bodies[0]).unwrap();
         assert_eq!(merged["merged"][0], "b", "it was recorded as merged into this one");
@@ -327,8 +359,16 @@ mod tests {
     #[test]
     fn nothing_is_merged_into_a_recorded_reminder() {
         // Under other rules, `a` was blocked and `b` had not got its end.
-        let planned = plan(&Rules::default(), PAIR, &[0]);
+        let planned = plan(&Rules::default(), PAIR, &[(0, Before::Recorded)]);
         assert_eq!((ids(&planned), ended(&planned)), (vec!["b", "c"], vec![]));
+    }
+
+    #[test]
+    fn reminder_in_a_mailbox_stays_there_under_other_rules() {
+        for rules in [blocking("hide"), Rules::default()] {
+            let planned = plan(&rules, PAIR, &[(0, Before::Parked)]);
+            assert_eq!((ids(&planned), ended(&planned)), (vec!["b", "c"], vec![("a", "parked")]));
+        }
     }
 
     #[test]

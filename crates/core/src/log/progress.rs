@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::done::Done;
 use super::position::Mark;
 use super::window::Entries;
 
@@ -42,6 +43,8 @@ pub struct Hold(u64);
 pub struct Progress {
     /// Where its owner began: the position, and its sequence of outcomes.
     base: (Mark, u64),
+    /// Up to here earlier owners recorded something.
+    recorded: Option<Mark>,
     /// Everything up to here was taken in.
     read: Mark,
     open: BTreeMap<u64, Open>,
@@ -55,16 +58,25 @@ pub struct Progress {
 
 impl Progress {
     /// Begins at a position. Nothing above it was recorded up to the outcome `outcomes`.
-    pub fn new(settled: Mark, outcomes: u64) -> Self {
+    ///
+    /// `done` is what earlier owners recorded above it. Until all of that was taken in, a new owner
+    /// must find it, too.
+    pub fn new<'d>(settled: Mark, outcomes: u64, done: impl IntoIterator<Item = &'d Done>) -> Self {
         let (open, holds, entries) = Default::default();
-        Self { base: (settled, outcomes), read: settled, open, last_outcome: outcomes, holds, entries }
+        let mark = |done: &Done| match *done {
+            Done::Published { set: sequence, stored_ms, .. } => Some(Mark { sequence, stored_ms }),
+            Done::Parked { .. } => None,
+        };
+        let is_above = |mark: &Mark| !settled.covers(mark.sequence, mark.stored_ms);
+        let recorded = done.into_iter().filter_map(mark).filter(is_above).max_by_key(order);
+        Self { base: (settled, outcomes), recorded, read: settled, open, last_outcome: outcomes, holds, entries }
     }
 
     /// The log was read up to here, and everything of it that is the partition's was taken in.
+    /// Marks come in the order of reading; in a log that went back, a later one has a lower
+    /// sequence.
     pub fn read(&mut self, upto: Mark) {
-        if upto.sequence >= self.read.sequence {
-            self.read = self.read.after(upto.sequence, upto.stored_ms);
-        }
+        self.read = self.read.after(upto.sequence, upto.stored_ms);
     }
 
     /// A set is taken in; `before` is the place in the log just before it. It is in work until so
@@ -132,7 +144,9 @@ impl Progress {
 
     /// Returns the outcome up to which nothing above the position was recorded.
     pub fn outcomes(&self) -> u64 {
-        self.holds.first_key_value().map_or(self.last_outcome, |(hold, _)| hold.0)
+        let held = self.holds.first_key_value().map_or(self.last_outcome, |(hold, _)| hold.0);
+        let is_ahead = self.recorded.is_some_and(|recorded| order(&self.read) < order(&recorded));
+        if is_ahead { self.base.1 } else { held }
     }
 
     /// A set brought these entries of the idempotency window.
@@ -164,6 +178,11 @@ impl Progress {
     }
 }
 
+/// The order of reading. Sequences may come again, times do not.
+fn order(mark: &Mark) -> (i64, u64) {
+    (mark.stored_ms, mark.sequence)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,7 +193,7 @@ mod tests {
 
     #[test]
     fn position_is_just_before_the_oldest_set_in_work() {
-        let mut progress = Progress::new(mark(5, 50), 0);
+        let mut progress = Progress::new(mark(5, 50), 0, []);
         assert_eq!(progress.settled(), mark(5, 50));
         progress.begin(8, mark(7, 70), 2, false);
         progress.begin(9, mark(8, 80), 1, false);
@@ -186,14 +205,14 @@ mod tests {
         assert_eq!(progress.settled(), mark(8, 80), "the reader has not said more");
         progress.read(mark(12, 75));
         assert_eq!(progress.settled(), mark(12, 80), "times never decrease");
-        progress.read(mark(11, 200));
-        assert_eq!(progress.settled(), mark(12, 80), "a reader that is behind says nothing new");
+        progress.read(mark(3, 200));
+        assert_eq!(progress.settled(), mark(3, 200), "the log went back, and a set came under an old sequence");
         assert!(progress.is_finished());
     }
 
     #[test]
     fn planning_may_find_more_parts() {
-        let mut progress = Progress::new(mark(5, 50), 0);
+        let mut progress = Progress::new(mark(5, 50), 0, []);
         progress.begin(6, mark(5, 50), 1, false);
         progress.grow(6, 2);
         progress.settle(6, 2);
@@ -205,7 +224,7 @@ mod tests {
 
     #[test]
     fn checkpoint_has_entries_up_to_the_position() {
-        let mut progress = Progress::new(mark(5, 50), 0);
+        let mut progress = Progress::new(mark(5, 50), 0, []);
         let entries = |sequence, stored_ms| Entries { sequence, stored_ms, reminders: vec![(1, 1)] };
         progress.begin(6, mark(5, 50), 1, false);
         [entries(6, 60), entries(7, 70), entries(8, 80)].into_iter().for_each(|entries| progress.note(entries));
@@ -222,7 +241,7 @@ mod tests {
 
     #[test]
     fn outcomes_are_kept_back_by_the_oldest_in_work() {
-        let mut progress = Progress::new(mark(5, 50), 100);
+        let mut progress = Progress::new(mark(5, 50), 100, []);
         progress.begin(6, mark(5, 50), 1, true);
         progress.outcome_stored(130);
         progress.begin(7, mark(6, 60), 1, false);
@@ -240,5 +259,19 @@ mod tests {
         assert_eq!(progress.outcomes(), 100);
         progress.release(before);
         assert!(progress.is_finished());
+    }
+    #[test]
+    fn outcomes_are_kept_back_until_what_is_recorded_was_read() {
+        let done = [(4, 40), (8, 80), (7, 70)].map(|(set, stored_ms)| Done::Published { set, stored_ms, place: 0 });
+        let mut progress = Progress::new(mark(5, 50), 100, &done);
+        progress.outcome_stored(130);
+        progress.read(mark(7, 70));
+        assert_eq!(progress.outcomes(), 100);
+        progress.read(mark(8, 80));
+        assert_eq!(progress.outcomes(), 130);
+        let mut progress = Progress::new(mark(5, 50), 100, &done);
+        progress.outcome_stored(130);
+        progress.read(mark(6, 90));
+        assert_eq!(progress.outcomes(), 130, "the log went back, and set 8 will not come");
     }
 }

@@ -37,7 +37,7 @@ pub struct TakenIn {
 impl SetsLog {
     /// Goes on from a position: with the window there, and with what is recorded above it.
     pub fn new(settled: Mark, outcomes: u64, window: Window, done: AllDone) -> Self {
-        Self { progress: Progress::new(settled, outcomes), window, done }
+        Self { progress: Progress::new(settled, outcomes, &done), window, done }
     }
 
     /// Takes in what belongs to a set. `before` is the place in the log just before the set. Sets
