@@ -104,6 +104,8 @@ fn parse(block: &[u8]) -> Option<HeaderMap> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn message(subject: &str, headers: &str) -> RawMessage {
@@ -123,5 +125,31 @@ mod tests {
     #[test]
     fn a_subject_beyond_ascii_is_not_read() {
         assert!(message("bellhop.sets.été", "").read_headers().is_err());
+    }
+
+    proptest! {
+        /// Whatever a publisher sends, and what looks like headers.
+        #[test]
+        fn no_block_is_read_otherwise_than_written(
+            bytes in prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..200),
+                "NATS/1\\.0\r\n([!-9;-~]{0,5}[:; ]{0,2}[ -~\t\u{e9}\r\n]{0,8}\r\n){0,4}\r\n".prop_map(String::into_bytes),
+            ],
+            subject in "\\PC{0,20}",
+        ) {
+            let message = RawMessage {
+                sequence: 1, subject, headers: bytes, payload: Bytes::new(), stored_at: Timestamp::UNIX_EPOCH,
+            };
+            if let Ok(headers) = message.read_headers() {
+                prop_assert!(message.subject.is_ascii());
+                let mut block = "NATS/1.0\r\n".to_owned();
+                for (name, values) in headers.iter() {
+                    for value in values {
+                        block += &format!("{}: {}\r\n", AsRef::<str>::as_ref(name), value.as_str());
+                    }
+                }
+                prop_assert_eq!(parse(block.as_bytes()), Some(headers));
+            }
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! What people and programs put in, and what they get out: refused input, rules, routes, the history.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -9,11 +10,13 @@ use super::finding::or_ok;
 use super::{Case, Finding};
 use crate::cli::output::{age, plain, plural, short, thousands};
 use crate::cli::rules::store::look;
-use crate::cli::scan::{scan_bucket, timestamp};
+use crate::cli::scan::timestamp;
 use crate::cli::survey::Routes;
-use crate::nats::Nats;
 use crate::nats::api::{ApiError, ask};
+use crate::nats::bucket::{Operation, operation};
 use crate::nats::names::bucket_stream;
+use crate::nats::raw::{self, RawMessage};
+use crate::nats::{Nats, NatsError};
 use crate::service::rules::last_good;
 use crate::wire::member::HeldBack;
 
@@ -90,16 +93,23 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// with the tag are refused.
 pub(super) async fn rules(case: &Case<'_>, nats: &Nats) -> Vec<Finding> {
     let (mut good, mut bad, mut findings) = (0, Vec::new(), Vec::new());
-    let bucket = nats.names.rules_bucket();
-    let read = scan_bucket(nats, &bucket, ">", |key, stored| {
-        match look(key, &stored.message.payload) {
-            (_, Ok(_)) => good += 1,
-            (tag, Err(problem)) => bad.push((key.to_owned(), tag, stored.sequence, problem)),
+    let documents = match documents(nats).await {
+        Ok(documents) => documents,
+        Err(error) => return vec![unread(case, &error, "a bucket of rules", "bellhop setup")],
+    };
+    for (key, message) in documents {
+        let (tag, looked) = look(&key, &message.payload);
+        if let Err(problem) = message.read_headers() {
+            findings.push(Finding::warning(
+                format!("the rules of {tag} cannot be read by NATS clients like Bellhop's: {problem}; each start takes a second longer"),
+                "a message that is well formed",
+                format!("`bellhop rules rm {tag}`, then `bellhop rules put {tag} FILE`"),
+            ));
         }
-        Ok(())
-    });
-    if let Err(error) = read.await {
-        return vec![unread(case, &error, "a bucket of rules", "bellhop setup")];
+        match looked {
+            Ok(_) => good += 1,
+            Err(problem) => bad.push((key, tag, message.sequence, problem)),
+        }
     }
     for (key, tag, revision, problem) in bad {
         let instead = match last_good(nats, &key, revision).await {
@@ -116,6 +126,20 @@ pub(super) async fn rules(case: &Case<'_>, nats: &Nats) -> Vec<Finding> {
         ));
     }
     or_ok(findings, || format!("{} in use", plural(good, "document")))
+}
+
+/// Returns the latest version of each document, by key. They are read as JSON: one could end the client's connection.
+async fn documents(nats: &Nats) -> Result<BTreeMap<String, RawMessage>, NatsError> {
+    let bucket = nats.names.rules_bucket();
+    let (stream, prefix) = (bucket_stream(&bucket), format!("$KV.{bucket}."));
+    let (mut documents, mut from) = (BTreeMap::new(), 1);
+    while let Some(message) = raw::next(nats, &stream, &format!("{prefix}>"), from).await? {
+        from = message.sequence + 1;
+        let key = message.subject.strip_prefix(&prefix).unwrap_or(&message.subject).to_owned();
+        documents.insert(key, message);
+    }
+    documents.retain(|_, message| message.read_headers().map_or(true, |headers| operation(&headers) == Operation::Put));
+    Ok(documents)
 }
 
 /// App servers delete the routes of users who left. Each leaves a mark, which goes by itself; where no member runs, or it is an

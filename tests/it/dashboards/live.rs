@@ -24,7 +24,11 @@ const ROUND: Duration = Duration::from_millis(200);
 #[tokio::test]
 #[cfg_attr(not(has_prometheus), ignore = "no Prometheus here: apt-get install prometheus")]
 async fn every_query_of_every_panel_and_alert_has_data() {
-    let world = World::start(&[("mailbox.limit", "20"), ("heartbeat.timeout", "200ms")]).await;
+    // The account has a limit, to which its use is compared.
+    let account = "accounts { A { jetstream { max_file: 100MB }, users: [{user: a, password: a}] } }\nno_auth_user: a";
+    let settings = [("mailbox.limit", "20"), ("heartbeat.timeout", "200ms"), ("streams.storage", "67108864")];
+    let world = World::without_members(account, &settings).await;
+    world.serve().await;
     everything_told_is_known(&world).await;
     let address = world.member().address().unwrap().to_string();
     let config = files::text("dashboards/prometheus.yml").replace("127.0.0.1:9411", &address).replace("15s", "1s");
