@@ -117,3 +117,54 @@ async fn a_member_stops_in_order_while_mailboxes_are_full() {
     assert_in_order(&world, "alice", &waiting);
     drop(app);
 }
+
+/// nats-server opens so many batches in a stream at a time, and refuses the next one.
+#[tokio::test]
+async fn more_partitions_than_open_batches_park_without_a_take_over() {
+    let limit = "jetstream { limits { batch { max_inflight_per_stream: 16 } } }";
+    let world = World::without_members(limit, &[("partitions", "64")]).await;
+    world.serve().await;
+    let takes_over = || world.member().log().matches("taking over again").count();
+    let before = takes_over();
+    let mut ids = Vec::new();
+    for round in 0..3 {
+        let of_round: Vec<_> = numbers(round * 2_000..(round + 1) * 2_000);
+        world
+            .publish("billing", of_round.iter().enumerate().map(|(n, id)| reminder(id, &format!("user-{}", n % 200))))
+            .await;
+        ids.extend(of_round);
+    }
+    world.all_became("billing", &ids, "parked").await;
+    assert_eq!(takes_over(), before);
+    world.settle().await;
+}
+
+/// The limits of Bellhop's streams are reserved in the account.
+#[tokio::test]
+async fn others_who_fill_the_account_stop_nothing() {
+    let account = "accounts { A { jetstream { max_file: 100MB }, users: [{user: a, password: a}] } }\nno_auth_user: a";
+    let world = World::without_members(account, &[("streams.storage", "67108864")]).await;
+    world.serve().await;
+    let app = world.app("app-1", &["alice"]).await;
+    let others = async_nats::jetstream::stream::Config {
+        name: "OTHERS".to_owned(),
+        subjects: vec!["others".to_owned()],
+        ..Default::default()
+    };
+    world.jetstream.create_stream(others).await.unwrap();
+    let fill = async || {
+        let sent = world.jetstream.publish("others", vec![b'x'; 900_000].into()).await.unwrap();
+        sent.await
+    };
+    let mut stored = 0;
+    while fill().await.is_ok() {
+        stored += 1;
+        assert!(stored < 200, "the account has no limit");
+    }
+    world.publish("billing", [reminder("one", "alice"), reminder("two", "bob")]).await;
+    world.taken(&["one"]).await;
+    world.became("billing", "two", "parked").await;
+    app.connect(&["bob"]).await;
+    world.became("billing", "two", "delivered").await;
+    world.settle().await;
+}

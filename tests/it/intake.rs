@@ -625,3 +625,20 @@ async fn a_restart_takes_no_free_id_for_taken() {
         })
         .await;
 }
+
+#[tokio::test]
+async fn ids_forgotten_early_are_warned_of_once() {
+    let world = World::start(&[("idempotency.max_ids", "1000")]).await;
+    for set in 0..3 {
+        world.publish("billing", (0..600).map(|n| reminder(format!("{set}-{n}"), "alice"))).await;
+    }
+    let is_counted = async || {
+        let metrics = world.member().probe("GET", "/metrics").await?.body;
+        let line = metrics.lines().find(|line| line.starts_with("bellhop_idempotency_ids_forgotten_total "));
+        let count = line.and_then(|line| line.split(' ').nth(1)?.parse::<f64>().ok()).unwrap_or(0.0);
+        if count >= 800.0 { Ok(()) } else { Err(format!("{count}")) }
+    };
+    world.eventually("forgotten ids are counted", is_counted).await;
+    assert_eq!(world.member().log().matches("raise `idempotency.max_ids`").count(), 1);
+    world.settle().await;
+}

@@ -297,6 +297,41 @@ async fn passwords_are_printed_in_no_form() {
 }
 
 #[tokio::test]
+async fn failed_connections_print_no_password() {
+    for url in [
+        "nats://u:hunter2@127.0.0.1:1",
+        "nats://hunter2@127.0.0.1:1",
+        "u:hunter2@127.0.0.1:1",
+        "tls://u:hunter2@127.0.0.1:1",
+        "nats://127.0.0.1:1,nats://u:hunter2@127.0.0.1:1",
+        "nats://u:a,hunter2@127.0.0.1:1",
+        "nats://u:a@hunter2@127.0.0.1:1",
+        "nats://u:a/hunter2@127.0.0.1:1",
+        "nats://u:hunter2@127.0.0.1:port",
+        "nats://127.0.0.1:1/?auth=hunter2",
+    ] {
+        for command in [&["setup"][..], &["members", "ls"], &["doctor"], &["serve", "--http", "127.0.0.1:0"]] {
+            let ended = bellhop(command, &[("NATS_URL", url)], b"").await;
+            assert!(!(ended.stdout.clone() + &ended.stderr).contains("hunter2"), "{command:?} {url}: {ended:?}");
+            assert_ne!(ended.code, Some(0), "{command:?} {url}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_log_has_no_password_of_the_history() {
+    let world = World::start(&[("history.url", "postgres://b:hunter2@127.0.0.1:1/d")]).await;
+    world.publish("billing", [reminder("1", "alice")]).await;
+    let member = world.member();
+    let has_failed = async || match member.log() {
+        log if log.contains("WARN") => Ok(()),
+        log => Err(log),
+    };
+    world.within(LATER, "the history cannot be written", has_failed).await;
+    assert!(!member.log().contains("hunter2"), "{}", member.log());
+}
+
+#[tokio::test]
 async fn secret_files_that_all_can_read_are_reported() {
     use std::os::unix::fs::PermissionsExt;
     let world = World::without_members("", &[]).await;

@@ -6,7 +6,7 @@
 use async_nats::HeaderMap;
 use serde_json::json;
 
-use crate::harness::{LATER, Proxy, Reply, World, reminder};
+use crate::harness::{LATER, Proxy, Reply, World, from_now, reminder};
 
 const MARKER: &str = "the-connection-is-cut-here";
 
@@ -158,4 +158,62 @@ async fn a_role_that_keeps_failing_is_not_ready() {
     assert_eq!(world.member().probe("GET", "/livez").await.unwrap().status, 200);
     world.run(&["setup"]).await.succeeded();
     world.within(LATER, "it is ready again", async || world.member().is_ready().await).await;
+}
+
+#[tokio::test]
+async fn rules_that_end_the_connection_apply() {
+    let (world, proxy) = with_proxy(&[]).await;
+    world.run(&["setup"]).await.succeeded();
+    let document = json!({ "rules": [
+        { "name": "r", "keywords": ["falcon"], "action": "replace", "with": "bird" },
+        { "name": "cut", "keywords": [MARKER], "action": "remove" }] });
+    let rules = world.jetstream.get_key_value("bellhop_rules").await.unwrap();
+    rules.put("billing", document.to_string().into()).await.unwrap();
+    world.serve_at(&proxy.url, "member-1").await;
+    world.app("app-1", &["alice"]).await;
+    let tagged = json!({ "id": "one", "user": "alice", "content": "the falcon", "tags": ["billing"] });
+    world.publish("claims", [tagged]).await;
+    world.became("claims", "one", "delivered").await;
+    assert_eq!(world.first("one").reminder["content"], "the bird");
+    let cuts = proxy.cuts();
+    assert!(cuts >= 1);
+    let doctor = world.run(&["doctor", "--nats", &proxy.url]).await;
+    assert!(doctor.stdout.contains("1 document in use"), "{doctor:?}");
+    assert_eq!(proxy.cuts(), cuts, "the doctor reads it as JSON");
+}
+
+#[tokio::test]
+async fn associates_that_end_the_connection_are_read() {
+    let (world, proxy) = with_proxy(&[]).await;
+    world.run(&["setup"]).await.succeeded();
+    world.put_associates("alice", json!({ "associates": [MARKER, "bob"] })).await;
+    world.put_associates("zoe", json!({ "associates": ["bob"] })).await;
+    world.serve_at(&proxy.url, "member-1").await;
+    world.app("app-1", &["bob"]).await;
+    world.publish("claims", [reminder("one", "alice"), reminder("two", "zoe")]).await;
+    world.all_became("claims", &["one", "two"], "rerouted").await;
+    assert!(proxy.cuts() >= 1);
+}
+
+#[tokio::test]
+async fn a_due_set_that_ends_the_connection_is_set_aside() {
+    let (world, proxy) = with_proxy(&[]).await;
+    world.serve_at(&proxy.url, "member-1").await;
+    world.app("app-1", &["alice"]).await;
+    let soon = |id: &str, content: &str| {
+        let due = from_now(jiff::SignedDuration::from_millis(1_000));
+        json!({ "id": id, "user": "alice", "content": content, "deliver_at": due })
+    };
+    world
+        .publish_bytes(
+            "billing",
+            json!({ "reminders": [soon("cut", MARKER)] }).to_string().as_bytes(),
+            HeaderMap::new(),
+        )
+        .await;
+    world.publish("claims", [soon("behind", "fine")]).await;
+    world.became("claims", "behind", "delivered").await;
+    let rejected = world.all_rejected(1).await;
+    assert_eq!(rejected[0].code(), "unreadable_message");
+    assert!(String::from_utf8_lossy(&rejected[0].payload).contains(MARKER));
 }
