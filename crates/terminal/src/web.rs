@@ -196,3 +196,17 @@ async fn history(
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A carriage return ends a line, too.
+    #[tokio::test]
+    async fn lines_of_the_json_are_lines_of_the_event() {
+        let item = Item { number: 7, json: "{\"data\":{\n\"a\":\r1}}".into() };
+        let answer = Sse::new(stream::iter([Ok::<_, Infallible>(event(item))])).into_response();
+        let body = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+        assert_eq!(body, "id: 7\nevent: reminder\ndata: {\"data\":{\ndata: \"a\":\rdata: 1}}\n\n");
+    }
+}
