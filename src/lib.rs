@@ -23,6 +23,7 @@ pub use bellhop_protocol::{headers, printable, reminder, schema, token, trace, w
 
 pub mod cli;
 pub mod config;
+#[cfg(feature = "demo")]
 pub mod demo;
 pub mod http;
 #[allow(clippy::disallowed_methods)]
@@ -31,4 +32,5 @@ pub mod metrics;
 pub mod nats;
 #[allow(clippy::disallowed_methods)]
 pub mod nats_server;
+pub mod numbers;
 pub mod service;

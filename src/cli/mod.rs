@@ -6,8 +6,10 @@
 
 mod associates;
 mod check;
+mod completions;
 mod conformance;
 mod connect_as;
+#[cfg(feature = "demo")]
 mod demo;
 mod doctor;
 mod erase;
@@ -16,6 +18,7 @@ mod history;
 mod instances;
 mod logging;
 mod mailbox;
+mod man;
 mod marked;
 mod members;
 mod output;
@@ -31,6 +34,7 @@ mod serve;
 mod setup;
 mod survey;
 mod terminal;
+#[cfg(feature = "top")]
 mod top;
 mod why;
 
@@ -84,6 +88,7 @@ struct SettingsArgs {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Show all of Bellhop at work on this machine, with a nats-server of its own
+    #[cfg(feature = "demo")]
     Demo(demo::Args),
     /// Route reminders until stopped
     Serve(serve::Args),
@@ -96,6 +101,7 @@ enum Command {
     /// Look for what is wrong, and say how to mend it
     Doctor(doctor::Args),
     /// Watch the installation live: what goes in and out, who works, what needs somebody
+    #[cfg(feature = "top")]
     Top(top::Args),
     /// Publish reminders as a business system does
     Publish(Box<publish::Args>),
@@ -137,6 +143,10 @@ enum Command {
     Why(why::Args),
     /// Remove what is kept of a user
     Erase(erase::Args),
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+    /// Print the manual page, or write one for each command
+    Man(man::Args),
 }
 
 /// Why a command failed.
@@ -263,8 +273,11 @@ impl Cli {
     fn default_log(&self) -> &'static str {
         match self.command {
             Command::Serve(_) => "warn,bellhop=info",
-            // They draw a picture where the log would go, and tell themselves what goes wrong.
-            Command::Demo(_) | Command::Top(_) => "off",
+            // These two draw a picture where the log would go, and show failures themselves.
+            #[cfg(feature = "demo")]
+            Command::Demo(_) => "off",
+            #[cfg(feature = "top")]
+            Command::Top(_) => "off",
             _ => "warn",
         }
     }
@@ -273,6 +286,7 @@ impl Cli {
     async fn run(self) -> ExitCode {
         let Self { settings, command } = self;
         let result = match command {
+            #[cfg(feature = "demo")]
             Command::Demo(args) => demo::run(&settings, args).await,
             Command::Serve(args) => serve::run(settings, args).await,
             Command::Setup(args) => setup::run(&settings, args).await,
@@ -282,6 +296,7 @@ impl Cli {
                 Ok(code) => return code,
                 Err(error) => Err(error),
             },
+            #[cfg(feature = "top")]
             Command::Top(args) => top::run(&settings, args).await,
             Command::Publish(args) => publish::run(&settings, *args).await,
             Command::ConnectAs(args) => connect_as::run(&settings, args).await,
@@ -299,6 +314,8 @@ impl Cli {
             Command::History(args) => history::run(&settings, *args).await,
             Command::Why(args) => why::run(&settings, args).await,
             Command::Erase(args) => erase::run(&settings, args).await,
+            Command::Completions(args) => completions::run(&args),
+            Command::Man(args) => man::run(args),
         };
         let Err(error) = result else { return ExitCode::SUCCESS };
         if !matches!(error, CliError::NobodyReads | CliError::Told) {

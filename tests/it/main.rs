@@ -13,6 +13,7 @@ mod cli;
 mod client_app_server;
 mod client_publisher;
 mod cloud_events;
+mod completions;
 mod conformance;
 mod connect_as;
 mod dashboards;

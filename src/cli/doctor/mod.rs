@@ -24,6 +24,7 @@ use crate::nats::{Nats, NatsError, connect};
 
 pub(super) use finding::{Finding, Status, Told};
 pub(super) use report::as_for_nagios;
+#[cfg(feature = "top")]
 pub(super) use work::is_unread;
 
 use report::{Format, Report};

@@ -3,7 +3,6 @@
 //!
 //! It reads, and changes nothing. No consumer is made for it, so that it may be taken every second of a busy installation.
 
-mod figures;
 mod identity;
 mod routes;
 
@@ -25,7 +24,6 @@ use crate::nats::bucket::last;
 use crate::nats::{Nats, NatsError};
 use crate::wire::member::MemberRecord;
 
-pub(super) use figures::{Figures, ask as ask_members};
 pub(super) use identity::{Allowed, Identity, Permissions};
 pub(super) use routes::Routes;
 

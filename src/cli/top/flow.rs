@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::figures::Figures;
 use super::sample::Sample;
-use crate::cli::survey::Figures;
 
 /// What goes through the installation, a second.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]

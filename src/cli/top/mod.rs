@@ -1,5 +1,6 @@
 //! `bellhop top`: the figures of an installation, live in a terminal, or as text or JSON for whatever else reads them.
 
+mod figures;
 mod flow;
 mod model;
 mod sample;
@@ -16,7 +17,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::doctor::Case;
 use super::output::{Output, complain};
-use super::survey::{Routes, Survey, ask_members};
+use super::survey::{Routes, Survey};
 use super::{CliError, SettingsArgs};
 use crate::config::{Config, parse_duration};
 use crate::nats::names::bucket_stream;
@@ -128,7 +129,7 @@ impl Earlier {
         let now = Survey::take(nats).await?;
         let figures = match now.alive(config.members.ttl).count() {
             0 => BTreeMap::new(),
-            alive => ask_members(nats, alive).await?,
+            alive => figures::ask(nats, alive).await?,
         };
         self.count_routes(nats, &now).await;
         let Some(before) = self.before.replace(now.clone()) else {
@@ -157,11 +158,12 @@ impl Earlier {
 mod tests {
     use jiff::SignedDuration;
 
+    use super::figures::Figures;
     use super::model::{Frame, Model};
     use super::sample::{Consumer, Member, Sample};
     use super::*;
     use crate::cli::doctor::{Finding, Status, Told};
-    use crate::cli::survey::{Figures, Parked};
+    use crate::cli::survey::Parked;
 
     /// A look at a second, after so many sets, with what members tell of themselves.
     pub(super) fn sample(second: i64, sets: u64, told: &[(&str, &str)]) -> Sample {

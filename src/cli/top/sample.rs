@@ -6,8 +6,9 @@ use async_nats::jetstream::consumer::{Info, PriorityPolicy};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::figures::Figures;
 use crate::cli::doctor::{Case, Status, Told, at_a_glance, is_unread};
-use crate::cli::survey::{Figures, Parked, Routes};
+use crate::cli::survey::{Parked, Routes};
 use crate::partition::Role;
 
 /// A look.

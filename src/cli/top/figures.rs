@@ -11,11 +11,11 @@ use crate::nats::{Nats, NatsError};
 
 /// The figures of one member: series, by their name with their labels.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(in crate::cli) struct Figures(BTreeMap<String, f64>);
+pub(super) struct Figures(BTreeMap<String, f64>);
 
 impl Figures {
     /// Reads the text. What is no series of it is passed over.
-    pub(in crate::cli) fn parse(text: &str) -> Self {
+    pub(super) fn parse(text: &str) -> Self {
         let series = text.lines().filter(|line| !line.starts_with('#'));
         Self(
             series
@@ -26,12 +26,12 @@ impl Figures {
     }
 
     /// The sum of a metric's series that have all of these labels, such as `outcome="delivered"`.
-    pub(in crate::cli) fn sum(&self, metric: &str, labels: &[&str]) -> f64 {
+    pub(super) fn sum(&self, metric: &str, labels: &[&str]) -> f64 {
         self.series(metric, labels).map(|(_, value)| value).sum()
     }
 
     /// A histogram's counts by their upper bounds, summed over the series that have all of these labels.
-    pub(in crate::cli) fn buckets(&self, metric: &str, labels: &[&str]) -> Vec<(f64, f64)> {
+    pub(super) fn buckets(&self, metric: &str, labels: &[&str]) -> Vec<(f64, f64)> {
         let mut buckets: Vec<(f64, f64)> = Vec::new();
         for (name, count) in self.series(&format!("{metric}_bucket"), labels) {
             let Some(bound) = label(name, "le").and_then(|bound| bound.replace("+Inf", "inf").parse().ok()) else {
@@ -65,7 +65,7 @@ fn label<'a>(series: &'a str, name: &str) -> Option<&'a str> {
 const PATIENCE: Duration = Duration::from_millis(300);
 
 /// Asks all members, of whom so many are alive.
-pub(in crate::cli) async fn ask(nats: &Nats, alive: usize) -> Result<BTreeMap<String, Figures>, NatsError> {
+pub(super) async fn ask(nats: &Nats, alive: usize) -> Result<BTreeMap<String, Figures>, NatsError> {
     let failed = |error: &dyn std::fmt::Display| NatsError::failed("ask the members for their figures", error);
     let inbox = Subject::from(nats.client.new_inbox());
     let mut answers = nats.client.subscribe(inbox.clone()).await.map_err(|error| failed(&error))?;
