@@ -3,7 +3,7 @@
 use bellhop_conformance::{ConformanceError, Judge, Judged, Options, Peer, RULES, SOURCE, Verdict, chosen};
 use serde_json::json;
 
-use super::output::{Output, complain, has_colours, plain};
+use super::output::{BAD, DIM, GOOD, Output, complain, paint, plain};
 use super::{CliError, SettingsArgs};
 use crate::token::{InstanceName, UserId};
 
@@ -96,13 +96,12 @@ struct Told {
 impl Told {
     fn tell(&mut self, judged: Judged) -> Result<(), CliError> {
         if !self.is_json {
-            let (word, colour, found) = match &judged.verdict {
-                Verdict::Passed => ("passed", "32", None),
-                Verdict::Failed(found) => ("FAILED", "1;31", Some(found)),
-                Verdict::NotTried(hindrance) => ("not tried", "2", Some(hindrance)),
+            let (word, style, found) = match &judged.verdict {
+                Verdict::Passed => ("passed", GOOD, None),
+                Verdict::Failed(found) => ("FAILED", BAD, Some(found)),
+                Verdict::NotTried(hindrance) => ("not tried", DIM, Some(hindrance)),
             };
-            let word = format!("{word:<9}");
-            let word = if has_colours() { format!("\x1b[{colour}m{word}\x1b[0m") } else { word };
+            let word = paint(style, format_args!("{word:<9}"));
             let found = found.map(|found| plain(found)).unwrap_or_default();
             self.output.painted(format_args!("{word}  {:<24}  {found}", judged.rule).to_string().trim_end())?;
             if matches!(judged.verdict, Verdict::Failed(_)) {

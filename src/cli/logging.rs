@@ -3,8 +3,9 @@
 
 mod lines;
 
-use std::io::{self, IsTerminal};
+use std::io;
 
+use anstream::{AutoStream, ColorChoice};
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
@@ -24,7 +25,7 @@ impl Cli {
     /// Starts the log, until what this answers is dropped.
     pub(super) fn start_logging(&self) -> Logging {
         let filter = EnvFilter::try_from_env("BELLHOP_LOG").unwrap_or_else(|_| EnvFilter::new(self.default_log()));
-        let has_colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let has_colour = AutoStream::choice(&io::stderr()) != ColorChoice::Never;
         let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(has_colour);
         let lines = match self.log_format() {
             LogFormat::Text => lines.fmt_fields(lines::fields()).boxed(),

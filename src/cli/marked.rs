@@ -1,28 +1,24 @@
 //! Shows texts with their marks: in colours where there are some, and else in brackets, as `[due]{highlight}`.
 
-use crate::cli::output::has_colours;
+use anstream::ColorChoice;
+use anstyle::Style;
+
+use crate::cli::output::{colours, paint};
 use crate::printable::printable_lines;
 use crate::reminder::{Field, Mark, MarkAction, Priority};
 use crate::rules::trial::Delivered;
 
 /// How marks are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Style {
+pub(super) enum Marks {
     Colours,
     Brackets,
 }
 
-impl Style {
+impl Marks {
+    /// Returns colours if standard output has them, and else brackets.
     pub(super) fn of_output() -> Self {
-        if has_colours() { Self::Colours } else { Self::Brackets }
-    }
-
-    /// A text between the codes of a colour.
-    pub(super) fn paint(self, code: &str, text: &str) -> String {
-        match self {
-            Self::Colours => format!("\x1b[{code}m{text}\x1b[0m"),
-            Self::Brackets => text.to_owned(),
-        }
+        if colours() == ColorChoice::Never { Self::Brackets } else { Self::Colours }
     }
 
     /// A delivered sample as its reader might see it. `usual` is the priority that is not worth a word.
@@ -58,9 +54,8 @@ impl Style {
 
 fn colour<'m>(piece: &str, marks: impl Iterator<Item = &'m &'m Mark> + Clone) -> String {
     let has = |action| marks.clone().any(|mark| mark.action == action);
-    let codes = [(MarkAction::Highlight, "7"), (MarkAction::Link, "4")];
-    let codes: Vec<_> = codes.into_iter().filter(|(action, _)| has(*action)).map(|(_, code)| code).collect();
-    if codes.is_empty() { piece.to_owned() } else { Style::Colours.paint(&codes.join(";"), piece) }
+    let style = if has(MarkAction::Highlight) { Style::new().invert() } else { Style::new() };
+    paint(if has(MarkAction::Link) { style.underline() } else { style }, piece)
 }
 
 /// The brackets at a place: what ends there, the latest begun first, and then what begins there, the longest first.
@@ -95,9 +90,9 @@ mod tests {
     fn marks_are_brackets_or_colours() {
         let marks = [mark(0, 8, None), mark(4, 8, Some("x:y")), mark(9, 10, None)];
         let marks: Vec<_> = marks.iter().collect();
-        let shown = |style: Style| style.marked("das Büro\u{7}😀", &marks);
-        assert_eq!(shown(Style::Brackets), "[das [Büro]{link x:y}]{highlight}\\u{7}[😀]{highlight}");
-        assert_eq!(shown(Style::Colours), "\x1b[7mdas \x1b[0m\x1b[7;4mBüro\x1b[0m\\u{7}\x1b[7m😀\x1b[0m");
-        assert_eq!(Style::Colours.marked("", &[]), "");
+        let shown = |how: Marks| how.marked("das Büro\u{7}😀", &marks);
+        assert_eq!(shown(Marks::Brackets), "[das [Büro]{link x:y}]{highlight}\\u{7}[😀]{highlight}");
+        assert_eq!(shown(Marks::Colours), "\x1b[7mdas \x1b[0m\x1b[4m\x1b[7mBüro\x1b[0m\\u{7}\x1b[7m😀\x1b[0m");
+        assert_eq!(Marks::Colours.marked("", &[]), "");
     }
 }

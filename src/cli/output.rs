@@ -6,20 +6,26 @@ use std::fmt::Display;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use anstream::adapter::strip_str;
+use anstream::{AutoStream, ColorChoice};
+use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
 use serde::Serialize;
+use unicode_width::UnicodeWidthStr;
 
 use super::CliError;
+use crate::numbers;
 use crate::printable::{printable, printable_lines};
 
 /// Standard output. Its reader may go away: that ends the command and is no failure.
 pub(super) struct Output {
     writer: BufWriter<Box<dyn Write>>,
+    colours: ColorChoice,
 }
 
 impl Output {
     pub(super) fn new() -> Self {
-        Self::to(Box::new(io::stdout()))
+        Self { colours: colours(), ..Self::to(Box::new(io::stdout())) }
     }
 
     /// The whole output of a command that has one thing to tell: as JSON, or as a line.
@@ -34,7 +40,7 @@ impl Output {
     }
 
     fn to(writer: Box<dyn Write>) -> Self {
-        Self { writer: BufWriter::new(writer) }
+        Self { writer: BufWriter::new(writer), colours: ColorChoice::Never }
     }
 
     /// Prints one line, with everything in it that a terminal would obey written out.
@@ -42,9 +48,14 @@ impl Output {
         self.painted(printable(&line.to_string()))
     }
 
-    /// Prints lines of our own that have colours; what they carry from outside is [`plain`] already.
+    /// Prints lines with styles, which are removed where the output has no colours. Text from outside must be
+    /// [`plain`] already.
     pub(super) fn painted(&mut self, lines: impl Display) -> Result<(), CliError> {
-        written(writeln!(self.writer, "{lines}"))
+        let lines = lines.to_string();
+        written(match self.colours {
+            ColorChoice::Never => writeln!(self.writer, "{}", strip_str(&lines)),
+            _ => writeln!(self.writer, "{lines}"),
+        })
     }
 
     /// One JSON document on a line of its own.
@@ -81,9 +92,23 @@ pub(super) fn complain(problem: impl Display) {
     aside(format_args!("bellhop: {problem}"));
 }
 
-/// Whether standard output shows colours, and its reader wants them.
-pub(super) fn has_colours() -> bool {
-    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+/// Green: as expected.
+pub(super) const GOOD: Style = AnsiColor::Green.on_default();
+/// Yellow: worth a look.
+pub(super) const WARNING: Style = AnsiColor::Yellow.on_default();
+/// Bold red: a failure.
+pub(super) const BAD: Style = AnsiColor::Red.on_default().bold();
+/// Dim: of little interest.
+pub(super) const DIM: Style = Style::new().dimmed();
+
+/// Returns a text between the codes of a style; see [`Output::painted`].
+pub(super) fn paint(style: Style, text: impl Display) -> String {
+    format!("{style}{text}{style:#}")
+}
+
+/// Returns whether standard output shows colours: it is a terminal that can, and `NO_COLOR` is not set.
+pub(super) fn colours() -> ColorChoice {
+    AutoStream::choice(&io::stdout())
 }
 
 fn written(result: io::Result<()>) -> Result<(), CliError> {
@@ -175,14 +200,9 @@ impl Table {
     }
 }
 
-/// Columns that a text takes on a terminal, roughly: characters of East Asian scripts and emoji take two.
+/// Returns the number of columns that a text takes on a terminal.
 pub(super) fn width(text: &str) -> usize {
-    let is_wide = |c: char| {
-        matches!(c, '\u{1100}'..='\u{115f}' | '\u{2e80}'..='\u{a4cf}' | '\u{ac00}'..='\u{d7a3}' | '\u{f900}'..='\u{faff}'
-            | '\u{fe30}'..='\u{fe6f}' | '\u{ff00}'..='\u{ff60}' | '\u{ffe0}'..='\u{ffe6}' | '\u{1f300}'..='\u{1faff}'
-            | '\u{20000}'..='\u{3fffd}')
-    };
-    text.chars().map(|c| if is_wide(c) { 2 } else { 1 }).sum()
+    text.width()
 }
 
 /// Returns the text on one line: white space becomes spaces, and what else a terminal would obey is written out.
@@ -219,12 +239,12 @@ pub(super) fn plural(count: usize, noun: &str) -> String {
 
 /// `12,345`.
 pub(super) fn thousands(number: usize) -> String {
-    crate::demo::text::count(number)
+    numbers::count(number)
 }
 
 /// `0.8 ms`, `12 ms`, `3.4 s`.
 pub(super) fn duration(duration: Duration) -> String {
-    crate::demo::text::time(duration)
+    numbers::time(duration)
 }
 
 /// `999 B`, `1.2 KiB`, `3.4 GiB`.
@@ -376,6 +396,25 @@ mod tests {
         assert_eq!(short("a\nb", 6), "a b");
         assert_eq!([short("a\u{202e}b", 10), short("a\u{202e}b", 9)], [r"a\u{202e}b", r"a\u{202e…"]);
         assert_eq!(short("", 6), "");
+    }
+
+    #[test]
+    fn widths_are_those_of_terminals() {
+        assert_eq!(["e\u{301}", "한글", "…", "\u{1f469}\u{200d}\u{1f4bb}"].map(width), [1, 4, 1, 2]);
+    }
+
+    #[test]
+    fn styles_are_removed_without_colours_and_other_text_is_kept() {
+        let print = |colours| {
+            let written = Written::default();
+            let mut output = Output { colours, ..Output::to(Box::new(written.clone())) };
+            output.painted(paint(BAD, "no")).unwrap();
+            output.bytes(b"\x1b[31m").unwrap();
+            output.flush().unwrap();
+            String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
+        };
+        assert_eq!(print(ColorChoice::Never), "no\n\x1b[31m");
+        assert_eq!(print(ColorChoice::Always), "\x1b[1m\x1b[31mno\x1b[0m\n\x1b[31m");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::cli::CliError;
-use crate::cli::marked::Style;
+use crate::cli::marked::Marks;
 use crate::cli::output::{Output, age, plain, plural, short};
 use crate::client::{Delivery, Field, InstanceName, Priority, Reason, Reminder, Source, UserId};
 
@@ -95,7 +95,7 @@ fn line(now: Timestamp, reminder: &Reminder, is_repeat: bool, refused: Option<Re
     let Reminder { meant_for, rerouted_to, count, parked_at, marks, .. } = reminder;
     let marked = |text: &str, field| {
         let marks: Vec<_> = marks.iter().filter(|mark| mark.field == field).collect();
-        Style::Brackets.marked(text, &marks)
+        Marks::Brackets.marked(text, &marks)
     };
     let title = title.as_ref().map(|title| marked(title, Field::Title) + ": ").unwrap_or_default();
     let text = title + &marked(content, Field::Content);

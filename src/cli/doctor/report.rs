@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
+use anstyle::Style;
 use serde::Serialize;
 
 use super::{Case, Status, Told};
-use crate::cli::output::{Output, has_colours, plain};
+use crate::cli::output::{BAD, DIM, GOOD, Output, WARNING, paint, plain};
 use crate::cli::{CliError, exit};
 
 /// How to tell.
@@ -84,7 +85,7 @@ impl Report {
 
     fn print(&self, output: &mut Output) -> Result<(), CliError> {
         for Told { check, finding } in &self.checks {
-            let status = painted(finding.status, &format!("{:<9}", finding.status.word()));
+            let status = paint(style(finding.status), format_args!("{:<9}", finding.status.word()));
             output.painted(format_args!("{status} {check:<12} {}", plain(&finding.found)))?;
             let more = [("wanted", &finding.wanted), ("mend", &finding.mend)];
             for (what, text) in more.iter().filter_map(|(what, text)| Some((what, text.as_ref()?))) {
@@ -151,15 +152,13 @@ fn on_one_line(text: &str) -> String {
     plain(text).replace('|', "/")
 }
 
-fn painted(status: Status, text: &str) -> String {
-    let colour = match status {
-        _ if !has_colours() => return text.to_owned(),
-        Status::Ok => "32",
-        Status::Unseen => "2",
-        Status::Warning => "33",
-        Status::Critical => "1;31",
-    };
-    format!("\x1b[{colour}m{text}\x1b[0m")
+fn style(status: Status) -> Style {
+    match status {
+        Status::Ok => GOOD,
+        Status::Unseen => DIM,
+        Status::Warning => WARNING,
+        Status::Critical => BAD,
+    }
 }
 
 impl Format {

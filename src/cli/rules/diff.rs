@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
+use anstyle::{AnsiColor, Style};
 use serde_json::json;
 
 use super::documents::{Place, stored, tag_of, usable};
 use super::texts::{self, Text};
 use crate::cli::file::{read, read_text};
-use crate::cli::marked::Style;
-use crate::cli::output::{Output, Progress, plain, plural, thousands};
+use crate::cli::marked::Marks;
+use crate::cli::output::{BAD, GOOD, Output, Progress, paint, plain, plural, thousands};
 use crate::cli::{CliError, SettingsArgs};
 use crate::rules::Rules;
 use crate::rules::trial::{Fate, Sample};
@@ -48,7 +49,7 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
     let new = rules(settings, &args.new, &tags[0]).await?;
     let texts = texts::read(&read_text(&args.over)?)
         .map_err(|problem| CliError::Failed(format!("{}: {problem}", args.over.display())))?;
-    let (mut output, style, mut progress) = (Output::new(), Style::of_output(), Progress::new());
+    let (mut output, marks, mut progress) = (Output::new(), Marks::of_output(), Progress::new());
     let mut changed = 0;
     for (at, Text { place, sample }) in texts.iter().enumerate() {
         progress.tell(|| format!("{} of {}", thousands(at), plural(texts.len(), "text")));
@@ -61,10 +62,11 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
             output.json(&json!({ "place": place, "text": sample, "old": before, "new": after }))?;
             continue;
         }
-        output.painted(style.paint("1", &if place.is_empty() { "the reminder".to_owned() } else { plain(place) }))?;
-        for (sign, code, fate) in [("-", "31", &before), ("+", "32", &after)] {
-            let sign = style.paint(code, sign);
-            shown(fate, sample, style).iter().try_for_each(|line| output.painted(format!("{sign} {line}")))?;
+        let place = if place.is_empty() { "the reminder".to_owned() } else { plain(place) };
+        output.painted(paint(Style::new().bold(), place))?;
+        for (sign, style, fate) in [("-", AnsiColor::Red.on_default(), &before), ("+", GOOD, &after)] {
+            let sign = paint(style, sign);
+            shown(fate, sample, marks).iter().try_for_each(|line| output.painted(format!("{sign} {line}")))?;
         }
     }
     drop(progress);
@@ -78,13 +80,13 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
     if args.exit_code && changed > 0 { Err(CliError::Told) } else { Ok(()) }
 }
 
-fn shown(fate: &Fate, sample: &Sample, style: Style) -> Vec<String> {
+fn shown(fate: &Fate, sample: &Sample, marks: Marks) -> Vec<String> {
     match fate {
         Fate::Delivered(delivered) => {
-            let lines = style.delivered(delivered, sample.priority);
+            let lines = marks.delivered(delivered, sample.priority);
             lines.iter().flat_map(|line| line.split('\n').map(ToOwned::to_owned)).collect()
         }
-        fate => vec![style.paint("1;31", &plain(&format!("not delivered: {fate}")))],
+        fate => vec![paint(BAD, plain(&format!("not delivered: {fate}")))],
     }
 }
 

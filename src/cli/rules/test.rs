@@ -2,17 +2,17 @@
 
 use std::path::PathBuf;
 
+use anstream::adapter::strip_str;
 use serde_json::json;
 
 use super::documents::{Usable, usable};
 use crate::cli::CliError;
 use crate::cli::file::read;
-use crate::cli::marked::Style;
-use crate::cli::output::{Output, aside, complain, plain, plural, thousands, width};
+use crate::cli::output::{BAD, GOOD, Output, aside, complain, paint, plain, plural, thousands, width};
 use crate::rules::suite::{Mismatch, Report, run as run_suite};
 
 pub(super) fn run(files: &[PathBuf], json: bool) -> Result<(), CliError> {
-    let (mut output, style) = (Output::new(), Style::of_output());
+    let mut output = Output::new();
     let (mut all, mut unusable) = (Vec::new(), 0);
     for file in files {
         let input = read(file)?;
@@ -27,7 +27,7 @@ pub(super) fn run(files: &[PathBuf], json: bool) -> Result<(), CliError> {
         if !json {
             let none = if reports.is_empty() { ": no tests" } else { "" };
             output.line(plain(&format!("{}{none}", input.name)))?;
-            reports.iter().flat_map(|report| lines(report, style)).try_for_each(|line| output.painted(line))?;
+            reports.iter().flat_map(lines).try_for_each(|line| output.painted(line))?;
         }
         all.extend(reports.into_iter().map(|report| (input.name.clone(), report)));
     }
@@ -52,20 +52,20 @@ pub(super) fn failures(name: &str, usable: &Usable) -> Result<(), CliError> {
     if failed.is_empty() {
         return Ok(());
     }
-    failed.iter().flat_map(|report| lines(report, Style::Brackets)).for_each(aside);
+    failed.iter().copied().flat_map(lines).for_each(|line| aside(strip_str(&line)));
     let of = plural(reports.len(), "test");
     Err(CliError::Failed(format!("{} of {of} in {name} failed, so nothing is stored", thousands(failed.len()))))
 }
 
-fn lines(report: &Report, style: Style) -> Vec<String> {
+fn lines(report: &Report) -> Vec<String> {
     let Report { test, mismatches } = report;
-    let verdict = if mismatches.is_empty() { style.paint("32", "ok  ") } else { style.paint("1;31", "FAIL") };
+    let verdict = if mismatches.is_empty() { paint(GOOD, "ok  ") } else { paint(BAD, "FAIL") };
     let headline = format!("  {verdict}  {}", plain(test));
-    std::iter::once(headline).chain(mismatches.iter().flat_map(|mismatch| difference(mismatch, style))).collect()
+    std::iter::once(headline).chain(mismatches.iter().flat_map(difference)).collect()
 }
 
 /// What was expected and what there is, one above the other, and where they part.
-fn difference(mismatch: &Mismatch, style: Style) -> [String; 3] {
+fn difference(mismatch: &Mismatch) -> [String; 3] {
     const INDENT: &str = "        ";
     let Mismatch { what, expected, got } = mismatch;
     let (expected, got) = (plain(expected), plain(got));
@@ -75,7 +75,7 @@ fn difference(mismatch: &Mismatch, style: Style) -> [String; 3] {
     [
         indented(&(head.clone() + &expected)),
         indented(&format!("{:>length$}{got}", "got: ", length = head.len())),
-        indented(&style.paint("1;31", &pointer)),
+        indented(&paint(BAD, pointer)),
     ]
 }
 
@@ -93,7 +93,7 @@ mod tests {
     fn a_failure_points_at_the_first_difference() {
         let mismatch = Mismatch { what: "content", expected: "发票 abc".into(), got: "发票 axc".into() };
         assert_eq!(
-            difference(&mismatch, Style::Brackets),
+            difference(&mismatch).map(|line| strip_str(&line).to_string()),
             [
                 "        content expected: 发票 abc",
                 "                     got: 发票 axc",

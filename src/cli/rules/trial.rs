@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::documents::{entry, input, no_rules, tag_of, usable};
 use crate::cli::file::{read, read_text};
-use crate::cli::marked::Style;
-use crate::cli::output::{Output, Table, complain, plain, short};
+use crate::cli::marked::Marks;
+use crate::cli::output::{BAD, Output, Table, complain, paint, plain, short};
 use crate::cli::{CliError, SettingsArgs};
 use crate::reminder::{Field, Priority};
 use crate::rules::Rules;
@@ -62,19 +62,17 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
         output.json(&shown)?;
         return output.flush();
     }
-    let style = Style::of_output();
     match &fate {
         Fate::Delivered(delivered) => {
-            style.delivered(delivered, Priority::default()).iter().try_for_each(|line| output.painted(line))?;
+            Marks::of_output()
+                .delivered(delivered, Priority::default())
+                .iter()
+                .try_for_each(|line| output.painted(line))?;
         }
         Fate::Blocked { tag, rule } => {
-            output.painted(
-                style.paint("1;31", &plain(&format!("not delivered: blocked by rule {rule:?} of tag {tag}"))),
-            )?;
+            output.painted(paint(BAD, plain(&format!("not delivered: blocked by rule {rule:?} of tag {tag}"))))?;
         }
-        Fate::Rejected { problem } => {
-            output.painted(style.paint("1;31", &plain(&format!("not delivered: {problem}"))))?
-        }
+        Fate::Rejected { problem } => output.painted(paint(BAD, plain(&format!("not delivered: {problem}"))))?,
     }
     output.line("")?;
     table(&findings).iter().try_for_each(|line| output.line(line))?;

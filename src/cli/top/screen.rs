@@ -2,6 +2,7 @@
 
 use std::io;
 
+use anstream::ColorChoice;
 use crossterm::event::{Event, EventStream, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use futures_util::StreamExt;
 use jiff::Timestamp;
@@ -14,7 +15,7 @@ use super::Look;
 use super::model::{Command, Model};
 use super::view::{self, Palette};
 use crate::cli::CliError;
-use crate::cli::output::has_colours;
+use crate::cli::output::colours;
 
 /// While nothing is learnt, the time for which that is so goes on.
 const REDRAW: Duration = Duration::from_secs(1);
@@ -53,7 +54,7 @@ async fn follow(terminal: &mut DefaultTerminal, mut looks: mpsc::Receiver<Look>)
 
 /// Draws everything; only what differs from the last picture is written.
 fn draw(terminal: &mut DefaultTerminal, model: &Model) -> io::Result<()> {
-    let palette = Palette { has_colours: has_colours() };
+    let palette = Palette { has_colours: colours() != ColorChoice::Never };
     terminal.draw(|screen| {
         let (area, buffer) = (screen.area(), screen.buffer_mut());
         match model.frame() {
