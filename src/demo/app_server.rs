@@ -9,9 +9,9 @@ use tokio::sync::mpsc;
 use super::DemoError;
 use super::board::{Board, Kind, Line};
 use super::ledger::Accepted;
-use super::text;
 use crate::client::app_server::Options;
 use crate::client::{self, Deliveries, Delivery, Reason, Reminder, UserId};
+use crate::numbers;
 
 /// Just below `delivery.timeout` (2 s): a delivery that is answered later comes again, and the account takes that for a fault.
 const ANSWER_WITHIN: Duration = Duration::from_millis(1_900);
@@ -139,7 +139,7 @@ impl Process {
                 board.servers[self.number].accepted += 1;
                 if latency.is_none() || board.wants_sample(now, source.as_str()) {
                     let after =
-                        latency.map_or_else(|| "from outside".to_owned(), |it| format!("after {}", text::time(it)));
+                        latency.map_or_else(|| "from outside".to_owned(), |it| format!("after {}", numbers::time(it)));
                     board.say(in_full(reminder, self.name, &after));
                 }
             }

@@ -13,7 +13,7 @@
 //! | `chance` | random durations |
 //! | `crowd`, `scenes` | who comes and goes; the story of alice, and of an app server that is killed |
 //! | `outcomes`, `ledger`, `latency` | the account |
-//! | `board`, `meter`, `view`, `paint`, `text`, `screen`, `summary` | what is shown |
+//! | `board`, `meter`, `view`, `screen`, `summary` | what is shown |
 
 #![allow(clippy::disallowed_methods)] // It runs things, so it reads the clock.
 
@@ -27,15 +27,13 @@ mod latency;
 mod ledger;
 mod meter;
 mod outcomes;
-mod paint;
 mod scenes;
 mod screen;
 mod stage;
 mod summary;
 #[cfg(test)]
 mod tests;
-pub(crate) mod text;
-mod view;
+pub(crate) mod view;
 mod visitors;
 
 use std::net::SocketAddr;

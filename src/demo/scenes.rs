@@ -8,7 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::app_server::{AppServer, Happening};
 use super::board::{Board, Kind, Line};
-use super::{ALICE, DemoError, INSTANCES, text};
+use super::{ALICE, DemoError, INSTANCES};
+use crate::numbers;
 use crate::token::UserId;
 
 /// How long a scene waits for what must happen.
@@ -66,7 +67,7 @@ impl Scenes {
             return;
         }
         let has_all = self.until(|board| board.with(|board| board.ledger.due(ALICE, back) == 0)).await;
-        let took = text::time(back.elapsed());
+        let took = numbers::time(back.elapsed());
         let is_well = self.board.with(|board| board.ledger.troubles_of(ALICE)) == troubles;
         let (kind, text) = match (has_all, is_well) {
             (true, true) => (Kind::Good, format!("alice has them all, in order, {took} later")),
@@ -93,7 +94,7 @@ impl Scenes {
         self.say(format!("{name} is back and knows nobody: Bellhop asks, and drops the old routes"));
         let accepts = |board: &Board| board.with(|board| board.servers[server].accepted > accepted);
         if self.until(|board| accepts(board) || self.stop.is_cancelled()).await && accepts(&self.board) {
-            let text = format!("{name} accepts reminders again, {} after its start", text::time(start.elapsed()));
+            let text = format!("{name} accepts reminders again, {} after its start", numbers::time(start.elapsed()));
             self.board.say(Line { kind: Kind::Good, text, detail: None });
         }
     }

@@ -1,155 +1,190 @@
-//! Standard output: on a terminal a block that is drawn over and over, below a log of events; anywhere else plain lines.
+//! Standard output: on a terminal a picture below a log of events, anywhere else plain lines.
 //!
-//! The cursor is never hidden, and each picture is one write that leaves it below: whatever ends the demo, there is
-//! nothing to restore.
+//! The cursor is never hidden, and stays below the picture: however the demo ends, there is nothing to
+//! restore.
 
 use std::env;
-use std::fs::File;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal, Stdout, Write};
 use std::time::{Duration, Instant};
 
-use tokio::process::Command;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use ratatui::backend::{Backend, CrosstermBackend, IntoCrossterm};
+use ratatui::crossterm::execute;
+use ratatui::crossterm::style::ContentStyle;
+use ratatui::crossterm::terminal::{BeginSynchronizedUpdate, EndSynchronizedUpdate};
+use ratatui::text::Text;
+use ratatui::widgets::Widget;
+use ratatui::{Terminal, TerminalOptions, Viewport};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::DemoError;
 use super::board::Board;
 use super::meter::Meter;
-use super::paint::{self, Row};
-use super::view;
+use super::view::{self, Row};
 
-/// Between two pictures on a terminal.
+/// The time between two pictures on a terminal.
 const LIVE_EVERY: Duration = Duration::from_millis(250);
-/// Between two lines elsewhere.
+/// The time between two lines elsewhere.
 const PLAIN_EVERY: Duration = Duration::from_secs(1);
-/// Rows and columns of a terminal that does not tell.
-const USUAL: (usize, usize) = (24, 80);
-/// Around a picture: no line breaks at the edge, and terminals that can shall show it all at once.
-const BEGIN: &str = "\x1b[?2026h\x1b[?7l";
-const END: &str = "\x1b[?7h\x1b[?2026l";
 
-/// Where it is shown.
+/// The screen of a demo.
 pub(super) struct Screen {
-    out: Box<dyn Write + Send>,
+    lines: Lines,
+    /// The picture, once it is shown.
+    picture: Option<Terminal<CrosstermBackend<Stdout>>>,
+    has_picture: bool,
     meter: Meter,
     interval: Interval,
-    live: Option<Live>,
-    is_colored: bool,
 }
 
-struct Live {
-    rows: usize,
-    columns: usize,
-    /// Rows of the last picture, above the cursor.
-    drawn: usize,
-    resized: Option<Signal>,
-    is_resized: bool,
+/// Prints lines.
+struct Lines {
+    out: Box<dyn Write + Send>,
+    is_coloured: bool,
 }
 
 impl Screen {
-    /// Looks at what standard output is. A service that was asked to log to the same terminal makes it plain.
+    /// Makes a screen on standard output. A service that was asked to log to the same terminal leaves no
+    /// room for a picture.
     pub(super) fn stdout() -> Self {
         let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
         let is_dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
         let is_terminal = io::stdout().is_terminal() && !is_dumb;
         let is_logged_on = is_set("BELLHOP_LOG") && io::stderr().is_terminal();
         let mut screen = Self::plain(Box::new(io::stdout()));
-        screen.is_colored = is_terminal && !is_set("NO_COLOR");
-        if is_terminal && !is_logged_on {
-            let resized = signal(SignalKind::window_change()).ok();
-            screen.live = Some(Live { rows: USUAL.0, columns: USUAL.1, drawn: 0, resized, is_resized: true });
+        screen.lines.is_coloured = is_terminal && !is_set("NO_COLOR");
+        screen.has_picture = is_terminal && !is_logged_on;
+        if screen.has_picture {
             screen.interval = every(LIVE_EVERY);
         }
         screen
     }
 
-    /// Plain lines, to anything.
+    /// Makes a screen of plain lines on anything.
     pub(super) fn plain(out: Box<dyn Write + Send>) -> Self {
-        Self { out, meter: Meter::default(), interval: every(PLAIN_EVERY), live: None, is_colored: false }
+        let lines = Lines { out, is_coloured: false };
+        Self { lines, picture: None, has_picture: false, meter: Meter::default(), interval: every(PLAIN_EVERY) }
     }
 
     /// Waits until the next picture is due.
     pub(super) async fn tick(&mut self) {
-        let Some(live) = &mut self.live else {
-            self.interval.tick().await;
-            return;
-        };
-        loop {
-            tokio::select! {
-                _ = self.interval.tick() => break,
-                Some(()) = next(&mut live.resized) => live.is_resized = true,
-            }
-        }
-        if live.is_resized {
-            (live.rows, live.columns) = size().await.unwrap_or(USUAL);
-            // Nobody knows what became of the last picture.
-            (live.drawn, live.is_resized) = (0, false);
-        }
+        self.interval.tick().await;
     }
 
     /// Shows the board as it is, and the events since the last time.
     ///
     /// # Errors
-    /// When nobody reads standard output any more.
+    /// Fails if standard output is closed.
     pub(super) fn show(&mut self, board: &Board) -> Result<(), DemoError> {
-        let (columns, rows) = self.live.as_ref().map_or((usize::MAX, 0), |live| (live.columns, live.rows));
+        self.begin_picture();
         let now = Instant::now();
+        let columns = self.picture.as_ref().and_then(|picture| picture.size().ok()).map(|size| size.width.into());
         let (events, block, plain) = board.with(|board| {
             self.meter.note(now, board);
+            let width = columns.unwrap_or(usize::MAX);
             let events: Vec<Vec<Row>> =
-                board.take_lines().iter().map(|(at, line)| view::event(*at, line, columns)).collect();
-            (events, view::block(board, &self.meter, columns.min(200)), view::plain(board, &self.meter))
+                board.take_lines().iter().map(|(at, line)| view::event(*at, line, width)).collect();
+            (events, view::block(board, &self.meter, width.min(200)), view::plain(board, &self.meter))
         });
-        let Some(live) = &mut self.live else {
-            let one_line = |rows: Vec<Row>| rows.into_iter().reduce(paint::join).unwrap_or_default();
-            let mut lines: Vec<Row> = events.into_iter().map(one_line).collect();
-            lines.push(plain);
-            return self.print(&lines);
-        };
-        let block = &block[..block.len().min(rows.saturating_sub(1))];
-        let mut picture = BEGIN.to_owned();
-        if live.drawn > 0 {
-            picture.push_str(&format!("\r\x1b[{}A", live.drawn));
+        match &mut self.picture {
+            Some(picture) => draw_at_once(picture, events.into_iter().flatten().collect(), block).map_err(failed),
+            None => {
+                let one_line = |rows: Vec<Row>| rows.into_iter().reduce(view::join).unwrap_or_default();
+                let lines: Vec<Row> = events.into_iter().map(one_line).chain([plain]).collect();
+                self.print(&lines)
+            }
         }
-        for row in events.iter().flatten().chain(block) {
-            // Erased first: after the last column there is nothing to the right of the cursor but the last character.
-            picture.push_str("\x1b[2K");
-            picture.push_str(&paint::render(row, columns, self.is_colored));
-            picture.push_str("\r\n");
+    }
+
+    /// Reserves room for the picture. A terminal that does not say where its cursor is gets plain lines.
+    fn begin_picture(&mut self) {
+        if !self.has_picture || self.picture.is_some() {
+            return;
         }
-        picture.push_str("\x1b[J");
-        picture.push_str(END);
-        live.drawn = block.len();
-        self.write(&picture)
+        let options = TerminalOptions { viewport: Viewport::Inline(view::BLOCK_ROWS + 1) };
+        self.picture = Terminal::with_options(CrosstermBackend::new(io::stdout()), options).ok();
+        if self.picture.is_none() {
+            self.has_picture = false;
+            self.interval = every(PLAIN_EVERY);
+        }
     }
 
     /// Prints rows below everything so far; the next picture is due a while later.
     ///
     /// # Errors
-    /// When nobody reads standard output any more.
+    /// Fails if standard output is closed.
     pub(super) fn print(&mut self, rows: &[Row]) -> Result<(), DemoError> {
         self.interval.reset();
-        let line = |row: &Row| paint::render(row, usize::MAX, self.is_colored) + "\n";
-        let text: String = rows.iter().map(line).collect();
-        self.write(&text)
+        self.lines.print(rows).map_err(failed)
     }
 
     /// Replaces the picture by these rows.
     ///
     /// # Errors
-    /// When nobody reads standard output any more.
+    /// Fails if standard output is closed.
     pub(super) fn close(&mut self, board: &Board, rows: &[Row]) -> Result<(), DemoError> {
         self.show(board)?;
-        if let Some(live) = self.live.take() {
-            self.write(&format!("\r\x1b[{}A\x1b[J", live.drawn))?;
+        if let Some(mut picture) = self.picture.take() {
+            erase(&mut picture).map_err(failed)?;
         }
         self.print(rows)
     }
+}
 
-    fn write(&mut self, text: &str) -> Result<(), DemoError> {
-        let written = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
-        written.map_err(|error| DemoError::Io("cannot write to standard output".to_owned(), error))
+impl Lines {
+    fn print(&mut self, rows: &[Row]) -> io::Result<()> {
+        for row in rows {
+            for span in row {
+                let style: ContentStyle = span.style.into_crossterm();
+                match self.is_coloured {
+                    true => write!(self.out, "{}", style.apply(&span.content))?,
+                    false => write!(self.out, "{}", span.content)?,
+                }
+            }
+            writeln!(self.out)?;
+        }
+        self.out.flush()
     }
+}
+
+/// Draws so that a terminal that supports it shows everything at once.
+fn draw_at_once<W: Write>(
+    picture: &mut Terminal<CrosstermBackend<W>>,
+    events: Vec<Row>,
+    block: Vec<Row>,
+) -> io::Result<()> {
+    execute!(picture.backend_mut(), BeginSynchronizedUpdate)?;
+    draw(picture, events, block)?;
+    execute!(picture.backend_mut(), EndSynchronizedUpdate)
+}
+
+/// Adds events above the picture, and draws the picture again.
+fn draw<B: Backend>(picture: &mut Terminal<B>, events: Vec<Row>, block: Vec<Row>) -> Result<(), B::Error> {
+    picture.autoresize()?;
+    if !events.is_empty() {
+        let height = events.len() as u16;
+        picture.insert_before(height, |buffer| Text::from(events).render(buffer.area, buffer))?;
+    }
+    picture.draw(|frame| {
+        let area = frame.area();
+        frame.render_widget(Text::from(block), area);
+        frame.set_cursor_position((area.x, area.bottom().saturating_sub(1)));
+    })?;
+    Ok(())
+}
+
+/// Erases the picture, and leaves the cursor where it began.
+fn erase<B: Backend>(picture: &mut Terminal<B>) -> Result<(), B::Error> {
+    let mut top = None;
+    picture.draw(|frame| {
+        let area = frame.area();
+        top = Some(area.as_position());
+        frame.set_cursor_position(area.as_position());
+    })?;
+    top.map_or(Ok(()), |top| picture.set_cursor_position(top))
+}
+
+fn failed(error: io::Error) -> DemoError {
+    DemoError::Io("cannot write to standard output".to_owned(), error)
 }
 
 fn every(period: Duration) -> Interval {
@@ -158,19 +193,57 @@ fn every(period: Duration) -> Interval {
     interval
 }
 
-async fn next(signal: &mut Option<Signal>) -> Option<()> {
-    match signal {
-        Some(signal) => signal.recv().await,
-        None => std::future::pending().await,
-    }
-}
+#[cfg(test)]
+mod tests {
+    use ratatui::backend::TestBackend;
 
-/// Rows and columns. Asking for them needs `unsafe` here, so `stty` asks.
-async fn size() -> Option<(usize, usize)> {
-    let terminal = File::open("/dev/tty").ok()?;
-    let output = Command::new("stty").arg("size").stdin(terminal).kill_on_drop(true).output().await.ok()?;
-    let output = String::from_utf8(output.stdout).ok()?;
-    let (rows, columns) = output.trim().split_once(' ')?;
-    let size = (rows.parse().ok()?, columns.parse().ok()?);
-    (size.0 > 0 && size.1 > 0).then_some(size)
+    use super::*;
+
+    fn rows(texts: &[&str]) -> Vec<Row> {
+        texts.iter().map(|text| Row::from((*text).to_owned())).collect()
+    }
+
+    fn picture(columns: u16, rows: u16) -> Terminal<TestBackend> {
+        let viewport = Viewport::Inline(3);
+        Terminal::with_options(TestBackend::new(columns, rows), TerminalOptions { viewport }).unwrap()
+    }
+
+    #[test]
+    fn events_stay_above_the_picture() {
+        let mut picture = picture(8, 6);
+        draw(&mut picture, rows(&["1st"]), rows(&["a", "b"])).unwrap();
+        draw(&mut picture, rows(&["2nd", "3rd"]), rows(&["c", "a long row"])).unwrap();
+        picture.backend().assert_buffer_lines(["1st", "2nd", "3rd", "c", "a long r", ""]);
+        picture.backend_mut().assert_cursor_position((0, 5));
+    }
+
+    #[test]
+    fn events_scroll_a_full_terminal() {
+        let mut picture = picture(8, 4);
+        draw(&mut picture, rows(&["1st", "2nd"]), rows(&["a", "b"])).unwrap();
+        picture.backend().assert_buffer_lines(["2nd", "a", "b", ""]);
+        picture.backend().assert_scrollback_lines(["1st"]);
+    }
+
+    #[test]
+    fn an_erased_picture_leaves_events_and_room_below_them() {
+        let mut picture = picture(8, 5);
+        draw(&mut picture, rows(&["1st"]), rows(&["a", "b"])).unwrap();
+        erase(&mut picture).unwrap();
+        picture.backend().assert_buffer_lines(["1st", "", "", "", ""]);
+        picture.backend_mut().assert_cursor_position((0, 1));
+    }
+
+    #[test]
+    fn lines_have_colours_only_where_asked_for() {
+        let mut printed = Vec::new();
+        for is_coloured in [false, true] {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let mut lines = Lines { out: Box::new(file.reopen().unwrap()), is_coloured };
+            lines.print(&[view::row(view::GOOD, "up\u{1b}[2J")]).unwrap();
+            printed.push(std::fs::read_to_string(file.path()).unwrap());
+        }
+        assert_eq!(printed[0], "up\\u{1b}[2J\n");
+        assert!(printed[1].starts_with("\u{1b}[") && printed[1].contains("up\\u{1b}[2J"), "{:?}", printed[1]);
+    }
 }

@@ -2,45 +2,47 @@
 
 use std::time::Duration;
 
+use ratatui::text::Span;
+
 use super::board::Content;
 use super::catalogue::SOURCES;
 use super::catalogue::VISITORS;
 use super::latency::Latencies;
 use super::ledger::Counts;
-use super::paint::{Row, Tone, row};
 use super::stage::Stage;
-use super::view::verdict;
-use super::{INSTANCES, Options, USERS, text};
+use super::view::{BAD, DIM, GOOD, PLAIN, Row, STRONG, piece, row, verdict};
+use super::{INSTANCES, Options, USERS};
+use crate::numbers;
 
-const GOOD: &str = "Nothing lost, nothing repeated, order kept; each reminder has one final outcome.";
+const PROMISE: &str = "Nothing lost, nothing repeated, order kept; each reminder has one final outcome.";
 const PUBLISH: &str = "publish --source lunch --user alice --title Soup --content 'It gets cold'";
 
 /// What there is, where, and what to try.
 pub(super) fn welcome(stage: &Stage, options: &Options, terminal: Option<&str>) -> Vec<Row> {
     let program = std::env::args().next().unwrap_or_else(|| "bellhop".to_owned());
     let url = stage.url();
-    let label = |name: &str, text: String| vec![(Tone::Dim, format!("  {name:<10}")), (Tone::Plain, text)];
+    let label = |name: &str, text: String| Row::from(vec![piece(DIM, format!("  {name:<10}")), piece(PLAIN, text)]);
     let what = format!(
         "Bellhop at work: {USERS} users, {} app servers, {} business systems, {} reminders a second",
         INSTANCES.len(),
         SOURCES.len(),
-        text::count(options.rate),
+        numbers::count(options.rate),
     );
     let mut rows = vec![
-        row(Tone::Strong, what),
+        row(STRONG, what),
         label("NATS", format!("{url}  (nats-server {}, {})", stage.found.version, stage.found.path.display())),
         label("probes", format!("http://{}/readyz?verbose", stage.probes)),
     ];
     rows.extend(terminal.map(|url| label("browser", format!("{url}  (sign in as {}, or anybody)", VISITORS[0]))));
-    rows.push(row(Tone::Dim, "  In another terminal, while this runs:"));
+    rows.push(row(DIM, "  In another terminal, while this runs:"));
     let commands = ["routes ls --user alice", "mailbox ls", PUBLISH, "connect-as desk-3 --user bob"];
-    rows.push(row(Tone::Plain, format!("    export NATS_URL={url}")));
-    rows.extend(commands.map(|command| row(Tone::Plain, format!("    {program} {command}"))));
+    rows.push(row(PLAIN, format!("    export NATS_URL={url}")));
+    rows.extend(commands.map(|command| row(PLAIN, format!("    {program} {command}"))));
     let end = match options.duration {
         Some(_) => "  It ends by itself; Ctrl-C ends it sooner, with the same account of every reminder.",
         None => "  Ctrl-C ends it with an account of every reminder.",
     };
-    rows.extend([row(Tone::Dim, end), Row::new()]);
+    rows.extend([row(DIM, end), Row::default()]);
     rows
 }
 
@@ -53,7 +55,7 @@ pub(super) struct Summary {
     live: Latencies,
     waited: Latencies,
     elsewhere: Vec<(String, u64)>,
-    verdict: (Tone, String),
+    verdict: Span<'static>,
     is_good: bool,
 }
 
@@ -75,20 +77,20 @@ impl Summary {
 
     /// What is wrong, if anything is.
     pub(super) fn trouble(&self) -> Option<String> {
-        (!self.is_good).then(|| self.verdict.1.clone())
+        (!self.is_good).then(|| self.verdict.content.to_string())
     }
 
     /// The account as a table.
     pub(super) fn rows(&self) -> Vec<Row> {
         let Counts { published, delivered, waited, merged, rejected, elsewhere, visitors } = self.counts;
         let seconds = self.lasted.as_secs_f64().max(0.001);
-        let rate = text::count((published as f64 / seconds).round() as u64);
-        let pace = format!("in {} sets and {seconds:.1} s: {rate} a second", text::count(self.sets));
+        let rate = numbers::count((published as f64 / seconds).round() as u64);
+        let pace = format!("in {} sets and {seconds:.1} s: {rate} a second", numbers::count(self.sets));
         let mut rows = vec![
-            Row::new(),
-            row(Tone::Strong, "What became of every reminder"),
+            Row::default(),
+            row(STRONG, "What became of every reminder"),
             line("published", published, pace),
-            line("delivered", delivered, format!("{} of them by way of a mailbox", text::count(waited))),
+            line("delivered", delivered, format!("{} of them by way of a mailbox", numbers::count(waited))),
             line("merged", merged, "duplicates, named by the one that was delivered".to_owned()),
             line("rejected", rejected, "bad ones; the rest of their sets went on".to_owned()),
         ];
@@ -101,30 +103,27 @@ impl Summary {
             rows.push(line("besides", visitors, "from outside, delivered to users of the demo".to_owned()));
         }
         rows.extend([
-            Row::new(),
-            vec![
-                (Tone::Strong, "From publishing to acceptance".to_owned()),
-                (Tone::Dim, "    median      99 %".to_owned()),
-            ],
+            Row::default(),
+            Row::from(vec![piece(STRONG, "From publishing to acceptance"), piece(DIM, "    median      99 %")]),
             latency("directly", &self.live),
             latency("by way of a mailbox", &self.waited),
-            Row::new(),
+            Row::default(),
         ]);
         rows.push(match self.is_good {
-            true => row(Tone::Good, GOOD),
-            false => row(Tone::Bad, format!("It failed: {}", self.verdict.1)),
+            true => row(GOOD, PROMISE),
+            false => row(BAD, format!("It failed: {}", self.verdict.content)),
         });
         rows
     }
 }
 
 fn line(name: &str, count: u64, note: String) -> Row {
-    let count = (Tone::Strong, format!("{:>17}", text::count(count)));
-    vec![(Tone::Plain, format!("  {name:<10}")), count, (Tone::Dim, format!("   {note}"))]
+    let count = piece(STRONG, format!("{:>17}", numbers::count(count)));
+    Row::from(vec![piece(PLAIN, format!("  {name:<10}")), count, piece(DIM, format!("   {note}"))])
 }
 
 fn latency(name: &str, latencies: &Latencies) -> Row {
-    let shown = |share| latencies.quantile(share).map_or_else(|| "-".to_owned(), text::time);
+    let shown = |share| latencies.quantile(share).map_or_else(|| "-".to_owned(), numbers::time);
     let times = format!("{:>12}{:>10}", shown(0.5), shown(0.99));
-    vec![(Tone::Plain, format!("  {name:<25}")), (Tone::Strong, times)]
+    Row::from(vec![piece(PLAIN, format!("  {name:<25}")), piece(STRONG, times)])
 }
