@@ -13,8 +13,6 @@
 //!
 //! Programs that work with Bellhop use [`client`], which knows nothing of it but the contract.
 //! `bellhop-terminal` is one.
-//!
-//! [`nats_server`] finds and starts a real nats-server, for the demo, the tests and `bellhop-bench`.
 
 pub use bellhop_client as client;
 pub use bellhop_core::{event, fair_queue, log, merge, partition, router, rules};
@@ -26,11 +24,7 @@ pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod http;
-#[allow(clippy::disallowed_methods)]
-pub mod local;
 pub mod metrics;
 pub mod nats;
-#[allow(clippy::disallowed_methods)]
-pub mod nats_server;
 pub mod numbers;
 pub mod service;

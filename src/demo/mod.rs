@@ -41,12 +41,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bellhop_terminal::{Terminal, TerminalError};
+use bellhop_testkit::nats_server::{FindError, StartError};
 use futures_util::FutureExt;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::nats::{NatsError, bucket};
-use crate::nats_server::{FindError, StartError};
 use crate::token::UserId;
 use app_server::{AppServer, Happening};
 use board::{Board, Line};

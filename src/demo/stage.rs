@@ -4,15 +4,16 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use async_nats::connection::State;
+use bellhop_testkit::local::{free_address, is_ready};
+use bellhop_testkit::nats_server::{self, Found, NatsServer, Options};
+use tempfile::TempDir;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::DemoError;
 use crate::config::Config;
-use crate::local::{Scratch, free_address, is_ready};
 use crate::nats::{self, Nats, NatsError};
-use crate::nats_server::{self, Found, NatsServer, Options};
 use crate::service;
 
 /// Setting up takes some 100 ms.
@@ -42,7 +43,7 @@ pub(super) struct Stage {
     last_connected: Instant,
     // Fields are dropped in this order: the server must be gone before its directory can be.
     server: NatsServer,
-    _scratch: Scratch,
+    _scratch: TempDir,
 }
 
 impl Stage {
@@ -52,8 +53,8 @@ impl Stage {
     /// When one of them cannot be had; nothing is left running then.
     pub(super) async fn set() -> Result<Self, DemoError> {
         let found = nats_server::find().await?;
-        let scratch =
-            Scratch::new("demo").map_err(|error| DemoError::Io("no temporary directory".to_owned(), error))?;
+        let scratch = TempDir::with_prefix("bellhop-demo-")
+            .map_err(|error| DemoError::Io("no temporary directory".to_owned(), error))?;
         let options = Options { program: Some(&found.path), ..Options::default() };
         let server = NatsServer::start(scratch.path(), options).await?;
         let probes = free_address().map_err(|error| DemoError::Io("no free port".to_owned(), error))?;

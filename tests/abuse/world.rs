@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_nats::Client;
-use bellhop::nats_server::{NatsServer, Options};
+use bellhop_testkit::nats_server::{NatsServer, Options};
 use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinSet;

@@ -5,13 +5,15 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_nats::Client;
 use async_nats::jetstream::Context;
-use async_nats::{Client, HeaderMap, Message};
+use bellhop_testkit::app_server::{Reply, ScriptedApp};
 use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -46,10 +48,16 @@ pub(crate) enum Mood {
     Estranged,
 }
 
-struct App {
+/// What deliveries are answered by.
+struct State {
     log: Log,
     mood: Mood,
     connected: BTreeSet<String>,
+}
+
+struct App {
+    scripted: Arc<ScriptedApp>,
+    state: Arc<Mutex<State>>,
     /// Whose routes are to be written, and whether these users are here.
     routes: mpsc::UnboundedSender<(Vec<String>, bool)>,
 }
@@ -68,120 +76,98 @@ impl Mood {
 /// Serves until the end of the input.
 pub(crate) async fn serve(name: &str, url: &str, logs: &Path) {
     let client = client::connect(url, name).await;
-    let mut requests = client.subscribe(format!("bellhop.app.{name}.*")).await.unwrap();
-    client.flush().await.unwrap();
-    let (routes, writing) = write_routes(client.clone(), name);
-    let log = Log::open(logs, &format!("served.{name}"));
-    let mut app = App { log, mood: Mood::Moody, connected: BTreeSet::new(), routes };
-    app.log.tell([Served::Started]);
+    let state =
+        State { log: Log::open(logs, &format!("served.{name}")), mood: Mood::Moody, connected: BTreeSet::new() };
+    let state = Arc::new(Mutex::new(state));
+    let scripted = Arc::new(ScriptedApp::new(name, client.clone()));
+    scripted.on_delivery({
+        let state = state.clone();
+        move |batch| state.lock().unwrap().reply(batch)
+    });
+    scripted.start(client.clone()).await;
+    let (routes, writing) = write_routes(client, scripted.clone());
+    state.lock().unwrap().log.tell([Served::Started]);
+    let app = App { scripted, state, routes };
     let mut commands = BufReader::new(tokio::io::stdin()).lines();
-    loop {
-        tokio::select! {
-            Some(request) = requests.next() => app.answer(&client, request).await,
-            command = commands.next_line() => match command.unwrap() {
-                Some(command) => app.obey(&command),
-                None => break,
-            }
-        }
+    while let Some(command) = commands.next_line().await.unwrap() {
+        app.obey(&command);
     }
-    let everybody: Vec<String> = app.connected.iter().cloned().collect();
-    app.obey(&format!("leave {}", everybody.join(" ")));
-    drop(app);
+    let everybody: Vec<String> = app.state.lock().unwrap().connected.iter().cloned().collect();
+    app.see_off(everybody);
+    let App { routes, .. } = app;
+    drop(routes);
     writing.await.unwrap();
 }
 
 impl App {
-    fn obey(&mut self, command: &str) {
+    fn obey(&self, command: &str) {
         let mut words = command.split_whitespace().map(ToOwned::to_owned);
         match words.next().as_deref() {
-            Some("be") => self.mood = Mood::named(&words.next().unwrap()),
+            Some("be") => self.state.lock().unwrap().mood = Mood::named(&words.next().unwrap()),
             Some("connect") => self.admit(words.collect()),
             _ => self.see_off(words.collect()),
         }
     }
 
-    fn admit(&mut self, users: Vec<String>) {
-        self.connected.extend(users.iter().cloned());
+    fn admit(&self, users: Vec<String>) {
+        users.iter().for_each(|user| self.scripted.admit(user));
+        let mut state = self.state.lock().unwrap();
+        state.connected.extend(users.iter().cloned());
         self.routes.send((users.clone(), true)).unwrap();
-        self.log.tell([Served::Connected { users }]);
+        state.log.tell([Served::Connected { users }]);
     }
 
-    fn see_off(&mut self, users: Vec<String>) {
+    fn see_off(&self, users: Vec<String>) {
+        let mut state = self.state.lock().unwrap();
         for user in &users {
-            self.connected.remove(user);
+            self.scripted.expel(user);
+            state.connected.remove(user);
         }
         self.routes.send((users.clone(), false)).unwrap();
-        self.log.tell([Served::Left { users }]);
+        state.log.tell([Served::Left { users }]);
     }
+}
 
-    async fn answer(&self, client: &Client, request: Message) {
-        let Some(inbox) = request.reply else { return };
-        let asked: Value = serde_json::from_slice(&request.payload).unwrap();
-        let answer = match self.mood {
-            _ if !request.subject.ends_with(".deliver") => self.name(&asked),
-            Mood::Hung => return,
-            Mood::Garbled => json!("what?"),
-            Mood::Moody | Mood::Well | Mood::Slow | Mood::Busy | Mood::Estranged => self.take(&asked),
-        };
-        if self.mood == Mood::Slow && request.subject.ends_with(".deliver") {
-            let client = client.clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(SLOW).await;
-                let _ = client.publish(inbox, answer.to_string().into()).await;
-            });
-            return;
+impl State {
+    /// Answers a delivery by its mood, and writes down what it takes before that.
+    fn reply(&self, batch: &[Value]) -> Reply {
+        match self.mood {
+            Mood::Hung => return Reply::silence(),
+            Mood::Garbled => return Reply::say("\"what?\""),
+            Mood::Moody | Mood::Well | Mood::Slow | Mood::Busy | Mood::Estranged => {}
         }
-        // Whoever asked may be gone.
-        let _ = client.publish(inbox, answer.to_string().into()).await;
-    }
-
-    /// A heartbeat: who of these is connected.
-    fn name(&self, asked: &Value) -> Value {
-        let users = asked["users"].as_array().unwrap().iter();
-        let connected: Vec<_> = users.filter(|user| self.connected.contains(user.as_str().unwrap())).collect();
-        json!({ "connected": connected })
-    }
-
-    /// A delivery: takes what is for connected users, unless its mood is against it.
-    fn take(&self, asked: &Value) -> Value {
         let is_busy = self.mood == Mood::Busy || self.mood == Mood::Moody && fastrand::u32(0..BUSY_ONE_IN) == 0;
-        let (mut taken, mut refused) = (Vec::new(), Vec::new());
-        for one in asked["reminders"].as_array().unwrap() {
-            let reminder: Reminder = serde_json::from_value(one.clone()).unwrap();
-            let is_here = self.mood != Mood::Estranged && self.connected.contains(&reminder.user);
-            if is_here && !is_busy {
-                taken.push(Served::Accepted(reminder));
-            } else {
-                let reason = if is_here { "busy" } else { "not_connected" };
-                let Reminder { source, id, user } = reminder;
-                refused.push(json!({ "id": id, "source": source, "user": user, "reason": reason }));
-            }
-        }
-        self.log.tell(taken);
-        json!({ "refused": refused })
+        let is_here =
+            |one: &Value| self.mood != Mood::Estranged && self.connected.contains(one["user"].as_str().unwrap());
+        let reason = |one: &Value| match (is_here(one), is_busy) {
+            (false, _) => Some("not_connected"),
+            (true, true) => Some("busy"),
+            (true, false) => None,
+        };
+        let taken = batch.iter().filter(|one| reason(one).is_none());
+        let accepted = |one: &Value| Served::Accepted(serde_json::from_value::<Reminder>(one.clone()).unwrap());
+        self.log.tell(taken.map(accepted));
+        let reply = Reply::judge(batch, reason);
+        if self.mood == Mood::Slow { reply.after(SLOW) } else { reply }
     }
 }
 
 /// Writes routes in the order in which users come and go, each until it is stored.
-fn write_routes(client: Client, name: &str) -> (mpsc::UnboundedSender<(Vec<String>, bool)>, JoinHandle<()>) {
+fn write_routes(client: Client, app: Arc<ScriptedApp>) -> (mpsc::UnboundedSender<(Vec<String>, bool)>, JoinHandle<()>) {
     let (routes, mut waiting) = mpsc::unbounded_channel::<(Vec<String>, bool)>();
     let jetstream = client::jetstream(client);
-    let name = name.to_owned();
     let writing = tokio::spawn(async move {
-        while let Some((users, connect)) = waiting.recv().await {
-            let write = |user: String| write_route(&jetstream, format!("$KV.bellhop_routes.{user}.{name}"), connect);
+        while let Some((users, is_put)) = waiting.recv().await {
+            let write = |user: String| write_route(&jetstream, &app, user, is_put);
             stream::iter(users).for_each_concurrent(ROUTES_IN_FLIGHT, write).await;
         }
     });
     (routes, writing)
 }
 
-async fn write_route(jetstream: &Context, key: String, connects: bool) {
-    let mut headers = HeaderMap::new();
-    if !connects {
-        headers.insert("KV-Operation", "DEL");
-    }
-    while !client::store(jetstream, &key, headers.clone(), Vec::new()).await {
+async fn write_route(jetstream: &Context, app: &ScriptedApp, user: String, is_put: bool) {
+    let (subject, headers, body) = app.route(&user, is_put);
+    while !client::store(jetstream, &subject, headers.clone(), body.to_vec()).await {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use bellhop::nats_server::{self, NatsServer, Options};
+use bellhop_testkit::nats_server::{self, NatsServer, Options};
 
 use crate::hosts::{self, Hosts};
 use crate::program::{probe, signal};

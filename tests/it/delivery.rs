@@ -229,7 +229,7 @@ async fn an_instance_that_dies_between_taking_and_answering_gets_it_again() {
     world.all_became("billing", &["1", "2"], "parked").await;
     world.publish("billing", [reminder("3", "alice")]).await;
     app.recover();
-    app.start(&world).await;
+    world.restart(&app).await;
     world.became("billing", "3", "delivered").await;
     world.settle().await;
     assert_eq!(world.order("alice"), ["0", "1", "2", "3"]);
@@ -254,7 +254,7 @@ async fn without_a_subscriber_nothing_is_lost_and_others_go_on() {
     world.app("app-2", &["bob"]).await;
     world.publish("billing", [reminder("0", "alice")]).await;
     world.taken(&["0"]).await;
-    app.stop(&world).await;
+    app.stop().await;
     let away = ["1", "2", "3", "4"].map(|id| reminder(id, "alice"));
     world.publish("billing", away.into_iter().chain([reminder("never asked", "carol")])).await;
     world.publish("billing", [reminder("meanwhile", "bob")]).await;
@@ -263,7 +263,7 @@ async fn without_a_subscriber_nothing_is_lost_and_others_go_on() {
     for user in ["alice", "carol"] {
         assert!(world.has_route(user, "app-1").await, "{user}");
     }
-    app.start(&world).await;
+    world.restart(&app).await;
     world.taken(&["1", "2", "3", "4", "never asked"]).await;
     world.settle().await;
     assert_eq!(world.order("alice"), ["0", "1", "2", "3", "4"]);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_nats::jetstream::stream::DiscardPolicy;
-use bellhop::nats_server::{find, start_cluster};
+use bellhop_testkit::nats_server::{find, start_cluster};
 use futures_util::StreamExt;
 use serde_json::Value;
 
@@ -464,7 +464,7 @@ async fn what_a_user_may_not_do_is_told_and_is_all_that_it_needs() {
     world.taken(&["1", "2", "4"]).await;
     world.jetstream.publish("bellhop.sets.billing", "no JSON".into()).await.unwrap().await.unwrap();
     world.settle().await;
-    app.stop(&world).await;
+    app.stop().await;
     world.run(&["erase", "-f", "carol"]).await.succeeded();
     assert!(!member.log().to_lowercase().contains("permissions violation"), "{}", member.log_tail());
     assert_eq!(doctor(&world, &as_m).await.worst()["permissions"], "ok");

@@ -268,7 +268,7 @@ async fn a_user_is_erased_and_what_was_removed_is_counted() {
     world.publish("billing", ["1", "2"].map(|id| reminder(id, "alice"))).await;
     world.publish("billing", [reminder("3", "carol")]).await;
     world.found(json!({ "outcome": "delivered" }), 3).await;
-    app.stop(&world).await;
+    app.stop().await;
     world.publish("billing", [with(reminder("4", "alice"), json!({ "reroute": false }))]).await;
     world.found(json!({ "user": "alice", "outcome": "parked" }), 1).await;
 

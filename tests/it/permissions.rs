@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::{HeaderMap, Message, Subscriber, jetstream};
-use bellhop::nats_server::{NatsServer, Options, StartError};
+use bellhop_testkit::nats_server::{NatsServer, Options, StartError};
 use futures_util::{FutureExt, StreamExt};
 use serde_json::{Value, json};
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_nats::{Client, ConnectOptions, Event, StatusCode};
-use bellhop::nats_server::{NatsServer, Options};
+use bellhop_testkit::nats_server::{NatsServer, Options};
 use futures_util::StreamExt;
 use nkeys::KeyPair;
 use tempfile::TempDir;

@@ -450,8 +450,8 @@ async fn the_address_of_nats_may_come_from_anywhere() {
 async fn credentials_are_used_and_never_shown() {
     let config = "authorization { user: bell, password: hunter2 }";
     let dir = tempfile::tempdir().unwrap();
-    let options = bellhop::nats_server::Options { extra_config: config, ..Default::default() };
-    let server = bellhop::nats_server::NatsServer::start(dir.path(), options).await.unwrap();
+    let options = bellhop_testkit::nats_server::Options { extra_config: config, ..Default::default() };
+    let server = bellhop_testkit::nats_server::NatsServer::start(dir.path(), options).await.unwrap();
     let dry = ["setup", "--dry-run", "--nats", server.url()];
     bellhop(&dry, &[("NATS_USER", "bell"), ("BELLHOP_NATS_PASSWORD", "hunter2")], b"").await.succeeded();
     let wrong = bellhop(&dry, &[("NATS_USER", "bell"), ("NATS_PASSWORD", "hunter3")], b"").await;

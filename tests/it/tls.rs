@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use async_nats::jetstream;
-use bellhop::nats_server::{NatsServer, Options};
+use bellhop_testkit::nats_server::{NatsServer, Options};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use serde_json::{Value, json};

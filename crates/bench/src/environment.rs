@@ -6,8 +6,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use async_nats::jetstream::{self, stream};
-use bellhop::local::{free_address, is_ready};
-use bellhop::nats_server::{self, NatsServer, start_cluster, tied_to_its_spawner};
+use bellhop_testkit::local::{free_address, is_ready};
+use bellhop_testkit::nats_server::{self, NatsServer, start_cluster, tied_to_its_spawner};
 use futures_util::StreamExt;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;

@@ -43,7 +43,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bellhop::nats_server::{FindError, StartError};
+use bellhop_testkit::nats_server::{FindError, StartError};
 use serde::Serialize;
 
 pub use environment::{Servers, find_program};

@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bellhop::local::free_address;
-use bellhop::nats_server::tied_to_its_spawner;
+use bellhop_testkit::local::free_address;
+use bellhop_testkit::nats_server::tied_to_its_spawner;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::process::Child;

@@ -5,7 +5,6 @@
 //! the [`World`], which also looks at what is wrong in any test: a member that died or panicked, a request that breaks
 //! the contract.
 
-mod app;
 mod checks;
 mod crowd;
 mod ledger;
@@ -22,10 +21,12 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::{Client, jetstream};
-use bellhop::nats_server::{NatsServer, Options, start_cluster};
+use bellhop_testkit::app_server::Seen;
+pub(crate) use bellhop_testkit::app_server::{Asked, Reply, ScriptedApp as App, Take};
+pub(crate) use bellhop_testkit::escape;
+use bellhop_testkit::nats_server::{NatsServer, Options, start_cluster};
 use tempfile::TempDir;
 
-pub(crate) use app::{App, Asked, Reply, Take};
 pub(crate) use crowd::{CROWD, nth};
 pub(crate) use ledger::{Outcome, Reader, Rejected, instant};
 pub(crate) use pages::{blocks, page, shell};
@@ -58,7 +59,7 @@ pub(crate) struct World {
     /// (source, id) of every reminder that was acknowledged in a valid set.
     sent: Mutex<BTreeSet<(String, String)>>,
     apps: Mutex<Vec<Arc<App>>>,
-    seen_by_apps: app::Seen,
+    seen_by_apps: Seen,
     nats: tokio::sync::Mutex<NatsServer>,
     /// The cluster's other servers.
     _nodes: Vec<NatsServer>,
@@ -106,7 +107,7 @@ impl World {
             rejected: Reader::new(&jetstream, "BELLHOP_REJECTED", ledger::rejected).await,
             sent: Mutex::default(),
             apps: Mutex::default(),
-            seen_by_apps: app::Seen::default(),
+            seen_by_apps: Seen::default(),
             url: nats.url().to_owned(),
             client,
             jetstream,
@@ -259,11 +260,17 @@ impl World {
 
     /// Starts an app server with a subject of its own.
     pub(crate) async fn app_at(&self, name: &str, subject: Option<&str>, users: &[&str]) -> Arc<App> {
-        let app = Arc::new(App::new(self, name, subject));
+        let app = App::new(name, self.client.clone()).recording(self.seen_by_apps.clone());
+        let app = Arc::new(if let Some(subject) = subject { app.at(subject) } else { app });
         self.apps.lock().unwrap().push(app.clone());
-        app.start(self).await;
+        self.restart(&app).await;
         app.connect(users).await;
         app
+    }
+
+    /// Starts an app server again, with a connection of its own.
+    pub(crate) async fn restart(&self, app: &App) {
+        app.start(async_nats::connect(&self.url).await.unwrap()).await;
     }
 
     // Waiting.
@@ -332,12 +339,4 @@ impl Drop for World {
 
 fn few<T: Debug>(all: &[T]) -> &[T] {
     &all[..all.len().min(3)]
-}
-
-/// A name as one subject token, by the contract's words alone.
-pub(crate) fn escape(text: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-    text.bytes()
-        .map(|byte| if is_plain(byte) { char::from(byte).to_string() } else { format!("={byte:02X}") })
-        .collect()
 }

@@ -21,7 +21,7 @@ pub const SERVER_ENV: &str = "BELLHOP_NATS_SERVER";
 /// The oldest nats-server that has all that Bellhop uses.
 pub const OLDEST: Version = Version(2, 14, 0);
 
-const REQUIREMENTS: &str = include_str!("../../nats-config/nats-server.txt");
+const REQUIREMENTS: &str = include_str!("../../../../nats-config/nats-server.txt");
 
 /// `--version` answers in some 10 ms; a program that takes this long is no nats-server.
 const PROBE_DEADLINE: Duration = Duration::from_secs(10);

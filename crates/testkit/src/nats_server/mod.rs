@@ -27,7 +27,7 @@ use tokio::time::{sleep, timeout};
 pub use cluster::start_cluster;
 pub use find::{FindError, Found, OLDEST, SERVER_ENV, Unusable, Version, find};
 
-const DEV_CONF: &str = include_str!("../../nats-config/dev.conf");
+const DEV_CONF: &str = include_str!("../../../../nats-config/dev.conf");
 /// A large store may take seconds to be read back.
 const START_DEADLINE: Duration = Duration::from_secs(10);
 /// It takes some 10 ms; a server that hangs is killed after this.
