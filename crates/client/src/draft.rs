@@ -1,4 +1,4 @@
-//! A reminder that is to be published.
+//! A reminder to publish.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use bellhop_protocol::reminder::Priority;
 use bellhop_protocol::token::{Tag, UserId};
 
-/// What a business system has to say to a user. [`Draft::new`] has what every reminder has; the rest is optional:
+/// A reminder to publish. [`Draft::new`] sets the required fields, the others are optional:
 ///
 /// ```
 /// use bellhop_client::{Draft, Priority};
@@ -26,36 +26,36 @@ use bellhop_protocol::token::{Tag, UserId};
 /// ```
 #[derive(Debug, Clone, Serialize)]
 pub struct Draft {
-    /// Unique within the source, 1 to 256 bytes. Where there is none the publisher makes one. Who publishes again after a crash
-    /// gives the same one again: within `idempotency.window` (10 minutes) the same id is the same reminder.
+    /// Unique within the source, 1 to 256 bytes; generated if it is missing. Publish again under the same id after a crash:
+    /// within `idempotency.window` (10 minutes) the same id is the same reminder.
     pub id: Option<String>,
-    /// Whom it is for.
+    /// The user to deliver it to.
     pub user: UserId,
     /// A short headline, up to 1 KiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
     /// The text, 1 byte to 64 KiB.
     pub content: String,
-    /// What it is about, up to 16; they select the rules.
+    /// Topics, up to 16. They select the rules.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Tag>,
-    /// How urgent it is.
+    /// Its urgency.
     pub priority: Priority,
-    /// Not delivered before this.
+    /// Earliest delivery.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deliver_at: Option<Timestamp>,
-    /// Not delivered after this.
+    /// Latest delivery.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
-    /// Whether the user's associates may get it while the user is away.
+    /// Whether the user's associates may receive it while the user is away.
     pub reroute: bool,
-    /// Anything else, delivered byte for byte. The whole reminder fits into 256 KiB.
+    /// Any JSON, delivered byte for byte. The whole reminder must fit into 256 KiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<Box<RawValue>>,
 }
 
 impl Draft {
-    /// A reminder with a text.
+    /// Returns a reminder with a text.
     pub fn new(user: UserId, content: impl Into<String>) -> Self {
         Self {
             id: None,

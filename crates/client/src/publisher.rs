@@ -1,7 +1,7 @@
-//! A business system's part: reminders go out in sets, one after the other, until JetStream has them.
+//! The publisher: reminders go out in sets, one after the other, until JetStream has stored them.
 //!
-//! One set is on its way at a time. So one that gets no answer and is published again cannot be overtaken, and a source's reminders
-//! keep their order. What queues meanwhile makes the next set: nothing waits for a set to fill, and sets grow with load.
+//! One set is under way at a time, so one that is retried cannot be overtaken, and the reminders of a source keep their
+//! order. What queues meanwhile makes the next set: nothing waits for a set to fill, and sets grow with load.
 
 #![allow(clippy::disallowed_methods)] // It runs, so it reads the clock.
 
@@ -25,28 +25,29 @@ use bellhop_protocol::reminder::reject::{RejectCode, Rejection};
 use bellhop_protocol::reminder::set::{self, Common, MAX_REMINDERS, Origin, id_error, max_bytes};
 use bellhop_protocol::token::Source;
 
-/// How long JetStream may take to answer before a set is published once more.
+/// How long JetStream may take to acknowledge a set before it is published again.
 const ACK_PATIENCE: Duration = Duration::from_secs(2);
-/// How long is waited before it is, at first and at most.
+/// The first and the longest pause before that.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// Bytes of a message for what surrounds the reminders of a set, headers included.
+/// Bytes of a set's message besides its entries, headers included.
 const FRAME_BYTES: usize = 256;
 
-/// What a publisher may be told. Each has its default.
+/// Settings of a publisher, each with its default.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// What the names of the installation begin with: `bellhop`.
+    /// The prefix of the installation's names: `bellhop`.
     pub prefix: String,
-    /// Reminders in one set, at most: 10,000, which is also the most that a set can have.
+    /// The most entries of one set: 10,000, which is also the protocol's limit.
     pub max_reminders: usize,
-    /// Bytes of one set, at most, but for one reminder that is larger: 512 KiB. The server's `max_payload` bounds it, too.
+    /// The most bytes of one set: 512 KiB. A single larger reminder makes a set of its own. The server's `max_payload` is a
+    /// limit, too.
     pub max_bytes: usize,
-    /// Bytes of reminders that wait for JetStream's acknowledgement, at most; [`Publisher::publish`] waits for room: 8 MiB.
+    /// The most bytes of reminders without an acknowledgement: 8 MiB. [`Publisher::publish`] waits for room.
     pub max_waiting_bytes: usize,
     /// Whether a reminder that Bellhop would refuse is refused here, before it is sent: `true`. Otherwise Bellhop rejects it, and
     /// its set goes on: for a publisher that is older than the installation, and may know tighter bounds.
     pub validate: bool,
-    /// How long a set is published again and again. It must be well below `idempotency.window` (10 minutes): 1 minute.
+    /// How long a set is retried: 1 minute. It must be well below `idempotency.window` (10 minutes).
     pub give_up_after: Duration,
 }
 
@@ -63,18 +64,18 @@ impl Default for Options {
     }
 }
 
-/// Why a reminder is not published.
+/// The reason why a reminder is not published.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
     /// Bellhop would refuse the reminder. Nothing was sent.
     #[error("the reminder would be refused: {0}")]
     Invalid(#[from] Rejection),
-    /// JetStream did not acknowledge the set. It may be stored all the same.
+    /// JetStream did not acknowledge the set. It may be stored nevertheless.
     #[error("not acknowledged within {after:?}: {problem}; it may be stored, so publish it again under its id")]
     Unconfirmed {
-        /// How long it was tried.
+        /// How long it was retried.
         after: Duration,
-        /// What went wrong last.
+        /// The latest problem.
         problem: String,
     },
     /// The runtime that the publisher was started in has ended.
@@ -82,17 +83,17 @@ pub enum PublishError {
     Ended,
 }
 
-/// JetStream has the reminder: from here on Bellhop answers for it.
+/// Confirms that JetStream has stored the reminder. From then on Bellhop is responsible for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
-    /// The reminder's id: the given one, or the one that it got.
+    /// The reminder's id: the given one, or the generated one.
     pub id: String,
-    /// The sequence of its set in the stream of sets; also the set's name in outcomes and deliveries.
+    /// The sequence of its set in the stream of sets. Outcomes and deliveries name the set by it.
     pub set: u64,
 }
 
-/// Publishes reminders of one source. Clones share one queue. Dropped, it still publishes what it was given, as long as its runtime
-/// runs.
+/// Publishes reminders of one source. Clones share one queue. After it is dropped, what it has taken is still published, as
+/// long as its runtime runs.
 #[derive(Debug, Clone)]
 pub struct Publisher {
     queue: mpsc::UnboundedSender<Waiting>,
@@ -102,8 +103,8 @@ pub struct Publisher {
     validate: bool,
 }
 
-/// A reminder or a cancellation on its way. Awaited, it answers when JetStream has it; dropped, it goes out all the same, and a loss
-/// is logged as an error.
+/// A reminder or a cancellation on its way. Await it to know when JetStream has stored it. Dropped, it still goes out, and a
+/// failure is logged as an error.
 #[derive(Debug)]
 pub struct Publishing {
     id: String,
@@ -127,7 +128,7 @@ enum List {
 }
 
 impl Publisher {
-    /// Starts one over this connection, inside a Tokio runtime.
+    /// Starts a publisher over this connection, inside a Tokio runtime.
     pub fn start(client: Client, source: Source, options: Options) -> Self {
         let (queue, queued) = mpsc::unbounded_channel();
         let max_waiting_bytes =
@@ -140,7 +141,7 @@ impl Publisher {
         Self { queue, room, origin, max_waiting_bytes, validate }
     }
 
-    /// Takes a reminder, when there is room. Reminders go out in the order in which this returns.
+    /// Takes a reminder when there is room. Reminders go out in the order in which this call returns.
     ///
     /// # Errors
     /// When Bellhop would refuse it.
@@ -179,10 +180,10 @@ impl Publisher {
         Ok(Publishing { id, stored })
     }
 
-    /// Waits until JetStream has answered about everything that was taken before. What the answers were, each [`Publishing`] says.
+    /// Waits until JetStream has answered for everything taken before. Each [`Publishing`] has its own result.
     ///
     /// # Errors
-    /// When nobody is there any more to publish.
+    /// When the runtime of the publisher has ended.
     pub async fn flush(&self) -> Result<(), PublishError> {
         // What is not answered has room, so all of it is free when everything is.
         drop(self.room_for(u32::MAX).await?);
@@ -196,7 +197,7 @@ impl Publisher {
 }
 
 impl Publishing {
-    /// The reminder's id: the given one, or the one that it got.
+    /// Returns the reminder's id: the given one, or the generated one.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -247,7 +248,7 @@ impl Sender {
             tracing::error!(subject = self.subject, entries = set.len(), %error, "a set is not published");
         }
         for waiting in set {
-            let _ = waiting.stored.send(stored.clone()); // Who does not want to know has dropped the other end.
+            let _ = waiting.stored.send(stored.clone()); // The other end is dropped if the caller does not wait.
         }
     }
 

@@ -1,4 +1,4 @@
-//! A reminder as an app server gets it.
+//! A reminder as an app server receives it.
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -7,52 +7,51 @@ use serde_json::value::RawValue;
 use bellhop_protocol::reminder::{Mark, Priority};
 use bellhop_protocol::token::{Source, Tag, UserId};
 
-/// A reminder as it is delivered. What this client does not know of is left out of it, and stands in
-/// [`Delivery::json`](super::Delivery::json).
+/// A delivered reminder. Fields that this client does not know are in [`Delivery::json`](super::Delivery::json) alone.
 #[derive(Debug, Clone, Deserialize)]
 #[non_exhaustive]
 pub struct Reminder {
-    /// Unique within its source. The same `source`, `id` and `user` is the same reminder.
+    /// Unique within its source. `source`, `id` and `user` together identify the reminder.
     pub id: String,
     /// The business system that published it.
     pub source: Source,
     /// The name of the set in which it was published.
     pub set: String,
-    /// Whom it is delivered to: a user who is connected here.
+    /// The user to show it to, who is connected here.
     pub user: UserId,
     /// A short headline.
     pub title: Option<String>,
-    /// The text. It is empty where a rule removed all of it.
+    /// The text. It is empty if a rule removed all of it.
     pub content: String,
-    /// What it is about.
+    /// Topics.
     #[serde(default)]
     pub tags: Vec<Tag>,
-    /// How urgent it is.
+    /// Its urgency.
     #[serde(default)]
     pub priority: Priority,
     /// When it was published, by the clock of NATS.
     pub published_at: Timestamp,
-    /// It was to be delivered then, if it said so.
+    /// The earliest delivery that its publisher asked for.
     pub deliver_at: Option<Timestamp>,
-    /// It says nothing any more after this.
+    /// When it becomes meaningless.
     pub expires_at: Option<Timestamp>,
     /// The publisher's own JSON, byte for byte.
     pub data: Option<Box<RawValue>>,
-    /// How many reminders it stands for, itself included.
+    /// The number of merged reminders, itself included.
     #[serde(default = "one")]
     pub count: usize,
-    /// The ids of the others that it stands for.
+    /// The ids of the others.
     #[serde(default)]
     pub merged: Vec<String>,
-    /// What is to stand out in its texts, or leads somewhere.
+    /// Parts of its texts to highlight or link.
     #[serde(default)]
     pub marks: Vec<Mark>,
-    /// The user for whom it was meant, where `user` is that user's associate.
+    /// The original user, if `user` received it as an associate.
     #[serde(rename = "for")]
     pub meant_for: Option<UserId>,
-    /// The associate who got it, where this is the copy for the user for whom it was meant.
+    /// The associate who received it, if this is the copy for the original user.
     pub rerouted_to: Option<UserId>,
-    /// When it was put into the user's mailbox, where it waited there.
+    /// When it was put into the user's mailbox, if it waited there.
     pub parked_at: Option<Timestamp>,
 }
 
@@ -66,7 +65,7 @@ mod tests {
 
     /// The protocol page's own example, and what it says of fields that are not always there.
     #[test]
-    fn it_is_what_the_protocol_page_shows() {
+    fn reads_the_example_of_the_protocol_page() {
         let page = include_str!("../../../docs/protocol.md").split("## Deliveries").nth(1).unwrap();
         let example = page.split("```json delivery\n").nth(1).unwrap().split("```").next().unwrap();
         let mut example: serde_json::Value = serde_json::from_str(example).unwrap();

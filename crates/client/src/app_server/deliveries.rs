@@ -1,4 +1,4 @@
-//! The application's end: reminders as a stream, each with the right to say what becomes of it.
+//! The application's side: reminders as a stream, each of which the application accepts or refuses.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -10,47 +10,50 @@ use futures_util::{Stream, StreamExt};
 use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::repeats::Key;
+use super::duplicates::Key;
 use crate::Reminder;
 use bellhop_protocol::wire::answer::Reason;
 
-/// Reminders for the users who are connected here: a stream that ends when the app server has [drained](super::AppServer::drain).
+/// A stream of reminders for the users who are connected here. It ends when the app server has
+/// [drained](super::AppServer::drain).
 ///
-/// A user's reminders of one source come in the order in which they were published. Dropped, it refuses everything as `busy`.
+/// A user's reminders of one source arrive in the order of publishing. When this is dropped, every delivery is
+/// refused as busy.
 #[derive(Debug)]
 pub struct Deliveries {
     queue: mpsc::UnboundedReceiver<Vec<Queued>>,
-    /// The rest of the request that is being taken.
+    /// What the application has not taken yet of the latest request.
     rest: VecDeque<Queued>,
 }
 
-/// A reminder that waits for the application's word. Bellhop has an answer when [`accept`](Self::accept) or
-/// [`refuse`](Self::refuse) was called. Dropped without either it is refused as `busy`, so that it comes again: a task that panics
-/// loses nothing.
+/// A reminder that the application has to accept or refuse. Dropped without either, it is refused as busy and comes again,
+/// so a task that panics loses nothing.
 ///
-/// What has no word when [`Options::answer_within`](super::Options::answer_within) ends is refused for now and comes again after a
-/// moment, but not to the application, which has it: the word that it gives meanwhile is the answer then.
+/// A reminder without a decision when [`Options::answer_within`](super::Options::answer_within) ends is refused for now.
+/// Bellhop delivers it again after a moment. The application, which still has it, does not get it a second time: its
+/// decision in the meantime answers the new delivery.
 #[derive(Debug)]
 pub struct Delivery {
     /// The reminder.
     pub reminder: Reminder,
     json: Box<RawValue>,
-    word: Word,
+    reply: Reply,
 }
 
-/// What the application says of a reminder.
+/// The application's decision about a reminder.
 pub(super) type Verdict = (Key, Result<(), Reason>);
 
-/// Sends one verdict, whatever happens. There are never more on their way than reminders without a verdict, and those are bounded.
+/// Sends one decision, also when it is dropped. The channel needs no bound: there is at most one decision for each
+/// undecided reminder, and those are bounded.
 #[derive(Debug)]
-struct Word {
+struct Reply {
     key: Key,
     line: Line,
     verdicts: mpsc::UnboundedSender<Verdict>,
     verdict: Result<(), Reason>,
 }
 
-impl Drop for Word {
+impl Drop for Reply {
     fn drop(&mut self) {
         if self.verdict.is_err() {
             self.line.cut();
@@ -60,36 +63,36 @@ impl Drop for Word {
 }
 
 impl Delivery {
-    /// The reminder is safe with the application: it is delivered, and does not come again.
+    /// Accepts the reminder: it is safe with the application, and Bellhop forgets it. Returns the reminder.
     pub fn accept(mut self) -> Reminder {
-        self.word.verdict = Ok(());
+        self.reply.verdict = Ok(());
         self.reminder
     }
 
-    /// Not now, or not here. What the user has behind it in the same request is refused, too, so that order holds.
+    /// Refuses the reminder, and with it the user's later reminders of the same request, so that they stay in order.
     ///
-    /// With [`Reason::Busy`] it comes again after a moment. With [`Reason::NotConnected`] Bellhop drops the user's route:
-    /// [`disconnect`](super::AppServer::disconnect) is the way to say so of all the user's reminders.
+    /// With [`Reason::Busy`] it comes again after a moment. With [`Reason::NotConnected`] Bellhop drops the user's route;
+    /// when the user has left, call [`disconnect`](super::AppServer::disconnect) instead, which refuses all that waits.
     pub fn refuse(mut self, reason: Reason) {
-        self.word.verdict = Err(reason);
+        self.reply.verdict = Err(reason);
     }
 
-    /// The reminder as it came, with fields that this client does not know.
+    /// Returns the reminder as it came, with the fields that this client does not know.
     pub fn json(&self) -> &RawValue {
         &self.json
     }
 }
 
 impl Deliveries {
-    /// The next reminder; none when the app server has drained. Nothing is lost where the future is dropped.
+    /// Waits for the next reminder. Returns `None` when the app server has drained. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Option<Delivery> {
         StreamExt::next(self).await
     }
 
-    /// Waits for the next request and returns all its reminders, in order, so that they can be stored together. Returns `None`
-    /// when the app server has drained. Nothing is lost where the future is dropped.
+    /// Waits for the next request, and returns its reminders in order, so that they can be stored together. Returns `None`
+    /// when the app server has drained. Dropping the future loses nothing.
     ///
-    /// The list is never empty. Where [`next`](Self::next) has taken some of a request, it is the others.
+    /// The list is never empty. After [`next`](Self::next) it has the other reminders of the same request.
     pub async fn next_batch(&mut self) -> Option<Vec<Delivery>> {
         loop {
             let batch: Vec<Delivery> = self.rest.drain(..).filter_map(Queued::open).collect();
@@ -130,21 +133,21 @@ pub(super) struct Queued {
 }
 
 impl Queued {
-    /// Returns the delivery, unless it was taken back or stands behind a refused one.
+    /// Returns the delivery, unless it was taken back or follows a refused one.
     fn open(self) -> Option<Delivery> {
         let Self { key, content, line, verdicts, _room } = self;
         let (reminder, json) = content.take()?;
-        let word = Word { key, line, verdicts, verdict: Err(Reason::Busy) };
-        (!word.line.is_cut()).then_some(Delivery { reminder, json, word })
+        let reply = Reply { key, line, verdicts, verdict: Err(Reason::Busy) };
+        (!reply.line.is_cut()).then_some(Delivery { reminder, json, reply })
     }
 }
 
-/// What a reminder says, between two tasks: the application takes it, or it is taken back. Whoever is first has it, and what was taken
-/// back takes no memory while it stands in the queue.
+/// A reminder that two tasks share: either the application takes it, or the task of the app server takes it back. One that
+/// was taken back needs no memory while it is still in the queue.
 #[derive(Debug, Clone)]
 pub(super) struct Content(Arc<Mutex<Option<Text>>>);
 
-/// A reminder as it is read, and as it came.
+/// A reminder, parsed and as it came.
 type Text = (Reminder, Box<RawValue>);
 
 impl Content {
@@ -157,8 +160,7 @@ impl Content {
     }
 }
 
-/// One user's reminders of one request. When the application refuses one, those behind it are not for it to see, from that moment
-/// on.
+/// One user's reminders of one request. Once the application refuses one, it does not get the later ones.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Line(Arc<AtomicBool>);
 

@@ -1,11 +1,11 @@
-//! An app server's part: routes for the users who are connected, answers to heartbeats, reminders for the application.
+//! The app server: routes for connected users, answers to heartbeats, and reminders for the application.
 
+mod connections;
 mod deliveries;
-mod desk;
-mod handover;
-mod repeats;
+mod duplicates;
+mod pending;
 mod routes;
-mod table;
+mod task;
 
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
@@ -14,35 +14,34 @@ use std::time::Duration;
 use async_nats::Client;
 use tokio::sync::mpsc;
 
+use self::connections::Waiter;
 pub use self::deliveries::{Deliveries, Delivery};
-use self::desk::{Command, Desk};
-use self::repeats::Repeats;
-use self::table::Ticket;
+use self::duplicates::Accepted;
+use self::task::{Command, Task};
 use bellhop_protocol::names::Names;
 use bellhop_protocol::token::{InstanceName, UserId};
 use bellhop_protocol::wire::route;
 
-/// What an app server may be told. Each has its default.
+/// Settings of an app server, each with its default.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// What the names of the installation begin with: `bellhop`.
+    /// The prefix of the installation's names: `bellhop`.
     pub prefix: String,
-    /// What the instance's subjects begin with, where it is not `<prefix>.app.<instance>`.
+    /// The prefix of the instance's subjects: `<prefix>.app.<instance>`.
     pub subject: Option<String>,
-    /// How many reminders may be without the application's word, in the stream or taken from it; what is more is refused as
-    /// `busy`: 10,000. The stream alone has no more than requests wait for: one of 256 KiB for each member of the installation.
+    /// The most reminders without a decision, in the stream or taken from it: 10,000. More are refused as busy. Those in the
+    /// stream take at most 256 KiB for each member of the installation.
     pub capacity: usize,
-    /// How long a request waits for the application's word on its reminders; it must be below Bellhop's `delivery.timeout` (2 s):
-    /// 1.5 s.
+    /// How long a request waits for the application's decisions: 1.5 s. It must be below Bellhop's `delivery.timeout` (2 s).
     pub answer_within: Duration,
-    /// How long accepted reminders are remembered, to know repeats by: 10 minutes.
+    /// How long accepted reminders are remembered, to recognize redeliveries: 10 minutes.
     pub remember_for: Duration,
-    /// How many accepted reminders are remembered at most: 100,000. One takes some 60 bytes. With 0, the application gets each
-    /// redelivery too, and answers it: for one that knows them by its own database.
+    /// The most accepted reminders that are remembered: 100,000, about 60 bytes each. With 0 the application gets every
+    /// redelivery and decides about it, for example by its own database.
     pub remember: usize,
-    /// How many routes are being put or deleted at a time: 256.
+    /// The most routes that are written at the same time: 256.
     pub routes_in_flight: usize,
-    /// How long [`Routed`] waits for JetStream, and how long an app server that drains does: 5 s.
+    /// How long [`Routed`] and draining wait for JetStream: 5 s.
     pub patience: Duration,
 }
 
@@ -61,31 +60,31 @@ impl Default for Options {
     }
 }
 
-/// Why an app server cannot start.
+/// The reason why an app server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The subject of the options is none that an app server can have.
+    /// An app server cannot have the subject in its options.
     #[error("`subject`: {0}; write one such as eu.app.7, without wildcards")]
     Subject(#[from] route::RouteError),
     /// The connection to NATS is closed.
     #[error("subscribe to {subject}: {problem}")]
     Subscribe {
-        /// What was to be subscribed to.
+        /// The subject that it tried to subscribe to.
         subject: String,
-        /// Why it could not be.
+        /// The cause.
         problem: String,
     },
 }
 
-/// Why routes are not written.
+/// The reason why routes are not written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RouteError {
-    /// JetStream has not confirmed all of them yet. That goes on being tried, for as long as it is what is wanted.
-    #[error("not all routes are written after {after:?}: {problem}; it goes on being tried")]
+    /// JetStream has not confirmed all of them yet. The app server goes on trying.
+    #[error("not all routes are confirmed after {after:?}: {problem}; still retrying")]
     Late {
-        /// How long was waited.
+        /// How long the call has waited.
         after: Duration,
-        /// What went wrong last.
+        /// The latest problem.
         problem: String,
     },
     /// The app server has drained, or its connection to NATS is closed.
@@ -95,9 +94,9 @@ pub enum RouteError {
 
 /// An instance of an app server. Clones are the same instance; when the last one is dropped, it [drains](Self::drain).
 ///
-/// It keeps the table of who is connected, and that is what it answers Bellhop from. Routes follow the table, also when NATS was away
-/// or has lost them: after each reconnect all are put again. (Where a user's reminders go to the latest device, all of this
-/// instance's are that then.)
+/// It keeps a table of connected users, and answers Bellhop from it. Routes follow the table: after each reconnect to NATS
+/// all are put again. (Where an installation delivers to a user's latest device alone, this makes the devices of this
+/// instance the latest.)
 ///
 /// ```text
 /// connect(user) ─▶ table ─▶ route in the bucket ─▶ Bellhop
@@ -112,8 +111,8 @@ pub struct AppServer {
 }
 
 impl AppServer {
-    /// Starts an instance over this connection, inside a Tokio runtime. It is subscribed before a route is put, and nobody is
-    /// connected yet. Two processes must not have the same name at the same time.
+    /// Starts an instance over this connection, inside a Tokio runtime, and subscribes to its requests. No user is connected
+    /// yet. Two processes must not have the same name at the same time.
     ///
     /// # Errors
     /// When it cannot subscribe.
@@ -125,68 +124,68 @@ impl AppServer {
         let names = Names::new(&options.prefix);
         let subject = options.subject.clone().unwrap_or_else(|| names.instance(&instance));
         let routes = routes::Writer::new(&client, &names, instance, subject.clone())?;
-        let requests = desk::subscribe(&client, &subject).await?;
+        let requests = task::subscribe(&client, &subject).await?;
         let (queue, deliveries) = deliveries::queue();
-        let repeats = Repeats::new(options.remember_for, options.remember);
+        let accepted = Accepted::new(options.remember_for, options.remember);
         let (commands, received) = mpsc::unbounded_channel();
         let patience = options.patience;
-        tokio::spawn(Desk::new(client, requests, received, routes, (queue, repeats), options).run());
+        tokio::spawn(Task::new(client, requests, received, routes, (queue, accepted), options).run());
         Ok((Self { commands, patience }, deliveries))
     }
 
-    /// A terminal of the user connects. From now on the user counts as connected, until as many terminals have left.
+    /// Registers a terminal of the user. The user counts as connected until as many terminals have left.
     ///
-    /// The route is put each time: where a user's reminders go to the latest device, this one is.
+    /// The route is put each time, which makes this the user's latest device.
     pub fn connect(&self, user: UserId) -> Routed {
         self.connect_all([user])
     }
 
-    /// The same for many: as when an app server starts with connections that it has taken over.
+    /// Registers a terminal of each user, for example when an app server takes existing connections over.
     pub fn connect_all(&self, users: impl IntoIterator<Item = UserId>) -> Routed {
         let instance = Some(self.commands.clone());
-        Routed { instance, ..self.change(|ticket| Command::Connect(users.into_iter().collect(), ticket)) }
+        Routed { instance, ..self.change(|waiter| Command::Connect(users.into_iter().collect(), waiter)) }
     }
 
-    /// A terminal of the user leaves. When it is the last, the user does not count as connected any more, and what waits for the
-    /// user in the stream is refused.
+    /// Removes a terminal of the user. After the last one the user no longer counts as connected, and the user's reminders
+    /// in the stream are refused.
     pub fn disconnect(&self, user: UserId) -> Routed {
         self.disconnect_all([user])
     }
 
-    /// The same for many.
+    /// Removes a terminal of each user.
     pub fn disconnect_all(&self, users: impl IntoIterator<Item = UserId>) -> Routed {
-        self.change(|ticket| Command::Disconnect(users.into_iter().collect(), ticket))
+        self.change(|waiter| Command::Disconnect(users.into_iter().collect(), waiter))
     }
 
-    /// Begins to stop: nobody counts as connected, the routes are deleted, and what is under way is answered. The stream of
-    /// deliveries goes on with what was in it, and ends when all that is done. Where JetStream is away it ends after
-    /// [`Options::patience`], and Bellhop finds out by heartbeats that nobody is there.
+    /// Begins to stop: no user counts as connected any more, and the routes are deleted. The stream still yields the
+    /// reminders in it, and ends when all are answered and all routes deleted. If JetStream does not answer, it ends after
+    /// [`Options::patience`], and Bellhop drops the routes after its next heartbeats.
     pub fn drain(&self) {
         let _ = self.commands.send(Command::Drain); // One that has stopped has drained.
     }
 
-    /// Ends at once and leaves the routes: for a process whose successor has the same name and takes its users over, since a
-    /// route that is deleted and put again sends what comes meanwhile to mailboxes. Returns when what the application had said
-    /// before this call is answered. What it says later is not, so those reminders come again.
+    /// Ends at once and leaves the routes, for a process whose successor has the same name and takes its users over: no
+    /// reminder goes to a mailbox meanwhile. Returns when the decisions made before this call are sent. Later decisions
+    /// are not sent, so those reminders come again.
     ///
-    /// Without a successor Bellhop finds out by its next heartbeat, or by the deliveries that are not answered.
+    /// Without a successor, Bellhop drops the routes after its next heartbeats or deliveries, which get no answer.
     pub async fn abandon(&self) {
         let _ = self.commands.send(Command::Abandon); // One that has stopped is gone already.
         self.commands.closed().await;
     }
 
-    fn change(&self, command: impl FnOnce(Ticket) -> Command) -> Routed {
-        let (ticket, problems) = mpsc::channel(1);
-        let sent = self.commands.send(command(ticket));
+    fn change(&self, command: impl FnOnce(Waiter) -> Command) -> Routed {
+        let (waiter, problems) = mpsc::channel(1);
+        let sent = self.commands.send(command(waiter));
         Routed { problems: sent.is_ok().then_some(problems), instance: None, patience: self.patience }
     }
 }
 
-/// Routes that are to be written. The change is made already; awaited, this tells when JetStream has confirmed it.
+/// A change of routes. It takes effect at once; await it to know when JetStream has confirmed it.
 #[derive(Debug)]
 pub struct Routed {
     problems: Option<mpsc::Receiver<String>>,
-    /// The instance that has to be there in the end, where somebody connects to it.
+    /// The instance, when users connect: it must still run when the routes are written.
     instance: Option<mpsc::UnboundedSender<Command>>,
     patience: Duration,
 }

@@ -1,4 +1,4 @@
-//! Writes routes into their bucket, by its stream alone: an app server need not be allowed to read it.
+//! Writes routes by publishing to the bucket's stream, since an app server may not be allowed to read the bucket.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::table::Change;
+use super::connections::Change;
 use bellhop_protocol::names::Names;
 use bellhop_protocol::token::{InstanceName, UserId};
 use bellhop_protocol::wire::deletion;
 use bellhop_protocol::wire::route::{RouteError, key, value};
 use bellhop_protocol::wire::subject::read_value;
 
-/// How long JetStream may take over one route.
+/// How long JetStream may take to confirm a route.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone)]
@@ -28,7 +28,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// # Errors
-    /// When no app server can have this subject.
+    /// When an app server cannot have this subject.
     pub(super) fn new(
         client: &Client,
         names: &Names,
@@ -40,7 +40,7 @@ impl Writer {
         Ok(Self { jetstream, bucket: names.routes_bucket(), instance, subject })
     }
 
-    /// Makes a change. Answers the revision of the route that is there then.
+    /// Makes a change. Returns the revision of the route, if there is one then.
     pub(super) async fn write(
         self,
         now: Timestamp,
@@ -62,7 +62,7 @@ impl Writer {
         };
         let result = match written.await {
             Ok(ack) => Ok((change == Change::Put).then_some(ack.sequence)),
-            // Bellhop dropped it, or another process of this name has put it anew.
+            // Bellhop dropped it, or another process of this name has put it again.
             Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(None),
             Err(error) => Err(format!("write {key}: {error}")),
         };

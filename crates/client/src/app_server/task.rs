@@ -1,4 +1,4 @@
-//! The task that is the app server: it owns the table, answers Bellhop, and writes routes. Nothing that it does waits for the
+//! The task of an app server: it knows who is connected, answers Bellhop, and writes routes. It never waits for the
 //! application.
 
 #![allow(clippy::disallowed_methods)] // This is where the clock is read.
@@ -16,25 +16,25 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
+use super::connections::{Connections, Waiter};
 use super::deliveries::{Queued, Verdict};
-use super::handover::Handover;
-use super::repeats::Repeats;
+use super::duplicates::Accepted;
+use super::pending::Pending;
 use super::routes::Writer;
-use super::table::{Table, Ticket};
 use super::{Options, StartError};
 use bellhop_protocol::token::UserId;
 use bellhop_protocol::wire::answer::{Heartbeat, HeartbeatAnswer};
 
-/// How often it is looked whether the connection is a new one, and what failed is tried again.
+/// How often the task checks for a reconnect, and retries failed writes.
 const CHECK_EVERY: Duration = Duration::from_millis(500);
-/// How long requests may take that are on their way here when everything else is done.
+/// The time limit for requests that are still arriving when the app server ends.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
-/// What the application says.
+/// A request of the application.
 #[derive(Debug)]
 pub(super) enum Command {
-    Connect(Vec<UserId>, Ticket),
-    Disconnect(Vec<UserId>, Ticket),
+    Connect(Vec<UserId>, Waiter),
+    Disconnect(Vec<UserId>, Waiter),
     Drain,
     /// End with the routes left as they are.
     Abandon,
@@ -43,22 +43,22 @@ pub(super) enum Command {
 type Requests = Select<Subscriber, Subscriber>;
 type Write = BoxFuture<'static, (UserId, Result<Option<u64>, String>)>;
 
-pub(super) struct Desk {
+pub(super) struct Task {
     client: Client,
     requests: Requests,
     commands: mpsc::UnboundedReceiver<Command>,
     verdicts: mpsc::UnboundedReceiver<Verdict>,
     routes: Writer,
     options: Options,
-    table: Table,
-    handover: Handover,
+    connections: Connections,
+    pending: Pending,
     writes: FuturesUnordered<Write>,
-    /// How often the client had connected when it was last looked.
+    /// How often the client had connected at the last check.
     connects: u64,
     draining_since: Option<Instant>,
 }
 
-/// Heartbeats and deliveries for an instance.
+/// Subscribes to an instance's deliveries and heartbeats.
 pub(super) async fn subscribe(client: &Client, subject: &str) -> Result<Requests, StartError> {
     let subscribe = async |what: &str| {
         let subject = format!("{subject}.{what}");
@@ -68,17 +68,17 @@ pub(super) async fn subscribe(client: &Client, subject: &str) -> Result<Requests
     Ok(stream::select(subscribe("deliver").await?, subscribe("heartbeat").await?))
 }
 
-impl Desk {
+impl Task {
     pub(super) fn new(
         client: Client,
         requests: Requests,
         commands: mpsc::UnboundedReceiver<Command>,
         routes: Writer,
-        (queue, repeats): (mpsc::UnboundedSender<Vec<Queued>>, Repeats),
+        (queue, accepted): (mpsc::UnboundedSender<Vec<Queued>>, Accepted),
         options: Options,
     ) -> Self {
         let (sender, verdicts) = mpsc::unbounded_channel();
-        let handover = Handover::new(queue, options.capacity, sender, repeats);
+        let pending = Pending::new(queue, options.capacity, sender, accepted);
         Self {
             connects: connects(&client),
             client,
@@ -87,8 +87,8 @@ impl Desk {
             verdicts,
             routes,
             options,
-            table: Table::default(),
-            handover,
+            connections: Connections::default(),
+            pending,
             writes: FuturesUnordered::new(),
             draining_since: None,
         }
@@ -101,7 +101,7 @@ impl Desk {
         while !self.has_drained() {
             self.write_routes();
             self.send_answers().await;
-            let deadline = self.handover.next_deadline();
+            let deadline = self.pending.next_deadline();
             tokio::select! {
                 request = self.requests.next() => match request {
                     Some(request) => self.answer(request).await,
@@ -112,56 +112,56 @@ impl Desk {
                         return self.abandon().await;
                     }
                 }
-                Some(verdict) = self.verdicts.recv() => self.handover.decide(Instant::now(), verdict),
-                Some((user, result)) = self.writes.next() => self.table.written(user, result),
-                () = until(deadline) => self.handover.expire(Instant::now()),
+                Some(verdict) = self.verdicts.recv() => self.pending.decide(Instant::now(), verdict),
+                Some((user, result)) = self.writes.next() => self.connections.written(user, result),
+                () = until(deadline) => self.pending.expire(Instant::now()),
                 _ = check.tick() => self.check(),
             }
         }
         let _ = tokio::time::timeout(LAST_ANSWERS, self.finish()).await;
     }
 
-    /// Breaks where the routes are to be left.
+    /// Breaks when the instance is to end at once.
     fn obey(&mut self, command: Command) -> ControlFlow<()> {
         match command {
-            Command::Connect(users, ticket) => {
-                users.into_iter().for_each(|user| self.table.connect(user, ticket.clone()));
+            Command::Connect(users, waiter) => {
+                users.into_iter().for_each(|user| self.connections.connect(user, waiter.clone()));
             }
-            Command::Disconnect(users, ticket) => {
+            Command::Disconnect(users, waiter) => {
                 for user in users {
-                    if self.table.disconnect(&user, ticket.clone()) {
-                        self.handover.disconnected(&user);
+                    if self.connections.disconnect(&user, waiter.clone()) {
+                        self.pending.disconnected(&user);
                     }
                 }
             }
             Command::Drain => {
                 self.draining_since = Some(Instant::now());
                 self.commands.close();
-                self.table.disconnect_all();
+                self.connections.disconnect_all();
             }
             Command::Abandon => return ControlFlow::Break(()),
         }
         ControlFlow::Continue(())
     }
 
-    /// Routes may be gone with what happened to the connection.
+    /// Puts all routes again after a reconnect: they may be lost.
     fn check(&mut self) {
         let connects = connects(&self.client);
         if connects != std::mem::replace(&mut self.connects, connects) {
-            tracing::info!("connected to nats anew, all routes are put again");
-            self.table.put_all_again();
+            tracing::info!("reconnected to NATS, putting all routes again");
+            self.connections.put_all_again();
         }
-        self.table.retry();
+        self.connections.retry();
     }
 
     fn write_routes(&mut self) {
         while self.writes.len() < self.options.routes_in_flight.max(1) {
-            let Some((user, change)) = self.table.next_change() else { return };
+            let Some((user, change)) = self.connections.next_change() else { return };
             self.writes.push(self.routes.clone().write(Timestamp::now(), user, change).boxed());
         }
     }
 
-    /// A request that is none of the contract's has no answer: that says that something is wrong here.
+    /// Answers a request. An unreadable one gets no answer, so Bellhop notices that something is wrong here.
     async fn answer(&mut self, Message { subject, payload, reply, .. }: Message) {
         let Some(inbox) = reply else { return };
         let understood = match subject.ends_with(".heartbeat") {
@@ -169,43 +169,43 @@ impl Desk {
             false => self.delivery(inbox, &payload),
         };
         if let Err(error) = understood {
-            tracing::error!(%subject, %error, "a request of bellhop is not understood, and not answered");
+            tracing::error!(%subject, %error, "cannot read a request of Bellhop, so it gets no answer");
         }
     }
 
     async fn heartbeat(&mut self, inbox: Subject, body: &[u8]) -> Result<(), serde_json::Error> {
         let Heartbeat::<UserId> { mut users } = serde_json::from_slice(body)?;
-        users.retain(|user| self.table.is_connected(user));
+        users.retain(|user| self.connections.is_connected(user));
         send(&self.client, inbox, &HeartbeatAnswer { connected: users }).await;
         Ok(())
     }
 
     fn delivery(&mut self, inbox: Subject, body: &[u8]) -> Result<(), serde_json::Error> {
         let deadline = Instant::now() + self.options.answer_within;
-        self.handover.request(deadline, inbox, body, |user| self.table.is_connected(user))
+        self.pending.request(deadline, inbox, body, |user| self.connections.is_connected(user))
     }
 
     async fn send_answers(&mut self) {
-        for answer in self.handover.answers() {
+        for answer in self.pending.answers() {
             send(&self.client, answer.inbox, &answer.body).await;
         }
     }
 
     fn has_drained(&self) -> bool {
-        let is_settled = |since: Instant| self.table.is_settled() || since.elapsed() >= self.options.patience;
-        self.draining_since.is_some_and(is_settled) && self.handover.is_idle()
+        let is_settled = |since: Instant| self.connections.is_settled() || since.elapsed() >= self.options.patience;
+        self.draining_since.is_some_and(is_settled) && self.pending.is_idle()
     }
 
-    /// Sends what the application has decided by now.
+    /// Answers with what the application has decided by now.
     async fn abandon(&mut self) {
         while let Ok(verdict) = self.verdicts.try_recv() {
-            self.handover.decide(Instant::now(), verdict);
+            self.pending.decide(Instant::now(), verdict);
         }
         self.send_answers().await;
         let _ = tokio::time::timeout(LAST_ANSWERS, self.client.flush()).await;
     }
 
-    /// Answers what is on its way here already.
+    /// Answers the requests that are still arriving.
     async fn finish(&mut self) {
         self.send_answers().await;
         let (deliver, heartbeat) = self.requests.get_mut();
@@ -226,7 +226,7 @@ async fn send(client: &Client, inbox: Subject, answer: &impl Serialize) {
     }
 }
 
-/// How often the client has connected.
+/// Returns how often the client has connected.
 fn connects(client: &Client) -> u64 {
     client.statistics().connects.load(Ordering::Relaxed)
 }

@@ -1,4 +1,4 @@
-//! What was accepted lately, to know repeats by. Pure.
+//! Recently accepted reminders, to recognize redeliveries. Pure.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::Hasher;
@@ -9,8 +9,8 @@ use siphasher::sip128::Hasher128;
 use crate::Reminder;
 use bellhop_protocol::reminder::hasher_of;
 
-/// Which reminder it is, by 128 bits: an id may be used again after the idempotency window, and is another reminder then, so the
-/// time of publishing belongs to it.
+/// Identifies a reminder by 128 bits. It includes the time of publishing: after the idempotency window an id may be used
+/// again, for another reminder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key(u128);
 
@@ -26,26 +26,26 @@ impl Key {
     }
 }
 
-/// Reminders that were accepted, the oldest first. Bounded by time and by number.
+/// Accepted reminders, the oldest first. Bounded by age and by number.
 #[derive(Debug)]
-pub(super) struct Repeats {
+pub(super) struct Accepted {
     for_long: Duration,
     most: usize,
     keys: HashSet<Key>,
     order: VecDeque<(Instant, Key)>,
 }
 
-impl Repeats {
+impl Accepted {
     pub(super) fn new(for_long: Duration, most: usize) -> Self {
         Self { for_long, most, keys: HashSet::new(), order: VecDeque::new() }
     }
 
-    /// Returns the key of a reminder at a place of a request. With no memory each request has keys of its own.
+    /// Returns the key of a reminder at a position of a request. Without memory each request has its own keys.
     pub(super) fn key(&self, reminder: &Reminder, request: (u64, usize)) -> Key {
         Key::of(reminder, (self.most == 0).then_some(request))
     }
 
-    /// Remembers one that is not remembered yet.
+    /// Remembers a reminder.
     pub(super) fn insert(&mut self, now: Instant, key: Key) {
         if self.keys.insert(key) {
             self.order.push_back((now, key));
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_is_used_again_is_another_reminder() {
+    fn a_reused_id_is_another_reminder() {
         let (early, late) = ("2026-11-22T08:00:00Z", "2026-11-22T09:00:00Z");
         assert_eq!(key("a", early), key("a", early));
         assert_ne!(key("a", early), key("a", late));
@@ -82,17 +82,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_old_or_too_much_is_forgotten() {
+    fn old_and_surplus_reminders_are_forgotten() {
         let at = "2026-11-22T08:00:00Z";
         let (begin, minute) = (Instant::now(), Duration::from_secs(60));
-        let mut repeats = Repeats::new(10 * minute, 2);
-        repeats.insert(begin, key("a", at));
-        repeats.insert(begin + minute, key("b", at));
-        assert!(repeats.contains(key("a", at)) && !repeats.contains(key("c", at)));
-        repeats.insert(begin + 2 * minute, key("c", at));
-        assert!(!repeats.contains(key("a", at)), "two are remembered");
-        repeats.insert(begin + 11 * minute, key("d", at));
-        assert!(!repeats.contains(key("b", at)) && repeats.contains(key("d", at)), "ten minutes are remembered");
-        assert_eq!(repeats.keys.len(), repeats.order.len());
+        let mut accepted = Accepted::new(10 * minute, 2);
+        accepted.insert(begin, key("a", at));
+        accepted.insert(begin + minute, key("b", at));
+        assert!(accepted.contains(key("a", at)) && !accepted.contains(key("c", at)));
+        accepted.insert(begin + 2 * minute, key("c", at));
+        assert!(!accepted.contains(key("a", at)), "two are remembered");
+        accepted.insert(begin + 11 * minute, key("d", at));
+        assert!(!accepted.contains(key("b", at)) && accepted.contains(key("d", at)), "ten minutes are remembered");
+        assert_eq!(accepted.keys.len(), accepted.order.len());
     }
 }

@@ -1,8 +1,7 @@
-//! What is between a request and the application: reminders without a verdict, and the requests that wait for one. It reads no
-//! clock.
+//! Requests without an answer, and reminders without a decision. Pure: it reads no clock.
 //!
-//! A reminder can wait longer than the request that brought it, and a second request can bring it again: so requests ask for
-//! reminders, and each one's verdict goes to all that do.
+//! A reminder can wait longer than the request that brought it, and a second request can bring it again. So a reminder
+//! knows the requests that wait for it, and its decision goes to all of them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,12 +13,12 @@ use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::deliveries::{Content, Line, Queued, Verdict};
-use super::repeats::{Key, Repeats};
+use super::duplicates::{Accepted, Key};
 use crate::Reminder;
 use bellhop_protocol::token::UserId;
 use bellhop_protocol::wire::answer::{DeliveryAnswer, Reason, Refused};
 
-/// Where an answer goes, and what it is.
+/// An answer, and where it goes.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) inbox: Subject,
@@ -27,25 +26,25 @@ pub(super) struct Answer {
 }
 
 #[derive(Debug)]
-pub(super) struct Handover {
+pub(super) struct Pending {
     queue: mpsc::UnboundedSender<Vec<Queued>>,
     /// A permit for each reminder that can be in the queue.
     room: Arc<Semaphore>,
     capacity: usize,
     verdicts: mpsc::UnboundedSender<Verdict>,
-    repeats: Repeats,
+    accepted: Accepted,
     undecided: HashMap<Key, Undecided>,
-    /// By number, which is also the order of their deadlines.
+    /// By number. Their deadlines are in the same order.
     requests: BTreeMap<u64, Request>,
     last_number: u64,
     answers: Vec<Answer>,
 }
 
-/// A reminder that waits to be taken, or that the application has.
+/// A reminder that is in the queue, or that the application has.
 #[derive(Debug)]
 struct Undecided {
     content: Content,
-    /// Requests that wait for it, and its place in each.
+    /// The requests that wait for it, and its position in each.
     asked_by: Vec<(u64, usize)>,
 }
 
@@ -69,12 +68,12 @@ struct Body {
     reminders: Vec<Box<RawValue>>,
 }
 
-impl Handover {
+impl Pending {
     pub(super) fn new(
         queue: mpsc::UnboundedSender<Vec<Queued>>,
         capacity: usize,
         verdicts: mpsc::UnboundedSender<Verdict>,
-        repeats: Repeats,
+        accepted: Accepted,
     ) -> Self {
         let capacity = capacity.clamp(1, Semaphore::MAX_PERMITS);
         Self {
@@ -82,7 +81,7 @@ impl Handover {
             room: Arc::new(Semaphore::new(capacity)),
             capacity,
             verdicts,
-            repeats,
+            accepted,
             undecided: HashMap::new(),
             requests: BTreeMap::new(),
             last_number: 0,
@@ -90,10 +89,11 @@ impl Handover {
         }
     }
 
-    /// A request came. What does not fit is refused at once, and so is what the same user has behind it, so that order holds.
+    /// Takes a request in. A reminder without room is refused at once, and so are the same user's later ones, so that
+    /// they stay in order.
     ///
     /// # Errors
-    /// When it is no delivery: then it has no answer.
+    /// When it is not a delivery. Then it gets no answer.
     pub(super) fn request(
         &mut self,
         deadline: Instant,
@@ -111,7 +111,7 @@ impl Handover {
         let mut queued = Vec::new();
         let (mut lines, mut refused_before) = (HashMap::<UserId, Line>::new(), HashMap::new());
         for (place, (reminder, json)) in reminders.into_iter().enumerate() {
-            let (key, user) = (self.repeats.key(&reminder, (number, place)), reminder.user.clone());
+            let (key, user) = (self.accepted.key(&reminder, (number, place)), reminder.user.clone());
             let named = (reminder.source.to_string(), reminder.id.clone(), user.clone());
             let line = lines.entry(user.clone()).or_default();
             let verdict = match refused_before.get(&user) {
@@ -134,7 +134,7 @@ impl Handover {
         Ok(())
     }
 
-    /// The verdict on a reminder, if there is one at once; else it waits for the application's.
+    /// Returns the decision about a reminder, if there is one at once. Otherwise the application decides.
     fn ask(
         &mut self,
         key: Key,
@@ -143,7 +143,7 @@ impl Handover {
         is_connected: impl Fn(&UserId) -> bool,
         queued: &mut Vec<Queued>,
     ) -> Option<Result<(), Reason>> {
-        if self.repeats.contains(key) {
+        if self.accepted.contains(key) {
             return Some(Ok(()));
         }
         if let Some(undecided) = self.undecided.get_mut(&key) {
@@ -164,22 +164,22 @@ impl Handover {
         None
     }
 
-    /// The application said what becomes of a reminder.
+    /// Takes the application's decision about a reminder.
     pub(super) fn decide(&mut self, now: Instant, (key, verdict): Verdict) {
         if verdict.is_ok() {
-            self.repeats.insert(now, key);
+            self.accepted.insert(now, key);
         }
         self.settle(key, verdict);
     }
 
-    /// A user is not connected any more: what is not taken is refused. What the application has taken is its own to judge.
+    /// Refuses the reminders in the queue of a user who has left. Those that the application has are its own to decide.
     pub(super) fn disconnected(&mut self, user: &UserId) {
         let items = self.requests.values().flat_map(|request| &request.items);
         let keys: Vec<Key> = items.filter(|item| item.named.2 == *user).map(|item| item.key).collect();
         self.take_back(keys, Reason::NotConnected);
     }
 
-    /// Answers requests that must not wait longer. What of them is not decided is refused for now.
+    /// Answers the requests whose deadline has passed. Their undecided reminders are refused for now.
     pub(super) fn expire(&mut self, now: Instant) {
         while let Some(request) = self.requests.first_entry().filter(|first| first.get().deadline <= now) {
             let (number, request) = request.remove_entry();
@@ -194,22 +194,22 @@ impl Handover {
         }
     }
 
-    /// When [`expire`](Self::expire) has something to do.
+    /// Returns when [`expire`](Self::expire) has something to do.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.requests.first_key_value().map(|(_, request)| request.deadline)
     }
 
-    /// No request waits for an answer.
+    /// Whether no request waits for an answer.
     pub(super) fn is_idle(&self) -> bool {
         self.requests.is_empty()
     }
 
-    /// Answers that are due.
+    /// Returns the answers to send.
     pub(super) fn answers(&mut self) -> Vec<Answer> {
         std::mem::take(&mut self.answers)
     }
 
-    /// Takes these reminders back from the queue, as far as nobody has taken them out of it.
+    /// Takes reminders back that are still in the queue, and refuses them.
     fn take_back(&mut self, keys: Vec<Key>, reason: Reason) {
         for key in keys {
             if self.undecided.get(&key).is_some_and(|undecided| undecided.content.take().is_some()) {
@@ -241,14 +241,15 @@ impl Handover {
 }
 
 impl Request {
-    /// What the same user has behind a place and is not decided.
+    /// Returns the same user's undecided reminders after this position.
     fn behind(&self, place: usize) -> Vec<Key> {
         let user = &self.items[place].named.2;
         let behind = self.items[place + 1..].iter();
         behind.filter(|item| item.verdict.is_none() && item.named.2 == *user).map(|item| item.key).collect()
     }
 
-    /// What is refused, and with it all that the same user has behind it: accepted now, that would have come out of order.
+    /// Returns the answer. All that follows a refused reminder of the same user is refused, too: accepted now, it would be
+    /// out of order.
     fn answer(self) -> Answer {
         let mut refused_before = HashMap::new();
         let mut refused = Vec::new();
@@ -275,7 +276,7 @@ mod tests {
 
     struct World {
         now: Instant,
-        handover: Handover,
+        pending: Pending,
         deliveries: Deliveries,
         verdicts: mpsc::UnboundedReceiver<Verdict>,
     }
@@ -288,9 +289,9 @@ mod tests {
         fn remembering(capacity: usize, remember: usize) -> Self {
             let (queue, deliveries) = deliveries::queue();
             let (sender, verdicts) = mpsc::unbounded_channel();
-            let repeats = Repeats::new(Duration::from_secs(600), remember);
-            let handover = Handover::new(queue, capacity, sender, repeats);
-            Self { now: Instant::now(), handover, deliveries, verdicts }
+            let accepted = Accepted::new(Duration::from_secs(600), remember);
+            let pending = Pending::new(queue, capacity, sender, accepted);
+            Self { now: Instant::now(), pending, deliveries, verdicts }
         }
 
         /// Alice is connected.
@@ -302,7 +303,7 @@ mod tests {
             let body = serde_json::json!({ "reminders": ids.iter().map(reminder).collect::<Vec<_>>() }).to_string();
             self.now += Duration::from_secs(1);
             let deadline = self.now + Duration::from_millis(1_500);
-            self.handover.request(deadline, inbox.into(), body.as_bytes(), |user| user.as_str() == "alice").unwrap();
+            self.pending.request(deadline, inbox.into(), body.as_bytes(), |user| user.as_str() == "alice").unwrap();
         }
 
         fn take_batch(&mut self) -> Option<Vec<Delivery>> {
@@ -313,15 +314,15 @@ mod tests {
             self.deliveries.next().now_or_never().flatten()
         }
 
-        /// Every answer since the last time: where it went, and what it refuses.
+        /// Returns every answer since the last call: where it went, and what it refuses.
         fn answers(&mut self) -> Vec<(String, Vec<String>)> {
             while let Ok(verdict) = self.verdicts.try_recv() {
-                self.handover.decide(self.now, verdict);
+                self.pending.decide(self.now, verdict);
             }
             let answer = |answer: Answer| {
                 (answer.inbox.to_string(), answer.body.refused.into_iter().map(|refused| refused.id).collect())
             };
-            self.handover.answers().into_iter().map(answer).collect()
+            self.pending.answers().into_iter().map(answer).collect()
         }
     }
 
@@ -330,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn the_word_goes_to_all_who_asked() {
+    fn a_decision_answers_every_waiting_request() {
         let mut world = World::new(10);
         world.request("first", &["1"]);
         world.request("second", &["1"]);
@@ -338,22 +339,22 @@ mod tests {
         assert!(world.take().is_none(), "it is one reminder");
         delivery.accept();
         assert_eq!(world.answers(), [answer("first", &[]), answer("second", &[])]);
-        assert!(world.handover.is_idle() && world.handover.undecided.is_empty());
+        assert!(world.pending.is_idle() && world.pending.undecided.is_empty());
     }
 
     #[test]
-    fn what_one_request_gave_up_another_still_waits_for() {
+    fn an_expired_request_leaves_others_waiting() {
         let mut world = World::new(10);
         world.request("first", &["1"]);
         world.request("second", &["1"]);
-        world.handover.expire(world.now + Duration::from_millis(500));
+        world.pending.expire(world.now + Duration::from_millis(500));
         assert_eq!(world.answers(), [answer("first", &["1"])]);
         world.take().unwrap().accept();
         assert_eq!(world.answers(), [answer("second", &[])]);
     }
 
     #[test]
-    fn what_was_accepted_behind_something_refused_comes_again_as_a_repeat() {
+    fn accepted_after_refused_is_not_handed_over_twice() {
         let mut world = World::new(10);
         world.request("first", &["1", "2"]);
         let (first, second) = (world.take().unwrap(), world.take().unwrap());
@@ -368,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn behind_what_was_refused_nothing_is_taken_though_nobody_was_told_yet() {
+    fn nothing_is_taken_after_a_pending_refusal() {
         let mut world = World::new(10);
         world.request("first", &["1", "2"]);
         world.take().unwrap().refuse(Reason::Busy);
@@ -377,11 +378,11 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_counts_until_its_word_and_what_was_taken_back_does_not() {
+    fn taken_reminders_count_against_capacity_until_decided() {
         let mut world = World::new(2);
         world.request("first", &["1", "2", "3"]);
         let held = world.take().unwrap();
-        world.handover.expire(world.now + Duration::from_secs(2));
+        world.pending.expire(world.now + Duration::from_secs(2));
         assert_eq!(world.answers(), [answer("first", &["1", "2", "3"])]);
         assert!(world.take().is_none(), "taken back");
         world.request("second", &["4", "5"]);
@@ -422,10 +423,10 @@ mod tests {
     }
 
     #[test]
-    fn the_queue_has_room_for_its_capacity_alone() {
+    fn the_queue_never_exceeds_its_capacity() {
         let mut world = World::new(2);
         world.request("first", &["1", "2"]);
-        world.handover.expire(world.now + Duration::from_secs(2));
+        world.pending.expire(world.now + Duration::from_secs(2));
         world.request("second", &["3"]);
         assert_eq!(world.answers(), [answer("first", &["1", "2"]), answer("second", &["3"])]);
         assert!(world.take().is_none(), "taken back, and out of the queue");
