@@ -81,7 +81,7 @@ impl PartitionLog {
     pub fn take_in(&mut self, slice: Slice, before: Mark) -> TakenIn {
         let (sequence, stored_ms) = (slice.set.sequence, slice.set.published_ms);
         let mut entries = Entries { sequence, stored_ms, reminders: Vec::with_capacity(slice.reminders.len()) };
-        let (mut repeats, mut is_begun) = (0, false);
+        let mut repeats = 0;
         let (set, common, bytes) = (slice.set.clone(), slice.common.clone(), slice.bytes);
         let mut judged = JudgedSlice { set, common, reminders: Vec::new(), refused: Vec::new(), bytes };
         let verdicts: Vec<Verdict> = slice.reminders.iter().map(|one| self.judge(&slice, one, &mut entries)).collect();
@@ -89,7 +89,6 @@ impl PartitionLog {
             let name = Done::Published { set: sequence, stored_ms, place: published.place };
             let is_done = self.done.remove(&name);
             let is_parked = self.parked.remove(&name);
-            is_begun |= is_done;
             match verdict {
                 Verdict::New => {
                     let before = match (is_done, is_parked) {
@@ -121,7 +120,7 @@ impl PartitionLog {
             return TakenIn { queued: 0, new, repeats, forgotten };
         }
         // Until it is planned it is one part.
-        self.progress.begin(sequence, before, 1, is_begun);
+        self.progress.begin(sequence, before, 1);
         let queued = judged.bytes;
         self.queued_bytes += queued;
         self.queue.push(judged.set.source.clone(), queued, judged);

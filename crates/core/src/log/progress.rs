@@ -59,8 +59,8 @@ pub struct Progress {
 impl Progress {
     /// Begins at a position. Nothing above it was recorded up to the outcome `outcomes`.
     ///
-    /// `done` is what earlier owners recorded above it. Until all of that was taken in, a new owner
-    /// must find it, too.
+    /// `done` is what earlier owners recorded above it. Until the position has passed all of that,
+    /// a new owner must find it, too.
     pub fn new<'d>(settled: Mark, outcomes: u64, done: impl IntoIterator<Item = &'d Done>) -> Self {
         let (open, holds, entries) = Default::default();
         let mark = |done: &Done| match *done {
@@ -80,11 +80,10 @@ impl Progress {
     }
 
     /// A set is taken in; `before` is the place in the log just before it. It is in work until so
-    /// many of its parts are settled. `is_begun` says that an earlier owner recorded some of it.
-    pub fn begin(&mut self, sequence: u64, before: Mark, parts: usize, is_begun: bool) {
+    /// many of its parts are settled.
+    pub fn begin(&mut self, sequence: u64, before: Mark, parts: usize) {
         self.read(before);
-        let hold = Hold(if is_begun { self.base.1 } else { self.last_outcome });
-        *self.holds.entry(hold).or_default() += 1;
+        let hold = self.hold();
         self.open.insert(sequence, Open { before: self.read, unsettled: parts, hold });
         self.settle(sequence, 0);
     }
@@ -145,7 +144,7 @@ impl Progress {
     /// Returns the outcome up to which nothing above the position was recorded.
     pub fn outcomes(&self) -> u64 {
         let held = self.holds.first_key_value().map_or(self.last_outcome, |(hold, _)| hold.0);
-        let is_ahead = self.recorded.is_some_and(|recorded| order(&self.read) < order(&recorded));
+        let is_ahead = self.recorded.is_some_and(|recorded| order(&self.settled()) < order(&recorded));
         if is_ahead { self.base.1 } else { held }
     }
 
@@ -195,8 +194,8 @@ mod tests {
     fn position_is_just_before_the_oldest_set_in_work() {
         let mut progress = Progress::new(mark(5, 50), 0, []);
         assert_eq!(progress.settled(), mark(5, 50));
-        progress.begin(8, mark(7, 70), 2, false);
-        progress.begin(9, mark(8, 80), 1, false);
+        progress.begin(8, mark(7, 70), 2);
+        progress.begin(9, mark(8, 80), 1);
         progress.settle(9, 1);
         assert_eq!(progress.settled(), mark(7, 70));
         progress.settle(8, 1);
@@ -213,7 +212,7 @@ mod tests {
     #[test]
     fn planning_may_find_more_parts() {
         let mut progress = Progress::new(mark(5, 50), 0, []);
-        progress.begin(6, mark(5, 50), 1, false);
+        progress.begin(6, mark(5, 50), 1);
         progress.grow(6, 2);
         progress.settle(6, 2);
         assert_eq!((progress.settled(), progress.sets_in_work()), (mark(5, 50), 1));
@@ -226,10 +225,10 @@ mod tests {
     fn checkpoint_has_entries_up_to_the_position() {
         let mut progress = Progress::new(mark(5, 50), 0, []);
         let entries = |sequence, stored_ms| Entries { sequence, stored_ms, reminders: vec![(1, 1)] };
-        progress.begin(6, mark(5, 50), 1, false);
+        progress.begin(6, mark(5, 50), 1);
         [entries(6, 60), entries(7, 70), entries(8, 80)].into_iter().for_each(|entries| progress.note(entries));
         assert_eq!(progress.checkpoint(), Checkpoint { entries: vec![], settled: mark(5, 50), outcomes: 0 });
-        progress.begin(8, mark(7, 70), 1, false);
+        progress.begin(8, mark(7, 70), 1);
         progress.settle(6, 1);
         let checkpoint = progress.checkpoint();
         assert_eq!(checkpoint.entries, [entries(6, 60), entries(7, 70)]);
@@ -242,13 +241,13 @@ mod tests {
     #[test]
     fn outcomes_are_kept_back_by_the_oldest_in_work() {
         let mut progress = Progress::new(mark(5, 50), 100, []);
-        progress.begin(6, mark(5, 50), 1, true);
+        progress.begin(6, mark(5, 50), 1);
         progress.outcome_stored(130);
-        progress.begin(7, mark(6, 60), 1, false);
+        progress.begin(7, mark(6, 60), 1);
         let removal = progress.hold();
         progress.outcome_stored(140);
         progress.outcome_stored(135);
-        assert_eq!(progress.outcomes(), 100, "an earlier owner recorded some of set 6");
+        assert_eq!(progress.outcomes(), 100, "set 6 was taken in first");
         progress.settle(6, 1);
         assert_eq!(progress.outcomes(), 130);
         progress.settle(7, 1);
@@ -261,13 +260,18 @@ mod tests {
         assert!(progress.is_finished());
     }
     #[test]
-    fn outcomes_are_kept_back_until_what_is_recorded_was_read() {
+    fn outcomes_are_kept_back_until_the_position_passes_what_is_recorded() {
         let done = [(4, 40), (8, 80), (7, 70)].map(|(set, stored_ms)| Done::Published { set, stored_ms, place: 0 });
         let mut progress = Progress::new(mark(5, 50), 100, &done);
         progress.outcome_stored(130);
         progress.read(mark(7, 70));
         assert_eq!(progress.outcomes(), 100);
-        progress.read(mark(8, 80));
+        progress.begin(8, mark(7, 70), 1);
+        progress.begin(9, mark(8, 80), 1);
+        progress.settle(9, 1);
+        progress.read(mark(9, 90));
+        assert_eq!(progress.outcomes(), 100, "the position has not passed set 8");
+        progress.settle(8, 1);
         assert_eq!(progress.outcomes(), 130);
         let mut progress = Progress::new(mark(5, 50), 100, &done);
         progress.outcome_stored(130);

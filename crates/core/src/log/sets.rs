@@ -53,20 +53,18 @@ impl SetsLog {
             }
             entries.reminders.push((id, body_hash));
         }
-        let (mut is_begun, mut work) = (false, work);
+        let mut work = work;
         if let SetWork::Parts(SetParts { refused, cancel, set, .. }) = &mut work {
             entries.reminders.extend(cancel.iter().map(|id| (cancellation(&set.source, id), 0)));
             let mut is_recorded = |place| self.done.remove(&Done::Published { set: sequence, stored_ms, place });
-            let before = refused.len();
             refused.retain(|refused| !is_recorded(refused.place));
-            is_begun = refused.len() < before;
         }
         let mut forgotten = 0;
         if !entries.reminders.is_empty() {
             forgotten = self.window.note(&entries);
             self.progress.note(entries);
         }
-        self.progress.begin(sequence, before, 1, is_begun);
+        self.progress.begin(sequence, before, 1);
         TakenIn { work: Some(work), forgotten }
     }
 
