@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -130,8 +131,16 @@ impl Sender {
     }
 
     async fn heartbeat(self, to: Arc<Instance>, users: Vec<Vec<UserId>>) -> Result<Arc<HashSet<UserId>>, NoAnswer> {
-        let began = Instant::now();
-        let answer = instance::heartbeat(&self.apps.client(), &to, &users.concat(), self.timeout).await;
+        let (users, client) = (users.concat(), self.apps.client());
+        let connects = || client.statistics().connects.load(Ordering::Relaxed);
+        let (began, connected) = (Instant::now(), connects());
+        let mut answer = instance::heartbeat(&client, &to, &users, self.timeout).await;
+        if matches!(answer, Err(NoAnswer::TimedOut)) && connects() != connected {
+            // The answer was lost with the connection, which another instance's answer may have broken. Both back off for the
+            // same time; so asked at the same moment as that one, it would lose its answer each time.
+            tokio::time::sleep(self.timeout.mul_f64(fastrand::f64() / 2.0)).await;
+            answer = instance::heartbeat(&self.apps.client(), &to, &users, self.timeout).await;
+        }
         self.metrics.heartbeat_ended(&answer, began.elapsed());
         Ok(Arc::new(answer?.into_iter().collect()))
     }
