@@ -33,6 +33,7 @@ mod schema;
 mod serve;
 mod setup;
 mod survey;
+#[cfg(feature = "terminal")]
 mod terminal;
 #[cfg(feature = "top")]
 mod top;
@@ -110,6 +111,7 @@ enum Command {
     /// Try whether an app server keeps the contract, rule by rule
     Conformance(conformance::Args),
     /// Be an app server with a web page, on which people see their reminders
+    #[cfg(feature = "terminal")]
     Terminal(terminal::Args),
     /// Which app-server instance holds which user's connection
     #[command(subcommand)]
@@ -301,6 +303,7 @@ impl Cli {
             Command::Publish(args) => publish::run(&settings, *args).await,
             Command::ConnectAs(args) => connect_as::run(&settings, args).await,
             Command::Conformance(args) => conformance::run(&settings, args).await,
+            #[cfg(feature = "terminal")]
             Command::Terminal(args) => terminal::run(&settings, args).await,
             Command::Routes(command) => routes::run(&settings, command).await,
             Command::Associates(command) => associates::run(&settings, command).await,
