@@ -46,10 +46,16 @@ pub enum Fault {
     UnconfirmedAppends,
     /// JetStream refuses an append to mailboxes, as when it has no room.
     RefusedAppends,
-    /// An acknowledgement or a removal is lost.
+    /// A removal is lost.
     LostRemovals,
-    /// A new owner does not see what was recorded as settled.
-    UnseenOutcomes,
+    /// A set is published again, or another reminder under its id.
+    RepeatedSets,
+    /// A set, or a reminder of it, is wrong.
+    InvalidSets,
+    /// The server loses the newest sets, and gives their sequences again.
+    PowerLosses,
+    /// A stored position is not confirmed.
+    UnconfirmedPositions,
     /// Reminders expire soon, at any step of their way.
     Expiry,
     /// The wall clock is set forward or back.
@@ -58,7 +64,7 @@ pub enum Fault {
 
 impl Fault {
     /// All there are, with their names.
-    pub const ALL: [(Self, &str); 22] = [
+    pub const ALL: [(Self, &str); 25] = [
         (Self::LostRequests, "lost-requests"),
         (Self::LostAnswers, "lost-answers"),
         (Self::LateRequests, "late-requests"),
@@ -78,7 +84,10 @@ impl Fault {
         (Self::UnconfirmedAppends, "unconfirmed-appends"),
         (Self::RefusedAppends, "refused-appends"),
         (Self::LostRemovals, "lost-removals"),
-        (Self::UnseenOutcomes, "unseen-outcomes"),
+        (Self::RepeatedSets, "repeated-sets"),
+        (Self::InvalidSets, "invalid-sets"),
+        (Self::PowerLosses, "power-losses"),
+        (Self::UnconfirmedPositions, "unconfirmed-positions"),
         (Self::Expiry, "expiry"),
         (Self::ClockSteps, "clock-steps"),
     ];

@@ -5,8 +5,9 @@
 //! never happen is checked at every step, what must come true in the end is checked after the healing. There is one random
 //! number generator and one clock, both the world's, so a seed gives the same run every time.
 //!
-//! The models stand for what JetStream guarantees, and for what the shell around the machine does with it (`service::partition`):
-//! a fence that refuses late appends, a pin and a reset of the consumer, outcomes that name what they settle.
+//! It goes from a published set to the final outcome. The models stand for what JetStream guarantees, and for what the
+//! shell around the pure code does with it: the log of sets, positions with revisions, windows, outcomes that name what
+//! they are of, and fences that refuse late appends and late outcomes.
 //!
 //! | module | |
 //! | --- | --- |

@@ -46,19 +46,24 @@ pub enum Step {
     HandOver,
     /// The wall clock is set.
     ClockStep,
+    /// The server loses the newest sets.
+    PowerLoss,
+    /// The rules become others.
+    Rules,
 }
 
 impl Step {
     /// What it belongs to, where it is a fault.
     fn fault(self) -> Option<Fault> {
         match self {
-            Self::Publish | Self::Roam | Self::Associate => None,
+            Self::Publish | Self::Roam | Self::Associate | Self::Rules => None,
             Self::Mood => Some(Fault::Moods),
             Self::Flap => Some(Fault::Flapping),
             Self::Crash => Some(Fault::Crashes),
             Self::FailOver => Some(Fault::FailOvers),
             Self::HandOver => Some(Fault::HandOvers),
             Self::ClockStep => Some(Fault::ClockSteps),
+            Self::PowerLoss => Some(Fault::PowerLosses),
         }
     }
 
@@ -79,10 +84,12 @@ impl Step {
             Self::FailOver => often(Fault::FailOvers, 20, 80),
             Self::HandOver => often(Fault::HandOvers, 20, 60),
             Self::ClockStep => often(Fault::ClockSteps, 10, 40),
+            Self::PowerLoss => often(Fault::PowerLosses, 20, 60),
+            Self::Rules => 30,
         }
     }
 
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::Publish,
         Self::Roam,
         Self::Associate,
@@ -92,6 +99,8 @@ impl Step {
         Self::FailOver,
         Self::HandOver,
         Self::ClockStep,
+        Self::PowerLoss,
+        Self::Rules,
     ];
 }
 
@@ -108,11 +117,22 @@ pub struct Planned {
     pub luck: u64,
 }
 
+/// Settings of what reads the log.
+#[derive(Debug, Clone, Copy)]
+pub struct LogSettings {
+    /// How long a reminder's id is remembered.
+    pub window: Duration,
+    /// Bytes that may wait in a partition.
+    pub queue_bytes: usize,
+}
+
 /// All that is drawn before a run.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The machine's settings.
     pub settings: Settings,
+    /// The log's settings.
+    pub log: LogSettings,
     /// What goes wrong, and how often.
     pub faults: Faults,
     /// How many users, others' users and app servers there are.
@@ -131,6 +151,10 @@ impl Scenario {
     pub fn plan(&self) -> Plan {
         let mut rng = Rng::with_seed(self.seed);
         let settings = draw_settings(&mut rng);
+        let log = LogSettings {
+            window: Duration::from_millis(pick(&mut rng, &[300, 5_000, 600_000])),
+            queue_bytes: pick(&mut rng, &[1, 4_000, 1 << 20]),
+        };
         let mut faults = Faults::draw(&mut rng);
         let people = (rng.usize(1..=4), rng.usize(0..=2), rng.usize(1..=3));
         let mut steps = draw_steps(&mut rng, &faults);
@@ -139,7 +163,7 @@ impl Scenario {
             is_kept && planned.step.fault().is_none_or(|fault| !self.without.contains(&fault))
         });
         self.without.iter().for_each(|fault| faults.remove(*fault));
-        Plan { settings, faults, people, steps }
+        Plan { settings, log, faults, people, steps }
     }
 
     /// What the run itself draws from.

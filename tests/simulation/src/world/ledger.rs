@@ -1,24 +1,31 @@
-//! The reference: each reminder, what became of it, and what may become of it. It knows nothing of how the machine decides; it
-//! knows the promises.
+//! The reference: each reminder, what became of it, and what may become of it. It knows nothing of how the machine decides;
+//! it knows the promises.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bellhop_core::log::done::Done;
 use bellhop_core::router::{Entry, Item, Text};
 use bellhop_protocol::reminder::Priority;
 use bellhop_protocol::token::{InstanceName, Source, UserId};
 
-use super::named;
-
-/// A reminder, by its place in the order of publishing.
+/// A reminder, by its place in the log: a repeat is none.
 pub type Id = usize;
 
 #[derive(Debug)]
 pub struct Reminder {
+    /// Its id as its publisher and the outcomes call it.
+    pub name: String,
+    /// Where it stands in the log; none for a copy.
+    pub published: Option<Done>,
     pub user: UserId,
-    pub expires_at: Option<i64>,
-    pub bytes: usize,
     pub source: Source,
+    /// What it says, and what the machine is told of that.
+    pub says: String,
+    pub text: Option<Arc<Text>>,
+    pub expires_at: Option<i64>,
+    /// Bytes that it counts in a delivery.
+    pub bytes: usize,
     pub priority: Priority,
     /// It comes when it comes: its place in the order is past.
     pub is_copy: bool,
@@ -26,8 +33,8 @@ pub struct Reminder {
     pub is_unreadable: bool,
     /// No associate may get it.
     pub stays: bool,
-    /// What it says, if others say it too.
-    pub text: Option<Arc<Text>>,
+    /// Its set was lost by the server, or one before it, so that it may count as a repeat: it need not have an end.
+    pub is_optional: bool,
     /// Every acceptance, in order: where, and who was told.
     pub accepted_by: Vec<(InstanceName, UserId)>,
     /// A final fate was decided.
@@ -41,36 +48,11 @@ pub struct Reminder {
 }
 
 impl Reminder {
-    pub fn new(user: UserId, expires_at: Option<i64>, bytes: usize) -> Self {
-        Self {
-            user,
-            expires_at,
-            bytes,
-            source: named("billing"),
-            priority: Priority::Normal,
-            is_copy: false,
-            is_unreadable: false,
-            stays: false,
-            text: None,
-            accepted_by: Vec::new(),
-            is_settled: false,
-            is_recorded: false,
-            is_touched: false,
-            is_overtaken: false,
-        }
-    }
-
-    /// How the machine sees it.
-    pub fn entry(&self, item: Item) -> Entry {
-        let may_reroute = matches!(item, Item::Event { .. }) && !self.stays;
-        let (source, text) = (self.source.clone(), self.text.clone());
+    /// How the machine sees it when it is read from a mailbox.
+    pub fn parked(&self, item: Item) -> Entry {
+        let (source, text, may_reroute) = (self.source.clone(), self.text.clone(), false);
         let (expires_at, bytes, priority) = (self.expires_at, self.bytes, self.priority);
         Entry { item, expires_at, bytes, may_reroute, source, priority, text }
-    }
-
-    /// Says one of a few things, as the reminder of this id.
-    pub fn saying(self, id: Id, what: u128, priority: Priority) -> Self {
-        Self { text: Some(Arc::new(Text { id: id.to_string(), hash: what, priority })), priority, ..self }
     }
 
     /// The user itself was told.
@@ -83,8 +65,8 @@ impl Reminder {
 #[derive(Debug, Default)]
 pub struct Ledger {
     pub reminders: Vec<Reminder>,
-    /// The latest of each user's reminders that was accepted for the first time, for each who was told: anywhere, and at each
-    /// app server.
+    /// The latest of each user's reminders that was accepted for the first time, for each who was told: anywhere, and at
+    /// each app server.
     latest: BTreeMap<(UserId, UserId, Option<InstanceName>), Id>,
 }
 
@@ -97,10 +79,27 @@ impl Ledger {
 
     /// What the user gets of a reminder that an associate got.
     pub fn add_copy(&mut self, of: Id) -> Id {
-        let reminder =
-            Reminder::new(self.reminders[of].user.clone(), self.reminders[of].expires_at, self.reminders[of].bytes);
-        let (source, priority) = (self.reminders[of].source.clone(), self.reminders[of].priority);
-        self.add(Reminder { is_copy: true, stays: true, source, priority, ..reminder })
+        let Reminder { name, user, source, says, expires_at, bytes, priority, is_optional, .. } = &self.reminders[of];
+        self.add(Reminder {
+            name: name.clone(),
+            published: None,
+            user: user.clone(),
+            source: source.clone(),
+            says: says.clone(),
+            text: None,
+            expires_at: *expires_at,
+            bytes: *bytes,
+            priority: *priority,
+            is_copy: true,
+            is_unreadable: false,
+            stays: true,
+            is_optional: *is_optional,
+            accepted_by: Vec::new(),
+            is_settled: false,
+            is_recorded: false,
+            is_touched: false,
+            is_overtaken: false,
+        })
     }
 
     /// A fault touched these: they may be accepted again.
@@ -108,8 +107,8 @@ impl Ledger {
         ids.into_iter().for_each(|id| self.reminders[id].is_touched = true);
     }
 
-    /// An app server accepts a reminder for somebody. Checks that it is not repeated without a fault, that nobody gets what is not
-    /// theirs, and the order. Answers whether it is a repeat.
+    /// An app server accepts a reminder for somebody. Checks that it is not repeated without a fault, that everybody gets
+    /// only what is theirs, and the order. Returns true if it is a repeat.
     pub fn accept(&mut self, id: Id, told: &UserId, at: &InstanceName, goes_to_all: bool, wall_ms: i64) -> bool {
         let reminder = &mut self.reminders[id];
         let place = (at.clone(), told.clone());
@@ -120,14 +119,15 @@ impl Ledger {
         let is_rerouted = *told != reminder.user;
         assert!(!is_rerouted || !reminder.stays, "{id} is told to {told}: {reminder:?}");
         reminder.accepted_by.push(place);
-        // What an associate's instance hung on goes another way, and others to the associate meanwhile. What an associate got, and
-        // a fault kept from being recorded, is the user's again: a repeat, behind what was parked meanwhile.
+        // What an associate's instance hung on goes another way, and others to the associate meanwhile. What an associate
+        // got, and a fault kept from being recorded, is the user's again: a repeat, behind what was parked meanwhile.
         let was_rerouted = reminder.accepted_by.iter().any(|(_, told)| *told != reminder.user);
         let may_be_late = reminder.is_overtaken || reminder.is_settled || (was_rerouted && reminder.is_touched);
         // It expired on its way to one device, while another one, whose turn came then, was sent what follows.
         let was_left_out = goes_to_all && reminder.expires_at.is_some_and(|at| at <= wall_ms);
         for (is_first, at) in [(!is_repeated, None), (!is_repeated_here, Some(at.clone()))] {
-            if !is_first || reminder.is_copy || (at.is_none() && was_left_out) {
+            // What the server lost has no place in the order any more.
+            if !is_first || reminder.is_copy || reminder.is_optional || (at.is_none() && was_left_out) {
                 continue;
             }
             let latest = self.latest.entry((reminder.user.clone(), told.clone(), at)).or_insert(id);
@@ -137,14 +137,15 @@ impl Ledger {
         is_repeated
     }
 
-    /// The other one says the same, no less urgently, and the user was told.
-    pub fn check_merged(&self, id: Id, into: Id) {
-        let (reminder, other) = (&self.reminders[id], &self.reminders[into]);
-        let (Some(own), Some(others)) = (&reminder.text, &other.text) else {
-            panic!("{id} is merged into {into}, and one of them says nothing: {reminder:?} {other:?}")
+    /// Another one says the same to the user, no less urgently, and the user was told.
+    pub fn check_merged(&self, id: Id, into: &str) {
+        let reminder = &self.reminders[id];
+        let stands = |(other, one): (Id, &Reminder)| {
+            let is_same = one.user == reminder.user && one.source == reminder.source && one.says == reminder.says;
+            other != id && one.name == into && is_same && reminder.priority <= one.priority && one.was_told()
         };
-        assert!(id != into && own.hash == others.hash && own.priority <= others.priority, "{id}: {own:?} {others:?}");
-        assert!(other.was_told(), "{id} is merged into {into}, of which nobody was told: {other:?}");
+        let found = self.reminders.iter().enumerate().any(stands);
+        assert!(found, "{id} is merged into `{into}`, and the user was not told that: {reminder:?}");
     }
 
     /// A final fate was decided; an owner decides it once. Afterwards only a fault lets it be accepted again.
@@ -154,9 +155,16 @@ impl Ledger {
         reminder.is_settled = true;
     }
 
+    /// A final outcome is in the stream of outcomes. There is one, whatever went wrong.
+    pub fn record(&mut self, id: Id) {
+        let reminder = &mut self.reminders[id];
+        assert!(!reminder.is_recorded || reminder.is_copy, "{id} has a second final outcome: {reminder:?}");
+        reminder.is_recorded = true;
+    }
+
     pub fn assert_everything_has_an_end(&self) {
         for (id, reminder) in self.reminders.iter().enumerate() {
-            assert!(reminder.is_recorded, "{id} has no end: {reminder:?}");
+            assert!(reminder.is_recorded || reminder.is_optional, "{id} has no end: {reminder:?}");
         }
     }
 }

@@ -4,9 +4,11 @@
 //! | --- | --- |
 //! | [`ledger`] | the reference: each reminder, what became of it, and what may become of it |
 //! | [`nats`] | streams, mailboxes, routes |
-//! | [`people`] | who publishes, connects and leaves |
+//! | [`publishing`] | who publishes sets, and what must become of each reminder |
+//! | [`people`] | who connects and leaves |
 //! | [`apps`] | app servers, and requests to them |
 //! | [`owner`] | a process that works the partition: a machine, and the shell around it |
+//! | [`reading`] | how the shell reads the log, stores positions and removes the front |
 //! | [`settling`] | how the shell parks, records and removes |
 //! | [`succession`] | how owners end and begin |
 
@@ -15,13 +17,22 @@ mod ledger;
 mod nats;
 mod owner;
 mod people;
+mod publishing;
+mod reading;
 mod settling;
 mod succession;
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use bellhop_core::log::Subscriber;
+use bellhop_core::log::progress::{Checkpoint, Hold};
+use bellhop_core::log::readers::ReaderId;
 use bellhop_core::router::{Company, Input, Now, Settings};
+use bellhop_core::rules::Rules;
+use bellhop_core::rules::document::Document;
+use bellhop_core::rules::engine::Engine;
 use bellhop_protocol::token::UserId;
 use fastrand::Rng;
 
@@ -29,10 +40,12 @@ use self::apps::{AppServer, Mood, Parts};
 use self::ledger::Ledger;
 use self::nats::Nats;
 use self::owner::Owner;
+use self::publishing::{Draft, Publications};
+use self::reading::{SetsWork, SliceRefused};
 use self::settling::{Parcel, Records};
 use self::succession::Stage;
 use crate::faults::{Fault, Faults};
-use crate::scenario::{Plan, Planned, Scenario, Step};
+use crate::scenario::{LogSettings, Plan, Planned, Scenario, Step};
 
 /// Later than any back-off, expiry or sweep of a run.
 const PATIENCE_MS: u64 = 300_000;
@@ -43,6 +56,10 @@ pub struct World {
     rng: Rng,
     faults: Faults,
     settings: Settings,
+    log_settings: LogSettings,
+    /// The rules of this moment.
+    rules: Rules,
+    publications: Publications,
     start: Instant,
     /// Milliseconds since the start.
     at: u64,
@@ -94,13 +111,23 @@ enum Inside {
     /// Of routes and associates.
     News(Input),
     Submit(Records),
-    Recorded(Records),
+    Recorded(Records, u64),
     /// Nobody knows what became of an append.
     Doubt,
-    Acknowledged(u64),
-    AcknowledgeAgain(u64),
-    Remove(UserId, std::ops::RangeInclusive<u64>, usize),
-    Removed(usize),
+    /// The reader takes its next set.
+    ReadLog(ReaderId),
+    /// A connection that was cut is there again.
+    Reconnected,
+    /// It is time to store positions, and to remove the front.
+    Checkpoint,
+    EntriesStored(Subscriber, Checkpoint),
+    PositionStored(Subscriber, Checkpoint, u64),
+    /// What a set has itself is worked.
+    SetWorked(Box<SetsWork>),
+    /// Refused reminders of a slice are stored.
+    Refused(Box<SliceRefused>),
+    Remove(UserId, std::ops::RangeInclusive<u64>, usize, Vec<Hold>),
+    Removed(usize, Vec<Hold>),
     /// Others may hold by now what it held.
     LeaseEnds,
 }
@@ -116,19 +143,25 @@ enum Sent {
     Count { from: u64, user: UserId, known: Option<usize> },
     Park { from: u64, batch: Vec<Parcel>, is_confirmed: bool },
     Record { from: u64, records: Records },
-    Acknowledgement { from: u64, sequence: u64 },
-    Removal { from: u64, user: UserId, range: std::ops::RangeInclusive<u64>, count: usize },
+    Set(Arc<Draft>),
+    Entries { from: u64, of: Subscriber, checkpoint: Checkpoint },
+    Position { from: u64, of: Subscriber, checkpoint: Checkpoint, revision: u64, is_last: bool },
+    Purge { from: u64, upto: u64 },
+    Removal { from: u64, user: UserId, range: std::ops::RangeInclusive<u64>, count: usize, holds: Vec<Hold> },
 }
 
 impl World {
     #[allow(clippy::disallowed_methods)] // Some instant is needed to count from; which one makes no difference.
     pub fn new(scenario: &Scenario, is_told: bool) -> Self {
-        let Plan { settings, faults, people: (users, strangers, apps), steps } = scenario.plan();
+        let Plan { settings, log, faults, people: (users, strangers, apps), steps } = scenario.plan();
         let names = |all: &[&str], count: usize| all[..count].iter().map(|name| named(name)).collect();
         let mut world = Self {
             rng: scenario.rng(),
             faults,
             settings,
+            log_settings: log,
+            rules: Rules::default(),
+            publications: Publications::default(),
             start: Instant::now(),
             at: 0,
             wall_ahead: 0,
@@ -206,7 +239,7 @@ impl World {
     fn assert_everything_is_over(&self) {
         assert!(self.owners.len() == 1, "{:?} own it", self.owners.keys());
         self.owners[&self.newest].assert_nothing_is_left();
-        assert!(self.nats.events.is_empty(), "not acknowledged: {:?}", self.nats.events);
+        self.assert_log_is_over();
         assert!(self.nats.mailboxes.values().all(BTreeMap::is_empty), "not empty: {:?}", self.nats.mailboxes);
         self.ledger.assert_everything_has_an_end();
     }
@@ -303,6 +336,8 @@ impl World {
             Step::FailOver => self.fail_over(&mut luck),
             Step::HandOver => self.hand_over(),
             Step::ClockStep => self.wall_ahead += luck.i64(-3_000..=3_000),
+            Step::PowerLoss => self.power_loss(&mut luck),
+            Step::Rules => self.rules = if luck.bool() { blocking() } else { Rules::default() },
         }
     }
 
@@ -313,12 +348,19 @@ impl World {
             Inside::Tell(input) => self.tell(owner, input),
             Inside::News(input) => self.hear(owner, input),
             Inside::Submit(records) => self.submit(owner, records),
-            Inside::Recorded(records) => self.recorded(owner, records),
+            Inside::Recorded(records, sequence) => self.recorded(owner, records, sequence),
             Inside::Doubt => self.doubt(owner),
-            Inside::Acknowledged(sequence) => self.acknowledged(owner, sequence),
-            Inside::AcknowledgeAgain(sequence) => self.acknowledge_again(owner, sequence),
-            Inside::Remove(user, range, count) => self.remove(owner, user, range, count),
-            Inside::Removed(count) => self.removed(owner, count),
+            Inside::ReadLog(reader) => self.read_log(owner, reader),
+            Inside::Reconnected => self.reconnected(owner),
+            Inside::Checkpoint => self.checkpoint(owner),
+            Inside::EntriesStored(of, checkpoint) => self.entries_are_stored(owner, of, checkpoint),
+            Inside::PositionStored(of, checkpoint, revision) => {
+                self.position_is_stored(owner, of, &checkpoint, revision)
+            }
+            Inside::SetWorked(work) => self.set_is_worked(owner, *work),
+            Inside::Refused(refused) => self.slice_is_refused(owner, *refused),
+            Inside::Remove(user, range, count, holds) => self.remove(owner, user, range, count, holds),
+            Inside::Removed(count, holds) => self.removed(owner, count, holds),
             Inside::LeaseEnds => self.lease_ends(owner),
         }
     }
@@ -333,8 +375,15 @@ impl World {
             Sent::Count { from, user, known } => self.count_is_served(from, user, known),
             Sent::Park { from, batch, is_confirmed } => self.park_arrives(from, batch, is_confirmed),
             Sent::Record { from, records } => self.record_arrives(from, records),
-            Sent::Acknowledgement { from, sequence } => self.acknowledgement_arrives(from, sequence),
-            Sent::Removal { from, user, range, count } => self.removal_arrives(from, &user, range, count),
+            Sent::Set(draft) => self.set_arrives(draft),
+            Sent::Entries { from, of, checkpoint } => self.entries_arrive(from, of, checkpoint),
+            Sent::Position { from, of, checkpoint, revision, is_last } => {
+                self.position_arrives(from, of, checkpoint, revision, is_last);
+            }
+            Sent::Purge { from, upto } => self.purge_arrives(from, upto),
+            Sent::Removal { from, user, range, count, holds } => {
+                self.removal_arrives(from, &user, range, count, holds);
+            }
         }
     }
 
@@ -354,4 +403,16 @@ impl World {
 /// A name that is one.
 fn named<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
     text.parse().expect("the simulation's names are names")
+}
+
+/// Rules that block a reminder with the keyword and the tag.
+fn blocking() -> Rules {
+    static RULES: OnceLock<Rules> = OnceLock::new();
+    let make = || {
+        let keyword = publishing::BLOCKED;
+        let document = format!(r#"{{"rules":[{{"name":"b","keywords":["{keyword}"],"action":"block"}}]}}"#);
+        let document = Document::parse(document.as_bytes()).expect("it is a document");
+        Rules::default().with(named("t"), Some(Arc::new(Engine::new(&document).expect("it has few keywords"))))
+    };
+    RULES.get_or_init(make).clone()
 }

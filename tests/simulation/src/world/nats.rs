@@ -1,24 +1,48 @@
-//! What JetStream keeps: events, mailboxes with their fence, what is recorded, and the buckets.
+//! What JetStream keeps: the log, positions, windows and outcomes, mailboxes with their fence, and the buckets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bellhop_core::router::{Instance, Item, MailboxSummary, Page};
+use bellhop_core::log::Subscriber;
+use bellhop_core::log::done::Done;
+use bellhop_core::log::position::{LogState, Mark, Position};
+use bellhop_core::log::window::Entries;
+use bellhop_core::router::{Instance, Item, MailboxSummary};
 use bellhop_protocol::token::UserId;
 
 use super::ledger::{Id, Reminder};
+use super::publishing::Stored;
 
 /// Routes, with the revisions of their keys.
 pub type Routes = BTreeMap<(UserId, Arc<Instance>), u64>;
 
+/// When the log was created: there is one in a run.
+pub const CREATED_NS: i64 = 1;
+
 #[derive(Debug, Default)]
 pub struct Nats {
-    /// Messages of the events stream that are not acknowledged.
-    pub events: BTreeMap<u64, Vec<Id>>,
-    /// Messages published so far.
-    pub published: u64,
-    /// To which owner the consumer hands messages.
-    pub pinned: u64,
+    /// The sets.
+    pub log: BTreeMap<u64, Stored>,
+    /// The sequence of the first set that is not removed.
+    pub first: u64,
+    pub last: u64,
+    /// The sets that were removed from the front: a server that went back has them again.
+    pub removed: BTreeMap<u64, Stored>,
+    /// The clock was here when the server last lost something.
+    pub not_before: i64,
+    /// Positions, with the revisions of their keys.
+    pub positions: BTreeMap<Subscriber, (Position, u64)>,
+    /// Positions as a replica knows them that is behind.
+    pub positions_seen: BTreeMap<Subscriber, (Position, u64)>,
+    /// What was stored of the idempotency windows.
+    pub entries: BTreeMap<Subscriber, Vec<Entries>>,
+    /// The names in the outcomes, by the sequences of their messages.
+    pub outcomes: BTreeMap<u64, Vec<(Subscriber, Done)>>,
+    pub last_outcome: u64,
+    /// Owners whose outcomes are refused.
+    pub fenced: BTreeSet<u64>,
+    /// What is refused: sequence of its set, and place; the whole set, where there is none.
+    pub rejected: BTreeSet<(u64, i64, Option<usize>)>,
     pub mailboxes: BTreeMap<UserId, BTreeMap<u64, Id>>,
     /// Which owner may append to them.
     pub fence: u64,
@@ -26,8 +50,6 @@ pub struct Nats {
     pub parked: u64,
     /// What ever was in a mailbox.
     pub was_parked: BTreeSet<Id>,
-    /// What the outcomes say is done with.
-    pub recorded: BTreeSet<Item>,
     pub routes: Routes,
     /// The routes as a replica knows them that is behind.
     pub routes_seen: Routes,
@@ -45,6 +67,17 @@ pub struct Reading {
 }
 
 impl Nats {
+    /// The state of the log for a look at this mark.
+    pub fn log_state(&self, mark: Mark) -> LogState {
+        let stored_ms_at = self.log.get(&mark.sequence).map(|stored| stored.stored_ms);
+        LogState { created_ns: CREATED_NS, first: self.first.max(1), last: self.last, stored_ms_at }
+    }
+
+    /// A subscriber's position, and the revision of its key.
+    pub fn position(&self, subscriber: Subscriber) -> (Position, u64) {
+        self.positions.get(&subscriber).cloned().unwrap_or((Position::first(CREATED_NS), 0))
+    }
+
     /// Appends to a mailbox.
     pub fn park(&mut self, user: &UserId, id: Id) -> u64 {
         self.parked += 1;
@@ -68,8 +101,8 @@ impl Nats {
         Some(MailboxSummary { first, last, count: self.mailbox(user).count(), next_expiry })
     }
 
-    /// A page, and which reminder each of its messages is.
-    pub fn read(&self, user: &UserId, reminders: &[Reminder], reading: &Reading) -> (Page, Vec<(Item, Id)>) {
+    /// What of a mailbox is found, where the next page begins, and whether nothing lies behind it.
+    pub fn read(&self, user: &UserId, reading: &Reading) -> (Vec<(Item, Id)>, u64, bool) {
         let Reading { first, until, seen_until, most } = *reading;
         let seen = || self.mailbox(user).filter(|(sequence, _)| *sequence <= seen_until);
         let wanted = seen().filter(|(sequence, _)| (first..=until).contains(sequence));
@@ -78,10 +111,14 @@ impl Nats {
             Some((Item::Parked { sequence }, _)) if found.len() == most => *sequence,
             _ => until.min(seen_until),
         };
-        let entries = found.iter().map(|(item, id)| reminders[*id].entry(*item)).collect();
         let is_last = seen().next_back().is_none_or(|(sequence, _)| sequence <= end);
-        (Page { entries, next: (end + 1).max(first), is_last }, found)
+        (found, (end + 1).max(first), is_last)
     }
+}
+
+/// The name of a message of a mailbox. That stream loses nothing in a run, so its sequences are times.
+pub fn parked(sequence: u64) -> Done {
+    Done::Parked { sequence, stored_ms: sequence.cast_signed() }
 }
 
 /// Where somebody may be connected, the newest route first.

@@ -1,9 +1,16 @@
 //! A process that works the partition: a machine, and what the shell around it keeps in memory. Everything that the machine wants
 //! done is checked here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+use bellhop_core::log::Subscriber;
+use bellhop_core::log::done::Done;
+use bellhop_core::log::partition::PartitionLog;
+use bellhop_core::log::position::{Mark, Position};
+use bellhop_core::log::progress::{Checkpoint, Progress};
+use bellhop_core::log::readers::{Limits, ReaderId, Readers};
+use bellhop_core::log::sets::SetsLog;
 use bellhop_core::router::{
     Action, Company, HELD_BACK_AFTER, HeldBack, Input, Instance, Item, MailboxSummary, Page, Partition, Settings,
     Share, Undelivered,
@@ -12,13 +19,12 @@ use bellhop_protocol::reminder::finished::REROUTED_BYTES;
 use bellhop_protocol::token::{InstanceName, Source, UserId};
 
 use super::ledger::Id;
-use super::nats::Reading;
+use super::nats::{Reading, parked};
+use super::reading::ALL;
 use super::settling::{Parcel, Records};
 use super::{Inside, Sent, World};
 use crate::faults::Fault;
 
-/// The most events given to the machine and not acknowledged.
-const WINDOW: usize = 6;
 /// The longest time between a confirmation and the delivery that it allows, when deliveries before it time out.
 const QUEUED_UP_TO_MS: u64 = 2_000;
 
@@ -32,19 +38,40 @@ pub struct Owner {
     pub is_loaded: bool,
     /// What it found when it took over: mailboxes, where their reminders came from, and what is recorded.
     pub found: Vec<(UserId, MailboxSummary)>,
-    pub parked_before: BTreeSet<Id>,
-    pub recorded_before: BTreeSet<Item>,
+    pub parked_before: HashSet<Done>,
+    pub recorded_before: HashSet<Done>,
+    /// The positions that it claimed, with the revisions of their keys.
+    pub claimed: BTreeMap<Subscriber, Position>,
+    pub revisions: BTreeMap<Subscriber, u64>,
+    /// Up to this outcome it reads what earlier owners recorded.
+    pub outcomes_until: u64,
     /// Routes and associates as they were when it began to watch, and news since, until it is loaded.
     pub news: Vec<Input>,
     /// A watch keeps its order.
     pub news_until: u64,
-    /// The last event that the machine was given.
-    pub fed: u64,
-    is_feeding: bool,
-    /// Events given to it and not acknowledged, and how many of their reminders are not removed.
+    /// Who reads the log, and how far each has come.
+    pub readers: Readers,
+    pub cursors: BTreeMap<ReaderId, u64>,
+    pub is_reading: BTreeSet<ReaderId>,
+    /// Its connection is cut: it reads nothing.
+    pub is_cut: bool,
+    /// The last set that it read.
+    pub read: u64,
+    /// What it makes of the log, once it has taken over.
+    pub log: Option<PartitionLog>,
+    pub sets: Option<SetsLog>,
+    pub is_feeding: bool,
+    /// Sets given to the machine, and how many of their parts are not settled.
     pub open: BTreeMap<u64, usize>,
-    /// Which reminder each handle stands for.
+    /// Which reminder each handle stands for, and what it is called.
     pub items: BTreeMap<Item, Id>,
+    pub names: BTreeMap<Item, Done>,
+    /// A checkpoint is due; one is being stored; the last ones are; what was stored.
+    pub is_storing: bool,
+    pub storing: BTreeSet<Subscriber>,
+    pub releasing: BTreeSet<Subscriber>,
+    pub is_releasing: bool,
+    pub stored: BTreeMap<Subscriber, (Mark, u64)>,
     /// What the machine settled.
     pub settled: BTreeSet<Item>,
     /// And how many of these are not recorded and removed.
@@ -72,19 +99,34 @@ pub struct Owner {
 }
 
 impl Owner {
-    pub fn new(settings: &Settings) -> Self {
+    pub fn new(settings: &Settings, limits: Limits) -> Self {
         Self {
             partition: Partition::new(settings.clone()),
             is_loaded: false,
             found: Vec::new(),
-            parked_before: BTreeSet::new(),
-            recorded_before: BTreeSet::new(),
+            parked_before: HashSet::new(),
+            recorded_before: HashSet::new(),
+            claimed: BTreeMap::new(),
+            revisions: BTreeMap::new(),
+            outcomes_until: 0,
             news: Vec::new(),
             news_until: 0,
-            fed: 0,
+            readers: Readers::new(limits),
+            cursors: BTreeMap::new(),
+            is_reading: BTreeSet::new(),
+            is_cut: false,
+            read: 0,
+            log: None,
+            sets: None,
             is_feeding: false,
             open: BTreeMap::new(),
             items: BTreeMap::new(),
+            names: BTreeMap::new(),
+            is_storing: false,
+            storing: BTreeSet::new(),
+            releasing: BTreeSet::new(),
+            is_releasing: false,
+            stored: BTreeMap::new(),
             settled: BTreeSet::new(),
             unfinished: 0,
             over: BTreeSet::new(),
@@ -108,6 +150,26 @@ impl Owner {
         assert_eq!(self.partition.leftovers(), [""; 0]);
         assert!(self.held.is_empty(), "still in memory: {:?}", self.held);
         assert!(self.open.is_empty() && self.unfinished == 0, "not removed: {:?}", self.open);
+    }
+
+    /// How far it has come in the log.
+    pub fn progress(&mut self) -> impl Iterator<Item = &mut Progress> {
+        let of_sets = self.sets.as_mut().map(|sets| &mut sets.progress);
+        of_sets.into_iter().chain(self.log.as_mut().map(|log| &mut log.progress))
+    }
+
+    /// What is to be stored, of whom, where it has changed.
+    pub fn checkpoints(&mut self) -> impl Iterator<Item = (Subscriber, Checkpoint)> + '_ {
+        let Self { readers, log, sets, stored, storing, .. } = self;
+        let progress = [sets.as_mut().map(|sets| &mut sets.progress), log.as_mut().map(|log| &mut log.progress)];
+        ALL.into_iter().zip(progress).filter_map(move |(of, progress)| {
+            let progress = progress?;
+            // Everything up to there was taken in.
+            progress.read(readers.taken(of)?);
+            let checkpoint = progress.checkpoint();
+            let is_new = stored.get(&of) != Some(&(checkpoint.settled, checkpoint.outcomes));
+            (is_new && !storing.contains(&of)).then_some((of, checkpoint))
+        })
     }
 
     fn confirm(&mut self, at: u64, instance: &Arc<Instance>, users: &[UserId]) {
@@ -171,51 +233,17 @@ impl World {
         }
     }
 
-    /// Events follow as long as the window has room.
+    /// What can go on without anything happening outside.
     pub(super) fn keep_going(&mut self, number: u64) {
         if self.has_stopped(number) {
             return self.release(number);
         }
-        let is_pinned = self.nats.pinned == number;
-        let Owner { fed, is_feeding, open, stopping_since, .. } = &self.owners[&number];
-        let has_room = !is_feeding && open.len() < WINDOW && stopping_since.is_none();
-        if is_pinned && has_room && self.nats.events.range(fed + 1..).next().is_some() {
-            self.owner(number).is_feeding = true;
-            let delay = self.latency();
-            self.inside(number, delay, Inside::Feed);
-        }
-    }
-
-    pub(super) fn feed(&mut self, number: u64) {
-        let is_pinned = self.nats.pinned == number;
-        let owner = self.owners.get_mut(&number).expect("it lives");
-        owner.is_feeding = false;
-        let next = self.nats.events.range(owner.fed + 1..).next();
-        let Some((&sequence, ids)) = next.filter(|_| is_pinned && owner.stopping_since.is_none()) else { return };
-        let (mut new, mut parked) = (Vec::new(), Vec::new());
-        for (index, &id) in ids.iter().enumerate() {
-            let (item, reminder) = (Item::Event { sequence, index }, &self.ledger.reminders[id]);
-            owner.items.insert(item, id);
-            if owner.recorded_before.contains(&item) {
-                continue;
-            } else if owner.parked_before.contains(&id) {
-                parked.push((reminder.user.clone(), item));
-            } else {
-                new.push((reminder.user.clone(), reminder.entry(item)));
-            }
-        }
-        owner.fed = sequence;
-        owner.open.insert(sequence, new.len() + parked.len());
-        self.touch_if_shared(ids.clone());
-        self.finish_parking(number, parked);
-        if new.is_empty() {
-            return self.acknowledge_if_done(number, sequence);
-        }
-        self.tell(number, Input::Event(new));
+        self.keep_reading(number);
+        self.keep_storing(number);
     }
 
     /// With two owners at work, both may do the same.
-    fn touch_if_shared(&mut self, ids: impl IntoIterator<Item = Id>) {
+    pub(super) fn touch_if_shared(&mut self, ids: impl IntoIterator<Item = Id>) {
         if self.owners.len() > 1 {
             self.ledger.touch(ids);
         }
@@ -228,7 +256,9 @@ impl World {
         let seen_until = if is_behind { self.rng.u64(last..=newest) } else { newest };
         let until = if is_behind { first + self.rng.u64(0..6) } else { u64::MAX };
         let reading = Reading { first, until, seen_until, most: self.rng.usize(1..=4) };
-        let (page, items) = self.nats.read(&user, &self.ledger.reminders, &reading);
+        let (items, next, is_last) = self.nats.read(&user, &reading);
+        let entries = items.iter().map(|(item, id)| self.ledger.reminders[*id].parked(*item)).collect();
+        let page = Page { entries, next, is_last };
         self.touch_if_shared(items.iter().map(|(_, id)| *id));
         if let Some(owner) = self.owners.get_mut(&from) {
             owner.items.extend(items);
@@ -241,11 +271,13 @@ impl World {
     /// What the last owner had recorded is not told; its removal is finished.
     fn finish_removing(&mut self, from: u64, user: &UserId, mut page: Page) -> Page {
         let Some(owner) = self.owners.get(&from) else { return page };
-        let done = page.entries.extract_if(.., |entry| owner.recorded_before.contains(&entry.item));
-        for entry in done.collect::<Vec<_>>() {
+        let is_over =
+            |item: Item| matches!(item, Item::Parked { sequence } if owner.recorded_before.contains(&parked(sequence)));
+        let done = page.entries.extract_if(.., |entry| is_over(entry.item)).collect::<Vec<_>>();
+        for entry in done {
             if let Item::Parked { sequence } = entry.item {
                 self.count("removals finished for another owner");
-                self.remove(from, user.clone(), sequence..=sequence, 0);
+                self.remove(from, user.clone(), sequence..=sequence, 0, Vec::new());
             }
         }
         page
@@ -257,7 +289,7 @@ impl World {
         let is_counted = known.is_none_or(|known| count < known);
         self.count(if is_counted { "mailboxes counted" } else { "mailboxes as full as known" });
         let Some(owner) = self.owners.get(&from) else { return };
-        let is_over = |sequence: &u64| owner.recorded_before.contains(&Item::Parked { sequence: *sequence });
+        let is_over = |sequence: &u64| owner.recorded_before.contains(&parked(*sequence));
         let mut found: BTreeMap<Source, Vec<u64>> = BTreeMap::new();
         for (sequence, id) in self.nats.mailbox(&user).filter(|(sequence, _)| !is_over(sequence)) {
             found.entry(self.ledger.reminders[id].source.clone()).or_default().push(sequence);

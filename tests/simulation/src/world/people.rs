@@ -1,48 +1,18 @@
-//! Who publishes, connects and leaves. A step draws its details from luck of its own.
+//! Who connects and leaves. A step draws its details from luck of its own.
 
 use std::sync::Arc;
 
 use bellhop_core::router::{Input, Instance};
-use bellhop_protocol::reminder::Priority;
 use bellhop_protocol::token::UserId;
 use fastrand::Rng;
 
-use super::ledger::{Id, Reminder};
 use super::{Happening, Inside, World, named};
 use crate::faults::Fault;
-use crate::scenario::pick;
 
 /// How late a watch can be.
 const STALE_MS: u64 = 2_000;
 
 impl World {
-    pub(super) fn publish(&mut self, luck: &mut Rng) {
-        let ids: Vec<Id> = (0..luck.usize(1..=4)).map(|_| self.write(luck)).collect();
-        self.nats.published += 1;
-        let sequence = self.nats.published;
-        self.tell_of(|| format!("event {sequence} has {ids:?}"));
-        self.nats.events.insert(sequence, ids);
-    }
-
-    fn write(&mut self, luck: &mut Rng) -> Id {
-        let number = luck.usize(0..self.users.len());
-        let soon = pick(luck, &[20, 300, 8_000]);
-        let is_expiring = self.faults.strikes(luck, Fault::Expiry);
-        let expires_at = is_expiring.then(|| self.wall_ms() + luck.i64(0..soon));
-        let bytes = pick(luck, &[10, 60, 200]);
-        let mut reminder = Reminder::new(self.users[number].clone(), expires_at, bytes);
-        reminder.stays = luck.u32(0..6) == 0;
-        reminder.source = named(pick(luck, &["billing", "billing", "claims"]));
-        reminder.priority = pick(luck, &Priority::ALL);
-        reminder.is_unreadable = self.faults.strikes(luck, Fault::Unreadable);
-        if !self.settings.merge_window.is_zero() && luck.bool() {
-            let priority = pick(luck, &[Priority::Normal, Priority::Normal, Priority::High]);
-            let what = 2 * number + luck.usize(0..2);
-            reminder = reminder.saying(self.ledger.reminders.len(), what as u128, priority);
-        }
-        self.ledger.add(reminder)
-    }
-
     /// Everybody there is.
     fn people(&self) -> Vec<UserId> {
         self.users.iter().chain(&self.strangers).cloned().collect()

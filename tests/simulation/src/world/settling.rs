@@ -4,20 +4,43 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
+use bellhop_core::log::Subscriber;
+use bellhop_core::log::done::{self, Done};
+use bellhop_core::log::progress::Hold;
 use bellhop_core::router::{Fate, Input, Item, Removal, Settled};
 use bellhop_protocol::token::{InstanceName, UserId};
 
 use super::ledger::Id;
+use super::nats::parked;
+use super::reading::PARTITION;
+use super::succession::Stage;
 use super::{Happening, Inside, Sent, World};
 use crate::faults::Fault;
 
-/// After this time an unanswered append, acknowledgement or removal is given up or repeated.
+/// After this time an unanswered append or removal is given up or repeated.
 const PATIENCE_MS: u64 = 500;
-/// After this time an event that was not acknowledged is handed out again.
-const ACK_WAIT_MS: u64 = 2_000;
+/// An outcome on its way to the stream.
+#[derive(Debug)]
+pub struct Record {
+    pub id: Option<Id>,
+    pub name: (Subscriber, Done),
+    pub is_final: bool,
+    pub then: Then,
+}
 
-/// What was settled, and which reminders these are.
-pub type Records = Vec<(Settled, Id)>;
+/// What follows when an outcome is stored.
+#[derive(Debug, Clone)]
+pub enum Then {
+    Nothing,
+    /// So many parts of a set are settled.
+    Set(Subscriber, u64, usize),
+    /// A reminder of the machine's is.
+    Item(Item, Removal),
+    /// The same, of a mailbox.
+    Mailbox(UserId, u64, Removal, Hold),
+}
+
+pub type Records = Vec<Record>;
 
 /// A reminder on its way into a mailbox.
 #[derive(Debug)]
@@ -73,7 +96,8 @@ impl World {
         if let Some(owner) = self.owners.get_mut(&from) {
             owner.counted.entry(user.clone()).or_default().insert(sequence);
             let in_mailbox = self.nats.mailbox(&user).map(|(sequence, id)| (Item::Parked { sequence }, id));
-            let is_over = |item: &Item| owner.settled.contains(item) || owner.recorded_before.contains(item);
+            let is_recorded = |item: &Item| matches!(item, Item::Parked { sequence } if owner.recorded_before.contains(&parked(*sequence)));
+            let is_over = |item: &Item| owner.settled.contains(item) || is_recorded(item);
             let waiting: Vec<_> = in_mailbox.filter(|(item, _)| !is_over(item)).collect();
             let of_source = |(_, id): &&(Item, Id)| self.ledger.reminders[*id].source == new.source;
             let (all, own) = (waiting.len(), waiting.iter().filter(of_source).count());
@@ -83,19 +107,10 @@ impl World {
         sequence
     }
 
-    /// These were parked by the last owner, which did not come to record it.
-    pub(super) fn finish_parking(&mut self, number: u64, parked: Vec<(UserId, Item)>) {
-        if !parked.is_empty() {
-            self.count("parked by the owner before");
-            let settled = |(user, item)| Settled { user, item, fate: Fate::Parked, removal: Removal::Event };
-            self.settle(number, parked.into_iter().map(settled).collect());
-        }
-    }
-
     // Settling.
 
     pub(super) fn settle(&mut self, number: u64, settled: Vec<Settled>) {
-        let mut records = Records::new();
+        let (mut refused, mut others) = (Records::new(), Records::new());
         for one in settled {
             let owner = self.owner(number);
             assert!(owner.settled.insert(one.item), "{one} is settled twice");
@@ -105,10 +120,21 @@ impl World {
                 self.let_go(number, &one.item);
             }
             self.check_fate(number, id, &one);
-            records.push((one, id));
+            let owner = self.owner(number);
+            let is_refused = one.fate == Fate::MailboxFull;
+            let is_final = one.fate != Fate::Parked;
+            let Settled { user, item, removal, .. } = one;
+            let (name, then) = match item {
+                Item::Event { .. } => (owner.names[&item], Then::Item(item, removal)),
+                Item::Parked { sequence } => {
+                    let hold = owner.log.as_mut().expect("it works").progress.hold();
+                    (parked(sequence), Then::Mailbox(user, sequence, removal, hold))
+                }
+            };
+            let record = Record { id: Some(id), name: (PARTITION, name), is_final, then };
+            if is_refused { refused.push(record) } else { others.push(record) }
         }
         // Those that are refused are stored first. The others do not wait for that.
-        let (refused, others): (Records, _) = records.into_iter().partition(|(one, _)| one.fate == Fate::MailboxFull);
         self.submit(number, others);
         if !refused.is_empty() {
             let delay = self.latency();
@@ -147,7 +173,7 @@ impl World {
             }
             Fate::Merged { into } => {
                 self.count("merged");
-                self.ledger.check_merged(id, into.parse().expect("ids are numbers"));
+                self.ledger.check_merged(id, into);
             }
             Fate::Parked => {
                 let is_there = matches!(item, Item::Event { .. }) && self.nats.was_parked.contains(&id);
@@ -213,112 +239,113 @@ impl World {
         self.after(at - self.at, Happening::Arrives(Sent::Record { from: number, records }));
     }
 
+    /// Outcomes of one batch are stored together, unless their owner is fenced.
     pub(super) fn record_arrives(&mut self, from: u64, records: Records) {
+        if self.nats.fenced.contains(&from) {
+            self.count("outcomes refused by the fence");
+            return self.inside(from, 0, Inside::Doubt);
+        }
         if !self.owners.contains_key(&from) {
             self.count("recorded by an owner that is no more");
         }
-        for (one, id) in &records {
-            self.ledger.reminders[*id].is_recorded |= one.fate != Fate::Parked;
-            self.nats.recorded.insert(one.item);
+        for record in &records {
+            self.tell_of(|| format!("[{from}] records {:?} of {:?}", record.name, record.id));
+            if let Some(id) = record.id.filter(|_| record.is_final) {
+                self.ledger.record(id);
+            }
         }
+        // Others' outcomes lie in between.
+        self.nats.last_outcome += self.rng.u64(1..3);
+        let sequence = self.nats.last_outcome;
+        let text = done::encode(records.iter().map(|record| record.name));
+        self.nats.outcomes.insert(sequence, done::decode(&text).collect());
         let delay = self.latency();
-        self.inside(from, delay, Inside::Recorded(records));
+        self.inside(from, delay, Inside::Recorded(records, sequence));
     }
 
-    pub(super) fn recorded(&mut self, number: u64, records: Records) {
+    pub(super) fn recorded(&mut self, number: u64, records: Records, sequence: u64) {
         let owner = self.owner(number);
         owner.recording_until = None;
+        if !owner.is_loaded {
+            // What was found in mailboxes is recorded.
+            return self.next(number, Stage::Load);
+        }
+        for progress in owner.progress() {
+            progress.outcome_stored(sequence);
+        }
         if !owner.records.is_empty() {
             self.send_records(number);
         }
-        let mut up_to: BTreeMap<UserId, (u64, usize)> = BTreeMap::new();
-        for (Settled { user, item, removal, .. }, _) in records {
-            match (removal, item) {
-                (Removal::MailboxUpTo(last), _) => {
-                    let (until, count) = up_to.entry(user).or_default();
-                    (*until, *count) = (last.max(*until), *count + 1);
+        let mut up_to: BTreeMap<UserId, (u64, usize, Vec<Hold>)> = BTreeMap::new();
+        for Record { then, .. } in records {
+            match then {
+                Then::Nothing => {}
+                Then::Set(of, sequence, parts) => self.settle_parts(number, of, sequence, parts),
+                Then::Item(Item::Event { sequence, .. }, Removal::Event) => {
+                    self.owner(number).unfinished -= 1;
+                    self.settle_parts(number, PARTITION, sequence, 1);
                 }
-                (Removal::MailboxOnly(sequence), _) => self.remove(number, user, sequence..=sequence, 1),
-                (Removal::Event, Item::Event { sequence, .. }) => self.remove_from_event(number, sequence),
-                (Removal::Event, Item::Parked { .. }) => panic!("{item:?} is no event"),
+                Then::Mailbox(user, _, Removal::MailboxUpTo(last), hold) => {
+                    let (until, count, holds) = up_to.entry(user).or_default();
+                    (*until, *count) = (last.max(*until), *count + 1);
+                    holds.push(hold);
+                }
+                Then::Mailbox(user, _, Removal::MailboxOnly(sequence), hold) => {
+                    self.remove(number, user, sequence..=sequence, 1, vec![hold]);
+                }
+                Then::Item(item, removal) => panic!("{item:?} is removed as {removal:?}"),
+                Then::Mailbox(_, sequence, removal, _) => panic!("parked {sequence} is removed as {removal:?}"),
             }
         }
-        for (user, (last, count)) in up_to {
-            self.remove(number, user, 0..=last, count);
-        }
-    }
-
-    // Removing from events.
-
-    fn remove_from_event(&mut self, number: u64, sequence: u64) {
-        let owner = self.owner(number);
-        owner.unfinished -= 1;
-        *owner.open.get_mut(&sequence).expect("it is open") -= 1;
-        self.acknowledge_if_done(number, sequence);
-    }
-
-    /// An event is acknowledged with its last reminder.
-    pub(super) fn acknowledge_if_done(&mut self, number: u64, sequence: u64) {
-        if self.owners[&number].open[&sequence] > 0 {
-            return;
-        }
-        if self.strikes(Fault::LostRemovals) {
-            self.count("acknowledgements lost");
-            self.ledger.touch(self.nats.events.get(&sequence).into_iter().flatten().copied());
-            self.inside(number, PATIENCE_MS, Inside::Acknowledged(sequence));
-            return self.inside(number, ACK_WAIT_MS, Inside::AcknowledgeAgain(sequence));
-        }
-        self.send(Sent::Acknowledgement { from: number, sequence });
-    }
-
-    /// Conservation: what leaves a place has a recorded end, or lies in the mailbox.
-    pub(super) fn acknowledgement_arrives(&mut self, from: u64, sequence: u64) {
-        for id in self.nats.events.remove(&sequence).unwrap_or_default() {
-            let reminder = &self.ledger.reminders[id];
-            let is_kept = reminder.is_recorded || self.nats.is_parked(&reminder.user, id);
-            assert!(is_kept, "{id} is lost with event {sequence}: {reminder:?}");
-        }
-        let delay = self.latency();
-        self.inside(from, delay, Inside::Acknowledged(sequence));
-    }
-
-    pub(super) fn acknowledged(&mut self, number: u64, sequence: u64) {
-        self.owner(number).open.remove(&sequence);
-    }
-
-    /// The event is handed out again to an owner that has finished it.
-    pub(super) fn acknowledge_again(&mut self, number: u64, sequence: u64) {
-        if self.nats.pinned == number && self.nats.events.contains_key(&sequence) {
-            self.count("events handed out again");
-            self.send(Sent::Acknowledgement { from: number, sequence });
+        for (user, (last, count, holds)) in up_to {
+            self.remove(number, user, 0..=last, count, holds);
         }
     }
 
     // Removing from mailboxes.
 
     /// `count` settled reminders leave a mailbox with this range. It is repeated until it is confirmed.
-    pub(super) fn remove(&mut self, number: u64, user: UserId, range: RangeInclusive<u64>, count: usize) {
+    pub(super) fn remove(
+        &mut self,
+        number: u64,
+        user: UserId,
+        range: RangeInclusive<u64>,
+        count: usize,
+        holds: Vec<Hold>,
+    ) {
         if !self.strikes(Fault::LostRemovals) {
-            return self.send(Sent::Removal { from: number, user, range, count });
+            return self.send(Sent::Removal { from: number, user, range, count, holds });
         }
+        self.count("removals lost");
         if self.rng.bool() {
             // What is lost is the answer.
-            self.send(Sent::Removal { from: number, user: user.clone(), range: range.clone(), count: 0 });
+            let (user, range) = (user.clone(), range.clone());
+            self.send(Sent::Removal { from: number, user, range, count: 0, holds: Vec::new() });
         }
-        self.inside(number, PATIENCE_MS, Inside::Remove(user, range, count));
+        self.inside(number, PATIENCE_MS, Inside::Remove(user, range, count, holds));
     }
 
-    pub(super) fn removal_arrives(&mut self, from: u64, user: &UserId, range: RangeInclusive<u64>, count: usize) {
+    pub(super) fn removal_arrives(
+        &mut self,
+        from: u64,
+        user: &UserId,
+        range: RangeInclusive<u64>,
+        count: usize,
+        holds: Vec<Hold>,
+    ) {
         let mailbox = self.nats.mailboxes.entry(user.clone()).or_default();
         for (sequence, id) in mailbox.extract_if(range, |_, _| true) {
             let reminder = &self.ledger.reminders[id];
             assert!(reminder.is_recorded, "{id} is removed from {user}'s mailbox at {sequence}: {reminder:?}");
         }
         let delay = self.latency();
-        self.inside(from, delay, Inside::Removed(count));
+        self.inside(from, delay, Inside::Removed(count, holds));
     }
 
-    pub(super) fn removed(&mut self, number: u64, count: usize) {
-        self.owner(number).unfinished -= count;
+    pub(super) fn removed(&mut self, number: u64, count: usize, holds: Vec<Hold>) {
+        let owner = self.owner(number);
+        owner.unfinished -= count;
+        let progress = &mut owner.log.as_mut().expect("it works").progress;
+        holds.into_iter().for_each(|hold| progress.release(hold));
     }
 }

@@ -1,14 +1,24 @@
 //! How owners end and begin. A new one takes over step by step, as `service::partition` does, and whatever an old one has sent may
 //! arrive between any two of the steps: before the fence an append is stored, and found; after it, it is refused.
 
+use bellhop_core::log::Subscriber;
+use bellhop_core::log::done::{AllDone, Done};
+use bellhop_core::log::partition::{Found, PartitionLog};
+use bellhop_core::log::position::{OutcomesStart, OutcomesState, Position, Start};
+use bellhop_core::log::readers::Limits;
+use bellhop_core::log::sets::SetsLog;
+use bellhop_core::log::window::Window;
 use bellhop_core::router::Input;
+use bellhop_protocol::token::UserId;
 use fastrand::Rng;
 
 use super::apps::ids_of;
 use super::ledger::Id;
+use super::nats::parked;
 use super::owner::Owner;
+use super::reading::{ALL, PARTITION};
+use super::settling::{Record, Then};
 use super::{Happening, Inside, Sent, World};
-use crate::faults::Fault;
 
 /// So long an owner may go on that others believe dead.
 const LEASE_MS: u64 = 3_000;
@@ -20,16 +30,18 @@ const STOPPED_WITHIN_MS: u64 = 20_000;
 /// What a new owner does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
+    /// Learns the positions; from here on the owners that they name can record nothing.
+    FenceOutcomes,
+    /// Makes the positions its own, unless another one was quicker.
+    Claim,
     /// From here on no earlier owner can append to mailboxes.
     Fence,
     /// Learns what lies in them.
     Find,
     /// Reads what is recorded as settled.
     Recorded,
-    /// Tells the machine all of that, and the routes.
+    /// Tells the machine all of that, and the routes, and begins to read the log.
     Load,
-    /// Has the consumer hand it what is not acknowledged, in order.
-    Pin,
 }
 
 /// How an owner ends.
@@ -49,7 +61,8 @@ impl World {
     /// A new owner begins.
     pub(super) fn begin(&mut self) {
         self.newest += 1;
-        let mut owner = Owner::new(&self.settings);
+        let limits = Limits { queue_bytes: self.log_settings.queue_bytes, readers: 2, near: 2 };
+        let mut owner = Owner::new(&self.settings, limits);
         owner.news = self.present();
         self.owners.insert(self.newest, owner);
         if self.owners.len() > 1 {
@@ -63,10 +76,10 @@ impl World {
         }
         let newest = self.newest;
         self.tell_of(|| format!("[{newest}] begins"));
-        self.next(newest, Stage::Fence);
+        self.next(newest, Stage::FenceOutcomes);
     }
 
-    fn next(&mut self, number: u64, stage: Stage) {
+    pub(super) fn next(&mut self, number: u64, stage: Stage) {
         let delay = self.latency();
         self.inside(number, delay, Inside::TakeOver(stage));
     }
@@ -88,6 +101,8 @@ impl World {
         }
         self.tell_of(|| format!("[{number}] takes over: {stage:?}"));
         match stage {
+            Stage::FenceOutcomes => self.fence_outcomes(number),
+            Stage::Claim => self.claim(number),
             Stage::Fence => {
                 self.nats.fence = number;
                 self.next(number, Stage::Find);
@@ -95,8 +110,41 @@ impl World {
             Stage::Find => self.find(number),
             Stage::Recorded => self.read_recorded(number),
             Stage::Load => self.load(number),
-            Stage::Pin => self.nats.pinned = number,
         }
+    }
+
+    /// What the owner before had handed in, in this process, is recorded before that.
+    fn fence_outcomes(&mut self, number: u64) {
+        if self.at < self.flushed_at {
+            return self.inside(number, self.flushed_at - self.at, Inside::TakeOver(Stage::FenceOutcomes));
+        }
+        for of in ALL {
+            let (position, revision) = self.nats.position(of);
+            if let Some(owner) = &position.owner {
+                self.nats.fenced.insert(owner.parse().expect("owners are numbers"));
+                self.nats.last_outcome += 1;
+            }
+            let owner = self.owner(number);
+            owner.claimed.insert(of, position);
+            owner.revisions.insert(of, revision);
+        }
+        self.owner(number).outcomes_until = self.nats.last_outcome;
+        self.next(number, Stage::Claim);
+    }
+
+    fn claim(&mut self, number: u64) {
+        for of in ALL {
+            let owner = self.owners.get_mut(&number).expect("it lives");
+            let (_, revision) = self.nats.position(of);
+            if revision != owner.revisions[&of] {
+                self.count("positions that another one claimed");
+                return self.end(number, End::Died);
+            }
+            let position = Position { owner: Some(number.to_string()), ..owner.claimed[&of].clone() };
+            owner.revisions.insert(of, revision + 1);
+            self.nats.positions.insert(of, (position, revision + 1));
+        }
+        self.next(number, Stage::Fence);
     }
 
     fn find(&mut self, number: u64) {
@@ -105,28 +153,72 @@ impl World {
         let counted =
             self.nats.mailboxes.iter().map(|(user, mailbox)| (user.clone(), mailbox.keys().copied().collect()));
         let counted = counted.collect();
-        let parked_before = self.nats.mailboxes.values().flat_map(|mailbox| mailbox.values().copied()).collect();
+        let parked_before = self.nats.mailboxes.values().flat_map(|mailbox| mailbox.values().copied());
+        let parked_before = parked_before.filter_map(|id| self.ledger.reminders[id].published).collect();
         let owner = self.owner(number);
         (owner.found, owner.counted, owner.parked_before) = (found, counted, parked_before);
         self.next(number, Stage::Recorded);
     }
 
-    /// What the owner before had handed in, in this process, is recorded before that is read.
+    /// Reads the names in the outcomes, from where each position says. What lies in a mailbox above the position and is not
+    /// among them is recorded as parked, before anything is delivered from there.
     fn read_recorded(&mut self, number: u64) {
-        if self.at < self.flushed_at {
-            return self.inside(number, self.flushed_at - self.at, Inside::TakeOver(Stage::Recorded));
+        let mut done = self.recorded_of(number, PARTITION);
+        let settled = self.owners[&number].claimed[&PARTITION].settled;
+        let is_open = |name: &Done| match *name {
+            Done::Published { set, stored_ms, .. } => !settled.covers(set, stored_ms) && !done.contains(name),
+            Done::Parked { .. } => false,
+        };
+        let mut found: Vec<_> = self.owners[&number].parked_before.iter().copied().filter(is_open).collect();
+        found.sort();
+        done.extend(&found);
+        self.owner(number).recorded_before = done;
+        if found.is_empty() {
+            return self.next(number, Stage::Load);
         }
-        if self.strikes(Fault::UnseenOutcomes) {
-            self.count("outcomes not seen");
-        } else {
-            self.owner(number).recorded_before = self.nats.recorded.clone();
-        }
-        self.next(number, Stage::Load);
+        self.count("parked by the owner before");
+        let (id, is_final, then) = (None, false, Then::Nothing);
+        let record = |name| Record { id, name: (PARTITION, name), is_final, then: then.clone() };
+        let records = found.into_iter().map(record).collect();
+        self.submit(number, records);
+    }
+
+    fn recorded_of(&self, number: u64, of: Subscriber) -> AllDone {
+        let owner = &self.owners[&number];
+        let outcomes = OutcomesState { last: self.nats.last_outcome, stored_ms_at: None };
+        let start = owner.claimed[&of].outcomes_start(&outcomes, 0);
+        let OutcomesStart::After(after) = start else { panic!("no outcomes were lost: {start:?}") };
+        let messages = self.nats.outcomes.range(after + 1..=owner.outcomes_until.max(after + 1));
+        messages
+            .flat_map(|(_, names)| names)
+            .filter(|(subscriber, _)| *subscriber == of)
+            .map(|(_, done)| *done)
+            .collect()
     }
 
     fn load(&mut self, number: u64) {
-        let owner = self.owner(number);
+        let done_of_sets = self.recorded_of(number, Subscriber::Sets);
+        let window = |of| {
+            let mut window = Window::new(self.log_settings.window, usize::MAX);
+            let stored = self.nats.entries.get(&of).into_iter().flatten();
+            stored.for_each(|entries| window.load(entries, self.owners[&number].claimed[&of].settled));
+            window
+        };
+        let windows = ALL.map(window);
+        let [of_sets, of_partition] = windows;
+        let starts = ALL.map(|of| {
+            let position = &self.owners[&number].claimed[&of];
+            (position.start(&self.nats.log_state(position.settled)), position.outcomes, of)
+        });
+        let owner = self.owners.get_mut(&number).expect("it lives");
         owner.is_loaded = true;
+        for of in ALL {
+            owner.stored.insert(of, (owner.claimed[&of].settled, owner.claimed[&of].outcomes));
+        }
+        let [(start_of_sets, outcomes_of_sets, _), (Start { settled, .. }, outcomes, _)] = starts;
+        owner.sets = Some(SetsLog::new(start_of_sets.settled, outcomes_of_sets, of_sets, done_of_sets));
+        let (done, parked) = (owner.recorded_before.clone(), Default::default());
+        owner.log = Some(PartitionLog::new(Found { settled, outcomes, window: of_partition, done, parked }));
         let found =
             std::mem::take(&mut owner.found).into_iter().map(|(user, summary)| Input::MailboxFound(user, summary));
         let inputs: Vec<_> = std::mem::take(&mut owner.news).into_iter().chain(found).collect();
@@ -136,7 +228,28 @@ impl World {
             }
             self.tell(number, input);
         }
-        self.next(number, Stage::Pin);
+        self.finish_removals(number);
+        let mut starts = starts.to_vec();
+        starts.sort_by_key(|(start, _, _)| start.after);
+        for (start, _, of) in starts {
+            if start.after < start.settled.sequence {
+                self.count("positions that a log that went back does not count");
+            }
+            let mut actions = Vec::new();
+            self.owner(number).readers.subscribe(of, start, &mut actions);
+            self.perform_reading(number, actions);
+        }
+    }
+
+    /// What earlier owners recorded, and did not come to remove from mailboxes.
+    fn finish_removals(&mut self, number: u64) {
+        let mailboxes = self.nats.mailboxes.iter();
+        let all = mailboxes.flat_map(|(user, mailbox)| mailbox.keys().map(|sequence| (user.clone(), *sequence)));
+        let is_over = |(_, sequence): &(UserId, u64)| self.owners[&number].recorded_before.contains(&parked(*sequence));
+        for (user, sequence) in all.filter(is_over).collect::<Vec<_>>() {
+            let hold = self.owner(number).log.as_mut().expect("it works").progress.hold_from_before();
+            self.remove(number, user, sequence..=sequence, 0, vec![hold]);
+        }
     }
 
     pub(super) fn hear(&mut self, number: u64, input: Input) {
@@ -183,14 +296,30 @@ impl World {
         }
     }
 
-    pub(super) fn has_stopped(&self, number: u64) -> bool {
-        let Owner { partition, open, unfinished, is_parking, stopping_since, .. } = &self.owners[&number];
+    pub(super) fn has_stopped(&mut self, number: u64) -> bool {
+        let Owner { partition, open, unfinished, is_parking, stopping_since, recording_until, storing, sets, .. } =
+            &self.owners[&number];
         let Some(since) = stopping_since else { return false };
         assert!(self.at < since + STOPPED_WITHIN_MS, "it does not stop: {partition:#?}");
-        let is_over = partition.is_quiet() && !is_parking && *unfinished == 0;
-        let is_settled = open.values().all(|reminders| *reminders == 0);
-        assert!(!is_over || is_settled, "it stopped with live reminders: {open:?} {partition:#?}");
-        is_over && open.is_empty()
+        let is_over = partition.is_quiet() && !is_parking && *unfinished == 0 && open.is_empty();
+        let is_recorded = recording_until.is_none() && sets.as_ref().is_some_and(|sets| sets.progress.is_finished());
+        let is_stored = storing.is_empty();
+        if !(is_over && is_recorded && is_stored) {
+            return false;
+        }
+        let owner = self.owner(number);
+        if owner.is_releasing {
+            return owner.releasing.is_empty();
+        }
+        // The last positions name no owner.
+        owner.is_releasing = true;
+        owner.releasing.extend(ALL);
+        owner.stored.clear();
+        for (of, checkpoint) in owner.checkpoints().collect::<Vec<_>>() {
+            self.owner(number).storing.insert(of);
+            self.store_checkpoint(number, of, checkpoint);
+        }
+        false
     }
 
     pub(super) fn release(&mut self, number: u64) {
@@ -246,7 +375,8 @@ impl World {
     /// What two owners may do, or an owner and its successor: what it was given and had not finished, and what it has sent.
     fn touch_what_may_repeat(&mut self, number: u64) {
         let owner = &self.owners[&number];
-        let given = self.nats.events.range(..=owner.fed).flat_map(|(_, ids)| ids.iter().copied());
+        let given = self.nats.log.range(..=owner.read).flat_map(|(_, stored)| stored.ids());
+        let given = given.filter(|id| !self.ledger.reminders[*id].is_recorded);
         let held = owner.held.iter().map(|item| owner.items[item]);
         let is_done =
             |id: &Id| self.ledger.reminders[*id].is_settled || !self.ledger.reminders[*id].accepted_by.is_empty();
@@ -267,7 +397,9 @@ impl Sent {
             Self::Heartbeat { from, .. } | Self::LookUp { from, .. } | Self::DropRoute { from, .. } => *from == owner,
             Self::Read { from, .. } | Self::Count { from, .. } => *from == owner,
             Self::Park { from, .. } | Self::Record { from, .. } => *from == owner,
-            Self::Acknowledgement { from, .. } | Self::Removal { from, .. } => *from == owner,
+            Self::Entries { from, .. } | Self::Position { from, .. } => *from == owner,
+            Self::Purge { from, .. } | Self::Removal { from, .. } => *from == owner,
+            Self::Set(_) => false,
         }
     }
 }

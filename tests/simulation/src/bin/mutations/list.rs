@@ -23,7 +23,14 @@ const PARKS: &str = "crates/core/src/router/partition/parks.rs";
 const ROOM: &str = "crates/core/src/router/room.rs";
 const USER: &str = "crates/core/src/router/user.rs";
 const TWINS: &str = "crates/core/src/router/twins.rs";
-const OWNER: &str = "tests/simulation/src/world/owner.rs";
+const POSITION: &str = "crates/core/src/log/position.rs";
+const PROGRESS: &str = "crates/core/src/log/progress.rs";
+const WINDOW: &str = "crates/core/src/log/window.rs";
+const LOG: &str = "crates/core/src/log/partition.rs";
+const PLANNER: &str = "crates/core/src/log/planner.rs";
+const READERS: &str = "crates/core/src/log/readers.rs";
+const SETS: &str = "crates/core/src/log/sets.rs";
+const READING: &str = "tests/simulation/src/world/reading.rs";
 const SETTLING: &str = "tests/simulation/src/world/settling.rs";
 const SUCCESSION: &str = "tests/simulation/src/world/succession.rs";
 
@@ -246,22 +253,118 @@ pub const MUTATIONS: &[Mutation] = &[
         new: "if false {",
     },
     Mutation {
-        name: "without the reset, a new owner begins with what is new",
-        file: SUCCESSION,
-        old: "Stage::Pin => self.nats.pinned = number,",
-        new: "Stage::Pin => (self.nats.pinned, self.owner(number).fed) = (number, self.nats.published),",
+        name: "without its fence, a late outcome is stored",
+        file: SETTLING,
+        old: "if self.nats.fenced.contains(&from) {",
+        new: "if false {",
     },
     Mutation {
         name: "an outcome is removed before it is recorded",
         file: SETTLING,
         old: "        self.submit(number, others);\n",
-        new: "        self.recorded(number, others);\n",
+        new: "        self.recorded(number, others, 0);\n",
     },
     Mutation {
         name: "what the owner before had parked is routed again",
-        file: OWNER,
-        old: "} else if owner.parked_before.contains(&id) {",
-        new: "} else if false {",
+        file: SUCCESSION,
+        old: ".copied().filter(is_open).collect();",
+        new: ".copied().filter(is_open).filter(|_| false).collect();",
+    },
+    Mutation {
+        name: "a position is ahead of what is recorded",
+        file: PROGRESS,
+        old: "self.open.first_key_value().map_or(self.read, |(_, oldest)| oldest.before)",
+        new: "self.read",
+    },
+    Mutation {
+        name: "a position is stored before the entries of its window",
+        file: READING,
+        old: "        if checkpoint.entries.is_empty() {\n",
+        new: "        if true {\n",
+    },
+    Mutation {
+        name: "the front is removed ahead of a position",
+        file: POSITION,
+        old: "(lowest.sequence.min(sequence), lowest.stored_ms.min(stored_ms))",
+        new: "(lowest.sequence.max(sequence), lowest.stored_ms.max(stored_ms))",
+    },
+    Mutation {
+        name: "the front is removed by a position from before the log went back",
+        file: POSITION,
+        old: "    stored_ms_at <= front.stored_ms\n",
+        new: "    stored_ms_at <= front.stored_ms || true\n",
+    },
+    Mutation {
+        name: "a new owner begins one set too late",
+        file: POSITION,
+        old: "after: sequence.max(before_first)",
+        new: "after: sequence.max(before_first) + 1",
+    },
+    Mutation {
+        name: "a catch-up begins one set too late",
+        file: READERS,
+        old: "            subscription.after = sequence;\n",
+        new: "            subscription.after = sequence + 1;\n",
+    },
+    Mutation {
+        name: "a position counts for a log that went back",
+        file: POSITION,
+        old: "        let is_same = sequence <= log.last",
+        new: "        let is_same = true || sequence <= log.last",
+    },
+    Mutation {
+        name: "a repeat is judged by a later set",
+        file: WINDOW,
+        old: "if settled.covers(entries.sequence, entries.stored_ms) {",
+        new: "if true || settled.covers(entries.sequence, entries.stored_ms) {",
+    },
+    Mutation {
+        name: "a window ends when the next set is noted",
+        file: WINDOW,
+        old: "Some(known) if stored_ms.saturating_sub(known.stored_ms) < self.length_ms => {",
+        new: "Some(known) => {",
+    },
+    Mutation {
+        name: "other content under an id is dropped in silence",
+        file: WINDOW,
+        old: "known.content == content {",
+        new: "known.content == content || true {",
+    },
+    Mutation {
+        name: "what is recorded is worked again",
+        file: LOG,
+        old: "(true, _) => Before::Recorded,",
+        new: "(true, _) => Before::Nothing,",
+    },
+    Mutation {
+        name: "what is refused of a set is refused again",
+        file: SETS,
+        old: "refused.retain(|refused| !is_recorded(refused.place));",
+        new: "refused.retain(|refused| !is_recorded(refused.place) || true);",
+    },
+    Mutation {
+        name: "outcomes of what is not removed are not read",
+        file: PROGRESS,
+        old: "let held = self.holds.first_key_value().map_or(self.last_outcome, |(hold, _)| hold.0);",
+        new: "let held = self.last_outcome;",
+    },
+    Mutation {
+        name: "what earlier owners recorded is forgotten before it is read",
+        file: PROGRESS,
+        old: "if is_ahead { self.base.1 } else { held }",
+        new: "if false && is_ahead { self.base.1 } else { held }",
+    },
+    Mutation {
+        name: "a set is settled with its first part",
+        file: PROGRESS,
+        old: "open.unsettled = open.unsettled.saturating_sub(parts);",
+        new: "open.unsettled = if parts > 0 { 0 } else { open.unsettled };",
+    },
+    Mutation {
+        name: "a reminder is merged into one that is recorded",
+        file: PLANNER,
+        old: "            if self.originals[first].is_over() {\n",
+        new: "            if false && self.originals[first].is_over() {\n",
     },
     Mutation {
         name: "what JetStream refuses to park is forgotten",
