@@ -7,7 +7,7 @@ use serde_json::json;
 use super::output::{Listing, Output, confirm, plural, time};
 use super::scan::{Stored, scan_bucket};
 use super::{CliError, SettingsArgs};
-use crate::nats::{Nats, NatsError, bucket, keys};
+use crate::nats::{During, Nats, bucket, keys};
 use crate::router::MAX_ASSOCIATES;
 use crate::token::UserId;
 use crate::wire::associates::Associates;
@@ -107,7 +107,7 @@ async fn put(nats: &Nats, user: &UserId, associates: Vec<UserId>, json: bool) ->
     let value = serde_json::to_vec(&Associates { associates: associates.clone() }).expect("names are text");
     let bucket = bucket::open(nats, nats.names.associates_bucket()).await?;
     let put = bucket.put(user.escaped(), value.into()).await;
-    let revision = put.map_err(|error| NatsError::failed(format!("put the associates of {user}"), error))?;
+    let revision = put.during_with(|| format!("put the associates of {user}"))?;
     Output::tell(
         json,
         &json!({ "user": user, "associates": associates, "revision": revision }),
@@ -117,10 +117,7 @@ async fn put(nats: &Nats, user: &UserId, associates: Vec<UserId>, json: bool) ->
 
 async fn rm(nats: &Nats, user: &UserId, force: bool, json: bool) -> Result<(), CliError> {
     let bucket = bucket::open(nats, nats.names.associates_bucket()).await?;
-    let failed = |what: &str, error: &dyn std::fmt::Display| {
-        NatsError::failed(format!("{what} the associates of {user}"), error)
-    };
-    let found = bucket.get(user.escaped()).await.map_err(|error| failed("look up", &error))?;
+    let found = bucket.get(user.escaped()).await.during_with(|| format!("look up the associates of {user}"))?;
     if found.is_none() {
         return Err(CliError::Failed(format!("{user} has no associates; `bellhop associates ls` shows who has")));
     }

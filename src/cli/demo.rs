@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CliError, SettingsArgs};
 use crate::demo::{self, DemoError, Look, Options};
+use crate::nats::chain;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -54,7 +55,7 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
         result = demo::run(options, stop) => {
             result.map_err(|error| match error {
                 DemoError::Io(_, error) if error.kind() == ErrorKind::BrokenPipe => CliError::NobodyReads,
-                error => CliError::Failed(error.to_string()),
+                error => CliError::Failed(chain(&error).to_string()),
             })
         }
         () = leave.cancelled() => Err(CliError::Failed("left at once; nothing was checked".to_owned())),

@@ -15,7 +15,7 @@ use super::output::{
 use super::{CliError, SettingsArgs};
 use crate::event::Event;
 use crate::nats::mailbox::{ParkedMessage, first, purge, remove};
-use crate::nats::{Nats, NatsError};
+use crate::nats::{During, Nats, NatsError};
 use crate::reminder::finished::with_parked_at;
 use crate::token::{Source, UserId};
 
@@ -270,11 +270,11 @@ async fn find(nats: &Nats, user: &UserId) -> Result<Option<Mailbox>, CliError> {
 
 async fn for_each_mailbox(nats: &Nats, subjects: &str, mut each: impl FnMut(Mailbox)) -> Result<(), NatsError> {
     let stream = nats.names.parked_stream();
-    let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("list the subjects of {stream}"), error);
-    let handle = nats.jetstream.get_stream_no_info(&stream).await.map_err(|error| failed(&error))?;
-    let mut subjects = handle.info_builder().subjects(subjects).fetch().await.map_err(|error| failed(&error))?;
+    let action = || format!("list the subjects of {stream}");
+    let handle = nats.jetstream.get_stream_no_info(&stream).await.during_with(action)?;
+    let mut subjects = handle.info_builder().subjects(subjects).fetch().await.during_with(action)?;
     while let Some(entry) = subjects.next().await {
-        let (subject, count) = entry.map_err(|error| failed(&error))?;
+        let (subject, count) = entry.during_with(action)?;
         let mut tokens = subject.rsplit('.');
         let user = tokens.next().and_then(|token| UserId::from_token(token).ok());
         let partition = tokens.next().and_then(|token| token.parse().ok());

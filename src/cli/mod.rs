@@ -46,7 +46,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Layers, Loaded, load};
 use crate::nats::api::ApiError;
-use crate::nats::{Nats, NatsError, connect};
+use crate::nats::{Nats, NatsError, chain, connect};
 use output::complain;
 
 /// Exit codes, as far as they are not clap's own 2 for usage.
@@ -161,8 +161,8 @@ pub enum CliError {
     #[error(transparent)]
     Nats(#[from] NatsError),
     /// Reading or writing failed.
-    #[error("{0}: {1}")]
-    Io(String, std::io::Error),
+    #[error("{0}")]
+    Io(String, #[source] std::io::Error),
     /// Arguments that do not go together, or are not enough here.
     #[error("{0}")]
     Usage(String),
@@ -181,6 +181,7 @@ impl From<ApiError> for CliError {
     fn from(error: ApiError) -> Self {
         match error {
             ApiError::Invalid(problem) => Self::Usage(problem),
+            ApiError::Nats(error) => Self::Nats(error),
             error => Self::Failed(error.to_string()),
         }
     }
@@ -189,9 +190,7 @@ impl From<ApiError> for CliError {
 impl CliError {
     /// What to do, where the error itself cannot know it.
     fn hint(&self) -> Option<&'static str> {
-        let text = self.to_string();
-        let is_not_set_up = text.contains("stream not found") || text.contains("no stream found");
-        (is_not_set_up && !text.contains("`bellhop setup`")).then_some(
+        matches!(self, Self::Nats(error) if error.is_of_missing()).then_some(
             "`bellhop setup` makes what is missing; an installation with a name of its own needs `--set prefix=NAME`",
         )
     }
@@ -322,7 +321,7 @@ impl Cli {
         };
         let Err(error) = result else { return ExitCode::SUCCESS };
         if !matches!(error, CliError::NobodyReads | CliError::Told) {
-            complain(&error);
+            complain(chain(&error));
             error.hint().iter().for_each(complain);
         }
         error.exit_code()

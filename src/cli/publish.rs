@@ -14,7 +14,7 @@ use self::input::{Bad, Plan, Request, Set};
 use super::file::read_text;
 use super::output::{Output, complain, plural, short, thousands};
 use super::{CliError, SettingsArgs};
-use crate::nats::{Names, Nats, NatsError};
+use crate::nats::{Names, Nats, NatsError, chain};
 use crate::reminder::set;
 use crate::token::Source;
 
@@ -129,6 +129,7 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
         Ok((_, nats)) => Some(nats),
         Err(CliError::Nats(error)) if args.dry_run => {
             let size = thousands(USUAL_MAX_PAYLOAD);
+            let error = chain(&error);
             complain(format_args!("{error}\nbellhop: going on with nats-server's usual max_payload of {size} bytes"));
             None
         }
@@ -215,7 +216,7 @@ async fn send(nats: &Nats, args: &Args, sets: Vec<Set>) -> Result<(), CliError> 
 
 /// What is stored and what is not, when a set could not be sent.
 fn failed(error: &NatsError, done: usize, count: usize, has_msg_id: bool) -> CliError {
-    let mut text = error.to_string();
+    let mut text = chain(error).to_string();
     if count > 1 {
         text += &format!("; {} of {} are stored", thousands(done), plural(count, "set"));
     }
@@ -223,7 +224,7 @@ fn failed(error: &NatsError, done: usize, count: usize, has_msg_id: bool) -> Cli
         true => "run it again: with its --msg-id nothing is taken in twice within the idempotency window",
         false => "it may be stored all the same; give a --msg-id to be able to run this again",
     };
-    if text.contains("timed out") || done > 0 {
+    if error.is_of_lost_answer() || done > 0 {
         text += &format!("; {again}");
     }
     CliError::Failed(text)

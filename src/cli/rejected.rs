@@ -16,7 +16,7 @@ use super::output::{Listing, Output, plain, plural, short, time};
 use super::scan::{Stored, scan, timestamp};
 use super::{CliError, SettingsArgs};
 use crate::headers;
-use crate::nats::{Nats, NatsError};
+use crate::nats::{During, Nats, NatsError};
 use crate::reminder::reject::RejectCode;
 use crate::token::{Source, unescape};
 
@@ -158,7 +158,7 @@ impl Filter {
 
 async fn stream(nats: &Nats) -> Result<Stream, NatsError> {
     let name = nats.names.rejected_stream();
-    nats.jetstream.get_stream(&name).await.map_err(|error| NatsError::failed(format!("open stream {name}"), error))
+    nats.jetstream.get_stream(&name).await.during_with(|| format!("open stream {name}"))
 }
 
 async fn message(stream: &Stream, sequence: u64) -> Result<StreamMessage, CliError> {

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::output::{Listing, Output, confirm, plural, time};
 use super::scan::{Stored, scan_bucket};
 use super::{CliError, SettingsArgs};
-use crate::nats::{Names, Nats, NatsError, bucket, keys};
+use crate::nats::{During, Names, Nats, bucket, keys};
 use crate::token::{InstanceName, UserId};
 use crate::wire::route::{RouteError, key, read_key, value};
 use crate::wire::subject::read_value;
@@ -140,7 +140,7 @@ async fn put(
     })?;
     let routes = bucket::open(nats, nats.names.routes_bucket()).await?;
     let put = routes.put(key(user, instance), value.into()).await;
-    let revision = put.map_err(|error| NatsError::failed(format!("put the route of {user} at {instance}"), error))?;
+    let revision = put.during_with(|| format!("put the route of {user} at {instance}"))?;
     Output::tell(
         json,
         &json!({ "user": user, "instance": instance, "subject": subject, "revision": revision }),
@@ -150,10 +150,8 @@ async fn put(
 
 async fn rm(nats: &Nats, user: &UserId, instance: &InstanceName, force: bool, json: bool) -> Result<(), CliError> {
     let routes = bucket::open(nats, nats.names.routes_bucket()).await?;
-    let failed = |what: &str, error: &dyn std::fmt::Display| {
-        NatsError::failed(format!("{what} the route of {user} at {instance}"), error)
-    };
-    let found = routes.get(key(user, instance)).await.map_err(|error| failed("look up", &error))?;
+    let found =
+        routes.get(key(user, instance)).await.during_with(|| format!("look up the route of {user} at {instance}"))?;
     if found.is_none() {
         let problem =
             format!("{user} has no route at {instance}; `bellhop routes ls --user {user}` shows where there are");

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::CliError;
 use super::output::{Progress, plural};
 use crate::nats::replay::replay;
-use crate::nats::{Nats, NatsError};
+use crate::nats::{During, Nats};
 
 /// A message as a stream holds it.
 pub(super) struct Stored<'a> {
@@ -80,7 +80,7 @@ pub(super) async fn scan_bucket(
 
 fn stored_at(nats: &Nats, message: &Message) -> Result<Timestamp, CliError> {
     let message = jetstream::Message { message: message.clone(), context: nats.jetstream.clone() };
-    let info = message.info().map_err(|error| NatsError::failed("read a message's time", error))?;
+    let info = message.info().during("read a message's time")?;
     Ok(timestamp(info.published.unix_timestamp_nanos()))
 }
 

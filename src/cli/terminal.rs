@@ -11,6 +11,7 @@ use super::serve::stop_on_signal;
 use super::{CliError, SettingsArgs};
 use crate::config::Exposure;
 use crate::nats;
+use crate::nats::chain;
 use crate::token::{InstanceName, UserId};
 
 #[derive(Debug, clap::Args)]
@@ -68,7 +69,8 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
     };
     let stop = CancellationToken::new();
     stop_on_signal(stop.clone())?;
-    let terminal = Terminal::start(nats.client, options).await.map_err(|error| CliError::Failed(error.to_string()))?;
+    let terminal =
+        Terminal::start(nats.client, options).await.map_err(|error| CliError::Failed(chain(&error).to_string()))?;
     let mut output = Output::new();
     output.line(format!(
         "http://{}/ is open; anybody who reaches it can sign in as anybody; Ctrl-C ends it",

@@ -104,8 +104,8 @@ pub enum DemoError {
     #[error(transparent)]
     Terminal(#[from] TerminalError),
     /// A file, a port or the screen cannot be had.
-    #[error("{0}: {1}")]
-    Io(String, std::io::Error),
+    #[error("{0}")]
+    Io(String, #[source] std::io::Error),
     /// Something did not happen in time.
     #[error("{0}")]
     Late(String),
@@ -122,7 +122,7 @@ pub enum DemoError {
 
 impl DemoError {
     fn nats(what: impl Into<String>, problem: impl std::fmt::Display) -> Self {
-        NatsError::failed(what, problem).into()
+        NatsError::failed(what.into(), problem.to_string()).into()
     }
 }
 

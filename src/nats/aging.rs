@@ -15,7 +15,7 @@ use futures_util::StreamExt;
 use jiff::Timestamp;
 
 use super::mailbox::priority_of;
-use super::{Nats, NatsError};
+use super::{During, Nats, NatsError};
 use crate::reminder::Priority;
 
 /// How long a pull waits for messages, and how many it takes.
@@ -43,10 +43,6 @@ pub struct Aged {
     received: async_nats::jetstream::Message,
 }
 
-fn failed(what: &str, error: &dyn std::fmt::Display) -> NatsError {
-    NatsError::failed(format!("{what} what waits for its escalation"), error)
-}
-
 impl Aging {
     /// Reads on where the last reader stopped.
     ///
@@ -54,9 +50,9 @@ impl Aging {
     /// When the consumer does not exist or JetStream does not answer.
     pub async fn take_over(nats: &Nats, priority: Priority, after: Duration) -> Result<Self, NatsError> {
         let stream = nats.jetstream.get_stream_no_info(nats.names.parked_stream()).await;
-        let stream = stream.map_err(|error| failed("open", &error))?;
+        let stream = stream.during("open what waits for its escalation")?;
         let consumer = stream.get_consumer(&nats.names.escalate_consumer(priority)).await;
-        let consumer = consumer.map_err(|error| failed("open", &error))?;
+        let consumer = consumer.during("open what waits for its escalation")?;
         let mut aging = Self { nats: nats.clone(), priority, after, consumer, pull: None, given: 0, done: None };
         aging.begin_again().await?;
         Ok(aging)
@@ -69,7 +65,7 @@ impl Aging {
     pub async fn next(&mut self) -> Result<Aged, NatsError> {
         loop {
             let Some(message) = self.receive().await? else { continue };
-            let info = message.info().map_err(|error| failed("read", &error))?;
+            let info = message.info().during("read what waits for its escalation")?;
             let (sequence, stored_ns) = (info.stream_sequence, info.published.unix_timestamp_nanos());
             if info.consumer_sequence > self.given + 1 {
                 // One was lost with a connection, and to acknowledge this one would pass it by.
@@ -112,11 +108,11 @@ impl Aging {
             None => {
                 let (expires, most) = PULL;
                 let pull = self.consumer.fetch().max_messages(most).expires(expires).messages().await;
-                self.pull.insert(pull.map_err(|error| failed("pull", &error))?)
+                self.pull.insert(pull.during("pull what waits for its escalation")?)
             }
         };
         match pull.next().await {
-            Some(message) => message.map(Some).map_err(|error| failed("pull", &error)),
+            Some(message) => message.map(Some).during("pull what waits for its escalation"),
             None => {
                 self.pull = None;
                 self.acknowledge().await?;
@@ -134,18 +130,18 @@ impl Aging {
     /// The message by the leader's word, if it is still there.
     async fn read(&self, sequence: u64) -> Result<Option<Bytes>, NatsError> {
         let stream = self.nats.jetstream.get_stream_no_info(self.nats.names.parked_stream()).await;
-        let stream = stream.map_err(|error| failed("read", &error))?;
+        let stream = stream.during("read what waits for its escalation")?;
         match stream.get_raw_message(sequence).await {
             Ok(message) => Ok(Some(message.payload)),
             Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => Ok(None),
-            Err(error) => Err(failed("read", &error)),
+            Err(error) => Err(NatsError::failed("read what waits for its escalation", error)),
         }
     }
 
     /// Everything up to the last message that is done with is acknowledged.
     async fn acknowledge(&mut self) -> Result<(), NatsError> {
         match self.done.take() {
-            Some(message) => message.double_ack().await.map_err(|error| failed("acknowledge", &error)),
+            Some(message) => message.double_ack().await.during("acknowledge what waits for its escalation"),
             None => Ok(()),
         }
     }
@@ -153,9 +149,9 @@ impl Aging {
     async fn begin_again(&mut self) -> Result<(), NatsError> {
         self.pull = None;
         let stream = self.nats.jetstream.get_stream_no_info(self.nats.names.parked_stream()).await;
-        let stream = stream.map_err(|error| failed("reset", &error))?;
+        let stream = stream.during("reset what waits for its escalation")?;
         let reset = stream.reset_consumer(&self.nats.names.escalate_consumer(self.priority), None).await;
-        self.given = reset.map_err(|error| failed("reset", &error))?.info.delivered.consumer_sequence;
+        self.given = reset.during("reset what waits for its escalation")?.info.delivered.consumer_sequence;
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use async_nats::{HeaderMap, Request, service};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::Nats;
+use super::{During, Nats, NatsError};
 
 /// How long an answer may take: erasing a user with a million reminders is no matter of a moment.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -36,9 +36,12 @@ pub enum ApiError {
     /// Whoever asks may not.
     #[error("nats does not permit this user to ask `{0}`")]
     NotPermitted(String),
-    /// Anything else.
+    /// Whoever answered failed.
     #[error("{0}")]
     Failed(String),
+    /// Anything else.
+    #[error(transparent)]
+    Nats(#[from] NatsError),
 }
 
 /// Asks `bellhop.api.<question>`.
@@ -46,8 +49,8 @@ pub enum ApiError {
 /// # Errors
 /// When nobody answers in time, or the answer is no good one.
 pub async fn ask<T: DeserializeOwned>(nats: &Nats, question: &str, body: &impl Serialize) -> Result<T, ApiError> {
-    let failed = |error: &dyn std::fmt::Display| ApiError::Failed(format!("ask for {question}: {error}"));
-    let body = serde_json::to_vec(body).map_err(|error| failed(&error))?;
+    let action = || format!("ask for {question}");
+    let body = serde_json::to_vec(body).during_with(action)?;
     let request = Request::new().payload(body.into()).timeout(Some(PATIENCE));
     let subject = format!("{}.{question}", nats.names.api());
     let asked = tokio::select! {
@@ -57,11 +60,11 @@ pub async fn ask<T: DeserializeOwned>(nats: &Nats, question: &str, body: &impl S
     let answer = match asked {
         Ok(answer) => answer,
         Err(error) if error.kind() == RequestErrorKind::NoResponders => return Err(ApiError::NobodyAnswers),
-        Err(error) => return Err(failed(&error)),
+        Err(error) => return Err(NatsError::failed(action(), error).into()),
     };
     match answer.headers.as_ref().and_then(refusal) {
         Some(refusal) => Err(refusal),
-        None => serde_json::from_slice(&answer.payload).map_err(|error| failed(&error)),
+        None => Ok(serde_json::from_slice(&answer.payload).during_with(action)?),
     }
 }
 

@@ -15,7 +15,7 @@ use super::feed::{Feed, Received};
 use super::link::Link;
 use super::names::bucket_stream;
 use super::raw::{self, RawMessage};
-use super::{Nats, NatsError, keys};
+use super::{During, Nats, NatsError, chain, keys};
 use crate::wire::deletion;
 
 /// A change of a bucket.
@@ -72,7 +72,8 @@ const MOST_READ: usize = 256;
 /// When it does not exist or cannot be reached.
 pub async fn open(nats: &Nats, bucket: String) -> Result<Store, NatsError> {
     let store = nats.jetstream.get_key_value(bucket.clone()).await;
-    store.map_err(|error| NatsError::failed(format!("open bucket {bucket}; `bellhop setup` makes it"), error))
+    let opened = store.during_with(|| format!("open bucket {bucket}"));
+    opened.map_err(|error| error.or_missing(format!("bucket {bucket}")))
 }
 
 /// A key of a bucket with its latest value.
@@ -179,7 +180,7 @@ impl Watched {
                     Err(error) => return Err(error),
                 },
                 Err(error) => {
-                    tracing::debug!(%error, "a watch goes on behind what arrived");
+                    tracing::debug!(error = %chain(&error), "a watch goes on behind what arrived");
                     self.feed = None;
                     self.read_on().await?;
                     return Ok(self.read.pop_front());
@@ -190,11 +191,11 @@ impl Watched {
 
     /// Begins the feed behind what was seen. Returns none where the bucket is empty so far, and nobody knew that.
     async fn resume(&mut self) -> Result<Option<Feed>, NatsError> {
-        let what = || format!("open bucket {}; `bellhop setup` makes it", self.bucket);
+        let action = || format!("open bucket {}", self.bucket);
         let stream = bucket_stream(&self.bucket);
         let asking = self.plain.jetstream.get_stream(&stream);
-        let info = self.plain.if_permitted(&format!("STREAM.INFO.{stream}"), what, asking).await?;
-        let info = info.map_err(|error| NatsError::failed(what(), error))?;
+        let info = self.plain.if_permitted(&format!("STREAM.INFO.{stream}"), action, asking).await?.during_with(action);
+        let info = info.map_err(|error| error.or_missing(format!("bucket {}", self.bucket)))?;
         let state = &info.cached_info().state;
         if state.last_sequence < self.seen {
             tracing::warn!(bucket = self.bucket, "this bucket was made again or restored, reading all of it again");
@@ -282,7 +283,7 @@ fn is_key(key: &str) -> bool {
 /// Deletes an entry, unless it has another value by now. Members that see the mark know no more of it than this one.
 async fn remove(nats: Nats, bucket: String, key: String, revision: u64) {
     if let Err(error) = keys::delete(&nats, &bucket, &key, Some(revision)).await {
-        tracing::debug!(%error, revision, "an unreadable message stays in its bucket");
+        tracing::debug!(error = %chain(&error), revision, "an unreadable message stays in its bucket");
     }
 }
 

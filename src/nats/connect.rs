@@ -1,6 +1,4 @@
 //! Makes a connection: who asks for it, by which certificates, and what a person can do who gets none.
-
-use std::fmt::Display;
 use std::sync::Arc;
 
 use async_nats::jetstream::context::ContextBuilder;
@@ -8,7 +6,7 @@ use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event};
 use tokio_util::sync::CancellationToken;
 
 use super::refusals::Refusals;
-use super::{Names, Nats, NatsError};
+use super::{Cause, Names, Nats, NatsError};
 use crate::config::{self, Config};
 
 /// The least nats-server: consumer resets came with 2.14, and there is no 2.13.
@@ -117,8 +115,8 @@ async fn read(setting: &'static str, path: &str) -> Result<String, NatsError> {
     tokio::fs::read_to_string(path).await.map_err(|error| unusable(setting, path, error))
 }
 
-fn unusable(setting: &'static str, path: &str, problem: impl Display) -> NatsError {
-    NatsError::Unusable { setting, path: path.to_owned(), problem: problem.to_string() }
+fn unusable(setting: &'static str, path: &str, cause: impl Into<Cause>) -> NatsError {
+    NatsError::Unusable { setting, path: path.to_owned(), source: cause.into() }
 }
 
 /// Logs what the client tells of its connection. The client holds the callback for as long as it runs, however it ends, so

@@ -4,7 +4,7 @@ use async_nats::{Message, StatusCode, Subject};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use super::{Nats, NatsError};
+use super::{During, Nats, NatsError};
 
 /// Asks a stream for messages of a subject, which may have wildcards, from a sequence on. Answers them, so many and about so
 /// many bytes at the most, and whether nothing lay behind them.
@@ -28,16 +28,16 @@ pub(super) async fn page(
 /// # Errors
 /// When JetStream does not answer.
 pub(super) async fn get(nats: &Nats, stream: &str, request: &Value) -> Result<(Vec<Message>, bool), NatsError> {
-    let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("read {stream}"), error);
+    let action = || format!("read {stream}");
     let inbox = Subject::from(nats.client.new_inbox());
-    let mut answers = nats.client.subscribe(inbox.clone()).await.map_err(|error| failed(&error))?;
+    let mut answers = nats.client.subscribe(inbox.clone()).await.during_with(action)?;
     let api = format!("{}.DIRECT.GET.{stream}", nats.api);
     let sent = nats.client.publish_with_reply(api, inbox, request.to_string().into()).await;
-    sent.map_err(|error| failed(&error))?;
+    sent.during_with(action)?;
     let mut messages = Vec::new();
     loop {
-        let answer = tokio::time::timeout(nats.timeout, answers.next()).await.map_err(|error| failed(&error))?;
-        let answer = answer.ok_or_else(|| failed(&"the connection closed"))?;
+        let answer = tokio::time::timeout(nats.timeout, answers.next()).await.during_with(action)?;
+        let answer = answer.ok_or("the connection closed").during_with(action)?;
         match answer.status {
             None | Some(StatusCode::OK) => messages.push(answer),
             Some(status) if status.as_u16() == 204 => {
@@ -46,7 +46,10 @@ pub(super) async fn get(nats: &Nats, stream: &str, request: &Value) -> Result<(V
             }
             Some(StatusCode::NOT_FOUND) => return Ok((messages, true)),
             Some(status) => {
-                return Err(failed(&format!("{status} {}", answer.description.unwrap_or_default())));
+                return Err(NatsError::failed(
+                    action(),
+                    format!("{status} {}", answer.description.unwrap_or_default()),
+                ));
             }
         }
     }
@@ -57,13 +60,15 @@ pub(super) async fn get(nats: &Nats, stream: &str, request: &Value) -> Result<(V
 /// # Errors
 /// When JetStream does not answer.
 pub(super) async fn get_one(nats: &Nats, stream: &str, sequence: u64) -> Result<Option<Message>, NatsError> {
-    let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("read {stream}"), error);
+    let action = || format!("read {stream}");
     let (api, request) = (format!("{}.DIRECT.GET.{stream}", nats.api), json!({ "seq": sequence }).to_string());
-    let answer = nats.client.request(api, request.into()).await.map_err(|error| failed(&error))?;
+    let answer = nats.client.request(api, request.into()).await.during_with(action)?;
     match answer.status {
         None | Some(StatusCode::OK) => Ok(Some(answer)),
         Some(StatusCode::NOT_FOUND) => Ok(None),
-        Some(status) => Err(failed(&format!("{status} {}", answer.description.unwrap_or_default()))),
+        Some(status) => {
+            Err(NatsError::failed(action(), format!("{status} {}", answer.description.unwrap_or_default())))
+        }
     }
 }
 

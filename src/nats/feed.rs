@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
-use super::{Nats, NatsError, header};
+use super::{Cause, Nats, NatsError, header};
 
 /// How often the server says how far it has come.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -91,7 +91,7 @@ impl Feed {
     pub(super) async fn next(&mut self) -> Result<Option<Received>, NatsError> {
         loop {
             let Ok(message) = tokio::time::timeout_at(self.heard + SILENCE, self.messages.next()).await else {
-                return Err(self.broken(format_args!("no word from the server for {SILENCE:?}")));
+                return Err(self.broken(format!("no word from the server for {SILENCE:?}")));
             };
             let message = message.ok_or_else(|| self.broken("the subscription ended"))?;
             self.heard = Instant::now();
@@ -109,7 +109,7 @@ impl Feed {
             match said(NATS_LAST_CONSUMER.as_ref()).and_then(|number| number.parse::<u64>().ok()) {
                 Some(number) if number != self.arrived => {
                     let (arrived, through) = (self.arrived, said(NATS_LAST_STREAM.as_ref()).unwrap_or("?"));
-                    return Err(self.broken(format_args!(
+                    return Err(self.broken(format!(
                         "{number} messages were pushed, through sequence {through}, and {arrived} arrived"
                     )));
                 }
@@ -125,13 +125,13 @@ impl Feed {
         let (number, sequence, pending) = (info.consumer_sequence, info.stream_sequence, info.pending);
         let stored_ns = info.published.unix_timestamp_nanos();
         if number != self.arrived + 1 {
-            return Err(self.broken(format_args!("behind message {} came {number}", self.arrived)));
+            return Err(self.broken(format!("behind message {} came {number}", self.arrived)));
         }
         self.arrived = number;
         Ok(Received { message: message.message, sequence, stored_ns, pending })
     }
 
-    fn broken(&self, problem: impl std::fmt::Display) -> NatsError {
-        NatsError::failed(format!("watch {}", self.stream), problem)
+    fn broken(&self, cause: impl Into<Cause>) -> NatsError {
+        NatsError::failed(format!("watch {}", self.stream), cause)
     }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use crate::headers;
+use crate::nats::chain;
 use crate::router::{Instance, NoAnswer};
 use crate::token::UserId;
 use crate::trace::{self, TraceParent};
@@ -66,7 +67,7 @@ async fn ask<A: for<'a> Deserialize<'a>>(client: &Client, subject: String, reque
         Err(error) if error.kind() == RequestErrorKind::NoResponders => Err(NoAnswer::NoResponders),
         Err(error) => {
             if error.kind() != RequestErrorKind::TimedOut {
-                tracing::warn!(subject, %error, "request failed");
+                tracing::warn!(subject, error = %chain(&error), "request failed");
             }
             Err(NoAnswer::TimedOut)
         }

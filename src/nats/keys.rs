@@ -6,13 +6,12 @@
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_TTL;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
-use async_nats::jetstream::context::PublishErrorKind;
 use bytes::Bytes;
 
 use super::names::bucket_stream;
 use super::raw::{self, RawMessage};
 use super::replay::replay;
-use super::{Nats, NatsError, header};
+use super::{Nats, NatsError, header, is_outdated};
 use crate::wire::deletion;
 
 /// Returns the headers of a message that deletes a key, if `revision` is its latest one.
@@ -35,7 +34,7 @@ pub async fn delete(nats: &Nats, bucket: &str, key: &str, revision: Option<u64>)
     };
     match deleted.await {
         Ok(_) => Ok(true),
-        Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(false),
+        Err(error) if is_outdated(&error) => Ok(false),
         Err(error) => Err(NatsError::failed(format!("delete {key} from {bucket}"), error)),
     }
 }

@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 
 use super::direct::{self, text};
 use super::replay::replay;
-use super::{Nats, NatsError};
+use super::{During, Nats, NatsError};
 use crate::partition::Partition;
 use crate::reminder::Priority;
 use crate::router::{BySource, MailboxSummary};
@@ -191,7 +191,7 @@ impl Mailboxes {
             }
             // A server that reaches its limit in the middle of a batch refuses the end of it, and keeps the beginning.
             Err(NatsError::Refused { what, .. }) if self.has_appended().await? => {
-                return Err(NatsError::failed(what, "only a part of the batch is stored"));
+                return Err(NatsError::failed(what.clone(), "only a part of the batch is stored"));
             }
             Err(_) => {}
         }
@@ -200,19 +200,19 @@ impl Mailboxes {
 
     /// Whether anything was appended after the last confirmed append. The fence lets nobody else append.
     async fn has_appended(&self) -> Result<bool, NatsError> {
-        let failed = |error: &dyn std::fmt::Display| NatsError::failed("look for appended reminders", error);
-        let stream = self.nats.jetstream.get_stream_no_info(&self.stream).await.map_err(|error| failed(&error))?;
+        let stream =
+            self.nats.jetstream.get_stream_no_info(&self.stream).await.during("look for appended reminders")?;
         let next = stream.raw_message_builder().sequence(self.last.load(Ordering::Relaxed) + 1);
         match next.next_by_subject(self.nats.names.mailboxes(self.partition)).send().await {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(false),
-            Err(error) => Err(failed(&error)),
+            Err(error) => Err(NatsError::failed("look for appended reminders", error)),
         }
     }
 
     async fn append(&self, reminders: &[Parking]) -> Result<Vec<u64>, NatsError> {
-        let what = || format!("park {} reminders", reminders.len());
-        let failed = |error: &dyn std::fmt::Display| NatsError::failed(what(), error);
+        let action = || format!("park {} reminders", reminders.len());
+
         let client = &self.nats.client;
         let count = reminders.len();
         let _turn = if count > 1 { OPEN_BATCHES.acquire().await.ok() } else { None };
@@ -243,25 +243,25 @@ impl Mailboxes {
             }
             if place + 1 < count {
                 let sent = client.publish_with_headers(subject, headers, reminder.message.clone()).await;
-                sent.map_err(|error| failed(&error))?;
+                sent.during_with(action)?;
             } else {
                 if count > 1 {
                     headers.insert(BATCH_COMMIT, "1");
                 }
                 let sent = client.request_with_headers(subject, headers, reminder.message.clone()).await;
-                answer = Some(sent.map_err(|error| failed(&error))?);
+                answer = Some(sent.during_with(action)?);
             }
         }
         let Some(answer) = answer else { return Ok(Vec::new()) };
-        match serde_json::from_slice(&answer.payload).map_err(|error| failed(&error))? {
+        match serde_json::from_slice(&answer.payload).during_with(action)? {
             Ack { error: Some(error), .. } if WRONG_LAST_SEQUENCE.contains(&error.err_code) => {
                 Err(NatsError::Fenced(format!("partition {}", self.partition)))
             }
             Ack { error: Some(AckError { err_code: code, description: problem }), .. } => {
-                Err(NatsError::Refused { what: what(), problem, code })
+                Err(NatsError::Refused { what: action(), problem, code })
             }
             Ack { seq: Some(last), .. } => Ok((last + 1 - count as u64..=last).collect()),
-            Ack { .. } => Err(failed(&"the answer has no sequence")),
+            Ack { .. } => Err(NatsError::failed(action(), "the answer has no sequence")),
         }
     }
 
@@ -331,7 +331,7 @@ impl Mailboxes {
     /// The leader's word on whether the mailbox is empty from a sequence on.
     async fn has_nothing_from(&self, subject: &str, from: u64) -> Result<bool, NatsError> {
         let stream = self.nats.jetstream.get_stream_no_info(&self.stream).await;
-        let stream = stream.map_err(|error| NatsError::failed("read a mailbox", error))?;
+        let stream = stream.during("read a mailbox")?;
         match stream.raw_message_builder().sequence(from).next_by_subject(subject).send().await {
             Ok(_) => Ok(false),
             Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => Ok(true),
@@ -406,12 +406,12 @@ pub(super) fn priority_of(message: &Message) -> Option<Priority> {
 /// # Errors
 /// When JetStream does not confirm it.
 pub async fn remove(nats: &Nats, stream: &str, sequence: u64) -> Result<(), NatsError> {
-    let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("remove a message from {stream}"), error);
-    let handle = nats.jetstream.get_stream_no_info(stream).await.map_err(|error| failed(&error))?;
+    let action = || format!("remove a message from {stream}");
+    let handle = nats.jetstream.get_stream_no_info(stream).await.during_with(action)?;
     match handle.delete_message(sequence).await {
         Ok(_) => Ok(()),
         Err(error) if is_gone(&error) => Ok(()),
-        Err(error) => Err(failed(&error)),
+        Err(error) => Err(NatsError::failed(action(), error)),
     }
 }
 
@@ -420,14 +420,14 @@ pub async fn remove(nats: &Nats, stream: &str, sequence: u64) -> Result<(), Nats
 /// # Errors
 /// When JetStream does not confirm it.
 pub async fn purge(nats: &Nats, stream: &str, subject: &str, before: Option<u64>) -> Result<u64, NatsError> {
-    let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("purge {subject}"), error);
-    let handle = nats.jetstream.get_stream_no_info(stream).await.map_err(|error| failed(&error))?;
+    let action = || format!("purge {subject}");
+    let handle = nats.jetstream.get_stream_no_info(stream).await.during_with(action)?;
     let purge = handle.purge().filter(subject);
     let answer = match before {
         Some(sequence) => purge.sequence(sequence).await,
         None => purge.await,
     };
-    Ok(answer.map_err(|error| failed(&error))?.purged)
+    Ok(answer.during_with(action)?.purged)
 }
 
 /// How many messages a subject has, by the leader's word.
@@ -435,11 +435,11 @@ pub async fn purge(nats: &Nats, stream: &str, subject: &str, before: Option<u64>
 /// # Errors
 /// When JetStream does not answer.
 pub async fn count(nats: &Nats, stream: &str, subject: &str) -> Result<usize, NatsError> {
-    let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("count {subject}"), error);
-    let handle = nats.jetstream.get_stream_no_info(stream).await.map_err(|error| failed(&error))?;
-    let info = handle.info_builder().subjects(subject).fetch().await.map_err(|error| failed(&error))?;
+    let action = || format!("count {subject}");
+    let handle = nats.jetstream.get_stream_no_info(stream).await.during_with(action)?;
+    let info = handle.info_builder().subjects(subject).fetch().await.during_with(action)?;
     let counts: Vec<_> = info.collect().await;
-    counts.into_iter().try_fold(0, |sum, entry| entry.map(|(_, n)| sum + n)).map_err(|error| failed(&error))
+    counts.into_iter().try_fold(0, |sum, entry| entry.map(|(_, n)| sum + n)).during_with(action)
 }
 
 /// A mailbox, read from its front by somebody who does not deliver it.
@@ -501,11 +501,11 @@ pub async fn direct_get(
     messages: usize,
     bytes: usize,
 ) -> Result<(Vec<ParkedMessage>, bool), NatsError> {
-    let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("read {subject}"), error);
+    let action = || format!("read {subject}");
     let page = direct::page(nats, stream, subject, from, messages, bytes).await;
-    let (answers, is_last) = page.map_err(|error| failed(&error))?;
+    let (answers, is_last) = page.during_with(action)?;
     let page: Option<Vec<_>> = answers.into_iter().map(parked_message).collect();
-    Ok((page.ok_or_else(|| failed(&"it is malformed"))?, is_last))
+    Ok((page.ok_or("it is malformed").during_with(action)?, is_last))
 }
 
 fn parked_message(answer: Message) -> Option<ParkedMessage> {

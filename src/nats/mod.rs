@@ -5,6 +5,7 @@ pub mod api;
 pub mod bucket;
 mod connect;
 mod direct;
+mod error;
 mod feed;
 pub mod headers;
 pub mod instance;
@@ -32,13 +33,13 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use connect::LEAST_PAYLOAD;
 use refusals::Refusals;
 
 pub(crate) use headers::header;
 
 pub use bellhop_protocol::names::{self, Names};
 pub use connect::{connect, connect_to, shown_addresses, split_credentials};
+pub use error::{Cause, During, NatsError, chain, is_outdated};
 
 /// A connection to NATS with what everything in this layer needs.
 #[derive(Debug, Clone)]
@@ -59,138 +60,6 @@ pub struct Nats {
     pub ended: CancellationToken,
 }
 
-/// Why NATS did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum NatsError {
-    /// No connection could be made.
-    #[error("cannot connect to {url}: {problem}; is nats-server running there? Set --nats URL or NATS_URL")]
-    Connect {
-        /// The address, without credentials.
-        url: String,
-        /// Why.
-        problem: String,
-    },
-    /// A file that a setting names cannot be used.
-    #[error("`{setting}` is {path}: {problem}")]
-    Unusable {
-        /// The setting.
-        setting: &'static str,
-        /// The file.
-        path: String,
-        /// Why.
-        problem: String,
-    },
-    /// The server knows nobody of this name, or another secret.
-    #[error(
-        "{url} lets nobody in {who}; set `nats.creds`, `nats.nkey`, `nats.user` and `nats.password`, or `nats.token` to \
-         what the server knows"
-    )]
-    NotLetIn {
-        /// The address.
-        url: String,
-        /// As whom the connection was asked for.
-        who: String,
-    },
-    /// Client and server could not agree on a secure connection.
-    #[error(
-        "no secure connection to {url}: {problem}; `nats.ca` is to have the certificate of whoever signed the server's, \
-         which must have this address as a name, and a server that verifies its clients needs `nats.cert` and `nats.key`"
-    )]
-    Tls {
-        /// The address.
-        url: String,
-        /// Why.
-        problem: String,
-    },
-    /// The server is too old.
-    #[error("{url} runs nats-server {found}; Bellhop needs {needed} or later")]
-    TooOld {
-        /// The address.
-        url: String,
-        /// Its version.
-        found: String,
-        /// The least version.
-        needed: &'static str,
-    },
-    /// The server takes too small messages.
-    #[error("{url} has max_payload {found}; Bellhop needs {LEAST_PAYLOAD} or more to deliver up to 256 KiB at once")]
-    SmallPayload {
-        /// The address.
-        url: String,
-        /// Its limit, in bytes.
-        found: usize,
-    },
-    /// A request failed.
-    #[error("{what}: {problem}")]
-    Failed {
-        /// What was asked.
-        what: String,
-        /// Why it failed.
-        problem: String,
-    },
-    /// The server does not permit this user to ask.
-    #[error(
-        "{what}: nats does not permit this user to publish to {subject}; docs/security.md lists what each user needs"
-    )]
-    NotPermitted {
-        /// What was asked.
-        what: String,
-        /// The subject that the user's permissions lack.
-        subject: String,
-    },
-    /// JetStream refused a message, so it is not stored.
-    #[error("{what}: {problem} ({code})")]
-    Refused {
-        /// What was asked.
-        what: String,
-        /// Why it was refused, in nats-server's words.
-        problem: String,
-        /// nats-server's code of the reason.
-        code: u64,
-    },
-    /// JetStream can never store a message as it is: it is too large, or has too large headers.
-    #[error("{what}: {problem}; it is never stored as it is")]
-    Unstorable {
-        /// What was to be stored.
-        what: String,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// There is no room for the limit of a stream.
-    #[error(
-        "{what}: {problem}. Its limit is {wanted} bytes, its share of `streams.storage`, which nats-server reserves for each \
-         copy, and {limit}: raise that, or set `streams.storage` to less"
-    )]
-    NoRoom {
-        /// What was to be made.
-        what: String,
-        /// The stream's limit, in bytes.
-        wanted: i64,
-        /// Which limit is too small.
-        limit: String,
-        /// Why it was refused, in nats-server's words.
-        problem: String,
-    },
-    /// What is there is not what the configuration wants, and trying again does not help.
-    #[error("{what}: {problem}")]
-    Contrary {
-        /// What it is about.
-        what: String,
-        /// What is wrong, and what to do.
-        problem: String,
-    },
-    /// JetStream refused a message because its writer no longer owns what it writes to.
-    #[error("{0} has a newer owner")]
-    Fenced(String),
-}
-
-impl NatsError {
-    /// A failed request.
-    pub fn failed(what: impl Into<String>, problem: impl std::fmt::Display) -> Self {
-        Self::Failed { what: what.into(), problem: problem.to_string() }
-    }
-}
-
 impl Nats {
     /// The server's clock, by which it stores messages.
     ///
@@ -201,11 +70,10 @@ impl Nats {
         struct Told {
             ts: Timestamp,
         }
-        let failed = |error: &dyn std::fmt::Display| NatsError::failed("ask for the server's time", error);
         let asked = self.jetstream.request(format!("STREAM.INFO.{}", self.names.sets_stream()), &()).await;
-        match asked.map_err(|error| failed(&error))? {
+        match asked.during("ask for the server's time")? {
             Response::Ok(Told { ts }) => Ok(ts),
-            Response::Err { error } => Err(failed(&error)),
+            Response::Err { error } => Err(NatsError::failed("ask for the server's time", error)),
         }
     }
 
@@ -269,7 +137,7 @@ impl Nats {
             match self.store_if_possible(&is_pointless, subject, headers.clone(), payload.clone(), id).await {
                 Ok(is_stored) => return is_stored,
                 Err(error) => {
-                    tracing::error!(%error, "a limit of the stream or the server is too small: run `bellhop doctor`")
+                    tracing::error!(error = %chain(&error), "a limit of the stream or the server is too small: run `bellhop doctor`")
                 }
             }
             tokio::time::sleep(LONGEST_PAUSE).await;
@@ -296,7 +164,7 @@ impl Nats {
             match self.store(subject.to_owned(), headers.clone(), payload.clone()).await {
                 Ok(_) => return Ok(true),
                 Err(error @ NatsError::Unstorable { .. }) => return Err(error),
-                Err(error) => tracing::warn!(%error, "not stored, trying again"),
+                Err(error) => tracing::warn!(error = %chain(&error), "not stored, trying again"),
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);

@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::topology::GROUP;
-use super::{Nats, NatsError};
+use super::{Cause, During, Nats, NatsError, chain};
 
 /// How long a pull request waits at the server. Well below `dispatch.pin_timeout`, since each one renews the pin.
 const PULL_EXPIRES: Duration = Duration::from_secs(1);
@@ -130,9 +130,9 @@ pub async fn waiting(nats: &Nats, stream: &str, consumer: &str) -> Result<Waitin
 }
 
 async fn info(nats: &Nats, stream: &str, consumer: &str) -> Result<Info, NatsError> {
-    let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("look at consumer {consumer}"), error);
-    let handle = nats.jetstream.get_stream_no_info(stream).await.map_err(|error| failed(&error))?;
-    handle.consumer_info(consumer).await.map_err(|error| failed(&error))
+    let action = || format!("look at consumer {consumer}");
+    let handle = nats.jetstream.get_stream_no_info(stream).await.during_with(action)?;
+    handle.consumer_info(consumer).await.during_with(action)
 }
 
 impl Pinned {
@@ -175,12 +175,10 @@ impl Pinned {
         max_bytes: usize,
         watch: Option<Watch>,
     ) -> Result<Self, NatsError> {
-        let failed = |what: &str, error: &dyn std::fmt::Display| {
-            NatsError::failed(format!("{what} consumer {consumer} of {stream}"), error)
-        };
-        let handle = nats.jetstream.get_stream_no_info(&stream).await.map_err(|error| failed("open", &error))?;
-        handle.unpin_consumer(&consumer, GROUP).await.map_err(|error| failed("unpin", &error))?;
-        let reset = handle.reset_consumer(&consumer, None).await.map_err(|error| failed("reset", &error))?;
+        let during = |what: &str| format!("{what} consumer {consumer} of {stream}");
+        let handle = nats.jetstream.get_stream_no_info(&stream).await.during_with(|| during("open"))?;
+        handle.unpin_consumer(&consumer, GROUP).await.during_with(|| during("unpin"))?;
+        let reset = handle.reset_consumer(&consumer, None).await.during_with(|| during("reset"))?;
         // Somebody else may have been handed the first messages already: that does not move the floor.
         let floor = reset.info.ack_floor;
         let most = if watch.as_ref().is_some_and(|watch| watch.alone.is_some()) { 1 } else { AT_A_TIME };
@@ -198,7 +196,7 @@ impl Pinned {
     /// When the consumer is gone, the connection broke for long, or a message did not arrive; take it over again.
     pub async fn next(&mut self) -> Result<Received, NatsError> {
         self.widen().await?;
-        let what = || format!("pull from consumer {} of {}", self.consumer, self.stream);
+        let action = || format!("pull from consumer {} of {}", self.consumer, self.stream);
         loop {
             let next = tokio::select! {
                 biased;
@@ -213,7 +211,7 @@ impl Pinned {
                     // What had been handed out when it last asked had the time since then to arrive.
                     if watch.handed_out > self.handed_out {
                         let problem = format!("hand-out {} did not arrive", self.handed_out + 1);
-                        return Err(NatsError::failed(what(), problem));
+                        return Err(NatsError::failed(action(), problem));
                     }
                     // After a new connection it asks again at the next look.
                     watch.looks = if watch.connects == connects { LOOKS } else { 1 };
@@ -225,16 +223,16 @@ impl Pinned {
                 Some(Ok(message)) => message,
                 Some(Err(error)) if error.kind() == pull::MessagesErrorKind::MissingHeartbeat => {
                     // The client pulls again by itself after a reconnect.
-                    tracing::debug!(%error, consumer = self.consumer, "no word from the server");
+                    tracing::debug!(error = %chain(&error), consumer = self.consumer, "no word from the server");
                     continue;
                 }
-                Some(Err(error)) => return Err(NatsError::failed(what(), error)),
-                None => return Err(NatsError::failed(what(), "the messages ended")),
+                Some(Err(error)) => return Err(NatsError::failed(action(), error)),
+                None => return Err(NatsError::failed(action(), "the messages ended")),
             };
-            let (received, handed_out) = received(message).map_err(|problem| NatsError::failed(what(), problem))?;
+            let (received, handed_out) = received(message).during_with(action)?;
             if handed_out != self.handed_out + 1 {
                 let problem = format!("after hand-out {} came {handed_out}", self.handed_out);
-                return Err(NatsError::failed(what(), problem));
+                return Err(NatsError::failed(action(), problem));
             }
             (self.handed_out, self.position) = (handed_out, received.sequence);
             return Ok(received);
@@ -248,9 +246,9 @@ impl Pinned {
         if alone.is_none_or(|alone| self.position < alone) {
             return Ok(());
         }
-        let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("unpin {}", self.consumer), error);
-        let handle = self.nats.jetstream.get_stream_no_info(&self.stream).await.map_err(|error| failed(&error))?;
-        handle.unpin_consumer(&self.consumer, GROUP).await.map_err(|error| failed(&error))?;
+        let action = || format!("unpin {}", self.consumer);
+        let handle = self.nats.jetstream.get_stream_no_info(&self.stream).await.during_with(action)?;
+        handle.unpin_consumer(&self.consumer, GROUP).await.during_with(action)?;
         self.messages = pull(&self.nats, &self.stream, &self.consumer, AT_A_TIME, self.max_bytes).await?;
         self.watch.iter_mut().for_each(|watch| watch.alone = None);
         Ok(())
@@ -268,9 +266,9 @@ impl Pinned {
     pub async fn release(self) -> Result<(), NatsError> {
         let Self { nats, stream, consumer, messages, .. } = self;
         drop(messages);
-        let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("unpin {consumer}"), error);
-        let handle = nats.jetstream.get_stream_no_info(&stream).await.map_err(|error| failed(&error))?;
-        handle.unpin_consumer(&consumer, GROUP).await.map_err(|error| failed(&error))
+        let action = || format!("unpin {consumer}");
+        let handle = nats.jetstream.get_stream_no_info(&stream).await.during_with(action)?;
+        handle.unpin_consumer(&consumer, GROUP).await.during_with(action)
     }
 }
 
@@ -284,13 +282,12 @@ async fn pull(
     messages: usize,
     bytes: usize,
 ) -> Result<pull::Stream, NatsError> {
-    let failed =
-        |error: &dyn std::fmt::Display| NatsError::failed(format!("pull from consumer {consumer} of {stream}"), error);
-    let handle = nats.jetstream.get_stream_no_info(stream).await.map_err(|error| failed(&error))?;
-    let pull: PullConsumer = handle.get_consumer(consumer).await.map_err(|error| failed(&error))?;
+    let action = || format!("pull from consumer {consumer} of {stream}");
+    let handle = nats.jetstream.get_stream_no_info(stream).await.during_with(action)?;
+    let pull: PullConsumer = handle.get_consumer(consumer).await.during_with(action)?;
     let stream = pull.stream().group(GROUP).expires(PULL_EXPIRES).heartbeat(PULL_EXPIRES / 2);
     let stream = stream.max_messages_per_batch(messages).max_bytes_per_batch(bytes).messages().await;
-    stream.map_err(|error| failed(&error))
+    stream.during_with(action)
 }
 
 async fn tick(watch: &mut Option<Watch>) -> &mut Watch {
@@ -304,8 +301,8 @@ async fn tick(watch: &mut Option<Watch>) -> &mut Watch {
 }
 
 /// The message, and how often its consumer had handed out one, with this one.
-fn received(message: Message) -> Result<(Received, u64), String> {
-    let info = message.info().map_err(|error| error.to_string())?;
+fn received(message: Message) -> Result<(Received, u64), Cause> {
+    let info = message.info()?;
     let (sequence, stored_ns) = (info.stream_sequence, info.published.unix_timestamp_nanos());
     let handed_out = info.consumer_sequence;
     let message = message.message;
@@ -326,7 +323,7 @@ fn received(message: Message) -> Result<(Received, u64), String> {
 /// When it may not know: the message may come again then.
 pub async fn acknowledge(nats: &Nats, reply: async_nats::Subject) -> Result<(), NatsError> {
     let answer = nats.client.request(reply, Bytes::from_static(b"+ACK")).await;
-    answer.map(drop).map_err(|error| NatsError::failed("acknowledge", error))
+    answer.map(drop).during("acknowledge")
 }
 
 /// Acknowledges messages of one consumer, and waits until the server knows of the last: it takes them in this order. Should
@@ -338,7 +335,7 @@ pub async fn acknowledge_all(nats: &Nats, mut replies: Vec<async_nats::Subject>)
     let Some(last) = replies.pop() else { return Ok(()) };
     for reply in replies {
         let sent = nats.client.publish(reply, Bytes::from_static(b"+ACK")).await;
-        sent.map_err(|error| NatsError::failed("acknowledge", error))?;
+        sent.during("acknowledge")?;
     }
     acknowledge(nats, last).await
 }
@@ -346,6 +343,6 @@ pub async fn acknowledge_all(nats: &Nats, mut replies: Vec<async_nats::Subject>)
 /// Tells the server that a message is still being worked on.
 pub async fn still_working(nats: &Nats, reply: async_nats::Subject) {
     if let Err(error) = nats.client.publish(reply, Bytes::from_static(b"+WPI")).await {
-        tracing::debug!(%error, "progress not told");
+        tracing::debug!(error = %chain(&error), "progress not told");
     }
 }

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Nats, NatsError};
+use super::{During, Nats, NatsError};
 
 /// A message as its stream holds it.
 #[derive(Debug)]
@@ -51,19 +51,19 @@ pub async fn next(nats: &Nats, stream: &str, subject: &str, from: u64) -> Result
         data: String,
         time: Timestamp,
     }
-    let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("read a message of {stream}"), error);
+    let action = || format!("read a message of {stream}");
     let request = json!({ "seq": from.max(1), "next_by_subj": subject });
     let subject = format!("STREAM.MSG.GET.{stream}");
     let asking = nats.jetstream.request(subject.clone(), &request);
     let answer = nats.if_permitted(&subject, || format!("read a message of {stream}"), asking).await?;
-    match answer.map_err(|error| failed(&error))? {
+    match answer.during_with(action)? {
         Response::Ok(Answer { message: Stored { subject, seq, hdrs, data, time } }) => {
-            let headers = STANDARD.decode(hdrs).map_err(|error| failed(&error))?;
-            let payload = STANDARD.decode(data).map_err(|error| failed(&error))?.into();
+            let headers = STANDARD.decode(hdrs).during_with(action)?;
+            let payload = STANDARD.decode(data).during_with(action)?.into();
             Ok(Some(RawMessage { sequence: seq, subject, headers, payload, stored_at: time }))
         }
         Response::Err { error } if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => Ok(None),
-        Response::Err { error } => Err(failed(&error)),
+        Response::Err { error } => Err(NatsError::failed(action(), error)),
     }
 }
 

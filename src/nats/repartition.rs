@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::mailbox::{Mailboxes, Parking, purge};
 use super::pinned::waiting;
 use super::topology::{PARTITIONS_KEY, SPREAD_KEY};
-use super::{Nats, NatsError, bucket};
+use super::{During, Nats, NatsError, bucket};
 use crate::event::Event;
 use crate::partition::Partition;
 use crate::reminder::Priority;
@@ -34,13 +34,9 @@ pub struct Noted {
     pub spread: Option<u16>,
 }
 
-fn failed(what: &str) -> impl Fn(&dyn std::fmt::Display) -> NatsError {
-    move |error| NatsError::failed(what, error)
-}
-
 async fn events(nats: &Nats) -> Result<Stream, NatsError> {
     let stream = nats.jetstream.get_stream(nats.names.events_stream()).await;
-    stream.map_err(|error| failed("look at the events")(&error))
+    stream.during("look at the events")
 }
 
 /// Reads the note.
@@ -51,7 +47,7 @@ pub async fn noted(nats: &Nats) -> Result<Noted, NatsError> {
     let metadata = events(nats).await?.cached_info().config.metadata.clone();
     let number = |key| metadata.get(key).and_then(|text: &String| text.parse().ok());
     let partitions = number(PARTITIONS_KEY);
-    let partitions = partitions.ok_or_else(|| failed("look at the events")(&"no number of partitions is noted"))?;
+    let partitions = partitions.ok_or("no number of partitions is noted").during("look at the events")?;
     Ok(Noted { partitions, spread: number(SPREAD_KEY) })
 }
 
@@ -66,7 +62,7 @@ pub async fn note(nats: &Nats, noted: Noted) -> Result<(), NatsError> {
         Some(spread) => config.metadata.insert(SPREAD_KEY.to_owned(), spread.to_string()),
         None => config.metadata.remove(SPREAD_KEY),
     };
-    nats.jetstream.update_stream(config).await.map(drop).map_err(|error| failed("note the partitions")(&error))
+    nats.jetstream.update_stream(config).await.map(drop).during("note the partitions")
 }
 
 /// Has the intake get no sets for this long; none lets it go on.
@@ -74,17 +70,16 @@ pub async fn note(nats: &Nats, noted: Noted) -> Result<(), NatsError> {
 /// # Errors
 /// When JetStream does not confirm it.
 pub async fn pause_intake(nats: &Nats, time: Option<Duration>) -> Result<(), NatsError> {
-    let failed = failed("pause the intake");
-    let sets = nats.jetstream.get_stream_no_info(nats.names.sets_stream()).await.map_err(|error| failed(&error))?;
+    let sets = nats.jetstream.get_stream_no_info(nats.names.sets_stream()).await.during("pause the intake")?;
     let done = match time {
         Some(time) => {
             let until_ns = nats.server_time().await?.as_nanosecond() + time.as_nanos() as i128;
-            let until = datetime::from_nanos(until_ns).map_err(|error| failed(&error))?;
+            let until = datetime::from_nanos(until_ns).during("pause the intake")?;
             sets.pause_consumer(nats.names.intake_consumer(), until).await
         }
         None => sets.resume_consumer(nats.names.intake_consumer()).await,
     };
-    done.map(drop).map_err(|error| failed(&error))
+    done.map(drop).during("pause the intake")
 }
 
 /// How many sets the intake is at work on, and events no partition is done with.
@@ -114,7 +109,7 @@ pub async fn remove_consumers(nats: &Nats, partitions: std::ops::Range<u16>) -> 
     for partition in partitions.map(Partition) {
         let name = nats.names.dispatch_consumer(partition);
         if events.consumer_info(&name).await.is_ok() {
-            events.delete_consumer(&name).await.map_err(|error| failed("remove a consumer")(&error))?;
+            events.delete_consumer(&name).await.during("remove a consumer")?;
         }
     }
     Ok(())

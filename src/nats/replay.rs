@@ -6,7 +6,7 @@ use async_nats::Message;
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
 use futures_util::StreamExt;
 
-use super::{Nats, NatsError};
+use super::{During, Nats, NatsError};
 
 /// The sequence of a stream's last message, by its leader's word; 0 if it is empty.
 ///
@@ -14,7 +14,7 @@ use super::{Nats, NatsError};
 /// When JetStream does not answer.
 pub async fn last_sequence(nats: &Nats, stream: &str) -> Result<u64, NatsError> {
     let info = nats.jetstream.get_stream(stream).await;
-    let info = info.map_err(|error| NatsError::failed(format!("look at {stream}"), error))?;
+    let info = info.during_with(|| format!("look at {stream}"))?;
     let state = &info.cached_info().state;
     Ok(if state.messages > 0 { state.last_sequence } else { 0 })
 }
@@ -34,7 +34,7 @@ pub async fn replay(
     through: u64,
     mut each: impl FnMut(&Message, u64),
 ) -> Result<(), NatsError> {
-    let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("read {stream}"), error);
+    let action = || format!("read {stream}");
     let config = pull::Config {
         ack_policy: AckPolicy::None,
         inactive_threshold: Duration::from_secs(30),
@@ -42,23 +42,23 @@ pub async fn replay(
         num_replicas: 1,
         ..config
     };
-    let handle = nats.jetstream.get_stream_no_info(stream).await.map_err(|error| failed(&error))?;
-    let consumer: PullConsumer = handle.create_consumer(config).await.map_err(|error| failed(&error))?;
+    let handle = nats.jetstream.get_stream_no_info(stream).await.during_with(action)?;
+    let consumer: PullConsumer = handle.create_consumer(config).await.during_with(action)?;
     let (mut seen, mut reached) = (0, 0);
     let mut left = consumer.cached_info().num_pending;
     let pull = consumer.stream().max_messages_per_batch(5_000).max_bytes_per_batch(16 << 20);
-    let mut messages = pull.messages().await.map_err(|error| failed(&error))?;
+    let mut messages = pull.messages().await.during_with(action)?;
     while left > 0 || reached < through {
         let Ok(message) = tokio::time::timeout(nats.timeout, messages.next()).await else {
             // The end that was there may have been removed meanwhile. But what the server has sent must have arrived.
-            let info = consumer.get_info().await.map_err(|error| failed(&error))?;
+            let info = consumer.get_info().await.during_with(action)?;
             if info.num_pending > 0 || info.delivered.consumer_sequence != seen || reached < through {
-                return Err(failed(&"no messages come"));
+                return Err(NatsError::failed(action(), "no messages come"));
             }
             break;
         };
-        let message = message.ok_or_else(|| failed(&"it ended"))?.map_err(|error| failed(&error))?;
-        let info = message.info().map_err(|error| failed(&error))?;
+        let message = message.ok_or("it ended").during_with(action)?.during_with(action)?;
+        let info = message.info().during_with(action)?;
         left = info.pending;
         reached = info.stream_sequence;
         seen += 1;

@@ -2,7 +2,6 @@
 //! time puts it onto its source's subject of what is due, in the same stream (nats-server 2.12, ADR-51).
 
 use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
-use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
@@ -12,7 +11,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Nats, NatsError, direct, header, storage};
+use super::{During, Nats, NatsError, direct, header, is_outdated, storage};
 use crate::token::Source;
 use crate::trace::{self, TraceParent};
 
@@ -99,8 +98,7 @@ impl Room {
 /// # Errors
 /// When JetStream does not answer.
 pub async fn room(nats: &Nats, storage: usize, source: &Source) -> Result<Room, NatsError> {
-    let failed = |error: &dyn std::fmt::Display| NatsError::failed("look at what is scheduled", error);
-    let info = async |stream| nats.jetstream.get_stream(stream).await.map_err(|error| failed(&error));
+    let info = async |stream| nats.jetstream.get_stream(stream).await.during("look at what is scheduled");
     let (sets, scheduled) = tokio::try_join!(info(nats.names.sets_stream()), info(nats.names.scheduled_stream()))?;
     let limit = storage::of_schedules(Some(&sets.cached_info().config), storage, &nats.names);
     let state = &scheduled.cached_info().state;
@@ -120,13 +118,12 @@ async fn count(nats: &Nats, subjects: &str) -> Result<u64, NatsError> {
         #[serde(default)]
         total: u64,
     }
-    let failed = |error: &dyn std::fmt::Display| NatsError::failed("count what is scheduled", error);
     // A page far behind the last one has no names, and says how many there are.
     let request = json!({ "subjects_filter": subjects, "offset": u32::MAX });
     let asked = nats.jetstream.request(format!("STREAM.INFO.{}", nats.names.scheduled_stream()), &request).await;
-    match asked.map_err(|error| failed(&error))? {
+    match asked.during("count what is scheduled")? {
         Response::Ok(Counted { total }) => Ok(total),
-        Response::Err { error } => Err(failed(&error)),
+        Response::Err { error } => Err(NatsError::failed("count what is scheduled", error)),
     }
 }
 
@@ -162,9 +159,7 @@ pub async fn withdraw(
     before_ns: i128,
     why: Withdrawal,
 ) -> Result<(), NatsError> {
-    let failed = |error: &dyn std::fmt::Display| {
-        NatsError::failed(format!("take back the scheduled reminder {id} of {source}"), error)
-    };
+    let action = || format!("take back the scheduled reminder {id} of {source}");
     let subject = nats.names.scheduled(source, id);
     while let Some(found) = find(nats, source, id).await? {
         let is_before = set_time(Some(&found.headers)) < Some(before_ns);
@@ -179,10 +174,10 @@ pub async fn withdraw(
         headers.insert(CANCELLED, why.value());
         headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, found.sequence.to_string());
         let sent = nats.jetstream.publish_with_headers(subject.clone(), headers, found.payload).await;
-        match sent.map_err(|error| failed(&error))?.await {
+        match sent.during_with(action)?.await {
             Ok(_) => return Ok(()),
-            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => {} // It came due, or there is a newer one.
-            Err(error) => return Err(failed(&error)),
+            Err(error) if is_outdated(&error) => {} // It came due, or there is a newer one.
+            Err(error) => return Err(NatsError::failed(action(), error)),
         }
     }
     Ok(())
@@ -193,13 +188,12 @@ pub async fn withdraw(
 /// # Errors
 /// When JetStream does not answer.
 pub async fn find(nats: &Nats, source: &Source, id: &str) -> Result<Option<StreamMessage>, NatsError> {
-    let failed = |error: &dyn std::fmt::Display| NatsError::failed("look for a scheduled reminder", error);
     let stream = nats.jetstream.get_stream_no_info(nats.names.scheduled_stream()).await;
-    let stream = stream.map_err(|error| failed(&error))?;
+    let stream = stream.during("look for a scheduled reminder")?;
     match stream.get_last_raw_message_by_subject(&nats.names.scheduled(source, id)).await {
         Ok(found) => Ok(Some(found)),
         Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
-        Err(error) => Err(failed(&error)),
+        Err(error) => Err(NatsError::failed("look for a scheduled reminder", error)),
     }
 }
 

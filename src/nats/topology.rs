@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::storage;
-use super::{Names, Nats, NatsError};
+use super::{Cause, During, Names, Nats, NatsError, chain};
 use crate::config::Config;
 use crate::partition::{Partition, Role};
 use crate::reminder::set::max_bytes;
@@ -88,9 +88,10 @@ impl Plan {
                 Err((error, Some(code)))
                     if storage::is_lack(code) && (self.adapts || change.is_new || !may_skip_updates) =>
                 {
-                    return Err(storage::lack(nats, change.to_string(), wanted, &error.to_string()).await);
+                    let problem = chain(&error).to_string();
+                    return Err(storage::lack(nats, change.to_string(), wanted, &problem).await);
                 }
-                Err((error, _)) if may_skip_updates && !change.is_new => skipped.push(error.to_string()),
+                Err((error, _)) if may_skip_updates && !change.is_new => skipped.push(chain(&error).to_string()),
                 Err((error, _)) => return Err(error),
             }
         }
@@ -141,7 +142,7 @@ impl Step {
                     }
                 };
                 let made = nats.if_permitted(&request, || change.to_string(), making).await;
-                made.map(|made| made.map_err(|error| answer(&error)))
+                made.map(|made| made.map_err(refused))
             }
             Self::Consumer(stream, config) => {
                 let name = config.durable_name.as_deref().unwrap_or_default();
@@ -150,24 +151,24 @@ impl Step {
                 let request = request.into_iter().flatten().collect::<Vec<_>>().join(".");
                 let making = nats.jetstream.create_consumer_on_stream(*config, &stream);
                 let made = nats.if_permitted(&request, || change.to_string(), making).await;
-                made.map(|made| made.map(drop).map_err(|error| (error.to_string(), None)))
+                made.map(|made| made.map(drop).map_err(|error| (error.into(), None)))
             }
         };
         match made {
             Ok(Ok(())) => Ok(()),
-            Ok(Err((problem, code))) => Err((NatsError::failed(change.to_string(), problem), code)),
+            Ok(Err((cause, code))) => Err((NatsError::failed(change.to_string(), cause), code)),
             Err(error) => Err((error, None)),
         }
     }
 }
 
-/// JetStream's refusal to make or change a stream: in words, and its code.
-fn answer(error: &CreateStreamError) -> (String, Option<ErrorCode>) {
+/// Returns why a stream was not made or changed, with JetStream's code where it refused it.
+fn refused(error: CreateStreamError) -> (Cause, Option<ErrorCode>) {
     let code = match error.kind() {
         CreateStreamErrorKind::JetStream(answer) => Some(answer.error_code()),
         _ => None,
     };
-    (error.to_string(), code)
+    (error.into(), code)
 }
 
 /// Makes the installation what the configuration wants, and returns what was changed. Where `streams.storage` is 0 and
@@ -181,7 +182,7 @@ pub async fn set_up(nats: &Nats, config: &Config, may_skip_updates: bool) -> Res
         let bytes = plan.bytes / 2;
         match plan.apply(nats, may_skip_updates, &mut made).await {
             Err(error @ NatsError::NoRoom { .. }) if config.streams.storage == 0 && bytes >= storage::LEAST => {
-                tracing::warn!(%error, bytes, "trying with less storage");
+                tracing::warn!(error = %chain(&error), bytes, "trying with less storage");
                 plan = plan_within(nats, config, bytes, true).await?;
             }
             applied => return applied.map(|()| made),
@@ -325,9 +326,9 @@ fn differences<T: Serialize>(there: &T, wanted: &T) -> Vec<(String, Value, Value
 type Existing = BTreeMap<String, consumer::Config>;
 
 async fn existing_consumers(nats: &Nats, stream: &str) -> Result<Existing, NatsError> {
-    let failed = |error: &dyn fmt::Display| NatsError::failed(format!("list the consumers of {stream}"), error);
-    let handle = nats.jetstream.get_stream_no_info(stream).await.map_err(|error| failed(&error))?;
-    let infos: Vec<_> = handle.consumers().try_collect().await.map_err(|error| failed(&error))?;
+    let action = || format!("list the consumers of {stream}");
+    let handle = nats.jetstream.get_stream_no_info(stream).await.during_with(action)?;
+    let infos: Vec<_> = handle.consumers().try_collect().await.during_with(action)?;
     Ok(infos.into_iter().map(|info| (info.name, info.config)).collect())
 }
 

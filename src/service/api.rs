@@ -1,6 +1,5 @@
 //! Answers queries: the NATS micro service `bellhop`, on `bellhop.api.*` and, for app servers, `bellhop.api.of.*.*`.
 
-use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +20,7 @@ use crate::event::Event;
 use crate::history::{Cursor, History, HistoryError};
 use crate::nats::mailbox::{Pages, ParkedMessage, count};
 use crate::nats::subscription::lasting;
-use crate::nats::{Nats, NatsError};
+use crate::nats::{During, Nats, NatsError, chain};
 use crate::reminder::finished::{to_the_millisecond, with_fate, with_parked_at};
 use crate::wire::query::{self, QueryError};
 
@@ -125,7 +124,7 @@ impl Refusal {
 impl From<Refusal> for ServiceError {
     fn from(refusal: Refusal) -> Self {
         // It goes into a header, and may quote a request that is as large as NATS takes.
-        let status = refusal.to_string().replace(char::is_control, " ");
+        let status = chain(&refusal).to_string().replace(char::is_control, " ");
         Self { status: status.chars().take(MAX_STATUS_CHARS).collect(), code: refusal.code() }
     }
 }
@@ -135,11 +134,11 @@ impl From<Refusal> for ServiceError {
 /// # Errors
 /// When the service cannot be registered, or its subscriptions end.
 pub async fn run(context: &Context) -> Result<(), NatsError> {
-    let failed = |error: &dyn Display| NatsError::failed(format!("answer {}.*", context.nats.names.api()), error);
+    let action = || format!("answer {}.*", context.nats.names.api());
     let description = "what became of each reminder, and what is kept of each user";
     let queries = context.links.queries.live().await;
     let service = queries.client.service_builder().description(description);
-    let service = service.start(NAME, env!("CARGO_PKG_VERSION")).await.map_err(|error| failed(&error))?;
+    let service = service.start(NAME, env!("CARGO_PKG_VERSION")).await.during_with(action)?;
     let group = Arc::new(service.group(context.nats.names.api()));
     let _registered = Registered(Some(service));
     let requests = subscribe(&context.nats.names.api(), &queries, &group);
@@ -159,16 +158,16 @@ pub async fn run(context: &Context) -> Result<(), NatsError> {
         let began = Instant::now();
         let answer = answer(context, question, &request.message).await;
         if let Err(error) = &answer {
-            tracing::debug!(question = question.name(), %error, "query refused");
+            tracing::debug!(question = question.name(), error = %chain(error), "query refused");
         }
         let result = answer.as_ref().map_or_else(Refusal::result, |_| "answered");
         context.metrics.queried(question.name(), result, began.elapsed());
         if let Err(error) = request.respond(answer.map_err(ServiceError::from)).await {
-            tracing::debug!(question = question.name(), %error, "an answer was not sent");
+            tracing::debug!(question = question.name(), error = %chain(&error), "an answer was not sent");
         }
     };
     requests.for_each_concurrent(most, answer).await;
-    Err(failed(&"the subscriptions ended"))
+    Err(NatsError::failed(action(), "the subscriptions ended"))
 }
 
 /// Returns the requests of all endpoints.

@@ -8,13 +8,13 @@ use futures_util::StreamExt;
 
 use super::Context;
 use crate::headers;
-use crate::nats::NatsError;
 use crate::nats::subscription::lasting;
+use crate::nats::{During, NatsError, chain};
 
 /// Answers until it is dropped.
 pub async fn run(context: Context) {
     while let Err(error) = answer(&context).await {
-        tracing::warn!(%error, "telling figures again");
+        tracing::warn!(error = %chain(&error), "telling figures again");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
@@ -23,7 +23,7 @@ async fn answer(context: &Context) -> Result<(), NatsError> {
     let subject = context.nats.names.metrics();
     let queries = context.links.queries.live().await;
     let client = &queries.client;
-    let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("answer {subject}"), error);
+    let action = || format!("answer {subject}");
     let mut questions = pin!(lasting(&queries, subject.clone(), || client.subscribe(subject.clone())));
     while let Some(question) = questions.next().await {
         // Whoever may ask must not choose what Bellhop publishes to.
@@ -31,7 +31,7 @@ async fn answer(context: &Context) -> Result<(), NatsError> {
         let mut headers = HeaderMap::new();
         headers.insert(headers::MEMBER, context.member.as_str());
         let sent = client.publish_with_headers(reply, headers, context.metrics.text().into()).await;
-        sent.map_err(|error| failed(&error))?;
+        sent.during_with(action)?;
     }
-    Err(failed(&"the subscription ended"))
+    Err(NatsError::failed(action(), "the subscription ended"))
 }

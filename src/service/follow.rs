@@ -9,7 +9,7 @@ use crate::http::{Readiness, Reading};
 use crate::metrics::{Metrics, SetAside};
 use crate::nats::bucket::{Entry, Unreadable, Watched};
 use crate::nats::link::Link;
-use crate::nats::{Names, Nats, NatsError};
+use crate::nats::{Names, Nats, NatsError, chain};
 use crate::partition::{Partition, of_user};
 use crate::router::Input;
 use crate::token::UserId;
@@ -159,7 +159,7 @@ async fn follow(
             }
             // It goes on behind what was told.
             Err(error) => {
-                tracing::warn!(%error, bucket = source.bucket, "watching again");
+                tracing::warn!(error = %chain(&error), bucket = source.bucket, "watching again");
                 pause.wait().await;
             }
         }

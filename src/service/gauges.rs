@@ -20,7 +20,7 @@ use crate::nats::names::bucket_stream;
 use crate::nats::pinned::{self, Waiting};
 use crate::nats::storage;
 use crate::nats::topology::consumers_of;
-use crate::nats::{Nats, NatsError};
+use crate::nats::{Nats, NatsError, chain};
 use crate::partition::{Partition, Role};
 use crate::router::partition::census::Census;
 use crate::wire::member::{HeldBack, MAX_HELD_BACK};
@@ -163,7 +163,7 @@ impl Board {
                     let (ack_pending, limit) = fullest.map_or((0, 0), |one| (one.ack_pending, one.ack_pending_limit));
                     self.metrics.waiting(kind, sum, ack_pending, limit);
                 }
-                Err(error) => tracing::debug!(%error, "what waits is not known"),
+                Err(error) => tracing::debug!(error = %chain(&error), "what waits is not known"),
             }
         }
         self.ask_streams(roles.contains(&Role::Intake)).await;
@@ -195,7 +195,7 @@ impl Board {
             Err(error) => {
                 // Each time the log would say so.
                 self.may_not_ask_account = matches!(error, NatsError::NotPermitted { .. });
-                tracing::debug!(%error, "the account's storage is not known");
+                tracing::debug!(error = %chain(&error), "the account's storage is not known");
             }
         }
     }

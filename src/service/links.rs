@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::http::Readiness;
 use crate::metrics::{CONNECTIONS, Metrics};
 use crate::nats::link::Link;
-use crate::nats::{Nats, NatsError, connect};
+use crate::nats::{Nats, NatsError, chain, connect};
 
 /// How long it takes until a client that could not be replaced is tried again.
 const REST: Duration = Duration::from_secs(1);
@@ -110,7 +110,7 @@ async fn replacement(
         match connect(config, client_name).await {
             Ok(nats) => return nats,
             Err(error) => {
-                tracing::warn!(connection = name, %error, "connecting again");
+                tracing::warn!(connection = name, error = %chain(&error), "connecting again");
                 if !matches!(error, NatsError::Connect { .. }) {
                     readiness.send_modify(|readiness| readiness.ended = Some(name));
                 }

@@ -22,9 +22,9 @@ use super::lease::Keeper;
 use super::recorded::Recorded;
 use super::{Context, escalation, history, intake, partition};
 use crate::http::Readiness;
-use crate::nats::NatsError;
 use crate::nats::bucket::{self, Entry, Operation, Unreadable, Watched};
 use crate::nats::link::Link;
+use crate::nats::{NatsError, chain};
 use crate::partition::{Partition, Role, assign};
 use crate::wire::member::MemberRecord;
 
@@ -115,7 +115,7 @@ impl Membership {
                     Ok(fresh) => watch = fresh,
                     Err(_) if stop.is_cancelled() => return Ok(()),
                     Err(error) => {
-                        tracing::warn!(%error, "this member cannot take part");
+                        tracing::warn!(error = %chain(&error), "this member cannot take part");
                         tokio::time::sleep(REST).await;
                         continue;
                     }
@@ -138,7 +138,7 @@ impl Membership {
                 entry = watch.next() => match entry {
                     Ok(entry) => if entry.is_some_and(|entry| self.heard(&entry)) { self.review().await },
                     Err(error) => {
-                        tracing::warn!(%error, "watching members again");
+                        tracing::warn!(error = %chain(&error), "watching members again");
                         tokio::time::sleep(REST).await;
                         if let Ok(fresh) = self.begin().await { watch = fresh; }
                     }
@@ -275,7 +275,7 @@ impl Membership {
                 self.keeper.renew(sent, Instant::now());
                 return true;
             }
-            Ok(Err(error)) => tracing::warn!(%error, "could not say that this member lives"),
+            Ok(Err(error)) => tracing::warn!(error = %chain(&error), "could not say that this member lives"),
             Err(_) => tracing::warn!("could not say that this member lives: no answer"),
         }
         false
@@ -371,20 +371,20 @@ impl Membership {
             Ok((role, result)) => {
                 self.held.remove(&role);
                 if let Err(error) = result {
-                    tracing::warn!(%error, %role, "taking over again");
+                    tracing::warn!(error = %chain(&error), %role, "taking over again");
                     self.failed(role);
                 }
             }
             Err(error) if error.is_cancelled() => {}
             // A worker's own panic is one of its errors.
-            Err(error) => tracing::error!(%error, "a worker ended"),
+            Err(error) => tracing::error!(error = %chain(&error), "a worker ended"),
         }
         // Of roles that end together, others hear at once.
         while let Some(ended) = self.workers.try_join_next() {
             if let Ok((role, result)) = ended {
                 self.held.remove(&role);
                 if let Err(error) = result {
-                    tracing::warn!(%error, %role, "taking over again");
+                    tracing::warn!(error = %chain(&error), %role, "taking over again");
                     self.failed(role);
                 }
             }

@@ -61,7 +61,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, DEFAULT_HTTP};
 use crate::http::{self, Readiness};
 use crate::metrics::{Metrics, SetAside};
-use crate::nats::{Nats, NatsError, topology};
+use crate::nats::{Nats, NatsError, chain, topology};
 use crate::partition::of_user;
 use crate::reminder::finished::to_the_millisecond;
 use crate::token::UserId;
@@ -217,7 +217,7 @@ async fn set_up(nats: &Nats, config: &Config) -> Result<(), NatsError> {
             Err(error @ NatsError::Failed { .. }) if Instant::now() < give_up_at => error,
             result => return result,
         };
-        tracing::warn!(%error, "setting up again");
+        tracing::warn!(error = %chain(&error), "setting up again");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
@@ -233,7 +233,7 @@ async fn try_to_set_up(nats: &Nats, config: &Config) -> Result<(), NatsError> {
 /// Answers queries for as long as this process runs.
 async fn answer_queries(context: Context) {
     while let Err(error) = api::run(&context).await {
-        tracing::warn!(%error, "answering queries again");
+        tracing::warn!(error = %chain(&error), "answering queries again");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
@@ -254,7 +254,7 @@ async fn listen(config: &Config) -> Result<Option<TcpListener>, NatsError> {
             Ok(Some(listener))
         }
         Err(error) if config.http == DEFAULT_HTTP => {
-            tracing::warn!(%address, %error, "no probes; set --http to another address");
+            tracing::warn!(%address, error = %chain(&error), "no probes; set --http to another address");
             Ok(None)
         }
         Err(error) => Err(NatsError::failed(format!("answer probes at {address}"), error)),

@@ -19,7 +19,7 @@ use tokio::sync::{OnceCell, mpsc, oneshot};
 
 use crate::event::Event;
 use crate::nats::replay::{last_sequence, replay};
-use crate::nats::{Nats, NatsError};
+use crate::nats::{During, Nats, NatsError, chain};
 use crate::partition::Partition;
 
 /// What an outcome is of.
@@ -146,7 +146,7 @@ impl Recorded {
     pub async fn of_waiting_sets(&self) -> Result<HashSet<Settled>, NatsError> {
         let (nats, last) = (&self.reader.nats, self.last_outcome().await?);
         let sets = nats.jetstream.get_stream(nats.names.sets_stream()).await;
-        let sets = sets.map_err(|error| NatsError::failed(WHAT, error))?;
+        let sets = sets.during(WHAT)?;
         let (created, state) = (sets.cached_info().created, &sets.cached_info().state);
         let mut settled = HashSet::new();
         let start_time = state.first_timestamp.max(last - OLDEST_IN_WORK).max(created);
@@ -171,11 +171,11 @@ impl Recorded {
         let nats = &self.reader.nats;
         let read = || async {
             let stream = nats.jetstream.get_stream(nats.names.outcomes_stream()).await;
-            let stream = stream.map_err(|error| NatsError::failed(WHAT, error))?;
+            let stream = stream.during(WHAT)?;
             match &stream.cached_info().state {
                 state if state.messages > 0 => Ok(state.last_timestamp),
                 // Whatever comes is read.
-                _ => datetime::from_nanos(0).map_err(|error| NatsError::failed(WHAT, error)),
+                _ => datetime::from_nanos(0).during(WHAT),
             }
         };
         self.last.get_or_try_init(read).await.copied()
@@ -189,7 +189,8 @@ async fn answer(nats: Nats, mut waiting: mpsc::Receiver<Wish>) {
         for Wish { partition, answer, .. } in wishes.drain(..) {
             let its = match &settled {
                 Ok(settled) => Ok(settled.get(&partition).cloned().unwrap_or_default()),
-                Err(error) => Err(NatsError::failed(WHAT, error)),
+                // Several wait for this answer, and an error cannot be copied.
+                Err(error) => Err(NatsError::failed(WHAT, chain(error).to_string())),
             };
             let _ = answer.send(its); // A take-over may have been given up.
         }
@@ -199,8 +200,7 @@ async fn answer(nats: Nats, mut waiting: mpsc::Receiver<Wish>) {
 async fn read(nats: &Nats, wishes: &[Wish]) -> Result<HashMap<Partition, HashSet<Settled>>, NatsError> {
     let mut settled: HashMap<Partition, HashSet<Settled>> =
         wishes.iter().map(|wish| (wish.partition, HashSet::new())).collect();
-    let sets =
-        nats.jetstream.get_stream(nats.names.sets_stream()).await.map_err(|error| NatsError::failed(WHAT, error))?;
+    let sets = nats.jetstream.get_stream(nats.names.sets_stream()).await.during(WHAT)?;
     let sets = sets.cached_info();
     let oldest_set = (sets.state.messages > 0).then_some(sets.state.first_timestamp);
     let starts = try_join_all(wishes.iter().map(|wish| start(nats, wish, oldest_set))).await?;
@@ -242,9 +242,8 @@ async fn start(
     Wish { partition, last, .. }: &Wish,
     oldest_set: Option<DateTime>,
 ) -> Result<DateTime, NatsError> {
-    let failed = |error: &dyn std::fmt::Display| NatsError::failed(WHAT, error);
-    let events = nats.jetstream.get_stream_no_info(nats.names.events_stream()).await.map_err(|error| failed(&error))?;
-    let info = events.consumer_info(nats.names.dispatch_consumer(*partition)).await.map_err(|error| failed(&error))?;
+    let events = nats.jetstream.get_stream_no_info(nats.names.events_stream()).await.during(WHAT)?;
+    let info = events.consumer_info(nats.names.dispatch_consumer(*partition)).await.during(WHAT)?;
     let in_events = if info.num_ack_pending == 0 && info.num_pending == 0 {
         None
     } else {

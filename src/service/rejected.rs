@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::headers;
 use crate::metrics::Metrics;
 use crate::nats::headers::of_publisher;
-use crate::nats::{Names, Nats, NatsError};
+use crate::nats::{Names, Nats, NatsError, chain};
 use crate::reminder::reject::{RejectCode, Rejection};
 use crate::trace;
 use crate::wire::cloud_event::is_about_events;
@@ -102,7 +102,7 @@ impl Message {
         let whole = self.payload.len();
         let mut room = whole.min(nats.client.max_payload().saturating_sub(OWN_BYTES));
         while let Err(error) = self.try_store(nats).await {
-            tracing::error!(%error, subject = self.subject, whole, "refused input is too large to be stored whole, cutting it");
+            tracing::error!(error = %chain(&error), subject = self.subject, whole, "refused input is too large to be stored whole, cutting it");
             self.headers.insert(headers::CUT, whole.to_string());
             self.payload.truncate(room);
             room /= 2;

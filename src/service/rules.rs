@@ -18,7 +18,7 @@ use crate::nats::bucket::{Entry, Operation, Unreadable, Watched, operation};
 use crate::nats::link::Link;
 use crate::nats::names::bucket_stream;
 use crate::nats::raw::{self, RawMessage};
-use crate::nats::{Nats, NatsError};
+use crate::nats::{Nats, NatsError, chain};
 use crate::rules::Rules;
 use crate::rules::document::Document;
 use crate::rules::engine::Engine;
@@ -99,7 +99,7 @@ impl Watcher {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "watching rules again");
+                    tracing::warn!(error = %chain(&error), "watching rules again");
                     pause.wait().await;
                 }
             }
@@ -129,7 +129,7 @@ impl Watcher {
             Err(error) => {
                 if entry.operation == Operation::Put {
                     self.ignored(known, key);
-                    tracing::warn!(key, revision, %error, "a document of rules under a key that is no tag's, ignored");
+                    tracing::warn!(key, revision, error = %chain(&error), "a document of rules under a key that is no tag's, ignored");
                 }
                 return;
             }
@@ -198,10 +198,10 @@ impl Watcher {
                 }
                 // Asking again would not help. The other tags have their rules meanwhile.
                 Err(error @ NatsError::NotPermitted { .. }) => {
-                    tracing::error!(%error, key = bad.key, "earlier rules cannot be read until this member starts again");
+                    tracing::error!(error = %chain(&error), key = bad.key, "earlier rules cannot be read until this member starts again");
                     return None;
                 }
-                Err(error) => tracing::warn!(%error, key = bad.key, "looking for earlier rules again"),
+                Err(error) => tracing::warn!(error = %chain(&error), key = bad.key, "looking for earlier rules again"),
             }
             pause.wait().await;
         }

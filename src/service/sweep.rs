@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use super::Context;
+use crate::nats::chain;
 use crate::nats::keys::sweep;
 
 /// How often the buckets are read for marks that would stay. It takes a second for each 200,000 keys.
@@ -17,7 +18,9 @@ pub(super) async fn run(context: &Context) -> Infallible {
         for bucket in [nats.names.routes_bucket(), nats.names.associates_bucket()] {
             match sweep(nats, &bucket).await {
                 Ok(marks) => tracing::debug!(bucket, marks, "marks of deleted keys swept"),
-                Err(error) => tracing::warn!(%error, bucket, "marks of deleted keys stay for another hour"),
+                Err(error) => {
+                    tracing::warn!(error = %chain(&error), bucket, "marks of deleted keys stay for another hour")
+                }
             }
         }
         tokio::time::sleep(EVERY).await;

@@ -5,6 +5,7 @@ use sd_notify::NotifyState;
 use tokio::sync::watch;
 
 use crate::http::Readiness;
+use crate::nats::chain;
 
 /// Tells until the member has ended. Without systemd it tells nobody.
 pub async fn tell(mut readiness: watch::Receiver<Readiness>) {
@@ -24,6 +25,6 @@ pub async fn tell(mut readiness: watch::Receiver<Readiness>) {
 
 fn notify(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(%error, "systemd is not told");
+        tracing::warn!(error = %chain(&error), "systemd is not told");
     }
 }

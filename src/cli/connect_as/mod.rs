@@ -15,6 +15,7 @@ use self::printer::Printer;
 use super::{CliError, SettingsArgs};
 use crate::client::app_server::{Options, RouteError, StartError};
 use crate::client::{AppServer, Deliveries, Delivery, InstanceName, Reason, UserId};
+use crate::nats::chain;
 
 /// A second signal this soon after the first is the same request: shells and `timeout` signal a process and then its group.
 const SAME_REQUEST: Duration = Duration::from_millis(500);
@@ -92,7 +93,7 @@ fn unstarted(error: StartError) -> CliError {
         StartError::Subject(error) => {
             CliError::Usage(format!("--subject: {error}; write one such as eu.app.7, without wildcards"))
         }
-        error => CliError::Failed(error.to_string()),
+        error => CliError::Failed(chain(&error).to_string()),
     }
 }
 
@@ -101,7 +102,7 @@ fn unrouted(error: RouteError) -> CliError {
         RouteError::Late { after, problem } => CliError::Failed(format!(
             "not all routes are written within {after:?}: {problem}; `bellhop doctor` tells whether the bucket is there"
         )),
-        error => CliError::Failed(error.to_string()),
+        error => CliError::Failed(chain(&error).to_string()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What people and programs put in, and what they get out: refused input, rules, routes, the history.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -16,7 +17,7 @@ use crate::nats::api::{ApiError, ask};
 use crate::nats::bucket::{Operation, operation};
 use crate::nats::names::bucket_stream;
 use crate::nats::raw::{self, RawMessage};
-use crate::nats::{Nats, NatsError};
+use crate::nats::{Nats, NatsError, chain};
 use crate::service::rules::last_good;
 use crate::wire::member::HeldBack;
 
@@ -65,10 +66,10 @@ pub(super) async fn history(case: &Case<'_>, nats: &Nats) -> Vec<Finding> {
         Ok(Ok(_)) => Finding::ok(format!("answers within {}", crate::cli::output::duration(took))),
         Ok(Err(error @ ApiError::NobodyAnswers)) => unread(case, &error, wanted, "bellhop serve"),
         Ok(Err(error @ ApiError::NotPermitted(_))) => {
-            Finding::unseen(error.to_string(), "run it as a user who may ask, such as an operator")
+            Finding::unseen(chain(&error).to_string(), "run it as a user who may ask, such as an operator")
         }
         Ok(Err(error)) => Finding::critical(
-            error.to_string(),
+            chain(&error).to_string(),
             wanted,
             "start its database; the members' logs say what is wrong with it",
         ),
@@ -79,9 +80,9 @@ pub(super) async fn history(case: &Case<'_>, nats: &Nats) -> Vec<Finding> {
 }
 
 /// Judges that something cannot be read. An account that imports JetStream's figures need not be allowed to read content.
-fn unread(case: &Case<'_>, error: &impl std::fmt::Display, wanted: &str, mend: &str) -> Finding {
+fn unread(case: &Case<'_>, error: &(dyn Error + 'static), wanted: &str, mend: &str) -> Finding {
     match case.config.nats.domain.as_str() {
-        "" => Finding::critical(error.to_string(), wanted, mend),
+        "" => Finding::critical(chain(error).to_string(), wanted, mend),
         _ => Finding::unseen("it cannot be read from this account", "run it as an operator, in Bellhop's own account"),
     }
 }

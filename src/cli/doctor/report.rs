@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{Case, Status, Told};
 use crate::cli::output::{BAD, DIM, GOOD, Output, WARNING, paint, plain};
 use crate::cli::{CliError, exit};
+use crate::nats::chain;
 
 /// How to tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -182,7 +183,7 @@ impl Format {
         if self != Self::Nagios {
             return Err(error);
         }
-        unknown(&error.to_string())
+        unknown(&chain(&error).to_string())
     }
 }
 

@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 
 use super::{Case, Finding, Told};
 use crate::cli::output::duration;
-use crate::nats::NatsError;
+use crate::nats::{NatsError, chain};
 
 /// Above this a reminder takes noticeably long: on its way it waits for some five answers of NATS.
 const NEAR: Duration = Duration::from_millis(100);
@@ -38,7 +38,7 @@ pub(super) fn unreachable(error: &NatsError) -> Told {
              on $JS.API.> and to subscribe to _INBOX.>",
         ),
     };
-    Told { check, finding: Finding::critical(error.to_string(), wanted, mend) }
+    Told { check, finding: Finding::critical(chain(error).to_string(), wanted, mend) }
 }
 
 pub(super) fn connection(case: &Case<'_>) -> Vec<Finding> {

@@ -8,7 +8,7 @@ use super::{Case, Finding, Status};
 use crate::cli::output::{bytes, plural, thousands};
 use crate::config::Config;
 use crate::nats::topology::{self, Change};
-use crate::nats::{Nats, NatsError, storage};
+use crate::nats::{Nats, NatsError, chain, storage};
 
 /// Compares everything with what the configuration wants, as `bellhop setup --dry-run` does.
 pub(super) async fn setup(nats: &Nats, config: &Config) -> Vec<Finding> {
@@ -35,7 +35,7 @@ fn differs(change: &Change) -> Finding {
 fn unplanned(error: &NatsError) -> Finding {
     let mend =
         "use the installation's own configuration (`--config FILE`, `bellhop check`), and a user who may ask JetStream";
-    Finding::critical(error.to_string(), "streams as the configuration says", mend)
+    Finding::critical(chain(error).to_string(), "streams as the configuration says", mend)
 }
 
 /// Streams in memory are gone with their server, whatever was acknowledged.

@@ -13,7 +13,7 @@ use super::finding::or_ok;
 use super::{Case, Finding};
 use crate::cli::output::duration;
 use crate::config::{Config, Nats};
-use crate::nats::{self, NatsError, connect_to, shown_addresses, split_credentials};
+use crate::nats::{self, During, NatsError, chain, connect_to, shown_addresses, split_credentials};
 
 /// How to be a user of the system account.
 #[derive(Debug, clap::Args)]
@@ -85,14 +85,14 @@ pub(super) async fn servers(config: &Config, system: &SystemAccount) -> Servers 
             Err(format!("no server answers: the user at {url} is none of the system account"))
         }
         Ok(servers) => Ok(servers),
-        Err(error) => Err(of_system(error).to_string()),
+        Err(error) => Err(chain(&of_system(error)).to_string()),
     })
 }
 
 /// Names the option in an error that names the setting of the installation's own connection.
 fn of_system(error: NatsError) -> NatsError {
     match error {
-        NatsError::Unusable { path, problem, .. } => NatsError::Unusable { setting: "--system-creds", path, problem },
+        NatsError::Unusable { path, source, .. } => NatsError::Unusable { setting: "--system-creds", path, source },
         NatsError::NotLetIn { url, who } => NatsError::Contrary {
             what: format!("{url} lets nobody in {who}"),
             problem: "name a user of the system account with --system-creds or in $BELLHOP_SYSTEM_URL".to_owned(),
@@ -103,12 +103,11 @@ fn of_system(error: NatsError) -> NatsError {
 
 async fn ask(config: &Config) -> Result<Vec<Server>, NatsError> {
     let client = connect_to(config, "bellhop doctor").await?;
-    let failed = |error: &dyn std::fmt::Display| NatsError::failed("ask the servers", error);
     let inbox = Subject::from(client.new_inbox());
-    let mut answers = client.subscribe(inbox.clone()).await.map_err(|error| failed(&error))?;
+    let mut answers = client.subscribe(inbox.clone()).await.during("ask the servers")?;
     let request = r#"{"config":true}"#.into();
     let sent = client.publish_with_reply("$SYS.REQ.SERVER.PING.JSZ", inbox, request).await;
-    sent.map_err(|error| failed(&error))?;
+    sent.during("ask the servers")?;
     let mut servers = Vec::new();
     while let Ok(Some(answer)) = tokio::time::timeout(PATIENCE, answers.next()).await {
         servers.extend(serde_json::from_slice::<Server>(&answer.payload));
@@ -161,7 +160,7 @@ async fn addresses(nats: &nats::Nats, config: &Config) -> Vec<Finding> {
                 findings.push(super::server::unreachable(&error).finding);
             }
             Err(error) if own.contains(address) => findings.push(Finding::warning(
-                error.to_string(),
+                chain(&error).to_string(),
                 "an answer at every address of nats.url",
                 format!("start the server at {address}, or take it out of nats.url"),
             )),

@@ -12,7 +12,7 @@ use super::super::output::Output;
 use super::{CliError, Filter, Shown};
 use crate::history::{Entry, Needle};
 use crate::nats::api::{ApiError, ask};
-use crate::nats::{Nats, NatsError};
+use crate::nats::{During, Nats, NatsError};
 use crate::reminder::finished::with_fate;
 use crate::reminder::history::entries;
 
@@ -21,16 +21,15 @@ pub(super) struct Live {
     messages: Ordered,
 }
 
-fn failed(error: &dyn std::fmt::Display) -> CliError {
-    NatsError::failed("follow the outcomes", error).into()
-}
+/// What fails here.
+const ACTION: &str = "follow the outcomes";
 
 impl Live {
     pub(super) async fn begin(nats: &Nats) -> Result<Self, CliError> {
         let stream = nats.jetstream.get_stream_no_info(nats.names.outcomes_stream()).await;
         let config = OrderedConfig { deliver_policy: DeliverPolicy::New, ..OrderedConfig::default() };
-        let consumer = stream.map_err(|e| failed(&e))?.create_consumer(config).await.map_err(|e| failed(&e))?;
-        Ok(Self { messages: consumer.messages().await.map_err(|error| failed(&error))? })
+        let consumer = stream.during(ACTION)?.create_consumer(config).await.during(ACTION)?;
+        Ok(Self { messages: consumer.messages().await.during(ACTION)? })
     }
 
     /// Shows what passes the filter, for ever.
@@ -42,7 +41,7 @@ impl Live {
         output: &mut Output,
     ) -> Result<(), CliError> {
         while let Some(message) = self.messages.next().await {
-            let message = message.map_err(|error| failed(&error))?;
+            let message = message.during(ACTION)?;
             // What is no message of ours is nobody's news.
             for entry in entries(&message.payload).unwrap_or_default() {
                 let Some(reminder) = wanted(nats, filter, entry).await? else { continue };
@@ -54,7 +53,7 @@ impl Live {
             }
             output.flush()?;
         }
-        Err(failed(&"it ended"))
+        Err(NatsError::failed(ACTION, "it ended").into())
     }
 }
 
@@ -73,8 +72,8 @@ async fn wanted(nats: &Nats, filter: &Filter, entry: Entry) -> Result<Option<Box
     let at = Timestamp::from_millisecond(entry.at_ms).unwrap_or_default();
     let shown = with_fate(reminder.as_bytes(), &entry.outcome, at, &format!("[{}]", entry.step));
     let shown = String::from_utf8(shown);
-    let shown = shown.map_err(|error| failed(&error))?;
-    RawValue::from_string(shown).map(Some).map_err(|error| failed(&error))
+    let shown = shown.during(ACTION)?;
+    Ok(Some(RawValue::from_string(shown).during(ACTION)?))
 }
 
 /// A reminder that an earlier outcome has brought, or what little is known of it.

@@ -19,7 +19,7 @@ use crate::cli::file::read;
 use crate::cli::output::{Output, complain, plural};
 use crate::headers;
 use crate::nats::headers::of_publisher;
-use crate::nats::{self, Nats, NatsError};
+use crate::nats::{self, Nats, NatsError, chain};
 use crate::reminder::reject::{RejectCode, Rejection};
 use crate::reminder::set::{self, Origin};
 use crate::token::Source;
@@ -79,7 +79,7 @@ pub(super) async fn run(nats: &Nats, args: Args) -> Result<(), CliError> {
             Ok(done) => done.print(&mut output, args.json)?,
             Err(error) if sequences.len() == 1 => return Err(error),
             Err(error) => {
-                complain(format_args!("{sequence}: {error}"));
+                complain(format_args!("{sequence}: {}", chain(&error)));
                 failed += 1;
             }
         }

@@ -9,7 +9,7 @@ use super::lint::line;
 use crate::cli::CliError;
 use crate::cli::file::Input;
 use crate::cli::output::{aside, plural};
-use crate::nats::{Nats, NatsError, bucket};
+use crate::nats::{During, Nats, bucket};
 use crate::rules::document::Document;
 use crate::rules::engine::Engine;
 use crate::rules::lint::{Lint, lint};
@@ -71,7 +71,7 @@ pub(super) fn no_rules(tag: &Tag) -> String {
 pub(super) async fn entry(nats: &Nats, tag: &Tag) -> Result<Option<Entry>, CliError> {
     let store = bucket::open(nats, nats.names.rules_bucket()).await?;
     let entry = store.entry(tag.escaped()).await;
-    let entry = entry.map_err(|error| NatsError::failed(format!("look up the rules of {tag}"), error))?;
+    let entry = entry.during_with(|| format!("look up the rules of {tag}"))?;
     Ok(entry.filter(|entry| entry.operation == Operation::Put))
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use async_nats::jetstream::kv::{CreateErrorKind, Entry, UpdateErrorKind};
+use async_nats::jetstream::kv::{CreateErrorKind, Entry};
 use serde_json::json;
 
 use super::documents::{Usable, entry, usable};
@@ -13,7 +13,7 @@ use super::test::failures;
 use crate::cli::file::{Input, read};
 use crate::cli::output::{Output, aside, plural, thousands};
 use crate::cli::{CliError, SettingsArgs};
-use crate::nats::{Nats, NatsError, bucket};
+use crate::nats::{During, Nats, bucket, is_outdated};
 use crate::rules::document::{Document, Rule};
 use crate::token::Tag;
 
@@ -78,18 +78,20 @@ fn fits(input: &Input, max_payload: usize) -> Result<(), CliError> {
 async fn store(nats: &Nats, tag: &Tag, document: Vec<u8>, before: Option<&Entry>) -> Result<u64, CliError> {
     let rules = bucket::open(nats, nats.names.rules_bucket()).await?;
     let key = tag.escaped();
-    let (problem, is_outdated) = match before {
+    let action = || format!("store the rules of {tag}");
+    let stored = match before {
         Some(before) => match rules.update(key, document.into(), before.revision).await {
-            Ok(revision) => return Ok(revision),
-            Err(error) => (error.to_string(), error.kind() == UpdateErrorKind::WrongLastRevision),
+            Err(error) if is_outdated(&error) => None,
+            stored => Some(stored.during_with(action)?),
         },
         None => match rules.create(key, document.into()).await {
-            Ok(revision) => return Ok(revision),
-            Err(error) => (error.to_string(), error.kind() == CreateErrorKind::AlreadyExists),
+            Err(error) if error.kind() == CreateErrorKind::AlreadyExists || is_outdated(&error) => None,
+            stored => Some(stored.during_with(action)?),
         },
     };
-    let hint = if is_outdated { "; somebody else has just stored others: look at them, and run it again" } else { "" };
-    Err(NatsError::failed(format!("store the rules of {tag}"), problem + hint).into())
+    stored.ok_or_else(|| {
+        CliError::Failed(format!("{}: somebody else has just stored others: look at them, and run it again", action()))
+    })
 }
 
 fn report(

@@ -10,7 +10,7 @@ use super::documents::stored;
 use crate::cli::output::{Listing, Output, confirm, plural, short, thousands, time};
 use crate::cli::scan::{Stored, scan_bucket};
 use crate::cli::{CliError, SettingsArgs};
-use crate::nats::{NatsError, bucket};
+use crate::nats::{During, bucket};
 use crate::rules::document::Document;
 use crate::rules::engine::Engine;
 use crate::token::Tag;
@@ -135,7 +135,7 @@ pub(super) async fn rm(settings: &SettingsArgs, tag: &Tag, force: bool, json: bo
     confirm(&format!("Delete the rules of {tag}? Reminders with this tag then pass untouched."), force)?;
     let rules = bucket::open(&nats, nats.names.rules_bucket()).await?;
     let deleted = rules.delete(tag.escaped()).await;
-    deleted.map_err(|error| NatsError::failed(format!("delete the rules of {tag}"), error))?;
+    deleted.during_with(|| format!("delete the rules of {tag}"))?;
     Output::tell(json, &json!({ "tag": tag, "deleted": true }), format!("tag {tag} has no rules any more"))
 }
 

@@ -21,7 +21,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::scan::timestamp;
 use crate::nats::bucket::last;
-use crate::nats::{Nats, NatsError};
+use crate::nats::{During, Nats, NatsError};
 use crate::wire::member::MemberRecord;
 
 pub(super) use identity::{Allowed, Identity, Permissions};
@@ -181,24 +181,22 @@ async fn look(nats: &Nats, name: &str) -> Result<Option<Info>, String> {
 }
 
 async fn consumers(nats: &Nats, stream: &str) -> Result<Vec<consumer::Info>, NatsError> {
-    let failed = |error: &dyn std::fmt::Display| NatsError::failed(format!("list the consumers of {stream}"), error);
-    let handle = nats.jetstream.get_stream_no_info(stream).await.map_err(|error| failed(&error))?;
-    let mut infos: Vec<_> = handle.consumers().try_collect().await.map_err(|error| failed(&error))?;
+    let action = || format!("list the consumers of {stream}");
+    let handle = nats.jetstream.get_stream_no_info(stream).await.during_with(action)?;
+    let mut infos: Vec<_> = handle.consumers().try_collect().await.during_with(action)?;
     infos.sort_by_cached_key(|info| (info.name.len(), info.name.clone())); // dispatch-9 before dispatch-10
     Ok(infos)
 }
 
 /// The stream of mailboxes has its owners' marks, too.
 async fn parked(nats: &Nats, info: &Info) -> Result<Parked, NatsError> {
-    let failed = |error: &dyn std::fmt::Display| NatsError::failed("count the mailboxes", error);
-    let stream = nats.jetstream.get_stream_no_info(&info.config.name).await.map_err(|error| failed(&error))?;
-    let marks =
-        stream.info_builder().subjects(nats.names.all_fences()).fetch().await.map_err(|error| failed(&error))?;
+    let stream = nats.jetstream.get_stream_no_info(&info.config.name).await.during("count the mailboxes")?;
+    let marks = stream.info_builder().subjects(nats.names.all_fences()).fetch().await.during("count the mailboxes")?;
     let marks: Vec<_> = marks
         .map(|mark| mark.map(|(_, messages)| messages as u64))
         .try_collect()
         .await
-        .map_err(|error| failed(&error))?;
+        .during("count the mailboxes")?;
     Ok(Parked {
         reminders: info.state.messages.saturating_sub(marks.iter().sum()),
         users: info.state.subjects_count.saturating_sub(marks.len() as u64),

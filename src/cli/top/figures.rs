@@ -7,7 +7,7 @@ use async_nats::Subject;
 use futures_util::StreamExt;
 
 use crate::headers;
-use crate::nats::{Nats, NatsError};
+use crate::nats::{During, Nats, NatsError};
 
 /// The figures of one member: series, by their name with their labels.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -66,11 +66,10 @@ const PATIENCE: Duration = Duration::from_millis(300);
 
 /// Asks all members, of whom so many are alive.
 pub(super) async fn ask(nats: &Nats, alive: usize) -> Result<BTreeMap<String, Figures>, NatsError> {
-    let failed = |error: &dyn std::fmt::Display| NatsError::failed("ask the members for their figures", error);
     let inbox = Subject::from(nats.client.new_inbox());
-    let mut answers = nats.client.subscribe(inbox.clone()).await.map_err(|error| failed(&error))?;
+    let mut answers = nats.client.subscribe(inbox.clone()).await.during("ask the members for their figures")?;
     let sent = nats.client.publish_with_reply(nats.names.metrics(), inbox, "".into()).await;
-    sent.map_err(|error| failed(&error))?;
+    sent.during("ask the members for their figures")?;
     let mut told = BTreeMap::new();
     while told.len() < alive {
         let Ok(Some(answer)) = tokio::time::timeout(PATIENCE, answers.next()).await else { break };

@@ -16,6 +16,7 @@ use super::model::{Command, Model};
 use super::view::{self, Palette};
 use crate::cli::CliError;
 use crate::cli::output::colours;
+use crate::nats::chain;
 
 /// While nothing is learnt, the time for which that is so goes on.
 const REDRAW: Duration = Duration::from_secs(1);
@@ -38,7 +39,7 @@ async fn follow(terminal: &mut DefaultTerminal, mut looks: mpsc::Receiver<Look>)
         tokio::select! {
             look = looks.recv() => match look {
                 Some(Ok(sample)) => model.take(sample),
-                Some(Err(error)) => model.lose(Timestamp::now(), error.to_string()),
+                Some(Err(error)) => model.lose(Timestamp::now(), chain(&error).to_string()),
                 None => return Ok(()),
             },
             event = events.next() => match event {

@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, HashSet};
 
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
-use async_nats::jetstream::kv::UpdateErrorKind;
 use serde::Deserialize;
 
 use super::super::Context;
@@ -16,7 +15,7 @@ use crate::event::Event;
 use crate::history::{HistoryError, Unwritten};
 use crate::nats::mailbox::{Pages, purge, remove};
 use crate::nats::replay::{last_sequence, replay};
-use crate::nats::{Nats, NatsError, bucket, keys, schedule};
+use crate::nats::{Nats, NatsError, bucket, is_outdated, keys, schedule};
 use crate::token::UserId;
 use crate::wire::erased::Erased;
 
@@ -166,7 +165,7 @@ async fn remove_from_lists(nats: &Nats, user: &UserId) -> Result<u64, NatsError>
         match store.update(&key, value.into(), revision).await {
             Ok(_) => changed += 1,
             // It was changed meanwhile, which is its owner's new word.
-            Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => {}
+            Err(error) if is_outdated(&error) => {}
             Err(error) => return Err(NatsError::failed(format!("take a user out of the associates of {key}"), error)),
         }
     }

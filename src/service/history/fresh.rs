@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::nats::{Nats, NatsError};
+use crate::nats::{During, Nats, NatsError};
 
 /// How long a question waits for the history; then it is answered by what is known.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -20,11 +20,11 @@ pub async fn catch_up(nats: &Nats) -> Result<(), NatsError> {
 }
 
 async fn written(nats: &Nats) -> Result<(), NatsError> {
-    let failed = |error: &dyn std::fmt::Display| NatsError::failed("ask how far the history is", error);
-    let outcomes = nats.jetstream.get_stream_no_info(nats.names.outcomes_stream()).await.map_err(|e| failed(&e))?;
+    let outcomes =
+        nats.jetstream.get_stream_no_info(nats.names.outcomes_stream()).await.during("ask how far the history is")?;
     let mut wanted = None;
     loop {
-        let info = outcomes.consumer_info(nats.names.history_consumer()).await.map_err(|error| failed(&error))?;
+        let info = outcomes.consumer_info(nats.names.history_consumer()).await.during("ask how far the history is")?;
         let unwritten = info.num_pending + info.num_ack_pending as u64;
         let wanted = *wanted.get_or_insert(info.delivered.stream_sequence + info.num_pending);
         if unwritten == 0 || unwritten > BEHIND || info.ack_floor.stream_sequence >= wanted {

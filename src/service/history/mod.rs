@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Context, api, now_ms, sweep};
 use crate::history::{Entry, HistoryError, HistoryErrorKind, Written};
-use crate::nats::NatsError;
 use crate::nats::pinned::{Pinned, Received, acknowledge};
+use crate::nats::{NatsError, chain};
 use crate::partition::Role;
 use crate::reminder::history::entries;
 
@@ -89,7 +89,9 @@ impl Batch {
         match entries(&received.payload) {
             Ok(entries) => self.entries.extend(entries),
             // Everything else of Bellhop's passes it by, too.
-            Err(error) => tracing::error!(sequence = received.sequence, %error, "not a message of outcomes, passed by"),
+            Err(error) => {
+                tracing::error!(sequence = received.sequence, error = %chain(&error), "not a message of outcomes, passed by")
+            }
         }
         self.bytes += received.payload.len();
         self.since = self.since.or_else(|| Timestamp::from_nanosecond(received.stored_ns).ok());
@@ -121,7 +123,7 @@ async fn write(context: &Context, stop: &CancellationToken, working: mpsc::Sende
         }
     }
     if let Err(error) = outcomes.release().await {
-        tracing::warn!(%error, "history not released, the pin will run out");
+        tracing::warn!(error = %chain(&error), "history not released, the pin will run out");
     }
     Ok(())
 }
@@ -138,9 +140,9 @@ async fn store(context: &Context, batch: Batch, progress: &Progress<'_>, stop: &
                 break written;
             }
             Err(error) if error.kind() == HistoryErrorKind::Broken => {
-                tracing::error!(%error, "history not written until somebody mends this, trying again");
+                tracing::error!(error = %chain(&error), "history not written until somebody mends this, trying again");
             }
-            Err(error) => tracing::warn!(%error, "history not written, trying again"),
+            Err(error) => tracing::warn!(error = %chain(&error), "history not written, trying again"),
         }
         context.metrics.history_failed();
         progress.tell_whether_behind(true);
@@ -150,13 +152,13 @@ async fn store(context: &Context, batch: Batch, progress: &Progress<'_>, stop: &
     };
     progress.tell_whether_behind(age(since) >= BEHIND);
     while let Err(error) = erasure::finish(context, &written.erased).await {
-        tracing::warn!(%error, "reminders of a user who was erased may lie in a mailbox, trying again");
+        tracing::warn!(error = %chain(&error), "reminders of a user who was erased may lie in a mailbox, trying again");
         if !rest(&mut pause, stop).await {
             return;
         }
     }
     if let Err(error) = acknowledge(&context.nats, last).await {
-        tracing::debug!(%error, "outcomes come again, and are written already");
+        tracing::debug!(error = %chain(&error), "outcomes come again, and are written already");
     }
 }
 
@@ -219,7 +221,7 @@ async fn forget(context: &Context) -> Result<(), NatsError> {
                 // Between two transactions the writer has its turn.
                 Ok(_) => tokio::time::sleep(FORGET_PAUSE).await,
                 Err(error) => {
-                    tracing::warn!(%error, "what is too old is still kept, trying again in a minute");
+                    tracing::warn!(error = %chain(&error), "what is too old is still kept, trying again in a minute");
                     break;
                 }
             }

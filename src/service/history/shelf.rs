@@ -7,7 +7,7 @@ use tokio::sync::OnceCell;
 
 use crate::config;
 use crate::history::{History, HistoryError, HistoryUrl};
-use crate::nats::{Nats, NatsError};
+use crate::nats::{During, Nats, NatsError};
 
 /// The database, opened when it is first needed: it may be away when this member starts.
 #[derive(Debug, Clone)]
@@ -24,19 +24,18 @@ impl Shelf {
     /// When the setting is not an address, or needs a feature that this program was built without; when JetStream does not
     /// return the time at which the installation began.
     pub async fn new(setting: &config::History, state: &Path, nats: &Nats) -> Result<Self, NatsError> {
-        let failed = |error: &dyn std::fmt::Display| NatsError::failed("find the history", error);
         let url = match setting.url.as_str() {
             "sqlite" => {
                 let stream = nats.jetstream.get_stream(nats.names.outcomes_stream()).await;
-                let began = stream.map_err(|error| failed(&error))?.cached_info().created.unix_timestamp_nanos();
+                let began = stream.during("find the history")?.cached_info().created.unix_timestamp_nanos();
                 HistoryUrl::Sqlite(state.join(format!("history-{began:x}.db")))
             }
             address => {
-                let url: HistoryUrl = address.parse().map_err(|error| failed(&error))?;
+                let url: HistoryUrl = address.parse().during("find the history")?;
                 url.with_password_file(&setting.password_file)
             }
         };
-        url.check_feature().map_err(|error| failed(&error))?;
+        url.check_feature().during("find the history")?;
         Ok(Self { url, opened: Arc::default() })
     }
 

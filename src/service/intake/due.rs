@@ -14,9 +14,9 @@ use super::super::outcomes::message::Told;
 use super::super::{Context, now_ms};
 use super::unreadable;
 use crate::metrics::SetAside;
-use crate::nats::NatsError;
 use crate::nats::pinned::{Received, acknowledge};
 use crate::nats::schedule::{SET_TIME, Withdrawal};
+use crate::nats::{NatsError, chain};
 use crate::reminder::outcome::{Outcome, Record};
 use crate::reminder::set::{self, Origin};
 use crate::token::Source;
@@ -79,7 +79,7 @@ pub(super) async fn run(context: &Context, stop: CancellationToken) -> Result<()
         }
     }
     if let Err(error) = due.release().await {
-        tracing::warn!(%error, "what is due is not released, the pin will run out");
+        tracing::warn!(error = %chain(&error), "what is due is not released, the pin will run out");
     }
     Ok(())
 }
@@ -107,10 +107,10 @@ async fn take_in(context: &Context, received: Received) {
         (Ok(source), None) => publish(context, &source, &received).await,
         (Ok(source), Some(Withdrawal::Cancelled)) => record(context, source, &received).await,
         (Ok(_), Some(Withdrawal::Replaced)) => {}
-        (Err(error), _) => tracing::warn!(received.subject, %error, "due for no source, passed by"),
+        (Err(error), _) => tracing::warn!(received.subject, error = %chain(&error), "due for no source, passed by"),
     }
     if let Err(error) = acknowledge(&context.nats, received.reply).await {
-        tracing::warn!(%error, "what was due may come again");
+        tracing::warn!(error = %chain(&error), "what was due may come again");
     }
 }
 

@@ -13,6 +13,7 @@ use super::super::recorded::Settled;
 use super::super::{Context, now_ms, rejected};
 use super::plan::Later;
 use crate::event::OfSet;
+use crate::nats::chain;
 use crate::nats::schedule::{self, Room, Scheduled, Withdrawal, schedule, withdraw};
 use crate::partition::of_user;
 use crate::reminder::outcome::{Outcome, Record};
@@ -33,7 +34,7 @@ pub(super) async fn carry_out(later: Later, context: &Context) {
     let withdrawals = of(cancel, Withdrawal::Cancelled).chain(of(replaced, Withdrawal::Replaced));
     let take_back = |(id, why): (String, Withdrawal)| async move {
         while let Err(error) = withdraw(nats, source, &id, set_ns, why).await {
-            tracing::warn!(%error, "trying again");
+            tracing::warn!(error = %chain(&error), "trying again");
             tokio::time::sleep(PAUSE).await;
         }
     };
@@ -58,7 +59,7 @@ async fn room(context: &Context, source: &Source) -> Room {
     loop {
         match schedule::room(&context.nats, context.config.streams.storage, source).await {
             Ok(room) => return room,
-            Err(error) => tracing::warn!(%error, "asking again"),
+            Err(error) => tracing::warn!(error = %chain(&error), "asking again"),
         }
         tokio::time::sleep(PAUSE).await;
     }

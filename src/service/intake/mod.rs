@@ -27,8 +27,8 @@ use super::seen::{Taken, Window, encode};
 use super::{Context, rejected, spans};
 use crate::fair_queue::FairQueue;
 use crate::metrics::SetAside;
-use crate::nats::NatsError;
 use crate::nats::pinned::{Received, acknowledge_all};
+use crate::nats::{NatsError, chain};
 use crate::partition::{Partition, Role};
 use crate::token::Source;
 use crate::wire::cloud_event::Published;
@@ -173,7 +173,7 @@ async fn take_in(
         }
     }
     if let Err(error) = sets.release().await {
-        tracing::warn!(%error, "intake not released, the pin will run out");
+        tracing::warn!(error = %chain(&error), "intake not released, the pin will run out");
     }
     tracing::debug!("intake released");
     Ok(())
@@ -389,7 +389,7 @@ impl Intake {
         let nats = self.context.nats.clone();
         self.start(async move {
             if let Err(error) = acknowledge_all(&nats, replies).await {
-                tracing::warn!(%error, "sets may come again");
+                tracing::warn!(error = %chain(&error), "sets may come again");
             }
             Done::Acknowledged(sets)
         });

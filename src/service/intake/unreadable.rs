@@ -14,7 +14,7 @@ use crate::metrics::SetAside;
 use crate::nats::mailbox::remove;
 use crate::nats::pinned::{Pinned, handed_out_through};
 use crate::nats::raw::{self, RawMessage};
-use crate::nats::{Nats, NatsError};
+use crate::nats::{During, Nats, NatsError};
 use crate::reminder::reject::{RejectCode, Rejection};
 use crate::token::Source;
 
@@ -97,7 +97,7 @@ impl Origin {
         let (origin, context, from) = (self.clone(), context.clone(), pinned.position() + 1);
         // What else is taken in ends over the same connection, and must not end this.
         let looking = tokio::spawn(async move { origin.look_from(&context, from).await });
-        looking.await.map_err(|error| NatsError::failed("look at what did not arrive", error))?
+        looking.await.during("look at what did not arrive")?
     }
 
     async fn look_from(&self, context: &Context, mut from: u64) -> Result<(), NatsError> {

@@ -10,7 +10,7 @@ use super::{Done, Worker};
 use crate::event::{Event, IndexEntry};
 use crate::metrics::Way;
 use crate::nats::mailbox::Parking;
-use crate::nats::{NatsError, keys};
+use crate::nats::{NatsError, chain, keys};
 use crate::reminder::finished::{rerouted, with_parked_at};
 use crate::reminder::outcome::{Outcome, Record};
 use crate::reminder::reject::{RejectCode, Rejection};
@@ -104,7 +104,7 @@ impl Worker {
         self.start(async move {
             let _turn = lookups.acquire().await;
             let instances = routes::look_up(&buckets, &associate).await.unwrap_or_else(|error| {
-                tracing::warn!(%error, "an associate is passed by");
+                tracing::warn!(error = %chain(&error), "an associate is passed by");
                 Vec::new()
             });
             Done::Input(Input::RoutesFound { user, associate, instances })
@@ -167,7 +167,7 @@ impl Worker {
             loop {
                 match mailboxes.read(&user, from, last, messages, bytes).await {
                     Ok((page, is_last)) => return Done::Page(user, last, page, is_last),
-                    Err(error) => tracing::warn!(%error, "reading the mailbox again"),
+                    Err(error) => tracing::warn!(error = %chain(&error), "reading the mailbox again"),
                 }
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
@@ -180,7 +180,7 @@ impl Worker {
             loop {
                 match mailboxes.count_by_source(&user, known).await {
                     Ok(found) => return Done::Counted(user, found),
-                    Err(error) => tracing::warn!(%error, "counting the mailbox again"),
+                    Err(error) => tracing::warn!(error = %chain(&error), "counting the mailbox again"),
                 }
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
@@ -328,7 +328,7 @@ fn way(fate: &Fate, item: &Item) -> Option<Way> {
 /// Repeats a removal until JetStream has confirmed it.
 async fn surely<F: Future<Output = Result<(), NatsError>>>(mut attempt: impl FnMut() -> F) -> Done {
     while let Err(error) = attempt().await {
-        tracing::warn!(%error, "removing again");
+        tracing::warn!(error = %chain(&error), "removing again");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     Done::Nothing

@@ -26,9 +26,9 @@ use super::refusals::Refusals;
 use super::{Context, rejected};
 use crate::config::{self, Config, Devices};
 use crate::event::{Event, IndexEntry, OfSet};
-use crate::nats::NatsError;
 use crate::nats::mailbox::{Mailboxes, ParkedMessage};
 use crate::nats::pinned::{Pinned, Received, ack_floor, acknowledge, still_working};
+use crate::nats::{NatsError, chain};
 use crate::partition::{Partition, Role};
 use crate::reminder::finished::REROUTED_BYTES;
 use crate::reminder::reject::{RejectCode, Rejection};
@@ -119,7 +119,7 @@ pub async fn run(
     let _ = working.send(Role::Partition(partition)).await;
     worker.run(&mut events, following, stop).await?;
     if let Err(error) = events.release().await {
-        tracing::warn!(%error, %partition, "not released, the pin will run out");
+        tracing::warn!(error = %chain(&error), %partition, "not released, the pin will run out");
     }
     tracing::debug!(%partition, "partition released");
     Ok(())
@@ -341,7 +341,7 @@ impl Worker {
             Err(error @ NatsError::Refused { .. }) => {
                 self.feed(Input::ParkRefused);
                 if !was_refused {
-                    tracing::warn!(%error, %partition, "not parked; tried again until there is room");
+                    tracing::warn!(error = %chain(&error), %partition, "not parked; tried again until there is room");
                 }
             }
             Err(error) => return Err(error),
@@ -402,7 +402,7 @@ impl Worker {
         let nats = self.context.nats.clone();
         self.start(async move {
             if let Err(error) = acknowledge(&nats, reply).await {
-                tracing::warn!(%error, sequence, "an event may come again");
+                tracing::warn!(error = %chain(&error), sequence, "an event may come again");
             }
             Done::Acknowledged(sequence)
         });

@@ -1,9 +1,10 @@
 //! Writes routes by publishing to the bucket's stream, since an app server may not be allowed to read the bucket.
 
+use std::error::Error;
 use std::time::Duration;
 
-use async_nats::jetstream::Context;
-use async_nats::jetstream::context::{ContextBuilder, PublishErrorKind};
+use async_nats::jetstream::context::{ContextBuilder, PublishError, PublishErrorKind};
+use async_nats::jetstream::{self, Context, ErrorCode};
 use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -63,9 +64,17 @@ impl Writer {
         let result = match written.await {
             Ok(ack) => Ok((change == Change::Put).then_some(ack.sequence)),
             // Bellhop dropped it, or another process of this name has put it again.
-            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(None),
+            Err(error) if is_outdated(&error) => Ok(None),
             Err(error) => Err(format!("write {key}: {error}")),
         };
         (user, result)
     }
+}
+
+/// Returns whether JetStream refused a write because the key was written since.
+fn is_outdated(error: &PublishError) -> bool {
+    // async-nats 0.51 has no kind for the second code. A server of a cluster may answer either.
+    let answer = error.source().and_then(|cause| cause.downcast_ref::<jetstream::Error>());
+    error.kind() == PublishErrorKind::WrongLastSequence
+        || answer.is_some_and(|answer| answer.error_code() == ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT)
 }
