@@ -221,8 +221,8 @@ mod tests {
     fn events_scroll_a_full_terminal() {
         let mut picture = picture(8, 4);
         draw(&mut picture, rows(&["1st", "2nd"]), rows(&["a", "b"])).unwrap();
-        picture.backend().assert_buffer_lines(["2nd", "a", "b", ""]);
-        picture.backend().assert_scrollback_lines(["1st"]);
+        picture.backend().assert_buffer_lines(["2nd     ", "a", "b", ""]);
+        picture.backend().assert_scrollback_lines(["1st     "]);
     }
 
     #[test]
@@ -230,7 +230,7 @@ mod tests {
         let mut picture = picture(8, 5);
         draw(&mut picture, rows(&["1st"]), rows(&["a", "b"])).unwrap();
         erase(&mut picture).unwrap();
-        picture.backend().assert_buffer_lines(["1st", "", "", "", ""]);
+        picture.backend().assert_buffer_lines(["1st     ", "", "", "", ""]);
         picture.backend_mut().assert_cursor_position((0, 1));
     }
 

@@ -300,9 +300,9 @@ mod tests {
     fn chain_writes_each_cause_once() {
         assert_eq!(chain(&failed("it ended")).to_string(), "read BELLHOP_SETS: it ended");
         let timed_out = PublishError::with_source(PublishErrorKind::TimedOut, std::io::Error::other("no route"));
-        let text = chain(&failed(failed(timed_out))).to_string();
+        let text = chain(&NatsError::failed("take partition 7 over", failed(timed_out))).to_string();
         let timed_out = "timed out: didn't receive ack in time: no route";
-        assert_eq!(text, format!("read BELLHOP_SETS: read BELLHOP_SETS: {timed_out}"));
+        assert_eq!(text, format!("take partition 7 over: read BELLHOP_SETS: {timed_out}"));
     }
 
     #[test]

@@ -22,13 +22,15 @@ pub(super) async fn panics(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nats::chain;
 
     #[tokio::test]
     async fn a_panic_is_an_error_of_its_role() {
         let number = 7;
         let (role, result) = panics(Role::Intake, async move { panic!("partition {number} cannot go on") }).await;
         assert_eq!(role, Role::Intake);
-        assert_eq!(result.unwrap_err().to_string(), "a worker panicked: partition 7 cannot go on");
+        let error = result.unwrap_err();
+        assert_eq!(chain(&error).to_string(), "a worker panicked: partition 7 cannot go on");
         assert!(panics(Role::Intake, async { (Role::Intake, Ok(())) }).await.1.is_ok());
     }
 }
