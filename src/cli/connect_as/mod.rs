@@ -100,7 +100,8 @@ fn unstarted(error: StartError) -> CliError {
 fn unrouted(error: RouteError) -> CliError {
     match error {
         RouteError::Late { after, problem } => CliError::Failed(format!(
-            "not all routes are written within {after:?}: {problem}; `bellhop doctor` tells whether the bucket is there"
+            "not all routes are written within {after:?}: {problem}; `bellhop setup` makes a missing bucket, and \
+             `bellhop doctor` finds what else is wrong"
         )),
         error => CliError::Failed(chain(&error).to_string()),
     }
