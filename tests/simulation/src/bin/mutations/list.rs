@@ -43,12 +43,6 @@ pub const MUTATIONS: &[Mutation] = &[
         new: "if false && entry.is_expired(now) {",
     },
     Mutation {
-        name: "expiry is not checked at another device's turn",
-        file: DELIVERIES,
-        old: "waiting.filter(|(_, entry)| !entry.is_expired(now)).collect()",
-        new: "waiting.collect()",
-    },
-    Mutation {
         name: "a connection counts as held without being asked for",
         file: USER,
         old: "self.is_fresh || self.held_until",
