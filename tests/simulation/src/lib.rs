@@ -13,7 +13,7 @@
 //! | --- | --- |
 //! | [`scenario`] | what a seed stands for: settings, faults and plan; as text, to be run again |
 //! | [`faults`] | what can go wrong, and how often in a run |
-//! | [`world`] | the models, the owners of the partition, and what is checked |
+//! | `world` | the models, the owners of the partition, and what is checked |
 //! | [`run`](mod@run) | one run, and how it failed |
 //! | [`shrink`](mod@shrink) | the shortest plan that fails in the same way |
 //! | [`explore`](mod@explore) | very many runs |

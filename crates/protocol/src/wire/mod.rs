@@ -2,7 +2,7 @@
 //! may come in. Pure.
 //!
 //! Published sets are [`reminder::set`](crate::reminder::set)'s, rules [`rules::document`](crate::rules::document)'s, and what Bellhop
-//! writes for itself [`event`](crate::event)'s.
+//! writes for itself `bellhop_core::event`'s.
 
 pub mod answer;
 pub mod associates;
