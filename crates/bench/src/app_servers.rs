@@ -83,7 +83,7 @@ impl AppServers {
 pub(super) struct Task {
     pub(super) url: String,
     pub(super) load: Load,
-    /// What instances' subjects begin with, for each system that delivers.
+    /// The prefixes of instances' subjects, one for each system that delivers.
     pub(super) prefixes: Vec<String>,
     /// The bucket of Bellhop's routes.
     pub(super) routes: String,
@@ -112,7 +112,7 @@ enum Report {
     Done(Tally),
 }
 
-/// How long JetStream may take to store a route.
+/// The time within which JetStream must store a route.
 const PUT_DEADLINE: Duration = Duration::from_secs(30);
 /// Routes put concurrently.
 const PUTS: usize = 1_000;

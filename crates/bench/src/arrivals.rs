@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::BenchError;
 
-/// What must hold, besides that each reminder arrives once.
+/// The checks beyond that each reminder arrives once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Check {
     /// A user's reminders arrive at the user's instance, in order.

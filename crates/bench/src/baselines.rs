@@ -21,13 +21,13 @@ use super::worker::{Conversation, Role, Worker};
 pub(super) struct Forward {
     pub(super) url: String,
     pub(super) stream: String,
-    /// What the subjects of instances begin with.
+    /// The prefix of instances' subjects.
     pub(super) prefix: String,
     pub(super) load: Load,
     pub(super) way: Way,
 }
 
-/// How a message is forwarded.
+/// The way in which a message is forwarded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Way {
     /// To any instance, unread, and acknowledged without waiting for an answer: no system that delivers
@@ -141,9 +141,9 @@ async fn forward_each(
 pub(super) struct ServeReturns {
     pub(super) url: String,
     pub(super) stream: String,
-    /// What the subjects of users begin with.
+    /// The prefix of users' subjects.
     pub(super) subject: String,
-    /// What the subjects of instances begin with.
+    /// The prefix of instances' subjects.
     pub(super) prefix: String,
     pub(super) load: Load,
 }
@@ -174,7 +174,7 @@ impl ServeReturns {
 const USERS_IN_WORK: usize = 64;
 /// Events in a fetch request.
 const FETCH: usize = 100;
-/// How long JetStream or an instance may take to answer.
+/// The time within which JetStream or an instance must answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Runs a worker that serves users who come back.

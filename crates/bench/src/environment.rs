@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{BenchError, Options, load, usage};
 
-/// What the subjects of Bellhop's instances begin with.
+/// The prefix of the subjects of Bellhop's instances.
 pub(super) const BELLHOP_PREFIX: &str = "bellhop.app";
 /// The bucket of Bellhop's routes.
 pub(super) const ROUTES_BUCKET: &str = "bellhop_routes";
@@ -25,9 +25,9 @@ pub(super) const MAILBOXES: &str = "BELLHOP_PARKED";
 /// A stream that is created to find out whether a cluster is ready.
 const TRIAL: &str = "BENCH_TRIAL";
 
-/// How long `bellhop serve` may take to start: reading ten million routes takes minutes.
+/// The time within which `bellhop serve` must start. Reading ten million routes takes minutes.
 const READY_DEADLINE: Duration = Duration::from_secs(600);
-/// How long the servers of a cluster may take to find each other.
+/// The time within which the servers of a cluster must find each other.
 const CLUSTER_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a stream may stay unchanged while the benchmark waits for it.
 const STALL: Duration = Duration::from_secs(60);
