@@ -31,7 +31,12 @@ mod tests {
     #[test]
     fn numbers_and_times_are_for_people() {
         assert_eq!(
-            [count(0u64), count(999u64), count(1_000u64), count(1_234_567u64)],
+            [
+                count(0u64),
+                count(999u64),
+                count(1_000u64),
+                count(1_234_567u64)
+            ],
             ["0", "999", "1,000", "1,234,567"]
         );
         assert_eq!(

@@ -33,7 +33,11 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 const SET: usize = 100;
-const LOAD: Load = Load { crowd: Crowd::Bench, users: 100_000, instances: 8 };
+const LOAD: Load = Load {
+    crowd: Crowd::Bench,
+    users: 100_000,
+    instances: 8,
+};
 const ROUNDS: usize = 25;
 const RUNS: usize = 40;
 
@@ -41,11 +45,27 @@ fn main() {
     let bench = Bench::new();
     println!("| step | ns a reminder | allocations a reminder |");
     println!("| --- | ---: | ---: |");
-    row("decode and validate a set", || (), |()| set::parse(&bench.origin, &bench.published.payload).is_ok());
+    row(
+        "decode and validate a set",
+        || (),
+        |()| set::parse(&bench.origin, &bench.published.payload).is_ok(),
+    );
     row("merge", || bench.reminders(), merge);
-    row("rules", || bench.reminders(), |reminders| bench.ruled(reminders));
-    row("plan a set for 32 partitions: all of the above, and finish it", || (), |()| bench.plan(32));
-    row("write an event", || bench.parts(), |parts| bench.event(parts));
+    row(
+        "rules",
+        || bench.reminders(),
+        |reminders| bench.ruled(reminders),
+    );
+    row(
+        "plan a set for 32 partitions: all of the above, and finish it",
+        || (),
+        |()| bench.plan(32),
+    );
+    row(
+        "write an event",
+        || bench.parts(),
+        |parts| bench.event(parts),
+    );
     let message = bench.event(bench.parts());
     row("read an event", || (), |()| Event::decode(&message));
     let event = Event::decode(&message).expect("it was just written");
@@ -53,8 +73,14 @@ fn main() {
     let mut sequences = 1..;
     let mut next = || arriving(&event, sequences.next().expect("they do not end"));
     assert_eq!(router.settled_after(next()), SET);
-    row("route an event to connected users", next, |event| router.settled_after(event));
-    row("write a delivery", || (), |()| delivery_body(event.bodies.iter().map(AsRef::as_ref)));
+    row("route an event to connected users", next, |event| {
+        router.settled_after(event)
+    });
+    row(
+        "write a delivery",
+        || (),
+        |()| delivery_body(event.bodies.iter().map(AsRef::as_ref)),
+    );
     let told: Vec<_> = (0..SET).map(|index| told(&event, index)).collect();
     row("write outcomes", || (), |()| message::encode(&told, true));
 }
@@ -64,15 +90,23 @@ fn row<I, O>(step: &str, mut prepare: impl FnMut() -> I, mut work: impl FnMut(I)
     let mut round = || {
         let inputs: Vec<I> = (0..RUNS).map(|_| prepare()).collect();
         let began = Instant::now();
-        inputs.into_iter().for_each(|input| drop(black_box(work(black_box(input)))));
+        inputs
+            .into_iter()
+            .for_each(|input| drop(black_box(work(black_box(input)))));
         began.elapsed()
     };
     round(); // Caches and branch predictors learn.
-    let fastest = (0..ROUNDS).map(|_| round()).min().expect("there are rounds");
+    let fastest = (0..ROUNDS)
+        .map(|_| round())
+        .min()
+        .expect("there are rounds");
     let input = prepare();
     let allocated = allocation_counter::measure(|| drop(black_box(work(input))));
     let ns = fastest.as_nanos() as f64 / (RUNS * SET) as f64;
-    println!("| {step} | {ns:.0} | {:.2} |", allocated.count_total as f64 / SET as f64);
+    println!(
+        "| {step} | {ns:.0} | {:.2} |",
+        allocated.count_total as f64 / SET as f64
+    );
 }
 
 /// A published set, and what the intake needs for it.
@@ -97,18 +131,32 @@ impl Bench {
             reply: "reply".into(),
         };
         let source = "bench".parse().expect("it is a name");
-        let origin = Origin { source, sequence: published.sequence, published_at: Timestamp::UNIX_EPOCH };
+        let origin = Origin {
+            source,
+            sequence: published.sequence,
+            published_at: Timestamp::UNIX_EPOCH,
+        };
         let document = Document::parse(&load::rules()).expect("it has no problem");
         let engine = Arc::new(Engine::new(&document).expect("it has no problem"));
         let rules = Rules::default().with(TAG.parse().expect("it is a name"), Some(engine));
         let window = Window::new(Duration::from_secs(600), 1_000_000);
-        Self { published, origin, rules, names: Names::new("bellhop"), window, recorded: Default::default() }
+        Self {
+            published,
+            origin,
+            rules,
+            names: Names::new("bellhop"),
+            window,
+            recorded: Default::default(),
+        }
     }
 
     /// The set's reminders, as they were decoded.
     fn reminders(&self) -> Vec<Reminder> {
         let set = set::parse(&self.origin, &self.published.payload).expect("it is valid");
-        set.reminders.into_iter().map(|one| one.parsed.expect("it is valid")).collect()
+        set.reminders
+            .into_iter()
+            .map(|one| one.parsed.expect("it is valid"))
+            .collect()
     }
 
     fn ruled(&self, mut reminders: Vec<Reminder>) -> Vec<Reminder> {
@@ -130,13 +178,18 @@ impl Bench {
             now: Timestamp::UNIX_EPOCH,
             trace: None,
         };
-        let published = Published::read(|name| self.published.header(name), &self.published.payload);
+        let published =
+            Published::read(|name| self.published.header(name), &self.published.payload);
         planner.plan(&self.published, &published, 0)
     }
 
     /// The set as one event's contents.
     fn parts(&self) -> Vec<Part> {
-        self.plan(1).parts.into_iter().map(|(_, part)| part).collect()
+        self.plan(1)
+            .parts
+            .into_iter()
+            .map(|(_, part)| part)
+            .collect()
     }
 
     fn event(&self, parts: Vec<Part>) -> Bytes {
@@ -160,7 +213,11 @@ impl Router {
             turn_timeout: Duration::from_secs(2),
             heartbeat_users: 1_000,
             delivery_bytes: 256 << 10,
-            room: Room { limit: 10_000, reserve: 10, source_share: 50 },
+            room: Room {
+                limit: 10_000,
+                reserve: 10,
+                source_share: 50,
+            },
             park_batch: (500, 1 << 20),
             park_again: (Duration::from_millis(50), Duration::from_secs(1)),
             reads_in_flight: 8,
@@ -170,14 +227,28 @@ impl Router {
             merge_window: Duration::ZERO,
             merge_limit: 0,
         };
-        let mut router = Self { machine: Partition::new(settings), now: Now { instant: Instant::now(), unix_ms: 0 } };
+        let mut router = Self {
+            machine: Partition::new(settings),
+            now: Now {
+                instant: Instant::now(),
+                unix_ms: 0,
+            },
+        };
         for (revision, reminder) in (1..).zip(&event.index.reminders) {
             let user = reminder.user.clone();
-            let number = LOAD.instance_of(LOAD.user_number(user.as_str()).expect("the load named it"));
+            let number =
+                LOAD.instance_of(LOAD.user_number(user.as_str()).expect("the load named it"));
             let name = LOAD.instance_name(number);
             let subject = format!("bellhop.app.{name}");
-            let instance = Arc::new(Instance { name: name.parse().expect("it is a name"), subject });
-            router.settled_after(Input::RouteUp { user, instance, revision });
+            let instance = Arc::new(Instance {
+                name: name.parse().expect("it is a name"),
+                subject,
+            });
+            router.settled_after(Input::RouteUp {
+                user,
+                instance,
+                revision,
+            });
         }
         router
     }
@@ -189,11 +260,18 @@ impl Router {
             self.machine.handle(self.now, input, &mut actions);
             for action in actions.drain(..) {
                 match action {
-                    Action::Deliver { instance, company, .. } => {
-                        inputs.push(Input::Delivered { instance, company, answer: Ok(Vec::new()) })
-                    }
+                    Action::Deliver {
+                        instance, company, ..
+                    } => inputs.push(Input::Delivered {
+                        instance,
+                        company,
+                        answer: Ok(Vec::new()),
+                    }),
                     Action::Heartbeat { instance, users } => {
-                        inputs.push(Input::HeartbeatAnswered { instance, answer: Ok(users) });
+                        inputs.push(Input::HeartbeatAnswered {
+                            instance,
+                            answer: Ok(users),
+                        });
                     }
                     Action::Settle(items) => settled += items.len(),
                     other => panic!("the users are connected: {other:?}"),
@@ -210,16 +288,35 @@ fn arriving(event: &Event, sequence: u64) -> Input {
         let item = Item::Event { sequence, index };
         let (source, priority) = (event.set_of(index).source.clone(), reminder.priority);
         let (expires_at, bytes, may_reroute, text) = (None, reminder.bytes, true, None);
-        let entry = Entry { item, expires_at, bytes, may_reroute, source, priority, text };
+        let entry = Entry {
+            item,
+            expires_at,
+            bytes,
+            may_reroute,
+            source,
+            priority,
+            text,
+        };
         (reminder.user.clone(), entry)
     };
-    Input::Event(event.index.reminders.iter().enumerate().map(entry).collect())
+    Input::Event(
+        event
+            .index
+            .reminders
+            .iter()
+            .enumerate()
+            .map(entry)
+            .collect(),
+    )
 }
 
 /// That a reminder of an event was delivered.
 fn told(event: &Event, index: usize) -> Told {
     let IndexEntry { id, user, .. } = &event.index.reminders[index];
-    let by = LOAD.instance_name(index % LOAD.instances).parse().expect("it is a name");
+    let by = LOAD
+        .instance_name(index % LOAD.instances)
+        .parse()
+        .expect("it is a name");
     let record = Record {
         id: id.clone(),
         source: event.set_of(index).source.clone(),
@@ -228,6 +325,17 @@ fn told(event: &Event, index: usize) -> Told {
         outcome: Outcome::delivered(vec![by]).expect("there is one"),
         at: Timestamp::UNIX_EPOCH,
     };
-    let settles = Some((partition::Partition(0), Settled::Published { set: 1, place: index }));
-    Told { record, published_ms: 0, reminder: Some(event.bodies[index].clone()), settles }
+    let settles = Some((
+        partition::Partition(0),
+        Settled::Published {
+            set: 1,
+            place: index,
+        },
+    ));
+    Told {
+        record,
+        published_ms: 0,
+        reminder: Some(event.bodies[index].clone()),
+        settles,
+    }
 }

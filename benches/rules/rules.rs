@@ -38,15 +38,23 @@ impl Language {
 
     fn word(rng: &mut Rng) -> String {
         let length = rng.usize(2..10);
-        (0..length).map(|_| char::from(b"etaoinshrdlcumwfgypbvkjxqz"[zipf(rng, 26)])).collect()
+        (0..length)
+            .map(|_| char::from(b"etaoinshrdlcumwfgypbvkjxqz"[zipf(rng, 26)]))
+            .collect()
     }
 
     /// Text of about so many characters, as people write it.
     fn text(self, rng: &mut Rng, characters: usize) -> String {
         match self {
-            Self::Chinese => {
-                (0..characters).map(|at| if at % 40 == 39 { '，' } else { Self::character(rng) }).collect()
-            }
+            Self::Chinese => (0..characters)
+                .map(|at| {
+                    if at % 40 == 39 {
+                        '，'
+                    } else {
+                        Self::character(rng)
+                    }
+                })
+                .collect(),
             Self::English => {
                 let mut text = String::with_capacity(characters + 16);
                 while text.len() < characters {
@@ -80,9 +88,15 @@ impl Language {
         rng.shuffle(&mut keywords);
         let automaton = AhoCorasick::new(&keywords).expect("it fits");
         let plain = self.text(rng, 300_000).to_lowercase();
-        let common: HashSet<_> =
-            automaton.find_overlapping_iter(&plain).map(|found| found.pattern().as_usize()).collect();
-        let rare = keywords.into_iter().enumerate().filter(|(at, _)| !common.contains(at)).map(|(_, keyword)| keyword);
+        let common: HashSet<_> = automaton
+            .find_overlapping_iter(&plain)
+            .map(|found| found.pattern().as_usize())
+            .collect();
+        let rare = keywords
+            .into_iter()
+            .enumerate()
+            .filter(|(at, _)| !common.contains(at))
+            .map(|(_, keyword)| keyword);
         rare.take(count).collect()
     }
 
@@ -113,8 +127,14 @@ fn median(mut values: Vec<f64>) -> f64 {
 fn measure(language: Language, count: usize, texts_name: &str, lengths: &[usize]) {
     let mut rng = Rng::with_seed(7);
     let keywords = language.keywords(&mut rng, count);
-    let texts: Vec<String> = lengths.iter().map(|length| language.text_with(&mut rng, *length, &keywords)).collect();
-    let normalized: Vec<String> = texts.iter().map(|text| text.to_lowercase().replace('，', ",")).collect();
+    let texts: Vec<String> = lengths
+        .iter()
+        .map(|length| language.text_with(&mut rng, *length, &keywords))
+        .collect();
+    let normalized: Vec<String> = texts
+        .iter()
+        .map(|text| text.to_lowercase().replace('，', ","))
+        .collect();
     let bytes: usize = texts.iter().map(String::len).sum();
 
     let rule = Rule {
@@ -123,10 +143,16 @@ fn measure(language: Language, count: usize, texts_name: &str, lengths: &[usize]
         patterns: Vec::new(),
         action: Action::Mask { with: "*".into() },
     };
-    let document = Document { rules: vec![rule], ..Document::default() };
+    let document = Document {
+        rules: vec![rule],
+        ..Document::default()
+    };
     let _ = Engine::new(&Document::default()); // Unicode's tables are made once for a process.
     let (building, engine) = timed(|| Engine::new(&document).expect("it compiles"));
-    let bare = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&keywords).expect("it fits");
+    let bare = AhoCorasick::builder()
+        .match_kind(MatchKind::LeftmostLongest)
+        .build(&keywords)
+        .expect("it fits");
     let mut builder = SimpleMatcherBuilder::new();
     for (id, keyword) in (0u32..).zip(&keywords) {
         builder = builder.add_word(ProcessType::None, id, keyword);
@@ -139,16 +165,30 @@ fn measure(language: Language, count: usize, texts_name: &str, lengths: &[usize]
             .map(|text| {
                 let matches = engine.find(text).expect("there are few");
                 let mut text = Text::new(text.clone());
-                text.rewrite(&engine, 0, &matches, usize::MAX).expect("there is no limit");
+                text.rewrite(&engine, 0, &matches, usize::MAX)
+                    .expect("there is no limit");
                 black_box(text.text);
                 matches.len()
             })
             .sum::<usize>()
     };
-    let bare = || normalized.iter().map(|text| bare.find_iter(text).count()).sum::<usize>();
-    let peer = || normalized.iter().map(|text| peer.process(text).len()).sum::<usize>();
+    let bare = || {
+        normalized
+            .iter()
+            .map(|text| bare.find_iter(text).count())
+            .sum::<usize>()
+    };
+    let peer = || {
+        normalized
+            .iter()
+            .map(|text| peer.process(text).len())
+            .sum::<usize>()
+    };
     let rounds: Vec<[f64; 3]> = (0..ROUNDS)
-        .map(|_| [timed(ours).0, timed(bare).0, timed(peer).0].map(|time| bytes as f64 / time.as_secs_f64() / 1e6))
+        .map(|_| {
+            [timed(ours).0, timed(bare).0, timed(peer).0]
+                .map(|time| bytes as f64 / time.as_secs_f64() / 1e6)
+        })
         .collect();
     let of = |figure: fn(&[f64; 3]) -> f64| median(rounds.iter().map(figure).collect());
     println!(

@@ -15,7 +15,12 @@ fn main() {
     let is_ci = env::var("CI").is_ok_and(|value| value == "true");
     let is_there = match env::var_os(VARIABLE) {
         Some(place) => place != "none",
-        None => is_ci || directories().iter().any(|directory| directory.join("initdb").is_file()),
+        None => {
+            is_ci
+                || directories()
+                    .iter()
+                    .any(|directory| directory.join("initdb").is_file())
+        }
     };
     if is_there {
         println!("cargo::rustc-cfg=has_postgres");
@@ -24,7 +29,13 @@ fn main() {
 
 /// `PATH`, and where Debian has PostgreSQL.
 fn directories() -> Vec<PathBuf> {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let versions = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten();
     let path = env::var_os("PATH").unwrap_or_default();
-    versions.map(|version| version.path().join("bin")).chain(env::split_paths(&path)).collect()
+    versions
+        .map(|version| version.path().join("bin"))
+        .chain(env::split_paths(&path))
+        .collect()
 }

@@ -60,7 +60,11 @@ pub(super) async fn run(settings: &SettingsArgs, command: Command) -> Result<(),
     let (_, nats) = settings.connect().await?;
     match command {
         Command::Ls { user, json } => ls(&nats, user, json).await,
-        Command::Put { user, associates, json } => put(&nats, &user, associates, json).await,
+        Command::Put {
+            user,
+            associates,
+            json,
+        } => put(&nats, &user, associates, json).await,
         Command::Rm { user, force, json } => rm(&nats, &user, force, json).await,
     }
 }
@@ -70,7 +74,11 @@ fn read(key: &str, value: &[u8]) -> Result<(UserId, Associates), Box<dyn Error>>
 }
 
 fn listed(associates: &[UserId]) -> String {
-    associates.iter().map(UserId::as_str).collect::<Vec<_>>().join(", ")
+    associates
+        .iter()
+        .map(UserId::as_str)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 async fn ls(nats: &Nats, user: Option<UserId>, json: bool) -> Result<(), CliError> {
@@ -92,36 +100,70 @@ async fn ls(nats: &Nats, user: Option<UserId>, json: bool) -> Result<(), CliErro
         }
     })
     .await?;
-    let ignored = if bad == 0 { String::new() } else { format!(", and {} that Bellhop ignores", plural(bad, "key")) };
-    listing.finish("nobody has associates", Some(format!("{}{ignored}", plural(good, "user"))))
+    let ignored = if bad == 0 {
+        String::new()
+    } else {
+        format!(", and {} that Bellhop ignores", plural(bad, "key"))
+    };
+    listing.finish(
+        "nobody has associates",
+        Some(format!("{}{ignored}", plural(good, "user"))),
+    )
 }
 
-async fn put(nats: &Nats, user: &UserId, associates: Vec<UserId>, json: bool) -> Result<(), CliError> {
+async fn put(
+    nats: &Nats,
+    user: &UserId,
+    associates: Vec<UserId>,
+    json: bool,
+) -> Result<(), CliError> {
     if associates.contains(user) {
-        return Err(CliError::Usage(format!("{user} is no associate of {user}; name others")));
+        return Err(CliError::Usage(format!(
+            "{user} is no associate of {user}; name others"
+        )));
     }
     if associates.len() > MAX_ASSOCIATES {
         let count = associates.len();
-        return Err(CliError::Usage(format!("these are {count} associates; at most {MAX_ASSOCIATES} are tried")));
+        return Err(CliError::Usage(format!(
+            "these are {count} associates; at most {MAX_ASSOCIATES} are tried"
+        )));
     }
-    let value = serde_json::to_vec(&Associates { associates: associates.clone() }).expect("names are text");
+    let value = serde_json::to_vec(&Associates {
+        associates: associates.clone(),
+    })
+    .expect("names are text");
     let bucket = bucket::open(nats, nats.names.associates_bucket()).await?;
     let put = bucket.put(user.escaped(), value.into()).await;
     let revision = put.during_with(|| format!("put the associates of {user}"))?;
     Output::tell(
         json,
         &json!({ "user": user, "associates": associates, "revision": revision }),
-        format!("while {user} is away, new reminders go to {}", listed(&associates)),
+        format!(
+            "while {user} is away, new reminders go to {}",
+            listed(&associates)
+        ),
     )
 }
 
 async fn rm(nats: &Nats, user: &UserId, force: bool, json: bool) -> Result<(), CliError> {
     let bucket = bucket::open(nats, nats.names.associates_bucket()).await?;
-    let found = bucket.get(user.escaped()).await.during_with(|| format!("look up the associates of {user}"))?;
+    let found = bucket
+        .get(user.escaped())
+        .await
+        .during_with(|| format!("look up the associates of {user}"))?;
     if found.is_none() {
-        return Err(CliError::Failed(format!("{user} has no associates; `bellhop associates ls` shows who has")));
+        return Err(CliError::Failed(format!(
+            "{user} has no associates; `bellhop associates ls` shows who has"
+        )));
     }
-    confirm(&format!("Delete the associates of {user}? What arrives while {user} is away waits then."), force)?;
+    confirm(
+        &format!("Delete the associates of {user}? What arrives while {user} is away waits then."),
+        force,
+    )?;
     keys::delete(nats, &nats.names.associates_bucket(), &user.escaped(), None).await?;
-    Output::tell(json, &json!({ "user": user, "deleted": true }), format!("{user} has no associates"))
+    Output::tell(
+        json,
+        &json!({ "user": user, "deleted": true }),
+        format!("{user} has no associates"),
+    )
 }

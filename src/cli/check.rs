@@ -21,7 +21,10 @@ const SECRETS: [&str; 2] = ["nats.password", "nats.token"];
 type Clean = fn(&str) -> String;
 
 /// Settings whose values are addresses.
-const ADDRESSES: [(&str, Clean); 2] = [("nats.url", shown_addresses), ("history.url", without_password)];
+const ADDRESSES: [(&str, Clean); 2] = [
+    ("nats.url", shown_addresses),
+    ("history.url", without_password),
+];
 
 pub(super) fn run(settings: &SettingsArgs, args: &Args) -> Result<(), CliError> {
     let mut loaded = settings.load()?;
@@ -48,7 +51,10 @@ pub(super) fn run(settings: &SettingsArgs, args: &Args) -> Result<(), CliError> 
             .values
             .iter()
             .map(|(name, (value, from))| {
-                (name.clone(), serde_json::json!({ "value": value, "from": from.to_string() }))
+                (
+                    name.clone(),
+                    serde_json::json!({ "value": value, "from": from.to_string() }),
+                )
             })
             .collect();
         output.json(&settings)?;
@@ -56,7 +62,10 @@ pub(super) fn run(settings: &SettingsArgs, args: &Args) -> Result<(), CliError> 
     }
     let longest = loaded.values.keys().map(String::len).max().unwrap_or(0);
     for (name, (value, origin)) in &loaded.values {
-        output.line(format_args!("{name:longest$} = {:30}  # {origin}", value.to_string()))?;
+        output.line(format_args!(
+            "{name:longest$} = {:30}  # {origin}",
+            value.to_string()
+        ))?;
     }
     output.flush()
 }

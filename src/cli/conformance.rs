@@ -1,6 +1,8 @@
 //! `bellhop conformance`: whether an app server keeps the contract, rule by rule.
 
-use bellhop_conformance::{ConformanceError, Judge, Judged, Options, Peer, RULES, SOURCE, Verdict, chosen};
+use bellhop_conformance::{
+    ConformanceError, Judge, Judged, Options, Peer, RULES, SOURCE, Verdict, chosen,
+};
 use serde_json::json;
 
 use super::output::{BAD, DIM, GOOD, Output, complain, paint, plain};
@@ -49,20 +51,37 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliError> {
-    let mut rules = chosen(&args.only)
-        .map_err(|name| CliError::Usage(format!("no rule is called `{name}`; --list tells what they are called")))?;
-    let Some(instance) = args.instance.filter(|_| !args.list) else { return list(args.json) };
+    let mut rules = chosen(&args.only).map_err(|name| {
+        CliError::Usage(format!(
+            "no rule is called `{name}`; --list tells what they are called"
+        ))
+    })?;
+    let Some(instance) = args.instance.filter(|_| !args.list) else {
+        return list(args.json);
+    };
     let (config, nats) = settings.connect().await?;
     let (heartbeat_timeout, delivery_timeout) = (config.heartbeat.timeout, config.delivery.timeout);
     let (users, leaver) = (args.users, args.leaving.clone());
-    let options = Options { instance: instance.clone(), users, leaver, heartbeat_timeout, delivery_timeout };
+    let options = Options {
+        instance: instance.clone(),
+        users,
+        leaver,
+        heartbeat_timeout,
+        delivery_timeout,
+    };
     let peer = Peer::find(&nats.jetstream, &nats.names, options).await?;
     rules.retain(|rule| args.leaving.is_some() || !rule.is_of_leaving);
-    let mut told = Told { output: Output::new(), is_json: args.json, all: Vec::new() };
+    let mut told = Told {
+        output: Output::new(),
+        is_json: args.json,
+        all: Vec::new(),
+    };
     let (mut judge, mut leaver) = (Judge::default(), args.leaving);
     for rule in rules {
         if let Some(leaver) = leaver.take_if(|_| rule.is_of_leaving) {
-            complain(format_args!("disconnect {leaver} from {instance} now, within a minute"));
+            complain(format_args!(
+                "disconnect {leaver} from {instance} now, within a minute"
+            ));
         }
         told.tell(judge.judge(&peer, rule).await)?;
     }
@@ -78,10 +97,15 @@ impl From<ConformanceError> for CliError {
 fn list(is_json: bool) -> Result<(), CliError> {
     let mut output = Output::new();
     if is_json {
-        let rules: Vec<_> = RULES.iter().map(|rule| json!({ "rule": rule.name, "sentence": rule.sentence })).collect();
+        let rules: Vec<_> = RULES
+            .iter()
+            .map(|rule| json!({ "rule": rule.name, "sentence": rule.sentence }))
+            .collect();
         output.json(&rules)?;
     } else {
-        RULES.iter().try_for_each(|rule| output.line(format_args!("{:<24}  {}", rule.name, rule.sentence)))?;
+        RULES.iter().try_for_each(|rule| {
+            output.line(format_args!("{:<24}  {}", rule.name, rule.sentence))
+        })?;
     }
     output.flush()
 }
@@ -103,9 +127,14 @@ impl Told {
             };
             let word = paint(style, format_args!("{word:<9}"));
             let found = found.map(|found| plain(found)).unwrap_or_default();
-            self.output.painted(format_args!("{word}  {:<24}  {found}", judged.rule).to_string().trim_end())?;
+            self.output.painted(
+                format_args!("{word}  {:<24}  {found}", judged.rule)
+                    .to_string()
+                    .trim_end(),
+            )?;
             if matches!(judged.verdict, Verdict::Failed(_)) {
-                self.output.line(format_args!("{:37}the contract: {}", "", judged.sentence))?;
+                self.output
+                    .line(format_args!("{:37}the contract: {}", "", judged.sentence))?;
             }
             self.output.flush()?;
         }
@@ -114,7 +143,12 @@ impl Told {
     }
 
     fn finish(mut self, instance: &InstanceName, peer: &Peer) -> Result<(), CliError> {
-        let count = |is_it: fn(&Verdict) -> bool| self.all.iter().filter(|judged| is_it(&judged.verdict)).count();
+        let count = |is_it: fn(&Verdict) -> bool| {
+            self.all
+                .iter()
+                .filter(|judged| is_it(&judged.verdict))
+                .count()
+        };
         let passed = count(|verdict| *verdict == Verdict::Passed);
         let failed = count(|verdict| matches!(verdict, Verdict::Failed(_)));
         let not_tried = self.all.len() - passed - failed;
@@ -122,9 +156,15 @@ impl Told {
             self.output.json(&json!({ "instance": instance, "subject": peer.subject(), "users": peer.users(),
                 "source": SOURCE, "passed": passed, "failed": failed, "not_tried": not_tried, "rules": self.all }))?;
         } else {
-            self.output.line(format_args!("{passed} passed, {failed} failed, {not_tried} not tried"))?;
+            self.output.line(format_args!(
+                "{passed} passed, {failed} failed, {not_tried} not tried"
+            ))?;
         }
         self.output.flush()?;
-        if passed == self.all.len() { Ok(()) } else { Err(CliError::Told) }
+        if passed == self.all.len() {
+            Ok(())
+        } else {
+            Err(CliError::Told)
+        }
     }
 }

@@ -37,7 +37,9 @@ pub(super) struct Args {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let duration: SignedDuration = text.parse().map_err(|error| format!("{error}; write it like 20s or 5m"))?;
+    let duration: SignedDuration = text
+        .parse()
+        .map_err(|error| format!("{error}; write it like 20s or 5m"))?;
     Duration::try_from(duration).map_err(|_| "it is negative".to_owned())
 }
 
@@ -46,9 +48,18 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
         let problem = "the demo has a nats-server and settings of its own: leave out --nats, --config and --set";
         return Err(CliError::Usage(problem.to_owned()));
     }
-    let address = args.terminal.or(args.open.then_some((Ipv4Addr::LOCALHOST, 0).into()));
-    let look = address.map(|listen| Look { listen, opens_browser: args.open });
-    let options = Options { duration: args.duration, rate: args.rate, look };
+    let address = args
+        .terminal
+        .or(args.open.then_some((Ipv4Addr::LOCALHOST, 0).into()));
+    let look = address.map(|listen| Look {
+        listen,
+        opens_browser: args.open,
+    });
+    let options = Options {
+        duration: args.duration,
+        rate: args.rate,
+        look,
+    };
     let (stop, leave) = (CancellationToken::new(), CancellationToken::new());
     listen(stop.clone(), leave.clone())?;
     tokio::select! {
@@ -64,7 +75,9 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
 
 /// The first signal ends the demo in good order, the second one at once.
 fn listen(stop: CancellationToken, leave: CancellationToken) -> Result<(), CliError> {
-    let listen = |kind| signal(kind).map_err(|error| CliError::Io("cannot listen for signals".to_owned(), error));
+    let listen = |kind| {
+        signal(kind).map_err(|error| CliError::Io("cannot listen for signals".to_owned(), error))
+    };
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut terminate = listen(SignalKind::terminate())?;
     let mut hang_up = listen(SignalKind::hangup())?;

@@ -35,9 +35,18 @@ struct Answer {
 pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliError> {
     let Args { user, force, json } = args;
     let (_, nats) = settings.connect().await?;
-    confirm(&format!("Erase everything that is kept of {user}? Nobody can bring it back."), force)?;
+    confirm(
+        &format!("Erase everything that is kept of {user}? Nobody can bring it back."),
+        force,
+    )?;
     let answer: Answer = ask(&nats, "erase", &json!({ "user": user })).await?;
-    let Erased { history, parked, scheduled, routes, associates } = answer.erased;
+    let Erased {
+        history,
+        parked,
+        scheduled,
+        routes,
+        associates,
+    } = answer.erased;
     let count = |count: u64, noun| plural(usize::try_from(count).unwrap_or(usize::MAX), noun);
     let line = format!(
         "erased of {user}: {} of the history, {} of the mailbox, {}, {}, {}",

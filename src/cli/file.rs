@@ -16,7 +16,10 @@ pub(super) fn read(file: &Path) -> Result<Input, CliError> {
     let (name, bytes) = match file == Path::new("-") {
         true => {
             let mut bytes = Vec::new();
-            ("standard input".to_owned(), std::io::stdin().read_to_end(&mut bytes).map(|_| bytes))
+            (
+                "standard input".to_owned(),
+                std::io::stdin().read_to_end(&mut bytes).map(|_| bytes),
+            )
         }
         false => (file.display().to_string(), std::fs::read(file)),
     };
@@ -26,5 +29,6 @@ pub(super) fn read(file: &Path) -> Result<Input, CliError> {
 
 pub(super) fn read_text(file: &Path) -> Result<String, CliError> {
     let Input { name, bytes } = read(file)?;
-    String::from_utf8(bytes).map_err(|error| CliError::Failed(format!("{name} is not text in UTF-8: {error}")))
+    String::from_utf8(bytes)
+        .map_err(|error| CliError::Failed(format!("{name} is not text in UTF-8: {error}")))
 }

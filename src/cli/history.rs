@@ -74,7 +74,11 @@ fn moment(text: &str) -> Result<Timestamp, String> {
     if let Ok(at) = text.parse() {
         return Ok(at);
     }
-    let problem = || format!("`{text}` is neither a time such as 2026-11-22T08:00:00Z nor an age such as 15m, 2h, 7d");
+    let problem = || {
+        format!(
+            "`{text}` is neither a time such as 2026-11-22T08:00:00Z nor an age such as 15m, 2h, 7d"
+        )
+    };
     let age = parse_duration(text).map_err(|_| problem())?;
     Timestamp::now().checked_sub(age).map_err(|_| problem())
 }
@@ -94,10 +98,19 @@ struct Answer {
 }
 
 pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliError> {
-    let Args { filter, limit, follow, json } = args;
+    let Args {
+        filter,
+        limit,
+        follow,
+        json,
+    } = args;
     let (_, nats) = settings.connect().await?;
     // From before the first look on, so that nothing falls in between.
-    let live = if follow { Some(Live::begin(&nats).await?) } else { None };
+    let live = if follow {
+        Some(Live::begin(&nats).await?)
+    } else {
+        None
+    };
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let (mut reminders, has_more) = find(&nats, &filter, limit).await?;
     if follow {
@@ -105,7 +118,9 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
     }
     let mut output = Output::new();
     if json {
-        reminders.iter().try_for_each(|reminder| output.json(reminder))?;
+        reminders
+            .iter()
+            .try_for_each(|reminder| output.json(reminder))?;
     } else {
         print(&mut output, &reminders, has_more && !follow, follow)?;
     }
@@ -117,10 +132,18 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
 }
 
 /// The newest reminders, and whether there are more.
-async fn find(nats: &Nats, filter: &Filter, limit: usize) -> Result<(Vec<Box<RawValue>>, bool), CliError> {
+async fn find(
+    nats: &Nats,
+    filter: &Filter,
+    limit: usize,
+) -> Result<(Vec<Box<RawValue>>, bool), CliError> {
     let (mut found, mut cursor) = (Vec::new(), None);
     loop {
-        let request = Request { filter, limit: MAX_LIMIT.min(limit - found.len()), cursor };
+        let request = Request {
+            filter,
+            limit: MAX_LIMIT.min(limit - found.len()),
+            cursor,
+        };
         let answer: Answer = ask(nats, "history", &request).await?;
         found.extend(answer.reminders);
         cursor = answer.cursor;
@@ -147,8 +170,17 @@ impl Shown {
     const COLUMNS: [&'static str; 6] = ["at", "outcome", "source", "id", "user", "text"];
 
     fn cells(reminder: &RawValue) -> Result<[String; 6], CliError> {
-        let Self { source, id, user, title, content, outcome, at } = serde_json::from_str(reminder.get())
-            .map_err(|error| CliError::Failed(format!("the answer is not a reminder's: {error}")))?;
+        let Self {
+            source,
+            id,
+            user,
+            title,
+            content,
+            outcome,
+            at,
+        } = serde_json::from_str(reminder.get()).map_err(|error| {
+            CliError::Failed(format!("the answer is not a reminder's: {error}"))
+        })?;
         let text = one_line(title, content);
         Ok([
             time(at),
@@ -161,7 +193,12 @@ impl Shown {
     }
 }
 
-fn print(output: &mut Output, reminders: &[Box<RawValue>], has_more: bool, follow: bool) -> Result<(), CliError> {
+fn print(
+    output: &mut Output,
+    reminders: &[Box<RawValue>],
+    has_more: bool,
+    follow: bool,
+) -> Result<(), CliError> {
     if reminders.is_empty() && !follow {
         return output.line("no such reminder is known");
     }
@@ -169,11 +206,15 @@ fn print(output: &mut Output, reminders: &[Box<RawValue>], has_more: bool, follo
     for reminder in reminders {
         table.row(&Shown::cells(reminder)?);
     }
-    table.lines().iter().try_for_each(|line| output.line(line))?;
+    table
+        .lines()
+        .iter()
+        .try_for_each(|line| output.line(line))?;
     match has_more {
-        true => {
-            output.line(format!("{}, and there are more; --limit N shows them", plural(reminders.len(), "reminder")))
-        }
+        true => output.line(format!(
+            "{}, and there are more; --limit N shows them",
+            plural(reminders.len(), "reminder")
+        )),
         false => Ok(()),
     }
 }

@@ -51,23 +51,38 @@ pub(super) async fn run(settings: &SettingsArgs, command: Command) -> Result<(),
     })
     .await?;
     let ask = |((name, subject), users): ((InstanceName, String), usize)| {
-        let (client, instance, timeout) = (nats.client.clone(), Instance { name, subject }, config.heartbeat.timeout);
+        let (client, instance, timeout) = (
+            nats.client.clone(),
+            Instance { name, subject },
+            config.heartbeat.timeout,
+        );
         async move {
             let began = Instant::now();
-            let answer = heartbeat(&client, &instance, &[], timeout).await.map(|_| began.elapsed());
+            let answer = heartbeat(&client, &instance, &[], timeout)
+                .await
+                .map(|_| began.elapsed());
             (instance, users, answer)
         }
     };
     // `buffered` keeps the order of names.
     let mut asked = stream::iter(users.into_iter().map(ask)).buffered(HEARTBEATS_IN_FLIGHT);
-    let mut listing = Listing::new(json, &["instance", "users", "heartbeat", "latency", "subject"]);
+    let mut listing = Listing::new(
+        json,
+        &["instance", "users", "heartbeat", "latency", "subject"],
+    );
     while let Some((Instance { name, subject }, users, answer)) = asked.next().await {
         let latency_ms = answer.as_ref().ok().map(|latency| milliseconds(*latency));
         let item = json!({ "instance": name, "users": users, "heartbeat": word(answer).replace(' ', "_"),
             "latency_ms": latency_ms, "subject": subject });
         let latency = || latency_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms"));
         listing.add(&item, || {
-            [name.to_string(), users.to_string(), word(answer).to_owned(), latency(), subject.clone()]
+            [
+                name.to_string(),
+                users.to_string(),
+                word(answer).to_owned(),
+                latency(),
+                subject.clone(),
+            ]
         })?;
     }
     listing.finish("no route names an instance", None)

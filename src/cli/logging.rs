@@ -24,18 +24,26 @@ pub(super) struct Logging {
 impl Cli {
     /// Starts the log, until what this answers is dropped.
     pub(super) fn start_logging(&self) -> Logging {
-        let filter = EnvFilter::try_from_env("BELLHOP_LOG").unwrap_or_else(|_| EnvFilter::new(self.default_log()));
+        let filter = EnvFilter::try_from_env("BELLHOP_LOG")
+            .unwrap_or_else(|_| EnvFilter::new(self.default_log()));
         let has_colour = AutoStream::choice(&io::stderr()) != ColorChoice::Never;
-        let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(has_colour);
+        let lines = tracing_subscriber::fmt::layer()
+            .with_writer(io::stderr)
+            .with_ansi(has_colour);
         let lines = match self.log_format() {
             LogFormat::Text => lines.fmt_fields(lines::fields()).boxed(),
             LogFormat::Json => lines.event_format(lines::Json).boxed(),
         };
         let registry = tracing_subscriber::registry().with(lines.with_filter(filter));
         #[cfg(feature = "otlp")]
-        if let Some((spans, provider)) = matches!(self.command, Command::Serve(_)).then(otlp::spans).flatten() {
+        if let Some((spans, provider)) = matches!(self.command, Command::Serve(_))
+            .then(otlp::spans)
+            .flatten()
+        {
             registry.with(spans).init();
-            return Logging { spans: Some(provider) };
+            return Logging {
+                spans: Some(provider),
+            };
         }
         registry.init();
         Logging::default()
@@ -45,7 +53,10 @@ impl Cli {
     /// used.
     fn log_format(&self) -> LogFormat {
         match self.command {
-            Command::Serve(_) => self.settings.load().map_or(LogFormat::Text, |loaded| loaded.config.log.format),
+            Command::Serve(_) => self
+                .settings
+                .load()
+                .map_or(LogFormat::Text, |loaded| loaded.config.log.format),
             _ => LogFormat::Text,
         }
     }
@@ -76,7 +87,10 @@ mod otlp {
     use tracing_subscriber::registry::LookupSpan;
 
     /// Variables of the standard that name a collector: without one of them nothing is exported.
-    const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
+    const ENDPOINTS: [&str; 2] = [
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    ];
 
     /// Exports spans as the standard's variables say (`OTEL_EXPORTER_OTLP_*`, `OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER`).
     pub(super) fn spans<S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync>()
@@ -87,18 +101,29 @@ mod otlp {
         let exporter = match SpanExporter::builder().with_http().build() {
             Ok(exporter) => exporter,
             Err(error) => {
-                crate::cli::output::complain(format_args!("no spans are exported: {error}; see {}", ENDPOINTS[0]));
+                crate::cli::output::complain(format_args!(
+                    "no spans are exported: {error}; see {}",
+                    ENDPOINTS[0]
+                ));
                 return None;
             }
         };
         let resource = Resource::builder();
         let is_named = env::var_os("OTEL_SERVICE_NAME").is_some();
-        let resource = if is_named { resource } else { resource.with_service_name("bellhop") };
+        let resource = if is_named {
+            resource
+        } else {
+            resource.with_service_name("bellhop")
+        };
         let processor = BatchSpanProcessor::builder(exporter, Tokio).build();
-        let provider =
-            SdkTracerProvider::builder().with_resource(resource.build()).with_span_processor(processor).build();
+        let provider = SdkTracerProvider::builder()
+            .with_resource(resource.build())
+            .with_span_processor(processor)
+            .build();
         let ours = Targets::new().with_target("bellhop", Level::DEBUG);
-        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("bellhop")).with_filter(ours);
+        let layer = tracing_opentelemetry::layer()
+            .with_tracer(provider.tracer("bellhop"))
+            .with_filter(ours);
         Some((layer, provider))
     }
 }

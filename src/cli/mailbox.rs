@@ -10,7 +10,8 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::output::{
-    Listing, Output, Progress, Table, age, complain, confirm, one_line, plain, plural, short, thousands, time,
+    Listing, Output, Progress, Table, age, complain, confirm, one_line, plain, plural, short,
+    thousands, time,
 };
 use super::{CliError, SettingsArgs};
 use crate::event::Event;
@@ -95,7 +96,13 @@ pub(super) async fn run(settings: &SettingsArgs, command: Command) -> Result<(),
         Command::Ls { limit, json } => ls(&nats, limit as usize, json).await,
         Command::Info { user, limit, json } => info(&nats, &user, limit as usize, json).await,
         Command::Purge { user, force, json } => empty(&nats, &user, force, json).await,
-        Command::Rm { user, source, id, force, json } => rm(&nats, &user, (&source, &id), force, json).await,
+        Command::Rm {
+            user,
+            source,
+            id,
+            force,
+            json,
+        } => rm(&nats, &user, (&source, &id), force, json).await,
     }
 }
 
@@ -126,14 +133,23 @@ async fn ls(nats: &Nats, limit: usize, json: bool) -> Result<(), CliError> {
     drop(progress);
     let mut listing = Listing::new(json, &["user", "partition", "parked"]);
     let shown = largest.len();
-    for Reverse(Mailbox { count, user: Reverse(user), partition, .. }) in largest.into_sorted_vec() {
+    for Reverse(Mailbox {
+        count,
+        user: Reverse(user),
+        partition,
+        ..
+    }) in largest.into_sorted_vec()
+    {
         let item = json!({ "user": user, "partition": partition, "parked": count });
         listing.add(&item, || [user, partition.to_string(), thousands(count)])?;
     }
     let (reminders, of) = (plural(reminders, "reminder"), plural(users, "user"));
     let summary = match shown == users {
         true => format!("{reminders} of {of}"),
-        false => format!("the {} largest of {of}, who have {reminders}; --limit N shows more", thousands(shown)),
+        false => format!(
+            "the {} largest of {of}, who have {reminders}; --limit N shows more",
+            thousands(shown)
+        ),
     };
     listing.finish("nobody has parked reminders", Some(summary))
 }
@@ -185,17 +201,41 @@ fn print(output: &mut Output, info: &Info<'_>) -> Result<(), CliError> {
     };
     let parked = plural(info.parked, "reminder");
     let oldest = format!("the oldest since {} ({})", time(oldest), age(now, oldest));
-    output.line(format!("{parked} for {user} in partition {partition}, {oldest}"))?;
+    output.line(format!(
+        "{parked} for {user} in partition {partition}, {oldest}"
+    ))?;
     let mut table = Table::new(&["seq", "parked at", "source", "id", "text"]);
-    for Shown { sequence, parked_at, reminder } in &info.reminders {
-        let Text { source, id, title, content } = serde_json::from_str(reminder.get()).unwrap_or_default();
+    for Shown {
+        sequence,
+        parked_at,
+        reminder,
+    } in &info.reminders
+    {
+        let Text {
+            source,
+            id,
+            title,
+            content,
+        } = serde_json::from_str(reminder.get()).unwrap_or_default();
         let text = one_line(title, content);
-        table.row(&[sequence.to_string(), time(*parked_at), source, short(&id, 40), short(&text, 80)]);
+        table.row(&[
+            sequence.to_string(),
+            time(*parked_at),
+            source,
+            short(&id, 40),
+            short(&text, 80),
+        ]);
     }
-    table.lines().iter().try_for_each(|line| output.line(line))?;
+    table
+        .lines()
+        .iter()
+        .try_for_each(|line| output.line(line))?;
     match info.parked.saturating_sub(info.reminders.len()) {
         0 => Ok(()),
-        more => output.line(format!("{} more; --limit N shows more of them", thousands(more))),
+        more => output.line(format!(
+            "{} more; --limit N shows more of them",
+            thousands(more)
+        )),
     }
 }
 
@@ -208,28 +248,47 @@ struct Text {
 }
 
 fn shown(message: &ParkedMessage) -> Option<Shown> {
-    let reminder = Event::decode(&message.message).ok().filter(|event| event.bodies.len() == 1);
+    let reminder = Event::decode(&message.message)
+        .ok()
+        .filter(|event| event.bodies.len() == 1);
     let json = reminder.map(|event| with_parked_at(&event.bodies[0], message.parked_at));
     let Some(reminder) = json.and_then(|json| serde_json::from_slice(&json).ok()) else {
-        complain(format_args!("message {} of the mailbox is not a parked reminder, passed over", message.sequence));
+        complain(format_args!(
+            "message {} of the mailbox is not a parked reminder, passed over",
+            message.sequence
+        ));
         return None;
     };
-    Some(Shown { sequence: message.sequence, parked_at: message.parked_at, reminder })
+    Some(Shown {
+        sequence: message.sequence,
+        parked_at: message.parked_at,
+        reminder,
+    })
 }
 
 async fn empty(nats: &Nats, user: &UserId, force: bool, json: bool) -> Result<(), CliError> {
     let Some(mailbox) = find(nats, user).await? else {
-        return Err(CliError::Failed(format!("nothing is parked for {user}, so there is nothing to purge")));
+        return Err(CliError::Failed(format!(
+            "nothing is parked for {user}, so there is nothing to purge"
+        )));
     };
     let reminders = plural(mailbox.count, "parked reminder");
     confirm(
-        &format!("Delete {reminders} of {}? They get no final outcome: their last one stays `parked`.", user),
+        &format!(
+            "Delete {reminders} of {}? They get no final outcome: their last one stays `parked`.",
+            user
+        ),
         force,
     )?;
     let purged = purge(nats, &nats.names.parked_stream(), &mailbox.subject, None).await?;
     let item = json!({ "user": user, "partition": mailbox.partition, "purged": purged });
-    let purged = plural(usize::try_from(purged).unwrap_or(usize::MAX), "parked reminder");
-    let line = format!("purged {purged} of {user}; they get no final outcome, their last one stays `parked`");
+    let purged = plural(
+        usize::try_from(purged).unwrap_or(usize::MAX),
+        "parked reminder",
+    );
+    let line = format!(
+        "purged {purged} of {user}; they get no final outcome, their last one stays `parked`"
+    );
     Output::tell(json, &item, line)
 }
 
@@ -241,47 +300,83 @@ async fn rm(
     json: bool,
 ) -> Result<(), CliError> {
     let is_it = |message: &ParkedMessage| {
-        let event = Event::decode(&message.message).ok().filter(|event| event.bodies.len() == 1);
-        event.is_some_and(|event| event.set_of(0).source == *source && event.index.reminders[0].id == id)
+        let event = Event::decode(&message.message)
+            .ok()
+            .filter(|event| event.bodies.len() == 1);
+        event.is_some_and(|event| {
+            event.set_of(0).source == *source && event.index.reminders[0].id == id
+        })
     };
     // A copy of a rerouted reminder has the id of the original.
-    let found: Vec<u64> = all(nats, user).await?.iter().filter(|one| is_it(one)).map(|one| one.sequence).collect();
+    let found: Vec<u64> = all(nats, user)
+        .await?
+        .iter()
+        .filter(|one| is_it(one))
+        .map(|one| one.sequence)
+        .collect();
     let shown = plain(id);
     if found.is_empty() {
         return Err(CliError::Failed(format!(
             "no reminder {shown} of {source} is parked for {user}; `bellhop mailbox info {user}` shows what is"
         )));
     }
-    confirm(&format!("Delete reminder {shown} of {source} for {user}? It gets no final outcome."), force)?;
+    confirm(
+        &format!("Delete reminder {shown} of {source} for {user}? It gets no final outcome."),
+        force,
+    )?;
     for sequence in &found {
         remove(nats, &nats.names.parked_stream(), *sequence).await?;
     }
     let item = json!({ "user": user, "source": source, "id": id, "removed": found.len() });
-    let line = format!("removed {shown} of {source} for {user}; it gets no final outcome, its last one stays `parked`");
+    let line = format!(
+        "removed {shown} of {source} for {user}; it gets no final outcome, its last one stays `parked`"
+    );
     Output::tell(json, &item, line)
 }
 
 async fn find(nats: &Nats, user: &UserId) -> Result<Option<Mailbox>, CliError> {
-    let in_any_partition = format!("{}{}", nats.names.all_mailboxes().trim_end_matches('*'), user.escaped());
+    let in_any_partition = format!(
+        "{}{}",
+        nats.names.all_mailboxes().trim_end_matches('*'),
+        user.escaped()
+    );
     let mut found = None;
     for_each_mailbox(nats, &in_any_partition, |mailbox| found = Some(mailbox)).await?;
     Ok(found)
 }
 
-async fn for_each_mailbox(nats: &Nats, subjects: &str, mut each: impl FnMut(Mailbox)) -> Result<(), NatsError> {
+async fn for_each_mailbox(
+    nats: &Nats,
+    subjects: &str,
+    mut each: impl FnMut(Mailbox),
+) -> Result<(), NatsError> {
     let stream = nats.names.parked_stream();
     let action = || format!("list the subjects of {stream}");
-    let handle = nats.jetstream.get_stream_no_info(&stream).await.during_with(action)?;
-    let mut subjects = handle.info_builder().subjects(subjects).fetch().await.during_with(action)?;
+    let handle = nats
+        .jetstream
+        .get_stream_no_info(&stream)
+        .await
+        .during_with(action)?;
+    let mut subjects = handle
+        .info_builder()
+        .subjects(subjects)
+        .fetch()
+        .await
+        .during_with(action)?;
     while let Some(entry) = subjects.next().await {
         let (subject, count) = entry.during_with(action)?;
         let mut tokens = subject.rsplit('.');
-        let user = tokens.next().and_then(|token| UserId::from_token(token).ok());
+        let user = tokens
+            .next()
+            .and_then(|token| UserId::from_token(token).ok());
         let partition = tokens.next().and_then(|token| token.parse().ok());
         match (user, partition) {
-            (Some(user), Some(partition)) => {
-                each(Mailbox { count, user: Reverse(user.to_string()), partition, subject })
-            }
+            (Some(user), Some(partition)) => each(Mailbox {
+                count,
+                user: Reverse(user.to_string()),
+                partition,
+                subject,
+            }),
             _ => tracing::warn!(subject, "not a mailbox of any user, passed over"),
         }
     }

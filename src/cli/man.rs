@@ -30,7 +30,9 @@ pub(super) fn run(args: Args) -> Result<(), CliError> {
 
 fn page() -> Vec<u8> {
     let mut page = Vec::new();
-    clap_mangen::Man::new(Cli::command()).render(&mut page).expect("memory can be written");
+    clap_mangen::Man::new(Cli::command())
+        .render(&mut page)
+        .expect("memory can be written");
     page
 }
 
@@ -43,7 +45,10 @@ mod tests {
         // A hyphen is escaped.
         let page = String::from_utf8(page()).unwrap().replace('\\', "");
         for command in Cli::command().get_subcommands() {
-            assert!(page.contains(&format!("bellhop-{}(1)", command.get_name())), "{command} in {page}");
+            assert!(
+                page.contains(&format!("bellhop-{}(1)", command.get_name())),
+                "{command} in {page}"
+            );
         }
     }
 
@@ -51,7 +56,10 @@ mod tests {
     fn each_command_gets_a_page() {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("man1");
-        run(Args { out: Some(out.clone()) }).unwrap();
+        run(Args {
+            out: Some(out.clone()),
+        })
+        .unwrap();
         for page in ["bellhop.1", "bellhop-serve.1", "bellhop-rules-put.1"] {
             assert!(out.join(page).is_file(), "{page}");
         }
@@ -60,7 +68,13 @@ mod tests {
     #[test]
     fn a_directory_that_cannot_be_made_is_an_error() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let error = run(Args { out: Some(file.path().join("man1")) }).unwrap_err();
-        assert!(error.to_string().contains("cannot write pages into"), "{error}");
+        let error = run(Args {
+            out: Some(file.path().join("man1")),
+        })
+        .unwrap_err();
+        assert!(
+            error.to_string().contains("cannot write pages into"),
+            "{error}"
+        );
     }
 }

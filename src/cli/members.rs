@@ -37,14 +37,27 @@ pub(super) async fn run(settings: &SettingsArgs, command: Command) -> Result<(),
     scan_bucket(&nats, &nats.names.members_bucket(), "*", |name, stored| {
         match serde_json::from_slice::<MemberRecord>(&stored.message.payload) {
             Ok(card) => members.push((name.to_owned(), card, stored.at)),
-            Err(error) => complain(format_args!("key {name} of the bucket of members is not a member's: {error}")),
+            Err(error) => complain(format_args!(
+                "key {name} of the bucket of members is not a member's: {error}"
+            )),
         }
         Ok(())
     })
     .await?;
     members.sort_by(|(a, ..), (b, ..)| a.cmp(b));
     let now = Timestamp::now();
-    let mut listing = Listing::new(json, &["member", "version", "state", "roles", "held", "partitions", "last word"]);
+    let mut listing = Listing::new(
+        json,
+        &[
+            "member",
+            "version",
+            "state",
+            "roles",
+            "held",
+            "partitions",
+            "last word",
+        ],
+    );
     for (name, card, at) in members {
         let state = match card.stopping {
             _ if now.duration_since(at) > ttl => "silent",
@@ -53,12 +66,32 @@ pub(super) async fn run(settings: &SettingsArgs, command: Command) -> Result<(),
         };
         let item = json!({ "member": name, "version": card.version, "state": state, "intake": card.intake,
             "escalation": card.escalation, "history": card.history, "partitions": card.partitions, "stopping": card.stopping, "last_word": at });
-        let roles = [("intake", card.intake), ("escalation", card.escalation), ("history", card.history)];
-        let roles: Vec<_> = roles.into_iter().filter(|(_, is_held)| *is_held).map(|(role, _)| role).collect();
-        let roles = if roles.is_empty() { "-".to_owned() } else { roles.join(" ") };
+        let roles = [
+            ("intake", card.intake),
+            ("escalation", card.escalation),
+            ("history", card.history),
+        ];
+        let roles: Vec<_> = roles
+            .into_iter()
+            .filter(|(_, is_held)| *is_held)
+            .map(|(role, _)| role)
+            .collect();
+        let roles = if roles.is_empty() {
+            "-".to_owned()
+        } else {
+            roles.join(" ")
+        };
         listing.add(&item, || {
             let held = card.partitions.len().to_string();
-            [name, card.version, state.to_owned(), roles, held, ranges(&card.partitions), age(now, at) + " ago"]
+            [
+                name,
+                card.version,
+                state.to_owned(),
+                roles,
+                held,
+                ranges(&card.partitions),
+                age(now, at) + " ago",
+            ]
         })?;
     }
     listing.finish("no `bellhop serve` is running", None)
@@ -76,7 +109,13 @@ pub(super) fn ranges(numbers: &BTreeSet<u16>) -> String {
     if runs.is_empty() {
         return "-".to_owned();
     }
-    let run = |(first, last): &(u16, u16)| if first == last { first.to_string() } else { format!("{first}-{last}") };
+    let run = |(first, last): &(u16, u16)| {
+        if first == last {
+            first.to_string()
+        } else {
+            format!("{first}-{last}")
+        }
+    };
     runs.iter().map(run).collect::<Vec<_>>().join(",")
 }
 

@@ -61,7 +61,13 @@ pub mod exit {
 
 /// A NATS-native reminder router.
 #[derive(Debug, Parser)]
-#[command(name = "bellhop", version, about, propagate_version = true, disable_help_subcommand = true)]
+#[command(
+    name = "bellhop",
+    version,
+    about,
+    propagate_version = true,
+    disable_help_subcommand = true
+)]
 pub struct Cli {
     #[command(flatten)]
     settings: SettingsArgs,
@@ -206,18 +212,28 @@ impl CliError {
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("it has no `=`; write NAME=VALUE")?;
+    let (name, value) = text
+        .split_once('=')
+        .ok_or("it has no `=`; write NAME=VALUE")?;
     Ok((name.trim().to_owned(), value.to_owned()))
 }
 
 impl SettingsArgs {
     fn load(&self) -> Result<Loaded, ConfigError> {
         let mut flags = self.set.clone();
-        flags.extend(self.nats.iter().map(|url| ("nats.url".to_owned(), url.clone())));
+        flags.extend(
+            self.nats
+                .iter()
+                .map(|url| ("nats.url".to_owned(), url.clone())),
+        );
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        load(&Layers { file: self.config.as_deref(), environment, flags })
+        load(&Layers {
+            file: self.config.as_deref(),
+            environment,
+            flags,
+        })
     }
 
     fn config(&self) -> Result<Config, ConfigError> {
@@ -265,7 +281,9 @@ impl Cli {
     /// The exit code to end with, when they are wrong or ask for help only; everything is told by then.
     fn from_arguments() -> Result<Self, ExitCode> {
         Self::try_parse().map_err(|problem| {
-            let arguments: Vec<String> = std::env::args_os().map(|text| text.to_string_lossy().into_owned()).collect();
+            let arguments: Vec<String> = std::env::args_os()
+                .map(|text| text.to_string_lossy().into_owned())
+                .collect();
             doctor::as_for_nagios(&arguments, &problem).unwrap_or_else(|| problem.exit())
         })
     }
@@ -319,7 +337,9 @@ impl Cli {
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(args),
         };
-        let Err(error) = result else { return ExitCode::SUCCESS };
+        let Err(error) = result else {
+            return ExitCode::SUCCESS;
+        };
         if !matches!(error, CliError::NobodyReads | CliError::Told) {
             complain(chain(&error));
             error.hint().iter().for_each(complain);
@@ -340,9 +360,15 @@ mod tests {
         let is_text = |line: &str| line.starts_with(|first: char| !first.is_whitespace());
         let is_ragged = |pair: &&[&str]| {
             let next_word = pair[1].split(' ').next().unwrap_or_default();
-            is_text(pair[0]) && is_text(pair[1]) && pair[0].chars().count() + 1 + next_word.chars().count() <= width
+            is_text(pair[0])
+                && is_text(pair[1])
+                && pair[0].chars().count() + 1 + next_word.chars().count() <= width
         };
-        lines.windows(2).filter(is_ragged).map(|pair| pair.join("\n")).collect()
+        lines
+            .windows(2)
+            .filter(is_ragged)
+            .map(|pair| pair.join("\n"))
+            .collect()
     }
 
     fn each(command: &mut clap::Command, name: &str, see: &mut impl FnMut(&str, String)) {
@@ -361,9 +387,17 @@ mod tests {
             command.build();
             let mut found = Vec::new();
             each(&mut command, "bellhop", &mut |name, help| {
-                found.extend(ragged(&help, width).into_iter().map(|lines| format!("{name}: {lines}")));
+                found.extend(
+                    ragged(&help, width)
+                        .into_iter()
+                        .map(|lines| format!("{name}: {lines}")),
+                );
             });
-            assert!(found.is_empty(), "at {width} columns:\n{}", found.join("\n"));
+            assert!(
+                found.is_empty(),
+                "at {width} columns:\n{}",
+                found.join("\n")
+            );
         }
     }
 }

@@ -25,11 +25,18 @@ pub(super) struct Output {
 
 impl Output {
     pub(super) fn new() -> Self {
-        Self { colours: colours(), ..Self::to(Box::new(io::stdout())) }
+        Self {
+            colours: colours(),
+            ..Self::to(Box::new(io::stdout()))
+        }
     }
 
     /// The whole output of a command that has one thing to tell: as JSON, or as a line.
-    pub(super) fn tell(is_json: bool, item: &impl Serialize, line: impl Display) -> Result<(), CliError> {
+    pub(super) fn tell(
+        is_json: bool,
+        item: &impl Serialize,
+        line: impl Display,
+    ) -> Result<(), CliError> {
         let mut output = Self::new();
         if is_json {
             output.json(item)?;
@@ -40,7 +47,10 @@ impl Output {
     }
 
     fn to(writer: Box<dyn Write>) -> Self {
-        Self { writer: BufWriter::new(writer), colours: ColorChoice::Never }
+        Self {
+            writer: BufWriter::new(writer),
+            colours: ColorChoice::Never,
+        }
     }
 
     /// Prints one line, with everything in it that a terminal would obey written out.
@@ -132,7 +142,12 @@ impl Listing {
     }
 
     fn to(output: Output, is_json: bool, columns: &[&str]) -> Self {
-        Self { output, is_json, items: 0, table: Table::new(columns) }
+        Self {
+            output,
+            is_json,
+            items: 0,
+            table: Table::new(columns),
+        }
     }
 
     pub(super) fn add<const N: usize>(
@@ -142,7 +157,8 @@ impl Listing {
     ) -> Result<(), CliError> {
         self.items += 1;
         if self.is_json {
-            self.output.bytes(if self.items == 1 { b"[\n" } else { b",\n" })?;
+            self.output
+                .bytes(if self.items == 1 { b"[\n" } else { b",\n" })?;
             let json = serde_json::to_vec(item).expect("items have only string keys");
             return self.output.bytes(&json);
         }
@@ -157,8 +173,13 @@ impl Listing {
             (true, _) => self.output.bytes(b"\n]\n")?,
             (false, 0) => self.output.line(nothing)?,
             (false, _) => {
-                self.table.lines().iter().try_for_each(|line| self.output.line(line))?;
-                summary.iter().try_for_each(|summary| self.output.line(summary))?;
+                self.table
+                    .lines()
+                    .iter()
+                    .try_for_each(|line| self.output.line(line))?;
+                summary
+                    .iter()
+                    .try_for_each(|summary| self.output.line(summary))?;
             }
         }
         self.output.flush()
@@ -172,25 +193,44 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn new(columns: &[&str]) -> Self {
-        Self { rows: vec![columns.iter().map(|column| column.to_uppercase()).collect()] }
+        Self {
+            rows: vec![columns.iter().map(|column| column.to_uppercase()).collect()],
+        }
     }
 
     /// Adds a row of [`plain`] cells.
     pub(super) fn row(&mut self, cells: &[String]) {
-        self.rows.push(cells.iter().map(|cell| plain(cell)).collect());
+        self.rows
+            .push(cells.iter().map(|cell| plain(cell)).collect());
     }
 
     pub(super) fn lines(&self) -> Vec<String> {
         let columns = self.rows[0].len();
-        let widest = |column: usize| self.rows.iter().map(|row| width(&row[column])).max().unwrap_or(0);
+        let widest = |column: usize| {
+            self.rows
+                .iter()
+                .map(|row| width(&row[column]))
+                .max()
+                .unwrap_or(0)
+        };
         let is_number = |cell: &String| cell.chars().all(|c| c.is_ascii_digit() || c == ',');
-        let shape: Vec<(usize, bool)> =
-            (0..columns).map(|at| (widest(at), self.rows[1..].iter().all(|row| is_number(&row[at])))).collect();
+        let shape: Vec<(usize, bool)> = (0..columns)
+            .map(|at| {
+                (
+                    widest(at),
+                    self.rows[1..].iter().all(|row| is_number(&row[at])),
+                )
+            })
+            .collect();
         let line = |row: &Vec<String>| {
             let mut line = String::new();
             for (cell, (width_of_column, is_right)) in row.iter().zip(&shape) {
                 let pad = " ".repeat(width_of_column - width(cell));
-                let (before, after) = if *is_right { (pad.as_str(), "") } else { ("", pad.as_str()) };
+                let (before, after) = if *is_right {
+                    (pad.as_str(), "")
+                } else {
+                    ("", pad.as_str())
+                };
                 line.extend([before, cell, after, "  "]);
             }
             line.truncate(line.trim_end().len());
@@ -234,7 +274,11 @@ pub(super) fn one_line(title: Option<String>, content: String) -> String {
 
 /// `1 reminder`, `12,345 reminders`.
 pub(super) fn plural(count: usize, noun: &str) -> String {
-    format!("{} {noun}{}", thousands(count), if count == 1 { "" } else { "s" })
+    format!(
+        "{} {noun}{}",
+        thousands(count),
+        if count == 1 { "" } else { "s" }
+    )
 }
 
 /// `12,345`.
@@ -258,7 +302,9 @@ pub(super) fn bytes(bytes: u64) -> String {
 
 /// A time as people read it: RFC 3339 in whole seconds.
 pub(super) fn time(at: Timestamp) -> String {
-    Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
+    Timestamp::from_second(at.as_second())
+        .unwrap_or(at)
+        .to_string()
 }
 
 /// How long ago something was, in its largest unit: `12s`, `3m`, `5h`, `9d`. Another machine's clock may be ahead.
@@ -281,11 +327,15 @@ pub(super) fn confirm(question: &str, force: bool) -> Result<(), CliError> {
         return Ok(());
     }
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        return Err(CliError::Usage(format!("{question} There is no terminal to ask at: say so with -f (--force)")));
+        return Err(CliError::Usage(format!(
+            "{question} There is no terminal to ask at: say so with -f (--force)"
+        )));
     }
     eprint!("{} [y/N] ", printable(question));
     let mut answer = String::new();
-    io::stdin().read_line(&mut answer).map_err(|error| CliError::Io("cannot read the answer".to_owned(), error))?;
+    io::stdin()
+        .read_line(&mut answer)
+        .map_err(|error| CliError::Io("cannot read the answer".to_owned(), error))?;
     match answer.trim().to_lowercase().as_str() {
         "y" | "yes" => Ok(()),
         _ => Err(CliError::Failed("nothing was deleted".to_owned())),
@@ -303,7 +353,10 @@ impl Progress {
     const PATIENCE: Duration = Duration::from_millis(300);
 
     pub(super) fn new() -> Self {
-        Self { is_shown: false, next: Instant::now() + Self::PATIENCE }
+        Self {
+            is_shown: false,
+            next: Instant::now() + Self::PATIENCE,
+        }
     }
 
     pub(super) fn tell(&mut self, text: impl FnOnce() -> String) {
@@ -333,9 +386,20 @@ mod tests {
     #[test]
     fn columns_are_aligned_and_numbers_to_the_right() {
         let mut table = Table::new(&["user", "parked", "subject"]);
-        table.row(&["张三".into(), "1,200".into(), "a\u{1b}[2J\nb\u{202e}".into()]);
+        table.row(&[
+            "张三".into(),
+            "1,200".into(),
+            "a\u{1b}[2J\nb\u{202e}".into(),
+        ]);
         table.row(&["alice".into(), "7".into(), String::new()]);
-        assert_eq!(table.lines(), ["USER   PARKED  SUBJECT", r"张三    1,200  a\u{1b}[2J b\u{202e}", "alice       7"]);
+        assert_eq!(
+            table.lines(),
+            [
+                "USER   PARKED  SUBJECT",
+                r"张三    1,200  a\u{1b}[2J b\u{202e}",
+                "alice       7"
+            ]
+        );
     }
 
     #[derive(Clone, Default)]
@@ -355,7 +419,10 @@ mod tests {
     fn listed(is_json: bool, items: &[u8]) -> String {
         let written = Written::default();
         let mut listing = Listing::to(Output::to(Box::new(written.clone())), is_json, &["n"]);
-        items.iter().try_for_each(|n| listing.add(n, || [n.to_string()])).unwrap();
+        items
+            .iter()
+            .try_for_each(|n| listing.add(n, || [n.to_string()]))
+            .unwrap();
         listing.finish("nothing", Some("all".to_owned())).unwrap();
         String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
     }
@@ -366,7 +433,10 @@ mod tests {
             [listed(true, &[]), listed(true, &[1]), listed(true, &[1, 2])],
             ["[]\n", "[\n1\n]\n", "[\n1,\n2\n]\n"]
         );
-        assert_eq!([listed(false, &[]), listed(false, &[1])], ["nothing\n", "N\n1\nall\n"]);
+        assert_eq!(
+            [listed(false, &[]), listed(false, &[1])],
+            ["nothing\n", "N\n1\nall\n"]
+        );
     }
 
     #[test]
@@ -385,7 +455,10 @@ mod tests {
         output.line("a").unwrap();
         assert!(matches!(output.flush(), Err(CliError::NobodyReads)));
         let mut output = Output::to(Box::new(Gone));
-        assert!(matches!(output.json(&"x".repeat(100_000)), Err(CliError::NobodyReads)));
+        assert!(matches!(
+            output.json(&"x".repeat(100_000)),
+            Err(CliError::NobodyReads)
+        ));
     }
 
     #[test]
@@ -394,37 +467,60 @@ mod tests {
         assert_eq!(short("abcdefg", 6), "abcde…");
         assert_eq!(short("张三李四", 6), "张三…");
         assert_eq!(short("a\nb", 6), "a b");
-        assert_eq!([short("a\u{202e}b", 10), short("a\u{202e}b", 9)], [r"a\u{202e}b", r"a\u{202e…"]);
+        assert_eq!(
+            [short("a\u{202e}b", 10), short("a\u{202e}b", 9)],
+            [r"a\u{202e}b", r"a\u{202e…"]
+        );
         assert_eq!(short("", 6), "");
     }
 
     #[test]
     fn widths_are_those_of_terminals() {
-        assert_eq!(["e\u{301}", "한글", "…", "\u{1f469}\u{200d}\u{1f4bb}"].map(width), [1, 4, 1, 2]);
+        assert_eq!(
+            ["e\u{301}", "한글", "…", "\u{1f469}\u{200d}\u{1f4bb}"].map(width),
+            [1, 4, 1, 2]
+        );
     }
 
     #[test]
     fn styles_are_removed_without_colours_and_other_text_is_kept() {
         let print = |colours| {
             let written = Written::default();
-            let mut output = Output { colours, ..Output::to(Box::new(written.clone())) };
+            let mut output = Output {
+                colours,
+                ..Output::to(Box::new(written.clone()))
+            };
             output.painted(paint(BAD, "no")).unwrap();
             output.bytes(b"\x1b[31m").unwrap();
             output.flush().unwrap();
             String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
         };
         assert_eq!(print(ColorChoice::Never), "no\n\x1b[31m");
-        assert_eq!(print(ColorChoice::Always), "\x1b[1m\x1b[31mno\x1b[0m\n\x1b[31m");
+        assert_eq!(
+            print(ColorChoice::Always),
+            "\x1b[1m\x1b[31mno\x1b[0m\n\x1b[31m"
+        );
     }
 
     #[test]
     fn numbers_and_ages_are_for_people() {
         assert_eq!(
-            [thousands(0), thousands(999), thousands(1_000), thousands(1_234_567)],
+            [
+                thousands(0),
+                thousands(999),
+                thousands(1_000),
+                thousands(1_234_567)
+            ],
             ["0", "999", "1,000", "1,234,567"]
         );
-        assert_eq!([bytes(0), bytes(1_023), bytes(1_536), bytes(5 << 30)], ["0 B", "1023 B", "1.5 KiB", "5.0 GiB"]);
-        assert_eq!([plural(1, "set"), plural(0, "set"), plural(1_000, "set")], ["1 set", "0 sets", "1,000 sets"]);
+        assert_eq!(
+            [bytes(0), bytes(1_023), bytes(1_536), bytes(5 << 30)],
+            ["0 B", "1023 B", "1.5 KiB", "5.0 GiB"]
+        );
+        assert_eq!(
+            [plural(1, "set"), plural(0, "set"), plural(1_000, "set")],
+            ["1 set", "0 sets", "1,000 sets"]
+        );
         let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
         for (at, expected) in [
             ("2026-11-22T12:00:09Z", "0s"),
@@ -435,6 +531,9 @@ mod tests {
         ] {
             assert_eq!(age(now, at.parse().unwrap()), expected, "{at}");
         }
-        assert_eq!(time("2026-11-22T12:00:00.923456Z".parse().unwrap()), "2026-11-22T12:00:00Z");
+        assert_eq!(
+            time("2026-11-22T12:00:00.923456Z".parse().unwrap()),
+            "2026-11-22T12:00:00Z"
+        );
     }
 }

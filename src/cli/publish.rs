@@ -130,16 +130,32 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
         Err(CliError::Nats(error)) if args.dry_run => {
             let size = thousands(USUAL_MAX_PAYLOAD);
             let error = chain(&error);
-            complain(format_args!("{error}\nbellhop: going on with nats-server's usual max_payload of {size} bytes"));
+            complain(format_args!(
+                "{error}\nbellhop: going on with nats-server's usual max_payload of {size} bytes"
+            ));
             None
         }
         Err(error) => return Err(error),
     };
-    let max_bytes = set::max_bytes(nats.as_ref().map_or(USUAL_MAX_PAYLOAD, |nats| nats.client.max_payload()));
+    let max_bytes = set::max_bytes(
+        nats.as_ref()
+            .map_or(USUAL_MAX_PAYLOAD, |nats| nats.client.max_payload()),
+    );
     // JetStream itself knows a message id in all sources' sets, if only for a moment.
-    let msg_id = args.msg_id.as_ref().map(|id| format!("{}/{id}", args.source.escaped()));
+    let msg_id = args
+        .msg_id
+        .as_ref()
+        .map(|id| format!("{}/{id}", args.source.escaped()));
     let (set_id, msg_id) = (args.set_id.as_deref(), msg_id.as_deref());
-    let plan = input::plan(&text, Request { source: &args.source, set_id, msg_id, max_bytes })?;
+    let plan = input::plan(
+        &text,
+        Request {
+            source: &args.source,
+            set_id,
+            msg_id,
+            max_bytes,
+        },
+    )?;
     report(&plan, args.skip_invalid)?;
     match nats {
         Some(nats) if !args.dry_run => send(&nats, &args, plan.sets).await,
@@ -152,7 +168,9 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
 
 fn read(args: &Args) -> Result<String, CliError> {
     match &args.file {
-        None if args.one.user.is_some() => Ok(serde_json::to_string(&args.one).expect("a reminder is JSON")),
+        None if args.one.user.is_some() => {
+            Ok(serde_json::to_string(&args.one).expect("a reminder is JSON"))
+        }
         None if std::io::stdin().is_terminal() => {
             let problem = "what shall be published? Name a FILE, `-` for standard input, or --user and --content";
             Err(CliError::Usage(problem.to_owned()))
@@ -163,13 +181,20 @@ fn read(args: &Args) -> Result<String, CliError> {
 
 /// Tells of every bad reminder, and ends it here unless they may be left out.
 fn report(plan: &Plan, skip_invalid: bool) -> Result<(), CliError> {
-    for Bad { place, code, detail } in &plan.bad {
+    for Bad {
+        place,
+        code,
+        detail,
+    } in &plan.bad
+    {
         complain(format_args!("{place}: {code}: {}", short(detail, 300)));
     }
     let (bad, of) = (plan.bad.len(), plural(plan.reminders, "reminder"));
     if bad > 0 && !skip_invalid {
-        let problem =
-            format!("{} of {of} cannot be sent, so nothing was; --skip-invalid sends the rest", thousands(bad));
+        let problem = format!(
+            "{} of {of} cannot be sent, so nothing was; --skip-invalid sends the rest",
+            thousands(bad)
+        );
         return Err(CliError::Failed(problem));
     }
     if plan.sets.is_empty() {
@@ -196,20 +221,33 @@ async fn send(nats: &Nats, args: &Args, sets: Vec<Set>) -> Result<(), CliError> 
         reminders += set.reminders;
         if args.json {
             let id = set.id.unwrap_or_else(|| ack.sequence.to_string());
-            output.json(&json!({ "subject": subject, "sequence": ack.sequence, "set": id,
-                "reminders": set.reminders, "bytes": bytes, "duplicate": ack.duplicate }))?;
+            output.json(
+                &json!({ "subject": subject, "sequence": ack.sequence, "set": id,
+                "reminders": set.reminders, "bytes": bytes, "duplicate": ack.duplicate }),
+            )?;
         } else {
-            let what = format!("{}, {} bytes", plural(set.reminders, "reminder"), thousands(bytes));
+            let what = format!(
+                "{}, {} bytes",
+                plural(set.reminders, "reminder"),
+                thousands(bytes)
+            );
             let name = set.id.map_or_else(String::new, |id| format!(" ({id})"));
             output.line(match ack.duplicate {
                 false => format!("stored set {}{name}: {what}", ack.sequence),
-                true => format!("set {}{name} was stored before under this Nats-Msg-Id: {what}", ack.sequence),
+                true => format!(
+                    "set {}{name} was stored before under this Nats-Msg-Id: {what}",
+                    ack.sequence
+                ),
             })?;
         }
         output.flush()?;
     }
     if count > 1 && !args.json {
-        output.line(format!("{}, {}", plural(count, "set"), plural(reminders, "reminder")))?;
+        output.line(format!(
+            "{}, {}",
+            plural(count, "set"),
+            plural(reminders, "reminder")
+        ))?;
     }
     output.flush()
 }
@@ -218,10 +256,16 @@ async fn send(nats: &Nats, args: &Args, sets: Vec<Set>) -> Result<(), CliError> 
 fn failed(error: &NatsError, done: usize, count: usize, has_msg_id: bool) -> CliError {
     let mut text = chain(error).to_string();
     if count > 1 {
-        text += &format!("; {} of {} are stored", thousands(done), plural(count, "set"));
+        text += &format!(
+            "; {} of {} are stored",
+            thousands(done),
+            plural(count, "set")
+        );
     }
     let again = match has_msg_id {
-        true => "run it again: with its --msg-id nothing is taken in twice within the idempotency window",
+        true => {
+            "run it again: with its --msg-id nothing is taken in twice within the idempotency window"
+        }
         false => "it may be stored all the same; give a --msg-id to be able to run this again",
     };
     if error.is_of_lost_answer() || done > 0 {
@@ -234,7 +278,12 @@ fn failed(error: &NatsError, done: usize, count: usize, has_msg_id: bool) -> Cli
 fn show(subject: &str, sets: Vec<Set>, json: bool) -> Result<(), CliError> {
     let mut output = Output::new();
     for set in sets {
-        let Set { id, msg_id, reminders, body } = set;
+        let Set {
+            id,
+            msg_id,
+            reminders,
+            body,
+        } = set;
         if json {
             output.json(
                 &json!({ "dry_run": true, "subject": subject, "set": id, "msg_id": msg_id, "reminders": reminders,
@@ -244,7 +293,9 @@ fn show(subject: &str, sets: Vec<Set>, json: bool) -> Result<(), CliError> {
         }
         let msg_id = msg_id.map_or_else(String::new, |id| format!(", Nats-Msg-Id {id}"));
         let (count, bytes) = (plural(reminders, "reminder"), thousands(body.len()));
-        output.line(format!("would publish to {subject}: {count}, {bytes} bytes{msg_id}"))?;
+        output.line(format!(
+            "would publish to {subject}: {count}, {bytes} bytes{msg_id}"
+        ))?;
         output.line(format!("  {}", short(&body, 200)))?;
     }
     output.flush()

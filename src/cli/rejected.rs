@@ -70,8 +70,16 @@ pub(super) struct Filter {
 pub(super) async fn run(settings: &SettingsArgs, command: Command) -> Result<(), CliError> {
     let (_, nats) = settings.connect().await?;
     match command {
-        Command::Ls { filter, limit, json } => ls(&nats, &filter, limit as usize, json).await,
-        Command::Info { sequence, body, json } => info(&nats, sequence, body, json).await,
+        Command::Ls {
+            filter,
+            limit,
+            json,
+        } => ls(&nats, &filter, limit as usize, json).await,
+        Command::Info {
+            sequence,
+            body,
+            json,
+        } => info(&nats, sequence, body, json).await,
         Command::Requeue(args) => requeue::run(&nats, args).await,
     }
 }
@@ -110,27 +118,52 @@ impl Refused {
 
     fn of(message: &StreamMessage) -> Self {
         let header = |name| message.headers.get(name).map(|value| value.as_str());
-        Self::new(message.sequence, timestamp(message.time.unix_timestamp_nanos()), &message.subject, header)
+        Self::new(
+            message.sequence,
+            timestamp(message.time.unix_timestamp_nanos()),
+            &message.subject,
+            header,
+        )
     }
 }
 
 impl Filter {
     /// Tells `each` of the refused messages from a sequence on, the oldest first.
-    async fn scan(&self, nats: &Nats, from: u64, mut each: impl FnMut(Refused)) -> Result<(), CliError> {
-        let subject = self.source.as_ref().map(|source| nats.names.rejected(&source.escaped()));
+    async fn scan(
+        &self,
+        nats: &Nats,
+        from: u64,
+        mut each: impl FnMut(Refused),
+    ) -> Result<(), CliError> {
+        let subject = self
+            .source
+            .as_ref()
+            .map(|source| nats.names.rejected(&source.escaped()));
         let config = pull::Config {
             filter_subject: subject.unwrap_or_else(|| nats.names.all_rejected()),
-            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: from.max(1) },
+            deliver_policy: DeliverPolicy::ByStartSequence {
+                start_sequence: from.max(1),
+            },
             headers_only: true,
             ..pull::Config::default()
         };
-        scan(nats, &nats.names.rejected_stream(), config, |stored: Stored<'_>| {
-            let refused = Refused::new(stored.sequence, stored.at, &stored.message.subject, |name| stored.header(name));
-            if self.code.as_ref().is_none_or(|code| *code == refused.code) {
-                each(refused);
-            }
-            Ok(())
-        })
+        scan(
+            nats,
+            &nats.names.rejected_stream(),
+            config,
+            |stored: Stored<'_>| {
+                let refused = Refused::new(
+                    stored.sequence,
+                    stored.at,
+                    &stored.message.subject,
+                    |name| stored.header(name),
+                );
+                if self.code.as_ref().is_none_or(|code| *code == refused.code) {
+                    each(refused);
+                }
+                Ok(())
+            },
+        )
         .await
     }
 
@@ -158,27 +191,51 @@ impl Filter {
 
 async fn stream(nats: &Nats) -> Result<Stream, NatsError> {
     let name = nats.names.rejected_stream();
-    nats.jetstream.get_stream(&name).await.during_with(|| format!("open stream {name}"))
+    nats.jetstream
+        .get_stream(&name)
+        .await
+        .during_with(|| format!("open stream {name}"))
 }
 
 async fn message(stream: &Stream, sequence: u64) -> Result<StreamMessage, CliError> {
-    stream.get_raw_message(sequence).await.map_err(|error| match error.kind() {
-        RawMessageErrorKind::NoMessageFound => CliError::Failed(format!(
-            "nothing refused has sequence {sequence}; `bellhop rejected ls` shows what there is"
-        )),
-        _ => NatsError::failed(format!("read refused message {sequence}"), error).into(),
-    })
+    stream
+        .get_raw_message(sequence)
+        .await
+        .map_err(|error| match error.kind() {
+            RawMessageErrorKind::NoMessageFound => CliError::Failed(format!(
+                "nothing refused has sequence {sequence}; `bellhop rejected ls` shows what there is"
+            )),
+            _ => NatsError::failed(format!("read refused message {sequence}"), error).into(),
+        })
 }
 
 async fn ls(nats: &Nats, filter: &Filter, limit: usize, json: bool) -> Result<(), CliError> {
     let mut listing = Listing::new(json, &["seq", "time", "source", "code", "detail"]);
     let newest = filter.newest(nats, limit).await?;
-    let more =
-        (newest.len() == limit).then(|| format!("the newest {}; --limit N shows more", plural(limit, "message")));
+    let more = (newest.len() == limit).then(|| {
+        format!(
+            "the newest {}; --limit N shows more",
+            plural(limit, "message")
+        )
+    });
     for refused in newest.into_iter().rev() {
-        let Refused { sequence, time: at, source, code, detail, .. } = &refused;
-        listing
-            .add(&refused, || [sequence.to_string(), time(*at), source.clone(), code.clone(), short(detail, 100)])?;
+        let Refused {
+            sequence,
+            time: at,
+            source,
+            code,
+            detail,
+            ..
+        } = &refused;
+        listing.add(&refused, || {
+            [
+                sequence.to_string(),
+                time(*at),
+                source.clone(),
+                code.clone(),
+                short(detail, 100),
+            ]
+        })?;
     }
     listing.finish("nothing is rejected", more)
 }
@@ -192,35 +249,66 @@ async fn info(nats: &Nats, sequence: u64, body_alone: bool, json: bool) -> Resul
     }
     let mut headers: Vec<(String, String)> = Vec::new();
     for (name, values) in message.headers.iter() {
-        headers.extend(values.iter().map(|value| (name.to_string(), value.to_string())));
+        headers.extend(
+            values
+                .iter()
+                .map(|value| (name.to_string(), value.to_string())),
+        );
     }
     headers.sort();
     if json {
-        let mut value = serde_json::to_value(Refused::of(&message)).expect("it has only string keys");
+        let mut value =
+            serde_json::to_value(Refused::of(&message)).expect("it has only string keys");
         value["subject"] = message.subject.as_str().into();
-        value["headers"] =
-            headers.into_iter().map(|(name, value)| (name, Value::from(value))).collect::<Map<_, _>>().into();
+        value["headers"] = headers
+            .into_iter()
+            .map(|(name, value)| (name, Value::from(value)))
+            .collect::<Map<_, _>>()
+            .into();
         // What is not text is told in hexadecimal digits: JSON cannot hold it.
         match std::str::from_utf8(&message.payload) {
             Ok(text) => value["body"] = text.into(),
             Err(_) => {
-                value["body_hex"] = message.payload.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
+                value["body_hex"] = message
+                    .payload
+                    .iter()
+                    .map(|byte| format!("{byte:02x}"))
+                    .collect::<String>()
+                    .into()
             }
         }
         output.json(&value)?;
         return output.flush();
     }
-    let Refused { time: at, source, code, detail, set, .. } = Refused::of(&message);
-    output.line(format!("{sequence} of {}, refused {}", plain(&source), time(at)))?;
+    let Refused {
+        time: at,
+        source,
+        code,
+        detail,
+        set,
+        ..
+    } = Refused::of(&message);
+    output.line(format!(
+        "{sequence} of {}, refused {}",
+        plain(&source),
+        time(at)
+    ))?;
     output.line(format!("{code}: {}", plain(&detail)))?;
-    let meaning = RejectCode::ALL.iter().find(|known| known.as_str() == code).map(|code| code.meaning());
-    meaning.iter().try_for_each(|meaning| output.line(meaning))?;
+    let meaning = RejectCode::ALL
+        .iter()
+        .find(|known| known.as_str() == code)
+        .map(|code| code.meaning());
+    meaning
+        .iter()
+        .try_for_each(|meaning| output.line(meaning))?;
     match set {
         Some(set) => output.line(format!("a reminder of set {}, refused alone", plain(&set)))?,
         None => output.line("refused as a whole")?,
     }
     output.line("")?;
-    headers.iter().try_for_each(|(name, value)| output.line(format!("{name}: {}", plain(value))))?;
+    headers
+        .iter()
+        .try_for_each(|(name, value)| output.line(format!("{name}: {}", plain(value))))?;
     output.line("")?;
     output.untrusted(&message.payload)?;
     output.line("")?;

@@ -23,25 +23,37 @@ pub(super) struct Args {
     partitions: u16,
 }
 
-pub(super) async fn run(settings: &SettingsArgs, Args { partitions }: Args) -> Result<(), CliError> {
+pub(super) async fn run(
+    settings: &SettingsArgs,
+    Args { partitions }: Args,
+) -> Result<(), CliError> {
     let (_, nats) = settings.connect().await?;
     let (mut output, mut told) = (Output::new(), None);
     repartition(&nats, partitions, |progress| {
         if told.replace(progress) != Some(progress) {
             // Nobody need read it: the work goes on.
-            let _ = output.line(describe(progress)).and_then(|()| output.flush());
+            let _ = output
+                .line(describe(progress))
+                .and_then(|()| output.flush());
         }
     })
     .await?;
     let count = plural(usize::from(partitions), "partition");
-    output.line(format_args!("the installation has {count}; start members with `partitions = {partitions}`"))?;
+    output.line(format_args!(
+        "the installation has {count}; start members with `partitions = {partitions}`"
+    ))?;
     output.flush()
 }
 
 fn describe(progress: Progress) -> String {
     match progress {
-        Progress::Finishing(left) => format!("waiting until members have finished what was taken in: {left} left"),
-        Progress::Stopping(members) => format!("everything is finished: stop {} now", plural(members, "member")),
+        Progress::Finishing(left) => {
+            format!("waiting until members have finished what was taken in: {left} left")
+        }
+        Progress::Stopping(members) => format!(
+            "everything is finished: stop {} now",
+            plural(members, "member")
+        ),
         Progress::Copied(users) => format!("moved the mailboxes of {}", plural(users, "user")),
     }
 }

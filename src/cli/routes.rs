@@ -82,20 +82,44 @@ impl Route {
         let (user, instance) = read_key(key)?;
         let subject = read_value(names, &instance, value)?;
         let Value { since } = serde_json::from_slice(value).unwrap_or_default();
-        Ok(Self { user, instance, subject, since })
+        Ok(Self {
+            user,
+            instance,
+            subject,
+            since,
+        })
     }
 }
 
 pub(super) async fn run(settings: &SettingsArgs, command: Command) -> Result<(), CliError> {
     let (_, nats) = settings.connect().await?;
     match command {
-        Command::Ls { user, instance, json } => ls(&nats, user, instance, json).await,
-        Command::Put { user, instance, subject, json } => put(&nats, &user, &instance, subject, json).await,
-        Command::Rm { user, instance, force, json } => rm(&nats, &user, &instance, force, json).await,
+        Command::Ls {
+            user,
+            instance,
+            json,
+        } => ls(&nats, user, instance, json).await,
+        Command::Put {
+            user,
+            instance,
+            subject,
+            json,
+        } => put(&nats, &user, &instance, subject, json).await,
+        Command::Rm {
+            user,
+            instance,
+            force,
+            json,
+        } => rm(&nats, &user, &instance, force, json).await,
     }
 }
 
-async fn ls(nats: &Nats, user: Option<UserId>, instance: Option<InstanceName>, json: bool) -> Result<(), CliError> {
+async fn ls(
+    nats: &Nats,
+    user: Option<UserId>,
+    instance: Option<InstanceName>,
+    json: bool,
+) -> Result<(), CliError> {
     let any = || "*".to_owned();
     let keys = format!(
         "{}.{}",
@@ -123,8 +147,15 @@ async fn ls(nats: &Nats, user: Option<UserId>, instance: Option<InstanceName>, j
         }
     })
     .await?;
-    let ignored = if bad == 0 { String::new() } else { format!(", and {} that Bellhop ignores", plural(bad, "key")) };
-    listing.finish("there are no such routes", Some(format!("{}{ignored}", plural(good, "route"))))
+    let ignored = if bad == 0 {
+        String::new()
+    } else {
+        format!(", and {} that Bellhop ignores", plural(bad, "key"))
+    };
+    listing.finish(
+        "there are no such routes",
+        Some(format!("{}{ignored}", plural(good, "route"))),
+    )
 }
 
 async fn put(
@@ -134,9 +165,14 @@ async fn put(
     subject: Option<String>,
     json: bool,
 ) -> Result<(), CliError> {
-    let value = value(&subject.unwrap_or_else(|| nats.names.instance(instance)), Timestamp::now());
+    let value = value(
+        &subject.unwrap_or_else(|| nats.names.instance(instance)),
+        Timestamp::now(),
+    );
     let subject = read_value(&nats.names, instance, value.as_bytes()).map_err(|error| {
-        CliError::Usage(format!("--subject: {error}; write one such as eu.app.7, without wildcards"))
+        CliError::Usage(format!(
+            "--subject: {error}; write one such as eu.app.7, without wildcards"
+        ))
     })?;
     let routes = bucket::open(nats, nats.names.routes_bucket()).await?;
     let put = routes.put(key(user, instance), value.into()).await;
@@ -148,20 +184,37 @@ async fn put(
     )
 }
 
-async fn rm(nats: &Nats, user: &UserId, instance: &InstanceName, force: bool, json: bool) -> Result<(), CliError> {
+async fn rm(
+    nats: &Nats,
+    user: &UserId,
+    instance: &InstanceName,
+    force: bool,
+    json: bool,
+) -> Result<(), CliError> {
     let routes = bucket::open(nats, nats.names.routes_bucket()).await?;
-    let found =
-        routes.get(key(user, instance)).await.during_with(|| format!("look up the route of {user} at {instance}"))?;
+    let found = routes
+        .get(key(user, instance))
+        .await
+        .during_with(|| format!("look up the route of {user} at {instance}"))?;
     if found.is_none() {
-        let problem =
-            format!("{user} has no route at {instance}; `bellhop routes ls --user {user}` shows where there are");
+        let problem = format!(
+            "{user} has no route at {instance}; `bellhop routes ls --user {user}` shows where there are"
+        );
         return Err(CliError::Failed(problem));
     }
     confirm(
-        &format!("Delete the route of {user} at {instance}? It is not put back until {user} connects anew."),
+        &format!(
+            "Delete the route of {user} at {instance}? It is not put back until {user} connects anew."
+        ),
         force,
     )?;
-    keys::delete(nats, &nats.names.routes_bucket(), &key(user, instance), None).await?;
+    keys::delete(
+        nats,
+        &nats.names.routes_bucket(),
+        &key(user, instance),
+        None,
+    )
+    .await?;
     Output::tell(
         json,
         &json!({ "user": user, "instance": instance, "deleted": true }),

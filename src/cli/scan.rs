@@ -23,7 +23,11 @@ pub(super) struct Stored<'a> {
 
 impl Stored<'_> {
     pub(super) fn header(&self, name: &'static str) -> Option<&str> {
-        self.message.headers.as_ref()?.get(name).map(|value| value.as_str())
+        self.message
+            .headers
+            .as_ref()?
+            .get(name)
+            .map(|value| value.as_str())
     }
 }
 
@@ -41,7 +45,13 @@ pub(super) async fn scan(
         if result.is_ok() {
             count += 1;
             progress.tell(|| format!("{} read", plural(count, "message")));
-            result = stored_at(nats, message).and_then(|at| each(Stored { sequence, at, message }));
+            result = stored_at(nats, message).and_then(|at| {
+                each(Stored {
+                    sequence,
+                    at,
+                    message,
+                })
+            });
         }
         if result.is_err() {
             end.cancel();
@@ -69,7 +79,8 @@ pub(super) async fn scan_bucket(
     };
     scan(nats, &format!("KV_{bucket}"), config, |stored| {
         // What is left of a deleted key.
-        if stored.header("KV-Operation").is_some() || stored.header("Nats-Marker-Reason").is_some() {
+        if stored.header("KV-Operation").is_some() || stored.header("Nats-Marker-Reason").is_some()
+        {
             return Ok(());
         }
         let subject = stored.message.subject.clone();
@@ -79,7 +90,10 @@ pub(super) async fn scan_bucket(
 }
 
 fn stored_at(nats: &Nats, message: &Message) -> Result<Timestamp, CliError> {
-    let message = jetstream::Message { message: message.clone(), context: nats.jetstream.clone() };
+    let message = jetstream::Message {
+        message: message.clone(),
+        context: nats.jetstream.clone(),
+    };
     let info = message.info().during("read a message's time")?;
     Ok(timestamp(info.published.unix_timestamp_nanos()))
 }

@@ -57,7 +57,11 @@ taken it in. The reminder gets the outcome `cancelled`.")]
 pub(super) async fn run(settings: &SettingsArgs, command: Command) -> Result<(), CliError> {
     let (_, nats) = settings.connect().await?;
     match command {
-        Command::Ls { source, limit, json } => ls(&nats, source.as_ref(), limit as usize, json).await,
+        Command::Ls {
+            source,
+            limit,
+            json,
+        } => ls(&nats, source.as_ref(), limit as usize, json).await,
         Command::Cancel { source, id, json } => cancel(&nats, &source, &id, json).await,
     }
 }
@@ -77,12 +81,22 @@ struct Text {
     content: String,
 }
 
-async fn ls(nats: &Nats, source: Option<&Source>, limit: usize, json: bool) -> Result<(), CliError> {
-    let subjects = source.map_or_else(|| nats.names.all_scheduled(), |source| nats.names.scheduled_of(source));
+async fn ls(
+    nats: &Nats,
+    source: Option<&Source>,
+    limit: usize,
+    json: bool,
+) -> Result<(), CliError> {
+    let subjects = source.map_or_else(
+        || nats.names.all_scheduled(),
+        |source| nats.names.scheduled_of(source),
+    );
     let (mut next, mut count) = (BinaryHeap::new(), 0);
     schedule::each(nats, &subjects, |message, sequence| {
         let headers = message.headers.as_ref();
-        if let Some(at) = schedule::due_at(headers).filter(|_| schedule::Withdrawal::of(headers).is_none()) {
+        if let Some(at) =
+            schedule::due_at(headers).filter(|_| schedule::Withdrawal::of(headers).is_none())
+        {
             count += 1;
             next.push((at, sequence, message.payload.clone()));
             if next.len() > limit {
@@ -94,15 +108,41 @@ async fn ls(nats: &Nats, source: Option<&Source>, limit: usize, json: bool) -> R
     let mut listing = Listing::new(json, &["deliver at", "source", "id", "user", "text"]);
     let shown = next.len();
     for (at, _, set) in next.into_sorted_vec() {
-        let Ok(Set { reminders: (reminder,) }) = serde_json::from_slice(&set) else { continue };
-        let Ok(Text { source, id, user, title, content }) = serde_json::from_str(reminder.get()) else { continue };
+        let Ok(Set {
+            reminders: (reminder,),
+        }) = serde_json::from_slice(&set)
+        else {
+            continue;
+        };
+        let Ok(Text {
+            source,
+            id,
+            user,
+            title,
+            content,
+        }) = serde_json::from_str(reminder.get())
+        else {
+            continue;
+        };
         let text = one_line(title, content);
         let item = json!({ "deliver_at": at, "source": source, "id": id, "user": user, "reminder": reminder });
-        listing.add(&item, || [time(at), source.clone(), short(&id, 40), user.clone(), short(&text, 60)])?;
+        listing.add(&item, || {
+            [
+                time(at),
+                source.clone(),
+                short(&id, 40),
+                user.clone(),
+                short(&text, 60),
+            ]
+        })?;
     }
     let summary = match shown == count {
         true => plural(count, "scheduled reminder"),
-        false => format!("the next {} of {}; --limit N shows more", thousands(shown), thousands(count)),
+        false => format!(
+            "the next {} of {}; --limit N shows more",
+            thousands(shown),
+            thousands(count)
+        ),
     };
     listing.finish("nothing is scheduled", Some(summary))
 }
@@ -119,7 +159,8 @@ async fn cancel(nats: &Nats, source: &Source, id: &str, json: bool) -> Result<()
         )));
     }
     let set = json!({ "cancel": [id] }).to_string();
-    nats.store(nats.names.sets(source), HeaderMap::new(), set.into()).await?;
+    nats.store(nats.names.sets(source), HeaderMap::new(), set.into())
+        .await?;
     let deadline = Timestamp::now() + CANCELLED_WITHIN;
     while is_scheduled().await? {
         if Timestamp::now() > deadline {
@@ -131,5 +172,9 @@ async fn cancel(nats: &Nats, source: &Source, id: &str, json: bool) -> Result<()
         tokio::time::sleep(LOOK_AGAIN).await;
     }
     let item = json!({ "source": source, "id": id, "cancelled": true });
-    Output::tell(json, &item, format!("reminder {} of {source} is cancelled", plain(id)))
+    Output::tell(
+        json,
+        &item,
+        format!("reminder {} of {source} is cancelled", plain(id)),
+    )
 }

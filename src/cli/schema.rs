@@ -44,8 +44,15 @@ pub(super) fn run(settings: &SettingsArgs, args: &Args) -> Result<(), CliError> 
 
 fn list(json: bool) -> Result<(), CliError> {
     let mut listing = Listing::new(json, &["name", "about"]);
-    let document = (DOCUMENT, "all channels and messages, with these schemas: an AsyncAPI document");
-    for (name, about) in BODIES.iter().map(|body| (body.name, body.about)).chain([document]) {
+    let document = (
+        DOCUMENT,
+        "all channels and messages, with these schemas: an AsyncAPI document",
+    );
+    for (name, about) in BODIES
+        .iter()
+        .map(|body| (body.name, body.about))
+        .chain([document])
+    {
         let item = serde_json::json!({ "name": name, "about": about });
         listing.add(&item, || [name.to_owned(), about.to_owned()])?;
     }

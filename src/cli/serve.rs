@@ -18,7 +18,11 @@ pub(super) struct Args {
 
 pub(super) async fn run(mut settings: SettingsArgs, args: Args) -> Result<(), CliError> {
     let flags = [("http", args.http), ("history.url", args.history)];
-    settings.set.extend(flags.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+    settings.set.extend(
+        flags
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?))),
+    );
     let config = settings.config()?;
     for exposure in config.exposures() {
         tracing::warn!("{}: {}", exposure.found, exposure.remedy);
@@ -32,8 +36,13 @@ pub(super) async fn run(mut settings: SettingsArgs, args: Args) -> Result<(), Cl
 
 /// The first SIGTERM or SIGINT asks for an orderly stop, the second one leaves at once.
 pub(super) fn stop_on_signal(stop: CancellationToken) -> Result<(), CliError> {
-    let listen = |kind| signal(kind).map_err(|error| CliError::Io("cannot listen for signals".to_owned(), error));
-    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let listen = |kind| {
+        signal(kind).map_err(|error| CliError::Io("cannot listen for signals".to_owned(), error))
+    };
+    let (mut terminate, mut interrupt) = (
+        listen(SignalKind::terminate())?,
+        listen(SignalKind::interrupt())?,
+    );
     tokio::spawn(async move {
         loop {
             tokio::select! {

@@ -17,7 +17,11 @@ pub(super) struct Args {
 pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliError> {
     let (config, nats) = settings.connect().await?;
     let changes = match args.dry_run {
-        true => topology::plan(&nats, &config).await?.changes().cloned().collect(),
+        true => topology::plan(&nats, &config)
+            .await?
+            .changes()
+            .cloned()
+            .collect(),
         false => topology::set_up(&nats, &config, false).await?,
     };
     let mut output = Output::new();
@@ -26,7 +30,9 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
         return output.flush();
     }
     let verb = if args.dry_run { "would " } else { "" };
-    changes.iter().try_for_each(|change| output.line(format_args!("{verb}{change}")))?;
+    changes
+        .iter()
+        .try_for_each(|change| output.line(format_args!("{verb}{change}")))?;
     if changes.is_empty() {
         output.line("everything is set up already")?;
     }

@@ -46,13 +46,23 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliError> {
-    let Args { listen, instance, names, hosts, key_file, proxy } = args;
+    let Args {
+        listen,
+        instance,
+        names,
+        hosts,
+        key_file,
+        proxy,
+    } = args;
     let key = match &key_file {
-        Some(path) => SigningKey::of_file(path).map_err(|error| (format!("the key of {}", path.display()), error)),
+        Some(path) => SigningKey::of_file(path)
+            .map_err(|error| (format!("the key of {}", path.display()), error)),
         None => SigningKey::random().map_err(|error| ("a key".to_owned(), error)),
     };
     let key = key.map_err(|(what, error)| CliError::Io(format!("cannot have {what}"), error))?;
-    if let Some(exposure) = key_file.and_then(|path| Exposure::of_file("--key-file", &path.to_string_lossy())) {
+    if let Some(exposure) =
+        key_file.and_then(|path| Exposure::of_file("--key-file", &path.to_string_lossy()))
+    {
         complain(format_args!("{}: {}", exposure.found, exposure.remedy));
     }
     let config = settings.config()?;
@@ -69,8 +79,9 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
     };
     let stop = CancellationToken::new();
     stop_on_signal(stop.clone())?;
-    let terminal =
-        Terminal::start(nats.client, options).await.map_err(|error| CliError::Failed(chain(&error).to_string()))?;
+    let terminal = Terminal::start(nats.client, options)
+        .await
+        .map_err(|error| CliError::Failed(chain(&error).to_string()))?;
     let mut output = Output::new();
     output.line(format!(
         "http://{}/ is open; anybody who reaches it can sign in as anybody; Ctrl-C ends it",

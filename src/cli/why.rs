@@ -63,7 +63,12 @@ enum Place {
     /// To be delivered later.
     Scheduled { deliver_at: Timestamp },
     /// In the stream of refused input, alone or in a set that was refused as a whole.
-    Rejected { sequence: u64, at: Timestamp, code: String, detail: String },
+    Rejected {
+        sequence: u64,
+        at: Timestamp,
+        code: String,
+        detail: String,
+    },
 }
 
 #[derive(Debug, Serialize)]
@@ -95,11 +100,17 @@ struct Known {
 pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliError> {
     let Args { source, id, json } = args;
     if id.is_empty() || id.len() > MAX_ID_BYTES {
-        return Err(CliError::Usage(format!("an id has 1 to {MAX_ID_BYTES} bytes")));
+        return Err(CliError::Usage(format!(
+            "an id has 1 to {MAX_ID_BYTES} bytes"
+        )));
     }
     let (_, nats) = settings.connect().await?;
     let needle = serde_json::to_vec(&id).expect("text is JSON");
-    let wanted = Wanted { source: &source, id: &id, needle };
+    let wanted = Wanted {
+        source: &source,
+        id: &id,
+        needle,
+    };
     let known = match by_history(&nats, &wanted).await {
         Ok(known) => known,
         Err(ApiError::Unknown(_)) => Known::default(),
@@ -113,7 +124,13 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
     let mut output = Output::new();
     if json {
         let reminder = known.reminder.as_deref();
-        output.json(&Answer { source: &source, id: &id, reminder, trail: &known.trail, places })?;
+        output.json(&Answer {
+            source: &source,
+            id: &id,
+            reminder,
+            trail: &known.trail,
+            places,
+        })?;
     } else {
         print(&mut output, &known, &places)?;
     }
@@ -122,21 +139,31 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
 
 impl Wanted<'_> {
     fn may_be_in(&self, payload: &[u8]) -> bool {
-        payload.windows(self.needle.len()).any(|window| window == self.needle)
+        payload
+            .windows(self.needle.len())
+            .any(|window| window == self.needle)
     }
 
     /// The place of the reminder in a message of events or of a mailbox.
     fn is_in_event(&self, payload: &bytes::Bytes) -> bool {
-        let Ok(event) = Event::decode(payload) else { return false };
-        (0..event.bodies.len())
-            .any(|at| event.set_of(at).source == *self.source && event.index.reminders[at].id == self.id)
+        let Ok(event) = Event::decode(payload) else {
+            return false;
+        };
+        (0..event.bodies.len()).any(|at| {
+            event.set_of(at).source == *self.source && event.index.reminders[at].id == self.id
+        })
     }
 
     /// Whether a published set or a refused reminder is, or has, the one that is wanted.
     fn is_in_json(&self, payload: &[u8]) -> bool {
-        let Ok(json) = serde_json::from_slice::<Value>(payload) else { return false };
+        let Ok(json) = serde_json::from_slice::<Value>(payload) else {
+            return false;
+        };
         let has_id = |value: &Value| value["id"] == self.id;
-        has_id(&json) || json["reminders"].as_array().is_some_and(|reminders| reminders.iter().any(has_id))
+        has_id(&json)
+            || json["reminders"]
+                .as_array()
+                .is_some_and(|reminders| reminders.iter().any(has_id))
     }
 }
 
@@ -151,9 +178,20 @@ async fn by_history(nats: &Nats, wanted: &Wanted<'_>) -> Result<Known, ApiError>
     struct Said {
         user: Option<UserId>,
     }
-    let Answer { reminder, trail } = ask(nats, "why", &json!({ "source": wanted.source, "id": wanted.id })).await?;
-    let user = serde_json::from_str(reminder.get()).ok().and_then(|Said { user }| user);
-    Ok(Known { user, reminder: Some(reminder), trail })
+    let Answer { reminder, trail } = ask(
+        nats,
+        "why",
+        &json!({ "source": wanted.source, "id": wanted.id }),
+    )
+    .await?;
+    let user = serde_json::from_str(reminder.get())
+        .ok()
+        .and_then(|Said { user }| user);
+    Ok(Known {
+        user,
+        reminder: Some(reminder),
+        trail,
+    })
 }
 
 /// What the stream of outcomes knows.
@@ -168,16 +206,28 @@ async fn by_stream(nats: &Nats, wanted: &Wanted<'_>) -> Result<Known, CliError> 
     }
     let mut known = Known::default();
     let subject = nats.names.outcomes(wanted.source);
-    find(nats, &nats.names.outcomes_stream(), subject, wanted, |stored| {
-        let Ok(batch) = serde_json::from_slice::<Batch<Record>>(&stored.message.payload) else { return };
-        for mut record in batch.outcomes.into_iter().filter(|record| record.id == wanted.id) {
-            known.user = known.user.take().or_else(|| record.user?.parse().ok());
-            for identity in ["source", "set"] {
-                record.step.more.remove(identity);
+    find(
+        nats,
+        &nats.names.outcomes_stream(),
+        subject,
+        wanted,
+        |stored| {
+            let Ok(batch) = serde_json::from_slice::<Batch<Record>>(&stored.message.payload) else {
+                return;
+            };
+            for mut record in batch
+                .outcomes
+                .into_iter()
+                .filter(|record| record.id == wanted.id)
+            {
+                known.user = known.user.take().or_else(|| record.user?.parse().ok());
+                for identity in ["source", "set"] {
+                    record.step.more.remove(identity);
+                }
+                known.trail.push(record.step);
             }
-            known.trail.push(record.step);
-        }
-    })
+        },
+    )
     .await?;
     Ok(known)
 }
@@ -187,36 +237,76 @@ async fn places(nats: &Nats, wanted: &Wanted<'_>, known: &Known) -> Result<Vec<P
     let mut places = Vec::new();
     let names = &nats.names;
     let token = wanted.source.escaped();
-    find(nats, &names.rejected_stream(), names.rejected(&token), wanted, |stored| {
-        if wanted.is_in_json(&stored.message.payload) {
-            let header = |name| stored.header(name).unwrap_or_default().to_owned();
-            let (code, detail) = (header(headers::ERROR), header(headers::ERROR_DETAIL));
-            places.push(Place::Rejected { sequence: stored.sequence, at: stored.at, code, detail });
-        }
-    })
+    find(
+        nats,
+        &names.rejected_stream(),
+        names.rejected(&token),
+        wanted,
+        |stored| {
+            if wanted.is_in_json(&stored.message.payload) {
+                let header = |name| stored.header(name).unwrap_or_default().to_owned();
+                let (code, detail) = (header(headers::ERROR), header(headers::ERROR_DETAIL));
+                places.push(Place::Rejected {
+                    sequence: stored.sequence,
+                    at: stored.at,
+                    code,
+                    detail,
+                });
+            }
+        },
+    )
     .await?;
     if let Some(found) = schedule::find(nats, wanted.source, wanted.id).await? {
-        places.extend(schedule::due_at(Some(&found.headers)).map(|deliver_at| Place::Scheduled { deliver_at }));
+        places.extend(
+            schedule::due_at(Some(&found.headers))
+                .map(|deliver_at| Place::Scheduled { deliver_at }),
+        );
     }
-    let may_wait = known.trail.last().is_some_and(|step| ["parked", "rerouted"].contains(&step.outcome.as_str()));
+    let may_wait = known
+        .trail
+        .last()
+        .is_some_and(|step| ["parked", "rerouted"].contains(&step.outcome.as_str()));
     if let Some(user) = known.user.clone().filter(|_| may_wait) {
         let waiting = mailbox::all(nats, &user).await?;
-        let found = waiting.iter().position(|message| wanted.is_in_event(&message.message));
-        let unanswered = if found.is_some() { unanswered(nats, wanted, &user).await? } else { None };
+        let found = waiting
+            .iter()
+            .position(|message| wanted.is_in_event(&message.message));
+        let unanswered = if found.is_some() {
+            unanswered(nats, wanted, &user).await?
+        } else {
+            None
+        };
         places.extend(found.map(|before| {
             let message = &waiting[before];
-            Place::Mailbox { user, sequence: message.sequence, at: message.parked_at, before, unanswered }
+            Place::Mailbox {
+                user,
+                sequence: message.sequence,
+                at: message.parked_at,
+                before,
+                unanswered,
+            }
         }));
     }
     Ok(places)
 }
 
 /// Whether a member says that an instance leaves it unanswered.
-async fn unanswered(nats: &Nats, wanted: &Wanted<'_>, user: &UserId) -> Result<Option<Unanswered>, CliError> {
+async fn unanswered(
+    nats: &Nats,
+    wanted: &Wanted<'_>,
+    user: &UserId,
+) -> Result<Option<Unanswered>, CliError> {
     let members = survey::members(nats).await?;
-    let held_back = members.into_values().flat_map(|member| member.card.held_back);
-    let mut it = held_back.filter(|one| one.user == *user && one.source == *wanted.source && one.id == wanted.id);
-    Ok(it.next().map(|HeldBack { instance, tries, .. }| Unanswered { instance, tries }))
+    let held_back = members
+        .into_values()
+        .flat_map(|member| member.card.held_back);
+    let mut it = held_back
+        .filter(|one| one.user == *user && one.source == *wanted.source && one.id == wanted.id);
+    Ok(it.next().map(
+        |HeldBack {
+             instance, tries, ..
+         }| Unanswered { instance, tries },
+    ))
 }
 
 /// Why nothing is known of it. Sets and events that are under way cannot be read beside their consumers.
@@ -227,10 +317,15 @@ async fn unknown(nats: &Nats, Wanted { source, id, .. }: &Wanted<'_>) -> Result<
     }
     let under_way = match under_way {
         0 => String::new(),
-        count => format!(", or it is among the {} under way", plural(count, "message")),
+        count => format!(
+            ", or it is among the {} under way",
+            plural(count, "message")
+        ),
     };
     let id = plain(id);
-    Ok(format!("no outcome of reminder {id} of {source} is kept: it was not published, or too long ago{under_way}"))
+    Ok(format!(
+        "no outcome of reminder {id} of {source} is kept: it was not published, or too long ago{under_way}"
+    ))
 }
 
 /// Tells `each` of the messages that may have something of it.
@@ -241,7 +336,10 @@ async fn find(
     wanted: &Wanted<'_>,
     mut each: impl FnMut(Stored<'_>),
 ) -> Result<(), CliError> {
-    let config = pull::Config { filter_subject, ..pull::Config::default() };
+    let config = pull::Config {
+        filter_subject,
+        ..pull::Config::default()
+    };
     scan(nats, stream, config, |stored| {
         if wanted.may_be_in(&stored.message.payload) {
             each(stored);
@@ -260,29 +358,48 @@ fn print(output: &mut Output, known: &Known, places: &[Place]) -> Result<(), Cli
         for step in &known.trail {
             table.row(&[time(step.at), step.outcome.clone(), detail(&step.more)]);
         }
-        table.lines().iter().try_for_each(|line| output.line(line))?;
+        table
+            .lines()
+            .iter()
+            .try_for_each(|line| output.line(line))?;
     }
-    places.iter().try_for_each(|place| output.line(plain(&place.told())))
+    places
+        .iter()
+        .try_for_each(|place| output.line(plain(&place.told())))
 }
 
 /// What else the outcome says, as words: `instance app-1, to bob`.
 fn detail(more: &Map<String, Value>) -> String {
     let shown = |value: &Value| match value {
         Value::String(text) => text.clone(),
-        Value::Array(list) => list.iter().map(|one| one.as_str().unwrap_or_default()).collect::<Vec<_>>().join(" "),
+        Value::Array(list) => list
+            .iter()
+            .map(|one| one.as_str().unwrap_or_default())
+            .collect::<Vec<_>>()
+            .join(" "),
         other => other.to_string(),
     };
-    let words = more.iter().map(|(name, value)| format!("{name} {}", shown(value)));
+    let words = more
+        .iter()
+        .map(|(name, value)| format!("{name} {}", shown(value)));
     words.collect::<Vec<_>>().join(", ")
 }
 
 impl Place {
     fn told(&self) -> String {
         match self {
-            Self::Mailbox { user, sequence, at, before, unanswered } => {
+            Self::Mailbox {
+                user,
+                sequence,
+                at,
+                before,
+                unanswered,
+            } => {
                 let before = plural(*before, "reminder");
                 let unanswered = unanswered.as_ref().map(|Unanswered { instance, tries }| {
-                    format!("; {instance} left it unanswered {tries} times, alone, so it is held back")
+                    format!(
+                        "; {instance} left it unanswered {tries} times, alone, so it is held back"
+                    )
                 });
                 let (since, unanswered) = (time(*at), unanswered.unwrap_or_default());
                 format!(
@@ -290,8 +407,16 @@ impl Place {
                 )
             }
             Self::Scheduled { deliver_at } => format!("scheduled for {}", time(*deliver_at)),
-            Self::Rejected { sequence, at, code, detail } => {
-                format!("refused {} as {code}: {detail}; `bellhop rejected info {sequence}` shows it", time(*at))
+            Self::Rejected {
+                sequence,
+                at,
+                code,
+                detail,
+            } => {
+                format!(
+                    "refused {} as {code}: {detail}; `bellhop rejected info {sequence}` shows it",
+                    time(*at)
+                )
             }
         }
     }

@@ -37,8 +37,10 @@ impl Config {
             ("nats.key", &self.nats.key),
             ("history.password_file", &self.history.password_file),
         ];
-        let mut found: Vec<_> =
-            files.into_iter().filter_map(|(setting, path)| Exposure::of_file(setting, path)).collect();
+        let mut found: Vec<_> = files
+            .into_iter()
+            .filter_map(|(setting, path)| Exposure::of_file(setting, path))
+            .collect();
         found.extend(self.password_to_nats());
         found.extend(self.history_elsewhere());
         found
@@ -47,9 +49,13 @@ impl Config {
     fn password_to_nats(&self) -> Option<Exposure> {
         let nats = &self.nats;
         let asks_for_tls = !nats.ca.is_empty() || !nats.cert.is_empty();
-        let has_password = !nats.user.is_empty() || !nats.token.is_empty() || nats.url.contains('@');
+        let has_password =
+            !nats.user.is_empty() || !nats.token.is_empty() || nats.url.contains('@');
         let is_exposed = |address: &str| {
-            let (scheme, rest) = address.trim().split_once("://").unwrap_or(("nats", address.trim()));
+            let (scheme, rest) = address
+                .trim()
+                .split_once("://")
+                .unwrap_or(("nats", address.trim()));
             let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
             !["tls", "wss"].contains(&scheme) && !is_loopback(without_port(host))
         };
@@ -62,8 +68,13 @@ impl Config {
     }
 
     fn history_elsewhere(&self) -> Option<Exposure> {
-        let Ok(HistoryUrl::Postgres(url)) = self.history.url.parse() else { return None };
-        let is_found = url.hosts_without_tls().iter().any(|host| !is_loopback(host));
+        let Ok(HistoryUrl::Postgres(url)) = self.history.url.parse() else {
+            return None;
+        };
+        let is_found = url
+            .hosts_without_tls()
+            .iter()
+            .any(|host| !is_loopback(host));
         is_found.then(|| Exposure {
             found: "reminders go to PostgreSQL on another machine without TLS".to_owned(),
             remedy: "add `?sslmode=require` to history.url".to_owned(),
@@ -81,7 +92,9 @@ fn without_port(host: &str) -> &str {
 /// Returns whether a host is this machine, by its name or address alone.
 fn is_loopback(host: &str) -> bool {
     let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-    host.is_empty() || host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+    host.is_empty()
+        || host.eq_ignore_ascii_case("localhost")
+        || address.is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -91,7 +104,11 @@ mod tests {
     fn found(change: impl FnOnce(&mut Config)) -> Vec<String> {
         let mut config = Config::default();
         change(&mut config);
-        config.exposures().into_iter().map(|exposure| exposure.found).collect()
+        config
+            .exposures()
+            .into_iter()
+            .map(|exposure| exposure.found)
+            .collect()
     }
 
     #[test]
@@ -99,25 +116,53 @@ mod tests {
         let of = |url: &str, user: &str| {
             found(|config| (config.nats.url, config.nats.user) = (url.to_owned(), user.to_owned()))
         };
-        for exposed in ["nats://nats-1:4222", "nats-1", "tls://nats-1,nats://10.0.0.2:4222", "ws://nats-1"] {
-            assert!(of(exposed, "u")[0].contains("a password or token"), "{exposed}");
-            assert_eq!(of(exposed, ""), Vec::<String>::new(), "{exposed} without a password");
+        for exposed in [
+            "nats://nats-1:4222",
+            "nats-1",
+            "tls://nats-1,nats://10.0.0.2:4222",
+            "ws://nats-1",
+        ] {
+            assert!(
+                of(exposed, "u")[0].contains("a password or token"),
+                "{exposed}"
+            );
+            assert_eq!(
+                of(exposed, ""),
+                Vec::<String>::new(),
+                "{exposed} without a password"
+            );
         }
         assert_eq!(of("nats://token@nats-1", "").len(), 1);
-        for fine in ["nats://127.0.0.1:4222", "localhost", "nats://[::1]:4222", "tls://nats-1", "wss://nats-1"] {
+        for fine in [
+            "nats://127.0.0.1:4222",
+            "localhost",
+            "nats://[::1]:4222",
+            "tls://nats-1",
+            "wss://nats-1",
+        ] {
             assert_eq!(of(fine, "u"), Vec::<String>::new(), "{fine}");
         }
-        let with_ca = found(|config| (config.nats.url, config.nats.ca) = ("nats://u:p@nats-1".into(), "ca.crt".into()));
+        let with_ca = found(|config| {
+            (config.nats.url, config.nats.ca) = ("nats://u:p@nats-1".into(), "ca.crt".into())
+        });
         assert_eq!(with_ca, Vec::<String>::new());
     }
 
     #[test]
     fn plain_connections_to_other_machines_are_exposed() {
         let of = |url: &str| found(|config| config.history.url = url.to_owned());
-        for exposed in ["postgres://b@db/d", "postgres://b@10.0.0.1/d?sslmode=prefer", "postgres:///d?host=db"] {
+        for exposed in [
+            "postgres://b@db/d",
+            "postgres://b@10.0.0.1/d?sslmode=prefer",
+            "postgres:///d?host=db",
+        ] {
             assert!(of(exposed)[0].contains("PostgreSQL"), "{exposed}");
         }
-        for fine in ["postgres://b@localhost/d", "postgres:///d?host=/run", "postgres://b@db/d?sslmode=require"] {
+        for fine in [
+            "postgres://b@localhost/d",
+            "postgres:///d?host=/run",
+            "postgres://b@db/d?sslmode=require",
+        ] {
             assert_eq!(of(fine), Vec::<String>::new(), "{fine}");
         }
     }
@@ -132,6 +177,9 @@ mod tests {
             found(|config| config.nats.nkey = path.to_str().unwrap().to_owned())
         };
         assert!(with_mode(0o644)[0].ends_with("bellhop.nk, the file of nats.nkey"));
-        assert_eq!([with_mode(0o600), with_mode(0o440)], [Vec::<String>::new(), Vec::new()]);
+        assert_eq!(
+            [with_mode(0o600), with_mode(0o440)],
+            [Vec::<String>::new(), Vec::new()]
+        );
     }
 }

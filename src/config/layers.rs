@@ -151,25 +151,44 @@ pub fn load(layers: &Layers<'_>) -> Result<Loaded, ConfigError> {
         None => Err(ConfigError::Unknown { name, origin }),
     };
     if let Some(path) = layers.file {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
         let table: Table = toml::from_str(&text).map_err(|error| not_toml(path, &text, &error))?;
-        flatten("", table, &mut |name, value| set(name, value, Origin::File(path.to_owned())))?;
+        flatten("", table, &mut |name, value| {
+            set(name, value, Origin::File(path.to_owned()))
+        })?;
     }
-    let find = |name: &str| layers.environment.iter().find(|(variable, _)| variable == name);
+    let find = |name: &str| {
+        layers
+            .environment
+            .iter()
+            .find(|(variable, _)| variable == name)
+    };
     for (variable, name) in NATS_VARIABLES {
         if let Some((_, text)) = find(variable) {
-            set(name.to_owned(), Value::String(text.clone()), Origin::Environment(variable.to_owned()))?;
+            set(
+                name.to_owned(),
+                Value::String(text.clone()),
+                Origin::Environment(variable.to_owned()),
+            )?;
         }
     }
     let mut unknown_variables = Vec::new();
     for (variable, text) in &layers.environment {
-        let Some(rest) = variable.strip_prefix("BELLHOP_").filter(|_| !OTHER_VARIABLES.contains(&variable.as_str()))
+        let Some(rest) = variable
+            .strip_prefix("BELLHOP_")
+            .filter(|_| !OTHER_VARIABLES.contains(&variable.as_str()))
         else {
             continue;
         };
         match setting_of(rest) {
-            Some(name) => set(name, Value::String(text.clone()), Origin::Environment(variable.clone()))?,
+            Some(name) => set(
+                name,
+                Value::String(text.clone()),
+                Origin::Environment(variable.clone()),
+            )?,
             None => unknown_variables.push(variable.clone()),
         }
     }
@@ -178,11 +197,18 @@ pub fn load(layers: &Layers<'_>) -> Result<Loaded, ConfigError> {
     }
     let config = build(&values)?;
     config.validate()?;
-    Ok(Loaded { config, values, unknown_variables })
+    Ok(Loaded {
+        config,
+        values,
+        unknown_variables,
+    })
 }
 
 fn not_toml(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
-    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let before = error
+        .span()
+        .and_then(|span| text.get(..span.start))
+        .unwrap_or_default();
     let line_before = before.rsplit('\n').next().unwrap_or_default();
     ConfigError::Syntax {
         path: path.to_owned(),
@@ -213,7 +239,11 @@ fn flatten(
     each: &mut impl FnMut(String, Value) -> Result<(), ConfigError>,
 ) -> Result<(), ConfigError> {
     for (key, value) in table {
-        let name = if prefix.is_empty() { key } else { format!("{prefix}.{key}") };
+        let name = if prefix.is_empty() {
+            key
+        } else {
+            format!("{prefix}.{key}")
+        };
         match value {
             Value::Table(table) => flatten(&name, table, each)?,
             leaf => each(name, leaf)?,
@@ -224,20 +254,39 @@ fn flatten(
 
 /// Text from a variable or a flag becomes what the setting is; anything else must be that already.
 fn fit(name: &str, value: Value, like: &Value, origin: &Origin) -> Result<Value, ConfigError> {
-    let invalid = |problem: String| ConfigError::Invalid { name: name.to_owned(), origin: origin.clone(), problem };
+    let invalid = |problem: String| ConfigError::Invalid {
+        name: name.to_owned(),
+        origin: origin.clone(),
+        problem,
+    };
     match (value, like) {
-        (Value::String(text), Value::Integer(_)) if !matches!(origin, Origin::File(_)) => {
-            text.trim().parse().map(Value::Integer).map_err(|_| invalid(format!("`{text}` is not a whole number")))
-        }
-        (Value::String(text), Value::Boolean(_)) if !matches!(origin, Origin::File(_)) => {
-            text.trim().parse().map(Value::Boolean).map_err(|_| invalid(format!("`{text}` is neither true nor false")))
-        }
+        (Value::String(text), Value::Integer(_)) if !matches!(origin, Origin::File(_)) => text
+            .trim()
+            .parse()
+            .map(Value::Integer)
+            .map_err(|_| invalid(format!("`{text}` is not a whole number"))),
+        (Value::String(text), Value::Boolean(_)) if !matches!(origin, Origin::File(_)) => text
+            .trim()
+            .parse()
+            .map(Value::Boolean)
+            .map_err(|_| invalid(format!("`{text}` is neither true nor false"))),
         (Value::String(text), Value::Array(_)) if !matches!(origin, Origin::File(_)) => {
-            let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
-            Ok(Value::Array(entries.map(|entry| Value::String(entry.to_owned())).collect()))
+            let entries = text
+                .split(',')
+                .map(str::trim)
+                .filter(|entry| !entry.is_empty());
+            Ok(Value::Array(
+                entries
+                    .map(|entry| Value::String(entry.to_owned()))
+                    .collect(),
+            ))
         }
         (value, like) if value.same_type(like) => Ok(value),
-        (value, like) => Err(invalid(format!("a {} belongs here, not a {}", like.type_str(), value.type_str()))),
+        (value, like) => Err(invalid(format!(
+            "a {} belongs here, not a {}",
+            like.type_str(),
+            value.type_str()
+        ))),
     }
 }
 
@@ -246,8 +295,16 @@ fn put(table: &mut Table, name: &str, value: Value) {
     match name.split_once('.') {
         None => _ = table.insert(name.to_owned(), value),
         Some((section, rest)) => {
-            let section = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
-            put(section.as_table_mut().expect("sections have no setting's name"), rest, value);
+            let section = table
+                .entry(section)
+                .or_insert_with(|| Value::Table(Table::new()));
+            put(
+                section
+                    .as_table_mut()
+                    .expect("sections have no setting's name"),
+                rest,
+                value,
+            );
         }
     }
 }
@@ -261,7 +318,11 @@ fn build(values: &BTreeMap<String, (Value, Origin)>) -> Result<Config, ConfigErr
         put(&mut alone, name, value.clone());
         if let Err(error) = Config::deserialize(alone) {
             let problem = error.message().to_owned();
-            return Err(ConfigError::Invalid { name: name.clone(), origin: origin.clone(), problem });
+            return Err(ConfigError::Invalid {
+                name: name.clone(),
+                origin: origin.clone(),
+                problem,
+            });
         }
     }
     Config::deserialize(table).map_err(|error| ConfigError::Invalid {
@@ -278,14 +339,21 @@ mod tests {
     use super::*;
 
     fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
     }
 
     #[test]
     fn later_layers_win_and_their_origin_is_known() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("bellhop.toml");
-        std::fs::write(&file, "partitions = 8\n[heartbeat]\nlease = \"3s\"\n[nats]\nurl = \"nats://file\"\n").unwrap();
+        std::fs::write(
+            &file,
+            "partitions = 8\n[heartbeat]\nlease = \"3s\"\n[nats]\nurl = \"nats://file\"\n",
+        )
+        .unwrap();
         let loaded = load(&Layers {
             file: Some(&file),
             environment: pairs(&[
@@ -309,12 +377,24 @@ mod tests {
         assert_eq!(loaded.config.heartbeat.lease, Duration::ZERO);
         assert_eq!(loaded.config.nats.url, "nats://flag");
         assert_eq!(loaded.config.mailbox.limit, 7);
-        assert_eq!(loaded.config.reroute.sources, ["billing", "hr"].map(|source| source.parse().unwrap()));
+        assert_eq!(
+            loaded.config.reroute.sources,
+            ["billing", "hr"].map(|source| source.parse().unwrap())
+        );
         assert!(loaded.config.delivery.copy_rerouted);
-        assert_eq!(loaded.config.mailbox.escalate_after.high, Duration::from_secs(3_600));
-        assert_eq!(loaded.config.reroute.min_priority, crate::reminder::Priority::High);
+        assert_eq!(
+            loaded.config.mailbox.escalate_after.high,
+            Duration::from_secs(3_600)
+        );
+        assert_eq!(
+            loaded.config.reroute.min_priority,
+            crate::reminder::Priority::High
+        );
         assert_eq!(loaded.values["partitions"].1, Origin::File(file));
-        assert_eq!(loaded.values["heartbeat.lease"].1, Origin::Environment("BELLHOP_HEARTBEAT_LEASE".into()));
+        assert_eq!(
+            loaded.values["heartbeat.lease"].1,
+            Origin::Environment("BELLHOP_HEARTBEAT_LEASE".into())
+        );
         assert_eq!(loaded.values["delivery.timeout"].1, Origin::Default);
         assert_eq!(loaded.unknown_variables, ["BELLHOP_HEARTBEAT_LEESE"]);
     }
@@ -322,27 +402,89 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         let flags = |name: &str, value: &str| {
-            load(&Layers { flags: pairs(&[(name, value)]), ..Layers::default() }).unwrap_err()
+            load(&Layers {
+                flags: pairs(&[(name, value)]),
+                ..Layers::default()
+            })
+            .unwrap_err()
         };
-        assert!(matches!(flags("no.such", "1"), ConfigError::Unknown { name, .. } if name == "no.such"));
-        assert!(matches!(flags("mailbox.limit", "many"), ConfigError::Invalid { name, .. } if name == "mailbox.limit"));
-        assert!(matches!(flags("delivery.copy_rerouted", "maybe"), ConfigError::Invalid { .. }));
-        assert!(matches!(flags("reroute.sources", "billing,\u{7}"), ConfigError::Invalid { .. }));
-        assert!(matches!(flags("heartbeat.lease", "soon"), ConfigError::Invalid { .. }));
-        assert!(matches!(flags("heartbeat.lease", "-1s"), ConfigError::Invalid { .. }));
-        assert!(matches!(flags("mailbox.limit", "0"), ConfigError::OutOfBounds { name: "mailbox.limit", .. }));
-        assert!(matches!(flags("streams.replicas", "2"), ConfigError::OutOfBounds { .. }));
+        assert!(
+            matches!(flags("no.such", "1"), ConfigError::Unknown { name, .. } if name == "no.such")
+        );
+        assert!(
+            matches!(flags("mailbox.limit", "many"), ConfigError::Invalid { name, .. } if name == "mailbox.limit")
+        );
+        assert!(matches!(
+            flags("delivery.copy_rerouted", "maybe"),
+            ConfigError::Invalid { .. }
+        ));
+        assert!(matches!(
+            flags("reroute.sources", "billing,\u{7}"),
+            ConfigError::Invalid { .. }
+        ));
+        assert!(matches!(
+            flags("heartbeat.lease", "soon"),
+            ConfigError::Invalid { .. }
+        ));
+        assert!(matches!(
+            flags("heartbeat.lease", "-1s"),
+            ConfigError::Invalid { .. }
+        ));
+        assert!(matches!(
+            flags("mailbox.limit", "0"),
+            ConfigError::OutOfBounds {
+                name: "mailbox.limit",
+                ..
+            }
+        ));
+        assert!(matches!(
+            flags("streams.replicas", "2"),
+            ConfigError::OutOfBounds { .. }
+        ));
         let error = flags("history.url", "mysql://b:secret@h");
-        assert!(matches!(error, ConfigError::OutOfBounds { name: "history.url", .. }));
+        assert!(matches!(
+            error,
+            ConfigError::OutOfBounds {
+                name: "history.url",
+                ..
+            }
+        ));
         assert!(!error.to_string().contains("secret"), "{error}");
-        assert!(matches!(flags("prefix", "a.b"), ConfigError::OutOfBounds { .. }));
-        assert!(matches!(flags("members.ttl", "1s"), ConfigError::OutOfBounds { name: "members.ttl", .. }));
+        assert!(matches!(
+            flags("prefix", "a.b"),
+            ConfigError::OutOfBounds { .. }
+        ));
+        assert!(matches!(
+            flags("members.ttl", "1s"),
+            ConfigError::OutOfBounds {
+                name: "members.ttl",
+                ..
+            }
+        ));
         for prefix in ["", "_INBOX.", "a b", "a.*", ">", "$JS"] {
-            assert!(matches!(flags("nats.inbox_prefix", prefix), ConfigError::OutOfBounds { .. }), "{prefix}");
+            assert!(
+                matches!(
+                    flags("nats.inbox_prefix", prefix),
+                    ConfigError::OutOfBounds { .. }
+                ),
+                "{prefix}"
+            );
         }
-        assert!(matches!(flags("nats.cert", "own.crt"), ConfigError::OutOfBounds { name: "nats.key", .. }));
+        assert!(matches!(
+            flags("nats.cert", "own.crt"),
+            ConfigError::OutOfBounds {
+                name: "nats.key",
+                ..
+            }
+        ));
         let error = flags("nats.nkey", "SUAsecret");
-        assert!(matches!(error, ConfigError::OutOfBounds { name: "nats.nkey", .. }));
+        assert!(matches!(
+            error,
+            ConfigError::OutOfBounds {
+                name: "nats.nkey",
+                ..
+            }
+        ));
         assert!(!error.to_string().contains("secret"), "{error}");
     }
 
@@ -360,7 +502,12 @@ mod tests {
             "[nats]\n\"hunter2\" = 1\n\"hunter2\" = 2",
         ] {
             std::fs::write(&file, broken).unwrap();
-            let error = load(&Layers { file: Some(&file), ..Layers::default() }).unwrap_err().to_string();
+            let error = load(&Layers {
+                file: Some(&file),
+                ..Layers::default()
+            })
+            .unwrap_err()
+            .to_string();
             assert!(error.contains("bellhop.toml is not TOML: line "), "{error}");
             assert!(!error.contains("hunter2"), "{error}");
         }

@@ -373,8 +373,12 @@ pub enum Devices {
 impl Nats {
     fn validate(&self) -> Result<(), ConfigError> {
         let prefix = &self.inbox_prefix;
-        let is_token =
-            |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
+        let is_token = |text: &str| {
+            !text.is_empty()
+                && text
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
+        };
         check(
             "nats.inbox_prefix",
             prefix,
@@ -388,9 +392,19 @@ impl Nats {
             "a token of A-Z a-z 0-9 - _, or empty",
         )?;
         // It is no file, and a secret: it is not shown.
-        check("nats.nkey", "a seed", !self.nkey.starts_with("SU"), "the name of a file that has the seed")?;
+        check(
+            "nats.nkey",
+            "a seed",
+            !self.nkey.starts_with("SU"),
+            "the name of a file that has the seed",
+        )?;
         let is_pair = self.cert.is_empty() == self.key.is_empty();
-        check("nats.key", format!("`{}`", self.key), is_pair, "set together with `nats.cert`, or not at all")
+        check(
+            "nats.key",
+            format!("`{}`", self.key),
+            is_pair,
+            "set together with `nats.cert`, or not at all",
+        )
     }
 }
 
@@ -404,8 +418,14 @@ impl Config {
     /// The first setting out of bounds, with its value and what would be right.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let token = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        let prefix_is_right = !self.prefix.is_empty() && self.prefix.len() <= 32 && self.prefix.chars().all(token);
-        check("prefix", &self.prefix, prefix_is_right, "1 to 32 of A-Z a-z 0-9 - _")?;
+        let prefix_is_right =
+            !self.prefix.is_empty() && self.prefix.len() <= 32 && self.prefix.chars().all(token);
+        check(
+            "prefix",
+            &self.prefix,
+            prefix_is_right,
+            "1 to 32 of A-Z a-z 0-9 - _",
+        )?;
         check(
             "name",
             &self.name,
@@ -413,80 +433,270 @@ impl Config {
             "up to 64 of A-Z a-z 0-9 - _",
         )?;
         self.nats.validate()?;
-        let http_is_right = self.http.is_empty() || self.http.parse::<std::net::SocketAddr>().is_ok();
-        check("http", &self.http, http_is_right, "an address and port such as 127.0.0.1:9411, or empty")?;
+        let http_is_right =
+            self.http.is_empty() || self.http.parse::<std::net::SocketAddr>().is_ok();
+        check(
+            "http",
+            &self.http,
+            http_is_right,
+            "an address and port such as 127.0.0.1:9411, or empty",
+        )?;
         within("partitions", usize::from(self.partitions), 1, 1_024)?;
         let replicas = self.streams.replicas;
-        check("streams.replicas", replicas, [1, 3, 5].contains(&replicas), "1, 3 or 5")?;
+        check(
+            "streams.replicas",
+            replicas,
+            [1, 3, 5].contains(&replicas),
+            "1, 3 or 5",
+        )?;
         let storage = self.streams.storage;
         let storage_is_right = storage == 0 || (64 << 20..=1 << 50).contains(&storage);
-        check("streams.storage", storage, storage_is_right, "0, or 67108864 (64 MiB) to 1125899906842624 bytes")?;
-        within("intake.max_bytes_in_flight", self.intake.max_bytes_in_flight, 1 << 20, 1 << 30)?;
-        within("intake.event_bytes", self.intake.event_bytes, 1 << 10, 512 << 10)?;
-        within("idempotency.max_ids", self.idempotency.max_ids, 1_000, 100_000_000)?;
-        within("merge.max_reminders", self.merge.max_reminders, 1, 1_000_000)?;
+        check(
+            "streams.storage",
+            storage,
+            storage_is_right,
+            "0, or 67108864 (64 MiB) to 1125899906842624 bytes",
+        )?;
+        within(
+            "intake.max_bytes_in_flight",
+            self.intake.max_bytes_in_flight,
+            1 << 20,
+            1 << 30,
+        )?;
+        within(
+            "intake.event_bytes",
+            self.intake.event_bytes,
+            1 << 10,
+            512 << 10,
+        )?;
+        within(
+            "idempotency.max_ids",
+            self.idempotency.max_ids,
+            1_000,
+            100_000_000,
+        )?;
+        within(
+            "merge.max_reminders",
+            self.merge.max_reminders,
+            1,
+            1_000_000,
+        )?;
         within("heartbeat.max_users", self.heartbeat.max_users, 1, 1_000)?;
-        within("delivery.max_bytes", self.delivery.max_bytes, 1 << 10, crate::reminder::MAX_DELIVERY_BYTES)?;
-        within("reroute.lookups_in_flight", self.reroute.lookups_in_flight, 1, 1_024)?;
+        within(
+            "delivery.max_bytes",
+            self.delivery.max_bytes,
+            1 << 10,
+            crate::reminder::MAX_DELIVERY_BYTES,
+        )?;
+        within(
+            "reroute.lookups_in_flight",
+            self.reroute.lookups_in_flight,
+            1,
+            1_024,
+        )?;
         within("mailbox.limit", self.mailbox.limit, 1, 10_000_000)?;
         within("mailbox.reserve", self.mailbox.reserve, 0, 30)?;
         within("mailbox.source_share", self.mailbox.source_share, 10, 100)?;
-        within("mailbox.park_messages", self.mailbox.park_messages, 1, 1_000)?;
-        within("mailbox.park_bytes", self.mailbox.park_bytes, 1 << 10, 16 << 20)?;
-        within("mailbox.page_messages", self.mailbox.page_messages, 1, 1_000)?;
-        within("mailbox.page_bytes", self.mailbox.page_bytes, 1 << 10, 16 << 20)?;
-        within("mailbox.removals_in_flight", self.mailbox.removals_in_flight, 1, 1_024)?;
-        within("mailbox.reads_in_flight", self.mailbox.reads_in_flight, 1, 256)?;
-        within("dispatch.max_bytes_in_flight", self.dispatch.max_bytes_in_flight, 1 << 20, 1 << 30)?;
+        within(
+            "mailbox.park_messages",
+            self.mailbox.park_messages,
+            1,
+            1_000,
+        )?;
+        within(
+            "mailbox.park_bytes",
+            self.mailbox.park_bytes,
+            1 << 10,
+            16 << 20,
+        )?;
+        within(
+            "mailbox.page_messages",
+            self.mailbox.page_messages,
+            1,
+            1_000,
+        )?;
+        within(
+            "mailbox.page_bytes",
+            self.mailbox.page_bytes,
+            1 << 10,
+            16 << 20,
+        )?;
+        within(
+            "mailbox.removals_in_flight",
+            self.mailbox.removals_in_flight,
+            1,
+            1_024,
+        )?;
+        within(
+            "mailbox.reads_in_flight",
+            self.mailbox.reads_in_flight,
+            1,
+            256,
+        )?;
+        within(
+            "dispatch.max_bytes_in_flight",
+            self.dispatch.max_bytes_in_flight,
+            1 << 20,
+            1 << 30,
+        )?;
         let history = &self.history.url;
         let is_history = history == "sqlite" || history.parse::<HistoryUrl>().is_ok();
         let histories = "sqlite, sqlite:PATH, postgres://USER@HOST/DATABASE, or none";
-        check("history.url", without_password(history), is_history, histories)?;
+        check(
+            "history.url",
+            without_password(history),
+            is_history,
+            histories,
+        )?;
         within("history.batch", self.history.batch, 1, 100_000)?;
-        within("history.queries_in_flight", self.history.queries_in_flight, 1, 256)?;
-        within("dispatch.max_events_in_flight", self.dispatch.max_events_in_flight, 1, 100_000)?;
+        within(
+            "history.queries_in_flight",
+            self.history.queries_in_flight,
+            1,
+            256,
+        )?;
+        within(
+            "dispatch.max_events_in_flight",
+            self.dispatch.max_events_in_flight,
+            1,
+            100_000,
+        )?;
         let (ms, s) = (Duration::from_millis, Duration::from_secs);
         for (name, value, least, most) in [
             ("nats.timeout", self.nats.timeout, ms(100), s(300)),
-            ("nats.ping_interval", self.nats.ping_interval, ms(100), s(300)),
-            ("streams.outcomes_age", self.streams.outcomes_age, s(60), s(3_650 * 86_400)),
-            ("streams.rejected_age", self.streams.rejected_age, s(60), s(3_650 * 86_400)),
-            ("idempotency.window", self.idempotency.window, s(1), s(7 * 86_400)),
+            (
+                "nats.ping_interval",
+                self.nats.ping_interval,
+                ms(100),
+                s(300),
+            ),
+            (
+                "streams.outcomes_age",
+                self.streams.outcomes_age,
+                s(60),
+                s(3_650 * 86_400),
+            ),
+            (
+                "streams.rejected_age",
+                self.streams.rejected_age,
+                s(60),
+                s(3_650 * 86_400),
+            ),
+            (
+                "idempotency.window",
+                self.idempotency.window,
+                s(1),
+                s(7 * 86_400),
+            ),
             ("merge.window", self.merge.window, ms(0), s(86_400)),
             ("heartbeat.timeout", self.heartbeat.timeout, ms(10), s(60)),
             ("heartbeat.lease", self.heartbeat.lease, ms(0), s(3_600)),
-            ("heartbeat.backoff_min", self.heartbeat.backoff_min, ms(10), s(30)),
-            ("heartbeat.backoff_max", self.heartbeat.backoff_max, self.heartbeat.backoff_min, s(30)),
+            (
+                "heartbeat.backoff_min",
+                self.heartbeat.backoff_min,
+                ms(10),
+                s(30),
+            ),
+            (
+                "heartbeat.backoff_max",
+                self.heartbeat.backoff_max,
+                self.heartbeat.backoff_min,
+                s(30),
+            ),
             ("delivery.timeout", self.delivery.timeout, ms(10), s(60)),
             ("delivery.busy_min", self.delivery.busy_min, ms(1), s(60)),
-            ("delivery.busy_max", self.delivery.busy_max, self.delivery.busy_min, s(600)),
+            (
+                "delivery.busy_max",
+                self.delivery.busy_max,
+                self.delivery.busy_min,
+                s(600),
+            ),
             ("reroute.timeout", self.reroute.timeout, ms(10), s(60)),
-            ("mailbox.expiry_interval", self.mailbox.expiry_interval, ms(10), s(3_600)),
-            ("mailbox.escalate_after.low", self.mailbox.escalate_after.low, ms(0), s(365 * 86_400)),
-            ("mailbox.escalate_after.normal", self.mailbox.escalate_after.normal, ms(0), s(365 * 86_400)),
-            ("mailbox.escalate_after.high", self.mailbox.escalate_after.high, ms(0), s(365 * 86_400)),
-            ("mailbox.escalate_after.urgent", self.mailbox.escalate_after.urgent, ms(0), s(365 * 86_400)),
+            (
+                "mailbox.expiry_interval",
+                self.mailbox.expiry_interval,
+                ms(10),
+                s(3_600),
+            ),
+            (
+                "mailbox.escalate_after.low",
+                self.mailbox.escalate_after.low,
+                ms(0),
+                s(365 * 86_400),
+            ),
+            (
+                "mailbox.escalate_after.normal",
+                self.mailbox.escalate_after.normal,
+                ms(0),
+                s(365 * 86_400),
+            ),
+            (
+                "mailbox.escalate_after.high",
+                self.mailbox.escalate_after.high,
+                ms(0),
+                s(365 * 86_400),
+            ),
+            (
+                "mailbox.escalate_after.urgent",
+                self.mailbox.escalate_after.urgent,
+                ms(0),
+                s(365 * 86_400),
+            ),
             ("dispatch.ack_wait", self.dispatch.ack_wait, s(10), s(3_600)),
-            ("dispatch.pin_timeout", self.dispatch.pin_timeout, s(2), s(60)),
-            ("history.keep", self.history.keep, s(3_600), s(36_500 * 86_400)),
+            (
+                "dispatch.pin_timeout",
+                self.dispatch.pin_timeout,
+                s(2),
+                s(60),
+            ),
+            (
+                "history.keep",
+                self.history.keep,
+                s(3_600),
+                s(36_500 * 86_400),
+            ),
             ("members.interval", self.members.interval, ms(100), s(60)),
-            ("members.ttl", self.members.ttl, self.members.interval * 2, s(600)),
+            (
+                "members.ttl",
+                self.members.ttl,
+                self.members.interval * 2,
+                s(600),
+            ),
             ("members.grace", self.members.grace, ms(0), s(600)),
         ] {
             let bounds = format!("{} to {}", units::show(least), units::show(most));
-            check(name, units::show(value), least <= value && value <= most, &bounds)?;
+            check(
+                name,
+                units::show(value),
+                least <= value && value <= most,
+                &bounds,
+            )?;
         }
         Ok(())
     }
 }
 
 fn within(name: &'static str, value: usize, least: usize, most: usize) -> Result<(), ConfigError> {
-    check(name, value, (least..=most).contains(&value), &format!("{least} to {most}"))
+    check(
+        name,
+        value,
+        (least..=most).contains(&value),
+        &format!("{least} to {most}"),
+    )
 }
 
-fn check(name: &'static str, value: impl std::fmt::Display, is_right: bool, bounds: &str) -> Result<(), ConfigError> {
+fn check(
+    name: &'static str,
+    value: impl std::fmt::Display,
+    is_right: bool,
+    bounds: &str,
+) -> Result<(), ConfigError> {
     if is_right {
         return Ok(());
     }
-    Err(ConfigError::OutOfBounds { name, value: value.to_string(), bounds: bounds.to_owned() })
+    Err(ConfigError::OutOfBounds {
+        name,
+        value: value.to_string(),
+        bounds: bounds.to_owned(),
+    })
 }

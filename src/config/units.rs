@@ -14,11 +14,16 @@ pub(super) fn show(duration: Duration) -> String {
     }
 }
 
-pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn serialize<S: Serializer>(
+    duration: &Duration,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&show(*duration))
 }
 
-pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Duration, D::Error> {
     parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
 }
 
@@ -27,8 +32,12 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
 /// # Errors
 /// Says what is wrong with the text.
 pub fn parse(text: &str) -> Result<Duration, String> {
-    let refuse = |why: &dyn std::fmt::Display| format!("`{text}` is not a duration such as 2s: {why}");
-    let duration: SignedDuration = match text.strip_suffix('d').and_then(|days| days.parse::<i64>().ok()) {
+    let refuse =
+        |why: &dyn std::fmt::Display| format!("`{text}` is not a duration such as 2s: {why}");
+    let duration: SignedDuration = match text
+        .strip_suffix('d')
+        .and_then(|days| days.parse::<i64>().ok())
+    {
         Some(days) => SignedDuration::from_hours(days.saturating_mul(24)),
         None => text.parse().map_err(|error: jiff::Error| refuse(&error))?,
     };

@@ -44,7 +44,13 @@ impl AppServer {
         board: Arc<Board>,
     ) -> (Self, impl Future<Output = Result<(), DemoError>> + use<>) {
         let (happenings, received) = mpsc::channel(64);
-        let process = Process { number, name, url: url.to_owned(), board, life: None };
+        let process = Process {
+            number,
+            name,
+            url: url.to_owned(),
+            board,
+            life: None,
+        };
         (Self { happenings }, process.run(received))
     }
 
@@ -96,7 +102,8 @@ impl Process {
         match (happening, &mut self.life) {
             (Happening::Started, None) => {
                 self.life = Some(Life::begin(&self.url, self.name).await?);
-                self.board.with(|board| board.servers[self.number].life += 1);
+                self.board
+                    .with(|board| board.servers[self.number].life += 1);
             }
             (Happening::Killed, Some(life)) => {
                 // What was accepted is answered, or the account would count its redelivery as a fault.
@@ -126,47 +133,99 @@ impl Process {
     /// Shows each reminder on its user's terminal. One whose user has just left is refused.
     fn deliver(&self, batch: Vec<Delivery>) {
         let now = Instant::now();
-        let is_connected =
-            |delivery: &Delivery| self.life.as_ref().is_some_and(|it| it.connected.contains(&delivery.reminder.user));
+        let is_connected = |delivery: &Delivery| {
+            self.life
+                .as_ref()
+                .is_some_and(|it| it.connected.contains(&delivery.reminder.user))
+        };
         let (shown, refused): (Vec<_>, Vec<_>) = batch.into_iter().partition(is_connected);
-        refused.into_iter().for_each(|delivery| delivery.refuse(Reason::NotConnected));
+        refused
+            .into_iter()
+            .for_each(|delivery| delivery.refuse(Reason::NotConnected));
         self.board.with(|board| {
             for delivery in &shown {
-                let reminder @ Reminder { id, source, user, merged, .. } = &delivery.reminder;
+                let reminder @ Reminder {
+                    id,
+                    source,
+                    user,
+                    merged,
+                    ..
+                } = &delivery.reminder;
                 let has_waited = reminder.parked_at.is_some();
-                let accepted = Accepted { source: source.as_str(), id, user: user.as_str(), merged, has_waited };
+                let accepted = Accepted {
+                    source: source.as_str(),
+                    id,
+                    user: user.as_str(),
+                    merged,
+                    has_waited,
+                };
                 let latency = board.ledger.accept(now, &accepted);
                 board.servers[self.number].accepted += 1;
                 if latency.is_none() || board.wants_sample(now, source.as_str()) {
-                    let after =
-                        latency.map_or_else(|| "from outside".to_owned(), |it| format!("after {}", numbers::time(it)));
+                    let after = latency.map_or_else(
+                        || "from outside".to_owned(),
+                        |it| format!("after {}", numbers::time(it)),
+                    );
                     board.say(in_full(reminder, self.name, &after));
                 }
             }
         });
-        shown.into_iter().for_each(|delivery| drop(delivery.accept()));
+        shown
+            .into_iter()
+            .for_each(|delivery| drop(delivery.accept()));
     }
 }
 
 impl Life {
     async fn begin(url: &str, name: &'static str) -> Result<Self, DemoError> {
-        let failed = |problem: &dyn std::fmt::Display| DemoError::nats(format!("start {name}"), problem);
-        let connection = async_nats::ConnectOptions::new().name(name).connect(url).await.map_err(|e| failed(&e))?;
+        let failed =
+            |problem: &dyn std::fmt::Display| DemoError::nats(format!("start {name}"), problem);
+        let connection = async_nats::ConnectOptions::new()
+            .name(name)
+            .connect(url)
+            .await
+            .map_err(|e| failed(&e))?;
         // The account judges redeliveries, so it must see them.
-        let options = Options { remember: 0, answer_within: ANSWER_WITHIN, ..Options::default() };
+        let options = Options {
+            remember: 0,
+            answer_within: ANSWER_WITHIN,
+            ..Options::default()
+        };
         let instance = name.parse().expect("it is a name");
         let started = client::AppServer::start(connection, instance, options).await;
         let (app, deliveries) = started.map_err(|e| failed(&e))?;
-        Ok(Self { app, deliveries, connected: HashSet::new() })
+        Ok(Self {
+            app,
+            deliveries,
+            connected: HashSet::new(),
+        })
     }
 }
 
 fn in_full(reminder: &Reminder, instance: &str, after: &str) -> Line {
-    let Reminder { id, user, priority, content, .. } = reminder;
+    let Reminder {
+        id,
+        user,
+        priority,
+        content,
+        ..
+    } = reminder;
     let priority = priority.as_str();
-    let waited = if reminder.parked_at.is_some() { " in the mailbox" } else { "" };
-    let title = reminder.title.as_ref().map(|title| format!("{title}: ")).unwrap_or_default();
-    let tags = reminder.tags.iter().map(|tag| format!(" #{tag}")).collect::<String>();
+    let waited = if reminder.parked_at.is_some() {
+        " in the mailbox"
+    } else {
+        ""
+    };
+    let title = reminder
+        .title
+        .as_ref()
+        .map(|title| format!("{title}: "))
+        .unwrap_or_default();
+    let tags = reminder
+        .tags
+        .iter()
+        .map(|tag| format!(" #{tag}"))
+        .collect::<String>();
     let stands_for = match reminder.merged.len() {
         0 => String::new(),
         n => format!(" (stands for {})", n + 1),

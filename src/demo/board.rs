@@ -42,7 +42,11 @@ pub(super) enum Kind {
 impl Line {
     /// Part of the story.
     pub(super) fn scene(text: String) -> Self {
-        Self { kind: Kind::Scene, text, detail: None }
+        Self {
+            kind: Kind::Scene,
+            text,
+            detail: None,
+        }
     }
 }
 

@@ -56,7 +56,13 @@ impl Business {
         // The first ones not all at once.
         let first = 1.5 + 4.0 * source as f64;
         let bad_at = Instant::now() + between(&mut chance, first..first + 1.0);
-        Self { source, users, per_second, chance, bad_at }
+        Self {
+            source,
+            users,
+            per_second,
+            chance,
+            bad_at,
+        }
     }
 
     /// Publishes until `stop`.
@@ -67,12 +73,20 @@ impl Business {
         stop: CancellationToken,
     ) -> Result<(), DemoError> {
         let source = SOURCES[self.source];
-        let connection = async_nats::ConnectOptions::new().name(source).connect(url).await;
+        let connection = async_nats::ConnectOptions::new()
+            .name(source)
+            .connect(url)
+            .await;
         let connection = connection.map_err(|error| DemoError::nats(source, error))?;
         // The bad ones are for Bellhop to reject.
-        let options =
-            Options { max_reminders: MAX_SET, validate: false, give_up_after: PATIENCE, ..Options::default() };
-        let publisher = Publisher::start(connection, source.parse().expect("it is a name"), options);
+        let options = Options {
+            max_reminders: MAX_SET,
+            validate: false,
+            give_up_after: PATIENCE,
+            ..Options::default()
+        };
+        let publisher =
+            Publisher::start(connection, source.parse().expect("it is a name"), options);
         let seconds_behind = SOURCES.len() as f64 * MOST_BEHIND.as_secs_f64();
         let most_under_way = (self.per_second * seconds_behind) as usize + MAX_SET;
         let (mut due, mut last) = (0.0, Instant::now());
@@ -84,7 +98,8 @@ impl Business {
             }
             let now = Instant::now();
             // What could not be published for more than a second is not made good.
-            due = (due + self.per_second * (now - last).as_secs_f64()).min(self.per_second.max(1.0));
+            due =
+                (due + self.per_second * (now - last).as_secs_f64()).min(self.per_second.max(1.0));
             last = now;
             while due >= 1.0 && board.with(|board| board.ledger.under_way()) < most_under_way {
                 let size = (due as usize).min(MAX_SET);
@@ -96,18 +111,34 @@ impl Business {
     }
 
     /// Publishes reminders, and waits until JetStream has them.
-    async fn publish(&mut self, publisher: &Publisher, board: &Board, size: usize) -> Result<(), DemoError> {
+    async fn publish(
+        &mut self,
+        publisher: &Publisher,
+        board: &Board,
+        size: usize,
+    ) -> Result<(), DemoError> {
         let source = SOURCES[self.source];
         let failed = |error| DemoError::nats(source, error);
         let entries = self.entries(size);
         let now = Instant::now();
         // It is entered before it is on its way: an app server may have it before the acknowledgement is here.
         let ids: Vec<String> = board.with(|board| {
-            entries.iter().map(|it| board.ledger.publish(now, self.source, it.user, it.is_valid)).collect()
+            entries
+                .iter()
+                .map(|it| board.ledger.publish(now, self.source, it.user, it.is_valid))
+                .collect()
         });
         let mut publishing = Vec::with_capacity(size);
         for (Entry { draft, .. }, id) in entries.into_iter().zip(ids) {
-            publishing.push(publisher.publish(Draft { id: Some(id), ..draft }).await.map_err(failed)?);
+            publishing.push(
+                publisher
+                    .publish(Draft {
+                        id: Some(id),
+                        ..draft
+                    })
+                    .await
+                    .map_err(failed)?,
+            );
         }
         let mut last_set = None;
         for stored in publishing {
@@ -123,8 +154,8 @@ impl Business {
     fn entries(&mut self, size: usize) -> Vec<Entry> {
         let mut entries: Vec<Entry> = Vec::with_capacity(size);
         while entries.len() < size {
-            let twin =
-                (!entries.is_empty() && self.chance.f64() < DUPLICATES).then(|| self.chance.usize(..entries.len()));
+            let twin = (!entries.is_empty() && self.chance.f64() < DUPLICATES)
+                .then(|| self.chance.usize(..entries.len()));
             let entry = twin.map(|at| entries[at].clone());
             entries.push(entry.unwrap_or_else(|| self.entry()));
         }
@@ -139,17 +170,34 @@ impl Business {
     fn entry(&mut self) -> Entry {
         let chance = &mut self.chance;
         let kind = &KINDS[self.source][chance.usize(..KINDS[self.source].len())];
-        let user = if chance.f64() < ALICES_SHARE { ALICE } else { chance.usize(..self.users.len()) };
-        let data = |number: u32| to_raw_value(&json!({ "case": number })).expect("it has only string keys");
+        let user = if chance.f64() < ALICES_SHARE {
+            ALICE
+        } else {
+            chance.usize(..self.users.len())
+        };
+        let data = |number: u32| {
+            to_raw_value(&json!({ "case": number })).expect("it has only string keys")
+        };
         let draft = Draft {
             title: Some(kind.title.to_owned()),
-            tags: [SOURCES[self.source], kind.tag].map(|tag| tag.parse().expect("it is a name")).into(),
+            tags: [SOURCES[self.source], kind.tag]
+                .map(|tag| tag.parse().expect("it is a name"))
+                .into(),
             priority: Priority::named(kind.priority).unwrap_or_default(),
-            expires_at: kind.expires.then(|| Timestamp::now() + SignedDuration::from_hours(7 * 24)),
+            expires_at: kind
+                .expires
+                .then(|| Timestamp::now() + SignedDuration::from_hours(7 * 24)),
             data: (chance.f64() < 0.1).then(|| data(chance.u32(..))),
-            ..Draft::new(self.users[user].clone(), catalogue::fill(kind.content, chance))
+            ..Draft::new(
+                self.users[user].clone(),
+                catalogue::fill(kind.content, chance),
+            )
         };
-        Entry { user, draft, is_valid: true }
+        Entry {
+            user,
+            draft,
+            is_valid: true,
+        }
     }
 
     fn spoil(&self, entry: &mut Entry) {

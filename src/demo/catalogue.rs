@@ -18,28 +18,82 @@ pub(super) struct Kind {
     pub expires: bool,
 }
 
-const fn kind(title: &'static str, content: &'static str, priority: &'static str, tag: &'static str) -> Kind {
-    Kind { title, content, priority, tag, expires: false }
+const fn kind(
+    title: &'static str,
+    content: &'static str,
+    priority: &'static str,
+    tag: &'static str,
+) -> Kind {
+    Kind {
+        title,
+        content,
+        priority,
+        tag,
+        expires: false,
+    }
 }
 
 const fn expiring(kind: Kind) -> Kind {
-    Kind { expires: true, ..kind }
+    Kind {
+        expires: true,
+        ..kind
+    }
 }
 
 /// Of one source.
 pub(super) const BILLING: &[Kind] = &[
-    expiring(kind("Invoice due", "Invoice {n} over EUR {eur} is due on {day}", "normal", "invoice")),
-    kind("Payment received", "Thank you: EUR {eur} for invoice {n} arrived", "low", "payment"),
-    kind("Payment failed", "The card for invoice {n} was declined; we try again on {day}", "high", "payment"),
-    kind("Card expires", "The card ending in {n} expires at the end of the month", "normal", "card"),
+    expiring(kind(
+        "Invoice due",
+        "Invoice {n} over EUR {eur} is due on {day}",
+        "normal",
+        "invoice",
+    )),
+    kind(
+        "Payment received",
+        "Thank you: EUR {eur} for invoice {n} arrived",
+        "low",
+        "payment",
+    ),
+    kind(
+        "Payment failed",
+        "The card for invoice {n} was declined; we try again on {day}",
+        "high",
+        "payment",
+    ),
+    kind(
+        "Card expires",
+        "The card ending in {n} expires at the end of the month",
+        "normal",
+        "card",
+    ),
 ];
 
 /// Of one source.
 pub(super) const CLAIMS: &[Kind] = &[
-    kind("Claim approved", "Claim {n} was approved; EUR {eur} will arrive by {day}", "high", "decision"),
-    kind("Document missing", "Claim {n} needs the repair bill before it can go on", "normal", "document"),
-    kind("Inspection booked", "An expert looks at the damage of claim {n} on {day}", "normal", "visit"),
-    expiring(kind("Callback wanted", "Please call the customer of claim {n} back today", "urgent", "call")),
+    kind(
+        "Claim approved",
+        "Claim {n} was approved; EUR {eur} will arrive by {day}",
+        "high",
+        "decision",
+    ),
+    kind(
+        "Document missing",
+        "Claim {n} needs the repair bill before it can go on",
+        "normal",
+        "document",
+    ),
+    kind(
+        "Inspection booked",
+        "An expert looks at the damage of claim {n} on {day}",
+        "normal",
+        "visit",
+    ),
+    expiring(kind(
+        "Callback wanted",
+        "Please call the customer of claim {n} back today",
+        "urgent",
+        "call",
+    )),
 ];
 
 /// Of one source.
@@ -50,8 +104,18 @@ pub(super) const HR: &[Kind] = &[
         "high",
         "time",
     )),
-    kind("Leave approved", "Your leave from {day} on was approved (request {n})", "normal", "leave"),
-    kind("Training", "The training in room {n} begins on {day} at 10:00", "low", "training"),
+    kind(
+        "Leave approved",
+        "Your leave from {day} on was approved (request {n})",
+        "normal",
+        "leave",
+    ),
+    kind(
+        "Training",
+        "The training in room {n} begins on {day} at 10:00",
+        "low",
+        "training",
+    ),
     kind("Payslip ready", "Your payslip {n} is ready", "low", "pay"),
 ];
 
@@ -60,16 +124,42 @@ pub(super) const VISITORS: [&str; 3] = ["robin", "sam", "kim"];
 
 /// For them.
 pub(super) const VISITS: &[Kind] = &[
-    kind("Parcel", "A parcel for you is at the front desk; it is due back on {day}", "low", "desk"),
-    kind("Room changed", "Your meeting on {day} is now in room {n}", "normal", "desk"),
-    kind("Signature wanted", "Invoice {n} over EUR {eur} is due today and waits for you", "high", "desk"),
-    kind("Visitor waits", "Somebody waits for you at the front desk about claim {n}", "urgent", "desk"),
+    kind(
+        "Parcel",
+        "A parcel for you is at the front desk; it is due back on {day}",
+        "low",
+        "desk",
+    ),
+    kind(
+        "Room changed",
+        "Your meeting on {day} is now in room {n}",
+        "normal",
+        "desk",
+    ),
+    kind(
+        "Signature wanted",
+        "Invoice {n} over EUR {eur} is due today and waits for you",
+        "high",
+        "desk",
+    ),
+    kind(
+        "Visitor waits",
+        "Somebody waits for you at the front desk about claim {n}",
+        "urgent",
+        "desk",
+    ),
 ];
 
 /// The demo's rules: a tag, and its document.
 pub(super) const RULES: [(&str, &str); 3] = [
-    ("card", r#"{"rules": [{"name": "card numbers", "patterns": ["\\b\\d{4}\\b"], "action": "mask", "with": "•"}]}"#),
-    ("call", r#"{"rules": [{"name": "today", "keywords": ["today"], "action": "replace", "with": "TODAY"}]}"#),
+    (
+        "card",
+        r#"{"rules": [{"name": "card numbers", "patterns": ["\\b\\d{4}\\b"], "action": "mask", "with": "•"}]}"#,
+    ),
+    (
+        "call",
+        r#"{"rules": [{"name": "today", "keywords": ["today"], "action": "replace", "with": "TODAY"}]}"#,
+    ),
     (
         "desk",
         r#"{"rules": [{"name": "due", "keywords": ["due", "due today"], "action": "highlight"},
@@ -78,11 +168,14 @@ pub(super) const RULES: [(&str, &str); 3] = [
 ];
 
 const FIRST: [&str; 40] = [
-    "alice", "bob", "carol", "dave", "emma", "frank", "grace", "henry", "ines", "josé", "karin", "liam", "mia", "noah",
-    "olga", "paul", "quinn", "rosa", "søren", "tara", "umar", "vera", "wendy", "xenia", "yusuf", "zoë", "anton",
-    "bianca", "chen", "dora", "elif", "felix", "gina", "hugo", "ivan", "jana", "kofi", "lena", "marek", "nadia",
+    "alice", "bob", "carol", "dave", "emma", "frank", "grace", "henry", "ines", "josé", "karin",
+    "liam", "mia", "noah", "olga", "paul", "quinn", "rosa", "søren", "tara", "umar", "vera",
+    "wendy", "xenia", "yusuf", "zoë", "anton", "bianca", "chen", "dora", "elif", "felix", "gina",
+    "hugo", "ivan", "jana", "kofi", "lena", "marek", "nadia",
 ];
-const LAST: [&str; 8] = ["adler", "berg", "costa", "dubois", "evans", "fischer", "garcía", "horvat"];
+const LAST: [&str; 8] = [
+    "adler", "berg", "costa", "dubois", "evans", "fischer", "garcía", "horvat",
+];
 
 /// The demo's users; alice is the first.
 pub(super) fn users(count: usize) -> Vec<String> {
@@ -115,8 +208,16 @@ mod tests {
         for (tag, document) in RULES {
             let document = Document::parse(document.as_bytes()).unwrap();
             let engine = Engine::new(&document).unwrap();
-            let mut kinds = BILLING.iter().chain(CLAIMS).chain(HR).chain(VISITS).filter(|kind| kind.tag == tag);
-            let text = fill(kinds.next().unwrap().content, &mut fastrand::Rng::with_seed(1));
+            let mut kinds = BILLING
+                .iter()
+                .chain(CLAIMS)
+                .chain(HR)
+                .chain(VISITS)
+                .filter(|kind| kind.tag == tag);
+            let text = fill(
+                kinds.next().unwrap().content,
+                &mut fastrand::Rng::with_seed(1),
+            );
             assert_eq!(engine.find(&text).unwrap().len(), 1, "{text}");
         }
     }
@@ -125,7 +226,11 @@ mod tests {
     fn users_are_distinct_and_no_blank_stays() {
         let users = users(300);
         assert_eq!(users.iter().collect::<HashSet<_>>().len(), 300);
-        assert!(VISITORS.iter().all(|visitor| !users.iter().any(|user| user == visitor)));
+        assert!(
+            VISITORS
+                .iter()
+                .all(|visitor| !users.iter().any(|user| user == visitor))
+        );
         let mut chance = fastrand::Rng::with_seed(1);
         for kind in BILLING.iter().chain(CLAIMS).chain(HR).chain(VISITS) {
             assert!(!fill(kind.content, &mut chance).contains(['{', '}']));

@@ -47,7 +47,11 @@ impl Crowd {
             _ => (now, user),
         });
         let due = due.collect();
-        Self { chance, places: vec![None; users], due }
+        Self {
+            chance,
+            places: vec![None; users],
+            due,
+        }
     }
 
     /// Who comes and goes by now, where these app servers run.
@@ -58,7 +62,11 @@ impl Crowd {
             self.due.pop_first();
             let next = match self.places[user].take() {
                 Some((server, _)) => {
-                    moves.push(Move { user, server, comes: false });
+                    moves.push(Move {
+                        user,
+                        server,
+                        comes: false,
+                    });
                     OFF
                 }
                 None => match self.come(user, servers) {
@@ -69,7 +77,8 @@ impl Crowd {
                     None => RECONNECT,
                 },
             };
-            self.due.insert((now + between(&mut self.chance, next), user));
+            self.due
+                .insert((now + between(&mut self.chance, next), user));
         }
         moves
     }
@@ -77,31 +86,49 @@ impl Crowd {
     /// Brings everybody who is away.
     pub(super) fn gather(&mut self, now: Instant, servers: &[Gauge]) -> Vec<Move> {
         self.drop_broken(now, servers);
-        let away: Vec<_> =
-            (0..self.places.len()).filter(|user| *user != ALICE && self.places[*user].is_none()).collect();
-        away.into_iter().filter_map(|user| self.come(user, servers)).collect()
+        let away: Vec<_> = (0..self.places.len())
+            .filter(|user| *user != ALICE && self.places[*user].is_none())
+            .collect();
+        away.into_iter()
+            .filter_map(|user| self.come(user, servers))
+            .collect()
     }
 
     fn come(&mut self, user: usize, servers: &[Gauge]) -> Option<Move> {
         // As a load balancer does: to the server with the fewest connections.
-        let connections = |server: usize| self.places.iter().flatten().filter(|place| place.0 == server).count();
-        let server = (0..servers.len()).filter(|server| servers[*server].is_up).min_by_key(|it| connections(*it))?;
+        let connections = |server: usize| {
+            self.places
+                .iter()
+                .flatten()
+                .filter(|place| place.0 == server)
+                .count()
+        };
+        let server = (0..servers.len())
+            .filter(|server| servers[*server].is_up)
+            .min_by_key(|it| connections(*it))?;
         self.places[user] = Some((server, servers[server].life));
-        Some(Move { user, server, comes: true })
+        Some(Move {
+            user,
+            server,
+            comes: true,
+        })
     }
 
     /// Who was connected to a server that ended has no connection any more.
     fn drop_broken(&mut self, now: Instant, servers: &[Gauge]) {
-        let is_broken = |(server, life): Place| !servers[server].is_up || servers[server].life != life;
-        let broken: BTreeSet<usize> =
-            (0..self.places.len()).filter(|user| self.places[*user].is_some_and(is_broken)).collect();
+        let is_broken =
+            |(server, life): Place| !servers[server].is_up || servers[server].life != life;
+        let broken: BTreeSet<usize> = (0..self.places.len())
+            .filter(|user| self.places[*user].is_some_and(is_broken))
+            .collect();
         if broken.is_empty() {
             return;
         }
         self.due.retain(|(_, user)| !broken.contains(user));
         for user in broken {
             self.places[user] = None;
-            self.due.insert((now + between(&mut self.chance, RECONNECT), user));
+            self.due
+                .insert((now + between(&mut self.chance, RECONNECT), user));
         }
     }
 }
@@ -123,10 +150,25 @@ pub(super) async fn run(
         }
         let gauges = board.with(|board| board.servers.clone());
         let now = Instant::now();
-        let moves = if is_over { crowd.gather(now, &gauges) } else { crowd.step(now, &gauges) };
-        for Move { user, server, comes } in moves {
+        let moves = if is_over {
+            crowd.gather(now, &gauges)
+        } else {
+            crowd.step(now, &gauges)
+        };
+        for Move {
+            user,
+            server,
+            comes,
+        } in moves
+        {
             let user = users[user].clone();
-            servers[server].tell(if comes { Happening::Comes(user) } else { Happening::Goes(user) }).await;
+            servers[server]
+                .tell(if comes {
+                    Happening::Comes(user)
+                } else {
+                    Happening::Goes(user)
+                })
+                .await;
         }
     }
     Ok(())
@@ -137,7 +179,12 @@ mod tests {
     use super::*;
 
     fn servers(up: [bool; 2], life: u32) -> Vec<Gauge> {
-        up.map(|is_up| Gauge { is_up, life, ..Gauge::default() }).into()
+        up.map(|is_up| Gauge {
+            is_up,
+            life,
+            ..Gauge::default()
+        })
+        .into()
     }
 
     #[test]
@@ -149,7 +196,10 @@ mod tests {
         for step in 0..600 {
             moves += crowd.step(start + STEP * step, &both).len();
             let connected = crowd.places.iter().flatten().count();
-            assert!((150..=250).contains(&connected), "{connected} after {step} steps");
+            assert!(
+                (150..=250).contains(&connected),
+                "{connected} after {step} steps"
+            );
         }
         assert!(moves > 600, "{moves}");
         crowd.gather(start + STEP * 600, &both);
@@ -165,10 +215,23 @@ mod tests {
         let one = servers([true, false], 1);
         for step in 1..100 {
             let moves = crowd.step(start + STEP * step, &one);
-            assert!(moves.iter().all(|it| it.server == 0), "nobody leaves or comes to a server that is down");
+            assert!(
+                moves.iter().all(|it| it.server == 0),
+                "nobody leaves or comes to a server that is down"
+            );
         }
-        assert!(crowd.places.iter().flatten().all(|(server, _)| *server == 0));
+        assert!(
+            crowd
+                .places
+                .iter()
+                .flatten()
+                .all(|(server, _)| *server == 0)
+        );
         assert!(crowd.places.iter().flatten().count() > 150);
-        assert!(crowd.step(start + STEP * 100, &servers([false; 2], 1)).is_empty());
+        assert!(
+            crowd
+                .step(start + STEP * 100, &servers([false; 2], 1))
+                .is_empty()
+        );
     }
 }

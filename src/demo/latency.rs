@@ -15,7 +15,11 @@ pub(super) struct Latencies {
 impl Latencies {
     /// Takes one in.
     pub(super) fn note(&mut self, latency: Duration) {
-        let bucket = bucket_of(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX).min(1 << 40));
+        let bucket = bucket_of(
+            u64::try_from(latency.as_micros())
+                .unwrap_or(u64::MAX)
+                .min(1 << 40),
+        );
         if self.buckets.len() <= bucket {
             self.buckets.resize(bucket + 1, 0);
         }
@@ -57,7 +61,10 @@ mod tests {
         (1..=10_000).for_each(|ms| latencies.note(Duration::from_millis(ms)));
         for (share, ms) in [(0.0, 1.0), (0.5, 5_000.0), (0.99, 9_900.0), (1.0, 10_000.0)] {
             let found = latencies.quantile(share).unwrap().as_secs_f64() * 1e3;
-            assert!((ms..ms * 1.04).contains(&found), "{share}: {found} ms, not {ms} ms");
+            assert!(
+                (ms..ms * 1.04).contains(&found),
+                "{share}: {found} ms, not {ms} ms"
+            );
         }
     }
 

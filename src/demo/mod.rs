@@ -134,7 +134,11 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), DemoEr
     run_on(Screen::stdout(), options, stop).await
 }
 
-async fn run_on(mut screen: Screen, options: Options, stop: CancellationToken) -> Result<(), DemoError> {
+async fn run_on(
+    mut screen: Screen,
+    options: Options,
+    stop: CancellationToken,
+) -> Result<(), DemoError> {
     let stage = tokio::select! {
         stage = Stage::set() => stage?,
         () = stop.cancelled() => return Err(DemoError::Stopped),
@@ -143,9 +147,18 @@ async fn run_on(mut screen: Screen, options: Options, stop: CancellationToken) -
         Some(look) => Some(visitors::open(&stage, look).await?),
         None => None,
     };
-    let url = terminal.as_ref().map(|terminal| format!("http://{}/", terminal.address()));
+    let url = terminal
+        .as_ref()
+        .map(|terminal| format!("http://{}/", terminal.address()));
     screen.print(&summary::welcome(&stage, &options, url.as_deref()))?;
-    if let (Some(url), Some(Look { opens_browser: true, .. })) = (&url, &options.look) {
+    if let (
+        Some(url),
+        Some(Look {
+            opens_browser: true,
+            ..
+        }),
+    ) = (&url, &options.look)
+    {
         visitors::show(url);
     }
     let mut play = Play::begin(stage, terminal, &options).await?;
@@ -197,11 +210,22 @@ struct Play {
 }
 
 impl Play {
-    async fn begin(stage: Stage, terminal: Option<Terminal>, options: &Options) -> Result<Self, DemoError> {
+    async fn begin(
+        stage: Stage,
+        terminal: Option<Terminal>,
+        options: &Options,
+    ) -> Result<Self, DemoError> {
         let names: Arc<[String]> = catalogue::users(USERS).into();
-        let users: Arc<[UserId]> = names.iter().map(|name| name.parse().expect("it is a name")).collect();
-        let board = Arc::new(Board::new(Ledger::new(&SOURCES, &names, &INSTANCES), INSTANCES.len()));
-        let (mut house, mut players, curtain) = (JoinSet::new(), JoinSet::new(), CancellationToken::new());
+        let users: Arc<[UserId]> = names
+            .iter()
+            .map(|name| name.parse().expect("it is a name"))
+            .collect();
+        let board = Arc::new(Board::new(
+            Ledger::new(&SOURCES, &names, &INSTANCES),
+            INSTANCES.len(),
+        ));
+        let (mut house, mut players, curtain) =
+            (JoinSet::new(), JoinSet::new(), CancellationToken::new());
         house.spawn(outcomes::follow(stage.nats.clone(), board.clone()));
         let mut servers = Vec::new();
         for (number, name) in INSTANCES.into_iter().enumerate() {
@@ -216,24 +240,54 @@ impl Play {
             () = until(|| board.with(|board| board.servers.iter().all(|server| server.is_up))) => {}
             Some(ended) = house.join_next() => return Err(ended_early(ended)),
         }
-        players.spawn(crowd::run(users.clone(), servers.clone(), board.clone(), curtain.clone()));
+        players.spawn(crowd::run(
+            users.clone(),
+            servers.clone(),
+            board.clone(),
+            curtain.clone(),
+        ));
         let (alice, stop) = (users[ALICE].clone(), curtain.clone());
-        players.spawn(Scenes { alice, servers: servers.clone(), board: board.clone(), stop }.play());
+        players.spawn(
+            Scenes {
+                alice,
+                servers: servers.clone(),
+                board: board.clone(),
+                stop,
+            }
+            .play(),
+        );
         let per_second = f64::from(options.rate) / SOURCES.len() as f64;
         for source in 0..SOURCES.len() {
             let business = Business::new(source, users.clone(), per_second);
             players.spawn(business.run(stage.url().to_owned(), board.clone(), curtain.clone()));
         }
         if let Some(terminal) = terminal {
-            players.spawn(visitors::entertain(stage.nats.client.clone(), terminal.visitors(), curtain.clone()));
+            players.spawn(visitors::entertain(
+                stage.nats.client.clone(),
+                terminal.visitors(),
+                curtain.clone(),
+            ));
             house.spawn(terminal.run(CancellationToken::new()).map(Ok));
         }
         let _servers = servers;
-        Ok(Self { stage, board, _servers, house, players, curtain, began: Instant::now(), lasted: Duration::ZERO })
+        Ok(Self {
+            stage,
+            board,
+            _servers,
+            house,
+            players,
+            curtain,
+            began: Instant::now(),
+            lasted: Duration::ZERO,
+        })
     }
 
     /// Shows everything until the end has come and everything is settled.
-    async fn watch(&mut self, screen: &mut Screen, end: impl Future<Output = ()>) -> Result<(), DemoError> {
+    async fn watch(
+        &mut self,
+        screen: &mut Screen,
+        end: impl Future<Output = ()>,
+    ) -> Result<(), DemoError> {
         tokio::pin!(end);
         let mut is_settling = false;
         loop {

@@ -14,12 +14,20 @@ use crate::reminder::outcome::Batch;
 /// Follows the stream from its beginning, until the task is aborted.
 pub(super) async fn follow(nats: Nats, board: Arc<Board>) -> Result<(), DemoError> {
     let failed = |problem: &dyn std::fmt::Display| DemoError::nats("follow the outcomes", problem);
-    let stream = nats.jetstream.get_stream_no_info(nats.names.outcomes_stream()).await.map_err(|e| failed(&e))?;
-    let consumer = stream.create_consumer(OrderedConfig::default()).await.map_err(|e| failed(&e))?;
+    let stream = nats
+        .jetstream
+        .get_stream_no_info(nats.names.outcomes_stream())
+        .await
+        .map_err(|e| failed(&e))?;
+    let consumer = stream
+        .create_consumer(OrderedConfig::default())
+        .await
+        .map_err(|e| failed(&e))?;
     let mut messages = consumer.messages().await.map_err(|e| failed(&e))?;
     while let Some(message) = messages.next().await {
         let message = message.map_err(|e| failed(&e))?;
-        let batch: Batch<Record> = serde_json::from_slice(&message.payload).map_err(|e| failed(&e))?;
+        let batch: Batch<Record> =
+            serde_json::from_slice(&message.payload).map_err(|e| failed(&e))?;
         let sequence = message.info().map_err(|e| failed(&e))?.stream_sequence;
         board.with(|board| {
             for record in &batch.outcomes {
@@ -27,7 +35,10 @@ pub(super) async fn follow(nats: Nats, board: Arc<Board>) -> Result<(), DemoErro
                 board.ledger.outcome(record);
                 if board.ledger.counts().rejected > rejected_before {
                     let error = record.error.as_deref().unwrap_or_default();
-                    board.say(Line::scene(format!("{} is rejected alone, its set goes on: {error}", record.id)));
+                    board.say(Line::scene(format!(
+                        "{} is rejected alone, its set goes on: {error}",
+                        record.id
+                    )));
                 }
             }
             board.outcomes_seen = sequence;

@@ -50,52 +50,100 @@ impl Scenes {
     }
 
     async fn alice_is_away(&self, home: &mut usize) {
-        self.say(format!("alice leaves {}: what comes for her waits in her mailbox", INSTANCES[*home]));
+        self.say(format!(
+            "alice leaves {}: what comes for her waits in her mailbox",
+            INSTANCES[*home]
+        ));
         self.board.with(|board| board.alice = None);
-        self.servers[*home].tell(Happening::Goes(self.alice.clone())).await;
+        self.servers[*home]
+            .tell(Happening::Goes(self.alice.clone()))
+            .await;
         self.pause(5.0).await;
         *home = 1 - *home;
         let back = Instant::now();
         let (waiting, due, troubles) = self.board.with(|board| {
             let ledger = &board.ledger;
-            (ledger.parked_for(ALICE), ledger.due(ALICE, back), ledger.troubles_of(ALICE))
+            (
+                ledger.parked_for(ALICE),
+                ledger.due(ALICE, back),
+                ledger.troubles_of(ALICE),
+            )
         });
-        let reminders = if waiting == 1 { "reminder waits" } else { "reminders wait" };
-        self.say(format!("alice is back, now at {}: {waiting} {reminders} for her", INSTANCES[*home]));
+        let reminders = if waiting == 1 {
+            "reminder waits"
+        } else {
+            "reminders wait"
+        };
+        self.say(format!(
+            "alice is back, now at {}: {waiting} {reminders} for her",
+            INSTANCES[*home]
+        ));
         self.alice_comes(*home).await;
         if due == 0 {
             return;
         }
-        let has_all = self.until(|board| board.with(|board| board.ledger.due(ALICE, back) == 0)).await;
+        let has_all = self
+            .until(|board| board.with(|board| board.ledger.due(ALICE, back) == 0))
+            .await;
         let took = numbers::time(back.elapsed());
         let is_well = self.board.with(|board| board.ledger.troubles_of(ALICE)) == troubles;
         let (kind, text) = match (has_all, is_well) {
-            (true, true) => (Kind::Good, format!("alice has them all, in order, {took} later")),
-            (true, false) => (Kind::Bad, format!("alice has them {took} later, but not as they should be")),
-            (false, _) => (Kind::Bad, format!("alice still waits for hers after {took}")),
+            (true, true) => (
+                Kind::Good,
+                format!("alice has them all, in order, {took} later"),
+            ),
+            (true, false) => (
+                Kind::Bad,
+                format!("alice has them {took} later, but not as they should be"),
+            ),
+            (false, _) => (
+                Kind::Bad,
+                format!("alice still waits for hers after {took}"),
+            ),
         };
-        self.board.say(Line { kind, text, detail: None });
+        self.board.say(Line {
+            kind,
+            text,
+            detail: None,
+        });
     }
 
     async fn alice_comes(&self, home: usize) {
         self.board.with(|board| board.alice = Some(home));
-        self.servers[home].tell(Happening::Comes(self.alice.clone())).await;
+        self.servers[home]
+            .tell(Happening::Comes(self.alice.clone()))
+            .await;
     }
 
     async fn server_is_killed(&self, server: usize) {
         let name = INSTANCES[server];
         let users = self.board.with(|board| board.servers[server].users);
-        self.say(format!("{name} is killed: {users} connections are gone, their routes stay behind"));
+        self.say(format!(
+            "{name} is killed: {users} connections are gone, their routes stay behind"
+        ));
         self.servers[server].tell(Happening::Killed).await;
         self.pause(3.0).await;
         let accepted = self.board.with(|board| board.servers[server].accepted);
         let start = Instant::now();
         self.servers[server].tell(Happening::Started).await;
-        self.say(format!("{name} is back and knows nobody: Bellhop asks, and drops the old routes"));
+        self.say(format!(
+            "{name} is back and knows nobody: Bellhop asks, and drops the old routes"
+        ));
         let accepts = |board: &Board| board.with(|board| board.servers[server].accepted > accepted);
-        if self.until(|board| accepts(board) || self.stop.is_cancelled()).await && accepts(&self.board) {
-            let text = format!("{name} accepts reminders again, {} after its start", numbers::time(start.elapsed()));
-            self.board.say(Line { kind: Kind::Good, text, detail: None });
+        if self
+            .until(|board| accepts(board) || self.stop.is_cancelled())
+            .await
+            && accepts(&self.board)
+        {
+            let text = format!(
+                "{name} accepts reminders again, {} after its start",
+                numbers::time(start.elapsed())
+            );
+            self.board.say(Line {
+                kind: Kind::Good,
+                text,
+                detail: None,
+            });
         }
     }
 

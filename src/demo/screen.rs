@@ -61,8 +61,17 @@ impl Screen {
 
     /// Makes a screen of plain lines on anything.
     pub(super) fn plain(out: Box<dyn Write + Send>) -> Self {
-        let lines = Lines { out, is_coloured: false };
-        Self { lines, picture: None, has_picture: false, meter: Meter::default(), interval: every(PLAIN_EVERY) }
+        let lines = Lines {
+            out,
+            is_coloured: false,
+        };
+        Self {
+            lines,
+            picture: None,
+            has_picture: false,
+            meter: Meter::default(),
+            interval: every(PLAIN_EVERY),
+        }
     }
 
     /// Waits until the next picture is due.
@@ -77,18 +86,32 @@ impl Screen {
     pub(super) fn show(&mut self, board: &Board) -> Result<(), DemoError> {
         self.begin_picture();
         let now = Instant::now();
-        let columns = self.picture.as_ref().and_then(|picture| picture.size().ok()).map(|size| size.width.into());
+        let columns = self
+            .picture
+            .as_ref()
+            .and_then(|picture| picture.size().ok())
+            .map(|size| size.width.into());
         let (events, block, plain) = board.with(|board| {
             self.meter.note(now, board);
             let width = columns.unwrap_or(usize::MAX);
-            let events: Vec<Vec<Row>> =
-                board.take_lines().iter().map(|(at, line)| view::event(*at, line, width)).collect();
-            (events, view::block(board, &self.meter, width.min(200)), view::plain(board, &self.meter))
+            let events: Vec<Vec<Row>> = board
+                .take_lines()
+                .iter()
+                .map(|(at, line)| view::event(*at, line, width))
+                .collect();
+            (
+                events,
+                view::block(board, &self.meter, width.min(200)),
+                view::plain(board, &self.meter),
+            )
         });
         match &mut self.picture {
-            Some(picture) => draw_at_once(picture, events.into_iter().flatten().collect(), block).map_err(failed),
+            Some(picture) => {
+                draw_at_once(picture, events.into_iter().flatten().collect(), block).map_err(failed)
+            }
             None => {
-                let one_line = |rows: Vec<Row>| rows.into_iter().reduce(view::join).unwrap_or_default();
+                let one_line =
+                    |rows: Vec<Row>| rows.into_iter().reduce(view::join).unwrap_or_default();
                 let lines: Vec<Row> = events.into_iter().map(one_line).chain([plain]).collect();
                 self.print(&lines)
             }
@@ -100,7 +123,9 @@ impl Screen {
         if !self.has_picture || self.picture.is_some() {
             return;
         }
-        let options = TerminalOptions { viewport: Viewport::Inline(view::BLOCK_ROWS + 1) };
+        let options = TerminalOptions {
+            viewport: Viewport::Inline(view::BLOCK_ROWS + 1),
+        };
         self.picture = Terminal::with_options(CrosstermBackend::new(io::stdout()), options).ok();
         if self.picture.is_none() {
             self.has_picture = false;
@@ -158,11 +183,17 @@ fn draw_at_once<W: Write>(
 }
 
 /// Adds events above the picture, and draws the picture again.
-fn draw<B: Backend>(picture: &mut Terminal<B>, events: Vec<Row>, block: Vec<Row>) -> Result<(), B::Error> {
+fn draw<B: Backend>(
+    picture: &mut Terminal<B>,
+    events: Vec<Row>,
+    block: Vec<Row>,
+) -> Result<(), B::Error> {
     picture.autoresize()?;
     if !events.is_empty() {
         let height = events.len() as u16;
-        picture.insert_before(height, |buffer| Text::from(events).render(buffer.area, buffer))?;
+        picture.insert_before(height, |buffer| {
+            Text::from(events).render(buffer.area, buffer)
+        })?;
     }
     picture.draw(|frame| {
         let area = frame.area();
@@ -200,20 +231,34 @@ mod tests {
     use super::*;
 
     fn rows(texts: &[&str]) -> Vec<Row> {
-        texts.iter().map(|text| Row::from((*text).to_owned())).collect()
+        texts
+            .iter()
+            .map(|text| Row::from((*text).to_owned()))
+            .collect()
     }
 
     fn picture(columns: u16, rows: u16) -> Terminal<TestBackend> {
         let viewport = Viewport::Inline(3);
-        Terminal::with_options(TestBackend::new(columns, rows), TerminalOptions { viewport }).unwrap()
+        Terminal::with_options(
+            TestBackend::new(columns, rows),
+            TerminalOptions { viewport },
+        )
+        .unwrap()
     }
 
     #[test]
     fn events_stay_above_the_picture() {
         let mut picture = picture(8, 6);
         draw(&mut picture, rows(&["1st"]), rows(&["a", "b"])).unwrap();
-        draw(&mut picture, rows(&["2nd", "3rd"]), rows(&["c", "a long row"])).unwrap();
-        picture.backend().assert_buffer_lines(["1st", "2nd", "3rd", "c", "a long r", ""]);
+        draw(
+            &mut picture,
+            rows(&["2nd", "3rd"]),
+            rows(&["c", "a long row"]),
+        )
+        .unwrap();
+        picture
+            .backend()
+            .assert_buffer_lines(["1st", "2nd", "3rd", "c", "a long r", ""]);
         picture.backend_mut().assert_cursor_position((0, 5));
     }
 
@@ -221,7 +266,9 @@ mod tests {
     fn events_scroll_a_full_terminal() {
         let mut picture = picture(8, 4);
         draw(&mut picture, rows(&["1st", "2nd"]), rows(&["a", "b"])).unwrap();
-        picture.backend().assert_buffer_lines(["2nd     ", "a", "b", ""]);
+        picture
+            .backend()
+            .assert_buffer_lines(["2nd     ", "a", "b", ""]);
         picture.backend().assert_scrollback_lines(["1st     "]);
     }
 
@@ -230,7 +277,9 @@ mod tests {
         let mut picture = picture(8, 5);
         draw(&mut picture, rows(&["1st"]), rows(&["a", "b"])).unwrap();
         erase(&mut picture).unwrap();
-        picture.backend().assert_buffer_lines(["1st     ", "", "", "", ""]);
+        picture
+            .backend()
+            .assert_buffer_lines(["1st     ", "", "", "", ""]);
         picture.backend_mut().assert_cursor_position((0, 1));
     }
 
@@ -239,11 +288,20 @@ mod tests {
         let mut printed = Vec::new();
         for is_coloured in [false, true] {
             let file = tempfile::NamedTempFile::new().unwrap();
-            let mut lines = Lines { out: Box::new(file.reopen().unwrap()), is_coloured };
-            lines.print(&[view::row(view::GOOD, "up\u{1b}[2J")]).unwrap();
+            let mut lines = Lines {
+                out: Box::new(file.reopen().unwrap()),
+                is_coloured,
+            };
+            lines
+                .print(&[view::row(view::GOOD, "up\u{1b}[2J")])
+                .unwrap();
             printed.push(std::fs::read_to_string(file.path()).unwrap());
         }
         assert_eq!(printed[0], "up\\u{1b}[2J\n");
-        assert!(printed[1].starts_with("\u{1b}[") && printed[1].contains("up\\u{1b}[2J"), "{:?}", printed[1]);
+        assert!(
+            printed[1].starts_with("\u{1b}[") && printed[1].contains("up\\u{1b}[2J"),
+            "{:?}",
+            printed[1]
+        );
     }
 }

@@ -55,10 +55,18 @@ impl Stage {
         let found = nats_server::find().await?;
         let scratch = TempDir::with_prefix("bellhop-demo-")
             .map_err(|error| DemoError::Io("no temporary directory".to_owned(), error))?;
-        let options = Options { program: Some(&found.path), ..Options::default() };
+        let options = Options {
+            program: Some(&found.path),
+            ..Options::default()
+        };
         let server = NatsServer::start(scratch.path(), options).await?;
-        let probes = free_address().map_err(|error| DemoError::Io("no free port".to_owned(), error))?;
-        let mut config = Config { partitions: PARTITIONS, http: probes.to_string(), ..Config::default() };
+        let probes =
+            free_address().map_err(|error| DemoError::Io("no free port".to_owned(), error))?;
+        let mut config = Config {
+            partitions: PARTITIONS,
+            http: probes.to_string(),
+            ..Config::default()
+        };
         config.nats.url = server.url().to_owned();
         config.heartbeat.backoff_max = BACKOFF_MAX;
         config.history.url = format!("sqlite:{}", scratch.path().join("history.db").display());
@@ -118,7 +126,9 @@ impl Stage {
         }
         match self.last_connected.elapsed() < CONNECTION_DEADLINE {
             true => Ok(()),
-            false => Err(DemoError::Ended("the nats-server of the demo is gone".to_owned())),
+            false => Err(DemoError::Ended(
+                "the nats-server of the demo is gone".to_owned(),
+            )),
         }
     }
 
@@ -127,7 +137,11 @@ impl Stage {
     /// # Errors
     /// When JetStream does not answer.
     pub(super) async fn last_outcome(&self) -> Result<u64, DemoError> {
-        let stream = self.nats.jetstream.get_stream(self.nats.names.outcomes_stream()).await;
+        let stream = self
+            .nats
+            .jetstream
+            .get_stream(self.nats.names.outcomes_stream())
+            .await;
         let stream = stream.map_err(|error| DemoError::nats("look at the outcomes", error))?;
         Ok(stream.cached_info().state.last_sequence)
     }

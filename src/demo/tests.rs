@@ -31,12 +31,20 @@ impl Paper {
     fn port(&self) -> u16 {
         let text = self.text();
         let (_, rest) = text.split_once("nats://127.0.0.1:").expect(&text);
-        rest.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
+        rest.split(|c: char| !c.is_ascii_digit())
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap()
     }
 }
 
 fn options(ms: u64) -> Options {
-    Options { duration: Some(Duration::from_millis(ms)), rate: 300, look: None }
+    Options {
+        duration: Some(Duration::from_millis(ms)),
+        rate: 300,
+        look: None,
+    }
 }
 
 #[tokio::test]
@@ -44,10 +52,17 @@ async fn a_short_run_has_a_good_end() {
     let paper = Paper::default();
     let screen = Screen::plain(Box::new(paper.clone()));
     let run = run_on(screen, options(3_000), CancellationToken::new());
-    let result = timeout(Duration::from_secs(60), run).await.expect("in time");
+    let result = timeout(Duration::from_secs(60), run)
+        .await
+        .expect("in time");
     let text = paper.text();
     assert!(result.is_ok(), "{result:?}\n{text}");
-    for expected in ["alice is back", "alice has them all, in order", "What became of every reminder", "Nothing lost"] {
+    for expected in [
+        "alice is back",
+        "alice has them all, in order",
+        "What became of every reminder",
+        "Nothing lost",
+    ] {
         assert!(text.contains(expected), "no `{expected}` in:\n{text}");
     }
     assert!(TcpStream::connect(("127.0.0.1", paper.port())).is_err());

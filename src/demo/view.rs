@@ -41,7 +41,11 @@ pub(super) fn row(style: Style, text: impl AsRef<str>) -> Row {
 /// Returns two rows as one, for output without a width.
 pub(super) fn join(mut first: Row, second: Row) -> Row {
     first.push_span(" · ");
-    first.extend(second.into_iter().map(|span| piece(span.style, span.content.trim_start())));
+    first.extend(
+        second
+            .into_iter()
+            .map(|span| piece(span.style, span.content.trim_start())),
+    );
     first
 }
 
@@ -55,9 +59,18 @@ pub(super) fn block(board: &Content, meter: &Meter, columns: usize) -> Vec<Row> 
     let (parked, users) = board.ledger.parked();
     let title = format!("── bellhop demo ── {:.0} s ", board.elapsed().as_secs_f64());
     let rule = "─".repeat(columns.saturating_sub(title.width()));
-    let latency = board.ledger.live.quantile(0.5).zip(board.ledger.live.quantile(0.99));
-    let latency =
-        latency.map(|(median, p99)| format!("median {}, 99 % in {}", numbers::time(median), numbers::time(p99)));
+    let latency = board
+        .ledger
+        .live
+        .quantile(0.5)
+        .zip(board.ledger.live.quantile(0.99));
+    let latency = latency.map(|(median, p99)| {
+        format!(
+            "median {}, 99 % in {}",
+            numbers::time(median),
+            numbers::time(p99)
+        )
+    });
     let room = columns.saturating_sub(COLUMNS).min(60);
     let rate = |rate| format!("{}/s", numbers::count(rate));
     let total = counts.delivered + counts.merged;
@@ -69,12 +82,31 @@ pub(super) fn block(board: &Content, meter: &Meter, columns: usize) -> Vec<Row> 
             rate(published),
             piece(DIM, format!("{} sets", numbers::count(board.sets))),
         ),
-        line("delivered", total, rate(delivered), piece(DIM, latency.unwrap_or_default())),
-        line("in mailboxes", parked as u64, format!("{users} users"), piece(WARN, meter.curve(room))),
+        line(
+            "delivered",
+            total,
+            rate(delivered),
+            piece(DIM, latency.unwrap_or_default()),
+        ),
+        line(
+            "in mailboxes",
+            parked as u64,
+            format!("{users} users"),
+            piece(WARN, meter.curve(room)),
+        ),
     ];
     for (name, server) in INSTANCES.iter().zip(&board.servers) {
-        let state = if server.is_up { piece(GOOD, "up") } else { piece(WARN, "down") };
-        rows.push(line(name, server.accepted, format!("{} users", server.users), state));
+        let state = if server.is_up {
+            piece(GOOD, "up")
+        } else {
+            piece(WARN, "down")
+        };
+        rows.push(line(
+            name,
+            server.accepted,
+            format!("{} users", server.users),
+            state,
+        ));
     }
     let waiting = board.ledger.parked_for(ALICE);
     let alice = match board.alice {
@@ -82,8 +114,16 @@ pub(super) fn block(board: &Content, meter: &Meter, columns: usize) -> Vec<Row> 
         None => piece(WARN, format!("away {}", bar(waiting.div_ceil(8).min(room)))),
     };
     rows.push(line("alice", waiting as u64, "waiting".to_owned(), alice));
-    let few = format!("{} merged, {} rejected; ", numbers::count(counts.merged), counts.rejected);
-    rows.push(Row::from(vec![piece(DIM, format!("{:<14}", "so far")), piece(DIM, few), verdict(board)]));
+    let few = format!(
+        "{} merged, {} rejected; ",
+        numbers::count(counts.merged),
+        counts.rejected
+    );
+    rows.push(Row::from(vec![
+        piece(DIM, format!("{:<14}", "so far")),
+        piece(DIM, few),
+        verdict(board),
+    ]));
     rows
 }
 
@@ -92,7 +132,12 @@ const COLUMNS: usize = 40;
 
 fn line(name: &str, number: u64, second: String, last: Span<'static>) -> Row {
     let number = piece(STRONG, format!("{:>10}", numbers::count(number)));
-    Row::from(vec![piece(DIM, format!("{name:<14}")), number, piece(PLAIN, format!("{second:>12}    ")), last])
+    Row::from(vec![
+        piece(DIM, format!("{name:<14}")),
+        number,
+        piece(PLAIN, format!("{second:>12}    ")),
+        last,
+    ])
 }
 
 /// What went wrong so far, in few words.
@@ -101,9 +146,13 @@ pub(super) fn verdict(board: &Content) -> Span<'static> {
     if troubles.is_empty() {
         return piece(GOOD, "nothing lost, repeated or out of order");
     }
-    let text =
-        |(trouble, (count, first)): (&Trouble, &(u64, String))| format!("{count} {} (first {first})", trouble.text());
-    piece(BAD, troubles.iter().map(text).collect::<Vec<_>>().join(", "))
+    let text = |(trouble, (count, first)): (&Trouble, &(u64, String))| {
+        format!("{count} {} (first {first})", trouble.text())
+    };
+    piece(
+        BAD,
+        troubles.iter().map(text).collect::<Vec<_>>().join(", "),
+    )
 }
 
 /// The state in one line, for files and pipes.
@@ -141,12 +190,20 @@ pub(super) fn event(at: Duration, line: &Line, columns: usize) -> Vec<Row> {
         Kind::Reminder => DIM,
     };
     let room = columns.saturating_sub(STAMP);
-    let wrapped =
-        |text: &str, style| textwrap::wrap(text, room).into_iter().map(|line| piece(style, line)).collect::<Vec<_>>();
+    let wrapped = |text: &str, style| {
+        textwrap::wrap(text, room)
+            .into_iter()
+            .map(|line| piece(style, line))
+            .collect::<Vec<_>>()
+    };
     let mut pieces = wrapped(&line.text, style);
     pieces.extend(line.detail.iter().flat_map(|detail| wrapped(detail, PLAIN)));
-    let mut stamps = std::iter::once(stamp(at)).chain(std::iter::repeat(piece(PLAIN, " ".repeat(STAMP))));
-    pieces.into_iter().map(|piece| stamps.next().into_iter().chain([piece]).collect()).collect()
+    let mut stamps =
+        std::iter::once(stamp(at)).chain(std::iter::repeat(piece(PLAIN, " ".repeat(STAMP))));
+    pieces
+        .into_iter()
+        .map(|piece| stamps.next().into_iter().chain([piece]).collect())
+        .collect()
 }
 
 /// Columns of a stamp.
@@ -166,7 +223,10 @@ mod tests {
 
     #[test]
     fn the_block_shows_the_board_and_fits_a_usual_terminal() {
-        let board = Board::new(Ledger::new(&["billing"], &["alice".into()], &INSTANCES), INSTANCES.len());
+        let board = Board::new(
+            Ledger::new(&["billing"], &["alice".into()], &INSTANCES),
+            INSTANCES.len(),
+        );
         board.with(|board| {
             let mut meter = Meter::default();
             board.servers[0] = Gauge { is_up: true, life: 1, users: 107, accepted: 1_234_567 };
@@ -192,16 +252,30 @@ mod tests {
 
     #[test]
     fn events_are_wrapped_by_width_and_written_out() {
-        let line = Line { kind: Kind::Good, text: "张三 is back, at once\u{7}".to_owned(), detail: None };
-        let rows =
-            |columns| event(Duration::from_secs(1), &line, columns).iter().map(Row::to_string).collect::<Vec<_>>();
-        assert_eq!(rows(23), ["   1.0 s  张三 is back,", "          at once\\u{7}"]);
+        let line = Line {
+            kind: Kind::Good,
+            text: "张三 is back, at once\u{7}".to_owned(),
+            detail: None,
+        };
+        let rows = |columns| {
+            event(Duration::from_secs(1), &line, columns)
+                .iter()
+                .map(Row::to_string)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            rows(23),
+            ["   1.0 s  张三 is back,", "          at once\\u{7}"]
+        );
         assert_eq!(rows(usize::MAX), ["   1.0 s  张三 is back, at once\\u{7}"]);
     }
 
     #[test]
     fn joined_rows_keep_their_pieces() {
         let joined = join(row(GOOD, "alice is back"), row(PLAIN, "  at once"));
-        assert_eq!((joined.to_string().as_str(), joined.spans[0].style), ("alice is back · at once", GOOD));
+        assert_eq!(
+            (joined.to_string().as_str(), joined.spans[0].style),
+            ("alice is back · at once", GOOD)
+        );
     }
 }

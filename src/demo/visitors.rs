@@ -35,7 +35,8 @@ pub(super) async fn open(stage: &Stage, look: &Look) -> Result<Terminal, DemoErr
         names: VISITORS.map(str::to_owned).to_vec(),
         hosts: Vec::new(),
         proxy: None,
-        key: SigningKey::random().map_err(|error| DemoError::Io("no key for cookies".to_owned(), error))?,
+        key: SigningKey::random()
+            .map_err(|error| DemoError::Io("no key for cookies".to_owned(), error))?,
     };
     let terminal = Terminal::start(stage.nats.client.clone(), options).await?;
     let bucket = bucket::open(&stage.nats, stage.nats.names.associates_bucket()).await?;
@@ -50,17 +51,27 @@ pub(super) async fn open(stage: &Stage, look: &Look) -> Result<Terminal, DemoErr
 
 /// Each of them has the next one.
 fn stand_in(visitor: &str) -> &'static str {
-    let place = VISITORS.iter().position(|name| *name == visitor).unwrap_or_default();
+    let place = VISITORS
+        .iter()
+        .position(|name| *name == visitor)
+        .unwrap_or_default();
     VISITORS[(place + 1) % VISITORS.len()]
 }
 
 /// Shows a page to whoever sits here, if there is a screen for it.
 pub(super) fn show(url: &str) {
-    let has_screen = ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some());
+    let has_screen = ["DISPLAY", "WAYLAND_DISPLAY"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some());
     if has_screen {
         let mut command = Command::new("xdg-open");
         // Without that program, the address has been told all the same.
-        let _ = command.arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let _ = command
+            .arg(url)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
     }
 }
 
@@ -70,7 +81,11 @@ pub(super) async fn entertain(
     mut here: watch::Receiver<Vec<UserId>>,
     stop: CancellationToken,
 ) -> Result<(), DemoError> {
-    let publisher = Publisher::start(nats, SOURCE.parse().expect("it is a name"), publisher::Options::default());
+    let publisher = Publisher::start(
+        nats,
+        SOURCE.parse().expect("it is a name"),
+        publisher::Options::default(),
+    );
     let mut chance = fastrand::Rng::new();
     let mut pause = Duration::ZERO;
     for number in 1_usize.. {
@@ -83,8 +98,14 @@ pub(super) async fn entertain(
             visitor = next => visitor,
             () = stop.cancelled() => None,
         };
-        let Some(visitor) = visitor else { return Ok(()) };
-        let user = if number % FOR_ANOTHER == 0 { stands_in_for(visitor) } else { visitor };
+        let Some(visitor) = visitor else {
+            return Ok(());
+        };
+        let user = if number % FOR_ANOTHER == 0 {
+            stands_in_for(visitor)
+        } else {
+            visitor
+        };
         let published = publisher.publish(draft(user, &mut chance)).await;
         published.map_err(|error| DemoError::nats(SOURCE, error))?;
         pause = between(&mut chance, PAUSE);
@@ -94,7 +115,9 @@ pub(super) async fn entertain(
 
 /// In whose stead this visitor gets reminders; whoever has another name, in nobody's.
 fn stands_in_for(visitor: UserId) -> UserId {
-    let other = VISITORS.iter().find(|name| stand_in(name) == visitor.as_str());
+    let other = VISITORS
+        .iter()
+        .find(|name| stand_in(name) == visitor.as_str());
     other.map_or(visitor, |name| name.parse().expect("it is a name"))
 }
 

@@ -56,8 +56,13 @@ pub struct Reading {
 impl Reading {
     /// Returns the names of the buckets that are being read.
     fn names(self) -> impl Iterator<Item = &'static str> {
-        let all = [(self.routes, "routes"), (self.associates, "associates"), (self.rules, "rules")];
-        all.into_iter().filter_map(|(is_read, name)| is_read.then_some(name))
+        let all = [
+            (self.routes, "routes"),
+            (self.associates, "associates"),
+            (self.rules, "rules"),
+        ];
+        all.into_iter()
+            .filter_map(|(is_read, name)| is_read.then_some(name))
     }
 }
 
@@ -66,7 +71,10 @@ impl Readiness {
     pub fn conditions(&self) -> [(&'static str, bool); 4] {
         [
             ("nats connected", self.is_connected),
-            ("consumers bound", self.roles_due.is_some_and(|due| self.roles_working >= due)),
+            (
+                "consumers bound",
+                self.roles_due.is_some_and(|due| self.roles_working >= due),
+            ),
             ("roles not failing again and again", !self.is_flapping),
             ("not stopping", !self.is_stopping),
         ]
@@ -99,7 +107,9 @@ const CONNECTION_WITHIN: Duration = Duration::from_secs(15);
 pub async fn run(listener: TcpListener, readiness: watch::Receiver<Readiness>, metrics: Metrics) {
     // On a developer's machine a page could otherwise read this by having its own name lead here (DNS rebinding). Where
     // others may connect, the names that they use are not known here.
-    let is_for_this_machine = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+    let is_for_this_machine = listener
+        .local_addr()
+        .is_ok_and(|address| address.ip().is_loopback());
     let mut connections: VecDeque<AbortOnDrop> = VecDeque::new();
     loop {
         let Ok((connection, _)) = listener.accept().await else {
@@ -110,14 +120,20 @@ pub async fn run(listener: TcpListener, readiness: watch::Receiver<Readiness>, m
         let (readiness, metrics) = (readiness.clone(), metrics.clone());
         let service = service_fn(move |request| {
             let answer = match is_for_this_machine && !is_for_local_name(&request) {
-                true => text(StatusCode::MISDIRECTED_REQUEST, "ask by an address or by localhost\n".to_owned()),
+                true => text(
+                    StatusCode::MISDIRECTED_REQUEST,
+                    "ask by an address or by localhost\n".to_owned(),
+                ),
                 false => answer(&request, &readiness.borrow(), &metrics),
             };
             async move { Ok::<_, Infallible>(answer) }
         });
         let serving = async move {
             let mut server = hyper::server::conn::http1::Builder::new();
-            server.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).keep_alive(false);
+            server
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_WITHIN)
+                .keep_alive(false);
             let served = server.serve_connection(TokioIo::new(connection), service);
             if let Ok(Err(error)) = tokio::time::timeout(CONNECTION_WITHIN, served).await {
                 tracing::debug!(%error, "http connection");
@@ -145,40 +161,66 @@ pub fn is_local_name(host: &str) -> bool {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
     };
-    name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() || name.eq_ignore_ascii_case("localhost")
+    name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+        || name.eq_ignore_ascii_case("localhost")
 }
 
 /// Whether a request has a local name, or none: every browser sends one.
 fn is_for_local_name<B>(request: &Request<B>) -> bool {
-    request.headers().get(HOST).is_none_or(|host| host.to_str().is_ok_and(is_local_name))
+    request
+        .headers()
+        .get(HOST)
+        .is_none_or(|host| host.to_str().is_ok_and(is_local_name))
 }
 
-fn answer<B>(request: &Request<B>, readiness: &Readiness, metrics: &Metrics) -> Response<Full<Bytes>> {
+fn answer<B>(
+    request: &Request<B>,
+    readiness: &Readiness,
+    metrics: &Metrics,
+) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered\n".to_owned());
-        refusal.headers_mut().insert(ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD"));
+        let mut refusal = text(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "only GET and HEAD are answered\n".to_owned(),
+        );
+        refusal
+            .headers_mut()
+            .insert(ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD"));
         return refusal;
     }
     match request.uri().path() {
         "/livez" => match readiness.ended {
             None => text(StatusCode::OK, "ok\n".to_owned()),
             Some(connection) => {
-                let problem = format!("the client of the connection `{connection}` has ended; restart this process\n");
+                let problem = format!(
+                    "the client of the connection `{connection}` has ended; restart this process\n"
+                );
                 text(StatusCode::SERVICE_UNAVAILABLE, problem)
             }
         },
-        "/readyz" | "/healthz" => {
-            ready(readiness, request.uri().query().is_some_and(|query| query.contains("verbose")))
-        }
+        "/readyz" | "/healthz" => ready(
+            readiness,
+            request
+                .uri()
+                .query()
+                .is_some_and(|query| query.contains("verbose")),
+        ),
         "/metrics" => {
             let mut answer = text(StatusCode::OK, metrics.text());
             // The version is the format's, and Prometheus asks for it.
-            let format = hyper::header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+            let format =
+                hyper::header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
             answer.headers_mut().insert(CONTENT_TYPE, format);
             answer
         }
-        "/version" => text(StatusCode::OK, concat!(env!("CARGO_PKG_VERSION"), "\n").to_owned()),
-        _ => text(StatusCode::NOT_FOUND, "there are /livez, /readyz, /healthz, /metrics and /version\n".to_owned()),
+        "/version" => text(
+            StatusCode::OK,
+            concat!(env!("CARGO_PKG_VERSION"), "\n").to_owned(),
+        ),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "there are /livez, /readyz, /healthz, /metrics and /version\n".to_owned(),
+        ),
     }
 }
 
@@ -195,7 +237,9 @@ fn ready(readiness: &Readiness, is_verbose: bool) -> Response<Full<Bytes>> {
         }
     }
     if is_verbose && readiness.is_history_behind {
-        body.push_str("[!] history is behind, its database is away or slow; reminders do not wait for it\n");
+        body.push_str(
+            "[!] history is behind, its database is away or slow; reminders do not wait for it\n",
+        );
     }
     let (status, verdict) = match readiness.is_ready() {
         true => (StatusCode::OK, "ok\n"),
@@ -208,8 +252,14 @@ fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(CACHE_CONTROL, hyper::header::HeaderValue::from_static("no-store"));
+    headers.insert(
+        CONTENT_TYPE,
+        hyper::header::HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    headers.insert(
+        CACHE_CONTROL,
+        hyper::header::HeaderValue::from_static("no-store"),
+    );
     response
 }
 
@@ -223,47 +273,123 @@ mod tests {
         let request = Request::builder().method(method).uri(uri).body(()).unwrap();
         let response = answer(&request, &readiness, &Metrics::default());
         let status = response.status().as_u16();
-        (status, String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap())
+        (
+            status,
+            String::from_utf8(
+                response
+                    .into_body()
+                    .collect()
+                    .await
+                    .unwrap()
+                    .to_bytes()
+                    .to_vec(),
+            )
+            .unwrap(),
+        )
     }
 
     #[tokio::test]
     async fn each_condition_is_named_and_decides() {
-        let ready = Readiness { is_connected: true, roles_due: Some(3), roles_working: 3, ..Readiness::default() };
-        assert_eq!(ask(Method::GET, "/readyz", ready).await, (200, "ok\n".into()));
+        let ready = Readiness {
+            is_connected: true,
+            roles_due: Some(3),
+            roles_working: 3,
+            ..Readiness::default()
+        };
+        assert_eq!(
+            ask(Method::GET, "/readyz", ready).await,
+            (200, "ok\n".into())
+        );
         assert_eq!(ask(Method::GET, "/healthz", ready).await.0, 200);
         for (unready, name) in [
-            (Readiness { is_connected: false, ..ready }, "nats connected"),
-            (Readiness { roles_due: None, ..ready }, "consumers bound"),
-            (Readiness { roles_working: 2, ..ready }, "consumers bound"),
-            (Readiness { is_flapping: true, ..ready }, "roles not failing again and again"),
-            (Readiness { is_stopping: true, ..ready }, "not stopping"),
+            (
+                Readiness {
+                    is_connected: false,
+                    ..ready
+                },
+                "nats connected",
+            ),
+            (
+                Readiness {
+                    roles_due: None,
+                    ..ready
+                },
+                "consumers bound",
+            ),
+            (
+                Readiness {
+                    roles_working: 2,
+                    ..ready
+                },
+                "consumers bound",
+            ),
+            (
+                Readiness {
+                    is_flapping: true,
+                    ..ready
+                },
+                "roles not failing again and again",
+            ),
+            (
+                Readiness {
+                    is_stopping: true,
+                    ..ready
+                },
+                "not stopping",
+            ),
         ] {
-            assert_eq!(ask(Method::GET, "/readyz", unready).await, (503, format!("[-] {name}\nnot ready\n")));
+            assert_eq!(
+                ask(Method::GET, "/readyz", unready).await,
+                (503, format!("[-] {name}\nnot ready\n"))
+            );
             assert_eq!(ask(Method::GET, "/livez", unready).await.0, 200);
             let (_, verbose) = ask(Method::GET, "/readyz?verbose", unready).await;
-            assert!(verbose.contains(&format!("[-] {name}")) && verbose.matches("[+]").count() == 3);
+            assert!(
+                verbose.contains(&format!("[-] {name}")) && verbose.matches("[+]").count() == 3
+            );
         }
     }
 
     #[tokio::test]
     async fn a_bucket_that_is_being_read_is_named() {
-        let reading = Reading { associates: true, ..Reading::default() };
-        let waiting = Readiness { reading, ..Readiness::default() };
+        let reading = Reading {
+            associates: true,
+            ..Reading::default()
+        };
+        let waiting = Readiness {
+            reading,
+            ..Readiness::default()
+        };
         let (_, body) = ask(Method::GET, "/readyz", waiting).await;
-        assert!(body.contains("[!] the bucket of associates is being read\n"), "{body}");
+        assert!(
+            body.contains("[!] the bucket of associates is being read\n"),
+            "{body}"
+        );
     }
 
     #[tokio::test]
     async fn an_ended_client_is_named_by_livez() {
-        let ended = Readiness { ended: Some("members"), ..Readiness::default() };
+        let ended = Readiness {
+            ended: Some("members"),
+            ..Readiness::default()
+        };
         let (status, body) = ask(Method::GET, "/livez", ended).await;
-        assert!(status == 503 && body.contains("`members`"), "{status} {body}");
+        assert!(
+            status == 503 && body.contains("`members`"),
+            "{status} {body}"
+        );
     }
 
     #[tokio::test]
     async fn other_paths_and_methods_are_refused() {
-        assert_eq!(ask(Method::POST, "/livez", Readiness::default()).await.0, 405);
+        assert_eq!(
+            ask(Method::POST, "/livez", Readiness::default()).await.0,
+            405
+        );
         assert_eq!(ask(Method::GET, "/", Readiness::default()).await.0, 404);
-        assert_eq!(ask(Method::HEAD, "/version", Readiness::default()).await.0, 200);
+        assert_eq!(
+            ask(Method::HEAD, "/version", Readiness::default()).await.0,
+            200
+        );
     }
 }

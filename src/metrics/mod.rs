@@ -116,7 +116,13 @@ pub enum SetAside {
 }
 
 impl SetAside {
-    const ALL: [Self; 5] = [Self::Set, Self::Due, Self::Route, Self::Associates, Self::Rules];
+    const ALL: [Self; 5] = [
+        Self::Set,
+        Self::Due,
+        Self::Route,
+        Self::Associates,
+        Self::Rules,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
@@ -132,7 +138,11 @@ impl SetAside {
 /// What each connection to NATS is for.
 pub const CONNECTIONS: [&str; 6] = ["main", "members", "sets", "buckets", "apps", "queries"];
 
-const WAYS: [&str; 3] = [Way::Direct.name(), Way::Rerouted.name(), Way::Mailbox.name()];
+const WAYS: [&str; 3] = [
+    Way::Direct.name(),
+    Way::Rerouted.name(),
+    Way::Mailbox.name(),
+];
 const CONNECTED: Label<'static> = ("connected", &["true", "false"]);
 const STREAMS: [&str; 11] = [
     "sets",
@@ -161,17 +171,23 @@ fn ending<T>(answer: &Result<T, NoAnswer>) -> &'static str {
 }
 
 /// From a millisecond to a quarter of an hour: the time through the system, with and without trouble.
-const THROUGH: [f64; 16] =
-    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 900.0];
+const THROUGH: [f64; 16] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0,
+    900.0,
+];
 /// From half a millisecond to the longest time-out.
-const REQUEST: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+const REQUEST: [f64; 13] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+];
 
 impl Default for Handles {
     fn default() -> Self {
         let registry = Registry::new();
         #[cfg(target_os = "linux")]
         registry
-            .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
+            .register(Box::new(
+                prometheus::process_collector::ProcessCollector::for_self(),
+            ))
             .expect("a new registry has no other of these");
         let make = Maker(&registry);
         let build = make.gauges(
@@ -410,7 +426,11 @@ impl Metrics {
 
     /// An app server accepted a reminder, so long after it was published.
     pub fn accepted(&self, priority: Priority, way: Way, after: Duration) {
-        self.0.accepted.of(priority.as_str()).of(way.name()).observe(after.as_secs_f64());
+        self.0
+            .accepted
+            .of(priority.as_str())
+            .of(way.name())
+            .observe(after.as_secs_f64());
     }
 
     /// A delivery request is under way until what this answers is dropped.
@@ -420,7 +440,12 @@ impl Metrics {
     }
 
     /// A delivery request with so many reminders ended.
-    pub fn delivery_ended<T>(&self, answer: &Result<T, NoAnswer>, reminders: usize, took: Duration) {
+    pub fn delivery_ended<T>(
+        &self,
+        answer: &Result<T, NoAnswer>,
+        reminders: usize,
+        took: Duration,
+    ) {
         self.0.deliveries.of(ending(answer)).inc();
         self.0.delivery_time.observe(took.as_secs_f64());
         self.0.delivery_reminders.inc_by(reminders as u64);
@@ -467,9 +492,18 @@ impl Metrics {
     pub fn held(&self, census: &Census) {
         self.0.routes.set(as_gauge(census.routes));
         self.0.connected_users.set(as_gauge(census.connected_users));
-        for (is_connected, mail) in [("true", census.mail_of_connected), ("false", census.mail_of_away)] {
-            self.0.parked_users.of(is_connected).set(as_gauge(mail.users));
-            self.0.parked_reminders.of(is_connected).set(as_gauge(mail.reminders));
+        for (is_connected, mail) in [
+            ("true", census.mail_of_connected),
+            ("false", census.mail_of_away),
+        ] {
+            self.0
+                .parked_users
+                .of(is_connected)
+                .set(as_gauge(mail.users));
+            self.0
+                .parked_reminders
+                .of(is_connected)
+                .set(as_gauge(mail.reminders));
         }
         self.0.instances.of("up").set(as_gauge(census.up.len()));
         self.0.instances.of("down").set(as_gauge(census.down.len()));
@@ -477,27 +511,45 @@ impl Metrics {
 
     /// When the oldest parked reminder was parked.
     pub fn oldest_parked(&self, at: Option<Timestamp>) {
-        self.0.oldest_parked.set(at.map_or(0.0, |at| at.as_millisecond() as f64 / 1_000.0));
+        self.0
+            .oldest_parked
+            .set(at.map_or(0.0, |at| at.as_millisecond() as f64 / 1_000.0));
     }
 
     /// What waits for the roles of a kind: messages, and of the fullest consumer those to be acknowledged and their limit.
     pub fn waiting(&self, kind: &str, pending: u64, ack_pending: usize, limit: i64) {
-        self.0.pending.of(kind).set(i64::try_from(pending).unwrap_or(i64::MAX));
+        self.0
+            .pending
+            .of(kind)
+            .set(i64::try_from(pending).unwrap_or(i64::MAX));
         self.0.ack_pending.of(kind).set(as_gauge(ack_pending));
         self.0.ack_pending_limit.of(kind).set(limit);
     }
 
     /// What a stream or bucket has, and the bytes that it may have; 0 for any number.
     pub fn stored(&self, stream: &str, messages: u64, bytes: u64, limit: u64) {
-        self.0.stream_limit.of(stream).set(i64::try_from(limit).unwrap_or(i64::MAX));
-        self.0.stream_messages.of(stream).set(i64::try_from(messages).unwrap_or(i64::MAX));
-        self.0.stream_bytes.of(stream).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.0
+            .stream_limit
+            .of(stream)
+            .set(i64::try_from(limit).unwrap_or(i64::MAX));
+        self.0
+            .stream_messages
+            .of(stream)
+            .set(i64::try_from(messages).unwrap_or(i64::MAX));
+        self.0
+            .stream_bytes
+            .of(stream)
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// What the account's streams take on disk, and what they may take, in bytes; 0 for any number.
     pub fn account_stored(&self, bytes: u64, limit: u64) {
-        self.0.account_storage.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-        self.0.account_storage_limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
+        self.0
+            .account_storage
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.0
+            .account_storage_limit
+            .set(i64::try_from(limit).unwrap_or(i64::MAX));
     }
 
     /// Whether this member is ready.
@@ -542,7 +594,9 @@ impl Metrics {
 
     /// Everything up to this revision of the bucket of rules is taken in.
     pub fn rules_revised(&self, revision: u64) {
-        self.0.rules_revision.set(i64::try_from(revision).unwrap_or(i64::MAX));
+        self.0
+            .rules_revision
+            .set(i64::try_from(revision).unwrap_or(i64::MAX));
     }
 
     /// So many documents of rules are in use, so many cannot be used, and so many tags have no usable one.
@@ -588,7 +642,9 @@ impl Metrics {
 
     /// All of them, in Prometheus's text format.
     pub fn text(&self) -> String {
-        TextEncoder::new().encode_to_string(&self.0.registry.gather()).expect("a text is written to memory")
+        TextEncoder::new()
+            .encode_to_string(&self.0.registry.gather())
+            .expect("a text is written to memory")
     }
 }
 
@@ -627,17 +683,35 @@ mod tests {
         let mut table = String::from("| metric | type | labels | |\n| --- | --- | --- | --- |\n");
         for family in ours() {
             let mut labels = BTreeMap::<String, BTreeSet<String>>::new();
-            for pair in family.get_metric().iter().flat_map(|metric| metric.get_label()) {
-                labels.entry(pair.name().to_owned()).or_default().insert(pair.value().to_owned());
+            for pair in family
+                .get_metric()
+                .iter()
+                .flat_map(|metric| metric.get_label())
+            {
+                labels
+                    .entry(pair.name().to_owned())
+                    .or_default()
+                    .insert(pair.value().to_owned());
             }
             let shown = |(name, values): (&String, &BTreeSet<String>)| {
                 let values: Vec<_> = values.iter().map(|value| format!("`{value}`")).collect();
                 // Of a version there is one, and another one with the next release.
-                if name == "version" { format!("`{name}`") } else { format!("`{name}`: {}", values.join(", ")) }
+                if name == "version" {
+                    format!("`{name}`")
+                } else {
+                    format!("`{name}`: {}", values.join(", "))
+                }
             };
             let labels: Vec<_> = labels.iter().map(shown).collect();
             let kind = format!("{:?}", family.get_field_type()).to_lowercase();
-            writeln!(table, "| `{}` | {kind} | {} | {} |", family.name(), labels.join("; "), family.help()).unwrap();
+            writeln!(
+                table,
+                "| `{}` | {kind} | {} | {} |",
+                family.name(),
+                labels.join("; "),
+                family.help()
+            )
+            .unwrap();
         }
         table
     }
@@ -661,7 +735,11 @@ mod tests {
         for family in ours() {
             let (name, kind) = (family.name(), format!("{:?}", family.get_field_type()));
             assert!(name.starts_with("bellhop_"), "{name}");
-            assert_eq!(name.ends_with("_total"), kind == "COUNTER", "{name} is a {kind}");
+            assert_eq!(
+                name.ends_with("_total"),
+                kind == "COUNTER",
+                "{name} is a {kind}"
+            );
             assert!(kind != "HISTOGRAM" || name.ends_with("_seconds"), "{name}");
             assert!(family.help().ends_with('.'), "{name}: {}", family.help());
         }

@@ -2,7 +2,8 @@
 
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry,
 };
 
 /// One metric for each value of a label, looked up without hashing.
@@ -15,7 +16,10 @@ impl<M> Series<M> {
         let found = self.0.iter().find(|(one, _)| *one == value);
         debug_assert!(found.is_some(), "no series of {value}");
         // What nobody foresaw is counted with the last, rather than not at all.
-        found.or(self.0.last()).map(|(_, metric)| metric).expect("a label has values")
+        found
+            .or(self.0.last())
+            .map(|(_, metric)| metric)
+            .expect("a label has values")
     }
 }
 
@@ -28,7 +32,9 @@ pub(super) struct Maker<'r>(pub(super) &'r Registry);
 impl Maker<'_> {
     fn registered<C: Collector + Clone + 'static>(&self, metric: prometheus::Result<C>) -> C {
         let metric = metric.expect("names and labels are constants, and right");
-        self.0.register(Box::new(metric.clone())).expect("no name comes twice");
+        self.0
+            .register(Box::new(metric.clone()))
+            .expect("no name comes twice");
         metric
     }
 
@@ -45,7 +51,9 @@ impl Maker<'_> {
     }
 
     pub(super) fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
-        self.registered(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
+        self.registered(Histogram::with_opts(
+            HistogramOpts::new(name, help).buckets(buckets.to_vec()),
+        ))
     }
 
     pub(super) fn counters(&self, name: &str, help: &str, label: Label<'_>) -> Series<IntCounter> {
@@ -56,7 +64,13 @@ impl Maker<'_> {
         self.series(IntGaugeVec::new(Opts::new(name, help), &[label.0]), label)
     }
 
-    pub(super) fn histograms(&self, name: &str, help: &str, buckets: &[f64], label: Label<'_>) -> Series<Histogram> {
+    pub(super) fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        buckets: &[f64],
+        label: Label<'_>,
+    ) -> Series<Histogram> {
         let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
         self.series(HistogramVec::new(opts, &[label.0]), label)
     }
@@ -69,7 +83,11 @@ impl Maker<'_> {
         first: Label<'_>,
         second: Label<'_>,
     ) -> Series<Series<IntCounter>> {
-        self.series_by(IntCounterVec::new(Opts::new(name, help), &[first.0, second.0]), first, second)
+        self.series_by(
+            IntCounterVec::new(Opts::new(name, help), &[first.0, second.0]),
+            first,
+            second,
+        )
     }
 
     /// Histograms with two labels.
@@ -94,7 +112,12 @@ impl Maker<'_> {
         MetricVec<B>: Collector,
     {
         let all = self.registered(all);
-        Series(values.iter().map(|value| (*value, all.with_label_values(&[value]))).collect())
+        Series(
+            values
+                .iter()
+                .map(|value| (*value, all.with_label_values(&[value])))
+                .collect(),
+        )
     }
 
     fn series_by<B: MetricVecBuilder + 'static>(
@@ -107,8 +130,14 @@ impl Maker<'_> {
         MetricVec<B>: Collector,
     {
         let all = self.registered(all);
-        let of =
-            |one: &'static str| Series(seconds.iter().map(|two| (*two, all.with_label_values(&[one, two]))).collect());
+        let of = |one: &'static str| {
+            Series(
+                seconds
+                    .iter()
+                    .map(|two| (*two, all.with_label_values(&[one, two])))
+                    .collect(),
+            )
+        };
         Series(firsts.iter().map(|one| (*one, of(one))).collect())
     }
 }

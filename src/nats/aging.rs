@@ -48,12 +48,29 @@ impl Aging {
     ///
     /// # Errors
     /// When the consumer does not exist or JetStream does not answer.
-    pub async fn take_over(nats: &Nats, priority: Priority, after: Duration) -> Result<Self, NatsError> {
-        let stream = nats.jetstream.get_stream_no_info(nats.names.parked_stream()).await;
+    pub async fn take_over(
+        nats: &Nats,
+        priority: Priority,
+        after: Duration,
+    ) -> Result<Self, NatsError> {
+        let stream = nats
+            .jetstream
+            .get_stream_no_info(nats.names.parked_stream())
+            .await;
         let stream = stream.during("open what waits for its escalation")?;
-        let consumer = stream.get_consumer(&nats.names.escalate_consumer(priority)).await;
+        let consumer = stream
+            .get_consumer(&nats.names.escalate_consumer(priority))
+            .await;
         let consumer = consumer.during("open what waits for its escalation")?;
-        let mut aging = Self { nats: nats.clone(), priority, after, consumer, pull: None, given: 0, done: None };
+        let mut aging = Self {
+            nats: nats.clone(),
+            priority,
+            after,
+            consumer,
+            pull: None,
+            given: 0,
+            done: None,
+        };
         aging.begin_again().await?;
         Ok(aging)
     }
@@ -64,9 +81,14 @@ impl Aging {
     /// When JetStream does not answer; take it over again.
     pub async fn next(&mut self) -> Result<Aged, NatsError> {
         loop {
-            let Some(message) = self.receive().await? else { continue };
-            let info = message.info().during("read what waits for its escalation")?;
-            let (sequence, stored_ns) = (info.stream_sequence, info.published.unix_timestamp_nanos());
+            let Some(message) = self.receive().await? else {
+                continue;
+            };
+            let info = message
+                .info()
+                .during("read what waits for its escalation")?;
+            let (sequence, stored_ns) =
+                (info.stream_sequence, info.published.unix_timestamp_nanos());
             if info.consumer_sequence > self.given + 1 {
                 // One was lost with a connection, and to acknowledge this one would pass it by.
                 self.acknowledge().await?;
@@ -86,7 +108,13 @@ impl Aging {
                 continue;
             }
             match self.read(sequence).await? {
-                Some(body) => return Ok(Aged { sequence, message: body, received: message }),
+                Some(body) => {
+                    return Ok(Aged {
+                        sequence,
+                        message: body,
+                        received: message,
+                    });
+                }
                 None => self.done = Some(message),
             }
         }
@@ -107,12 +135,21 @@ impl Aging {
             Some(pull) => pull,
             None => {
                 let (expires, most) = PULL;
-                let pull = self.consumer.fetch().max_messages(most).expires(expires).messages().await;
-                self.pull.insert(pull.during("pull what waits for its escalation")?)
+                let pull = self
+                    .consumer
+                    .fetch()
+                    .max_messages(most)
+                    .expires(expires)
+                    .messages()
+                    .await;
+                self.pull
+                    .insert(pull.during("pull what waits for its escalation")?)
             }
         };
         match pull.next().await {
-            Some(message) => message.map(Some).during("pull what waits for its escalation"),
+            Some(message) => message
+                .map(Some)
+                .during("pull what waits for its escalation"),
             None => {
                 self.pull = None;
                 self.acknowledge().await?;
@@ -122,36 +159,57 @@ impl Aging {
     }
 
     fn too_young(&self, stored_ns: i128) -> Duration {
-        #[allow(clippy::disallowed_methods)] // JetStream says when it stored a message, by the wall clock.
+        #[allow(clippy::disallowed_methods)]
+        // JetStream says when it stored a message, by the wall clock.
         let age = u64::try_from(Timestamp::now().as_nanosecond() - stored_ns).unwrap_or(0);
         self.after.saturating_sub(Duration::from_nanos(age))
     }
 
     /// The message by the leader's word, if it is still there.
     async fn read(&self, sequence: u64) -> Result<Option<Bytes>, NatsError> {
-        let stream = self.nats.jetstream.get_stream_no_info(self.nats.names.parked_stream()).await;
+        let stream = self
+            .nats
+            .jetstream
+            .get_stream_no_info(self.nats.names.parked_stream())
+            .await;
         let stream = stream.during("read what waits for its escalation")?;
         match stream.get_raw_message(sequence).await {
             Ok(message) => Ok(Some(message.payload)),
             Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => Ok(None),
-            Err(error) => Err(NatsError::failed("read what waits for its escalation", error)),
+            Err(error) => Err(NatsError::failed(
+                "read what waits for its escalation",
+                error,
+            )),
         }
     }
 
     /// Everything up to the last message that is done with is acknowledged.
     async fn acknowledge(&mut self) -> Result<(), NatsError> {
         match self.done.take() {
-            Some(message) => message.double_ack().await.during("acknowledge what waits for its escalation"),
+            Some(message) => message
+                .double_ack()
+                .await
+                .during("acknowledge what waits for its escalation"),
             None => Ok(()),
         }
     }
 
     async fn begin_again(&mut self) -> Result<(), NatsError> {
         self.pull = None;
-        let stream = self.nats.jetstream.get_stream_no_info(self.nats.names.parked_stream()).await;
+        let stream = self
+            .nats
+            .jetstream
+            .get_stream_no_info(self.nats.names.parked_stream())
+            .await;
         let stream = stream.during("reset what waits for its escalation")?;
-        let reset = stream.reset_consumer(&self.nats.names.escalate_consumer(self.priority), None).await;
-        self.given = reset.during("reset what waits for its escalation")?.info.delivered.consumer_sequence;
+        let reset = stream
+            .reset_consumer(&self.nats.names.escalate_consumer(self.priority), None)
+            .await;
+        self.given = reset
+            .during("reset what waits for its escalation")?
+            .info
+            .delivered
+            .consumer_sequence;
         Ok(())
     }
 }

@@ -48,7 +48,11 @@ pub enum ApiError {
 ///
 /// # Errors
 /// When nobody answers in time, or the answer is no good one.
-pub async fn ask<T: DeserializeOwned>(nats: &Nats, question: &str, body: &impl Serialize) -> Result<T, ApiError> {
+pub async fn ask<T: DeserializeOwned>(
+    nats: &Nats,
+    question: &str,
+    body: &impl Serialize,
+) -> Result<T, ApiError> {
     let action = || format!("ask for {question}");
     let body = serde_json::to_vec(body).during_with(action)?;
     let request = Request::new().payload(body.into()).timeout(Some(PATIENCE));
@@ -59,7 +63,9 @@ pub async fn ask<T: DeserializeOwned>(nats: &Nats, question: &str, body: &impl S
     };
     let answer = match asked {
         Ok(answer) => answer,
-        Err(error) if error.kind() == RequestErrorKind::NoResponders => return Err(ApiError::NobodyAnswers),
+        Err(error) if error.kind() == RequestErrorKind::NoResponders => {
+            return Err(ApiError::NobodyAnswers);
+        }
         Err(error) => return Err(NatsError::failed(action(), error).into()),
     };
     match answer.headers.as_ref().and_then(refusal) {
@@ -70,7 +76,10 @@ pub async fn ask<T: DeserializeOwned>(nats: &Nats, question: &str, body: &impl S
 
 fn refusal(headers: &HeaderMap) -> Option<ApiError> {
     let code = headers.get(service::NATS_SERVICE_ERROR_CODE)?.as_str();
-    let problem = headers.get(service::NATS_SERVICE_ERROR).map(|text| text.as_str().to_owned()).unwrap_or_default();
+    let problem = headers
+        .get(service::NATS_SERVICE_ERROR)
+        .map(|text| text.as_str().to_owned())
+        .unwrap_or_default();
     Some(match code {
         "400" => ApiError::Invalid(problem),
         "403" => ApiError::Forbidden(problem),

@@ -93,16 +93,30 @@ pub struct Found {
 ///
 /// # Errors
 /// When JetStream does not answer.
-pub async fn last(nats: &Nats, bucket: &str, keys: &str, most: usize) -> Result<Vec<Found>, NatsError> {
+pub async fn last(
+    nats: &Nats,
+    bucket: &str,
+    keys: &str,
+    most: usize,
+) -> Result<Vec<Found>, NatsError> {
     let prefix = format!("$KV.{bucket}.");
     let request = json!({ "multi_last": [format!("{prefix}{keys}")], "batch": most });
     let (messages, _) = direct::get(nats, &format!("KV_{bucket}"), &request).await?;
     let found = messages.into_iter().filter_map(|message| {
-        let is_gone = ["KV-Operation", "Nats-Marker-Reason"].iter().any(|mark| text(&message, mark).is_some());
-        let key = text(&message, "Nats-Subject")?.strip_prefix(&prefix)?.to_owned();
+        let is_gone = ["KV-Operation", "Nats-Marker-Reason"]
+            .iter()
+            .any(|mark| text(&message, mark).is_some());
+        let key = text(&message, "Nats-Subject")?
+            .strip_prefix(&prefix)?
+            .to_owned();
         let revision = text(&message, "Nats-Sequence")?.parse().ok()?;
         let at = text(&message, "Nats-Time-Stamp")?.parse().ok()?;
-        (!is_gone).then_some(Found { key, revision, value: message.payload, at })
+        (!is_gone).then_some(Found {
+            key,
+            revision,
+            value: message.payload,
+            at,
+        })
     });
     Ok(found.collect())
 }
@@ -156,12 +170,21 @@ impl Watched {
                 },
             };
             match feed.next().await {
-                Ok(Some(Received { message, sequence, stored_ns, pending })) => {
+                Ok(Some(Received {
+                    message,
+                    sequence,
+                    stored_ns,
+                    pending,
+                })) => {
                     self.is_loaded |= pending == 0;
                     self.seen = sequence;
                     let prefix = prefix(&self.bucket);
                     return Ok(Some(Entry {
-                        key: message.subject.strip_prefix(&prefix).unwrap_or(&message.subject).to_owned(),
+                        key: message
+                            .subject
+                            .strip_prefix(&prefix)
+                            .unwrap_or(&message.subject)
+                            .to_owned(),
                         operation: message.headers.as_ref().map_or(Operation::Put, operation),
                         value: message.payload,
                         revision: sequence,
@@ -194,11 +217,18 @@ impl Watched {
         let action = || format!("open bucket {}", self.bucket);
         let stream = bucket_stream(&self.bucket);
         let asking = self.plain.jetstream.get_stream(&stream);
-        let info = self.plain.if_permitted(&format!("STREAM.INFO.{stream}"), action, asking).await?.during_with(action);
+        let info = self
+            .plain
+            .if_permitted(&format!("STREAM.INFO.{stream}"), action, asking)
+            .await?
+            .during_with(action);
         let info = info.map_err(|error| error.or_missing(format!("bucket {}", self.bucket)))?;
         let state = &info.cached_info().state;
         if state.last_sequence < self.seen {
-            tracing::warn!(bucket = self.bucket, "this bucket was made again or restored, reading all of it again");
+            tracing::warn!(
+                bucket = self.bucket,
+                "this bucket was made again or restored, reading all of it again"
+            );
             self.seen = 0;
         }
         let was_loaded = self.is_loaded;
@@ -206,7 +236,9 @@ impl Watched {
         self.is_loaded |= state.messages == 0;
         let deliver_policy = match self.seen {
             0 => DeliverPolicy::LastPerSubject,
-            seen => DeliverPolicy::ByStartSequence { start_sequence: seen + 1 },
+            seen => DeliverPolicy::ByStartSequence {
+                start_sequence: seen + 1,
+            },
         };
         let (nats, subjects) = (self.link.live().await, format!("{}>", prefix(&self.bucket)));
         let feed = Feed::begin(nats, &self.plain, &stream, subjects, deliver_policy).await?;
@@ -221,7 +253,9 @@ impl Watched {
     async fn read_on(&mut self) -> Result<(), NatsError> {
         let (stream, prefix) = (bucket_stream(&self.bucket), prefix(&self.bucket));
         for _ in 0..MOST_READ {
-            let Some(message) = raw::next(&self.plain, &stream, &format!("{prefix}>"), self.seen + 1).await? else {
+            let Some(message) =
+                raw::next(&self.plain, &stream, &format!("{prefix}>"), self.seen + 1).await?
+            else {
                 (self.is_loaded, self.reads_json) = (true, false);
                 return Ok(());
             };
@@ -236,16 +270,38 @@ impl Watched {
     /// Returns the entry of a message that was read as JSON. Here it is decided whether it is unreadable.
     fn entry(&self, message: RawMessage, prefix: &str) -> Entry {
         let headers = message.read_headers();
-        let RawMessage { sequence: revision, subject, payload: value, stored_at, .. } = message;
-        let (key, stored_ns) = (subject.strip_prefix(prefix).unwrap_or(&subject).to_owned(), stored_at.as_nanosecond());
+        let RawMessage {
+            sequence: revision,
+            subject,
+            payload: value,
+            stored_at,
+            ..
+        } = message;
+        let (key, stored_ns) = (
+            subject.strip_prefix(prefix).unwrap_or(&subject).to_owned(),
+            stored_at.as_nanosecond(),
+        );
         let (operation, is_unreadable) = match headers {
             Ok(headers) => (operation(&headers), false),
             Err(problem) => {
-                tracing::warn!(bucket = self.bucket, key, revision, problem, "unreadable message in a bucket");
+                tracing::warn!(
+                    bucket = self.bucket,
+                    key,
+                    revision,
+                    problem,
+                    "unreadable message in a bucket"
+                );
                 (self.left_aside(&key, revision), true)
             }
         };
-        Entry { key, value, revision, operation, stored_ns, is_unreadable }
+        Entry {
+            key,
+            value,
+            revision,
+            operation,
+            stored_ns,
+            is_unreadable,
+        }
     }
 
     /// Returns what an unreadable message counts as, and removes it where it is to be removed.
@@ -254,7 +310,12 @@ impl Watched {
             return Operation::Put;
         }
         if is_key(key) {
-            tokio::spawn(remove(self.plain.clone(), self.bucket.clone(), key.to_owned(), revision));
+            tokio::spawn(remove(
+                self.plain.clone(),
+                self.bucket.clone(),
+                key.to_owned(),
+                revision,
+            ));
         }
         Operation::Purge
     }
@@ -267,7 +328,10 @@ fn prefix(bucket: &str) -> String {
 
 /// Returns what a message did to its key, by its headers.
 pub fn operation(headers: &HeaderMap) -> Operation {
-    match headers.get(deletion::OPERATION).map(|operation| operation.as_str()) {
+    match headers
+        .get(deletion::OPERATION)
+        .map(|operation| operation.as_str())
+    {
         _ if headers.get("Nats-Marker-Reason").is_some() => Operation::Purge,
         Some("DEL") => Operation::Delete,
         Some("PURGE") => Operation::Purge,
@@ -277,7 +341,8 @@ pub fn operation(headers: &HeaderMap) -> Operation {
 
 /// Whether it can be written to: a key that is not text cannot even be named.
 fn is_key(key: &str) -> bool {
-    key.bytes().all(|byte| byte.is_ascii_graphic() && !b"*>".contains(&byte))
+    key.bytes()
+        .all(|byte| byte.is_ascii_graphic() && !b"*>".contains(&byte))
 }
 
 /// Deletes an entry, unless it has another value by now. Members that see the mark know no more of it than this one.

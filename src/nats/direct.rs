@@ -27,21 +27,35 @@ pub(super) async fn page(
 ///
 /// # Errors
 /// When JetStream does not answer.
-pub(super) async fn get(nats: &Nats, stream: &str, request: &Value) -> Result<(Vec<Message>, bool), NatsError> {
+pub(super) async fn get(
+    nats: &Nats,
+    stream: &str,
+    request: &Value,
+) -> Result<(Vec<Message>, bool), NatsError> {
     let action = || format!("read {stream}");
     let inbox = Subject::from(nats.client.new_inbox());
-    let mut answers = nats.client.subscribe(inbox.clone()).await.during_with(action)?;
+    let mut answers = nats
+        .client
+        .subscribe(inbox.clone())
+        .await
+        .during_with(action)?;
     let api = format!("{}.DIRECT.GET.{stream}", nats.api);
-    let sent = nats.client.publish_with_reply(api, inbox, request.to_string().into()).await;
+    let sent = nats
+        .client
+        .publish_with_reply(api, inbox, request.to_string().into())
+        .await;
     sent.during_with(action)?;
     let mut messages = Vec::new();
     loop {
-        let answer = tokio::time::timeout(nats.timeout, answers.next()).await.during_with(action)?;
+        let answer = tokio::time::timeout(nats.timeout, answers.next())
+            .await
+            .during_with(action)?;
         let answer = answer.ok_or("the connection closed").during_with(action)?;
         match answer.status {
             None | Some(StatusCode::OK) => messages.push(answer),
             Some(status) if status.as_u16() == 204 => {
-                let left = text(&answer, "Nats-Num-Pending").and_then(|text| text.parse::<u64>().ok());
+                let left =
+                    text(&answer, "Nats-Num-Pending").and_then(|text| text.parse::<u64>().ok());
                 return Ok((messages, left == Some(0)));
             }
             Some(StatusCode::NOT_FOUND) => return Ok((messages, true)),
@@ -59,16 +73,28 @@ pub(super) async fn get(nats: &Nats, stream: &str, request: &Value) -> Result<(V
 ///
 /// # Errors
 /// When JetStream does not answer.
-pub(super) async fn get_one(nats: &Nats, stream: &str, sequence: u64) -> Result<Option<Message>, NatsError> {
+pub(super) async fn get_one(
+    nats: &Nats,
+    stream: &str,
+    sequence: u64,
+) -> Result<Option<Message>, NatsError> {
     let action = || format!("read {stream}");
-    let (api, request) = (format!("{}.DIRECT.GET.{stream}", nats.api), json!({ "seq": sequence }).to_string());
-    let answer = nats.client.request(api, request.into()).await.during_with(action)?;
+    let (api, request) = (
+        format!("{}.DIRECT.GET.{stream}", nats.api),
+        json!({ "seq": sequence }).to_string(),
+    );
+    let answer = nats
+        .client
+        .request(api, request.into())
+        .await
+        .during_with(action)?;
     match answer.status {
         None | Some(StatusCode::OK) => Ok(Some(answer)),
         Some(StatusCode::NOT_FOUND) => Ok(None),
-        Some(status) => {
-            Err(NatsError::failed(action(), format!("{status} {}", answer.description.unwrap_or_default())))
-        }
+        Some(status) => Err(NatsError::failed(
+            action(),
+            format!("{status} {}", answer.description.unwrap_or_default()),
+        )),
     }
 }
 
@@ -79,5 +105,9 @@ pub(super) fn sequence(message: &Message) -> Option<u64> {
 
 /// A header of a message.
 pub(super) fn text<'a>(message: &'a Message, header: &'static str) -> Option<&'a str> {
-    message.headers.as_ref()?.get(header).map(|value| value.as_str())
+    message
+        .headers
+        .as_ref()?
+        .get(header)
+        .map(|value| value.as_str())
 }

@@ -7,9 +7,12 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
-use async_nats::jetstream::context::{ConsumerInfoErrorKind, GetStreamErrorKind, PublishError, PublishErrorKind};
+use async_nats::jetstream::context::{
+    ConsumerInfoErrorKind, GetStreamErrorKind, PublishError, PublishErrorKind,
+};
 use async_nats::jetstream::stream::{
-    ConsumerErrorKind, ConsumerResetErrorKind, DeleteMessageErrorKind, LastRawMessageErrorKind, PurgeErrorKind,
+    ConsumerErrorKind, ConsumerResetErrorKind, DeleteMessageErrorKind, LastRawMessageErrorKind,
+    PurgeErrorKind,
 };
 use async_nats::jetstream::{self, ErrorCode};
 
@@ -22,7 +25,9 @@ pub type Cause = Box<dyn Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 pub enum NatsError {
     /// No connection could be made.
-    #[error("cannot connect to {url}: {problem}; is nats-server running there? Set --nats URL or NATS_URL")]
+    #[error(
+        "cannot connect to {url}: {problem}; is nats-server running there? Set --nats URL or NATS_URL"
+    )]
     Connect {
         /// The address, without credentials.
         url: String,
@@ -73,7 +78,9 @@ pub enum NatsError {
         needed: &'static str,
     },
     /// The server takes too small messages.
-    #[error("{url} has max_payload {found}; Bellhop needs {LEAST_PAYLOAD} or more to deliver up to 256 KiB at once")]
+    #[error(
+        "{url} has max_payload {found}; Bellhop needs {LEAST_PAYLOAD} or more to deliver up to 256 KiB at once"
+    )]
     SmallPayload {
         /// The address.
         url: String,
@@ -154,26 +161,40 @@ pub enum NatsError {
 impl NatsError {
     /// Returns the failure of an action.
     pub fn failed(action: impl Into<Cow<'static, str>>, cause: impl Into<Cause>) -> Self {
-        Self::Failed { action: action.into(), source: cause.into() }
+        Self::Failed {
+            action: action.into(),
+            source: cause.into(),
+        }
     }
 
     /// Says that `what` is missing, where that is the cause.
     pub fn or_missing(self, what: String) -> Self {
-        if self.is_of_missing() { Self::Missing { what } } else { self }
+        if self.is_of_missing() {
+            Self::Missing { what }
+        } else {
+            self
+        }
     }
 
     /// Returns whether the cause is that JetStream has no such stream or consumer, so that `bellhop setup` helps.
     pub fn is_of_missing(&self) -> bool {
-        let Self::Failed { source, .. } = self else { return false };
+        let Self::Failed { source, .. } = self else {
+            return false;
+        };
         causes(source.as_ref()).any(is_missing)
     }
 
     /// Returns whether a message may be stored although publishing it failed: JetStream had the time to store it, and its answer
     /// did not arrive.
     pub fn is_of_lost_answer(&self) -> bool {
-        let Self::Failed { source, .. } = self else { return false };
+        let Self::Failed { source, .. } = self else {
+            return false;
+        };
         let kind = source.downcast_ref().map(PublishError::kind);
-        matches!(kind, Some(PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe))
+        matches!(
+            kind,
+            Some(PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe)
+        )
     }
 }
 
@@ -205,7 +226,10 @@ impl<T, E: Into<Cause>> During<T> for Result<T, E> {
 /// Returns whether JetStream refused a write because the key or subject was written since.
 pub fn is_outdated(error: &(dyn Error + 'static)) -> bool {
     // async-nats 0.51 has no kind for the second code. A server of a cluster may answer either.
-    let codes = [ErrorCode::STREAM_WRONG_LAST_SEQUENCE, ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT];
+    let codes = [
+        ErrorCode::STREAM_WRONG_LAST_SEQUENCE,
+        ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT,
+    ];
     let is_one = |error| {
         kind(error) == Some(PublishErrorKind::WrongLastSequence)
             || refusal(error).is_some_and(|refusal| codes.contains(&refusal.error_code()))
@@ -248,14 +272,21 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
 fn is_missing(error: &(dyn Error + 'static)) -> bool {
     let of_missing = [ErrorCode::STREAM_NOT_FOUND, ErrorCode::CONSUMER_NOT_FOUND];
     let kind_says_so = kind(error) == Some(PublishErrorKind::StreamNotFound)
-        || matches!(kind(error), Some(ConsumerInfoErrorKind::StreamNotFound | ConsumerInfoErrorKind::NotFound))
+        || matches!(
+            kind(error),
+            Some(ConsumerInfoErrorKind::StreamNotFound | ConsumerInfoErrorKind::NotFound)
+        )
         || kind(error) == Some(ConsumerResetErrorKind::NotFound);
     kind_says_so || refusal(error).is_some_and(|refusal| of_missing.contains(&refusal.error_code()))
 }
 
 /// Returns the kind of an error of async-nats, if its kinds are these.
-fn kind<K: Clone + fmt::Debug + fmt::Display + PartialEq + 'static>(error: &(dyn Error + 'static)) -> Option<K> {
-    error.downcast_ref::<async_nats::error::Error<K>>().map(async_nats::error::Error::kind)
+fn kind<K: Clone + fmt::Debug + fmt::Display + PartialEq + 'static>(
+    error: &(dyn Error + 'static),
+) -> Option<K> {
+    error
+        .downcast_ref::<async_nats::error::Error<K>>()
+        .map(async_nats::error::Error::kind)
 }
 
 /// Returns JetStream's refusal, if an error is one. Most of async-nats's errors hold it in their kind and not as their cause.
@@ -288,8 +319,10 @@ mod tests {
     use super::*;
 
     fn refused(code: ErrorCode) -> jetstream::Error {
-        serde_json::from_value(serde_json::json!({ "code": 400, "err_code": code.0, "description": "refused" }))
-            .unwrap()
+        serde_json::from_value(
+            serde_json::json!({ "code": 400, "err_code": code.0, "description": "refused" }),
+        )
+        .unwrap()
     }
 
     fn failed(cause: impl Into<Cause>) -> NatsError {
@@ -298,11 +331,24 @@ mod tests {
 
     #[test]
     fn chain_writes_each_cause_once() {
-        assert_eq!(chain(&failed("it ended")).to_string(), "read BELLHOP_SETS: it ended");
-        let timed_out = PublishError::with_source(PublishErrorKind::TimedOut, std::io::Error::other("no route"));
-        let text = chain(&NatsError::failed("take partition 7 over", failed(timed_out))).to_string();
+        assert_eq!(
+            chain(&failed("it ended")).to_string(),
+            "read BELLHOP_SETS: it ended"
+        );
+        let timed_out = PublishError::with_source(
+            PublishErrorKind::TimedOut,
+            std::io::Error::other("no route"),
+        );
+        let text = chain(&NatsError::failed(
+            "take partition 7 over",
+            failed(timed_out),
+        ))
+        .to_string();
         let timed_out = "timed out: didn't receive ack in time: no route";
-        assert_eq!(text, format!("take partition 7 over: read BELLHOP_SETS: {timed_out}"));
+        assert_eq!(
+            text,
+            format!("take partition 7 over: read BELLHOP_SETS: {timed_out}")
+        );
     }
 
     #[test]
@@ -311,10 +357,18 @@ mod tests {
         let get = || GetStreamError::new(GetStreamErrorKind::JetStream(missing()));
         assert!(failed(missing()).is_of_missing());
         assert!(failed(get()).is_of_missing());
-        assert!(failed(KeyValueError::with_source(KeyValueErrorKind::GetBucket, get())).is_of_missing());
         assert!(
-            failed(ConsumerError::new(ConsumerErrorKind::JetStream(refused(ErrorCode::CONSUMER_NOT_FOUND))))
-                .is_of_missing()
+            failed(KeyValueError::with_source(
+                KeyValueErrorKind::GetBucket,
+                get()
+            ))
+            .is_of_missing()
+        );
+        assert!(
+            failed(ConsumerError::new(ConsumerErrorKind::JetStream(refused(
+                ErrorCode::CONSUMER_NOT_FOUND
+            ))))
+            .is_of_missing()
         );
         assert!(failed(PublishError::new(PublishErrorKind::StreamNotFound)).is_of_missing());
     }
@@ -341,7 +395,10 @@ mod tests {
         assert!(is_outdated(&one));
         let other = refused(ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT);
         let other = PublishError::with_source(PublishErrorKind::Other, other);
-        assert!(is_outdated(&UpdateError::with_source(UpdateErrorKind::Other, other)));
+        assert!(is_outdated(&UpdateError::with_source(
+            UpdateErrorKind::Other,
+            other
+        )));
         assert!(!is_outdated(&PublishError::with_source(
             PublishErrorKind::Other,
             refused(ErrorCode::STREAM_NOT_FOUND)

@@ -65,7 +65,10 @@ impl Feed {
         let subscribed = nats.client.subscribe(inbox.clone()).await;
         let messages = subscribed.map_err(|error| NatsError::failed(what(), error))?;
         // Else the server may begin before it knows of the subscription, and ends what nobody hears.
-        nats.client.flush().await.map_err(|error| NatsError::failed(what(), error))?;
+        nats.client
+            .flush()
+            .await
+            .map_err(|error| NatsError::failed(what(), error))?;
         let config = push::Config {
             deliver_subject: inbox.to_string(),
             filter_subject: subjects,
@@ -79,9 +82,18 @@ impl Feed {
             ..push::Config::default()
         };
         let creating = plain.jetstream.create_consumer_on_stream(config, stream);
-        let created = plain.if_permitted(&format!("CONSUMER.CREATE.{stream}"), what, creating).await?;
+        let created = plain
+            .if_permitted(&format!("CONSUMER.CREATE.{stream}"), what, creating)
+            .await?;
         created.map_err(|error| NatsError::failed(what(), error))?;
-        Ok(Self { nats, stream: stream.to_owned(), inbox, messages, arrived: 0, heard: Instant::now() })
+        Ok(Self {
+            nats,
+            stream: stream.to_owned(),
+            inbox,
+            messages,
+            arrived: 0,
+            heard: Instant::now(),
+        })
     }
 
     /// Returns the next message, or none when the server says that all it has to push has arrived. May be cancelled.
@@ -90,7 +102,9 @@ impl Feed {
     /// When a message did not arrive, or the server is silent. Nothing more comes then.
     pub(super) async fn next(&mut self) -> Result<Option<Received>, NatsError> {
         loop {
-            let Ok(message) = tokio::time::timeout_at(self.heard + SILENCE, self.messages.next()).await else {
+            let Ok(message) =
+                tokio::time::timeout_at(self.heard + SILENCE, self.messages.next()).await
+            else {
                 return Err(self.broken(format!("no word from the server for {SILENCE:?}")));
             };
             let message = message.ok_or_else(|| self.broken("the subscription ended"))?;
@@ -100,15 +114,23 @@ impl Feed {
                 return self.received(message).map(Some);
             }
             let said = |name: &str| header(message.headers.as_ref(), name);
-            for asked in [message.reply.as_deref(), said(STALLED)].into_iter().flatten() {
+            for asked in [message.reply.as_deref(), said(STALLED)]
+                .into_iter()
+                .flatten()
+            {
                 if asked.starts_with(FLOW_CONTROL) {
-                    let answered = self.nats.client.publish(asked.to_owned(), Bytes::new()).await;
+                    let answered = self
+                        .nats
+                        .client
+                        .publish(asked.to_owned(), Bytes::new())
+                        .await;
                     answered.map_err(|error| self.broken(error))?;
                 }
             }
             match said(NATS_LAST_CONSUMER.as_ref()).and_then(|number| number.parse::<u64>().ok()) {
                 Some(number) if number != self.arrived => {
-                    let (arrived, through) = (self.arrived, said(NATS_LAST_STREAM.as_ref()).unwrap_or("?"));
+                    let (arrived, through) =
+                        (self.arrived, said(NATS_LAST_STREAM.as_ref()).unwrap_or("?"));
                     return Err(self.broken(format!(
                         "{number} messages were pushed, through sequence {through}, and {arrived} arrived"
                     )));
@@ -120,15 +142,24 @@ impl Feed {
     }
 
     fn received(&mut self, message: Message) -> Result<Received, NatsError> {
-        let message = jetstream::Message { message, context: self.nats.jetstream.clone() };
+        let message = jetstream::Message {
+            message,
+            context: self.nats.jetstream.clone(),
+        };
         let info = message.info().map_err(|error| self.broken(error))?;
-        let (number, sequence, pending) = (info.consumer_sequence, info.stream_sequence, info.pending);
+        let (number, sequence, pending) =
+            (info.consumer_sequence, info.stream_sequence, info.pending);
         let stored_ns = info.published.unix_timestamp_nanos();
         if number != self.arrived + 1 {
             return Err(self.broken(format!("behind message {} came {number}", self.arrived)));
         }
         self.arrived = number;
-        Ok(Received { message: message.message, sequence, stored_ns, pending })
+        Ok(Received {
+            message: message.message,
+            sequence,
+            stored_ns,
+            pending,
+        })
     }
 
     fn broken(&self, cause: impl Into<Cause>) -> NatsError {

@@ -13,7 +13,9 @@ use crate::router::{Instance, NoAnswer};
 use crate::token::UserId;
 use crate::trace::{self, TraceParent};
 use crate::wire::answer;
-pub use crate::wire::answer::{DeliveryAnswer, Heartbeat, HeartbeatAnswer, Reason, Refused, delivery_body};
+pub use crate::wire::answer::{
+    DeliveryAnswer, Heartbeat, HeartbeatAnswer, Reason, Refused, delivery_body,
+};
 
 /// Asks an instance to take reminders, in the trace `trace`; `traces` are all those that the reminders belong to.
 ///
@@ -31,7 +33,14 @@ pub async fn deliver(
         let mut headers = HeaderMap::new();
         headers.insert(trace::HEADER, trace.as_str());
         if traces.len() > 1 {
-            headers.insert(headers::TRACES, traces.iter().map(TraceParent::as_str).collect::<Vec<_>>().join(","));
+            headers.insert(
+                headers::TRACES,
+                traces
+                    .iter()
+                    .map(TraceParent::as_str)
+                    .collect::<Vec<_>>()
+                    .join(","),
+            );
         }
         request = request.headers(headers);
     }
@@ -54,14 +63,27 @@ pub async fn heartbeat(
     let request = Request::new().payload(body.into()).timeout(Some(timeout));
     let answer: HeartbeatAnswer<String> = ask(client, subject, request).await?;
     // A name that is none cannot be one that was asked about.
-    Ok(answer.connected.iter().filter_map(|user| user.parse().ok()).collect())
+    Ok(answer
+        .connected
+        .iter()
+        .filter_map(|user| user.parse().ok())
+        .collect())
 }
 
-async fn ask<A: for<'a> Deserialize<'a>>(client: &Client, subject: String, request: Request) -> Result<A, NoAnswer> {
+async fn ask<A: for<'a> Deserialize<'a>>(
+    client: &Client,
+    subject: String,
+    request: Request,
+) -> Result<A, NoAnswer> {
     match client.send_request(subject.clone(), request).await {
         Ok(answer) => read(&answer).ok_or_else(|| {
-            let shown = String::from_utf8_lossy(&answer.payload[..answer.payload.len().min(200)]).into_owned();
-            tracing::warn!(subject, answer = shown, "the instance's answer is none of the contract's");
+            let shown = String::from_utf8_lossy(&answer.payload[..answer.payload.len().min(200)])
+                .into_owned();
+            tracing::warn!(
+                subject,
+                answer = shown,
+                "the instance's answer is none of the contract's"
+            );
             NoAnswer::Garbage
         }),
         Err(error) if error.kind() == RequestErrorKind::NoResponders => Err(NoAnswer::NoResponders),
@@ -77,7 +99,11 @@ async fn ask<A: for<'a> Deserialize<'a>>(client: &Client, subject: String, reque
 /// An answer's JSON object. An answer with a service error is none, whatever its body.
 pub fn read<A: for<'a> Deserialize<'a>>(answer: &Message) -> Option<A> {
     let has_error = super::header(answer.headers.as_ref(), "Nats-Service-Error-Code").is_some();
-    if has_error { None } else { answer::read(&answer.payload) }
+    if has_error {
+        None
+    } else {
+        answer::read(&answer.payload)
+    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,9 @@ use crate::wire::deletion;
 /// Returns the headers of a message that deletes a key, if `revision` is its latest one.
 fn deleting(revision: Option<u64>) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    deletion::headers(revision).into_iter().for_each(|(name, value)| headers.insert(name, value));
+    deletion::headers(revision)
+        .into_iter()
+        .for_each(|(name, value)| headers.insert(name, value));
     headers
 }
 
@@ -26,16 +28,27 @@ fn deleting(revision: Option<u64>) -> HeaderMap {
 ///
 /// # Errors
 /// When JetStream does not answer, or refuses it.
-pub async fn delete(nats: &Nats, bucket: &str, key: &str, revision: Option<u64>) -> Result<bool, NatsError> {
+pub async fn delete(
+    nats: &Nats,
+    bucket: &str,
+    key: &str,
+    revision: Option<u64>,
+) -> Result<bool, NatsError> {
     let subject = format!("$KV.{bucket}.{key}");
     let deleted = async {
-        let sent = nats.jetstream.publish_with_headers(subject, deleting(revision), Bytes::new()).await?;
+        let sent = nats
+            .jetstream
+            .publish_with_headers(subject, deleting(revision), Bytes::new())
+            .await?;
         sent.await
     };
     match deleted.await {
         Ok(_) => Ok(true),
         Err(error) if is_outdated(&error) => Ok(false),
-        Err(error) => Err(NatsError::failed(format!("delete {key} from {bucket}"), error)),
+        Err(error) => Err(NatsError::failed(
+            format!("delete {key} from {bucket}"),
+            error,
+        )),
     }
 }
 
@@ -45,10 +58,18 @@ pub async fn delete(nats: &Nats, bucket: &str, key: &str, revision: Option<u64>)
 /// When JetStream does not answer.
 pub async fn value(nats: &Nats, bucket: &str, key: &str) -> Result<Option<Bytes>, NatsError> {
     // Read as JSON: whoever may write the key chooses its headers.
-    let found = raw::next(nats, &bucket_stream(bucket), &format!("$KV.{bucket}.{key}"), 1).await?;
+    let found = raw::next(
+        nats,
+        &bucket_stream(bucket),
+        &format!("$KV.{bucket}.{key}"),
+        1,
+    )
+    .await?;
     let headers_of = |message: &RawMessage| message.read_headers().ok();
-    let put = found
-        .filter(|found| headers_of(found).is_some_and(|headers| header(Some(&headers), deletion::OPERATION).is_none()));
+    let put = found.filter(|found| {
+        headers_of(found)
+            .is_some_and(|headers| header(Some(&headers), deletion::OPERATION).is_none())
+    });
     Ok(put.map(|message| message.payload))
 }
 
@@ -74,7 +95,9 @@ pub async fn list(nats: &Nats, bucket: &str, pattern: &str) -> Result<Vec<String
 pub async fn sweep(nats: &Nats, bucket: &str) -> Result<usize, NatsError> {
     let mut marks = Vec::new();
     each(nats, bucket, ">", |key, headers, revision| {
-        if header(headers, deletion::OPERATION).is_some() && header(headers, NATS_MESSAGE_TTL.as_ref()).is_none() {
+        if header(headers, deletion::OPERATION).is_some()
+            && header(headers, NATS_MESSAGE_TTL.as_ref()).is_none()
+        {
             marks.push((key.to_owned(), revision));
         }
     })
@@ -99,10 +122,16 @@ async fn each(
         headers_only: true,
         ..pull::Config::default()
     };
-    replay(nats, &bucket_stream(bucket), config, 0, |message, revision| {
-        if let Some(key) = message.subject.strip_prefix(&prefix) {
-            see(key, message.headers.as_ref(), revision);
-        }
-    })
+    replay(
+        nats,
+        &bucket_stream(bucket),
+        config,
+        0,
+        |message, revision| {
+            if let Some(key) = message.subject.strip_prefix(&prefix) {
+                see(key, message.headers.as_ref(), revision);
+            }
+        },
+    )
     .await
 }

@@ -28,7 +28,12 @@ impl Link {
 
     /// Waits for a connection whose client has not ended.
     pub async fn live(&self) -> Nats {
-        match self.0.clone().wait_for(|nats| !nats.ended.is_cancelled()).await {
+        match self
+            .0
+            .clone()
+            .wait_for(|nats| !nats.ended.is_cancelled())
+            .await
+        {
             Ok(nats) => nats.clone(),
             Err(_) => self.current(), // It is not replaced any more, so its user sees the error.
         }

@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::pull;
-use async_nats::jetstream::stream::{DeleteMessageError, DeleteMessageErrorKind, RawMessageErrorKind};
+use async_nats::jetstream::stream::{
+    DeleteMessageError, DeleteMessageErrorKind, RawMessageErrorKind,
+};
 use async_nats::{HeaderMap, Message, header};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -137,14 +139,31 @@ impl Mailboxes {
             }
             set => set?,
         };
-        let (last, removals) = (Arc::new(AtomicU64::new(fence)), Arc::new(Semaphore::new(removals_in_flight)));
-        Ok(Self { nats: nats.clone(), stream, partition, fence, last, removals })
+        let (last, removals) = (
+            Arc::new(AtomicU64::new(fence)),
+            Arc::new(Semaphore::new(removals_in_flight)),
+        );
+        Ok(Self {
+            nats: nats.clone(),
+            stream,
+            partition,
+            fence,
+            last,
+            removals,
+        })
     }
 
     async fn set_fence(nats: &Nats, partition: Partition, owner: &str) -> Result<u64, NatsError> {
         let mut headers = HeaderMap::new();
         headers.insert(header::NATS_ROLLUP, "sub");
-        Ok(nats.store(nats.names.fence(partition), headers, owner.to_owned().into()).await?.sequence)
+        Ok(nats
+            .store(
+                nats.names.fence(partition),
+                headers,
+                owner.to_owned().into(),
+            )
+            .await?
+            .sequence)
     }
 
     /// Learns what lies in the partition's mailboxes, from the messages' headers alone; and where it came from, for
@@ -155,14 +174,24 @@ impl Mailboxes {
     pub async fn find(&self, ack_floor: u64) -> Result<Found, NatsError> {
         let fence = self.nats.names.fence(self.partition);
         let filter_subjects = vec![self.nats.names.mailboxes(self.partition), fence.clone()];
-        let config = pull::Config { filter_subjects, headers_only: true, ..pull::Config::default() };
+        let config = pull::Config {
+            filter_subjects,
+            headers_only: true,
+            ..pull::Config::default()
+        };
         let mut found = Found::default();
         // What was stored after the fence is a later owner's.
-        replay(&self.nats, &self.stream, config, self.fence, |message, sequence| {
-            if message.subject.as_str() != fence {
-                found.add(message, sequence, ack_floor);
-            }
-        })
+        replay(
+            &self.nats,
+            &self.stream,
+            config,
+            self.fence,
+            |message, sequence| {
+                if message.subject.as_str() != fence {
+                    found.add(message, sequence, ack_floor);
+                }
+            },
+        )
         .await?;
         Ok(found)
     }
@@ -187,11 +216,15 @@ impl Mailboxes {
         let result = self.append(&reminders).await;
         match &result {
             Ok(sequences) => {
-                self.last.fetch_max(sequences.last().copied().unwrap_or(0), Ordering::Relaxed);
+                self.last
+                    .fetch_max(sequences.last().copied().unwrap_or(0), Ordering::Relaxed);
             }
             // A server that reaches its limit in the middle of a batch refuses the end of it, and keeps the beginning.
             Err(NatsError::Refused { what, .. }) if self.has_appended().await? => {
-                return Err(NatsError::failed(what.clone(), "only a part of the batch is stored"));
+                return Err(NatsError::failed(
+                    what.clone(),
+                    "only a part of the batch is stored",
+                ));
             }
             Err(_) => {}
         }
@@ -200,10 +233,20 @@ impl Mailboxes {
 
     /// Whether anything was appended after the last confirmed append. The fence lets nobody else append.
     async fn has_appended(&self) -> Result<bool, NatsError> {
-        let stream =
-            self.nats.jetstream.get_stream_no_info(&self.stream).await.during("look for appended reminders")?;
-        let next = stream.raw_message_builder().sequence(self.last.load(Ordering::Relaxed) + 1);
-        match next.next_by_subject(self.nats.names.mailboxes(self.partition)).send().await {
+        let stream = self
+            .nats
+            .jetstream
+            .get_stream_no_info(&self.stream)
+            .await
+            .during("look for appended reminders")?;
+        let next = stream
+            .raw_message_builder()
+            .sequence(self.last.load(Ordering::Relaxed) + 1);
+        match next
+            .next_by_subject(self.nats.names.mailboxes(self.partition))
+            .send()
+            .await
+        {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(false),
             Err(error) => Err(NatsError::failed("look for appended reminders", error)),
@@ -215,8 +258,17 @@ impl Mailboxes {
 
         let client = &self.nats.client;
         let count = reminders.len();
-        let _turn = if count > 1 { OPEN_BATCHES.acquire().await.ok() } else { None };
-        let batch = client.new_inbox().rsplit('.').next().unwrap_or_default().to_owned();
+        let _turn = if count > 1 {
+            OPEN_BATCHES.acquire().await.ok()
+        } else {
+            None
+        };
+        let batch = client
+            .new_inbox()
+            .rsplit('.')
+            .next()
+            .unwrap_or_default()
+            .to_owned();
         let mut answer = None;
         for (place, reminder) in reminders.iter().enumerate() {
             let subject = self.nats.names.mailbox(self.partition, &reminder.user);
@@ -234,7 +286,10 @@ impl Mailboxes {
                 headers.insert(PRIORITY_HEADER, reminder.priority.as_str());
             }
             if place == 0 {
-                headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, self.fence.to_string());
+                headers.insert(
+                    header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
+                    self.fence.to_string(),
+                );
                 headers.insert(EXPECTED_SUBJECT, self.nats.names.fence(self.partition));
             }
             if count > 1 {
@@ -242,25 +297,44 @@ impl Mailboxes {
                 headers.insert(BATCH_SEQUENCE, (place + 1).to_string());
             }
             if place + 1 < count {
-                let sent = client.publish_with_headers(subject, headers, reminder.message.clone()).await;
+                let sent = client
+                    .publish_with_headers(subject, headers, reminder.message.clone())
+                    .await;
                 sent.during_with(action)?;
             } else {
                 if count > 1 {
                     headers.insert(BATCH_COMMIT, "1");
                 }
-                let sent = client.request_with_headers(subject, headers, reminder.message.clone()).await;
+                let sent = client
+                    .request_with_headers(subject, headers, reminder.message.clone())
+                    .await;
                 answer = Some(sent.during_with(action)?);
             }
         }
-        let Some(answer) = answer else { return Ok(Vec::new()) };
+        let Some(answer) = answer else {
+            return Ok(Vec::new());
+        };
         match serde_json::from_slice(&answer.payload).during_with(action)? {
-            Ack { error: Some(error), .. } if WRONG_LAST_SEQUENCE.contains(&error.err_code) => {
+            Ack {
+                error: Some(error), ..
+            } if WRONG_LAST_SEQUENCE.contains(&error.err_code) => {
                 Err(NatsError::Fenced(format!("partition {}", self.partition)))
             }
-            Ack { error: Some(AckError { err_code: code, description: problem }), .. } => {
-                Err(NatsError::Refused { what: action(), problem, code })
-            }
-            Ack { seq: Some(last), .. } => Ok((last + 1 - count as u64..=last).collect()),
+            Ack {
+                error:
+                    Some(AckError {
+                        err_code: code,
+                        description: problem,
+                    }),
+                ..
+            } => Err(NatsError::Refused {
+                what: action(),
+                problem,
+                code,
+            }),
+            Ack {
+                seq: Some(last), ..
+            } => Ok((last + 1 - count as u64..=last).collect()),
             Ack { .. } => Err(NatsError::failed(action(), "the answer has no sequence")),
         }
     }
@@ -289,7 +363,8 @@ impl Mailboxes {
             return Ok((vec![only], true));
         }
         loop {
-            let (page, is_last) = direct_get(&self.nats, &self.stream, &subject, from, messages, bytes).await?;
+            let (page, is_last) =
+                direct_get(&self.nats, &self.stream, &subject, from, messages, bytes).await?;
             if let Some(end) = page.last().map(|message| message.sequence) {
                 return Ok((page, is_last && end >= last));
             }
@@ -305,18 +380,26 @@ impl Mailboxes {
     ///
     /// # Errors
     /// When JetStream does not answer.
-    pub async fn count_by_source(&self, user: &UserId, known: Option<usize>) -> Result<Option<BySource>, NatsError> {
+    pub async fn count_by_source(
+        &self,
+        user: &UserId,
+        known: Option<usize>,
+    ) -> Result<Option<BySource>, NatsError> {
         let subject = self.nats.names.mailbox(self.partition, user);
         loop {
             let count = count(&self.nats, &self.stream, &subject).await?;
             if known.is_some_and(|known| count >= known) {
                 return Ok(None);
             }
-            let config =
-                pull::Config { filter_subject: subject.clone(), headers_only: true, ..pull::Config::default() };
+            let config = pull::Config {
+                filter_subject: subject.clone(),
+                headers_only: true,
+                ..pull::Config::default()
+            };
             let mut found: HashMap<Option<Source>, Vec<u64>> = HashMap::new();
             replay(&self.nats, &self.stream, config, 0, |message, sequence| {
-                let source = text(message, SOURCE_HEADER).and_then(|token| Source::from_token(token).ok());
+                let source =
+                    text(message, SOURCE_HEADER).and_then(|token| Source::from_token(token).ok());
                 found.entry(source).or_default().push(sequence);
             })
             .await?;
@@ -332,7 +415,13 @@ impl Mailboxes {
     async fn has_nothing_from(&self, subject: &str, from: u64) -> Result<bool, NatsError> {
         let stream = self.nats.jetstream.get_stream_no_info(&self.stream).await;
         let stream = stream.during("read a mailbox")?;
-        match stream.raw_message_builder().sequence(from).next_by_subject(subject).send().await {
+        match stream
+            .raw_message_builder()
+            .sequence(from)
+            .next_by_subject(subject)
+            .send()
+            .await
+        {
             Ok(_) => Ok(false),
             Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => Ok(true),
             Err(error) => Err(NatsError::failed("read a mailbox", error)),
@@ -345,7 +434,13 @@ impl Mailboxes {
     /// When JetStream does not confirm it.
     pub async fn remove_up_to(&self, user: &UserId, sequence: u64) -> Result<(), NatsError> {
         let _turn = self.removals.acquire().await;
-        purge(&self.nats, &self.stream, &self.nats.names.mailbox(self.partition, user), Some(sequence + 1)).await?;
+        purge(
+            &self.nats,
+            &self.stream,
+            &self.nats.names.mailbox(self.partition, user),
+            Some(sequence + 1),
+        )
+        .await?;
         Ok(())
     }
 
@@ -361,13 +456,19 @@ impl Mailboxes {
 
 /// Whether a message could not be deleted because it is not there.
 fn is_gone(error: &DeleteMessageError) -> bool {
-    let DeleteMessageErrorKind::JetStream(error) = error.kind() else { return false };
+    let DeleteMessageErrorKind::JetStream(error) = error.kind() else {
+        return false;
+    };
     [ErrorCode::SEQUENCE_NOT_FOUND, ErrorCode::NO_MESSAGE_FOUND].contains(&error.error_code())
 }
 
 impl Found {
     fn add(&mut self, message: &Message, sequence: u64, ack_floor: u64) {
-        let user = message.subject.rsplit('.').next().and_then(|token| UserId::from_token(token).ok());
+        let user = message
+            .subject
+            .rsplit('.')
+            .next()
+            .and_then(|token| UserId::from_token(token).ok());
         let Some(user) = user else {
             tracing::warn!(subject = %message.subject, sequence, "not a mailbox of any user, left alone");
             return;
@@ -381,7 +482,10 @@ impl Found {
         });
         mailbox.last = sequence;
         mailbox.count += 1;
-        mailbox.next_expiry = [mailbox.next_expiry, expires_at].into_iter().flatten().min();
+        mailbox.next_expiry = [mailbox.next_expiry, expires_at]
+            .into_iter()
+            .flatten()
+            .min();
         let from = text(message, EVENT_HEADER).and_then(|text| text.split_once('.'));
         if let Some((event, index)) = from
             && let (Ok(event), Ok(index)) = (event.parse(), index.parse())
@@ -407,7 +511,11 @@ pub(super) fn priority_of(message: &Message) -> Option<Priority> {
 /// When JetStream does not confirm it.
 pub async fn remove(nats: &Nats, stream: &str, sequence: u64) -> Result<(), NatsError> {
     let action = || format!("remove a message from {stream}");
-    let handle = nats.jetstream.get_stream_no_info(stream).await.during_with(action)?;
+    let handle = nats
+        .jetstream
+        .get_stream_no_info(stream)
+        .await
+        .during_with(action)?;
     match handle.delete_message(sequence).await {
         Ok(_) => Ok(()),
         Err(error) if is_gone(&error) => Ok(()),
@@ -419,9 +527,18 @@ pub async fn remove(nats: &Nats, stream: &str, sequence: u64) -> Result<(), Nats
 ///
 /// # Errors
 /// When JetStream does not confirm it.
-pub async fn purge(nats: &Nats, stream: &str, subject: &str, before: Option<u64>) -> Result<u64, NatsError> {
+pub async fn purge(
+    nats: &Nats,
+    stream: &str,
+    subject: &str,
+    before: Option<u64>,
+) -> Result<u64, NatsError> {
     let action = || format!("purge {subject}");
-    let handle = nats.jetstream.get_stream_no_info(stream).await.during_with(action)?;
+    let handle = nats
+        .jetstream
+        .get_stream_no_info(stream)
+        .await
+        .during_with(action)?;
     let purge = handle.purge().filter(subject);
     let answer = match before {
         Some(sequence) => purge.sequence(sequence).await,
@@ -436,10 +553,22 @@ pub async fn purge(nats: &Nats, stream: &str, subject: &str, before: Option<u64>
 /// When JetStream does not answer.
 pub async fn count(nats: &Nats, stream: &str, subject: &str) -> Result<usize, NatsError> {
     let action = || format!("count {subject}");
-    let handle = nats.jetstream.get_stream_no_info(stream).await.during_with(action)?;
-    let info = handle.info_builder().subjects(subject).fetch().await.during_with(action)?;
+    let handle = nats
+        .jetstream
+        .get_stream_no_info(stream)
+        .await
+        .during_with(action)?;
+    let info = handle
+        .info_builder()
+        .subjects(subject)
+        .fetch()
+        .await
+        .during_with(action)?;
     let counts: Vec<_> = info.collect().await;
-    counts.into_iter().try_fold(0, |sum, entry| entry.map(|(_, n)| sum + n)).during_with(action)
+    counts
+        .into_iter()
+        .try_fold(0, |sum, entry| entry.map(|(_, n)| sum + n))
+        .during_with(action)
 }
 
 /// A mailbox, read from its front by somebody who does not deliver it.
@@ -454,7 +583,12 @@ pub struct Pages<'a> {
 impl<'a> Pages<'a> {
     /// Of the mailbox with this subject.
     pub fn of(nats: &'a Nats, subject: &'a str) -> Self {
-        Self { nats, subject, from: 1, is_over: false }
+        Self {
+            nats,
+            subject,
+            from: 1,
+            is_over: false,
+        }
     }
 
     /// The next messages, `most` of them, and about 1 MiB, at the most. None are left when none come.
@@ -466,8 +600,18 @@ impl<'a> Pages<'a> {
             return Ok(Vec::new());
         }
         let (stream, messages) = (self.nats.names.parked_stream(), PAGE_MESSAGES.min(most));
-        let (page, is_last) = direct_get(self.nats, &stream, self.subject, self.from, messages, PAGE_BYTES).await?;
-        self.from = page.last().map_or(self.from, |message| message.sequence + 1);
+        let (page, is_last) = direct_get(
+            self.nats,
+            &stream,
+            self.subject,
+            self.from,
+            messages,
+            PAGE_BYTES,
+        )
+        .await?;
+        self.from = page
+            .last()
+            .map_or(self.from, |message| message.sequence + 1);
         self.is_over = is_last;
         Ok(page)
     }
@@ -477,7 +621,11 @@ impl<'a> Pages<'a> {
 ///
 /// # Errors
 /// When JetStream does not answer.
-pub async fn first(nats: &Nats, subject: &str, most: usize) -> Result<Vec<ParkedMessage>, NatsError> {
+pub async fn first(
+    nats: &Nats,
+    subject: &str,
+    most: usize,
+) -> Result<Vec<ParkedMessage>, NatsError> {
     let (mut pages, mut found) = (Pages::of(nats, subject), Vec::new());
     loop {
         let page = pages.next(most - found.len()).await?;
@@ -511,5 +659,9 @@ pub async fn direct_get(
 fn parked_message(answer: Message) -> Option<ParkedMessage> {
     let sequence = direct::sequence(&answer)?;
     let parked_at = text(&answer, "Nats-Time-Stamp")?.parse().ok()?;
-    Some(ParkedMessage { sequence, parked_at, message: answer.payload })
+    Some(ParkedMessage {
+        sequence,
+        parked_at,
+        message: answer.payload,
+    })
 }

@@ -70,7 +70,10 @@ impl Nats {
         struct Told {
             ts: Timestamp,
         }
-        let asked = self.jetstream.request(format!("STREAM.INFO.{}", self.names.sets_stream()), &()).await;
+        let asked = self
+            .jetstream
+            .request(format!("STREAM.INFO.{}", self.names.sets_stream()), &())
+            .await;
         match asked.during("ask for the server's time")? {
             Response::Ok(Told { ts }) => Ok(ts),
             Response::Err { error } => Err(NatsError::failed("ask for the server's time", error)),
@@ -107,21 +110,39 @@ impl Nats {
         payload: Bytes,
     ) -> Result<jetstream::publish::PublishAck, NatsError> {
         let what = format!("publish to {subject}");
-        let acknowledged = match self.jetstream.publish_with_headers(subject, headers, payload).await {
+        let acknowledged = match self
+            .jetstream
+            .publish_with_headers(subject, headers, payload)
+            .await
+        {
             Ok(sent) => sent.await,
             Err(error) => Err(error),
         };
         acknowledged.map_err(|error| match answer(&error) {
-            _ if is_unstorable(&error) => NatsError::Unstorable { what, problem: error.to_string() },
-            Some(answer) => NatsError::Refused { what, problem: answer.to_string(), code: answer.error_code().0 },
+            _ if is_unstorable(&error) => NatsError::Unstorable {
+                what,
+                problem: error.to_string(),
+            },
+            Some(answer) => NatsError::Refused {
+                what,
+                problem: answer.to_string(),
+                code: answer.error_code().0,
+            },
             None => NatsError::failed(what, error),
         })
     }
 
     /// Publishes until it is stored, however long JetStream is away. An `id` makes the repeats one message. What is
     /// published this way is Bellhop's own, and small enough for every stream that `bellhop setup` has made.
-    pub async fn store_surely(&self, subject: &str, headers: HeaderMap, payload: Bytes, id: Option<&str>) {
-        self.store_unless(|| false, subject, headers, payload, id).await;
+    pub async fn store_surely(
+        &self,
+        subject: &str,
+        headers: HeaderMap,
+        payload: Bytes,
+        id: Option<&str>,
+    ) {
+        self.store_unless(|| false, subject, headers, payload, id)
+            .await;
     }
 
     /// Publishes until it is stored, or until somebody else may be doing so. Answers whether it is stored.
@@ -134,7 +155,10 @@ impl Nats {
         id: Option<&str>,
     ) -> bool {
         loop {
-            match self.store_if_possible(&is_pointless, subject, headers.clone(), payload.clone(), id).await {
+            match self
+                .store_if_possible(&is_pointless, subject, headers.clone(), payload.clone(), id)
+                .await
+            {
                 Ok(is_stored) => return is_stored,
                 Err(error) => {
                     tracing::error!(error = %chain(&error), "a limit of the stream or the server is too small: run `bellhop doctor`")
@@ -161,7 +185,10 @@ impl Nats {
         }
         let mut pause = Duration::from_millis(50);
         while !is_pointless() {
-            match self.store(subject.to_owned(), headers.clone(), payload.clone()).await {
+            match self
+                .store(subject.to_owned(), headers.clone(), payload.clone())
+                .await
+            {
                 Ok(_) => return Ok(true),
                 Err(error @ NatsError::Unstorable { .. }) => return Err(error),
                 Err(error) => tracing::warn!(error = %chain(&error), "not stored, trying again"),
@@ -178,7 +205,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Whether JetStream refused a message for its form, and so will refuse it every time.
 fn is_unstorable(error: &PublishError) -> bool {
-    let of_form = [ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM, ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM];
+    let of_form = [
+        ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM,
+        ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM,
+    ];
     error.kind() == PublishErrorKind::MaxPayloadExceeded
         || answer(error).is_some_and(|answer| of_form.contains(&answer.error_code()))
 }

@@ -81,9 +81,17 @@ impl Received {
         let headers = self.headers.iter().flat_map(|headers| headers.iter());
         let header = |(name, values): (&async_nats::HeaderName, &Vec<async_nats::HeaderValue>)| {
             let name: &str = name.as_ref();
-            HEADER_BYTES + name.len() + values.iter().map(|value| HEADER_BYTES + value.as_str().len()).sum::<usize>()
+            HEADER_BYTES
+                + name.len()
+                + values
+                    .iter()
+                    .map(|value| HEADER_BYTES + value.as_str().len())
+                    .sum::<usize>()
         };
-        size_of::<Self>() + self.subject.len() + self.payload.len() + headers.map(header).sum::<usize>()
+        size_of::<Self>()
+            + self.subject.len()
+            + self.payload.len()
+            + headers.map(header).sum::<usize>()
     }
 
     /// A header of it, however its name is written.
@@ -97,15 +105,25 @@ impl Received {
 /// # Errors
 /// When the consumer does not exist or JetStream does not answer.
 pub async fn ack_floor(nats: &Nats, stream: &str, consumer: &str) -> Result<u64, NatsError> {
-    Ok(info(nats, stream, consumer).await?.ack_floor.stream_sequence)
+    Ok(info(nats, stream, consumer)
+        .await?
+        .ack_floor
+        .stream_sequence)
 }
 
 /// Returns the sequence up to which messages were handed out.
 ///
 /// # Errors
 /// When the consumer does not exist or JetStream does not answer.
-pub async fn handed_out_through(nats: &Nats, stream: &str, consumer: &str) -> Result<u64, NatsError> {
-    Ok(info(nats, stream, consumer).await?.delivered.stream_sequence)
+pub async fn handed_out_through(
+    nats: &Nats,
+    stream: &str,
+    consumer: &str,
+) -> Result<u64, NatsError> {
+    Ok(info(nats, stream, consumer)
+        .await?
+        .delivered
+        .stream_sequence)
 }
 
 /// What waits for a consumer's client.
@@ -126,12 +144,20 @@ pub struct Waiting {
 pub async fn waiting(nats: &Nats, stream: &str, consumer: &str) -> Result<Waiting, NatsError> {
     let info = info(nats, stream, consumer).await?;
     let limit = info.config.max_ack_pending;
-    Ok(Waiting { pending: info.num_pending, ack_pending: info.num_ack_pending, ack_pending_limit: limit })
+    Ok(Waiting {
+        pending: info.num_pending,
+        ack_pending: info.num_ack_pending,
+        ack_pending_limit: limit,
+    })
 }
 
 async fn info(nats: &Nats, stream: &str, consumer: &str) -> Result<Info, NatsError> {
     let action = || format!("look at consumer {consumer}");
-    let handle = nats.jetstream.get_stream_no_info(stream).await.during_with(action)?;
+    let handle = nats
+        .jetstream
+        .get_stream_no_info(stream)
+        .await
+        .during_with(action)?;
     handle.consumer_info(consumer).await.during_with(action)
 }
 
@@ -143,7 +169,12 @@ impl Pinned {
     ///
     /// # Errors
     /// When the consumer does not exist or JetStream does not answer.
-    pub async fn take_over(nats: &Nats, stream: String, consumer: String, max_bytes: usize) -> Result<Self, NatsError> {
+    pub async fn take_over(
+        nats: &Nats,
+        stream: String,
+        consumer: String,
+        max_bytes: usize,
+    ) -> Result<Self, NatsError> {
         Self::reset(nats, stream, consumer, max_bytes, None).await
     }
 
@@ -164,7 +195,14 @@ impl Pinned {
         let mut tick = tokio::time::interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let connects = nats.client.statistics().connects.load(Ordering::Relaxed);
-        let watch = Watch { plain: plain.clone(), tick, looks: LOOKS, connects, handed_out: 0, alone };
+        let watch = Watch {
+            plain: plain.clone(),
+            tick,
+            looks: LOOKS,
+            connects,
+            handed_out: 0,
+            alone,
+        };
         Self::reset(nats, stream, consumer, max_bytes, Some(watch)).await
     }
 
@@ -176,15 +214,39 @@ impl Pinned {
         watch: Option<Watch>,
     ) -> Result<Self, NatsError> {
         let during = |what: &str| format!("{what} consumer {consumer} of {stream}");
-        let handle = nats.jetstream.get_stream_no_info(&stream).await.during_with(|| during("open"))?;
-        handle.unpin_consumer(&consumer, GROUP).await.during_with(|| during("unpin"))?;
-        let reset = handle.reset_consumer(&consumer, None).await.during_with(|| during("reset"))?;
+        let handle = nats
+            .jetstream
+            .get_stream_no_info(&stream)
+            .await
+            .during_with(|| during("open"))?;
+        handle
+            .unpin_consumer(&consumer, GROUP)
+            .await
+            .during_with(|| during("unpin"))?;
+        let reset = handle
+            .reset_consumer(&consumer, None)
+            .await
+            .during_with(|| during("reset"))?;
         // Somebody else may have been handed the first messages already: that does not move the floor.
         let floor = reset.info.ack_floor;
-        let most = if watch.as_ref().is_some_and(|watch| watch.alone.is_some()) { 1 } else { AT_A_TIME };
+        let most = if watch.as_ref().is_some_and(|watch| watch.alone.is_some()) {
+            1
+        } else {
+            AT_A_TIME
+        };
         let messages = pull(nats, &stream, &consumer, most, max_bytes).await?;
-        let (nats, handed_out, position) = (nats.clone(), floor.consumer_sequence, floor.stream_sequence);
-        Ok(Self { nats, stream, consumer, max_bytes, messages, handed_out, position, watch })
+        let (nats, handed_out, position) =
+            (nats.clone(), floor.consumer_sequence, floor.stream_sequence);
+        Ok(Self {
+            nats,
+            stream,
+            consumer,
+            max_bytes,
+            messages,
+            handed_out,
+            position,
+            watch,
+        })
     }
 
     /// The next message.
@@ -247,9 +309,24 @@ impl Pinned {
             return Ok(());
         }
         let action = || format!("unpin {}", self.consumer);
-        let handle = self.nats.jetstream.get_stream_no_info(&self.stream).await.during_with(action)?;
-        handle.unpin_consumer(&self.consumer, GROUP).await.during_with(action)?;
-        self.messages = pull(&self.nats, &self.stream, &self.consumer, AT_A_TIME, self.max_bytes).await?;
+        let handle = self
+            .nats
+            .jetstream
+            .get_stream_no_info(&self.stream)
+            .await
+            .during_with(action)?;
+        handle
+            .unpin_consumer(&self.consumer, GROUP)
+            .await
+            .during_with(action)?;
+        self.messages = pull(
+            &self.nats,
+            &self.stream,
+            &self.consumer,
+            AT_A_TIME,
+            self.max_bytes,
+        )
+        .await?;
         self.watch.iter_mut().for_each(|watch| watch.alone = None);
         Ok(())
     }
@@ -264,11 +341,24 @@ impl Pinned {
     /// # Errors
     /// When JetStream does not answer; the pin runs out by itself then.
     pub async fn release(self) -> Result<(), NatsError> {
-        let Self { nats, stream, consumer, messages, .. } = self;
+        let Self {
+            nats,
+            stream,
+            consumer,
+            messages,
+            ..
+        } = self;
         drop(messages);
         let action = || format!("unpin {consumer}");
-        let handle = nats.jetstream.get_stream_no_info(&stream).await.during_with(action)?;
-        handle.unpin_consumer(&consumer, GROUP).await.during_with(action)
+        let handle = nats
+            .jetstream
+            .get_stream_no_info(&stream)
+            .await
+            .during_with(action)?;
+        handle
+            .unpin_consumer(&consumer, GROUP)
+            .await
+            .during_with(action)
     }
 }
 
@@ -283,10 +373,22 @@ async fn pull(
     bytes: usize,
 ) -> Result<pull::Stream, NatsError> {
     let action = || format!("pull from consumer {consumer} of {stream}");
-    let handle = nats.jetstream.get_stream_no_info(stream).await.during_with(action)?;
+    let handle = nats
+        .jetstream
+        .get_stream_no_info(stream)
+        .await
+        .during_with(action)?;
     let pull: PullConsumer = handle.get_consumer(consumer).await.during_with(action)?;
-    let stream = pull.stream().group(GROUP).expires(PULL_EXPIRES).heartbeat(PULL_EXPIRES / 2);
-    let stream = stream.max_messages_per_batch(messages).max_bytes_per_batch(bytes).messages().await;
+    let stream = pull
+        .stream()
+        .group(GROUP)
+        .expires(PULL_EXPIRES)
+        .heartbeat(PULL_EXPIRES / 2);
+    let stream = stream
+        .max_messages_per_batch(messages)
+        .max_bytes_per_batch(bytes)
+        .messages()
+        .await;
     stream.during_with(action)
 }
 
@@ -322,7 +424,10 @@ fn received(message: Message) -> Result<(Received, u64), Cause> {
 /// # Errors
 /// When it may not know: the message may come again then.
 pub async fn acknowledge(nats: &Nats, reply: async_nats::Subject) -> Result<(), NatsError> {
-    let answer = nats.client.request(reply, Bytes::from_static(b"+ACK")).await;
+    let answer = nats
+        .client
+        .request(reply, Bytes::from_static(b"+ACK"))
+        .await;
     answer.map(drop).during("acknowledge")
 }
 
@@ -331,10 +436,18 @@ pub async fn acknowledge(nats: &Nats, reply: async_nats::Subject) -> Result<(), 
 ///
 /// # Errors
 /// When the server may not know: they may come again then.
-pub async fn acknowledge_all(nats: &Nats, mut replies: Vec<async_nats::Subject>) -> Result<(), NatsError> {
-    let Some(last) = replies.pop() else { return Ok(()) };
+pub async fn acknowledge_all(
+    nats: &Nats,
+    mut replies: Vec<async_nats::Subject>,
+) -> Result<(), NatsError> {
+    let Some(last) = replies.pop() else {
+        return Ok(());
+    };
     for reply in replies {
-        let sent = nats.client.publish(reply, Bytes::from_static(b"+ACK")).await;
+        let sent = nats
+            .client
+            .publish(reply, Bytes::from_static(b"+ACK"))
+            .await;
         sent.during("acknowledge")?;
     }
     acknowledge(nats, last).await
@@ -342,7 +455,11 @@ pub async fn acknowledge_all(nats: &Nats, mut replies: Vec<async_nats::Subject>)
 
 /// Tells the server that a message is still being worked on.
 pub async fn still_working(nats: &Nats, reply: async_nats::Subject) {
-    if let Err(error) = nats.client.publish(reply, Bytes::from_static(b"+WPI")).await {
+    if let Err(error) = nats
+        .client
+        .publish(reply, Bytes::from_static(b"+WPI"))
+        .await
+    {
         tracing::debug!(error = %chain(&error), "progress not told");
     }
 }

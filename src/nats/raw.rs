@@ -36,7 +36,12 @@ pub struct RawMessage {
 ///
 /// # Errors
 /// When JetStream does not answer, or not as expected.
-pub async fn next(nats: &Nats, stream: &str, subject: &str, from: u64) -> Result<Option<RawMessage>, NatsError> {
+pub async fn next(
+    nats: &Nats,
+    stream: &str,
+    subject: &str,
+    from: u64,
+) -> Result<Option<RawMessage>, NatsError> {
     #[derive(Deserialize)]
     struct Answer {
         message: Stored,
@@ -55,12 +60,29 @@ pub async fn next(nats: &Nats, stream: &str, subject: &str, from: u64) -> Result
     let request = json!({ "seq": from.max(1), "next_by_subj": subject });
     let subject = format!("STREAM.MSG.GET.{stream}");
     let asking = nats.jetstream.request(subject.clone(), &request);
-    let answer = nats.if_permitted(&subject, || format!("read a message of {stream}"), asking).await?;
+    let answer = nats
+        .if_permitted(&subject, || format!("read a message of {stream}"), asking)
+        .await?;
     match answer.during_with(action)? {
-        Response::Ok(Answer { message: Stored { subject, seq, hdrs, data, time } }) => {
+        Response::Ok(Answer {
+            message:
+                Stored {
+                    subject,
+                    seq,
+                    hdrs,
+                    data,
+                    time,
+                },
+        }) => {
             let headers = STANDARD.decode(hdrs).during_with(action)?;
             let payload = STANDARD.decode(data).during_with(action)?.into();
-            Ok(Some(RawMessage { sequence: seq, subject, headers, payload, stored_at: time }))
+            Ok(Some(RawMessage {
+                sequence: seq,
+                subject,
+                headers,
+                payload,
+                stored_at: time,
+            }))
         }
         Response::Err { error } if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => Ok(None),
         Response::Err { error } => Err(NatsError::failed(action(), error)),
@@ -97,7 +119,10 @@ fn parse(block: &[u8]) -> Option<HeaderMap> {
             continue;
         }
         let (name, value) = line.split_once(':')?;
-        headers.append(HeaderName::from_str(name).ok()?, HeaderValue::from_str(value.trim()).ok()?);
+        headers.append(
+            HeaderName::from_str(name).ok()?,
+            HeaderValue::from_str(value.trim()).ok()?,
+        );
     }
     Some(headers)
 }
@@ -110,16 +135,32 @@ mod tests {
 
     fn message(subject: &str, headers: &str) -> RawMessage {
         let (headers, payload) = (headers.as_bytes().to_vec(), Bytes::new());
-        RawMessage { sequence: 1, subject: subject.to_owned(), headers, payload, stored_at: Timestamp::UNIX_EPOCH }
+        RawMessage {
+            sequence: 1,
+            subject: subject.to_owned(),
+            headers,
+            payload,
+            stored_at: Timestamp::UNIX_EPOCH,
+        }
     }
 
     #[test]
     fn well_formed_headers_are_read() {
         let block = "NATS/1.0\r\nce-id: 981\r\nX-Odd_1:  été: \"a\"=b \r\nX-Long: one\r\n  two\r\nX-None:\r\n\r\n";
-        let read = message("bellhop.sets.billing", block).read_headers().unwrap();
+        let read = message("bellhop.sets.billing", block)
+            .read_headers()
+            .unwrap();
         let text = |name: &str| read.get(name).unwrap().as_str().to_owned();
-        assert_eq!([text("ce-id"), text("X-Odd_1"), text("X-None")], ["981", "été: \"a\"=b", ""]);
-        assert!(message("bellhop.sets.=E5=BC=A0", "").read_headers().unwrap().is_empty());
+        assert_eq!(
+            [text("ce-id"), text("X-Odd_1"), text("X-None")],
+            ["981", "été: \"a\"=b", ""]
+        );
+        assert!(
+            message("bellhop.sets.=E5=BC=A0", "")
+                .read_headers()
+                .unwrap()
+                .is_empty()
+        );
     }
 
     #[test]

@@ -22,10 +22,15 @@ enum Act {
 impl Refusals {
     /// Takes in an error of the server's, and logs it if it is about a permission. Returns whether it is.
     pub(super) fn note(&self, error: &str) -> bool {
-        let Some((act, subject)) = read(error) else { return false };
+        let Some((act, subject)) = read(error) else {
+            return false;
+        };
         let (verb, is_for_answers) = match act {
             Act::Publish => ("publish", false),
-            Act::Subscribe => ("subscribe", subject.ends_with(".*") && subject.contains("INBOX")),
+            Act::Subscribe => (
+                "subscribe",
+                subject.ends_with(".*") && subject.contains("INBOX"),
+            ),
         };
         let hint = if is_for_answers {
             "no answer can come: `nats.inbox_prefix` is to be one that this user may subscribe to"
@@ -60,7 +65,11 @@ impl Refusals {
         let (mut refusals, key) = (self.0.subscribe(), (act, subject.to_owned()));
         let before = refusals.borrow_and_update().get(&key).copied();
         async move {
-            if refusals.wait_for(|refused| refused.get(&key).copied() > before).await.is_err() {
+            if refusals
+                .wait_for(|refused| refused.get(&key).copied() > before)
+                .await
+                .is_err()
+            {
                 std::future::pending().await
             }
         }
@@ -71,7 +80,11 @@ impl Refusals {
 fn read(error: &str) -> Option<(Act, &str)> {
     let (_, violation) = error.split_once("Permissions Violation for ")?;
     let (what, rest) = violation.split_once(" to \"")?;
-    let act = if what == "Publish" { Act::Publish } else { Act::Subscribe };
+    let act = if what == "Publish" {
+        Act::Publish
+    } else {
+        Act::Subscribe
+    };
     Some((act, rest.split('"').next()?))
 }
 
@@ -94,7 +107,10 @@ mod tests {
 
     #[test]
     fn the_servers_words_are_understood() {
-        assert_eq!(read(r#"nats: Permissions Violation for Publish to "a.b""#), Some((Act::Publish, "a.b")));
+        assert_eq!(
+            read(r#"nats: Permissions Violation for Publish to "a.b""#),
+            Some((Act::Publish, "a.b"))
+        );
         assert_eq!(
             read(r#"Permissions Violation for Subscription to "a.>" using queue "q""#),
             Some((Act::Subscribe, "a.>"))

@@ -45,10 +45,19 @@ async fn events(nats: &Nats) -> Result<Stream, NatsError> {
 /// When there is no installation, or JetStream does not answer.
 pub async fn noted(nats: &Nats) -> Result<Noted, NatsError> {
     let metadata = events(nats).await?.cached_info().config.metadata.clone();
-    let number = |key| metadata.get(key).and_then(|text: &String| text.parse().ok());
+    let number = |key| {
+        metadata
+            .get(key)
+            .and_then(|text: &String| text.parse().ok())
+    };
     let partitions = number(PARTITIONS_KEY);
-    let partitions = partitions.ok_or("no number of partitions is noted").during("look at the events")?;
-    Ok(Noted { partitions, spread: number(SPREAD_KEY) })
+    let partitions = partitions
+        .ok_or("no number of partitions is noted")
+        .during("look at the events")?;
+    Ok(Noted {
+        partitions,
+        spread: number(SPREAD_KEY),
+    })
 }
 
 /// Writes the note.
@@ -57,12 +66,20 @@ pub async fn noted(nats: &Nats) -> Result<Noted, NatsError> {
 /// When JetStream does not confirm it.
 pub async fn note(nats: &Nats, noted: Noted) -> Result<(), NatsError> {
     let mut config = events(nats).await?.cached_info().config.clone();
-    config.metadata.insert(PARTITIONS_KEY.to_owned(), noted.partitions.to_string());
+    config
+        .metadata
+        .insert(PARTITIONS_KEY.to_owned(), noted.partitions.to_string());
     match noted.spread {
-        Some(spread) => config.metadata.insert(SPREAD_KEY.to_owned(), spread.to_string()),
+        Some(spread) => config
+            .metadata
+            .insert(SPREAD_KEY.to_owned(), spread.to_string()),
         None => config.metadata.remove(SPREAD_KEY),
     };
-    nats.jetstream.update_stream(config).await.map(drop).during("note the partitions")
+    nats.jetstream
+        .update_stream(config)
+        .await
+        .map(drop)
+        .during("note the partitions")
 }
 
 /// Has the intake get no sets for this long; none lets it go on.
@@ -70,12 +87,17 @@ pub async fn note(nats: &Nats, noted: Noted) -> Result<(), NatsError> {
 /// # Errors
 /// When JetStream does not confirm it.
 pub async fn pause_intake(nats: &Nats, time: Option<Duration>) -> Result<(), NatsError> {
-    let sets = nats.jetstream.get_stream_no_info(nats.names.sets_stream()).await.during("pause the intake")?;
+    let sets = nats
+        .jetstream
+        .get_stream_no_info(nats.names.sets_stream())
+        .await
+        .during("pause the intake")?;
     let done = match time {
         Some(time) => {
             let until_ns = nats.server_time().await?.as_nanosecond() + time.as_nanos() as i128;
             let until = datetime::from_nanos(until_ns).during("pause the intake")?;
-            sets.pause_consumer(nats.names.intake_consumer(), until).await
+            sets.pause_consumer(nats.names.intake_consumer(), until)
+                .await
         }
         None => sets.resume_consumer(nats.names.intake_consumer()).await,
     };
@@ -87,7 +109,12 @@ pub async fn pause_intake(nats: &Nats, time: Option<Duration>) -> Result<(), Nat
 /// # Errors
 /// When JetStream does not answer.
 pub async fn in_work(nats: &Nats) -> Result<u64, NatsError> {
-    let intake = waiting(nats, &nats.names.sets_stream(), nats.names.intake_consumer()).await?;
+    let intake = waiting(
+        nats,
+        &nats.names.sets_stream(),
+        nats.names.intake_consumer(),
+    )
+    .await?;
     Ok(intake.ack_pending as u64 + events(nats).await?.cached_info().state.messages)
 }
 
@@ -104,12 +131,18 @@ pub async fn members(nats: &Nats) -> Result<Vec<String>, NatsError> {
 ///
 /// # Errors
 /// When JetStream does not confirm it.
-pub async fn remove_consumers(nats: &Nats, partitions: std::ops::Range<u16>) -> Result<(), NatsError> {
+pub async fn remove_consumers(
+    nats: &Nats,
+    partitions: std::ops::Range<u16>,
+) -> Result<(), NatsError> {
     let events = events(nats).await?;
     for partition in partitions.map(Partition) {
         let name = nats.names.dispatch_consumer(partition);
         if events.consumer_info(&name).await.is_ok() {
-            events.delete_consumer(&name).await.during("remove a consumer")?;
+            events
+                .delete_consumer(&name)
+                .await
+                .during("remove a consumer")?;
         }
     }
     Ok(())
@@ -130,9 +163,20 @@ impl Shelf {
     /// # Errors
     /// When JetStream could not be read.
     pub async fn open(nats: &Nats, partition: Partition) -> Result<Self, NatsError> {
-        let mailboxes = Mailboxes::take_over(nats, partition, "repartition", REMOVALS_IN_FLIGHT).await?;
-        let found = mailboxes.find(u64::MAX).await?.mailboxes.into_iter().collect();
-        Ok(Self { nats: nats.clone(), partition, mailboxes, found })
+        let mailboxes =
+            Mailboxes::take_over(nats, partition, "repartition", REMOVALS_IN_FLIGHT).await?;
+        let found = mailboxes
+            .find(u64::MAX)
+            .await?
+            .mailboxes
+            .into_iter()
+            .collect();
+        Ok(Self {
+            nats: nats.clone(),
+            partition,
+            mailboxes,
+            found,
+        })
     }
 
     /// Copies a user's mailbox behind what the other partition has, in order.
@@ -140,13 +184,24 @@ impl Shelf {
     /// # Errors
     /// When JetStream does not confirm it; some of it may be copied then.
     pub async fn copy(&self, user: &UserId, to: &Self) -> Result<(), NatsError> {
-        let Some(MailboxSummary { first, last, .. }) = self.found.get(user).copied() else { return Ok(()) };
+        let Some(MailboxSummary { first, last, .. }) = self.found.get(user).copied() else {
+            return Ok(());
+        };
         let (mut from, mut is_over) = (first, false);
         while !is_over {
             let page;
-            (page, is_over) = self.mailboxes.read(user, from, last, PAGE_REMINDERS, PAGE_BYTES).await?;
+            (page, is_over) = self
+                .mailboxes
+                .read(user, from, last, PAGE_REMINDERS, PAGE_BYTES)
+                .await?;
             from = page.last().map_or(last, |message| message.sequence) + 1;
-            to.mailboxes.park(page.into_iter().map(|parked| parking(user, parked.message)).collect()).await?;
+            to.mailboxes
+                .park(
+                    page.into_iter()
+                        .map(|parked| parking(user, parked.message))
+                        .collect(),
+                )
+                .await?;
         }
         Ok(())
     }
@@ -157,19 +212,28 @@ impl Shelf {
     /// When JetStream does not confirm it.
     pub async fn clear(&self, user: &UserId) -> Result<(), NatsError> {
         let subject = self.nats.names.mailbox(self.partition, user);
-        purge(&self.nats, &self.nats.names.parked_stream(), &subject, None).await.map(drop)
+        purge(&self.nats, &self.nats.names.parked_stream(), &subject, None)
+            .await
+            .map(drop)
     }
 }
 
 /// The message as it is parked anew. What nobody can read is carried as it is, and set aside when it is delivered.
 fn parking(user: &UserId, message: Bytes) -> Parking {
     let event = Event::decode(&message).ok();
-    let entry = event.as_ref().and_then(|event| event.index.reminders.first());
+    let entry = event
+        .as_ref()
+        .and_then(|event| event.index.reminders.first());
     Parking {
         user: user.clone(),
-        source: event.as_ref().and_then(|event| event.index.sets.first()).map(|set| set.source.clone()),
+        source: event
+            .as_ref()
+            .and_then(|event| event.index.sets.first())
+            .map(|set| set.source.clone()),
         // A copy of what an associate got names no event. The others name one that is long done with, and none is the 0th.
-        from: entry.is_some_and(|entry| entry.rerouted_to.is_none()).then_some((0, 0)),
+        from: entry
+            .is_some_and(|entry| entry.rerouted_to.is_none())
+            .then_some((0, 0)),
         expires_at: entry.and_then(|entry| entry.expires_at),
         priority: entry.map_or(Priority::default(), |entry| entry.priority),
         message,

@@ -16,7 +16,11 @@ pub async fn last_sequence(nats: &Nats, stream: &str) -> Result<u64, NatsError> 
     let info = nats.jetstream.get_stream(stream).await;
     let info = info.during_with(|| format!("look at {stream}"))?;
     let state = &info.cached_info().state;
-    Ok(if state.messages > 0 { state.last_sequence } else { 0 })
+    Ok(if state.messages > 0 {
+        state.last_sequence
+    } else {
+        0
+    })
 }
 
 /// Tells `each` of every message that the stream has, with its sequence, in order. `config` says from where on, of which
@@ -42,22 +46,33 @@ pub async fn replay(
         num_replicas: 1,
         ..config
     };
-    let handle = nats.jetstream.get_stream_no_info(stream).await.during_with(action)?;
+    let handle = nats
+        .jetstream
+        .get_stream_no_info(stream)
+        .await
+        .during_with(action)?;
     let consumer: PullConsumer = handle.create_consumer(config).await.during_with(action)?;
     let (mut seen, mut reached) = (0, 0);
     let mut left = consumer.cached_info().num_pending;
-    let pull = consumer.stream().max_messages_per_batch(5_000).max_bytes_per_batch(16 << 20);
+    let pull = consumer
+        .stream()
+        .max_messages_per_batch(5_000)
+        .max_bytes_per_batch(16 << 20);
     let mut messages = pull.messages().await.during_with(action)?;
     while left > 0 || reached < through {
         let Ok(message) = tokio::time::timeout(nats.timeout, messages.next()).await else {
             // The end that was there may have been removed meanwhile. But what the server has sent must have arrived.
             let info = consumer.get_info().await.during_with(action)?;
-            if info.num_pending > 0 || info.delivered.consumer_sequence != seen || reached < through {
+            if info.num_pending > 0 || info.delivered.consumer_sequence != seen || reached < through
+            {
                 return Err(NatsError::failed(action(), "no messages come"));
             }
             break;
         };
-        let message = message.ok_or("it ended").during_with(action)?.during_with(action)?;
+        let message = message
+            .ok_or("it ended")
+            .during_with(action)?
+            .during_with(action)?;
         let info = message.info().during_with(action)?;
         left = info.pending;
         reached = info.stream_sequence;

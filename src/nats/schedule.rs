@@ -43,7 +43,12 @@ impl Withdrawal {
     /// Returns why a message that is scheduled or due was taken back, by its headers; none if it was not.
     pub fn of(headers: Option<&HeaderMap>) -> Option<Self> {
         let found = header(headers, CANCELLED)?;
-        Some(Self::VALUES.iter().find(|(_, value)| *value == found).map_or(Self::Cancelled, |(why, _)| *why))
+        Some(
+            Self::VALUES
+                .iter()
+                .find(|(_, value)| *value == found)
+                .map_or(Self::Cancelled, |(why, _)| *why),
+        )
     }
 
     fn value(self) -> &'static str {
@@ -89,7 +94,11 @@ pub struct Room {
 impl Room {
     /// Returns the bytes that the source may add.
     pub fn left(&self) -> u64 {
-        if self.is_crowding { 0 } else { self.limit.saturating_sub(self.used) }
+        if self.is_crowding {
+            0
+        } else {
+            self.limit.saturating_sub(self.used)
+        }
     }
 }
 
@@ -98,11 +107,23 @@ impl Room {
 /// # Errors
 /// When JetStream does not answer.
 pub async fn room(nats: &Nats, storage: usize, source: &Source) -> Result<Room, NatsError> {
-    let info = async |stream| nats.jetstream.get_stream(stream).await.during("look at what is scheduled");
-    let (sets, scheduled) = tokio::try_join!(info(nats.names.sets_stream()), info(nats.names.scheduled_stream()))?;
+    let info = async |stream| {
+        nats.jetstream
+            .get_stream(stream)
+            .await
+            .during("look at what is scheduled")
+    };
+    let (sets, scheduled) = tokio::try_join!(
+        info(nats.names.sets_stream()),
+        info(nats.names.scheduled_stream())
+    )?;
     let limit = storage::of_schedules(Some(&sets.cached_info().config), storage, &nats.names);
     let state = &scheduled.cached_info().state;
-    let mut room = Room { used: state.bytes, limit, is_crowding: false };
+    let mut room = Room {
+        used: state.bytes,
+        limit,
+        is_crowding: false,
+    };
     // While less is used, nobody can have taken more than half.
     if room.used > limit / 2 {
         let subjects = nats.names.scheduled_of(source);
@@ -120,7 +141,13 @@ async fn count(nats: &Nats, subjects: &str) -> Result<u64, NatsError> {
     }
     // A page far behind the last one has no names, and says how many there are.
     let request = json!({ "subjects_filter": subjects, "offset": u32::MAX });
-    let asked = nats.jetstream.request(format!("STREAM.INFO.{}", nats.names.scheduled_stream()), &request).await;
+    let asked = nats
+        .jetstream
+        .request(
+            format!("STREAM.INFO.{}", nats.names.scheduled_stream()),
+            &request,
+        )
+        .await;
     match asked.during("count what is scheduled")? {
         Response::Ok(Counted { total }) => Ok(total),
         Response::Err { error } => Err(NatsError::failed("count what is scheduled", error)),
@@ -144,7 +171,13 @@ pub async fn schedule(
     if let Some(trace) = trace {
         headers.insert(trace::HEADER, trace.to_string());
     }
-    nats.store_surely(&nats.names.scheduled(source, &scheduled.id), headers, scheduled.set, Some(message_id)).await;
+    nats.store_surely(
+        &nats.names.scheduled(source, &scheduled.id),
+        headers,
+        scheduled.set,
+        Some(message_id),
+    )
+    .await;
 }
 
 /// Takes a scheduled reminder back, if a set published before `before_ns` scheduled it and it is not due yet. It comes due at
@@ -168,12 +201,20 @@ pub async fn withdraw(
         }
         let mut headers = HeaderMap::new();
         for name in [TARGET, SET_TIME, trace::HEADER] {
-            header(Some(&found.headers), name).into_iter().for_each(|value| headers.insert(name, value));
+            header(Some(&found.headers), name)
+                .into_iter()
+                .for_each(|value| headers.insert(name, value));
         }
         headers.insert(SCHEDULE, format!("@at {}", Timestamp::UNIX_EPOCH));
         headers.insert(CANCELLED, why.value());
-        headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, found.sequence.to_string());
-        let sent = nats.jetstream.publish_with_headers(subject.clone(), headers, found.payload).await;
+        headers.insert(
+            NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
+            found.sequence.to_string(),
+        );
+        let sent = nats
+            .jetstream
+            .publish_with_headers(subject.clone(), headers, found.payload)
+            .await;
         match sent.during_with(action)?.await {
             Ok(_) => return Ok(()),
             Err(error) if is_outdated(&error) => {} // It came due, or there is a newer one.
@@ -187,10 +228,20 @@ pub async fn withdraw(
 ///
 /// # Errors
 /// When JetStream does not answer.
-pub async fn find(nats: &Nats, source: &Source, id: &str) -> Result<Option<StreamMessage>, NatsError> {
-    let stream = nats.jetstream.get_stream_no_info(nats.names.scheduled_stream()).await;
+pub async fn find(
+    nats: &Nats,
+    source: &Source,
+    id: &str,
+) -> Result<Option<StreamMessage>, NatsError> {
+    let stream = nats
+        .jetstream
+        .get_stream_no_info(nats.names.scheduled_stream())
+        .await;
     let stream = stream.during("look for a scheduled reminder")?;
-    match stream.get_last_raw_message_by_subject(&nats.names.scheduled(source, id)).await {
+    match stream
+        .get_last_raw_message_by_subject(&nats.names.scheduled(source, id))
+        .await
+    {
         Ok(found) => Ok(Some(found)),
         Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
         Err(error) => Err(NatsError::failed("look for a scheduled reminder", error)),
@@ -203,7 +254,11 @@ pub async fn find(nats: &Nats, source: &Source, id: &str) -> Result<Option<Strea
 ///
 /// # Errors
 /// When JetStream does not answer.
-pub async fn each(nats: &Nats, subjects: &str, mut each: impl FnMut(&Message, u64)) -> Result<(), NatsError> {
+pub async fn each(
+    nats: &Nats,
+    subjects: &str,
+    mut each: impl FnMut(&Message, u64),
+) -> Result<(), NatsError> {
     let stream = nats.names.scheduled_stream();
     let mut from = 1;
     loop {
@@ -222,7 +277,10 @@ pub async fn each(nats: &Nats, subjects: &str, mut each: impl FnMut(&Message, u6
 
 /// When a scheduled message is due, by its headers; none if it is not scheduled.
 pub fn due_at(headers: Option<&HeaderMap>) -> Option<Timestamp> {
-    header(headers, SCHEDULE)?.strip_prefix("@at ")?.parse().ok()
+    header(headers, SCHEDULE)?
+        .strip_prefix("@at ")?
+        .parse()
+        .ok()
 }
 
 /// Returns when the set was published that a scheduled or due message comes from, in nanoseconds since 1970, by its headers.

@@ -22,10 +22,14 @@ const LIMIT_KEY: &str = "bellhop.max_bytes";
 
 /// Sets a stream's limit, and what happens at it.
 pub(super) fn limit(stream: &mut StreamConfig, storage: usize, names: &Names) {
-    let Some((percent, discard)) = share(&stream.name, names) else { return };
+    let Some((percent, discard)) = share(&stream.name, names) else {
+        return;
+    };
     stream.max_bytes = i64::try_from(storage / 100 * percent).unwrap_or(i64::MAX);
     stream.discard = discard;
-    stream.metadata.insert(LIMIT_KEY.to_owned(), stream.max_bytes.to_string());
+    stream
+        .metadata
+        .insert(LIMIT_KEY.to_owned(), stream.max_bytes.to_string());
 }
 
 /// Returns the storage of all streams together of which a stream has its share, if Bellhop has given it its limit.
@@ -50,8 +54,14 @@ fn share(stream: &str, names: &Names) -> Option<(usize, DiscardPolicy)> {
         (bucket_stream(&names.rules_bucket()), 1, New),
         (bucket_stream(&names.members_bucket()), 1, New),
     ];
-    debug_assert_eq!(shares.iter().map(|(_, percent, _)| percent).sum::<usize>(), 100 - SCHEDULES_PERCENT);
-    shares.into_iter().find(|(name, ..)| name == stream).map(|(_, percent, discard)| (percent, discard))
+    debug_assert_eq!(
+        shares.iter().map(|(_, percent, _)| percent).sum::<usize>(),
+        100 - SCHEDULES_PERCENT
+    );
+    shares
+        .into_iter()
+        .find(|(name, ..)| name == stream)
+        .map(|(_, percent, discard)| (percent, discard))
 }
 
 /// Returns the bytes that schedules may take: the part of the storage that no stream has as its share. `storage` is the setting
@@ -69,7 +79,12 @@ fn has_limit_of_bellhop(stream: &StreamConfig) -> bool {
 
 /// The wanted stream, with the limit that is there where it stays: one that an operator set, one that Bellhop set unless
 /// it `resizes`, and one that is less than what the stream holds, since that could drop messages.
-pub(super) fn resized(there: &StreamConfig, held: u64, mut wanted: StreamConfig, resizes: bool) -> StreamConfig {
+pub(super) fn resized(
+    there: &StreamConfig,
+    held: u64,
+    mut wanted: StreamConfig,
+    resizes: bool,
+) -> StreamConfig {
     let may_change = there.max_bytes < 0 || (has_limit_of_bellhop(there) && resizes);
     if !may_change || u64::try_from(wanted.max_bytes).is_ok_and(|limit| limit < held) {
         wanted.max_bytes = there.max_bytes;
@@ -96,18 +111,28 @@ pub(super) fn is_lack(code: ErrorCode) -> bool {
 /// When JetStream does not answer, or this user may not ask.
 pub async fn account(nats: &Nats) -> Result<Account, NatsError> {
     let what = || "ask JetStream for the account".to_owned();
-    let asked = nats.if_permitted("INFO", what, nats.jetstream.query_account()).await?;
+    let asked = nats
+        .if_permitted("INFO", what, nats.jetstream.query_account())
+        .await?;
     asked.map_err(|error| NatsError::failed(what(), error))
 }
 
 /// The error for a stream whose limit of `wanted` bytes has no room, with the limit that is too small.
 pub(super) async fn lack(nats: &Nats, what: String, wanted: i64, problem: &str) -> NatsError {
-    let account = account(nats).await.ok().and_then(|account| account.limits.max_storage);
+    let account = account(nats)
+        .await
+        .ok()
+        .and_then(|account| account.limits.max_storage);
     let limit = match account.filter(|limit| *limit > 0) {
         Some(limit) => format!("the account may store {limit} bytes (its `max_file`)"),
         None => "the server has a `max_file_store`".to_owned(),
     };
-    NatsError::NoRoom { what, wanted, limit, problem: problem.to_owned() }
+    NatsError::NoRoom {
+        what,
+        wanted,
+        limit,
+        problem: problem.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -116,7 +141,10 @@ mod tests {
 
     fn parked(storage: usize) -> StreamConfig {
         let names = Names::new("bellhop");
-        let mut stream = StreamConfig { name: names.parked_stream(), ..StreamConfig::default() };
+        let mut stream = StreamConfig {
+            name: names.parked_stream(),
+            ..StreamConfig::default()
+        };
         limit(&mut stream, storage, &names);
         stream
     }
@@ -125,20 +153,44 @@ mod tests {
     fn a_limit_of_bellhops_follows_the_setting() {
         let there = parked(1 << 30);
         assert_eq!(resized(&there, 0, parked(2 << 30), true), parked(2 << 30));
-        assert_eq!(resized(&there, 0, parked(2 << 30), false).max_bytes, there.max_bytes);
-        assert_eq!(resized(&StreamConfig { max_bytes: -1, ..there }, 0, parked(2 << 30), false), parked(2 << 30));
+        assert_eq!(
+            resized(&there, 0, parked(2 << 30), false).max_bytes,
+            there.max_bytes
+        );
+        assert_eq!(
+            resized(
+                &StreamConfig {
+                    max_bytes: -1,
+                    ..there
+                },
+                0,
+                parked(2 << 30),
+                false
+            ),
+            parked(2 << 30)
+        );
     }
 
     #[test]
     fn an_operators_limit_stays() {
-        let there = StreamConfig { max_bytes: 7, discard: DiscardPolicy::Old, ..parked(1 << 30) };
+        let there = StreamConfig {
+            max_bytes: 7,
+            discard: DiscardPolicy::Old,
+            ..parked(1 << 30)
+        };
         let merged = resized(&there, 0, parked(2 << 30), true);
         assert_eq!((merged.max_bytes, merged.discard), (7, DiscardPolicy::Old));
     }
 
     #[test]
     fn a_limit_is_never_below_what_is_held() {
-        let there = StreamConfig { max_bytes: -1, ..parked(1 << 30) };
-        assert_eq!(resized(&there, 1 << 30, parked(1 << 30), true).max_bytes, -1);
+        let there = StreamConfig {
+            max_bytes: -1,
+            ..parked(1 << 30)
+        };
+        assert_eq!(
+            resized(&there, 1 << 30, parked(1 << 30), true).max_bytes,
+            -1
+        );
     }
 }

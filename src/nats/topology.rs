@@ -6,8 +6,12 @@ use std::fmt;
 
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{self, PriorityPolicy};
-use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind, GetStreamErrorKind};
-use async_nats::jetstream::stream::{Config as StreamConfig, DiscardPolicy, Info, RetentionPolicy, StorageType};
+use async_nats::jetstream::context::{
+    CreateStreamError, CreateStreamErrorKind, GetStreamErrorKind,
+};
+use async_nats::jetstream::stream::{
+    Config as StreamConfig, DiscardPolicy, Info, RetentionPolicy, StorageType,
+};
 use futures_util::TryStreamExt;
 use serde::Serialize;
 use serde_json::Value;
@@ -43,7 +47,9 @@ impl fmt::Display for Change {
             return write!(f, "create {}", self.what);
         }
         write!(f, "update {}:", self.what)?;
-        self.fields.iter().try_for_each(|(field, from, to)| write!(f, " {field} {from} → {to}"))
+        self.fields
+            .iter()
+            .try_for_each(|(field, from, to)| write!(f, " {field} {from} → {to}"))
     }
 }
 
@@ -76,7 +82,12 @@ impl Plan {
     /// # Errors
     /// The first one that NATS refused. What is there but could not be updated, because the account may not, is logged
     /// and passed over when `may_skip_updates`.
-    async fn apply(self, nats: &Nats, may_skip_updates: bool, made: &mut Vec<Change>) -> Result<(), NatsError> {
+    async fn apply(
+        self,
+        nats: &Nats,
+        may_skip_updates: bool,
+        made: &mut Vec<Change>,
+    ) -> Result<(), NatsError> {
         let mut skipped = Vec::new();
         for (change, step) in self.steps {
             let wanted = match &step {
@@ -86,12 +97,15 @@ impl Plan {
             match step.make(nats, &change).await {
                 Ok(()) => made.push(change),
                 Err((error, Some(code)))
-                    if storage::is_lack(code) && (self.adapts || change.is_new || !may_skip_updates) =>
+                    if storage::is_lack(code)
+                        && (self.adapts || change.is_new || !may_skip_updates) =>
                 {
                     let problem = chain(&error).to_string();
                     return Err(storage::lack(nats, change.to_string(), wanted, &problem).await);
                 }
-                Err((error, _)) if may_skip_updates && !change.is_new => skipped.push(chain(&error).to_string()),
+                Err((error, _)) if may_skip_updates && !change.is_new => {
+                    skipped.push(chain(&error).to_string())
+                }
                 Err((error, _)) => return Err(error),
             }
         }
@@ -112,17 +126,34 @@ impl Plan {
     /// [`NatsError::NoRoom`] when it has not.
     async fn foresee(&self, nats: &Nats) -> Result<(), NatsError> {
         // Whoever may not ask learns it when the changes are made.
-        let has_streams = self.steps.iter().any(|(_, step)| matches!(step, Step::Stream { .. }));
-        let Some(account) = (if has_streams { storage::account(nats).await.ok() } else { None }) else { return Ok(()) };
-        let Some(limit) = account.limits.max_storage.filter(|limit| *limit > 0) else { return Ok(()) };
-        let reserves = |config: &StreamConfig| i128::from(config.max_bytes.max(0)) * config.num_replicas.max(1) as i128;
+        let has_streams = self
+            .steps
+            .iter()
+            .any(|(_, step)| matches!(step, Step::Stream { .. }));
+        let Some(account) = (if has_streams {
+            storage::account(nats).await.ok()
+        } else {
+            None
+        }) else {
+            return Ok(());
+        };
+        let Some(limit) = account.limits.max_storage.filter(|limit| *limit > 0) else {
+            return Ok(());
+        };
+        let reserves = |config: &StreamConfig| {
+            i128::from(config.max_bytes.max(0)) * config.num_replicas.max(1) as i128
+        };
         let mut reserved = i128::from(account.reserved_storage);
         for (change, step) in &self.steps {
-            let Step::Stream { there, wanted } = step else { continue };
+            let Step::Stream { there, wanted } = step else {
+                continue;
+            };
             reserved += reserves(wanted) - there.as_deref().map_or(0, reserves);
             if reserved > i128::from(limit) {
                 let problem = format!("{reserved} bytes of the account would be reserved");
-                return Err(storage::lack(nats, change.to_string(), wanted.max_bytes, &problem).await);
+                return Err(
+                    storage::lack(nats, change.to_string(), wanted.max_bytes, &problem).await,
+                );
             }
         }
         Ok(())
@@ -131,26 +162,39 @@ impl Plan {
 
 impl Step {
     /// Makes the change. The error has JetStream's code, where JetStream refused it.
-    async fn make(self, nats: &Nats, change: &Change) -> Result<(), (NatsError, Option<ErrorCode>)> {
+    async fn make(
+        self,
+        nats: &Nats,
+        change: &Change,
+    ) -> Result<(), (NatsError, Option<ErrorCode>)> {
         let made = match self {
             Self::Stream { there, wanted } => {
-                let request = format!("STREAM.{}.{}", if there.is_some() { "UPDATE" } else { "CREATE" }, wanted.name);
+                let request = format!(
+                    "STREAM.{}.{}",
+                    if there.is_some() { "UPDATE" } else { "CREATE" },
+                    wanted.name
+                );
                 let making = async {
                     match there {
                         Some(_) => nats.jetstream.update_stream(*wanted).await.map(drop),
                         None => nats.jetstream.create_stream(*wanted).await.map(drop),
                     }
                 };
-                let made = nats.if_permitted(&request, || change.to_string(), making).await;
+                let made = nats
+                    .if_permitted(&request, || change.to_string(), making)
+                    .await;
                 made.map(|made| made.map_err(refused))
             }
             Self::Consumer(stream, config) => {
                 let name = config.durable_name.as_deref().unwrap_or_default();
-                let filter = Some(config.filter_subject.as_str()).filter(|filter| !filter.is_empty());
+                let filter =
+                    Some(config.filter_subject.as_str()).filter(|filter| !filter.is_empty());
                 let request = [Some("CONSUMER.CREATE"), Some(&stream), Some(name), filter];
                 let request = request.into_iter().flatten().collect::<Vec<_>>().join(".");
                 let making = nats.jetstream.create_consumer_on_stream(*config, &stream);
-                let made = nats.if_permitted(&request, || change.to_string(), making).await;
+                let made = nats
+                    .if_permitted(&request, || change.to_string(), making)
+                    .await;
                 made.map(|made| made.map(drop).map_err(|error| (error.into(), None)))
             }
         };
@@ -176,12 +220,18 @@ fn refused(error: CreateStreamError) -> (Cause, Option<ErrorCode>) {
 ///
 /// # Errors
 /// The first change that NATS refused. [`NatsError::NoRoom`] when the limits of the streams do not fit.
-pub async fn set_up(nats: &Nats, config: &Config, may_skip_updates: bool) -> Result<Vec<Change>, NatsError> {
+pub async fn set_up(
+    nats: &Nats,
+    config: &Config,
+    may_skip_updates: bool,
+) -> Result<Vec<Change>, NatsError> {
     let (mut plan, mut made) = (plan(nats, config).await?, Vec::new());
     loop {
         let bytes = plan.bytes / 2;
         match plan.apply(nats, may_skip_updates, &mut made).await {
-            Err(error @ NatsError::NoRoom { .. }) if config.streams.storage == 0 && bytes >= storage::LEAST => {
+            Err(error @ NatsError::NoRoom { .. })
+                if config.streams.storage == 0 && bytes >= storage::LEAST =>
+            {
                 tracing::warn!(error = %chain(&error), bytes, "trying with less storage");
                 plan = plan_within(nats, config, bytes, true).await?;
             }
@@ -198,12 +248,24 @@ pub async fn set_up(nats: &Nats, config: &Config, may_skip_updates: bool) -> Res
 pub async fn plan(nats: &Nats, config: &Config) -> Result<Plan, NatsError> {
     let mut plan = match config.streams.storage {
         // What was found to fit before: with more, it would be found out each time again.
-        0 => plan_within(nats, config, storage_in_use(nats, config).await?.unwrap_or(storage::DEFAULT), false).await?,
+        0 => {
+            plan_within(
+                nats,
+                config,
+                storage_in_use(nats, config)
+                    .await?
+                    .unwrap_or(storage::DEFAULT),
+                false,
+            )
+            .await?
+        }
         bytes => plan_within(nats, config, bytes, true).await?,
     };
     loop {
         match plan.foresee(nats).await {
-            Err(NatsError::NoRoom { .. }) if config.streams.storage == 0 && plan.bytes / 2 >= storage::LEAST => {
+            Err(NatsError::NoRoom { .. })
+                if config.streams.storage == 0 && plan.bytes / 2 >= storage::LEAST =>
+            {
                 plan = plan_within(nats, config, plan.bytes / 2, true).await?;
             }
             foreseen => return foreseen.map(|()| plan),
@@ -223,20 +285,35 @@ async fn storage_in_use(nats: &Nats, config: &Config) -> Result<Option<usize>, N
 }
 
 /// Plans with this storage for all streams together. Limits that Bellhop has set before are changed if `resizes`.
-async fn plan_within(nats: &Nats, config: &Config, bytes: usize, resizes: bool) -> Result<Plan, NatsError> {
+async fn plan_within(
+    nats: &Nats,
+    config: &Config,
+    bytes: usize,
+    resizes: bool,
+) -> Result<Plan, NatsError> {
     let mut steps = Vec::new();
     for mut wanted in streams(nats, config) {
         storage::limit(&mut wanted, bytes, &nats.names);
         steps.extend(plan_stream(nats, wanted, resizes).await?);
     }
     for (stream, wanted) in consumers(nats, config) {
-        let missing_stream = steps.iter().any(|(change, _)| change.is_new && change.what.ends_with(&stream));
-        let there = if missing_stream { BTreeMap::new() } else { existing_consumers(nats, &stream).await? };
+        let missing_stream = steps
+            .iter()
+            .any(|(change, _)| change.is_new && change.what.ends_with(&stream));
+        let there = if missing_stream {
+            BTreeMap::new()
+        } else {
+            existing_consumers(nats, &stream).await?
+        };
         for wanted in wanted {
             steps.extend(plan_consumer(&stream, wanted, &there));
         }
     }
-    Ok(Plan { steps, adapts: config.streams.storage == 0, bytes })
+    Ok(Plan {
+        steps,
+        adapts: config.streams.storage == 0,
+        bytes,
+    })
 }
 
 /// Returns a stream, if there is one.
@@ -244,7 +321,11 @@ async fn existing_stream(nats: &Nats, name: &str) -> Result<Option<Info>, NatsEr
     match nats.jetstream.get_stream(name).await {
         Ok(stream) => Ok(Some(stream.cached_info().clone())),
         Err(error) => match error.kind() {
-            GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),
+            GetStreamErrorKind::JetStream(error)
+                if error.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+            {
+                Ok(None)
+            }
             _ => Err(NatsError::failed(format!("look at {}", shown(name)), error)),
         },
     }
@@ -258,18 +339,43 @@ fn shown(name: &str) -> String {
     }
 }
 
-async fn plan_stream(nats: &Nats, wanted: StreamConfig, resizes: bool) -> Result<Option<(Change, Step)>, NatsError> {
+async fn plan_stream(
+    nats: &Nats,
+    wanted: StreamConfig,
+    resizes: bool,
+) -> Result<Option<(Change, Step)>, NatsError> {
     let what = shown(&wanted.name);
-    let Some(Info { config: info, state, .. }) = existing_stream(nats, &wanted.name).await? else {
-        let change = Change { what, is_new: true, fields: Vec::new() };
-        return Ok(Some((change, Step::Stream { there: None, wanted: wanted.into() })));
+    let Some(Info {
+        config: info,
+        state,
+        ..
+    }) = existing_stream(nats, &wanted.name).await?
+    else {
+        let change = Change {
+            what,
+            is_new: true,
+            fields: Vec::new(),
+        };
+        return Ok(Some((
+            change,
+            Step::Stream {
+                there: None,
+                wanted: wanted.into(),
+            },
+        )));
     };
     if info.metadata.contains_key(SPREAD_KEY) {
-        let problem = "the number of partitions is being changed; run `bellhop repartition` to its end";
-        return Err(NatsError::Contrary { what, problem: problem.to_owned() });
+        let problem =
+            "the number of partitions is being changed; run `bellhop repartition` to its end";
+        return Err(NatsError::Contrary {
+            what,
+            problem: problem.to_owned(),
+        });
     }
-    if let (Some(there), Some(set)) = (info.metadata.get(PARTITIONS_KEY), wanted.metadata.get(PARTITIONS_KEY))
-        && there != set
+    if let (Some(there), Some(set)) = (
+        info.metadata.get(PARTITIONS_KEY),
+        wanted.metadata.get(PARTITIONS_KEY),
+    ) && there != set
     {
         let problem = format!(
             "the installation has {there} partitions and the configuration says {set}; the number is fixed once events \
@@ -280,9 +386,21 @@ async fn plan_stream(nats: &Nats, wanted: StreamConfig, resizes: bool) -> Result
     let wanted = storage::resized(&info, state.bytes, wanted, resizes);
     let merged = overlay(info.clone(), wanted);
     let fields = differences(&info, &merged);
-    let change = Change { what, is_new: false, fields };
+    let change = Change {
+        what,
+        is_new: false,
+        fields,
+    };
     let is_needed = !change.fields.is_empty();
-    Ok(is_needed.then(|| (change, Step::Stream { there: Some(info.into()), wanted: merged.into() })))
+    Ok(is_needed.then(|| {
+        (
+            change,
+            Step::Stream {
+                there: Some(info.into()),
+                wanted: merged.into(),
+            },
+        )
+    }))
 }
 
 /// What is there, with the fields that Bellhop decides. The rest (placement, compression, …) is the operator's.
@@ -327,18 +445,33 @@ type Existing = BTreeMap<String, consumer::Config>;
 
 async fn existing_consumers(nats: &Nats, stream: &str) -> Result<Existing, NatsError> {
     let action = || format!("list the consumers of {stream}");
-    let handle = nats.jetstream.get_stream_no_info(stream).await.during_with(action)?;
+    let handle = nats
+        .jetstream
+        .get_stream_no_info(stream)
+        .await
+        .during_with(action)?;
     let infos: Vec<_> = handle.consumers().try_collect().await.during_with(action)?;
-    Ok(infos.into_iter().map(|info| (info.name, info.config)).collect())
+    Ok(infos
+        .into_iter()
+        .map(|info| (info.name, info.config))
+        .collect())
 }
 
-fn plan_consumer(stream: &str, wanted: consumer::pull::Config, there: &Existing) -> Option<(Change, Step)> {
+fn plan_consumer(
+    stream: &str,
+    wanted: consumer::pull::Config,
+    there: &Existing,
+) -> Option<(Change, Step)> {
     use consumer::IntoConsumerConfig;
     let name = wanted.durable_name.clone().unwrap_or_default();
     let what = format!("consumer {name} of {stream}");
     let target = wanted.clone().into_consumer_config();
     let Some(existing) = there.get(&name) else {
-        let change = Change { what, is_new: true, fields: Vec::new() };
+        let change = Change {
+            what,
+            is_new: true,
+            fields: Vec::new(),
+        };
         return Some((change, Step::Consumer(stream.to_owned(), wanted.into())));
     };
     let merged = consumer::Config {
@@ -352,7 +485,11 @@ fn plan_consumer(stream: &str, wanted: consumer::pull::Config, there: &Existing)
         ..existing.clone()
     };
     let fields = differences(existing, &merged);
-    let change = Change { what, is_new: false, fields };
+    let change = Change {
+        what,
+        is_new: false,
+        fields,
+    };
     (!change.fields.is_empty()).then(|| (change, Step::Consumer(stream.to_owned(), wanted.into())))
 }
 
@@ -372,7 +509,10 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
         max_message_size: -1,
         ..StreamConfig::default()
     };
-    let work_queue = |stream| StreamConfig { retention: RetentionPolicy::WorkQueue, ..stream };
+    let work_queue = |stream| StreamConfig {
+        retention: RetentionPolicy::WorkQueue,
+        ..stream
+    };
     let kept_for = |stream: StreamConfig, age: std::time::Duration| StreamConfig {
         max_age: age,
         duplicate_window: stream.duplicate_window.min(age),
@@ -381,7 +521,9 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
     };
     // Only Bellhop writes there, and repeats what it writes at once.
     let of_bellhop = |stream: StreamConfig| StreamConfig {
-        duplicate_window: stream.duplicate_window.min(std::time::Duration::from_secs(120)),
+        duplicate_window: stream
+            .duplicate_window
+            .min(std::time::Duration::from_secs(120)),
         ..stream
     };
     // What async-nats and nats.go make of a bucket with a history of one, but for roll-ups.
@@ -394,19 +536,50 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
         allow_message_ttl: true,
         discard: DiscardPolicy::New,
         duplicate_window: std::time::Duration::from_secs(120),
-        ..base(format!("KV_{name}"), vec![format!("$KV.{name}.>")], description)
+        ..base(
+            format!("KV_{name}"),
+            vec![format!("$KV.{name}.>")],
+            description,
+        )
     };
-    let sets = base(names.sets_stream(), vec![names.all_sets()], "reminder sets as published");
+    let sets = base(
+        names.sets_stream(),
+        vec![names.all_sets()],
+        "reminder sets as published",
+    );
     let of_schedules = vec![names.all_scheduled(), names.all_due()];
-    let scheduled =
-        base(names.scheduled_stream(), of_schedules, "reminders to be delivered later, and those that are due");
-    let events = base(names.events_stream(), vec![names.all_events()], "reminders on their way to a partition");
+    let scheduled = base(
+        names.scheduled_stream(),
+        of_schedules,
+        "reminders to be delivered later, and those that are due",
+    );
+    let events = base(
+        names.events_stream(),
+        vec![names.all_events()],
+        "reminders on their way to a partition",
+    );
     let partitions = (PARTITIONS_KEY.to_owned(), config.partitions.to_string());
     let mailboxes = vec![names.all_mailboxes(), names.all_fences()];
-    let parked = base(names.parked_stream(), mailboxes, "mailboxes of users who are away");
-    let outcomes = base(names.outcomes_stream(), vec![names.all_outcomes()], "what became of each reminder");
-    let rejected = base(names.rejected_stream(), vec![names.all_rejected()], "refused input, untouched");
-    let seen = base(names.seen_stream(), vec![names.seen()], "reminder ids of the idempotency window");
+    let parked = base(
+        names.parked_stream(),
+        mailboxes,
+        "mailboxes of users who are away",
+    );
+    let outcomes = base(
+        names.outcomes_stream(),
+        vec![names.all_outcomes()],
+        "what became of each reminder",
+    );
+    let rejected = base(
+        names.rejected_stream(),
+        vec![names.all_rejected()],
+        "refused input, untouched",
+    );
+    let seen = base(
+        names.seen_stream(),
+        vec![names.seen()],
+        "reminder ids of the idempotency window",
+    );
     vec![
         work_queue(StreamConfig {
             max_message_size: max_bytes(nats.client.max_payload()) as i32,
@@ -414,27 +587,52 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
             ..sets
         }),
         // nats-server has a schedule take the place of an earlier one on its subject, which it calls a roll-up.
-        work_queue(StreamConfig { allow_message_schedules: true, allow_rollup: true, allow_direct: true, ..scheduled }),
-        work_queue(StreamConfig { metadata: [partitions].into(), ..events }),
-        StreamConfig { allow_direct: true, allow_rollup: true, allow_atomic_publish: true, ..parked },
+        work_queue(StreamConfig {
+            allow_message_schedules: true,
+            allow_rollup: true,
+            allow_direct: true,
+            ..scheduled
+        }),
+        work_queue(StreamConfig {
+            metadata: [partitions].into(),
+            ..events
+        }),
+        StreamConfig {
+            allow_direct: true,
+            allow_rollup: true,
+            allow_atomic_publish: true,
+            ..parked
+        },
         of_bellhop(kept_for(outcomes, config.streams.outcomes_age)),
         StreamConfig {
             max_messages_per_subject: REJECTED_OF_SOURCE,
             ..of_bellhop(kept_for(rejected, config.streams.rejected_age))
         },
         kept_for(seen, config.idempotency.window),
-        bucket(names.routes_bucket(), "which instance holds which user's connection"),
+        bucket(
+            names.routes_bucket(),
+            "which instance holds which user's connection",
+        ),
         StreamConfig {
             // A bad document leaves the last good one in force, also for a process that starts later.
             max_messages_per_subject: RULES_HISTORY,
-            ..bucket(names.rules_bucket(), "what happens to the reminders of each tag")
+            ..bucket(
+                names.rules_bucket(),
+                "what happens to the reminders of each tag",
+            )
         },
-        bucket(names.associates_bucket(), "who may get a user's reminders while the user is away"),
+        bucket(
+            names.associates_bucket(),
+            "who may get a user's reminders while the user is away",
+        ),
         StreamConfig {
             // Gone members' keys vanish; who is gone is decided by `members.ttl` on the observer's own clock.
             max_age: config.members.ttl * 10,
             duplicate_window: std::time::Duration::from_secs(1),
-            ..bucket(names.members_bucket(), "the running bellhop serve processes and what they hold")
+            ..bucket(
+                names.members_bucket(),
+                "the running bellhop serve processes and what they hold",
+            )
         },
     ]
 }
@@ -446,14 +644,18 @@ pub fn consumers_of(names: &Names, config: &Config, role: Role) -> Vec<(String, 
             (names.sets_stream(), names.intake_consumer().to_owned()),
             (names.scheduled_stream(), names.due_consumer().to_owned()),
         ],
-        Role::Partition(partition) => vec![(names.events_stream(), names.dispatch_consumer(partition))],
+        Role::Partition(partition) => {
+            vec![(names.events_stream(), names.dispatch_consumer(partition))]
+        }
         Role::History if config.history.is_on() => {
             vec![(names.outcomes_stream(), names.history_consumer().to_owned())]
         }
         Role::History => Vec::new(),
         Role::Escalation => {
             let limits = config.mailbox.escalate_after.limits();
-            limits.map(|(priority, _)| (names.parked_stream(), names.escalate_consumer(priority))).collect()
+            limits
+                .map(|(priority, _)| (names.parked_stream(), names.escalate_consumer(priority)))
+                .collect()
         }
     }
 }
@@ -472,7 +674,13 @@ fn consumers(nats: &Nats, config: &Config) -> Vec<(String, Vec<consumer::pull::C
     };
     let names = &nats.names;
     let most = config.dispatch.max_events_in_flight;
-    let dispatch = |partition| pinned(names.dispatch_consumer(partition), names.events(partition), most);
+    let dispatch = |partition| {
+        pinned(
+            names.dispatch_consumer(partition),
+            names.events(partition),
+            most,
+        )
+    };
     let escalate = |(priority, _)| consumer::pull::Config {
         durable_name: Some(names.escalate_consumer(priority)),
         filter_subject: names.all_mailboxes(),
@@ -482,19 +690,49 @@ fn consumers(nats: &Nats, config: &Config) -> Vec<(String, Vec<consumer::pull::C
         headers_only: true,
         ..consumer::pull::Config::default()
     };
-    let intake = pinned(names.intake_consumer().to_owned(), names.all_sets(), INTAKE_ACK_PENDING);
+    let intake = pinned(
+        names.intake_consumer().to_owned(),
+        names.all_sets(),
+        INTAKE_ACK_PENDING,
+    );
     let due = pinned(names.due_consumer().to_owned(), names.all_due(), most);
     let history = consumer::pull::Config {
         // One acknowledgement for all that a transaction wrote.
         ack_policy: consumer::AckPolicy::All,
-        ..pinned(names.history_consumer().to_owned(), names.all_outcomes(), HISTORY_ACK_PENDING)
+        ..pinned(
+            names.history_consumer().to_owned(),
+            names.all_outcomes(),
+            HISTORY_ACK_PENDING,
+        )
     };
     vec![
         (names.sets_stream(), vec![intake]),
         (names.scheduled_stream(), vec![due]),
-        (names.events_stream(), (0..config.partitions).map(Partition).map(dispatch).collect()),
-        (names.parked_stream(), config.mailbox.escalate_after.limits().map(escalate).collect()),
-        (names.outcomes_stream(), config.history.is_on().then_some(history).into_iter().collect()),
+        (
+            names.events_stream(),
+            (0..config.partitions)
+                .map(Partition)
+                .map(dispatch)
+                .collect(),
+        ),
+        (
+            names.parked_stream(),
+            config
+                .mailbox
+                .escalate_after
+                .limits()
+                .map(escalate)
+                .collect(),
+        ),
+        (
+            names.outcomes_stream(),
+            config
+                .history
+                .is_on()
+                .then_some(history)
+                .into_iter()
+                .collect(),
+        ),
     ]
 }
 

@@ -117,7 +117,11 @@ impl Refusal {
 
     /// Whose fault it is, for a metric.
     fn result(&self) -> &'static str {
-        if self.code() < 500 { "refused" } else { "failed" }
+        if self.code() < 500 {
+            "refused"
+        } else {
+            "failed"
+        }
     }
 }
 
@@ -125,7 +129,10 @@ impl From<Refusal> for ServiceError {
     fn from(refusal: Refusal) -> Self {
         // It goes into a header, and may quote a request that is as large as NATS takes.
         let status = chain(&refusal).to_string().replace(char::is_control, " ");
-        Self { status: status.chars().take(MAX_STATUS_CHARS).collect(), code: refusal.code() }
+        Self {
+            status: status.chars().take(MAX_STATUS_CHARS).collect(),
+            code: refusal.code(),
+        }
     }
 }
 
@@ -138,7 +145,10 @@ pub async fn run(context: &Context) -> Result<(), NatsError> {
     let description = "what became of each reminder, and what is kept of each user";
     let queries = context.links.queries.live().await;
     let service = queries.client.service_builder().description(description);
-    let service = service.start(NAME, env!("CARGO_PKG_VERSION")).await.during_with(action)?;
+    let service = service
+        .start(NAME, env!("CARGO_PKG_VERSION"))
+        .await
+        .during_with(action)?;
     let group = Arc::new(service.group(context.nats.names.api()));
     let _registered = Registered(Some(service));
     let requests = subscribe(&context.nats.names.api(), &queries, &group);
@@ -161,7 +171,9 @@ pub async fn run(context: &Context) -> Result<(), NatsError> {
             tracing::debug!(question = question.name(), error = %chain(error), "query refused");
         }
         let result = answer.as_ref().map_or_else(Refusal::result, |_| "answered");
-        context.metrics.queried(question.name(), result, began.elapsed());
+        context
+            .metrics
+            .queried(question.name(), result, began.elapsed());
         if let Err(error) = request.respond(answer.map_err(ServiceError::from)).await {
             tracing::debug!(question = question.name(), error = %chain(&error), "an answer was not sent");
         }
@@ -171,14 +183,27 @@ pub async fn run(context: &Context) -> Result<(), NatsError> {
 }
 
 /// Returns the requests of all endpoints.
-fn subscribe(api: &str, queries: &Nats, group: &Arc<Group>) -> SelectAll<BoxStream<'static, (Question, Request)>> {
+fn subscribe(
+    api: &str,
+    queries: &Nats,
+    group: &Arc<Group>,
+) -> SelectAll<BoxStream<'static, (Question, Request)>> {
     let mut endpoints = SelectAll::new();
     for question in Question::ALL {
-        let of_instance = question.of_instance().map(|name| (name, format!("of.*.{}", question.name())));
-        for (name, subject) in [(question.name(), question.name().to_owned())].into_iter().chain(of_instance) {
+        let of_instance = question
+            .of_instance()
+            .map(|name| (name, format!("of.*.{}", question.name())));
+        for (name, subject) in [(question.name(), question.name().to_owned())]
+            .into_iter()
+            .chain(of_instance)
+        {
             let (group, whole) = (group.clone(), format!("{api}.{subject}"));
             let subscribe = move || group.endpoint_builder().name(name).add(subject.clone());
-            endpoints.push(lasting(queries, whole, subscribe).map(move |request| (question, request)).boxed());
+            endpoints.push(
+                lasting(queries, whole, subscribe)
+                    .map(move |request| (question, request))
+                    .boxed(),
+            );
         }
     }
     endpoints
@@ -190,23 +215,37 @@ struct Registered(Option<Service>);
 impl Drop for Registered {
     fn drop(&mut self) {
         // It stops without waiting for anything.
-        let _ = self.0.take().and_then(|service| service.stop().now_or_never());
+        let _ = self
+            .0
+            .take()
+            .and_then(|service| service.stop().now_or_never());
     }
 }
 
 /// Answers, within a time: a database that hangs must not keep the others from being answered. What was begun to be erased
 /// is erased to its end.
-async fn answer(context: &Context, question: Question, request: &Message) -> Result<Bytes, Refusal> {
+async fn answer(
+    context: &Context,
+    question: Question,
+    request: &Message,
+) -> Result<Bytes, Refusal> {
     let answering = answer_at_leisure(context, question, request);
     match question {
         Question::Erase => answering.await,
-        _ => tokio::time::timeout(PATIENCE, answering).await.unwrap_or(Err(Refusal::Late)),
+        _ => tokio::time::timeout(PATIENCE, answering)
+            .await
+            .unwrap_or(Err(Refusal::Late)),
     }
 }
 
-async fn answer_at_leisure(context: &Context, question: Question, request: &Message) -> Result<Bytes, Refusal> {
+async fn answer_at_leisure(
+    context: &Context,
+    question: Question,
+    request: &Message,
+) -> Result<Bytes, Refusal> {
     let asker = Asker::of(&context.nats.names, &request.subject);
-    let asker = asker.map_err(|error| Refusal::Forbidden(format!("the subject names no app server: {error}")))?;
+    let asker = asker
+        .map_err(|error| Refusal::Forbidden(format!("the subject names no app server: {error}")))?;
     let body = &request.payload;
     match question {
         Question::History => history(context, &asker, body).await,
@@ -224,7 +263,9 @@ async fn permit(context: &Context, asker: &Asker, user: &str) -> Result<(), Refu
     if asker.may_know_of(&context.nats, user).await? {
         return Ok(());
     }
-    Err(Refusal::Forbidden(format!("`{user}` has no route at {asker}, which may ask about its own users alone")))
+    Err(Refusal::Forbidden(format!(
+        "`{user}` has no route at {asker}, which may ask about its own users alone"
+    )))
 }
 
 /// The history, as fresh as the stream of outcomes.
@@ -239,7 +280,11 @@ async fn history(context: &Context, asker: &Asker, body: &[u8]) -> Result<Bytes,
     match &query.user {
         Some(user) => permit(context, asker, user).await?,
         None if asker.may_know_all() => {}
-        None => return Err(Refusal::Forbidden(format!("`user` is missing: {asker} asks about one of its users"))),
+        None => {
+            return Err(Refusal::Forbidden(format!(
+                "`user` is missing: {asker} asks about one of its users"
+            )));
+        }
     }
     let history = opened(context).await?;
     let (mut list, mut left) = (List::new(context), query.limit);
@@ -248,7 +293,12 @@ async fn history(context: &Context, asker: &Asker, body: &[u8]) -> Result<Bytes,
         let page = history.find(&query).await?;
         for found in &page.reminders {
             let at = Timestamp::from_millisecond(found.at_ms).unwrap_or_default();
-            if !list.add(&with_fate(found.body.as_bytes(), &found.outcome, at, &found.trail)) {
+            if !list.add(&with_fate(
+                found.body.as_bytes(),
+                &found.outcome,
+                at,
+                &found.trail,
+            )) {
                 return Ok(list.finish(&cursor(query.before)));
             }
             query.before = Some(found.cursor);
@@ -273,10 +323,13 @@ async fn why(context: &Context, asker: &Asker, body: &[u8]) -> Result<Bytes, Ref
     };
     if !may_know {
         // The same for a reminder that there is and one that there is not.
-        let problem = format!("reminder `{id}` of `{source}` is of no user who has a route at {asker}");
+        let problem =
+            format!("reminder `{id}` of `{source}` is of no user who has a route at {asker}");
         return Err(Refusal::Forbidden(problem));
     }
-    let found = found.ok_or_else(|| Refusal::Unknown(format!("nothing is known of reminder `{id}` of `{source}`")))?;
+    let found = found.ok_or_else(|| {
+        Refusal::Unknown(format!("nothing is known of reminder `{id}` of `{source}`"))
+    })?;
     Ok(format!(r#"{{"reminder":{},"trail":{}}}"#, found.body, found.trail).into())
 }
 
@@ -286,11 +339,14 @@ async fn mailbox(context: &Context, asker: &Asker, body: &[u8]) -> Result<Bytes,
     let nats = &context.nats;
     let subject = context.mailbox_of(&user);
     let parked = count(nats, &nats.names.parked_stream(), &subject).await?;
-    let (mut pages, mut list, mut oldest, mut left) = (Pages::of(nats, &subject), List::new(context), None, limit);
+    let (mut pages, mut list, mut oldest, mut left) =
+        (Pages::of(nats, &subject), List::new(context), None, limit);
     loop {
         let page = pages.next(left).await?;
         left -= page.len();
-        oldest = oldest.or(page.first().map(|message| to_the_millisecond(message.parked_at)));
+        oldest = oldest.or(page
+            .first()
+            .map(|message| to_the_millisecond(message.parked_at)));
         if page.is_empty() || !page.iter().all(|message| list.add_parked(message)) {
             break;
         }
@@ -307,8 +363,15 @@ struct List {
 
 impl List {
     fn new(context: &Context) -> Self {
-        let room = context.nats.client.max_payload().saturating_sub(FRAME_BYTES);
-        Self { body: br#"{"reminders":["#.to_vec(), room }
+        let room = context
+            .nats
+            .client
+            .max_payload()
+            .saturating_sub(FRAME_BYTES);
+        Self {
+            body: br#"{"reminders":["#.to_vec(),
+            room,
+        }
     }
 
     /// Adds one, if there is room. The first one has room in any message that it came in.
@@ -325,9 +388,19 @@ impl List {
     }
 
     /// Adds one that is parked, if there is room. What is no reminder needs none.
-    fn add_parked(&mut self, ParkedMessage { parked_at, message, .. }: &ParkedMessage) -> bool {
-        let Ok(event) = Event::decode(message) else { return true };
-        event.bodies.first().is_none_or(|reminder| self.add(&with_parked_at(reminder, *parked_at)))
+    fn add_parked(
+        &mut self,
+        ParkedMessage {
+            parked_at, message, ..
+        }: &ParkedMessage,
+    ) -> bool {
+        let Ok(event) = Event::decode(message) else {
+            return true;
+        };
+        event
+            .bodies
+            .first()
+            .is_none_or(|reminder| self.add(&with_parked_at(reminder, *parked_at)))
     }
 
     /// The answer, with the rest of its fields.

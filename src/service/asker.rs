@@ -50,7 +50,11 @@ impl Asker {
     ///
     /// # Errors
     /// When JetStream does not answer.
-    pub(super) async fn may_know_reminder(&self, nats: &Nats, reminder: &str) -> Result<bool, NatsError> {
+    pub(super) async fn may_know_reminder(
+        &self,
+        nats: &Nats,
+        reminder: &str,
+    ) -> Result<bool, NatsError> {
         #[derive(Deserialize)]
         struct Whose {
             user: Option<String>,

@@ -12,7 +12,9 @@ pub(super) fn read(_: &Names, entry: &Entry) -> Result<(UserId, Input), NotOurs>
     let user = UserId::from_token(&entry.key)?;
     let Associates { associates } = match entry.operation {
         Operation::Put => Associates::read(&entry.value)?,
-        Operation::Delete | Operation::Purge => Associates { associates: Vec::new() },
+        Operation::Delete | Operation::Purge => Associates {
+            associates: Vec::new(),
+        },
     };
     Ok((user.clone(), Input::Associates { user, associates }))
 }

@@ -46,15 +46,24 @@ pub struct Parcel {
 impl Courier {
     /// Starts it. It ends with the last one who can hand something in.
     pub fn start(apps: &Link, metrics: &Metrics, config: &Config) -> Self {
-        let to_deliver = Sender { apps: apps.clone(), metrics: metrics.clone(), timeout: config.delivery.timeout };
-        let to_ask = Sender { timeout: config.heartbeat.timeout, ..to_deliver.clone() };
+        let to_deliver = Sender {
+            apps: apps.clone(),
+            metrics: metrics.clone(),
+            timeout: config.delivery.timeout,
+        };
+        let to_ask = Sender {
+            timeout: config.heartbeat.timeout,
+            ..to_deliver.clone()
+        };
         let most_bytes = config.delivery.max_bytes - DELIVERY_FRAME_BYTES;
         Self {
             alone: to_deliver.clone(),
             deliveries: Desk::start(most_bytes, move |to, parcels| {
                 to_deliver.clone().deliver(to, Company::Shared, parcels)
             }),
-            heartbeats: Desk::start(config.heartbeat.max_users, move |to, users| to_ask.clone().heartbeat(to, users)),
+            heartbeats: Desk::start(config.heartbeat.max_users, move |to, users| {
+                to_ask.clone().heartbeat(to, users)
+            }),
         }
     }
 
@@ -71,10 +80,20 @@ impl Courier {
     ) -> Result<Arc<Refusals>, Undelivered> {
         match company {
             Company::Shared => {
-                let bytes = parcel.reminders.iter().map(|reminder| reminder.len() + 1).sum();
-                self.deliveries.ask(instance, parcel, bytes, Some(until)).await
+                let bytes = parcel
+                    .reminders
+                    .iter()
+                    .map(|reminder| reminder.len() + 1)
+                    .sum();
+                self.deliveries
+                    .ask(instance, parcel, bytes, Some(until))
+                    .await
             }
-            Company::Alone => Ok(self.alone.clone().deliver(instance, company, vec![parcel]).await?),
+            Company::Alone => Ok(self
+                .alone
+                .clone()
+                .deliver(instance, company, vec![parcel])
+                .await?),
         }
     }
 
@@ -82,14 +101,24 @@ impl Courier {
     ///
     /// # Errors
     /// When the instance did not answer as the contract says.
-    pub async fn heartbeat(&self, instance: Arc<Instance>, users: Vec<UserId>) -> Result<Vec<UserId>, NoAnswer> {
-        let connected = self.heartbeats.ask(instance, users.clone(), users.len(), None).await;
+    pub async fn heartbeat(
+        &self,
+        instance: Arc<Instance>,
+        users: Vec<UserId>,
+    ) -> Result<Vec<UserId>, NoAnswer> {
+        let connected = self
+            .heartbeats
+            .ask(instance, users.clone(), users.len(), None)
+            .await;
         let connected = connected.map_err(|why| match why {
             Undelivered::Unanswered(why) => why,
             // Its instance left another heartbeat unanswered.
             Undelivered::Withheld | Undelivered::NotSent => NoAnswer::TimedOut,
         })?;
-        Ok(users.into_iter().filter(|user| connected.contains(user)).collect())
+        Ok(users
+            .into_iter()
+            .filter(|user| connected.contains(user))
+            .collect())
     }
 }
 
@@ -109,7 +138,10 @@ impl Sender {
         parcels: Vec<Parcel>,
     ) -> Result<Arc<Refusals>, NoAnswer> {
         let reminders = || parcels.iter().flat_map(|parcel| &parcel.reminders);
-        let (count, body) = (reminders().count(), instance::delivery_body(reminders().map(AsRef::as_ref)));
+        let (count, body) = (
+            reminders().count(),
+            instance::delivery_body(reminders().map(AsRef::as_ref)),
+        );
         let traces = spans::distinct(parcels.iter().flat_map(|parcel| &parcel.traces));
         let span = spans::deliver(&to.name, count, &traces);
         let trace = spans::passed_on(&span, traces.first().cloned());
@@ -117,12 +149,17 @@ impl Sender {
             let began = Instant::now();
             let _in_flight = self.metrics.delivery_begins();
             let trace = (trace.as_ref(), &*traces);
-            let answer = instance::deliver(&self.apps.client(), &to, body, trace, self.timeout).await;
+            let answer =
+                instance::deliver(&self.apps.client(), &to, body, trace, self.timeout).await;
             self.metrics.delivery_ended(&answer, count, began.elapsed());
             if let Err(why @ (NoAnswer::TimedOut | NoAnswer::Garbage)) = answer {
                 match company {
-                    Company::Shared => tracing::info!(instance = %to.name, ?why, "instance is silent, backing off"),
-                    Company::Alone => tracing::info!(instance = %to.name, ?why, "one user's reminders are unanswered"),
+                    Company::Shared => {
+                        tracing::info!(instance = %to.name, ?why, "instance is silent, backing off")
+                    }
+                    Company::Alone => {
+                        tracing::info!(instance = %to.name, ?why, "one user's reminders are unanswered")
+                    }
                 }
             }
             answer.map(|answer| Arc::new(answer.into()))
@@ -130,7 +167,11 @@ impl Sender {
         deliver.instrument(span).await
     }
 
-    async fn heartbeat(self, to: Arc<Instance>, users: Vec<Vec<UserId>>) -> Result<Arc<HashSet<UserId>>, NoAnswer> {
+    async fn heartbeat(
+        self,
+        to: Arc<Instance>,
+        users: Vec<Vec<UserId>>,
+    ) -> Result<Arc<HashSet<UserId>>, NoAnswer> {
         let (users, client) = (users.concat(), self.apps.client());
         let connects = || client.statistics().connects.load(Ordering::Relaxed);
         let (began, connected) = (Instant::now(), connects());
@@ -191,7 +232,16 @@ impl<P: Send + 'static, A: Clone + Send + 'static> Desk<P, A> {
     ) -> Result<A, Undelivered> {
         let (answer, answered) = oneshot::channel();
         let (departs, mut departed) = oneshot::channel();
-        let hand_in = self.0.send((instance, Waiting { part, size, until, departs, answer }));
+        let hand_in = self.0.send((
+            instance,
+            Waiting {
+                part,
+                size,
+                until,
+                departs,
+                answer,
+            },
+        ));
         if let Some(until) = until {
             let leaves = async {
                 let _ = hand_in.await;
@@ -233,7 +283,8 @@ async fn carry<P, A: Clone, F: Future<Output = Result<A, NoAnswer>>>(
     let mut under_way = FuturesUnordered::new();
     loop {
         while let Some((instance, batch)) = lanes.next(room) {
-            let (parts, answers): (Vec<_>, Vec<_>) = batch.into_iter().filter_map(Waiting::depart).unzip();
+            let (parts, answers): (Vec<_>, Vec<_>) =
+                batch.into_iter().filter_map(Waiting::depart).unzip();
             if parts.is_empty() {
                 lanes.arrived(&instance);
             } else {
@@ -298,8 +349,12 @@ mod tests {
             until: Option<Instant>,
         ) -> tokio::task::JoinHandle<Result<u32, Undelivered>> {
             let desk = self.0.clone();
-            let instance = Instance { name: "app".parse().unwrap(), subject: "app".to_owned() };
-            let asked = tokio::spawn(async move { desk.ask(Arc::new(instance), part, 1, until).await });
+            let instance = Instance {
+                name: "app".parse().unwrap(),
+                subject: "app".to_owned(),
+            };
+            let asked =
+                tokio::spawn(async move { desk.ask(Arc::new(instance), part, 1, until).await });
             tokio::task::yield_now().await; // It stands in line now.
             asked
         }
@@ -319,7 +374,11 @@ mod tests {
             assert_eq!(parts, wanted);
             answer.send(Ok(answered)).unwrap();
         }
-        let others: Vec<_> = join_all(others).await.into_iter().map(Result::unwrap).collect();
+        let others: Vec<_> = join_all(others)
+            .await
+            .into_iter()
+            .map(Result::unwrap)
+            .collect();
         assert_eq!(others, [Ok(20), Ok(20), Ok(20), Ok(30)]);
     }
 
@@ -347,7 +406,11 @@ mod tests {
         let other = counter.ask(2).await;
         answer.send(Err(NoAnswer::TimedOut)).unwrap();
         assert_eq!(first.await.unwrap(), Err(NoAnswer::TimedOut.into()));
-        assert_eq!(other.await.unwrap(), Err(Undelivered::Withheld), "the instance has not seen it");
+        assert_eq!(
+            other.await.unwrap(),
+            Err(Undelivered::Withheld),
+            "the instance has not seen it"
+        );
     }
 
     #[tokio::test]
@@ -357,9 +420,17 @@ mod tests {
         let first = counter.ask_until(1, until).await;
         let (_, answer) = sending.recv().await.unwrap();
         let late = counter.ask_until(2, until).await;
-        assert_eq!(late.await.unwrap(), Err(Undelivered::NotSent), "while the first one is under way");
+        assert_eq!(
+            late.await.unwrap(),
+            Err(Undelivered::NotSent),
+            "while the first one is under way"
+        );
         answer.send(Ok(10)).unwrap();
-        assert_eq!(first.await.unwrap(), Ok(10), "what was sent in time may be answered later");
+        assert_eq!(
+            first.await.unwrap(),
+            Ok(10),
+            "what was sent in time may be answered later"
+        );
         let too_late = counter.ask_until(3, until).await;
         assert_eq!(too_late.await.unwrap(), Err(Undelivered::NotSent));
         assert!(sending.try_recv().is_err(), "nothing of it was sent");

@@ -22,7 +22,11 @@ use crate::reminder::outcome::{Outcome, Record};
 ///
 /// # Errors
 /// When it must be taken over anew.
-pub async fn run(context: Context, stop: CancellationToken, working: mpsc::Sender<Role>) -> Result<(), NatsError> {
+pub async fn run(
+    context: Context,
+    stop: CancellationToken,
+    working: mpsc::Sender<Role>,
+) -> Result<(), NatsError> {
     let _ = working.send(Role::Escalation).await;
     let limits = context.config.mailbox.escalate_after.limits();
     let announcing = limits.map(|(priority, after)| announce_all(&context, priority, after));
@@ -33,7 +37,11 @@ pub async fn run(context: Context, stop: CancellationToken, working: mpsc::Sende
     }
 }
 
-async fn announce_all(context: &Context, priority: Priority, after: Duration) -> Result<(), NatsError> {
+async fn announce_all(
+    context: &Context,
+    priority: Priority,
+    after: Duration,
+) -> Result<(), NatsError> {
     let mut aging = Aging::take_over(&context.nats, priority, after).await?;
     loop {
         let aged = aging.next().await?;
@@ -42,7 +50,12 @@ async fn announce_all(context: &Context, priority: Priority, after: Duration) ->
     }
 }
 
-async fn announce(context: &Context, Aged { sequence, message, .. }: &Aged) {
+async fn announce(
+    context: &Context,
+    Aged {
+        sequence, message, ..
+    }: &Aged,
+) {
     let event = match Event::decode(message) {
         Ok(event) if event.index.reminders.len() == 1 => event,
         // Its partition sets it aside when it reads the mailbox.
@@ -57,9 +70,15 @@ async fn announce(context: &Context, Aged { sequence, message, .. }: &Aged) {
         outcome: Outcome::Parked { escalated: true },
         at: now_ms(),
     };
-    let told = Told { record, published_ms: set.published_ms, reminder: None, settles: None };
+    let told = Told {
+        record,
+        published_ms: set.published_ms,
+        reminder: None,
+        settles: None,
+    };
     let (headers, body) = encode(&[told], context.config.history.is_on());
     let id = format!("escalated {sequence}");
     let nats = &context.nats;
-    nats.store_surely(&nats.names.outcomes(&set.source), headers, body, Some(&id)).await;
+    nats.store_surely(&nats.names.outcomes(&set.source), headers, body, Some(&id))
+        .await;
 }

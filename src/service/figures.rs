@@ -24,13 +24,21 @@ async fn answer(context: &Context) -> Result<(), NatsError> {
     let queries = context.links.queries.live().await;
     let client = &queries.client;
     let action = || format!("answer {subject}");
-    let mut questions = pin!(lasting(&queries, subject.clone(), || client.subscribe(subject.clone())));
+    let mut questions = pin!(lasting(&queries, subject.clone(), || client
+        .subscribe(subject.clone())));
     while let Some(question) = questions.next().await {
         // Whoever may ask must not choose what Bellhop publishes to.
-        let Some(reply) = question.reply.filter(|reply| !context.nats.names.is_reserved(reply)) else { continue };
+        let Some(reply) = question
+            .reply
+            .filter(|reply| !context.nats.names.is_reserved(reply))
+        else {
+            continue;
+        };
         let mut headers = HeaderMap::new();
         headers.insert(headers::MEMBER, context.member.as_str());
-        let sent = client.publish_with_headers(reply, headers, context.metrics.text().into()).await;
+        let sent = client
+            .publish_with_headers(reply, headers, context.metrics.text().into())
+            .await;
         sent.during_with(action)?;
     }
     Err(NatsError::failed(action(), "the subscription ended"))

@@ -66,7 +66,12 @@ impl Follow {
         source: Source,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (sender, wishes) = mpsc::channel(usize::from(partitions).max(1));
-        (Self { wishes: sender }, tokio::spawn(follow(link, nats, partitions, metrics, readiness, source, wishes)))
+        (
+            Self { wishes: sender },
+            tokio::spawn(follow(
+                link, nats, partitions, metrics, readiness, source, wishes,
+            )),
+        )
     }
 
     /// The partition's entries: those there are, [`News::Loaded`], and every change, until the receiver is dropped.
@@ -111,8 +116,20 @@ async fn follow(
     let mut told = 0;
     let mut pause = Pause::default();
     loop {
-        if fresh.is_none() && followers.values().any(|follower| follower.knows != Knows::All) {
-            (fresh, told) = (Some(Watched::new(&link, &nats, source.bucket.clone(), Unreadable::Removed)), 0);
+        if fresh.is_none()
+            && followers
+                .values()
+                .any(|follower| follower.knows != Knows::All)
+        {
+            (fresh, told) = (
+                Some(Watched::new(
+                    &link,
+                    &nats,
+                    source.bucket.clone(),
+                    Unreadable::Removed,
+                )),
+                0,
+            );
             advance(&mut followers, Knows::Nothing, Knows::Some);
         }
         if fresh.as_ref().is_some_and(Watched::is_loaded) {
@@ -123,7 +140,8 @@ async fn follow(
             continue; // Somebody may have asked meanwhile.
         }
         readiness.send_if_modified(|readiness| {
-            std::mem::replace((source.reading)(&mut readiness.reading), fresh.is_some()) != fresh.is_some()
+            std::mem::replace((source.reading)(&mut readiness.reading), fresh.is_some())
+                != fresh.is_some()
         });
         let (entry, is_fresh) = tokio::select! {
             wish = wishes.recv() => {
@@ -167,8 +185,15 @@ async fn follow(
 }
 
 /// Those who know as much as `from` know `to` from now on. Answers who.
-fn advance(followers: &mut BTreeMap<Partition, Follower>, from: Knows, to: Knows) -> Vec<&mut Follower> {
-    let mut advanced: Vec<_> = followers.values_mut().filter(|follower| follower.knows == from).collect();
+fn advance(
+    followers: &mut BTreeMap<Partition, Follower>,
+    from: Knows,
+    to: Knows,
+) -> Vec<&mut Follower> {
+    let mut advanced: Vec<_> = followers
+        .values_mut()
+        .filter(|follower| follower.knows == from)
+        .collect();
     advanced.iter_mut().for_each(|follower| follower.knows = to);
     advanced
 }

@@ -63,9 +63,15 @@ impl Gauges {
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (counts, counted) = mpsc::channel(MAX_WAITING);
         let (roles, worked) = watch::channel(BTreeSet::new());
-        metrics.event_limits(config.dispatch.max_events_in_flight, config.dispatch.max_bytes_in_flight);
+        metrics.event_limits(
+            config.dispatch.max_events_in_flight,
+            config.dispatch.max_bytes_in_flight,
+        );
         let (naming, held_back) = watch::channel(Vec::new());
-        let connects = links.all().map(|(name, link)| (name, link.clone(), 1)).collect();
+        let connects = links
+            .all()
+            .map(|(name, link)| (name, link.clone(), 1))
+            .collect();
         let board = Board {
             nats,
             config,
@@ -76,7 +82,14 @@ impl Gauges {
             connects,
             may_not_ask_account: false,
         };
-        (Self { counts, roles, held_back }, tokio::spawn(board.run(counted)))
+        (
+            Self {
+                counts,
+                roles,
+                held_back,
+            },
+            tokio::spawn(board.run(counted)),
+        )
     }
 
     /// The roles that this member works.
@@ -132,20 +145,36 @@ impl Board {
     /// What is held, summed up.
     fn tell(&mut self) {
         let roles = self.worked.borrow_and_update().clone();
-        self.counts.retain(|partition, _| roles.contains(&Role::Partition(*partition)));
+        self.counts
+            .retain(|partition, _| roles.contains(&Role::Partition(*partition)));
         for kind in Role::KINDS {
-            self.metrics.roles_worked(kind, roles.iter().filter(|role| role.kind() == kind).count());
+            self.metrics.roles_worked(
+                kind,
+                roles.iter().filter(|role| role.kind() == kind).count(),
+            );
         }
         let mut sum = Census::default();
         for Count { census, .. } in self.counts.values() {
             sum.add(census);
         }
         self.metrics.held(&sum);
-        let named = self.counts.values().flat_map(|count| &count.held_back).take(MAX_HELD_BACK).cloned().collect();
+        let named = self
+            .counts
+            .values()
+            .flat_map(|count| &count.held_back)
+            .take(MAX_HELD_BACK)
+            .cloned()
+            .collect();
         self.naming.send_replace(named);
-        self.metrics.oldest_parked(self.counts.values().filter_map(|count| count.oldest_parked).min());
+        self.metrics.oldest_parked(
+            self.counts
+                .values()
+                .filter_map(|count| count.oldest_parked)
+                .min(),
+        );
         let most = |of: fn(&Count) -> usize| self.counts.values().map(of).max().unwrap_or(0);
-        self.metrics.events_in_flight(most(|count| count.events), most(|count| count.bytes));
+        self.metrics
+            .events_in_flight(most(|count| count.events), most(|count| count.bytes));
     }
 
     /// What waits in JetStream for the roles worked here. What cannot be asked keeps its last figure.
@@ -154,13 +183,18 @@ impl Board {
         for kind in Role::KINDS {
             let of_kind = roles.iter().filter(|role| role.kind() == kind);
             match self
-                .waiting(of_kind.flat_map(|role| consumers_of(&self.nats.names, &self.config, *role)).collect())
+                .waiting(
+                    of_kind
+                        .flat_map(|role| consumers_of(&self.nats.names, &self.config, *role))
+                        .collect(),
+                )
                 .await
             {
                 Ok(waiting) => {
                     let sum = waiting.iter().map(|one| one.pending).sum();
                     let fullest = waiting.iter().max_by_key(|one| one.ack_pending);
-                    let (ack_pending, limit) = fullest.map_or((0, 0), |one| (one.ack_pending, one.ack_pending_limit));
+                    let (ack_pending, limit) =
+                        fullest.map_or((0, 0), |one| (one.ack_pending, one.ack_pending_limit));
                     self.metrics.waiting(kind, sum, ack_pending, limit);
                 }
                 Err(error) => tracing::debug!(error = %chain(&error), "what waits is not known"),
@@ -171,14 +205,16 @@ impl Board {
         for (name, link, before) in &mut self.connects {
             // A client that was replaced counts from one again.
             let connects = link.client().statistics().connects.load(Ordering::Relaxed);
-            self.metrics.nats_reconnected(name, connects.saturating_sub(*before));
+            self.metrics
+                .nats_reconnected(name, connects.saturating_sub(*before));
             *before = connects;
         }
     }
 
     async fn waiting(&self, consumers: Vec<(String, String)>) -> Result<Vec<Waiting>, NatsError> {
-        let ask =
-            |(stream, consumer): (String, String)| async move { pinned::waiting(&self.nats, &stream, &consumer).await };
+        let ask = |(stream, consumer): (String, String)| async move {
+            pinned::waiting(&self.nats, &stream, &consumer).await
+        };
         try_join_all(consumers.into_iter().map(ask)).await
     }
 
@@ -189,8 +225,12 @@ impl Board {
         }
         match storage::account(&self.nats).await {
             Ok(account) => {
-                let limit = account.limits.max_storage.and_then(|limit| u64::try_from(limit).ok());
-                self.metrics.account_stored(account.storage, limit.unwrap_or(0));
+                let limit = account
+                    .limits
+                    .max_storage
+                    .and_then(|limit| u64::try_from(limit).ok());
+                self.metrics
+                    .account_stored(account.storage, limit.unwrap_or(0));
             }
             Err(error) => {
                 // Each time the log would say so.
@@ -223,13 +263,16 @@ impl Board {
                 let Info { config, state, .. } = found.cached_info();
                 let limit = match stream {
                     // nats-server knows none for it.
-                    "scheduled" => storage::of_schedules(sets.as_ref(), self.config.streams.storage, names),
+                    "scheduled" => {
+                        storage::of_schedules(sets.as_ref(), self.config.streams.storage, names)
+                    }
                     _ => u64::try_from(config.max_bytes).unwrap_or(0),
                 };
                 if stream == "sets" {
                     sets = Some(config.clone());
                 }
-                self.metrics.stored(stream, state.messages, state.bytes, limit);
+                self.metrics
+                    .stored(stream, state.messages, state.bytes, limit);
             }
         }
     }

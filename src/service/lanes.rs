@@ -21,7 +21,11 @@ pub(super) struct Lanes<K, A, T> {
 impl<K: Ord + Clone, A: Ord + Clone, T> Lanes<K, A, T> {
     /// With at most this many loads on their way.
     pub(super) fn new(most: usize) -> Self {
-        Self { waiting: BTreeMap::new(), ready: VecDeque::new(), free: most }
+        Self {
+            waiting: BTreeMap::new(),
+            ready: VecDeque::new(),
+            free: most,
+        }
     }
 
     /// Queues something of this size, at least 1.
@@ -55,7 +59,9 @@ impl<K: Ord + Clone, A: Ord + Clone, T> Lanes<K, A, T> {
     /// What was on its way does not arrive, and what waits for this lane is not to go either: answers it.
     pub(super) fn closed(&mut self, lane: &K) -> Vec<T> {
         self.free += 1;
-        self.waiting.remove(lane).map_or_else(Vec::new, |mut turns| turns.take(usize::MAX))
+        self.waiting
+            .remove(lane)
+            .map_or_else(Vec::new, |mut turns| turns.take(usize::MAX))
     }
 }
 
@@ -68,14 +74,26 @@ mod tests {
         let (busy, other) = ("busy", "other");
         let mut lanes = Lanes::new(usize::MAX);
         lanes.push(busy, (), 1, 1);
-        assert_eq!(lanes.next(2), Some((busy, vec![1])), "nothing waits for more to come");
+        assert_eq!(
+            lanes.next(2),
+            Some((busy, vec![1])),
+            "nothing waits for more to come"
+        );
         (2..=5).for_each(|thing| lanes.push(busy, (), 1, thing));
         assert_eq!(lanes.next(2), None);
         lanes.push(other, (), 1, 6);
-        assert_eq!(lanes.next(2), Some((other, vec![6])), "lanes do not wait for each other");
+        assert_eq!(
+            lanes.next(2),
+            Some((other, vec![6])),
+            "lanes do not wait for each other"
+        );
         lanes.arrived(&other);
         lanes.arrived(&busy);
-        assert_eq!(lanes.next(2), Some((busy, vec![2, 3])), "what came meanwhile goes together, as far as it fits");
+        assert_eq!(
+            lanes.next(2),
+            Some((busy, vec![2, 3])),
+            "what came meanwhile goes together, as far as it fits"
+        );
         lanes.push(busy, (), 1, 7);
         assert_eq!(lanes.closed(&busy), [4, 5, 7]);
         assert_eq!(lanes.next(2), None);
@@ -85,11 +103,21 @@ mod tests {
     #[test]
     fn where_few_may_be_on_their_way_lanes_take_turns_and_loads_grow() {
         let mut lanes = Lanes::new(2);
-        ["a", "b", "c"].iter().for_each(|lane| lanes.push(*lane, (), 1, 1));
-        assert_eq!([lanes.next(9), lanes.next(9), lanes.next(9)], [Some(("a", vec![1])), Some(("b", vec![1])), None]);
-        ["a", "c"].iter().for_each(|lane| lanes.push(*lane, (), 1, 2));
+        ["a", "b", "c"]
+            .iter()
+            .for_each(|lane| lanes.push(*lane, (), 1, 1));
+        assert_eq!(
+            [lanes.next(9), lanes.next(9), lanes.next(9)],
+            [Some(("a", vec![1])), Some(("b", vec![1])), None]
+        );
+        ["a", "c"]
+            .iter()
+            .for_each(|lane| lanes.push(*lane, (), 1, 2));
         lanes.arrived(&"a");
-        assert_eq!([lanes.next(9), lanes.next(9)], [Some(("c", vec![1, 2])), None]);
+        assert_eq!(
+            [lanes.next(9), lanes.next(9)],
+            [Some(("c", vec![1, 2])), None]
+        );
         lanes.arrived(&"c");
         assert_eq!(lanes.next(9), Some(("a", vec![2])));
     }

@@ -31,20 +31,29 @@ pub struct Lease {
 
 /// A lease that has not begun.
 pub fn new(ttl: Duration) -> (Keeper, Lease) {
-    let (sender, state) = watch::channel(State { term: 0, heard: None });
+    let (sender, state) = watch::channel(State {
+        term: 0,
+        heard: None,
+    });
     (Keeper { state: sender, ttl }, Lease { state, ttl })
 }
 
 impl State {
     fn is_over(&self, now: Instant, ttl: Duration) -> bool {
-        self.heard.is_none_or(|at| now.saturating_duration_since(at) > ttl)
+        self.heard
+            .is_none_or(|at| now.saturating_duration_since(at) > ttl)
     }
 }
 
 impl Keeper {
     /// A new term begins now.
     pub fn begin(&self) {
-        self.state.send_modify(|state| *state = State { term: state.term + 1, heard: Some(Instant::now()) });
+        self.state.send_modify(|state| {
+            *state = State {
+                term: state.term + 1,
+                heard: Some(Instant::now()),
+            }
+        });
     }
 
     /// Renews the lease, since others have heard a word that was sent at `sent`. They count from when they heard it, which may
@@ -114,9 +123,15 @@ mod tests {
         let at = |seconds| begun + Duration::from_secs(seconds);
         keeper.renew(at(4), at(9));
         assert!(!lease.state.borrow().is_over(at(14), ttl));
-        assert!(lease.state.borrow().is_over(at(15), ttl), "ten seconds after the word, not after its answer");
+        assert!(
+            lease.state.borrow().is_over(at(15), ttl),
+            "ten seconds after the word, not after its answer"
+        );
         keeper.renew(at(2), at(9));
-        assert!(!lease.state.borrow().is_over(at(14), ttl), "an earlier word shortens nothing");
+        assert!(
+            !lease.state.borrow().is_over(at(14), ttl),
+            "an earlier word shortens nothing"
+        );
     }
 
     #[test]
@@ -126,6 +141,10 @@ mod tests {
         let begun = lease.state.borrow().heard.expect("it has begun");
         let at = |seconds| begun + Duration::from_secs(seconds);
         keeper.renew(at(9), at(11));
-        assert_eq!(lease.state.borrow().heard, Some(begun), "its answer came too late");
+        assert_eq!(
+            lease.state.borrow().heard,
+            Some(begun),
+            "its answer came too late"
+        );
     }
 }

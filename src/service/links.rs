@@ -43,28 +43,56 @@ impl Links {
     ///
     /// # Errors
     /// When a connection cannot be made.
-    pub async fn connect(config: &Config, member: &str, main: Nats, members: Nats) -> Result<(Self, Ends), NatsError> {
+    pub async fn connect(
+        config: &Config,
+        member: &str,
+        main: Nats,
+        members: Nats,
+    ) -> Result<(Self, Ends), NatsError> {
         let [_, _, names @ ..] = CONNECTIONS;
         let make = async |name| connect(config, &client_name(member, name)).await;
         let [sets, buckets, apps, queries] = names;
-        let (sets, buckets, apps, queries) = tokio::try_join!(make(sets), make(buckets), make(apps), make(queries))?;
+        let (sets, buckets, apps, queries) =
+            tokio::try_join!(make(sets), make(buckets), make(apps), make(queries))?;
         let made = [main, members, sets, buckets, apps, queries].map(Link::new);
-        let [main, members, sets, buckets, apps, queries] = made.each_ref().map(|(_, link)| link.clone());
+        let [main, members, sets, buckets, apps, queries] =
+            made.each_ref().map(|(_, link)| link.clone());
         let mut names = CONNECTIONS.into_iter();
         let ends = made.map(|(sender, _)| (names.next().unwrap_or_default(), sender));
-        Ok((Self { main, members, sets, buckets, apps, queries }, ends))
+        Ok((
+            Self {
+                main,
+                members,
+                sets,
+                buckets,
+                apps,
+                queries,
+            },
+            ends,
+        ))
     }
 
     /// Returns each with its name.
     pub fn all(&self) -> impl Iterator<Item = (&'static str, &Link)> {
-        let links = [&self.main, &self.members, &self.sets, &self.buckets, &self.apps, &self.queries];
+        let links = [
+            &self.main,
+            &self.members,
+            &self.sets,
+            &self.buckets,
+            &self.apps,
+            &self.queries,
+        ];
         CONNECTIONS.into_iter().zip(links)
     }
 }
 
 /// Returns what a connection is called at the server.
 pub fn client_name(member: &str, connection: &str) -> String {
-    if connection == CONNECTIONS[0] { format!("bellhop {member}") } else { format!("bellhop {member} {connection}") }
+    if connection == CONNECTIONS[0] {
+        format!("bellhop {member}")
+    } else {
+        format!("bellhop {member} {connection}")
+    }
 }
 
 /// Replaces clients that have ended for good. Where that is not possible, it says so: only a restart helps then.
@@ -83,14 +111,19 @@ pub fn keep(
             loop {
                 let ended = link.borrow().ended.clone();
                 ended.cancelled().await;
-                tracing::error!(connection = name, "the client of a connection to nats has ended for good");
+                tracing::error!(
+                    connection = name,
+                    "the client of a connection to nats has ended for good"
+                );
                 if CONNECTIONS[..2].contains(&name) {
                     // Every task has this one, and what it was about to write is not known any more.
                     readiness.send_modify(|readiness| readiness.ended = Some(name));
                     return;
                 }
                 let nats = replacement(&config, &client_name, name, &readiness).await;
-                readiness.send_if_modified(|readiness| readiness.ended.take_if(|ended| *ended == name).is_some());
+                readiness.send_if_modified(|readiness| {
+                    readiness.ended.take_if(|ended| *ended == name).is_some()
+                });
                 metrics.nats_client_replaced(name);
                 link.send_replace(nats);
             }

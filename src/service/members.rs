@@ -30,7 +30,10 @@ use crate::wire::member::MemberRecord;
 
 /// Returns what a record says of the work: who should hold which role depends on nothing else.
 fn work(record: &MemberRecord) -> MemberRecord {
-    MemberRecord { held_back: Vec::new(), ..record.clone() }
+    MemberRecord {
+        held_back: Vec::new(),
+        ..record.clone()
+    }
 }
 
 /// Another member, as last heard of.
@@ -81,7 +84,11 @@ const STEADY_AFTER: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// When it cannot even begin.
-pub async fn run(context: Context, keeper: Keeper, stop: CancellationToken) -> Result<(), NatsError> {
+pub async fn run(
+    context: Context,
+    keeper: Keeper,
+    stop: CancellationToken,
+) -> Result<(), NatsError> {
     let bucket = context.nats.names.members_bucket();
     let members = bucket::open(&context.voice, bucket).await?;
     let mut membership = Membership {
@@ -151,7 +158,10 @@ impl Membership {
             self.tell_readiness();
             let is_late = give_up_at.is_some_and(|at| Instant::now() >= at);
             if is_late {
-                tracing::warn!(roles = self.held.len(), "grace period over, the rest is left to others");
+                tracing::warn!(
+                    roles = self.held.len(),
+                    "grace period over, the rest is left to others"
+                );
             }
             if is_late || (self.is_stopping && self.held.is_empty()) {
                 self.workers.shutdown().await;
@@ -194,9 +204,15 @@ impl Membership {
     /// last word is older than its TTL is gone already.
     async fn join(&mut self) -> Result<Watched, NatsError> {
         if !self.say().await {
-            return Err(NatsError::failed("join the members", "no answer from JetStream"));
+            return Err(NatsError::failed(
+                "join the members",
+                "no answer from JetStream",
+            ));
         }
-        let (voice, bucket) = (&self.context.voice, self.context.nats.names.members_bucket());
+        let (voice, bucket) = (
+            &self.context.voice,
+            self.context.nats.names.members_bucket(),
+        );
         let (_, link) = Link::new(voice.clone());
         let mut watch = Watched::new(&link, voice, bucket, Unreadable::Removed);
         let mut found = Vec::new();
@@ -225,7 +241,9 @@ impl Membership {
         if self.is_deaf() {
             // What the others said meanwhile may come next.
             let soon = Instant::now() + self.context.config.members.interval;
-            self.peers.values_mut().for_each(|peer| peer.gone_at = peer.gone_at.max(soon));
+            self.peers
+                .values_mut()
+                .for_each(|peer| peer.gone_at = peer.gone_at.max(soon));
         }
         self.heard_itself = Instant::now();
     }
@@ -243,7 +261,13 @@ impl Membership {
         match record {
             Some(record) => {
                 let gone_at = Instant::now() + self.context.config.members.ttl;
-                let before = self.peers.insert(entry.key.clone(), Peer { record: record.clone(), gone_at });
+                let before = self.peers.insert(
+                    entry.key.clone(),
+                    Peer {
+                        record: record.clone(),
+                        gone_at,
+                    },
+                );
                 before.is_none_or(|before| work(&before.record) != work(&record))
             }
             None => self.peers.remove(&entry.key).is_some(),
@@ -257,7 +281,11 @@ impl Membership {
             return false;
         }
         let settings = &self.context.config.members;
-        let partitions = self.held.keys().filter_map(|role| role.partition()).map(|Partition(number)| number);
+        let partitions = self
+            .held
+            .keys()
+            .filter_map(|role| role.partition())
+            .map(|Partition(number)| number);
         let record = MemberRecord {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             partitions: partitions.collect(),
@@ -275,7 +303,9 @@ impl Membership {
                 self.keeper.renew(sent, Instant::now());
                 return true;
             }
-            Ok(Err(error)) => tracing::warn!(error = %chain(&error), "could not say that this member lives"),
+            Ok(Err(error)) => {
+                tracing::warn!(error = %chain(&error), "could not say that this member lives")
+            }
             Err(_) => tracing::warn!("could not say that this member lives: no answer"),
         }
         false
@@ -284,8 +314,14 @@ impl Membership {
     fn tell_readiness(&self) {
         use async_nats::connection::State;
         let is_flapping = |failures: &VecDeque<Instant>| {
-            let of_late = failures.iter().filter(|at| at.elapsed() < FAILURES_WITHIN).count();
-            of_late >= FAILURES && failures.back().is_some_and(|at| at.elapsed() < STEADY_AFTER)
+            let of_late = failures
+                .iter()
+                .filter(|at| at.elapsed() < FAILURES_WITHIN)
+                .count();
+            of_late >= FAILURES
+                && failures
+                    .back()
+                    .is_some_and(|at| at.elapsed() < STEADY_AFTER)
         };
         let mut readiness = Readiness {
             is_connected: self.context.nats.client.connection_state() == State::Connected,
@@ -297,7 +333,8 @@ impl Membership {
         };
         self.context.readiness.send_if_modified(|before| {
             // Others tell these.
-            (readiness.is_history_behind, readiness.ended) = (before.is_history_behind, before.ended);
+            (readiness.is_history_behind, readiness.ended) =
+                (before.is_history_behind, before.ended);
             readiness.reading = before.reading;
             std::mem::replace(before, readiness) != readiness
         });
@@ -305,9 +342,13 @@ impl Membership {
         metrics.nats_connected(readiness.is_connected);
         metrics.members_alive(self.peers.len() + 1);
         metrics.ready(readiness.is_ready());
-        self.context
-            .gauges
-            .roles(self.held.iter().filter(|(_, held)| held.is_working).map(|(role, _)| *role).collect());
+        self.context.gauges.roles(
+            self.held
+                .iter()
+                .filter(|(_, held)| held.is_working)
+                .map(|(role, _)| *role)
+                .collect(),
+        );
     }
 
     /// Takes and gives up roles.
@@ -324,7 +365,11 @@ impl Membership {
             }
             is_alive
         });
-        let active = self.peers.iter().filter(|(_, peer)| !peer.record.stopping).map(|(name, _)| name.clone());
+        let active = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| !peer.record.stopping)
+            .map(|(name, _)| name.clone());
         let members: Vec<String> = active.chain([self.context.member.clone()]).collect();
         let assignment = assign(&members, self.context.config.partitions);
         let is_mine = |role: &Role| assignment.get(role) == Some(&self.context.member);
@@ -336,14 +381,22 @@ impl Membership {
         let is_free = |role: &Role| {
             !self.held.contains_key(role)
                 && !self.resting.contains_key(role)
-                && !self.peers.values().any(|peer| role.is_held_by(&peer.record))
+                && !self
+                    .peers
+                    .values()
+                    .any(|peer| role.is_held_by(&peer.record))
         };
-        let take: Vec<Role> = assignment.keys().filter(|role| is_mine(role) && is_free(role)).copied().collect();
+        let take: Vec<Role> = assignment
+            .keys()
+            .filter(|role| is_mine(role) && is_free(role))
+            .copied()
+            .collect();
         if take.is_empty() {
             return;
         }
         tracing::info!(roles = take.len(), members = members.len(), "taking over");
-        self.held.extend(take.iter().map(|role| (*role, Held::default())));
+        self.held
+            .extend(take.iter().map(|role| (*role, Held::default())));
         // Others must know before anything is done.
         self.say().await;
         let recorded = Arc::new(Recorded::new(self.context.recorded.clone()));
@@ -351,22 +404,32 @@ impl Membership {
         context.recorder = context.recorder.of_term(context.lease.term());
         for role in take {
             let recorded = recorded.clone();
-            let (context, stop, working) = (context.clone(), self.held[&role].stop.clone(), self.working.0.clone());
-            self.workers.spawn(super::surviving::panics(role, async move {
-                let result = match (recorded.last_outcome().await, role) {
-                    (Err(error), _) => Err(error),
-                    (_, Role::Intake) => intake::run(context, &recorded, stop, working).await,
-                    (_, Role::Escalation) => escalation::run(context, stop, working).await,
-                    (_, Role::History) => history::run(context, stop, working).await,
-                    (_, Role::Partition(number)) => partition::run(context, number, &recorded, stop, working).await,
-                };
-                (role, result)
-            }));
+            let (context, stop, working) = (
+                context.clone(),
+                self.held[&role].stop.clone(),
+                self.working.0.clone(),
+            );
+            self.workers
+                .spawn(super::surviving::panics(role, async move {
+                    let result = match (recorded.last_outcome().await, role) {
+                        (Err(error), _) => Err(error),
+                        (_, Role::Intake) => intake::run(context, &recorded, stop, working).await,
+                        (_, Role::Escalation) => escalation::run(context, stop, working).await,
+                        (_, Role::History) => history::run(context, stop, working).await,
+                        (_, Role::Partition(number)) => {
+                            partition::run(context, number, &recorded, stop, working).await
+                        }
+                    };
+                    (role, result)
+                }));
         }
     }
 
     /// A role's worker ended: given up in order, or to be taken over anew.
-    async fn ended(&mut self, ended: Result<(Role, Result<(), NatsError>), tokio::task::JoinError>) {
+    async fn ended(
+        &mut self,
+        ended: Result<(Role, Result<(), NatsError>), tokio::task::JoinError>,
+    ) {
         match ended {
             Ok((role, result)) => {
                 self.held.remove(&role);

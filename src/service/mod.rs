@@ -121,7 +121,9 @@ pub struct Context {
 impl Context {
     /// The subject of a user's mailbox.
     fn mailbox_of(&self, user: &UserId) -> String {
-        self.nats.names.mailbox(of_user(user, self.config.partitions), user)
+        self.nats
+            .names
+            .mailbox(of_user(user, self.config.partitions), user)
     }
 }
 
@@ -133,7 +135,8 @@ impl Context {
 pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsError> {
     let member = member_name(&config);
     let nats = crate::nats::connect(&config, &links::client_name(&member, "main")).await?;
-    let voice = crate::nats::connect(&of_voice(&config), &links::client_name(&member, "members")).await?;
+    let voice =
+        crate::nats::connect(&of_voice(&config), &links::client_name(&member, "members")).await?;
     let (links, ends) = Links::connect(&config, &member, nats.clone(), voice.clone()).await?;
     set_up(&nats, &config).await?;
     let config = Arc::new(config);
@@ -141,11 +144,24 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
     tracing::info!(url = %history.url(), "keeping the history");
     let (keeper, lease) = lease::new(config.members.ttl);
     let metrics = Metrics::default();
-    let (recorder, recording) = Recorder::start(nats.clone(), lease.clone(), metrics.clone(), config.history.is_on());
+    let (recorder, recording) = Recorder::start(
+        nats.clone(),
+        lease.clone(),
+        metrics.clone(),
+        config.history.is_on(),
+    );
     let (readiness, ready) = watch::channel(Readiness::default());
     let follow = |source| {
-        let (link, metrics, readiness) = (links.buckets.clone(), metrics.clone(), readiness.clone());
-        Follow::start(link, nats.clone(), config.partitions, metrics, readiness, source)
+        let (link, metrics, readiness) =
+            (links.buckets.clone(), metrics.clone(), readiness.clone());
+        Follow::start(
+            link,
+            nats.clone(),
+            config.partitions,
+            metrics,
+            readiness,
+            source,
+        )
     };
     let (routes, watching_routes) = follow(Source {
         bucket: nats.names.routes_bucket(),
@@ -162,13 +178,23 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
         reading: |reading| &mut reading.associates,
     });
     let recorded = recorded::Reader::start(nats.clone());
-    let (rules, watching_rules) =
-        rules::Watch::start(links.buckets.clone(), nats.clone(), metrics.clone(), readiness.clone());
+    let (rules, watching_rules) = rules::Watch::start(
+        links.buckets.clone(),
+        nats.clone(),
+        metrics.clone(),
+        readiness.clone(),
+    );
     let (gauges, gauging) = Gauges::start(nats.clone(), &links, config.clone(), metrics.clone());
     let keeping = links::keep(ends, &config, &member, &metrics, &readiness);
     let notifying = tokio::spawn(systemd::tell(ready.clone()));
-    let probes = listen(&config).await?.map(|listener| tokio::spawn(http::run(listener, ready, metrics.clone())));
-    tracing::info!(member, server = nats.client.server_info().version, "serving");
+    let probes = listen(&config)
+        .await?
+        .map(|listener| tokio::spawn(http::run(listener, ready, metrics.clone())));
+    tracing::info!(
+        member,
+        server = nats.client.server_info().version,
+        "serving"
+    );
     let client = nats.client.clone();
     let courier = Courier::start(&links.apps, &metrics, &config);
     let context = Context {
@@ -190,7 +216,10 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
         readiness,
         lease,
     };
-    let answering = context.history.is_shared().then(|| tokio::spawn(answer_queries(context.clone())));
+    let answering = context
+        .history
+        .is_shared()
+        .then(|| tokio::spawn(answer_queries(context.clone())));
     let telling = tokio::spawn(figures::run(context.clone()));
     let served = members::run(context, keeper, stop).await;
     drop(keeping);
@@ -247,7 +276,9 @@ fn of_voice(config: &Config) -> Config {
 
 /// Listens for probes. A second member on one machine needs no address of its own to start.
 async fn listen(config: &Config) -> Result<Option<TcpListener>, NatsError> {
-    let Ok(address) = config.http.parse() else { return Ok(None) };
+    let Ok(address) = config.http.parse() else {
+        return Ok(None);
+    };
     match http::bind(address).await {
         Ok(listener) => {
             tracing::info!(address = %listener.local_addr().unwrap_or(address), "answering probes");
@@ -257,7 +288,10 @@ async fn listen(config: &Config) -> Result<Option<TcpListener>, NatsError> {
             tracing::warn!(%address, error = %chain(&error), "no probes; set --http to another address");
             Ok(None)
         }
-        Err(error) => Err(NatsError::failed(format!("answer probes at {address}"), error)),
+        Err(error) => Err(NatsError::failed(
+            format!("answer probes at {address}"),
+            error,
+        )),
     }
 }
 
@@ -272,7 +306,16 @@ fn member_name(config: &Config) -> String {
         return config.name.clone();
     }
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host: String = host.trim().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(40).collect();
+    let host: String = host
+        .trim()
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
+        .take(40)
+        .collect();
     let chance = fastrand::u32(..);
-    if host.is_empty() { format!("member-{chance:08x}") } else { format!("{host}-{chance:08x}") }
+    if host.is_empty() {
+        format!("member-{chance:08x}")
+    } else {
+        format!("{host}-{chance:08x}")
+    }
 }

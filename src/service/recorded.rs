@@ -42,7 +42,10 @@ pub enum Settled {
 impl Settled {
     /// One of an event's reminders, whichever event it came in.
     pub fn published(event: &Event, index: usize) -> Self {
-        Self::Published { set: event.set_of(index).sequence, place: event.index.reminders[index].place }
+        Self::Published {
+            set: event.set_of(index).sequence,
+            place: event.index.reminders[index].place,
+        }
     }
 }
 
@@ -64,7 +67,9 @@ pub fn encode<'a>(settled: impl Iterator<Item = &'a (Partition, Settled)>) -> St
     for (partition, item) in settled {
         let separator = if text.is_empty() { "" } else { " " };
         let written = match item {
-            Settled::Published { set, place } => write!(text, "{separator}{partition}:{set}.{place}"),
+            Settled::Published { set, place } => {
+                write!(text, "{separator}{partition}:{set}.{place}")
+            }
             Settled::Parked { sequence } => write!(text, "{separator}{partition}:m{sequence}"),
         };
         written.expect("text takes anything");
@@ -76,10 +81,15 @@ fn decode(text: &str) -> impl Iterator<Item = (Partition, Settled)> + '_ {
     text.split(' ').filter_map(|entry| {
         let (partition, item) = entry.split_once(':')?;
         let item = match item.strip_prefix('m') {
-            Some(sequence) => Settled::Parked { sequence: sequence.parse().ok()? },
+            Some(sequence) => Settled::Parked {
+                sequence: sequence.parse().ok()?,
+            },
             None => {
                 let (set, place) = item.split_once('.')?;
-                Settled::Published { set: set.parse().ok()?, place: place.parse().ok()? }
+                Settled::Published {
+                    set: set.parse().ok()?,
+                    place: place.parse().ok()?,
+                }
             }
         };
         Some((Partition(partition.parse().ok()?), item))
@@ -124,7 +134,10 @@ pub struct Recorded {
 impl Recorded {
     /// By this reader.
     pub fn new(reader: Reader) -> Self {
-        Self { reader, last: OnceCell::new() }
+        Self {
+            reader,
+            last: OnceCell::new(),
+        }
     }
 
     /// What is recorded for one of them. To be asked when the partition's fence is set.
@@ -134,8 +147,18 @@ impl Recorded {
     pub async fn of(&self, partition: Partition) -> Result<HashSet<Settled>, NatsError> {
         let last = self.last_outcome().await?;
         let (answer, answered) = oneshot::channel();
-        let _ = self.reader.wishes.send(Wish { partition, last, answer }).await;
-        answered.await.unwrap_or_else(|_| Err(NatsError::failed(WHAT, "its reader ended")))
+        let _ = self
+            .reader
+            .wishes
+            .send(Wish {
+                partition,
+                last,
+                answer,
+            })
+            .await;
+        answered
+            .await
+            .unwrap_or_else(|_| Err(NatsError::failed(WHAT, "its reader ended")))
     }
 
     /// Returns what is recorded of the sets that wait in their stream: an intake that plans one of them again, after a crash of
@@ -149,7 +172,10 @@ impl Recorded {
         let sets = sets.during(WHAT)?;
         let (created, state) = (sets.cached_info().created, &sets.cached_info().state);
         let mut settled = HashSet::new();
-        let start_time = state.first_timestamp.max(last - OLDEST_IN_WORK).max(created);
+        let start_time = state
+            .first_timestamp
+            .max(last - OLDEST_IN_WORK)
+            .max(created);
         if state.messages == 0 || start_time > last {
             return Ok(settled);
         }
@@ -170,7 +196,10 @@ impl Recorded {
     pub async fn last_outcome(&self) -> Result<DateTime, NatsError> {
         let nats = &self.reader.nats;
         let read = || async {
-            let stream = nats.jetstream.get_stream(nats.names.outcomes_stream()).await;
+            let stream = nats
+                .jetstream
+                .get_stream(nats.names.outcomes_stream())
+                .await;
             let stream = stream.during(WHAT)?;
             match &stream.cached_info().state {
                 state if state.messages > 0 => Ok(state.last_timestamp),
@@ -186,7 +215,10 @@ async fn answer(nats: Nats, mut waiting: mpsc::Receiver<Wish>) {
     let mut wishes = Vec::new();
     while waiting.recv_many(&mut wishes, MAX_WAITING).await > 0 {
         let settled = read(&nats, &wishes).await;
-        for Wish { partition, answer, .. } in wishes.drain(..) {
+        for Wish {
+            partition, answer, ..
+        } in wishes.drain(..)
+        {
             let its = match &settled {
                 Ok(settled) => Ok(settled.get(&partition).cloned().unwrap_or_default()),
                 // Several wait for this answer, and an error cannot be copied.
@@ -197,14 +229,25 @@ async fn answer(nats: Nats, mut waiting: mpsc::Receiver<Wish>) {
     }
 }
 
-async fn read(nats: &Nats, wishes: &[Wish]) -> Result<HashMap<Partition, HashSet<Settled>>, NatsError> {
-    let mut settled: HashMap<Partition, HashSet<Settled>> =
-        wishes.iter().map(|wish| (wish.partition, HashSet::new())).collect();
-    let sets = nats.jetstream.get_stream(nats.names.sets_stream()).await.during(WHAT)?;
+async fn read(
+    nats: &Nats,
+    wishes: &[Wish],
+) -> Result<HashMap<Partition, HashSet<Settled>>, NatsError> {
+    let mut settled: HashMap<Partition, HashSet<Settled>> = wishes
+        .iter()
+        .map(|wish| (wish.partition, HashSet::new()))
+        .collect();
+    let sets = nats
+        .jetstream
+        .get_stream(nats.names.sets_stream())
+        .await
+        .during(WHAT)?;
     let sets = sets.cached_info();
     let oldest_set = (sets.state.messages > 0).then_some(sets.state.first_timestamp);
     let starts = try_join_all(wishes.iter().map(|wish| start(nats, wish, oldest_set))).await?;
-    let Some(start_time) = starts.into_iter().min() else { return Ok(settled) };
+    let Some(start_time) = starts.into_iter().min() else {
+        return Ok(settled);
+    };
     // Of a stream that was made anew, the sequences are of other sets.
     let start_time = start_time.max(sets.created);
     let note = |partition, item| {
@@ -230,8 +273,14 @@ async fn replay_headers(
         ..pull::Config::default()
     };
     replay(nats, &outcomes, config, through, |message, _| {
-        let header = message.headers.as_ref().and_then(|headers| headers.get(HEADER));
-        header.into_iter().flat_map(|text| decode(text.as_str())).for_each(|(partition, item)| each(partition, item));
+        let header = message
+            .headers
+            .as_ref()
+            .and_then(|headers| headers.get(HEADER));
+        header
+            .into_iter()
+            .flat_map(|text| decode(text.as_str()))
+            .for_each(|(partition, item)| each(partition, item));
     })
     .await
 }
@@ -239,19 +288,37 @@ async fn replay_headers(
 /// From when on a partition's outcomes tell of something that may not be removed yet, or that may come again.
 async fn start(
     nats: &Nats,
-    Wish { partition, last, .. }: &Wish,
+    Wish {
+        partition, last, ..
+    }: &Wish,
     oldest_set: Option<DateTime>,
 ) -> Result<DateTime, NatsError> {
-    let events = nats.jetstream.get_stream_no_info(nats.names.events_stream()).await.during(WHAT)?;
-    let info = events.consumer_info(nats.names.dispatch_consumer(*partition)).await.during(WHAT)?;
+    let events = nats
+        .jetstream
+        .get_stream_no_info(nats.names.events_stream())
+        .await
+        .during(WHAT)?;
+    let info = events
+        .consumer_info(nats.names.dispatch_consumer(*partition))
+        .await
+        .during(WHAT)?;
     let in_events = if info.num_ack_pending == 0 && info.num_pending == 0 {
         None
     } else {
-        let oldest = events.raw_message_builder().sequence(info.ack_floor.stream_sequence + 1);
-        let oldest = oldest.next_by_subject(nats.names.events(*partition)).send().await.ok();
+        let oldest = events
+            .raw_message_builder()
+            .sequence(info.ack_floor.stream_sequence + 1);
+        let oldest = oldest
+            .next_by_subject(nats.names.events(*partition))
+            .send()
+            .await
+            .ok();
         oldest.map(|oldest| oldest_set_in(&oldest.payload).unwrap_or(oldest.time))
     };
-    let oldest = oldest_set.into_iter().chain(in_events).map(|oldest| oldest.max(*last - OLDEST_IN_WORK));
+    let oldest = oldest_set
+        .into_iter()
+        .chain(in_events)
+        .map(|oldest| oldest.max(*last - OLDEST_IN_WORK));
     Ok(oldest.fold(*last - REMOVALS_UNDER_WAY, DateTime::min))
 }
 

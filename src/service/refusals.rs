@@ -20,14 +20,21 @@ impl Refusals {
 
     /// Why a reminder is refused, if it is. `user` is who was to get it.
     pub fn of(&self, source: &str, id: &str, user: &str) -> Option<Refusal> {
-        self.0.get(&(source.to_owned(), id.to_owned(), user.to_owned())).copied()
+        self.0
+            .get(&(source.to_owned(), id.to_owned(), user.to_owned()))
+            .copied()
     }
 }
 
 impl From<DeliveryAnswer> for Refusals {
     /// Of two words about the same reminder the last one counts.
     fn from(answer: DeliveryAnswer) -> Self {
-        let entry = |Refused { id, source, user, reason }| ((source, id, user), Refusal::from(reason));
+        let entry = |Refused {
+                         id,
+                         source,
+                         user,
+                         reason,
+                     }| ((source, id, user), Refusal::from(reason));
         Self(answer.refused.into_iter().map(entry).collect())
     }
 }

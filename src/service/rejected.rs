@@ -26,15 +26,28 @@ const RECORD_BYTES: usize = 64;
 /// Keeps the headers that fit, those first that say what the message is, and returns them with the number of the others.
 fn fitting(headers: HeaderMap) -> (HeaderMap, usize) {
     let is_extra = |name: &str| !is_about_events(name) && !name.eq_ignore_ascii_case(trace::HEADER);
-    let mut all: Vec<_> = headers.iter().flat_map(|(name, values)| Some((name, values.first()?))).collect();
-    all.sort_by_key(|(name, _)| (is_extra(name.as_ref()), AsRef::<str>::as_ref(*name).to_owned()));
+    let mut all: Vec<_> = headers
+        .iter()
+        .flat_map(|(name, values)| Some((name, values.first()?)))
+        .collect();
+    all.sort_by_key(|(name, _)| {
+        (
+            is_extra(name.as_ref()),
+            AsRef::<str>::as_ref(*name).to_owned(),
+        )
+    });
     let mut room = PUBLISHER_BYTES;
     let fits = |(name, value): &(&HeaderName, &HeaderValue)| {
         let left = room.checked_sub(line_bytes(name.as_ref(), value.as_str()));
         room = left.unwrap_or(room);
         left.is_some()
     };
-    let kept: HeaderMap = all.iter().copied().filter(fits).map(|(name, value)| (name.clone(), value.clone())).collect();
+    let kept: HeaderMap = all
+        .iter()
+        .copied()
+        .filter(fits)
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
     let cut = all.len() - kept.len();
     (kept, cut)
 }
@@ -70,7 +83,13 @@ impl Message {
         if let Some(set) = set {
             headers.insert(headers::SET, set);
         }
-        Self { subject: names.rejected(source_token), headers, payload, id, code: rejection.code }
+        Self {
+            subject: names.rejected(source_token),
+            headers,
+            payload,
+            id,
+            code: rejection.code,
+        }
     }
 
     /// With the headers that it was published with, as far as they are its publisher's and there is room for them: what
@@ -80,7 +99,9 @@ impl Message {
         if cut > 0 {
             headers.insert(headers::HEADERS_CUT, cut.to_string());
         }
-        self.headers.iter().for_each(|(name, values)| headers.insert(name.clone(), values[0].clone()));
+        self.headers
+            .iter()
+            .for_each(|(name, values)| headers.insert(name.clone(), values[0].clone()));
         Self { headers, ..self }
     }
 
@@ -91,8 +112,13 @@ impl Message {
 
     /// Bytes that it takes when it is stored, about.
     pub fn bytes(&self) -> usize {
-        let lines = self.headers.iter().flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
-        let headers: usize = lines.map(|(name, value)| line_bytes(name.as_ref(), value.as_str())).sum();
+        let lines = self
+            .headers
+            .iter()
+            .flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
+        let headers: usize = lines
+            .map(|(name, value)| line_bytes(name.as_ref(), value.as_str()))
+            .sum();
         RECORD_BYTES + self.subject.len() + self.id.len() + headers + self.payload.len()
     }
 
@@ -113,6 +139,7 @@ impl Message {
 
     async fn try_store(&self, nats: &Nats) -> Result<bool, NatsError> {
         let (headers, payload) = (self.headers.clone(), self.payload.clone());
-        nats.store_if_possible(|| false, &self.subject, headers, payload, Some(&self.id)).await
+        nats.store_if_possible(|| false, &self.subject, headers, payload, Some(&self.id))
+            .await
     }
 }

@@ -41,7 +41,10 @@ pub enum Progress {
 /// When JetStream does not do as it is asked; run it again then.
 pub async fn run(nats: &Nats, to: u16, mut tell: impl FnMut(Progress)) -> Result<(), NatsError> {
     let before = repartition::noted(nats).await?;
-    let Noted { partitions: from, spread } = before;
+    let Noted {
+        partitions: from,
+        spread,
+    } = before;
     if spread.is_none() {
         if from == to {
             return Ok(());
@@ -50,7 +53,14 @@ pub async fn run(nats: &Nats, to: u16, mut tell: impl FnMut(Progress)) -> Result
     }
     // No member starts from here on.
     let spread = from.max(to).max(spread.unwrap_or(to));
-    repartition::note(nats, Noted { partitions: from, spread: Some(spread) }).await?;
+    repartition::note(
+        nats,
+        Noted {
+            partitions: from,
+            spread: Some(spread),
+        },
+    )
+    .await?;
     tokio::time::sleep(ARRIVAL).await;
     if has_begun_anew(nats).await? {
         repartition::note(nats, before).await?;
@@ -62,11 +72,25 @@ pub async fn run(nats: &Nats, to: u16, mut tell: impl FnMut(Progress)) -> Result
     tidy(&shelves, from).await?;
     if from != to {
         tell(Progress::Copied(copy(&shelves, from, to).await?));
-        repartition::note(nats, Noted { partitions: to, spread: Some(spread) }).await?;
+        repartition::note(
+            nats,
+            Noted {
+                partitions: to,
+                spread: Some(spread),
+            },
+        )
+        .await?;
         tidy(&shelves, to).await?;
     }
     repartition::remove_consumers(nats, to..spread).await?;
-    repartition::note(nats, Noted { partitions: to, spread: None }).await?;
+    repartition::note(
+        nats,
+        Noted {
+            partitions: to,
+            spread: None,
+        },
+    )
+    .await?;
     repartition::pause_intake(nats, None).await
 }
 
@@ -88,21 +112,32 @@ async fn finish(nats: &Nats, tell: &mut impl FnMut(Progress)) -> Result<(), Nats
         if left == 0 && members == 0 {
             return Ok(());
         }
-        tell(if left > 0 { Progress::Finishing(left) } else { Progress::Stopping(members) });
+        tell(if left > 0 {
+            Progress::Finishing(left)
+        } else {
+            Progress::Stopping(members)
+        });
         tokio::time::sleep(POLL).await;
     }
 }
 
 async fn shelves(nats: &Nats, partitions: u16) -> Result<Vec<Shelf>, NatsError> {
     let opening = (0..partitions).map(|partition| Shelf::open(nats, Partition(partition)));
-    stream::iter(opening).buffered(IN_FLIGHT).try_collect().await
+    stream::iter(opening)
+        .buffered(IN_FLIGHT)
+        .try_collect()
+        .await
 }
 
 /// Removes every mailbox that does not lie where it belongs among this many partitions.
 async fn tidy(shelves: &[Shelf], partitions: u16) -> Result<(), NatsError> {
-    let stray = every_mailbox(shelves).filter(|(number, _, user)| of_user(user, partitions) != *number);
+    let stray =
+        every_mailbox(shelves).filter(|(number, _, user)| of_user(user, partitions) != *number);
     let clearing = stray.map(|(_, shelf, user)| shelf.clear(user));
-    stream::iter(clearing).buffer_unordered(IN_FLIGHT).try_collect().await
+    stream::iter(clearing)
+        .buffer_unordered(IN_FLIGHT)
+        .try_collect()
+        .await
 }
 
 /// Copies every mailbox that belongs elsewhere among `to` partitions. Answers how many.
@@ -116,8 +151,13 @@ async fn copy(shelves: &[Shelf], from: u16, to: u16) -> Result<usize, NatsError>
         }
     }
     let copied = by_target.values().map(Vec::len).sum();
-    let fill = by_target.into_iter().map(|(target, mailboxes)| fill(&shelves[usize::from(target.0)], mailboxes));
-    stream::iter(fill).buffer_unordered(IN_FLIGHT).try_collect::<()>().await?;
+    let fill = by_target
+        .into_iter()
+        .map(|(target, mailboxes)| fill(&shelves[usize::from(target.0)], mailboxes));
+    stream::iter(fill)
+        .buffer_unordered(IN_FLIGHT)
+        .try_collect::<()>()
+        .await?;
     Ok(copied)
 }
 

@@ -22,9 +22,17 @@ pub(super) fn read(names: &Names, entry: &Entry) -> Result<(UserId, Input), NotO
     let input = match entry.operation {
         Operation::Put => {
             let subject = read_value(names, &name, &entry.value)?;
-            Input::RouteUp { user: user.clone(), instance: Arc::new(Instance { name, subject }), revision }
+            Input::RouteUp {
+                user: user.clone(),
+                instance: Arc::new(Instance { name, subject }),
+                revision,
+            }
         }
-        Operation::Delete | Operation::Purge => Input::RouteDown { user: user.clone(), instance: name, revision },
+        Operation::Delete | Operation::Purge => Input::RouteDown {
+            user: user.clone(),
+            instance: name,
+            revision,
+        },
     };
     Ok((user, input))
 }
@@ -42,14 +50,22 @@ pub(super) async fn look_up(nats: &Nats, user: &UserId) -> Result<Vec<Arc<Instan
         let subject = read_value(&nats.names, &name, &found.value).ok()?;
         Some(Arc::new(Instance { name, subject }))
     };
-    Ok(found.into_iter().filter_map(instance).take(MAX_LOOKED_UP).collect())
+    Ok(found
+        .into_iter()
+        .filter_map(instance)
+        .take(MAX_LOOKED_UP)
+        .collect())
 }
 
 /// Whether a user has a route at an instance. A route that is refused is none.
 ///
 /// # Errors
 /// When JetStream does not answer.
-pub(super) async fn is_at(nats: &Nats, user: &UserId, instance: &InstanceName) -> Result<bool, NatsError> {
+pub(super) async fn is_at(
+    nats: &Nats,
+    user: &UserId,
+    instance: &InstanceName,
+) -> Result<bool, NatsError> {
     let value = keys::value(nats, &nats.names.routes_bucket(), &key(user, instance)).await?;
     Ok(value.is_some_and(|value| read_value(&nats.names, instance, &value).is_ok()))
 }

@@ -44,7 +44,19 @@ impl Watch {
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (told, rules) = watch::channel(None);
         readiness.send_modify(|readiness| readiness.reading.rules = true);
-        (Self { rules }, tokio::spawn(Watcher { link, nats, metrics, readiness, told }.run()))
+        (
+            Self { rules },
+            tokio::spawn(
+                Watcher {
+                    link,
+                    nats,
+                    metrics,
+                    readiness,
+                    told,
+                }
+                .run(),
+            ),
+        )
     }
 
     /// Waits until the rules are known: a reminder that goes out before them would show what they hide.
@@ -63,7 +75,9 @@ impl Watch {
 /// Reads and compiles a document, beside the tasks that serve.
 async fn compiled(value: Bytes) -> Result<Engine, Vec<Problem>> {
     let compile = move || Document::parse(&value).and_then(|document| Engine::new(&document));
-    tokio::task::spawn_blocking(compile).await.expect("compiling does not panic")
+    tokio::task::spawn_blocking(compile)
+        .await
+        .expect("compiling does not panic")
 }
 
 struct Watcher {
@@ -85,7 +99,12 @@ struct Known {
 impl Watcher {
     /// Follows the bucket from its present content on.
     async fn run(self) {
-        let mut watched = Watched::new(&self.link, &self.nats, self.nats.names.rules_bucket(), Unreadable::Put);
+        let mut watched = Watched::new(
+            &self.link,
+            &self.nats,
+            self.nats.names.rules_bucket(),
+            Unreadable::Put,
+        );
         let (mut known, mut pause) = (Known::default(), Pause::default());
         loop {
             match watched.next().await {
@@ -111,9 +130,11 @@ impl Watcher {
     }
 
     fn tell(&self, Known { rules, ignored }: &Known) {
-        self.metrics.rules_in_use(rules.usable(), ignored.len(), rules.refused());
+        self.metrics
+            .rules_in_use(rules.usable(), ignored.len(), rules.refused());
         self.told.send_replace(Some(Arc::new(rules.clone())));
-        self.readiness.send_if_modified(|readiness| std::mem::take(&mut readiness.reading.rules));
+        self.readiness
+            .send_if_modified(|readiness| std::mem::take(&mut readiness.reading.rules));
     }
 
     /// Takes in a change of the bucket.
@@ -141,7 +162,11 @@ impl Watcher {
         }
         let usable = self.usable(known, &tag, &entry).await;
         let rules = std::mem::take(&mut known.rules);
-        known.rules = if usable.is_some() { rules.with(tag, usable) } else { rules.refusing(tag) };
+        known.rules = if usable.is_some() {
+            rules.with(tag, usable)
+        } else {
+            rules.refusing(tag)
+        };
     }
 
     /// Returns what applies to a tag now that this document is stored for it, if anything can be used.
@@ -150,8 +175,15 @@ impl Watcher {
         let problems = match compiled(entry.value.clone()).await {
             Ok(engine) => {
                 let (count, bytes) = (engine.rules().len(), engine.heap_bytes());
-                tracing::info!(tag = tag.as_str(), revision, rules = count, bytes, "rules loaded");
-                self.metrics.rules_loaded(now_ms().as_millisecond() as f64 / 1_000.0);
+                tracing::info!(
+                    tag = tag.as_str(),
+                    revision,
+                    rules = count,
+                    bytes,
+                    "rules loaded"
+                );
+                self.metrics
+                    .rules_loaded(now_ms().as_millisecond() as f64 / 1_000.0);
                 return Some(Arc::new(engine));
             }
             Err(problems) => problems,
@@ -161,7 +193,10 @@ impl Watcher {
             Some(engine) => Some(engine.clone()),
             None => self.last_good(entry).await,
         };
-        let problem = problems.first().map(ToString::to_string).unwrap_or_default();
+        let problem = problems
+            .first()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         let (tag, more) = (tag.as_str(), problems.len().saturating_sub(1));
         if let Some(engine) = last_good {
             tracing::warn!(
@@ -201,7 +236,9 @@ impl Watcher {
                     tracing::error!(error = %chain(&error), key = bad.key, "earlier rules cannot be read until this member starts again");
                     return None;
                 }
-                Err(error) => tracing::warn!(error = %chain(&error), key = bad.key, "looking for earlier rules again"),
+                Err(error) => {
+                    tracing::warn!(error = %chain(&error), key = bad.key, "looking for earlier rules again")
+                }
             }
             pause.wait().await;
         }
@@ -218,7 +255,11 @@ impl Watcher {
 ///
 /// # Errors
 /// When JetStream does not answer, or this user may not read single messages of the bucket.
-pub async fn last_good(nats: &Nats, key: &str, revision: u64) -> Result<Option<(u64, Arc<Engine>)>, NatsError> {
+pub async fn last_good(
+    nats: &Nats,
+    key: &str,
+    revision: u64,
+) -> Result<Option<(u64, Arc<Engine>)>, NatsError> {
     let bucket = nats.names.rules_bucket();
     let (stream, subject) = (bucket_stream(&bucket), format!("$KV.{bucket}.{key}"));
     let (mut from, mut versions) = (1, Vec::new());
@@ -229,8 +270,12 @@ pub async fn last_good(nats: &Nats, key: &str, revision: u64) -> Result<Option<(
         from = version.sequence + 1;
         versions.push(version);
     }
-    let is_put =
-        |version: &RawMessage| version.read_headers().map_or(Operation::Put, |h| operation(&h)) == Operation::Put;
+    let is_put = |version: &RawMessage| {
+        version
+            .read_headers()
+            .map_or(Operation::Put, |h| operation(&h))
+            == Operation::Put
+    };
     for version in versions.into_iter().rev().take_while(is_put) {
         if let Ok(engine) = compiled(version.payload).await {
             return Ok(Some((version.sequence, Arc::new(engine))));

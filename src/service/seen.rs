@@ -83,7 +83,13 @@ impl Window {
     /// An empty window of this length, for at most this many ids.
     pub fn new(length: Duration, max_ids: usize) -> Self {
         let length_ms = i64::try_from(length.as_millis()).unwrap_or(i64::MAX);
-        Self { length_ms, max_ids, sets: HashMap::new(), by_age: VecDeque::new(), complete: BTreeMap::new() }
+        Self {
+            length_ms,
+            max_ids,
+            sets: HashMap::new(),
+            by_age: VecDeque::new(),
+            complete: BTreeMap::new(),
+        }
     }
 
     /// Returns when JetStream stored the other set that brought this id, if that was within the window before this set. A
@@ -96,16 +102,23 @@ impl Window {
 
     /// Notes a set's ids. Returns how many others it forgets for that before their time, since there are more than `max_ids`.
     pub fn note(&mut self, taken: &Taken) -> usize {
-        let set = Set { sequence: taken.sequence, stored_ms: taken.stored_ms };
+        let set = Set {
+            sequence: taken.sequence,
+            stored_ms: taken.stored_ms,
+        };
         for &id in &taken.ids {
             self.sets.insert(id, set);
             self.by_age.push_back((id, set));
         }
         let mut early = 0;
         while self.by_age.len() > self.max_ids {
-            let Some(oldest) = self.by_age.pop_front() else { break };
+            let Some(oldest) = self.by_age.pop_front() else {
+                break;
+            };
             let was_last = self.remove(oldest);
-            early += usize::from(was_last && taken.stored_ms.saturating_sub(oldest.1.stored_ms) < self.length_ms);
+            early += usize::from(
+                was_last && taken.stored_ms.saturating_sub(oldest.1.stored_ms) < self.length_ms,
+            );
         }
         early
     }
@@ -154,12 +167,18 @@ impl Window {
     pub async fn load(&mut self, nats: &Nats) -> Result<(), NatsError> {
         let stream = nats.names.seen_stream();
         let last = last_sequence(nats, &stream).await?;
-        replay(nats, &stream, pull::Config::default(), last, |message, _| {
-            for taken in decode(&message.payload) {
-                self.note(&taken);
-                self.complete(taken.sequence, taken.stored_ms);
-            }
-        })
+        replay(
+            nats,
+            &stream,
+            pull::Config::default(),
+            last,
+            |message, _| {
+                for taken in decode(&message.payload) {
+                    self.note(&taken);
+                    self.complete(taken.sequence, taken.stored_ms);
+                }
+            },
+        )
         .await
     }
 }
@@ -171,7 +190,10 @@ pub fn encode(sets: &[Taken]) -> Vec<u8> {
         out.extend_from_slice(&taken.sequence.to_le_bytes());
         out.extend_from_slice(&taken.stored_ms.to_le_bytes());
         out.extend_from_slice(&(taken.ids.len() as u32).to_le_bytes());
-        taken.ids.iter().for_each(|id| out.extend_from_slice(&id.to_le_bytes()));
+        taken
+            .ids
+            .iter()
+            .for_each(|id| out.extend_from_slice(&id.to_le_bytes()));
     }
     out
 }
@@ -187,8 +209,14 @@ fn decode(mut bytes: &[u8]) -> Vec<Taken> {
         let sequence = u64::from_le_bytes(number(&mut bytes)?);
         let stored_ms = i64::from_le_bytes(number(&mut bytes)?);
         let count = u32::from_le_bytes(number(&mut bytes)?);
-        let ids = (0..count).map(|_| number(&mut bytes).map(u128::from_le_bytes)).collect::<Option<_>>()?;
-        Some(Taken { sequence, stored_ms, ids })
+        let ids = (0..count)
+            .map(|_| number(&mut bytes).map(u128::from_le_bytes))
+            .collect::<Option<_>>()?;
+        Some(Taken {
+            sequence,
+            stored_ms,
+            ids,
+        })
     };
     std::iter::from_fn(&mut one).collect()
 }
@@ -200,7 +228,11 @@ mod tests {
     use super::*;
 
     fn taken(sequence: u64, stored_ms: i64, ids: &[Id]) -> Taken {
-        Taken { sequence, stored_ms, ids: ids.to_vec() }
+        Taken {
+            sequence,
+            stored_ms,
+            ids: ids.to_vec(),
+        }
     }
 
     #[test]
@@ -215,11 +247,22 @@ mod tests {
     #[test]
     fn an_id_forgotten_early_is_counted() {
         let mut window = Window::new(Duration::from_secs(10), 2);
-        assert_eq!(window.note(&taken(1, 0, &[1])) + window.note(&taken(2, 9_999, &[2])), 0);
+        assert_eq!(
+            window.note(&taken(1, 0, &[1])) + window.note(&taken(2, 9_999, &[2])),
+            0
+        );
         assert_eq!(window.note(&taken(3, 10_000, &[3])), 0, "its time was over");
         assert_eq!(window.note(&taken(4, 10_000, &[4])), 1);
-        assert_eq!(window.taken_before(2, 9, 10_000), None, "more than two are not remembered");
-        assert_eq!(window.note(&taken(5, 10_000, &[4, 4])), 1, "one that is taken again is not forgotten");
+        assert_eq!(
+            window.taken_before(2, 9, 10_000),
+            None,
+            "more than two are not remembered"
+        );
+        assert_eq!(
+            window.note(&taken(5, 10_000, &[4, 4])),
+            1,
+            "one that is taken again is not forgotten"
+        );
         assert_eq!((window.sets.len(), window.by_age.len()), (1, 2));
     }
 
@@ -237,7 +280,12 @@ mod tests {
     #[test]
     fn names_of_different_kinds_are_apart() {
         let source = "billing".parse().unwrap();
-        let kinds = [identity, message_identity, made_up_identity, cancellation_identity];
+        let kinds = [
+            identity,
+            message_identity,
+            made_up_identity,
+            cancellation_identity,
+        ];
         let all: hashbrown::HashSet<Id> = kinds.iter().map(|kind| kind(&source, "x")).collect();
         assert_eq!(all.len(), kinds.len());
     }
@@ -275,12 +323,18 @@ mod tests {
         let mut window = Window::new(Duration::from_secs(10), 2);
         window.complete(1, 0);
         assert!(window.is_complete(1, 0) && !window.is_complete(2, 0));
-        assert!(!window.is_complete(1, 1), "another stream's set of this sequence");
+        assert!(
+            !window.is_complete(1, 1),
+            "another stream's set of this sequence"
+        );
         window.complete(2, 9_000);
         window.complete(3, 10_000);
         assert!(!window.is_complete(1, 0) && window.is_complete(2, 9_000));
         window.complete(4, 10_001);
-        assert!(!window.is_complete(2, 9_000), "more than two are not remembered");
+        assert!(
+            !window.is_complete(2, 9_000),
+            "more than two are not remembered"
+        );
     }
 
     #[test]

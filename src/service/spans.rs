@@ -13,7 +13,11 @@ const MAX_TRACES: usize = 32;
 
 /// A set is taken in: from when it was received until it is acknowledged.
 pub fn take_in(subject: &str, came: Option<&TraceParent>) -> Span {
-    let span = tracing::debug_span!("take in", otel.kind = "consumer", messaging.destination.name = subject);
+    let span = tracing::debug_span!(
+        "take in",
+        otel.kind = "consumer",
+        messaging.destination.name = subject
+    );
     link(&span, came.as_slice());
     span
 }
@@ -52,7 +56,8 @@ fn link(span: &Span, came: &[&TraceParent]) {
     for (place, context) in contexts.enumerate() {
         if place == 0 {
             // It fails where nothing is exported.
-            let _ = span.set_parent(opentelemetry::Context::new().with_remote_span_context(context));
+            let _ =
+                span.set_parent(opentelemetry::Context::new().with_remote_span_context(context));
         } else {
             span.add_link(context);
         }
@@ -69,7 +74,12 @@ fn own(span: &Span) -> Option<TraceParent> {
 
     let context = span.context();
     let own = context.span().span_context().clone();
-    let text = format!("00-{}-{}-{:02x}", own.trace_id(), own.span_id(), own.trace_flags());
+    let text = format!(
+        "00-{}-{}-{:02x}",
+        own.trace_id(),
+        own.span_id(),
+        own.trace_flags()
+    );
     text.parse().ok() // Of a span that is not recorded the ids are 0, which is no traceparent.
 }
 

@@ -13,10 +13,22 @@ pub(super) async fn panics(
     work: impl Future<Output = (Role, Result<(), NatsError>)>,
 ) -> (Role, Result<(), NatsError>) {
     // What the work has is dropped with it.
-    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-        (role, Err(NatsError::failed("a worker panicked", text.unwrap_or("for an unknown reason"))))
-    })
+    AssertUnwindSafe(work)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|panic| {
+            let text = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or(panic.downcast_ref::<&str>().copied());
+            (
+                role,
+                Err(NatsError::failed(
+                    "a worker panicked",
+                    text.unwrap_or("for an unknown reason"),
+                )),
+            )
+        })
 }
 
 #[cfg(test)]
@@ -27,10 +39,21 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_an_error_of_its_role() {
         let number = 7;
-        let (role, result) = panics(Role::Intake, async move { panic!("partition {number} cannot go on") }).await;
+        let (role, result) = panics(Role::Intake, async move {
+            panic!("partition {number} cannot go on")
+        })
+        .await;
         assert_eq!(role, Role::Intake);
         let error = result.unwrap_err();
-        assert_eq!(chain(&error).to_string(), "a worker panicked: partition 7 cannot go on");
-        assert!(panics(Role::Intake, async { (Role::Intake, Ok(())) }).await.1.is_ok());
+        assert_eq!(
+            chain(&error).to_string(),
+            "a worker panicked: partition 7 cannot go on"
+        );
+        assert!(
+            panics(Role::Intake, async { (Role::Intake, Ok(())) })
+                .await
+                .1
+                .is_ok()
+        );
     }
 }

@@ -50,12 +50,19 @@ impl Clock {
 }
 
 fn library() -> Option<PathBuf> {
-    let directories = fs::read_dir("/usr/lib").ok()?.filter_map(|entry| Some(entry.ok()?.path()));
-    directories.map(|directory| directory.join(LIBRARY)).find(|path| path.exists())
+    let directories = fs::read_dir("/usr/lib")
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path()));
+    directories
+        .map(|directory| directory.join(LIBRARY))
+        .find(|path| path.exists())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[cfg_attr(not(has_faketime), ignore = "no libfaketime here: apt-get install libfaketime")]
+#[cfg_attr(
+    not(has_faketime),
+    ignore = "no libfaketime here: apt-get install libfaketime"
+)]
 async fn a_clock_that_steps_loses_nothing_and_holds_up_nobody() {
     let library = library().expect("libfaketime is there: apt-get install libfaketime");
     let clock = Clock::new();
@@ -64,7 +71,9 @@ async fn a_clock_that_steps_loses_nothing_and_holds_up_nobody() {
     for (n, ahead) in [STEP_S, 0, -STEP_S, 0].into_iter().enumerate() {
         // Some wait while it steps, and return after that.
         let users = names(&format!("sleeper-{n}"), 50);
-        world.publish_all(["a", "b", "c", "d"][n], vec![users.clone(); 4]).await;
+        world
+            .publish_all(["a", "b", "c", "d"][n], vec![users.clone(); 4])
+            .await;
         world.has_parked(4 * users.len()).await;
         let abuse = world
             .abuse(async |world| {
@@ -81,7 +90,15 @@ async fn a_clock_that_steps_loses_nothing_and_holds_up_nobody() {
     let (history, verdict) = world.judge(abuses, memory::bound(200)).await;
     assert!(verdict.wrong.is_empty(), "{verdict}");
     // That it stepped at all is told by the times of outcomes.
-    let decided = || history.outcomes.iter().map(|outcome| outcome.decided_at.as_second());
+    let decided = || {
+        history
+            .outcomes
+            .iter()
+            .map(|outcome| outcome.decided_at.as_second())
+    };
     let span_s = decided().max().unwrap() - decided().min().unwrap();
-    assert!(span_s > 2 * STEP_S - 60, "the clock did not step: all was decided within {span_s} s");
+    assert!(
+        span_s > 2 * STEP_S - 60,
+        "the clock did not step: all was decided within {span_s} s"
+    );
 }

@@ -33,16 +33,24 @@ pub(crate) struct Latencies(Vec<f64>);
 impl Latencies {
     /// Of the others' reminders that were sent in these spans of time.
     pub(crate) fn of(history: &History, spans: &[(Micros, Micros)]) -> Self {
-        let takes = history.served[STEADY].iter().filter_map(|line| match &line.event {
-            Served::Accepted(reminder) => Some((reminder.id.as_str(), line.at)),
-            _ => None,
-        });
+        let takes = history.served[STEADY]
+            .iter()
+            .filter_map(|line| match &line.event {
+                Served::Accepted(reminder) => Some((reminder.id.as_str(), line.at)),
+                _ => None,
+            });
         let taken: HashMap<&str, Micros> = takes.collect();
         let mut latencies = Vec::new();
         for line in &history.published[TRICKLE] {
-            let Published::Sent { reminders, .. } = &line.event else { continue };
-            if spans.iter().any(|(from, to)| (*from..*to).contains(&line.at)) {
-                let took = |(id, _): &(String, String)| taken.get(id.as_str()).map(|at| at - line.at);
+            let Published::Sent { reminders, .. } = &line.event else {
+                continue;
+            };
+            if spans
+                .iter()
+                .any(|(from, to)| (*from..*to).contains(&line.at))
+            {
+                let took =
+                    |(id, _): &(String, String)| taken.get(id.as_str()).map(|at| at - line.at);
                 latencies.extend(reminders.iter().filter_map(took).map(millis));
             }
         }
@@ -52,7 +60,11 @@ impl Latencies {
 
     /// What this many of a hundred did not exceed.
     fn percentile(&self, share: usize) -> f64 {
-        let last = self.0.len().checked_sub(1).expect("somebody was sent something");
+        let last = self
+            .0
+            .len()
+            .checked_sub(1)
+            .expect("somebody was sent something");
         self.0[last * share / 100]
     }
 }
@@ -68,14 +80,20 @@ impl Figures {
     pub(crate) fn wrong(&self) -> Option<String> {
         let [_, peak, bound] = self.memory;
         let most_ms = (self.quiet.percentile(50) * MOST).max(self.lasted_ms * PART);
-        (peak > bound || self.abuse.percentile(50) > most_ms).then(|| format!("beyond its bounds: {self}"))
+        (peak > bound || self.abuse.percentile(50) > most_ms)
+            .then(|| format!("beyond its bounds: {self}"))
     }
 }
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [quiet, peak, bound] = self.memory.map(|bytes| bytes >> 20);
-        write!(f, "| {} | {:.1} | {quiet} | {peak} | {bound} |", self.scenario, self.lasted_ms / 1e3)?;
+        write!(
+            f,
+            "| {} | {:.1} | {quiet} | {peak} | {bound} |",
+            self.scenario,
+            self.lasted_ms / 1e3
+        )?;
         for share in [50, 90, 99] {
             let (quiet, abuse) = (self.quiet.percentile(share), self.abuse.percentile(share));
             write!(f, " {quiet:.1} → {abuse:.1} ({:.1}) |", abuse / quiet)?;

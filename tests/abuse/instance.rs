@@ -18,8 +18,12 @@ const SET: usize = 20;
 const LASTS: Duration = Duration::from_secs(4);
 
 /// A mood, and whose reminders it meets.
-const MOODS: [(Mood, &str); 4] =
-    [(Mood::Busy, "billing"), (Mood::Hung, "claims"), (Mood::Garbled, "hr"), (Mood::Estranged, "payroll")];
+const MOODS: [(Mood, &str); 4] = [
+    (Mood::Busy, "billing"),
+    (Mood::Hung, "claims"),
+    (Mood::Garbled, "hr"),
+    (Mood::Estranged, "payroll"),
+];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_instance_that_accepts_nothing_slows_nobody_elses_users() {
@@ -27,8 +31,15 @@ async fn an_instance_that_accepts_nothing_slows_nobody_elses_users() {
     let mut abuses = Vec::new();
     for (mood, source) in MOODS {
         world.app.connect(names("user", USERS));
-        let (stop, mut turn) = (CancellationToken::new(), names("user", USERS).into_iter().cycle());
-        world.publish(source, EVERY, stop.clone(), move || turn.by_ref().take(SET).collect()).await;
+        let (stop, mut turn) = (
+            CancellationToken::new(),
+            names("user", USERS).into_iter().cycle(),
+        );
+        world
+            .publish(source, EVERY, stop.clone(), move || {
+                turn.by_ref().take(SET).collect()
+            })
+            .await;
         world.quiet().await;
         let abuse = world
             .abuse(async |world| {
@@ -36,7 +47,10 @@ async fn an_instance_that_accepts_nothing_slows_nobody_elses_users() {
                 tokio::time::sleep(LASTS).await;
             })
             .await;
-        assert!(world.parked().await.unwrap() > 0, "an instance that is {mood:?} takes nothing");
+        assert!(
+            world.parked().await.unwrap() > 0,
+            "an instance that is {mood:?} takes nothing"
+        );
         abuses.push((format!("an instance is {}", mood.name()), abuse));
         stop.cancel();
         world.app.be(Mood::Well);
@@ -51,7 +65,10 @@ async fn an_instance_that_accepts_nothing_slows_nobody_elses_users() {
 }
 
 /// Settings by which what is for the slow one's users fills the memory for events within seconds.
-const SMALL: [(&str, &str); 2] = [("partitions", "4"), ("dispatch.max_bytes_in_flight", "1048576")];
+const SMALL: [(&str, &str); 2] = [
+    ("partitions", "4"),
+    ("dispatch.max_bytes_in_flight", "1048576"),
+];
 /// Reminders for them in a set, and the size of each.
 const LARGE: (usize, usize) = (100, 2_000);
 
@@ -63,18 +80,31 @@ async fn an_instance_that_answers_late_slows_nobody_elses_users() {
     let mut abuses = Vec::new();
     for (mood, source) in [(Mood::Well, "billing"), (Mood::Slow, "claims")] {
         world.app.be(mood);
-        let (stop, mut turn) = (CancellationToken::new(), names("user", USERS).into_iter().cycle());
+        let (stop, mut turn) = (
+            CancellationToken::new(),
+            names("user", USERS).into_iter().cycle(),
+        );
         let abuse = world
             .abuse(async |world| {
                 world.padding = padding;
-                world.publish(source, EVERY, stop.clone(), move || turn.by_ref().take(set).collect()).await;
+                world
+                    .publish(source, EVERY, stop.clone(), move || {
+                        turn.by_ref().take(set).collect()
+                    })
+                    .await;
                 tokio::time::sleep(LASTS * 2).await;
             })
             .await;
-        abuses.push((format!("an instance that is {} gets much", mood.name()), abuse));
+        abuses.push((
+            format!("an instance that is {} gets much", mood.name()),
+            abuse,
+        ));
         stop.cancel();
     }
-    assert!(world.parked().await.unwrap() > 0, "what the slow one could not take is parked");
+    assert!(
+        world.parked().await.unwrap() > 0,
+        "what the slow one could not take is parked"
+    );
     world.app.be(Mood::Well);
     world.has_parked(0).await;
     let (_, verdict) = world.judge(abuses, memory::bound(USERS)).await;

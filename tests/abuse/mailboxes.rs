@@ -19,28 +19,37 @@ const RESERVE: (&str, &str) = ("mailbox.reserve", "0");
 
 /// Sets for this user, so many reminders together.
 fn sets_for(user: &str, count: usize) -> Vec<Vec<String>> {
-    vec![user.to_owned(); count].chunks(SET).map(<[String]>::to_vec).collect()
+    vec![user.to_owned(); count]
+        .chunks(SET)
+        .map(<[String]>::to_vec)
+        .collect()
 }
 
 /// What the app server of the abused took, in order.
 fn takes(history: &History) -> Vec<&str> {
-    let takes = history.served["app"].iter().filter_map(|line| match &line.event {
-        Served::Accepted(reminder) => Some(reminder.id.as_str()),
-        _ => None,
-    });
+    let takes = history.served["app"]
+        .iter()
+        .filter_map(|line| match &line.event {
+            Served::Accepted(reminder) => Some(reminder.id.as_str()),
+            _ => None,
+        });
     takes.collect()
 }
 
 /// The ids of these sets, in the order of publishing.
 fn ids(source: &str, sets: &[Vec<String>]) -> Vec<String> {
-    let ids = sets.iter().enumerate().flat_map(|(set, users)| (0..users.len()).map(move |n| (set, n)));
+    let ids = sets
+        .iter()
+        .enumerate()
+        .flat_map(|(set, users)| (0..users.len()).map(move |n| (set, n)));
     ids.map(|(set, n)| format!("{source}-{set}-{n}")).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_user_with_very_many_reminders_slows_nobody_else() {
     let size = size();
-    let mut world = World::start(&[("mailbox.limit", &size.to_string()), RESERVE, SHARE], &[]).await;
+    let mut world =
+        World::start(&[("mailbox.limit", &size.to_string()), RESERVE, SHARE], &[]).await;
     let sets = sets_for("hoarder", size);
     let expected = ids("hoard", &sets);
     let leaving = world
@@ -57,10 +66,16 @@ async fn one_user_with_very_many_reminders_slows_nobody_else() {
         })
         .await;
     world.quiet().await;
-    let abuses = vec![(format!("{size} reminders parked for one user"), leaving), ("the user returns".into(), coming)];
+    let abuses = vec![
+        (format!("{size} reminders parked for one user"), leaving),
+        ("the user returns".into(), coming),
+    ];
     let (history, verdict) = world.judge(abuses, memory::bound(0)).await;
     assert!(verdict.wrong.is_empty(), "{verdict}");
-    assert!(takes(&history) == expected, "each of them once, in the order of publishing");
+    assert!(
+        takes(&history) == expected,
+        "each of them once, in the order of publishing"
+    );
 }
 
 /// At the limit the newest is refused: with the contract's code, and nothing else.
@@ -75,17 +90,37 @@ async fn a_mailbox_at_its_limit_refuses_the_newest_and_loses_nothing() {
         .abuse(async |world| {
             world.publish_all("hoard", sets).await;
             world.has_parked(limit).await;
-            world.within("the rest is refused", async |world| world.installation.is_quiet().await).await;
+            world
+                .within("the rest is refused", async |world| {
+                    world.installation.is_quiet().await
+                })
+                .await;
         })
         .await;
-    assert_eq!(world.installation.messages("BELLHOP_REJECTED").await, Ok(BEYOND as u64));
+    assert_eq!(
+        world.installation.messages("BELLHOP_REJECTED").await,
+        Ok(BEYOND as u64)
+    );
     world.app.connect(["hoarder".to_owned()]);
     world.has_parked(0).await;
-    let abuses = vec![(format!("a mailbox with its limit of {limit}, and {BEYOND} more"), parking)];
+    let abuses = vec![(
+        format!("a mailbox with its limit of {limit}, and {BEYOND} more"),
+        parking,
+    )];
     let (history, Verdict { wrong, .. }) = world.judge(abuses, memory::bound(0)).await;
-    assert!(takes(&history) == expected[..limit], "the first of them, once, in order");
-    assert!(wrong.keys().eq([&Wrong::NotDelivered]), "{:?}", wrong.keys());
-    let refused: Vec<&String> = wrong[&Wrong::NotDelivered].iter().map(|reminder| &reminder.id).collect();
+    assert!(
+        takes(&history) == expected[..limit],
+        "the first of them, once, in order"
+    );
+    assert!(
+        wrong.keys().eq([&Wrong::NotDelivered]),
+        "{:?}",
+        wrong.keys()
+    );
+    let refused: Vec<&String> = wrong[&Wrong::NotDelivered]
+        .iter()
+        .map(|reminder| &reminder.id)
+        .collect();
     let mut newest: Vec<&String> = expected[limit..].iter().collect();
     newest.sort_unstable();
     assert_eq!(refused, newest);
@@ -98,7 +133,15 @@ async fn very_many_users_who_return_at_once_slow_nobody_else() {
     let users = names("user", size);
     let leaving = world
         .abuse(async |world| {
-            world.publish_all("crowd", names("user", size).chunks(SET).map(<[String]>::to_vec).collect()).await;
+            world
+                .publish_all(
+                    "crowd",
+                    names("user", size)
+                        .chunks(SET)
+                        .map(<[String]>::to_vec)
+                        .collect(),
+                )
+                .await;
             world.has_parked(size).await;
         })
         .await;
@@ -116,7 +159,10 @@ async fn very_many_users_who_return_at_once_slow_nobody_else() {
     let kept = memory::resident(world.member.pid()) >> 20;
     eprintln!("{size} users were back at {rate:.0} users/s; {kept} MiB are resident after that");
     let abuses = vec![
-        (format!("a reminder parked for each of {size} users"), leaving),
+        (
+            format!("a reminder parked for each of {size} users"),
+            leaving,
+        ),
         ("all of them return at once".into(), coming),
     ];
     let (_, verdict) = world.judge(abuses, memory::bound(size)).await;

@@ -58,6 +58,8 @@ fn size() -> usize {
 #[tokio::test]
 #[ignore = "run by the other tests"]
 async fn app_server() {
-    let Some((name, url, logs)) = apps::asked_to_be() else { return };
+    let Some((name, url, logs)) = apps::asked_to_be() else {
+        return;
+    };
     app::serve(&name, &url, &logs).await;
 }

@@ -27,14 +27,24 @@ pub(crate) fn forget_peak(pid: u32) {
 
 fn of_status(pid: u32, name: &str) -> usize {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let value = status.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB")).unwrap();
+    let value = status
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB"))
+        .unwrap();
     value.parse::<usize>().unwrap() << 10
 }
 
 /// What a member with the default settings may take beyond what it takes when it is quiet, with this many users who are
 /// connected or have mail. docs/reliability.md explains the arithmetic.
 pub(crate) fn bound(users: usize) -> usize {
-    let Config { partitions, intake, idempotency, mailbox, dispatch, .. } = Config::default();
+    let Config {
+        partitions,
+        intake,
+        idempotency,
+        mailbox,
+        dispatch,
+        ..
+    } = Config::default();
     // In work, and as much pulled ahead.
     let sets = intake.max_bytes_in_flight * (COPIES + 1);
     let partition = dispatch.max_bytes_in_flight * (COPIES + 1)

@@ -15,15 +15,24 @@ async fn a_source_that_floods_slows_no_other_source() {
     world.quiet().await;
     let flood = world
         .abuse(async |world| {
-            let sent = world.publish_all("flood", vec![names("user", SET); sets]).await;
+            let sent = world
+                .publish_all("flood", vec![names("user", SET); sets])
+                .await;
             sent.cancelled().await;
-            world.within("the flood is through", async |world| world.is_through().await).await;
+            world
+                .within("the flood is through", async |world| {
+                    world.is_through().await
+                })
+                .await;
             // Where the machine is so busy that answers are late, some take the way through the mailbox.
             world.has_parked(0).await;
         })
         .await;
     world.quiet().await;
-    let abuses = vec![(format!("a source publishes {sets} sets of {SET} at once"), flood)];
+    let abuses = vec![(
+        format!("a source publishes {sets} sets of {SET} at once"),
+        flood,
+    )];
     let (_, verdict) = world.judge(abuses, memory::bound(SET)).await;
     assert!(verdict.wrong.is_empty(), "{verdict}");
 }

@@ -32,7 +32,11 @@ const LIMIT: Duration = Duration::from_secs(600);
 const QUIET: Duration = Duration::from_millis(1_500);
 
 /// What the member logs when it met a fault: nobody answered in time. A busy machine has some, and a repeat may follow.
-const FAULTS: [&str; 3] = ["taking over again", "instance is silent", "reminders are unanswered"];
+const FAULTS: [&str; 3] = [
+    "taking over again",
+    "instance is silent",
+    "reminders are unanswered",
+];
 
 /// Tests measure, so they run one after the other.
 static ALONE: Mutex<()> = Mutex::const_new(());
@@ -76,24 +80,39 @@ impl World {
         let alone = ALONE.lock().await;
         let dir = TempDir::with_prefix("bellhop-abuse-").unwrap();
         std::fs::create_dir_all(dir.path().join("logs")).unwrap();
-        let nats = NatsServer::start(&dir.path().join("nats"), Options::default()).await.unwrap();
+        let nats = NatsServer::start(&dir.path().join("nats"), Options::default())
+            .await
+            .unwrap();
         let url = nats.url().to_owned();
         let own = [("http", "127.0.0.1:0"), ("name", "member")];
-        let set = own.iter().chain(settings).flat_map(|(name, value)| ["--set".into(), format!("{name}={value}")]);
-        let arguments: Vec<String> = ["serve", "--nats", &url].map(Into::into).into_iter().chain(set).collect();
+        let set = own
+            .iter()
+            .chain(settings)
+            .flat_map(|(name, value)| ["--set".into(), format!("{name}={value}")]);
+        let arguments: Vec<String> = ["serve", "--nats", &url]
+            .map(Into::into)
+            .into_iter()
+            .chain(set)
+            .collect();
         let client = client::connect(&url, "test").await;
         let mut world = Self {
             member: Member::spawn("member", behind, &arguments, dir.path()),
             app: App::spawn("app", &url, dir.path()),
             others: App::spawn(STEADY, &url, dir.path()),
             publishers: JoinSet::new(),
-            installation: Installation { jetstream: client::jetstream(client.clone()), url },
+            installation: Installation {
+                jetstream: client::jetstream(client.clone()),
+                url,
+            },
             client,
             stop: CancellationToken::new(),
-            partitions: settings.iter().find(|(name, _)| *name == "partitions").map_or_else(
-                || usize::from(bellhop::config::Config::default().partitions),
-                |(_, count)| count.parse().unwrap(),
-            ),
+            partitions: settings
+                .iter()
+                .find(|(name, _)| *name == "partitions")
+                .map_or_else(
+                    || usize::from(bellhop::config::Config::default().partitions),
+                    |(_, count)| count.parse().unwrap(),
+                ),
             padding: 0,
             quiet: Vec::new(),
             quiet_bytes: 0,
@@ -101,7 +120,9 @@ impl World {
             dir,
             _alone: alone,
         };
-        world.within("all is ready", async |world| world.is_ready().await).await;
+        world
+            .within("all is ready", async |world| world.is_ready().await)
+            .await;
         world.app.be(Mood::Well);
         world.others.be(Mood::Well);
         world.others.connect(names("other", OTHERS));
@@ -122,8 +143,14 @@ impl World {
         let mut arrivals = Arrivals::from_now(&self.logs());
         let mut turn = names("other", OTHERS).into_iter().cycle();
         let stop = self.stop.clone();
-        self.publish(TRICKLE, TRICKLE_EVERY, stop, move || turn.next().into_iter().collect()).await;
-        self.within("the others get reminders", async |_| arrivals.are_everybodys(&names("other", OTHERS))).await;
+        self.publish(TRICKLE, TRICKLE_EVERY, stop, move || {
+            turn.next().into_iter().collect()
+        })
+        .await;
+        self.within("the others get reminders", async |_| {
+            arrivals.are_everybodys(&names("other", OTHERS))
+        })
+        .await;
     }
 
     /// Where everybody's logs are.
@@ -141,12 +168,23 @@ impl World {
     ) {
         let jetstream = client::jetstream(client::connect(&self.installation.url, source).await);
         let log = Log::open(&self.logs(), &format!("published.{source}"));
-        let publisher = Publisher { source, is_careful: true, every, padding: self.padding, jetstream, log };
+        let publisher = Publisher {
+            source,
+            is_careful: true,
+            every,
+            padding: self.padding,
+            jetstream,
+            log,
+        };
         self.publishers.spawn(publisher.run(addressees, stop));
     }
 
     /// Publishes these sets as fast as JetStream takes them. The token says when the last one is on its way.
-    pub(crate) async fn publish_all(&mut self, source: &'static str, sets: Vec<Vec<String>>) -> CancellationToken {
+    pub(crate) async fn publish_all(
+        &mut self,
+        source: &'static str,
+        sets: Vec<Vec<String>>,
+    ) -> CancellationToken {
         let stop = CancellationToken::new();
         let (all_sent, mut sets) = (stop.clone(), sets.into_iter().peekable());
         let addressees = move || {
@@ -156,7 +194,8 @@ impl World {
             }
             set
         };
-        self.publish(source, Duration::from_nanos(1), stop.clone(), addressees).await;
+        self.publish(source, Duration::from_nanos(1), stop.clone(), addressees)
+            .await;
         stop
     }
 
@@ -172,7 +211,10 @@ impl World {
         memory::forget_peak(self.member.pid());
         let began = now();
         abuse(self).await;
-        Abuse { span: (began, now()), peak_bytes: memory::peak(self.member.pid()) }
+        Abuse {
+            span: (began, now()),
+            peak_bytes: memory::peak(self.member.pid()),
+        }
     }
 
     /// How many reminders lie in mailboxes.
@@ -180,8 +222,16 @@ impl World {
     /// # Errors
     /// When JetStream does not answer.
     pub(crate) async fn parked(&self) -> Result<usize, String> {
-        let stream = self.installation.jetstream.get_stream_no_info("BELLHOP_PARKED").await;
-        let info = stream.map_err(|error| error.to_string())?.get_info().await.map_err(|error| error.to_string())?;
+        let stream = self
+            .installation
+            .jetstream
+            .get_stream_no_info("BELLHOP_PARKED")
+            .await;
+        let info = stream
+            .map_err(|error| error.to_string())?
+            .get_info()
+            .await
+            .map_err(|error| error.to_string())?;
         // A partition's fence is one message.
         let fences = self.partitions;
         Ok(usize::try_from(info.state.messages).unwrap() - fences)
@@ -189,43 +239,70 @@ impl World {
 
     /// Waits until so many reminders lie in mailboxes, and nothing is on its way.
     pub(crate) async fn has_parked(&self, count: usize) {
-        self.within(&format!("{count} are parked"), async |world| match world.parked().await? {
-            parked if parked == count => Ok(()),
-            parked => Err(format!("{parked} are")),
+        self.within(&format!("{count} are parked"), async |world| {
+            match world.parked().await? {
+                parked if parked == count => Ok(()),
+                parked => Err(format!("{parked} are")),
+            }
         })
         .await;
     }
 
     /// Waits for a condition that must come about.
-    pub(crate) async fn within(&self, what: &str, mut ready: impl AsyncFnMut(&Self) -> Result<(), String>) {
+    pub(crate) async fn within(
+        &self,
+        what: &str,
+        mut ready: impl AsyncFnMut(&Self) -> Result<(), String>,
+    ) {
         if let Err(state) = try_within(LIMIT, async || ready(self).await).await {
-            panic!("{what}: not within {LIMIT:?}: {state}\n{}", self.member.log_tail());
+            panic!(
+                "{what}: not within {LIMIT:?}: {state}\n{}",
+                self.member.log_tail()
+            );
         }
     }
 
     /// Waits until nothing is under way, and judges: each abuse stayed within its bounds. Answers all that was written down,
     /// and which promises were broken.
-    pub(crate) async fn judge(mut self, abuses: Vec<(String, Abuse)>, bound: usize) -> (History, Verdict) {
+    pub(crate) async fn judge(
+        mut self,
+        abuses: Vec<(String, Abuse)>,
+        bound: usize,
+    ) -> (History, Verdict) {
         self.stop.cancel();
         std::mem::take(&mut self.publishers).join_all().await;
-        self.within("nothing is under way", async |world| world.installation.is_quiet().await).await;
+        self.within("nothing is under way", async |world| {
+            world.installation.is_quiet().await
+        })
+        .await;
         self.installation.write_down(&self.logs()).await;
-        assert!(!self.member.log().contains("panicked at"), "{}", self.member.log_tail());
+        assert!(
+            !self.member.log().contains("panicked at"),
+            "{}",
+            self.member.log_tail()
+        );
         let history = History::read(&self.logs());
         let mut verdict = check(&history);
-        if let Some(fault) = FAULTS.into_iter().find(|fault| self.member.log().contains(fault))
+        if let Some(fault) = FAULTS
+            .into_iter()
+            .find(|fault| self.member.log().contains(fault))
             && let Some(repeats) = verdict.wrong.remove(&Wrong::RepeatedWithoutFault)
         {
-            eprintln!("{} repeats are explained by `{fault}` in the member's log", repeats.len());
+            eprintln!(
+                "{} repeats are explained by `{fault}` in the member's log",
+                repeats.len()
+            );
         }
         let quiet_bytes = self.quiet_bytes;
-        let figures = abuses.into_iter().map(|(scenario, Abuse { span, peak_bytes })| Figures {
-            scenario,
-            lasted_ms: millis(span.1 - span.0),
-            memory: [quiet_bytes, peak_bytes, quiet_bytes + bound],
-            quiet: Latencies::of(&history, &self.quiet),
-            abuse: Latencies::of(&history, &[span]),
-        });
+        let figures = abuses
+            .into_iter()
+            .map(|(scenario, Abuse { span, peak_bytes })| Figures {
+                scenario,
+                lasted_ms: millis(span.1 - span.0),
+                memory: [quiet_bytes, peak_bytes, quiet_bytes + bound],
+                quiet: Latencies::of(&history, &self.quiet),
+                abuse: Latencies::of(&history, &[span]),
+            });
         let figures: Vec<Figures> = figures.collect();
         figures.iter().for_each(|figures| eprintln!("{figures}"));
         let wrong: Vec<String> = figures.iter().filter_map(Figures::wrong).collect();

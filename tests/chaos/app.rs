@@ -65,7 +65,11 @@ struct App {
 impl Mood {
     /// As commands name it.
     pub(crate) fn name(self) -> String {
-        serde_json::to_value(self).unwrap().as_str().unwrap().to_owned()
+        serde_json::to_value(self)
+            .unwrap()
+            .as_str()
+            .unwrap()
+            .to_owned()
     }
 
     fn named(name: &str) -> Self {
@@ -76,8 +80,11 @@ impl Mood {
 /// Serves until the end of the input.
 pub(crate) async fn serve(name: &str, url: &str, logs: &Path) {
     let client = client::connect(url, name).await;
-    let state =
-        State { log: Log::open(logs, &format!("served.{name}")), mood: Mood::Moody, connected: BTreeSet::new() };
+    let state = State {
+        log: Log::open(logs, &format!("served.{name}")),
+        mood: Mood::Moody,
+        connected: BTreeSet::new(),
+    };
     let state = Arc::new(Mutex::new(state));
     let scripted = Arc::new(ScriptedApp::new(name, client.clone()));
     scripted.on_delivery({
@@ -87,12 +94,23 @@ pub(crate) async fn serve(name: &str, url: &str, logs: &Path) {
     scripted.start(client.clone()).await;
     let (routes, writing) = write_routes(client, scripted.clone());
     state.lock().unwrap().log.tell([Served::Started]);
-    let app = App { scripted, state, routes };
+    let app = App {
+        scripted,
+        state,
+        routes,
+    };
     let mut commands = BufReader::new(tokio::io::stdin()).lines();
     while let Some(command) = commands.next_line().await.unwrap() {
         app.obey(&command);
     }
-    let everybody: Vec<String> = app.state.lock().unwrap().connected.iter().cloned().collect();
+    let everybody: Vec<String> = app
+        .state
+        .lock()
+        .unwrap()
+        .connected
+        .iter()
+        .cloned()
+        .collect();
     app.see_off(everybody);
     let App { routes, .. } = app;
     drop(routes);
@@ -136,30 +154,43 @@ impl State {
             Mood::Garbled => return Reply::say("\"what?\""),
             Mood::Moody | Mood::Well | Mood::Slow | Mood::Busy | Mood::Estranged => {}
         }
-        let is_busy = self.mood == Mood::Busy || self.mood == Mood::Moody && fastrand::u32(0..BUSY_ONE_IN) == 0;
-        let is_here =
-            |one: &Value| self.mood != Mood::Estranged && self.connected.contains(one["user"].as_str().unwrap());
+        let is_busy = self.mood == Mood::Busy
+            || self.mood == Mood::Moody && fastrand::u32(0..BUSY_ONE_IN) == 0;
+        let is_here = |one: &Value| {
+            self.mood != Mood::Estranged && self.connected.contains(one["user"].as_str().unwrap())
+        };
         let reason = |one: &Value| match (is_here(one), is_busy) {
             (false, _) => Some("not_connected"),
             (true, true) => Some("busy"),
             (true, false) => None,
         };
         let taken = batch.iter().filter(|one| reason(one).is_none());
-        let accepted = |one: &Value| Served::Accepted(serde_json::from_value::<Reminder>(one.clone()).unwrap());
+        let accepted = |one: &Value| {
+            Served::Accepted(serde_json::from_value::<Reminder>(one.clone()).unwrap())
+        };
         self.log.tell(taken.map(accepted));
         let reply = Reply::judge(batch, reason);
-        if self.mood == Mood::Slow { reply.after(SLOW) } else { reply }
+        if self.mood == Mood::Slow {
+            reply.after(SLOW)
+        } else {
+            reply
+        }
     }
 }
 
 /// Writes routes in the order in which users come and go, each until it is stored.
-fn write_routes(client: Client, app: Arc<ScriptedApp>) -> (mpsc::UnboundedSender<(Vec<String>, bool)>, JoinHandle<()>) {
+fn write_routes(
+    client: Client,
+    app: Arc<ScriptedApp>,
+) -> (mpsc::UnboundedSender<(Vec<String>, bool)>, JoinHandle<()>) {
     let (routes, mut waiting) = mpsc::unbounded_channel::<(Vec<String>, bool)>();
     let jetstream = client::jetstream(client);
     let writing = tokio::spawn(async move {
         while let Some((users, is_put)) = waiting.recv().await {
             let write = |user: String| write_route(&jetstream, &app, user, is_put);
-            stream::iter(users).for_each_concurrent(ROUTES_IN_FLIGHT, write).await;
+            stream::iter(users)
+                .for_each_concurrent(ROUTES_IN_FLIGHT, write)
+                .await;
         }
     });
     (routes, writing)

@@ -15,7 +15,11 @@ use crate::program::{signal, tied};
 /// The test that is an app server when it is run by itself.
 const TEST: &str = "app_server";
 /// What that test needs to know: a name, the NATS servers, and where logs are.
-const ENV: [&str; 3] = ["BELLHOP_CHAOS_APP", "BELLHOP_CHAOS_URL", "BELLHOP_CHAOS_LOGS"];
+const ENV: [&str; 3] = [
+    "BELLHOP_CHAOS_APP",
+    "BELLHOP_CHAOS_URL",
+    "BELLHOP_CHAOS_LOGS",
+];
 /// How long one may take to stop in order: its users' routes must be deleted.
 const STOPS_WITHIN: Duration = Duration::from_secs(30);
 
@@ -37,15 +41,30 @@ pub(crate) fn asked_to_be() -> Option<(String, String, PathBuf)> {
 impl App {
     /// Starts one without users, and does not wait for it.
     pub(crate) fn spawn(name: &str, url: &str, dir: &Path) -> Self {
-        let output = File::options().create(true).append(true).open(dir.join(format!("{name}.log"))).unwrap();
+        let output = File::options()
+            .create(true)
+            .append(true)
+            .open(dir.join(format!("{name}.log")))
+            .unwrap();
         let this = std::env::current_exe().unwrap();
         let mut command = tied(&[this.as_os_str(), OsStr::new("--exact"), OsStr::new(TEST)]);
         command.args(["--ignored", "--nocapture"]);
-        command.env(ENV[0], name).env(ENV[1], url).env(ENV[2], dir.join("logs"));
-        command.stdin(Stdio::piped()).stdout(output.try_clone().unwrap()).stderr(output);
+        command
+            .env(ENV[0], name)
+            .env(ENV[1], url)
+            .env(ENV[2], dir.join("logs"));
+        command
+            .stdin(Stdio::piped())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output);
         let mut child = command.spawn().unwrap();
         let commands = child.stdin.take();
-        Self { name: name.to_owned(), users: Vec::new(), child, commands }
+        Self {
+            name: name.to_owned(),
+            users: Vec::new(),
+            child,
+            commands,
+        }
     }
 
     /// Users connect.
@@ -68,7 +87,12 @@ impl App {
     }
 
     fn tell(&mut self, command: &str, words: &[String]) {
-        writeln!(self.commands.as_mut().unwrap(), "{command} {}", words.join(" ")).unwrap();
+        writeln!(
+            self.commands.as_mut().unwrap(),
+            "{command} {}",
+            words.join(" ")
+        )
+        .unwrap();
     }
 
     /// Whether it answers, when it is asked about nobody.
@@ -76,13 +100,24 @@ impl App {
     /// # Errors
     /// What the asking came to.
     pub(crate) async fn is_there(&self, client: &Client) -> Result<(), String> {
-        let asked = client.request(format!("bellhop.app.{}.heartbeat", self.name), r#"{"users":[]}"#.into()).await;
-        asked.map(drop).map_err(|error| format!("{} does not answer: {error}", self.name))
+        let asked = client
+            .request(
+                format!("bellhop.app.{}.heartbeat", self.name),
+                r#"{"users":[]}"#.into(),
+            )
+            .await;
+        asked
+            .map(drop)
+            .map_err(|error| format!("{} does not answer: {error}", self.name))
     }
 
     /// Sends it a signal.
     pub(crate) fn signal(&self, name: &str) {
-        assert!(signal(self.child.id(), name), "{} cannot be sent {name}", self.name);
+        assert!(
+            signal(self.child.id(), name),
+            "{} cannot be sent {name}",
+            self.name
+        );
     }
 
     /// Kills it without warning. Answers who was connected.

@@ -21,16 +21,29 @@ impl Arrivals {
     pub(crate) fn from_now(logs: &Path) -> Self {
         // It may not have begun.
         let path = logs.join(format!("served.{STEADY}.jsonl"));
-        let mut log = File::options().read(true).append(true).create(true).open(path).unwrap();
+        let mut log = File::options()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(path)
+            .unwrap();
         log.seek(SeekFrom::End(0)).unwrap();
-        Self { log, rest: String::new(), users: BTreeSet::new() }
+        Self {
+            log,
+            rest: String::new(),
+            users: BTreeSet::new(),
+        }
     }
 
     /// Whether all of these users have got one.
     pub(crate) fn are_everybodys(&mut self, users: &[String]) -> Result<(), String> {
         self.log.read_to_string(&mut self.rest).unwrap();
         while let Some((line, rest)) = self.rest.split_once('\n') {
-            if let Ok(Line { event: Served::Accepted(reminder), .. }) = serde_json::from_str(line) {
+            if let Ok(Line {
+                event: Served::Accepted(reminder),
+                ..
+            }) = serde_json::from_str(line)
+            {
                 self.users.insert(reminder.user);
             }
             self.rest = rest.to_owned();

@@ -15,8 +15,14 @@ pub(crate) const ANSWER: Duration = Duration::from_secs(2);
 
 /// Connects to one of these servers, and to another one whenever that is lost.
 pub(crate) async fn connect(url: &str, name: &str) -> Client {
-    let options = ConnectOptions::new().name(name).ping_interval(PING).connection_timeout(CONNECT_TIMEOUT);
-    options.connect(url.split(',').collect::<Vec<_>>()).await.unwrap()
+    let options = ConnectOptions::new()
+        .name(name)
+        .ping_interval(PING)
+        .connection_timeout(CONNECT_TIMEOUT);
+    options
+        .connect(url.split(',').collect::<Vec<_>>())
+        .await
+        .unwrap()
 }
 
 /// JetStream over this connection.
@@ -25,7 +31,12 @@ pub(crate) fn jetstream(client: Client) -> Context {
 }
 
 /// Publishes once. Answers whether JetStream acknowledged it; if it did not, it may be stored nonetheless.
-pub(crate) async fn store(jetstream: &Context, subject: &str, headers: HeaderMap, body: Vec<u8>) -> bool {
+pub(crate) async fn store(
+    jetstream: &Context,
+    subject: &str,
+    headers: HeaderMap,
+    body: Vec<u8>,
+) -> bool {
     let sent = jetstream.publish_with_headers(subject.to_owned(), headers, body.into());
     // A client without connection holds what it is told to send.
     match tokio::time::timeout(ANSWER, sent).await {

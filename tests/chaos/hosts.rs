@@ -16,7 +16,10 @@ pub(crate) const COUNT: usize = 3;
 /// Set for a run that has a network namespace for itself.
 const ENV: &str = "BELLHOP_CHAOS_NAMESPACE";
 /// With and without being root.
-const UNSHARE: [&[&str]; 2] = [&["unshare", "--net"], &["unshare", "--map-root-user", "--net"]];
+const UNSHARE: [&[&str]; 2] = [
+    &["unshare", "--net"],
+    &["unshare", "--map-root-user", "--net"],
+];
 
 /// The hosts, by index. Dropping them ends them.
 pub(crate) struct Hosts {
@@ -26,15 +29,19 @@ pub(crate) struct Hosts {
 
 /// Runs this in a network namespace of its own, where that can be had.
 pub(crate) fn run_apart(words: &[&OsStr]) -> ExitStatus {
-    let found = UNSHARE
-        .into_iter()
-        .find(|unshare| run(&[*unshare, &["ip", "link", "add", "hosts", "type", "bridge"]].concat()).is_ok());
+    let found = UNSHARE.into_iter().find(|unshare| {
+        run(&[*unshare, &["ip", "link", "add", "hosts", "type", "bridge"]].concat()).is_ok()
+    });
     let mut command = match found {
         Some(unshare) => {
             let behind = unshare.iter().map(OsStr::new);
             let mut command = Command::new(unshare[0]);
             let tied = tied(words);
-            command.args(behind.skip(1)).arg(tied.get_program()).args(tied.get_args()).env(ENV, "1");
+            command
+                .args(behind.skip(1))
+                .arg(tied.get_program())
+                .args(tied.get_args())
+                .env(ENV, "1");
             command
         }
         None => {
@@ -42,7 +49,11 @@ pub(crate) fn run_apart(words: &[&OsStr]) -> ExitStatus {
             tied(words)
         }
     };
-    command.stdin(Stdio::null()).stdout(Stdio::null()).status().unwrap()
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .unwrap()
 }
 
 /// Runs a command to its end.
@@ -51,19 +62,30 @@ fn run(words: &[&str]) -> Result<(), String> {
         Ok(output) => output,
         Err(error) => return Err(format!("{words:?}: {error}")),
     };
-    if status.success() { Ok(()) } else { Err(format!("{words:?}: {}", String::from_utf8_lossy(&stderr))) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("{words:?}: {}", String::from_utf8_lossy(&stderr)))
+    }
 }
 
 /// Runs an `ip` command that must work.
 fn ip(behind: &[String], command: &str) {
-    let words: Vec<&str> = behind.iter().map(String::as_str).chain(["ip"]).chain(command.split(' ')).collect();
+    let words: Vec<&str> = behind
+        .iter()
+        .map(String::as_str)
+        .chain(["ip"])
+        .chain(command.split(' '))
+        .collect();
     run(&words).unwrap();
 }
 
 impl Hosts {
     /// Makes them.
     pub(crate) fn start() -> Self {
-        let mut hosts = Self { holders: Vec::new() };
+        let mut hosts = Self {
+            holders: Vec::new(),
+        };
         if std::env::var_os(ENV).is_some() {
             for command in [
                 "link set lo up",
@@ -76,10 +98,16 @@ impl Hosts {
             for host in 0..COUNT {
                 hosts.holders.push(hold_namespace());
                 let pid = hosts.holders[host].id();
-                ip(&[], &format!("link add host-{host} type veth peer name eth0 netns {pid}"));
+                ip(
+                    &[],
+                    &format!("link add host-{host} type veth peer name eth0 netns {pid}"),
+                );
                 ip(&[], &format!("link set host-{host} master hosts up"));
                 let inside = hosts.behind(host);
-                ip(&inside, &format!("addr add {}/24 dev eth0", hosts.address(host)));
+                ip(
+                    &inside,
+                    &format!("addr add {}/24 dev eth0", hosts.address(host)),
+                );
                 ip(&inside, "link set eth0 up");
                 ip(&inside, "link set lo up");
             }
@@ -94,13 +122,29 @@ impl Hosts {
 
     /// Where programs on this host listen.
     pub(crate) fn address(&self, host: usize) -> String {
-        if self.can_cut() { format!("10.77.0.{}", host + 1) } else { "127.0.0.1".to_owned() }
+        if self.can_cut() {
+            format!("10.77.0.{}", host + 1)
+        } else {
+            "127.0.0.1".to_owned()
+        }
     }
 
     /// What to write before a program so that it runs on this host.
     pub(crate) fn behind(&self, host: usize) -> Vec<String> {
-        let enter = |holder: &Child| ["nsenter".into(), "--target".into(), holder.id().to_string(), "--net".into()];
-        self.holders.get(host).map(enter).into_iter().flatten().collect()
+        let enter = |holder: &Child| {
+            [
+                "nsenter".into(),
+                "--target".into(),
+                holder.id().to_string(),
+                "--net".into(),
+            ]
+        };
+        self.holders
+            .get(host)
+            .map(enter)
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     /// Pulls a host's cable: nobody reaches it, and it reaches nobody.
@@ -125,7 +169,10 @@ impl Hosts {
 
     fn blackhole(&self, change: &str, one: usize, other: usize) {
         for (here, there) in [(one, other), (other, one)] {
-            ip(&self.behind(here), &format!("route {change} blackhole {}/32", self.address(there)));
+            ip(
+                &self.behind(here),
+                &format!("route {change} blackhole {}/32", self.address(there)),
+            );
         }
     }
 }
@@ -141,7 +188,9 @@ impl Drop for Hosts {
 
 /// A process in a network namespace of its own, when it is there.
 fn hold_namespace() -> Child {
-    let holder = tied(&["unshare", "--net", "sleep", "infinity"].map(OsStr::new)).spawn().unwrap();
+    let holder = tied(&["unshare", "--net", "sleep", "infinity"].map(OsStr::new))
+        .spawn()
+        .unwrap();
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
     let until = Instant::now() + Duration::from_secs(5);
     while namespace(&holder.id().to_string()) == namespace("self") {

@@ -42,19 +42,30 @@ impl Installation {
     /// # Errors
     /// When JetStream does not answer.
     pub(crate) async fn messages(&self, stream: &str) -> Result<u64, String> {
-        let stream = self.jetstream.get_stream(stream).await.map_err(|error| error.to_string())?;
+        let stream = self
+            .jetstream
+            .get_stream(stream)
+            .await
+            .map_err(|error| error.to_string())?;
         Ok(stream.cached_info().state.messages)
     }
 
     /// Whose mailboxes are not empty: a thousand of them at the most.
     pub(crate) async fn mailboxes(&self) -> Vec<String> {
-        let listed = self.ask(&["mailbox", "ls", "--json", "--limit", "1000"]).await;
-        listed.into_iter().map(|mailbox| mailbox["user"].as_str().unwrap().to_owned()).collect()
+        let listed = self
+            .ask(&["mailbox", "ls", "--json", "--limit", "1000"])
+            .await;
+        listed
+            .into_iter()
+            .map(|mailbox| mailbox["user"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     /// Runs a command that prints JSON: a list, or one object.
     async fn ask(&self, arguments: &[&str]) -> Vec<Value> {
-        let text = bellhop(arguments, &[("NATS_URL", &self.url)], b"").await.succeeded();
+        let text = bellhop(arguments, &[("NATS_URL", &self.url)], b"")
+            .await
+            .succeeded();
         match serde_json::from_str(&text).unwrap() {
             Value::Array(list) => list,
             one => vec![one],
@@ -65,16 +76,29 @@ impl Installation {
     pub(crate) async fn write_down(&self, logs: &Path) {
         let waiting = Log::open(logs, "waiting");
         for user in self.mailboxes().await {
-            for info in self.ask(&["mailbox", "info", &user, "--json", "--limit", "1000000"]).await {
+            for info in self
+                .ask(&["mailbox", "info", &user, "--json", "--limit", "1000000"])
+                .await
+            {
                 let reminders = info["reminders"].as_array().unwrap().iter();
-                waiting.write(reminders.map(|one| Reminder::deserialize(&one["reminder"]).unwrap()));
+                waiting
+                    .write(reminders.map(|one| Reminder::deserialize(&one["reminder"]).unwrap()));
             }
         }
         let log = Log::open(logs, "outcomes");
         let stream = self.jetstream.get_stream("BELLHOP_OUTCOMES").await.unwrap();
         let last = stream.cached_info().state.last_sequence;
-        let config = OrderedConfig { deliver_policy: DeliverPolicy::All, ..OrderedConfig::default() };
-        let mut messages = stream.create_consumer(config).await.unwrap().messages().await.unwrap();
+        let config = OrderedConfig {
+            deliver_policy: DeliverPolicy::All,
+            ..OrderedConfig::default()
+        };
+        let mut messages = stream
+            .create_consumer(config)
+            .await
+            .unwrap()
+            .messages()
+            .await
+            .unwrap();
         let mut read = 0;
         while read < last {
             #[derive(Deserialize)]

@@ -29,7 +29,10 @@ pub(crate) struct Line<T> {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum Published {
     /// It publishes the set for the first time; these are the reminders' ids and users.
-    Sent { set: u64, reminders: Vec<(String, String)> },
+    Sent {
+        set: u64,
+        reminders: Vec<(String, String)>,
+    },
     /// JetStream acknowledged it.
     Acknowledged { set: u64 },
     /// It will not try again, and does not know whether the set is stored.
@@ -90,7 +93,13 @@ pub(crate) struct Log(Mutex<File>);
 impl Log {
     /// Opens a log of this directory to append to it.
     pub(crate) fn open(dir: &Path, name: &str) -> Self {
-        Self(Mutex::new(File::options().create(true).append(true).open(dir.join(format!("{name}.jsonl"))).unwrap()))
+        Self(Mutex::new(
+            File::options()
+                .create(true)
+                .append(true)
+                .open(dir.join(format!("{name}.jsonl")))
+                .unwrap(),
+        ))
     }
 
     /// Writes events down that happen now.
@@ -134,11 +143,15 @@ impl History {
     /// Reads all logs of a directory.
     pub(crate) fn read(dir: &Path) -> Self {
         let mut history = Self::default();
-        let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let names = fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap());
         for name in names.filter(|name| name.ends_with(".jsonl")) {
             let path = dir.join(&name);
             match name.split('.').collect::<Vec<_>>()[..] {
-                ["published", source, _] => drop(history.published.insert(source.to_owned(), lines(&path))),
+                ["published", source, _] => {
+                    drop(history.published.insert(source.to_owned(), lines(&path)))
+                }
                 ["served", app, _] => drop(history.served.insert(app.to_owned(), lines(&path))),
                 ["faults", _] => history.faults = lines(&path),
                 ["outcomes", _] => history.outcomes = lines(&path),
@@ -152,6 +165,9 @@ impl History {
 
 fn lines<T: DeserializeOwned>(path: &Path) -> Vec<T> {
     let text = fs::read_to_string(path).unwrap();
-    let read = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{}: {error}: {line}", path.display()));
+    let read = |line| {
+        serde_json::from_str(line)
+            .unwrap_or_else(|error| panic!("{}: {error}: {line}", path.display()))
+    };
     text.lines().map(read).collect()
 }

@@ -52,12 +52,25 @@ fn a_cluster_in_trouble_keeps_every_promise() {
 async fn run_apart() {
     let settings = Settings::from_env();
     let mut dir = TempDir::with_prefix("bellhop-chaos-").unwrap();
-    eprintln!("chaos for {:?} with BELLHOP_CHAOS_SEED={}, in {}", settings.length, settings.seed, dir.path().display());
+    eprintln!(
+        "chaos for {:?} with BELLHOP_CHAOS_SEED={}, in {}",
+        settings.length,
+        settings.seed,
+        dir.path().display()
+    );
     dir.disable_cleanup(true);
     let (history, verdict, troubles) = run::run(dir.path(), &settings).await;
     eprintln!("{verdict}");
-    assert!(troubles.is_empty(), "{troubles:?}; the logs are in {}", dir.path().display());
-    assert!(verdict.wrong.is_empty(), "promises were broken; the logs are in {}", dir.path().display());
+    assert!(
+        troubles.is_empty(),
+        "{troubles:?}; the logs are in {}",
+        dir.path().display()
+    );
+    assert!(
+        verdict.wrong.is_empty(),
+        "promises were broken; the logs are in {}",
+        dir.path().display()
+    );
     planted::are_found(&history);
     dir.disable_cleanup(settings.keeps_logs);
 }
@@ -66,6 +79,8 @@ async fn run_apart() {
 #[tokio::test]
 #[ignore = "run by the test above"]
 async fn app_server() {
-    let Some((name, url, logs)) = apps::asked_to_be() else { return };
+    let Some((name, url, logs)) = apps::asked_to_be() else {
+        return;
+    };
     app::serve(&name, &url, &logs).await;
 }

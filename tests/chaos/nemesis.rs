@@ -73,18 +73,33 @@ pub(crate) struct Nemesis {
 impl Kind {
     /// As logs and figures name it.
     fn name(self) -> String {
-        serde_json::to_value(self).unwrap().as_str().unwrap().to_owned()
+        serde_json::to_value(self)
+            .unwrap()
+            .as_str()
+            .unwrap()
+            .to_owned()
     }
 }
 
 impl Nemesis {
     /// With these kinds, separated by commas, or all that can be done to this world.
     pub(crate) fn new(rng: Rng, log: Log, names: Option<&str>, world: &World) -> Self {
-        let is_asked = |kind: &Kind| names.is_none_or(|names| names.split(',').any(|name| name == kind.name()));
+        let is_asked = |kind: &Kind| {
+            names.is_none_or(|names| names.split(',').any(|name| name == kind.name()))
+        };
         let is_possible = |kind: &Kind| world.hosts.can_cut() || !matches!(kind, HostCut | LinkCut);
-        let kinds: Vec<Kind> = ALL.into_iter().filter(is_asked).filter(is_possible).collect();
+        let kinds: Vec<Kind> = ALL
+            .into_iter()
+            .filter(is_asked)
+            .filter(is_possible)
+            .collect();
         assert!(!kinds.is_empty(), "none of {names:?} can be done");
-        Self { rng, log, kinds, deck: Vec::new() }
+        Self {
+            rng,
+            log,
+            kinds,
+            deck: Vec::new(),
+        }
     }
 
     /// Does the next fault, and waits until all is well again.
@@ -95,9 +110,14 @@ impl Nemesis {
         let kind = self.draw();
         let name = kind.name();
         let victim = self.rng.usize(0..hosts::COUNT);
-        self.log.tell([Fault::Begins { kind: name.clone(), target: victim.to_string() }]);
+        self.log.tell([Fault::Begins {
+            kind: name.clone(),
+            target: victim.to_string(),
+        }]);
         match kind {
-            NatsKill | NatsPause | NatsRestart | NatsReload | NatsReconfigure => self.nats(kind, victim, world).await?,
+            NatsKill | NatsPause | NatsRestart | NatsReload | NatsReconfigure => {
+                self.nats(kind, victim, world).await?
+            }
             BellhopKill | BellhopPause | BellhopRestart | BellhopReconfigure => {
                 self.bellhop(kind, victim, world).await?
             }
@@ -106,7 +126,10 @@ impl Nemesis {
             HostCut | LinkCut => self.cut(kind, victim, world).await,
         }
         self.log.tell([Fault::Ends]);
-        world.heal().await.map_err(|state| format!("not well a minute after {name} of {victim}: {state}"))?;
+        world
+            .heal()
+            .await
+            .map_err(|state| format!("not well a minute after {name} of {victim}: {state}"))?;
         self.log.tell([Fault::Healed]);
         Ok(())
     }
@@ -121,7 +144,11 @@ impl Nemesis {
 
     /// How long something lasts: over before anybody need notice, or long enough for others to take over.
     fn moment(&mut self, notice_after: f64) -> Duration {
-        let seconds = if self.rng.bool() { 0.2 + self.rng.f64() } else { notice_after * (1.2 + self.rng.f64() / 2.0) };
+        let seconds = if self.rng.bool() {
+            0.2 + self.rng.f64()
+        } else {
+            notice_after * (1.2 + self.rng.f64() / 2.0)
+        };
         Duration::from_secs_f64(seconds)
     }
 
@@ -159,7 +186,12 @@ impl Nemesis {
         Ok(())
     }
 
-    async fn bellhop(&mut self, kind: Kind, victim: usize, world: &mut World) -> Result<(), String> {
+    async fn bellhop(
+        &mut self,
+        kind: Kind,
+        victim: usize,
+        world: &mut World,
+    ) -> Result<(), String> {
         // Others take over after `members.ttl`.
         let moment = self.moment(4.0);
         match kind {
@@ -212,7 +244,10 @@ impl Nemesis {
     }
 
     async fn users(&mut self, world: &mut World) {
-        let users: Vec<String> = world.apps[..APPS].iter_mut().flat_map(|app| app.clear()).collect();
+        let users: Vec<String> = world.apps[..APPS]
+            .iter_mut()
+            .flat_map(|app| app.clear())
+            .collect();
         sleep(self.moment(3.0)).await;
         for user in users {
             world.apps[self.rng.usize(0..APPS)].connect([user]);
@@ -229,7 +264,11 @@ impl Nemesis {
             hosts.part(victim, other)
         }
         sleep(moment).await;
-        if kind == HostCut { hosts.join(victim) } else { hosts.rejoin(victim, other) }
+        if kind == HostCut {
+            hosts.join(victim)
+        } else {
+            hosts.rejoin(victim, other)
+        }
     }
 }
 

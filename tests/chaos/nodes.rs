@@ -21,10 +21,13 @@ pub(crate) struct Node {
 
 /// Starts a cluster, and does not wait until it has found itself.
 pub(crate) async fn start(hosts: &Hosts, dir: &Path) -> Vec<Node> {
-    let ports: Vec<(u16, u16)> = (0..hosts::COUNT).map(|_| (free_port(), free_port())).collect();
+    let ports: Vec<(u16, u16)> = (0..hosts::COUNT)
+        .map(|_| (free_port(), free_port()))
+        .collect();
     let listen = |host: usize, port| format!("{}:{port}", hosts.address(host));
-    let routes: Vec<String> =
-        (0..hosts::COUNT).map(|host| format!("\"nats://{}\"", listen(host, ports[host].0))).collect();
+    let routes: Vec<String> = (0..hosts::COUNT)
+        .map(|host| format!("\"nats://{}\"", listen(host, ports[host].0)))
+        .collect();
     let starting = (0..hosts::COUNT).map(|host| {
         let (cluster, monitor) = (listen(host, ports[host].0), listen(host, ports[host].1));
         let extra_config = format!(
@@ -39,11 +42,21 @@ pub(crate) async fn start(hosts: &Hosts, dir: &Path) -> Vec<Node> {
 
 /// A port that nothing listens on.
 pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 impl Node {
-    async fn start(hosts: &Hosts, dir: &Path, host: usize, monitor: SocketAddr, extra_config: String) -> Self {
+    async fn start(
+        hosts: &Hosts,
+        dir: &Path,
+        host: usize,
+        monitor: SocketAddr,
+        extra_config: String,
+    ) -> Self {
         let name = format!("nats-{host}");
         let dir = dir.join(&name);
         let program = program_on(hosts, host, &dir).await;
@@ -55,7 +68,12 @@ impl Node {
             ..Options::default()
         };
         let server = NatsServer::start(&dir, options).await.unwrap();
-        Self { name, server, monitor, config: dir.join("nats-server.conf") }
+        Self {
+            name,
+            server,
+            monitor,
+            config: dir.join("nats-server.conf"),
+        }
     }
 
     /// Where clients connect.
@@ -75,13 +93,21 @@ impl Node {
 
     /// Sends it a signal.
     pub(crate) fn signal(&self, name: &str) {
-        assert!(signal(self.server.pid().unwrap(), name), "{} cannot be sent {name}", self.name);
+        assert!(
+            signal(self.server.pid().unwrap(), name),
+            "{} cannot be sent {name}",
+            self.name
+        );
     }
 
     /// Changes a setting in its file. It counts when the server reloads it, or starts again.
     pub(crate) fn configure(&self, setting: &str, value: &str) {
         let before = fs::read_to_string(&self.config).unwrap();
-        let mut text: String = before.lines().filter(|line| !line.starts_with(setting)).collect::<Vec<_>>().join("\n");
+        let mut text: String = before
+            .lines()
+            .filter(|line| !line.starts_with(setting))
+            .collect::<Vec<_>>()
+            .join("\n");
         write!(text, "\n{setting}: {value}\n").unwrap();
         fs::write(&self.config, text).unwrap();
     }
@@ -101,7 +127,11 @@ async fn program_on(hosts: &Hosts, host: usize, dir: &Path) -> PathBuf {
     let found = nats_server::find().await.unwrap().path;
     let path = dir.join("nats-server");
     fs::create_dir_all(dir).unwrap();
-    let script = format!("#!/bin/sh\nexec {} '{}' \"$@\"\n", hosts.behind(host).join(" "), found.display());
+    let script = format!(
+        "#!/bin/sh\nexec {} '{}' \"$@\"\n",
+        hosts.behind(host).join(" "),
+        found.display()
+    );
     fs::write(&path, script).unwrap();
     fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
     path

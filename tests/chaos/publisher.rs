@@ -30,7 +30,11 @@ pub(crate) struct Publisher {
 
 impl Publisher {
     /// Publishes to users whom `addressees` chooses for each set, until it is told to stop.
-    pub(crate) async fn run(self, mut addressees: impl FnMut() -> Vec<String>, stop: CancellationToken) {
+    pub(crate) async fn run(
+        self,
+        mut addressees: impl FnMut() -> Vec<String>,
+        stop: CancellationToken,
+    ) {
         let mut ticks = tokio::time::interval(self.every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for set in 0.. {
@@ -40,19 +44,34 @@ impl Publisher {
                 _ = ticks.tick() => {}
             }
             let name = |(n, user)| (format!("{}-{set}-{n}", self.source), user);
-            let reminders: Vec<(String, String)> = addressees().into_iter().enumerate().map(name).collect();
-            self.log.tell([Published::Sent { set, reminders: reminders.clone() }]);
+            let reminders: Vec<(String, String)> =
+                addressees().into_iter().enumerate().map(name).collect();
+            self.log.tell([Published::Sent {
+                set,
+                reminders: reminders.clone(),
+            }]);
             let is_stored = self.publish(set, &reminders, &stop).await;
-            self.log.tell([if is_stored { Published::Acknowledged { set } } else { Published::GivenUp { set } }]);
+            self.log.tell([if is_stored {
+                Published::Acknowledged { set }
+            } else {
+                Published::GivenUp { set }
+            }]);
         }
     }
 
-    async fn publish(&self, set: u64, reminders: &[(String, String)], stop: &CancellationToken) -> bool {
+    async fn publish(
+        &self,
+        set: u64,
+        reminders: &[(String, String)],
+        stop: &CancellationToken,
+    ) -> bool {
         let padding = "-".repeat(self.padding);
-        let reminders = reminders
-            .iter()
-            .map(|(id, user)| json!({ "id": id, "user": user, "content": format!("of {id}{padding}") }));
-        let body = json!({ "reminders": reminders.collect::<Vec<_>>() }).to_string().into_bytes();
+        let reminders = reminders.iter().map(
+            |(id, user)| json!({ "id": id, "user": user, "content": format!("of {id}{padding}") }),
+        );
+        let body = json!({ "reminders": reminders.collect::<Vec<_>>() })
+            .to_string()
+            .into_bytes();
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Msg-Id", format!("{}-{set}", self.source));
         let subject = format!("bellhop.sets.{}", self.source);
@@ -82,7 +101,11 @@ pub(crate) fn some_of(
     const AWAY_ONE_IN: u32 = 50;
     move || {
         let mut choose = |_| {
-            let among = if rng.u32(0..AWAY_ONE_IN) == 0 { &away } else { &crowd };
+            let among = if rng.u32(0..AWAY_ONE_IN) == 0 {
+                &away
+            } else {
+                &crowd
+            };
             among[rng.usize(0..among.len())].clone()
         };
         (0..count).map(&mut choose).collect()

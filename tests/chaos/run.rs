@@ -40,11 +40,19 @@ impl Settings {
     /// What the environment says.
     pub(crate) fn from_env() -> Self {
         let variable = |name| std::env::var(name).ok();
-        let length = variable(LENGTH_ENV).map_or(SHORT, |text| text.parse().expect("a duration such as 30m"));
-        let seed =
-            variable(SEED_ENV).map_or_else(|| fastrand::u64(0..1_000_000), |text| text.parse().expect("a number"));
+        let length = variable(LENGTH_ENV)
+            .map_or(SHORT, |text| text.parse().expect("a duration such as 30m"));
+        let seed = variable(SEED_ENV).map_or_else(
+            || fastrand::u64(0..1_000_000),
+            |text| text.parse().expect("a number"),
+        );
         let (faults, keeps_logs) = (variable(FAULTS_ENV), variable(KEEP_ENV).is_some());
-        Self { length: length.unsigned_abs(), seed, faults, keeps_logs }
+        Self {
+            length: length.unsigned_abs(),
+            seed,
+            faults,
+            keeps_logs,
+        }
     }
 }
 
@@ -60,7 +68,12 @@ pub(crate) async fn run(dir: &Path, settings: &Settings) -> (History, Verdict, V
     troubles.extend(world.heal().await.err());
     tokio::time::sleep(QUIET).await;
 
-    let mut nemesis = Nemesis::new(rng, Log::open(&world.logs(), "faults"), settings.faults.as_deref(), &world);
+    let mut nemesis = Nemesis::new(
+        rng,
+        Log::open(&world.logs(), "faults"),
+        settings.faults.as_deref(),
+        &world,
+    );
     let began = Instant::now();
     while began.elapsed() < settings.length && troubles.is_empty() {
         troubles.extend(nemesis.strike(&mut world).await.err());
@@ -89,14 +102,24 @@ async fn publishers_of(
     rng: &mut Rng,
     stop: &CancellationToken,
 ) -> Vec<impl Future<Output = ()> + Send + 'static> {
-    let habits =
-        [("trickle", true, 200, 0), ("billing", true, 200, 10), ("claims", true, 300, 20), ("hasty", false, 500, 3)];
+    let habits = [
+        ("trickle", true, 200, 0),
+        ("billing", true, 200, 10),
+        ("claims", true, 300, 20),
+        ("hasty", false, 500, 3),
+    ];
     let mut all = Vec::new();
     for (source, is_careful, every_ms, count) in habits {
         let jetstream = client::jetstream(client::connect(&world.url, source).await);
         let log = Log::open(&world.logs(), &format!("published.{source}"));
-        let publisher =
-            Publisher { source, is_careful, every: Duration::from_millis(every_ms), padding: 0, jetstream, log };
+        let publisher = Publisher {
+            source,
+            is_careful,
+            every: Duration::from_millis(every_ms),
+            padding: 0,
+            jetstream,
+            log,
+        };
         let mut crowd = some_of(rng.fork(), world::crowd(), world::away(), count);
         let addressees = move || if count == 0 { world::steady() } else { crowd() };
         all.push(publisher.run(addressees, stop.clone()));

@@ -31,7 +31,11 @@ const WHOLE_WITHIN: Duration = Duration::from_secs(60);
 
 /// Settings of every member. A message whose acknowledgement was lost comes again after the first of them; a request that is
 /// lost while a leader is elected is sent again after the second.
-const SETTINGS: [(&str, &str); 3] = [("dispatch.ack_wait", "10s"), ("nats.timeout", "2s"), ("streams.replicas", "3")];
+const SETTINGS: [(&str, &str); 3] = [
+    ("dispatch.ack_wait", "10s"),
+    ("nats.timeout", "2s"),
+    ("streams.replicas", "3"),
+];
 
 /// Everything, in the order of dropping.
 pub(crate) struct World {
@@ -75,7 +79,11 @@ impl World {
         let nodes = nodes::start(&hosts, dir).await;
         let url = nodes.iter().map(Node::url).collect::<Vec<_>>().join(",");
         let client = client::connect(&url, "test").await;
-        let probe_at = |host| format!("{}:{}", hosts.address(host), nodes::free_port()).parse().unwrap();
+        let probe_at = |host| {
+            format!("{}:{}", hosts.address(host), nodes::free_port())
+                .parse()
+                .unwrap()
+        };
         let mut world = Self {
             members: Vec::new(),
             apps: Vec::new(),
@@ -88,13 +96,25 @@ impl World {
             dir: dir.to_owned(),
             hosts,
         };
-        world.within("the cluster is whole", async |world| world.nodes_are_whole().await).await;
+        world
+            .within("the cluster is whole", async |world| {
+                world.nodes_are_whole().await
+            })
+            .await;
         // A cluster that has just found itself may still miss a peer for a moment.
-        world.within("the installation is set up", async |world| world.set_up().await).await;
+        world
+            .within("the installation is set up", async |world| {
+                world.set_up().await
+            })
+            .await;
         for host in 0..hosts::COUNT {
             let member = world.member(host);
             world.members.push(member);
-            world.within("a member is ready", async |world| world.is_ready(host).await).await;
+            world
+                .within("a member is ready", async |world| {
+                    world.is_ready(host).await
+                })
+                .await;
         }
         for app in names("app", APPS).into_iter().chain([STEADY.to_owned()]) {
             world.apps.push(App::spawn(&app, &world.url, dir));
@@ -114,24 +134,40 @@ impl World {
     /// What every member is told.
     fn arguments(&self, command: &str) -> Vec<String> {
         let partitions = PARTITIONS.to_string();
-        let all = SETTINGS.into_iter().chain([("heartbeat.lease", self.lease), ("partitions", &partitions)]);
+        let all = SETTINGS
+            .into_iter()
+            .chain([("heartbeat.lease", self.lease), ("partitions", &partitions)]);
         let set = all.flat_map(|(name, value)| ["--set".into(), format!("{name}={value}")]);
-        [command, "--nats", &self.url].map(Into::into).into_iter().chain(set).collect()
+        [command, "--nats", &self.url]
+            .map(Into::into)
+            .into_iter()
+            .chain(set)
+            .collect()
     }
 
     async fn set_up(&self) -> Result<(), String> {
         let arguments = self.arguments("setup");
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let ended = bellhop(&arguments, &[], b"").await;
-        if ended.code == Some(0) { Ok(()) } else { Err(ended.stderr) }
+        if ended.code == Some(0) {
+            Ok(())
+        } else {
+            Err(ended.stderr)
+        }
     }
 
     /// A new process of this host's member.
     pub(crate) fn member(&self, host: usize) -> Member {
         let name = format!("member-{host}");
         let mut arguments = self.arguments("serve");
-        let own = [("http", self.probes[host].to_string()), ("name", name.clone())];
-        arguments.extend(own.iter().flat_map(|(name, value)| ["--set".into(), format!("{name}={value}")]));
+        let own = [
+            ("http", self.probes[host].to_string()),
+            ("name", name.clone()),
+        ];
+        arguments.extend(
+            own.iter()
+                .flat_map(|(name, value)| ["--set".into(), format!("{name}={value}")]),
+        );
         Member::spawn(&name, &self.hosts.behind(host), &arguments, &self.dir)
     }
 
@@ -191,28 +227,45 @@ impl World {
         let settled = self.try_within(async |world| {
             let installation = world.installation();
             installation.is_quiet().await?;
-            match installation.mailboxes().await.iter().find(|user| !away().contains(user)) {
+            match installation
+                .mailboxes()
+                .await
+                .iter()
+                .find(|user| !away().contains(user))
+            {
                 Some(user) => Err(format!("reminders wait for {user}")),
                 None => Ok(()),
             }
         });
-        settled.await.map_err(|state| format!("not settled in a minute: {state}"))
+        settled
+            .await
+            .map_err(|state| format!("not settled in a minute: {state}"))
     }
 
     /// All of it, as its operator sees it.
     pub(crate) fn installation(&self) -> Installation {
-        Installation { jetstream: self.jetstream.clone(), url: self.url.clone() }
+        Installation {
+            jetstream: self.jetstream.clone(),
+            url: self.url.clone(),
+        }
     }
 
     /// Waits for a condition that must come about.
-    pub(crate) async fn within(&self, what: &str, ready: impl AsyncFnMut(&Self) -> Result<(), String>) {
+    pub(crate) async fn within(
+        &self,
+        what: &str,
+        ready: impl AsyncFnMut(&Self) -> Result<(), String>,
+    ) {
         if let Err(state) = self.try_within(ready).await {
             let tails: String = self.members.iter().map(Member::log_tail).collect();
             panic!("{what}: not within {WHOLE_WITHIN:?}: {state}\n{tails}");
         }
     }
 
-    async fn try_within(&self, mut ready: impl AsyncFnMut(&Self) -> Result<(), String>) -> Result<(), String> {
+    async fn try_within(
+        &self,
+        mut ready: impl AsyncFnMut(&Self) -> Result<(), String>,
+    ) -> Result<(), String> {
         installation::try_within(WHOLE_WITHIN, async || ready(self).await).await
     }
 }

@@ -31,17 +31,35 @@ async fn reroutes(world: &World, user: &str) {
 /// The partition of each of these users, by the mailbox that it gets.
 async fn partitions(world: &World, users: &[String]) -> BTreeMap<String, u64> {
     for user in users {
-        world.publish("probe", [reminder(format!("probe {user}"), user)]).await;
-        world.became("probe", &format!("probe {user}"), "parked").await;
+        world
+            .publish("probe", [reminder(format!("probe {user}"), user)])
+            .await;
+        world
+            .became("probe", &format!("probe {user}"), "parked")
+            .await;
     }
-    let stream = world.jetstream.get_stream_no_info("BELLHOP_PARKED").await.unwrap();
-    let subjects: Vec<_> = stream.info_builder().subjects("bellhop.parked.*.*").fetch().await.unwrap().collect().await;
+    let stream = world
+        .jetstream
+        .get_stream_no_info("BELLHOP_PARKED")
+        .await
+        .unwrap();
+    let subjects: Vec<_> = stream
+        .info_builder()
+        .subjects("bellhop.parked.*.*")
+        .fetch()
+        .await
+        .unwrap()
+        .collect()
+        .await;
     let place = |subject: &str| {
         let mut tokens = subject.split('.').skip(2);
         let partition = tokens.next().unwrap().parse().unwrap();
         (tokens.next().unwrap().to_owned(), partition)
     };
-    subjects.into_iter().map(|found| place(found.unwrap().0.as_ref())).collect()
+    subjects
+        .into_iter()
+        .map(|found| place(found.unwrap().0.as_ref()))
+        .collect()
 }
 
 /// A user and an associate whose partitions belong to different members.
@@ -50,10 +68,22 @@ async fn of_different_members(world: &World) -> (String, String) {
     let partitions = partitions(world, &users).await;
     let cards = world.cards().await;
     let owner = |user: &String| {
-        let holds = |card: &Value| card["partitions"].as_array().unwrap().contains(&json!(partitions[user]));
-        cards.iter().find(|(_, card)| holds(card)).map(|(name, _)| name.clone()).unwrap()
+        let holds = |card: &Value| {
+            card["partitions"]
+                .as_array()
+                .unwrap()
+                .contains(&json!(partitions[user]))
+        };
+        cards
+            .iter()
+            .find(|(_, card)| holds(card))
+            .map(|(name, _)| name.clone())
+            .unwrap()
     };
-    let other = users.iter().find(|user| owner(user) != owner(&users[0])).unwrap();
+    let other = users
+        .iter()
+        .find(|user| owner(user) != owner(&users[0]))
+        .unwrap();
     (users[0].clone(), other.clone())
 }
 
@@ -64,23 +94,41 @@ async fn an_associate_of_another_members_partition_is_told_for_whom_it_is() {
     world
         .eventually("two members share the partitions", async || {
             let cards = world.cards().await;
-            let shares: Vec<_> = cards.values().map(|card| card["partitions"].as_array().unwrap().len()).collect();
-            if shares == [2, 2] { Ok(()) } else { Err(format!("{shares:?}")) }
+            let shares: Vec<_> = cards
+                .values()
+                .map(|card| card["partitions"].as_array().unwrap().len())
+                .collect();
+            if shares == [2, 2] {
+                Ok(())
+            } else {
+                Err(format!("{shares:?}"))
+            }
         })
         .await;
     let (away, there) = of_different_members(&world).await;
     let app = world.app("app-1", &[&there]).await;
-    world.put_associates(&away, associates(&[&away, "nobody", &there])).await;
+    world
+        .put_associates(&away, associates(&[&away, "nobody", &there]))
+        .await;
     reroutes(&world, &away).await;
     let data = json!({ "data": {"b": 1, "a": [1, 2]}, "tags": ["t"] });
-    world.publish("billing", [with(reminder("1", &away), data)]).await;
+    world
+        .publish("billing", [with(reminder("1", &away), data)])
+        .await;
     let outcome = world.became("billing", "1", "rerouted").await;
     assert_eq!(
-        (outcome.user.as_deref(), outcome.to.as_deref(), outcome.instance.as_deref()),
+        (
+            outcome.user.as_deref(),
+            outcome.to.as_deref(),
+            outcome.instance.as_deref()
+        ),
         (Some(away.as_str()), Some(there.as_str()), Some("app-1"))
     );
     let take = world.first("1");
-    assert_eq!((take.user(), &take.reminder["for"]), (there.as_str(), &json!(away)));
+    assert_eq!(
+        (take.user(), &take.reminder["for"]),
+        (there.as_str(), &json!(away))
+    );
     assert_eq!(take.reminder["data"], json!({"b": 1, "a": [1, 2]}));
     assert_eq!(app.attempts("1"), 1);
 
@@ -99,34 +147,69 @@ async fn order_holds_for_both_while_people_come_and_go() {
     world.put_associates("alice", associates(&["bob"])).await;
     reroutes(&world, "alice").await;
     for set in numbers(0..200).chunks(5) {
-        world.publish("billing", set.iter().map(|id| reminder(id, "alice"))).await;
+        world
+            .publish("billing", set.iter().map(|id| reminder(id, "alice")))
+            .await;
     }
     world.became("billing", "199", "rerouted").await;
     app.expel("bob");
     for set in numbers(200..300).chunks(5) {
-        world.publish("billing", set.iter().map(|id| reminder(id, "alice"))).await;
+        world
+            .publish("billing", set.iter().map(|id| reminder(id, "alice")))
+            .await;
     }
     world.became("billing", "299", "parked").await;
-    assert!(world.has_route("bob", "app-1").await, "bob's route is for his own partition to drop");
+    assert!(
+        world.has_route("bob", "app-1").await,
+        "bob's route is for his own partition to drop"
+    );
     world.app("app-2", &["alice"]).await;
     world.taken(&numbers(200..300)).await;
     world.settle().await;
     assert_eq!(world.repeats(), []);
-    let numbered = |user| world.order(user).into_iter().filter(|id| !id.starts_with("try")).collect::<Vec<_>>();
+    let numbered = |user| {
+        world
+            .order(user)
+            .into_iter()
+            .filter(|id| !id.starts_with("try"))
+            .collect::<Vec<_>>()
+    };
     assert_eq!(numbered("bob"), numbers(0..200));
     assert_eq!(numbered("alice"), numbers(200..300));
 }
 
 #[tokio::test]
 async fn what_is_the_users_alone_or_not_important_enough_waits() {
-    let world = World::start(&[("reroute.sources", "tries,billing"), ("reroute.min_priority", "normal")]).await;
+    let world = World::start(&[
+        ("reroute.sources", "tries,billing"),
+        ("reroute.min_priority", "normal"),
+    ])
+    .await;
     world.app("app-1", &["bob"]).await;
     world.put_associates("alice", associates(&["bob"])).await;
     reroutes(&world, "alice").await;
-    world.publish("billing", [with(reminder("1", "alice"), json!({ "reroute": false }))]).await;
-    world.publish("billing", [with(reminder("2", "alice"), json!({ "priority": "low" }))]).await;
+    world
+        .publish(
+            "billing",
+            [with(reminder("1", "alice"), json!({ "reroute": false }))],
+        )
+        .await;
+    world
+        .publish(
+            "billing",
+            [with(reminder("2", "alice"), json!({ "priority": "low" }))],
+        )
+        .await;
     world.publish("hr", [reminder("3", "alice")]).await;
-    world.publish("billing", [with(reminder("4", "alice"), json!({ "priority": "high", "reroute": true }))]).await;
+    world
+        .publish(
+            "billing",
+            [with(
+                reminder("4", "alice"),
+                json!({ "priority": "high", "reroute": true }),
+            )],
+        )
+        .await;
     world.all_became("billing", &["1", "2"], "parked").await;
     world.became("hr", "3", "parked").await;
     world.became("billing", "4", "rerouted").await;
@@ -139,11 +222,17 @@ async fn a_value_that_is_none_leaves_the_last_good_one_and_a_deleted_key_ends_it
     world.app("app-1", &["bob"]).await;
     world.put_associates("alice", associates(&["bob"])).await;
     reroutes(&world, "alice").await;
-    world.put_associates("alice", r#"{"associates":"bob"}"#).await;
+    world
+        .put_associates("alice", r#"{"associates":"bob"}"#)
+        .await;
     world.put_associates("carol", associates(&["bob"])).await;
     reroutes(&world, "carol").await; // So the bad one was seen, too.
     reroutes(&world, "alice").await;
-    let bucket = world.jetstream.get_key_value("bellhop_associates").await.unwrap();
+    let bucket = world
+        .jetstream
+        .get_key_value("bellhop_associates")
+        .await
+        .unwrap();
     bucket.delete("alice").await.unwrap();
     world
         .eventually("alice has no associates", async || {
@@ -160,19 +249,28 @@ async fn a_value_that_is_none_leaves_the_last_good_one_and_a_deleted_key_ends_it
 
 #[tokio::test]
 async fn an_associate_who_hangs_or_refuses_is_passed_by() {
-    let quick = [("delivery.timeout", "300ms"), ("heartbeat.timeout", "300ms"), ("reroute.timeout", "2s")];
+    let quick = [
+        ("delivery.timeout", "300ms"),
+        ("heartbeat.timeout", "300ms"),
+        ("reroute.timeout", "2s"),
+    ];
     let world = World::start(&quick).await;
     let silent = world.app("silent", &["bob"]).await;
     silent.on_heartbeat(|_| Reply::silence());
     let busy = world.app("busy", &["carol"]).await;
     busy.on_delivery(|batch| Reply::refuse(batch, "busy", |_| true));
     world.app("well", &["dave"]).await;
-    world.put_associates("alice", associates(&["bob", "carol", "dave"])).await;
+    world
+        .put_associates("alice", associates(&["bob", "carol", "dave"]))
+        .await;
     reroutes(&world, "alice").await;
     world.publish("billing", [reminder("1", "alice")]).await;
     let outcome = world.became("billing", "1", "rerouted").await;
     assert_eq!(outcome.to.as_deref(), Some("dave"));
-    assert_eq!(world.takes().iter().filter(|take| take.id() == "1").count(), 1);
+    assert_eq!(
+        world.takes().iter().filter(|take| take.id() == "1").count(),
+        1
+    );
     assert_eq!(busy.attempts("1"), 1);
     world.settle().await;
 }
@@ -185,7 +283,12 @@ async fn a_member_that_dies_in_the_middle_loses_nothing_and_settles_each_once() 
     world.put_associates("alice", associates(&["bob"])).await;
     reroutes(&world, "alice").await;
     for set in numbers(0..200).chunks(2) {
-        world.publish_surely("billing", set.iter().map(|id| reminder(id, "alice")).collect()).await;
+        world
+            .publish_surely(
+                "billing",
+                set.iter().map(|id| reminder(id, "alice")).collect(),
+            )
+            .await;
     }
     world.taken_so_far(50).await;
     world.kill_and_revive().await;
@@ -195,18 +298,30 @@ async fn a_member_that_dies_in_the_middle_loses_nothing_and_settles_each_once() 
 
 #[tokio::test]
 async fn the_user_gets_a_copy_on_return_if_that_is_wanted() {
-    let world = World::start(&[("delivery.copy_rerouted", "true"), ("mailbox.escalate_after.normal", "1s")]).await;
+    let world = World::start(&[
+        ("delivery.copy_rerouted", "true"),
+        ("mailbox.escalate_after.normal", "1s"),
+    ])
+    .await;
     world.app("app-1", &["bob"]).await;
     world.put_associates("alice", associates(&["bob"])).await;
     reroutes(&world, "alice").await;
     world.publish("billing", [reminder("1", "alice")]).await;
     world.became("billing", "1", "rerouted").await;
-    world.publish("billing", [with(reminder("2", "alice"), json!({ "reroute": false }))]).await;
+    world
+        .publish(
+            "billing",
+            [with(reminder("2", "alice"), json!({ "reroute": false }))],
+        )
+        .await;
     world.became("billing", "2", "parked").await;
     world
         .eventually("what waits is announced, a copy is not", async || {
             let outcomes = world.outcomes.all().await;
-            let escalated: Vec<_> = outcomes.iter().filter(|one| one.escalated && one.source == "billing").collect();
+            let escalated: Vec<_> = outcomes
+                .iter()
+                .filter(|one| one.escalated && one.source == "billing")
+                .collect();
             match escalated.as_slice() {
                 [one] if one.id == "2" => Ok(()),
                 other => Err(format!("{other:?}")),
@@ -217,10 +332,24 @@ async fn the_user_gets_a_copy_on_return_if_that_is_wanted() {
     world.app("app-2", &["alice"]).await;
     world.became("billing", "2", "delivered").await;
     world.settle().await;
-    assert_eq!(world.trail("billing", "1").await, ["rerouted"], "a copy has no outcome");
-    let copies: Vec<_> = world.takes().iter().filter(|take| take.id() == "1" && take.app == "app-2").cloned().collect();
-    let [copy] = copies.as_slice() else { panic!("{copies:?}") };
-    assert_eq!((copy.user(), &copy.reminder["rerouted_to"]), ("alice", &json!("bob")));
+    assert_eq!(
+        world.trail("billing", "1").await,
+        ["rerouted"],
+        "a copy has no outcome"
+    );
+    let copies: Vec<_> = world
+        .takes()
+        .iter()
+        .filter(|take| take.id() == "1" && take.app == "app-2")
+        .cloned()
+        .collect();
+    let [copy] = copies.as_slice() else {
+        panic!("{copies:?}")
+    };
+    assert_eq!(
+        (copy.user(), &copy.reminder["rerouted_to"]),
+        ("alice", &json!("bob"))
+    );
     assert_eq!(copy.reminder.get("for"), None);
     assert_eq!(world.first("2").reminder.get("rerouted_to"), None);
 }

@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 use crate::harness::{World, bellhop, numbers, reminder, with};
 
 fn lines(stdout: &str) -> Vec<Value> {
-    stdout.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}"))).collect()
+    stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}")))
+        .collect()
 }
 
 async fn sets(world: &World) -> u64 {
@@ -57,11 +60,27 @@ async fn publish_sends_one_reminder_from_its_arguments() {
 async fn publish_reads_a_set_a_list_or_lines() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
-    let list = |ids: &[&str]| ids.iter().map(|id| reminder(id, "alice")).collect::<Vec<_>>();
+    let list = |ids: &[&str]| {
+        ids.iter()
+            .map(|id| reminder(id, "alice"))
+            .collect::<Vec<_>>()
+    };
     let set = json!({ "id": "s", "reminders": list(&["1", "2"]) }).to_string();
-    let lines_of = list(&["5", "6"]).iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
-    for input in [set, json!(list(&["3", "4"])).to_string(), lines_of, reminder("7", "alice").to_string()] {
-        world.run_with_input(&["publish", "-", "--source", "billing"], input.as_bytes()).await.succeeded();
+    let lines_of = list(&["5", "6"])
+        .iter()
+        .map(Value::to_string)
+        .collect::<Vec<_>>()
+        .join("\n");
+    for input in [
+        set,
+        json!(list(&["3", "4"])).to_string(),
+        lines_of,
+        reminder("7", "alice").to_string(),
+    ] {
+        world
+            .run_with_input(&["publish", "-", "--source", "billing"], input.as_bytes())
+            .await
+            .succeeded();
     }
     world.taken(&["7"]).await;
     assert_eq!(world.order("alice"), ["1", "2", "3", "4", "5", "6", "7"]);
@@ -74,22 +93,42 @@ async fn publish_refuses_a_set_that_is_too_large_for_the_server() {
     let world = World::without_members("max_payload: 512KB", &[]).await;
     world.serve().await;
     world.app("app-1", &["alice"]).await;
-    let list: Vec<_> =
-        numbers(0..200).iter().map(|id| with(reminder(id, "alice"), json!({ "data": "d".repeat(10_000) }))).collect();
+    let list: Vec<_> = numbers(0..200)
+        .iter()
+        .map(|id| with(reminder(id, "alice"), json!({ "data": "d".repeat(10_000) })))
+        .collect();
     let set = json!({ "reminders": list }).to_string();
-    let refused = world.run_with_input(&["publish", "-", "--source", "billing"], set.as_bytes()).await;
+    let refused = world
+        .run_with_input(&["publish", "-", "--source", "billing"], set.as_bytes())
+        .await;
     assert_eq!(refused.code, Some(1), "{refused:?}");
-    assert!(refused.stdout.is_empty() && refused.stderr.contains("max_payload"), "{refused:?}");
-    assert!(refused.stderr.lines().count() < 5, "one clear message: {refused:?}");
+    assert!(
+        refused.stdout.is_empty() && refused.stderr.contains("max_payload"),
+        "{refused:?}"
+    );
+    assert!(
+        refused.stderr.lines().count() < 5,
+        "one clear message: {refused:?}"
+    );
     assert_eq!(sets(&world).await, 0, "nothing was sent");
 
     // As a list it is cut into sets that fit, in order.
     let list = json!(list).to_string();
-    let told =
-        world.run_with_input(&["publish", "-", "--source", "billing", "--json"], list.as_bytes()).await.succeeded();
+    let told = world
+        .run_with_input(
+            &["publish", "-", "--source", "billing", "--json"],
+            list.as_bytes(),
+        )
+        .await
+        .succeeded();
     let told = lines(&told);
     assert!(told.len() > 3, "{told:?}");
-    assert_eq!(told.iter().map(|set| set["reminders"].as_u64().unwrap()).sum::<u64>(), 200);
+    assert_eq!(
+        told.iter()
+            .map(|set| set["reminders"].as_u64().unwrap())
+            .sum::<u64>(),
+        200
+    );
     world.taken(&numbers(0..200)).await;
     world.settle().await;
     assert_eq!(world.order("alice"), numbers(0..200));
@@ -102,17 +141,25 @@ async fn the_largest_set_that_is_stored_can_be_rejected() {
     let bound = i64::from(world.stream("BELLHOP_SETS").await.config.max_message_size);
     let most = usize::try_from(bound).unwrap_or(world.client.max_payload());
     let garbage = vec![b'x'; most];
-    world.publish_bytes("billing", &garbage, HeaderMap::new()).await;
+    world
+        .publish_bytes("billing", &garbage, HeaderMap::new())
+        .await;
     let rejected = world.all_rejected(1).await;
-    assert_eq!((rejected[0].code(), rejected[0].payload.len()), ("not_json", most));
+    assert_eq!(
+        (rejected[0].code(), rejected[0].payload.len()),
+        ("not_json", most)
+    );
 
     // A set that is good but for one reminder, which takes all of it.
     let bad = |bytes: usize| {
-        json!({ "reminders": [with(reminder("1", ""), json!({ "data": "x".repeat(bytes) }))] }).to_string()
+        json!({ "reminders": [with(reminder("1", ""), json!({ "data": "x".repeat(bytes) }))] })
+            .to_string()
     };
     let body = bad(most - bad(0).len());
     assert_eq!(body.len(), most);
-    world.publish_bytes("billing", body.as_bytes(), HeaderMap::new()).await;
+    world
+        .publish_bytes("billing", body.as_bytes(), HeaderMap::new())
+        .await;
     let rejected = world.all_rejected(2).await;
     assert_eq!(rejected[1].code(), "invalid_user");
     world.settle().await;
@@ -135,7 +182,10 @@ async fn publish_sends_nothing_when_anything_is_wrong() {
     let refused = publish(&[]).await;
     assert_eq!(refused.code, Some(1));
     for told in ["line 2", "invalid_priority", "line 3", "invalid_user"] {
-        assert!(refused.stderr.contains(told), "{told} is missing: {refused:?}");
+        assert!(
+            refused.stderr.contains(told),
+            "{told} is missing: {refused:?}"
+        );
     }
     assert_eq!(sets(&world).await, 0);
     publish(&["--dry-run", "--skip-invalid"]).await.succeeded();
@@ -149,32 +199,93 @@ async fn publish_sends_nothing_when_anything_is_wrong() {
 async fn publish_with_a_message_id_is_taken_in_once() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
-    let input = numbers(0..3).iter().map(|id| reminder(id, "alice").to_string()).collect::<Vec<_>>().join("\n");
-    let arguments = ["publish", "-", "--source", "billing", "--msg-id", "2026-11-22", "--json"];
-    let first = lines(&world.run_with_input(&arguments, input.as_bytes()).await.succeeded());
+    let input = numbers(0..3)
+        .iter()
+        .map(|id| reminder(id, "alice").to_string())
+        .collect::<Vec<_>>()
+        .join("\n");
+    let arguments = [
+        "publish",
+        "-",
+        "--source",
+        "billing",
+        "--msg-id",
+        "2026-11-22",
+        "--json",
+    ];
+    let first = lines(
+        &world
+            .run_with_input(&arguments, input.as_bytes())
+            .await
+            .succeeded(),
+    );
     assert_eq!(first[0]["duplicate"], json!(false));
-    world.run_with_input(&arguments, input.as_bytes()).await.succeeded();
+    world
+        .run_with_input(&arguments, input.as_bytes())
+        .await
+        .succeeded();
     world.publish("billing", [reminder("fence", "alice")]).await;
     world.taken(&["fence"]).await;
     assert_eq!(world.order("alice"), ["0", "1", "2", "fence"]);
-    let dry =
-        lines(&world.run_with_input(&[&arguments[..], &["--dry-run"]].concat(), input.as_bytes()).await.succeeded());
-    assert_eq!(dry[0]["msg_id"], "billing/2026-11-22", "another source's is another one");
+    let dry = lines(
+        &world
+            .run_with_input(&[&arguments[..], &["--dry-run"]].concat(), input.as_bytes())
+            .await
+            .succeeded(),
+    );
+    assert_eq!(
+        dry[0]["msg_id"], "billing/2026-11-22",
+        "another source's is another one"
+    );
 }
 
 #[tokio::test]
 async fn publish_of_nothing_is_a_mistake() {
-    for (input, code) in [("", 1), ("   \n", 1), ("[]", 1), ("nonsense", 1), (r#"{"reminders":[]}"#, 1)] {
-        let world_less = ["publish", "-", "--source", "billing", "--dry-run", "--nats", "nats://127.0.0.1:1"];
+    for (input, code) in [
+        ("", 1),
+        ("   \n", 1),
+        ("[]", 1),
+        ("nonsense", 1),
+        (r#"{"reminders":[]}"#, 1),
+    ] {
+        let world_less = [
+            "publish",
+            "-",
+            "--source",
+            "billing",
+            "--dry-run",
+            "--nats",
+            "nats://127.0.0.1:1",
+        ];
         let ended = bellhop(&world_less, &[], input.as_bytes()).await;
         assert_eq!(ended.code, Some(code), "{input}: {ended:?}");
-        assert!(ended.stdout.is_empty() && !ended.stderr.is_empty(), "{input}: {ended:?}");
+        assert!(
+            ended.stdout.is_empty() && !ended.stderr.is_empty(),
+            "{input}: {ended:?}"
+        );
     }
     for arguments in [
         &["publish", "--user", "alice", "--content", "c"][..],
         &["publish", "--source", "billing", "--user", "alice"],
-        &["publish", "--source", "", "--user", "alice", "--content", "c"],
-        &["publish", "file", "--source", "billing", "--user", "alice", "--content", "c"],
+        &[
+            "publish",
+            "--source",
+            "",
+            "--user",
+            "alice",
+            "--content",
+            "c",
+        ],
+        &[
+            "publish",
+            "file",
+            "--source",
+            "billing",
+            "--user",
+            "alice",
+            "--content",
+            "c",
+        ],
     ] {
         let ended = bellhop(arguments, &[], b"").await;
         assert_eq!(ended.code, Some(2), "{arguments:?}: {ended:?}");
@@ -185,15 +296,30 @@ async fn publish_of_nothing_is_a_mistake() {
 #[tokio::test]
 async fn rejected_input_can_be_mended_and_requeued() {
     let world = World::start(&[("mailbox.limit", "1")]).await;
-    world.publish("billing", [reminder("1", "alice"), reminder("2", "alice")]).await;
+    world
+        .publish("billing", [reminder("1", "alice"), reminder("2", "alice")])
+        .await;
     world.became("billing", "2", "rejected").await;
-    world.publish_bytes("billing", b"{\"reminders\": oops}", HeaderMap::new()).await;
+    world
+        .publish_bytes("billing", b"{\"reminders\": oops}", HeaderMap::new())
+        .await;
     world.all_rejected(2).await;
     let listed = world.run(&["rejected", "ls", "--json"]).await.succeeded();
     let listed: Value = serde_json::from_str(&listed).unwrap();
-    let codes: Vec<_> = listed.as_array().unwrap().iter().map(|one| one["code"].as_str().unwrap()).collect();
+    let codes: Vec<_> = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["code"].as_str().unwrap())
+        .collect();
     assert_eq!(codes, ["not_json", "mailbox_full"]);
-    assert_eq!(world.run(&["rejected", "info", "2", "--body"]).await.succeeded(), "{\"reminders\": oops}");
+    assert_eq!(
+        world
+            .run(&["rejected", "info", "2", "--body"])
+            .await
+            .succeeded(),
+        "{\"reminders\": oops}"
+    );
 
     world.app("app-1", &["alice"]).await;
     world.taken(&["1"]).await;
@@ -202,8 +328,21 @@ async fn rejected_input_can_be_mended_and_requeued() {
     world.taken(&["2"]).await;
     assert_eq!(world.order("alice"), ["1", "2"]);
     let mended = world.dir().join("mended.json");
-    std::fs::write(&mended, json!({ "reminders": [reminder("3", "alice")] }).to_string()).unwrap();
-    world.run(&["rejected", "requeue", "2", "--body", mended.to_str().unwrap()]).await.succeeded();
+    std::fs::write(
+        &mended,
+        json!({ "reminders": [reminder("3", "alice")] }).to_string(),
+    )
+    .unwrap();
+    world
+        .run(&[
+            "rejected",
+            "requeue",
+            "2",
+            "--body",
+            mended.to_str().unwrap(),
+        ])
+        .await
+        .succeeded();
     world.taken(&["3"]).await;
     let left = world.run(&["rejected", "ls", "--json"]).await.succeeded();
     assert_eq!(left.trim(), "[]");
@@ -214,25 +353,48 @@ async fn rejected_input_can_be_mended_and_requeued() {
 async fn what_there_is_can_be_listed() {
     let world = World::start(&[]).await;
     let app = world.app("app-1", &["alice"]).await;
-    world.publish("billing", [reminder("1", "张三"), reminder("2", "张三")]).await;
+    world
+        .publish("billing", [reminder("1", "张三"), reminder("2", "张三")])
+        .await;
     world.all_became("billing", &["1", "2"], "parked").await;
     let list = async |arguments: &[&str]| -> Value {
-        let told = world.run(&[arguments, &["--json"]].concat()).await.succeeded();
+        let told = world
+            .run(&[arguments, &["--json"]].concat())
+            .await
+            .succeeded();
         serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error} in {told}"))
     };
     let members = list(&["members", "ls"]).await;
-    assert_eq!((members.as_array().unwrap().len(), &members[0]["member"]), (1, &json!("member-1")), "{members}");
+    assert_eq!(
+        (members.as_array().unwrap().len(), &members[0]["member"]),
+        (1, &json!("member-1")),
+        "{members}"
+    );
     let routes = list(&["routes", "ls"]).await;
-    assert_eq!((&routes[0]["user"], &routes[0]["instance"]), (&json!("alice"), &json!("app-1")), "{routes}");
+    assert_eq!(
+        (&routes[0]["user"], &routes[0]["instance"]),
+        (&json!("alice"), &json!("app-1")),
+        "{routes}"
+    );
     let instances = list(&["instances", "ls"]).await;
     assert_eq!(&instances[0]["instance"], &json!("app-1"), "{instances}");
     let mailboxes = list(&["mailbox", "ls"]).await;
-    assert_eq!((&mailboxes[0]["user"], &mailboxes[0]["parked"]), (&json!("张三"), &json!(2)), "{mailboxes}");
+    assert_eq!(
+        (&mailboxes[0]["user"], &mailboxes[0]["parked"]),
+        (&json!("张三"), &json!(2)),
+        "{mailboxes}"
+    );
 
     app.admit("张三");
-    world.run(&["routes", "put", "张三", "app-1"]).await.succeeded();
+    world
+        .run(&["routes", "put", "张三", "app-1"])
+        .await
+        .succeeded();
     world.taken(&["1", "2"]).await;
-    world.run(&["routes", "rm", "--force", "张三", "app-1"]).await.succeeded();
+    world
+        .run(&["routes", "rm", "--force", "张三", "app-1"])
+        .await
+        .succeeded();
     assert!(!world.has_route("张三", "app-1").await);
 }
 
@@ -240,27 +402,52 @@ async fn what_there_is_can_be_listed() {
 async fn associates_can_be_listed_put_and_removed() {
     let world = World::start(&[]).await;
     world.app("app-1", &["bob"]).await;
-    world.run(&["associates", "put", "张三", "nobody", "bob"]).await.succeeded();
+    world
+        .run(&["associates", "put", "张三", "nobody", "bob"])
+        .await
+        .succeeded();
     world.publish("billing", [reminder("1", "张三")]).await;
     world
         .eventually("it reaches bob", async || {
             let id = format!("{:?}", std::time::Instant::now());
             world.publish("billing", [reminder(&id, "张三")]).await;
             let outcome = world.outcome("billing", &id).await;
-            if outcome == "rerouted" { Ok(()) } else { Err(outcome) }
+            if outcome == "rerouted" {
+                Ok(())
+            } else {
+                Err(outcome)
+            }
         })
         .await;
-    let listed = world.run(&["associates", "ls", "--user", "张三", "--json"]).await.succeeded();
+    let listed = world
+        .run(&["associates", "ls", "--user", "张三", "--json"])
+        .await
+        .succeeded();
     let listed: Value = serde_json::from_str(&listed).unwrap();
-    assert_eq!((&listed[0]["user"], &listed[0]["associates"]), (&json!("张三"), &json!(["nobody", "bob"])));
+    assert_eq!(
+        (&listed[0]["user"], &listed[0]["associates"]),
+        (&json!("张三"), &json!(["nobody", "bob"]))
+    );
     world.put_associates("alice", "none").await;
     let told = world.run(&["associates", "ls"]).await.succeeded();
-    assert!(told.contains("nobody, bob") && told.contains("1 key that Bellhop ignores"), "{told}");
-    for wrong in [&["associates", "put", "bob", "bob"][..], &["associates", "put", "bob"]] {
+    assert!(
+        told.contains("nobody, bob") && told.contains("1 key that Bellhop ignores"),
+        "{told}"
+    );
+    for wrong in [
+        &["associates", "put", "bob", "bob"][..],
+        &["associates", "put", "bob"],
+    ] {
         assert_eq!(world.run(wrong).await.code, Some(2), "{wrong:?}");
     }
-    world.run(&["associates", "rm", "-f", "张三"]).await.succeeded();
-    assert_eq!(world.run(&["associates", "rm", "-f", "张三"]).await.code, Some(1));
+    world
+        .run(&["associates", "rm", "-f", "张三"])
+        .await
+        .succeeded();
+    assert_eq!(
+        world.run(&["associates", "rm", "-f", "张三"]).await.code,
+        Some(1)
+    );
     world.settle().await;
 }
 
@@ -268,19 +455,42 @@ async fn associates_can_be_listed_put_and_removed() {
 async fn why_tells_each_step_of_a_reminder_and_where_it_is() {
     let world = World::start(&[("mailbox.limit", "2")]).await;
     let why = async |id: &str| -> Value {
-        let told = world.run(&["why", "bil.ling", id, "--json"]).await.succeeded();
+        let told = world
+            .run(&["why", "bil.ling", id, "--json"])
+            .await
+            .succeeded();
         serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error} in {told}"))
     };
     let steps = |answer: &Value| -> Vec<String> {
-        answer["trail"].as_array().unwrap().iter().map(|step| step["outcome"].as_str().unwrap().to_owned()).collect()
+        answer["trail"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|step| step["outcome"].as_str().unwrap().to_owned())
+            .collect()
     };
-    let same = with(reminder("same", "alice"), json!({ "content": "content of 1 for alice" }));
-    world.publish("bil.ling", ["1", "\"2\"", "3"].map(|id| reminder(id, "alice")).into_iter().chain([same])).await;
+    let same = with(
+        reminder("same", "alice"),
+        json!({ "content": "content of 1 for alice" }),
+    );
+    world
+        .publish(
+            "bil.ling",
+            ["1", "\"2\"", "3"]
+                .map(|id| reminder(id, "alice"))
+                .into_iter()
+                .chain([same]),
+        )
+        .await;
     world.became("bil.ling", "3", "rejected").await;
     world.settle().await;
     let waits = why("\"2\"").await;
     assert_eq!(steps(&waits), ["parked"]);
-    assert_eq!((&waits["places"][0]["in"], &waits["places"][0]["before"]), (&json!("mailbox"), &json!(1)), "{waits}");
+    assert_eq!(
+        (&waits["places"][0]["in"], &waits["places"][0]["before"]),
+        (&json!("mailbox"), &json!(1)),
+        "{waits}"
+    );
     let refused = why("3").await;
     assert_eq!(steps(&refused), ["rejected"]);
     assert_eq!(refused["places"][0]["code"], "mailbox_full", "{refused}");
@@ -290,11 +500,21 @@ async fn why_tells_each_step_of_a_reminder_and_where_it_is() {
     world.became("bil.ling", "1", "delivered").await;
     world.settle().await;
     let delivered = why("1").await;
-    assert_eq!((steps(&delivered), &delivered["places"]), (vec!["parked".into(), "delivered".into()], &json!([])));
+    assert_eq!(
+        (steps(&delivered), &delivered["places"]),
+        (vec!["parked".into(), "delivered".into()], &json!([]))
+    );
     let told = world.run(&["why", "bil.ling", "1"]).await.succeeded();
-    assert!(told.contains("parked") && told.contains("instance app-1"), "{told}");
+    assert!(
+        told.contains("parked") && told.contains("instance app-1"),
+        "{told}"
+    );
     assert_eq!(world.run(&["why", "bil.ling", "4"]).await.code, Some(1));
-    assert_eq!(world.run(&["why", "hr", "1"]).await.code, Some(1), "the id is another source's");
+    assert_eq!(
+        world.run(&["why", "hr", "1"]).await.code,
+        Some(1),
+        "the id is another source's"
+    );
 }
 
 /// Names and texts may have direction marks, and texts control characters: a terminal shows them and does not obey.
@@ -302,17 +522,44 @@ async fn why_tells_each_step_of_a_reminder_and_where_it_is() {
 async fn tables_write_out_what_terminals_obey() {
     let world = World::start(&[]).await;
     let (user, id) = ("ev\u{202e}il", "1\u{2066}");
-    let nasty =
-        |id: &str| with(reminder(id, user), json!({ "title": "t\u{1b}[2J\u{200f}", "content": "a\u{202d}\nb" }));
+    let nasty = |id: &str| {
+        with(
+            reminder(id, user),
+            json!({ "title": "t\u{1b}[2J\u{200f}", "content": "a\u{202d}\nb" }),
+        )
+    };
     world.publish("bil\u{61c}ling", [nasty(id)]).await;
-    world.publish("bil\u{61c}ling", [with(nasty("2\u{2066}"), json!({ "deliver_at": "2096-11-29T00:00:00Z" }))]).await;
-    world.publish("bil\u{61c}ling", [with(nasty("3\u{2066}"), json!({ "priority": "hi\u{202e}gh" }))]).await;
+    world
+        .publish(
+            "bil\u{61c}ling",
+            [with(
+                nasty("2\u{2066}"),
+                json!({ "deliver_at": "2096-11-29T00:00:00Z" }),
+            )],
+        )
+        .await;
+    world
+        .publish(
+            "bil\u{61c}ling",
+            [with(
+                nasty("3\u{2066}"),
+                json!({ "priority": "hi\u{202e}gh" }),
+            )],
+        )
+        .await;
     world.outcome("bil\u{61c}ling", id).await;
     world.app("app-\u{2069}1", &["bob\u{202e}"]).await;
-    world.run(&["associates", "put", user, "carol\u{200e}"]).await.succeeded();
+    world
+        .run(&["associates", "put", user, "carol\u{200e}"])
+        .await
+        .succeeded();
     let recorded = async || {
         let told = world.run(&["history"]).await.succeeded();
-        if told.contains("parked") { Ok(()) } else { Err(told) }
+        if told.contains("parked") {
+            Ok(())
+        } else {
+            Err(told)
+        }
     };
     world.eventually("the history has it", recorded).await;
     for command in [
@@ -337,6 +584,9 @@ async fn tables_write_out_what_terminals_obey() {
                 || matches!(c, '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
         };
         assert!(!told.contains(is_obeyed), "{command:?}: {told:?}");
-        assert!(told.contains(r"\u{") || command == ["doctor"], "{command:?}: {told:?}");
+        assert!(
+            told.contains(r"\u{") || command == ["doctor"],
+            "{command:?}: {told:?}"
+        );
     }
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bellhop::client::app_server::{Options, RouteError};
-use bellhop::client::{AppServer, Deliveries, Delivery, Draft, Publisher, Reason, UserId, publisher};
+use bellhop::client::{
+    AppServer, Deliveries, Delivery, Draft, Publisher, Reason, UserId, publisher,
+};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
@@ -16,9 +18,16 @@ fn user(name: impl AsRef<str>) -> UserId {
 }
 
 /// An instance with a connection of its own, where these users are connected.
-async fn app_server(world: &World, name: &str, options: Options, users: &[&str]) -> (AppServer, Deliveries) {
+async fn app_server(
+    world: &World,
+    name: &str,
+    options: Options,
+    users: &[&str],
+) -> (AppServer, Deliveries) {
     let client = async_nats::connect(&world.url).await.unwrap();
-    let (app, deliveries) = AppServer::start(client, name.parse().unwrap(), options).await.unwrap();
+    let (app, deliveries) = AppServer::start(client, name.parse().unwrap(), options)
+        .await
+        .unwrap();
     if !users.is_empty() {
         app.connect_all(users.iter().map(user)).await.unwrap();
     }
@@ -27,7 +36,10 @@ async fn app_server(world: &World, name: &str, options: Options, users: &[&str])
 
 /// The next reminder.
 async fn next(deliveries: &mut Deliveries) -> Delivery {
-    tokio::time::timeout(LATER, deliveries.next()).await.expect("no reminder came").expect("the stream ended")
+    tokio::time::timeout(LATER, deliveries.next())
+        .await
+        .expect("no reminder came")
+        .expect("the stream ended")
 }
 
 /// Accepts so many reminders, and answers their ids.
@@ -41,12 +53,20 @@ async fn accept(deliveries: &mut Deliveries, count: usize) -> Vec<String> {
 
 /// Whether the stream has nothing at this moment.
 async fn is_empty(deliveries: &mut Deliveries) -> bool {
-    tokio::time::timeout(Duration::from_millis(20), deliveries.next()).await.is_err()
+    tokio::time::timeout(Duration::from_millis(20), deliveries.next())
+        .await
+        .is_err()
 }
 
 /// Asks the instance `app-1` as Bellhop does.
 async fn ask(world: &World, what: &str, request: Value) -> Value {
-    let answer = world.client.request(format!("bellhop.app.app-1.{what}"), request.to_string().into()).await;
+    let answer = world
+        .client
+        .request(
+            format!("bellhop.app.app-1.{what}"),
+            request.to_string().into(),
+        )
+        .await;
     serde_json::from_slice(&answer.unwrap().payload).unwrap()
 }
 
@@ -62,12 +82,17 @@ fn delivery(reminders: &[(&str, &str)]) -> Value {
 /// What an answer refuses, by id.
 fn refused(answer: &Value) -> BTreeMap<&str, &str> {
     let refused = answer["refused"].as_array().map_or(&[][..], Vec::as_slice);
-    refused.iter().map(|it| (it["id"].as_str().unwrap(), it["reason"].as_str().unwrap())).collect()
+    refused
+        .iter()
+        .map(|it| (it["id"].as_str().unwrap(), it["reason"].as_str().unwrap()))
+        .collect()
 }
 
 async fn routes(world: &World, instance: &str) -> usize {
     let keys = world.routes().await.keys().await.unwrap();
-    keys.filter(|key| std::future::ready(key.as_ref().unwrap().ends_with(&format!(".{instance}")))).count().await
+    keys.filter(|key| std::future::ready(key.as_ref().unwrap().ends_with(&format!(".{instance}"))))
+        .count()
+        .await
 }
 
 /// Waits until the user's route is there, or is not.
@@ -76,21 +101,37 @@ async fn route_is(world: &World, wanted: bool, user: &str) {
         is if is == wanted => Ok(()),
         is => Err(format!("it is there: {is}")),
     };
-    world.within(LATER, "the route is as it should be", state).await;
+    world
+        .within(LATER, "the route is as it should be", state)
+        .await;
 }
 
 #[tokio::test]
 async fn a_thousand_users_connect_at_once_get_theirs_and_leave_no_route() {
     let world = World::start(&[]).await;
     let (app, mut deliveries) = app_server(&world, "app-1", Options::default(), &[]).await;
-    let users: Vec<String> = numbers(0..1_000).iter().map(|number| format!("user {number}")).collect();
+    let users: Vec<String> = numbers(0..1_000)
+        .iter()
+        .map(|number| format!("user {number}"))
+        .collect();
     app.connect_all(users.iter().map(user)).await.unwrap();
     assert_eq!(routes(&world, "app-1").await, 1_000);
-    world.publish("billing", users.iter().zip(numbers(0..1_000)).map(|(user, id)| reminder(id, user))).await;
+    world
+        .publish(
+            "billing",
+            users
+                .iter()
+                .zip(numbers(0..1_000))
+                .map(|(user, id)| reminder(id, user)),
+        )
+        .await;
     let mut taken = accept(&mut deliveries, 1_000).await;
     taken.sort_by_key(|id| id.parse::<usize>().unwrap());
     assert_eq!(taken, numbers(0..1_000));
-    for outcome in world.all_became("billing", &numbers(0..1_000), "delivered").await {
+    for outcome in world
+        .all_became("billing", &numbers(0..1_000), "delivered")
+        .await
+    {
         assert_eq!(outcome.instance.as_deref(), Some("app-1"));
     }
     app.disconnect_all(users.iter().map(user)).await.unwrap();
@@ -100,9 +141,26 @@ async fn a_thousand_users_connect_at_once_get_theirs_and_leave_no_route() {
 #[tokio::test]
 async fn a_user_is_connected_until_the_last_terminal_leaves() {
     let world = World::start(&[]).await;
-    let (app, _deliveries) = app_server(&world, "app-1", Options::default(), &["alice", "alice", "bob"]).await;
-    let connected = async || ask(&world, "heartbeat", json!({ "users": ["alice", "bob", "stranger"] })).await;
-    assert_eq!(connected().await, json!({ "connected": ["alice", "bob"] }), "who is no stranger");
+    let (app, _deliveries) = app_server(
+        &world,
+        "app-1",
+        Options::default(),
+        &["alice", "alice", "bob"],
+    )
+    .await;
+    let connected = async || {
+        ask(
+            &world,
+            "heartbeat",
+            json!({ "users": ["alice", "bob", "stranger"] }),
+        )
+        .await
+    };
+    assert_eq!(
+        connected().await,
+        json!({ "connected": ["alice", "bob"] }),
+        "who is no stranger"
+    );
     app.disconnect(user("alice")).await.unwrap();
     assert_eq!(connected().await["connected"], json!(["alice", "bob"]));
     assert!(world.has_route("alice", "app-1").await);
@@ -115,36 +173,78 @@ async fn a_user_is_connected_until_the_last_terminal_leaves() {
 #[tokio::test]
 async fn what_does_not_fit_is_busy_and_order_holds() {
     let world = World::start(&[]).await;
-    let options = Options { capacity: 3, answer_within: Duration::from_secs(30), ..Options::default() };
+    let options = Options {
+        capacity: 3,
+        answer_within: Duration::from_secs(30),
+        ..Options::default()
+    };
     let (app, mut deliveries) = app_server(&world, "app-1", options, &["alice", "bob"]).await;
-    let asked = delivery(&[("alice", "1"), ("alice", "2"), ("bob", "3"), ("alice", "4"), ("bob", "5"), ("carol", "6")]);
+    let asked = delivery(&[
+        ("alice", "1"),
+        ("alice", "2"),
+        ("bob", "3"),
+        ("alice", "4"),
+        ("bob", "5"),
+        ("carol", "6"),
+    ]);
     let refusing = async {
         assert_eq!(next(&mut deliveries).await.accept().id, "1");
         let second = next(&mut deliveries).await;
         app.disconnect(user("bob")).await.unwrap();
         second.refuse(Reason::Busy);
-        assert!(is_empty(&mut deliveries).await, "what a user who left has in the queue is taken back");
+        assert!(
+            is_empty(&mut deliveries).await,
+            "what a user who left has in the queue is taken back"
+        );
     };
     let (answer, ()) = tokio::join!(ask(&world, "deliver", asked), refusing);
     let (busy, gone) = ("busy", "not_connected");
-    assert_eq!(refused(&answer), [("2", busy), ("3", gone), ("4", busy), ("5", gone), ("6", gone)].into());
+    assert_eq!(
+        refused(&answer),
+        [
+            ("2", busy),
+            ("3", gone),
+            ("4", busy),
+            ("5", gone),
+            ("6", gone)
+        ]
+        .into()
+    );
 
-    let asked = delivery(&[("alice", "1"), ("alice", "2"), ("alice", "4"), ("alice", "7")]);
+    let asked = delivery(&[
+        ("alice", "1"),
+        ("alice", "2"),
+        ("alice", "4"),
+        ("alice", "7"),
+    ]);
     let dropping = async {
         drop(next(&mut deliveries).await);
-        assert!(is_empty(&mut deliveries).await, "what stands behind what was refused is taken back");
+        assert!(
+            is_empty(&mut deliveries).await,
+            "what stands behind what was refused is taken back"
+        );
     };
     let (answer, ()) = tokio::join!(ask(&world, "deliver", asked), dropping);
-    assert_eq!(refused(&answer), [("2", busy), ("4", busy), ("7", busy)].into(), "the first is a repeat");
+    assert_eq!(
+        refused(&answer),
+        [("2", busy), ("4", busy), ("7", busy)].into(),
+        "the first is a repeat"
+    );
 }
 
 #[tokio::test]
 async fn an_application_that_falls_behind_gets_everything_once_and_in_order() {
     let world = World::start(&[]).await;
-    let options = Options { capacity: 5, answer_within: Duration::from_millis(100), ..Options::default() };
+    let options = Options {
+        capacity: 5,
+        answer_within: Duration::from_millis(100),
+        ..Options::default()
+    };
     let (_app, mut deliveries) = app_server(&world, "app-1", options, &["alice"]).await;
     for set in numbers(0..60).chunks(10) {
-        world.publish("billing", set.iter().map(|id| reminder(id, "alice"))).await;
+        world
+            .publish("billing", set.iter().map(|id| reminder(id, "alice")))
+            .await;
     }
     let mut taken = Vec::new();
     while taken.len() < 60 {
@@ -156,15 +256,28 @@ async fn an_application_that_falls_behind_gets_everything_once_and_in_order() {
         taken.push(delivery.accept().id);
     }
     assert_eq!(taken, numbers(0..60));
-    world.all_became("billing", &numbers(0..60), "delivered").await;
-    assert!(world.outcomes.all().await.iter().any(|one| one.outcome == "parked"), "it never was busy");
+    world
+        .all_became("billing", &numbers(0..60), "delivered")
+        .await;
+    assert!(
+        world
+            .outcomes
+            .all()
+            .await
+            .iter()
+            .any(|one| one.outcome == "parked"),
+        "it never was busy"
+    );
     assert!(is_empty(&mut deliveries).await);
 }
 
 #[tokio::test]
 async fn repeats_are_accepted_and_not_handed_over_again() {
     let world = World::start(&[]).await;
-    let options = Options { answer_within: Duration::from_millis(400), ..Options::default() };
+    let options = Options {
+        answer_within: Duration::from_millis(400),
+        ..Options::default()
+    };
     let (_app, mut deliveries) = app_server(&world, "app-1", options, &["alice"]).await;
     let first = async || ask(&world, "deliver", delivery(&[("alice", "1")])).await;
     let (answer, _) = tokio::join!(first(), accept(&mut deliveries, 1));
@@ -173,14 +286,28 @@ async fn repeats_are_accepted_and_not_handed_over_again() {
 
     let second = async || ask(&world, "deliver", delivery(&[("alice", "2")])).await;
     let (answer, held) = tokio::join!(second(), next(&mut deliveries));
-    assert_eq!(refused(&answer), [("2", "busy")].into(), "the application takes its time");
+    assert_eq!(
+        refused(&answer),
+        [("2", "busy")].into(),
+        "the application takes its time"
+    );
     let (answer, ()) = tokio::join!(second(), async {
         assert!(is_empty(&mut deliveries).await, "it has this one");
         held.accept();
     });
-    assert_eq!(answer, json!({}), "the word that came late is the answer to the second try");
-    assert_eq!(refused(&ask(&world, "deliver", delivery(&[("alice", "3")])).await), [("3", "busy")].into());
-    let (answer, again) = tokio::join!(ask(&world, "deliver", delivery(&[("alice", "3")])), next(&mut deliveries));
+    assert_eq!(
+        answer,
+        json!({}),
+        "the word that came late is the answer to the second try"
+    );
+    assert_eq!(
+        refused(&ask(&world, "deliver", delivery(&[("alice", "3")])).await),
+        [("3", "busy")].into()
+    );
+    let (answer, again) = tokio::join!(
+        ask(&world, "deliver", delivery(&[("alice", "3")])),
+        next(&mut deliveries)
+    );
     assert_eq!(again.accept().id, "3", "what was taken back comes again");
     assert_eq!(refused(&answer), [("3", "busy")].into());
 }
@@ -190,8 +317,14 @@ async fn what_is_no_delivery_has_no_answer_and_the_next_one_has() {
     let world = World::start(&[]).await;
     let (_app, mut deliveries) = app_server(&world, "app-1", Options::default(), &["alice"]).await;
     for body in ["", "[]", "{\"reminders\":[7]}"] {
-        let request = async_nats::Request::new().payload(body.into()).timeout(Some(Duration::from_millis(50)));
-        world.client.send_request("bellhop.app.app-1.deliver", request).await.unwrap_err();
+        let request = async_nats::Request::new()
+            .payload(body.into())
+            .timeout(Some(Duration::from_millis(50)));
+        world
+            .client
+            .send_request("bellhop.app.app-1.deliver", request)
+            .await
+            .unwrap_err();
     }
     world.publish("billing", [reminder("1", "alice")]).await;
     assert_eq!(accept(&mut deliveries, 1).await, ["1"]);
@@ -200,7 +333,10 @@ async fn what_is_no_delivery_has_no_answer_and_the_next_one_has() {
 #[tokio::test]
 async fn routes_are_put_again_when_nats_was_away() {
     let world = World::start(&[]).await;
-    let options = Options { patience: Duration::from_secs(2), ..Options::default() };
+    let options = Options {
+        patience: Duration::from_secs(2),
+        ..Options::default()
+    };
     let (app, mut deliveries) = app_server(&world, "app-1", options, &["alice"]).await;
     world.routes().await.delete("alice.app-1").await.unwrap();
     world.kill_nats().await;
@@ -209,7 +345,12 @@ async fn routes_are_put_again_when_nats_was_away() {
     world.restart_nats().await;
     route_is(&world, true, "alice").await;
     route_is(&world, true, "bob").await;
-    world.publish_surely("billing", vec![reminder("1", "alice"), reminder("2", "bob")]).await;
+    world
+        .publish_surely(
+            "billing",
+            vec![reminder("1", "alice"), reminder("2", "bob")],
+        )
+        .await;
     let mut taken = accept(&mut deliveries, 2).await;
     taken.sort();
     assert_eq!(taken, ["1", "2"]);
@@ -219,8 +360,14 @@ async fn routes_are_put_again_when_nats_was_away() {
 #[tokio::test]
 async fn draining_hands_over_what_waits_and_loses_nothing() {
     let world = World::start(&[]).await;
-    let (app, mut deliveries) = app_server(&world, "app-1", Options::default(), &["alice", "bob"]).await;
-    world.publish("billing", numbers(0..20).iter().map(|id| reminder(id, "alice"))).await;
+    let (app, mut deliveries) =
+        app_server(&world, "app-1", Options::default(), &["alice", "bob"]).await;
+    world
+        .publish(
+            "billing",
+            numbers(0..20).iter().map(|id| reminder(id, "alice")),
+        )
+        .await;
     let mut taken = vec![next(&mut deliveries).await.accept().id];
     app.drain();
     while let Some(delivery) = deliveries.next().await {
@@ -229,11 +376,21 @@ async fn draining_hands_over_what_waits_and_loses_nothing() {
     assert_eq!(taken, numbers(0..20), "what was in the stream");
     assert_eq!(routes(&world, "app-1").await, 0);
     assert_eq!(app.connect(user("alice")).await, Err(RouteError::Stopped));
-    world.all_became("billing", &numbers(0..20), "delivered").await;
+    world
+        .all_became("billing", &numbers(0..20), "delivered")
+        .await;
 
-    world.publish("billing", numbers(20..30).iter().map(|id| reminder(id, "alice"))).await;
-    world.all_became("billing", &numbers(20..30), "parked").await;
-    let (_other, mut deliveries) = app_server(&world, "app-2", Options::default(), &["alice"]).await;
+    world
+        .publish(
+            "billing",
+            numbers(20..30).iter().map(|id| reminder(id, "alice")),
+        )
+        .await;
+    world
+        .all_became("billing", &numbers(20..30), "parked")
+        .await;
+    let (_other, mut deliveries) =
+        app_server(&world, "app-2", Options::default(), &["alice"]).await;
     assert_eq!(accept(&mut deliveries, 10).await, numbers(20..30));
 }
 
@@ -260,14 +417,22 @@ async fn a_late_delete_does_not_take_the_route_of_the_next_process() {
 #[tokio::test]
 async fn a_subject_of_ones_own_is_where_reminders_come() {
     let world = World::start(&[]).await;
-    let options = |subject: &str| Options { subject: Some(subject.to_owned()), ..Options::default() };
+    let options = |subject: &str| Options {
+        subject: Some(subject.to_owned()),
+        ..Options::default()
+    };
     let (_app, mut deliveries) = app_server(&world, "app-1", options("eu.app.7"), &["alice"]).await;
     world.publish("billing", [reminder("1", "alice")]).await;
     let delivery = next(&mut deliveries).await;
     assert!(delivery.json().get().contains("content of 1 for alice"));
     assert_eq!(delivery.accept().content, "content of 1 for alice");
     for subject in ["$JS.x", "bellhop.sets", "a.*"] {
-        let wrong = AppServer::start(world.client.clone(), "app-1".parse().unwrap(), options(subject)).await;
+        let wrong = AppServer::start(
+            world.client.clone(),
+            "app-1".parse().unwrap(),
+            options(subject),
+        )
+        .await;
         assert!(wrong.unwrap_err().to_string().contains(subject));
     }
 }
@@ -279,7 +444,12 @@ async fn whatever_is_killed_the_application_gets_everything_once_and_in_order() 
     let (_app, mut deliveries) = app_server(&world, "app-1", Options::default(), &["alice"]).await;
     let publish = async {
         for set in numbers(0..600).chunks(2) {
-            world.publish_surely("billing", set.iter().map(|id| reminder(id, "alice")).collect()).await;
+            world
+                .publish_surely(
+                    "billing",
+                    set.iter().map(|id| reminder(id, "alice")).collect(),
+                )
+                .await;
         }
     };
     let (sender, taken) = tokio::sync::watch::channel(0);
@@ -300,7 +470,9 @@ async fn whatever_is_killed_the_application_gets_everything_once_and_in_order() 
     };
     let ((), ids, ()) = tokio::join!(publish, take, trouble);
     assert_eq!(ids, numbers(0..600));
-    world.all_became("billing", &numbers(0..600), "delivered").await;
+    world
+        .all_became("billing", &numbers(0..600), "delivered")
+        .await;
     assert!(is_empty(&mut deliveries).await);
 }
 
@@ -309,7 +481,9 @@ async fn with_the_connection_everything_ends() {
     let world = World::start(&[]).await;
     let client = async_nats::connect(&world.url).await.unwrap();
     let (app, mut deliveries) =
-        AppServer::start(client.clone(), "app-1".parse().unwrap(), Options::default()).await.unwrap();
+        AppServer::start(client.clone(), "app-1".parse().unwrap(), Options::default())
+            .await
+            .unwrap();
     app.connect(user("alice")).await.unwrap();
     client.drain().await.unwrap();
     let end = tokio::time::timeout(LATER, deliveries.next()).await;
@@ -322,36 +496,62 @@ async fn with_the_connection_everything_ends() {
 async fn an_abandoned_instance_leaves_its_routes() {
     let world = World::start(&[]).await;
     let (app, mut deliveries) = app_server(&world, "app-1", Options::default(), &["alice"]).await;
-    world.publish("billing", numbers(0..10).iter().map(|id| reminder(id, "alice"))).await;
+    world
+        .publish(
+            "billing",
+            numbers(0..10).iter().map(|id| reminder(id, "alice")),
+        )
+        .await;
     let mut taken = Vec::new();
     while taken.len() < 10 {
-        let batch = tokio::time::timeout(LATER, deliveries.next_batch()).await.unwrap().unwrap();
+        let batch = tokio::time::timeout(LATER, deliveries.next_batch())
+            .await
+            .unwrap()
+            .unwrap();
         taken.extend(batch.into_iter().map(|delivery| delivery.accept().id));
     }
     app.abandon().await;
     assert_eq!(taken, numbers(0..10));
     assert!(deliveries.next_batch().await.is_none());
-    world.all_became("billing", &numbers(0..10), "delivered").await;
+    world
+        .all_became("billing", &numbers(0..10), "delivered")
+        .await;
     assert!(world.has_route("alice", "app-1").await);
     assert_eq!(app.connect(user("bob")).await, Err(RouteError::Stopped));
 
     let (_next, mut deliveries) = app_server(&world, "app-1", Options::default(), &["alice"]).await;
     world.publish("billing", [reminder("10", "alice")]).await;
     assert_eq!(accept(&mut deliveries, 1).await, ["10"]);
-    assert!(world.outcomes.all().await.iter().all(|outcome| outcome.outcome == "delivered"));
+    assert!(
+        world
+            .outcomes
+            .all()
+            .await
+            .iter()
+            .all(|outcome| outcome.outcome == "delivered")
+    );
 }
 
 /// By `nats-config/accounts.conf`, an app server may write its own routes and read none, and a business system may publish.
 #[tokio::test]
 async fn an_app_server_and_a_business_system_need_no_more_rights_than_they_have() {
     let realm = Realm::start().await;
-    realm.run("operator", &["setup", "--set", "partitions=1"], "").await.succeeded();
+    realm
+        .run("operator", &["setup", "--set", "partitions=1"], "")
+        .await
+        .succeeded();
     let _member = realm.serve("member-1", &["partitions=1"]).await;
     let (desk, billing) = (realm.someone("app-1").await, realm.someone("billing").await);
     let (app, mut deliveries) =
-        AppServer::start(desk.client, "app-1".parse().unwrap(), Options::default()).await.unwrap();
+        AppServer::start(desk.client, "app-1".parse().unwrap(), Options::default())
+            .await
+            .unwrap();
     app.connect(user("alice")).await.unwrap();
-    let billing = Publisher::start(billing.client, "billing".parse().unwrap(), publisher::Options::default());
+    let billing = Publisher::start(
+        billing.client,
+        "billing".parse().unwrap(),
+        publisher::Options::default(),
+    );
     let publish = async || {
         let draft = Draft::new(user("alice"), "Invoice 981 is due on Friday");
         billing.publish(draft).await.unwrap().await.unwrap().id
@@ -360,6 +560,9 @@ async fn an_app_server_and_a_business_system_need_no_more_rights_than_they_have(
     assert_eq!(accept(&mut deliveries, 1).await, [id]);
     app.drain();
     assert!(deliveries.next().await.is_none());
-    let routes = realm.run("operator", &["routes", "ls", "--json"], "").await.succeeded();
+    let routes = realm
+        .run("operator", &["routes", "ls", "--json"], "")
+        .await
+        .succeeded();
     assert_eq!(routes.trim(), "[]");
 }

@@ -16,11 +16,17 @@ async fn publisher(world: &World, options: Options) -> Publisher {
 
 fn draft(id: impl AsRef<str>, user: &str) -> Draft {
     let id = id.as_ref();
-    Draft { id: Some(id.to_owned()), ..Draft::new(user.parse().unwrap(), format!("content of {id} for {user}")) }
+    Draft {
+        id: Some(id.to_owned()),
+        ..Draft::new(user.parse().unwrap(), format!("content of {id} for {user}"))
+    }
 }
 
 async fn receipt(publishing: Publishing) -> Receipt {
-    tokio::time::timeout(LATER, publishing.into_future()).await.expect("it is not acknowledged").unwrap()
+    tokio::time::timeout(LATER, publishing.into_future())
+        .await
+        .expect("it is not acknowledged")
+        .unwrap()
 }
 
 #[tokio::test]
@@ -40,7 +46,10 @@ async fn what_queues_while_a_set_is_under_way_makes_the_next_in_order() {
         sets.insert(set);
     }
     assert!(sets.len() < 200, "{} sets", sets.len());
-    assert_eq!(world.stream("BELLHOP_SETS").await.state.last_sequence, sets.len() as u64);
+    assert_eq!(
+        world.stream("BELLHOP_SETS").await.state.last_sequence,
+        sets.len() as u64
+    );
     world.taken(&numbers(0..2_000)).await;
     assert_eq!(world.order("alice"), numbers(0..2_000));
     assert_eq!(world.repeats(), []);
@@ -50,21 +59,44 @@ async fn what_queues_while_a_set_is_under_way_makes_the_next_in_order() {
 async fn sets_are_no_larger_than_they_may_be() {
     let world = World::start(&[]).await;
     let bytes = serde_json::to_string(&draft("100", "alice")).unwrap().len();
-    let by_number = publisher(&world, Options { max_reminders: 10, ..Options::default() }).await;
-    let by_bytes = publisher(&world, Options { max_bytes: 1_024, ..Options::default() }).await;
-    for (publisher, ids, most) in [(by_number, numbers(0..100), 10), (by_bytes, numbers(100..200), 1_024 / bytes)] {
+    let by_number = publisher(
+        &world,
+        Options {
+            max_reminders: 10,
+            ..Options::default()
+        },
+    )
+    .await;
+    let by_bytes = publisher(
+        &world,
+        Options {
+            max_bytes: 1_024,
+            ..Options::default()
+        },
+    )
+    .await;
+    for (publisher, ids, most) in [
+        (by_number, numbers(0..100), 10),
+        (by_bytes, numbers(100..200), 1_024 / bytes),
+    ] {
         let mut publishing = Vec::new();
         for id in &ids {
             publishing.push(publisher.publish(draft(id, "alice")).await.unwrap());
         }
-        let large = Draft { content: "x".repeat(64 << 10), ..draft(format!("large, {most}"), "alice") };
+        let large = Draft {
+            content: "x".repeat(64 << 10),
+            ..draft(format!("large, {most}"), "alice")
+        };
         publishing.push(publisher.publish(large).await.unwrap());
         let mut sizes = BTreeMap::<u64, usize>::new();
         for publishing in publishing {
             *sizes.entry(receipt(publishing).await.set).or_default() += 1;
         }
         let largest = *sizes.values().max().unwrap();
-        assert!((2..=most).contains(&largest), "{largest} of {most} in a set");
+        assert!(
+            (2..=most).contains(&largest),
+            "{largest} of {most} in a set"
+        );
     }
 }
 
@@ -73,7 +105,14 @@ async fn sets_are_no_larger_than_they_may_be() {
 async fn a_server_that_is_killed_costs_nothing_but_time() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
-    let publisher = publisher(&world, Options { max_reminders: 2, ..Options::default() }).await;
+    let publisher = publisher(
+        &world,
+        Options {
+            max_reminders: 2,
+            ..Options::default()
+        },
+    )
+    .await;
     let publish = async {
         let mut publishing = Vec::new();
         for id in numbers(0..2_000) {
@@ -97,9 +136,17 @@ async fn a_server_that_is_killed_costs_nothing_but_time() {
     for publishing in publishing {
         receipt(publishing).await;
     }
-    world.all_became("billing", &numbers(0..2_000), "delivered").await;
+    world
+        .all_became("billing", &numbers(0..2_000), "delivered")
+        .await;
     assert_eq!(world.order("alice"), numbers(0..2_000));
-    let delivered = world.outcomes.all().await.iter().filter(|outcome| outcome.is_final()).count();
+    let delivered = world
+        .outcomes
+        .all()
+        .await
+        .iter()
+        .filter(|outcome| outcome.is_final())
+        .count();
     assert_eq!(delivered, 2_000, "each is one reminder");
 }
 
@@ -107,13 +154,24 @@ async fn a_server_that_is_killed_costs_nothing_but_time() {
 async fn who_publishes_faster_than_it_goes_out_waits_for_room() {
     let world = World::start(&[]).await;
     let one = serde_json::to_string(&draft("0", "alice")).unwrap().len();
-    let publisher = publisher(&world, Options { max_waiting_bytes: 3 * one, ..Options::default() }).await;
+    let publisher = publisher(
+        &world,
+        Options {
+            max_waiting_bytes: 3 * one,
+            ..Options::default()
+        },
+    )
+    .await;
     world.kill_nats().await;
     let mut publishing = Vec::new();
     for id in numbers(0..3) {
         publishing.push(publisher.publish(draft(id, "alice")).await.unwrap());
     }
-    let no_room = tokio::time::timeout(Duration::from_millis(100), publisher.publish(draft("3", "alice"))).await;
+    let no_room = tokio::time::timeout(
+        Duration::from_millis(100),
+        publisher.publish(draft("3", "alice")),
+    )
+    .await;
     assert!(no_room.is_err(), "there is no room for a fourth");
     let unflushed = tokio::time::timeout(Duration::from_millis(100), publisher.flush()).await;
     assert!(unflushed.is_err(), "nothing is acknowledged");
@@ -134,7 +192,10 @@ async fn a_reminder_is_the_same_under_its_id_and_one_without_gets_one() {
     let again = receipt(publisher.publish(draft("inv-1", "alice")).await.unwrap()).await;
     assert_eq!(first, again, "the same set");
     let nameless = || Draft::new("alice".parse().unwrap(), "no id");
-    let (one, other) = (publisher.publish(nameless()).await.unwrap(), publisher.publish(nameless()).await.unwrap());
+    let (one, other) = (
+        publisher.publish(nameless()).await.unwrap(),
+        publisher.publish(nameless()).await.unwrap(),
+    );
     let ids = [one.id().to_owned(), other.id().to_owned()];
     assert_ne!(ids[0], ids[1]);
     assert_eq!(receipt(one).await.id, ids[0]);
@@ -154,11 +215,39 @@ async fn what_bellhop_would_refuse_is_not_sent() {
         }
     };
     let good = || draft("1", "alice");
-    assert_eq!(invalid(Draft { content: String::new(), ..good() }).await, "invalid_content");
-    assert_eq!(invalid(Draft { id: Some(String::new()), ..good() }).await, "invalid_id");
-    assert_eq!(invalid(Draft { title: Some("x".repeat(1_025)), ..good() }).await, "invalid_title");
+    assert_eq!(
+        invalid(Draft {
+            content: String::new(),
+            ..good()
+        })
+        .await,
+        "invalid_content"
+    );
+    assert_eq!(
+        invalid(Draft {
+            id: Some(String::new()),
+            ..good()
+        })
+        .await,
+        "invalid_id"
+    );
+    assert_eq!(
+        invalid(Draft {
+            title: Some("x".repeat(1_025)),
+            ..good()
+        })
+        .await,
+        "invalid_title"
+    );
     let data = serde_json::value::to_raw_value(&"x".repeat(256 << 10)).unwrap();
-    assert_eq!(invalid(Draft { data: Some(data), ..good() }).await, "reminder_too_large");
+    assert_eq!(
+        invalid(Draft {
+            data: Some(data),
+            ..good()
+        })
+        .await,
+        "reminder_too_large"
+    );
     publisher.flush().await.unwrap();
     assert_eq!(world.stream("BELLHOP_SETS").await.state.last_sequence, 0);
 }
@@ -166,8 +255,21 @@ async fn what_bellhop_would_refuse_is_not_sent() {
 #[tokio::test]
 async fn an_unvalidated_reminder_is_rejected_alone() {
     let world = World::start(&[]).await;
-    let publisher = publisher(&world, Options { validate: false, ..Options::default() }).await;
-    publisher.publish(Draft { content: String::new(), ..draft("1", "alice") }).await.unwrap();
+    let publisher = publisher(
+        &world,
+        Options {
+            validate: false,
+            ..Options::default()
+        },
+    )
+    .await;
+    publisher
+        .publish(Draft {
+            content: String::new(),
+            ..draft("1", "alice")
+        })
+        .await
+        .unwrap();
     publisher.publish(draft("2", "alice")).await.unwrap();
     world.became("billing", "1", "rejected").await;
     world.became("billing", "2", "parked").await;
@@ -185,9 +287,15 @@ async fn scheduled_reminders_are_cancelled_in_order() {
     let listed = async |id: &str, expected: bool| {
         let listed = async || {
             let list = world.run(&["scheduled", "ls", "--json"]).await.succeeded();
-            if list.contains(&format!("\"id\":\"{id}\"")) == expected { Ok(()) } else { Err(list) }
+            if list.contains(&format!("\"id\":\"{id}\"")) == expected {
+                Ok(())
+            } else {
+                Err(list)
+            }
         };
-        world.within(LATER, &format!("{id} is scheduled: {expected}"), listed).await;
+        world
+            .within(LATER, &format!("{id} is scheduled: {expected}"), listed)
+            .await;
     };
     for id in ["1", "2"] {
         publisher.publish(scheduled(id)).await.unwrap();
@@ -216,11 +324,20 @@ async fn scheduled_reminders_are_cancelled_in_order() {
 #[tokio::test]
 async fn who_gets_no_acknowledgement_is_told_so() {
     let world = World::without_members("", &[]).await;
-    let publisher =
-        publisher(&world, Options { give_up_after: Duration::from_millis(200), ..Options::default() }).await;
+    let publisher = publisher(
+        &world,
+        Options {
+            give_up_after: Duration::from_millis(200),
+            ..Options::default()
+        },
+    )
+    .await;
     let publishing = publisher.publish(draft("1", "alice")).await.unwrap();
     let unconfirmed = publishing.await.unwrap_err();
-    assert!(matches!(unconfirmed, PublishError::Unconfirmed { .. }), "{unconfirmed}");
+    assert!(
+        matches!(unconfirmed, PublishError::Unconfirmed { .. }),
+        "{unconfirmed}"
+    );
     world.serve().await;
     receipt(publisher.publish(draft("1", "alice")).await.unwrap()).await;
     world.became("billing", "1", "parked").await;

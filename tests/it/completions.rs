@@ -9,13 +9,20 @@ use crate::harness::bellhop;
 
 #[tokio::test]
 async fn bash_completes_commands_and_options() {
-    let script = bellhop(&["completions", "bash"], &[], b"").await.succeeded();
+    let script = bellhop(&["completions", "bash"], &[], b"")
+        .await
+        .succeeded();
     let complete = "COMP_WORDS=(bellhop rules p); COMP_CWORD=2; _bellhop bellhop p rules; echo ${COMPREPLY[@]}";
     let mut bash = Command::new("bash");
-    bash.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+    bash.stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true);
     let mut bash = bash.spawn().unwrap();
     let mut input = bash.stdin.take().unwrap();
-    input.write_all(format!("{script}\n{complete}\n").as_bytes()).await.unwrap();
+    input
+        .write_all(format!("{script}\n{complete}\n").as_bytes())
+        .await
+        .unwrap();
     drop(input);
     let output = bash.wait_with_output().await.unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "put\n");

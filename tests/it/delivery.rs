@@ -36,8 +36,12 @@ async fn attempted(world: &World, app: &App, id: &str, times: usize) {
 async fn large_reminders_share_requests_in_order() {
     let world = World::start(&[]).await;
     let app = world.app("app-1", &["alice"]).await;
-    let large =
-        |id: &String| with(reminder(id, "alice"), json!({ "content": format!("{id:>4}{}", "c".repeat(65_532)) }));
+    let large = |id: &String| {
+        with(
+            reminder(id, "alice"),
+            json!({ "content": format!("{id:>4}{}", "c".repeat(65_532)) }),
+        )
+    };
     let ids = numbers(0..40);
     for ids in ids.chunks(10) {
         world.publish("billing", ids.iter().map(large)).await;
@@ -46,8 +50,11 @@ async fn large_reminders_share_requests_in_order() {
     world.settle().await;
     assert_eq!(world.order("alice"), ids);
     assert_eq!(world.repeats(), []);
-    let shared =
-        app.requests().iter().filter(|it| matches!(&it.asked, Asked::Delivery(batch) if batch.len() > 1)).count();
+    let shared = app
+        .requests()
+        .iter()
+        .filter(|it| matches!(&it.asked, Asked::Delivery(batch) if batch.len() > 1))
+        .count();
     assert!(shared > 0, "a request has room for three");
 }
 
@@ -56,20 +63,31 @@ async fn the_largest_reminder_there_can_be_is_delivered() {
     let world = World::start(&[]).await;
     let app = world.app("app-1", &["alice"]).await;
     // What is delivered has more fields than what was published; find the most `data` that is taken.
-    let with_data = |id: &str, bytes: usize| with(reminder(id, "alice"), json!({ "data": "d".repeat(bytes) }));
+    let with_data =
+        |id: &str, bytes: usize| with(reminder(id, "alice"), json!({ "data": "d".repeat(bytes) }));
     let most = 256 * 1024;
     let sizes: Vec<_> = (0..40).map(|step| most - 400 + 10 * step).collect();
     for size in &sizes {
-        world.publish("billing", [with_data(&size.to_string(), *size)]).await;
+        world
+            .publish("billing", [with_data(&size.to_string(), *size)])
+            .await;
     }
     world.settle().await;
     let outcomes = world.outcomes.all().await;
-    let became =
-        |size: &usize| outcomes.iter().find(|it| it.id == size.to_string()).map(|it| it.outcome.clone()).unwrap();
+    let became = |size: &usize| {
+        outcomes
+            .iter()
+            .find(|it| it.id == size.to_string())
+            .map(|it| it.outcome.clone())
+            .unwrap()
+    };
     let fates: Vec<_> = sizes.iter().map(became).collect();
     let delivered = fates.iter().take_while(|fate| *fate == "delivered").count();
     assert!(delivered > 0 && delivered < sizes.len(), "{fates:?}");
-    assert!(fates[delivered..].iter().all(|fate| fate == "rejected"), "{fates:?}");
+    assert!(
+        fates[delivered..].iter().all(|fate| fate == "rejected"),
+        "{fates:?}"
+    );
     assert_eq!(app.attempts(&sizes[delivered - 1].to_string()), 1);
 }
 
@@ -79,10 +97,25 @@ async fn not_connected_drops_the_route_and_parks() {
     let world = World::start(&[]).await;
     let app = world.app("app-1", &["alice", "bob"]).await;
     app.on_delivery(|batch| Reply::refuse(batch, "not_connected", |one| one["user"] == "alice"));
-    world.publish("billing", [reminder("1", "alice"), reminder("b", "bob"), reminder("2", "alice")]).await;
+    world
+        .publish(
+            "billing",
+            [
+                reminder("1", "alice"),
+                reminder("b", "bob"),
+                reminder("2", "alice"),
+            ],
+        )
+        .await;
     world.all_became("billing", &["1", "2"], "parked").await;
     world.taken(&["b"]).await;
-    let is_dropped = async || if world.has_route("alice", "app-1").await { Err("it is there".into()) } else { Ok(()) };
+    let is_dropped = async || {
+        if world.has_route("alice", "app-1").await {
+            Err("it is there".into())
+        } else {
+            Ok(())
+        }
+    };
     world.eventually("the route is dropped", is_dropped).await;
     assert!(world.has_route("bob", "app-1").await);
 
@@ -90,7 +123,11 @@ async fn not_connected_drops_the_route_and_parks() {
     let asked = app.heartbeats("alice");
     world.publish("billing", [reminder("3", "alice")]).await;
     world.became("billing", "3", "parked").await;
-    assert_eq!(app.heartbeats("alice"), asked, "there is no route to ask about");
+    assert_eq!(
+        app.heartbeats("alice"),
+        asked,
+        "there is no route to ask about"
+    );
     app.connect(&["alice"]).await;
     world.taken(&["1", "2", "3"]).await;
     world.settle().await;
@@ -103,9 +140,15 @@ async fn not_connected_drops_the_route_and_parks() {
 async fn busy_is_tried_again_in_order() {
     let world = World::start(&QUICK).await;
     let app = world.app("app-1", &["alice", "bob"]).await;
-    app.on_delivery(|batch| Reply::refuse(batch, "busy", |one| one["user"] == "alice" && one["id"] != "1"));
+    app.on_delivery(|batch| {
+        Reply::refuse(batch, "busy", |one| {
+            one["user"] == "alice" && one["id"] != "1"
+        })
+    });
     let first = ["1", "2", "3", "4", "5"].map(|id| reminder(id, "alice"));
-    world.publish("billing", first.into_iter().chain([reminder("b", "bob")])).await;
+    world
+        .publish("billing", first.into_iter().chain([reminder("b", "bob")]))
+        .await;
     world.taken(&["1", "b"]).await;
     attempted(&world, &app, "2", 3).await;
     world.publish("billing", [reminder("6", "alice")]).await;
@@ -113,7 +156,11 @@ async fn busy_is_tried_again_in_order() {
     world.taken(&["2", "3", "4", "5", "6"]).await;
     world.settle().await;
     assert_eq!(world.order("alice"), ["1", "2", "3", "4", "5", "6"]);
-    assert_eq!((app.attempts("1"), app.attempts("b")), (1, 1), "what was accepted is not brought again");
+    assert_eq!(
+        (app.attempts("1"), app.attempts("b")),
+        (1, 1),
+        "what was accepted is not brought again"
+    );
     assert!(world.has_route("alice", "app-1").await, "busy is connected");
 }
 
@@ -123,14 +170,21 @@ async fn a_refusal_means_the_reminder_it_names_and_no_other() {
     let app = world.app("app-1", &["alice"]).await;
     // Stops the lane, so that all of these come in one request.
     app.on_delivery(|batch| Reply::refuse(batch, "busy", |_| true));
-    world.publish("billing", ["1", "2", "3"].map(|id| reminder(id, "alice"))).await;
-    world.all_became("billing", &["1", "2", "3"], "parked").await;
-    world.publish("hr", ["2", "3"].map(|id| reminder(id, "alice"))).await;
+    world
+        .publish("billing", ["1", "2", "3"].map(|id| reminder(id, "alice")))
+        .await;
+    world
+        .all_became("billing", &["1", "2", "3"], "parked")
+        .await;
+    world
+        .publish("hr", ["2", "3"].map(|id| reminder(id, "alice")))
+        .await;
     world.all_became("hr", &["2", "3"], "parked").await;
     let calls = Arc::new(AtomicUsize::new(0));
     app.on_delivery(move |batch| match batch.len() {
         5 if calls.fetch_add(1, Ordering::Relaxed) == 0 => {
-            let stranger = json!({ "id": "1", "source": "nobody", "user": "alice", "reason": "busy" });
+            let stranger =
+                json!({ "id": "1", "source": "nobody", "user": "alice", "reason": "busy" });
             let twos = json!({ "id": "2", "source": "hr", "user": "alice", "reason": "busy" });
             let body = json!({ "refused": [stranger, twos] }).to_string();
             let is_hrs_two = |one: &Value| one["id"] == "2" && one["source"] == "hr";
@@ -141,17 +195,29 @@ async fn a_refusal_means_the_reminder_it_names_and_no_other() {
     world.became("hr", "2", "delivered").await;
     world.settle().await;
     assert_eq!(world.repeats(), [], "only what was refused came again");
-    let keys: Vec<_> = world.takes().iter().map(|take| (take.source().to_owned(), take.id().to_owned())).collect();
-    let due = [("billing", "1"), ("billing", "2"), ("billing", "3"), ("hr", "3"), ("hr", "2")];
-    assert_eq!(keys, due.map(|(source, id)| (source.to_owned(), id.to_owned())));
+    let keys: Vec<_> = world
+        .takes()
+        .iter()
+        .map(|take| (take.source().to_owned(), take.id().to_owned()))
+        .collect();
+    let due = [
+        ("billing", "1"),
+        ("billing", "2"),
+        ("billing", "3"),
+        ("hr", "3"),
+        ("hr", "2"),
+    ];
+    assert_eq!(
+        keys,
+        due.map(|(source, id)| (source.to_owned(), id.to_owned()))
+    );
 }
 
 /// "No subscriber, no answer in time, or an answer that is not this: nothing in the request counts as delivered."
 #[tokio::test]
 async fn an_answer_that_is_not_the_contracts_is_none() {
     let world = World::start(&QUICK).await;
-    let refusal =
-        |reason: Value| json!({ "refused": [{ "id": "1", "source": "billing", "user": "u", "reason": reason }] });
+    let refusal = |reason: Value| json!({ "refused": [{ "id": "1", "source": "billing", "user": "u", "reason": reason }] });
     let say = |body: &str| -> Box<dyn Fn() -> Reply + Send> {
         let body = body.to_owned();
         Box::new(move || Reply::say(&body))
@@ -159,14 +225,37 @@ async fn an_answer_that_is_not_the_contracts_is_none() {
     let mut cases: Vec<(String, Box<dyn Fn() -> Reply + Send>)> = vec![
         ("no UTF-8".into(), Box::new(|| Reply::say(b"\xff{}"))),
         ("no answer".into(), Box::new(Reply::silence)),
-        ("late".into(), Box::new(|| Reply::say("{}").after(Duration::from_millis(700)))),
-        ("service error".into(), Box::new(|| Reply::say("{}").with_header("Nats-Service-Error-Code", "500"))),
+        (
+            "late".into(),
+            Box::new(|| Reply::say("{}").after(Duration::from_millis(700))),
+        ),
+        (
+            "service error".into(),
+            Box::new(|| Reply::say("{}").with_header("Nats-Service-Error-Code", "500")),
+        ),
     ];
-    let (tired, nothing) = (refusal(json!("tired")).to_string(), refusal(Value::Null).to_string());
-    let bodies =
-        ["", "ok", "[]", "[[]]", "42", "null", "{", r#"{"refused": 7}"#, r#"{"refused": ["1"]}"#, &tired, &nothing];
+    let (tired, nothing) = (
+        refusal(json!("tired")).to_string(),
+        refusal(Value::Null).to_string(),
+    );
+    let bodies = [
+        "",
+        "ok",
+        "[]",
+        "[[]]",
+        "42",
+        "null",
+        "{",
+        r#"{"refused": 7}"#,
+        r#"{"refused": ["1"]}"#,
+        &tired,
+        &nothing,
+    ];
     cases.extend(bodies.map(|body| (format!("`{body}`"), say(body))));
-    cases.push(("a field is missing".into(), say(r#"{"refused": [{"id": "1", "source": "billing"}]}"#)));
+    cases.push((
+        "a field is missing".into(),
+        say(r#"{"refused": [{"id": "1", "source": "billing"}]}"#),
+    ));
 
     let mut apps = Vec::new();
     let users: Vec<_> = (0..cases.len()).map(|n| format!("user {n}")).collect();
@@ -175,14 +264,25 @@ async fn an_answer_that_is_not_the_contracts_is_none() {
         app.on_delivery(move |_| reply());
         apps.push(app);
     }
-    let named = |n: usize| users.iter().map(move |user| reminder(format!("{n} {user}"), user));
+    let named = |n: usize| {
+        users
+            .iter()
+            .map(move |user| reminder(format!("{n} {user}"), user))
+    };
     for n in 0..3 {
         world.publish("billing", named(n)).await;
     }
     for (app, user) in apps.iter().zip(&users) {
         attempted(&world, app, &format!("0 {user}"), 3).await;
     }
-    assert!(world.outcomes.all().await.iter().all(|outcome| outcome.outcome == "parked"));
+    assert!(
+        world
+            .outcomes
+            .all()
+            .await
+            .iter()
+            .all(|outcome| outcome.outcome == "parked")
+    );
 
     for app in &apps {
         app.on_delivery(|_| Reply::say(r#"{"unknown": "field"}"#).taking(|_| true));
@@ -194,7 +294,11 @@ async fn an_answer_that_is_not_the_contracts_is_none() {
         assert_eq!(world.order(user), due);
     }
     world.settle().await;
-    assert_eq!(world.repeats(), [], "the garbage took nothing, and what was accepted is not brought again");
+    assert_eq!(
+        world.repeats(),
+        [],
+        "the garbage took nothing, and what was accepted is not brought again"
+    );
 }
 
 /// A late answer is none, even when it comes before the next attempt's.
@@ -213,7 +317,11 @@ async fn a_late_answer_is_not_taken_for_the_next_ones() {
     world.became("billing", "1", "delivered").await;
     world.settle().await;
     assert_eq!(app.attempts("1"), 3);
-    assert_eq!(world.repeats(), [("billing".into(), "1".into(), "alice".into())], "it took the first one too");
+    assert_eq!(
+        world.repeats(),
+        [("billing".into(), "1".into(), "alice".into())],
+        "it took the first one too"
+    );
 }
 
 /// "Delivery is at least once; (`source`, `id`, `user`) is the key to drop repeats by."
@@ -224,7 +332,9 @@ async fn an_instance_that_dies_between_taking_and_answering_gets_it_again() {
     world.publish("billing", [reminder("0", "alice")]).await;
     world.taken(&["0"]).await;
     app.on_delivery(|_| Reply::accept().dying());
-    world.publish("billing", [reminder("1", "alice"), reminder("2", "alice")]).await;
+    world
+        .publish("billing", [reminder("1", "alice"), reminder("2", "alice")])
+        .await;
     world.taken(&["1", "2"]).await;
     world.all_became("billing", &["1", "2"], "parked").await;
     world.publish("billing", [reminder("3", "alice")]).await;
@@ -243,7 +353,13 @@ async fn an_instance_that_dies_between_taking_and_answering_gets_it_again() {
 }
 
 fn last(world: &World, id: &str) -> Value {
-    world.takes().iter().rfind(|take| take.id() == id).unwrap().reminder.clone()
+    world
+        .takes()
+        .iter()
+        .rfind(|take| take.id() == id)
+        .unwrap()
+        .reminder
+        .clone()
 }
 
 /// "No subscriber, … nothing in the request counts as delivered", "its routes stay".
@@ -256,10 +372,19 @@ async fn without_a_subscriber_nothing_is_lost_and_others_go_on() {
     world.taken(&["0"]).await;
     app.stop().await;
     let away = ["1", "2", "3", "4"].map(|id| reminder(id, "alice"));
-    world.publish("billing", away.into_iter().chain([reminder("never asked", "carol")])).await;
-    world.publish("billing", [reminder("meanwhile", "bob")]).await;
+    world
+        .publish(
+            "billing",
+            away.into_iter().chain([reminder("never asked", "carol")]),
+        )
+        .await;
+    world
+        .publish("billing", [reminder("meanwhile", "bob")])
+        .await;
     world.taken(&["meanwhile"]).await;
-    world.all_became("billing", &["1", "2", "3", "4", "never asked"], "parked").await;
+    world
+        .all_became("billing", &["1", "2", "3", "4", "never asked"], "parked")
+        .await;
     for user in ["alice", "carol"] {
         assert!(world.has_route(user, "app-1").await, "{user}");
     }
@@ -273,23 +398,52 @@ async fn without_a_subscriber_nothing_is_lost_and_others_go_on() {
 /// A hung instance and a good one in one partition: requests of a minute, and nobody at the good one notices.
 #[tokio::test]
 async fn a_hung_instance_delays_only_its_own_users() {
-    let minute = [("partitions", "1"), ("delivery.timeout", "60s"), ("heartbeat.timeout", "60s")];
+    let minute = [
+        ("partitions", "1"),
+        ("delivery.timeout", "60s"),
+        ("heartbeat.timeout", "60s"),
+    ];
     let world = World::start(&minute).await;
-    let (deaf, mute) = (world.app("deaf", &["dan"]).await, world.app("mute", &["mia"]).await);
+    let (deaf, mute) = (
+        world.app("deaf", &["dan"]).await,
+        world.app("mute", &["mia"]).await,
+    );
     world.app("good", &["bob"]).await;
     deaf.on_delivery(|_| Reply::silence());
     mute.on_heartbeat(|_| Reply::silence());
-    world.publish("billing", [reminder("d", "dan"), reminder("m", "mia"), reminder("b", "bob")]).await;
+    world
+        .publish(
+            "billing",
+            [
+                reminder("d", "dan"),
+                reminder("m", "mia"),
+                reminder("b", "bob"),
+            ],
+        )
+        .await;
     attempted(&world, &deaf, "d", 1).await;
-    let is_asked = async || if mute.heartbeats("mia") > 0 { Ok(()) } else { Err("not asked".into()) };
+    let is_asked = async || {
+        if mute.heartbeats("mia") > 0 {
+            Ok(())
+        } else {
+            Err("not asked".into())
+        }
+    };
     world.eventually("the mute one is asked", is_asked).await;
     let ids = numbers(0..200);
     for (n, id) in ids.iter().enumerate() {
-        let hung = [("dan", "d"), ("mia", "m")].map(|(user, who)| reminder(format!("{who}{n}"), user));
-        world.publish("billing", hung.into_iter().chain([reminder(id, "bob")])).await;
+        let hung =
+            [("dan", "d"), ("mia", "m")].map(|(user, who)| reminder(format!("{who}{n}"), user));
+        world
+            .publish("billing", hung.into_iter().chain([reminder(id, "bob")]))
+            .await;
     }
     world.taken(&ids).await;
-    assert_eq!((deaf.requests().len(), mute.requests().len()), (2, 1), "a heartbeat and a delivery; a heartbeat");
+    assert_eq!(
+        (deaf.requests().len(), mute.requests().len()),
+        (2, 1),
+        "a heartbeat and a delivery; a heartbeat"
+    );
 }
 
 /// "The instance is in the key, so a late delete from one instance can never remove the user's newer route at another"
@@ -306,7 +460,11 @@ async fn a_late_delete_leaves_the_newer_route_at_another_instance() {
     world.taken(&["2"]).await;
     world.settle().await;
     assert_eq!(world.first("2").app, "app-2");
-    assert_eq!(world.trail("billing", "2").await, ["delivered"], "not by way of the mailbox");
+    assert_eq!(
+        world.trail("billing", "2").await,
+        ["delivered"],
+        "not by way of the mailbox"
+    );
     assert_eq!(new.attempts("2"), 1);
 }
 
@@ -314,7 +472,10 @@ async fn a_late_delete_leaves_the_newer_route_at_another_instance() {
 #[tokio::test]
 async fn of_two_instances_the_one_that_has_the_user_gets_the_reminder() {
     let world = World::start(&[("delivery.devices", "latest")]).await;
-    let apps = [world.app("app-1", &["alice"]).await, world.app("app-2", &["alice"]).await];
+    let apps = [
+        world.app("app-1", &["alice"]).await,
+        world.app("app-2", &["alice"]).await,
+    ];
     let ids = numbers(0..20);
     for id in &ids {
         world.publish("billing", [reminder(id, "alice")]).await;
@@ -322,13 +483,21 @@ async fn of_two_instances_the_one_that_has_the_user_gets_the_reminder() {
     world.taken(&ids).await;
     assert_eq!(world.order("alice"), ids);
     let first = world.first("19").app.clone();
-    let (chosen, other) = if first == "app-1" { (&apps[0], "app-2") } else { (&apps[1], "app-1") };
+    let (chosen, other) = if first == "app-1" {
+        (&apps[0], "app-2")
+    } else {
+        (&apps[1], "app-1")
+    };
     chosen.expel("alice");
     world.publish("billing", [reminder("next", "alice")]).await;
     world.taken(&["next"]).await;
     world.settle().await;
     assert_eq!(world.first("next").app, other);
-    assert_eq!(world.trail("billing", "next").await, ["delivered"], "not by way of the mailbox");
+    assert_eq!(
+        world.trail("billing", "next").await,
+        ["delivered"],
+        "not by way of the mailbox"
+    );
     assert_eq!(world.repeats(), []);
 }
 
@@ -339,7 +508,12 @@ async fn of_two_instances_a_silent_one_is_passed_over() {
     let silent = world.app("app-2", &["alice"]).await; // The newer one.
     silent.on_heartbeat(|_| Reply::silence());
     silent.on_delivery(|_| Reply::silence());
-    world.publish("billing", numbers(0..10).iter().map(|id| reminder(id, "alice"))).await;
+    world
+        .publish(
+            "billing",
+            numbers(0..10).iter().map(|id| reminder(id, "alice")),
+        )
+        .await;
     world.settle().await;
     assert_eq!(world.order("alice"), numbers(0..10));
     assert!(world.takes().iter().all(|take| take.app == "app-1"));
@@ -367,7 +541,9 @@ async fn a_route_deleted_under_way_and_no_answer_parks_it() {
     let world = World::start(&QUICK).await;
     let app = world.app("app-1", &["alice"]).await;
     app.on_delivery(|_| Reply::silence());
-    world.publish("billing", [reminder("1", "alice"), reminder("2", "alice")]).await;
+    world
+        .publish("billing", [reminder("1", "alice"), reminder("2", "alice")])
+        .await;
     attempted(&world, &app, "1", 1).await;
     app.delete_route("alice").await;
     world.all_became("billing", &["1", "2"], "parked").await;
@@ -439,9 +615,22 @@ async fn what_is_no_route_is_ignored() {
     let mut everything = world.client.subscribe(">").await.unwrap();
     let put = async |key: &str, value: &[u8]| {
         let subject = format!("$KV.bellhop_routes.{key}");
-        world.jetstream.publish(subject, value.to_vec().into()).await.unwrap().await.unwrap();
+        world
+            .jetstream
+            .publish(subject, value.to_vec().into())
+            .await
+            .unwrap()
+            .await
+            .unwrap();
     };
-    for key in ["alice", "alice.app-1.more", "al=zzice.app-1", "alice.=FF", "al%ice.app-1", "alice.a=2e"] {
+    for key in [
+        "alice",
+        "alice.app-1.more",
+        "al=zzice.app-1",
+        "alice.=FF",
+        "al%ice.app-1",
+        "alice.a=2e",
+    ] {
         put(key, b"").await;
     }
     let subjects = [
@@ -457,8 +646,10 @@ async fn what_is_no_route_is_ignored() {
         "bad subject",
         "bad.\u{7}",
     ];
-    let mut values: Vec<Vec<u8>> =
-        subjects.iter().map(|subject| json!({ "subject": subject }).to_string().into()).collect();
+    let mut values: Vec<Vec<u8>> = subjects
+        .iter()
+        .map(|subject| json!({ "subject": subject }).to_string().into())
+        .collect();
     values.extend([
         b"yes".to_vec(),
         b"[]".into(),
@@ -484,9 +675,19 @@ async fn what_is_no_route_is_ignored() {
         }
         sent_to.push(message.subject.to_string());
     }
-    assert!(sent_to.iter().any(|subject| subject == "bellhop.app.app-1.deliver"), "everything is seen");
-    let is_request = |subject: &&String| subject.ends_with(".deliver") || subject.ends_with(".heartbeat");
-    let strays: Vec<_> = sent_to.iter().filter(is_request).filter(|it| !it.starts_with("bellhop.app.app-1.")).collect();
+    assert!(
+        sent_to
+            .iter()
+            .any(|subject| subject == "bellhop.app.app-1.deliver"),
+        "everything is seen"
+    );
+    let is_request =
+        |subject: &&String| subject.ends_with(".deliver") || subject.ends_with(".heartbeat");
+    let strays: Vec<_> = sent_to
+        .iter()
+        .filter(is_request)
+        .filter(|it| !it.starts_with("bellhop.app.app-1."))
+        .collect();
     assert!(strays.is_empty(), "{strays:?}");
 }
 
@@ -496,10 +697,20 @@ async fn a_plain_publish_is_served_like_any_other() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
     let body = json!({ "reminders": [reminder("1", "alice")] }).to_string();
-    world.client.publish("bellhop.sets.billing", body.clone().into()).await.unwrap();
+    world
+        .client
+        .publish("bellhop.sets.billing", body.clone().into())
+        .await
+        .unwrap();
     world.taken(&["1"]).await;
     let mut headers = HeaderMap::new();
     headers.insert("X-Anything", "is passed over");
-    world.publish_bytes("billing", body.replace("\"1\"", "\"2\"").as_bytes(), headers).await;
+    world
+        .publish_bytes(
+            "billing",
+            body.replace("\"1\"", "\"2\"").as_bytes(),
+            headers,
+        )
+        .await;
     world.taken(&["2"]).await;
 }

@@ -21,7 +21,8 @@ fn analyze(arguments: &[&str]) -> Output {
 /// The unit's first instance, with this build's program and with or without credentials.
 fn instance(dir: &Path, has_credentials: bool) -> PathBuf {
     let text = |name: &str| std::fs::read_to_string(format!("{DEPLOY}/systemd/{name}")).unwrap();
-    let unit = text("bellhop@.service").replace("/usr/local/bin/bellhop", env!("CARGO_BIN_EXE_bellhop"));
+    let unit =
+        text("bellhop@.service").replace("/usr/local/bin/bellhop", env!("CARGO_BIN_EXE_bellhop"));
     let path = dir.join("bellhop@1.service");
     std::fs::write(&path, unit).unwrap();
     if has_credentials {
@@ -33,17 +34,33 @@ fn instance(dir: &Path, has_credentials: bool) -> PathBuf {
 }
 
 #[test]
-#[cfg_attr(not(has_systemd), ignore = "no systemd-analyze here: apt-get install systemd")]
+#[cfg_attr(
+    not(has_systemd),
+    ignore = "no systemd-analyze here: apt-get install systemd"
+)]
 fn systemd_takes_the_unit_for_right_and_well_fenced_in() {
     for has_credentials in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let unit = instance(dir.path(), has_credentials);
         let unit = unit.to_str().unwrap();
         let verified = analyze(&["verify", unit]);
-        assert!(verified.status.success() && verified.stderr.is_empty(), "{verified:?}");
-        let security = ["security", "--offline=true", "--threshold", MOST_EXPOSED, unit];
+        assert!(
+            verified.status.success() && verified.stderr.is_empty(),
+            "{verified:?}"
+        );
+        let security = [
+            "security",
+            "--offline=true",
+            "--threshold",
+            MOST_EXPOSED,
+            unit,
+        ];
         let measured = analyze(&security);
-        assert!(measured.status.success(), "{}", String::from_utf8_lossy(&measured.stdout));
+        assert!(
+            measured.status.success(),
+            "{}",
+            String::from_utf8_lossy(&measured.stdout)
+        );
     }
 }
 
@@ -59,7 +76,10 @@ async fn systemd_is_told_when_a_member_is_ready_and_when_it_stops() {
         let length = socket.recv(&mut word).expect("systemd is told in time");
         String::from_utf8_lossy(&word[..length]).trim().to_owned()
     };
-    let behind = ["env".to_owned(), format!("NOTIFY_SOCKET={}", path.display())];
+    let behind = [
+        "env".to_owned(),
+        format!("NOTIFY_SOCKET={}", path.display()),
+    ];
     let arguments = ["serve", "--nats", &world.url, "--http", "127.0.0.1:0"].map(ToOwned::to_owned);
     let member = Member::spawn("told", &behind, &arguments, world.dir());
     assert_eq!(word(), "READY=1");
@@ -67,7 +87,9 @@ async fn systemd_is_told_when_a_member_is_ready_and_when_it_stops() {
     member.signal("TERM");
     assert_eq!(word(), "STOPPING=1");
     assert_eq!(world.ended(&member).await.code(), Some(0));
-    socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_millis(1)))
+        .unwrap();
     assert!(socket.recv(&mut [0; 64]).is_err(), "each is told once");
 }
 
@@ -76,7 +98,10 @@ fn files(path: &Path) -> Vec<PathBuf> {
     if path.is_file() {
         return vec![path.to_owned()];
     }
-    std::fs::read_dir(path).unwrap().flat_map(|entry| files(&entry.unwrap().path())).collect()
+    std::fs::read_dir(path)
+        .unwrap()
+        .flat_map(|entry| files(&entry.unwrap().path()))
+        .collect()
 }
 
 #[tokio::test]
@@ -85,16 +110,31 @@ async fn settings_named_in_deploy_exist() {
     for file in files(Path::new(DEPLOY)) {
         let text = std::fs::read_to_string(&file).unwrap();
         let words = text.split(|c: char| !c.is_ascii_uppercase() && c != '_');
-        variables.extend(words.filter(|word| word.starts_with("BELLHOP_")).map(ToOwned::to_owned));
-        if file.extension().is_some_and(|extension| extension == "toml") {
-            bellhop(&["check", "--config", file.to_str().unwrap()], &[], b"").await.succeeded();
+        variables.extend(
+            words
+                .filter(|word| word.starts_with("BELLHOP_"))
+                .map(ToOwned::to_owned),
+        );
+        if file
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
+            bellhop(&["check", "--config", file.to_str().unwrap()], &[], b"")
+                .await
+                .succeeded();
             configurations += 1;
         }
     }
-    assert!(variables.len() > 4 && configurations > 0, "{variables:?}, {configurations} files");
+    assert!(
+        variables.len() > 4 && configurations > 0,
+        "{variables:?}, {configurations} files"
+    );
     // Whatever they say: a name that is no setting is warned of, and a value that is none is refused.
     for variable in variables {
         let ended = bellhop(&["check"], &[(&variable, "")], b"").await;
-        assert!(!ended.stderr.contains("no setting"), "{variable}: {ended:?}");
+        assert!(
+            !ended.stderr.contains("no setting"),
+            "{variable}: {ended:?}"
+        );
     }
 }

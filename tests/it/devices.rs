@@ -8,7 +8,12 @@ use crate::harness::{Reply, World, numbers, reminder};
 
 /// What an app server took, in order.
 fn taken_by(world: &World, app: &str) -> Vec<String> {
-    world.takes().iter().filter(|take| take.app == app).map(|take| take.id().to_owned()).collect()
+    world
+        .takes()
+        .iter()
+        .filter(|take| take.app == app)
+        .map(|take| take.id().to_owned())
+        .collect()
 }
 
 #[tokio::test]
@@ -17,9 +22,13 @@ async fn all_connections_get_everything_in_order_and_the_outcome_names_them() {
     world.app("app-1", &["alice"]).await;
     world.app("app-2", &["alice"]).await;
     for set in numbers(0..100).chunks(4) {
-        world.publish("billing", set.iter().map(|id| reminder(id, "alice"))).await;
+        world
+            .publish("billing", set.iter().map(|id| reminder(id, "alice")))
+            .await;
     }
-    let outcomes = world.all_became("billing", &numbers(0..100), "delivered").await;
+    let outcomes = world
+        .all_became("billing", &numbers(0..100), "delivered")
+        .await;
     assert_eq!(taken_by(&world, "app-1"), numbers(0..100));
     assert_eq!(taken_by(&world, "app-2"), numbers(0..100));
     for outcome in outcomes {
@@ -33,7 +42,11 @@ async fn all_connections_get_everything_in_order_and_the_outcome_names_them() {
 
 #[tokio::test]
 async fn one_connection_is_enough_and_nothing_is_repeated_there() {
-    let world = World::start(&[("delivery.timeout", "400ms"), ("heartbeat.backoff_min", "50ms")]).await;
+    let world = World::start(&[
+        ("delivery.timeout", "400ms"),
+        ("heartbeat.backoff_min", "50ms"),
+    ])
+    .await;
     world.app("well", &["alice"]).await;
     let hung = world.app("hung", &["alice"]).await;
     hung.on_delivery(|_| Reply::silence());
@@ -44,13 +57,22 @@ async fn one_connection_is_enough_and_nothing_is_repeated_there() {
     for id in numbers(0..20) {
         world.publish("billing", [reminder(id, "alice")]).await;
     }
-    let outcomes = world.all_became("billing", &numbers(0..20), "delivered").await;
-    assert!(outcomes.iter().all(|one| one.instance.as_deref() == Some("well") && one.instances.is_empty()));
+    let outcomes = world
+        .all_became("billing", &numbers(0..20), "delivered")
+        .await;
+    assert!(
+        outcomes
+            .iter()
+            .all(|one| one.instance.as_deref() == Some("well") && one.instances.is_empty())
+    );
     assert_eq!(taken_by(&world, "well"), numbers(0..20));
     assert!(!world.has_route("alice", "gone").await && world.has_route("alice", "busy").await);
     assert!(numbers(0..20).iter().all(|id| busy.attempts(id) <= 1));
     let metrics = world.member().probe("GET", "/metrics").await.unwrap().body;
-    let missed = metrics.lines().find_map(|line| line.strip_prefix("bellhop_devices_missed_total ")).unwrap();
+    let missed = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("bellhop_devices_missed_total "))
+        .unwrap();
     assert!(missed.parse::<usize>().unwrap() >= 20, "{missed}");
     world.settle().await;
 }
@@ -69,7 +91,11 @@ async fn a_device_that_comes_later_gets_what_is_new() {
             let id = number.to_string();
             world.publish("billing", [reminder(&id, "alice")]).await;
             let outcome = world.became("billing", &id, "delivered").await;
-            if outcome.instances.len() == 2 { Ok(()) } else { Err(json!(outcome.instance).to_string()) }
+            if outcome.instances.len() == 2 {
+                Ok(())
+            } else {
+                Err(json!(outcome.instance).to_string())
+            }
         })
         .await;
     assert!(!taken_by(&world, "app-2").contains(&"1".to_owned()));
@@ -98,17 +124,31 @@ async fn a_user_with_many_routes_stops_no_outcomes() {
     let name = |number: usize| format!("{number:03}{}", "x".repeat(122));
     for number in 0..60 {
         let key = format!("alice.{}", name(number));
-        routes.put(key, r#"{"subject":"eu.app-1"}"#.into()).await.unwrap();
+        routes
+            .put(key, r#"{"subject":"eu.app-1"}"#.into())
+            .await
+            .unwrap();
     }
-    world.publish("billing", numbers(0..250).iter().map(|id| reminder(id, "alice"))).await;
-    let outcomes = world.all_became("billing", &numbers(0..250), "delivered").await;
+    world
+        .publish(
+            "billing",
+            numbers(0..250).iter().map(|id| reminder(id, "alice")),
+        )
+        .await;
+    let outcomes = world
+        .all_became("billing", &numbers(0..250), "delivered")
+        .await;
     let newest: Vec<_> = (44..60).map(name).collect();
     for outcome in outcomes {
         assert!(outcome.instances.len() <= 16, "{outcome:?}");
     }
     // Routes may still be on their way with the first reminders.
     world.publish("billing", [reminder("last", "alice")]).await;
-    let mut last = world.became("billing", "last", "delivered").await.instances.clone();
+    let mut last = world
+        .became("billing", "last", "delivered")
+        .await
+        .instances
+        .clone();
     last.sort();
     assert_eq!(last, newest, "the newest count");
     world.publish("billing", [reminder("others", "bob")]).await;

@@ -18,8 +18,12 @@ struct Diagnosis {
 
 impl Diagnosis {
     fn of(ended: Ended) -> Self {
-        let told = serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error} in {ended:?}"));
-        Self { code: ended.code, told }
+        let told = serde_json::from_str(&ended.stdout)
+            .unwrap_or_else(|error| panic!("{error} in {ended:?}"));
+        Self {
+            code: ended.code,
+            told,
+        }
     }
 
     fn status(&self) -> &str {
@@ -28,25 +32,43 @@ impl Diagnosis {
 
     /// The findings of one check, each as its status and all that it says.
     fn of_check(&self, check: &str) -> Vec<(&str, String)> {
-        let checks = self.told["checks"].as_array().unwrap().iter().filter(|told| told["check"] == check);
-        checks.map(|told| (told["status"].as_str().unwrap(), told.to_string())).collect()
+        let checks = self.told["checks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|told| told["check"] == check);
+        checks
+            .map(|told| (told["status"].as_str().unwrap(), told.to_string()))
+            .collect()
     }
 
     /// The one finding of a check that has this status and says all of this.
     #[track_caller]
     fn says(&self, check: &str, status: &str, words: &[&str]) {
         let findings = self.of_check(check);
-        let is_it = |(found, text): &&(&str, String)| *found == status && words.iter().all(|word| text.contains(word));
+        let is_it = |(found, text): &&(&str, String)| {
+            *found == status && words.iter().all(|word| text.contains(word))
+        };
         let count = findings.iter().filter(is_it).count();
-        assert_eq!(count, 1, "{check} should be {status} and say {words:?}, and says {findings:#?}");
+        assert_eq!(
+            count, 1,
+            "{check} should be {status} and say {words:?}, and says {findings:#?}"
+        );
     }
 
     /// What each check found worst.
     fn worst(&self) -> BTreeMap<&str, &str> {
-        let rank = |status: &str| ["ok", "unseen", "warning", "critical"].iter().position(|known| *known == status);
+        let rank = |status: &str| {
+            ["ok", "unseen", "warning", "critical"]
+                .iter()
+                .position(|known| *known == status)
+        };
         let mut worst: BTreeMap<&str, &str> = BTreeMap::new();
         for told in self.told["checks"].as_array().unwrap() {
-            let (check, status) = (told["check"].as_str().unwrap(), told["status"].as_str().unwrap());
+            let (check, status) = (
+                told["check"].as_str().unwrap(),
+                told["status"].as_str().unwrap(),
+            );
             let known = worst.entry(check).or_insert(status);
             if rank(status) > rank(known) {
                 *known = status;
@@ -57,7 +79,11 @@ impl Diagnosis {
 }
 
 async fn doctor(world: &World, more: &[&str]) -> Diagnosis {
-    Diagnosis::of(world.run(&[&["doctor", "--format", "json"], more].concat()).await)
+    Diagnosis::of(
+        world
+            .run(&[&["doctor", "--format", "json"], more].concat())
+            .await,
+    )
 }
 
 /// Every check, and what it says of a healthy installation: a single server tells nobody but its system account how it writes.
@@ -88,7 +114,11 @@ const HEALTHY: [(&str, &str); 20] = [
 async fn healthy(world: &World) {
     let look = async || {
         let diagnosis = doctor(world, &[]).await;
-        if diagnosis.worst() == HEALTHY.into() { Ok(()) } else { Err(format!("{:#}", diagnosis.told)) }
+        if diagnosis.worst() == HEALTHY.into() {
+            Ok(())
+        } else {
+            Err(format!("{:#}", diagnosis.told))
+        }
     };
     world.within(LATER, "the doctor is content", look).await;
 }
@@ -98,7 +128,9 @@ async fn healthy(world: &World) {
 async fn a_healthy_installation_is_called_healthy_in_every_format() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
-    world.publish("billing", [reminder("1", "alice"), reminder("2", "bob")]).await;
+    world
+        .publish("billing", [reminder("1", "alice"), reminder("2", "bob")])
+        .await;
     world.settle().await;
     let before = world.jetstream.query_account().await.unwrap();
     let diagnosis = doctor(&world, &[]).await;
@@ -121,19 +153,51 @@ async fn a_healthy_installation_is_called_healthy_in_every_format() {
             "stored_bytes"
         ]
     );
-    assert_eq!([&figures["parked_reminders"], &figures["parked_users"], &figures["members"]], [1, 1, 1]);
+    assert_eq!(
+        [
+            &figures["parked_reminders"],
+            &figures["parked_users"],
+            &figures["members"]
+        ],
+        [1, 1, 1]
+    );
 
     let text = world.run(&["doctor"]).await.succeeded();
-    assert!(text.contains("0 critical, 0 to look at, 1 that cannot be seen from here, 19 as they should be"), "{text}");
-    let line = world.run(&["doctor", "--format", "nagios"]).await.succeeded();
-    assert!(line.starts_with("BELLHOP OK - ") && line.lines().count() == 1, "{line}");
+    assert!(
+        text.contains(
+            "0 critical, 0 to look at, 1 that cannot be seen from here, 19 as they should be"
+        ),
+        "{text}"
+    );
+    let line = world
+        .run(&["doctor", "--format", "nagios"])
+        .await
+        .succeeded();
+    assert!(
+        line.starts_with("BELLHOP OK - ") && line.lines().count() == 1,
+        "{line}"
+    );
     let data = line.trim_end().split_once('|').unwrap().1;
-    let figures: Vec<_> = data.split(' ').map(|figure| figure.split_once('=').unwrap().0).collect();
-    assert_eq!(figures[..4], ["round_trip", "clock_skew", "sets", "events"], "{line}");
-    assert!(data.contains(" parked_reminders=1 ") && data.contains(" members=1 "), "{line}");
+    let figures: Vec<_> = data
+        .split(' ')
+        .map(|figure| figure.split_once('=').unwrap().0)
+        .collect();
+    assert_eq!(
+        figures[..4],
+        ["round_trip", "clock_skew", "sets", "events"],
+        "{line}"
+    );
+    assert!(
+        data.contains(" parked_reminders=1 ") && data.contains(" members=1 "),
+        "{line}"
+    );
 
     let after = world.jetstream.query_account().await.unwrap();
-    assert_eq!((before.streams, before.consumers), (after.streams, after.consumers), "it leaves nothing behind");
+    assert_eq!(
+        (before.streams, before.consumers),
+        (after.streams, after.consumers),
+        "it leaves nothing behind"
+    );
     world.settle().await;
 }
 
@@ -156,8 +220,19 @@ async fn an_empty_server_lacks_everything_and_setup_mends_it() {
     let world = World::without_members("", &[]).await;
     let diagnosis = doctor(&world, &[]).await;
     assert_eq!((diagnosis.code, diagnosis.status()), (Some(1), "critical"));
-    diagnosis.says("setup", "critical", &["there is no stream BELLHOP_SETS", "\"mend\":\"bellhop setup\""]);
-    diagnosis.says("members", "critical", &["nobody routes reminders", "\"mend\":\"bellhop serve\""]);
+    diagnosis.says(
+        "setup",
+        "critical",
+        &[
+            "there is no stream BELLHOP_SETS",
+            "\"mend\":\"bellhop setup\"",
+        ],
+    );
+    diagnosis.says(
+        "members",
+        "critical",
+        &["nobody routes reminders", "\"mend\":\"bellhop serve\""],
+    );
     obey(&world, "bellhop setup").await;
     let diagnosis = doctor(&world, &[]).await;
     assert_eq!(diagnosis.worst()["setup"], "ok");
@@ -177,9 +252,17 @@ async fn what_somebody_changed_or_deleted_is_told_and_setup_mends_it() {
     diagnosis.says(
         "setup",
         "warning",
-        &["stream BELLHOP_PARKED has allow_direct", "allow_direct true", "bellhop setup"],
+        &[
+            "stream BELLHOP_PARKED has allow_direct",
+            "allow_direct true",
+            "bellhop setup",
+        ],
     );
-    diagnosis.says("setup", "critical", &["there is no consumer dispatch-2 of BELLHOP_EVENTS"]);
+    diagnosis.says(
+        "setup",
+        "critical",
+        &["there is no consumer dispatch-2 of BELLHOP_EVENTS"],
+    );
     obey(&world, "bellhop setup").await;
     healthy(&world).await;
 }
@@ -195,15 +278,28 @@ async fn another_number_of_partitions_is_told() {
 #[tokio::test]
 async fn a_server_that_is_away_or_lets_too_little_through_is_critical() {
     let nowhere = ["doctor", "--nats", "nats://127.0.0.1:1"];
-    let diagnosis = Diagnosis::of(bellhop(&[&nowhere[..], &["--format", "json"]].concat(), &[], b"").await);
-    diagnosis.says("connection", "critical", &["nats://127.0.0.1:1", "bellhop check"]);
+    let diagnosis =
+        Diagnosis::of(bellhop(&[&nowhere[..], &["--format", "json"]].concat(), &[], b"").await);
+    diagnosis.says(
+        "connection",
+        "critical",
+        &["nats://127.0.0.1:1", "bellhop check"],
+    );
     assert_eq!(diagnosis.code, Some(1));
     let line = bellhop(&[&nowhere[..], &["--format", "nagios"]].concat(), &[], b"").await;
-    assert!(line.stdout.starts_with("BELLHOP CRITICAL - connection: cannot connect"), "{line:?}");
+    assert!(
+        line.stdout
+            .starts_with("BELLHOP CRITICAL - connection: cannot connect"),
+        "{line:?}"
+    );
     assert_eq!((line.code, line.stdout.lines().count()), (Some(2), 1));
 
     let world = World::without_members("max_payload: 64KB", &[]).await;
-    doctor(&world, &[]).await.says("payload", "critical", &["max_payload 65536", "max_payload: 1MB"]);
+    doctor(&world, &[]).await.says(
+        "payload",
+        "critical",
+        &["max_payload 65536", "max_payload: 1MB"],
+    );
     world.reconfigure_nats("max_payload: 1MB").await;
     assert!(doctor(&world, &[]).await.of_check("payload").is_empty());
 }
@@ -212,22 +308,41 @@ async fn a_server_that_is_away_or_lets_too_little_through_is_critical() {
 #[tokio::test]
 async fn what_is_asked_wrongly_is_unknown_to_nagios_and_wrong_usage_to_others() {
     let nagios = ["doctor", "--format", "nagios"];
-    for (wrong, word) in [(&["--nonsense"][..], "--nonsense"), (&["--set", "no.such=1"], "no.such")] {
+    for (wrong, word) in [
+        (&["--nonsense"][..], "--nonsense"),
+        (&["--set", "no.such=1"], "no.such"),
+    ] {
         let ended = bellhop(&[&nagios[..], wrong].concat(), &[], b"").await;
         assert_eq!(ended.code, Some(3), "{ended:?}");
-        assert!(ended.stdout.starts_with("BELLHOP UNKNOWN - ") && ended.stdout.contains(word), "{ended:?}");
+        assert!(
+            ended.stdout.starts_with("BELLHOP UNKNOWN - ") && ended.stdout.contains(word),
+            "{ended:?}"
+        );
     }
     for (wrong, code) in [(&["--nonsense"][..], 2), (&["--set", "no.such=1"], 78)] {
-        assert_eq!(bellhop(&[&["doctor"], wrong].concat(), &[], b"").await.code, Some(code));
+        assert_eq!(
+            bellhop(&[&["doctor"], wrong].concat(), &[], b"").await.code,
+            Some(code)
+        );
     }
-    bellhop(&["doctor", "--format", "nagios", "--help"], &[], b"").await.succeeded();
+    bellhop(&["doctor", "--format", "nagios", "--help"], &[], b"")
+        .await
+        .succeeded();
 }
 
 #[tokio::test]
 async fn a_server_without_jetstream_is_told() {
     let dir = tempfile::tempdir().unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    std::fs::write(dir.path().join("plain.conf"), format!("host: 127.0.0.1\nport: {port}\n")).unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    std::fs::write(
+        dir.path().join("plain.conf"),
+        format!("host: 127.0.0.1\nport: {port}\n"),
+    )
+    .unwrap();
     let mut server = tokio::process::Command::new(find().await.unwrap().path)
         .args(["-c", dir.path().join("plain.conf").to_str().unwrap()])
         .stderr(std::process::Stdio::null())
@@ -240,7 +355,8 @@ async fn a_server_without_jetstream_is_told() {
         assert!(std::time::Instant::now() < deadline, "no server at {url}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let told = Diagnosis::of(bellhop(&["doctor", "--format", "json", "--nats", &url], &[], b"").await);
+    let told =
+        Diagnosis::of(bellhop(&["doctor", "--format", "json", "--nats", &url], &[], b"").await);
     told.says("jetstream", "critical", &["enable JetStream"]);
     server.kill().await.unwrap();
 }
@@ -267,7 +383,11 @@ async fn a_member_that_was_killed_is_told_until_it_is_back() {
 #[tokio::test]
 async fn work_that_nobody_does_or_two_do_is_told() {
     let world = set_up("", &[]).await;
-    let members = world.jetstream.get_key_value("bellhop_members").await.unwrap();
+    let members = world
+        .jetstream
+        .get_key_value("bellhop_members")
+        .await
+        .unwrap();
     let says = async |name: &str, version: &str, partitions: &str, intake: bool| {
         let card = format!(
             r#"{{"version":"{version}","partitions":{partitions},"intake":{intake},"escalation":{intake},"history":{intake},"stopping":false}}"#
@@ -278,10 +398,26 @@ async fn work_that_nobody_does_or_two_do_is_told() {
     says("two", "0.2.0", "[1]", false).await;
     let diagnosis = doctor(&world, &["--set", "members.ttl=60s"]).await;
     diagnosis.says("roles", "critical", &["nobody works partition 2-3"]);
-    diagnosis.says("roles", "critical", &["more than one member works partition 1"]);
-    diagnosis.says("members", "warning", &["0.1.0, 0.2.0", "finish the upgrade"]);
-    diagnosis.says("consumers", "critical", &["nobody reads consumer dispatch-0 of BELLHOP_EVENTS"]);
-    diagnosis.says("history", "critical", &["nobody answers queries", "bellhop serve"]);
+    diagnosis.says(
+        "roles",
+        "critical",
+        &["more than one member works partition 1"],
+    );
+    diagnosis.says(
+        "members",
+        "warning",
+        &["0.1.0, 0.2.0", "finish the upgrade"],
+    );
+    diagnosis.says(
+        "consumers",
+        "critical",
+        &["nobody reads consumer dispatch-0 of BELLHOP_EVENTS"],
+    );
+    diagnosis.says(
+        "history",
+        "critical",
+        &["nobody answers queries", "bellhop serve"],
+    );
 }
 
 #[tokio::test]
@@ -308,21 +444,44 @@ async fn sets_that_nobody_takes_in_are_told_when_they_are_old() {
 async fn consumers_that_do_not_get_on_are_told() {
     let world = set_up("", &[("dispatch.max_events_in_flight", "3")]).await;
     for _ in 0..5 {
-        world.jetstream.publish("bellhop.events.0", "x".into()).await.unwrap().await.unwrap();
+        world
+            .jetstream
+            .publish("bellhop.events.0", "x".into())
+            .await
+            .unwrap()
+            .await
+            .unwrap();
     }
     let mut lost = world.lose(5, ["BELLHOP_EVENTS", "dispatch-0"], None).await;
     for _ in 0..3 {
         lost.next().await.unwrap();
     }
     let pause = r#"{"pause_until":"2099-01-01T00:00:00Z"}"#.to_owned();
-    world.client.request("$JS.API.CONSUMER.PAUSE.BELLHOP_EVENTS.dispatch-1", pause.into()).await.unwrap();
+    world
+        .client
+        .request(
+            "$JS.API.CONSUMER.PAUSE.BELLHOP_EVENTS.dispatch-1",
+            pause.into(),
+        )
+        .await
+        .unwrap();
     let diagnosis = doctor(&world, &[]).await;
     diagnosis.says(
         "consumers",
         "warning",
-        &["dispatch-0 of BELLHOP_EVENTS has 3 messages in work", "bellhop instances ls"],
+        &[
+            "dispatch-0 of BELLHOP_EVENTS has 3 messages in work",
+            "bellhop instances ls",
+        ],
     );
-    diagnosis.says("consumers", "critical", &["dispatch-1 of BELLHOP_EVENTS is paused", "nats consumer resume"]);
+    diagnosis.says(
+        "consumers",
+        "critical",
+        &[
+            "dispatch-1 of BELLHOP_EVENTS is paused",
+            "nats consumer resume",
+        ],
+    );
     obey(&world, "bellhop instances ls").await;
 }
 
@@ -334,12 +493,32 @@ async fn bounds_that_drop_or_refuse_are_told() {
         (config.max_bytes, config.discard) = (max_bytes, discard);
         world.jetstream.update_stream(config).await.unwrap();
     };
-    world.jetstream.publish("bellhop.rejected.x", vec![b'x'; 9_000].into()).await.unwrap().await.unwrap();
+    world
+        .jetstream
+        .publish("bellhop.rejected.x", vec![b'x'; 9_000].into())
+        .await
+        .unwrap()
+        .await
+        .unwrap();
     bound("BELLHOP_SETS", 1 << 20, DiscardPolicy::Old).await;
     bound("BELLHOP_REJECTED", 10_000, DiscardPolicy::Old).await;
     let diagnosis = doctor(&world, &[]).await;
-    diagnosis.says("room", "critical", &["BELLHOP_SETS has max_bytes 1048576 and drops its oldest", "--discard=new"]);
-    diagnosis.says("room", "warning", &["BELLHOP_REJECTED holds 8.8 KiB of max_bytes 9.8 KiB", "--max-bytes=20000"]);
+    diagnosis.says(
+        "room",
+        "critical",
+        &[
+            "BELLHOP_SETS has max_bytes 1048576 and drops its oldest",
+            "--discard=new",
+        ],
+    );
+    diagnosis.says(
+        "room",
+        "warning",
+        &[
+            "BELLHOP_REJECTED holds 8.8 KiB of max_bytes 9.8 KiB",
+            "--max-bytes=20000",
+        ],
+    );
     bound("BELLHOP_SETS", 1 << 20, DiscardPolicy::New).await;
     bound("BELLHOP_REJECTED", 20_000, DiscardPolicy::Old).await;
     assert_eq!(doctor(&world, &[]).await.worst()["room"], "ok");
@@ -348,26 +527,69 @@ async fn bounds_that_drop_or_refuse_are_told() {
 #[tokio::test]
 async fn refusals_and_rules_that_cannot_be_used_are_told_with_the_command_that_shows_them() {
     let world = World::start(&[]).await;
-    world.jetstream.publish("bellhop.sets.billing", "no JSON".into()).await.unwrap().await.unwrap();
-    let rules = world.jetstream.get_key_value("bellhop_rules").await.unwrap();
-    rules.put("billing", r#"{"rules":[{"name":"x","patterns":["("],"action":"mask"}]}"#.into()).await.unwrap();
+    world
+        .jetstream
+        .publish("bellhop.sets.billing", "no JSON".into())
+        .await
+        .unwrap()
+        .await
+        .unwrap();
+    let rules = world
+        .jetstream
+        .get_key_value("bellhop_rules")
+        .await
+        .unwrap();
+    rules
+        .put(
+            "billing",
+            r#"{"rules":[{"name":"x","patterns":["("],"action":"mask"}]}"#.into(),
+        )
+        .await
+        .unwrap();
     world.quiet().await;
     let diagnosis = doctor(&world, &[]).await;
-    diagnosis.says("rejected", "warning", &["1 message refused and kept, the last one", "bellhop rejected ls"]);
+    diagnosis.says(
+        "rejected",
+        "warning",
+        &[
+            "1 message refused and kept, the last one",
+            "bellhop rejected ls",
+        ],
+    );
     diagnosis.says(
         "rules",
         "critical",
-        &["the rules of billing cannot be used", "bellhop rules put billing billing.json"],
+        &[
+            "the rules of billing cannot be used",
+            "bellhop rules put billing billing.json",
+        ],
     );
     assert_eq!(diagnosis.code, Some(1));
     let line = world.run(&["doctor", "--format", "nagios"]).await;
-    assert!(line.stdout.starts_with("BELLHOP CRITICAL - rules: the rules of billing"), "{line:?}");
-    assert!(line.stdout.contains("; rejected: 1 message") && line.stdout.contains(" rejected=1 "), "{line:?}");
+    assert!(
+        line.stdout
+            .starts_with("BELLHOP CRITICAL - rules: the rules of billing"),
+        "{line:?}"
+    );
+    assert!(
+        line.stdout.contains("; rejected: 1 message") && line.stdout.contains(" rejected=1 "),
+        "{line:?}"
+    );
     obey(&world, "bellhop rejected ls").await;
     obey(&world, "bellhop rules rm -f billing").await;
     let diagnosis = doctor(&world, &[]).await;
-    assert_eq!((diagnosis.worst()["rules"], diagnosis.status(), diagnosis.code), ("ok", "warning", Some(0)));
-    assert_eq!(world.run(&["doctor", "--format", "nagios"]).await.code, Some(1));
+    assert_eq!(
+        (
+            diagnosis.worst()["rules"],
+            diagnosis.status(),
+            diagnosis.code
+        ),
+        ("ok", "warning", Some(0))
+    );
+    assert_eq!(
+        world.run(&["doctor", "--format", "nagios"]).await.code,
+        Some(1)
+    );
 }
 
 #[tokio::test]
@@ -378,7 +600,13 @@ async fn marks_of_deleted_routes_that_pile_up_are_told() {
         let mut headers = async_nats::HeaderMap::new();
         headers.insert("KV-Operation", "DEL");
         let subject = format!("$KV.bellhop_routes.user-{n}.app-1");
-        stored.push(world.jetstream.publish_with_headers(subject, headers, "".into()).await.unwrap());
+        stored.push(
+            world
+                .jetstream
+                .publish_with_headers(subject, headers, "".into())
+                .await
+                .unwrap(),
+        );
     }
     for stored in stored {
         stored.await.unwrap();
@@ -386,7 +614,10 @@ async fn marks_of_deleted_routes_that_pile_up_are_told() {
     doctor(&world, &[]).await.says(
         "routes",
         "warning",
-        &["0 routes, and 1,001 marks", "nats kv compact bellhop_routes"],
+        &[
+            "0 routes, and 1,001 marks",
+            "nats kv compact bellhop_routes",
+        ],
     );
 }
 
@@ -396,7 +627,14 @@ async fn an_account_that_is_nearly_full_is_told() {
     let world = World::without_members(limited, &[]).await;
     world.run(&["setup"]).await.succeeded();
     let diagnosis = doctor(&world, &[]).await;
-    diagnosis.says("account", "critical", &["11 of 11 streams are used", "raise the account's limit of streams"]);
+    diagnosis.says(
+        "account",
+        "critical",
+        &[
+            "11 of 11 streams are used",
+            "raise the account's limit of streams",
+        ],
+    );
 }
 
 // Other servers than the plain one.
@@ -409,22 +647,44 @@ no_auth_user: a";
 
 #[tokio::test]
 async fn the_system_account_sees_how_servers_write() {
-    let as_user = |world: &World, user: &str| world.url.replace("nats://", &format!("nats://{user}@"));
+    let as_user =
+        |world: &World, user: &str| world.url.replace("nats://", &format!("nats://{user}@"));
     let world = set_up(ACCOUNTS, &[]).await;
     let diagnosis = doctor(&world, &["--system", &as_user(&world, "sys:s")]).await;
-    diagnosis.says("sync", "warning", &["writes to its disk every 120.0 s", "sync_interval: always", "durable.conf"]);
+    diagnosis.says(
+        "sync",
+        "warning",
+        &[
+            "writes to its disk every 120.0 s",
+            "sync_interval: always",
+            "durable.conf",
+        ],
+    );
     diagnosis.says("servers", "ok", &["1 of them, nats-server 2."]);
     let diagnosis = doctor(&world, &["--system", &as_user(&world, "a:a")]).await;
-    diagnosis.says("sync", "unseen", &["no server answers", "none of the system account"]);
+    diagnosis.says(
+        "sync",
+        "unseen",
+        &["no server answers", "none of the system account"],
+    );
 
-    let world = set_up(&format!("{ACCOUNTS}\njetstream {{ sync_interval: always }}"), &[]).await;
+    let world = set_up(
+        &format!("{ACCOUNTS}\njetstream {{ sync_interval: always }}"),
+        &[],
+    )
+    .await;
     let diagnosis = doctor(&world, &["--system", &as_user(&world, "sys:s")]).await;
     diagnosis.says("sync", "ok", &["before it acknowledges"]);
 }
 
 /// What the doctor looks at itself.
-const LOOKING: [&str; 5] =
-    ["$SYS.REQ.USER.INFO", "$JS.API.INFO", "$JS.API.STREAM.INFO.*", "$JS.API.CONSUMER.LIST.*", "$JS.API.DIRECT.GET.>"];
+const LOOKING: [&str; 5] = [
+    "$SYS.REQ.USER.INFO",
+    "$JS.API.INFO",
+    "$JS.API.STREAM.INFO.*",
+    "$JS.API.CONSUMER.LIST.*",
+    "$JS.API.DIRECT.GET.>",
+];
 
 fn restricted(publish: &[String], subscribe: &[String]) -> String {
     format!(
@@ -439,34 +699,86 @@ async fn what_a_user_may_not_do_is_told_and_is_all_that_it_needs() {
     let mut publish = LOOKING.map(ToOwned::to_owned).to_vec();
     publish.push("bellhop.events.*".to_owned()); // Who may not do even this is somebody else's user.
     let mut subscribe = vec!["_INBOX.>".to_owned()];
-    let world = World::without_members(&restricted(&publish, &subscribe), &[("nats.timeout", "1s")]).await;
+    let world =
+        World::without_members(&restricted(&publish, &subscribe), &[("nats.timeout", "1s")]).await;
     world.run(&["setup"]).await.succeeded();
     let as_m = ["--set", "nats.user=m", "--set", "nats.password=m"];
     let diagnosis = doctor(&world, &as_m).await;
-    diagnosis.says("permissions", "critical", &["may not publish", "$JS.API.CONSUMER.UNPIN.BELLHOP_SETS.intake"]);
-    diagnosis.says("permissions", "critical", &["may not subscribe", "bellhop.api.*"]);
-    for told in diagnosis.told["checks"].as_array().unwrap().iter().filter(|told| told["check"] == "permissions") {
+    diagnosis.says(
+        "permissions",
+        "critical",
+        &[
+            "may not publish",
+            "$JS.API.CONSUMER.UNPIN.BELLHOP_SETS.intake",
+        ],
+    );
+    diagnosis.says(
+        "permissions",
+        "critical",
+        &["may not subscribe", "bellhop.api.*"],
+    );
+    for told in diagnosis.told["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|told| told["check"] == "permissions")
+    {
         let mend = told["mend"].as_str().unwrap();
         let subjects: Vec<String> = serde_json::from_str(&mend[mend.find('[').unwrap()..]).unwrap();
-        if mend.contains("publish: [") { &mut publish } else { &mut subscribe }.extend(subjects);
+        if mend.contains("publish: [") {
+            &mut publish
+        } else {
+            &mut subscribe
+        }
+        .extend(subjects);
     }
     // Queries are the doctor's, too.
     publish.push("bellhop.api.history".to_owned());
-    world.reconfigure_nats(&restricted(&publish, &subscribe)).await;
+    world
+        .reconfigure_nats(&restricted(&publish, &subscribe))
+        .await;
 
     let member = world.launch("restricted", &[("nats.user", "m"), ("nats.password", "m")]);
-    world.within(LATER, "the member is ready", async || member.is_ready().await).await;
-    world.put_associates("carol", r#"{"associates":["bob"]}"#).await;
-    world.publish("billing", [reminder("1", "alice"), reminder("2", "bob"), reminder("3", "carol")]).await;
+    world
+        .within(LATER, "the member is ready", async || {
+            member.is_ready().await
+        })
+        .await;
+    world
+        .put_associates("carol", r#"{"associates":["bob"]}"#)
+        .await;
+    world
+        .publish(
+            "billing",
+            [
+                reminder("1", "alice"),
+                reminder("2", "bob"),
+                reminder("3", "carol"),
+            ],
+        )
+        .await;
     world.became("billing", "1", "parked").await;
     let app = world.app("app-1", &["alice", "bob"]).await;
     world.publish("billing", [reminder("4", "carol")]).await;
     world.taken(&["1", "2", "4"]).await;
-    world.jetstream.publish("bellhop.sets.billing", "no JSON".into()).await.unwrap().await.unwrap();
+    world
+        .jetstream
+        .publish("bellhop.sets.billing", "no JSON".into())
+        .await
+        .unwrap()
+        .await
+        .unwrap();
     world.settle().await;
     app.stop().await;
     world.run(&["erase", "-f", "carol"]).await.succeeded();
-    assert!(!member.log().to_lowercase().contains("permissions violation"), "{}", member.log_tail());
+    assert!(
+        !member
+            .log()
+            .to_lowercase()
+            .contains("permissions violation"),
+        "{}",
+        member.log_tail()
+    );
     assert_eq!(doctor(&world, &as_m).await.worst()["permissions"], "ok");
 }
 
@@ -476,19 +788,43 @@ async fn copies_that_are_missing_or_behind_are_told() {
     let mut servers = start_cluster(dir.path(), "").await.unwrap();
     let url = servers[0].url().to_owned();
     let run = async |arguments: &[&str], replicas: &str| {
-        let set = ["--nats", &url, "--set", "partitions=1", "--set", "members.ttl=600s", "--set", replicas];
+        let set = [
+            "--nats",
+            &url,
+            "--set",
+            "partitions=1",
+            "--set",
+            "members.ttl=600s",
+            "--set",
+            replicas,
+        ];
         bellhop(&[arguments, &set].concat(), &[], b"").await
     };
-    let examine = async |replicas| Diagnosis::of(run(&["doctor", "--format", "json"], replicas).await);
+    let examine =
+        async |replicas| Diagnosis::of(run(&["doctor", "--format", "json"], replicas).await);
     let until = std::time::Instant::now() + 2 * LATER;
     while run(&["setup"], "streams.replicas=3").await.code != Some(0) {
-        assert!(std::time::Instant::now() < until, "the cluster does not find itself");
+        assert!(
+            std::time::Instant::now() < until,
+            "the cluster does not find itself"
+        );
     }
     while examine("streams.replicas=3").await.worst()["replicas"] != "ok" {
-        assert!(std::time::Instant::now() < until, "{:#}", examine("streams.replicas=3").await.told);
+        assert!(
+            std::time::Instant::now() < until,
+            "{:#}",
+            examine("streams.replicas=3").await.told
+        );
     }
     let diagnosis = examine("streams.replicas=1").await;
-    diagnosis.says("replicas", "warning", &["one copy of everything, on a cluster", "streams.replicas to 3"]);
+    diagnosis.says(
+        "replicas",
+        "warning",
+        &[
+            "one copy of everything, on a cluster",
+            "streams.replicas to 3",
+        ],
+    );
     assert!(
         diagnosis
             .of_check("setup")
@@ -499,8 +835,14 @@ async fn copies_that_are_missing_or_behind_are_told() {
     servers[2].kill().await.unwrap();
     loop {
         let diagnosis = examine("streams.replicas=3").await;
-        let is_it = |text: &str| text.contains("BELLHOP_PARKED at nats-2 is") && text.contains("nats server report");
-        if diagnosis.of_check("replicas").iter().any(|(status, text)| *status == "warning" && is_it(text)) {
+        let is_it = |text: &str| {
+            text.contains("BELLHOP_PARKED at nats-2 is") && text.contains("nats server report")
+        };
+        if diagnosis
+            .of_check("replicas")
+            .iter()
+            .any(|(status, text)| *status == "warning" && is_it(text))
+        {
             break;
         }
         assert!(std::time::Instant::now() < until, "{:#}", diagnosis.told);
@@ -510,7 +852,12 @@ async fn copies_that_are_missing_or_behind_are_told() {
 #[tokio::test]
 async fn a_missing_file_of_the_system_account_is_named_by_its_option() {
     let world = World::start(&[]).await;
-    let ended = world.run(&["doctor", "--system-creds", "/no/such.creds"]).await;
-    assert!(ended.stdout.contains("`--system-creds` is /no/such.creds"), "{ended:?}");
+    let ended = world
+        .run(&["doctor", "--system-creds", "/no/such.creds"])
+        .await;
+    assert!(
+        ended.stdout.contains("`--system-creds` is /no/such.creds"),
+        "{ended:?}"
+    );
     assert!(!ended.stdout.contains("nats.creds"), "{ended:?}");
 }

@@ -26,7 +26,9 @@ async fn publish(
     let mut acknowledged = Vec::new();
     for n in 0.. {
         let set = json!({ "reminders": [reminder(format!("{publisher}-{n}"), "alice")] });
-        let sent = jetstream.publish("bellhop.sets.billing", set.to_string().into()).await;
+        let sent = jetstream
+            .publish("bellhop.sets.billing", set.to_string().into())
+            .await;
         if let Ok(ack) = async { sent?.await }.await {
             acknowledged.push((ack.sequence, set));
             count.fetch_add(1, Relaxed);
@@ -42,16 +44,27 @@ async fn publish(
 async fn acknowledged_sets_survive(nats_config: &str) {
     let world = World::without_members(nats_config, &[]).await;
     world.run(&["setup"]).await.succeeded();
-    let (count, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-    let publishers = (0..PUBLISHERS)
-        .map(|publisher| tokio::spawn(publish(world.jetstream.clone(), publisher, count.clone(), stop.clone())));
+    let (count, stop) = (
+        Arc::new(AtomicUsize::new(0)),
+        Arc::new(AtomicBool::new(false)),
+    );
+    let publishers = (0..PUBLISHERS).map(|publisher| {
+        tokio::spawn(publish(
+            world.jetstream.clone(),
+            publisher,
+            count.clone(),
+            stop.clone(),
+        ))
+    });
     let publishers: Vec<_> = publishers.collect();
     for _ in 0..KILLS {
         let enough = count.load(Relaxed) + fastrand::usize(1..BETWEEN);
         world
-            .within(LATER, "sets are acknowledged", async || match count.load(Relaxed) {
-                acknowledged if acknowledged >= enough => Ok(()),
-                acknowledged => Err(format!("{acknowledged} are")),
+            .within(LATER, "sets are acknowledged", async || {
+                match count.load(Relaxed) {
+                    acknowledged if acknowledged >= enough => Ok(()),
+                    acknowledged => Err(format!("{acknowledged} are")),
+                }
             })
             .await;
         world.kill_nats().await;
@@ -62,8 +75,15 @@ async fn acknowledged_sets_survive(nats_config: &str) {
     let mut ids = Vec::new();
     for publisher in publishers {
         for (sequence, set) in publisher.await.unwrap() {
-            let stored = stream.get_raw_message(sequence).await.unwrap_or_else(|error| panic!("{sequence}: {error}"));
-            assert_eq!(serde_json::from_slice::<Value>(&stored.payload).unwrap(), set, "set {sequence}");
+            let stored = stream
+                .get_raw_message(sequence)
+                .await
+                .unwrap_or_else(|error| panic!("{sequence}: {error}"));
+            assert_eq!(
+                serde_json::from_slice::<Value>(&stored.payload).unwrap(),
+                set,
+                "set {sequence}"
+            );
             ids.push(set["reminders"][0]["id"].as_str().unwrap().to_owned());
         }
     }

@@ -24,9 +24,14 @@ async fn fill_mailboxes(world: &World, user: &str, ids: &[String]) {
         world.publish("billing", [reminder(id, user)]).await;
     }
     world
-        .within(LATER, "the mailboxes are full", async || match world.member().log() {
-            log if log.contains("maximum bytes exceeded") => Ok(()),
-            _ => Err(format!("{} bytes of them", world.stream("BELLHOP_PARKED").await.state.bytes)),
+        .within(LATER, "the mailboxes are full", async || {
+            match world.member().log() {
+                log if log.contains("maximum bytes exceeded") => Ok(()),
+                _ => Err(format!(
+                    "{} bytes of them",
+                    world.stream("BELLHOP_PARKED").await.state.bytes
+                )),
+            }
         })
         .await;
 }
@@ -63,7 +68,10 @@ async fn connected_users_are_served_while_mailboxes_are_full() {
     world.taken(&waiting).await;
     world.settle().await;
     assert_in_order(&world, "alice", &waiting);
-    assert!(!world.member().log().contains("taking over again"), "no partition is given up");
+    assert!(
+        !world.member().log().contains("taking over again"),
+        "no partition is given up"
+    );
 }
 
 #[tokio::test]
@@ -130,7 +138,13 @@ async fn more_partitions_than_open_batches_park_without_a_take_over() {
     for round in 0..3 {
         let of_round: Vec<_> = numbers(round * 2_000..(round + 1) * 2_000);
         world
-            .publish("billing", of_round.iter().enumerate().map(|(n, id)| reminder(id, &format!("user-{}", n % 200))))
+            .publish(
+                "billing",
+                of_round
+                    .iter()
+                    .enumerate()
+                    .map(|(n, id)| reminder(id, &format!("user-{}", n % 200))),
+            )
             .await;
         ids.extend(of_round);
     }
@@ -153,7 +167,11 @@ async fn others_who_fill_the_account_stop_nothing() {
     };
     world.jetstream.create_stream(others).await.unwrap();
     let fill = async || {
-        let sent = world.jetstream.publish("others", vec![b'x'; 900_000].into()).await.unwrap();
+        let sent = world
+            .jetstream
+            .publish("others", vec![b'x'; 900_000].into())
+            .await
+            .unwrap();
         sent.await
     };
     let mut stored = 0;
@@ -161,7 +179,12 @@ async fn others_who_fill_the_account_stop_nothing() {
         stored += 1;
         assert!(stored < 200, "the account has no limit");
     }
-    world.publish("billing", [reminder("one", "alice"), reminder("two", "bob")]).await;
+    world
+        .publish(
+            "billing",
+            [reminder("one", "alice"), reminder("two", "bob")],
+        )
+        .await;
     world.taken(&["one"]).await;
     world.became("billing", "two", "parked").await;
     app.connect(&["bob"]).await;

@@ -17,7 +17,10 @@ const COMMAND: Duration = Duration::from_secs(20);
 /// Pages whose commands are run in this order in one world, and what of them is not, since the world of the test has it already, asks a person, or is
 /// another program's.
 const GUIDES: [(&str, &[&str]); 5] = [
-    ("README.md", &["cargo ", "export PATH", "nats-server ", "bellhop serve"]),
+    (
+        "README.md",
+        &["cargo ", "export PATH", "nats-server ", "bellhop serve"],
+    ),
     ("docs/business-systems.md", &[]),
     ("docs/app-servers.md", &[]),
     ("docs/history.md", &["nats request", "bellhop erase"]),
@@ -33,13 +36,21 @@ fn commands(page: &str) -> Vec<String> {
     for (kind, text) in blocks(page).filter(|(kind, _)| ["sh", "console"].contains(kind)) {
         let mut is_open = false;
         // A console shows what commands say, too.
-        for line in text.lines().filter_map(|line| if kind == "sh" { Some(line) } else { line.strip_prefix("$ ") }) {
+        for line in text.lines().filter_map(|line| {
+            if kind == "sh" {
+                Some(line)
+            } else {
+                line.strip_prefix("$ ")
+            }
+        }) {
             match commands.last_mut().filter(|_| is_open) {
                 Some(command) => *command += &format!("\n{line}"),
                 None => commands.push(line.to_owned()),
             }
             // A quoted text goes on over lines.
-            is_open = commands.last().is_some_and(|command| command.matches('\'').count() % 2 == 1);
+            is_open = commands
+                .last()
+                .is_some_and(|command| command.matches('\'').count() % 2 == 1);
         }
     }
     commands
@@ -47,16 +58,24 @@ fn commands(page: &str) -> Vec<String> {
 
 fn in_world(world: &World, dir: &TempDir, command: &str) -> Command {
     let mut shell = shell(command, dir.path());
-    shell.env("NATS_URL", &world.url).env("BELLHOP_PARTITIONS", "4").stdout(Stdio::piped()).kill_on_drop(true);
+    shell
+        .env("NATS_URL", &world.url)
+        .env("BELLHOP_PARTITIONS", "4")
+        .stdout(Stdio::piped())
+        .kill_on_drop(true);
     shell
 }
 
 /// Starts what goes on, and waits for its first word.
 async fn start(world: &World, dir: &TempDir, command: &str) -> Child {
-    let mut child = in_world(world, dir, &format!("exec {command}")).spawn().unwrap();
+    let mut child = in_world(world, dir, &format!("exec {command}"))
+        .spawn()
+        .unwrap();
     let mut words = BufReader::new(child.stdout.take().unwrap()).lines();
     let first = tokio::time::timeout(COMMAND, words.next_line()).await;
-    let first = first.unwrap_or_else(|_| panic!("`{command}` says nothing")).unwrap();
+    let first = first
+        .unwrap_or_else(|_| panic!("`{command}` says nothing"))
+        .unwrap();
     assert!(first.is_some(), "`{command}` ended");
     tokio::spawn(async move { while let Ok(Some(_)) = words.next_line().await {} });
     child
@@ -81,10 +100,16 @@ async fn what_the_guides_show_works() {
             // What became of a reminder is known a moment after it was published.
             world
                 .eventually(&format!("{name}: `{command}` succeeds"), async || {
-                    let ended = tokio::time::timeout(COMMAND, in_world(&world, &dir, command).output()).await;
+                    let ended =
+                        tokio::time::timeout(COMMAND, in_world(&world, &dir, command).output())
+                            .await;
                     let ended = ended.map_err(|_| "it does not end".to_owned())?.unwrap();
                     let told = String::from_utf8_lossy(&ended.stdout).into_owned();
-                    if ended.status.success() { Ok(()) } else { Err(format!("{}: {told}", ended.status)) }
+                    if ended.status.success() {
+                        Ok(())
+                    } else {
+                        Err(format!("{}: {told}", ended.status))
+                    }
                 })
                 .await;
         }
@@ -96,18 +121,38 @@ async fn what_the_guides_show_works() {
 fn all_pages_show_commands_that_exist() {
     let docs = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs")).unwrap();
     let docs = docs.map(|entry| format!("docs/{}", entry.unwrap().file_name().to_str().unwrap()));
-    let others = ["README.md", "CONTRIBUTING.md", "examples/README.md", "dashboards/README.md"].map(str::to_owned);
+    let others = [
+        "README.md",
+        "CONTRIBUTING.md",
+        "examples/README.md",
+        "dashboards/README.md",
+    ]
+    .map(str::to_owned);
     let mut read = 0;
     for name in docs.filter(|name| name.ends_with(".md")).chain(others) {
         for command in commands(&page(&name)) {
             let own = command.split(['|', ';', '&']).map(str::trim);
-            for own in
-                own.filter_map(|part| part.strip_prefix("./target/release/").unwrap_or(part).strip_prefix("bellhop "))
-            {
-                let own = own.split("   #").next().unwrap().split(" > ").next().unwrap();
+            for own in own.filter_map(|part| {
+                part.strip_prefix("./target/release/")
+                    .unwrap_or(part)
+                    .strip_prefix("bellhop ")
+            }) {
+                let own = own
+                    .split("   #")
+                    .next()
+                    .unwrap()
+                    .split(" > ")
+                    .next()
+                    .unwrap();
                 let words = shlex::split(own).unwrap_or_else(|| panic!("{name}: {own}"));
-                let parsed = bellhop::cli::Cli::try_parse_from(std::iter::once("bellhop".to_owned()).chain(words));
-                assert!(parsed.is_ok(), "{name}: bellhop {own}\n{}", parsed.unwrap_err());
+                let parsed = bellhop::cli::Cli::try_parse_from(
+                    std::iter::once("bellhop".to_owned()).chain(words),
+                );
+                assert!(
+                    parsed.is_ok(),
+                    "{name}: bellhop {own}\n{}",
+                    parsed.unwrap_err()
+                );
                 read += 1;
             }
         }

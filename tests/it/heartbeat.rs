@@ -50,14 +50,19 @@ async fn without_lease_every_delivery_is_asked_for() {
 async fn without_lease_a_mailbox_is_delivered_all_the_same() {
     let world = World::start(&[("heartbeat.lease", "0s"), ("mailbox.page_messages", "10")]).await;
     let ids = numbers(0..50);
-    world.publish("billing", ids.iter().map(|id| reminder(id, "alice"))).await;
+    world
+        .publish("billing", ids.iter().map(|id| reminder(id, "alice")))
+        .await;
     world.all_became("billing", &ids, "parked").await;
     let app = world.app("app-1", &["alice"]).await;
     world.taken(&ids).await;
     world.settle().await;
     assert_eq!(world.order("alice"), ids);
     let verbs = app.verbs();
-    let unasked = verbs.windows(2).filter(|pair| *pair == ["deliver", "deliver"]).count();
+    let unasked = verbs
+        .windows(2)
+        .filter(|pair| *pair == ["deliver", "deliver"])
+        .count();
     assert_eq!(unasked, 0, "{verbs:?}");
 }
 
@@ -74,13 +79,25 @@ async fn the_lease_runs_from_the_last_confirmation() {
         count += 1;
     }
     let times: Vec<_> = app.requests().iter().map(|request| request.at).collect();
-    let longest = times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+    let longest = times
+        .windows(2)
+        .map(|pair| pair[1] - pair[0])
+        .max()
+        .unwrap();
     // On a machine that stood still for so long, the router was right to ask again.
-    assert!(app.heartbeats("alice") == 1 || longest > lease / 2, "{:?}", app.verbs());
+    assert!(
+        app.heartbeats("alice") == 1 || longest > lease / 2,
+        "{:?}",
+        app.verbs()
+    );
 
     tokio::time::sleep(lease).await; // It is time itself that the lease is about.
     one_by_one(&world, &["later".to_owned()]).await;
-    assert!(app.verbs().ends_with(&["heartbeat", "deliver"]), "{:?}", app.verbs());
+    assert!(
+        app.verbs().ends_with(&["heartbeat", "deliver"]),
+        "{:?}",
+        app.verbs()
+    );
 }
 
 /// "One request carries at most 1,000 users." Every request is measured; this one would have more.
@@ -99,9 +116,15 @@ async fn a_thousand_users_share_a_heartbeat_and_no_more() {
         let answer = Reply::say(json!({ "connected": users }).to_string());
         // While the first one waits, everybody else queues up for the next.
         let is_first = calls.fetch_add(1, Ordering::Relaxed) == 0;
-        if is_first { answer.after(Duration::from_millis(500)) } else { answer }
+        if is_first {
+            answer.after(Duration::from_millis(500))
+        } else {
+            answer
+        }
     });
-    world.publish("billing", users.iter().map(|user| reminder(user, user))).await;
+    world
+        .publish("billing", users.iter().map(|user| reminder(user, user)))
+        .await;
     world.taken(&users).await;
     let sizes: Vec<_> = app
         .requests()
@@ -112,7 +135,11 @@ async fn a_thousand_users_share_a_heartbeat_and_no_more() {
         })
         .collect();
     assert_eq!(sizes.iter().max(), Some(&1_000), "{sizes:?}");
-    assert_eq!(sizes.iter().sum::<usize>(), 2_500, "nobody is asked about twice: {sizes:?}");
+    assert_eq!(
+        sizes.iter().sum::<usize>(),
+        2_500,
+        "nobody is asked about twice: {sizes:?}"
+    );
 }
 
 /// "A user named in the answer is connected there and now; one left out is not, and its route is dropped."
@@ -121,15 +148,26 @@ async fn a_user_left_out_of_the_answer_loses_the_route() {
     let world = World::start(&[]).await;
     let app = world.app("app-1", &["alice", "bob"]).await;
     app.expel("alice");
-    world.publish("billing", [reminder("1", "alice"), reminder("bobs", "bob")]).await;
+    world
+        .publish("billing", [reminder("1", "alice"), reminder("bobs", "bob")])
+        .await;
     world.became("billing", "1", "parked").await;
-    let is_dropped = async || if world.has_route("alice", "app-1").await { Err("it is there".into()) } else { Ok(()) };
+    let is_dropped = async || {
+        if world.has_route("alice", "app-1").await {
+            Err("it is there".into())
+        } else {
+            Ok(())
+        }
+    };
     world.eventually("the route is dropped", is_dropped).await;
     app.admit("alice"); // But no route is put.
     world.publish("billing", [reminder("2", "alice")]).await;
     world.became("billing", "2", "parked").await;
     world.taken(&["bobs"]).await;
-    assert_eq!((app.heartbeats("alice"), world.order("alice").len()), (1, 0));
+    assert_eq!(
+        (app.heartbeats("alice"), world.order("alice").len()),
+        (1, 0)
+    );
     assert!(world.has_route("bob", "app-1").await);
     app.connect(&["alice"]).await;
     world.taken(&["1", "2"]).await;
@@ -142,26 +180,39 @@ async fn a_name_that_nobody_asked_about_says_nothing() {
     let world = World::start(&[]).await;
     let app = world.app("app-1", &["alice", "bob"]).await;
     app.on_heartbeat(|users| {
-        let others = ["carol", "", "\u{7}", "x\n"].into_iter().chain(users.iter().map(String::as_str));
+        let others = ["carol", "", "\u{7}", "x\n"]
+            .into_iter()
+            .chain(users.iter().map(String::as_str));
         Reply::say(json!({ "connected": others.collect::<Vec<_>>() }).to_string())
     });
-    world.publish("billing", [reminder("1", "alice"), reminder("c", "carol")]).await;
+    world
+        .publish("billing", [reminder("1", "alice"), reminder("c", "carol")])
+        .await;
     world.taken(&["1"]).await;
     world.became("billing", "c", "parked").await;
     world.publish("billing", [reminder("2", "bob")]).await;
     world.taken(&["2"]).await;
-    assert_eq!(app.heartbeats("bob"), 1, "bob was not confirmed by an answer about alice");
+    assert_eq!(
+        app.heartbeats("bob"),
+        1,
+        "bob was not confirmed by an answer about alice"
+    );
 }
 
 /// "An instance that did not answer is asked again, with back-off up to 30 s, …; its routes stay."
 #[tokio::test]
 async fn a_silent_instance_is_asked_again_with_growing_pauses() {
-    let settings =
-        [("heartbeat.timeout", "100ms"), ("heartbeat.backoff_min", "100ms"), ("heartbeat.backoff_max", "400ms")];
+    let settings = [
+        ("heartbeat.timeout", "100ms"),
+        ("heartbeat.backoff_min", "100ms"),
+        ("heartbeat.backoff_max", "400ms"),
+    ];
     let world = World::start(&settings).await;
     let app = world.app("app-1", &["alice"]).await;
     app.on_heartbeat(|_| Reply::silence());
-    world.publish("billing", [reminder("1", "alice"), reminder("2", "alice")]).await;
+    world
+        .publish("billing", [reminder("1", "alice"), reminder("2", "alice")])
+        .await;
     asked(&world, &app, "alice", 6).await;
     assert!(world.has_route("alice", "app-1").await);
     let times: Vec<_> = app.requests().iter().map(|request| request.at).collect();
@@ -177,26 +228,53 @@ async fn a_silent_instance_is_asked_again_with_growing_pauses() {
 
 #[tokio::test]
 async fn a_heartbeats_answer_that_is_not_the_contracts_is_none() {
-    let settings =
-        [("heartbeat.timeout", "500ms"), ("heartbeat.backoff_min", "50ms"), ("heartbeat.backoff_max", "100ms")];
+    let settings = [
+        ("heartbeat.timeout", "500ms"),
+        ("heartbeat.backoff_min", "50ms"),
+        ("heartbeat.backoff_max", "100ms"),
+    ];
     let world = World::start(&settings).await;
-    let bodies =
-        ["", "ok", "[]", "null", "{}", r#"{"connected": 7}"#, r#"{"connected": "alice"}"#, r#"{"connected": [7]}"#];
+    let bodies = [
+        "",
+        "ok",
+        "[]",
+        "null",
+        "{}",
+        r#"{"connected": 7}"#,
+        r#"{"connected": "alice"}"#,
+        r#"{"connected": [7]}"#,
+    ];
     let mut apps = Vec::new();
     for (n, body) in bodies.into_iter().enumerate() {
-        let app = world.app(&format!("app-{n}"), &[&format!("user-{n}")]).await;
+        let app = world
+            .app(&format!("app-{n}"), &[&format!("user-{n}")])
+            .await;
         app.on_heartbeat(move |_| Reply::say(body));
         apps.push(app);
     }
-    let late = world.app(&format!("app-{}", apps.len()), &[&format!("user-{}", apps.len())]).await;
+    let late = world
+        .app(
+            &format!("app-{}", apps.len()),
+            &[&format!("user-{}", apps.len())],
+        )
+        .await;
     let answer = |users: &[String]| Reply::say(json!({ "connected": users }).to_string());
     late.on_heartbeat(move |users| answer(users).after(Duration::from_millis(700)));
     apps.push(late);
     let ids = numbers(0..apps.len());
-    world.publish("billing", ids.iter().map(|id| reminder(id, &format!("user-{id}")))).await;
+    world
+        .publish(
+            "billing",
+            ids.iter().map(|id| reminder(id, &format!("user-{id}"))),
+        )
+        .await;
     for (n, app) in apps.iter().enumerate() {
         asked(&world, app, &format!("user-{n}"), 2).await;
-        assert!(world.has_route(&format!("user-{n}"), &format!("app-{n}")).await);
+        assert!(
+            world
+                .has_route(&format!("user-{n}"), &format!("app-{n}"))
+                .await
+        );
     }
     assert_eq!(world.takes().len(), 0, "nobody was confirmed");
     apps.iter().for_each(|app| app.recover());

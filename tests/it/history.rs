@@ -16,9 +16,18 @@ type Answer = Result<Value, (u16, String)>;
 impl World {
     /// Asks the micro service once.
     async fn ask_once(&self, question: &str, body: &str) -> Result<Answer, String> {
-        let answer = self.client.request(format!("bellhop.api.{question}"), body.to_owned().into()).await;
+        let answer = self
+            .client
+            .request(format!("bellhop.api.{question}"), body.to_owned().into())
+            .await;
         let answer = answer.map_err(|error| error.to_string())?;
-        let header = |name| answer.headers.as_ref()?.get(name).map(|value| value.to_string());
+        let header = |name| {
+            answer
+                .headers
+                .as_ref()?
+                .get(name)
+                .map(|value| value.to_string())
+        };
         Ok(match header("Nats-Service-Error-Code") {
             Some(code) => Err((code.parse().unwrap(), header("Nats-Service-Error").unwrap())),
             None => Ok(serde_json::from_slice(&answer.payload).unwrap()),
@@ -27,31 +36,57 @@ impl World {
 
     /// Asks the micro service, as soon as one answers.
     pub(crate) async fn ask(&self, question: &str, body: Value) -> Answer {
-        self.eventually("the service answers", async || self.ask_once(question, &body.to_string()).await).await
+        self.eventually("the service answers", async || {
+            self.ask_once(question, &body.to_string()).await
+        })
+        .await
     }
 
     /// Asks until the answer is as it should be.
-    async fn told<T>(&self, question: &str, body: Value, is_right: impl Fn(&Value) -> Option<T>) -> T {
-        self.within(LATER, &format!("{question} {body} is answered rightly"), async || {
-            let answer = self.ask_once(question, &body.to_string()).await?;
-            answer.as_ref().ok().and_then(&is_right).ok_or_else(|| format!("{answer:?}"))
-        })
+    async fn told<T>(
+        &self,
+        question: &str,
+        body: Value,
+        is_right: impl Fn(&Value) -> Option<T>,
+    ) -> T {
+        self.within(
+            LATER,
+            &format!("{question} {body} is answered rightly"),
+            async || {
+                let answer = self.ask_once(question, &body.to_string()).await?;
+                answer
+                    .as_ref()
+                    .ok()
+                    .and_then(&is_right)
+                    .ok_or_else(|| format!("{answer:?}"))
+            },
+        )
         .await
     }
 
     /// The reminders that a query finds, once there are so many.
     async fn found(&self, query: Value, count: usize) -> Vec<Value> {
-        let list = |answer: &Value| Some(answer["reminders"].as_array()?.clone()).filter(|list| list.len() == count);
+        let list = |answer: &Value| {
+            Some(answer["reminders"].as_array()?.clone()).filter(|list| list.len() == count)
+        };
         self.told("history", query, list).await
     }
 }
 
 fn ids(reminders: &[Value]) -> Vec<&str> {
-    reminders.iter().map(|reminder| reminder["id"].as_str().unwrap()).collect()
+    reminders
+        .iter()
+        .map(|reminder| reminder["id"].as_str().unwrap())
+        .collect()
 }
 
 fn steps(of: &Value) -> Vec<&str> {
-    of["trail"].as_array().unwrap().iter().map(|step| step["outcome"].as_str().unwrap()).collect()
+    of["trail"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|step| step["outcome"].as_str().unwrap())
+        .collect()
 }
 
 /// A world whose history is in PostgreSQL; none if tests are to do without.
@@ -64,7 +99,10 @@ async fn every_reminder_and_its_fate_can_be_asked_for() {
     fates_can_be_asked_for(World::start(&[]).await).await;
 }
 
-#[cfg_attr(not(has_postgres), ignore = "no PostgreSQL here: apt-get install postgresql")]
+#[cfg_attr(
+    not(has_postgres),
+    ignore = "no PostgreSQL here: apt-get install postgresql"
+)]
 #[tokio::test]
 async fn every_reminder_and_its_fate_can_be_asked_for_in_postgres() {
     if let Some(world) = world_with_postgres().await {
@@ -82,19 +120,44 @@ async fn fates_can_be_asked_for(world: World) {
     let reminders = [
         full,
         with(reminder("twin", "alice"), json!({ "content": "the same" })),
-        with(reminder("other twin", "alice"), json!({ "content": "the same" })),
-        with(reminder("late", "alice"), json!({ "expires_at": "2020-01-01T00:00:00Z" })),
-        with(reminder("parked", "bob"), json!({ "content": "您的费用已到期" })),
+        with(
+            reminder("other twin", "alice"),
+            json!({ "content": "the same" }),
+        ),
+        with(
+            reminder("late", "alice"),
+            json!({ "expires_at": "2020-01-01T00:00:00Z" }),
+        ),
+        with(
+            reminder("parked", "bob"),
+            json!({ "content": "您的费用已到期" }),
+        ),
     ];
     world.publish("billing", reminders).await;
     world
-        .publish_bytes("billing", br#"{"reminders":[{"id":"bad","user":"alice","content":""}]}"#, HeaderMap::new())
+        .publish_bytes(
+            "billing",
+            br#"{"reminders":[{"id":"bad","user":"alice","content":""}]}"#,
+            HeaderMap::new(),
+        )
         .await;
     let all = world.found(json!({}), 6).await;
-    let published: Vec<_> = all.iter().map(|one| instant(one["published_at"].as_str().unwrap())).collect();
-    assert!(published.is_sorted_by(|newer, older| newer >= older), "newest first: {published:?}");
-    let by_id: BTreeMap<&str, &Value> = all.iter().map(|one| (one["id"].as_str().unwrap(), one)).collect();
-    let fates: BTreeMap<_, _> = by_id.iter().map(|(id, one)| (*id, one["outcome"].as_str().unwrap())).collect();
+    let published: Vec<_> = all
+        .iter()
+        .map(|one| instant(one["published_at"].as_str().unwrap()))
+        .collect();
+    assert!(
+        published.is_sorted_by(|newer, older| newer >= older),
+        "newest first: {published:?}"
+    );
+    let by_id: BTreeMap<&str, &Value> = all
+        .iter()
+        .map(|one| (one["id"].as_str().unwrap(), one))
+        .collect();
+    let fates: BTreeMap<_, _> = by_id
+        .iter()
+        .map(|(id, one)| (*id, one["outcome"].as_str().unwrap()))
+        .collect();
     let expected = [
         ("bad", "rejected"),
         ("full", "delivered"),
@@ -109,7 +172,10 @@ async fn fates_can_be_asked_for(world: World) {
     let mut known = by_id["full"].clone();
     let fate = ["outcome", "at", "trail"].map(|field| known.as_object_mut().unwrap().remove(field));
     assert_eq!(known, world.first("full").reminder);
-    assert_eq!(fate[2], Some(json!([{ "outcome": "delivered", "at": fate[1], "instance": "app-1" }])));
+    assert_eq!(
+        fate[2],
+        Some(json!([{ "outcome": "delivered", "at": fate[1], "instance": "app-1" }]))
+    );
     assert_eq!(by_id["other twin"]["trail"][0]["into"], "twin");
     assert_eq!(by_id["other twin"]["content"], "the same");
     assert_eq!(by_id["bad"]["trail"][0]["error"], "invalid_content");
@@ -118,11 +184,21 @@ async fn fates_can_be_asked_for(world: World) {
     // Step by step.
     world.app("app-2", &["bob"]).await;
     let query = json!({ "source": "billing", "id": "parked" });
-    let why = world.told("why", query, |why| (steps(why).len() == 2).then(|| why.clone())).await;
+    let why = world
+        .told("why", query, |why| {
+            (steps(why).len() == 2).then(|| why.clone())
+        })
+        .await;
     assert_eq!(steps(&why), ["parked", "delivered"]);
     assert_eq!(why["reminder"]["content"], "您的费用已到期");
-    let unknown = world.ask("why", json!({ "source": "billing", "id": "nothing" })).await.unwrap_err();
-    assert!(unknown.0 == 404 && unknown.1.contains("nothing"), "{unknown:?}");
+    let unknown = world
+        .ask("why", json!({ "source": "billing", "id": "nothing" }))
+        .await
+        .unwrap_err();
+    assert!(
+        unknown.0 == 404 && unknown.1.contains("nothing"),
+        "{unknown:?}"
+    );
 
     // By whatever is known of it.
     for (query, expected) in [
@@ -131,12 +207,21 @@ async fn fates_can_be_asked_for(world: World) {
         (json!({ "id": "full" }), vec!["full"]),
         (json!({ "tag": "费用" }), vec!["full"]),
         (json!({ "outcome": "merged" }), vec!["other twin"]),
-        (json!({ "outcome": "delivered", "user": "bob", "source": "billing" }), vec!["parked"]),
+        (
+            json!({ "outcome": "delivered", "user": "bob", "source": "billing" }),
+            vec!["parked"],
+        ),
         (json!({ "contains": "INVOICE 98" }), vec!["full"]),
         (json!({ "contains": "费用" }), vec!["parked"]),
         (json!({ "contains": "费用", "user": "alice" }), vec![]),
-        (json!({ "from": from_now(SignedDuration::from_mins(1)) }), vec![]),
-        (json!({ "to": from_now(SignedDuration::from_hours(-1)) }), vec![]),
+        (
+            json!({ "from": from_now(SignedDuration::from_mins(1)) }),
+            vec![],
+        ),
+        (
+            json!({ "to": from_now(SignedDuration::from_hours(-1)) }),
+            vec![],
+        ),
         (
             json!({ "from": from_now(SignedDuration::from_hours(-1)), "to": from_now(SignedDuration::from_mins(1)), "tag": "billing" }),
             vec!["full"],
@@ -161,19 +246,34 @@ async fn a_wrong_question_is_refused_by_the_name_of_its_field() {
         ("erase", r#"{"user":""}"#, "`user`"),
     ] {
         let asked = async || world.ask_once(question, body).await;
-        let (code, problem) = world.eventually("the service answers", asked).await.unwrap_err();
-        assert!(code == 400 && problem.contains(named), "{question} {body}: {code} {problem}");
+        let (code, problem) = world
+            .eventually("the service answers", asked)
+            .await
+            .unwrap_err();
+        assert!(
+            code == 400 && problem.contains(named),
+            "{question} {body}: {code} {problem}"
+        );
     }
 }
 
 #[tokio::test]
 async fn pages_follow_each_other_while_reminders_arrive() {
     let world = World::start(&[]).await;
-    world.publish("billing", numbers(0..60).iter().map(|n| reminder(format!("old-{n}"), "alice"))).await;
+    world
+        .publish(
+            "billing",
+            numbers(0..60)
+                .iter()
+                .map(|n| reminder(format!("old-{n}"), "alice")),
+        )
+        .await;
     world.found(json!({ "user": "alice" }), 60).await;
     let (mut seen, mut cursor) = (Vec::new(), Value::Null);
     for page in 0.. {
-        world.publish("billing", [reminder(format!("new-{page}"), "alice")]).await;
+        world
+            .publish("billing", [reminder(format!("new-{page}"), "alice")])
+            .await;
         world.found(json!({ "id": format!("new-{page}") }), 1).await;
         let query = json!({ "user": "alice", "limit": 7, "cursor": cursor });
         let answer = world.ask("history", query).await.unwrap();
@@ -183,25 +283,46 @@ async fn pages_follow_each_other_while_reminders_arrive() {
             break;
         }
     }
-    let old: Vec<_> = seen.iter().map(|one| one["id"].as_str().unwrap()).filter(|id| id.starts_with("old-")).collect();
+    let old: Vec<_> = seen
+        .iter()
+        .map(|one| one["id"].as_str().unwrap())
+        .filter(|id| id.starts_with("old-"))
+        .collect();
     assert_eq!(old.len(), 60);
     assert_eq!(old.iter().collect::<BTreeSet<_>>().len(), 60);
-    assert_eq!(seen.len(), 61, "what came before the first page was read, and nothing that came later");
+    assert_eq!(
+        seen.len(),
+        61,
+        "what came before the first page was read, and nothing that came later"
+    );
 }
 
 #[tokio::test]
 async fn an_answer_that_is_too_large_is_split_by_the_cursor() {
     let world = World::start(&[]).await;
     let large = |n: usize| {
-        with(reminder(format!("large-{n}"), "alice"), json!({ "content": format!("{n} ") + &"x".repeat(60_000) }))
+        with(
+            reminder(format!("large-{n}"), "alice"),
+            json!({ "content": format!("{n} ") + &"x".repeat(60_000) }),
+        )
     };
     for n in 0..40 {
         world.publish("billing", [large(n)]).await;
     }
-    world.told("history", json!({ "id": "large-39" }), |answer| answer["reminders"].as_array()?.first().cloned()).await;
+    world
+        .told("history", json!({ "id": "large-39" }), |answer| {
+            answer["reminders"].as_array()?.first().cloned()
+        })
+        .await;
     let (mut seen, mut pages, mut cursor) = (Vec::new(), 0, Value::Null);
     while pages == 0 || !cursor.is_null() {
-        let answer = world.ask("history", json!({ "user": "alice", "limit": 1000, "cursor": cursor })).await.unwrap();
+        let answer = world
+            .ask(
+                "history",
+                json!({ "user": "alice", "limit": 1000, "cursor": cursor }),
+            )
+            .await
+            .unwrap();
         seen.extend(answer["reminders"].as_array().unwrap().clone());
         (cursor, pages) = (answer["cursor"].clone(), pages + 1);
     }
@@ -213,14 +334,28 @@ async fn an_answer_that_is_too_large_is_split_by_the_cursor() {
 #[tokio::test]
 async fn a_mailbox_can_be_looked_into() {
     let world = World::start(&[]).await;
-    world.publish("billing", numbers(0..5).iter().map(|n| reminder(n, "alice"))).await;
+    world
+        .publish(
+            "billing",
+            numbers(0..5).iter().map(|n| reminder(n, "alice")),
+        )
+        .await;
     world.all_became("billing", &numbers(0..5), "parked").await;
-    let mailbox = world.ask("mailbox", json!({ "user": "alice", "limit": 2 })).await.unwrap();
+    let mailbox = world
+        .ask("mailbox", json!({ "user": "alice", "limit": 2 }))
+        .await
+        .unwrap();
     assert_eq!(mailbox["parked"], 5);
     let reminders = mailbox["reminders"].as_array().unwrap();
     assert_eq!(reminders.len(), 2);
-    assert_eq!(reminders[0]["parked_at"].as_str().unwrap()[..16], mailbox["oldest"].as_str().unwrap()[..16]);
-    let empty = world.ask("mailbox", json!({ "user": "bob" })).await.unwrap();
+    assert_eq!(
+        reminders[0]["parked_at"].as_str().unwrap()[..16],
+        mailbox["oldest"].as_str().unwrap()[..16]
+    );
+    let empty = world
+        .ask("mailbox", json!({ "user": "bob" }))
+        .await
+        .unwrap();
     assert_eq!(empty, json!({ "parked": 0, "reminders": [] }));
 }
 
@@ -229,17 +364,42 @@ async fn the_service_is_seen_by_tools() {
     let world = World::start(&[]).await;
     world.ask("history", json!({})).await.unwrap();
     let ask = async |verb: &str| {
-        let answer = world.client.request(format!("$SRV.{verb}.bellhop"), "".into()).await.unwrap();
+        let answer = world
+            .client
+            .request(format!("$SRV.{verb}.bellhop"), "".into())
+            .await
+            .unwrap();
         serde_json::from_slice::<Value>(&answer.payload).unwrap()
     };
     let info = ask("INFO").await;
-    assert_eq!((&info["name"], &info["version"]), (&json!("bellhop"), &json!(env!("CARGO_PKG_VERSION"))));
-    let subjects: BTreeSet<_> =
-        info["endpoints"].as_array().unwrap().iter().map(|one| one["subject"].as_str().unwrap()).collect();
-    let questions = ["history", "why", "mailbox", "erase", "of.*.history", "of.*.why", "of.*.mailbox"];
+    assert_eq!(
+        (&info["name"], &info["version"]),
+        (&json!("bellhop"), &json!(env!("CARGO_PKG_VERSION")))
+    );
+    let subjects: BTreeSet<_> = info["endpoints"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["subject"].as_str().unwrap())
+        .collect();
+    let questions = [
+        "history",
+        "why",
+        "mailbox",
+        "erase",
+        "of.*.history",
+        "of.*.why",
+        "of.*.mailbox",
+    ];
     let expected = questions.map(|question| format!("bellhop.api.{question}"));
     assert_eq!(subjects, expected.iter().map(String::as_str).collect());
-    assert!(ask("STATS").await["endpoints"].as_array().unwrap().iter().any(|one| one["num_requests"] == 1));
+    assert!(
+        ask("STATS").await["endpoints"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|one| one["num_requests"] == 1)
+    );
 }
 
 #[tokio::test]
@@ -248,12 +408,31 @@ async fn without_a_history_its_questions_say_so_and_the_others_are_answered() {
     world.publish("billing", [reminder("1", "alice")]).await;
     world.became("billing", "1", "parked").await;
     let (code, problem) = world.ask("history", json!({})).await.unwrap_err();
-    assert!(code == 503 && problem.contains("history.url"), "{code} {problem}");
-    assert_eq!(world.ask("mailbox", json!({ "user": "alice" })).await.unwrap()["parked"], 1);
+    assert!(
+        code == 503 && problem.contains("history.url"),
+        "{code} {problem}"
+    );
+    assert_eq!(
+        world
+            .ask("mailbox", json!({ "user": "alice" }))
+            .await
+            .unwrap()["parked"],
+        1
+    );
     let why = world.run(&["why", "billing", "1"]).await;
     assert!(why.succeeded().contains("parked"));
-    let outcomes = world.jetstream.get_stream("BELLHOP_OUTCOMES").await.unwrap().direct_get(1).await.unwrap();
-    assert!(!String::from_utf8_lossy(&outcomes.payload).contains("content"), "nobody would read it");
+    let outcomes = world
+        .jetstream
+        .get_stream("BELLHOP_OUTCOMES")
+        .await
+        .unwrap()
+        .direct_get(1)
+        .await
+        .unwrap();
+    assert!(
+        !String::from_utf8_lossy(&outcomes.payload).contains("content"),
+        "nobody would read it"
+    );
 }
 
 #[tokio::test]
@@ -262,24 +441,58 @@ async fn a_user_is_erased_and_what_was_removed_is_counted() {
     let app = world.app("app-1", &["alice", "carol"]).await;
     for (user, list) in [("alice", "bob"), ("bob", "alice"), ("dave", "carol")] {
         let list = json!({ "associates": [list] }).to_string();
-        let bucket = world.jetstream.get_key_value("bellhop_associates").await.unwrap();
+        let bucket = world
+            .jetstream
+            .get_key_value("bellhop_associates")
+            .await
+            .unwrap();
         bucket.put(user, list.into()).await.unwrap();
     }
-    world.publish("billing", ["1", "2"].map(|id| reminder(id, "alice"))).await;
+    world
+        .publish("billing", ["1", "2"].map(|id| reminder(id, "alice")))
+        .await;
     world.publish("billing", [reminder("3", "carol")]).await;
     world.found(json!({ "outcome": "delivered" }), 3).await;
     app.stop().await;
-    world.publish("billing", [with(reminder("4", "alice"), json!({ "reroute": false }))]).await;
-    world.found(json!({ "user": "alice", "outcome": "parked" }), 1).await;
+    world
+        .publish(
+            "billing",
+            [with(reminder("4", "alice"), json!({ "reroute": false }))],
+        )
+        .await;
+    world
+        .found(json!({ "user": "alice", "outcome": "parked" }), 1)
+        .await;
 
-    let erased = world.ask("erase", json!({ "user": "alice" })).await.unwrap();
+    let erased = world
+        .ask("erase", json!({ "user": "alice" }))
+        .await
+        .unwrap();
     let routes = erased["erased"]["routes"].clone();
-    assert!(routes == 0 || routes == 1, "the router may have dropped it: {erased}");
-    assert_eq!(erased, json!({ "erased": { "history": 3, "parked": 1, "routes": routes, "associates": 2 } }));
+    assert!(
+        routes == 0 || routes == 1,
+        "the router may have dropped it: {erased}"
+    );
+    assert_eq!(
+        erased,
+        json!({ "erased": { "history": 3, "parked": 1, "routes": routes, "associates": 2 } })
+    );
     assert_eq!(ids(&world.found(json!({}), 1).await), ["3"]);
-    assert_eq!(world.ask("mailbox", json!({ "user": "alice" })).await.unwrap()["parked"], 0);
-    let again = world.ask("erase", json!({ "user": "alice" })).await.unwrap();
-    assert_eq!(again, json!({ "erased": { "history": 0, "parked": 0, "routes": 0, "associates": 0 } }));
+    assert_eq!(
+        world
+            .ask("mailbox", json!({ "user": "alice" }))
+            .await
+            .unwrap()["parked"],
+        0
+    );
+    let again = world
+        .ask("erase", json!({ "user": "alice" }))
+        .await
+        .unwrap();
+    assert_eq!(
+        again,
+        json!({ "erased": { "history": 0, "parked": 0, "routes": 0, "associates": 0 } })
+    );
     // Life goes on.
     world.publish("billing", [reminder("5", "alice")]).await;
     world.found(json!({ "user": "alice" }), 1).await;
@@ -290,7 +503,10 @@ async fn what_is_on_its_way_to_an_erased_user_is_not_kept() {
     nothing_is_kept_of_an_erased_user(World::start(&[]).await).await;
 }
 
-#[cfg_attr(not(has_postgres), ignore = "no PostgreSQL here: apt-get install postgresql")]
+#[cfg_attr(
+    not(has_postgres),
+    ignore = "no PostgreSQL here: apt-get install postgresql"
+)]
 #[tokio::test]
 async fn what_is_on_its_way_to_an_erased_user_is_not_kept_in_postgres() {
     if let Some(world) = world_with_postgres().await {
@@ -305,16 +521,38 @@ async fn nothing_is_kept_of_an_erased_user(world: World) {
     // A delivery is not answered, so the reminder is parked after the erasure.
     app.on_delivery(|_| Reply::silence());
     world.publish("billing", [reminder("2", "alice")]).await;
-    let is_asked = async || if app.attempts("2") > 0 { Ok(()) } else { Err("not yet".to_owned()) };
-    world.eventually("the delivery is under way", is_asked).await;
-    world.ask("erase", json!({ "user": "alice" })).await.unwrap();
+    let is_asked = async || {
+        if app.attempts("2") > 0 {
+            Ok(())
+        } else {
+            Err("not yet".to_owned())
+        }
+    };
+    world
+        .eventually("the delivery is under way", is_asked)
+        .await;
+    world
+        .ask("erase", json!({ "user": "alice" }))
+        .await
+        .unwrap();
     world.became("billing", "2", "parked").await;
     world.publish("billing", [reminder("3", "bob")]).await;
-    assert_eq!(ids(&world.found(json!({}), 1).await), ["3"], "nothing of alice");
+    assert_eq!(
+        ids(&world.found(json!({}), 1).await),
+        ["3"],
+        "nothing of alice"
+    );
     world
         .eventually("the mailbox is empty", async || {
-            let mailbox = world.ask("mailbox", json!({ "user": "alice" })).await.unwrap();
-            if mailbox["parked"] == 0 { Ok(()) } else { Err(mailbox.to_string()) }
+            let mailbox = world
+                .ask("mailbox", json!({ "user": "alice" }))
+                .await
+                .unwrap();
+            if mailbox["parked"] == 0 {
+                Ok(())
+            } else {
+                Err(mailbox.to_string())
+            }
         })
         .await;
 }
@@ -327,7 +565,10 @@ impl World {
         let mut fates = Fates::new();
         for one in self.outcomes.all().await {
             let key = (one.source.clone(), one.id.clone());
-            fates.entry(key).or_default().insert((one.outcome.clone(), one.at.clone()));
+            fates
+                .entry(key)
+                .or_default()
+                .insert((one.outcome.clone(), one.at.clone()));
         }
         fates
     }
@@ -336,14 +577,29 @@ impl World {
     async fn fates_by_history(&self) -> Fates {
         let (mut fates, mut cursor) = (Fates::new(), Value::Null);
         loop {
-            let answer = self.ask("history", json!({ "limit": 1000, "cursor": cursor })).await.unwrap();
+            let answer = self
+                .ask("history", json!({ "limit": 1000, "cursor": cursor }))
+                .await
+                .unwrap();
             for reminder in answer["reminders"].as_array().unwrap() {
-                let text = |of: &Value, field: &str| of[field].as_str().unwrap_or_default().to_owned();
+                let text =
+                    |of: &Value, field: &str| of[field].as_str().unwrap_or_default().to_owned();
                 let (id, user) = (text(reminder, "id"), text(reminder, "user"));
-                assert_eq!(text(reminder, "content"), format!("content of {id} for {user}"), "{reminder}");
+                assert_eq!(
+                    text(reminder, "content"),
+                    format!("content of {id} for {user}"),
+                    "{reminder}"
+                );
                 let trail = reminder["trail"].as_array().unwrap().iter();
-                let trail: BTreeSet<_> = trail.map(|step| (text(step, "outcome"), text(step, "at"))).collect();
-                assert!(fates.insert((text(reminder, "source"), id), trail).is_none(), "it is there twice: {reminder}");
+                let trail: BTreeSet<_> = trail
+                    .map(|step| (text(step, "outcome"), text(step, "at")))
+                    .collect();
+                assert!(
+                    fates
+                        .insert((text(reminder, "source"), id), trail)
+                        .is_none(),
+                    "it is there twice: {reminder}"
+                );
             }
             cursor = answer["cursor"].clone();
             if cursor.is_null() {
@@ -359,7 +615,8 @@ impl World {
         let mut count = 0;
         for round in 0..times {
             for user in ["alice", "bob", "carol"] {
-                let reminders = (0..fastrand::usize(1..40)).map(|n| reminder(format!("{round}-{user}-{n}"), user));
+                let reminders = (0..fastrand::usize(1..40))
+                    .map(|n| reminder(format!("{round}-{user}-{n}"), user));
                 let reminders: Vec<_> = reminders.collect();
                 count += reminders.len();
                 self.publish_surely("billing", reminders).await;
@@ -370,13 +627,22 @@ impl World {
             tokio::time::sleep(std::time::Duration::from_millis(fastrand::u64(0..60))).await;
             self.kill_and_revive().await;
         }
-        self.within(LATER, "the history has all that the stream has", async || {
-            let (stream, history) = (self.fates_by_stream().await, self.fates_by_history().await);
-            match stream.len() == count && stream == history {
-                true => Ok(()),
-                false => Err(format!("{count} published, {} in the stream, {} known", stream.len(), history.len())),
-            }
-        })
+        self.within(
+            LATER,
+            "the history has all that the stream has",
+            async || {
+                let (stream, history) =
+                    (self.fates_by_stream().await, self.fates_by_history().await);
+                match stream.len() == count && stream == history {
+                    true => Ok(()),
+                    false => Err(format!(
+                        "{count} published, {} in the stream, {} known",
+                        stream.len(),
+                        history.len()
+                    )),
+                }
+            },
+        )
         .await;
     }
 }
@@ -386,7 +652,10 @@ async fn a_writer_that_is_killed_leaves_nothing_out_and_nothing_twice() {
     World::start(&[]).await.the_writer_is_killed(20).await;
 }
 
-#[cfg_attr(not(has_postgres), ignore = "no PostgreSQL here: apt-get install postgresql")]
+#[cfg_attr(
+    not(has_postgres),
+    ignore = "no PostgreSQL here: apt-get install postgresql"
+)]
 #[tokio::test]
 async fn a_writer_that_is_killed_leaves_nothing_out_and_nothing_twice_in_postgres() {
     if let Some(world) = world_with_postgres().await {
@@ -394,23 +663,36 @@ async fn a_writer_that_is_killed_leaves_nothing_out_and_nothing_twice_in_postgre
     }
 }
 
-#[cfg_attr(not(has_postgres), ignore = "no PostgreSQL here: apt-get install postgresql")]
+#[cfg_attr(
+    not(has_postgres),
+    ignore = "no PostgreSQL here: apt-get install postgresql"
+)]
 #[tokio::test]
 async fn any_member_answers_from_a_database_that_they_share() {
-    let Some(world) = world_with_postgres().await else { return };
+    let Some(world) = world_with_postgres().await else {
+        return;
+    };
     world.publish("billing", [reminder("1", "alice")]).await;
     world.found(json!({ "user": "alice" }), 1).await;
     let first = world.member();
     world.serve().await;
     first.kill();
     // Before anybody has noticed that the first one is gone.
-    assert_eq!(ids(&world.found(json!({ "user": "alice" }), 1).await), ["1"]);
+    assert_eq!(
+        ids(&world.found(json!({ "user": "alice" }), 1).await),
+        ["1"]
+    );
 }
 
-#[cfg_attr(not(has_postgres), ignore = "no PostgreSQL here: apt-get install postgresql")]
+#[cfg_attr(
+    not(has_postgres),
+    ignore = "no PostgreSQL here: apt-get install postgresql"
+)]
 #[tokio::test]
 async fn a_database_that_comes_back_is_told_what_it_missed() {
-    let Some(url) = postgres::database().await else { return };
+    let Some(url) = postgres::database().await else {
+        return;
+    };
     let world = World::without_members("", &[]).await;
     // Its socket is in a directory that is not there yet.
     let (before, socket) = url.split_once("host=").unwrap();
@@ -418,14 +700,26 @@ async fn a_database_that_comes_back_is_told_what_it_missed() {
     let link = world.dir().join("pg");
     let url = format!("{before}host={}&{after}", link.display());
     let member = world.launch("member-1", &[("history.url", &url)]);
-    world.eventually("the member is ready", async || member.is_ready().await).await;
+    world
+        .eventually("the member is ready", async || member.is_ready().await)
+        .await;
     let app = world.app("app-1", &["alice"]).await;
-    world.publish("billing", numbers(0..300).iter().map(|id| reminder(id, "alice"))).await;
+    world
+        .publish(
+            "billing",
+            numbers(0..300).iter().map(|id| reminder(id, "alice")),
+        )
+        .await;
     world.taken(&numbers(0..300)).await;
     let (code, problem) = world.ask("history", json!({})).await.unwrap_err();
-    assert!(code == 503 && problem.contains("postgres://"), "{code} {problem}");
+    assert!(
+        code == 503 && problem.contains("postgres://"),
+        "{code} {problem}"
+    );
     std::os::unix::fs::symlink(socket, &link).unwrap();
-    world.found(json!({ "outcome": "delivered", "limit": 1000 }), 300).await;
+    world
+        .found(json!({ "outcome": "delivered", "limit": 1000 }), 300)
+        .await;
     drop(app);
 }
 
@@ -436,21 +730,35 @@ async fn a_database_that_is_away_holds_up_nothing_but_itself() {
     world.publish("billing", [reminder("1", "alice")]).await;
     world.became("billing", "1", "delivered").await;
     let (code, problem) = world.ask("history", json!({})).await.unwrap_err();
-    assert!(code == 503 && problem.contains("/dev/null"), "{code} {problem}");
+    assert!(
+        code == 503 && problem.contains("/dev/null"),
+        "{code} {problem}"
+    );
     let member = world.member();
     let probe = async |path: &str| member.probe("GET", path).await.map(|answer| answer.body);
     world
         .eventually("the probe says that the history is behind", async || {
             let said = probe("/readyz?verbose").await?;
-            if said.contains("history is behind") && said.ends_with("ok\n") { Ok(()) } else { Err(said) }
+            if said.contains("history is behind") && said.ends_with("ok\n") {
+                Ok(())
+            } else {
+                Err(said)
+            }
         })
         .await;
     world
         .eventually("a metric says so", async || {
             let metrics = probe("/metrics").await?;
-            let lag =
-                metrics.lines().find_map(|line| line.strip_prefix("bellhop_history_lag_seconds ")?.parse::<f64>().ok());
-            if lag > Some(0.5) { Ok(()) } else { Err(format!("{lag:?}")) }
+            let lag = metrics.lines().find_map(|line| {
+                line.strip_prefix("bellhop_history_lag_seconds ")?
+                    .parse::<f64>()
+                    .ok()
+            });
+            if lag > Some(0.5) {
+                Ok(())
+            } else {
+                Err(format!("{lag:?}"))
+            }
         })
         .await;
 }
@@ -461,16 +769,28 @@ async fn another_member_writes_on_and_answers_when_the_writer_goes() {
     world.serve().await;
     let holder_but = async |gone: &str| {
         let cards = world.cards().await;
-        let held = cards.into_iter().find(|(name, card)| card["history"] == true && name != gone);
-        held.map(|(name, _)| name).ok_or_else(|| "nobody".to_owned())
+        let held = cards
+            .into_iter()
+            .find(|(name, card)| card["history"] == true && name != gone);
+        held.map(|(name, _)| name)
+            .ok_or_else(|| "nobody".to_owned())
     };
-    let first = world.eventually("somebody has the history", async || holder_but("").await).await;
+    let first = world
+        .eventually("somebody has the history", async || holder_but("").await)
+        .await;
     world.publish("billing", [reminder("1", "alice")]).await;
     world.found(json!({ "user": "alice" }), 1).await;
     world.member_named(&first).kill();
     world.publish("billing", [reminder("2", "alice")]).await;
-    assert_eq!(ids(&world.found(json!({ "user": "alice" }), 2).await), ["2", "1"]);
-    world.eventually("another member has the history", async || holder_but(&first).await).await;
+    assert_eq!(
+        ids(&world.found(json!({ "user": "alice" }), 2).await),
+        ["2", "1"]
+    );
+    world
+        .eventually("another member has the history", async || {
+            holder_but(&first).await
+        })
+        .await;
 }
 
 #[tokio::test]
@@ -478,54 +798,133 @@ async fn the_command_line_shows_the_history_follows_it_and_erases() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
     world
-        .publish("billing", [with(reminder("1", "alice"), json!({ "title": "Due", "content": "Invoice \u{7}981" }))])
+        .publish(
+            "billing",
+            [with(
+                reminder("1", "alice"),
+                json!({ "title": "Due", "content": "Invoice \u{7}981" }),
+            )],
+        )
         .await;
     world.found(json!({}), 1).await; // What is published within one millisecond has no order in the history.
     world.publish("billing", [reminder("2", "bob")]).await;
     world.found(json!({}), 2).await;
     let table = world.run(&["history", "--since", "1h"]).await.succeeded();
     let lines: Vec<_> = table.lines().collect();
-    assert!(lines.len() == 3 && lines[1].contains("parked") && lines[1].contains("bob"), "{table}");
-    assert!(lines[2].contains("delivered") && lines[2].contains("Due: Invoice") && !table.contains('\u{7}'), "{table}");
-    let json = world.run(&["history", "--contains", "invoice", "--json"]).await.succeeded();
-    assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["trail"][0]["instance"], "app-1");
-    assert!(world.run(&["history", "--user", "nobody"]).await.succeeded().contains("no such reminder"));
-    assert_eq!(world.run(&["history", "--since", "soon"]).await.code, Some(2));
+    assert!(
+        lines.len() == 3 && lines[1].contains("parked") && lines[1].contains("bob"),
+        "{table}"
+    );
+    assert!(
+        lines[2].contains("delivered")
+            && lines[2].contains("Due: Invoice")
+            && !table.contains('\u{7}'),
+        "{table}"
+    );
+    let json = world
+        .run(&["history", "--contains", "invoice", "--json"])
+        .await
+        .succeeded();
+    assert_eq!(
+        serde_json::from_str::<Value>(&json).unwrap()["trail"][0]["instance"],
+        "app-1"
+    );
+    assert!(
+        world
+            .run(&["history", "--user", "nobody"])
+            .await
+            .succeeded()
+            .contains("no such reminder")
+    );
+    assert_eq!(
+        world.run(&["history", "--since", "soon"]).await.code,
+        Some(2)
+    );
 
-    let arguments =
-        ["history", "--follow", "--json", "--contains", "content of", "--nats", &world.url].map(ToOwned::to_owned);
+    let arguments = [
+        "history",
+        "--follow",
+        "--json",
+        "--contains",
+        "content of",
+        "--nats",
+        &world.url,
+    ]
+    .map(ToOwned::to_owned);
     let following = world.launch_with("following", &arguments);
-    let has_told = async |what: &str| if following.log().contains(what) { Ok(()) } else { Err(following.log()) };
-    world.eventually("what is known is told", async || has_told(r#""id":"2""#).await).await;
+    let has_told = async |what: &str| {
+        if following.log().contains(what) {
+            Ok(())
+        } else {
+            Err(following.log())
+        }
+    };
+    world
+        .eventually("what is known is told", async || {
+            has_told(r#""id":"2""#).await
+        })
+        .await;
     world.publish("billing", [reminder("3", "carol")]).await;
-    world.eventually("what is new is told", async || has_told(r#""id":"3""#).await).await;
+    world
+        .eventually("what is new is told", async || {
+            has_told(r#""id":"3""#).await
+        })
+        .await;
     world.app("app-2", &["carol"]).await;
-    world.eventually("what becomes of it is told", async || has_told(r#""instance":"app-2""#).await).await;
+    world
+        .eventually("what becomes of it is told", async || {
+            has_told(r#""instance":"app-2""#).await
+        })
+        .await;
     assert!(!following.log().contains(r#""id":"1""#), "the filter holds");
     following.signal("KILL");
 
     let why = world.run(&["why", "billing", "2"]).await.succeeded();
-    assert!(why.contains("for bob") && why.contains("parked") && why.contains("in the mailbox of bob"), "{why}");
+    assert!(
+        why.contains("for bob") && why.contains("parked") && why.contains("in the mailbox of bob"),
+        "{why}"
+    );
 
     let refused = world.run(&["erase", "bob"]).await;
-    assert!(refused.code == Some(2) && refused.stderr.contains("--force"), "{refused:?}");
+    assert!(
+        refused.code == Some(2) && refused.stderr.contains("--force"),
+        "{refused:?}"
+    );
     let erased = world.run(&["erase", "bob", "-f"]).await.succeeded();
     assert!(
-        erased.contains("1 reminder of the history, 1 reminder of the mailbox, 0 scheduled reminders, 0 routes"),
+        erased.contains(
+            "1 reminder of the history, 1 reminder of the mailbox, 0 scheduled reminders, 0 routes"
+        ),
         "{erased}"
     );
     let gone = world.run(&["why", "billing", "2"]).await;
-    assert!(gone.code == Some(1) && gone.stderr.contains("no outcome"), "{gone:?}");
+    assert!(
+        gone.code == Some(1) && gone.stderr.contains("no outcome"),
+        "{gone:?}"
+    );
 }
 
 #[tokio::test]
 async fn no_copy_is_kept_for_an_erased_user() {
     let world = World::start(&[("delivery.copy_rerouted", "true")]).await;
     let app = world.app("app-1", &["bob"]).await;
-    let bucket = world.jetstream.get_key_value("bellhop_associates").await.unwrap();
-    bucket.put("alice", r#"{"associates":["bob"]}"#.into()).await.unwrap();
+    let bucket = world
+        .jetstream
+        .get_key_value("bellhop_associates")
+        .await
+        .unwrap();
+    bucket
+        .put("alice", r#"{"associates":["bob"]}"#.into())
+        .await
+        .unwrap();
     app.on_delivery(|_| Reply::accept().after(std::time::Duration::from_secs(1)));
-    let is_asked = |id: &str| if app.attempts(id) > 0 { Ok(()) } else { Err("it was parked".to_owned()) };
+    let is_asked = |id: &str| {
+        if app.attempts(id) > 0 {
+            Ok(())
+        } else {
+            Err("it was parked".to_owned())
+        }
+    };
     let mut ids = numbers(0..100).into_iter();
     let id = loop {
         let id = ids.next().expect("the associate is asked at last");
@@ -534,17 +933,29 @@ async fn no_copy_is_kept_for_an_erased_user() {
             let is_parked = !world.trail("billing", &id).await.is_empty();
             if is_parked { Ok(()) } else { is_asked(&id) }
         };
-        world.eventually("it is on its way, or parked", is_told).await;
+        world
+            .eventually("it is on its way, or parked", is_told)
+            .await;
         if is_asked(&id).is_ok() {
             break id;
         }
     };
-    world.ask("erase", json!({ "user": "alice" })).await.unwrap();
+    world
+        .ask("erase", json!({ "user": "alice" }))
+        .await
+        .unwrap();
     world.became("billing", &id, "rerouted").await;
     world
         .eventually("the mailbox is empty", async || {
-            let mailbox = world.ask("mailbox", json!({ "user": "alice" })).await.unwrap();
-            if mailbox["parked"] == 0 { Ok(()) } else { Err(mailbox.to_string()) }
+            let mailbox = world
+                .ask("mailbox", json!({ "user": "alice" }))
+                .await
+                .unwrap();
+            if mailbox["parked"] == 0 {
+                Ok(())
+            } else {
+                Err(mailbox.to_string())
+            }
         })
         .await;
 }
@@ -556,19 +967,30 @@ async fn who_is_refused_under_a_long_name_holds_up_nobody() {
     // Outcomes that name them all would not fit into one message.
     let refused = json!({ "user": "x".repeat(4_100), "content": "c" });
     let set = json!({ "reminders": vec![refused; 250] }).to_string();
-    world.publish_bytes("billing", set.as_bytes(), HeaderMap::new()).await;
+    world
+        .publish_bytes("billing", set.as_bytes(), HeaderMap::new())
+        .await;
     world.publish("billing", [reminder("1", "alice")]).await;
     world.became("billing", "1", "delivered").await;
-    world.found(json!({ "outcome": "rejected", "limit": 1000 }), 250).await;
+    world
+        .found(json!({ "outcome": "rejected", "limit": 1000 }), 250)
+        .await;
 }
 
-#[cfg_attr(not(has_postgres), ignore = "no PostgreSQL here: apt-get install postgresql")]
+#[cfg_attr(
+    not(has_postgres),
+    ignore = "no PostgreSQL here: apt-get install postgresql"
+)]
 #[tokio::test]
 async fn what_postgres_cannot_store_does_not_stop_the_history() {
-    let Some(world) = world_with_postgres().await else { return };
+    let Some(world) = world_with_postgres().await else {
+        return;
+    };
     for user in [json!("a\u{0}b"), json!("x".repeat(10_000))] {
         let set = json!({ "reminders": [{ "user": user, "content": "c" }] }).to_string();
-        world.publish_bytes("billing", set.as_bytes(), HeaderMap::new()).await;
+        world
+            .publish_bytes("billing", set.as_bytes(), HeaderMap::new())
+            .await;
     }
     world.publish("billing", [reminder("1", "alice")]).await;
     world.found(json!({ "user": "alice" }), 1).await;
@@ -578,7 +1000,9 @@ async fn what_postgres_cannot_store_does_not_stop_the_history() {
 #[tokio::test]
 async fn what_is_refused_has_no_text_in_the_history() {
     let world = World::start(&[("mailbox.limit", "1")]).await;
-    world.publish("billing", ["1", "2"].map(|id| reminder(id, "alice"))).await;
+    world
+        .publish("billing", ["1", "2"].map(|id| reminder(id, "alice")))
+        .await;
     let refused = world.found(json!({ "outcome": "rejected" }), 1).await;
     assert_eq!(refused[0]["trail"][0]["error"], "mailbox_full");
     assert_eq!(refused[0].get("content"), None);
@@ -588,20 +1012,34 @@ async fn what_is_refused_has_no_text_in_the_history() {
 async fn a_service_that_begins_anew_is_seen_once() {
     let world = World::start(&[]).await;
     world.ask("history", json!({})).await.unwrap();
-    let outcomes = world.jetstream.get_stream("BELLHOP_OUTCOMES").await.unwrap();
+    let outcomes = world
+        .jetstream
+        .get_stream("BELLHOP_OUTCOMES")
+        .await
+        .unwrap();
     outcomes.delete_consumer("history").await.unwrap();
     let member = world.member();
     world
         .within(LATER, "the writer begins anew a few times", async || {
             let times = member.log().matches("role=history").count();
-            if times >= 3 { Ok(()) } else { Err(times.to_string()) }
+            if times >= 3 {
+                Ok(())
+            } else {
+                Err(times.to_string())
+            }
         })
         .await;
     let inbox = world.client.new_inbox();
     let mut answers = world.client.subscribe(inbox.clone()).await.unwrap();
-    world.client.publish_with_reply("$SRV.PING.bellhop", inbox, "".into()).await.unwrap();
+    world
+        .client
+        .publish_with_reply("$SRV.PING.bellhop", inbox, "".into())
+        .await
+        .unwrap();
     let mut seen = 0;
-    while let Ok(Some(answer)) = tokio::time::timeout(std::time::Duration::from_millis(500), answers.next()).await {
+    while let Ok(Some(answer)) =
+        tokio::time::timeout(std::time::Duration::from_millis(500), answers.next()).await
+    {
         seen += usize::from(answer.status.is_none());
     }
     assert!(seen <= 1, "{seen} services");
@@ -614,15 +1052,38 @@ async fn an_answer_is_no_order_to_jetstream() {
     world.publish("billing", [reminder("1", "alice")]).await;
     world.became("billing", "1", "parked").await;
     let wrong = "{";
-    let told = world.client.request("bellhop.api.why", wrong.into()).await.unwrap();
+    let told = world
+        .client
+        .request("bellhop.api.why", wrong.into())
+        .await
+        .unwrap();
     assert!(told.payload.is_empty(), "a refusal is headers alone");
-    for order in ["$JS.API.STREAM.PURGE.BELLHOP_PARKED", "bellhop.sets.billing"] {
-        world.client.publish_with_reply("bellhop.api.why", order, wrong.into()).await.unwrap();
+    for order in [
+        "$JS.API.STREAM.PURGE.BELLHOP_PARKED",
+        "bellhop.sets.billing",
+    ] {
+        world
+            .client
+            .publish_with_reply("bellhop.api.why", order, wrong.into())
+            .await
+            .unwrap();
         let member = world.member();
-        let is_told = async || if member.log().contains(order) { Ok(()) } else { Err("it is not".to_owned()) };
+        let is_told = async || {
+            if member.log().contains(order) {
+                Ok(())
+            } else {
+                Err("it is not".to_owned())
+            }
+        };
         world.eventually("the asker is told of", is_told).await;
     }
-    assert_eq!(world.ask("mailbox", json!({ "user": "alice" })).await.unwrap()["parked"], 1);
+    assert_eq!(
+        world
+            .ask("mailbox", json!({ "user": "alice" }))
+            .await
+            .unwrap()["parked"],
+        1
+    );
 }
 
 #[tokio::test]
@@ -630,39 +1091,70 @@ async fn a_member_whose_history_is_anothers_now_does_not_say_that_it_is_behind()
     let world = World::start(&[("history.url", "sqlite:/dev/null/history.db")]).await;
     world.publish("billing", [reminder("1", "alice")]).await;
     let first = world.member();
-    let probe = async || first.probe("GET", "/readyz?verbose").await.map(|answer| answer.body);
+    let probe = async || {
+        first
+            .probe("GET", "/readyz?verbose")
+            .await
+            .map(|answer| answer.body)
+    };
     let is_behind = |said: &str| said.contains("history is behind");
     world
-        .eventually("it is behind", async || probe().await.and_then(|said| is_behind(&said).then_some(()).ok_or(said)))
+        .eventually("it is behind", async || {
+            probe()
+                .await
+                .and_then(|said| is_behind(&said).then_some(()).ok_or(said))
+        })
         .await;
     // Whoever comes takes some roles; after a few, this one.
     while world.cards().await[first.name()]["history"] == true {
         let next = world.serve().await;
-        world.within(LATER, "it works what it holds", async || next.is_ready().await).await;
+        world
+            .within(LATER, "it works what it holds", async || {
+                next.is_ready().await
+            })
+            .await;
     }
     world
         .eventually("it is not its own", async || {
-            probe().await.and_then(|said| if is_behind(&said) { Err(said) } else { Ok(()) })
+            probe()
+                .await
+                .and_then(|said| if is_behind(&said) { Err(said) } else { Ok(()) })
         })
         .await;
 }
 
-#[cfg_attr(not(has_postgres), ignore = "no PostgreSQL here: apt-get install postgresql")]
+#[cfg_attr(
+    not(has_postgres),
+    ignore = "no PostgreSQL here: apt-get install postgresql"
+)]
 #[tokio::test]
 async fn a_database_that_hangs_is_told_of_and_keeps_nobody_from_stopping() {
-    let Some(url) = postgres::database().await else { return };
+    let Some(url) = postgres::database().await else {
+        return;
+    };
     let world = World::start(&[("history.url", &url), ("members.grace", "1s")]).await;
     world.publish("billing", [reminder("1", "alice")]).await;
     world.found(json!({}), 1).await;
     let blocker = postgres::connect(&url).await.unwrap();
-    blocker.batch_execute("BEGIN; LOCK TABLE reminders").await.unwrap();
+    blocker
+        .batch_execute("BEGIN; LOCK TABLE reminders")
+        .await
+        .unwrap();
     world.publish("billing", [reminder("2", "alice")]).await;
     let member = world.member();
     world
-        .within(2 * LATER, "the probe says that the history is behind", async || {
-            let said = member.probe("GET", "/readyz?verbose").await?.body;
-            if said.contains("history is behind") { Ok(()) } else { Err(said) }
-        })
+        .within(
+            2 * LATER,
+            "the probe says that the history is behind",
+            async || {
+                let said = member.probe("GET", "/readyz?verbose").await?.body;
+                if said.contains("history is behind") {
+                    Ok(())
+                } else {
+                    Err(said)
+                }
+            },
+        )
         .await;
     member.signal("TERM");
     world.ended(&member).await;

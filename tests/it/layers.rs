@@ -23,14 +23,20 @@ const MODULES: [&str; 6] = ["config", "metrics", "nats", "http", "service", "cli
 
 /// Returns the Rust sources below a directory of the repository, each with its path.
 fn sources(directory: &str) -> Vec<(String, String)> {
-    let (mut found, mut directories) = (Vec::new(), vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(directory)]);
+    let (mut found, mut directories) = (
+        Vec::new(),
+        vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(directory)],
+    );
     while let Some(directory) = directories.pop() {
         for entry in fs::read_dir(&directory).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 directories.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                found.push((path.display().to_string(), fs::read_to_string(&path).unwrap()));
+                found.push((
+                    path.display().to_string(),
+                    fs::read_to_string(&path).unwrap(),
+                ));
             }
         }
     }
@@ -42,22 +48,33 @@ fn sources(directory: &str) -> Vec<(String, String)> {
 fn find(sources: &[(String, String)], pattern: &str) -> Vec<String> {
     let pattern = Regex::new(pattern).unwrap();
     let find = |(path, text): &(String, String)| {
-        let code = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+        let code = text
+            .lines()
+            .map(|line| line.split("//").next().unwrap_or_default());
         let code = code.collect::<Vec<_>>().join("\n");
-        pattern.find_iter(&code).map(|found| format!("{path}: {}", found.as_str())).collect::<Vec<_>>()
+        pattern
+            .find_iter(&code)
+            .map(|found| format!("{path}: {}", found.as_str()))
+            .collect::<Vec<_>>()
     };
     sources.iter().flat_map(find).collect()
 }
 
 /// Returns a pattern for imports of modules that come after this one.
 fn upwards(module: usize) -> String {
-    format!(r"\b(crate|bellhop|super)::(\{{[^;]*\b)?({})\b", MODULES[module + 1..].join("|"))
+    format!(
+        r"\b(crate|bellhop|super)::(\{{[^;]*\b)?({})\b",
+        MODULES[module + 1..].join("|")
+    )
 }
 
 #[test]
 fn deciding_crates_are_pure() {
     for directory in PURE {
-        let sources: Vec<_> = sources(directory).into_iter().filter(|(path, _)| !path.contains("/tests")).collect();
+        let sources: Vec<_> = sources(directory)
+            .into_iter()
+            .filter(|(path, _)| !path.contains("/tests"))
+            .collect();
         assert_eq!(find(&sources, IMPURE), Vec::<String>::new());
     }
 }
@@ -65,20 +82,29 @@ fn deciding_crates_are_pure() {
 #[test]
 fn modules_import_downwards_only() {
     for (at, module) in MODULES.iter().enumerate().take(MODULES.len() - 1) {
-        assert_eq!(find(&sources(&format!("src/{module}")), &upwards(at)), Vec::<String>::new());
+        assert_eq!(
+            find(&sources(&format!("src/{module}")), &upwards(at)),
+            Vec::<String>::new()
+        );
     }
 }
 
 #[test]
 fn settings_named_by_crates_exist() {
     let settings = load(&Layers::default()).unwrap().values;
-    let sections: BTreeSet<_> = settings.keys().filter_map(|name| Some(name.split_once('.')?.0)).collect();
+    let sections: BTreeSet<_> = settings
+        .keys()
+        .filter_map(|name| Some(name.split_once('.')?.0))
+        .collect();
     let sections = sections.into_iter().collect::<Vec<_>>().join("|");
     let named = Regex::new(&format!(r"`(({sections})\.[a-z_.]+)`")).unwrap();
     let mut known = 0;
     for (path, text) in sources("crates") {
         for name in named.captures_iter(&text).map(|found| found[1].to_owned()) {
-            assert!(settings.contains_key(&name), "{path}: there is no setting `{name}`");
+            assert!(
+                settings.contains_key(&name),
+                "{path}: there is no setting `{name}`"
+            );
             known += 1;
         }
     }
@@ -87,16 +113,33 @@ fn settings_named_by_crates_exist() {
 
 #[test]
 fn wrong_names_are_found_however_written() {
-    let is_found = |pattern: &str, code: &str| !find(&[(String::new(), code.to_owned())], pattern).is_empty();
-    for code in ["use tokio as t;", "std::fs::read(path)", "use std::{fmt, fs};", "let now = Instant::now();"] {
+    let is_found =
+        |pattern: &str, code: &str| !find(&[(String::new(), code.to_owned())], pattern).is_empty();
+    for code in [
+        "use tokio as t;",
+        "std::fs::read(path)",
+        "use std::{fmt, fs};",
+        "let now = Instant::now();",
+    ] {
         assert!(is_found(IMPURE, code), "{code}");
     }
-    for code in ["fn tokio_like() {}", "use std::{fmt, sync::Arc};", "let now = other.now;"] {
+    for code in [
+        "fn tokio_like() {}",
+        "use std::{fmt, sync::Arc};",
+        "let now = other.now;",
+    ] {
         assert!(!is_found(IMPURE, code), "{code}");
     }
     let nats = upwards(2);
-    for code in ["use crate::service::Clock;", "use crate::{config::Config, service};", "super::super::cli::exit()"] {
+    for code in [
+        "use crate::service::Clock;",
+        "use crate::{config::Config, service};",
+        "super::super::cli::exit()",
+    ] {
         assert!(is_found(&nats, code), "{code}");
     }
-    assert!(!is_found(&nats, "use crate::config::Config;\nuse async_nats::service;"));
+    assert!(!is_found(
+        &nats,
+        "use crate::config::Config;\nuse async_nats::service;"
+    ));
 }

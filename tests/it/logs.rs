@@ -11,18 +11,29 @@ async fn a_log_in_json_has_an_object_on_each_line_and_no_colour() {
     let line = world
         .eventually("it serves", async || {
             let log = member.log();
-            log.lines().find(|line| line.contains("serving")).map(ToOwned::to_owned).ok_or(log)
+            log.lines()
+                .find(|line| line.contains("serving"))
+                .map(ToOwned::to_owned)
+                .ok_or(log)
         })
         .await;
     let line: Value = serde_json::from_str(&line).unwrap();
     assert_eq!(line["message"], "serving");
     assert_eq!(line["level"], "INFO");
     assert_eq!(line["member"], "member-1");
-    assert!(line["timestamp"].as_str().is_some_and(|at| at.ends_with('Z')), "{line}");
+    assert!(
+        line["timestamp"]
+            .as_str()
+            .is_some_and(|at| at.ends_with('Z')),
+        "{line}"
+    );
     member.signal("TERM");
     world.ended(&member).await;
     for line in member.log().lines() {
-        assert!(serde_json::from_str::<Value>(line).is_ok_and(|line| line.is_object()), "{line}");
+        assert!(
+            serde_json::from_str::<Value>(line).is_ok_and(|line| line.is_object()),
+            "{line}"
+        );
     }
 }
 
@@ -35,8 +46,7 @@ async fn a_log_that_is_no_terminal_has_no_colour() {
 
 /// A text of a stranger's: it forges lines, moves the cursor, turns the direction of writing, and is long.
 fn hostile() -> String {
-    let forged =
-        "\n2026-11-30T08:00:00Z ERROR bellhop: forged\r\n\u{1b}[2J\u{202e}\u{2066}\u{200f}\u{61c}\u{2028}\u{85}";
+    let forged = "\n2026-11-30T08:00:00Z ERROR bellhop: forged\r\n\u{1b}[2J\u{202e}\u{2066}\u{200f}\u{61c}\u{2028}\u{85}";
     format!("hostile{forged}{}", "x".repeat(100_000))
 }
 
@@ -46,16 +56,30 @@ async fn attack(world: &World, member: &Member) {
     let app = world.app("app-1", &["alice"]).await;
     let answer = text.clone();
     app.on_heartbeat(move |_| Reply::say(&answer));
-    world.publish("billing", vec![reminder("r-1", "alice")]).await;
+    world
+        .publish("billing", vec![reminder("r-1", "alice")])
+        .await;
     let subject = serde_json::json!({ "subject": text }).to_string();
     let variant = serde_json::json!([{ text.clone(): 1 }]).to_string();
     let puts = [
         ("$KV.bellhop_routes.bob.app-1".to_owned(), subject),
-        ("$KV.bellhop_routes.carol.\u{202e}hostile-key".to_owned(), String::new()),
+        (
+            "$KV.bellhop_routes.carol.\u{202e}hostile-key".to_owned(),
+            String::new(),
+        ),
         ("$KV.bellhop_associates.alice".to_owned(), variant.clone()),
-        ("$KV.bellhop_rules.billing".to_owned(), serde_json::json!({ "rules": [], text.clone(): 1 }).to_string()),
-        (format!("bellhop.sets.billing.{}", "=".repeat(2)), variant.clone()),
-        ("bellhop.sets.billing".to_owned(), serde_json::json!({ "reminders": [], "id": text }).to_string()),
+        (
+            "$KV.bellhop_rules.billing".to_owned(),
+            serde_json::json!({ "rules": [], text.clone(): 1 }).to_string(),
+        ),
+        (
+            format!("bellhop.sets.billing.{}", "=".repeat(2)),
+            variant.clone(),
+        ),
+        (
+            "bellhop.sets.billing".to_owned(),
+            serde_json::json!({ "reminders": [], "id": text }).to_string(),
+        ),
     ];
     for (subject, body) in puts {
         let _ = world.client.publish(subject, body.into()).await;
@@ -63,10 +87,17 @@ async fn attack(world: &World, member: &Member) {
     let asked = serde_json::json!({ "user": text, text.clone(): 1 }).to_string();
     world
         .client
-        .publish_with_reply("bellhop.api.history", "bellhop.sets.\u{202e}hostile-reply", "{}".into())
+        .publish_with_reply(
+            "bellhop.api.history",
+            "bellhop.sets.\u{202e}hostile-reply",
+            "{}".into(),
+        )
         .await
         .unwrap();
-    let _ = world.client.request("bellhop.api.history", asked.into()).await;
+    let _ = world
+        .client
+        .request("bellhop.api.history", asked.into())
+        .await;
     let entrances = [
         "the instance's answer",
         "hostile-key",
@@ -79,10 +110,19 @@ async fn attack(world: &World, member: &Member) {
     ];
     let all_there = async || {
         let log = member.log();
-        let missing: Vec<_> = entrances.iter().filter(|entrance| !log.contains(**entrance)).collect();
-        if missing.is_empty() { Ok(()) } else { Err(format!("{missing:?} in no line")) }
+        let missing: Vec<_> = entrances
+            .iter()
+            .filter(|entrance| !log.contains(**entrance))
+            .collect();
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{missing:?} in no line"))
+        }
     };
-    world.eventually("every entrance is logged", all_there).await;
+    world
+        .eventually("every entrance is logged", all_there)
+        .await;
 }
 
 /// The longest line: some fields of 500 bytes each, and what surrounds them.
@@ -102,10 +142,16 @@ async fn hostile_text_stays_on_its_log_line() {
     attack(&world, &member).await;
     let log = member.log();
     for line in log.split('\n').filter(|line| !line.is_empty()) {
-        let is_ours = line.get(28..33).is_some_and(|level| ["DEBUG", " INFO", " WARN"].contains(&level));
+        let is_ours = line
+            .get(28..33)
+            .is_some_and(|level| ["DEBUG", " INFO", " WARN"].contains(&level));
         assert!(is_ours, "{line:?}");
         assert!(!line.contains(is_obeyed), "{line:?}");
-        assert!(line.len() <= MOST_LINE_BYTES, "{} bytes: {line:?}", line.len());
+        assert!(
+            line.len() <= MOST_LINE_BYTES,
+            "{} bytes: {line:?}",
+            line.len()
+        );
     }
 }
 
@@ -120,7 +166,14 @@ async fn hostile_text_stays_bounded_in_json() {
     world.eventually("it is at work", is_at_work).await;
     attack(&world, &member).await;
     for line in member.log().lines() {
-        assert!(serde_json::from_str::<Value>(line).is_ok_and(|line| line.is_object()), "{line:?}");
-        assert!(!line.contains(is_obeyed) && line.len() <= MOST_LINE_BYTES, "{} bytes: {line:?}", line.len());
+        assert!(
+            serde_json::from_str::<Value>(line).is_ok_and(|line| line.is_object()),
+            "{line:?}"
+        );
+        assert!(
+            !line.contains(is_obeyed) && line.len() <= MOST_LINE_BYTES,
+            "{} bytes: {line:?}",
+            line.len()
+        );
     }
 }

@@ -12,12 +12,21 @@ use crate::harness::{LATER, Member, World, numbers, reminder};
 
 const SEVEN: [(&str, &str); 1] = [("partitions", "7")];
 /// A member is missed after two seconds. A loaded machine can take longer for less.
-const SHORT: [(&str, &str); 3] = [("partitions", "7"), ("members.interval", "500ms"), ("members.ttl", "2s")];
+const SHORT: [(&str, &str); 3] = [
+    ("partitions", "7"),
+    ("members.interval", "500ms"),
+    ("members.ttl", "2s"),
+];
 /// Reminders under way at a time.
 const AHEAD: usize = 400;
 
 fn held(card: &Value) -> BTreeSet<u64> {
-    card["partitions"].as_array().unwrap().iter().map(|number| number.as_u64().unwrap()).collect()
+    card["partitions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|number| number.as_u64().unwrap())
+        .collect()
 }
 
 /// Waits until these members hold everything, and nothing twice. Answers how many partitions each has.
@@ -31,7 +40,8 @@ async fn shared(world: &World, names: &[&str], partitions: u64) -> Vec<usize> {
             let all: Vec<_> = cards.values().flat_map(held).collect();
             let intakes = cards.values().filter(|card| card["intake"] == true).count();
             let distinct: BTreeSet<_> = all.iter().copied().collect();
-            if distinct != (0..partitions).collect() || all.len() != distinct.len() || intakes != 1 {
+            if distinct != (0..partitions).collect() || all.len() != distinct.len() || intakes != 1
+            {
                 return Err(format!("{cards:?}"));
             }
             Ok(cards.values().map(|card| held(card).len()).collect())
@@ -44,7 +54,11 @@ async fn has_everything(world: &World, name: &str) {
     world
         .within(LATER, &format!("{name} has everything"), async || {
             let card = world.card(name).await.unwrap_or_default();
-            if card["intake"] == true && held(&card).len() == 7 { Ok(()) } else { Err(card.to_string()) }
+            if card["intake"] == true && held(&card).len() == 7 {
+                Ok(())
+            } else {
+                Err(card.to_string())
+            }
         })
         .await;
 }
@@ -64,7 +78,10 @@ async fn two_members_share_fairly() {
     assert_eq!(shares, [3, 4]);
     world.serve().await;
     let shares = shared(&world, &["member-1", "member-2", "member-3"], 7).await;
-    assert!(shares.iter().all(|share| (1..=3).contains(share)), "{shares:?}");
+    assert!(
+        shares.iter().all(|share| (1..=3).contains(share)),
+        "{shares:?}"
+    );
 }
 
 /// With the defaults: 32 partitions, and each of two members has 16.
@@ -72,7 +89,10 @@ async fn two_members_share_fairly() {
 async fn the_default_partitions_are_shared_fairly() {
     let world = World::start(&[("partitions", "32")]).await;
     world.serve().await;
-    assert_eq!(shared(&world, &["member-1", "member-2"], 32).await, [16, 16]);
+    assert_eq!(
+        shared(&world, &["member-1", "member-2"], 32).await,
+        [16, 16]
+    );
 }
 
 /// A member that joins and one that leaves in order: no reminder twice, none out of order, and exit code 0.
@@ -133,7 +153,11 @@ async fn a_killed_member_is_replaced_within_ten_seconds() {
     let (_, killed_at) = tokio::join!(world.flow(0..TOTAL, AHEAD), kill);
     world.taken(&numbers(0..TOTAL)).await;
     let last = world.takes().last().unwrap().at;
-    assert!(last - killed_at < Duration::from_secs(10), "it took {:?}", last - killed_at);
+    assert!(
+        last - killed_at < Duration::from_secs(10),
+        "it took {:?}",
+        last - killed_at
+    );
     world.complete(TOTAL).await;
 }
 
@@ -162,7 +186,11 @@ async fn a_member_that_stood_still_does_not_work_on() {
     assert_eq!(shares, [3, 4]);
     world.flow(TOTAL..TOTAL + 300, AHEAD).await;
     world.complete_with(TOTAL + 300, 1).await;
-    world.eventually("the one that stood still is ready again", async || still.is_ready().await).await;
+    world
+        .eventually("the one that stood still is ready again", async || {
+            still.is_ready().await
+        })
+        .await;
 }
 
 /// Its peers' silence was its own: that it heard nobody for so long does not make them dead.
@@ -175,19 +203,33 @@ async fn a_member_that_stood_still_takes_nothing_from_the_living() {
     let mut held_before = held(&world.card("member-1").await.unwrap());
     still.signal("STOP");
     has_everything(&world, "member-2").await;
-    let mut words = world.client.subscribe("$KV.bellhop_members.*").await.unwrap();
+    let mut words = world
+        .client
+        .subscribe("$KV.bellhop_members.*")
+        .await
+        .unwrap();
     let mut living = held(&world.card("member-2").await.unwrap());
     still.signal("CONT");
     let mut said = 0;
     while said < 6 {
-        let word = tokio::time::timeout(LATER, words.next()).await.expect("members say that they live").unwrap();
+        let word = tokio::time::timeout(LATER, words.next())
+            .await
+            .expect("members say that they live")
+            .unwrap();
         let card = serde_json::from_slice(&word.payload).unwrap();
         if word.subject.ends_with(".member-2") {
             living = held(&card);
         } else {
             let taken: Vec<_> = held(&card).difference(&held_before).copied().collect();
-            let stolen: Vec<_> = taken.iter().filter(|number| living.contains(number)).collect();
-            assert!(stolen.is_empty(), "it takes {stolen:?} from a member that lives\n{}", still.log());
+            let stolen: Vec<_> = taken
+                .iter()
+                .filter(|number| living.contains(number))
+                .collect();
+            assert!(
+                stolen.is_empty(),
+                "it takes {stolen:?} from a member that lives\n{}",
+                still.log()
+            );
             held_before = held(&card);
             said += 1;
         }
@@ -203,16 +245,24 @@ async fn a_member_that_stood_still_does_not_append_to_mailboxes() {
     shared(&world, &["member-1", "member-2"], 7).await;
     let still = world.member();
     let pause = async {
-        world.all_became("billing", &numbers(0..300), "parked").await;
+        world
+            .all_became("billing", &numbers(0..300), "parked")
+            .await;
         still.signal("STOP");
         has_everything(&world, "member-2").await;
         still.signal("CONT");
     };
     tokio::join!(world.flow(0..TOTAL, usize::MAX), pause);
-    world.all_became("billing", &numbers(0..TOTAL), "parked").await;
+    world
+        .all_became("billing", &numbers(0..TOTAL), "parked")
+        .await;
     shared(&world, &["member-1", "member-2"], 7).await;
     world.settle().await;
-    assert_eq!(world.mailboxes("bellhop.parked.*.*").await, Ok(TOTAL), "each lies there once");
+    assert_eq!(
+        world.mailboxes("bellhop.parked.*.*").await,
+        Ok(TOTAL),
+        "each lies there once"
+    );
     world.crowd().await;
     world.complete(TOTAL).await;
     assert_eq!(world.repeats(), []);
@@ -229,7 +279,11 @@ async fn a_killed_member_returns_under_its_name() {
     world.serve_as("member-1").await;
     world.taken(&["1"]).await;
     world.settle().await;
-    assert!(began.elapsed() < Duration::from_secs(5), "it waited for itself: {:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "it waited for itself: {:?}",
+        began.elapsed()
+    );
     assert_eq!(shared(&world, &["member-1"], 7).await, [7]);
 }
 
@@ -237,8 +291,17 @@ async fn a_killed_member_returns_under_its_name() {
 #[tokio::test]
 async fn a_strange_entry_among_the_members_is_passed_over() {
     let world = World::start(&SEVEN).await;
-    let bucket = world.jetstream.get_key_value("bellhop_members").await.unwrap();
-    for (key, value) in [("stranger", "hello"), ("list", "[]"), ("empty", ""), ("odd", r#"{"partitions":"all"}"#)] {
+    let bucket = world
+        .jetstream
+        .get_key_value("bellhop_members")
+        .await
+        .unwrap();
+    for (key, value) in [
+        ("stranger", "hello"),
+        ("list", "[]"),
+        ("empty", ""),
+        ("odd", r#"{"partitions":"all"}"#),
+    ] {
         bucket.put(key, value.into()).await.unwrap();
     }
     world.serve().await;
@@ -265,7 +328,10 @@ fn restricting(subjects: &[&str]) -> String {
 async fn with_second_restricted() -> (World, Arc<Member>) {
     let world = World::without_members(&restricting(&[]), &SHORT).await;
     world.serve().await;
-    let second = world.launch("member-2", &[("nats.user", "restricted"), ("nats.password", "r")]);
+    let second = world.launch(
+        "member-2",
+        &[("nats.user", "restricted"), ("nats.password", "r")],
+    );
     shared(&world, &["member-1", "member-2"], 7).await;
     (world, second)
 }
@@ -278,16 +344,32 @@ async fn a_member_that_hears_nobody_does_not_go_on_as_if_it_were_alone() {
     deaf.signal("STOP");
     has_everything(&world, "member-1").await;
     // A member that cannot watch the bucket reads it message by message.
-    let (watches, reads) = ("$JS.API.CONSUMER.CREATE.KV_bellhop_members", "$JS.API.STREAM.MSG.GET.KV_bellhop_members");
-    world.reconfigure_nats(&restricting(&[watches, &format!("{watches}.>"), reads])).await;
-    let mut words = world.client.subscribe("$KV.bellhop_members.member-2").await.unwrap();
+    let (watches, reads) = (
+        "$JS.API.CONSUMER.CREATE.KV_bellhop_members",
+        "$JS.API.STREAM.MSG.GET.KV_bellhop_members",
+    );
+    world
+        .reconfigure_nats(&restricting(&[watches, &format!("{watches}.>"), reads]))
+        .await;
+    let mut words = world
+        .client
+        .subscribe("$KV.bellhop_members.member-2")
+        .await
+        .unwrap();
     deaf.signal("CONT");
     for number in 0..6 {
-        let word = tokio::time::timeout(LATER, words.next()).await.expect("it says that it lives").unwrap();
+        let word = tokio::time::timeout(LATER, words.next())
+            .await
+            .expect("it says that it lives")
+            .unwrap();
         let now = held(&serde_json::from_slice(&word.payload).unwrap());
         // It may have been stopped while it spoke, with a word before that on the way.
         let is_late = number < 2 && now == before;
-        assert!(now.is_empty() || is_late, "member-1 has all of it, and it takes {now:?}\n{}", deaf.log());
+        assert!(
+            now.is_empty() || is_late,
+            "member-1 has all of it, and it takes {now:?}\n{}",
+            deaf.log()
+        );
     }
     world.reconfigure_nats(&restricting(&[])).await;
     let mut shares = shared(&world, &["member-1", "member-2"], 7).await;
@@ -302,16 +384,30 @@ async fn a_member_whose_watch_fell_silent_takes_nothing_from_the_living() {
     world.serve().await;
     shared(&world, &["member-1", "member-2"], 7).await;
     let mut cards = world.cards().await;
-    let mut words = world.client.subscribe("$KV.bellhop_members.*").await.unwrap();
-    let bucket = world.jetstream.get_stream_no_info("KV_bellhop_members").await.unwrap();
+    let mut words = world
+        .client
+        .subscribe("$KV.bellhop_members.*")
+        .await
+        .unwrap();
+    let bucket = world
+        .jetstream
+        .get_stream_no_info("KV_bellhop_members")
+        .await
+        .unwrap();
     let watches: Vec<_> = bucket.consumer_names().collect().await;
     assert!(watches.len() >= 2, "each member watches: {watches:?}");
     for watch in watches {
         bucket.delete_consumer(&watch.unwrap()).await.unwrap();
     }
     for _ in 0..20 {
-        let word = tokio::time::timeout(LATER, words.next()).await.expect("members say that they live").unwrap();
-        let (name, card) = (word.subject.rsplit('.').next().unwrap(), serde_json::from_slice(&word.payload).unwrap());
+        let word = tokio::time::timeout(LATER, words.next())
+            .await
+            .expect("members say that they live")
+            .unwrap();
+        let (name, card) = (
+            word.subject.rsplit('.').next().unwrap(),
+            serde_json::from_slice(&word.payload).unwrap(),
+        );
         cards.insert(name.to_owned(), card);
         let all: Vec<_> = cards.values().flat_map(held).collect();
         let distinct: BTreeSet<_> = all.iter().collect();
@@ -324,17 +420,25 @@ async fn a_member_whose_watch_fell_silent_takes_nothing_from_the_living() {
 #[tokio::test]
 async fn a_take_over_goes_on_when_a_bucket_can_be_read_again() {
     let (world, second) = with_second_restricted().await;
-    world.reconfigure_nats(&restricting(&["$JS.API.STREAM.INFO.KV_bellhop_associates"])).await;
+    world
+        .reconfigure_nats(&restricting(&["$JS.API.STREAM.INFO.KV_bellhop_associates"]))
+        .await;
     stopped(&world, &world.member()).await;
     world
-        .within(LATER, "it could not read the bucket", async || match second.log() {
-            log if log.contains("open bucket bellhop_associates") => Ok(()),
-            log => Err(log),
-        })
+        .within(
+            LATER,
+            "it could not read the bucket",
+            async || match second.log() {
+                log if log.contains("open bucket bellhop_associates") => Ok(()),
+                log => Err(log),
+            },
+        )
         .await;
     world.reconfigure_nats(&restricting(&[])).await;
     has_everything(&world, "member-2").await;
-    world.eventually("it works everything", async || second.is_ready().await).await;
+    world
+        .eventually("it works everything", async || second.is_ready().await)
+        .await;
 }
 
 /// A partition's share of each bucket is more than what waits for a partition to take it in.
@@ -346,25 +450,36 @@ async fn a_member_starts_with_many_routes_and_associates() {
     for n in 0..USERS {
         let user = format!("user-{n}");
         let route = r#"{"subject":"bellhop.app.app-1"}"#;
-        world.client.publish(format!("$KV.bellhop_routes.{user}.app-1"), route.into()).await.unwrap();
         world
             .client
-            .publish(format!("$KV.bellhop_associates.{user}"), r#"{"associates":["bob"]}"#.into())
+            .publish(format!("$KV.bellhop_routes.{user}.app-1"), route.into())
+            .await
+            .unwrap();
+        world
+            .client
+            .publish(
+                format!("$KV.bellhop_associates.{user}"),
+                r#"{"associates":["bob"]}"#.into(),
+            )
             .await
             .unwrap();
     }
     for bucket in ["KV_bellhop_routes", "KV_bellhop_associates"] {
         world
-            .within(LATER, "the keys are put", async || match world.stream(bucket).await.state.messages {
-                keys if keys == USERS as u64 => Ok(()),
-                keys => Err(format!("{keys} are in {bucket}")),
+            .within(LATER, "the keys are put", async || {
+                match world.stream(bucket).await.state.messages {
+                    keys if keys == USERS as u64 => Ok(()),
+                    keys => Err(format!("{keys} are in {bucket}")),
+                }
             })
             .await;
     }
     // Each start is another order of entries.
     for _ in 0..3 {
         let member = world.launch("member-1", &[]);
-        world.within(LATER, "it is ready", async || member.is_ready().await).await;
+        world
+            .within(LATER, "it is ready", async || member.is_ready().await)
+            .await;
         member.kill();
     }
 }

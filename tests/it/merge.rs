@@ -16,9 +16,19 @@ async fn what_was_accepted_stands_for_later_sets() {
     world.app("app-1", &["alice"]).await;
     world.publish("ops", [saying("disk full", "1")]).await;
     world.became("ops", "1", "delivered").await;
-    world.publish("ops", [saying("disk full", "2"), saying("disk empty", "3")]).await;
+    world
+        .publish("ops", [saying("disk full", "2"), saying("disk empty", "3")])
+        .await;
     world.publish("hr", [saying("disk full", "4")]).await;
-    world.publish("ops", [with(saying("disk full", "5"), json!({ "priority": "urgent" }))]).await;
+    world
+        .publish(
+            "ops",
+            [with(
+                saying("disk full", "5"),
+                json!({ "priority": "urgent" }),
+            )],
+        )
+        .await;
     let merged = world.became("ops", "2", "merged").await;
     assert_eq!(merged.into.as_deref(), Some("1"));
     world.taken(&["3", "4", "5"]).await;
@@ -37,7 +47,10 @@ async fn what_waits_is_merged_when_what_says_the_same_was_accepted() {
     world.became("ops", "3", "parked").await;
     world.app("app-1", &["alice"]).await;
     for id in ["2", "3"] {
-        assert_eq!(world.became("ops", id, "merged").await.into.as_deref(), Some("1"));
+        assert_eq!(
+            world.became("ops", id, "merged").await.into.as_deref(),
+            Some("1")
+        );
     }
     world.settle().await;
     assert_eq!(world.order("alice"), ["1"]);

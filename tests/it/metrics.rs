@@ -15,7 +15,11 @@ impl World {
             let (name, value) = line.rsplit_once(' ')?;
             Some((name.to_owned(), value.parse().ok()?))
         };
-        Ok(text.lines().filter(|line| !line.starts_with('#')).filter_map(sample).collect())
+        Ok(text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(sample)
+            .collect())
     }
 
     /// Waits until these samples have these values.
@@ -23,8 +27,16 @@ impl World {
         self.eventually("all is counted", async || {
             let samples = self.samples().await?;
             let is_wrong = |(name, value): &&(&str, f64)| samples.get(*name) != Some(value);
-            let wrong: Vec<_> = expected.iter().filter(is_wrong).map(|(name, _)| (name, samples.get(*name))).collect();
-            if wrong.is_empty() { Ok(()) } else { Err(format!("{wrong:?}")) }
+            let wrong: Vec<_> = expected
+                .iter()
+                .filter(is_wrong)
+                .map(|(name, _)| (name, samples.get(*name)))
+                .collect();
+            if wrong.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{wrong:?}"))
+            }
         })
         .await;
     }
@@ -36,13 +48,31 @@ async fn what_comes_in_and_what_becomes_of_it_is_counted() {
     let app = world.app("app-1", &["alice"]).await;
     let twin = |id| with(reminder(id, "alice"), json!({ "content": "the same" }));
     let urgent = with(reminder("urgent", "alice"), json!({ "priority": "urgent" }));
-    world.publish("billing", [urgent.clone(), twin("twin"), twin("other"), reminder("away", "bob")]).await;
+    world
+        .publish(
+            "billing",
+            [
+                urgent.clone(),
+                twin("twin"),
+                twin("other"),
+                reminder("away", "bob"),
+            ],
+        )
+        .await;
     world.publish("billing", [urgent]).await;
     world
-        .publish_bytes("billing", br#"{"reminders":[{"id":"bad","user":"alice","content":""}]}"#, HeaderMap::new())
+        .publish_bytes(
+            "billing",
+            br#"{"reminders":[{"id":"bad","user":"alice","content":""}]}"#,
+            HeaderMap::new(),
+        )
         .await;
-    world.publish_bytes("billing", b"no json", HeaderMap::new()).await;
-    world.all_became("billing", &["urgent", "twin"], "delivered").await;
+    world
+        .publish_bytes("billing", b"no json", HeaderMap::new())
+        .await;
+    world
+        .all_became("billing", &["urgent", "twin"], "delivered")
+        .await;
     world.became("billing", "bad", "rejected").await;
     world
         .counted(&[
@@ -56,8 +86,14 @@ async fn what_comes_in_and_what_becomes_of_it_is_counted() {
             (r#"bellhop_outcomes_total{outcome="merged"}"#, 1.0),
             (r#"bellhop_outcomes_total{outcome="parked"}"#, 1.0),
             (r#"bellhop_outcomes_total{outcome="rejected"}"#, 1.0),
-            (r#"bellhop_published_to_accepted_seconds_count{priority="urgent",way="direct"}"#, 1.0),
-            (r#"bellhop_published_to_accepted_seconds_count{priority="normal",way="direct"}"#, 1.0),
+            (
+                r#"bellhop_published_to_accepted_seconds_count{priority="urgent",way="direct"}"#,
+                1.0,
+            ),
+            (
+                r#"bellhop_published_to_accepted_seconds_count{priority="normal",way="direct"}"#,
+                1.0,
+            ),
             ("bellhop_delivery_reminders_total", 2.0),
             (r#"bellhop_roles{role="partition"}"#, 4.0),
             (r#"bellhop_roles{role="history"}"#, 1.0),
@@ -71,7 +107,10 @@ async fn what_comes_in_and_what_becomes_of_it_is_counted() {
             (r#"bellhop_parked_reminders{connected="false"}"#, 1.0),
             (r#"bellhop_instances{state="up"}"#, 1.0),
             (r#"bellhop_stream_messages{stream="rejected"}"#, 2.0),
-            (r#"bellhop_consumer_ack_pending_limit{role="partition"}"#, 1_000.0),
+            (
+                r#"bellhop_consumer_ack_pending_limit{role="partition"}"#,
+                1_000.0,
+            ),
             ("bellhop_events_in_flight_limit", 1_000.0),
             ("bellhop_deliveries_in_flight", 0.0),
             (r#"bellhop_history_reminders_total{result="new"}"#, 5.0),
@@ -81,12 +120,17 @@ async fn what_comes_in_and_what_becomes_of_it_is_counted() {
     // Through the mailbox, after an instance that is busy.
     app.on_delivery(|batch| Reply::refuse(batch, "busy", |_| true));
     world.publish("billing", [reminder("later", "alice")]).await;
-    world.counted(&[(r#"bellhop_outcomes_total{outcome="parked"}"#, 2.0)]).await;
+    world
+        .counted(&[(r#"bellhop_outcomes_total{outcome="parked"}"#, 2.0)])
+        .await;
     app.recover();
     world.became("billing", "later", "delivered").await;
     world
         .counted(&[
-            (r#"bellhop_published_to_accepted_seconds_count{priority="normal",way="mailbox"}"#, 1.0),
+            (
+                r#"bellhop_published_to_accepted_seconds_count{priority="normal",way="mailbox"}"#,
+                1.0,
+            ),
             (r#"bellhop_history_reminders_total{result="changed"}"#, 1.0),
         ])
         .await;
@@ -101,7 +145,9 @@ async fn how_requests_and_queries_end_is_counted() {
     app.connect(&["alice"]).await;
     world.publish("billing", [reminder("1", "alice")]).await;
     world.became("billing", "1", "parked").await;
-    assert!(world.samples().await.unwrap()[r#"bellhop_heartbeats_total{result="timed_out"}"#] >= 1.0);
+    assert!(
+        world.samples().await.unwrap()[r#"bellhop_heartbeats_total{result="timed_out"}"#] >= 1.0
+    );
     app.recover();
     world.became("billing", "1", "delivered").await;
     app.expel("alice");
@@ -115,20 +161,34 @@ async fn how_requests_and_queries_end_is_counted() {
             (r#"bellhop_deliveries_total{result="answered"}"#, 2.0),
         ])
         .await;
-    for (question, body) in
-        [("mailbox", r#"{"user":"alice"}"#), ("mailbox", "{}"), ("why", r#"{"source":"a","id":"b"}"#)]
-    {
+    for (question, body) in [
+        ("mailbox", r#"{"user":"alice"}"#),
+        ("mailbox", "{}"),
+        ("why", r#"{"source":"a","id":"b"}"#),
+    ] {
         let asked = async || {
-            let answer = world.client.request(format!("bellhop.api.{question}"), body.into()).await;
+            let answer = world
+                .client
+                .request(format!("bellhop.api.{question}"), body.into())
+                .await;
             answer.map_err(|error| error.to_string())
         };
         world.eventually("the service answers", asked).await;
     }
     world
         .counted(&[
-            (r#"bellhop_queries_total{question="mailbox",result="answered"}"#, 1.0),
-            (r#"bellhop_queries_total{question="mailbox",result="refused"}"#, 1.0),
-            (r#"bellhop_queries_total{question="why",result="refused"}"#, 1.0),
+            (
+                r#"bellhop_queries_total{question="mailbox",result="answered"}"#,
+                1.0,
+            ),
+            (
+                r#"bellhop_queries_total{question="mailbox",result="refused"}"#,
+                1.0,
+            ),
+            (
+                r#"bellhop_queries_total{question="why",result="refused"}"#,
+                1.0,
+            ),
             (r#"bellhop_query_seconds_count{question="mailbox"}"#, 2.0),
         ])
         .await;

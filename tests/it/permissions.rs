@@ -21,8 +21,14 @@ const ASKED: [(&str, &[&str]); 63] = [
     ("bellhop.scheduled.billing.x", &["bellhop"]),
     ("bellhop.due.billing", &[]),
     // Routes: each instance's are its own. Rules and associates are for those who know them.
-    ("$KV.bellhop_routes.alice.app-1", &["app-1", "bellhop", "operator"]),
-    ("$KV.bellhop_routes.alice.app-2", &["app-2", "bellhop", "operator"]),
+    (
+        "$KV.bellhop_routes.alice.app-1",
+        &["app-1", "bellhop", "operator"],
+    ),
+    (
+        "$KV.bellhop_routes.alice.app-2",
+        &["app-2", "bellhop", "operator"],
+    ),
     ("$KV.bellhop_rules.billing", &["operator"]),
     ("$KV.bellhop_associates.alice", &["bellhop", "operator"]),
     ("$KV.bellhop_members.mallory", &["bellhop"]),
@@ -37,7 +43,10 @@ const ASKED: [(&str, &[&str]); 63] = [
     // Whoever listens in an account of its own can speak to itself there.
     ("bellhop.app.app-1.deliver", &["bellhop", "app-1"]),
     ("bellhop.app.app-2.deliver", &["bellhop", "app-2"]),
-    ("bellhop.app.app-1.heartbeat", &["bellhop", "app-1", "operator"]),
+    (
+        "bellhop.app.app-1.heartbeat",
+        &["bellhop", "app-1", "operator"],
+    ),
     // Queries.
     ("bellhop.api.history", &["app-1", "app-2", "operator"]),
     ("bellhop.api.why", &["app-1", "app-2", "operator"]),
@@ -50,39 +59,90 @@ const ASKED: [(&str, &[&str]); 63] = [
     // Looking.
     ("$JS.API.INFO", &["bellhop", "operator"]),
     ("$JS.API.STREAM.NAMES", &["operator"]),
-    ("$JS.API.STREAM.INFO.BELLHOP_PARKED", &["bellhop", "operator"]),
-    ("$JS.API.CONSUMER.INFO.BELLHOP_OUTCOMES.history", &["bellhop", "operator"]),
+    (
+        "$JS.API.STREAM.INFO.BELLHOP_PARKED",
+        &["bellhop", "operator"],
+    ),
+    (
+        "$JS.API.CONSUMER.INFO.BELLHOP_OUTCOMES.history",
+        &["bellhop", "operator"],
+    ),
     ("$JS.bellhop.API.INFO", &["monitoring"]),
     ("$JS.bellhop.API.STREAM.LIST", &["monitoring"]),
-    ("$JS.bellhop.API.STREAM.INFO.BELLHOP_PARKED", &["monitoring"]),
-    ("$JS.bellhop.API.CONSUMER.INFO.BELLHOP_OUTCOMES.history", &["monitoring"]),
-    ("$JS.bellhop.API.DIRECT.GET.KV_bellhop_members", &["monitoring"]),
+    (
+        "$JS.bellhop.API.STREAM.INFO.BELLHOP_PARKED",
+        &["monitoring"],
+    ),
+    (
+        "$JS.bellhop.API.CONSUMER.INFO.BELLHOP_OUTCOMES.history",
+        &["monitoring"],
+    ),
+    (
+        "$JS.bellhop.API.DIRECT.GET.KV_bellhop_members",
+        &["monitoring"],
+    ),
     ("$JS.bellhop.API.DIRECT.GET.KV_bellhop_routes", &[]),
     ("$JS.bellhop.API.STREAM.MSG.GET.BELLHOP_PARKED", &[]),
     ("$JS.bellhop.API.STREAM.PURGE.BELLHOP_PARKED", &[]),
-    ("$JS.bellhop.API.CONSUMER.MSG.NEXT.BELLHOP_OUTCOMES.history", &[]),
-    ("$JS.bellhop.API.CONSUMER.RESET.BELLHOP_OUTCOMES.outcomes-billing", &[]),
-    ("$JS.bellhop.API.CONSUMER.DELETE.BELLHOP_OUTCOMES.outcomes-billing", &[]),
+    (
+        "$JS.bellhop.API.CONSUMER.MSG.NEXT.BELLHOP_OUTCOMES.history",
+        &[],
+    ),
+    (
+        "$JS.bellhop.API.CONSUMER.RESET.BELLHOP_OUTCOMES.outcomes-billing",
+        &[],
+    ),
+    (
+        "$JS.bellhop.API.CONSUMER.DELETE.BELLHOP_OUTCOMES.outcomes-billing",
+        &[],
+    ),
     ("$SYS.REQ.SERVER.PING", &[]),
     // Reading what was said to somebody.
-    ("$JS.API.STREAM.MSG.GET.BELLHOP_PARKED", &["bellhop", "operator"]),
-    ("$JS.API.STREAM.MSG.GET.BELLHOP_SETS", &["bellhop", "operator"]),
-    ("$JS.API.STREAM.MSG.GET.KV_bellhop_routes", &["bellhop", "operator"]),
+    (
+        "$JS.API.STREAM.MSG.GET.BELLHOP_PARKED",
+        &["bellhop", "operator"],
+    ),
+    (
+        "$JS.API.STREAM.MSG.GET.BELLHOP_SETS",
+        &["bellhop", "operator"],
+    ),
+    (
+        "$JS.API.STREAM.MSG.GET.KV_bellhop_routes",
+        &["bellhop", "operator"],
+    ),
     ("$JS.API.STREAM.MSG.GET.BELLHOP_OUTCOMES", &["operator"]),
     ("$JS.API.DIRECT.GET.BELLHOP_OUTCOMES", &["operator"]),
-    ("$JS.API.CONSUMER.MSG.NEXT.BELLHOP_OUTCOMES.history", &["bellhop", "operator"]),
+    (
+        "$JS.API.CONSUMER.MSG.NEXT.BELLHOP_OUTCOMES.history",
+        &["bellhop", "operator"],
+    ),
     ("$JS.API.CONSUMER.CREATE.BELLHOP_SETS.thief", &["operator"]),
-    ("$JS.API.CONSUMER.CREATE.BELLHOP_OUTCOMES.history.bellhop.outcomes.billing", &["operator"]),
-    ("$JS.bellhop.API.CONSUMER.INFO.BELLHOP_OUTCOMES.outcomes-billing", &["billing", "monitoring"]),
-    ("$JS.bellhop.API.CONSUMER.MSG.NEXT.BELLHOP_OUTCOMES.outcomes-billing", &["billing"]),
+    (
+        "$JS.API.CONSUMER.CREATE.BELLHOP_OUTCOMES.history.bellhop.outcomes.billing",
+        &["operator"],
+    ),
+    (
+        "$JS.bellhop.API.CONSUMER.INFO.BELLHOP_OUTCOMES.outcomes-billing",
+        &["billing", "monitoring"],
+    ),
+    (
+        "$JS.bellhop.API.CONSUMER.MSG.NEXT.BELLHOP_OUTCOMES.outcomes-billing",
+        &["billing"],
+    ),
     // Changing, and taking away.
     ("$JS.API.STREAM.CREATE.MINE", &["operator"]),
     ("$JS.API.STREAM.UPDATE.BELLHOP_SETS", &["operator"]),
     ("$JS.API.CONSUMER.PAUSE.BELLHOP_SETS.intake", &["operator"]),
-    ("$JS.API.STREAM.MSG.DELETE.BELLHOP_SETS", &["bellhop", "operator"]),
+    (
+        "$JS.API.STREAM.MSG.DELETE.BELLHOP_SETS",
+        &["bellhop", "operator"],
+    ),
     ("$JS.API.STREAM.MSG.DELETE.BELLHOP_OUTCOMES", &["operator"]),
     ("$JS.API.STREAM.PURGE.BELLHOP_REJECTED", &["operator"]),
-    ("$JS.API.STREAM.PURGE.BELLHOP_PARKED", &["bellhop", "operator"]),
+    (
+        "$JS.API.STREAM.PURGE.BELLHOP_PARKED",
+        &["bellhop", "operator"],
+    ),
     ("$JS.API.CONSUMER.DELETE.BELLHOP_SETS.intake", &["operator"]),
     ("$JS.API.STREAM.DELETE.BELLHOP_SEEN", &["operator"]),
 ];
@@ -91,24 +151,89 @@ const ASKED: [(&str, &[&str]); 63] = [
 /// listen anywhere, and hear what they say themselves.
 const HEARD: [(&str, &str, &str, &[&str]); 19] = [
     (">", "bellhop", "bellhop.app.app-1.heartbeat", &["app-1"]),
-    ("bellhop.>", "bellhop", "bellhop.app.app-2.heartbeat", &["app-2"]),
-    ("bellhop.app.>", "bellhop", "bellhop.app.app-1.deliver", &["app-1"]),
-    ("bellhop.app.app-1.deliver", "bellhop", "bellhop.app.app-1.deliver", &["app-1"]),
-    ("bellhop.app.app-2.deliver", "bellhop", "bellhop.app.app-2.deliver", &["app-2"]),
-    ("bellhop.sets.*", "billing", "bellhop.sets.billing", &["billing"]),
-    ("bellhop.outcomes.*", "bellhop", "bellhop.outcomes.billing", &["billing", "operator"]),
-    ("bellhop.outcomes.claims", "bellhop", "bellhop.outcomes.claims", &["claims", "operator"]),
+    (
+        "bellhop.>",
+        "bellhop",
+        "bellhop.app.app-2.heartbeat",
+        &["app-2"],
+    ),
+    (
+        "bellhop.app.>",
+        "bellhop",
+        "bellhop.app.app-1.deliver",
+        &["app-1"],
+    ),
+    (
+        "bellhop.app.app-1.deliver",
+        "bellhop",
+        "bellhop.app.app-1.deliver",
+        &["app-1"],
+    ),
+    (
+        "bellhop.app.app-2.deliver",
+        "bellhop",
+        "bellhop.app.app-2.deliver",
+        &["app-2"],
+    ),
+    (
+        "bellhop.sets.*",
+        "billing",
+        "bellhop.sets.billing",
+        &["billing"],
+    ),
+    (
+        "bellhop.outcomes.*",
+        "bellhop",
+        "bellhop.outcomes.billing",
+        &["billing", "operator"],
+    ),
+    (
+        "bellhop.outcomes.claims",
+        "bellhop",
+        "bellhop.outcomes.claims",
+        &["claims", "operator"],
+    ),
     ("bellhop.events.*", "bellhop", "bellhop.events.0", &[]),
-    ("bellhop.parked.*.*", "bellhop", "bellhop.parked.0.alice", &[]),
-    ("bellhop.rejected.*", "bellhop", "bellhop.rejected.billing", &[]),
+    (
+        "bellhop.parked.*.*",
+        "bellhop",
+        "bellhop.parked.0.alice",
+        &[],
+    ),
+    (
+        "bellhop.rejected.*",
+        "bellhop",
+        "bellhop.rejected.billing",
+        &[],
+    ),
     ("bellhop.api.*", "operator", "bellhop.api.why", &["bellhop"]),
     ("$KV.>", "operator", "$KV.bellhop_associates.alice", &[]),
-    ("$KV.bellhop_routes.*.*", "app-1", "$KV.bellhop_routes.alice.app-1", &["app-1"]),
+    (
+        "$KV.bellhop_routes.*.*",
+        "app-1",
+        "$KV.bellhop_routes.alice.app-1",
+        &["app-1"],
+    ),
     ("$JS.API.>", "operator", "$JS.API.STREAM.NAMES", &[]),
     ("$JS.ACK.>", "operator", "$JS.API.STREAM.NAMES", &[]),
-    ("$SRV.>", "monitoring", "$SRV.PING.bellhop", &["bellhop", "monitoring"]),
-    ("_INBOX_bellhop.>", "bellhop", "$JS.API.STREAM.INFO.BELLHOP_SETS", &["bellhop"]),
-    ("_INBOX_operator.>", "operator", "$JS.API.STREAM.INFO.BELLHOP_SETS", &["operator"]),
+    (
+        "$SRV.>",
+        "monitoring",
+        "$SRV.PING.bellhop",
+        &["bellhop", "monitoring"],
+    ),
+    (
+        "_INBOX_bellhop.>",
+        "bellhop",
+        "$JS.API.STREAM.INFO.BELLHOP_SETS",
+        &["bellhop"],
+    ),
+    (
+        "_INBOX_operator.>",
+        "operator",
+        "$JS.API.STREAM.INFO.BELLHOP_SETS",
+        &["operator"],
+    ),
 ];
 
 /// What each of them must at least be refused.
@@ -127,7 +252,11 @@ async fn everybody_may_do_what_is_theirs_and_nothing_else() {
     let mut refusals = BTreeMap::new();
     for (pattern, asker, subject, hearers) in HEARD {
         for (name, hears) in who_hears(&people, pattern, asker, subject, hearers).await {
-            assert_eq!(hears, hearers.contains(&name), "{name} listens at {pattern} while {asker} asks {subject}");
+            assert_eq!(
+                hears,
+                hearers.contains(&name),
+                "{name} listens at {pattern} while {asker} asks {subject}"
+            );
             *refusals.entry(name).or_insert(0) += usize::from(!hears);
         }
     }
@@ -135,15 +264,26 @@ async fn everybody_may_do_what_is_theirs_and_nothing_else() {
         let may = |one: &&Someone| who.contains(&one.name.as_str());
         for one in people.iter().filter(|one| !may(one)) {
             let verdict = one.ask(subject, body(subject)).await;
-            assert!(matches!(verdict, Verdict::Refused), "{} asks {subject}: {verdict:?}", one.name);
+            assert!(
+                matches!(verdict, Verdict::Refused),
+                "{} asks {subject}: {verdict:?}",
+                one.name
+            );
             *refusals.entry(&one.name).or_insert(0) += 1;
         }
         for one in people.iter().filter(may) {
             let verdict = one.ask(subject, body(subject)).await;
-            assert!(matches!(verdict, Verdict::Answered(_)), "{} asks {subject}: {verdict:?}", one.name);
+            assert!(
+                matches!(verdict, Verdict::Answered(_)),
+                "{} asks {subject}: {verdict:?}",
+                one.name
+            );
         }
     }
-    assert!(refusals.values().all(|&count| count >= LEAST_REFUSALS), "{refusals:?}");
+    assert!(
+        refusals.values().all(|&count| count >= LEAST_REFUSALS),
+        "{refusals:?}"
+    );
 }
 
 /// What strangers are permitted to publish, and what of the installation's is their own to change by it.
@@ -173,12 +313,29 @@ const PERMITTED: [(&str, &[&str], &[&str]); 4] = [
             "$JS.bellhop.API.CONSUMER.INFO.BELLHOP_OUTCOMES.outcomes-billing",
             "$JS.bellhop.API.CONSUMER.MSG.NEXT.BELLHOP_OUTCOMES.outcomes-billing",
         ],
-        &["bellhop.sets.billing", "bellhop.rejected.billing", "bellhop.seen"],
+        &[
+            "bellhop.sets.billing",
+            "bellhop.rejected.billing",
+            "bellhop.seen",
+        ],
     ),
-    ("claims", &["bellhop.sets.claims"], &["bellhop.sets.claims", "bellhop.rejected.claims", "bellhop.seen"]),
+    (
+        "claims",
+        &["bellhop.sets.claims"],
+        &[
+            "bellhop.sets.claims",
+            "bellhop.rejected.claims",
+            "bellhop.seen",
+        ],
+    ),
     (
         "app-1",
-        &["$KV.bellhop_routes.alice.app-1", "bellhop.api.history", "bellhop.api.why", "bellhop.api.mailbox"],
+        &[
+            "$KV.bellhop_routes.alice.app-1",
+            "bellhop.api.history",
+            "bellhop.api.why",
+            "bellhop.api.mailbox",
+        ],
         &["$KV.bellhop_routes.alice.app-1"],
     ),
 ];
@@ -191,8 +348,14 @@ const WISHES: [&[(&str, &str)]; 21] = [
     &[("Nats-TTL", "1s")],
     &[("Nats-TTL", "never")],
     &[("Nats-Msg-Id", "x")],
-    &[("Nats-Schedule", "@at 2040-01-01T00:00:00Z"), ("Nats-Schedule-Target", "bellhop.parked.0.zoe")],
-    &[("Nats-Schedule", "@at 2040-01-01T00:00:00Z"), ("Nats-Schedule-Target", "bellhop.sets.hr")],
+    &[
+        ("Nats-Schedule", "@at 2040-01-01T00:00:00Z"),
+        ("Nats-Schedule-Target", "bellhop.parked.0.zoe"),
+    ],
+    &[
+        ("Nats-Schedule", "@at 2040-01-01T00:00:00Z"),
+        ("Nats-Schedule-Target", "bellhop.sets.hr"),
+    ],
     &[("Nats-Schedule-TTL", "1s")],
     &[("Nats-Schedule-Rollup", "sub")],
     &[("Nats-Expected-Stream", "KV_bellhop_rules")],
@@ -201,11 +364,18 @@ const WISHES: [&[(&str, &str)]; 21] = [
     &[("Nats-Expected-Last-Subject-Sequence", "0")],
     &[
         ("Nats-Expected-Last-Subject-Sequence", "0"),
-        ("Nats-Expected-Last-Subject-Sequence-Subject", "$KV.bellhop_routes.bob.app-2"),
+        (
+            "Nats-Expected-Last-Subject-Sequence-Subject",
+            "$KV.bellhop_routes.bob.app-2",
+        ),
     ],
     &[("Nats-Incr", "+1")],
     &[("Nats-Batch-Id", "x"), ("Nats-Batch-Sequence", "1")],
-    &[("Nats-Batch-Id", "x"), ("Nats-Batch-Sequence", "1"), ("Nats-Batch-Commit", "1")],
+    &[
+        ("Nats-Batch-Id", "x"),
+        ("Nats-Batch-Sequence", "1"),
+        ("Nats-Batch-Commit", "1"),
+    ],
     &[("Nats-Marker-Reason", "Purge")],
     &[("KV-Operation", "PURGE")],
     &[("Nats-Required-Api-Level", "99")],
@@ -236,48 +406,87 @@ async fn a_permitted_message_changes_nothing_of_others() {
     for (name, subjects, own) in PERMITTED {
         let actor = realm.someone(name).await;
         let before = stored(&operator, own).await;
-        assert!(owned.iter().all(|subject| own.contains(subject) || before.contains_key(*subject)), "{before:#?}");
+        assert!(
+            owned
+                .iter()
+                .all(|subject| own.contains(subject) || before.contains_key(*subject)),
+            "{before:#?}"
+        );
         let streams = before.keys().filter_map(|key| key.strip_prefix("stream "));
-        let orders = streams.flat_map(|stream| ORDERS.map(|order| format!("$JS.API.{order}.{stream}")));
-        let targets: Vec<String> = before.keys().filter(|key| !key.contains(' ')).cloned().chain(orders).collect();
+        let orders =
+            streams.flat_map(|stream| ORDERS.map(|order| format!("$JS.API.{order}.{stream}")));
+        let targets: Vec<String> = before
+            .keys()
+            .filter(|key| !key.contains(' '))
+            .cloned()
+            .chain(orders)
+            .collect();
         for subject in subjects {
             for wish in WISHES {
                 let mut headers = HeaderMap::new();
-                wish.iter().for_each(|(header, value)| headers.insert(*header, *value));
+                wish.iter()
+                    .for_each(|(header, value)| headers.insert(*header, *value));
                 let inbox = actor.client.new_inbox();
-                actor.client.publish_with_reply_and_headers(*subject, inbox, headers, "".into()).await.unwrap();
+                actor
+                    .client
+                    .publish_with_reply_and_headers(*subject, inbox, headers, "".into())
+                    .await
+                    .unwrap();
             }
             for target in &targets {
-                actor.client.publish_with_reply(*subject, target.clone(), body(subject).into()).await.unwrap();
+                actor
+                    .client
+                    .publish_with_reply(*subject, target.clone(), body(subject).into())
+                    .await
+                    .unwrap();
             }
             // Those before it were seen to when this one is answered.
             let verdict = actor.ask(subject, body(subject)).await;
-            assert!(matches!(verdict, Verdict::Answered(_)), "{name} asks {subject}: {verdict:?}");
+            assert!(
+                matches!(verdict, Verdict::Answered(_)),
+                "{name} asks {subject}: {verdict:?}"
+            );
         }
         settled(&operator).await;
         let after = stored(&operator, own).await;
         let keys: BTreeSet<_> = before.keys().chain(after.keys()).collect();
-        let changed: Vec<_> = keys.into_iter().filter(|key| before.get(*key) != after.get(*key)).collect();
-        assert!(changed.is_empty(), "{name} changed what is not its own: {changed:#?}");
+        let changed: Vec<_> = keys
+            .into_iter()
+            .filter(|key| before.get(*key) != after.get(*key))
+            .collect();
+        assert!(
+            changed.is_empty(),
+            "{name} changed what is not its own: {changed:#?}"
+        );
     }
 }
 
 /// Has something in every stream and bucket that others could change. Returns where.
 async fn something_of_everybodys<'a>(realm: &Realm, operator: &Someone) -> [&'a str; 8] {
-    let operate = async |arguments: &[&str], input: &str| realm.run("operator", arguments, input).await.succeeded();
+    let operate = async |arguments: &[&str], input: &str| {
+        realm.run("operator", arguments, input).await.succeeded()
+    };
     operate(&["rules", "put", "billing", "-"], r#"{"rules":[]}"#).await;
     operate(&["associates", "put", "zoe", "alice"], "").await;
     let claims = realm.someone("claims").await;
     let app = realm.someone("app-2").await;
     let later = r#"{"reminders":[{"id":"later","user":"zoe","content":"x","deliver_at":"2040-01-01T00:00:00Z"}]}"#;
     for (one, subject, body) in [
-        (&claims, "bellhop.sets.claims", r#"{"reminders":[{"id":"now","user":"zoe","content":"x"}]}"#),
+        (
+            &claims,
+            "bellhop.sets.claims",
+            r#"{"reminders":[{"id":"now","user":"zoe","content":"x"}]}"#,
+        ),
         (&claims, "bellhop.sets.claims", later),
         (&claims, "bellhop.sets.claims", "refused"),
         (&app, "$KV.bellhop_routes.bob.app-2", ""),
     ] {
         let verdict = one.ask(subject, body).await;
-        assert!(matches!(verdict, Verdict::Answered(_)), "{} asks {subject}: {verdict:?}", one.name);
+        assert!(
+            matches!(verdict, Verdict::Answered(_)),
+            "{} asks {subject}: {verdict:?}",
+            one.name
+        );
     }
     settled(operator).await;
     [
@@ -296,7 +505,8 @@ async fn something_of_everybodys<'a>(realm: &Realm, operator: &Someone) -> [&'a 
 async fn settled(operator: &Someone) {
     eventually("all sets and events are done with", async || {
         let stored = stored(operator, &[]).await;
-        let waits = |key: &&String| key.starts_with("bellhop.sets.") || key.starts_with("bellhop.events.");
+        let waits =
+            |key: &&String| key.starts_with("bellhop.sets.") || key.starts_with("bellhop.events.");
         match stored.keys().filter(waits).count() {
             0 => Ok(()),
             _ => Err(format!("{stored:#?}")),
@@ -309,23 +519,48 @@ async fn settled(operator: &Someone) {
 /// configuration and consumers. What lies at the subjects that are somebody's `own` is left out.
 async fn stored(operator: &Someone, own: &[&str]) -> BTreeMap<String, String> {
     let ask = async |api: String, body: Value| {
-        let verdict = operator.ask(&format!("$JS.API.{api}"), &body.to_string()).await;
-        let Verdict::Answered(answer) = verdict else { panic!("{api}: {verdict:?}") };
+        let verdict = operator
+            .ask(&format!("$JS.API.{api}"), &body.to_string())
+            .await;
+        let Verdict::Answered(answer) = verdict else {
+            panic!("{api}: {verdict:?}")
+        };
         serde_json::from_slice::<Value>(&answer.payload).unwrap()
     };
     let mut stored = BTreeMap::new();
-    for stream in ask("STREAM.NAMES".into(), json!({})).await["streams"].as_array().unwrap() {
+    for stream in ask("STREAM.NAMES".into(), json!({})).await["streams"]
+        .as_array()
+        .unwrap()
+    {
         let stream = stream.as_str().unwrap();
-        let info = ask(format!("STREAM.INFO.{stream}"), json!({ "subjects_filter": ">" })).await;
+        let info = ask(
+            format!("STREAM.INFO.{stream}"),
+            json!({ "subjects_filter": ">" }),
+        )
+        .await;
         let consumers = ask(format!("CONSUMER.NAMES.{stream}"), json!({})).await;
-        let durable = consumers["consumers"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let durable = consumers["consumers"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str);
         // Watchers of buckets have made-up names, and come and go.
         let durable: Vec<_> = durable.filter(|_| !stream.starts_with("KV_")).collect();
-        stored.insert(format!("stream {stream}"), format!("{} {durable:?}", info["config"]));
+        stored.insert(
+            format!("stream {stream}"),
+            format!("{} {durable:?}", info["config"]),
+        );
         for (subject, count) in info["state"]["subjects"].as_object().into_iter().flatten() {
             if !own.contains(&subject.as_str()) {
-                let last = ask(format!("STREAM.MSG.GET.{stream}"), json!({ "last_by_subj": subject })).await;
-                stored.insert(subject.clone(), format!("{count}, the last {}", last["message"]["seq"]));
+                let last = ask(
+                    format!("STREAM.MSG.GET.{stream}"),
+                    json!({ "last_by_subj": subject }),
+                )
+                .await;
+                stored.insert(
+                    subject.clone(),
+                    format!("{count}, the last {}", last["message"]["seq"]),
+                );
             }
         }
     }
@@ -337,7 +572,11 @@ const PULL: &str = r#"{"batch":1,"no_wait":true}"#;
 
 /// What is asked where; mostly the subject says all.
 fn body(subject: &str) -> &'static str {
-    if subject.contains("MSG.NEXT") { PULL } else { "" }
+    if subject.contains("MSG.NEXT") {
+        PULL
+    } else {
+        ""
+    }
 }
 
 /// Who of them hears what is asked.
@@ -357,15 +596,23 @@ async fn who_hears<'a>(
     }
     let asker = people.iter().find(|one| one.name == asker).unwrap();
     let verdict = asker.ask(subject, body(subject)).await;
-    assert!(matches!(verdict, Verdict::Answered(_)), "{} asks {subject}: {verdict:?}", asker.name);
+    assert!(
+        matches!(verdict, Verdict::Answered(_)),
+        "{} asks {subject}: {verdict:?}",
+        asker.name
+    );
     let mut heard = Vec::new();
     for (one, mut listener) in listening {
         // Whoever heard it, heard it before the server sees to this.
         one.round_trip().await;
-        let is_it = |message: &Message| pattern.starts_with("_INBOX") || message.subject.as_str() == subject;
+        let is_it = |message: &Message| {
+            pattern.starts_with("_INBOX") || message.subject.as_str() == subject
+        };
         let hears = if hearers.contains(&one.name.as_str()) {
-            eventually(&format!("{} hears {subject}", one.name), async || next(&mut listener).ok_or("silence".into()))
-                .await;
+            eventually(&format!("{} hears {subject}", one.name), async || {
+                next(&mut listener).ok_or("silence".into())
+            })
+            .await;
             true
         } else {
             std::iter::from_fn(|| next(&mut listener)).any(|message| is_it(&message))
@@ -389,15 +636,34 @@ fn next(listener: &mut Subscriber) -> Option<Message> {
 async fn an_answer_is_no_order() {
     let realm = Realm::start().await;
     set_up(&realm, &[]).await;
-    let (bellhop, billing) = (realm.someone("bellhop").await, realm.someone("billing").await);
-    assert!(matches!(bellhop.ask("bellhop.parked.0.alice", "").await, Verdict::Answered(_)));
-    let orders = ["$JS.API.STREAM.PURGE.BELLHOP_PARKED", "$JS.API.STREAM.DELETE.BELLHOP_PARKED"];
+    let (bellhop, billing) = (
+        realm.someone("bellhop").await,
+        realm.someone("billing").await,
+    );
+    assert!(matches!(
+        bellhop.ask("bellhop.parked.0.alice", "").await,
+        Verdict::Answered(_)
+    ));
+    let orders = [
+        "$JS.API.STREAM.PURGE.BELLHOP_PARKED",
+        "$JS.API.STREAM.DELETE.BELLHOP_PARKED",
+    ];
     // What a stranger is answered arrives in the stranger's own account.
     for order in orders {
         let mut answers = billing.client.subscribe(order).await.unwrap();
-        for subject in ["$JS.bellhop.API.CONSUMER.MSG.NEXT.BELLHOP_OUTCOMES.outcomes-billing", "bellhop.sets.billing"] {
-            billing.client.publish_with_reply(subject, order, body(subject).into()).await.unwrap();
-            eventually("the answer is here", async || next(&mut answers).ok_or("it is not".to_owned())).await;
+        for subject in [
+            "$JS.bellhop.API.CONSUMER.MSG.NEXT.BELLHOP_OUTCOMES.outcomes-billing",
+            "bellhop.sets.billing",
+        ] {
+            billing
+                .client
+                .publish_with_reply(subject, order, body(subject).into())
+                .await
+                .unwrap();
+            eventually("the answer is here", async || {
+                next(&mut answers).ok_or("it is not".to_owned())
+            })
+            .await;
         }
     }
     bellhop.round_trip().await;
@@ -405,10 +671,16 @@ async fn an_answer_is_no_order() {
     // Whoever may pull in Bellhop's own account can do what strangers must not.
     let operator = realm.someone("operator").await;
     let pull = "$JS.API.CONSUMER.MSG.NEXT.BELLHOP_OUTCOMES.outcomes-billing";
-    operator.client.publish_with_reply(pull, orders[0], PULL.into()).await.unwrap();
-    eventually("the stream is purged", async || match parked(&operator).await {
-        0 => Ok(()),
-        count => Err(count.to_string()),
+    operator
+        .client
+        .publish_with_reply(pull, orders[0], PULL.into())
+        .await
+        .unwrap();
+    eventually("the stream is purged", async || {
+        match parked(&operator).await {
+            0 => Ok(()),
+            count => Err(count.to_string()),
+        }
     })
     .await;
 }
@@ -416,9 +688,13 @@ async fn an_answer_is_no_order() {
 /// How many messages the stream of mailboxes has.
 async fn parked(asker: &Someone) -> u64 {
     let verdict = asker.ask("$JS.API.STREAM.INFO.BELLHOP_PARKED", "").await;
-    let Verdict::Answered(told) = verdict else { panic!("{verdict:?}") };
+    let Verdict::Answered(told) = verdict else {
+        panic!("{verdict:?}")
+    };
     let told: Value = serde_json::from_slice(&told.payload).unwrap();
-    told["state"]["messages"].as_u64().unwrap_or_else(|| panic!("{told}"))
+    told["state"]["messages"]
+        .as_u64()
+        .unwrap_or_else(|| panic!("{told}"))
 }
 
 /// A business system reads what became of its reminders when it likes, and in order; and nothing of others.
@@ -426,17 +702,38 @@ async fn parked(asker: &Someone) -> u64 {
 async fn a_business_system_reads_its_own_outcomes() {
     let realm = Realm::start().await;
     set_up(&realm, &[]).await;
-    let (bellhop, billing) = (realm.someone("bellhop").await, realm.someone("billing").await);
-    for (source, body) in [("claims", "not for billing"), ("billing", "1"), ("billing", "2")] {
-        assert!(matches!(bellhop.ask(&format!("bellhop.outcomes.{source}"), body).await, Verdict::Answered(_)));
+    let (bellhop, billing) = (
+        realm.someone("bellhop").await,
+        realm.someone("billing").await,
+    );
+    for (source, body) in [
+        ("claims", "not for billing"),
+        ("billing", "1"),
+        ("billing", "2"),
+    ] {
+        assert!(matches!(
+            bellhop
+                .ask(&format!("bellhop.outcomes.{source}"), body)
+                .await,
+            Verdict::Answered(_)
+        ));
     }
     let jetstream = jetstream::with_domain(billing.client.clone(), "bellhop");
-    let stream = jetstream.get_stream_no_info("BELLHOP_OUTCOMES").await.unwrap();
-    let consumer = stream.get_consumer::<pull::Config>("outcomes-billing").await.unwrap();
+    let stream = jetstream
+        .get_stream_no_info("BELLHOP_OUTCOMES")
+        .await
+        .unwrap();
+    let consumer = stream
+        .get_consumer::<pull::Config>("outcomes-billing")
+        .await
+        .unwrap();
     for expected in ["1", "2"] {
         let mut batch = consumer.fetch().max_messages(1).messages().await.unwrap();
         let message = batch.next().await.unwrap().unwrap();
-        assert_eq!((message.subject.as_str(), &message.payload[..]), ("bellhop.outcomes.billing", expected.as_bytes()));
+        assert_eq!(
+            (message.subject.as_str(), &message.payload[..]),
+            ("bellhop.outcomes.billing", expected.as_bytes())
+        );
         message.double_ack().await.unwrap();
     }
     let mut none = consumer.fetch().max_messages(1).messages().await.unwrap();
@@ -446,42 +743,79 @@ async fn a_business_system_reads_its_own_outcomes() {
 /// The whole of it as the users of the file: the server refuses nothing.
 #[tokio::test]
 async fn all_of_bellhop_works_with_these_permissions() {
-    let settings =
-        ["partitions=4", "mailbox.escalate_after.high=1s", "delivery.copy_rerouted=true", "heartbeat.timeout=60s"];
+    let settings = [
+        "partitions=4",
+        "mailbox.escalate_after.high=1s",
+        "delivery.copy_rerouted=true",
+        "heartbeat.timeout=60s",
+    ];
     let realm = Realm::start().await;
     set_up(&realm, &settings).await;
-    let operate = async |arguments: &[&str], input: &str| realm.run("operator", arguments, input).await.succeeded();
-    let rules = json!({ "rules": [{ "name": "numbers", "patterns": ["[0-9]{3,}"], "action": "mask" }] }).to_string();
+    let operate = async |arguments: &[&str], input: &str| {
+        realm.run("operator", arguments, input).await.succeeded()
+    };
+    let rules =
+        json!({ "rules": [{ "name": "numbers", "patterns": ["[0-9]{3,}"], "action": "mask" }] })
+            .to_string();
     operate(&["rules", "put", "billing", "-"], &rules).await;
     operate(&["associates", "put", "carol", "alice"], "").await;
-    let (first, second) = (realm.serve("member-1", &settings).await, realm.serve("member-2", &settings).await);
+    let (first, second) = (
+        realm.serve("member-1", &settings).await,
+        realm.serve("member-2", &settings).await,
+    );
     let publish = async |id: &str, user: &str, more: &[&str]| {
-        let arguments = ["publish", "--source", "billing", "--id", id, "--user", user, "--content", "Invoice 981"];
-        realm.run("billing", &[&arguments, more].concat(), "").await.succeeded();
+        let arguments = [
+            "publish",
+            "--source",
+            "billing",
+            "--id",
+            id,
+            "--user",
+            user,
+            "--content",
+            "Invoice 981",
+        ];
+        realm
+            .run("billing", &[&arguments, more].concat(), "")
+            .await
+            .succeeded();
     };
     let (app, silent) = (realm.someone("app-1").await, realm.someone("app-2").await);
     let taken = answering(&app).await;
     let route = async |user: &str, app: &Someone| {
-        let verdict = app.ask(&format!("$KV.bellhop_routes.{user}.{}", app.name), "").await;
+        let verdict = app
+            .ask(&format!("$KV.bellhop_routes.{user}.{}", app.name), "")
+            .await;
         assert!(matches!(verdict, Verdict::Answered(_)), "{verdict:?}");
     };
     let took = async |id: &str| {
         eventually(&format!("{id} is delivered"), async || {
             let taken = taken.lock().unwrap().clone();
-            taken.get(id).cloned().ok_or(format!("{taken:?}\n{}", realm.log()))
+            taken
+                .get(id)
+                .cloned()
+                .ok_or(format!("{taken:?}\n{}", realm.log()))
         })
         .await
     };
     let became = async |id: &str, outcome: &str| {
         eventually(&format!("{id} is {outcome}"), async || {
             let told = realm.run("operator", &["why", "billing", id], "").await;
-            if told.stdout.contains(outcome) { Ok(()) } else { Err(format!("{told:?}")) }
+            if told.stdout.contains(outcome) {
+                Ok(())
+            } else {
+                Err(format!("{told:?}"))
+            }
         })
         .await;
     };
 
     let billing = realm.someone("billing").await;
-    let mut outcomes = billing.client.subscribe("bellhop.outcomes.billing").await.unwrap();
+    let mut outcomes = billing
+        .client
+        .subscribe("bellhop.outcomes.billing")
+        .await
+        .unwrap();
 
     // Delivered, by the rules; parked, and announced; brought to an associate.
     route("alice", &app).await;
@@ -501,7 +835,11 @@ async fn all_of_bellhop_works_with_these_permissions() {
     took("parked").await;
     became("parked", "delivered").await;
     // The last one dies with a reminder in its hands, and the next one finds it.
-    let mut asked = silent.client.subscribe("bellhop.app.app-2.*").await.unwrap();
+    let mut asked = silent
+        .client
+        .subscribe("bellhop.app.app-2.*")
+        .await
+        .unwrap();
     silent.round_trip().await;
     route("eve", &silent).await;
     publish("held", "eve", &[]).await;
@@ -509,26 +847,43 @@ async fn all_of_bellhop_works_with_these_permissions() {
     second.kill();
     let third = realm.serve("member-3", &settings).await;
     let request = asked.next().await.unwrap();
-    silent.client.publish(request.reply.unwrap(), r#"{"connected":[]}"#.into()).await.unwrap();
+    silent
+        .client
+        .publish(request.reply.unwrap(), r#"{"connected":[]}"#.into())
+        .await
+        .unwrap();
     became("held", "parked").await;
 
     // Everything that operators do.
     publish("waiting", "dave", &[]).await;
     became("waiting", "parked").await;
-    assert!(matches!(billing.ask("bellhop.sets.billing", "oops").await, Verdict::Answered(_)));
-    eventually("something is refused", async || match operate(&["rejected", "ls"], "").await {
-        told if told.contains("not_json") => Ok(()),
-        told => Err(told),
+    assert!(matches!(
+        billing.ask("bellhop.sets.billing", "oops").await,
+        Verdict::Answered(_)
+    ));
+    eventually("something is refused", async || {
+        match operate(&["rejected", "ls"], "").await {
+            told if told.contains("not_json") => Ok(()),
+            told => Err(told),
+        }
     })
     .await;
-    let refused: Value = serde_json::from_str(&operate(&["rejected", "ls", "--json"], "").await).unwrap();
+    let refused: Value =
+        serde_json::from_str(&operate(&["rejected", "ls", "--json"], "").await).unwrap();
     let refused = refused[0]["sequence"].to_string();
-    let mended = json!({ "reminders": [{ "id": "mended", "user": "alice", "content": "mended" }] }).to_string();
+    let mended = json!({ "reminders": [{ "id": "mended", "user": "alice", "content": "mended" }] })
+        .to_string();
     let mended_file = realm.dir.path().join("mended.json");
     std::fs::write(&mended_file, mended).unwrap();
     for command in [
         &["rejected", "info", &refused][..],
-        &["rejected", "requeue", &refused, "--body", mended_file.to_str().unwrap()],
+        &[
+            "rejected",
+            "requeue",
+            &refused,
+            "--body",
+            mended_file.to_str().unwrap(),
+        ],
         &["doctor", "--set", "partitions=4"],
         &["top", "--once"],
         &["members", "ls"],
@@ -554,9 +909,15 @@ async fn all_of_bellhop_works_with_these_permissions() {
     }
     took("mended").await;
     third.signal("TERM");
-    eventually("it stops", async || third.status().ok_or("it runs".to_owned())).await;
+    eventually("it stops", async || {
+        third.status().ok_or("it runs".to_owned())
+    })
+    .await;
     let log = realm.log();
-    let refused: Vec<_> = log.lines().filter(|line| line.contains("Violation")).collect();
+    let refused: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("Violation"))
+        .collect();
     assert!(refused.is_empty(), "{refused:#?}");
 }
 
@@ -565,11 +926,23 @@ async fn all_of_bellhop_works_with_these_permissions() {
 async fn the_doctor_misses_nothing() {
     let realm = Realm::start().await;
     set_up(&realm, &["partitions=4"]).await;
-    let told = realm.run("bellhop", &["doctor", "--format", "json", "--set", "partitions=4"], "").await;
+    let told = realm
+        .run(
+            "bellhop",
+            &["doctor", "--format", "json", "--set", "partitions=4"],
+            "",
+        )
+        .await;
     let told: Value = serde_json::from_str(&told.stdout).unwrap();
     let checks = told["checks"].as_array().unwrap();
-    let permissions: Vec<_> = checks.iter().filter(|check| check["check"] == "permissions").collect();
-    assert!(permissions.iter().all(|check| check["status"] == "ok") && !permissions.is_empty(), "{permissions:#?}");
+    let permissions: Vec<_> = checks
+        .iter()
+        .filter(|check| check["check"] == "permissions")
+        .collect();
+    assert!(
+        permissions.iter().all(|check| check["status"] == "ok") && !permissions.is_empty(),
+        "{permissions:#?}"
+    );
 }
 
 #[tokio::test]
@@ -577,12 +950,27 @@ async fn the_doctor_of_a_member_calls_nothing_critical() {
     let realm = Realm::start().await;
     set_up(&realm, &[]).await;
     let _member = realm.serve("member-1", &["partitions=4"]).await;
-    let ended = realm.run("bellhop", &["doctor", "--format", "json", "--set", "partitions=4"], "").await;
+    let ended = realm
+        .run(
+            "bellhop",
+            &["doctor", "--format", "json", "--set", "partitions=4"],
+            "",
+        )
+        .await;
     let told: Value = serde_json::from_str(&ended.stdout).unwrap();
     let checks = told["checks"].as_array().unwrap();
-    let history = checks.iter().find(|check| check["check"] == "history").unwrap();
+    let history = checks
+        .iter()
+        .find(|check| check["check"] == "history")
+        .unwrap();
     assert_eq!(history["status"], "unseen", "{history}");
-    assert!(history["found"].as_str().unwrap().contains("bellhop.api.history"), "{history}");
+    assert!(
+        history["found"]
+            .as_str()
+            .unwrap()
+            .contains("bellhop.api.history"),
+        "{history}"
+    );
 }
 
 /// Updates are the operator's. A member that waited for each answer that cannot come would start late.
@@ -590,13 +978,25 @@ async fn the_doctor_of_a_member_calls_nothing_critical() {
 async fn refused_updates_are_logged_once_and_at_once() {
     let realm = Realm::start().await;
     set_up(&realm, &[]).await;
-    let patient = ["partitions=4", "streams.replicas=3", "nats.timeout=10s", "members.ttl=30s"];
+    let patient = [
+        "partitions=4",
+        "streams.replicas=3",
+        "nats.timeout=10s",
+        "members.ttl=30s",
+    ];
     let began = std::time::Instant::now();
     let member = realm.serve("member-1", &patient).await;
     // Eleven updates at 10 s each.
-    assert!(began.elapsed() < std::time::Duration::from_secs(60), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < std::time::Duration::from_secs(60),
+        "{:?}",
+        began.elapsed()
+    );
     let log = member.log();
-    let told: Vec<_> = log.lines().filter(|line| line.contains("going on with what is there")).collect();
+    let told: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("going on with what is there"))
+        .collect();
     assert!(told.len() == 1 && told[0].contains("updates=11"), "{log}");
 }
 
@@ -607,44 +1007,100 @@ async fn monitoring_may_run_top_and_doctor() {
     set_up(&realm, &[]).await;
     let _member = realm.serve("member-1", &["partitions=4"]).await;
     let run = async |command: &[&str]| {
-        let ended = realm.run("monitoring", &[command, &["--set", "partitions=4"]].concat(), "").await.succeeded();
+        let ended = realm
+            .run(
+                "monitoring",
+                &[command, &["--set", "partitions=4"]].concat(),
+                "",
+            )
+            .await
+            .succeeded();
         serde_json::from_str::<Value>(&ended).unwrap()
     };
     let top = run(&["top", "--once", "--json"]).await;
-    assert_eq!((&top["members"][0]["name"], &top["status"]), (&json!("member-1"), &json!("ok")), "{top}");
-    let page = realm.run("monitoring", &["top", "--once", "--set", "partitions=4"], "").await.succeeded();
-    assert!(page.contains("routes cannot be read by") && !page.contains("too many routes"), "{page}");
+    assert_eq!(
+        (&top["members"][0]["name"], &top["status"]),
+        (&json!("member-1"), &json!("ok")),
+        "{top}"
+    );
+    let page = realm
+        .run(
+            "monitoring",
+            &["top", "--once", "--set", "partitions=4"],
+            "",
+        )
+        .await
+        .succeeded();
+    assert!(
+        page.contains("routes cannot be read by") && !page.contains("too many routes"),
+        "{page}"
+    );
     let told = run(&["doctor", "--format", "json"]).await;
-    let unseen = told["checks"].as_array().unwrap().iter().filter(|check| check["status"] == "unseen");
-    let unseen: Vec<_> = unseen.map(|check| check["check"].as_str().unwrap()).collect();
+    let unseen = told["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|check| check["status"] == "unseen");
+    let unseen: Vec<_> = unseen
+        .map(|check| check["check"].as_str().unwrap())
+        .collect();
     assert_eq!(unseen, ["sync", "history", "rules", "routes"], "{told:#}");
 }
 
 #[tokio::test]
 async fn whoever_lacks_a_permission_is_told_which() {
     let realm = Realm::start().await;
-    let setup = realm.run("bellhop", &["setup", "--set", "nats.timeout=1s"], "").await;
+    let setup = realm
+        .run("bellhop", &["setup", "--set", "nats.timeout=1s"], "")
+        .await;
     assert_eq!(setup.code, Some(1), "{setup:?}");
-    assert!(setup.stderr.contains("$JS.API.STREAM.CREATE.BELLHOP_SETS"), "{setup:?}");
+    assert!(
+        setup.stderr.contains("$JS.API.STREAM.CREATE.BELLHOP_SETS"),
+        "{setup:?}"
+    );
     assert!(setup.stderr.contains("docs/security.md"), "{setup:?}");
     set_up(&realm, &[]).await;
     // It does not wait for an answer that cannot come.
     let history = realm.run("bellhop", &["history"], "").await;
     assert_eq!(history.code, Some(1), "{history:?}");
     assert!(
-        history.stderr.contains("does not permit") && history.stderr.contains("bellhop.api.history"),
+        history.stderr.contains("does not permit")
+            && history.stderr.contains("bellhop.api.history"),
         "{history:?}"
     );
-    let serve = ["serve", "--http", "127.0.0.1:0", "--set", "partitions=4", "--set", "nats.timeout=1s"];
+    let serve = [
+        "serve",
+        "--http",
+        "127.0.0.1:0",
+        "--set",
+        "partitions=4",
+        "--set",
+        "nats.timeout=1s",
+    ];
     let serve = realm.run("operator", &serve, "").await;
     assert_eq!(serve.code, Some(1), "{serve:?}");
-    assert!(serve.stderr.contains("does not permit") && serve.stderr.contains("$KV.bellhop_members."), "{serve:?}");
+    assert!(
+        serve.stderr.contains("does not permit") && serve.stderr.contains("$KV.bellhop_members."),
+        "{serve:?}"
+    );
     // A user who may not hear its own answers.
-    let deaf = ["members", "ls", "--set", "nats.timeout=1s", "--set", "nats.inbox_prefix=_INBOX"];
+    let deaf = [
+        "members",
+        "ls",
+        "--set",
+        "nats.timeout=1s",
+        "--set",
+        "nats.inbox_prefix=_INBOX",
+    ];
     let settings = realm.secrets.settings("operator");
     let (words, set) = deaf.split_at(2);
     let settings = settings.iter().map(String::as_str);
-    let arguments: Vec<&str> = words.iter().copied().chain(settings).chain(set.iter().copied()).collect();
+    let arguments: Vec<&str> = words
+        .iter()
+        .copied()
+        .chain(settings)
+        .chain(set.iter().copied())
+        .collect();
     let deaf = bellhop(&arguments, &[("NATS_URL", realm.server.url())], b"").await;
     assert_eq!(deaf.code, Some(1), "{deaf:?}");
     assert!(deaf.stderr.contains("nats.inbox_prefix"), "{deaf:?}");
@@ -661,16 +1117,25 @@ async fn whoever_is_not_known_is_told_so_without_secrets() {
     let told = async |variables: &[(&str, &str)]| {
         let ended = bellhop(&dry, variables, b"").await;
         assert_eq!(ended.code, Some(1), "{ended:?}");
-        assert!(!ended.stderr.contains(&seed) && !ended.stderr.contains("hunter2"), "{ended:?}");
+        assert!(
+            !ended.stderr.contains(&seed) && !ended.stderr.contains("hunter2"),
+            "{ended:?}"
+        );
         ended.stderr
     };
     for (variables, words) in [
         (&[][..], "without credentials"),
-        (&[("NATS_USER", "operator"), ("NATS_PASSWORD", "hunter2")], "as user `operator`"),
+        (
+            &[("NATS_USER", "operator"), ("NATS_PASSWORD", "hunter2")],
+            "as user `operator`",
+        ),
         (&[("NATS_NKEY", stranger)], "stranger.nk"),
         (&[("NATS_TOKEN", "hunter2")], "with this token"),
         (&[("NATS_NKEY", "/no/such.nk")], "/no/such.nk"),
-        (&[("NATS_NKEY", &nats_config("accounts.conf"))], "no seed of a user"),
+        (
+            &[("NATS_NKEY", &nats_config("accounts.conf"))],
+            "no seed of a user",
+        ),
         (&[("NATS_CREDS", "/no/such.creds")], "/no/such.creds"),
     ] {
         let stderr = told(variables).await;
@@ -685,18 +1150,37 @@ async fn a_server_without_everybodys_secret_does_not_start() {
     let secrets = Secrets::make(dir.path());
     let config = nats_config("accounts.conf");
     for (missing, _) in secrets.variables() {
-        let others: Vec<_> = secrets.variables().into_iter().filter(|(name, _)| *name != missing).collect();
-        let options = Options { extra_args: &["-c", &config, "-js"], variables: &others, ..Options::default() };
-        let error = NatsServer::start(&dir.path().join(missing), options).await.unwrap_err();
-        let StartError::Ended(_, log) = error else { panic!("{missing}: {error}") };
+        let others: Vec<_> = secrets
+            .variables()
+            .into_iter()
+            .filter(|(name, _)| *name != missing)
+            .collect();
+        let options = Options {
+            extra_args: &["-c", &config, "-js"],
+            variables: &others,
+            ..Options::default()
+        };
+        let error = NatsServer::start(&dir.path().join(missing), options)
+            .await
+            .unwrap_err();
+        let StartError::Ended(_, log) = error else {
+            panic!("{missing}: {error}")
+        };
         assert!(log.contains(missing), "{log}");
     }
 }
 
 /// Does what an operator does before anything else.
 async fn set_up(realm: &Realm, settings: &[&str]) {
-    let set: Vec<&str> = ["partitions=4"].iter().chain(settings).flat_map(|setting| ["--set", setting]).collect();
-    realm.run("operator", &[&["setup"][..], &set].concat(), "").await.succeeded();
+    let set: Vec<&str> = ["partitions=4"]
+        .iter()
+        .chain(settings)
+        .flat_map(|setting| ["--set", setting])
+        .collect();
+    realm
+        .run("operator", &[&["setup"][..], &set].concat(), "")
+        .await
+        .succeeded();
     let config = pull::Config {
         durable_name: Some("outcomes-billing".to_owned()),
         filter_subject: "bellhop.outcomes.billing".to_owned(),
@@ -704,19 +1188,29 @@ async fn set_up(realm: &Realm, settings: &[&str]) {
         ..pull::Config::default()
     };
     let operator = realm.someone("operator").await;
-    jetstream::new(operator.client).create_consumer_on_stream(config, "BELLHOP_OUTCOMES").await.unwrap();
+    jetstream::new(operator.client)
+        .create_consumer_on_stream(config, "BELLHOP_OUTCOMES")
+        .await
+        .unwrap();
 }
 
 /// An app server to which everybody is connected who is asked for. Answers what it took, by id.
 async fn answering(app: &Someone) -> Arc<Mutex<BTreeMap<String, Value>>> {
     let taken = Arc::<Mutex<BTreeMap<String, Value>>>::default();
-    let mut requests = app.client.subscribe(format!("bellhop.app.{}.*", app.name)).await.unwrap();
+    let mut requests = app
+        .client
+        .subscribe(format!("bellhop.app.{}.*", app.name))
+        .await
+        .unwrap();
     let (client, takes) = (app.client.clone(), taken.clone());
     tokio::spawn(async move {
         while let Some(request) = requests.next().await {
             let body: Value = serde_json::from_slice(&request.payload).unwrap_or_default();
             for reminder in body["reminders"].as_array().into_iter().flatten() {
-                takes.lock().unwrap().insert(reminder["id"].as_str().unwrap().to_owned(), reminder.clone());
+                takes.lock().unwrap().insert(
+                    reminder["id"].as_str().unwrap().to_owned(),
+                    reminder.clone(),
+                );
             }
             let answer = json!({ "connected": body["users"] }).to_string();
             let _ = client.publish(request.reply.unwrap(), answer.into()).await;

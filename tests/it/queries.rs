@@ -10,15 +10,34 @@ async fn an_app_server_is_told_of_its_own_users_alone() {
     let world = World::start(&[]).await;
     let app = world.app("app-1", &["alice"]).await;
     world.app("app-2", &["bob"]).await;
-    world.publish("billing", [reminder("1", "alice"), reminder("2", "bob"), reminder("3", "carol")]).await;
+    world
+        .publish(
+            "billing",
+            [
+                reminder("1", "alice"),
+                reminder("2", "bob"),
+                reminder("3", "carol"),
+            ],
+        )
+        .await;
     for (id, outcome) in [("1", "delivered"), ("2", "delivered"), ("3", "parked")] {
         world.became("billing", id, outcome).await;
     }
-    let ask = async |question: &str, body: Value| world.ask(&format!("of.app-1.{question}"), body).await;
+    let ask =
+        async |question: &str, body: Value| world.ask(&format!("of.app-1.{question}"), body).await;
     let why = |id: &str| json!({ "source": "billing", "id": id });
-    assert_eq!(ask("history", json!({ "user": "alice" })).await.unwrap()["reminders"][0]["id"], "1");
-    assert_eq!(ask("why", why("1")).await.unwrap()["reminder"]["user"], "alice");
-    assert_eq!(ask("mailbox", json!({ "user": "alice" })).await.unwrap()["parked"], 0);
+    assert_eq!(
+        ask("history", json!({ "user": "alice" })).await.unwrap()["reminders"][0]["id"],
+        "1"
+    );
+    assert_eq!(
+        ask("why", why("1")).await.unwrap()["reminder"]["user"],
+        "alice"
+    );
+    assert_eq!(
+        ask("mailbox", json!({ "user": "alice" })).await.unwrap()["parked"],
+        0
+    );
     for (question, body) in [
         ("history", json!({})),
         ("history", json!({ "source": "billing" })),
@@ -32,33 +51,74 @@ async fn an_app_server_is_told_of_its_own_users_alone() {
         ("mailbox", json!({ "user": "carol" })),
     ] {
         let (code, problem) = ask(question, body.clone()).await.unwrap_err();
-        assert!(code == 403 && problem.contains("`app-1`"), "{question} {body}: {code} {problem}");
+        assert!(
+            code == 403 && problem.contains("`app-1`"),
+            "{question} {body}: {code} {problem}"
+        );
     }
     // A wrong request, a name that no instance has, and a route that is refused.
     assert_eq!(ask("mailbox", json!({})).await.unwrap_err().0, 400);
-    assert_eq!(world.ask("of.=zz.history", json!({ "user": "alice" })).await.unwrap_err().0, 403);
+    assert_eq!(
+        world
+            .ask("of.=zz.history", json!({ "user": "alice" }))
+            .await
+            .unwrap_err()
+            .0,
+        403
+    );
     let wrong = json!({ "subject": "bellhop.app.app-2" }).to_string();
-    world.routes().await.put("carol.app-1", wrong.into()).await.unwrap();
-    assert_eq!(ask("mailbox", json!({ "user": "carol" })).await.unwrap_err().0, 403);
+    world
+        .routes()
+        .await
+        .put("carol.app-1", wrong.into())
+        .await
+        .unwrap();
+    assert_eq!(
+        ask("mailbox", json!({ "user": "carol" }))
+            .await
+            .unwrap_err()
+            .0,
+        403
+    );
     // Who leaves is gone at once; whoever is trusted asks as before.
     app.delete_route("alice").await;
-    assert_eq!(ask("history", json!({ "user": "alice" })).await.unwrap_err().0, 403);
-    assert_eq!(world.ask("why", why("2")).await.unwrap()["reminder"]["user"], "bob");
+    assert_eq!(
+        ask("history", json!({ "user": "alice" }))
+            .await
+            .unwrap_err()
+            .0,
+        403
+    );
+    assert_eq!(
+        world.ask("why", why("2")).await.unwrap()["reminder"]["user"],
+        "bob"
+    );
     assert_eq!(world.ask("why", why("unknown")).await.unwrap_err().0, 404);
 }
 
 /// The code with which a question is refused; none if it is answered.
 async fn refused(asker: &Someone, question: &str, body: Value) -> Option<String> {
-    let verdict = asker.ask(&format!("bellhop.api.{question}"), &body.to_string()).await;
-    let Verdict::Answered(answer) = verdict else { panic!("{question}: {verdict:?}") };
-    answer.headers.and_then(|headers| headers.get("Nats-Service-Error-Code").map(ToString::to_string))
+    let verdict = asker
+        .ask(&format!("bellhop.api.{question}"), &body.to_string())
+        .await;
+    let Verdict::Answered(answer) = verdict else {
+        panic!("{question}: {verdict:?}")
+    };
+    answer.headers.and_then(|headers| {
+        headers
+            .get("Nats-Service-Error-Code")
+            .map(ToString::to_string)
+    })
 }
 
 #[tokio::test]
 async fn an_app_servers_account_says_who_asks() {
     let realm = Realm::start().await;
     let settings = ["partitions=1"];
-    realm.run("operator", &["setup", "--set", "partitions=1"], "").await.succeeded();
+    realm
+        .run("operator", &["setup", "--set", "partitions=1"], "")
+        .await
+        .succeeded();
     let _member = realm.serve("member-1", &settings).await;
     let (first, second) = (realm.someone("app-1").await, realm.someone("app-2").await);
     let operator = realm.someone("operator").await;
@@ -68,12 +128,27 @@ async fn an_app_servers_account_says_who_asks() {
         code.map_or(Ok(()), Err)
     })
     .await;
-    assert_eq!(refused(&first, "history", of_alice.clone()).await.as_deref(), Some("403"));
+    assert_eq!(
+        refused(&first, "history", of_alice.clone())
+            .await
+            .as_deref(),
+        Some("403")
+    );
     let put = first.ask("$KV.bellhop_routes.alice.app-1", "").await;
     assert!(matches!(put, Verdict::Answered(_)), "{put:?}");
     for question in ["history", "mailbox"] {
-        assert_eq!(refused(&first, question, of_alice.clone()).await, None, "{question}");
-        assert_eq!(refused(&second, question, of_alice.clone()).await.as_deref(), Some("403"), "{question}");
+        assert_eq!(
+            refused(&first, question, of_alice.clone()).await,
+            None,
+            "{question}"
+        );
+        assert_eq!(
+            refused(&second, question, of_alice.clone())
+                .await
+                .as_deref(),
+            Some("403"),
+            "{question}"
+        );
     }
 }
 
@@ -90,15 +165,29 @@ async fn endpoints_are_made_once_they_are_permitted() {
     world.app("app-1", &["alice"]).await;
     let is_refused = async || {
         let log = world.member().log();
-        let both = ["bellhop.api.of.*.mailbox", "bellhop.metrics"].iter().all(|subject| log.contains(subject));
-        if both { Ok(()) } else { Err("it is not".to_owned()) }
+        let both = ["bellhop.api.of.*.mailbox", "bellhop.metrics"]
+            .iter()
+            .all(|subject| log.contains(subject));
+        if both {
+            Ok(())
+        } else {
+            Err("it is not".to_owned())
+        }
     };
     world.eventually("it is refused", is_refused).await;
     world.reconfigure_nats(&config("")).await;
     let is_answered = async || {
-        let asked = world.client.request("bellhop.api.of.app-1.mailbox", json!({ "user": "alice" }).to_string().into());
+        let asked = world.client.request(
+            "bellhop.api.of.app-1.mailbox",
+            json!({ "user": "alice" }).to_string().into(),
+        );
         asked.await.map_err(|error| error.to_string())?;
-        world.client.request("bellhop.metrics", "".into()).await.map(drop).map_err(|error| error.to_string())
+        world
+            .client
+            .request("bellhop.metrics", "".into())
+            .await
+            .map(drop)
+            .map_err(|error| error.to_string())
     };
     world.within(LATER, "both are answered", is_answered).await;
 }

@@ -13,26 +13,57 @@ async fn a_set_of_mistakes_is_refused_whole() {
     world.app("app-1", &["alice"]).await;
     let zeros = format!(r#"{{"reminders":[{}]}}"#, vec!["0"; 10_000].join(","));
     // A reminder in it that is right is refused with the others, and takes its id for nobody.
-    let mixed: Vec<Value> = std::iter::once(reminder("right", "alice")).chain(vec![json!({}); 1_000]).collect();
+    let mixed: Vec<Value> = std::iter::once(reminder("right", "alice"))
+        .chain(vec![json!({}); 1_000])
+        .collect();
     let mixed = json!({ "reminders": mixed }).to_string();
     for _ in 0..SETS {
-        world.publish_bytes("flood", zeros.as_bytes(), HeaderMap::new()).await;
+        world
+            .publish_bytes("flood", zeros.as_bytes(), HeaderMap::new())
+            .await;
     }
-    world.publish_bytes("billing", mixed.as_bytes(), HeaderMap::new()).await;
+    world
+        .publish_bytes("billing", mixed.as_bytes(), HeaderMap::new())
+        .await;
     let rejected = world.all_rejected(SETS + 1).await;
-    world.publish("billing", [reminder("right", "alice"), reminder("other", "alice")]).await;
+    world
+        .publish(
+            "billing",
+            [reminder("right", "alice"), reminder("other", "alice")],
+        )
+        .await;
     world.taken(&["right", "other"]).await;
 
-    assert!(rejected.iter().all(|message| message.code() == "too_many_refused"));
-    assert_eq!(rejected.iter().filter(|message| message.payload == zeros).count(), SETS);
-    let whole = rejected.iter().find(|message| message.payload == mixed).unwrap();
+    assert!(
+        rejected
+            .iter()
+            .all(|message| message.code() == "too_many_refused")
+    );
+    assert_eq!(
+        rejected
+            .iter()
+            .filter(|message| message.payload == zeros)
+            .count(),
+        SETS
+    );
+    let whole = rejected
+        .iter()
+        .find(|message| message.payload == mixed)
+        .unwrap();
     assert!(
         whole.detail().contains("of 1001 reminders") && whole.detail().contains("invalid_reminder"),
         "{}",
         whole.detail()
     );
     assert_eq!(world.all_rejected(SETS + 1).await.len(), SETS + 1);
-    assert!(world.outcomes.all().await.iter().all(|outcome| outcome.outcome == "delivered"));
+    assert!(
+        world
+            .outcomes
+            .all()
+            .await
+            .iter()
+            .all(|outcome| outcome.outcome == "delivered")
+    );
 }
 
 #[tokio::test]
@@ -53,16 +84,22 @@ async fn what_refusals_take_is_bounded_by_the_set() {
     let mut published = 0;
     for (n, wrong) in wrong.iter().enumerate() {
         for count in [1, 10, 100, 1_000] {
-            let mut set =
-                json!({ "id": format!("{n} {count} {long}")[..256], "reminders": vec![wrong.clone(); count] });
+            let mut set = json!({ "id": format!("{n} {count} {long}")[..256], "reminders": vec![wrong.clone(); count] });
             if n == 4 {
                 // One id for many texts.
-                for (place, one) in set["reminders"].as_array_mut().unwrap().iter_mut().enumerate() {
+                for (place, one) in set["reminders"]
+                    .as_array_mut()
+                    .unwrap()
+                    .iter_mut()
+                    .enumerate()
+                {
                     one["content"] = json!(place.to_string());
                 }
             }
             let set = set.to_string();
-            world.publish_bytes("billing", set.as_bytes(), HeaderMap::new()).await;
+            world
+                .publish_bytes("billing", set.as_bytes(), HeaderMap::new())
+                .await;
             published += 8 * set.len() + (4 << 10);
         }
     }
@@ -72,7 +109,10 @@ async fn what_refusals_take_is_bounded_by_the_set() {
     for stream in ["BELLHOP_REJECTED", "BELLHOP_OUTCOMES"] {
         taken += usize::try_from(world.stream(stream).await.state.bytes).unwrap();
     }
-    assert!(taken <= published, "{taken} bytes are kept of at most {published}");
+    assert!(
+        taken <= published,
+        "{taken} bytes are kept of at most {published}"
+    );
 }
 
 /// Real mistakes are refused alone.
@@ -87,10 +127,19 @@ async fn a_few_mistakes_are_refused_alone() {
         false => reminder(id, "alice"),
     });
     world.publish("billing", reminders).await;
-    let right: Vec<_> = all.iter().enumerate().filter(|(n, _)| !is_wrong(*n)).map(|(_, id)| id.clone()).collect();
+    let right: Vec<_> = all
+        .iter()
+        .enumerate()
+        .filter(|(n, _)| !is_wrong(*n))
+        .map(|(_, id)| id.clone())
+        .collect();
     world.taken(&right).await;
     let rejected = world.all_rejected(5).await;
-    assert!(rejected.iter().all(|message| message.code() == "invalid_priority"));
+    assert!(
+        rejected
+            .iter()
+            .all(|message| message.code() == "invalid_priority")
+    );
     world.settle().await;
 }
 
@@ -99,13 +148,30 @@ async fn a_whole_refused_set_can_be_requeued() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
     let wrong = vec![json!({}); 1_000];
-    world.publish_bytes("billing", json!({ "reminders": wrong }).to_string().as_bytes(), HeaderMap::new()).await;
+    world
+        .publish_bytes(
+            "billing",
+            json!({ "reminders": wrong }).to_string().as_bytes(),
+            HeaderMap::new(),
+        )
+        .await;
     world.all_rejected(1).await;
     let refused = world.run(&["rejected", "requeue", "1"]).await;
-    assert_eq!(refused.code, Some(1), "it would be refused again: {refused:?}");
+    assert_eq!(
+        refused.code,
+        Some(1),
+        "it would be refused again: {refused:?}"
+    );
     let file = world.dir().join("corrected.json");
-    std::fs::write(&file, json!({ "reminders": [reminder("1", "alice")] }).to_string()).unwrap();
-    world.run(&["rejected", "requeue", "1", "--body", file.to_str().unwrap()]).await.succeeded();
+    std::fs::write(
+        &file,
+        json!({ "reminders": [reminder("1", "alice")] }).to_string(),
+    )
+    .unwrap();
+    world
+        .run(&["rejected", "requeue", "1", "--body", file.to_str().unwrap()])
+        .await
+        .succeeded();
     world.taken(&["1"]).await;
 }
 
@@ -113,7 +179,10 @@ async fn a_whole_refused_set_can_be_requeued() {
 fn headers(bytes: usize, each: usize) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for n in 0..bytes / each {
-        headers.insert(format!("x-{n:05}"), "v".repeat(each - "x-00000: \r\n".len()));
+        headers.insert(
+            format!("x-{n:05}"),
+            "v".repeat(each - "x-00000: \r\n".len()),
+        );
     }
     headers
 }
@@ -123,22 +192,52 @@ fn headers(bytes: usize, each: usize) -> HeaderMap {
 async fn a_refusal_keeps_the_headers_that_fit() {
     const ROOM: usize = 60 << 10;
     let world = World::start(&[]).await;
-    let sizes = [(1_000, 100), (ROOM, 100), (64_000, 100), (65_000, 1_000), (65_000, 32), (65_400, 32_000)];
+    let sizes = [
+        (1_000, 100),
+        (ROOM, 100),
+        (64_000, 100),
+        (65_000, 1_000),
+        (65_000, 32),
+        (65_400, 32_000),
+    ];
     for (n, (bytes, each)) in sizes.into_iter().enumerate() {
         let mut headers = headers(bytes, each);
         headers.insert("ce-id", "981");
-        world.publish_bytes("billing", format!("no json {n}").as_bytes(), headers).await;
+        world
+            .publish_bytes("billing", format!("no json {n}").as_bytes(), headers)
+            .await;
     }
     let rejected = world.all_rejected(sizes.len()).await;
     for (n, (bytes, each)) in sizes.into_iter().enumerate() {
-        let message = rejected.iter().find(|message| message.payload == format!("no json {n}")).unwrap();
-        let kept = message.headers.iter().filter(|(name, _)| AsRef::<str>::as_ref(*name).starts_with("x-")).count();
-        let cut = message.headers.get("Bellhop-Headers-Cut").map_or(0, |cut| cut.as_str().parse().unwrap());
+        let message = rejected
+            .iter()
+            .find(|message| message.payload == format!("no json {n}"))
+            .unwrap();
+        let kept = message
+            .headers
+            .iter()
+            .filter(|(name, _)| AsRef::<str>::as_ref(*name).starts_with("x-"))
+            .count();
+        let cut = message
+            .headers
+            .get("Bellhop-Headers-Cut")
+            .map_or(0, |cut| cut.as_str().parse().unwrap());
         assert_eq!(kept + cut, bytes / each, "{bytes} bytes of {each}");
         let (all, room) = (bytes / each * each, ROOM - "ce-id: 981\r\n".len());
-        assert_eq!(cut > 0, all > room, "{bytes} bytes of {each}: {cut} are cut");
-        assert!(cut == 0 || (kept + 1) * each > room, "{bytes} bytes of {each}: {kept} are kept");
-        assert_eq!(message.headers.get("ce-id").unwrap().as_str(), "981", "what says what it is is kept first");
+        assert_eq!(
+            cut > 0,
+            all > room,
+            "{bytes} bytes of {each}: {cut} are cut"
+        );
+        assert!(
+            cut == 0 || (kept + 1) * each > room,
+            "{bytes} bytes of {each}: {kept} are kept"
+        );
+        assert_eq!(
+            message.headers.get("ce-id").unwrap().as_str(),
+            "981",
+            "what says what it is is kept first"
+        );
     }
     world.settle().await;
 }
@@ -149,13 +248,25 @@ async fn a_refusal_too_large_for_the_server_is_cut() {
     let world = World::without_members("max_payload: 4MB", &[]).await;
     world.run(&["setup"]).await.succeeded();
     let body = vec![b'x'; 3 << 20];
-    world.publish_bytes("billing", &body, HeaderMap::new()).await;
+    world
+        .publish_bytes("billing", &body, HeaderMap::new())
+        .await;
     world.reconfigure_nats("max_payload: 1MB").await;
     world.restart_nats().await;
     world.serve().await;
     let rejected = world.all_rejected(1).await;
-    let (message, cut) = (&rejected[0], rejected[0].headers.get("Bellhop-Cut").unwrap());
-    assert_eq!((message.code(), cut.as_str()), ("not_json", body.len().to_string().as_str()));
-    assert!(message.payload.len() > 1_000_000 && body.starts_with(&message.payload), "{}", message.payload.len());
+    let (message, cut) = (
+        &rejected[0],
+        rejected[0].headers.get("Bellhop-Cut").unwrap(),
+    );
+    assert_eq!(
+        (message.code(), cut.as_str()),
+        ("not_json", body.len().to_string().as_str())
+    );
+    assert!(
+        message.payload.len() > 1_000_000 && body.starts_with(&message.payload),
+        "{}",
+        message.payload.len()
+    );
     world.settle().await;
 }

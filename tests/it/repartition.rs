@@ -18,7 +18,9 @@ const KEYS: [&str; 2] = ["bellhop.partitions", "bellhop.partitions.spread"];
 async fn full_mailboxes() -> World {
     let world = World::start(&[]).await;
     world.flow(0..PARKED, usize::MAX).await;
-    world.all_became("billing", &numbers(0..PARKED), "parked").await;
+    world
+        .all_became("billing", &numbers(0..PARKED), "parked")
+        .await;
     world.settle().await;
     world
 }
@@ -34,10 +36,16 @@ async fn serves(world: &World, partitions: u16, total: usize) {
     for (subject, _) in parked(world).await {
         let mut tokens = subject.rsplit('.');
         let user = tokens.next().unwrap().parse().unwrap();
-        assert_eq!(tokens.next().unwrap(), of_user(&user, partitions).to_string(), "{subject}");
+        assert_eq!(
+            tokens.next().unwrap(),
+            of_user(&user, partitions).to_string(),
+            "{subject}"
+        );
     }
     let member = world.launch("anew", &[("partitions", &partitions.to_string())]);
-    world.eventually("it is ready", async || member.is_ready().await).await;
+    world
+        .eventually("it is ready", async || member.is_ready().await)
+        .await;
     world.crowd().await;
     world.complete(total).await;
     assert_eq!(world.repeats(), []);
@@ -46,26 +54,55 @@ async fn serves(world: &World, partitions: u16, total: usize) {
 /// The subjects of mailboxes, and how many reminders each has.
 async fn parked(world: &World) -> BTreeMap<String, usize> {
     use futures_util::TryStreamExt;
-    let stream = world.jetstream.get_stream_no_info("BELLHOP_PARKED").await.unwrap();
-    stream.info_builder().subjects("bellhop.parked.>").fetch().await.unwrap().try_collect().await.unwrap()
+    let stream = world
+        .jetstream
+        .get_stream_no_info("BELLHOP_PARKED")
+        .await
+        .unwrap();
+    stream
+        .info_builder()
+        .subjects("bellhop.parked.>")
+        .fetch()
+        .await
+        .unwrap()
+        .try_collect()
+        .await
+        .unwrap()
 }
 
 /// Notes what the command notes while it is at work.
 async fn note(world: &World, values: [u16; 2]) {
     let mut config = world.stream("BELLHOP_EVENTS").await.config;
-    config.metadata.extend(KEYS.map(ToOwned::to_owned).into_iter().zip(values.map(|value| value.to_string())));
+    config.metadata.extend(
+        KEYS.map(ToOwned::to_owned)
+            .into_iter()
+            .zip(values.map(|value| value.to_string())),
+    );
     world.jetstream.update_stream(config).await.unwrap();
 }
 
 /// Copies some mailboxes' first messages to where they belong among so many partitions, as an interrupted command leaves them.
 async fn copy_some(world: &World, partitions: u16) {
-    let stream = world.jetstream.get_stream_no_info("BELLHOP_PARKED").await.unwrap();
+    let stream = world
+        .jetstream
+        .get_stream_no_info("BELLHOP_PARKED")
+        .await
+        .unwrap();
     for subject in parked(world).await.into_keys().step_by(3) {
         let user = subject.rsplit('.').next().unwrap();
-        let copy = format!("bellhop.parked.{}.{user}", of_user(&user.parse().unwrap(), partitions));
+        let copy = format!(
+            "bellhop.parked.{}.{user}",
+            of_user(&user.parse().unwrap(), partitions)
+        );
         if copy != subject {
-            let first = stream.get_first_raw_message_by_subject(&subject, 1).await.unwrap();
-            let sent = world.jetstream.publish_with_headers(copy, HeaderMap::new(), first.payload).await;
+            let first = stream
+                .get_first_raw_message_by_subject(&subject, 1)
+                .await
+                .unwrap();
+            let sent = world
+                .jetstream
+                .publish_with_headers(copy, HeaderMap::new(), first.payload)
+                .await;
             sent.unwrap().await.unwrap();
         }
     }
@@ -80,15 +117,41 @@ async fn the_number_of_partitions_is_changed_while_reminders_come_in() {
     let world = full_mailboxes().await;
     let arguments = ["repartition", "7", "--nats", &world.url].map(ToOwned::to_owned);
     let command = Member::spawn("repartition", &[], &arguments, world.dir());
-    let asks = async || if command.log().contains("stop 1 member now") { Ok(()) } else { Err(command.log()) };
-    world.eventually("it asks for the member to be stopped", asks).await;
+    let asks = async || {
+        if command.log().contains("stop 1 member now") {
+            Ok(())
+        } else {
+            Err(command.log())
+        }
+    };
+    world
+        .eventually("it asks for the member to be stopped", asks)
+        .await;
     world.flow(PARKED..2 * PARKED, usize::MAX).await;
     stop(&world).await;
-    assert_eq!(world.ended(&command).await.code(), Some(0), "{}", command.log());
-    assert!(command.log().contains("start members with `partitions = 7`"), "{}", command.log());
-    assert_eq!(parked(&world).await.values().sum::<usize>(), PARKED, "what came meanwhile waits in its stream");
+    assert_eq!(
+        world.ended(&command).await.code(),
+        Some(0),
+        "{}",
+        command.log()
+    );
+    assert!(
+        command
+            .log()
+            .contains("start members with `partitions = 7`"),
+        "{}",
+        command.log()
+    );
+    assert_eq!(
+        parked(&world).await.values().sum::<usize>(),
+        PARKED,
+        "what came meanwhile waits in its stream"
+    );
     let old = world.run(&["setup"]).await;
-    assert!(old.code == Some(1) && old.stderr.contains("partitions = 7"), "{old:?}");
+    assert!(
+        old.code == Some(1) && old.stderr.contains("partitions = 7"),
+        "{old:?}"
+    );
     serves(&world, TO, 2 * PARKED).await;
 }
 
@@ -116,7 +179,10 @@ async fn an_interrupted_change_is_run_to_its_end() {
         }
         note(&world, [counts, TO]).await;
         let refused = world.run(&["serve", "--http", "127.0.0.1:0"]).await;
-        assert!(refused.code == Some(1) && refused.stderr.contains("bellhop repartition"), "{refused:?}");
+        assert!(
+            refused.code == Some(1) && refused.stderr.contains("bellhop repartition"),
+            "{refused:?}"
+        );
         repartition(&world, wanted).await.succeeded();
         serves(&world, wanted, PARKED).await;
     }

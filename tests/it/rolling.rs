@@ -31,7 +31,9 @@ async fn busy_installation() -> World {
     }
     for (n, name) in ["app-1", "app-2"].into_iter().enumerate() {
         let users: Vec<_> = (n..USERS).step_by(2).map(user).collect();
-        world.app(name, &users.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        world
+            .app(name, &users.iter().map(String::as_str).collect::<Vec<_>>())
+            .await;
     }
     world
 }
@@ -45,7 +47,10 @@ async fn publish_until(world: &World, is_over: &AtomicBool) -> usize {
         tick.tick().await;
         let set = numbers(total..total + SET);
         total += SET;
-        let reminders = set.iter().zip(total - SET..).map(|(number, n)| reminder(number, &user(n)));
+        let reminders = set
+            .iter()
+            .zip(total - SET..)
+            .map(|(number, n)| reminder(number, &user(n)));
         world.publish_surely("billing", reminders.collect()).await;
     }
     total
@@ -63,7 +68,9 @@ fn longest_gap(takes: &[Arc<Take>], from: Instant, to: Instant) -> Duration {
     for take in takes.iter().filter(|take| from <= take.at && take.at <= to) {
         by_user.entry(take.user()).or_default().push(take.at);
     }
-    let gaps = by_user.values().flat_map(|times| times.windows(2).map(|pair| pair[1] - pair[0]));
+    let gaps = by_user
+        .values()
+        .flat_map(|times| times.windows(2).map(|pair| pair[1] - pair[0]));
     gaps.max().expect("reminders were taken")
 }
 
@@ -71,7 +78,12 @@ fn longest_gap(takes: &[Arc<Take>], from: Instant, to: Instant) -> Duration {
 async fn stop(world: &World, name: &str) {
     let member = world.member_named(name);
     member.signal("TERM");
-    assert_eq!(world.ended(&member).await.code(), Some(0), "{}", member.log_tail());
+    assert_eq!(
+        world.ended(&member).await.code(),
+        Some(0),
+        "{}",
+        member.log_tail()
+    );
 }
 
 /// Replaces all members in turn under load, and checks that nothing is lost, repeated or out of order.
@@ -97,7 +109,14 @@ async fn roll(headline: &str, replace: impl AsyncFn(&World, &'static str)) {
     world.settle().await;
     assert_eq!(world.repeats(), []);
     for n in 0..USERS {
-        assert_eq!(world.order(&user(n)), numbers(0..total).into_iter().skip(n).step_by(USERS).collect::<Vec<_>>());
+        assert_eq!(
+            world.order(&user(n)),
+            numbers(0..total)
+                .into_iter()
+                .skip(n)
+                .step_by(USERS)
+                .collect::<Vec<_>>()
+        );
     }
     let takes = world.takes();
     let gap = longest_gap(&takes, quiet, ended);

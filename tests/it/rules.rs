@@ -7,12 +7,22 @@ use crate::harness::{World, escape, reminder, with};
 
 /// Puts a tag's document as a foreign program would.
 async fn put(world: &World, tag: &str, document: &Value) {
-    let rules = world.jetstream.get_key_value("bellhop_rules").await.unwrap();
-    rules.put(escape(tag), document.to_string().into()).await.unwrap();
+    let rules = world
+        .jetstream
+        .get_key_value("bellhop_rules")
+        .await
+        .unwrap();
+    rules
+        .put(escape(tag), document.to_string().into())
+        .await
+        .unwrap();
 }
 
 fn tagged(id: &str, content: &str) -> Value {
-    with(reminder(id, "alice"), json!({ "tags": ["ta.g"], "content": content }))
+    with(
+        reminder(id, "alice"),
+        json!({ "tags": ["ta.g"], "content": content }),
+    )
 }
 
 fn replacing(keyword: &str, with: &str) -> Value {
@@ -28,7 +38,11 @@ async fn until_delivered(world: &World, name: &str, published: &str, expected: &
         world.publish("billing", [tagged(&id, published)]).await;
         world.taken(&[&id]).await;
         let content = world.first(&id).reminder["content"].clone();
-        if content == expected { Ok(()) } else { Err(format!("{id} has {content}, not {expected}")) }
+        if content == expected {
+            Ok(())
+        } else {
+            Err(format!("{id} has {content}, not {expected}"))
+        }
     };
     world.eventually("the rules", probe).await;
 }
@@ -46,20 +60,37 @@ async fn rules_that_are_there_apply_from_the_first_reminder_on() {
         { "name": "late", "keywords": ["overdue"], "action": "priority", "with": "urgent" }] });
     put(&world, "ta.g", &document).await;
     let text = "4111111111111111 is overdue, 张三; due! Pay here";
-    let untagged = with(tagged("untagged", text), json!({ "tags": ["other"], "title": "not the same" }));
-    world.publish("billing", [tagged("marked", text), untagged]).await;
+    let untagged = with(
+        tagged("untagged", text),
+        json!({ "tags": ["other"], "title": "not the same" }),
+    );
+    world
+        .publish("billing", [tagged("marked", text), untagged])
+        .await;
     world.serve().await;
     world.app("app-1", &["alice"]).await;
     world.taken(&["marked", "untagged"]).await;
 
     let marked = world.first("marked").reminder.clone();
-    assert_eq!(marked["content"], "•••••••••••••••• is overdue, 张三; due! Pay here");
+    assert_eq!(
+        marked["content"],
+        "•••••••••••••••• is overdue, 张三; due! Pay here"
+    );
     assert_eq!(marked["priority"], "urgent");
     let mark = |rule, start, end, action| json!({ "tag": "ta.g", "rule": rule, "field": "content", "start": start, "end": end, "action": action });
-    let link = with(mark("pay", 38, 46, "link"), json!({ "href": "https://pay.example/" }));
-    assert_eq!(marked["marks"], json!([mark("due", 33, 36, "highlight"), link]));
+    let link = with(
+        mark("pay", 38, 46, "link"),
+        json!({ "href": "https://pay.example/" }),
+    );
+    assert_eq!(
+        marked["marks"],
+        json!([mark("due", 33, 36, "highlight"), link])
+    );
     let untagged = world.first("untagged").reminder.clone();
-    assert_eq!((&untagged["content"], untagged.get("marks")), (&json!(text), None));
+    assert_eq!(
+        (&untagged["content"], untagged.get("marks")),
+        (&json!(text), None)
+    );
     world.settle().await;
 }
 
@@ -77,7 +108,11 @@ async fn a_change_takes_effect_on_every_member_without_a_restart() {
     // Whoever takes over knows them, too.
     world.member().kill();
     until_delivered(&world, "taken-over", "the falcon", "the bird").await;
-    let rules = world.jetstream.get_key_value("bellhop_rules").await.unwrap();
+    let rules = world
+        .jetstream
+        .get_key_value("bellhop_rules")
+        .await
+        .unwrap();
     rules.delete(escape("ta.g")).await.unwrap();
     until_delivered(&world, "deleted", "the falcon", "the falcon").await;
     assert!(second.status().is_none());
@@ -91,18 +126,32 @@ async fn a_bad_document_keeps_the_last_good_one_and_is_told_of_once() {
     world.app("app-1", &["alice"]).await;
     put(&world, "ta.g", &replacing("falcon", "project")).await;
     until_delivered(&world, "good", "the falcon", "the project").await;
-    put(&world, "ta.g", &json!({ "rules": [{ "name": "r", "patterns": ["("], "action": "remove" }] })).await;
+    put(
+        &world,
+        "ta.g",
+        &json!({ "rules": [{ "name": "r", "patterns": ["("], "action": "remove" }] }),
+    )
+    .await;
     put(&world, "other", &replacing("falcon", "bird")).await;
     let is_told = async || {
-        if world.member().log().contains("rules loaded tag=\"other\"") { Ok(()) } else { Err("not told".to_owned()) }
+        if world.member().log().contains("rules loaded tag=\"other\"") {
+            Ok(())
+        } else {
+            Err("not told".to_owned())
+        }
     };
     world.eventually("the other tag's document", is_told).await;
     until_delivered(&world, "kept", "the falcon", "the project").await;
     // A process that starts now has never seen the good one in force.
     let second = world.serve().await;
-    world.eventually("the second member", async || second.is_ready().await).await;
+    world
+        .eventually("the second member", async || second.is_ready().await)
+        .await;
     let log = world.member().log();
-    let told: Vec<_> = log.lines().filter(|line| line.contains("ignored")).collect();
+    let told: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("ignored"))
+        .collect();
     let metrics = world.member().probe("GET", "/metrics").await.unwrap().body;
     for line in [
         "bellhop_rules_documents 2",
@@ -110,9 +159,15 @@ async fn a_bad_document_keeps_the_last_good_one_and_is_told_of_once() {
         "bellhop_rules_loads_total{result=\"ignored\"} 1",
         "bellhop_rules_loads_total{result=\"loaded\"} 2",
     ] {
-        assert!(metrics.lines().any(|other| other == line), "{line} is not in\n{metrics}");
+        assert!(
+            metrics.lines().any(|other| other == line),
+            "{line} is not in\n{metrics}"
+        );
     }
-    assert!(told.len() == 1 && told[0].contains("WARN") && told[0].contains("patterns[0]"), "{told:?}");
+    assert!(
+        told.len() == 1 && told[0].contains("WARN") && told[0].contains("patterns[0]"),
+        "{told:?}"
+    );
     world.member().kill();
     until_delivered(&world, "taken-over", "the falcon", "the project").await;
     world.settle().await;
@@ -128,11 +183,26 @@ async fn a_blocked_reminder_has_its_outcome_and_its_neighbours_are_delivered() {
         { "name": "r", "keywords": ["falcon"], "action": "remove" }] });
     put(&world, "ta.g", &document).await;
     until_delivered(&world, "put", "falcon", "").await;
-    world.publish("billing", [tagged("bad", "this is VERBOTEN"), tagged("good", "this is not")]).await;
+    world
+        .publish(
+            "billing",
+            [
+                tagged("bad", "this is VERBOTEN"),
+                tagged("good", "this is not"),
+            ],
+        )
+        .await;
     world.taken(&["good"]).await;
     let blocked = world.became("billing", "bad", "blocked").await;
-    assert_eq!((blocked.tag.as_deref(), blocked.rule.as_deref()), (Some("ta.g"), Some("forbidden")));
-    assert!(app.requests().iter().all(|request| !String::from_utf8_lossy(&request.body).contains("VERBOTEN")));
+    assert_eq!(
+        (blocked.tag.as_deref(), blocked.rule.as_deref()),
+        (Some("ta.g"), Some("forbidden"))
+    );
+    assert!(
+        app.requests()
+            .iter()
+            .all(|request| !String::from_utf8_lossy(&request.body).contains("VERBOTEN"))
+    );
     world.settle().await;
 }
 
@@ -145,23 +215,44 @@ async fn a_tag_without_usable_rules_is_refused() {
     world.serve().await;
     world.app("app-1", &["alice"]).await;
     let other = with(tagged("other", "the falcon"), json!({ "tags": ["other"] }));
-    world.publish("billing", [tagged("tagged", "the falcon"), other]).await;
+    world
+        .publish("billing", [tagged("tagged", "the falcon"), other])
+        .await;
     world.taken(&["other"]).await;
     let refused = world.became("billing", "tagged", "rejected").await;
     assert_eq!(refused.error.as_deref(), Some("rules_unusable"));
     let stored = world.all_rejected(1).await;
-    assert!(stored[0].detail().contains("`ta.g`"), "{}", stored[0].detail());
+    assert!(
+        stored[0].detail().contains("`ta.g`"),
+        "{}",
+        stored[0].detail()
+    );
 
     let metrics = world.member().probe("GET", "/metrics").await.unwrap().body;
-    assert!(metrics.contains("\nbellhop_rules_refusing_tags 1\n"), "{metrics}");
+    assert!(
+        metrics.contains("\nbellhop_rules_refusing_tags 1\n"),
+        "{metrics}"
+    );
     let doctor = world.run(&["doctor"]).await;
-    assert!(doctor.stdout.contains("the rules of ta.g cannot be used"), "{doctor:?}");
-    assert!(doctor.stdout.contains("reminders with this tag are refused"), "{doctor:?}");
+    assert!(
+        doctor.stdout.contains("the rules of ta.g cannot be used"),
+        "{doctor:?}"
+    );
+    assert!(
+        doctor
+            .stdout
+            .contains("reminders with this tag are refused"),
+        "{doctor:?}"
+    );
 
     put(&world, "ta.g", &replacing("falcon", "project")).await;
     let is_read = async || {
         let metrics = world.member().probe("GET", "/metrics").await?.body;
-        if metrics.contains("\nbellhop_rules_refusing_tags 0\n") { Ok(()) } else { Err("not read".to_owned()) }
+        if metrics.contains("\nbellhop_rules_refusing_tags 0\n") {
+            Ok(())
+        } else {
+            Err("not read".to_owned())
+        }
     };
     world.eventually("the good document", is_read).await;
     until_delivered(&world, "good", "the falcon", "the project").await;
@@ -175,19 +266,29 @@ async fn a_deleted_document_is_no_earlier_version() {
     world.app("app-1", &["alice"]).await;
     put(&world, "ta.g", &replacing("falcon", "project")).await;
     until_delivered(&world, "good", "the falcon", "the project").await;
-    let rules = world.jetstream.get_key_value("bellhop_rules").await.unwrap();
+    let rules = world
+        .jetstream
+        .get_key_value("bellhop_rules")
+        .await
+        .unwrap();
     rules.delete(escape("ta.g")).await.unwrap();
     until_delivered(&world, "deleted", "the falcon", "the falcon").await;
     put(&world, "ta.g", &json!({ "rules": "none" })).await;
     let is_read = async || {
-        if world.member().log().contains("document of rules cannot be used") {
+        if world
+            .member()
+            .log()
+            .contains("document of rules cannot be used")
+        {
             Ok(())
         } else {
             Err("not read".to_owned())
         }
     };
     world.eventually("the unusable document", is_read).await;
-    world.publish("billing", [tagged("refused", "the falcon")]).await;
+    world
+        .publish("billing", [tagged("refused", "the falcon")])
+        .await;
     let refused = world.became("billing", "refused", "rejected").await;
     assert_eq!(refused.error.as_deref(), Some("rules_unusable"));
     world.settle().await;
@@ -196,8 +297,10 @@ async fn a_deleted_document_is_no_earlier_version() {
 #[tokio::test]
 async fn an_unreadable_history_of_rules_stops_no_other_tag() {
     let denied = "$JS.API.STREAM.MSG.GET.KV_bellhop_rules";
-    let user = format!("{{ user: u, password: p, permissions: {{ publish: {{ deny: \"{denied}\" }} }} }}");
-    let config = format!("accounts {{ A {{ jetstream: enabled, users: [ {user} ] }} }}\nno_auth_user: u");
+    let user =
+        format!("{{ user: u, password: p, permissions: {{ publish: {{ deny: \"{denied}\" }} }} }}");
+    let config =
+        format!("accounts {{ A {{ jetstream: enabled, users: [ {user} ] }} }}\nno_auth_user: u");
     let world = World::without_members(&config, &[]).await;
     world.run(&["setup"]).await.succeeded();
     put(&world, "bad", &json!({ "rules": "none" })).await;
@@ -205,7 +308,12 @@ async fn an_unreadable_history_of_rules_stops_no_other_tag() {
     world.serve().await;
     world.app("app-1", &["alice"]).await;
     until_delivered(&world, "good", "the falcon", "the project").await;
-    world.publish("billing", [with(tagged("bad", "text"), json!({ "tags": ["bad"] }))]).await;
+    world
+        .publish(
+            "billing",
+            [with(tagged("bad", "text"), json!({ "tags": ["bad"] }))],
+        )
+        .await;
     let refused = world.became("billing", "bad", "rejected").await;
     assert_eq!(refused.error.as_deref(), Some("rules_unusable"));
     let log = world.member().log();

@@ -20,7 +20,9 @@ async fn world(nats_config: &str) -> World {
 }
 
 async fn put(world: &World, tag: &str, document: &Value) -> Ended {
-    world.run_with_input(&["rules", "put", tag, "-"], document.to_string().as_bytes()).await
+    world
+        .run_with_input(&["rules", "put", tag, "-"], document.to_string().as_bytes())
+        .await
 }
 
 async fn listed(world: &World) -> Vec<Value> {
@@ -37,40 +39,86 @@ fn failed(ended: &Ended, told: &str) {
 async fn documents_are_stored_listed_printed_and_deleted() {
     let world = world("").await;
     let began = put(&world, "bil.ling", &due()).await.succeeded();
-    assert_eq!(began, "rules of bil.ling stored as revision 1: 1 rule, 1 keyword, 0 patterns\n");
+    assert_eq!(
+        began,
+        "rules of bil.ling stored as revision 1: 1 rule, 1 keyword, 0 patterns\n"
+    );
     let stored = world.run(&["rules", "get", "bil.ling"]).await.succeeded();
     assert_eq!(stored, due().to_string(), "byte for byte");
-    assert!(put(&world, "bil.ling", &due()).await.succeeded().contains("exactly these rules already, as revision 1"));
+    assert!(
+        put(&world, "bil.ling", &due())
+            .await
+            .succeeded()
+            .contains("exactly these rules already, as revision 1")
+    );
 
     let mut more = due();
-    more["rules"].as_array_mut().unwrap().push(json!({ "name": "no", "keywords": ["no"], "action": "block" }));
+    more["rules"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({ "name": "no", "keywords": ["no"], "action": "block" }));
     let dry = ["rules", "put", "bil.ling", "-", "--dry-run"];
-    let would = world.run_with_input(&dry, more.to_string().as_bytes()).await.succeeded();
-    assert!(would.contains("would be stored, in place of revision 1: +1 rule (\"no\"); 2 rules"), "{would}");
+    let would = world
+        .run_with_input(&dry, more.to_string().as_bytes())
+        .await
+        .succeeded();
+    assert!(
+        would.contains("would be stored, in place of revision 1: +1 rule (\"no\"); 2 rules"),
+        "{would}"
+    );
     assert_eq!(listed(&world).await[0]["revision"], 1);
     let replaced = put(&world, "bil.ling", &more).await.succeeded();
-    assert!(replaced.contains("stored as revision 2, in place of revision 1: +1 rule"), "{replaced}");
+    assert!(
+        replaced.contains("stored as revision 2, in place of revision 1: +1 rule"),
+        "{replaced}"
+    );
     let listed_now = listed(&world).await;
     let expected = json!({ "tag": "bil.ling", "rules": 2, "keywords": 2, "patterns": 0, "revision": 2,
         "bytes": more.to_string().len(), "updated": listed_now[0]["updated"] });
     assert_eq!(listed_now, [expected]);
 
-    assert_eq!(world.run(&["rules", "rm", "bil.ling"]).await.code, Some(2), "nobody can be asked");
-    world.run(&["rules", "rm", "bil.ling", "-f"]).await.succeeded();
-    failed(&world.run(&["rules", "get", "bil.ling"]).await, "`bellhop rules ls`");
-    failed(&world.run(&["rules", "rm", "bil.ling", "-f"]).await, "has no rules");
+    assert_eq!(
+        world.run(&["rules", "rm", "bil.ling"]).await.code,
+        Some(2),
+        "nobody can be asked"
+    );
+    world
+        .run(&["rules", "rm", "bil.ling", "-f"])
+        .await
+        .succeeded();
+    failed(
+        &world.run(&["rules", "get", "bil.ling"]).await,
+        "`bellhop rules ls`",
+    );
+    failed(
+        &world.run(&["rules", "rm", "bil.ling", "-f"]).await,
+        "has no rules",
+    );
     put(&world, "bil.ling", &due()).await.succeeded();
 }
 
 #[tokio::test]
 async fn what_is_wrong_is_not_stored() {
     let world = world("max_payload: 512KB").await;
-    let wrong = json!({ "rules": [{ "name": "x", "keywords": ["a", ""], "action": "block" }], "rule": [] });
+    let wrong =
+        json!({ "rules": [{ "name": "x", "keywords": ["a", ""], "action": "block" }], "rule": [] });
     let refused = put(&world, "t", &wrong).await;
-    failed(&refused, "standard input: `rule` is no field here; did you mean `rules`?\n");
-    failed(&refused, "standard input: rule 1 \"x\": keywords[1]: empty; it would match everywhere\n");
-    let failing = with(due(), json!({ "tests": [{ "name": "t", "content": "due", "expect": { "unchanged": true } }] }));
-    failed(&put(&world, "t", &failing).await, "1 of 1 test in standard input failed, so nothing is stored");
+    failed(
+        &refused,
+        "standard input: `rule` is no field here; did you mean `rules`?\n",
+    );
+    failed(
+        &refused,
+        "standard input: rule 1 \"x\": keywords[1]: empty; it would match everywhere\n",
+    );
+    let failing = with(
+        due(),
+        json!({ "tests": [{ "name": "t", "content": "due", "expect": { "unchanged": true } }] }),
+    );
+    failed(
+        &put(&world, "t", &failing).await,
+        "1 of 1 test in standard input failed, so nothing is stored",
+    );
     let keywords: Vec<_> = (0..100_000).map(|n| n.to_string()).collect();
     let large = json!({ "rules": [{ "name": "x", "keywords": keywords, "action": "block" }] });
     failed(&put(&world, "t", &large).await, "max_payload");
@@ -78,7 +126,12 @@ async fn what_is_wrong_is_not_stored() {
 
     let doubtful = json!({ "rules": [{ "name": "x", "keywords": ["a", "A"], "action": "block" }] });
     let stored = put(&world, "t", &doubtful).await;
-    assert!(stored.stderr.contains("warning: rule 1 \"x\": keywords[1]: \"A\": keywords[0] is the same"), "{stored:?}");
+    assert!(
+        stored
+            .stderr
+            .contains("warning: rule 1 \"x\": keywords[1]: \"A\": keywords[0] is the same"),
+        "{stored:?}"
+    );
     stored.succeeded();
 }
 
@@ -87,8 +140,15 @@ async fn what_is_wrong_is_not_stored() {
 async fn a_document_that_cannot_be_used_is_shown() {
     let world = world("").await;
     put(&world, "good", &due()).await.succeeded();
-    let bucket = world.jetstream.get_key_value("bellhop_rules").await.unwrap();
-    bucket.put("bad", "{\"rules\":[{\"name\":\"x\"}]}".into()).await.unwrap();
+    let bucket = world
+        .jetstream
+        .get_key_value("bellhop_rules")
+        .await
+        .unwrap();
+    bucket
+        .put("bad", "{\"rules\":[{\"name\":\"x\"}]}".into())
+        .await
+        .unwrap();
     let listed = listed(&world).await;
     assert_eq!(
         (listed.len(), &listed[1]["problem"]),
@@ -96,8 +156,14 @@ async fn a_document_that_cannot_be_used_is_shown() {
         "{listed:?}"
     );
     let table = world.run(&["rules", "ls"]).await.succeeded();
-    assert!(table.ends_with("1 document, and 1 that cannot be used\n"), "{table}");
-    failed(&world.run(&["rules", "try", "--tag", "bad", "text"]).await, "@bad: rule 1 \"x\": missing field `action`");
+    assert!(
+        table.ends_with("1 document, and 1 that cannot be used\n"),
+        "{table}"
+    );
+    failed(
+        &world.run(&["rules", "try", "--tag", "bad", "text"]).await,
+        "@bad: rule 1 \"x\": missing field `action`",
+    );
 }
 
 /// `try` tells what is delivered.
@@ -109,16 +175,33 @@ async fn what_try_shows_is_what_is_delivered() {
         { "name": "soon", "keywords": ["today"], "action": "priority", "with": "high" }] });
     put(&world, "names", &names).await.succeeded();
     put(&world, "due", &due()).await.succeeded();
-    let arguments =
-        ["rules", "try", "--tag", "names", "--tag", "due", "--title", "Due!", "Falcon is due today", "--json"];
+    let arguments = [
+        "rules",
+        "try",
+        "--tag",
+        "names",
+        "--tag",
+        "due",
+        "--title",
+        "Due!",
+        "Falcon is due today",
+        "--json",
+    ];
     let tried: Value = serde_json::from_str(&world.run(&arguments).await.succeeded()).unwrap();
     assert_eq!(tried["content"], "the project is due today");
-    assert_eq!((&tried["verdict"], tried["found"].as_array().unwrap().len()), (&json!("delivered"), 4), "{tried}");
+    assert_eq!(
+        (&tried["verdict"], tried["found"].as_array().unwrap().len()),
+        (&json!("delivered"), 4),
+        "{tried}"
+    );
 
     world.serve().await;
     world.app("app-1", &["alice"]).await;
-    let fields = json!({ "title": "Due!", "content": "Falcon is due today", "tags": ["names", "due"] });
-    world.publish("billing", [with(reminder("1", "alice"), fields)]).await;
+    let fields =
+        json!({ "title": "Due!", "content": "Falcon is due today", "tags": ["names", "due"] });
+    world
+        .publish("billing", [with(reminder("1", "alice"), fields)])
+        .await;
     world.taken(&["1"]).await;
     let got = world.first("1").reminder.clone();
     for field in ["title", "content", "priority", "marks"] {
@@ -132,7 +215,9 @@ struct Files(TempDir);
 impl Files {
     fn new(files: &[(&str, Value)]) -> Self {
         let dir = TempDir::with_prefix("bellhop-rules-").unwrap();
-        files.iter().for_each(|(name, json)| std::fs::write(dir.path().join(name), json.to_string()).unwrap());
+        files.iter().for_each(|(name, json)| {
+            std::fs::write(dir.path().join(name), json.to_string()).unwrap()
+        });
         Self(dir)
     }
 
@@ -141,20 +226,40 @@ impl Files {
     }
 
     async fn rules(&self, arguments: &[&str], input: &str) -> Ended {
-        let arguments: Vec<_> =
-            arguments.iter().map(|one| one.strip_suffix(".json").map_or((*one).into(), |_| self.path(one))).collect();
-        let arguments: Vec<&str> = ["rules"].into_iter().chain(arguments.iter().map(String::as_str)).collect();
+        let arguments: Vec<_> = arguments
+            .iter()
+            .map(|one| {
+                one.strip_suffix(".json")
+                    .map_or((*one).into(), |_| self.path(one))
+            })
+            .collect();
+        let arguments: Vec<&str> = ["rules"]
+            .into_iter()
+            .chain(arguments.iter().map(String::as_str))
+            .collect();
         bellhop(&arguments, &[], input.as_bytes()).await
     }
 }
 
 #[tokio::test]
 async fn lint_and_test_judge_by_their_exit_code() {
-    let failing = with(due(), json!({ "tests": [{ "content": "due", "expect": { "content": "paid" } }] }));
-    let files = Files::new(&[("good.json", due()), ("bad.json", json!({ "rules": 7 })), ("failing.json", failing)]);
-    let told = files.rules(&["lint", "good.json", "failing.json"], "").await.succeeded();
+    let failing = with(
+        due(),
+        json!({ "tests": [{ "content": "due", "expect": { "content": "paid" } }] }),
+    );
+    let files = Files::new(&[
+        ("good.json", due()),
+        ("bad.json", json!({ "rules": 7 })),
+        ("failing.json", failing),
+    ]);
+    let told = files
+        .rules(&["lint", "good.json", "failing.json"], "")
+        .await
+        .succeeded();
     assert_eq!(told, "2 documents: 0 errors, 0 warnings\n");
-    let bad = files.rules(&["lint", "good.json", "bad.json", "--json"], "").await;
+    let bad = files
+        .rules(&["lint", "good.json", "bad.json", "--json"], "")
+        .await;
     assert_eq!((bad.code, bad.stderr.as_str()), (Some(1), ""));
     let problems: Value = serde_json::from_str(&bad.stdout).unwrap();
     let expected = json!([{ "document": files.path("bad.json"), "part": null, "place": null, "severity": "error",
@@ -163,11 +268,28 @@ async fn lint_and_test_judge_by_their_exit_code() {
     let place = files.rules(&["lint", "-"], "{\"rules\":[\n  {,}]}").await;
     assert!(place.stdout.contains("at line 2 column 4"), "{place:?}");
 
-    assert!(files.rules(&["test", "good.json"], "").await.succeeded().ends_with("1 passed, 0 failed\n"));
-    let failed = files.rules(&["test", "good.json", "failing.json", "--json"], "").await;
+    assert!(
+        files
+            .rules(&["test", "good.json"], "")
+            .await
+            .succeeded()
+            .ends_with("1 passed, 0 failed\n")
+    );
+    let failed = files
+        .rules(&["test", "good.json", "failing.json", "--json"], "")
+        .await;
     let tests: Value = serde_json::from_str(&failed.stdout).unwrap();
-    let passed: Vec<_> = tests.as_array().unwrap().iter().map(|test| test["passed"].as_bool().unwrap()).collect();
-    assert_eq!((failed.code, passed), (Some(1), vec![true, false]), "{tests}");
+    let passed: Vec<_> = tests
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|test| test["passed"].as_bool().unwrap())
+        .collect();
+    assert_eq!(
+        (failed.code, passed),
+        (Some(1), vec![true, false]),
+        "{tests}"
+    );
     assert_eq!(files.rules(&["test", "bad.json"], "").await.code, Some(1));
 }
 
@@ -175,21 +297,59 @@ async fn lint_and_test_judge_by_their_exit_code() {
 async fn diff_counts_what_changes() {
     let new = json!({ "rules": [{ "name": "due", "keywords": ["due"], "action": "block" }] });
     let files = Files::new(&[("old.json", due()), ("new.json", new)]);
-    let texts: String = (0..1_000).map(|n| if n % 100 == 7 { "due\n".to_owned() } else { format!("{n}\n") }).collect();
-    let told = files.rules(&["diff", "old.json", "new.json", "--over", "-"], &texts).await.succeeded();
-    assert!(told.starts_with("line 8\n- [due]{highlight}\n+ not delivered: blocked by \"due\"\nline 108\n"), "{told}");
+    let texts: String = (0..1_000)
+        .map(|n| {
+            if n % 100 == 7 {
+                "due\n".to_owned()
+            } else {
+                format!("{n}\n")
+            }
+        })
+        .collect();
+    let told = files
+        .rules(&["diff", "old.json", "new.json", "--over", "-"], &texts)
+        .await
+        .succeeded();
+    assert!(
+        told.starts_with(
+            "line 8\n- [due]{highlight}\n+ not delivered: blocked by \"due\"\nline 108\n"
+        ),
+        "{told}"
+    );
     assert!(told.ends_with("\n10 of 1,000 texts change\n"), "{told}");
-    let set =
-        json!({ "reminders": [{ "user": "u", "content": "x" }, { "user": "u", "title": "Due", "content": "x" }] });
-    let told =
-        files.rules(&["diff", "old.json", "new.json", "--over", "-", "--json", "--exit-code"], &set.to_string()).await;
-    let lines: Vec<Value> = told.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let set = json!({ "reminders": [{ "user": "u", "content": "x" }, { "user": "u", "title": "Due", "content": "x" }] });
+    let told = files
+        .rules(
+            &[
+                "diff",
+                "old.json",
+                "new.json",
+                "--over",
+                "-",
+                "--json",
+                "--exit-code",
+            ],
+            &set.to_string(),
+        )
+        .await;
+    let lines: Vec<Value> = told
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     assert_eq!(
         (told.code, &lines[0]["place"], &lines[1]),
-        (Some(1), &json!("reminders[1]"), &json!({ "texts": 2, "changed": 1 }))
+        (
+            Some(1),
+            &json!("reminders[1]"),
+            &json!({ "texts": 2, "changed": 1 })
+        )
     );
     let same = ["diff", "old.json", "old.json", "--over", "-", "--exit-code"];
-    assert_eq!(files.rules(&same, "due").await.succeeded(), "0 of 1 text change\n");
+    assert_eq!(
+        files.rules(&same, "due").await.succeeded(),
+        "0 of 1 text change\n"
+    );
 }
 
 /// What `docs/rules.md` shows of a terminal is what one shows.
@@ -205,7 +365,11 @@ async fn the_docs_consoles_are_right() {
         if kind == "console" {
             for session in format!("\n{text}").split("\n$ ").skip(1) {
                 let (command, expected) = session.split_once('\n').unwrap_or((session, ""));
-                assert_eq!(said(command, dir.path()).await.trim_end(), expected.trim_end(), "{command}");
+                assert_eq!(
+                    said(command, dir.path()).await.trim_end(),
+                    expected.trim_end(),
+                    "{command}"
+                );
                 commands += 1;
             }
         }
@@ -214,6 +378,9 @@ async fn the_docs_consoles_are_right() {
 }
 
 async fn said(command: &str, dir: &Path) -> String {
-    let ended = shell(&format!("exec 2>&1\n{command}"), dir).output().await.unwrap();
+    let ended = shell(&format!("exec 2>&1\n{command}"), dir)
+        .output()
+        .await
+        .unwrap();
     String::from_utf8(ended.stdout).unwrap()
 }

@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 use crate::harness::{World, from_now, instant, reminder, with};
 
 fn later(id: &str, user: &str, offset: SignedDuration) -> Value {
-    with(reminder(id, user), json!({ "deliver_at": from_now(offset) }))
+    with(
+        reminder(id, user),
+        json!({ "deliver_at": from_now(offset) }),
+    )
 }
 
 fn soon(id: &str, user: &str) -> Value {
@@ -28,8 +31,15 @@ impl World {
     async fn is_scheduled(&self, ids: &[&str]) {
         self.eventually(&format!("{ids:?} are scheduled"), async || {
             let listed = self.scheduled().await;
-            let found: Vec<_> = listed.iter().map(|one| one["id"].as_str().unwrap()).collect();
-            if found == ids { Ok(()) } else { Err(format!("{found:?}")) }
+            let found: Vec<_> = listed
+                .iter()
+                .map(|one| one["id"].as_str().unwrap())
+                .collect();
+            if found == ids {
+                Ok(())
+            } else {
+                Err(format!("{found:?}"))
+            }
         })
         .await;
     }
@@ -51,8 +61,14 @@ async fn nothing_is_delivered_before_it_is_due() {
         let got = world.first(id).reminder.clone();
         let due = instant(got["deliver_at"].as_str().unwrap());
         let accepted = instant(&world.became("billing", id, "delivered").await.at);
-        assert!(accepted >= due, "{id} was due at {due} and accepted at {accepted}");
-        assert!(instant(got["published_at"].as_str().unwrap()) >= due, "it counts as published when it was due: {got}");
+        assert!(
+            accepted >= due,
+            "{id} was due at {due} and accepted at {accepted}"
+        );
+        assert!(
+            instant(got["published_at"].as_str().unwrap()) >= due,
+            "it counts as published when it was due: {got}"
+        );
         assert_eq!(got["set"], "s");
     }
     assert_eq!(world.first("s#3").reminder["data"], json!({ "n": 1.5 }));
@@ -69,31 +85,80 @@ async fn what_is_scheduled_can_be_changed_and_cancelled() {
     world
         .publish(
             "billing",
-            [in_an_hour("moved", "alice"), in_an_hour("cancelled", "alice"), in_an_hour("kept", "alice")],
+            [
+                in_an_hour("moved", "alice"),
+                in_an_hour("cancelled", "alice"),
+                in_an_hour("kept", "alice"),
+            ],
         )
         .await;
-    world.publish("hr", [in_an_hour("cancelled", "alice")]).await;
-    world.is_scheduled(&["moved", "cancelled", "kept", "cancelled"]).await;
+    world
+        .publish("hr", [in_an_hour("cancelled", "alice")])
+        .await;
+    world
+        .is_scheduled(&["moved", "cancelled", "kept", "cancelled"])
+        .await;
     // Set by set, in order: what follows an acknowledged set finds it done.
-    let replaced = with(soon("replaced", "alice"), json!({ "content": "the second" }));
-    world.publish("billing", [in_an_hour("replaced", "alice"), in_an_hour("brief", "alice")]).await;
-    let set =
-        json!({ "cancel": ["cancelled", "brief", "never heard of"], "reminders": [replaced, soon("moved", "alice")] });
+    let replaced = with(
+        soon("replaced", "alice"),
+        json!({ "content": "the second" }),
+    );
+    world
+        .publish(
+            "billing",
+            [
+                in_an_hour("replaced", "alice"),
+                in_an_hour("brief", "alice"),
+            ],
+        )
+        .await;
+    let set = json!({ "cancel": ["cancelled", "brief", "never heard of"], "reminders": [replaced, soon("moved", "alice")] });
     world.publish_set("billing", set, HeaderMap::new()).await;
-    world.all_became("billing", &["cancelled", "brief"], "cancelled").await;
+    world
+        .all_became("billing", &["cancelled", "brief"], "cancelled")
+        .await;
     world.taken(&["moved", "replaced"]).await;
     assert_eq!(world.first("replaced").reminder["content"], "the second");
     let left = world.scheduled().await;
-    let left: Vec<_> = left.iter().map(|one| (one["source"].as_str().unwrap(), one["id"].as_str().unwrap())).collect();
-    assert_eq!(left, [("billing", "kept"), ("hr", "cancelled")], "another source's is another reminder");
+    let left: Vec<_> = left
+        .iter()
+        .map(|one| (one["source"].as_str().unwrap(), one["id"].as_str().unwrap()))
+        .collect();
+    assert_eq!(
+        left,
+        [("billing", "kept"), ("hr", "cancelled")],
+        "another source's is another reminder"
+    );
 
-    let told = world.run(&["scheduled", "cancel", "hr", "cancelled"]).await.succeeded();
-    assert!(told.contains("reminder cancelled of hr is cancelled"), "{told}");
-    assert_eq!(world.became("hr", "cancelled", "cancelled").await.user.as_deref(), Some("alice"));
+    let told = world
+        .run(&["scheduled", "cancel", "hr", "cancelled"])
+        .await
+        .succeeded();
+    assert!(
+        told.contains("reminder cancelled of hr is cancelled"),
+        "{told}"
+    );
+    assert_eq!(
+        world
+            .became("hr", "cancelled", "cancelled")
+            .await
+            .user
+            .as_deref(),
+        Some("alice")
+    );
     let again = world.run(&["scheduled", "cancel", "hr", "cancelled"]).await;
-    assert!(again.code == Some(1) && again.stderr.contains("is not scheduled"), "{again:?}");
-    let table = world.run(&["scheduled", "ls", "--source", "billing"]).await.succeeded();
-    assert!(table.contains("kept") && table.contains("1 scheduled reminder"), "{table}");
+    assert!(
+        again.code == Some(1) && again.stderr.contains("is not scheduled"),
+        "{again:?}"
+    );
+    let table = world
+        .run(&["scheduled", "ls", "--source", "billing"])
+        .await
+        .succeeded();
+    assert!(
+        table.contains("kept") && table.contains("1 scheduled reminder"),
+        "{table}"
+    );
     let why = world.run(&["why", "billing", "kept"]).await.succeeded();
     assert!(why.contains("scheduled for"), "{why}");
     assert_eq!(world.takes().len(), 2, "nothing else was delivered");
@@ -105,18 +170,26 @@ async fn a_restart_loses_none() {
     let world = World::start(&[]).await;
     let ids: Vec<String> = (0..200).map(|n| n.to_string()).collect();
     let due = |n: usize| SignedDuration::from_millis(1_000 + 20 * n as i64);
-    let all: Vec<Value> = ids.iter().enumerate().map(|(n, id)| later(id, "alice", due(n))).collect();
+    let all: Vec<Value> = ids
+        .iter()
+        .enumerate()
+        .map(|(n, id)| later(id, "alice", due(n)))
+        .collect();
     world.publish("billing", all).await;
     world
-        .eventually("all are scheduled", async || match world.stream("BELLHOP_SCHEDULED").await.state.last_sequence {
-            sequence if sequence >= 200 => Ok(()),
-            sequence => Err(format!("{sequence}")),
+        .eventually("all are scheduled", async || {
+            match world.stream("BELLHOP_SCHEDULED").await.state.last_sequence {
+                sequence if sequence >= 200 => Ok(()),
+                sequence => Err(format!("{sequence}")),
+            }
         })
         .await;
     world.kill_nats().await;
     world.restart_nats().await;
     let member = world.kill_and_revive().await;
-    world.eventually("it is ready again", async || member.is_ready().await).await;
+    world
+        .eventually("it is ready again", async || member.is_ready().await)
+        .await;
     world.app("app-1", &["alice"]).await;
     world.taken(&ids).await;
     assert_eq!(world.repeats(), []);
@@ -134,12 +207,31 @@ async fn a_repeat_is_no_second_reminder_and_nonsense_is_refused_at_once() {
     world.taken(&["once"]).await;
     world.publish_set("billing", set(), HeaderMap::new()).await;
     let late = json!({ "deliver_at": from_now(SignedDuration::from_hours(2)), "expires_at": from_now(SignedDuration::from_hours(1)) });
-    world.publish("billing", [with(reminder("never", "alice"), late), reminder("fence", "alice")]).await;
+    world
+        .publish(
+            "billing",
+            [
+                with(reminder("never", "alice"), late),
+                reminder("fence", "alice"),
+            ],
+        )
+        .await;
     world.taken(&["fence"]).await;
-    assert_eq!(world.became("billing", "never", "rejected").await.error.as_deref(), Some("invalid_deliver_at"));
+    assert_eq!(
+        world
+            .became("billing", "never", "rejected")
+            .await
+            .error
+            .as_deref(),
+        Some("invalid_deliver_at")
+    );
     world.settle().await;
     assert_eq!(world.order("alice"), ["once", "fence"]);
-    assert_eq!(world.scheduled().await.len(), 0, "a repeat of what was delivered is dropped");
+    assert_eq!(
+        world.scheduled().await.len(),
+        0,
+        "a repeat of what was delivered is dropped"
+    );
 }
 
 /// Rules, merging and expiry are those of the day on which it is due; who is erased gets nothing later.
@@ -147,9 +239,21 @@ async fn a_repeat_is_no_second_reminder_and_nonsense_is_refused_at_once() {
 async fn an_erased_user_gets_nothing_later() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice", "bob"]).await;
-    world.publish("billing", [soon("1", "alice"), soon("2", "bob"), in_an_hour("3", "alice")]).await;
+    world
+        .publish(
+            "billing",
+            [
+                soon("1", "alice"),
+                soon("2", "bob"),
+                in_an_hour("3", "alice"),
+            ],
+        )
+        .await;
     world.is_scheduled(&["1", "2", "3"]).await;
-    let erased = world.run(&["erase", "alice", "-f", "--json"]).await.succeeded();
+    let erased = world
+        .run(&["erase", "alice", "-f", "--json"])
+        .await
+        .succeeded();
     let erased: Value = serde_json::from_str(&erased).unwrap();
     assert_eq!(erased["erased"]["scheduled"], 2);
     world.taken(&["2"]).await;
@@ -167,7 +271,13 @@ async fn another_sources_message_ids_keep_nothing_due_out() {
     for number in 1..=20 {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Msg-Id", format!("due {number}"));
-        world.publish_set("billing", json!({ "reminders": [reminder(number.to_string(), "alice")] }), headers).await;
+        world
+            .publish_set(
+                "billing",
+                json!({ "reminders": [reminder(number.to_string(), "alice")] }),
+                headers,
+            )
+            .await;
     }
     world.taken(&["s1"]).await;
     world.settle().await;
@@ -178,11 +288,26 @@ async fn what_no_schedule_can_hold_is_refused_at_once() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
     let at = |id: &str, at: &str| with(reminder(id, "alice"), json!({ "deliver_at": at }));
-    let far =
-        [at("2263", "2263-01-01T00:00:00Z"), at("6000", "6000-01-01T00:00:00Z"), at("9999", "9999-12-31T23:59:59Z")];
-    world.publish("billing", far.into_iter().chain([at("2200", "2200-01-01T00:00:00Z")])).await;
+    let far = [
+        at("2263", "2263-01-01T00:00:00Z"),
+        at("6000", "6000-01-01T00:00:00Z"),
+        at("9999", "9999-12-31T23:59:59Z"),
+    ];
+    world
+        .publish(
+            "billing",
+            far.into_iter().chain([at("2200", "2200-01-01T00:00:00Z")]),
+        )
+        .await;
     for id in ["2263", "6000", "9999"] {
-        assert_eq!(world.became("billing", id, "rejected").await.error.as_deref(), Some("invalid_deliver_at"));
+        assert_eq!(
+            world
+                .became("billing", id, "rejected")
+                .await
+                .error
+                .as_deref(),
+            Some("invalid_deliver_at")
+        );
     }
     world.is_scheduled(&["2200"]).await;
     for refused in world.all_rejected(3).await {
@@ -190,7 +315,11 @@ async fn what_no_schedule_can_hold_is_refused_at_once() {
     }
     world.publish("billing", [reminder("fence", "alice")]).await;
     world.taken(&["fence"]).await;
-    assert_eq!(world.stream("BELLHOP_SETS").await.state.last_sequence, 2, "nothing circulates");
+    assert_eq!(
+        world.stream("BELLHOP_SETS").await.state.last_sequence,
+        2,
+        "nothing circulates"
+    );
 }
 
 #[tokio::test]
@@ -198,7 +327,14 @@ async fn what_is_cancelled_and_published_again_ends_once() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
     world
-        .publish("billing", [in_an_hour("now", "alice"), in_an_hour("later", "alice"), in_an_hour("no", "alice")])
+        .publish(
+            "billing",
+            [
+                in_an_hour("now", "alice"),
+                in_an_hour("later", "alice"),
+                in_an_hour("no", "alice"),
+            ],
+        )
         .await;
     world.is_scheduled(&["now", "later", "no"]).await;
     let again = |id: &str| with(reminder(id, "alice"), json!({ "content": "again" }));
@@ -220,15 +356,22 @@ async fn what_is_cancelled_and_published_again_ends_once() {
 async fn a_reminder_is_moved_to_now() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
-    world.publish("billing", [in_an_hour("moved", "alice")]).await;
-    let now = json!({ "content": "new text", "deliver_at": from_now(SignedDuration::from_millis(-500)) });
-    world.publish("billing", [with(reminder("moved", "alice"), now)]).await;
+    world
+        .publish("billing", [in_an_hour("moved", "alice")])
+        .await;
+    let now =
+        json!({ "content": "new text", "deliver_at": from_now(SignedDuration::from_millis(-500)) });
+    world
+        .publish("billing", [with(reminder("moved", "alice"), now)])
+        .await;
     world.taken(&["moved"]).await;
     assert_eq!(world.first("moved").reminder["content"], "new text");
     world
-        .eventually("nothing is scheduled", async || match world.scheduled().await.len() {
-            0 => Ok(()),
-            left => Err(format!("{left} are")),
+        .eventually("nothing is scheduled", async || {
+            match world.scheduled().await.len() {
+                0 => Ok(()),
+                left => Err(format!("{left} are")),
+            }
         })
         .await;
     world.settle().await;
@@ -246,16 +389,28 @@ async fn many_are_cancelled_in_time_and_none_is_delivered() {
     let published = tokio::time::Instant::now();
     world.publish("billing", all).await;
     world
-        .eventually("all are scheduled", async || match world.stream("BELLHOP_SCHEDULED").await.state.last_sequence {
-            sequence if sequence >= 3_000 => Ok(()),
-            sequence => Err(format!("{sequence}")),
+        .eventually("all are scheduled", async || {
+            match world.stream("BELLHOP_SCHEDULED").await.state.last_sequence {
+                sequence if sequence >= 3_000 => Ok(()),
+                sequence => Err(format!("{sequence}")),
+            }
         })
         .await;
     tokio::time::sleep_until(published + std::time::Duration::from_millis(3_800)).await;
-    world.publish_bytes("billing", json!({ "cancel": ids }).to_string().as_bytes(), HeaderMap::new()).await;
+    world
+        .publish_bytes(
+            "billing",
+            json!({ "cancel": ids }).to_string().as_bytes(),
+            HeaderMap::new(),
+        )
+        .await;
     world.all_became("billing", &ids, "cancelled").await;
     world.settle().await;
-    assert!(world.takes().is_empty(), "{} were delivered", world.takes().len());
+    assert!(
+        world.takes().is_empty(),
+        "{} were delivered",
+        world.takes().len()
+    );
 }
 
 /// nats-server could only drop the oldest of them at a limit of its own, and those were acknowledged.
@@ -264,7 +419,12 @@ async fn schedules_beyond_their_room_are_refused() {
     // A tenth is theirs.
     let world = World::start(&[("streams.storage", "67108864")]).await;
     let limit = 67_108_864 / 10;
-    let large = |id: &str| with(in_an_hour(id, "alice"), json!({ "content": "x".repeat(60_000) }));
+    let large = |id: &str| {
+        with(
+            in_an_hour(id, "alice"),
+            json!({ "content": "x".repeat(60_000) }),
+        )
+    };
     let kept = async || world.stream("BELLHOP_SCHEDULED").await.state.messages as usize;
     let publish = async |source: &str, name: &str| {
         let ids: Vec<_> = (0..15).map(|n| format!("{name}-{n}")).collect();
@@ -272,11 +432,20 @@ async fn schedules_beyond_their_room_are_refused() {
         world.publish(source, ids.iter().map(|id| large(id))).await;
         let is_done = async || {
             let outcomes = world.outcomes.all().await;
-            let refused = outcomes.iter().filter(|one| one.source == source && ids.contains(&one.id)).count();
+            let refused = outcomes
+                .iter()
+                .filter(|one| one.source == source && ids.contains(&one.id))
+                .count();
             let scheduled = kept().await - before;
-            if refused + scheduled == ids.len() { Ok(refused) } else { Err(format!("{refused} and {scheduled}")) }
+            if refused + scheduled == ids.len() {
+                Ok(refused)
+            } else {
+                Err(format!("{refused} and {scheduled}"))
+            }
         };
-        world.eventually("each is scheduled or refused", is_done).await
+        world
+            .eventually("each is scheduled or refused", is_done)
+            .await
     };
     let mut sets = 0;
     while publish("flood", &format!("flood-{sets}")).await == 0 {
@@ -284,7 +453,10 @@ async fn schedules_beyond_their_room_are_refused() {
         assert!(sets < 20, "one source takes everything");
     }
     let of_flood = world.stream("BELLHOP_SCHEDULED").await.state.bytes;
-    assert!(of_flood > limit / 2 && of_flood < limit / 4 * 3, "{of_flood} of {limit}");
+    assert!(
+        of_flood > limit / 2 && of_flood < limit / 4 * 3,
+        "{of_flood} of {limit}"
+    );
     let code = async || world.rejected.all().await.last().unwrap().code().to_owned();
     assert_eq!(code().await, "scheduled_full");
     // Others have room, up to the limit.
@@ -296,11 +468,19 @@ async fn schedules_beyond_their_room_are_refused() {
     }
     assert!(world.stream("BELLHOP_SCHEDULED").await.state.bytes <= limit);
     let doctor = world.run(&["doctor"]).await;
-    assert!(doctor.stdout.contains("that Bellhop schedules"), "{}", doctor.stdout);
+    assert!(
+        doctor.stdout.contains("that Bellhop schedules"),
+        "{}",
+        doctor.stdout
+    );
     let is_measured = async || {
         let metrics = world.member().probe("GET", "/metrics").await?.body;
         let is_there = metrics.contains("\nbellhop_stream_limit_bytes{stream=\"scheduled\"} 67108");
-        if is_there { Ok(()) } else { Err("no such line".to_owned()) }
+        if is_there {
+            Ok(())
+        } else {
+            Err("no such line".to_owned())
+        }
     };
     world.eventually("the limit is measured", is_measured).await;
 }

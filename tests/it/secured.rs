@@ -14,7 +14,15 @@ use tempfile::TempDir;
 use crate::harness::{Ended, LATER, Member, bellhop};
 
 /// Everybody whom the file knows.
-pub(crate) const USERS: [&str; 7] = ["bellhop", "operator", "monitoring", "billing", "claims", "app-1", "app-2"];
+pub(crate) const USERS: [&str; 7] = [
+    "bellhop",
+    "operator",
+    "monitoring",
+    "billing",
+    "claims",
+    "app-1",
+    "app-2",
+];
 /// Who share the account of Bellhop's streams.
 const AT_HOME: [&str; 2] = ["bellhop", "operator"];
 /// Who prove themselves by an NKEY,
@@ -46,16 +54,27 @@ impl Secrets {
             std::fs::write(dir.join(user).with_extension("nk"), pair.seed().unwrap()).unwrap();
             (format!("NKEY_{name}"), pair.public_key())
         });
-        Self { dir: dir.to_owned(), variables: secrets.into() }
+        Self {
+            dir: dir.to_owned(),
+            variables: secrets.into(),
+        }
     }
 
     /// What nats-server has to know of them.
     pub(crate) fn variables(&self) -> Vec<(&str, &str)> {
-        self.variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+        self.variables
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect()
     }
 
     fn seed_file(&self, user: &str) -> String {
-        self.dir.join(user).with_extension("nk").to_str().unwrap().to_owned()
+        self.dir
+            .join(user)
+            .with_extension("nk")
+            .to_str()
+            .unwrap()
+            .to_owned()
     }
 
     /// Bellhop's settings for somebody.
@@ -67,16 +86,24 @@ impl Secrets {
         if WITH_NKEYS.contains(&user) {
             settings.push(format!("nats.nkey={}", self.seed_file(user)));
         } else {
-            settings.extend([format!("nats.user={user}"), format!("nats.password={PASSWORD}")]);
+            settings.extend([
+                format!("nats.user={user}"),
+                format!("nats.password={PASSWORD}"),
+            ]);
         }
-        settings.into_iter().flat_map(|setting| ["--set".to_owned(), setting]).collect()
+        settings
+            .into_iter()
+            .flat_map(|setting| ["--set".to_owned(), setting])
+            .collect()
     }
 
     /// A connection as somebody.
     pub(crate) async fn connect(&self, url: &str, user: &str, ca: Option<&Path>) -> Someone {
         let options = ConnectOptions::new().custom_inbox_prefix(inbox_prefix(user));
         let options = match ca {
-            Some(ca) => options.add_root_certificates(ca.to_owned()).require_tls(true),
+            Some(ca) => options
+                .add_root_certificates(ca.to_owned())
+                .require_tls(true),
             None => options,
         };
         let options = if WITH_NKEYS.contains(&user) {
@@ -94,12 +121,20 @@ impl Secrets {
                 }
             }
         });
-        Someone { name: user.to_owned(), client: options.connect(url).await.unwrap(), refused }
+        Someone {
+            name: user.to_owned(),
+            client: options.connect(url).await.unwrap(),
+            refused,
+        }
     }
 }
 
 fn inbox_prefix(user: &str) -> String {
-    if AT_HOME.contains(&user) { format!("_INBOX_{user}") } else { "_INBOX".to_owned() }
+    if AT_HOME.contains(&user) {
+        format!("_INBOX_{user}")
+    } else {
+        "_INBOX".to_owned()
+    }
 }
 
 /// What became of a request.
@@ -122,7 +157,9 @@ pub(crate) struct Someone {
 impl Someone {
     /// Whether the server said that this is not permitted: `Publish` or `Subscription`, and the subject.
     pub(crate) fn is_refused(&self, act: &str, subject: &str) -> bool {
-        self.refused.lock().unwrap().contains(&format!("nats: Permissions Violation for {act} to \"{subject}\""))
+        self.refused.lock().unwrap().contains(&format!(
+            "nats: Permissions Violation for {act} to \"{subject}\""
+        ))
     }
 
     /// Whether this one has Bellhop's streams in the own account, and permissions there. All others have an account where
@@ -134,7 +171,8 @@ impl Someone {
     /// Asks, and waits until it is clear what became of it.
     pub(crate) async fn ask(&self, subject: &str, body: &str) -> Verdict {
         // JetStream's own words for an account that has none.
-        let is_elsewhere = |payload: &[u8]| String::from_utf8_lossy(payload).contains(r#""err_code":10039"#);
+        let is_elsewhere =
+            |payload: &[u8]| String::from_utf8_lossy(payload).contains(r#""err_code":10039"#);
         let refusal = async {
             while !self.is_refused("Publish", subject) {
                 tokio::time::sleep(Duration::from_millis(2)).await;
@@ -143,7 +181,10 @@ impl Someone {
         // A message that was pulled has its own subject, by which the client's own requests would not know their answer.
         let inbox = self.client.new_inbox();
         let mut answers = self.client.subscribe(inbox.clone()).await.unwrap();
-        self.client.publish_with_reply(subject.to_owned(), inbox, body.to_owned().into()).await.unwrap();
+        self.client
+            .publish_with_reply(subject.to_owned(), inbox, body.to_owned().into())
+            .await
+            .unwrap();
         tokio::select! {
             answer = tokio::time::timeout(LATER, answers.next()) => match answer {
                 Ok(Some(answer)) if answer.status == Some(StatusCode::NO_RESPONDERS) => Verdict::Refused,
@@ -159,7 +200,11 @@ impl Someone {
     pub(crate) async fn round_trip(&self) {
         if self.is_at_home() {
             let verdict = self.ask("$JS.API.STREAM.INFO.BELLHOP_SETS", "").await;
-            assert!(matches!(verdict, Verdict::Answered(_)), "{}: {verdict:?}", self.name);
+            assert!(
+                matches!(verdict, Verdict::Answered(_)),
+                "{}: {verdict:?}",
+                self.name
+            );
         } else {
             let inbox = self.client.new_inbox();
             let mut own = self.client.subscribe(inbox.clone()).await.unwrap();
@@ -182,10 +227,19 @@ impl Realm {
         let dir = TempDir::with_prefix("bellhop-it-").unwrap();
         let secrets = Secrets::make(dir.path());
         let config = nats_config("accounts.conf");
-        let options =
-            Options { extra_args: &["-c", &config, "-js"], variables: &secrets.variables(), ..Options::default() };
-        let server = NatsServer::start(&dir.path().join("nats"), options).await.unwrap();
-        Self { server, secrets, dir }
+        let options = Options {
+            extra_args: &["-c", &config, "-js"],
+            variables: &secrets.variables(),
+            ..Options::default()
+        };
+        let server = NatsServer::start(&dir.path().join("nats"), options)
+            .await
+            .unwrap();
+        Self {
+            server,
+            secrets,
+            dir,
+        }
     }
 
     /// Somebody's connection.
@@ -196,13 +250,29 @@ impl Realm {
     /// Runs a command as somebody.
     pub(crate) async fn run(&self, user: &str, arguments: &[&str], input: &str) -> Ended {
         let settings = self.secrets.settings(user);
-        let arguments: Vec<&str> = arguments.iter().copied().chain(settings.iter().map(String::as_str)).collect();
-        bellhop(&arguments, &[("NATS_URL", self.server.url())], input.as_bytes()).await
+        let arguments: Vec<&str> = arguments
+            .iter()
+            .copied()
+            .chain(settings.iter().map(String::as_str))
+            .collect();
+        bellhop(
+            &arguments,
+            &[("NATS_URL", self.server.url())],
+            input.as_bytes(),
+        )
+        .await
     }
 
     /// Starts a member as user `bellhop`, and waits until it is ready.
     pub(crate) async fn serve(&self, name: &str, settings: &[&str]) -> Member {
-        serve(&self.secrets, self.server.url(), name, settings, self.dir.path()).await
+        serve(
+            &self.secrets,
+            self.server.url(),
+            name,
+            settings,
+            self.dir.path(),
+        )
+        .await
     }
 
     /// What nats-server logged.
@@ -212,26 +282,47 @@ impl Realm {
 }
 
 /// Starts a member as user `bellhop`, and waits until it is ready.
-pub(crate) async fn serve(secrets: &Secrets, url: &str, name: &str, settings: &[&str], dir: &Path) -> Member {
-    let mut arguments: Vec<String> = ["serve", "--nats", url, "--http", "127.0.0.1:0"].map(Into::into).into();
+pub(crate) async fn serve(
+    secrets: &Secrets,
+    url: &str,
+    name: &str,
+    settings: &[&str],
+    dir: &Path,
+) -> Member {
+    let mut arguments: Vec<String> = ["serve", "--nats", url, "--http", "127.0.0.1:0"]
+        .map(Into::into)
+        .into();
     arguments.extend(["--set".to_owned(), format!("name={name}")]);
-    arguments.extend(settings.iter().flat_map(|setting| ["--set", setting]).map(ToOwned::to_owned));
+    arguments.extend(
+        settings
+            .iter()
+            .flat_map(|setting| ["--set", setting])
+            .map(ToOwned::to_owned),
+    );
     arguments.extend(secrets.settings("bellhop"));
     let member = Member::spawn(name, &[], &arguments, dir);
     eventually(&format!("{name} is ready"), async || {
-        member.is_ready().await.map_err(|state| format!("{state}\n{}", member.log_tail()))
+        member
+            .is_ready()
+            .await
+            .map_err(|state| format!("{state}\n{}", member.log_tail()))
     })
     .await;
     member
 }
 
 /// Waits for a condition, which tells what it saw for as long as it does not hold.
-pub(crate) async fn eventually<T>(what: &str, mut ready: impl AsyncFnMut() -> Result<T, String>) -> T {
+pub(crate) async fn eventually<T>(
+    what: &str,
+    mut ready: impl AsyncFnMut() -> Result<T, String>,
+) -> T {
     let until = Instant::now() + 2 * LATER;
     loop {
         match ready().await {
             Ok(value) => return value,
-            Err(state) if Instant::now() >= until => panic!("{what}: not in time; last seen: {state}"),
+            Err(state) if Instant::now() >= until => {
+                panic!("{what}: not in time; last seen: {state}")
+            }
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }

@@ -28,7 +28,8 @@ async fn streams(world: &World) -> BTreeSet<String> {
 }
 
 fn changes(stdout: &str) -> Vec<Value> {
-    let told: Value = serde_json::from_str(stdout).unwrap_or_else(|error| panic!("{error} in {stdout}"));
+    let told: Value =
+        serde_json::from_str(stdout).unwrap_or_else(|error| panic!("{error} in {stdout}"));
     told["changes"].as_array().unwrap().clone()
 }
 
@@ -37,12 +38,24 @@ async fn a_dry_run_tells_and_changes_nothing() {
     let world = World::without_members("", &[]).await;
     let told = world.run(&["setup", "--dry-run"]).await.succeeded();
     for name in STREAMS {
-        assert!(told.contains(name.trim_start_matches("KV_")), "{name} is missing in\n{told}");
+        assert!(
+            told.contains(name.trim_start_matches("KV_")),
+            "{name} is missing in\n{told}"
+        );
     }
-    assert!(told.contains("dispatch-3") && !told.contains("dispatch-4"), "{told}");
-    assert!(told.lines().all(|line| line.starts_with("would create ")), "{told}");
+    assert!(
+        told.contains("dispatch-3") && !told.contains("dispatch-4"),
+        "{told}"
+    );
+    assert!(
+        told.lines().all(|line| line.starts_with("would create ")),
+        "{told}"
+    );
     assert_eq!(streams(&world).await, BTreeSet::new());
-    let json = world.run(&["setup", "--dry-run", "--json"]).await.succeeded();
+    let json = world
+        .run(&["setup", "--dry-run", "--json"])
+        .await
+        .succeeded();
     assert_eq!(changes(&json).len(), told.lines().count());
     assert_eq!(streams(&world).await, BTreeSet::new());
 }
@@ -52,22 +65,37 @@ async fn setup_twice_is_once() {
     let world = World::without_members("", &[("mailbox.escalate_after.high", "1h")]).await;
     let first = world.run(&["setup"]).await.succeeded();
     assert_eq!(streams(&world).await, STREAMS.map(ToOwned::to_owned).into());
-    assert!(first.lines().all(|line| line.starts_with("create ")), "{first}");
+    assert!(
+        first.lines().all(|line| line.starts_with("create ")),
+        "{first}"
+    );
     for again in [&["setup"][..], &["setup", "--dry-run"]] {
         let told = world.run(again).await.succeeded();
-        assert!(!told.contains("create") && !told.contains("update"), "{told}");
+        assert!(
+            !told.contains("create") && !told.contains("update"),
+            "{told}"
+        );
     }
-    assert_eq!(changes(&world.run(&["setup", "--json"]).await.succeeded()), Vec::<Value>::new());
+    assert_eq!(
+        changes(&world.run(&["setup", "--json"]).await.succeeded()),
+        Vec::<Value>::new()
+    );
     // What `serve` needs is what `setup` makes.
     world.serve().await;
-    assert_eq!(changes(&world.run(&["setup", "--json"]).await.succeeded()), Vec::<Value>::new());
+    assert_eq!(
+        changes(&world.run(&["setup", "--json"]).await.succeeded()),
+        Vec::<Value>::new()
+    );
 }
 
 #[tokio::test]
 async fn serve_sets_up_what_is_missing() {
     let world = World::start(&[]).await;
     assert_eq!(streams(&world).await, STREAMS.map(ToOwned::to_owned).into());
-    assert_eq!(changes(&world.run(&["setup", "--json"]).await.succeeded()), Vec::<Value>::new());
+    assert_eq!(
+        changes(&world.run(&["setup", "--json"]).await.succeeded()),
+        Vec::<Value>::new()
+    );
 }
 
 /// Events and mailboxes lie under the partitions' numbers, so their count is fixed.
@@ -75,13 +103,24 @@ async fn serve_sets_up_what_is_missing() {
 async fn another_number_of_partitions_is_refused() {
     let world = World::without_members("", &[]).await;
     world.run(&["setup"]).await.succeeded();
-    for command in [&["setup"][..], &["setup", "--dry-run"], &["serve", "--http", "127.0.0.1:0"]] {
+    for command in [
+        &["setup"][..],
+        &["setup", "--dry-run"],
+        &["serve", "--http", "127.0.0.1:0"],
+    ] {
         let arguments = [command, &["--set", "partitions=5"]].concat();
         let refused = bellhop(&arguments, &[("NATS_URL", &world.url)], b"").await;
         assert_eq!(refused.code, Some(1), "{command:?}: {refused:?}");
-        assert!(refused.stderr.contains("4 partitions") && refused.stderr.contains("partitions = 4"), "{refused:?}");
+        assert!(
+            refused.stderr.contains("4 partitions") && refused.stderr.contains("partitions = 4"),
+            "{refused:?}"
+        );
     }
-    assert_eq!(world.stream("BELLHOP_EVENTS").await.state.consumer_count, 4, "nothing was made of the fifth");
+    assert_eq!(
+        world.stream("BELLHOP_EVENTS").await.state.consumer_count,
+        4,
+        "nothing was made of the fifth"
+    );
     world.run(&["setup"]).await.succeeded();
 }
 
@@ -95,16 +134,37 @@ async fn the_number_of_replicas_is_changed_under_load() {
     let change = async {
         for (replicas, taken) in [(3, TOTAL / 4), (1, TOTAL / 2)] {
             world.taken_so_far(taken).await;
-            let told = world.run(&["setup", "--set", &format!("streams.replicas={replicas}")]).await.succeeded();
-            assert!(told.contains("update stream BELLHOP_SETS: num_replicas"), "{told}");
+            let told = world
+                .run(&["setup", "--set", &format!("streams.replicas={replicas}")])
+                .await
+                .succeeded();
+            assert!(
+                told.contains("update stream BELLHOP_SETS: num_replicas"),
+                "{told}"
+            );
             for name in STREAMS {
                 let has_all = async || {
-                    let stream = world.jetstream.get_stream(name).await.map_err(|error| error.to_string())?;
-                    let peers = stream.cached_info().cluster.clone().map_or(Vec::new(), |cluster| cluster.replicas);
-                    let is_whole = peers.len() + 1 == replicas && peers.iter().all(|peer| peer.current);
-                    if is_whole { Ok(()) } else { Err(format!("{peers:?}")) }
+                    let stream = world
+                        .jetstream
+                        .get_stream(name)
+                        .await
+                        .map_err(|error| error.to_string())?;
+                    let peers = stream
+                        .cached_info()
+                        .cluster
+                        .clone()
+                        .map_or(Vec::new(), |cluster| cluster.replicas);
+                    let is_whole =
+                        peers.len() + 1 == replicas && peers.iter().all(|peer| peer.current);
+                    if is_whole {
+                        Ok(())
+                    } else {
+                        Err(format!("{peers:?}"))
+                    }
                 };
-                world.within(LATER, &format!("{name} has {replicas} copies"), has_all).await;
+                world
+                    .within(LATER, &format!("{name} has {replicas} copies"), has_all)
+                    .await;
             }
         }
     };
@@ -125,13 +185,24 @@ async fn an_operators_own_changes_survive() {
         config.metadata.insert("team".into(), "messaging".into());
         world.jetstream.update_stream(config).await.unwrap();
     }
-    assert_eq!(changes(&world.run(&["setup", "--json"]).await.succeeded()), Vec::<Value>::new());
+    assert_eq!(
+        changes(&world.run(&["setup", "--json"]).await.succeeded()),
+        Vec::<Value>::new()
+    );
     // A change of a setting is made, and of nothing else.
-    let told = world.run(&["setup", "--json", "--set", "streams.outcomes_age=2d"]).await.succeeded();
+    let told = world
+        .run(&["setup", "--json", "--set", "streams.outcomes_age=2d"])
+        .await
+        .succeeded();
     let told = changes(&told);
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!(told[0]["what"], "stream BELLHOP_OUTCOMES");
-    let fields: Vec<_> = told[0]["fields"].as_array().unwrap().iter().map(|field| &field[0]).collect();
+    let fields: Vec<_> = told[0]["fields"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|field| &field[0])
+        .collect();
     assert_eq!(fields, ["max_age"]);
     world.serve().await;
     for name in STREAMS {
@@ -139,7 +210,11 @@ async fn an_operators_own_changes_survive() {
         assert_eq!(config.description.as_deref(), Some("ours"), "{name}");
         assert_eq!(config.compression, Some(Compression::S2), "{name}");
         assert_eq!(config.max_bytes, 1 << 29, "{name}");
-        assert_eq!(config.metadata.get("team").map(String::as_str), Some("messaging"), "{name}");
+        assert_eq!(
+            config.metadata.get("team").map(String::as_str),
+            Some("messaging"),
+            "{name}"
+        );
     }
     world.app("app-1", &["alice"]).await;
     world.publish("billing", [reminder("1", "alice")]).await;
@@ -155,7 +230,10 @@ async fn a_change_that_breaks_the_contract_is_told_and_mended() {
     config.allow_direct = false;
     world.jetstream.update_stream(config).await.unwrap();
     let told = world.run(&["setup", "--dry-run"]).await.succeeded();
-    assert!(told.contains("would update stream BELLHOP_PARKED") && told.contains("allow_direct"), "{told}");
+    assert!(
+        told.contains("would update stream BELLHOP_PARKED") && told.contains("allow_direct"),
+        "{told}"
+    );
     assert!(!world.stream("BELLHOP_PARKED").await.config.allow_direct);
     world.run(&["setup"]).await.succeeded();
     assert!(world.stream("BELLHOP_PARKED").await.config.allow_direct);
@@ -166,12 +244,18 @@ async fn a_change_that_breaks_the_contract_is_told_and_mended() {
 async fn setup_brings_a_deleted_consumer_back() {
     let world = World::start(&[("partitions", "1")]).await;
     world.app("app-1", &["alice"]).await;
-    for (stream, consumer, id) in [("BELLHOP_EVENTS", "dispatch-0", "1"), ("BELLHOP_SETS", "intake", "2")] {
+    for (stream, consumer, id) in [
+        ("BELLHOP_EVENTS", "dispatch-0", "1"),
+        ("BELLHOP_SETS", "intake", "2"),
+    ] {
         let handle = world.jetstream.get_stream(stream).await.unwrap();
         handle.delete_consumer(consumer).await.unwrap();
         world.publish("billing", [reminder(id, "alice")]).await;
         let told = world.run(&["setup"]).await.succeeded();
-        assert!(told.contains(&format!("create consumer {consumer} of {stream}")), "{told}");
+        assert!(
+            told.contains(&format!("create consumer {consumer} of {stream}")),
+            "{told}"
+        );
         world.taken(&[id]).await;
     }
     world.settle().await;
@@ -183,22 +267,55 @@ async fn installations_with_prefixes_of_their_own_do_not_meet() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
     let other = world.launch("other", &[("prefix", "acme")]);
-    world.eventually("the other installation is ready", async || other.is_ready().await).await;
+    world
+        .eventually("the other installation is ready", async || {
+            other.is_ready().await
+        })
+        .await;
     let made: BTreeSet<_> = streams(&world).await;
-    let acme = STREAMS.map(|name| name.replace("BELLHOP_", "ACME_").replace("bellhop_", "acme_"));
-    assert_eq!(made, STREAMS.map(ToOwned::to_owned).into_iter().chain(acme).collect());
+    let acme = STREAMS.map(|name| {
+        name.replace("BELLHOP_", "ACME_")
+            .replace("bellhop_", "acme_")
+    });
+    assert_eq!(
+        made,
+        STREAMS
+            .map(ToOwned::to_owned)
+            .into_iter()
+            .chain(acme)
+            .collect()
+    );
 
     let app = world.app_at("app-2", Some("acme.app.app-2"), &[]).await;
     app.admit("alice");
     let routes = world.jetstream.get_key_value("acme_routes").await.unwrap();
     routes.put("alice.app-2", "".into()).await.unwrap();
     let set = |id: &str| json!({ "reminders": [reminder(id, "alice")] }).to_string();
-    world.jetstream.publish("acme.sets.billing", set("theirs").into()).await.unwrap().await.unwrap();
+    world
+        .jetstream
+        .publish("acme.sets.billing", set("theirs").into())
+        .await
+        .unwrap()
+        .await
+        .unwrap();
     world.publish("billing", [reminder("ours", "alice")]).await;
     world.taken(&["ours", "theirs"]).await;
-    assert_eq!((world.first("ours").app.as_str(), world.first("theirs").app.as_str()), ("app-1", "app-2"));
+    assert_eq!(
+        (
+            world.first("ours").app.as_str(),
+            world.first("theirs").app.as_str()
+        ),
+        ("app-1", "app-2")
+    );
     world.settle().await;
-    assert!(world.outcomes.all().await.iter().all(|outcome| outcome.id == "ours"));
+    assert!(
+        world
+            .outcomes
+            .all()
+            .await
+            .iter()
+            .all(|outcome| outcome.id == "ours")
+    );
 }
 
 // The configuration.
@@ -207,26 +324,50 @@ async fn installations_with_prefixes_of_their_own_do_not_meet() {
 async fn check_prints_every_setting_with_its_origin() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("bellhop.toml");
-    std::fs::write(&file, "partitions = 8\n[heartbeat]\nlease = \"3s\"\n[mailbox]\nlimit = 7\n").unwrap();
+    std::fs::write(
+        &file,
+        "partitions = 8\n[heartbeat]\nlease = \"3s\"\n[mailbox]\nlimit = 7\n",
+    )
+    .unwrap();
     let file = file.to_str().unwrap();
-    let variables = [("BELLHOP_MAILBOX_LIMIT", "8"), ("BELLHOP_DELIVERY_TIMEOUT", "4s"), ("NATS_URL", "nats://one:1")];
+    let variables = [
+        ("BELLHOP_MAILBOX_LIMIT", "8"),
+        ("BELLHOP_DELIVERY_TIMEOUT", "4s"),
+        ("NATS_URL", "nats://one:1"),
+    ];
     let arguments = ["check", "--config", file, "--set", "delivery.timeout=5s"];
     let told = bellhop(&arguments, &variables, b"").await.succeeded();
     let line = |name: &str| {
         let is_its = |line: &&str| line.split_whitespace().next() == Some(name);
-        let line = told.lines().find(is_its).unwrap_or_else(|| panic!("no {name} in\n{told}"));
+        let line = told
+            .lines()
+            .find(is_its)
+            .unwrap_or_else(|| panic!("no {name} in\n{told}"));
         line.split_whitespace().collect::<Vec<_>>().join(" ")
     };
     assert_eq!(line("partitions"), format!("partitions = 8 # {file}"));
-    assert_eq!(line("heartbeat.lease"), format!("heartbeat.lease = \"3s\" # {file}"));
-    assert_eq!(line("mailbox.limit"), "mailbox.limit = 8 # $BELLHOP_MAILBOX_LIMIT");
+    assert_eq!(
+        line("heartbeat.lease"),
+        format!("heartbeat.lease = \"3s\" # {file}")
+    );
+    assert_eq!(
+        line("mailbox.limit"),
+        "mailbox.limit = 8 # $BELLHOP_MAILBOX_LIMIT"
+    );
     assert_eq!(line("delivery.timeout"), "delivery.timeout = \"5s\" # flag");
     assert_eq!(line("nats.url"), "nats.url = \"nats://one:1\" # $NATS_URL");
-    assert_eq!(line("heartbeat.timeout"), "heartbeat.timeout = \"1s\" # default");
+    assert_eq!(
+        line("heartbeat.timeout"),
+        "heartbeat.timeout = \"1s\" # default"
+    );
 
     let arguments = [&arguments[..], &["--json"]].concat();
-    let json: Value = serde_json::from_str(&bellhop(&arguments, &variables, b"").await.succeeded()).unwrap();
-    assert_eq!(json["mailbox.limit"], json!({ "value": 8, "from": "$BELLHOP_MAILBOX_LIMIT" }));
+    let json: Value =
+        serde_json::from_str(&bellhop(&arguments, &variables, b"").await.succeeded()).unwrap();
+    assert_eq!(
+        json["mailbox.limit"],
+        json!({ "value": 8, "from": "$BELLHOP_MAILBOX_LIMIT" })
+    );
     assert_eq!(json["partitions"], json!({ "value": 8, "from": file }));
     assert_eq!(json.as_object().unwrap().len(), told.lines().count());
 }
@@ -248,19 +389,32 @@ async fn the_contracts_defaults_are_the_defaults() {
         ("heartbeat.backoff_max", json!("30s")),
         ("heartbeat.lease", json!("10s")),
     ] {
-        assert_eq!(settings[name], json!({ "value": value, "from": "default" }), "{name}");
+        assert_eq!(
+            settings[name],
+            json!({ "value": value, "from": "default" }),
+            "{name}"
+        );
     }
 }
 
 #[tokio::test]
 async fn check_shows_no_secret_and_warns_of_strangers() {
-    let variables =
-        [("BELLHOP_NATS_PASSWORD", "hunter2"), ("NATS_TOKEN", "hunter3"), ("BELLHOP_HEARTBEAT_LEESE", "1s")];
+    let variables = [
+        ("BELLHOP_NATS_PASSWORD", "hunter2"),
+        ("NATS_TOKEN", "hunter3"),
+        ("BELLHOP_HEARTBEAT_LEESE", "1s"),
+    ];
     for arguments in [&["check"][..], &["check", "--json"]] {
         let ended = bellhop(arguments, &variables, b"").await;
-        assert!(!ended.stdout.contains("hunter") && !ended.stderr.contains("hunter"), "{ended:?}");
+        assert!(
+            !ended.stdout.contains("hunter") && !ended.stderr.contains("hunter"),
+            "{ended:?}"
+        );
         assert!(ended.stdout.contains("***"), "{ended:?}");
-        assert!(ended.stderr.contains("BELLHOP_HEARTBEAT_LEESE"), "{ended:?}");
+        assert!(
+            ended.stderr.contains("BELLHOP_HEARTBEAT_LEESE"),
+            "{ended:?}"
+        );
         assert_eq!(ended.code, Some(0));
     }
 }
@@ -279,20 +433,35 @@ async fn passwords_are_printed_in_no_form() {
     ] {
         for arguments in [&["check"][..], &["check", "--json"]] {
             let ended = bellhop(arguments, &[("BELLHOP_HISTORY_URL", url)], b"").await;
-            assert!(!(ended.stdout.clone() + &ended.stderr).contains("hunter2"), "{url}: {ended:?}");
+            assert!(
+                !(ended.stdout.clone() + &ended.stderr).contains("hunter2"),
+                "{url}: {ended:?}"
+            );
         }
     }
-    for url in ["nats://u:hunter2@h", "nats://u:hunter2,x@h", "nats://h/?auth=hunter2"] {
+    for url in [
+        "nats://u:hunter2@h",
+        "nats://u:hunter2,x@h",
+        "nats://h/?auth=hunter2",
+    ] {
         let ended = bellhop(&["check"], &[("NATS_URL", url)], b"").await;
-        assert!(!(ended.stdout.clone() + &ended.stderr).contains("hunter2"), "{url}: {ended:?}");
+        assert!(
+            !(ended.stdout.clone() + &ended.stderr).contains("hunter2"),
+            "{url}: {ended:?}"
+        );
     }
-    for broken in
-        ["[nats]\npassword = hunter2", "[nats]\npassword = \"hunter2", "[nats]\nuser = 1 password = 'hunter2'"]
-    {
+    for broken in [
+        "[nats]\npassword = hunter2",
+        "[nats]\npassword = \"hunter2",
+        "[nats]\nuser = 1 password = 'hunter2'",
+    ] {
         std::fs::write(&file, broken).unwrap();
         let ended = bellhop(&["check", "--config", file.to_str().unwrap()], &[], b"").await;
         assert_eq!(ended.code, Some(78));
-        assert!(ended.stderr.contains("line 2, column ") && !ended.stderr.contains("hunter2"), "{ended:?}");
+        assert!(
+            ended.stderr.contains("line 2, column ") && !ended.stderr.contains("hunter2"),
+            "{ended:?}"
+        );
     }
 }
 
@@ -310,9 +479,17 @@ async fn failed_connections_print_no_password() {
         "nats://u:hunter2@127.0.0.1:port",
         "nats://127.0.0.1:1/?auth=hunter2",
     ] {
-        for command in [&["setup"][..], &["members", "ls"], &["doctor"], &["serve", "--http", "127.0.0.1:0"]] {
+        for command in [
+            &["setup"][..],
+            &["members", "ls"],
+            &["doctor"],
+            &["serve", "--http", "127.0.0.1:0"],
+        ] {
             let ended = bellhop(command, &[("NATS_URL", url)], b"").await;
-            assert!(!(ended.stdout.clone() + &ended.stderr).contains("hunter2"), "{command:?} {url}: {ended:?}");
+            assert!(
+                !(ended.stdout.clone() + &ended.stderr).contains("hunter2"),
+                "{command:?} {url}: {ended:?}"
+            );
             assert_ne!(ended.code, Some(0), "{command:?} {url}");
         }
     }
@@ -327,7 +504,9 @@ async fn a_log_has_no_password_of_the_history() {
         log if log.contains("WARN") => Ok(()),
         log => Err(log),
     };
-    world.within(LATER, "the history cannot be written", has_failed).await;
+    world
+        .within(LATER, "the history cannot be written", has_failed)
+        .await;
     assert!(!member.log().contains("hunter2"), "{}", member.log());
 }
 
@@ -341,12 +520,21 @@ async fn secret_files_that_all_can_read_are_reported() {
     let setting = ("history.password_file", file.to_str().unwrap());
     let member = world.launch("member-1", &[setting]);
     let warned = async || match member.log() {
-        log if log.contains("every user of this machine can read") && log.contains("chmod o-rwx") => Ok(()),
+        log if log.contains("every user of this machine can read")
+            && log.contains("chmod o-rwx") =>
+        {
+            Ok(())
+        }
         log => Err(log),
     };
     world.eventually("it warns", warned).await;
-    world.eventually("it is ready", async || member.is_ready().await).await;
-    let told = world.run(&["doctor", "--set", &format!("{}={}", setting.0, setting.1)]).await.stdout;
+    world
+        .eventually("it is ready", async || member.is_ready().await)
+        .await;
+    let told = world
+        .run(&["doctor", "--set", &format!("{}={}", setting.0, setting.1)])
+        .await
+        .stdout;
     assert!(told.contains("the file of history.password_file"), "{told}");
 }
 
@@ -358,9 +546,14 @@ async fn a_wrong_configuration_exits_with_78_and_names_the_setting() {
         std::fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
     };
-    let (unknown, wrong) =
-        (file("unknown.toml", "[heartbeat]\nleese = \"1s\"\n"), file("wrong.toml", "partitions = \"8\"\n"));
-    let (broken, missing) = (file("broken.toml", "partitions = = 8\n"), dir.path().join("missing.toml"));
+    let (unknown, wrong) = (
+        file("unknown.toml", "[heartbeat]\nleese = \"1s\"\n"),
+        file("wrong.toml", "partitions = \"8\"\n"),
+    );
+    let (broken, missing) = (
+        file("broken.toml", "partitions = = 8\n"),
+        dir.path().join("missing.toml"),
+    );
     let config = |path: &str| vec!["--config".to_owned(), path.to_owned()];
     let set = |pair: &str| vec!["--set".to_owned(), pair.to_owned()];
     let cases = [
@@ -384,7 +577,10 @@ async fn a_wrong_configuration_exits_with_78_and_names_the_setting() {
     ];
     for (arguments, name) in &cases {
         for command in ["check", "serve", "setup"] {
-            let arguments: Vec<_> = [command].into_iter().chain(arguments.iter().map(String::as_str)).collect();
+            let arguments: Vec<_> = [command]
+                .into_iter()
+                .chain(arguments.iter().map(String::as_str))
+                .collect();
             let ended = bellhop(&arguments, &[("NATS_URL", "nats://127.0.0.1:1")], b"").await;
             assert_eq!(ended.code, Some(78), "{arguments:?}: {ended:?}");
             assert!(ended.stderr.contains(name), "{arguments:?}: {ended:?}");
@@ -392,21 +588,37 @@ async fn a_wrong_configuration_exits_with_78_and_names_the_setting() {
     }
     let variable = bellhop(&["check"], &[("BELLHOP_HEARTBEAT_LEASE", "soon")], b"").await;
     assert_eq!(variable.code, Some(78));
-    assert!(variable.stderr.contains("BELLHOP_HEARTBEAT_LEASE"), "{variable:?}");
+    assert!(
+        variable.stderr.contains("BELLHOP_HEARTBEAT_LEASE"),
+        "{variable:?}"
+    );
 }
 
 #[tokio::test]
 async fn wrong_usage_exits_with_2() {
-    for arguments in [&[][..], &["nonsense"], &["serve", "--nonsense"], &["serve", "more"], &["check", "--set", "pair"]]
-    {
+    for arguments in [
+        &[][..],
+        &["nonsense"],
+        &["serve", "--nonsense"],
+        &["serve", "more"],
+        &["check", "--set", "pair"],
+    ] {
         let ended = bellhop(arguments, &[], b"").await;
         assert_eq!(ended.code, Some(2), "{arguments:?}: {ended:?}");
-        assert!(ended.stdout.is_empty() && ended.stderr.contains("--help"), "{ended:?}");
+        assert!(
+            ended.stdout.is_empty() && ended.stderr.contains("--help"),
+            "{ended:?}"
+        );
     }
     for arguments in [&["--help"][..], &["--version"], &["serve", "--help"]] {
         bellhop(arguments, &[], b"").await.succeeded();
     }
-    assert!(bellhop(&["--version"], &[], b"").await.stdout.contains(env!("CARGO_PKG_VERSION")));
+    assert!(
+        bellhop(&["--version"], &[], b"")
+            .await
+            .stdout
+            .contains(env!("CARGO_PKG_VERSION"))
+    );
 }
 
 #[tokio::test]
@@ -426,7 +638,10 @@ async fn a_server_that_lets_too_little_through_is_refused() {
     for command in [&["serve", "--http", "127.0.0.1:0"][..], &["setup"]] {
         let ended = world.run(command).await;
         assert_eq!(ended.code, Some(1), "{ended:?}");
-        assert!(ended.stderr.contains("max_payload") && ended.stderr.contains("65536"), "{ended:?}");
+        assert!(
+            ended.stderr.contains("max_payload") && ended.stderr.contains("65536"),
+            "{ended:?}"
+        );
     }
     assert_eq!(streams(&world).await, BTreeSet::new());
 }
@@ -438,10 +653,33 @@ async fn the_address_of_nats_may_come_from_anywhere() {
     let (url, nowhere) = (world.url.as_str(), "nats://127.0.0.1:1");
     let dry = ["setup", "--dry-run"];
     bellhop(&dry, &[("NATS_URL", url)], b"").await.succeeded();
-    bellhop(&dry, &[("NATS_URL", nowhere), ("BELLHOP_NATS_URL", url)], b"").await.succeeded();
-    bellhop(&["setup", "--dry-run", "--nats", url], &[("BELLHOP_NATS_URL", nowhere)], b"").await.succeeded();
-    bellhop(&["setup", "--dry-run", "--nats", &format!("{nowhere},{url}")], &[], b"").await.succeeded();
-    let creds = bellhop(&dry, &[("NATS_URL", url), ("NATS_CREDS", "/no/such.creds")], b"").await;
+    bellhop(
+        &dry,
+        &[("NATS_URL", nowhere), ("BELLHOP_NATS_URL", url)],
+        b"",
+    )
+    .await
+    .succeeded();
+    bellhop(
+        &["setup", "--dry-run", "--nats", url],
+        &[("BELLHOP_NATS_URL", nowhere)],
+        b"",
+    )
+    .await
+    .succeeded();
+    bellhop(
+        &["setup", "--dry-run", "--nats", &format!("{nowhere},{url}")],
+        &[],
+        b"",
+    )
+    .await
+    .succeeded();
+    let creds = bellhop(
+        &dry,
+        &[("NATS_URL", url), ("NATS_CREDS", "/no/such.creds")],
+        b"",
+    )
+    .await;
     assert_eq!(creds.code, Some(1));
     assert!(creds.stderr.contains("/no/such.creds"), "{creds:?}");
 }
@@ -450,17 +688,36 @@ async fn the_address_of_nats_may_come_from_anywhere() {
 async fn credentials_are_used_and_never_shown() {
     let config = "authorization { user: bell, password: hunter2 }";
     let dir = tempfile::tempdir().unwrap();
-    let options = bellhop_testkit::nats_server::Options { extra_config: config, ..Default::default() };
-    let server = bellhop_testkit::nats_server::NatsServer::start(dir.path(), options).await.unwrap();
+    let options = bellhop_testkit::nats_server::Options {
+        extra_config: config,
+        ..Default::default()
+    };
+    let server = bellhop_testkit::nats_server::NatsServer::start(dir.path(), options)
+        .await
+        .unwrap();
     let dry = ["setup", "--dry-run", "--nats", server.url()];
-    bellhop(&dry, &[("NATS_USER", "bell"), ("BELLHOP_NATS_PASSWORD", "hunter2")], b"").await.succeeded();
-    let wrong = bellhop(&dry, &[("NATS_USER", "bell"), ("NATS_PASSWORD", "hunter3")], b"").await;
+    bellhop(
+        &dry,
+        &[("NATS_USER", "bell"), ("BELLHOP_NATS_PASSWORD", "hunter2")],
+        b"",
+    )
+    .await
+    .succeeded();
+    let wrong = bellhop(
+        &dry,
+        &[("NATS_USER", "bell"), ("NATS_PASSWORD", "hunter3")],
+        b"",
+    )
+    .await;
     assert_eq!(wrong.code, Some(1));
     assert!(!wrong.stderr.contains("hunter"), "{wrong:?}");
     let in_url = server.url().replace("nats://", "nats://bell:hunter3@");
     let wrong = bellhop(&["setup", "--dry-run", "--nats", &in_url], &[], b"").await;
     assert_eq!(wrong.code, Some(1));
-    assert!(!wrong.stderr.contains("hunter"), "credentials in an address are not for the eyes either: {wrong:?}");
+    assert!(
+        !wrong.stderr.contains("hunter"),
+        "credentials in an address are not for the eyes either: {wrong:?}"
+    );
 }
 
 /// An address for probes that is taken: fatal where somebody asked for it, a warning where it is the default.
@@ -481,7 +738,11 @@ async fn a_taken_address_for_probes_is_told() {
     world
         .eventually("it serves without probes", async || {
             let log = member.log();
-            if log.contains("no probes") && log.contains("taking over") { Ok(()) } else { Err("not yet".to_owned()) }
+            if log.contains("no probes") && log.contains("taking over") {
+                Ok(())
+            } else {
+                Err("not yet".to_owned())
+            }
         })
         .await;
 }
@@ -489,7 +750,10 @@ async fn a_taken_address_for_probes_is_told() {
 /// The limits of all streams that can have one, and what they are together.
 async fn limits(world: &World) -> (Vec<(&'static str, i64)>, i64) {
     let mut limits = Vec::new();
-    for name in STREAMS.into_iter().filter(|name| *name != "BELLHOP_SCHEDULED") {
+    for name in STREAMS
+        .into_iter()
+        .filter(|name| *name != "BELLHOP_SCHEDULED")
+    {
         limits.push((name, world.stream(name).await.config.max_bytes));
     }
     let sum = limits.iter().map(|(_, bytes)| bytes).sum();
@@ -502,14 +766,23 @@ async fn every_stream_has_a_share_of_the_storage() {
     let world = World::without_members("", &[]).await;
     world.run(&["setup"]).await.succeeded();
     let (of_default, sum) = limits(&world).await;
-    assert!(of_default.iter().all(|(_, bytes)| *bytes > 0), "{of_default:?}");
+    assert!(
+        of_default.iter().all(|(_, bytes)| *bytes > 0),
+        "{of_default:?}"
+    );
     assert!((3_680 * MIB..=3_687 * MIB).contains(&sum), "{sum}");
     for storage in [200 * MIB, 1_000 * MIB] {
         let setting = format!("streams.storage={storage}");
         world.run(&["setup", "--set", &setting]).await.succeeded();
         let (limits, sum) = limits(&world).await;
-        assert!(sum <= storage / 10 * 9 && sum > storage / 10 * 9 - MIB, "{limits:?}");
-        let again = world.run(&["setup", "--json", "--set", &setting]).await.succeeded();
+        assert!(
+            sum <= storage / 10 * 9 && sum > storage / 10 * 9 - MIB,
+            "{limits:?}"
+        );
+        let again = world
+            .run(&["setup", "--json", "--set", &setting])
+            .await
+            .succeeded();
         assert_eq!(changes(&again), Vec::<Value>::new());
     }
 }
@@ -519,14 +792,23 @@ async fn a_small_server_gets_what_fits() {
     let world = World::without_members("jetstream { max_file_store: 300MB }", &[]).await;
     world.serve().await;
     let (limits, sum) = limits(&world).await;
-    assert!(limits.iter().all(|(_, bytes)| *bytes > 0) && sum <= 300 << 20, "{limits:?}");
-    assert_eq!(changes(&world.run(&["setup", "--json"]).await.succeeded()), Vec::<Value>::new());
+    assert!(
+        limits.iter().all(|(_, bytes)| *bytes > 0) && sum <= 300 << 20,
+        "{limits:?}"
+    );
+    assert_eq!(
+        changes(&world.run(&["setup", "--json"]).await.succeeded()),
+        Vec::<Value>::new()
+    );
 }
 
 #[tokio::test]
 async fn a_storage_without_room_names_the_limit() {
     let account = "accounts { A { jetstream { max_file: 200MB }, users: [{user: a, password: a}] } }\nno_auth_user: a";
-    for (config, limit) in [("jetstream { max_file_store: 200MB }", "max_file_store"), (account, "209715200")] {
+    for (config, limit) in [
+        ("jetstream { max_file_store: 200MB }", "max_file_store"),
+        (account, "209715200"),
+    ] {
         let world = World::without_members(config, &[("streams.storage", "1000000000")]).await;
         let refused = world.run(&["setup"]).await;
         assert_eq!(refused.code, Some(1), "{refused:?}");
@@ -540,9 +822,14 @@ async fn a_storage_without_room_names_the_limit() {
 async fn a_dry_run_foresees_a_lack_of_room() {
     let account = "accounts { A { jetstream { max_file: 200MB }, users: [{user: a, password: a}] } }\nno_auth_user: a";
     let world = World::without_members(account, &[]).await;
-    let refused = world.run(&["setup", "--dry-run", "--set", "streams.storage=1000000000"]).await;
+    let refused = world
+        .run(&["setup", "--dry-run", "--set", "streams.storage=1000000000"])
+        .await;
     assert_eq!(refused.code, Some(1), "{refused:?}");
-    assert!(refused.stderr.contains("stream BELLHOP_") && refused.stderr.contains("209715200"), "{refused:?}");
+    assert!(
+        refused.stderr.contains("stream BELLHOP_") && refused.stderr.contains("209715200"),
+        "{refused:?}"
+    );
     // Without a number it would be what fits.
     world.run(&["setup", "--dry-run"]).await.succeeded();
     assert_eq!(streams(&world).await, BTreeSet::new());
@@ -559,10 +846,24 @@ async fn an_outgrown_stream_is_no_change_each_time() {
     world.jetstream.update_stream(config).await.unwrap();
     for _ in 0..share / 500_000 + 2 {
         let body = vec![b'x'; 500_000];
-        world.jetstream.publish("bellhop.rejected.x", body.into()).await.unwrap().await.unwrap();
+        world
+            .jetstream
+            .publish("bellhop.rejected.x", body.into())
+            .await
+            .unwrap()
+            .await
+            .unwrap();
     }
-    for again in [&["setup", "--json"][..], &["setup", "--json"], &["setup", "--dry-run", "--json"]] {
-        assert_eq!(changes(&world.run(again).await.succeeded()), Vec::<Value>::new(), "{again:?}");
+    for again in [
+        &["setup", "--json"][..],
+        &["setup", "--json"],
+        &["setup", "--dry-run", "--json"],
+    ] {
+        assert_eq!(
+            changes(&world.run(again).await.succeeded()),
+            Vec::<Value>::new(),
+            "{again:?}"
+        );
     }
     assert_eq!(world.stream("BELLHOP_REJECTED").await.config.max_bytes, -1);
 }
@@ -577,7 +878,13 @@ async fn a_limit_drops_nothing_that_is_there() {
     world.jetstream.update_stream(config).await.unwrap();
     for _ in 0..8 {
         let body = vec![b'x'; 500_000];
-        world.jetstream.publish("bellhop.rejected.x", body.into()).await.unwrap().await.unwrap();
+        world
+            .jetstream
+            .publish("bellhop.rejected.x", body.into())
+            .await
+            .unwrap()
+            .await
+            .unwrap();
     }
     world.run(&["setup"]).await.succeeded();
     let stream = world.stream("BELLHOP_REJECTED").await;
@@ -592,7 +899,11 @@ async fn full_streams_stop_their_own_writers_alone() {
     let world = World::without_members("", &[("streams.storage", "67108864")]).await;
     world.run(&["setup"]).await.succeeded();
     let publish = async |body: Vec<u8>| {
-        let sent = world.jetstream.publish("bellhop.sets.flood", body.into()).await.unwrap();
+        let sent = world
+            .jetstream
+            .publish("bellhop.sets.flood", body.into())
+            .await
+            .unwrap();
         sent.await.map_err(|error| error.to_string())
     };
     let mut stored = 0;
@@ -606,9 +917,13 @@ async fn full_streams_stop_their_own_writers_alone() {
     assert!(error.contains("maximum bytes exceeded"), "{error}");
     world.serve().await;
     world.app("app-1", &["alice"]).await;
-    world.publish_surely("claims", vec![reminder("1", "alice")]).await;
+    world
+        .publish_surely("claims", vec![reminder("1", "alice")])
+        .await;
     world.taken(&["1"]).await;
     world.settle().await;
     let rejected = world.stream("BELLHOP_REJECTED").await;
-    assert!(rejected.state.bytes <= rejected.config.max_bytes as u64 && rejected.state.messages > 0);
+    assert!(
+        rejected.state.bytes <= rejected.config.max_bytes as u64 && rejected.state.messages > 0
+    );
 }

@@ -18,7 +18,12 @@ const INTAKE: [&str; 2] = ["BELLHOP_SETS", "intake"];
 
 async fn ends_with(world: &World, member: &Arc<Member>, signal: &str, code: i32) {
     member.signal(signal);
-    assert_eq!(world.ended(member).await.code(), Some(code), "after SIG{signal}\n{}", member.log());
+    assert_eq!(
+        world.ended(member).await.code(),
+        Some(code),
+        "after SIG{signal}\n{}",
+        member.log()
+    );
 }
 
 #[tokio::test]
@@ -27,8 +32,15 @@ async fn a_signal_ends_it_in_order() {
         let world = World::start(&[]).await;
         let began = Instant::now();
         ends_with(&world, &world.member(), signal, 0).await;
-        assert!(began.elapsed() < Duration::from_secs(5), "{:?} to stop with nothing to do", began.elapsed());
-        assert!(world.cards().await.is_empty(), "nobody is left to share with");
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "{:?} to stop with nothing to do",
+            began.elapsed()
+        );
+        assert!(
+            world.cards().await.is_empty(),
+            "nobody is left to share with"
+        );
     }
 }
 
@@ -55,18 +67,41 @@ async fn an_event_that_is_stored_again_repeats_nothing() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
     let mut stored = world.client.subscribe("bellhop.events.*").await.unwrap();
-    world.publish("billing", [reminder("a-1", "alice"), reminder("c-1", "carol"), reminder("a-2", "alice")]).await;
+    world
+        .publish(
+            "billing",
+            [
+                reminder("a-1", "alice"),
+                reminder("c-1", "carol"),
+                reminder("a-2", "alice"),
+            ],
+        )
+        .await;
     world.settle().await;
     world.member().kill();
     for _partition in ["alice's", "carol's"] {
         let event = stored.next().await.unwrap();
-        world.jetstream.publish(event.subject, event.payload).await.unwrap().await.unwrap();
+        world
+            .jetstream
+            .publish(event.subject, event.payload)
+            .await
+            .unwrap()
+            .await
+            .unwrap();
     }
     world.serve().await;
     world.settle().await;
     let takes = world.takes();
-    assert_eq!(takes.iter().map(|take| take.id()).collect::<Vec<_>>(), ["a-1", "a-2"]);
-    world.publish("billing", [reminder("a-3", "alice"), reminder("c-2", "carol")]).await;
+    assert_eq!(
+        takes.iter().map(|take| take.id()).collect::<Vec<_>>(),
+        ["a-1", "a-2"]
+    );
+    world
+        .publish(
+            "billing",
+            [reminder("a-3", "alice"), reminder("c-2", "carol")],
+        )
+        .await;
     world.app("app-2", &["carol"]).await;
     world.taken(&["a-3", "c-1", "c-2"]).await;
     world.settle().await;
@@ -85,13 +120,25 @@ async fn a_kill_in_the_middle_of_ten_thousand_loses_nothing() {
         world.member().kill();
         let outcomes = world.outcomes.all().await;
         world.serve_as("member-1").await;
-        outcomes.iter().filter(|outcome| outcome.is_final()).map(|outcome| outcome.id.clone()).collect::<BTreeSet<_>>()
+        outcomes
+            .iter()
+            .filter(|outcome| outcome.is_final())
+            .map(|outcome| outcome.id.clone())
+            .collect::<BTreeSet<_>>()
     };
     let (_, known) = tokio::join!(world.flow(0..TOTAL, 2_000), kill);
     world.complete(TOTAL).await;
-    let again: Vec<_> = world.repeats().into_iter().filter(|(_, id, _)| known.contains(id)).collect();
+    let again: Vec<_> = world
+        .repeats()
+        .into_iter()
+        .filter(|(_, id, _)| known.contains(id))
+        .collect();
     assert_eq!(again, [], "their outcome was known");
-    assert!(known.len() > TOTAL / 10, "it was killed in the middle: {}", known.len());
+    assert!(
+        known.len() > TOTAL / 10,
+        "it was killed in the middle: {}",
+        known.len()
+    );
 }
 
 /// The same while everybody is away: the mailboxes hold each reminder once.
@@ -101,15 +148,19 @@ async fn a_kill_while_reminders_are_parked_parks_each_once() {
     let world = World::start(&[]).await;
     let kill = async {
         world
-            .within(LATER, "a third is parked", async || match world.mailboxes("bellhop.parked.*.*").await? {
-                parked if parked > TOTAL / 3 => Ok(()),
-                parked => Err(format!("{parked} are")),
+            .within(LATER, "a third is parked", async || {
+                match world.mailboxes("bellhop.parked.*.*").await? {
+                    parked if parked > TOTAL / 3 => Ok(()),
+                    parked => Err(format!("{parked} are")),
+                }
             })
             .await;
         world.kill_and_revive().await;
     };
     tokio::join!(world.flow(0..TOTAL, usize::MAX), kill);
-    world.all_became("billing", &numbers(0..TOTAL), "parked").await;
+    world
+        .all_became("billing", &numbers(0..TOTAL), "parked")
+        .await;
     world.settle().await;
     assert_eq!(world.mailboxes("bellhop.parked.*.*").await, Ok(TOTAL));
     world.crowd().await;
@@ -122,21 +173,39 @@ async fn a_kill_while_reminders_are_parked_parks_each_once() {
 #[tokio::test]
 async fn a_kill_while_mailboxes_are_delivered_loses_nothing() {
     const TOTAL: usize = 3_000;
-    let world = World::start(&[("mailbox.page_messages", "5"), ("mailbox.reads_in_flight", "50")]).await;
+    let world = World::start(&[
+        ("mailbox.page_messages", "5"),
+        ("mailbox.reads_in_flight", "50"),
+    ])
+    .await;
     world.flow(0..TOTAL, usize::MAX).await;
-    world.all_became("billing", &numbers(0..TOTAL), "parked").await;
+    world
+        .all_became("billing", &numbers(0..TOTAL), "parked")
+        .await;
     let kill = async {
         world.taken_so_far(TOTAL / 3).await;
         world.member().kill();
         let outcomes = world.outcomes.all().await;
         world.serve_as("member-1").await;
-        outcomes.iter().filter(|outcome| outcome.is_final()).map(|outcome| outcome.id.clone()).collect::<BTreeSet<_>>()
+        outcomes
+            .iter()
+            .filter(|outcome| outcome.is_final())
+            .map(|outcome| outcome.id.clone())
+            .collect::<BTreeSet<_>>()
     };
     let (known, ()) = tokio::join!(kill, world.crowd());
     world.complete(TOTAL).await;
-    let again: Vec<_> = world.repeats().into_iter().filter(|(_, id, _)| known.contains(id)).collect();
+    let again: Vec<_> = world
+        .repeats()
+        .into_iter()
+        .filter(|(_, id, _)| known.contains(id))
+        .collect();
     assert_eq!(again, [], "their outcome was known");
-    assert!(!known.is_empty() && known.len() < TOTAL, "it was killed in the middle: {}", known.len());
+    assert!(
+        !known.is_empty() && known.len() < TOTAL,
+        "it was killed in the middle: {}",
+        known.len()
+    );
 }
 
 /// The first signal waits for what is in flight, the second one does not.
@@ -147,16 +216,32 @@ async fn a_second_signal_leaves_at_once() {
     let app = world.app("app-1", &["alice"]).await;
     app.on_delivery(|_| Reply::silence());
     world.publish("billing", [reminder("1", "alice")]).await;
-    let is_asked = async || if app.attempts("1") > 0 { Ok(()) } else { Err("not asked".to_owned()) };
+    let is_asked = async || {
+        if app.attempts("1") > 0 {
+            Ok(())
+        } else {
+            Err("not asked".to_owned())
+        }
+    };
     world.eventually("a delivery is under way", is_asked).await;
     let member = world.member();
     member.signal("TERM");
-    let is_stopping = async || if member.log().contains("stopping") { Ok(()) } else { Err("not stopping".to_owned()) };
+    let is_stopping = async || {
+        if member.log().contains("stopping") {
+            Ok(())
+        } else {
+            Err("not stopping".to_owned())
+        }
+    };
     world.eventually("it is stopping", is_stopping).await;
     assert_eq!(member.status(), None, "a delivery is in flight");
     let began = Instant::now();
     ends_with(&world, &member, "TERM", 1).await;
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?} is not at once", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?} is not at once",
+        began.elapsed()
+    );
 
     app.recover();
     world.serve_as(member.name()).await;
@@ -171,11 +256,21 @@ async fn a_stop_waits_no_longer_than_its_grace() {
     let app = world.app("app-1", &["alice"]).await;
     app.on_delivery(|_| Reply::silence());
     world.publish("billing", [reminder("1", "alice")]).await;
-    let is_asked = async || if app.attempts("1") > 0 { Ok(()) } else { Err("not asked".to_owned()) };
+    let is_asked = async || {
+        if app.attempts("1") > 0 {
+            Ok(())
+        } else {
+            Err("not asked".to_owned())
+        }
+    };
     world.eventually("a delivery is under way", is_asked).await;
     let began = Instant::now();
     ends_with(&world, &world.member(), "TERM", 0).await;
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?} is more than its grace", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?} is more than its grace",
+        began.elapsed()
+    );
     app.recover();
     world.serve().await;
     world.taken(&["1"]).await;
@@ -214,7 +309,9 @@ async fn a_killed_nats_server_comes_back() {
     tokio::join!(world.flow(0..TOTAL, 600), outage);
     world.complete(TOTAL).await;
     let member = world.member();
-    world.eventually("it is ready again", async || member.is_ready().await).await;
+    world
+        .eventually("it is ready again", async || member.is_ready().await)
+        .await;
 }
 
 /// Everything goes at once, as when a machine crashes, and comes back.
@@ -238,7 +335,12 @@ async fn a_crash_of_bellhop_and_nats_loses_nothing() {
 #[tokio::test]
 async fn an_outage_longer_than_the_ttl_ends_well() {
     const TOTAL: usize = 2_000;
-    let world = World::start(&[("members.interval", "200ms"), ("members.ttl", "1s"), SHORT_ACK_WAIT[0]]).await;
+    let world = World::start(&[
+        ("members.interval", "200ms"),
+        ("members.ttl", "1s"),
+        SHORT_ACK_WAIT[0],
+    ])
+    .await;
     world.serve().await;
     world.crowd().await;
     let outage = async {
@@ -264,7 +366,12 @@ async fn it_stops_without_its_nats_server() {
     let began = Instant::now();
     member.signal("TERM");
     world.ended(&member).await;
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?} for a grace of 1 s\n{}", began.elapsed(), member.log());
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?} for a grace of 1 s\n{}",
+        began.elapsed(),
+        member.log()
+    );
 
     world.restart_nats().await;
     world.serve_as(member.name()).await;
@@ -285,18 +392,36 @@ async fn a_corrupt_event_is_set_aside() {
     for partition in 0..4 {
         for body in corrupt {
             let subject = format!("bellhop.events.{partition}");
-            world.jetstream.publish(subject, body.into()).await.unwrap().await.unwrap();
+            world
+                .jetstream
+                .publish(subject, body.into())
+                .await
+                .unwrap()
+                .await
+                .unwrap();
         }
     }
-    world.publish("billing", numbers(0..CROWD).iter().map(nth)).await;
+    world
+        .publish("billing", numbers(0..CROWD).iter().map(nth))
+        .await;
     world.complete(CROWD).await;
     let rejected = world.all_rejected(16).await;
     assert_eq!(rejected.len(), 16);
     for message in &rejected {
-        assert_eq!((message.code(), message.subject.as_str()), ("corrupt_event", "bellhop.rejected.bellhop"));
+        assert_eq!(
+            (message.code(), message.subject.as_str()),
+            ("corrupt_event", "bellhop.rejected.bellhop")
+        );
     }
     for body in corrupt {
-        assert_eq!(rejected.iter().filter(|message| message.payload == body).count(), 4, "{body}");
+        assert_eq!(
+            rejected
+                .iter()
+                .filter(|message| message.payload == body)
+                .count(),
+            4,
+            "{body}"
+        );
     }
     // Set aside for good: a restart does not meet them again.
     ends_with(&world, &world.member(), "TERM", 0).await;
@@ -334,7 +459,11 @@ async fn what_is_lost_on_the_way_to_a_member_is_not_overtaken() {
         }
         lost.next().await.unwrap();
         world.taken(&numbers(0..6)).await;
-        assert_eq!(world.order("alice"), numbers(0..6), "one from {consumer:?} was lost");
+        assert_eq!(
+            world.order("alice"),
+            numbers(0..6),
+            "one from {consumer:?} was lost"
+        );
         world.settle().await;
     }
 }
@@ -371,9 +500,15 @@ async fn a_nats_server_that_stands_still_is_left() {
     world
         .eventually("the member knows", async || {
             let answer = member.probe("GET", "/readyz").await?;
-            if answer.body.contains("[-] nats connected") { Ok(()) } else { Err(answer.body) }
+            if answer.body.contains("[-] nats connected") {
+                Ok(())
+            } else {
+                Err(answer.body)
+            }
         })
         .await;
     world.signal_nats("CONT").await;
-    world.eventually("it is ready again", async || member.is_ready().await).await;
+    world
+        .eventually("it is ready again", async || member.is_ready().await)
+        .await;
 }

@@ -19,13 +19,27 @@ struct Desk {
 
 impl Desk {
     async fn of(address: SocketAddr, user: &str) -> Self {
-        let mut desk = Self { address, cookie: String::new() };
+        let mut desk = Self {
+            address,
+            cookie: String::new(),
+        };
         let mut connection = TcpStream::connect(address).await.unwrap();
-        connection.write_all(desk.request("POST", "/sign-in", &format!("user={user}")).as_bytes()).await.unwrap();
+        connection
+            .write_all(
+                desk.request("POST", "/sign-in", &format!("user={user}"))
+                    .as_bytes(),
+            )
+            .await
+            .unwrap();
         let mut answer = String::new();
         connection.read_to_string(&mut answer).await.unwrap();
-        let cookie = answer.split("set-cookie: ").nth(1).and_then(|rest| rest.split(';').next());
-        desk.cookie = cookie.unwrap_or_else(|| panic!("no cookie in {answer}")).to_owned();
+        let cookie = answer
+            .split("set-cookie: ")
+            .nth(1)
+            .and_then(|rest| rest.split(';').next());
+        desk.cookie = cookie
+            .unwrap_or_else(|| panic!("no cookie in {answer}"))
+            .to_owned();
         desk
     }
 
@@ -39,14 +53,22 @@ impl Desk {
     }
 
     async fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String, String) {
-        let answer = exchange(self.address, &self.request(method, path, body)).await.unwrap();
+        let answer = exchange(self.address, &self.request(method, path, body))
+            .await
+            .unwrap();
         (answer.status, answer.head, answer.body)
     }
 
     async fn window(&self) -> Window {
         let mut connection = TcpStream::connect(self.address).await.unwrap();
-        connection.write_all(self.request("GET", "/as/alice/events", "").as_bytes()).await.unwrap();
-        Window { connection, text: String::new() }
+        connection
+            .write_all(self.request("GET", "/as/alice/events", "").as_bytes())
+            .await
+            .unwrap();
+        Window {
+            connection,
+            text: String::new(),
+        }
     }
 }
 
@@ -61,7 +83,11 @@ impl Window {
     async fn event(&mut self, kind: &str) -> &str {
         let wanted = format!("event: {kind}\n");
         let read = async {
-            while !self.text.split_once(&wanted).is_some_and(|(_, event)| event.contains("\n\n")) {
+            while !self
+                .text
+                .split_once(&wanted)
+                .is_some_and(|(_, event)| event.contains("\n\n"))
+            {
                 let mut bytes = [0; 4096];
                 let count = self.connection.read(&mut bytes).await.unwrap();
                 assert!(count > 0, "the connection ended with: {}", self.text);
@@ -77,15 +103,32 @@ impl Window {
 #[tokio::test]
 async fn a_terminal_needs_no_more_than_an_app_server() {
     let realm = Realm::start().await;
-    let set_up = realm.run("operator", &["setup", "--set", "partitions=4"], "").await;
+    let set_up = realm
+        .run("operator", &["setup", "--set", "partitions=4"], "")
+        .await;
     assert_eq!(set_up.code, Some(0), "{set_up:?}");
     let _member = realm.serve("member-1", &["partitions=4"]).await;
-    let arguments = ["terminal", "--nats", realm.server.url(), "--listen", "127.0.0.1:0", "--instance", "app-1"];
-    let arguments: Vec<String> = arguments.into_iter().map(Into::into).chain(realm.secrets.settings("app-1")).collect();
+    let arguments = [
+        "terminal",
+        "--nats",
+        realm.server.url(),
+        "--listen",
+        "127.0.0.1:0",
+        "--instance",
+        "app-1",
+    ];
+    let arguments: Vec<String> = arguments
+        .into_iter()
+        .map(Into::into)
+        .chain(realm.secrets.settings("app-1"))
+        .collect();
     let terminal = Member::spawn("terminal", &[], &arguments, realm.dir.path());
     let address = eventually("the terminal is open", async || {
         let log = terminal.log();
-        let address = log.split("http://").nth(1).and_then(|rest| rest.split('/').next()?.parse().ok());
+        let address = log
+            .split("http://")
+            .nth(1)
+            .and_then(|rest| rest.split('/').next()?.parse().ok());
         address.ok_or(log)
     })
     .await;
@@ -93,17 +136,33 @@ async fn a_terminal_needs_no_more_than_an_app_server() {
     let desk = Desk::of(address, "alice").await;
     let mut window = desk.window().await;
     window.event("hello").await;
-    let publish = ["publish", "--source", "billing", "--user", "alice", "--content", "Invoice 981 is due"];
+    let publish = [
+        "publish",
+        "--source",
+        "billing",
+        "--user",
+        "alice",
+        "--content",
+        "Invoice 981 is due",
+    ];
     let published = realm.run("operator", &publish, "").await;
     assert_eq!(published.code, Some(0), "{published:?}");
 
     let text = window.event("reminder").await;
     assert!(text.contains("Invoice 981 is due"), "{text}");
-    let number = text.split("id: ").nth(1).and_then(|rest| rest.lines().next()).expect("a number");
+    let number = text
+        .split("id: ")
+        .nth(1)
+        .and_then(|rest| rest.lines().next())
+        .expect("a number");
     assert_eq!(desk.ask("POST", "/as/alice/seen", number).await.0, 204);
     eventually("the history says that it was delivered", async || {
         let (status, _, body) = desk.ask("GET", "/as/alice/history", "").await;
-        if status == 200 && body.contains(r#""outcome":"delivered""#) { Ok(()) } else { Err(body) }
+        if status == 200 && body.contains(r#""outcome":"delivered""#) {
+            Ok(())
+        } else {
+            Err(body)
+        }
     })
     .await;
 }
@@ -111,11 +170,18 @@ async fn a_terminal_needs_no_more_than_an_app_server() {
 /// A terminal on a plain server, without `bellhop serve`.
 async fn alone(world: &World, more: &[&str]) -> (Arc<Member>, SocketAddr) {
     let arguments = ["terminal", "--nats", &world.url, "--listen", "127.0.0.1:0"];
-    let arguments: Vec<String> = arguments.iter().chain(more).map(|text| (*text).to_owned()).collect();
+    let arguments: Vec<String> = arguments
+        .iter()
+        .chain(more)
+        .map(|text| (*text).to_owned())
+        .collect();
     let terminal = world.launch_with(more.get(1).unwrap_or(&"web-1"), &arguments);
     let is_open = async || {
         let log = terminal.log();
-        let address = log.split("http://").nth(1).and_then(|rest| rest.split('/').next()?.parse().ok());
+        let address = log
+            .split("http://")
+            .nth(1)
+            .and_then(|rest| rest.split('/').next()?.parse().ok());
         address.ok_or(log)
     };
     let address = world.eventually("the terminal is open", is_open).await;
@@ -126,28 +192,50 @@ async fn alone(world: &World, more: &[&str]) -> (Arc<Member>, SocketAddr) {
 async fn a_signed_out_cookie_is_refused() {
     let world = World::start(&[]).await;
     let (_terminal, address) = alone(&world, &[]).await;
-    let (here, there) = (Desk::of(address, "alice").await, Desk::of(address, "alice").await);
+    let (here, there) = (
+        Desk::of(address, "alice").await,
+        Desk::of(address, "alice").await,
+    );
     assert_eq!(here.ask("GET", "/as/alice/", "").await.0, 200);
     let (status, head, _) = here.ask("POST", "/as/alice/sign-out", "").await;
     assert!(status == 303 && head.contains("max-age=0"), "{head}");
-    assert_eq!(here.ask("GET", "/as/alice/history", "").await.0, 401, "the same cookie again");
-    assert_eq!(there.ask("GET", "/as/alice/", "").await.0, 200, "another session of the user");
+    assert_eq!(
+        here.ask("GET", "/as/alice/history", "").await.0,
+        401,
+        "the same cookie again"
+    );
+    assert_eq!(
+        there.ask("GET", "/as/alice/", "").await.0,
+        200,
+        "another session of the user"
+    );
 }
 
 #[tokio::test]
 async fn sign_out_closes_windows_of_that_session_alone() {
     let world = World::start(&[]).await;
     let (_terminal, address) = alone(&world, &[]).await;
-    let (here, there) = (Desk::of(address, "alice").await, Desk::of(address, "alice").await);
+    let (here, there) = (
+        Desk::of(address, "alice").await,
+        Desk::of(address, "alice").await,
+    );
     let (mut closed, mut open) = (here.window().await, there.window().await);
     closed.event("hello").await;
     open.event("hello").await;
     assert_eq!(here.ask("POST", "/as/alice/sign-out", "").await.0, 303);
     let read = closed.connection.read_to_string(&mut closed.text);
-    tokio::time::timeout(SOON, read).await.expect("the window is still open").unwrap();
+    tokio::time::timeout(SOON, read)
+        .await
+        .expect("the window is still open")
+        .unwrap();
     let mut more = [0; 64];
     let read = open.connection.read(&mut more);
-    assert!(tokio::time::timeout(Duration::from_millis(500), read).await.is_err(), "another session's window");
+    assert!(
+        tokio::time::timeout(Duration::from_millis(500), read)
+            .await
+            .is_err(),
+        "another session's window"
+    );
 }
 
 #[tokio::test]
@@ -162,7 +250,10 @@ async fn only_the_proxy_makes_cookies_secure() {
     };
     let (_direct, direct) = alone(&world, &[]).await;
     let head = sign_in(direct).await;
-    assert!(head.contains("samesite=strict") && !head.contains("secure"), "{head}");
+    assert!(
+        head.contains("samesite=strict") && !head.contains("secure"),
+        "{head}"
+    );
     let (_behind, behind) = alone(&world, &["--instance", "web-2", "--proxy", "127.0.0.1"]).await;
     let head = sign_in(behind).await;
     assert!(head.contains("samesite=strict; secure"), "{head}");
@@ -173,8 +264,9 @@ async fn a_body_that_does_not_come_is_refused() {
     let world = World::start(&[]).await;
     let (_terminal, address) = alone(&world, &[]).await;
     let mut connection = TcpStream::connect(address).await.unwrap();
-    let head =
-        format!("POST /sign-in HTTP/1.1\r\nHost: {address}\r\nOrigin: http://{address}\r\nContent-Length: 9\r\n\r\n");
+    let head = format!(
+        "POST /sign-in HTTP/1.1\r\nHost: {address}\r\nOrigin: http://{address}\r\nContent-Length: 9\r\n\r\n"
+    );
     connection.write_all(head.as_bytes()).await.unwrap();
     let mut answer = [0; 12];
     let answered = tokio::time::timeout(SOON, connection.read_exact(&mut answer)).await;
@@ -191,10 +283,24 @@ async fn one_address_gets_a_share_of_the_users() {
         let user = format!("u{number}");
         let desk = Desk::of(address, &user).await;
         let mut connection = TcpStream::connect(address).await.unwrap();
-        connection.write_all(desk.request("GET", &format!("/as/{user}/events"), "").as_bytes()).await.unwrap();
+        connection
+            .write_all(
+                desk.request("GET", &format!("/as/{user}/events"), "")
+                    .as_bytes(),
+            )
+            .await
+            .unwrap();
         let mut answer = [0; 12];
         connection.read_exact(&mut answer).await.unwrap();
-        assert_eq!(&answer, if number < 500 { b"HTTP/1.1 200" } else { b"HTTP/1.1 503" }, "{user}");
+        assert_eq!(
+            &answer,
+            if number < 500 {
+                b"HTTP/1.1 200"
+            } else {
+                b"HTTP/1.1 503"
+            },
+            "{user}"
+        );
         windows.push(connection);
     }
 }

@@ -16,24 +16,74 @@ use crate::harness::{LATER, World, bellhop, reminder};
 async fn one_look_tells_who_is_there_and_what_waits() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice", "bob"]).await;
-    world.publish("billing", [reminder("1", "alice"), reminder("2", "carol"), reminder("3", "carol")]).await;
+    world
+        .publish(
+            "billing",
+            [
+                reminder("1", "alice"),
+                reminder("2", "carol"),
+                reminder("3", "carol"),
+            ],
+        )
+        .await;
     world.settle().await;
     let told = world.run(&["top", "--json", "--once"]).await.succeeded();
     assert_eq!(told.lines().count(), 1, "{told}");
     let frame: Value = serde_json::from_str(&told).unwrap();
-    assert_eq!([&frame["parked_reminders"], &frame["parked_users"], &frame["sets"], &frame["events"]], [2, 1, 0, 0]);
+    assert_eq!(
+        [
+            &frame["parked_reminders"],
+            &frame["parked_users"],
+            &frame["sets"],
+            &frame["events"]
+        ],
+        [2, 1, 0, 0]
+    );
     assert_eq!(frame["routes"], json!([["app-1", 2]]), "{frame:#}");
-    assert_eq!((&frame["status"], &frame["needs"]), (&json!("ok"), &json!([])), "{frame:#}");
+    assert_eq!(
+        (&frame["status"], &frame["needs"]),
+        (&json!("ok"), &json!([])),
+        "{frame:#}"
+    );
     let member = &frame["members"][0];
-    assert_eq!((&member["name"], &member["state"]), (&json!("member-1"), &json!("serving")));
+    assert_eq!(
+        (&member["name"], &member["state"]),
+        (&json!("member-1"), &json!("serving"))
+    );
     assert_eq!(
         (&member["partitions"], &member["roles"]),
-        (&json!([0, 1, 2, 3]), &json!(["intake", "escalation", "history"]))
+        (
+            &json!([0, 1, 2, 3]),
+            &json!(["intake", "escalation", "history"])
+        )
     );
-    let consumers: Vec<_> = frame["consumers"].as_array().unwrap().iter().map(|consumer| &consumer["name"]).collect();
-    assert!(["intake", "dispatch-3", "history"].iter().all(|name| consumers.contains(&&json!(name))), "{consumers:?}");
-    for figure in ["sets", "reminders", "delivered", "rerouted", "merged", "dropped", "parked", "rejected", "failed"] {
-        assert!(frame["per_second"][figure].is_number(), "{figure}: {frame:#}");
+    let consumers: Vec<_> = frame["consumers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|consumer| &consumer["name"])
+        .collect();
+    assert!(
+        ["intake", "dispatch-3", "history"]
+            .iter()
+            .all(|name| consumers.contains(&&json!(name))),
+        "{consumers:?}"
+    );
+    for figure in [
+        "sets",
+        "reminders",
+        "delivered",
+        "rerouted",
+        "merged",
+        "dropped",
+        "parked",
+        "rejected",
+        "failed",
+    ] {
+        assert!(
+            frame["per_second"][figure].is_number(),
+            "{figure}: {frame:#}"
+        );
     }
 
     // What is no terminal gets a page.
@@ -62,7 +112,9 @@ async fn a_page_tells_how_fast_things_go() {
     let world = World::start(&[]).await;
     let publishing = async {
         for number in 0.. {
-            world.publish("billing", [reminder(format!("{number}"), "alice")]).await;
+            world
+                .publish("billing", [reminder(format!("{number}"), "alice")])
+                .await;
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -71,7 +123,10 @@ async fn a_page_tells_how_fast_things_go() {
         () = publishing => unreachable!("it publishes on and on"),
     };
     let frame: Value = serde_json::from_str(&told).unwrap();
-    assert!(frame["per_second"]["sets"].as_f64().unwrap() > 0.0, "{frame:#}");
+    assert!(
+        frame["per_second"]["sets"].as_f64().unwrap() > 0.0,
+        "{frame:#}"
+    );
 }
 
 /// Figures of all members, by NATS alone.
@@ -85,12 +140,20 @@ async fn rates_are_those_of_all_members() {
     let deadline = std::time::Instant::now() + LATER;
     while busy < 2 {
         let users = ["alice", "bob", "carol", "dave"];
-        world.publish("billing", users.map(|user| reminder(format!("{n}-{user}"), user))).await;
+        world
+            .publish(
+                "billing",
+                users.map(|user| reminder(format!("{n}-{user}"), user)),
+            )
+            .await;
         n += 1;
-        let frame: Value = serde_json::from_str(&lines.next_line().await.unwrap().unwrap()).unwrap();
+        let frame: Value =
+            serde_json::from_str(&lines.next_line().await.unwrap().unwrap()).unwrap();
         let is_some = |figure: &Value| figure.as_f64().is_some_and(|figure| figure > 0.0);
         let flow = &frame["per_second"];
-        let is_seen = ["sets", "reminders", "delivered"].iter().all(|figure| is_some(&flow[figure]))
+        let is_seen = ["sets", "reminders", "delivered"]
+            .iter()
+            .all(|figure| is_some(&flow[figure]))
             && is_some(&frame["latency"]["median_seconds"]);
         busy = frame["members"]
             .as_array()
@@ -125,14 +188,22 @@ async fn lines_go_on_when_nats_is_back() {
     let (mut top, mut lines) = follow(&world);
     let mut problems = BufReader::new(top.stderr.take().unwrap()).lines();
     let next = async |lines: &mut Lines<BufReader<ChildStdout>>| {
-        let line = tokio::time::timeout(LATER, lines.next_line()).await.unwrap().unwrap().unwrap();
+        let line = tokio::time::timeout(LATER, lines.next_line())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
         let frame: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(frame["needs"][0]["check"], "members", "{frame:#}");
         frame["at"].as_str().unwrap().to_owned()
     };
     next(&mut lines).await;
     world.kill_nats().await;
-    let told = tokio::time::timeout(LATER, problems.next_line()).await.unwrap().unwrap().unwrap();
+    let told = tokio::time::timeout(LATER, problems.next_line())
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
     assert!(told.starts_with("bellhop: "), "{told}");
     let since = jiff::Timestamp::now().to_string();
     world.restart_nats().await;
@@ -153,7 +224,11 @@ impl Terminal {
     /// Runs a command of the shell in a new terminal.
     fn run(command: &str, dir: &std::path::Path) -> Self {
         let mut child = std::process::Command::new("script")
-            .args(["-qfec", &format!("stty rows {ROWS} cols {COLUMNS}; {command}"), "/dev/null"])
+            .args([
+                "-qfec",
+                &format!("stty rows {ROWS} cols {COLUMNS}; {command}"),
+                "/dev/null",
+            ])
             .current_dir(dir)
             .env("TERM", "xterm-256color")
             .env("SHELL", "/bin/sh")
@@ -184,7 +259,13 @@ impl Terminal {
     }
 
     async fn shows(&self, world: &World, what: &str, is_it: impl Fn(&str) -> bool) {
-        world.within(LATER, what, async || Some(()).filter(|()| is_it(&self.text())).ok_or_else(|| self.text())).await;
+        world
+            .within(LATER, what, async || {
+                Some(())
+                    .filter(|()| is_it(&self.text()))
+                    .ok_or_else(|| self.text())
+            })
+            .await;
     }
 }
 
@@ -200,17 +281,26 @@ async fn a_terminal_is_drawn_on_obeyed_and_given_back() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
     let program = env!("CARGO_BIN_EXE_bellhop");
-    let top = format!("{program} top --every 200ms --nats {} --set partitions=4 --set nats.timeout=1s", world.url);
+    let top = format!(
+        "{program} top --every 200ms --nats {} --set partitions=4 --set nats.timeout=1s",
+        world.url
+    );
     let command = format!("stty -g > before; {top}; echo \"ended with $?\"; stty -g > after");
     let mut terminal = Terminal::run(&command, world.dir());
     terminal
         .shows(&world, "it is drawn", |text| {
-            text.contains("bellhop top  ok") && text.contains("app-1") && text.contains("dispatch-3")
+            text.contains("bellhop top  ok")
+                && text.contains("app-1")
+                && text.contains("dispatch-3")
         })
         .await;
     assert!(terminal.screen.lock().unwrap().screen().alternate_screen());
     terminal.press("?");
-    terminal.shows(&world, "the help is shown", |text| text.contains("stand still, or go on")).await;
+    terminal
+        .shows(&world, "the help is shown", |text| {
+            text.contains("stand still, or go on")
+        })
+        .await;
     terminal.press("?s");
     terminal
         .shows(&world, "the order is another", |text| {
@@ -218,23 +308,39 @@ async fn a_terminal_is_drawn_on_obeyed_and_given_back() {
         })
         .await;
     terminal.press("p");
-    terminal.shows(&world, "it stands still", |text| text.contains("standing still")).await;
+    terminal
+        .shows(&world, "it stands still", |text| {
+            text.contains("standing still")
+        })
+        .await;
     terminal.press("p");
 
     world.kill_nats().await;
-    terminal.shows(&world, "the loss is shown", |text| text.contains("nothing learnt for")).await;
+    terminal
+        .shows(&world, "the loss is shown", |text| {
+            text.contains("nothing learnt for")
+        })
+        .await;
     world.restart_nats().await;
     terminal
-        .shows(&world, "it recovers", |text| text.contains("bellhop top") && !text.contains("nothing learnt"))
+        .shows(&world, "it recovers", |text| {
+            text.contains("bellhop top") && !text.contains("nothing learnt")
+        })
         .await;
 
     terminal.press("q");
-    terminal.shows(&world, "it ends", |text| text.contains("ended with 0")).await;
+    terminal
+        .shows(&world, "it ends", |text| text.contains("ended with 0"))
+        .await;
     let settings = |name: &str| std::fs::read_to_string(world.dir().join(name)).unwrap_or_default();
     world
         .eventually("the terminal is as it was", async || {
             let (before, after) = (settings("before"), settings("after"));
-            if !before.is_empty() && before == after { Ok(()) } else { Err(format!("{before:?}, then {after:?}")) }
+            if !before.is_empty() && before == after {
+                Ok(())
+            } else {
+                Err(format!("{before:?}, then {after:?}"))
+            }
         })
         .await;
     assert!(!terminal.screen.lock().unwrap().screen().alternate_screen());
@@ -246,12 +352,26 @@ async fn a_terminal_is_drawn_on_obeyed_and_given_back() {
 async fn a_signal_gives_the_terminal_back() {
     let world = World::start(&[]).await;
     let program = env!("CARGO_BIN_EXE_bellhop");
-    let top = format!("{program} top --every 200ms --nats {} --set partitions=4", world.url);
-    let terminal = Terminal::run(&format!("sh -c 'echo $$ > pid; exec {top}'; echo \"ended with $?\""), world.dir());
-    terminal.shows(&world, "it is drawn", |text| text.contains("bellhop top")).await;
+    let top = format!(
+        "{program} top --every 200ms --nats {} --set partitions=4",
+        world.url
+    );
+    let terminal = Terminal::run(
+        &format!("sh -c 'echo $$ > pid; exec {top}'; echo \"ended with $?\""),
+        world.dir(),
+    );
+    terminal
+        .shows(&world, "it is drawn", |text| text.contains("bellhop top"))
+        .await;
     let kill = "kill -TERM $(cat pid)";
-    let killed = std::process::Command::new("sh").args(["-c", kill]).current_dir(world.dir()).status().unwrap();
+    let killed = std::process::Command::new("sh")
+        .args(["-c", kill])
+        .current_dir(world.dir())
+        .status()
+        .unwrap();
     assert!(killed.success());
-    terminal.shows(&world, "it ends", |text| text.contains("ended with 0")).await;
+    terminal
+        .shows(&world, "it ends", |text| text.contains("ended with 0"))
+        .await;
     assert!(!terminal.screen.lock().unwrap().screen().alternate_screen());
 }

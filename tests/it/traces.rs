@@ -15,15 +15,25 @@ impl World {
     async fn publish_traced(&self, id: &str, header: &str, trace: &str) {
         let mut headers = HeaderMap::new();
         headers.insert(header, trace);
-        self.publish_set("billing", json!({ "reminders": [reminder(id, "alice")] }), headers).await;
+        self.publish_set(
+            "billing",
+            json!({ "reminders": [reminder(id, "alice")] }),
+            headers,
+        )
+        .await;
     }
 }
 
 /// The header of the last delivery that had this reminder.
 fn told(app: &App, id: &str, header: &str) -> Option<String> {
-    let has_it = |request: &[u8]| String::from_utf8_lossy(request).contains(&format!(r#""id":"{id}""#));
+    let has_it =
+        |request: &[u8]| String::from_utf8_lossy(request).contains(&format!(r#""id":"{id}""#));
     let requests = app.requests();
-    let last = requests.iter().rev().find(|request| has_it(&request.body)).unwrap();
+    let last = requests
+        .iter()
+        .rev()
+        .find(|request| has_it(&request.body))
+        .unwrap();
     last.header(header).map(ToOwned::to_owned)
 }
 
@@ -38,17 +48,25 @@ async fn a_delivery_is_told_of_the_trace_of_its_set() {
     let app = world.app("app-1", &["alice"]).await;
     world.publish_traced("live", "traceparent", TRACES[0]).await;
     world.became("billing", "live", "delivered").await;
-    assert_eq!(trace(told(&app, "live", "traceparent")), trace(Some(TRACES[0].to_owned())));
+    assert_eq!(
+        trace(told(&app, "live", "traceparent")),
+        trace(Some(TRACES[0].to_owned()))
+    );
     assert_eq!(told(&app, "live", "Bellhop-Traces"), None, "there is one");
     // However it is written; and what is no trace is left away, and the reminder goes on.
     // Each waits for the one before, so that no delivery has two sets.
-    world.publish_traced("capital", "Traceparent", TRACES[1]).await;
+    world
+        .publish_traced("capital", "Traceparent", TRACES[1])
+        .await;
     world.became("billing", "capital", "delivered").await;
     world.publish_traced("odd", "traceparent", "00-what").await;
     world.became("billing", "odd", "delivered").await;
     world.publish("billing", [reminder("none", "alice")]).await;
     world.became("billing", "none", "delivered").await;
-    assert_eq!(trace(told(&app, "capital", "traceparent")), trace(Some(TRACES[1].to_owned())));
+    assert_eq!(
+        trace(told(&app, "capital", "traceparent")),
+        trace(Some(TRACES[1].to_owned()))
+    );
     assert_eq!(told(&app, "odd", "traceparent"), None);
     assert_eq!(told(&app, "none", "traceparent"), None);
 }
@@ -62,13 +80,24 @@ async fn a_mailbox_keeps_the_traces_and_a_delivery_tells_of_all() {
         world.publish_traced(id, "traceparent", trace).await;
     }
     world.publish_traced("d", "traceparent", TRACES[0]).await;
-    world.all_became("billing", &["a", "b", "c", "d"], "parked").await;
+    world
+        .all_became("billing", &["a", "b", "c", "d"], "parked")
+        .await;
     app.recover();
-    world.all_became("billing", &["a", "b", "c", "d"], "delivered").await;
+    world
+        .all_became("billing", &["a", "b", "c", "d"], "delivered")
+        .await;
     let requests = app.requests();
-    let all = requests.iter().rev().find_map(|request| request.header("Bellhop-Traces")).unwrap();
+    let all = requests
+        .iter()
+        .rev()
+        .find_map(|request| request.header("Bellhop-Traces"))
+        .unwrap();
     assert_eq!(all, TRACES.join(","), "each once, in order");
-    assert_eq!(trace(told(&app, "a", "traceparent")), trace(Some(TRACES[0].to_owned())));
+    assert_eq!(
+        trace(told(&app, "a", "traceparent")),
+        trace(Some(TRACES[0].to_owned()))
+    );
 }
 
 #[cfg(feature = "otlp")]
@@ -83,7 +112,10 @@ mod exported {
     /// A collector: it takes what is posted to it.
     async fn collector() -> (String, Arc<Mutex<Vec<u8>>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (url, posted) = (format!("http://{}", listener.local_addr().unwrap()), Arc::<Mutex<Vec<u8>>>::default());
+        let (url, posted) = (
+            format!("http://{}", listener.local_addr().unwrap()),
+            Arc::<Mutex<Vec<u8>>>::default(),
+        );
         let taken = posted.clone();
         tokio::spawn(async move {
             while let Ok((connection, _)) = listener.accept().await {
@@ -97,7 +129,11 @@ mod exported {
         let mut connection = BufReader::new(connection);
         let mut length = None;
         let mut line = String::new();
-        while connection.read_line(&mut line).await.is_ok_and(|bytes| bytes > 0) {
+        while connection
+            .read_line(&mut line)
+            .await
+            .is_ok_and(|bytes| bytes > 0)
+        {
             if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
                 length = value.trim().parse::<usize>().ok();
             }
@@ -105,7 +141,10 @@ mod exported {
                 let mut body = vec![0; length.take().unwrap_or(0)];
                 connection.read_exact(&mut body).await.unwrap();
                 taken.lock().unwrap().extend(body);
-                connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+                connection
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                    .await
+                    .unwrap();
             }
             line.clear();
         }
@@ -114,7 +153,9 @@ mod exported {
     /// The bytes of a trace's id, as they are in an export.
     fn id_bytes(traceparent: &str) -> Vec<u8> {
         let digits = traceparent.as_bytes()[3..35].chunks(2);
-        digits.map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap()).collect()
+        digits
+            .map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap())
+            .collect()
     }
 
     fn has(posted: &[u8], what: &[u8]) -> bool {
@@ -125,7 +166,12 @@ mod exported {
     async fn spans_go_to_the_collector_in_the_publishers_trace() {
         let world = World::without_members("", &[]).await;
         let (url, posted) = collector().await;
-        world.serve_in(&[format!("OTEL_EXPORTER_OTLP_ENDPOINT={url}"), "OTEL_BSP_SCHEDULE_DELAY=100".into()]).await;
+        world
+            .serve_in(&[
+                format!("OTEL_EXPORTER_OTLP_ENDPOINT={url}"),
+                "OTEL_BSP_SCHEDULE_DELAY=100".into(),
+            ])
+            .await;
         let app = world.app("app-1", &["alice"]).await;
         world.publish_traced("one", "traceparent", TRACES[0]).await;
         world.became("billing", "one", "delivered").await;
@@ -140,7 +186,11 @@ mod exported {
                     .filter(|name| !has(&posted, name.as_bytes()))
                     .collect();
                 let is_whole = missing.is_empty() && has(&posted, &id_bytes(TRACES[0]));
-                if is_whole { Ok(()) } else { Err(format!("{missing:?} in {} bytes", posted.len())) }
+                if is_whole {
+                    Ok(())
+                } else {
+                    Err(format!("{missing:?} in {} bytes", posted.len()))
+                }
             })
             .await;
     }

@@ -22,12 +22,17 @@ async fn an_unreadable_set_is_rejected_and_others_arrive() {
     let (world, proxy) = with_proxy(&[]).await;
     world.serve_at(&proxy.url, "member-1").await;
     world.app("app-1", &["alice"]).await;
-    let marked = json!({ "reminders": [{ "id": "marked", "user": "alice", "content": MARKER }] }).to_string();
+    let marked = json!({ "reminders": [{ "id": "marked", "user": "alice", "content": MARKER }] })
+        .to_string();
     world.publish("claims", [reminder("before", "alice")]).await;
-    world.publish_bytes("billing", marked.as_bytes(), HeaderMap::new()).await;
+    world
+        .publish_bytes("billing", marked.as_bytes(), HeaderMap::new())
+        .await;
     world.publish("claims", [reminder("behind", "alice")]).await;
 
-    world.all_became("claims", &["before", "behind"], "delivered").await;
+    world
+        .all_became("claims", &["before", "behind"], "delivered")
+        .await;
     let rejected = world.all_rejected(1).await;
     assert_eq!(rejected[0].code(), "unreadable_message");
     assert_eq!(rejected[0].subject, "bellhop.rejected.billing");
@@ -43,7 +48,9 @@ async fn a_restarted_member_gets_past_unreadable_sets() {
     set_up.succeeded();
     for _ in 0..2 {
         let marked = json!({ "reminders": [{ "user": "alice", "content": MARKER }] }).to_string();
-        world.publish_bytes("billing", marked.as_bytes(), HeaderMap::new()).await;
+        world
+            .publish_bytes("billing", marked.as_bytes(), HeaderMap::new())
+            .await;
     }
     world.publish("claims", [reminder("behind", "alice")]).await;
     world.serve_at(&proxy.url, "member-1").await;
@@ -64,7 +71,9 @@ async fn cut_connections_set_nothing_aside() {
     for round in 0..6 {
         let of_round: Vec<String> = (0..40).map(|number| format!("{round}-{number}")).collect();
         for id in &of_round {
-            world.publish_surely("claims", vec![reminder(id, "alice")]).await;
+            world
+                .publish_surely("claims", vec![reminder(id, "alice")])
+                .await;
         }
         proxy.cut_all();
         ids.extend(of_round);
@@ -80,14 +89,21 @@ async fn an_unreadable_route_holds_up_no_start() {
     let bob = world.app("app-1", &["bob"]).await;
     let value = json!({ "subject": "bellhop.app.app-2", "since": MARKER }).to_string();
     let put = async || {
-        let sent = world.jetstream.publish("$KV.bellhop_routes.carol.app-2", value.clone().into()).await;
+        let sent = world
+            .jetstream
+            .publish("$KV.bellhop_routes.carol.app-2", value.clone().into())
+            .await;
         sent.unwrap().await.unwrap();
     };
     put().await;
     let alice = world.app("app-3", &["alice"]).await;
     world.serve_at(&proxy.url, "member-1").await;
-    world.publish("claims", [reminder("one", "alice"), reminder("two", "bob")]).await;
-    world.all_became("claims", &["one", "two"], "delivered").await;
+    world
+        .publish("claims", [reminder("one", "alice"), reminder("two", "bob")])
+        .await;
+    world
+        .all_became("claims", &["one", "two"], "delivered")
+        .await;
 
     put().await;
     alice.connect(&["dora"]).await;
@@ -110,21 +126,47 @@ async fn an_unreadable_query_stops_no_delivery() {
         let question = json!({ "user": MARKER }).to_string();
         world
             .client
-            .publish_with_reply("bellhop.api.mailbox", world.client.new_inbox(), question.into())
+            .publish_with_reply(
+                "bellhop.api.mailbox",
+                world.client.new_inbox(),
+                question.into(),
+            )
             .await
             .unwrap();
-        let cut = async || if proxy.cuts() > number { Ok(()) } else { Err("it is not".to_owned()) };
+        let cut = async || {
+            if proxy.cuts() > number {
+                Ok(())
+            } else {
+                Err("it is not".to_owned())
+            }
+        };
         world.eventually("the connection is cut", cut).await;
-        world.publish("claims", [reminder(format!("two-{number}"), "alice")]).await;
-        world.became("claims", &format!("two-{number}"), "delivered").await;
+        world
+            .publish("claims", [reminder(format!("two-{number}"), "alice")])
+            .await;
+        world
+            .became("claims", &format!("two-{number}"), "delivered")
+            .await;
         let asked = async || {
             let question = json!({ "source": "claims", "id": "one" }).to_string();
-            let answer = world.client.request("bellhop.api.why", question.into()).await.map_err(|e| e.to_string())?;
-            if answer.payload.is_empty() { Err("no answer yet".to_owned()) } else { Ok(()) }
+            let answer = world
+                .client
+                .request("bellhop.api.why", question.into())
+                .await
+                .map_err(|e| e.to_string())?;
+            if answer.payload.is_empty() {
+                Err("no answer yet".to_owned())
+            } else {
+                Ok(())
+            }
         };
         world.eventually("a query is answered", asked).await;
     }
-    assert_eq!(taken_over(&world.member().log()), before, "no role is touched");
+    assert_eq!(
+        taken_over(&world.member().log()),
+        before,
+        "no role is touched"
+    );
 }
 
 #[tokio::test]
@@ -136,7 +178,12 @@ async fn an_unreadable_answer_stops_no_other_instance() {
     bad.on_heartbeat(|_| Reply::say(json!({ "connected": [], "note": MARKER }).to_string()));
     for number in 0..3 {
         let ids = [format!("alice-{number}"), format!("bob-{number}")];
-        world.publish("claims", [reminder(&ids[0], "alice"), reminder(&ids[1], "bob")]).await;
+        world
+            .publish(
+                "claims",
+                [reminder(&ids[0], "alice"), reminder(&ids[1], "bob")],
+            )
+            .await;
         world.became("claims", &ids[0], "delivered").await;
         world.became("claims", &ids[1], "parked").await;
     }
@@ -151,13 +198,26 @@ async fn a_role_that_keeps_failing_is_not_ready() {
     world
         .within(LATER, "it is not ready, and says why", async || {
             let probed = world.member().probe("GET", "/readyz").await?;
-            let names_it = probed.body.contains("[-] roles not failing again and again");
-            if probed.status == 503 && names_it { Ok(()) } else { Err(format!("{probed:?}")) }
+            let names_it = probed
+                .body
+                .contains("[-] roles not failing again and again");
+            if probed.status == 503 && names_it {
+                Ok(())
+            } else {
+                Err(format!("{probed:?}"))
+            }
         })
         .await;
-    assert_eq!(world.member().probe("GET", "/livez").await.unwrap().status, 200);
+    assert_eq!(
+        world.member().probe("GET", "/livez").await.unwrap().status,
+        200
+    );
     world.run(&["setup"]).await.succeeded();
-    world.within(LATER, "it is ready again", async || world.member().is_ready().await).await;
+    world
+        .within(LATER, "it is ready again", async || {
+            world.member().is_ready().await
+        })
+        .await;
 }
 
 #[tokio::test]
@@ -167,11 +227,19 @@ async fn rules_that_end_the_connection_apply() {
     let document = json!({ "rules": [
         { "name": "r", "keywords": ["falcon"], "action": "replace", "with": "bird" },
         { "name": "cut", "keywords": [MARKER], "action": "remove" }] });
-    let rules = world.jetstream.get_key_value("bellhop_rules").await.unwrap();
-    rules.put("billing", document.to_string().into()).await.unwrap();
+    let rules = world
+        .jetstream
+        .get_key_value("bellhop_rules")
+        .await
+        .unwrap();
+    rules
+        .put("billing", document.to_string().into())
+        .await
+        .unwrap();
     world.serve_at(&proxy.url, "member-1").await;
     world.app("app-1", &["alice"]).await;
-    let tagged = json!({ "id": "one", "user": "alice", "content": "the falcon", "tags": ["billing"] });
+    let tagged =
+        json!({ "id": "one", "user": "alice", "content": "the falcon", "tags": ["billing"] });
     world.publish("claims", [tagged]).await;
     world.became("claims", "one", "delivered").await;
     assert_eq!(world.first("one").reminder["content"], "the bird");
@@ -186,12 +254,20 @@ async fn rules_that_end_the_connection_apply() {
 async fn associates_that_end_the_connection_are_read() {
     let (world, proxy) = with_proxy(&[]).await;
     world.run(&["setup"]).await.succeeded();
-    world.put_associates("alice", json!({ "associates": [MARKER, "bob"] })).await;
-    world.put_associates("zoe", json!({ "associates": ["bob"] })).await;
+    world
+        .put_associates("alice", json!({ "associates": [MARKER, "bob"] }))
+        .await;
+    world
+        .put_associates("zoe", json!({ "associates": ["bob"] }))
+        .await;
     world.serve_at(&proxy.url, "member-1").await;
     world.app("app-1", &["bob"]).await;
-    world.publish("claims", [reminder("one", "alice"), reminder("two", "zoe")]).await;
-    world.all_became("claims", &["one", "two"], "rerouted").await;
+    world
+        .publish("claims", [reminder("one", "alice"), reminder("two", "zoe")])
+        .await;
+    world
+        .all_became("claims", &["one", "two"], "rerouted")
+        .await;
     assert!(proxy.cuts() >= 1);
 }
 
@@ -207,7 +283,9 @@ async fn a_due_set_that_ends_the_connection_is_set_aside() {
     world
         .publish_bytes(
             "billing",
-            json!({ "reminders": [soon("cut", MARKER)] }).to_string().as_bytes(),
+            json!({ "reminders": [soon("cut", MARKER)] })
+                .to_string()
+                .as_bytes(),
             HeaderMap::new(),
         )
         .await;

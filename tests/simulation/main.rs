@@ -69,8 +69,14 @@ const MUST_HAPPEN: [&str; 53] = [
 
 fn explore(first: u64) -> Findings {
     let threads = all_cores().div_ceil(2); // The two slices run beside each other.
-    let exploration =
-        Exploration { first, seeds: SEEDS, time: None, threads, is_unaudited: false, tells_progress: false };
+    let exploration = Exploration {
+        first,
+        seeds: SEEDS,
+        time: None,
+        threads,
+        is_unaudited: false,
+        tells_progress: false,
+    };
     let findings = exploration.explore();
     if let Some((scenario, failure)) = &findings.failed {
         panic!("{}", report(scenario, failure));
@@ -83,7 +89,10 @@ fn whatever_happens_every_reminder_is_accounted_for() {
     let tally = explore(0).tally;
     for what in MUST_HAPPEN {
         let times = tally.get(what).copied().unwrap_or(0);
-        assert!(times * 100 > SEEDS, "{times} times only: {what}\n{tally:#?}");
+        assert!(
+            times * 100 > SEEDS,
+            "{times} times only: {what}\n{tally:#?}"
+        );
     }
 }
 
@@ -91,7 +100,10 @@ fn whatever_happens_every_reminder_is_accounted_for() {
 fn whatever_happens_with_seeds_that_nobody_has_seen() {
     let first = fastrand::u64(..);
     // Past the capture of output, since a run that went well is one to be repeated, too.
-    let _ = writeln!(std::io::stderr(), "the first of {SEEDS} random seeds is {first}");
+    let _ = writeln!(
+        std::io::stderr(),
+        "the first of {SEEDS} random seeds is {first}"
+    );
     explore(first);
 }
 
@@ -100,6 +112,9 @@ fn the_same_seed_gives_the_same_run() {
     for seed in 0..50 {
         let first = run(&Scenario::new(seed), true).trace;
         assert!(first.len() > 20, "seed {seed} did nothing: {first:?}");
-        assert!(first == run(&Scenario::new(seed), true).trace, "seed {seed} gave two runs");
+        assert!(
+            first == run(&Scenario::new(seed), true).trace,
+            "seed {seed} gave two runs"
+        );
     }
 }

@@ -33,7 +33,11 @@ impl AppServers {
     }
 
     /// Connects the users of the reminders with these numbers.
-    pub(super) async fn connect(&mut self, numbers: Range<usize>, progress: Progress<'_>) -> Result<(), BenchError> {
+    pub(super) async fn connect(
+        &mut self,
+        numbers: Range<usize>,
+        progress: Progress<'_>,
+    ) -> Result<(), BenchError> {
         let count = numbers.len();
         self.0.order(&Order::Connect(numbers)).await?;
         loop {
@@ -51,7 +55,11 @@ impl AppServers {
     }
 
     /// Waits until all expected reminders have arrived, or none arrive any more.
-    pub(super) async fn arrived(&mut self, what: &str, progress: Progress<'_>) -> Result<Tally, BenchError> {
+    pub(super) async fn arrived(
+        &mut self,
+        what: &str,
+        progress: Progress<'_>,
+    ) -> Result<Tally, BenchError> {
         loop {
             match self.0.report().await? {
                 Report::Done(tally) => return Ok(tally),
@@ -140,17 +148,34 @@ async fn start_instances(
     has_users: &Arc<AtomicBool>,
 ) -> Result<JoinSet<()>, BenchError> {
     let mut instances = JoinSet::new();
-    let all = task.prefixes.iter().flat_map(|prefix| (0..task.load.instances).map(move |number| (prefix, number)));
+    let all = task
+        .prefixes
+        .iter()
+        .flat_map(|prefix| (0..task.load.instances).map(move |number| (prefix, number)));
     for (prefix, number) in all {
         let name = task.load.instance_name(number);
-        let client = ConnectOptions::new().name(&name).subscription_capacity(QUEUED).connect(&task.url).await;
+        let client = ConnectOptions::new()
+            .name(&name)
+            .subscription_capacity(QUEUED)
+            .connect(&task.url)
+            .await;
         let client = client.map_err(|error| BenchError::nats(format!("connect {name}"), error))?;
         let subject = format!("{prefix}.{name}.>");
         let requests = client.subscribe(subject.clone()).await;
-        let requests = requests.map_err(|error| BenchError::nats(format!("subscribe to {subject}"), error))?;
-        client.flush().await.map_err(|error| BenchError::nats(format!("subscribe to {subject}"), error))?;
+        let requests =
+            requests.map_err(|error| BenchError::nats(format!("subscribe to {subject}"), error))?;
+        client
+            .flush()
+            .await
+            .map_err(|error| BenchError::nats(format!("subscribe to {subject}"), error))?;
         let (verifier, has_users) = (verifier.clone(), has_users.clone());
-        let instance = Instance { number, load: task.load, client, has_users, verifier };
+        let instance = Instance {
+            number,
+            load: task.load,
+            client,
+            has_users,
+            verifier,
+        };
         instances.spawn(requests.for_each(move |request| {
             let instance = instance.clone();
             async move { instance.serve(request).await }
@@ -159,18 +184,37 @@ async fn start_instances(
     Ok(instances)
 }
 
-async fn put_routes(task: &Task, numbers: Range<usize>, conversation: &mut Conversation) -> Result<(), BenchError> {
+async fn put_routes(
+    task: &Task,
+    numbers: Range<usize>,
+    conversation: &mut Conversation,
+) -> Result<(), BenchError> {
     let failed = |error: async_nats::Error| BenchError::nats("put routes", error);
-    let client = async_nats::connect(&task.url).await.map_err(|error| failed(error.into()))?;
-    let jetstream = jetstream::context::ContextBuilder::new().timeout(PUT_DEADLINE).build(client);
-    let routes = jetstream.get_key_value(&task.routes).await.map_err(|error| failed(error.into()))?;
+    let client = async_nats::connect(&task.url)
+        .await
+        .map_err(|error| failed(error.into()))?;
+    let jetstream = jetstream::context::ContextBuilder::new()
+        .timeout(PUT_DEADLINE)
+        .build(client);
+    let routes = jetstream
+        .get_key_value(&task.routes)
+        .await
+        .map_err(|error| failed(error.into()))?;
     let instances = match &task.instances {
-        Some(bucket) => Some(jetstream.get_key_value(bucket).await.map_err(|error| failed(error.into()))?),
+        Some(bucket) => Some(
+            jetstream
+                .get_key_value(bucket)
+                .await
+                .map_err(|error| failed(error.into()))?,
+        ),
         None => None,
     };
     let puts = numbers.map(|number| {
         let user = task.load.user_of(number);
-        let (user, instance) = (task.load.user_name(user), task.load.instance_name(task.load.instance_of(user)));
+        let (user, instance) = (
+            task.load.user_name(user),
+            task.load.instance_name(task.load.instance_of(user)),
+        );
         let (routes, instances) = (&routes, &instances);
         async move {
             routes.put(format!("{user}.{instance}"), "".into()).await?;
@@ -219,11 +263,19 @@ impl Instance {
     }
 
     fn heartbeat(&self, body: &[u8]) -> Vec<u8> {
-        let Ok(Heartbeat { users }) = serde_json::from_slice(body) else { return Vec::new() };
+        let Ok(Heartbeat { users }) = serde_json::from_slice(body) else {
+            return Vec::new();
+        };
         let has_users = self.has_users.load(Ordering::Relaxed);
-        let is_here =
-            |user: &&str| self.load.user_number(user).is_some_and(|user| self.load.instance_of(user) == self.number);
-        let connected = users.into_iter().filter(|user| has_users && is_here(user)).collect();
+        let is_here = |user: &&str| {
+            self.load
+                .user_number(user)
+                .is_some_and(|user| self.load.instance_of(user) == self.number)
+        };
+        let connected = users
+            .into_iter()
+            .filter(|user| has_users && is_here(user))
+            .collect();
         serde_json::to_vec(&Connected { connected }).expect("names serialize")
     }
 }
@@ -261,7 +313,10 @@ pub(super) struct Verifier {
 impl Verifier {
     /// Makes one that expects nothing yet.
     pub(super) fn new(load: Load) -> Self {
-        Self { load, arrivals: Arc::new(Mutex::new(Arrivals::new(load.users.max(load.instances)))) }
+        Self {
+            load,
+            arrivals: Arc::new(Mutex::new(Arrivals::new(load.users.max(load.instances)))),
+        }
     }
 
     /// Takes the body of a delivery to an instance.
@@ -269,7 +324,9 @@ impl Verifier {
         let now_us = now_us();
         let delivery: Result<Delivery<'_>, _> = serde_json::from_slice(body);
         let mut arrivals = self.lock();
-        let Ok(Delivery { reminders }) = delivery else { return arrivals.misplace() };
+        let Ok(Delivery { reminders }) = delivery else {
+            return arrivals.misplace();
+        };
         for Arrived { id, user, data } in &reminders {
             let (Ok(number), Some(user)) = (id.parse(), self.load.user_number(user)) else {
                 arrivals.misplace();
@@ -338,7 +395,11 @@ struct Wait {
 
 impl Wait {
     fn begun() -> Self {
-        Self { accepted: 0, since: Instant::now(), reported: Instant::now() }
+        Self {
+            accepted: 0,
+            since: Instant::now(),
+            reported: Instant::now(),
+        }
     }
 
     /// Returns the report that is due, if any.

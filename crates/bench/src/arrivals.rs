@@ -81,7 +81,15 @@ impl Arrivals {
     }
 
     /// Starts over, and expects these reminders.
-    pub(super) fn expect(&mut self, Expected { first, count, warm_up, check }: Expected) {
+    pub(super) fn expect(
+        &mut self,
+        Expected {
+            first,
+            count,
+            warm_up,
+            check,
+        }: Expected,
+    ) {
         self.seen = vec![false; count];
         self.next.fill(0);
         (self.expected, self.warm_up, self.check) = (first..first + count, warm_up, check);
@@ -131,7 +139,8 @@ impl Arrivals {
             None => self.misplaced += 1,
         }
         if place >= self.warm_up {
-            self.latencies.saturating_record(now_us.saturating_sub(due_us).max(1));
+            self.latencies
+                .saturating_record(now_us.saturating_sub(due_us).max(1));
         }
     }
 
@@ -153,14 +162,27 @@ impl Tally {
     ///
     /// # Errors
     /// [`BenchError::Void`], which names `what`.
-    pub(super) fn verified(self, what: impl Into<String>, expected: usize) -> Result<Self, BenchError> {
-        let Self { accepted, repeated, misplaced, .. } = self;
+    pub(super) fn verified(
+        self,
+        what: impl Into<String>,
+        expected: usize,
+    ) -> Result<Self, BenchError> {
+        let Self {
+            accepted,
+            repeated,
+            misplaced,
+            ..
+        } = self;
         if accepted == expected && repeated == 0 && misplaced == 0 {
             return Ok(self);
         }
-        let problem =
-            format!("of {expected} reminders {accepted} arrived, {repeated} twice, and {misplaced} out of place");
-        Err(BenchError::Void { what: what.into(), problem })
+        let problem = format!(
+            "of {expected} reminders {accepted} arrived, {repeated} twice, and {misplaced} out of place"
+        );
+        Err(BenchError::Void {
+            what: what.into(),
+            problem,
+        })
     }
 }
 
@@ -170,7 +192,12 @@ mod tests {
 
     fn arrived(numbers: &[(usize, Option<usize>)]) -> Tally {
         let mut arrivals = Arrivals::new(2);
-        arrivals.expect(Expected { first: 10, count: 3, warm_up: 1, check: Check::UserOrder });
+        arrivals.expect(Expected {
+            first: 10,
+            count: 3,
+            warm_up: 1,
+            check: Check::UserOrder,
+        });
         for (number, slot) in numbers {
             arrivals.accept(*number, *slot, 2_000, 1_000);
         }
@@ -180,14 +207,21 @@ mod tests {
     #[test]
     fn each_reminder_once_and_in_order_verifies() {
         let tally = arrived(&[(10, Some(0)), (12, Some(1)), (11, Some(0))]);
-        let tally = tally.verified("two users, each with an order of its own,", 3).unwrap();
+        let tally = tally
+            .verified("two users, each with an order of its own,", 3)
+            .unwrap();
         assert!((990..1_010).contains(&tally.latency_us[0]));
     }
 
     #[test]
     fn unpublished_reminders_are_not_missed() {
         let mut arrivals = Arrivals::new(2);
-        arrivals.expect(Expected { first: 10, count: 1_000, warm_up: 0, check: Check::Once });
+        arrivals.expect(Expected {
+            first: 10,
+            count: 1_000,
+            warm_up: 0,
+            check: Check::Once,
+        });
         arrivals.accept(10, Some(0), 2_000, 1_000);
         assert!(!arrivals.are_complete());
         arrivals.end_at(11);

@@ -62,8 +62,12 @@ const PULL_EXPIRES: Duration = Duration::from_secs(60);
 /// Runs a forwarder.
 pub(super) async fn forward(mut conversation: Conversation) -> Result<(), BenchError> {
     let task: Forward = conversation.task().await?;
-    let failed = |error: async_nats::Error| BenchError::nats(format!("forward {}", task.stream), error);
-    let client = ConnectOptions::new().name("bench forwarder").connect(&task.url).await;
+    let failed =
+        |error: async_nats::Error| BenchError::nats(format!("forward {}", task.stream), error);
+    let client = ConnectOptions::new()
+        .name("bench forwarder")
+        .connect(&task.url)
+        .await;
     let client = client.map_err(|error| failed(error.into()))?;
     let jetstream = jetstream::new(client.clone());
     let messages = messages(&jetstream, &task.stream).await.map_err(failed)?;
@@ -91,17 +95,37 @@ async fn messages(jetstream: &Context, stream: &str) -> Result<pull::Stream, asy
         ..pull::Config::default()
     };
     let consumer: PullConsumer = jetstream.create_consumer_on_stream(config, stream).await?;
-    let pull = consumer.stream().max_messages_per_batch(PULL.0).max_bytes_per_batch(PULL.1);
-    Ok(pull.expires(PULL_EXPIRES).heartbeat(PULL_EXPIRES / 2).messages().await?)
+    let pull = consumer
+        .stream()
+        .max_messages_per_batch(PULL.0)
+        .max_bytes_per_batch(PULL.1);
+    Ok(pull
+        .expires(PULL_EXPIRES)
+        .heartbeat(PULL_EXPIRES / 2)
+        .messages()
+        .await?)
 }
 
-async fn forward_unread(mut messages: pull::Stream, client: &Client, task: &Forward) -> Result<(), async_nats::Error> {
-    let subject = |number| format!("{}.{}.deliver", task.prefix, task.load.instance_name(number)).into();
+async fn forward_unread(
+    mut messages: pull::Stream,
+    client: &Client,
+    task: &Forward,
+) -> Result<(), async_nats::Error> {
+    let subject = |number| {
+        format!(
+            "{}.{}.deliver",
+            task.prefix,
+            task.load.instance_name(number)
+        )
+        .into()
+    };
     let subjects: Vec<async_nats::Subject> = (0..task.load.instances).map(subject).collect();
     let mut turn = subjects.iter().cycle();
     while let Some(message) = messages.try_next().await? {
         let subject = turn.next().ok_or("there is no instance")?;
-        client.publish(subject.clone(), message.payload.clone()).await?;
+        client
+            .publish(subject.clone(), message.payload.clone())
+            .await?;
         message.ack().await?;
     }
     Ok(())
@@ -125,14 +149,25 @@ async fn forward_each(
     task: &Forward,
 ) -> Result<(), async_nats::Error> {
     let each = |message: jetstream::Message| async move {
-        let Set { reminders: [Addressed { user }] } = serde_json::from_slice(&message.payload)?;
+        let Set {
+            reminders: [Addressed { user }],
+        } = serde_json::from_slice(&message.payload)?;
         let instance: Bytes = routes.get(user).await?.ok_or("the user has no route")?;
-        let subject = format!("{}.{}.deliver", task.prefix, std::str::from_utf8(&instance)?);
+        let subject = format!(
+            "{}.{}.deliver",
+            task.prefix,
+            std::str::from_utf8(&instance)?
+        );
         let request = async_nats::client::Request::new().payload(message.payload.clone());
-        client.send_request(subject, request.timeout(Some(Duration::from_secs(5)))).await?;
+        client
+            .send_request(subject, request.timeout(Some(Duration::from_secs(5))))
+            .await?;
         message.ack().await
     };
-    messages.map_err(async_nats::Error::from).try_for_each_concurrent(IN_WORK, each).await
+    messages
+        .map_err(async_nats::Error::from)
+        .try_for_each_concurrent(IN_WORK, each)
+        .await
 }
 
 /// The task of a worker that serves users who come back: each user's events are on a subject of their
@@ -181,14 +216,22 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 pub(super) async fn serve_returns(mut conversation: Conversation) -> Result<(), BenchError> {
     let task: ServeReturns = conversation.task().await?;
     let failed = |error: async_nats::Error| BenchError::nats("deliver to returning users", error);
-    let client = ConnectOptions::new().name("bench per-event").connect(&task.url).await;
+    let client = ConnectOptions::new()
+        .name("bench per-event")
+        .connect(&task.url)
+        .await;
     let client = client.map_err(|error| failed(error.into()))?;
-    let jetstream = jetstream::context::ContextBuilder::new().timeout(ANSWER_DEADLINE).build(client.clone());
+    let jetstream = jetstream::context::ContextBuilder::new()
+        .timeout(ANSWER_DEADLINE)
+        .build(client.clone());
     conversation.report(&Ready).await?;
     while let Some(Return(numbers)) = conversation.next().await? {
-        let users = numbers.map(|number| serve_user(&jetstream, &client, &task, task.load.user_of(number)));
+        let users =
+            numbers.map(|number| serve_user(&jetstream, &client, &task, task.load.user_of(number)));
         let users = stream::iter(users).buffer_unordered(USERS_IN_WORK);
-        conversation.count(users, failed, Returned::Progress).await?;
+        conversation
+            .count(users, failed, Returned::Progress)
+            .await?;
         conversation.report(&Returned::Done).await?;
     }
     Ok(())
@@ -210,14 +253,18 @@ async fn serve_user(
         ack_policy: AckPolicy::Explicit,
         ..pull::Config::default()
     };
-    let consumer: PullConsumer = jetstream.create_consumer_on_stream(config, &task.stream).await?;
+    let consumer: PullConsumer = jetstream
+        .create_consumer_on_stream(config, &task.stream)
+        .await?;
     let mut last = None;
     loop {
         let mut messages = consumer.fetch().max_messages(FETCH).messages().await?;
         let mut count = 0;
         while let Some(message) = messages.next().await.transpose()? {
             let request = async_nats::client::Request::new().payload(message.payload.clone());
-            client.send_request(deliver.clone(), request.timeout(Some(ANSWER_DEADLINE))).await?;
+            client
+                .send_request(deliver.clone(), request.timeout(Some(ANSWER_DEADLINE)))
+                .await?;
             message.ack().await?;
             (last, count) = (Some(message), count + 1);
         }
@@ -229,6 +276,8 @@ async fn serve_user(
     if let Some(last) = last {
         last.double_ack().await?;
     }
-    jetstream.delete_consumer_from_stream(&name, &task.stream).await?;
+    jetstream
+        .delete_consumer_from_stream(&name, &task.stream)
+        .await?;
     Ok(())
 }

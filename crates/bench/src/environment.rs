@@ -45,7 +45,11 @@ const POLL: Duration = Duration::from_millis(20);
 /// # Errors
 /// [`BenchError::NoProgram`] if there is no such file.
 pub fn find_program(given: Option<PathBuf>) -> Result<PathBuf, BenchError> {
-    let beside = || std::env::current_exe().unwrap_or_default().with_file_name("bellhop");
+    let beside = || {
+        std::env::current_exe()
+            .unwrap_or_default()
+            .with_file_name("bellhop")
+    };
     let program = given.unwrap_or_else(beside);
     // Members run in a directory of their own.
     match program.canonicalize() {
@@ -90,14 +94,19 @@ impl Servers {
     /// Starts servers that keep their state in `dir`. A cluster may still be forming. Returns nothing for
     /// servers that run already.
     async fn start(&self, dir: &Path) -> Result<Vec<NatsServer>, BenchError> {
-        let config = |sync| format!("jetstream {{ max_memory_store: 256MB, max_file_store: 100GB\n{sync} }}");
+        let config = |sync| {
+            format!("jetstream {{ max_memory_store: 256MB, max_file_store: 100GB\n{sync} }}")
+        };
         let sync = match self {
             Self::At(_) => return Ok(Vec::new()),
             Self::ClusterSynced => return Ok(start_cluster(dir, &config(SYNCED)).await?),
             Self::One => "",
             Self::OneSynced => SYNCED,
         };
-        let options = nats_server::Options { extra_config: &config(sync), ..nats_server::Options::default() };
+        let options = nats_server::Options {
+            extra_config: &config(sync),
+            ..nats_server::Options::default()
+        };
         Ok(vec![NatsServer::start(&dir.join("nats"), options).await?])
     }
 }
@@ -129,18 +138,37 @@ impl Environment {
             _ => servers[0].url().to_owned(),
         };
         let client = async_nats::connect(&url).await;
-        let client = client.map_err(|error| BenchError::nats(format!("connect to {url}"), error))?;
+        let client =
+            client.map_err(|error| BenchError::nats(format!("connect to {url}"), error))?;
         let jetstream = jetstream::new(client);
         let replicas = options.servers.replicas();
-        let common = [format!("partitions={}", options.partitions), format!("streams.replicas={replicas}")];
-        let settings = settings.iter().map(ToString::to_string).chain(common).collect();
+        let common = [
+            format!("partitions={}", options.partitions),
+            format!("streams.replicas={replicas}"),
+        ];
+        let settings = settings
+            .iter()
+            .map(ToString::to_string)
+            .chain(common)
+            .collect();
         let program = options.program.clone();
-        let mut environment = Self { url, jetstream, members: Vec::new(), program, settings, servers, dir };
+        let mut environment = Self {
+            url,
+            jetstream,
+            members: Vec::new(),
+            program,
+            settings,
+            servers,
+            dir,
+        };
         environment.can_replicate(replicas).await?;
         for _ in 0..options.members {
             environment.members.push(environment.serve().await?);
         }
-        environment.put_rules().await.map_err(|error| BenchError::nats("put the rules", error))?;
+        environment
+            .put_rules()
+            .await
+            .map_err(|error| BenchError::nats("put the rules", error))?;
         Ok(environment)
     }
 
@@ -157,14 +185,22 @@ impl Environment {
         }
         let action = "make a stream with replicas";
         let deadline = Instant::now() + CLUSTER_DEADLINE;
-        let config = stream::Config { name: TRIAL.to_owned(), num_replicas: replicas, ..stream::Config::default() };
+        let config = stream::Config {
+            name: TRIAL.to_owned(),
+            num_replicas: replicas,
+            ..stream::Config::default()
+        };
         while let Err(error) = self.jetstream.create_stream(config.clone()).await {
             if Instant::now() > deadline {
                 return Err(BenchError::nats(action, error));
             }
             sleep(POLL).await;
         }
-        self.jetstream.delete_stream(TRIAL).await.map(drop).map_err(|error| BenchError::nats(action, error))
+        self.jetstream
+            .delete_stream(TRIAL)
+            .await
+            .map(drop)
+            .map_err(|error| BenchError::nats(action, error))
     }
 
     /// Returns the number of messages in a stream.
@@ -202,20 +238,38 @@ impl Environment {
 
     /// Waits until Bellhop has recorded and acknowledged everything.
     pub(super) async fn settled(&self) -> Result<(), BenchError> {
-        self.wait_for("BELLHOP_SETS", |messages| messages == 0, |_| ()).await?;
-        self.wait_for("BELLHOP_EVENTS", |messages| messages == 0, |_| ()).await
+        self.wait_for("BELLHOP_SETS", |messages| messages == 0, |_| ())
+            .await?;
+        self.wait_for("BELLHOP_EVENTS", |messages| messages == 0, |_| ())
+            .await
     }
 
     /// Returns the CPU time of all members so far, and of the benchmark's nats-servers.
     pub(super) fn cpu_times(&self) -> [(&'static str, Duration); 2] {
-        let members = self.members.iter().filter_map(Child::id).map(usage::cpu_time).sum();
-        let servers = self.servers.iter().filter_map(NatsServer::pid).map(usage::cpu_time).sum();
+        let members = self
+            .members
+            .iter()
+            .filter_map(Child::id)
+            .map(usage::cpu_time)
+            .sum();
+        let servers = self
+            .servers
+            .iter()
+            .filter_map(NatsServer::pid)
+            .map(usage::cpu_time)
+            .sum();
         [("bellhop", members), ("nats-server", servers)]
     }
 
     /// Returns the resident memory of all members in bytes, once it is stable.
     pub(super) async fn stable_memory(&self) -> f64 {
-        let bytes = || self.members.iter().filter_map(Child::id).map(usage::resident_bytes).sum::<u64>() as f64;
+        let bytes = || {
+            self.members
+                .iter()
+                .filter_map(Child::id)
+                .map(usage::resident_bytes)
+                .sum::<u64>() as f64
+        };
         let (began, mut since, mut before) = (Instant::now(), Instant::now(), bytes());
         while since.elapsed() < STABLE && began.elapsed() < STABLE_DEADLINE {
             sleep(POLL).await;
@@ -232,15 +286,22 @@ impl Environment {
         let failed = |error: async_nats::Error| BenchError::nats(format!("read {series}"), error);
         let client = self.jetstream.client();
         let inbox = client.new_inbox();
-        let mut answers = client.subscribe(inbox.clone()).await.map_err(|error| failed(error.into()))?;
-        let asked = client.publish_with_reply("bellhop.metrics", inbox, "".into()).await;
+        let mut answers = client
+            .subscribe(inbox.clone())
+            .await
+            .map_err(|error| failed(error.into()))?;
+        let asked = client
+            .publish_with_reply("bellhop.metrics", inbox, "".into())
+            .await;
         asked.map_err(|error| failed(error.into()))?;
         let mut sum = 0.0;
         for _ in &self.members {
             let answer = timeout(STALL, answers.next()).await.ok().flatten();
             let answer = answer.ok_or_else(|| failed("a member did not answer".into()))?;
             let text = String::from_utf8_lossy(&answer.payload);
-            let value = text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse::<f64>().ok());
+            let value = text
+                .lines()
+                .find_map(|line| line.strip_prefix(series)?.trim().parse::<f64>().ok());
             sum += value.ok_or_else(|| failed("there is no such series".into()))?;
         }
         Ok(sum)
@@ -276,10 +337,23 @@ impl Environment {
         let failed = |error| BenchError::io("start `bellhop serve`", error);
         let probes: SocketAddr = free_address().map_err(failed)?;
         let mut command = tied_to_its_spawner(&self.program).await;
-        command.args(["serve", "--nats", &self.url, "--http", &probes.to_string(), "--history", "none"]);
+        command.args([
+            "serve",
+            "--nats",
+            &self.url,
+            "--http",
+            &probes.to_string(),
+            "--history",
+            "none",
+        ]);
         command.args(self.settings.iter().flat_map(|setting| ["--set", setting]));
-        command.current_dir(self.dir.path()).stderr(Stdio::inherit());
-        command.env("BELLHOP_LOG", "warn").kill_on_drop(true).process_group(0);
+        command
+            .current_dir(self.dir.path())
+            .stderr(Stdio::inherit());
+        command
+            .env("BELLHOP_LOG", "warn")
+            .kill_on_drop(true)
+            .process_group(0);
         let mut child = command.spawn().map_err(failed)?;
         let deadline = Instant::now() + READY_DEADLINE;
         while !is_ready(probes).await.unwrap_or(false) {
@@ -306,7 +380,9 @@ impl Environment {
 /// Sends SIGTERM to a member, and waits for its end.
 async fn stop(member: &mut Child) -> Result<(), BenchError> {
     let failed = |error| BenchError::io("stop `bellhop serve`", error);
-    let Some(pid) = member.id().and_then(|pid| Pid::from_raw(pid as i32)) else { return Ok(()) };
+    let Some(pid) = member.id().and_then(|pid| Pid::from_raw(pid as i32)) else {
+        return Ok(());
+    };
     kill_process(pid, Signal::TERM).map_err(|error| failed(error.into()))?;
     match timeout(STOP_DEADLINE, member.wait()).await {
         Ok(ended) => ended.map(drop).map_err(failed),

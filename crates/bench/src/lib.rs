@@ -93,7 +93,11 @@ pub struct Options {
 
 impl Options {
     fn load(&self) -> load::Load {
-        load::Load { crowd: load::Crowd::Bench, users: self.users, instances: self.instances }
+        load::Load {
+            crowd: load::Crowd::Bench,
+            users: self.users,
+            instances: self.instances,
+        }
     }
 
     /// Reminders in a set, for scenarios that measure one size only.
@@ -172,15 +176,24 @@ pub enum BenchError {
 
 impl BenchError {
     fn nats(action: impl Into<String>, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::Nats { action: action.into(), cause: cause.into() }
+        Self::Nats {
+            action: action.into(),
+            cause: cause.into(),
+        }
     }
 
     fn io(action: impl Into<String>, cause: std::io::Error) -> Self {
-        Self::Io { action: action.into(), cause }
+        Self::Io {
+            action: action.into(),
+            cause,
+        }
     }
 
     fn process(process: impl Into<String>, problem: impl std::fmt::Display) -> Self {
-        Self::Process { process: process.into(), problem: problem.to_string() }
+        Self::Process {
+            process: process.into(),
+            problem: problem.to_string(),
+        }
     }
 }
 
@@ -209,7 +222,10 @@ type Progress<'p> = &'p mut dyn FnMut(String);
 ///
 /// # Errors
 /// Fails if a program or server is not available, or if a measurement does not verify.
-pub async fn run(options: &Options, progress: &mut dyn FnMut(String)) -> Result<Report, BenchError> {
+pub async fn run(
+    options: &Options,
+    progress: &mut dyn FnMut(String),
+) -> Result<Report, BenchError> {
     Ok(match options.scenario {
         Scenario::Throughput => Report::Throughput(throughput::run(options, progress).await?),
         Scenario::Latency => Report::Latency(latency::run(options, progress).await?),
@@ -236,9 +252,10 @@ pub async fn run_worker(role: Role) -> Result<(), BenchError> {
         #[cfg(feature = "mqtt")]
         Role::MqttPublisher => mqtt::publish(conversation).await,
         #[cfg(not(feature = "mqtt"))]
-        Role::MqttSubscribers | Role::MqttPublisher => {
-            Err(BenchError::process("worker", "this program was built without its feature `mqtt`"))
-        }
+        Role::MqttSubscribers | Role::MqttPublisher => Err(BenchError::process(
+            "worker",
+            "this program was built without its feature `mqtt`",
+        )),
     }
 }
 

@@ -79,9 +79,17 @@ impl Load {
         body.push_str("{\"reminders\":[");
         for number in first..first + count {
             let user = self.user_name(self.user_of(number));
-            let tags = if number.is_multiple_of(2) { TAG } else { "other" };
+            let tags = if number.is_multiple_of(2) {
+                TAG
+            } else {
+                "other"
+            };
             let content = CONTENT.replace("{}", &number.to_string());
-            let word = if number.is_multiple_of(10) { keyword(number) } else { "none".to_owned() };
+            let word = if number.is_multiple_of(10) {
+                keyword(number)
+            } else {
+                "none".to_owned()
+            };
             let comma = if number == first { "" } else { "," };
             let _ = write!(
                 body,
@@ -101,7 +109,9 @@ fn keyword(number: usize) -> String {
 pub fn rules() -> Vec<u8> {
     let keywords: Vec<_> = (0..KEYWORDS).map(keyword).collect();
     let rule = serde_json::json!({ "name": "bench", "keywords": keywords, "action": "mask" });
-    serde_json::json!({ "rules": [rule] }).to_string().into_bytes()
+    serde_json::json!({ "rules": [rule] })
+        .to_string()
+        .into_bytes()
 }
 
 #[cfg(test)]
@@ -115,19 +125,39 @@ mod tests {
 
     #[test]
     fn sets_and_rules_are_valid() {
-        let origin =
-            set::Origin { source: "bench".parse().unwrap(), sequence: 1, published_at: jiff::Timestamp::UNIX_EPOCH };
-        let body = Load { crowd: Crowd::Bench, users: 100, instances: 8 }.set(7, 3, 42);
+        let origin = set::Origin {
+            source: "bench".parse().unwrap(),
+            sequence: 1,
+            published_at: jiff::Timestamp::UNIX_EPOCH,
+        };
+        let body = Load {
+            crowd: Crowd::Bench,
+            users: 100,
+            instances: 8,
+        }
+        .set(7, 3, 42);
         let set = set::parse(&origin, &body).unwrap();
-        let ids: Vec<_> = set.reminders.iter().map(|one| one.parsed.as_ref().unwrap().id.as_str()).collect();
+        let ids: Vec<_> = set
+            .reminders
+            .iter()
+            .map(|one| one.parsed.as_ref().unwrap().id.as_str())
+            .collect();
         assert_eq!(ids, ["7", "8", "9"]);
-        assert!((250..350).contains(&(body.len() / 3)), "{} bytes", body.len() / 3);
+        assert!(
+            (250..350).contains(&(body.len() / 3)),
+            "{} bytes",
+            body.len() / 3
+        );
         assert!(Document::parse(&rules()).is_ok());
     }
 
     #[test]
     fn each_user_gets_as_many_reminders() {
-        let load = Load { crowd: Crowd::Bench, users: 1_000, instances: 8 };
+        let load = Load {
+            crowd: Crowd::Bench,
+            users: 1_000,
+            instances: 8,
+        };
         let users: BTreeSet<_> = (0..1_000).map(|number| load.user_of(number)).collect();
         assert_eq!(users.len(), 1_000);
         assert_eq!(load.user_number(&load.user_name(999)), Some(999));

@@ -108,7 +108,9 @@ impl Arguments {
             (false, _) => self.set_sizes,
             (true, Scenario::Throughput) => vec![1, 10, 100, 1_000],
             (true, Scenario::Latency) => vec![1],
-            (true, Scenario::Scale | Scenario::Durable | Scenario::Offline | Scenario::Routes) => vec![100],
+            (true, Scenario::Scale | Scenario::Durable | Scenario::Offline | Scenario::Routes) => {
+                vec![100]
+            }
         };
         let sizes = |numbers: Vec<u64>| numbers.into_iter().map(|number| number as usize).collect();
         Ok(Options {
@@ -133,7 +135,11 @@ impl Arguments {
 
     /// Returns the servers to measure with. Ends the process if the arguments contradict each other.
     fn servers(&self, scenario: Scenario) -> Servers {
-        let refuse = |problem: &str| Self::command().error(ErrorKind::ArgumentConflict, problem).exit();
+        let refuse = |problem: &str| {
+            Self::command()
+                .error(ErrorKind::ArgumentConflict, problem)
+                .exit()
+        };
         match (&self.nats, scenario) {
             (None, _) => {
                 if self.durable {
@@ -145,7 +151,9 @@ impl Arguments {
             (Some(_), Scenario::Scale | Scenario::Durable) => {
                 refuse("this scenario starts its own nats-servers; omit --nats")
             }
-            (Some(_), _) if self.durable => refuse("--durable applies to the benchmark's own nats-server; omit --nats"),
+            (Some(_), _) if self.durable => {
+                refuse("--durable applies to the benchmark's own nats-server; omit --nats")
+            }
             (Some(url), _) => Servers::At(url.clone()),
         }
     }
@@ -153,8 +161,9 @@ impl Arguments {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let warnings =
-        tracing_subscriber::fmt().with_writer(io::stderr).with_max_level(tracing_subscriber::filter::LevelFilter::WARN);
+    let warnings = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN);
     warnings.init();
     let arguments = Arguments::parse();
     let ended = match (arguments.worker, arguments.scenario) {
@@ -174,10 +183,15 @@ async fn main() -> ExitCode {
 async fn measure(arguments: Arguments, scenario: Scenario) -> Result<(), BenchError> {
     let is_json = arguments.json;
     let options = arguments.options(scenario)?;
-    let mut line = ProgressLine { next: Instant::now() };
+    let mut line = ProgressLine {
+        next: Instant::now(),
+    };
     let report = bellhop_bench::run(&options, &mut |step| line.show(&step)).await?;
     drop(line);
-    print(&report, is_json).map_err(|cause| BenchError::Io { action: "print the report".to_owned(), cause })
+    print(&report, is_json).map_err(|cause| BenchError::Io {
+        action: "print the report".to_owned(),
+        cause,
+    })
 }
 
 fn print(report: &Report, is_json: bool) -> io::Result<()> {
@@ -187,7 +201,11 @@ fn print(report: &Report, is_json: bool) -> io::Result<()> {
         return writeln!(output);
     }
     let lines = table::lines(report);
-    lines.iter().map(String::as_str).chain(table::note(report)).try_for_each(|line| writeln!(output, "{line}"))
+    lines
+        .iter()
+        .map(String::as_str)
+        .chain(table::note(report))
+        .try_for_each(|line| writeln!(output, "{line}"))
 }
 
 /// A line on standard error with the current step, if that is a terminal.
@@ -232,14 +250,20 @@ mod tests {
         let pages = pages.map(|page| fs::read_to_string(root.join(page)).unwrap());
         let lines = pages.iter().flat_map(|page| page.lines());
         let commands = lines.filter_map(|line| {
-            let begins = ["./target/release/bellhop-bench ", "-p bellhop-bench -- ", "`bellhop-bench "];
+            let begins = [
+                "./target/release/bellhop-bench ",
+                "-p bellhop-bench -- ",
+                "`bellhop-bench ",
+            ];
             let (_, command) = begins.iter().find_map(|begin| line.split_once(begin))?;
             Some(command.split(['`', '#']).next().unwrap().trim())
         });
         let commands: Vec<_> = commands.collect();
         assert!(commands.len() > 10, "{commands:?}");
         for command in commands {
-            let words = ["bellhop-bench"].into_iter().chain(command.split_whitespace());
+            let words = ["bellhop-bench"]
+                .into_iter()
+                .chain(command.split_whitespace());
             let parsed = Arguments::try_parse_from(words);
             assert!(parsed.is_ok(), "{command}: {}", parsed.unwrap_err());
         }

@@ -46,16 +46,28 @@ impl Mosquitto {
         if !cfg!(feature = "mqtt") {
             return Ok(None);
         }
-        let Some(broker) = Broker::start(dir).await? else { return Ok(None) };
-        let task = Task { address: broker.address, load };
+        let Some(broker) = Broker::start(dir).await? else {
+            return Ok(None);
+        };
+        let task = Task {
+            address: broker.address,
+            load,
+        };
         let subscribers = AppServers::with(Role::MqttSubscribers, &task).await?;
         let publisher = Publisher::with(Role::MqttPublisher, &task).await?;
-        Ok(Some(Self { broker, publisher, subscribers }))
+        Ok(Some(Self {
+            broker,
+            publisher,
+            subscribers,
+        }))
     }
 
     /// Returns the CPU time that the broker has used so far.
     pub(super) fn cpu_time(&self) -> Duration {
-        self.broker.child.id().map_or(Duration::ZERO, usage::cpu_time)
+        self.broker
+            .child
+            .id()
+            .map_or(Duration::ZERO, usage::cpu_time)
     }
 }
 
@@ -74,19 +86,31 @@ impl Broker {
     /// Starts a broker that keeps its state in `dir`, and waits until it accepts connections. Returns none
     /// if it is not installed.
     async fn start(dir: &Path) -> Result<Option<Self>, BenchError> {
-        let Some(program) = find() else { return Ok(None) };
+        let Some(program) = find() else {
+            return Ok(None);
+        };
         let failed = |error| BenchError::io("start mosquitto", error);
         let address = free_address().map_err(failed)?;
         let (settings, log) = (dir.join("mosquitto.conf"), dir.join("mosquitto.log"));
         fs::write(&settings, config(dir, address)).map_err(failed)?;
         let mut command = tied_to_its_spawner(&program).await;
-        command.arg("-c").arg(&settings).stderr(File::create(&log).map_err(failed)?);
-        let mut child = command.kill_on_drop(true).process_group(0).spawn().map_err(failed)?;
+        command
+            .arg("-c")
+            .arg(&settings)
+            .stderr(File::create(&log).map_err(failed)?);
+        let mut child = command
+            .kill_on_drop(true)
+            .process_group(0)
+            .spawn()
+            .map_err(failed)?;
         let deadline = Instant::now() + READY_DEADLINE;
         while TcpStream::connect(address).await.is_err() {
             if child.try_wait().map_err(failed)?.is_some() || Instant::now() > deadline {
                 let log = fs::read_to_string(&log).unwrap_or_default();
-                return Err(BenchError::process("mosquitto", format!("it did not become ready; its log: {log}")));
+                return Err(BenchError::process(
+                    "mosquitto",
+                    format!("it did not become ready; its log: {log}"),
+                ));
             }
             sleep(POLL).await;
         }
@@ -97,7 +121,9 @@ impl Broker {
 fn find() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let directories = std::env::split_paths(&path).chain([PathBuf::from(SBIN)]);
-    directories.map(|directory| directory.join("mosquitto")).find(|program| program.is_file())
+    directories
+        .map(|directory| directory.join("mosquitto"))
+        .find(|program| program.is_file())
 }
 
 /// Returns a configuration that never drops or delays a queued message. Root stays root: Mosquitto would

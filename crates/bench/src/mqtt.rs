@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use rumqttc::{AsyncClient, ClientError, ConnectionError, Event, EventLoop, MqttOptions, Packet, QoS};
+use rumqttc::{
+    AsyncClient, ClientError, ConnectionError, Event, EventLoop, MqttOptions, Packet, QoS,
+};
 use tokio::task::JoinSet;
 
 use super::BenchError;
@@ -24,11 +26,22 @@ pub(super) async fn publish(mut conversation: Conversation) -> Result<(), BenchE
     while let Some(order) = conversation.next::<Order>().await? {
         if let Order::Publish(batch) = order {
             let began_us = now_us();
-            let all = async { send(&client, &task.load, &batch).await.map_err(|error| error.to_string()) };
-            let acknowledged =
-                async { acknowledged(&mut events, batch.count).await.map_err(|error| error.to_string()) };
+            let all = async {
+                send(&client, &task.load, &batch)
+                    .await
+                    .map_err(|error| error.to_string())
+            };
+            let acknowledged = async {
+                acknowledged(&mut events, batch.count)
+                    .await
+                    .map_err(|error| error.to_string())
+            };
             tokio::try_join!(all, acknowledged).map_err(failed)?;
-            let published = Published { began_us, ended_us: now_us(), end: batch.first + batch.count };
+            let published = Published {
+                began_us,
+                ended_us: now_us(),
+                end: batch.first + batch.count,
+            };
             conversation.report(&Report::Done(published)).await?;
         }
     }
@@ -36,10 +49,19 @@ pub(super) async fn publish(mut conversation: Conversation) -> Result<(), BenchE
 }
 
 async fn send(client: &AsyncClient, load: &Load, batch: &Batch) -> Result<(), ClientError> {
-    let topics: Vec<_> = (0..load.instances).map(|instance| topic(load, instance)).collect();
+    let topics: Vec<_> = (0..load.instances)
+        .map(|instance| topic(load, instance))
+        .collect();
     for number in batch.first..batch.first + batch.count {
         let topic = &topics[load.instance_of(load.user_of(number))];
-        client.publish(topic, QoS::AtLeastOnce, false, load.set(number, 1, now_us())).await?;
+        client
+            .publish(
+                topic,
+                QoS::AtLeastOnce,
+                false,
+                load.set(number, 1, now_us()),
+            )
+            .await?;
     }
     Ok(())
 }
@@ -59,10 +81,15 @@ pub(super) async fn subscribe(mut conversation: Conversation) -> Result<(), Benc
     for number in 0..task.load.instances {
         let name = task.load.instance_name(number);
         let (client, mut events) = session(&name, task.address);
-        let subscribed = client.subscribe(topic(&task.load, number), QoS::AtLeastOnce).await;
+        let subscribed = client
+            .subscribe(topic(&task.load, number), QoS::AtLeastOnce)
+            .await;
         subscribed.map_err(|error| BenchError::process(&name, error))?;
         let failed = |error| BenchError::process(&name, error);
-        while !matches!(next_packet(&mut events).await.map_err(failed)?, Packet::SubAck(_)) {}
+        while !matches!(
+            next_packet(&mut events).await.map_err(failed)?,
+            Packet::SubAck(_)
+        ) {}
         let verifier = verifier.clone();
         instances.spawn(async move {
             let _client = client; // The session ends with it.

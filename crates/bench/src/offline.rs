@@ -84,7 +84,10 @@ struct Back {
     cpu: CpuTimes,
 }
 
-pub(super) async fn run(options: &Options, progress: Progress<'_>) -> Result<Vec<Offline>, BenchError> {
+pub(super) async fn run(
+    options: &Options,
+    progress: Progress<'_>,
+) -> Result<Vec<Offline>, BenchError> {
     let few = Options {
         users: (options.users / PER_EVENT_SHARE).max(1),
         reminders: (options.reminders / PER_EVENT_SHARE).max(1),
@@ -92,14 +95,18 @@ pub(super) async fn run(options: &Options, progress: Progress<'_>) -> Result<Vec
     };
     let mut rounds = [Vec::new(), Vec::new()];
     for round in 0..options.rounds {
-        let mut progress = |text: String| progress(format!("round {} of {}: {text}", round + 1, options.rounds));
+        let mut progress =
+            |text: String| progress(format!("round {} of {}: {text}", round + 1, options.rounds));
         let environment = Environment::start(options, &[]).await?;
         rounds[0].push(bellhop(&environment, options, round, &mut progress).await?);
         rounds[1].push(per_event(&environment, &few, &mut progress).await?);
         environment.close().await;
     }
     let [bellhop, per_event] = rounds;
-    Ok(vec![summary(System::Bellhop, options, bellhop), summary(System::PerEvent, &few, per_event)])
+    Ok(vec![
+        summary(System::Bellhop, options, bellhop),
+        summary(System::PerEvent, &few, per_event),
+    ])
 }
 
 /// Parks reminders in Bellhop's mailboxes, and lets their users come back.
@@ -110,15 +117,24 @@ async fn bellhop(
     progress: Progress<'_>,
 ) -> Result<Round, BenchError> {
     // A given server may remember the reminders of earlier rounds.
-    let mut away = Away::start(environment, options, BELLHOP_PREFIX, round * options.reminders).await?;
-    let mut live = LiveTraffic::start(environment, options.live_rate, round << 32, progress).await?;
+    let mut away = Away::start(
+        environment,
+        options,
+        BELLHOP_PREFIX,
+        round * options.reminders,
+    )
+    .await?;
+    let mut live =
+        LiveTraffic::start(environment, options.live_rate, round << 32, progress).await?;
     let fences = environment.messages(MAILBOXES).await?;
     let count = options.reminders as u64;
     let set_size = options.set_size();
     let subject = To::Subject(System::Bellhop.subject().to_owned());
     let Published { began_us, .. } = away.publish(subject, set_size, progress).await?;
     let parking = |messages| progress(format!("{} of {count} are parked", messages - fences));
-    environment.wait_for(MAILBOXES, |messages| messages >= fences + count, parking).await?;
+    environment
+        .wait_for(MAILBOXES, |messages| messages >= fences + count, parking)
+        .await?;
     environment.settled().await?;
     let parked = since(began_us);
 
@@ -131,11 +147,19 @@ async fn bellhop(
     let during = live.end(progress).await?;
     environment.settled().await?;
     away.verify("the return", progress).await?;
-    Ok(Round { parked, back, live: Some(live_latency(options.live_rate, before, during)) })
+    Ok(Round {
+        parked,
+        back,
+        live: Some(live_latency(options.live_rate, before, during)),
+    })
 }
 
 /// Does the same with the straightforward design.
-async fn per_event(environment: &Environment, options: &Options, progress: Progress<'_>) -> Result<Round, BenchError> {
+async fn per_event(
+    environment: &Environment,
+    options: &Options,
+    progress: Progress<'_>,
+) -> Result<Round, BenchError> {
     let mut away = Away::start(environment, options, EACH_PREFIX, 0).await?;
     make_stream(environment).await?;
     let task = ServeReturns {
@@ -146,20 +170,29 @@ async fn per_event(environment: &Environment, options: &Options, progress: Progr
         load: away.population.load,
     };
     let mut worker = task.start().await?;
-    let published = away.publish(To::Users(USERS_SUBJECT.to_owned()), 1, progress).await?;
+    let published = away
+        .publish(To::Users(USERS_SUBJECT.to_owned()), 1, progress)
+        .await?;
     let parked = Duration::from_micros(published.ended_us.saturating_sub(published.began_us));
 
     let begun = away.begin_return().await?;
     worker.order(&Return(0..options.users)).await?;
     while let Returned::Progress(users) = worker.report().await? {
-        progress(format!("per-event: {users} of {} users are back", options.users));
+        progress(format!(
+            "per-event: {users} of {} users are back",
+            options.users
+        ));
     }
     let mut back = away.returned(begun, STREAM, 0, progress).await?;
     back.cpu.insert("forwarder", worker.cpu_time());
     away.verify("per-event", progress).await?;
     let gone = environment.jetstream.delete_stream(STREAM).await;
     gone.map_err(|error| BenchError::nats(format!("delete {STREAM}"), error))?;
-    Ok(Round { parked, back, live: None })
+    Ok(Round {
+        parked,
+        back,
+        live: None,
+    })
 }
 
 async fn make_stream(environment: &Environment) -> Result<(), BenchError> {
@@ -170,7 +203,8 @@ async fn make_stream(environment: &Environment) -> Result<(), BenchError> {
         ..stream::Config::default()
     };
     let made = environment.jetstream.create_stream(config).await;
-    made.map(drop).map_err(|error| BenchError::nats(format!("make {STREAM}"), error))
+    made.map(drop)
+        .map_err(|error| BenchError::nats(format!("make {STREAM}"), error))
 }
 
 /// Users who are away, and the numbers of the reminders for them.
@@ -194,23 +228,47 @@ impl<'e> Away<'e> {
         first: usize,
     ) -> Result<Self, BenchError> {
         let population = Population::start(environment, options.load(), prefix).await?;
-        Ok(Self { environment, population, numbers: first..first + options.reminders })
+        Ok(Self {
+            environment,
+            population,
+            numbers: first..first + options.reminders,
+        })
     }
 
-    async fn publish(&mut self, to: To, set_size: usize, progress: Progress<'_>) -> Result<Published, BenchError> {
+    async fn publish(
+        &mut self,
+        to: To,
+        set_size: usize,
+        progress: Progress<'_>,
+    ) -> Result<Published, BenchError> {
         let (first, count) = (self.numbers.start, self.numbers.len());
-        self.population.publisher.begin(Batch { to, first, count, set_size, rate: None }).await?;
+        self.population
+            .publisher
+            .begin(Batch {
+                to,
+                first,
+                count,
+                set_size,
+                rate: None,
+            })
+            .await?;
         self.population.publisher.published(progress).await
     }
 
     async fn begin_return(&mut self) -> Result<Begun, BenchError> {
         self.population.expect(self.numbers.clone()).await?;
-        Ok(Begun { began_us: now_us(), cpu: self.population.cpu_times(self.environment) })
+        Ok(Begun {
+            began_us: now_us(),
+            cpu: self.population.cpu_times(self.environment),
+        })
     }
 
     async fn connect(&mut self, progress: Progress<'_>) -> Result<(), BenchError> {
         let first = self.numbers.start;
-        self.population.app_servers.connect(first..first + self.population.load.users, progress).await
+        self.population
+            .app_servers
+            .connect(first..first + self.population.load.users, progress)
+            .await
     }
 
     /// Waits until everything has arrived, and at most `left` messages are left in the stream.
@@ -221,8 +279,15 @@ impl<'e> Away<'e> {
         left: u64,
         progress: Progress<'_>,
     ) -> Result<Back, BenchError> {
-        let last_us = self.population.app_servers.arrived("the return", progress).await?.last_us;
-        self.environment.wait_for(stream, |messages| messages <= left, |_| ()).await?;
+        let last_us = self
+            .population
+            .app_servers
+            .arrived("the return", progress)
+            .await?
+            .last_us;
+        self.environment
+            .wait_for(stream, |messages| messages <= left, |_| ())
+            .await?;
         Ok(Back {
             accepted: Duration::from_micros(last_us.saturating_sub(begun.began_us)),
             emptied: since(begun.began_us),
@@ -232,7 +297,10 @@ impl<'e> Away<'e> {
 
     /// Verifies that everything arrived once and in order, including what arrived after the wait.
     async fn verify(&mut self, what: &str, progress: Progress<'_>) -> Result<(), BenchError> {
-        self.population.verify(self.numbers.clone(), what, progress).await.map(drop)
+        self.population
+            .verify(self.numbers.clone(), what, progress)
+            .await
+            .map(drop)
     }
 }
 
@@ -245,7 +313,11 @@ struct LiveTraffic {
 }
 
 /// The users of live traffic.
-const LIVE: Load = Load { crowd: Crowd::Live, users: 100, instances: 2 };
+const LIVE: Load = Load {
+    crowd: Crowd::Live,
+    users: 100,
+    instances: 2,
+};
 /// The subject of its source.
 const LIVE_SUBJECT: &str = "bellhop.sets.live";
 /// Longer than any traffic lasts.
@@ -260,8 +332,15 @@ impl LiveTraffic {
         progress: Progress<'_>,
     ) -> Result<Self, BenchError> {
         let mut population = Population::start(environment, LIVE, BELLHOP_PREFIX).await?;
-        population.app_servers.connect(0..LIVE.users, progress).await?;
-        Ok(Self { population, rate, next: first })
+        population
+            .app_servers
+            .connect(0..LIVE.users, progress)
+            .await?;
+        Ok(Self {
+            population,
+            rate,
+            next: first,
+        })
     }
 
     /// Sends for this long. Returns the time from when reminders were due to be published to acceptance,
@@ -269,7 +348,11 @@ impl LiveTraffic {
     ///
     /// # Errors
     /// [`BenchError::Void`] if not everything arrived once and in order.
-    async fn send_for(&mut self, time: Duration, progress: Progress<'_>) -> Result<[u64; 4], BenchError> {
+    async fn send_for(
+        &mut self,
+        time: Duration,
+        progress: Progress<'_>,
+    ) -> Result<[u64; 4], BenchError> {
         self.begin_for(time).await?;
         let published = self.population.publisher.published(progress).await?;
         self.arrived(published, progress).await
@@ -294,11 +377,27 @@ impl LiveTraffic {
         let count = (rate as f64 * time.as_secs_f64()).ceil() as usize;
         self.population.expect(first..first + count).await?;
         let to = To::Subject(LIVE_SUBJECT.to_owned());
-        self.population.publisher.begin(Batch { to, first, count, set_size: 1, rate: Some(rate) }).await
+        self.population
+            .publisher
+            .begin(Batch {
+                to,
+                first,
+                count,
+                set_size: 1,
+                rate: Some(rate),
+            })
+            .await
     }
 
-    async fn arrived(&mut self, published: Published, progress: Progress<'_>) -> Result<[u64; 4], BenchError> {
-        let tally = self.population.verify(self.next..published.end, "live traffic", progress).await?;
+    async fn arrived(
+        &mut self,
+        published: Published,
+        progress: Progress<'_>,
+    ) -> Result<[u64; 4], BenchError> {
+        let tally = self
+            .population
+            .verify(self.next..published.end, "live traffic", progress)
+            .await?;
         self.next = published.end;
         Ok(tally.latency_us)
     }
@@ -312,16 +411,37 @@ fn live_latency(rate: usize, before: [u64; 4], during: [u64; 4]) -> LiveLatency 
     let ms = |us: u64| us as f64 / 1e3;
     let [before_p50_ms, before_p99_ms, ..] = before.map(ms);
     let [during_p50_ms, during_p99_ms, ..] = during.map(ms);
-    LiveLatency { rate, before_p50_ms, before_p99_ms, during_p50_ms, during_p99_ms }
+    LiveLatency {
+        rate,
+        before_p50_ms,
+        before_p99_ms,
+        during_p50_ms,
+        during_p99_ms,
+    }
 }
 
 fn summary(system: System, options: &Options, mut rounds: Vec<Round>) -> Offline {
-    let Options { users, reminders, .. } = *options;
+    let Options {
+        users, reminders, ..
+    } = *options;
     let a_second = |count: usize, time: Duration| count as f64 / time.as_secs_f64();
-    let users_a_second = rounds.iter().map(|round| a_second(users, round.back.emptied)).collect();
+    let users_a_second = rounds
+        .iter()
+        .map(|round| a_second(users, round.back.emptied))
+        .collect();
     rounds.sort_by_key(|round| round.back.emptied);
-    let Round { parked, back: Back { accepted, emptied, cpu }, live } = rounds.swap_remove(rounds.len() / 2);
-    let cpu = cpu.into_iter().map(|(process, time)| (process, time.as_secs_f64() / (reminders as f64 / 1e6)));
+    let Round {
+        parked,
+        back: Back {
+            accepted,
+            emptied,
+            cpu,
+        },
+        live,
+    } = rounds.swap_remove(rounds.len() / 2);
+    let cpu = cpu
+        .into_iter()
+        .map(|(process, time)| (process, time.as_secs_f64() / (reminders as f64 / 1e6)));
     Offline {
         system,
         users,

@@ -21,7 +21,11 @@ pub(super) struct Population {
 
 impl Population {
     /// Starts the workers. Instances' subjects begin with `prefix`. No user is connected yet.
-    pub(super) async fn start(environment: &Environment, load: Load, prefix: &str) -> Result<Self, BenchError> {
+    pub(super) async fn start(
+        environment: &Environment,
+        load: Load,
+        prefix: &str,
+    ) -> Result<Self, BenchError> {
         let publisher = Publisher::start(&environment.url, load).await?;
         let app_servers = AppServers::start(&app_servers::Task {
             url: environment.url.clone(),
@@ -31,13 +35,24 @@ impl Population {
             instances: None,
         })
         .await?;
-        Ok(Self { load, publisher, app_servers })
+        Ok(Self {
+            load,
+            publisher,
+            app_servers,
+        })
     }
 
     /// Expects the reminders with these numbers, each user's in order.
     pub(super) async fn expect(&mut self, numbers: Range<usize>) -> Result<(), BenchError> {
         let (first, count) = (numbers.start, numbers.len());
-        self.app_servers.expect(Expected { first, count, warm_up: 0, check: Check::UserOrder }).await
+        self.app_servers
+            .expect(Expected {
+                first,
+                count,
+                warm_up: 0,
+                check: Check::UserOrder,
+            })
+            .await
     }
 
     /// Verifies that the reminders with these numbers, and no others, arrived once and in order.
@@ -50,12 +65,19 @@ impl Population {
         what: &str,
         progress: Progress<'_>,
     ) -> Result<Tally, BenchError> {
-        self.app_servers.arrived_until(numbers.end, what, progress).await?.verified(what, numbers.len())
+        self.app_servers
+            .arrived_until(numbers.end, what, progress)
+            .await?
+            .verified(what, numbers.len())
     }
 
     /// Returns the CPU time so far of the servers, the members and the app servers.
     pub(super) fn cpu_times(&self, environment: &Environment) -> CpuTimes {
-        environment.cpu_times().into_iter().chain([("app servers", self.app_servers.cpu_time())]).collect()
+        environment
+            .cpu_times()
+            .into_iter()
+            .chain([("app servers", self.app_servers.cpu_time())])
+            .collect()
     }
 }
 
@@ -70,7 +92,10 @@ pub(super) struct Rounds {
 
 impl Rounds {
     pub(super) fn new(population: Population) -> Self {
-        Self { population, next: 0 }
+        Self {
+            population,
+            next: 0,
+        }
     }
 
     /// Delivers a reminder to each user with one of these numbers, and waits until Bellhop has recorded
@@ -89,11 +114,24 @@ impl Rounds {
         *next += 1;
         population.expect(first..first + count).await?;
         let to = To::Subject(System::Bellhop.subject().to_owned());
-        population.publisher.begin(Batch { to, first, count, set_size: SET_SIZE, rate: None }).await?;
+        population
+            .publisher
+            .begin(Batch {
+                to,
+                first,
+                count,
+                set_size: SET_SIZE,
+                rate: None,
+            })
+            .await?;
         let began_us = population.publisher.published(progress).await?.began_us;
         population.app_servers.arrived("delivery", progress).await?;
         environment.settled().await?;
-        let tally = population.verify(first..first + count, "delivery", progress).await?;
-        Ok(Duration::from_micros(tally.last_us.saturating_sub(began_us)))
+        let tally = population
+            .verify(first..first + count, "delivery", progress)
+            .await?;
+        Ok(Duration::from_micros(
+            tally.last_us.saturating_sub(began_us),
+        ))
     }
 }

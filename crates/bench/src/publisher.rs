@@ -19,7 +19,14 @@ pub(super) struct Publisher(Worker);
 impl Publisher {
     /// Starts one that publishes to JetStream.
     pub(super) async fn start(url: &str, load: Load) -> Result<Self, BenchError> {
-        Self::with(Role::Publisher, &Task { url: url.to_owned(), load }).await
+        Self::with(
+            Role::Publisher,
+            &Task {
+                url: url.to_owned(),
+                load,
+            },
+        )
+        .await
     }
 
     /// Starts one in another role that obeys the same orders.
@@ -33,7 +40,10 @@ impl Publisher {
     }
 
     /// Waits until the whole batch is stored.
-    pub(super) async fn published(&mut self, progress: Progress<'_>) -> Result<Published, BenchError> {
+    pub(super) async fn published(
+        &mut self,
+        progress: Progress<'_>,
+    ) -> Result<Published, BenchError> {
         loop {
             match self.0.report().await? {
                 Report::Done(published) => return Ok(published),
@@ -127,7 +137,10 @@ const WINDOW_SETS: usize = 4_000;
 /// Runs the worker.
 pub(super) async fn run(mut conversation: Conversation) -> Result<(), BenchError> {
     let task: Task = conversation.task().await?;
-    let client = async_nats::ConnectOptions::new().name("bench publisher").connect(&task.url).await;
+    let client = async_nats::ConnectOptions::new()
+        .name("bench publisher")
+        .connect(&task.url)
+        .await;
     let client = client.map_err(|error| BenchError::nats("connect the publisher", error))?;
     let jetstream = jetstream::context::ContextBuilder::new()
         .timeout(Duration::from_secs(30))
@@ -137,7 +150,13 @@ pub(super) async fn run(mut conversation: Conversation) -> Result<(), BenchError
         if let Order::Publish(batch) = order {
             let began_us = now_us();
             let end = publish(&jetstream, &task.load, &batch, &mut conversation).await?;
-            conversation.report(&Report::Done(Published { began_us, ended_us: now_us(), end })).await?;
+            conversation
+                .report(&Report::Done(Published {
+                    began_us,
+                    ended_us: now_us(),
+                    end,
+                }))
+                .await?;
         }
     }
     Ok(())
@@ -157,12 +176,15 @@ impl Window {
 
     fn add(&mut self, ack: PublishAckFuture, bytes: usize) {
         self.bytes += bytes;
-        self.acks.push(Box::pin(async move { ack.await.map(|_| bytes) }));
+        self.acks
+            .push(Box::pin(async move { ack.await.map(|_| bytes) }));
     }
 
     /// Waits for an acknowledgement. Returns whether one was missing.
     async fn acknowledged(&mut self) -> Result<bool, PublishError> {
-        let Some(ack) = self.acks.next().await else { return Ok(false) };
+        let Some(ack) = self.acks.next().await else {
+            return Ok(false);
+        };
         self.bytes -= ack?;
         Ok(true)
     }
@@ -175,7 +197,13 @@ async fn publish(
     batch: &Batch,
     conversation: &mut Conversation,
 ) -> Result<usize, BenchError> {
-    let Batch { to, first, count, set_size, rate } = batch;
+    let Batch {
+        to,
+        first,
+        count,
+        set_size,
+        rate,
+    } = batch;
     let failed = |error: PublishError| BenchError::nats("publish", error);
     let (began, began_us) = (Instant::now(), now_us());
     let mut reported = Instant::now();
@@ -193,7 +221,10 @@ async fn publish(
         let next = (at + set_size).min(first + count);
         let body = load.set(at, next - at, at_us);
         let bytes = body.len();
-        let ack = jetstream.publish(to.subject(load, at), body.into()).await.map_err(failed)?;
+        let ack = jetstream
+            .publish(to.subject(load, at), body.into())
+            .await
+            .map_err(failed)?;
         window.add(ack, bytes);
         while !window.has_room() {
             window.acknowledged().await.map_err(failed)?;
@@ -225,5 +256,7 @@ async fn is_stopped(wait: Duration, conversation: &mut Conversation) -> Result<b
 
 /// Returns the time in microseconds since 1970, by the clock that all processes of a machine share.
 pub(super) fn now_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_micros() as u64)
 }

@@ -61,22 +61,41 @@ pub(super) async fn run(options: &Options, progress: Progress<'_>) -> Result<Rou
     let mut environment = Environment::start(options, &SETTINGS).await?;
     let ready_without = environment.restart().await?;
     let empty_bytes = environment.stable_memory().await;
-    let load = Load { crowd: Crowd::Bench, users: routes, instances: options.instances };
+    let load = Load {
+        crowd: Crowd::Bench,
+        users: routes,
+        instances: options.instances,
+    };
     let mut rounds = Rounds::new(Population::start(&environment, load, BELLHOP_PREFIX).await?);
 
-    rounds.population.app_servers.connect(0..warm, progress).await?;
+    rounds
+        .population
+        .app_servers
+        .connect(0..warm, progress)
+        .await?;
     let witnesses = WITNESSES.min(warm);
-    rounds.deliver(&environment, warm - witnesses..warm, progress).await?;
+    rounds
+        .deliver(&environment, warm - witnesses..warm, progress)
+        .await?;
     let warm_bytes = environment.stable_memory().await;
     let began = Instant::now();
-    rounds.population.app_servers.connect(warm..routes, progress).await?;
+    rounds
+        .population
+        .app_servers
+        .connect(warm..routes, progress)
+        .await?;
     let put = began.elapsed();
-    rounds.deliver(&environment, routes - witnesses..routes, progress).await?;
+    rounds
+        .deliver(&environment, routes - witnesses..routes, progress)
+        .await?;
     let followed = began.elapsed() - put;
     let full_bytes = environment.stable_memory().await;
 
-    let users = options.users.min((routes - witnesses) / (options.rounds + 1));
-    let heartbeats = measure_heartbeats(&environment, &mut rounds, (users, options.rounds), progress).await?;
+    let users = options
+        .users
+        .min((routes - witnesses) / (options.rounds + 1));
+    let heartbeats =
+        measure_heartbeats(&environment, &mut rounds, (users, options.rounds), progress).await?;
     progress("restarting bellhop serve".to_owned());
     let ready = environment.restart().await?;
     let loaded_bytes = environment.stable_memory().await;
@@ -100,17 +119,39 @@ pub(super) async fn run(options: &Options, progress: Progress<'_>) -> Result<Rou
 }
 
 /// Parks a reminder for each of these users, who have no route. Returns the growth of memory for each.
-async fn park(environment: &Environment, users: usize, progress: Progress<'_>) -> Result<f64, BenchError> {
-    let mut publisher = Publisher::start(&environment.url, Load { crowd: Crowd::Away, users, instances: 1 }).await?;
+async fn park(
+    environment: &Environment,
+    users: usize,
+    progress: Progress<'_>,
+) -> Result<f64, BenchError> {
+    let mut publisher = Publisher::start(
+        &environment.url,
+        Load {
+            crowd: Crowd::Away,
+            users,
+            instances: 1,
+        },
+    )
+    .await?;
     let warm = users / WARM;
     let mut bytes = [0.0; 2];
     progress("parking reminders in mailboxes".to_owned());
     for ((first, end), bytes) in [(0, warm), (warm, users)].into_iter().zip(&mut bytes) {
         let (to, count) = (To::Subject(AWAY_SUBJECT.to_owned()), end - first);
         let all = environment.messages(MAILBOXES).await? + count as u64;
-        publisher.begin(Batch { to, first, count, set_size: SET_SIZE, rate: None }).await?;
+        publisher
+            .begin(Batch {
+                to,
+                first,
+                count,
+                set_size: SET_SIZE,
+                rate: None,
+            })
+            .await?;
         publisher.published(progress).await?;
-        environment.wait_for(MAILBOXES, |messages| messages >= all, |_| ()).await?;
+        environment
+            .wait_for(MAILBOXES, |messages| messages >= all, |_| ())
+            .await?;
         environment.settled().await?;
         *bytes = environment.stable_memory().await;
     }
@@ -161,7 +202,10 @@ async fn measure_heartbeats(
         let confirmed = deliver(environment, rounds, numbers, progress).await?;
         if confirmed.requests > 0.0 {
             let problem = format!("{} requests for confirmed connections", confirmed.requests);
-            return Err(BenchError::Void { what: "heartbeats".to_owned(), problem });
+            return Err(BenchError::Void {
+                what: "heartbeats".to_owned(),
+                problem,
+            });
         }
         found.push((asked, confirmed));
     }
@@ -170,7 +214,9 @@ async fn measure_heartbeats(
     let sum = |of: fn(&Used) -> f64| found.iter().map(|(asked, _)| of(asked)).sum::<f64>();
     let (requests, request_seconds) = (sum(|used| used.requests), sum(|used| used.request_seconds));
     let more = |of: &dyn Fn(&Used) -> Duration| {
-        let more = |(asked, confirmed): &(Used, Used)| of(asked).as_secs_f64() - of(confirmed).as_secs_f64();
+        let more = |(asked, confirmed): &(Used, Used)| {
+            of(asked).as_secs_f64() - of(confirmed).as_secs_f64()
+        };
         let more = |pair| more(pair) * 1e3 / thousands;
         median(found.iter().map(more).collect())
     };
@@ -180,7 +226,9 @@ async fn measure_heartbeats(
         requests_per_1000: requests / (found.len() as f64 * thousands),
         request_ms: request_seconds * 1e3 / requests,
         ms_per_1000: more(&|used| used.took),
-        cpu_ms_per_1000: processes.map(|process| (*process, more(&|used| used.cpu[process]))).collect(),
+        cpu_ms_per_1000: processes
+            .map(|process| (*process, more(&|used| used.cpu[process])))
+            .collect(),
     })
 }
 
@@ -190,7 +238,10 @@ async fn deliver(
     numbers: Range<usize>,
     progress: Progress<'_>,
 ) -> Result<Used, BenchError> {
-    let (requests, seconds) = (environment.metric(REQUESTS).await?, environment.metric(SECONDS).await?);
+    let (requests, seconds) = (
+        environment.metric(REQUESTS).await?,
+        environment.metric(SECONDS).await?,
+    );
     let cpu = rounds.population.cpu_times(environment);
     let took = rounds.deliver(environment, numbers, progress).await?;
     Ok(Used {

@@ -1,6 +1,8 @@
 //! Reports as tables: each figure beside the baseline of the same run.
 
-use super::{Durable, Heartbeats, Latency, LiveLatency, Offline, Report, Routes, Scale, System, Throughput};
+use super::{
+    Durable, Heartbeats, Latency, LiveLatency, Offline, Report, Routes, Scale, System, Throughput,
+};
 
 /// The names of a table's columns, and its rows.
 type Table = (Vec<&'static str>, Vec<Vec<String>>);
@@ -9,17 +11,36 @@ type Table = (Vec<&'static str>, Vec<Vec<String>>);
 pub fn lines(report: &Report) -> Vec<String> {
     let (columns, mut rows) = table(report);
     rows.insert(0, columns.into_iter().map(str::to_owned).collect());
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
     let is_number = |cell: &String| cell.chars().all(|c| c.is_ascii_digit());
     let columns = 0..rows[0].len();
-    let shape: Vec<(usize, bool)> =
-        columns.map(|column| (width(column), rows[1..].iter().all(|row| is_number(&row[column])))).collect();
+    let shape: Vec<(usize, bool)> = columns
+        .map(|column| {
+            (
+                width(column),
+                rows[1..].iter().all(|row| is_number(&row[column])),
+            )
+        })
+        .collect();
     let pad = |(cell, (width, is_number)): (&String, &(usize, bool))| match is_number {
         true => format!("{cell:>width$}"),
         false => format!("{cell:<width$}"),
     };
-    let line = |row: &Vec<String>| row.iter().zip(&shape).map(pad).collect::<Vec<_>>().join("  ");
-    rows.iter().map(|row| line(row).trim_end().to_owned()).collect()
+    let line = |row: &Vec<String>| {
+        row.iter()
+            .zip(&shape)
+            .map(pad)
+            .collect::<Vec<_>>()
+            .join("  ")
+    };
+    rows.iter()
+        .map(|row| line(row).trim_end().to_owned())
+        .collect()
 }
 
 fn table(report: &Report) -> Table {
@@ -35,10 +56,14 @@ fn table(report: &Report) -> Table {
 
 /// Returns a line to print below the table, if there is any.
 pub fn note(report: &Report) -> Option<&'static str> {
-    let Report::Throughput(all) = report else { return None };
+    let Report::Throughput(all) = report else {
+        return None;
+    };
     let has_mosquitto = all.iter().any(|one| one.system == System::Mosquitto);
     let missing = match cfg!(feature = "mqtt") {
-        true => "mosquitto was not measured, because it is not installed; on Debian: `apt-get install mosquitto`",
+        true => {
+            "mosquitto was not measured, because it is not installed; on Debian: `apt-get install mosquitto`"
+        }
         false => "mosquitto was not measured; build with `--features mqtt` to do so",
     };
     (!has_mosquitto).then_some(missing)
@@ -57,7 +82,9 @@ fn throughput(all: &[Throughput]) -> Table {
         "DISK B",
     ];
     let base = |system, size: Option<usize>| {
-        let is_meant = |one: &&Throughput| one.system == system && size.is_none_or(|size| one.set_size == size);
+        let is_meant = |one: &&Throughput| {
+            one.system == system && size.is_none_or(|size| one.set_size == size)
+        };
         all.iter().find(is_meant).map(|one| one.per_second)
     };
     let row = |one: &Throughput| {
@@ -78,9 +105,20 @@ fn throughput(all: &[Throughput]) -> Table {
 }
 
 fn latency(all: &[Latency]) -> Table {
-    let columns = vec!["SYSTEM", "RATE/S", "SET", "P50 MS", "P99 MS", "P99.9 MS", "MAX MS", "P99 × RAW"];
+    let columns = vec![
+        "SYSTEM",
+        "RATE/S",
+        "SET",
+        "P50 MS",
+        "P99 MS",
+        "P99.9 MS",
+        "MAX MS",
+        "P99 × RAW",
+    ];
     let row = |one: &Latency| {
-        let raw = all.iter().find(|other| other.system == System::Raw && other.rate == one.rate);
+        let raw = all
+            .iter()
+            .find(|other| other.system == System::Raw && other.rate == one.rate);
         let ms = |ms: f64| format!("{ms:.2}");
         vec![
             one.system.name().to_owned(),
@@ -101,7 +139,12 @@ const PROCESSES: [&str; 4] = ["bellhop", "nats-server", "app servers", "publishe
 
 fn scale(all: &[Scale]) -> Table {
     let mut columns = vec!["VARIED", "MEMBERS", "PARTITIONS", "REMINDERS/S", "× FIRST"];
-    columns.extend(["CPU BELLHOP", "CPU NATS-SERVER", "CPU APP SERVERS", "CPU PUBLISHER"]);
+    columns.extend([
+        "CPU BELLHOP",
+        "CPU NATS-SERVER",
+        "CPU APP SERVERS",
+        "CPU PUBLISHER",
+    ]);
     let row = |one: &Scale| {
         let varied: &'static str = one.varied.into();
         let first = all.iter().find(|first| first.varied == one.varied);
@@ -110,21 +153,40 @@ fn scale(all: &[Scale]) -> Table {
             one.members.to_string(),
             one.partitions.to_string(),
             format!("{:.0}", one.found.per_second),
-            ratio(one.found.per_second, first.map(|first| first.found.per_second)),
+            ratio(
+                one.found.per_second,
+                first.map(|first| first.found.per_second),
+            ),
         ];
-        let cpu = PROCESSES.map(|process| format!("{:.1}", one.found.cpu_per_million.get(process).unwrap_or(&0.0)));
+        let cpu = PROCESSES.map(|process| {
+            format!(
+                "{:.1}",
+                one.found.cpu_per_million.get(process).unwrap_or(&0.0)
+            )
+        });
         row.into_iter().chain(cpu).collect()
     };
     (columns, all.iter().map(row).collect())
 }
 
 fn durable(all: &[Durable]) -> Table {
-    let columns =
-        vec!["NATS-SERVERS", "SYSTEM", "SET", "REMINDERS/S", "× RAW", "× RAW-BATCH", "CPU S/MILLION", "DISK B"];
+    let columns = vec![
+        "NATS-SERVERS",
+        "SYSTEM",
+        "SET",
+        "REMINDERS/S",
+        "× RAW",
+        "× RAW-BATCH",
+        "CPU S/MILLION",
+        "DISK B",
+    ];
     let row = |one: &Durable| {
         let base = |system| {
-            let is_meant = |other: &&Durable| other.servers == one.servers && other.found.system == system;
-            all.iter().find(is_meant).map(|other| other.found.per_second)
+            let is_meant =
+                |other: &&Durable| other.servers == one.servers && other.found.system == system;
+            all.iter()
+                .find(is_meant)
+                .map(|other| other.found.per_second)
         };
         vec![
             one.servers.to_owned(),
@@ -165,7 +227,10 @@ fn offline(all: &[Offline]) -> Table {
             one.reminders.to_string(),
             format!("{:.0}", one.parked_per_second),
             format!("{:.0}", one.users_per_second),
-            ratio(one.users_per_second, per_event.map(|base| base.users_per_second)),
+            ratio(
+                one.users_per_second,
+                per_event.map(|base| base.users_per_second),
+            ),
             format!("{:.0}", one.reminders_per_second),
             format!("{:.2}", one.emptied_seconds),
             live(|live| [live.before_p50_ms, live.during_p50_ms]),
@@ -176,25 +241,61 @@ fn offline(all: &[Offline]) -> Table {
 }
 
 fn routes(one: &Routes) -> Table {
-    let Heartbeats { users, requests_per_1000, request_ms, ms_per_1000, cpu_ms_per_1000 } = &one.heartbeats;
+    let Heartbeats {
+        users,
+        requests_per_1000,
+        request_ms,
+        ms_per_1000,
+        cpu_ms_per_1000,
+    } = &one.heartbeats;
     let row = |what: &str, figure: String| vec![what.to_owned(), figure];
     let mut rows = vec![
         row("routes", one.routes.to_string()),
-        row("routes put in a second", format!("{:.0}", one.puts_per_second)),
-        row("seconds until the last route was read", format!("{:.2}", one.followed_seconds)),
-        row("seconds until a process is ready, with no routes", format!("{:.2}", one.ready_without_seconds)),
-        row("seconds until a process is ready, with all routes", format!("{:.2}", one.ready_seconds)),
-        row("bytes for one more route", format!("{:.0}", one.bytes_per_route)),
-        row("bytes for a route in a process that was restarted", format!("{:.0}", one.bytes_per_loaded_route)),
+        row(
+            "routes put in a second",
+            format!("{:.0}", one.puts_per_second),
+        ),
+        row(
+            "seconds until the last route was read",
+            format!("{:.2}", one.followed_seconds),
+        ),
+        row(
+            "seconds until a process is ready, with no routes",
+            format!("{:.2}", one.ready_without_seconds),
+        ),
+        row(
+            "seconds until a process is ready, with all routes",
+            format!("{:.2}", one.ready_seconds),
+        ),
+        row(
+            "bytes for one more route",
+            format!("{:.0}", one.bytes_per_route),
+        ),
+        row(
+            "bytes for a route in a process that was restarted",
+            format!("{:.0}", one.bytes_per_loaded_route),
+        ),
         row("mailboxes", one.mailboxes.to_string()),
-        row("bytes for one more mailbox", format!("{:.0}", one.bytes_per_mailbox)),
+        row(
+            "bytes for one more mailbox",
+            format!("{:.0}", one.bytes_per_mailbox),
+        ),
         row("users confirmed by heartbeats", users.to_string()),
-        row("heartbeats for 1,000 users", format!("{requests_per_1000:.1}")),
+        row(
+            "heartbeats for 1,000 users",
+            format!("{requests_per_1000:.1}"),
+        ),
         row("milliseconds for a heartbeat", format!("{request_ms:.2}")),
-        row("additional milliseconds for 1,000 users", format!("{ms_per_1000:.2}")),
+        row(
+            "additional milliseconds for 1,000 users",
+            format!("{ms_per_1000:.2}"),
+        ),
     ];
     let cpu = |(process, ms): (&&str, &f64)| {
-        row(&format!("additional CPU milliseconds for 1,000 users: {process}"), format!("{ms:.2}"))
+        row(
+            &format!("additional CPU milliseconds for 1,000 users: {process}"),
+            format!("{ms:.2}"),
+        )
     };
     rows.extend(cpu_ms_per_1000.iter().map(cpu));
     (vec!["MEASURE", "VALUE"], rows)

@@ -32,14 +32,28 @@ pub struct Throughput {
 /// The straightforward design gets one in this many reminders, because it is slow.
 const PER_EVENT_SHARE: usize = 20;
 
-pub(super) async fn run(options: &Options, progress: Progress<'_>) -> Result<Vec<Throughput>, BenchError> {
+pub(super) async fn run(
+    options: &Options,
+    progress: Progress<'_>,
+) -> Result<Vec<Throughput>, BenchError> {
     let mut contestants = Contestants::start(options, progress).await?;
-    let mosquitto = contestants.add_mosquitto().await?.then_some((System::Mosquitto, 1));
-    let sized = options.set_sizes.iter().flat_map(|size| [(System::Bellhop, *size), (System::RawBatch, *size)]);
+    let mosquitto = contestants
+        .add_mosquitto()
+        .await?
+        .then_some((System::Mosquitto, 1));
+    let sized = options
+        .set_sizes
+        .iter()
+        .flat_map(|size| [(System::Bellhop, *size), (System::RawBatch, *size)]);
     // Without batches the bare forwarder has sets of one.
     let batches = sized.filter(|(system, size)| *system != System::RawBatch || *size > 1);
-    let systems = [(System::Raw, 1), (System::PerEvent, 1)].into_iter().chain(mosquitto).chain(batches);
-    let trials: Vec<_> = systems.map(|(system, size)| trial(options, system, size)).collect();
+    let systems = [(System::Raw, 1), (System::PerEvent, 1)]
+        .into_iter()
+        .chain(mosquitto)
+        .chain(batches);
+    let trials: Vec<_> = systems
+        .map(|(system, size)| trial(options, system, size))
+        .collect();
     let measured = interleaved(&mut contestants, options, &trials, progress).await?;
     contestants.close().await;
     Ok(measured)
@@ -66,25 +80,62 @@ async fn interleaved(
     for round in 1..=options.rounds {
         for (trial, found) in trials.iter().zip(&mut found) {
             let (system, set_size) = (trial.system.name(), trial.set_size);
-            progress(format!("round {round} of {}: {system}, sets of {set_size}", options.rounds));
+            progress(format!(
+                "round {round} of {}: {system}, sets of {set_size}",
+                options.rounds
+            ));
             found.push(contestants.measure(*trial, progress).await?);
         }
     }
-    Ok(trials.iter().zip(&found).map(|(trial, found)| Throughput::of(trial, found)).collect())
+    Ok(trials
+        .iter()
+        .zip(&found)
+        .map(|(trial, found)| Throughput::of(trial, found))
+        .collect())
 }
 
 impl Throughput {
     /// Sums up all rounds of a trial.
     fn of(trial: &Trial, found: &[Found]) -> Self {
-        let Trial { system, set_size, count: reminders, .. } = *trial;
-        let rounds: Vec<f64> = found.iter().map(|one| reminders as f64 / one.took.as_secs_f64()).collect();
+        let Trial {
+            system,
+            set_size,
+            count: reminders,
+            ..
+        } = *trial;
+        let rounds: Vec<f64> = found
+            .iter()
+            .map(|one| reminders as f64 / one.took.as_secs_f64())
+            .collect();
         let millions = reminders as f64 / 1e6;
-        let cpu_of = |process| median(found.iter().map(|one| one.cpu[process].as_secs_f64() / millions).collect());
+        let cpu_of = |process| {
+            median(
+                found
+                    .iter()
+                    .map(|one| one.cpu[process].as_secs_f64() / millions)
+                    .collect(),
+            )
+        };
         let processes = found.iter().flat_map(|one| one.cpu.keys().copied());
-        let cpu_per_million = processes.map(|process| (process, cpu_of(process))).collect();
-        let disk_bytes = median(found.iter().map(|one| one.disk_bytes as f64 / reminders as f64).collect());
+        let cpu_per_million = processes
+            .map(|process| (process, cpu_of(process)))
+            .collect();
+        let disk_bytes = median(
+            found
+                .iter()
+                .map(|one| one.disk_bytes as f64 / reminders as f64)
+                .collect(),
+        );
         let per_second = median(rounds.clone());
-        Self { system, set_size, reminders, per_second, rounds, cpu_per_million, disk_bytes }
+        Self {
+            system,
+            set_size,
+            reminders,
+            per_second,
+            rounds,
+            cpu_per_million,
+            disk_bytes,
+        }
     }
 }
 
@@ -106,7 +157,10 @@ const DURABLE_RAW_SHARE: usize = 20;
 /// Most users of durable trials: routes wait for the disk, too, so that connecting takes long.
 const DURABLE_USERS: usize = 10_000;
 
-pub(super) async fn run_durable(options: &Options, progress: Progress<'_>) -> Result<Vec<Durable>, BenchError> {
+pub(super) async fn run_durable(
+    options: &Options,
+    progress: Progress<'_>,
+) -> Result<Vec<Durable>, BenchError> {
     let size = options.set_size();
     let trials = [
         Trial::saturating(System::Raw, 1, options.reminders / DURABLE_RAW_SHARE),
@@ -116,10 +170,17 @@ pub(super) async fn run_durable(options: &Options, progress: Progress<'_>) -> Re
     let mut all = Vec::new();
     for servers in [Servers::OneSynced, Servers::ClusterSynced] {
         let name = servers.name();
-        let options = Options { servers, users: options.users.min(DURABLE_USERS), ..options.clone() };
+        let options = Options {
+            servers,
+            users: options.users.min(DURABLE_USERS),
+            ..options.clone()
+        };
         let mut contestants = Contestants::start(&options, progress).await?;
         let found = interleaved(&mut contestants, &options, &trials, progress).await?;
-        all.extend(found.into_iter().map(|found| Durable { servers: name, found }));
+        all.extend(found.into_iter().map(|found| Durable {
+            servers: name,
+            found,
+        }));
         contestants.close().await;
     }
     Ok(all)
@@ -150,25 +211,49 @@ pub enum Varied {
     Partitions,
 }
 
-pub(super) async fn run_scale(options: &Options, progress: Progress<'_>) -> Result<Vec<Scale>, BenchError> {
-    let members = options.scale_members.iter().map(|members| (Varied::Members, *members, options.partitions));
-    let partitions =
-        options.scale_partitions.iter().map(|partitions| (Varied::Partitions, options.members, *partitions));
+pub(super) async fn run_scale(
+    options: &Options,
+    progress: Progress<'_>,
+) -> Result<Vec<Scale>, BenchError> {
+    let members = options
+        .scale_members
+        .iter()
+        .map(|members| (Varied::Members, *members, options.partitions));
+    let partitions = options
+        .scale_partitions
+        .iter()
+        .map(|partitions| (Varied::Partitions, options.members, *partitions));
     let installations: Vec<_> = members.chain(partitions).collect();
     let trial = Trial::saturating(System::Bellhop, options.set_size(), options.reminders);
     let mut found: Vec<_> = installations.iter().map(|_| Vec::new()).collect();
     for round in 1..=options.rounds {
         for ((_, members, partitions), found) in installations.iter().zip(&mut found) {
-            progress(format!("round {round} of {}: members {members}, partitions {partitions}", options.rounds));
-            let options = Options { members: *members, partitions: *partitions, ..options.clone() };
+            progress(format!(
+                "round {round} of {}: members {members}, partitions {partitions}",
+                options.rounds
+            ));
+            let options = Options {
+                members: *members,
+                partitions: *partitions,
+                ..options.clone()
+            };
             let mut contestants = Contestants::start(&options, progress).await?;
             found.push(contestants.measure(trial, progress).await?);
             contestants.close().await;
         }
     }
-    let rows = installations.into_iter().zip(&found).map(|((varied, members, partitions), found)| {
-        let found = Throughput::of(&trial, found);
-        Scale { varied, members, partitions, found }
-    });
+    let rows =
+        installations
+            .into_iter()
+            .zip(&found)
+            .map(|((varied, members, partitions), found)| {
+                let found = Throughput::of(&trial, found);
+                Scale {
+                    varied,
+                    members,
+                    partitions,
+                    found,
+                }
+            });
     Ok(rows.collect())
 }

@@ -86,7 +86,13 @@ pub(super) struct Trial {
 impl Trial {
     /// Publishes as fast as possible; at least one reminder.
     pub(super) fn saturating(system: System, set_size: usize, count: usize) -> Self {
-        Self { system, set_size, count: count.max(1), rate: None, warm_up: 0 }
+        Self {
+            system,
+            set_size,
+            count: count.max(1),
+            rate: None,
+            warm_up: 0,
+        }
     }
 }
 
@@ -116,7 +122,10 @@ pub(super) struct Contestants {
 
 impl Contestants {
     /// Starts everything, and waits until it is ready.
-    pub(super) async fn start(options: &Options, progress: Progress<'_>) -> Result<Self, BenchError> {
+    pub(super) async fn start(
+        options: &Options,
+        progress: Progress<'_>,
+    ) -> Result<Self, BenchError> {
         let environment = Environment::start(options, &[]).await?;
         let made = make_streams(&environment.jetstream, options.servers.replicas()).await;
         made.map_err(|error| BenchError::nats("make the baselines' streams", error))?;
@@ -124,7 +133,9 @@ impl Contestants {
         let mut app_servers = AppServers::start(&app_servers::Task {
             url: environment.url.clone(),
             load,
-            prefixes: [BELLHOP_PREFIX, RAW_PREFIX, EACH_PREFIX].map(str::to_owned).into(),
+            prefixes: [BELLHOP_PREFIX, RAW_PREFIX, EACH_PREFIX]
+                .map(str::to_owned)
+                .into(),
             routes: ROUTES_BUCKET.to_owned(),
             instances: Some(INSTANCES_BUCKET.to_owned()),
         })
@@ -132,14 +143,36 @@ impl Contestants {
         app_servers.connect(0..load.users, progress).await?;
         let forwarder = |stream: &str, prefix: &str, way| {
             let (stream, prefix) = (stream.to_owned(), prefix.to_owned());
-            Forward { url: environment.url.clone(), stream, prefix, load, way }
+            Forward {
+                url: environment.url.clone(),
+                stream,
+                prefix,
+                load,
+                way,
+            }
         };
         let forwarders = [
-            forwarder(STREAMS[0].0, RAW_PREFIX, Way::Bare).start().await?,
-            forwarder(STREAMS[1].0, EACH_PREFIX, Way::PerEvent(INSTANCES_BUCKET.to_owned())).start().await?,
+            forwarder(STREAMS[0].0, RAW_PREFIX, Way::Bare)
+                .start()
+                .await?,
+            forwarder(
+                STREAMS[1].0,
+                EACH_PREFIX,
+                Way::PerEvent(INSTANCES_BUCKET.to_owned()),
+            )
+            .start()
+            .await?,
         ];
         let publisher = Publisher::start(&environment.url, load).await?;
-        Ok(Self { publisher, app_servers, forwarders, mosquitto: None, load, next: 0, environment })
+        Ok(Self {
+            publisher,
+            app_servers,
+            forwarders,
+            mosquitto: None,
+            load,
+            next: 0,
+            environment,
+        })
     }
 
     /// Starts Mosquitto as well. Returns whether it can be measured.
@@ -152,24 +185,53 @@ impl Contestants {
     ///
     /// # Errors
     /// [`BenchError::Void`] if not everything arrived once and in order.
-    pub(super) async fn measure(&mut self, trial: Trial, progress: Progress<'_>) -> Result<Found, BenchError> {
-        let Trial { system, set_size, count, rate, warm_up } = trial;
+    pub(super) async fn measure(
+        &mut self,
+        trial: Trial,
+        progress: Progress<'_>,
+    ) -> Result<Found, BenchError> {
+        let Trial {
+            system,
+            set_size,
+            count,
+            rate,
+            warm_up,
+        } = trial;
         let (set_size, first) = (system.set_size(set_size), self.next);
         self.next += count;
         let (cpu, disk) = (self.cpu(), self.environment.disk_bytes());
         let (publisher, app_servers) = match &mut self.mosquitto {
-            Some(peer) if system == System::Mosquitto => (&mut peer.publisher, &mut peer.subscribers),
+            Some(peer) if system == System::Mosquitto => {
+                (&mut peer.publisher, &mut peer.subscribers)
+            }
             _ => (&mut self.publisher, &mut self.app_servers),
         };
-        app_servers.expect(Expected { first, count, warm_up, check: system.check() }).await?;
+        app_servers
+            .expect(Expected {
+                first,
+                count,
+                warm_up,
+                check: system.check(),
+            })
+            .await?;
         let to = To::Subject(system.subject().to_owned());
-        publisher.begin(Batch { to, first, count, set_size, rate }).await?;
+        publisher
+            .begin(Batch {
+                to,
+                first,
+                count,
+                set_size,
+                rate,
+            })
+            .await?;
         let Published { began_us, .. } = publisher.published(progress).await?;
         let tally = app_servers.arrived(system.name(), progress).await?;
         let tally = tally.verified(format!("{} with sets of {set_size}", system.name()), count)?;
         self.environment.settled().await?;
         for (stream, _) in STREAMS {
-            self.environment.wait_for(stream, |messages| messages == 0, |_| ()).await?;
+            self.environment
+                .wait_for(stream, |messages| messages == 0, |_| ())
+                .await?;
         }
         Ok(Found {
             took: Duration::from_micros(tally.last_us.saturating_sub(began_us)),
@@ -180,14 +242,28 @@ impl Contestants {
     }
 
     fn cpu(&self) -> CpuTimes {
-        let of_peer = |of: fn(&Mosquitto) -> Duration| self.mosquitto.as_ref().map_or(Duration::ZERO, of);
+        let of_peer =
+            |of: fn(&Mosquitto) -> Duration| self.mosquitto.as_ref().map_or(Duration::ZERO, of);
         let workers = [
-            ("forwarder", self.forwarders.iter().map(Worker::cpu_time).sum()),
+            (
+                "forwarder",
+                self.forwarders.iter().map(Worker::cpu_time).sum(),
+            ),
             ("mosquitto", of_peer(Mosquitto::cpu_time)),
-            ("app servers", self.app_servers.cpu_time() + of_peer(|peer| peer.subscribers.cpu_time())),
-            ("publisher", self.publisher.cpu_time() + of_peer(|peer| peer.publisher.cpu_time())),
+            (
+                "app servers",
+                self.app_servers.cpu_time() + of_peer(|peer| peer.subscribers.cpu_time()),
+            ),
+            (
+                "publisher",
+                self.publisher.cpu_time() + of_peer(|peer| peer.publisher.cpu_time()),
+            ),
         ];
-        self.environment.cpu_times().into_iter().chain(workers).collect()
+        self.environment
+            .cpu_times()
+            .into_iter()
+            .chain(workers)
+            .collect()
     }
 
     /// Ends everything.
@@ -197,7 +273,10 @@ impl Contestants {
 }
 
 /// Makes the baselines' streams and bucket.
-async fn make_streams(jetstream: &jetstream::Context, replicas: usize) -> Result<(), async_nats::Error> {
+async fn make_streams(
+    jetstream: &jetstream::Context,
+    replicas: usize,
+) -> Result<(), async_nats::Error> {
     for (name, subject) in STREAMS {
         let config = stream::Config {
             name: name.to_owned(),
@@ -208,7 +287,11 @@ async fn make_streams(jetstream: &jetstream::Context, replicas: usize) -> Result
         };
         jetstream.create_stream(config).await?;
     }
-    let config = kv::Config { bucket: INSTANCES_BUCKET.to_owned(), num_replicas: replicas, ..kv::Config::default() };
+    let config = kv::Config {
+        bucket: INSTANCES_BUCKET.to_owned(),
+        num_replicas: replicas,
+        ..kv::Config::default()
+    };
     jetstream.create_key_value(config).await?;
     Ok(())
 }

@@ -14,7 +14,10 @@ pub(super) type CpuTimes = BTreeMap<&'static str, Duration>;
 /// Returns the CPU time used between these two readings.
 pub(super) fn used_since(before: &CpuTimes, now: CpuTimes) -> CpuTimes {
     let used = |(process, time): (&'static str, Duration)| {
-        (process, time.saturating_sub(before.get(process).copied().unwrap_or_default()))
+        (
+            process,
+            time.saturating_sub(before.get(process).copied().unwrap_or_default()),
+        )
     };
     now.into_iter().map(used).collect()
 }
@@ -35,7 +38,9 @@ pub(super) fn resident_bytes(pid: u32) -> u64 {
 
 /// Returns the disk space of all files below a directory, in bytes.
 pub(super) fn disk_bytes(dir: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(dir) else { return 0 };
+    let Ok(entries) = fs::read_dir(dir) else {
+        return 0;
+    };
     let bytes = |entry: fs::DirEntry| match entry.metadata() {
         Ok(found) if found.is_dir() => disk_bytes(&entry.path()),
         Ok(found) => found.blocks() * 512,
@@ -65,7 +70,11 @@ mod tests {
         let before = resident_bytes(std::process::id());
         let held = vec![1u8; 64 << 20];
         let after = resident_bytes(std::process::id());
-        assert!(before > 0 && after >= before + (32 << 20), "{before} → {after} with {} bytes more", held.len());
+        assert!(
+            before > 0 && after >= before + (32 << 20),
+            "{before} → {after} with {} bytes more",
+            held.len()
+        );
     }
 
     #[test]

@@ -54,17 +54,35 @@ impl Worker {
         let role = role.into();
         let failed = |error| BenchError::io(format!("start the worker `{role}`"), error);
         let mut command = Command::new(std::env::current_exe().map_err(failed)?);
-        command.args(["--worker", role]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.kill_on_drop(true).process_group(0).spawn().map_err(failed)?;
-        let (orders, reports) = (child.stdin.take().expect("it is piped"), child.stdout.take().expect("it is piped"));
-        let mut worker = Self { role, child, orders, reports: BufReader::new(reports).lines() };
+        command
+            .args(["--worker", role])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = command
+            .kill_on_drop(true)
+            .process_group(0)
+            .spawn()
+            .map_err(failed)?;
+        let (orders, reports) = (
+            child.stdin.take().expect("it is piped"),
+            child.stdout.take().expect("it is piped"),
+        );
+        let mut worker = Self {
+            role,
+            child,
+            orders,
+            reports: BufReader::new(reports).lines(),
+        };
         worker.order(task).await?;
         Ok(worker)
     }
 
     /// Sends an order.
     pub(super) async fn order(&mut self, order: &impl Serialize) -> Result<(), BenchError> {
-        self.orders.write_all(&line(order)).await.map_err(|error| self.failed(error))
+        self.orders
+            .write_all(&line(order))
+            .await
+            .map_err(|error| self.failed(error))
     }
 
     /// Waits for the next report.
@@ -72,7 +90,8 @@ impl Worker {
         let line = timeout(SILENCE, self.reports.next_line()).await;
         let line = line.map_err(|_| self.failed(format!("no report for {SILENCE:?}")))?;
         let line = line.map_err(|error| self.failed(error))?;
-        let line = line.ok_or_else(|| self.failed("the process ended; its standard error is above"))?;
+        let line =
+            line.ok_or_else(|| self.failed("the process ended; its standard error is above"))?;
         serde_json::from_str(&line).map_err(|error| self.failed(format!("{error} in {line}")))
     }
 
@@ -94,19 +113,30 @@ pub(super) struct Conversation {
 
 impl Conversation {
     pub(super) fn on_standard_streams() -> Self {
-        Self { orders: BufReader::new(tokio::io::stdin()).lines(), reports: tokio::io::stdout() }
+        Self {
+            orders: BufReader::new(tokio::io::stdin()).lines(),
+            reports: tokio::io::stdout(),
+        }
     }
 
     /// Waits for the task, which comes before all orders.
     pub(super) async fn task<T: DeserializeOwned>(&mut self) -> Result<T, BenchError> {
-        self.next().await?.ok_or_else(|| BenchError::process("worker", "its input ended before its task"))
+        self.next()
+            .await?
+            .ok_or_else(|| BenchError::process("worker", "its input ended before its task"))
     }
 
     /// Waits for the next order. Returns none once the measuring process is done or gone.
     pub(super) async fn next<O: DeserializeOwned>(&mut self) -> Result<Option<O>, BenchError> {
-        let line = self.orders.next_line().await.map_err(|error| BenchError::io("read an order", error))?;
-        let unreadable = |line: &str, error| BenchError::process("worker", format!("{error} in {line}"));
-        line.map(|line| serde_json::from_str(&line).map_err(|error| unreadable(&line, error))).transpose()
+        let line = self
+            .orders
+            .next_line()
+            .await
+            .map_err(|error| BenchError::io("read an order", error))?;
+        let unreadable =
+            |line: &str, error| BenchError::process("worker", format!("{error} in {line}"));
+        line.map(|line| serde_json::from_str(&line).map_err(|error| unreadable(&line, error)))
+            .transpose()
     }
 
     /// Completes all of this work, and reports from time to time how much is done.
@@ -131,7 +161,10 @@ impl Conversation {
     /// Sends a report.
     pub(super) async fn report(&mut self, report: &impl Serialize) -> Result<(), BenchError> {
         let failed = |error| BenchError::io("report", error);
-        self.reports.write_all(&line(report)).await.map_err(failed)?;
+        self.reports
+            .write_all(&line(report))
+            .await
+            .map_err(failed)?;
         self.reports.flush().await.map_err(failed)
     }
 }

@@ -103,7 +103,9 @@ mod tests {
     /// README.md is the documentation above, without the lines that only the doctests need.
     #[test]
     fn readme_is_the_crate_documentation() {
-        let docs = include_str!("lib.rs").lines().map_while(|line| line.strip_prefix("//!"));
+        let docs = include_str!("lib.rs")
+            .lines()
+            .map_while(|line| line.strip_prefix("//!"));
         let (mut readme, mut is_code) = (String::from("# bellhop-client\n\n"), false);
         for line in docs.map(|line| line.strip_prefix(' ').unwrap_or(line)) {
             match line {

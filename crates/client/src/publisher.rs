@@ -71,7 +71,9 @@ pub enum PublishError {
     #[error("the reminder would be refused: {0}")]
     Invalid(#[from] Rejection),
     /// JetStream did not acknowledge the set. It may be stored nevertheless.
-    #[error("not acknowledged within {after:?}: {problem}; it may be stored, so publish it again under its id")]
+    #[error(
+        "not acknowledged within {after:?}: {problem}; it may be stored, so publish it again under its id"
+    )]
     Unconfirmed {
         /// How long it was retried.
         after: Duration,
@@ -79,7 +81,9 @@ pub enum PublishError {
         problem: String,
     },
     /// The runtime that the publisher was started in has ended.
-    #[error("the publisher has ended with its runtime; it may be stored, so publish it again under its id")]
+    #[error(
+        "the publisher has ended with its runtime; it may be stored, so publish it again under its id"
+    )]
     Ended,
 }
 
@@ -132,13 +136,30 @@ impl Publisher {
     pub fn start(client: Client, source: Source, options: Options) -> Self {
         let (queue, queued) = mpsc::unbounded_channel();
         let max_waiting_bytes =
-            u32::try_from(options.max_waiting_bytes.clamp(1, Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
+            u32::try_from(options.max_waiting_bytes.clamp(1, Semaphore::MAX_PERMITS))
+                .unwrap_or(u32::MAX);
         let room = Arc::new(Semaphore::new(max_waiting_bytes as usize));
         let origin = Arc::new(Origin::unpublished(&source));
         let (subject, validate) = (Names::new(&options.prefix).sets(&source), options.validate);
-        let jetstream = ContextBuilder::new().timeout(ACK_PATIENCE).build(client.clone());
-        tokio::spawn(Sender { client, jetstream, subject, options }.run(queued));
-        Self { queue, room, origin, max_waiting_bytes, validate }
+        let jetstream = ContextBuilder::new()
+            .timeout(ACK_PATIENCE)
+            .build(client.clone());
+        tokio::spawn(
+            Sender {
+                client,
+                jetstream,
+                subject,
+                options,
+            }
+            .run(queued),
+        );
+        Self {
+            queue,
+            room,
+            origin,
+            max_waiting_bytes,
+            validate,
+        }
     }
 
     /// Takes a reminder when there is room. Reminders go out in the order in which this call returns.
@@ -147,10 +168,18 @@ impl Publisher {
     /// When Bellhop would refuse it.
     pub async fn publish(&self, draft: Draft) -> Result<Publishing, PublishError> {
         let id = draft.id.unwrap_or_else(|| nuid::next().to_string());
-        let draft = Draft { id: Some(id.clone()), ..draft };
-        let json = serde_json::to_string(&draft).expect("a draft has only string keys and valid JSON inside");
+        let draft = Draft {
+            id: Some(id.clone()),
+            ..draft
+        };
+        let json = serde_json::to_string(&draft)
+            .expect("a draft has only string keys and valid JSON inside");
         if self.validate {
-            let set = Common { id: self.origin.sequence.to_string(), is_named: false, deliver_at: None };
+            let set = Common {
+                id: self.origin.sequence.to_string(),
+                is_named: false,
+                deliver_at: None,
+            };
             set::read(&self.origin, &set, 0, &json).map_err(|refused| refused.rejection)?;
         }
         self.enqueue(List::Reminders, id, json).await
@@ -172,10 +201,22 @@ impl Publisher {
         self.enqueue(List::Cancel, id, json).await
     }
 
-    async fn enqueue(&self, list: List, id: String, json: String) -> Result<Publishing, PublishError> {
-        let room = self.room_for(u32::try_from(json.len()).unwrap_or(u32::MAX)).await?;
+    async fn enqueue(
+        &self,
+        list: List,
+        id: String,
+        json: String,
+    ) -> Result<Publishing, PublishError> {
+        let room = self
+            .room_for(u32::try_from(json.len()).unwrap_or(u32::MAX))
+            .await?;
         let (sender, stored) = oneshot::channel();
-        let waiting = Waiting { list, json, stored: sender, _room: room };
+        let waiting = Waiting {
+            list,
+            json,
+            stored: sender,
+            _room: room,
+        };
         self.queue.send(waiting).map_err(|_| PublishError::Ended)?;
         Ok(Publishing { id, stored })
     }
@@ -187,11 +228,18 @@ impl Publisher {
     pub async fn flush(&self) -> Result<(), PublishError> {
         // What is not answered has room, so all of it is free when everything is.
         drop(self.room_for(u32::MAX).await?);
-        if self.queue.is_closed() { Err(PublishError::Ended) } else { Ok(()) }
+        if self.queue.is_closed() {
+            Err(PublishError::Ended)
+        } else {
+            Ok(())
+        }
     }
 
     async fn room_for(&self, bytes: u32) -> Result<OwnedSemaphorePermit, PublishError> {
-        let room = self.room.clone().acquire_many_owned(bytes.min(self.max_waiting_bytes));
+        let room = self
+            .room
+            .clone()
+            .acquire_many_owned(bytes.min(self.max_waiting_bytes));
         room.await.map_err(|_| PublishError::Ended)
     }
 }
@@ -242,7 +290,11 @@ impl Sender {
         let body = Bytes::from(body(&set));
         // Cancelling the same reminder again is another set, though its text is the same.
         let cancels = set[0].list == List::Cancel;
-        let id = if cancels { nuid::next().to_string() } else { self.message_id(&body) };
+        let id = if cancels {
+            nuid::next().to_string()
+        } else {
+            self.message_id(&body)
+        };
         let stored = self.store(id, body).await;
         if let Err(error) = &stored {
             tracing::error!(subject = self.subject, entries = set.len(), %error, "a set is not published");
@@ -254,13 +306,20 @@ impl Sender {
 
     /// Adds what waits, as far as it fits. Returns the first that does not. Bellhop cancels before it takes the reminders of a set,
     /// so a cancellation that waits behind a reminder does not fit.
-    fn fill(&self, set: &mut Vec<Waiting>, queued: &mut mpsc::UnboundedReceiver<Waiting>) -> Option<Waiting> {
+    fn fill(
+        &self,
+        set: &mut Vec<Waiting>,
+        queued: &mut mpsc::UnboundedReceiver<Waiting>,
+    ) -> Option<Waiting> {
         let max_bytes = max_bytes(self.client.max_payload()).min(self.options.max_bytes);
         let mut room = max_bytes.saturating_sub(FRAME_BYTES + set[0].json.len());
         while set.len() < self.options.max_reminders.clamp(1, MAX_REMINDERS) {
             let waiting = queued.try_recv().ok()?;
             let is_in_order = set.last().is_some_and(|last| last.list <= waiting.list);
-            match room.checked_sub(waiting.json.len() + 1).filter(|_| is_in_order) {
+            match room
+                .checked_sub(waiting.json.len() + 1)
+                .filter(|_| is_in_order)
+            {
                 Some(left) => room = left,
                 None => return Some(waiting),
             }
@@ -277,8 +336,10 @@ impl Sender {
         let (give_up, (mut pause, longest)) = (Instant::now() + after, PAUSES);
         loop {
             let stored = async {
-                let sent =
-                    self.jetstream.publish_with_headers(self.subject.clone(), headers.clone(), body.clone()).await?;
+                let sent = self
+                    .jetstream
+                    .publish_with_headers(self.subject.clone(), headers.clone(), body.clone())
+                    .await?;
                 sent.await
             };
             let problem = match stored.await {
@@ -288,7 +349,11 @@ impl Sender {
             if Instant::now() + pause >= give_up {
                 return Err(PublishError::Unconfirmed { after, problem });
             }
-            tracing::warn!(subject = self.subject, problem, "a set is not acknowledged, publishing it again");
+            tracing::warn!(
+                subject = self.subject,
+                problem,
+                "a set is not acknowledged, publishing it again"
+            );
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(longest);
         }
@@ -305,10 +370,15 @@ impl Sender {
 /// Returns the set's text. A list without entries is left out.
 fn body(set: &[Waiting]) -> String {
     let lists = [("cancel", List::Cancel), ("reminders", List::Reminders)].map(|(name, list)| {
-        let entries = set.iter().filter(|waiting| waiting.list == list).map(|waiting| waiting.json.as_str());
+        let entries = set
+            .iter()
+            .filter(|waiting| waiting.list == list)
+            .map(|waiting| waiting.json.as_str());
         (name, entries.collect::<Vec<_>>())
     });
     let lists = lists.into_iter().filter(|(_, entries)| !entries.is_empty());
-    let lists: Vec<_> = lists.map(|(name, entries)| format!(r#""{name}":[{}]"#, entries.join(","))).collect();
+    let lists: Vec<_> = lists
+        .map(|(name, entries)| format!(r#""{name}":[{}]"#, entries.join(",")))
+        .collect();
     format!("{{{}}}", lists.join(","))
 }

@@ -66,11 +66,23 @@ mod tests {
     /// The protocol page's own example, and what it says of fields that are not always there.
     #[test]
     fn reads_the_example_of_the_protocol_page() {
-        let page = include_str!("../../../docs/protocol.md").split("## Deliveries").nth(1).unwrap();
-        let example = page.split("```json delivery\n").nth(1).unwrap().split("```").next().unwrap();
+        let page = include_str!("../../../docs/protocol.md")
+            .split("## Deliveries")
+            .nth(1)
+            .unwrap();
+        let example = page
+            .split("```json delivery\n")
+            .nth(1)
+            .unwrap()
+            .split("```")
+            .next()
+            .unwrap();
         let mut example: serde_json::Value = serde_json::from_str(example).unwrap();
         let reminder: Reminder = serde_json::from_value(example["reminders"][0].take()).unwrap();
-        assert_eq!((reminder.id.as_str(), reminder.user.as_str(), reminder.count), ("inv-981", "alice", 2));
+        assert_eq!(
+            (reminder.id.as_str(), reminder.user.as_str(), reminder.count),
+            ("inv-981", "alice", 2)
+        );
         assert_eq!(reminder.data.unwrap().get(), r#"{"invoice":981}"#);
         assert_eq!((reminder.merged.len(), reminder.marks.len()), (1, 1));
         assert!(reminder.expires_at.is_some() && reminder.parked_at.is_some());

@@ -28,7 +28,9 @@ impl Bucket {
     pub(super) async fn open(jetstream: &Context, names: &Names) -> Result<Self, ConformanceError> {
         let bucket = names.routes_bucket();
         let store = jetstream.get_key_value(&bucket).await;
-        store.map(Self).map_err(|source| ConformanceError::Open { bucket, source })
+        store
+            .map(Self)
+            .map_err(|source| ConformanceError::Open { bucket, source })
     }
 
     /// Returns the route under a key, if there is one.
@@ -38,15 +40,25 @@ impl Bucket {
     }
 
     /// Returns the routes of all users to an instance.
-    pub(super) async fn routes_to(&self, instance: &InstanceName) -> Result<Vec<Route>, ConformanceError> {
+    pub(super) async fn routes_to(
+        &self,
+        instance: &InstanceName,
+    ) -> Result<Vec<Route>, ConformanceError> {
         let keys = format!("*.{}", instance.escaped());
-        let mut watch = self.0.watch_with_history(keys).await.map_err(ConformanceError::read)?;
+        let mut watch = self
+            .0
+            .watch_with_history(keys)
+            .await
+            .map_err(ConformanceError::read)?;
         let mut routes = Vec::new();
         while let Ok(Some(entry)) = tokio::time::timeout(PATIENCE, watch.next()).await {
             let entry = entry.map_err(ConformanceError::read)?;
             let is_last = entry.delta == 0;
             if entry.operation == Operation::Put {
-                routes.push(Route { key: entry.key, value: entry.value });
+                routes.push(Route {
+                    key: entry.key,
+                    value: entry.value,
+                });
             }
             if is_last {
                 break;

@@ -11,33 +11,61 @@ use super::sample::{Sample, padded};
 const AT_ONCE: usize = 16;
 
 /// What nobody can read as a request.
-const UNREADABLE: [&str; 6] = ["", "\u{0}", "{", "null", "[]", r#"{"users":7,"reminders":{"id":[]}}"#];
+const UNREADABLE: [&str; 6] = [
+    "",
+    "\u{0}",
+    "{",
+    "null",
+    "[]",
+    r#"{"users":7,"reminders":{"id":[]}}"#,
+];
 
 /// What is no reminder.
-const NO_REMINDERS: [&str; 5] = ["7", "null", "[]", "{}", r#"{"id":1,"source":[],"user":{},"content":null}"#];
+const NO_REMINDERS: [&str; 5] = [
+    "7",
+    "null",
+    "[]",
+    "{}",
+    r#"{"id":1,"source":[],"user":{},"content":null}"#,
+];
 
 /// Each of many requests has an answer of its own.
 pub(super) async fn at_once(peer: &Peer) -> Kept {
     let heartbeats = try_join_all((0..AT_ONCE).map(|_| own_heartbeat(peer)));
-    let requests: Vec<[Sample; 2]> =
-        (0..AT_ONCE).map(|_| [peer.sample(&peer.user()), peer.sample(&peer.stranger())]).collect();
-    let deliveries = try_join_all(requests.iter().map(|request| own_delivery(peer, request, &requests)));
+    let requests: Vec<[Sample; 2]> = (0..AT_ONCE)
+        .map(|_| [peer.sample(&peer.user()), peer.sample(&peer.stranger())])
+        .collect();
+    let deliveries = try_join_all(
+        requests
+            .iter()
+            .map(|request| own_delivery(peer, request, &requests)),
+    );
     try_join(heartbeats, deliveries).await.map(drop)
 }
 
 async fn own_heartbeat(peer: &Peer) -> Kept {
     let asked = [peer.stranger(), peer.user()];
     let named = peer.heartbeat(&asked).await?;
-    if named.contains(asked[1].as_str()) { Ok(()) } else { Err(format!("it left out {} then", asked[1])) }
+    if named.contains(asked[1].as_str()) {
+        Ok(())
+    } else {
+        Err(format!("it left out {} then", asked[1]))
+    }
 }
 
 async fn own_delivery(peer: &Peer, request: &[Sample; 2], all: &[[Sample; 2]]) -> Kept {
     let refused = peer.deliver_once(request).await?;
-    let is_of = |request: &[Sample; 2], refused: &Refused| request.iter().any(|sample| sample.is(refused));
-    let strays = |refused: &&Refused| !is_of(request, refused) && all.iter().any(|other| is_of(other, refused));
+    let is_of =
+        |request: &[Sample; 2], refused: &Refused| request.iter().any(|sample| sample.is(refused));
+    let strays = |refused: &&Refused| {
+        !is_of(request, refused) && all.iter().any(|other| is_of(other, refused))
+    };
     match refused.iter().find(strays) {
         None => Ok(()),
-        Some(refused) => Err(format!("one answer refuses {}, which was in another request", refused.id)),
+        Some(refused) => Err(format!(
+            "one answer refuses {}, which was in another request",
+            refused.id
+        )),
     }
 }
 
@@ -66,7 +94,11 @@ pub(super) async fn unreadable_deliveries(peer: &Peer) -> Kept {
 async fn goes_on(peer: &Peer, what: Ask) -> Kept {
     let next = match what {
         Ask::Heartbeat => peer.ask_in_time(what, heartbeat_body(&peer.users)).await,
-        Ask::Delivery => peer.ask_in_time(what, body(&[peer.sample(&peer.user())])).await,
+        Ask::Delivery => {
+            peer.ask_in_time(what, body(&[peer.sample(&peer.user())]))
+                .await
+        }
     };
-    next.map(drop).map_err(|problem| format!("the request after it: {problem}"))
+    next.map(drop)
+        .map_err(|problem| format!("the request after it: {problem}"))
 }

@@ -18,13 +18,19 @@ pub(super) async fn route(peer: &Peer) -> Kept {
     let user = peer.leaver()?;
     let has_left = async || Ok(!peer.has_route(user).await? || !is_named(peer, user).await?);
     within(NOTICE, "nobody has disconnected the user", has_left).await?;
-    within(REST, "the user's route is still there", async || Ok(!peer.has_route(user).await?)).await
+    within(REST, "the user's route is still there", async || {
+        Ok(!peer.has_route(user).await?)
+    })
+    .await
 }
 
 /// Heartbeats leave the user out.
 pub(super) async fn heartbeat(peer: &Peer) -> Kept {
     let user = peer.leaver()?;
-    within(REST, "heartbeats still name the user", async || Ok(!is_named(peer, user).await?)).await
+    within(REST, "heartbeats still name the user", async || {
+        Ok(!is_named(peer, user).await?)
+    })
+    .await
 }
 
 /// What is for the user is refused.
@@ -34,16 +40,25 @@ pub(super) async fn delivery(peer: &Peer) -> Kept {
     if sample.is_among(&refused) {
         Ok(())
     } else {
-        Err(format!("it accepted {}, which is for {}", sample.id, sample.user))
+        Err(format!(
+            "it accepted {}, which is for {}",
+            sample.id, sample.user
+        ))
     }
 }
 
 async fn is_named(peer: &Peer, user: &UserId) -> Result<bool, String> {
-    peer.heartbeat(std::slice::from_ref(user)).await.map(|named| named.contains(user.as_str()))
+    peer.heartbeat(std::slice::from_ref(user))
+        .await
+        .map(|named| named.contains(user.as_str()))
 }
 
 /// Waits for a condition.
-async fn within(time: Duration, otherwise: &str, mut holds: impl AsyncFnMut() -> Result<bool, String>) -> Kept {
+async fn within(
+    time: Duration,
+    otherwise: &str,
+    mut holds: impl AsyncFnMut() -> Result<bool, String>,
+) -> Kept {
     let began = Instant::now();
     while !holds().await? {
         if began.elapsed() > time {

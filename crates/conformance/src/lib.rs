@@ -70,7 +70,9 @@ pub enum ConformanceError {
     #[error("the routes to {0} are more than {MAX_ROUTES}, name users with --user")]
     TooManyRoutes(InstanceName),
     /// Nobody is known to be connected.
-    #[error("no usable route leads to {0}; connect a user to it, or name one who is connected with --user")]
+    #[error(
+        "no usable route leads to {0}; connect a user to it, or name one who is connected with --user"
+    )]
     NobodyConnected(InstanceName),
 }
 
@@ -122,14 +124,22 @@ impl Judge {
     pub async fn judge(&mut self, peer: &Peer, rule: &'static Rule) -> Judged {
         let verdict = match self.hindrance(peer, rule).await {
             Some(hindrance) => Verdict::NotTried(hindrance),
-            None => rule.check(peer).await.map_or_else(Verdict::Failed, |()| Verdict::Passed),
+            None => rule
+                .check(peer)
+                .await
+                .map_or_else(Verdict::Failed, |()| Verdict::Passed),
         };
         self.note(rule, &verdict);
-        Judged { rule: rule.name, sentence: rule.sentence, verdict }
+        Judged {
+            rule: rule.name,
+            sentence: rule.sentence,
+            verdict,
+        }
     }
 
     async fn hindrance(&mut self, peer: &Peer, rule: &Rule) -> Option<String> {
-        let is_needed = |basic: &&&'static Rule| basic.asks.iter().any(|ask| rule.asks.contains(ask));
+        let is_needed =
+            |basic: &&&'static Rule| basic.asks.iter().any(|ask| rule.asks.contains(ask));
         if let Some(basic) = self.broken.iter().find(is_needed) {
             return Some(format!("{} comes first", basic.name));
         }

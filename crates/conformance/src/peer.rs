@@ -79,8 +79,18 @@ impl Peer {
     ///
     /// # Errors
     /// When nobody is connected, or the bucket cannot be read.
-    pub async fn find(jetstream: &Context, names: &Names, options: Options) -> Result<Self, ConformanceError> {
-        let Options { instance, mut users, leaver, heartbeat_timeout, delivery_timeout } = options;
+    pub async fn find(
+        jetstream: &Context,
+        names: &Names,
+        options: Options,
+    ) -> Result<Self, ConformanceError> {
+        let Options {
+            instance,
+            mut users,
+            leaver,
+            heartbeat_timeout,
+            delivery_timeout,
+        } = options;
         let bucket = Bucket::open(jetstream, names).await?;
         let named: Vec<_> = users.iter().chain(&leaver).cloned().collect();
         let mut routes = Vec::new();
@@ -100,7 +110,9 @@ impl Peer {
         if users.is_empty() {
             return Err(ConformanceError::NobodyConnected(instance));
         }
-        let subject = routes.iter().find_map(|route| read_value(names, &instance, &route.value).ok());
+        let subject = routes
+            .iter()
+            .find_map(|route| read_value(names, &instance, &route.value).ok());
         Ok(Self {
             client: jetstream.client(),
             subject: subject.unwrap_or_else(|| names.instance(&instance)),
@@ -133,7 +145,9 @@ impl Peer {
 
     /// Somebody who leaves.
     pub(super) fn leaver(&self) -> Result<&UserId, String> {
-        self.leaver.as_ref().ok_or_else(|| "nobody was to leave".to_owned())
+        self.leaver
+            .as_ref()
+            .ok_or_else(|| "nobody was to leave".to_owned())
     }
 
     /// The key of a user's route.
@@ -144,7 +158,9 @@ impl Peer {
     /// Returns whether the user has a route.
     pub(super) async fn has_route(&self, user: &UserId) -> Result<bool, String> {
         let route = self.bucket.route(self.key(user)).await;
-        route.map(|route| route.is_some()).map_err(|error| error.to_string())
+        route
+            .map(|route| route.is_some())
+            .map_err(|error| error.to_string())
     }
 
     /// Somebody of whom nobody has heard.
@@ -154,7 +170,9 @@ impl Peer {
 
     /// Somebody of whom nobody has heard, with this at the end of the name: up to 64 bytes.
     pub(super) fn stranger_with(&self, end: &str) -> UserId {
-        format!("nobody-{}-{}{end}", self.run, self.count()).parse().expect("it is short and has no control characters")
+        format!("nobody-{}-{}{end}", self.run, self.count())
+            .parse()
+            .expect("it is short and has no control characters")
     }
 
     /// A reminder for a user.
@@ -186,7 +204,10 @@ impl Peer {
         let began = Instant::now();
         let request = Request::new().payload(body).timeout(Some(patience));
         match self.client.send_request(subject.clone(), request).await {
-            Ok(message) => Ok(Answer { message, took: began.elapsed() }),
+            Ok(message) => Ok(Answer {
+                message,
+                took: began.elapsed(),
+            }),
             Err(error) => Err(match error.kind() {
                 RequestErrorKind::NoResponders => format!("nobody subscribes to {subject}"),
                 RequestErrorKind::TimedOut => format!("no answer within {patience:?}"),
@@ -197,8 +218,14 @@ impl Peer {
 
     /// Asks, and does not care for an answer.
     pub(super) async fn send(&self, what: Ask, body: Bytes) -> Result<(), String> {
-        let (subject, inbox) = (format!("{}.{}", self.subject, what.verb()), self.client.new_inbox());
-        self.client.publish_with_reply(subject, inbox, body).await.map_err(|error| error.to_string())
+        let (subject, inbox) = (
+            format!("{}.{}", self.subject, what.verb()),
+            self.client.new_inbox(),
+        );
+        self.client
+            .publish_with_reply(subject, inbox, body)
+            .await
+            .map_err(|error| error.to_string())
     }
 
     /// Asks, and takes an answer that is late for none, as Bellhop does.
@@ -207,7 +234,10 @@ impl Peer {
         if answer.took <= timeout {
             return Ok(answer);
         }
-        Err(format!("the answer took {:.1?}, and {timeout:?} are allowed", answer.took))
+        Err(format!(
+            "the answer took {:.1?}, and {timeout:?} are allowed",
+            answer.took
+        ))
     }
 
     /// Whether it answers the simplest requests with anything at all.
@@ -220,8 +250,12 @@ impl Peer {
 
     /// Who of these it says is connected.
     pub(super) async fn heartbeat(&self, users: &[UserId]) -> Result<BTreeSet<String>, String> {
-        let answer = self.ask_in_time(Ask::Heartbeat, heartbeat_body(users)).await?;
-        answer.read::<HeartbeatAnswer<String>>().map(|answer| answer.connected.into_iter().collect())
+        let answer = self
+            .ask_in_time(Ask::Heartbeat, heartbeat_body(users))
+            .await?;
+        answer
+            .read::<HeartbeatAnswer<String>>()
+            .map(|answer| answer.connected.into_iter().collect())
     }
 
     /// What it refuses of these, asked once.
@@ -236,7 +270,9 @@ impl Peer {
         let (mut not_connected, mut left) = (Vec::new(), samples.to_vec());
         loop {
             let refused = self.deliver_once(&left).await?;
-            let (busy, gone): (Vec<_>, Vec<_>) = refused.into_iter().partition(|one| one.reason == Reason::Busy);
+            let (busy, gone): (Vec<_>, Vec<_>) = refused
+                .into_iter()
+                .partition(|one| one.reason == Reason::Busy);
             not_connected.extend(gone);
             left.retain(|sample| sample.is_among(&busy));
             if left.is_empty() {
@@ -255,7 +291,10 @@ impl Peer {
         let refused = self.deliver(samples).await?;
         match samples.iter().find(|sample| sample.is_among(&refused)) {
             None => Ok(()),
-            Some(sample) => Err(format!("it refused {}, which is for {}, as not_connected", sample.id, sample.user)),
+            Some(sample) => Err(format!(
+                "it refused {}, which is for {}, as not_connected",
+                sample.id, sample.user
+            )),
         }
     }
 }
@@ -263,12 +302,22 @@ impl Peer {
 impl Answer {
     /// Reads the contract's form, as Bellhop does: with a service error it is not an answer, whatever its body.
     pub(super) fn read<A: for<'a> Deserialize<'a>>(&self) -> Result<A, String> {
-        let Message { headers, payload, .. } = &self.message;
-        let code = headers.as_ref().and_then(|headers| headers.get("Nats-Service-Error-Code"));
-        let read = if code.is_some() { None } else { answer::read(payload) };
+        let Message {
+            headers, payload, ..
+        } = &self.message;
+        let code = headers
+            .as_ref()
+            .and_then(|headers| headers.get("Nats-Service-Error-Code"));
+        let read = if code.is_some() {
+            None
+        } else {
+            answer::read(payload)
+        };
         read.ok_or_else(|| {
             let shown = String::from_utf8_lossy(&payload[..payload.len().min(200)]);
-            let code = code.map(|code| format!("Nats-Service-Error-Code {code} with ")).unwrap_or_default();
+            let code = code
+                .map(|code| format!("Nats-Service-Error-Code {code} with "))
+                .unwrap_or_default();
             format!("it answered {code}`{shown}`")
         })
     }
@@ -277,7 +326,9 @@ impl Answer {
 /// A heartbeat's body.
 pub(super) fn heartbeat_body(users: &[UserId]) -> Bytes {
     let users = users.iter().map(UserId::as_str).collect();
-    serde_json::to_vec(&Heartbeat::<&str> { users }).expect("names are text").into()
+    serde_json::to_vec(&Heartbeat::<&str> { users })
+        .expect("names are text")
+        .into()
 }
 
 /// A delivery's body.

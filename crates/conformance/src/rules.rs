@@ -24,8 +24,20 @@ pub struct Rule {
 type Check = for<'a> fn(&'a Peer) -> LocalBoxFuture<'a, Kept>;
 
 impl Rule {
-    const fn new(name: &'static str, asks: &'static [Ask], sentence: &'static str, check: Check) -> Self {
-        Self { name, sentence, asks, is_basic: false, is_of_leaving: false, check }
+    const fn new(
+        name: &'static str,
+        asks: &'static [Ask],
+        sentence: &'static str,
+        check: Check,
+    ) -> Self {
+        Self {
+            name,
+            sentence,
+            asks,
+            is_basic: false,
+            is_of_leaving: false,
+            check,
+        }
     }
 
     /// Tries it.
@@ -34,11 +46,17 @@ impl Rule {
     }
 
     const fn basic(self) -> Self {
-        Self { is_basic: true, ..self }
+        Self {
+            is_basic: true,
+            ..self
+        }
     }
 
     const fn of_leaving(self) -> Self {
-        Self { is_of_leaving: true, ..self }
+        Self {
+            is_of_leaving: true,
+            ..self
+        }
     }
 }
 
@@ -47,13 +65,24 @@ impl Rule {
 /// # Errors
 /// The first name that no rule has.
 pub fn chosen(names: &[String]) -> Result<Vec<&'static Rule>, &str> {
-    if let Some(unknown) = names.iter().find(|name| !RULES.iter().any(|rule| rule.name == **name)) {
+    if let Some(unknown) = names
+        .iter()
+        .find(|name| !RULES.iter().any(|rule| rule.name == **name))
+    {
         return Err(unknown);
     }
     let is_named = |rule: &Rule| names.is_empty() || names.iter().any(|name| rule.name == name);
-    let asked: Vec<Ask> = RULES.iter().filter(|rule| is_named(rule)).flat_map(|rule| rule.asks).copied().collect();
+    let asked: Vec<Ask> = RULES
+        .iter()
+        .filter(|rule| is_named(rule))
+        .flat_map(|rule| rule.asks)
+        .copied()
+        .collect();
     let is_needed = |rule: &Rule| rule.is_basic && rule.asks.iter().any(|ask| asked.contains(ask));
-    Ok(RULES.iter().filter(|rule| is_named(rule) || is_needed(rule)).collect())
+    Ok(RULES
+        .iter()
+        .filter(|rule| is_named(rule) || is_needed(rule))
+        .collect())
 }
 
 macro_rules! rule {
@@ -67,7 +96,8 @@ macro_rules! rule {
 }
 
 const BY_ALL_THREE: &str = "To refuse some, such as what is for a user who is not connected to you, name each by all three, and accept the others";
-const UNREADABLE: &str = "What you cannot read may stay unanswered, and what comes after it may not.";
+const UNREADABLE: &str =
+    "What you cannot read may stay unanswered, and what comes after it may not.";
 const UNKNOWN: &str = "unknown fields are ignored";
 const UP_TO: &str = "A request on `<subject>.deliver`, up to 256 KiB";
 
@@ -169,7 +199,10 @@ mod tests {
         // Some stand in tables.
         let contract = one_line(&include_str!("../../../docs/protocol.md").replace('|', " "));
         for Rule { name, sentence, .. } in RULES {
-            assert!(contract.contains(sentence), "{name}: docs/protocol.md does not say `{sentence}`");
+            assert!(
+                contract.contains(sentence),
+                "{name}: docs/protocol.md does not say `{sentence}`"
+            );
         }
     }
 
@@ -177,18 +210,38 @@ mod tests {
     fn names_are_unique_and_lower_case() {
         let names: BTreeSet<_> = RULES.iter().map(|rule| rule.name).collect();
         assert_eq!(names.len(), RULES.len());
-        assert!(names.iter().all(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')), "{names:?}");
+        assert!(
+            names
+                .iter()
+                .all(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')),
+            "{names:?}"
+        );
     }
 
     #[test]
     fn what_a_rule_needs_is_tried_with_it() {
         let names = |only: &[&str]| -> Vec<&str> {
             let only: Vec<String> = only.iter().map(ToString::to_string).collect();
-            chosen(&only).unwrap().iter().map(|rule| rule.name).collect()
+            chosen(&only)
+                .unwrap()
+                .iter()
+                .map(|rule| rule.name)
+                .collect()
         };
         assert_eq!(names(&["route"]), ["route"]);
-        assert_eq!(names(&["field-for"]), ["delivery-in-time", "delivery-answer", "delivery-accepted", "field-for"]);
+        assert_eq!(
+            names(&["field-for"]),
+            [
+                "delivery-in-time",
+                "delivery-answer",
+                "delivery-accepted",
+                "field-for"
+            ]
+        );
         assert_eq!(names(&[]).len(), RULES.len());
-        assert_eq!(chosen(&["route".to_owned(), "rout".to_owned()]).err(), Some("rout"));
+        assert_eq!(
+            chosen(&["route".to_owned(), "rout".to_owned()]).err(),
+            Some("rout")
+        );
     }
 }

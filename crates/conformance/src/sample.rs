@@ -21,18 +21,30 @@ pub(super) struct Sample {
 impl Sample {
     pub(super) fn of(reminder: &Reminder) -> Self {
         let (id, source) = (reminder.id.clone(), reminder.source.to_string());
-        Self { id, source, user: reminder.user.clone(), json: reminder.to_json() }
+        Self {
+            id,
+            source,
+            user: reminder.user.clone(),
+            json: reminder.to_json(),
+        }
     }
 
     /// Changes its JSON as Bellhop does on the way.
     pub(super) fn with(self, change: impl FnOnce(&[u8]) -> Vec<u8>) -> Self {
-        Self { json: change(&self.json), ..self }
+        Self {
+            json: change(&self.json),
+            ..self
+        }
     }
 
     /// Whether this is what was refused.
     pub(super) fn is(&self, refused: &Refused) -> bool {
         (self.id.as_str(), self.source.as_str(), self.user.as_str())
-            == (refused.id.as_str(), refused.source.as_str(), refused.user.as_str())
+            == (
+                refused.id.as_str(),
+                refused.source.as_str(),
+                refused.user.as_str(),
+            )
     }
 
     /// Whether this was refused.
@@ -43,9 +55,19 @@ impl Sample {
 
 /// The reminder of this number, with the fields that every reminder has.
 pub(super) fn reminder(run: &str, number: usize, user: &UserId) -> Reminder {
-    let (id, source) = (format!("{run}-{number}"), SOURCE.parse().expect("it is a name"));
+    let (id, source) = (
+        format!("{run}-{number}"),
+        SOURCE.parse().expect("it is a name"),
+    );
     let content = format!("This tests the app server ({number}). Nothing is to be done.");
-    Reminder::new(id, source, run.to_owned(), user.clone(), content, to_the_millisecond(Timestamp::now()))
+    Reminder::new(
+        id,
+        source,
+        run.to_owned(),
+        user.clone(),
+        content,
+        to_the_millisecond(Timestamp::now()),
+    )
 }
 
 /// What [`padded`] adds at least.
@@ -60,9 +82,18 @@ pub(super) fn padded(mut reminder: Reminder, bytes: usize) -> Sample {
 }
 
 /// These, and as many more as there is room for in a request of exactly this size, in bytes.
-pub(super) fn filled(mut samples: Vec<Sample>, mut next: impl FnMut() -> Reminder, bytes: usize) -> Vec<Sample> {
+pub(super) fn filled(
+    mut samples: Vec<Sample>,
+    mut next: impl FnMut() -> Reminder,
+    bytes: usize,
+) -> Vec<Sample> {
     // A comma stands behind each but the last.
-    let mut left = bytes + 1 - DELIVERY_FRAME_BYTES - samples.iter().map(|sample| sample.json.len() + 1).sum::<usize>();
+    let mut left = bytes + 1
+        - DELIVERY_FRAME_BYTES
+        - samples
+            .iter()
+            .map(|sample| sample.json.len() + 1)
+            .sum::<usize>();
     loop {
         let reminder = next();
         let sample = Sample::of(&reminder);
@@ -86,7 +117,12 @@ mod tests {
     #[test]
     fn sizes_are_exact() {
         let user = "alice".parse().unwrap();
-        assert_eq!(padded(reminder("run", 1, &user), MAX_REMINDER_BYTES).json.len(), MAX_REMINDER_BYTES);
+        assert_eq!(
+            padded(reminder("run", 1, &user), MAX_REMINDER_BYTES)
+                .json
+                .len(),
+            MAX_REMINDER_BYTES
+        );
         let first = vec![Sample::of(&reminder("run", 0, &user))];
         let mut more = (1..).map(|number| reminder("run", number, &user));
         let samples = filled(first, || more.next().unwrap(), MAX_DELIVERY_BYTES);

@@ -110,7 +110,9 @@ impl Event {
     /// Writes the message.
     pub fn encode(&self) -> Bytes {
         let bodies = self.bodies.iter().map(Bytes::len).sum::<usize>();
-        let mut out = Vec::with_capacity(bodies + LINE_BYTES * (self.index.sets.len() + self.index.reminders.len()));
+        let mut out = Vec::with_capacity(
+            bodies + LINE_BYTES * (self.index.sets.len() + self.index.reminders.len()),
+        );
         serde_json::to_writer(&mut out, &self.index).expect("an index has only string keys");
         out.push(b'\n');
         for body in &self.bodies {
@@ -124,17 +126,34 @@ impl Event {
     /// # Errors
     /// Says what is wrong with a message that [`Event::encode`] did not write.
     pub fn decode(message: &Bytes) -> Result<Self, DecodeError> {
-        let line = message.iter().position(|&byte| byte == b'\n').ok_or(DecodeError::NoIndex)?;
+        let line = message
+            .iter()
+            .position(|&byte| byte == b'\n')
+            .ok_or(DecodeError::NoIndex)?;
         let index: Index = serde_json::from_slice(&message[..line])?;
         let mut rest = message.slice(line + 1..);
-        let told = index.reminders.iter().fold(0usize, |sum, entry| sum.saturating_add(entry.bytes));
+        let told = index
+            .reminders
+            .iter()
+            .fold(0usize, |sum, entry| sum.saturating_add(entry.bytes));
         if told != rest.len() {
-            return Err(DecodeError::Length { told, found: rest.len() });
+            return Err(DecodeError::Length {
+                told,
+                found: rest.len(),
+            });
         }
-        if let Some(at) = index.reminders.iter().position(|entry| entry.set >= index.sets.len()) {
+        if let Some(at) = index
+            .reminders
+            .iter()
+            .position(|entry| entry.set >= index.sets.len())
+        {
             return Err(DecodeError::Set(at));
         }
-        let bodies = index.reminders.iter().map(|entry| rest.split_to(entry.bytes)).collect();
+        let bodies = index
+            .reminders
+            .iter()
+            .map(|entry| rest.split_to(entry.bytes))
+            .collect();
         Ok(Self { index, bodies })
     }
 
@@ -145,15 +164,28 @@ impl Event {
 
     /// The event with one of its reminders alone.
     pub fn only(&self, at: usize) -> Self {
-        let reminder = IndexEntry { set: 0, ..self.index.reminders[at].clone() };
+        let reminder = IndexEntry {
+            set: 0,
+            ..self.index.reminders[at].clone()
+        };
         let sets = vec![self.set_of(at).clone()];
-        Self { index: Index { sets, reminders: vec![reminder] }, bodies: vec![self.bodies[at].clone()] }
+        Self {
+            index: Index {
+                sets,
+                reminders: vec![reminder],
+            },
+            bodies: vec![self.bodies[at].clone()],
+        }
     }
 
     /// One of its reminders' JSON in a form that may be published again: finished JSON does not tell that it stays.
     pub fn publishable(&self, at: usize) -> Bytes {
         let body = &self.bodies[at];
-        if self.index.reminders[at].stays { with_reroute_false(body).into() } else { body.clone() }
+        if self.index.reminders[at].stays {
+            with_reroute_false(body).into()
+        } else {
+            body.clone()
+        }
     }
 
     /// A copy of one of its reminders, which an associate got, for the user. Nothing is merged into it.
@@ -182,7 +214,11 @@ mod tests {
             id: format!("r{i}"),
             user: "张三\"\\".parse().unwrap(),
             expires_at: (i % 2 == 0).then_some(i as i64),
-            priority: if i == 0 { Priority::Urgent } else { Priority::Normal },
+            priority: if i == 0 {
+                Priority::Urgent
+            } else {
+                Priority::Normal
+            },
             text: (i != 1).then_some(u128::MAX),
             rerouted_to: (i == 0).then(|| "bob".parse().unwrap()),
             stays: i == 2,
@@ -193,11 +229,19 @@ mod tests {
             id: format!("s{sequence}"),
             sequence,
             published_ms: 1_763_000_000_123,
-            trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().ok(),
+            trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+                .parse()
+                .ok(),
         };
         Event {
-            index: Index { sets: vec![set(7), set(8)], reminders: bodies.iter().enumerate().map(entry).collect() },
-            bodies: bodies.iter().map(|body| Bytes::copy_from_slice(body.as_bytes())).collect(),
+            index: Index {
+                sets: vec![set(7), set(8)],
+                reminders: bodies.iter().enumerate().map(entry).collect(),
+            },
+            bodies: bodies
+                .iter()
+                .map(|body| Bytes::copy_from_slice(body.as_bytes()))
+                .collect(),
         }
     }
 
@@ -208,7 +252,10 @@ mod tests {
         assert_eq!((&read.index, &read.bodies), (&event.index, &event.bodies));
         for at in 0..3 {
             let one = Event::decode(&read.only(at).encode()).unwrap();
-            assert_eq!((&one.index.reminders[0].id, &one.bodies[0]), (&format!("r{at}"), &event.bodies[at]));
+            assert_eq!(
+                (&one.index.reminders[0].id, &one.bodies[0]),
+                (&format!("r{at}"), &event.bodies[at])
+            );
             assert_eq!((one.index.sets.len(), one.set_of(0)), (1, event.set_of(at)));
         }
     }
@@ -217,13 +264,19 @@ mod tests {
     fn a_reminder_of_no_set_is_an_error() {
         let mut event = event(&["{}", "{}"]);
         event.index.sets.pop();
-        assert!(matches!(Event::decode(&event.encode()), Err(DecodeError::Set(1))));
+        assert!(matches!(
+            Event::decode(&event.encode()),
+            Err(DecodeError::Set(1))
+        ));
     }
 
     #[test]
     fn what_is_published_again_is_still_for_its_user_alone() {
-        let origin =
-            set::Origin { source: "billing".parse().unwrap(), sequence: 1, published_at: Timestamp::UNIX_EPOCH };
+        let origin = set::Origin {
+            source: "billing".parse().unwrap(),
+            sequence: 1,
+            published_at: Timestamp::UNIX_EPOCH,
+        };
         let event = event(&[r#"{"user":"a","content":"b"}"#; 3]);
         for (at, stays) in [(1, false), (2, true)] {
             let again = [br#"{"reminders":["#, &*event.publishable(at), b"]}"].concat();

@@ -31,7 +31,10 @@ fn has_room(in_line: usize, size: usize) -> bool {
 
 impl<A, T> Default for FairQueue<A, T> {
     fn default() -> Self {
-        Self { line: VecDeque::new(), askers: BTreeMap::new() }
+        Self {
+            line: VecDeque::new(),
+            askers: BTreeMap::new(),
+        }
     }
 }
 
@@ -48,7 +51,10 @@ impl<A: Ord + Clone, T> FairQueue<A, T> {
 
     /// Queues a thing of this size, at least 1.
     pub fn push(&mut self, asker: A, size: usize, thing: T) {
-        let new = || Asker { in_line: 0, outside: VecDeque::new() };
+        let new = || Asker {
+            in_line: 0,
+            outside: VecDeque::new(),
+        };
         let its = self.askers.entry(asker.clone()).or_insert_with(new);
         if its.outside.is_empty() && has_room(its.in_line, size) {
             its.in_line += size;
@@ -80,10 +86,18 @@ impl<A: Ord + Clone, T> FairQueue<A, T> {
 
     /// So much of what one had in the line has left it.
     fn let_in(&mut self, asker: A, left: usize) {
-        let Some(its) = self.askers.get_mut(&asker) else { return };
+        let Some(its) = self.askers.get_mut(&asker) else {
+            return;
+        };
         its.in_line -= left;
-        while its.outside.front().is_some_and(|(size, _)| has_room(its.in_line, *size)) {
-            let Some((size, thing)) = its.outside.pop_front() else { break };
+        while its
+            .outside
+            .front()
+            .is_some_and(|(size, _)| has_room(its.in_line, *size))
+        {
+            let Some((size, thing)) = its.outside.pop_front() else {
+                break;
+            };
             its.in_line += size;
             self.line.push_back((asker.clone(), size, thing));
         }
@@ -101,10 +115,15 @@ mod tests {
     fn order_is_kept_among_all_without_a_flood() {
         let mut queue = FairQueue::new();
         let things = [("a", 1), ("b", 2), ("a", 3), ("c", 4), ("b", 5)];
-        things.iter().for_each(|(asker, thing)| queue.push(asker, SHARE / 2, *thing));
+        things
+            .iter()
+            .for_each(|(asker, thing)| queue.push(asker, SHARE / 2, *thing));
         assert_eq!(queue.take(SHARE), [1, 2]);
         assert_eq!(queue.take(usize::MAX), [3, 4, 5]);
-        assert!(queue.is_empty() && queue.askers.is_empty(), "what is over takes no memory");
+        assert!(
+            queue.is_empty() && queue.askers.is_empty(),
+            "what is over takes no memory"
+        );
     }
 
     #[test]
@@ -112,7 +131,10 @@ mod tests {
         let mut queue = FairQueue::new();
         (0..10).for_each(|thing| queue.push("flood", SHARE / 2, thing));
         queue.push("quiet", 1, 100);
-        assert_eq!(queue.take(usize::MAX), (0..2).chain([100]).chain(2..10).collect::<Vec<_>>());
+        assert_eq!(
+            queue.take(usize::MAX),
+            (0..2).chain([100]).chain(2..10).collect::<Vec<_>>()
+        );
         queue.push("flood", 10 * SHARE, 1);
         queue.push("flood", 1, 2);
         queue.push("quiet", 1, 3);

@@ -33,14 +33,27 @@ pub fn merge(reminders: Vec<Reminder>) -> Vec<Merged> {
         HashMap::with_capacity_and_hasher(reminders.len(), hasher.clone());
     for (place, reminder) in reminders.into_iter().enumerate() {
         let hash = hasher.hash_one((&reminder.user, &reminder.title, &reminder.content));
-        match groups.get_mut(&hash).and_then(|group| group.takes(&kept, &reminder)) {
+        match groups
+            .get_mut(&hash)
+            .and_then(|group| group.takes(&kept, &reminder))
+        {
             Some(at) => {
                 kept[at].others.push(place);
                 absorb(&mut kept[at].reminder, reminder);
             }
             None => {
-                groups.insert(hash, Group { at: kept.len(), room: None });
-                kept.push(Merged { first: place, others: Vec::new(), reminder });
+                groups.insert(
+                    hash,
+                    Group {
+                        at: kept.len(),
+                        room: None,
+                    },
+                );
+                kept.push(Merged {
+                    first: place,
+                    others: Vec::new(),
+                    reminder,
+                });
             }
         }
     }
@@ -57,13 +70,23 @@ impl Group {
     /// Where the group's first one stands, if it can still take in `other`.
     fn takes(&mut self, kept: &[Merged], other: &Reminder) -> Option<usize> {
         let first = &kept[self.at].reminder;
-        if (&first.user, &first.title, &first.content) != (&other.user, &other.title, &other.content) {
+        if (&first.user, &first.title, &first.content)
+            != (&other.user, &other.title, &other.content)
+        {
             return None; // Only the hash is the same.
         }
         // JSON writes a character in at most six bytes; 64 covers `count` and the list's own punctuation.
-        let cost = 6 * other.id.len() + other.tags.iter().map(|tag| 6 * tag.as_str().len() + 3).sum::<usize>() + 3;
+        let cost = 6 * other.id.len()
+            + other
+                .tags
+                .iter()
+                .map(|tag| 6 * tag.as_str().len() + 3)
+                .sum::<usize>()
+            + 3;
         let first_bytes = || first.to_json().len() + 64;
-        let room = self.room.unwrap_or_else(|| MAX_REMINDER_BYTES.saturating_sub(first_bytes()));
+        let room = self
+            .room
+            .unwrap_or_else(|| MAX_REMINDER_BYTES.saturating_sub(first_bytes()));
         self.room = Some(room.saturating_sub(cost));
         (cost <= room).then_some(self.at)
     }
@@ -92,7 +115,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn merge(reminders: Vec<Reminder>) -> Vec<Reminder> {
-        super::merge(reminders).into_iter().map(|merged| merged.reminder).collect()
+        super::merge(reminders)
+            .into_iter()
+            .map(|merged| merged.reminder)
+            .collect()
     }
 
     fn reminders(json: &str) -> Vec<Reminder> {
@@ -102,7 +128,10 @@ mod tests {
             published_at: "2026-11-22T08:00:00Z".parse().unwrap(),
         };
         let set = set::parse(&origin, json.as_bytes()).unwrap();
-        set.reminders.into_iter().map(|candidate| candidate.parsed.unwrap()).collect()
+        set.reminders
+            .into_iter()
+            .map(|candidate| candidate.parsed.unwrap())
+            .collect()
     }
 
     #[test]
@@ -117,20 +146,37 @@ mod tests {
         ));
         let ids: Vec<_> = kept.iter().map(|reminder| reminder.id.as_str()).collect();
         assert_eq!(ids, ["a", "c", "d"]);
-        assert_eq!((kept[0].count, kept[0].merged.as_slice()), (Some(3), ["b".to_owned(), "e".to_owned()].as_slice()));
-        assert_eq!((kept[0].priority, kept[0].expires_at, kept[0].tags.len()), (Priority::High, None, 2));
+        assert_eq!(
+            (kept[0].count, kept[0].merged.as_slice()),
+            (Some(3), ["b".to_owned(), "e".to_owned()].as_slice())
+        );
+        assert_eq!(
+            (kept[0].priority, kept[0].expires_at, kept[0].tags.len()),
+            (Priority::High, None, 2)
+        );
         assert_eq!(kept[1].count, None);
     }
 
     #[test]
     fn a_reminder_takes_in_no_more_than_it_can_carry() {
         let list: Vec<_> = (0..9_000)
-            .map(|i| format!(r#"{{"id":"{i}{}","user":"u","content":"c"}}"#, "\u{4e00}".repeat(40)))
+            .map(|i| {
+                format!(
+                    r#"{{"id":"{i}{}","user":"u","content":"c"}}"#,
+                    "\u{4e00}".repeat(40)
+                )
+            })
             .collect();
-        let kept = merge(reminders(&format!(r#"{{"reminders":[{}]}}"#, list.join(","))));
+        let kept = merge(reminders(&format!(
+            r#"{{"reminders":[{}]}}"#,
+            list.join(",")
+        )));
         let merged: usize = kept.iter().map(|reminder| reminder.merged.len()).sum();
         assert!(kept.len() > 1 && kept.len() + merged == 9_000);
-        assert!(kept.iter().all(|reminder| reminder.to_json().len() <= MAX_REMINDER_BYTES));
+        assert!(
+            kept.iter()
+                .all(|reminder| reminder.to_json().len() <= MAX_REMINDER_BYTES)
+        );
     }
 
     proptest! {

@@ -48,7 +48,9 @@ impl Role {
 
     /// All roles of an installation with so many partitions.
     pub fn all(partitions: u16) -> impl Iterator<Item = Self> {
-        Self::SINGLE.into_iter().chain((0..partitions).map(|number| Self::Partition(Partition(number))))
+        Self::SINGLE
+            .into_iter()
+            .chain((0..partitions).map(|number| Self::Partition(Partition(number))))
     }
 
     /// What kind of role it is, in a word.
@@ -101,7 +103,9 @@ pub fn assign(members: &[String], partitions: u16) -> BTreeMap<Role, String> {
     let by_weight = |role: Role| {
         let name = role.to_string();
         let mut ranked: Vec<&String> = members.iter().collect();
-        ranked.sort_by_key(|member| std::cmp::Reverse((hash(&[name.as_bytes(), member.as_bytes()]), *member)));
+        ranked.sort_by_key(|member| {
+            std::cmp::Reverse((hash(&[name.as_bytes(), member.as_bytes()]), *member))
+        });
         ranked
     };
     for role in Role::SINGLE {
@@ -109,7 +113,10 @@ pub fn assign(members: &[String], partitions: u16) -> BTreeMap<Role, String> {
     }
     for number in 0..partitions {
         let role = Role::Partition(Partition(number));
-        if let Some(member) = by_weight(role).into_iter().find(|member| load[member] < share) {
+        if let Some(member) = by_weight(role)
+            .into_iter()
+            .find(|member| load[member] < share)
+        {
             *load.entry(member).or_default() += 1;
             assignment.insert(role, member.clone());
         }
@@ -137,8 +144,10 @@ mod tests {
             let assignment = assign(&members(n), 32);
             assert_eq!(assignment.len(), 35);
             for member in members(n) {
-                let held =
-                    assignment.iter().filter(|(role, m)| matches!(role, Role::Partition(_)) && **m == member).count();
+                let held = assignment
+                    .iter()
+                    .filter(|(role, m)| matches!(role, Role::Partition(_)) && **m == member)
+                    .count();
                 assert!(held <= 32usize.div_ceil(n), "{member} of {n} holds {held}");
             }
         }
@@ -149,7 +158,13 @@ mod tests {
     fn a_member_that_goes_moves_few_partitions_of_the_others() {
         let before = assign(&members(4), 64);
         let after = assign(&members(3), 64);
-        let moved = before.iter().filter(|(role, m)| **m != "member-3" && after[role] != **m).count();
-        assert!(moved <= 16, "{moved} partitions moved between members that stayed");
+        let moved = before
+            .iter()
+            .filter(|(role, m)| **m != "member-3" && after[role] != **m)
+            .count();
+        assert!(
+            moved <= 16,
+            "{moved} partitions moved between members that stayed"
+        );
     }
 }

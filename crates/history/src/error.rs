@@ -21,7 +21,11 @@ pub struct HistoryError {
 
 impl HistoryError {
     pub(crate) fn new(kind: HistoryErrorKind, url: impl ToString, problem: impl ToString) -> Self {
-        Self { kind, url: url.to_string(), problem: problem.to_string() }
+        Self {
+            kind,
+            url: url.to_string(),
+            problem: problem.to_string(),
+        }
     }
 
     /// Whether trying again can help.
@@ -39,7 +43,10 @@ pub(crate) struct Problem {
 
 impl Problem {
     pub(crate) fn broken(text: impl ToString) -> Self {
-        Self { kind: HistoryErrorKind::Broken, text: text.to_string() }
+        Self {
+            kind: HistoryErrorKind::Broken,
+            text: text.to_string(),
+        }
     }
 
     pub(crate) fn at(self, url: &super::HistoryUrl) -> HistoryError {

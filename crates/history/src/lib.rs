@@ -69,9 +69,22 @@ pub struct Unwritten {
 /// Returns the query with its names as they are stored.
 fn storable(query: &Query) -> Query {
     let name = |name: &Option<String>| name.clone().map(text::storable);
-    let [user, source, id, tag, outcome] =
-        [&query.user, &query.source, &query.id, &query.tag, &query.outcome].map(name);
-    Query { user, source, id, tag, outcome, ..query.clone() }
+    let [user, source, id, tag, outcome] = [
+        &query.user,
+        &query.source,
+        &query.id,
+        &query.tag,
+        &query.outcome,
+    ]
+    .map(name);
+    Query {
+        user,
+        source,
+        id,
+        tag,
+        outcome,
+        ..query.clone()
+    }
 }
 
 /// Reminders, newest first by the time of publishing.
@@ -125,7 +138,10 @@ impl History {
     pub async fn open(url: &HistoryUrl) -> Result<Self, HistoryError> {
         url.check_feature()?;
         let database = database(url).await.map_err(|problem| problem.at(url))?;
-        Ok(Self { url: url.clone(), database })
+        Ok(Self {
+            url: url.clone(),
+            database,
+        })
     }
 
     /// Writes outcomes, all or none; they are durable when this returns. An outcome that was written before changes nothing.
@@ -133,7 +149,10 @@ impl History {
     /// # Errors
     /// When nothing was written, or, with a database that is away, perhaps all of it: write it again.
     pub async fn write(&self, entries: Vec<Entry>) -> Result<Written, HistoryError> {
-        self.database.write(entries).await.map_err(|problem| problem.at(&self.url))
+        self.database
+            .write(entries)
+            .await
+            .map_err(|problem| problem.at(&self.url))
     }
 
     /// Finds reminders, newest first.
@@ -141,7 +160,10 @@ impl History {
     /// # Errors
     /// When the database does not answer.
     pub async fn find(&self, query: &Query) -> Result<Page, HistoryError> {
-        self.database.find(storable(query)).await.map_err(|problem| problem.at(&self.url))
+        self.database
+            .find(storable(query))
+            .await
+            .map_err(|problem| problem.at(&self.url))
     }
 
     /// Returns the database's own plan for a query, as text: it shows which indexes are used.
@@ -149,7 +171,10 @@ impl History {
     /// # Errors
     /// When the database does not answer.
     pub async fn explain(&self, query: &Query) -> Result<String, HistoryError> {
-        self.database.explain(storable(query)).await.map_err(|problem| problem.at(&self.url))
+        self.database
+            .explain(storable(query))
+            .await
+            .map_err(|problem| problem.at(&self.url))
     }
 
     /// Returns the reminder of this id that was published last, with the trails of all that had the id, oldest first.
@@ -157,12 +182,25 @@ impl History {
     /// # Errors
     /// When the database does not answer.
     pub async fn why(&self, source: &str, id: &str) -> Result<Option<Found>, HistoryError> {
-        let query =
-            Query { source: Some(source.to_owned()), id: Some(id.to_owned()), limit: MAX_REUSES, ..Query::default() };
+        let query = Query {
+            source: Some(source.to_owned()),
+            id: Some(id.to_owned()),
+            limit: MAX_REUSES,
+            ..Query::default()
+        };
         let page = self.find(&query).await?;
-        let trails = page.reminders.iter().rev().map(|found| steps(&found.trail)).collect::<Vec<_>>();
+        let trails = page
+            .reminders
+            .iter()
+            .rev()
+            .map(|found| steps(&found.trail))
+            .collect::<Vec<_>>();
         let trail = format!("[{}]", trails.join(","));
-        Ok(page.reminders.into_iter().next().map(|newest| Found { trail, ..newest }))
+        Ok(page
+            .reminders
+            .into_iter()
+            .next()
+            .map(|newest| Found { trail, ..newest }))
     }
 
     /// Removes a user: everything that was published for the user up to this time, in milliseconds since 1970, and the
@@ -173,7 +211,10 @@ impl History {
     /// When nothing was removed, or, with a database that is away, perhaps everything: erase again.
     pub async fn erase(&self, user: &str, at_ms: i64) -> Result<u64, HistoryError> {
         let user = text::storable(user.to_owned());
-        self.database.erase(user, at_ms).await.map_err(|problem| problem.at(&self.url))
+        self.database
+            .erase(user, at_ms)
+            .await
+            .map_err(|problem| problem.at(&self.url))
     }
 
     /// Removes reminders that were published before this millisecond, the oldest first, `at_most` of them at a time, and
@@ -181,8 +222,15 @@ impl History {
     ///
     /// # Errors
     /// When nothing was removed, or, with a database that is away, perhaps all of it.
-    pub async fn forget_before(&self, published_ms: i64, at_most: usize) -> Result<u64, HistoryError> {
-        self.database.forget_before(published_ms, at_most).await.map_err(|problem| problem.at(&self.url))
+    pub async fn forget_before(
+        &self,
+        published_ms: i64,
+        at_most: usize,
+    ) -> Result<u64, HistoryError> {
+        self.database
+            .forget_before(published_ms, at_most)
+            .await
+            .map_err(|problem| problem.at(&self.url))
     }
 }
 
@@ -201,7 +249,10 @@ const MAX_REUSES: usize = 1_000;
 
 /// Returns the steps of a trail as they stand between its brackets.
 fn steps(trail: &str) -> &str {
-    trail.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or_default()
+    trail
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -219,9 +270,20 @@ mod tests {
             if !is_built {
                 let error = History::open(&url).await.unwrap_err();
                 assert_eq!(error.kind(), HistoryErrorKind::Broken);
-                assert!(error.to_string().contains(&format!("without the feature `{feature}`")), "{error}");
+                assert!(
+                    error
+                        .to_string()
+                        .contains(&format!("without the feature `{feature}`")),
+                    "{error}"
+                );
             }
         }
-        assert!(History::open(&HistoryUrl::None).await.unwrap_err().to_string().contains("switched off"));
+        assert!(
+            History::open(&HistoryUrl::None)
+                .await
+                .unwrap_err()
+                .to_string()
+                .contains("switched off")
+        );
     }
 }

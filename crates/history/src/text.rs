@@ -13,7 +13,11 @@ pub(crate) fn fold(text: &str) -> String {
 
 /// Returns a name as databases can store it: PostgreSQL takes no NUL, which a refused reminder may have in its user.
 pub(crate) fn storable(name: String) -> String {
-    if name.contains('\0') { name.replace('\0', "\u{fffd}") } else { name }
+    if name.contains('\0') {
+        name.replace('\0', "\u{fffd}")
+    } else {
+        name
+    }
 }
 
 /// A text that a title or content must contain, without regard to case.
@@ -44,15 +48,24 @@ mod tests {
 
     #[test]
     fn case_is_ignored_and_nothing_else() {
-        let is_in = |needle: &str, text: &str| Needle::new(Some(needle)).is_none_or(|needle| needle.is_in([text]));
-        for (needle, text) in
-            [("ICE", "Invoice"), ("ΣΕΊΣ", "ο Οδυσσείς"), ("费用", "的费用。"), ("STRASSE", "Straße"), ("", "x")]
-        {
+        let is_in = |needle: &str, text: &str| {
+            Needle::new(Some(needle)).is_none_or(|needle| needle.is_in([text]))
+        };
+        for (needle, text) in [
+            ("ICE", "Invoice"),
+            ("ΣΕΊΣ", "ο Οδυσσείς"),
+            ("费用", "的费用。"),
+            ("STRASSE", "Straße"),
+            ("", "x"),
+        ] {
             assert!(is_in(needle, text), "{needle} in {text}");
         }
         for (needle, text) in [("e", "é"), ("in voice", "invoice"), ("用费", "费用")] {
             assert!(!is_in(needle, text), "{needle} in {text}");
         }
-        assert!(Needle::new(Some("b")).is_some_and(|needle| needle.is_in(["a", "b"]) && !needle.is_in([])));
+        assert!(
+            Needle::new(Some("b"))
+                .is_some_and(|needle| needle.is_in(["a", "b"]) && !needle.is_in([]))
+        );
     }
 }

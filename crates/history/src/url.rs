@@ -28,7 +28,9 @@ pub struct PostgresUrl {
 
 /// The text is no address of a history. It is not shown, since nothing says where in it a password may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("that is no address of a history, which is sqlite:PATH, postgres://USER@HOST/DATABASE, or none")]
+#[error(
+    "that is no address of a history, which is sqlite:PATH, postgres://USER@HOST/DATABASE, or none"
+)]
 pub struct HistoryUrlError;
 
 impl FromStr for HistoryUrl {
@@ -43,11 +45,14 @@ impl FromStr for HistoryUrl {
         {
             return Ok(Self::Sqlite(path.into()));
         }
-        let rest = text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://"));
+        let rest = text
+            .strip_prefix("postgres://")
+            .or_else(|| text.strip_prefix("postgresql://"));
         match rest {
-            Some(rest) if !rest.is_empty() => {
-                Ok(Self::Postgres(PostgresUrl { address: text.to_owned(), password_file: None }))
-            }
+            Some(rest) if !rest.is_empty() => Ok(Self::Postgres(PostgresUrl {
+                address: text.to_owned(),
+                password_file: None,
+            })),
             _ => Err(HistoryUrlError),
         }
     }
@@ -64,16 +69,25 @@ impl HistoryUrl {
             Self::Postgres(_) => (cfg!(feature = "postgres"), "postgres"),
             Self::None => return Ok(()),
         };
-        let missing = || format!("this program was built without the feature `{feature}`, which the address needs");
-        if is_built { Ok(()) } else { Err(Problem::broken(missing()).at(self)) }
+        let missing = || {
+            format!(
+                "this program was built without the feature `{feature}`, which the address needs"
+            )
+        };
+        if is_built {
+            Ok(())
+        } else {
+            Err(Problem::broken(missing()).at(self))
+        }
     }
 
     /// Returns the same address with its password in this file; an empty name leaves it as it is.
     pub fn with_password_file(self, path: &str) -> Self {
         match self {
-            Self::Postgres(url) if !path.is_empty() => {
-                Self::Postgres(PostgresUrl { password_file: Some(path.into()), ..url })
-            }
+            Self::Postgres(url) if !path.is_empty() => Self::Postgres(PostgresUrl {
+                password_file: Some(path.into()),
+                ..url
+            }),
             url => url,
         }
     }
@@ -122,8 +136,16 @@ impl fmt::Debug for PostgresUrl {
 }
 
 /// The parameters of an address that are shown. Any other may be a password, or have one in it.
-const SHOWN_PARAMETERS: [&str; 8] =
-    ["application_name", "connect_timeout", "dbname", "host", "hostaddr", "port", "sslmode", "user"];
+const SHOWN_PARAMETERS: [&str; 8] = [
+    "application_name",
+    "connect_timeout",
+    "dbname",
+    "host",
+    "hostaddr",
+    "port",
+    "sslmode",
+    "user",
+];
 
 /// Returns an address of a history without its password. Text in which nothing says where a password would be is not shown
 /// at all.
@@ -132,19 +154,32 @@ pub fn without_password(url: &str) -> String {
     if is_path || url.is_empty() {
         return url.to_owned();
     }
-    let Some((scheme, rest)) = url.split_once("://").filter(|(scheme, _)| scheme.starts_with("postgres")) else {
+    let Some((scheme, rest)) = url
+        .split_once("://")
+        .filter(|(scheme, _)| scheme.starts_with("postgres"))
+    else {
         return "***".to_owned();
     };
     let (user, rest) = match rest.rsplit_once('@') {
         None => (String::new(), rest),
         // The `@` may be one of a parameter, or the `?` one of a password.
         Some((user, _)) if user.contains(['?', '/', '#']) => return format!("{scheme}://***"),
-        Some((user, rest)) => (format!("{}@", user.split(':').next().unwrap_or_default()), rest),
+        Some((user, rest)) => (
+            format!("{}@", user.split(':').next().unwrap_or_default()),
+            rest,
+        ),
     };
     let (address, parameters) = rest.split_once('?').unwrap_or((rest, ""));
-    let is_shown = |one: &&str| one.split_once('=').is_some_and(|(name, _)| SHOWN_PARAMETERS.contains(&name));
+    let is_shown = |one: &&str| {
+        one.split_once('=')
+            .is_some_and(|(name, _)| SHOWN_PARAMETERS.contains(&name))
+    };
     let kept: Vec<_> = parameters.split('&').filter(is_shown).collect();
-    let parameters = if kept.is_empty() { String::new() } else { format!("?{}", kept.join("&")) };
+    let parameters = if kept.is_empty() {
+        String::new()
+    } else {
+        format!("?{}", kept.join("&"))
+    };
     format!("{scheme}://{user}{address}{parameters}")
 }
 
@@ -155,10 +190,16 @@ mod tests {
     #[test]
     fn addresses_are_read_and_shown_without_their_password() {
         let shown = |text: &str| text.parse().map(|url: HistoryUrl| url.to_string());
-        assert_eq!("sqlite:/var/lib/b.db".parse(), Ok(HistoryUrl::Sqlite("/var/lib/b.db".into())));
+        assert_eq!(
+            "sqlite:/var/lib/b.db".parse(),
+            Ok(HistoryUrl::Sqlite("/var/lib/b.db".into()))
+        );
         assert_eq!(shown("none"), Ok("none".into()));
         assert_eq!(shown("postgres://b@h/d"), Ok("postgres://b@h/d".into()));
-        assert_eq!(shown("postgres://b:p@ss@h:1/d?sslmode=require"), Ok("postgres://b@h:1/d?sslmode=require".into()));
+        assert_eq!(
+            shown("postgres://b:p@ss@h:1/d?sslmode=require"),
+            Ok("postgres://b@h:1/d?sslmode=require".into())
+        );
         for secret in [
             "postgres://b:secret?word@h/d",
             "postgres://b:secret/word@h/d",
@@ -167,17 +208,38 @@ mod tests {
             "postgres://h/d?pass%77ord=secret",
             "postgres://h/d?PASSWORD=secret&options=secret",
         ] {
-            assert!(shown(secret).is_ok_and(|shown| shown.starts_with("postgres://") && !shown.contains("secret")));
+            assert!(
+                shown(secret).is_ok_and(
+                    |shown| shown.starts_with("postgres://") && !shown.contains("secret")
+                )
+            );
         }
-        for secret in ["host=h password=secret", "postgres:b:secret@h", "b:secret@h/d", "mysql://b:secret@h"] {
+        for secret in [
+            "host=h password=secret",
+            "postgres:b:secret@h",
+            "b:secret@h/d",
+            "mysql://b:secret@h",
+        ] {
             assert_eq!(without_password(secret), "***");
         }
-        assert_eq!(shown("postgresql:///d?host=/run&password=s&user=b"), Ok("postgresql:///d?host=/run&user=b".into()));
+        assert_eq!(
+            shown("postgresql:///d?host=/run&password=s&user=b"),
+            Ok("postgresql:///d?host=/run&user=b".into())
+        );
         let url: HistoryUrl = "postgres://b:secret@h/d".parse().unwrap();
         assert!(!format!("{url:?}").contains("secret"));
-        for wrong in ["", "sqlite:", "/var/lib/b.db", "mysql://b:secret@h", "postgres://"] {
+        for wrong in [
+            "",
+            "sqlite:",
+            "/var/lib/b.db",
+            "mysql://b:secret@h",
+            "postgres://",
+        ] {
             let error = HistoryUrl::from_str(wrong).unwrap_err().to_string();
-            assert!(error.contains("sqlite:PATH") && !error.contains("secret"), "{error}");
+            assert!(
+                error.contains("sqlite:PATH") && !error.contains("secret"),
+                "{error}"
+            );
         }
     }
 }

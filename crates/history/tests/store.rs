@@ -21,13 +21,22 @@ impl Place {
     #[cfg(feature = "sqlite")]
     async fn sqlite() -> Option<Self> {
         let dir = TempDir::with_prefix("bellhop-history-").unwrap();
-        Some(Self { url: HistoryUrl::Sqlite(dir.path().join("data/history.db")), _dir: Some(dir) })
+        Some(Self {
+            url: HistoryUrl::Sqlite(dir.path().join("data/history.db")),
+            _dir: Some(dir),
+        })
     }
 
     /// Returns none if tests are to do without PostgreSQL.
     #[cfg(feature = "postgres")]
     async fn postgres() -> Option<Self> {
-        Some(Self { url: bellhop_testkit::postgres::database().await?.parse().unwrap(), _dir: None })
+        Some(Self {
+            url: bellhop_testkit::postgres::database()
+                .await?
+                .parse()
+                .unwrap(),
+            _dir: None,
+        })
     }
 
     /// Returns an empty database of the same kind.
@@ -110,7 +119,10 @@ fn reminder(id: &str, content: &str, tags: &[&str]) -> Option<String> {
 }
 
 fn all() -> Query {
-    Query { limit: 1_000, ..Query::default() }
+    Query {
+        limit: 1_000,
+        ..Query::default()
+    }
 }
 
 async fn find(history: &History, query: &Query) -> Vec<Found> {
@@ -119,14 +131,48 @@ async fn find(history: &History, query: &Query) -> Vec<Found> {
 
 async fn what_is_written_is_found(place: &Place) {
     let history = place.open().await;
-    let invoice = Entry { reminder: reminder("a", "Invoice 981", &["x"]), ..entry("a", "alice", "delivered", 4) };
-    let written = history.write(vec![invoice.clone(), entry("b", "bob", "rejected", 5)]).await.unwrap();
-    assert_eq!((written.new, written.changed, written.erased.len()), (2, 0, 0));
-    let found = find(&history, &Query { contains: Some("INVOICE".into()), tag: Some("x".into()), ..all() }).await;
-    assert_eq!((found.len(), Some(&found[0].body)), (1, invoice.reminder.as_ref()));
-    assert_eq!((&*found[0].outcome, found[0].at_ms), ("delivered", NOW_MS + 4));
-    let refused = find(&history, &Query { outcome: Some("rejected".into()), ..all() }).await;
-    assert!(refused[0].body.contains(r#""user":"bob""#), "{}", refused[0].body);
+    let invoice = Entry {
+        reminder: reminder("a", "Invoice 981", &["x"]),
+        ..entry("a", "alice", "delivered", 4)
+    };
+    let written = history
+        .write(vec![invoice.clone(), entry("b", "bob", "rejected", 5)])
+        .await
+        .unwrap();
+    assert_eq!(
+        (written.new, written.changed, written.erased.len()),
+        (2, 0, 0)
+    );
+    let found = find(
+        &history,
+        &Query {
+            contains: Some("INVOICE".into()),
+            tag: Some("x".into()),
+            ..all()
+        },
+    )
+    .await;
+    assert_eq!(
+        (found.len(), Some(&found[0].body)),
+        (1, invoice.reminder.as_ref())
+    );
+    assert_eq!(
+        (&*found[0].outcome, found[0].at_ms),
+        ("delivered", NOW_MS + 4)
+    );
+    let refused = find(
+        &history,
+        &Query {
+            outcome: Some("rejected".into()),
+            ..all()
+        },
+    )
+    .await;
+    assert!(
+        refused[0].body.contains(r#""user":"bob""#),
+        "{}",
+        refused[0].body
+    );
     let why = history.why("billing", "a").await.unwrap().unwrap();
     assert_eq!(why.trail, format!("[{}]", invoice.step));
     assert_eq!(history.why("claims", "a").await.unwrap(), None);
@@ -135,37 +181,85 @@ async fn what_is_written_is_found(place: &Place) {
 async fn a_reminder_of_which_more_is_known_is_still_one(place: &Place) {
     let history = place.open().await;
     let delivered = entry("a", "alice", "delivered", 9);
-    let parked = Entry { reminder: reminder("a", "Invoice", &["x"]), ..entry("a", "alice", "parked", 2) };
+    let parked = Entry {
+        reminder: reminder("a", "Invoice", &["x"]),
+        ..entry("a", "alice", "parked", 2)
+    };
     assert_eq!(history.write(vec![delivered.clone()]).await.unwrap().new, 1);
-    assert_eq!(history.write(vec![parked.clone()]).await.unwrap().changed, 1);
+    assert_eq!(
+        history.write(vec![parked.clone()]).await.unwrap().changed,
+        1
+    );
     let before = find(&history, &all()).await;
-    let written = history.write(vec![parked.clone(), delivered.clone()]).await.unwrap();
+    let written = history
+        .write(vec![parked.clone(), delivered.clone()])
+        .await
+        .unwrap();
     assert_eq!((written.new, written.changed), (0, 0));
     assert_eq!(find(&history, &all()).await, before);
-    assert_eq!(before[0].trail, format!("[{},{}]", parked.step, delivered.step));
-    assert_eq!((&*before[0].outcome, Some(&before[0].body)), ("delivered", parked.reminder.as_ref()));
-    assert_eq!(find(&history, &Query { tag: Some("x".into()), ..all() }).await, before);
+    assert_eq!(
+        before[0].trail,
+        format!("[{},{}]", parked.step, delivered.step)
+    );
+    assert_eq!(
+        (&*before[0].outcome, Some(&before[0].body)),
+        ("delivered", parked.reminder.as_ref())
+    );
+    assert_eq!(
+        find(
+            &history,
+            &Query {
+                tag: Some("x".into()),
+                ..all()
+            }
+        )
+        .await,
+        before
+    );
 }
 
 async fn an_erased_user_is_gone_and_does_not_come_back(place: &Place) {
     let history = place.open().await;
     let rerouted = entry("b", "bob", "rerouted", 1);
-    let to_alice = Entry { step: rerouted.step.replace('}', r#","to":"alice"}"#), ..rerouted };
-    history.write(vec![entry("a", "alice", "parked", 1), to_alice.clone()]).await.unwrap();
+    let to_alice = Entry {
+        step: rerouted.step.replace('}', r#","to":"alice"}"#),
+        ..rerouted
+    };
+    history
+        .write(vec![entry("a", "alice", "parked", 1), to_alice.clone()])
+        .await
+        .unwrap();
     assert_eq!(history.erase("alice", NOW_MS + 100).await.unwrap(), 1);
-    let late = history.write(vec![entry("a", "alice", "delivered", 200), to_alice]).await.unwrap();
+    let late = history
+        .write(vec![entry("a", "alice", "delivered", 200), to_alice])
+        .await
+        .unwrap();
     assert_eq!((late.new, late.changed, &*late.erased[0].id), (0, 0, "a"));
     let left = find(&history, &all()).await;
     assert_eq!(left.len(), 1);
     assert!(!format!("{left:?}").contains("alice"), "{left:?}");
-    let later = Entry { published_ms: NOW_MS + 101, ..entry("a", "alice", "delivered", 200) };
+    let later = Entry {
+        published_ms: NOW_MS + 101,
+        ..entry("a", "alice", "delivered", 200)
+    };
     assert_eq!(history.write(vec![later]).await.unwrap().new, 1);
 }
 
 async fn what_is_old_goes_in_small_batches(place: &Place) {
     let history = place.open().await;
-    let published = |id: &str, ms| Entry { published_ms: NOW_MS + ms, ..entry(id, "alice", "delivered", 9) };
-    history.write(vec![published("a", 0), published("b", 1), published("c", 2), published("d", 3)]).await.unwrap();
+    let published = |id: &str, ms| Entry {
+        published_ms: NOW_MS + ms,
+        ..entry(id, "alice", "delivered", 9)
+    };
+    history
+        .write(vec![
+            published("a", 0),
+            published("b", 1),
+            published("c", 2),
+            published("d", 3),
+        ])
+        .await
+        .unwrap();
     assert_eq!(history.forget_before(NOW_MS + 3, 2).await.unwrap(), 2);
     assert_eq!(history.forget_before(NOW_MS + 3, 2).await.unwrap(), 1);
     assert_eq!(history.forget_before(NOW_MS + 3, 2).await.unwrap(), 0);
@@ -178,10 +272,23 @@ async fn nobody_else_may_read_the_file() {
     use std::os::unix::fs::MetadataExt;
     let place = Place::sqlite().await.unwrap();
     let history = place.open().await;
-    history.write(vec![entry("a", "alice", "delivered", 4)]).await.unwrap();
-    let HistoryUrl::Sqlite(path) = &place.url else { unreachable!() };
-    for file in std::fs::read_dir(path.parent().unwrap()).unwrap().map(Result::unwrap) {
-        assert_eq!(file.metadata().unwrap().mode() & 0o077, 0, "{:?}", file.file_name());
+    history
+        .write(vec![entry("a", "alice", "delivered", 4)])
+        .await
+        .unwrap();
+    let HistoryUrl::Sqlite(path) = &place.url else {
+        unreachable!()
+    };
+    for file in std::fs::read_dir(path.parent().unwrap())
+        .unwrap()
+        .map(Result::unwrap)
+    {
+        assert_eq!(
+            file.metadata().unwrap().mode() & 0o077,
+            0,
+            "{:?}",
+            file.file_name()
+        );
     }
 }
 
@@ -190,13 +297,25 @@ async fn nobody_else_may_read_the_file() {
 async fn a_file_that_is_newer_or_no_database_is_refused() {
     let place = Place::sqlite().await.unwrap();
     drop(place.open().await);
-    let HistoryUrl::Sqlite(path) = &place.url else { unreachable!() };
-    rusqlite::Connection::open(path).unwrap().pragma_update(None, "user_version", 77).unwrap();
+    let HistoryUrl::Sqlite(path) = &place.url else {
+        unreachable!()
+    };
+    rusqlite::Connection::open(path)
+        .unwrap()
+        .pragma_update(None, "user_version", 77)
+        .unwrap();
     let error = History::open(&place.url).await.unwrap_err();
     assert_eq!(error.kind(), HistoryErrorKind::Broken);
     assert!(error.to_string().contains("version 77"), "{error}");
-    std::fs::write(path, "no database, and long enough to be looked at by SQLite".repeat(100)).unwrap();
-    assert_eq!(History::open(&place.url).await.unwrap_err().kind(), HistoryErrorKind::Broken);
+    std::fs::write(
+        path,
+        "no database, and long enough to be looked at by SQLite".repeat(100),
+    )
+    .unwrap();
+    assert_eq!(
+        History::open(&place.url).await.unwrap_err().kind(),
+        HistoryErrorKind::Broken
+    );
 }
 
 async fn names_that_are_no_names_are_taken(place: &Place) {
@@ -205,7 +324,17 @@ async fn names_that_are_no_names_are_taken(place: &Place) {
     assert_eq!(history.write(vec![odd.clone()]).await.unwrap().new, 1);
     assert_eq!(history.write(vec![odd]).await.unwrap(), Default::default());
     assert!(history.why("billing", "i\0d").await.unwrap().is_some());
-    assert_eq!(find(&history, &Query { contains: Some("\0".into()), ..all() }).await, []);
+    assert_eq!(
+        find(
+            &history,
+            &Query {
+                contains: Some("\0".into()),
+                ..all()
+            }
+        )
+        .await,
+        []
+    );
     assert_eq!(history.erase("a\0lice", NOW_MS + 9).await.unwrap(), 1);
 }
 
@@ -215,16 +344,30 @@ const USERS: [&str; 5] = ["alice", "bob", "carol", "张三", "o'neil\\%_"];
 const SOURCES: [&str; 3] = ["billing", "claims", "人事"];
 const TAGS: [&str; 4] = ["urgent", "money", "假期", "x"];
 const OUTCOMES: [&str; 4] = ["delivered", "delivered", "parked", "expired"];
-const WORDS: [&str; 12] =
-    ["Invoice", "due", "981", "费用", "报销单", "请假🎉", "Straße", "ÉTÉ", "a%b", "the", "invoices", "用"];
+const WORDS: [&str; 12] = [
+    "Invoice",
+    "due",
+    "981",
+    "费用",
+    "报销单",
+    "请假🎉",
+    "Straße",
+    "ÉTÉ",
+    "a%b",
+    "the",
+    "invoices",
+    "用",
+];
 
 /// A random element, and a seed that tells which it was: a test that fails prints it.
 struct Chance(Rng);
 
 impl Chance {
     fn new() -> Self {
-        let seed =
-            std::env::var("BELLHOP_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+        let seed = std::env::var("BELLHOP_SEED")
+            .ok()
+            .and_then(|seed| seed.parse().ok())
+            .unwrap_or_else(|| fastrand::u64(..));
         println!("BELLHOP_SEED={seed}");
         Self(Rng::with_seed(seed))
     }
@@ -247,7 +390,8 @@ impl Chance {
         let (id, user, outcome) = (format!("inv-{nth}"), self.of(&USERS), self.of(&OUTCOMES));
         let tags: Vec<_> = TAGS.into_iter().filter(|_| self.0.bool()).collect();
         let content = format!("{} {nth}", self.text());
-        let mut body = serde_json::json!({"id": id, "user": user, "content": content, "tags": tags});
+        let mut body =
+            serde_json::json!({"id": id, "user": user, "content": content, "tags": tags});
         if self.0.bool() {
             body["title"] = self.text().into();
         }
@@ -289,7 +433,8 @@ impl Chance {
 /// What a query asks for, by looking at a reminder.
 fn matches(query: &Query, entry: &Entry) -> bool {
     let body: serde_json::Value = serde_json::from_str(entry.reminder.as_ref().unwrap()).unwrap();
-    let is = |asked: &Option<String>, there: &str| asked.as_deref().is_none_or(|asked| asked == there);
+    let is =
+        |asked: &Option<String>, there: &str| asked.as_deref().is_none_or(|asked| asked == there);
     let fold = |text: &str| text.to_lowercase().replace('ß', "ss");
     let contains = fold(query.contains.as_deref().unwrap_or_default());
     let texts = ["title", "content"].map(|field| fold(body[field].as_str().unwrap_or_default()));
@@ -297,7 +442,13 @@ fn matches(query: &Query, entry: &Entry) -> bool {
         && is(&query.source, &entry.source)
         && is(&query.id, &entry.id)
         && is(&query.outcome, &entry.outcome)
-        && query.tag.as_ref().is_none_or(|tag| body["tags"].as_array().unwrap().iter().any(|one| one == tag))
+        && query.tag.as_ref().is_none_or(|tag| {
+            body["tags"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|one| one == tag)
+        })
         && query.from_ms.is_none_or(|from| entry.published_ms >= from)
         && query.to_ms.is_none_or(|to| entry.published_ms < to)
         && texts.iter().any(|text| text.contains(&contains))
@@ -330,7 +481,10 @@ async fn every_question_is_answered_as_by_looking_at_everything(place: &Place) {
     let mut rest = &entries[..];
     while !rest.is_empty() {
         let (some, others) = rest.split_at(rest.len().min(chance.of(&[1, 40, 1_000, 4_500])));
-        assert_eq!(history.write(some.to_vec()).await.unwrap().new, some.len() as u64);
+        assert_eq!(
+            history.write(some.to_vec()).await.unwrap().new,
+            some.len() as u64
+        );
         rest = others;
     }
     let mut newest_first: Vec<&Entry> = entries.iter().collect();
@@ -339,7 +493,9 @@ async fn every_question_is_answered_as_by_looking_at_everything(place: &Place) {
     for _ in 0..80 {
         let query = chance.query();
         let all = newest_first.iter().filter(|entry| matches(&query, entry));
-        let mut expected: Vec<&str> = all.map(|entry| entry.reminder.as_deref().unwrap()).collect();
+        let mut expected: Vec<&str> = all
+            .map(|entry| entry.reminder.as_deref().unwrap())
+            .collect();
         let at_most = if query.limit == 1_000 { usize::MAX } else { 3 };
         expected.truncate(query.limit.saturating_mul(at_most));
         let found = some_pages(&history, &query, at_most).await;
@@ -358,12 +514,20 @@ async fn repeats_and_crashes_change_nothing(place: &Place) {
             let after = first.at_ms - NOW_MS + step as i64;
             let later = entry(&first.id, "", chance.of(&OUTCOMES), after);
             let reminder = first.reminder.clone().filter(|_| step == 0);
-            Entry { outcome: later.outcome, at_ms: later.at_ms, step: later.step, reminder, ..first.clone() }
+            Entry {
+                outcome: later.outcome,
+                at_ms: later.at_ms,
+                step: later.step,
+                reminder,
+                ..first.clone()
+            }
         }));
     }
     let by_id = async |history: &History| -> BTreeMap<String, (String, String, i64)> {
         let all = pages(history, &all()).await;
-        all.into_iter().map(|found| (found.body, (found.trail, found.outcome, found.at_ms))).collect()
+        all.into_iter()
+            .map(|found| (found.body, (found.trail, found.outcome, found.at_ms)))
+            .collect()
     };
     let calm = place.another().await;
     let expected = calm.open().await;
@@ -371,10 +535,17 @@ async fn repeats_and_crashes_change_nothing(place: &Place) {
 
     let mut history = place.open().await;
     for _ in 0..40 {
-        let some: Vec<Entry> =
-            (0..chance.0.usize(1..100)).map(|_| entries[chance.0.usize(..entries.len())].clone()).collect();
+        let some: Vec<Entry> = (0..chance.0.usize(1..100))
+            .map(|_| entries[chance.0.usize(..entries.len())].clone())
+            .collect();
         match chance.0.u8(..3) {
-            0 => drop(tokio::time::timeout(Duration::from_micros(chance.0.u64(..5_000)), history.write(some)).await),
+            0 => drop(
+                tokio::time::timeout(
+                    Duration::from_micros(chance.0.u64(..5_000)),
+                    history.write(some),
+                )
+                .await,
+            ),
             1 => {
                 history.write(some).await.unwrap();
                 history = place.open().await;
@@ -408,8 +579,15 @@ async fn pages_stay_right_while_reminders_arrive(place: &Place) {
     let mut cursors: Vec<String> = found.iter().map(|found| found.cursor.to_string()).collect();
     cursors.dedup();
     assert_eq!(cursors.len(), found.len());
-    assert!(cursors.is_sorted_by(|newer, older| newer > older), "newest first, and nothing twice");
-    let is_found = |entry: &Entry| found.iter().any(|found| Some(&found.body) == entry.reminder.as_ref());
+    assert!(
+        cursors.is_sorted_by(|newer, older| newer > older),
+        "newest first, and nothing twice"
+    );
+    let is_found = |entry: &Entry| {
+        found
+            .iter()
+            .any(|found| Some(&found.body) == entry.reminder.as_ref())
+    };
     assert!(there.iter().all(is_found));
 }
 
@@ -417,7 +595,10 @@ async fn an_erasure_and_a_writer_do_not_miss_each_other(place: &Place) {
     let mut chance = Chance::new();
     let history = place.open().await;
     let entries: Vec<Entry> = (0..2_000).map(|nth| chance.entry(nth)).collect();
-    let of_alice = entries.iter().filter(|entry| entry.user.as_deref() == Some("alice")).count();
+    let of_alice = entries
+        .iter()
+        .filter(|entry| entry.user.as_deref() == Some("alice"))
+        .count();
     let writer = tokio::spawn({
         let (history, entries) = (place.open().await, entries.clone());
         async move {
@@ -428,20 +609,55 @@ async fn an_erasure_and_a_writer_do_not_miss_each_other(place: &Place) {
             refused
         }
     });
-    while find(&history, &Query { user: Some("alice".into()), ..all() }).await.is_empty() {
+    while find(
+        &history,
+        &Query {
+            user: Some("alice".into()),
+            ..all()
+        },
+    )
+    .await
+    .is_empty()
+    {
         tokio::task::yield_now().await;
     }
     let removed = history.erase("alice", NOW_MS + 1_000_000).await.unwrap() as usize;
     let refused = writer.await.unwrap();
     assert_eq!(removed + refused, of_alice);
     assert!(removed > 0);
-    assert!(find(&history, &Query { user: Some("alice".into()), ..all() }).await.is_empty());
-    assert_eq!(pages(&history, &all()).await.len(), entries.len() - of_alice);
-    let later = Entry { published_ms: NOW_MS + 1_000_001, ..entry("later", "alice", "parked", 9) };
+    assert!(
+        find(
+            &history,
+            &Query {
+                user: Some("alice".into()),
+                ..all()
+            }
+        )
+        .await
+        .is_empty()
+    );
+    assert_eq!(
+        pages(&history, &all()).await.len(),
+        entries.len() - of_alice
+    );
+    let later = Entry {
+        published_ms: NOW_MS + 1_000_001,
+        ..entry("later", "alice", "parked", 9)
+    };
     assert_eq!(history.write(vec![later]).await.unwrap().new, 1);
-    history.forget_before(NOW_MS + 1_000_001, 10_000).await.unwrap();
-    let forgotten = entries.iter().find(|entry| entry.user.as_deref() == Some("alice")).unwrap();
-    assert_eq!(history.write(vec![forgotten.clone()]).await.unwrap().new, 1, "an erasure is forgotten, too");
+    history
+        .forget_before(NOW_MS + 1_000_001, 10_000)
+        .await
+        .unwrap();
+    let forgotten = entries
+        .iter()
+        .find(|entry| entry.user.as_deref() == Some("alice"))
+        .unwrap();
+    assert_eq!(
+        history.write(vec![forgotten.clone()]).await.unwrap().new,
+        1,
+        "an erasure is forgotten, too"
+    );
 }
 
 async fn what_was_erased_or_is_old_is_not_found_by_its_text(place: &Place) {
@@ -452,14 +668,45 @@ async fn what_was_erased_or_is_old_is_not_found_by_its_text(place: &Place) {
         reminder: content(nth),
         ..entry(&nth.to_string(), user, "delivered", 9)
     };
-    let entries = (0..9_000).map(|nth| of(if nth % 10 == 0 { "alice" } else { "bob" }, nth)).collect();
+    let entries = (0..9_000)
+        .map(|nth| of(if nth % 10 == 0 { "alice" } else { "bob" }, nth))
+        .collect();
     history.write(entries).await.unwrap();
-    let count = async |part: &str| find(&history, &Query { contains: Some(part.into()), ..all() }).await.len();
-    assert_eq!([count("secret00010").await, count("SECRET0001").await, count("5").await], [1, 10, 1_000]);
-    assert_eq!(history.erase("alice", NOW_MS + 1_000_000).await.unwrap(), 900);
-    assert_eq!([count("secret00010").await, count("SECRET0001").await], [0, 9]);
-    assert_eq!(history.forget_before(NOW_MS + 8_500, 5_000).await.unwrap(), 5_000);
-    assert_eq!([count("secret00011").await, count("secret08499").await], [0, 1]);
+    let count = async |part: &str| {
+        find(
+            &history,
+            &Query {
+                contains: Some(part.into()),
+                ..all()
+            },
+        )
+        .await
+        .len()
+    };
+    assert_eq!(
+        [
+            count("secret00010").await,
+            count("SECRET0001").await,
+            count("5").await
+        ],
+        [1, 10, 1_000]
+    );
+    assert_eq!(
+        history.erase("alice", NOW_MS + 1_000_000).await.unwrap(),
+        900
+    );
+    assert_eq!(
+        [count("secret00010").await, count("SECRET0001").await],
+        [0, 9]
+    );
+    assert_eq!(
+        history.forget_before(NOW_MS + 8_500, 5_000).await.unwrap(),
+        5_000
+    );
+    assert_eq!(
+        [count("secret00011").await, count("secret08499").await],
+        [0, 1]
+    );
     while history.forget_before(NOW_MS + 9_000, 5_000).await.unwrap() > 0 {}
     assert_eq!(count("secret").await, 0);
 }
@@ -468,7 +715,10 @@ async fn every_question_has_an_index(place: &Place) {
     let mut chance = Chance::new();
     let history = place.open().await;
     for some in (0..20_000).collect::<Vec<_>>().chunks(5_000) {
-        history.write(some.iter().map(|nth| chance.entry(*nth)).collect()).await.unwrap();
+        history
+            .write(some.iter().map(|nth| chance.entry(*nth)).collect())
+            .await
+            .unwrap();
     }
     for asked in 0..64u8 {
         let some = |bit: u8, value: &str| (asked & 1 << bit > 0).then(|| value.to_owned());
@@ -479,10 +729,15 @@ async fn every_question_has_an_index(place: &Place) {
             tag: some(3, "money"),
             outcome: some(4, if asked & 1 > 0 { "parked" } else { "delivered" }),
             from_ms: (asked & 1 << 5 > 0).then_some(NOW_MS + 50),
-            ..Query { limit: 100, ..Query::default() }
+            ..Query {
+                limit: 100,
+                ..Query::default()
+            }
         };
         let plan = history.explain(&query).await.unwrap();
-        let is_slow = ["SCAN r", "SCAN t", "TEMP B-TREE", "Seq Scan", "Bitmap"].iter().any(|slow| plan.contains(slow));
+        let is_slow = ["SCAN r", "SCAN t", "TEMP B-TREE", "Seq Scan", "Bitmap"]
+            .iter()
+            .any(|slow| plan.contains(slow));
         assert!(!is_slow, "{query:?}:\n{plan}");
     }
 }
@@ -491,7 +746,14 @@ async fn every_question_has_an_index(place: &Place) {
 #[tokio::test]
 async fn missing_password_file_is_named() {
     let url: HistoryUrl = "postgres://b@127.0.0.1:1/d".parse().unwrap();
-    let error = History::open(&url.with_password_file("/nowhere/password")).await.unwrap_err();
+    let error = History::open(&url.with_password_file("/nowhere/password"))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), HistoryErrorKind::Broken);
-    assert!(error.to_string().contains("/nowhere/password, the file of history.password_file"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("/nowhere/password, the file of history.password_file"),
+        "{error}"
+    );
 }

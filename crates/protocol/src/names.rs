@@ -18,7 +18,9 @@ pub fn bucket_stream(bucket: &str) -> String {
 impl Names {
     /// Names under `prefix`, such as `bellhop`.
     pub fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.to_owned() }
+        Self {
+            prefix: prefix.to_owned(),
+        }
     }
 
     fn stream(&self, name: &str) -> String {
@@ -86,12 +88,28 @@ impl Names {
 
     /// All streams, those of the buckets too.
     pub fn streams(&self) -> [String; 11] {
-        let buckets = [self.routes_bucket(), self.rules_bucket(), self.associates_bucket(), self.members_bucket()];
+        let buckets = [
+            self.routes_bucket(),
+            self.rules_bucket(),
+            self.associates_bucket(),
+            self.members_bucket(),
+        ];
         let [routes, rules, associates, members] = buckets.map(|bucket| bucket_stream(&bucket));
-        let (sets, events, parked) = (self.sets_stream(), self.events_stream(), self.parked_stream());
-        let (outcomes, rejected, seen) = (self.outcomes_stream(), self.rejected_stream(), self.seen_stream());
+        let (sets, events, parked) = (
+            self.sets_stream(),
+            self.events_stream(),
+            self.parked_stream(),
+        );
+        let (outcomes, rejected, seen) = (
+            self.outcomes_stream(),
+            self.rejected_stream(),
+            self.seen_stream(),
+        );
         let scheduled = self.scheduled_stream();
-        [sets, events, parked, outcomes, rejected, seen, scheduled, routes, rules, associates, members]
+        [
+            sets, events, parked, outcomes, rejected, seen, scheduled, routes, rules, associates,
+            members,
+        ]
     }
 
     /// Where a source publishes its sets.
@@ -106,7 +124,12 @@ impl Names {
 
     /// A reminder that is to be delivered later: there is one of each source and id.
     pub fn scheduled(&self, source: &Source, id: &str) -> String {
-        format!("{}.scheduled.{}.{}", self.prefix, source.escaped(), escape(id))
+        format!(
+            "{}.scheduled.{}.{}",
+            self.prefix,
+            source.escaped(),
+            escape(id)
+        )
     }
 
     /// A source's reminders that are to be delivered later.
@@ -197,7 +220,11 @@ impl Names {
     /// Whether a subject means something to Bellhop or to the server: one of the installation's own, or `$JS`, `$KV`, …. What
     /// strangers may choose, such as where an answer goes, must be no such subject.
     pub fn is_reserved(&self, subject: &str) -> bool {
-        let is_own = || subject.strip_prefix(&self.prefix).is_some_and(|rest| rest.starts_with('.'));
+        let is_own = || {
+            subject
+                .strip_prefix(&self.prefix)
+                .is_some_and(|rest| rest.starts_with('.'))
+        };
         subject.starts_with('$') || is_own()
     }
 
@@ -228,7 +255,9 @@ impl Names {
 
     /// The instance, as a token, that a query comes from, if its subject says one: `bellhop.api.of.<instance>.<question>`.
     pub fn asking_instance<'a>(&self, subject: &'a str) -> Option<&'a str> {
-        let below = subject.strip_prefix(&self.prefix)?.strip_prefix(".api.of.")?;
+        let below = subject
+            .strip_prefix(&self.prefix)?
+            .strip_prefix(".api.of.")?;
         below.split_once('.').map(|(instance, _)| instance)
     }
 

@@ -58,7 +58,11 @@ struct Excerpt {
 impl Write for Excerpt {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for (at, c) in text.char_indices() {
-            let shown = if is_obeyed(c) { c.escape_default().to_string() } else { c.to_string() };
+            let shown = if is_obeyed(c) {
+                c.escape_default().to_string()
+            } else {
+                c.to_string()
+            };
             if self.missing > 0 || self.text.len() + shown.len() > MAX_EXCERPT_BYTES {
                 self.missing += text.len() - at;
                 break;
@@ -76,17 +80,29 @@ mod tests {
     #[test]
     fn obeyed_characters_are_written_out() {
         let hostile = "a\u{1b}[2J\r\nb\u{202e}c\u{2066}\u{200f}\u{61c}\u{2028}\u{85}";
-        assert_eq!(printable(hostile), r"a\u{1b}[2J\r\nb\u{202e}c\u{2066}\u{200f}\u{61c}\u{2028}\u{85}");
-        assert_eq!(printable_lines("a\tb\nc\rd\u{200e}"), "a\tb\nc\\rd\\u{200e}");
+        assert_eq!(
+            printable(hostile),
+            r"a\u{1b}[2J\r\nb\u{202e}c\u{2066}\u{200f}\u{61c}\u{2028}\u{85}"
+        );
+        assert_eq!(
+            printable_lines("a\tb\nc\rd\u{200e}"),
+            "a\tb\nc\\rd\\u{200e}"
+        );
         let harmless = "张三 🧑‍🚒 שלום é\u{301} \\ \"";
         assert_eq!(printable(harmless), harmless);
     }
 
     #[test]
     fn excerpts_are_bounded_and_say_so() {
-        assert_eq!(excerpt(format_args!("{}", "x".repeat(MAX_EXCERPT_BYTES))), "x".repeat(MAX_EXCERPT_BYTES));
+        assert_eq!(
+            excerpt(format_args!("{}", "x".repeat(MAX_EXCERPT_BYTES))),
+            "x".repeat(MAX_EXCERPT_BYTES)
+        );
         let long = "张".repeat(400);
-        assert_eq!(excerpt(format_args!("{long}b{}", 1)), format!("{}… (704 more bytes)", "张".repeat(166)));
+        assert_eq!(
+            excerpt(format_args!("{long}b{}", 1)),
+            format!("{}… (704 more bytes)", "张".repeat(166))
+        );
         assert_eq!(
             excerpt(format_args!("{}\u{202e}", "x".repeat(499))),
             format!("{}… (3 more bytes)", "x".repeat(499))

@@ -28,7 +28,9 @@ pub enum NameError {
     #[error("has a control character at byte {0}")]
     ControlCharacter(usize),
     /// A subject token is not the escaped form of any text.
-    #[error("`{0}` is not an escaped name: bytes outside A-Z a-z 0-9 _ - are written =XX in upper-case hex")]
+    #[error(
+        "`{0}` is not an escaped name: bytes outside A-Z a-z 0-9 _ - are written =XX in upper-case hex"
+    )]
     NotEscaped(String),
 }
 
@@ -72,7 +74,10 @@ pub fn unescape(token: &str) -> Result<String, NameError> {
     let mut rest = token.bytes();
     while let Some(byte) = rest.next() {
         if byte == b'=' {
-            let digits = [rest.next().ok_or_else(refuse)?, rest.next().ok_or_else(refuse)?];
+            let digits = [
+                rest.next().ok_or_else(refuse)?,
+                rest.next().ok_or_else(refuse)?,
+            ];
             let digits = std::str::from_utf8(&digits).map_err(|_| refuse())?;
             bytes.push(u8::from_str_radix(digits, 16).map_err(|_| refuse())?);
         } else {
@@ -80,7 +85,11 @@ pub fn unescape(token: &str) -> Result<String, NameError> {
         }
     }
     let text = String::from_utf8(bytes).map_err(|_| refuse())?;
-    if escape(&text) == token { Ok(text) } else { Err(refuse()) }
+    if escape(&text) == token {
+        Ok(text)
+    } else {
+        Err(refuse())
+    }
 }
 
 macro_rules! name_type {
@@ -176,7 +185,9 @@ mod tests {
 
     #[test]
     fn one_name_has_one_token() {
-        for token in ["a=2eb", "a=", "a=2", "a=zz", "=61", "a.b", "张", "=FF", "=+1"] {
+        for token in [
+            "a=2eb", "a=", "a=2", "a=zz", "=61", "a.b", "张", "=FF", "=+1",
+        ] {
             assert_eq!(unescape(token), Err(NameError::NotEscaped(token.into())));
         }
     }
@@ -184,8 +195,14 @@ mod tests {
     #[test]
     fn names_are_bounded() {
         assert_eq!("".parse::<UserId>(), Err(NameError::Empty));
-        assert_eq!("a\u{85}b".parse::<UserId>(), Err(NameError::ControlCharacter(1)));
-        assert_eq!("x".repeat(129).parse::<UserId>(), Err(NameError::TooLong(129)));
+        assert_eq!(
+            "a\u{85}b".parse::<UserId>(),
+            Err(NameError::ControlCharacter(1))
+        );
+        assert_eq!(
+            "x".repeat(129).parse::<UserId>(),
+            Err(NameError::TooLong(129))
+        );
         assert!("x".repeat(128).parse::<UserId>().is_ok());
         assert!("a.b *>".parse::<UserId>().is_ok());
     }

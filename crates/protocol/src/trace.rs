@@ -56,13 +56,16 @@ impl FromStr for TraceParent {
     fn from_str(text: &str) -> Result<Self, NoTraceParent> {
         let (known, more) = text.split_at_checked(BYTES).ok_or(NoTraceParent)?;
         let parts: Vec<&str> = known.split('-').collect();
-        let &[version, trace, span, flags] = parts.as_slice() else { return Err(NoTraceParent) };
+        let &[version, trace, span, flags] = parts.as_slice() else {
+            return Err(NoTraceParent);
+        };
         let is_hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
         let is_id = |id: &str, length| id.len() == length && id.chars().all(is_hex);
         let is_set = |id: &str| id.chars().any(|c| c != '0');
         let has_version = is_id(version, 2) && version != "ff";
         let may_have_more = more.is_empty() || (version != "00" && more.starts_with('-'));
-        let has_ids = is_id(trace, 32) && is_set(trace) && is_id(span, 16) && is_set(span) && is_id(flags, 2);
+        let has_ids =
+            is_id(trace, 32) && is_set(trace) && is_id(span, 16) && is_set(span) && is_id(flags, 2);
         if has_version && may_have_more && has_ids {
             Ok(Self(format!("00{}", &known[2..])))
         } else {
@@ -81,7 +84,11 @@ mod tests {
     fn what_the_standard_allows_is_read() {
         assert_eq!(ONE.parse::<TraceParent>().unwrap().as_str(), ONE);
         for later in [format!("01{}", &ONE[2..]), format!("cc{}-more", &ONE[2..])] {
-            assert_eq!(later.parse::<TraceParent>().unwrap().as_str(), ONE, "{later}");
+            assert_eq!(
+                later.parse::<TraceParent>().unwrap().as_str(),
+                ONE,
+                "{later}"
+            );
         }
     }
 

@@ -86,8 +86,19 @@ pub(super) struct Key {
 
 impl Key {
     pub(super) fn of(reminder: &Reminder) -> Self {
-        let Reminder { source, id, meant_for, published_at, .. } = reminder;
-        Self { source: source.clone(), id: id.clone(), meant_for: meant_for.clone(), published_at: *published_at }
+        let Reminder {
+            source,
+            id,
+            meant_for,
+            published_at,
+            ..
+        } = reminder;
+        Self {
+            source: source.clone(),
+            id: id.clone(),
+            meant_for: meant_for.clone(),
+            published_at: *published_at,
+        }
     }
 }
 
@@ -139,14 +150,21 @@ impl<H> Feed<H> {
         }
         let after = after.filter(|after| *after >= self.forgotten);
         let items = self.recent.iter().map(|recent| &recent.item);
-        let missed = items.filter(|item| after.is_none_or(|after| item.number > after)).cloned().collect();
+        let missed = items
+            .filter(|item| after.is_none_or(|after| item.number > after))
+            .cloned()
+            .collect();
         let (window, live) = mpsc::channel(MAX_BEHIND);
         self.windows.push(window);
         self.away_since = None;
         self.is_connected = true;
         // It has the time that every window has.
         self.unconfirmed_since = self.has_unshown().then_some(now);
-        Some(Window { resumed: after.is_some(), missed, live })
+        Some(Window {
+            resumed: after.is_some(),
+            missed,
+            live,
+        })
     }
 
     /// Returns whether the user counts as connected.
@@ -159,14 +177,21 @@ impl<H> Feed<H> {
         if !self.is_connected {
             return Added::Refused(handle, Reason::NotConnected);
         }
-        let known = self.recent.iter().find(|recent| recent.key == key).map(|recent| recent.item.number);
+        let known = self
+            .recent
+            .iter()
+            .find(|recent| recent.key == key)
+            .map(|recent| recent.item.number);
         match known {
             Some(known) if known <= self.shown => return Added::Shown(handle),
             // A new one must not overtake one that was refused.
-            _ if self.is_unconfirmed_for(PATIENCE, now) => return Added::Refused(handle, Reason::Busy),
+            _ if self.is_unconfirmed_for(PATIENCE, now) => {
+                return Added::Refused(handle, Reason::Busy);
+            }
             Some(known) => self.pending.push((known, handle)),
             None => {
-                self.windows.retain(|window| window.try_send(item.clone()).is_ok());
+                self.windows
+                    .retain(|window| window.try_send(item.clone()).is_ok());
                 self.note_absence(now);
                 self.bytes += item.json.len();
                 self.pending.push((item.number, handle));
@@ -180,10 +205,15 @@ impl<H> Feed<H> {
 
     /// Notes that a window shows everything up to this number. Returns the handles of what is shown by that.
     pub(super) fn seen(&mut self, now: Instant, number: u64) -> Vec<H> {
-        let newest = self.recent.back().map_or(self.shown, |recent| recent.item.number);
+        let newest = self
+            .recent
+            .back()
+            .map_or(self.shown, |recent| recent.item.number);
         self.shown = self.shown.max(number.min(newest));
         self.unconfirmed_since = self.has_unshown().then_some(now);
-        let (seen, pending) = std::mem::take(&mut self.pending).into_iter().partition(|(it, _)| *it <= self.shown);
+        let (seen, pending) = std::mem::take(&mut self.pending)
+            .into_iter()
+            .partition(|(it, _)| *it <= self.shown);
         self.pending = pending;
         self.forget();
         handles(seen)
@@ -192,9 +222,12 @@ impl<H> Feed<H> {
     /// Looks at the time, and at which windows are still open.
     pub(super) fn tick(&mut self, now: Instant) -> Tick<H> {
         let is_hung = self.is_unconfirmed_for(HUNG, now);
-        self.windows.retain(|window| !is_hung && !window.is_closed());
+        self.windows
+            .retain(|window| !is_hung && !window.is_closed());
         self.note_absence(now);
-        let away = self.away_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let away = self
+            .away_since
+            .map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         if self.is_connected && away >= GRACE {
             return Tick::Left(self.leave());
         }
@@ -217,7 +250,9 @@ impl<H> Feed<H> {
     fn leave(&mut self) -> Vec<H> {
         self.is_connected = false;
         self.unconfirmed_since = None;
-        let shown = self.recent.partition_point(|recent| recent.item.number <= self.shown);
+        let shown = self
+            .recent
+            .partition_point(|recent| recent.item.number <= self.shown);
         for recent in self.recent.drain(shown..) {
             self.bytes -= recent.item.json.len();
         }
@@ -225,11 +260,14 @@ impl<H> Feed<H> {
     }
 
     fn has_unshown(&self) -> bool {
-        self.recent.back().is_some_and(|recent| recent.item.number > self.shown)
+        self.recent
+            .back()
+            .is_some_and(|recent| recent.item.number > self.shown)
     }
 
     fn is_unconfirmed_for(&self, long: Duration, now: Instant) -> bool {
-        self.unconfirmed_since.is_some_and(|since| now >= since + long)
+        self.unconfirmed_since
+            .is_some_and(|since| now >= since + long)
     }
 
     fn note_absence(&mut self, now: Instant) {
@@ -241,7 +279,11 @@ impl<H> Feed<H> {
     /// Forgets the oldest of what was shown, as far as it is too much.
     fn forget(&mut self) {
         while self.recent.len() > MAX_RECENT || self.bytes > MAX_BYTES {
-            let Some(Recent { item, .. }) = self.recent.front().filter(|it| it.item.number <= self.shown) else {
+            let Some(Recent { item, .. }) = self
+                .recent
+                .front()
+                .filter(|it| it.item.number <= self.shown)
+            else {
                 return;
             };
             self.bytes -= item.json.len();
@@ -271,7 +313,10 @@ mod tests {
     impl Scene {
         fn new() -> Self {
             let now = Instant::now();
-            Self { feed: Feed::new(0, now), now }
+            Self {
+                feed: Feed::new(0, now),
+                now,
+            }
         }
 
         fn open(&mut self, after: Option<u64>) -> Window {
@@ -281,8 +326,21 @@ mod tests {
         /// Adds a reminder, which has come before if its id has.
         fn come(&mut self, number: u64, id: u64, json: &str) -> Added<u64> {
             let source = "billing".parse().unwrap();
-            let key = Key { source, id: id.to_string(), meant_for: None, published_at: Timestamp::UNIX_EPOCH };
-            self.feed.add(self.now, key, Item { number, json: json.into() }, id)
+            let key = Key {
+                source,
+                id: id.to_string(),
+                meant_for: None,
+                published_at: Timestamp::UNIX_EPOCH,
+            };
+            self.feed.add(
+                self.now,
+                key,
+                Item {
+                    number,
+                    json: json.into(),
+                },
+                id,
+            )
         }
 
         fn add(&mut self, number: u64) {
@@ -303,12 +361,19 @@ mod tests {
         /// Takes the numbers of all that has come.
         fn received(&mut self) -> Vec<u64> {
             let live = std::iter::from_fn(|| self.live.try_recv().ok());
-            self.missed.drain(..).chain(live).map(|item| item.number).collect()
+            self.missed
+                .drain(..)
+                .chain(live)
+                .map(|item| item.number)
+                .collect()
         }
 
         fn is_closed(&mut self) -> bool {
             self.received();
-            matches!(self.live.try_recv(), Err(mpsc::error::TryRecvError::Disconnected))
+            matches!(
+                self.live.try_recv(),
+                Err(mpsc::error::TryRecvError::Disconnected)
+            )
         }
     }
 
@@ -317,12 +382,19 @@ mod tests {
         let mut scene = Scene::new();
         let (mut desktop, mut phone) = (scene.open(None), scene.open(None));
         (1..=3).for_each(|number| scene.add(number));
-        assert_eq!([desktop.received(), phone.received()], [[1, 2, 3], [1, 2, 3]]);
+        assert_eq!(
+            [desktop.received(), phone.received()],
+            [[1, 2, 3], [1, 2, 3]]
+        );
         assert_eq!(scene.seen(2), [1, 2]);
         assert_eq!(scene.seen(2), NOTHING);
         assert_eq!(scene.seen(99), [3]);
         scene.add(4);
-        assert_eq!(scene.seen(3), NOTHING, "an earlier confirmation says nothing about what had not come");
+        assert_eq!(
+            scene.seen(3),
+            NOTHING,
+            "an earlier confirmation says nothing about what had not come"
+        );
         assert_eq!(scene.come(5, 3, "{}"), Added::Shown(3));
     }
 
@@ -335,10 +407,20 @@ mod tests {
         assert_eq!(scene.tick(0.1), Tick::Late(vec![1, 2]));
         assert_eq!(scene.tick(0.1), Tick::Nothing);
         for (number, id) in [(3, 1), (4, 3)] {
-            assert_eq!(scene.come(number, id, "{}"), Added::Refused(id, Reason::Busy));
+            assert_eq!(
+                scene.come(number, id, "{}"),
+                Added::Refused(id, Reason::Busy)
+            );
         }
-        assert_eq!(scene.seen(2), NOTHING, "no request waits for it, but it is remembered");
-        assert_eq!([scene.come(5, 1, "{}"), scene.come(6, 2, "{}")], [Added::Shown(1), Added::Shown(2)]);
+        assert_eq!(
+            scene.seen(2),
+            NOTHING,
+            "no request waits for it, but it is remembered"
+        );
+        assert_eq!(
+            [scene.come(5, 1, "{}"), scene.come(6, 2, "{}")],
+            [Added::Shown(1), Added::Shown(2)]
+        );
         assert_eq!(scene.come(7, 3, "{}"), Added::Waits);
     }
 
@@ -352,8 +434,15 @@ mod tests {
         assert_eq!(scene.tick(0.1), Tick::Nothing);
         assert!(window.is_closed());
         assert_eq!(scene.tick(3.0), Tick::Left(vec![]));
-        assert_eq!(scene.come(2, 2, "{}"), Added::Refused(2, Reason::NotConnected));
-        assert_eq!(scene.open(Some(0)).received(), NOTHING, "an associate may have it by now");
+        assert_eq!(
+            scene.come(2, 2, "{}"),
+            Added::Refused(2, Reason::NotConnected)
+        );
+        assert_eq!(
+            scene.open(Some(0)).received(),
+            NOTHING,
+            "an associate may have it by now"
+        );
     }
 
     #[test]
@@ -407,7 +496,10 @@ mod tests {
         }
         let mut window = scene.open(Some(most));
         assert!(window.resumed);
-        assert_eq!(window.received(), (most + 1..=most + 10).collect::<Vec<_>>());
+        assert_eq!(
+            window.received(),
+            (most + 1..=most + 10).collect::<Vec<_>>()
+        );
         for after in [Some(9), None] {
             let mut window = scene.open(after);
             assert!(!window.resumed);

@@ -45,7 +45,10 @@ pub(super) enum HistoryError {
 impl History {
     /// Returns the history of an installation.
     pub(super) fn new(nats: Client, prefix: &str) -> Self {
-        Self { nats, subject: format!("{prefix}.api.history") }
+        Self {
+            nats,
+            subject: format!("{prefix}.api.history"),
+        }
     }
 
     /// Returns the newest reminders of a user that may be shown, or those after a cursor. There may be fewer than a page, or none,
@@ -53,7 +56,11 @@ impl History {
     ///
     /// # Errors
     /// When no history is kept, the question is refused, or no member answers.
-    pub(super) async fn page(&self, user: &UserId, cursor: Option<String>) -> Result<Page, HistoryError> {
+    pub(super) async fn page(
+        &self,
+        user: &UserId,
+        cursor: Option<String>,
+    ) -> Result<Page, HistoryError> {
         let mut question = json!({ "user": user, "limit": PAGE });
         if let Some(cursor) = cursor {
             question["cursor"] = json!(cursor);
@@ -61,27 +68,36 @@ impl History {
         let began = Instant::now();
         let mut page = loop {
             match self.ask(question.to_string()).await {
-                Err(HistoryError::Refused { status: StatusCode::FORBIDDEN, .. }) if began.elapsed() < ARRIVAL => {
+                Err(HistoryError::Refused {
+                    status: StatusCode::FORBIDDEN,
+                    ..
+                }) if began.elapsed() < ARRIVAL => {
                     tokio::time::sleep(PAUSE).await;
                 }
                 answer => break answer?,
             }
         };
-        page.reminders.retain(|reminder| may_be_shown(reminder.get()));
+        page.reminders
+            .retain(|reminder| may_be_shown(reminder.get()));
         Ok(page)
     }
 
     async fn ask(&self, question: String) -> Result<Page, HistoryError> {
-        let request = Request::new().payload(question.into()).timeout(Some(ANSWER_WITHIN));
+        let request = Request::new()
+            .payload(question.into())
+            .timeout(Some(ANSWER_WITHIN));
         let answer = self.nats.send_request(self.subject.clone(), request).await;
         let answer = answer.map_err(|error| HistoryError::Away(error.to_string()))?;
         let header = |name: &str| Some(answer.headers.as_ref()?.get(name)?.as_str());
         let Some(code) = header("Nats-Service-Error-Code") else {
-            return serde_json::from_slice(&answer.payload).map_err(|error| HistoryError::Away(error.to_string()));
+            return serde_json::from_slice(&answer.payload)
+                .map_err(|error| HistoryError::Away(error.to_string()));
         };
         let problem = header("Nats-Service-Error").unwrap_or_default().to_owned();
         Err(match code.parse() {
-            Ok(status @ (StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN)) => HistoryError::Refused { status, problem },
+            Ok(status @ (StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN)) => {
+                HistoryError::Refused { status, problem }
+            }
             _ => HistoryError::Away(problem),
         })
     }
@@ -104,8 +120,16 @@ mod tests {
 
     #[test]
     fn only_reminders_for_the_users_eyes_are_shown() {
-        let shown = ["delivered", "rerouted", "expired", "blocked", "rejected", "merged", "parked"]
-            .map(|outcome| may_be_shown(&json!({ "id": "1", "outcome": outcome }).to_string()));
+        let shown = [
+            "delivered",
+            "rerouted",
+            "expired",
+            "blocked",
+            "rejected",
+            "merged",
+            "parked",
+        ]
+        .map(|outcome| may_be_shown(&json!({ "id": "1", "outcome": outcome }).to_string()));
         assert_eq!(shown, [true, true, true, false, false, false, false]);
         assert!(!may_be_shown("{}"));
     }

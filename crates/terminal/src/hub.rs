@@ -34,8 +34,16 @@ pub(super) struct NoRoom(pub &'static str);
 
 #[derive(Debug)]
 enum Command {
-    Open { user: UserId, from: IpAddr, after: Option<u64>, opened: oneshot::Sender<Result<Window, NoRoom>> },
-    Seen { user: UserId, number: u64 },
+    Open {
+        user: UserId,
+        from: IpAddr,
+        after: Option<u64>,
+        opened: oneshot::Sender<Result<Window, NoRoom>>,
+    },
+    Seen {
+        user: UserId,
+        number: u64,
+    },
 }
 
 impl Hub {
@@ -48,8 +56,16 @@ impl Hub {
         stop: CancellationToken,
     ) -> (Self, impl Future<Output = ()>) {
         let (commands, received) = mpsc::channel(QUEUE);
-        let last = jiff::Timestamp::now().as_microsecond().try_into().unwrap_or(0);
-        let task = Task { app, users: HashMap::new(), last, visitors };
+        let last = jiff::Timestamp::now()
+            .as_microsecond()
+            .try_into()
+            .unwrap_or(0);
+        let task = Task {
+            app,
+            users: HashMap::new(),
+            last,
+            visitors,
+        };
         (Self { commands }, task.run(received, deliveries, stop))
     }
 
@@ -57,9 +73,22 @@ impl Hub {
     ///
     /// # Errors
     /// When there are too many, or the server stops.
-    pub(super) async fn open(&self, user: UserId, from: IpAddr, after: Option<u64>) -> Result<Window, NoRoom> {
+    pub(super) async fn open(
+        &self,
+        user: UserId,
+        from: IpAddr,
+        after: Option<u64>,
+    ) -> Result<Window, NoRoom> {
         let (opened, open) = oneshot::channel();
-        let _ = self.commands.send(Command::Open { user, from, after, opened }).await;
+        let _ = self
+            .commands
+            .send(Command::Open {
+                user,
+                from,
+                after,
+                opened,
+            })
+            .await;
         open.await.unwrap_or(Err(NoRoom("this server is stopping")))
     }
 
@@ -85,7 +114,12 @@ struct User {
 }
 
 impl Task {
-    async fn run(mut self, mut commands: mpsc::Receiver<Command>, mut deliveries: Deliveries, stop: CancellationToken) {
+    async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        mut deliveries: Deliveries,
+        stop: CancellationToken,
+    ) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -108,30 +142,54 @@ impl Task {
     fn obey(&mut self, command: Command) {
         let now = Instant::now();
         match command {
-            Command::Open { user, from, after, opened } => {
+            Command::Open {
+                user,
+                from,
+                after,
+                opened,
+            } => {
                 let _ = opened.send(self.open(now, user, from, after)); // The browser may have left meanwhile.
             }
             Command::Seen { user, number } => {
-                let shown = self.users.get_mut(&user).map(|user| user.feed.seen(now, number));
-                shown.into_iter().flatten().for_each(|delivery| drop(delivery.accept()));
+                let shown = self
+                    .users
+                    .get_mut(&user)
+                    .map(|user| user.feed.seen(now, number));
+                shown
+                    .into_iter()
+                    .flatten()
+                    .for_each(|delivery| drop(delivery.accept()));
             }
         }
     }
 
-    fn open(&mut self, now: Instant, name: UserId, from: IpAddr, after: Option<u64>) -> Result<Window, NoRoom> {
+    fn open(
+        &mut self,
+        now: Instant,
+        name: UserId,
+        from: IpAddr,
+        after: Option<u64>,
+    ) -> Result<Window, NoRoom> {
         if !self.users.contains_key(&name) {
             if self.users.len() >= MAX_USERS {
                 return Err(NoRoom("there is no room for more users"));
             }
-            if self.users.values().filter(|user| user.from == from).count() >= MAX_USERS_OF_ADDRESS {
+            if self.users.values().filter(|user| user.from == from).count() >= MAX_USERS_OF_ADDRESS
+            {
                 return Err(NoRoom("there is no room for more users of your address"));
             }
         }
         let last = self.last;
-        let user = self.users.entry(name.clone()).or_insert_with(|| User { feed: Feed::new(last, now), from });
+        let user = self.users.entry(name.clone()).or_insert_with(|| User {
+            feed: Feed::new(last, now),
+            from,
+        });
         let was_connected = user.feed.is_connected();
         let after = after.filter(|after| *after <= last);
-        let window = user.feed.open(now, after).ok_or(NoRoom("the user has too many windows"))?;
+        let window = user
+            .feed
+            .open(now, after)
+            .ok_or(NoRoom("the user has too many windows"))?;
         if !was_connected {
             // The feed first: a reminder may come as soon as the route is there. Nothing here waits for that.
             drop(self.app.connect(name));
@@ -142,9 +200,15 @@ impl Task {
 
     fn bring(&mut self, delivery: Delivery) {
         self.last += 1;
-        let item = Item { number: self.last, json: delivery.json().get().into() };
+        let item = Item {
+            number: self.last,
+            json: delivery.json().get().into(),
+        };
         let added = match self.users.get_mut(&delivery.reminder.user) {
-            Some(user) => user.feed.add(Instant::now(), Key::of(&delivery.reminder), item, delivery),
+            Some(user) => {
+                user.feed
+                    .add(Instant::now(), Key::of(&delivery.reminder), item, delivery)
+            }
             None => Added::Refused(delivery, Reason::NotConnected),
         };
         match added {
@@ -160,7 +224,9 @@ impl Task {
         self.users.retain(|name, user| match user.feed.tick(now) {
             Tick::Nothing => true,
             Tick::Late(deliveries) => {
-                deliveries.into_iter().for_each(|delivery| delivery.refuse(Reason::Busy));
+                deliveries
+                    .into_iter()
+                    .for_each(|delivery| delivery.refuse(Reason::Busy));
                 true
             }
             Tick::Left(deliveries) => {
@@ -177,12 +243,18 @@ impl Task {
     }
 
     fn report_visitors(&self) {
-        let connected = self.users.iter().filter(|(_, user)| user.feed.is_connected());
-        self.visitors.send_replace(connected.map(|(name, _)| name.clone()).collect());
+        let connected = self
+            .users
+            .iter()
+            .filter(|(_, user)| user.feed.is_connected());
+        self.visitors
+            .send_replace(connected.map(|(name, _)| name.clone()).collect());
     }
 }
 
 /// Bellhop keeps for the user what was not shown.
 fn give_back(deliveries: impl IntoIterator<Item = Delivery>) {
-    deliveries.into_iter().for_each(|delivery| delivery.refuse(Reason::NotConnected));
+    deliveries
+        .into_iter()
+        .for_each(|delivery| delivery.refuse(Reason::NotConnected));
 }

@@ -95,21 +95,49 @@ impl Terminal {
     /// # Errors
     /// When the address is taken, or the connection to NATS is closed.
     pub async fn start(nats: Client, options: Options) -> Result<Self, TerminalError> {
-        let Options { listen, instance, prefix, answer_within, names, hosts, key, proxy } = options;
+        let Options {
+            listen,
+            instance,
+            prefix,
+            answer_within,
+            names,
+            hosts,
+            key,
+            proxy,
+        } = options;
         let failed = |error| TerminalError::Listen(listen, error);
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let history = History::new(nats.clone(), &prefix);
         // Feeds answer sooner, unless that setting is small.
-        let settings = app_server::Options { prefix, answer_within, ..app_server::Options::default() };
+        let settings = app_server::Options {
+            prefix,
+            answer_within,
+            ..app_server::Options::default()
+        };
         let (app, deliveries) = AppServer::start(nats, instance.clone(), settings).await?;
         let (report, visitors) = watch::channel(Vec::new());
         let stop = CancellationToken::new();
         let (hub, task) = Hub::new(app, deliveries, report, stop.clone());
         let sessions = Arc::new(Sessions::new(key));
-        let site = Site { hub, history, sessions, instance, names: names.into(), hosts: hosts.into(), proxy };
+        let site = Site {
+            hub,
+            history,
+            sessions,
+            instance,
+            names: names.into(),
+            hosts: hosts.into(),
+            proxy,
+        };
         let hub = JoinSet::from_iter([task]);
-        Ok(Self { listener, address, pages: web::routes(site), hub, stop, visitors })
+        Ok(Self {
+            listener,
+            address,
+            pages: web::routes(site),
+            hub,
+            stop,
+            visitors,
+        })
     }
 
     /// Returns the address on which it listens.

@@ -17,7 +17,11 @@ const FILES: [(&str, &str, &str); 9] = [
     ("/bell.svg", SVG, include_str!("page/bell.svg")),
     ("/sign-in.js", JAVASCRIPT, include_str!("page/sign-in.js")),
     ("/home.js", JAVASCRIPT, include_str!("page/home.js")),
-    ("/connection.js", JAVASCRIPT, include_str!("page/connection.js")),
+    (
+        "/connection.js",
+        JAVASCRIPT,
+        include_str!("page/connection.js"),
+    ),
     ("/feed.js", JAVASCRIPT, include_str!("page/feed.js")),
     ("/reminder.js", JAVASCRIPT, include_str!("page/reminder.js")),
     ("/history.js", JAVASCRIPT, include_str!("page/history.js")),
@@ -27,5 +31,7 @@ const FILES: [(&str, &str, &str); 9] = [
 /// Returns the routes of what everybody may read.
 pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     let pages = Router::new().route("/", get(SIGN_IN));
-    FILES.into_iter().fold(pages, |pages, (path, kind, text)| pages.route(path, get(([(CONTENT_TYPE, kind)], text))))
+    FILES.into_iter().fold(pages, |pages, (path, kind, text)| {
+        pages.route(path, get(([(CONTENT_TYPE, kind)], text)))
+    })
 }

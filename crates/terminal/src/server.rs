@@ -26,7 +26,11 @@ const READ_WITHIN: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts connections and serves each in a task of `connections`.
-pub(super) async fn serve(listener: TcpListener, pages: Router, connections: &mut JoinSet<()>) -> Infallible {
+pub(super) async fn serve(
+    listener: TcpListener,
+    pages: Router,
+    connections: &mut JoinSet<()>,
+) -> Infallible {
     loop {
         tokio::select! {
             accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
@@ -46,8 +50,13 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, pages: Router) {
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(READ_WITHIN));
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
-    if let Err(error) = server.serve_connection(TokioIo::new(Box::pin(stream)), service).await {
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WITHIN);
+    if let Err(error) = server
+        .serve_connection(TokioIo::new(Box::pin(stream)), service)
+        .await
+    {
         tracing::debug!(%error, "http connection");
     }
 }
@@ -66,11 +75,19 @@ mod tests {
     async fn a_browser_that_does_not_read_is_dropped() {
         tokio::time::pause();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut browser = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let endless =
-            || async { Body::from_stream(stream::repeat(Ok::<_, Infallible>(Bytes::from_static(&[0; 1 << 16])))) };
+        let mut browser = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let endless = || async {
+            Body::from_stream(stream::repeat(Ok::<_, Infallible>(Bytes::from_static(
+                &[0; 1 << 16],
+            ))))
+        };
         let (stream, peer) = listener.accept().await.unwrap();
-        browser.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        browser
+            .write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .await
+            .unwrap();
         serve_connection(stream, peer, Router::new().route("/", get(endless))).await;
     }
 }

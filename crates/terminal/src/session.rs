@@ -40,7 +40,9 @@ impl SigningKey {
     /// # Errors
     /// When there is none.
     pub fn random() -> io::Result<Self> {
-        Key::try_generate().map(Self).ok_or_else(|| io::Error::other("the operating system has no randomness"))
+        Key::try_generate()
+            .map(Self)
+            .ok_or_else(|| io::Error::other("the operating system has no randomness"))
     }
 
     /// Returns the key of a file of 32 bytes or more, which is made if it is not there.
@@ -48,14 +50,21 @@ impl SigningKey {
     /// # Errors
     /// When the file can neither be read nor made, or is shorter.
     pub fn of_file(path: &Path) -> io::Result<Self> {
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        match OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)
+        {
             Ok(mut file) => file.write_all(Self::random()?.0.master())?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
         match fs::read(path)? {
             key if key.len() >= MIN_KEY_BYTES => Ok(Self(Key::derive_from(&key))),
-            _ => Err(io::Error::other(format!("it has less than {MIN_KEY_BYTES} bytes; delete it for a new one"))),
+            _ => Err(io::Error::other(format!(
+                "it has less than {MIN_KEY_BYTES} bytes; delete it for a new one"
+            ))),
         }
     }
 }
@@ -74,7 +83,10 @@ type Id = (i64, u64);
 impl Session {
     /// Begins a session of a user.
     pub(super) fn begin(user: UserId, now: Timestamp) -> Self {
-        Self { user, id: ((now + LASTS).as_second(), fastrand::u64(..)) }
+        Self {
+            user,
+            id: ((now + LASTS).as_second(), fastrand::u64(..)),
+        }
     }
 
     /// Returns the cookie that carries the session. No script sees it, no other site can have a browser send it, and it stays on
@@ -94,7 +106,10 @@ impl Session {
         let mut parts = cookie.value().splitn(3, '.');
         let until = parts.next()?.parse().ok()?;
         let number = u64::from_str_radix(parts.next()?, 16).ok()?;
-        Some(Self { user: parts.next()?.parse().ok()?, id: (until, number) })
+        Some(Self {
+            user: parts.next()?.parse().ok()?,
+            id: (until, number),
+        })
     }
 }
 
@@ -108,7 +123,9 @@ impl FromRequestParts<Site> for Session {
         let jar = SignedCookieJar::from_headers(&parts.headers, site.sessions.key.0.clone());
         let session = jar.get(COOKIE).and_then(|cookie| Self::of_cookie(&cookie));
         session
-            .filter(|session| session.user == user && site.sessions.is_open(session, Timestamp::now()))
+            .filter(|session| {
+                session.user == user && site.sessions.is_open(session, Timestamp::now())
+            })
             .ok_or_else(|| refuse(StatusCode::UNAUTHORIZED, "sign in first"))
     }
 }
@@ -135,7 +152,10 @@ impl SignedOut {
 impl Sessions {
     /// Returns the sessions that are signed with this key.
     pub(super) fn new(key: SigningKey) -> Self {
-        Self { key, signed_out: watch::Sender::default() }
+        Self {
+            key,
+            signed_out: watch::Sender::default(),
+        }
     }
 
     /// Returns the key that cookies are signed with.
@@ -163,12 +183,18 @@ impl Sessions {
     }
 
     /// Waits until a session is over, be it signed out or too old.
-    pub(super) fn over(&self, session: &Session, now: Timestamp) -> impl Future<Output = ()> + use<> {
+    pub(super) fn over(
+        &self,
+        session: &Session,
+        now: Timestamp,
+    ) -> impl Future<Output = ()> + use<> {
         let (mut signed_out, id) = (self.signed_out.subscribe(), session.id);
         let left = Duration::from_secs((id.0 - now.as_second()).try_into().unwrap_or(0));
         async move {
             // An error would mean that there are no sessions any more.
-            let _ = tokio::time::timeout(left, signed_out.wait_for(|signed_out| signed_out.has(id))).await;
+            let _ =
+                tokio::time::timeout(left, signed_out.wait_for(|signed_out| signed_out.has(id)))
+                    .await;
         }
     }
 }
@@ -179,7 +205,10 @@ mod tests {
 
     use super::*;
 
-    const VISITOR: Visitor = Visitor { address: IpAddr::V4(Ipv4Addr::LOCALHOST), is_secure: false };
+    const VISITOR: Visitor = Visitor {
+        address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        is_secure: false,
+    };
 
     fn sessions() -> Sessions {
         Sessions::new(SigningKey::random().unwrap())
@@ -193,7 +222,12 @@ mod tests {
     fn a_cookie_is_for_its_users_pages_alone() {
         let cookie = alice(Timestamp::now()).cookie(VISITOR).to_string();
         assert!(cookie.starts_with("bellhop_session="), "{cookie}");
-        for attribute in ["; Path=/as/alice/", "; Max-Age=43200", "; HttpOnly", "; SameSite=Strict"] {
+        for attribute in [
+            "; Path=/as/alice/",
+            "; Max-Age=43200",
+            "; HttpOnly",
+            "; SameSite=Strict",
+        ] {
             assert!(cookie.contains(attribute), "{cookie}");
         }
     }
@@ -202,7 +236,15 @@ mod tests {
     fn cookies_over_tls_stay_on_tls() {
         let session = alice(Timestamp::now());
         assert!(!session.cookie(VISITOR).to_string().contains("Secure"));
-        assert!(session.cookie(Visitor { is_secure: true, ..VISITOR }).to_string().contains("; Secure"));
+        assert!(
+            session
+                .cookie(Visitor {
+                    is_secure: true,
+                    ..VISITOR
+                })
+                .to_string()
+                .contains("; Secure")
+        );
     }
 
     #[test]
@@ -213,7 +255,11 @@ mod tests {
             assert_eq!(Session::of_cookie(&session.cookie(VISITOR)), Some(session));
         }
         for other in ["", "x", "..", "1.2", "1.2.", "x.2.alice", "1.x.alice"] {
-            assert_eq!(Session::of_cookie(&Cookie::new(COOKIE, other)), None, "{other}");
+            assert_eq!(
+                Session::of_cookie(&Cookie::new(COOKIE, other)),
+                None,
+                "{other}"
+            );
         }
     }
 
@@ -232,7 +278,11 @@ mod tests {
         sessions.end(&here, now);
         assert!(!sessions.is_open(&here, now) && sessions.is_open(&there, now));
         sessions.end(&there, now + LASTS);
-        assert_eq!(sessions.signed_out.borrow().sessions.len(), 0, "sessions past their end are not remembered");
+        assert_eq!(
+            sessions.signed_out.borrow().sessions.len(),
+            0,
+            "sessions past their end are not remembered"
+        );
     }
 
     #[test]
@@ -255,7 +305,11 @@ mod tests {
         let (over, others) = (sessions.over(&session, now), sessions.over(&other, now));
         sessions.end(&session, now);
         over.await;
-        assert!(tokio::time::timeout(Duration::from_millis(10), others).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_millis(10), others)
+                .await
+                .is_err()
+        );
         sessions.over(&other, now + LASTS).await;
     }
 

@@ -94,12 +94,18 @@ pub(super) fn routes(site: Site) -> Router {
         .route("/as/{user}/seen", post(seen))
         .route("/as/{user}/sign-out", post(sign_out))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, BODY_WITHIN));
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::REQUEST_TIMEOUT,
+            BODY_WITHIN,
+        ));
     pages::routes()
         .route("/names", get(names))
         .route("/as/{user}/", get(page))
         // Otherwise `get` answers HEAD, too, and a user would count as connected for nothing.
-        .route("/as/{user}/events", get(events).head(StatusCode::METHOD_NOT_ALLOWED))
+        .route(
+            "/as/{user}/events",
+            get(events).head(StatusCode::METHOD_NOT_ALLOWED),
+        )
         .route("/as/{user}/history", get(history))
         .merge(changes)
         .fallback(|| async { refuse(StatusCode::NOT_FOUND, "there is nothing here") })
@@ -113,12 +119,22 @@ async fn names(State(site): State<Site>) -> Json<Arc<[String]>> {
 }
 
 /// Signs anybody in as anybody. An application checks a password here.
-async fn sign_in(visitor: Visitor, jar: SignedCookieJar, form: String) -> Result<impl IntoResponse, Refusal> {
-    let name = form_urlencoded::parse(form.as_bytes()).find(|(key, _)| key == "user").map(|(_, name)| name);
+async fn sign_in(
+    visitor: Visitor,
+    jar: SignedCookieJar,
+    form: String,
+) -> Result<impl IntoResponse, Refusal> {
+    let name = form_urlencoded::parse(form.as_bytes())
+        .find(|(key, _)| key == "user")
+        .map(|(_, name)| name);
     let user: Result<UserId, NameError> = name.unwrap_or_default().trim().parse();
-    let user = user.map_err(|error| refuse(StatusCode::BAD_REQUEST, format!("the name {error}")))?;
+    let user =
+        user.map_err(|error| refuse(StatusCode::BAD_REQUEST, format!("the name {error}")))?;
     let session = Session::begin(user, Timestamp::now());
-    Ok((jar.add(session.cookie(visitor)), Redirect::to(&home(&session.user))))
+    Ok((
+        jar.add(session.cookie(visitor)),
+        Redirect::to(&home(&session.user)),
+    ))
 }
 
 async fn sign_out(
@@ -153,26 +169,44 @@ async fn events(
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
     // The header is a browser's that connects again by itself; a page that makes a new connection cannot set it.
-    let last = headers.get("last-event-id").and_then(|last| last.to_str().ok()).map(str::to_owned);
+    let last = headers
+        .get("last-event-id")
+        .and_then(|last| last.to_str().ok())
+        .map(str::to_owned);
     let after = last.or(from.after).and_then(|after| after.parse().ok());
     let over = site.sessions.over(&session, Timestamp::now());
     let user = session.user.clone();
     let window = site.hub.open(session.user, visitor.address, after).await;
     let window = window.map_err(|NoRoom(why)| refuse(StatusCode::SERVICE_UNAVAILABLE, why))?;
     let hello = json!({ "user": user, "instance": site.instance, "resumed": window.resumed });
-    let hello = Event::default().event("hello").retry(RETRY).data(hello.to_string());
+    let hello = Event::default()
+        .event("hello")
+        .retry(RETRY)
+        .data(hello.to_string());
     let mut live = window.live;
-    let items = stream::iter(window.missed).chain(stream::poll_fn(move |context| live.poll_recv(context)));
-    let events = stream::iter([hello]).chain(items.map(event)).take_until(over);
+    let items =
+        stream::iter(window.missed).chain(stream::poll_fn(move |context| live.poll_recv(context)));
+    let events = stream::iter([hello])
+        .chain(items.map(event))
+        .take_until(over);
     Ok(Sse::new(events.map(Ok)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 
 fn event(item: Item) -> Event {
-    Event::default().id(item.number.to_string()).event("reminder").data(item.json)
+    Event::default()
+        .id(item.number.to_string())
+        .event("reminder")
+        .data(item.json)
 }
 
-async fn seen(session: Session, State(site): State<Site>, number: String) -> Result<StatusCode, Refusal> {
-    let number = number.parse().map_err(|_| refuse(StatusCode::BAD_REQUEST, "not a number"))?;
+async fn seen(
+    session: Session,
+    State(site): State<Site>,
+    number: String,
+) -> Result<StatusCode, Refusal> {
+    let number = number
+        .parse()
+        .map_err(|_| refuse(StatusCode::BAD_REQUEST, "not a number"))?;
     site.hub.seen(session.user, number).await;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -204,9 +238,17 @@ mod tests {
     /// A carriage return ends a line, too.
     #[tokio::test]
     async fn lines_of_the_json_are_lines_of_the_event() {
-        let item = Item { number: 7, json: "{\"data\":{\n\"a\":\r1}}".into() };
+        let item = Item {
+            number: 7,
+            json: "{\"data\":{\n\"a\":\r1}}".into(),
+        };
         let answer = Sse::new(stream::iter([Ok::<_, Infallible>(event(item))])).into_response();
-        let body = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
-        assert_eq!(body, "id: 7\nevent: reminder\ndata: {\"data\":{\ndata: \"a\":\rdata: 1}}\n\n");
+        let body = axum::body::to_bytes(answer.into_body(), usize::MAX)
+            .await
+            .unwrap();
+        assert_eq!(
+            body,
+            "id: 7\nevent: reminder\ndata: {\"data\":{\ndata: \"a\":\rdata: 1}}\n\n"
+        );
     }
 }

@@ -56,7 +56,11 @@ impl Take {
 
     /// The source, id and user, by which the contract knows a redelivery.
     pub fn key(&self) -> (String, String, String) {
-        (self.source().to_owned(), self.id().to_owned(), self.user().to_owned())
+        (
+            self.source().to_owned(),
+            self.id().to_owned(),
+            self.user().to_owned(),
+        )
     }
 }
 
@@ -121,37 +125,66 @@ impl Reply {
     /// Answers this, whatever it means, and takes nothing.
     pub fn say(body: impl AsRef<[u8]>) -> Self {
         let body = Some(Bytes::copy_from_slice(body.as_ref()));
-        Self { body, headers: HeaderMap::new(), takes: Box::new(|_| false), after: Duration::ZERO, dies: false }
+        Self {
+            body,
+            headers: HeaderMap::new(),
+            takes: Box::new(|_| false),
+            after: Duration::ZERO,
+            dies: false,
+        }
     }
 
     /// Answers nothing, and takes nothing.
     pub fn silence() -> Self {
-        Self { body: None, ..Self::say("") }
+        Self {
+            body: None,
+            ..Self::say("")
+        }
     }
 
     /// Accepts all.
     pub fn accept() -> Self {
-        Self { takes: Box::new(|_| true), ..Self::say("{}") }
+        Self {
+            takes: Box::new(|_| true),
+            ..Self::say("{}")
+        }
     }
 
     /// Refuses some for this reason, and takes the others.
-    pub fn refuse(batch: &[Value], reason: &'static str, is_refused: impl Fn(&Value) -> bool + Send + 'static) -> Self {
-        Self::judge(batch, |one| is_refused(one).then_some(reason)).taking(move |one| !is_refused(one))
+    pub fn refuse(
+        batch: &[Value],
+        reason: &'static str,
+        is_refused: impl Fn(&Value) -> bool + Send + 'static,
+    ) -> Self {
+        Self::judge(batch, |one| is_refused(one).then_some(reason))
+            .taking(move |one| !is_refused(one))
     }
 
     /// Refuses each reminder for which there is a reason, and takes nothing by itself.
     pub fn judge(batch: &[Value], reason: impl Fn(&Value) -> Option<&'static str>) -> Self {
         let refuse = |one: &Value| {
             let reason = reason(one)?;
-            Some(json!({ "id": one["id"], "source": one["source"], "user": one["user"], "reason": reason }))
+            Some(
+                json!({ "id": one["id"], "source": one["source"], "user": one["user"], "reason": reason }),
+            )
         };
         let refused: Vec<_> = batch.iter().filter_map(refuse).collect();
-        Self::say(if refused.is_empty() { json!({}) } else { json!({ "refused": refused }) }.to_string())
+        Self::say(
+            if refused.is_empty() {
+                json!({})
+            } else {
+                json!({ "refused": refused })
+            }
+            .to_string(),
+        )
     }
 
     /// Takes these, whatever it answers.
     pub fn taking(self, is_taken: impl Fn(&Value) -> bool + Send + 'static) -> Self {
-        Self { takes: Box::new(is_taken), ..self }
+        Self {
+            takes: Box::new(is_taken),
+            ..self
+        }
     }
 
     /// Answers this much later; what comes meanwhile is seen to at once.
@@ -207,7 +240,11 @@ impl ScriptedApp {
     /// Returns an instance that is not started. It writes routes over this connection, so they outlive the instance's own.
     pub fn new(name: &str, client: Client) -> Self {
         Self {
-            shared: Shared { name: name.to_owned(), state: Arc::default(), seen: None },
+            shared: Shared {
+                name: name.to_owned(),
+                state: Arc::default(),
+                seen: None,
+            },
             subject: format!("bellhop.app.{}", escape(name)),
             route: Bytes::new(),
             client,
@@ -217,8 +254,14 @@ impl ScriptedApp {
 
     /// Has a subject of its own.
     pub fn at(self, subject: &str) -> Self {
-        let route = json!({ "subject": subject, "since": "2026-11-22T08:00:00Z" }).to_string().into();
-        Self { subject: subject.to_owned(), route, ..self }
+        let route = json!({ "subject": subject, "since": "2026-11-22T08:00:00Z" })
+            .to_string()
+            .into();
+        Self {
+            subject: subject.to_owned(),
+            route,
+            ..self
+        }
     }
 
     /// Remembers every request, and records what it takes and which requests break the contract.
@@ -229,7 +272,10 @@ impl ScriptedApp {
 
     /// Subscribes over this connection, and waits until requests arrive. It answers as scripted from here on.
     pub async fn start(&self, client: Client) {
-        let mut requests = client.subscribe(format!("{}.*", self.subject)).await.unwrap();
+        let mut requests = client
+            .subscribe(format!("{}.*", self.subject))
+            .await
+            .unwrap();
         let shared = self.shared.clone();
         let serving = tokio::spawn(async move {
             while let Some(request) = requests.next().await {
@@ -253,7 +299,12 @@ impl ScriptedApp {
     async fn until(&self, is_there: bool) {
         let until = Instant::now() + DEADLINE;
         while self.answers().await != is_there {
-            assert!(Instant::now() < until, "{} subscribes to {}: not {is_there}", self.shared.name, self.subject);
+            assert!(
+                Instant::now() < until,
+                "{} subscribes to {}: not {is_there}",
+                self.shared.name,
+                self.subject
+            );
             tokio::time::sleep(POLL).await;
         }
     }
@@ -261,7 +312,11 @@ impl ScriptedApp {
     /// Whether the server knows of somebody who subscribes.
     async fn answers(&self) -> bool {
         let request = NatsRequest::new().timeout(Some(Duration::from_secs(1)));
-        match self.client.send_request(format!("{}.ping", self.subject), request).await {
+        match self
+            .client
+            .send_request(format!("{}.ping", self.subject), request)
+            .await
+        {
             Err(error) => error.kind() != RequestErrorKind::NoResponders,
             Ok(_) => true,
         }
@@ -294,7 +349,12 @@ impl ScriptedApp {
 
     /// The user is connected here from now on, whatever the routes say.
     pub fn admit(&self, user: &str) {
-        self.shared.state.lock().unwrap().connected.insert(user.to_owned());
+        self.shared
+            .state
+            .lock()
+            .unwrap()
+            .connected
+            .insert(user.to_owned());
     }
 
     /// The user is not connected here from now on, whatever the routes say.
@@ -314,7 +374,11 @@ impl ScriptedApp {
 
     /// Returns the message that puts the user's route, or deletes it: its subject, headers and body.
     pub fn route(&self, user: &str, is_put: bool) -> (String, HeaderMap, Bytes) {
-        let subject = format!("$KV.bellhop_routes.{}.{}", escape(user), escape(&self.shared.name));
+        let subject = format!(
+            "$KV.bellhop_routes.{}.{}",
+            escape(user),
+            escape(&self.shared.name)
+        );
         let mut headers = HeaderMap::new();
         if is_put {
             return (subject, headers, self.route.clone());
@@ -326,7 +390,12 @@ impl ScriptedApp {
     async fn write_route(&self, user: &str, is_put: bool) {
         let (subject, headers, body) = self.route(user, is_put);
         let jetstream = async_nats::jetstream::new(self.client.clone());
-        jetstream.publish_with_headers(subject, headers, body).await.unwrap().await.unwrap();
+        jetstream
+            .publish_with_headers(subject, headers, body)
+            .await
+            .unwrap()
+            .await
+            .unwrap();
     }
 
     /// Returns every request so far, in order.
@@ -365,7 +434,9 @@ impl ScriptedApp {
 impl Shared {
     /// Sees to one request. Breaks when the app server dies of it.
     async fn serve(&self, client: &Client, request: Message) -> ControlFlow<()> {
-        let Some(inbox) = request.reply else { return ControlFlow::Continue(()) };
+        let Some(inbox) = request.reply else {
+            return ControlFlow::Continue(());
+        };
         let (body, headers) = (request.payload, request.headers);
         let reply = match request.subject.rsplit('.').next() {
             Some("deliver") => self.delivery(&body, headers),
@@ -394,26 +465,52 @@ impl Shared {
         let at = Instant::now();
         let batch: Value = serde_json::from_slice(body).unwrap_or_default();
         let batch = batch["reminders"].as_array().cloned().unwrap_or_default();
-        self.check(!batch.is_empty(), || format!("{} got an odd delivery: {body:?}", self.name));
-        self.check(body.len() <= MAX_DELIVERY_BYTES, || format!("a delivery of {} bytes", body.len()));
+        self.check(!batch.is_empty(), || {
+            format!("{} got an odd delivery: {body:?}", self.name)
+        });
+        self.check(body.len() <= MAX_DELIVERY_BYTES, || {
+            format!("a delivery of {} bytes", body.len())
+        });
         let mut state = self.state.lock().unwrap();
         for one in &batch {
-            let is_confirmed = one["user"].as_str().is_some_and(|user| state.confirmed.contains(user));
-            self.check(is_confirmed, || format!("{} was never asked for the user of {one}", self.name));
+            let is_confirmed = one["user"]
+                .as_str()
+                .is_some_and(|user| state.confirmed.contains(user));
+            self.check(is_confirmed, || {
+                format!("{} was never asked for the user of {one}", self.name)
+            });
         }
-        self.remember(&mut state, Request { at, asked: Asked::Delivery(batch.clone()), body: body.clone(), headers });
+        self.remember(
+            &mut state,
+            Request {
+                at,
+                asked: Asked::Delivery(batch.clone()),
+                body: body.clone(),
+                headers,
+            },
+        );
         let reply = match &mut state.on_delivery {
             Some(script) => script(&batch),
             None => {
                 let connected = state.connected.clone();
-                let is_away = move |one: &Value| !one["user"].as_str().is_some_and(|user| connected.contains(user));
+                let is_away = move |one: &Value| {
+                    !one["user"]
+                        .as_str()
+                        .is_some_and(|user| connected.contains(user))
+                };
                 Reply::refuse(&batch, "not_connected", is_away)
             }
         };
         drop(state);
         if let Some(seen) = &self.seen {
             let taken = batch.into_iter().filter(|one| (reply.takes)(one));
-            let take = |reminder| Arc::new(Take { app: self.name.clone(), at, reminder });
+            let take = |reminder| {
+                Arc::new(Take {
+                    app: self.name.clone(),
+                    at,
+                    reminder,
+                })
+            };
             seen.takes.lock().unwrap().extend(taken.map(take));
         }
         reply
@@ -423,20 +520,37 @@ impl Shared {
         let at = Instant::now();
         let users: Value = serde_json::from_slice(body).unwrap_or_default();
         let users: Vec<String> = serde_json::from_value(users["users"].clone()).unwrap_or_default();
-        self.check(users.len() <= MAX_HEARTBEAT_USERS, || format!("a heartbeat for {} users", users.len()));
+        self.check(users.len() <= MAX_HEARTBEAT_USERS, || {
+            format!("a heartbeat for {} users", users.len())
+        });
         let mut state = self.state.lock().unwrap();
-        self.remember(&mut state, Request { at, asked: Asked::Heartbeat(users.clone()), body: body.clone(), headers });
+        self.remember(
+            &mut state,
+            Request {
+                at,
+                asked: Asked::Heartbeat(users.clone()),
+                body: body.clone(),
+                headers,
+            },
+        );
         let reply = match &mut state.on_heartbeat {
             Some(script) => script(&users),
             None => {
-                let connected: Vec<_> = users.iter().filter(|user| state.connected.contains(*user)).collect();
+                let connected: Vec<_> = users
+                    .iter()
+                    .filter(|user| state.connected.contains(*user))
+                    .collect();
                 Reply::say(json!({ "connected": connected, "unknown": "field" }).to_string())
             }
         };
         if self.seen.is_some() {
-            let answer: Value =
-                reply.body.as_deref().and_then(|body| serde_json::from_slice(body).ok()).unwrap_or_default();
-            let connected: Vec<String> = serde_json::from_value(answer["connected"].clone()).unwrap_or_default();
+            let answer: Value = reply
+                .body
+                .as_deref()
+                .and_then(|body| serde_json::from_slice(body).ok())
+                .unwrap_or_default();
+            let connected: Vec<String> =
+                serde_json::from_value(answer["connected"].clone()).unwrap_or_default();
             state.confirmed.extend(connected);
         }
         reply

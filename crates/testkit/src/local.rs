@@ -20,7 +20,9 @@ pub fn free_address() -> io::Result<SocketAddr> {
 /// When nothing listens there.
 pub async fn is_ready(probes: SocketAddr) -> io::Result<bool> {
     let mut connection = TcpStream::connect(probes).await?;
-    connection.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+    connection
+        .write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .await?;
     let mut answer = Vec::new();
     connection.read_to_end(&mut answer).await?;
     Ok(answer.starts_with(b"HTTP/1.1 200"))

@@ -38,9 +38,16 @@ pub async fn database() -> Option<String> {
     static SERVER: OnceCell<Option<Server>> = OnceCell::const_new();
     static DATABASES: AtomicUsize = AtomicUsize::new(0);
     let (before, after) = &SERVER.get_or_init(server).await.as_ref()?.address;
-    let name = format!("bellhop_{}_{}", std::process::id(), DATABASES.fetch_add(1, Ordering::Relaxed));
+    let name = format!(
+        "bellhop_{}_{}",
+        std::process::id(),
+        DATABASES.fetch_add(1, Ordering::Relaxed)
+    );
     let client = connect(&format!("{before}postgres{after}")).await.unwrap();
-    client.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+    client
+        .batch_execute(&format!("CREATE DATABASE {name}"))
+        .await
+        .unwrap();
     Some(format!("{before}{name}{after}"))
 }
 
@@ -58,11 +65,18 @@ async fn server() -> Option<Server> {
     match std::env::var(POSTGRES_ENV) {
         Ok(none) if none == "none" => None,
         Ok(url) => {
-            let (scheme, rest) = url.split_once("://").expect("BELLHOP_TEST_POSTGRES is an address or `none`");
+            let (scheme, rest) = url
+                .split_once("://")
+                .expect("BELLHOP_TEST_POSTGRES is an address or `none`");
             let host_ends = rest.find(['/', '?']).unwrap_or(rest.len());
-            let after = rest[host_ends..].split_once('?').map(|(_, parameters)| format!("?{parameters}"));
+            let after = rest[host_ends..]
+                .split_once('?')
+                .map(|(_, parameters)| format!("?{parameters}"));
             let before = format!("{scheme}://{}/", &rest[..host_ends]);
-            Some(Server { address: (before, after.unwrap_or_default()), _watch: None })
+            Some(Server {
+                address: (before, after.unwrap_or_default()),
+                _watch: None,
+            })
         }
         Err(_) => Some(start().await),
     }
@@ -75,44 +89,94 @@ async fn start() -> Server {
              or to `none` to leave these tests out"
         )
     });
-    let dir = tempfile::Builder::new().prefix("bellhop-pg-").tempdir().unwrap().keep();
+    let dir = tempfile::Builder::new()
+        .prefix("bellhop-pg-")
+        .tempdir()
+        .unwrap()
+        .keep();
     let log = std::fs::File::create(dir.join("log")).unwrap();
     let mut watch = Command::new("sh");
-    watch.args(["-c", WATCH, "watch"]).arg(&programs).arg(&dir).args(as_somebody_else(&dir));
-    watch.stdin(Stdio::piped()).stdout(log.try_clone().unwrap()).stderr(log).current_dir(&dir);
+    watch
+        .args(["-c", WATCH, "watch"])
+        .arg(&programs)
+        .arg(&dir)
+        .args(as_somebody_else(&dir));
+    watch
+        .stdin(Stdio::piped())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .current_dir(&dir);
     let watch = watch.spawn().unwrap();
-    let address = ("postgres:///".to_owned(), format!("?host={}&user=bellhop", dir.display()));
+    let address = (
+        "postgres:///".to_owned(),
+        format!("?host={}&user=bellhop", dir.display()),
+    );
     let until = Instant::now() + START_DEADLINE;
     while let Err(error) = connect(&format!("{}postgres{}", address.0, address.1)).await {
         let log = || std::fs::read_to_string(dir.join("log")).unwrap_or_default();
-        assert!(Instant::now() < until, "PostgreSQL does not come up: {error}\n{}", log());
+        assert!(
+            Instant::now() < until,
+            "PostgreSQL does not come up: {error}\n{}",
+            log()
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Server { address, _watch: Some(watch) }
+    Server {
+        address,
+        _watch: Some(watch),
+    }
 }
 
 /// Where Debian has them, the latest version first; else where `PATH` has them.
 fn programs() -> Option<PathBuf> {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let mut versions: Vec<u32> = versions.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let versions = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let mut versions: Vec<u32> = versions
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
     versions.sort_unstable();
-    let of_debian = versions.iter().rev().map(|version| format!("/usr/lib/postgresql/{version}/bin").into());
+    let of_debian = versions
+        .iter()
+        .rev()
+        .map(|version| format!("/usr/lib/postgresql/{version}/bin").into());
     let path = std::env::var_os("PATH").unwrap_or_default();
-    of_debian.chain(std::env::split_paths(&path)).find(|dir| dir.join("initdb").is_file())
+    of_debian
+        .chain(std::env::split_paths(&path))
+        .find(|dir| dir.join("initdb").is_file())
 }
 
 /// PostgreSQL does not run as root: how root becomes somebody who may, to whom the directory is given.
 fn as_somebody_else(dir: &Path) -> Vec<String> {
     let id = |arguments: &[&str]| {
-        let output = Command::new("id").args(arguments).stderr(Stdio::null()).output().unwrap();
-        String::from_utf8(output.stdout).unwrap().trim().parse::<u32>().ok()
+        let output = Command::new("id")
+            .args(arguments)
+            .stderr(Stdio::null())
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .trim()
+            .parse::<u32>()
+            .ok()
     };
     if id(&["-u"]) != Some(0) {
         return Vec::new();
     }
-    let user = if id(&["-u", "postgres"]).is_some() { "postgres" } else { "nobody" };
+    let user = if id(&["-u", "postgres"]).is_some() {
+        "postgres"
+    } else {
+        "nobody"
+    };
     let (user, group) = (id(&["-u", user]).unwrap(), id(&["-g", user]).unwrap());
     std::os::unix::fs::chown(dir, Some(user), Some(group)).unwrap();
     // It becomes the server itself, which then gets the watcher's signal.
-    ["setpriv".to_owned(), format!("--reuid={user}"), format!("--regid={group}"), "--clear-groups".to_owned()].into()
+    [
+        "setpriv".to_owned(),
+        format!("--reuid={user}"),
+        format!("--regid={group}"),
+        "--clear-groups".to_owned(),
+    ]
+    .into()
 }

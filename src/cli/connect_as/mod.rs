@@ -63,14 +63,19 @@ fn reason(text: &str) -> Result<Reason, String> {
 }
 
 fn delay(text: &str) -> Result<Duration, String> {
-    let delay: SignedDuration = text.parse().map_err(|error: jiff::Error| error.to_string())?;
+    let delay: SignedDuration = text
+        .parse()
+        .map_err(|error: jiff::Error| error.to_string())?;
     Duration::try_from(delay).map_err(|_| "it is negative".to_owned())
 }
 
 pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliError> {
     let (config, nats) = settings.connect().await?;
     let users: BTreeSet<UserId> = args.users.into_iter().collect();
-    let subject = args.subject.clone().unwrap_or_else(|| nats.names.instance(&args.instance));
+    let subject = args
+        .subject
+        .clone()
+        .unwrap_or_else(|| nats.names.instance(&args.instance));
     let printer = Printer::new(args.instance.clone(), subject, args.json);
     let options = Options {
         prefix: config.prefix,
@@ -80,19 +85,33 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
         answer_within: args.delay.saturating_add(LAST_ANSWERS),
         ..Options::default()
     };
-    let listen = |kind| signal(kind).map_err(|error| CliError::Io("cannot listen for signals".to_owned(), error));
-    let signals = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    let (app, deliveries) = AppServer::start(nats.client.clone(), args.instance, options).await.map_err(unstarted)?;
+    let listen = |kind| {
+        signal(kind).map_err(|error| CliError::Io("cannot listen for signals".to_owned(), error))
+    };
+    let signals = (
+        listen(SignalKind::terminate())?,
+        listen(SignalKind::interrupt())?,
+    );
+    let (app, deliveries) = AppServer::start(nats.client.clone(), args.instance, options)
+        .await
+        .map_err(unstarted)?;
     let answers = JoinSet::new();
-    let application = Application { deliveries, printer, refuse: args.refuse, delay: args.delay, answers, signals };
+    let application = Application {
+        deliveries,
+        printer,
+        refuse: args.refuse,
+        delay: args.delay,
+        answers,
+        signals,
+    };
     application.run(app, users).await
 }
 
 fn unstarted(error: StartError) -> CliError {
     match error {
-        StartError::Subject(error) => {
-            CliError::Usage(format!("--subject: {error}; write one such as eu.app.7, without wildcards"))
-        }
+        StartError::Subject(error) => CliError::Usage(format!(
+            "--subject: {error}; write one such as eu.app.7, without wildcards"
+        )),
         error => CliError::Failed(chain(&error).to_string()),
     }
 }
@@ -143,7 +162,9 @@ impl Application {
     /// Puts the routes, and takes deliveries until there is a reason to stop.
     async fn serve(&mut self, app: &AppServer, users: &BTreeSet<UserId>) -> Stop {
         let served = async {
-            self.until(app.connect_all(users.clone())).await?.map_err(unrouted)?;
+            self.until(app.connect_all(users.clone()))
+                .await?
+                .map_err(unrouted)?;
             self.printer.connected(users)?;
             self.until(pending::<()>()).await
         };
@@ -161,7 +182,8 @@ impl Application {
                 Err(Stop::Failed(error)) => result = result.and(Err(error)),
                 Err(Stop::Signal) if since.elapsed() <= SAME_REQUEST => {}
                 Err(Stop::Signal) => {
-                    let problem = "left at a second signal; `bellhop routes ls` shows which routes remain";
+                    let problem =
+                        "left at a second signal; `bellhop routes ls` shows which routes remain";
                     return Err(CliError::Failed(problem.to_owned()));
                 }
             }
@@ -197,7 +219,9 @@ impl Application {
     fn take(&mut self, batch: Vec<Delivery>) -> Result<(), CliError> {
         let now = Timestamp::now();
         let refuse = self.refuse;
-        let shown = batch.iter().try_for_each(|delivery| self.printer.reminder(now, delivery, refuse));
+        let shown = batch
+            .iter()
+            .try_for_each(|delivery| self.printer.reminder(now, delivery, refuse));
         let delay = self.delay;
         self.answers.spawn(async move {
             tokio::time::sleep(delay).await;

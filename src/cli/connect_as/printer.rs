@@ -38,19 +38,31 @@ struct Arrived<'a> {
 
 impl Printer {
     pub(super) fn new(instance: InstanceName, subject: String, is_json: bool) -> Self {
-        Self { instance, subject, accepted: Recent::default(), is_json, output: Output::new() }
+        Self {
+            instance,
+            subject,
+            accepted: Recent::default(),
+            is_json,
+            output: Output::new(),
+        }
     }
 
     /// Prints that all routes are put.
     pub(super) fn connected(&mut self, users: &BTreeSet<UserId>) -> Result<(), CliError> {
-        let Self { instance, subject, .. } = self;
+        let Self {
+            instance, subject, ..
+        } = self;
         if self.is_json {
             let at = Timestamp::now();
-            self.output.json(&json!({ "event": "connected", "at": at, "instance": instance, "subject": subject,
-                "users": users }))?;
+            self.output.json(
+                &json!({ "event": "connected", "at": at, "instance": instance, "subject": subject,
+                "users": users }),
+            )?;
         } else {
             let users = plural(users.len(), "user");
-            self.output.line(format!("{instance} is at {subject} with {users}; Ctrl-C ends it"))?;
+            self.output.line(format!(
+                "{instance} is at {subject} with {users}; Ctrl-C ends it"
+            ))?;
         }
         self.flush()
     }
@@ -79,9 +91,20 @@ impl Printer {
         if !self.is_json {
             return self.output.line(line(now, reminder, repeat, refused));
         }
-        let Reminder { id, source, user, .. } = reminder;
+        let Reminder {
+            id, source, user, ..
+        } = reminder;
         let (event, reminder) = ("reminder", delivery.json());
-        self.output.json(&Arrived { event, at: now, source, id, user, repeat, refused, reminder })
+        self.output.json(&Arrived {
+            event,
+            at: now,
+            source,
+            id,
+            user,
+            repeat,
+            refused,
+            reminder,
+        })
     }
 
     pub(super) fn flush(&mut self) -> Result<(), CliError> {
@@ -91,18 +114,38 @@ impl Printer {
 
 /// Returns a reminder for people: when it came, whose it is, what it says, and what is unusual about it.
 fn line(now: Timestamp, reminder: &Reminder, is_repeat: bool, refused: Option<Reason>) -> String {
-    let Reminder { id, source, user, title, content, priority, .. } = reminder;
-    let Reminder { meant_for, rerouted_to, count, parked_at, marks, .. } = reminder;
+    let Reminder {
+        id,
+        source,
+        user,
+        title,
+        content,
+        priority,
+        ..
+    } = reminder;
+    let Reminder {
+        meant_for,
+        rerouted_to,
+        count,
+        parked_at,
+        marks,
+        ..
+    } = reminder;
     let marked = |text: &str, field| {
         let marks: Vec<_> = marks.iter().filter(|mark| mark.field == field).collect();
         Marks::Brackets.marked(text, &marks)
     };
-    let title = title.as_ref().map(|title| marked(title, Field::Title) + ": ").unwrap_or_default();
+    let title = title
+        .as_ref()
+        .map(|title| marked(title, Field::Title) + ": ")
+        .unwrap_or_default();
     let text = title + &marked(content, Field::Content);
     let notes = [
         (*priority != Priority::Normal).then(|| priority.as_str().to_owned()),
         meant_for.as_ref().map(|user| format!("for {user}")),
-        rerouted_to.as_ref().map(|associate| format!("{associate} got it")),
+        rerouted_to
+            .as_ref()
+            .map(|associate| format!("{associate} got it")),
         (*count > 1).then(|| format!("{count} in one")),
         parked_at.map(|at| format!("parked for {}", age(now, at))),
         is_repeat.then(|| "repeat".to_owned()),
@@ -112,9 +155,16 @@ fn line(now: Timestamp, reminder: &Reminder, is_repeat: bool, refused: Option<Re
         }),
     ];
     let notes: Vec<String> = notes.into_iter().flatten().collect();
-    let notes = if notes.is_empty() { String::new() } else { format!("  [{}]", notes.join(", ")) };
+    let notes = if notes.is_empty() {
+        String::new()
+    } else {
+        format!("  [{}]", notes.join(", "))
+    };
     let at = now.strftime("%H:%M:%S%.3f");
-    plain(&format!("{at} {source} {id} → {user}  {}{notes}", short(&text, 100)))
+    plain(&format!(
+        "{at} {source} {id} → {user}  {}{notes}",
+        short(&text, 100)
+    ))
 }
 
 /// The latest accepted reminders.
@@ -127,7 +177,11 @@ struct Recent {
 impl Recent {
     /// Returns what a redelivery has in common with the first delivery.
     fn key(reminder: &Reminder) -> [String; 3] {
-        [reminder.source.to_string(), reminder.id.clone(), reminder.user.to_string()]
+        [
+            reminder.source.to_string(),
+            reminder.id.clone(),
+            reminder.user.to_string(),
+        ]
     }
 
     fn contains(&self, key: &[String; 3]) -> bool {
@@ -170,14 +224,18 @@ mod tests {
     fn a_line_names_what_is_unusual() {
         let mut reminder = reminder("a", "bob");
         let now = "2026-11-22T10:00:00.5Z".parse().unwrap();
-        assert_eq!(line(now, &reminder, false, None), "10:00:00.500 s a → bob  c");
+        assert_eq!(
+            line(now, &reminder, false, None),
+            "10:00:00.500 s a → bob  c"
+        );
         reminder.title = Some("\u{1b}[1mt".to_owned());
         reminder.meant_for = Some("alice".parse().unwrap());
         reminder.rerouted_to = Some("carol".parse().unwrap());
         reminder.priority = Priority::Urgent;
         reminder.count = 2;
         reminder.parked_at = Some("2026-11-22T09:00:00Z".parse().unwrap());
-        let mark = r#"{"tag":"t","rule":"r","field":"content","start":0,"end":1,"action":"highlight"}"#;
+        let mark =
+            r#"{"tag":"t","rule":"r","field":"content","start":0,"end":1,"action":"highlight"}"#;
         reminder.marks = vec![serde_json::from_str(mark).unwrap()];
         assert_eq!(
             line(now, &reminder, true, Some(Reason::Busy)),

@@ -13,7 +13,12 @@ const NEARLY: u64 = 80;
 const ALMOST: u64 = 95;
 
 /// How much of a limit is used up.
-pub(super) fn judged(used: u64, limit: u64, found: String, mend: impl Into<String>) -> Option<Finding> {
+pub(super) fn judged(
+    used: u64,
+    limit: u64,
+    found: String,
+    mend: impl Into<String>,
+) -> Option<Finding> {
     let wanted = format!("less than {NEARLY} % of {limit}");
     match used.saturating_mul(100) / limit.max(1) {
         ALMOST.. => Some(Finding::critical(found, wanted, mend)),
@@ -25,24 +30,53 @@ pub(super) fn judged(used: u64, limit: u64, found: String, mend: impl Into<Strin
 /// Secrets that others could read, by the settings of this command.
 pub(super) fn secrets(case: &Case<'_>) -> Vec<Finding> {
     let warning = |exposure: Exposure| {
-        Finding::warning(exposure.found, "files that others cannot read, and TLS between machines", exposure.remedy)
+        Finding::warning(
+            exposure.found,
+            "files that others cannot read, and TLS between machines",
+            exposure.remedy,
+        )
     };
     let findings = case.config.exposures().into_iter().map(warning).collect();
-    or_ok(findings, || "no file and no connection of these settings gives a secret away".to_owned())
+    or_ok(findings, || {
+        "no file and no connection of these settings gives a secret away".to_owned()
+    })
 }
 
 pub(super) fn limits(case: &Case<'_>) -> Vec<Finding> {
     let Some(account) = &case.now.account else {
         let mend = "allow it to publish on $JS.API.INFO";
-        return vec![Finding::unseen("this user may not ask JetStream for the account's limits", mend)];
+        return vec![Finding::unseen(
+            "this user may not ask JetStream for the account's limits",
+            mend,
+        )];
     };
-    let whole = (String::new(), account.storage, account.memory, account.streams, account.consumers, &account.limits);
+    let whole = (
+        String::new(),
+        account.storage,
+        account.memory,
+        account.streams,
+        account.consumers,
+        &account.limits,
+    );
     let tiers = account.tiers.iter().map(|(name, tier)| {
-        (format!(" of tier {name}"), tier.storage, tier.memory, tier.streams, tier.consumers, &tier.limits)
+        (
+            format!(" of tier {name}"),
+            tier.storage,
+            tier.memory,
+            tier.streams,
+            tier.consumers,
+            &tier.limits,
+        )
     });
     let mut findings = Vec::new();
     for (tier, storage, memory, streams, consumers, limits) in std::iter::once(whole).chain(tiers) {
-        let Limits { max_storage, max_memory, max_streams, max_consumers, .. } = limits;
+        let Limits {
+            max_storage,
+            max_memory,
+            max_streams,
+            max_consumers,
+            ..
+        } = limits;
         let uses = [
             ("file storage", storage, max_storage, true),
             ("memory storage", memory, max_memory, true),
@@ -51,10 +85,19 @@ pub(super) fn limits(case: &Case<'_>) -> Vec<Finding> {
         ];
         for (what, used, limit, is_bytes) in uses {
             // No limit, and the 0 of an account whose limits are those of its tiers.
-            let Some(limit) = limit.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0) else {
+            let Some(limit) = limit
+                .and_then(|limit| u64::try_from(limit).ok())
+                .filter(|limit| *limit > 0)
+            else {
                 continue;
             };
-            let show = |number: u64| if is_bytes { bytes(number) } else { thousands(number as usize) };
+            let show = |number: u64| {
+                if is_bytes {
+                    bytes(number)
+                } else {
+                    thousands(number as usize)
+                }
+            };
             let found = format!("{} of {} {what}{tier} are used", show(used), show(limit));
             let mend = format!(
                 "raise the account's limit of {what}, or remove what is not needed: `nats account info`, `nats stream report`"
@@ -63,8 +106,14 @@ pub(super) fn limits(case: &Case<'_>) -> Vec<Finding> {
         }
     }
     or_ok(findings, || {
-        let (streams, consumers) = (plural(account.streams, "stream"), plural(account.consumers, "consumer"));
-        format!("{} in {streams} with {consumers}, and no limit is near", bytes(account.storage + account.memory))
+        let (streams, consumers) = (
+            plural(account.streams, "stream"),
+            plural(account.consumers, "consumer"),
+        );
+        format!(
+            "{} in {streams} with {consumers}, and no limit is near",
+            bytes(account.storage + account.memory)
+        )
     })
 }
 
@@ -81,8 +130,15 @@ pub(super) fn permissions(case: &Case<'_>) -> Vec<Finding> {
     };
     let needs = needs(case.names, case.config);
     let missing = missing(permissions, &needs);
-    let is_missing = |subject| missing.iter().any(|(_, subjects)| subjects.contains(subject));
-    if [case.names.all_events(), case.names.all_outcomes()].iter().all(is_missing) {
+    let is_missing = |subject| {
+        missing
+            .iter()
+            .any(|(_, subjects)| subjects.contains(subject))
+    };
+    if [case.names.all_events(), case.names.all_outcomes()]
+        .iter()
+        .all(is_missing)
+    {
         return vec![Finding::unseen(
             "this user is not the one that `bellhop serve` runs as",
             "to see whether that one may do all that it must, run the doctor with its credentials",
@@ -91,12 +147,20 @@ pub(super) fn permissions(case: &Case<'_>) -> Vec<Finding> {
     let finding = |(verb, subjects): (&str, Vec<String>)| {
         let wanted = format!("what `bellhop serve` does: {verb} {}", subjects.join(" "));
         let mend = format!("add to the user's permissions: {verb}: {subjects:?}");
-        (!subjects.is_empty())
-            .then(|| Finding::critical(format!("this user may not {verb} {}", few(&subjects)), wanted, mend))
+        (!subjects.is_empty()).then(|| {
+            Finding::critical(
+                format!("this user may not {verb} {}", few(&subjects)),
+                wanted,
+                mend,
+            )
+        })
     };
     let findings = missing.into_iter().filter_map(finding).collect();
     or_ok(findings, || {
-        format!("this user may do what `bellhop serve` does: {} subjects", needs.publish.len() + needs.subscribe.len())
+        format!(
+            "this user may do what `bellhop serve` does: {} subjects",
+            needs.publish.len() + needs.subscribe.len()
+        )
     })
 }
 

@@ -28,13 +28,25 @@ const FEW_MARKS: u64 = 1_000;
 
 pub(super) fn rejected(case: &Case<'_>) -> Vec<Finding> {
     let stream = case.names.rejected_stream();
-    let Some(info) = case.now.streams.get(&stream) else { return vec![Finding::ok("nothing")] };
-    let (count, last) = (info.state.messages, timestamp(info.state.last_timestamp.unix_timestamp_nanos()));
+    let Some(info) = case.now.streams.get(&stream) else {
+        return vec![Finding::ok("nothing")];
+    };
+    let (count, last) = (
+        info.state.messages,
+        timestamp(info.state.last_timestamp.unix_timestamp_nanos()),
+    );
     let found = format!("{} refused and kept", plural(count as usize, "message"));
     let is_news = count > 0 && case.now.server_time.duration_since(last) < NEWS;
     vec![if is_news {
-        let found = format!("{found}, the last one {} ago", age(case.now.server_time, last));
-        Finding::warning(found, "nothing refused in the last hour", "bellhop rejected ls")
+        let found = format!(
+            "{found}, the last one {} ago",
+            age(case.now.server_time, last)
+        );
+        Finding::warning(
+            found,
+            "nothing refused in the last hour",
+            "bellhop rejected ls",
+        )
     } else {
         Finding::ok(found)
     }]
@@ -44,13 +56,25 @@ pub(super) fn rejected(case: &Case<'_>) -> Vec<Finding> {
 pub(super) fn unanswered(case: &Case<'_>) -> Vec<Finding> {
     let alive = case.now.alive(case.config.members.ttl);
     let held_back = alive.flat_map(|(_, member)| &member.card.held_back);
-    let finding = |HeldBack { user, source, id, instance, tries }: &HeldBack| {
+    let finding = |HeldBack {
+                       user,
+                       source,
+                       id,
+                       instance,
+                       tries,
+                   }: &HeldBack| {
         let id = plain(id);
-        let found = format!("{instance} left reminder {id} of {source} for {user} unanswered {tries} times, alone");
-        let mend = format!("look at the log of {instance}; `bellhop mailbox rm {user} {source} {id} -f` removes it");
+        let found = format!(
+            "{instance} left reminder {id} of {source} for {user} unanswered {tries} times, alone"
+        );
+        let mend = format!(
+            "look at the log of {instance}; `bellhop mailbox rm {user} {source} {id} -f` removes it"
+        );
         Finding::warning(found, "an answer to every delivery", mend)
     };
-    or_ok(held_back.map(finding).collect(), || "no reminder is held back".to_owned())
+    or_ok(held_back.map(finding).collect(), || {
+        "no reminder is held back".to_owned()
+    })
 }
 
 /// Whether questions are answered, which takes a database that can be read, with the right schema, and a fresh history.
@@ -59,23 +83,33 @@ pub(super) async fn history(case: &Case<'_>, nats: &Nats) -> Vec<Finding> {
         return vec![Finding::ok("none is kept, as history.url says")];
     }
     let began = Timestamp::now();
-    let asked = tokio::time::timeout(PATIENCE, ask::<Value>(nats, "history", &json!({ "limit": 1 }))).await;
+    let asked = tokio::time::timeout(
+        PATIENCE,
+        ask::<Value>(nats, "history", &json!({ "limit": 1 })),
+    )
+    .await;
     let took = Duration::try_from(Timestamp::now().duration_since(began)).unwrap_or_default();
     let wanted = "an answer to `bellhop history`";
     vec![match asked {
-        Ok(Ok(_)) => Finding::ok(format!("answers within {}", crate::cli::output::duration(took))),
+        Ok(Ok(_)) => Finding::ok(format!(
+            "answers within {}",
+            crate::cli::output::duration(took)
+        )),
         Ok(Err(error @ ApiError::NobodyAnswers)) => unread(case, &error, wanted, "bellhop serve"),
-        Ok(Err(error @ ApiError::NotPermitted(_))) => {
-            Finding::unseen(chain(&error).to_string(), "run it as a user who may ask, such as an operator")
-        }
+        Ok(Err(error @ ApiError::NotPermitted(_))) => Finding::unseen(
+            chain(&error).to_string(),
+            "run it as a user who may ask, such as an operator",
+        ),
         Ok(Err(error)) => Finding::critical(
             chain(&error).to_string(),
             wanted,
             "start its database; the members' logs say what is wrong with it",
         ),
-        Err(_) => {
-            Finding::critical(format!("no answer within {PATIENCE:?}"), wanted, "look at the load of its database")
-        }
+        Err(_) => Finding::critical(
+            format!("no answer within {PATIENCE:?}"),
+            wanted,
+            "look at the load of its database",
+        ),
     }]
 }
 
@@ -83,7 +117,10 @@ pub(super) async fn history(case: &Case<'_>, nats: &Nats) -> Vec<Finding> {
 fn unread(case: &Case<'_>, error: &(dyn Error + 'static), wanted: &str, mend: &str) -> Finding {
     match case.config.nats.domain.as_str() {
         "" => Finding::critical(chain(error).to_string(), wanted, mend),
-        _ => Finding::unseen("it cannot be read from this account", "run it as an operator, in Bellhop's own account"),
+        _ => Finding::unseen(
+            "it cannot be read from this account",
+            "run it as an operator, in Bellhop's own account",
+        ),
     }
 }
 
@@ -136,10 +173,18 @@ async fn documents(nats: &Nats) -> Result<BTreeMap<String, RawMessage>, NatsErro
     let (mut documents, mut from) = (BTreeMap::new(), 1);
     while let Some(message) = raw::next(nats, &stream, &format!("{prefix}>"), from).await? {
         from = message.sequence + 1;
-        let key = message.subject.strip_prefix(&prefix).unwrap_or(&message.subject).to_owned();
+        let key = message
+            .subject
+            .strip_prefix(&prefix)
+            .unwrap_or(&message.subject)
+            .to_owned();
         documents.insert(key, message);
     }
-    documents.retain(|_, message| message.read_headers().map_or(true, |headers| operation(&headers) == Operation::Put));
+    documents.retain(|_, message| {
+        message
+            .read_headers()
+            .map_or(true, |headers| operation(&headers) == Operation::Put)
+    });
     Ok(documents)
 }
 
@@ -149,7 +194,10 @@ pub(super) async fn routes(case: &Case<'_>, nats: &Nats) -> Vec<Finding> {
     let stream = bucket_stream(&nats.names.routes_bucket());
     let all = case.now.messages(&stream);
     if all > Routes::MOST {
-        let found = format!("{} keys, too many to tell routes from marks of deleted ones", thousands(all as usize));
+        let found = format!(
+            "{} keys, too many to tell routes from marks of deleted ones",
+            thousands(all as usize)
+        );
         return vec![Finding::unseen(found, "bellhop instances ls")];
     }
     let routes = match Routes::read(nats).await {
@@ -157,10 +205,18 @@ pub(super) async fn routes(case: &Case<'_>, nats: &Nats) -> Vec<Finding> {
         Err(error) => return vec![unread(case, &error, "a bucket of routes", "bellhop setup")],
     };
     let (live, marks) = (routes.count(), routes.marks);
-    let found = format!("{}, and {} of deleted ones", plural(live as usize, "route"), plural(marks as usize, "mark"));
+    let found = format!(
+        "{}, and {} of deleted ones",
+        plural(live as usize, "route"),
+        plural(marks as usize, "mark")
+    );
     vec![if marks > FEW_MARKS.max(live) {
         let mend = format!("nats kv compact {} --force", nats.names.routes_bucket());
-        Finding::warning(found, "fewer marks than routes: each takes memory, and time when a member starts", mend)
+        Finding::warning(
+            found,
+            "fewer marks than routes: each takes memory, and time when a member starts",
+            mend,
+        )
     } else {
         Finding::ok(found)
     }]

@@ -46,22 +46,48 @@ pub(in crate::cli) struct Finding {
 impl Finding {
     /// All is well.
     pub(super) fn ok(found: impl Into<String>) -> Self {
-        Self { status: Status::Ok, found: found.into(), wanted: None, mend: None }
+        Self {
+            status: Status::Ok,
+            found: found.into(),
+            wanted: None,
+            mend: None,
+        }
     }
 
     /// Nobody can say from here.
     pub(super) fn unseen(found: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { status: Status::Unseen, found: found.into(), wanted: None, mend: Some(mend.into()) }
+        Self {
+            status: Status::Unseen,
+            found: found.into(),
+            wanted: None,
+            mend: Some(mend.into()),
+        }
     }
 
     /// Something for office hours.
-    pub(super) fn warning(found: impl Into<String>, wanted: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { status: Status::Warning, found: found.into(), wanted: Some(wanted.into()), mend: Some(mend.into()) }
+    pub(super) fn warning(
+        found: impl Into<String>,
+        wanted: impl Into<String>,
+        mend: impl Into<String>,
+    ) -> Self {
+        Self {
+            status: Status::Warning,
+            found: found.into(),
+            wanted: Some(wanted.into()),
+            mend: Some(mend.into()),
+        }
     }
 
     /// Something for now.
-    pub(super) fn critical(found: impl Into<String>, wanted: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { status: Status::Critical, ..Self::warning(found, wanted, mend) }
+    pub(super) fn critical(
+        found: impl Into<String>,
+        wanted: impl Into<String>,
+        mend: impl Into<String>,
+    ) -> Self {
+        Self {
+            status: Status::Critical,
+            ..Self::warning(found, wanted, mend)
+        }
     }
 }
 
@@ -77,5 +103,9 @@ pub(in crate::cli) struct Told {
 
 /// What a check has to say: that all is well, where it found nothing.
 pub(super) fn or_ok(findings: Vec<Finding>, found: impl FnOnce() -> String) -> Vec<Finding> {
-    if findings.is_empty() { vec![Finding::ok(found())] } else { findings }
+    if findings.is_empty() {
+        vec![Finding::ok(found())]
+    } else {
+        findings
+    }
 }

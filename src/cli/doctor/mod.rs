@@ -31,7 +31,8 @@ use report::{Format, Report};
 use system::SystemAccount;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "It changes nothing, and may be run against a busy installation.
+#[command(
+    after_help = "It changes nothing, and may be run against a busy installation.
 
 A check says ok, warning (look at it soon), critical (reminders wait, or could be lost), or unseen (it cannot be known from here).
 
@@ -42,7 +43,8 @@ Exit codes:
 Examples:
   bellhop doctor
   bellhop doctor --format json | jq '.checks[] | select(.status == \"critical\")'
-  bellhop doctor --format nagios --system-creds sys.creds")]
+  bellhop doctor --format nagios --system-creds sys.creds"
+)]
 pub(super) struct Args {
     /// How to tell
     #[arg(long, value_enum, default_value = "text")]
@@ -87,14 +89,20 @@ const AT_A_GLANCE: [(&str, Check); 14] = [
 
 /// Makes the checks of two surveys.
 pub(super) fn at_a_glance(case: &Case<'_>) -> Vec<Told> {
-    AT_A_GLANCE.iter().flat_map(|(check, look)| named(check, look(case))).collect()
+    AT_A_GLANCE
+        .iter()
+        .flat_map(|(check, look)| named(check, look(case)))
+        .collect()
 }
 
 /// Makes the checks that ask something of their own.
 async fn in_depth(case: &Case<'_>, nats: &Nats, system: &SystemAccount) -> Vec<Told> {
     let servers = system::servers(case.config, system).await;
     [
-        named("servers", system::versions(nats, case.config, &servers).await),
+        named(
+            "servers",
+            system::versions(nats, case.config, &servers).await,
+        ),
         named("sync", system::sync(case, &servers)),
         named("setup", streams::setup(nats, case.config).await),
         named("history", data::history(case, nats).await),
@@ -105,7 +113,10 @@ async fn in_depth(case: &Case<'_>, nats: &Nats, system: &SystemAccount) -> Vec<T
 }
 
 fn named(check: &'static str, findings: Vec<Finding>) -> Vec<Told> {
-    findings.into_iter().map(|finding| Told { check, finding }).collect()
+    findings
+        .into_iter()
+        .map(|finding| Told { check, finding })
+        .collect()
 }
 
 pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<ExitCode, CliError> {
@@ -125,7 +136,12 @@ async fn examine(config: &Config, system: &SystemAccount) -> Result<Report, Nats
     let before = Survey::take(&nats).await?;
     tokio::time::sleep(BETWEEN).await;
     let now = Survey::take(&nats).await?;
-    let case = Case { config, names: &nats.names, before: &before, now: &now };
+    let case = Case {
+        config,
+        names: &nats.names,
+        before: &before,
+        now: &now,
+    };
     let told = [at_a_glance(&case), in_depth(&case, &nats, system).await].concat();
     Ok(Report::new(told, Some(report::figures(&case))))
 }

@@ -17,35 +17,65 @@ pub(super) struct Needs {
 pub(super) fn needs(names: &Names, config: &Config) -> Needs {
     let own = Role::all(config.partitions).flat_map(|role| consumers_of(names, config, role));
     let [sets, events, parked, outcomes, ..] = names.streams();
-    let mut publish: Vec<String> =
-        names.streams().iter().map(|stream| format!("$JS.API.STREAM.INFO.{stream}")).collect();
+    let mut publish: Vec<String> = names
+        .streams()
+        .iter()
+        .map(|stream| format!("$JS.API.STREAM.INFO.{stream}"))
+        .collect();
     let scheduled = names.scheduled_stream();
     publish.extend(
-        [&sets, &scheduled, &events, &parked, &outcomes].map(|stream| format!("$JS.API.CONSUMER.LIST.{stream}")),
+        [&sets, &scheduled, &events, &parked, &outcomes]
+            .map(|stream| format!("$JS.API.CONSUMER.LIST.{stream}")),
     );
     for (stream, consumer) in own {
         publish.extend(
-            ["INFO", "UNPIN", "RESET", "MSG.NEXT"].map(|call| format!("$JS.API.CONSUMER.{call}.{stream}.{consumer}")),
+            ["INFO", "UNPIN", "RESET", "MSG.NEXT"]
+                .map(|call| format!("$JS.API.CONSUMER.{call}.{stream}.{consumer}")),
         );
         publish.push(format!("$JS.ACK.{stream}.{consumer}.>"));
     }
     // Readers of streams from their beginning, and watchers of buckets, are consumers for a while.
-    let buckets = [names.routes_bucket(), names.rules_bucket(), names.associates_bucket(), names.members_bucket()];
+    let buckets = [
+        names.routes_bucket(),
+        names.rules_bucket(),
+        names.associates_bucket(),
+        names.members_bucket(),
+    ];
     let watched = buckets.clone().map(|bucket| bucket_stream(&bucket));
-    for stream in [&parked, &outcomes, &names.seen_stream()].into_iter().chain(&watched) {
+    for stream in [&parked, &outcomes, &names.seen_stream()]
+        .into_iter()
+        .chain(&watched)
+    {
         publish.push(format!("$JS.API.CONSUMER.CREATE.{stream}"));
-        publish.extend(["DELETE", "INFO", "MSG.NEXT"].map(|call| format!("$JS.API.CONSUMER.{call}.{stream}.*")));
+        publish.extend(
+            ["DELETE", "INFO", "MSG.NEXT"]
+                .map(|call| format!("$JS.API.CONSUMER.{call}.{stream}.*")),
+        );
         publish.push(format!("$JS.FC.{stream}.>"));
     }
-    publish.extend(watched.iter().map(|stream| format!("$JS.API.CONSUMER.CREATE.{stream}.*.>")));
+    publish.extend(
+        watched
+            .iter()
+            .map(|stream| format!("$JS.API.CONSUMER.CREATE.{stream}.*.>")),
+    );
     let [routes, _, associates, _] = &watched;
-    publish.extend([&parked, &scheduled, routes, associates].map(|stream| format!("$JS.API.DIRECT.GET.{stream}")));
-    publish.extend(["PURGE", "MSG.DELETE", "MSG.GET"].map(|call| format!("$JS.API.STREAM.{call}.{parked}")));
-    publish.extend(["MSG.DELETE", "MSG.GET"].map(|call| format!("$JS.API.STREAM.{call}.{scheduled}")));
+    publish.extend(
+        [&parked, &scheduled, routes, associates]
+            .map(|stream| format!("$JS.API.DIRECT.GET.{stream}")),
+    );
+    publish.extend(
+        ["PURGE", "MSG.DELETE", "MSG.GET"].map(|call| format!("$JS.API.STREAM.{call}.{parked}")),
+    );
+    publish
+        .extend(["MSG.DELETE", "MSG.GET"].map(|call| format!("$JS.API.STREAM.{call}.{scheduled}")));
     publish.push(format!("$JS.API.STREAM.MSG.GET.{events}"));
     // What the client library cannot read.
     publish.extend(["MSG.DELETE", "MSG.GET"].map(|call| format!("$JS.API.STREAM.{call}.{sets}")));
-    publish.extend(watched.iter().map(|stream| format!("$JS.API.STREAM.MSG.GET.{stream}")));
+    publish.extend(
+        watched
+            .iter()
+            .map(|stream| format!("$JS.API.STREAM.MSG.GET.{stream}")),
+    );
     publish.extend([
         names.all_sets(),
         names.all_scheduled(),
@@ -57,7 +87,11 @@ pub(super) fn needs(names: &Names, config: &Config) -> Needs {
         names.seen(),
     ]);
     let [routes, _, associates, members] = &buckets;
-    publish.extend([format!("$KV.{routes}.*.*"), format!("$KV.{associates}.*"), format!("$KV.{members}.*")]);
+    publish.extend([
+        format!("$KV.{routes}.*.*"),
+        format!("$KV.{associates}.*"),
+        format!("$KV.{members}.*"),
+    ]);
     publish.extend(["deliver", "heartbeat"].map(|call| names.all_instances(call)));
     publish.push(REPLIES.to_owned());
     publish.sort();
@@ -79,21 +113,39 @@ pub(super) fn needs(names: &Names, config: &Config) -> Needs {
 const REPLIES: &str = "_INBOX.>";
 
 /// What of it is not allowed, by what it is about.
-pub(super) fn missing(permissions: &Permissions, needs: &Needs) -> [(&'static str, Vec<String>); 2] {
+pub(super) fn missing(
+    permissions: &Permissions,
+    needs: &Needs,
+) -> [(&'static str, Vec<String>); 2] {
     let may_answer = permissions.responses.is_some();
     let publish = not_allowed(permissions.publish.as_ref(), &needs.publish);
     // Whoever may answer needs no word on where to.
-    let publish = publish.into_iter().filter(|subject| !(may_answer && subject == REPLIES)).collect();
-    [("publish", publish), ("subscribe", not_allowed(permissions.subscribe.as_ref(), &needs.subscribe))]
+    let publish = publish
+        .into_iter()
+        .filter(|subject| !(may_answer && subject == REPLIES))
+        .collect();
+    [
+        ("publish", publish),
+        (
+            "subscribe",
+            not_allowed(permissions.subscribe.as_ref(), &needs.subscribe),
+        ),
+    ]
 }
 
 fn not_allowed(allowed: Option<&Allowed>, needs: &[String]) -> Vec<String> {
-    let Some(Allowed { allow, deny }) = allowed else { return Vec::new() };
+    let Some(Allowed { allow, deny }) = allowed else {
+        return Vec::new();
+    };
     let is_allowed = |need: &String| {
         let is_in = allow.is_empty() || allow.iter().any(|pattern| covers(pattern, need));
         is_in && !deny.iter().any(|pattern| overlap(pattern, need))
     };
-    needs.iter().filter(|need| !is_allowed(need)).cloned().collect()
+    needs
+        .iter()
+        .filter(|need| !is_allowed(need))
+        .cloned()
+        .collect()
 }
 
 /// Whether a pattern matches all that another one matches. What stands behind a space is a queue group.
@@ -131,25 +183,48 @@ mod tests {
 
     #[test]
     fn a_pattern_covers_what_it_matches_and_no_more() {
-        for (pattern, other) in
-            [("a.b", "a.b"), ("a.*", "a.b"), ("a.*", "a.*"), ("a.>", "a.*.c"), (">", "a"), ("a.b q", "a.b")]
-        {
+        for (pattern, other) in [
+            ("a.b", "a.b"),
+            ("a.*", "a.b"),
+            ("a.*", "a.*"),
+            ("a.>", "a.*.c"),
+            (">", "a"),
+            ("a.b q", "a.b"),
+        ] {
             assert!(covers(pattern, other), "{pattern} {other}");
         }
-        for (pattern, other) in
-            [("a.b", "a.c"), ("a.b", "a.*"), ("a.*", "a.b.c"), ("a.*", "a.>"), ("a.>", "a"), ("a", "a.b")]
-        {
+        for (pattern, other) in [
+            ("a.b", "a.c"),
+            ("a.b", "a.*"),
+            ("a.*", "a.b.c"),
+            ("a.*", "a.>"),
+            ("a.>", "a"),
+            ("a", "a.b"),
+        ] {
             assert!(!covers(pattern, other), "{pattern} {other}");
         }
     }
 
     #[test]
     fn patterns_overlap_where_one_subject_matches_both() {
-        for (one, other) in [("a.*", "*.b"), ("a.>", "a.b.c"), ("a.b.*", "a.>"), ("a", "a")] {
+        for (one, other) in [
+            ("a.*", "*.b"),
+            ("a.>", "a.b.c"),
+            ("a.b.*", "a.>"),
+            ("a", "a"),
+        ] {
             assert!(overlap(one, other) && overlap(other, one), "{one} {other}");
         }
-        for (one, other) in [("a.*", "b.*"), ("a.*", "a.b.c"), ("a.>", "a"), ("a.b", "a.c")] {
-            assert!(!overlap(one, other) && !overlap(other, one), "{one} {other}");
+        for (one, other) in [
+            ("a.*", "b.*"),
+            ("a.*", "a.b.c"),
+            ("a.>", "a"),
+            ("a.b", "a.c"),
+        ] {
+            assert!(
+                !overlap(one, other) && !overlap(other, one),
+                "{one} {other}"
+            );
         }
     }
 
@@ -157,14 +232,34 @@ mod tests {
     fn what_is_not_allowed_or_denied_is_missing() {
         let allowed = |allow: &[&str], deny: &[&str]| {
             let owned = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
-            Some(Allowed { allow: owned(allow), deny: owned(deny) })
+            Some(Allowed {
+                allow: owned(allow),
+                deny: owned(deny),
+            })
         };
-        let needs = Needs { publish: vec!["_INBOX.>".into(), "a.b".into(), "a.c".into()], subscribe: vec!["x".into()] };
+        let needs = Needs {
+            publish: vec!["_INBOX.>".into(), "a.b".into(), "a.c".into()],
+            subscribe: vec!["x".into()],
+        };
         let of = |publish, subscribe, responses| {
-            missing(&Permissions { publish, subscribe, responses }, &needs).map(|(_, missing)| missing)
+            missing(
+                &Permissions {
+                    publish,
+                    subscribe,
+                    responses,
+                },
+                &needs,
+            )
+            .map(|(_, missing)| missing)
         };
         assert_eq!(of(None, None, None), [vec![], Vec::<String>::new()]);
-        assert_eq!(of(allowed(&["a.*"], &["a.c"]), allowed(&[], &[">"]), None), [vec!["_INBOX.>", "a.c"], vec!["x"]]);
-        assert_eq!(of(allowed(&["a.>"], &[]), None, Some(true.into())), [Vec::<String>::new(), vec![]]);
+        assert_eq!(
+            of(allowed(&["a.*"], &["a.c"]), allowed(&[], &[">"]), None),
+            [vec!["_INBOX.>", "a.c"], vec!["x"]]
+        );
+        assert_eq!(
+            of(allowed(&["a.>"], &[]), None, Some(true.into())),
+            [Vec::<String>::new(), vec![]]
+        );
     }
 }

@@ -58,7 +58,10 @@ pub(super) struct Figures {
 pub(super) fn figures(case: &Case<'_>) -> Figures {
     let (now, names) = (case.now, case.names);
     let (sets, events) = (names.sets_stream(), names.events_stream());
-    let oldest = now.oldest(&sets).max(now.oldest(&events)).unwrap_or_default();
+    let oldest = now
+        .oldest(&sets)
+        .max(now.oldest(&events))
+        .unwrap_or_default();
     Figures {
         round_trip_seconds: now.round_trip.as_secs_f64(),
         clock_skew_seconds: now.skew().as_secs_f64(),
@@ -75,26 +78,53 @@ pub(super) fn figures(case: &Case<'_>) -> Figures {
 
 impl Report {
     pub(super) fn new(checks: Vec<Told>, figures: Option<Figures>) -> Self {
-        let status = checks.iter().map(|told| told.finding.status).max().unwrap_or(Status::Ok);
+        let status = checks
+            .iter()
+            .map(|told| told.finding.status)
+            .max()
+            .unwrap_or(Status::Ok);
         // What cannot be seen is nothing to be alarmed at.
-        Self { status: if status == Status::Unseen { Status::Ok } else { status }, checks, figures }
+        Self {
+            status: if status == Status::Unseen {
+                Status::Ok
+            } else {
+                status
+            },
+            checks,
+            figures,
+        }
     }
 
     fn count(&self, status: Status) -> usize {
-        self.checks.iter().filter(|told| told.finding.status == status).count()
+        self.checks
+            .iter()
+            .filter(|told| told.finding.status == status)
+            .count()
     }
 
     fn print(&self, output: &mut Output) -> Result<(), CliError> {
         for Told { check, finding } in &self.checks {
-            let status = paint(style(finding.status), format_args!("{:<9}", finding.status.word()));
-            output.painted(format_args!("{status} {check:<12} {}", plain(&finding.found)))?;
+            let status = paint(
+                style(finding.status),
+                format_args!("{:<9}", finding.status.word()),
+            );
+            output.painted(format_args!(
+                "{status} {check:<12} {}",
+                plain(&finding.found)
+            ))?;
             let more = [("wanted", &finding.wanted), ("mend", &finding.mend)];
-            for (what, text) in more.iter().filter_map(|(what, text)| Some((what, text.as_ref()?))) {
+            for (what, text) in more
+                .iter()
+                .filter_map(|(what, text)| Some((what, text.as_ref()?)))
+            {
                 output.line(format_args!("{:23}{what}: {}", "", plain(text)))?;
             }
         }
-        let (critical, warnings, unseen) =
-            (self.count(Status::Critical), self.count(Status::Warning), self.count(Status::Unseen));
+        let (critical, warnings, unseen) = (
+            self.count(Status::Critical),
+            self.count(Status::Warning),
+            self.count(Status::Unseen),
+        );
         output.line(format_args!(
             "{critical} critical, {warnings} to look at, {unseen} that cannot be seen from here, {} as they should be",
             self.count(Status::Ok)
@@ -104,7 +134,10 @@ impl Report {
     /// The line of a Nagios plugin: a verdict, what it rests on, and figures after a bar.
     fn nagios(&self) -> String {
         let (word, _) = verdict(self.status);
-        let worst = self.checks.iter().filter(|told| told.finding.status >= Status::Warning);
+        let worst = self
+            .checks
+            .iter()
+            .filter(|told| told.finding.status >= Status::Warning);
         let mut worst: Vec<_> = worst.collect();
         worst.sort_by_key(|told| std::cmp::Reverse(told.finding.status));
         let text = match worst.as_slice() {
@@ -115,7 +148,10 @@ impl Report {
                 .collect::<Vec<_>>()
                 .join("; "),
         };
-        let data = self.figures.as_ref().map_or_else(String::new, |figures| format!("|{}", performance(figures)));
+        let data = self
+            .figures
+            .as_ref()
+            .map_or_else(String::new, |figures| format!("|{}", performance(figures)));
         format!("BELLHOP {word} - {}{data}", on_one_line(&text))
     }
 }
@@ -165,7 +201,11 @@ fn style(status: Status) -> Style {
 impl Format {
     pub(super) fn tell(self, report: &Report) -> Result<ExitCode, CliError> {
         let mut output = Output::new();
-        let mut code = if report.status == Status::Critical { exit::FAILURE } else { 0 };
+        let mut code = if report.status == Status::Critical {
+            exit::FAILURE
+        } else {
+            0
+        };
         match self {
             Self::Text => report.print(&mut output)?,
             Self::Json => output.json(report)?,
@@ -195,11 +235,19 @@ fn unknown(problem: &str) -> Result<ExitCode, CliError> {
 }
 
 /// Wrong arguments, where the one who called reads a plugin's words and exit codes: none where it does not.
-pub(in crate::cli) fn as_for_nagios(arguments: &[String], problem: &clap::Error) -> Option<ExitCode> {
+pub(in crate::cli) fn as_for_nagios(
+    arguments: &[String],
+    problem: &clap::Error,
+) -> Option<ExitCode> {
     let is_doctor = arguments.iter().any(|argument| argument == "doctor");
-    let is_nagios = arguments.windows(2).any(|pair| pair == ["--format", "nagios"])
-        || arguments.iter().any(|argument| argument == "--format=nagios");
+    let is_nagios = arguments
+        .windows(2)
+        .any(|pair| pair == ["--format", "nagios"])
+        || arguments
+            .iter()
+            .any(|argument| argument == "--format=nagios");
     let text = problem.to_string();
     let first = text.lines().next().unwrap_or_default();
-    (problem.use_stderr() && is_doctor && is_nagios).then(|| unknown(first).unwrap_or(UNKNOWN.into()))
+    (problem.use_stderr() && is_doctor && is_nagios)
+        .then(|| unknown(first).unwrap_or(UNKNOWN.into()))
 }

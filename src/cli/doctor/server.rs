@@ -18,9 +18,11 @@ const CLOCK_CRITICAL: Duration = Duration::from_secs(60);
 /// Without a connection nothing else can be looked at.
 pub(super) fn unreachable(error: &NatsError) -> Told {
     let (check, wanted, mend) = match error {
-        NatsError::TooOld { needed, .. } => {
-            ("servers", format!("nats-server {needed} or later"), "upgrade nats-server, one node after the other")
-        }
+        NatsError::TooOld { needed, .. } => (
+            "servers",
+            format!("nats-server {needed} or later"),
+            "upgrade nats-server, one node after the other",
+        ),
         NatsError::SmallPayload { .. } => (
             "payload",
             "max_payload of 512 KiB or more".to_owned(),
@@ -38,11 +40,17 @@ pub(super) fn unreachable(error: &NatsError) -> Told {
              on $JS.API.> and to subscribe to _INBOX.>",
         ),
     };
-    Told { check, finding: Finding::critical(chain(error).to_string(), wanted, mend) }
+    Told {
+        check,
+        finding: Finding::critical(chain(error).to_string(), wanted, mend),
+    }
 }
 
 pub(super) fn connection(case: &Case<'_>) -> Vec<Finding> {
-    let (server, took) = (case.now.server_name(), case.now.round_trip.min(case.before.round_trip));
+    let (server, took) = (
+        case.now.server_name(),
+        case.now.round_trip.min(case.before.round_trip),
+    );
     let identity = case.now.identity.as_ref();
     let user = match identity {
         Some(identity) if identity.user.is_empty() => format!(", account {}", identity.account),
@@ -52,7 +60,11 @@ pub(super) fn connection(case: &Case<'_>) -> Vec<Finding> {
     let found = format!("{server} answers within {}{user}", duration(took));
     vec![if took > NEAR {
         let wanted = format!("an answer within {}", duration(NEAR));
-        Finding::warning(found, wanted, "run `bellhop serve` in the same network as nats-server")
+        Finding::warning(
+            found,
+            wanted,
+            "run `bellhop serve` in the same network as nats-server",
+        )
     } else {
         Finding::ok(found)
     }]
@@ -60,16 +72,26 @@ pub(super) fn connection(case: &Case<'_>) -> Vec<Finding> {
 
 pub(super) fn clock(case: &Case<'_>) -> Vec<Finding> {
     // The quicker answer is the more exact one; the server spoke at some time of it.
-    let survey = if case.now.round_trip < case.before.round_trip { case.now } else { case.before };
+    let survey = if case.now.round_trip < case.before.round_trip {
+        case.now
+    } else {
+        case.before
+    };
     vec![apart(survey.skew(), survey.round_trip / 2)]
 }
 
 /// A server's clock that is so far ahead, or less or more by half a round trip.
 fn apart(skew: SignedDuration, half: Duration) -> Finding {
     let least = skew.unsigned_abs().saturating_sub(half);
-    let direction = if skew.is_negative() { "behind" } else { "ahead of" };
+    let direction = if skew.is_negative() {
+        "behind"
+    } else {
+        "ahead of"
+    };
     let (distance, error) = (duration(skew.unsigned_abs()), duration(half));
-    let found = format!("the server's clock is {distance} {direction} this machine's, give or take {error}");
+    let found = format!(
+        "the server's clock is {distance} {direction} this machine's, give or take {error}"
+    );
     let wanted = format!("less than {}", duration(CLOCK_WARNING));
     let mend = "synchronize both machines' clocks: `timedatectl set-ntp true`, `chronyc tracking`";
     match least {
@@ -87,12 +109,26 @@ mod tests {
     /// No clock is stepped for a test, so this is about figures alone.
     #[test]
     fn clocks_are_apart_when_no_round_trip_explains_it() {
-        let status =
-            |skew_ms, half_ms| apart(SignedDuration::from_millis(skew_ms), Duration::from_millis(half_ms)).status;
-        assert_eq!([status(0, 1), status(-999, 1), status(1_500, 600)], [Status::Ok; 3]);
+        let status = |skew_ms, half_ms| {
+            apart(
+                SignedDuration::from_millis(skew_ms),
+                Duration::from_millis(half_ms),
+            )
+            .status
+        };
+        assert_eq!(
+            [status(0, 1), status(-999, 1), status(1_500, 600)],
+            [Status::Ok; 3]
+        );
         assert_eq!([status(1_500, 1), status(-60_000, 1)], [Status::Warning; 2]);
-        assert_eq!([status(61_000, 1), status(-90_000_000, 500)], [Status::Critical; 2]);
+        assert_eq!(
+            [status(61_000, 1), status(-90_000_000, 500)],
+            [Status::Critical; 2]
+        );
         let behind = apart(SignedDuration::from_secs(-90), Duration::from_millis(2));
-        assert_eq!(behind.found, "the server's clock is 90.0 s behind this machine's, give or take 2.0 ms");
+        assert_eq!(
+            behind.found,
+            "the server's clock is 90.0 s behind this machine's, give or take 2.0 ms"
+        );
     }
 }

@@ -15,7 +15,9 @@ pub(super) async fn setup(nats: &Nats, config: &Config) -> Vec<Finding> {
     match topology::plan(nats, config).await {
         Ok(plan) => {
             let findings = plan.changes().map(differs).collect();
-            or_ok(findings, || "streams, buckets and consumers are as the configuration wants them".to_owned())
+            or_ok(findings, || {
+                "streams, buckets and consumers are as the configuration wants them".to_owned()
+            })
         }
         Err(error) => vec![unplanned(&error)],
     }
@@ -23,30 +25,56 @@ pub(super) async fn setup(nats: &Nats, config: &Config) -> Vec<Finding> {
 
 fn differs(change: &Change) -> Finding {
     if change.is_new {
-        return Finding::critical(format!("there is no {}", change.what), change.what.clone(), "bellhop setup");
+        return Finding::critical(
+            format!("there is no {}", change.what),
+            change.what.clone(),
+            "bellhop setup",
+        );
     }
     let each = |show: fn(&(String, serde_json::Value, serde_json::Value)) -> String| {
-        change.fields.iter().map(show).collect::<Vec<_>>().join(", ")
+        change
+            .fields
+            .iter()
+            .map(show)
+            .collect::<Vec<_>>()
+            .join(", ")
     };
-    let found = format!("{} has {}", change.what, each(|(field, there, _)| format!("{field} {there}")));
-    Finding::warning(found, each(|(field, _, wanted)| format!("{field} {wanted}")), "bellhop setup")
+    let found = format!(
+        "{} has {}",
+        change.what,
+        each(|(field, there, _)| format!("{field} {there}"))
+    );
+    Finding::warning(
+        found,
+        each(|(field, _, wanted)| format!("{field} {wanted}")),
+        "bellhop setup",
+    )
 }
 
 fn unplanned(error: &NatsError) -> Finding {
-    let mend =
-        "use the installation's own configuration (`--config FILE`, `bellhop check`), and a user who may ask JetStream";
-    Finding::critical(chain(error).to_string(), "streams as the configuration says", mend)
+    let mend = "use the installation's own configuration (`--config FILE`, `bellhop check`), and a user who may ask JetStream";
+    Finding::critical(
+        chain(error).to_string(),
+        "streams as the configuration says",
+        mend,
+    )
 }
 
 /// Streams in memory are gone with their server, whatever was acknowledged.
 pub(super) fn storage(case: &Case<'_>) -> Vec<Finding> {
-    let in_memory = case.now.streams.values().filter(|info| info.config.storage == StorageType::Memory);
+    let in_memory = case
+        .now
+        .streams
+        .values()
+        .filter(|info| info.config.storage == StorageType::Memory);
     let findings = in_memory.map(|info| {
         let name = &info.config.name;
         let mend = format!("it cannot be changed: stop the members, back up (`nats stream backup {name} DIR`), delete it, then `bellhop setup`");
         Finding::critical(format!("{name} is kept in memory, and lost with its server"), "storage: file", mend)
     });
-    or_ok(findings.collect(), || format!("{} on disk", plural(case.now.streams.len(), "stream")))
+    or_ok(findings.collect(), || {
+        format!("{} on disk", plural(case.now.streams.len(), "stream"))
+    })
 }
 
 /// Whether copies are in step, and whether there are any on a cluster.
@@ -80,11 +108,17 @@ pub(super) fn replicas(case: &Case<'_>) -> Vec<Finding> {
 
 /// What is wrong with a stream's copies.
 fn copies(info: &Info) -> Vec<Finding> {
-    let (name, Some(cluster)) = (&info.config.name, &info.cluster) else { return Vec::new() };
+    let (name, Some(cluster)) = (&info.config.name, &info.cluster) else {
+        return Vec::new();
+    };
     let mut findings = Vec::new();
     let report = "start the server, or look why it lags: `nats server report jetstream`";
     if cluster.leader.is_none() {
-        findings.push(Finding::critical(format!("{name} has no leader"), "a leader", report));
+        findings.push(Finding::critical(
+            format!("{name} has no leader"),
+            "a leader",
+            report,
+        ));
     }
     for peer in &cluster.replicas {
         if peer.offline {
@@ -125,9 +159,14 @@ pub(super) fn room(case: &Case<'_>) -> Vec<Finding> {
                 format!("bellhop setup; where it holds more than its share, nats stream edit {name} --max-bytes=BYTES"),
             ));
         }
-        let bounds = [("max_bytes", config.max_bytes, state.bytes), ("max_msgs", config.max_messages, state.messages)];
+        let bounds = [
+            ("max_bytes", config.max_bytes, state.bytes),
+            ("max_msgs", config.max_messages, state.messages),
+        ];
         for (bound, limit, used) in bounds {
-            let Some(limit) = u64::try_from(limit).ok().filter(|limit| *limit > 0) else { continue };
+            let Some(limit) = u64::try_from(limit).ok().filter(|limit| *limit > 0) else {
+                continue;
+            };
             if promised.contains(name) && config.discard == DiscardPolicy::Old {
                 findings.push(Finding::critical(
                     format!("{name} has {bound} {limit} and drops its oldest messages when it is full"),
@@ -135,15 +174,33 @@ pub(super) fn room(case: &Case<'_>) -> Vec<Finding> {
                     format!("nats stream edit {name} --discard=new --force"),
                 ));
             }
-            let show = |number| if bound == "max_bytes" { bytes(number) } else { thousands(number as usize) };
+            let show = |number| {
+                if bound == "max_bytes" {
+                    bytes(number)
+                } else {
+                    thousands(number as usize)
+                }
+            };
             let found = format!("{name} holds {} of {bound} {}", show(used), show(limit));
-            let flag = if bound == "max_bytes" { "max-bytes" } else { "max-msgs" };
-            let mend = format!("nats stream edit {name} --{flag}={} --force", limit.saturating_mul(2));
-            findings.extend(judged(used, limit, found, mend).map(|finding| match config.discard {
-                // It drops its oldest messages, and stops no one.
-                DiscardPolicy::Old => Finding { status: Status::Warning, ..finding },
-                DiscardPolicy::New => finding,
-            }));
+            let flag = if bound == "max_bytes" {
+                "max-bytes"
+            } else {
+                "max-msgs"
+            };
+            let mend = format!(
+                "nats stream edit {name} --{flag}={} --force",
+                limit.saturating_mul(2)
+            );
+            findings.extend(
+                judged(used, limit, found, mend).map(|finding| match config.discard {
+                    // It drops its oldest messages, and stops no one.
+                    DiscardPolicy::Old => Finding {
+                        status: Status::Warning,
+                        ..finding
+                    },
+                    DiscardPolicy::New => finding,
+                }),
+            );
         }
     }
     findings.extend(room_of_schedules(case));
@@ -160,9 +217,17 @@ pub(super) fn room(case: &Case<'_>) -> Vec<Finding> {
 fn room_of_schedules(case: &Case<'_>) -> Option<Finding> {
     let name = case.names.scheduled_stream();
     let used = case.now.streams.get(&name)?.state.bytes;
-    let sets = case.now.streams.get(&case.names.sets_stream()).map(|info| &info.config);
+    let sets = case
+        .now
+        .streams
+        .get(&case.names.sets_stream())
+        .map(|info| &info.config);
     let limit = storage::of_schedules(sets, case.config.streams.storage, case.names);
-    let found = format!("{name} holds {} of the {} that Bellhop schedules", bytes(used), bytes(limit));
+    let found = format!(
+        "{name} holds {} of the {} that Bellhop schedules",
+        bytes(used),
+        bytes(limit)
+    );
     judged(
         used,
         limit,

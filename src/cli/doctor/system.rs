@@ -32,12 +32,26 @@ impl SystemAccount {
     /// The connection that it asks for, if any.
     fn settings(&self, config: &Config) -> Option<Nats> {
         let creds = self.system_creds.clone().unwrap_or_default();
-        let variable = || std::env::var("BELLHOP_SYSTEM_URL").ok().filter(|url| !url.is_empty() && creds.is_empty());
+        let variable = || {
+            std::env::var("BELLHOP_SYSTEM_URL")
+                .ok()
+                .filter(|url| !url.is_empty() && creds.is_empty())
+        };
         let url = self.system.clone().or_else(variable);
         let is_wanted = url.is_some() || !creds.is_empty();
         let url = url.unwrap_or_else(|| split_credentials(&config.nats.url).0);
-        let Nats { timeout, ping_interval, .. } = config.nats;
-        is_wanted.then(|| Nats { url, creds, timeout, ping_interval, ..Nats::default() })
+        let Nats {
+            timeout,
+            ping_interval,
+            ..
+        } = config.nats;
+        is_wanted.then(|| Nats {
+            url,
+            creds,
+            timeout,
+            ping_interval,
+            ..Nats::default()
+        })
     }
 }
 
@@ -80,22 +94,35 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub(super) async fn servers(config: &Config, system: &SystemAccount) -> Servers {
     let nats = system.settings(config)?;
     let url = shown_addresses(&nats.url);
-    Some(match ask(&Config { nats, ..config.clone() }).await {
-        Ok(servers) if servers.is_empty() => {
-            Err(format!("no server answers: the user at {url} is none of the system account"))
-        }
-        Ok(servers) => Ok(servers),
-        Err(error) => Err(chain(&of_system(error)).to_string()),
-    })
+    Some(
+        match ask(&Config {
+            nats,
+            ..config.clone()
+        })
+        .await
+        {
+            Ok(servers) if servers.is_empty() => Err(format!(
+                "no server answers: the user at {url} is none of the system account"
+            )),
+            Ok(servers) => Ok(servers),
+            Err(error) => Err(chain(&of_system(error)).to_string()),
+        },
+    )
 }
 
 /// Names the option in an error that names the setting of the installation's own connection.
 fn of_system(error: NatsError) -> NatsError {
     match error {
-        NatsError::Unusable { path, source, .. } => NatsError::Unusable { setting: "--system-creds", path, source },
+        NatsError::Unusable { path, source, .. } => NatsError::Unusable {
+            setting: "--system-creds",
+            path,
+            source,
+        },
         NatsError::NotLetIn { url, who } => NatsError::Contrary {
             what: format!("{url} lets nobody in {who}"),
-            problem: "name a user of the system account with --system-creds or in $BELLHOP_SYSTEM_URL".to_owned(),
+            problem:
+                "name a user of the system account with --system-creds or in $BELLHOP_SYSTEM_URL"
+                    .to_owned(),
         },
         error => error,
     }
@@ -104,9 +131,14 @@ fn of_system(error: NatsError) -> NatsError {
 async fn ask(config: &Config) -> Result<Vec<Server>, NatsError> {
     let client = connect_to(config, "bellhop doctor").await?;
     let inbox = Subject::from(client.new_inbox());
-    let mut answers = client.subscribe(inbox.clone()).await.during("ask the servers")?;
+    let mut answers = client
+        .subscribe(inbox.clone())
+        .await
+        .during("ask the servers")?;
     let request = r#"{"config":true}"#.into();
-    let sent = client.publish_with_reply("$SYS.REQ.SERVER.PING.JSZ", inbox, request).await;
+    let sent = client
+        .publish_with_reply("$SYS.REQ.SERVER.PING.JSZ", inbox, request)
+        .await;
     sent.during("ask the servers")?;
     let mut servers = Vec::new();
     while let Ok(Some(answer)) = tokio::time::timeout(PATIENCE, answers.next()).await {
@@ -117,7 +149,11 @@ async fn ask(config: &Config) -> Result<Vec<Server>, NatsError> {
 }
 
 /// Every server must do what Bellhop needs: a connection may go to any of them tomorrow.
-pub(super) async fn versions(nats: &nats::Nats, config: &Config, servers: &Servers) -> Vec<Finding> {
+pub(super) async fn versions(
+    nats: &nats::Nats,
+    config: &Config,
+    servers: &Servers,
+) -> Vec<Finding> {
     match servers {
         Some(Ok(servers)) => {
             let is_old = |server: &&Server| !is_new_enough(&server.is.ver);
@@ -129,9 +165,16 @@ pub(super) async fn versions(nats: &nats::Nats, config: &Config, servers: &Serve
                     "upgrade nats-server, one node after the other",
                 )
             });
-            let versions: BTreeSet<_> = servers.iter().map(|server| server.is.ver.as_str()).collect();
+            let versions: BTreeSet<_> = servers
+                .iter()
+                .map(|server| server.is.ver.as_str())
+                .collect();
             or_ok(old.collect(), || {
-                format!("{} of them, nats-server {}", servers.len(), Vec::from_iter(versions).join(", "))
+                format!(
+                    "{} of them, nats-server {}",
+                    servers.len(),
+                    Vec::from_iter(versions).join(", ")
+                )
             })
         }
         _ => addresses(nats, config).await,
@@ -139,7 +182,9 @@ pub(super) async fn versions(nats: &nats::Nats, config: &Config, servers: &Serve
 }
 
 fn is_new_enough(version: &str) -> bool {
-    let mut numbers = version.split(['.', '-']).map_while(|part| part.parse::<u64>().ok());
+    let mut numbers = version
+        .split(['.', '-'])
+        .map_while(|part| part.parse::<u64>().ok());
     (numbers.next(), numbers.next()) >= (Some(2), Some(14))
 }
 
@@ -147,8 +192,14 @@ fn is_new_enough(version: &str) -> bool {
 async fn addresses(nats: &nats::Nats, config: &Config) -> Vec<Finding> {
     let clean = split_credentials(&config.nats.url).0;
     let told = nats.client.server_info().connect_urls;
-    let own: BTreeSet<_> = clean.split(',').map(str::trim).map(ToOwned::to_owned).collect();
-    let others = told.into_iter().filter(|address| !own.iter().any(|own| own.ends_with(address.as_str())));
+    let own: BTreeSet<_> = clean
+        .split(',')
+        .map(str::trim)
+        .map(ToOwned::to_owned)
+        .collect();
+    let others = told
+        .into_iter()
+        .filter(|address| !own.iter().any(|own| own.ends_with(address.as_str())));
     let all: Vec<String> = own.iter().cloned().chain(others).collect();
     let answers = join_all(all.iter().map(|address| version(config, address))).await;
     let mut versions = BTreeSet::new();
@@ -170,7 +221,13 @@ async fn addresses(nats: &nats::Nats, config: &Config) -> Vec<Finding> {
             )),
         }
     }
-    or_ok(findings, || format!("nats-server {} at {}", Vec::from_iter(versions).join(", "), all.join(", ")))
+    or_ok(findings, || {
+        format!(
+            "nats-server {} at {}",
+            Vec::from_iter(versions).join(", "),
+            all.join(", ")
+        )
+    })
 }
 
 /// The version of the server at an address. Credentials are those of the setting.
@@ -185,7 +242,11 @@ async fn version(config: &Config, address: &str) -> Result<String, NatsError> {
         _ => {}
     }
     config.nats.url = address.to_owned();
-    Ok(nats::connect(&config, "bellhop doctor").await?.client.server_info().version)
+    Ok(nats::connect(&config, "bellhop doctor")
+        .await?
+        .client
+        .server_info()
+        .version)
 }
 
 /// What an acknowledgement is worth when machines lose power.
@@ -221,7 +282,9 @@ pub(super) fn sync(case: &Case<'_>, servers: &Servers) -> Vec<Finding> {
             "set `sync_interval: always` in the block jetstream, as nats-config/durable.conf does, and restart",
         ))
     });
-    or_ok(late.collect(), || "every server writes to its disk before it acknowledges".to_owned())
+    or_ok(late.collect(), || {
+        "every server writes to its disk before it acknowledges".to_owned()
+    })
 }
 
 #[cfg(test)]
@@ -230,7 +293,15 @@ mod tests {
 
     #[test]
     fn versions_are_compared_by_number() {
-        assert!(["2.14.0", "2.15.1", "3.0.0", "2.100.0", "2.14.0-RC.1"].iter().all(|version| is_new_enough(version)));
-        assert!(["2.9.9", "2.12.1", "1.99.0", "", "dev"].iter().all(|version| !is_new_enough(version)));
+        assert!(
+            ["2.14.0", "2.15.1", "3.0.0", "2.100.0", "2.14.0-RC.1"]
+                .iter()
+                .all(|version| is_new_enough(version))
+        );
+        assert!(
+            ["2.9.9", "2.12.1", "1.99.0", "", "dev"]
+                .iter()
+                .all(|version| !is_new_enough(version))
+        );
     }
 }

@@ -30,15 +30,35 @@ pub(super) fn members(case: &Case<'_>) -> Vec<Finding> {
             "bellhop serve",
         ));
     }
-    for (name, member) in case.now.members.iter().filter(|(name, _)| !alive.iter().any(|(alive, _)| alive == name)) {
-        let found = format!("{name} was never stopped and has been silent for {}", duration(case.now.silence(member)));
-        let mend = format!("look at its log; start it again, under its name: `bellhop serve --set name={name}`");
-        findings.push(Finding::warning(found, format!("a word within {}", duration(ttl)), mend));
+    for (name, member) in case
+        .now
+        .members
+        .iter()
+        .filter(|(name, _)| !alive.iter().any(|(alive, _)| alive == name))
+    {
+        let found = format!(
+            "{name} was never stopped and has been silent for {}",
+            duration(case.now.silence(member))
+        );
+        let mend = format!(
+            "look at its log; start it again, under its name: `bellhop serve --set name={name}`"
+        );
+        findings.push(Finding::warning(
+            found,
+            format!("a word within {}", duration(ttl)),
+            mend,
+        ));
     }
-    let versions: BTreeSet<_> = alive.iter().map(|(_, member)| member.card.version.as_str()).collect();
+    let versions: BTreeSet<_> = alive
+        .iter()
+        .map(|(_, member)| member.card.version.as_str())
+        .collect();
     if versions.len() > 1 {
-        let found =
-            format!("members of {} versions: {}", versions.len(), Vec::from_iter(versions.iter().copied()).join(", "));
+        let found = format!(
+            "members of {} versions: {}",
+            versions.len(),
+            Vec::from_iter(versions.iter().copied()).join(", ")
+        );
         findings.push(Finding::warning(
             found,
             "one version",
@@ -46,7 +66,11 @@ pub(super) fn members(case: &Case<'_>) -> Vec<Finding> {
         ));
     }
     or_ok(findings, || {
-        format!("{} alive, version {}", plural(alive.len(), "member"), Vec::from_iter(versions).join(", "))
+        format!(
+            "{} alive, version {}",
+            plural(alive.len(), "member"),
+            Vec::from_iter(versions).join(", ")
+        )
     })
 }
 
@@ -55,16 +79,28 @@ pub(super) fn roles(case: &Case<'_>) -> Vec<Finding> {
     let (before, now) = (holders(case, case.before), holders(case, case.now));
     let lasting = |is_wrong: fn(usize) -> bool| {
         let is_wrong = |role: &&Role| {
-            [&before, &now].iter().all(|holders| is_wrong(holders.iter().filter(|held| *held == *role).count()))
+            [&before, &now]
+                .iter()
+                .all(|holders| is_wrong(holders.iter().filter(|held| *held == *role).count()))
         };
-        all_roles(case).iter().filter(is_wrong).copied().collect::<Vec<_>>()
+        all_roles(case)
+            .iter()
+            .filter(is_wrong)
+            .copied()
+            .collect::<Vec<_>>()
     };
-    let (idle, contested) = (lasting(|holders| holders == 0), lasting(|holders| holders > 1));
-    let mend =
-        "`bellhop members ls` shows who holds what; look at the members' logs for `ended`, or restart them one by one";
+    let (idle, contested) = (
+        lasting(|holders| holders == 0),
+        lasting(|holders| holders > 1),
+    );
+    let mend = "`bellhop members ls` shows who holds what; look at the members' logs for `ended`, or restart them one by one";
     let mut findings = Vec::new();
     if !idle.is_empty() {
-        findings.push(Finding::critical(format!("nobody works {}", named(&idle)), "a member for each", mend));
+        findings.push(Finding::critical(
+            format!("nobody works {}", named(&idle)),
+            "a member for each",
+            mend,
+        ));
     }
     if !contested.is_empty() {
         findings.push(Finding::critical(
@@ -88,15 +124,25 @@ fn all_roles(case: &Case<'_>) -> Vec<Role> {
 /// The roles that living members hold, each as often as it is held.
 fn holders(case: &Case<'_>, survey: &Survey) -> Vec<Role> {
     let roles = all_roles(case);
-    let cards = survey.alive(case.config.members.ttl).map(|(_, member)| &member.card);
-    cards.flat_map(|card| roles.iter().copied().filter(|role| role.is_held_by(card))).collect()
+    let cards = survey
+        .alive(case.config.members.ttl)
+        .map(|(_, member)| &member.card);
+    cards
+        .flat_map(|card| roles.iter().copied().filter(|role| role.is_held_by(card)))
+        .collect()
 }
 
 fn named(roles: &[Role]) -> String {
-    let partitions: BTreeSet<u16> =
-        roles.iter().filter_map(|role| role.partition()).map(|Partition(number)| number).collect();
-    let mut names: Vec<String> =
-        roles.iter().filter(|role| role.partition().is_none()).map(|role| format!("the {role}")).collect();
+    let partitions: BTreeSet<u16> = roles
+        .iter()
+        .filter_map(|role| role.partition())
+        .map(|Partition(number)| number)
+        .collect();
+    let mut names: Vec<String> = roles
+        .iter()
+        .filter(|role| role.partition().is_none())
+        .map(|role| format!("the {role}"))
+        .collect();
     if !partitions.is_empty() {
         names.push(format!("partition {}", ranges(&partitions)));
     }
@@ -104,7 +150,12 @@ fn named(roles: &[Role]) -> String {
 }
 
 pub(super) fn consumers(case: &Case<'_>) -> Vec<Finding> {
-    let own: Vec<_> = case.now.consumers.iter().filter(|info| is_own(case, info)).collect();
+    let own: Vec<_> = case
+        .now
+        .consumers
+        .iter()
+        .filter(|info| is_own(case, info))
+        .collect();
     let has_members = case.now.alive(case.config.members.ttl).next().is_some();
     let findings: Vec<_> = own
         .iter()
@@ -113,8 +164,18 @@ pub(super) fn consumers(case: &Case<'_>) -> Vec<Finding> {
             before.map_or_else(Vec::new, |before| troubles(before, info, has_members))
         })
         .collect();
-    let pending: u64 = own.iter().filter(|info| !info.name.starts_with("escalate-")).map(|info| info.num_pending).sum();
-    or_ok(findings, || format!("{}, {} pending", plural(own.len(), "consumer"), plural(pending as usize, "message")))
+    let pending: u64 = own
+        .iter()
+        .filter(|info| !info.name.starts_with("escalate-"))
+        .map(|info| info.num_pending)
+        .sum();
+    or_ok(findings, || {
+        format!(
+            "{}, {} pending",
+            plural(own.len(), "consumer"),
+            plural(pending as usize, "message")
+        )
+    })
 }
 
 /// Other programs may have consumers of the same streams; those are their business.
@@ -127,7 +188,9 @@ fn is_own(case: &Case<'_>, info: &Info) -> bool {
         (names.parked_stream(), "escalate-"),
         (names.outcomes_stream(), names.history_consumer()),
     ];
-    prefixes.iter().any(|(stream, prefix)| info.stream_name == *stream && info.name.starts_with(prefix))
+    prefixes
+        .iter()
+        .any(|(stream, prefix)| info.stream_name == *stream && info.name.starts_with(prefix))
 }
 
 /// What is wrong with a consumer, now and a moment ago.
@@ -136,8 +199,10 @@ fn troubles(before: &Info, now: &Info, has_members: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     let lasts = |is_wrong: fn(&Info) -> bool| is_wrong(before) && is_wrong(now);
     if now.paused {
-        let found =
-            format!("consumer {name} of {stream} is paused for {}", duration(now.pause_remaining.unwrap_or_default()));
+        let found = format!(
+            "consumer {name} of {stream} is paused for {}",
+            duration(now.pause_remaining.unwrap_or_default())
+        );
         findings.push(Finding::critical(
             found,
             "a consumer that hands out",
@@ -152,18 +217,35 @@ fn troubles(before: &Info, now: &Info, has_members: bool) -> Vec<Finding> {
             look,
         ));
     }
-    if lasts(|info| info.config.max_ack_pending > 0 && info.num_ack_pending as i64 >= info.config.max_ack_pending) {
+    if lasts(|info| {
+        info.config.max_ack_pending > 0
+            && info.num_ack_pending as i64 >= info.config.max_ack_pending
+    }) {
         let found = format!(
             "consumer {name} of {stream} has {} messages in work, all that it may",
             thousands(now.num_ack_pending)
         );
-        findings.push(Finding::warning(found, "fewer: app servers that answer in time", "bellhop instances ls"));
+        findings.push(Finding::warning(
+            found,
+            "fewer: app servers that answer in time",
+            "bellhop instances ls",
+        ));
     }
     if lasts(|info| info.num_redelivered > 0) {
-        let found = format!("consumer {name} of {stream} hands out {} again", plural(now.num_redelivered, "message"));
-        findings.push(Finding::warning(found, "no message that takes longer than dispatch.ack_wait", look));
+        let found = format!(
+            "consumer {name} of {stream} hands out {} again",
+            plural(now.num_redelivered, "message")
+        );
+        findings.push(Finding::warning(
+            found,
+            "no message that takes longer than dispatch.ack_wait",
+            look,
+        ));
     }
-    if !name.starts_with("escalate-") && now.num_pending > FAR_BEHIND && now.num_pending > before.num_pending {
+    if !name.starts_with("escalate-")
+        && now.num_pending > FAR_BEHIND
+        && now.num_pending > before.num_pending
+    {
         let found = format!(
             "consumer {name} of {stream} is {} behind, and falls further behind",
             plural(now.num_pending as usize, "message")
@@ -179,17 +261,31 @@ fn troubles(before: &Info, now: &Info, has_members: bool) -> Vec<Finding> {
 
 /// Whether a consumer that is one client's has none. While nothing is handed out nobody is pinned, but pulls wait.
 pub(in crate::cli) fn is_unread(info: &Info) -> bool {
-    let is_pinned = info.priority_groups.iter().any(|group| group.pinned_client_id.is_some());
-    info.config.priority_policy == PriorityPolicy::PinnedClient && !is_pinned && info.num_waiting == 0
+    let is_pinned = info
+        .priority_groups
+        .iter()
+        .any(|group| group.pinned_client_id.is_some());
+    info.config.priority_policy == PriorityPolicy::PinnedClient
+        && !is_pinned
+        && info.num_waiting == 0
 }
 
 /// How long the oldest of what has not been worked on waits.
 pub(super) fn backlog(case: &Case<'_>) -> Vec<Finding> {
-    let streams = [(case.names.sets_stream(), "set"), (case.names.events_stream(), "event")];
+    let streams = [
+        (case.names.sets_stream(), "set"),
+        (case.names.events_stream(), "event"),
+    ];
     let findings = streams.iter().filter_map(|(stream, what)| {
-        let waits = case.now.oldest(stream).filter(|waits| *waits > WAIT_WARNING)?;
+        let waits = case
+            .now
+            .oldest(stream)
+            .filter(|waits| *waits > WAIT_WARNING)?;
         let count = plural(case.now.messages(stream) as usize, what);
-        let found = format!("{count} wait in {stream}, the oldest for {}", duration(waits));
+        let found = format!(
+            "{count} wait in {stream}, the oldest for {}",
+            duration(waits)
+        );
         let (wanted, mend) = (
             format!("less than {}", duration(WAIT_WARNING)),
             "`bellhop members ls` shows who works, `bellhop instances ls` who is slow",
@@ -201,7 +297,9 @@ pub(super) fn backlog(case: &Case<'_>) -> Vec<Finding> {
         })
     });
     or_ok(findings.collect(), || {
-        let [sets, events] = streams.each_ref().map(|(stream, what)| plural(case.now.messages(stream) as usize, what));
+        let [sets, events] = streams
+            .each_ref()
+            .map(|(stream, what)| plural(case.now.messages(stream) as usize, what));
         format!("{sets} and {events} are being worked on")
     })
 }

@@ -26,10 +26,22 @@ const ACTION: &str = "follow the outcomes";
 
 impl Live {
     pub(super) async fn begin(nats: &Nats) -> Result<Self, CliError> {
-        let stream = nats.jetstream.get_stream_no_info(nats.names.outcomes_stream()).await;
-        let config = OrderedConfig { deliver_policy: DeliverPolicy::New, ..OrderedConfig::default() };
-        let consumer = stream.during(ACTION)?.create_consumer(config).await.during(ACTION)?;
-        Ok(Self { messages: consumer.messages().await.during(ACTION)? })
+        let stream = nats
+            .jetstream
+            .get_stream_no_info(nats.names.outcomes_stream())
+            .await;
+        let config = OrderedConfig {
+            deliver_policy: DeliverPolicy::New,
+            ..OrderedConfig::default()
+        };
+        let consumer = stream
+            .during(ACTION)?
+            .create_consumer(config)
+            .await
+            .during(ACTION)?;
+        Ok(Self {
+            messages: consumer.messages().await.during(ACTION)?,
+        })
     }
 
     /// Shows what passes the filter, for ever.
@@ -44,7 +56,9 @@ impl Live {
             let message = message.during(ACTION)?;
             // What is no message of ours is nobody's news.
             for entry in entries(&message.payload).unwrap_or_default() {
-                let Some(reminder) = wanted(nats, filter, entry).await? else { continue };
+                let Some(reminder) = wanted(nats, filter, entry).await? else {
+                    continue;
+                };
                 if is_json {
                     output.json(&reminder)?;
                 } else {
@@ -58,7 +72,11 @@ impl Live {
 }
 
 /// The reminder as it is shown, if the filter lets it through.
-async fn wanted(nats: &Nats, filter: &Filter, entry: Entry) -> Result<Option<Box<RawValue>>, CliError> {
+async fn wanted(
+    nats: &Nats,
+    filter: &Filter,
+    entry: Entry,
+) -> Result<Option<Box<RawValue>>, CliError> {
     if !filter.may_want(&entry) {
         return Ok(None);
     }
@@ -70,14 +88,28 @@ async fn wanted(nats: &Nats, filter: &Filter, entry: Entry) -> Result<Option<Box
         return Ok(None);
     }
     let at = Timestamp::from_millisecond(entry.at_ms).unwrap_or_default();
-    let shown = with_fate(reminder.as_bytes(), &entry.outcome, at, &format!("[{}]", entry.step));
+    let shown = with_fate(
+        reminder.as_bytes(),
+        &entry.outcome,
+        at,
+        &format!("[{}]", entry.step),
+    );
     let shown = String::from_utf8(shown);
     let shown = shown.during(ACTION)?;
     Ok(Some(RawValue::from_string(shown).during(ACTION)?))
 }
 
 /// A reminder that an earlier outcome has brought, or what little is known of it.
-async fn said_before(nats: &Nats, Entry { source, id, set, user, .. }: &Entry) -> Result<String, CliError> {
+async fn said_before(
+    nats: &Nats,
+    Entry {
+        source,
+        id,
+        set,
+        user,
+        ..
+    }: &Entry,
+) -> Result<String, CliError> {
     #[derive(Deserialize)]
     struct Answer {
         reminder: Box<RawValue>,
@@ -96,10 +128,18 @@ impl Filter {
     /// By what every outcome tells.
     fn may_want(&self, entry: &Entry) -> bool {
         let published = Timestamp::from_millisecond(entry.published_ms).unwrap_or_default();
-        self.user.as_ref().is_none_or(|user| entry.user.as_deref() == Some(user.as_str()))
-            && self.source.as_ref().is_none_or(|source| entry.source == source.as_str())
+        self.user
+            .as_ref()
+            .is_none_or(|user| entry.user.as_deref() == Some(user.as_str()))
+            && self
+                .source
+                .as_ref()
+                .is_none_or(|source| entry.source == source.as_str())
             && self.id.as_ref().is_none_or(|id| entry.id == *id)
-            && self.outcome.as_ref().is_none_or(|outcome| entry.outcome == *outcome)
+            && self
+                .outcome
+                .as_ref()
+                .is_none_or(|outcome| entry.outcome == *outcome)
             && self.since.is_none_or(|since| published >= since)
             && self.until.is_none_or(|until| published < until)
     }
@@ -113,9 +153,15 @@ impl Filter {
             title: Option<String>,
             content: Option<String>,
         }
-        let Searched { tags, title, content } = serde_json::from_str(reminder).unwrap_or_default();
+        let Searched {
+            tags,
+            title,
+            content,
+        } = serde_json::from_str(reminder).unwrap_or_default();
         let mut texts = title.iter().chain(&content).map(String::as_str);
-        self.tag.as_ref().is_none_or(|tag| tags.iter().any(|one| one == tag.as_str()))
+        self.tag
+            .as_ref()
+            .is_none_or(|tag| tags.iter().any(|one| one == tag.as_str()))
             && Needle::new(self.contains.as_deref()).is_none_or(|needle| needle.is_in(&mut texts))
     }
 }

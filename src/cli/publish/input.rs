@@ -82,16 +82,32 @@ pub(super) fn plan(text: &str, request: Request<'_>) -> Result<Plan, CliError> {
     }
 }
 
-fn plan_set(text: &str, own_id: Option<String>, rest: &str, request: Request<'_>) -> Result<Plan, CliError> {
+fn plan_set(
+    text: &str,
+    own_id: Option<String>,
+    rest: &str,
+    request: Request<'_>,
+) -> Result<Plan, CliError> {
     let origin = Origin::unpublished(request.source);
-    let set = set::parse(&origin, text.as_bytes())
-        .map_err(|rejection| CliError::Failed(format!("the set would be refused as a whole: {rejection}")))?;
+    let set = set::parse(&origin, text.as_bytes()).map_err(|rejection| {
+        CliError::Failed(format!("the set would be refused as a whole: {rejection}"))
+    })?;
     let place = |(index, raw)| (Place::Index(index), Ok(raw));
-    let items: Vec<Item<'_>> = set.reminders.iter().map(|candidate| candidate.raw).enumerate().map(place).collect();
+    let items: Vec<Item<'_>> = set
+        .reminders
+        .iter()
+        .map(|candidate| candidate.raw)
+        .enumerate()
+        .map(place)
+        .collect();
     let (good, bad) = check(&items, rest, request, usize::MAX)?;
     let id = request.set_id.map(ToOwned::to_owned).or(own_id);
     let is_as_given = bad.is_empty() && request.set_id.is_none();
-    let body = if is_as_given { text.to_owned() } else { body(id.as_deref(), rest, &good) };
+    let body = if is_as_given {
+        text.to_owned()
+    } else {
+        body(id.as_deref(), rest, &good)
+    };
     let bytes = headers_bytes(request.msg_id) + body.len();
     if bytes > request.max_bytes {
         return Err(CliError::Failed(format!(
@@ -104,13 +120,27 @@ fn plan_set(text: &str, own_id: Option<String>, rest: &str, request: Request<'_>
     }
     let msg_id = request.msg_id.map(ToOwned::to_owned);
     let is_empty = good.is_empty() && set.cancel.is_empty();
-    let sets = if is_empty { vec![] } else { vec![Set { id, msg_id, reminders: good.len(), body }] };
-    Ok(Plan { reminders: items.len(), bad, sets })
+    let sets = if is_empty {
+        vec![]
+    } else {
+        vec![Set {
+            id,
+            msg_id,
+            reminders: good.len(),
+            body,
+        }]
+    };
+    Ok(Plan {
+        reminders: items.len(),
+        bad,
+        sets,
+    })
 }
 
 fn plan_list(items: &[Item<'_>], request: Request<'_>) -> Result<Plan, CliError> {
     // `/` and a number may come behind each id.
-    let frame_bytes = headers_bytes(request.msg_id) + body(request.set_id, "", &[]).len() + 2 * (1 + 20);
+    let frame_bytes =
+        headers_bytes(request.msg_id) + body(request.set_id, "", &[]).len() + 2 * (1 + 20);
     let room = request.max_bytes.saturating_sub(frame_bytes);
     let (good, bad) = check(items, "", request, room)?;
     let cut = cut(&good, room);
@@ -121,10 +151,19 @@ fn plan_list(items: &[Item<'_>], request: Request<'_>) -> Result<Plan, CliError>
     let set = |(at, reminders): (usize, &&[&str])| {
         let id = numbered(request.set_id, at);
         let body = body(id.as_deref(), "", reminders);
-        Set { id, msg_id: numbered(request.msg_id, at), reminders: reminders.len(), body }
+        Set {
+            id,
+            msg_id: numbered(request.msg_id, at),
+            reminders: reminders.len(),
+            body,
+        }
     };
     let sets = cut.iter().enumerate().map(set).collect();
-    Ok(Plan { reminders: items.len(), bad, sets })
+    Ok(Plan {
+        reminders: items.len(),
+        bad,
+        sets,
+    })
 }
 
 /// A reminder of the input, or why it is none.
@@ -141,22 +180,34 @@ enum Input<'a> {
 
 fn read(text: &str) -> Result<Input<'_>, CliError> {
     if text.trim().is_empty() {
-        return Err(CliError::Failed("the input is empty, there is nothing to publish".to_owned()));
+        return Err(CliError::Failed(
+            "the input is empty, there is nothing to publish".to_owned(),
+        ));
     }
     let document = match serde_json::from_str::<&RawValue>(text) {
         Ok(document) => document.get(),
         Err(error) => return lines(text, &error),
     };
     if let Ok(list) = serde_json::from_str::<Vec<&RawValue>>(document) {
-        let items = list.into_iter().enumerate().map(|(index, raw)| (Place::Index(index), Ok(raw.get())));
+        let items = list
+            .into_iter()
+            .enumerate()
+            .map(|(index, raw)| (Place::Index(index), Ok(raw.get())));
         return Ok(Input::Reminders(items.collect()));
     }
     match serde_json::from_str::<HashMap<String, &RawValue>>(document) {
         Ok(fields) if fields.contains_key("reminders") || fields.contains_key("cancel") => {
-            let own_id = fields.get("id").and_then(|id| serde_json::from_str(id.get()).ok());
+            let own_id = fields
+                .get("id")
+                .and_then(|id| serde_json::from_str(id.get()).ok());
             let rest = ["deliver_at", "cancel"].map(|name| (name, fields.get(name)));
-            let rest = rest.iter().filter_map(|(name, value)| Some(format!("\"{name}\":{},", (*value)?)));
-            Ok(Input::Set { own_id, rest: rest.collect() })
+            let rest = rest
+                .iter()
+                .filter_map(|(name, value)| Some(format!("\"{name}\":{},", (*value)?)));
+            Ok(Input::Set {
+                own_id,
+                rest: rest.collect(),
+            })
         }
         _ => Ok(Input::Reminders(vec![(Place::Only, Ok(document))])),
     }
@@ -165,10 +216,17 @@ fn read(text: &str) -> Result<Input<'_>, CliError> {
 /// Reads a reminder a line. Where most lines are no JSON of their own, the input is rather one damaged document.
 fn lines<'a>(text: &'a str, error: &serde_json::Error) -> Result<Input<'a>, CliError> {
     let item = |(at, line): (usize, &'a str)| {
-        let raw = serde_json::from_str::<&RawValue>(line).map(RawValue::get).map_err(|error| error.to_string());
+        let raw = serde_json::from_str::<&RawValue>(line)
+            .map(RawValue::get)
+            .map_err(|error| error.to_string());
         (Place::Line(at + 1), raw)
     };
-    let items: Vec<_> = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).map(item).collect();
+    let items: Vec<_> = text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty())
+        .map(item)
+        .collect();
     let good = items.iter().filter(|(_, raw)| raw.is_ok()).count();
     if good == 0 || good * 2 < items.len() {
         return Err(CliError::Failed(format!(
@@ -190,7 +248,13 @@ fn check<'a>(
     let (mut good, mut bad) = (Vec::with_capacity(items.len()), Vec::new());
     let mut known: HashMap<String, (Place, &str)> = HashMap::new();
     for chunk in items.chunks(MAX_REMINDERS) {
-        let mut refuse = |place, code, detail| bad.push(Bad { place, code, detail });
+        let mut refuse = |place, code, detail| {
+            bad.push(Bad {
+                place,
+                code,
+                detail,
+            })
+        };
         let mut texts: Vec<(Place, &'a str)> = Vec::with_capacity(chunk.len());
         for (place, text) in chunk {
             match text {
@@ -201,23 +265,34 @@ fn check<'a>(
         if texts.is_empty() {
             continue;
         }
-        let body = body(request.set_id, rest, &texts.iter().map(|(_, text)| *text).collect::<Vec<_>>());
-        let set = set::parse(&origin, body.as_bytes()).map_err(|rejection| CliError::Failed(rejection.to_string()))?;
+        let body = body(
+            request.set_id,
+            rest,
+            &texts.iter().map(|(_, text)| *text).collect::<Vec<_>>(),
+        );
+        let set = set::parse(&origin, body.as_bytes())
+            .map_err(|rejection| CliError::Failed(rejection.to_string()))?;
         for (index, (candidate, (place, text))) in set.reminders.iter().zip(texts).enumerate() {
             let has_own_id = candidate.id() != format!("{}#{index}", set.common.id);
-            let twin = known.get(candidate.id()).filter(|(_, twin)| has_own_id && *twin != text);
+            let twin = known
+                .get(candidate.id())
+                .filter(|(_, twin)| has_own_id && *twin != text);
             match (&candidate.parsed, twin) {
                 (Err(Refused { rejection, .. }), _) => {
                     refuse(place, rejection.code.as_str(), within(&rejection.detail))
                 }
                 (Ok(_), _) if text.len() >= room => {
                     let (bytes, most) = (thousands(text.len()), thousands(request.max_bytes));
-                    let detail =
-                        format!("it has {bytes} bytes, and one message takes {most}, by the server's max_payload");
+                    let detail = format!(
+                        "it has {bytes} bytes, and one message takes {most}, by the server's max_payload"
+                    );
                     refuse(place, "max_payload", detail);
                 }
                 (Ok(_), Some((other, _))) => {
-                    let detail = format!("`{}` is the id of {other} too, which says something else", candidate.id());
+                    let detail = format!(
+                        "`{}` is the id of {other} too, which says something else",
+                        candidate.id()
+                    );
                     refuse(place, RejectCode::DuplicateId.as_str(), detail);
                 }
                 (Ok(_), None) => {
@@ -252,7 +327,9 @@ fn cut<'a, 'b>(reminders: &'a [&'b str], room: usize) -> Vec<&'a [&'b str]> {
 
 /// A set of these reminders, byte for byte.
 fn body(id: Option<&str>, rest: &str, reminders: &[&str]) -> String {
-    let id = id.map_or_else(String::new, |id| format!("\"id\":{},", serde_json::Value::from(id)));
+    let id = id.map_or_else(String::new, |id| {
+        format!("\"id\":{},", serde_json::Value::from(id))
+    });
     format!("{{{id}{rest}\"reminders\":[{}]}}", reminders.join(","))
 }
 
@@ -263,7 +340,10 @@ fn headers_bytes(msg_id: Option<&str>) -> usize {
 
 /// An error's text without its place in the reminder; the reminder's place in the input is told instead.
 fn within(problem: &str) -> String {
-    problem.rsplit_once(" at line ").map_or(problem, |(problem, _)| problem).to_owned()
+    problem
+        .rsplit_once(" at line ")
+        .map_or(problem, |(problem, _)| problem)
+        .to_owned()
 }
 
 #[cfg(test)]
@@ -275,7 +355,12 @@ mod tests {
 
     fn planned(text: &str, change: impl FnOnce(&mut Request<'_>)) -> Result<Plan, CliError> {
         let source = "billing".parse().unwrap();
-        let mut request = Request { source: &source, set_id: None, msg_id: None, max_bytes: MAX_BYTES };
+        let mut request = Request {
+            source: &source,
+            set_id: None,
+            msg_id: None,
+            max_bytes: MAX_BYTES,
+        };
         change(&mut request);
         plan(text, request)
     }
@@ -287,7 +372,12 @@ mod tests {
     }
 
     fn bad(text: &str) -> Vec<(String, &'static str)> {
-        planned(text, |_| {}).unwrap().bad.into_iter().map(|bad| (bad.place.to_string(), bad.code)).collect()
+        planned(text, |_| {})
+            .unwrap()
+            .bad
+            .into_iter()
+            .map(|bad| (bad.place.to_string(), bad.code))
+            .collect()
     }
 
     const A: &str = r#"{"id":"a","user":"alice","content":"c",  "data":1.50}"#;
@@ -297,8 +387,12 @@ mod tests {
     fn every_form_keeps_the_reminders_bytes() {
         let set = format!("{{\"reminders\":[{A},\n{B}]}}");
         assert_eq!(
-            bodies(&format!(" {{\"more\":0,\"id\":\"s\", \"reminders\":[{A}]}}\n")),
-            [format!(" {{\"more\":0,\"id\":\"s\", \"reminders\":[{A}]}}\n")]
+            bodies(&format!(
+                " {{\"more\":0,\"id\":\"s\", \"reminders\":[{A}]}}\n"
+            )),
+            [format!(
+                " {{\"more\":0,\"id\":\"s\", \"reminders\":[{A}]}}\n"
+            )]
         );
         assert_eq!(bodies(&set)[..], [set]);
         let list = format!("{{\"reminders\":[{A},{B}]}}");
@@ -311,27 +405,61 @@ mod tests {
     fn ids_are_given_and_numbered() {
         let ids = |text: &str, max_bytes: usize| {
             let plan = planned(text, |request| {
-                (request.set_id, request.msg_id, request.max_bytes) = (Some("s"), Some("m"), max_bytes);
+                (request.set_id, request.msg_id, request.max_bytes) =
+                    (Some("s"), Some("m"), max_bytes);
             });
-            plan.unwrap().sets.into_iter().map(|set| (set.id.unwrap(), set.msg_id.unwrap())).collect::<Vec<_>>()
+            plan.unwrap()
+                .sets
+                .into_iter()
+                .map(|set| (set.id.unwrap(), set.msg_id.unwrap()))
+                .collect::<Vec<_>>()
         };
         let text = format!("{A}\n{B}");
         assert_eq!(ids(&text, MAX_BYTES), [("s".into(), "m".into())]);
-        assert_eq!(ids(&text, 180), [("s/1".into(), "m/1".into()), ("s/2".into(), "m/2".into())]);
-        let set = planned(&format!("{{\"id\":\"own\",\"reminders\":[{A}]}}"), |request| request.set_id = Some("s\""))
-            .unwrap();
-        assert_eq!(set.sets[0].body, format!("{{\"id\":\"s\\\"\",\"reminders\":[{A}]}}"));
+        assert_eq!(
+            ids(&text, 180),
+            [("s/1".into(), "m/1".into()), ("s/2".into(), "m/2".into())]
+        );
+        let set = planned(
+            &format!("{{\"id\":\"own\",\"reminders\":[{A}]}}"),
+            |request| request.set_id = Some("s\""),
+        )
+        .unwrap();
+        assert_eq!(
+            set.sets[0].body,
+            format!("{{\"id\":\"s\\\"\",\"reminders\":[{A}]}}")
+        );
     }
 
     #[test]
     fn every_bad_one_is_named() {
-        let text = format!("{A}\n{{\"user\":\"u\"}}\n\n{{oops\n{B}\n{}\n7", B.replace("bob", "eve"));
-        let expected = [(2, "invalid_reminder"), (4, "not_json"), (6, "duplicate_id"), (7, "invalid_reminder")];
-        assert_eq!(bad(&text), expected.map(|(line, code)| (format!("line {line}"), code)));
-        assert_eq!(bad(&format!("[{A},null]")), [("reminders[1]".to_owned(), "invalid_reminder")]);
-        assert_eq!(bad(&format!("{{\"reminders\":[{{}},{A}]}}")), [("reminders[0]".to_owned(), "invalid_reminder")]);
+        let text = format!(
+            "{A}\n{{\"user\":\"u\"}}\n\n{{oops\n{B}\n{}\n7",
+            B.replace("bob", "eve")
+        );
+        let expected = [
+            (2, "invalid_reminder"),
+            (4, "not_json"),
+            (6, "duplicate_id"),
+            (7, "invalid_reminder"),
+        ];
+        assert_eq!(
+            bad(&text),
+            expected.map(|(line, code)| (format!("line {line}"), code))
+        );
+        assert_eq!(
+            bad(&format!("[{A},null]")),
+            [("reminders[1]".to_owned(), "invalid_reminder")]
+        );
+        assert_eq!(
+            bad(&format!("{{\"reminders\":[{{}},{A}]}}")),
+            [("reminders[0]".to_owned(), "invalid_reminder")]
+        );
         let plan = planned(&text, |_| {}).unwrap();
-        assert_eq!((plan.reminders, plan.sets[0].body.as_str()), (6, format!("{{\"reminders\":[{A},{B}]}}").as_str()));
+        assert_eq!(
+            (plan.reminders, plan.sets[0].body.as_str()),
+            (6, format!("{{\"reminders\":[{A},{B}]}}").as_str())
+        );
         assert_eq!(plan.bad[0].detail, "missing field `content`");
     }
 
@@ -339,9 +467,14 @@ mod tests {
     fn the_same_reminder_twice_is_no_mistake() {
         assert_eq!(bad(&format!("{A}\n{A}")), []);
         // Without an id of their own, the first ones of two chunks are not the same.
-        let lines: String = (0..=MAX_REMINDERS).map(|i| format!("{{\"user\":\"u\",\"content\":\"{i}\"}}\n")).collect();
+        let lines: String = (0..=MAX_REMINDERS)
+            .map(|i| format!("{{\"user\":\"u\",\"content\":\"{i}\"}}\n"))
+            .collect();
         let plan = planned(&lines, |_| {}).unwrap();
-        assert_eq!((plan.bad.len(), plan.sets.len(), plan.sets[1].reminders), (0, 2, 1));
+        assert_eq!(
+            (plan.bad.len(), plan.sets.len(), plan.sets[1].reminders),
+            (0, 2, 1)
+        );
     }
 
     #[test]
@@ -355,10 +488,20 @@ mod tests {
             "{\"reminders\":[]}",
             "{\"reminders\":7}",
         ] {
-            assert!(matches!(planned(text, |_| {}), Err(CliError::Failed(_))), "{text}");
+            assert!(
+                matches!(planned(text, |_| {}), Err(CliError::Failed(_))),
+                "{text}"
+            );
         }
-        let too_large = planned(&format!("{{\"reminders\":[{A}]}}"), |request| request.max_bytes = 30);
-        assert!(too_large.unwrap_err().to_string().contains("one message takes 30"));
+        let too_large = planned(&format!("{{\"reminders\":[{A}]}}"), |request| {
+            request.max_bytes = 30
+        });
+        assert!(
+            too_large
+                .unwrap_err()
+                .to_string()
+                .contains("one message takes 30")
+        );
         let one = planned(A, |request| request.max_bytes = 100).unwrap();
         assert_eq!((one.bad[0].code, one.sets.len()), ("max_payload", 0));
         assert_eq!(planned("[]", |_| {}).unwrap().reminders, 0);

@@ -63,7 +63,9 @@ pub(in crate::cli) struct Args {
 pub(super) async fn run(nats: &Nats, args: Args) -> Result<(), CliError> {
     let fixed = match &args.body {
         Some(_) if args.sequences.len() != 1 => {
-            return Err(CliError::Usage("--body takes the place of one refused message: name one SEQ".to_owned()));
+            return Err(CliError::Usage(
+                "--body takes the place of one refused message: name one SEQ".to_owned(),
+            ));
         }
         Some(file) => Some(Bytes::from(read(file)?.bytes)),
         None => None,
@@ -71,7 +73,9 @@ pub(super) async fn run(nats: &Nats, args: Args) -> Result<(), CliError> {
     let stream = stream(nats).await?;
     let mut sequences = args.sequences.clone();
     if args.all {
-        args.filter.scan(nats, 1, |refused| sequences.push(refused.sequence)).await?;
+        args.filter
+            .scan(nats, 1, |refused| sequences.push(refused.sequence))
+            .await?;
     }
     let (mut output, mut failed) = (Output::new(), 0);
     for &sequence in &sequences {
@@ -90,7 +94,10 @@ pub(super) async fn run(nats: &Nats, args: Args) -> Result<(), CliError> {
     output.flush()?;
     match failed {
         0 => Ok(()),
-        failed => Err(CliError::Failed(format!("{failed} of {} not requeued", plural(sequences.len(), "message")))),
+        failed => Err(CliError::Failed(format!(
+            "{failed} of {} not requeued",
+            plural(sequences.len(), "message")
+        ))),
     }
 }
 
@@ -105,14 +112,28 @@ struct Done {
 
 impl Done {
     fn print(&self, output: &mut Output, json: bool) -> Result<(), CliError> {
-        let Self { sequence, source, set_sequence, is_duplicate, is_deleted } = self;
+        let Self {
+            sequence,
+            source,
+            set_sequence,
+            is_duplicate,
+            is_deleted,
+        } = self;
         if json {
-            output.json(&json!({ "sequence": sequence, "source": source, "set_sequence": set_sequence,
-                "duplicate": is_duplicate, "deleted": is_deleted }))?;
+            output.json(
+                &json!({ "sequence": sequence, "source": source, "set_sequence": set_sequence,
+                "duplicate": is_duplicate, "deleted": is_deleted }),
+            )?;
         } else {
-            let how = if *is_duplicate { "was requeued before" } else { "requeued" };
+            let how = if *is_duplicate {
+                "was requeued before"
+            } else {
+                "requeued"
+            };
             let kept = if *is_deleted { "" } else { ", and kept" };
-            output.line(format!("{sequence} {how} as set {set_sequence} of {source}{kept}"))?;
+            output.line(format!(
+                "{sequence} {how} as set {set_sequence} of {source}{kept}"
+            ))?;
         }
         output.flush()
     }
@@ -140,29 +161,53 @@ async fn requeue(
     headers.insert(headers::REQUEUE, sequence.to_string());
     // Should the deletion fail and this be run again, it is taken in once. Publishers do not know the time, and so not the id.
     let refused_ns = message.time.unix_timestamp_nanos();
-    headers.insert(header::NATS_MESSAGE_ID, format!("requeue {sequence} {refused_ns} {:016x}", hash(&body)));
+    headers.insert(
+        header::NATS_MESSAGE_ID,
+        format!("requeue {sequence} {refused_ns} {:016x}", hash(&body)),
+    );
     let ack = nats.store(nats.names.sets(&source), headers, body).await?;
     if !args.keep {
         stream.delete_message(sequence).await.map_err(|error| {
-            NatsError::failed(format!("requeued as set {}, but not deleted here: run it again", ack.sequence), error)
+            NatsError::failed(
+                format!(
+                    "requeued as set {}, but not deleted here: run it again",
+                    ack.sequence
+                ),
+                error,
+            )
         })?;
     }
     let (set_sequence, is_duplicate) = (ack.sequence, ack.duplicate);
-    Ok(Done { sequence, source, set_sequence, is_duplicate, is_deleted: !args.keep })
+    Ok(Done {
+        sequence,
+        source,
+        set_sequence,
+        is_duplicate,
+        is_deleted: !args.keep,
+    })
 }
 
 /// What takes the place of a refused message. It is a CloudEvent as far as the message was one whose headers are right.
 fn mended(message: &StreamMessage, fixed: Bytes) -> (HeaderMap, Bytes) {
     let headers = of_publisher(&message.headers);
-    let others = headers.iter().filter(|(name, _)| !cloud_event::is_about_events(name.as_ref()));
-    let mut plain: HeaderMap =
-        others.flat_map(|(name, values)| Some((name.clone(), values.first()?.clone()))).collect();
+    let others = headers
+        .iter()
+        .filter(|(name, _)| !cloud_event::is_about_events(name.as_ref()));
+    let mut plain: HeaderMap = others
+        .flat_map(|(name, values)| Some((name.clone(), values.first()?.clone())))
+        .collect();
     if has_field(&fixed, "specversion") {
         plain.insert("Content-Type", cloud_event::STRUCTURED);
         return (plain, fixed);
     }
-    let body = if has_field(&fixed, "reminders") { fixed } else { set_of(&fixed) };
-    let is_right = Published::read(|name| nats::header(Some(&headers), name), &body).set.is_ok();
+    let body = if has_field(&fixed, "reminders") {
+        fixed
+    } else {
+        set_of(&fixed)
+    };
+    let is_right = Published::read(|name| nats::header(Some(&headers), name), &body)
+        .set
+        .is_ok();
     (if is_right { headers } else { plain }, body)
 }
 
@@ -170,7 +215,8 @@ fn mended(message: &StreamMessage, fixed: Bytes) -> (HeaderMap, Bytes) {
 fn source(message: &StreamMessage) -> Result<Source, CliError> {
     let Refused { sequence, code, .. } = Refused::of(message);
     if code == RejectCode::CorruptEvent.as_str() {
-        let problem = "it was never published: it is a message of Bellhop's own streams that nobody can read";
+        let problem =
+            "it was never published: it is a message of Bellhop's own streams that nobody can read";
         return Err(CliError::Failed(problem.to_owned()));
     }
     let token = message.subject.rsplit('.').next().unwrap_or_default();
@@ -185,23 +231,34 @@ fn source(message: &StreamMessage) -> Result<Source, CliError> {
 
 /// A set of one reminder, which keeps its bytes.
 fn set_of(reminder: &[u8]) -> Bytes {
-    [br#"{"reminders":["#, reminder.trim_ascii(), b"]}"].concat().into()
+    [br#"{"reminders":["#, reminder.trim_ascii(), b"]}"]
+        .concat()
+        .into()
 }
 
 fn has_field(body: &[u8], name: &str) -> bool {
-    serde_json::from_slice::<HashMap<String, IgnoredAny>>(body).is_ok_and(|fields| fields.contains_key(name))
+    serde_json::from_slice::<HashMap<String, IgnoredAny>>(body)
+        .is_ok_and(|fields| fields.contains_key(name))
 }
 
 /// Finds out what the intake would say.
 fn check(source: &Source, headers: &HeaderMap, body: &[u8]) -> Result<(), CliError> {
-    let origin = Origin { source: source.clone(), sequence: u64::MAX, published_at: Timestamp::now() };
+    let origin = Origin {
+        source: source.clone(),
+        sequence: u64::MAX,
+        published_at: Timestamp::now(),
+    };
     let refused = |place: String, rejection: &dyn std::fmt::Display| {
         CliError::Failed(format!(
             "left where it is, since it would be refused again: {place}{rejection}; mend it with --body FILE"
         ))
     };
     let published = Published::read(|name| nats::header(Some(headers), name), body);
-    let set = published.set.as_ref().map_err(Rejection::clone).and_then(|set| set::parse(&origin, set));
+    let set = published
+        .set
+        .as_ref()
+        .map_err(Rejection::clone)
+        .and_then(|set| set::parse(&origin, set));
     let set = set.map_err(|rejection| refused(String::new(), &rejection))?;
     for (index, candidate) in set.reminders.iter().enumerate() {
         if let Err(set::Refused { rejection, .. }) = &candidate.parsed {
@@ -223,13 +280,22 @@ mod tests {
 
     #[test]
     fn a_reminder_becomes_a_set_of_one_and_keeps_its_bytes() {
-        assert_eq!(set_of(b" {\"user\":\"a\",  \"n\":1.50}\n"), r#"{"reminders":[{"user":"a",  "n":1.50}]}"#);
+        assert_eq!(
+            set_of(b" {\"user\":\"a\",  \"n\":1.50}\n"),
+            r#"{"reminders":[{"user":"a",  "n":1.50}]}"#
+        );
     }
 
     #[test]
     fn a_set_is_told_from_a_reminder() {
         assert!(has_field(br#"{"id":"x","reminders":7}"#, "reminders"));
-        for body in ["{\"user\":\"reminders\"}", "[\"reminders\"]", "not json", "7", ""] {
+        for body in [
+            "{\"user\":\"reminders\"}",
+            "[\"reminders\"]",
+            "not json",
+            "7",
+            "",
+        ] {
             assert!(!has_field(body.as_bytes(), "reminders"), "{body}");
         }
     }
@@ -239,9 +305,28 @@ mod tests {
         let source = "billing".parse().unwrap();
         let (plain, mut event) = (HeaderMap::new(), HeaderMap::new());
         event.insert("content-type", cloud_event::STRUCTURED);
-        assert!(check(&source, &plain, br#"{"reminders":[{"user":"a","content":"c"}]}"#).is_ok());
-        assert!(check(&source, &event, br#"{"reminders":[{"user":"a","content":"c"}]}"#).is_err());
-        for body in ["not json", "{}", r#"{"reminders":[]}"#, r#"{"reminders":[{"user":"a"}]}"#] {
+        assert!(
+            check(
+                &source,
+                &plain,
+                br#"{"reminders":[{"user":"a","content":"c"}]}"#
+            )
+            .is_ok()
+        );
+        assert!(
+            check(
+                &source,
+                &event,
+                br#"{"reminders":[{"user":"a","content":"c"}]}"#
+            )
+            .is_err()
+        );
+        for body in [
+            "not json",
+            "{}",
+            r#"{"reminders":[]}"#,
+            r#"{"reminders":[{"user":"a"}]}"#,
+        ] {
             assert!(check(&source, &plain, body.as_bytes()).is_err(), "{body}");
         }
     }

@@ -62,11 +62,20 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
             output.json(&json!({ "place": place, "text": sample, "old": before, "new": after }))?;
             continue;
         }
-        let place = if place.is_empty() { "the reminder".to_owned() } else { plain(place) };
+        let place = if place.is_empty() {
+            "the reminder".to_owned()
+        } else {
+            plain(place)
+        };
         output.painted(paint(Style::new().bold(), place))?;
-        for (sign, style, fate) in [("-", AnsiColor::Red.on_default(), &before), ("+", GOOD, &after)] {
+        for (sign, style, fate) in [
+            ("-", AnsiColor::Red.on_default(), &before),
+            ("+", GOOD, &after),
+        ] {
             let sign = paint(style, sign);
-            shown(fate, sample, marks).iter().try_for_each(|line| output.painted(format!("{sign} {line}")))?;
+            shown(fate, sample, marks)
+                .iter()
+                .try_for_each(|line| output.painted(format!("{sign} {line}")))?;
         }
     }
     drop(progress);
@@ -74,17 +83,28 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
         output.json(&json!({ "texts": texts.len(), "changed": changed }))?;
     } else {
         let verb = if changed == 1 { "changes" } else { "change" };
-        output.line(format!("{} of {} {verb}", thousands(changed), plural(texts.len(), "text")))?;
+        output.line(format!(
+            "{} of {} {verb}",
+            thousands(changed),
+            plural(texts.len(), "text")
+        ))?;
     }
     output.flush()?;
-    if args.exit_code && changed > 0 { Err(CliError::Told) } else { Ok(()) }
+    if args.exit_code && changed > 0 {
+        Err(CliError::Told)
+    } else {
+        Ok(())
+    }
 }
 
 fn shown(fate: &Fate, sample: &Sample, marks: Marks) -> Vec<String> {
     match fate {
         Fate::Delivered(delivered) => {
             let lines = marks.delivered(delivered, sample.priority);
-            lines.iter().flat_map(|line| line.split('\n').map(ToOwned::to_owned)).collect()
+            lines
+                .iter()
+                .flat_map(|line| line.split('\n').map(ToOwned::to_owned))
+                .collect()
         }
         fate => vec![paint(BAD, plain(&format!("not delivered: {fate}")))],
     }
@@ -107,5 +127,7 @@ fn tag(args: &Args) -> Tag {
         Place::Stored(tag) => Some(tag.clone()),
         Place::File(file) => tag_of(file),
     };
-    named(&args.old).or_else(|| named(&args.new)).unwrap_or_else(|| "rules".to_owned().try_into().expect("a tag"))
+    named(&args.old)
+        .or_else(|| named(&args.new))
+        .unwrap_or_else(|| "rules".to_owned().try_into().expect("a tag"))
 }

@@ -27,10 +27,20 @@ pub(super) struct Usable {
 pub(super) fn usable(input: &Input) -> Result<Usable, CliError> {
     let Lint { problems, usable } = lint(&input.bytes);
     match usable {
-        Some((document, engine)) => Ok(Usable { document, engine, warnings: problems }),
+        Some((document, engine)) => Ok(Usable {
+            document,
+            engine,
+            warnings: problems,
+        }),
         None => {
-            problems.iter().for_each(|problem| aside(line(&input.name, problem)));
-            Err(CliError::Failed(format!("{} has {} and cannot be used", input.name, plural(problems.len(), "error"))))
+            problems
+                .iter()
+                .for_each(|problem| aside(line(&input.name, problem)));
+            Err(CliError::Failed(format!(
+                "{} has {} and cannot be used",
+                input.name,
+                plural(problems.len(), "error")
+            )))
         }
     }
 }
@@ -47,7 +57,10 @@ impl std::str::FromStr for Place {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.strip_prefix('@') {
-            Some(tag) => tag.parse().map(Self::Stored).map_err(|error| format!("the tag {error}")),
+            Some(tag) => tag
+                .parse()
+                .map(Self::Stored)
+                .map_err(|error| format!("the tag {error}")),
             None => Ok(Self::File(text.into())),
         }
     }
@@ -55,12 +68,17 @@ impl std::str::FromStr for Place {
 
 /// Reads what a tag has stored.
 pub(super) async fn stored(nats: &Nats, tag: &Tag) -> Result<Input, CliError> {
-    let entry = entry(nats, tag).await?.ok_or_else(|| CliError::Failed(no_rules(tag)))?;
+    let entry = entry(nats, tag)
+        .await?
+        .ok_or_else(|| CliError::Failed(no_rules(tag)))?;
     Ok(input(tag, entry))
 }
 
 pub(super) fn input(tag: &Tag, entry: Entry) -> Input {
-    Input { name: format!("@{tag}"), bytes: entry.value.into() }
+    Input {
+        name: format!("@{tag}"),
+        bytes: entry.value.into(),
+    }
 }
 
 pub(super) fn no_rules(tag: &Tag) -> String {
@@ -77,5 +95,9 @@ pub(super) async fn entry(nats: &Nats, tag: &Tag) -> Result<Option<Entry>, CliEr
 
 /// The tag that a file is named after: `billing` of `rules/billing.json`.
 pub(super) fn tag_of(file: &Path) -> Option<Tag> {
-    file.file_stem()?.to_str()?.parse().ok().filter(|tag: &Tag| tag.as_str() != "-")
+    file.file_stem()?
+        .to_str()?
+        .parse()
+        .ok()
+        .filter(|tag: &Tag| tag.as_str() != "-")
 }

@@ -79,7 +79,8 @@ Examples:
         json: bool,
     },
     /// Run the tests that stand in documents
-    #[command(after_help = "A document's field `tests` has texts, and what is expected to become of them:
+    #[command(
+        after_help = "A document's field `tests` has texts, and what is expected to become of them:
 
   { \"rules\": [{ \"name\": \"due\", \"keywords\": [\"due\"], \"action\": \"highlight\" }],
     \"tests\": [
@@ -90,7 +91,8 @@ Examples:
 A test that fails ends this with exit code 1. `rules put` runs them, too.
 
 Example:
-  bellhop rules test *.json")]
+  bellhop rules test *.json"
+    )]
     Test {
         /// Documents; `-` is standard input
         #[arg(required = true, value_name = "FILE")]

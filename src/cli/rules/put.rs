@@ -43,12 +43,17 @@ pub(in crate::cli) struct Args {
 pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliError> {
     let input = read(&args.file)?;
     let usable = usable(&input)?;
-    usable.warnings.iter().for_each(|warning| aside(line(&input.name, warning)));
+    usable
+        .warnings
+        .iter()
+        .for_each(|warning| aside(line(&input.name, warning)));
     failures(&input.name, &usable)?;
     let (_, nats) = settings.connect().await?;
     fits(&input, nats.client.max_payload())?;
     let before = entry(&nats, &args.tag).await?;
-    let is_new = before.as_ref().is_none_or(|before| before.value != input.bytes);
+    let is_new = before
+        .as_ref()
+        .is_none_or(|before| before.value != input.bytes);
     let revision = match &before {
         Some(before) if !is_new => Some(before.revision),
         _ if args.dry_run => None,
@@ -75,7 +80,12 @@ fn fits(input: &Input, max_payload: usize) -> Result<(), CliError> {
 }
 
 /// Stores the document in the place of exactly the one that was looked at.
-async fn store(nats: &Nats, tag: &Tag, document: Vec<u8>, before: Option<&Entry>) -> Result<u64, CliError> {
+async fn store(
+    nats: &Nats,
+    tag: &Tag,
+    document: Vec<u8>,
+    before: Option<&Entry>,
+) -> Result<u64, CliError> {
     let rules = bucket::open(nats, nats.names.rules_bucket()).await?;
     let key = tag.escaped();
     let action = || format!("store the rules of {tag}");
@@ -85,12 +95,17 @@ async fn store(nats: &Nats, tag: &Tag, document: Vec<u8>, before: Option<&Entry>
             stored => Some(stored.during_with(action)?),
         },
         None => match rules.create(key, document.into()).await {
-            Err(error) if error.kind() == CreateErrorKind::AlreadyExists || is_outdated(&error) => None,
+            Err(error) if error.kind() == CreateErrorKind::AlreadyExists || is_outdated(&error) => {
+                None
+            }
             stored => Some(stored.during_with(action)?),
         },
     };
     stored.ok_or_else(|| {
-        CliError::Failed(format!("{}: somebody else has just stored others: look at them, and run it again", action()))
+        CliError::Failed(format!(
+            "{}: somebody else has just stored others: look at them, and run it again",
+            action()
+        ))
     })
 }
 
@@ -101,7 +116,9 @@ fn report(
     is_new: bool,
     revision: Option<u64>,
 ) -> Result<(), CliError> {
-    let Args { tag, dry_run, json, .. } = args;
+    let Args {
+        tag, dry_run, json, ..
+    } = args;
     let size = Size::of(&usable.document);
     let changes = before.map(|before| match Document::parse(&before.value) {
         Ok(old) => changes(&old, &usable.document),
@@ -115,12 +132,18 @@ fn report(
     }
     output.line(match (before, changes) {
         (Some(before), _) if !is_new => {
-            format!("tag {tag} has exactly these rules already, as revision {}", before.revision)
+            format!(
+                "tag {tag} has exactly these rules already, as revision {}",
+                before.revision
+            )
         }
         (before, changes) => {
-            let stored =
-                revision.map_or("would be stored".to_owned(), |revision| format!("stored as revision {revision}"));
-            let place = before.map_or(String::new(), |before| format!(", in place of revision {}", before.revision));
+            let stored = revision.map_or("would be stored".to_owned(), |revision| {
+                format!("stored as revision {revision}")
+            });
+            let place = before.map_or(String::new(), |before| {
+                format!(", in place of revision {}", before.revision)
+            });
             let changes = changes.map_or(String::new(), |changes| changes.join(", ") + "; ");
             format!("rules of {tag} {stored}{place}: {changes}{size}")
         }
@@ -135,19 +158,38 @@ const MAX_NAMES: usize = 5;
 fn changes(old: &Document, new: &Document) -> Vec<String> {
     let (before, after) = (by_name(old), by_name(new));
     let names = |from: &Document, is_meant: &dyn Fn(&str) -> bool| -> Vec<String> {
-        from.rules.iter().map(|rule| rule.name.clone()).filter(|name| is_meant(name)).collect()
+        from.rules
+            .iter()
+            .map(|rule| rule.name.clone())
+            .filter(|name| is_meant(name))
+            .collect()
     };
     let added = names(new, &|name| !before.contains_key(name));
     let removed = names(old, &|name| !after.contains_key(name));
-    let changed = names(new, &|name| before.get(name).is_some_and(|rule| after[name] != *rule));
+    let changed = names(new, &|name| {
+        before.get(name).is_some_and(|rule| after[name] != *rule)
+    });
     let is_common = |name: &str| before.contains_key(name) && after.contains_key(name);
-    let mut told: Vec<String> = [("+", added, ""), ("-", removed, ""), ("", changed, " changed")]
-        .into_iter()
-        .filter(|(_, names, _)| !names.is_empty())
-        .map(|(sign, names, what)| format!("{sign}{}{what} ({})", plural(names.len(), "rule"), listed(&names)))
-        .collect();
+    let mut told: Vec<String> = [
+        ("+", added, ""),
+        ("-", removed, ""),
+        ("", changed, " changed"),
+    ]
+    .into_iter()
+    .filter(|(_, names, _)| !names.is_empty())
+    .map(|(sign, names, what)| {
+        format!(
+            "{sign}{}{what} ({})",
+            plural(names.len(), "rule"),
+            listed(&names)
+        )
+    })
+    .collect();
     for (is_different, what) in [
-        (names(old, &is_common) != names(new, &is_common), "another order of rules"),
+        (
+            names(old, &is_common) != names(new, &is_common),
+            "another order of rules",
+        ),
         (old.allow != new.allow, "other allowed phrases"),
         (old.matching != new.matching, "another `match`"),
         (old.tests != new.tests, "other tests"),
@@ -161,11 +203,19 @@ fn changes(old: &Document, new: &Document) -> Vec<String> {
 }
 
 fn by_name(document: &Document) -> BTreeMap<&str, &Rule> {
-    document.rules.iter().map(|rule| (rule.name.as_str(), rule)).collect()
+    document
+        .rules
+        .iter()
+        .map(|rule| (rule.name.as_str(), rule))
+        .collect()
 }
 
 fn listed(names: &[String]) -> String {
-    let shown: Vec<_> = names.iter().take(MAX_NAMES).map(|name| format!("{name:?}")).collect();
+    let shown: Vec<_> = names
+        .iter()
+        .take(MAX_NAMES)
+        .map(|name| format!("{name:?}"))
+        .collect();
     shown.join(", ") + if names.len() > MAX_NAMES { ", …" } else { "" }
 }
 
@@ -177,7 +227,10 @@ mod tests {
         let rule = |(name, word): &(&str, &str)| json!({ "name": name, "keywords": [word], "action": "block" });
         let mut document = json!({ "rules": rules.iter().map(rule).collect::<Vec<_>>() });
         let more: serde_json::Value = serde_json::from_str(more).unwrap();
-        document.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        document
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
         Document::parse(document.to_string().as_bytes()).unwrap()
     }
 
@@ -185,13 +238,21 @@ mod tests {
     fn changes_are_told_in_words() {
         let old = document(&[("a", "x"), ("b", "x"), ("c", "x"), ("d", "x")], "{}");
         for (rules, more, expected) in [
-            (&[("a", "x"), ("b", "x"), ("c", "x"), ("d", "x")][..], "{}", "the same, written in another way"),
+            (
+                &[("a", "x"), ("b", "x"), ("c", "x"), ("d", "x")][..],
+                "{}",
+                "the same, written in another way",
+            ),
             (
                 &[("a", "x"), ("c", "y"), ("d", "x"), ("e", "x")],
                 "{}",
                 r#"+1 rule ("e"), -1 rule ("b"), 1 rule changed ("c")"#,
             ),
-            (&[("b", "x"), ("a", "x"), ("d", "x"), ("c", "x")], "{}", "another order of rules"),
+            (
+                &[("b", "x"), ("a", "x"), ("d", "x"), ("c", "x")],
+                "{}",
+                "another order of rules",
+            ),
             (&[], "{}", r#"-4 rules ("a", "b", "c", "d")"#),
             (
                 &[("a", "x"), ("b", "x"), ("c", "x"), ("d", "x")],
@@ -201,14 +262,23 @@ mod tests {
         ] {
             assert_eq!(changes(&old, &document(rules, more)).join(", "), expected);
         }
-        assert_eq!(listed(&["a", "b", "c", "d", "e", "f"].map(String::from)), r#""a", "b", "c", "d", "e", …"#);
+        assert_eq!(
+            listed(&["a", "b", "c", "d", "e", "f"].map(String::from)),
+            r#""a", "b", "c", "d", "e", …"#
+        );
     }
 
     #[test]
     fn a_document_must_fit_into_a_message() {
-        let input = |bytes| Input { name: "x.json".into(), bytes: vec![b' '; bytes] };
+        let input = |bytes| Input {
+            name: "x.json".into(),
+            bytes: vec![b' '; bytes],
+        };
         assert!(fits(&input(1_024 - HEADER_BYTES), 1_024).is_ok());
         let refused = fits(&input(1_024), 1_024).unwrap_err().to_string();
-        assert!(refused.starts_with("x.json has 1,024 bytes, and the server's max_payload leaves 768 "), "{refused}");
+        assert!(
+            refused.starts_with("x.json has 1,024 bytes, and the server's max_payload leaves 768 "),
+            "{refused}"
+        );
     }
 }

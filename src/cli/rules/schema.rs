@@ -19,6 +19,9 @@ mod tests {
             std::fs::write(FILE, schema()).unwrap();
         }
         let written = std::fs::read_to_string(FILE).unwrap_or_default();
-        assert!(written == schema(), "{FILE} is out of date; write it anew: BELLHOP_BLESS=1 cargo test --lib schema");
+        assert!(
+            written == schema(),
+            "{FILE} is out of date; write it anew: BELLHOP_BLESS=1 cargo test --lib schema"
+        );
     }
 }

@@ -36,8 +36,18 @@ impl Size {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rules, keywords, patterns } = *self;
-        write!(f, "{}, {}, {}", plural(rules, "rule"), plural(keywords, "keyword"), plural(patterns, "pattern"))
+        let Self {
+            rules,
+            keywords,
+            patterns,
+        } = *self;
+        write!(
+            f,
+            "{}, {}, {}",
+            plural(rules, "rule"),
+            plural(keywords, "keyword"),
+            plural(patterns, "pattern")
+        )
     }
 }
 
@@ -47,39 +57,89 @@ pub(in crate::cli) fn look(key: &str, value: &[u8]) -> (String, Result<Size, Str
         Ok(tag) => tag,
         Err(error) => return (key.to_owned(), Err(format!("the key is no tag: {error}"))),
     };
-    let document = Document::parse(value).and_then(|document| Engine::new(&document).map(|_| document));
-    let first = |problems: Vec<_>| problems.first().map_or_else(String::new, ToString::to_string);
-    (tag.to_string(), document.map(|document| Size::of(&document)).map_err(first))
+    let document =
+        Document::parse(value).and_then(|document| Engine::new(&document).map(|_| document));
+    let first = |problems: Vec<_>| {
+        problems
+            .first()
+            .map_or_else(String::new, ToString::to_string)
+    };
+    (
+        tag.to_string(),
+        document.map(|document| Size::of(&document)).map_err(first),
+    )
 }
 
 pub(super) async fn ls(settings: &SettingsArgs, json: bool) -> Result<(), CliError> {
     let (_, nats) = settings.connect().await?;
-    let columns = ["tag", "rules", "keywords", "patterns", "bytes", "revision", "updated", "state"];
+    let columns = [
+        "tag", "rules", "keywords", "patterns", "bytes", "revision", "updated", "state",
+    ];
     let mut listing = Listing::new(json, &columns);
     let (mut good, mut bad) = (0, 0);
-    scan_bucket(&nats, &nats.names.rules_bucket(), ">", |key, Stored { sequence, at, message }| {
-        let (tag, size) = look(key, &message.payload);
-        let bytes = message.payload.len();
-        let (counts, state) = match &size {
-            Ok(size) => (Some(*size), "ok".to_owned()),
-            Err(problem) => (None, format!("cannot be used: {}", short(problem, 80))),
-        };
-        *(if size.is_ok() { &mut good } else { &mut bad }) += 1;
-        let mut item = json!({ "tag": tag, "bytes": bytes, "revision": sequence, "updated": at });
-        match size {
-            Ok(Size { rules, keywords, patterns }) => {
-                (item["rules"], item["keywords"], item["patterns"]) = (rules.into(), keywords.into(), patterns.into());
+    scan_bucket(
+        &nats,
+        &nats.names.rules_bucket(),
+        ">",
+        |key,
+         Stored {
+             sequence,
+             at,
+             message,
+         }| {
+            let (tag, size) = look(key, &message.payload);
+            let bytes = message.payload.len();
+            let (counts, state) = match &size {
+                Ok(size) => (Some(*size), "ok".to_owned()),
+                Err(problem) => (None, format!("cannot be used: {}", short(problem, 80))),
+            };
+            *(if size.is_ok() { &mut good } else { &mut bad }) += 1;
+            let mut item =
+                json!({ "tag": tag, "bytes": bytes, "revision": sequence, "updated": at });
+            match size {
+                Ok(Size {
+                    rules,
+                    keywords,
+                    patterns,
+                }) => {
+                    (item["rules"], item["keywords"], item["patterns"]) =
+                        (rules.into(), keywords.into(), patterns.into());
+                }
+                Err(problem) => item["problem"] = problem.into(),
             }
-            Err(problem) => item["problem"] = problem.into(),
-        }
-        let count = |of: fn(Size) -> usize| counts.map_or_else(String::new, |size| thousands(of(size)));
-        let [rules, keywords, patterns] = [|s: Size| s.rules, |s: Size| s.keywords, |s: Size| s.patterns].map(count);
-        let (revision, updated) = (sequence.to_string(), time(at));
-        listing.add(&item, || [tag, rules, keywords, patterns, thousands(bytes), revision, updated, state])
-    })
+            let count =
+                |of: fn(Size) -> usize| counts.map_or_else(String::new, |size| thousands(of(size)));
+            let [rules, keywords, patterns] = [
+                |s: Size| s.rules,
+                |s: Size| s.keywords,
+                |s: Size| s.patterns,
+            ]
+            .map(count);
+            let (revision, updated) = (sequence.to_string(), time(at));
+            listing.add(&item, || {
+                [
+                    tag,
+                    rules,
+                    keywords,
+                    patterns,
+                    thousands(bytes),
+                    revision,
+                    updated,
+                    state,
+                ]
+            })
+        },
+    )
     .await?;
-    let ignored = if bad == 0 { String::new() } else { format!(", and {} that cannot be used", thousands(bad)) };
-    listing.finish("no tag has rules", Some(format!("{}{ignored}", plural(good, "document"))))
+    let ignored = if bad == 0 {
+        String::new()
+    } else {
+        format!(", and {} that cannot be used", thousands(bad))
+    };
+    listing.finish(
+        "no tag has rules",
+        Some(format!("{}{ignored}", plural(good, "document"))),
+    )
 }
 
 pub(super) async fn get(settings: &SettingsArgs, tag: &Tag, json: bool) -> Result<(), CliError> {
@@ -93,7 +153,14 @@ pub(super) async fn get(settings: &SettingsArgs, tag: &Tag, json: bool) -> Resul
     let text = String::from_utf8_lossy(&document);
     let text = text.trim_end();
     // One that a person has laid out stays as it is.
-    output.untrusted(if text.contains('\n') { text.to_owned() } else { laid_out(text) }.as_bytes())?;
+    output.untrusted(
+        if text.contains('\n') {
+            text.to_owned()
+        } else {
+            laid_out(text)
+        }
+        .as_bytes(),
+    )?;
     output.line("")?;
     output.flush()
 }
@@ -129,14 +196,26 @@ fn laid_out(json: &str) -> String {
     out
 }
 
-pub(super) async fn rm(settings: &SettingsArgs, tag: &Tag, force: bool, json: bool) -> Result<(), CliError> {
+pub(super) async fn rm(
+    settings: &SettingsArgs,
+    tag: &Tag,
+    force: bool,
+    json: bool,
+) -> Result<(), CliError> {
     let (_, nats) = settings.connect().await?;
     stored(&nats, tag).await?;
-    confirm(&format!("Delete the rules of {tag}? Reminders with this tag then pass untouched."), force)?;
+    confirm(
+        &format!("Delete the rules of {tag}? Reminders with this tag then pass untouched."),
+        force,
+    )?;
     let rules = bucket::open(&nats, nats.names.rules_bucket()).await?;
     let deleted = rules.delete(tag.escaped()).await;
     deleted.during_with(|| format!("delete the rules of {tag}"))?;
-    Output::tell(json, &json!({ "tag": tag, "deleted": true }), format!("tag {tag} has no rules any more"))
+    Output::tell(
+        json,
+        &json!({ "tag": tag, "deleted": true }),
+        format!("tag {tag} has no rules any more"),
+    )
 }
 
 #[cfg(test)]

@@ -8,7 +8,9 @@ use serde_json::json;
 use super::documents::{Usable, usable};
 use crate::cli::CliError;
 use crate::cli::file::read;
-use crate::cli::output::{BAD, GOOD, Output, aside, complain, paint, plain, plural, thousands, width};
+use crate::cli::output::{
+    BAD, GOOD, Output, aside, complain, paint, plain, plural, thousands, width,
+};
 use crate::rules::suite::{Mismatch, Report, run as run_suite};
 
 pub(super) fn run(files: &[PathBuf], json: bool) -> Result<(), CliError> {
@@ -27,11 +29,21 @@ pub(super) fn run(files: &[PathBuf], json: bool) -> Result<(), CliError> {
         if !json {
             let none = if reports.is_empty() { ": no tests" } else { "" };
             output.line(plain(&format!("{}{none}", input.name)))?;
-            reports.iter().flat_map(lines).try_for_each(|line| output.painted(line))?;
+            reports
+                .iter()
+                .flat_map(lines)
+                .try_for_each(|line| output.painted(line))?;
         }
-        all.extend(reports.into_iter().map(|report| (input.name.clone(), report)));
+        all.extend(
+            reports
+                .into_iter()
+                .map(|report| (input.name.clone(), report)),
+        );
     }
-    let failed = all.iter().filter(|(_, report)| !report.mismatches.is_empty()).count();
+    let failed = all
+        .iter()
+        .filter(|(_, report)| !report.mismatches.is_empty())
+        .count();
     if json {
         let item = |(name, report): &(String, Report)| {
             let Report { test, mismatches } = report;
@@ -39,35 +51,63 @@ pub(super) fn run(files: &[PathBuf], json: bool) -> Result<(), CliError> {
         };
         output.json(&all.iter().map(item).collect::<Vec<_>>())?;
     } else {
-        output.line(format!("{} passed, {} failed", thousands(all.len() - failed), thousands(failed)))?;
+        output.line(format!(
+            "{} passed, {} failed",
+            thousands(all.len() - failed),
+            thousands(failed)
+        ))?;
     }
     output.flush()?;
-    if failed + unusable == 0 { Ok(()) } else { Err(CliError::Told) }
+    if failed + unusable == 0 {
+        Ok(())
+    } else {
+        Err(CliError::Told)
+    }
 }
 
 /// Tells on standard error of every test of a document that fails.
 pub(super) fn failures(name: &str, usable: &Usable) -> Result<(), CliError> {
     let reports = run_suite(&usable.document, &usable.engine);
-    let failed: Vec<_> = reports.iter().filter(|report| !report.mismatches.is_empty()).collect();
+    let failed: Vec<_> = reports
+        .iter()
+        .filter(|report| !report.mismatches.is_empty())
+        .collect();
     if failed.is_empty() {
         return Ok(());
     }
-    failed.iter().copied().flat_map(lines).for_each(|line| aside(strip_str(&line)));
+    failed
+        .iter()
+        .copied()
+        .flat_map(lines)
+        .for_each(|line| aside(strip_str(&line)));
     let of = plural(reports.len(), "test");
-    Err(CliError::Failed(format!("{} of {of} in {name} failed, so nothing is stored", thousands(failed.len()))))
+    Err(CliError::Failed(format!(
+        "{} of {of} in {name} failed, so nothing is stored",
+        thousands(failed.len())
+    )))
 }
 
 fn lines(report: &Report) -> Vec<String> {
     let Report { test, mismatches } = report;
-    let verdict = if mismatches.is_empty() { paint(GOOD, "ok  ") } else { paint(BAD, "FAIL") };
+    let verdict = if mismatches.is_empty() {
+        paint(GOOD, "ok  ")
+    } else {
+        paint(BAD, "FAIL")
+    };
     let headline = format!("  {verdict}  {}", plain(test));
-    std::iter::once(headline).chain(mismatches.iter().flat_map(difference)).collect()
+    std::iter::once(headline)
+        .chain(mismatches.iter().flat_map(difference))
+        .collect()
 }
 
 /// What was expected and what there is, one above the other, and where they part.
 fn difference(mismatch: &Mismatch) -> [String; 3] {
     const INDENT: &str = "        ";
-    let Mismatch { what, expected, got } = mismatch;
+    let Mismatch {
+        what,
+        expected,
+        got,
+    } = mismatch;
     let (expected, got) = (plain(expected), plain(got));
     let head = format!("{what} expected: ");
     let pointer = " ".repeat(head.len() + common_columns(&expected, &got)) + "^";
@@ -81,7 +121,11 @@ fn difference(mismatch: &Mismatch) -> [String; 3] {
 
 /// Columns of what two texts have in common at their beginning.
 fn common_columns(one: &str, other: &str) -> usize {
-    let same = one.char_indices().zip(other.chars()).find(|((_, a), b)| a != b).map(|((at, _), _)| at);
+    let same = one
+        .char_indices()
+        .zip(other.chars())
+        .find(|((_, a), b)| a != b)
+        .map(|((at, _), _)| at);
     width(&one[..same.unwrap_or(one.len().min(other.len()))])
 }
 
@@ -91,7 +135,11 @@ mod tests {
 
     #[test]
     fn a_failure_points_at_the_first_difference() {
-        let mismatch = Mismatch { what: "content", expected: "发票 abc".into(), got: "发票 axc".into() };
+        let mismatch = Mismatch {
+            what: "content",
+            expected: "发票 abc".into(),
+            got: "发票 axc".into(),
+        };
         assert_eq!(
             difference(&mismatch).map(|line| strip_str(&line).to_string()),
             [
@@ -100,6 +148,13 @@ mod tests {
                 "                                ^",
             ]
         );
-        assert_eq!([common_columns("ab", "abc"), common_columns("", "x"), common_columns("é", "e")], [2, 0, 0]);
+        assert_eq!(
+            [
+                common_columns("ab", "abc"),
+                common_columns("", "x"),
+                common_columns("é", "e")
+            ],
+            [2, 0, 0]
+        );
     }
 }

@@ -24,15 +24,25 @@ pub(super) fn read(input: &str) -> Result<Vec<Text>, String> {
         items(String::new(), document, &mut texts)?;
         return Ok(texts);
     }
-    let mut lines = input.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).peekable();
-    let is_json = lines.peek().is_some_and(|(_, line)| matches!(serde_json::from_str(line), Ok(Value::Object(_))));
+    let mut lines = input
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty())
+        .peekable();
+    let is_json = lines
+        .peek()
+        .is_some_and(|(_, line)| matches!(serde_json::from_str(line), Ok(Value::Object(_))));
     for (at, line) in lines {
         let place = format!("line {}", at + 1);
         if is_json {
-            let item = serde_json::from_str(line).map_err(|error| format!("{place} is not JSON: {error}"))?;
+            let item = serde_json::from_str(line)
+                .map_err(|error| format!("{place} is not JSON: {error}"))?;
             items(place, item, &mut texts)?;
         } else {
-            texts.push(Text { place, sample: Sample::of(line) });
+            texts.push(Text {
+                place,
+                sample: Sample::of(line),
+            });
         }
     }
     Ok(texts)
@@ -52,17 +62,42 @@ fn items(place: String, item: Value, texts: &mut Vec<Text>) -> Result<(), String
         Value::Array(list) => list,
         Value::Object(mut set) if set.contains_key("reminders") => match set.remove("reminders") {
             Some(Value::Array(list)) => list,
-            _ => return Err(format!("{place}: `reminders` is no list").trim_start_matches(": ").to_owned()),
+            _ => {
+                return Err(format!("{place}: `reminders` is no list")
+                    .trim_start_matches(": ")
+                    .to_owned());
+            }
         },
         reminder => {
-            let Reminder { title, content, priority } = serde_json::from_value(reminder)
-                .map_err(|error| format!("{} is no reminder: {error}", if place.is_empty() { "it" } else { &place }))?;
-            texts.push(Text { place, sample: Sample { title, content, priority } });
+            let Reminder {
+                title,
+                content,
+                priority,
+            } = serde_json::from_value(reminder).map_err(|error| {
+                format!(
+                    "{} is no reminder: {error}",
+                    if place.is_empty() { "it" } else { &place }
+                )
+            })?;
+            texts.push(Text {
+                place,
+                sample: Sample {
+                    title,
+                    content,
+                    priority,
+                },
+            });
             return Ok(());
         }
     };
-    let before = if place.is_empty() { place } else { place + ", " };
-    list.into_iter().enumerate().try_for_each(|(at, item)| items(format!("{before}reminders[{at}]"), item, texts))
+    let before = if place.is_empty() {
+        place
+    } else {
+        place + ", "
+    };
+    list.into_iter()
+        .enumerate()
+        .try_for_each(|(at, item)| items(format!("{before}reminders[{at}]"), item, texts))
 }
 
 #[cfg(test)]
@@ -70,22 +105,43 @@ mod tests {
     use super::*;
 
     fn told(input: &str) -> Vec<(String, String)> {
-        read(input).unwrap().into_iter().map(|text| (text.place, text.sample.content)).collect()
+        read(input)
+            .unwrap()
+            .into_iter()
+            .map(|text| (text.place, text.sample.content))
+            .collect()
     }
 
     fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
-        expected.iter().map(|(place, content)| ((*place).to_owned(), (*content).to_owned())).collect()
+        expected
+            .iter()
+            .map(|(place, content)| ((*place).to_owned(), (*content).to_owned()))
+            .collect()
     }
 
     #[test]
     fn texts_are_lines_reminders_or_sets() {
-        assert_eq!(told("a due\n\n7\r\n{x\n"), pairs(&[("line 1", "a due"), ("line 3", "7"), ("line 4", "{x")]));
+        assert_eq!(
+            told("a due\n\n7\r\n{x\n"),
+            pairs(&[("line 1", "a due"), ("line 3", "7"), ("line 4", "{x")])
+        );
         let lines = "{\"content\":\"a\"}\n{\"id\":\"s\",\"reminders\":[{\"content\":\"b\"},{\"content\":\"c\",\"user\":\"u\"}]}";
-        let expected = [("line 1", "a"), ("line 2, reminders[0]", "b"), ("line 2, reminders[1]", "c")];
+        let expected = [
+            ("line 1", "a"),
+            ("line 2, reminders[0]", "b"),
+            ("line 2, reminders[1]", "c"),
+        ];
         assert_eq!(told(lines), pairs(&expected));
-        assert_eq!(told("[\n{\"content\":\"a\"}]"), pairs(&[("reminders[0]", "a")]));
+        assert_eq!(
+            told("[\n{\"content\":\"a\"}]"),
+            pairs(&[("reminders[0]", "a")])
+        );
         let one = read(r#"{"title":"t","content":"c","priority":"high"}"#).unwrap();
-        let sample = Sample { title: Some("t".into()), content: "c".into(), priority: Priority::High };
+        let sample = Sample {
+            title: Some("t".into()),
+            content: "c".into(),
+            priority: Priority::High,
+        };
         assert_eq!(one[0].sample, sample);
         assert_eq!(read(""), Ok(vec![]));
     }
@@ -93,7 +149,10 @@ mod tests {
     #[test]
     fn what_is_no_reminder_is_told_with_its_place() {
         for (input, expected) in [
-            ("{\"content\":\"a\"}\noops", "line 2 is not JSON: expected value at line 1 column 1"),
+            (
+                "{\"content\":\"a\"}\noops",
+                "line 2 is not JSON: expected value at line 1 column 1",
+            ),
             (
                 "[{\"content\":\"a\"},7]",
                 "reminders[1] is no reminder: invalid type: integer `7`, expected struct Reminder",

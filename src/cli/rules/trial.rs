@@ -53,7 +53,10 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
         }
         text => text.to_owned(),
     };
-    let sample = Sample { title: args.title.clone(), ..Sample::of(content) };
+    let sample = Sample {
+        title: args.title.clone(),
+        ..Sample::of(content)
+    };
     let (fate, findings) = (sample.fate(&rules, &tags), sample.findings(&rules, &tags));
     let mut output = Output::new();
     if args.json {
@@ -70,12 +73,21 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
                 .try_for_each(|line| output.painted(line))?;
         }
         Fate::Blocked { tag, rule } => {
-            output.painted(paint(BAD, plain(&format!("not delivered: blocked by rule {rule:?} of tag {tag}"))))?;
+            output.painted(paint(
+                BAD,
+                plain(&format!(
+                    "not delivered: blocked by rule {rule:?} of tag {tag}"
+                )),
+            ))?;
         }
-        Fate::Rejected { problem } => output.painted(paint(BAD, plain(&format!("not delivered: {problem}"))))?,
+        Fate::Rejected { problem } => {
+            output.painted(paint(BAD, plain(&format!("not delivered: {problem}"))))?
+        }
     }
     output.line("")?;
-    table(&findings).iter().try_for_each(|line| output.line(line))?;
+    table(&findings)
+        .iter()
+        .try_for_each(|line| output.line(line))?;
     output.flush()
 }
 
@@ -84,17 +96,40 @@ fn table(findings: &[Finding]) -> Vec<String> {
         return vec!["no rule found anything".to_owned()];
     }
     let mut table = Table::new(&["tag", "rule", "action", "found", "where"]);
-    for Finding { tag, rule, action, field, text, start, end } in findings {
-        let field = if *field == Field::Title { "title" } else { "content" };
+    for Finding {
+        tag,
+        rule,
+        action,
+        field,
+        text,
+        start,
+        end,
+    } in findings
+    {
+        let field = if *field == Field::Title {
+            "title"
+        } else {
+            "content"
+        };
         let place = format!("{field} {start}..{end}");
-        table.row(&[tag.to_string(), rule.clone(), (*action).to_owned(), short(text, 40), place]);
+        table.row(&[
+            tag.to_string(),
+            rule.clone(),
+            (*action).to_owned(),
+            short(text, 40),
+            place,
+        ]);
     }
     table.lines()
 }
 
 /// The documents that apply: those in files, and for all other tags the stored ones.
 async fn rules(settings: &SettingsArgs, args: &Args) -> Result<(Vec<Tag>, Rules), CliError> {
-    let files = args.files.iter().map(|file| named_file(file, &args.tags)).collect::<Result<Vec<_>, _>>()?;
+    let files = args
+        .files
+        .iter()
+        .map(|file| named_file(file, &args.tags))
+        .collect::<Result<Vec<_>, _>>()?;
     let mut tags = args.tags.clone();
     for (tag, _) in &files {
         if !tags.contains(tag) {
@@ -105,7 +140,10 @@ async fn rules(settings: &SettingsArgs, args: &Args) -> Result<(Vec<Tag>, Rules)
     for (tag, file) in files {
         engines.insert(tag, usable(&read(&file)?)?.engine);
     }
-    let missing: Vec<_> = tags.iter().filter(|tag| !engines.contains_key(*tag)).collect();
+    let missing: Vec<_> = tags
+        .iter()
+        .filter(|tag| !engines.contains_key(*tag))
+        .collect();
     if !missing.is_empty() {
         let (_, nats) = settings.connect().await?;
         for tag in missing {
@@ -121,14 +159,20 @@ async fn rules(settings: &SettingsArgs, args: &Args) -> Result<(Vec<Tag>, Rules)
 /// `TAG=FILE`, or a file that is the document of the only tag, or of the tag that it is named after.
 fn named_file(text: &str, tags: &[Tag]) -> Result<(Tag, PathBuf), CliError> {
     if let Some((tag, file)) = text.split_once('=').filter(|_| !Path::new(text).exists()) {
-        let tag = tag.parse().map_err(|error| CliError::Usage(format!("--file {text}: the tag {error}")))?;
+        let tag = tag
+            .parse()
+            .map_err(|error| CliError::Usage(format!("--file {text}: the tag {error}")))?;
         return Ok((tag, file.into()));
     }
     let tag = match tags {
         [only] => Some(only.clone()),
         _ => tag_of(Path::new(text)),
     };
-    let unknown = || CliError::Usage(format!("--file {text}: whose rules are these? Write --file TAG={text}"));
+    let unknown = || {
+        CliError::Usage(format!(
+            "--file {text}: whose rules are these? Write --file TAG={text}"
+        ))
+    };
     Ok((tag.ok_or_else(unknown)?, text.into()))
 }
 
@@ -138,7 +182,12 @@ mod tests {
 
     #[test]
     fn a_file_is_the_document_of_a_tag() {
-        let tags = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<Vec<Tag>>();
+        let tags = |names: &[&str]| {
+            names
+                .iter()
+                .map(|name| name.parse().unwrap())
+                .collect::<Vec<Tag>>()
+        };
         for (text, given, expected) in [
             ("vip=a/b.json", &["billing"][..], ("vip", "a/b.json")),
             ("a/b.json", &["billing"], ("billing", "a/b.json")),
@@ -146,7 +195,11 @@ mod tests {
             ("a/b.json", &[], ("b", "a/b.json")),
         ] {
             let (tag, file) = named_file(text, &tags(given)).unwrap();
-            assert_eq!((tag.as_str(), file.to_str().unwrap()), expected, "{text} {given:?}");
+            assert_eq!(
+                (tag.as_str(), file.to_str().unwrap()),
+                expected,
+                "{text} {given:?}"
+            );
         }
         assert!(matches!(named_file("-", &[]), Err(CliError::Usage(_))));
         assert!(matches!(named_file("=x", &[]), Err(CliError::Usage(_))));

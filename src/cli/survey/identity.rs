@@ -71,7 +71,10 @@ pub(super) async fn ask(nats: &Nats) -> Result<Clock, NatsError> {
     }
     let began = Instant::now();
     let request = Request::new().timeout(Some(PATIENCE));
-    if let Ok(answer) = nats.client.send_request("$SYS.REQ.USER.INFO", request).await
+    if let Ok(answer) = nats
+        .client
+        .send_request("$SYS.REQ.USER.INFO", request)
+        .await
         && let Ok(Answer { server, data }) = serde_json::from_slice(&answer.payload)
     {
         return Ok(clock(began.elapsed(), server.time, Some(data)));
@@ -83,5 +86,10 @@ pub(super) async fn ask(nats: &Nats) -> Result<Clock, NatsError> {
 
 /// The server spoke half a round trip ago.
 fn clock(round_trip: Duration, server_time: Timestamp, identity: Option<Identity>) -> Clock {
-    Clock { at: Timestamp::now() - round_trip / 2, server_time, round_trip, identity }
+    Clock {
+        at: Timestamp::now() - round_trip / 2,
+        server_time,
+        round_trip,
+        identity,
+    }
 }

@@ -85,7 +85,10 @@ impl Survey {
         let account = account(nats).await?;
         let (mut streams, mut silent) = (BTreeMap::new(), BTreeMap::new());
         let names = nats.names.streams();
-        for (name, looked) in names.iter().zip(join_all(names.iter().map(|name| look(nats, name))).await) {
+        for (name, looked) in names
+            .iter()
+            .zip(join_all(names.iter().map(|name| look(nats, name))).await)
+        {
             match looked {
                 Ok(info) => streams.extend(info.map(|info| (name.clone(), info))),
                 Err(problem) => silent.extend([(name.clone(), problem)]),
@@ -99,13 +102,17 @@ impl Survey {
             nats.names.outcomes_stream(),
         ];
         let read = read.iter().filter(|name| streams.contains_key(*name));
-        let consumers =
-            join_all(read.map(|name| consumers(nats, name))).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let consumers = join_all(read.map(|name| consumers(nats, name)))
+            .await
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()?;
         let parked = match streams.get(&nats.names.parked_stream()) {
             Some(info) => parked(nats, info).await?,
             None => Parked::default(),
         };
-        let has_members = streams.contains_key(&crate::nats::names::bucket_stream(&nats.names.members_bucket()));
+        let has_members = streams.contains_key(&crate::nats::names::bucket_stream(
+            &nats.names.members_bucket(),
+        ));
         Ok(Self {
             at: clock.at,
             server_time: clock.server_time,
@@ -117,14 +124,28 @@ impl Survey {
             silent,
             consumers: consumers.into_iter().flatten().collect(),
             parked,
-            members: if has_members { members(nats).await? } else { BTreeMap::new() },
+            members: if has_members {
+                members(nats).await?
+            } else {
+                BTreeMap::new()
+            },
         })
     }
 
     /// What to call the server: one that nobody has named has its id for a name.
     pub(super) fn server_name(&self) -> String {
-        let ServerInfo { server_name, server_id, host, port, .. } = &self.server;
-        if server_name == server_id { format!("{host}:{port}") } else { server_name.clone() }
+        let ServerInfo {
+            server_name,
+            server_id,
+            host,
+            port,
+            ..
+        } = &self.server;
+        if server_name == server_id {
+            format!("{host}:{port}")
+        } else {
+            server_name.clone()
+        }
     }
 
     /// How far the server's clock is ahead of this machine's.
@@ -134,7 +155,9 @@ impl Survey {
 
     /// The members that spoke within `ttl`.
     pub(super) fn alive(&self, ttl: Duration) -> impl Iterator<Item = (&String, &Member)> {
-        self.members.iter().filter(move |(_, member)| self.silence(member) <= ttl)
+        self.members
+            .iter()
+            .filter(move |(_, member)| self.silence(member) <= ttl)
     }
 
     /// How long a member has been silent.
@@ -146,17 +169,23 @@ impl Survey {
     pub(super) fn oldest(&self, stream: &str) -> Option<Duration> {
         let state = &self.streams.get(stream)?.state;
         let stored = timestamp(state.first_timestamp.unix_timestamp_nanos());
-        (state.messages > 0).then(|| Duration::try_from(self.server_time.duration_since(stored)).unwrap_or_default())
+        (state.messages > 0).then(|| {
+            Duration::try_from(self.server_time.duration_since(stored)).unwrap_or_default()
+        })
     }
 
     /// The messages of a stream; none where there is no stream.
     pub(super) fn messages(&self, stream: &str) -> u64 {
-        self.streams.get(stream).map_or(0, |info| info.state.messages)
+        self.streams
+            .get(stream)
+            .map_or(0, |info| info.state.messages)
     }
 
     /// The consumer of this stream and name.
     pub(super) fn consumer(&self, stream: &str, name: &str) -> Option<&consumer::Info> {
-        self.consumers.iter().find(|info| info.stream_name == stream && info.name == name)
+        self.consumers
+            .iter()
+            .find(|info| info.stream_name == stream && info.name == name)
     }
 }
 
@@ -174,7 +203,11 @@ async fn look(nats: &Nats, name: &str) -> Result<Option<Info>, String> {
     match nats.jetstream.get_stream(name).await {
         Ok(stream) => Ok(Some(stream.cached_info().clone())),
         Err(error) => match error.kind() {
-            GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),
+            GetStreamErrorKind::JetStream(error)
+                if error.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+            {
+                Ok(None)
+            }
             _ => Err(error.to_string()),
         },
     }
@@ -182,7 +215,11 @@ async fn look(nats: &Nats, name: &str) -> Result<Option<Info>, String> {
 
 async fn consumers(nats: &Nats, stream: &str) -> Result<Vec<consumer::Info>, NatsError> {
     let action = || format!("list the consumers of {stream}");
-    let handle = nats.jetstream.get_stream_no_info(stream).await.during_with(action)?;
+    let handle = nats
+        .jetstream
+        .get_stream_no_info(stream)
+        .await
+        .during_with(action)?;
     let mut infos: Vec<_> = handle.consumers().try_collect().await.during_with(action)?;
     infos.sort_by_cached_key(|info| (info.name.len(), info.name.clone())); // dispatch-9 before dispatch-10
     Ok(infos)
@@ -190,8 +227,17 @@ async fn consumers(nats: &Nats, stream: &str) -> Result<Vec<consumer::Info>, Nat
 
 /// The stream of mailboxes has its owners' marks, too.
 async fn parked(nats: &Nats, info: &Info) -> Result<Parked, NatsError> {
-    let stream = nats.jetstream.get_stream_no_info(&info.config.name).await.during("count the mailboxes")?;
-    let marks = stream.info_builder().subjects(nats.names.all_fences()).fetch().await.during("count the mailboxes")?;
+    let stream = nats
+        .jetstream
+        .get_stream_no_info(&info.config.name)
+        .await
+        .during("count the mailboxes")?;
+    let marks = stream
+        .info_builder()
+        .subjects(nats.names.all_fences())
+        .fetch()
+        .await
+        .during("count the mailboxes")?;
     let marks: Vec<_> = marks
         .map(|mark| mark.map(|(_, messages)| messages as u64))
         .try_collect()
@@ -211,7 +257,13 @@ pub(super) async fn members(nats: &Nats) -> Result<BTreeMap<String, Member>, Nat
     let found = last(nats, &nats.names.members_bucket(), "*", MOST_MEMBERS).await?;
     let read = |found: crate::nats::bucket::Found| {
         let card = serde_json::from_slice(&found.value).ok()?;
-        Some((found.key, Member { card, last_word: found.at }))
+        Some((
+            found.key,
+            Member {
+                card,
+                last_word: found.at,
+            },
+        ))
     };
     Ok(found.into_iter().filter_map(read).collect())
 }

@@ -37,11 +37,20 @@ impl Routes {
         };
         let mut routes = Self::default();
         scan(nats, &bucket_stream(&bucket), config, |stored| {
-            if stored.header("KV-Operation").or(stored.header("Nats-Marker-Reason")).is_some() {
+            if stored
+                .header("KV-Operation")
+                .or(stored.header("Nats-Marker-Reason"))
+                .is_some()
+            {
                 routes.marks += 1;
                 return Ok(());
             }
-            let token = stored.message.subject.rsplit('.').next().unwrap_or_default();
+            let token = stored
+                .message
+                .subject
+                .rsplit('.')
+                .next()
+                .unwrap_or_default();
             let instance = unescape(token).unwrap_or_else(|_| token.to_owned());
             *routes.by_instance.entry(instance).or_default() += 1;
             Ok(())

@@ -34,7 +34,9 @@ impl Figures {
     pub(super) fn buckets(&self, metric: &str, labels: &[&str]) -> Vec<(f64, f64)> {
         let mut buckets: Vec<(f64, f64)> = Vec::new();
         for (name, count) in self.series(&format!("{metric}_bucket"), labels) {
-            let Some(bound) = label(name, "le").and_then(|bound| bound.replace("+Inf", "inf").parse().ok()) else {
+            let Some(bound) =
+                label(name, "le").and_then(|bound| bound.replace("+Inf", "inf").parse().ok())
+            else {
                 continue;
             };
             match buckets.iter_mut().find(|(known, _)| *known == bound) {
@@ -47,10 +49,14 @@ impl Figures {
     }
 
     fn series(&self, metric: &str, labels: &[&str]) -> impl Iterator<Item = (&str, f64)> {
-        let from = self.0.range(metric.to_owned()..).take_while(move |(name, _)| name.starts_with(metric));
+        let from = self
+            .0
+            .range(metric.to_owned()..)
+            .take_while(move |(name, _)| name.starts_with(metric));
         from.filter(move |(name, _)| {
             let rest = &name[metric.len()..];
-            (rest.is_empty() || rest.starts_with('{')) && labels.iter().all(|label| rest.contains(label))
+            (rest.is_empty() || rest.starts_with('{'))
+                && labels.iter().all(|label| rest.contains(label))
         })
         .map(|(name, value)| (name.as_str(), *value))
     }
@@ -58,7 +64,11 @@ impl Figures {
 
 /// A label's value; Bellhop's have nothing in them that would be escaped.
 fn label<'a>(series: &'a str, name: &str) -> Option<&'a str> {
-    series.split_once(&format!("{name}=\""))?.1.split_once('"').map(|(value, _)| value)
+    series
+        .split_once(&format!("{name}=\""))?
+        .1
+        .split_once('"')
+        .map(|(value, _)| value)
 }
 
 /// How long the last member may take to answer.
@@ -67,14 +77,32 @@ const PATIENCE: Duration = Duration::from_millis(300);
 /// Asks all members, of whom so many are alive.
 pub(super) async fn ask(nats: &Nats, alive: usize) -> Result<BTreeMap<String, Figures>, NatsError> {
     let inbox = Subject::from(nats.client.new_inbox());
-    let mut answers = nats.client.subscribe(inbox.clone()).await.during("ask the members for their figures")?;
-    let sent = nats.client.publish_with_reply(nats.names.metrics(), inbox, "".into()).await;
+    let mut answers = nats
+        .client
+        .subscribe(inbox.clone())
+        .await
+        .during("ask the members for their figures")?;
+    let sent = nats
+        .client
+        .publish_with_reply(nats.names.metrics(), inbox, "".into())
+        .await;
     sent.during("ask the members for their figures")?;
     let mut told = BTreeMap::new();
     while told.len() < alive {
-        let Ok(Some(answer)) = tokio::time::timeout(PATIENCE, answers.next()).await else { break };
-        let Some(member) = answer.headers.as_ref().and_then(|headers| headers.get(headers::MEMBER)) else { break };
-        told.insert(member.to_string(), Figures::parse(&String::from_utf8_lossy(&answer.payload)));
+        let Ok(Some(answer)) = tokio::time::timeout(PATIENCE, answers.next()).await else {
+            break;
+        };
+        let Some(member) = answer
+            .headers
+            .as_ref()
+            .and_then(|headers| headers.get(headers::MEMBER))
+        else {
+            break;
+        };
+        told.insert(
+            member.to_string(),
+            Figures::parse(&String::from_utf8_lossy(&answer.payload)),
+        );
     }
     Ok(told)
 }
@@ -95,11 +123,22 @@ mod tests {
         let figures = Figures::parse(&metrics.text());
         assert_eq!(figures.sum("bellhop_sets_total", &[]), 1.0);
         assert_eq!(figures.sum("bellhop_reminders_total", &[]), 8.0);
-        assert_eq!(figures.sum("bellhop_reminders_total", &["result=\"new\""]), 5.0);
+        assert_eq!(
+            figures.sum("bellhop_reminders_total", &["result=\"new\""]),
+            5.0
+        );
         let buckets = figures.buckets("bellhop_published_to_accepted_seconds", &["way=\"direct\""]);
         assert_eq!(buckets.len(), 17);
-        let at = |bound: f64| buckets.iter().find(|(known, _)| *known == bound).map(|(_, count)| *count);
-        assert_eq!([at(0.0025), at(0.005), at(0.05), at(f64::INFINITY)], [Some(0.0), Some(1.0), Some(2.0), Some(2.0)]);
+        let at = |bound: f64| {
+            buckets
+                .iter()
+                .find(|(known, _)| *known == bound)
+                .map(|(_, count)| *count)
+        };
+        assert_eq!(
+            [at(0.0025), at(0.005), at(0.05), at(f64::INFINITY)],
+            [Some(0.0), Some(1.0), Some(2.0), Some(2.0)]
+        );
         assert_eq!(figures.sum("bellhop_none", &[]), 0.0);
     }
 }

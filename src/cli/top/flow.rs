@@ -56,8 +56,9 @@ pub(super) fn flow(before: &Sample, now: &Sample, member: Option<&str>) -> Flow 
     if seconds <= 0.0 {
         return Flow::default();
     }
-    let rate =
-        |metric: &str, labels: &[&str]| counted(before, now, member, |figures| figures.sum(metric, labels)) / seconds;
+    let rate = |metric: &str, labels: &[&str]| {
+        counted(before, now, member, |figures| figures.sum(metric, labels)) / seconds
+    };
     let outcomes = |name: &str| rate("bellhop_outcomes_total", &[&format!("outcome=\"{name}\"")]);
     let requests = |metric: &str| rate(metric, &[]) - rate(metric, &["result=\"answered\""]);
     Flow {
@@ -73,10 +74,17 @@ pub(super) fn flow(before: &Sample, now: &Sample, member: Option<&str>) -> Flow 
     }
 }
 
-fn counted(before: &Sample, now: &Sample, member: Option<&str>, count: impl Fn(&Figures) -> f64) -> f64 {
+fn counted(
+    before: &Sample,
+    now: &Sample,
+    member: Option<&str>,
+    count: impl Fn(&Figures) -> f64,
+) -> f64 {
     let is_asked = |name: &&String| member.is_none_or(|member| member == name.as_str());
     let members = now.figures.iter().filter(|(name, _)| is_asked(name));
-    members.map(|(name, figures)| grown(before.figures.get(name), figures, &count)).sum()
+    members
+        .map(|(name, figures)| grown(before.figures.get(name), figures, &count))
+        .sum()
 }
 
 /// How long the reminders took that were accepted between two samples; none where there were none.
@@ -84,23 +92,35 @@ pub(super) fn latency(before: &Sample, now: &Sample) -> Option<Latency> {
     let (metric, way) = ("bellhop_published_to_accepted_seconds", ["way=\"direct\""]);
     let mut counts: BTreeMap<usize, (f64, f64)> = BTreeMap::new();
     for (name, figures) in &now.figures {
-        let Some(then) = before.figures.get(name) else { continue };
+        let Some(then) = before.figures.get(name) else {
+            continue;
+        };
         let then = then.buckets(metric, &way);
         for (at, (bound, count)) in figures.buckets(metric, &way).into_iter().enumerate() {
             let earlier = then.get(at).map_or(0.0, |(_, earlier)| *earlier);
-            let grown = if earlier <= count { count - earlier } else { count };
+            let grown = if earlier <= count {
+                count - earlier
+            } else {
+                count
+            };
             let sum = counts.entry(at).or_insert((bound, 0.0));
             sum.1 += grown;
         }
     }
     let buckets: Vec<(f64, f64)> = counts.into_values().collect();
-    Some(Latency { median_seconds: quantile(&buckets, 0.5)?, p99_seconds: quantile(&buckets, 0.99)? })
+    Some(Latency {
+        median_seconds: quantile(&buckets, 0.5)?,
+        p99_seconds: quantile(&buckets, 0.99)?,
+    })
 }
 
 /// A quantile of cumulated counts, as Prometheus makes it: evenly spread within a bucket; what is above all bounds is at the
 /// last one.
 fn quantile(buckets: &[(f64, f64)], share: f64) -> Option<f64> {
-    let wanted = buckets.last().map(|(_, all)| all * share).filter(|wanted| *wanted > 0.0)?;
+    let wanted = buckets
+        .last()
+        .map(|(_, all)| all * share)
+        .filter(|wanted| *wanted > 0.0)?;
     let at = buckets.iter().position(|(_, count)| *count >= wanted)?;
     let (low, below) = if at == 0 { (0.0, 0.0) } else { buckets[at - 1] };
     let (high, count) = buckets[at];
@@ -122,18 +142,35 @@ mod tests {
         assert_eq!(quantile(&buckets, 0.5), Some(0.001));
         assert_eq!(quantile(&buckets, 0.25), Some(0.0005));
         assert!((quantile(&buckets, 0.7).unwrap() - 0.0055).abs() < 1e-9);
-        assert_eq!(quantile(&buckets, 0.99), Some(0.01), "nobody knows how far above");
+        assert_eq!(
+            quantile(&buckets, 0.99),
+            Some(0.01),
+            "nobody knows how far above"
+        );
         assert_eq!(quantile(&[(1.0, 0.0), (f64::INFINITY, 0.0)], 0.5), None);
         assert_eq!(quantile(&[], 0.5), None);
     }
 
     #[test]
     fn what_was_counted_before_is_no_growth() {
-        let delivered = |count: u32| format!("bellhop_outcomes_total{{outcome=\"delivered\"}} {count}\n");
+        let delivered =
+            |count: u32| format!("bellhop_outcomes_total{{outcome=\"delivered\"}} {count}\n");
         let before = sample(0, 10, &[("one", &delivered(100)), ("two", &delivered(50))]);
-        let now = sample(2, 30, &[("one", &delivered(140)), ("two", &delivered(6)), ("three", &delivered(1_000))]);
+        let now = sample(
+            2,
+            30,
+            &[
+                ("one", &delivered(140)),
+                ("two", &delivered(6)),
+                ("three", &delivered(1_000)),
+            ],
+        );
         let all = flow(&before, &now, None);
-        assert_eq!((all.sets, all.delivered), (10.0, 23.0), "two began anew, three was not there");
+        assert_eq!(
+            (all.sets, all.delivered),
+            (10.0, 23.0),
+            "two began anew, three was not there"
+        );
         assert_eq!(flow(&before, &now, Some("one")).delivered, 20.0);
         assert_eq!(flow(&before, &before, None), Flow::default());
     }
@@ -146,9 +183,14 @@ mod tests {
                  bellhop_published_to_accepted_seconds_bucket{{priority=\"low\",way=\"direct\",le=\"+Inf\"}} {all}\n"
             )
         };
-        let (before, now) =
-            (sample(0, 0, &[("one", &buckets(0, 1_000))]), sample(1, 0, &[("one", &buckets(100, 1_100))]));
-        let Latency { median_seconds, p99_seconds } = latency(&before, &now).unwrap();
+        let (before, now) = (
+            sample(0, 0, &[("one", &buckets(0, 1_000))]),
+            sample(1, 0, &[("one", &buckets(100, 1_100))]),
+        );
+        let Latency {
+            median_seconds,
+            p99_seconds,
+        } = latency(&before, &now).unwrap();
         assert!((median_seconds - 0.005).abs() < 1e-9 && (p99_seconds - 0.0099).abs() < 1e-9);
         assert_eq!(latency(&now, &now), None);
     }

@@ -59,7 +59,11 @@ const ROUTES_EVERY: Duration = Duration::from_secs(10);
 
 fn interval(text: &str) -> Result<Duration, String> {
     let every = parse_duration(text)?;
-    if every < LEAST { Err(format!("at least {LEAST:?}")) } else { Ok(every) }
+    if every < LEAST {
+        Err(format!("at least {LEAST:?}"))
+    } else {
+        Ok(every)
+    }
 }
 
 pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliError> {
@@ -81,12 +85,16 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
             Some(Err(error)) => return Err(error.into()),
             None => return Ok(()),
         }
-        let Some(frame) = model.frame().filter(|_| model.has_rates()) else { continue };
+        let Some(frame) = model.frame().filter(|_| model.has_rates()) else {
+            continue;
+        };
         let mut output = Output::new();
         if args.json {
             output.json(&frame)?;
         } else {
-            view::page(&frame, PAGE).iter().try_for_each(|line| output.line(line))?;
+            view::page(&frame, PAGE)
+                .iter()
+                .try_for_each(|line| output.line(line))?;
         }
         output.flush()?;
         if args.once || !args.json {
@@ -102,7 +110,11 @@ type Look = Result<Sample, NatsError>;
 async fn look(config: Config, nats: Nats, every: Duration, told: mpsc::Sender<Look>) {
     let mut tick = tokio::time::interval(every);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut earlier = Earlier { before: None, routes: Err(Uncounted::Unreadable), counted_at: None };
+    let mut earlier = Earlier {
+        before: None,
+        routes: Err(Uncounted::Unreadable),
+        counted_at: None,
+    };
     loop {
         tokio::select! {
             _ = tick.tick() => {}
@@ -135,13 +147,20 @@ impl Earlier {
         let Some(before) = self.before.replace(now.clone()) else {
             return Ok(None);
         };
-        let case = Case { config, names: &nats.names, before: &before, now: &now };
+        let case = Case {
+            config,
+            names: &nats.names,
+            before: &before,
+            now: &now,
+        };
         Ok(Some(Sample::new(&case, figures, self.routes.clone())))
     }
 
     /// Reading all routes is no small thing, so it is done now and then, and not where there are too many.
     async fn count_routes(&mut self, nats: &Nats, now: &Survey) {
-        let is_due = self.counted_at.is_none_or(|at| now.at.duration_since(at).unsigned_abs() >= ROUTES_EVERY);
+        let is_due = self
+            .counted_at
+            .is_none_or(|at| now.at.duration_since(at).unsigned_abs() >= ROUTES_EVERY);
         if !is_due {
             return;
         }
@@ -184,14 +203,20 @@ mod tests {
             sets,
             waiting: [2, 31],
             oldest_seconds: 0.8,
-            parked: Parked { reminders: 12_345, users: 678 },
+            parked: Parked {
+                reminders: 12_345,
+                users: 678,
+            },
             rejected: 4,
             routes: Ok(Routes {
                 by_instance: [("app-east".to_owned(), 1_200), ("app-west".to_owned(), 31)].into(),
                 marks: 7,
             }),
             members: told.iter().map(member).collect(),
-            figures: told.iter().map(|(name, text)| ((*name).to_owned(), Figures::parse(text))).collect(),
+            figures: told
+                .iter()
+                .map(|(name, text)| ((*name).to_owned(), Figures::parse(text)))
+                .collect(),
             consumers: Vec::new(),
             needs: Vec::new(),
         }
@@ -211,7 +236,11 @@ mod tests {
         };
         let mut model = Model::default();
         for (second, count) in [(0, 0), (1, 500), (2, 4_000)] {
-            let mut sample = sample(second, u64::from(count) / 10, &[("one", &told(count)), ("two", &told(count / 2))]);
+            let mut sample = sample(
+                second,
+                u64::from(count) / 10,
+                &[("one", &told(count)), ("two", &told(count / 2))],
+            );
             let consumer = |n: u64| Consumer {
                 stream: "BELLHOP_EVENTS".to_owned(),
                 name: format!("dispatch-{n}"),
@@ -221,7 +250,16 @@ mod tests {
                 is_read: Some(n != 3),
             };
             sample.consumers = (0..4)
-                .map(|n| if n < 3 { consumer(n) } else { Consumer { pending: 0, ..consumer(3.min(n)) } })
+                .map(|n| {
+                    if n < 3 {
+                        consumer(n)
+                    } else {
+                        Consumer {
+                            pending: 0,
+                            ..consumer(3.min(n))
+                        }
+                    }
+                })
                 .collect();
             let finding = Finding {
                 status: Status::Critical,
@@ -229,7 +267,10 @@ mod tests {
                 wanted: None,
                 mend: Some("bellhop members ls".to_owned()),
             };
-            sample.needs = vec![Told { check: "consumers", finding }];
+            sample.needs = vec![Told {
+                check: "consumers",
+                finding,
+            }];
             model.take(sample);
         }
         model.frame().unwrap()

@@ -127,8 +127,20 @@ impl Model {
         match command {
             Command::Quit => return false,
             Command::Help => self.is_help_shown ^= true,
-            Command::Sort => self.sort = if self.sort == Sort::Load { Sort::Name } else { Sort::Load },
-            Command::Pause => self.still = if self.still.is_some() { None } else { self.current() },
+            Command::Sort => {
+                self.sort = if self.sort == Sort::Load {
+                    Sort::Name
+                } else {
+                    Sort::Load
+                }
+            }
+            Command::Pause => {
+                self.still = if self.still.is_some() {
+                    None
+                } else {
+                    self.current()
+                }
+            }
         }
         true
     }
@@ -140,18 +152,26 @@ impl Model {
 
     /// What to say before the first sample.
     pub(super) fn opening(&self) -> String {
-        self.trouble
-            .as_ref()
-            .map_or_else(|| "looking …".to_owned(), |(_, problem)| format!("nothing learnt yet: {problem}"))
+        self.trouble.as_ref().map_or_else(
+            || "looking …".to_owned(),
+            |(_, problem)| format!("nothing learnt yet: {problem}"),
+        )
     }
 
     /// What to show. None before the first sample.
     pub(super) fn frame(&self) -> Option<Frame> {
         let frame = match &self.still {
-            Some(still) => Frame { is_still: true, ..still.clone() },
+            Some(still) => Frame {
+                is_still: true,
+                ..still.clone()
+            },
             None => self.current()?,
         };
-        Some(sorted(Frame { trouble: self.trouble.clone(), sort: self.sort, ..frame }))
+        Some(sorted(Frame {
+            trouble: self.trouble.clone(),
+            sort: self.sort,
+            ..frame
+        }))
     }
 
     fn current(&self) -> Option<Frame> {
@@ -160,14 +180,21 @@ impl Model {
         let row = |member: &Member| {
             let own = flow(rates_since, now, Some(&member.name));
             let delivered_per_second = own.delivered + own.rerouted;
-            MemberRow { member: member.clone(), delivered_per_second, parked_per_second: own.parked }
+            MemberRow {
+                member: member.clone(),
+                delivered_per_second,
+                parked_per_second: own.parked,
+            }
         };
         Some(Frame {
             at: now.at,
             server: now.server.clone(),
             version: now.version.clone(),
             round_trip_seconds: now.round_trip_seconds,
-            status: now.needs.first().map_or(Status::Ok, |told| told.finding.status),
+            status: now
+                .needs
+                .first()
+                .map_or(Status::Ok, |told| told.finding.status),
             per_second: flow(rates_since, now, None),
             latency: latency(self.since(LATENCY_OVER), now),
             sets: now.waiting[0],
@@ -195,7 +222,11 @@ impl Model {
     fn since(&self, age: SignedDuration) -> &Sample {
         let last = &self.samples[self.samples.len() - 1];
         let is_so_old = |sample: &&Sample| last.at.duration_since(sample.at) >= age;
-        self.samples.iter().rev().find(is_so_old).unwrap_or(&self.samples[0])
+        self.samples
+            .iter()
+            .rev()
+            .find(is_so_old)
+            .unwrap_or(&self.samples[0])
     }
 
     fn curve(&self) -> Vec<u64> {
@@ -208,22 +239,35 @@ impl Model {
 }
 
 /// Writes routes that are counted.
-fn counted<S: Serializer>(routes: &Result<Vec<(String, u64)>, Uncounted>, serializer: S) -> Result<S::Ok, S::Error> {
+fn counted<S: Serializer>(
+    routes: &Result<Vec<(String, u64)>, Uncounted>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     routes.as_ref().ok().serialize(serializer)
 }
 
 fn sorted(mut frame: Frame) -> Frame {
     if frame.sort == Sort::Load {
-        frame.consumers.sort_by_key(|consumer| std::cmp::Reverse((consumer.pending, consumer.in_work)));
-        frame.members.sort_by(|a, b| b.delivered_per_second.total_cmp(&a.delivered_per_second));
-        frame.routes.iter_mut().for_each(|routes| routes.sort_by_key(|(_, users)| std::cmp::Reverse(*users)));
+        frame
+            .consumers
+            .sort_by_key(|consumer| std::cmp::Reverse((consumer.pending, consumer.in_work)));
+        frame
+            .members
+            .sort_by(|a, b| b.delivered_per_second.total_cmp(&a.delivered_per_second));
+        frame
+            .routes
+            .iter_mut()
+            .for_each(|routes| routes.sort_by_key(|(_, users)| std::cmp::Reverse(*users)));
     }
     frame
 }
 
 /// How long nothing has been learnt.
 pub(super) fn lost_for(frame: &Frame, now: Timestamp) -> Option<Duration> {
-    frame.trouble.as_ref().map(|(since, _)| Duration::try_from(now.duration_since(*since)).unwrap_or_default())
+    frame
+        .trouble
+        .as_ref()
+        .map(|(since, _)| Duration::try_from(now.duration_since(*since)).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -239,11 +283,25 @@ mod tests {
     fn rates_are_those_of_the_last_five_seconds() {
         let mut model = Model::default();
         assert!(model.frame().is_none());
-        for (second, count) in [(0, 0), (1, 1_000), (2, 1_010), (3, 1_020), (4, 1_030), (5, 1_040), (6, 1_050)] {
+        for (second, count) in [
+            (0, 0),
+            (1, 1_000),
+            (2, 1_010),
+            (3, 1_020),
+            (4, 1_030),
+            (5, 1_040),
+            (6, 1_050),
+        ] {
             model.take(sample(second, 0, &[("one", &delivered(count))]));
         }
         let frame = model.frame().unwrap();
-        assert_eq!((frame.per_second.delivered, frame.members[0].delivered_per_second), (10.0, 10.0));
+        assert_eq!(
+            (
+                frame.per_second.delivered,
+                frame.members[0].delivered_per_second
+            ),
+            (10.0, 10.0)
+        );
         assert_eq!(frame.curve, [1_000, 10, 10, 10, 10, 10]);
     }
 
@@ -261,7 +319,10 @@ mod tests {
         let first = model.frame().unwrap().at;
         assert!(model.obey(Command::Pause));
         model.take(sample(2, 0, &[]));
-        let (lost_at, later) = (first + SignedDuration::from_secs(5), first + SignedDuration::from_secs(8));
+        let (lost_at, later) = (
+            first + SignedDuration::from_secs(5),
+            first + SignedDuration::from_secs(8),
+        );
         model.lose(lost_at, "timed out".into());
         model.lose(later, "no responders".into());
         let frame = model.frame().unwrap();

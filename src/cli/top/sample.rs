@@ -86,20 +86,33 @@ pub(super) struct Consumer {
 
 impl Sample {
     /// Of two surveys, with what else was learnt.
-    pub(super) fn new(case: &Case<'_>, figures: BTreeMap<String, Figures>, routes: Result<Routes, Uncounted>) -> Self {
+    pub(super) fn new(
+        case: &Case<'_>,
+        figures: BTreeMap<String, Figures>,
+        routes: Result<Routes, Uncounted>,
+    ) -> Self {
         let (survey, names) = (case.now, case.names);
         let (sets, events) = (names.sets_stream(), names.events_stream());
-        let mut needs: Vec<Told> =
-            at_a_glance(case).into_iter().filter(|told| told.finding.status >= Status::Warning).collect();
+        let mut needs: Vec<Told> = at_a_glance(case)
+            .into_iter()
+            .filter(|told| told.finding.status >= Status::Warning)
+            .collect();
         needs.sort_by_key(|told| std::cmp::Reverse(told.finding.status));
         Self {
             at: survey.at,
             server: survey.server_name(),
             version: survey.server.version.clone(),
             round_trip_seconds: survey.round_trip.as_secs_f64(),
-            sets: survey.streams.get(&sets).map_or(0, |info| info.state.last_sequence),
+            sets: survey
+                .streams
+                .get(&sets)
+                .map_or(0, |info| info.state.last_sequence),
             waiting: [survey.messages(&sets), survey.messages(&events)],
-            oldest_seconds: survey.oldest(&sets).max(survey.oldest(&events)).unwrap_or_default().as_secs_f64(),
+            oldest_seconds: survey
+                .oldest(&sets)
+                .max(survey.oldest(&events))
+                .unwrap_or_default()
+                .as_secs_f64(),
             parked: survey.parked,
             rejected: survey.messages(&names.rejected_stream()),
             routes,
@@ -127,7 +140,11 @@ fn members(case: &Case<'_>) -> Vec<Member> {
                     true => "stopping",
                     false => "serving",
                 },
-                roles: roles.iter().filter(|role| role.is_held_by(&member.card)).map(|role| role.kind()).collect(),
+                roles: roles
+                    .iter()
+                    .filter(|role| role.is_held_by(&member.card))
+                    .map(|role| role.kind())
+                    .collect(),
                 partitions: member.card.partitions.iter().copied().collect(),
                 silent_seconds: silence.as_secs_f64(),
             }
@@ -142,6 +159,7 @@ fn consumer(info: &Info) -> Consumer {
         pending: info.num_pending,
         in_work: info.num_ack_pending as u64,
         redelivered: info.num_redelivered as u64,
-        is_read: (info.config.priority_policy == PriorityPolicy::PinnedClient).then(|| !is_unread(info)),
+        is_read: (info.config.priority_policy == PriorityPolicy::PinnedClient)
+            .then(|| !is_unread(info)),
     }
 }

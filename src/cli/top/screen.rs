@@ -32,7 +32,10 @@ pub(super) async fn show(looks: mpsc::Receiver<Look>) -> Result<(), CliError> {
 
 async fn follow(terminal: &mut DefaultTerminal, mut looks: mpsc::Receiver<Look>) -> io::Result<()> {
     let (mut model, mut events) = (Model::default(), EventStream::new());
-    let (mut terminated, mut hung_up) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
+    let (mut terminated, mut hung_up) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::hangup())?,
+    );
     let mut redraw = tokio::time::interval(REDRAW);
     loop {
         draw(terminal, &model)?;
@@ -55,12 +58,19 @@ async fn follow(terminal: &mut DefaultTerminal, mut looks: mpsc::Receiver<Look>)
 
 /// Draws everything; only what differs from the last picture is written.
 fn draw(terminal: &mut DefaultTerminal, model: &Model) -> io::Result<()> {
-    let palette = Palette { has_colours: colours() != ColorChoice::Never };
+    let palette = Palette {
+        has_colours: colours() != ColorChoice::Never,
+    };
     terminal.draw(|screen| {
         let (area, buffer) = (screen.area(), screen.buffer_mut());
         match model.frame() {
             Some(frame) => view::draw(&frame, palette, Timestamp::now(), area, buffer),
-            None => buffer.set_string(area.x, area.y, model.opening(), ratatui::style::Style::new()),
+            None => buffer.set_string(
+                area.x,
+                area.y,
+                model.opening(),
+                ratatui::style::Style::new(),
+            ),
         }
         if model.is_help_shown() {
             view::draw_help(palette, area, buffer);
@@ -70,7 +80,15 @@ fn draw(terminal: &mut DefaultTerminal, model: &Model) -> io::Result<()> {
 }
 
 fn command(event: &Event) -> Option<Command> {
-    let Event::Key(KeyEvent { code, modifiers, kind: KeyEventKind::Press, .. }) = event else { return None };
+    let Event::Key(KeyEvent {
+        code,
+        modifiers,
+        kind: KeyEventKind::Press,
+        ..
+    }) = event
+    else {
+        return None;
+    };
     match code {
         KeyCode::Char('c') if modifiers.contains(KeyModifiers::CONTROL) => Some(Command::Quit),
         KeyCode::Char('q') | KeyCode::Esc => Some(Command::Quit),

@@ -30,15 +30,27 @@ impl Palette {
             Status::Warning => Color::Yellow,
             Status::Critical => Color::Red,
         };
-        if self.has_colours { Style::new().fg(colour) } else { Style::new() }
+        if self.has_colours {
+            Style::new().fg(colour)
+        } else {
+            Style::new()
+        }
     }
 
     fn dim(self) -> Style {
-        if self.has_colours { Style::new().add_modifier(Modifier::DIM) } else { Style::new() }
+        if self.has_colours {
+            Style::new().add_modifier(Modifier::DIM)
+        } else {
+            Style::new()
+        }
     }
 
     fn strong(self) -> Style {
-        if self.has_colours { Style::new().add_modifier(Modifier::BOLD) } else { Style::new() }
+        if self.has_colours {
+            Style::new().add_modifier(Modifier::BOLD)
+        } else {
+            Style::new()
+        }
     }
 }
 
@@ -46,7 +58,13 @@ impl Palette {
 const MOST_NEEDS: usize = 6;
 
 /// Draws a frame, as it is `now`.
-pub(super) fn draw(frame: &Frame, palette: Palette, now: Timestamp, area: Rect, buffer: &mut Buffer) {
+pub(super) fn draw(
+    frame: &Frame,
+    palette: Palette,
+    now: Timestamp,
+    area: Rect,
+    buffer: &mut Buffer,
+) {
     let needs = frame.needs.len().clamp(1, MOST_NEEDS) as u16 + 1;
     let rows = [
         Constraint::Length(1),
@@ -60,7 +78,8 @@ pub(super) fn draw(frame: &Frame, palette: Palette, now: Timestamp, area: Rect, 
     header(frame, palette, now).render(top, buffer);
     flows(frame, palette, middle, buffer);
     needing(&frame.needs, palette, trouble, buffer);
-    let [left, right] = Layout::horizontal([Constraint::Fill(3), Constraint::Fill(1)]).areas(people);
+    let [left, right] =
+        Layout::horizontal([Constraint::Fill(3), Constraint::Fill(1)]).areas(people);
     members(&frame.members, palette, left, buffer);
     connected(frame, palette, right, buffer);
     consumers(&frame.consumers, palette, work, buffer);
@@ -79,11 +98,22 @@ pub(super) fn draw_help(palette: Palette, area: Rect, buffer: &mut Buffer) {
         "latency is of the last minute. `bellhop doctor`",
         "looks deeper, and says how to mend things.",
     ];
-    let wanted = Rect { x: area.x + 2, y: area.y + 2, width: 52, height: lines.len() as u16 + 2 };
+    let wanted = Rect {
+        x: area.x + 2,
+        y: area.y + 2,
+        width: 52,
+        height: lines.len() as u16 + 2,
+    };
     let area = wanted.intersection(area);
     Clear.render(area, buffer);
     let text: Vec<Line> = lines.into_iter().map(Line::from).collect();
-    Paragraph::new(text).block(Block::bordered().title(" keys ").border_style(palette.strong())).render(area, buffer);
+    Paragraph::new(text)
+        .block(
+            Block::bordered()
+                .title(" keys ")
+                .border_style(palette.strong()),
+        )
+        .render(area, buffer);
 }
 
 fn header(frame: &Frame, palette: Palette, now: Timestamp) -> Line<'static> {
@@ -93,19 +123,34 @@ fn header(frame: &Frame, palette: Palette, now: Timestamp) -> Line<'static> {
         Span::styled(frame.status.word(), palette.of(frame.status)),
     ];
     if frame.is_still {
-        spans.push(Span::styled("  standing still", palette.of(Status::Warning)));
+        spans.push(Span::styled(
+            "  standing still",
+            palette.of(Status::Warning),
+        ));
     }
     if let (Some(lost), Some((_, problem))) = (lost_for(frame, now), &frame.trouble) {
-        let text = format!("  nothing learnt for {}: {}", duration(lost), plain(problem));
+        let text = format!(
+            "  nothing learnt for {}: {}",
+            duration(lost),
+            plain(problem)
+        );
         spans.push(Span::styled(text, palette.of(Status::Critical)));
     }
-    let server = format!("  {} nats-server {}, {round_trip}  {}", plain(&frame.server), frame.version, time(frame.at));
+    let server = format!(
+        "  {} nats-server {}, {round_trip}  {}",
+        plain(&frame.server),
+        frame.version,
+        time(frame.at)
+    );
     spans.push(Span::raw(server));
     Line::from(spans)
 }
 
 fn panel(title: String, palette: Palette) -> Block<'static> {
-    Block::new().borders(Borders::TOP).border_style(palette.dim()).title(Span::styled(title, palette.strong()))
+    Block::new()
+        .borders(Borders::TOP)
+        .border_style(palette.dim())
+        .title(Span::styled(title, palette.strong()))
 }
 
 /// A rate: whole numbers, but for slow ones.
@@ -120,15 +165,18 @@ fn rate(per_second: f64) -> String {
 fn flows(frame: &Frame, palette: Palette, area: Rect, buffer: &mut Buffer) {
     let flow = &frame.per_second;
     let latency = frame.latency.map_or_else(String::new, |latency| {
-        let [median, p99] =
-            [latency.median_seconds, latency.p99_seconds].map(|seconds| duration(Duration::from_secs_f64(seconds)));
+        let [median, p99] = [latency.median_seconds, latency.p99_seconds]
+            .map(|seconds| duration(Duration::from_secs_f64(seconds)));
         format!("median {median}, 99 % in {p99}")
     });
     let waiting = match (frame.sets, frame.events) {
         (0, 0) => "nothing waits".to_owned(),
         (sets, events) => {
             let oldest = duration(Duration::from_secs_f64(frame.oldest_seconds));
-            let (sets, events) = (plural(sets as usize, "set"), plural(events as usize, "event"));
+            let (sets, events) = (
+                plural(sets as usize, "set"),
+                plural(events as usize, "event"),
+            );
             format!("{sets} and {events} wait, the oldest for {oldest}")
         }
     };
@@ -138,9 +186,24 @@ fn flows(frame: &Frame, palette: Palette, area: Rect, buffer: &mut Buffer) {
         plural(frame.parked_users as usize, "user")
     );
     let rows = [
-        ["in", &rate(flow.reminders), &format!("{} sets", rate(flow.sets)), &waiting],
-        ["out", &rate(flow.delivered), &format!("{} rerouted", rate(flow.rerouted)), &latency],
-        ["parked", &rate(flow.parked), &format!("{} merged", rate(flow.merged)), &parked],
+        [
+            "in",
+            &rate(flow.reminders),
+            &format!("{} sets", rate(flow.sets)),
+            &waiting,
+        ],
+        [
+            "out",
+            &rate(flow.delivered),
+            &format!("{} rerouted", rate(flow.rerouted)),
+            &latency,
+        ],
+        [
+            "parked",
+            &rate(flow.parked),
+            &format!("{} merged", rate(flow.merged)),
+            &parked,
+        ],
         [
             "rejected",
             &rate(flow.rejected),
@@ -160,32 +223,53 @@ fn flows(frame: &Frame, palette: Palette, area: Rect, buffer: &mut Buffer) {
             Span::raw((*rest).to_owned()),
         ])
     };
-    let [text, curve] = Layout::vertical([Constraint::Length(5), Constraint::Length(1)]).areas(area);
+    let [text, curve] =
+        Layout::vertical([Constraint::Length(5), Constraint::Length(1)]).areas(area);
     let lines: Vec<Line> = rows.iter().map(line).collect();
-    Paragraph::new(lines).block(panel(" reminders ".to_owned(), palette)).render(text, buffer);
+    Paragraph::new(lines)
+        .block(panel(" reminders ".to_owned(), palette))
+        .render(text, buffer);
     let newest = frame.curve.len().saturating_sub(usize::from(curve.width));
-    Sparkline::default().data(&frame.curve[newest..]).style(palette.of(Status::Ok)).render(curve, buffer);
+    Sparkline::default()
+        .data(&frame.curve[newest..])
+        .style(palette.of(Status::Ok))
+        .render(curve, buffer);
 }
 
 fn needing(needs: &[Told], palette: Palette, area: Rect, buffer: &mut Buffer) {
     let more = needs.len().saturating_sub(MOST_NEEDS);
-    let title = if more == 0 { " what needs you ".to_owned() } else { format!(" what needs you, and {more} more ") };
+    let title = if more == 0 {
+        " what needs you ".to_owned()
+    } else {
+        format!(" what needs you, and {more} more ")
+    };
     let mut lines: Vec<Line> = needs
         .iter()
         .take(MOST_NEEDS)
         .map(|Told { check, finding }| {
-            let mend = finding.mend.as_ref().map_or_else(String::new, |mend| format!(" → {}", plain(mend)));
+            let mend = finding
+                .mend
+                .as_ref()
+                .map_or_else(String::new, |mend| format!(" → {}", plain(mend)));
             Line::from(vec![
-                Span::styled(format!("{:<9}", finding.status.word()), palette.of(finding.status)),
+                Span::styled(
+                    format!("{:<9}", finding.status.word()),
+                    palette.of(finding.status),
+                ),
                 Span::raw(format!("{check}: {}", plain(&finding.found))),
                 Span::styled(mend, palette.dim()),
             ])
         })
         .collect();
     if lines.is_empty() {
-        lines.push(Line::styled("nothing that can be seen at a glance", palette.of(Status::Ok)));
+        lines.push(Line::styled(
+            "nothing that can be seen at a glance",
+            palette.of(Status::Ok),
+        ));
     }
-    Paragraph::new(lines).block(panel(title, palette)).render(area, buffer);
+    Paragraph::new(lines)
+        .block(panel(title, palette))
+        .render(area, buffer);
 }
 
 fn table<const N: usize>(
@@ -197,14 +281,24 @@ fn table<const N: usize>(
     buffer: &mut Buffer,
 ) {
     let header = Row::new(columns.map(|(name, _)| name.to_uppercase())).style(palette.dim());
-    let table = Table::new(rows, columns.map(|(_, width)| width)).header(header).block(panel(title, palette));
+    let table = Table::new(rows, columns.map(|(_, width)| width))
+        .header(header)
+        .block(panel(title, palette));
     Widget::render(table, area, buffer);
 }
 
 fn members(members: &[MemberRow], palette: Palette, area: Rect, buffer: &mut Buffer) {
-    let row = |MemberRow { member, delivered_per_second, .. }: &MemberRow| {
+    let row = |MemberRow {
+                   member,
+                   delivered_per_second,
+                   ..
+               }: &MemberRow| {
         let partitions: BTreeSet<u16> = member.partitions.iter().copied().collect();
-        let status = if member.state == "serving" { Status::Ok } else { Status::Warning };
+        let status = if member.state == "serving" {
+            Status::Ok
+        } else {
+            Status::Warning
+        };
         Row::new([
             Line::from(plain(&member.name)),
             Line::styled(member.state, palette.of(status)),
@@ -235,7 +329,10 @@ fn members(members: &[MemberRow], palette: Palette, area: Rect, buffer: &mut Buf
 }
 
 fn connected(frame: &Frame, palette: Palette, area: Rect, buffer: &mut Buffer) {
-    let columns = [("app server", Constraint::Fill(1)), ("users", Constraint::Length(9))];
+    let columns = [
+        ("app server", Constraint::Fill(1)),
+        ("users", Constraint::Length(9)),
+    ];
     let routes = match &frame.routes {
         Ok(routes) => routes,
         Err(why) => {
@@ -246,7 +343,8 @@ fn connected(frame: &Frame, palette: Palette, area: Rect, buffer: &mut Buffer) {
         }
     };
     let users: u64 = routes.iter().map(|(_, users)| users).sum();
-    let row = |(instance, users): &(String, u64)| Row::new([plain(instance), thousands(*users as usize)]);
+    let row =
+        |(instance, users): &(String, u64)| Row::new([plain(instance), thousands(*users as usize)]);
     table(
         format!(" {} connected ", plural(users as usize, "route")),
         columns,
@@ -264,8 +362,9 @@ fn consumers(consumers: &[Consumer], palette: Palette, area: Rect, buffer: &mut 
             Some(false) => ("nobody", Status::Critical),
             None => ("-", Status::Unseen),
         };
-        let [pending, in_work, redelivered] = [consumer.pending, consumer.in_work, consumer.redelivered]
-            .map(|count| Line::from(thousands(count as usize)));
+        let [pending, in_work, redelivered] =
+            [consumer.pending, consumer.in_work, consumer.redelivered]
+                .map(|count| Line::from(thousands(count as usize)));
         Row::new([
             Line::from(plain(&consumer.name)),
             Line::from(plain(&consumer.stream)),
@@ -288,32 +387,69 @@ fn consumers(consumers: &[Consumer], palette: Palette, area: Rect, buffer: &mut 
     let title = if more == 0 {
         format!(" {} ", plural(consumers.len(), "consumer"))
     } else {
-        format!(" {}, {more} more below ", plural(consumers.len(), "consumer"))
+        format!(
+            " {}, {more} more below ",
+            plural(consumers.len(), "consumer")
+        )
     };
-    table(title, columns, consumers.iter().take(shown).map(row).collect(), palette, area, buffer);
+    table(
+        title,
+        columns,
+        consumers.iter().take(shown).map(row).collect(),
+        palette,
+        area,
+        buffer,
+    );
 }
 
 fn footer(frame: &Frame, palette: Palette) -> Line<'static> {
-    let sort = if frame.sort == Sort::Load { "load" } else { "name" };
-    Line::styled(format!("q quit   s sort (by {sort})   p pause   ? help"), palette.dim())
+    let sort = if frame.sort == Sort::Load {
+        "load"
+    } else {
+        "name"
+    };
+    Line::styled(
+        format!("q quit   s sort (by {sort})   p pause   ? help"),
+        palette.dim(),
+    )
 }
 
 /// A frame as text, in so many columns, and in as many rows as it needs.
 pub(super) fn page(frame: &Frame, columns: u16) -> Vec<String> {
-    let members = frame.members.len().max(frame.routes.as_ref().map_or(1, Vec::len));
+    let members = frame
+        .members
+        .len()
+        .max(frame.routes.as_ref().map_or(1, Vec::len));
     let rows = 12 + MOST_NEEDS + 3 * members.max(frame.consumers.len());
     let area = Rect::new(0, 0, columns, rows.min(200) as u16);
     let mut buffer = Buffer::empty(area);
-    draw(frame, Palette { has_colours: false }, frame.at, area, &mut buffer);
+    draw(
+        frame,
+        Palette { has_colours: false },
+        frame.at,
+        area,
+        &mut buffer,
+    );
     // Its last row tells of keys.
     let lines = text(&buffer);
-    lines[..lines.len() - 1].iter().filter(|line| !line.is_empty()).cloned().collect()
+    lines[..lines.len() - 1]
+        .iter()
+        .filter(|line| !line.is_empty())
+        .cloned()
+        .collect()
 }
 
 /// A buffer's lines, without what is empty at their ends.
 pub(super) fn text(buffer: &Buffer) -> Vec<String> {
     let rows = buffer.content.chunks(usize::from(buffer.area.width).max(1));
-    rows.map(|row| row.iter().map(ratatui::buffer::Cell::symbol).collect::<String>().trim_end().to_owned()).collect()
+    rows.map(|row| {
+        row.iter()
+            .map(ratatui::buffer::Cell::symbol)
+            .collect::<String>()
+            .trim_end()
+            .to_owned()
+    })
+    .collect()
 }
 
 #[cfg(test)]
@@ -328,7 +464,9 @@ mod tests {
     fn drawn(frame: &Frame, size: (u16, u16), now: Timestamp) -> Vec<String> {
         let mut terminal = Terminal::new(TestBackend::new(size.0, size.1)).unwrap();
         let palette = Palette { has_colours: true };
-        terminal.draw(|screen| draw(frame, palette, now, screen.area(), screen.buffer_mut())).unwrap();
+        terminal
+            .draw(|screen| draw(frame, palette, now, screen.area(), screen.buffer_mut()))
+            .unwrap();
         text(terminal.backend().buffer())
     }
 
@@ -338,7 +476,12 @@ mod tests {
         let shown = drawn(&frame, (110, 26), frame.at);
         let expected = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cli/top/screen.txt");
         let expected = std::fs::read_to_string(expected).unwrap();
-        assert_eq!(shown.join("\n"), expected.trim_end_matches('\n'), "\n{}", shown.join("\n"));
+        assert_eq!(
+            shown.join("\n"),
+            expected.trim_end_matches('\n'),
+            "\n{}",
+            shown.join("\n")
+        );
     }
 
     #[test]
@@ -346,23 +489,40 @@ mod tests {
         let mut frame = frame();
         frame.trouble = Some((frame.at, "timed out".into()));
         let shown = drawn(&frame, (110, 26), frame.at + SignedDuration::from_secs(3));
-        assert!(shown[0].contains("critical  nothing learnt for 3.0 s: timed out  nats-1"), "{}", shown[0]);
+        assert!(
+            shown[0].contains("critical  nothing learnt for 3.0 s: timed out  nats-1"),
+            "{}",
+            shown[0]
+        );
         for size in [(1, 1), (10, 3), (40, 8), (300, 100)] {
             drawn(&frame, size, frame.at);
             let area = Rect::new(0, 0, size.0, size.1);
-            draw_help(Palette { has_colours: false }, area, &mut Buffer::empty(area));
+            draw_help(
+                Palette { has_colours: false },
+                area,
+                &mut Buffer::empty(area),
+            );
         }
     }
 
     #[test]
     fn a_page_is_as_long_as_it_needs_to_be() {
         let page = page(&frame(), 110);
-        assert!(page.iter().any(|line| line.starts_with("dispatch-3 ")), "{page:#?}");
-        assert!(page.iter().all(|line| !line.contains("q quit")), "{page:#?}");
+        assert!(
+            page.iter().any(|line| line.starts_with("dispatch-3 ")),
+            "{page:#?}"
+        );
+        assert!(
+            page.iter().all(|line| !line.contains("q quit")),
+            "{page:#?}"
+        );
     }
 
     #[test]
     fn rates_are_for_people() {
-        assert_eq!([0.0, 0.24, 9.9, 9.96, 12_345.6].map(rate), ["0/s", "0.2/s", "9.9/s", "10/s", "12,346/s"]);
+        assert_eq!(
+            [0.0, 0.24, 9.9, 9.96, 12_345.6].map(rate),
+            ["0/s", "0.2/s", "9.9/s", "10/s", "12,346/s"]
+        );
     }
 }

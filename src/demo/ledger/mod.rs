@@ -86,10 +86,22 @@ impl Ledger {
     /// An empty account of these sources, users and app servers.
     pub(super) fn new(sources: &[&str], users: &[String], instances: &[&str]) -> Self {
         Self {
-            sources: sources.iter().map(|source| ((*source).to_owned(), 0)).collect(),
-            instances: instances.iter().map(|instance| (*instance).to_owned()).collect(),
+            sources: sources
+                .iter()
+                .map(|source| ((*source).to_owned(), 0))
+                .collect(),
+            instances: instances
+                .iter()
+                .map(|instance| (*instance).to_owned())
+                .collect(),
             names: users.to_vec(),
-            users: users.iter().map(|_| User { accepted: vec![None; sources.len()], ..User::default() }).collect(),
+            users: users
+                .iter()
+                .map(|_| User {
+                    accepted: vec![None; sources.len()],
+                    ..User::default()
+                })
+                .collect(),
             open: BTreeMap::new(),
             elsewhere: BTreeMap::new(),
             taken_elsewhere: BTreeSet::new(),
@@ -101,14 +113,33 @@ impl Ledger {
     }
 
     /// Enters a reminder that is about to be published, in the order of publishing. Answers its id.
-    pub(super) fn publish(&mut self, now: Instant, source: usize, user: usize, is_valid: bool) -> String {
+    pub(super) fn publish(
+        &mut self,
+        now: Instant,
+        source: usize,
+        user: usize,
+        is_valid: bool,
+    ) -> String {
         let (name, next) = &mut self.sources[source];
-        let key = Key { source, number: *next };
+        let key = Key {
+            source,
+            number: *next,
+        };
         let id = format!("{name}-{next}");
         *next += 1;
         self.counts.published += 1;
         let (taken, end) = (Taken::Not, None);
-        self.open.insert(key, Open { user, published_at: now, is_valid, is_parked: false, taken, end });
+        self.open.insert(
+            key,
+            Open {
+                user,
+                published_at: now,
+                is_valid,
+                is_parked: false,
+                taken,
+                end,
+            },
+        );
         id
     }
 
@@ -126,7 +157,12 @@ impl Ledger {
                 let user = open.user;
                 self.counts.delivered += 1;
                 self.counts.waited += u64::from(accepted.has_waited);
-                if accepted.has_waited { &mut self.waited } else { &mut self.live }.note(latency);
+                if accepted.has_waited {
+                    &mut self.waited
+                } else {
+                    &mut self.live
+                }
+                .note(latency);
                 self.leaves_mailbox(key);
                 if self.names[user] != accepted.user {
                     self.trouble(Trouble::Misdelivered, key, Some(user));
@@ -143,7 +179,12 @@ impl Ledger {
                 self.trouble(Trouble::Repeated, key, user);
             }
         }
-        for merged in accepted.merged.iter().filter_map(|id| self.key(accepted.source, id)).collect::<Vec<_>>() {
+        for merged in accepted
+            .merged
+            .iter()
+            .filter_map(|id| self.key(accepted.source, id))
+            .collect::<Vec<_>>()
+        {
             self.merge(merged, Taken::Merged);
         }
         Some(latency)
@@ -169,14 +210,25 @@ impl Ledger {
 
     /// Takes in what the router says became of a reminder.
     pub(super) fn outcome(&mut self, record: &Record) {
-        let Some(key) = self.key(&record.source, &record.id) else { return };
+        let Some(key) = self.key(&record.source, &record.id) else {
+            return;
+        };
         let end = match record.outcome.as_str() {
             "parked" => return self.enters_mailbox(key),
-            "delivered" | "rerouted" if record.accepted_by().any(|instance| self.instances.contains(instance)) => {
+            "delivered" | "rerouted"
+                if record
+                    .accepted_by()
+                    .any(|instance| self.instances.contains(instance)) =>
+            {
                 End::Delivered
             }
             "delivered" | "rerouted" => End::DeliveredElsewhere,
-            "merged" => End::Merged(record.into.as_ref().and_then(|into| self.key(&record.source, into))),
+            "merged" => End::Merged(
+                record
+                    .into
+                    .as_ref()
+                    .and_then(|into| self.key(&record.source, into)),
+            ),
             _ => End::Refused,
         };
         match self.open.get_mut(&key) {
@@ -188,20 +240,30 @@ impl Ledger {
                 let instance = record.instance.clone().unwrap_or_default();
                 self.take_elsewhere(key, instance);
             }
-            End::Merged(Some(into)) if self.taken_elsewhere.contains(&into) => self.merge(key, Taken::Elsewhere),
+            End::Merged(Some(into)) if self.taken_elsewhere.contains(&into) => {
+                self.merge(key, Taken::Elsewhere)
+            }
             _ => {}
         }
         self.judge(key);
     }
 
     fn take_elsewhere(&mut self, key: Key, instance: String) {
-        let Some(open) = self.open.get_mut(&key).filter(|open| open.taken == Taken::Not) else { return };
+        let Some(open) = self
+            .open
+            .get_mut(&key)
+            .filter(|open| open.taken == Taken::Not)
+        else {
+            return;
+        };
         open.taken = Taken::Elsewhere;
         self.counts.elsewhere += 1;
         *self.elsewhere.entry(instance).or_default() += 1;
         self.taken_elsewhere.insert(key);
         self.leaves_mailbox(key);
-        let into_it = |(other, open): (&Key, &Open)| (open.end == Some(End::Merged(Some(key)))).then_some(*other);
+        let into_it = |(other, open): (&Key, &Open)| {
+            (open.end == Some(End::Merged(Some(key)))).then_some(*other)
+        };
         for merged in self.open.iter().filter_map(into_it).collect::<Vec<_>>() {
             self.merge(merged, Taken::Elsewhere);
         }
@@ -209,7 +271,11 @@ impl Ledger {
 
     fn enters_mailbox(&mut self, key: Key) {
         // Outcomes arrive a little later than what they tell of: it may have been delivered meanwhile.
-        if let Some(open) = self.open.get_mut(&key).filter(|open| open.taken == Taken::Not && !open.is_parked) {
+        if let Some(open) = self
+            .open
+            .get_mut(&key)
+            .filter(|open| open.taken == Taken::Not && !open.is_parked)
+        {
             open.is_parked = true;
             self.users[open.user].parked += 1;
         }
@@ -224,7 +290,9 @@ impl Ledger {
 
     /// Forgets a reminder about which everything is known, and notes what is wrong with it.
     fn judge(&mut self, key: Key) {
-        let Some(open) = self.open.get(&key) else { return };
+        let Some(open) = self.open.get(&key) else {
+            return;
+        };
         let user = open.user;
         let trouble = match (open.is_valid, open.taken, open.end) {
             (true, Taken::Itself, Some(End::Delivered))
@@ -251,8 +319,14 @@ impl Ledger {
     pub(super) fn close(&mut self) {
         for (key, open) in std::mem::take(&mut self.open) {
             let trouble = match open {
-                Open { taken: Taken::Not, is_parked: true, .. } => Trouble::LeftInMailbox,
-                Open { taken: Taken::Not, .. } => Trouble::Lost,
+                Open {
+                    taken: Taken::Not,
+                    is_parked: true,
+                    ..
+                } => Trouble::LeftInMailbox,
+                Open {
+                    taken: Taken::Not, ..
+                } => Trouble::Lost,
                 _ => Trouble::NoOutcome,
             };
             self.trouble(trouble, key, Some(open.user));
@@ -272,6 +346,7 @@ impl Ledger {
         let at = self.sources.iter().position(|(name, _)| name == source)?;
         let number = id.strip_prefix(source)?.strip_prefix('-')?.parse().ok()?;
         // `+7` and `007` are numbers too, and no ids of the demo.
-        (number < self.sources[at].1 && id == format!("{source}-{number}")).then_some(Key { source: at, number })
+        (number < self.sources[at].1 && id == format!("{source}-{number}"))
+            .then_some(Key { source: at, number })
     }
 }

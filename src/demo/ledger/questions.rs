@@ -23,8 +23,14 @@ impl Ledger {
 
     /// Reminders in mailboxes, and the users they wait for.
     pub(crate) fn parked(&self) -> (usize, usize) {
-        let parked = self.users.iter().map(|user| user.parked).filter(|parked| *parked > 0);
-        parked.fold((0, 0), |(reminders, users), parked| (reminders + parked, users + 1))
+        let parked = self
+            .users
+            .iter()
+            .map(|user| user.parked)
+            .filter(|parked| *parked > 0);
+        parked.fold((0, 0), |(reminders, users), parked| {
+            (reminders + parked, users + 1)
+        })
     }
 
     /// Reminders in a user's mailbox.

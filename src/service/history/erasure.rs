@@ -43,13 +43,24 @@ pub async fn erase(context: &Context, user: &UserId) -> Result<Erased, EraseErro
         None => 0,
     };
     let buckets = &context.links.buckets.live().await;
-    let routes = remove_keys(buckets, nats.names.routes_bucket(), &format!("{}.*", user.escaped())).await?;
+    let routes = remove_keys(
+        buckets,
+        nats.names.routes_bucket(),
+        &format!("{}.*", user.escaped()),
+    )
+    .await?;
     let own = remove_keys(buckets, nats.names.associates_bucket(), &user.escaped()).await?;
     let named = remove_from_lists(buckets, user).await?;
     let mailbox = context.mailbox_of(user);
     let parked = purge(nats, &nats.names.parked_stream(), &mailbox, None).await?;
     let scheduled = remove_scheduled(nats, user).await?;
-    let erased = Erased { history, parked, scheduled, routes, associates: own + named };
+    let erased = Erased {
+        history,
+        parked,
+        scheduled,
+        routes,
+        associates: own + named,
+    };
     tracing::info!(?erased, "a user was erased");
     Ok(erased)
 }
@@ -61,9 +72,15 @@ pub async fn erase(context: &Context, user: &UserId) -> Result<Erased, EraseErro
 /// When JetStream did not do what it was asked. It may be repeated.
 pub async fn finish(context: &Context, erased: &[Unwritten]) -> Result<(), NatsError> {
     let mut of_users: BTreeMap<UserId, HashSet<Name<'_>>> = BTreeMap::new();
-    for one in erased.iter().filter(|one| ["parked", "rerouted"].contains(&one.outcome.as_str())) {
+    for one in erased
+        .iter()
+        .filter(|one| ["parked", "rerouted"].contains(&one.outcome.as_str()))
+    {
         if let Ok(user) = one.user.parse() {
-            of_users.entry(user).or_default().insert((&one.source, &one.id, one.published_ms));
+            of_users
+                .entry(user)
+                .or_default()
+                .insert((&one.source, &one.id, one.published_ms));
         }
     }
     for (user, reminders) in of_users {
@@ -75,7 +92,11 @@ pub async fn finish(context: &Context, erased: &[Unwritten]) -> Result<(), NatsE
 /// What a reminder is told by: source, id, and when it was published, since an id may be used again.
 type Name<'a> = (&'a str, &'a str, i64);
 
-async fn remove_from_mailbox(context: &Context, user: &UserId, names: &HashSet<Name<'_>>) -> Result<(), NatsError> {
+async fn remove_from_mailbox(
+    context: &Context,
+    user: &UserId,
+    names: &HashSet<Name<'_>>,
+) -> Result<(), NatsError> {
     let nats = &context.nats;
     let mailbox = context.mailbox_of(user);
     let mut pages = Pages::of(nats, &mailbox);
@@ -85,9 +106,14 @@ async fn remove_from_mailbox(context: &Context, user: &UserId, names: &HashSet<N
             return Ok(());
         }
         for parked in page {
-            let Ok(event) = Event::decode(&parked.message) else { continue };
+            let Ok(event) = Event::decode(&parked.message) else {
+                continue;
+            };
             let name = |at: usize| {
-                let (source, id) = (event.set_of(at).source.as_str(), event.index.reminders[at].id.as_str());
+                let (source, id) = (
+                    event.set_of(at).source.as_str(),
+                    event.index.reminders[at].id.as_str(),
+                );
                 (source, id, event.set_of(at).published_ms)
             };
             if (0..event.bodies.len()).any(|at| names.contains(&name(at))) {
@@ -126,7 +152,11 @@ async fn remove_scheduled(nats: &Nats, user: &UserId) -> Result<u64, NatsError> 
     let mut theirs = Vec::new();
     schedule::each(nats, &nats.names.all_scheduled(), |message, sequence| {
         let set = serde_json::from_slice::<Set>(&message.payload);
-        if set.is_ok_and(|set| set.reminders.iter().any(|reminder| reminder.user == user.as_str())) {
+        if set.is_ok_and(|set| {
+            set.reminders
+                .iter()
+                .any(|reminder| reminder.user == user.as_str())
+        }) {
             theirs.push(sequence);
         }
     })
@@ -166,7 +196,12 @@ async fn remove_from_lists(nats: &Nats, user: &UserId) -> Result<u64, NatsError>
             Ok(_) => changed += 1,
             // It was changed meanwhile, which is its owner's new word.
             Err(error) if is_outdated(&error) => {}
-            Err(error) => return Err(NatsError::failed(format!("take a user out of the associates of {key}"), error)),
+            Err(error) => {
+                return Err(NatsError::failed(
+                    format!("take a user out of the associates of {key}"),
+                    error,
+                ));
+            }
         }
     }
     Ok(changed)

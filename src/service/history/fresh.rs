@@ -16,15 +16,23 @@ const BEHIND: u64 = 1_000;
 /// When JetStream does not answer.
 pub async fn catch_up(nats: &Nats) -> Result<(), NatsError> {
     // Whoever waits for longer has waited long enough.
-    tokio::time::timeout(PATIENCE, written(nats)).await.unwrap_or(Ok(()))
+    tokio::time::timeout(PATIENCE, written(nats))
+        .await
+        .unwrap_or(Ok(()))
 }
 
 async fn written(nats: &Nats) -> Result<(), NatsError> {
-    let outcomes =
-        nats.jetstream.get_stream_no_info(nats.names.outcomes_stream()).await.during("ask how far the history is")?;
+    let outcomes = nats
+        .jetstream
+        .get_stream_no_info(nats.names.outcomes_stream())
+        .await
+        .during("ask how far the history is")?;
     let mut wanted = None;
     loop {
-        let info = outcomes.consumer_info(nats.names.history_consumer()).await.during("ask how far the history is")?;
+        let info = outcomes
+            .consumer_info(nats.names.history_consumer())
+            .await
+            .during("ask how far the history is")?;
         let unwritten = info.num_pending + info.num_ack_pending as u64;
         let wanted = *wanted.get_or_insert(info.delivered.stream_sequence + info.num_pending);
         if unwritten == 0 || unwritten > BEHIND || info.ack_floor.stream_sequence >= wanted {

@@ -45,7 +45,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// When it must be taken over anew.
-pub async fn run(context: Context, stop: CancellationToken, working: mpsc::Sender<Role>) -> Result<(), NatsError> {
+pub async fn run(
+    context: Context,
+    stop: CancellationToken,
+    working: mpsc::Sender<Role>,
+) -> Result<(), NatsError> {
     let answering = async {
         match context.history.is_shared() {
             true => std::future::pending().await,
@@ -94,16 +98,31 @@ impl Batch {
             }
         }
         self.bytes += received.payload.len();
-        self.since = self.since.or_else(|| Timestamp::from_nanosecond(received.stored_ns).ok());
+        self.since = self
+            .since
+            .or_else(|| Timestamp::from_nanosecond(received.stored_ns).ok());
         self.last = Some(received.reply);
     }
 }
 
-async fn write(context: &Context, stop: &CancellationToken, working: mpsc::Sender<Role>) -> Result<(), NatsError> {
+async fn write(
+    context: &Context,
+    stop: &CancellationToken,
+    working: mpsc::Sender<Role>,
+) -> Result<(), NatsError> {
     let (nats, most) = (&context.nats, context.config.history.batch);
-    let (stream, consumer) = (nats.names.outcomes_stream(), nats.names.history_consumer().to_owned());
+    let (stream, consumer) = (
+        nats.names.outcomes_stream(),
+        nats.names.history_consumer().to_owned(),
+    );
     let progress = Progress(context);
-    let mut outcomes = Pinned::take_over(nats, stream, consumer, PULL_BYTES.max(2 * nats.client.max_payload())).await?;
+    let mut outcomes = Pinned::take_over(
+        nats,
+        stream,
+        consumer,
+        PULL_BYTES.max(2 * nats.client.max_payload()),
+    )
+    .await?;
     let _ = working.send(Role::History).await;
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -130,19 +149,31 @@ async fn write(context: &Context, stop: &CancellationToken, working: mpsc::Sende
 
 /// Commits a batch and acknowledges it, however long the database is away; or leaves it to the next writer.
 async fn store(context: &Context, batch: Batch, progress: &Progress<'_>, stop: &CancellationToken) {
-    let Batch { entries, last: Some(last), since: Some(since), .. } = batch else { return };
+    let Batch {
+        entries,
+        last: Some(last),
+        since: Some(since),
+        ..
+    } = batch
+    else {
+        return;
+    };
     let mut pause = Duration::from_millis(50);
     let written = loop {
         let began = Instant::now();
         match store_once(context, &entries).await {
             Ok(written) => {
-                context.metrics.history_written(written.new, written.changed, began.elapsed());
+                context
+                    .metrics
+                    .history_written(written.new, written.changed, began.elapsed());
                 break written;
             }
             Err(error) if error.kind() == HistoryErrorKind::Broken => {
                 tracing::error!(error = %chain(&error), "history not written until somebody mends this, trying again");
             }
-            Err(error) => tracing::warn!(error = %chain(&error), "history not written, trying again"),
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "history not written, trying again")
+            }
         }
         context.metrics.history_failed();
         progress.tell_whether_behind(true);
@@ -193,9 +224,9 @@ impl Progress<'_> {
     }
 
     fn tell_whether_behind(&self, is_behind: bool) {
-        self.0
-            .readiness
-            .send_if_modified(|readiness| std::mem::replace(&mut readiness.is_history_behind, is_behind) != is_behind);
+        self.0.readiness.send_if_modified(|readiness| {
+            std::mem::replace(&mut readiness.is_history_behind, is_behind) != is_behind
+        });
     }
 }
 
@@ -214,7 +245,8 @@ fn age(since: Timestamp) -> Duration {
 async fn forget(context: &Context) -> Result<(), NatsError> {
     loop {
         tokio::time::sleep(FORGET_EVERY).await;
-        let before = now_ms() - SignedDuration::try_from(context.config.history.keep).unwrap_or(SignedDuration::MAX);
+        let before = now_ms()
+            - SignedDuration::try_from(context.config.history.keep).unwrap_or(SignedDuration::MAX);
         loop {
             match forget_some(context, before).await {
                 Ok(0) => break,
@@ -231,7 +263,11 @@ async fn forget(context: &Context) -> Result<(), NatsError> {
 
 async fn forget_some(context: &Context, before: Timestamp) -> Result<u64, HistoryError> {
     match context.history.open().await? {
-        Some(history) => history.forget_before(before.as_millisecond(), FORGET_AT_ONCE).await,
+        Some(history) => {
+            history
+                .forget_before(before.as_millisecond(), FORGET_AT_ONCE)
+                .await
+        }
         None => Ok(0),
     }
 }

@@ -23,11 +23,22 @@ impl Shelf {
     /// # Errors
     /// When the setting is not an address, or needs a feature that this program was built without; when JetStream does not
     /// return the time at which the installation began.
-    pub async fn new(setting: &config::History, state: &Path, nats: &Nats) -> Result<Self, NatsError> {
+    pub async fn new(
+        setting: &config::History,
+        state: &Path,
+        nats: &Nats,
+    ) -> Result<Self, NatsError> {
         let url = match setting.url.as_str() {
             "sqlite" => {
-                let stream = nats.jetstream.get_stream(nats.names.outcomes_stream()).await;
-                let began = stream.during("find the history")?.cached_info().created.unix_timestamp_nanos();
+                let stream = nats
+                    .jetstream
+                    .get_stream(nats.names.outcomes_stream())
+                    .await;
+                let began = stream
+                    .during("find the history")?
+                    .cached_info()
+                    .created
+                    .unix_timestamp_nanos();
                 HistoryUrl::Sqlite(state.join(format!("history-{began:x}.db")))
             }
             address => {
@@ -36,7 +47,10 @@ impl Shelf {
             }
         };
         url.check_feature().during("find the history")?;
-        Ok(Self { url, opened: Arc::default() })
+        Ok(Self {
+            url,
+            opened: Arc::default(),
+        })
     }
 
     /// Where it is, without a password.
@@ -56,7 +70,11 @@ impl Shelf {
     pub async fn open(&self) -> Result<Option<&History>, HistoryError> {
         match &self.url {
             HistoryUrl::None => Ok(None),
-            url => self.opened.get_or_try_init(|| History::open(url)).await.map(Some),
+            url => self
+                .opened
+                .get_or_try_init(|| History::open(url))
+                .await
+                .map(Some),
         }
     }
 }
@@ -64,7 +82,14 @@ impl Shelf {
 /// Where a service keeps what it must not lose: systemd's `$STATE_DIRECTORY`, else the user's own directory for that
 /// (`$XDG_STATE_HOME`, by default `~/.local/state`), else where it was started.
 pub fn state_directory() -> PathBuf {
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let state_home = || variable("XDG_STATE_HOME").or_else(|| Some(variable("HOME")?.join(".local/state")));
-    variable("STATE_DIRECTORY").or_else(|| Some(state_home()?.join("bellhop"))).unwrap_or_default()
+    let variable = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    let state_home =
+        || variable("XDG_STATE_HOME").or_else(|| Some(variable("HOME")?.join(".local/state")));
+    variable("STATE_DIRECTORY")
+        .or_else(|| Some(state_home()?.join("bellhop")))
+        .unwrap_or_default()
 }

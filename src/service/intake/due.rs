@@ -98,16 +98,26 @@ fn user(set: &[u8]) -> String {
     struct Reminder {
         user: String,
     }
-    serde_json::from_slice(set).map_or_else(|_| String::new(), |Set { reminders: [Reminder { user }] }| user)
+    serde_json::from_slice(set).map_or_else(
+        |_| String::new(),
+        |Set {
+             reminders: [Reminder { user }],
+         }| user,
+    )
 }
 
 async fn take_in(context: &Context, received: Received) {
     let token = received.subject.rsplit('.').next().unwrap_or_default();
-    match (Source::from_token(token), Withdrawal::of(received.headers.as_ref())) {
+    match (
+        Source::from_token(token),
+        Withdrawal::of(received.headers.as_ref()),
+    ) {
         (Ok(source), None) => publish(context, &source, &received).await,
         (Ok(source), Some(Withdrawal::Cancelled)) => record(context, source, &received).await,
         (Ok(_), Some(Withdrawal::Replaced)) => {}
-        (Err(error), _) => tracing::warn!(received.subject, error = %chain(&error), "due for no source, passed by"),
+        (Err(error), _) => {
+            tracing::warn!(received.subject, error = %chain(&error), "due for no source, passed by")
+        }
     }
     if let Err(error) = acknowledge(&context.nats, received.reply).await {
         tracing::warn!(error = %chain(&error), "what was due may come again");
@@ -120,9 +130,18 @@ async fn publish(context: &Context, source: &Source, received: &Received) {
     let nats = &context.nats;
     let mut headers = HeaderMap::new();
     for name in [trace::HEADER, SET_TIME] {
-        received.header(name).into_iter().for_each(|value| headers.insert(name, value));
+        received
+            .header(name)
+            .into_iter()
+            .for_each(|value| headers.insert(name, value));
     }
-    nats.store_surely(&nats.names.sets(source), headers, received.payload.clone(), None).await;
+    nats.store_surely(
+        &nats.names.sets(source),
+        headers,
+        received.payload.clone(),
+        None,
+    )
+    .await;
 }
 
 async fn record(context: &Context, source: Source, received: &Received) {
@@ -135,8 +154,20 @@ async fn record(context: &Context, source: Source, received: &Received) {
         let id = candidate.id().to_owned();
         let user = candidate.parsed.ok().map(|reminder| reminder.user);
         let (source, set, outcome) = (source.clone(), set.common.id.clone(), Outcome::Cancelled);
-        let record = Record { id, source, set, user, outcome, at: now_ms() };
-        Told { record, published_ms, reminder: None, settles: None }
+        let record = Record {
+            id,
+            source,
+            set,
+            user,
+            outcome,
+            at: now_ms(),
+        };
+        Told {
+            record,
+            published_ms,
+            reminder: None,
+            settles: None,
+        }
     });
     context.recorder.record(told.collect()).await;
 }
@@ -147,7 +178,13 @@ mod tests {
 
     #[test]
     fn the_user_of_a_set_of_one_is_read() {
-        assert_eq!(user(br#"{"id":"s","reminders":[{"id":"a","user":"al\"ice","content":"c"}]}"#), "al\"ice");
-        assert_eq!([&b"{}"[..], b"?", br#"{"reminders":[]}"#].map(user), ["", "", ""]);
+        assert_eq!(
+            user(br#"{"id":"s","reminders":[{"id":"a","user":"al\"ice","content":"c"}]}"#),
+            "al\"ice"
+        );
+        assert_eq!(
+            [&b"{}"[..], b"?", br#"{"reminders":[]}"#].map(user),
+            ["", "", ""]
+        );
     }
 }

@@ -27,8 +27,19 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Takes back first: what a set cancels and has itself is replaced. Goes on until it is done, however long JetStream is away.
 pub(super) async fn carry_out(later: Later, context: &Context) {
-    let Later { set, set_ns, cancel, replaced, scheduled } = later;
-    let OfSet { source, sequence, trace, .. } = &*set;
+    let Later {
+        set,
+        set_ns,
+        cancel,
+        replaced,
+        scheduled,
+    } = later;
+    let OfSet {
+        source,
+        sequence,
+        trace,
+        ..
+    } = &*set;
     let nats = &context.nats;
     let of = |ids: Vec<String>, why| ids.into_iter().map(move |id| (id, why));
     let withdrawals = of(cancel, Withdrawal::Cancelled).chain(of(replaced, Withdrawal::Replaced));
@@ -38,7 +49,11 @@ pub(super) async fn carry_out(later: Later, context: &Context) {
             tokio::time::sleep(PAUSE).await;
         }
     };
-    stream::iter(withdrawals).map(take_back).buffer_unordered(AT_ONCE).collect::<()>().await;
+    stream::iter(withdrawals)
+        .map(take_back)
+        .buffer_unordered(AT_ONCE)
+        .collect::<()>()
+        .await;
     if scheduled.is_empty() {
         return;
     }
@@ -48,7 +63,11 @@ pub(super) async fn carry_out(later: Later, context: &Context) {
         let message_id = format!("{sequence} {}", scheduled.id);
         schedule(nats, source, scheduled, set_ns, trace.as_ref(), &message_id).await;
     };
-    stream::iter(scheduled).map(store).buffer_unordered(AT_ONCE).collect::<()>().await;
+    stream::iter(scheduled)
+        .map(store)
+        .buffer_unordered(AT_ONCE)
+        .collect::<()>()
+        .await;
     if !refused.is_empty() {
         refuse(context, &set, &room, refused).await;
     }
@@ -77,26 +96,73 @@ fn split(scheduled: Vec<Scheduled>, mut left: u64) -> (Vec<Scheduled>, Vec<Sched
 /// Records that there was no room for these. Their place in the set says what is settled, so a set that is planned again after
 /// a crash does not schedule them.
 async fn refuse(context: &Context, set: &OfSet, room: &Room, refused: Vec<Scheduled>) {
-    let OfSet { source, id: name, sequence, published_ms, .. } = set;
-    let Room { used, limit, is_crowding } = room;
-    let why = if *is_crowding { ", more than half of it this source's" } else { "" };
-    let detail =
-        format!("{used} of {limit} bytes for scheduled reminders are used{why}; `bellhop scheduled ls` shows them");
+    let OfSet {
+        source,
+        id: name,
+        sequence,
+        published_ms,
+        ..
+    } = set;
+    let Room {
+        used,
+        limit,
+        is_crowding,
+    } = room;
+    let why = if *is_crowding {
+        ", more than half of it this source's"
+    } else {
+        ""
+    };
+    let detail = format!(
+        "{used} of {limit} bytes for scheduled reminders are used{why}; `bellhop scheduled ls` shows them"
+    );
     let rejection = Rejection::new(RejectCode::ScheduledFull, detail);
     tracing::warn!(%source, reminders = refused.len(), %rejection, "not scheduled");
     let mut outcomes = Vec::with_capacity(refused.len());
-    for Scheduled { id, set: json, place, .. } in refused {
+    for Scheduled {
+        id,
+        set: json,
+        place,
+        ..
+    } in refused
+    {
         let (raw, user) = reminder(&json);
         let message_id = format!("{sequence}#{place}");
-        let message =
-            rejected::Message::new(&context.nats.names, &source.escaped(), raw, &rejection, Some(name), message_id);
+        let message = rejected::Message::new(
+            &context.nats.names,
+            &source.escaped(),
+            raw,
+            &rejection,
+            Some(name),
+            message_id,
+        );
         message.store(&context.nats, &context.metrics).await;
         let partition = of_user(&user, context.config.partitions);
         let (source, set) = (source.clone(), name.clone());
-        let outcome = Outcome::Rejected { error: rejection.code };
-        let record = Record { id, source, set, user: Some(user), outcome, at: now_ms() };
-        let settles = Some((partition, Settled::Published { set: *sequence, place }));
-        outcomes.push(Told { record, published_ms: *published_ms, reminder: None, settles });
+        let outcome = Outcome::Rejected {
+            error: rejection.code,
+        };
+        let record = Record {
+            id,
+            source,
+            set,
+            user: Some(user),
+            outcome,
+            at: now_ms(),
+        };
+        let settles = Some((
+            partition,
+            Settled::Published {
+                set: *sequence,
+                place,
+            },
+        ));
+        outcomes.push(Told {
+            record,
+            published_ms: *published_ms,
+            reminder: None,
+            settles,
+        });
     }
     context.recorder.record(outcomes).await;
 }
@@ -123,20 +189,42 @@ mod tests {
 
     fn scheduled(id: &str, bytes: usize) -> Scheduled {
         let at = "2030-01-01T00:00:00Z".parse().unwrap();
-        Scheduled { id: id.to_owned(), at, set: vec![b' '; bytes].into(), place: 0 }
+        Scheduled {
+            id: id.to_owned(),
+            at,
+            set: vec![b' '; bytes].into(),
+            place: 0,
+        }
     }
 
     #[test]
     fn what_has_room_is_scheduled() {
         let left = scheduled("a", 1_000).bytes() + scheduled("c", 10).bytes();
-        let (fitting, refused) = split(vec![scheduled("a", 1_000), scheduled("b", 1_000), scheduled("c", 10)], left);
+        let (fitting, refused) = split(
+            vec![
+                scheduled("a", 1_000),
+                scheduled("b", 1_000),
+                scheduled("c", 10),
+            ],
+            left,
+        );
         let ids = |all: Vec<Scheduled>| all.into_iter().map(|one| one.id).collect::<Vec<_>>();
-        assert_eq!((ids(fitting), ids(refused)), (vec!["a".to_owned(), "c".to_owned()], vec!["b".to_owned()]));
+        assert_eq!(
+            (ids(fitting), ids(refused)),
+            (vec!["a".to_owned(), "c".to_owned()], vec!["b".to_owned()])
+        );
     }
 
     #[test]
     fn the_reminder_of_a_set_of_one_is_read() {
-        let (raw, user) = reminder(br#"{"id":"s","reminders":[{"id":"a","user":"al\"ice","content":"c"}]}"#);
-        assert_eq!((&raw[..], user.as_str()), (&br#"{"id":"a","user":"al\"ice","content":"c"}"#[..], "al\"ice"));
+        let (raw, user) =
+            reminder(br#"{"id":"s","reminders":[{"id":"a","user":"al\"ice","content":"c"}]}"#);
+        assert_eq!(
+            (&raw[..], user.as_str()),
+            (
+                &br#"{"id":"a","user":"al\"ice","content":"c"}"#[..],
+                "al\"ice"
+            )
+        );
     }
 }

@@ -97,7 +97,11 @@ pub async fn run(
     stop: CancellationToken,
     working: mpsc::Sender<Role>,
 ) -> Result<(), NatsError> {
-    tokio::try_join!(take_in(context.clone(), recorded, stop.clone(), working), due::run(&context, stop)).map(drop)
+    tokio::try_join!(
+        take_in(context.clone(), recorded, stop.clone(), working),
+        due::run(&context, stop)
+    )
+    .map(drop)
 }
 
 async fn take_in(
@@ -230,22 +234,43 @@ impl Intake {
             trace: spans::passed_on(&span, came),
         };
         let plan = planner.plan(&received, &published, stored_ms);
-        self.context.metrics.set_taken(plan.ids.len(), plan.repeats, plan.rejected.len());
+        self.context
+            .metrics
+            .set_taken(plan.ids.len(), plan.repeats, plan.rejected.len());
         let bytes = SET_BYTES + plan.bytes();
         self.made_bytes += bytes;
-        let taken = Taken { sequence, stored_ms, ids: [plan.ids, plan.marks].concat() };
+        let taken = Taken {
+            sequence,
+            stored_ms,
+            ids: [plan.ids, plan.marks].concat(),
+        };
         self.note_taken(&taken);
         let alone = usize::from(!plan.outcomes.is_empty()) + usize::from(plan.later.is_some());
         let pending = plan.parts.len() + plan.rejected.len() + alone;
-        self.sets.insert(sequence, InWork { reply: received.reply, bytes, pending, taken, _span: span });
+        self.sets.insert(
+            sequence,
+            InWork {
+                reply: received.reply,
+                bytes,
+                pending,
+                taken,
+                _span: span,
+            },
+        );
         for (partition, part) in plan.parts {
-            self.lanes.push(partition, part.set.source.clone(), part.bytes, part);
+            self.lanes
+                .push(partition, part.set.source.clone(), part.bytes, part);
         }
         if let Some(later) = plan.later {
             self.later.push(later.set.source.clone(), (), 1, later);
         }
         for message in plan.rejected {
-            self.refused.push(message.subject().to_owned(), (), message.bytes(), (sequence, message));
+            self.refused.push(
+                message.subject().to_owned(),
+                (),
+                message.bytes(),
+                (sequence, message),
+            );
         }
         if !plan.outcomes.is_empty() {
             let recorder = self.context.recorder.clone();
@@ -277,31 +302,43 @@ impl Intake {
             Done::Stored(partition, sets) => {
                 self.lanes.arrived(&partition);
                 self.send();
-                sets.into_iter().for_each(|sequence| self.part_done(sequence));
+                sets.into_iter()
+                    .for_each(|sequence| self.part_done(sequence));
             }
             Done::Later(source, sets) => {
                 self.later.arrived(&source);
                 self.send();
-                sets.into_iter().for_each(|sequence| self.part_done(sequence));
+                sets.into_iter()
+                    .for_each(|sequence| self.part_done(sequence));
             }
             Done::Refused(subject, sets) => {
                 self.refused.arrived(&subject);
                 self.send();
-                sets.into_iter().for_each(|sequence| self.part_done(sequence));
+                sets.into_iter()
+                    .for_each(|sequence| self.part_done(sequence));
             }
             Done::Part(sequence) => self.part_done(sequence),
             Done::Noted(sets) => {
                 self.is_noting = false;
-                for (sequence, in_work) in sets.iter().filter_map(|set| Some((*set, self.sets.get(set)?))) {
+                for (sequence, in_work) in sets
+                    .iter()
+                    .filter_map(|set| Some((*set, self.sets.get(set)?)))
+                {
                     self.window.complete(sequence, in_work.taken.stored_ms);
                 }
-                let replies = sets.iter().filter_map(|set| Some(self.sets.get(set)?.reply.clone())).collect();
+                let replies = sets
+                    .iter()
+                    .filter_map(|set| Some(self.sets.get(set)?.reply.clone()))
+                    .collect();
                 self.acknowledge(sets, replies);
                 self.note();
             }
             Done::Acknowledged(sets) => {
                 for sequence in sets {
-                    self.made_bytes -= self.sets.remove(&sequence).map_or(0, |in_work| in_work.bytes);
+                    self.made_bytes -= self
+                        .sets
+                        .remove(&sequence)
+                        .map_or(0, |in_work| in_work.bytes);
                 }
             }
         }
@@ -309,7 +346,12 @@ impl Intake {
 
     /// Bytes of one event: what is wanted, and never more than NATS takes.
     fn event_bytes(&self) -> usize {
-        let most = self.context.nats.client.max_payload().saturating_sub(8 << 10);
+        let most = self
+            .context
+            .nats
+            .client
+            .max_payload()
+            .saturating_sub(8 << 10);
         self.context.config.intake.event_bytes.min(most)
     }
 
@@ -321,7 +363,13 @@ impl Intake {
             let message = plan::event(parts);
             self.start(async move {
                 // Partitions know a repeat by its reminders' places: should this be stored twice, that changes nothing.
-                nats.store_surely(&nats.names.events(partition), HeaderMap::new(), message, None).await;
+                nats.store_surely(
+                    &nats.names.events(partition),
+                    HeaderMap::new(),
+                    message,
+                    None,
+                )
+                .await;
                 Done::Stored(partition, sets)
             });
         }
@@ -339,14 +387,21 @@ impl Intake {
             let Context { nats, metrics, .. } = self.context.clone();
             self.start(async move {
                 let (sets, messages): (_, Vec<_>) = messages.into_iter().unzip();
-                join_all(messages.into_iter().map(|message| message.store(&nats, &metrics))).await;
+                join_all(
+                    messages
+                        .into_iter()
+                        .map(|message| message.store(&nats, &metrics)),
+                )
+                .await;
                 Done::Refused(subject, sets)
             });
         }
     }
 
     fn part_done(&mut self, sequence: u64) {
-        let Some(in_work) = self.sets.get_mut(&sequence) else { return };
+        let Some(in_work) = self.sets.get_mut(&sequence) else {
+            return;
+        };
         in_work.pending -= 1;
         if in_work.pending == 0 {
             self.complete(sequence);
@@ -367,7 +422,11 @@ impl Intake {
         self.is_noting = true;
         let (mut sets, mut room) = (Vec::new(), NOTE_BYTES);
         while let Some(sequence) = self.to_note.last().copied() {
-            let bytes = 20 + 16 * self.sets.get(&sequence).map_or(0, |in_work| in_work.taken.ids.len());
+            let bytes = 20
+                + 16 * self
+                    .sets
+                    .get(&sequence)
+                    .map_or(0, |in_work| in_work.taken.ids.len());
             if bytes > room && !sets.is_empty() {
                 break;
             }
@@ -375,11 +434,20 @@ impl Intake {
             sets.extend(self.to_note.pop());
         }
         sets.sort_unstable();
-        let taken: Vec<Taken> = sets.iter().filter_map(|set| Some(self.sets.get(set)?.taken.clone())).collect();
+        let taken: Vec<Taken> = sets
+            .iter()
+            .filter_map(|set| Some(self.sets.get(set)?.taken.clone()))
+            .collect();
         let nats = self.context.nats.clone();
         self.start(async move {
             // To note a set twice changes nothing.
-            nats.store_surely(&nats.names.seen(), HeaderMap::new(), encode(&taken).into(), None).await;
+            nats.store_surely(
+                &nats.names.seen(),
+                HeaderMap::new(),
+                encode(&taken).into(),
+                None,
+            )
+            .await;
             Done::Noted(sets)
         });
     }

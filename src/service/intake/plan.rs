@@ -16,7 +16,9 @@ use jiff::Timestamp;
 use super::super::outcomes::message::Told;
 use super::super::recorded::Settled;
 use super::super::rejected;
-use super::super::seen::{Id, Window, cancellation_identity, identity, made_up_identity, message_identity};
+use super::super::seen::{
+    Id, Window, cancellation_identity, identity, made_up_identity, message_identity,
+};
 use crate::event::{Event, Index, IndexEntry, OfSet};
 use crate::headers;
 use crate::merge::{Merged, merge};
@@ -106,7 +108,11 @@ pub struct Part {
 impl Part {
     fn new(set: &Arc<OfSet>) -> Self {
         let bytes = INDEX_BYTES + escaped(set.source.as_str()) + escaped(&set.id);
-        Self { set: set.clone(), bytes, reminders: Vec::new() }
+        Self {
+            set: set.clone(),
+            bytes,
+            reminders: Vec::new(),
+        }
     }
 
     fn push(&mut self, entry: IndexEntry, body: Bytes) {
@@ -133,8 +139,15 @@ pub struct Later {
 impl Later {
     /// Bytes of it, about.
     fn bytes(&self) -> usize {
-        let withdrawn = self.cancel.iter().chain(&self.replaced).map(|id| size_of::<String>() + id.len());
-        let scheduled = self.scheduled.iter().map(|one| size_of::<Scheduled>() + one.id.len() + one.set.len());
+        let withdrawn = self
+            .cancel
+            .iter()
+            .chain(&self.replaced)
+            .map(|id| size_of::<String>() + id.len());
+        let scheduled = self
+            .scheduled
+            .iter()
+            .map(|one| size_of::<Scheduled>() + one.id.len() + one.set.len());
         withdrawn.sum::<usize>() + scheduled.sum::<usize>()
     }
 }
@@ -144,23 +157,53 @@ pub fn event(mut parts: Vec<Part>) -> Bytes {
     parts.sort_by_key(|part| part.set.sequence);
     let (mut sets, mut reminders, mut bodies): (Vec<OfSet>, Vec<_>, Vec<_>) = Default::default();
     for part in parts {
-        if sets.last().is_none_or(|last| last.sequence != part.set.sequence) {
+        if sets
+            .last()
+            .is_none_or(|last| last.sequence != part.set.sequence)
+        {
             sets.push(OfSet::clone(&part.set));
         }
         for (entry, body) in part.reminders {
-            reminders.push(IndexEntry { set: sets.len() - 1, ..entry });
+            reminders.push(IndexEntry {
+                set: sets.len() - 1,
+                ..entry
+            });
             bodies.push(body);
         }
     }
-    Event { index: Index { sets, reminders }, bodies }.encode()
+    Event {
+        index: Index { sets, reminders },
+        bodies,
+    }
+    .encode()
 }
 
 /// A reminder for later, as a set of its own that may be published then.
 fn scheduled(at: Timestamp, reminder: Reminder, place: usize) -> Scheduled {
-    let (json, set) = (reminder.to_json(), serde_json::to_string(&reminder.set).expect("a name is text"));
-    let json = if reminder.stays { with_reroute_false(&json) } else { json };
-    let set = [br#"{"id":"#, set.as_bytes(), br#","reminders":["#, &json, b"]}"].concat().into();
-    Scheduled { id: reminder.id, at, set, place }
+    let (json, set) = (
+        reminder.to_json(),
+        serde_json::to_string(&reminder.set).expect("a name is text"),
+    );
+    let json = if reminder.stays {
+        with_reroute_false(&json)
+    } else {
+        json
+    };
+    let set = [
+        br#"{"id":"#,
+        set.as_bytes(),
+        br#","reminders":["#,
+        &json,
+        b"]}",
+    ]
+    .concat()
+    .into();
+    Scheduled {
+        id: reminder.id,
+        at,
+        set,
+        place,
+    }
 }
 
 /// What an index has beside its lines and the set's id, at most.
@@ -206,32 +249,80 @@ impl Planner<'_> {
             tracing::debug!(subject = received.subject, %rejection, "set refused");
             let (payload, id) = (received.payload.clone(), sequence.to_string());
             let message = rejected::Message::new(self.names, token, payload, rejection, None, id);
-            Plan { rejected: vec![message.with_headers_of(received.headers.as_ref())], ..Plan::default() }
+            Plan {
+                rejected: vec![message.with_headers_of(received.headers.as_ref())],
+                ..Plan::default()
+            }
         };
         let source = match Source::from_token(token) {
             Ok(source) => source,
             Err(error) => return refused(&Rejection::new(RejectCode::InvalidSource, error)),
         };
         let origin = Origin::new(source, sequence, stored_ms);
-        let message = received.header(NATS_MESSAGE_ID.as_ref()).map(|id| message_identity(&origin.source, id));
-        let is_repeat = message.is_some_and(|id| self.window.taken_before(id, sequence, stored_ms).is_some());
-        let set = published.set.as_ref().map_err(Rejection::clone).and_then(|set| set::parse(&origin, set));
+        let message = received
+            .header(NATS_MESSAGE_ID.as_ref())
+            .map(|id| message_identity(&origin.source, id));
+        let is_repeat =
+            message.is_some_and(|id| self.window.taken_before(id, sequence, stored_ms).is_some());
+        let set = published
+            .set
+            .as_ref()
+            .map_err(Rejection::clone)
+            .and_then(|set| set::parse(&origin, set));
         let mut plan = match set {
             Err(_) if is_repeat => Plan::default(),
-            Ok(set) if is_repeat => Plan { repeats: set.reminders.len(), ..Plan::default() },
+            Ok(set) if is_repeat => Plan {
+                repeats: set.reminders.len(),
+                ..Plan::default()
+            },
             Err(rejection) => refused(&rejection),
-            Ok(ReminderSet { common, cancel, reminders }) => {
+            Ok(ReminderSet {
+                common,
+                cancel,
+                reminders,
+            }) => {
                 let is_requeued = received.header(headers::REQUEUE).is_some();
-                let (source, id, trace) = (origin.source.clone(), common.id.clone(), self.trace.clone());
-                let of = Arc::new(OfSet { source, id, sequence, published_ms: stored_ms, trace });
-                let (set_ns, scheduled_ns) = (received.stored_ns, schedule::set_time(received.headers.as_ref()));
-                let later = Later { set: of.clone(), set_ns, cancel, replaced: Vec::new(), scheduled: Vec::new() };
-                let (raws, plan) = (reminders.iter().map(|candidate| candidate.raw).collect(), Plan::default());
+                let (source, id, trace) =
+                    (origin.source.clone(), common.id.clone(), self.trace.clone());
+                let of = Arc::new(OfSet {
+                    source,
+                    id,
+                    sequence,
+                    published_ms: stored_ms,
+                    trace,
+                });
+                let (set_ns, scheduled_ns) = (
+                    received.stored_ns,
+                    schedule::set_time(received.headers.as_ref()),
+                );
+                let later = Later {
+                    set: of.clone(),
+                    set_ns,
+                    cancel,
+                    replaced: Vec::new(),
+                    scheduled: Vec::new(),
+                };
+                let (raws, plan) = (
+                    reminders.iter().map(|candidate| candidate.raw).collect(),
+                    Plan::default(),
+                );
                 let bound = REFUSALS_BYTES + REFUSALS_FACTOR * received.payload.len();
                 let (planner, origin, refused_bytes) = (self, &origin, 0);
-                SetPlan { planner, origin, token, common, raws, of, scheduled_ns, later, plan, refused_bytes, bound }
-                    .finish(reminders, is_requeued)
-                    .unwrap_or_else(|rejection| refused(&rejection))
+                SetPlan {
+                    planner,
+                    origin,
+                    token,
+                    common,
+                    raws,
+                    of,
+                    scheduled_ns,
+                    later,
+                    plan,
+                    refused_bytes,
+                    bound,
+                }
+                .finish(reminders, is_requeued)
+                .unwrap_or_else(|rejection| refused(&rejection))
             }
         };
         plan.marks.extend(message.filter(|_| !is_repeat));
@@ -255,10 +346,30 @@ impl Planner<'_> {
         }
         let body = Bytes::from(reminder.to_json());
         let expires_at = reminder.expires_at.map(Timestamp::as_millisecond);
-        let Reminder { id, user, priority, stays, .. } = reminder;
+        let Reminder {
+            id,
+            user,
+            priority,
+            stays,
+            ..
+        } = reminder;
         let bytes = body.len();
         let set = 0; // Told when the event is written.
-        Ok((IndexEntry { set, place, id, user, expires_at, priority, text, rerouted_to: None, stays, bytes }, body))
+        Ok((
+            IndexEntry {
+                set,
+                place,
+                id,
+                user,
+                expires_at,
+                priority,
+                text,
+                rerouted_to: None,
+                stays,
+                bytes,
+            },
+            body,
+        ))
     }
 }
 
@@ -271,13 +382,21 @@ enum End {
 impl SetPlan<'_> {
     /// # Errors
     /// When refusing its wrong reminders one by one would take too much: then the whole set is to be refused.
-    fn finish(mut self, reminders: Vec<Candidate<'_>>, is_requeued: bool) -> Result<Plan, Rejection> {
+    fn finish(
+        mut self,
+        reminders: Vec<Candidate<'_>>,
+        is_requeued: bool,
+    ) -> Result<Plan, Rejection> {
         let (valid, places) = self.validated(reminders, is_requeued)?;
         self.sort_cancellations(&places);
         let place = |id: &str| places[&identity(&self.origin.source, id)];
         let mut finished = Vec::with_capacity(valid.len());
         for Merged { reminder, .. } in merge(valid) {
-            let (id, user, merged) = (reminder.id.clone(), reminder.user.clone(), reminder.merged.clone());
+            let (id, user, merged) = (
+                reminder.id.clone(),
+                reminder.user.clone(),
+                reminder.merged.clone(),
+            );
             match self.planner.ruled(reminder, place(&id)) {
                 Ok(ruled) => {
                     finished.push(ruled);
@@ -309,9 +428,17 @@ impl SetPlan<'_> {
         // Of several that were to be one, each goes back to its own place.
         finished.sort_by_key(|(entry, _)| entry.place);
         self.add_parts(finished);
-        let Later { cancel, replaced, scheduled, .. } = &self.later;
+        let Later {
+            cancel,
+            replaced,
+            scheduled,
+            ..
+        } = &self.later;
         let has_later = !(cancel.is_empty() && replaced.is_empty() && scheduled.is_empty());
-        Ok(Plan { later: has_later.then_some(self.later), ..self.plan })
+        Ok(Plan {
+            later: has_later.then_some(self.later),
+            ..self.plan
+        })
     }
 
     /// Splits by partition, and what is too much for one event.
@@ -319,8 +446,11 @@ impl SetPlan<'_> {
         let mut parts: BTreeMap<Partition, Part> = BTreeMap::new();
         for (entry, body) in finished {
             let partition = of_user(&entry.user, self.planner.partitions);
-            let part = parts.entry(partition).or_insert_with(|| Part::new(&self.of));
-            if !part.reminders.is_empty() && part.bytes + needed(&entry) > self.planner.event_bytes {
+            let part = parts
+                .entry(partition)
+                .or_insert_with(|| Part::new(&self.of));
+            if !part.reminders.is_empty() && part.bytes + needed(&entry) > self.planner.event_bytes
+            {
                 let full = std::mem::replace(part, Part::new(&self.of));
                 self.plan.parts.push((partition, full));
             }
@@ -346,7 +476,9 @@ impl SetPlan<'_> {
             End::Blocked { tag, rule } => Outcome::Blocked { tag, rule },
             End::Refused(rejection) => {
                 self.refuse(place, &rejection);
-                Outcome::Rejected { error: rejection.code }
+                Outcome::Rejected {
+                    error: rejection.code,
+                }
             }
         };
         self.tell(place, id, Some(user), outcome, None);
@@ -356,23 +488,37 @@ impl SetPlan<'_> {
     fn sort_cancellations(&mut self, places: &HashMap<Id, usize>) {
         let Origin { source, .. } = self.origin;
         let has = |id: &String| places.contains_key(&identity(source, id));
-        let (replaced, cancel): (Vec<_>, Vec<_>) = std::mem::take(&mut self.later.cancel).into_iter().partition(has);
-        self.plan.marks.extend(cancel.iter().map(|id| cancellation_identity(source, id)));
+        let (replaced, cancel): (Vec<_>, Vec<_>) = std::mem::take(&mut self.later.cancel)
+            .into_iter()
+            .partition(has);
+        self.plan
+            .marks
+            .extend(cancel.iter().map(|id| cancellation_identity(source, id)));
         self.later.cancel = cancel;
         self.later.replaced.extend(replaced);
     }
 
     /// Whether a reminder that came due was cancelled before that, by a set after the one that scheduled it.
     fn is_cancelled(&self, reminder: &Reminder) -> bool {
-        let (Some(scheduled_ns), Some(due)) = (self.scheduled_ns, reminder.deliver_at) else { return false };
+        let (Some(scheduled_ns), Some(due)) = (self.scheduled_ns, reminder.deliver_at) else {
+            return false;
+        };
         let id = cancellation_identity(&self.origin.source, &reminder.id);
-        let cancelled_ms = self.planner.window.taken_before(id, self.origin.sequence, self.of.published_ms);
-        cancelled_ms.is_some_and(|ms| i128::from(ms) > scheduled_ns / 1_000_000 && ms < due.as_millisecond())
+        let cancelled_ms =
+            self.planner
+                .window
+                .taken_before(id, self.origin.sequence, self.of.published_ms);
+        cancelled_ms.is_some_and(|ms| {
+            i128::from(ms) > scheduled_ns / 1_000_000 && ms < due.as_millisecond()
+        })
     }
 
     /// Whether the outcome of what stands at this place was recorded when the set was planned before.
     fn is_recorded(&self, place: usize) -> bool {
-        self.planner.recorded.contains(&Settled::Published { set: self.origin.sequence, place })
+        self.planner.recorded.contains(&Settled::Published {
+            set: self.origin.sequence,
+            place,
+        })
     }
 
     /// The reminders that are valid and new, and where they stand.
@@ -387,21 +533,47 @@ impl SetPlan<'_> {
         for (place, Candidate { raw, parsed }) in reminders.into_iter().enumerate() {
             let reminder = match parsed {
                 Ok(reminder) => reminder,
-                Err(Refused { id, user, rejection }) => {
+                Err(Refused {
+                    id,
+                    user,
+                    rejection,
+                }) => {
                     self.refuse(place, &rejection);
-                    self.tell(place, id, user, Outcome::Rejected { error: rejection.code }, None);
+                    self.tell(
+                        place,
+                        id,
+                        user,
+                        Outcome::Rejected {
+                            error: rejection.code,
+                        },
+                        None,
+                    );
                     self.may_refuse_alone(&rejection)?;
                     continue;
                 }
             };
             let identity = identity(&origin.source, &reminder.id);
-            let is_made_up = !self.common.is_named && reminder.id == set::default_id(&self.common.id, place);
-            let known_as = if is_made_up { made_up_identity(&origin.source, &reminder.id) } else { identity };
+            let is_made_up =
+                !self.common.is_named && reminder.id == set::default_id(&self.common.id, place);
+            let known_as = if is_made_up {
+                made_up_identity(&origin.source, &reminder.id)
+            } else {
+                identity
+            };
             if self.is_cancelled(&reminder) {
-                self.tell(place, reminder.id, Some(reminder.user), Outcome::Cancelled, None);
+                self.tell(
+                    place,
+                    reminder.id,
+                    Some(reminder.user),
+                    Outcome::Cancelled,
+                    None,
+                );
                 continue;
             }
-            let seen_ms = self.planner.window.taken_before(known_as, origin.sequence, self.of.published_ms);
+            let seen_ms =
+                self.planner
+                    .window
+                    .taken_before(known_as, origin.sequence, self.of.published_ms);
             if seen_ms.is_some() && !is_requeued {
                 tracing::trace!(source = %origin.source, reminder.id, "repeat dropped");
                 self.plan.repeats += 1;
@@ -410,7 +582,8 @@ impl SetPlan<'_> {
             match taken.get(&identity) {
                 Some(first) if self.raws[*first] == raw => {}
                 Some(_) => {
-                    let detail = format!("`{}` is the id of another reminder of the set", reminder.id);
+                    let detail =
+                        format!("`{}` is the id of another reminder of the set", reminder.id);
                     let rejection = Rejection::new(RejectCode::DuplicateId, detail);
                     self.refuse(place, &rejection);
                     self.may_refuse_alone(&rejection)?;
@@ -455,22 +628,60 @@ impl SetPlan<'_> {
     fn refuse(&mut self, place: usize, rejection: &Rejection) {
         let raw = Bytes::copy_from_slice(self.raws[place].as_bytes());
         let id = format!("{}#{place}", self.origin.sequence);
-        let message = rejected::Message::new(self.planner.names, self.token, raw, rejection, Some(&self.of.id), id);
+        let message = rejected::Message::new(
+            self.planner.names,
+            self.token,
+            raw,
+            rejection,
+            Some(&self.of.id),
+            id,
+        );
         self.refused_bytes += message.bytes();
         self.plan.rejected.push(message);
     }
 
-    fn tell(&mut self, place: usize, id: String, user: Option<UserId>, outcome: Outcome, reminder: Option<Bytes>) {
+    fn tell(
+        &mut self,
+        place: usize,
+        id: String,
+        user: Option<UserId>,
+        outcome: Outcome,
+        reminder: Option<Bytes>,
+    ) {
         if self.is_recorded(place) {
             return;
         }
         // Where there is no user there is no partition, and no event that any could know by this.
-        let partition = user.as_ref().map_or(Partition(0), |user| of_user(user, self.planner.partitions));
-        let settles = Some((partition, Settled::Published { set: self.origin.sequence, place }));
-        let (source, set, at) = (self.origin.source.clone(), self.of.id.clone(), self.planner.now);
-        let record = Record { id, source, set, user, outcome, at };
+        let partition = user
+            .as_ref()
+            .map_or(Partition(0), |user| of_user(user, self.planner.partitions));
+        let settles = Some((
+            partition,
+            Settled::Published {
+                set: self.origin.sequence,
+                place,
+            },
+        ));
+        let (source, set, at) = (
+            self.origin.source.clone(),
+            self.of.id.clone(),
+            self.planner.now,
+        );
+        let record = Record {
+            id,
+            source,
+            set,
+            user,
+            outcome,
+            at,
+        };
         let published_ms = self.of.published_ms;
-        let told = Told { record, published_ms, reminder, settles };
+        let told = Told {
+            record,
+            published_ms,
+            reminder,
+            settles,
+        };
         if matches!(told.record.outcome, Outcome::Rejected { .. }) {
             self.refused_bytes += told.bytes();
         }

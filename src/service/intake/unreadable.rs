@@ -48,7 +48,10 @@ impl Losses {
     fn lost(&self, consumer: &str, sequence: u64) -> u32 {
         let mut times = 1;
         self.0.send_modify(|losses| {
-            if let Some((_, before)) = losses.remove(consumer).filter(|(before, _)| *before == sequence) {
+            if let Some((_, before)) = losses
+                .remove(consumer)
+                .filter(|(before, _)| *before == sequence)
+            {
                 times += before;
             }
             losses.insert(consumer.to_owned(), (sequence, times));
@@ -58,18 +61,28 @@ impl Losses {
 
     /// Forgets the message that was lost, since it arrived.
     fn arrived(&self, consumer: &str, sequence: u64) {
-        if self.0.borrow().get(consumer).is_some_and(|(lost, _)| *lost <= sequence) {
+        if self
+            .0
+            .borrow()
+            .get(consumer)
+            .is_some_and(|(lost, _)| *lost <= sequence)
+        {
             self.forget(consumer);
         }
     }
 
     fn forget(&self, consumer: &str) {
-        self.0.send_if_modified(|losses| losses.remove(consumer).is_some());
+        self.0
+            .send_if_modified(|losses| losses.remove(consumer).is_some());
     }
 
     /// Returns the message that is to be pulled alone, if there is one.
     fn alone(&self, consumer: &str) -> Option<u64> {
-        self.0.borrow().get(consumer).filter(|(_, times)| *times >= LOSSES_TOGETHER).map(|(sequence, _)| *sequence)
+        self.0
+            .borrow()
+            .get(consumer)
+            .filter(|(_, times)| *times >= LOSSES_TOGETHER)
+            .map(|(sequence, _)| *sequence)
     }
 }
 
@@ -78,9 +91,16 @@ impl Origin {
     ///
     /// # Errors
     /// When JetStream does not answer.
-    pub(super) async fn take_over(&self, context: &Context, max_bytes: usize) -> Result<Pinned, NatsError> {
+    pub(super) async fn take_over(
+        &self,
+        context: &Context,
+        max_bytes: usize,
+    ) -> Result<Pinned, NatsError> {
         let (stream, consumer) = (self.stream.clone(), self.consumer.clone());
-        let (sets, alone) = (context.links.sets.live().await, context.losses.alone(&consumer));
+        let (sets, alone) = (
+            context.links.sets.live().await,
+            context.losses.alone(&consumer),
+        );
         Pinned::take_over_watchfully(&sets, &context.nats, stream, consumer, max_bytes, alone).await
     }
 
@@ -93,7 +113,11 @@ impl Origin {
     ///
     /// # Errors
     /// When JetStream does not answer; nothing is removed then that is not stored elsewhere.
-    pub(super) async fn look_into(&self, context: &Context, pinned: &Pinned) -> Result<(), NatsError> {
+    pub(super) async fn look_into(
+        &self,
+        context: &Context,
+        pinned: &Pinned,
+    ) -> Result<(), NatsError> {
         let (origin, context, from) = (self.clone(), context.clone(), pinned.position() + 1);
         // What else is taken in ends over the same connection, and must not end this.
         let looking = tokio::spawn(async move { origin.look_from(&context, from).await });
@@ -104,7 +128,9 @@ impl Origin {
         let nats = &context.nats;
         let handed_out = handed_out_through(nats, &self.stream, &self.consumer).await?;
         for count in 0..MOST_LOOKED_AT {
-            let Some(message) = raw::next(nats, &self.stream, &self.subjects, from).await? else { return Ok(()) };
+            let Some(message) = raw::next(nats, &self.stream, &self.subjects, from).await? else {
+                return Ok(());
+            };
             if message.sequence > handed_out {
                 return Ok(());
             }
@@ -112,7 +138,10 @@ impl Origin {
             let problem = match message.read_headers() {
                 Err(problem) => Some(problem),
                 // The first one that did not arrive.
-                Ok(_) if count == 0 && context.losses.lost(&self.consumer, message.sequence) >= LOSSES => {
+                Ok(_)
+                    if count == 0
+                        && context.losses.lost(&self.consumer, message.sequence) >= LOSSES =>
+                {
                     Some("the connection broke each time that it was handed out")
                 }
                 Ok(_) => None,
@@ -127,16 +156,40 @@ impl Origin {
         Ok(())
     }
 
-    async fn set_aside(&self, context: &Context, message: RawMessage, problem: &str) -> Result<(), NatsError> {
+    async fn set_aside(
+        &self,
+        context: &Context,
+        message: RawMessage,
+        problem: &str,
+    ) -> Result<(), NatsError> {
         let nats: &Nats = &context.nats;
-        let RawMessage { sequence, subject, headers, payload, .. } = message;
+        let RawMessage {
+            sequence,
+            subject,
+            headers,
+            payload,
+            ..
+        } = message;
         let excerpt = headers[..headers.len().min(HEADERS_SHOWN)].escape_ascii();
-        tracing::warn!(stream = self.stream, sequence, subject, problem, "a message cannot be read, set aside");
-        let detail = format!("{problem}; its subject is {}, its headers begin with {excerpt}", subject.escape_debug());
+        tracing::warn!(
+            stream = self.stream,
+            sequence,
+            subject,
+            problem,
+            "a message cannot be read, set aside"
+        );
+        let detail = format!(
+            "{problem}; its subject is {}, its headers begin with {excerpt}",
+            subject.escape_debug()
+        );
         let rejection = Rejection::new(RejectCode::UnreadableMessage, detail);
         let token = subject.rsplit('.').next().unwrap_or_default();
         // What is no source's token may be no token at all.
-        let token = if Source::from_token(token).is_ok() { token.to_owned() } else { NO_SOURCE.to_owned() };
+        let token = if Source::from_token(token).is_ok() {
+            token.to_owned()
+        } else {
+            NO_SOURCE.to_owned()
+        };
         let id = format!("unreadable {} {sequence}", self.stream);
         let message = rejected::Message::new(&nats.names, &token, payload, &rejection, None, id);
         message.store(nats, &context.metrics).await;
@@ -152,13 +205,23 @@ mod tests {
     #[test]
     fn losses_count_only_in_a_row() {
         let losses = Losses::default();
-        assert_eq!([losses.lost("intake", 7), losses.lost("due", 7), losses.lost("intake", 8)], [1, 1, 1]);
+        assert_eq!(
+            [
+                losses.lost("intake", 7),
+                losses.lost("due", 7),
+                losses.lost("intake", 8)
+            ],
+            [1, 1, 1]
+        );
         assert_eq!(losses.alone("intake"), None);
         assert_eq!(losses.lost("intake", 8), 2);
         assert_eq!(losses.alone("intake"), Some(8));
         losses.arrived("intake", 7);
         assert_eq!(losses.lost("intake", 8), 3);
         losses.arrived("intake", 8);
-        assert_eq!((losses.alone("intake"), losses.lost("intake", 8)), (None, 1));
+        assert_eq!(
+            (losses.alone("intake"), losses.lost("intake", 8)),
+            (None, 1)
+        );
     }
 }

@@ -26,12 +26,23 @@ pub struct Told {
 impl Told {
     /// Bytes of its part of a message, about.
     pub fn bytes(&self) -> usize {
-        let Record { id, source, set, user, .. } = &self.record;
+        let Record {
+            id,
+            source,
+            set,
+            user,
+            ..
+        } = &self.record;
         let instances = match &self.record.outcome {
             Outcome::Delivered { instances, .. } => instances.as_slice(),
             _ => &[],
         };
-        let names = [id.len(), source.as_str().len(), set.len(), user.as_ref().map_or(0, |user| user.as_str().len())];
+        let names = [
+            id.len(),
+            source.as_str().len(),
+            set.len(),
+            user.as_ref().map_or(0, |user| user.as_str().len()),
+        ];
         // Each with quotes and a comma.
         let instances = instances.iter().map(|instance| instance.as_str().len() + 3);
         let names: usize = names.into_iter().chain(instances).sum();
@@ -52,7 +63,9 @@ pub fn encode(told: &[Told], has_history: bool) -> (HeaderMap, Bytes) {
         body.pop();
         for (place, told) in told.iter().enumerate() {
             let opening = if place == 0 { r#","history":["# } else { "," };
-            body.extend_from_slice(format!(r#"{opening}{{"published_at":{}"#, told.published_ms).as_bytes());
+            body.extend_from_slice(
+                format!(r#"{opening}{{"published_at":{}"#, told.published_ms).as_bytes(),
+            );
             if let Some(reminder) = &told.reminder {
                 body.extend_from_slice(br#","reminder":"#);
                 body.extend_from_slice(reminder);
@@ -86,32 +99,67 @@ mod tests {
             at: "2026-11-23T08:00:00Z".parse().unwrap(),
         };
         let settles = Some((Partition(1), Settled::Parked { sequence: 7 }));
-        Told { record, published_ms: 12, reminder: reminder.map(|json| json.as_bytes().into()), settles }
+        Told {
+            record,
+            published_ms: 12,
+            reminder: reminder.map(|json| json.as_bytes().into()),
+            settles,
+        }
     }
 
     #[test]
     fn a_line_is_as_long_as_it_says() {
-        let instances = (0..64).map(|number| format!("{number}{}", "x".repeat(120)).parse().unwrap()).collect();
+        let instances = (0..64)
+            .map(|number| format!("{number}{}", "x".repeat(120)).parse().unwrap())
+            .collect();
         let all = [told(Outcome::delivered(instances).unwrap(), Some("{}"))];
         let (_, body) = encode(&all, true);
-        assert!(body.len() <= all[0].bytes(), "{} of {}", body.len(), all[0].bytes());
+        assert!(
+            body.len() <= all[0].bytes(),
+            "{} of {}",
+            body.len(),
+            all[0].bytes()
+        );
     }
 
     #[test]
     fn the_history_reads_what_was_told_and_others_read_the_contract() {
         let delivered = Outcome::delivered(vec!["app-1".parse().unwrap()]).unwrap();
-        let all = [told(delivered, Some(r#"{"id":"x","data":[ 1.50]}"#)), told(Outcome::Expired, None)];
+        let all = [
+            told(delivered, Some(r#"{"id":"x","data":[ 1.50]}"#)),
+            told(Outcome::Expired, None),
+        ];
         let (headers, body) = encode(&all, true);
         assert_eq!(headers.get(recorded::HEADER).unwrap().as_str(), "1:m7 1:m7");
         let lines = entries(&body).unwrap();
-        assert_eq!(lines[0].reminder.as_deref(), Some(r#"{"id":"x","data":[ 1.50]}"#));
-        assert_eq!((lines[1].published_ms, lines[1].reminder.as_ref()), (12, None));
-        assert_eq!((lines[0].id.as_str(), lines[0].user.as_deref()), ("inv-\"1\"", Some("张三")));
-        assert_eq!(lines[0].step, r#"{"outcome":"delivered","at":"2026-11-23T08:00:00Z","instance":"app-1"}"#);
-        let public = |body: &[u8]| serde_json::from_slice::<Value>(body).unwrap()["outcomes"].clone();
+        assert_eq!(
+            lines[0].reminder.as_deref(),
+            Some(r#"{"id":"x","data":[ 1.50]}"#)
+        );
+        assert_eq!(
+            (lines[1].published_ms, lines[1].reminder.as_ref()),
+            (12, None)
+        );
+        assert_eq!(
+            (lines[0].id.as_str(), lines[0].user.as_deref()),
+            ("inv-\"1\"", Some("张三"))
+        );
+        assert_eq!(
+            lines[0].step,
+            r#"{"outcome":"delivered","at":"2026-11-23T08:00:00Z","instance":"app-1"}"#
+        );
+        let public =
+            |body: &[u8]| serde_json::from_slice::<Value>(body).unwrap()["outcomes"].clone();
         let (_, without) = encode(&all, false);
         assert_eq!(public(&body), public(&without));
-        assert_eq!(serde_json::from_slice::<Value>(&without).unwrap().as_object().unwrap().len(), 1);
+        assert_eq!(
+            serde_json::from_slice::<Value>(&without)
+                .unwrap()
+                .as_object()
+                .unwrap()
+                .len(),
+            1
+        );
         assert!(entries(&without).unwrap().is_empty());
         assert_eq!(
             public(&body)[1],

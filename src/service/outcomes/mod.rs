@@ -37,14 +37,28 @@ pub struct Recorder {
 impl Recorder {
     /// Starts the task that writes, with what the history needs or without. It ends when the last recorder is dropped and
     /// everything is written.
-    pub fn start(nats: Nats, lease: Lease, metrics: Metrics, has_history: bool) -> (Self, tokio::task::JoinHandle<()>) {
+    pub fn start(
+        nats: Nats,
+        lease: Lease,
+        metrics: Metrics,
+        has_history: bool,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
         let (submissions, waiting) = mpsc::channel(MAX_WAITING);
-        (Self { submissions, term: 0 }, tokio::spawn(write(nats, lease, metrics, has_history, waiting)))
+        (
+            Self {
+                submissions,
+                term: 0,
+            },
+            tokio::spawn(write(nats, lease, metrics, has_history, waiting)),
+        )
     }
 
     /// The same, for what is decided in this term of the member's lease.
     pub fn of_term(&self, term: u64) -> Self {
-        Self { submissions: self.submissions.clone(), term }
+        Self {
+            submissions: self.submissions.clone(),
+            term,
+        }
     }
 
     /// Waits until these outcomes are durable, however long JetStream is away; and, even if there are none, what was handed
@@ -60,14 +74,30 @@ impl Recorder {
 
     async fn submit(&self, told: Vec<Told>) {
         let (done, written) = oneshot::channel();
-        if self.submissions.send(Submission { term: self.term, told, done }).await.is_err() || written.await.is_err() {
+        if self
+            .submissions
+            .send(Submission {
+                term: self.term,
+                told,
+                done,
+            })
+            .await
+            .is_err()
+            || written.await.is_err()
+        {
             // Nobody may go on as if this were written. Its task is about to be ended.
             std::future::pending::<()>().await;
         }
     }
 }
 
-async fn write(nats: Nats, lease: Lease, metrics: Metrics, has_history: bool, mut waiting: mpsc::Receiver<Submission>) {
+async fn write(
+    nats: Nats,
+    lease: Lease,
+    metrics: Metrics,
+    has_history: bool,
+    mut waiting: mpsc::Receiver<Submission>,
+) {
     let mut batch = Vec::new();
     while waiting.recv_many(&mut batch, MAX_WAITING).await > 0 {
         let term = lease.term();
@@ -90,7 +120,10 @@ async fn write(nats: Nats, lease: Lease, metrics: Metrics, has_history: bool, mu
             for chunk in chunks(told) {
                 let (headers, body) = message::encode(chunk, has_history);
                 let id = nats.client.new_inbox();
-                if !nats.store_unless(is_void, &subject, headers, body, Some(&id)).await {
+                if !nats
+                    .store_unless(is_void, &subject, headers, body, Some(&id))
+                    .await
+                {
                     return false;
                 }
             }
@@ -100,7 +133,10 @@ async fn write(nats: Nats, lease: Lease, metrics: Metrics, has_history: bool, mu
         let stored = join_all(by_source.iter().map(store)).await;
         // Whoever handed in what is not stored waits on, until its own end: its successor decides now.
         if stored.into_iter().all(|is_stored| is_stored) {
-            by_source.values().flatten().for_each(|told| metrics.outcome(&told.record.outcome));
+            by_source
+                .values()
+                .flatten()
+                .for_each(|told| metrics.outcome(&told.record.outcome));
             written.into_iter().for_each(|done| {
                 let _ = done.send(()); // Whoever waited may have gone.
             });
@@ -117,7 +153,12 @@ fn chunks(mut told: &[Told]) -> impl Iterator<Item = &[Told]> {
             room = room.saturating_sub(told.bytes());
             fits
         };
-        let fitting = told.iter().take(MAX_RECORDS).take_while(fits).count().max(1);
+        let fitting = told
+            .iter()
+            .take(MAX_RECORDS)
+            .take_while(fits)
+            .count()
+            .max(1);
         let (chunk, rest) = told.split_at_checked(fitting)?;
         told = rest;
         Some(chunk)
@@ -131,7 +172,10 @@ mod tests {
     #[tokio::test]
     async fn what_has_no_outcome_waits_for_the_outcomes_before_it() {
         let (submissions, mut waiting) = mpsc::channel(1);
-        let recorder = Recorder { submissions, term: 0 };
+        let recorder = Recorder {
+            submissions,
+            term: 0,
+        };
         let copy = tokio::spawn(async move { recorder.record(Vec::new()).await });
         // It stands in the same queue as they do.
         let submission = waiting.recv().await.expect("it was handed in");

@@ -14,7 +14,9 @@ use crate::nats::{NatsError, chain, keys};
 use crate::reminder::finished::{rerouted, with_parked_at};
 use crate::reminder::outcome::{Outcome, Record};
 use crate::reminder::reject::{RejectCode, Rejection};
-use crate::router::{self, Action, Company, Fate, HeldBack, Input, Item, Refusal, Removal, Settled, Share};
+use crate::router::{
+    self, Action, Company, Fate, HeldBack, Input, Item, Refusal, Removal, Settled, Share,
+};
 use crate::service::courier::Parcel;
 use crate::service::outcomes::message::Told;
 use crate::service::refusals::Refusals;
@@ -26,7 +28,12 @@ use crate::wire::route::key;
 impl Worker {
     pub(super) fn perform(&mut self, action: Action) {
         match action {
-            Action::Deliver { instance, company, shares, until } => self.deliver(instance, company, shares, until),
+            Action::Deliver {
+                instance,
+                company,
+                shares,
+                until,
+            } => self.deliver(instance, company, shares, until),
             Action::Heartbeat { instance, users } => {
                 let courier = self.context.courier.clone();
                 self.start(async move {
@@ -35,12 +42,17 @@ impl Worker {
                 });
             }
             Action::LookUpRoutes { user, associate } => self.look_up(user, associate),
-            Action::DropRoute { user, instance, revision } => {
+            Action::DropRoute {
+                user,
+                instance,
+                revision,
+            } => {
                 self.context.metrics.route_dropped();
                 let (nats, key) = (self.context.nats.clone(), key(&user, &instance));
                 self.start(async move {
                     // That it was put again, or deleted, since then is why the revision is named.
-                    let _ = keys::delete(&nats, &nats.names.routes_bucket(), &key, Some(revision)).await;
+                    let _ = keys::delete(&nats, &nats.names.routes_bucket(), &key, Some(revision))
+                        .await;
                     Done::Nothing
                 });
             }
@@ -53,8 +65,20 @@ impl Worker {
         }
     }
 
-    fn deliver(&mut self, instance: Arc<router::Instance>, company: Company, shares: Vec<Share>, until: Instant) {
-        let in_share = |share: &Share| share.items.iter().map(|item| self.in_request(item, share)).collect::<Vec<_>>();
+    fn deliver(
+        &mut self,
+        instance: Arc<router::Instance>,
+        company: Company,
+        shares: Vec<Share>,
+        until: Instant,
+    ) {
+        let in_share = |share: &Share| {
+            share
+                .items
+                .iter()
+                .map(|item| self.in_request(item, share))
+                .collect::<Vec<_>>()
+        };
         let reminders = shares.iter().flat_map(in_share).collect();
         let items = shares.iter().flat_map(|share| &share.items);
         let traces = spans::distinct(items.filter_map(|item| {
@@ -63,13 +87,24 @@ impl Worker {
         }));
         let courier = self.context.courier.clone();
         self.start(async move {
-            let answer = courier.deliver(instance.clone(), company, Parcel { reminders, traces }, until).await;
+            let answer = courier
+                .deliver(
+                    instance.clone(),
+                    company,
+                    Parcel { reminders, traces },
+                    until,
+                )
+                .await;
             Done::Delivered(instance, company, shares, answer)
         });
     }
 
     /// Finds the refused reminders' places in what was sent. What was not in it, or was other partitions', refuses nothing.
-    pub(super) fn refused(&self, shares: &[Share], refusals: &Refusals) -> Vec<(usize, usize, Refusal)> {
+    pub(super) fn refused(
+        &self,
+        shares: &[Share],
+        refusals: &Refusals,
+    ) -> Vec<(usize, usize, Refusal)> {
         if refusals.is_empty() {
             return Vec::new();
         }
@@ -77,25 +112,55 @@ impl Worker {
         for (place, share) in shares.iter().enumerate() {
             let why = |item: &Item| {
                 let (event, index) = self.event_of(item)?;
-                let (source, id) = (&event.set_of(index).source, &event.index.reminders[index].id);
+                let (source, id) = (
+                    &event.set_of(index).source,
+                    &event.index.reminders[index].id,
+                );
                 refusals.of(source.as_str(), id, share.recipient().as_str())
             };
-            let found = share.items.iter().enumerate().filter_map(|(at, item)| Some((place, at, why(item)?)));
+            let found = share
+                .items
+                .iter()
+                .enumerate()
+                .filter_map(|(at, item)| Some((place, at, why(item)?)));
             places.extend(found);
         }
         places
     }
 
     /// Names a reminder that an instance does not answer, so that an operator can look at it.
-    fn hold_back(&mut self, HeldBack { user, item, instance, tries, pause }: HeldBack) {
-        let Some((event, index)) = self.event_of(&item) else { return };
-        let (source, id) = (event.set_of(index).source.clone(), event.index.reminders[index].id.clone());
+    fn hold_back(
+        &mut self,
+        HeldBack {
+            user,
+            item,
+            instance,
+            tries,
+            pause,
+        }: HeldBack,
+    ) {
+        let Some((event, index)) = self.event_of(&item) else {
+            return;
+        };
+        let (source, id) = (
+            event.set_of(index).source.clone(),
+            event.index.reminders[index].id.clone(),
+        );
         tracing::warn!(
             %source, id, %user, instance = %instance.name, tries, ?pause,
             "a reminder is never answered, alone, and is held back; `bellhop mailbox rm` removes it"
         );
         let instance = instance.name.clone();
-        self.held_back.insert(user.clone(), member::HeldBack { user, source, id, instance, tries });
+        self.held_back.insert(
+            user.clone(),
+            member::HeldBack {
+                user,
+                source,
+                id,
+                instance,
+                tries,
+            },
+        );
     }
 
     /// An associate's routes. That they cannot be read is as if there were none: the mailbox is safe.
@@ -103,11 +168,17 @@ impl Worker {
         let (buckets, lookups) = (self.context.links.buckets.current(), self.lookups.clone());
         self.start(async move {
             let _turn = lookups.acquire().await;
-            let instances = routes::look_up(&buckets, &associate).await.unwrap_or_else(|error| {
-                tracing::warn!(error = %chain(&error), "an associate is passed by");
-                Vec::new()
-            });
-            Done::Input(Input::RoutesFound { user, associate, instances })
+            let instances = routes::look_up(&buckets, &associate)
+                .await
+                .unwrap_or_else(|error| {
+                    tracing::warn!(error = %chain(&error), "an associate is passed by");
+                    Vec::new()
+                });
+            Done::Input(Input::RoutesFound {
+                user,
+                associate,
+                instances,
+            })
         });
     }
 
@@ -124,9 +195,11 @@ impl Worker {
     /// The reminder's JSON as it is told to the user.
     fn finished(&self, item: &Item) -> Bytes {
         match item {
-            Item::Event { sequence, index } => {
-                self.in_work.get(sequence).map(|in_work| in_work.event.bodies[*index].clone()).unwrap_or_default()
-            }
+            Item::Event { sequence, index } => self
+                .in_work
+                .get(sequence)
+                .map(|in_work| in_work.event.bodies[*index].clone())
+                .unwrap_or_default(),
             Item::Parked { sequence } => {
                 let in_memory = self.in_memory.get(sequence);
                 in_memory
@@ -144,18 +217,37 @@ impl Worker {
     }
 
     fn park(&mut self, reminders: Vec<router::Parking>) {
-        let parking = reminders.into_iter().filter_map(|router::Parking { user, item, rerouted_to }| {
-            let Item::Event { sequence, index } = item else { return None };
-            let in_work = self.in_work.get(&sequence)?;
-            let event = &in_work.event;
-            let IndexEntry { expires_at, priority, .. } = event.index.reminders[index];
-            let (from, event) = match rerouted_to {
-                None => (Some((sequence, index)), event.only(index)),
-                Some(to) => (None, event.copy_of(index, &to)),
-            };
-            let source = Some(in_work.event.set_of(index).source.clone());
-            Some(Parking { user, source, from, expires_at, priority, message: event.encode() })
-        });
+        let parking = reminders.into_iter().filter_map(
+            |router::Parking {
+                 user,
+                 item,
+                 rerouted_to,
+             }| {
+                let Item::Event { sequence, index } = item else {
+                    return None;
+                };
+                let in_work = self.in_work.get(&sequence)?;
+                let event = &in_work.event;
+                let IndexEntry {
+                    expires_at,
+                    priority,
+                    ..
+                } = event.index.reminders[index];
+                let (from, event) = match rerouted_to {
+                    None => (Some((sequence, index)), event.only(index)),
+                    Some(to) => (None, event.copy_of(index, &to)),
+                };
+                let source = Some(in_work.event.set_of(index).source.clone());
+                Some(Parking {
+                    user,
+                    source,
+                    from,
+                    expires_at,
+                    priority,
+                    message: event.encode(),
+                })
+            },
+        );
         let (mailboxes, parking) = (self.mailboxes.clone(), parking.collect());
         self.start(async move { Done::Parked(mailboxes.park(parking).await) });
     }
@@ -167,7 +259,9 @@ impl Worker {
             loop {
                 match mailboxes.read(&user, from, last, messages, bytes).await {
                     Ok((page, is_last)) => return Done::Page(user, last, page, is_last),
-                    Err(error) => tracing::warn!(error = %chain(&error), "reading the mailbox again"),
+                    Err(error) => {
+                        tracing::warn!(error = %chain(&error), "reading the mailbox again")
+                    }
                 }
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
@@ -180,7 +274,9 @@ impl Worker {
             loop {
                 match mailboxes.count_by_source(&user, known).await {
                     Ok(found) => return Done::Counted(user, found),
-                    Err(error) => tracing::warn!(error = %chain(&error), "counting the mailbox again"),
+                    Err(error) => {
+                        tracing::warn!(error = %chain(&error), "counting the mailbox again")
+                    }
                 }
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
@@ -191,8 +287,9 @@ impl Worker {
     pub(super) fn record(&mut self, items: Vec<Settled>) {
         // Those that are refused are stored first. The others must not wait for that: what is settled after them would be
         // recorded before them, and take them out of their mailbox with it.
-        let (refused, others): (Vec<_>, Vec<_>) =
-            items.into_iter().partition(|settled| settled.fate == Fate::MailboxFull);
+        let (refused, others): (Vec<_>, Vec<_>) = items
+            .into_iter()
+            .partition(|settled| settled.fate == Fate::MailboxFull);
         for items in [others, refused] {
             if !items.is_empty() {
                 self.record_together(items);
@@ -204,9 +301,20 @@ impl Worker {
         let at = now_ms();
         let mut told = Vec::with_capacity(items.len());
         told.extend(items.iter().filter_map(|settled| self.tell(settled, at)));
-        let refused: Vec<_> = items.iter().filter(|settled| settled.fate == Fate::MailboxFull).collect();
-        let refused: Vec<_> = refused.into_iter().filter_map(|settled| self.refuse(settled)).collect();
-        let Context { nats, recorder, metrics, .. } = self.context.clone();
+        let refused: Vec<_> = items
+            .iter()
+            .filter(|settled| settled.fate == Fate::MailboxFull)
+            .collect();
+        let refused: Vec<_> = refused
+            .into_iter()
+            .filter_map(|settled| self.refuse(settled))
+            .collect();
+        let Context {
+            nats,
+            recorder,
+            metrics,
+            ..
+        } = self.context.clone();
         self.start(async move {
             for message in refused {
                 message.store(&nats, &metrics).await;
@@ -226,34 +334,60 @@ impl Worker {
                 self.context.metrics.devices_missed(*missed);
                 Outcome::delivered(by.clone())?
             }
-            Fate::Rerouted { instance, to } => Outcome::Rerouted { instance: instance.clone(), to: to.clone() },
+            Fate::Rerouted { instance, to } => Outcome::Rerouted {
+                instance: instance.clone(),
+                to: to.clone(),
+            },
             Fate::Parked => Outcome::Parked { escalated: false },
             Fate::Expired => Outcome::Expired,
             Fate::Merged { into } => Outcome::Merged { into: into.clone() },
-            Fate::MailboxFull => Outcome::Rejected { error: RejectCode::MailboxFull },
+            Fate::MailboxFull => Outcome::Rejected {
+                error: RejectCode::MailboxFull,
+            },
         };
-        let (id, user) = (event.index.reminders[index].id.clone(), Some(settled.user.clone()));
+        let (id, user) = (
+            event.index.reminders[index].id.clone(),
+            Some(settled.user.clone()),
+        );
         let set = event.set_of(index);
-        let record = Record { id, source: set.source.clone(), set: set.id.clone(), user, outcome, at };
+        let record = Record {
+            id,
+            source: set.source.clone(),
+            set: set.id.clone(),
+            user,
+            outcome,
+            at,
+        };
         if let Some(way) = way(&settled.fate, &settled.item) {
             let after = at.as_millisecond() - set.published_ms;
             let after = Duration::from_millis(u64::try_from(after).unwrap_or(0));
-            self.context.metrics.accepted(event.index.reminders[index].priority, way, after);
+            self.context
+                .metrics
+                .accepted(event.index.reminders[index].priority, way, after);
         }
         // What comes from a mailbox was told when it was parked; what is refused lies with what was refused.
-        let is_new = matches!(settled.item, Item::Event { .. }) && settled.fate != Fate::MailboxFull;
+        let is_new =
+            matches!(settled.item, Item::Event { .. }) && settled.fate != Fate::MailboxFull;
         let reminder = is_new.then(|| event.bodies[index].clone());
         let settles = match settled.item {
             Item::Event { .. } => recorded::Settled::published(event, index),
             Item::Parked { sequence } => recorded::Settled::Parked { sequence },
         };
         let settles = Some((self.partition, settles));
-        Some(Told { record, published_ms: set.published_ms, reminder, settles })
+        Some(Told {
+            record,
+            published_ms: set.published_ms,
+            reminder,
+            settles,
+        })
     }
 
     fn refuse(&self, settled: &Settled) -> Option<rejected::Message> {
         let (event, index) = self.event_of(&settled.item)?;
-        let (room, priority) = (super::room(&self.context.config), event.index.reminders[index].priority);
+        let (room, priority) = (
+            super::room(&self.context.config),
+            event.index.reminders[index].priority,
+        );
         let detail = format!(
             "the mailbox of `{}` has no room for it: `mailbox.limit` is {}; reminders of priority {} may fill it up to {}, and one \
              source may have {}",
@@ -268,15 +402,32 @@ impl Worker {
             Item::Event { sequence, index } => format!("event {sequence}.{index}"),
             Item::Parked { sequence } => format!("parked {sequence}"),
         };
-        let (set, raw, names) = (event.set_of(index), event.publishable(index), &self.context.nats.names);
-        Some(rejected::Message::new(names, &set.source.escaped(), raw, &rejection, Some(&set.id), id))
+        let (set, raw, names) = (
+            event.set_of(index),
+            event.publishable(index),
+            &self.context.nats.names,
+        );
+        Some(rejected::Message::new(
+            names,
+            &set.source.escaped(),
+            raw,
+            &rejection,
+            Some(&set.id),
+            id,
+        ))
     }
 
     /// The outcomes are durable: removes the reminders.
     pub(super) fn remove(&mut self, items: Vec<Settled>) {
         let mut up_to: HashMap<UserId, u64> = HashMap::new();
         let mut events: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
-        for Settled { user, item, removal, .. } in items {
+        for Settled {
+            user,
+            item,
+            removal,
+            ..
+        } in items
+        {
             self.forget(&item);
             match (removal, item) {
                 (Removal::MailboxUpTo(sequence), _) => {
@@ -284,7 +435,9 @@ impl Worker {
                     *slot = sequence.max(*slot);
                 }
                 (Removal::MailboxOnly(sequence), _) => self.remove_only(sequence),
-                (Removal::Event, Item::Event { sequence, index }) => events.entry(sequence).or_default().push(index),
+                (Removal::Event, Item::Event { sequence, index }) => {
+                    events.entry(sequence).or_default().push(index)
+                }
                 (Removal::Event, Item::Parked { .. }) => {}
             }
         }

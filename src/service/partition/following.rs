@@ -23,8 +23,15 @@ pub(super) struct Following {
 
 impl Following {
     pub(super) async fn begin(context: &Context, partition: Partition) -> Self {
-        let (routes, associates) = tokio::join!(context.routes.follow(partition), context.associates.follow(partition));
-        Self { routes, associates, is_loaded: [false; 2] }
+        let (routes, associates) = tokio::join!(
+            context.routes.follow(partition),
+            context.associates.follow(partition)
+        );
+        Self {
+            routes,
+            associates,
+            is_loaded: [false; 2],
+        }
     }
 
     /// Returns the next change, or none where a bucket is loaded. May be cancelled.
@@ -42,7 +49,10 @@ impl Following {
                 self.is_loaded[bucket] = true;
                 Ok(None)
             }
-            None => Err(NatsError::failed("follow routes and associates", "a watch ended")),
+            None => Err(NatsError::failed(
+                "follow routes and associates",
+                "a watch ended",
+            )),
         }
     }
 

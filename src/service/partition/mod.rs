@@ -34,7 +34,8 @@ use crate::reminder::finished::REROUTED_BYTES;
 use crate::reminder::reject::{RejectCode, Rejection};
 use crate::reminder::{DELIVERY_FRAME_BYTES, MAX_DELIVERY_BYTES};
 use crate::router::{
-    self, BySource, Company, Entry, Fate, Input, Item, Now, Page, Removal, Settled, Share, Text, Undelivered,
+    self, BySource, Company, Entry, Fate, Input, Item, Now, Page, Removal, Settled, Share, Text,
+    Undelivered,
 };
 use crate::token::{Source, UserId};
 use crate::wire::member::{HeldBack, MAX_HELD_BACK};
@@ -69,7 +70,12 @@ struct InMemory {
 /// What a piece of work in flight ends with.
 enum Done {
     Input(Input),
-    Delivered(Arc<router::Instance>, Company, Vec<Share>, Result<Arc<Refusals>, Undelivered>),
+    Delivered(
+        Arc<router::Instance>,
+        Company,
+        Vec<Share>,
+        Result<Arc<Refusals>, Undelivered>,
+    ),
     Parked(Result<Vec<u64>, NatsError>),
     Page(UserId, u64, Vec<ParkedMessage>, bool),
     Counted(UserId, Option<BySource>),
@@ -149,29 +155,66 @@ fn settings(config: &Config) -> router::Settings {
 
 /// Room in one user's mailbox.
 fn room(config: &Config) -> router::Room {
-    let config::Mailbox { limit, reserve, source_share, .. } = config.mailbox;
-    router::Room { limit, reserve, source_share }
+    let config::Mailbox {
+        limit,
+        reserve,
+        source_share,
+        ..
+    } = config.mailbox;
+    router::Room {
+        limit,
+        reserve,
+        source_share,
+    }
 }
 
 /// A reminder as the state machine sees it; `around` are the bytes that a request adds to it.
 fn entry(item: Item, set: &OfSet, reminder: &IndexEntry, around: usize) -> Entry {
-    let IndexEntry { id, expires_at, priority, text, bytes, .. } = reminder;
+    let IndexEntry {
+        id,
+        expires_at,
+        priority,
+        text,
+        bytes,
+        ..
+    } = reminder;
     let (expires_at, bytes, may_reroute) = (*expires_at, bytes + around, false);
     let (source, priority) = (set.source.clone(), *priority);
-    let text = text.map(|hash| Arc::new(Text { id: id.clone(), hash, priority }));
-    Entry { item, expires_at, bytes, may_reroute, source, priority, text }
+    let text = text.map(|hash| {
+        Arc::new(Text {
+            id: id.clone(),
+            hash,
+            priority,
+        })
+    });
+    Entry {
+        item,
+        expires_at,
+        bytes,
+        may_reroute,
+        source,
+        priority,
+        text,
+    }
 }
 
 /// Whether a reminder may go to an associate, by its publisher's word and the settings, and fits into a request then.
 fn may_reroute(config: &Config, source: &Source, reminder: &IndexEntry) -> bool {
-    let config::Reroute { sources, min_priority, .. } = &config.reroute;
+    let config::Reroute {
+        sources,
+        min_priority,
+        ..
+    } = &config.reroute;
     let is_source = sources.is_empty() || sources.contains(source);
     let fits = reminder.bytes + REROUTED_BYTES + DELIVERY_FRAME_BYTES <= MAX_DELIVERY_BYTES;
     is_source && fits && reminder.priority >= *min_priority && !reminder.stays
 }
 
 fn now() -> Now {
-    Now { instant: Instant::now(), unix_ms: Timestamp::now().as_millisecond() }
+    Now {
+        instant: Instant::now(),
+        unix_ms: Timestamp::now().as_millisecond(),
+    }
 }
 
 impl Worker {
@@ -183,18 +226,25 @@ impl Worker {
         recorded: &Recorded,
     ) -> Result<(Self, Pinned, Following), NatsError> {
         let nats = &context.nats;
-        let (stream, consumer) = (nats.names.events_stream(), nats.names.dispatch_consumer(partition));
+        let (stream, consumer) = (
+            nats.names.events_stream(),
+            nats.names.dispatch_consumer(partition),
+        );
         let removals_in_flight = context.config.mailbox.removals_in_flight;
         let learn = async {
-            let mailboxes = Mailboxes::take_over(nats, partition, &context.member, removals_in_flight).await?;
-            let found = mailboxes.find(ack_floor(nats, &stream, &consumer).await?).await?;
+            let mailboxes =
+                Mailboxes::take_over(nats, partition, &context.member, removals_in_flight).await?;
+            let found = mailboxes
+                .find(ack_floor(nats, &stream, &consumer).await?)
+                .await?;
             // The last owner may have been this process.
             context.recorder.flush().await;
             Ok((mailboxes, found, recorded.of(partition).await?))
         };
         let mut machine = router::Partition::new(settings(&context.config));
         let mut following = Following::begin(context, partition).await;
-        let (mailboxes, found, recorded_before) = following.load_during(learn, &mut machine).await?;
+        let (mailboxes, found, recorded_before) =
+            following.load_during(learn, &mut machine).await?;
         let mut worker = Self {
             lookups: Arc::new(Semaphore::new(context.config.reroute.lookups_in_flight)),
             machine,
@@ -214,7 +264,13 @@ impl Worker {
         for (user, summary) in found.mailboxes {
             worker.feed(Input::MailboxFound(user, summary));
         }
-        let events = Pinned::take_over(nats, stream, consumer, context.config.dispatch.max_bytes_in_flight).await?;
+        let events = Pinned::take_over(
+            nats,
+            stream,
+            consumer,
+            context.config.dispatch.max_bytes_in_flight,
+        )
+        .await?;
         Ok((worker, events, following))
     }
 
@@ -234,8 +290,8 @@ impl Worker {
             if is_stopping && is_finished && self.work.is_empty() {
                 return Ok(());
             }
-            let has_room =
-                self.bytes_in_work < dispatch.max_bytes_in_flight && self.in_work.len() < dispatch.max_events_in_flight;
+            let has_room = self.bytes_in_work < dispatch.max_bytes_in_flight
+                && self.in_work.len() < dispatch.max_events_in_flight;
             let deadline = self.machine.next_deadline();
             tokio::select! {
                 biased;
@@ -268,7 +324,12 @@ impl Worker {
     // What comes in.
 
     fn event(&mut self, received: Received) {
-        let Received { sequence, reply, payload, .. } = received;
+        let Received {
+            sequence,
+            reply,
+            payload,
+            ..
+        } = received;
         if let Some(in_work) = self.in_work.get_mut(&sequence) {
             in_work.reply = reply; // It came again while in work: the newer hand-out is the one to acknowledge.
             return;
@@ -285,18 +346,42 @@ impl Worker {
             let item = Item::Event { sequence, index };
             let (user, set) = (reminder.user.clone(), event.set_of(index));
             let is_repeat = self.repeats.is_repeat(set, reminder.place);
-            if is_repeat || self.recorded_before.contains(&recorded::Settled::published(&event, index)) {
+            if is_repeat
+                || self
+                    .recorded_before
+                    .contains(&recorded::Settled::published(&event, index))
+            {
                 continue; // It came before; or the last owner was done with it, whether in this event or in another.
             } else if self.parked_before.contains(&(sequence, index)) {
-                parked.push(Settled { user, item, fate: Fate::Parked, removal: Removal::Event });
+                parked.push(Settled {
+                    user,
+                    item,
+                    fate: Fate::Parked,
+                    removal: Removal::Event,
+                });
             } else {
                 let may_reroute = may_reroute(&self.context.config, &set.source, reminder);
-                new.push((user, Entry { may_reroute, ..entry(item, set, reminder, 1) }));
+                new.push((
+                    user,
+                    Entry {
+                        may_reroute,
+                        ..entry(item, set, reminder, 1)
+                    },
+                ));
             }
         }
         let unsettled = new.len() + parked.len();
         self.bytes_in_work += payload.len();
-        self.in_work.insert(sequence, InWork { event, reply, unsettled, bytes: payload.len(), since: Instant::now() });
+        self.in_work.insert(
+            sequence,
+            InWork {
+                event,
+                reply,
+                unsettled,
+                bytes: payload.len(),
+                since: Instant::now(),
+            },
+        );
         if unsettled == 0 {
             return self.settled(&[], sequence);
         }
@@ -311,8 +396,15 @@ impl Worker {
             Done::Input(input) => self.feed(input),
             Done::Delivered(instance, company, shares, answer) => {
                 let answer = answer.map(|answer| self.refused(&shares, &answer));
-                answer.iter().flatten().for_each(|(_, _, why)| self.context.metrics.refused(*why));
-                self.feed(Input::Delivered { instance, company, answer });
+                answer
+                    .iter()
+                    .flatten()
+                    .for_each(|(_, _, why)| self.context.metrics.refused(*why));
+                self.feed(Input::Delivered {
+                    instance,
+                    company,
+                    answer,
+                });
             }
             Done::Parked(stored) => self.parked(stored)?,
             Done::Page(user, last, messages, is_last) => self.page(user, last, messages, is_last),
@@ -350,30 +442,61 @@ impl Worker {
     }
 
     fn page(&mut self, user: UserId, last: u64, messages: Vec<ParkedMessage>, is_last: bool) {
-        let next = messages.last().map_or(last, |message| message.sequence.max(if is_last { last } else { 0 })) + 1;
+        let next = messages.last().map_or(last, |message| {
+            message.sequence.max(if is_last { last } else { 0 })
+        }) + 1;
         let mut entries = Vec::with_capacity(messages.len());
-        for ParkedMessage { sequence, parked_at, message } in messages {
-            if self.recorded_before.contains(&recorded::Settled::Parked { sequence }) {
+        for ParkedMessage {
+            sequence,
+            parked_at,
+            message,
+        } in messages
+        {
+            if self
+                .recorded_before
+                .contains(&recorded::Settled::Parked { sequence })
+            {
                 self.remove_only(sequence); // The last owner was done with it and did not come to remove it.
                 continue;
             }
             match Event::decode(&message) {
                 Ok(event) if event.index.reminders.len() == 1 => {
                     let item = Item::Parked { sequence };
-                    entries.push(entry(item, event.set_of(0), &event.index.reminders[0], PARKED_AT_BYTES));
-                    self.in_memory.insert(sequence, InMemory { event, parked_at });
+                    entries.push(entry(
+                        item,
+                        event.set_of(0),
+                        &event.index.reminders[0],
+                        PARKED_AT_BYTES,
+                    ));
+                    self.in_memory
+                        .insert(sequence, InMemory { event, parked_at });
                 }
-                Ok(_) => self.set_parked_aside(sequence, message, "it has not exactly one reminder"),
+                Ok(_) => {
+                    self.set_parked_aside(sequence, message, "it has not exactly one reminder")
+                }
                 Err(error) => self.set_parked_aside(sequence, message, &error.to_string()),
             }
         }
-        self.feed(Input::MailboxRead { user, page: Page { entries, next, is_last } });
+        self.feed(Input::MailboxRead {
+            user,
+            page: Page {
+                entries,
+                next,
+                is_last,
+            },
+        });
     }
 
     /// A mailbox was counted. What the last owner was done with does not count.
     fn counted(&mut self, user: UserId, mut found: Option<BySource>) {
-        let is_over = |sequence: u64| self.recorded_before.contains(&recorded::Settled::Parked { sequence });
-        found.iter_mut().flatten().for_each(|(_, sequences)| sequences.retain(|sequence| !is_over(*sequence)));
+        let is_over = |sequence: u64| {
+            self.recorded_before
+                .contains(&recorded::Settled::Parked { sequence })
+        };
+        found
+            .iter_mut()
+            .flatten()
+            .for_each(|(_, sequences)| sequences.retain(|sequence| !is_over(*sequence)));
         self.feed(Input::MailboxCounted { user, found });
     }
 
@@ -381,7 +504,9 @@ impl Worker {
 
     /// Some of an event's reminders are settled; with the last one the event is acknowledged.
     fn settled(&mut self, indexes: &[usize], sequence: u64) {
-        let Some(in_work) = self.in_work.get_mut(&sequence) else { return };
+        let Some(in_work) = self.in_work.get_mut(&sequence) else {
+            return;
+        };
         in_work.unsettled = in_work.unsettled.saturating_sub(indexes.len());
         if in_work.unsettled == 0 {
             let reply = in_work.reply.clone();
@@ -409,7 +534,13 @@ impl Worker {
     }
 
     /// A message that the intake did not write must not stop the partition.
-    fn set_aside(&mut self, sequence: u64, reply: async_nats::Subject, payload: Bytes, problem: &str) {
+    fn set_aside(
+        &mut self,
+        sequence: u64,
+        reply: async_nats::Subject,
+        payload: Bytes,
+        problem: &str,
+    ) {
         let message = self.corrupt(format!("event {sequence}: {problem}"), payload);
         let (nats, metrics) = (self.context.nats.clone(), self.context.metrics.clone());
         self.start(async move {
@@ -421,8 +552,11 @@ impl Worker {
 
     fn set_parked_aside(&mut self, sequence: u64, payload: Bytes, problem: &str) {
         let message = self.corrupt(format!("parked message {sequence}: {problem}"), payload);
-        let (nats, metrics, mailboxes) =
-            (self.context.nats.clone(), self.context.metrics.clone(), self.mailboxes.clone());
+        let (nats, metrics, mailboxes) = (
+            self.context.nats.clone(),
+            self.context.metrics.clone(),
+            self.mailboxes.clone(),
+        );
         self.start(async move {
             message.store(&nats, &metrics).await;
             let _ = mailboxes.remove_only(sequence).await; // If it is read again it is set aside again.
@@ -433,23 +567,53 @@ impl Worker {
     fn corrupt(&self, detail: String, payload: Bytes) -> rejected::Message {
         tracing::error!(partition = %self.partition, detail, "not a message of ours, set aside");
         let rejection = Rejection::new(RejectCode::CorruptEvent, &detail);
-        rejected::Message::new(&self.context.nats.names, "bellhop", payload, &rejection, None, detail)
+        rejected::Message::new(
+            &self.context.nats.names,
+            "bellhop",
+            payload,
+            &rejection,
+            None,
+            detail,
+        )
     }
 
     /// Tells what is held here. Answers when to do so again: it may take a hundredth of the time.
     fn count(&mut self) -> Instant {
         let began = Instant::now();
         let census = self.machine.census();
-        self.held_back.retain(|user, _| census.held_back.contains(user));
-        let held_back = self.held_back.values().take(MAX_HELD_BACK).cloned().collect();
+        self.held_back
+            .retain(|user, _| census.held_back.contains(user));
+        let held_back = self
+            .held_back
+            .values()
+            .take(MAX_HELD_BACK)
+            .cloned()
+            .collect();
         let has_mail = census.mail_of_connected.users + census.mail_of_away.users > 0;
         let (events, bytes) = (self.in_work.len(), self.bytes_in_work);
         let next = Instant::now() + COUNT_EVERY.max(began.elapsed() * 100);
-        let (mailboxes, gauges, partition) = (self.mailboxes.clone(), self.context.gauges.clone(), self.partition);
+        let (mailboxes, gauges, partition) = (
+            self.mailboxes.clone(),
+            self.context.gauges.clone(),
+            self.partition,
+        );
         self.start(async move {
             // Without an answer there is one at the next count.
-            let oldest_parked = if has_mail { mailboxes.oldest().await.ok().flatten() } else { None };
-            gauges.counted(partition, Count { census, events, bytes, oldest_parked, held_back });
+            let oldest_parked = if has_mail {
+                mailboxes.oldest().await.ok().flatten()
+            } else {
+                None
+            };
+            gauges.counted(
+                partition,
+                Count {
+                    census,
+                    events,
+                    bytes,
+                    oldest_parked,
+                    held_back,
+                },
+            );
             Done::Nothing
         });
         next
@@ -457,8 +621,12 @@ impl Worker {
 
     /// Tells JetStream of events that take long, so that it does not hand them out again.
     fn tell_progress(&mut self, age: Duration) {
-        let replies: Vec<_> =
-            self.in_work.values().filter(|in_work| in_work.since.elapsed() >= age).map(|w| w.reply.clone()).collect();
+        let replies: Vec<_> = self
+            .in_work
+            .values()
+            .filter(|in_work| in_work.since.elapsed() >= age)
+            .map(|w| w.reply.clone())
+            .collect();
         if replies.is_empty() {
             return;
         }

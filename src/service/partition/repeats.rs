@@ -30,11 +30,20 @@ struct Newest {
 impl Repeats {
     /// Whether this reminder came before; from now on it has.
     pub(super) fn is_repeat(&mut self, set: &OfSet, place: usize) -> bool {
-        let OfSet { source, published_ms, .. } = set;
+        let OfSet {
+            source,
+            published_ms,
+            ..
+        } = set;
         let (at, published_ms) = ((set.sequence, place), *published_ms);
         match self.0.get_mut(source) {
             Some(newest) if at <= newest.at && published_ms <= newest.published_ms => return true,
-            Some(newest) => *newest = Newest { at, published_ms: published_ms.max(newest.published_ms) },
+            Some(newest) => {
+                *newest = Newest {
+                    at,
+                    published_ms: published_ms.max(newest.published_ms),
+                }
+            }
             None => {
                 self.make_room();
                 self.0.insert(source.clone(), Newest { at, published_ms });
@@ -66,7 +75,13 @@ mod tests {
 
     fn of(source: impl ToString, sequence: u64, published_ms: i64) -> OfSet {
         let source = source.to_string().parse().unwrap();
-        OfSet { source, id: "s".to_owned(), sequence, published_ms, trace: None }
+        OfSet {
+            source,
+            id: "s".to_owned(),
+            sequence,
+            published_ms,
+            trace: None,
+        }
     }
 
     proptest! {
@@ -94,7 +109,10 @@ mod tests {
     fn a_stream_that_begins_anew_is_no_repeat() {
         let mut repeats = Repeats::default();
         assert!(!repeats.is_repeat(&set(1_000, 50), 0));
-        assert!(!repeats.is_repeat(&set(1_001, 40), 0), "the clock was set back");
+        assert!(
+            !repeats.is_repeat(&set(1_001, 40), 0),
+            "the clock was set back"
+        );
         assert!(repeats.is_repeat(&set(1_000, 50), 0));
         assert!(!repeats.is_repeat(&set(1, 60), 0), "another stream");
         assert!(!repeats.is_repeat(&set(2, 61), 0));

@@ -36,7 +36,10 @@ struct Kind {
 
 impl Figures {
     pub(super) fn new(fates: &Fates<'_>, windows: &Windows) -> Self {
-        let mut figures = Self { sent: fates.len(), ..Self::default() };
+        let mut figures = Self {
+            sent: fates.len(),
+            ..Self::default()
+        };
         for window in &windows.0 {
             figures.kind(&window.kind).faults += 1;
         }
@@ -46,7 +49,9 @@ impl Figures {
             figures.waiting += fate.waiting;
             figures.late_words += late_words(fate, windows);
             for again in fate.accepted.windows(2) {
-                let kind = windows.explaining(again[0].0, again[1].0).map_or(QUIET, |window| &window.kind);
+                let kind = windows
+                    .explaining(again[0].0, again[1].0)
+                    .map_or(QUIET, |window| &window.kind);
                 figures.kind(kind).repeats += 1;
             }
         }
@@ -57,12 +62,17 @@ impl Figures {
     fn note_gaps(&mut self, fates: &Fates<'_>, windows: &Windows) {
         let mut arrivals: BTreeMap<&str, Vec<Micros>> = BTreeMap::new();
         for fate in fates.values() {
-            arrivals.entry(fate.user).or_default().extend(fate.accepted.first().filter(|a| a.1 == STEADY).map(|a| a.0));
+            arrivals
+                .entry(fate.user)
+                .or_default()
+                .extend(fate.accepted.first().filter(|a| a.1 == STEADY).map(|a| a.0));
         }
         for times in arrivals.values_mut() {
             times.sort_unstable();
             for pair in times.windows(2) {
-                let kind = windows.around(pair[0], pair[1]).map_or(QUIET, |window| &window.kind);
+                let kind = windows
+                    .around(pair[0], pair[1])
+                    .map_or(QUIET, |window| &window.kind);
                 let longest = &mut self.kind(kind).longest_gap;
                 *longest = (*longest).max(pair[1] - pair[0]);
             }
@@ -83,8 +93,19 @@ impl fmt::Display for Figures {
              away, {} outcomes said twice",
             self.sent, self.acknowledged, self.accepted, self.waiting, self.late_words
         )?;
-        writeln!(f, "| fault | times | repeats | longest gap in delivery |\n| --- | --- | --- | --- |")?;
-        for (name, Kind { faults, repeats, longest_gap }) in &self.by_kind {
+        writeln!(
+            f,
+            "| fault | times | repeats | longest gap in delivery |\n| --- | --- | --- | --- |"
+        )?;
+        for (
+            name,
+            Kind {
+                faults,
+                repeats,
+                longest_gap,
+            },
+        ) in &self.by_kind
+        {
             #[allow(clippy::cast_precision_loss)] // Tenths of seconds.
             let seconds = *longest_gap as f64 / 1e6;
             writeln!(f, "| {name} | {faults} | {repeats} | {seconds:.1} s |")?;

@@ -86,8 +86,18 @@ pub(crate) fn check(history: &History) -> Verdict {
     decided(history, &mut fates, &mut verdict);
     let connected = connected(history);
     for (&(source, id), fate) in &fates {
-        let reminder = Reminder { source: source.into(), id: id.into(), user: fate.user.into() };
-        judge_fate(fate, &windows, &connected, |wrong| verdict.wrong.entry(wrong).or_default().push(reminder.clone()));
+        let reminder = Reminder {
+            source: source.into(),
+            id: id.into(),
+            user: fate.user.into(),
+        };
+        judge_fate(fate, &windows, &connected, |wrong| {
+            verdict
+                .wrong
+                .entry(wrong)
+                .or_default()
+                .push(reminder.clone())
+        });
     }
     judge_order(&order, &fates, &mut verdict);
     verdict.figures = Figures::new(&fates, &windows);
@@ -104,10 +114,19 @@ fn published(history: &History) -> (Vec<(&str, &str)>, Fates<'_>) {
         });
         let acknowledged: BTreeSet<u64> = acknowledged.collect();
         for line in lines {
-            let Published::Sent { set, reminders } = &line.event else { continue };
+            let Published::Sent { set, reminders } = &line.event else {
+                continue;
+            };
             for (id, user) in reminders {
                 let is_acknowledged = acknowledged.contains(set);
-                fates.insert((source, id), Fate { user, is_acknowledged, ..Fate::default() });
+                fates.insert(
+                    (source, id),
+                    Fate {
+                        user,
+                        is_acknowledged,
+                        ..Fate::default()
+                    },
+                );
                 order.push((source.as_str(), id.as_str()));
             }
         }
@@ -118,11 +137,21 @@ fn published(history: &History) -> (Vec<(&str, &str)>, Fates<'_>) {
 fn accepted<'a>(history: &'a History, fates: &mut Fates<'a>, verdict: &mut Verdict) {
     for (app, lines) in &history.served {
         for line in lines {
-            let Served::Accepted(reminder) = &line.event else { continue };
+            let Served::Accepted(reminder) = &line.event else {
+                continue;
+            };
             match fates.get_mut(&(reminder.source.as_str(), reminder.id.as_str())) {
                 Some(fate) if fate.user == reminder.user => fate.accepted.push((line.at, app)),
-                Some(_) => verdict.wrong.entry(Wrong::Misdelivered).or_default().push(reminder.clone()),
-                None => verdict.wrong.entry(Wrong::Invented).or_default().push(reminder.clone()),
+                Some(_) => verdict
+                    .wrong
+                    .entry(Wrong::Misdelivered)
+                    .or_default()
+                    .push(reminder.clone()),
+                None => verdict
+                    .wrong
+                    .entry(Wrong::Invented)
+                    .or_default()
+                    .push(reminder.clone()),
             }
         }
     }
@@ -135,7 +164,11 @@ fn decided<'a>(history: &'a History, fates: &mut Fates<'a>, verdict: &mut Verdic
     for outcome in &history.outcomes {
         let reminder = &outcome.reminder;
         match fates.get_mut(&(reminder.source.as_str(), reminder.id.as_str())) {
-            None => verdict.wrong.entry(Wrong::Invented).or_default().push(reminder.clone()),
+            None => verdict
+                .wrong
+                .entry(Wrong::Invented)
+                .or_default()
+                .push(reminder.clone()),
             Some(fate) if outcome.outcome == "parked" => fate.is_announced = true,
             Some(fate) => fate.finals.push(outcome),
         }
@@ -143,8 +176,16 @@ fn decided<'a>(history: &'a History, fates: &mut Fates<'a>, verdict: &mut Verdic
     for reminder in &history.waiting {
         match fates.get_mut(&(reminder.source.as_str(), reminder.id.as_str())) {
             Some(fate) if fate.user == reminder.user => fate.waiting += 1,
-            Some(_) => verdict.wrong.entry(Wrong::Misdelivered).or_default().push(reminder.clone()),
-            None => verdict.wrong.entry(Wrong::Invented).or_default().push(reminder.clone()),
+            Some(_) => verdict
+                .wrong
+                .entry(Wrong::Misdelivered)
+                .or_default()
+                .push(reminder.clone()),
+            None => verdict
+                .wrong
+                .entry(Wrong::Invented)
+                .or_default()
+                .push(reminder.clone()),
         }
     }
 }
@@ -158,7 +199,9 @@ fn connected(history: &History) -> BTreeSet<&str> {
             match &line.event {
                 Served::Started => here.clear(),
                 Served::Connected { users } => here.extend(users.iter().map(String::as_str)),
-                Served::Left { users } => here.retain(|user| !users.iter().any(|gone| gone == user)),
+                Served::Left { users } => {
+                    here.retain(|user| !users.iter().any(|gone| gone == user))
+                }
                 Served::Accepted(_) => {}
             }
         }
@@ -167,7 +210,12 @@ fn connected(history: &History) -> BTreeSet<&str> {
     connected
 }
 
-fn judge_fate(fate: &Fate<'_>, windows: &Windows, connected: &BTreeSet<&str>, mut wrong: impl FnMut(Wrong)) {
+fn judge_fate(
+    fate: &Fate<'_>,
+    windows: &Windows,
+    connected: &BTreeSet<&str>,
+    mut wrong: impl FnMut(Wrong),
+) {
     let was_seen = fate.is_acknowledged || fate.is_announced || !fate.accepted.is_empty();
     if was_seen && fate.finals.is_empty() && fate.waiting == 0 {
         wrong(Wrong::Lost);
@@ -204,7 +252,9 @@ fn judge_fate(fate: &Fate<'_>, windows: &Windows, connected: &BTreeSet<&str>, mu
 fn late_words(fate: &Fate<'_>, windows: &Windows) -> usize {
     let is_late = |pair: &&[&Outcome]| {
         let at = pair[1].decided_at;
-        pair[0].outcome == pair[1].outcome && at < pair[0].decided_at && windows.stood_still(at.as_microsecond())
+        pair[0].outcome == pair[1].outcome
+            && at < pair[0].decided_at
+            && windows.stood_still(at.as_microsecond())
     };
     fate.finals.windows(2).filter(is_late).count()
 }
@@ -214,11 +264,21 @@ fn judge_order(order: &[(&str, &str)], fates: &Fates<'_>, verdict: &mut Verdict)
     let mut last: BTreeMap<(&str, &str), Micros> = BTreeMap::new();
     for key @ (source, id) in order {
         let fate = &fates[key];
-        let Some(&(at, _)) = fate.accepted.first().filter(|_| fate.is_acknowledged) else { continue };
+        let Some(&(at, _)) = fate.accepted.first().filter(|_| fate.is_acknowledged) else {
+            continue;
+        };
         let last = last.entry((source, fate.user)).or_insert(at);
         if at < *last {
-            let reminder = Reminder { source: (*source).into(), id: (*id).into(), user: fate.user.into() };
-            verdict.wrong.entry(Wrong::OutOfOrder).or_default().push(reminder);
+            let reminder = Reminder {
+                source: (*source).into(),
+                id: (*id).into(),
+                user: fate.user.into(),
+            };
+            verdict
+                .wrong
+                .entry(Wrong::OutOfOrder)
+                .or_default()
+                .push(reminder);
         }
         *last = at.max(*last);
     }

@@ -27,7 +27,11 @@ impl Windows {
         for line in faults {
             match (&line.event, windows.last_mut()) {
                 (Fault::Begins { kind, .. }, _) => {
-                    windows.push(Window { kind: kind.clone(), begins: line.at, healed: Micros::MAX - AFTERMATH });
+                    windows.push(Window {
+                        kind: kind.clone(),
+                        begins: line.at,
+                        healed: Micros::MAX - AFTERMATH,
+                    });
                 }
                 (Fault::Healed, Some(window)) => window.healed = line.at,
                 _ => {}
@@ -47,14 +51,19 @@ impl Windows {
 
     /// The last fault that had begun by then, and was not over long before `since`.
     pub(super) fn around(&self, since: Micros, then: Micros) -> Option<&Window> {
-        self.0.iter().rev().find(|window| window.begins <= then && window.healed + AFTERMATH >= since)
+        self.0
+            .iter()
+            .rev()
+            .find(|window| window.begins <= then && window.healed + AFTERMATH >= since)
     }
 
     /// Whether a process stood still, or was cut off, around then.
     pub(super) fn stood_still(&self, then: Micros) -> bool {
-        let is_still = |window: &Window| window.kind.ends_with("pause") || window.kind.ends_with("cut");
-        self.0
-            .iter()
-            .any(|window| is_still(window) && (window.begins - IN_FLIGHT..=window.healed + AFTERMATH).contains(&then))
+        let is_still =
+            |window: &Window| window.kind.ends_with("pause") || window.kind.ends_with("cut");
+        self.0.iter().any(|window| {
+            is_still(window)
+                && (window.begins - IN_FLIGHT..=window.healed + AFTERMATH).contains(&then)
+        })
     }
 }

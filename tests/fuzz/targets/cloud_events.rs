@@ -9,21 +9,33 @@ use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|message: &[u8]| {
-    let Some(end) = message.windows(2).position(|two| two == b"\n\n") else { return };
-    let Ok(headers) = std::str::from_utf8(&message[..end]) else { return };
+    let Some(end) = message.windows(2).position(|two| two == b"\n\n") else {
+        return;
+    };
+    let Ok(headers) = std::str::from_utf8(&message[..end]) else {
+        return;
+    };
     let body = &message[end + 2..];
     let header = |name: &str| {
         let mut lines = headers.lines().filter_map(|line| line.split_once(": "));
-        lines.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        lines
+            .find(|(found, _)| found.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
     };
     let published = match Published::read(header, body).set {
         Ok(published) => published,
         Err(rejection) => {
-            return assert!(matches!(rejection.code, RejectCode::InvalidCloudEvent | RejectCode::NotJson));
+            return assert!(matches!(
+                rejection.code,
+                RejectCode::InvalidCloudEvent | RejectCode::NotJson
+            ));
         }
     };
-    let origin =
-        Origin { source: "billing".parse().expect("it is a name"), sequence: 7, published_at: Timestamp::UNIX_EPOCH };
+    let origin = Origin {
+        source: "billing".parse().expect("it is a name"),
+        sequence: 7,
+        published_at: Timestamp::UNIX_EPOCH,
+    };
     if let Ok(set) = set::parse(&origin, &published) {
         assert!((1..=set::MAX_ID_BYTES).contains(&set.common.id.len()));
     }

@@ -10,10 +10,16 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|input: (Vec<u8>, String)| {
     let (json, text) = input;
     let _ = Document::unknown_fields(&json);
-    let Ok(document) = Document::parse(&json) else { return };
+    let Ok(document) = Document::parse(&json) else {
+        return;
+    };
     let written = serde_json::to_vec(&document).expect("a document is JSON");
     assert_eq!(Document::parse(&written).as_ref(), Ok(&document));
-    let Ok(engine) = Engine::new(&document) else { return };
-    let Ok(matches) = engine.find(&text) else { return };
+    let Ok(engine) = Engine::new(&document) else {
+        return;
+    };
+    let Ok(matches) = engine.find(&text) else {
+        return;
+    };
     let _ = Text::new(text).rewrite(&engine, 0, &matches, 1 << 20);
 });

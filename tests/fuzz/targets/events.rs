@@ -7,7 +7,9 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|message: &[u8]| {
-    let Ok(event) = Event::decode(&Bytes::copy_from_slice(message)) else { return };
+    let Ok(event) = Event::decode(&Bytes::copy_from_slice(message)) else {
+        return;
+    };
     assert_same(&event);
     for at in 0..event.index.reminders.len() {
         assert_same(&event.only(at));

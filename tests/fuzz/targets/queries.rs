@@ -5,7 +5,9 @@
 use bellhop_protocol::wire::query::{self, MAX_CONTAINS_BYTES, MAX_LIMIT, QueryError};
 use libfuzzer_sys::fuzz_target;
 
-const FIELDS: [&str; 10] = ["user", "source", "id", "tag", "outcome", "from", "to", "contains", "limit", "cursor"];
+const FIELDS: [&str; 10] = [
+    "user", "source", "id", "tag", "outcome", "from", "to", "contains", "limit", "cursor",
+];
 
 fn named<T>(asked: Result<T, QueryError>) -> Option<T> {
     if let Err(QueryError::Missing(field) | QueryError::Invalid { field, .. }) = &asked {
@@ -17,8 +19,17 @@ fn named<T>(asked: Result<T, QueryError>) -> Option<T> {
 fuzz_target!(|body: &[u8]| {
     if let Some(query) = named(query::history(body)) {
         assert!((1..=MAX_LIMIT).contains(&query.limit));
-        assert!(query.contains.is_none_or(|text| (1..=MAX_CONTAINS_BYTES).contains(&text.len())));
-        assert!(query.from_ms.zip(query.to_ms).is_none_or(|(from, to)| from <= to));
+        assert!(
+            query
+                .contains
+                .is_none_or(|text| (1..=MAX_CONTAINS_BYTES).contains(&text.len()))
+        );
+        assert!(
+            query
+                .from_ms
+                .zip(query.to_ms)
+                .is_none_or(|(from, to)| from <= to)
+        );
         if let Some(cursor) = query.before {
             assert_eq!(cursor.to_string().parse(), Ok(cursor));
         }

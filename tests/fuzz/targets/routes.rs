@@ -11,10 +11,15 @@ fuzz_target!(|input: (&str, &[u8])| {
         assert_eq!(format!("{}.{}", user.escaped(), instance.escaped()), key);
     }
     if let Ok(Some(subject)) = read_subject(value) {
-        assert!(!subject.is_empty() && !subject.starts_with(['$', '_', '.']) && !subject.ends_with('.'));
+        assert!(
+            !subject.is_empty() && !subject.starts_with(['$', '_', '.']) && !subject.ends_with('.')
+        );
         assert!(!subject.contains("..") && !subject.contains([' ', '\t', '\r', '\n']));
         assert!(!subject.split('.').any(|token| token == "*" || token == ">"));
         let written = serde_json::json!({ "subject": subject }).to_string();
-        assert_eq!(read_subject(written.as_bytes()).expect("it was one"), Some(subject));
+        assert_eq!(
+            read_subject(written.as_bytes()).expect("it was one"),
+            Some(subject)
+        );
     }
 });

@@ -19,10 +19,18 @@ static ORIGIN: LazyLock<Origin> = LazyLock::new(|| Origin {
 });
 
 fuzz_target!(|body: &[u8]| {
-    let Ok(set) = set::parse(&ORIGIN, body) else { return };
+    let Ok(set) = set::parse(&ORIGIN, body) else {
+        return;
+    };
     assert!((1..=set::MAX_REMINDERS).contains(&set.reminders.len()));
-    let valid: Vec<Reminder> = set.reminders.into_iter().filter_map(|candidate| candidate.parsed.ok()).collect();
-    valid.iter().for_each(|reminder| check(&set.common.id, reminder));
+    let valid: Vec<Reminder> = set
+        .reminders
+        .into_iter()
+        .filter_map(|candidate| candidate.parsed.ok())
+        .collect();
+    valid
+        .iter()
+        .for_each(|reminder| check(&set.common.id, reminder));
     let Some(first) = valid.first() else { return };
     let event = event(&set.common.id, &valid);
     let read = Event::decode(&event.encode()).expect("it was written by us");
@@ -37,23 +45,43 @@ fn check(set: &str, reminder: &Reminder) {
     assert!(json.len() <= MAX_REMINDER_BYTES && reminder.id.len() <= set::MAX_ID_BYTES);
     assert!(reminder.user.as_str().len() <= MAX_NAME_BYTES && reminder.tags.len() <= set::MAX_TAGS);
     assert!((1..=set::MAX_CONTENT_BYTES).contains(&reminder.content.len()));
-    assert!(reminder.title.as_ref().is_none_or(|title| title.len() <= set::MAX_TITLE_BYTES));
+    assert!(
+        reminder
+            .title
+            .as_ref()
+            .is_none_or(|title| title.len() <= set::MAX_TITLE_BYTES)
+    );
     let rerouted = finished::rerouted(&json, &reminder.user).expect("it is an object");
     assert!(rerouted.len() <= json.len() + finished::REROUTED_BYTES);
     assert!(serde_json::from_slice::<serde_json::Value>(&rerouted).is_ok());
 
     // Published again, as it is delivered.
     let id = serde_json::to_string(set).expect("text is JSON");
-    let body = if reminder.stays { finished::with_reroute_false(&json) } else { json.clone() };
-    let again = [format!(r#"{{"id":{id},"reminders":["#).as_bytes(), &body, b"]}"].concat();
+    let body = if reminder.stays {
+        finished::with_reroute_false(&json)
+    } else {
+        json.clone()
+    };
+    let again = [
+        format!(r#"{{"id":{id},"reminders":["#).as_bytes(),
+        &body,
+        b"]}",
+    ]
+    .concat();
     let again = set::parse(&ORIGIN, &again).expect("it was one");
     let parsed = again.reminders[0].parsed.as_ref().expect("it was one");
-    assert_eq!(String::from_utf8_lossy(&parsed.to_json()), String::from_utf8_lossy(&json));
+    assert_eq!(
+        String::from_utf8_lossy(&parsed.to_json()),
+        String::from_utf8_lossy(&json)
+    );
     assert_eq!(parsed.stays, reminder.stays);
 }
 
 fn event(set: &str, valid: &[Reminder]) -> Event {
-    let bodies: Vec<Bytes> = valid.iter().map(|reminder| reminder.to_json().into()).collect();
+    let bodies: Vec<Bytes> = valid
+        .iter()
+        .map(|reminder| reminder.to_json().into())
+        .collect();
     let entry = |(place, (reminder, body)): (usize, (&Reminder, &Bytes))| IndexEntry {
         set: 0,
         place,
@@ -69,6 +97,15 @@ fn event(set: &str, valid: &[Reminder]) -> Event {
     let reminders = valid.iter().zip(&bodies).enumerate().map(entry).collect();
     let published_ms = ORIGIN.published_at.as_millisecond();
     let source = ORIGIN.source.clone();
-    let sets = vec![OfSet { source, id: set.to_owned(), sequence: ORIGIN.sequence, published_ms, trace: None }];
-    Event { index: Index { sets, reminders }, bodies }
+    let sets = vec![OfSet {
+        source,
+        id: set.to_owned(),
+        sequence: ORIGIN.sequence,
+        published_ms,
+        trace: None,
+    }];
+    Event {
+        index: Index { sets, reminders },
+        bodies,
+    }
 }

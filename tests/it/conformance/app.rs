@@ -64,13 +64,21 @@ struct App {
 
 /// Who of these is connected.
 pub(super) fn connected(asked: &[String]) -> Vec<String> {
-    asked.iter().filter(|user| USERS.contains(&user.as_str())).cloned().collect()
+    asked
+        .iter()
+        .filter(|user| USERS.contains(&user.as_str()))
+        .cloned()
+        .collect()
 }
 
 /// What of these is for nobody who is connected, in the contract's words.
 pub(super) fn refused(reminders: &[Value]) -> Vec<Value> {
     let is_for_stranger = |one: &&Value| !USERS.iter().any(|user| one["user"] == **user);
-    reminders.iter().filter(is_for_stranger).map(refuse).collect()
+    reminders
+        .iter()
+        .filter(is_for_stranger)
+        .map(refuse)
+        .collect()
 }
 
 /// A refusal.
@@ -81,13 +89,24 @@ pub(super) fn refuse(one: &Value) -> Value {
 /// Starts one, and puts its routes. It runs until the test ends.
 pub(super) async fn start(world: &World, name: &str, fault: Fault) {
     let client = async_nats::connect(&world.url).await.unwrap();
-    let mut requests = client.subscribe(format!("bellhop.app.{}.*", escape(name))).await.unwrap();
+    let mut requests = client
+        .subscribe(format!("bellhop.app.{}.*", escape(name)))
+        .await
+        .unwrap();
     client.flush().await.unwrap();
     for user in USERS {
         let right = format!("{}.{}", escape(user), escape(name));
-        let (key, value) = if let Fault::Route(wrong) = &fault { wrong(right) } else { (right, "") };
+        let (key, value) = if let Fault::Route(wrong) = &fault {
+            wrong(right)
+        } else {
+            (right, "")
+        };
         if !key.is_empty() {
-            let put = world.jetstream.publish(format!("$KV.bellhop_routes.{key}"), value.into()).await.unwrap();
+            let put = world
+                .jetstream
+                .publish(format!("$KV.bellhop_routes.{key}"), value.into())
+                .await
+                .unwrap();
             put.await.unwrap();
         }
     }
@@ -124,7 +143,9 @@ impl App {
         match &self.fault {
             Fault::Mute(of, is_muting) if *of == verb && is_muting(&payload) => return,
             Fault::Says(of, text) if *of == verb => answer = Some((*text).to_owned()),
-            Fault::ServiceError(of) if *of == verb => headers.insert("Nats-Service-Error-Code", "500"),
+            Fault::ServiceError(of) if *of == verb => {
+                headers.insert("Nats-Service-Error-Code", "500")
+            }
             _ => {}
         }
         let answer = match answer {
@@ -138,19 +159,30 @@ impl App {
             tokio::time::sleep(*time).await;
         }
         if let (Some(answer), Some(reply)) = (answer, reply) {
-            let _ = self.client.publish_with_headers(reply, headers, answer.into()).await; // Tests end at any time.
+            let _ = self
+                .client
+                .publish_with_headers(reply, headers, answer.into())
+                .await; // Tests end at any time.
         }
     }
 
     async fn heartbeat(&self, payload: &[u8]) -> Option<String> {
         let request: Value = serde_json::from_slice(payload).ok()?;
         let asked: Vec<String> = serde_json::from_value(request["users"].clone()).ok()?;
-        if asked == [LEAVER] && !self.has_left.swap(true, Ordering::SeqCst) && !self.keeps("route") {
+        if asked == [LEAVER] && !self.has_left.swap(true, Ordering::SeqCst) && !self.keeps("route")
+        {
             let mut headers = HeaderMap::new();
             headers.insert("KV-Operation", "DEL");
-            self.client.publish_with_headers(self.leavers_route.clone(), headers, "".into()).await.ok()?;
+            self.client
+                .publish_with_headers(self.leavers_route.clone(), headers, "".into())
+                .await
+                .ok()?;
         }
-        let confirm = if let Fault::Confirms(wrong) = self.fault { wrong } else { connected };
+        let confirm = if let Fault::Confirms(wrong) = self.fault {
+            wrong
+        } else {
+            connected
+        };
         let mut confirmed = confirm(&asked);
         if self.has_left.load(Ordering::SeqCst) && !self.keeps("place") {
             confirmed.retain(|user| user != LEAVER);
@@ -168,20 +200,31 @@ impl App {
         struct Delivery {
             reminders: Vec<BTreeMap<String, Box<RawValue>>>,
         }
-        if matches!(self.fault, Fault::ReadsShallow) && payload.windows(32).any(|levels| levels == [b'['; 32]) {
+        if matches!(self.fault, Fault::ReadsShallow)
+            && payload.windows(32).any(|levels| levels == [b'['; 32])
+        {
             return None;
         }
         let field = |(name, json): (String, Box<RawValue>)| {
-            let value = serde_json::from_str(json.get()).unwrap_or_else(|_| Value::from(json.get()));
+            let value =
+                serde_json::from_str(json.get()).unwrap_or_else(|_| Value::from(json.get()));
             (name, value)
         };
         let Delivery { reminders } = serde_json::from_slice(payload).ok()?;
-        Some(reminders.into_iter().map(|fields| fields.into_iter().map(field).collect()).collect())
+        Some(
+            reminders
+                .into_iter()
+                .map(|fields| fields.into_iter().map(field).collect())
+                .collect(),
+        )
     }
 
     async fn delivery(&self, payload: &[u8]) -> Option<String> {
         let reminders = &self.read(payload)?[..];
-        if !reminders.iter().all(|one| one["id"].is_string() && one["content"].is_string()) {
+        if !reminders
+            .iter()
+            .all(|one| one["id"].is_string() && one["content"].is_string())
+        {
             return None;
         }
         if let Fault::Chokes(on) = self.fault
@@ -189,15 +232,26 @@ impl App {
         {
             return None;
         }
-        let refuses = if let Fault::Refuses(wrong) = self.fault { wrong } else { refused };
+        let refuses = if let Fault::Refuses(wrong) = self.fault {
+            wrong
+        } else {
+            refused
+        };
         let mut refused = refuses(reminders);
         if self.has_left.load(Ordering::SeqCst) && !self.keeps("reminders") {
-            refused.extend(reminders.iter().filter(|one| one["user"] == LEAVER).map(refuse));
+            refused.extend(
+                reminders
+                    .iter()
+                    .filter(|one| one["user"] == LEAVER)
+                    .map(refuse),
+            );
         }
         match self.fault {
             Fault::RefusesRepeats => {
                 let mut accepted = self.accepted.lock().unwrap();
-                let repeats = reminders.iter().filter(|one| !accepted.insert(format!("{} {}", one["id"], one["user"])));
+                let repeats = reminders
+                    .iter()
+                    .filter(|one| !accepted.insert(format!("{} {}", one["id"], one["user"])));
                 refused.extend(repeats.map(refuse));
             }
             Fault::MixesUp => {
@@ -207,6 +261,13 @@ impl App {
             }
             _ => {}
         }
-        Some(if refused.is_empty() { json!({}) } else { json!({ "refused": refused }) }.to_string())
+        Some(
+            if refused.is_empty() {
+                json!({})
+            } else {
+                json!({ "refused": refused })
+            }
+            .to_string(),
+        )
     }
 }

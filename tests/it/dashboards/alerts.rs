@@ -66,52 +66,108 @@ impl Loaded {
 impl Alert {
     /// What is wrong with it, where it is tried by `tests` and explained by `runbooks`.
     fn complaints(&self, tests: &str, runbooks: &BTreeMap<String, &str>) -> Vec<&'static str> {
-        let said = |name| self.annotations.get(name).is_some_and(|text| !text.is_empty());
+        let said = |name| {
+            self.annotations
+                .get(name)
+                .is_some_and(|text| !text.is_empty())
+        };
         let severity = self.labels.get("severity").map(String::as_str);
-        let anchor = self.annotations.get("runbook_url").and_then(|url| url.strip_prefix("docs/runbooks.md#"));
-        let runbook = anchor.and_then(|anchor| runbooks.get(anchor)).copied().unwrap_or_default();
+        let anchor = self
+            .annotations
+            .get("runbook_url")
+            .and_then(|url| url.strip_prefix("docs/runbooks.md#"));
+        let runbook = anchor
+            .and_then(|anchor| runbooks.get(anchor))
+            .copied()
+            .unwrap_or_default();
         let wrong = [
-            (!matches!(severity, Some("critical" | "warning")), "its severity is neither critical nor warning"),
-            (!said("summary") || !said("description"), "it says not what is wrong"),
-            (!PARTS.iter().all(|part| runbook.contains(part)), "its runbook is missing, or a part of it"),
-            (!tests.contains(&format!(r#"alertname="{}""#, self.name)), "no test has it fire"),
+            (
+                !matches!(severity, Some("critical" | "warning")),
+                "its severity is neither critical nor warning",
+            ),
+            (
+                !said("summary") || !said("description"),
+                "it says not what is wrong",
+            ),
+            (
+                !PARTS.iter().all(|part| runbook.contains(part)),
+                "its runbook is missing, or a part of it",
+            ),
+            (
+                !tests.contains(&format!(r#"alertname="{}""#, self.name)),
+                "no test has it fire",
+            ),
         ];
-        wrong.into_iter().filter_map(|(is_wrong, complaint)| is_wrong.then_some(complaint)).collect()
+        wrong
+            .into_iter()
+            .filter_map(|(is_wrong, complaint)| is_wrong.then_some(complaint))
+            .collect()
     }
 }
 
 /// The entries of the runbooks, by their anchors.
 fn runbooks(text: &str) -> BTreeMap<String, &str> {
     let entries = text.split("\n## ").skip(1);
-    entries.filter_map(|entry| entry.split_once('\n')).map(|(title, text)| (title.to_lowercase(), text)).collect()
+    entries
+        .filter_map(|entry| entry.split_once('\n'))
+        .map(|(title, text)| (title.to_lowercase(), text))
+        .collect()
 }
 
 #[test]
-#[cfg_attr(not(has_prometheus), ignore = "no Prometheus here: apt-get install prometheus")]
+#[cfg_attr(
+    not(has_prometheus),
+    ignore = "no Prometheus here: apt-get install prometheus"
+)]
 fn prometheus_finds_nothing_wrong() {
     let dir = files::path("dashboards");
     promtool(&dir, &["check", "config", "prometheus.yml"]);
-    promtool(&dir, &["check", "rules", "--lint=all", "--lint-fatal", "alerts.yml"]);
+    promtool(
+        &dir,
+        &["check", "rules", "--lint=all", "--lint-fatal", "alerts.yml"],
+    );
     promtool(&dir, &["test", "rules", "alerts.test.yml"]);
 }
 
 #[tokio::test]
-#[cfg_attr(not(has_prometheus), ignore = "no Prometheus here: apt-get install prometheus")]
+#[cfg_attr(
+    not(has_prometheus),
+    ignore = "no Prometheus here: apt-get install prometheus"
+)]
 async fn alerts_read_what_exists_are_tried_and_have_a_runbook() {
     let rules = files::path("dashboards/alerts.yml");
-    let Some(prometheus) = Prometheus::start(&files::text("dashboards/prometheus.yml"), &rules).await else { return };
+    let Some(prometheus) =
+        Prometheus::start(&files::text("dashboards/prometheus.yml"), &rules).await
+    else {
+        return;
+    };
     let loaded = Loaded::by(&prometheus).await;
     let mut exported = Exported::read();
     loaded.records().for_each(|name| exported.record(name));
-    let (tests, text) = (files::text("dashboards/alerts.test.yml"), files::text("docs/runbooks.md"));
+    let (tests, text) = (
+        files::text("dashboards/alerts.test.yml"),
+        files::text("docs/runbooks.md"),
+    );
     let mut runbooks = runbooks(&text);
     let mut complaints = Vec::new();
     for alert in loaded.alerts() {
         let reads = query::complaints(&alert.query, &exported);
-        let says = alert.complaints(&tests, &runbooks).into_iter().map(ToOwned::to_owned);
-        complaints.extend(reads.into_iter().chain(says).map(|complaint| format!("{}: {complaint}", alert.name)));
+        let says = alert
+            .complaints(&tests, &runbooks)
+            .into_iter()
+            .map(ToOwned::to_owned);
+        complaints.extend(
+            reads
+                .into_iter()
+                .chain(says)
+                .map(|complaint| format!("{}: {complaint}", alert.name)),
+        );
         runbooks.remove(&alert.name.to_lowercase());
     }
-    complaints.extend(runbooks.keys().map(|anchor| format!("docs/runbooks.md#{anchor} is of no alert")));
+    complaints.extend(
+        runbooks
+            .keys()
+            .map(|anchor| format!("docs/runbooks.md#{anchor} is of no alert")),
+    );
     none(complaints);
 }

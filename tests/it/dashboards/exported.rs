@@ -34,7 +34,9 @@ impl Exported {
     /// Those of the table, of the process, and Prometheus's own.
     pub(super) fn read() -> Self {
         let text = files::text("docs/metrics.md");
-        let rows = text.lines().filter_map(|line| row(line.strip_prefix("| `")?));
+        let rows = text
+            .lines()
+            .filter_map(|line| row(line.strip_prefix("| `")?));
         let of_process = OF_PROCESS.map(|(name, kind)| (name.to_owned(), Metric::new(kind, [])));
         let of_prometheus = OF_PROMETHEUS.map(|(name, labels)| {
             let labels = labels.iter().map(|label| ((*label).to_owned(), Vec::new()));
@@ -45,7 +47,10 @@ impl Exported {
 
     /// Those that a member tells.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str).filter(|name| OF_PROMETHEUS.iter().all(|(own, _)| own != name))
+        self.0
+            .keys()
+            .map(String::as_str)
+            .filter(|name| OF_PROMETHEUS.iter().all(|(own, _)| own != name))
     }
 
     /// Adds what a rule records.
@@ -55,16 +60,26 @@ impl Exported {
 
     /// The metric of a series, and its name.
     pub(super) fn of(&self, series: &str) -> Option<(&str, &Metric)> {
-        let histogram = OF_HISTOGRAMS.iter().find_map(|end| self.0.get_key_value(series.strip_suffix(end)?));
+        let histogram = OF_HISTOGRAMS
+            .iter()
+            .find_map(|end| self.0.get_key_value(series.strip_suffix(end)?));
         let histogram = histogram.filter(|(_, metric)| metric.kind == "histogram");
-        let plain = self.0.get_key_value(series).filter(|(_, metric)| metric.kind != "histogram");
-        histogram.or(plain).map(|(name, metric)| (name.as_str(), metric))
+        let plain = self
+            .0
+            .get_key_value(series)
+            .filter(|(_, metric)| metric.kind != "histogram");
+        histogram
+            .or(plain)
+            .map(|(name, metric)| (name.as_str(), metric))
     }
 }
 
 impl Metric {
     fn new(kind: &str, labels: impl IntoIterator<Item = (String, Vec<String>)>) -> Self {
-        Self { kind: kind.to_owned(), labels: labels.into_iter().collect() }
+        Self {
+            kind: kind.to_owned(),
+            labels: labels.into_iter().collect(),
+        }
     }
 
     /// Whether its series have this label.
@@ -75,15 +90,27 @@ impl Metric {
 
     /// Whether a label can have this value.
     pub(super) fn can_be(&self, label: &str, value: &str) -> bool {
-        self.labels.get(label).is_none_or(|values| values.is_empty() || values.iter().any(|one| one == value))
+        self.labels
+            .get(label)
+            .is_none_or(|values| values.is_empty() || values.iter().any(|one| one == value))
     }
 }
 
 /// A metric of a row: name, type, labels, help.
 fn row(row: &str) -> Option<(String, Metric)> {
     let mut cells = row.split(" | ");
-    let (name, kind, labels) = (cells.next()?.strip_suffix('`')?, cells.next()?, cells.next()?);
-    let quoted = |text: &str| -> Vec<String> { text.split('`').skip(1).step_by(2).map(ToOwned::to_owned).collect() };
+    let (name, kind, labels) = (
+        cells.next()?.strip_suffix('`')?,
+        cells.next()?,
+        cells.next()?,
+    );
+    let quoted = |text: &str| -> Vec<String> {
+        text.split('`')
+            .skip(1)
+            .step_by(2)
+            .map(ToOwned::to_owned)
+            .collect()
+    };
     let labels = labels.split("; ").filter_map(|label| {
         let mut names = quoted(label).into_iter();
         Some((names.next()?, names.collect()))
@@ -95,9 +122,23 @@ fn row(row: &str) -> Option<(String, Metric)> {
 fn the_table_is_read() {
     let exported = Exported::read();
     let (name, metric) = exported.of("bellhop_query_seconds_bucket").unwrap();
-    assert_eq!((name, metric.kind.as_str()), ("bellhop_query_seconds", "histogram"));
-    assert!(["question", "le", "job"].iter().all(|label| metric.has(label)) && !metric.has("result"));
+    assert_eq!(
+        (name, metric.kind.as_str()),
+        ("bellhop_query_seconds", "histogram")
+    );
+    assert!(
+        ["question", "le", "job"]
+            .iter()
+            .all(|label| metric.has(label))
+            && !metric.has("result")
+    );
     assert!(metric.can_be("question", "why") && !metric.can_be("question", "where"));
     assert!(exported.of("bellhop_query_seconds").is_none());
-    assert!(exported.of("bellhop_build_info").unwrap().1.can_be("version", "any"));
+    assert!(
+        exported
+            .of("bellhop_build_info")
+            .unwrap()
+            .1
+            .can_be("version", "any")
+    );
 }

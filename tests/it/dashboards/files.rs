@@ -93,8 +93,9 @@ pub(super) struct Target {
 impl Dashboard {
     /// Both of them.
     pub(super) fn all() -> [Self; 2] {
-        ["dashboards/overview.json", "dashboards/internals.json"]
-            .map(|name| serde_json::from_str(&text(name)).unwrap_or_else(|error| panic!("{name}: {error}")))
+        ["dashboards/overview.json", "dashboards/internals.json"].map(|name| {
+            serde_json::from_str(&text(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+        })
     }
 
     /// Every panel and every row.
@@ -110,6 +111,11 @@ impl Dashboard {
     /// The queries of all panels, and where each is.
     pub(super) fn queries(&self) -> impl Iterator<Item = (String, &Target)> {
         let of_panel = |panel: &Panel| format!("{}, panel {}", self.title, panel.title);
-        self.panels().flat_map(move |panel| panel.targets.iter().map(move |target| (of_panel(panel), target)))
+        self.panels().flat_map(move |panel| {
+            panel
+                .targets
+                .iter()
+                .map(move |target| (of_panel(panel), target))
+        })
     }
 }

@@ -30,16 +30,26 @@ impl ExprVisitor for Parts {
         match expression {
             Expr::VectorSelector(selector) => self.series.push((selector.clone(), None)),
             Expr::Call(call) => {
-                let ranges = call.args.args.iter().filter_map(|argument| match argument.as_ref() {
-                    Expr::MatrixSelector(matrix) => Some((matrix.vs.clone(), Some((call.func.name, matrix.range)))),
-                    _ => None,
-                });
+                let ranges = call
+                    .args
+                    .args
+                    .iter()
+                    .filter_map(|argument| match argument.as_ref() {
+                        Expr::MatrixSelector(matrix) => {
+                            Some((matrix.vs.clone(), Some((call.func.name, matrix.range))))
+                        }
+                        _ => None,
+                    });
                 self.series.extend(ranges);
             }
             Expr::Aggregate(aggregate) => {
-                let labels = aggregate.modifier.iter().flat_map(|modifier| modifier.labels().labels.clone());
+                let labels = aggregate
+                    .modifier
+                    .iter()
+                    .flat_map(|modifier| modifier.labels().labels.clone());
                 self.groups.extend(labels);
-                self.aggregates_quantiles |= aggregate.expr.to_string().contains("histogram_quantile");
+                self.aggregates_quantiles |=
+                    aggregate.expr.to_string().contains("histogram_quantile");
             }
             _ => {}
         }
@@ -57,9 +67,16 @@ impl Parts {
 
 /// The metrics that an expression reads.
 pub(super) fn metrics<'e>(query: &str, exported: &'e Exported) -> Vec<&'e str> {
-    let Ok(expression) = parsed(query) else { return Vec::new() };
-    let names = Parts::of(&expression).series.into_iter().filter_map(|(selector, _)| selector.name);
-    names.filter_map(|name| Some(exported.of(&name)?.0)).collect()
+    let Ok(expression) = parsed(query) else {
+        return Vec::new();
+    };
+    let names = Parts::of(&expression)
+        .series
+        .into_iter()
+        .filter_map(|(selector, _)| selector.name);
+    names
+        .filter_map(|name| Some(exported.of(&name)?.0))
+        .collect()
 }
 
 /// What is wrong with an expression: it does not parse, or reads what does not exist.
@@ -76,14 +93,24 @@ pub(super) fn complaints(query: &str, exported: &Exported) -> Vec<String> {
             complaints.push(format!("there is no {name}"));
             continue;
         };
-        complaints.extend(selector.matchers.matchers.iter().filter_map(|matcher| mismatch(name, metric, matcher)));
+        complaints.extend(
+            selector
+                .matchers
+                .matchers
+                .iter()
+                .filter_map(|matcher| mismatch(name, metric, matcher)),
+        );
         if metric.kind != "gauge" && range.is_none() {
             complaints.push(format!("{name} only goes up: it needs a rate"));
         }
         metrics.push(metric);
     }
-    let unknown = parts.groups.iter().filter(|label| !metrics.iter().any(|metric| metric.has(label)));
-    complaints.extend(unknown.map(|label| format!("it groups by {label}, which nothing in it has")));
+    let unknown = parts
+        .groups
+        .iter()
+        .filter(|label| !metrics.iter().any(|metric| metric.has(label)));
+    complaints
+        .extend(unknown.map(|label| format!("it groups by {label}, which nothing in it has")));
     if parts.aggregates_quantiles {
         complaints.push("quantiles of several cannot be put together".to_owned());
     }
@@ -92,21 +119,39 @@ pub(super) fn complaints(query: &str, exported: &Exported) -> Vec<String> {
 
 /// What is wrong with a panel's expression beyond that: it does not follow the variables.
 pub(super) fn panel_complaints(query: &str) -> Vec<String> {
-    let Ok(expression) = parsed(query) else { return Vec::new() };
+    let Ok(expression) = parsed(query) else {
+        return Vec::new();
+    };
     let mut complaints = Vec::new();
     for (selector, range) in Parts::of(&expression).series {
         let name = selector.name.unwrap_or_default();
         // Alerts are of the whole installation.
-        let variables = if name == "ALERTS" { &["job"][..] } else { &["job", "instance"] };
+        let variables = if name == "ALERTS" {
+            &["job"][..]
+        } else {
+            &["job", "instance"]
+        };
         for variable in variables {
-            let follows = |matcher: &Matcher| matcher.to_string() == format!(r#"{variable}=~"${variable}""#);
+            let follows =
+                |matcher: &Matcher| matcher.to_string() == format!(r#"{variable}=~"${variable}""#);
             if !selector.matchers.matchers.iter().any(follows) {
                 complaints.push(format!("{name} does not follow ${variable}"));
             }
         }
-        let due = range.map(|(function, range)| (range, if function == "rate" { RATE_INTERVAL } else { RANGE }));
+        let due = range.map(|(function, range)| {
+            (
+                range,
+                if function == "rate" {
+                    RATE_INTERVAL
+                } else {
+                    RANGE
+                },
+            )
+        });
         if let Some((_, (variable, _))) = due.filter(|(range, (_, due))| range != due) {
-            complaints.push(format!("{name} is taken over a time that is not {variable}"));
+            complaints.push(format!(
+                "{name} is taken over a time that is not {variable}"
+            ));
         }
     }
     complaints
@@ -118,7 +163,9 @@ pub(super) fn operands(query: &str) -> Vec<String> {
         match expression {
             Expr::NumberLiteral(_) => {}
             Expr::Paren(paren) => collect(&paren.expr, into),
-            Expr::Binary(binary) if binary.op.is_comparison_operator() || binary.op.is_set_operator() => {
+            Expr::Binary(binary)
+                if binary.op.is_comparison_operator() || binary.op.is_set_operator() =>
+            {
                 collect(&binary.lhs, into);
                 collect(&binary.rhs, into);
             }
@@ -136,7 +183,9 @@ pub(super) fn operands(query: &str) -> Vec<String> {
 fn parsed(query: &str) -> Result<Expr, String> {
     let query = [RATE_INTERVAL, RANGE]
         .iter()
-        .fold(query.to_owned(), |query, (name, time)| query.replace(name, &format!("{}s", time.as_secs())));
+        .fold(query.to_owned(), |query, (name, time)| {
+            query.replace(name, &format!("{}s", time.as_secs()))
+        });
     parser::parse(&query)
 }
 
@@ -146,7 +195,9 @@ fn mismatch(name: &str, metric: &Metric, matcher: &Matcher) -> Option<String> {
     if !metric.has(label) {
         return Some(format!("{name} has no label {label}"));
     }
-    let unknown = value.split('|').find(|value| !metric.can_be(label, value))?;
+    let unknown = value
+        .split('|')
+        .find(|value| !metric.can_be(label, value))?;
     Some(format!("{label} of {name} is never {unknown}"))
 }
 
@@ -157,28 +208,58 @@ fn what_is_wrong_is_found() {
         ("sum(", "unclosed"),
         ("bellhop_nothing", "there is no bellhop_nothing"),
         ("bellhop_query_seconds", "there is no bellhop_query_seconds"),
-        ("bellhop_members{rank='1'}", "bellhop_members has no label rank"),
-        ("bellhop_roles{role=~'intake|cook'}", "role of bellhop_roles is never cook"),
+        (
+            "bellhop_members{rank='1'}",
+            "bellhop_members has no label rank",
+        ),
+        (
+            "bellhop_roles{role=~'intake|cook'}",
+            "role of bellhop_roles is never cook",
+        ),
         ("bellhop_sets_total", "bellhop_sets_total only goes up"),
         ("sum by (role) (bellhop_members)", "it groups by role"),
-        ("max(histogram_quantile(0.9, rate(bellhop_delivery_seconds_bucket[5m])))", "quantiles"),
+        (
+            "max(histogram_quantile(0.9, rate(bellhop_delivery_seconds_bucket[5m])))",
+            "quantiles",
+        ),
     ] {
         let complaints = complaints(query, &exported);
-        assert!(complaints.len() == 1 && complaints[0].contains(complaint), "{query}: {complaints:?}");
+        assert!(
+            complaints.len() == 1 && complaints[0].contains(complaint),
+            "{query}: {complaints:?}"
+        );
     }
     for (query, complaint) in [
-        (r#"bellhop_members{job=~"$job"}"#, "does not follow $instance"),
-        (r#"bellhop_members{job="$job", instance=~"$instance"}"#, "does not follow $job"),
-        (r#"rate(bellhop_sets_total{job=~"$job", instance=~"$instance"}[5m])"#, "is not $__rate_interval"),
-        (r#"increase(bellhop_sets_total{job=~"$job", instance=~"$instance"}[$__rate_interval])"#, "is not $__range"),
+        (
+            r#"bellhop_members{job=~"$job"}"#,
+            "does not follow $instance",
+        ),
+        (
+            r#"bellhop_members{job="$job", instance=~"$instance"}"#,
+            "does not follow $job",
+        ),
+        (
+            r#"rate(bellhop_sets_total{job=~"$job", instance=~"$instance"}[5m])"#,
+            "is not $__rate_interval",
+        ),
+        (
+            r#"increase(bellhop_sets_total{job=~"$job", instance=~"$instance"}[$__rate_interval])"#,
+            "is not $__range",
+        ),
     ] {
         let complaints = panel_complaints(query);
-        assert!(complaints.len() == 1 && complaints[0].contains(complaint), "{query}: {complaints:?}");
+        assert!(
+            complaints.len() == 1 && complaints[0].contains(complaint),
+            "{query}: {complaints:?}"
+        );
     }
 }
 
 #[test]
 fn operands_are_what_must_have_data() {
     let query = "sum(rate(a[5m])) == 0 and (b{c=\"d\"} > 2) or absent(e == 1)";
-    assert_eq!(operands(query), ["sum(rate(a[5m]))", "b{c=\"d\"}", "e == 1"]);
+    assert_eq!(
+        operands(query),
+        ["sum(rate(a[5m]))", "b{c=\"d\"}", "e == 1"]
+    );
 }

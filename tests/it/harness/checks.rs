@@ -26,18 +26,33 @@ impl World {
 
     /// Waits until app servers have taken all of these reminders.
     pub(crate) async fn taken_within(&self, deadline: Duration, ids: &[impl AsRef<str>]) {
-        self.within(deadline, &format!("{} reminders are taken", ids.len()), async || {
-            let takes = self.takes();
-            let taken: BTreeSet<_> = takes.iter().map(|take| take.id()).collect();
-            let missing: Vec<_> = ids.iter().map(AsRef::as_ref).filter(|id| !taken.contains(id)).collect();
-            if missing.is_empty() { Ok(()) } else { Err(format!("{} are not, as {:?}", missing.len(), few(&missing))) }
-        })
+        self.within(
+            deadline,
+            &format!("{} reminders are taken", ids.len()),
+            async || {
+                let takes = self.takes();
+                let taken: BTreeSet<_> = takes.iter().map(|take| take.id()).collect();
+                let missing: Vec<_> = ids
+                    .iter()
+                    .map(AsRef::as_ref)
+                    .filter(|id| !taken.contains(id))
+                    .collect();
+                if missing.is_empty() {
+                    Ok(())
+                } else {
+                    Err(format!("{} are not, as {:?}", missing.len(), few(&missing)))
+                }
+            },
+        )
         .await;
     }
 
     /// The first take of a reminder.
     pub(crate) fn first(&self, id: &str) -> Arc<Take> {
-        self.takes().into_iter().find(|take| take.id() == id).unwrap_or_else(|| panic!("nobody took {id}"))
+        self.takes()
+            .into_iter()
+            .find(|take| take.id() == id)
+            .unwrap_or_else(|| panic!("nobody took {id}"))
     }
 
     /// A user's reminders in the order in which they were first taken.
@@ -57,14 +72,21 @@ impl World {
         for take in self.takes() {
             *counts.entry(take.key()).or_default() += 1;
         }
-        counts.into_iter().filter(|(_, count)| *count > 1).map(|(key, _)| key).collect()
+        counts
+            .into_iter()
+            .filter(|(_, count)| *count > 1)
+            .map(|(key, _)| key)
+            .collect()
     }
 
     // What lies in NATS.
 
     /// The bucket of routes.
     pub(crate) async fn routes(&self) -> kv::Store {
-        self.jetstream.get_key_value("bellhop_routes").await.unwrap()
+        self.jetstream
+            .get_key_value("bellhop_routes")
+            .await
+            .unwrap()
     }
 
     /// Whether the user has a route at the instance.
@@ -75,40 +97,85 @@ impl World {
 
     /// Writes down who may get the user's reminders, as somebody does who knows the contract or does not.
     pub(crate) async fn put_associates(&self, user: &str, value: impl ToString) {
-        let bucket = self.jetstream.get_key_value("bellhop_associates").await.unwrap();
-        bucket.put(escape(user), value.to_string().into()).await.unwrap();
+        let bucket = self
+            .jetstream
+            .get_key_value("bellhop_associates")
+            .await
+            .unwrap();
+        bucket
+            .put(escape(user), value.to_string().into())
+            .await
+            .unwrap();
     }
 
     /// How many reminders lie in mailboxes of these subjects, such as `bellhop.parked.*.alice`.
     pub(crate) async fn mailboxes(&self, subjects: &str) -> Result<usize, String> {
-        let stream = self.jetstream.get_stream_no_info("BELLHOP_PARKED").await.map_err(|error| error.to_string())?;
-        let counts = stream.info_builder().subjects(subjects).fetch().await.map_err(|error| error.to_string())?;
+        let stream = self
+            .jetstream
+            .get_stream_no_info("BELLHOP_PARKED")
+            .await
+            .map_err(|error| error.to_string())?;
+        let counts = stream
+            .info_builder()
+            .subjects(subjects)
+            .fetch()
+            .await
+            .map_err(|error| error.to_string())?;
         let counts: Vec<_> = counts.collect().await;
-        counts.into_iter().try_fold(0, |sum, entry| entry.map(|(_, n)| sum + n)).map_err(|error| error.to_string())
+        counts
+            .into_iter()
+            .try_fold(0, |sum, entry| entry.map(|(_, n)| sum + n))
+            .map_err(|error| error.to_string())
     }
 
     /// A stream's configuration and state.
     pub(crate) async fn stream(&self, name: &str) -> stream::Info {
-        self.jetstream.get_stream_no_info(name).await.unwrap().get_info().await.unwrap()
+        self.jetstream
+            .get_stream_no_info(name)
+            .await
+            .unwrap()
+            .get_info()
+            .await
+            .unwrap()
     }
 
     async fn messages(&self, stream: &str) -> Result<u64, String> {
-        let stream = self.jetstream.get_stream_no_info(stream).await.map_err(|error| error.to_string())?;
-        stream.get_info().await.map(|info| info.state.messages).map_err(|error| error.to_string())
+        let stream = self
+            .jetstream
+            .get_stream_no_info(stream)
+            .await
+            .map_err(|error| error.to_string())?;
+        stream
+            .get_info()
+            .await
+            .map(|info| info.state.messages)
+            .map_err(|error| error.to_string())
     }
 
     /// What a member says of itself.
     pub(crate) async fn card(&self, member: &str) -> Option<Value> {
         let bucket = self.jetstream.get_key_value("bellhop_members").await.ok()?;
-        bucket.get(member).await.ok()?.map(|card| serde_json::from_slice(&card).unwrap())
+        bucket
+            .get(member)
+            .await
+            .ok()?
+            .map(|card| serde_json::from_slice(&card).unwrap())
     }
 
     /// What the members say of themselves, by name. A listing can miss one who speaks just then.
     pub(crate) async fn cards(&self) -> BTreeMap<String, Value> {
-        let Ok(bucket) = self.jetstream.get_key_value("bellhop_members").await else { return BTreeMap::new() };
-        let Ok(keys) = bucket.keys().await else { return BTreeMap::new() };
+        let Ok(bucket) = self.jetstream.get_key_value("bellhop_members").await else {
+            return BTreeMap::new();
+        };
+        let Ok(keys) = bucket.keys().await else {
+            return BTreeMap::new();
+        };
         let mut cards = BTreeMap::new();
-        for key in keys.filter_map(|key| async { key.ok() }).collect::<Vec<_>>().await {
+        for key in keys
+            .filter_map(|key| async { key.ok() })
+            .collect::<Vec<_>>()
+            .await
+        {
             cards.extend(self.card(&key).await.map(|card| (key, card)));
         }
         cards
@@ -116,12 +183,21 @@ impl World {
 
     /// Asks for messages of a pinned consumer, in the name of its client or of another one. They never reach a member; here
     /// they show.
-    pub(crate) async fn lose(&self, count: usize, consumer: [&str; 2], pin: Option<String>) -> Subscriber {
-        let request = json!({ "batch": count, "expires": 30_000_000_000_u64, "group": "bellhop", "id": pin });
+    pub(crate) async fn lose(
+        &self,
+        count: usize,
+        consumer: [&str; 2],
+        pin: Option<String>,
+    ) -> Subscriber {
+        let request =
+            json!({ "batch": count, "expires": 30_000_000_000_u64, "group": "bellhop", "id": pin });
         let inbox = self.client.new_inbox();
         let lost = self.client.subscribe(inbox.clone()).await.unwrap();
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}", consumer.join("."));
-        self.client.publish_with_reply(subject, inbox, request.to_string().into()).await.unwrap();
+        self.client
+            .publish_with_reply(subject, inbox, request.to_string().into())
+            .await
+            .unwrap();
         self.client.flush().await.unwrap();
         lost
     }
@@ -129,7 +205,13 @@ impl World {
     /// By what a pinned consumer knows its client.
     pub(crate) async fn pin(&self, [stream, consumer]: [&str; 2]) -> Option<String> {
         let stream = self.jetstream.get_stream_no_info(stream).await.unwrap();
-        stream.consumer_info(consumer).await.unwrap().priority_groups[0].pinned_client_id.clone()
+        stream
+            .consumer_info(consumer)
+            .await
+            .unwrap()
+            .priority_groups[0]
+            .pinned_client_id
+            .clone()
     }
 
     // What holds in every test.
@@ -161,15 +243,29 @@ impl World {
         self.within(LATER, "everything is settled", async || {
             let outcomes = self.outcomes.all().await;
             let trails = by_reminder(&outcomes);
-            let open =
-                |key: &&(String, String)| !trails.get(*key).is_some_and(|trail| trail.iter().any(|o| o.is_final()));
-            let open: Vec<_> = self.sent.lock().unwrap().iter().filter(open).cloned().collect();
-            let is_parked = |key: &&(String, String)| trails.get(*key).is_some_and(|trail| !trail.is_empty());
+            let open = |key: &&(String, String)| {
+                !trails
+                    .get(*key)
+                    .is_some_and(|trail| trail.iter().any(|o| o.is_final()))
+            };
+            let open: Vec<_> = self
+                .sent
+                .lock()
+                .unwrap()
+                .iter()
+                .filter(open)
+                .cloned()
+                .collect();
+            let is_parked =
+                |key: &&(String, String)| trails.get(*key).is_some_and(|trail| !trail.is_empty());
             let lost: Vec<_> = open.iter().filter(|key| !is_parked(key)).collect();
             let parked = self.mailboxes("bellhop.parked.*.*").await?;
             if !lost.is_empty() || open.len() != parked {
                 let (n, few) = (lost.len(), few(&lost));
-                return Err(format!("{} open, {parked} in mailboxes, {n} without any outcome, as {few:?}", open.len()));
+                return Err(format!(
+                    "{} open, {parked} in mailboxes, {n} without any outcome, as {few:?}",
+                    open.len()
+                ));
             }
             Ok(())
         })
@@ -177,15 +273,35 @@ impl World {
         let outcomes = self.outcomes.all().await;
         for (key, trail) in by_reminder(&outcomes) {
             let finals: Vec<_> = trail.iter().filter(|outcome| outcome.is_final()).collect();
-            let late = finals.windows(2).filter(|pair| pair[1].at < pair[0].at).count();
+            let late = finals
+                .windows(2)
+                .filter(|pair| pair[1].at < pair[0].at)
+                .count();
             let finals = finals.len() - late.min(late_words);
-            assert!(finals <= 1, "{key:?} has {finals} final outcomes: {trail:?}");
+            assert!(
+                finals <= 1,
+                "{key:?} has {finals} final outcomes: {trail:?}"
+            );
         }
-        let takes: BTreeSet<_> = self.takes().iter().map(|take| (take.key(), take.app.clone())).collect();
-        for one in outcomes.iter().filter(|one| ["delivered", "rerouted"].contains(&one.outcome.as_str())) {
+        let takes: BTreeSet<_> = self
+            .takes()
+            .iter()
+            .map(|take| (take.key(), take.app.clone()))
+            .collect();
+        for one in outcomes
+            .iter()
+            .filter(|one| ["delivered", "rerouted"].contains(&one.outcome.as_str()))
+        {
             let recipient = one.to.clone().or(one.user.clone());
-            let key = (one.source.clone(), one.id.clone(), recipient.unwrap_or_default());
-            assert!(takes.contains(&(key, one.instance.clone().unwrap_or_default())), "nobody took {one:?}");
+            let key = (
+                one.source.clone(),
+                one.id.clone(),
+                recipient.unwrap_or_default(),
+            );
+            assert!(
+                takes.contains(&(key, one.instance.clone().unwrap_or_default())),
+                "nobody took {one:?}"
+            );
         }
     }
 }
@@ -193,7 +309,10 @@ impl World {
 fn by_reminder(outcomes: &[Arc<Outcome>]) -> BTreeMap<(String, String), Vec<&Outcome>> {
     let mut trails: BTreeMap<_, Vec<&Outcome>> = BTreeMap::new();
     for one in outcomes {
-        trails.entry((one.source.clone(), one.id.clone())).or_default().push(one);
+        trails
+            .entry((one.source.clone(), one.id.clone()))
+            .or_default()
+            .push(one);
     }
     trails
 }

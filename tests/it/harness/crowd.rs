@@ -26,7 +26,8 @@ impl World {
     pub(crate) async fn crowd(&self) {
         for (n, name) in ["app-1", "app-2"].into_iter().enumerate() {
             let users: Vec<_> = (n..CROWD).step_by(2).map(user).collect();
-            self.app(name, &users.iter().map(String::as_str).collect::<Vec<_>>()).await;
+            self.app(name, &users.iter().map(String::as_str).collect::<Vec<_>>())
+                .await;
         }
     }
 
@@ -35,15 +36,18 @@ impl World {
         for begin in range.clone().step_by(SET) {
             self.taken_so_far(begin.saturating_sub(ahead)).await;
             let set = numbers(begin..range.end.min(begin + SET));
-            self.publish_surely("billing", set.iter().map(nth).collect()).await;
+            self.publish_surely("billing", set.iter().map(nth).collect())
+                .await;
         }
     }
 
     /// Waits until app servers have taken this many reminders.
     pub(crate) async fn taken_so_far(&self, count: usize) {
-        self.within(LATER, &format!("{count} are taken"), async || match self.takes().len() {
-            taken if taken >= count => Ok(()),
-            taken => Err(format!("{taken} are")),
+        self.within(LATER, &format!("{count} are taken"), async || {
+            match self.takes().len() {
+                taken if taken >= count => Ok(()),
+                taken => Err(format!("{taken} are")),
+            }
         })
         .await;
     }
@@ -59,7 +63,14 @@ impl World {
         self.taken(&numbers(0..total)).await;
         self.settle_with(late_words).await;
         for n in 0..CROWD {
-            assert_eq!(self.order(&user(n)), numbers(0..total).into_iter().skip(n).step_by(CROWD).collect::<Vec<_>>());
+            assert_eq!(
+                self.order(&user(n)),
+                numbers(0..total)
+                    .into_iter()
+                    .skip(n)
+                    .step_by(CROWD)
+                    .collect::<Vec<_>>()
+            );
         }
     }
 }

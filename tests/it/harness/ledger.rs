@@ -64,12 +64,18 @@ pub(crate) struct Rejected {
 impl Rejected {
     /// The stable code.
     pub(crate) fn code(&self) -> &str {
-        self.headers.get("Bellhop-Error").map(|value| value.as_str()).unwrap_or_default()
+        self.headers
+            .get("Bellhop-Error")
+            .map(|value| value.as_str())
+            .unwrap_or_default()
     }
 
     /// What was wrong, for people.
     pub(crate) fn detail(&self) -> &str {
-        self.headers.get("Bellhop-Error-Detail").map(|value| value.as_str()).unwrap_or_default()
+        self.headers
+            .get("Bellhop-Error-Detail")
+            .map(|value| value.as_str())
+            .unwrap_or_default()
     }
 }
 
@@ -82,9 +88,17 @@ pub(crate) struct Reader<T> {
 }
 
 impl<T> Reader<T> {
-    pub(super) async fn new(jetstream: &Context, stream: &str, read: fn(StreamMessage) -> Vec<T>) -> Self {
+    pub(super) async fn new(
+        jetstream: &Context,
+        stream: &str,
+        read: fn(StreamMessage) -> Vec<T>,
+    ) -> Self {
         let stream = jetstream.get_stream_no_info(stream).await.unwrap();
-        Self { stream, read, seen: Mutex::new((1, Vec::new())) }
+        Self {
+            stream,
+            read,
+            seen: Mutex::new((1, Vec::new())),
+        }
     }
 
     /// Everything so far, oldest first. While the server is away, what was read before.
@@ -106,10 +120,17 @@ pub(super) fn outcomes(message: StreamMessage) -> Vec<Outcome> {
         outcomes: Vec<Outcome>,
     }
     let text = String::from_utf8_lossy(&message.payload);
-    let Batch { outcomes } = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"));
+    let Batch { outcomes } =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"));
     for outcome in &outcomes {
-        assert!(OUTCOMES.iter().any(|(name, _)| *name == outcome.outcome), "{outcome:?} is none of the contract's");
-        assert_eq!(message.subject.as_str(), format!("bellhop.outcomes.{}", escape(&outcome.source)));
+        assert!(
+            OUTCOMES.iter().any(|(name, _)| *name == outcome.outcome),
+            "{outcome:?} is none of the contract's"
+        );
+        assert_eq!(
+            message.subject.as_str(),
+            format!("bellhop.outcomes.{}", escape(&outcome.source))
+        );
         instant(&outcome.at);
     }
     outcomes
@@ -117,11 +138,16 @@ pub(super) fn outcomes(message: StreamMessage) -> Vec<Outcome> {
 
 /// Reads a message of refused input.
 pub(super) fn rejected(message: StreamMessage) -> Vec<Rejected> {
-    vec![Rejected { subject: message.subject.to_string(), headers: message.headers, payload: message.payload }]
+    vec![Rejected {
+        subject: message.subject.to_string(),
+        headers: message.headers,
+        payload: message.payload,
+    }]
 }
 
 /// Reads a time, and refuses what is not RFC 3339 in UTC.
 pub(crate) fn instant(text: &str) -> Timestamp {
     assert!(text.ends_with('Z'), "{text} is not in UTC");
-    text.parse().unwrap_or_else(|error| panic!("{text} is not RFC 3339: {error}"))
+    text.parse()
+        .unwrap_or_else(|error| panic!("{text} is not RFC 3339: {error}"))
 }

@@ -78,8 +78,13 @@ impl World {
     /// A nats-server with something added to its configuration, and no member yet.
     pub(crate) async fn without_members(nats_config: &str, settings: &[(&str, &str)]) -> Self {
         let dir = TempDir::with_prefix("bellhop-it-").unwrap();
-        let options = Options { extra_config: nats_config, ..Options::default() };
-        let nats = NatsServer::start(&dir.path().join("nats"), options).await.unwrap();
+        let options = Options {
+            extra_config: nats_config,
+            ..Options::default()
+        };
+        let nats = NatsServer::start(&dir.path().join("nats"), options)
+            .await
+            .unwrap();
         Self::around(nats, Vec::new(), settings, dir).await
     }
 
@@ -92,14 +97,26 @@ impl World {
             ended if ended.code == Some(0) => Ok(()),
             ended => Err(ended.stderr),
         };
-        world.within(LATER, "the cluster has found itself", set_up).await;
+        world
+            .within(LATER, "the cluster has found itself", set_up)
+            .await;
         world
     }
 
-    async fn around(nats: NatsServer, nodes: Vec<NatsServer>, settings: &[(&str, &str)], dir: TempDir) -> Self {
+    async fn around(
+        nats: NatsServer,
+        nodes: Vec<NatsServer>,
+        settings: &[(&str, &str)],
+        dir: TempDir,
+    ) -> Self {
         let client = async_nats::connect(nats.url()).await.unwrap();
-        let jetstream = ContextBuilder::new().timeout(Duration::from_secs(2)).build(client.clone());
-        let settings = SETTINGS.iter().chain(settings).map(|(name, value)| ((*name).into(), (*value).into()));
+        let jetstream = ContextBuilder::new()
+            .timeout(Duration::from_secs(2))
+            .build(client.clone());
+        let settings = SETTINGS
+            .iter()
+            .chain(settings)
+            .map(|(name, value)| ((*name).into(), (*value).into()));
         Self {
             members: Mutex::default(),
             settings: settings.collect(),
@@ -133,7 +150,10 @@ impl World {
     /// Starts a member of this name and waits until it is ready.
     pub(crate) async fn serve_as(&self, name: &str) -> Arc<Member> {
         let member = self.launch(name, &[]);
-        self.eventually(&format!("{name} is ready"), async || member.is_ready().await).await;
+        self.eventually(&format!("{name} is ready"), async || {
+            member.is_ready().await
+        })
+        .await;
         member
     }
 
@@ -152,16 +172,24 @@ impl World {
     /// Starts a member in an environment with these variables too, and waits until it is ready.
     #[cfg(feature = "otlp")]
     pub(crate) async fn serve_in(&self, variables: &[String]) -> Arc<Member> {
-        let behind: Vec<String> = std::iter::once(&"env".to_owned()).chain(variables).cloned().collect();
-        let member = self.launch_behind(&behind, "member-1", &self.serve_arguments("member-1", &[]));
-        self.eventually("it is ready", async || member.is_ready().await).await;
+        let behind: Vec<String> = std::iter::once(&"env".to_owned())
+            .chain(variables)
+            .cloned()
+            .collect();
+        let member =
+            self.launch_behind(&behind, "member-1", &self.serve_arguments("member-1", &[]));
+        self.eventually("it is ready", async || member.is_ready().await)
+            .await;
         member
     }
 
     /// Starts a member that reaches nats-server at this address, and waits until it is ready.
     pub(crate) async fn serve_at(&self, url: &str, name: &str) -> Arc<Member> {
         let member = self.launch_at(url, name);
-        self.within(LATER, &format!("{name} is ready"), async || member.is_ready().await).await;
+        self.within(LATER, &format!("{name} is ready"), async || {
+            member.is_ready().await
+        })
+        .await;
         member
     }
 
@@ -175,8 +203,16 @@ impl World {
     fn serve_arguments(&self, name: &str, settings: &[(&str, &str)]) -> Vec<String> {
         let mut arguments = vec!["serve".to_owned(), "--nats".into(), self.url.clone()];
         let set = |(name, value): (&str, &str)| ["--set".to_owned(), format!("{name}={value}")];
-        arguments.extend([("http", "127.0.0.1:0"), ("name", name)].into_iter().flat_map(set));
-        arguments.extend(self.settings.iter().flat_map(|(name, value)| set((name, value))));
+        arguments.extend(
+            [("http", "127.0.0.1:0"), ("name", name)]
+                .into_iter()
+                .flat_map(set),
+        );
+        arguments.extend(
+            self.settings
+                .iter()
+                .flat_map(|(name, value)| set((name, value))),
+        );
         arguments.extend(settings.iter().copied().flat_map(set));
         arguments
     }
@@ -201,7 +237,11 @@ impl World {
     /// The member of this name.
     pub(crate) fn member_named(&self, name: &str) -> Arc<Member> {
         let members = self.members.lock().unwrap();
-        members.iter().rfind(|member| member.name() == name).unwrap().clone()
+        members
+            .iter()
+            .rfind(|member| member.name() == name)
+            .unwrap()
+            .clone()
     }
 
     /// Runs a command on this world's nats-server, with its settings.
@@ -211,7 +251,11 @@ impl World {
 
     /// Runs a command that reads this from its standard input.
     pub(crate) async fn run_with_input(&self, arguments: &[&str], input: &[u8]) -> Ended {
-        let settings: Vec<_> = self.settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let settings: Vec<_> = self
+            .settings
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         let set = settings.iter().flat_map(|setting| ["--set", setting]);
         let arguments: Vec<&str> = arguments.iter().copied().chain(set).collect();
         bellhop(&arguments, &[("NATS_URL", &self.url)], input).await
@@ -220,7 +264,10 @@ impl World {
     /// Waits for a member that was told to end.
     pub(crate) async fn ended(&self, member: &Member) -> std::process::ExitStatus {
         let what = format!("{} ends", member.name());
-        self.within(LATER, &what, async || member.status().ok_or("it is running".to_owned())).await
+        self.within(LATER, &what, async || {
+            member.status().ok_or("it is running".to_owned())
+        })
+        .await
     }
 
     /// Kills the nats-server without warning.
@@ -236,14 +283,28 @@ impl World {
     /// Has the nats-server take another addition to its configuration while it runs.
     pub(crate) async fn reconfigure_nats(&self, addition: &str) {
         let dir = self.dir.path().join("nats");
-        let reloads =
-            || std::fs::read_to_string(dir.join("nats-server.log")).unwrap().matches("Reloaded server").count();
+        let reloads = || {
+            std::fs::read_to_string(dir.join("nats-server.log"))
+                .unwrap()
+                .matches("Reloaded server")
+                .count()
+        };
         let before = reloads();
-        let config = format!("{}\n{addition}", include_str!("../../../nats-config/dev.conf"));
+        let config = format!(
+            "{}\n{addition}",
+            include_str!("../../../nats-config/dev.conf")
+        );
         std::fs::write(dir.join("nats-server.conf"), config).unwrap();
         self.signal_nats("HUP").await;
-        let is_done = async || if reloads() > before { Ok(()) } else { Err("it is not".to_owned()) };
-        self.eventually("the configuration is reloaded", is_done).await;
+        let is_done = async || {
+            if reloads() > before {
+                Ok(())
+            } else {
+                Err("it is not".to_owned())
+            }
+        };
+        self.eventually("the configuration is reloaded", is_done)
+            .await;
     }
 
     /// Starts the nats-server again, with what it had stored.
@@ -259,9 +320,18 @@ impl World {
     }
 
     /// Starts an app server with a subject of its own.
-    pub(crate) async fn app_at(&self, name: &str, subject: Option<&str>, users: &[&str]) -> Arc<App> {
+    pub(crate) async fn app_at(
+        &self,
+        name: &str,
+        subject: Option<&str>,
+        users: &[&str],
+    ) -> Arc<App> {
         let app = App::new(name, self.client.clone()).recording(self.seen_by_apps.clone());
-        let app = Arc::new(if let Some(subject) = subject { app.at(subject) } else { app });
+        let app = Arc::new(if let Some(subject) = subject {
+            app.at(subject)
+        } else {
+            app
+        });
         self.apps.lock().unwrap().push(app.clone());
         self.restart(&app).await;
         app.connect(users).await;
@@ -270,13 +340,18 @@ impl World {
 
     /// Starts an app server again, with a connection of its own.
     pub(crate) async fn restart(&self, app: &App) {
-        app.start(async_nats::connect(&self.url).await.unwrap()).await;
+        app.start(async_nats::connect(&self.url).await.unwrap())
+            .await;
     }
 
     // Waiting.
 
     /// Waits for a condition, which tells what it saw for as long as it does not hold.
-    pub(crate) async fn eventually<T>(&self, what: &str, ready: impl AsyncFnMut() -> Result<T, String>) -> T {
+    pub(crate) async fn eventually<T>(
+        &self,
+        what: &str,
+        ready: impl AsyncFnMut() -> Result<T, String>,
+    ) -> T {
         self.within(SOON, what, ready).await
     }
 
@@ -295,10 +370,16 @@ impl World {
                 Err(_) => "looking took too long".to_owned(),
             };
             if let Some(problem) = self.problem() {
-                panic!("{what}: {problem}\nlast seen: {state}\n{}", self.log_tails());
+                panic!(
+                    "{what}: {problem}\nlast seen: {state}\n{}",
+                    self.log_tails()
+                );
             }
             if Instant::now() >= until {
-                panic!("{what}: not within {deadline:?}\nlast seen: {state}\n{}", self.log_tails());
+                panic!(
+                    "{what}: not within {deadline:?}\nlast seen: {state}\n{}",
+                    self.log_tails()
+                );
             }
             tokio::time::sleep(POLL).await;
         }
@@ -307,7 +388,9 @@ impl World {
     /// What is wrong in any test.
     fn problem(&self) -> Option<String> {
         let members = self.members.lock().unwrap();
-        let died = members.iter().find(|member| !member.may_end() && member.status().is_some());
+        let died = members
+            .iter()
+            .find(|member| !member.may_end() && member.status().is_some());
         let died = died.map(|member| format!("{} ended, and nobody told it to", member.name()));
         self.seen_by_apps.first_violation().or(died)
     }
@@ -315,12 +398,19 @@ impl World {
     /// A member goes on after a panic of one of its tasks, so only its log tells.
     fn panic(&self) -> Option<String> {
         let members = self.members.lock().unwrap();
-        let panicked = members.iter().find(|member| member.log().contains("panicked at"))?;
+        let panicked = members
+            .iter()
+            .find(|member| member.log().contains("panicked at"))?;
         Some(format!("{} panicked", panicked.name()))
     }
 
     fn log_tails(&self) -> String {
-        self.members.lock().unwrap().iter().map(|member| member.log_tail()).collect()
+        self.members
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|member| member.log_tail())
+            .collect()
     }
 }
 

@@ -37,14 +37,29 @@ impl Member {
     /// Starts it, behind the words of a program that starts others, such as `nsenter`.
     pub(crate) fn spawn(name: &str, behind: &[String], arguments: &[String], dir: &Path) -> Self {
         let log = dir.join(format!("{name}.log"));
-        let output = File::options().create(true).append(true).open(&log).unwrap();
+        let output = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .unwrap();
         let mut command = program(behind);
-        command.args(arguments).current_dir(dir).env("BELLHOP_LOG", "warn,bellhop=debug");
+        command
+            .args(arguments)
+            .current_dir(dir)
+            .env("BELLHOP_LOG", "warn,bellhop=debug");
         // As members of one host they share its history, and no other test's.
         command.env("STATE_DIRECTORY", dir);
-        command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
+        command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output);
         let child = Mutex::new(command.spawn().unwrap());
-        Self { name: name.to_owned(), log, child, may_end: AtomicBool::new(false) }
+        Self {
+            name: name.to_owned(),
+            log,
+            child,
+            may_end: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -56,7 +71,11 @@ impl Member {
         if ["TERM", "INT", "KILL"].contains(&signal) {
             self.may_end.store(true, Ordering::Relaxed);
         }
-        assert!(self::signal(self.pid(), signal), "{} cannot be sent {signal}", self.name);
+        assert!(
+            self::signal(self.pid(), signal),
+            "{} cannot be sent {signal}",
+            self.name
+        );
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -89,40 +108,68 @@ impl Member {
         let log = self.log();
         let lines: Vec<_> = log.lines().collect();
         let tail = &lines[lines.len().saturating_sub(LOG_TAIL_LINES)..];
-        format!("-- the log of {} ends with:\n{}\n", self.name, tail.join("\n"))
+        format!(
+            "-- the log of {} ends with:\n{}\n",
+            self.name,
+            tail.join("\n")
+        )
     }
 
     /// Where it answers probes, by its log.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         let log = self.log();
-        let line = log.lines().rfind(|line| line.contains("answering probes"))?;
-        line.split("address=").nth(1)?.split_whitespace().next()?.parse().ok()
+        let line = log
+            .lines()
+            .rfind(|line| line.contains("answering probes"))?;
+        line.split("address=")
+            .nth(1)?
+            .split_whitespace()
+            .next()?
+            .parse()
+            .ok()
     }
 
     /// Asks it over HTTP.
     pub(crate) async fn probe(&self, method: &str, path: &str) -> Result<Probed, String> {
         let address = self.address().ok_or("it answers no probes yet")?;
-        probe(address, method, path).await.map_err(|error| error.to_string())
+        probe(address, method, path)
+            .await
+            .map_err(|error| error.to_string())
     }
 
     /// Whether it says that it is ready, and what it lacks.
     pub(crate) async fn is_ready(&self) -> Result<(), String> {
         let answer = self.probe("GET", "/readyz").await?;
-        if answer.status == 200 { Ok(()) } else { Err(format!("{} says {answer:?}", self.name)) }
+        if answer.status == 200 {
+            Ok(())
+        } else {
+            Err(format!("{} says {answer:?}", self.name))
+        }
     }
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
-        let child = self.child.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let child = self
+            .child
+            .get_mut()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         let _ = child.kill();
         let _ = child.wait();
     }
 }
 
 /// Asks an address over HTTP.
-pub(crate) async fn probe(address: SocketAddr, method: &str, path: &str) -> std::io::Result<Probed> {
-    exchange(address, &format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")).await
+pub(crate) async fn probe(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+) -> std::io::Result<Probed> {
+    exchange(
+        address,
+        &format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"),
+    )
+    .await
 }
 
 /// Sends an address a request over HTTP, after which it closes the connection.
@@ -132,8 +179,16 @@ pub(crate) async fn exchange(address: SocketAddr, request: &str) -> std::io::Res
     let mut answer = String::new();
     connection.read_to_string(&mut answer).await?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    Ok(Probed { status, head: head.to_ascii_lowercase(), body: body.to_owned() })
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .unwrap_or(0);
+    Ok(Probed {
+        status,
+        head: head.to_ascii_lowercase(),
+        body: body.to_owned(),
+    })
 }
 
 /// How a command ended, and what it said.
@@ -168,7 +223,11 @@ pub(crate) async fn bellhop_within(
     let mut command = program(&[]);
     command.args(arguments).envs(variables.iter().copied());
     let mut command = tokio::process::Command::from(command);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let run = async {
@@ -178,16 +237,27 @@ pub(crate) async fn bellhop_within(
         child.wait_with_output().await.unwrap()
     };
     let output = tokio::time::timeout(deadline, run).await;
-    let output = output.unwrap_or_else(|_| panic!("bellhop {arguments:?} does not end in {deadline:?}"));
+    let output =
+        output.unwrap_or_else(|_| panic!("bellhop {arguments:?} does not end in {deadline:?}"));
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    Ended {
+        code: output.status.code(),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    }
 }
 
 /// The program, without a variable that somebody may have set for it.
 fn program(behind: &[String]) -> Command {
-    let words: Vec<&OsStr> = behind.iter().map(OsStr::new).chain([env!("CARGO_BIN_EXE_bellhop").as_ref()]).collect();
+    let words: Vec<&OsStr> = behind
+        .iter()
+        .map(OsStr::new)
+        .chain([env!("CARGO_BIN_EXE_bellhop").as_ref()])
+        .collect();
     let mut command = tied(&words);
-    command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+    command
+        .env_clear()
+        .envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
     command
 }
 
@@ -196,9 +266,19 @@ fn program(behind: &[String]) -> Command {
 pub(crate) fn tied(words: &[&OsStr]) -> Command {
     static HAS_SETPRIV: OnceLock<bool> = OnceLock::new();
     let tie = ["setpriv", "--pdeathsig", "KILL"].map(OsStr::new);
-    let trial = || Command::new(tie[0]).args(&tie[1..]).arg("true").stderr(Stdio::null()).status();
+    let trial = || {
+        Command::new(tie[0])
+            .args(&tie[1..])
+            .arg("true")
+            .stderr(Stdio::null())
+            .status()
+    };
     let is_tied = *HAS_SETPRIV.get_or_init(|| trial().is_ok_and(|status| status.success()));
-    let words: Vec<&OsStr> = tie.into_iter().filter(|_| is_tied).chain(words.iter().copied()).collect();
+    let words: Vec<&OsStr> = tie
+        .into_iter()
+        .filter(|_| is_tied)
+        .chain(words.iter().copied())
+        .collect();
     let mut command = Command::new(words[0]);
     command.args(&words[1..]);
     command
@@ -207,5 +287,9 @@ pub(crate) fn tied(words: &[&OsStr]) -> Command {
 /// Sends a process a signal, such as `TERM`. Answers whether it is there to get it.
 pub(crate) fn signal(pid: u32, signal: &str) -> bool {
     // The shell's own `kill`, since a lean machine has no other.
-    Command::new("sh").args(["-c", &format!("kill -{signal} {pid}")]).status().unwrap().success()
+    Command::new("sh")
+        .args(["-c", &format!("kill -{signal} {pid}")])
+        .status()
+        .unwrap()
+        .success()
 }

@@ -36,20 +36,39 @@ impl Prometheus {
         fs::copy(rules, dir.path().join(rules.file_name().unwrap())).unwrap();
         let log = File::create(at("log")).unwrap();
         let mut server = program::tied(&[programs.join("prometheus").as_os_str()]);
-        server.args(["--config.file=prometheus.yml", "--storage.tsdb.path=data", "--web.listen-address=127.0.0.1:0"]);
-        server.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).current_dir(&dir);
+        server.args([
+            "--config.file=prometheus.yml",
+            "--storage.tsdb.path=data",
+            "--web.listen-address=127.0.0.1:0",
+        ]);
+        server
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .current_dir(&dir);
         let server = server.spawn().unwrap();
         let address = address(&at("log")).await;
-        Some(Self { server, address, _dir: dir })
+        Some(Self {
+            server,
+            address,
+            _dir: dir,
+        })
     }
 
     /// What its API says on this path.
     pub(crate) async fn ask(&self, path: &str) -> Result<Value, String> {
         // A body comes in one piece by HTTP/1.0 alone.
         let request = format!("GET /api/v1/{path} HTTP/1.0\r\n\r\n");
-        let answer = program::exchange(self.address, &request).await.map_err(|error| error.to_string())?;
-        let mut said: Value = serde_json::from_str(&answer.body).map_err(|error| format!("{error}: {answer:?}"))?;
-        if said["status"] == "success" { Ok(said["data"].take()) } else { Err(said["error"].to_string()) }
+        let answer = program::exchange(self.address, &request)
+            .await
+            .map_err(|error| error.to_string())?;
+        let mut said: Value =
+            serde_json::from_str(&answer.body).map_err(|error| format!("{error}: {answer:?}"))?;
+        if said["status"] == "success" {
+            Ok(said["data"].take())
+        } else {
+            Err(said["error"].to_string())
+        }
     }
 
     /// The values of an expression at this moment, but for those that are no number.
@@ -57,8 +76,12 @@ impl Prometheus {
         // Percent-encoding is the contract's escaping by another character.
         let encoded = escape(expression).replace('=', "%");
         let said = self.ask(&format!("query?query={encoded}")).await?;
-        let samples = said["result"].as_array().ok_or_else(|| format!("no vector: {said}"))?;
-        let values = samples.iter().filter_map(|sample| sample["value"][1].as_str()?.parse().ok());
+        let samples = said["result"]
+            .as_array()
+            .ok_or_else(|| format!("no vector: {said}"))?;
+        let values = samples
+            .iter()
+            .filter_map(|sample| sample["value"][1].as_str()?.parse().ok());
         Ok(values.filter(|value: &f64| !value.is_nan()).collect())
     }
 }
@@ -74,9 +97,18 @@ impl Drop for Prometheus {
 #[track_caller]
 pub(crate) fn promtool(dir: &Path, arguments: &[&str]) {
     let Some(programs) = programs() else { return };
-    let output = Command::new(programs.join("promtool")).args(arguments).current_dir(dir).output().unwrap();
+    let output = Command::new(programs.join("promtool"))
+        .args(arguments)
+        .current_dir(dir)
+        .output()
+        .unwrap();
     let said = [output.stdout, output.stderr].concat();
-    assert!(output.status.success(), "promtool {}:\n{}", arguments.join(" "), String::from_utf8_lossy(&said));
+    assert!(
+        output.status.success(),
+        "promtool {}:\n{}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&said)
+    );
 }
 
 /// Where it listens once it is ready, by its log.
@@ -84,11 +116,19 @@ async fn address(log: &Path) -> SocketAddr {
     let until = Instant::now() + START_DEADLINE;
     loop {
         let said = fs::read_to_string(log).unwrap();
-        let listening = said.split(r#"msg="Listening on" address="#).nth(1).filter(|_| said.contains(READY));
-        if let Some(address) = listening.and_then(|rest| rest.split_whitespace().next()?.parse().ok()) {
+        let listening = said
+            .split(r#"msg="Listening on" address="#)
+            .nth(1)
+            .filter(|_| said.contains(READY));
+        if let Some(address) =
+            listening.and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+        {
             return address;
         }
-        assert!(Instant::now() < until, "Prometheus does not come up:\n{said}");
+        assert!(
+            Instant::now() < until,
+            "Prometheus does not come up:\n{said}"
+        );
         tokio::time::sleep(POLL).await;
     }
 }
@@ -99,9 +139,14 @@ fn programs() -> Option<PathBuf> {
     if told.as_ref().is_some_and(|told| told == "none") {
         return None;
     }
-    let path = told.or_else(|| std::env::var_os("PATH")).unwrap_or_default();
-    let found =
-        std::env::split_paths(&path).find(|dir| ["prometheus", "promtool"].iter().all(|name| dir.join(name).is_file()));
+    let path = told
+        .or_else(|| std::env::var_os("PATH"))
+        .unwrap_or_default();
+    let found = std::env::split_paths(&path).find(|dir| {
+        ["prometheus", "promtool"]
+            .iter()
+            .all(|name| dir.join(name).is_file())
+    });
     Some(found.unwrap_or_else(|| {
         panic!(
             "found no Prometheus: `apt-get install prometheus` (its server need not run), or set {PROMETHEUS_ENV} to the \

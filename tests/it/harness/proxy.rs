@@ -62,13 +62,21 @@ impl Proxy {
 
     /// Cuts each connection on which nats-server sends a message with these bytes, before they arrive.
     pub(crate) fn cut_at(&self, marker: &str) {
-        self.state.lock().unwrap().markers.push(marker.as_bytes().to_vec());
+        self.state
+            .lock()
+            .unwrap()
+            .markers
+            .push(marker.as_bytes().to_vec());
     }
 
     /// Holds back what a client sends from these bytes on, until that is released.
     pub(crate) fn hold_at(&self, marker: &str) -> Hold {
         let (is_reached, is_over) = Default::default();
-        let hold = Hold { marker: marker.as_bytes().to_vec(), is_reached, is_over };
+        let hold = Hold {
+            marker: marker.as_bytes().to_vec(),
+            is_reached,
+            is_over,
+        };
         self.state.lock().unwrap().holds.push(hold.clone());
         hold
     }
@@ -95,7 +103,9 @@ async fn accept(listener: TcpListener, server: String, state: Arc<Mutex<State>>)
     while let Ok((client, _)) = listener.accept().await {
         let (server, state) = (server.clone(), state.clone());
         tokio::spawn(async move {
-            let Ok(server) = TcpStream::connect(server).await else { return };
+            let Ok(server) = TcpStream::connect(server).await else {
+                return;
+            };
             let cut = state.lock().unwrap().connections.clone();
             let (from_client, to_client) = client.into_split();
             let (from_server, to_server) = server.into_split();
@@ -139,7 +149,12 @@ enum Side {
 /// Bytes that are looked at once more with those behind them, since a marker may come in two parts.
 const OVERLAP: usize = 64;
 
-async fn pass_on(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &Mutex<State>, from_whom: Side) {
+async fn pass_on(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    state: &Mutex<State>,
+    from_whom: Side,
+) {
     let (mut seen, mut buffer) = (Vec::new(), vec![0; 64 << 10]);
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         seen.extend_from_slice(&buffer[..count]);

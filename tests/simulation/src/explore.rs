@@ -72,17 +72,26 @@ impl Exploration {
                     ..Scenario::default()
                 };
                 let outcome = run(&scenario, false);
-                outcome.tally.into_iter().for_each(|(what, times)| *own.entry(what).or_default() += times);
+                outcome
+                    .tally
+                    .into_iter()
+                    .for_each(|(what, times)| *own.entry(what).or_default() += times);
                 if let Some(failure) = outcome.failure {
                     is_over.store(true, Ordering::Relaxed);
-                    failed.lock().expect("nobody panics here").get_or_insert((scenario, failure));
+                    failed
+                        .lock()
+                        .expect("nobody panics here")
+                        .get_or_insert((scenario, failure));
                 }
             }
             let mut tally = tally.lock().expect("nobody panics here");
-            own.into_iter().for_each(|(what, times)| *tally.entry(what).or_default() += times);
+            own.into_iter()
+                .for_each(|(what, times)| *tally.entry(what).or_default() += times);
         };
         thread::scope(|scope| {
-            let workers: Vec<_> = (0..self.threads.max(1)).map(|_| scope.spawn(work)).collect();
+            let workers: Vec<_> = (0..self.threads.max(1))
+                .map(|_| scope.spawn(work))
+                .collect();
             let mut told = began;
             while self.tells_progress && !workers.iter().all(|worker| worker.is_finished()) {
                 thread::sleep(Duration::from_millis(50));
@@ -107,16 +116,27 @@ pub fn report(scenario: &Scenario, failure: &Failure) -> String {
     let short = shrink(scenario, failure);
     let outcome = run(&short, true);
     let seed = scenario.seed;
-    let mut text = format!("seed {seed} fails at {}: {}\n\n", failure.place, Shortened(&failure.message));
+    let mut text = format!(
+        "seed {seed} fails at {}: {}\n\n",
+        failure.place,
+        Shortened(&failure.message)
+    );
     let skipped = outcome.trace.len().saturating_sub(SHOWN);
-    let _ = writeln!(text, "The shortest plan found that fails there has {} steps:\n", short.plan().steps.len());
+    let _ = writeln!(
+        text,
+        "The shortest plan found that fails there has {} steps:\n",
+        short.plan().steps.len()
+    );
     for line in &outcome.trace[skipped..] {
         let _ = writeln!(text, "{line}");
     }
     if let Some(failure) = outcome.failure {
         let _ = writeln!(text, "\n{}: {}", failure.place, Shortened(&failure.message));
     }
-    let _ = write!(text, "\nrun it again:      {COMMAND} {short}\nthe whole of it:   {COMMAND} {scenario}");
+    let _ = write!(
+        text,
+        "\nrun it again:      {COMMAND} {short}\nthe whole of it:   {COMMAND} {scenario}"
+    );
     text
 }
 
@@ -130,6 +150,10 @@ impl fmt::Display for Shortened<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut lines = self.0.lines();
         f.write_str(&lines.by_ref().take(12).collect::<Vec<_>>().join("\n"))?;
-        if lines.next().is_some() { f.write_str("\n…") } else { Ok(()) }
+        if lines.next().is_some() {
+            f.write_str("\n…")
+        } else {
+            Ok(())
+        }
     }
 }

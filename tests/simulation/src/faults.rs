@@ -95,7 +95,10 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = Self::ALL.iter().find(|(fault, _)| fault == self).map_or("", |(_, name)| name);
+        let name = Self::ALL
+            .iter()
+            .find(|(fault, _)| fault == self)
+            .map_or("", |(_, name)| name);
         f.write_str(name)
     }
 }
@@ -120,7 +123,13 @@ impl Faults {
     /// Half of the kinds never, the others now and then, or often.
     pub fn draw(rng: &mut Rng) -> Self {
         let draw = |(fault, _)| (fault, [0, 0, 0, 40, 40, 250][rng.usize(0..6)]);
-        Self(Fault::ALL.map(draw).into_iter().filter(|(_, often)| *often > 0).collect())
+        Self(
+            Fault::ALL
+                .map(draw)
+                .into_iter()
+                .filter(|(_, often)| *often > 0)
+                .collect(),
+        )
     }
 
     /// Which there are.

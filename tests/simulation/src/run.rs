@@ -50,7 +50,11 @@ pub fn run(scenario: &Scenario, is_told: bool) -> Outcome {
     if failure.is_some() {
         std::mem::forget(world); // What a machine left half done need not be fit to be dropped.
     }
-    Outcome { failure, tally, trace }
+    Outcome {
+        failure,
+        tally,
+        trace,
+    }
 }
 
 /// Failures of runs are kept, and not printed; other panics are none of ours.
@@ -59,8 +63,12 @@ fn listen_for_failures() {
     ONCE.call_once(|| {
         let others = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            let is_ours = RUNNING
-                .with_borrow_mut(|running| running.as_mut().map(|failure| *failure = Some(failure_of(info))).is_some());
+            let is_ours = RUNNING.with_borrow_mut(|running| {
+                running
+                    .as_mut()
+                    .map(|failure| *failure = Some(failure_of(info)))
+                    .is_some()
+            });
             if !is_ours {
                 others(info);
             }
@@ -69,6 +77,14 @@ fn listen_for_failures() {
 }
 
 fn failure_of(info: &PanicHookInfo<'_>) -> Failure {
-    let place = info.location().map_or_else(String::new, |at| format!("{}:{}", at.file(), at.line()));
-    Failure { place, message: info.payload_as_str().unwrap_or("a panic without words").to_owned() }
+    let place = info
+        .location()
+        .map_or_else(String::new, |at| format!("{}:{}", at.file(), at.line()));
+    Failure {
+        place,
+        message: info
+            .payload_as_str()
+            .unwrap_or("a panic without words")
+            .to_owned(),
+    }
 }

@@ -144,7 +144,10 @@ pub struct Plan {
 impl Scenario {
     /// The whole run of a seed.
     pub fn new(seed: u64) -> Self {
-        Self { seed, ..Self::default() }
+        Self {
+            seed,
+            ..Self::default()
+        }
     }
 
     /// Draws what happens.
@@ -159,11 +162,24 @@ impl Scenario {
         let people = (rng.usize(1..=4), rng.usize(0..=2), rng.usize(1..=3));
         let mut steps = draw_steps(&mut rng, &faults);
         steps.retain(|planned| {
-            let is_kept = self.only.as_ref().is_none_or(|only| only.contains(&planned.number));
-            is_kept && planned.step.fault().is_none_or(|fault| !self.without.contains(&fault))
+            let is_kept = self
+                .only
+                .as_ref()
+                .is_none_or(|only| only.contains(&planned.number));
+            is_kept
+                && planned
+                    .step
+                    .fault()
+                    .is_none_or(|fault| !self.without.contains(&fault))
         });
         self.without.iter().for_each(|fault| faults.remove(*fault));
-        Plan { settings, log, faults, people, steps }
+        Plan {
+            settings,
+            log,
+            faults,
+            people,
+            steps,
+        }
     }
 
     /// What the run itself draws from.
@@ -185,12 +201,18 @@ impl fmt::Display for Scenario {
         if self.is_unaudited {
             f.write_str(" --unaudited")?;
         }
-        self.only.iter().try_for_each(|only| write!(f, " --only {}", listed(only)))
+        self.only
+            .iter()
+            .try_for_each(|only| write!(f, " --only {}", listed(only)))
     }
 }
 
 fn listed<T: ToString>(things: &BTreeSet<T>) -> String {
-    things.iter().map(T::to_string).collect::<Vec<_>>().join(",")
+    things
+        .iter()
+        .map(T::to_string)
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 fn draw_settings(rng: &mut Rng) -> Settings {
@@ -229,11 +251,20 @@ fn draw_steps(rng: &mut Rng, faults: &Faults) -> Vec<Planned> {
                 point = point.saturating_sub(*weight);
                 is_here
             });
-            (rng.u64(0..until), step.map_or(Step::Publish, |(step, _)| step), rng.u64(..))
+            (
+                rng.u64(0..until),
+                step.map_or(Step::Publish, |(step, _)| step),
+                rng.u64(..),
+            )
         })
         .collect();
     steps.sort_by_key(|(at, _, _)| *at);
-    let planned = |(number, (at, step, luck))| Planned { number, at, step, luck };
+    let planned = |(number, (at, step, luck))| Planned {
+        number,
+        at,
+        step,
+        luck,
+    };
     steps.into_iter().enumerate().map(planned).collect()
 }
 

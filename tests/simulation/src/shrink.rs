@@ -17,7 +17,12 @@ const SHORT: usize = 8;
 
 /// Shrinks a scenario that fails. Answers the shortest one found, which fails at the same place.
 pub fn shrink(scenario: &Scenario, failure: &Failure) -> Scenario {
-    let mut shrinker = Shrinker { place: &failure.place, best: scenario.clone(), lucks: LUCKS, runs: 0 };
+    let mut shrinker = Shrinker {
+        place: &failure.place,
+        best: scenario.clone(),
+        lucks: LUCKS,
+        runs: 0,
+    };
     loop {
         let before = shrinker.best.clone();
         shrinker.leave_out_steps();
@@ -56,7 +61,10 @@ impl Shrinker<'_> {
                         .map(|(_, number)| *number)
                         .collect()
                 };
-                if !self.still_fails(&Scenario { only: Some(kept), ..self.best.clone() }) {
+                if !self.still_fails(&Scenario {
+                    only: Some(kept),
+                    ..self.best.clone()
+                }) {
                     from += size;
                 }
             }
@@ -73,7 +81,12 @@ impl Shrinker<'_> {
     }
 
     fn steps(&self) -> Vec<usize> {
-        self.best.plan().steps.iter().map(|planned| planned.number).collect()
+        self.best
+            .plan()
+            .steps
+            .iter()
+            .map(|planned| planned.number)
+            .collect()
     }
 
     /// Takes a shorter scenario if it fails, with some luck, at the same place.
@@ -84,8 +97,14 @@ impl Shrinker<'_> {
                 return false;
             }
             self.runs += 1;
-            let scenario = Scenario { luck, ..shorter.clone() };
-            if run(&scenario, false).failure.is_some_and(|failure| failure.place == self.place) {
+            let scenario = Scenario {
+                luck,
+                ..shorter.clone()
+            };
+            if run(&scenario, false)
+                .failure
+                .is_some_and(|failure| failure.place == self.place)
+            {
                 self.best = scenario;
                 return true;
             }

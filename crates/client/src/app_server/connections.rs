@@ -61,7 +61,9 @@ impl Connections {
 
     /// Removes a terminal of the user. Returns whether it was the last.
     pub(super) fn disconnect(&mut self, user: &UserId, waiter: Waiter) -> bool {
-        let Some(entry) = self.users.get_mut(user).filter(|entry| entry.terminals > 0) else { return false };
+        let Some(entry) = self.users.get_mut(user).filter(|entry| entry.terminals > 0) else {
+            return false;
+        };
         entry.terminals -= 1;
         let was_last = entry.terminals == 0;
         if was_last {
@@ -73,14 +75,17 @@ impl Connections {
 
     /// Removes all terminals.
     pub(super) fn disconnect_all(&mut self) {
-        let connected =
-            |(user, entry): (&UserId, &mut Entry)| (std::mem::take(&mut entry.terminals) > 0).then(|| user.clone());
+        let connected = |(user, entry): (&UserId, &mut Entry)| {
+            (std::mem::take(&mut entry.terminals) > 0).then(|| user.clone())
+        };
         let users: Vec<UserId> = self.users.iter_mut().filter_map(connected).collect();
         users.into_iter().for_each(|user| self.is_due(user));
     }
 
     pub(super) fn is_connected(&self, user: &UserId) -> bool {
-        self.users.get(user).is_some_and(|entry| entry.terminals > 0)
+        self.users
+            .get(user)
+            .is_some_and(|entry| entry.terminals > 0)
     }
 
     /// Puts every route again: it may be lost.
@@ -98,7 +103,9 @@ impl Connections {
     /// Returns the next write, which is under way from here on.
     pub(super) fn next_change(&mut self) -> Option<(UserId, Change)> {
         while let Some(user) = self.due.pop_front() {
-            let Some(entry) = self.users.get_mut(&user) else { continue };
+            let Some(entry) = self.users.get_mut(&user) else {
+                continue;
+            };
             entry.state = State::UnderWay;
             if entry.terminals > 0 {
                 return Some((user, Change::Put));
@@ -114,7 +121,9 @@ impl Connections {
 
     /// Takes the result of a write: the revision of the route, if there is one now, or the problem.
     pub(super) fn written(&mut self, user: UserId, result: Result<Option<u64>, String>) {
-        let Some(entry) = self.users.get_mut(&user) else { return };
+        let Some(entry) = self.users.get_mut(&user) else {
+            return;
+        };
         let state = std::mem::take(&mut entry.state);
         match result {
             Ok(route) => entry.route = route,
@@ -136,11 +145,15 @@ impl Connections {
 
     /// Whether every route is right.
     pub(super) fn is_settled(&self) -> bool {
-        self.users.values().all(|entry| entry.state == State::Written)
+        self.users
+            .values()
+            .all(|entry| entry.state == State::Written)
     }
 
     fn is_due(&mut self, user: UserId) {
-        let Some(entry) = self.users.get_mut(&user) else { return };
+        let Some(entry) = self.users.get_mut(&user) else {
+            return;
+        };
         match entry.state {
             State::Written => {
                 entry.state = State::Due;
@@ -171,20 +184,38 @@ mod tests {
     fn the_first_terminal_puts_and_the_last_deletes() {
         let mut connections = Connections::default();
         connections.connect(user("alice"), waiter().0);
-        assert!(connections.is_connected(&user("alice")), "before the route is there");
-        assert_eq!(connections.next_change(), Some((user("alice"), Change::Put)));
+        assert!(
+            connections.is_connected(&user("alice")),
+            "before the route is there"
+        );
+        assert_eq!(
+            connections.next_change(),
+            Some((user("alice"), Change::Put))
+        );
         assert_eq!(connections.next_change(), None);
         connections.written(user("alice"), Ok(Some(7)));
         connections.connect(user("alice"), waiter().0);
-        assert_eq!(connections.next_change(), Some((user("alice"), Change::Put)), "it is the one put last now");
+        assert_eq!(
+            connections.next_change(),
+            Some((user("alice"), Change::Put)),
+            "it is the one put last now"
+        );
         connections.written(user("alice"), Ok(Some(8)));
         assert!(!connections.disconnect(&user("alice"), waiter().0));
-        assert_eq!((connections.next_change(), connections.is_settled()), (None, true));
+        assert_eq!(
+            (connections.next_change(), connections.is_settled()),
+            (None, true)
+        );
         assert!(connections.disconnect(&user("alice"), waiter().0));
         assert!(!connections.is_connected(&user("alice")) && !connections.is_settled());
-        assert_eq!(connections.next_change(), Some((user("alice"), Change::Delete(8))));
+        assert_eq!(
+            connections.next_change(),
+            Some((user("alice"), Change::Delete(8)))
+        );
         connections.written(user("alice"), Ok(None));
-        assert!(connections.users.is_empty() && !connections.disconnect(&user("alice"), waiter().0));
+        assert!(
+            connections.users.is_empty() && !connections.disconnect(&user("alice"), waiter().0)
+        );
     }
 
     #[test]
@@ -198,10 +229,21 @@ mod tests {
         connections.disconnect(&user("alice"), waiter().0);
         assert_eq!(connections.next_change(), None, "one write at a time");
         connections.written(user("alice"), Ok(Some(7)));
-        assert_eq!(connections.next_change(), Some((user("alice"), Change::Delete(7))));
-        assert!(waiting.try_recv().is_err_and(|error| error == mpsc::error::TryRecvError::Empty));
+        assert_eq!(
+            connections.next_change(),
+            Some((user("alice"), Change::Delete(7)))
+        );
+        assert!(
+            waiting
+                .try_recv()
+                .is_err_and(|error| error == mpsc::error::TryRecvError::Empty)
+        );
         connections.written(user("alice"), Ok(None));
-        assert!(waiting.try_recv().is_err_and(|error| error == mpsc::error::TryRecvError::Disconnected));
+        assert!(
+            waiting
+                .try_recv()
+                .is_err_and(|error| error == mpsc::error::TryRecvError::Disconnected)
+        );
     }
 
     #[test]
@@ -215,11 +257,18 @@ mod tests {
         connections.put_all_again();
         assert_eq!(connections.next_change(), None, "not at once");
         connections.retry();
-        assert_eq!(connections.next_change(), Some((user("alice"), Change::Put)));
+        assert_eq!(
+            connections.next_change(),
+            Some((user("alice"), Change::Put))
+        );
         connections.written(user("alice"), Err("no stream".to_owned()));
         connections.disconnect(&user("alice"), waiter().0);
         connections.retry();
-        assert_eq!(connections.next_change(), None, "a route that nobody knows of is not deleted");
+        assert_eq!(
+            connections.next_change(),
+            None,
+            "a route that nobody knows of is not deleted"
+        );
         assert!(connections.users.is_empty());
     }
 
@@ -261,7 +310,11 @@ mod tests {
     }
 
     fn step() -> impl Strategy<Value = Step> {
-        let fate = prop_oneof![Just(Fate::Stored), Just(Fate::Lost), Just(Fate::StoredUnheard)];
+        let fate = prop_oneof![
+            Just(Fate::Stored),
+            Just(Fate::Lost),
+            Just(Fate::StoredUnheard)
+        ];
         prop_oneof![
             Just(Step::Comes),
             Just(Step::Goes),
@@ -295,13 +348,19 @@ mod tests {
                 }
                 Step::Goes => {
                     let (waiter, held) = waiter();
-                    assert_eq!(self.connections.disconnect(&alice, waiter), self.terminals == 1);
+                    assert_eq!(
+                        self.connections.disconnect(&alice, waiter),
+                        self.terminals == 1
+                    );
                     self.waiters.push(held);
                     self.terminals = self.terminals.saturating_sub(1);
                 }
                 Step::WriteBegins => {
                     let change = self.connections.next_change().map(|(_, change)| change);
-                    assert!(self.under_way.is_none() || change.is_none(), "one write at a time");
+                    assert!(
+                        self.under_way.is_none() || change.is_none(),
+                        "one write at a time"
+                    );
                     self.under_way = self.under_way.take().or(change);
                 }
                 Step::WriteEnds(fate) => self.end_write(fate),
@@ -311,7 +370,9 @@ mod tests {
         }
 
         fn end_write(&mut self, fate: Fate) {
-            let Some(change) = self.under_way.take() else { return };
+            let Some(change) = self.under_way.take() else {
+                return;
+            };
             if fate != Fate::Lost {
                 self.revision += 1;
                 self.route = match change {
@@ -319,8 +380,16 @@ mod tests {
                     Change::Delete(revision) => self.route.filter(|&route| route != revision),
                 };
             }
-            let written = if change == Change::Put { self.route } else { None };
-            let result = if fate == Fate::Stored { Ok(written) } else { Err("no answer".to_owned()) };
+            let written = if change == Change::Put {
+                self.route
+            } else {
+                None
+            };
+            let result = if fate == Fate::Stored {
+                Ok(written)
+            } else {
+                Err("no answer".to_owned())
+            };
             self.connections.written(user("alice"), result);
         }
     }

@@ -135,10 +135,25 @@ pub(super) struct Queued {
 impl Queued {
     /// Returns the delivery, unless it was taken back or follows a refused one.
     fn open(self) -> Option<Delivery> {
-        let Self { key, content, line, verdicts, _room } = self;
+        let Self {
+            key,
+            content,
+            line,
+            verdicts,
+            _room,
+        } = self;
         let (reminder, json) = content.take()?;
-        let reply = Reply { key, line, verdicts, verdict: Err(Reason::Busy) };
-        (!reply.line.is_cut()).then_some(Delivery { reminder, json, reply })
+        let reply = Reply {
+            key,
+            line,
+            verdicts,
+            verdict: Err(Reason::Busy),
+        };
+        (!reply.line.is_cut()).then_some(Delivery {
+            reminder,
+            json,
+            reply,
+        })
     }
 }
 
@@ -177,5 +192,11 @@ impl Line {
 /// Returns the two ends of a queue of requests. It needs no bound of its own: each reminder in it has a permit.
 pub(super) fn queue() -> (mpsc::UnboundedSender<Vec<Queued>>, Deliveries) {
     let (sender, queue) = mpsc::unbounded_channel();
-    (sender, Deliveries { queue, rest: VecDeque::new() })
+    (
+        sender,
+        Deliveries {
+            queue,
+            rest: VecDeque::new(),
+        },
+    )
 }

@@ -16,7 +16,11 @@ pub(super) struct Key(u128);
 
 impl Key {
     fn of(reminder: &Reminder, request: Option<(u64, usize)>) -> Self {
-        let mut hasher = hasher_of([reminder.source.as_str(), &reminder.id, reminder.user.as_str()]);
+        let mut hasher = hasher_of([
+            reminder.source.as_str(),
+            &reminder.id,
+            reminder.user.as_str(),
+        ]);
         hasher.write_i128(reminder.published_at.as_nanosecond());
         if let Some((request, place)) = request {
             hasher.write_u64(request);
@@ -37,7 +41,12 @@ pub(super) struct Accepted {
 
 impl Accepted {
     pub(super) fn new(for_long: Duration, most: usize) -> Self {
-        Self { for_long, most, keys: HashSet::new(), order: VecDeque::new() }
+        Self {
+            for_long,
+            most,
+            keys: HashSet::new(),
+            order: VecDeque::new(),
+        }
     }
 
     /// Returns the key of a reminder at a position of a request. Without memory each request has its own keys.
@@ -52,7 +61,9 @@ impl Accepted {
         }
         let is_over = |(since, _): &(Instant, Key)| now.duration_since(*since) >= self.for_long;
         while self.order.len() > self.most || self.order.front().is_some_and(is_over) {
-            let Some((_, key)) = self.order.pop_front() else { break };
+            let Some((_, key)) = self.order.pop_front() else {
+                break;
+            };
             self.keys.remove(&key);
         }
     }
@@ -92,7 +103,10 @@ mod tests {
         accepted.insert(begin + 2 * minute, key("c", at));
         assert!(!accepted.contains(key("a", at)), "two are remembered");
         accepted.insert(begin + 11 * minute, key("d", at));
-        assert!(!accepted.contains(key("b", at)) && accepted.contains(key("d", at)), "ten minutes are remembered");
+        assert!(
+            !accepted.contains(key("b", at)) && accepted.contains(key("d", at)),
+            "ten minutes are remembered"
+        );
         assert_eq!(accepted.keys.len(), accepted.order.len());
     }
 }

@@ -122,14 +122,27 @@ impl AppServer {
         options: Options,
     ) -> Result<(Self, Deliveries), StartError> {
         let names = Names::new(&options.prefix);
-        let subject = options.subject.clone().unwrap_or_else(|| names.instance(&instance));
+        let subject = options
+            .subject
+            .clone()
+            .unwrap_or_else(|| names.instance(&instance));
         let routes = routes::Writer::new(&client, &names, instance, subject.clone())?;
         let requests = task::subscribe(&client, &subject).await?;
         let (queue, deliveries) = deliveries::queue();
         let accepted = Accepted::new(options.remember_for, options.remember);
         let (commands, received) = mpsc::unbounded_channel();
         let patience = options.patience;
-        tokio::spawn(Task::new(client, requests, received, routes, (queue, accepted), options).run());
+        tokio::spawn(
+            Task::new(
+                client,
+                requests,
+                received,
+                routes,
+                (queue, accepted),
+                options,
+            )
+            .run(),
+        );
         Ok((Self { commands, patience }, deliveries))
     }
 
@@ -143,7 +156,10 @@ impl AppServer {
     /// Registers a terminal of each user, for example when an app server takes existing connections over.
     pub fn connect_all(&self, users: impl IntoIterator<Item = UserId>) -> Routed {
         let instance = Some(self.commands.clone());
-        Routed { instance, ..self.change(|waiter| Command::Connect(users.into_iter().collect(), waiter)) }
+        Routed {
+            instance,
+            ..self.change(|waiter| Command::Connect(users.into_iter().collect(), waiter))
+        }
     }
 
     /// Removes a terminal of the user. After the last one the user no longer counts as connected, and the user's reminders
@@ -177,7 +193,11 @@ impl AppServer {
     fn change(&self, command: impl FnOnce(Waiter) -> Command) -> Routed {
         let (waiter, problems) = mpsc::channel(1);
         let sent = self.commands.send(command(waiter));
-        Routed { problems: sent.is_ok().then_some(problems), instance: None, patience: self.patience }
+        Routed {
+            problems: sent.is_ok().then_some(problems),
+            instance: None,
+            patience: self.patience,
+        }
     }
 }
 
@@ -200,9 +220,14 @@ impl Routed {
             }
         };
         match tokio::time::timeout(self.patience, written).await {
-            Ok(()) if self.instance.is_some_and(|instance| instance.is_closed()) => Err(RouteError::Stopped),
+            Ok(()) if self.instance.is_some_and(|instance| instance.is_closed()) => {
+                Err(RouteError::Stopped)
+            }
             Ok(()) => Ok(()),
-            Err(_) => Err(RouteError::Late { after: self.patience, problem }),
+            Err(_) => Err(RouteError::Late {
+                after: self.patience,
+                problem,
+            }),
         }
     }
 }

@@ -103,33 +103,60 @@ impl Pending {
     ) -> Result<(), serde_json::Error> {
         let Body { reminders } = serde_json::from_slice(body)?;
         let read = |json: Box<RawValue>| Ok((serde_json::from_str(json.get())?, json));
-        let reminders: Vec<(Reminder, _)> =
-            reminders.into_iter().map(read).collect::<Result<_, serde_json::Error>>()?;
+        let reminders: Vec<(Reminder, _)> = reminders
+            .into_iter()
+            .map(read)
+            .collect::<Result<_, serde_json::Error>>()?;
         self.last_number += 1;
         let number = self.last_number;
         let (mut items, mut undecided) = (Vec::with_capacity(reminders.len()), 0);
         let mut queued = Vec::new();
         let (mut lines, mut refused_before) = (HashMap::<UserId, Line>::new(), HashMap::new());
         for (place, (reminder, json)) in reminders.into_iter().enumerate() {
-            let (key, user) = (self.accepted.key(&reminder, (number, place)), reminder.user.clone());
-            let named = (reminder.source.to_string(), reminder.id.clone(), user.clone());
+            let (key, user) = (
+                self.accepted.key(&reminder, (number, place)),
+                reminder.user.clone(),
+            );
+            let named = (
+                reminder.source.to_string(),
+                reminder.id.clone(),
+                user.clone(),
+            );
             let line = lines.entry(user.clone()).or_default();
             let verdict = match refused_before.get(&user) {
                 Some(&reason) => Some(Err(reason)),
-                None => self.ask(key, (number, place), (line, reminder, json), &is_connected, &mut queued),
+                None => self.ask(
+                    key,
+                    (number, place),
+                    (line, reminder, json),
+                    &is_connected,
+                    &mut queued,
+                ),
             };
             match verdict {
                 Some(Err(reason)) => drop(refused_before.insert(user, reason)),
                 Some(Ok(())) => {}
                 None => undecided += 1,
             }
-            items.push(Item { key, named, verdict });
+            items.push(Item {
+                key,
+                named,
+                verdict,
+            });
         }
         if !queued.is_empty() {
             // Where the application has dropped the other end meanwhile, the request is answered at its deadline.
             let _ = self.queue.send(queued);
         }
-        self.requests.insert(number, Request { inbox, deadline, items, undecided });
+        self.requests.insert(
+            number,
+            Request {
+                inbox,
+                deadline,
+                items,
+                undecided,
+            },
+        );
         self.answer_if_decided(number);
         Ok(())
     }
@@ -157,10 +184,28 @@ impl Pending {
         if self.undecided.len() >= self.capacity || self.queue.is_closed() {
             return Some(Err(Reason::Busy));
         }
-        let Ok(_room) = self.room.clone().try_acquire_owned() else { return Some(Err(Reason::Busy)) };
-        let (content, line, verdicts) = (Content::new(reminder, json), line.clone(), self.verdicts.clone());
-        queued.push(Queued { key, content: content.clone(), line, verdicts, _room });
-        self.undecided.insert(key, Undecided { content, asked_by: vec![place] });
+        let Ok(_room) = self.room.clone().try_acquire_owned() else {
+            return Some(Err(Reason::Busy));
+        };
+        let (content, line, verdicts) = (
+            Content::new(reminder, json),
+            line.clone(),
+            self.verdicts.clone(),
+        );
+        queued.push(Queued {
+            key,
+            content: content.clone(),
+            line,
+            verdicts,
+            _room,
+        });
+        self.undecided.insert(
+            key,
+            Undecided {
+                content,
+                asked_by: vec![place],
+            },
+        );
         None
     }
 
@@ -175,16 +220,25 @@ impl Pending {
     /// Refuses the reminders in the queue of a user who has left. Those that the application has are its own to decide.
     pub(super) fn disconnected(&mut self, user: &UserId) {
         let items = self.requests.values().flat_map(|request| &request.items);
-        let keys: Vec<Key> = items.filter(|item| item.named.2 == *user).map(|item| item.key).collect();
+        let keys: Vec<Key> = items
+            .filter(|item| item.named.2 == *user)
+            .map(|item| item.key)
+            .collect();
         self.take_back(keys, Reason::NotConnected);
     }
 
     /// Answers the requests whose deadline has passed. Their undecided reminders are refused for now.
     pub(super) fn expire(&mut self, now: Instant) {
-        while let Some(request) = self.requests.first_entry().filter(|first| first.get().deadline <= now) {
+        while let Some(request) = self
+            .requests
+            .first_entry()
+            .filter(|first| first.get().deadline <= now)
+        {
             let (number, request) = request.remove_entry();
             for item in request.items.iter().filter(|item| item.verdict.is_none()) {
-                let Some(undecided) = self.undecided.get_mut(&item.key) else { continue };
+                let Some(undecided) = self.undecided.get_mut(&item.key) else {
+                    continue;
+                };
                 undecided.asked_by.retain(|(asking, _)| *asking != number);
                 if undecided.asked_by.is_empty() && undecided.content.take().is_some() {
                     self.undecided.remove(&item.key);
@@ -196,7 +250,9 @@ impl Pending {
 
     /// Returns when [`expire`](Self::expire) has something to do.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.requests.first_key_value().map(|(_, request)| request.deadline)
+        self.requests
+            .first_key_value()
+            .map(|(_, request)| request.deadline)
     }
 
     /// Whether no request waits for an answer.
@@ -212,16 +268,24 @@ impl Pending {
     /// Takes reminders back that are still in the queue, and refuses them.
     fn take_back(&mut self, keys: Vec<Key>, reason: Reason) {
         for key in keys {
-            if self.undecided.get(&key).is_some_and(|undecided| undecided.content.take().is_some()) {
+            if self
+                .undecided
+                .get(&key)
+                .is_some_and(|undecided| undecided.content.take().is_some())
+            {
                 self.settle(key, Err(reason));
             }
         }
     }
 
     fn settle(&mut self, key: Key, verdict: Result<(), Reason>) {
-        let Some(Undecided { asked_by, .. }) = self.undecided.remove(&key) else { return };
+        let Some(Undecided { asked_by, .. }) = self.undecided.remove(&key) else {
+            return;
+        };
         for (number, place) in asked_by {
-            let Some(request) = self.requests.get_mut(&number) else { continue };
+            let Some(request) = self.requests.get_mut(&number) else {
+                continue;
+            };
             request.items[place].verdict = Some(verdict);
             request.undecided -= 1;
             if let Err(reason) = verdict {
@@ -233,7 +297,11 @@ impl Pending {
     }
 
     fn answer_if_decided(&mut self, number: u64) {
-        if self.requests.get(&number).is_some_and(|request| request.undecided == 0) {
+        if self
+            .requests
+            .get(&number)
+            .is_some_and(|request| request.undecided == 0)
+        {
             let request = self.requests.remove(&number);
             self.answers.extend(request.map(Request::answer));
         }
@@ -245,7 +313,10 @@ impl Request {
     fn behind(&self, place: usize) -> Vec<Key> {
         let user = &self.items[place].named.2;
         let behind = self.items[place + 1..].iter();
-        behind.filter(|item| item.verdict.is_none() && item.named.2 == *user).map(|item| item.key).collect()
+        behind
+            .filter(|item| item.verdict.is_none() && item.named.2 == *user)
+            .map(|item| item.key)
+            .collect()
     }
 
     /// Returns the answer. All that follows a refused reminder of the same user is refused, too: accepted now, it would be
@@ -253,14 +324,29 @@ impl Request {
     fn answer(self) -> Answer {
         let mut refused_before = HashMap::new();
         let mut refused = Vec::new();
-        for Item { named: (source, id, user), verdict, .. } in self.items {
-            let verdict = refused_before.get(&user).map_or(verdict.unwrap_or(Err(Reason::Busy)), |&reason| Err(reason));
+        for Item {
+            named: (source, id, user),
+            verdict,
+            ..
+        } in self.items
+        {
+            let verdict = refused_before
+                .get(&user)
+                .map_or(verdict.unwrap_or(Err(Reason::Busy)), |&reason| Err(reason));
             if let Err(reason) = verdict {
-                refused.push(Refused { id, source, user: user.to_string(), reason });
+                refused.push(Refused {
+                    id,
+                    source,
+                    user: user.to_string(),
+                    reason,
+                });
                 refused_before.insert(user, reason);
             }
         }
-        Answer { inbox: self.inbox, body: DeliveryAnswer { refused } }
+        Answer {
+            inbox: self.inbox,
+            body: DeliveryAnswer { refused },
+        }
     }
 }
 
@@ -291,7 +377,12 @@ mod tests {
             let (sender, verdicts) = mpsc::unbounded_channel();
             let accepted = Accepted::new(Duration::from_secs(600), remember);
             let pending = Pending::new(queue, capacity, sender, accepted);
-            Self { now: Instant::now(), pending, deliveries, verdicts }
+            Self {
+                now: Instant::now(),
+                pending,
+                deliveries,
+                verdicts,
+            }
         }
 
         /// Alice is connected.
@@ -300,10 +391,16 @@ mod tests {
                 serde_json::json!({ "id": id, "source": "s", "set": "7", "user": "alice", "content": "c",
                     "published_at": "2026-11-22T08:00:00Z" })
             };
-            let body = serde_json::json!({ "reminders": ids.iter().map(reminder).collect::<Vec<_>>() }).to_string();
+            let body =
+                serde_json::json!({ "reminders": ids.iter().map(reminder).collect::<Vec<_>>() })
+                    .to_string();
             self.now += Duration::from_secs(1);
             let deadline = self.now + Duration::from_millis(1_500);
-            self.pending.request(deadline, inbox.into(), body.as_bytes(), |user| user.as_str() == "alice").unwrap();
+            self.pending
+                .request(deadline, inbox.into(), body.as_bytes(), |user| {
+                    user.as_str() == "alice"
+                })
+                .unwrap();
         }
 
         fn take_batch(&mut self) -> Option<Vec<Delivery>> {
@@ -320,14 +417,25 @@ mod tests {
                 self.pending.decide(self.now, verdict);
             }
             let answer = |answer: Answer| {
-                (answer.inbox.to_string(), answer.body.refused.into_iter().map(|refused| refused.id).collect())
+                (
+                    answer.inbox.to_string(),
+                    answer
+                        .body
+                        .refused
+                        .into_iter()
+                        .map(|refused| refused.id)
+                        .collect(),
+                )
             };
             self.pending.answers().into_iter().map(answer).collect()
         }
     }
 
     fn answer(inbox: &str, refused: &[&str]) -> (String, Vec<String>) {
-        (inbox.to_owned(), refused.iter().map(ToString::to_string).collect())
+        (
+            inbox.to_owned(),
+            refused.iter().map(ToString::to_string).collect(),
+        )
     }
 
     #[test]
@@ -338,7 +446,10 @@ mod tests {
         let delivery = world.take().unwrap();
         assert!(world.take().is_none(), "it is one reminder");
         delivery.accept();
-        assert_eq!(world.answers(), [answer("first", &[]), answer("second", &[])]);
+        assert_eq!(
+            world.answers(),
+            [answer("first", &[]), answer("second", &[])]
+        );
         assert!(world.pending.is_idle() && world.pending.undecided.is_empty());
     }
 
@@ -386,7 +497,12 @@ mod tests {
         assert_eq!(world.answers(), [answer("first", &["1", "2", "3"])]);
         assert!(world.take().is_none(), "taken back");
         world.request("second", &["4", "5"]);
-        assert!(world.take().is_some_and(|delivery| delivery.reminder.id == "4"), "one fits beside what is held");
+        assert!(
+            world
+                .take()
+                .is_some_and(|delivery| delivery.reminder.id == "4"),
+            "one fits beside what is held"
+        );
         assert_eq!(world.answers(), [answer("second", &["4", "5"])]);
         held.accept();
         world.request("third", &["1"]);
@@ -400,9 +516,18 @@ mod tests {
         world.request("second", &["4"]);
         assert_eq!(world.take().unwrap().accept().id, "1");
         let batch = world.take_batch().unwrap();
-        assert_eq!(batch.iter().map(|delivery| delivery.reminder.id.as_str()).collect::<Vec<_>>(), ["2", "3"]);
+        assert_eq!(
+            batch
+                .iter()
+                .map(|delivery| delivery.reminder.id.as_str())
+                .collect::<Vec<_>>(),
+            ["2", "3"]
+        );
         let reasons = [Reason::Busy, Reason::NotConnected];
-        batch.into_iter().zip(reasons).for_each(|(delivery, reason)| delivery.refuse(reason));
+        batch
+            .into_iter()
+            .zip(reasons)
+            .for_each(|(delivery, reason)| delivery.refuse(reason));
         assert_eq!(world.answers(), [answer("first", &["2", "3"])]);
         assert_eq!(world.take_batch().unwrap().len(), 1);
         assert!(world.take_batch().is_none());
@@ -419,7 +544,10 @@ mod tests {
         world.request("third", &["1"]);
         first.refuse(Reason::Busy);
         world.take().unwrap().accept();
-        assert_eq!(world.answers(), [answer("first", &["1"]), answer("third", &[])]);
+        assert_eq!(
+            world.answers(),
+            [answer("first", &["1"]), answer("third", &[])]
+        );
     }
 
     #[test]
@@ -428,7 +556,10 @@ mod tests {
         world.request("first", &["1", "2"]);
         world.pending.expire(world.now + Duration::from_secs(2));
         world.request("second", &["3"]);
-        assert_eq!(world.answers(), [answer("first", &["1", "2"]), answer("second", &["3"])]);
+        assert_eq!(
+            world.answers(),
+            [answer("first", &["1", "2"]), answer("second", &["3"])]
+        );
         assert!(world.take().is_none(), "taken back, and out of the queue");
         world.request("third", &["3"]);
         assert!(world.take().is_some());

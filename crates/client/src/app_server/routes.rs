@@ -36,9 +36,20 @@ impl Writer {
         instance: InstanceName,
         subject: String,
     ) -> Result<Self, RouteError> {
-        read_value(names, &instance, value(&subject, Timestamp::UNIX_EPOCH).as_bytes())?;
-        let jetstream = ContextBuilder::new().timeout(PATIENCE).build(client.clone());
-        Ok(Self { jetstream, bucket: names.routes_bucket(), instance, subject })
+        read_value(
+            names,
+            &instance,
+            value(&subject, Timestamp::UNIX_EPOCH).as_bytes(),
+        )?;
+        let jetstream = ContextBuilder::new()
+            .timeout(PATIENCE)
+            .build(client.clone());
+        Ok(Self {
+            jetstream,
+            bucket: names.routes_bucket(),
+            instance,
+            subject,
+        })
     }
 
     /// Makes a change. Returns the revision of the route, if there is one then.
@@ -53,12 +64,17 @@ impl Writer {
         let body = match change {
             Change::Put => Bytes::from(value(&self.subject, now)),
             Change::Delete(revision) => {
-                deletion::headers(Some(revision)).into_iter().for_each(|(name, value)| headers.insert(name, value));
+                deletion::headers(Some(revision))
+                    .into_iter()
+                    .for_each(|(name, value)| headers.insert(name, value));
                 Bytes::new()
             }
         };
         let written = async {
-            let sent = self.jetstream.publish_with_headers(key.clone(), headers, body).await?;
+            let sent = self
+                .jetstream
+                .publish_with_headers(key.clone(), headers, body)
+                .await?;
             sent.await
         };
         let result = match written.await {
@@ -74,7 +90,11 @@ impl Writer {
 /// Returns whether JetStream refused a write because the key was written since.
 fn is_outdated(error: &PublishError) -> bool {
     // async-nats 0.51 has no kind for the second code. A server of a cluster may answer either.
-    let answer = error.source().and_then(|cause| cause.downcast_ref::<jetstream::Error>());
+    let answer = error
+        .source()
+        .and_then(|cause| cause.downcast_ref::<jetstream::Error>());
     error.kind() == PublishErrorKind::WrongLastSequence
-        || answer.is_some_and(|answer| answer.error_code() == ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT)
+        || answer.is_some_and(|answer| {
+            answer.error_code() == ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT
+        })
 }

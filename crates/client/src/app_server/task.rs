@@ -63,9 +63,15 @@ pub(super) async fn subscribe(client: &Client, subject: &str) -> Result<Requests
     let subscribe = async |what: &str| {
         let subject = format!("{subject}.{what}");
         let subscribed = client.subscribe(subject.clone()).await;
-        subscribed.map_err(|error| StartError::Subscribe { subject, problem: error.to_string() })
+        subscribed.map_err(|error| StartError::Subscribe {
+            subject,
+            problem: error.to_string(),
+        })
     };
-    Ok(stream::select(subscribe("deliver").await?, subscribe("heartbeat").await?))
+    Ok(stream::select(
+        subscribe("deliver").await?,
+        subscribe("heartbeat").await?,
+    ))
 }
 
 impl Task {
@@ -125,7 +131,9 @@ impl Task {
     fn obey(&mut self, command: Command) -> ControlFlow<()> {
         match command {
             Command::Connect(users, waiter) => {
-                users.into_iter().for_each(|user| self.connections.connect(user, waiter.clone()));
+                users
+                    .into_iter()
+                    .for_each(|user| self.connections.connect(user, waiter.clone()));
             }
             Command::Disconnect(users, waiter) => {
                 for user in users {
@@ -156,13 +164,28 @@ impl Task {
 
     fn write_routes(&mut self) {
         while self.writes.len() < self.options.routes_in_flight.max(1) {
-            let Some((user, change)) = self.connections.next_change() else { return };
-            self.writes.push(self.routes.clone().write(Timestamp::now(), user, change).boxed());
+            let Some((user, change)) = self.connections.next_change() else {
+                return;
+            };
+            self.writes.push(
+                self.routes
+                    .clone()
+                    .write(Timestamp::now(), user, change)
+                    .boxed(),
+            );
         }
     }
 
     /// Answers a request. An unreadable one gets no answer, so Bellhop notices that something is wrong here.
-    async fn answer(&mut self, Message { subject, payload, reply, .. }: Message) {
+    async fn answer(
+        &mut self,
+        Message {
+            subject,
+            payload,
+            reply,
+            ..
+        }: Message,
+    ) {
         let Some(inbox) = reply else { return };
         let understood = match subject.ends_with(".heartbeat") {
             true => self.heartbeat(inbox, &payload).await,
@@ -182,7 +205,9 @@ impl Task {
 
     fn delivery(&mut self, inbox: Subject, body: &[u8]) -> Result<(), serde_json::Error> {
         let deadline = Instant::now() + self.options.answer_within;
-        self.pending.request(deadline, inbox, body, |user| self.connections.is_connected(user))
+        self.pending.request(deadline, inbox, body, |user| {
+            self.connections.is_connected(user)
+        })
     }
 
     async fn send_answers(&mut self) {
@@ -192,7 +217,9 @@ impl Task {
     }
 
     fn has_drained(&self) -> bool {
-        let is_settled = |since: Instant| self.connections.is_settled() || since.elapsed() >= self.options.patience;
+        let is_settled = |since: Instant| {
+            self.connections.is_settled() || since.elapsed() >= self.options.patience
+        };
         self.draining_since.is_some_and(is_settled) && self.pending.is_idle()
     }
 

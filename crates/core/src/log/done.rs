@@ -46,12 +46,24 @@ pub fn encode(done: impl IntoIterator<Item = (Subscriber, Done)>) -> String {
     while let Some((subscriber, first)) = done.next() {
         let separator = if text.is_empty() { "" } else { " " };
         let written = match first {
-            Done::Parked { sequence, stored_ms } => write!(text, "{separator}{subscriber}:m{sequence}@{stored_ms}"),
-            Done::Published { set, stored_ms, place } => {
+            Done::Parked {
+                sequence,
+                stored_ms,
+            } => write!(text, "{separator}{subscriber}:m{sequence}@{stored_ms}"),
+            Done::Published {
+                set,
+                stored_ms,
+                place,
+            } => {
                 let is_next = |next: &(Subscriber, Done)| match next {
-                    (of, Done::Published { set: other, stored_ms: at, place }) => {
-                        (*of == subscriber && *other == set && *at == stored_ms).then_some(*place)
-                    }
+                    (
+                        of,
+                        Done::Published {
+                            set: other,
+                            stored_ms: at,
+                            place,
+                        },
+                    ) => (*of == subscriber && *other == set && *at == stored_ms).then_some(*place),
                     (_, Done::Parked { .. }) => None,
                 };
                 write!(text, "{separator}{subscriber}:{set}@{stored_ms}.")
@@ -94,7 +106,8 @@ fn write_places<I: Iterator>(
 
 /// Reads a header's value. Entries that [`encode`] did not write are passed by.
 pub fn decode(text: &str) -> impl Iterator<Item = (Subscriber, Done)> + '_ {
-    text.split(' ').flat_map(|entry| decode_entry(entry).into_iter().flatten())
+    text.split(' ')
+        .flat_map(|entry| decode_entry(entry).into_iter().flatten())
 }
 
 fn decode_entry(entry: &str) -> Option<Vec<(Subscriber, Done)>> {
@@ -103,7 +116,13 @@ fn decode_entry(entry: &str) -> Option<Vec<(Subscriber, Done)>> {
     let (sequence, rest) = name.split_once('@')?;
     if let Some(sequence) = sequence.strip_prefix('m') {
         let (sequence, stored_ms) = (sequence.parse().ok()?, rest.parse().ok()?);
-        return Some(vec![(subscriber, Done::Parked { sequence, stored_ms })]);
+        return Some(vec![(
+            subscriber,
+            Done::Parked {
+                sequence,
+                stored_ms,
+            },
+        )]);
     }
     let (stored_ms, places) = rest.split_once('.')?;
     let (set, stored_ms) = (sequence.parse().ok()?, stored_ms.parse().ok()?);
@@ -115,7 +134,16 @@ fn decode_entry(entry: &str) -> Option<Vec<(Subscriber, Done)>> {
         if to >= MAX_REMINDERS || done.len() + to.saturating_sub(from) >= MAX_REMINDERS {
             return None;
         }
-        done.extend((from..=to).map(|place| (subscriber, Done::Published { set, stored_ms, place })));
+        done.extend((from..=to).map(|place| {
+            (
+                subscriber,
+                Done::Published {
+                    set,
+                    stored_ms,
+                    place,
+                },
+            )
+        }));
     }
     Some(done)
 }
@@ -130,25 +158,49 @@ mod tests {
     const SEVEN: Subscriber = Subscriber::Partition(Partition(7));
 
     fn published(set: u64, place: usize) -> Done {
-        Done::Published { set, stored_ms: 500, place }
+        Done::Published {
+            set,
+            stored_ms: 500,
+            place,
+        }
     }
 
     #[test]
     fn places_of_one_set_are_one_entry() {
         let places = [0, 3, 4, 5, 2].map(|place| (SEVEN, published(12, place)));
-        let parked = (Subscriber::Partition(Partition(0)), Done::Parked { sequence: u64::MAX, stored_ms: -1 });
-        let others = [(SEVEN, published(13, 0)), (Subscriber::Sets, published(13, 1)), parked];
+        let parked = (
+            Subscriber::Partition(Partition(0)),
+            Done::Parked {
+                sequence: u64::MAX,
+                stored_ms: -1,
+            },
+        );
+        let others = [
+            (SEVEN, published(13, 0)),
+            (Subscriber::Sets, published(13, 1)),
+            parked,
+        ];
         let all: Vec<_> = places.into_iter().chain(others).collect();
         let text = encode(all.clone());
-        assert_eq!(text, "7:12@500.0,3-5,2 7:13@500.0 sets:13@500.1 0:m18446744073709551615@-1");
+        assert_eq!(
+            text,
+            "7:12@500.0,3-5,2 7:13@500.0 sets:13@500.1 0:m18446744073709551615@-1"
+        );
         assert_eq!(decode(&text).collect::<Vec<_>>(), all);
         assert_eq!(encode([]), "");
     }
 
     #[test]
     fn strange_entries_are_passed_by() {
-        let text = "7:12 x 8:m 9:1@2.x 70000:1@2.3 1:1@2.0-99999999999 1:1@2.5-4 1:m5@6 :: 1:1@2.0-9999,0";
-        let expected = [(Subscriber::Partition(Partition(1)), Done::Parked { sequence: 5, stored_ms: 6 })];
+        let text =
+            "7:12 x 8:m 9:1@2.x 70000:1@2.3 1:1@2.0-99999999999 1:1@2.5-4 1:m5@6 :: 1:1@2.0-9999,0";
+        let expected = [(
+            Subscriber::Partition(Partition(1)),
+            Done::Parked {
+                sequence: 5,
+                stored_ms: 6,
+            },
+        )];
         assert_eq!(decode(text).collect::<Vec<_>>(), expected);
         assert_eq!(decode("").count(), 0);
     }

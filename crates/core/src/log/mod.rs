@@ -46,7 +46,9 @@ pub enum Subscriber {
 impl Subscriber {
     /// All that an installation with so many partitions has.
     pub fn all(partitions: u16) -> impl Iterator<Item = Self> {
-        [Self::Sets].into_iter().chain((0..partitions).map(|number| Self::Partition(Partition(number))))
+        [Self::Sets]
+            .into_iter()
+            .chain((0..partitions).map(|number| Self::Partition(Partition(number))))
     }
 }
 
@@ -71,7 +73,10 @@ impl FromStr for Subscriber {
     fn from_str(text: &str) -> Result<Self, NoSubscriber> {
         match text {
             "sets" => Ok(Self::Sets),
-            _ => text.parse().map(|number| Self::Partition(Partition(number))).map_err(|_| NoSubscriber),
+            _ => text
+                .parse()
+                .map(|number| Self::Partition(Partition(number)))
+                .map_err(|_| NoSubscriber),
         }
     }
 }

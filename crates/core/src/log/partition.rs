@@ -71,22 +71,53 @@ pub struct PartitionLog {
 impl PartitionLog {
     /// Goes on from what a new owner found.
     pub fn new(found: Found) -> Self {
-        let Found { settled, outcomes, window, done, parked } = found;
+        let Found {
+            settled,
+            outcomes,
+            window,
+            done,
+            parked,
+        } = found;
         let progress = Progress::new(settled, outcomes, &done);
-        Self { progress, window, done, parked, queue: FairQueue::new(), queued_bytes: 0 }
+        Self {
+            progress,
+            window,
+            done,
+            parked,
+            queue: FairQueue::new(),
+            queued_bytes: 0,
+        }
     }
 
     /// Takes in a slice. `before` is the place in the log just before its set. Slices come in the
     /// order of the log.
     pub fn take_in(&mut self, slice: Slice, before: Mark) -> TakenIn {
         let (sequence, stored_ms) = (slice.set.sequence, slice.set.published_ms);
-        let mut entries = Entries { sequence, stored_ms, reminders: Vec::with_capacity(slice.reminders.len()) };
+        let mut entries = Entries {
+            sequence,
+            stored_ms,
+            reminders: Vec::with_capacity(slice.reminders.len()),
+        };
         let mut repeats = 0;
         let (set, common, bytes) = (slice.set.clone(), slice.common.clone(), slice.bytes);
-        let mut judged = JudgedSlice { set, common, reminders: Vec::new(), refused: Vec::new(), bytes };
-        let verdicts: Vec<Verdict> = slice.reminders.iter().map(|one| self.judge(&slice, one, &mut entries)).collect();
+        let mut judged = JudgedSlice {
+            set,
+            common,
+            reminders: Vec::new(),
+            refused: Vec::new(),
+            bytes,
+        };
+        let verdicts: Vec<Verdict> = slice
+            .reminders
+            .iter()
+            .map(|one| self.judge(&slice, one, &mut entries))
+            .collect();
         for (published, verdict) in slice.reminders.into_iter().zip(verdicts) {
-            let name = Done::Published { set: sequence, stored_ms, place: published.place };
+            let name = Done::Published {
+                set: sequence,
+                stored_ms,
+                place: published.place,
+            };
             let is_done = self.done.remove(&name);
             let is_parked = self.parked.remove(&name);
             match verdict {
@@ -104,11 +135,17 @@ impl PartitionLog {
                         "`{}` was published for this user with another text or time; give each reminder an id of its own",
                         published.reminder.id
                     );
-                    judged.refused.push(published.refused(Rejection::new(RejectCode::DuplicateId, detail)));
+                    judged
+                        .refused
+                        .push(published.refused(Rejection::new(RejectCode::DuplicateId, detail)));
                 }
             }
         }
-        let new = judged.reminders.iter().filter(|judged| judged.before != Before::Recorded).count();
+        let new = judged
+            .reminders
+            .iter()
+            .filter(|judged| judged.before != Before::Recorded)
+            .count();
         let mut forgotten = 0;
         if !entries.reminders.is_empty() {
             forgotten = self.window.note(&entries);
@@ -117,20 +154,35 @@ impl PartitionLog {
         self.progress.read(before);
         if judged.is_empty() {
             // The reader says in time that the set is passed.
-            return TakenIn { queued: 0, new, repeats, forgotten };
+            return TakenIn {
+                queued: 0,
+                new,
+                repeats,
+                forgotten,
+            };
         }
         // Until it is planned it is one part.
         self.progress.begin(sequence, before, 1);
         let queued = judged.bytes;
         self.queued_bytes += queued;
         self.queue.push(judged.set.source.clone(), queued, judged);
-        TakenIn { queued, new, repeats, forgotten }
+        TakenIn {
+            queued,
+            new,
+            repeats,
+            forgotten,
+        }
     }
 
     fn judge(&self, slice: &Slice, published: &Published, entries: &mut Entries) -> Verdict {
-        let Some(name) = slice.name_of(published) else { return Verdict::New };
+        let Some(name) = slice.name_of(published) else {
+            return Verdict::New;
+        };
         let reminder = &published.reminder;
-        let (id, content) = (identity(&reminder.source, name, &reminder.user), content_hash(reminder));
+        let (id, content) = (
+            identity(&reminder.source, name, &reminder.user),
+            content_hash(reminder),
+        );
         let verdict = match slice.is_requeued {
             true => Verdict::New,
             false => self.window.judge(id, content, entries.stored_ms),
@@ -167,8 +219,16 @@ impl Done {
     /// Returns the name of one of an event's reminders.
     pub fn of_event(event: &Event, index: usize) -> Self {
         let set = event.set_of(index);
-        let (set, stored_ms, place) = (set.sequence, set.published_ms, event.index.reminders[index].place);
-        Self::Published { set, stored_ms, place }
+        let (set, stored_ms, place) = (
+            set.sequence,
+            set.published_ms,
+            event.index.reminders[index].place,
+        );
+        Self::Published {
+            set,
+            stored_ms,
+            place,
+        }
     }
 }
 
@@ -185,15 +245,33 @@ mod tests {
 
     fn found(settled: Mark, stored: &[Entries], done: &[Done]) -> Found {
         let mut window = Window::new(WINDOW, 100);
-        stored.iter().for_each(|entries| window.load(entries, settled));
-        Found { settled, outcomes: 7, window, done: done.iter().copied().collect(), parked: HashSet::new() }
+        stored
+            .iter()
+            .for_each(|entries| window.load(entries, settled));
+        Found {
+            settled,
+            outcomes: 7,
+            window,
+            done: done.iter().copied().collect(),
+            parked: HashSet::new(),
+        }
     }
 
     fn slice(sequence: u64, stored_ms: i64, reminders: &str) -> Slice {
         let body = format!(r#"{{"reminders":[{reminders}]}}"#);
         let (set, body, source_token) = (Ok(body.as_bytes()), body.as_bytes(), "billing");
         let (message_id, is_requeued, is_due, trace) = (None, false, false, None);
-        let message = Message { source_token, sequence, stored_ms, body, set, message_id, is_requeued, is_due, trace };
+        let message = Message {
+            source_token,
+            sequence,
+            stored_ms,
+            body,
+            set,
+            message_id,
+            is_requeued,
+            is_due,
+            trace,
+        };
         split(&message, 1).slices.remove(0).1
     }
 
@@ -202,7 +280,10 @@ mod tests {
     }
 
     fn mark(sequence: u64) -> Mark {
-        Mark { sequence, stored_ms: 1_000 * sequence as i64 }
+        Mark {
+            sequence,
+            stored_ms: 1_000 * sequence as i64,
+        }
     }
 
     /// Takes in the set of this sequence.
@@ -212,27 +293,50 @@ mod tests {
     }
 
     fn next(log: &mut PartitionLog) -> Option<Next> {
-        log.next(&Planner { rules: &Rules::default(), merges: false })
+        log.next(&Planner {
+            rules: &Rules::default(),
+            merges: false,
+        })
     }
 
     fn ids(next: &Next) -> Vec<&str> {
-        next.planned.event.index.reminders.iter().map(|entry| entry.id.as_str()).collect()
+        next.planned
+            .event
+            .index
+            .reminders
+            .iter()
+            .map(|entry| entry.id.as_str())
+            .collect()
     }
 
     fn published(set: u64, place: usize) -> Done {
-        Done::Published { set, stored_ms: mark(set).stored_ms, place }
+        Done::Published {
+            set,
+            stored_ms: mark(set).stored_ms,
+            place,
+        }
     }
 
     #[test]
     fn position_follows_what_is_settled() {
         let mut log = PartitionLog::new(found(mark(0), &[], &[]));
-        let first = take_in(&mut log, 1, &[reminder("a", "c"), reminder("b", "d")].join(","));
-        assert_eq!((first.new, first.repeats, first.queued), (2, 0, log.queued_bytes()));
+        let first = take_in(
+            &mut log,
+            1,
+            &[reminder("a", "c"), reminder("b", "d")].join(","),
+        );
+        assert_eq!(
+            (first.new, first.repeats, first.queued),
+            (2, 0, log.queued_bytes())
+        );
         assert_eq!(take_in(&mut log, 2, &reminder("c", "c")).new, 1);
         log.progress.read(mark(3));
         assert_eq!(log.progress.settled(), mark(0));
         let planned = next(&mut log).unwrap();
-        assert_eq!((ids(&planned), planned.bytes), (vec!["a", "b"], first.queued));
+        assert_eq!(
+            (ids(&planned), planned.bytes),
+            (vec!["a", "b"], first.queued)
+        );
         assert_eq!(ids(&next(&mut log).unwrap()), ["c"]);
         assert!(next(&mut log).is_none() && log.queued_bytes() == 0);
         log.progress.settle(2, 1);
@@ -252,15 +356,25 @@ mod tests {
         assert_eq!((other.new, other.repeats), (0, 0));
         next(&mut log).unwrap();
         let refused = next(&mut log).unwrap().planned;
-        assert_eq!((refused.parts(), refused.refused[0].rejection.code), (1, RejectCode::DuplicateId));
-        assert_eq!(take_in(&mut log, 11, &reminder("a", "c")).new, 1, "the window is over");
+        assert_eq!(
+            (refused.parts(), refused.refused[0].rejection.code),
+            (1, RejectCode::DuplicateId)
+        );
+        assert_eq!(
+            take_in(&mut log, 11, &reminder("a", "c")).new,
+            1,
+            "the window is over"
+        );
     }
 
     #[test]
     fn unnamed_sets_cannot_repeat() {
         let mut log = PartitionLog::new(found(mark(0), &[], &[]));
         for sequence in 1..3 {
-            assert_eq!(take_in(&mut log, sequence, r#"{"user":"u","content":"c"}"#).new, 1);
+            assert_eq!(
+                take_in(&mut log, sequence, r#"{"user":"u","content":"c"}"#).new,
+                1
+            );
         }
         assert!(log.window.is_empty());
     }
@@ -273,26 +387,47 @@ mod tests {
         assert_eq!(take_in(&mut log, 6, &reminder("c", "c")).queued, 0);
         log.progress.outcome_stored(20);
         assert_eq!(ids(&next(&mut log).unwrap()), ["b"]);
-        assert_eq!(log.progress.outcomes(), 7, "a new owner must find the name of what is recorded of set 5");
+        assert_eq!(
+            log.progress.outcomes(),
+            7,
+            "a new owner must find the name of what is recorded of set 5"
+        );
         log.progress.settle(5, 1);
         log.progress.read(mark(6));
-        assert_eq!((log.progress.settled(), log.progress.outcomes()), (mark(6), 20));
+        assert_eq!(
+            (log.progress.settled(), log.progress.outcomes()),
+            (mark(6), 20)
+        );
         assert!(log.done.is_empty());
     }
 
     #[test]
     fn another_sets_names_do_not_count_for_a_reused_sequence() {
-        let old = Done::Published { set: 5, stored_ms: 1, place: 0 };
+        let old = Done::Published {
+            set: 5,
+            stored_ms: 1,
+            place: 0,
+        };
         let mut log = PartitionLog::new(found(mark(4), &[], &[old]));
         assert_eq!(take_in(&mut log, 5, &reminder("a", "c")).new, 1);
     }
 
     #[test]
     fn reminders_in_a_mailbox_are_recorded_as_parked() {
-        let mut log = PartitionLog::new(Found { parked: HashSet::from([published(5, 1)]), ..found(mark(4), &[], &[]) });
-        take_in(&mut log, 5, &[reminder("a", "c"), reminder("b", "d")].join(","));
+        let mut log = PartitionLog::new(Found {
+            parked: HashSet::from([published(5, 1)]),
+            ..found(mark(4), &[], &[])
+        });
+        take_in(
+            &mut log,
+            5,
+            &[reminder("a", "c"), reminder("b", "d")].join(","),
+        );
         let planned = next(&mut log).unwrap().planned;
-        assert_eq!((planned.ended[0].place, planned.ended[0].outcome.name()), (1, "parked"));
+        assert_eq!(
+            (planned.ended[0].place, planned.ended[0].outcome.name()),
+            (1, "parked")
+        );
     }
 
     #[test]
@@ -308,7 +443,11 @@ mod tests {
         assert_eq!(checkpoint.settled, mark(1));
         // An owner that died stored more than its position covers.
         let Entries { reminders, .. } = checkpoint.entries[0].clone();
-        let ahead = Entries { sequence: 3, stored_ms: 3_000, reminders };
+        let ahead = Entries {
+            sequence: 3,
+            stored_ms: 3_000,
+            reminders,
+        };
         let stored = decode(&encode(&[checkpoint.entries.clone(), vec![ahead]].concat()));
         let mut log = PartitionLog::new(found(checkpoint.settled, &stored, &[published(3, 0)]));
         assert_eq!(take_in(&mut log, 2, &reminder("2", "c")).new, 1);

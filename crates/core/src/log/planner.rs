@@ -57,7 +57,11 @@ pub struct JudgedSlice {
 impl JudgedSlice {
     /// Returns true if nothing of it is to be worked.
     pub fn is_empty(&self) -> bool {
-        self.refused.is_empty() && self.reminders.iter().all(|judged| judged.before == Before::Recorded)
+        self.refused.is_empty()
+            && self
+                .reminders
+                .iter()
+                .all(|judged| judged.before == Before::Recorded)
     }
 }
 
@@ -96,7 +100,11 @@ impl Planned {
     /// Returns how many bytes the event takes in memory, about.
     pub fn event_bytes(&self) -> usize {
         let entries = self.event.index.reminders.iter();
-        entries.map(|entry| entry.bytes + entry.id.len() + size_of::<IndexEntry>() + size_of::<Bytes>()).sum()
+        entries
+            .map(|entry| {
+                entry.bytes + entry.id.len() + size_of::<IndexEntry>() + size_of::<Bytes>()
+            })
+            .sum()
     }
 }
 
@@ -118,27 +126,67 @@ enum End {
 impl Planner<'_> {
     /// Plans a slice.
     pub fn plan(&self, slice: JudgedSlice) -> Planned {
-        let JudgedSlice { set, common, reminders, refused, .. } = slice;
+        let JudgedSlice {
+            set,
+            common,
+            reminders,
+            refused,
+            ..
+        } = slice;
         let origin = Origin::new(set.source.clone(), set.sequence, set.published_ms);
         let mut originals = Vec::with_capacity(reminders.len());
         let mut rest = Vec::with_capacity(reminders.len());
-        for (at, Judged { published: Published { place, reminder, raw }, before }) in reminders.into_iter().enumerate()
+        for (
+            at,
+            Judged {
+                published:
+                    Published {
+                        place,
+                        reminder,
+                        raw,
+                    },
+                before,
+            },
+        ) in reminders.into_iter().enumerate()
         {
             originals.push(Original { place, raw, before });
             rest.push((at, reminder));
         }
         let finished = Vec::with_capacity(originals.len());
-        let mut plan = Plan { planner: self, origin, common, originals, finished, ended: Vec::new(), refused };
+        let mut plan = Plan {
+            planner: self,
+            origin,
+            common,
+            originals,
+            finished,
+            ended: Vec::new(),
+            refused,
+        };
         plan.end_the_parked();
         while !rest.is_empty() {
             rest = plan.merge(rest);
         }
-        let Plan { mut finished, ended, refused, .. } = plan;
+        let Plan {
+            mut finished,
+            ended,
+            refused,
+            ..
+        } = plan;
         // Of several that were to be one, each goes back to its own place.
         finished.sort_by_key(|(entry, _)| entry.place);
         let (entries, bodies) = finished.into_iter().unzip();
-        let event = Event { index: Index { sets: vec![OfSet::clone(&set)], reminders: entries }, bodies };
-        Planned { event, ended, refused }
+        let event = Event {
+            index: Index {
+                sets: vec![OfSet::clone(&set)],
+                reminders: entries,
+            },
+            bodies,
+        };
+        Planned {
+            event,
+            ended,
+            refused,
+        }
     }
 
     /// A reminder as its rules leave it: its line in the index, and its JSON.
@@ -146,7 +194,9 @@ impl Planner<'_> {
         let text = self.merges.then(|| reminder.text_hash());
         match self.rules.apply(&mut reminder) {
             Ok(Verdict::Pass) => {}
-            Ok(Verdict::Blocked { tag, rule }) => return Err(End::Blocked(Outcome::Blocked { tag, rule })),
+            Ok(Verdict::Blocked { tag, rule }) => {
+                return Err(End::Blocked(Outcome::Blocked { tag, rule }));
+            }
             Err(error) => {
                 let code = match error {
                     RulesError::Unusable(_) => RejectCode::RulesUnusable,
@@ -158,9 +208,29 @@ impl Planner<'_> {
         }
         let body = Bytes::from(reminder.to_json());
         let expires_at = reminder.expires_at.map(Timestamp::as_millisecond);
-        let Reminder { id, user, priority, stays, .. } = reminder;
+        let Reminder {
+            id,
+            user,
+            priority,
+            stays,
+            ..
+        } = reminder;
         let (set, rerouted_to, bytes) = (0, None, body.len());
-        Ok((IndexEntry { set, place, id, user, expires_at, priority, text, rerouted_to, stays, bytes }, body))
+        Ok((
+            IndexEntry {
+                set,
+                place,
+                id,
+                user,
+                expires_at,
+                priority,
+                text,
+                rerouted_to,
+                stays,
+                bytes,
+            },
+            body,
+        ))
     }
 }
 
@@ -193,12 +263,34 @@ impl Plan<'_> {
     /// Reminders in a mailbox stay there, whatever the rules say by now.
     fn end_the_parked(&mut self) {
         for at in 0..self.originals.len() {
-            let Original { place, before: Before::Parked, .. } = self.originals[at] else { continue };
-            let Some(reminder) = self.original(at) else { continue };
-            let (id, user, outcome) =
-                (reminder.id.clone(), reminder.user.clone(), Outcome::Parked { escalated: false });
-            let reminder = self.planner.ruled(reminder, place).ok().map(|(_, body)| body);
-            self.ended.push(Ended { place, outcome, id, user, reminder });
+            let Original {
+                place,
+                before: Before::Parked,
+                ..
+            } = self.originals[at]
+            else {
+                continue;
+            };
+            let Some(reminder) = self.original(at) else {
+                continue;
+            };
+            let (id, user, outcome) = (
+                reminder.id.clone(),
+                reminder.user.clone(),
+                Outcome::Parked { escalated: false },
+            );
+            let reminder = self
+                .planner
+                .ruled(reminder, place)
+                .ok()
+                .map(|(_, body)| body);
+            self.ended.push(Ended {
+                place,
+                outcome,
+                id,
+                user,
+                reminder,
+            });
         }
     }
 
@@ -207,23 +299,39 @@ impl Plan<'_> {
     fn merge(&mut self, those: Vec<(usize, Reminder)>) -> Vec<(usize, Reminder)> {
         let (places, reminders): (Vec<usize>, Vec<Reminder>) = those.into_iter().unzip();
         let mut left = Vec::new();
-        for Merged { first, others, reminder } in merge(reminders) {
+        for Merged {
+            first,
+            others,
+            reminder,
+        } in merge(reminders)
+        {
             let (first, others) = (places[first], others.into_iter().map(|other| places[other]));
             if self.originals[first].is_over() {
-                let others: Vec<_> = others.filter(|other| !self.originals[*other].is_over()).collect();
-                left.extend(others.into_iter().filter_map(|other| Some((other, self.original(other)?))));
+                let others: Vec<_> = others
+                    .filter(|other| !self.originals[*other].is_over())
+                    .collect();
+                left.extend(
+                    others
+                        .into_iter()
+                        .filter_map(|other| Some((other, self.original(other)?))),
+                );
                 continue;
             }
             let (id, others) = (reminder.id.clone(), others.collect::<Vec<_>>());
             match self.planner.ruled(reminder, self.originals[first].place) {
                 Ok(ruled) => {
                     self.finished.push(ruled);
-                    others.into_iter().for_each(|other| self.end_as_merged(other, &id));
+                    others
+                        .into_iter()
+                        .for_each(|other| self.end_as_merged(other, &id));
                 }
                 // The rules of all their tags together. Those of one of them may let it pass, and
                 // then it must not be lost.
                 Err(_) if !others.is_empty() => {
-                    [first].into_iter().chain(others).for_each(|one| self.finish_alone(one));
+                    [first]
+                        .into_iter()
+                        .chain(others)
+                        .for_each(|one| self.finish_alone(one));
                 }
                 Err(end) => self.end(first, end),
             }
@@ -234,7 +342,13 @@ impl Plan<'_> {
     /// A reminder as published, read again. Its set was split only because it could be read.
     fn original(&self, at: usize) -> Option<Reminder> {
         let Original { place, raw, .. } = &self.originals[at];
-        set::read(&self.origin, &self.common, *place, std::str::from_utf8(raw).ok()?).ok()
+        set::read(
+            &self.origin,
+            &self.common,
+            *place,
+            std::str::from_utf8(raw).ok()?,
+        )
+        .ok()
     }
 
     fn end_as_merged(&mut self, at: usize, into: &str) {
@@ -242,8 +356,20 @@ impl Plan<'_> {
             let (id, user) = (reminder.id.clone(), reminder.user.clone());
             let place = self.originals[at].place;
             // What it would have said alone; nothing, if its own rules let nobody see it.
-            let reminder = self.planner.ruled(reminder, place).ok().map(|(_, body)| body);
-            self.ended.push(Ended { place, outcome: Outcome::Merged { into: into.to_owned() }, id, user, reminder });
+            let reminder = self
+                .planner
+                .ruled(reminder, place)
+                .ok()
+                .map(|(_, body)| body);
+            self.ended.push(Ended {
+                place,
+                outcome: Outcome::Merged {
+                    into: into.to_owned(),
+                },
+                id,
+                user,
+                reminder,
+            });
         }
     }
 
@@ -257,13 +383,27 @@ impl Plan<'_> {
     }
 
     fn end(&mut self, at: usize, end: End) {
-        let Some(Reminder { id, user, .. }) = self.original(at) else { return };
+        let Some(Reminder { id, user, .. }) = self.original(at) else {
+            return;
+        };
         let Original { place, raw, .. } = &self.originals[at];
         match end {
-            End::Blocked(outcome) => self.ended.push(Ended { place: *place, outcome, id, user, reminder: None }),
+            End::Blocked(outcome) => self.ended.push(Ended {
+                place: *place,
+                outcome,
+                id,
+                user,
+                reminder: None,
+            }),
             End::Refused(rejection) => {
                 let (place, raw, user) = (*place, raw.clone(), Some(user));
-                self.refused.push(RefusedReminder { place, id, user, raw, rejection });
+                self.refused.push(RefusedReminder {
+                    place,
+                    id,
+                    user,
+                    raw,
+                    rejection,
+                });
             }
         }
     }
@@ -273,7 +413,13 @@ impl Published {
     /// Returns the reminder as one that is refused.
     pub fn refused(&self, rejection: Rejection) -> RefusedReminder {
         let (id, user) = (self.reminder.id.clone(), Some(self.reminder.user.clone()));
-        RefusedReminder { place: self.place, id, user, raw: self.raw.clone(), rejection }
+        RefusedReminder {
+            place: self.place,
+            id,
+            user,
+            raw: self.raw.clone(),
+            rejection,
+        }
     }
 }
 
@@ -286,12 +432,17 @@ mod tests {
 
     fn rules(document: &str) -> Rules {
         let document = Document::parse(document.as_bytes()).unwrap();
-        Rules::default().with("t".parse().unwrap(), Some(Arc::new(Engine::new(&document).unwrap())))
+        Rules::default().with(
+            "t".parse().unwrap(),
+            Some(Arc::new(Engine::new(&document).unwrap())),
+        )
     }
 
     /// A rule that blocks a reminder with this keyword.
     fn blocking(keyword: &str) -> Rules {
-        rules(&format!(r#"{{"rules":[{{"name":"b","keywords":["{keyword}"],"action":"block"}}]}}"#))
+        rules(&format!(
+            r#"{{"rules":[{{"name":"b","keywords":["{keyword}"],"action":"block"}}]}}"#
+        ))
     }
 
     fn judged(body: &str, before: &[(usize, Before)]) -> JudgedSlice {
@@ -299,24 +450,62 @@ mod tests {
         let (body, message_id, trace) = (body.as_bytes(), None, None);
         let (source_token, sequence, stored_ms) = ("billing", 9, 1_000);
         let (is_requeued, is_due) = (false, false);
-        let message = Message { source_token, sequence, stored_ms, body, set, message_id, is_requeued, is_due, trace };
+        let message = Message {
+            source_token,
+            sequence,
+            stored_ms,
+            body,
+            set,
+            message_id,
+            is_requeued,
+            is_due,
+            trace,
+        };
         let slice = split(&message, 1).slices.remove(0).1;
-        let known = |place| before.iter().find(|(of, _)| *of == place).map_or(Before::Nothing, |(_, before)| *before);
-        let judge = |published: Published| Judged { before: known(published.place), published };
+        let known = |place| {
+            before
+                .iter()
+                .find(|(of, _)| *of == place)
+                .map_or(Before::Nothing, |(_, before)| *before)
+        };
+        let judge = |published: Published| Judged {
+            before: known(published.place),
+            published,
+        };
         let reminders = slice.reminders.into_iter().map(judge).collect();
-        JudgedSlice { set: slice.set, common: slice.common, reminders, refused: Vec::new(), bytes: slice.bytes }
+        JudgedSlice {
+            set: slice.set,
+            common: slice.common,
+            reminders,
+            refused: Vec::new(),
+            bytes: slice.bytes,
+        }
     }
 
     fn plan(rules: &Rules, body: &str, before: &[(usize, Before)]) -> Planned {
-        Planner { rules, merges: true }.plan(judged(body, before))
+        Planner {
+            rules,
+            merges: true,
+        }
+        .plan(judged(body, before))
     }
 
     fn ids(planned: &Planned) -> Vec<&str> {
-        planned.event.index.reminders.iter().map(|entry| entry.id.as_str()).collect()
+        planned
+            .event
+            .index
+            .reminders
+            .iter()
+            .map(|entry| entry.id.as_str())
+            .collect()
     }
 
     fn ended(planned: &Planned) -> Vec<(&str, &str)> {
-        planned.ended.iter().map(|ended| (ended.id.as_str(), ended.outcome.name())).collect()
+        planned
+            .ended
+            .iter()
+            .map(|ended| (ended.id.as_str(), ended.outcome.name()))
+            .collect()
     }
 
     const PAIR: &str = r#"{"reminders":[{"id":"a","user":"u","content":"hide","tags":["t"]},
@@ -325,12 +514,22 @@ mod tests {
     #[test]
     fn duplicates_are_merged() {
         let planned = plan(&Rules::default(), PAIR, &[]);
-        assert_eq!((ids(&planned), ended(&planned)), (vec!["a", "c"], vec![("b", "merged")]));
+        assert_eq!(
+            (ids(&planned), ended(&planned)),
+            (vec!["a", "c"], vec![("b", "merged")])
+        );
         assert_eq!(planned.parts(), 3);
         let merged: serde_json::Value = serde_json::from_slice(&planned.event.bodies[0]).unwrap();
-        assert_eq!((&merged["count"], &merged["merged"][0]), (&2.into(), &"b".into()));
-        let alone: serde_json::Value = serde_json::from_slice(planned.ended[0].reminder.as_ref().unwrap()).unwrap();
-        assert_eq!((&alone["id"], &alone["count"]), (&"b".into(), &serde_json::Value::Null));
+        assert_eq!(
+            (&merged["count"], &merged["merged"][0]),
+            (&2.into(), &"b".into())
+        );
+        let alone: serde_json::Value =
+            serde_json::from_slice(planned.ended[0].reminder.as_ref().unwrap()).unwrap();
+        assert_eq!(
+            (&alone["id"], &alone["count"]),
+            (&"b".into(), &serde_json::Value::Null)
+        );
     }
 
     #[test]
@@ -338,22 +537,41 @@ mod tests {
         let body = r#"{"reminders":[{"id":"a","user":"u","content":"c"},{"id":"b","user":"u","content":"c"},
             {"id":"b","user":"v","content":"c"}]}"#;
         let planned = plan(&Rules::default(), body, &[]);
-        assert_eq!((ids(&planned), ended(&planned)), (vec!["a", "b"], vec![("b", "merged")]));
-        assert_eq!((planned.event.index.reminders[1].place, planned.ended[0].place), (2, 1));
+        assert_eq!(
+            (ids(&planned), ended(&planned)),
+            (vec!["a", "b"], vec![("b", "merged")])
+        );
+        assert_eq!(
+            (
+                planned.event.index.reminders[1].place,
+                planned.ended[0].place
+            ),
+            (2, 1)
+        );
     }
 
     #[test]
     fn rules_of_all_tags_do_not_take_others_along() {
         let planned = plan(&blocking("hide"), PAIR, &[]);
-        assert_eq!((ids(&planned), ended(&planned)), (vec!["b", "c"], vec![("a", "blocked")]));
+        assert_eq!(
+            (ids(&planned), ended(&planned)),
+            (vec!["b", "c"], vec![("a", "blocked")])
+        );
     }
 
     #[test]
     fn recorded_reminders_take_no_part_again() {
-        let planned = plan(&Rules::default(), PAIR, &[(1, Before::Recorded), (2, Before::Recorded)]);
+        let planned = plan(
+            &Rules::default(),
+            PAIR,
+            &[(1, Before::Recorded), (2, Before::Recorded)],
+        );
         assert_eq!((ids(&planned), ended(&planned)), (vec!["a"], vec![]));
         let merged: serde_json::Value = serde_json::from_slice(&planned.event.bodies[0]).unwrap();
-        assert_eq!(merged["merged"][0], "b", "it was recorded as merged into this one");
+        assert_eq!(
+            merged["merged"][0], "b",
+            "it was recorded as merged into this one"
+        );
     }
 
     #[test]
@@ -367,7 +585,10 @@ mod tests {
     fn reminder_in_a_mailbox_stays_there_under_other_rules() {
         for rules in [blocking("hide"), Rules::default()] {
             let planned = plan(&rules, PAIR, &[(0, Before::Parked)]);
-            assert_eq!((ids(&planned), ended(&planned)), (vec!["b", "c"], vec![("a", "parked")]));
+            assert_eq!(
+                (ids(&planned), ended(&planned)),
+                (vec!["b", "c"], vec![("a", "parked")])
+            );
         }
     }
 
@@ -378,10 +599,16 @@ mod tests {
             "y".repeat(500)
         ));
         let body = |count: usize| {
-            format!(r#"{{"reminders":[{{"id":"a","user":"u","content":"{}","tags":["t"]}}]}}"#, "x ".repeat(count))
+            format!(
+                r#"{{"reminders":[{{"id":"a","user":"u","content":"{}","tags":["t"]}}]}}"#,
+                "x ".repeat(count)
+            )
         };
         let planned = plan(&replacing, &body(2_000), &[]);
-        assert_eq!(planned.refused[0].rejection.code, RejectCode::ReminderTooLarge);
+        assert_eq!(
+            planned.refused[0].rejection.code,
+            RejectCode::ReminderTooLarge
+        );
         assert!(planned.refused[0].has_outcome() && planned.parts() == 1);
         assert_eq!(ids(&plan(&replacing, &body(2), &[])), ["a"]);
     }

@@ -19,7 +19,10 @@ pub struct Mark {
 
 impl Mark {
     /// The place before all sets.
-    pub const START: Self = Self { sequence: 0, stored_ms: i64::MIN };
+    pub const START: Self = Self {
+        sequence: 0,
+        stored_ms: i64::MIN,
+    };
 
     /// Returns true if this set lies at or before the mark.
     pub fn covers(self, sequence: u64, stored_ms: i64) -> bool {
@@ -29,7 +32,10 @@ impl Mark {
     /// Returns the mark after the next set. Times never decrease, even where a new leader's clock
     /// is behind.
     pub fn after(self, sequence: u64, stored_ms: i64) -> Self {
-        Self { sequence, stored_ms: self.stored_ms.max(stored_ms) }
+        Self {
+            sequence,
+            stored_ms: self.stored_ms.max(stored_ms),
+        }
     }
 }
 
@@ -94,7 +100,12 @@ pub struct Start {
 impl Position {
     /// Returns the position of a partition that nobody has worked yet.
     pub fn first(stream_ns: i64) -> Self {
-        Self { stream_ns, settled: Mark::START, outcomes: 0, owner: None }
+        Self {
+            stream_ns,
+            settled: Mark::START,
+            outcomes: 0,
+            owner: None,
+        }
     }
 
     /// Returns where a new owner begins.
@@ -105,15 +116,34 @@ impl Position {
     pub fn start(&self, log: &LogState) -> Start {
         let before_first = log.first.saturating_sub(1);
         if self.stream_ns != log.created_ns {
-            return Start { after: before_first, settled: Mark { sequence: before_first, ..Mark::START } };
+            return Start {
+                after: before_first,
+                settled: Mark {
+                    sequence: before_first,
+                    ..Mark::START
+                },
+            };
         }
-        let Mark { sequence, stored_ms } = self.settled;
+        let Mark {
+            sequence,
+            stored_ms,
+        } = self.settled;
         let is_removed = sequence < log.first;
-        let is_same = sequence <= log.last && (is_removed || log.stored_ms_at.is_some_and(|at| at <= stored_ms));
+        let is_same = sequence <= log.last
+            && (is_removed || log.stored_ms_at.is_some_and(|at| at <= stored_ms));
         if is_same {
-            return Start { after: sequence.max(before_first), settled: self.settled };
+            return Start {
+                after: sequence.max(before_first),
+                settled: self.settled,
+            };
         }
-        Start { after: before_first, settled: Mark { sequence: sequence.min(log.last), stored_ms } }
+        Start {
+            after: before_first,
+            settled: Mark {
+                sequence: sequence.min(log.last),
+                stored_ms,
+            },
+        }
     }
 
     /// Returns where reading the outcomes begins, so that everything is found that was recorded of
@@ -123,8 +153,13 @@ impl Position {
     /// If the stream of outcomes went back, its sequences say nothing. What is above the position
     /// was stored after the position's time, and recorded after that.
     pub fn outcomes_start(&self, outcomes: &OutcomesState, written_ms: i64) -> OutcomesStart {
-        let is_same = self.outcomes <= outcomes.last && outcomes.stored_ms_at.is_none_or(|at| at <= written_ms);
-        if is_same { OutcomesStart::After(self.outcomes) } else { OutcomesStart::At(self.settled.stored_ms) }
+        let is_same = self.outcomes <= outcomes.last
+            && outcomes.stored_ms_at.is_none_or(|at| at <= written_ms);
+        if is_same {
+            OutcomesStart::After(self.outcomes)
+        } else {
+            OutcomesStart::At(self.settled.stored_ms)
+        }
     }
 
     /// Writes the value of the bucket.
@@ -146,13 +181,30 @@ impl Position {
 ///
 /// Before the removal the shell looks up when the set at the mark's sequence was stored: see
 /// [`may_remove`].
-pub fn front<'a>(positions: impl IntoIterator<Item = Option<&'a Position>>, created_ns: i64) -> Option<Mark> {
+pub fn front<'a>(
+    positions: impl IntoIterator<Item = Option<&'a Position>>,
+    created_ns: i64,
+) -> Option<Mark> {
     let mut front: Option<Mark> = None;
     for position in positions {
-        let Mark { sequence, stored_ms } = position.filter(|position| position.stream_ns == created_ns)?.settled;
-        let lowest = front.unwrap_or(Mark { sequence, stored_ms });
-        let (sequence, stored_ms) = (lowest.sequence.min(sequence), lowest.stored_ms.min(stored_ms));
-        front = Some(Mark { sequence, stored_ms });
+        let Mark {
+            sequence,
+            stored_ms,
+        } = position
+            .filter(|position| position.stream_ns == created_ns)?
+            .settled;
+        let lowest = front.unwrap_or(Mark {
+            sequence,
+            stored_ms,
+        });
+        let (sequence, stored_ms) = (
+            lowest.sequence.min(sequence),
+            lowest.stored_ms.min(stored_ms),
+        );
+        front = Some(Mark {
+            sequence,
+            stored_ms,
+        });
     }
     front
 }
@@ -176,16 +228,31 @@ mod tests {
     const CREATED: i64 = 7;
 
     fn position(sequence: u64, stored_ms: i64) -> Position {
-        Position { settled: Mark { sequence, stored_ms }, outcomes: 40, ..Position::first(CREATED) }
+        Position {
+            settled: Mark {
+                sequence,
+                stored_ms,
+            },
+            outcomes: 40,
+            ..Position::first(CREATED)
+        }
     }
 
     fn log(first: u64, last: u64, stored_ms_at: Option<i64>) -> LogState {
-        LogState { created_ns: CREATED, first, last, stored_ms_at }
+        LogState {
+            created_ns: CREATED,
+            first,
+            last,
+            stored_ms_at,
+        }
     }
 
     #[test]
     fn json_round_trips() {
-        let position = Position { owner: Some("m1.2".into()), ..position(12, 1_763_000_000_123) };
+        let position = Position {
+            owner: Some("m1.2".into()),
+            ..position(12, 1_763_000_000_123)
+        };
         let json = position.to_json();
         let expected = r#"{"stream_ns":7,"sequence":12,"stored_ms":1763000000123,"outcomes":40,"owner":"m1.2"}"#;
         assert_eq!(String::from_utf8_lossy(&json), expected);
@@ -198,40 +265,106 @@ mod tests {
     #[test]
     fn reading_begins_behind_the_position() {
         let position = position(12, 500);
-        let behind = Start { after: 12, settled: position.settled };
+        let behind = Start {
+            after: 12,
+            settled: position.settled,
+        };
         assert_eq!(position.start(&log(3, 20, Some(500))), behind);
-        assert_eq!(position.start(&log(3, 20, Some(490))), behind, "an older leader's clock was ahead");
-        assert_eq!(position.start(&log(13, 20, None)), behind, "the position's own set is removed");
-        assert_eq!(position.start(&log(15, 20, None)), Start { after: 14, settled: position.settled });
-        assert_eq!(Position::first(CREATED).start(&log(1, 0, None)), Start { after: 0, settled: Mark::START });
+        assert_eq!(
+            position.start(&log(3, 20, Some(490))),
+            behind,
+            "an older leader's clock was ahead"
+        );
+        assert_eq!(
+            position.start(&log(13, 20, None)),
+            behind,
+            "the position's own set is removed"
+        );
+        assert_eq!(
+            position.start(&log(15, 20, None)),
+            Start {
+                after: 14,
+                settled: position.settled
+            }
+        );
+        assert_eq!(
+            Position::first(CREATED).start(&log(1, 0, None)),
+            Start {
+                after: 0,
+                settled: Mark::START
+            }
+        );
     }
 
     #[test]
     fn position_does_not_count_for_reused_sequences() {
         let position = position(12, 500);
         let start = position.start(&log(3, 20, Some(501)));
-        assert_eq!(start, Start { after: 2, settled: position.settled });
-        assert!(start.settled.covers(12, 500) && !start.settled.covers(12, 501) && !start.settled.covers(13, 500));
+        assert_eq!(
+            start,
+            Start {
+                after: 2,
+                settled: position.settled
+            }
+        );
+        assert!(
+            start.settled.covers(12, 500)
+                && !start.settled.covers(12, 501)
+                && !start.settled.covers(13, 500)
+        );
         let shorter = position.start(&log(3, 9, None));
-        assert_eq!(shorter, Start { after: 2, settled: Mark { sequence: 9, stored_ms: 500 } });
-        assert!(!shorter.settled.covers(10, 400), "what comes next is new, whatever the clock says");
-        assert_eq!(position.start(&log(3, 20, None)).after, 2, "a gap at its place proves nothing");
+        assert_eq!(
+            shorter,
+            Start {
+                after: 2,
+                settled: Mark {
+                    sequence: 9,
+                    stored_ms: 500
+                }
+            }
+        );
+        assert!(
+            !shorter.settled.covers(10, 400),
+            "what comes next is new, whatever the clock says"
+        );
+        assert_eq!(
+            position.start(&log(3, 20, None)).after,
+            2,
+            "a gap at its place proves nothing"
+        );
     }
 
     #[test]
     fn position_does_not_count_for_another_stream() {
-        let start = position(12, 500).start(&LogState { created_ns: 8, ..log(1, 20, Some(400)) });
+        let start = position(12, 500).start(&LogState {
+            created_ns: 8,
+            ..log(1, 20, Some(400))
+        });
         assert_eq!((start.after, start.settled.covers(1, 1)), (0, false));
     }
 
     #[test]
     fn outcomes_are_read_from_the_position_on() {
         let position = position(12, 500);
-        let start = |last, stored_ms_at| position.outcomes_start(&OutcomesState { last, stored_ms_at }, 600);
+        let start = |last, stored_ms_at| {
+            position.outcomes_start(&OutcomesState { last, stored_ms_at }, 600)
+        };
         assert_eq!(start(40, Some(600)), OutcomesStart::After(40));
-        assert_eq!(start(90, None), OutcomesStart::After(40), "older outcomes were removed");
-        assert_eq!(start(39, None), OutcomesStart::At(500), "the stream went back");
-        assert_eq!(start(90, Some(601)), OutcomesStart::At(500), "the stream went back and has grown again");
+        assert_eq!(
+            start(90, None),
+            OutcomesStart::After(40),
+            "older outcomes were removed"
+        );
+        assert_eq!(
+            start(39, None),
+            OutcomesStart::At(500),
+            "the stream went back"
+        );
+        assert_eq!(
+            start(90, Some(601)),
+            OutcomesStart::At(500),
+            "the stream went back and has grown again"
+        );
     }
 
     #[test]

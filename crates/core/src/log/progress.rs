@@ -64,12 +64,31 @@ impl Progress {
     pub fn new<'d>(settled: Mark, outcomes: u64, done: impl IntoIterator<Item = &'d Done>) -> Self {
         let (open, holds, entries) = Default::default();
         let mark = |done: &Done| match *done {
-            Done::Published { set: sequence, stored_ms, .. } => Some(Mark { sequence, stored_ms }),
+            Done::Published {
+                set: sequence,
+                stored_ms,
+                ..
+            } => Some(Mark {
+                sequence,
+                stored_ms,
+            }),
             Done::Parked { .. } => None,
         };
         let is_above = |mark: &Mark| !settled.covers(mark.sequence, mark.stored_ms);
-        let recorded = done.into_iter().filter_map(mark).filter(is_above).max_by_key(order);
-        Self { base: (settled, outcomes), recorded, read: settled, open, last_outcome: outcomes, holds, entries }
+        let recorded = done
+            .into_iter()
+            .filter_map(mark)
+            .filter(is_above)
+            .max_by_key(order);
+        Self {
+            base: (settled, outcomes),
+            recorded,
+            read: settled,
+            open,
+            last_outcome: outcomes,
+            holds,
+            entries,
+        }
     }
 
     /// The log was read up to here, and everything of it that is the partition's was taken in.
@@ -84,7 +103,14 @@ impl Progress {
     pub fn begin(&mut self, sequence: u64, before: Mark, parts: usize) {
         self.read(before);
         let hold = self.hold();
-        self.open.insert(sequence, Open { before: self.read, unsettled: parts, hold });
+        self.open.insert(
+            sequence,
+            Open {
+                before: self.read,
+                unsettled: parts,
+                hold,
+            },
+        );
         self.settle(sequence, 0);
     }
 
@@ -97,7 +123,9 @@ impl Progress {
 
     /// So many parts of a set are settled, and that is recorded.
     pub fn settle(&mut self, sequence: u64, parts: usize) {
-        let Some(open) = self.open.get_mut(&sequence) else { return };
+        let Some(open) = self.open.get_mut(&sequence) else {
+            return;
+        };
         open.unsettled = open.unsettled.saturating_sub(parts);
         if open.unsettled == 0 {
             let hold = open.hold;
@@ -138,13 +166,20 @@ impl Progress {
 
     /// Returns the place up to which everything is settled and recorded.
     pub fn settled(&self) -> Mark {
-        self.open.first_key_value().map_or(self.read, |(_, oldest)| oldest.before)
+        self.open
+            .first_key_value()
+            .map_or(self.read, |(_, oldest)| oldest.before)
     }
 
     /// Returns the outcome up to which nothing above the position was recorded.
     pub fn outcomes(&self) -> u64 {
-        let held = self.holds.first_key_value().map_or(self.last_outcome, |(hold, _)| hold.0);
-        let is_ahead = self.recorded.is_some_and(|recorded| order(&self.settled()) < order(&recorded));
+        let held = self
+            .holds
+            .first_key_value()
+            .map_or(self.last_outcome, |(hold, _)| hold.0);
+        let is_ahead = self
+            .recorded
+            .is_some_and(|recorded| order(&self.settled()) < order(&recorded));
         if is_ahead { self.base.1 } else { held }
     }
 
@@ -157,8 +192,17 @@ impl Progress {
     pub fn checkpoint(&self) -> Checkpoint {
         let (settled, outcomes) = (self.settled(), self.outcomes());
         let is_settled = |entries: &&Entries| settled.covers(entries.sequence, entries.stored_ms);
-        let entries = self.entries.iter().take_while(is_settled).cloned().collect();
-        Checkpoint { entries, settled, outcomes }
+        let entries = self
+            .entries
+            .iter()
+            .take_while(is_settled)
+            .cloned()
+            .collect();
+        Checkpoint {
+            entries,
+            settled,
+            outcomes,
+        }
     }
 
     /// The checkpoint is stored.
@@ -187,7 +231,10 @@ mod tests {
     use super::*;
 
     fn mark(sequence: u64, stored_ms: i64) -> Mark {
-        Mark { sequence, stored_ms }
+        Mark {
+            sequence,
+            stored_ms,
+        }
     }
 
     #[test]
@@ -201,11 +248,19 @@ mod tests {
         progress.settle(8, 1);
         assert_eq!(progress.settled(), mark(7, 70));
         progress.settle(8, 1);
-        assert_eq!(progress.settled(), mark(8, 80), "the reader has not said more");
+        assert_eq!(
+            progress.settled(),
+            mark(8, 80),
+            "the reader has not said more"
+        );
         progress.read(mark(12, 75));
         assert_eq!(progress.settled(), mark(12, 80), "times never decrease");
         progress.read(mark(3, 200));
-        assert_eq!(progress.settled(), mark(3, 200), "the log went back, and a set came under an old sequence");
+        assert_eq!(
+            progress.settled(),
+            mark(3, 200),
+            "the log went back, and a set came under an old sequence"
+        );
         assert!(progress.is_finished());
     }
 
@@ -215,7 +270,10 @@ mod tests {
         progress.begin(6, mark(5, 50), 1);
         progress.grow(6, 2);
         progress.settle(6, 2);
-        assert_eq!((progress.settled(), progress.sets_in_work()), (mark(5, 50), 1));
+        assert_eq!(
+            (progress.settled(), progress.sets_in_work()),
+            (mark(5, 50), 1)
+        );
         progress.settle(6, 1);
         progress.settle(6, 1);
         assert_eq!(progress.sets_in_work(), 0);
@@ -224,10 +282,23 @@ mod tests {
     #[test]
     fn checkpoint_has_entries_up_to_the_position() {
         let mut progress = Progress::new(mark(5, 50), 0, []);
-        let entries = |sequence, stored_ms| Entries { sequence, stored_ms, reminders: vec![(1, 1)] };
+        let entries = |sequence, stored_ms| Entries {
+            sequence,
+            stored_ms,
+            reminders: vec![(1, 1)],
+        };
         progress.begin(6, mark(5, 50), 1);
-        [entries(6, 60), entries(7, 70), entries(8, 80)].into_iter().for_each(|entries| progress.note(entries));
-        assert_eq!(progress.checkpoint(), Checkpoint { entries: vec![], settled: mark(5, 50), outcomes: 0 });
+        [entries(6, 60), entries(7, 70), entries(8, 80)]
+            .into_iter()
+            .for_each(|entries| progress.note(entries));
+        assert_eq!(
+            progress.checkpoint(),
+            Checkpoint {
+                entries: vec![],
+                settled: mark(5, 50),
+                outcomes: 0
+            }
+        );
         progress.begin(8, mark(7, 70), 1);
         progress.settle(6, 1);
         let checkpoint = progress.checkpoint();
@@ -251,7 +322,11 @@ mod tests {
         progress.settle(6, 1);
         assert_eq!(progress.outcomes(), 130);
         progress.settle(7, 1);
-        assert_eq!(progress.outcomes(), 130, "a reminder is recorded and still in its mailbox");
+        assert_eq!(
+            progress.outcomes(),
+            130,
+            "a reminder is recorded and still in its mailbox"
+        );
         progress.release(removal);
         assert_eq!(progress.outcomes(), 140);
         let before = progress.hold_from_before();
@@ -261,7 +336,11 @@ mod tests {
     }
     #[test]
     fn outcomes_are_kept_back_until_the_position_passes_what_is_recorded() {
-        let done = [(4, 40), (8, 80), (7, 70)].map(|(set, stored_ms)| Done::Published { set, stored_ms, place: 0 });
+        let done = [(4, 40), (8, 80), (7, 70)].map(|(set, stored_ms)| Done::Published {
+            set,
+            stored_ms,
+            place: 0,
+        });
         let mut progress = Progress::new(mark(5, 50), 100, &done);
         progress.outcome_stored(130);
         progress.read(mark(7, 70));
@@ -270,12 +349,20 @@ mod tests {
         progress.begin(9, mark(8, 80), 1);
         progress.settle(9, 1);
         progress.read(mark(9, 90));
-        assert_eq!(progress.outcomes(), 100, "the position has not passed set 8");
+        assert_eq!(
+            progress.outcomes(),
+            100,
+            "the position has not passed set 8"
+        );
         progress.settle(8, 1);
         assert_eq!(progress.outcomes(), 130);
         let mut progress = Progress::new(mark(5, 50), 100, &done);
         progress.outcome_stored(130);
         progress.read(mark(6, 90));
-        assert_eq!(progress.outcomes(), 130, "the log went back, and set 8 will not come");
+        assert_eq!(
+            progress.outcomes(),
+            130,
+            "the log went back, and set 8 will not come"
+        );
     }
 }

@@ -80,14 +80,30 @@ pub struct Readers {
 impl Readers {
     /// No readers yet.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, readers: BTreeMap::new(), subscriptions: BTreeMap::new(), opened: 0 }
+        Self {
+            limits,
+            readers: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
+            opened: 0,
+        }
     }
 
     /// A subscriber begins. Those that begin together are best given in the order of their
     /// positions: one reader serves them all.
     pub fn subscribe(&mut self, subscriber: Subscriber, start: Start, actions: &mut Vec<Action>) {
-        let Start { after, settled: taken } = start;
-        self.subscriptions.insert(subscriber, Subscription { taken, after, reader: None, queued: 0 });
+        let Start {
+            after,
+            settled: taken,
+        } = start;
+        self.subscriptions.insert(
+            subscriber,
+            Subscription {
+                taken,
+                after,
+                reader: None,
+                queued: 0,
+            },
+        );
         self.rearrange(actions);
     }
 
@@ -99,23 +115,40 @@ impl Readers {
 
     /// Returns true if the reader may take the next set now.
     pub fn may_read(&self, reader: ReaderId) -> bool {
-        let Some(at) = self.readers.get(&reader) else { return false };
+        let Some(at) = self.readers.get(&reader) else {
+            return false;
+        };
         // Nobody waits for a reader that cannot go on.
         let is_near = |other: &u64| at > other && at - other <= self.limits.near;
-        let is_awaited = self.readers.iter().any(|(other, behind)| is_near(behind) && self.has_room(*other));
+        let is_awaited = self
+            .readers
+            .iter()
+            .any(|(other, behind)| is_near(behind) && self.has_room(*other));
         self.has_room(reader) && !is_awaited
     }
 
     /// A reader has read a set. Returns who takes it.
-    pub fn read(&mut self, reader: ReaderId, sequence: u64, stored_ms: i64, actions: &mut Vec<Action>) -> Vec<Taker> {
-        let Some(at) = self.readers.get_mut(&reader).filter(|at| **at < sequence) else { return Vec::new() };
+    pub fn read(
+        &mut self,
+        reader: ReaderId,
+        sequence: u64,
+        stored_ms: i64,
+        actions: &mut Vec<Action>,
+    ) -> Vec<Taker> {
+        let Some(at) = self.readers.get_mut(&reader).filter(|at| **at < sequence) else {
+            return Vec::new();
+        };
         *at = sequence;
         let mut takers = Vec::new();
         for (&subscriber, subscription) in &mut self.subscriptions {
-            if subscription.reader != Some(reader) || subscription.taken.covers(sequence, stored_ms) {
+            if subscription.reader != Some(reader) || subscription.taken.covers(sequence, stored_ms)
+            {
                 continue;
             }
-            takers.push(Taker { subscriber, before: subscription.taken });
+            takers.push(Taker {
+                subscriber,
+                before: subscription.taken,
+            });
             subscription.taken = subscription.taken.after(sequence, stored_ms);
             subscription.after = sequence;
         }
@@ -141,7 +174,9 @@ impl Readers {
 
     /// Returns how far a subscriber has come.
     pub fn taken(&self, subscriber: Subscriber) -> Option<Mark> {
-        self.subscriptions.get(&subscriber).map(|subscription| subscription.taken)
+        self.subscriptions
+            .get(&subscriber)
+            .map(|subscription| subscription.taken)
     }
 
     /// Returns the readers, and how far each has read.
@@ -151,16 +186,22 @@ impl Readers {
 
     /// Returns how many subscribers wait for room or for a reader.
     pub fn detached(&self) -> usize {
-        self.subscriptions.values().filter(|subscription| subscription.reader.is_none()).count()
+        self.subscriptions
+            .values()
+            .filter(|subscription| subscription.reader.is_none())
+            .count()
     }
 
     fn of(&self, reader: ReaderId) -> impl Iterator<Item = &Subscription> {
-        self.subscriptions.values().filter(move |subscription| subscription.reader == Some(reader))
+        self.subscriptions
+            .values()
+            .filter(move |subscription| subscription.reader == Some(reader))
     }
 
     /// Whether all of a reader's subscribers have room for a set.
     fn has_room(&self, reader: ReaderId) -> bool {
-        self.of(reader).all(|subscription| subscription.queued < self.limits.queue_bytes)
+        self.of(reader)
+            .all(|subscription| subscription.queued < self.limits.queue_bytes)
     }
 
     fn rearrange(&mut self, actions: &mut Vec<Action>) {
@@ -175,10 +216,17 @@ impl Readers {
         let most = self.limits.queue_bytes;
         for reader in self.readers.keys().copied().collect::<Vec<_>>() {
             let is_dry = self.of(reader).any(|subscription| subscription.queued == 0);
-            let is_needless = self.readers.len() > 1 && self.of(reader).all(|subscription| subscription.queued >= most);
+            let is_needless = self.readers.len() > 1
+                && self
+                    .of(reader)
+                    .all(|subscription| subscription.queued >= most);
             if is_dry || is_needless {
-                let own = self.subscriptions.values_mut().filter(|subscription| subscription.reader == Some(reader));
-                own.filter(|subscription| subscription.queued >= most).for_each(|full| full.reader = None);
+                let own = self
+                    .subscriptions
+                    .values_mut()
+                    .filter(|subscription| subscription.reader == Some(reader));
+                own.filter(|subscription| subscription.queued >= most)
+                    .for_each(|full| full.reader = None);
             }
         }
     }
@@ -189,7 +237,10 @@ impl Readers {
         for (number, &one) in ids.iter().enumerate() {
             for &other in &ids[number + 1..] {
                 if self.readers[&one] == self.readers[&other] {
-                    let own = self.subscriptions.values_mut().filter(|subscription| subscription.reader == Some(other));
+                    let own = self
+                        .subscriptions
+                        .values_mut()
+                        .filter(|subscription| subscription.reader == Some(other));
                     own.for_each(|subscription| subscription.reader = Some(one));
                 }
             }
@@ -208,19 +259,32 @@ impl Readers {
     /// Who has room again gets a reader, the one that is furthest behind first.
     fn attach(&mut self, actions: &mut Vec<Action>) {
         let low = self.limits.queue_bytes / 2;
-        let is_waiting = |(_, one): &(&Subscriber, &Subscription)| one.reader.is_none() && one.queued <= low;
+        let is_waiting =
+            |(_, one): &(&Subscriber, &Subscription)| one.reader.is_none() && one.queued <= low;
         let waiting = self.subscriptions.iter().filter(is_waiting);
-        let mut waiting: Vec<_> = waiting.map(|(subscriber, one)| (one.after, *subscriber)).collect();
+        let mut waiting: Vec<_> = waiting
+            .map(|(subscriber, one)| (one.after, *subscriber))
+            .collect();
         waiting.sort_unstable();
         for (after, subscriber) in waiting {
-            let behind = self.readers.iter().filter(|(_, at)| **at <= after).max_by_key(|(_, at)| **at);
-            let (is_free, near) = (self.readers.len() < self.limits.readers.max(1), self.limits.near);
+            let behind = self
+                .readers
+                .iter()
+                .filter(|(_, at)| **at <= after)
+                .max_by_key(|(_, at)| **at);
+            let (is_free, near) = (
+                self.readers.len() < self.limits.readers.max(1),
+                self.limits.near,
+            );
             let reader = match behind.map(|(reader, at)| (*reader, after - at)) {
                 Some((reader, distance)) if distance <= near || !is_free => reader,
                 _ if is_free => {
                     self.opened += 1;
                     self.readers.insert(self.opened, after);
-                    actions.push(Action::Open { reader: self.opened, after });
+                    actions.push(Action::Open {
+                        reader: self.opened,
+                        after,
+                    });
                     self.opened
                 }
                 _ => continue,
@@ -239,14 +303,24 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits { queue_bytes: 100, readers: 3, near: 4 };
+    const LIMITS: Limits = Limits {
+        queue_bytes: 100,
+        readers: 3,
+        near: 4,
+    };
 
     fn partition(number: u16) -> Subscriber {
         Subscriber::Partition(Partition(number))
     }
 
     fn start(after: u64) -> Start {
-        Start { after, settled: Mark { sequence: after, stored_ms: after as i64 } }
+        Start {
+            after,
+            settled: Mark {
+                sequence: after,
+                stored_ms: after as i64,
+            },
+        }
     }
 
     /// Readers over a log whose sets are stored at the times of their sequences.
@@ -259,7 +333,12 @@ mod tests {
 
     impl World {
         fn new(last: u64) -> Self {
-            Self { readers: Readers::new(LIMITS), open: BTreeMap::new(), last, got: BTreeMap::new() }
+            Self {
+                readers: Readers::new(LIMITS),
+                open: BTreeMap::new(),
+                last,
+                got: BTreeMap::new(),
+            }
         }
 
         fn perform(&mut self, step: impl FnOnce(&mut Readers, &mut Vec<Action>)) {
@@ -267,7 +346,9 @@ mod tests {
             step(&mut self.readers, &mut actions);
             for action in actions {
                 match action {
-                    Action::Open { reader, after } => assert!(self.open.insert(reader, after).is_none()),
+                    Action::Open { reader, after } => {
+                        assert!(self.open.insert(reader, after).is_none())
+                    }
                     Action::Close(reader) => assert!(self.open.remove(&reader).is_some()),
                 }
             }
@@ -282,13 +363,17 @@ mod tests {
         /// The reader takes its next set, of which each subscriber gets so many bytes. Returns
         /// false if it may not.
         fn read(&mut self, reader: ReaderId, bytes: usize) -> bool {
-            let Some(at) = self.open.get(&reader).copied() else { return false };
+            let Some(at) = self.open.get(&reader).copied() else {
+                return false;
+            };
             if at >= self.last || !self.readers.may_read(reader) {
                 return false;
             }
             self.open.insert(reader, at + 1);
             let mut takers = Vec::new();
-            self.perform(|readers, actions| takers = readers.read(reader, at + 1, at as i64 + 1, actions));
+            self.perform(|readers, actions| {
+                takers = readers.read(reader, at + 1, at as i64 + 1, actions)
+            });
             for Taker { subscriber, before } in takers {
                 let got = self.got.get_mut(&subscriber).unwrap();
                 assert_eq!(got.last(), Some(&before.sequence));
@@ -304,7 +389,10 @@ mod tests {
 
         fn assert_complete(&self, subscriber: Subscriber) {
             let got = &self.got[&subscriber];
-            assert!(got.windows(2).all(|pair| pair[1] == pair[0] + 1), "{subscriber} got {got:?}");
+            assert!(
+                got.windows(2).all(|pair| pair[1] == pair[0] + 1),
+                "{subscriber} got {got:?}"
+            );
             assert_eq!(got.last(), Some(&self.last.max(got[0])), "{subscriber}");
         }
     }
@@ -327,11 +415,19 @@ mod tests {
         while world.read(1, 10) {
             world.drain(partition(0));
         }
-        assert_eq!(world.got[&partition(1)].len(), 11, "its queue took ten sets of ten bytes");
+        assert_eq!(
+            world.got[&partition(1)].len(),
+            11,
+            "its queue took ten sets of ten bytes"
+        );
         world.assert_complete(partition(0));
         assert_eq!((world.readers.detached(), world.open.len()), (1, 1));
         world.drain(partition(1));
-        assert_eq!(world.open.get(&2), Some(&10), "a reader begins where it stopped");
+        assert_eq!(
+            world.open.get(&2),
+            Some(&10),
+            "a reader begins where it stopped"
+        );
         while world.read(2, 10) {
             world.drain(partition(1));
         }
@@ -356,7 +452,10 @@ mod tests {
         let mut world = World::new(40);
         (0..2).for_each(|number| world.subscribe(partition(number), 0));
         while world.read(1, 50) {}
-        assert_eq!((world.readers.detached(), world.got[&partition(0)].len()), (0, 3));
+        assert_eq!(
+            (world.readers.detached(), world.got[&partition(0)].len()),
+            (0, 3)
+        );
     }
 
     proptest! {

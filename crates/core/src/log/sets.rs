@@ -37,26 +37,58 @@ pub struct TakenIn {
 impl SetsLog {
     /// Goes on from a position: with the window there, and with what is recorded above it.
     pub fn new(settled: Mark, outcomes: u64, window: Window, done: AllDone) -> Self {
-        Self { progress: Progress::new(settled, outcomes, &done), window, done }
+        Self {
+            progress: Progress::new(settled, outcomes, &done),
+            window,
+            done,
+        }
     }
 
     /// Takes in what belongs to a set. `before` is the place in the log just before the set. Sets
     /// come in the order of the log.
     pub fn take_in(&mut self, of_set: OfSetItself, before: Mark) -> TakenIn {
-        let OfSetItself { sequence, stored_ms, message_id, body_hash, work, source_token } = of_set;
+        let OfSetItself {
+            sequence,
+            stored_ms,
+            message_id,
+            body_hash,
+            work,
+            source_token,
+        } = of_set;
         self.progress.read(before);
-        let mut entries = Entries { sequence, stored_ms, reminders: Vec::new() };
+        let mut entries = Entries {
+            sequence,
+            stored_ms,
+            reminders: Vec::new(),
+        };
         if let Some(message_id) = message_id {
             let id = mark("message", &source_token, &message_id);
             if self.window.judge(id, body_hash, stored_ms) == Verdict::Repeat {
-                return TakenIn { work: None, forgotten: 0 };
+                return TakenIn {
+                    work: None,
+                    forgotten: 0,
+                };
             }
             entries.reminders.push((id, body_hash));
         }
         let mut work = work;
-        if let SetWork::Parts(SetParts { refused, cancel, set, .. }) = &mut work {
-            entries.reminders.extend(cancel.iter().map(|id| (cancellation(&set.source, id), 0)));
-            let mut is_recorded = |place| self.done.remove(&Done::Published { set: sequence, stored_ms, place });
+        if let SetWork::Parts(SetParts {
+            refused,
+            cancel,
+            set,
+            ..
+        }) = &mut work
+        {
+            entries
+                .reminders
+                .extend(cancel.iter().map(|id| (cancellation(&set.source, id), 0)));
+            let mut is_recorded = |place| {
+                self.done.remove(&Done::Published {
+                    set: sequence,
+                    stored_ms,
+                    place,
+                })
+            };
             refused.retain(|refused| !is_recorded(refused.place));
         }
         let mut forgotten = 0;
@@ -65,7 +97,10 @@ impl SetsLog {
             self.progress.note(entries);
         }
         self.progress.begin(sequence, before, 1);
-        TakenIn { work: Some(work), forgotten }
+        TakenIn {
+            work: Some(work),
+            forgotten,
+        }
     }
 
     /// Returns true if a reminder that was scheduled at `scheduled_ms`, and was due at `due_ms`,
@@ -73,7 +108,8 @@ impl SetsLog {
     /// after `due_ms`, or to its end.
     pub fn is_cancelled(&self, source: &Source, id: &str, scheduled_ms: i64, due_ms: i64) -> bool {
         let cancelled_ms = self.window.last_ms(cancellation(source, id));
-        cancelled_ms.is_some_and(|cancelled_ms| cancelled_ms > scheduled_ms && cancelled_ms < due_ms)
+        cancelled_ms
+            .is_some_and(|cancelled_ms| cancelled_ms > scheduled_ms && cancelled_ms < due_ms)
     }
 }
 
@@ -103,19 +139,41 @@ mod tests {
         SetsLog::new(Mark::START, 0, window, done.iter().copied().collect())
     }
 
-    fn take_in(log: &mut SetsLog, sequence: u64, body: &str, message_id: Option<&str>) -> Option<SetWork> {
+    fn take_in(
+        log: &mut SetsLog,
+        sequence: u64,
+        body: &str,
+        message_id: Option<&str>,
+    ) -> Option<SetWork> {
         let (set, body, source_token) = (Ok(body.as_bytes()), body.as_bytes(), "billing");
         let stored_ms = 1_000 * sequence as i64;
         let (is_requeued, is_due, trace) = (false, false, None);
-        let message = Message { source_token, sequence, stored_ms, body, set, message_id, is_requeued, is_due, trace };
-        let of_set = split(&message, 1).of_set.expect("something belongs to the set");
-        let before = Mark { sequence: sequence - 1, stored_ms: stored_ms - 1_000 };
+        let message = Message {
+            source_token,
+            sequence,
+            stored_ms,
+            body,
+            set,
+            message_id,
+            is_requeued,
+            is_due,
+            trace,
+        };
+        let of_set = split(&message, 1)
+            .of_set
+            .expect("something belongs to the set");
+        let before = Mark {
+            sequence: sequence - 1,
+            stored_ms: stored_ms - 1_000,
+        };
         log.take_in(of_set, before).work
     }
 
     fn refused(work: Option<SetWork>) -> Vec<usize> {
         match work {
-            Some(SetWork::Parts(parts)) => parts.refused.iter().map(|refused| refused.place).collect(),
+            Some(SetWork::Parts(parts)) => {
+                parts.refused.iter().map(|refused| refused.place).collect()
+            }
             Some(SetWork::Refuse { .. }) => vec![usize::MAX],
             None => Vec::new(),
         }
@@ -128,18 +186,39 @@ mod tests {
         let mut log = log(&[]);
         assert_eq!(refused(take_in(&mut log, 1, WRONG, Some("m"))), [0, 1]);
         assert!(take_in(&mut log, 2, WRONG, Some("m")).is_none());
-        assert_eq!(refused(take_in(&mut log, 3, "{}", Some("m"))), [usize::MAX], "another set under the same name");
+        assert_eq!(
+            refused(take_in(&mut log, 3, "{}", Some("m"))),
+            [usize::MAX],
+            "another set under the same name"
+        );
         assert_eq!(refused(take_in(&mut log, 4, WRONG, None)), [0, 1]);
-        assert_eq!(refused(take_in(&mut log, 13, WRONG, Some("m"))), [0, 1], "the window is over");
+        assert_eq!(
+            refused(take_in(&mut log, 13, WRONG, Some("m"))),
+            [0, 1],
+            "the window is over"
+        );
     }
 
     #[test]
     fn recorded_refusals_are_left_out() {
-        let mut log = log(&[Done::Published { set: 1, stored_ms: 1_000, place: 1 }]);
+        let mut log = log(&[Done::Published {
+            set: 1,
+            stored_ms: 1_000,
+            place: 1,
+        }]);
         assert_eq!(refused(take_in(&mut log, 1, WRONG, None)), [0]);
-        assert_eq!(log.progress.settled(), Mark { sequence: 0, stored_ms: 0 });
+        assert_eq!(
+            log.progress.settled(),
+            Mark {
+                sequence: 0,
+                stored_ms: 0
+            }
+        );
         log.progress.settle(1, 1);
-        log.progress.read(Mark { sequence: 1, stored_ms: 1_000 });
+        log.progress.read(Mark {
+            sequence: 1,
+            stored_ms: 1_000,
+        });
         assert_eq!(log.progress.settled().sequence, 1);
     }
 
@@ -149,8 +228,14 @@ mod tests {
         take_in(&mut log, 5, r#"{"cancel":["x"]}"#, None);
         let source = "billing".parse().unwrap();
         assert!(log.is_cancelled(&source, "x", 4_000, 6_000));
-        assert!(!log.is_cancelled(&source, "x", 5_000, 6_000), "it was scheduled again");
-        assert!(!log.is_cancelled(&source, "x", 4_000, 5_000), "it was due before");
+        assert!(
+            !log.is_cancelled(&source, "x", 5_000, 6_000),
+            "it was scheduled again"
+        );
+        assert!(
+            !log.is_cancelled(&source, "x", 4_000, 5_000),
+            "it was due before"
+        );
         assert!(!log.is_cancelled(&source, "y", 4_000, 6_000));
         assert!(!log.is_cancelled(&"claims".parse().unwrap(), "x", 4_000, 6_000));
     }

@@ -96,11 +96,15 @@ impl Slice {
     /// Returns how a reminder is known to its source. None if it has no name by which it could come
     /// again: neither it nor its set has one, and no `Nats-Msg-Id`.
     pub fn name_of<'s>(&'s self, published: &'s Published) -> Option<Name<'s>> {
-        let Published { place, reminder, .. } = published;
+        let Published {
+            place, reminder, ..
+        } = published;
         if self.common.is_named || reminder.id != set::default_id(&self.common.id, *place) {
             return Some(Name::Id(&reminder.id));
         }
-        self.message_id.as_deref().map(|message| Name::InMessage(message, *place))
+        self.message_id
+            .as_deref()
+            .map(|message| Name::InMessage(message, *place))
     }
 }
 
@@ -195,15 +199,25 @@ pub struct Scheduled {
 /// Splits a message for an installation with so many partitions.
 pub fn split(message: &Message<'_>, partitions: u16) -> Split {
     let refused = |rejection| {
-        let work = SetWork::Refuse { body: Bytes::copy_from_slice(message.body), rejection };
-        Split { of_set: Some(of_set(message, work)), slices: Vec::new() }
+        let work = SetWork::Refuse {
+            body: Bytes::copy_from_slice(message.body),
+            rejection,
+        };
+        Split {
+            of_set: Some(of_set(message, work)),
+            slices: Vec::new(),
+        }
     };
     let source = match Source::from_token(message.source_token) {
         Ok(source) => source,
         Err(error) => return refused(Rejection::new(RejectCode::InvalidSource, error)),
     };
     let origin = Origin::new(source, message.sequence, message.stored_ms);
-    let set = message.set.as_ref().map_err(Rejection::clone).and_then(|set| set::parse(&origin, set));
+    let set = message
+        .set
+        .as_ref()
+        .map_err(Rejection::clone)
+        .and_then(|set| set::parse(&origin, set));
     match set.and_then(|set| Sorted::sort(message, &origin, set)) {
         Err(rejection) => refused(rejection),
         Ok(sorted) => sorted.split(message, partitions),
@@ -211,10 +225,23 @@ pub fn split(message: &Message<'_>, partitions: u16) -> Split {
 }
 
 fn of_set(message: &Message<'_>, work: SetWork) -> OfSetItself {
-    let Message { sequence, stored_ms, message_id, body, .. } = message;
+    let Message {
+        sequence,
+        stored_ms,
+        message_id,
+        body,
+        ..
+    } = message;
     let (source_token, body_hash) = (message.source_token.to_owned(), hash_of(body));
     let (sequence, stored_ms, message_id) = (*sequence, *stored_ms, message_id.map(Into::into));
-    OfSetItself { source_token, sequence, stored_ms, message_id, body_hash, work }
+    OfSetItself {
+        source_token,
+        sequence,
+        stored_ms,
+        message_id,
+        body_hash,
+        work,
+    }
 }
 
 /// A set's reminders, sorted by what becomes of them.
@@ -229,18 +256,47 @@ impl<'m> Sorted<'m> {
     /// # Errors
     /// When refusing the wrong ones one by one would take too much: then the whole set is to be
     /// refused.
-    fn sort(message: &Message<'_>, origin: &Origin, parsed: ReminderSet<'m>) -> Result<Self, Rejection> {
-        let ReminderSet { common, cancel, reminders } = parsed;
+    fn sort(
+        message: &Message<'_>,
+        origin: &Origin,
+        parsed: ReminderSet<'m>,
+    ) -> Result<Self, Rejection> {
+        let ReminderSet {
+            common,
+            cancel,
+            reminders,
+        } = parsed;
         let (source, id) = (origin.source.clone(), common.id.clone());
-        let (sequence, published_ms, trace) = (message.sequence, message.stored_ms, message.trace.clone());
-        let set = Arc::new(OfSet { source, id, sequence, published_ms, trace });
+        let (sequence, published_ms, trace) =
+            (message.sequence, message.stored_ms, message.trace.clone());
+        let set = Arc::new(OfSet {
+            source,
+            id,
+            sequence,
+            published_ms,
+            trace,
+        });
         let (refused, replaced, scheduled) = Default::default();
-        let parts = SetParts { set: set.clone(), refused, cancel, replaced, scheduled };
-        let mut sorted = Self { set, common, now: Vec::with_capacity(reminders.len()), parts };
+        let parts = SetParts {
+            set: set.clone(),
+            refused,
+            cancel,
+            replaced,
+            scheduled,
+        };
+        let mut sorted = Self {
+            set,
+            common,
+            now: Vec::with_capacity(reminders.len()),
+            parts,
+        };
         let mut first: HashMap<u128, usize> = HashMap::with_capacity(reminders.len());
         let raws: Vec<&str> = reminders.iter().map(|candidate| candidate.raw).collect();
         let cancelled: HashSet<String> = sorted.parts.cancel.iter().cloned().collect();
-        let (mut room, all) = (REFUSALS_BYTES + REFUSALS_FACTOR * message.body.len(), reminders.len());
+        let (mut room, all) = (
+            REFUSALS_BYTES + REFUSALS_FACTOR * message.body.len(),
+            reminders.len(),
+        );
         for (place, Candidate { raw, parsed }) in reminders.into_iter().enumerate() {
             let refused = match parsed {
                 Ok(reminder) => {
@@ -248,18 +304,39 @@ impl<'m> Sorted<'m> {
                     match *first.entry(identity).or_insert(place) {
                         earlier if earlier == place => {
                             let is_cancelled = cancelled.contains(&reminder.id);
-                            sorted.sort_one(place, raw, reminder, is_cancelled, message.is_due, origin);
+                            sorted.sort_one(
+                                place,
+                                raw,
+                                reminder,
+                                is_cancelled,
+                                message.is_due,
+                                origin,
+                            );
                             continue;
                         }
                         earlier if raws[earlier] == raw => continue,
-                        _ => Refused { rejection: duplicate(&reminder.id), id: reminder.id, user: Some(reminder.user) },
+                        _ => Refused {
+                            rejection: duplicate(&reminder.id),
+                            id: reminder.id,
+                            user: Some(reminder.user),
+                        },
                     }
                 }
                 Err(refused) => refused,
             };
-            let Refused { id, user, rejection } = refused;
+            let Refused {
+                id,
+                user,
+                rejection,
+            } = refused;
             let raw = Bytes::copy_from_slice(raw.as_bytes());
-            let refused = RefusedReminder { place, id, user, raw, rejection };
+            let refused = RefusedReminder {
+                place,
+                id,
+                user,
+                raw,
+                rejection,
+            };
             let left = room.checked_sub(refused.bytes());
             room = left.ok_or_else(|| too_many(&sorted.parts.refused, all, &refused.rejection))?;
             sorted.parts.refused.push(refused);
@@ -281,7 +358,9 @@ impl<'m> Sorted<'m> {
         // An earlier set may have scheduled it, and this one moves it to now.
         let is_moved = later.is_none() && reminder.deliver_at.is_some() && !is_due;
         if is_cancelled || is_moved {
-            self.parts.replaced.push((reminder.id.clone(), reminder.user.clone()));
+            self.parts
+                .replaced
+                .push((reminder.id.clone(), reminder.user.clone()));
         }
         match later {
             Some(at) => self.parts.scheduled.push(scheduled(at, reminder)),
@@ -290,26 +369,61 @@ impl<'m> Sorted<'m> {
     }
 
     fn split(self, message: &Message<'_>, partitions: u16) -> Split {
-        let Self { set, common, now, parts } = self;
+        let Self {
+            set,
+            common,
+            now,
+            parts,
+        } = self;
         let (common, message_id) = (Arc::new(common), message.message_id.map(Arc::from));
-        let SetParts { refused, cancel, replaced, scheduled, .. } = &parts;
-        let has_parts = !(refused.is_empty() && cancel.is_empty() && replaced.is_empty() && scheduled.is_empty());
+        let SetParts {
+            refused,
+            cancel,
+            replaced,
+            scheduled,
+            ..
+        } = &parts;
+        let has_parts = !(refused.is_empty()
+            && cancel.is_empty()
+            && replaced.is_empty()
+            && scheduled.is_empty());
         let mut by_partition: HashMap<Partition, Vec<(usize, &str, Reminder)>> = HashMap::new();
         for one in now {
-            by_partition.entry(of_user(&one.2.user, partitions)).or_default().push(one);
+            by_partition
+                .entry(of_user(&one.2.user, partitions))
+                .or_default()
+                .push(one);
         }
         let slice = |(partition, reminders): (Partition, Vec<(usize, &str, Reminder)>)| {
             // One buffer for all of them.
-            let raws = reminders.iter().map(|(_, raw, _)| raw.as_bytes()).collect::<Vec<_>>().concat();
+            let raws = reminders
+                .iter()
+                .map(|(_, raw, _)| raw.as_bytes())
+                .collect::<Vec<_>>()
+                .concat();
             let (mut rest, mut bytes) = (Bytes::from(raws), size_of::<Slice>());
             let published = reminders.into_iter().map(|(place, raw, reminder)| {
                 // The texts are in memory twice: as published, and read.
                 bytes += REMINDER_BYTES + 2 * raw.len();
-                Published { place, reminder, raw: rest.split_to(raw.len()) }
+                Published {
+                    place,
+                    reminder,
+                    raw: rest.split_to(raw.len()),
+                }
             });
             let reminders = published.collect();
             let (set, common, message_id) = (set.clone(), common.clone(), message_id.clone());
-            (partition, Slice { set, common, message_id, is_requeued: message.is_requeued, reminders, bytes })
+            (
+                partition,
+                Slice {
+                    set,
+                    common,
+                    message_id,
+                    is_requeued: message.is_requeued,
+                    reminders,
+                    bytes,
+                },
+            )
         };
         let mut slices: Vec<_> = by_partition.into_iter().map(slice).collect();
         slices.sort_unstable_by_key(|(partition, _)| *partition);
@@ -319,7 +433,10 @@ impl<'m> Sorted<'m> {
 }
 
 fn duplicate(id: &str) -> Rejection {
-    Rejection::new(RejectCode::DuplicateId, format!("`{id}` is the id of another reminder of the set for this user"))
+    Rejection::new(
+        RejectCode::DuplicateId,
+        format!("`{id}` is the id of another reminder of the set for this user"),
+    )
 }
 
 fn too_many(refused: &[RefusedReminder], all: usize, latest: &Rejection) -> Rejection {
@@ -333,10 +450,30 @@ fn too_many(refused: &[RefusedReminder], all: usize, latest: &Rejection) -> Reje
 
 /// A reminder for later, as a set of its own that may be published then.
 fn scheduled(at: Timestamp, reminder: Reminder) -> Scheduled {
-    let (json, set) = (reminder.to_json(), serde_json::to_string(&reminder.set).expect("a name is text"));
-    let json = if reminder.stays { with_reroute_false(&json) } else { json };
-    let set = [br#"{"id":"#, set.as_bytes(), br#","reminders":["#, &json, b"]}"].concat().into();
-    Scheduled { id: reminder.id, user: reminder.user, at, set }
+    let (json, set) = (
+        reminder.to_json(),
+        serde_json::to_string(&reminder.set).expect("a name is text"),
+    );
+    let json = if reminder.stays {
+        with_reroute_false(&json)
+    } else {
+        json
+    };
+    let set = [
+        br#"{"id":"#,
+        set.as_bytes(),
+        br#","reminders":["#,
+        &json,
+        b"]}",
+    ]
+    .concat()
+    .into();
+    Scheduled {
+        id: reminder.id,
+        user: reminder.user,
+        at,
+        set,
+    }
 }
 
 impl OfSetItself {
@@ -348,12 +485,24 @@ impl OfSetItself {
     /// Returns how many bytes it takes in memory, about.
     pub fn bytes(&self) -> usize {
         let work = match &self.work {
-            SetWork::Refuse { body, rejection, .. } => body.len() + rejection.detail.len(),
-            SetWork::Parts(SetParts { refused, cancel, replaced, scheduled, .. }) => {
+            SetWork::Refuse {
+                body, rejection, ..
+            } => body.len() + rejection.detail.len(),
+            SetWork::Parts(SetParts {
+                refused,
+                cancel,
+                replaced,
+                scheduled,
+                ..
+            }) => {
                 let refused: usize = refused.iter().map(RefusedReminder::bytes).sum();
                 let names = cancel.iter().map(|id| size_of::<String>() + id.len());
-                let replaced = replaced.iter().map(|(id, _)| size_of::<(String, UserId)>() + id.len());
-                let scheduled = scheduled.iter().map(|one| size_of::<Scheduled>() + one.id.len() + one.set.len());
+                let replaced = replaced
+                    .iter()
+                    .map(|(id, _)| size_of::<(String, UserId)>() + id.len());
+                let scheduled = scheduled
+                    .iter()
+                    .map(|one| size_of::<Scheduled>() + one.id.len() + one.set.len());
                 refused + names.chain(replaced).chain(scheduled).sum::<usize>()
             }
         };
@@ -372,7 +521,17 @@ mod tests {
         let (body, message_id, trace) = (body.as_bytes(), None, None);
         let (source_token, sequence, stored_ms) = ("billing", 9, 1_000);
         let (is_requeued, is_due) = (false, false);
-        Message { source_token, sequence, stored_ms, body, set, message_id, is_requeued, is_due, trace }
+        Message {
+            source_token,
+            sequence,
+            stored_ms,
+            body,
+            set,
+            message_id,
+            is_requeued,
+            is_due,
+            trace,
+        }
     }
 
     fn parts(split: Split) -> SetParts {
@@ -390,26 +549,46 @@ mod tests {
     }
 
     fn ids(slice: &Slice) -> Vec<&str> {
-        slice.reminders.iter().map(|published| published.reminder.id.as_str()).collect()
+        slice
+            .reminders
+            .iter()
+            .map(|published| published.reminder.id.as_str())
+            .collect()
     }
 
     #[test]
     fn each_partition_takes_its_users_in_order() {
-        let reminders: Vec<_> =
-            (0..40).map(|i| format!(r#"{{"id":"{i}","user":"u{}","content":"text {i}"}}"#, i % 5)).collect();
+        let reminders: Vec<_> = (0..40)
+            .map(|i| format!(r#"{{"id":"{i}","user":"u{}","content":"text {i}"}}"#, i % 5))
+            .collect();
         let body = format!(r#"{{"reminders":[{}]}}"#, reminders.join(","));
         let split = split(&message(&body), 4);
-        assert!(split.of_set.is_none() && split.slices.len() > 1 && split.slices.is_sorted_by_key(|slice| slice.0));
+        assert!(
+            split.of_set.is_none()
+                && split.slices.len() > 1
+                && split.slices.is_sorted_by_key(|slice| slice.0)
+        );
         let mut all = 0;
         for (partition, slice) in &split.slices {
-            assert!(slice.bytes > slice.reminders.iter().map(|published| published.raw.len()).sum());
+            assert!(
+                slice.bytes
+                    > slice
+                        .reminders
+                        .iter()
+                        .map(|published| published.raw.len())
+                        .sum()
+            );
             for published in &slice.reminders {
                 all += 1;
                 assert_eq!(of_user(&published.reminder.user, 4), *partition);
                 assert_eq!(published.reminder.id, published.place.to_string());
                 assert_eq!(reminders[published.place].as_bytes(), published.raw);
             }
-            assert!(slice.reminders.is_sorted_by_key(|published| published.place));
+            assert!(
+                slice
+                    .reminders
+                    .is_sorted_by_key(|published| published.place)
+            );
         }
         assert_eq!(all, 40);
     }
@@ -421,16 +600,24 @@ mod tests {
         let split = split(&message(body), 1);
         assert_eq!(ids(&split.slices[0].1), ["a", "a"], "the same twice is one");
         let refused = parts(split).refused;
-        assert_eq!((refused.len(), refused[0].place, refused[0].rejection.code), (1, 3, RejectCode::DuplicateId));
+        assert_eq!(
+            (refused.len(), refused[0].place, refused[0].rejection.code),
+            (1, 3, RejectCode::DuplicateId)
+        );
         assert!(!refused[0].has_outcome());
     }
 
     #[test]
     fn names_are_chosen_or_made_of_what_was_chosen() {
         let of = |body: &str, message_id| {
-            let message = Message { message_id, ..message(body) };
+            let message = Message {
+                message_id,
+                ..message(body)
+            };
             let slice = split(&message, 1).slices.remove(0).1;
-            slice.name_of(&slice.reminders[0]).map(|name| format!("{name:?}"))
+            slice
+                .name_of(&slice.reminders[0])
+                .map(|name| format!("{name:?}"))
         };
         let unnamed = r#"{"reminders":[{"user":"u","content":"c"}]}"#;
         assert_eq!(of(unnamed, None), None, "it cannot come again");
@@ -451,15 +638,38 @@ mod tests {
         );
         let split = super::split(&message(&body), 1);
         assert_eq!(ids(&split.slices[0].1), ["z"]);
-        let SetParts { refused, cancel, replaced, scheduled, .. } = parts(split);
-        assert_eq!((refused[0].id.as_str(), refused[0].rejection.code), ("a", RejectCode::InvalidUser));
+        let SetParts {
+            refused,
+            cancel,
+            replaced,
+            scheduled,
+            ..
+        } = parts(split);
+        assert_eq!(
+            (refused[0].id.as_str(), refused[0].rejection.code),
+            ("a", RejectCode::InvalidUser)
+        );
         assert!(refused[0].has_outcome());
         assert_eq!(cancel, ["x", "y"]);
         let user: UserId = "u".parse().unwrap();
-        assert_eq!(replaced, [("x".to_owned(), user.clone()), ("z".to_owned(), user.clone())]);
+        assert_eq!(
+            replaced,
+            [
+                ("x".to_owned(), user.clone()),
+                ("z".to_owned(), user.clone())
+            ]
+        );
         assert_eq!((scheduled[0].id.as_str(), &scheduled[0].user), ("x", &user));
-        let due = Message { is_due: true, stored_ms: 1_795_910_400_000, ..message("") };
-        let due = Message { body: &scheduled[0].set, set: Ok(&scheduled[0].set), ..due };
+        let due = Message {
+            is_due: true,
+            stored_ms: 1_795_910_400_000,
+            ..message("")
+        };
+        let due = Message {
+            body: &scheduled[0].set,
+            set: Ok(&scheduled[0].set),
+            ..due
+        };
         let due = super::split(&due, 1);
         assert!(due.of_set.is_none() && due.slices[0].1.reminders[0].reminder.stays);
     }
@@ -468,10 +678,25 @@ mod tests {
     fn set_is_refused_as_a_whole() {
         let refused = |message: &Message<'_>| code(&split(message, 4));
         assert_eq!(refused(&message("?")), RejectCode::NotJson);
-        assert_eq!(refused(&message(r#"{"reminders":[]}"#)), RejectCode::NoReminders);
-        assert_eq!(refused(&Message { source_token: "=", ..message("{}") }), RejectCode::InvalidSource);
+        assert_eq!(
+            refused(&message(r#"{"reminders":[]}"#)),
+            RejectCode::NoReminders
+        );
+        assert_eq!(
+            refused(&Message {
+                source_token: "=",
+                ..message("{}")
+            }),
+            RejectCode::InvalidSource
+        );
         let event = Err(Rejection::new(RejectCode::InvalidCloudEvent, "no data"));
-        assert_eq!(refused(&Message { set: event, ..message("{}") }), RejectCode::InvalidCloudEvent);
+        assert_eq!(
+            refused(&Message {
+                set: event,
+                ..message("{}")
+            }),
+            RejectCode::InvalidCloudEvent
+        );
         let valid = r#"{"user":"u","content":"c"}"#;
         let wrong = |count: usize| format!(r#"{{"reminders":[{valid}{}]}}"#, ",{}".repeat(count));
         assert_eq!(parts(split(&message(&wrong(3)), 4)).refused.len(), 3);
@@ -488,10 +713,24 @@ mod tests {
             field("id", &["\"a\"", "\"b\"", "\"\"", "1"]),
             field("user", &["\"u\"", "\"v\"", "\"\""]),
             field("content", &["\"c\"", "\"d\"", "null"]),
-            field("deliver_at", &["\"2026-11-29T00:00:00Z\"", "\"1970-01-01T00:00:00Z\"", "\"x\""]),
+            field(
+                "deliver_at",
+                &[
+                    "\"2026-11-29T00:00:00Z\"",
+                    "\"1970-01-01T00:00:00Z\"",
+                    "\"x\"",
+                ],
+            ),
         );
         fields.prop_map(|(a, b, c, d)| {
-            format!("{{{}}}", [a, b, c, d].into_iter().flatten().collect::<Vec<_>>().join(","))
+            format!(
+                "{{{}}}",
+                [a, b, c, d]
+                    .into_iter()
+                    .flatten()
+                    .collect::<Vec<_>>()
+                    .join(",")
+            )
         })
     }
 

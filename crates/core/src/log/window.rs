@@ -65,10 +65,17 @@ pub fn content_hash(reminder: &Reminder) -> u64 {
     part(reminder.title.as_ref().map(String::as_bytes));
     part(Some(reminder.content.as_bytes()));
     part(Some(&(reminder.tags.len() as u64).to_le_bytes()));
-    reminder.tags.iter().for_each(|tag| part(Some(tag.as_str().as_bytes())));
+    reminder
+        .tags
+        .iter()
+        .for_each(|tag| part(Some(tag.as_str().as_bytes())));
     part(Some(reminder.priority.as_str().as_bytes()));
     for time in [reminder.deliver_at, reminder.expires_at] {
-        part(time.map(|at| at.as_nanosecond().to_le_bytes()).as_ref().map(|bytes| &bytes[..]));
+        part(
+            time.map(|at| at.as_nanosecond().to_le_bytes())
+                .as_ref()
+                .map(|bytes| &bytes[..]),
+        );
     }
     part(reminder.data.as_ref().map(|data| data.get().as_bytes()));
     part(Some(&[u8::from(reminder.stays)]));
@@ -131,7 +138,12 @@ impl Window {
     /// An empty window of this length, for at most this many identities.
     pub fn new(length: Duration, max_ids: usize) -> Self {
         let length_ms = i64::try_from(length.as_millis()).unwrap_or(i64::MAX);
-        Self { length_ms, max_ids, known: HashMap::new(), by_age: VecDeque::new() }
+        Self {
+            length_ms,
+            max_ids,
+            known: HashMap::new(),
+            by_age: VecDeque::new(),
+        }
     }
 
     /// Judges a reminder of a set that was stored at `stored_ms`. To be asked for all sets in the
@@ -157,10 +169,21 @@ impl Window {
     /// Notes what a set brought, and forgets what no later set is judged by. Returns how many
     /// identities were forgotten before their time, because there are more than `max_ids`.
     pub fn note(&mut self, entries: &Entries) -> usize {
-        let Entries { sequence, stored_ms, reminders } = entries;
+        let Entries {
+            sequence,
+            stored_ms,
+            reminders,
+        } = entries;
         for &(id, content) in reminders {
-            let known = Known { sequence: *sequence, stored_ms: *stored_ms, content };
-            let is_newer = self.known.get(&id).is_none_or(|other| other.order() < known.order());
+            let known = Known {
+                sequence: *sequence,
+                stored_ms: *stored_ms,
+                content,
+            };
+            let is_newer = self
+                .known
+                .get(&id)
+                .is_none_or(|other| other.order() < known.order());
             // Two owners may have stored the same entries, and the one that was late stored them
             // behind newer ones.
             if is_newer {
@@ -218,7 +241,12 @@ pub fn encoded_bytes(entries: &Entries) -> usize {
 /// each of these its identity and the hash of its content, all little-endian.
 pub fn encode(sets: &[Entries]) -> Vec<u8> {
     let mut out = Vec::with_capacity(sets.iter().map(encoded_bytes).sum());
-    for Entries { sequence, stored_ms, reminders } in sets {
+    for Entries {
+        sequence,
+        stored_ms,
+        reminders,
+    } in sets
+    {
         out.extend_from_slice(&sequence.to_le_bytes());
         out.extend_from_slice(&stored_ms.to_le_bytes());
         out.extend_from_slice(&(reminders.len() as u32).to_le_bytes());
@@ -241,9 +269,18 @@ pub fn decode(mut bytes: &[u8]) -> Vec<Entries> {
         let sequence = u64::from_le_bytes(number(&mut bytes)?);
         let stored_ms = i64::from_le_bytes(number(&mut bytes)?);
         let count = u32::from_le_bytes(number(&mut bytes)?);
-        let mut entry = || Some((u128::from_le_bytes(number(&mut bytes)?), u64::from_le_bytes(number(&mut bytes)?)));
+        let mut entry = || {
+            Some((
+                u128::from_le_bytes(number(&mut bytes)?),
+                u64::from_le_bytes(number(&mut bytes)?),
+            ))
+        };
         let reminders = (0..count).map(|_| entry()).collect::<Option<_>>()?;
-        Some(Entries { sequence, stored_ms, reminders })
+        Some(Entries {
+            sequence,
+            stored_ms,
+            reminders,
+        })
     };
     std::iter::from_fn(&mut one).collect()
 }
@@ -256,7 +293,11 @@ mod tests {
     use super::*;
 
     fn entries(sequence: u64, stored_ms: i64, ids: &[Id]) -> Entries {
-        Entries { sequence, stored_ms, reminders: ids.iter().map(|id| (*id, 1)).collect() }
+        Entries {
+            sequence,
+            stored_ms,
+            reminders: ids.iter().map(|id| (*id, 1)).collect(),
+        }
     }
 
     fn window(max_ids: usize) -> Window {
@@ -283,10 +324,21 @@ mod tests {
     #[test]
     fn early_forgetting_is_counted() {
         let mut window = window(2);
-        assert_eq!(window.note(&entries(1, 0, &[1])) + window.note(&entries(2, 9_999, &[2])), 0);
-        assert_eq!(window.note(&entries(3, 10_000, &[3])), 0, "its time was over");
+        assert_eq!(
+            window.note(&entries(1, 0, &[1])) + window.note(&entries(2, 9_999, &[2])),
+            0
+        );
+        assert_eq!(
+            window.note(&entries(3, 10_000, &[3])),
+            0,
+            "its time was over"
+        );
         assert_eq!(window.note(&entries(4, 10_000, &[4])), 1);
-        assert_eq!(window.judge(2, 1, 10_000), Verdict::New, "more than two are not remembered");
+        assert_eq!(
+            window.judge(2, 1, 10_000),
+            Verdict::New,
+            "more than two are not remembered"
+        );
         assert_eq!(window.len(), 2);
     }
 
@@ -300,11 +352,20 @@ mod tests {
 
     #[test]
     fn load_leaves_out_sets_above_the_position() {
-        let (mut window, settled) = (window(100), Mark { sequence: 2, stored_ms: 20 });
+        let (mut window, settled) = (
+            window(100),
+            Mark {
+                sequence: 2,
+                stored_ms: 20,
+            },
+        );
         window.load(&entries(2, 20, &[1]), settled);
         window.load(&entries(3, 20, &[2]), settled);
         window.load(&entries(1, 21, &[3]), settled);
-        assert_eq!([1, 2, 3].map(|id| window.judge(id, 1, 30)), [Verdict::Repeat, Verdict::New, Verdict::New]);
+        assert_eq!(
+            [1, 2, 3].map(|id| window.judge(id, 1, 30)),
+            [Verdict::Repeat, Verdict::New, Verdict::New]
+        );
     }
 
     #[test]
@@ -319,7 +380,8 @@ mod tests {
 
     #[test]
     fn identities_are_apart() {
-        let (source, other): (Source, Source) = ("billing".parse().unwrap(), "claims".parse().unwrap());
+        let (source, other): (Source, Source) =
+            ("billing".parse().unwrap(), "claims".parse().unwrap());
         let (alice, bob): (UserId, UserId) = ("alice".parse().unwrap(), "bob".parse().unwrap());
         let all = [
             identity(&source, Name::Id("x"), &alice),
@@ -328,7 +390,10 @@ mod tests {
             identity(&source, Name::InMessage("x", 0), &alice),
             identity(&source, Name::InMessage("x", 1), &alice),
         ];
-        assert_eq!(all.iter().collect::<hashbrown::HashSet<_>>().len(), all.len());
+        assert_eq!(
+            all.iter().collect::<hashbrown::HashSet<_>>().len(),
+            all.len()
+        );
     }
 
     #[test]
@@ -340,7 +405,13 @@ mod tests {
             content_hash(set.reminders[0].parsed.as_ref().unwrap())
         };
         let plain = hash(1, r#"{"id":"a","user":"u","content":"c"}"#);
-        assert_eq!(plain, hash(2, r#"{"content":"c", "priority":"normal","tags":[],"user":"u"}"#));
+        assert_eq!(
+            plain,
+            hash(
+                2,
+                r#"{"content":"c", "priority":"normal","tags":[],"user":"u"}"#
+            )
+        );
         let others = [
             r#"{"user":"u","content":"d"}"#,
             r#"{"user":"u","content":"c","title":""}"#,
@@ -351,7 +422,11 @@ mod tests {
             r#"{"user":"u","content":"c","data":{}}"#,
             r#"{"user":"u","content":"c","reroute":false}"#,
         ];
-        let all: hashbrown::HashSet<u64> = others.iter().map(|other| hash(1, other)).chain([plain]).collect();
+        let all: hashbrown::HashSet<u64> = others
+            .iter()
+            .map(|other| hash(1, other))
+            .chain([plain])
+            .collect();
         assert_eq!(all.len(), others.len() + 1);
     }
 

@@ -87,7 +87,10 @@ impl Track {
 
     /// Whether something of the user's is under way.
     pub fn carries(&self, user: UserNumber) -> bool {
-        self.delivering.iter().flatten().any(|part| part.user == user)
+        self.delivering
+            .iter()
+            .flatten()
+            .any(|part| part.user == user)
     }
 }
 
@@ -205,7 +208,12 @@ impl Lane {
         self.health = Health::Down(now + grown(backoff, self.failures));
         self.failures = self.failures.saturating_add(1);
         let Tracks { shared, alone } = &mut self.tracks;
-        shared.ready.drain(..).chain(alone.ready.drain(..)).chain(self.unconfirmed.drain(..)).collect()
+        shared
+            .ready
+            .drain(..)
+            .chain(alone.ready.drain(..))
+            .chain(self.unconfirmed.drain(..))
+            .collect()
     }
 
     /// It answered. Answers the users that wanted it.
@@ -232,7 +240,9 @@ mod tests {
     #[test]
     fn backoff_doubles_up_to_its_bound() {
         let backoff = (Duration::from_millis(500), Duration::from_secs(30));
-        let pauses: Vec<_> = [0, 1, 2, 5, 6, 40, u32::MAX].map(|n| grown(backoff, n).as_millis()).into();
+        let pauses: Vec<_> = [0, 1, 2, 5, 6, 40, u32::MAX]
+            .map(|n| grown(backoff, n).as_millis())
+            .into();
         assert_eq!(pauses, [500, 1_000, 2_000, 16_000, 30_000, 30_000, 30_000]);
     }
 }

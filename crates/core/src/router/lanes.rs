@@ -23,7 +23,10 @@ pub struct Lanes {
 impl Lanes {
     /// None.
     pub(super) fn new() -> Self {
-        Self { lanes: Slab::new(), numbers: BTreeMap::new() }
+        Self {
+            lanes: Slab::new(),
+            numbers: BTreeMap::new(),
+        }
     }
 
     /// The number of an instance's lane, which is there from now on.
@@ -54,7 +57,9 @@ impl Lanes {
 
     /// All of them, in the order of their numbers.
     pub fn iter(&self) -> impl Iterator<Item = (LaneNumber, &Lane)> {
-        self.lanes.iter().map(|(number, lane)| (LaneNumber(number), lane))
+        self.lanes
+            .iter()
+            .map(|(number, lane)| (LaneNumber(number), lane))
     }
 
     /// All of them, in the order of their numbers.

@@ -20,7 +20,10 @@ use super::numbers::{LaneNumber, LaneNumbers, UserNumber};
 use super::twins::Twins;
 use super::user::{Route, State, User};
 use super::users::Users;
-use super::{Action, Company, Entry, Fate, HeldBack, Input, Item, MAX_DEVICES, Now, Removal, Settings, Settled};
+use super::{
+    Action, Company, Entry, Fate, HeldBack, Input, Item, MAX_DEVICES, Now, Removal, Settings,
+    Settled,
+};
 use bellhop_protocol::token::UserId;
 use parks::Refused;
 
@@ -113,12 +116,30 @@ impl Partition {
         match input {
             Input::Event(reminders) => self.event(now, reminders),
             Input::MailboxFound(user, summary) => self.mailbox_found(now, user, summary),
-            Input::RouteUp { user, instance, revision } => self.route_up(now, user, instance, revision),
-            Input::RouteDown { user, instance, revision } => self.route_down(&user, &instance, revision),
+            Input::RouteUp {
+                user,
+                instance,
+                revision,
+            } => self.route_up(now, user, instance, revision),
+            Input::RouteDown {
+                user,
+                instance,
+                revision,
+            } => self.route_down(&user, &instance, revision),
             Input::Associates { user, associates } => self.associates_changed(user, associates),
-            Input::RoutesFound { user, associate, instances } => self.routes_found(&user, &associate, instances),
-            Input::Delivered { instance, company, answer } => self.delivered(now, &instance, company, answer, actions),
-            Input::HeartbeatAnswered { instance, answer } => self.heartbeat_answered(now, &instance, answer, actions),
+            Input::RoutesFound {
+                user,
+                associate,
+                instances,
+            } => self.routes_found(&user, &associate, instances),
+            Input::Delivered {
+                instance,
+                company,
+                answer,
+            } => self.delivered(now, &instance, company, answer, actions),
+            Input::HeartbeatAnswered { instance, answer } => {
+                self.heartbeat_answered(now, &instance, answer, actions)
+            }
             Input::Parked(sequences) => self.parked(now, &sequences),
             Input::ParkRefused => self.park_refused(now),
             Input::MailboxRead { user, page } => self.mailbox_read(now, user, page, actions),
@@ -145,7 +166,10 @@ impl Partition {
             && self.counts.is_empty()
             && self.reads_in_flight == 0
             && self.lanes.iter().all(|(_, lane)| !lane.is_asked())
-            && self.users.iter().all(|(_, user)| user.work().state != State::LookingUp)
+            && self
+                .users
+                .iter()
+                .all(|(_, user)| user.work().state != State::LookingUp)
     }
 
     // What happened.
@@ -168,8 +192,12 @@ impl Partition {
             return false;
         }
         let work = self.users[user].work();
-        let is_away = matches!(work.state, State::Idle | State::Sweeping(_)) && !self.has_own_way(user);
-        let may_leave = entry.may_reroute && is_away && !work.associates.is_empty() && work.paused_until.is_none();
+        let is_away =
+            matches!(work.state, State::Idle | State::Sweeping(_)) && !self.has_own_way(user);
+        let may_leave = entry.may_reroute
+            && is_away
+            && !work.associates.is_empty()
+            && work.paused_until.is_none();
         !(may_leave || work.has_live())
     }
 
@@ -183,8 +211,14 @@ impl Partition {
     }
 
     fn fire_timers(&mut self, now: Now, actions: &mut Vec<Action>) {
-        while self.timers.first().is_some_and(|(at, _)| *at <= now.instant) {
-            let Some((at, timer)) = self.timers.pop_first() else { return };
+        while self
+            .timers
+            .first()
+            .is_some_and(|(at, _)| *at <= now.instant)
+        {
+            let Some((at, timer)) = self.timers.pop_first() else {
+                return;
+            };
             match timer {
                 Timer::Probe(lane) => self.probe(now, at, lane, actions),
                 Timer::Resume(user) => {
@@ -251,10 +285,18 @@ impl Partition {
     /// The instances that the user's reminders go to now, and those that are to be asked before: which hold its connections,
     /// and which may.
     fn own_connections(&self, now: Now, user: UserNumber) -> (LaneNumbers, LaneNumbers) {
-        let most = if self.settings.all_devices { MAX_DEVICES } else { 1 };
+        let most = if self.settings.all_devices {
+            MAX_DEVICES
+        } else {
+            1
+        };
         let (mut held, mut unconfirmed) = (LaneNumbers::new(), LaneNumbers::new());
         for route in self.usable(&self.users[user]).take(most) {
-            let side = if route.is_held(now.instant) { &mut held } else { &mut unconfirmed };
+            let side = if route.is_held(now.instant) {
+                &mut held
+            } else {
+                &mut unconfirmed
+            };
             side.push(route.lane);
         }
         (held, unconfirmed)
@@ -263,7 +305,10 @@ impl Partition {
     /// The user's routes to instances that are spoken to.
     fn usable<'a>(&'a self, user: &'a User) -> impl Iterator<Item = &'a Route> {
         let is_up = |route: &&Route| self.lanes[route.lane].is_up();
-        user.routes.iter().filter(|_| user.work().paused_until.is_none()).filter(is_up)
+        user.routes
+            .iter()
+            .filter(|_| user.work().paused_until.is_none())
+            .filter(is_up)
     }
 
     /// A turn of the user begins. What was queued for before is passed by.
@@ -313,7 +358,9 @@ impl Partition {
             return Some(Fate::Expired);
         }
         let other = self.twins.standing_for(now.instant, entry)?;
-        Some(Fate::Merged { into: other.id.clone() })
+        Some(Fate::Merged {
+            into: other.id.clone(),
+        })
     }
 
     /// A reminder that has left `waiting` is done with.
@@ -323,18 +370,32 @@ impl Partition {
     }
 
     /// A reminder is done with; `front` is the oldest one known to stay in the mailbox.
-    fn settle_before_front(&mut self, user: UserNumber, entry: Entry, fate: Fate, front: Option<u64>) {
+    fn settle_before_front(
+        &mut self,
+        user: UserNumber,
+        entry: Entry,
+        fate: Fate,
+        front: Option<u64>,
+    ) {
         let user = &mut self.users[user];
         let name = user.name.clone();
         let removal = match entry.item {
             Item::Event { .. } => Removal::Event,
             Item::Parked { sequence } => {
                 let mailbox = user.mailbox_mut();
-                mailbox.tally.iter_mut().for_each(|tally| tally.take_out(&entry.source));
+                mailbox
+                    .tally
+                    .iter_mut()
+                    .for_each(|tally| tally.take_out(&entry.source));
                 mailbox.settle(sequence, front)
             }
         };
-        self.settled.push(Settled { user: name, item: entry.item, fate, removal });
+        self.settled.push(Settled {
+            user: name,
+            item: entry.item,
+            fate,
+            removal,
+        });
     }
 
     // Actions.
@@ -370,7 +431,10 @@ impl Partition {
 
     fn forget_if_empty(&mut self, number: UserNumber) {
         let user = &mut self.users[number];
-        if user.work().suspicion.is_some() && user.work().waiting.is_empty() && !user.mailbox().is_in_use() {
+        if user.work().suspicion.is_some()
+            && user.work().waiting.is_empty()
+            && !user.mailbox().is_in_use()
+        {
             user.work_mut().suspicion = None;
         }
         user.shrink();

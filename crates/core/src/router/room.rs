@@ -43,7 +43,11 @@ impl Room {
     }
 
     fn part(&self, percent: usize) -> usize {
-        if self.limit < LEAST_SHARED { self.limit } else { self.limit * percent / 100 }
+        if self.limit < LEAST_SHARED {
+            self.limit
+        } else {
+            self.limit * percent / 100
+        }
     }
 }
 
@@ -69,7 +73,12 @@ impl Tally {
 
     /// Takes in a count, as far as the reminders still wait: they lie between the first and the last sequence, and were not
     /// settled ahead. Returns how many they are.
-    pub fn recount(&mut self, found: BySource, (first, last): (u64, u64), settled_ahead: &BTreeSet<u64>) -> usize {
+    pub fn recount(
+        &mut self,
+        found: BySource,
+        (first, last): (u64, u64),
+        settled_ahead: &BTreeSet<u64>,
+    ) -> usize {
         let (mut counts, mut total) = (HashMap::new(), 0);
         for (source, sequences) in found {
             let waits = |at: &u64| (first..=last).contains(at) && !settled_ahead.contains(at);
@@ -85,7 +94,9 @@ impl Tally {
 
     /// Counts a reminder of this source in, if the source has room for it.
     pub fn take_in(&mut self, source: &Source, room: usize) -> bool {
-        let Some(counts) = &mut self.counts else { return false };
+        let Some(counts) = &mut self.counts else {
+            return false;
+        };
         let count = counts.entry(source.clone()).or_default();
         let has_room = *count < room;
         *count += usize::from(has_room);
@@ -94,7 +105,11 @@ impl Tally {
 
     /// A reminder of this source has left, or did not come in.
     pub fn take_out(&mut self, source: &Source) {
-        if let Some(count) = self.counts.as_mut().and_then(|counts| counts.get_mut(source)) {
+        if let Some(count) = self
+            .counts
+            .as_mut()
+            .and_then(|counts| counts.get_mut(source))
+        {
             *count = count.saturating_sub(1);
         }
     }
@@ -106,10 +121,24 @@ mod tests {
 
     #[test]
     fn each_higher_priority_has_room_beyond_the_lower() {
-        let room = Room { limit: 10_000, reserve: 10, source_share: 50 };
-        assert_eq!(Priority::ALL.map(|priority| room.of_priority(priority)), [7_000, 8_000, 9_000, 10_000]);
+        let room = Room {
+            limit: 10_000,
+            reserve: 10,
+            source_share: 50,
+        };
+        assert_eq!(
+            Priority::ALL.map(|priority| room.of_priority(priority)),
+            [7_000, 8_000, 9_000, 10_000]
+        );
         assert_eq!((room.of_source(), room.of_anybody()), (5_000, 5_000));
         let small = Room { limit: 9, ..room };
-        assert_eq!((small.of_priority(Priority::Low), small.of_source(), small.of_anybody()), (9, 9, 9));
+        assert_eq!(
+            (
+                small.of_priority(Priority::Low),
+                small.of_source(),
+                small.of_anybody()
+            ),
+            (9, 9, 9)
+        );
     }
 }

@@ -22,7 +22,10 @@ impl<T> Slab<T> {
 
     /// Nothing.
     pub(super) fn new() -> Self {
-        Self { chunks: Vec::new(), free: Vec::new() }
+        Self {
+            chunks: Vec::new(),
+            free: Vec::new(),
+        }
     }
 
     /// Takes a thing in, and answers its number.
@@ -32,7 +35,11 @@ impl<T> Slab<T> {
             self.chunks[chunk][slot] = Some(thing);
             return number;
         }
-        if self.chunks.last().is_none_or(|chunk| chunk.len() == Self::CHUNK) {
+        if self
+            .chunks
+            .last()
+            .is_none_or(|chunk| chunk.len() == Self::CHUNK)
+        {
             self.chunks.push(Vec::with_capacity(Self::CHUNK));
         }
         let chunk = self.chunks.len() - 1;
@@ -63,7 +70,9 @@ impl<T> Slab<T> {
 
     /// All of them with their numbers, in the order of these.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        (0..).zip(self.chunks.iter().flatten()).filter_map(|(number, slot)| Some((number, slot.as_ref()?)))
+        (0..)
+            .zip(self.chunks.iter().flatten())
+            .filter_map(|(number, slot)| Some((number, slot.as_ref()?)))
     }
 
     /// All of them, in the order of their numbers.
@@ -82,13 +91,15 @@ impl<T> Index<u32> for Slab<T> {
     type Output = T;
 
     fn index(&self, number: u32) -> &T {
-        self.get(number).expect("a number belongs to something that is there")
+        self.get(number)
+            .expect("a number belongs to something that is there")
     }
 }
 
 impl<T> IndexMut<u32> for Slab<T> {
     fn index_mut(&mut self, number: u32) -> &mut T {
-        self.get_mut(number).expect("a number belongs to something that is there")
+        self.get_mut(number)
+            .expect("a number belongs to something that is there")
     }
 }
 

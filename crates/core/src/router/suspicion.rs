@@ -20,7 +20,11 @@ pub struct Suspicion {
 impl Suspicion {
     /// The first `among` reminders were in a request that was not answered, with those of other users.
     pub fn new(among: NonZeroUsize) -> Self {
-        Self { among, most: among, tries: 0 }
+        Self {
+            among,
+            most: among,
+            tries: 0,
+        }
     }
 
     /// How many reminders may go together.
@@ -35,7 +39,11 @@ impl Suspicion {
 
     /// The first `sent` reminders, in a request of their own, were not answered.
     pub fn confirmed(&mut self, sent: NonZeroUsize) {
-        self.tries = if sent == NonZeroUsize::MIN { self.tries.saturating_add(1) } else { 0 };
+        self.tries = if sent == NonZeroUsize::MIN {
+            self.tries.saturating_add(1)
+        } else {
+            0
+        };
         self.among = sent;
         self.most = half(sent);
     }
@@ -45,7 +53,11 @@ impl Suspicion {
         let among = NonZeroUsize::new(self.among.get().saturating_sub(accepted))?;
         match accepted {
             0 => Some(self),
-            _ => Some(Self { among, most: half(among), tries: 0 }),
+            _ => Some(Self {
+                among,
+                most: half(among),
+                tries: 0,
+            }),
         }
     }
 }
@@ -89,7 +101,15 @@ mod tests {
     fn what_is_accepted_is_suspect_no_more() {
         let suspicion = Suspicion::new(NonZeroUsize::new(3).unwrap());
         assert_eq!(suspicion.clone().relieved(3), None);
-        assert_eq!(suspicion.clone().relieved(5), None, "what came later was accepted, too");
-        assert_eq!(suspicion.clone().relieved(0), Some(suspicion), "a refusal says nothing");
+        assert_eq!(
+            suspicion.clone().relieved(5),
+            None,
+            "what came later was accepted, too"
+        );
+        assert_eq!(
+            suspicion.clone().relieved(0),
+            Some(suspicion),
+            "a refusal says nothing"
+        );
     }
 }

@@ -22,8 +22,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{
-    Action, Company, Entry, HELD_BACK_AFTER, Input, Instance, Item, MAX_ROUTES, MailboxSummary, NoAnswer, Now, Page,
-    Partition, Refusal, Room, Settings, Settled, Text, Undelivered,
+    Action, Company, Entry, HELD_BACK_AFTER, Input, Instance, Item, MAX_ROUTES, MailboxSummary,
+    NoAnswer, Now, Page, Partition, Refusal, Room, Settings, Settled, Text, Undelivered,
 };
 use bellhop_protocol::reminder::Priority;
 use bellhop_protocol::token::{Source, UserId};
@@ -52,7 +52,15 @@ struct Draft {
 
 fn reminder(user: &str) -> Draft {
     let (source, priority) = (source("billing"), Priority::Normal);
-    Draft { user: name(user), expires_at: None, bytes: 100, says: None, may_reroute: true, source, priority }
+    Draft {
+        user: name(user),
+        expires_at: None,
+        bytes: 100,
+        says: None,
+        may_reroute: true,
+        source,
+        priority,
+    }
 }
 
 fn source(name: &str) -> Source {
@@ -61,11 +69,18 @@ fn source(name: &str) -> Source {
 
 impl Draft {
     fn expires(self, at_ms: i64) -> Self {
-        Self { expires_at: Some(at_ms), ..self }
+        Self {
+            expires_at: Some(at_ms),
+            ..self
+        }
     }
 
     fn of(self, of: &str, priority: Priority) -> Self {
-        Self { source: source(of), priority, ..self }
+        Self {
+            source: source(of),
+            priority,
+            ..self
+        }
     }
 
     fn bytes(self, bytes: usize) -> Self {
@@ -73,15 +88,24 @@ impl Draft {
     }
 
     fn stays(self) -> Self {
-        Self { may_reroute: false, ..self }
+        Self {
+            may_reroute: false,
+            ..self
+        }
     }
 
     fn says(self, what: u128) -> Self {
-        Self { says: Some((what, Priority::Normal)), ..self }
+        Self {
+            says: Some((what, Priority::Normal)),
+            ..self
+        }
     }
 
     fn urgently(self) -> Self {
-        Self { says: self.says.map(|(what, _)| (what, Priority::Urgent)), ..self }
+        Self {
+            says: self.says.map(|(what, _)| (what, Priority::Urgent)),
+            ..self
+        }
     }
 }
 
@@ -89,20 +113,38 @@ impl Draft {
 fn mail(sequence: u64) -> Entry {
     let (source, priority) = (source("billing"), Priority::Normal);
     let item = Item::Parked { sequence };
-    Entry { item, expires_at: None, bytes: 100, may_reroute: false, source, priority, text: None }
+    Entry {
+        item,
+        expires_at: None,
+        bytes: 100,
+        may_reroute: false,
+        source,
+        priority,
+        text: None,
+    }
 }
 
 /// A message of a mailbox that says something; it was published as the reminder of this id.
 fn saying(sequence: u64, id: &str, what: u128) -> Entry {
-    Entry { text: Some(text(id, what, Priority::Normal)), ..mail(sequence) }
+    Entry {
+        text: Some(text(id, what, Priority::Normal)),
+        ..mail(sequence)
+    }
 }
 
 fn text(id: &str, hash: u128, priority: Priority) -> Arc<Text> {
-    Arc::new(Text { id: id.to_owned(), hash, priority })
+    Arc::new(Text {
+        id: id.to_owned(),
+        hash,
+        priority,
+    })
 }
 
 fn expiring(sequence: u64, at_ms: i64) -> Entry {
-    Entry { expires_at: Some(at_ms), ..mail(sequence) }
+    Entry {
+        expires_at: Some(at_ms),
+        ..mail(sequence)
+    }
 }
 
 impl Router {
@@ -119,7 +161,11 @@ impl Router {
             turn_timeout: Duration::from_secs(2),
             heartbeat_users: 1_000,
             delivery_bytes: 1_000,
-            room: Room { limit: 100, reserve: 0, source_share: 100 },
+            room: Room {
+                limit: 100,
+                reserve: 0,
+                source_share: 100,
+            },
             park_batch: (100, 10_000),
             park_again: (Duration::from_millis(100), Duration::from_millis(300)),
             reads_in_flight: 8,
@@ -130,7 +176,12 @@ impl Router {
             merge_limit: 100,
         };
         change(&mut settings);
-        Self { partition: Partition::new(settings), now: start(), sequence: 0, revision: 0 }
+        Self {
+            partition: Partition::new(settings),
+            now: start(),
+            sequence: 0,
+            revision: 0,
+        }
     }
 
     fn step(&mut self, input: Input) -> Vec<String> {
@@ -144,7 +195,11 @@ impl Router {
     fn wait(&mut self, ms: u64) -> Vec<String> {
         let until = later(self.now, ms);
         let mut actions = Vec::new();
-        while let Some(at) = self.partition.next_deadline().filter(|at| *at <= until.instant) {
+        while let Some(at) = self
+            .partition
+            .next_deadline()
+            .filter(|at| *at <= until.instant)
+        {
             let ahead = at.saturating_duration_since(self.now.instant);
             self.now = later(self.now, u64::try_from(ahead.as_millis()).unwrap());
             actions.extend(self.step(Input::Tick));
@@ -161,12 +216,36 @@ impl Router {
     fn event(&mut self, drafts: impl IntoIterator<Item = Draft>) -> Vec<String> {
         self.sequence += 1;
         let sequence = self.sequence;
-        let entry = |(index, Draft { user, expires_at, bytes, says, may_reroute, source, priority })| {
+        let entry = |(
+            index,
+            Draft {
+                user,
+                expires_at,
+                bytes,
+                says,
+                may_reroute,
+                source,
+                priority,
+            },
+        )| {
             let item = Item::Event { sequence, index };
             let text = says.map(|(what, priority)| text(&item.to_string(), what, priority));
-            (user, Entry { item, expires_at, bytes, may_reroute, source, priority, text })
+            (
+                user,
+                Entry {
+                    item,
+                    expires_at,
+                    bytes,
+                    may_reroute,
+                    source,
+                    priority,
+                    text,
+                },
+            )
         };
-        self.step(Input::Event(drafts.into_iter().enumerate().map(entry).collect()))
+        self.step(Input::Event(
+            drafts.into_iter().enumerate().map(entry).collect(),
+        ))
     }
 
     fn stop(&mut self) -> Vec<String> {
@@ -174,13 +253,32 @@ impl Router {
     }
 
     fn found(&mut self, user: &str, (first, last): (u64, u64), count: usize) -> Vec<String> {
-        self.step(Input::MailboxFound(name(user), MailboxSummary { first, last, count, next_expiry: None }))
+        self.step(Input::MailboxFound(
+            name(user),
+            MailboxSummary {
+                first,
+                last,
+                count,
+                next_expiry: None,
+            },
+        ))
     }
 
     /// The user's mailbox was counted: the sequences of each source's reminders; or they are no fewer than were known.
-    fn counted(&mut self, user: &str, found: Option<&[(&str, std::ops::Range<u64>)]>) -> Vec<String> {
-        let found = found.map(|all| all.iter().map(|(of, all)| (Some(source(of)), all.clone().collect())).collect());
-        self.step(Input::MailboxCounted { user: name(user), found })
+    fn counted(
+        &mut self,
+        user: &str,
+        found: Option<&[(&str, std::ops::Range<u64>)]>,
+    ) -> Vec<String> {
+        let found = found.map(|all| {
+            all.iter()
+                .map(|(of, all)| (Some(source(of)), all.clone().collect()))
+                .collect()
+        });
+        self.step(Input::MailboxCounted {
+            user: name(user),
+            found,
+        })
     }
 
     fn up(&mut self, user: &str, at: &str) -> Vec<String> {
@@ -189,19 +287,30 @@ impl Router {
     }
 
     fn up_at(&mut self, revision: u64, user: &str, at: &str) -> Vec<String> {
-        self.step(Input::RouteUp { user: name(user), instance: instance(at), revision })
+        self.step(Input::RouteUp {
+            user: name(user),
+            instance: instance(at),
+            revision,
+        })
     }
 
     /// The user's associates are these from now on.
     fn associates(&mut self, user: &str, associates: &str) -> Vec<String> {
         let associates = associates.split_whitespace().map(name).collect();
-        self.step(Input::Associates { user: name(user), associates })
+        self.step(Input::Associates {
+            user: name(user),
+            associates,
+        })
     }
 
     /// The associate's routes were looked up: these instances.
     fn looked_up(&mut self, user: &str, associate: &str, instances: &str) -> Vec<String> {
         let instances = instances.split_whitespace().map(instance).collect();
-        self.step(Input::RoutesFound { user: name(user), associate: name(associate), instances })
+        self.step(Input::RoutesFound {
+            user: name(user),
+            associate: name(associate),
+            instances,
+        })
     }
 
     fn down(&mut self, user: &str, at: &str) -> Vec<String> {
@@ -210,17 +319,27 @@ impl Router {
     }
 
     fn down_at(&mut self, revision: u64, user: &str, at: &str) -> Vec<String> {
-        self.step(Input::RouteDown { user: name(user), instance: name(at), revision })
+        self.step(Input::RouteDown {
+            user: name(user),
+            instance: name(at),
+            revision,
+        })
     }
 
     /// A heartbeat is answered with these users.
     fn connected(&mut self, at: &str, users: &str) -> Vec<String> {
         let users = users.split_whitespace().map(name).collect();
-        self.step(Input::HeartbeatAnswered { instance: instance(at), answer: Ok(users) })
+        self.step(Input::HeartbeatAnswered {
+            instance: instance(at),
+            answer: Ok(users),
+        })
     }
 
     fn heartbeat_fails(&mut self, at: &str, why: NoAnswer) -> Vec<String> {
-        self.step(Input::HeartbeatAnswered { instance: instance(at), answer: Err(why) })
+        self.step(Input::HeartbeatAnswered {
+            instance: instance(at),
+            answer: Err(why),
+        })
     }
 
     fn accepted(&mut self, at: &str) -> Vec<String> {
@@ -236,8 +355,16 @@ impl Router {
     }
 
     /// The shared delivery is answered; or, where none is under way, the one that went alone.
-    fn answered(&mut self, at: &str, answer: Result<Vec<(usize, usize, Refusal)>, Undelivered>) -> Vec<String> {
-        let company = if self.partition.is_sharing(&instance(at)) { Company::Shared } else { Company::Alone };
+    fn answered(
+        &mut self,
+        at: &str,
+        answer: Result<Vec<(usize, usize, Refusal)>, Undelivered>,
+    ) -> Vec<String> {
+        let company = if self.partition.is_sharing(&instance(at)) {
+            Company::Shared
+        } else {
+            Company::Alone
+        };
         self.answered_in(company, at, answer)
     }
 
@@ -247,7 +374,11 @@ impl Router {
         at: &str,
         answer: Result<Vec<(usize, usize, Refusal)>, Undelivered>,
     ) -> Vec<String> {
-        self.step(Input::Delivered { instance: instance(at), company, answer })
+        self.step(Input::Delivered {
+            instance: instance(at),
+            company,
+            answer,
+        })
     }
 
     fn parked(&mut self, sequences: &[u64]) -> Vec<String> {
@@ -260,14 +391,28 @@ impl Router {
 
     /// A page behind which nothing lies.
     fn last_page(&mut self, user: &str, entries: &[Entry], next: u64) -> Vec<String> {
-        let page = Page { entries: entries.to_vec(), next, is_last: true };
-        self.step(Input::MailboxRead { user: name(user), page })
+        let page = Page {
+            entries: entries.to_vec(),
+            next,
+            is_last: true,
+        };
+        self.step(Input::MailboxRead {
+            user: name(user),
+            page,
+        })
     }
 
     /// A page that another one follows.
     fn page(&mut self, user: &str, entries: &[Entry], next: u64) -> Vec<String> {
-        let page = Page { entries: entries.to_vec(), next, is_last: false };
-        self.step(Input::MailboxRead { user: name(user), page })
+        let page = Page {
+            entries: entries.to_vec(),
+            next,
+            is_last: false,
+        };
+        self.step(Input::MailboxRead {
+            user: name(user),
+            page,
+        })
     }
 
     /// A user with a held connection.
@@ -280,12 +425,20 @@ impl Router {
 
     /// A user without route and with these messages in the mailbox.
     fn away_with_mail(&mut self, user: &str, entries: &[Entry]) {
-        let Item::Parked { sequence: mut next } = entries[0].item else { panic!("not mail: {entries:?}") };
+        let Item::Parked { sequence: mut next } = entries[0].item else {
+            panic!("not mail: {entries:?}")
+        };
         for entry in entries {
-            let Item::Parked { sequence } = entry.item else { panic!("not mail: {entries:?}") };
+            let Item::Parked { sequence } = entry.item else {
+                panic!("not mail: {entries:?}")
+            };
             assert!(sequence >= next, "in order: {entries:?}");
             next = sequence + 1;
-            self.event([Draft { expires_at: entry.expires_at, bytes: entry.bytes, ..reminder(user) }]);
+            self.event([Draft {
+                expires_at: entry.expires_at,
+                bytes: entry.bytes,
+                ..reminder(user)
+            }]);
             self.parked(&[sequence]);
         }
     }
@@ -301,11 +454,17 @@ impl Router {
 /// The clocks at the start of a test: wall-clock times are milliseconds from here.
 #[allow(clippy::disallowed_methods)] // Some instant is needed to count from; which one makes no difference.
 pub(super) fn start() -> Now {
-    Now { instant: Instant::now(), unix_ms: 0 }
+    Now {
+        instant: Instant::now(),
+        unix_ms: 0,
+    }
 }
 
 pub(super) fn later(now: Now, ms: u64) -> Now {
-    Now { instant: now.instant + Duration::from_millis(ms), unix_ms: now.unix_ms + i64::try_from(ms).unwrap() }
+    Now {
+        instant: now.instant + Duration::from_millis(ms),
+        unix_ms: now.unix_ms + i64::try_from(ms).unwrap(),
+    }
 }
 
 fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
@@ -313,7 +472,10 @@ fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
 }
 
 fn instance(at: &str) -> Arc<Instance> {
-    Arc::new(Instance { name: name(at), subject: format!("bellhop.app.{at}") })
+    Arc::new(Instance {
+        name: name(at),
+        subject: format!("bellhop.app.{at}"),
+    })
 }
 
 /// An action in words, each settled reminder by itself.

@@ -24,24 +24,42 @@ pub struct Twins {
 impl Twins {
     /// Remembers up to `limit` reminders for as long as `window`.
     pub fn new(window: Duration, limit: usize) -> Self {
-        Self { window, limit, accepted: HashMap::new(), order: VecDeque::new() }
+        Self {
+            window,
+            limit,
+            accepted: HashMap::new(),
+            order: VecDeque::new(),
+        }
     }
 
     /// The reminder that stands for this one.
     pub fn standing_for(&self, now: Instant, entry: &Entry) -> Option<&Text> {
         let text = entry.text.as_ref()?;
         let (other, since) = self.accepted.get(&text.hash)?;
-        let stands = now < *since + self.window && other.id != text.id && text.priority <= other.priority;
+        let stands =
+            now < *since + self.window && other.id != text.id && text.priority <= other.priority;
         stands.then_some(&**other)
     }
 
     /// An app server accepted a reminder.
     pub fn accepted(&mut self, now: Instant, entry: &Entry) {
-        let Some(text) = entry.text.clone() else { return };
+        let Some(text) = entry.text.clone() else {
+            return;
+        };
         let is_over = |since: Instant| since + self.window <= now;
-        while self.order.front().is_some_and(|(since, _)| is_over(*since) || self.order.len() >= self.limit) {
-            let Some((since, hash)) = self.order.pop_front() else { break };
-            if self.accepted.get(&hash).is_some_and(|(_, latest)| *latest == since) {
+        while self
+            .order
+            .front()
+            .is_some_and(|(since, _)| is_over(*since) || self.order.len() >= self.limit)
+        {
+            let Some((since, hash)) = self.order.pop_front() else {
+                break;
+            };
+            if self
+                .accepted
+                .get(&hash)
+                .is_some_and(|(_, latest)| *latest == since)
+            {
                 self.accepted.remove(&hash);
             }
         }
@@ -63,11 +81,30 @@ mod tests {
     const LIMIT: usize = 6;
 
     fn entry(id: usize, hash: u8, is_urgent: bool) -> Entry {
-        let priority = if is_urgent { Priority::Urgent } else { Priority::Normal };
-        let text = Text { id: id.to_string(), hash: hash.into(), priority };
-        let item = Item::Event { sequence: id as u64, index: 0 };
+        let priority = if is_urgent {
+            Priority::Urgent
+        } else {
+            Priority::Normal
+        };
+        let text = Text {
+            id: id.to_string(),
+            hash: hash.into(),
+            priority,
+        };
+        let item = Item::Event {
+            sequence: id as u64,
+            index: 0,
+        };
         let source = "s".parse().unwrap();
-        Entry { item, expires_at: None, bytes: 1, may_reroute: false, source, priority, text: Some(text.into()) }
+        Entry {
+            item,
+            expires_at: None,
+            bytes: 1,
+            may_reroute: false,
+            source,
+            priority,
+            text: Some(text.into()),
+        }
     }
 
     proptest! {

@@ -157,7 +157,8 @@ impl Mailbox {
         if !self.has_mail() {
             self.count = 0;
             self.next_expiry = None;
-            self.tally.take_if(|tally| !tally.is_asked && tally.undecided.is_empty());
+            self.tally
+                .take_if(|tally| !tally.is_asked && tally.undecided.is_empty());
         }
     }
 
@@ -178,7 +179,9 @@ impl Mailbox {
 
     /// Takes in what the shell has counted, and gives back what waited for it. Nothing is being parked meanwhile.
     pub fn counted(&mut self, found: Option<BySource>) -> VecDeque<(Entry, Fate)> {
-        let Some(tally) = &mut self.tally else { return VecDeque::new() };
+        let Some(tally) = &mut self.tally else {
+            return VecDeque::new();
+        };
         tally.is_asked = false;
         if let Some(found) = found {
             self.count = tally.recount(found, (self.first, self.last), &self.settled_ahead);
@@ -190,8 +193,9 @@ impl Mailbox {
 
     /// Whether reminders wait for a count that may begin: what is being parked comes before.
     pub fn wants_count(&self) -> bool {
-        let wants =
-            |tally: &Tally| !tally.is_asked && !tally.undecided.is_empty() && self.parking == tally.undecided.len();
+        let wants = |tally: &Tally| {
+            !tally.is_asked && !tally.undecided.is_empty() && self.parking == tally.undecided.len()
+        };
         self.tally.as_deref().is_some_and(wants)
     }
 
@@ -281,7 +285,11 @@ impl Work {
 
     /// How what waits is delivered.
     pub fn company(&self) -> Company {
-        if self.suspicion.is_some() { Company::Alone } else { Company::Shared }
+        if self.suspicion.is_some() {
+            Company::Alone
+        } else {
+            Company::Shared
+        }
     }
 
     /// Whether the first of what waits is with an instance.
@@ -291,7 +299,9 @@ impl Work {
 
     /// Whether what is in memory came with an event.
     pub fn has_live(&self) -> bool {
-        self.waiting.front().is_some_and(|entry| matches!(entry.item, Item::Event { .. }))
+        self.waiting
+            .front()
+            .is_some_and(|entry| matches!(entry.item, Item::Event { .. }))
     }
 
     /// The sequence of the oldest waiting reminder, where it is a parked one.
@@ -306,7 +316,12 @@ impl Work {
 impl User {
     /// Somebody of whom nothing else is known.
     pub fn new(name: UserId) -> Self {
-        Self { name, routes: SmallVec::new(), mailbox: None, work: None }
+        Self {
+            name,
+            routes: SmallVec::new(),
+            mailbox: None,
+            work: None,
+        }
     }
 
     /// What waits in JetStream.
@@ -347,6 +362,8 @@ impl User {
 
     /// What was confirmed is used, or not needed any more.
     pub fn use_up_confirmations(&mut self) {
-        self.routes.iter_mut().for_each(|route| route.is_fresh = false);
+        self.routes
+            .iter_mut()
+            .for_each(|route| route.is_fresh = false);
     }
 }

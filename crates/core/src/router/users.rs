@@ -31,12 +31,20 @@ pub struct Users {
 impl Users {
     /// Nobody.
     pub(super) fn new() -> Self {
-        Self { users: Slab::new(), numbers: HashTable::new(), hasher: DefaultHashBuilder::default() }
+        Self {
+            users: Slab::new(),
+            numbers: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+        }
     }
 
     /// The number of a user, who is known from now on.
     pub fn admit(&mut self, name: UserId) -> UserNumber {
-        let Self { users, numbers, hasher } = self;
+        let Self {
+            users,
+            numbers,
+            hasher,
+        } = self;
         let hash = hasher.hash_one(&name);
         let is_it = |number: &UserNumber| users[number.0].name == name;
         match numbers.entry(hash, is_it, |number| hasher.hash_one(&users[number.0].name)) {
@@ -52,12 +60,16 @@ impl Users {
     /// The number of a user, if it is known.
     pub fn find(&self, name: &UserId) -> Option<UserNumber> {
         let is_it = |number: &UserNumber| self[*number].name == *name;
-        self.numbers.find(self.hasher.hash_one(name), is_it).copied()
+        self.numbers
+            .find(self.hasher.hash_one(name), is_it)
+            .copied()
     }
 
     /// Forgets a user. Its number may be somebody else's next.
     pub fn forget(&mut self, number: UserNumber) {
-        let Some(user) = self.users.remove(number.0) else { return };
+        let Some(user) = self.users.remove(number.0) else {
+            return;
+        };
         let hash = self.hasher.hash_one(&user.name);
         if let Ok(entry) = self.numbers.find_entry(hash, |other| *other == number) {
             entry.remove();
@@ -71,7 +83,9 @@ impl Users {
 
     /// All of them, in the order of their numbers.
     pub fn iter(&self) -> impl Iterator<Item = (UserNumber, &User)> {
-        self.users.iter().map(|(number, user)| (UserNumber(number), user))
+        self.users
+            .iter()
+            .map(|(number, user)| (UserNumber(number), user))
     }
 
     /// Nobody is known.

@@ -63,7 +63,10 @@ impl Engine {
     pub fn new(document: &Document) -> Result<Self, Vec<Problem>> {
         let mut problems = document.check();
         let matching = &document.matching;
-        let (case, width) = (matching.case == Difference::Fold, matching.width == Difference::Fold);
+        let (case, width) = (
+            matching.case == Difference::Fold,
+            matching.width == Difference::Fold,
+        );
         let fold = fold(matching);
         let mut keywords = Vec::new();
         let mut patterns = Vec::new();
@@ -71,14 +74,21 @@ impl Engine {
         let mut take = |list: &str, at: usize, keyword: &str, owner: u16| {
             let folded = fold.fold(keyword).text().to_owned();
             if folded.is_empty() && !keyword.is_empty() {
-                let problem =
-                    format!("{keyword:?} has nothing but characters of `match.skip`, so nothing is left to find");
+                let problem = format!(
+                    "{keyword:?} has nothing but characters of `match.skip`, so nothing is left to find"
+                );
                 return Some(Problem::error(problem).at(format!("{list}[{at}]")));
             }
             keywords.push((folded, owner));
             None
         };
-        problems.extend(document.allow.iter().enumerate().filter_map(|(at, phrase)| take("allow", at, phrase, ALLOW)));
+        problems.extend(
+            document
+                .allow
+                .iter()
+                .enumerate()
+                .filter_map(|(at, phrase)| take("allow", at, phrase, ALLOW)),
+        );
         for ((at, rule), number) in document.rules.iter().enumerate().zip(0u16..) {
             let empty = rule
                 .keywords
@@ -92,11 +102,19 @@ impl Engine {
                 }
                 let compiled = compile(pattern, case).and_then(|pattern| {
                     pattern_bytes += pattern.memory_usage();
-                    if pattern_bytes > PATTERNS_BYTES { Err(too_many_bytes()) } else { Ok(pattern) }
+                    if pattern_bytes > PATTERNS_BYTES {
+                        Err(too_many_bytes())
+                    } else {
+                        Ok(pattern)
+                    }
                 });
                 match compiled {
                     Ok(pattern) => patterns.push((number, pattern)),
-                    Err(problem) => problems.push(problem.in_rule(at, &rule.name).at(format!("patterns[{place}]"))),
+                    Err(problem) => problems.push(
+                        problem
+                            .in_rule(at, &rule.name)
+                            .at(format!("patterns[{place}]")),
+                    ),
                 }
             }
         }
@@ -104,13 +122,20 @@ impl Engine {
             return Err(problems);
         }
         // What skipping puts together is no word of the text.
-        let words = if matching.skip.is_empty() { matching.words } else { Words::Off };
-        let finder = (!keywords.is_empty()).then(|| Finder::new(keywords, words)).transpose();
+        let words = if matching.skip.is_empty() {
+            matching.words
+        } else {
+            Words::Off
+        };
+        let finder = (!keywords.is_empty())
+            .then(|| Finder::new(keywords, words))
+            .transpose();
         Ok(Self {
             rules: document.rules.iter().map(CompiledRule::of).collect(),
             words: matching.words,
             fold,
-            finder: finder.map_err(|error| vec![Problem::error(format!("too many keywords: {error}"))])?,
+            finder: finder
+                .map_err(|error| vec![Problem::error(format!("too many keywords: {error}"))])?,
             pattern_fold: Fold::new(false, width, ""),
             patterns,
         })
@@ -123,7 +148,10 @@ impl Engine {
 
     /// Returns the bytes of memory that its keywords and patterns hold.
     pub fn heap_bytes(&self) -> usize {
-        let patterns = self.patterns.iter().map(|(_, pattern)| pattern.memory_usage());
+        let patterns = self
+            .patterns
+            .iter()
+            .map(|(_, pattern)| pattern.memory_usage());
         self.finder.as_ref().map_or(0, Finder::heap_bytes) + patterns.sum::<usize>()
     }
 
@@ -142,7 +170,11 @@ impl Engine {
                     return;
                 }
                 let span = folded.span(part);
-                if owner == ALLOW { allowed.push(span) } else { matches.push(Match { span, rule: owner }) }
+                if owner == ALLOW {
+                    allowed.push(span)
+                } else {
+                    matches.push(Match { span, rule: owner })
+                }
             });
             if count > MAX_MATCHES {
                 return Err(TooManyMatches);
@@ -151,8 +183,13 @@ impl Engine {
         if !self.patterns.is_empty() {
             let folded = self.pattern_fold.fold(text);
             for (rule, pattern) in &self.patterns {
-                let found = pattern.find_iter(folded.text()).filter(|found| !found.is_empty());
-                matches.extend(found.map(|found| Match { span: folded.span(found.range()), rule: *rule }));
+                let found = pattern
+                    .find_iter(folded.text())
+                    .filter(|found| !found.is_empty());
+                matches.extend(found.map(|found| Match {
+                    span: folded.span(found.range()),
+                    rule: *rule,
+                }));
                 if matches.len() > MAX_MATCHES {
                     return Err(TooManyMatches);
                 }
@@ -167,7 +204,11 @@ impl Engine {
 
     /// Whether a keyword found here is whole words, or does not have to be.
     fn is_whole(&self, folded: &Folded<'_>, part: &Range<usize>) -> bool {
-        let ends = |everywhere| [part.start, part.end].into_iter().all(|at| folded.is_word_boundary(at, everywhere));
+        let ends = |everywhere| {
+            [part.start, part.end]
+                .into_iter()
+                .all(|at| folded.is_word_boundary(at, everywhere))
+        };
         match self.words {
             Words::Off => true,
             Words::On => ends(true),
@@ -178,26 +219,45 @@ impl Engine {
 
 /// Returns what makes keywords and texts comparable.
 pub(super) fn fold(matching: &Matching) -> Fold {
-    Fold::new(matching.case == Difference::Fold, matching.width == Difference::Fold, &matching.skip)
+    Fold::new(
+        matching.case == Difference::Fold,
+        matching.width == Difference::Fold,
+        &matching.skip,
+    )
 }
 
 impl CompiledRule {
     fn of(rule: &super::document::Rule) -> Self {
-        Self { name: rule.name.clone(), action: rule.action.clone() }
+        Self {
+            name: rule.name.clone(),
+            action: rule.action.clone(),
+        }
     }
 }
 
 fn compile(pattern: &str, case: bool) -> Result<Regex, Problem> {
     // Where a match begins and ends is all that is asked of it; captures and a one-pass automaton would take memory for nothing.
-    let config =
-        meta::Config::new().nfa_size_limit(Some(PATTERN_BYTES)).which_captures(WhichCaptures::Implicit).onepass(false);
+    let config = meta::Config::new()
+        .nfa_size_limit(Some(PATTERN_BYTES))
+        .which_captures(WhichCaptures::Implicit)
+        .onepass(false);
     let syntax = syntax::Config::new().case_insensitive(case);
-    Regex::builder().configure(config).syntax(syntax).build(pattern).map_err(|error| {
-        Problem::error(match error.syntax_error() {
-            Some(error) => format!("{pattern:?} is no regular expression: {}", in_one_line(&error.to_string())),
-            None => format!("{pattern:?} takes more than {} MiB when compiled; make it shorter", PATTERN_BYTES >> 20),
+    Regex::builder()
+        .configure(config)
+        .syntax(syntax)
+        .build(pattern)
+        .map_err(|error| {
+            Problem::error(match error.syntax_error() {
+                Some(error) => format!(
+                    "{pattern:?} is no regular expression: {}",
+                    in_one_line(&error.to_string())
+                ),
+                None => format!(
+                    "{pattern:?} takes more than {} MiB when compiled; make it shorter",
+                    PATTERN_BYTES >> 20
+                ),
+            })
         })
-    })
 }
 
 fn too_many_bytes() -> Problem {
@@ -210,10 +270,15 @@ fn too_many_bytes() -> Problem {
 
 /// What is wrong with a pattern and where, of a message that draws it: the pattern, a caret below, and `error: ...`.
 fn in_one_line(drawn: &str) -> String {
-    let Some((drawing, problem)) = drawn.rsplit_once("error: ") else { return drawn.to_owned() };
+    let Some((drawing, problem)) = drawn.rsplit_once("error: ") else {
+        return drawn.to_owned();
+    };
     match drawing.lines().collect::<Vec<_>>()[..] {
         [_, _, caret] => {
-            format!("{problem}, at character {}", caret.find('^').unwrap_or(DRAWING_INDENT) + 1 - DRAWING_INDENT)
+            format!(
+                "{problem}, at character {}",
+                caret.find('^').unwrap_or(DRAWING_INDENT) + 1 - DRAWING_INDENT
+            )
         }
         _ => problem.to_owned(),
     }
@@ -236,12 +301,18 @@ impl Allowed {
             furthest = furthest.max(span.end);
             (span.start, furthest)
         });
-        Self { reach: reach.collect() }
+        Self {
+            reach: reach.collect(),
+        }
     }
 
     /// Whether one of them contains this one.
     fn contains(&self, span: &Range<usize>) -> bool {
-        let begun = self.reach.partition_point(|(start, _)| *start <= span.start);
-        begun.checked_sub(1).is_some_and(|at| self.reach[at].1 >= span.end)
+        let begun = self
+            .reach
+            .partition_point(|(start, _)| *start <= span.start);
+        begun
+            .checked_sub(1)
+            .is_some_and(|at| self.reach[at].1 >= span.end)
     }
 }

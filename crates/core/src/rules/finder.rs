@@ -48,7 +48,10 @@ impl Finder {
     ///
     /// # Errors
     /// When they are too many for the automaton.
-    pub fn new(keywords: impl IntoIterator<Item = (String, u16)>, words: Words) -> Result<Self, String> {
+    pub fn new(
+        keywords: impl IntoIterator<Item = (String, u16)>,
+        words: Words,
+    ) -> Result<Self, String> {
         let mut shared: Vec<Vec<u16>> = Vec::new();
         let mut tags: HashMap<String, u32, FixedState> = HashMap::default();
         for (keyword, owner) in keywords {
@@ -71,11 +74,14 @@ impl Finder {
         let everywhere = words == Words::On;
         let mut keywords: Vec<(String, u32)> = tags.into_iter().collect();
         keywords.sort_unstable();
-        let (whole, others): (Vec<_>, Vec<_>) =
-            keywords.into_iter().partition(|(keyword, _)| words != Words::Off && begins_with_word(keyword, everywhere));
+        let (whole, others): (Vec<_>, Vec<_>) = keywords
+            .into_iter()
+            .partition(|(keyword, _)| words != Words::Off && begins_with_word(keyword, everywhere));
         Ok(Self {
             words: (!whole.is_empty()).then(|| Vocabulary::new(&whole, everywhere)),
-            anywhere: (!others.is_empty()).then(|| Automaton::new(&others)).transpose()?,
+            anywhere: (!others.is_empty())
+                .then(|| Automaton::new(&others))
+                .transpose()?,
             shared,
         })
     }
@@ -86,7 +92,9 @@ impl Finder {
             if tag < SHARED {
                 found(span, tag as u16);
             } else {
-                self.shared[(tag & !SHARED) as usize].iter().for_each(|owner| found(span.clone(), *owner));
+                self.shared[(tag & !SHARED) as usize]
+                    .iter()
+                    .for_each(|owner| found(span.clone(), *owner));
             }
         };
         if let Some(words) = &self.words {
@@ -105,12 +113,21 @@ impl Finder {
 
     /// Bytes of memory that it holds, about.
     pub fn heap_bytes(&self) -> usize {
-        let anywhere = self.anywhere.as_ref().map_or(0, |automaton| match automaton {
-            Automaton::Bytes(automaton, tags) => automaton.memory_usage() + size_of_val(&**tags),
-            Automaton::Characters(automaton) => automaton.heap_bytes(),
-        });
+        let anywhere = self
+            .anywhere
+            .as_ref()
+            .map_or(0, |automaton| match automaton {
+                Automaton::Bytes(automaton, tags) => {
+                    automaton.memory_usage() + size_of_val(&**tags)
+                }
+                Automaton::Characters(automaton) => automaton.heap_bytes(),
+            });
         let words = self.words.as_ref().map_or(0, Vocabulary::heap_bytes);
-        let shared: usize = self.shared.iter().map(|owners| size_of_val(owners) + size_of_val(&**owners)).sum();
+        let shared: usize = self
+            .shared
+            .iter()
+            .map(|owners| size_of_val(owners) + size_of_val(&**owners))
+            .sum();
         words + anywhere + shared
     }
 }
@@ -120,12 +137,18 @@ impl Automaton {
         let bytes: usize = keywords.iter().map(|(keyword, _)| keyword.len()).sum();
         if bytes <= MAX_DFA_BYTES && keywords.iter().all(|(keyword, _)| keyword.is_ascii()) {
             let texts = keywords.iter().map(|(keyword, _)| keyword);
-            let automaton = AhoCorasick::builder().kind(Some(AhoCorasickKind::DFA)).build(texts);
+            let automaton = AhoCorasick::builder()
+                .kind(Some(AhoCorasickKind::DFA))
+                .build(texts);
             let tags = keywords.iter().map(|(_, tag)| *tag).collect();
-            return automaton.map(|automaton| Self::Bytes(automaton, tags)).map_err(|error| error.to_string());
+            return automaton
+                .map(|automaton| Self::Bytes(automaton, tags))
+                .map_err(|error| error.to_string());
         }
         let tagged = keywords.iter().map(|(keyword, tag)| (keyword, *tag));
-        CharwiseDoubleArrayAhoCorasick::with_values(tagged).map(Self::Characters).map_err(|error| error.to_string())
+        CharwiseDoubleArrayAhoCorasick::with_values(tagged)
+            .map(Self::Characters)
+            .map_err(|error| error.to_string())
     }
 }
 

@@ -59,31 +59,67 @@ impl Fold {
         let kinds = kinds(case, width);
         let mut skip: Vec<char> = skip
             .chars()
-            .flat_map(|c| normalize(&c.to_string(), case, width).into_owned().chars().collect::<Vec<_>>())
+            .flat_map(|c| {
+                normalize(&c.to_string(), case, width)
+                    .into_owned()
+                    .chars()
+                    .collect::<Vec<_>>()
+            })
             .collect();
         skip.sort_unstable();
         skip.dedup();
         let ascii = |at: usize| char::from(at as u8);
-        let folded = |at: usize| if case { ascii(at).to_ascii_lowercase() } else { ascii(at) };
-        let kept: [bool; 128] = std::array::from_fn(|at| !skip.contains(&folded(at)) && ascii(at) != '\r');
+        let folded = |at: usize| {
+            if case {
+                ascii(at).to_ascii_lowercase()
+            } else {
+                ascii(at)
+            }
+        };
+        let kept: [bool; 128] =
+            std::array::from_fn(|at| !skip.contains(&folded(at)) && ascii(at) != '\r');
         let unchanged = std::array::from_fn(|at| kept[at] && folded(at) == ascii(at));
         let keeps_ideographs = !skip.iter().any(|c| ('\u{4000}'..='\u{9fff}').contains(c));
-        Self { case, width, skip, kinds, unchanged, kept, keeps_ideographs }
+        Self {
+            case,
+            width,
+            skip,
+            kinds,
+            unchanged,
+            kept,
+            keeps_ideographs,
+        }
     }
 
     /// Folds a text.
     pub fn fold<'t>(&self, text: &'t str) -> Folded<'t> {
-        let mut writer = Writer { fold: self, original: text, text: String::new(), runs: Vec::new(), done: 0 };
+        let mut writer = Writer {
+            fold: self,
+            original: text,
+            text: String::new(),
+            runs: Vec::new(),
+            done: 0,
+        };
         let unchanged = writer.stretch(&self.unchanged);
         if unchanged == text.len() {
-            return Folded { original: text, text: Cow::Borrowed(text), runs: Vec::new(), last_run: Cell::new(0) };
+            return Folded {
+                original: text,
+                text: Cow::Borrowed(text),
+                runs: Vec::new(),
+                last_run: Cell::new(0),
+            };
         }
         writer.text.reserve(text.len() + 16);
         writer.copy(unchanged);
         while writer.done < text.len() {
             writer.next();
         }
-        Folded { original: text, text: Cow::Owned(writer.text), runs: writer.runs, last_run: Cell::new(0) }
+        Folded {
+            original: text,
+            text: Cow::Owned(writer.text),
+            runs: writer.runs,
+            last_run: Cell::new(0),
+        }
     }
 }
 
@@ -101,17 +137,26 @@ impl Folded<'_> {
     /// Whether a word can begin or end at this place of the folded text. What was skipped there separates words as it does
     /// in the original.
     pub fn is_word_boundary(&self, at: usize, everywhere: bool) -> bool {
-        if self.run_at(at).is_some_and(|run| !(at - run.folded).is_multiple_of(run.folded_unit)) {
+        if self
+            .run_at(at)
+            .is_some_and(|run| !(at - run.folded).is_multiple_of(run.folded_unit))
+        {
             return false; // Inside of what a reader sees as one character.
         }
         let skipped = &self.original[self.end(at)..self.start(at)];
         let (before, after) = self.text.split_at(at);
         let class = |c: Option<char>| c.map_or(Class::Other, Class::of);
-        let (before, after) = (class(before.chars().next_back()), class(after.chars().next()));
+        let (before, after) = (
+            class(before.chars().next_back()),
+            class(after.chars().next()),
+        );
         if skipped.is_empty() {
             !before.joins(after, everywhere)
         } else {
-            let (first, last) = (class(skipped.chars().next()), class(skipped.chars().next_back()));
+            let (first, last) = (
+                class(skipped.chars().next()),
+                class(skipped.chars().next_back()),
+            );
             !(before.joins(first, everywhere) && last.joins(after, everywhere))
         }
     }
@@ -125,7 +170,9 @@ impl Folded<'_> {
 
     fn end(&self, at: usize) -> usize {
         match at.checked_sub(1).and_then(|last| self.run_at(last)) {
-            Some(run) => run.original + (at - run.folded).div_ceil(run.folded_unit) * run.original_unit,
+            Some(run) => {
+                run.original + (at - run.folded).div_ceil(run.folded_unit) * run.original_unit
+            }
             None => at,
         }
     }
@@ -216,7 +263,10 @@ impl Writer<'_, '_> {
 
     /// The next character may join the one before and those behind: works by clusters until that is over.
     fn clusters(&mut self) {
-        let before = self.original[..self.done].chars().next_back().map_or(0, char::len_utf8);
+        let before = self.original[..self.done]
+            .chars()
+            .next_back()
+            .map_or(0, char::len_utf8);
         let from = self.done - before;
         for (at, cluster) in self.original[from..].grapheme_indices(true) {
             let start = from + at;
@@ -234,7 +284,10 @@ impl Writer<'_, '_> {
 
     fn is_simple(&self, cluster: &str) -> bool {
         let mut chars = cluster.chars();
-        chars.next().is_some_and(|c| self.fold.kinds.get(c) != Kind::Complex) && chars.next().is_none()
+        chars
+            .next()
+            .is_some_and(|c| self.fold.kinds.get(c) != Kind::Complex)
+            && chars.next().is_none()
     }
 
     /// The simple character before turns out to begin a cluster.
@@ -251,7 +304,8 @@ impl Writer<'_, '_> {
     fn cluster(&mut self, cluster: &str) {
         let begin = self.text.len();
         let folded = normalize(cluster, self.fold.case, self.fold.width);
-        self.text.extend(folded.chars().filter(|c| !self.fold.skip.contains(c)));
+        self.text
+            .extend(folded.chars().filter(|c| !self.fold.skip.contains(c)));
         if self.text.len() > begin {
             self.note(begin, self.text.len() - begin, cluster.len());
         }
@@ -265,7 +319,12 @@ impl Writer<'_, '_> {
                 && run.original + (folded - run.folded) / folded_unit * original_unit == self.done
         });
         if !continues {
-            self.runs.push(Run { folded, original: self.done, folded_unit, original_unit });
+            self.runs.push(Run {
+                folded,
+                original: self.done,
+                folded_unit,
+                original_unit,
+            });
         }
     }
 
@@ -277,5 +336,8 @@ impl Writer<'_, '_> {
 /// The character that begins at this place.
 #[inline]
 fn char_at(text: &str, at: usize) -> char {
-    text[at..].chars().next().expect("the place lies before the end")
+    text[at..]
+        .chars()
+        .next()
+        .expect("the place lies before the end")
 }

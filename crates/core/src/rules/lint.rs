@@ -31,16 +31,23 @@ pub fn lint(json: &[u8]) -> Lint {
         Ok(document) => document,
         Err(unreadable) => {
             problems.extend(unreadable);
-            return Lint { problems, usable: None };
+            return Lint {
+                problems,
+                usable: None,
+            };
         }
     };
     let engine = Engine::new(&document).map_err(|wrong| problems.extend(wrong));
     problems.extend(suite::check(&document));
     match engine {
-        Ok(engine) if problems.is_empty() => {
-            Lint { problems: warnings(&document), usable: Some((document, Arc::new(engine))) }
-        }
-        _ => Lint { problems, usable: None },
+        Ok(engine) if problems.is_empty() => Lint {
+            problems: warnings(&document),
+            usable: Some((document, Arc::new(engine))),
+        },
+        _ => Lint {
+            problems,
+            usable: None,
+        },
     }
 }
 
@@ -48,17 +55,28 @@ pub fn lint(json: &[u8]) -> Lint {
 fn warnings(document: &Document) -> Vec<Problem> {
     let mut warnings = Vec::new();
     if document.rules.is_empty() {
-        warnings.push(Problem::error("there are no rules, so nothing happens to any reminder"));
+        warnings.push(Problem::error(
+            "there are no rules, so nothing happens to any reminder",
+        ));
     }
     warnings.extend(idle_phrases(document));
     for (at, rule) in document.rules.iter().enumerate() {
-        let of_rule = rule.keywords.iter().enumerate().filter_map(|(place, keyword)| {
-            let is_taken_out = rule.action == Action::Remove;
-            odd_shape(keyword, is_taken_out, document).map(|problem| problem.at(format!("keywords[{place}]")))
-        });
-        let patterns = rule.patterns.iter().enumerate().filter_map(|(place, pattern)| {
-            matches_nothing(pattern).map(|problem| problem.at(format!("patterns[{place}]")))
-        });
+        let of_rule = rule
+            .keywords
+            .iter()
+            .enumerate()
+            .filter_map(|(place, keyword)| {
+                let is_taken_out = rule.action == Action::Remove;
+                odd_shape(keyword, is_taken_out, document)
+                    .map(|problem| problem.at(format!("keywords[{place}]")))
+            });
+        let patterns = rule
+            .patterns
+            .iter()
+            .enumerate()
+            .filter_map(|(place, pattern)| {
+                matches_nothing(pattern).map(|problem| problem.at(format!("patterns[{place}]")))
+            });
         let all = of_rule.chain(patterns).chain(long_mask(&rule.action));
         warnings.extend(all.map(|problem| problem.in_rule(at, &rule.name)));
     }
@@ -74,19 +92,36 @@ fn idle_phrases(document: &Document) -> Vec<Problem> {
     if document.allow.is_empty() || has_patterns || document.matching.words == Words::Off {
         return Vec::new();
     }
-    let mut bare = Document { allow: Vec::new(), tests: Vec::new(), ..document.clone() };
+    let mut bare = Document {
+        allow: Vec::new(),
+        tests: Vec::new(),
+        ..document.clone()
+    };
     bare.matching.words = Words::Off;
-    let Ok(engine) = Engine::new(&bare) else { return Vec::new() };
+    let Ok(engine) = Engine::new(&bare) else {
+        return Vec::new();
+    };
     let is_idle = |phrase: &&String| engine.find(phrase).is_ok_and(|found| found.is_empty());
-    let idle = document.allow.iter().enumerate().filter(|(_, phrase)| is_idle(phrase));
-    let problem = |phrase| Problem::error(format!("{phrase:?} has no keyword in it, so there is nothing to allow"));
-    idle.map(|(at, phrase)| problem(phrase).at(format!("allow[{at}]"))).collect()
+    let idle = document
+        .allow
+        .iter()
+        .enumerate()
+        .filter(|(_, phrase)| is_idle(phrase));
+    let problem = |phrase| {
+        Problem::error(format!(
+            "{phrase:?} has no keyword in it, so there is nothing to allow"
+        ))
+    };
+    idle.map(|(at, phrase)| problem(phrase).at(format!("allow[{at}]")))
+        .collect()
 }
 
 /// A keyword with an end at which it will rarely be found.
 fn odd_shape(keyword: &str, is_taken_out: bool, document: &Document) -> Option<Problem> {
     if keyword.starts_with(is_combining_mark) {
-        let problem = format!("{keyword:?} begins with a combining mark, which is a part of the letter before it");
+        let problem = format!(
+            "{keyword:?} begins with a combining mark, which is a part of the letter before it"
+        );
         return Some(Problem::error(problem));
     }
     // Who takes a word out may want to take the space with it.
@@ -94,18 +129,28 @@ fn odd_shape(keyword: &str, is_taken_out: bool, document: &Document) -> Option<P
     if !has_space || is_taken_out || document.matching.skip.contains(char::is_whitespace) {
         return None;
     }
-    let problem = format!("{keyword:?} has a space at its end: it is not found next to a full stop or the text's end");
+    let problem = format!(
+        "{keyword:?} has a space at its end: it is not found next to a full stop or the text's end"
+    );
     Some(Problem::error(problem))
 }
 
 fn matches_nothing(pattern: &str) -> Option<Problem> {
-    let problem = || Problem::error(format!("{pattern:?} matches the empty text, too, which is passed over"));
-    Regex::new(pattern).is_ok_and(|pattern| pattern.is_match("")).then(problem)
+    let problem = || {
+        Problem::error(format!(
+            "{pattern:?} matches the empty text, too, which is passed over"
+        ))
+    };
+    Regex::new(pattern)
+        .is_ok_and(|pattern| pattern.is_match(""))
+        .then(problem)
 }
 
 /// A mask of several characters stands for every single one.
 fn long_mask(action: &Action) -> Option<Problem> {
-    let Action::Mask { with } = action else { return None };
+    let Action::Mask { with } = action else {
+        return None;
+    };
     let problem = format!("every character becomes {with:?}; `replace` puts it there once");
     (clusters(with).count() > 1).then(|| Problem::error(problem).at("with"))
 }
@@ -119,10 +164,17 @@ fn repeated_keywords(document: &Document) -> Vec<Problem> {
     let mut places: HashMap<String, Vec<Place>> = HashMap::new();
     for (at, rule) in document.rules.iter().enumerate() {
         for (place, keyword) in rule.keywords.iter().enumerate() {
-            places.entry(fold.fold(keyword).text().to_owned()).or_default().push((at, place));
+            places
+                .entry(fold.fold(keyword).text().to_owned())
+                .or_default()
+                .push((at, place));
         }
     }
-    let phrases = document.allow.iter().enumerate().map(|(at, phrase)| (fold.fold(phrase).text().to_owned(), at));
+    let phrases = document
+        .allow
+        .iter()
+        .enumerate()
+        .map(|(at, phrase)| (fold.fold(phrase).text().to_owned(), at));
     let allowed: HashMap<String, usize> = phrases.collect();
     // In the document's order.
     let mut warnings = BTreeMap::new();
@@ -138,23 +190,38 @@ fn repeated_keywords(document: &Document) -> Vec<Problem> {
     let told = |((at, place), problem): (Place, String)| {
         let rule = &document.rules[at];
         let problem = Problem::error(format!("{:?}: {problem}", rule.keywords[place]));
-        problem.in_rule(at, &rule.name).at(format!("keywords[{place}]"))
+        problem
+            .in_rule(at, &rule.name)
+            .at(format!("keywords[{place}]"))
     };
     warnings.into_iter().map(told).collect()
 }
 
 /// Why a rule's keyword, which stands in these places too, has no effect.
-fn useless(document: &Document, before: &[Place], everywhere: &[Place], at: usize) -> Option<String> {
+fn useless(
+    document: &Document,
+    before: &[Place],
+    everywhere: &[Place],
+    at: usize,
+) -> Option<String> {
     let action = |at: usize| &document.rules[at].action;
     let name = |at: usize| super::problem::label("rule", at, &document.rules[at].name);
     if let Some((_, place)) = before.iter().find(|(other, _)| *other == at) {
         return Some(format!("keywords[{place}] is the same"));
     }
-    if let Some((other, _)) = before.iter().find(|(other, _)| competes(action(*other), action(at))) {
-        return Some(format!("{} comes first and has it, too, so this rule does nothing about it", name(*other)));
+    if let Some((other, _)) = before
+        .iter()
+        .find(|(other, _)| competes(action(*other), action(at)))
+    {
+        return Some(format!(
+            "{} comes first and has it, too, so this rule does nothing about it",
+            name(*other)
+        ));
     }
     let is_mark = matches!(action(at), Action::Highlight | Action::Link { .. });
-    let (remover, _) = everywhere.iter().find(|(other, _)| *action(*other) == Action::Remove)?;
+    let (remover, _) = everywhere
+        .iter()
+        .find(|(other, _)| *action(*other) == Action::Remove)?;
     is_mark.then(|| format!("{} removes it, so nothing is left to mark", name(*remover)))
 }
 
@@ -173,7 +240,11 @@ mod tests {
 
     fn told(document: &Value) -> Vec<String> {
         let Lint { problems, usable } = lint(document.to_string().as_bytes());
-        assert_eq!(usable.is_none(), problems.iter().any(|problem| problem.is_error), "{problems:?}");
+        assert_eq!(
+            usable.is_none(),
+            problems.iter().any(|problem| problem.is_error),
+            "{problems:?}"
+        );
         problems.iter().map(ToString::to_string).collect()
     }
 
@@ -187,7 +258,10 @@ mod tests {
 
     fn warned(rules: &[Value], more: Value) -> Vec<String> {
         let mut document = json!({ "rules": rules });
-        document.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        document
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
         told(&document)
     }
 
@@ -200,8 +274,17 @@ mod tests {
             rule("d", "block", &["falcon", "*", "क्षि"]),
             json!({ "name": "e", "patterns": [r"\d+"], "action": "mask", "with": "👨‍👩‍👧" }),
         ];
-        assert_eq!(warned(&rules, json!({ "allow": ["peregrine falcon"] })), [""; 0]);
-        assert_eq!(warned(&[rule("a", "mask", &["f "])], json!({ "match": { "skip": " " } })), [""; 0]);
+        assert_eq!(
+            warned(&rules, json!({ "allow": ["peregrine falcon"] })),
+            [""; 0]
+        );
+        assert_eq!(
+            warned(
+                &[rule("a", "mask", &["f "])],
+                json!({ "match": { "skip": " " } })
+            ),
+            [""; 0]
+        );
     }
 
     #[test]
@@ -232,7 +315,11 @@ mod tests {
     #[test]
     fn what_does_not_do_what_it_looks_like_is_told() {
         for (rules, more, expected) in [
-            (vec![], json!({}), "there are no rules, so nothing happens to any reminder"),
+            (
+                vec![],
+                json!({}),
+                "there are no rules, so nothing happens to any reminder",
+            ),
             (
                 vec![rule("a", "block", &["x"])],
                 json!({ "allow": ["x ray", "peregrin"] }),
@@ -254,7 +341,9 @@ mod tests {
                 r#"rule 1 "a": patterns[0]: "x*" matches the empty text, too, which is passed over"#,
             ),
             (
-                vec![json!({ "name": "a", "keywords": ["x"], "action": "mask", "with": "[hidden]" })],
+                vec![
+                    json!({ "name": "a", "keywords": ["x"], "action": "mask", "with": "[hidden]" }),
+                ],
                 json!({}),
                 r#"rule 1 "a": with: every character becomes "[hidden]"; `replace` puts it there once"#,
             ),
@@ -270,7 +359,9 @@ mod tests {
             "tests": [{ "content": "x", "expect": {} }] });
         assert_eq!(told(&document).len(), 3, "{:?}", told(&document));
         assert_eq!(
-            told(&json!({ "rules": [{ "name": "a", "keywords": ["x", 7, null], "action": "hide" }], "allow": [{}] })),
+            told(
+                &json!({ "rules": [{ "name": "a", "keywords": ["x", 7, null], "action": "hide" }], "allow": [{}] })
+            ),
             [
                 "allow[0]: an object, not a text",
                 "rule 1 \"a\": keywords[1]: a number, not a text",

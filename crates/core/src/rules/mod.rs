@@ -59,7 +59,9 @@ pub enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RulesError {
     /// The tag has a document, and no version of it can be used.
-    #[error("the rules of tag `{0}` cannot be used, nor can an earlier version of them; `bellhop doctor` says why")]
+    #[error(
+        "the rules of tag `{0}` cannot be used, nor can an earlier version of them; `bellhop doctor` says why"
+    )]
     Unusable(Tag),
     /// The rules match without end.
     #[error(transparent)]
@@ -82,7 +84,12 @@ struct Part {
 impl Rules {
     /// The documents of these tags.
     pub fn new(engines: BTreeMap<Tag, Arc<Engine>>) -> Self {
-        Self { engines: engines.into_iter().map(|(tag, engine)| (tag, Some(engine))).collect() }
+        Self {
+            engines: engines
+                .into_iter()
+                .map(|(tag, engine)| (tag, Some(engine)))
+                .collect(),
+        }
     }
 
     /// Returns the number of tags whose rules apply.
@@ -144,8 +151,15 @@ impl Rules {
             let found = || parts.iter().flat_map(|part| &part.found);
             let rules = engine.rules();
             let action = |found: &Match| &rules[usize::from(found.rule)].action;
-            if let Some(block) = found().filter(|found| *action(found) == Action::Block).map(|found| found.rule).min() {
-                return Ok(Verdict::Blocked { tag: tag.clone(), rule: rules[usize::from(block)].name.clone() });
+            if let Some(block) = found()
+                .filter(|found| *action(found) == Action::Block)
+                .map(|found| found.rule)
+                .min()
+            {
+                return Ok(Verdict::Blocked {
+                    tag: tag.clone(),
+                    rule: rules[usize::from(block)].name.clone(),
+                });
             }
             let wanted = found().filter_map(|found| match action(found) {
                 Action::Priority { with } => Some(*with),
@@ -153,7 +167,8 @@ impl Rules {
             });
             priority = priority.max(wanted.max());
             for part in parts.iter_mut().filter(|part| !part.found.is_empty()) {
-                part.text.rewrite(engine, at, &part.found, MAX_REMINDER_BYTES)?;
+                part.text
+                    .rewrite(engine, at, &part.found, MAX_REMINDER_BYTES)?;
                 is_rewritten = true;
             }
         }
@@ -172,7 +187,11 @@ impl Part {
     fn of(reminder: &mut Reminder) -> Vec<Self> {
         let title = reminder.title.take().map(|title| (Field::Title, title));
         let content = (Field::Content, std::mem::take(&mut reminder.content));
-        let part = |(field, text)| Self { field, text: Text::new(text), found: Vec::new() };
+        let part = |(field, text)| Self {
+            field,
+            text: Text::new(text),
+            found: Vec::new(),
+        };
         title.into_iter().chain([content]).map(part).collect()
     }
 

@@ -28,7 +28,10 @@ struct Folded<'t> {
 
 impl<'t> Folded<'t> {
     fn new(text: &'t str, case: bool, width: bool, skip: &str) -> Self {
-        let skip: Vec<char> = skip.chars().flat_map(|c| folded(&c.to_string(), case, width)).collect();
+        let skip: Vec<char> = skip
+            .chars()
+            .flat_map(|c| folded(&c.to_string(), case, width))
+            .collect();
         let clusters: Vec<_> = text.grapheme_indices(true).collect();
         let chars = clusters.iter().enumerate().flat_map(|(at, (_, cluster))| {
             folded(cluster, case, width)
@@ -47,7 +50,10 @@ impl<'t> Folded<'t> {
 
     /// The bytes of the original under these folded characters.
     fn span(&self, part: Range<usize>) -> Range<usize> {
-        let (first, last) = (self.clusters[self.chars[part.start].1], self.clusters[self.chars[part.end - 1].1]);
+        let (first, last) = (
+            self.clusters[self.chars[part.start].1],
+            self.clusters[self.chars[part.end - 1].1],
+        );
         first.0..last.0 + last.1.len()
     }
 
@@ -62,7 +68,9 @@ impl<'t> Folded<'t> {
         // The folded neighbours; and between them, what was skipped.
         let begin = before.map_or(0, |before| before + 1);
         let end = after.unwrap_or(self.clusters.len());
-        let skipped = self.clusters[begin..end].iter().flat_map(|(_, cluster)| cluster.chars());
+        let skipped = self.clusters[begin..end]
+            .iter()
+            .flat_map(|(_, cluster)| cluster.chars());
         let line: Vec<char> = at
             .checked_sub(1)
             .map(|before| self.chars[before].0)
@@ -71,9 +79,10 @@ impl<'t> Folded<'t> {
             .chain(self.chars.get(at).map(|(c, _)| *c))
             .collect();
         let has_both = before.is_some() && after.is_some();
-        let first_joins = line.len() > 1 && Class::of(line[0]).joins(Class::of(line[1]), everywhere);
-        let last_joins =
-            line.len() > 1 && Class::of(line[line.len() - 2]).joins(Class::of(line[line.len() - 1]), everywhere);
+        let first_joins =
+            line.len() > 1 && Class::of(line[0]).joins(Class::of(line[1]), everywhere);
+        let last_joins = line.len() > 1
+            && Class::of(line[line.len() - 2]).joins(Class::of(line[line.len() - 1]), everywhere);
         !(has_both && first_joins && last_joins)
     }
 }
@@ -87,10 +96,20 @@ pub fn apply(document: &Document, text: &str) -> Outcome {
     let matches = matches(document, text);
     let clusters: Vec<(usize, &str)> = text.grapheme_indices(true).collect();
     let action = |rule: usize| &document.rules[rule].action;
-    let of = |wanted: fn(&Action) -> bool| matches.iter().filter(move |(_, rule)| wanted(action(*rule)));
+    let of = |wanted: fn(&Action) -> bool| {
+        matches
+            .iter()
+            .filter(move |(_, rule)| wanted(action(*rule)))
+    };
 
-    let rewritten = leftmost(of(|action| matches!(action, Action::Replace { .. } | Action::Remove)).cloned().collect());
-    let masks: Vec<_> = of(|action| matches!(action, Action::Mask { .. })).cloned().collect();
+    let rewritten = leftmost(
+        of(|action| matches!(action, Action::Replace { .. } | Action::Remove))
+            .cloned()
+            .collect(),
+    );
+    let masks: Vec<_> = of(|action| matches!(action, Action::Mask { .. }))
+        .cloned()
+        .collect();
     let mut output = String::new();
     // Old place → new place, for starts and for ends of marks.
     let (mut starts, mut ends) = (vec![0; text.len() + 1], vec![0; text.len() + 1]);
@@ -114,7 +133,13 @@ pub fn apply(document: &Document, text: &str) -> Outcome {
             }
         } else {
             (starts[at], ends[at]) = (begin, begin);
-            match masks.iter().filter(|(span, _)| is_inside(span)).map(|(_, rule)| *rule).min().map(action) {
+            match masks
+                .iter()
+                .filter(|(span, _)| is_inside(span))
+                .map(|(_, rule)| *rule)
+                .min()
+                .map(action)
+            {
                 Some(Action::Mask { with }) => output.push_str(with),
                 _ => output.push_str(cluster),
             }
@@ -125,13 +150,26 @@ pub fn apply(document: &Document, text: &str) -> Outcome {
     let mut marks = Vec::new();
     for rule in 0..document.rules.len() {
         if matches!(action(rule), Action::Highlight | Action::Link { .. }) {
-            let own = leftmost(matches.iter().filter(|(_, of)| *of == rule).cloned().collect());
-            marks.extend(own.into_iter().map(|(span, rule)| (starts[span.start]..ends[span.end], rule)));
+            let own = leftmost(
+                matches
+                    .iter()
+                    .filter(|(_, of)| *of == rule)
+                    .cloned()
+                    .collect(),
+            );
+            marks.extend(
+                own.into_iter()
+                    .map(|(span, rule)| (starts[span.start]..ends[span.end], rule)),
+            );
         }
     }
     marks.retain(|(span, _)| span.start < span.end);
     marks.sort_by_key(|(span, rule)| (span.start, span.end, *rule));
-    Outcome { matches, text: output, marks }
+    Outcome {
+        matches,
+        text: output,
+        marks,
+    }
 }
 
 /// Non-overlapping matches: leftmost, then longest, then by rule.
@@ -148,7 +186,10 @@ fn leftmost(mut matches: Vec<(Range<usize>, usize)>) -> Vec<(Range<usize>, usize
 
 fn matches(document: &Document, text: &str) -> Vec<(Range<usize>, usize)> {
     let matching = &document.matching;
-    let (case, width) = (matching.case == Difference::Fold, matching.width == Difference::Fold);
+    let (case, width) = (
+        matching.case == Difference::Fold,
+        matching.width == Difference::Fold,
+    );
     let folded = Folded::new(text, case, width, &matching.skip);
     let occurrences = |keyword: &String| {
         let keyword = Folded::new(keyword, case, width, &matching.skip).text();
@@ -159,11 +200,15 @@ fn matches(document: &Document, text: &str) -> Vec<(Range<usize>, usize)> {
         };
         let is_whole = |at: &usize| match matching.words {
             Words::Off => true,
-            Words::Auto => folded.is_boundary(*at, false) && folded.is_boundary(*at + length, false),
+            Words::Auto => {
+                folded.is_boundary(*at, false) && folded.is_boundary(*at + length, false)
+            }
             Words::On => folded.is_boundary(*at, true) && folded.is_boundary(*at + length, true),
         };
         let places = (0..folded.chars.len()).filter(is_here).filter(is_whole);
-        places.map(|at| folded.span(at..at + length)).collect::<Vec<_>>()
+        places
+            .map(|at| folded.span(at..at + length))
+            .collect::<Vec<_>>()
     };
     let allowed: Vec<_> = document.allow.iter().flat_map(occurrences).collect();
     let plain = Folded::new(text, false, width, "");
@@ -171,14 +216,33 @@ fn matches(document: &Document, text: &str) -> Vec<(Range<usize>, usize)> {
     let in_chars = |at: usize| plain_text[..at].chars().count();
     let mut matches = Vec::new();
     for (number, rule) in document.rules.iter().enumerate() {
-        matches.extend(rule.keywords.iter().flat_map(occurrences).map(|span| (span, number)));
+        matches.extend(
+            rule.keywords
+                .iter()
+                .flat_map(occurrences)
+                .map(|span| (span, number)),
+        );
         for pattern in &rule.patterns {
-            let pattern = RegexBuilder::new(pattern).case_insensitive(case).build().expect("the document compiles");
-            let found = pattern.find_iter(&plain_text).filter(|found| !found.is_empty());
-            matches.extend(found.map(|found| (plain.span(in_chars(found.start())..in_chars(found.end())), number)));
+            let pattern = RegexBuilder::new(pattern)
+                .case_insensitive(case)
+                .build()
+                .expect("the document compiles");
+            let found = pattern
+                .find_iter(&plain_text)
+                .filter(|found| !found.is_empty());
+            matches.extend(found.map(|found| {
+                (
+                    plain.span(in_chars(found.start())..in_chars(found.end())),
+                    number,
+                )
+            }));
         }
     }
-    matches.retain(|(span, _)| !allowed.iter().any(|allowed| allowed.start <= span.start && span.end <= allowed.end));
+    matches.retain(|(span, _)| {
+        !allowed
+            .iter()
+            .any(|allowed| allowed.start <= span.start && span.end <= allowed.end)
+    });
     matches.sort_by_key(|(span, rule)| (span.start, span.end, *rule));
     matches.dedup();
     matches

@@ -53,22 +53,45 @@ impl Edit<'_> {
 impl Text {
     /// A text without marks.
     pub fn new(text: String) -> Self {
-        Self { text, marks: Vec::new() }
+        Self {
+            text,
+            marks: Vec::new(),
+        }
     }
 
     /// Applies the matches of the `document`-th document. Blocking and priorities are not the text's business.
     ///
     /// # Errors
     /// When the text would have more than `most` bytes.
-    pub fn rewrite(&mut self, engine: &Engine, document: usize, matches: &[Match], most: usize) -> Result<(), TooLong> {
+    pub fn rewrite(
+        &mut self,
+        engine: &Engine,
+        document: usize,
+        matches: &[Match],
+        most: usize,
+    ) -> Result<(), TooLong> {
         let edits = edits(engine, &self.text, matches);
-        let marked =
-            matches.iter().filter(|found| matches!(action(engine, found), Action::Highlight | Action::Link { .. }));
+        let marked = matches.iter().filter(|found| {
+            matches!(
+                action(engine, found),
+                Action::Highlight | Action::Link { .. }
+            )
+        });
         let mut marked: Vec<&Match> = marked.collect();
-        marked.sort_unstable_by_key(|found| (found.rule, found.span.start, std::cmp::Reverse(found.span.end)));
+        marked.sort_unstable_by_key(|found| {
+            (
+                found.rule,
+                found.span.start,
+                std::cmp::Reverse(found.span.end),
+            )
+        });
         for of_rule in marked.chunk_by(|a, b| a.rule == b.rule) {
             let spans = leftmost(of_rule.iter().copied());
-            self.marks.extend(spans.map(|found| TextMark { span: found.span.clone(), document, rule: found.rule }));
+            self.marks.extend(spans.map(|found| TextMark {
+                span: found.span.clone(),
+                document,
+                rule: found.rule,
+            }));
         }
         self.marks.sort_by_key(|mark| mark.span.start);
         self.apply(&edits, most)
@@ -99,14 +122,25 @@ impl Text {
         }
         self.marks.retain(|mark| mark.span.start < mark.span.end);
         self.text = text;
-        if self.text.len() > most { Err(TooLong(most)) } else { Ok(()) }
+        if self.text.len() > most {
+            Err(TooLong(most))
+        } else {
+            Ok(())
+        }
     }
 }
 
 /// Where a place of the text is after the edits; `whole` rounds one inside of what is replaced to its end or its start.
-fn moved(edits: &[Edit<'_>], places: &[usize], at: usize, whole: impl Fn(usize, usize) -> usize) -> usize {
+fn moved(
+    edits: &[Edit<'_>],
+    places: &[usize],
+    at: usize,
+    whole: impl Fn(usize, usize) -> usize,
+) -> usize {
     let begun = edits.partition_point(|edit| edit.span.start < at);
-    let Some(last) = begun.checked_sub(1) else { return at };
+    let Some(last) = begun.checked_sub(1) else {
+        return at;
+    };
     let edit = &edits[last];
     if at < edit.span.end {
         places[last] + whole(at - edit.span.start, edit.unit) * edit.with.len()
@@ -125,9 +159,18 @@ fn edits<'e>(engine: &'e Engine, text: &str, matches: &[Match]) -> Vec<Edit<'e>>
             Action::Highlight | Action::Link { .. } | Action::Block | Action::Priority { .. } => {}
         }
     }
-    rewritten.sort_unstable_by_key(|found| (found.span.start, std::cmp::Reverse(found.span.end), found.rule));
-    let whole =
-        |found: &Match| Edit { span: found.span.clone(), unit: found.span.len(), with: with(engine, found.rule) };
+    rewritten.sort_unstable_by_key(|found| {
+        (
+            found.span.start,
+            std::cmp::Reverse(found.span.end),
+            found.rule,
+        )
+    });
+    let whole = |found: &Match| Edit {
+        span: found.span.clone(),
+        unit: found.span.len(),
+        with: with(engine, found.rule),
+    };
     let mut edits: Vec<_> = leftmost(rewritten.into_iter()).map(whole).collect();
     if !masked.is_empty() {
         for (span, rule) in masks(&edits, &masked) {
@@ -141,11 +184,19 @@ fn edits<'e>(engine: &'e Engine, text: &str, matches: &[Match]) -> Vec<Edit<'e>>
 /// What lies under masks and outside of what is rewritten, with the first of the rules that mask it.
 fn masks(rewritten: &[Edit<'_>], masked: &[&Match]) -> Vec<(Range<usize>, u16)> {
     // What is rewritten covers like a rule before all others.
-    let mut covers: Vec<(Range<usize>, Option<u16>)> = Vec::with_capacity(rewritten.len() + masked.len());
+    let mut covers: Vec<(Range<usize>, Option<u16>)> =
+        Vec::with_capacity(rewritten.len() + masked.len());
     covers.extend(rewritten.iter().map(|edit| (edit.span.clone(), None)));
-    covers.extend(masked.iter().map(|found| (found.span.clone(), Some(found.rule))));
+    covers.extend(
+        masked
+            .iter()
+            .map(|found| (found.span.clone(), Some(found.rule))),
+    );
     covers.sort_unstable_by_key(|(span, _)| span.start);
-    let mut ends: Vec<usize> = covers.iter().flat_map(|(span, _)| [span.start, span.end]).collect();
+    let mut ends: Vec<usize> = covers
+        .iter()
+        .flat_map(|(span, _)| [span.start, span.end])
+        .collect();
     ends.sort_unstable();
     ends.dedup();
     let mut waiting = covers.into_iter().peekable();
@@ -160,8 +211,13 @@ fn masks(rewritten: &[Edit<'_>], masked: &[&Match]) -> Vec<(Range<usize>, u16)> 
                 None => active.push((rule, span.end)),
             }
         }
-        let Some(Some(rule)) = active.iter().map(|(rule, _)| *rule).min() else { continue };
-        match masks.last_mut().filter(|(span, before)| span.end == from && *before == rule) {
+        let Some(Some(rule)) = active.iter().map(|(rule, _)| *rule).min() else {
+            continue;
+        };
+        match masks
+            .last_mut()
+            .filter(|(span, before)| span.end == from && *before == rule)
+        {
             Some((span, _)) => span.end = to,
             None => masks.push((from..to, rule)),
         }
@@ -176,7 +232,11 @@ fn add_mask<'e>(edits: &mut Vec<Edit<'e>>, text: &str, span: Range<usize>, with:
         let (start, unit) = (span.start + at, cluster.len());
         match edits[first..].last_mut().filter(|edit| edit.unit == unit) {
             Some(edit) => edit.span.end += unit,
-            None => edits.push(Edit { span: start..start + unit, unit, with }),
+            None => edits.push(Edit {
+                span: start..start + unit,
+                unit,
+                with,
+            }),
         }
     }
 }

@@ -36,25 +36,47 @@ pub struct Mismatch {
 pub fn check(document: &Document) -> Vec<Problem> {
     let is_rule = |name: &String| document.rules.iter().any(|rule| rule.name == *name);
     let problem = |test: &Test| {
-        let Expect { title, content, marks, priority, blocked, unchanged } = &test.expect;
-        let results = [title.is_some(), content.is_some(), marks.is_some(), priority.is_some(), *unchanged];
-        let mut named = blocked.iter().chain(marks.iter().flatten().map(|mark| &mark.rule));
+        let Expect {
+            title,
+            content,
+            marks,
+            priority,
+            blocked,
+            unchanged,
+        } = &test.expect;
+        let results = [
+            title.is_some(),
+            content.is_some(),
+            marks.is_some(),
+            priority.is_some(),
+            *unchanged,
+        ];
+        let mut named = blocked
+            .iter()
+            .chain(marks.iter().flatten().map(|mark| &mark.rule));
         if results.iter().all(|is_set| !is_set) && blocked.is_none() {
             return Some("nothing is expected; say at least `\"unchanged\": true`".to_owned());
         }
         if blocked.is_some() && results.contains(&true) {
-            return Some("a blocked reminder is not delivered, so nothing else can be expected of it".to_owned());
+            return Some(
+                "a blocked reminder is not delivered, so nothing else can be expected of it"
+                    .to_owned(),
+            );
         }
         if *unchanged && results[..4].contains(&true) {
             return Some("`unchanged` says it all; leave out the rest".to_owned());
         }
-        named.find(|name| !is_rule(name)).map(|name| format!("no rule is called {name:?}"))
+        named
+            .find(|name| !is_rule(name))
+            .map(|name| format!("no rule is called {name:?}"))
     };
-    let problems = document
-        .tests
-        .iter()
-        .enumerate()
-        .filter_map(|(at, test)| Some(Problem::error(problem(test)?).at("expect").in_part(label_of(test, at))));
+    let problems = document.tests.iter().enumerate().filter_map(|(at, test)| {
+        Some(
+            Problem::error(problem(test)?)
+                .at("expect")
+                .in_part(label_of(test, at)),
+        )
+    });
     problems.collect()
 }
 
@@ -64,7 +86,10 @@ pub fn run(document: &Document, engine: &Arc<Engine>) -> Vec<Report> {
     let rules = Rules::default().with(tag.clone(), Some(Arc::clone(engine)));
     let report = |(at, test): (usize, &Test)| {
         let fate = sample(test).fate(&rules, std::slice::from_ref(&tag));
-        Report { test: label_of(test, at), mismatches: mismatches(test, &fate) }
+        Report {
+            test: label_of(test, at),
+            mismatches: mismatches(test, &fate),
+        }
     };
     document.tests.iter().enumerate().map(report).collect()
 }
@@ -74,7 +99,11 @@ fn label_of(test: &Test, at: usize) -> String {
 }
 
 fn sample(test: &Test) -> Sample {
-    Sample { title: test.title.clone(), content: test.content.clone(), priority: Priority::default() }
+    Sample {
+        title: test.title.clone(),
+        content: test.content.clone(),
+        priority: Priority::default(),
+    }
 }
 
 fn mismatches(test: &Test, fate: &Fate) -> Vec<Mismatch> {
@@ -82,9 +111,15 @@ fn mismatches(test: &Test, fate: &Fate) -> Vec<Mismatch> {
         (None, Fate::Delivered(delivered)) => differences(test, delivered),
         (Some(wanted), Fate::Blocked { rule, .. }) if rule == wanted => Vec::new(),
         (wanted, fate) => {
-            let expected =
-                wanted.as_ref().map_or_else(|| "delivered".to_owned(), |rule| format!("blocked by {rule:?}"));
-            vec![Mismatch { what: "outcome", expected, got: fate.to_string() }]
+            let expected = wanted.as_ref().map_or_else(
+                || "delivered".to_owned(),
+                |rule| format!("blocked by {rule:?}"),
+            );
+            vec![Mismatch {
+                what: "outcome",
+                expected,
+                got: fate.to_string(),
+            }]
         }
     }
 }
@@ -97,9 +132,22 @@ fn differences(test: &Test, delivered: &Delivered) -> Vec<Mismatch> {
         priority: Some(Priority::default()),
         ..Expect::default()
     };
-    let expect = if test.expect.unchanged { unchanged() } else { test.expect.clone() };
-    let Expect { title, content, marks, priority, .. } = expect;
-    let marked = |mark: &Mark| ExpectedMark { rule: mark.rule.clone(), text: delivered.under(mark) };
+    let expect = if test.expect.unchanged {
+        unchanged()
+    } else {
+        test.expect.clone()
+    };
+    let Expect {
+        title,
+        content,
+        marks,
+        priority,
+        ..
+    } = expect;
+    let marked = |mark: &Mark| ExpectedMark {
+        rule: mark.rule.clone(),
+        text: delivered.under(mark),
+    };
     let got_marks: Vec<_> = delivered.marks.iter().map(marked).collect();
     let name = |priority: Priority| priority.as_str().to_owned();
     [
@@ -115,14 +163,21 @@ fn differences(test: &Test, delivered: &Delivered) -> Vec<Mismatch> {
 
 fn mismatch(what: &'static str, expected: Option<String>, got: String) -> Option<Mismatch> {
     let expected = expected.filter(|expected| *expected != got)?;
-    Some(Mismatch { what, expected, got })
+    Some(Mismatch {
+        what,
+        expected,
+        got,
+    })
 }
 
 fn list(marks: &[ExpectedMark]) -> String {
     if marks.is_empty() {
         return "none".to_owned();
     }
-    let marks: Vec<_> = marks.iter().map(|mark| format!("{:?} by {}", mark.text, mark.rule)).collect();
+    let marks: Vec<_> = marks
+        .iter()
+        .map(|mark| format!("{:?} by {}", mark.text, mark.rule))
+        .collect();
     marks.join(", ")
 }
 
@@ -147,7 +202,11 @@ mod tests {
         let document = document(&json!([test]));
         assert_eq!(check(&document), []);
         let reports = run(&document, &Arc::new(Engine::new(&document).unwrap()));
-        reports[0].mismatches.iter().map(|m| format!("{}: {} / {}", m.what, m.expected, m.got)).collect()
+        reports[0]
+            .mismatches
+            .iter()
+            .map(|m| format!("{}: {} / {}", m.what, m.expected, m.got))
+            .collect()
     }
 
     #[test]
@@ -167,11 +226,23 @@ mod tests {
     #[test]
     fn what_is_not_as_expected_is_told() {
         let everything = json!({ "content": "due asap", "expect": { "unchanged": true } });
-        assert_eq!(found(everything), ["marks: none / \"due\" by due", "priority: normal / high"]);
+        assert_eq!(
+            found(everything),
+            ["marks: none / \"due\" by due", "priority: normal / high"]
+        );
         for (test, expected) in [
-            (json!({ "content": "x", "expect": { "content": "y" } }), "content: y / x"),
-            (json!({ "content": "x", "expect": { "title": "t" } }), "title: t / "),
-            (json!({ "content": "x", "expect": { "blocked": "no" } }), "outcome: blocked by \"no\" / delivered"),
+            (
+                json!({ "content": "x", "expect": { "content": "y" } }),
+                "content: y / x",
+            ),
+            (
+                json!({ "content": "x", "expect": { "title": "t" } }),
+                "title: t / ",
+            ),
+            (
+                json!({ "content": "x", "expect": { "blocked": "no" } }),
+                "outcome: blocked by \"no\" / delivered",
+            ),
             (
                 json!({ "content": "verboten", "expect": { "unchanged": true } }),
                 "outcome: delivered / blocked by \"no\"",
@@ -188,7 +259,10 @@ mod tests {
     #[test]
     fn a_test_that_makes_no_sense_is_a_problem() {
         for (expect, expected) in [
-            (json!({}), "test 1 \"t\": expect: nothing is expected; say at least `\"unchanged\": true`"),
+            (
+                json!({}),
+                "test 1 \"t\": expect: nothing is expected; say at least `\"unchanged\": true`",
+            ),
             (
                 json!({ "blocked": "no", "content": "x" }),
                 "test 1 \"t\": expect: a blocked reminder is not delivered, so nothing else can be expected of it",
@@ -197,32 +271,48 @@ mod tests {
                 json!({ "unchanged": true, "priority": "low" }),
                 "test 1 \"t\": expect: `unchanged` says it all; leave out the rest",
             ),
-            (json!({ "blocked": "nobody" }), "test 1 \"t\": expect: no rule is called \"nobody\""),
+            (
+                json!({ "blocked": "nobody" }),
+                "test 1 \"t\": expect: no rule is called \"nobody\"",
+            ),
         ] {
             let document = document(&json!([{ "name": "t", "content": "x", "expect": expect }]));
             let problems: Vec<_> = check(&document).iter().map(ToString::to_string).collect();
             assert_eq!(problems, [expected]);
         }
-        let unreadable =
-            Document::parse(br#"{"rules":[],"tests":[{"content":"x"},{"name":"n","content":7,"expect":{}}]}"#);
-        let problems: Vec<_> = unreadable.unwrap_err().iter().map(ToString::to_string).collect();
+        let unreadable = Document::parse(
+            br#"{"rules":[],"tests":[{"content":"x"},{"name":"n","content":7,"expect":{}}]}"#,
+        );
+        let problems: Vec<_> = unreadable
+            .unwrap_err()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(
             problems,
-            ["test 1: missing field `expect`", "test 2 \"n\": invalid type: integer `7`, expected a string"]
+            [
+                "test 1: missing field `expect`",
+                "test 2 \"n\": invalid type: integer `7`, expected a string"
+            ]
         );
     }
 
     #[test]
     fn the_docs_examples_are_right() {
-        let blocks = include_str!("../../../../docs/rules.md").split("```json").skip(1);
-        let documents = blocks.filter_map(|block| Some(block.split_once('\n')?.1.split_once("```")?.0));
+        let blocks = include_str!("../../../../docs/rules.md")
+            .split("```json")
+            .skip(1);
+        let documents =
+            blocks.filter_map(|block| Some(block.split_once('\n')?.1.split_once("```")?.0));
         let mut tests = 0;
         for json in documents {
             let Lint { problems, usable } = lint(json.as_bytes());
             assert_eq!(problems, [], "{json}");
             let (document, engine) = usable.unwrap();
-            let wrong: Vec<_> =
-                run(&document, &engine).into_iter().filter(|test| !test.mismatches.is_empty()).collect();
+            let wrong: Vec<_> = run(&document, &engine)
+                .into_iter()
+                .filter(|test| !test.mismatches.is_empty())
+                .collect();
             assert_eq!(wrong, [], "{json}");
             tests += document.tests.len();
         }

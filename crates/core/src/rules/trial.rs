@@ -81,7 +81,10 @@ pub struct Finding {
 impl Sample {
     /// A sample of this content alone.
     pub fn of(content: impl Into<String>) -> Self {
-        Self { content: content.into(), ..Self::default() }
+        Self {
+            content: content.into(),
+            ..Self::default()
+        }
     }
 
     /// What the documents of these tags make of it.
@@ -89,11 +92,24 @@ impl Sample {
         let mut reminder = self.reminder(tags);
         match rules.apply(&mut reminder) {
             Ok(Verdict::Pass) => {
-                let Reminder { title, content, priority, marks, .. } = reminder;
-                Fate::Delivered(Delivered { title, content, priority, marks })
+                let Reminder {
+                    title,
+                    content,
+                    priority,
+                    marks,
+                    ..
+                } = reminder;
+                Fate::Delivered(Delivered {
+                    title,
+                    content,
+                    priority,
+                    marks,
+                })
             }
             Ok(Verdict::Blocked { tag, rule }) => Fate::Blocked { tag, rule },
-            Err(error) => Fate::Rejected { problem: error.to_string() },
+            Err(error) => Fate::Rejected {
+                problem: error.to_string(),
+            },
         }
     }
 
@@ -103,11 +119,19 @@ impl Sample {
         let mut findings = Vec::new();
         let mut now = self.clone();
         for tag in tags {
-            let Some(engine) = rules.engine(tag) else { continue };
+            let Some(engine) = rules.engine(tag) else {
+                continue;
+            };
             findings.extend(now.found(tag, engine));
             let alone = Rules::default().with(tag.clone(), Some(Arc::clone(engine)));
             match now.fate(&alone, std::slice::from_ref(tag)) {
-                Fate::Delivered(Delivered { title, content, .. }) => now = Self { title, content, ..now },
+                Fate::Delivered(Delivered { title, content, .. }) => {
+                    now = Self {
+                        title,
+                        content,
+                        ..now
+                    }
+                }
                 Fate::Blocked { .. } | Fate::Rejected { .. } => break,
             }
         }
@@ -115,14 +139,23 @@ impl Sample {
     }
 
     fn found(&self, tag: &Tag, engine: &Engine) -> Vec<Finding> {
-        let texts = [(Field::Title, self.title.as_deref()), (Field::Content, Some(self.content.as_str()))];
+        let texts = [
+            (Field::Title, self.title.as_deref()),
+            (Field::Content, Some(self.content.as_str())),
+        ];
         let mut findings = Vec::new();
-        for (field, text) in texts.into_iter().filter_map(|(field, text)| Some((field, text?))) {
+        for (field, text) in texts
+            .into_iter()
+            .filter_map(|(field, text)| Some((field, text?)))
+        {
             let mut matches = engine.find(text).unwrap_or_default();
             matches.sort_unstable_by_key(|found| (found.span.start, found.rule, found.span.end));
             matches.dedup();
             findings.extend(matches.into_iter().map(|found| {
-                let (rule, chars) = (&engine.rules()[usize::from(found.rule)], chars(text, &found.span));
+                let (rule, chars) = (
+                    &engine.rules()[usize::from(found.rule)],
+                    chars(text, &found.span),
+                );
                 let (action, text) = (rule.action.name(), text[found.span].to_owned());
                 Finding {
                     tag: tag.clone(),
@@ -140,12 +173,22 @@ impl Sample {
 
     fn reminder(&self, tags: &[Tag]) -> Reminder {
         let name = || "sample".to_owned();
-        let (source, user) = (name().try_into().expect("a name"), name().try_into().expect("a name"));
+        let (source, user) = (
+            name().try_into().expect("a name"),
+            name().try_into().expect("a name"),
+        );
         Reminder {
             title: self.title.clone(),
             tags: tags.to_vec(),
             priority: self.priority,
-            ..Reminder::new(name(), source, name(), user, self.content.clone(), Timestamp::UNIX_EPOCH)
+            ..Reminder::new(
+                name(),
+                source,
+                name(),
+                user,
+                self.content.clone(),
+                Timestamp::UNIX_EPOCH,
+            )
         }
     }
 }
@@ -161,7 +204,11 @@ impl Delivered {
 
     /// The text under a mark.
     pub fn under(&self, mark: &Mark) -> String {
-        self.text(mark.field).chars().skip(mark.start).take(mark.end - mark.start).collect()
+        self.text(mark.field)
+            .chars()
+            .skip(mark.start)
+            .take(mark.end - mark.start)
+            .collect()
     }
 }
 
@@ -190,7 +237,10 @@ mod tests {
     fn rules(documents: &[(&str, serde_json::Value)]) -> Rules {
         let compiled = documents.iter().map(|(tag, document)| {
             let document = Document::parse(document.to_string().as_bytes()).unwrap();
-            (tag.parse().unwrap(), Arc::new(Engine::new(&document).unwrap()))
+            (
+                tag.parse().unwrap(),
+                Arc::new(Engine::new(&document).unwrap()),
+            )
         });
         Rules::new(compiled.collect())
     }
@@ -204,10 +254,24 @@ mod tests {
         let first = json!({ "rules": [{ "name": "r", "keywords": ["œuvre"], "action": "replace", "with": "work" }] });
         let second = json!({ "rules": [{ "name": "h", "keywords": ["work", "due"], "action": "highlight" }] });
         let rules = rules(&[("1", first), ("2", second)]);
-        let sample = Sample { title: Some("Œuvre".into()), ..Sample::of("é: œuvre due") };
+        let sample = Sample {
+            title: Some("Œuvre".into()),
+            ..Sample::of("é: œuvre due")
+        };
         let found: Vec<_> = sample.findings(&rules, &tags(&["1", "none", "2"]));
-        let told: Vec<_> =
-            found.iter().map(|f| (f.tag.as_str(), f.action, f.field, f.text.as_str(), f.start, f.end)).collect();
+        let told: Vec<_> = found
+            .iter()
+            .map(|f| {
+                (
+                    f.tag.as_str(),
+                    f.action,
+                    f.field,
+                    f.text.as_str(),
+                    f.start,
+                    f.end,
+                )
+            })
+            .collect();
         assert_eq!(
             told,
             [
@@ -218,8 +282,14 @@ mod tests {
                 ("2", "highlight", Field::Content, "due", 8, 11),
             ]
         );
-        let Fate::Delivered(delivered) = sample.fate(&rules, &tags(&["1", "2"])) else { panic!("it is delivered") };
-        let marked: Vec<_> = delivered.marks.iter().map(|mark| delivered.under(mark)).collect();
+        let Fate::Delivered(delivered) = sample.fate(&rules, &tags(&["1", "2"])) else {
+            panic!("it is delivered")
+        };
+        let marked: Vec<_> = delivered
+            .marks
+            .iter()
+            .map(|mark| delivered.under(mark))
+            .collect();
         assert_eq!(marked, ["work", "work", "due"]);
     }
 
@@ -229,7 +299,10 @@ mod tests {
         let rules = rules(&[("1", block.clone()), ("2", block)]);
         let sample = Sample::of("no");
         let (tag, rule) = ("1".parse().unwrap(), "b".to_owned());
-        assert_eq!(sample.fate(&rules, &tags(&["1", "2"])), Fate::Blocked { tag, rule });
+        assert_eq!(
+            sample.fate(&rules, &tags(&["1", "2"])),
+            Fate::Blocked { tag, rule }
+        );
         assert_eq!(sample.findings(&rules, &tags(&["1", "2"])).len(), 1);
     }
 }

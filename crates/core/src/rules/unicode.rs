@@ -28,7 +28,13 @@ pub fn normalize(text: &str, case: bool, width: bool) -> Cow<'_, str> {
         (false, false) => chars.nfc().collect(),
         (false, true) => chars.nfkc().collect(),
         (true, false) => chars.nfd().default_case_fold().nfc().collect(),
-        (true, true) => chars.nfd().default_case_fold().nfkd().default_case_fold().nfkc().collect(),
+        (true, true) => chars
+            .nfd()
+            .default_case_fold()
+            .nfkd()
+            .default_case_fold()
+            .nfkc()
+            .collect(),
     })
 }
 
@@ -78,18 +84,25 @@ const UNIFORM: [RangeInclusive<u32>; 8] = [
 
 impl<T: Copy + Eq + Hash> PerChar<T> {
     fn new(value: impl Fn(char) -> T) -> Self {
-        let mut table = Self { blocks: Vec::new(), values: Vec::new() };
+        let mut table = Self {
+            blocks: Vec::new(),
+            values: Vec::new(),
+        };
         let mut known: HashMap<Vec<T>, u16> = HashMap::new();
         let value = |code| value(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
         for first in (0..=u32::from(char::MAX)).step_by(BLOCK as usize) {
             let last = first + BLOCK - 1;
-            let block: Vec<T> = match UNIFORM.iter().any(|range| range.contains(&first) && range.contains(&last)) {
+            let block: Vec<T> = match UNIFORM
+                .iter()
+                .any(|range| range.contains(&first) && range.contains(&last))
+            {
                 true => vec![value(first); BLOCK as usize],
                 false => (first..=last).map(&value).collect(),
             };
             let number = *known.entry(block).or_insert_with_key(|block| {
                 table.values.extend(block);
-                u16::try_from(table.values.len() / BLOCK as usize - 1).expect("there are 8,704 blocks")
+                u16::try_from(table.values.len() / BLOCK as usize - 1)
+                    .expect("there are 8,704 blocks")
             });
             table.blocks.push(number);
         }
@@ -134,7 +147,12 @@ fn kind(c: char, case: bool, width: bool) -> Kind {
 /// Whether a character can be one with a simple neighbour, or with another one like itself.
 fn joins(c: char) -> bool {
     let is_maybe_composed = is_nfc_quick(std::iter::once(c)) == IsNormalized::Maybe;
-    let is_joined = ['a', c, c, 'a'].iter().collect::<String>().graphemes(true).count() < 4;
+    let is_joined = ['a', c, c, 'a']
+        .iter()
+        .collect::<String>()
+        .graphemes(true)
+        .count()
+        < 4;
     is_maybe_composed || is_joined || c == '\r' // CR joins LF.
 }
 
@@ -149,7 +167,11 @@ pub fn clusters(text: &str) -> impl Iterator<Item = (usize, &str)> {
         let (first, next) = (chars.next()?, chars.next());
         let joins = |c: char| kinds.get(c) == Kind::Complex;
         let is_alone = !joins(first) && next.is_none_or(|next| !joins(next));
-        let length = if is_alone { first.len_utf8() } else { rest.graphemes(true).next()?.len() };
+        let length = if is_alone {
+            first.len_utf8()
+        } else {
+            rest.graphemes(true).next()?.len()
+        };
         at += length;
         Some((at - length, &rest[..length]))
     })
@@ -176,7 +198,8 @@ impl Class {
 
     /// Whether a word goes on from a character of this class to one of the other. `everywhere`: scripts make no difference.
     pub fn joins(self, other: Self, everywhere: bool) -> bool {
-        let is_in_word = |class: Self| class == Self::Spaced || (everywhere && class == Self::Unspaced);
+        let is_in_word =
+            |class: Self| class == Self::Spaced || (everywhere && class == Self::Unspaced);
         is_in_word(self) && is_in_word(other)
     }
 }
@@ -214,7 +237,9 @@ fn is_unspaced(c: char) -> bool {
     ];
     !scripts.is_common()
         && !scripts.is_inherited()
-        && unspaced.into_iter().any(|script| scripts.contains_script(script))
+        && unspaced
+            .into_iter()
+            .any(|script| scripts.contains_script(script))
 }
 
 #[cfg(test)]

@@ -36,7 +36,9 @@ impl Vocabulary {
     /// The vocabulary of these keywords with their tags. All begin with a word, and none comes twice.
     pub fn new(keywords: &[(String, u32)], everywhere: bool) -> Self {
         // Two keywords with the same hash: about once in 2⁶⁴ / n² tries.
-        (0..).find_map(|seed| Self::with_seed(keywords, everywhere, seed)).expect("some seed tells the keywords apart")
+        (0..)
+            .find_map(|seed| Self::with_seed(keywords, everywhere, seed))
+            .expect("some seed tells the keywords apart")
     }
 
     fn with_seed(keywords: &[(String, u32)], everywhere: bool, seed: u64) -> Option<Self> {
@@ -53,7 +55,9 @@ impl Vocabulary {
                 let end = token_end(keyword, at, everywhere);
                 prefix = vocabulary.longer(prefix, &keyword[at..end]);
                 match vocabulary.prefixes.entry(prefix) {
-                    Entry::Vacant(entry) => _ = entry.insert(if end == keyword.len() { place } else { LONGER }),
+                    Entry::Vacant(entry) => {
+                        _ = entry.insert(if end == keyword.len() { place } else { LONGER })
+                    }
                     Entry::Occupied(mut entry) if end == keyword.len() => {
                         if entry.insert(place) != LONGER {
                             return None;
@@ -64,7 +68,9 @@ impl Vocabulary {
                 at = end;
             }
             vocabulary.texts.push_str(keyword);
-            vocabulary.keywords.push((vocabulary.texts.len() as u32, *tag));
+            vocabulary
+                .keywords
+                .push((vocabulary.texts.len() as u32, *tag));
         }
         Some(vocabulary)
     }
@@ -114,7 +120,9 @@ impl Vocabulary {
 
     fn keyword(&self, place: u32) -> &str {
         let place = place as usize;
-        let begin = place.checked_sub(1).map_or(0, |before| self.keywords[before].0);
+        let begin = place
+            .checked_sub(1)
+            .map_or(0, |before| self.keywords[before].0);
         &self.texts[begin as usize..self.keywords[place].0 as usize]
     }
 
@@ -140,7 +148,10 @@ impl Vocabulary {
 pub fn begins_with_word(keyword: &str, everywhere: bool) -> bool {
     match keyword.as_bytes().first() {
         Some(byte) if byte.is_ascii() => is_ascii_word(*byte),
-        Some(_) => keyword.chars().next().is_some_and(|first| is_in_word(first, everywhere)),
+        Some(_) => keyword
+            .chars()
+            .next()
+            .is_some_and(|first| is_in_word(first, everywhere)),
         None => false,
     }
 }

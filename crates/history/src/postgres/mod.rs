@@ -7,7 +7,8 @@ mod write;
 use std::time::Duration;
 
 use deadpool_postgres::{
-    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts, Transaction,
+    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts,
+    Transaction,
 };
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::error::SqlState;
@@ -37,27 +38,51 @@ pub(crate) struct Postgres {
 
 impl Postgres {
     pub(crate) async fn open(url: &PostgresUrl) -> Result<Self, Problem> {
-        let mut config: Config = url.with_password().parse().map_err(|error| Problem::from_postgres(&error))?;
+        let mut config: Config = url
+            .with_password()
+            .parse()
+            .map_err(|error| Problem::from_postgres(&error))?;
         if let Some(path) = url.password_file() {
             let password = tokio::fs::read_to_string(path).await;
             let password = password.map_err(|error| {
-                Problem::broken(format!("cannot read {}, the file of history.password_file: {error}", path.display()))
+                Problem::broken(format!(
+                    "cannot read {}, the file of history.password_file: {error}",
+                    path.display()
+                ))
             })?;
             // Editors end a file with a line break.
             config.password(password.trim_end_matches(['\r', '\n']));
         }
-        let options = config.get_options().map_or(PLANNER.to_owned(), |own| format!("{PLANNER} {own}"));
-        config.options(options).application_name("bellhop").connect_timeout(PATIENCE);
+        let options = config
+            .get_options()
+            .map_or(PLANNER.to_owned(), |own| format!("{PLANNER} {own}"));
+        config
+            .options(options)
+            .application_name("bellhop")
+            .connect_timeout(PATIENCE);
         // A machine that vanishes closes no connection.
-        config.keepalives_idle(PATIENCE).tcp_user_timeout(3 * PATIENCE);
-        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        config
+            .keepalives_idle(PATIENCE)
+            .tcp_user_timeout(3 * PATIENCE);
+        let recycling = ManagerConfig {
+            recycling_method: RecyclingMethod::Fast,
+        };
         let manager = match config.get_ssl_mode() {
             SslMode::Require => Manager::from_config(config, tls()?, recycling),
             _ => Manager::from_config(config, NoTls, recycling),
         };
-        let patience = Timeouts { wait: Some(PATIENCE), create: Some(PATIENCE), recycle: Some(PATIENCE) };
-        let pool = Pool::builder(manager).max_size(CONNECTIONS).timeouts(patience).runtime(Runtime::Tokio1);
-        let postgres = Self { pool: pool.build().map_err(Problem::broken)? };
+        let patience = Timeouts {
+            wait: Some(PATIENCE),
+            create: Some(PATIENCE),
+            recycle: Some(PATIENCE),
+        };
+        let pool = Pool::builder(manager)
+            .max_size(CONNECTIONS)
+            .timeouts(patience)
+            .runtime(Runtime::Tokio1);
+        let postgres = Self {
+            pool: pool.build().map_err(Problem::broken)?,
+        };
         postgres.migrate().await?;
         Ok(postgres)
     }
@@ -65,21 +90,33 @@ impl Postgres {
     async fn migrate(&self) -> Result<(), Problem> {
         let mut connection = self.connection().await?;
         let change = begin(&mut connection).await?;
-        change.batch_execute("CREATE TABLE IF NOT EXISTS history_schema (version bigint NOT NULL)").await?;
-        let row = change.query_opt("SELECT version FROM history_schema", &[]).await?;
+        change
+            .batch_execute("CREATE TABLE IF NOT EXISTS history_schema (version bigint NOT NULL)")
+            .await?;
+        let row = change
+            .query_opt("SELECT version FROM history_schema", &[])
+            .await?;
         let version = row.map_or(Ok(0), |row| row.try_get::<_, i64>(0))?;
         for step in schema::missing(version, &MIGRATIONS)? {
             change.batch_execute(step).await?;
         }
         change.execute("DELETE FROM history_schema", &[]).await?;
-        change.execute("INSERT INTO history_schema VALUES ($1)", &[&(MIGRATIONS.len() as i64)]).await?;
+        change
+            .execute(
+                "INSERT INTO history_schema VALUES ($1)",
+                &[&(MIGRATIONS.len() as i64)],
+            )
+            .await?;
         Ok(change.commit().await?)
     }
 
     async fn connection(&self) -> Result<Object, Problem> {
         self.pool.get().await.map_err(|error| match error {
             PoolError::Backend(error) => error.into(),
-            other => Problem { kind: HistoryErrorKind::Away, text: other.to_string() },
+            other => Problem {
+                kind: HistoryErrorKind::Away,
+                text: other.to_string(),
+            },
         })
     }
 }
@@ -126,29 +163,41 @@ impl Database for Postgres {
 
 /// Returns the hosts to which a connection goes without TLS.
 pub(crate) fn hosts_without_tls(url: &PostgresUrl) -> Vec<String> {
-    let Ok(config) = url.with_password().parse::<Config>() else { return Vec::new() };
+    let Ok(config) = url.with_password().parse::<Config>() else {
+        return Vec::new();
+    };
     let name = |host: &Host| match host {
         Host::Tcp(name) => Some(name.clone()),
         Host::Unix(_) => None,
     };
     let is_plain = config.get_ssl_mode() != SslMode::Require;
-    config.get_hosts().iter().filter(|_| is_plain).filter_map(name).collect()
+    config
+        .get_hosts()
+        .iter()
+        .filter(|_| is_plain)
+        .filter_map(name)
+        .collect()
 }
 
 /// TLS, with the certificates that this machine trusts, or those of `$SSL_CERT_FILE`.
 fn tls() -> Result<MakeRustlsConnect, Problem> {
-    let told =
-        |error: &dyn std::fmt::Display| format!("no certificate authorities to trust: {error}; set SSL_CERT_FILE");
-    MakeRustlsConnect::with_native_certs().map(|(tls, _)| tls).map_err(|errors| match errors.first() {
-        Some(error) => Problem::broken(told(error)),
-        None => Problem::broken(told(&"this machine has none")),
-    })
+    let told = |error: &dyn std::fmt::Display| {
+        format!("no certificate authorities to trust: {error}; set SSL_CERT_FILE")
+    };
+    MakeRustlsConnect::with_native_certs()
+        .map(|(tls, _)| tls)
+        .map_err(|errors| match errors.first() {
+            Some(error) => Problem::broken(told(error)),
+            None => Problem::broken(told(&"this machine has none")),
+        })
 }
 
 /// A transaction that no other writer comes between.
 async fn begin(connection: &mut Object) -> Result<Transaction<'_>, Problem> {
     let change = connection.transaction().await?;
-    change.execute("SELECT pg_advisory_xact_lock($1)", &[&WRITERS]).await?;
+    change
+        .execute("SELECT pg_advisory_xact_lock($1)", &[&WRITERS])
+        .await?;
     Ok(change)
 }
 
@@ -163,17 +212,31 @@ impl Problem {
         let Some(refusal) = error.as_db_error() else {
             // The address cannot be read; or there is no connection, or it broke.
             let is_broken = format!("{error:?}").contains("ConfigParse");
-            let kind = if is_broken { HistoryErrorKind::Broken } else { HistoryErrorKind::Away };
-            let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
-            return Self { kind, text: format!("{error}{cause}") };
+            let kind = if is_broken {
+                HistoryErrorKind::Broken
+            } else {
+                HistoryErrorKind::Away
+            };
+            let cause = std::error::Error::source(error)
+                .map(|cause| format!(": {cause}"))
+                .unwrap_or_default();
+            return Self {
+                kind,
+                text: format!("{error}{cause}"),
+            };
         };
         let code = refusal.code();
         // Connections, rollbacks to be repeated, resources, an operator at work; a standby takes no writes.
-        let may_pass = ["08", "40", "53", "57", "58"].iter().any(|class| code.code().starts_with(class));
+        let may_pass = ["08", "40", "53", "57", "58"]
+            .iter()
+            .any(|class| code.code().starts_with(class));
         let kind = match may_pass || *code == SqlState::READ_ONLY_SQL_TRANSACTION {
             true => HistoryErrorKind::Away,
             false => HistoryErrorKind::Broken,
         };
-        Self { kind, text: format!("{} ({})", refusal.message(), code.code()) }
+        Self {
+            kind,
+            text: format!("{} ({})", refusal.message(), code.code()),
+        }
     }
 }

@@ -20,7 +20,10 @@ use crate::{Entry, Written};
 /// Reminders that are removed at a time: what is in memory of them.
 const REMOVED_AT_ONCE: usize = 1_000;
 
-pub(super) async fn write(change: &Transaction<'_>, entries: Vec<Entry>) -> Result<Written, Problem> {
+pub(super) async fn write(
+    change: &Transaction<'_>,
+    entries: Vec<Entry>,
+) -> Result<Written, Problem> {
     let mut batch = Batch::new(entries);
     let erased = batch.erase(&erasures(change, &batch).await?);
     let (stored, numbers) = known(change, &batch).await?;
@@ -31,10 +34,18 @@ pub(super) async fn write(change: &Transaction<'_>, entries: Vec<Entry>) -> Resu
     if let Some(indexes) = indexes {
         index::finish(change, indexes).await?;
     }
-    Ok(Written { new: new.len() as u64, changed: changed.len() as u64, erased })
+    Ok(Written {
+        new: new.len() as u64,
+        changed: changed.len() as u64,
+        erased,
+    })
 }
 
-pub(super) async fn erase(change: &Transaction<'_>, user: &str, at_ms: i64) -> Result<u64, Problem> {
+pub(super) async fn erase(
+    change: &Transaction<'_>,
+    user: &str,
+    at_ms: i64,
+) -> Result<u64, Problem> {
     let remember = "INSERT INTO erasures VALUES ($1, $2)
         ON CONFLICT (user_name) DO UPDATE SET at = greatest(erasures.at, excluded.at)";
     change.execute(remember, &[&user, &at_ms]).await?;
@@ -48,45 +59,83 @@ pub(super) async fn erase(change: &Transaction<'_>, user: &str, at_ms: i64) -> R
     Ok(gone.len() as u64)
 }
 
-pub(super) async fn forget_before(change: &Transaction<'_>, published_ms: i64, at_most: usize) -> Result<u64, Problem> {
-    change.execute("DELETE FROM erasures WHERE at < $1", &[&published_ms]).await?;
+pub(super) async fn forget_before(
+    change: &Transaction<'_>,
+    published_ms: i64,
+    at_most: usize,
+) -> Result<u64, Problem> {
+    change
+        .execute("DELETE FROM erasures WHERE at < $1", &[&published_ms])
+        .await?;
     let before = number::first_of(published_ms);
     let select = "SELECT n FROM reminders WHERE n < $1 ORDER BY n LIMIT $2";
     let old = numbers(change, select, &[&before, &(at_most as i64)]).await?;
     remove(change, &old).await?;
     let is_all = old.len() < at_most;
-    index::drop_before(change, if is_all { before } else { old.last().map_or(0, |last| last + 1) }).await?;
+    index::drop_before(
+        change,
+        if is_all {
+            before
+        } else {
+            old.last().map_or(0, |last| last + 1)
+        },
+    )
+    .await?;
     Ok(old.len() as u64)
 }
 
 // Writing.
 
 /// Who of a batch's users was erased, and when.
-async fn erasures(change: &Transaction<'_>, batch: &Batch) -> Result<HashMap<String, i64>, Problem> {
-    if change.query_one("SELECT NOT EXISTS (SELECT 1 FROM erasures)", &[]).await?.get(0) {
+async fn erasures(
+    change: &Transaction<'_>,
+    batch: &Batch,
+) -> Result<HashMap<String, i64>, Problem> {
+    if change
+        .query_one("SELECT NOT EXISTS (SELECT 1 FROM erasures)", &[])
+        .await?
+        .get(0)
+    {
         return Ok(HashMap::new());
     }
-    let select = change.prepare_cached("SELECT user_name, at FROM erasures WHERE user_name = ANY($1)").await?;
+    let select = change
+        .prepare_cached("SELECT user_name, at FROM erasures WHERE user_name = ANY($1)")
+        .await?;
     let users: Vec<String> = batch.users().into_iter().collect();
     let rows = change.query(&select, &[&users]).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 /// What there is of a batch's reminders, and which numbers are taken in their milliseconds.
-async fn known(change: &Transaction<'_>, batch: &Batch) -> Result<(HashMap<Key, Stored>, Numbers), Problem> {
+async fn known(
+    change: &Transaction<'_>,
+    batch: &Batch,
+) -> Result<(HashMap<Key, Stored>, Numbers), Problem> {
     let keys: Vec<&Key> = batch.drafts.iter().map(|draft| &draft.key).collect();
     let sources: Vec<&str> = keys.iter().map(|key| &*key.source).collect();
     let ids: Vec<&str> = keys.iter().map(|key| &*key.id).collect();
-    let (firsts, ends): (Vec<i64>, Vec<i64>) =
-        keys.iter().map(|key| number::all_of(key.published_ms)).map(|all| (all.start, all.end)).unzip();
+    let (firsts, ends): (Vec<i64>, Vec<i64>) = keys
+        .iter()
+        .map(|key| number::all_of(key.published_ms))
+        .map(|all| (all.start, all.end))
+        .unzip();
     let select = "SELECT k.nth, r.n, r.body, r.trail
         FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) WITH ORDINALITY AS k (source, id, first, last, nth)
         JOIN reminders r ON r.id = k.id AND r.source = k.source AND r.n >= k.first AND r.n < k.last";
     let select = change.prepare_cached(select).await?;
-    let rows = change.query(&select, &[&sources, &ids, &firsts, &ends]).await?;
+    let rows = change
+        .query(&select, &[&sources, &ids, &firsts, &ends])
+        .await?;
     let stored = rows.iter().map(|row| {
         let key = keys[row.get::<_, i64>(0) as usize - 1].clone();
-        (key, Stored { n: row.get(1), body: row.get(2), trail: row.get(3) })
+        (
+            key,
+            Stored {
+                n: row.get(1),
+                body: row.get(2),
+                trail: row.get(3),
+            },
+        )
     });
     let stored = stored.collect();
 
@@ -96,7 +145,11 @@ async fn known(change: &Transaction<'_>, batch: &Batch) -> Result<(HashMap<Key, 
         LATERAL (SELECT n FROM reminders WHERE n >= k.first AND n < k.last ORDER BY n DESC LIMIT 1) r";
     let select = change.prepare_cached(select).await?;
     let mut taken = Numbers::default();
-    change.query(&select, &[&firsts, &ends]).await?.iter().for_each(|row| taken.taken(row.get(0)));
+    change
+        .query(&select, &[&firsts, &ends])
+        .await?
+        .iter()
+        .for_each(|row| taken.taken(row.get(0)));
     Ok((stored, taken))
 }
 
@@ -107,13 +160,23 @@ async fn insert(change: &Transaction<'_>, new: &[New]) -> Result<(), Problem> {
     const TEXT: Type = Type::TEXT;
     const NUMBER: Type = Type::INT8;
     let sink = change.copy_in("COPY reminders FROM STDIN BINARY").await?;
-    let writer = BinaryCopyInWriter::new(sink, &[NUMBER, TEXT, TEXT, TEXT, TEXT, NUMBER, TEXT, TEXT]);
+    let writer =
+        BinaryCopyInWriter::new(sink, &[NUMBER, TEXT, TEXT, TEXT, TEXT, NUMBER, TEXT, TEXT]);
     pin_mut!(writer);
     for New { n, draft, body, .. } in new {
         let key = &draft.key;
         let (outcome, at_ms) = draft.trail().latest();
         let trail = draft.trail().to_json();
-        let row: [&(dyn ToSql + Sync); 8] = [n, &key.source, &key.id, &draft.user, &outcome, &at_ms, body, &trail];
+        let row: [&(dyn ToSql + Sync); 8] = [
+            n,
+            &key.source,
+            &key.id,
+            &draft.user,
+            &outcome,
+            &at_ms,
+            body,
+            &trail,
+        ];
         writer.as_mut().write(&row).await?;
     }
     writer.finish().await?;
@@ -135,7 +198,8 @@ async fn update(change: &Transaction<'_>, changed: &[Changed]) -> Result<(), Pro
         return Ok(());
     }
     let numbers: Vec<i64> = changed.iter().map(|row| row.n).collect();
-    let (outcomes, times): (Vec<&str>, Vec<i64>) = changed.iter().map(|row| row.trail.latest()).unzip();
+    let (outcomes, times): (Vec<&str>, Vec<i64>) =
+        changed.iter().map(|row| row.trail.latest()).unzip();
     let trails: Vec<String> = changed.iter().map(|row| row.trail.to_json()).collect();
     let bodies: Vec<Option<&str>> = changed.iter().map(|row| row.body.as_deref()).collect();
     let update =
@@ -143,19 +207,35 @@ async fn update(change: &Transaction<'_>, changed: &[Changed]) -> Result<(), Pro
         FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::text[]) AS c (n, outcome, at, trail, body)
         WHERE r.n = c.n";
     let update = change.prepare_cached(update).await?;
-    change.execute(&update, &[&numbers, &outcomes, &times, &trails, &bodies]).await?;
+    change
+        .execute(&update, &[&numbers, &outcomes, &times, &trails, &bodies])
+        .await?;
 
-    let bodies = changed.iter().filter_map(|row| row.body.as_deref().map(|body| (row.n, Body::read(body))));
+    let bodies = changed
+        .iter()
+        .filter_map(|row| row.body.as_deref().map(|body| (row.n, Body::read(body))));
     let bodies: Vec<(i64, Body)> = bodies.collect();
-    let tags = bodies.iter().flat_map(|(n, body)| body.tags().into_iter().map(|tag| (*n, tag)));
+    let tags = bodies
+        .iter()
+        .flat_map(|(n, body)| body.tags().into_iter().map(|tag| (*n, tag)));
     let (numbers, tags): (Vec<i64>, Vec<&str>) = tags.unzip();
-    let insert = "INSERT INTO tags SELECT * FROM unnest($1::text[], $2::bigint[]) ON CONFLICT DO NOTHING";
+    let insert =
+        "INSERT INTO tags SELECT * FROM unnest($1::text[], $2::bigint[]) ON CONFLICT DO NOTHING";
     change.execute(insert, &[&tags, &numbers]).await?;
     add_associates(change, changed.iter().map(|row| (row.n, &row.trail))).await
 }
 
-async fn add_associates(change: &Transaction<'_>, rows: impl Iterator<Item = (i64, &Trail)>) -> Result<(), Problem> {
-    let named = rows.flat_map(|(n, trail)| trail.steps().iter().filter_map(Step::to).map(move |to| (n, to)));
+async fn add_associates(
+    change: &Transaction<'_>,
+    rows: impl Iterator<Item = (i64, &Trail)>,
+) -> Result<(), Problem> {
+    let named = rows.flat_map(|(n, trail)| {
+        trail
+            .steps()
+            .iter()
+            .filter_map(Step::to)
+            .map(move |to| (n, to))
+    });
     let (numbers, names): (Vec<i64>, Vec<String>) = named.unzip();
     if !names.is_empty() {
         let insert = "INSERT INTO associates SELECT * FROM unnest($1::text[], $2::bigint[]) ON CONFLICT DO NOTHING";
@@ -166,8 +246,17 @@ async fn add_associates(change: &Transaction<'_>, rows: impl Iterator<Item = (i6
 
 // Removing.
 
-async fn numbers(change: &Transaction<'_>, select: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<i64>, Problem> {
-    Ok(change.query(select, values).await?.iter().map(|row| row.get(0)).collect())
+async fn numbers(
+    change: &Transaction<'_>,
+    select: &str,
+    values: &[&(dyn ToSql + Sync)],
+) -> Result<Vec<i64>, Problem> {
+    Ok(change
+        .query(select, values)
+        .await?
+        .iter()
+        .map(|row| row.get(0))
+        .collect())
 }
 
 /// Removes rows, and all that was written beside them.
@@ -181,12 +270,19 @@ async fn remove(change: &Transaction<'_>, numbers: &[i64]) -> Result<(), Problem
             of_tags.0.push(tag.to_owned());
             of_tags.1.push(n);
         }
-        for associate in Trail::stored(n, row.get(2))?.steps().iter().filter_map(Step::to) {
+        for associate in Trail::stored(n, row.get(2))?
+            .steps()
+            .iter()
+            .filter_map(Step::to)
+        {
             of_associates.0.push(associate);
             of_associates.1.push(n);
         }
     }
-    for (table, column, (names, numbers)) in [("tags", "tag", of_tags), ("associates", "user_name", of_associates)] {
+    for (table, column, (names, numbers)) in [
+        ("tags", "tag", of_tags),
+        ("associates", "user_name", of_associates),
+    ] {
         let delete = format!(
             "DELETE FROM {table} USING unnest($1::text[], $2::bigint[]) AS u (name, number) WHERE {column} = name AND n = number"
         );
@@ -202,9 +298,19 @@ async fn blank(change: &Transaction<'_>, user: &str, at_ms: i64) -> Result<(), P
         let n: i64 = row.get(0);
         let mut trail = Trail::stored(n, row.get(1))?;
         trail.blank_to(user, at_ms);
-        change.execute("UPDATE reminders SET trail = $2 WHERE n = $1", &[&n, &trail.to_json()]).await?;
+        change
+            .execute(
+                "UPDATE reminders SET trail = $2 WHERE n = $1",
+                &[&n, &trail.to_json()],
+            )
+            .await?;
         if !trail.names(user) {
-            change.execute("DELETE FROM associates WHERE user_name = $1 AND n = $2", &[&user, &n]).await?;
+            change
+                .execute(
+                    "DELETE FROM associates WHERE user_name = $1 AND n = $2",
+                    &[&user, &n],
+                )
+                .await?;
         }
     }
     Ok(())

@@ -71,12 +71,32 @@ impl Batch {
         let mut places: HashMap<Key, usize> = HashMap::with_capacity(entries.len());
         let mut drafts: Vec<Draft> = Vec::with_capacity(entries.len());
         for entry in entries {
-            let Entry { source, id, set, user, published_ms, outcome, at_ms, step, reminder } = entry;
+            let Entry {
+                source,
+                id,
+                set,
+                user,
+                published_ms,
+                outcome,
+                at_ms,
+                step,
+                reminder,
+            } = entry;
             let (source, id, user) = (storable(source), storable(id), user.map(storable));
-            let key = Key { source, id, published_ms: number::published_ms(number::first_of(published_ms)) };
+            let key = Key {
+                source,
+                id,
+                published_ms: number::published_ms(number::first_of(published_ms)),
+            };
             let place = *places.entry(key.clone()).or_insert(drafts.len());
             if place == drafts.len() {
-                drafts.push(Draft { key, set, user, trail: Trail::default(), reminder: None });
+                drafts.push(Draft {
+                    key,
+                    set,
+                    user,
+                    trail: Trail::default(),
+                    reminder: None,
+                });
             }
             let draft = &mut drafts[place];
             draft.trail.add(Step::new(at_ms, outcome, step));
@@ -88,7 +108,10 @@ impl Batch {
     /// Everybody who is named, as whom a reminder was for or as who got it: an erasure may be about them.
     pub(crate) fn users(&self) -> BTreeSet<String> {
         let meant = self.drafts.iter().filter_map(|draft| draft.user.clone());
-        let got = self.drafts.iter().flat_map(|draft| draft.trail.steps().iter().filter_map(Step::to));
+        let got = self
+            .drafts
+            .iter()
+            .flat_map(|draft| draft.trail.steps().iter().filter_map(Step::to));
         meant.chain(got).collect()
     }
 
@@ -127,11 +150,18 @@ impl Batch {
                 Some(stored) => changed.extend(draft.added_to(stored)?),
                 None => {
                     let n = numbers.next(draft.key.published_ms);
-                    let n = n.ok_or_else(|| Problem::broken("more than 2,097,152 reminders in one millisecond"))?;
+                    let n = n.ok_or_else(|| {
+                        Problem::broken("more than 2,097,152 reminders in one millisecond")
+                    })?;
                     let reminder = draft.reminder.take();
                     let is_known = reminder.is_some();
                     let body = reminder.unwrap_or_else(|| draft.stand_in());
-                    new.push(New { n, draft, body, is_known });
+                    new.push(New {
+                        n,
+                        draft,
+                        body,
+                        is_known,
+                    });
                 }
             }
         }
@@ -147,7 +177,11 @@ impl Draft {
 
     /// Returns the body of a reminder whose content is not known: it was refused, or its first outcome is still to come.
     fn stand_in(&self) -> String {
-        let Key { source, id, published_ms } = &self.key;
+        let Key {
+            source,
+            id,
+            published_ms,
+        } = &self.key;
         let published_at = jiff::Timestamp::from_millisecond(*published_ms).unwrap_or_default();
         json!({ "id": id, "source": source, "set": self.set, "user": self.user, "published_at": published_at })
             .to_string()
@@ -168,10 +202,18 @@ impl Draft {
     fn added_to(self, stored: Stored) -> Result<Option<Changed>, Problem> {
         let mut trail = Trail::stored(stored.n, &stored.trail)?;
         // All of them are added, whether one was new or not.
-        let is_longer = self.trail.into_steps().into_iter().fold(false, |any, step| trail.add(step) | any);
+        let is_longer = self
+            .trail
+            .into_steps()
+            .into_iter()
+            .fold(false, |any, step| trail.add(step) | any);
         let is_known = || Body::read(&stored.body).content.is_some();
         let body = self.reminder.filter(|_| !is_known());
-        Ok((is_longer || body.is_some()).then_some(Changed { n: stored.n, trail, body }))
+        Ok((is_longer || body.is_some()).then_some(Changed {
+            n: stored.n,
+            trail,
+            body,
+        }))
     }
 }
 
@@ -195,30 +237,65 @@ mod tests {
 
     #[test]
     fn the_entries_of_a_reminder_become_one_row() {
-        let batch = Batch::new(vec![entry("b", 9, "delivered"), entry("a", 7, "delivered"), entry("b", 8, "parked")]);
+        let batch = Batch::new(vec![
+            entry("b", 9, "delivered"),
+            entry("a", 7, "delivered"),
+            entry("b", 8, "parked"),
+        ]);
         let (new, changed) = batch.merge(HashMap::new(), Numbers::default()).unwrap();
         assert!(changed.is_empty());
-        let rows: Vec<_> = new.iter().map(|new| (new.n - number::first_of(5), &*new.draft.key.id)).collect();
+        let rows: Vec<_> = new
+            .iter()
+            .map(|new| (new.n - number::first_of(5), &*new.draft.key.id))
+            .collect();
         assert_eq!(rows, [(0, "b"), (1, "a")]);
         assert_eq!(new[0].draft.trail().steps().len(), 2);
         assert_eq!(new[0].draft.trail().latest(), ("delivered", 9));
-        assert!(new[0].body.contains(r#""published_at":"1970-01-01T00:00:00.005Z""#), "{}", new[0].body);
+        assert!(
+            new[0]
+                .body
+                .contains(r#""published_at":"1970-01-01T00:00:00.005Z""#),
+            "{}",
+            new[0].body
+        );
     }
 
     #[test]
     fn what_is_stored_is_changed_only_by_what_is_new() {
         let stored = |trail: &str| {
-            let key = Key { source: "billing".into(), id: "b".into(), published_ms: 5 };
-            HashMap::from([(key, Stored { n: 77, body: "{}".into(), trail: trail.into() })])
+            let key = Key {
+                source: "billing".into(),
+                id: "b".into(),
+                published_ms: 5,
+            };
+            HashMap::from([(
+                key,
+                Stored {
+                    n: 77,
+                    body: "{}".into(),
+                    trail: trail.into(),
+                },
+            )])
         };
         let parked = entry("b", 8, "parked");
         let trail = format!("[{}]", parked.step);
-        let again = Batch::new(vec![parked.clone()]).merge(stored(&trail), Numbers::default()).unwrap();
+        let again = Batch::new(vec![parked.clone()])
+            .merge(stored(&trail), Numbers::default())
+            .unwrap();
         assert!(again.0.is_empty() && again.1.is_empty());
-        let with_reminder = Entry { reminder: Some(r#"{"content":"x"}"#.into()), ..parked };
-        let (_, changed) = Batch::new(vec![with_reminder]).merge(stored(&trail), Numbers::default()).unwrap();
-        assert_eq!((changed[0].n, changed[0].body.as_deref()), (77, Some(r#"{"content":"x"}"#)));
-        let broken = Batch::new(vec![entry("b", 8, "parked")]).merge(stored("[{}]"), Numbers::default());
+        let with_reminder = Entry {
+            reminder: Some(r#"{"content":"x"}"#.into()),
+            ..parked
+        };
+        let (_, changed) = Batch::new(vec![with_reminder])
+            .merge(stored(&trail), Numbers::default())
+            .unwrap();
+        assert_eq!(
+            (changed[0].n, changed[0].body.as_deref()),
+            (77, Some(r#"{"content":"x"}"#))
+        );
+        let broken =
+            Batch::new(vec![entry("b", 8, "parked")]).merge(stored("[{}]"), Numbers::default());
         assert!(broken.unwrap_err().text.contains("row 77"));
     }
 
@@ -226,9 +303,16 @@ mod tests {
     fn what_was_published_before_its_user_was_erased_is_dropped() {
         let mut batch = Batch::new(vec![entry("a", 7, "parked")]);
         assert_eq!(batch.users(), BTreeSet::from(["alice".to_owned()]));
-        assert!(batch.erase(&HashMap::from([("alice".to_owned(), 4)])).is_empty());
+        assert!(
+            batch
+                .erase(&HashMap::from([("alice".to_owned(), 4)]))
+                .is_empty()
+        );
         let erased = batch.erase(&HashMap::from([("alice".to_owned(), 5)]));
-        assert_eq!((erased.len(), &*erased[0].id, &*erased[0].outcome), (1, "a", "parked"));
+        assert_eq!(
+            (erased.len(), &*erased[0].id, &*erased[0].outcome),
+            (1, "a", "parked")
+        );
         assert!(batch.drafts.is_empty());
     }
 }

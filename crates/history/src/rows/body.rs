@@ -37,7 +37,10 @@ impl<'j> Body<'j> {
 
     /// Its texts.
     pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
-        self.title.as_deref().into_iter().chain(self.content.as_deref())
+        self.title
+            .as_deref()
+            .into_iter()
+            .chain(self.content.as_deref())
     }
 }
 
@@ -47,7 +50,9 @@ mod tests {
 
     #[test]
     fn texts_and_tags_are_read_and_the_rest_is_passed_over() {
-        let body = Body::read(r#"{"id":"i","title":"a\"b","content":"费用","tags":["b","a","b"],"data":{"title":1}}"#);
+        let body = Body::read(
+            r#"{"id":"i","title":"a\"b","content":"费用","tags":["b","a","b"],"data":{"title":1}}"#,
+        );
         assert_eq!(body.texts().collect::<Vec<_>>(), ["a\"b", "费用"]);
         assert_eq!(body.tags(), ["a", "b"]);
         assert!(Body::read("{").content.is_none());

@@ -43,7 +43,10 @@ impl Numbers {
     /// The next number of a millisecond; none if all are taken.
     pub(crate) fn next(&mut self, ms: i64) -> Option<i64> {
         let all = all_of(ms);
-        let next = self.next.entry(published_ms(all.start)).or_insert(all.start);
+        let next = self
+            .next
+            .entry(published_ms(all.start))
+            .or_insert(all.start);
         let number = *next;
         *next += 1;
         all.contains(&number).then_some(number)
@@ -59,12 +62,18 @@ mod tests {
         let now = 1_795_000_000_000;
         let mut numbers = Numbers::default();
         numbers.taken(first_of(now) + 6);
-        assert_eq!([numbers.next(now), numbers.next(now)].map(|n| n.map(|n| n - first_of(now))), [Some(7), Some(8)]);
+        assert_eq!(
+            [numbers.next(now), numbers.next(now)].map(|n| n.map(|n| n - first_of(now))),
+            [Some(7), Some(8)]
+        );
         assert_eq!(numbers.next(now + 1), Some(first_of(now + 1)));
         assert!(first_of(now) < all_of(now).end && all_of(now).end == first_of(now + 1));
         assert_eq!(published_ms(first_of(now) + 6), now);
         numbers.taken(all_of(now).end - 1);
         assert_eq!(numbers.next(now), None);
-        assert_eq!([first_of(-1), published_ms(first_of(i64::MAX))], [0, MAX_MS]);
+        assert_eq!(
+            [first_of(-1), published_ms(first_of(i64::MAX))],
+            [0, MAX_MS]
+        );
     }
 }

@@ -32,18 +32,34 @@ struct Read<'t> {
 
 impl Step {
     pub(crate) fn new(at_ms: i64, outcome: String, text: String) -> Self {
-        Self { at_ms, is_final: outcome != "parked", outcome, text }
+        Self {
+            at_ms,
+            is_final: outcome != "parked",
+            outcome,
+            text,
+        }
     }
 
     fn read(text: &str) -> serde_json::Result<Self> {
         let Read { outcome, at, .. } = serde_json::from_str(text)?;
-        Ok(Self::new(at.as_millisecond(), outcome.into_owned(), text.to_owned()))
+        Ok(Self::new(
+            at.as_millisecond(),
+            outcome.into_owned(),
+            text.to_owned(),
+        ))
     }
 
     /// The associate who got the reminder.
     pub(crate) fn to(&self) -> Option<String> {
         let is_rerouted = self.outcome == "rerouted";
-        is_rerouted.then(|| serde_json::from_str::<Read>(&self.text).ok()?.to.map(Cow::into_owned)).flatten()
+        is_rerouted
+            .then(|| {
+                serde_json::from_str::<Read>(&self.text)
+                    .ok()?
+                    .to
+                    .map(Cow::into_owned)
+            })
+            .flatten()
     }
 
     /// Takes the associate's name out.
@@ -66,17 +82,25 @@ impl Trail {
     /// # Errors
     /// When it is no array of steps: somebody else has written it.
     pub(crate) fn stored(n: i64, json: &str) -> Result<Self, Problem> {
-        Self::read(json).map_err(|error| Problem::broken(format!("the trail of row {n} cannot be read: {error}")))
+        Self::read(json).map_err(|error| {
+            Problem::broken(format!("the trail of row {n} cannot be read: {error}"))
+        })
     }
 
     fn read(json: &str) -> serde_json::Result<Self> {
         let steps: Vec<&RawValue> = serde_json::from_str(json)?;
-        steps.into_iter().map(|step| Step::read(step.get())).collect::<serde_json::Result<_>>().map(Self)
+        steps
+            .into_iter()
+            .map(|step| Step::read(step.get()))
+            .collect::<serde_json::Result<_>>()
+            .map(Self)
     }
 
     /// Puts a step in its place. Answers whether it was not there before.
     pub(crate) fn add(&mut self, step: Step) -> bool {
-        let Err(place) = self.0.binary_search(&step) else { return false };
+        let Err(place) = self.0.binary_search(&step) else {
+            return false;
+        };
         self.0.insert(place, step);
         true
     }
@@ -102,7 +126,9 @@ impl Trail {
 
     /// How it is now: the last step's outcome, and its time in milliseconds since 1970.
     pub(crate) fn latest(&self) -> (&str, i64) {
-        self.0.last().map_or(("", 0), |step| (&step.outcome, step.at_ms))
+        self.0
+            .last()
+            .map_or(("", 0), |step| (&step.outcome, step.at_ms))
     }
 
     /// Whether it says that this user got the reminder as an associate.
@@ -111,7 +137,8 @@ impl Trail {
     }
 
     pub(crate) fn to_json(&self) -> String {
-        let mut json = String::with_capacity(2 + self.0.iter().map(|step| step.text.len() + 1).sum::<usize>());
+        let mut json =
+            String::with_capacity(2 + self.0.iter().map(|step| step.text.len() + 1).sum::<usize>());
         json.push('[');
         for (nth, step) in self.0.iter().enumerate() {
             if nth > 0 {
@@ -136,7 +163,11 @@ mod tests {
     fn steps_are_in_one_order_however_they_arrive() {
         let parked = step("2026-11-22T08:00:00.001Z", "parked", "");
         let escalated = step("2026-11-22T08:01:00Z", "parked", r#","escalated":true"#);
-        let delivered = step("2026-11-22T08:01:00Z", "delivered", r#","instance":"app-1""#);
+        let delivered = step(
+            "2026-11-22T08:01:00Z",
+            "delivered",
+            r#","instance":"app-1""#,
+        );
         let mut trail = Trail::default();
         for one in [&delivered, &parked, &escalated, &parked, &delivered] {
             trail.add(one.clone());
@@ -150,14 +181,26 @@ mod tests {
     #[test]
     fn what_is_final_is_the_latest_by_whatever_clock() {
         let mut trail = Trail::default();
-        assert!(trail.add(step("2026-11-22T08:00:00Z", "delivered", r#","instance":"app-1""#)));
-        assert!(trail.add(step("2026-11-22T08:00:00.050Z", "parked", r#","escalated":true"#)));
+        assert!(trail.add(step(
+            "2026-11-22T08:00:00Z",
+            "delivered",
+            r#","instance":"app-1""#
+        )));
+        assert!(trail.add(step(
+            "2026-11-22T08:00:00.050Z",
+            "parked",
+            r#","escalated":true"#
+        )));
         assert_eq!(trail.latest().0, "delivered");
     }
 
     #[test]
     fn an_associate_can_be_taken_out() {
-        let rerouted = step("2026-11-22T08:00:00Z", "rerouted", r#","to":"bob","instance":"app-1""#);
+        let rerouted = step(
+            "2026-11-22T08:00:00Z",
+            "rerouted",
+            r#","to":"bob","instance":"app-1""#,
+        );
         assert_eq!(rerouted.to().as_deref(), Some("bob"));
         let mut trail = Trail(vec![rerouted]);
         trail.blank_to("carol", i64::MAX);
@@ -165,7 +208,11 @@ mod tests {
         trail.blank_to("bob", 0);
         assert!(trail.to_json().contains("bob"));
         trail.blank_to("bob", i64::MAX);
-        assert!(!trail.to_json().contains("bob") && trail.to_json().contains("app-1"), "{}", trail.to_json());
+        assert!(
+            !trail.to_json().contains("bob") && trail.to_json().contains("app-1"),
+            "{}",
+            trail.to_json()
+        );
         assert!(!trail.names("bob"));
     }
 }

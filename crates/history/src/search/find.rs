@@ -49,10 +49,20 @@ pub(crate) trait Snapshot {
 }
 
 pub(crate) async fn find<S: Snapshot>(snapshot: &S, query: &Query) -> Result<Page, Problem> {
-    let mut pages = Pages { limit: query.limit, found: Vec::new() };
+    let mut pages = Pages {
+        limit: query.limit,
+        found: Vec::new(),
+    };
     let range = range(query);
     let Some(needle) = Needle::new(query.contains.as_deref()) else {
-        pages.found = snapshot.rows(Question::in_range(query, range, pages.limit + 1, S::DIALECT)).await?;
+        pages.found = snapshot
+            .rows(Question::in_range(
+                query,
+                range,
+                pages.limit + 1,
+                S::DIALECT,
+            ))
+            .await?;
         return Ok(pages.first());
     };
     if let Some(rest) = look(snapshot, query, &needle, range, &mut pages).await? {
@@ -63,8 +73,17 @@ pub(crate) async fn find<S: Snapshot>(snapshot: &S, query: &Query) -> Result<Pag
 
 /// How the statements of a query would be answered.
 pub(crate) async fn explain<S: Snapshot>(snapshot: &S, query: &Query) -> Result<String, Problem> {
-    let look = snapshot.plan(Question::in_range(query, range(query), query.limit + 1, S::DIALECT)).await?;
-    let check = snapshot.plan(Question::among(query, vec![0; AT_ONCE], S::DIALECT)).await?;
+    let look = snapshot
+        .plan(Question::in_range(
+            query,
+            range(query),
+            query.limit + 1,
+            S::DIALECT,
+        ))
+        .await?;
+    let check = snapshot
+        .plan(Question::among(query, vec![0; AT_ONCE], S::DIALECT))
+        .await?;
     Ok(format!("{look}\n{check}"))
 }
 
@@ -81,14 +100,25 @@ impl Pages {
 
     fn add(&mut self, rows: Vec<Found>, needle: &Needle) {
         let missing = self.limit + 1 - self.found.len();
-        self.found.extend(rows.into_iter().filter(|row| needle.is_in(Body::read(&row.body).texts())).take(missing));
+        self.found.extend(
+            rows.into_iter()
+                .filter(|row| needle.is_in(Body::read(&row.body).texts()))
+                .take(missing),
+        );
     }
 
     fn first(mut self) -> Page {
         let is_more = self.is_full();
         self.found.truncate(self.limit);
-        let next = self.found.last().map(|last| last.cursor).filter(|_| is_more);
-        Page { reminders: self.found, next }
+        let next = self
+            .found
+            .last()
+            .map(|last| last.cursor)
+            .filter(|_| is_more);
+        Page {
+            reminders: self.found,
+            next,
+        }
     }
 }
 
@@ -102,7 +132,9 @@ async fn look<S: Snapshot>(
 ) -> Result<Option<Range<i64>>, Problem> {
     let Range { start, mut end } = range;
     for _ in 0..LOOKED_AT / AT_ONCE {
-        let rows = snapshot.rows(Question::in_range(query, start..end, AT_ONCE, S::DIALECT)).await?;
+        let rows = snapshot
+            .rows(Question::in_range(query, start..end, AT_ONCE, S::DIALECT))
+            .await?;
         let is_all = rows.len() < AT_ONCE;
         end = rows.last().map_or(end, |row| row.cursor.0);
         pages.add(rows, needle);
@@ -136,7 +168,12 @@ async fn search<S: Snapshot>(
                 some.extend(named.pop());
             }
             some.dedup();
-            pages.add(snapshot.rows(Question::among(query, some, S::DIALECT)).await?, needle);
+            pages.add(
+                snapshot
+                    .rows(Question::among(query, some, S::DIALECT))
+                    .await?,
+                needle,
+            );
             if pages.is_full() {
                 return Ok(());
             }
@@ -159,7 +196,10 @@ async fn ask<S: Snapshot>(
         let first = head.id * BLOCKS;
         postings::blocks_of(&head.firsts, needed).map(move |block| first + block as i64)
     };
-    let mut ids: Vec<i64> = heads.iter().flat_map(|head| needed.iter().flat_map(|one| ids_of(head, one))).collect();
+    let mut ids: Vec<i64> = heads
+        .iter()
+        .flat_map(|head| needed.iter().flat_map(|one| ids_of(head, one)))
+        .collect();
     ids.sort_unstable();
     ids.dedup();
     let blocks = snapshot.blocks(ids).await?;
@@ -174,7 +214,9 @@ async fn ask<S: Snapshot>(
             places
         };
         let both = |some: Vec<u16>, others: Vec<u16>| {
-            some.into_iter().filter(|place| others.binary_search(place).is_ok()).collect()
+            some.into_iter()
+                .filter(|place| others.binary_search(place).is_ok())
+                .collect()
         };
         let in_all = needed.iter().map(having).reduce(both).unwrap_or_default();
         if !in_all.is_empty() {
@@ -184,13 +226,21 @@ async fn ask<S: Snapshot>(
     let numbers = snapshot.numbers(places.keys().copied().collect()).await?;
     let named = places.iter().flat_map(|(head, places)| {
         let numbers = numbers.get(head).map_or(&[][..], Vec::as_slice);
-        places.iter().filter_map(|place| numbers.get(usize::from(*place)).copied())
+        places
+            .iter()
+            .filter_map(|place| numbers.get(usize::from(*place)).copied())
     });
     Ok(named.filter(|n| range.contains(n)).collect())
 }
 
 impl Found {
     pub(crate) fn new(n: i64, body: String, outcome: String, at_ms: i64, trail: String) -> Self {
-        Self { cursor: Cursor(n), body, outcome, at_ms, trail }
+        Self {
+            cursor: Cursor(n),
+            body,
+            outcome,
+            at_ms,
+            trail,
+        }
     }
 }

@@ -31,7 +31,8 @@ pub(crate) fn needed(part: &str) -> Vec<RangeInclusive<i64>> {
     let whole = characters.saturating_sub(LENGTH - 1).max(1);
     let some = grams(part).take(whole).step_by(whole.div_ceil(ASKED_FOR));
     let missing = BITS * LENGTH.saturating_sub(characters) as u32;
-    some.map(|gram| gram..=gram | ((1 << missing) - 1)).collect()
+    some.map(|gram| gram..=gram | ((1 << missing) - 1))
+        .collect()
 }
 
 /// Its place among characters, from 1.
@@ -60,10 +61,24 @@ mod tests {
 
     #[test]
     fn what_is_not_in_a_text_is_mostly_not_found() {
-        let has =
-            |text: &str, part: &str| needed(part).iter().all(|range| grams(text).any(|gram| range.contains(&gram)));
-        assert!(has("费用报销", "费用") && has("费用报销", "销") && has("\u{10ffff}\u{10ffff}", "\u{10ffff}"));
-        assert_eq!([needed("报").len(), needed("invoice").len(), needed(&"long ".repeat(99)).len()], [1, 3, 4]);
+        let has = |text: &str, part: &str| {
+            needed(part)
+                .iter()
+                .all(|range| grams(text).any(|gram| range.contains(&gram)))
+        };
+        assert!(
+            has("费用报销", "费用")
+                && has("费用报销", "销")
+                && has("\u{10ffff}\u{10ffff}", "\u{10ffff}")
+        );
+        assert_eq!(
+            [
+                needed("报").len(),
+                needed("invoice").len(),
+                needed(&"long ".repeat(99)).len()
+            ],
+            [1, 3, 4]
+        );
         assert!(!has("费用报销", "用费") && !has("费用报销", "报销单") && !has("invoice", "x"));
     }
 }

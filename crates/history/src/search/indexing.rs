@@ -13,8 +13,13 @@ pub(crate) const WORTH_AN_INDEX: usize = 2_048;
 
 /// What a batch adds that can be searched for: numbers and finished reminders.
 pub(crate) fn fresh(new: &[New], changed: &[Changed]) -> Vec<(i64, String)> {
-    let new = new.iter().filter(|new| new.is_known).map(|new| (new.n, new.body.clone()));
-    let changed = changed.iter().filter_map(|changed| Some((changed.n, changed.body.clone()?)));
+    let new = new
+        .iter()
+        .filter(|new| new.is_known)
+        .map(|new| (new.n, new.body.clone()));
+    let changed = changed
+        .iter()
+        .filter_map(|changed| Some((changed.n, changed.body.clone()?)));
     new.chain(changed).collect()
 }
 

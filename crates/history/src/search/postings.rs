@@ -48,7 +48,11 @@ impl Builder {
     }
 
     pub(crate) fn build(self) -> Index {
-        let mut index = Index { numbers: self.numbers, firsts: Vec::new(), blocks: Vec::new() };
+        let mut index = Index {
+            numbers: self.numbers,
+            firsts: Vec::new(),
+            blocks: Vec::new(),
+        };
         let mut sorted: Vec<(i64, Vec<u16>)> = self.places.into_iter().collect();
         sorted.sort_unstable_by_key(|(gram, _)| *gram);
         let mut block = Block::default();
@@ -94,15 +98,27 @@ impl Block {
 
 /// Which blocks of an index, whose blocks begin with these grams, have grams of this range.
 pub(crate) fn blocks_of(firsts: &[i64], range: &RangeInclusive<i64>) -> std::ops::Range<usize> {
-    let begin = firsts.partition_point(|first| first <= range.start()).saturating_sub(1);
-    begin..firsts.partition_point(|first| first <= range.end()).max(begin)
+    let begin = firsts
+        .partition_point(|first| first <= range.start())
+        .saturating_sub(1);
+    begin
+        ..firsts
+            .partition_point(|first| first <= range.end())
+            .max(begin)
 }
 
 /// Adds the places of all grams of a range, in no order, and perhaps several times.
 pub(crate) fn places_of(block: &[u8], range: &RangeInclusive<i64>, into: &mut Vec<u16>) {
-    let asked = Entries { rest: block, gram: 0 }.skip_while(|(gram, _)| gram < range.start());
+    let asked = Entries {
+        rest: block,
+        gram: 0,
+    }
+    .skip_while(|(gram, _)| gram < range.start());
     for (_, places) in asked.take_while(|(gram, _)| gram <= range.end()) {
-        into.extend(Places { rest: places, place: 0 });
+        into.extend(Places {
+            rest: places,
+            place: 0,
+        });
     }
 }
 
@@ -110,8 +126,15 @@ pub(crate) fn places_of(block: &[u8], range: &RangeInclusive<i64>, into: &mut Ve
 pub(crate) fn without(block: &[u8], gone: &[u16]) -> Option<Vec<u8>> {
     let mut kept = Block::default();
     let mut is_same = true;
-    for (gram, places) in (Entries { rest: block, gram: 0 }) {
-        let mut places: Vec<u16> = Places { rest: places, place: 0 }.collect();
+    for (gram, places) in (Entries {
+        rest: block,
+        gram: 0,
+    }) {
+        let mut places: Vec<u16> = Places {
+            rest: places,
+            place: 0,
+        }
+        .collect();
         let all = places.len();
         places.retain(|place| gone.binary_search(place).is_err());
         is_same &= places.len() == all;
@@ -195,7 +218,9 @@ fn push(bytes: &mut Vec<u8>, mut number: u64) {
 fn pull(bytes: &mut &[u8]) -> u64 {
     let mut number = 0;
     for shift in (0..64).step_by(7) {
-        let Some((byte, rest)) = bytes.split_first() else { break };
+        let Some((byte, rest)) = bytes.split_first() else {
+            break;
+        };
         *bytes = rest;
         number |= u64::from(byte & 0x7f) << shift;
         if *byte < 0x80 {
@@ -219,10 +244,15 @@ mod tests {
             for block in blocks_of(&index.firsts, &range) {
                 places_of(&index.blocks[block], &range, &mut places);
             }
-            found =
-                Some(found.map_or(places.clone(), |found| found.into_iter().filter(|p| places.contains(p)).collect()));
+            found = Some(found.map_or(places.clone(), |found| {
+                found.into_iter().filter(|p| places.contains(p)).collect()
+            }));
         }
-        let mut found: Vec<i64> = found.unwrap().into_iter().map(|place| index.numbers[usize::from(place)]).collect();
+        let mut found: Vec<i64> = found
+            .unwrap()
+            .into_iter()
+            .map(|place| index.numbers[usize::from(place)])
+            .collect();
         found.sort_unstable();
         found.dedup();
         found
@@ -263,7 +293,12 @@ mod tests {
         (0..5_000).for_each(|nth| builder.add(nth, [&*text(nth)].into_iter()));
         let index = builder.build();
         assert!(index.blocks.len() > 5, "{}", index.blocks.len());
-        assert!(index.blocks.iter().all(|block| block.len() < 3 * BLOCK_BYTES));
+        assert!(
+            index
+                .blocks
+                .iter()
+                .all(|block| block.len() < 3 * BLOCK_BYTES)
+        );
         for nth in [0, 77, 4_999] {
             assert_eq!(search(&index, &text(nth)[text(nth).len() - 3..]), [nth]);
         }

@@ -43,13 +43,21 @@ impl Question {
     /// Asks for so many rows of this range, in the order of the index that narrows most: an id names few reminders, a user
     /// has fewer than an outcome that is not the usual one, that has fewer than a tag, a tag fewer than a source. What else is asked
     /// for is looked at row by row.
-    pub(crate) fn in_range(query: &Query, range: Range<i64>, at_most: usize, dialect: Dialect) -> Self {
+    pub(crate) fn in_range(
+        query: &Query,
+        range: Range<i64>,
+        at_most: usize,
+        dialect: Dialect,
+    ) -> Self {
         let is_narrower = query.id.is_some() || query.user.is_some() || has_rare_outcome(query);
         let by_tag = query.tag.as_ref().filter(|_| !is_narrower);
         let mut question = Self::begin(dialect);
         let n = if by_tag.is_some() { "t.n" } else { "r.n" };
         match by_tag {
-            Some(tag) => question.add("FROM tags t JOIN reminders r ON r.n = t.n WHERE t.tag = ", text(tag)),
+            Some(tag) => question.add(
+                "FROM tags t JOIN reminders r ON r.n = t.n WHERE t.tag = ",
+                text(tag),
+            ),
             None => question.sql.push_str("FROM reminders r WHERE true"),
         }
         question.filter(query, by_tag.is_some());
@@ -58,14 +66,20 @@ impl Question {
         }
         question.add(&format!(" AND {n} >= "), Value::Number(range.start));
         question.add(&format!(" AND {n} < "), Value::Number(range.end));
-        question.add(&format!(" ORDER BY {n} DESC LIMIT "), Value::Number(at_most as i64));
+        question.add(
+            &format!(" ORDER BY {n} DESC LIMIT "),
+            Value::Number(at_most as i64),
+        );
         question
     }
 
     /// Asks for those of these rows that are asked for.
     pub(crate) fn among(query: &Query, numbers: Vec<i64>, dialect: Dialect) -> Self {
         let mut question = Self::begin(dialect);
-        question.add(&format!("FROM reminders r WHERE r.n {}", dialect.among.0), Value::Numbers(numbers));
+        question.add(
+            &format!("FROM reminders r WHERE r.n {}", dialect.among.0),
+            Value::Numbers(numbers),
+        );
         question.sql.push_str(dialect.among.1);
         question.filter(query, true);
         question.filter_by_tag(query);
@@ -74,19 +88,31 @@ impl Question {
     }
 
     fn begin(dialect: Dialect) -> Self {
-        Self { sql: "SELECT r.n, r.body, r.outcome, r.at, r.trail ".to_owned(), values: Vec::new(), dialect }
+        Self {
+            sql: "SELECT r.n, r.body, r.outcome, r.at, r.trail ".to_owned(),
+            values: Vec::new(),
+            dialect,
+        }
     }
 
     /// What the rows' columns must be. The index of the first one is used, unless another one is already.
     fn filter(&mut self, query: &Query, mut has_index: bool) {
-        let mut columns =
-            [("id", &query.id), ("user_name", &query.user), ("source", &query.source), ("outcome", &query.outcome)];
+        let mut columns = [
+            ("id", &query.id),
+            ("user_name", &query.user),
+            ("source", &query.source),
+            ("outcome", &query.outcome),
+        ];
         if has_rare_outcome(query) {
             columns.swap(2, 3);
         }
         for (column, value) in columns {
             let Some(value) = value else { continue };
-            let sign = if has_index { self.dialect.unindexed } else { "" };
+            let sign = if has_index {
+                self.dialect.unindexed
+            } else {
+                ""
+            };
             self.add(&format!(" AND {sign}r.{column} = "), text(value));
             has_index = true;
         }
@@ -94,7 +120,10 @@ impl Question {
 
     fn filter_by_tag(&mut self, query: &Query) {
         if let Some(tag) = &query.tag {
-            self.add(" AND EXISTS (SELECT 1 FROM tags t WHERE t.n = r.n AND t.tag = ", text(tag));
+            self.add(
+                " AND EXISTS (SELECT 1 FROM tags t WHERE t.n = r.n AND t.tag = ",
+                text(tag),
+            );
             self.sql.push(')');
         }
     }
@@ -109,7 +138,10 @@ impl Question {
 
 /// Whether it asks for an outcome that few reminders have.
 fn has_rare_outcome(query: &Query) -> bool {
-    query.outcome.as_ref().is_some_and(|outcome| outcome != "delivered")
+    query
+        .outcome
+        .as_ref()
+        .is_some_and(|outcome| outcome != "delivered")
 }
 
 fn text(text: &str) -> Value {

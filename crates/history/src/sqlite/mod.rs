@@ -19,7 +19,8 @@ use crate::{Answer, Database, Entry, HistoryErrorKind, Page, Query, Written, sch
 /// The schema, a step a version.
 const MIGRATIONS: [&str; 1] = [include_str!("001.sql")];
 /// What is committed has reached the disk. A page is copied from the log to the file less often than it changes: pages of 64 MiB are.
-const SETTINGS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -65536;
+const SETTINGS: &str =
+    "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -65536;
     PRAGMA wal_autocheckpoint = 16384";
 /// Questions that are answered at a time.
 const READERS: usize = 4;
@@ -37,14 +38,20 @@ impl Sqlite {
         let path = path.to_owned();
         let opened = tokio::task::spawn_blocking(move || {
             if let Some(directory) = path.parent() {
-                std::fs::create_dir_all(directory)
-                    .map_err(|error| Problem::broken(format!("cannot make {}: {error}", directory.display())))?;
+                std::fs::create_dir_all(directory).map_err(|error| {
+                    Problem::broken(format!("cannot make {}: {error}", directory.display()))
+                })?;
             }
             create(&path)?;
             let mut writer = connect(&path)?;
             migrate(&mut writer)?;
-            let readers = (0..READERS).map(|_| connect(&path)).collect::<Result<_, _>>()?;
-            Ok(Self { writer: Pool::new(vec![writer]), readers: Pool::new(readers) })
+            let readers = (0..READERS)
+                .map(|_| connect(&path))
+                .collect::<Result<_, _>>()?;
+            Ok(Self {
+                writer: Pool::new(vec![writer]),
+                readers: Pool::new(readers),
+            })
         });
         opened.await.map_err(Problem::broken)?
     }
@@ -52,23 +59,33 @@ impl Sqlite {
 
 impl Database for Sqlite {
     fn write(&self, entries: Vec<Entry>) -> Answer<'_, Written> {
-        self.writer.run(|connection| write::write(connection, entries)).boxed()
+        self.writer
+            .run(|connection| write::write(connection, entries))
+            .boxed()
     }
 
     fn find(&self, query: Query) -> Answer<'_, Page> {
-        self.readers.run(move |connection| find::find(connection, &query)).boxed()
+        self.readers
+            .run(move |connection| find::find(connection, &query))
+            .boxed()
     }
 
     fn explain(&self, query: Query) -> Answer<'_, String> {
-        self.readers.run(move |connection| find::explain(connection, &query)).boxed()
+        self.readers
+            .run(move |connection| find::explain(connection, &query))
+            .boxed()
     }
 
     fn erase(&self, user: String, at_ms: i64) -> Answer<'_, u64> {
-        self.writer.run(move |connection| write::erase(connection, &user, at_ms)).boxed()
+        self.writer
+            .run(move |connection| write::erase(connection, &user, at_ms))
+            .boxed()
     }
 
     fn forget_before(&self, published_ms: i64, at_most: usize) -> Answer<'_, u64> {
-        self.writer.run(move |connection| write::forget_before(connection, published_ms, at_most)).boxed()
+        self.writer
+            .run(move |connection| write::forget_before(connection, published_ms, at_most))
+            .boxed()
     }
 }
 
@@ -102,12 +119,19 @@ fn migrate(connection: &mut Connection) -> Result<(), Problem> {
 
 impl From<rusqlite::Error> for Problem {
     fn from(error: rusqlite::Error) -> Self {
-        let may_pass =
-            [ErrorCode::DatabaseBusy, ErrorCode::DatabaseLocked, ErrorCode::DiskFull, ErrorCode::SystemIoFailure];
+        let may_pass = [
+            ErrorCode::DatabaseBusy,
+            ErrorCode::DatabaseLocked,
+            ErrorCode::DiskFull,
+            ErrorCode::SystemIoFailure,
+        ];
         let kind = match error.sqlite_error_code() {
             Some(code) if may_pass.contains(&code) => HistoryErrorKind::Away,
             _ => HistoryErrorKind::Broken,
         };
-        Self { kind, text: error.to_string() }
+        Self {
+            kind,
+            text: error.to_string(),
+        }
     }
 }

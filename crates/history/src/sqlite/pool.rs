@@ -20,7 +20,10 @@ struct Shared {
 impl Pool {
     pub(super) fn new(connections: Vec<Connection>) -> Self {
         let free = Semaphore::new(connections.len());
-        Self(Arc::new(Shared { idle: Mutex::new(connections), free }))
+        Self(Arc::new(Shared {
+            idle: Mutex::new(connections),
+            free,
+        }))
     }
 
     /// Runs something on a thread for what blocks. It goes on to its end if whoever waits is dropped.
@@ -34,7 +37,8 @@ impl Pool {
         let done = tokio::task::spawn_blocking(move || {
             let idle = || shared.idle.lock().unwrap_or_else(PoisonError::into_inner);
             let mut connection = idle().pop().expect("a permit is a connection");
-            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&mut connection)));
+            let done =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&mut connection)));
             idle().push(connection);
             shared.free.add_permits(1);
             done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))

@@ -30,7 +30,11 @@ pub(super) fn write(connection: &mut Connection, entries: Vec<Entry>) -> Result<
         index::finish(&change, indexes)?;
     }
     change.commit()?;
-    Ok(Written { new: new.len() as u64, changed: changed.len() as u64, erased })
+    Ok(Written {
+        new: new.len() as u64,
+        changed: changed.len() as u64,
+        erased,
+    })
 }
 
 pub(super) fn erase(connection: &mut Connection, user: &str, at_ms: i64) -> Result<u64, Problem> {
@@ -41,7 +45,11 @@ pub(super) fn erase(connection: &mut Connection, user: &str, at_ms: i64) -> Resu
     erased
 }
 
-pub(super) fn forget_before(connection: &mut Connection, published_ms: i64, at_most: usize) -> Result<u64, Problem> {
+pub(super) fn forget_before(
+    connection: &mut Connection,
+    published_ms: i64,
+    at_most: usize,
+) -> Result<u64, Problem> {
     let change = begin(connection)?;
     change.execute("DELETE FROM erasures WHERE at < ?1", [published_ms])?;
     let before = number::first_of(published_ms);
@@ -49,7 +57,14 @@ pub(super) fn forget_before(connection: &mut Connection, published_ms: i64, at_m
     let old = numbers(&change, select, params![before, at_most as i64])?;
     remove(&change, &old)?;
     let is_all = old.len() < at_most;
-    index::drop_before(&change, if is_all { before } else { old.last().map_or(0, |last| last + 1) })?;
+    index::drop_before(
+        &change,
+        if is_all {
+            before
+        } else {
+            old.last().map_or(0, |last| last + 1)
+        },
+    )?;
     change.commit()?;
     Ok(old.len() as u64)
 }
@@ -63,7 +78,9 @@ fn begin(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
 /// Who of a batch's users was erased, and when.
 fn erasures(change: &Transaction, batch: &Batch) -> Result<HashMap<String, i64>, Problem> {
     let mut found = HashMap::new();
-    if change.query_row("SELECT NOT EXISTS (SELECT 1 FROM erasures)", [], |row| row.get(0))? {
+    if change.query_row("SELECT NOT EXISTS (SELECT 1 FROM erasures)", [], |row| {
+        row.get(0)
+    })? {
         return Ok(found);
     }
     let mut select = change.prepare_cached("SELECT at FROM erasures WHERE user_name = ?1")?;
@@ -77,17 +94,39 @@ fn erasures(change: &Transaction, batch: &Batch) -> Result<HashMap<String, i64>,
 
 /// What there is of a batch's reminders, and which numbers are taken in their milliseconds.
 fn known(change: &Transaction, batch: &Batch) -> Result<(HashMap<Key, Stored>, Numbers), Problem> {
-    let mut select = change
-        .prepare_cached("SELECT n, body, trail FROM reminders WHERE id = ?1 AND source = ?2 AND n >= ?3 AND n < ?4")?;
-    let mut last = change.prepare_cached("SELECT max(n) FROM reminders WHERE n >= ?1 AND n < ?2")?;
+    let mut select = change.prepare_cached(
+        "SELECT n, body, trail FROM reminders WHERE id = ?1 AND source = ?2 AND n >= ?3 AND n < ?4",
+    )?;
+    let mut last =
+        change.prepare_cached("SELECT max(n) FROM reminders WHERE n >= ?1 AND n < ?2")?;
     let (mut stored, mut taken) = (HashMap::new(), Numbers::default());
     let mut milliseconds = BTreeSet::new();
-    for Key { source, id, published_ms } in batch.drafts.iter().map(|draft| &draft.key) {
+    for Key {
+        source,
+        id,
+        published_ms,
+    } in batch.drafts.iter().map(|draft| &draft.key)
+    {
         let all = number::all_of(*published_ms);
-        let read = |row: &rusqlite::Row| Ok(Stored { n: row.get(0)?, body: row.get(1)?, trail: row.get(2)? });
-        let found = select.query_row(params![id, source, all.start, all.end], read).optional()?;
+        let read = |row: &rusqlite::Row| {
+            Ok(Stored {
+                n: row.get(0)?,
+                body: row.get(1)?,
+                trail: row.get(2)?,
+            })
+        };
+        let found = select
+            .query_row(params![id, source, all.start, all.end], read)
+            .optional()?;
         if let Some(found) = found {
-            stored.insert(Key { source: source.clone(), id: id.clone(), published_ms: *published_ms }, found);
+            stored.insert(
+                Key {
+                    source: source.clone(),
+                    id: id.clone(),
+                    published_ms: *published_ms,
+                },
+                found,
+            );
         } else if milliseconds.insert(*published_ms)
             && let Some(n) = last.query_row([all.start, all.end], |row| row.get(0))?
         {
@@ -99,7 +138,8 @@ fn known(change: &Transaction, batch: &Batch) -> Result<(HashMap<Key, Stored>, N
 
 fn insert(change: &Transaction, New { n, draft, body, .. }: &New) -> Result<(), Problem> {
     let (outcome, at_ms) = draft.trail().latest();
-    let mut insert = change.prepare_cached("INSERT INTO reminders VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
+    let mut insert =
+        change.prepare_cached("INSERT INTO reminders VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
     insert.execute(params![
         n,
         draft.key.source,
@@ -116,10 +156,13 @@ fn insert(change: &Transaction, New { n, draft, body, .. }: &New) -> Result<(), 
 
 fn update(change: &Transaction, Changed { n, trail, body }: &Changed) -> Result<(), Problem> {
     let (outcome, at_ms) = trail.latest();
-    let mut update = change.prepare_cached("UPDATE reminders SET outcome = ?2, at = ?3, trail = ?4 WHERE n = ?1")?;
+    let mut update = change
+        .prepare_cached("UPDATE reminders SET outcome = ?2, at = ?3, trail = ?4 WHERE n = ?1")?;
     update.execute(params![n, outcome, at_ms, trail.to_json()])?;
     if let Some(body) = body {
-        change.prepare_cached("UPDATE reminders SET body = ?2 WHERE n = ?1")?.execute(params![n, body])?;
+        change
+            .prepare_cached("UPDATE reminders SET body = ?2 WHERE n = ?1")?
+            .execute(params![n, body])?;
         add_tags(change, *n, body)?;
     }
     add_associates(change, *n, trail)
@@ -135,7 +178,8 @@ fn add_tags(change: &Transaction, n: i64, body: &str) -> Result<(), Problem> {
 
 fn add_associates(change: &Transaction, n: i64, trail: &Trail) -> Result<(), Problem> {
     for associate in trail.steps().iter().filter_map(Step::to) {
-        let mut insert = change.prepare_cached("INSERT OR IGNORE INTO associates VALUES (?1, ?2)")?;
+        let mut insert =
+            change.prepare_cached("INSERT OR IGNORE INTO associates VALUES (?1, ?2)")?;
         insert.execute(params![associate, n])?;
     }
     Ok(())
@@ -160,15 +204,22 @@ fn erase_in_one(connection: &mut Connection, user: &str, at_ms: i64) -> Result<u
 
 /// Removes rows, and all that was written beside them.
 fn remove(change: &Transaction, numbers: &[i64]) -> Result<(), Problem> {
-    let mut row = change.prepare_cached("DELETE FROM reminders WHERE n = ?1 RETURNING body, trail")?;
+    let mut row =
+        change.prepare_cached("DELETE FROM reminders WHERE n = ?1 RETURNING body, trail")?;
     let mut of_tag = change.prepare_cached("DELETE FROM tags WHERE tag = ?1 AND n = ?2")?;
-    let mut of_associate = change.prepare_cached("DELETE FROM associates WHERE user_name = ?1 AND n = ?2")?;
+    let mut of_associate =
+        change.prepare_cached("DELETE FROM associates WHERE user_name = ?1 AND n = ?2")?;
     for n in numbers {
-        let (body, trail): (String, String) = row.query_row([n], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let (body, trail): (String, String) =
+            row.query_row([n], |row| Ok((row.get(0)?, row.get(1)?)))?;
         for tag in Body::read(&body).tags() {
             of_tag.execute(params![tag, n])?;
         }
-        for associate in Trail::stored(*n, &trail)?.steps().iter().filter_map(Step::to) {
+        for associate in Trail::stored(*n, &trail)?
+            .steps()
+            .iter()
+            .filter_map(Step::to)
+        {
             of_associate.execute(params![associate, n])?;
         }
     }
@@ -177,10 +228,15 @@ fn remove(change: &Transaction, numbers: &[i64]) -> Result<(), Problem> {
 
 /// Takes a user's name out of others' trails.
 fn blank(change: &Transaction, user: &str, at_ms: i64) -> Result<(), Problem> {
-    let named = numbers(change, "SELECT n FROM associates WHERE user_name = ?1", [user])?;
+    let named = numbers(
+        change,
+        "SELECT n FROM associates WHERE user_name = ?1",
+        [user],
+    )?;
     let mut select = change.prepare_cached("SELECT trail FROM reminders WHERE n = ?1")?;
     let mut update = change.prepare_cached("UPDATE reminders SET trail = ?2 WHERE n = ?1")?;
-    let mut delete = change.prepare_cached("DELETE FROM associates WHERE user_name = ?1 AND n = ?2")?;
+    let mut delete =
+        change.prepare_cached("DELETE FROM associates WHERE user_name = ?1 AND n = ?2")?;
     for n in named {
         let mut trail = Trail::stored(n, &select.query_row([n], |row| row.get::<_, String>(0))?)?;
         trail.blank_to(user, at_ms);
@@ -192,8 +248,14 @@ fn blank(change: &Transaction, user: &str, at_ms: i64) -> Result<(), Problem> {
     Ok(())
 }
 
-fn numbers(change: &Transaction, sql: &str, params: impl rusqlite::Params) -> Result<Vec<i64>, Problem> {
+fn numbers(
+    change: &Transaction,
+    sql: &str,
+    params: impl rusqlite::Params,
+) -> Result<Vec<i64>, Problem> {
     let mut select = change.prepare_cached(sql)?;
-    let numbers = select.query_map(params, |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let numbers = select
+        .query_map(params, |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
     Ok(numbers)
 }

@@ -13,13 +13,19 @@ pub struct Fields<'a>(pub Vec<(&'a RawValue, &'a RawValue)>);
 impl<'a> Fields<'a> {
     /// Returns a field's value, unless it is `null`; of several of one name, the last.
     pub fn get(&self, name: &str) -> Option<&'a RawValue> {
-        let (_, value) = self.0.iter().rev().find(|(written, _)| is_named(written, name))?;
+        let (_, value) = self
+            .0
+            .iter()
+            .rev()
+            .find(|(written, _)| is_named(written, name))?;
         (!is_null(value)).then_some(value)
     }
 
     /// Returns all fields but those of this name that are `null`.
     pub fn without_null(&self, name: &str) -> impl Iterator<Item = &(&'a RawValue, &'a RawValue)> {
-        self.0.iter().filter(move |(written, value)| !(is_null(value) && is_named(written, name)))
+        self.0
+            .iter()
+            .filter(move |(written, value)| !(is_null(value) && is_named(written, name)))
     }
 
     /// Returns a field's value where it is a text.
@@ -71,7 +77,12 @@ mod tests {
         assert_eq!(fields.text("id").as_deref(), Some("b"));
         assert_eq!(fields.get("n").map(RawValue::get), Some("1e400"));
         assert_eq!(
-            (fields.text("n"), fields.text("x"), fields.text("user"), fields.text("y")),
+            (
+                fields.text("n"),
+                fields.text("x"),
+                fields.text("user"),
+                fields.text("y")
+            ),
             (None, None, None, None)
         );
     }

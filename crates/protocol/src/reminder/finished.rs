@@ -12,7 +12,10 @@ pub const REROUTED_BYTES: usize = 4 * MAX_NAME_BYTES + 16;
 
 /// Adds `parked_at` to a finished reminder: a JSON object that is not empty.
 pub fn with_parked_at(json: &[u8], parked_at: Timestamp) -> Vec<u8> {
-    with_field(json, &format!(r#""parked_at":"{}""#, to_the_millisecond(parked_at)))
+    with_field(
+        json,
+        &format!(r#""parked_at":"{}""#, to_the_millisecond(parked_at)),
+    )
 }
 
 /// A time as reminders tell it.
@@ -53,7 +56,10 @@ pub fn with_rerouted_to(json: &[u8], associate: &UserId) -> Vec<u8> {
 
 /// Adds to a finished reminder what became of it, last and step by step; `trail` is a JSON array.
 pub fn with_fate(json: &[u8], outcome: &str, at: Timestamp, trail: &str) -> Vec<u8> {
-    with_field(json, &format!(r#""outcome":"{outcome}","at":"{at}","trail":{trail}"#))
+    with_field(
+        json,
+        &format!(r#""outcome":"{outcome}","at":"{at}","trail":{trail}"#),
+    )
 }
 
 /// Adds to a finished reminder what its publisher had said: that no associate may get it.
@@ -79,7 +85,9 @@ mod tests {
     #[test]
     fn an_associate_is_told_for_whom_it_is_and_nothing_else_changes() {
         let json = br#"{"id":"i","user":"a\"b","content":"\u4e00 {\"user\":1}","data":{"user": 1.50,  "a":[]}}"#;
-        let to = |associate: &str| String::from_utf8(rerouted(json, &associate.parse().unwrap()).unwrap()).unwrap();
+        let to = |associate: &str| {
+            String::from_utf8(rerouted(json, &associate.parse().unwrap()).unwrap()).unwrap()
+        };
         assert_eq!(
             to("bob"),
             r#"{"id":"i","user":"bob","content":"\u4e00 {\"user\":1}","data":{"user": 1.50,  "a":[]},"for":"a\"b"}"#
@@ -92,6 +100,9 @@ mod tests {
     #[test]
     fn the_time_of_parking_is_added() {
         let at: Timestamp = "2026-11-22T08:00:00.0004Z".parse().unwrap();
-        assert_eq!(with_parked_at(br#"{"id":"i"}"#, at), br#"{"id":"i","parked_at":"2026-11-22T08:00:00Z"}"#);
+        assert_eq!(
+            with_parked_at(br#"{"id":"i"}"#, at),
+            br#"{"id":"i","parked_at":"2026-11-22T08:00:00Z"}"#
+        );
     }
 }

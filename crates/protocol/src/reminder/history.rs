@@ -73,10 +73,29 @@ pub fn entries(message: &[u8]) -> Result<Vec<Entry>, serde_json::Error> {
     }
     let Message { outcomes, history } = serde_json::from_slice(message)?;
     let entry = |(public, private): (Public, Private<'_>)| {
-        let Public { id, source, set, user, step } = public;
-        let (published_ms, reminder) = (private.published_at, private.reminder.map(|json| json.get().to_owned()));
+        let Public {
+            id,
+            source,
+            set,
+            user,
+            step,
+        } = public;
+        let (published_ms, reminder) = (
+            private.published_at,
+            private.reminder.map(|json| json.get().to_owned()),
+        );
         let (text, at_ms) = (serde_json::to_string(&step)?, step.at.as_millisecond());
-        Ok(Entry { source, id, set, user, published_ms, outcome: step.outcome, at_ms, step: text, reminder })
+        Ok(Entry {
+            source,
+            id,
+            set,
+            user,
+            published_ms,
+            outcome: step.outcome,
+            at_ms,
+            step: text,
+            reminder,
+        })
     };
     outcomes.into_iter().zip(history).map(entry).collect()
 }

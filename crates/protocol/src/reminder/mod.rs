@@ -32,7 +32,9 @@ pub const MAX_REMINDER_BYTES: usize = MAX_DELIVERY_BYTES - 64 - DELIVERY_FRAME_B
 const FIELDS_BYTES: usize = 256;
 
 /// How urgent a reminder is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
@@ -63,7 +65,9 @@ impl Priority {
 
     /// The priority of this name.
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|priority| priority.as_str() == name)
+        Self::ALL
+            .into_iter()
+            .find(|priority| priority.as_str() == name)
     }
 }
 
@@ -202,15 +206,20 @@ impl Reminder {
     pub fn text_hash(&self) -> u128 {
         let mut hasher = hasher_of([self.source.as_str(), self.user.as_str(), &self.content]);
         // No title is another title than an empty one.
-        self.title.iter().for_each(|title| hasher.write(format!("={title}").as_bytes()));
+        self.title
+            .iter()
+            .for_each(|title| hasher.write(format!("={title}").as_bytes()));
         hasher.finish128().as_u128()
     }
 
     /// The reminder as bytes of JSON, as they go into a delivery request.
     pub fn to_json(&self) -> Vec<u8> {
         let texts = self.title.as_ref().map_or(0, String::len) + self.content.len();
-        let mut json = Vec::with_capacity(FIELDS_BYTES + texts + self.data.as_ref().map_or(0, |data| data.get().len()));
-        serde_json::to_writer(&mut json, self).expect("a reminder has only string keys and valid JSON inside");
+        let mut json = Vec::with_capacity(
+            FIELDS_BYTES + texts + self.data.as_ref().map_or(0, |data| data.get().len()),
+        );
+        serde_json::to_writer(&mut json, self)
+            .expect("a reminder has only string keys and valid JSON inside");
         json
     }
 }

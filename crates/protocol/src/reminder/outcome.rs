@@ -57,8 +57,16 @@ pub enum Outcome {
 }
 
 /// What outcomes are called.
-pub const NAMES: [&str; 8] =
-    ["delivered", "rerouted", "parked", "merged", "blocked", "cancelled", "expired", "rejected"];
+pub const NAMES: [&str; 8] = [
+    "delivered",
+    "rerouted",
+    "parked",
+    "merged",
+    "blocked",
+    "cancelled",
+    "expired",
+    "rejected",
+];
 
 impl Outcome {
     /// Its name, as it stands in the stream.
@@ -78,7 +86,10 @@ impl Outcome {
     /// Accepted by these, the first first; none if there are none.
     pub fn delivered(by: Vec<InstanceName>) -> Option<Self> {
         let instance = by.first()?.clone();
-        Some(Self::Delivered { instance, instances: if by.len() > 1 { by } else { Vec::new() } })
+        Some(Self::Delivered {
+            instance,
+            instances: if by.len() > 1 { by } else { Vec::new() },
+        })
     }
 }
 
@@ -88,7 +99,11 @@ fn code_as_text<S: serde::Serializer>(code: &RejectCode, serializer: S) -> Resul
 
 /// One line of the outcomes stream: which reminder, what, when.
 #[derive(Debug, Clone, Serialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "Outcome"))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "Outcome")
+)]
 pub struct Record {
     /// The reminder's id.
     pub id: String,
@@ -107,7 +122,11 @@ pub struct Record {
 
 /// A message of the outcomes stream.
 #[derive(Debug, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "Outcomes"))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "Outcomes")
+)]
 pub struct Batch<R> {
     /// Outcomes of one source.
     pub outcomes: Vec<R>,

@@ -15,10 +15,14 @@ pub const MAX_KEY_BYTES: usize = 50_000;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
     /// A list or an object at this place is too deep.
-    #[error("has more than {MAX_DEPTH} lists and objects inside of each other at byte {0}; make it flatter")]
+    #[error(
+        "has more than {MAX_DEPTH} lists and objects inside of each other at byte {0}; make it flatter"
+    )]
     TooDeep(usize),
     /// The number at this place is too long.
-    #[error("has a number of more than {MAX_NUMBER_BYTES} characters at byte {0}; write it as a text")]
+    #[error(
+        "has a number of more than {MAX_NUMBER_BYTES} characters at byte {0}; write it as a text"
+    )]
     LongNumber(usize),
     /// The number at this place is beyond all doubles.
     #[error("has a number at byte {0} that is too large for a double; write it as a text")]
@@ -27,7 +31,9 @@ pub enum Unreadable {
     #[error("has half of a surrogate pair at byte {0}; a text was cut inside of a character")]
     LoneSurrogate(usize),
     /// The name of a field that ends at this place is too long.
-    #[error("has a field with a name of more than {MAX_KEY_BYTES} bytes at byte {0}; make it shorter")]
+    #[error(
+        "has a field with a name of more than {MAX_KEY_BYTES} bytes at byte {0}; make it shorter"
+    )]
     LongKey(usize),
 }
 
@@ -52,7 +58,10 @@ pub fn check(json: &str) -> Result<(), Unreadable> {
             b'[' | b'{' => depth += 1,
             b']' | b'}' => depth = depth.saturating_sub(1),
             b'-' | b'0'..=b'9' => {
-                at += bytes[at..].iter().take_while(|byte| is_in_number(**byte)).count();
+                at += bytes[at..]
+                    .iter()
+                    .take_while(|byte| is_in_number(**byte))
+                    .count();
                 check_number(begin, &json[begin..at])?;
             }
             _ => {}
@@ -71,19 +80,28 @@ fn check_number(at: usize, number: &str) -> Result<(), Unreadable> {
     }
     // Without an exponent, a number that is not too long is not too large.
     let is_large = number.contains(['e', 'E']) && number.parse().is_ok_and(f64::is_infinite);
-    if is_large { Err(Unreadable::LargeNumber(at)) } else { Ok(()) }
+    if is_large {
+        Err(Unreadable::LargeNumber(at))
+    } else {
+        Ok(())
+    }
 }
 
 /// Returns where the text that begins at `at`, behind its quotation mark, ends.
 fn text_end(bytes: &[u8], mut at: usize) -> Result<usize, Unreadable> {
     loop {
         let rest = bytes.get(at..).unwrap_or_default();
-        let Some(plain) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\')) else { return Ok(bytes.len()) };
+        let Some(plain) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\')) else {
+            return Ok(bytes.len());
+        };
         at += plain;
         if rest[plain] == b'"' {
             return Ok(at);
         }
-        at += match (escaped_unit(bytes, at), escaped_unit(bytes, at + UNIT_BYTES)) {
+        at += match (
+            escaped_unit(bytes, at),
+            escaped_unit(bytes, at + UNIT_BYTES),
+        ) {
             (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => 2 * UNIT_BYTES,
             (Some(0xD800..=0xDFFF), _) => return Err(Unreadable::LoneSurrogate(at)),
             (Some(_), _) => UNIT_BYTES,
@@ -114,7 +132,10 @@ mod tests {
         let digits = |count| "7".repeat(count);
         for (json, expected) in [
             (format!("{}{}", "[".repeat(65), "]".repeat(65)), TooDeep(64)),
-            (format!("[0,{}{}]", "{\"a\":[".repeat(32), "]}".repeat(32)), TooDeep(3 + 31 * 6 + 5)),
+            (
+                format!("[0,{}{}]", "{\"a\":[".repeat(32), "]}".repeat(32)),
+                TooDeep(3 + 31 * 6 + 5),
+            ),
             (digits(301), LongNumber(0)),
             (format!("[1, -{}]", digits(300)), LongNumber(4)),
             ("1e309".into(), LargeNumber(0)),
@@ -126,9 +147,17 @@ mod tests {
             (r#""\\\ud83d""#.into(), LoneSurrogate(3)),
             (r#""\ud83d\u0041""#.into(), LoneSurrogate(1)),
             (r#"{"\ud83d":1}"#.into(), LoneSurrogate(2)),
-            (format!("{{\"{}\" :1}}", "k".repeat(MAX_KEY_BYTES + 1)), LongKey(MAX_KEY_BYTES + 5)),
+            (
+                format!("{{\"{}\" :1}}", "k".repeat(MAX_KEY_BYTES + 1)),
+                LongKey(MAX_KEY_BYTES + 5),
+            ),
         ] {
-            assert_eq!(check(&json), Err(expected), "{}", &json[..json.len().min(80)]);
+            assert_eq!(
+                check(&json),
+                Err(expected),
+                "{}",
+                &json[..json.len().min(80)]
+            );
         }
     }
 
@@ -139,7 +168,11 @@ mod tests {
             format!("[{}]", "[[]],".repeat(1_000)),
             format!("\"{}\"", "[{".repeat(1_000)),
             "7".repeat(300),
-            format!("{{\"{}\":\"{}\"}}", "k".repeat(MAX_KEY_BYTES), "v".repeat(2 * MAX_KEY_BYTES)),
+            format!(
+                "{{\"{}\":\"{}\"}}",
+                "k".repeat(MAX_KEY_BYTES),
+                "v".repeat(2 * MAX_KEY_BYTES)
+            ),
             "[1.7976931348623157e308,1e-400,-0.0,0e999]".into(),
             r#""\\ud83d \ud83d\uDE00 \u0000""#.into(),
             r#"{"a":1,"a":2}"#.into(),
@@ -150,15 +183,21 @@ mod tests {
 
     /// JSON, with halves of surrogate pairs and large exponents.
     fn json() -> impl Strategy<Value = String> {
-        let piece = prop::sample::select(vec!["a", "é", r"\\", r#"\""#, r"\n", r"\ud83d", r"\uDE00", r"\u0041", "[:"]);
-        let text = prop::collection::vec(piece, 0..6).prop_map(|pieces| format!("\"{}\"", pieces.concat()));
+        let piece = prop::sample::select(vec![
+            "a", "é", r"\\", r#"\""#, r"\n", r"\ud83d", r"\uDE00", r"\u0041", "[:",
+        ]);
+        let text = prop::collection::vec(piece, 0..6)
+            .prop_map(|pieces| format!("\"{}\"", pieces.concat()));
         let number = r"-?(0|[1-9][0-9]{0,4})(\.[0-9]{1,3})?([eE][+-]?[0-9]{1,3})?";
         let leaf = prop_oneof![text.clone(), number, Just("null".to_owned())];
         leaf.prop_recursive(6, 40, 5, move |inner| {
-            let field = (text.clone(), inner.clone()).prop_map(|(name, value)| format!("{name} : {value}"));
+            let field =
+                (text.clone(), inner.clone()).prop_map(|(name, value)| format!("{name} : {value}"));
             prop_oneof![
-                prop::collection::vec(inner, 0..5).prop_map(|items| format!("[{}]", items.join(", "))),
-                prop::collection::vec(field, 0..5).prop_map(|fields| format!("{{{}}}", fields.join(","))),
+                prop::collection::vec(inner, 0..5)
+                    .prop_map(|items| format!("[{}]", items.join(", "))),
+                prop::collection::vec(field, 0..5)
+                    .prop_map(|fields| format!("{{{}}}", fields.join(","))),
             ]
         })
     }

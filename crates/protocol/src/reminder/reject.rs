@@ -87,7 +87,10 @@ impl Rejection {
 /// Cuts `text` to at most `bytes` bytes, at a character boundary.
 fn truncate(text: &mut String, bytes: usize) {
     if text.len() > bytes {
-        let end = (0..=bytes).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+        let end = (0..=bytes)
+            .rev()
+            .find(|&at| text.is_char_boundary(at))
+            .unwrap_or(0);
         text.truncate(end);
         text.push('…');
     }
@@ -100,7 +103,11 @@ mod tests {
     #[test]
     fn codes_are_distinct_header_values() {
         let mut codes: Vec<_> = RejectCode::ALL.iter().map(|code| code.as_str()).collect();
-        assert!(codes.iter().all(|code| code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')));
+        assert!(
+            codes
+                .iter()
+                .all(|code| code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+        );
         codes.sort_unstable();
         codes.dedup();
         assert_eq!(codes.len(), RejectCode::ALL.len());
@@ -108,8 +115,15 @@ mod tests {
 
     #[test]
     fn the_documented_table_is_this_enum() {
-        let documented = include_str!("../../../../docs/protocol.md").split("| code | |").nth(1).unwrap();
-        let table: Vec<_> = documented.lines().skip(2).take_while(|line| line.starts_with('|')).collect();
+        let documented = include_str!("../../../../docs/protocol.md")
+            .split("| code | |")
+            .nth(1)
+            .unwrap();
+        let table: Vec<_> = documented
+            .lines()
+            .skip(2)
+            .take_while(|line| line.starts_with('|'))
+            .collect();
         let row = |code: &RejectCode| format!("| `{code}` | {} |", code.meaning());
         assert_eq!(table, RejectCode::ALL.iter().map(row).collect::<Vec<_>>());
     }

@@ -99,7 +99,11 @@ impl Origin {
     /// Of a set that JetStream stored in this millisecond since 1970.
     pub fn new(source: Source, sequence: u64, stored_ms: i64) -> Self {
         let published_at = Timestamp::from_millisecond(stored_ms).unwrap_or(Timestamp::UNIX_EPOCH);
-        Self { source, sequence, published_at }
+        Self {
+            source,
+            sequence,
+            published_at,
+        }
     }
 
     /// For a set that is checked before it is published, as the intake will have it. Sequence and time are as long as they can
@@ -111,7 +115,11 @@ impl Origin {
 
 /// A set as it is published: reminders, or ids of those that it cancels, or both.
 #[derive(Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "ReminderSet"))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "ReminderSet")
+)]
 #[cfg_attr(feature = "schema", schemars(extend("anyOf" = [
     { "required": ["reminders"], "properties": { "reminders": { "description": "One at least.", "type": "array", "minItems": 1 } } },
     { "required": ["cancel"], "properties": { "cancel": { "description": "One at least.", "type": "array", "minItems": 1 } } },
@@ -134,7 +142,11 @@ pub struct RawSet<'a> {
 
 /// A reminder as it is published.
 #[derive(Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "PublishedReminder"))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "PublishedReminder")
+)]
 pub struct RawReminder<'a> {
     /// Unique within the source, 1 to 256 bytes without control characters; else `<set id>#<index>`.
     #[cfg_attr(feature = "schema", schemars(length(min = 1, max = MAX_ID_BYTES), regex(pattern = crate::token::NO_CONTROL)))]
@@ -176,9 +188,14 @@ pub struct RawReminder<'a> {
 /// # Errors
 /// The refusal of the set as a whole; nothing of it may go on then.
 pub fn parse<'a>(origin: &Origin, body: &'a [u8]) -> Result<ReminderSet<'a>, Rejection> {
-    let text = std::str::from_utf8(body).map_err(|error| Rejection::new(RejectCode::NotJson, error))?;
+    let text =
+        std::str::from_utf8(body).map_err(|error| Rejection::new(RejectCode::NotJson, error))?;
     let set: RawSet = from_object(text).map_err(|error| {
-        let code = if error.is_data() { RejectCode::InvalidSet } else { RejectCode::NotJson };
+        let code = if error.is_data() {
+            RejectCode::InvalidSet
+        } else {
+            RejectCode::NotJson
+        };
         Rejection::new(code, error)
     })?;
     let is_named = set.id.is_some();
@@ -186,48 +203,90 @@ pub fn parse<'a>(origin: &Origin, body: &'a [u8]) -> Result<ReminderSet<'a>, Rej
         Some(id) => checked_id(id, RejectCode::InvalidSetId)?,
         None => origin.sequence.to_string(),
     };
-    let common = Common { id, is_named, deliver_at: deliver_at(set.deliver_at)? };
+    let common = Common {
+        id,
+        is_named,
+        deliver_at: deliver_at(set.deliver_at)?,
+    };
     if set.reminders.is_none() && set.cancel.is_none() {
-        return Err(Rejection::new(RejectCode::InvalidSet, "missing field `reminders`"));
+        return Err(Rejection::new(
+            RejectCode::InvalidSet,
+            "missing field `reminders`",
+        ));
     }
-    let (reminders, cancel) = (set.reminders.unwrap_or_default(), set.cancel.unwrap_or_default());
+    let (reminders, cancel) = (
+        set.reminders.unwrap_or_default(),
+        set.cancel.unwrap_or_default(),
+    );
     for (field, entries) in [("reminders", reminders.len()), ("cancel", cancel.len())] {
         if entries > MAX_REMINDERS {
-            let detail = format!("`{field}` has {entries} entries; a set has 1 to 10,000, so split it");
+            let detail =
+                format!("`{field}` has {entries} entries; a set has 1 to 10,000, so split it");
             return Err(Rejection::new(RejectCode::TooManyReminders, detail));
         }
     }
     if reminders.is_empty() && cancel.is_empty() {
-        return Err(Rejection::new(RejectCode::NoReminders, "`reminders` is empty; a set has 1 to 10,000"));
+        return Err(Rejection::new(
+            RejectCode::NoReminders,
+            "`reminders` is empty; a set has 1 to 10,000",
+        ));
     }
-    if let Some((index, problem)) = cancel.iter().enumerate().find_map(|(index, id)| Some((index, id_error(id)?))) {
-        return Err(Rejection::new(RejectCode::InvalidCancel, format!("`cancel[{index}]`: {problem}")));
+    if let Some((index, problem)) = cancel
+        .iter()
+        .enumerate()
+        .find_map(|(index, id)| Some((index, id_error(id)?)))
+    {
+        return Err(Rejection::new(
+            RejectCode::InvalidCancel,
+            format!("`cancel[{index}]`: {problem}"),
+        ));
     }
     let reminders = reminders.iter().enumerate().map(|(index, raw)| {
         let raw = raw.get();
-        Candidate { raw, parsed: read(origin, &common, index, raw) }
+        Candidate {
+            raw,
+            parsed: read(origin, &common, index, raw),
+        }
     });
-    Ok(ReminderSet { reminders: reminders.collect(), common, cancel })
+    Ok(ReminderSet {
+        reminders: reminders.collect(),
+        common,
+        cancel,
+    })
 }
 
 /// Reads one reminder of a set: the one at `index`.
 ///
 /// # Errors
 /// Why it is refused.
-pub fn read(origin: &Origin, common: &Common, index: usize, text: &str) -> Result<Reminder, Refused> {
+pub fn read(
+    origin: &Origin,
+    common: &Common,
+    index: usize,
+    text: &str,
+) -> Result<Reminder, Refused> {
     let default_id = || default_id(&common.id, index);
     let mut raw: RawReminder<'_> = from_object(text).map_err(|error| {
         let fields = serde_json::from_str::<Fields<'_>>(text).ok();
         let readable = |name| fields.as_ref()?.text(name);
         Refused {
-            id: readable("id").filter(|id| id_error(id).is_none()).unwrap_or_else(default_id),
+            id: readable("id")
+                .filter(|id| id_error(id).is_none())
+                .unwrap_or_else(default_id),
             user: readable("user").and_then(|user| user.parse().ok()),
             rejection: Rejection::new(RejectCode::InvalidReminder, error),
         }
     })?;
-    let id = raw.id.take().map_or_else(|| Ok(default_id()), |id| checked_id(id, RejectCode::InvalidId));
+    let id = raw.id.take().map_or_else(
+        || Ok(default_id()),
+        |id| checked_id(id, RejectCode::InvalidId),
+    );
     let user = raw.user.parse::<UserId>();
-    let refused = |id, user: Result<UserId, _>, rejection| Refused { id, user: user.ok(), rejection };
+    let refused = |id, user: Result<UserId, _>, rejection| Refused {
+        id,
+        user: user.ok(),
+        rejection,
+    };
     match (id, user) {
         (Err(rejection), user) => Err(refused(default_id(), user, rejection)),
         (Ok(id), Err(error)) => {
@@ -252,21 +311,35 @@ fn validate(
     text: &str,
     raw: RawReminder<'_>,
 ) -> Result<Reminder, Rejection> {
-    if let Some(title) = raw.title.as_ref().filter(|title| title.len() > MAX_TITLE_BYTES) {
-        let detail = format!("`title` has {} bytes; at most {MAX_TITLE_BYTES} are allowed", title.len());
+    if let Some(title) = raw
+        .title
+        .as_ref()
+        .filter(|title| title.len() > MAX_TITLE_BYTES)
+    {
+        let detail = format!(
+            "`title` has {} bytes; at most {MAX_TITLE_BYTES} are allowed",
+            title.len()
+        );
         return Err(Rejection::new(RejectCode::InvalidTitle, detail));
     }
     if raw.content.is_empty() || raw.content.len() > MAX_CONTENT_BYTES {
-        let detail = format!("`content` has {} bytes; 1 to {MAX_CONTENT_BYTES} are allowed", raw.content.len());
+        let detail = format!(
+            "`content` has {} bytes; 1 to {MAX_CONTENT_BYTES} are allowed",
+            raw.content.len()
+        );
         return Err(Rejection::new(RejectCode::InvalidContent, detail));
     }
     let tags = raw.tags.unwrap_or_default();
     if tags.len() > MAX_TAGS {
-        let detail = format!("`tags` has {} entries; at most {MAX_TAGS} are allowed", tags.len());
+        let detail = format!(
+            "`tags` has {} entries; at most {MAX_TAGS} are allowed",
+            tags.len()
+        );
         return Err(Rejection::new(RejectCode::TooManyTags, detail));
     }
     let tag = |(index, tag): (usize, &String)| {
-        tag.parse::<Tag>().map_err(|e| Rejection::new(RejectCode::InvalidTag, format!("`tags[{index}]` {e}")))
+        tag.parse::<Tag>()
+            .map_err(|e| Rejection::new(RejectCode::InvalidTag, format!("`tags[{index}]` {e}")))
     };
     let tags = tags.iter().enumerate().map(tag).collect::<Result<_, _>>()?;
     let deliver_at = deliver_at(raw.deliver_at)?.or(common.deliver_at);
@@ -274,19 +347,27 @@ fn validate(
     if let (Some(deliver_at), Some(expires_at)) = (deliver_at, expires_at)
         && deliver_at >= expires_at
     {
-        let detail =
-            format!("`deliver_at` is {deliver_at}, and `expires_at` {expires_at}: it could never be delivered");
+        let detail = format!(
+            "`deliver_at` is {deliver_at}, and `expires_at` {expires_at}: it could never be delivered"
+        );
         return Err(Rejection::new(RejectCode::InvalidDeliverAt, detail));
     }
     if let Some(data) = raw.data {
-        let detail = |problem: Unreadable| Rejection::new(RejectCode::InvalidData, format!("`data` {problem}"));
+        let detail = |problem: Unreadable| {
+            Rejection::new(RejectCode::InvalidData, format!("`data` {problem}"))
+        };
         readable::check(data.get()).map_err(detail)?;
     }
     let (source, set) = (origin.source.clone(), common.id.clone());
     let reminder = Reminder {
         title: raw.title,
         tags,
-        priority: raw.priority.as_deref().map(priority).transpose()?.unwrap_or_default(),
+        priority: raw
+            .priority
+            .as_deref()
+            .map(priority)
+            .transpose()?
+            .unwrap_or_default(),
         deliver_at,
         expires_at,
         data: raw.data.map(ToOwned::to_owned),
@@ -294,9 +375,15 @@ fn validate(
         ..Reminder::new(id, source, set, user, raw.content, origin.published_at)
     };
     // What is far below the limit need not be written to know it.
-    let bytes = if text.len() < MAX_REMINDER_BYTES / 8 { 0 } else { reminder.to_json().len() };
+    let bytes = if text.len() < MAX_REMINDER_BYTES / 8 {
+        0
+    } else {
+        reminder.to_json().len()
+    };
     if bytes > MAX_REMINDER_BYTES {
-        let detail = format!("the reminder as delivered has {bytes} bytes; at most {MAX_REMINDER_BYTES} fit");
+        let detail = format!(
+            "the reminder as delivered has {bytes} bytes; at most {MAX_REMINDER_BYTES} fit"
+        );
         return Err(Rejection::new(RejectCode::ReminderTooLarge, detail));
     }
     Ok(reminder)
@@ -304,11 +391,16 @@ fn validate(
 
 /// Reads a struct from a JSON object only; serde alone would take a list of the fields' values too.
 pub(crate) fn from_object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_json::Error> {
-    let list = text.trim_start().starts_with('[').then(|| serde_json::from_str::<serde::de::IgnoredAny>(text));
+    let list = text
+        .trim_start()
+        .starts_with('[')
+        .then(|| serde_json::from_str::<serde::de::IgnoredAny>(text));
     match list {
         None => serde_json::from_str(text),
         Some(Err(syntax)) => Err(syntax),
-        Some(Ok(_)) => Err(serde::de::Error::custom("a list stands where an object belongs")),
+        Some(Ok(_)) => Err(serde::de::Error::custom(
+            "a list stands where an object belongs",
+        )),
     }
 }
 
@@ -319,10 +411,16 @@ fn priority(text: &str) -> Result<Priority, Rejection> {
     })
 }
 
-fn time(field: &str, text: Option<String>, code: RejectCode) -> Result<Option<Timestamp>, Rejection> {
+fn time(
+    field: &str,
+    text: Option<String>,
+    code: RejectCode,
+) -> Result<Option<Timestamp>, Rejection> {
     let Some(text) = text else { return Ok(None) };
     text.parse().map(Some).map_err(|error| {
-        let detail = format!("`{field}` is `{text}`, not an RFC 3339 time such as 2026-11-29T00:00:00Z: {error}");
+        let detail = format!(
+            "`{field}` is `{text}`, not an RFC 3339 time such as 2026-11-29T00:00:00Z: {error}"
+        );
         Rejection::new(code, detail)
     })
 }
@@ -333,12 +431,15 @@ fn deliver_at(text: Option<String>) -> Result<Option<Timestamp>, Rejection> {
     match time("deliver_at", text, code) {
         Ok(Some(at)) if at > LATEST_DELIVER_AT => Err(Rejection::new(
             code,
-            format!("`deliver_at` is {at}; nats-server holds a reminder until {LATEST_DELIVER_AT} at the latest"),
+            format!(
+                "`deliver_at` is {at}; nats-server holds a reminder until {LATEST_DELIVER_AT} at the latest"
+            ),
         )),
         Ok(at) => Ok(at),
-        Err(Rejection { detail, .. }) => {
-            Err(Rejection::new(code, format!("{detail}; the latest is {LATEST_DELIVER_AT}")))
-        }
+        Err(Rejection { detail, .. }) => Err(Rejection::new(
+            code,
+            format!("{detail}; the latest is {LATEST_DELIVER_AT}"),
+        )),
     }
 }
 
@@ -352,7 +453,10 @@ fn checked_id(id: String, code: RejectCode) -> Result<String, Rejection> {
 /// What is wrong with a text as a reminder's or a set's id, if anything is.
 pub fn id_error(id: &str) -> Option<String> {
     if id.is_empty() || id.len() > MAX_ID_BYTES {
-        Some(format!("`id` has {} bytes; 1 to {MAX_ID_BYTES} are allowed", id.len()))
+        Some(format!(
+            "`id` has {} bytes; 1 to {MAX_ID_BYTES} are allowed",
+            id.len()
+        ))
     } else {
         let control = id.chars().any(char::is_control);
         control.then(|| "`id` has a control character".to_owned())
@@ -365,7 +469,11 @@ mod tests {
 
     fn origin() -> Origin {
         let published_at = "2026-11-22T08:00:00Z".parse().unwrap();
-        Origin { source: "billing".parse().unwrap(), sequence: 7, published_at }
+        Origin {
+            source: "billing".parse().unwrap(),
+            sequence: 7,
+            published_at,
+        }
     }
 
     fn refused(body: &str) -> RejectCode {
@@ -375,8 +483,17 @@ mod tests {
     fn reminder_code(reminder: &str) -> Option<RejectCode> {
         let body = format!(r#"{{"reminders":[{reminder},{{"user":"neighbour","content":"c"}}]}}"#);
         let set = parse(&origin(), body.as_bytes()).unwrap();
-        assert!(set.reminders[1].parsed.is_ok(), "a bad reminder leaves its neighbour alone");
-        set.reminders.into_iter().next().unwrap().parsed.err().map(|refused| refused.rejection.code)
+        assert!(
+            set.reminders[1].parsed.is_ok(),
+            "a bad reminder leaves its neighbour alone"
+        );
+        set.reminders
+            .into_iter()
+            .next()
+            .unwrap()
+            .parsed
+            .err()
+            .map(|refused| refused.rejection.code)
     }
 
     #[test]
@@ -393,14 +510,31 @@ mod tests {
         assert_eq!(refused(r#"{"reminders":7}"#), InvalidSet);
         assert_eq!(refused(r#"{"id":7,"reminders":[{}]}"#), InvalidSet);
         assert_eq!(refused(r#"{"id":"","reminders":[{}]}"#), InvalidSetId);
-        assert_eq!(refused(r#"{"deliver_at":"soon","reminders":[{}]}"#), InvalidDeliverAt);
+        assert_eq!(
+            refused(r#"{"deliver_at":"soon","reminders":[{}]}"#),
+            InvalidDeliverAt
+        );
         assert_eq!(refused(r#"{"cancel":["a",""]}"#), InvalidCancel);
         assert_eq!(refused(r#"{"cancel":[]}"#), NoReminders);
-        assert_eq!(refused(&format!(r#"{{"cancel":{:?}}}"#, vec!["a"; 10_001])), TooManyReminders);
+        assert_eq!(
+            refused(&format!(r#"{{"cancel":{:?}}}"#, vec!["a"; 10_001])),
+            TooManyReminders
+        );
         assert_eq!(refused(r#"{"reminders":[]}"#), NoReminders);
-        let many = |n| format!(r#"{{"reminders":[{}]}}"#, vec![r#"{"user":"a","content":"c"}"#; n].join(","));
+        let many = |n| {
+            format!(
+                r#"{{"reminders":[{}]}}"#,
+                vec![r#"{"user":"a","content":"c"}"#; n].join(",")
+            )
+        };
         assert_eq!(refused(&many(10_001)), TooManyReminders);
-        assert_eq!(parse(&origin(), many(10_000).as_bytes()).unwrap().reminders.len(), 10_000);
+        assert_eq!(
+            parse(&origin(), many(10_000).as_bytes())
+                .unwrap()
+                .reminders
+                .len(),
+            10_000
+        );
         assert_eq!(parse(&origin(), b"\xff").unwrap_err().code, NotJson);
     }
 
@@ -435,19 +569,32 @@ mod tests {
             (format!(r#"{{"user":"a","content":"c","data":"{}"}}"#, "x".repeat(256 * 1024)), ReminderTooLarge),
         ];
         for (reminder, code) in cases {
-            assert_eq!(reminder_code(&reminder), Some(code), "{}", &reminder[..reminder.len().min(80)]);
+            assert_eq!(
+                reminder_code(&reminder),
+                Some(code),
+                "{}",
+                &reminder[..reminder.len().min(80)]
+            );
         }
     }
 
     #[test]
     fn who_is_refused_is_named_by_a_name_only() {
         let named = |user: &str| {
-            let body = format!(r#"{{"reminders":[{{"user":"{user}","content":""}},{{"user":"{user}"}}]}}"#);
+            let body = format!(
+                r#"{{"reminders":[{{"user":"{user}","content":""}},{{"user":"{user}"}}]}}"#
+            );
             let set = parse(&origin(), body.as_bytes()).unwrap();
-            let users = set.reminders.into_iter().map(|one| one.parsed.unwrap_err().user.map(|user| user.to_string()));
+            let users = set
+                .reminders
+                .into_iter()
+                .map(|one| one.parsed.unwrap_err().user.map(|user| user.to_string()));
             users.collect::<Vec<_>>()
         };
-        assert_eq!(named("alice"), [Some("alice".to_owned()), Some("alice".to_owned())]);
+        assert_eq!(
+            named("alice"),
+            [Some("alice".to_owned()), Some("alice".to_owned())]
+        );
         for wrong in ["", "a\\u0000b", &"x".repeat(129)] {
             assert_eq!(named(wrong), [None, None], "{wrong}");
         }
@@ -473,9 +620,29 @@ mod tests {
             "reminders":[{"user":"a","content":"c"},{"user":"a","content":"d","deliver_at":"2026-12-02T09:00:00+01:00"}]}"#;
         let set = parse(&origin(), body).unwrap();
         assert_eq!(set.cancel, ["x"]);
-        let due = |at: usize| set.reminders[at].parsed.as_ref().unwrap().deliver_at.unwrap().to_string();
-        assert_eq!((due(0), due(1)), ("2026-12-01T08:00:00Z".to_owned(), "2026-12-02T08:00:00Z".to_owned()));
-        assert_eq!(parse(&origin(), br#"{"cancel":["x"]}"#).unwrap().reminders.len(), 0);
+        let due = |at: usize| {
+            set.reminders[at]
+                .parsed
+                .as_ref()
+                .unwrap()
+                .deliver_at
+                .unwrap()
+                .to_string()
+        };
+        assert_eq!(
+            (due(0), due(1)),
+            (
+                "2026-12-01T08:00:00Z".to_owned(),
+                "2026-12-02T08:00:00Z".to_owned()
+            )
+        );
+        assert_eq!(
+            parse(&origin(), br#"{"cancel":["x"]}"#)
+                .unwrap()
+                .reminders
+                .len(),
+            0
+        );
     }
 
     #[test]

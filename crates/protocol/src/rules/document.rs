@@ -47,7 +47,11 @@ pub struct Document {
 
 /// What is looked for, and what is done about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(deny_unknown_fields)
+)]
 pub struct Rule {
     /// What the rule is called in marks, in outcomes and in messages; unique in its document.
     #[cfg_attr(feature = "schema", schemars(length(min = 1, max = MAX_NAME_BYTES)))]
@@ -105,7 +109,15 @@ pub enum Action {
 
 impl Action {
     /// All names of actions in documents.
-    pub const NAMES: [&str; 7] = ["mask", "replace", "remove", "highlight", "link", "block", "priority"];
+    pub const NAMES: [&str; 7] = [
+        "mask",
+        "replace",
+        "remove",
+        "highlight",
+        "link",
+        "block",
+        "priority",
+    ];
 
     /// Its name in documents.
     pub fn name(&self) -> &'static str {
@@ -170,7 +182,11 @@ pub enum Words {
 
 /// A text, and what is expected to become of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(deny_unknown_fields)
+)]
 pub struct Test {
     /// What it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -212,7 +228,11 @@ pub struct Expect {
 
 /// A mark, by what a reader sees of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(deny_unknown_fields)
+)]
 pub struct ExpectedMark {
     /// The name of the rule that marks.
     pub rule: String,
@@ -226,24 +246,32 @@ impl Document {
     /// # Errors
     /// Everything in it that cannot be read.
     pub fn parse(json: &[u8]) -> Result<Self, Vec<Problem>> {
-        let value: Value =
-            serde_json::from_slice(json).map_err(|error| vec![Problem::error(format!("not JSON: {error}"))])?;
+        let value: Value = serde_json::from_slice(json)
+            .map_err(|error| vec![Problem::error(format!("not JSON: {error}"))])?;
         let Value::Object(mut fields) = value else {
-            return Err(vec![Problem::error("a document is a JSON object with a list `rules`")]);
+            return Err(vec![Problem::error(
+                "a document is a JSON object with a list `rules`",
+            )]);
         };
         let mut problems = wrong_texts(fields.get("allow"), "allow");
         let rules = read_list("rule", "rules", &mut fields, &mut problems).unwrap_or_else(|| {
-            problems.push(Problem::error("`rules` is missing; a document without rules has an empty list"));
+            problems.push(Problem::error(
+                "`rules` is missing; a document without rules has an empty list",
+            ));
             Vec::new()
         });
         let tests = read_list("test", "tests", &mut fields, &mut problems).unwrap_or_default();
         if !problems.is_empty() {
             fields.remove("allow"); // What is wrong with it is told already.
         }
-        let rest =
-            serde_json::from_value::<Self>(Value::Object(fields)).map_err(|error| problems.push(Problem::error(error)));
+        let rest = serde_json::from_value::<Self>(Value::Object(fields))
+            .map_err(|error| problems.push(Problem::error(error)));
         match rest {
-            Ok(rest) if problems.is_empty() => Ok(Self { rules, tests, ..rest }),
+            Ok(rest) if problems.is_empty() => Ok(Self {
+                rules,
+                tests,
+                ..rest
+            }),
             _ => Err(problems),
         }
     }
@@ -251,7 +279,12 @@ impl Document {
     /// What is wrong with values that have the right type.
     pub fn check(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
-        let keywords = self.allow.len() + self.rules.iter().map(|rule| rule.keywords.len()).sum::<usize>();
+        let keywords = self.allow.len()
+            + self
+                .rules
+                .iter()
+                .map(|rule| rule.keywords.len())
+                .sum::<usize>();
         let patterns = self.rules.iter().map(|rule| rule.patterns.len()).sum();
         for (what, count, most) in [
             ("rules", self.rules.len(), MAX_RULES),
@@ -259,19 +292,34 @@ impl Document {
             ("patterns", patterns, MAX_PATTERNS),
         ] {
             if count > most {
-                problems.push(Problem::error(format!("{count} {what}; a document has at most {most}")));
+                problems.push(Problem::error(format!(
+                    "{count} {what}; a document has at most {most}"
+                )));
             }
         }
         let skip = self.matching.skip.chars().count();
         if skip > MAX_SKIP {
-            problems
-                .push(Problem::error(format!("{skip} characters; at most {MAX_SKIP} can be skipped")).at("match.skip"));
+            problems.push(
+                Problem::error(format!(
+                    "{skip} characters; at most {MAX_SKIP} can be skipped"
+                ))
+                .at("match.skip"),
+            );
         }
-        problems.extend(self.allow.iter().enumerate().filter_map(|(at, phrase)| keyword_problem("allow", at, phrase)));
+        problems.extend(
+            self.allow
+                .iter()
+                .enumerate()
+                .filter_map(|(at, phrase)| keyword_problem("allow", at, phrase)),
+        );
         let mut names = HashSet::new();
         for (at, rule) in self.rules.iter().enumerate() {
             let is_new = names.insert(rule.name.as_str());
-            problems.extend(rule.check(is_new).into_iter().map(|problem| problem.in_rule(at, &rule.name)));
+            problems.extend(
+                rule.check(is_new)
+                    .into_iter()
+                    .map(|problem| problem.in_rule(at, &rule.name)),
+            );
         }
         problems
     }
@@ -282,20 +330,34 @@ impl Rule {
         let mut problems = Vec::new();
         let name = self.name.len();
         if !(1..=MAX_NAME_BYTES).contains(&name) || self.name.contains(char::is_control) {
-            let problem = format!("{name} bytes; a name has 1 to {MAX_NAME_BYTES}, without control characters");
+            let problem = format!(
+                "{name} bytes; a name has 1 to {MAX_NAME_BYTES}, without control characters"
+            );
             problems.push(Problem::error(problem).at("name"));
         } else if !is_new {
-            problems.push(Problem::error("another rule has this name; marks and outcomes could not tell them apart"));
+            problems.push(Problem::error(
+                "another rule has this name; marks and outcomes could not tell them apart",
+            ));
         }
         if self.keywords.is_empty() && self.patterns.is_empty() {
-            problems.push(Problem::error("neither `keywords` nor `patterns`: there is nothing to look for"));
+            problems.push(Problem::error(
+                "neither `keywords` nor `patterns`: there is nothing to look for",
+            ));
         }
         problems.extend(
-            self.keywords.iter().enumerate().filter_map(|(at, keyword)| keyword_problem("keywords", at, keyword)),
+            self.keywords
+                .iter()
+                .enumerate()
+                .filter_map(|(at, keyword)| keyword_problem("keywords", at, keyword)),
         );
         let with = |place: &str, text: &str, least: usize| {
             let is_right = (least..=MAX_WITH_BYTES).contains(&text.len());
-            let problem = || Problem::error(format!("{} bytes; {least} to {MAX_WITH_BYTES} are allowed", text.len()));
+            let problem = || {
+                Problem::error(format!(
+                    "{} bytes; {least} to {MAX_WITH_BYTES} are allowed",
+                    text.len()
+                ))
+            };
             (!is_right).then(|| problem().at(place))
         };
         problems.extend(match &self.action {
@@ -325,14 +387,21 @@ const LINKS: &str = "http://HOST…, https://HOST…, mailto:… or tel:…";
 fn leads_nowhere(href: &str) -> Option<Problem> {
     let (scheme, rest) = href.split_once(':').unwrap_or_default();
     let is_allowed = match scheme.to_ascii_lowercase().as_str() {
-        "http" | "https" => {
-            rest.strip_prefix("//").is_some_and(|host| !host.starts_with(['/', '\\', '?', '#', '@', ':']))
-        }
+        "http" | "https" => rest
+            .strip_prefix("//")
+            .is_some_and(|host| !host.starts_with(['/', '\\', '?', '#', '@', ':'])),
         "mailto" | "tel" => true,
         _ => false,
     };
-    let is_one_word = !href.contains(|c: char| c.is_whitespace() || is_obeyed(c)) && !rest.trim_matches('/').is_empty();
-    let problem = || Problem::error(format!("{:?} is no link; it must be {LINKS}", printable(href))).at("href");
+    let is_one_word = !href.contains(|c: char| c.is_whitespace() || is_obeyed(c))
+        && !rest.trim_matches('/').is_empty();
+    let problem = || {
+        Problem::error(format!(
+            "{:?} is no link; it must be {LINKS}",
+            printable(href)
+        ))
+        .at("href")
+    };
     (!is_allowed || !is_one_word).then(problem)
 }
 
@@ -346,31 +415,48 @@ fn read_list<T: DeserializeOwned>(
     let items = match fields.remove(name)? {
         Value::Array(items) => items,
         other => {
-            problems.push(Problem::error(format!("`{name}` is {}, not a list", kind(&other))));
+            problems.push(Problem::error(format!(
+                "`{name}` is {}, not a list",
+                kind(&other)
+            )));
             return Some(Vec::new());
         }
     };
     let mut read = Vec::with_capacity(items.len());
     for (at, item) in items.into_iter().enumerate() {
         let label = label(kind_of_item, at, item["name"].as_str().unwrap_or_default());
-        let mut wrong: Vec<_> =
-            ["keywords", "patterns"].iter().flat_map(|list| wrong_texts(item.get(list), list)).collect();
+        let mut wrong: Vec<_> = ["keywords", "patterns"]
+            .iter()
+            .flat_map(|list| wrong_texts(item.get(list), list))
+            .collect();
         if wrong.is_empty() {
             match serde_json::from_value(item) {
                 Ok(item) => read.push(item),
                 Err(error) => wrong.push(Problem::error(error)),
             }
         }
-        problems.extend(wrong.into_iter().map(|problem| problem.in_part(label.clone())));
+        problems.extend(
+            wrong
+                .into_iter()
+                .map(|problem| problem.in_part(label.clone())),
+        );
     }
     Some(read)
 }
 
 /// What is no text in a list of texts.
 fn wrong_texts(list: Option<&Value>, name: &str) -> Vec<Problem> {
-    let items = list.and_then(Value::as_array).into_iter().flatten().enumerate();
+    let items = list
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .enumerate();
     let wrong = items.filter(|(_, item)| !item.is_string());
-    wrong.map(|(at, item)| Problem::error(format!("{}, not a text", kind(item))).at(format!("{name}[{at}]"))).collect()
+    wrong
+        .map(|(at, item)| {
+            Problem::error(format!("{}, not a text", kind(item))).at(format!("{name}[{at}]"))
+        })
+        .collect()
 }
 
 fn kind(value: &Value) -> &'static str {

@@ -10,13 +10,22 @@ const DOCUMENT: &[&str] = &["rules", "allow", "match", "tests"];
 const RULE: &[&str] = &["name", "keywords", "patterns", "action", "with", "href"];
 const MATCH: &[&str] = &["case", "width", "words", "skip"];
 const TEST: &[&str] = &["name", "title", "content", "expect"];
-const EXPECT: &[&str] = &["title", "content", "marks", "priority", "blocked", "unchanged"];
+const EXPECT: &[&str] = &[
+    "title",
+    "content",
+    "marks",
+    "priority",
+    "blocked",
+    "unchanged",
+];
 const MARK: &[&str] = &["rule", "text"];
 
 impl Document {
     /// Fields that no document has: somebody mistyped them.
     pub fn unknown_fields(json: &[u8]) -> Vec<Problem> {
-        let Ok(document) = serde_json::from_slice::<Value>(json) else { return Vec::new() };
+        let Ok(document) = serde_json::from_slice::<Value>(json) else {
+            return Vec::new();
+        };
         let mut problems: Vec<_> = strange(&document, DOCUMENT).collect();
         problems.extend(strange(&document["match"], MATCH).map(|problem| problem.at("match")));
         for (label, rule) in parts(&document, "rules", "rule") {
@@ -25,7 +34,9 @@ impl Document {
         }
         for (label, test) in parts(&document, "tests", "test") {
             let expect = &test["expect"];
-            let marks = items(&expect["marks"]).flat_map(|mark| strange(mark, MARK)).map(|p| p.at("expect.marks"));
+            let marks = items(&expect["marks"])
+                .flat_map(|mark| strange(mark, MARK))
+                .map(|p| p.at("expect.marks"));
             let expected = strange(expect, EXPECT).map(|problem| problem.at("expect"));
             let all = strange(test, TEST).chain(expected).chain(marks);
             problems.extend(all.map(|problem| problem.in_part(label.clone())));
@@ -39,37 +50,58 @@ fn items(list: &Value) -> impl Iterator<Item = &Value> {
 }
 
 /// The rules or tests of a document, with what they are called.
-fn parts<'v>(document: &'v Value, list: &str, kind: &str) -> impl Iterator<Item = (String, &'v Value)> {
-    let named =
-        move |(at, item): (usize, &'v Value)| (label(kind, at, item["name"].as_str().unwrap_or_default()), item);
+fn parts<'v>(
+    document: &'v Value,
+    list: &str,
+    kind: &str,
+) -> impl Iterator<Item = (String, &'v Value)> {
+    let named = move |(at, item): (usize, &'v Value)| {
+        (
+            label(kind, at, item["name"].as_str().unwrap_or_default()),
+            item,
+        )
+    };
     items(&document[list]).enumerate().map(named)
 }
 
 fn strange<'a>(object: &'a Value, known: &'a [&str]) -> impl Iterator<Item = Problem> + 'a {
-    let names = object.as_object().into_iter().flat_map(|fields| fields.keys());
-    names.filter(|name| !known.contains(&name.as_str())).map(|name| {
-        let hint = near(name, known).map_or_else(
-            || {
-                let known: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
-                format!("there are {}", known.join(", "))
-            },
-            |near| format!("did you mean `{near}`?"),
-        );
-        Problem::error(format!("`{name}` is no field here; {hint}"))
-    })
+    let names = object
+        .as_object()
+        .into_iter()
+        .flat_map(|fields| fields.keys());
+    names
+        .filter(|name| !known.contains(&name.as_str()))
+        .map(|name| {
+            let hint = near(name, known).map_or_else(
+                || {
+                    let known: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
+                    format!("there are {}", known.join(", "))
+                },
+                |near| format!("did you mean `{near}`?"),
+            );
+            Problem::error(format!("`{name}` is no field here; {hint}"))
+        })
 }
 
 /// Fields that only other actions have.
 fn of_another_action(rule: &Value) -> impl Iterator<Item = Problem> {
     let action = rule["action"].as_str().unwrap_or_default();
-    let fields = [("with", &["mask", "replace", "priority"][..]), ("href", &["link"])];
-    let strange = move |actions: &[&str]| Action::NAMES.contains(&action) && !actions.contains(&action);
-    fields.into_iter().filter(move |(name, actions)| rule.get(name).is_some() && strange(actions)).map(
-        move |(name, actions)| {
+    let fields = [
+        ("with", &["mask", "replace", "priority"][..]),
+        ("href", &["link"]),
+    ];
+    let strange =
+        move |actions: &[&str]| Action::NAMES.contains(&action) && !actions.contains(&action);
+    fields
+        .into_iter()
+        .filter(move |(name, actions)| rule.get(name).is_some() && strange(actions))
+        .map(move |(name, actions)| {
             let actions: Vec<_> = actions.iter().map(|action| format!("`{action}`")).collect();
-            Problem::error(format!("`{name}` means nothing to `{action}`; it belongs to {}", actions.join(", ")))
-        },
-    )
+            Problem::error(format!(
+                "`{name}` means nothing to `{action}`; it belongs to {}",
+                actions.join(", ")
+            ))
+        })
 }
 
 /// What somebody who wrote this may have meant.
@@ -85,18 +117,27 @@ mod tests {
     use super::*;
 
     fn problems(document: &str) -> Vec<String> {
-        Document::unknown_fields(document.as_bytes()).iter().map(ToString::to_string).collect()
+        Document::unknown_fields(document.as_bytes())
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     #[test]
     fn a_field_that_nobody_knows_is_named_with_the_one_that_was_meant() {
         for (document, expected) in [
-            (r#"{"rule":[]}"#, "`rule` is no field here; did you mean `rules`?"),
+            (
+                r#"{"rule":[]}"#,
+                "`rule` is no field here; did you mean `rules`?",
+            ),
             (
                 r#"{"rules":[{"name":"x","Keyword":[]}]}"#,
                 "rule 1 \"x\": `Keyword` is no field here; did you mean `keywords`?",
             ),
-            (r#"{"match":{"wrods":"on"}}"#, "match: `wrods` is no field here; did you mean `words`?"),
+            (
+                r#"{"match":{"wrods":"on"}}"#,
+                "match: `wrods` is no field here; did you mean `words`?",
+            ),
             (
                 r#"{"match":{"language":"de"}}"#,
                 "match: `language` is no field here; there are `case`, `width`, `words`, `skip`",
@@ -125,7 +166,9 @@ mod tests {
         let schema = serde_json::to_value(schemars::schema_for!(Document)).unwrap();
         let names = |of: &Value| -> std::collections::BTreeSet<String> {
             let alternatives = of["oneOf"].as_array().into_iter().flatten();
-            let objects = alternatives.chain([of]).filter_map(|object| object["properties"].as_object());
+            let objects = alternatives
+                .chain([of])
+                .filter_map(|object| object["properties"].as_object());
             objects.flat_map(|fields| fields.keys().cloned()).collect()
         };
         let types = &schema["$defs"];
@@ -137,10 +180,15 @@ mod tests {
             (&types["Expect"], EXPECT),
             (&types["ExpectedMark"], MARK),
         ] {
-            assert_eq!(names(of), known.iter().map(|name| (*name).to_owned()).collect());
+            assert_eq!(
+                names(of),
+                known.iter().map(|name| (*name).to_owned()).collect()
+            );
         }
         let actions = types["Rule"]["oneOf"].as_array().unwrap().iter();
-        let actions: Vec<_> = actions.map(|action| action["properties"]["action"]["const"].as_str().unwrap()).collect();
+        let actions: Vec<_> = actions
+            .map(|action| action["properties"]["action"]["const"].as_str().unwrap())
+            .collect();
         assert_eq!(actions, Action::NAMES);
     }
 }

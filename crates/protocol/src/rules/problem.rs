@@ -27,12 +27,20 @@ impl fmt::Display for Problem {
 impl Problem {
     /// An error about the whole document.
     pub fn error(problem: impl fmt::Display) -> Self {
-        Self { part: None, place: None, problem: problem.to_string(), is_error: true }
+        Self {
+            part: None,
+            place: None,
+            problem: problem.to_string(),
+            is_error: true,
+        }
     }
 
     /// The same as a warning.
     pub fn warning(self) -> Self {
-        Self { is_error: false, ..self }
+        Self {
+            is_error: false,
+            ..self
+        }
     }
 
     /// The same about a rule, counted from 0.
@@ -42,17 +50,27 @@ impl Problem {
 
     /// The same about a rule or a test, by its [`label`].
     pub fn in_part(self, label: String) -> Self {
-        Self { part: Some(label), ..self }
+        Self {
+            part: Some(label),
+            ..self
+        }
     }
 
     /// The same at a place.
     pub fn at(self, place: impl fmt::Display) -> Self {
-        Self { place: Some(place.to_string()), ..self }
+        Self {
+            place: Some(place.to_string()),
+            ..self
+        }
     }
 }
 
 /// What a rule or a test is called in messages, such as `rule 2 "due"`. It is counted from 0, and may have no name.
 pub fn label(kind: &str, at: usize, name: &str) -> String {
-    let name = if name.is_empty() { String::new() } else { format!(" {name:?}") };
+    let name = if name.is_empty() {
+        String::new()
+    } else {
+        format!(" {name:?}")
+    };
     format!("{kind} {}{name}", at + 1)
 }

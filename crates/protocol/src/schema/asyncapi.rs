@@ -32,10 +32,14 @@ pub fn document(names: &Names) -> Value {
             messages.insert(message.name.to_owned(), schemas.message(message));
         }
     }
-    let operations: Map<_, _> =
-        OPERATIONS.iter().map(|operation| (operation.name.to_owned(), operation_object(operation))).collect();
-    let parameters: Map<_, _> =
-        PARAMETERS.iter().map(|(name, about)| ((*name).to_owned(), json!({ "description": about }))).collect();
+    let operations: Map<_, _> = OPERATIONS
+        .iter()
+        .map(|operation| (operation.name.to_owned(), operation_object(operation)))
+        .collect();
+    let parameters: Map<_, _> = PARAMETERS
+        .iter()
+        .map(|(name, about)| ((*name).to_owned(), json!({ "description": about })))
+        .collect();
     json!({
         "asyncapi": VERSION,
         "info": {
@@ -51,25 +55,57 @@ pub fn document(names: &Names) -> Value {
     })
 }
 
-fn address(Channel { name: _, address, about, messages }: &Channel) -> Value {
-    let refer = |kind: &str, name: &str| (name.to_owned(), json!({ "$ref": format!("#/components/{kind}/{name}") }));
-    let messages: Map<_, _> = messages.iter().map(|message| refer("messages", message.name)).collect();
+fn address(
+    Channel {
+        name: _,
+        address,
+        about,
+        messages,
+    }: &Channel,
+) -> Value {
+    let refer = |kind: &str, name: &str| {
+        (
+            name.to_owned(),
+            json!({ "$ref": format!("#/components/{kind}/{name}") }),
+        )
+    };
+    let messages: Map<_, _> = messages
+        .iter()
+        .map(|message| refer("messages", message.name))
+        .collect();
     let mut channel = json!({ "address": address, "description": about, "messages": messages });
-    let is_in_it = |name: &str| address.as_ref().is_some_and(|address| address.contains(&format!("{{{name}}}")));
-    let parameters: Map<_, _> =
-        PARAMETERS.iter().filter(|(name, _)| is_in_it(name)).map(|(name, _)| refer("parameters", name)).collect();
+    let is_in_it = |name: &str| {
+        address
+            .as_ref()
+            .is_some_and(|address| address.contains(&format!("{{{name}}}")))
+    };
+    let parameters: Map<_, _> = PARAMETERS
+        .iter()
+        .filter(|(name, _)| is_in_it(name))
+        .map(|(name, _)| refer("parameters", name))
+        .collect();
     if !parameters.is_empty() {
         channel["parameters"] = parameters.into();
     }
     channel
 }
 
-fn operation_object(Operation { name: _, about, act, channel, message, answers }: &Operation) -> Value {
+fn operation_object(
+    Operation {
+        name: _,
+        about,
+        act,
+        channel,
+        message,
+        answers,
+    }: &Operation,
+) -> Value {
     let refer = |channel: &str| json!({ "$ref": format!("#/channels/{channel}") });
     let action = if *act == Act::Send { "send" } else { "receive" };
     let mut operation = json!({ "action": action, "channel": refer(channel), "summary": about });
     if let Some(message) = message {
-        operation["messages"] = json!([{ "$ref": format!("#/channels/{channel}/messages/{message}") }]);
+        operation["messages"] =
+            json!([{ "$ref": format!("#/channels/{channel}/messages/{message}") }]);
     }
     if let Some(answers) = answers {
         operation["reply"] = json!({ "channel": refer(answers) });
@@ -88,19 +124,37 @@ struct Schemas {
 
 impl Schemas {
     fn new() -> Self {
-        let settings = || SchemaSettings::draft07().with(|settings| settings.definitions_path = SCHEMAS.into());
+        let settings = || {
+            SchemaSettings::draft07().with(|settings| settings.definitions_path = SCHEMAS.into())
+        };
         let (theirs, ours) = (settings().for_deserialize(), settings().for_serialize());
-        let mut new = Self { theirs: theirs.into_generator(), ours: ours.into_generator() };
+        let mut new = Self {
+            theirs: theirs.into_generator(),
+            ours: ours.into_generator(),
+        };
         BODIES.iter().for_each(|body| drop(new.refer(body)));
         new
     }
 
     fn refer(&mut self, body: &Body) -> Value {
-        let generator = if body.is_ours { &mut self.ours } else { &mut self.theirs };
+        let generator = if body.is_ours {
+            &mut self.ours
+        } else {
+            &mut self.theirs
+        };
         (body.of_type.part)(generator).to_value()
     }
 
-    fn message(&mut self, Message { name, about, content_type, bodies, headers }: &Message) -> Value {
+    fn message(
+        &mut self,
+        Message {
+            name,
+            about,
+            content_type,
+            bodies,
+            headers,
+        }: &Message,
+    ) -> Value {
         let mut message = json!({ "name": name, "summary": about });
         if let Some(content_type) = content_type {
             message["contentType"] = (*content_type).into();
@@ -108,14 +162,20 @@ impl Schemas {
         if !headers.is_empty() {
             message["headers"] = headers_schema(headers);
         }
-        let mut schemas: Vec<Value> =
-            bodies.iter().filter_map(|name| Body::named(name)).map(|body| self.refer(body)).collect();
+        let mut schemas: Vec<Value> = bodies
+            .iter()
+            .filter_map(|name| Body::named(name))
+            .map(|body| self.refer(body))
+            .collect();
         match schemas.len() {
             0 => return message,
             1 => message["payload"] = schemas.remove(0),
             _ => message["payload"] = json!({ "anyOf": schemas }),
         }
-        let examples = bodies.iter().flat_map(|name| examples::of(name)).map(|payload| example(headers, payload));
+        let examples = bodies
+            .iter()
+            .flat_map(|name| examples::of(name))
+            .map(|payload| example(headers, payload));
         message["examples"] = examples.collect();
         message
     }
@@ -124,7 +184,10 @@ impl Schemas {
         let mut all = self.theirs.take_definitions(true);
         for (name, schema) in self.ours.take_definitions(true) {
             let known = all.insert(name.clone(), schema.clone());
-            debug_assert!(known.is_none_or(|known| known == schema), "{name} has two schemas");
+            debug_assert!(
+                known.is_none_or(|known| known == schema),
+                "{name} has two schemas"
+            );
         }
         all
     }
@@ -132,8 +195,14 @@ impl Schemas {
 
 fn example(headers: &[Header], payload: Value) -> Value {
     let required = headers.iter().filter(|header| header.is_required);
-    let headers: Map<_, _> = required.map(|header| (header.name.to_owned(), header.meaning().1.into())).collect();
-    if headers.is_empty() { json!({ "payload": payload }) } else { json!({ "headers": headers, "payload": payload }) }
+    let headers: Map<_, _> = required
+        .map(|header| (header.name.to_owned(), header.meaning().1.into()))
+        .collect();
+    if headers.is_empty() {
+        json!({ "payload": payload })
+    } else {
+        json!({ "headers": headers, "payload": payload })
+    }
 }
 
 fn headers_schema(headers: &[Header]) -> Value {
@@ -145,6 +214,10 @@ fn headers_schema(headers: &[Header]) -> Value {
         (header.name.to_owned(), schema)
     };
     let properties: Map<_, _> = headers.iter().map(schema).collect();
-    let required: Vec<_> = headers.iter().filter(|header| header.is_required).map(|header| header.name).collect();
+    let required: Vec<_> = headers
+        .iter()
+        .filter(|header| header.is_required)
+        .map(|header| header.name)
+        .collect();
     json!({ "type": "object", "properties": properties, "required": required })
 }

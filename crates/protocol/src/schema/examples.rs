@@ -19,5 +19,6 @@ pub fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
 /// When one of them is no JSON, which a test finds first.
 pub fn of(name: &str) -> Vec<Value> {
     let its = all().filter(|(schema, _)| *schema == name);
-    its.map(|(_, text)| serde_json::from_str(text).expect("the page's examples are JSON")).collect()
+    its.map(|(_, text)| serde_json::from_str(text).expect("the page's examples are JSON"))
+        .collect()
 }

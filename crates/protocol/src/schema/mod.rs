@@ -47,38 +47,115 @@ struct OfType {
 }
 
 const fn of<T: JsonSchema>() -> OfType {
-    OfType { whole: |generator| generator.root_schema_for::<T>(), part: |generator| generator.subschema_for::<T>() }
+    OfType {
+        whole: |generator| generator.root_schema_for::<T>(),
+        part: |generator| generator.subschema_for::<T>(),
+    }
 }
 
 const fn theirs(name: &'static str, about: &'static str, of_type: OfType) -> Body {
-    Body { name, about, is_ours: false, of_type }
+    Body {
+        name,
+        about,
+        is_ours: false,
+        of_type,
+    }
 }
 
 const fn ours(name: &'static str, about: &'static str, of_type: OfType) -> Body {
-    Body { name, about, is_ours: true, of_type }
+    Body {
+        name,
+        about,
+        is_ours: true,
+        of_type,
+    }
 }
 
 /// All bodies, in the order of the protocol page.
 pub const BODIES: &[Body] = &[
-    theirs("set", "a reminder set, as a business system publishes it", of::<RawSet<'static>>()),
-    theirs("published-reminder", "one reminder of it", of::<RawReminder<'static>>()),
-    theirs("cloud-event", "a CloudEvent that carries a set or a reminder", of::<Structured<'static>>()),
-    ours("outcomes", "what became of reminders", of::<Batch<Record>>()),
-    theirs("route", "that an instance holds a user's connection", of::<route::Value>()),
-    ours("heartbeat", "an instance is asked who is connected", of::<Heartbeat<UserId>>()),
-    theirs("heartbeat-answer", "who is", of::<HeartbeatAnswer<String>>()),
-    ours("delivery", "an instance is given reminders", of::<bodies::Delivery>()),
+    theirs(
+        "set",
+        "a reminder set, as a business system publishes it",
+        of::<RawSet<'static>>(),
+    ),
+    theirs(
+        "published-reminder",
+        "one reminder of it",
+        of::<RawReminder<'static>>(),
+    ),
+    theirs(
+        "cloud-event",
+        "a CloudEvent that carries a set or a reminder",
+        of::<Structured<'static>>(),
+    ),
+    ours(
+        "outcomes",
+        "what became of reminders",
+        of::<Batch<Record>>(),
+    ),
+    theirs(
+        "route",
+        "that an instance holds a user's connection",
+        of::<route::Value>(),
+    ),
+    ours(
+        "heartbeat",
+        "an instance is asked who is connected",
+        of::<Heartbeat<UserId>>(),
+    ),
+    theirs(
+        "heartbeat-answer",
+        "who is",
+        of::<HeartbeatAnswer<String>>(),
+    ),
+    ours(
+        "delivery",
+        "an instance is given reminders",
+        of::<bodies::Delivery>(),
+    ),
     ours("reminder", "one of them", of::<bodies::Delivered>()),
-    theirs("delivery-answer", "which of them it refuses", of::<DeliveryAnswer>()),
-    theirs("associates", "who may get a user's reminders while the user is away", of::<Associates>()),
-    theirs("rules", "what happens to the reminders of a tag", of::<Document>()),
-    theirs("history-query", "the history is asked", of::<queries::HistoryQuery>()),
-    ours("history-answer", "what it knows", of::<queries::HistoryAnswer>()),
-    theirs("why-query", "what became of one reminder is asked", of::<queries::WhyQuery>()),
+    theirs(
+        "delivery-answer",
+        "which of them it refuses",
+        of::<DeliveryAnswer>(),
+    ),
+    theirs(
+        "associates",
+        "who may get a user's reminders while the user is away",
+        of::<Associates>(),
+    ),
+    theirs(
+        "rules",
+        "what happens to the reminders of a tag",
+        of::<Document>(),
+    ),
+    theirs(
+        "history-query",
+        "the history is asked",
+        of::<queries::HistoryQuery>(),
+    ),
+    ours(
+        "history-answer",
+        "what it knows",
+        of::<queries::HistoryAnswer>(),
+    ),
+    theirs(
+        "why-query",
+        "what became of one reminder is asked",
+        of::<queries::WhyQuery>(),
+    ),
     ours("why-answer", "that", of::<queries::WhyAnswer>()),
-    theirs("mailbox-query", "what waits for a user is asked", of::<queries::MailboxQuery>()),
+    theirs(
+        "mailbox-query",
+        "what waits for a user is asked",
+        of::<queries::MailboxQuery>(),
+    ),
     ours("mailbox-answer", "that", of::<queries::MailboxAnswer>()),
-    theirs("erase-query", "a user is to be erased", of::<queries::EraseQuery>()),
+    theirs(
+        "erase-query",
+        "a user is to be erased",
+        of::<queries::EraseQuery>(),
+    ),
     ours("erase-answer", "how much was", of::<queries::EraseAnswer>()),
 ];
 
@@ -90,12 +167,20 @@ impl Body {
 
     /// Its JSON Schema, of draft 2020-12, which stands by itself.
     pub fn schema(&self) -> Schema {
-        (self.of_type.whole)(&mut self.settings(SchemaSettings::draft2020_12()).into_generator())
+        (self.of_type.whole)(
+            &mut self
+                .settings(SchemaSettings::draft2020_12())
+                .into_generator(),
+        )
     }
 
     /// Whoever reads may be given more than what is written.
     fn settings(&self, settings: SchemaSettings) -> SchemaSettings {
-        let contract = if self.is_ours { Contract::Serialize } else { Contract::Deserialize };
+        let contract = if self.is_ours {
+            Contract::Serialize
+        } else {
+            Contract::Deserialize
+        };
         settings.with(|settings| settings.contract = contract)
     }
 }

@@ -47,7 +47,11 @@ pub struct DeliveryAnswer {
 
 /// A heartbeat: who is asked about.
 #[derive(Debug, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "Heartbeat"))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "Heartbeat")
+)]
 pub struct Heartbeat<U> {
     /// The users, up to 1,000.
     #[cfg_attr(feature = "schema", schemars(length(min = 1, max = MAX_HEARTBEAT_USERS)))]
@@ -56,7 +60,11 @@ pub struct Heartbeat<U> {
 
 /// An answer to a heartbeat: who is connected.
 #[derive(Debug, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "HeartbeatAnswer"))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "HeartbeatAnswer")
+)]
 pub struct HeartbeatAnswer<U> {
     /// The users that are. Names that nobody asked about say nothing.
     pub connected: Vec<U>,
@@ -64,8 +72,9 @@ pub struct HeartbeatAnswer<U> {
 
 /// Puts finished reminders into the body of a delivery request.
 pub fn delivery_body<'a>(reminders: impl Iterator<Item = &'a [u8]> + Clone) -> Bytes {
-    let mut body =
-        Vec::with_capacity(DELIVERY_FRAME_BYTES + reminders.clone().map(|json| json.len() + 1).sum::<usize>());
+    let mut body = Vec::with_capacity(
+        DELIVERY_FRAME_BYTES + reminders.clone().map(|json| json.len() + 1).sum::<usize>(),
+    );
     body.extend_from_slice(br#"{"reminders":["#);
     for (place, reminder) in reminders.enumerate() {
         if place > 0 {
@@ -79,7 +88,11 @@ pub fn delivery_body<'a>(reminders: impl Iterator<Item = &'a [u8]> + Clone) -> B
 
 /// Reads an answer's body. None, if it is not the contract's: a JSON object of this form, of 1 MiB at most.
 pub fn read<A: for<'a> Deserialize<'a>>(body: &[u8]) -> Option<A> {
-    if body.len() > MAX_ANSWER_BYTES { None } else { super::object(body).ok() }
+    if body.len() > MAX_ANSWER_BYTES {
+        None
+    } else {
+        super::object(body).ok()
+    }
 }
 
 #[cfg(test)]
@@ -90,10 +103,22 @@ mod tests {
     fn only_the_contracts_answers_are_answers() {
         let answer = |body: &str| read::<DeliveryAnswer>(body.as_bytes());
         assert_eq!(answer("{}"), Some(DeliveryAnswer::default()));
-        assert_eq!(answer(r#" {"note":"unknown fields are ignored"}"#), Some(DeliveryAnswer::default()));
+        assert_eq!(
+            answer(r#" {"note":"unknown fields are ignored"}"#),
+            Some(DeliveryAnswer::default())
+        );
         let refused = r#"{"refused":[{"id":"i","source":"s","user":"u","reason":"busy"}]}"#;
         assert_eq!(answer(refused).unwrap().refused[0].reason, Reason::Busy);
-        for garbage in ["", "ok", "null", "[]", "[[]]", "{", r#"{"refused":7}"#, &refused.replace("busy", "tired")] {
+        for garbage in [
+            "",
+            "ok",
+            "null",
+            "[]",
+            "[[]]",
+            "{",
+            r#"{"refused":7}"#,
+            &refused.replace("busy", "tired"),
+        ] {
             assert_eq!(answer(garbage), None, "{garbage}");
         }
     }

@@ -11,7 +11,12 @@ pub const MARK_AGE: Duration = Duration::from_secs(3_600);
 
 /// Returns the headers of the mark. With a `revision`, JetStream refuses it where the key was written since.
 pub fn headers(revision: Option<u64>) -> Vec<(&'static str, String)> {
-    let mut headers = vec![(OPERATION, "DEL".to_owned()), ("Nats-TTL", format!("{}s", MARK_AGE.as_secs()))];
-    headers.extend(revision.map(|revision| ("Nats-Expected-Last-Subject-Sequence", revision.to_string())));
+    let mut headers = vec![
+        (OPERATION, "DEL".to_owned()),
+        ("Nats-TTL", format!("{}s", MARK_AGE.as_secs())),
+    ];
+    headers.extend(
+        revision.map(|revision| ("Nats-Expected-Last-Subject-Sequence", revision.to_string())),
+    );
     headers
 }

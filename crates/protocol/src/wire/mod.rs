@@ -21,5 +21,7 @@ use crate::reminder::set::from_object;
 
 /// Reads a struct from the bytes of a JSON object.
 fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, serde_json::Error> {
-    std::str::from_utf8(json).map_err(Error::custom).and_then(from_object)
+    std::str::from_utf8(json)
+        .map_err(Error::custom)
+        .and_then(from_object)
 }

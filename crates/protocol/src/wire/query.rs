@@ -63,11 +63,15 @@ impl FromStr for Cursor {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let digits = text.strip_prefix('b').ok_or(CursorError)?;
-        let is_lower_hex = digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let is_lower_hex = digits
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         if digits.len() != 16 || !is_lower_hex {
             return Err(CursorError);
         }
-        i64::from_str_radix(digits, 16).map(Self).map_err(|_| CursorError)
+        i64::from_str_radix(digits, 16)
+            .map(Self)
+            .map_err(|_| CursorError)
     }
 }
 
@@ -98,7 +102,9 @@ impl Fields {
         if body.trim_ascii().is_empty() {
             return Ok(Self(Map::new()));
         }
-        serde_json::from_slice(body).map(Self).map_err(|error| QueryError::NotAnObject(error.to_string()))
+        serde_json::from_slice(body)
+            .map(Self)
+            .map_err(|error| QueryError::NotAnObject(error.to_string()))
     }
 
     /// A field, if it is there and not `null`.
@@ -108,11 +114,21 @@ impl Fields {
         read: impl FnOnce(Value) -> Result<T, String>,
     ) -> Result<Option<T>, QueryError> {
         let value = self.0.remove(field).filter(|value| !value.is_null());
-        value.map(read).transpose().map_err(|problem| QueryError::Invalid { field, problem })
+        value
+            .map(read)
+            .transpose()
+            .map_err(|problem| QueryError::Invalid { field, problem })
     }
 
-    fn parsed<T: FromStr<Err: Display>>(&mut self, field: &'static str) -> Result<Option<T>, QueryError> {
-        self.take(field, |value| text(value)?.parse().map_err(|error: T::Err| error.to_string()))
+    fn parsed<T: FromStr<Err: Display>>(
+        &mut self,
+        field: &'static str,
+    ) -> Result<Option<T>, QueryError> {
+        self.take(field, |value| {
+            text(value)?
+                .parse()
+                .map_err(|error: T::Err| error.to_string())
+        })
     }
 
     fn needed<T>(field: &'static str, found: Option<T>) -> Result<T, QueryError> {
@@ -136,9 +152,13 @@ impl Fields {
 
     fn limit(&mut self) -> Result<usize, QueryError> {
         let limit = self.take("limit", |value| {
-            let number = value.as_u64().and_then(|number| usize::try_from(number).ok());
+            let number = value
+                .as_u64()
+                .and_then(|number| usize::try_from(number).ok());
             let limit = number.filter(|limit| (1..=MAX_LIMIT).contains(limit));
-            limit.ok_or(format!("it is {value}; a number from 1 to {MAX_LIMIT} is right"))
+            limit.ok_or(format!(
+                "it is {value}; a number from 1 to {MAX_LIMIT} is right"
+            ))
         })?;
         Ok(limit.unwrap_or(DEFAULT_LIMIT))
     }
@@ -172,7 +192,9 @@ pub fn history(body: &[u8]) -> Result<Query, QueryError> {
         outcome: fields.take("outcome", |value| {
             let name = text(value)?;
             let is_one = outcome::NAMES.contains(&name.as_str());
-            is_one.then_some(name).ok_or(format!("one of {} is right", outcome::NAMES.join(", ")))
+            is_one
+                .then_some(name)
+                .ok_or(format!("one of {} is right", outcome::NAMES.join(", ")))
         })?,
         from_ms: fields.parsed::<Timestamp>("from")?.map(first_ms_from),
         to_ms: fields.parsed::<Timestamp>("to")?.map(first_ms_from),
@@ -181,9 +203,10 @@ pub fn history(body: &[u8]) -> Result<Query, QueryError> {
         before: fields.parsed::<Cursor>("cursor")?,
     };
     match (query.from_ms, query.to_ms) {
-        (Some(from), Some(to)) if from > to => {
-            Err(QueryError::Invalid { field: "to", problem: "it is before `from`".to_owned() })
-        }
+        (Some(from), Some(to)) if from > to => Err(QueryError::Invalid {
+            field: "to",
+            problem: "it is before `from`".to_owned(),
+        }),
         _ => Ok(query),
     }
 }
@@ -201,7 +224,10 @@ fn first_ms_from(time: Timestamp) -> i64 {
 /// Names the field that is wrong or missing.
 pub fn why(body: &[u8]) -> Result<(Source, String), QueryError> {
     let mut fields = Fields::read(body)?;
-    Ok((Fields::needed("source", fields.source()?)?, Fields::needed("id", fields.id()?)?))
+    Ok((
+        Fields::needed("source", fields.source()?)?,
+        Fields::needed("id", fields.id()?)?,
+    ))
 }
 
 /// Reads whose mailbox `mailbox` is asked about, and how much of it.
@@ -228,7 +254,14 @@ mod tests {
     #[test]
     fn nothing_asked_is_everything() {
         for body in ["", " ", "{}", r#"{"user":null,"unknown":[1]}"#] {
-            assert_eq!(history(body.as_bytes()), Ok(Query { limit: DEFAULT_LIMIT, ..Query::default() }), "{body}");
+            assert_eq!(
+                history(body.as_bytes()),
+                Ok(Query {
+                    limit: DEFAULT_LIMIT,
+                    ..Query::default()
+                }),
+                "{body}"
+            );
         }
     }
 
@@ -272,7 +305,10 @@ mod tests {
             (r#"{"outcome":"lost"}"#, "`outcome`"),
             (r#"{"from":"yesterday"}"#, "`from`"),
             (r#"{"to":1}"#, "`to`"),
-            (r#"{"from":"2026-11-22T08:00:00Z","to":"2026-11-21T08:00:00Z"}"#, "`to`"),
+            (
+                r#"{"from":"2026-11-22T08:00:00Z","to":"2026-11-21T08:00:00Z"}"#,
+                "`to`",
+            ),
             (r#"{"contains":""}"#, "`contains`"),
             (r#"{"limit":0}"#, "`limit`"),
             (r#"{"limit":1001}"#, "`limit`"),
@@ -295,8 +331,15 @@ mod tests {
         for number in [0, 1, 1 << 62, i64::MAX] {
             assert_eq!(Cursor(number).to_string().parse(), Ok(Cursor(number)));
         }
-        for wrong in ["", "b", "b1", "x0000000000000001", "b8000000000000000", "b+00000000000000A", "b000000000000000A"]
-        {
+        for wrong in [
+            "",
+            "b",
+            "b1",
+            "x0000000000000001",
+            "b8000000000000000",
+            "b+00000000000000A",
+            "b000000000000000A",
+        ] {
             assert_eq!(wrong.parse::<Cursor>(), Err(CursorError), "{wrong}");
         }
     }

@@ -36,7 +36,11 @@ const MAX_SHOWN_CHARS: usize = 100;
 /// Quotes the beginning of a wrong subject: it may have line breaks, and be of any length.
 fn shown(subject: &str) -> String {
     let beginning: String = subject.chars().take(MAX_SHOWN_CHARS).collect();
-    let rest = if beginning.len() < subject.len() { format!("… ({} bytes)", subject.len()) } else { String::new() };
+    let rest = if beginning.len() < subject.len() {
+        format!("… ({} bytes)", subject.len())
+    } else {
+        String::new()
+    };
     format!("{beginning:?}{rest}")
 }
 
@@ -46,7 +50,11 @@ const SUBJECT: &str = r"^(?![$_])(?![*>](\.|$))[^.\s\x00-\x1f\x7f-\x9f]+(\.(?![*
 
 /// The value of a route. It may be empty, too.
 #[derive(Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "Route"))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "Route")
+)]
 pub struct Value {
     /// What the instance's subjects begin with, in 256 bytes at most; else `bellhop.app.<instance>`. It begins with neither `$`
     /// nor `_`, and with `bellhop.` only if it is `bellhop.app.<instance>`.
@@ -67,7 +75,10 @@ pub fn key(user: &UserId, instance: &InstanceName) -> String {
 
 /// The value of a route that begins now.
 pub fn value(subject: &str, now: Timestamp) -> String {
-    let value = NewValue { subject, since: to_the_millisecond(now) };
+    let value = NewValue {
+        subject,
+        since: to_the_millisecond(now),
+    };
     serde_json::to_string(&value).expect("a route is text")
 }
 
@@ -77,7 +88,10 @@ pub fn value(subject: &str, now: Timestamp) -> String {
 /// Says what is wrong with the key.
 pub fn read_key(key: &str) -> Result<(UserId, InstanceName), RouteError> {
     let (user, instance) = key.split_once('.').ok_or(RouteError::Key)?;
-    Ok((UserId::from_token(user)?, InstanceName::from_token(instance)?))
+    Ok((
+        UserId::from_token(user)?,
+        InstanceName::from_token(instance)?,
+    ))
 }
 
 /// What an instance's subjects begin with, where its route's value says it. An empty value leaves it to the default.
@@ -115,13 +129,28 @@ mod tests {
         let read = |value: &str| read_subject(value.as_bytes());
         assert_eq!(read("").unwrap(), None);
         assert_eq!(read(r#"{"since":"2026-11-22T00:00:00Z"}"#).unwrap(), None);
-        assert_eq!(read(r#"{"subject":"eu.app.7"}"#).unwrap().as_deref(), Some("eu.app.7"));
+        assert_eq!(
+            read(r#"{"subject":"eu.app.7"}"#).unwrap().as_deref(),
+            Some("eu.app.7")
+        );
         for value in ["yes", "[]", r#"["eu.app.7"]"#] {
             assert!(matches!(read(value), Err(RouteError::Value(_))), "{value}");
         }
-        for subject in ["", "a..b", "a.*", ">", "$JS.API.STREAM.DELETE.X", "_INBOX.x", "a b", "a.\u{7}"] {
+        for subject in [
+            "",
+            "a..b",
+            "a.*",
+            ">",
+            "$JS.API.STREAM.DELETE.X",
+            "_INBOX.x",
+            "a b",
+            "a.\u{7}",
+        ] {
             let value = serde_json::json!({ "subject": subject }).to_string();
-            assert!(matches!(read(&value), Err(RouteError::Subject(_))), "{subject}");
+            assert!(
+                matches!(read(&value), Err(RouteError::Subject(_))),
+                "{subject}"
+            );
         }
     }
 
@@ -130,13 +159,22 @@ mod tests {
         let (user, instance) = ("a.b".parse().unwrap(), "张三".parse().unwrap());
         assert_eq!(read_key(&key(&user, &instance)).unwrap(), (user, instance));
         let value = value("eu.app.7", "2026-11-22T00:00:00.0004Z".parse().unwrap());
-        assert_eq!(value, r#"{"subject":"eu.app.7","since":"2026-11-22T00:00:00Z"}"#);
-        assert_eq!(read_subject(value.as_bytes()).unwrap().as_deref(), Some("eu.app.7"));
+        assert_eq!(
+            value,
+            r#"{"subject":"eu.app.7","since":"2026-11-22T00:00:00Z"}"#
+        );
+        assert_eq!(
+            read_subject(value.as_bytes()).unwrap().as_deref(),
+            Some("eu.app.7")
+        );
     }
 
     #[test]
     fn keys_have_two_names() {
-        assert_eq!(read_key("a=2Eb.app-1").unwrap(), ("a.b".parse().unwrap(), "app-1".parse().unwrap()));
+        assert_eq!(
+            read_key("a=2Eb.app-1").unwrap(),
+            ("a.b".parse().unwrap(), "app-1".parse().unwrap())
+        );
         for key in ["alice", "a.b.c", "=zz.app", ".app", "alice."] {
             assert!(read_key(key).is_err(), "{key}");
         }

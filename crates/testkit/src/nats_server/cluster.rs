@@ -17,7 +17,10 @@ const NODES: usize = 3;
 /// As for [`NatsServer::start`]; nothing is left running then.
 pub async fn start_cluster(dir: &Path, extra_config: &str) -> Result<Vec<NatsServer>, StartError> {
     let addresses = free_addresses().map_err(|why| StartError::Io(dir.into(), why))?;
-    let routes: Vec<_> = addresses.iter().map(|address| format!("\"nats://{address}\"")).collect();
+    let routes: Vec<_> = addresses
+        .iter()
+        .map(|address| format!("\"nats://{address}\""))
+        .collect();
     let routes = routes.join(", ");
     try_join_all(addresses.iter().enumerate().map(|(node, address)| {
         let (dir, routes) = (dir.join(format!("nats-{node}")), &routes);
@@ -27,7 +30,14 @@ pub async fn start_cluster(dir: &Path, extra_config: &str) -> Result<Vec<NatsSer
                  cluster {{ name: local, listen: \"{address}\", routes: [{routes}] }}\n\
                  {extra_config}\n"
             );
-            NatsServer::start(&dir, Options { extra_config, ..Options::default() }).await
+            NatsServer::start(
+                &dir,
+                Options {
+                    extra_config,
+                    ..Options::default()
+                },
+            )
+            .await
         }
     }))
     .await

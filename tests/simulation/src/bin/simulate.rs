@@ -64,7 +64,13 @@ fn main() -> ExitCode {
 fn replay(cli: &Cli, seed: u64) -> ExitCode {
     let only = cli.only.clone().map(BTreeSet::from_iter);
     let without = cli.without.iter().copied().collect();
-    let scenario = Scenario { seed, luck: cli.luck, without, only, is_unaudited: cli.unaudited };
+    let scenario = Scenario {
+        seed,
+        luck: cli.luck,
+        without,
+        only,
+        is_unaudited: cli.unaudited,
+    };
     let outcome = run(&scenario, true);
     match &outcome.failure {
         Some(failure) if cli.shrink => println!("{}", report(&scenario, failure)),
@@ -76,16 +82,29 @@ fn replay(cli: &Cli, seed: u64) -> ExitCode {
             }
         }
     }
-    if outcome.failure.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if outcome.failure.is_some() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 fn explore(cli: &Cli) -> ExitCode {
     let first = cli.first.unwrap_or_else(|| fastrand::u64(..));
-    let seeds = cli.seeds.unwrap_or(if cli.time.is_some() { u64::MAX } else { 20_000 });
+    let seeds = cli
+        .seeds
+        .unwrap_or(if cli.time.is_some() { u64::MAX } else { 20_000 });
     let threads = cli.threads.unwrap_or_else(all_cores);
     let time = cli.time.map(|time| time.unsigned_abs());
     println!("the first seed is {first}");
-    let exploration = Exploration { first, seeds, time, threads, is_unaudited: cli.unaudited, tells_progress: true };
+    let exploration = Exploration {
+        first,
+        seeds,
+        time,
+        threads,
+        is_unaudited: cli.unaudited,
+        tells_progress: true,
+    };
     let findings = exploration.explore();
     if let Some((scenario, failure)) = &findings.failed {
         if cli.brief {

@@ -43,7 +43,15 @@ pub enum Mood {
 }
 
 impl Mood {
-    const ALL: [Self; 7] = [Self::Well, Self::Busy, Self::Slow, Self::Hung, Self::Silent, Self::Gone, Self::Garbled];
+    const ALL: [Self; 7] = [
+        Self::Well,
+        Self::Busy,
+        Self::Slow,
+        Self::Hung,
+        Self::Silent,
+        Self::Gone,
+        Self::Garbled,
+    ];
 }
 
 /// An app-server instance and the terminals at it.
@@ -57,16 +65,25 @@ pub struct AppServer {
 impl AppServer {
     pub fn new(number: usize) -> Self {
         let name = format!("app-{number}");
-        let instance = Arc::new(Instance { name: named(&name), subject: format!("bellhop.app.{name}") });
-        Self { instance, mood: Mood::Well, connected: BTreeSet::new() }
+        let instance = Arc::new(Instance {
+            name: named(&name),
+            subject: format!("bellhop.app.{name}"),
+        });
+        Self {
+            instance,
+            mood: Mood::Well,
+            connected: BTreeSet::new(),
+        }
     }
 
     /// Who of these users is connected.
     fn heartbeat(&self, users: &[UserId]) -> Result<Vec<UserId>, NoAnswer> {
         match self.mood {
-            Mood::Well | Mood::Busy | Mood::Slow | Mood::Hung => {
-                Ok(users.iter().filter(|user| self.connected.contains(*user)).cloned().collect())
-            }
+            Mood::Well | Mood::Busy | Mood::Slow | Mood::Hung => Ok(users
+                .iter()
+                .filter(|user| self.connected.contains(*user))
+                .cloned()
+                .collect()),
             Mood::Silent => Err(NoAnswer::TimedOut),
             Mood::Gone => Err(NoAnswer::NoResponders),
             Mood::Garbled => Err(NoAnswer::Garbage),
@@ -106,7 +123,11 @@ impl World {
         let is_silent = answer == Err(NoAnswer::TimedOut);
         let delay = delay.filter(|_| !is_silent).unwrap_or(HEARTBEAT_TIMEOUT_MS);
         let instance = self.apps[app].instance.clone();
-        self.inside(from, delay, Inside::Tell(Input::HeartbeatAnswered { instance, answer }));
+        self.inside(
+            from,
+            delay,
+            Inside::Tell(Input::HeartbeatAnswered { instance, answer }),
+        );
         users.iter().for_each(|user| self.may_come_back(user, app));
     }
 
@@ -140,23 +161,51 @@ impl World {
         }
         let instances = routes_of(&self.nats.routes_seen, &associate);
         let delay = self.latency();
-        self.inside(from, delay, Inside::Tell(Input::RoutesFound { user, associate, instances }));
+        self.inside(
+            from,
+            delay,
+            Inside::Tell(Input::RoutesFound {
+                user,
+                associate,
+                instances,
+            }),
+        );
     }
 
     // Deliveries.
 
     pub(super) fn send_delivery(&mut self, from: u64, app: usize, company: Company, parts: Parts) {
-        self.count(if company == Company::Alone { "deliveries alone" } else { "deliveries" });
+        self.count(if company == Company::Alone {
+            "deliveries alone"
+        } else {
+            "deliveries"
+        });
         if company == Company::Shared && self.strikes(Fault::Queues) {
             return self.is_not_sent(from, app);
         }
-        let (is_lost, is_late) = (self.strikes(Fault::LostRequests), self.strikes(Fault::LateRequests));
+        let (is_lost, is_late) = (
+            self.strikes(Fault::LostRequests),
+            self.strikes(Fault::LateRequests),
+        );
         if !is_lost && !is_late {
-            return self.send(Sent::Delivery { from: Some(from), app, company, parts });
+            return self.send(Sent::Delivery {
+                from: Some(from),
+                app,
+                company,
+                parts,
+            });
         }
         let instance = self.apps[app].instance.clone();
         let answer = Err(NoAnswer::TimedOut.into());
-        self.inside(from, DELIVERY_TIMEOUT_MS, Inside::Tell(Input::Delivered { instance, company, answer }));
+        self.inside(
+            from,
+            DELIVERY_TIMEOUT_MS,
+            Inside::Tell(Input::Delivered {
+                instance,
+                company,
+                answer,
+            }),
+        );
         if is_late {
             self.comes_too_late(app, parts);
         } else {
@@ -168,12 +217,19 @@ impl World {
     fn is_not_sent(&mut self, from: u64, app: usize) {
         self.count("requests given back");
         let instance = self.apps[app].instance.clone();
-        let why = pick(&mut self.rng, &[Undelivered::NotSent, Undelivered::Withheld]);
+        let why = pick(
+            &mut self.rng,
+            &[Undelivered::NotSent, Undelivered::Withheld],
+        );
         let delay = self.rng.u64(0..DELIVERY_TIMEOUT_MS);
         self.inside(
             from,
             delay,
-            Inside::Tell(Input::Delivered { instance, company: Company::Shared, answer: Err(why) }),
+            Inside::Tell(Input::Delivered {
+                instance,
+                company: Company::Shared,
+                answer: Err(why),
+            }),
         );
     }
 
@@ -183,24 +239,49 @@ impl World {
         let delay = self.rng.u64(0..LATE_MS);
         self.after(
             delay,
-            super::Happening::Arrives(Sent::Delivery { from: None, app, company: Company::Shared, parts }),
+            super::Happening::Arrives(Sent::Delivery {
+                from: None,
+                app,
+                company: Company::Shared,
+                parts,
+            }),
         );
     }
 
-    pub(super) fn delivery_arrives(&mut self, from: Option<u64>, app: usize, company: Company, parts: &Parts) {
+    pub(super) fn delivery_arrives(
+        &mut self,
+        from: Option<u64>,
+        app: usize,
+        company: Company,
+        parts: &Parts,
+    ) {
         let Some(owner) = from else {
-            return parts.iter().for_each(|(told, ids)| ids.iter().for_each(|id| self.accept(app, told, *id)));
+            return parts
+                .iter()
+                .for_each(|(told, ids)| ids.iter().for_each(|id| self.accept(app, told, *id)));
         };
         let instance = self.apps[app].instance.clone();
         let (answer, delay) = self.receive(app, parts);
-        self.inside(owner, delay, Inside::Tell(Input::Delivered { instance, company, answer }));
-        parts.iter().for_each(|(user, _)| self.may_come_back(user, app));
+        self.inside(
+            owner,
+            delay,
+            Inside::Tell(Input::Delivered {
+                instance,
+                company,
+                answer,
+            }),
+        );
+        parts
+            .iter()
+            .for_each(|(user, _)| self.may_come_back(user, app));
     }
 
     /// What the sender learns, and when.
     fn receive(&mut self, app: usize, parts: &Parts) -> (Answer, u64) {
         let silence = (Err(NoAnswer::TimedOut.into()), DELIVERY_TIMEOUT_MS);
-        if self.apps[app].mood != Mood::Gone && ids_of(parts).iter().any(|id| self.is_unreadable(*id)) {
+        if self.apps[app].mood != Mood::Gone
+            && ids_of(parts).iter().any(|id| self.is_unreadable(*id))
+        {
             self.count("requests that cannot be read");
             return silence;
         }
@@ -220,15 +301,17 @@ impl World {
                 }
                 (Err(NoAnswer::Garbage.into()), self.latency())
             }
-            Mood::Well | Mood::Busy | Mood::Slow => match self.answers_within(app, DELIVERY_TIMEOUT_MS) {
-                Some(delay) => (Ok(self.take_in(app, parts)), delay),
-                None => {
-                    self.count("answers lost");
-                    self.ledger.touch(ids_of(parts));
-                    self.take_in(app, parts);
-                    silence
+            Mood::Well | Mood::Busy | Mood::Slow => {
+                match self.answers_within(app, DELIVERY_TIMEOUT_MS) {
+                    Some(delay) => (Ok(self.take_in(app, parts)), delay),
+                    None => {
+                        self.count("answers lost");
+                        self.ledger.touch(ids_of(parts));
+                        self.take_in(app, parts);
+                        silence
+                    }
                 }
-            },
+            }
         }
     }
 
@@ -253,7 +336,9 @@ impl World {
                     put_off.push(*id);
                     refused.push((place, at, Refusal::Busy));
                 } else {
-                    put_off.iter().for_each(|id| self.ledger.reminders[*id].is_overtaken = true);
+                    put_off
+                        .iter()
+                        .for_each(|id| self.ledger.reminders[*id].is_overtaken = true);
                     self.accept(app, user, *id);
                 }
             }
@@ -264,8 +349,14 @@ impl World {
     fn accept(&mut self, app: usize, told: &UserId, id: Id) {
         self.tell_of(|| format!("app-{} accepts {id} for {told}", app + 1));
         let at = self.apps[app].instance.name.clone();
-        let is_repeat = self.ledger.accept(id, told, &at, self.settings.all_devices, self.wall_ms());
-        self.count(if is_repeat { "accepted again" } else { "accepted" });
+        let is_repeat =
+            self.ledger
+                .accept(id, told, &at, self.settings.all_devices, self.wall_ms());
+        self.count(if is_repeat {
+            "accepted again"
+        } else {
+            "accepted"
+        });
     }
 }
 

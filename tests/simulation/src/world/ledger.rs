@@ -52,7 +52,15 @@ impl Reminder {
     pub fn parked(&self, item: Item) -> Entry {
         let (source, text, may_reroute) = (self.source.clone(), self.text.clone(), false);
         let (expires_at, bytes, priority) = (self.expires_at, self.bytes, self.priority);
-        Entry { item, expires_at, bytes, may_reroute, source, priority, text }
+        Entry {
+            item,
+            expires_at,
+            bytes,
+            may_reroute,
+            source,
+            priority,
+            text,
+        }
     }
 
     /// The user itself was told.
@@ -79,7 +87,17 @@ impl Ledger {
 
     /// What the user gets of a reminder that an associate got.
     pub fn add_copy(&mut self, of: Id) -> Id {
-        let Reminder { name, user, source, says, expires_at, bytes, priority, is_optional, .. } = &self.reminders[of];
+        let Reminder {
+            name,
+            user,
+            source,
+            says,
+            expires_at,
+            bytes,
+            priority,
+            is_optional,
+            ..
+        } = &self.reminders[of];
         self.add(Reminder {
             name: name.clone(),
             published: None,
@@ -104,34 +122,62 @@ impl Ledger {
 
     /// A fault touched these: they may be accepted again.
     pub fn touch(&mut self, ids: impl IntoIterator<Item = Id>) {
-        ids.into_iter().for_each(|id| self.reminders[id].is_touched = true);
+        ids.into_iter()
+            .for_each(|id| self.reminders[id].is_touched = true);
     }
 
     /// An app server accepts a reminder for somebody. Checks that it is not repeated without a fault, that everybody gets
     /// only what is theirs, and the order. Returns true if it is a repeat.
-    pub fn accept(&mut self, id: Id, told: &UserId, at: &InstanceName, goes_to_all: bool, wall_ms: i64) -> bool {
+    pub fn accept(
+        &mut self,
+        id: Id,
+        told: &UserId,
+        at: &InstanceName,
+        goes_to_all: bool,
+        wall_ms: i64,
+    ) -> bool {
         let reminder = &mut self.reminders[id];
         let place = (at.clone(), told.clone());
         let is_repeated = !reminder.accepted_by.is_empty();
         let is_repeated_here = reminder.accepted_by.contains(&place);
         let may_be_repeated = reminder.is_touched || (goes_to_all && !is_repeated_here);
-        assert!(!is_repeated || may_be_repeated, "{id} is accepted again without a fault: {reminder:?}");
+        assert!(
+            !is_repeated || may_be_repeated,
+            "{id} is accepted again without a fault: {reminder:?}"
+        );
         let is_rerouted = *told != reminder.user;
-        assert!(!is_rerouted || !reminder.stays, "{id} is told to {told}: {reminder:?}");
+        assert!(
+            !is_rerouted || !reminder.stays,
+            "{id} is told to {told}: {reminder:?}"
+        );
         reminder.accepted_by.push(place);
         // What an associate's instance hung on goes another way, and others to the associate meanwhile. What an associate
         // got, and a fault kept from being recorded, is the user's again: a repeat, behind what was parked meanwhile.
-        let was_rerouted = reminder.accepted_by.iter().any(|(_, told)| *told != reminder.user);
-        let may_be_late = reminder.is_overtaken || reminder.is_settled || (was_rerouted && reminder.is_touched);
+        let was_rerouted = reminder
+            .accepted_by
+            .iter()
+            .any(|(_, told)| *told != reminder.user);
+        let may_be_late =
+            reminder.is_overtaken || reminder.is_settled || (was_rerouted && reminder.is_touched);
         // It expired on its way to one device, while another one, whose turn came then, was sent what follows.
         let was_left_out = goes_to_all && reminder.expires_at.is_some_and(|at| at <= wall_ms);
         for (is_first, at) in [(!is_repeated, None), (!is_repeated_here, Some(at.clone()))] {
             // What the server lost has no place in the order any more.
-            if !is_first || reminder.is_copy || reminder.is_optional || (at.is_none() && was_left_out) {
+            if !is_first
+                || reminder.is_copy
+                || reminder.is_optional
+                || (at.is_none() && was_left_out)
+            {
                 continue;
             }
-            let latest = self.latest.entry((reminder.user.clone(), told.clone(), at)).or_insert(id);
-            assert!(*latest <= id || may_be_late, "{id} is accepted after {latest}: {reminder:?}");
+            let latest = self
+                .latest
+                .entry((reminder.user.clone(), told.clone(), at))
+                .or_insert(id);
+            assert!(
+                *latest <= id || may_be_late,
+                "{id} is accepted after {latest}: {reminder:?}"
+            );
             *latest = id.max(*latest);
         }
         is_repeated
@@ -141,30 +187,48 @@ impl Ledger {
     pub fn check_merged(&self, id: Id, into: &str) {
         let reminder = &self.reminders[id];
         let stands = |(other, one): (Id, &Reminder)| {
-            let is_same = one.user == reminder.user && one.source == reminder.source && one.says == reminder.says;
-            other != id && one.name == into && is_same && reminder.priority <= one.priority && one.was_told()
+            let is_same = one.user == reminder.user
+                && one.source == reminder.source
+                && one.says == reminder.says;
+            other != id
+                && one.name == into
+                && is_same
+                && reminder.priority <= one.priority
+                && one.was_told()
         };
         let found = self.reminders.iter().enumerate().any(stands);
-        assert!(found, "{id} is merged into `{into}`, and the user was not told that: {reminder:?}");
+        assert!(
+            found,
+            "{id} is merged into `{into}`, and the user was not told that: {reminder:?}"
+        );
     }
 
     /// A final fate was decided; an owner decides it once. Afterwards only a fault lets it be accepted again.
     pub fn settle(&mut self, id: Id, is_first: bool) {
         let reminder = &mut self.reminders[id];
-        assert!(is_first || reminder.is_touched, "{id} ends twice: {reminder:?}");
+        assert!(
+            is_first || reminder.is_touched,
+            "{id} ends twice: {reminder:?}"
+        );
         reminder.is_settled = true;
     }
 
     /// A final outcome is in the stream of outcomes. There is one, whatever went wrong.
     pub fn record(&mut self, id: Id) {
         let reminder = &mut self.reminders[id];
-        assert!(!reminder.is_recorded || reminder.is_copy, "{id} has a second final outcome: {reminder:?}");
+        assert!(
+            !reminder.is_recorded || reminder.is_copy,
+            "{id} has a second final outcome: {reminder:?}"
+        );
         reminder.is_recorded = true;
     }
 
     pub fn assert_everything_has_an_end(&self) {
         for (id, reminder) in self.reminders.iter().enumerate() {
-            assert!(reminder.is_recorded || reminder.is_optional, "{id} has no end: {reminder:?}");
+            assert!(
+                reminder.is_recorded || reminder.is_optional,
+                "{id} has no end: {reminder:?}"
+            );
         }
     }
 }

@@ -135,26 +135,86 @@ enum Inside {
 /// What is on its way to somebody else, and from which owner.
 #[derive(Debug)]
 enum Sent {
-    Delivery { from: Option<u64>, app: usize, company: Company, parts: Parts },
-    Heartbeat { from: u64, app: usize, users: Vec<UserId> },
-    LookUp { from: u64, user: UserId, associate: UserId },
-    DropRoute { from: u64, user: UserId, app: usize, revision: u64 },
-    Read { from: u64, user: UserId, first: u64, last: u64 },
-    Count { from: u64, user: UserId, known: Option<usize> },
-    Park { from: u64, batch: Vec<Parcel>, is_confirmed: bool },
-    Record { from: u64, records: Records },
+    Delivery {
+        from: Option<u64>,
+        app: usize,
+        company: Company,
+        parts: Parts,
+    },
+    Heartbeat {
+        from: u64,
+        app: usize,
+        users: Vec<UserId>,
+    },
+    LookUp {
+        from: u64,
+        user: UserId,
+        associate: UserId,
+    },
+    DropRoute {
+        from: u64,
+        user: UserId,
+        app: usize,
+        revision: u64,
+    },
+    Read {
+        from: u64,
+        user: UserId,
+        first: u64,
+        last: u64,
+    },
+    Count {
+        from: u64,
+        user: UserId,
+        known: Option<usize>,
+    },
+    Park {
+        from: u64,
+        batch: Vec<Parcel>,
+        is_confirmed: bool,
+    },
+    Record {
+        from: u64,
+        records: Records,
+    },
     Set(Arc<Draft>),
-    Entries { from: u64, of: Subscriber, checkpoint: Checkpoint },
-    Position { from: u64, of: Subscriber, checkpoint: Checkpoint, revision: u64, is_last: bool },
-    Purge { from: u64, upto: u64 },
-    Removal { from: u64, user: UserId, range: std::ops::RangeInclusive<u64>, count: usize, holds: Vec<Hold> },
+    Entries {
+        from: u64,
+        of: Subscriber,
+        checkpoint: Checkpoint,
+    },
+    Position {
+        from: u64,
+        of: Subscriber,
+        checkpoint: Checkpoint,
+        revision: u64,
+        is_last: bool,
+    },
+    Purge {
+        from: u64,
+        upto: u64,
+    },
+    Removal {
+        from: u64,
+        user: UserId,
+        range: std::ops::RangeInclusive<u64>,
+        count: usize,
+        holds: Vec<Hold>,
+    },
 }
 
 impl World {
     #[allow(clippy::disallowed_methods)] // Some instant is needed to count from; which one makes no difference.
     pub fn new(scenario: &Scenario, is_told: bool) -> Self {
-        let Plan { settings, log, faults, people: (users, strangers, apps), steps } = scenario.plan();
-        let names = |all: &[&str], count: usize| all[..count].iter().map(|name| named(name)).collect();
+        let Plan {
+            settings,
+            log,
+            faults,
+            people: (users, strangers, apps),
+            steps,
+        } = scenario.plan();
+        let names =
+            |all: &[&str], count: usize| all[..count].iter().map(|name| named(name)).collect();
         let mut world = Self {
             rng: scenario.rng(),
             faults,
@@ -181,7 +241,11 @@ impl World {
             tally: BTreeMap::new(),
             trace: is_told.then(Vec::new),
         };
-        let faults: Vec<_> = world.faults.kinds().map(|fault| fault.to_string()).collect();
+        let faults: Vec<_> = world
+            .faults
+            .kinds()
+            .map(|fault| fault.to_string())
+            .collect();
         world.tell_of(|| format!("faults: {}", faults.join(", ")));
         for planned in steps {
             world.after(planned.at, Happening::Step(planned));
@@ -192,7 +256,11 @@ impl World {
 
     /// Everything that was planned happens.
     pub fn live(&mut self) {
-        while self.agenda.values().any(|happening| matches!(happening, Happening::Step(_))) {
+        while self
+            .agenda
+            .values()
+            .any(|happening| matches!(happening, Happening::Step(_)))
+        {
             self.happen();
         }
     }
@@ -221,7 +289,13 @@ impl World {
             self.delete_route(&user, &instance);
         }
         for user in std::mem::take(&mut self.nats.associates).into_keys() {
-            self.watch(&user, Input::Associates { user: user.clone(), associates: Vec::new() });
+            self.watch(
+                &user,
+                Input::Associates {
+                    user: user.clone(),
+                    associates: Vec::new(),
+                },
+            );
         }
         self.run_out();
         let machine = &self.owners[&self.newest].partition;
@@ -240,14 +314,21 @@ impl World {
         assert!(self.owners.len() == 1, "{:?} own it", self.owners.keys());
         self.owners[&self.newest].assert_nothing_is_left();
         self.assert_log_is_over();
-        assert!(self.nats.mailboxes.values().all(BTreeMap::is_empty), "not empty: {:?}", self.nats.mailboxes);
+        assert!(
+            self.nats.mailboxes.values().all(BTreeMap::is_empty),
+            "not empty: {:?}",
+            self.nats.mailboxes
+        );
         self.ledger.assert_everything_has_an_end();
     }
 
     // Time.
 
     fn now(&self) -> Now {
-        Now { instant: self.start + Duration::from_millis(self.at), unix_ms: self.wall_ms() }
+        Now {
+            instant: self.start + Duration::from_millis(self.at),
+            unix_ms: self.wall_ms(),
+        }
     }
 
     /// What the wall clock shows.
@@ -257,7 +338,8 @@ impl World {
 
     fn after(&mut self, delay: u64, happening: Happening) {
         self.scheduled += 1;
-        self.agenda.insert((self.at + delay, self.scheduled), happening);
+        self.agenda
+            .insert((self.at + delay, self.scheduled), happening);
     }
 
     fn inside(&mut self, owner: u64, delay: u64, what: Inside) {
@@ -272,7 +354,11 @@ impl World {
     /// Mostly quick, sometimes not.
     fn latency(&mut self) -> u64 {
         let is_slow = self.strikes(Fault::Slowness);
-        if is_slow { self.rng.u64(20..250) } else { self.rng.u64(0..15) }
+        if is_slow {
+            self.rng.u64(20..250)
+        } else {
+            self.rng.u64(0..15)
+        }
     }
 
     fn strikes(&mut self, fault: Fault) -> bool {
@@ -281,19 +367,27 @@ impl World {
 
     /// When an owner's machine wants a tick, and which.
     fn deadline(&self) -> Option<(u64, u64)> {
-        let millis =
-            |at: Instant| u64::try_from(at.saturating_duration_since(self.start).as_millis()).expect("a run is short");
-        let deadlines = self
-            .owners
-            .iter()
-            .filter_map(|(number, owner)| owner.partition.next_deadline().map(|at| (millis(at).max(self.at), *number)));
+        let millis = |at: Instant| {
+            u64::try_from(at.saturating_duration_since(self.start).as_millis())
+                .expect("a run is short")
+        };
+        let deadlines = self.owners.iter().filter_map(|(number, owner)| {
+            owner
+                .partition
+                .next_deadline()
+                .map(|at| (millis(at).max(self.at), *number))
+        });
         deadlines.min()
     }
 
     /// The next thing happens: something on the agenda, or a deadline of a machine.
     fn happen(&mut self) {
         self.happened += 1;
-        assert!(self.happened < MAX_HAPPENINGS, "it never rests: {:#?}", self.owners);
+        assert!(
+            self.happened < MAX_HAPPENINGS,
+            "it never rests: {:#?}",
+            self.owners
+        );
         let deadline = self.deadline();
         let agenda = self.agenda.first_key_value().map(|((at, _), _)| *at);
         let is_tick = match (deadline, agenda) {
@@ -317,13 +411,20 @@ impl World {
         match happening {
             Happening::Step(planned) => self.step(planned),
             Happening::Begin if !self.owners.contains_key(&self.newest) => self.begin(),
-            Happening::Inside(owner, what) if self.owners.contains_key(&owner) => self.go_on(owner, what),
+            Happening::Inside(owner, what) if self.owners.contains_key(&owner) => {
+                self.go_on(owner, what)
+            }
             Happening::Begin | Happening::Inside(..) => {} // Somebody has begun; its process is no more.
             Happening::Arrives(sent) => self.arrives(sent),
         }
     }
 
-    fn step(&mut self, Planned { number, step, luck, .. }: Planned) {
+    fn step(
+        &mut self,
+        Planned {
+            number, step, luck, ..
+        }: Planned,
+    ) {
         self.tell_of(|| format!("step {number}: {step:?}"));
         let mut luck = Rng::with_seed(luck);
         match step {
@@ -337,7 +438,13 @@ impl World {
             Step::HandOver => self.hand_over(),
             Step::ClockStep => self.wall_ahead += luck.i64(-3_000..=3_000),
             Step::PowerLoss => self.power_loss(&mut luck),
-            Step::Rules => self.rules = if luck.bool() { blocking() } else { Rules::default() },
+            Step::Rules => {
+                self.rules = if luck.bool() {
+                    blocking()
+                } else {
+                    Rules::default()
+                }
+            }
         }
     }
 
@@ -359,7 +466,9 @@ impl World {
             }
             Inside::SetWorked(work) => self.set_is_worked(owner, *work),
             Inside::Refused(refused) => self.slice_is_refused(owner, *refused),
-            Inside::Remove(user, range, count, holds) => self.remove(owner, user, range, count, holds),
+            Inside::Remove(user, range, count, holds) => {
+                self.remove(owner, user, range, count, holds)
+            }
             Inside::Removed(count, holds) => self.removed(owner, count, holds),
             Inside::LeaseEnds => self.lease_ends(owner),
         }
@@ -367,21 +476,60 @@ impl World {
 
     fn arrives(&mut self, sent: Sent) {
         match sent {
-            Sent::Delivery { from, app, company, parts } => self.delivery_arrives(from, app, company, &parts),
+            Sent::Delivery {
+                from,
+                app,
+                company,
+                parts,
+            } => self.delivery_arrives(from, app, company, &parts),
             Sent::Heartbeat { from, app, users } => self.heartbeat_arrives(from, app, &users),
-            Sent::LookUp { from, user, associate } => self.look_up_is_served(from, user, associate),
-            Sent::DropRoute { user, app, revision, .. } => self.drop_route(&user, app, revision),
-            Sent::Read { from, user, first, last } => self.read_is_served(from, user, first, last),
+            Sent::LookUp {
+                from,
+                user,
+                associate,
+            } => self.look_up_is_served(from, user, associate),
+            Sent::DropRoute {
+                user,
+                app,
+                revision,
+                ..
+            } => self.drop_route(&user, app, revision),
+            Sent::Read {
+                from,
+                user,
+                first,
+                last,
+            } => self.read_is_served(from, user, first, last),
             Sent::Count { from, user, known } => self.count_is_served(from, user, known),
-            Sent::Park { from, batch, is_confirmed } => self.park_arrives(from, batch, is_confirmed),
+            Sent::Park {
+                from,
+                batch,
+                is_confirmed,
+            } => self.park_arrives(from, batch, is_confirmed),
             Sent::Record { from, records } => self.record_arrives(from, records),
             Sent::Set(draft) => self.set_arrives(draft),
-            Sent::Entries { from, of, checkpoint } => self.entries_arrive(from, of, checkpoint),
-            Sent::Position { from, of, checkpoint, revision, is_last } => {
+            Sent::Entries {
+                from,
+                of,
+                checkpoint,
+            } => self.entries_arrive(from, of, checkpoint),
+            Sent::Position {
+                from,
+                of,
+                checkpoint,
+                revision,
+                is_last,
+            } => {
                 self.position_arrives(from, of, checkpoint, revision, is_last);
             }
             Sent::Purge { from, upto } => self.purge_arrives(from, upto),
-            Sent::Removal { from, user, range, count, holds } => {
+            Sent::Removal {
+                from,
+                user,
+                range,
+                count,
+                holds,
+            } => {
                 self.removal_arrives(from, &user, range, count, holds);
             }
         }
@@ -410,9 +558,15 @@ fn blocking() -> Rules {
     static RULES: OnceLock<Rules> = OnceLock::new();
     let make = || {
         let keyword = publishing::BLOCKED;
-        let document = format!(r#"{{"rules":[{{"name":"b","keywords":["{keyword}"],"action":"block"}}]}}"#);
+        let document =
+            format!(r#"{{"rules":[{{"name":"b","keywords":["{keyword}"],"action":"block"}}]}}"#);
         let document = Document::parse(document.as_bytes()).expect("it is a document");
-        Rules::default().with(named("t"), Some(Arc::new(Engine::new(&document).expect("it has few keywords"))))
+        Rules::default().with(
+            named("t"),
+            Some(Arc::new(
+                Engine::new(&document).expect("it has few keywords"),
+            )),
+        )
     };
     RULES.get_or_init(make).clone()
 }

@@ -70,19 +70,30 @@ impl Nats {
     /// The state of the log for a look at this mark.
     pub fn log_state(&self, mark: Mark) -> LogState {
         let stored_ms_at = self.log.get(&mark.sequence).map(|stored| stored.stored_ms);
-        LogState { created_ns: CREATED_NS, first: self.first.max(1), last: self.last, stored_ms_at }
+        LogState {
+            created_ns: CREATED_NS,
+            first: self.first.max(1),
+            last: self.last,
+            stored_ms_at,
+        }
     }
 
     /// A subscriber's position, and the revision of its key.
     pub fn position(&self, subscriber: Subscriber) -> (Position, u64) {
-        self.positions.get(&subscriber).cloned().unwrap_or((Position::first(CREATED_NS), 0))
+        self.positions
+            .get(&subscriber)
+            .cloned()
+            .unwrap_or((Position::first(CREATED_NS), 0))
     }
 
     /// Appends to a mailbox.
     pub fn park(&mut self, user: &UserId, id: Id) -> u64 {
         self.parked += 1;
         self.was_parked.insert(id);
-        self.mailboxes.entry(user.clone()).or_default().insert(self.parked, id);
+        self.mailboxes
+            .entry(user.clone())
+            .or_default()
+            .insert(self.parked, id);
         self.parked
     }
 
@@ -91,40 +102,70 @@ impl Nats {
     }
 
     pub fn mailbox(&self, user: &UserId) -> impl DoubleEndedIterator<Item = (u64, Id)> {
-        self.mailboxes.get(user).into_iter().flatten().map(|(sequence, id)| (*sequence, *id))
+        self.mailboxes
+            .get(user)
+            .into_iter()
+            .flatten()
+            .map(|(sequence, id)| (*sequence, *id))
     }
 
     pub fn summary(&self, user: &UserId, reminders: &[Reminder]) -> Option<MailboxSummary> {
         let (first, _) = self.mailbox(user).next()?;
         let (last, _) = self.mailbox(user).next_back()?;
-        let next_expiry = self.mailbox(user).filter_map(|(_, id)| reminders[id].expires_at).min();
-        Some(MailboxSummary { first, last, count: self.mailbox(user).count(), next_expiry })
+        let next_expiry = self
+            .mailbox(user)
+            .filter_map(|(_, id)| reminders[id].expires_at)
+            .min();
+        Some(MailboxSummary {
+            first,
+            last,
+            count: self.mailbox(user).count(),
+            next_expiry,
+        })
     }
 
     /// What of a mailbox is found, where the next page begins, and whether nothing lies behind it.
     pub fn read(&self, user: &UserId, reading: &Reading) -> (Vec<(Item, Id)>, u64, bool) {
-        let Reading { first, until, seen_until, most } = *reading;
-        let seen = || self.mailbox(user).filter(|(sequence, _)| *sequence <= seen_until);
+        let Reading {
+            first,
+            until,
+            seen_until,
+            most,
+        } = *reading;
+        let seen = || {
+            self.mailbox(user)
+                .filter(|(sequence, _)| *sequence <= seen_until)
+        };
         let wanted = seen().filter(|(sequence, _)| (first..=until).contains(sequence));
-        let found: Vec<_> = wanted.take(most).map(|(sequence, id)| (Item::Parked { sequence }, id)).collect();
+        let found: Vec<_> = wanted
+            .take(most)
+            .map(|(sequence, id)| (Item::Parked { sequence }, id))
+            .collect();
         let end = match found.last() {
             Some((Item::Parked { sequence }, _)) if found.len() == most => *sequence,
             _ => until.min(seen_until),
         };
-        let is_last = seen().next_back().is_none_or(|(sequence, _)| sequence <= end);
+        let is_last = seen()
+            .next_back()
+            .is_none_or(|(sequence, _)| sequence <= end);
         (found, (end + 1).max(first), is_last)
     }
 }
 
 /// The name of a message of a mailbox. That stream loses nothing in a run, so its sequences are times.
 pub fn parked(sequence: u64) -> Done {
-    Done::Parked { sequence, stored_ms: sequence.cast_signed() }
+    Done::Parked {
+        sequence,
+        stored_ms: sequence.cast_signed(),
+    }
 }
 
 /// Where somebody may be connected, the newest route first.
 pub fn routes_of(routes: &Routes, user: &UserId) -> Vec<Arc<Instance>> {
     let own = routes.iter().filter(|((owner, _), _)| owner == user);
-    let mut found: Vec<_> = own.map(|((_, instance), revision)| (*revision, instance.clone())).collect();
+    let mut found: Vec<_> = own
+        .map(|((_, instance), revision)| (*revision, instance.clone()))
+        .collect();
     found.sort_by_key(|(revision, _)| std::cmp::Reverse(*revision));
     found.into_iter().map(|(_, instance)| instance).collect()
 }

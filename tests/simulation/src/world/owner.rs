@@ -12,8 +12,8 @@ use bellhop_core::log::progress::{Checkpoint, Progress};
 use bellhop_core::log::readers::{Limits, ReaderId, Readers};
 use bellhop_core::log::sets::SetsLog;
 use bellhop_core::router::{
-    Action, Company, HELD_BACK_AFTER, HeldBack, Input, Instance, Item, MailboxSummary, Page, Partition, Settings,
-    Share, Undelivered,
+    Action, Company, HELD_BACK_AFTER, HeldBack, Input, Instance, Item, MailboxSummary, Page,
+    Partition, Settings, Share, Undelivered,
 };
 use bellhop_protocol::reminder::finished::REROUTED_BYTES;
 use bellhop_protocol::token::{InstanceName, Source, UserId};
@@ -149,31 +149,53 @@ impl Owner {
         assert!(self.partition.is_quiet(), "{:#?}", self.partition);
         assert_eq!(self.partition.leftovers(), [""; 0]);
         assert!(self.held.is_empty(), "still in memory: {:?}", self.held);
-        assert!(self.open.is_empty() && self.unfinished == 0, "not removed: {:?}", self.open);
+        assert!(
+            self.open.is_empty() && self.unfinished == 0,
+            "not removed: {:?}",
+            self.open
+        );
     }
 
     /// How far it has come in the log.
     pub fn progress(&mut self) -> impl Iterator<Item = &mut Progress> {
         let of_sets = self.sets.as_mut().map(|sets| &mut sets.progress);
-        of_sets.into_iter().chain(self.log.as_mut().map(|log| &mut log.progress))
+        of_sets
+            .into_iter()
+            .chain(self.log.as_mut().map(|log| &mut log.progress))
     }
 
     /// What is to be stored, of whom, where it has changed.
     pub fn checkpoints(&mut self) -> impl Iterator<Item = (Subscriber, Checkpoint)> + '_ {
-        let Self { readers, log, sets, stored, storing, .. } = self;
-        let progress = [sets.as_mut().map(|sets| &mut sets.progress), log.as_mut().map(|log| &mut log.progress)];
-        ALL.into_iter().zip(progress).filter_map(move |(of, progress)| {
-            let progress = progress?;
-            // Everything up to there was taken in.
-            progress.read(readers.taken(of)?);
-            let checkpoint = progress.checkpoint();
-            let is_new = stored.get(&of) != Some(&(checkpoint.settled, checkpoint.outcomes));
-            (is_new && !storing.contains(&of)).then_some((of, checkpoint))
-        })
+        let Self {
+            readers,
+            log,
+            sets,
+            stored,
+            storing,
+            ..
+        } = self;
+        let progress = [
+            sets.as_mut().map(|sets| &mut sets.progress),
+            log.as_mut().map(|log| &mut log.progress),
+        ];
+        ALL.into_iter()
+            .zip(progress)
+            .filter_map(move |(of, progress)| {
+                let progress = progress?;
+                // Everything up to there was taken in.
+                progress.read(readers.taken(of)?);
+                let checkpoint = progress.checkpoint();
+                let is_new = stored.get(&of) != Some(&(checkpoint.settled, checkpoint.outcomes));
+                (is_new && !storing.contains(&of)).then_some((of, checkpoint))
+            })
     }
 
     fn confirm(&mut self, at: u64, instance: &Arc<Instance>, users: &[UserId]) {
-        let confirmed = || users.iter().map(|user| ((user.clone(), instance.clone()), at));
+        let confirmed = || {
+            users
+                .iter()
+                .map(|user| ((user.clone(), instance.clone()), at))
+        };
         self.confirmed.extend(confirmed());
         self.confirmed_associates.extend(confirmed());
     }
@@ -181,17 +203,35 @@ impl Owner {
     /// What an answer means for the shell, before the machine is told.
     fn take_note(&mut self, at: u64, has_lease: bool, input: &Input) {
         match input {
-            Input::Delivered { instance, company, answer } => {
-                let parts = self.delivering.remove(&(instance.clone(), *company)).expect("a delivery is under way");
-                let refused = |place| answer.iter().flatten().filter(|refused| refused.0 == place).count();
-                let accepted = parts.into_iter().enumerate().filter(|(place, (_, count))| refused(*place) < *count);
+            Input::Delivered {
+                instance,
+                company,
+                answer,
+            } => {
+                let parts = self
+                    .delivering
+                    .remove(&(instance.clone(), *company))
+                    .expect("a delivery is under way");
+                let refused = |place| {
+                    answer
+                        .iter()
+                        .flatten()
+                        .filter(|refused| refused.0 == place)
+                        .count()
+                };
+                let accepted = parts
+                    .into_iter()
+                    .enumerate()
+                    .filter(|(place, (_, count))| refused(*place) < *count);
                 let users: Vec<_> = accepted.map(|(_, (user, _))| user).collect();
                 match answer {
                     Ok(_) if has_lease => self.confirm(at, instance, &users),
                     Ok(_) => {}
                     // What the instance said of their connections says nothing any more.
                     Err(Undelivered::NotSent) => {}
-                    Err(_) => self.confirmed.retain(|(user, at), _| at != instance || !users.contains(user)),
+                    Err(_) => self
+                        .confirmed
+                        .retain(|(user, at), _| at != instance || !users.contains(user)),
                 }
             }
             Input::HeartbeatAnswered { instance, answer } => {
@@ -200,7 +240,9 @@ impl Owner {
             }
             Input::MailboxRead { user, page } => {
                 assert!(self.reading.remove(user));
-                page.entries.iter().for_each(|entry| assert!(self.held.insert(entry.item), "{entry:?} is held"));
+                page.entries
+                    .iter()
+                    .for_each(|entry| assert!(self.held.insert(entry.item), "{entry:?} is held"));
             }
             Input::MailboxCounted { user, .. } => assert!(self.counting.remove(user)),
             Input::Parked(_) | Input::ParkRefused => self.is_parking = false,
@@ -253,12 +295,32 @@ impl World {
     pub(super) fn read_is_served(&mut self, from: u64, user: UserId, first: u64, last: u64) {
         let newest = self.nats.parked.max(last);
         let is_behind = self.strikes(Fault::ReplicaLag);
-        let seen_until = if is_behind { self.rng.u64(last..=newest) } else { newest };
-        let until = if is_behind { first + self.rng.u64(0..6) } else { u64::MAX };
-        let reading = Reading { first, until, seen_until, most: self.rng.usize(1..=4) };
+        let seen_until = if is_behind {
+            self.rng.u64(last..=newest)
+        } else {
+            newest
+        };
+        let until = if is_behind {
+            first + self.rng.u64(0..6)
+        } else {
+            u64::MAX
+        };
+        let reading = Reading {
+            first,
+            until,
+            seen_until,
+            most: self.rng.usize(1..=4),
+        };
         let (items, next, is_last) = self.nats.read(&user, &reading);
-        let entries = items.iter().map(|(item, id)| self.ledger.reminders[*id].parked(*item)).collect();
-        let page = Page { entries, next, is_last };
+        let entries = items
+            .iter()
+            .map(|(item, id)| self.ledger.reminders[*id].parked(*item))
+            .collect();
+        let page = Page {
+            entries,
+            next,
+            is_last,
+        };
         self.touch_if_shared(items.iter().map(|(_, id)| *id));
         if let Some(owner) = self.owners.get_mut(&from) {
             owner.items.extend(items);
@@ -270,10 +332,14 @@ impl World {
 
     /// What the last owner had recorded is not told; its removal is finished.
     fn finish_removing(&mut self, from: u64, user: &UserId, mut page: Page) -> Page {
-        let Some(owner) = self.owners.get(&from) else { return page };
-        let is_over =
-            |item: Item| matches!(item, Item::Parked { sequence } if owner.recorded_before.contains(&parked(sequence)));
-        let done = page.entries.extract_if(.., |entry| is_over(entry.item)).collect::<Vec<_>>();
+        let Some(owner) = self.owners.get(&from) else {
+            return page;
+        };
+        let is_over = |item: Item| matches!(item, Item::Parked { sequence } if owner.recorded_before.contains(&parked(sequence)));
+        let done = page
+            .entries
+            .extract_if(.., |entry| is_over(entry.item))
+            .collect::<Vec<_>>();
         for entry in done {
             if let Item::Parked { sequence } = entry.item {
                 self.count("removals finished for another owner");
@@ -287,48 +353,113 @@ impl World {
     pub(super) fn count_is_served(&mut self, from: u64, user: UserId, known: Option<usize>) {
         let count = self.nats.mailbox(&user).count();
         let is_counted = known.is_none_or(|known| count < known);
-        self.count(if is_counted { "mailboxes counted" } else { "mailboxes as full as known" });
-        let Some(owner) = self.owners.get(&from) else { return };
+        self.count(if is_counted {
+            "mailboxes counted"
+        } else {
+            "mailboxes as full as known"
+        });
+        let Some(owner) = self.owners.get(&from) else {
+            return;
+        };
         let is_over = |sequence: &u64| owner.recorded_before.contains(&parked(*sequence));
         let mut found: BTreeMap<Source, Vec<u64>> = BTreeMap::new();
-        for (sequence, id) in self.nats.mailbox(&user).filter(|(sequence, _)| !is_over(sequence)) {
-            found.entry(self.ledger.reminders[id].source.clone()).or_default().push(sequence);
+        for (sequence, id) in self
+            .nats
+            .mailbox(&user)
+            .filter(|(sequence, _)| !is_over(sequence))
+        {
+            found
+                .entry(self.ledger.reminders[id].source.clone())
+                .or_default()
+                .push(sequence);
         }
-        let found = is_counted.then(|| found.into_iter().map(|(source, all)| (Some(source), all)).collect());
+        let found = is_counted.then(|| {
+            found
+                .into_iter()
+                .map(|(source, all)| (Some(source), all))
+                .collect()
+        });
         let delay = self.latency();
-        self.inside(from, delay, Inside::Tell(Input::MailboxCounted { user, found }));
+        self.inside(
+            from,
+            delay,
+            Inside::Tell(Input::MailboxCounted { user, found }),
+        );
     }
 
     // Out of the machine.
 
     fn perform(&mut self, number: u64, action: Action) {
         match action {
-            Action::Deliver { instance, company, shares, .. } => self.deliver(number, &instance, company, shares),
+            Action::Deliver {
+                instance,
+                company,
+                shares,
+                ..
+            } => self.deliver(number, &instance, company, shares),
             Action::LookUpRoutes { user, associate } => {
                 self.count("look-ups");
-                self.send(Sent::LookUp { from: number, user, associate });
+                self.send(Sent::LookUp {
+                    from: number,
+                    user,
+                    associate,
+                });
             }
             Action::Heartbeat { instance, users } => self.heartbeat(number, &instance, users),
-            Action::DropRoute { user, instance, revision } => {
+            Action::DropRoute {
+                user,
+                instance,
+                revision,
+            } => {
                 let app = self.app(&instance);
-                self.send(Sent::DropRoute { from: number, user, app, revision });
+                self.send(Sent::DropRoute {
+                    from: number,
+                    user,
+                    app,
+                    revision,
+                });
             }
             Action::Park(batch) => self.park(number, batch),
             Action::ReadMailbox { user, from, last } => {
                 let most = self.settings.reads_in_flight;
                 let owner = self.owner(number);
-                assert!(owner.reading.insert(user.clone()), "{user}'s mailbox is read twice at a time");
+                assert!(
+                    owner.reading.insert(user.clone()),
+                    "{user}'s mailbox is read twice at a time"
+                );
                 let reads = owner.reading.len() + owner.counting.len();
-                assert!(reads <= most, "more than {most} reads: {:?} {:?}", owner.reading, owner.counting);
-                self.send(Sent::Read { from: number, user, first: from, last });
+                assert!(
+                    reads <= most,
+                    "more than {most} reads: {:?} {:?}",
+                    owner.reading,
+                    owner.counting
+                );
+                self.send(Sent::Read {
+                    from: number,
+                    user,
+                    first: from,
+                    last,
+                });
             }
             Action::CountMailbox { user, known } => {
                 let most = self.settings.reads_in_flight;
                 let owner = self.owner(number);
-                assert!(owner.counting.insert(user.clone()), "{user}'s mailbox is counted twice at a time");
+                assert!(
+                    owner.counting.insert(user.clone()),
+                    "{user}'s mailbox is counted twice at a time"
+                );
                 let reads = owner.reading.len() + owner.counting.len();
-                assert!(reads <= most, "more than {most} reads: {:?} {:?}", owner.reading, owner.counting);
-                self.send(Sent::Count { from: number, user, known });
+                assert!(
+                    reads <= most,
+                    "more than {most} reads: {:?} {:?}",
+                    owner.reading,
+                    owner.counting
+                );
+                self.send(Sent::Count {
+                    from: number,
+                    user,
+                    known,
+                });
             }
             Action::Settle(settled) => self.settle(number, settled),
             Action::Forget(items) => items.iter().for_each(|item| self.let_go(number, item)),
@@ -337,17 +468,32 @@ impl World {
     }
 
     fn app(&self, instance: &InstanceName) -> usize {
-        self.apps.iter().position(|app| app.instance.name == *instance).expect("it is one of ours")
+        self.apps
+            .iter()
+            .position(|app| app.instance.name == *instance)
+            .expect("it is one of ours")
     }
 
     pub(super) fn let_go(&mut self, number: u64, item: &Item) {
-        assert!(self.owner(number).held.remove(item), "{item:?} was not held");
+        assert!(
+            self.owner(number).held.remove(item),
+            "{item:?} was not held"
+        );
     }
 
     fn heartbeat(&mut self, number: u64, instance: &Arc<Instance>, users: Vec<UserId>) {
-        assert!((1..=self.settings.heartbeat_users).contains(&users.len()), "{users:?}");
-        assert!(users.iter().collect::<BTreeSet<_>>().len() == users.len(), "{users:?}");
-        assert!(self.owner(number).checking.insert(instance.clone()), "two heartbeats for {instance:?}");
+        assert!(
+            (1..=self.settings.heartbeat_users).contains(&users.len()),
+            "{users:?}"
+        );
+        assert!(
+            users.iter().collect::<BTreeSet<_>>().len() == users.len(),
+            "{users:?}"
+        );
+        assert!(
+            self.owner(number).checking.insert(instance.clone()),
+            "two heartbeats for {instance:?}"
+        );
         let app = self.app(&instance.name);
         self.send_heartbeat(number, app, users);
     }
@@ -357,31 +503,64 @@ impl World {
         self.count("held back");
         let owner = self.owner(number);
         let is_over = owner.settled.contains(&held_back.item);
-        assert!(!is_over && owner.items.contains_key(&held_back.item), "{held_back:?}");
+        assert!(
+            !is_over && owner.items.contains_key(&held_back.item),
+            "{held_back:?}"
+        );
         assert!(held_back.tries >= HELD_BACK_AFTER, "{held_back:?}");
     }
 
-    fn deliver(&mut self, number: u64, instance: &Arc<Instance>, company: Company, shares: Vec<Share>) {
-        assert!(company == Company::Shared || shares.len() == 1, "{shares:?} go alone");
-        let under_way = self.owners[&number].delivering.values().flatten().filter(|_| !self.settings.all_devices);
+    fn deliver(
+        &mut self,
+        number: u64,
+        instance: &Arc<Instance>,
+        company: Company,
+        shares: Vec<Share>,
+    ) {
+        assert!(
+            company == Company::Shared || shares.len() == 1,
+            "{shares:?} go alone"
+        );
+        let under_way = self.owners[&number]
+            .delivering
+            .values()
+            .flatten()
+            .filter(|_| !self.settings.all_devices);
         let mut users: Vec<_> = under_way.map(|(user, _)| user.clone()).collect();
         let (mut bytes, mut count, mut parts, mut sent) = (0, 0, Vec::new(), Vec::new());
         for share in shares {
-            assert!(!users.contains(&share.user), "{} has a delivery in flight", share.user);
+            assert!(
+                !users.contains(&share.user),
+                "{} has a delivery in flight",
+                share.user
+            );
             users.push(share.user.clone());
             match &share.to {
                 Some(to) => self.check_associate(number, instance, &share.user, to),
                 None => self.check_confirmed(number, instance, &share.user),
             }
             let ids = self.check_share(number, &share);
-            let around = if share.to.is_some() { REROUTED_BYTES } else { 0 };
-            bytes += ids.iter().map(|id| self.ledger.reminders[*id].bytes + around).sum::<usize>();
+            let around = if share.to.is_some() {
+                REROUTED_BYTES
+            } else {
+                0
+            };
+            bytes += ids
+                .iter()
+                .map(|id| self.ledger.reminders[*id].bytes + around)
+                .sum::<usize>();
             count += ids.len();
             sent.push((share.user.clone(), ids.len()));
             parts.push((share.recipient().clone(), ids));
         }
-        assert!(count == 1 || bytes <= self.settings.delivery_bytes, "{count} reminders of {bytes} bytes");
-        let before = self.owner(number).delivering.insert((instance.clone(), company), sent);
+        assert!(
+            count == 1 || bytes <= self.settings.delivery_bytes,
+            "{count} reminders of {bytes} bytes"
+        );
+        let before = self
+            .owner(number)
+            .delivering
+            .insert((instance.clone(), company), sent);
         assert!(before.is_none(), "two deliveries for {instance:?}");
         let app = self.app(&instance.name);
         self.send_delivery(number, app, company, parts);
@@ -401,8 +580,14 @@ impl World {
             let id = owner.items[item];
             let reminder = &self.ledger.reminders[id];
             assert!(reminder.user == *user, "{id} is not {user}'s: {reminder:?}");
-            assert!(reminder.expires_at.is_none_or(|at| at > self.wall_ms()), "{id} is late");
-            assert!(to.is_none() || !reminder.stays, "{id} is the user's alone: {reminder:?}");
+            assert!(
+                reminder.expires_at.is_none_or(|at| at > self.wall_ms()),
+                "{id} is late"
+            );
+            assert!(
+                to.is_none() || !reminder.stays,
+                "{id} is the user's alone: {reminder:?}"
+            );
             id
         };
         items.iter().map(check).collect()
@@ -413,7 +598,10 @@ impl World {
         let connection = (to.clone(), instance.clone());
         let confirmed = self.owners[&number].confirmed_associates.get(&connection);
         let is_held = confirmed.is_some_and(|at| self.at <= at + QUEUED_UP_TO_MS);
-        assert!(is_held && user != to, "{to} at {instance:?} was confirmed at {confirmed:?} for {user}");
+        assert!(
+            is_held && user != to,
+            "{to} at {instance:?} was confirmed at {confirmed:?} for {user}"
+        );
     }
 
     /// Where there is a lease, the confirmation may have aged in the queue for the delivery.
@@ -426,22 +614,41 @@ impl World {
             _ => owner.confirmed.get(&connection).copied(),
         };
         let is_held = confirmed.is_some_and(|at| self.at <= at + lease + QUEUED_UP_TO_MS);
-        assert!(is_held, "{user} at {instance:?} was confirmed at {confirmed:?}");
+        assert!(
+            is_held,
+            "{user} at {instance:?} was confirmed at {confirmed:?}"
+        );
     }
 
     fn park(&mut self, number: u64, batch: Vec<bellhop_core::router::Parking>) {
-        assert!((1..=self.settings.park_batch.0).contains(&batch.len()), "{batch:?}");
+        assert!(
+            (1..=self.settings.park_batch.0).contains(&batch.len()),
+            "{batch:?}"
+        );
         let owner = self.owners.get_mut(&number).expect("it lives");
-        assert!(!std::mem::replace(&mut owner.is_parking, true), "two batches at a time");
+        assert!(
+            !std::mem::replace(&mut owner.is_parking, true),
+            "two batches at a time"
+        );
         let parcel = |parking: &bellhop_core::router::Parking| {
             let item = parking.item;
-            assert!(matches!(item, Item::Event { .. }) && !owner.settled.contains(&item), "{item:?}");
+            assert!(
+                matches!(item, Item::Event { .. }) && !owner.settled.contains(&item),
+                "{item:?}"
+            );
             let id = owner.items[&item];
             if let Some(to) = &parking.rerouted_to {
-                let has_it = self.ledger.reminders[id].accepted_by.iter().any(|(_, told)| told == to);
+                let has_it = self.ledger.reminders[id]
+                    .accepted_by
+                    .iter()
+                    .any(|(_, told)| told == to);
                 assert!(has_it, "{id} is copied for {to}");
             }
-            Parcel { user: parking.user.clone(), id, is_copy: parking.rerouted_to.is_some() }
+            Parcel {
+                user: parking.user.clone(),
+                id,
+                is_copy: parking.rerouted_to.is_some(),
+            }
         };
         let parcels = batch.iter().map(parcel).collect();
         self.send_parcels(number, parcels);

@@ -25,7 +25,9 @@ impl World {
         associates.push(named("nobody"));
         luck.shuffle(&mut associates);
         associates.truncate(luck.usize(0..=4));
-        self.nats.associates.insert(user.clone(), associates.clone());
+        self.nats
+            .associates
+            .insert(user.clone(), associates.clone());
         self.watch(&user.clone(), Input::Associates { user, associates });
     }
 
@@ -38,7 +40,9 @@ impl World {
         if self.apps[app].connected.contains(user) {
             return self.disconnect(user, app);
         }
-        let others: Vec<_> = (0..self.apps.len()).filter(|other| self.apps[*other].connected.contains(user)).collect();
+        let others: Vec<_> = (0..self.apps.len())
+            .filter(|other| self.apps[*other].connected.contains(user))
+            .collect();
         if is_first {
             self.connect(user, app);
         }
@@ -69,8 +73,17 @@ impl World {
         self.apps[app].connected.insert(user.clone());
         self.nats.revision += 1;
         let (instance, revision) = (self.apps[app].instance.clone(), self.nats.revision);
-        self.nats.routes.insert((user.clone(), instance.clone()), revision);
-        self.watch(user, Input::RouteUp { user: user.clone(), instance, revision });
+        self.nats
+            .routes
+            .insert((user.clone(), instance.clone()), revision);
+        self.watch(
+            user,
+            Input::RouteUp {
+                user: user.clone(),
+                instance,
+                revision,
+            },
+        );
     }
 
     fn disconnect(&mut self, user: &UserId, app: usize) {
@@ -82,10 +95,22 @@ impl World {
     }
 
     pub(super) fn delete_route(&mut self, user: &UserId, instance: &Arc<Instance>) {
-        if self.nats.routes.remove(&(user.clone(), instance.clone())).is_some() {
+        if self
+            .nats
+            .routes
+            .remove(&(user.clone(), instance.clone()))
+            .is_some()
+        {
             self.nats.revision += 1;
             let (instance, revision) = (instance.name.clone(), self.nats.revision);
-            self.watch(user, Input::RouteDown { user: user.clone(), instance, revision });
+            self.watch(
+                user,
+                Input::RouteDown {
+                    user: user.clone(),
+                    instance,
+                    revision,
+                },
+            );
         }
     }
 
@@ -103,11 +128,18 @@ impl World {
             return;
         }
         for number in self.owners.keys().copied().collect::<Vec<_>>() {
-            let delay = if self.strikes(Fault::StaleWatches) { self.rng.u64(0..STALE_MS) } else { self.latency() };
+            let delay = if self.strikes(Fault::StaleWatches) {
+                self.rng.u64(0..STALE_MS)
+            } else {
+                self.latency()
+            };
             if let Some(owner) = self.owners.get_mut(&number) {
                 owner.news_until = owner.news_until.max(self.at + delay);
                 let delay = owner.news_until - self.at;
-                self.after(delay, Happening::Inside(number, Inside::News(change.clone())));
+                self.after(
+                    delay,
+                    Happening::Inside(number, Inside::News(change.clone())),
+                );
             }
         }
     }

@@ -49,11 +49,23 @@ pub struct Written {
 impl Written {
     /// All but its id.
     fn content(&self) -> String {
-        let Self { user, says, expires_at, priority, stays, is_tagged, .. } = self;
+        let Self {
+            user,
+            says,
+            expires_at,
+            priority,
+            stays,
+            is_tagged,
+            ..
+        } = self;
         let user = user.as_ref().map_or("", |user| user.as_str());
         let tags = if *is_tagged { r#""t""# } else { "" };
-        let expires_at = expires_at
-            .map(|at| format!(r#","expires_at":"{}""#, Timestamp::from_millisecond(at).expect("a run is short")));
+        let expires_at = expires_at.map(|at| {
+            format!(
+                r#","expires_at":"{}""#,
+                Timestamp::from_millisecond(at).expect("a run is short")
+            )
+        });
         format!(
             r#""user":"{user}","content":"{says}","tags":[{tags}],"priority":"{}","reroute":{}{}"#,
             priority.as_str(),
@@ -63,7 +75,10 @@ impl Written {
     }
 
     fn json(&self) -> String {
-        let id = self.id.as_ref().map_or_else(String::new, |id| format!(r#""id":"{id}","#));
+        let id = self
+            .id
+            .as_ref()
+            .map_or_else(String::new, |id| format!(r#""id":"{id}","#));
         format!("{{{id}{}}}", self.content())
     }
 }
@@ -156,13 +171,19 @@ impl World {
         for place in 0..luck.usize(1..=4) {
             let mut reminder = self.write_reminder(luck, number, place);
             let is_same = luck.u32(0..6) == 0;
-            let says_so = |before: &&Written| is_same || (before.user == reminder.user && before.says == reminder.says);
+            let says_so = |before: &&Written| {
+                is_same || (before.user == reminder.user && before.says == reminder.says)
+            };
             if let Some(before) = reminders.iter().find(says_so) {
                 // The same in all, under another id, and perhaps under other rules.
-                reminder = Written { is_tagged: luck.bool(), ..before.clone() };
+                reminder = Written {
+                    is_tagged: luck.bool(),
+                    ..before.clone()
+                };
             }
             // An unnamed set is known again by its message id alone.
-            reminder.id = (is_named || message_id.is_none() || luck.bool()).then(|| format!("{number}.{place}"));
+            reminder.id = (is_named || message_id.is_none() || luck.bool())
+                .then(|| format!("{number}.{place}"));
             if reminder.id.is_some() && self.faults.strikes(luck, Fault::RepeatedSets) {
                 reminder.id = self.some_id(luck, &source, &reminders).or(reminder.id);
             }
@@ -172,14 +193,22 @@ impl World {
             reminders.push(reminder);
         }
         let name = is_named.then(|| format!("s{number}"));
-        let id = name.as_ref().map_or_else(String::new, |name| format!(r#""id":"{name}","#));
+        let id = name
+            .as_ref()
+            .map_or_else(String::new, |name| format!(r#""id":"{name}","#));
         let all: Vec<_> = reminders.iter().map(Written::json).collect();
         let mut body = format!(r#"{{{id}"reminders":[{}]}}"#, all.join(","));
         if luck.u32(0..4) == 0 && self.faults.strikes(luck, Fault::InvalidSets) {
             body.pop();
             reminders.clear();
         }
-        Draft { source, name, message_id, reminders, body }
+        Draft {
+            source,
+            name,
+            message_id,
+            reminders,
+            body,
+        }
     }
 
     fn write_reminder(&mut self, luck: &mut Rng, number: usize, place: usize) -> Written {
@@ -198,37 +227,79 @@ impl World {
             false => format!("{hidden} {number} {place}"),
         };
         let user = Some(self.users[user].clone());
-        Written { id: None, user, says, expires_at, bytes, priority, stays, is_tagged, is_unreadable }
+        Written {
+            id: None,
+            user,
+            says,
+            expires_at,
+            bytes,
+            priority,
+            stays,
+            is_tagged,
+            is_unreadable,
+        }
     }
 
     /// An id that the source has used before, but not in this set.
     fn some_id(&self, luck: &mut Rng, source: &Source, others: &[Written]) -> Option<String> {
-        let own = self.publications.drafts.iter().filter(|draft| draft.source == *source);
-        let ids: Vec<_> = own.flat_map(|draft| &draft.reminders).filter_map(|reminder| reminder.id.clone()).collect();
+        let own = self
+            .publications
+            .drafts
+            .iter()
+            .filter(|draft| draft.source == *source);
+        let ids: Vec<_> = own
+            .flat_map(|draft| &draft.reminders)
+            .filter_map(|reminder| reminder.id.clone())
+            .collect();
         let id = ids.get(luck.usize(0..ids.len().max(1)))?.clone();
-        others.iter().all(|other| other.id.as_ref() != Some(&id)).then_some(id)
+        others
+            .iter()
+            .all(|other| other.id.as_ref() != Some(&id))
+            .then_some(id)
     }
 
     /// A set is stored. What must become of it follows from what lies before it.
     pub(super) fn set_arrives(&mut self, draft: Arc<Draft>) {
         self.nats.last += 1;
         let sequence = self.nats.last;
-        let stored_ms = i64::try_from(self.at).expect("a run is short").max(self.nats.not_before);
-        let window = i64::try_from(self.log_settings.window.as_millis()).expect("a window is short");
+        let stored_ms = i64::try_from(self.at)
+            .expect("a run is short")
+            .max(self.nats.not_before);
+        let window =
+            i64::try_from(self.log_settings.window.as_millis()).expect("a window is short");
         let is_within = |at: i64| stored_ms - at < window;
-        let message = draft.message_id.clone().map(|message| (draft.source.clone(), message));
-        let known = message.as_ref().and_then(|message| self.publications.messages.get(message));
+        let message = draft
+            .message_id
+            .clone()
+            .map(|message| (draft.source.clone(), message));
+        let known = message
+            .as_ref()
+            .and_then(|message| self.publications.messages.get(message));
         let is_repeat = known.is_some_and(|(at, body)| is_within(*at) && *body == draft.body);
         let mut expected = Vec::new();
         for (place, written) in draft.reminders.iter().enumerate() {
-            expected.push(self.expect(&draft, sequence, stored_ms, place, written, is_repeat, window));
+            expected.push(self.expect(
+                &draft, sequence, stored_ms, place, written, is_repeat, window,
+            ));
         }
-        let has_own_part = draft.reminders.is_empty() || draft.reminders.iter().any(|written| written.user.is_none());
+        let has_own_part = draft.reminders.is_empty()
+            || draft.reminders.iter().any(|written| written.user.is_none());
         if let Some(message) = message.filter(|_| has_own_part && !is_repeat) {
-            self.publications.messages.insert(message, (stored_ms, draft.body.clone()));
+            self.publications
+                .messages
+                .insert(message, (stored_ms, draft.body.clone()));
         }
         self.tell_of(|| format!("set {sequence} at {stored_ms}: {expected:?} {}", draft.body));
-        self.nats.log.insert(sequence, Stored { sequence, stored_ms, draft, is_repeat, expected });
+        self.nats.log.insert(
+            sequence,
+            Stored {
+                sequence,
+                stored_ms,
+                draft,
+                is_repeat,
+                expected,
+            },
+        );
     }
 
     #[allow(clippy::too_many_arguments)] // They are what a reminder is judged by.
@@ -243,11 +314,21 @@ impl World {
         window: i64,
     ) -> Expected {
         let set = draft.name.clone().unwrap_or_else(|| sequence.to_string());
-        let name = written.id.clone().unwrap_or_else(|| format!("{set}#{place}"));
+        let name = written
+            .id
+            .clone()
+            .unwrap_or_else(|| format!("{set}#{place}"));
         let mut reminder = Reminder {
             name: name.clone(),
-            published: Some(Done::Published { set: sequence, stored_ms, place }),
-            user: written.user.clone().unwrap_or_else(|| self.users[0].clone()),
+            published: Some(Done::Published {
+                set: sequence,
+                stored_ms,
+                place,
+            }),
+            user: written
+                .user
+                .clone()
+                .unwrap_or_else(|| self.users[0].clone()),
             source: draft.source.clone(),
             says: written.says.clone(),
             text: None,
@@ -276,8 +357,15 @@ impl World {
             (None, None, None) => return Expected::New(self.ledger.add(reminder)),
         };
         let key = (draft.source.clone(), known_as, user);
-        if self.publications.doubtful_until.get(&key).is_some_and(|until| *until > stored_ms) {
-            self.publications.doubtful_until.insert(key, stored_ms + window);
+        if self
+            .publications
+            .doubtful_until
+            .get(&key)
+            .is_some_and(|until| *until > stored_ms)
+        {
+            self.publications
+                .doubtful_until
+                .insert(key, stored_ms + window);
             reminder.is_optional = true;
             return Expected::New(self.ledger.add(reminder));
         }
@@ -300,13 +388,16 @@ impl World {
 
     /// The server loses the newest sets. What was acknowledged is gone with them; what comes next must not be.
     pub(super) fn power_loss(&mut self, luck: &mut Rng) {
-        let most = usize::try_from(self.nats.last).expect("a run is short").min(5);
+        let most = usize::try_from(self.nats.last)
+            .expect("a run is short")
+            .min(5);
         if most == 0 {
             return;
         }
         self.count("power losses");
         let lost = luck.usize(1..=most) as u64;
-        let window = i64::try_from(self.log_settings.window.as_millis()).expect("a window is short");
+        let window =
+            i64::try_from(self.log_settings.window.as_millis()).expect("a window is short");
         self.nats.last -= lost;
         let mut gone = self.nats.log.split_off(&(self.nats.last + 1));
         // A removal at the front may be lost, too, or have been of sets that are lost.
@@ -315,18 +406,37 @@ impl World {
         }
         gone.append(&mut self.nats.removed.split_off(&(self.nats.last + 1)));
         gone.append(&mut self.nats.log.split_off(&(self.nats.last + 1)));
-        self.nats.first = self.nats.log.keys().next().copied().unwrap_or(self.nats.last + 1);
+        self.nats.first = self
+            .nats
+            .log
+            .keys()
+            .next()
+            .copied()
+            .unwrap_or(self.nats.last + 1);
         self.nats.not_before = i64::try_from(self.at).expect("a run is short") + 1;
-        self.tell_of(|| format!("the server loses sets {:?}", gone.keys().collect::<Vec<_>>()));
+        self.tell_of(|| {
+            format!(
+                "the server loses sets {:?}",
+                gone.keys().collect::<Vec<_>>()
+            )
+        });
         for stored in gone.into_values() {
             for (expected, written) in stored.expected.iter().zip(&stored.draft.reminders) {
-                let (Expected::New(id) | Expected::Invalid(id)) = expected else { continue };
+                let (Expected::New(id) | Expected::Invalid(id)) = expected else {
+                    continue;
+                };
                 self.count("reminders lost by the server");
                 self.ledger.reminders[*id].is_optional = true;
                 self.ledger.touch([*id]);
-                let Some(user) = written.user.clone() else { continue };
+                let Some(user) = written.user.clone() else {
+                    continue;
+                };
                 let until = stored.stored_ms + window;
-                let place = stored.expected.iter().position(|other| std::ptr::eq(other, expected)).unwrap_or(0);
+                let place = stored
+                    .expected
+                    .iter()
+                    .position(|other| std::ptr::eq(other, expected))
+                    .unwrap_or(0);
                 let known_as = match (&written.id, &stored.draft.name, &stored.draft.message_id) {
                     (Some(id), _, _) => id.clone(),
                     (None, Some(name), _) => format!("{name}#{place}"),
@@ -340,15 +450,20 @@ impl World {
             if let Some(message) = &stored.draft.message_id {
                 // Whether the refusal is known is open, too: it is not published again.
                 let message = message.clone();
-                self.publications.drafts.retain(|draft| draft.message_id.as_ref() != Some(&message));
+                self.publications
+                    .drafts
+                    .retain(|draft| draft.message_id.as_ref() != Some(&message));
                 self.agenda.retain(|_, happening| match happening {
-                    Happening::Arrives(Sent::Set(draft)) => draft.message_id.as_ref() != Some(&message),
+                    Happening::Arrives(Sent::Set(draft)) => {
+                        draft.message_id.as_ref() != Some(&message)
+                    }
                     _ => true,
                 });
             }
         }
         // What was on its way to the front's removal is gone with the connection.
-        self.agenda.retain(|_, happening| !matches!(happening, Happening::Arrives(Sent::Purge { .. })));
+        self.agenda
+            .retain(|_, happening| !matches!(happening, Happening::Arrives(Sent::Purge { .. })));
         for number in self.owners.keys().copied().collect::<Vec<_>>() {
             self.owner(number).is_cut = true;
             let delay = luck.u64(0..300);

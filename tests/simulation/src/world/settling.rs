@@ -61,7 +61,11 @@ impl World {
                 return self.count("appends lost");
             }
         }
-        self.send(Sent::Park { from, batch, is_confirmed });
+        self.send(Sent::Park {
+            from,
+            batch,
+            is_confirmed,
+        });
     }
 
     /// All of a batch is stored or none of it, and only the last owner's.
@@ -77,32 +81,61 @@ impl World {
         }
         // Others' messages lie in between.
         self.nats.parked += self.rng.u64(0..3);
-        let sequences: Vec<u64> = batch.into_iter().map(|parcel| self.store(from, parcel)).collect();
+        let sequences: Vec<u64> = batch
+            .into_iter()
+            .map(|parcel| self.store(from, parcel))
+            .collect();
         if is_confirmed {
             let delay = self.latency();
             self.inside(from, delay, Inside::Tell(Input::Parked(sequences)));
         }
     }
 
-    fn store(&mut self, from: u64, Parcel { user, mut id, is_copy }: Parcel) -> u64 {
+    fn store(
+        &mut self,
+        from: u64,
+        Parcel {
+            user,
+            mut id,
+            is_copy,
+        }: Parcel,
+    ) -> u64 {
         if is_copy {
             self.count("copies parked");
             id = self.ledger.add_copy(id);
         }
-        assert!(!self.nats.is_parked(&user, id), "{id} is parked twice: {:?}", self.nats.mailboxes[&user]);
+        assert!(
+            !self.nats.is_parked(&user, id),
+            "{id} is parked twice: {:?}",
+            self.nats.mailboxes[&user]
+        );
         let sequence = self.nats.park(&user, id);
         self.tell_of(|| format!("{id} is in {user}'s mailbox at {sequence}"));
         let (room, new) = (&self.settings.room, &self.ledger.reminders[id]);
         if let Some(owner) = self.owners.get_mut(&from) {
-            owner.counted.entry(user.clone()).or_default().insert(sequence);
-            let in_mailbox = self.nats.mailbox(&user).map(|(sequence, id)| (Item::Parked { sequence }, id));
+            owner
+                .counted
+                .entry(user.clone())
+                .or_default()
+                .insert(sequence);
+            let in_mailbox = self
+                .nats
+                .mailbox(&user)
+                .map(|(sequence, id)| (Item::Parked { sequence }, id));
             let is_recorded = |item: &Item| matches!(item, Item::Parked { sequence } if owner.recorded_before.contains(&parked(*sequence)));
             let is_over = |item: &Item| owner.settled.contains(item) || is_recorded(item);
             let waiting: Vec<_> = in_mailbox.filter(|(item, _)| !is_over(item)).collect();
             let of_source = |(_, id): &&(Item, Id)| self.ledger.reminders[*id].source == new.source;
             let (all, own) = (waiting.len(), waiting.iter().filter(of_source).count());
-            assert!(all <= room.of_priority(new.priority), "{all} in {user}'s mailbox with {new:?}");
-            assert!(own <= room.of_source(), "{own} of {} in {user}'s mailbox", new.source);
+            assert!(
+                all <= room.of_priority(new.priority),
+                "{all} in {user}'s mailbox with {new:?}"
+            );
+            assert!(
+                own <= room.of_source(),
+                "{own} of {} in {user}'s mailbox",
+                new.source
+            );
         }
         sequence
     }
@@ -123,16 +156,33 @@ impl World {
             let owner = self.owner(number);
             let is_refused = one.fate == Fate::MailboxFull;
             let is_final = one.fate != Fate::Parked;
-            let Settled { user, item, removal, .. } = one;
+            let Settled {
+                user,
+                item,
+                removal,
+                ..
+            } = one;
             let (name, then) = match item {
                 Item::Event { .. } => (owner.names[&item], Then::Item(item, removal)),
                 Item::Parked { sequence } => {
                     let hold = owner.log.as_mut().expect("it works").progress.hold();
-                    (parked(sequence), Then::Mailbox(user, sequence, removal, hold))
+                    (
+                        parked(sequence),
+                        Then::Mailbox(user, sequence, removal, hold),
+                    )
                 }
             };
-            let record = Record { id: Some(id), name: (PARTITION, name), is_final, then };
-            if is_refused { refused.push(record) } else { others.push(record) }
+            let record = Record {
+                id: Some(id),
+                name: (PARTITION, name),
+                is_final,
+                then,
+            };
+            if is_refused {
+                refused.push(record)
+            } else {
+                others.push(record)
+            }
         }
         // Those that are refused are stored first. The others do not wait for that.
         self.submit(number, others);
@@ -142,25 +192,48 @@ impl World {
         }
     }
 
-    fn check_fate(&mut self, number: u64, id: Id, Settled { user, item, fate, .. }: &Settled) {
+    fn check_fate(
+        &mut self,
+        number: u64,
+        id: Id,
+        Settled {
+            user, item, fate, ..
+        }: &Settled,
+    ) {
         let reminder = &mut self.ledger.reminders[id];
         match fate {
             Fate::Delivered { by, .. } => {
-                let has_it = |instance: &InstanceName| reminder.accepted_by.contains(&(instance.clone(), user.clone()));
-                assert!(!by.is_empty() && by.iter().all(has_it), "{id} was not accepted by {by:?}: {reminder:?}");
-                assert!(by.len() == 1 || self.settings.all_devices, "{id} is accepted by {by:?}");
+                let has_it = |instance: &InstanceName| {
+                    reminder
+                        .accepted_by
+                        .contains(&(instance.clone(), user.clone()))
+                };
+                assert!(
+                    !by.is_empty() && by.iter().all(has_it),
+                    "{id} was not accepted by {by:?}: {reminder:?}"
+                );
+                assert!(
+                    by.len() == 1 || self.settings.all_devices,
+                    "{id} is accepted by {by:?}"
+                );
                 if by.len() > 1 {
                     self.count("accepted by several");
                 }
             }
             Fate::Rerouted { instance, to } => {
-                let has_it = reminder.accepted_by.contains(&(instance.clone(), to.clone()));
+                let has_it = reminder
+                    .accepted_by
+                    .contains(&(instance.clone(), to.clone()));
                 assert!(has_it, "{id} was not accepted by {to}: {reminder:?}");
                 self.count("rerouted");
             }
             Fate::Expired => {
                 let is_over = reminder.expires_at.is_some_and(|at| at <= self.wall_ms());
-                assert!(is_over, "{id} has not expired: {:?}", self.ledger.reminders[id]);
+                assert!(
+                    is_over,
+                    "{id} has not expired: {:?}",
+                    self.ledger.reminders[id]
+                );
                 self.count(if matches!(item, Item::Parked { .. }) {
                     "expired in a mailbox"
                 } else {
@@ -176,9 +249,13 @@ impl World {
                 self.ledger.check_merged(id, into);
             }
             Fate::Parked => {
-                let is_there = matches!(item, Item::Event { .. }) && self.nats.was_parked.contains(&id);
+                let is_there =
+                    matches!(item, Item::Event { .. }) && self.nats.was_parked.contains(&id);
                 assert!(is_there, "{id} is in no mailbox: {reminder:?}");
-                assert!(reminder.is_touched || !reminder.is_settled, "{id} is parked after its end: {reminder:?}");
+                assert!(
+                    reminder.is_touched || !reminder.is_settled,
+                    "{id} is parked after its end: {reminder:?}"
+                );
                 return self.count("parked");
             }
         }
@@ -190,8 +267,14 @@ impl World {
     fn check_mailbox_is_full(&mut self, number: u64, user: &UserId, refused: Id) {
         self.count("refused by a full mailbox");
         let owner = &self.owners[&number];
-        let counted =
-            owner.counted.get(user).into_iter().flatten().map(|sequence| Item::Parked { sequence: *sequence });
+        let counted = owner
+            .counted
+            .get(user)
+            .into_iter()
+            .flatten()
+            .map(|sequence| Item::Parked {
+                sequence: *sequence,
+            });
         let of_user = |(item, id): &(&Item, &Id)| match item {
             Item::Event { sequence, .. } => {
                 owner.open.contains_key(sequence) && self.ledger.reminders[**id].user == *user
@@ -200,17 +283,25 @@ impl World {
         };
         let on_the_way = owner.items.iter().filter(of_user).map(|(item, _)| *item);
         // The one that is refused is settled already.
-        let waiting: Vec<_> = counted.chain(on_the_way).filter(|item| !owner.settled.contains(item)).collect();
+        let waiting: Vec<_> = counted
+            .chain(on_the_way)
+            .filter(|item| !owner.settled.contains(item))
+            .collect();
         let (room, refused) = (&self.settings.room, &self.ledger.reminders[refused]);
         let id = |item: &Item| match item {
             Item::Event { .. } => owner.items.get(item).copied(),
             Item::Parked { sequence } => self.nats.mailboxes.get(user)?.get(sequence).copied(),
         };
         // What another owner has removed, this one counts until it knows; whose it was is not looked up.
-        let is_own = |item: &&Item| id(item).is_none_or(|id| self.ledger.reminders[id].source == refused.source);
+        let is_own = |item: &&Item| {
+            id(item).is_none_or(|id| self.ledger.reminders[id].source == refused.source)
+        };
         let (all, own) = (waiting.len(), waiting.iter().filter(is_own).count());
         let is_full = all >= room.of_priority(refused.priority) || own >= room.of_source();
-        assert!(is_full, "{refused:?} is refused with {all} in {user}'s mailbox, {own} of its source");
+        assert!(
+            is_full,
+            "{refused:?} is refused with {all} in {user}'s mailbox, {own} of its source"
+        );
     }
 
     // Recording: one message after the other.
@@ -228,7 +319,13 @@ impl World {
         let owner = self.owner(number);
         let records = std::mem::take(&mut owner.records);
         owner.recording_until = Some(at + delay);
-        self.after(delay, Happening::Arrives(Sent::Record { from: number, records }));
+        self.after(
+            delay,
+            Happening::Arrives(Sent::Record {
+                from: number,
+                records,
+            }),
+        );
     }
 
     /// An owner that doubts leaves a process that goes on to record what was handed in, in order.
@@ -236,7 +333,13 @@ impl World {
         let begins = recording_until.unwrap_or(self.at).max(self.at);
         let at = begins + self.latency();
         self.flushed_at = self.flushed_at.max(at);
-        self.after(at - self.at, Happening::Arrives(Sent::Record { from: number, records }));
+        self.after(
+            at - self.at,
+            Happening::Arrives(Sent::Record {
+                from: number,
+                records,
+            }),
+        );
     }
 
     /// Outcomes of one batch are stored together, unless their owner is fenced.
@@ -258,7 +361,9 @@ impl World {
         self.nats.last_outcome += self.rng.u64(1..3);
         let sequence = self.nats.last_outcome;
         let text = done::encode(records.iter().map(|record| record.name));
-        self.nats.outcomes.insert(sequence, done::decode(&text).collect());
+        self.nats
+            .outcomes
+            .insert(sequence, done::decode(&text).collect());
         let delay = self.latency();
         self.inside(from, delay, Inside::Recorded(records, sequence));
     }
@@ -294,7 +399,9 @@ impl World {
                     self.remove(number, user, sequence..=sequence, 1, vec![hold]);
                 }
                 Then::Item(item, removal) => panic!("{item:?} is removed as {removal:?}"),
-                Then::Mailbox(_, sequence, removal, _) => panic!("parked {sequence} is removed as {removal:?}"),
+                Then::Mailbox(_, sequence, removal, _) => {
+                    panic!("parked {sequence} is removed as {removal:?}")
+                }
             }
         }
         for (user, (last, count, holds)) in up_to {
@@ -314,15 +421,31 @@ impl World {
         holds: Vec<Hold>,
     ) {
         if !self.strikes(Fault::LostRemovals) {
-            return self.send(Sent::Removal { from: number, user, range, count, holds });
+            return self.send(Sent::Removal {
+                from: number,
+                user,
+                range,
+                count,
+                holds,
+            });
         }
         self.count("removals lost");
         if self.rng.bool() {
             // What is lost is the answer.
             let (user, range) = (user.clone(), range.clone());
-            self.send(Sent::Removal { from: number, user, range, count: 0, holds: Vec::new() });
+            self.send(Sent::Removal {
+                from: number,
+                user,
+                range,
+                count: 0,
+                holds: Vec::new(),
+            });
         }
-        self.inside(number, PATIENCE_MS, Inside::Remove(user, range, count, holds));
+        self.inside(
+            number,
+            PATIENCE_MS,
+            Inside::Remove(user, range, count, holds),
+        );
     }
 
     pub(super) fn removal_arrives(
@@ -336,7 +459,10 @@ impl World {
         let mailbox = self.nats.mailboxes.entry(user.clone()).or_default();
         for (sequence, id) in mailbox.extract_if(range, |_, _| true) {
             let reminder = &self.ledger.reminders[id];
-            assert!(reminder.is_recorded, "{id} is removed from {user}'s mailbox at {sequence}: {reminder:?}");
+            assert!(
+                reminder.is_recorded,
+                "{id} is removed from {user}'s mailbox at {sequence}: {reminder:?}"
+            );
         }
         let delay = self.latency();
         self.inside(from, delay, Inside::Removed(count, holds));

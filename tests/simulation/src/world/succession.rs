@@ -61,7 +61,11 @@ impl World {
     /// A new owner begins.
     pub(super) fn begin(&mut self) {
         self.newest += 1;
-        let limits = Limits { queue_bytes: self.log_settings.queue_bytes, readers: 2, near: 2 };
+        let limits = Limits {
+            queue_bytes: self.log_settings.queue_bytes,
+            readers: 2,
+            near: 2,
+        };
         let mut owner = Owner::new(&self.settings, limits);
         owner.news = self.present();
         self.owners.insert(self.newest, owner);
@@ -86,10 +90,20 @@ impl World {
 
     /// The routes and associates that there are.
     fn present(&self) -> Vec<Input> {
-        let own = self.nats.routes.iter().filter(|((user, _), _)| self.users.contains(user));
-        let mut routes: Vec<_> = own.map(|(route, revision)| (*revision, route.clone())).collect();
+        let own = self
+            .nats
+            .routes
+            .iter()
+            .filter(|((user, _), _)| self.users.contains(user));
+        let mut routes: Vec<_> = own
+            .map(|(route, revision)| (*revision, route.clone()))
+            .collect();
         routes.sort();
-        let up = |(revision, (user, instance))| Input::RouteUp { user, instance, revision };
+        let up = |(revision, (user, instance))| Input::RouteUp {
+            user,
+            instance,
+            revision,
+        };
         let associates = self.nats.associates.clone().into_iter();
         let named = associates.map(|(user, associates)| Input::Associates { user, associates });
         routes.into_iter().map(up).chain(named).collect()
@@ -116,12 +130,18 @@ impl World {
     /// What the owner before had handed in, in this process, is recorded before that.
     fn fence_outcomes(&mut self, number: u64) {
         if self.at < self.flushed_at {
-            return self.inside(number, self.flushed_at - self.at, Inside::TakeOver(Stage::FenceOutcomes));
+            return self.inside(
+                number,
+                self.flushed_at - self.at,
+                Inside::TakeOver(Stage::FenceOutcomes),
+            );
         }
         for of in ALL {
             let (position, revision) = self.nats.position(of);
             if let Some(owner) = &position.owner {
-                self.nats.fenced.insert(owner.parse().expect("owners are numbers"));
+                self.nats
+                    .fenced
+                    .insert(owner.parse().expect("owners are numbers"));
                 self.nats.last_outcome += 1;
             }
             let owner = self.owner(number);
@@ -140,7 +160,10 @@ impl World {
                 self.count("positions that another one claimed");
                 return self.end(number, End::Died);
             }
-            let position = Position { owner: Some(number.to_string()), ..owner.claimed[&of].clone() };
+            let position = Position {
+                owner: Some(number.to_string()),
+                ..owner.claimed[&of].clone()
+            };
             owner.revisions.insert(of, revision + 1);
             self.nats.positions.insert(of, (position, revision + 1));
         }
@@ -149,12 +172,26 @@ impl World {
 
     fn find(&mut self, number: u64) {
         let summary = |user| Some((user, self.nats.summary(user, &self.ledger.reminders)?));
-        let found: Vec<_> = self.users.iter().filter_map(summary).map(|(user, found)| (user.clone(), found)).collect();
-        let counted =
-            self.nats.mailboxes.iter().map(|(user, mailbox)| (user.clone(), mailbox.keys().copied().collect()));
+        let found: Vec<_> = self
+            .users
+            .iter()
+            .filter_map(summary)
+            .map(|(user, found)| (user.clone(), found))
+            .collect();
+        let counted = self
+            .nats
+            .mailboxes
+            .iter()
+            .map(|(user, mailbox)| (user.clone(), mailbox.keys().copied().collect()));
         let counted = counted.collect();
-        let parked_before = self.nats.mailboxes.values().flat_map(|mailbox| mailbox.values().copied());
-        let parked_before = parked_before.filter_map(|id| self.ledger.reminders[id].published).collect();
+        let parked_before = self
+            .nats
+            .mailboxes
+            .values()
+            .flat_map(|mailbox| mailbox.values().copied());
+        let parked_before = parked_before
+            .filter_map(|id| self.ledger.reminders[id].published)
+            .collect();
         let owner = self.owner(number);
         (owner.found, owner.counted, owner.parked_before) = (found, counted, parked_before);
         self.next(number, Stage::Recorded);
@@ -166,10 +203,17 @@ impl World {
         let mut done = self.recorded_of(number, PARTITION);
         let settled = self.owners[&number].claimed[&PARTITION].settled;
         let is_open = |name: &Done| match *name {
-            Done::Published { set, stored_ms, .. } => !settled.covers(set, stored_ms) && !done.contains(name),
+            Done::Published { set, stored_ms, .. } => {
+                !settled.covers(set, stored_ms) && !done.contains(name)
+            }
             Done::Parked { .. } => false,
         };
-        let mut found: Vec<_> = self.owners[&number].parked_before.iter().copied().filter(is_open).collect();
+        let mut found: Vec<_> = self.owners[&number]
+            .parked_before
+            .iter()
+            .copied()
+            .filter(is_open)
+            .collect();
         found.sort();
         done.extend(&found);
         self.owner(number).recorded_before = done;
@@ -178,17 +222,30 @@ impl World {
         }
         self.count("parked by the owner before");
         let (id, is_final, then) = (None, false, Then::Nothing);
-        let record = |name| Record { id, name: (PARTITION, name), is_final, then: then.clone() };
+        let record = |name| Record {
+            id,
+            name: (PARTITION, name),
+            is_final,
+            then: then.clone(),
+        };
         let records = found.into_iter().map(record).collect();
         self.submit(number, records);
     }
 
     fn recorded_of(&self, number: u64, of: Subscriber) -> AllDone {
         let owner = &self.owners[&number];
-        let outcomes = OutcomesState { last: self.nats.last_outcome, stored_ms_at: None };
+        let outcomes = OutcomesState {
+            last: self.nats.last_outcome,
+            stored_ms_at: None,
+        };
         let start = owner.claimed[&of].outcomes_start(&outcomes, 0);
-        let OutcomesStart::After(after) = start else { panic!("no outcomes were lost: {start:?}") };
-        let messages = self.nats.outcomes.range(after + 1..=owner.outcomes_until.max(after + 1));
+        let OutcomesStart::After(after) = start else {
+            panic!("no outcomes were lost: {start:?}")
+        };
+        let messages = self
+            .nats
+            .outcomes
+            .range(after + 1..=owner.outcomes_until.max(after + 1));
         messages
             .flat_map(|(_, names)| names)
             .filter(|(subscriber, _)| *subscriber == of)
@@ -201,27 +258,54 @@ impl World {
         let window = |of| {
             let mut window = Window::new(self.log_settings.window, usize::MAX);
             let stored = self.nats.entries.get(&of).into_iter().flatten();
-            stored.for_each(|entries| window.load(entries, self.owners[&number].claimed[&of].settled));
+            stored.for_each(|entries| {
+                window.load(entries, self.owners[&number].claimed[&of].settled)
+            });
             window
         };
         let windows = ALL.map(window);
         let [of_sets, of_partition] = windows;
         let starts = ALL.map(|of| {
             let position = &self.owners[&number].claimed[&of];
-            (position.start(&self.nats.log_state(position.settled)), position.outcomes, of)
+            (
+                position.start(&self.nats.log_state(position.settled)),
+                position.outcomes,
+                of,
+            )
         });
         let owner = self.owners.get_mut(&number).expect("it lives");
         owner.is_loaded = true;
         for of in ALL {
-            owner.stored.insert(of, (owner.claimed[&of].settled, owner.claimed[&of].outcomes));
+            owner.stored.insert(
+                of,
+                (owner.claimed[&of].settled, owner.claimed[&of].outcomes),
+            );
         }
-        let [(start_of_sets, outcomes_of_sets, _), (Start { settled, .. }, outcomes, _)] = starts;
-        owner.sets = Some(SetsLog::new(start_of_sets.settled, outcomes_of_sets, of_sets, done_of_sets));
+        let [
+            (start_of_sets, outcomes_of_sets, _),
+            (Start { settled, .. }, outcomes, _),
+        ] = starts;
+        owner.sets = Some(SetsLog::new(
+            start_of_sets.settled,
+            outcomes_of_sets,
+            of_sets,
+            done_of_sets,
+        ));
         let (done, parked) = (owner.recorded_before.clone(), Default::default());
-        owner.log = Some(PartitionLog::new(Found { settled, outcomes, window: of_partition, done, parked }));
-        let found =
-            std::mem::take(&mut owner.found).into_iter().map(|(user, summary)| Input::MailboxFound(user, summary));
-        let inputs: Vec<_> = std::mem::take(&mut owner.news).into_iter().chain(found).collect();
+        owner.log = Some(PartitionLog::new(Found {
+            settled,
+            outcomes,
+            window: of_partition,
+            done,
+            parked,
+        }));
+        let found = std::mem::take(&mut owner.found)
+            .into_iter()
+            .map(|(user, summary)| Input::MailboxFound(user, summary));
+        let inputs: Vec<_> = std::mem::take(&mut owner.news)
+            .into_iter()
+            .chain(found)
+            .collect();
         for input in inputs {
             if matches!(input, Input::MailboxFound(..)) {
                 self.count("mailboxes found");
@@ -236,7 +320,9 @@ impl World {
                 self.count("positions that a log that went back does not count");
             }
             let mut actions = Vec::new();
-            self.owner(number).readers.subscribe(of, start, &mut actions);
+            self.owner(number)
+                .readers
+                .subscribe(of, start, &mut actions);
             self.perform_reading(number, actions);
         }
     }
@@ -244,10 +330,21 @@ impl World {
     /// What earlier owners recorded, and did not come to remove from mailboxes.
     fn finish_removals(&mut self, number: u64) {
         let mailboxes = self.nats.mailboxes.iter();
-        let all = mailboxes.flat_map(|(user, mailbox)| mailbox.keys().map(|sequence| (user.clone(), *sequence)));
-        let is_over = |(_, sequence): &(UserId, u64)| self.owners[&number].recorded_before.contains(&parked(*sequence));
+        let all = mailboxes
+            .flat_map(|(user, mailbox)| mailbox.keys().map(|sequence| (user.clone(), *sequence)));
+        let is_over = |(_, sequence): &(UserId, u64)| {
+            self.owners[&number]
+                .recorded_before
+                .contains(&parked(*sequence))
+        };
         for (user, sequence) in all.filter(is_over).collect::<Vec<_>>() {
-            let hold = self.owner(number).log.as_mut().expect("it works").progress.hold_from_before();
+            let hold = self
+                .owner(number)
+                .log
+                .as_mut()
+                .expect("it works")
+                .progress
+                .hold_from_before();
             self.remove(number, user, sequence..=sequence, 0, vec![hold]);
         }
     }
@@ -287,8 +384,10 @@ impl World {
 
     pub(super) fn hand_over(&mut self) {
         let (newest, at) = (self.newest, self.at);
-        if let Some(owner) =
-            self.owners.get_mut(&newest).filter(|owner| owner.is_loaded && owner.stopping_since.is_none())
+        if let Some(owner) = self
+            .owners
+            .get_mut(&newest)
+            .filter(|owner| owner.is_loaded && owner.stopping_since.is_none())
         {
             owner.stopping_since = Some(at);
             self.count("hand-overs");
@@ -297,12 +396,29 @@ impl World {
     }
 
     pub(super) fn has_stopped(&mut self, number: u64) -> bool {
-        let Owner { partition, open, unfinished, is_parking, stopping_since, recording_until, storing, sets, .. } =
-            &self.owners[&number];
-        let Some(since) = stopping_since else { return false };
-        assert!(self.at < since + STOPPED_WITHIN_MS, "it does not stop: {partition:#?}");
+        let Owner {
+            partition,
+            open,
+            unfinished,
+            is_parking,
+            stopping_since,
+            recording_until,
+            storing,
+            sets,
+            ..
+        } = &self.owners[&number];
+        let Some(since) = stopping_since else {
+            return false;
+        };
+        assert!(
+            self.at < since + STOPPED_WITHIN_MS,
+            "it does not stop: {partition:#?}"
+        );
         let is_over = partition.is_quiet() && !is_parking && *unfinished == 0 && open.is_empty();
-        let is_recorded = recording_until.is_none() && sets.as_ref().is_some_and(|sets| sets.progress.is_finished());
+        let is_recorded = recording_until.is_none()
+            && sets
+                .as_ref()
+                .is_some_and(|sets| sets.progress.is_finished());
         let is_stored = storing.is_empty();
         if !(is_over && is_recorded && is_stored) {
             return false;
@@ -348,14 +464,20 @@ impl World {
         if end != End::Released {
             self.touch_what_may_repeat(number);
         }
-        let Some(owner) = self.owners.remove(&number) else { return };
+        let Some(owner) = self.owners.remove(&number) else {
+            return;
+        };
         match end {
             End::Released => {}
             End::Died => self.leave_under_way(number),
             End::Doubts => self.flush(number, owner.records, owner.recording_until),
         }
         if number == self.newest {
-            let delay = if end == End::Died { self.rng.u64(0..LATE_MS) } else { self.latency() };
+            let delay = if end == End::Died {
+                self.rng.u64(0..LATE_MS)
+            } else {
+                self.latency()
+            };
             self.after(delay, Happening::Begin);
         }
     }
@@ -364,8 +486,16 @@ impl World {
     fn leave_under_way(&mut self, number: u64) {
         for ((at, order), happening) in std::mem::take(&mut self.agenda) {
             let is_its = matches!(&happening, Happening::Arrives(sent) if sent.is_from(number));
-            let (is_lost, is_late) = if is_its { (self.rng.u32(0..3) == 0, self.rng.bool()) } else { (false, false) };
-            let at = if is_late { at + self.rng.u64(0..LATE_MS) } else { at };
+            let (is_lost, is_late) = if is_its {
+                (self.rng.u32(0..3) == 0, self.rng.bool())
+            } else {
+                (false, false)
+            };
+            let at = if is_late {
+                at + self.rng.u64(0..LATE_MS)
+            } else {
+                at
+            };
             if !is_lost {
                 self.agenda.insert((at, order), happening);
             }
@@ -375,17 +505,33 @@ impl World {
     /// What two owners may do, or an owner and its successor: what it was given and had not finished, and what it has sent.
     fn touch_what_may_repeat(&mut self, number: u64) {
         let owner = &self.owners[&number];
-        let given = self.nats.log.range(..=owner.read).flat_map(|(_, stored)| stored.ids());
+        let given = self
+            .nats
+            .log
+            .range(..=owner.read)
+            .flat_map(|(_, stored)| stored.ids());
         let given = given.filter(|id| !self.ledger.reminders[*id].is_recorded);
         let held = owner.held.iter().map(|item| owner.items[item]);
-        let is_done =
-            |id: &Id| self.ledger.reminders[*id].is_settled || !self.ledger.reminders[*id].accepted_by.is_empty();
-        let parked = self.nats.mailboxes.values().flat_map(|mailbox| mailbox.values().copied());
+        let is_done = |id: &Id| {
+            self.ledger.reminders[*id].is_settled
+                || !self.ledger.reminders[*id].accepted_by.is_empty()
+        };
+        let parked = self
+            .nats
+            .mailboxes
+            .values()
+            .flat_map(|mailbox| mailbox.values().copied());
         let sent = self.agenda.values().flat_map(|happening| match happening {
-            Happening::Arrives(Sent::Delivery { from, parts, .. }) if *from == Some(number) => ids_of(parts),
+            Happening::Arrives(Sent::Delivery { from, parts, .. }) if *from == Some(number) => {
+                ids_of(parts)
+            }
             _ => Vec::new(),
         });
-        let ids: Vec<Id> = given.chain(held).chain(parked.filter(is_done)).chain(sent).collect();
+        let ids: Vec<Id> = given
+            .chain(held)
+            .chain(parked.filter(is_done))
+            .chain(sent)
+            .collect();
         self.ledger.touch(ids);
     }
 }
@@ -394,7 +540,9 @@ impl Sent {
     fn is_from(&self, owner: u64) -> bool {
         match self {
             Self::Delivery { from, .. } => *from == Some(owner),
-            Self::Heartbeat { from, .. } | Self::LookUp { from, .. } | Self::DropRoute { from, .. } => *from == owner,
+            Self::Heartbeat { from, .. }
+            | Self::LookUp { from, .. }
+            | Self::DropRoute { from, .. } => *from == owner,
             Self::Read { from, .. } | Self::Count { from, .. } => *from == owner,
             Self::Park { from, .. } | Self::Record { from, .. } => *from == owner,
             Self::Entries { from, .. } | Self::Position { from, .. } => *from == owner,

@@ -14,15 +14,34 @@ impl Partition {
     /// # Panics
     /// Where it contradicts itself.
     pub fn audit(&self) {
-        assert!(self.touched_users.is_empty() && self.touched_lanes.is_empty(), "the step was not finished");
-        assert!(self.settled.is_empty(), "settled and not said: {:?}", self.settled);
-        assert!(self.held_back.is_empty(), "held back and not said: {:?}", self.held_back);
+        assert!(
+            self.touched_users.is_empty() && self.touched_lanes.is_empty(),
+            "the step was not finished"
+        );
+        assert!(
+            self.settled.is_empty(),
+            "settled and not said: {:?}",
+            self.settled
+        );
+        assert!(
+            self.held_back.is_empty(),
+            "held back and not said: {:?}",
+            self.held_back
+        );
         assert!(self.reads_in_flight <= self.settings.reads_in_flight);
         let (mut readers, mut counted) = (0, 0);
         for (number, user) in self.users.iter() {
             self.audit_user(number, user);
-            readers += usize::from(matches!(user.work().state, State::Reading | State::Sweeping(_)));
-            counted += usize::from(user.mailbox().tally.as_ref().is_some_and(|tally| tally.is_asked));
+            readers += usize::from(matches!(
+                user.work().state,
+                State::Reading | State::Sweeping(_)
+            ));
+            counted += usize::from(
+                user.mailbox()
+                    .tally
+                    .as_ref()
+                    .is_some_and(|tally| tally.is_asked),
+            );
         }
         let unread: usize = self.lanes.iter().map(|(_, lane)| lane.unread.len()).sum();
         let under_way = unread + self.reads.len() + self.counts.len() + self.reads_in_flight;
@@ -30,35 +49,72 @@ impl Partition {
         let users = || self.users.iter().map(|(_, user)| user);
         for (number, lane) in self.lanes.iter() {
             let instance = &lane.instance;
-            assert_eq!(self.lanes.find(instance), Some(number), "{instance:?} is found");
-            let routes = users().flat_map(|user| &user.routes).filter(|route| route.lane == number);
+            assert_eq!(
+                self.lanes.find(instance),
+                Some(number),
+                "{instance:?} is found"
+            );
+            let routes = users()
+                .flat_map(|user| &user.routes)
+                .filter(|route| route.lane == number);
             assert_eq!(lane.routes, routes.count(), "routes of {instance:?}");
-            let pages = users().flat_map(|user| &user.work().page).filter(|(at, _)| *at == number);
-            assert_eq!(lane.page_bytes, pages.map(|(_, bytes)| bytes).sum::<usize>(), "pages of {instance:?}");
+            let pages = users()
+                .flat_map(|user| &user.work().page)
+                .filter(|(at, _)| *at == number);
+            assert_eq!(
+                lane.page_bytes,
+                pages.map(|(_, bytes)| bytes).sum::<usize>(),
+                "pages of {instance:?}"
+            );
             assert!(!lane.is_unused(), "{instance:?} is unused");
             self.audit_health(number, lane);
         }
         for (at, timer) in &self.timers {
             match timer {
-                Timer::Probe(lane) => assert_eq!(self.lanes[*lane].health, Health::Down(*at), "{lane:?}"),
-                Timer::Resume(user) => assert_eq!(self.users[*user].work().paused_until, Some(*at), "{user:?}"),
-                Timer::Sweep(user) => assert_eq!(self.users[*user].mailbox().sweep_at, Some(*at), "{user:?}"),
+                Timer::Probe(lane) => {
+                    assert_eq!(self.lanes[*lane].health, Health::Down(*at), "{lane:?}")
+                }
+                Timer::Resume(user) => {
+                    assert_eq!(self.users[*user].work().paused_until, Some(*at), "{user:?}")
+                }
+                Timer::Sweep(user) => {
+                    assert_eq!(self.users[*user].mailbox().sweep_at, Some(*at), "{user:?}")
+                }
                 Timer::LeaveOut(user) => {
                     let state = &self.users[*user].work().state;
-                    assert!(matches!(state, State::Delivering(batch) if batch.until == Some(*at)), "{user:?}");
+                    assert!(
+                        matches!(state, State::Delivering(batch) if batch.until == Some(*at)),
+                        "{user:?}"
+                    );
                 }
                 Timer::ParkAgain => {
-                    assert_eq!(self.refused.as_ref().map(|refused| refused.until), Some(*at), "{:?}", self.refused);
-                    assert!(self.parking.is_empty(), "{:?} during the pause", self.parking);
+                    assert_eq!(
+                        self.refused.as_ref().map(|refused| refused.until),
+                        Some(*at),
+                        "{:?}",
+                        self.refused
+                    );
+                    assert!(
+                        self.parking.is_empty(),
+                        "{:?} during the pause",
+                        self.parking
+                    );
                 }
                 Timer::Crowded(lane) => {
                     let lane = &self.lanes[*lane];
                     let is_delivering = lane.tracks[Company::Shared].delivering.is_some();
-                    assert!(is_delivering && lane.watch.is_some_and(|watch| watch.at == *at), "{lane:?}");
+                    assert!(
+                        is_delivering && lane.watch.is_some_and(|watch| watch.at == *at),
+                        "{lane:?}"
+                    );
                 }
                 Timer::GiveUp(user) => {
                     let errand = &self.users[*user].work().errand;
-                    assert_eq!(errand.as_ref().map(|errand| errand.until), Some(*at), "{user:?}");
+                    assert_eq!(
+                        errand.as_ref().map(|errand| errand.until),
+                        Some(*at),
+                        "{user:?}"
+                    );
                 }
             }
         }
@@ -69,51 +125,114 @@ impl Partition {
         let work = user.work();
         assert_eq!(self.users.find(name), Some(number), "{name:?} is found");
         assert!(!user.is_forgettable(), "{name:?} is not forgotten");
-        assert!(user.routes.is_sorted_by(|newer, older| newer.revision > older.revision), "{user:?}");
-        let parking = self.parks.iter().chain(&self.parking).filter(|park| park.user == number).count();
-        let undecided = user.mailbox().tally.as_ref().map_or(0, |tally| tally.undecided.len());
+        assert!(
+            user.routes
+                .is_sorted_by(|newer, older| newer.revision > older.revision),
+            "{user:?}"
+        );
+        let parking = self
+            .parks
+            .iter()
+            .chain(&self.parking)
+            .filter(|park| park.user == number)
+            .count();
+        let undecided = user
+            .mailbox()
+            .tally
+            .as_ref()
+            .map_or(0, |tally| tally.undecided.len());
         let on_the_way = parking + undecided;
-        assert_eq!(user.mailbox().parking, on_the_way, "{name:?}'s reminders on their way into the mailbox");
-        assert!(!user.mailbox().wants_count(), "{name:?}'s mailbox is not counted: {user:?}");
+        assert_eq!(
+            user.mailbox().parking,
+            on_the_way,
+            "{name:?}'s reminders on their way into the mailbox"
+        );
+        assert!(
+            !user.mailbox().wants_count(),
+            "{name:?}'s mailbox is not counted: {user:?}"
+        );
         let parked = work.waiting.iter().filter_map(parked_sequence);
         assert!(parked.clone().is_sorted_by(|a, b| a < b), "{user:?}");
-        assert!(parked.clone().count() == 0 || work.page.is_some(), "{name:?} has a page without room for it");
-        let waits_in_one_place = parked.count() == work.waiting.len() || !user.mailbox().is_in_use();
+        assert!(
+            parked.clone().count() == 0 || work.page.is_some(),
+            "{name:?} has a page without room for it"
+        );
+        let waits_in_one_place =
+            parked.count() == work.waiting.len() || !user.mailbox().is_in_use();
         let may_leave = work.errand.is_some() || matches!(work.state, State::Sweeping(_));
-        assert!(waits_in_one_place || may_leave, "{name:?} waits in two places: {user:?}");
+        assert!(
+            waits_in_one_place || may_leave,
+            "{name:?} waits in two places: {user:?}"
+        );
         self.audit_errand(number, user);
-        for (at, timer) in [(work.paused_until, Timer::Resume(number)), (user.mailbox().sweep_at, Timer::Sweep(number))]
-        {
-            assert!(at.is_none_or(|at| self.timers.contains(&(at, timer.clone()))), "{timer:?} is not armed");
+        for (at, timer) in [
+            (work.paused_until, Timer::Resume(number)),
+            (user.mailbox().sweep_at, Timer::Sweep(number)),
+        ] {
+            assert!(
+                at.is_none_or(|at| self.timers.contains(&(at, timer.clone()))),
+                "{timer:?} is not armed"
+            );
         }
-        let seat = Seat { user: number, turn: work.turn };
+        let seat = Seat {
+            user: number,
+            turn: work.turn,
+        };
         match &work.state {
             State::LookingUp => assert!(work.errand.is_some(), "{user:?}"),
             State::Idle => self.audit_idle(number, user),
             State::Checking(lanes) => {
                 assert!(!lanes.is_empty(), "{user:?}");
                 for lane in lanes.iter().map(|lane| &self.lanes[*lane]) {
-                    let asked = lane.checking.iter().flat_map(|check| check.asked.iter().map(|asked| &asked.seat));
-                    let places = lane.unconfirmed.iter().chain(asked).filter(|other| **other == seat).count();
+                    let asked = lane
+                        .checking
+                        .iter()
+                        .flat_map(|check| check.asked.iter().map(|asked| &asked.seat));
+                    let places = lane
+                        .unconfirmed
+                        .iter()
+                        .chain(asked)
+                        .filter(|other| **other == seat)
+                        .count();
                     assert_eq!(places, 1, "{name:?} is checked by {:?}", lane.instance);
                 }
             }
             State::Delivering(batch) => {
                 let sent = batch.receptions.as_ref().map_or(0, |all| all.len());
-                assert!(!batch.open.is_empty() && sent <= work.waiting.len(), "{user:?}");
+                assert!(
+                    !batch.open.is_empty() && sent <= work.waiting.len(),
+                    "{user:?}"
+                );
                 for lane in batch.open.iter().map(|lane| &self.lanes[*lane]) {
                     let mine = &lane.tracks[work.company()];
                     let queued = mine.ready.iter().filter(|other| **other == seat).count();
-                    let parts = lane.tracks.iter().flat_map(|track| track.delivering.iter().flatten());
+                    let parts = lane
+                        .tracks
+                        .iter()
+                        .flat_map(|track| track.delivering.iter().flatten());
                     let parts: Vec<_> = parts.filter(|part| part.user == number).collect();
-                    assert_eq!(queued + parts.len(), 1, "{name:?} at {:?}: {user:?}", lane.instance);
+                    assert_eq!(
+                        queued + parts.len(),
+                        1,
+                        "{name:?} at {:?}: {user:?}",
+                        lane.instance
+                    );
                     let mut places = parts.iter().flat_map(|part| &part.places);
-                    assert!(places.clone().is_sorted() && places.all(|place| *place < sent), "{user:?}");
+                    assert!(
+                        places.clone().is_sorted() && places.all(|place| *place < sent),
+                        "{user:?}"
+                    );
                 }
             }
             State::Reading => {
-                let is_unread = self.lanes.iter().any(|(_, lane)| lane.unread.contains(&number));
-                assert!(work.page.is_some() != is_unread, "{name:?} is read without room for it: {user:?}");
+                let is_unread = self
+                    .lanes
+                    .iter()
+                    .any(|(_, lane)| lane.unread.contains(&number));
+                assert!(
+                    work.page.is_some() != is_unread,
+                    "{name:?} is read without room for it: {user:?}"
+                );
             }
             State::Sweeping(_) => {}
         }
@@ -124,13 +243,20 @@ impl Partition {
         let name = &user.name;
         let work = user.work();
         let Some(errand) = &work.errand else { return };
-        assert!(work.has_live() && work.state != State::Idle, "{name:?} has an idle errand: {user:?}");
+        assert!(
+            work.has_live() && work.state != State::Idle,
+            "{name:?} has an idle errand: {user:?}"
+        );
         if work.is_sent() {
             return;
         }
         let timer = (errand.until, Timer::GiveUp(number));
         assert!(self.timers.contains(&timer), "{name:?}'s errand has no end");
-        let has_own_way = work.paused_until.is_none() && user.routes.iter().any(|route| self.lanes[route.lane].is_up());
+        let has_own_way = work.paused_until.is_none()
+            && user
+                .routes
+                .iter()
+                .any(|route| self.lanes[route.lane].is_up());
         assert!(!has_own_way, "{name:?} comes first: {user:?}");
     }
 
@@ -141,11 +267,18 @@ impl Partition {
         if self.is_stopping {
             return;
         }
-        assert!(work.waiting.is_empty() && work.page.is_none(), "{name:?} waits in memory: {user:?}");
+        assert!(
+            work.waiting.is_empty() && work.page.is_none(),
+            "{name:?} waits in memory: {user:?}"
+        );
         if user.mailbox().has_mail() && work.paused_until.is_none() {
             for route in &user.routes {
                 let lane = &self.lanes[route.lane];
-                assert!(!lane.is_up() && lane.wanted.contains(&number), "{name:?} is forgotten by {:?}", lane.instance);
+                assert!(
+                    !lane.is_up() && lane.wanted.contains(&number),
+                    "{name:?} is forgotten by {:?}",
+                    lane.instance
+                );
             }
         }
     }
@@ -154,7 +287,10 @@ impl Partition {
         let instance = &lane.instance;
         for user in &lane.wanted {
             let user = &self.users[*user];
-            assert!(user.routes.iter().any(|route| route.lane == number), "{user:?} does not want {instance:?}");
+            assert!(
+                user.routes.iter().any(|route| route.lane == number),
+                "{user:?} does not want {instance:?}"
+            );
         }
         match lane.health {
             Health::Down(at) => {
@@ -166,12 +302,24 @@ impl Partition {
                 assert!(is_probed || is_armed, "{instance:?} stays down for ever");
             }
             Health::Up => {
-                assert!(lane.wanted.is_empty(), "{instance:?} is up and wanted: {lane:?}");
+                assert!(
+                    lane.wanted.is_empty(),
+                    "{instance:?} is up and wanted: {lane:?}"
+                );
                 let idles = |track: &Track| !track.ready.is_empty() && track.delivering.is_none();
-                assert!(!lane.tracks.iter().any(idles), "{instance:?} idles: {lane:?}");
-                assert!(lane.unconfirmed.is_empty() || lane.checking.is_some(), "{instance:?} idles: {lane:?}");
+                assert!(
+                    !lane.tracks.iter().any(idles),
+                    "{instance:?} idles: {lane:?}"
+                );
+                assert!(
+                    lane.unconfirmed.is_empty() || lane.checking.is_some(),
+                    "{instance:?} idles: {lane:?}"
+                );
                 let may_read = lane.page_bytes < self.settings.delivery_bytes * 2;
-                assert!(lane.unread.is_empty() || !may_read, "{instance:?} idles: {lane:?}");
+                assert!(
+                    lane.unread.is_empty() || !may_read,
+                    "{instance:?} idles: {lane:?}"
+                );
             }
         }
     }
@@ -179,7 +327,11 @@ impl Partition {
     /// Whether a shared delivery to an instance is under way.
     pub fn is_sharing(&self, instance: &Arc<Instance>) -> bool {
         let lane = self.lanes.find(instance);
-        lane.is_some_and(|lane| self.lanes[lane].tracks[Company::Shared].delivering.is_some())
+        lane.is_some_and(|lane| {
+            self.lanes[lane].tracks[Company::Shared]
+                .delivering
+                .is_some()
+        })
     }
 
     /// What the machine remembers beyond routes to instances that are up, in words. Of a machine with nothing to do, nothing.
@@ -209,10 +361,25 @@ impl Partition {
             left.extend((!is_bare).then(|| format!("{lane:?}")));
         }
         left.extend(self.timers.iter().map(|timer| format!("{timer:?}")));
-        left.extend(self.parks.iter().chain(&self.parking).map(|park| format!("{park:?}")));
-        left.extend(self.reads.iter().map(|user| format!("read of {:?}", self.users[*user].name)));
-        left.extend(self.counts.iter().map(|user| format!("count of {:?}", self.users[*user].name)));
-        left.extend((self.reads_in_flight > 0).then(|| format!("{} reads in flight", self.reads_in_flight)));
+        left.extend(
+            self.parks
+                .iter()
+                .chain(&self.parking)
+                .map(|park| format!("{park:?}")),
+        );
+        left.extend(
+            self.reads
+                .iter()
+                .map(|user| format!("read of {:?}", self.users[*user].name)),
+        );
+        left.extend(
+            self.counts
+                .iter()
+                .map(|user| format!("count of {:?}", self.users[*user].name)),
+        );
+        left.extend(
+            (self.reads_in_flight > 0).then(|| format!("{} reads in flight", self.reads_in_flight)),
+        );
         left
     }
 

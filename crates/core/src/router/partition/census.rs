@@ -62,18 +62,31 @@ impl Partition {
         for (_, user) in self.users.iter() {
             let is_connected = !user.routes.is_empty();
             census.routes += user.routes.len();
-            if user.work().suspicion.as_ref().is_some_and(|suspicion| suspicion.tries() >= HELD_BACK_AFTER) {
+            if user
+                .work()
+                .suspicion
+                .as_ref()
+                .is_some_and(|suspicion| suspicion.tries() >= HELD_BACK_AFTER)
+            {
                 census.held_back.insert(user.name.clone());
             }
             census.connected_users += usize::from(is_connected);
             if user.mailbox().has_mail() {
-                let mail = if is_connected { &mut census.mail_of_connected } else { &mut census.mail_of_away };
+                let mail = if is_connected {
+                    &mut census.mail_of_connected
+                } else {
+                    &mut census.mail_of_away
+                };
                 mail.users += 1;
                 mail.reminders += user.mailbox().count;
             }
         }
         for (_, lane) in self.lanes.iter() {
-            let side = if lane.is_up() { &mut census.up } else { &mut census.down };
+            let side = if lane.is_up() {
+                &mut census.up
+            } else {
+                &mut census.down
+            };
             side.insert(lane.instance.name.clone());
         }
         census

@@ -17,7 +17,8 @@ const SLOW_PART: u32 = 8;
 impl Partition {
     /// A shared delivery begins: arms the first look at what waits behind it.
     pub(super) fn watch_crowd(&mut self, now: Now, number: LaneNumber, is_slow: bool) {
-        let at = now.instant + (self.settings.turn_timeout / SLOW_PART).max(Duration::from_millis(1));
+        let at =
+            now.instant + (self.settings.turn_timeout / SLOW_PART).max(Duration::from_millis(1));
         self.lanes[number].watch = Some(Watch { at, is_slow });
         self.timers.insert((at, Timer::Crowded(number)));
     }
@@ -34,17 +35,28 @@ impl Partition {
     /// The delivery takes long: parks the live reminders that wait behind it.
     pub(super) fn park_the_crowd(&mut self, now: Now, number: LaneNumber) {
         let seats = self.lanes[number].tracks[Company::Shared].ready.iter();
-        let waits = |user: &UserNumber| self.users[*user].work().has_live() && !self.users[*user].work().is_sent();
-        let current = seats.filter(|seat| self.is_current(**seat, number)).map(|seat| seat.user);
+        let waits = |user: &UserNumber| {
+            self.users[*user].work().has_live() && !self.users[*user].work().is_sent()
+        };
+        let current = seats
+            .filter(|seat| self.is_current(**seat, number))
+            .map(|seat| seat.user);
         let crowd: Vec<_> = current.filter(waits).collect();
         self.lanes[number].is_crowded |= !crowd.is_empty();
-        crowd.into_iter().for_each(|user| self.leave_line(now, user));
+        crowd
+            .into_iter()
+            .for_each(|user| self.leave_line(now, user));
         self.watch_crowd(now, number, true);
     }
 
     /// Whether live reminders of the user would wait behind others everywhere that they may go.
     pub(super) fn is_crowded_out(&self, user: UserNumber, lanes: &[&[LaneNumber]]) -> bool {
-        self.users[user].work().has_live() && lanes.iter().copied().flatten().all(|lane| self.lanes[*lane].is_crowded)
+        self.users[user].work().has_live()
+            && lanes
+                .iter()
+                .copied()
+                .flatten()
+                .all(|lane| self.lanes[*lane].is_crowded)
     }
 
     /// What waits goes to the mailbox. On an errand, the next associate may be quicker.
@@ -52,7 +64,11 @@ impl Partition {
         let work = self.users[user].work_mut();
         work.state = State::Idle;
         let is_errand = work.errand.is_some();
-        let waiting = if is_errand { Default::default() } else { std::mem::take(&mut work.waiting) };
+        let waiting = if is_errand {
+            Default::default()
+        } else {
+            std::mem::take(&mut work.waiting)
+        };
         for entry in waiting {
             self.park(now, user, entry);
         }

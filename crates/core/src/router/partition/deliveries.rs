@@ -19,7 +19,9 @@ use crate::router::lane::{Part, grown};
 use crate::router::numbers::{LaneNumber, LaneNumbers, UserNumber};
 use crate::router::suspicion::Suspicion;
 use crate::router::user::{Batch, Reception, State};
-use crate::router::{Action, Company, Entry, Fate, Instance, NoAnswer, Now, Refusal, Share, Undelivered};
+use crate::router::{
+    Action, Company, Entry, Fate, Instance, NoAnswer, Now, Refusal, Share, Undelivered,
+};
 use bellhop_protocol::reminder::finished::REROUTED_BYTES;
 
 /// Reminders of a batch that is over, and what became of each.
@@ -40,7 +42,14 @@ impl Partition {
         self.users[user].use_up_confirmations();
         let company = self.users[user].work().company();
         let (open, targets) = (lanes.clone(), lanes.len());
-        let seat = self.begin_turn(user, State::Delivering(Batch { open, targets, ..Batch::default() }));
+        let seat = self.begin_turn(
+            user,
+            State::Delivering(Batch {
+                open,
+                targets,
+                ..Batch::default()
+            }),
+        );
         for lane in lanes {
             self.touch(lane).tracks[company].ready.push_back(seat);
         }
@@ -64,11 +73,20 @@ impl Partition {
             if company == Company::Alone && !shares.is_empty() {
                 break;
             }
-            let Some(seat) = lane.tracks[company].ready.pop_front() else { break };
+            let Some(seat) = lane.tracks[company].ready.pop_front() else {
+                break;
+            };
             if !self.is_current(seat, number) {
                 continue;
             }
-            match self.load(now, seat.user, number, &mut room, shares.is_empty(), &mut until) {
+            match self.load(
+                now,
+                seat.user,
+                number,
+                &mut room,
+                shares.is_empty(),
+                &mut until,
+            ) {
                 Load::Taken(part, share) => {
                     request.push(part);
                     shares.push(share);
@@ -83,7 +101,12 @@ impl Partition {
         if !shares.is_empty() {
             let lane = self.touch(number);
             lane.tracks[company].delivering = Some(request);
-            actions.push(Action::Deliver { instance: lane.instance.clone(), company, shares, until });
+            actions.push(Action::Deliver {
+                instance: lane.instance.clone(),
+                company,
+                shares,
+                until,
+            });
             if company == Company::Shared {
                 self.watch_crowd(now, number, false);
             }
@@ -105,14 +128,25 @@ impl Partition {
             self.settle_what_is_over(now, user);
         }
         let (name, to) = (self.users[user].name.clone(), self.associate(user));
-        let Some(revision) = self.revision_for(user, lane) else { return Load::Nothing };
+        let Some(revision) = self.revision_for(user, lane) else {
+            return Load::Nothing;
+        };
         let work = self.users[user].work_mut();
-        let State::Delivering(batch) = &mut work.state else { return Load::Nothing };
+        let State::Delivering(batch) = &mut work.state else {
+            return Load::Nothing;
+        };
         let most_new = work.suspicion.as_ref().map_or(usize::MAX, Suspicion::most);
         let most = batch.receptions.as_ref().map_or(most_new, SmallVec::len);
         let may_go = |entry: &Entry| to.is_none() || entry.may_reroute;
-        let waiting = work.waiting.iter().enumerate().take(most).take_while(|(_, entry)| may_go(entry));
-        let wanted: SmallVec<[_; 4]> = waiting.filter(|(_, entry)| !entry.is_expired(now)).collect();
+        let waiting = work
+            .waiting
+            .iter()
+            .enumerate()
+            .take(most)
+            .take_while(|(_, entry)| may_go(entry));
+        let wanted: SmallVec<[_; 4]> = waiting
+            .filter(|(_, entry)| !entry.is_expired(now))
+            .collect();
         if wanted.is_empty() {
             return Load::Nothing;
         }
@@ -129,14 +163,28 @@ impl Partition {
         }
         let leaves_out_at = batch.until;
         let taken = &wanted[..fitting];
-        let expiries = taken.iter().filter_map(|(_, entry)| entry.expires_at).map(|at| now.instant_of(at));
+        let expiries = taken
+            .iter()
+            .filter_map(|(_, entry)| entry.expires_at)
+            .map(|at| now.instant_of(at));
         *until = expiries.chain(leaves_out_at).fold(*until, Instant::min);
         let items = taken.iter().map(|(_, entry)| entry.item).collect();
         let places = taken.iter().map(|(place, _)| *place).collect();
         if let Some(at) = leaves_out_at {
             self.timers.insert((at, Timer::LeaveOut(user)));
         }
-        Load::Taken(Part { user, places, revision }, Share { user: name, to, items })
+        Load::Taken(
+            Part {
+                user,
+                places,
+                revision,
+            },
+            Share {
+                user: name,
+                to,
+                items,
+            },
+        )
     }
 
     pub(super) fn delivered(
@@ -147,8 +195,12 @@ impl Partition {
         answer: Result<Vec<(usize, usize, Refusal)>, Undelivered>,
         actions: &mut Vec<Action>,
     ) {
-        let Some(lane) = self.lanes.find(instance) else { return };
-        let Some(request) = self.touch(lane).tracks[company].delivering.take() else { return };
+        let Some(lane) = self.lanes.find(instance) else {
+            return;
+        };
+        let Some(request) = self.touch(lane).tracks[company].delivering.take() else {
+            return;
+        };
         if company == Company::Shared {
             self.unwatch_crowd(lane);
         }
@@ -157,11 +209,19 @@ impl Partition {
             Err(why) => {
                 // What the instance said of its connections says nothing any more.
                 for part in &request {
-                    self.users[part.user].route_mut(lane).into_iter().for_each(|route| route.held_until = None);
+                    self.users[part.user]
+                        .route_mut(lane)
+                        .into_iter()
+                        .for_each(|route| route.held_until = None);
                 }
-                let may_be_its_content = matches!(why, Undelivered::Unanswered(NoAnswer::TimedOut | NoAnswer::Garbage));
+                let may_be_its_content = matches!(
+                    why,
+                    Undelivered::Unanswered(NoAnswer::TimedOut | NoAnswer::Garbage)
+                );
                 if may_be_its_content {
-                    request.iter().for_each(|part| self.left_unanswered(part, instance));
+                    request
+                        .iter()
+                        .for_each(|part| self.left_unanswered(part, instance));
                 }
                 // Whether the instance answers anything at all is found out by the next heartbeat.
                 if !(may_be_its_content && company == Company::Alone) {
@@ -186,8 +246,14 @@ impl Partition {
 
     /// One user's part of a delivery that was not sent in time: as if the instance were busy.
     fn put_off(&mut self, Part { user, places, .. }: &Part) {
-        if let State::Delivering(Batch { receptions: Some(receptions), .. }) = &mut self.users[*user].work_mut().state {
-            places.iter().for_each(|place| receptions[*place].is_put_off = true);
+        if let State::Delivering(Batch {
+            receptions: Some(receptions),
+            ..
+        }) = &mut self.users[*user].work_mut().state
+        {
+            places
+                .iter()
+                .for_each(|place| receptions[*place].is_put_off = true);
         }
     }
 
@@ -203,17 +269,29 @@ impl Partition {
         &mut self,
         now: Now,
         lane: LaneNumber,
-        Part { user, places, revision }: &Part,
+        Part {
+            user,
+            places,
+            revision,
+        }: &Part,
         refusals: &BTreeMap<usize, Refusal>,
         actions: &mut Vec<Action>,
     ) {
         let held_until = self.held_from(now);
         let work = self.users[*user].work_mut();
         let is_errand = work.errand.is_some();
-        let State::Delivering(Batch { receptions: Some(receptions), .. }) = &mut work.state else { return };
+        let State::Delivering(Batch {
+            receptions: Some(receptions),
+            ..
+        }) = &mut work.state
+        else {
+            return;
+        };
         for (at, place) in places.iter().enumerate() {
             match refusals.get(&at) {
-                None => receptions[*place].by.push(self.lanes[lane].instance.name.clone()),
+                None => receptions[*place]
+                    .by
+                    .push(self.lanes[lane].instance.name.clone()),
                 Some(Refusal::Busy) => receptions[*place].is_put_off = true,
                 Some(Refusal::NotConnected) => {}
             }
@@ -231,7 +309,9 @@ impl Partition {
 
     /// An instance has answered, or will not. With the last one the batch is over.
     pub(super) fn leave_batch(&mut self, now: Now, user: UserNumber, lane: LaneNumber) {
-        let State::Delivering(batch) = &mut self.users[user].work_mut().state else { return };
+        let State::Delivering(batch) = &mut self.users[user].work_mut().state else {
+            return;
+        };
         batch.open.retain(|open| *open != lane);
         if batch.open.is_empty() {
             let batch = std::mem::take(batch);
@@ -243,9 +323,21 @@ impl Partition {
 
     /// A slow instance's queue is no reason to keep the user's other ones waiting.
     pub(super) fn leave_out_unsent(&mut self, now: Now, user: UserNumber) {
-        let State::Delivering(batch) = &self.users[user].work().state else { return };
-        let is_sent = |lane| self.lanes[lane].tracks.iter().any(|track| track.carries(user));
-        let unsent: LaneNumbers = batch.open.iter().copied().filter(|lane| !is_sent(*lane)).collect();
+        let State::Delivering(batch) = &self.users[user].work().state else {
+            return;
+        };
+        let is_sent = |lane| {
+            self.lanes[lane]
+                .tracks
+                .iter()
+                .any(|track| track.carries(user))
+        };
+        let unsent: LaneNumbers = batch
+            .open
+            .iter()
+            .copied()
+            .filter(|lane| !is_sent(*lane))
+            .collect();
         for lane in unsent {
             self.leave_batch(now, user, lane);
         }
@@ -255,7 +347,13 @@ impl Partition {
         &mut self,
         now: Now,
         user: UserNumber,
-        Batch { targets, until, receptions, unanswered_by, .. }: Batch,
+        Batch {
+            targets,
+            until,
+            receptions,
+            unanswered_by,
+            ..
+        }: Batch,
     ) {
         if let Some(until) = until {
             self.timers.remove(&(until, Timer::LeaveOut(user)));
@@ -263,7 +361,8 @@ impl Partition {
         let receptions = receptions.unwrap_or_default();
         let work = self.users[user].work_mut();
         let sent = work.waiting.drain(..receptions.len()).zip(receptions);
-        let (refused, accepted): (Answered, Answered) = sent.partition(|(_, reception)| reception.by.is_empty());
+        let (refused, accepted): (Answered, Answered) =
+            sent.partition(|(_, reception)| reception.by.is_empty());
         let is_put_off = refused.iter().any(|(_, reception)| reception.is_put_off);
         let count_refused = NonZeroUsize::new(refused.len());
         for (entry, _) in refused.into_iter().rev() {
@@ -279,7 +378,14 @@ impl Partition {
         }
     }
 
-    fn delivered_to_user(&mut self, now: Now, user: UserNumber, accepted: Answered, targets: usize, is_put_off: bool) {
+    fn delivered_to_user(
+        &mut self,
+        now: Now,
+        user: UserNumber,
+        accepted: Answered,
+        targets: usize,
+        is_put_off: bool,
+    ) {
         if !accepted.is_empty() {
             self.users[user].work_mut().busy = 0;
         }
@@ -319,7 +425,10 @@ fn fitting(waiting: &[(usize, &Entry)], around: usize, room: &mut usize, is_firs
     let (mut count, mut texts) = (0, BTreeSet::new());
     for (_, entry) in waiting {
         let must_go = is_first && count == 0;
-        let is_twin = entry.text.as_ref().is_some_and(|text| !texts.insert(text.hash));
+        let is_twin = entry
+            .text
+            .as_ref()
+            .is_some_and(|text| !texts.insert(text.hash));
         let bytes = entry.bytes + around;
         if is_twin || (bytes > *room && !must_go) {
             break;

@@ -23,7 +23,9 @@ use bellhop_protocol::token::UserId;
 impl Partition {
     pub(super) fn associates_changed(&mut self, user: UserId, associates: Vec<UserId>) {
         let mut seen = BTreeSet::from([user.clone()]);
-        let others = associates.into_iter().filter(|associate| seen.insert(associate.clone()));
+        let others = associates
+            .into_iter()
+            .filter(|associate| seen.insert(associate.clone()));
         let user = self.users.admit(user);
         let work = self.users[user].work_mut();
         work.associates = others.take(MAX_ASSOCIATES).collect();
@@ -40,7 +42,12 @@ impl Partition {
     }
 
     /// Takes the next step to an associate. Answers whether there was one to take.
-    pub(super) fn run_errand(&mut self, now: Now, user: UserNumber, actions: &mut Vec<Action>) -> bool {
+    pub(super) fn run_errand(
+        &mut self,
+        now: Now,
+        user: UserNumber,
+        actions: &mut Vec<Action>,
+    ) -> bool {
         let work = self.users[user].work_mut();
         let may_go = !work.associates.is_empty() && work.paused_until.is_none();
         if !may_go || !work.waiting.iter().any(|entry| entry.may_reroute) {
@@ -49,7 +56,9 @@ impl Partition {
         self.want_routes(user);
         self.begin_errand(now, user);
         self.park_what_stays(now, user);
-        let Some(errand) = &mut self.users[user].work_mut().errand else { return false };
+        let Some(errand) = &mut self.users[user].work_mut().errand else {
+            return false;
+        };
         if errand.until <= now.instant {
             return false;
         }
@@ -60,11 +69,16 @@ impl Partition {
                 return true;
             }
         }
-        let Some(associate) = errand.untried.pop_front() else { return false };
+        let Some(associate) = errand.untried.pop_front() else {
+            return false;
+        };
         errand.associate = Some(associate.clone());
         let user = &mut self.users[user];
         user.work_mut().state = State::LookingUp;
-        actions.push(Action::LookUpRoutes { user: user.name.clone(), associate });
+        actions.push(Action::LookUpRoutes {
+            user: user.name.clone(),
+            associate,
+        });
         true
     }
 
@@ -73,15 +87,27 @@ impl Partition {
         let work = self.users[user].work_mut();
         if work.errand.is_none() {
             let untried = work.associates.iter().cloned().collect();
-            work.errand = Some(Errand { until, untried, associate: None, instances: VecDeque::new() });
+            work.errand = Some(Errand {
+                until,
+                untried,
+                associate: None,
+                instances: VecDeque::new(),
+            });
             self.timers.insert((until, Timer::GiveUp(user)));
         }
     }
 
     /// What is the user's alone goes to the mailbox as soon as nothing is before it.
     fn park_what_stays(&mut self, now: Now, user: UserNumber) {
-        while self.users[user].work().waiting.front().is_some_and(|entry| !entry.may_reroute) {
-            let Some(entry) = self.users[user].work_mut().waiting.pop_front() else { return };
+        while self.users[user]
+            .work()
+            .waiting
+            .front()
+            .is_some_and(|entry| !entry.may_reroute)
+        {
+            let Some(entry) = self.users[user].work_mut().waiting.pop_front() else {
+                return;
+            };
             self.park(now, user, entry);
         }
     }
@@ -125,12 +151,23 @@ impl Partition {
         self.touched_users.push_back(user);
     }
 
-    pub(super) fn routes_found(&mut self, user: &UserId, associate: &UserId, instances: Vec<Arc<Instance>>) {
-        let Some(user) = self.users.find(user).filter(|user| self.users[*user].work().state == State::LookingUp) else {
+    pub(super) fn routes_found(
+        &mut self,
+        user: &UserId,
+        associate: &UserId,
+        instances: Vec<Arc<Instance>>,
+    ) {
+        let Some(user) = self
+            .users
+            .find(user)
+            .filter(|user| self.users[*user].work().state == State::LookingUp)
+        else {
             return;
         };
         let work = self.users[user].work_mut();
-        let Some(errand) = &mut work.errand else { return };
+        let Some(errand) = &mut work.errand else {
+            return;
+        };
         // It may be the late answer for an errand before this one.
         if errand.associate.as_ref() == Some(associate) {
             errand.instances = instances.into();
@@ -146,7 +183,8 @@ impl Partition {
 
     /// Who is to get the user's reminders now.
     pub(super) fn recipient(&self, user: UserNumber) -> UserId {
-        self.associate(user).unwrap_or_else(|| self.users[user].name.clone())
+        self.associate(user)
+            .unwrap_or_else(|| self.users[user].name.clone())
     }
 
     /// What was refused is brought to the next one. Otherwise what has come meanwhile is an errand of its own.
@@ -161,7 +199,15 @@ impl Partition {
         for (entry, Reception { by, .. }) in accepted {
             // An errand goes to one instance at a time.
             if let Some(instance) = by.into_iter().next() {
-                self.rerouted(now, user, entry, Fate::Rerouted { instance, to: to.clone() });
+                self.rerouted(
+                    now,
+                    user,
+                    entry,
+                    Fate::Rerouted {
+                        instance,
+                        to: to.clone(),
+                    },
+                );
             }
         }
         if !is_any_refused {

@@ -17,11 +17,20 @@ use bellhop_protocol::token::{InstanceName, UserId};
 const NO_TURN: u64 = 0;
 
 impl Partition {
-    pub(super) fn route_up(&mut self, now: Now, user: UserId, instance: Arc<Instance>, revision: u64) {
+    pub(super) fn route_up(
+        &mut self,
+        now: Now,
+        user: UserId,
+        instance: Arc<Instance>,
+        revision: u64,
+    ) {
         let user = self.users.admit(user);
         let routes = &self.users[user].routes;
         let is_there = |route: &Route| self.lanes[route.lane].instance.name == instance.name;
-        if routes.iter().any(|route| is_there(route) && route.revision >= revision) {
+        if routes
+            .iter()
+            .any(|route| is_there(route) && route.revision >= revision)
+        {
             return;
         }
         self.remove_route(user, &instance.name, revision);
@@ -32,13 +41,27 @@ impl Partition {
         }
         let number = self.lanes.admit(instance);
         let routes = &mut self.users[user].routes;
-        routes.insert(place, Route { lane: number, revision, held_until: None, is_fresh: false });
-        let forgotten = if routes.len() > MAX_ROUTES { routes.pop() } else { None };
+        routes.insert(
+            place,
+            Route {
+                lane: number,
+                revision,
+                held_until: None,
+                is_fresh: false,
+            },
+        );
+        let forgotten = if routes.len() > MAX_ROUTES {
+            routes.pop()
+        } else {
+            None
+        };
         if let Some(at) = self.users[user].work().paused_until {
             self.users[user].work_mut().paused_until = None;
             self.timers.remove(&(at, Timer::Resume(user)));
         }
-        forgotten.into_iter().for_each(|route| self.release_route(user, &route));
+        forgotten
+            .into_iter()
+            .for_each(|route| self.release_route(user, &route));
         let lane = &mut self.lanes[number];
         lane.routes += 1;
         // A put is a sign of life: a down instance is probed at once instead of at the end of its back-off.
@@ -58,10 +81,17 @@ impl Partition {
     }
 
     /// Removes the user's route at an instance unless it is newer than `revision`.
-    pub(super) fn remove_route(&mut self, user: UserNumber, instance: &InstanceName, revision: u64) {
+    pub(super) fn remove_route(
+        &mut self,
+        user: UserNumber,
+        instance: &InstanceName,
+        revision: u64,
+    ) {
         let routes = &mut self.users[user].routes;
         let is_there = |route: &Route| self.lanes[route.lane].instance.name == *instance;
-        let place = routes.iter().position(|route| is_there(route) && route.revision <= revision);
+        let place = routes
+            .iter()
+            .position(|route| is_there(route) && route.revision <= revision);
         if let Some(place) = place {
             let route = routes.remove(place);
             self.release_route(user, &route);
@@ -78,14 +108,27 @@ impl Partition {
     /// The instance says that the user is not connected there.
     ///
     /// That was true of the route it was asked about; one put since stays, and is asked about in its turn.
-    pub(super) fn drop_route(&mut self, user: UserNumber, lane: LaneNumber, revision: u64, actions: &mut Vec<Action>) {
-        if self.users[user].route_mut(lane).is_none_or(|route| route.revision != revision) {
+    pub(super) fn drop_route(
+        &mut self,
+        user: UserNumber,
+        lane: LaneNumber,
+        revision: u64,
+        actions: &mut Vec<Action>,
+    ) {
+        if self.users[user]
+            .route_mut(lane)
+            .is_none_or(|route| route.revision != revision)
+        {
             return;
         }
         let instance = self.lanes[lane].instance.name.clone();
         self.remove_route(user, &instance, revision);
         let user = self.users[user].name.clone();
-        actions.push(Action::DropRoute { user, instance, revision });
+        actions.push(Action::DropRoute {
+            user,
+            instance,
+            revision,
+        });
     }
 
     pub(super) fn heartbeat_answered(
@@ -95,11 +138,17 @@ impl Partition {
         answer: Result<Vec<UserId>, NoAnswer>,
         actions: &mut Vec<Action>,
     ) {
-        let Some(lane) = self.lanes.find(instance) else { return };
-        let Some(Check { asked, is_probe }) = self.touch(lane).checking.take() else { return };
+        let Some(lane) = self.lanes.find(instance) else {
+            return;
+        };
+        let Some(Check { asked, is_probe }) = self.touch(lane).checking.take() else {
+            return;
+        };
         let Ok(connected) = answer else {
             self.instance_down(now, lane);
-            return asked.iter().for_each(|asked| self.checked(lane, asked.seat, false));
+            return asked
+                .iter()
+                .for_each(|asked| self.checked(lane, asked.seat, false));
         };
         let connected: HashSet<UserId> = connected.into_iter().collect();
         if is_probe {
@@ -107,9 +156,17 @@ impl Partition {
             let wanted = self.lanes[lane].comes_up();
             self.touched_users.extend(wanted);
         }
-        for Asked { seat, who, revision } in &asked {
+        for Asked {
+            seat,
+            who,
+            revision,
+        } in &asked
+        {
             let is_there = connected.contains(who);
-            let is_about_user = self.users.get(seat.user).is_some_and(|user| user.name == *who);
+            let is_about_user = self
+                .users
+                .get(seat.user)
+                .is_some_and(|user| user.name == *who);
             match (is_about_user, is_there) {
                 (true, true) => self.confirmed(now, seat.user, lane),
                 (true, false) => self.drop_route(seat.user, lane, *revision, actions),
@@ -182,7 +239,11 @@ impl Partition {
             self.users[user].work_mut().state = State::Idle;
             self.touched_users.push_back(user);
         }
-        for seat in stranded.into_iter().filter(|seat| self.is_current(*seat, number)).collect::<Vec<_>>() {
+        for seat in stranded
+            .into_iter()
+            .filter(|seat| self.is_current(*seat, number))
+            .collect::<Vec<_>>()
+        {
             match self.users[seat.user].work().state {
                 State::Delivering(_) => self.leave_batch(now, seat.user, number),
                 _ => self.checked(number, seat, false),
@@ -191,7 +252,13 @@ impl Partition {
     }
 
     /// The back-off of a down instance is over: ask it about users who want it, if there are any.
-    pub(super) fn probe(&mut self, now: Now, at: Instant, number: LaneNumber, actions: &mut Vec<Action>) {
+    pub(super) fn probe(
+        &mut self,
+        now: Now,
+        at: Instant,
+        number: LaneNumber,
+        actions: &mut Vec<Action>,
+    ) {
         let most = self.settings.heartbeat_users;
         let lane = &mut self.lanes[number];
         if lane.health != Health::Down(at) {
@@ -205,11 +272,26 @@ impl Partition {
         let revision_if_wanted = |user_number: &UserNumber| {
             let user = &self.users[*user_number];
             let has_something = user.mailbox().is_in_use() || user.work().errand.is_some();
-            let route = user.routes.iter().find(|route| has_something && route.lane == number)?;
-            let seat = Seat { user: *user_number, turn: NO_TURN };
-            Some(Asked { seat, who: user.name.clone(), revision: route.revision })
+            let route = user
+                .routes
+                .iter()
+                .find(|route| has_something && route.lane == number)?;
+            let seat = Seat {
+                user: *user_number,
+                turn: NO_TURN,
+            };
+            Some(Asked {
+                seat,
+                who: user.name.clone(),
+                revision: route.revision,
+            })
         };
-        let asked: Vec<_> = lane.wanted.iter().filter_map(revision_if_wanted).take(most).collect();
+        let asked: Vec<_> = lane
+            .wanted
+            .iter()
+            .filter_map(revision_if_wanted)
+            .take(most)
+            .collect();
         if asked.is_empty() {
             // Nobody waits for it: the next reminder finds out whether it is back.
             let wanted = lane.comes_up();
@@ -234,12 +316,18 @@ impl Partition {
             if lane.checking.is_some() || !lane.is_up() || asked.len() >= most {
                 break;
             }
-            let Some(seat) = lane.unconfirmed.pop_front() else { break };
+            let Some(seat) = lane.unconfirmed.pop_front() else {
+                break;
+            };
             if !self.is_current(seat, number) {
                 continue;
             }
             match self.revision_for(seat.user, number) {
-                Some(revision) => asked.push(Asked { who: self.recipient(seat.user), seat, revision }),
+                Some(revision) => asked.push(Asked {
+                    who: self.recipient(seat.user),
+                    seat,
+                    revision,
+                }),
                 None => self.checked(number, seat, false),
             }
         }
@@ -249,11 +337,20 @@ impl Partition {
     }
 
     /// Sends a heartbeat.
-    fn ask(&mut self, lane: LaneNumber, asked: Vec<Asked>, is_probe: bool, actions: &mut Vec<Action>) {
+    fn ask(
+        &mut self,
+        lane: LaneNumber,
+        asked: Vec<Asked>,
+        is_probe: bool,
+        actions: &mut Vec<Action>,
+    ) {
         let users = named(&asked);
         let lane = self.touch(lane);
         lane.checking = Some(Check { asked, is_probe });
-        actions.push(Action::Heartbeat { instance: lane.instance.clone(), users });
+        actions.push(Action::Heartbeat {
+            instance: lane.instance.clone(),
+            users,
+        });
     }
 
     /// The revision of the route by which the user comes to the instance. An errand's route is not this partition's to judge.
@@ -275,5 +372,10 @@ impl Partition {
 /// About whom these ask. Several users may have the same associate.
 fn named(asked: &[Asked]) -> Vec<UserId> {
     let mut named = HashSet::new();
-    asked.iter().map(|asked| &asked.who).filter(|who| named.insert(*who)).cloned().collect()
+    asked
+        .iter()
+        .map(|asked| &asked.who)
+        .filter(|who| named.insert(*who))
+        .cloned()
+        .collect()
 }

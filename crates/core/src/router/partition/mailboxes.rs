@@ -23,20 +23,34 @@ impl Partition {
         self.touched_users.push_back(user);
     }
 
-    pub(super) fn mailbox_read(&mut self, now: Now, user: UserId, mut page: Page, actions: &mut Vec<Action>) {
+    pub(super) fn mailbox_read(
+        &mut self,
+        now: Now,
+        user: UserId,
+        mut page: Page,
+        actions: &mut Vec<Action>,
+    ) {
         self.reads_in_flight = self.reads_in_flight.saturating_sub(1);
         let number = self.users.admit(user);
         let user = &mut self.users[number];
         let mailbox = user.mailbox_mut();
         if mailbox.parking == 0 {
-            mailbox.last = mailbox.last.max(page.entries.iter().filter_map(parked_sequence).max().unwrap_or(0));
+            mailbox.last = mailbox.last.max(
+                page.entries
+                    .iter()
+                    .filter_map(parked_sequence)
+                    .max()
+                    .unwrap_or(0),
+            );
         } else if page.next > mailbox.last {
             // What lies behind is being parked: its turn comes when it is settled as such.
             page.next = mailbox.last + 1;
             page.is_last = true;
         }
         let is_left_out = |at: u64| at > mailbox.last || mailbox.settled_ahead.contains(&at);
-        let left_out = page.entries.extract_if(.., |entry| parked_sequence(entry).is_some_and(is_left_out));
+        let left_out = page
+            .entries
+            .extract_if(.., |entry| parked_sequence(entry).is_some_and(is_left_out));
         forget(left_out.map(|entry| entry.item).collect(), actions);
         if let State::Sweeping(sweep) = user.work().state.clone() {
             return self.swept(now, number, sweep, page, actions);
@@ -67,7 +81,10 @@ impl Partition {
                 sweep.oldest_kept = sweep.oldest_kept.or(kept.first().and_then(parked_sequence));
                 self.settle_before_front(user, entry, Fate::Expired, sweep.oldest_kept);
             } else {
-                sweep.next_expiry = [sweep.next_expiry, entry.expires_at].into_iter().flatten().min();
+                sweep.next_expiry = [sweep.next_expiry, entry.expires_at]
+                    .into_iter()
+                    .flatten()
+                    .min();
                 kept.push(entry);
             }
         }
@@ -79,19 +96,26 @@ impl Partition {
             if sweep.oldest_kept.is_none() {
                 mailbox.settle_before(page.next);
             }
-            mailbox.next_expiry = [mailbox.next_expiry, sweep.next_expiry].into_iter().flatten().min();
+            mailbox.next_expiry = [mailbox.next_expiry, sweep.next_expiry]
+                .into_iter()
+                .flatten()
+                .min();
             self.users[user].work_mut().state = State::Idle;
             self.rest_between_sweeps(now, user);
             self.touched_users.push_back(user);
         } else {
-            self.users[user].work_mut().state = State::Sweeping(Sweep { from: page.next, ..sweep });
+            self.users[user].work_mut().state = State::Sweeping(Sweep {
+                from: page.next,
+                ..sweep
+            });
             self.reads.push_back(user);
         }
     }
 
     /// Adds what is in memory to a count. It counts until it is settled here, even if somebody else has removed it.
     fn with_memory(&self, user: UserNumber, mut found: BySource) -> BySource {
-        let is_found = |found: &BySource, at| found.iter().any(|(_, all)| all.binary_search(&at).is_ok());
+        let is_found =
+            |found: &BySource, at| found.iter().any(|(_, all)| all.binary_search(&at).is_ok());
         for entry in &self.users[user].work().waiting {
             if let Some(at) = parked_sequence(entry).filter(|at| !is_found(&found, *at)) {
                 found.push((Some(entry.source.clone()), vec![at]));
@@ -101,7 +125,12 @@ impl Partition {
     }
 
     /// There is no way to the user now: what is in memory goes to, or stays in, the mailbox.
-    pub(super) fn wait_in_mailbox(&mut self, now: Now, user: UserNumber, actions: &mut Vec<Action>) {
+    pub(super) fn wait_in_mailbox(
+        &mut self,
+        now: Now,
+        user: UserNumber,
+        actions: &mut Vec<Action>,
+    ) {
         let work = self.users[user].work_mut();
         let waiting = std::mem::take(&mut work.waiting);
         if work.paused_until.is_none() {
@@ -150,7 +179,11 @@ impl Partition {
             return self.parks.push_back(Park { user, entry, fate });
         }
         mailbox.parking += 1;
-        mailbox.tally.get_or_insert_default().undecided.push_back((entry, fate));
+        mailbox
+            .tally
+            .get_or_insert_default()
+            .undecided
+            .push_back((entry, fate));
         self.count_if_wanted(user);
     }
 
@@ -169,10 +202,17 @@ impl Partition {
         let found = found.map(|found| self.with_memory(user, found));
         for (entry, fate) in self.users[user].mailbox_mut().counted(found) {
             let is_copy = fate != Fate::Parked;
-            let over = if is_copy { None } else { self.end_without_delivery(now, &entry) };
+            let over = if is_copy {
+                None
+            } else {
+                self.end_without_delivery(now, &entry)
+            };
             if let Some(over) = over {
                 self.settle(user, entry, over);
-            } else if self.users[user].mailbox_mut().take_in(&self.settings.room, &entry) {
+            } else if self.users[user]
+                .mailbox_mut()
+                .take_in(&self.settings.room, &entry)
+            {
                 self.parks.push_back(Park { user, entry, fate });
             } else {
                 // A copy that has no room is left out; its reminder is rerouted all the same.
@@ -197,8 +237,14 @@ impl Partition {
             return;
         }
         let mailbox = self.users[user].mailbox_mut();
-        let due = mailbox.next_expiry.map(|at| now.instant_of(at).min(now.instant + CLOCK_TRUSTED));
-        let wanted = due.map(|due| mailbox.no_sweep_before.map_or(due, |earliest| due.max(earliest)));
+        let due = mailbox
+            .next_expiry
+            .map(|at| now.instant_of(at).min(now.instant + CLOCK_TRUSTED));
+        let wanted = due.map(|due| {
+            mailbox
+                .no_sweep_before
+                .map_or(due, |earliest| due.max(earliest))
+        });
         let before = std::mem::replace(&mut mailbox.sweep_at, wanted);
         if before != wanted {
             if let Some(at) = before {
@@ -211,7 +257,8 @@ impl Partition {
     }
 
     pub(super) fn rest_between_sweeps(&mut self, now: Now, user: UserNumber) {
-        self.users[user].mailbox_mut().no_sweep_before = Some(now.instant + self.settings.expiry_interval);
+        self.users[user].mailbox_mut().no_sweep_before =
+            Some(now.instant + self.settings.expiry_interval);
         self.schedule_sweep(now, user);
     }
 
@@ -228,7 +275,11 @@ impl Partition {
         let work = self.users[user].work();
         if work.state == State::Idle && work.waiting.is_empty() {
             self.users[user].mailbox_mut().next_expiry = None;
-            self.users[user].work_mut().state = State::Sweeping(Sweep { from, next_expiry: None, oldest_kept: None });
+            self.users[user].work_mut().state = State::Sweeping(Sweep {
+                from,
+                next_expiry: None,
+                oldest_kept: None,
+            });
             self.reads.push_back(user);
         } else {
             // It is being delivered, and what has expired is noticed there. Look again for what may stay behind.
@@ -249,7 +300,9 @@ impl Partition {
     pub(super) fn dispatch_pages(&mut self, lane: LaneNumber) {
         let room = self.settings.delivery_bytes * 2;
         while self.lanes[lane].page_bytes < room {
-            let Some(user) = self.lanes[lane].unread.pop_front() else { break };
+            let Some(user) = self.lanes[lane].unread.pop_front() else {
+                break;
+            };
             if self.users[user].route_mut(lane).is_some() {
                 // How large it is shows when it was read. Until then it is charged so that only so many are begun.
                 self.users[user].work_mut().page = Some((lane, 0));
@@ -266,13 +319,22 @@ impl Partition {
         while self.reads_in_flight < self.settings.reads_in_flight {
             if let Some(user) = self.counts.pop_front() {
                 let user = &self.users[user];
-                let is_known = user.mailbox().tally.as_ref().is_some_and(|tally| tally.is_known());
+                let is_known = user
+                    .mailbox()
+                    .tally
+                    .as_ref()
+                    .is_some_and(|tally| tally.is_known());
                 let known = is_known.then_some(user.mailbox().count);
                 self.reads_in_flight += 1;
-                actions.push(Action::CountMailbox { user: user.name.clone(), known });
+                actions.push(Action::CountMailbox {
+                    user: user.name.clone(),
+                    known,
+                });
                 continue;
             }
-            let Some(user) = self.reads.pop_front() else { return };
+            let Some(user) = self.reads.pop_front() else {
+                return;
+            };
             let user = &self.users[user];
             let from = match &user.work().state {
                 State::Sweeping(sweep) => sweep.from,
@@ -280,7 +342,11 @@ impl Partition {
             };
             let last = user.mailbox().last;
             self.reads_in_flight += 1;
-            actions.push(Action::ReadMailbox { user: user.name.clone(), from, last });
+            actions.push(Action::ReadMailbox {
+                user: user.name.clone(),
+                from,
+                last,
+            });
         }
     }
 }

@@ -30,7 +30,10 @@ impl Partition {
         let batch = std::mem::take(&mut self.parking);
         debug_assert_eq!(batch.len(), sequences.len());
         self.refused = None;
-        self.park_most = self.park_most.saturating_mul(2).min(self.settings.park_batch.0);
+        self.park_most = self
+            .park_most
+            .saturating_mul(2)
+            .min(self.settings.park_batch.0);
         for (Park { user, entry, fate }, &sequence) in batch.into_iter().zip(sequences) {
             let mailbox = self.users[user].mailbox_mut();
             mailbox.parking -= 1;
@@ -39,7 +42,10 @@ impl Partition {
                 mailbox.append(sequence, entry.expires_at);
                 self.schedule_sweep(now, user);
             } else {
-                mailbox.tally.iter_mut().for_each(|tally| tally.take_out(&entry.source));
+                mailbox
+                    .tally
+                    .iter_mut()
+                    .for_each(|tally| tally.take_out(&entry.source));
             }
             self.count_if_wanted(user);
             self.settle(user, entry, fate);
@@ -51,9 +57,15 @@ impl Partition {
     pub(super) fn park_refused(&mut self, now: Now) {
         let batch = std::mem::take(&mut self.parking);
         self.park_most = (batch.len() / 2).max(1);
-        batch.into_iter().rev().for_each(|park| self.parks.push_front(park));
+        batch
+            .into_iter()
+            .rev()
+            .for_each(|park| self.parks.push_front(park));
         let (first, longest) = self.settings.park_again;
-        let pause = self.refused.as_ref().map_or(first, |refused| (refused.pause * 2).min(longest));
+        let pause = self
+            .refused
+            .as_ref()
+            .map_or(first, |refused| (refused.pause * 2).min(longest));
         let until = now.instant + pause;
         self.refused = Some(Refused { until, pause });
         self.timers.insert((until, Timer::ParkAgain));
@@ -67,15 +79,22 @@ impl Partition {
         for Park { user, fate, .. } in &self.parks {
             // A copy is for the mailbox alone, and what was published later queues behind it.
             let is_live = *fate == Fate::Parked;
-            let may_leave = leaves.entry(*user).or_insert_with(|| self.is_served_directly(*user));
+            let may_leave = leaves
+                .entry(*user)
+                .or_insert_with(|| self.is_served_directly(*user));
             *may_leave &= is_live;
         }
         let leaving;
-        (leaving, self.parks) = std::mem::take(&mut self.parks).into_iter().partition(|park| leaves[&park.user]);
+        (leaving, self.parks) = std::mem::take(&mut self.parks)
+            .into_iter()
+            .partition(|park| leaves[&park.user]);
         for Park { user, entry, .. } in leaving {
             let mailbox = self.users[user].mailbox_mut();
             mailbox.parking -= 1;
-            mailbox.tally.iter_mut().for_each(|tally| tally.take_out(&entry.source));
+            mailbox
+                .tally
+                .iter_mut()
+                .for_each(|tally| tally.take_out(&entry.source));
             self.users[user].work_mut().waiting.push_back(entry);
             self.touched_users.push_back(user);
         }
@@ -84,7 +103,11 @@ impl Partition {
     /// Whether the user would get a reminder at once, if none were on its way into the mailbox.
     fn is_served_directly(&self, user: UserNumber) -> bool {
         let mailbox = self.users[user].mailbox();
-        let is_last = !mailbox.has_mail() && mailbox.tally.as_ref().is_none_or(|tally| tally.undecided.is_empty());
+        let is_last = !mailbox.has_mail()
+            && mailbox
+                .tally
+                .as_ref()
+                .is_none_or(|tally| tally.undecided.is_empty());
         let work = self.users[user].work();
         let is_free = work.state == State::Idle && work.waiting.is_empty() && is_last;
         is_free && self.has_own_way(user)
@@ -102,7 +125,9 @@ impl Partition {
         }
         let mut room = self.settings.park_batch.1;
         while let Some(Park { entry, .. }) = self.parks.front() {
-            if self.parking.len() >= self.park_most || (entry.bytes > room && !self.parking.is_empty()) {
+            if self.parking.len() >= self.park_most
+                || (entry.bytes > room && !self.parking.is_empty())
+            {
                 break;
             }
             room = room.saturating_sub(entry.bytes);
@@ -113,7 +138,11 @@ impl Partition {
                 Fate::Rerouted { to, .. } => Some(to.clone()),
                 _ => None,
             };
-            Parking { user: self.users[park.user].name.clone(), item: park.entry.item, rerouted_to }
+            Parking {
+                user: self.users[park.user].name.clone(),
+                item: park.entry.item,
+                rerouted_to,
+            }
         };
         actions.push(Action::Park(self.parking.iter().map(parking).collect()));
     }

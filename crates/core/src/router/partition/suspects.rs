@@ -12,7 +12,13 @@ use crate::router::{HELD_BACK_AFTER, HeldBack, Instance, Now};
 
 impl Partition {
     /// The first `sent` of what waits was not answered.
-    pub(super) fn suspect(&mut self, now: Now, user: UserNumber, sent: NonZeroUsize, instance: Arc<Instance>) {
+    pub(super) fn suspect(
+        &mut self,
+        now: Now,
+        user: UserNumber,
+        sent: NonZeroUsize,
+        instance: Arc<Instance>,
+    ) {
         let backoff = self.settings.instance_backoff;
         let work = self.users[user].work_mut();
         let Some(suspicion) = &mut work.suspicion else {
@@ -21,9 +27,20 @@ impl Partition {
         };
         suspicion.confirmed(sent);
         let (tries, pause) = (suspicion.tries(), grown(backoff, suspicion.tries()));
-        if let Some(item) = work.waiting.front().map(|front| front.item).filter(|_| tries >= HELD_BACK_AFTER) {
+        if let Some(item) = work
+            .waiting
+            .front()
+            .map(|front| front.item)
+            .filter(|_| tries >= HELD_BACK_AFTER)
+        {
             let user = self.users[user].name.clone();
-            self.held_back.push(HeldBack { user, item, instance, tries, pause });
+            self.held_back.push(HeldBack {
+                user,
+                item,
+                instance,
+                tries,
+                pause,
+            });
         }
         // On an errand, the next associate's instance may be able to read it.
         if self.users[user].work().errand.is_none() {

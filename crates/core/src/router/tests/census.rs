@@ -17,8 +17,14 @@ fn routes_mailboxes_and_instances_are_counted() {
     let expected = Census {
         routes: 3,
         connected_users: 2,
-        mail_of_connected: Mail { users: 1, reminders: 1 },
-        mail_of_away: Mail { users: 1, reminders: 2 },
+        mail_of_connected: Mail {
+            users: 1,
+            reminders: 1,
+        },
+        mail_of_away: Mail {
+            users: 1,
+            reminders: 2,
+        },
         up: [name("app-1")].into(),
         down: [name("app-2")].into(),
         held_back: Default::default(),
@@ -28,14 +34,31 @@ fn routes_mailboxes_and_instances_are_counted() {
 
 #[test]
 fn an_instance_that_is_silent_for_one_partition_is_down() {
-    let up = Census { routes: 1, up: [name("app-1"), name("app-2")].into(), ..Census::default() };
-    let mut sum = Census { routes: 2, down: [name("app-1")].into(), ..Census::default() };
+    let up = Census {
+        routes: 1,
+        up: [name("app-1"), name("app-2")].into(),
+        ..Census::default()
+    };
+    let mut sum = Census {
+        routes: 2,
+        down: [name("app-1")].into(),
+        ..Census::default()
+    };
     sum.add(&up);
     assert_eq!(
         sum,
-        Census { routes: 3, up: [name("app-2")].into(), down: [name("app-1")].into(), ..Census::default() }
+        Census {
+            routes: 3,
+            up: [name("app-2")].into(),
+            down: [name("app-1")].into(),
+            ..Census::default()
+        }
     );
     let mut other_way_round = up.clone();
-    other_way_round.add(&Census { routes: 2, down: [name("app-1")].into(), ..Census::default() });
+    other_way_round.add(&Census {
+        routes: 2,
+        down: [name("app-1")].into(),
+        ..Census::default()
+    });
     assert_eq!(other_way_round, sum);
 }

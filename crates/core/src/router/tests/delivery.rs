@@ -8,7 +8,10 @@ fn a_reminder_is_delivered_after_a_heartbeat() {
     let mut router = Router::new();
     assert_eq!(router.up("alice", "app-1"), NOTHING);
     assert_eq!(router.publish("alice"), ["heartbeat app-1: alice"]);
-    assert_eq!(router.connected("app-1", "alice"), ["deliver app-1: alice e1"]);
+    assert_eq!(
+        router.connected("app-1", "alice"),
+        ["deliver app-1: alice e1"]
+    );
     assert_eq!(router.accepted("app-1"), ["alice e1 delivered by app-1"]);
     assert_eq!(router.down("alice", "app-1"), NOTHING);
     router.assert_nothing_is_left();
@@ -23,7 +26,11 @@ fn a_held_connection_is_not_asked_about_until_its_lease_ends() {
     router.wait(1_000);
     router.accepted("app-1");
     router.wait(10_000);
-    assert_eq!(router.publish("alice"), ["deliver app-1: alice e2"], "the accepted delivery began a new lease");
+    assert_eq!(
+        router.publish("alice"),
+        ["deliver app-1: alice e2"],
+        "the accepted delivery began a new lease"
+    );
     router.accepted("app-1");
     router.wait(10_001);
     assert_eq!(router.publish("alice"), ["heartbeat app-1: alice"]);
@@ -34,10 +41,19 @@ fn without_lease_every_delivery_is_preceded_by_a_heartbeat() {
     let mut router = Router::with(|settings| settings.lease = Duration::ZERO);
     router.up("alice", "app-1");
     assert_eq!(router.publish("alice"), ["heartbeat app-1: alice"]);
-    assert_eq!(router.connected("app-1", "alice"), ["deliver app-1: alice e1"]);
+    assert_eq!(
+        router.connected("app-1", "alice"),
+        ["deliver app-1: alice e1"]
+    );
     assert_eq!(router.publish("alice"), NOTHING);
-    assert_eq!(router.accepted("app-1"), ["heartbeat app-1: alice", "alice e1 delivered by app-1"]);
-    assert_eq!(router.connected("app-1", "alice"), ["deliver app-1: alice e2"]);
+    assert_eq!(
+        router.accepted("app-1"),
+        ["heartbeat app-1: alice", "alice e1 delivered by app-1"]
+    );
+    assert_eq!(
+        router.connected("app-1", "alice"),
+        ["deliver app-1: alice e2"]
+    );
     assert_eq!(router.accepted("app-1"), ["alice e2 delivered by app-1"]);
 }
 
@@ -48,8 +64,14 @@ fn without_lease_a_mailbox_is_delivered() {
     assert_eq!(router.up("alice", "app-1"), ["heartbeat app-1: alice"]);
     assert_eq!(router.connected("app-1", "alice"), ["read alice 7 to 8"]);
     router.wait(3);
-    assert_eq!(router.last_page("alice", &[mail(7), mail(8)], 9), ["heartbeat app-1: alice"]);
-    assert_eq!(router.connected("app-1", "alice"), ["deliver app-1: alice m7 m8"]);
+    assert_eq!(
+        router.last_page("alice", &[mail(7), mail(8)], 9),
+        ["heartbeat app-1: alice"]
+    );
+    assert_eq!(
+        router.connected("app-1", "alice"),
+        ["deliver app-1: alice m7 m8"]
+    );
     router.accepted("app-1");
     router.down("alice", "app-1");
     router.assert_nothing_is_left();
@@ -66,7 +88,10 @@ fn what_arrives_during_a_delivery_goes_out_in_one_batch_after_it() {
     assert_eq!(router.publish("carol alice"), NOTHING);
     assert_eq!(
         router.accepted("app-1"),
-        ["deliver app-1: bob e5 e5.2, carol e5.1 e6, alice e6.1", "alice e4 delivered by app-1"]
+        [
+            "deliver app-1: bob e5 e5.2, carol e5.1 e6, alice e6.1",
+            "alice e4 delivered by app-1"
+        ]
     );
 }
 
@@ -76,12 +101,22 @@ fn a_heartbeat_asks_about_everyone_who_waits_up_to_its_bound() {
     for user in ["alice", "bob", "carol", "dave"] {
         router.up(user, "app-1");
     }
-    assert_eq!(router.publish("alice bob carol dave"), ["heartbeat app-1: alice, bob"]);
+    assert_eq!(
+        router.publish("alice bob carol dave"),
+        ["heartbeat app-1: alice, bob"]
+    );
     assert_eq!(
         router.connected("app-1", "alice bob"),
-        ["heartbeat app-1: carol, dave", "deliver app-1: alice e1, bob e1.1"]
+        [
+            "heartbeat app-1: carol, dave",
+            "deliver app-1: alice e1, bob e1.1"
+        ]
     );
-    assert_eq!(router.connected("app-1", "carol dave"), NOTHING, "one delivery at a time");
+    assert_eq!(
+        router.connected("app-1", "carol dave"),
+        NOTHING,
+        "one delivery at a time"
+    );
     router.accepted("app-1");
 }
 
@@ -91,12 +126,19 @@ fn users_who_left_the_queue_for_a_heartbeat_do_not_hold_up_those_behind() {
     for user in ["alice", "bob", "carol", "dave"] {
         router.up(user, "app-1");
     }
-    assert_eq!(router.publish("alice bob carol dave"), ["heartbeat app-1: alice"]);
+    assert_eq!(
+        router.publish("alice bob carol dave"),
+        ["heartbeat app-1: alice"]
+    );
     assert_eq!(router.down("bob", "app-1"), NOTHING, "bob still queues");
     assert_eq!(router.down("carol", "app-1"), NOTHING);
     assert_eq!(
         router.connected("app-1", "alice"),
-        ["heartbeat app-1: dave", "deliver app-1: alice e1", "park bob e1.1, carol e1.2"]
+        [
+            "heartbeat app-1: dave",
+            "deliver app-1: alice e1",
+            "park bob e1.1, carol e1.2"
+        ]
     );
 }
 
@@ -110,7 +152,10 @@ fn everyone_who_queued_for_a_deserted_instance_is_parked() {
     for user in ["bob", "carol", "alice"] {
         assert_eq!(router.down(user, "app-1"), NOTHING);
     }
-    assert_eq!(router.connected("app-1", ""), ["park alice e1, bob e1.1, carol e1.2"]);
+    assert_eq!(
+        router.connected("app-1", ""),
+        ["park alice e1, bob e1.1, carol e1.2"]
+    );
 }
 
 #[test]
@@ -120,8 +165,14 @@ fn a_user_has_one_delivery_in_flight_even_when_moving() {
     assert_eq!(router.publish("alice"), ["deliver app-1: alice e2"]);
     assert_eq!(router.up("alice", "app-2"), NOTHING);
     assert_eq!(router.publish("alice"), NOTHING);
-    assert_eq!(router.accepted("app-1"), ["heartbeat app-2: alice", "alice e2 delivered by app-1"]);
-    assert_eq!(router.connected("app-2", "alice"), ["deliver app-2: alice e3"]);
+    assert_eq!(
+        router.accepted("app-1"),
+        ["heartbeat app-2: alice", "alice e2 delivered by app-1"]
+    );
+    assert_eq!(
+        router.connected("app-2", "alice"),
+        ["deliver app-2: alice e3"]
+    );
 }
 
 #[test]
@@ -130,7 +181,11 @@ fn a_delivery_is_bounded_in_bytes() {
     router.hold("alice", "app-1");
     router.hold("bob", "app-1");
     router.publish("alice");
-    router.event([reminder("bob").bytes(400), reminder("bob").bytes(600), reminder("bob").bytes(300)]);
+    router.event([
+        reminder("bob").bytes(400),
+        reminder("bob").bytes(600),
+        reminder("bob").bytes(300),
+    ]);
     router.publish("alice");
     assert_eq!(
         router.accepted("app-1"),
@@ -139,7 +194,11 @@ fn a_delivery_is_bounded_in_bytes() {
     );
     assert_eq!(
         router.accepted("app-1"),
-        ["deliver app-1: alice e5, bob e4.2", "bob e4 delivered by app-1", "bob e4.1 delivered by app-1"]
+        [
+            "deliver app-1: alice e5, bob e4.2",
+            "bob e4 delivered by app-1",
+            "bob e4.1 delivered by app-1"
+        ]
     );
 }
 
@@ -148,10 +207,23 @@ fn a_reminder_beyond_the_bound_goes_alone() {
     let mut router = Router::new();
     router.hold("alice", "app-1");
     router.publish("alice");
-    router.event([reminder("alice").bytes(50), reminder("alice").bytes(5_000), reminder("alice").bytes(50)]);
-    assert_eq!(router.accepted("app-1"), ["deliver app-1: alice e3", "alice e2 delivered by app-1"]);
-    assert_eq!(router.accepted("app-1"), ["deliver app-1: alice e3.1", "alice e3 delivered by app-1"]);
-    assert_eq!(router.accepted("app-1"), ["deliver app-1: alice e3.2", "alice e3.1 delivered by app-1"]);
+    router.event([
+        reminder("alice").bytes(50),
+        reminder("alice").bytes(5_000),
+        reminder("alice").bytes(50),
+    ]);
+    assert_eq!(
+        router.accepted("app-1"),
+        ["deliver app-1: alice e3", "alice e2 delivered by app-1"]
+    );
+    assert_eq!(
+        router.accepted("app-1"),
+        ["deliver app-1: alice e3.1", "alice e3 delivered by app-1"]
+    );
+    assert_eq!(
+        router.accepted("app-1"),
+        ["deliver app-1: alice e3.2", "alice e3.1 delivered by app-1"]
+    );
 }
 
 #[test]
@@ -159,9 +231,19 @@ fn a_heartbeat_that_leaves_a_user_out_drops_the_route_and_the_next_one_is_tried(
     let mut router = Router::new();
     router.up("alice", "app-1");
     router.up("alice", "app-2");
-    assert_eq!(router.publish("alice"), ["heartbeat app-2: alice"], "the newest first");
-    assert_eq!(router.connected("app-2", ""), ["drop route alice app-2 @2", "heartbeat app-1: alice"]);
-    assert_eq!(router.connected("app-1", ""), ["drop route alice app-1 @1", "park alice e1"]);
+    assert_eq!(
+        router.publish("alice"),
+        ["heartbeat app-2: alice"],
+        "the newest first"
+    );
+    assert_eq!(
+        router.connected("app-2", ""),
+        ["drop route alice app-2 @2", "heartbeat app-1: alice"]
+    );
+    assert_eq!(
+        router.connected("app-1", ""),
+        ["drop route alice app-1 @1", "park alice e1"]
+    );
     assert_eq!(router.parked(&[40]), ["alice e1 parked"]);
 }
 
@@ -170,15 +252,28 @@ fn a_refusal_drops_the_route_and_the_next_one_is_tried() {
     let mut router = Router::new();
     router.up("alice", "app-1");
     router.hold("alice", "app-2");
-    assert_eq!(router.publish("alice alice"), ["deliver app-2: alice e2 e2.1"]);
     assert_eq!(
-        router.refused("app-2", &[(0, 0, Refusal::NotConnected), (0, 1, Refusal::NotConnected)]),
+        router.publish("alice alice"),
+        ["deliver app-2: alice e2 e2.1"]
+    );
+    assert_eq!(
+        router.refused(
+            "app-2",
+            &[(0, 0, Refusal::NotConnected), (0, 1, Refusal::NotConnected)]
+        ),
         ["drop route alice app-2 @2", "heartbeat app-1: alice"]
     );
-    assert_eq!(router.connected("app-1", "alice"), ["deliver app-1: alice e2 e2.1"]);
+    assert_eq!(
+        router.connected("app-1", "alice"),
+        ["deliver app-1: alice e2 e2.1"]
+    );
     assert_eq!(
         router.refused("app-1", &[(0, 1, Refusal::NotConnected)]),
-        ["drop route alice app-1 @1", "park alice e2.1", "alice e2 delivered by app-1"],
+        [
+            "drop route alice app-1 @1",
+            "park alice e2.1",
+            "alice e2 delivered by app-1"
+        ],
         "the terminal left in between"
     );
 }
@@ -194,7 +289,11 @@ fn only_the_refused_user_loses_the_route() {
     router.accepted("app-1");
     assert_eq!(
         router.refused("app-1", &[(0, 0, Refusal::NotConnected)]),
-        ["drop route bob app-1 @2", "park bob e5", "carol e5.1 delivered by app-1"]
+        [
+            "drop route bob app-1 @2",
+            "park bob e5",
+            "carol e5.1 delivered by app-1"
+        ]
     );
 }
 
@@ -204,8 +303,15 @@ fn a_route_put_while_the_heartbeat_is_in_flight_is_not_dropped_by_the_old_answer
     router.up("alice", "app-1");
     router.publish("alice");
     assert_eq!(router.up("alice", "app-1"), NOTHING, "it is put again");
-    assert_eq!(router.connected("app-1", ""), ["heartbeat app-1: alice"], "and asked about again");
-    assert_eq!(router.connected("app-1", ""), ["drop route alice app-1 @2", "park alice e1"]);
+    assert_eq!(
+        router.connected("app-1", ""),
+        ["heartbeat app-1: alice"],
+        "and asked about again"
+    );
+    assert_eq!(
+        router.connected("app-1", ""),
+        ["drop route alice app-1 @2", "park alice e1"]
+    );
 }
 
 #[test]
@@ -214,8 +320,14 @@ fn a_route_put_during_a_delivery_is_not_dropped_by_the_old_refusal() {
     router.hold("alice", "app-1");
     router.publish("alice");
     router.up("alice", "app-1");
-    assert_eq!(router.refused("app-1", &[(0, 0, Refusal::NotConnected)]), ["heartbeat app-1: alice"]);
-    assert_eq!(router.connected("app-1", "alice"), ["deliver app-1: alice e2"]);
+    assert_eq!(
+        router.refused("app-1", &[(0, 0, Refusal::NotConnected)]),
+        ["heartbeat app-1: alice"]
+    );
+    assert_eq!(
+        router.connected("app-1", "alice"),
+        ["deliver app-1: alice e2"]
+    );
 }
 
 #[test]
@@ -225,7 +337,10 @@ fn a_route_deleted_during_a_delivery_ends_with_it() {
     router.publish("alice");
     router.publish("alice");
     assert_eq!(router.down("alice", "app-1"), NOTHING);
-    assert_eq!(router.accepted("app-1"), ["park alice e3", "alice e2 delivered by app-1"]);
+    assert_eq!(
+        router.accepted("app-1"),
+        ["park alice e3", "alice e2 delivered by app-1"]
+    );
     router.parked(&[40]);
     router.up("alice", "app-1");
     router.connected("app-1", "alice");
@@ -242,7 +357,10 @@ fn late_news_of_an_older_route_changes_nothing() {
     router.down_at(4, "alice", "app-1");
     router.up_at(3, "alice", "app-1");
     assert_eq!(router.publish("alice"), ["heartbeat app-1: alice"]);
-    assert_eq!(router.connected("app-1", ""), ["drop route alice app-1 @5", "park alice e1"]);
+    assert_eq!(
+        router.connected("app-1", ""),
+        ["drop route alice app-1 @5", "park alice e1"]
+    );
 }
 
 #[test]
@@ -250,12 +368,26 @@ fn a_route_may_name_a_new_subject() {
     let mut router = Router::new();
     router.up("alice", "app-1");
     router.publish("alice");
-    let moved = Arc::new(Instance { name: name("app-1"), subject: "elsewhere".into() });
-    router.step(Input::RouteUp { user: name("alice"), instance: moved.clone(), revision: 2 });
-    assert_eq!(router.connected("app-1", ""), ["heartbeat app-1: alice"], "on the new subject");
+    let moved = Arc::new(Instance {
+        name: name("app-1"),
+        subject: "elsewhere".into(),
+    });
+    router.step(Input::RouteUp {
+        user: name("alice"),
+        instance: moved.clone(),
+        revision: 2,
+    });
+    assert_eq!(
+        router.connected("app-1", ""),
+        ["heartbeat app-1: alice"],
+        "on the new subject"
+    );
     let connected = vec![name("alice")];
     assert_eq!(
-        router.step(Input::HeartbeatAnswered { instance: moved, answer: Ok(connected) }),
+        router.step(Input::HeartbeatAnswered {
+            instance: moved,
+            answer: Ok(connected)
+        }),
         ["deliver app-1: alice e1"]
     );
 }
@@ -270,13 +402,25 @@ fn stopping_finishes_what_is_live() {
     assert_eq!(router.stop(), NOTHING);
     assert!(!router.partition.is_quiet());
     router.connected("app-1", "bob");
-    assert_eq!(router.accepted("app-1"), ["deliver app-1: bob e2.1, alice e3", "alice e2 delivered by app-1"]);
+    assert_eq!(
+        router.accepted("app-1"),
+        [
+            "deliver app-1: bob e2.1, alice e3",
+            "alice e2 delivered by app-1"
+        ]
+    );
     assert_eq!(
         router.delivery_fails("app-1", NoAnswer::TimedOut),
         NOTHING,
         "they are parked when the batch under way is durable"
     );
-    assert_eq!(router.parked(&[40]), ["park bob e2.1, alice e3", "carol e2.2 parked"]);
-    assert_eq!(router.parked(&[41, 42]), ["bob e2.1 parked", "alice e3 parked"]);
+    assert_eq!(
+        router.parked(&[40]),
+        ["park bob e2.1, alice e3", "carol e2.2 parked"]
+    );
+    assert_eq!(
+        router.parked(&[41, 42]),
+        ["bob e2.1 parked", "alice e3 parked"]
+    );
     assert!(router.partition.is_quiet());
 }

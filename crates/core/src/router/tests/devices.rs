@@ -8,11 +8,24 @@ fn alice_at_two() -> Router {
     let mut router = Router::with(|settings| settings.all_devices = true);
     router.up("alice", "app-1");
     router.up("alice", "app-2");
-    assert_eq!(router.publish("alice"), ["heartbeat app-1: alice", "heartbeat app-2: alice"]);
-    assert_eq!(router.connected("app-1", "alice"), NOTHING, "the other one is asked, too");
-    assert_eq!(router.connected("app-2", "alice"), ["deliver app-1: alice e1", "deliver app-2: alice e1"]);
+    assert_eq!(
+        router.publish("alice"),
+        ["heartbeat app-1: alice", "heartbeat app-2: alice"]
+    );
+    assert_eq!(
+        router.connected("app-1", "alice"),
+        NOTHING,
+        "the other one is asked, too"
+    );
+    assert_eq!(
+        router.connected("app-2", "alice"),
+        ["deliver app-1: alice e1", "deliver app-2: alice e1"]
+    );
     assert_eq!(router.accepted("app-1"), NOTHING);
-    assert_eq!(router.accepted("app-2"), ["alice e1 delivered by app-1 app-2"]);
+    assert_eq!(
+        router.accepted("app-2"),
+        ["alice e1 delivered by app-1 app-2"]
+    );
     router
 }
 
@@ -22,7 +35,9 @@ fn of_many_devices_the_newest_get_it() {
     let name = |number: usize| format!("app-{number}");
     (0..MAX_DEVICES + 3).for_each(|number| drop(router.up("alice", &name(number))));
     let mut asked = router.publish("alice");
-    let mut newest: Vec<_> = (3..MAX_DEVICES + 3).map(|number| format!("heartbeat {}: alice", name(number))).collect();
+    let mut newest: Vec<_> = (3..MAX_DEVICES + 3)
+        .map(|number| format!("heartbeat {}: alice", name(number)))
+        .collect();
     asked.sort();
     newest.sort();
     assert_eq!(asked, newest);
@@ -31,12 +46,23 @@ fn of_many_devices_the_newest_get_it() {
 #[test]
 fn all_get_it_and_the_outcome_names_them() {
     let mut router = alice_at_two();
-    assert_eq!(router.publish("alice"), ["deliver app-1: alice e2", "deliver app-2: alice e2"]);
-    assert_eq!(router.publish("alice"), NOTHING, "what arrives meanwhile waits for all answers");
+    assert_eq!(
+        router.publish("alice"),
+        ["deliver app-1: alice e2", "deliver app-2: alice e2"]
+    );
+    assert_eq!(
+        router.publish("alice"),
+        NOTHING,
+        "what arrives meanwhile waits for all answers"
+    );
     assert_eq!(router.accepted("app-2"), NOTHING);
     assert_eq!(
         router.accepted("app-1"),
-        ["deliver app-1: alice e3", "deliver app-2: alice e3", "alice e2 delivered by app-2 app-1"]
+        [
+            "deliver app-1: alice e3",
+            "deliver app-2: alice e3",
+            "alice e2 delivered by app-2 app-1"
+        ]
     );
 }
 
@@ -45,19 +71,36 @@ fn one_that_accepts_is_enough_and_the_silent_one_is_left_alone() {
     let mut router = alice_at_two();
     router.publish("alice");
     router.accepted("app-1");
-    assert_eq!(router.delivery_fails("app-2", NoAnswer::TimedOut), ["alice e2 delivered by app-1, missed by 1"]);
-    assert_eq!(router.publish("alice"), ["deliver app-1: alice e3"], "no second time-out");
+    assert_eq!(
+        router.delivery_fails("app-2", NoAnswer::TimedOut),
+        ["alice e2 delivered by app-1, missed by 1"]
+    );
+    assert_eq!(
+        router.publish("alice"),
+        ["deliver app-1: alice e3"],
+        "no second time-out"
+    );
     router.accepted("app-1");
     assert_eq!(router.wait(500), NOTHING);
-    assert_eq!(router.publish("alice"), ["heartbeat app-2: alice"], "it may be back, and was not confirmed since");
+    assert_eq!(
+        router.publish("alice"),
+        ["heartbeat app-2: alice"],
+        "it may be back, and was not confirmed since"
+    );
 }
 
 #[test]
 fn a_device_that_is_gone_loses_its_route_only() {
     let mut router = alice_at_two();
     router.publish("alice");
-    assert_eq!(router.refused("app-2", &[(0, 0, Refusal::NotConnected)]), ["drop route alice app-2 @2"]);
-    assert_eq!(router.accepted("app-1"), ["alice e2 delivered by app-1, missed by 1"]);
+    assert_eq!(
+        router.refused("app-2", &[(0, 0, Refusal::NotConnected)]),
+        ["drop route alice app-2 @2"]
+    );
+    assert_eq!(
+        router.accepted("app-1"),
+        ["alice e2 delivered by app-1, missed by 1"]
+    );
     assert_eq!(router.publish("alice"), ["deliver app-1: alice e3"]);
 }
 
@@ -68,9 +111,16 @@ fn a_busy_one_is_not_asked_again_for_what_the_other_one_took() {
     assert_eq!(router.refused("app-1", &[(0, 0, Refusal::Busy)]), NOTHING);
     assert_eq!(
         router.accepted("app-2"),
-        ["alice e2 delivered by app-2, missed by 1", "alice e2.1 delivered by app-1 app-2"]
+        [
+            "alice e2 delivered by app-2, missed by 1",
+            "alice e2.1 delivered by app-1 app-2"
+        ]
     );
-    assert_eq!(router.publish("alice"), ["deliver app-1: alice e3", "deliver app-2: alice e3"], "and no pause");
+    assert_eq!(
+        router.publish("alice"),
+        ["deliver app-1: alice e3", "deliver app-2: alice e3"],
+        "and no pause"
+    );
 }
 
 #[test]
@@ -80,11 +130,17 @@ fn what_all_are_too_busy_for_is_tried_again_later_in_order() {
     router.refused("app-1", &[(0, 0, Refusal::Busy)]);
     assert_eq!(
         router.refused("app-2", &[(0, 0, Refusal::Busy), (0, 1, Refusal::Busy)]),
-        ["park alice e2", "alice e2.1 delivered by app-1, missed by 1"]
+        [
+            "park alice e2",
+            "alice e2.1 delivered by app-1, missed by 1"
+        ]
     );
     router.parked(&[10]);
     assert_eq!(router.wait(200), ["read alice 10 to 10"]);
-    assert_eq!(router.last_page("alice", &[mail(10)], 11), ["deliver app-1: alice m10", "deliver app-2: alice m10"]);
+    assert_eq!(
+        router.last_page("alice", &[mail(10)], 11),
+        ["deliver app-1: alice m10", "deliver app-2: alice m10"]
+    );
 }
 
 #[test]
@@ -92,9 +148,15 @@ fn when_all_are_silent_it_is_parked() {
     let mut router = alice_at_two();
     router.publish("alice");
     assert_eq!(router.delivery_fails("app-1", NoAnswer::TimedOut), NOTHING);
-    assert_eq!(router.delivery_fails("app-2", NoAnswer::NoResponders), ["park alice e2"]);
+    assert_eq!(
+        router.delivery_fails("app-2", NoAnswer::NoResponders),
+        ["park alice e2"]
+    );
     router.parked(&[10]);
-    assert_eq!(router.wait(500), ["heartbeat app-1: alice", "heartbeat app-2: alice"]);
+    assert_eq!(
+        router.wait(500),
+        ["heartbeat app-1: alice", "heartbeat app-2: alice"]
+    );
 }
 
 #[test]
@@ -106,13 +168,23 @@ fn each_instance_takes_its_turn_and_the_batch_is_the_same_for_all() {
     router.up("alice", "app-2");
     router.publish("alice");
     router.connected("app-1", "alice");
-    assert_eq!(router.connected("app-2", "alice"), ["deliver app-1: alice e3"]);
+    assert_eq!(
+        router.connected("app-2", "alice"),
+        ["deliver app-1: alice e3"]
+    );
     assert_eq!(router.publish("alice"), NOTHING);
     assert_eq!(router.accepted("app-1"), NOTHING);
-    assert_eq!(router.accepted("app-2"), ["deliver app-2: alice e3", "bob e2 delivered by app-2"]);
     assert_eq!(
         router.accepted("app-2"),
-        ["deliver app-2: alice e4", "deliver app-1: alice e4", "alice e3 delivered by app-1 app-2"]
+        ["deliver app-2: alice e3", "bob e2 delivered by app-2"]
+    );
+    assert_eq!(
+        router.accepted("app-2"),
+        [
+            "deliver app-2: alice e4",
+            "deliver app-1: alice e4",
+            "alice e3 delivered by app-1 app-2"
+        ]
     );
 }
 
@@ -123,15 +195,26 @@ fn what_expires_before_an_instance_has_its_turn_is_not_brought_to_it() {
     router.publish("bob");
     router.up("alice", "app-1");
     router.up("alice", "app-2");
-    router.event([reminder("alice").expires(1_000), reminder("alice"), reminder("alice").expires(1_000)]);
+    router.event([
+        reminder("alice").expires(1_000),
+        reminder("alice"),
+        reminder("alice").expires(1_000),
+    ]);
     router.connected("app-1", "alice");
-    assert_eq!(router.connected("app-2", "alice"), ["deliver app-1: alice e3 e3.1 e3.2"]);
+    assert_eq!(
+        router.connected("app-2", "alice"),
+        ["deliver app-1: alice e3 e3.1 e3.2"]
+    );
     router.refused("app-1", &[(0, 2, Refusal::Busy)]);
     router.wait(1_000);
     router.accepted("app-2");
     assert_eq!(
         router.accepted("app-2"),
-        ["alice e3 delivered by app-1, missed by 1", "alice e3.1 delivered by app-1 app-2", "alice e3.2 expired"]
+        [
+            "alice e3 delivered by app-1, missed by 1",
+            "alice e3.1 delivered by app-1 app-2",
+            "alice e3.2 expired"
+        ]
     );
 }
 
@@ -143,8 +226,17 @@ fn a_new_device_joins_with_the_next_batch() {
     assert_eq!(router.down("alice", "app-1"), NOTHING);
     router.publish("alice");
     router.accepted("app-1");
-    assert_eq!(router.accepted("app-2"), ["heartbeat app-3: alice", "alice e2 delivered by app-1 app-2"]);
-    assert_eq!(router.connected("app-3", "alice"), ["deliver app-2: alice e3", "deliver app-3: alice e3"]);
+    assert_eq!(
+        router.accepted("app-2"),
+        [
+            "heartbeat app-3: alice",
+            "alice e2 delivered by app-1 app-2"
+        ]
+    );
+    assert_eq!(
+        router.connected("app-3", "alice"),
+        ["deliver app-2: alice e3", "deliver app-3: alice e3"]
+    );
 }
 
 #[test]
@@ -159,21 +251,34 @@ fn a_device_that_leaves_while_it_waits_for_its_turn_is_not_waited_for() {
     router.connected("app-2", "alice");
     router.accepted("app-1");
     router.down("alice", "app-2");
-    assert_eq!(router.accepted("app-2"), ["bob e2 delivered by app-2", "alice e3 delivered by app-1, missed by 1"]);
+    assert_eq!(
+        router.accepted("app-2"),
+        [
+            "bob e2 delivered by app-2",
+            "alice e3 delivered by app-1, missed by 1"
+        ]
+    );
 }
 
 #[test]
 fn without_lease_all_are_asked_once_for_each_batch() {
-    let mut router = Router::with(|settings| (settings.all_devices, settings.lease) = (true, Duration::ZERO));
+    let mut router =
+        Router::with(|settings| (settings.all_devices, settings.lease) = (true, Duration::ZERO));
     router.up("alice", "app-1");
     router.up("alice", "app-2");
     router.publish("alice");
     router.connected("app-1", "alice");
     router.wait(500);
-    assert_eq!(router.connected("app-2", "alice"), ["deliver app-1: alice e1", "deliver app-2: alice e1"]);
+    assert_eq!(
+        router.connected("app-2", "alice"),
+        ["deliver app-1: alice e1", "deliver app-2: alice e1"]
+    );
     router.accepted("app-1");
     router.accepted("app-2");
-    assert_eq!(router.publish("alice"), ["heartbeat app-1: alice", "heartbeat app-2: alice"]);
+    assert_eq!(
+        router.publish("alice"),
+        ["heartbeat app-1: alice", "heartbeat app-2: alice"]
+    );
 }
 
 #[test]
@@ -182,16 +287,25 @@ fn a_mailbox_is_delivered_to_all() {
     router.away_with_mail("alice", &[mail(10), mail(11)]);
     router.up("alice", "app-1");
     router.up("alice", "app-2");
-    assert_eq!(router.connected("app-1", "alice"), ["heartbeat app-2: alice"]);
+    assert_eq!(
+        router.connected("app-1", "alice"),
+        ["heartbeat app-2: alice"]
+    );
     assert_eq!(router.connected("app-2", "alice"), ["read alice 10 to 11"]);
     assert_eq!(
         router.last_page("alice", &[mail(10), mail(11)], 12),
-        ["deliver app-1: alice m10 m11", "deliver app-2: alice m10 m11"]
+        [
+            "deliver app-1: alice m10 m11",
+            "deliver app-2: alice m10 m11"
+        ]
     );
     router.accepted("app-2");
     assert_eq!(
         router.accepted("app-1"),
-        ["alice m10 delivered by app-2 app-1, purge up to 10", "alice m11 delivered by app-2 app-1, purge up to 11"]
+        [
+            "alice m10 delivered by app-2 app-1, purge up to 10",
+            "alice m11 delivered by app-2 app-1, purge up to 11"
+        ]
     );
     router.down("alice", "app-1");
     router.down("alice", "app-2");
@@ -207,15 +321,24 @@ fn an_instance_whose_turn_does_not_come_is_left_out_and_joins_the_next_batch() {
     router.publish("alice");
     router.publish("bob");
     router.connected("app-1", "alice");
-    assert_eq!(router.connected("app-2", "alice"), ["deliver app-1: alice e2"]);
+    assert_eq!(
+        router.connected("app-2", "alice"),
+        ["deliver app-1: alice e2"]
+    );
     assert_eq!(router.accepted("app-1"), NOTHING);
     assert_eq!(router.wait(1_999), NOTHING);
     assert_eq!(router.wait(1), ["alice e2 delivered by app-1, missed by 1"]);
     assert_eq!(router.publish("alice"), ["deliver app-1: alice e4"]);
-    assert_eq!(router.accepted("app-2"), ["deliver app-2: alice e4", "bob e3 delivered by app-2"]);
+    assert_eq!(
+        router.accepted("app-2"),
+        ["deliver app-2: alice e4", "bob e3 delivered by app-2"]
+    );
     router.accepted("app-1");
     assert_eq!(router.wait(2_000), NOTHING, "what was sent is waited for");
-    assert_eq!(router.accepted("app-2"), ["alice e4 delivered by app-1 app-2"]);
+    assert_eq!(
+        router.accepted("app-2"),
+        ["alice e4 delivered by app-1 app-2"]
+    );
 }
 
 #[test]
@@ -224,9 +347,17 @@ fn the_newest_routes_are_remembered() {
     for number in 0..=MAX_ROUTES {
         router.up("alice", &format!("app-{number}"));
     }
-    assert_eq!(router.up_at(1, "alice", "app-old"), NOTHING, "older than all of them");
+    assert_eq!(
+        router.up_at(1, "alice", "app-old"),
+        NOTHING,
+        "older than all of them"
+    );
     for number in 1..=MAX_ROUTES {
         router.down("alice", &format!("app-{number}"));
     }
-    assert_eq!(router.publish("alice"), ["park alice e1"], "the first one was forgotten");
+    assert_eq!(
+        router.publish("alice"),
+        ["park alice e1"],
+        "the first one was forgotten"
+    );
 }

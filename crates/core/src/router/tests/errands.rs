@@ -14,7 +14,10 @@ fn bob_is_told() -> Router {
     let mut router = alice_is_away();
     router.publish("alice");
     router.looked_up("alice", "bob", "app-9");
-    assert_eq!(router.connected("app-9", "bob"), ["deliver app-9: alice e1 to bob"]);
+    assert_eq!(
+        router.connected("app-9", "bob"),
+        ["deliver app-9: alice e1 to bob"]
+    );
     router
 }
 
@@ -22,9 +25,18 @@ fn bob_is_told() -> Router {
 fn an_associate_who_is_connected_gets_it() {
     let mut router = alice_is_away();
     assert_eq!(router.publish("alice"), ["look up bob for alice"]);
-    assert_eq!(router.looked_up("alice", "bob", "app-9"), ["heartbeat app-9: bob"]);
-    assert_eq!(router.connected("app-9", "bob"), ["deliver app-9: alice e1 to bob"]);
-    assert_eq!(router.accepted("app-9"), ["alice e1 rerouted to bob by app-9"]);
+    assert_eq!(
+        router.looked_up("alice", "bob", "app-9"),
+        ["heartbeat app-9: bob"]
+    );
+    assert_eq!(
+        router.connected("app-9", "bob"),
+        ["deliver app-9: alice e1 to bob"]
+    );
+    assert_eq!(
+        router.accepted("app-9"),
+        ["alice e1 rerouted to bob by app-9"]
+    );
     router.associates("alice", "");
     router.assert_nothing_is_left();
 }
@@ -33,9 +45,19 @@ fn an_associate_who_is_connected_gets_it() {
 fn associates_and_their_instances_are_tried_in_order_then_the_mailbox() {
     let mut router = alice_is_away();
     router.publish("alice");
-    assert_eq!(router.looked_up("alice", "bob", "app-8 app-9"), ["heartbeat app-8: bob"]);
-    assert_eq!(router.connected("app-8", ""), ["heartbeat app-9: bob"], "his route is not ours to drop");
-    assert_eq!(router.heartbeat_fails("app-9", NoAnswer::TimedOut), ["look up carol for alice"]);
+    assert_eq!(
+        router.looked_up("alice", "bob", "app-8 app-9"),
+        ["heartbeat app-8: bob"]
+    );
+    assert_eq!(
+        router.connected("app-8", ""),
+        ["heartbeat app-9: bob"],
+        "his route is not ours to drop"
+    );
+    assert_eq!(
+        router.heartbeat_fails("app-9", NoAnswer::TimedOut),
+        ["look up carol for alice"]
+    );
     assert_eq!(router.looked_up("alice", "carol", ""), ["park alice e1"]);
 }
 
@@ -45,22 +67,42 @@ fn an_associate_who_refuses_is_passed_by_and_one_alone_gets_it() {
         let mut router = alice_is_away();
         router.event([reminder("alice"), reminder("alice"), reminder("alice")]);
         router.looked_up("alice", "bob", "app-9");
-        assert_eq!(router.connected("app-9", "bob"), ["deliver app-9: alice e1 e1.1 e1.2 to bob"]);
+        assert_eq!(
+            router.connected("app-9", "bob"),
+            ["deliver app-9: alice e1 e1.1 e1.2 to bob"]
+        );
         assert_eq!(
             router.refused("app-9", &[(0, 1, why)]),
-            ["look up carol for alice", "alice e1 rerouted to bob by app-9", "alice e1.2 rerouted to bob by app-9"]
+            [
+                "look up carol for alice",
+                "alice e1 rerouted to bob by app-9",
+                "alice e1.2 rerouted to bob by app-9"
+            ]
         );
         router.looked_up("alice", "carol", "app-9");
-        assert_eq!(router.connected("app-9", "carol"), ["deliver app-9: alice e1.1 to carol"]);
-        assert_eq!(router.accepted("app-9"), ["alice e1.1 rerouted to carol by app-9"]);
+        assert_eq!(
+            router.connected("app-9", "carol"),
+            ["deliver app-9: alice e1.1 to carol"]
+        );
+        assert_eq!(
+            router.accepted("app-9"),
+            ["alice e1.1 rerouted to carol by app-9"]
+        );
     }
 }
 
 #[test]
 fn an_instance_that_dies_with_a_delivery_is_passed_by_and_not_asked_again_at_once() {
     let mut router = bob_is_told();
-    assert_eq!(router.delivery_fails("app-9", NoAnswer::TimedOut), ["look up carol for alice"]);
-    assert_eq!(router.looked_up("alice", "carol", "app-9"), ["park alice e1"], "it is down for everybody");
+    assert_eq!(
+        router.delivery_fails("app-9", NoAnswer::TimedOut),
+        ["look up carol for alice"]
+    );
+    assert_eq!(
+        router.looked_up("alice", "carol", "app-9"),
+        ["park alice e1"],
+        "it is down for everybody"
+    );
     router.parked(&[10]);
     router.associates("dave", "bob");
     assert_eq!(router.publish("dave"), ["look up bob for dave"]);
@@ -68,17 +110,27 @@ fn an_instance_that_dies_with_a_delivery_is_passed_by_and_not_asked_again_at_onc
     router.parked(&[11]);
     router.wait(500);
     assert_eq!(router.publish("dave"), ["look up bob for dave"]);
-    assert_eq!(router.looked_up("dave", "bob", "app-9"), ["heartbeat app-9: bob"]);
+    assert_eq!(
+        router.looked_up("dave", "bob", "app-9"),
+        ["heartbeat app-9: bob"]
+    );
 }
 
 #[test]
 fn what_arrives_meanwhile_waits_behind_and_then_begins_anew() {
     let mut router = bob_is_told();
     assert_eq!(router.publish("alice"), NOTHING);
-    assert_eq!(router.accepted("app-9"), ["look up bob for alice", "alice e1 rerouted to bob by app-9"]);
+    assert_eq!(
+        router.accepted("app-9"),
+        ["look up bob for alice", "alice e1 rerouted to bob by app-9"]
+    );
     router.publish("alice");
     router.looked_up("alice", "bob", "app-9");
-    assert_eq!(router.connected("app-9", "bob"), ["deliver app-9: alice e2 e3 to bob"], "in order");
+    assert_eq!(
+        router.connected("app-9", "bob"),
+        ["deliver app-9: alice e2 e3 to bob"],
+        "in order"
+    );
 }
 
 #[test]
@@ -100,10 +152,19 @@ fn the_user_comes_first_until_the_delivery_is_sent() {
         router.publish("alice");
         step(&mut router);
         assert_eq!(router.up("alice", "app-1"), ["heartbeat app-1: alice"]);
-        assert_eq!(router.connected("app-1", "alice"), ["deliver app-1: alice e1"]);
+        assert_eq!(
+            router.connected("app-1", "alice"),
+            ["deliver app-1: alice e1"]
+        );
         assert_eq!(router.accepted("app-1"), ["alice e1 delivered by app-1"]);
-        let late = [router.looked_up("alice", "bob", "app-9"), router.connected("app-9", "bob")];
-        assert!(late.concat().iter().all(|line| !line.contains("alice")), "{late:?}");
+        let late = [
+            router.looked_up("alice", "bob", "app-9"),
+            router.connected("app-9", "bob"),
+        ];
+        assert!(
+            late.concat().iter().all(|line| !line.contains("alice")),
+            "{late:?}"
+        );
     }
 }
 
@@ -112,8 +173,14 @@ fn a_user_who_returns_after_the_delivery_was_sent_gets_what_is_refused() {
     let mut router = bob_is_told();
     assert_eq!(router.up("alice", "app-1"), NOTHING);
     router.publish("alice");
-    assert_eq!(router.refused("app-9", &[(0, 0, Refusal::NotConnected)]), ["heartbeat app-1: alice"]);
-    assert_eq!(router.connected("app-1", "alice"), ["deliver app-1: alice e1 e2"]);
+    assert_eq!(
+        router.refused("app-9", &[(0, 0, Refusal::NotConnected)]),
+        ["heartbeat app-1: alice"]
+    );
+    assert_eq!(
+        router.connected("app-1", "alice"),
+        ["deliver app-1: alice e1 e2"]
+    );
 }
 
 #[test]
@@ -121,7 +188,10 @@ fn a_user_whose_return_was_no_return_is_tried_elsewhere_again() {
     let mut router = alice_is_away();
     router.publish("alice");
     assert_eq!(router.up("alice", "app-1"), ["heartbeat app-1: alice"]);
-    assert_eq!(router.connected("app-1", ""), ["drop route alice app-1 @1", "look up bob for alice"]);
+    assert_eq!(
+        router.connected("app-1", ""),
+        ["drop route alice app-1 @1", "look up bob for alice"]
+    );
 }
 
 #[test]
@@ -132,9 +202,16 @@ fn behind_mail_associates_are_tried_and_what_they_do_not_take_queues() {
     assert_eq!(router.publish("alice"), ["look up bob for alice"]);
     router.looked_up("alice", "bob", "app-9");
     router.connected("app-9", "bob");
-    assert_eq!(router.accepted("app-9"), ["alice e2 rerouted to bob by app-9"]);
+    assert_eq!(
+        router.accepted("app-9"),
+        ["alice e2 rerouted to bob by app-9"]
+    );
     router.publish("alice");
-    assert_eq!(router.up("alice", "app-1"), ["heartbeat app-1: alice", "park alice e3"], "mail first");
+    assert_eq!(
+        router.up("alice", "app-1"),
+        ["heartbeat app-1: alice", "park alice e3"],
+        "mail first"
+    );
     router.parked(&[11]);
     assert_eq!(router.connected("app-1", "alice"), ["read alice 10 to 11"]);
 }
@@ -142,17 +219,32 @@ fn behind_mail_associates_are_tried_and_what_they_do_not_take_queues() {
 #[test]
 fn what_may_not_go_to_associates_waits_for_what_is_before_it() {
     let mut router = alice_is_away();
-    router.event([reminder("alice").stays(), reminder("alice"), reminder("alice").stays(), reminder("alice")]);
+    router.event([
+        reminder("alice").stays(),
+        reminder("alice"),
+        reminder("alice").stays(),
+        reminder("alice"),
+    ]);
     router.looked_up("alice", "bob", "app-9");
-    assert_eq!(router.connected("app-9", "bob"), ["deliver app-9: alice e1.1 to bob"]);
+    assert_eq!(
+        router.connected("app-9", "bob"),
+        ["deliver app-9: alice e1.1 to bob"]
+    );
     assert_eq!(
         router.refused("app-9", &[(0, 0, Refusal::Busy)]),
         ["look up carol for alice"],
         "the third must not overtake it"
     );
     router.parked(&[10]);
-    assert_eq!(router.looked_up("alice", "carol", ""), ["park alice e1.1, alice e1.2, alice e1.3"]);
-    assert_eq!(router.event([reminder("alice").stays()]), NOTHING, "nobody else may get it");
+    assert_eq!(
+        router.looked_up("alice", "carol", ""),
+        ["park alice e1.1, alice e1.2, alice e1.3"]
+    );
+    assert_eq!(
+        router.event([reminder("alice").stays()]),
+        NOTHING,
+        "nobody else may get it"
+    );
 }
 
 #[test]
@@ -162,10 +254,18 @@ fn a_look_up_or_an_instance_that_hangs_holds_nobody_longer_than_the_timeout() {
     assert_eq!(router.wait(4_999), NOTHING);
     assert_eq!(router.wait(1), ["park alice e1"]);
     router.parked(&[10]);
-    assert_eq!(router.looked_up("alice", "bob", "app-9"), NOTHING, "too late");
+    assert_eq!(
+        router.looked_up("alice", "bob", "app-9"),
+        NOTHING,
+        "too late"
+    );
     router.publish("alice");
     router.looked_up("alice", "bob", "app-9");
-    assert_eq!(router.wait(5_000), ["park alice e2"], "the heartbeat is still under way");
+    assert_eq!(
+        router.wait(5_000),
+        ["park alice e2"],
+        "the heartbeat is still under way"
+    );
     router.parked(&[11]);
     assert_eq!(router.connected("app-9", "bob"), NOTHING);
 }
@@ -174,7 +274,11 @@ fn a_look_up_or_an_instance_that_hangs_holds_nobody_longer_than_the_timeout() {
 fn a_delivery_that_was_sent_is_waited_for_beyond_the_timeout() {
     let mut router = bob_is_told();
     assert_eq!(router.wait(6_000), NOTHING);
-    assert_eq!(router.delivery_fails("app-9", NoAnswer::TimedOut), ["park alice e1"], "and nobody else is tried");
+    assert_eq!(
+        router.delivery_fails("app-9", NoAnswer::TimedOut),
+        ["park alice e1"],
+        "and nobody else is tried"
+    );
 }
 
 #[test]
@@ -209,16 +313,26 @@ fn an_associate_is_named_once_and_gets_own_and_others_reminders_in_one_request()
     router.publish("alice dave");
     router.looked_up("alice", "bob", "app-9");
     router.looked_up("dave", "bob", "app-9");
-    assert_eq!(router.connected("app-9", "bob"), ["heartbeat app-9: bob", "deliver app-9: bob e1.1"]);
+    assert_eq!(
+        router.connected("app-9", "bob"),
+        ["heartbeat app-9: bob", "deliver app-9: bob e1.1"]
+    );
     router.connected("app-9", "bob");
     router.publish("bob");
     assert_eq!(
         router.accepted("app-9"),
-        ["deliver app-9: alice e2 to bob, dave e2.1 to bob, bob e3", "bob e1.1 delivered by app-9"]
+        [
+            "deliver app-9: alice e2 to bob, dave e2.1 to bob, bob e3",
+            "bob e1.1 delivered by app-9"
+        ]
     );
     assert_eq!(
         router.refused("app-9", &[(1, 0, Refusal::Busy)]),
-        ["park dave e2.1", "alice e2 rerouted to bob by app-9", "bob e3 delivered by app-9"]
+        [
+            "park dave e2.1",
+            "alice e2 rerouted to bob by app-9",
+            "bob e3 delivered by app-9"
+        ]
     );
 }
 
@@ -228,7 +342,10 @@ fn a_busy_instance_of_the_users_own_is_no_reason_to_tell_others() {
     router.hold("alice", "app-1");
     router.associates("alice", "bob");
     router.publish("alice");
-    assert_eq!(router.refused("app-1", &[(0, 0, Refusal::Busy)]), ["park alice e2"]);
+    assert_eq!(
+        router.refused("app-1", &[(0, 0, Refusal::Busy)]),
+        ["park alice e2"]
+    );
     assert_eq!(router.publish("alice"), NOTHING, "behind it");
 }
 
@@ -238,7 +355,10 @@ fn a_silent_instance_of_the_users_own_is_one() {
     router.hold("alice", "app-1");
     router.associates("alice", "bob");
     router.publish("alice");
-    assert_eq!(router.delivery_fails("app-1", NoAnswer::NoResponders), ["look up bob for alice"]);
+    assert_eq!(
+        router.delivery_fails("app-1", NoAnswer::NoResponders),
+        ["look up bob for alice"]
+    );
 }
 
 #[test]
@@ -246,7 +366,10 @@ fn an_errand_ends_with_what_it_carries() {
     let mut router = alice_is_away();
     router.event([reminder("alice").expires(1_000)]);
     router.wait(1_000);
-    assert_eq!(router.looked_up("alice", "bob", "app-9"), ["alice e1 expired"]);
+    assert_eq!(
+        router.looked_up("alice", "bob", "app-9"),
+        ["alice e1 expired"]
+    );
     router.associates("alice", "");
     router.assert_nothing_is_left();
 }
@@ -258,12 +381,23 @@ fn live_reminders_that_came_during_a_search_of_the_mailbox_go_behind_it_or_elsew
     router.associates("alice", "bob");
     assert_eq!(router.wait(500), ["read alice 10 to 11"]);
     assert_eq!(router.publish("alice"), NOTHING);
-    assert_eq!(router.event([reminder("alice").stays()]), NOTHING, "in order");
+    assert_eq!(
+        router.event([reminder("alice").stays()]),
+        NOTHING,
+        "in order"
+    );
     assert_eq!(
         router.last_page("alice", &[expiring(10, 500), mail(11)], 12),
-        ["forget m11", "look up bob for alice", "alice m10 expired, purge up to 10"]
+        [
+            "forget m11",
+            "look up bob for alice",
+            "alice m10 expired, purge up to 10"
+        ]
     );
-    assert_eq!(router.looked_up("alice", "bob", ""), ["park alice e3, alice e4"]);
+    assert_eq!(
+        router.looked_up("alice", "bob", ""),
+        ["park alice e3, alice e4"]
+    );
 }
 
 #[test]
@@ -275,23 +409,34 @@ fn a_copy_of_what_an_associate_got_lies_in_the_mailbox_before_that_is_settled() 
     router.connected("app-9", "bob");
     assert_eq!(router.accepted("app-9"), ["park alice e1 that bob got"]);
     assert_eq!(router.parked(&[10]), ["alice e1 rerouted to bob by app-9"]);
-    assert_eq!(router.event([reminder("alice").says(7)]), ["look up bob for alice"], "a copy stands for nothing");
+    assert_eq!(
+        router.event([reminder("alice").says(7)]),
+        ["look up bob for alice"],
+        "a copy stands for nothing"
+    );
     router.up("alice", "app-1");
     router.parked(&[11]);
     router.connected("app-1", "alice");
-    assert_eq!(router.last_page("alice", &[mail(10), mail(11)], 12), ["deliver app-1: alice m10 m11"]);
+    assert_eq!(
+        router.last_page("alice", &[mail(10), mail(11)], 12),
+        ["deliver app-1: alice m10 m11"]
+    );
 }
 
 #[test]
 fn a_full_mailbox_gets_no_copies() {
-    let mut router = Router::with(|settings| (settings.copy_rerouted, settings.room.limit) = (true, 1));
+    let mut router =
+        Router::with(|settings| (settings.copy_rerouted, settings.room.limit) = (true, 1));
     router.away_with_mail("alice", &[mail(10)]);
     router.associates("alice", "bob");
     router.publish("alice");
     router.looked_up("alice", "bob", "app-9");
     router.connected("app-9", "bob");
     assert_eq!(router.accepted("app-9"), ["count alice"]);
-    assert_eq!(router.counted("alice", Some(&[("billing", 10..11)])), ["alice e2 rerouted to bob by app-9"]);
+    assert_eq!(
+        router.counted("alice", Some(&[("billing", 10..11)])),
+        ["alice e2 rerouted to bob by app-9"]
+    );
 }
 
 #[test]

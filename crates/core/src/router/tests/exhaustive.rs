@@ -52,7 +52,15 @@ impl World {
         router.associates("alice", "bob carol");
         let (there, dead) = (["bob"].into(), BTreeSet::new());
         let (wanted, mail, told) = Default::default();
-        let mut world = Self { router, there, dead, wanted, mail, told, published: 0 };
+        let mut world = Self {
+            router,
+            there,
+            dead,
+            wanted,
+            mail,
+            told,
+            published: 0,
+        };
         world.happen("another reminder");
         world
     }
@@ -90,19 +98,29 @@ impl World {
 
     fn take_in(&mut self, lines: Vec<String>) {
         let is_wish = |line: &String| {
-            ["look up", "heartbeat", "deliver ", "park ", "read "].iter().any(|verb| line.starts_with(verb))
+            ["look up", "heartbeat", "deliver ", "park ", "read "]
+                .iter()
+                .any(|verb| line.starts_with(verb))
         };
         self.wanted.extend(lines.into_iter().filter(is_wish));
     }
 
     /// Answers the oldest wish.
     fn answer(&mut self) -> bool {
-        let Some(wish) = self.wanted.pop_front() else { return false };
-        let words: Vec<&str> =
-            wish.split([' ', ':', ',']).filter(|word| !word.is_empty() && *word != "alone").collect();
+        let Some(wish) = self.wanted.pop_front() else {
+            return false;
+        };
+        let words: Vec<&str> = wish
+            .split([' ', ':', ','])
+            .filter(|word| !word.is_empty() && *word != "alone")
+            .collect();
         let lines = match words.as_slice() {
             ["look", "up", who, "for", user] => {
-                let instances = if self.there.contains(who) { at(who) } else { "" };
+                let instances = if self.there.contains(who) {
+                    at(who)
+                } else {
+                    ""
+                };
                 self.router.looked_up(user, who, instances)
             }
             ["heartbeat", app, users @ ..] if self.dead.contains(app) || users.is_empty() => {
@@ -121,8 +139,11 @@ impl World {
                 self.deliver(app, who, items)
             }
             ["park", items @ ..] => {
-                let parked: Vec<String> =
-                    items.iter().filter(|word| **word != "alice").map(|word| (*word).to_owned()).collect();
+                let parked: Vec<String> = items
+                    .iter()
+                    .filter(|word| **word != "alice")
+                    .map(|word| (*word).to_owned())
+                    .collect();
                 let next = self.mail.keys().last().map_or(10, |last| last + 1);
                 let sequences: Vec<u64> = (next..).take(parked.len()).collect();
                 self.mail.extend(sequences.iter().copied().zip(parked));
@@ -130,7 +151,11 @@ impl World {
             }
             ["read", "alice", from, "to", last] => {
                 let (from, last): (u64, u64) = (from.parse().unwrap(), last.parse().unwrap());
-                let page: Vec<Entry> = self.mail.range(from..=last).map(|(sequence, _)| mail(*sequence)).collect();
+                let page: Vec<Entry> = self
+                    .mail
+                    .range(from..=last)
+                    .map(|(sequence, _)| mail(*sequence))
+                    .collect();
                 self.router.last_page("alice", &page, last + 1)
             }
             other => panic!("{other:?}"),
@@ -144,7 +169,9 @@ impl World {
             return self.router.delivery_fails(app, NoAnswer::TimedOut);
         }
         if !self.there.contains(who) {
-            let all: Vec<_> = (0..items.len()).map(|at| (0, at, Refusal::NotConnected)).collect();
+            let all: Vec<_> = (0..items.len())
+                .map(|at| (0, at, Refusal::NotConnected))
+                .collect();
             return self.router.refused(app, &all);
         }
         let name = |item: &&str| match item.strip_prefix('m') {
@@ -170,8 +197,13 @@ impl World {
         for number in 1..=self.published {
             let reminder = format!("e{number}");
             let times = told.iter().filter(|one| **one == &reminder).count();
-            let waits = self.mail.values().any(|one| *one == reminder) && !self.there.contains("alice");
-            assert!(times == 1 || (times == 0 && waits), "{reminder} was told {times} times: {story} {:?}", self.told);
+            let waits =
+                self.mail.values().any(|one| *one == reminder) && !self.there.contains("alice");
+            assert!(
+                times == 1 || (times == 0 && waits),
+                "{reminder} was told {times} times: {story} {:?}",
+                self.told
+            );
         }
         for (who, told) in &self.told {
             assert!(told.is_sorted(), "{who} was told {told:?}: {story}");
@@ -186,7 +218,10 @@ fn whatever_happens_each_ends_once_and_in_order() {
         for (second, other) in (first..STEPS).flat_map(|step| HAPPENINGS.map(|what| (step, what))) {
             let mut world = World::new();
             for step in 0..STEPS {
-                for (_, what) in [(first, one), (second, other)].into_iter().filter(|(at, _)| *at == step) {
+                for (_, what) in [(first, one), (second, other)]
+                    .into_iter()
+                    .filter(|(at, _)| *at == step)
+                {
                     world.happen(what);
                 }
                 world.answer();
@@ -196,5 +231,8 @@ fn whatever_happens_each_ends_once_and_in_order() {
             all_told.extend(world.told.into_keys());
         }
     }
-    assert_eq!(all_told, ["alice", "bob", "carol"].map(ToOwned::to_owned).into());
+    assert_eq!(
+        all_told,
+        ["alice", "bob", "carol"].map(ToOwned::to_owned).into()
+    );
 }

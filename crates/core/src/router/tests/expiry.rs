@@ -7,11 +7,18 @@ fn an_expired_reminder_is_not_sent() {
     let mut router = Router::new();
     router.hold("alice", "app-1");
     router.publish("alice");
-    router.event([reminder("alice").expires(1_000), reminder("alice").expires(9_000)]);
+    router.event([
+        reminder("alice").expires(1_000),
+        reminder("alice").expires(9_000),
+    ]);
     router.wait(1_000);
     assert_eq!(
         router.accepted("app-1"),
-        ["deliver app-1: alice e3.1", "alice e2 delivered by app-1", "alice e3 expired"]
+        [
+            "deliver app-1: alice e3.1",
+            "alice e2 delivered by app-1",
+            "alice e3 expired"
+        ]
     );
 }
 
@@ -23,27 +30,44 @@ fn a_reminder_that_expires_in_the_queue_for_a_delivery_is_not_sent() {
     router.publish("alice");
     router.event([reminder("bob").expires(200)]);
     router.wait(200);
-    assert_eq!(router.accepted("app-1"), ["alice e3 delivered by app-1", "bob e4 expired"]);
+    assert_eq!(
+        router.accepted("app-1"),
+        ["alice e3 delivered by app-1", "bob e4 expired"]
+    );
 }
 
 #[test]
 fn an_expired_reminder_is_not_parked() {
     let mut router = Router::new();
     router.wait(1_000);
-    assert_eq!(router.event([reminder("alice").expires(1_000)]), ["alice e1 expired"]);
+    assert_eq!(
+        router.event([reminder("alice").expires(1_000)]),
+        ["alice e1 expired"]
+    );
     router.assert_nothing_is_left();
 }
 
 #[test]
 fn what_expires_in_a_page_is_settled_and_the_rest_is_delivered() {
     let mut router = Router::new();
-    router.away_with_mail("alice", &[expiring(10, 500), mail(11), expiring(12, 500), mail(13)]);
+    router.away_with_mail(
+        "alice",
+        &[expiring(10, 500), mail(11), expiring(12, 500), mail(13)],
+    );
     router.up("alice", "app-1");
     assert_eq!(router.connected("app-1", "alice"), ["read alice 10 to 13"]);
     router.now = later(router.now, 500); // The shell reads the page before it ticks.
     assert_eq!(
-        router.last_page("alice", &[expiring(10, 500), mail(11), expiring(12, 500), mail(13)], 14),
-        ["deliver app-1: alice m11 m13", "alice m10 expired, purge up to 10", "alice m12 expired, purge only 12"]
+        router.last_page(
+            "alice",
+            &[expiring(10, 500), mail(11), expiring(12, 500), mail(13)],
+            14
+        ),
+        [
+            "deliver app-1: alice m11 m13",
+            "alice m10 expired, purge up to 10",
+            "alice m12 expired, purge only 12"
+        ]
     );
     router.accepted("app-1");
     router.down("alice", "app-1");
@@ -53,16 +77,39 @@ fn what_expires_in_a_page_is_settled_and_the_rest_is_delivered() {
 #[test]
 fn the_mailbox_of_an_absent_user_is_swept_when_its_first_reminder_expires() {
     let mut router = Router::new();
-    router.away_with_mail("alice", &[expiring(10, 800), expiring(11, 500), mail(12), expiring(13, 700), mail(14)]);
+    router.away_with_mail(
+        "alice",
+        &[
+            expiring(10, 800),
+            expiring(11, 500),
+            mail(12),
+            expiring(13, 700),
+            mail(14),
+        ],
+    );
     assert_eq!(router.wait(499), NOTHING);
     assert_eq!(router.wait(1), ["read alice 10 to 14"]);
     router.wait(200);
-    let entries = [expiring(10, 800), expiring(11, 500), mail(12), expiring(13, 700), mail(14)];
+    let entries = [
+        expiring(10, 800),
+        expiring(11, 500),
+        mail(12),
+        expiring(13, 700),
+        mail(14),
+    ];
     assert_eq!(
         router.last_page("alice", &entries, 15),
-        ["forget m10 m12 m14", "alice m11 expired, purge only 11", "alice m13 expired, purge only 13"]
+        [
+            "forget m10 m12 m14",
+            "alice m11 expired, purge only 11",
+            "alice m13 expired, purge only 13"
+        ]
     );
-    assert_eq!(router.wait(59_999), NOTHING, "a mailbox is not swept more often than that");
+    assert_eq!(
+        router.wait(59_999),
+        NOTHING,
+        "a mailbox is not swept more often than that"
+    );
     assert_eq!(router.wait(1), ["read alice 10 to 14"]);
     assert_eq!(
         router.last_page("alice", &[expiring(10, 800), mail(12), mail(14)], 15),
@@ -78,7 +125,11 @@ fn a_clock_that_was_set_back_and_right_again_hides_what_expired_for_a_minute_at_
     let mut router = Router::new();
     router.now.unix_ms -= HOUR_MS;
     router.away_with_mail("alice", &[expiring(10, 500)]);
-    assert_eq!(router.wait(500), NOTHING, "it has an hour left, by the clock");
+    assert_eq!(
+        router.wait(500),
+        NOTHING,
+        "it has an hour left, by the clock"
+    );
     router.now.unix_ms += HOUR_MS;
     assert_eq!(router.wait(60_000), ["read alice 10 to 10"]);
 }
@@ -86,16 +137,32 @@ fn a_clock_that_was_set_back_and_right_again_hides_what_expired_for_a_minute_at_
 #[test]
 fn a_sweep_goes_on_over_pages() {
     let mut router = Router::new();
-    router.away_with_mail("alice", &[expiring(10, 500), expiring(11, 500), mail(12), expiring(13, 500)]);
+    router.away_with_mail(
+        "alice",
+        &[
+            expiring(10, 500),
+            expiring(11, 500),
+            mail(12),
+            expiring(13, 500),
+        ],
+    );
     assert_eq!(router.wait(500), ["read alice 10 to 13"]);
     assert_eq!(
         router.page("alice", &[expiring(10, 500), expiring(11, 500)], 12),
-        ["read alice 12 to 13", "alice m10 expired, purge up to 10", "alice m11 expired, purge up to 11"]
+        [
+            "read alice 12 to 13",
+            "alice m10 expired, purge up to 10",
+            "alice m11 expired, purge up to 11"
+        ]
     );
     assert_eq!(router.up("alice", "app-1"), NOTHING, "the sweep ends first");
     assert_eq!(
         router.last_page("alice", &[mail(12), expiring(13, 500)], 14),
-        ["forget m12", "heartbeat app-1: alice", "alice m13 expired, purge only 13"]
+        [
+            "forget m12",
+            "heartbeat app-1: alice",
+            "alice m13 expired, purge only 13"
+        ]
     );
     assert_eq!(router.connected("app-1", "alice"), ["read alice 12 to 13"]);
     router.last_page("alice", &[mail(12), expiring(13, 500)], 14);
@@ -112,7 +179,10 @@ fn a_mailbox_that_expires_as_a_whole_leaves_nothing() {
     router.wait(500);
     assert_eq!(
         router.last_page("alice", &[expiring(10, 500), expiring(11, 500)], 12),
-        ["alice m10 expired, purge up to 10", "alice m11 expired, purge up to 11"]
+        [
+            "alice m10 expired, purge up to 10",
+            "alice m11 expired, purge up to 11"
+        ]
     );
     router.assert_nothing_is_left();
 }
@@ -127,7 +197,10 @@ fn a_mailbox_that_expires_in_two_sweeps_leaves_nothing() {
         ["forget m10", "alice m12 expired, purge only 12"]
     );
     assert_eq!(router.wait(60_000), ["read alice 10 to 12"]);
-    assert_eq!(router.last_page("alice", &[expiring(10, 60_500)], 13), ["alice m10 expired, purge up to 10"]);
+    assert_eq!(
+        router.last_page("alice", &[expiring(10, 60_500)], 13),
+        ["alice m10 expired, purge up to 10"]
+    );
     router.assert_nothing_is_left();
 }
 
@@ -136,13 +209,18 @@ fn a_mailbox_removed_behind_our_back_leaves_nothing() {
     let mut router = Router::new();
     router.away_with_mail("alice", &[expiring(10, 500)]);
     assert_eq!(router.wait(500), ["read alice 10 to 10"]);
-    assert_eq!(router.last_page("alice", &[], 11), NOTHING, "JetStream's own time to live was quicker");
+    assert_eq!(
+        router.last_page("alice", &[], 11),
+        NOTHING,
+        "JetStream's own time to live was quicker"
+    );
     router.assert_nothing_is_left();
 }
 
 #[test]
 fn what_is_parked_during_a_sweep_is_swept_in_its_time() {
-    let mut router = Router::with(|settings| settings.expiry_interval = std::time::Duration::from_millis(100));
+    let mut router =
+        Router::with(|settings| settings.expiry_interval = std::time::Duration::from_millis(100));
     router.away_with_mail("alice", &[expiring(10, 500), expiring(11, 9_000)]);
     assert_eq!(router.wait(500), ["read alice 10 to 11"]);
     router.away_with_mail("alice", &[expiring(12, 1_000)]);
@@ -163,7 +241,11 @@ fn a_sweep_ends_where_parking_begins() {
     // The page sees the first of the batch, whose acknowledgement is still on its way.
     assert_eq!(
         router.page("alice", &[expiring(10, 500), mail(11), mail(12)], 13),
-        ["forget m12", "forget m11", "alice m10 expired, purge up to 10"]
+        [
+            "forget m12",
+            "forget m11",
+            "alice m10 expired, purge up to 10"
+        ]
     );
 }
 
@@ -176,9 +258,16 @@ fn a_mailbox_that_is_being_delivered_is_not_swept() {
     router.page("alice", &[mail(10)], 11);
     assert_eq!(router.wait(500), NOTHING);
     router.down("alice", "app-1");
-    assert_eq!(router.accepted("app-1"), ["alice m10 delivered by app-1, purge up to 10"]);
+    assert_eq!(
+        router.accepted("app-1"),
+        ["alice m10 delivered by app-1, purge up to 10"]
+    );
     assert_eq!(router.wait(59_999), NOTHING);
-    assert_eq!(router.wait(1), ["read alice 11 to 11"], "what stayed behind is looked for later");
+    assert_eq!(
+        router.wait(1),
+        ["read alice 11 to 11"],
+        "what stayed behind is looked for later"
+    );
 }
 
 #[test]
@@ -202,6 +291,9 @@ fn stopping_sweeps_nothing_more() {
     assert_eq!(router.wait(500), ["read alice 10 to 11"]);
     router.stop();
     assert_eq!(router.wait(500), NOTHING);
-    assert_eq!(router.page("alice", &[expiring(10, 500)], 11), ["alice m10 expired, purge up to 10"]);
+    assert_eq!(
+        router.page("alice", &[expiring(10, 500)], 11),
+        ["alice m10 expired, purge up to 10"]
+    );
     assert!(router.partition.is_quiet());
 }

@@ -4,9 +4,18 @@ use super::*;
 
 #[test]
 fn a_silent_instance_is_down_and_its_users_are_parked_at_once() {
-    for why in [NoAnswer::NoResponders, NoAnswer::TimedOut, NoAnswer::Garbage] {
+    for why in [
+        NoAnswer::NoResponders,
+        NoAnswer::TimedOut,
+        NoAnswer::Garbage,
+    ] {
         let mut router = Router::new();
-        for (user, at) in [("alice", "app-1"), ("bob", "app-1"), ("carol", "app-1"), ("dave", "app-2")] {
+        for (user, at) in [
+            ("alice", "app-1"),
+            ("bob", "app-1"),
+            ("carol", "app-1"),
+            ("dave", "app-2"),
+        ] {
             router.hold(user, at);
         }
         assert_eq!(router.publish("alice"), ["deliver app-1: alice e5"]);
@@ -17,8 +26,16 @@ fn a_silent_instance_is_down_and_its_users_are_parked_at_once() {
             "also bob, who waited for it"
         );
         router.parked(&[10, 11, 12]);
-        assert_eq!(router.publish("carol"), ["park carol e7"], "no second time-out for her");
-        assert_eq!(router.publish("dave"), ["deliver app-2: dave e8"], "another instance is not affected");
+        assert_eq!(
+            router.publish("carol"),
+            ["park carol e7"],
+            "no second time-out for her"
+        );
+        assert_eq!(
+            router.publish("dave"),
+            ["deliver app-2: dave e8"],
+            "another instance is not affected"
+        );
     }
 }
 
@@ -28,8 +45,14 @@ fn users_of_a_silent_instance_go_another_way_where_they_have_one() {
     router.up("alice", "app-2");
     router.hold("alice", "app-1");
     router.publish("alice");
-    assert_eq!(router.delivery_fails("app-1", NoAnswer::TimedOut), ["heartbeat app-2: alice"]);
-    assert_eq!(router.connected("app-2", "alice"), ["deliver app-2 alone: alice e2"]);
+    assert_eq!(
+        router.delivery_fails("app-1", NoAnswer::TimedOut),
+        ["heartbeat app-2: alice"]
+    );
+    assert_eq!(
+        router.connected("app-2", "alice"),
+        ["deliver app-2 alone: alice e2"]
+    );
 }
 
 #[test]
@@ -38,7 +61,11 @@ fn a_heartbeat_without_answer_brings_an_instance_down() {
     router.up("alice", "app-1");
     router.up("bob", "app-1");
     router.publish("alice bob");
-    assert_eq!(router.heartbeat_fails("app-1", NoAnswer::TimedOut), ["park bob e1.1, alice e1"], "no second time-out");
+    assert_eq!(
+        router.heartbeat_fails("app-1", NoAnswer::TimedOut),
+        ["park bob e1.1, alice e1"],
+        "no second time-out"
+    );
     assert_eq!(router.down("alice", "app-1"), NOTHING, "its routes stayed");
 }
 
@@ -62,12 +89,19 @@ fn a_down_instance_is_probed_with_growing_pauses_until_it_answers() {
         ["drop route bob app-1 @2", "read alice 10 to 10"],
         "it is back and says who is there"
     );
-    assert_eq!(router.last_page("alice", &[mail(10)], 11), ["deliver app-1: alice m10"]);
+    assert_eq!(
+        router.last_page("alice", &[mail(10)], 11),
+        ["deliver app-1: alice m10"]
+    );
     router.accepted("app-1");
     router.publish("alice");
     router.delivery_fails("app-1", NoAnswer::NoResponders);
     router.parked(&[12]);
-    assert_eq!(router.wait(500), ["heartbeat app-1: alice"], "an accepted delivery ended the back-off");
+    assert_eq!(
+        router.wait(500),
+        ["heartbeat app-1: alice"],
+        "an accepted delivery ended the back-off"
+    );
 }
 
 #[test]
@@ -75,16 +109,28 @@ fn an_instance_that_hangs_on_deliveries_is_tried_less_and_less() {
     let mut router = Router::new();
     router.hold("alice", "app-1");
     router.publish("alice");
-    assert_eq!(router.delivery_fails("app-1", NoAnswer::TimedOut), ["park alice e2"]);
+    assert_eq!(
+        router.delivery_fails("app-1", NoAnswer::TimedOut),
+        ["park alice e2"]
+    );
     router.parked(&[10]);
     for (tries, pause) in (1..).zip([500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]) {
         assert_eq!(router.wait(pause - 1), NOTHING);
         assert_eq!(router.wait(1), ["heartbeat app-1: alice"]);
         assert_eq!(router.connected("app-1", "alice"), ["read alice 10 to 10"]);
-        assert_eq!(router.last_page("alice", &[mail(10)], 11), ["deliver app-1 alone: alice m10"]);
+        assert_eq!(
+            router.last_page("alice", &[mail(10)], 11),
+            ["deliver app-1 alone: alice m10"]
+        );
         let report = format!("hold back alice m10: {tries} times unanswered by app-1");
-        let reports: Vec<_> = [report].into_iter().filter(|_| tries >= HELD_BACK_AFTER).collect();
-        let expected: Vec<_> = reports.into_iter().chain(["forget m10".to_owned()]).collect();
+        let reports: Vec<_> = [report]
+            .into_iter()
+            .filter(|_| tries >= HELD_BACK_AFTER)
+            .collect();
+        let expected: Vec<_> = reports
+            .into_iter()
+            .chain(["forget m10".to_owned()])
+            .collect();
         assert_eq!(router.delivery_fails("app-1", NoAnswer::TimedOut), expected);
     }
 }
@@ -101,7 +147,11 @@ fn a_probe_names_no_more_users_than_a_heartbeat_may() {
     assert_eq!(router.wait(500), ["heartbeat app-1: alice, bob"]);
     assert_eq!(
         router.connected("app-1", "alice bob"),
-        ["heartbeat app-1: carol", "read alice 11 to 11", "read bob 12 to 12"]
+        [
+            "heartbeat app-1: carol",
+            "read alice 11 to 11",
+            "read bob 12 to 12"
+        ]
     );
 }
 
@@ -132,7 +182,11 @@ fn an_instance_that_nobody_waits_for_is_not_probed() {
     router.accepted("app-2");
     assert_eq!(router.wait(60_000), NOTHING);
     assert_eq!(router.down("alice", "app-2"), NOTHING);
-    assert_eq!(router.publish("alice"), ["heartbeat app-1: alice"], "the next reminder finds out");
+    assert_eq!(
+        router.publish("alice"),
+        ["heartbeat app-1: alice"],
+        "the next reminder finds out"
+    );
 }
 
 #[test]
@@ -140,9 +194,19 @@ fn a_heartbeat_in_flight_while_a_delivery_fails_does_not_bring_the_instance_up()
     let mut router = Router::new();
     router.hold("alice", "app-1");
     router.up("bob", "app-1");
-    assert_eq!(router.publish("alice bob"), ["heartbeat app-1: bob", "deliver app-1: alice e2"]);
-    assert_eq!(router.delivery_fails("app-1", NoAnswer::TimedOut), ["park alice e2"]);
-    assert_eq!(router.connected("app-1", "bob"), NOTHING, "bob's is parked with the next batch");
+    assert_eq!(
+        router.publish("alice bob"),
+        ["heartbeat app-1: bob", "deliver app-1: alice e2"]
+    );
+    assert_eq!(
+        router.delivery_fails("app-1", NoAnswer::TimedOut),
+        ["park alice e2"]
+    );
+    assert_eq!(
+        router.connected("app-1", "bob"),
+        NOTHING,
+        "bob's is parked with the next batch"
+    );
     assert_eq!(router.parked(&[10]), ["park bob e2.1", "alice e2 parked"]);
     router.parked(&[11]);
     assert_eq!(router.wait(500), ["heartbeat app-1: alice, bob"]);
@@ -157,8 +221,15 @@ fn a_heartbeat_still_in_flight_at_the_end_of_the_back_off_is_the_probe() {
     router.delivery_fails("app-1", NoAnswer::TimedOut);
     router.parked(&[10]);
     assert_eq!(router.wait(700), NOTHING);
-    assert_eq!(router.connected("app-1", "bob"), ["heartbeat app-1: alice", "deliver app-1: bob e2.1"]);
-    assert_eq!(router.connected("app-1", "alice"), ["read alice 10 to 10"], "the failure ended what was known of her");
+    assert_eq!(
+        router.connected("app-1", "bob"),
+        ["heartbeat app-1: alice", "deliver app-1: bob e2.1"]
+    );
+    assert_eq!(
+        router.connected("app-1", "alice"),
+        ["read alice 10 to 10"],
+        "the failure ended what was known of her"
+    );
 }
 
 #[test]

@@ -24,22 +24,46 @@ fn what_arrives_queues_behind_the_mailbox_until_it_is_empty() {
     let mut router = Router::new();
     router.publish("alice");
     assert_eq!(router.publish("alice"), NOTHING, "one batch at a time");
-    assert_eq!(router.up("alice", "app-1"), NOTHING, "nothing can be read yet");
-    assert_eq!(router.parked(&[10]), ["heartbeat app-1: alice", "park alice e2", "alice e1 parked"]);
+    assert_eq!(
+        router.up("alice", "app-1"),
+        NOTHING,
+        "nothing can be read yet"
+    );
+    assert_eq!(
+        router.parked(&[10]),
+        ["heartbeat app-1: alice", "park alice e2", "alice e1 parked"]
+    );
     assert_eq!(router.parked(&[11]), ["alice e2 parked"]);
     assert_eq!(router.connected("app-1", "alice"), ["read alice 10 to 11"]);
     assert_eq!(router.publish("alice"), ["park alice e3"]);
-    assert_eq!(router.last_page("alice", &[mail(10), mail(11)], 12), ["deliver app-1: alice m10 m11"]);
+    assert_eq!(
+        router.last_page("alice", &[mail(10), mail(11)], 12),
+        ["deliver app-1: alice m10 m11"]
+    );
     assert_eq!(
         router.accepted("app-1"),
-        ["alice m10 delivered by app-1, purge up to 10", "alice m11 delivered by app-1, purge up to 11"]
+        [
+            "alice m10 delivered by app-1, purge up to 10",
+            "alice m11 delivered by app-1, purge up to 11"
+        ]
     );
-    assert_eq!(router.publish("alice"), NOTHING, "event 3 is still on its way into the mailbox");
-    assert_eq!(router.parked(&[12]), ["read alice 12 to 12", "park alice e4", "alice e3 parked"]);
+    assert_eq!(
+        router.publish("alice"),
+        NOTHING,
+        "event 3 is still on its way into the mailbox"
+    );
+    assert_eq!(
+        router.parked(&[12]),
+        ["read alice 12 to 12", "park alice e4", "alice e3 parked"]
+    );
     assert_eq!(router.parked(&[14]), ["alice e4 parked"]);
     router.last_page("alice", &[mail(12), mail(14)], 15);
     router.accepted("app-1");
-    assert_eq!(router.publish("alice"), ["deliver app-1: alice e5"], "live again");
+    assert_eq!(
+        router.publish("alice"),
+        ["deliver app-1: alice e5"],
+        "live again"
+    );
     router.accepted("app-1");
     router.down("alice", "app-1");
     router.assert_nothing_is_left();
@@ -48,7 +72,10 @@ fn what_arrives_queues_behind_the_mailbox_until_it_is_empty() {
 #[test]
 fn a_mailbox_is_delivered_page_by_page() {
     let mut router = alice_is_read();
-    assert_eq!(router.page("alice", &[mail(10), mail(12)], 13), ["deliver app-1: alice m10 m12"]);
+    assert_eq!(
+        router.page("alice", &[mail(10), mail(12)], 13),
+        ["deliver app-1: alice m10 m12"]
+    );
     assert_eq!(
         router.accepted("app-1"),
         [
@@ -57,9 +84,19 @@ fn a_mailbox_is_delivered_page_by_page() {
             "alice m12 delivered by app-1, purge up to 12"
         ]
     );
-    assert_eq!(router.page("alice", &[], 14), ["read alice 14 to 15"], "an empty page is a step, too");
-    assert_eq!(router.last_page("alice", &[mail(15)], 16), ["deliver app-1: alice m15"]);
-    assert_eq!(router.accepted("app-1"), ["alice m15 delivered by app-1, purge up to 15"]);
+    assert_eq!(
+        router.page("alice", &[], 14),
+        ["read alice 14 to 15"],
+        "an empty page is a step, too"
+    );
+    assert_eq!(
+        router.last_page("alice", &[mail(15)], 16),
+        ["deliver app-1: alice m15"]
+    );
+    assert_eq!(
+        router.accepted("app-1"),
+        ["alice m15 delivered by app-1, purge up to 15"]
+    );
     router.down("alice", "app-1");
     router.assert_nothing_is_left();
 }
@@ -70,7 +107,10 @@ fn a_page_larger_than_a_delivery_goes_out_in_several() {
     router.found("alice", (10, 12), 3);
     router.up("alice", "app-1");
     router.connected("app-1", "alice");
-    assert_eq!(router.last_page("alice", &[mail(10), mail(11), mail(12)], 13), ["deliver app-1: alice m10 m11"]);
+    assert_eq!(
+        router.last_page("alice", &[mail(10), mail(11), mail(12)], 13),
+        ["deliver app-1: alice m10 m11"]
+    );
     assert_eq!(
         router.accepted("app-1"),
         [
@@ -85,14 +125,34 @@ fn a_page_larger_than_a_delivery_goes_out_in_several() {
 fn parks_go_in_order_and_in_bounded_batches() {
     let mut router = Router::with(|settings| settings.park_batch = (3, 450));
     assert_eq!(router.publish("alice"), ["park alice e1"]);
-    router.event([reminder("alice").bytes(300), reminder("alice"), reminder("alice").bytes(900), reminder("alice")]);
+    router.event([
+        reminder("alice").bytes(300),
+        reminder("alice"),
+        reminder("alice").bytes(900),
+        reminder("alice"),
+    ]);
     router.publish("alice bob alice");
-    assert_eq!(router.parked(&[1]), ["park alice e2, alice e2.1", "alice e1 parked"]);
-    assert_eq!(router.parked(&[2, 3]), ["park alice e2.2", "alice e2 parked", "alice e2.1 parked"], "alone");
-    assert_eq!(router.parked(&[4]), ["park alice e2.3, alice e3, alice e3.2", "alice e2.2 parked"]);
+    assert_eq!(
+        router.parked(&[1]),
+        ["park alice e2, alice e2.1", "alice e1 parked"]
+    );
+    assert_eq!(
+        router.parked(&[2, 3]),
+        ["park alice e2.2", "alice e2 parked", "alice e2.1 parked"],
+        "alone"
+    );
+    assert_eq!(
+        router.parked(&[4]),
+        ["park alice e2.3, alice e3, alice e3.2", "alice e2.2 parked"]
+    );
     assert_eq!(
         router.parked(&[5, 6, 7]),
-        ["park bob e3.1", "alice e2.3 parked", "alice e3 parked", "alice e3.2 parked"]
+        [
+            "park bob e3.1",
+            "alice e2.3 parked",
+            "alice e3 parked",
+            "alice e3.2 parked"
+        ]
     );
 }
 
@@ -106,36 +166,77 @@ fn reads_are_bounded() {
     assert_eq!(router.connected("app-1", "alice"), ["read alice 10 to 30"]);
     assert_eq!(router.connected("app-2", "bob"), ["read bob 10 to 30"]);
     assert_eq!(router.connected("app-3", "carol"), NOTHING);
-    assert_eq!(router.last_page("alice", &[mail(10)], 31), ["deliver app-1: alice m10", "read carol 10 to 30"]);
+    assert_eq!(
+        router.last_page("alice", &[mail(10)], 31),
+        ["deliver app-1: alice m10", "read carol 10 to 30"]
+    );
 }
 
 #[test]
 fn mailboxes_are_read_ahead_of_a_slow_instance_by_one_delivery() {
     let mut router = Router::with(|settings| settings.reads_in_flight = 4);
-    let page = [Entry { bytes: 900, ..mail(10) }];
-    for (user, at) in [("alice", "app-1"), ("bob", "app-1"), ("carol", "app-1"), ("dave", "app-1"), ("erin", "app-2")] {
+    let page = [Entry {
+        bytes: 900,
+        ..mail(10)
+    }];
+    for (user, at) in [
+        ("alice", "app-1"),
+        ("bob", "app-1"),
+        ("carol", "app-1"),
+        ("dave", "app-1"),
+        ("erin", "app-2"),
+    ] {
         router.found(user, (10, 10), 1);
         router.up(user, at);
     }
-    assert_eq!(router.connected("app-1", "alice"), ["heartbeat app-1: bob, carol, dave", "read alice 10 to 10"]);
-    assert_eq!(router.last_page("alice", &page, 11), ["deliver app-1: alice m10"]);
+    assert_eq!(
+        router.connected("app-1", "alice"),
+        ["heartbeat app-1: bob, carol, dave", "read alice 10 to 10"]
+    );
+    assert_eq!(
+        router.last_page("alice", &page, 11),
+        ["deliver app-1: alice m10"]
+    );
     assert_eq!(
         router.connected("app-1", "bob carol dave"),
-        ["read bob 10 to 10", "read carol 10 to 10", "read dave 10 to 10"],
+        [
+            "read bob 10 to 10",
+            "read carol 10 to 10",
+            "read dave 10 to 10"
+        ],
         "by what is known"
     );
-    assert_eq!(router.last_page("bob", &page, 11), NOTHING, "app-1 takes its time");
+    assert_eq!(
+        router.last_page("bob", &page, 11),
+        NOTHING,
+        "app-1 takes its time"
+    );
     assert_eq!(router.last_page("carol", &page, 11), NOTHING);
     assert_eq!(router.down("dave", "app-1"), NOTHING);
     assert_eq!(router.last_page("dave", &page, 11), ["forget m10"]);
     assert_eq!(router.up("dave", "app-1"), ["heartbeat app-1: dave"]);
-    assert_eq!(router.connected("app-1", "dave"), NOTHING, "no more than is known to fit");
-    assert_eq!(router.connected("app-2", "erin"), ["read erin 10 to 10"], "which is nothing to app-2");
+    assert_eq!(
+        router.connected("app-1", "dave"),
+        NOTHING,
+        "no more than is known to fit"
+    );
+    assert_eq!(
+        router.connected("app-2", "erin"),
+        ["read erin 10 to 10"],
+        "which is nothing to app-2"
+    );
     assert_eq!(
         router.accepted("app-1"),
-        ["deliver app-1: bob m10", "read dave 10 to 10", "alice m10 delivered by app-1, purge up to 10"]
+        [
+            "deliver app-1: bob m10",
+            "read dave 10 to 10",
+            "alice m10 delivered by app-1, purge up to 10"
+        ]
     );
-    assert_eq!(router.delivery_fails("app-1", NoAnswer::TimedOut), ["forget m10", "forget m10"]);
+    assert_eq!(
+        router.delivery_fails("app-1", NoAnswer::TimedOut),
+        ["forget m10", "forget m10"]
+    );
     assert_eq!(router.last_page("dave", &page, 11), ["forget m10"]);
 }
 
@@ -147,18 +248,32 @@ fn a_user_who_left_the_queue_to_be_read_goes_another_way() {
         router.up(user, "app-1");
     }
     router.connected("app-1", "alice");
-    assert_eq!(router.connected("app-1", "bob"), NOTHING, "bob queues behind alice");
+    assert_eq!(
+        router.connected("app-1", "bob"),
+        NOTHING,
+        "bob queues behind alice"
+    );
     router.up("bob", "app-2");
     router.down("bob", "app-1");
-    assert_eq!(router.last_page("alice", &[mail(10)], 11), ["deliver app-1: alice m10", "heartbeat app-2: bob"]);
+    assert_eq!(
+        router.last_page("alice", &[mail(10)], 11),
+        ["deliver app-1: alice m10", "heartbeat app-2: bob"]
+    );
 }
 
 /// With the last one's page the instance is spoken to for nobody, and somebody still queues there.
 #[test]
 fn a_user_who_queues_to_be_read_is_not_forgotten_with_the_instance() {
-    let mut router = Router::with(|settings| (settings.lease, settings.reads_in_flight) = (Duration::ZERO, 1));
+    let mut router =
+        Router::with(|settings| (settings.lease, settings.reads_in_flight) = (Duration::ZERO, 1));
     router.away_with_mail("alice", &[mail(1)]);
-    router.away_with_mail("bob", &[Entry { bytes: 2_000, ..mail(2) }]);
+    router.away_with_mail(
+        "bob",
+        &[Entry {
+            bytes: 2_000,
+            ..mail(2)
+        }],
+    );
     router.up("bob", "app-1");
     assert_eq!(router.connected("app-1", "bob"), ["read bob 2 to 2"]);
     router.up("alice", "app-1");
@@ -166,14 +281,24 @@ fn a_user_who_queues_to_be_read_is_not_forgotten_with_the_instance() {
     router.up("carol", "app-1");
     assert_eq!(router.publish("carol"), ["heartbeat app-1: carol"]);
     assert_eq!(
-        router.last_page("bob", &[Entry { bytes: 2_000, ..mail(2) }], 3),
+        router.last_page(
+            "bob",
+            &[Entry {
+                bytes: 2_000,
+                ..mail(2)
+            }],
+            3
+        ),
         NOTHING,
         "to be confirmed behind carol"
     );
     for user in ["alice", "bob", "carol"] {
         router.down(user, "app-1");
     }
-    assert_eq!(router.connected("app-1", ""), ["forget m2", "park carol e3"]);
+    assert_eq!(
+        router.connected("app-1", ""),
+        ["forget m2", "park carol e3"]
+    );
     assert_eq!(router.up("alice", "app-2"), ["heartbeat app-2: alice"]);
     assert_eq!(router.connected("app-2", "alice"), ["read alice 1 to 1"]);
 }
@@ -182,11 +307,18 @@ fn a_user_who_queues_to_be_read_is_not_forgotten_with_the_instance() {
 fn mailboxes_found_on_take_over_are_delivered_when_a_route_comes() {
     let mut router = Router::new();
     assert_eq!(router.found("alice", (10, 20), 2), NOTHING);
-    assert_eq!(router.publish("alice"), ["park alice e1"], "behind what was found");
+    assert_eq!(
+        router.publish("alice"),
+        ["park alice e1"],
+        "behind what was found"
+    );
     router.parked(&[21]);
     router.up("alice", "app-1");
     assert_eq!(router.connected("app-1", "alice"), ["read alice 10 to 21"]);
-    assert_eq!(router.last_page("alice", &[mail(10), mail(20), mail(21)], 22), ["deliver app-1: alice m10 m20 m21"]);
+    assert_eq!(
+        router.last_page("alice", &[mail(10), mail(20), mail(21)], 22),
+        ["deliver app-1: alice m10 m20 m21"]
+    );
     router.accepted("app-1");
     router.down("alice", "app-1");
     router.assert_nothing_is_left();
@@ -195,11 +327,26 @@ fn mailboxes_found_on_take_over_are_delivered_when_a_route_comes() {
 #[test]
 fn a_full_mailbox_refuses_the_newest() {
     let mut router = Router::with(|settings| settings.room.limit = 2);
-    assert_eq!(router.publish("alice alice alice"), ["park alice e1, alice e1.1"]);
-    assert_eq!(router.parked(&[10, 11]), ["count alice", "alice e1 parked", "alice e1.1 parked"]);
-    assert_eq!(router.counted("alice", Some(&[("billing", 10..12)])), ["alice e1.2 refused: mailbox full"]);
-    assert_eq!(router.publish("alice bob"), ["count alice, if fewer than 2", "park bob e2.1"]);
-    assert_eq!(router.counted("alice", None), ["alice e2 refused: mailbox full"]);
+    assert_eq!(
+        router.publish("alice alice alice"),
+        ["park alice e1, alice e1.1"]
+    );
+    assert_eq!(
+        router.parked(&[10, 11]),
+        ["count alice", "alice e1 parked", "alice e1.1 parked"]
+    );
+    assert_eq!(
+        router.counted("alice", Some(&[("billing", 10..12)])),
+        ["alice e1.2 refused: mailbox full"]
+    );
+    assert_eq!(
+        router.publish("alice bob"),
+        ["count alice, if fewer than 2", "park bob e2.1"]
+    );
+    assert_eq!(
+        router.counted("alice", None),
+        ["alice e2 refused: mailbox full"]
+    );
     router.parked(&[12]);
     router.up("alice", "app-1");
     router.connected("app-1", "alice");
@@ -219,7 +366,11 @@ fn busy_pauses_the_user_and_keeps_the_order() {
     assert_eq!(router.publish("bob"), NOTHING);
     assert_eq!(
         router.refused("app-1", &[(0, 0, Refusal::Busy)]),
-        ["deliver app-1: bob e5", "park alice e4", "bob e4.1 delivered by app-1"],
+        [
+            "deliver app-1: bob e5",
+            "park alice e4",
+            "bob e4.1 delivered by app-1"
+        ],
         "bob is not paused"
     );
     router.parked(&[10]);
@@ -228,7 +379,10 @@ fn busy_pauses_the_user_and_keeps_the_order() {
     router.accepted("app-1");
     assert_eq!(router.wait(199), NOTHING);
     assert_eq!(router.wait(1), ["read alice 10 to 11"]);
-    assert_eq!(router.last_page("alice", &[mail(10), mail(11)], 12), ["deliver app-1: alice m10 m11"]);
+    assert_eq!(
+        router.last_page("alice", &[mail(10), mail(11)], 12),
+        ["deliver app-1: alice m10 m11"]
+    );
 }
 
 #[test]
@@ -236,7 +390,11 @@ fn the_pause_grows_with_each_busy_answer_until_one_is_accepted() {
     let mut router = alice_is_read();
     for pause in [200, 400, 800, 1_600, 3_200, 5_000, 5_000] {
         router.last_page("alice", &[mail(10), mail(12), mail(15)], 16);
-        let all = [(0, 0, Refusal::Busy), (0, 1, Refusal::Busy), (0, 2, Refusal::Busy)];
+        let all = [
+            (0, 0, Refusal::Busy),
+            (0, 1, Refusal::Busy),
+            (0, 2, Refusal::Busy),
+        ];
         assert_eq!(router.refused("app-1", &all), ["forget m10 m12 m15"]);
         assert_eq!(router.wait(pause - 1), NOTHING);
         let resumed = router.wait(1);
@@ -255,17 +413,31 @@ fn the_pause_grows_with_each_busy_answer_until_one_is_accepted() {
 fn a_new_route_ends_the_pause() {
     let mut router = alice_is_read();
     router.last_page("alice", &[mail(10), mail(12), mail(15)], 16);
-    router.refused("app-1", &[(0, 0, Refusal::Busy), (0, 1, Refusal::Busy), (0, 2, Refusal::Busy)]);
+    router.refused(
+        "app-1",
+        &[
+            (0, 0, Refusal::Busy),
+            (0, 1, Refusal::Busy),
+            (0, 2, Refusal::Busy),
+        ],
+    );
     assert_eq!(router.up("alice", "app-2"), ["heartbeat app-2: alice"]);
 }
 
 #[test]
 fn what_was_accepted_behind_a_busy_one_is_not_repeated() {
     let mut router = alice_is_read();
-    assert_eq!(router.last_page("alice", &[mail(10), mail(12), mail(15)], 16), ["deliver app-1: alice m10 m12 m15"]);
+    assert_eq!(
+        router.last_page("alice", &[mail(10), mail(12), mail(15)], 16),
+        ["deliver app-1: alice m10 m12 m15"]
+    );
     assert_eq!(
         router.refused("app-1", &[(0, 1, Refusal::Busy)]),
-        ["forget m12", "alice m10 delivered by app-1, purge up to 10", "alice m15 delivered by app-1, purge only 15"]
+        [
+            "forget m12",
+            "alice m10 delivered by app-1, purge up to 10",
+            "alice m15 delivered by app-1, purge only 15"
+        ]
     );
     assert_eq!(router.publish("alice"), ["park alice e4"]);
     router.parked(&[17]);
@@ -277,7 +449,10 @@ fn what_was_accepted_behind_a_busy_one_is_not_repeated() {
     );
     assert_eq!(
         router.accepted("app-1"),
-        ["alice m12 delivered by app-1, purge up to 12", "alice m17 delivered by app-1, purge up to 17"]
+        [
+            "alice m12 delivered by app-1, purge up to 12",
+            "alice m17 delivered by app-1, purge up to 17"
+        ]
     );
     router.down("alice", "app-1");
     router.assert_nothing_is_left();
@@ -293,9 +468,19 @@ fn a_mailbox_of_which_only_accepted_ones_are_left_is_empty() {
         router.last_page("alice", &[mail(10), mail(12), mail(15)], 16),
         ["forget m12 m15", "deliver app-1: alice m10"]
     );
-    assert_eq!(router.accepted("app-1"), ["read alice 11 to 15", "alice m10 delivered by app-1, purge up to 10"]);
+    assert_eq!(
+        router.accepted("app-1"),
+        [
+            "read alice 11 to 15",
+            "alice m10 delivered by app-1, purge up to 10"
+        ]
+    );
     assert_eq!(router.last_page("alice", &[mail(15)], 16), ["forget m15"]);
-    assert_eq!(router.publish("alice"), ["deliver app-1: alice e4"], "live again");
+    assert_eq!(
+        router.publish("alice"),
+        ["deliver app-1: alice e4"],
+        "live again"
+    );
     router.accepted("app-1");
     router.down("alice", "app-1");
     router.assert_nothing_is_left();
@@ -309,19 +494,38 @@ fn a_user_may_move_while_the_mailbox_is_delivered() {
     assert_eq!(router.down("alice", "app-1"), NOTHING);
     assert_eq!(
         router.refused("app-1", &[(0, 1, Refusal::NotConnected)]),
-        ["heartbeat app-2: alice", "alice m10 delivered by app-1, purge up to 10"]
+        [
+            "heartbeat app-2: alice",
+            "alice m10 delivered by app-1, purge up to 10"
+        ]
     );
-    assert_eq!(router.connected("app-2", "alice"), ["deliver app-2: alice m12"]);
-    assert_eq!(router.accepted("app-2"), ["read alice 13 to 15", "alice m12 delivered by app-2, purge up to 12"]);
+    assert_eq!(
+        router.connected("app-2", "alice"),
+        ["deliver app-2: alice m12"]
+    );
+    assert_eq!(
+        router.accepted("app-2"),
+        [
+            "read alice 13 to 15",
+            "alice m12 delivered by app-2, purge up to 12"
+        ]
+    );
 }
 
 #[test]
 fn a_user_may_leave_while_the_mailbox_is_read() {
     let mut router = alice_is_read();
     assert_eq!(router.down("alice", "app-1"), NOTHING);
-    assert_eq!(router.last_page("alice", &[mail(10), mail(12), mail(15)], 16), ["forget m10 m12 m15"]);
+    assert_eq!(
+        router.last_page("alice", &[mail(10), mail(12), mail(15)], 16),
+        ["forget m10 m12 m15"]
+    );
     router.up("alice", "app-1");
-    assert_eq!(router.connected("app-1", "alice"), ["read alice 10 to 15"], "from the start");
+    assert_eq!(
+        router.connected("app-1", "alice"),
+        ["read alice 10 to 15"],
+        "from the start"
+    );
 }
 
 #[test]
@@ -334,7 +538,14 @@ fn what_is_still_being_parked_is_not_delivered_before_it_is_settled_as_parked() 
         ["forget m16", "deliver app-1: alice m10 m12 m15"]
     );
     router.accepted("app-1");
-    assert_eq!(router.parked(&[16, 17]), ["read alice 16 to 17", "alice e4 parked", "alice e4.1 parked"]);
+    assert_eq!(
+        router.parked(&[16, 17]),
+        [
+            "read alice 16 to 17",
+            "alice e4 parked",
+            "alice e4.1 parked"
+        ]
+    );
     router.last_page("alice", &[mail(16), mail(17)], 18);
     router.accepted("app-1");
     router.down("alice", "app-1");
@@ -345,11 +556,22 @@ fn what_is_still_being_parked_is_not_delivered_before_it_is_settled_as_parked() 
 fn what_was_parked_before_a_crash_counts_once() {
     let mut router = Router::with(|settings| settings.room.limit = 2);
     router.found("alice", (10, 10), 1);
-    assert_eq!(router.publish("alice"), ["park alice e1"], "the event comes again");
-    assert_eq!(router.parked(&[10]), ["alice e1 parked"], "and JetStream knows it");
+    assert_eq!(
+        router.publish("alice"),
+        ["park alice e1"],
+        "the event comes again"
+    );
+    assert_eq!(
+        router.parked(&[10]),
+        ["alice e1 parked"],
+        "and JetStream knows it"
+    );
     assert_eq!(router.publish("alice alice"), ["park alice e2"]);
     assert_eq!(router.parked(&[11]), ["count alice", "alice e2 parked"]);
-    assert_eq!(router.counted("alice", Some(&[("billing", 10..12)])), ["alice e2.1 refused: mailbox full"]);
+    assert_eq!(
+        router.counted("alice", Some(&[("billing", 10..12)])),
+        ["alice e2.1 refused: mailbox full"]
+    );
 }
 
 #[test]
@@ -367,12 +589,21 @@ fn what_was_parked_and_delivered_before_a_crash_leaves_nothing() {
 #[test]
 fn stopping_begins_no_mailbox() {
     let mut router = Router::with(|settings| settings.reads_in_flight = 1);
-    for (user, at) in [("alice", "app-1"), ("bob", "app-2"), ("carol", "app-2"), ("dave", "app-3")] {
+    for (user, at) in [
+        ("alice", "app-1"),
+        ("bob", "app-2"),
+        ("carol", "app-2"),
+        ("dave", "app-3"),
+    ] {
         router.found(user, (10, 30), 2);
         router.up(user, at);
     }
     assert_eq!(router.connected("app-1", "alice"), ["read alice 10 to 30"]);
-    assert_eq!(router.connected("app-2", "bob"), ["heartbeat app-2: carol"], "bob queues to be read");
+    assert_eq!(
+        router.connected("app-2", "bob"),
+        ["heartbeat app-2: carol"],
+        "bob queues to be read"
+    );
     assert_eq!(router.connected("app-2", "carol"), NOTHING, "behind bob");
     assert_eq!(router.stop(), NOTHING);
     assert_eq!(router.last_page("alice", &[mail(10)], 31), NOTHING);
@@ -387,7 +618,14 @@ fn stopping_begins_no_mailbox() {
 fn stopping_ends_a_pause_without_reading() {
     let mut router = alice_is_read();
     router.last_page("alice", &[mail(10), mail(12), mail(15)], 16);
-    router.refused("app-1", &[(0, 0, Refusal::Busy), (0, 1, Refusal::Busy), (0, 2, Refusal::Busy)]);
+    router.refused(
+        "app-1",
+        &[
+            (0, 0, Refusal::Busy),
+            (0, 1, Refusal::Busy),
+            (0, 2, Refusal::Busy),
+        ],
+    );
     router.stop();
     assert_eq!(router.wait(60_000), NOTHING);
     assert!(router.partition.is_quiet());

@@ -14,12 +14,19 @@ fn a_heartbeat_about_somebody_who_was_forgotten_confirms_nobody_else() {
     router.up("alice", "app-2");
     router.connected("app-2", "alice");
     router.last_page("alice", &[mail(10)], 11);
-    assert_eq!(router.accepted("app-2"), ["alice m10 delivered by app-2, purge up to 10"]);
+    assert_eq!(
+        router.accepted("app-2"),
+        ["alice m10 delivered by app-2, purge up to 10"]
+    );
     router.down("alice", "app-2");
     router.up("bob", "app-1");
     router.publish("bob");
     router.parked(&[11]);
-    assert_eq!(router.connected("app-1", "alice"), ["heartbeat app-1: bob"], "he was not asked about");
+    assert_eq!(
+        router.connected("app-1", "alice"),
+        ["heartbeat app-1: bob"],
+        "he was not asked about"
+    );
 }
 
 #[test]
@@ -37,12 +44,20 @@ fn a_seat_of_somebody_who_was_forgotten_is_nobody_elses() {
         "at app-2 she waits for carol's answer"
     );
     assert_eq!(router.accepted("app-1"), NOTHING);
-    assert_eq!(router.wait(2_000), ["alice e3 delivered by app-1, missed by 1"], "app-2 is left out");
+    assert_eq!(
+        router.wait(2_000),
+        ["alice e3 delivered by app-1, missed by 1"],
+        "app-2 is left out"
+    );
     router.down("alice", "app-1");
     router.down("alice", "app-2");
     router.up("bob", "app-2");
     router.publish("bob");
     assert_eq!(router.connected("app-2", "bob"), NOTHING);
-    assert_eq!(router.accepted("app-2"), ["deliver app-2: bob e4", "carol e2 delivered by app-2"], "one seat is his");
+    assert_eq!(
+        router.accepted("app-2"),
+        ["deliver app-2: bob e4", "carol e2 delivered by app-2"],
+        "one seat is his"
+    );
     assert_eq!(router.accepted("app-2"), ["bob e4 delivered by app-2"]);
 }

@@ -14,7 +14,11 @@ fn a_refused_batch_is_repeated_after_growing_pauses() {
     assert_eq!(router.parked(&[10]), ["alice e1 parked"]);
     assert_eq!(router.publish("alice"), ["park alice e2"]);
     router.park_refused();
-    assert_eq!(router.wait(100), ["park alice e2"], "the pauses begin again");
+    assert_eq!(
+        router.wait(100),
+        ["park alice e2"],
+        "the pauses begin again"
+    );
 }
 
 #[test]
@@ -26,8 +30,18 @@ fn refused_batches_shrink_and_keep_their_order() {
     assert_eq!(router.wait(100), ["park alice e1, alice e1.1"]);
     router.park_refused();
     assert_eq!(router.wait(200), ["park alice e1"]);
-    assert_eq!(router.parked(&[10]), ["park alice e1.1, alice e1.2", "alice e1 parked"]);
-    assert_eq!(router.parked(&[11, 12]), ["park alice e1.3, alice e2", "alice e1.1 parked", "alice e1.2 parked"]);
+    assert_eq!(
+        router.parked(&[10]),
+        ["park alice e1.1, alice e1.2", "alice e1 parked"]
+    );
+    assert_eq!(
+        router.parked(&[11, 12]),
+        [
+            "park alice e1.3, alice e2",
+            "alice e1.1 parked",
+            "alice e1.2 parked"
+        ]
+    );
 }
 
 #[test]
@@ -36,8 +50,15 @@ fn nothing_is_parked_during_the_pause() {
     router.publish("alice");
     router.park_refused();
     assert_eq!(router.publish("alice bob"), NOTHING);
-    assert_eq!(router.wait(100), ["park alice e1"], "half of a batch of one");
-    assert_eq!(router.parked(&[10]), ["park alice e2, bob e2.1", "alice e1 parked"]);
+    assert_eq!(
+        router.wait(100),
+        ["park alice e1"],
+        "half of a batch of one"
+    );
+    assert_eq!(
+        router.parked(&[10]),
+        ["park alice e2, bob e2.1", "alice e1 parked"]
+    );
 }
 
 #[test]
@@ -56,8 +77,14 @@ fn who_returns_gets_directly_what_found_no_room() {
     router.park_refused();
     router.publish("alice");
     assert_eq!(router.up("alice", "app-1"), NOTHING);
-    assert_eq!(router.wait(100), ["heartbeat app-1: alice", "park bob e1.1"]);
-    assert_eq!(router.connected("app-1", "alice"), ["deliver app-1: alice e1 e1.2 e2"]);
+    assert_eq!(
+        router.wait(100),
+        ["heartbeat app-1: alice", "park bob e1.1"]
+    );
+    assert_eq!(
+        router.connected("app-1", "alice"),
+        ["deliver app-1: alice e1 e1.2 e2"]
+    );
 }
 
 #[test]
@@ -68,8 +95,14 @@ fn the_mailbox_comes_before_what_found_no_room() {
     router.park_refused();
     router.up("alice", "app-1");
     assert_eq!(router.connected("app-1", "alice"), ["read alice 10 to 10"]);
-    assert_eq!(router.last_page("alice", &[mail(10)], 11), ["deliver app-1: alice m10"]);
-    assert_eq!(router.accepted("app-1"), ["alice m10 delivered by app-1, purge up to 10"]);
+    assert_eq!(
+        router.last_page("alice", &[mail(10)], 11),
+        ["deliver app-1: alice m10"]
+    );
+    assert_eq!(
+        router.accepted("app-1"),
+        ["alice m10 delivered by app-1, purge up to 10"]
+    );
     assert_eq!(router.wait(100), ["deliver app-1: alice e2"]);
 }
 

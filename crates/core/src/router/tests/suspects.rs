@@ -9,11 +9,17 @@ fn after_an_unanswered_request() -> Router {
     router.up("alice", "app-1");
     router.up("bob", "app-1");
     router.publish("alice alice bob");
-    assert_eq!(router.connected("app-1", "alice bob"), ["deliver app-1: alice e1 e1.1, bob e1.2"]);
+    assert_eq!(
+        router.connected("app-1", "alice bob"),
+        ["deliver app-1: alice e1 e1.1, bob e1.2"]
+    );
     router.delivery_fails("app-1", NoAnswer::TimedOut);
     router.parked(&[10, 11, 12]);
     assert_eq!(router.wait(500), ["heartbeat app-1: alice, bob"]);
-    assert_eq!(router.connected("app-1", "alice bob"), ["read alice 10 to 11", "read bob 12 to 12"]);
+    assert_eq!(
+        router.connected("app-1", "alice bob"),
+        ["read alice 10 to 11", "read bob 12 to 12"]
+    );
     router
 }
 
@@ -25,12 +31,19 @@ fn what_was_not_answered_goes_user_by_user() {
         ["deliver app-1 alone: alice m10 m11"],
         "alone in a request"
     );
-    assert_eq!(router.last_page("bob", &[mail(12)], 13), NOTHING, "one of them at a time");
+    assert_eq!(
+        router.last_page("bob", &[mail(12)], 13),
+        NOTHING,
+        "one of them at a time"
+    );
     assert_eq!(
         router.answered_in(Company::Alone, "app-1", Err(NoAnswer::TimedOut.into())),
         ["forget m10 m11", "deliver app-1 alone: bob m12"]
     );
-    assert_eq!(router.accepted("app-1"), ["bob m12 delivered by app-1, purge up to 12"]);
+    assert_eq!(
+        router.accepted("app-1"),
+        ["bob m12 delivered by app-1, purge up to 12"]
+    );
 }
 
 #[test]
@@ -39,14 +52,21 @@ fn others_are_served_beside_an_unanswered_delivery() {
     router.last_page("alice", &[mail(10), mail(11)], 12);
     router.up("carol", "app-1");
     assert_eq!(router.publish("carol"), ["heartbeat app-1: carol"]);
-    assert_eq!(router.connected("app-1", "carol"), ["deliver app-1: carol e2"]);
+    assert_eq!(
+        router.connected("app-1", "carol"),
+        ["deliver app-1: carol e2"]
+    );
     assert_eq!(
         router.answered_in(Company::Shared, "app-1", Ok(Vec::new())),
         ["carol e2 delivered by app-1"],
         "while alice's has no answer"
     );
     router.answered_in(Company::Alone, "app-1", Err(NoAnswer::TimedOut.into()));
-    assert_eq!(router.publish("carol"), ["deliver app-1: carol e3"], "the instance is not left alone");
+    assert_eq!(
+        router.publish("carol"),
+        ["deliver app-1: carol e3"],
+        "the instance is not left alone"
+    );
 }
 
 #[test]
@@ -54,16 +74,25 @@ fn halving_leaves_the_one_that_cannot_be_read() {
     let mut router = after_an_unanswered_request();
     router.last_page("alice", &[mail(10), mail(11)], 12);
     router.answered_in(Company::Alone, "app-1", Err(NoAnswer::TimedOut.into()));
-    assert_eq!(router.publish("alice"), ["park alice e2"], "behind what is suspect");
+    assert_eq!(
+        router.publish("alice"),
+        ["park alice e2"],
+        "behind what is suspect"
+    );
     router.parked(&[13]);
     for (tries, pause) in [(1, 500), (2, 1_000), (3, 2_000), (4, 4_000)] {
         assert_eq!(router.wait(pause - 1), NOTHING);
         assert_eq!(router.wait(1), ["heartbeat app-1: alice"]);
         assert_eq!(router.connected("app-1", "alice"), ["read alice 10 to 13"]);
         let page = [mail(10), mail(11), mail(13)];
-        assert_eq!(router.last_page("alice", &page, 14), ["deliver app-1 alone: alice m10"], "alone");
+        assert_eq!(
+            router.last_page("alice", &page, 14),
+            ["deliver app-1 alone: alice m10"],
+            "alone"
+        );
         let actions = router.answered_in(Company::Alone, "app-1", Err(NoAnswer::TimedOut.into()));
-        let is_reported = actions[0] == format!("hold back alice m10: {tries} times unanswered by app-1");
+        let is_reported =
+            actions[0] == format!("hold back alice m10: {tries} times unanswered by app-1");
         assert_eq!(is_reported, tries >= HELD_BACK_AFTER, "{actions:?}");
     }
 }
@@ -82,7 +111,11 @@ fn a_removed_reminder_holds_up_nothing_more() {
     );
     router.accepted("app-1");
     router.publish("alice bob");
-    assert_eq!(router.publish("alice"), NOTHING, "it waits for the request under way");
+    assert_eq!(
+        router.publish("alice"),
+        NOTHING,
+        "it waits for the request under way"
+    );
 }
 
 #[test]
@@ -102,7 +135,10 @@ fn an_instance_without_responders_makes_nothing_suspect() {
     router.parked(&[10]);
     router.wait(500);
     router.connected("app-1", "alice");
-    assert_eq!(router.last_page("alice", &[mail(10)], 11), ["deliver app-1: alice m10"]);
+    assert_eq!(
+        router.last_page("alice", &[mail(10)], 11),
+        ["deliver app-1: alice m10"]
+    );
 }
 
 #[test]
@@ -114,7 +150,10 @@ fn what_another_device_accepts_is_not_suspect() {
     router.connected("app-1", "alice");
     router.connected("app-2", "alice");
     router.accepted("app-1");
-    assert_eq!(router.delivery_fails("app-2", NoAnswer::TimedOut), ["alice e1 delivered by app-1, missed by 1"]);
+    assert_eq!(
+        router.delivery_fails("app-2", NoAnswer::TimedOut),
+        ["alice e1 delivered by app-1, missed by 1"]
+    );
     assert_eq!(router.publish("alice"), ["deliver app-1: alice e2"]);
 }
 
@@ -123,9 +162,16 @@ fn what_was_withheld_is_not_suspect() {
     let mut router = Router::new();
     router.hold("alice", "app-1");
     router.publish("alice");
-    assert_eq!(router.delivery_fails("app-1", Undelivered::Withheld), ["park alice e2"], "the instance is silent");
+    assert_eq!(
+        router.delivery_fails("app-1", Undelivered::Withheld),
+        ["park alice e2"],
+        "the instance is silent"
+    );
     router.parked(&[10]);
     router.wait(500);
     router.connected("app-1", "alice");
-    assert_eq!(router.last_page("alice", &[mail(10)], 11), ["deliver app-1: alice m10"]);
+    assert_eq!(
+        router.last_page("alice", &[mail(10)], 11),
+        ["deliver app-1: alice m10"]
+    );
 }

@@ -120,7 +120,15 @@ fn keyword() -> impl Strategy<Value = String> {
 fn matching() -> impl Strategy<Value = Matching> {
     let difference = || prop::sample::select(vec![Difference::Fold, Difference::Exact]);
     let words = prop::sample::select(vec![Words::Auto, Words::On, Words::Off]);
-    let skip = prop::sample::select(vec!["", "", "*-", " ", "\u{200b}\u{200d}\u{ad}", "ａ", "\u{301}"]);
+    let skip = prop::sample::select(vec![
+        "",
+        "",
+        "*-",
+        " ",
+        "\u{200b}\u{200d}\u{ad}",
+        "ａ",
+        "\u{301}",
+    ]);
     (difference(), difference(), words, skip).prop_map(|(case, width, words, skip)| Matching {
         case,
         width,
@@ -137,27 +145,41 @@ fn action() -> impl Strategy<Value = Action> {
         Action::Replace { with: "手".into() },
         Action::Remove,
         Action::Highlight,
-        Action::Link { href: "https://h/".into() },
+        Action::Link {
+            href: "https://h/".into(),
+        },
     ])
 }
 
 fn document() -> impl Strategy<Value = Document> {
-    let pattern = prop::sample::select(vec!["a+", r"\bab\b", "[A-Z]", r"\p{M}", r"\d", "手.", "x*"]);
-    let rule = (prop::collection::vec(keyword(), 1..4), prop::collection::vec(pattern, 0..2), action());
+    let pattern =
+        prop::sample::select(vec!["a+", r"\bab\b", "[A-Z]", r"\p{M}", r"\d", "手.", "x*"]);
+    let rule = (
+        prop::collection::vec(keyword(), 1..4),
+        prop::collection::vec(pattern, 0..2),
+        action(),
+    );
     let rules = prop::collection::vec(rule, 1..4).prop_map(|rules| {
         let numbered = rules.into_iter().enumerate();
         let rule = |(at, (keywords, patterns, action)): (usize, (_, Vec<&str>, _))| {
             let patterns = patterns.into_iter().map(ToOwned::to_owned).collect();
-            Rule { name: at.to_string(), keywords, patterns, action }
+            Rule {
+                name: at.to_string(),
+                keywords,
+                patterns,
+                action,
+            }
         };
         numbered.map(rule).collect()
     });
-    (rules, prop::collection::vec(keyword(), 0..3), matching()).prop_map(|(rules, allow, matching)| Document {
-        rules,
-        allow,
-        matching,
-        ..Document::default()
-    })
+    (rules, prop::collection::vec(keyword(), 0..3), matching()).prop_map(
+        |(rules, allow, matching)| Document {
+            rules,
+            allow,
+            matching,
+            ..Document::default()
+        },
+    )
 }
 
 /// A text in which the document's own keywords are likely.
@@ -172,8 +194,12 @@ fn document_and_text() -> impl Strategy<Value = (Document, String)> {
 }
 
 fn found(engine: &Engine, text: &str) -> Vec<(std::ops::Range<usize>, usize)> {
-    let mut matches: Vec<_> =
-        engine.find(text).unwrap().into_iter().map(|Match { span, rule }| (span, rule.into())).collect();
+    let mut matches: Vec<_> = engine
+        .find(text)
+        .unwrap()
+        .into_iter()
+        .map(|Match { span, rule }| (span, rule.into()))
+        .collect();
     matches.sort_by_key(|(span, rule)| (span.start, span.end, *rule));
     matches.dedup();
     matches
@@ -196,7 +222,9 @@ fn without_useless(document: &Document, warning: &Problem) -> Option<Document> {
         let number: usize = warning.part.as_ref()?.split(' ').nth(1)?.parse().ok()?;
         without.rules[number - 1].keywords.remove(at);
         // A rule with nothing to find is an error of its own.
-        without.rules[number - 1].patterns.push("[^\\s\\S]".to_owned());
+        without.rules[number - 1]
+            .patterns
+            .push("[^\\s\\S]".to_owned());
     } else {
         return None;
     }

@@ -59,13 +59,18 @@ fn main() -> ExitCode {
 /// Answers how many were missed.
 fn check(filter: &str) -> Result<usize, String> {
     let copy = Copy::make().map_err(|error| format!("the sources could not be copied: {error}"))?;
-    MUTATIONS.iter().try_for_each(|mutation| copy.changed(mutation).map(drop))?;
+    MUTATIONS
+        .iter()
+        .try_for_each(|mutation| copy.changed(mutation).map(drop))?;
     if let Some(failure) = copy.simulate(SEEDS_WITHOUT_FAULT)? {
         return Err(format!("the router as it is fails: {failure}"));
     }
     println!("without a fault: {SEEDS_WITHOUT_FAULT} runs, all well");
     let mut missed = 0;
-    for mutation in MUTATIONS.iter().filter(|mutation| mutation.name.contains(filter)) {
+    for mutation in MUTATIONS
+        .iter()
+        .filter(|mutation| mutation.name.contains(filter))
+    {
         match copy.simulate_with(mutation)? {
             Some(failure) => println!("{}: found, {failure}", mutation.name),
             None => {
@@ -87,13 +92,20 @@ struct Copy {
 
 impl Copy {
     fn make() -> io::Result<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../..")
+            .canonicalize()?;
         let home = root.join("target/mutations");
-        let copy = Self { tree: home.join("tree"), build: home.join("build"), root };
+        let copy = Self {
+            tree: home.join("tree"),
+            build: home.join("build"),
+            root,
+        };
         for source in SOURCES {
             copy_all(&copy.root.join(source), &copy.tree.join(source))?;
         }
-        let manifest = workspace(&fs::read_to_string(copy.root.join("Cargo.toml"))?).map_err(io::Error::other)?;
+        let manifest = workspace(&fs::read_to_string(copy.root.join("Cargo.toml"))?)
+            .map_err(io::Error::other)?;
         write_if_new(&copy.tree.join("Cargo.toml"), manifest.as_bytes())?;
         // What the copy does not need of it is left out by cargo.
         fs::copy(copy.root.join("Cargo.lock"), copy.tree.join("Cargo.lock"))?;
@@ -101,13 +113,22 @@ impl Copy {
     }
 
     /// The file with the fault.
-    fn changed(&self, Mutation { name, file, old, new }: &Mutation) -> Result<String, String> {
-        let text = fs::read_to_string(self.root.join(file)).map_err(|error| format!("{file}: {error}"))?;
+    fn changed(
+        &self,
+        Mutation {
+            name,
+            file,
+            old,
+            new,
+        }: &Mutation,
+    ) -> Result<String, String> {
+        let text =
+            fs::read_to_string(self.root.join(file)).map_err(|error| format!("{file}: {error}"))?;
         match text.matches(old).count() {
             1 => Ok(text.replacen(old, new, 1)),
-            times => {
-                Err(format!("`{name}`: its text is {times} times in {file}, not once; the list is out of date:\n{old}"))
-            }
+            times => Err(format!(
+                "`{name}`: its text is {times} times in {file}, not once; the list is out of date:\n{old}"
+            )),
         }
     }
 
@@ -116,9 +137,15 @@ impl Copy {
         let (original, file) = (self.root.join(mutation.file), self.tree.join(mutation.file));
         fs::write(&file, text).map_err(|error| format!("{}: {error}", mutation.file))?;
         let found = self.simulate(SEEDS);
-        let reported = if mutation.name == REPORTED { self.check_report() } else { Ok(()) };
+        let reported = if mutation.name == REPORTED {
+            self.check_report()
+        } else {
+            Ok(())
+        };
         fs::copy(original, file).map_err(|error| format!("{}: {error}", mutation.file))?;
-        reported.and(found).map_err(|error| format!("`{}`: {error}", mutation.name))
+        reported
+            .and(found)
+            .map_err(|error| format!("`{}`: {error}", mutation.name))
     }
 
     /// A failure is printed with a short plan, and with options that make it fail at the same place again.
@@ -126,14 +153,27 @@ impl Copy {
         let Some(report) = self.run(&["--first", "0", "--seeds", "100"])? else {
             return Err("nothing is found".into());
         };
-        let again = report.lines().find_map(|line| line.strip_prefix("run it again:")?.split_once(" -- "));
-        let Some((_, options)) = again else { return Err(format!("it is not told how to run it again:\n{report}")) };
-        let place =
-            report.split(" fails at ").nth(1).and_then(|rest| rest.split_once(": ")).map_or("", |(place, _)| place);
-        let replayed = self.run(&options.split(' ').collect::<Vec<_>>())?.unwrap_or_default();
-        let is_short = options.split_once("--only ").is_some_and(|(_, steps)| steps.split(',').count() <= SHORT);
+        let again = report
+            .lines()
+            .find_map(|line| line.strip_prefix("run it again:")?.split_once(" -- "));
+        let Some((_, options)) = again else {
+            return Err(format!("it is not told how to run it again:\n{report}"));
+        };
+        let place = report
+            .split(" fails at ")
+            .nth(1)
+            .and_then(|rest| rest.split_once(": "))
+            .map_or("", |(place, _)| place);
+        let replayed = self
+            .run(&options.split(' ').collect::<Vec<_>>())?
+            .unwrap_or_default();
+        let is_short = options
+            .split_once("--only ")
+            .is_some_and(|(_, steps)| steps.split(',').count() <= SHORT);
         if !is_short || !replayed.contains(&format!("fails at {place}:")) {
-            return Err(format!("run with {options} it is another failure:\n{report}\n\n{replayed}"));
+            return Err(format!(
+                "run with {options} it is another failure:\n{report}\n\n{replayed}"
+            ));
         }
         println!("its failure was shrunk to {options}, and fails again");
         Ok(())
@@ -143,21 +183,32 @@ impl Copy {
     /// failure that was found.
     fn simulate(&self, seeds: u64) -> Result<Option<String>, String> {
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "--bin", "simulate"]).arg("--target-dir").arg(&self.build);
+        cargo
+            .args(["build", "--quiet", "--bin", "simulate"])
+            .arg("--target-dir")
+            .arg(&self.build);
         // A fault leaves code unused.
         cargo.current_dir(&self.tree).env("RUSTFLAGS", "-Awarnings");
         if !cargo.status().map_err(|error| error.to_string())?.success() {
             return Err("it cannot be built".into());
         }
         let found = |by: &str, failure: String| {
-            let last: String = failure.lines().last().unwrap_or_default().chars().take(120).collect();
+            let last: String = failure
+                .lines()
+                .last()
+                .unwrap_or_default()
+                .chars()
+                .take(120)
+                .collect();
             format!("{by} {last}")
         };
         let seeds = seeds.to_string();
         let options = ["--brief", "--first", "0", "--seeds", &seeds, "--unaudited"];
         match self.run(&options)? {
             Some(failure) => Ok(Some(found("seen from outside:", failure))),
-            None => Ok(self.run(&options[..5])?.map(|failure| found("by the machine's audit alone:", failure))),
+            None => Ok(self
+                .run(&options[..5])?
+                .map(|failure| found("by the machine's audit alone:", failure))),
         }
     }
 
@@ -168,7 +219,9 @@ impl Copy {
         simulate.args(options);
         // A pipe that nobody reads meanwhile would fill.
         let printed = self.build.join("printed");
-        simulate.stdout(fs::File::create(&printed).map_err(failed)?).stderr(Stdio::null());
+        simulate
+            .stdout(fs::File::create(&printed).map_err(failed)?)
+            .stderr(Stdio::null());
         let mut running = simulate.spawn().map_err(failed)?;
         let began = Instant::now();
         loop {
@@ -188,13 +241,20 @@ impl Copy {
 /// Returns the manifest of the copy, a workspace of [`SOURCES`] with what the original's packages inherit.
 fn workspace(original: &str) -> Result<String, Box<dyn Error + Send + Sync>> {
     let mut manifest: Table = toml::from_str(original)?;
-    let mut workspace = manifest.remove("workspace").ok_or("Cargo.toml has no [workspace]")?;
-    let inherited = workspace.as_table_mut().ok_or("[workspace] of Cargo.toml is no table")?;
+    let mut workspace = manifest
+        .remove("workspace")
+        .ok_or("Cargo.toml has no [workspace]")?;
+    let inherited = workspace
+        .as_table_mut()
+        .ok_or("[workspace] of Cargo.toml is no table")?;
     inherited.remove("default-members");
     inherited.insert("members".into(), SOURCES.to_vec().into());
     inherited.insert("resolver".into(), "3".into());
     let profiles: Table = toml::from_str(PROFILES)?;
-    Ok(toml::to_string(&Table::from_iter([("workspace".into(), workspace), ("profile".into(), profiles.into())]))?)
+    Ok(toml::to_string(&Table::from_iter([
+        ("workspace".into(), workspace),
+        ("profile".into(), profiles.into()),
+    ]))?)
 }
 
 /// Files that are the same stay untouched, so that they are not built again.
