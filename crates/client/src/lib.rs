@@ -1,11 +1,13 @@
 //! A Rust client for Bellhop, a reminder router on NATS.
 //!
-//! - [`Publisher`] is for business systems: it publishes reminders, and reports when JetStream has stored them.
-//! - [`AppServer`] is for programs that hold users' connections (WebSocket, Server-Sent Events, a desktop application):
-//!   it registers who is connected, and hands over their reminders.
+//! - [`Publisher`] is for business systems: it publishes reminders, and reports when JetStream has
+//!   stored them.
+//! - [`AppServer`] is for programs that hold users' connections (WebSocket, Server-Sent Events, a
+//!   desktop application): it registers who is connected, and hands over their reminders.
 //!
-//! Both work over your own connection of [async-nats](https://crates.io/crates/async-nats), and need no more rights
-//! in NATS than an app server or a business system has. Bellhop itself (`bellhop serve`) must run on the same NATS.
+//! Both work over your own connection of [async-nats](https://crates.io/crates/async-nats), and
+//! need no more rights in NATS than an app server or a business system has. Bellhop itself
+//! (`bellhop serve`) must run on the same NATS.
 //!
 //! ## Publish
 //!
@@ -31,12 +33,14 @@
 //! # }
 //! ```
 //!
-//! The first `await` takes the reminder into a bounded queue, the second waits until JetStream has stored it. From then
-//! on Bellhop delivers it, or keeps it until the user is connected. Reminders that wait at the same time go out as one
-//! set, and the reminders of a publisher keep their order. A set that JetStream does not acknowledge is published again
-//! under the same message id, so it is stored once.
+//! The first `await` takes the reminder into a bounded queue, the second waits until JetStream has
+//! stored it. From then on Bellhop delivers it, or keeps it until the user is connected. Reminders
+//! that wait at the same time go out as one set, and the reminders of a publisher keep their order.
+//! A set that JetStream does not acknowledge is published again under the same message id, so it is
+//! stored once.
 //!
-//! A reminder with a `deliver_at` is delivered then; [`Publisher::cancel`] takes it back until then.
+//! A reminder with a `deliver_at` is delivered then; [`Publisher::cancel`] takes it back until
+//! then.
 //!
 //! ## Receive
 //!
@@ -73,13 +77,15 @@
 //! # }
 //! ```
 //!
-//! Reminders of one source for one user arrive in the order of publishing. A delivery that you drop is refused as busy
-//! and comes again. One that was accepted and comes again, since an answer was lost, is accepted for you and not handed
-//! over twice. When your application falls behind, the client refuses what does not fit, and Bellhop keeps it.
+//! Reminders of one source for one user arrive in the order of publishing. A delivery that you drop
+//! is refused as busy and comes again. One that was accepted and comes again, since an answer was
+//! lost, is accepted for you and not handed over twice. When your application falls behind, the
+//! client refuses what does not fit, and Bellhop keeps it.
 //!
 //! ## Versions
 //!
-//! The client speaks the protocol of the Bellhop of the same version. It needs Rust 1.89 and a Tokio runtime.
+//! The client speaks the protocol of the Bellhop of the same version. It needs Rust 1.89 and a
+//! Tokio runtime.
 
 pub mod app_server;
 mod draft;
