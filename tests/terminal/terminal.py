@@ -34,6 +34,7 @@ from contract import Failed, World, bellhop, encoded, expect, nats_server, remin
 from line import Line  # noqa: E402
 
 PARALLEL, LIMIT = 2, 60  # scenarios at a time; seconds for one
+see.set_options(timeout=15_000)  # the machine may be at work on something else
 PHONE = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}
 RULES = {
     "desk": [
@@ -97,9 +98,11 @@ class Scene:
         self.lines.append(line)
         return line
 
-    async def person(self, name, line=None, **device):
-        """Somebody who signs in, at a device of their own."""
+    async def person(self, name, line=None, scripts=(), **device):
+        """Somebody who signs in, at a device of their own. Its browser runs these scripts before any page's own."""
         person = Person(name, line or await self.line(), await self.browser.new_context(**device))
+        for script in scripts:
+            await person.context.add_init_script(script)
         self.people.append(person)
         await person.sign_in()
         return person
@@ -164,7 +167,7 @@ class Person:
             self.troubles.append(f"{self.name}: {message.text} {message.location['url']}")
 
     async def is_(self, state):
-        await see(self.page.locator("#connection")).to_have_text(state, timeout=15_000)
+        await see(self.page.locator("#connection")).to_have_text(state)
 
     def cut(self):
         self.is_cut = True
@@ -184,7 +187,7 @@ class Person:
 
     async def sees(self, *contents):
         """Waits until these are on the page, the newest first, and nothing else."""
-        await see(self.contents).to_have_text(list(contents), timeout=15_000)
+        await see(self.contents).to_have_text(list(contents))
 
 
 def contents(*ids, user):
@@ -250,6 +253,114 @@ async def two_devices(h):
     await h.send("billing", reminder("two-4", "cleo"))
     await phone.sees(*contents("two-1", "two-2", "two-3", "two-4", user="cleo"))
     await h.became("delivered", "billing", "two-4")
+
+
+async def window(person, name=None):
+    """Another window of the same browser, of the same person or of another one who signs in there."""
+    page = await person.context.new_page()
+    if name:
+        await page.goto(person.url)
+        await page.get_by_label("Your name").fill(name)
+        await page.get_by_role("button", name="Sign in").click()
+    else:
+        await page.goto(f"{person.url}as/{person.name}/")
+    return page
+
+
+async def seven_windows(h):
+    """Seven windows of one browser, six of one person and one of another, all have reminders at once."""
+    pia = await h.person("pia")
+    windows = [pia.page] + [await window(pia) for _ in range(5)]
+    rex = await window(pia, "rex")
+    for page in (*windows, rex):
+        await see(page.locator("#connection")).to_have_text("Connected")
+    ids = [f"seven-{n}" for n in range(8)]
+    for n, id in enumerate(ids, 1):
+        await h.send("billing", reminder(id, "pia"), reminder(f"{id}-rex", "rex"))
+        for page in (*windows, rex):
+            await see(page.locator("#reminders > li")).to_have_count(n, timeout=4_000)
+    for page in windows:
+        await see(page.locator("#reminders .content")).to_have_text(contents(*ids, user="pia"))
+    await h.became("delivered", "billing", *ids, *(f"{id}-rex" for id in ids))
+    later = await window(pia)
+    await see(later.locator("#reminders .content")).to_have_text(contents(*ids, user="pia"))
+    await pia.page.close()
+    await h.send("billing", reminder("seven-last", "pia"))
+    await see(later.locator("#reminders .content").first).to_have_text(*contents("seven-last", user="pia"))
+    await later.get_by_role("button", name="Sign out").click()
+    for page in (*windows[1:], later):
+        await see(page.get_by_label("Your name")).to_be_visible(timeout=15_000)
+    await see(rex.locator("#connection")).to_have_text("Connected")
+
+
+async def a_fifth_person_waits(h):
+    """Four people fit into one browser; the window of a fifth says so, and connects when another closes."""
+    sam = await h.person("sam")
+    others = [await window(sam, f"sam-{n}") for n in range(2, 5)]
+    for page in others:
+        await see(page.locator("#connection")).to_have_text("Connected")
+    fifth = await window(sam, "sam-5")
+    await see(fifth.locator("#connection")).to_have_text("Too many windows")
+    await see(fifth.locator("#notice")).to_contain_text("Close one of them")
+    await h.send("billing", *(reminder(f"fits-{n}", f"sam-{n}") for n in range(2, 5)))
+    for page in others:
+        await see(page.locator("#reminders > li")).to_have_count(1)
+    await others[0].close()
+    await see(fifth.locator("#connection")).to_have_text("Connected")
+    await see(fifth.locator("#notice")).to_be_hidden()
+
+
+async def without_shared_workers(h):
+    """Where windows cannot share a connection they say so; four work, and the others wait without disturbing these."""
+    tom = await h.person("tom", scripts=["delete window.SharedWorker"])
+    windows = [tom.page] + [await window(tom) for _ in range(6)]
+    for page in windows[:4]:
+        await see(page.locator("#connection")).to_have_text("Connected")
+        await see(page.locator("#notice")).to_contain_text("cannot share one connection")
+    for page in windows[4:]:
+        await see(page.locator("#connection")).to_have_text("Too many windows")
+    await h.send("billing", reminder("alone-1", "tom"))
+    for page in windows[:4]:
+        await see(page.locator("#reminders > li")).to_have_count(1, timeout=4_000)
+    await h.became("delivered", "billing", "alone-1")
+    await windows[1].close()
+    await h.until(lambda: are_connected(windows[4:]), "one of those that waited has the free place")
+
+
+# A worker whose script cannot be loaded.
+BROKEN = """window.SharedWorker = class extends EventTarget {
+    port = new MessageChannel().port1;
+    constructor() { super(); setTimeout(() => this.dispatchEvent(new Event('error'))); }
+};"""
+
+
+async def a_worker_that_does_not_load(h):
+    """Where the shared worker cannot be loaded a window connects by itself."""
+    una = await h.person("una", scripts=[BROKEN])
+    await h.send("billing", reminder("own-1", "una"))
+    await una.sees(*contents("own-1", user="una"))
+    await h.became("delivered", "billing", "own-1")
+
+
+async def frozen_windows(h):
+    """While no window of somebody answers that one is away, though their worker runs; and nothing is lost with it."""
+    vic = await h.person("vic")
+    pages = [vic.page, await window(vic)]
+    await see(pages[1].locator("#connection")).to_have_text("Connected")
+    for page in pages:
+        await page.evaluate("setTimeout(() => { for (const end = Date.now() + 13_000; Date.now() < end;); })")
+    await h.send("billing", reminder("frozen-1", "vic"))
+    await h.became("parked", "billing", "frozen-1")
+    await h.until(lambda: has_gone(h.routes, "vic.web-1"), "the route goes")
+    await asyncio.sleep(2)
+    expect(await has_gone(h.routes, "vic.web-1"), "a worker connects for windows that do not answer")
+    for page in pages:
+        await see(page.locator("#reminders .content")).to_have_text(contents("frozen-1", user="vic"))
+    await h.became("delivered", "billing", "frozen-1")
+
+
+async def are_connected(pages):
+    return "Connected" in [await page.locator("#connection").text_content() for page in pages]
 
 
 async def a_dead_line_delivers_nothing(h):
@@ -522,7 +633,7 @@ async def strangers(h):
         expect("require-trusted-types-for 'script'" in answer, f"{method} {path} is not protected")
     tab = await nia.context.new_page()
     await tab.goto(nia.url + "as/nia/")
-    await see(tab.locator("#connection")).to_have_text("Connected", timeout=15_000)
+    await see(tab.locator("#connection")).to_have_text("Connected")
     await nia.page.get_by_role("button", name="Sign out").click()
     for page in (nia.page, tab):
         await see(page.get_by_label("Your name")).to_be_visible(timeout=15_000)
@@ -568,7 +679,7 @@ async def beside_the_demo(h):
     address = lambda: re.search(r"browser +http://127.0.0.1:(\d+)/ ", log.read_text())
     line = await h.line(int((await h.until(address, "the demo has a terminal", within=30))[1]))
     robin, bob = await h.person("robin", line), await h.person("bob", line)
-    await see(robin.items.locator(".source").first).to_have_text("front-desk", timeout=15_000)
+    await see(robin.items.locator(".source").first).to_have_text("front-desk")
     await see(robin.page.locator('[data-whose="others"]').first).to_contain_text("for kim", timeout=30_000)
     await see(bob.items.nth(9)).to_be_visible(timeout=15_000)
     for person in (robin, bob):

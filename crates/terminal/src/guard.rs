@@ -14,13 +14,14 @@ use axum::response::Response;
 use super::web::{Refusal, Site, refuse};
 
 /// On every answer. Content comes from strangers, so a page may load and do nothing but what this server serves; and with
-/// `require-trusted-types-for` a browser refuses to make markup of text at all.
+/// `require-trusted-types-for` a browser refuses to make markup of text at all. The policy `worker` names the one address of
+/// the shared worker (`windows.js`).
 const HEADERS: [(HeaderName, &str); 7] = [
     (
         header::CONTENT_SECURITY_POLICY,
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
          form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; \
-         trusted-types 'none'",
+         trusted-types worker",
     ),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     // No other site learns in whose reminder a link was. With `no-referrer` browsers would not say where a form comes from.

@@ -12,7 +12,7 @@ const SIGN_IN: Html<&str> = Html(include_str!("page/sign-in.html"));
 const CSS: &str = "text/css; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
-const FILES: [(&str, &str, &str); 9] = [
+const FILES: [(&str, &str, &str); 11] = [
     ("/style.css", CSS, include_str!("page/style.css")),
     ("/bell.svg", SVG, include_str!("page/bell.svg")),
     ("/sign-in.js", JAVASCRIPT, include_str!("page/sign-in.js")),
@@ -22,6 +22,8 @@ const FILES: [(&str, &str, &str); 9] = [
         JAVASCRIPT,
         include_str!("page/connection.js"),
     ),
+    ("/windows.js", JAVASCRIPT, include_str!("page/windows.js")),
+    ("/worker.js", JAVASCRIPT, include_str!("page/worker.js")),
     ("/feed.js", JAVASCRIPT, include_str!("page/feed.js")),
     ("/reminder.js", JAVASCRIPT, include_str!("page/reminder.js")),
     ("/history.js", JAVASCRIPT, include_str!("page/history.js")),

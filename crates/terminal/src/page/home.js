@@ -1,13 +1,20 @@
 // A user's page: what there is, and who tells whom.
 
-import { Connection } from './connection.js';
 import { Feed } from './feed.js';
 import { History } from './history.js';
 import { sentenceOf } from './reminder.js';
 import { refreshTimes } from './time.js';
+import { joinConnection } from './windows.js';
 
 const at = (id) => document.getElementById(id);
-const STATES = { connected: 'Connected', connecting: 'Connecting again …', offline: 'Offline' };
+const STATES = { connected: 'Connected', connecting: 'Connecting again …', offline: 'Offline', crowded: 'Too many windows' };
+/** What else there is to say of a connection. */
+const CROWDED =
+  'This browser has no connection left for this window: it already shows reminders of four people, or in four windows that '
+  + 'cannot share one. Close one of them, and this window connects by itself.';
+const ALONE =
+  'This browser cannot share one connection between windows. Keep no more than four windows of this site open: with more, '
+  + 'pages stop loading.';
 /** What arrives within this time, in milliseconds, is announced together. */
 const BREATH = 700;
 
@@ -98,10 +105,13 @@ for (const chip of document.querySelectorAll('[data-show]')) {
 
 setInterval(refreshTimes, 15_000);
 
-new Connection({
-  state(state) {
+joinConnection({
+  state(state, isShared) {
     at('connection').dataset.state = state;
     at('connection').textContent = STATES[state];
+    const notice = state === 'crowded' ? CROWDED : isShared ? '' : ALONE;
+    at('notice').hidden = !notice;
+    at('notice').textContent = notice;
   },
   async hello({ user, resumed }) {
     at('user').textContent = user;
