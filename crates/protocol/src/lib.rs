@@ -12,9 +12,11 @@
 //! | [`partition`] | the number of a partition |
 //! | `schema` | the contract as data: JSON Schemas, AsyncAPI; with the feature `schema` |
 //! | [`printable`] | text from outside, made safe to show |
+//! | [`byte_order_mark`] | the mark that some editors put before a text |
 //!
 //! The crate does no I/O, reads no clock and starts no task.
 
+pub mod byte_order_mark;
 pub mod headers;
 pub mod names;
 pub mod partition;

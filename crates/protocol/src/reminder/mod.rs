@@ -9,6 +9,7 @@ pub mod outcome;
 pub mod readable;
 pub mod reject;
 pub mod set;
+pub mod time;
 
 use std::hash::Hasher;
 

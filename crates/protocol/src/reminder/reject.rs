@@ -47,7 +47,7 @@ reject_codes! {
     InvalidTag = "invalid_tag", "A tag is empty, longer than 128 bytes, or has control characters.";
     TooManyTags = "too_many_tags", "The reminder has more than 16 tags.";
     InvalidPriority = "invalid_priority", "The `priority` is none of `low`, `normal`, `high`, `urgent`.";
-    InvalidExpiresAt = "invalid_expires_at", "The `expires_at` is not an RFC 3339 time.";
+    InvalidExpiresAt = "invalid_expires_at", "The `expires_at` is not an RFC 3339 time, or a zero time: 1970-01-01T00:00:00Z or before.";
     InvalidDeliverAt = "invalid_deliver_at", "The `deliver_at`, of a reminder or of a whole set, is not an RFC 3339 time, is after `2262-01-01T00:00:00Z`, or is not before the `expires_at`.";
     InvalidData = "invalid_data", "The `data` has more than 64 levels, a number of more than 300 characters or too large for a double, a name of more than 50,000 bytes, or half of a surrogate pair.";
     DuplicateId = "duplicate_id", "Another reminder of the set has the same `id` and a different user or text. No outcome bears this code: the id's outcome is the other one's.";

@@ -10,7 +10,8 @@ use serde_json::value::RawValue;
 use super::fields::Fields;
 use super::readable::{self, Unreadable};
 use super::reject::{RejectCode, Rejection};
-use super::{MAX_REMINDER_BYTES, Priority, Reminder};
+use super::{MAX_REMINDER_BYTES, Priority, Reminder, time};
+use crate::byte_order_mark;
 use crate::token::{Source, Tag, UserId};
 
 /// The most reminders in one set, and the most that it cancels.
@@ -343,7 +344,7 @@ fn validate(
     };
     let tags = tags.iter().enumerate().map(tag).collect::<Result<_, _>>()?;
     let deliver_at = deliver_at(raw.deliver_at)?.or(common.deliver_at);
-    let expires_at = time("expires_at", raw.expires_at, RejectCode::InvalidExpiresAt)?;
+    let expires_at = expires_at(raw.expires_at)?;
     if let (Some(deliver_at), Some(expires_at)) = (deliver_at, expires_at)
         && deliver_at >= expires_at
     {
@@ -411,35 +412,37 @@ fn priority(text: &str) -> Result<Priority, Rejection> {
     })
 }
 
-fn time(
-    field: &str,
-    text: Option<String>,
-    code: RejectCode,
-) -> Result<Option<Timestamp>, Rejection> {
+/// Reads an `expires_at`; none if it means "never".
+fn expires_at(text: Option<String>) -> Result<Option<Timestamp>, Rejection> {
     let Some(text) = text else { return Ok(None) };
-    text.parse().map(Some).map_err(|error| {
-        let detail = format!(
-            "`{field}` is `{text}`, not an RFC 3339 time such as 2026-11-29T00:00:00Z: {error}"
-        );
-        Rejection::new(code, detail)
-    })
+    let refused = |problem: String| {
+        let detail = format!("`expires_at` is `{text}`, {problem}");
+        Rejection::new(RejectCode::InvalidExpiresAt, detail)
+    };
+    let at = time::read(&text).map_err(|error| refused(error.to_string()))?;
+    if at <= Timestamp::UNIX_EPOCH {
+        let problem =
+            "which programs write where no time is set; leave the field out, and it never expires";
+        return Err(refused(problem.to_owned()));
+    }
+    Ok(Some(at).filter(|at| *at < time::NEVER))
 }
 
 /// Reads a `deliver_at`, which is a time that nats-server can hold a schedule for.
 fn deliver_at(text: Option<String>) -> Result<Option<Timestamp>, Rejection> {
-    let code = RejectCode::InvalidDeliverAt;
-    match time("deliver_at", text, code) {
-        Ok(Some(at)) if at > LATEST_DELIVER_AT => Err(Rejection::new(
-            code,
-            format!(
-                "`deliver_at` is {at}; nats-server holds a reminder until {LATEST_DELIVER_AT} at the latest"
-            ),
-        )),
-        Ok(at) => Ok(at),
-        Err(Rejection { detail, .. }) => Err(Rejection::new(
-            code,
-            format!("{detail}; the latest is {LATEST_DELIVER_AT}"),
-        )),
+    let Some(text) = text else { return Ok(None) };
+    let refused = |problem: String| {
+        let detail = format!("`deliver_at` is `{text}`{problem}");
+        Rejection::new(RejectCode::InvalidDeliverAt, detail)
+    };
+    match time::read(&text) {
+        Ok(at) if at > LATEST_DELIVER_AT => Err(refused(format!(
+            "; nats-server holds a reminder until {LATEST_DELIVER_AT} at the latest"
+        ))),
+        Ok(at) => Ok(Some(at)),
+        Err(error) => Err(refused(format!(
+            ", {error}; the latest is {LATEST_DELIVER_AT}"
+        ))),
     }
 }
 
@@ -559,6 +562,11 @@ mod tests {
             (format!(r#"{{"user":"a","content":"c","tags":{:?}}}"#, vec!["t"; 17]), TooManyTags),
             (r#"{"user":"a","content":"c","priority":"asap"}"#.into(), InvalidPriority),
             (r#"{"user":"a","content":"c","expires_at":"tomorrow"}"#.into(), InvalidExpiresAt),
+            (r#"{"user":"a","content":"c","expires_at":"2030-01-01T00Z"}"#.into(), InvalidExpiresAt),
+            (r#"{"user":"a","content":"c","expires_at":"0001-01-01T00:00:00Z"}"#.into(), InvalidExpiresAt),
+            (r#"{"user":"a","content":"c","expires_at":"1970-01-01T00:00:00Z"}"#.into(), InvalidExpiresAt),
+            (r#"{"user":"a","content":"c","deliver_at":"9999-12-31T23:59:59Z"}"#.into(), InvalidDeliverAt),
+            (r#"{"user":"a","content":"c","deliver_at":"20300101T000000Z"}"#.into(), InvalidDeliverAt),
             (r#"{"user":"a","content":"c","deliver_at":"2026-11-29"}"#.into(), InvalidDeliverAt),
             (
                 r#"{"user":"a","content":"c","deliver_at":"2026-11-29T00:00:00Z","expires_at":"2026-11-29T00:00:00Z"}"#
@@ -643,6 +651,22 @@ mod tests {
                 .len(),
             0
         );
+    }
+
+    #[test]
+    fn the_end_of_9999_means_never() {
+        let expiry = |text: &str| {
+            let body = format!(r#"{{"user":"a","content":"c","expires_at":"{text}"}}"#);
+            let common = Common {
+                id: "s".to_owned(),
+                is_named: true,
+                deliver_at: None,
+            };
+            read(&origin(), &common, 0, &body).unwrap().expires_at
+        };
+        assert_eq!(expiry("9999-12-31T23:59:59Z"), None);
+        assert_eq!(expiry("9999-12-31T23:59:59.9999999Z"), None);
+        assert!(expiry("9998-12-31T23:59:59Z").is_some());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::reminder::outcome;
 use crate::reminder::set::id_error;
+use crate::reminder::time;
 use crate::token::{Source, Tag, UserId};
 
 /// Reminders in an answer, unless the query says how many.
@@ -150,6 +151,13 @@ impl Fields {
         })
     }
 
+    fn time(&mut self, name: &'static str) -> Result<Option<Timestamp>, QueryError> {
+        self.take(name, |value| {
+            let text = text(value)?;
+            time::read(&text).map_err(|error| format!("it is `{text}`, {error}"))
+        })
+    }
+
     fn limit(&mut self) -> Result<usize, QueryError> {
         let limit = self.take("limit", |value| {
             let number = value
@@ -196,8 +204,8 @@ pub fn history(body: &[u8]) -> Result<Query, QueryError> {
                 .then_some(name)
                 .ok_or(format!("one of {} is right", outcome::NAMES.join(", ")))
         })?,
-        from_ms: fields.parsed::<Timestamp>("from")?.map(first_ms_from),
-        to_ms: fields.parsed::<Timestamp>("to")?.map(first_ms_from),
+        from_ms: fields.time("from")?.map(first_ms_from),
+        to_ms: fields.time("to")?.map(first_ms_from),
         contains: fields.take("contains", |value| sized(text(value)?, MAX_CONTAINS_BYTES))?,
         limit: fields.limit()?,
         before: fields.parsed::<Cursor>("cursor")?,
