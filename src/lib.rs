@@ -17,7 +17,9 @@
 pub use bellhop_client as client;
 pub use bellhop_core::{event, fair_queue, log, merge, partition, router, rules};
 pub use bellhop_history as history;
-pub use bellhop_protocol::{headers, printable, reminder, schema, token, trace, wire};
+pub use bellhop_protocol::{
+    byte_order_mark, headers, printable, reminder, schema, token, trace, wire,
+};
 
 pub mod cli;
 pub mod config;

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::CliError;
+use crate::byte_order_mark;
 
 /// What was read, and what to call it in messages.
 #[derive(Debug)]
@@ -29,6 +30,11 @@ pub(super) fn read(file: &Path) -> Result<Input, CliError> {
 
 pub(super) fn read_text(file: &Path) -> Result<String, CliError> {
     let Input { name, bytes } = read(file)?;
+    if let Some(complaint) = byte_order_mark::complaint(&bytes) {
+        return Err(CliError::Failed(format!(
+            "{name} cannot be read: {complaint}"
+        )));
+    }
     String::from_utf8(bytes)
         .map_err(|error| CliError::Failed(format!("{name} is not text in UTF-8: {error}")))
 }

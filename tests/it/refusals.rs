@@ -66,6 +66,68 @@ async fn a_set_of_mistakes_is_refused_whole() {
     );
 }
 
+/// Its id and user can be read, though a text or a number beside them cannot.
+#[tokio::test]
+async fn a_refused_reminder_is_found_by_its_id() {
+    let world = World::start(&[]).await;
+    world.app("app-1", &["bob"]).await;
+    let bodies = [
+        r#"{"id":"s1","reminders":[{"id":"inv-981","user":"alice","content":"Invoice 981 paid \ud83d"},{"id":"inv-982","user":"bob","content":"fine"}]}"#,
+        r#"{"id":"s2","reminders":[{"id":"inv-983","user":"alice","content":7,"data":1e400}]}"#,
+        r#"{"specversion":"1.0","id":"1","source":"/b","type":"t","data":{"id":"inv-984","user":"alice","content":"\udc00"}}"#,
+    ];
+    for body in bodies {
+        world
+            .publish_bytes("billing", body.as_bytes(), HeaderMap::new())
+            .await;
+    }
+    world.taken(&["inv-982"]).await;
+    world.all_rejected(bodies.len()).await;
+    let listed = world.run(&["rejected", "ls", "--json"]).await.succeeded();
+    for (id, set) in [("inv-981", "s1"), ("inv-983", "s2"), ("inv-984", "/b 1")] {
+        let outcome = world.became("billing", id, "rejected").await;
+        assert_eq!(outcome.user.as_deref(), Some("alice"), "{id}");
+        let why = world
+            .run(&["why", "billing", id, "--json"])
+            .await
+            .succeeded();
+        let why: Value = serde_json::from_str(&why).unwrap();
+        assert_eq!(why["trail"][0]["outcome"], "rejected", "{why}");
+        assert!(listed.contains(&json!(set).to_string()), "{listed}");
+    }
+}
+
+/// The mark cannot be seen, and errors of JSON readers do not name it.
+#[tokio::test]
+async fn a_byte_order_mark_is_named() {
+    let world = World::start(&[]).await;
+    let set = json!({ "reminders": [reminder("1", "alice")] }).to_string();
+    let rules = json!({ "rules": [] }).to_string();
+    let file = world.dir().join("marked.json");
+    let path = file.to_str().unwrap();
+    for mark in [&b"\xef\xbb\xbf"[..], b"\xff\xfe"] {
+        std::fs::write(&file, [mark, set.as_bytes()].concat()).unwrap();
+        let ended = world.run(&["publish", path, "--source", "billing"]).await;
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.stderr.contains("byte order mark"), "{ended:?}");
+        std::fs::write(&file, [mark, rules.as_bytes()].concat()).unwrap();
+        let ended = world.run(&["rules", "put", "billing", path]).await;
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.stderr.contains("byte order mark"), "{ended:?}");
+        world
+            .publish_bytes(
+                "billing",
+                &[mark, set.as_bytes()].concat(),
+                HeaderMap::new(),
+            )
+            .await;
+    }
+    for message in world.all_rejected(2).await {
+        assert_eq!(message.code(), "not_json");
+        assert!(message.detail().contains("byte order mark"));
+    }
+}
+
 #[tokio::test]
 async fn what_refusals_take_is_bounded_by_the_set() {
     let world = World::start(&[("history.url", "none")]).await;

@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde_json::value::RawValue;
 
+use crate::byte_order_mark;
 use crate::cli::CliError;
 use crate::cli::output::thousands;
 use crate::reminder::reject::RejectCode;
@@ -218,7 +219,11 @@ fn lines<'a>(text: &'a str, error: &serde_json::Error) -> Result<Input<'a>, CliE
     let item = |(at, line): (usize, &'a str)| {
         let raw = serde_json::from_str::<&RawValue>(line)
             .map(RawValue::get)
-            .map_err(|error| error.to_string());
+            .map_err(|error| {
+                // Files that were put together can have one in the middle.
+                byte_order_mark::complaint(line.as_bytes())
+                    .map_or_else(|| error.to_string(), ToOwned::to_owned)
+            });
         (Place::Line(at + 1), raw)
     };
     let items: Vec<_> = text
@@ -399,6 +404,17 @@ mod tests {
         assert_eq!(bodies(&format!("[ {A} ,\n {B}]"))[0], list);
         assert_eq!(bodies(&format!("{A}\n\n{B}\r\n"))[0], list);
         assert_eq!(bodies(A), [format!("{{\"reminders\":[{A}]}}")]);
+    }
+
+    #[test]
+    fn a_mark_inside_the_lines_is_named() {
+        let plan = planned(&format!("{A}\n\u{feff}{B}\n"), |_| {}).unwrap();
+        assert_eq!(plan.bad[0].place, Place::Line(2));
+        assert!(
+            plan.bad[0].detail.contains("byte order mark"),
+            "{:?}",
+            plan.bad
+        );
     }
 
     #[test]

@@ -30,9 +30,9 @@ macro_rules! reject_codes {
 
 reject_codes! {
     UnreadableMessage = "unreadable_message", "The message's headers or subject are not well formed, so Bellhop's NATS client cannot read it, or its connection broke each time that it was handed out.";
-    NotJson = "not_json", "The body is not one JSON text.";
+    NotJson = "not_json", "The body is not one JSON text in UTF-8, or begins with a byte order mark.";
     InvalidCloudEvent = "invalid_cloud_event", "The message says that it is a CloudEvent, but lacks an attribute, is of another version than 1.0, has no data in JSON, or a name that is too long.";
-    InvalidSet = "invalid_set", "The body is JSON, but not an object with a list `reminders` or `cancel`.";
+    InvalidSet = "invalid_set", "The body is JSON, but neither an object with a list `reminders` or `cancel` nor a CloudEvent.";
     InvalidSource = "invalid_source", "The last token of the subject is not an escaped source name.";
     InvalidSetId = "invalid_set_id", "The set's `id` is empty, longer than 256 bytes, or has control characters.";
     NoReminders = "no_reminders", "The set has no reminders, and cancels none.";

@@ -2,6 +2,7 @@
 //! refuses that reminder and leaves its neighbours alone.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -189,16 +190,7 @@ pub struct RawReminder<'a> {
 /// # Errors
 /// The refusal of the set as a whole; nothing of it may go on then.
 pub fn parse<'a>(origin: &Origin, body: &'a [u8]) -> Result<ReminderSet<'a>, Rejection> {
-    let text =
-        std::str::from_utf8(body).map_err(|error| Rejection::new(RejectCode::NotJson, error))?;
-    let set: RawSet = from_object(text).map_err(|error| {
-        let code = if error.is_data() {
-            RejectCode::InvalidSet
-        } else {
-            RejectCode::NotJson
-        };
-        Rejection::new(code, error)
-    })?;
+    let set: RawSet = from_body(body, RejectCode::InvalidSet)?;
     let is_named = set.id.is_some();
     let id = match set.id {
         Some(id) => checked_id(id, RejectCode::InvalidSetId)?,
@@ -212,7 +204,8 @@ pub fn parse<'a>(origin: &Origin, body: &'a [u8]) -> Result<ReminderSet<'a>, Rej
     if set.reminders.is_none() && set.cancel.is_none() {
         return Err(Rejection::new(
             RejectCode::InvalidSet,
-            "missing field `reminders`",
+            "it has neither a list `reminders` nor a list `cancel`. If it is a CloudEvent: a whole one as the body has a \
+             `specversion`; with its data as the body, it has the headers `ce-specversion`, `ce-id`, `ce-source` and `ce-type`",
         ));
     }
     let (reminders, cancel) = (
@@ -388,6 +381,27 @@ fn validate(
         return Err(Rejection::new(RejectCode::ReminderTooLarge, detail));
     }
     Ok(reminder)
+}
+
+/// Reads a struct from a message's body. Where the body is JSON and not such a struct, the refusal has
+/// the code that is given.
+pub(crate) fn from_body<'a, T: Deserialize<'a>>(
+    body: &'a [u8],
+    code: RejectCode,
+) -> Result<T, Rejection> {
+    let not_json = |error: &dyn Display| {
+        let detail =
+            byte_order_mark::complaint(body).map_or_else(|| error.to_string(), ToOwned::to_owned);
+        Rejection::new(RejectCode::NotJson, detail)
+    };
+    let text = std::str::from_utf8(body).map_err(|error| not_json(&error))?;
+    from_object(text).map_err(|error| {
+        if error.is_data() {
+            Rejection::new(code, error)
+        } else {
+            not_json(&error)
+        }
+    })
 }
 
 /// Reads a struct from a JSON object only; serde alone would take a list of the fields' values too.
@@ -587,6 +601,32 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_reminder_keeps_its_names() {
+        for wrong in [
+            r#""content":"Invoice 981 paid \ud83d""#,
+            r#""content":"c","title":"\ud83d""#,
+            r#""content":7,"data":1e400"#,
+            r#""content":"c","tags":[1e400]"#,
+            r#""content":"c","more":"\ude00","priority":[]"#,
+            r#""content":"c","content":"d""#,
+            r#""\ud83d":1,"content":{"a":1e999}"#,
+        ] {
+            let body = format!(
+                r#"{{"reminders":[{{{wrong},"id":"inv-981","user":"alice"}},{{"id":"inv-982","user":"bob","content":"fine"}}]}}"#
+            );
+            let set = parse(&origin(), body.as_bytes()).unwrap();
+            let refused = set.reminders[0].parsed.as_ref().unwrap_err();
+            assert_eq!(
+                (refused.id.as_str(), refused.rejection.code),
+                ("inv-981", RejectCode::InvalidReminder),
+                "{wrong}"
+            );
+            assert_eq!(refused.user.as_ref().unwrap().as_str(), "alice", "{wrong}");
+            assert_eq!(set.reminders[1].id(), "inv-982");
+        }
+    }
+
+    #[test]
     fn who_is_refused_is_named_by_a_name_only() {
         let named = |user: &str| {
             let body = format!(
@@ -609,6 +649,20 @@ mod tests {
     }
 
     #[test]
+    fn refusals_say_what_to_do() {
+        let detail = |body: &[u8]| parse(&origin(), body).unwrap_err().detail;
+        assert!(detail(b"\xef\xbb\xbf{\"reminders\":[]}").contains("byte order mark"));
+        assert!(detail(b"\xff\xfe{\0}\0").contains("UTF-16"));
+        for body in [r#"{"user":"alice","content":"due"}"#, "{}"] {
+            let detail = detail(body.as_bytes());
+            assert!(
+                detail.contains("`ce-id`") && detail.contains("`reminders`"),
+                "{detail}"
+            );
+        }
+    }
+
+    #[test]
     fn what_is_allowed_passes() {
         let limit = "x".repeat(64 * 1024);
         for reminder in [
@@ -620,6 +674,22 @@ mod tests {
         ] {
             assert_eq!(reminder_code(&reminder), None);
         }
+    }
+
+    #[test]
+    fn the_end_of_9999_means_never() {
+        let expiry = |text: &str| {
+            let body = format!(r#"{{"user":"a","content":"c","expires_at":"{text}"}}"#);
+            let common = Common {
+                id: "s".to_owned(),
+                is_named: true,
+                deliver_at: None,
+            };
+            read(&origin(), &common, 0, &body).unwrap().expires_at
+        };
+        assert_eq!(expiry("9999-12-31T23:59:59Z"), None);
+        assert_eq!(expiry("9999-12-31T23:59:59.9999999Z"), None);
+        assert!(expiry("9998-12-31T23:59:59Z").is_some());
     }
 
     #[test]
@@ -651,22 +721,6 @@ mod tests {
                 .len(),
             0
         );
-    }
-
-    #[test]
-    fn the_end_of_9999_means_never() {
-        let expiry = |text: &str| {
-            let body = format!(r#"{{"user":"a","content":"c","expires_at":"{text}"}}"#);
-            let common = Common {
-                id: "s".to_owned(),
-                is_named: true,
-                deliver_at: None,
-            };
-            read(&origin(), &common, 0, &body).unwrap().expires_at
-        };
-        assert_eq!(expiry("9999-12-31T23:59:59Z"), None);
-        assert_eq!(expiry("9999-12-31T23:59:59.9999999Z"), None);
-        assert!(expiry("9998-12-31T23:59:59Z").is_some());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::problem::{Problem, label};
+use crate::byte_order_mark;
 use crate::printable::{is_obeyed, printable};
 use crate::reminder::Priority;
 
@@ -246,8 +247,11 @@ impl Document {
     /// # Errors
     /// Everything in it that cannot be read.
     pub fn parse(json: &[u8]) -> Result<Self, Vec<Problem>> {
-        let value: Value = serde_json::from_slice(json)
-            .map_err(|error| vec![Problem::error(format!("not JSON: {error}"))])?;
+        let value: Value = serde_json::from_slice(json).map_err(|error| {
+            let problem = byte_order_mark::complaint(json)
+                .map_or_else(|| error.to_string(), ToOwned::to_owned);
+            vec![Problem::error(format!("not JSON: {problem}"))]
+        })?;
         let Value::Object(mut fields) = value else {
             return Err(vec![Problem::error(
                 "a document is a JSON object with a list `rules`",

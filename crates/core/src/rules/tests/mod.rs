@@ -439,6 +439,11 @@ fn problems_name_rule_place_and_input() {
             "{",
             "not JSON: EOF while parsing an object at line 1 column 1\n",
         ),
+        (
+            "\u{feff}{}",
+            "not JSON: it begins with a byte order mark (the bytes EF BB BF), which JSON does not have; write UTF-8 \
+             without it\n",
+        ),
         ("[]", "a document is a JSON object with a list `rules`\n"),
         (
             "{}",
