@@ -68,8 +68,8 @@ async fn both_modes_carry_sets_and_single_reminders() {
         .await;
 
     let ids = [
-        "/billing 10%#0",
-        "/billing 10%#1",
+        "/billing 10%25#0",
+        "/billing 10%25#1",
         "/billing 11#0",
         "own#0",
         "named",
@@ -84,6 +84,43 @@ async fn both_modes_carry_sets_and_single_reminders() {
         .iter()
         .find_map(|request| request.header("traceparent").map(ToOwned::to_owned));
     assert_eq!(trace.unwrap()[3..35], TRACE[3..35]);
+}
+
+/// As Go's SDK sends them: a whole event without headers, and attributes that are not encoded.
+#[tokio::test]
+async fn events_of_gos_sdk_are_delivered() {
+    let world = World::start(&[]).await;
+    world.app("app-1", &["alice"]).await;
+    for _ in 0..2 {
+        world
+            .publish_bytes(
+                "billing",
+                event("1", unnamed("bare")).as_bytes(),
+                HeaderMap::new(),
+            )
+            .await;
+    }
+    for id in ["50%25", "50%", "a b", "a%20b"] {
+        let body = unnamed(id).to_string();
+        world
+            .publish_bytes("billing", body.as_bytes(), binary(id))
+            .await;
+    }
+    let mut spaced = binary("2");
+    spaced.insert("Ce-Source", "/invoices/May%202026");
+    world
+        .publish_bytes("billing", unnamed("source").to_string().as_bytes(), spaced)
+        .await;
+    let ids = [
+        "/billing 1#0",
+        "/billing 50%25#0",
+        "/billing 50%#0",
+        "/billing \"a b\"#0",
+        "/billing a b#0",
+        "/invoices/May%202026 2#0",
+    ];
+    world.taken(&ids).await;
+    assert_eq!(world.order("alice"), ids);
 }
 
 #[tokio::test]

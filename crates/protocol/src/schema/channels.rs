@@ -91,12 +91,12 @@ const HEADERS: &[(&str, &str, &str)] = &[
     ),
     (
         "ce-id",
-        "The event's own name, percent-encoded; unique within its source.",
+        "The event's own name, percent-encoded or as it is; unique within its source.",
         "981",
     ),
     (
         "ce-source",
-        "Where the event comes from: a URI, percent-encoded.",
+        "Where the event comes from: a URI, percent-encoded or as it is.",
         "/billing/invoices",
     ),
     (

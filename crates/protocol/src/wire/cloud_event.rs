@@ -1,6 +1,6 @@
 //! Published messages, which are sets, or [CloudEvents](https://cloudevents.io) that carry one, in the two modes of the NATS
-//! binding: *structured*, where `Content-Type` says that the body is the whole event in JSON, and *binary*, where headers `ce-…`
-//! are the event's attributes and the body is its data.
+//! binding: *structured*, where the body is the whole event in JSON, and *binary*, where headers `ce-…` are the event's attributes
+//! and the body is its data. `Content-Type` says that a message is structured; Go's SDK sends none, so the body counts, too.
 //!
 //! An event is turned into the set that it stands for, so that nothing further in knows of events. Its `source` and `id` name the
 //! set and, by that, its reminders: an event that comes again is known as a repeat.
@@ -9,14 +9,15 @@ use std::borrow::Cow;
 use std::fmt::Display;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use percent_encoding::percent_decode_str;
+use memchr::memmem;
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::reminder::fields::Fields;
 use crate::reminder::reject::{RejectCode, Rejection};
-use crate::reminder::set::{from_object, id_error};
+use crate::reminder::set::{from_body, id_error};
 use crate::trace::{self, TraceParent};
 
 /// The `Content-Type` of an event in JSON.
@@ -30,6 +31,9 @@ pub const VERSION: &str = "1.0";
 
 /// The attributes that every event has. A message with the header of any of them is an event in binary mode.
 const REQUIRED: [&str; 4] = ["specversion", "id", "source", "type"];
+
+/// The lists of which a set has at least one.
+const SET_LISTS: [&str; 2] = ["reminders", "cancel"];
 
 /// A published message.
 #[derive(Debug)]
@@ -52,6 +56,8 @@ impl<'m> Published<'m> {
             .any(|name| attribute_header(&header, name).is_some())
         {
             Event::binary(&header, body)
+        } else if is_event(body) {
+            Event::structured(STRUCTURED, body)
         } else {
             return Self {
                 set: Ok(body.into()),
@@ -139,16 +145,7 @@ impl<'m> Event<'m> {
             );
             return Err(refusal(detail));
         }
-        let text = std::str::from_utf8(body)
-            .map_err(|error| Rejection::new(RejectCode::NotJson, error))?;
-        let event: Structured<'m> = from_object(text).map_err(|error| {
-            let code = if error.is_data() {
-                RejectCode::InvalidCloudEvent
-            } else {
-                RejectCode::NotJson
-            };
-            Rejection::new(code, error)
-        })?;
+        let event: Structured<'m> = from_body(body, RejectCode::InvalidCloudEvent)?;
         let data = match (event.data, event.data_base64) {
             (Some(data), None) => data.get().as_bytes().into(),
             (None, Some(text)) => {
@@ -185,26 +182,24 @@ impl<'m> Event<'m> {
         header: &impl Fn(&str) -> Option<&'m str>,
         body: &'m [u8],
     ) -> Result<Self, Rejection> {
-        let optional = |name: &str| {
-            attribute_header(header, name)
-                .map(|value| attribute(name, value))
-                .transpose()
-        };
+        let optional = |name: &str| attribute_header(header, name).map(attribute);
         let required = |name: &str| {
-            optional(name)?.ok_or_else(|| refusal(format!("header `{PREFIX}{name}` is missing")))
+            attribute_header(header, name)
+                .ok_or_else(|| refusal(format!("header `{PREFIX}{name}` is missing")))
         };
         let [specversion, id, source, r#type] = REQUIRED.map(required);
-        let (id, source) = (id?, source?);
+        let (specversion, r#type) = (attribute(specversion?), attribute(r#type?));
+        let (id, source) = (in_name(id?, false), in_name(source?, true));
         let content_type =
-            optional("datacontenttype")?.or_else(|| header("content-type").map(ToOwned::to_owned));
+            optional("datacontenttype").or_else(|| header("content-type").map(ToOwned::to_owned));
         check(
-            [&specversion?, &id, &source, &r#type?],
+            [&specversion, &id, &source, &r#type],
             content_type.as_deref(),
         )?;
         Ok(Self {
             id,
             source,
-            traceparent: optional("traceparent")?,
+            traceparent: optional("traceparent"),
             data: body.into(),
         })
     }
@@ -215,9 +210,7 @@ impl<'m> Event<'m> {
         let Ok(fields) = serde_json::from_slice::<Fields<'_>>(&self.data) else {
             return Ok(self.data);
         };
-        let is_set = ["reminders", "cancel"]
-            .iter()
-            .any(|name| fields.get(name).is_some());
+        let is_set = SET_LISTS.iter().any(|name| fields.get(name).is_some());
         if is_set && fields.get("id").is_some() {
             return Ok(self.data);
         }
@@ -281,6 +274,17 @@ fn check(required: [&str; 4], content_type: Option<&str>) -> Result<(), Rejectio
     }
 }
 
+/// Returns true if a body without headers of events is an event, as Go's SDK sends them over NATS:
+/// it has a `specversion`, and none of a set's lists.
+fn is_event(body: &[u8]) -> bool {
+    // Hardly a set has this word in it, so hardly one is read for this.
+    memmem::find(body, br#""specversion""#).is_some()
+        && serde_json::from_slice::<Fields<'_>>(body).is_ok_and(|fields| {
+            let has = |name: &&str| fields.get(name).is_some();
+            has(&"specversion") && !SET_LISTS.iter().any(has)
+        })
+}
+
 /// A media type without its parameters.
 fn media_type(text: &str) -> String {
     text.split(';')
@@ -290,35 +294,58 @@ fn media_type(text: &str) -> String {
         .to_ascii_lowercase()
 }
 
+/// The characters that the binding wants encoded, beside all that are not ASCII.
+const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
+
+/// Returns a value percent-encoded as the binding says.
+fn encoded(text: &str) -> Cow<'_, str> {
+    utf8_percent_encode(text, ENCODED).into()
+}
+
+/// Returns the value of `ce-id`, or of `ce-source`, as it stands in the set's id. Different values
+/// never become the same: some SDKs encode, others send `50%25` for an event of that very id.
+///
+/// A value that is encoded as the binding says is decoded, unless that leaves a `%` or what no
+/// attribute has. Any other value with a `%` stays as it is. Nothing that was decoded has a `%` or
+/// begins with a quotation mark, so a value that should have been encoded goes into these.
+fn in_name(value: &str, is_source: bool) -> String {
+    let is_attribute = |text: &str| {
+        let is_uri = !is_source || !text.contains(char::is_whitespace);
+        is_uri && !text.contains(char::is_control)
+    };
+    let decoded = percent_decode_str(value).decode_utf8().ok().filter(|text| {
+        encoded(text) == value
+            && !text.contains('%')
+            && !text.starts_with('"')
+            && is_attribute(text)
+    });
+    match decoded {
+        Some(text) => text.into_owned(),
+        None if value.contains('%') => value.to_owned(),
+        None => format!("\"{value}\""),
+    }
+}
+
 fn attribute_header<'m>(header: &impl Fn(&str) -> Option<&'m str>, name: &str) -> Option<&'m str> {
     header(&format!("{PREFIX}{name}"))
 }
 
-/// An attribute from its header: in quotes by an older rule of the binding, and percent-encoded.
-fn attribute(name: &str, value: &str) -> Result<String, Rejection> {
+/// Returns an attribute that is no part of a name, from its header: percent-encoded, and in quotes by
+/// an older rule of the binding.
+fn attribute(value: &str) -> String {
     let value = value.trim();
     let quoted = value
         .strip_prefix('"')
         .and_then(|rest| rest.strip_suffix('"'));
-    let value = quoted.map_or(Cow::Borrowed(value), |quoted| unescaped(quoted).into());
-    let decoded = percent_decode_str(&value).decode_utf8();
-    decoded
-        .map(Cow::into_owned)
-        .map_err(|error| refusal(format!("header `{PREFIX}{name}` is not UTF-8: {error}")))
-}
-
-/// Text in quotes, where a backslash stands before what is meant as it is.
-fn unescaped(quoted: &str) -> String {
-    let mut characters = quoted.chars();
-    std::iter::from_fn(|| match characters.next()? {
-        '\\' => characters.next(),
-        other => Some(other),
-    })
-    .collect()
+    percent_decode_str(quoted.unwrap_or(value))
+        .decode_utf8_lossy()
+        .into_owned()
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -418,16 +445,94 @@ mod tests {
         assert_eq!(set(&[("Content-Type", STRUCTURED)], &encoded), named("[]"));
     }
 
+    /// The name of the set of an event in binary mode.
+    fn name(source: &str, id: &str) -> String {
+        let set = set(
+            &with(&[("ce-source", source), ("ce-id", id)]),
+            r#"{"reminders":[]}"#,
+        );
+        let set: serde_json::Value = serde_json::from_str(&set).unwrap();
+        set["id"].as_str().unwrap().to_owned()
+    }
+
     #[test]
-    fn headers_are_unquoted_and_percent_decoded() {
+    fn encoded_values_are_decoded_and_others_stay() {
+        for (source, id, expected) in [
+            ("/billing", "981", "/billing 981"),
+            ("urn:%C3%A9", "a%20%E2%82%AC", "urn:é a €"),
+            // Go's SDK encodes nothing, so these may be meant as they are.
+            ("/invoices/May%202026", "982", "/invoices/May%202026 982"),
+            ("/billing", "50%", "/billing 50%"),
+            ("/billing", "50%25", "/billing 50%25"),
+            ("/billing", "%C0%A0", "/billing %C0%A0"),
+            ("/billing", "a%00", "/billing a%00"),
+            ("/billing", "%2Fa", "/billing %2Fa"),
+            ("/billing", "a €", "/billing \"a €\""),
+            ("/billing", "\"a\"", "/billing \"\"a\"\""),
+        ] {
+            assert_eq!(name(source, id), expected);
+        }
+    }
+
+    #[test]
+    fn attributes_that_name_nothing_may_be_in_quotes() {
         let headers = with(&[
-            ("ce-id", r#""a \"b\" \\%E2%82%ac""#),
-            ("ce-source", "urn:%C3%a9"),
+            ("ce-specversion", "\"1.0\""),
+            ("ce-type", "100%FF"),
+            ("ce-datacontenttype", "application%2Fjson"),
         ]);
         assert_eq!(
-            set(&headers, r#"{"reminders":[]}"#),
-            r#"{"id":"urn:é a \"b\" \\€","reminders":[]}"#
+            set(&headers, r#"{"cancel":[]}"#),
+            r#"{"id":"/billing/invoices 981","cancel":[]}"#
         );
+    }
+
+    #[test]
+    fn an_event_without_headers_is_known_by_its_body() {
+        let event = r#"{ "data": {"reminders":[]}, "source": "/b", "specversion": "1.0", "id": "1", "type": "t" }"#;
+        for headers in [
+            &[][..],
+            &[("Content-Type", "application/json"), ("ce-time", "now")],
+        ] {
+            assert_eq!(set(headers, event), r#"{"id":"/b 1","reminders":[]}"#);
+            let without = event.replace("\"id\": \"1\", ", "");
+            let rejection = read(headers, &without).set.unwrap_err();
+            assert_eq!(rejection.code, RejectCode::InvalidCloudEvent);
+            assert!(rejection.detail.contains("`id`"), "{rejection}");
+        }
+        for other in [
+            r#"{"specversion":"1.0","reminders":[]}"#,
+            r#"{"specversion":"1.0","cancel":["a"]}"#,
+            r#"{"reminders":[{"user":"a","content":"c","data":{"specversion":"1.0"}}]}"#,
+            r#"{"user":"a","content":"\"specversion\""}"#,
+            r#"{"specversion":"1.0","#,
+            r#"["specversion"]"#,
+        ] {
+            assert_eq!(set(&[], other), other);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn two_header_values_never_make_one_name(one in value(), other in value()) {
+            prop_assume!(one != other);
+            prop_assert_ne!(in_name(&one, false), in_name(&other, false));
+            prop_assert_ne!(in_name(&one, true), in_name(&other, true));
+        }
+
+        #[test]
+        fn what_was_encoded_is_read_as_it_was(text in r"[a-c/:=é€ ]{1,8}") {
+            prop_assert_eq!(in_name(&encoded(&text), false), text);
+        }
+    }
+
+    /// Values near to each other under percent-encoding.
+    fn value() -> impl Strategy<Value = String> {
+        let pieces = [
+            "%", "25", "%20", " ", "a", "%61", "é", "%C3%A9", "%c3%a9", "\"", "%22",
+        ];
+        prop::collection::vec(prop::sample::select(pieces.to_vec()), 1..5)
+            .prop_map(|pieces| pieces.concat())
     }
 
     #[test]
@@ -464,9 +569,7 @@ mod tests {
             (("ce-specversion", "0.3"), "`0.3`"),
             (("ce-id", ""), "`id`"),
             (("ce-type", "\"\""), "`type`"),
-            (("ce-source", "a%20b"), "`source`"),
-            (("ce-id", "%C0%A0"), "UTF-8"),
-            (("ce-id", "a%00"), "control character"),
+            (("ce-source", "a b"), "`source`"),
             (("ce-source", &long), "bytes"),
             (("ce-datacontenttype", "text/plain"), "text/plain"),
             (("content-type", "application/jsonp"), "application/jsonp"),
