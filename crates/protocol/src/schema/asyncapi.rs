@@ -5,7 +5,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::channels::{Act, Channel, Header, Message, OPERATIONS, Operation, PARAMETERS, channels};
-use super::{BODIES, Body, examples};
+use super::{BODIES, Body, examples, with_known_formats};
 use crate::headers;
 use crate::names::Names;
 
@@ -125,7 +125,10 @@ struct Schemas {
 impl Schemas {
     fn new() -> Self {
         let settings = || {
-            SchemaSettings::draft07().with(|settings| settings.definitions_path = SCHEMAS.into())
+            with_known_formats(
+                SchemaSettings::draft07()
+                    .with(|settings| settings.definitions_path = SCHEMAS.into()),
+            )
         };
         let (theirs, ours) = (settings().for_deserialize(), settings().for_serialize());
         let mut new = Self {

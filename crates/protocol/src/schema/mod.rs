@@ -14,6 +14,7 @@ pub mod queries;
 mod tests;
 
 use schemars::generate::{Contract, SchemaSettings};
+use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use crate::reminder::outcome::{Batch, Record};
@@ -181,8 +182,23 @@ impl Body {
         } else {
             Contract::Deserialize
         };
-        settings.with(|settings| settings.contract = contract)
+        with_known_formats(settings.with(|settings| settings.contract = contract))
     }
+}
+
+/// The formats of JSON Schema that the schemas have.
+const FORMATS: [&str; 1] = ["date-time"];
+
+/// Leaves out the formats that schemars makes of Rust's types of numbers, such as `uint64`. JSON Schema has none of
+/// them, and a strict validator refuses a schema with a format that it does not know.
+fn with_known_formats(settings: SchemaSettings) -> SchemaSettings {
+    let leave_out = |schema: &mut Schema| {
+        let format = schema.get("format").and_then(|format| format.as_str());
+        if format.is_some_and(|format| !FORMATS.contains(&format)) {
+            schema.remove("format");
+        }
+    };
+    settings.with_transform(RecursiveTransform(leave_out))
 }
 
 /// A schema or another document as text that people read.

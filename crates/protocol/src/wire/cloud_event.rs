@@ -95,7 +95,10 @@ pub fn is_about_events(header: &str) -> bool {
     derive(schemars::JsonSchema),
     schemars(rename = "CloudEvent")
 )]
-#[cfg_attr(feature = "schema", schemars(extend("oneOf" = [{"required": ["data"]}, {"required": ["data_base64"]}])))]
+#[cfg_attr(feature = "schema", schemars(extend("oneOf" = [
+    { "required": ["data"], "properties": { "data": true } },
+    { "required": ["data_base64"], "properties": { "data_base64": true } },
+])))]
 pub struct Structured<'a> {
     /// The version of CloudEvents.
     #[cfg_attr(feature = "schema", schemars(extend("const" = VERSION)))]
