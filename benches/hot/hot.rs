@@ -10,14 +10,16 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bellhop::nats::Names;
-use bellhop::nats::pinned::Received;
-use bellhop::service::intake::plan::{self, Part, Plan, Planner};
 use bellhop::service::outcomes::message::{self, Told};
-use bellhop::service::recorded::Settled;
-use bellhop::service::seen::Window;
 use bellhop_bench::load::{self, Crowd, Load, TAG};
 use bellhop_core::event::{Event, IndexEntry};
+use bellhop_core::log::Subscriber;
+use bellhop_core::log::done::{AllDone, Done};
+use bellhop_core::log::partition::{Found, Next, PartitionLog};
+use bellhop_core::log::planner::Planner;
+use bellhop_core::log::position::Mark;
+use bellhop_core::log::split::{Message, Slice, split};
+use bellhop_core::log::window::Window;
 use bellhop_core::merge::merge;
 use bellhop_core::partition;
 use bellhop_core::router::{Action, Entry, Input, Instance, Item, Now, Partition, Room, Settings};
@@ -28,7 +30,6 @@ use bellhop_protocol::reminder::Reminder;
 use bellhop_protocol::reminder::outcome::{Outcome, Record};
 use bellhop_protocol::reminder::set::{self, Origin};
 use bellhop_protocol::wire::answer::delivery_body;
-use bellhop_protocol::wire::cloud_event::Published;
 use bytes::Bytes;
 use jiff::Timestamp;
 
@@ -48,7 +49,7 @@ fn main() {
     row(
         "decode and validate a set",
         || (),
-        |()| set::parse(&bench.origin, &bench.published.payload).is_ok(),
+        |()| set::parse(&bench.origin, &bench.body).is_ok(),
     );
     row("merge", || bench.reminders(), merge);
     row(
@@ -57,18 +58,16 @@ fn main() {
         |reminders| bench.ruled(reminders),
     );
     row(
-        "plan a set for 32 partitions: all of the above, and finish it",
+        "split a set for 32 partitions: decode, validate, copy",
         || (),
-        |()| bench.plan(32),
+        |()| bench.split(32),
     );
     row(
-        "write an event",
-        || bench.parts(),
-        |parts| bench.event(parts),
+        "judge and plan it: merge, rules, finish",
+        || bench.split(32),
+        |slices| bench.plan(slices),
     );
-    let message = bench.event(bench.parts());
-    row("read an event", || (), |()| Event::decode(&message));
-    let event = Event::decode(&message).expect("it was just written");
+    let event = bench.plan(bench.split(1)).remove(0).planned.event;
     let mut router = Router::new(&event);
     let mut sequences = 1..;
     let mut next = || arriving(&event, sequences.next().expect("they do not end"));
@@ -109,50 +108,34 @@ fn row<I, O>(step: &str, mut prepare: impl FnMut() -> I, mut work: impl FnMut(I)
     );
 }
 
-/// A published set, and what the intake needs for it.
+/// A published set, and what planning it needs.
 struct Bench {
-    published: Received,
+    body: Bytes,
     origin: Origin,
     rules: Rules,
-    names: Names,
-    window: Window,
-    recorded: std::collections::HashSet<Settled>,
 }
 
 impl Bench {
     fn new() -> Self {
-        let body = LOAD.set(0, SET, 0);
-        let published = Received {
-            sequence: 1,
-            stored_ns: 0,
-            subject: "bellhop.sets.bench".to_owned(),
-            headers: None,
-            payload: body.into(),
-            reply: "reply".into(),
-        };
         let source = "bench".parse().expect("it is a name");
         let origin = Origin {
             source,
-            sequence: published.sequence,
+            sequence: 1,
             published_at: Timestamp::UNIX_EPOCH,
         };
         let document = Document::parse(&load::rules()).expect("it has no problem");
         let engine = Arc::new(Engine::new(&document).expect("it has no problem"));
         let rules = Rules::default().with(TAG.parse().expect("it is a name"), Some(engine));
-        let window = Window::new(Duration::from_secs(600), 1_000_000);
         Self {
-            published,
+            body: LOAD.set(0, SET, 0).into(),
             origin,
             rules,
-            names: Names::new("bellhop"),
-            window,
-            recorded: Default::default(),
         }
     }
 
     /// The set's reminders, as they were decoded.
     fn reminders(&self) -> Vec<Reminder> {
-        let set = set::parse(&self.origin, &self.published.payload).expect("it is valid");
+        let set = set::parse(&self.origin, &self.body).expect("it is valid");
         set.reminders
             .into_iter()
             .map(|one| one.parsed.expect("it is valid"))
@@ -166,34 +149,51 @@ impl Bench {
         reminders
     }
 
-    fn plan(&self, partitions: u16) -> Plan {
-        let planner = Planner {
-            names: &self.names,
-            partitions,
-            event_bytes: 128 << 10,
-            merges: false,
-            window: &self.window,
-            recorded: &self.recorded,
-            rules: &self.rules,
-            now: Timestamp::UNIX_EPOCH,
-            trace: None,
+    fn split(&self, partitions: u16) -> Vec<Slice> {
+        let (body, set) = (&self.body[..], Ok(&self.body[..]));
+        let (message_id, is_requeued, is_due, trace) = (None, false, false, None);
+        let (source_token, sequence, stored_ms) = ("bench", 1, 0);
+        let message = Message {
+            source_token,
+            sequence,
+            stored_ms,
+            body,
+            set,
+            message_id,
+            is_requeued,
+            is_due,
+            trace,
         };
-        let published =
-            Published::read(|name| self.published.header(name), &self.published.payload);
-        planner.plan(&self.published, &published, 0)
-    }
-
-    /// The set as one event's contents.
-    fn parts(&self) -> Vec<Part> {
-        self.plan(1)
-            .parts
+        split(&message, partitions)
+            .slices
             .into_iter()
-            .map(|(_, part)| part)
+            .map(|(_, slice)| slice)
             .collect()
     }
 
-    fn event(&self, parts: Vec<Part>) -> Bytes {
-        plan::event(parts)
+    /// Plans each slice in a partition of its own.
+    fn plan(&self, slices: Vec<Slice>) -> Vec<Next> {
+        let planner = Planner {
+            rules: &self.rules,
+            merges: false,
+        };
+        let plan = |slice| {
+            let (window, done) = (
+                Window::new(Duration::from_secs(600), 1_000_000),
+                AllDone::new(),
+            );
+            let found = Found {
+                settled: Mark::START,
+                outcomes: 0,
+                window,
+                done,
+                parked: Default::default(),
+            };
+            let mut log = PartitionLog::new(found);
+            log.take_in(slice, Mark::START);
+            log.next(&planner).expect("it was taken in")
+        };
+        slices.into_iter().map(plan).collect()
     }
 }
 
@@ -326,9 +326,10 @@ fn told(event: &Event, index: usize) -> Told {
         at: Timestamp::UNIX_EPOCH,
     };
     let settles = Some((
-        partition::Partition(0),
-        Settled::Published {
+        Subscriber::Partition(partition::Partition(0)),
+        Done::Published {
             set: 1,
+            stored_ms: 0,
             place: index,
         },
     ));

@@ -41,7 +41,7 @@ pub(super) async fn scan(
 ) -> Result<(), CliError> {
     let (mut result, mut progress, mut count) = (Ok(()), Progress::new(), 0);
     let end = CancellationToken::new();
-    let reading = replay(nats, stream, config, 0, |message, sequence| {
+    let reading = replay(nats, stream, config, 0, |message, sequence, _| {
         if result.is_ok() {
             count += 1;
             progress.tell(|| format!("{} read", plural(count, "message")));

@@ -149,8 +149,10 @@ async fn ls(
 
 async fn cancel(nats: &Nats, source: &Source, id: &str, json: bool) -> Result<(), CliError> {
     let is_scheduled = async || -> Result<bool, CliError> {
-        let found = schedule::find(nats, source, id).await?;
-        Ok(found.is_some_and(|found| schedule::Withdrawal::of(Some(&found.headers)).is_none()))
+        let found = schedule::under(nats, source, id).await?;
+        Ok(found
+            .iter()
+            .any(|(_, headers)| schedule::Withdrawal::of(Some(headers)).is_none()))
     };
     if !is_scheduled().await? {
         let id = plain(id);

@@ -256,10 +256,9 @@ async fn places(nats: &Nats, wanted: &Wanted<'_>, known: &Known) -> Result<Vec<P
         },
     )
     .await?;
-    if let Some(found) = schedule::find(nats, wanted.source, wanted.id).await? {
+    for (_, headers) in schedule::under(nats, wanted.source, wanted.id).await? {
         places.extend(
-            schedule::due_at(Some(&found.headers))
-                .map(|deliver_at| Place::Scheduled { deliver_at }),
+            schedule::due_at(Some(&headers)).map(|deliver_at| Place::Scheduled { deliver_at }),
         );
     }
     let may_wait = known
@@ -309,17 +308,13 @@ async fn unanswered(
     ))
 }
 
-/// Why nothing is known of it. Sets and events that are under way cannot be read beside their consumers.
+/// Why nothing is known of it. Sets that are under way are not looked through.
 async fn unknown(nats: &Nats, Wanted { source, id, .. }: &Wanted<'_>) -> Result<String, CliError> {
-    let mut under_way = 0;
-    for stream in [nats.names.sets_stream(), nats.names.events_stream()] {
-        under_way += count(nats, &stream, ">").await?;
-    }
-    let under_way = match under_way {
+    let under_way = match count(nats, &nats.names.log_stream(), ">").await? {
         0 => String::new(),
         count => format!(
-            ", or it is among the {} under way",
-            plural(count, "message")
+            ", or it is in one of the {} under way",
+            plural(count, "set")
         ),
     };
     let id = plain(id);

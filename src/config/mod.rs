@@ -37,7 +37,7 @@ macro_rules! section {
 section! {
     /// The whole configuration.
     Config {
-        /// What subjects, streams and buckets begin with: `bellhop.sets.*`, `BELLHOP_SETS`, `bellhop_routes`.
+        /// What subjects, streams and buckets begin with: `bellhop.sets.*`, `BELLHOP_LOG`, `bellhop_routes`.
         prefix: String = "bellhop".to_owned(),
         /// This member's name among the installation's `bellhop serve` processes; empty for one made of host and chance.
         name: String = String::new(),
@@ -153,11 +153,9 @@ section! {
 section! {
     /// Taking published sets in.
     Intake {
-        /// Bytes of sets that wait or are in work at a time, as they came, with their headers, and then as what was made of
-        /// them: events, refusals, outcomes. More stay in JetStream. One set over it is still taken, alone.
+        /// Bytes of sets that wait in a member at a time, as they are in memory; each partition has its part of it. More stay
+        /// in JetStream. One set over it is still taken, alone.
         max_bytes_in_flight: usize = 16 << 20,
-        /// Bytes of one event, the unit in which reminders go to a partition; a larger reminder is an event of its own.
-        event_bytes: usize = 128 << 10,
     }
 }
 
@@ -462,12 +460,6 @@ impl Config {
             self.intake.max_bytes_in_flight,
             1 << 20,
             1 << 30,
-        )?;
-        within(
-            "intake.event_bytes",
-            self.intake.event_bytes,
-            1 << 10,
-            512 << 10,
         )?;
         within(
             "idempotency.max_ids",

@@ -145,9 +145,9 @@ const WAYS: [&str; 3] = [
 ];
 const CONNECTED: Label<'static> = ("connected", &["true", "false"]);
 const STREAMS: [&str; 11] = [
-    "sets",
+    "log",
+    "positions",
     "scheduled",
-    "events",
     "parked",
     "outcomes",
     "rejected",
@@ -401,9 +401,13 @@ impl Default for Handles {
 }
 
 impl Metrics {
-    /// A set was taken in, with so many reminders of each kind.
-    pub fn set_taken(&self, new: usize, repeats: usize, refused: usize) {
+    /// A set was taken in.
+    pub fn set_taken(&self) {
         self.0.sets.inc();
+    }
+
+    /// So many reminders of each kind were taken in.
+    pub fn reminders_taken(&self, new: usize, repeats: usize, refused: usize) {
         for (result, count) in [("new", new), ("repeat", repeats), ("refused", refused)] {
             self.0.reminders.of(result).inc_by(count as u64);
         }

@@ -90,7 +90,7 @@ pub enum NatsError {
     /// Something failed that may succeed later.
     #[error("{action}")]
     Failed {
-        /// What was being done, such as `read BELLHOP_SETS`.
+        /// What was being done, such as `read BELLHOP_LOG`.
         action: Cow<'static, str>,
         /// Why it failed.
         #[source]
@@ -326,14 +326,14 @@ mod tests {
     }
 
     fn failed(cause: impl Into<Cause>) -> NatsError {
-        NatsError::failed("read BELLHOP_SETS", cause)
+        NatsError::failed("read BELLHOP_LOG", cause)
     }
 
     #[test]
     fn chain_writes_each_cause_once() {
         assert_eq!(
             chain(&failed("it ended")).to_string(),
-            "read BELLHOP_SETS: it ended"
+            "read BELLHOP_LOG: it ended"
         );
         let timed_out = PublishError::with_source(
             PublishErrorKind::TimedOut,
@@ -347,7 +347,7 @@ mod tests {
         let timed_out = "timed out: didn't receive ack in time: no route";
         assert_eq!(
             text,
-            format!("take partition 7 over: read BELLHOP_SETS: {timed_out}")
+            format!("take partition 7 over: read BELLHOP_LOG: {timed_out}")
         );
     }
 

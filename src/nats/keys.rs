@@ -127,7 +127,7 @@ async fn each(
         &bucket_stream(bucket),
         config,
         0,
-        |message, revision| {
+        |message, revision, _| {
             if let Some(key) = message.subject.strip_prefix(&prefix) {
                 see(key, message.headers.as_ref(), revision);
             }

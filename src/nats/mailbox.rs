@@ -6,7 +6,7 @@
 //! for a partition: a whole batch is stored or none of it, its messages have successive sequences, and a server that
 //! syncs every write does so once for the batch.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -25,7 +25,10 @@ use tokio::sync::Semaphore;
 
 use super::direct::{self, text};
 use super::replay::replay;
-use super::{During, Nats, NatsError};
+use super::{During, Nats, NatsError, raw};
+use crate::log::Subscriber;
+use crate::log::done::{self, AllDone, Done};
+use crate::log::position::Mark;
 use crate::partition::Partition;
 use crate::reminder::Priority;
 use crate::router::{BySource, MailboxSummary};
@@ -38,8 +41,8 @@ const BATCH_COMMIT: &str = "Nats-Batch-Commit";
 /// JetStream's error code for a failed `Nats-Expected-Last-…-Sequence`; the second one is the clustered form.
 const WRONG_LAST_SEQUENCE: [u64; 2] = [10071, 10164];
 
-/// The event and place that a parked reminder came from, as `<sequence>.<index>`.
-const EVENT_HEADER: &str = "Bellhop-Event";
+/// The name of the published reminder that a parked one is, as [`done::encode`] writes it.
+const NAME_HEADER: &str = "Bellhop-Event";
 /// The priority of a parked reminder, where it is not the default.
 const PRIORITY_HEADER: &str = "Bellhop-Priority";
 /// Who published a parked reminder, escaped.
@@ -76,8 +79,8 @@ pub struct Parking {
     pub user: UserId,
     /// Who published it, where that is known.
     pub source: Option<Source>,
-    /// The event it came in, and its place there; none for a copy, whose reminder is settled another way.
-    pub from: Option<(u64, usize)>,
+    /// The published reminder that it is; none for a copy, whose reminder is settled another way.
+    pub name: Option<Done>,
     /// When it expires, in milliseconds since 1970.
     pub expires_at: Option<i64>,
     /// How urgent it is.
@@ -102,8 +105,10 @@ pub struct ParkedMessage {
 pub struct Found {
     /// Each user's mailbox.
     pub mailboxes: HashMap<UserId, MailboxSummary>,
-    /// The events and places that the reminders came from.
-    pub came_from: HashSet<(u64, usize)>,
+    /// Messages that are published reminders above the position, of which that is not recorded.
+    pub unrecorded: Vec<(u64, Done)>,
+    /// Messages that an earlier owner was done with, and did not come to remove. They do not count.
+    pub finished: Vec<u64>,
 }
 
 #[derive(Deserialize)]
@@ -166,12 +171,12 @@ impl Mailboxes {
             .sequence)
     }
 
-    /// Learns what lies in the partition's mailboxes, from the messages' headers alone; and where it came from, for
-    /// events behind `ack_floor`: the others are acknowledged and do not come again.
+    /// Learns from the messages' headers alone what lies in the partition's mailboxes, which published reminders above the
+    /// position that is, and what of it is recorded as done.
     ///
     /// # Errors
     /// When the stream could not be read to its end.
-    pub async fn find(&self, ack_floor: u64) -> Result<Found, NatsError> {
+    pub async fn find(&self, settled: Mark, done: &AllDone) -> Result<Found, NatsError> {
         let fence = self.nats.names.fence(self.partition);
         let filter_subjects = vec![self.nats.names.mailboxes(self.partition), fence.clone()];
         let config = pull::Config {
@@ -186,14 +191,34 @@ impl Mailboxes {
             &self.stream,
             config,
             self.fence,
-            |message, sequence| {
-                if message.subject.as_str() != fence {
-                    found.add(message, sequence, ack_floor);
+            |message, sequence, stored_ms| {
+                if message.subject.as_str() == fence {
+                    return;
+                }
+                if done.contains(&Done::Parked {
+                    sequence,
+                    stored_ms,
+                }) {
+                    found.finished.push(sequence);
+                } else {
+                    found.add(message, sequence, settled, done);
                 }
             },
         )
         .await?;
         Ok(found)
+    }
+
+    /// Returns one message of the partition's mailboxes, by the word of the stream's leader; none if it is gone.
+    ///
+    /// # Errors
+    /// When JetStream does not answer.
+    pub async fn message(&self, sequence: u64) -> Result<Option<Bytes>, NatsError> {
+        let subjects = self.nats.names.mailboxes(self.partition);
+        let found = raw::next(&self.nats, &self.stream, &subjects, sequence).await?;
+        Ok(found
+            .filter(|found| found.sequence == sequence)
+            .map(|found| found.payload))
     }
 
     /// When the oldest reminder in the partition's mailboxes was stored there.
@@ -276,8 +301,11 @@ impl Mailboxes {
             if let Some(source) = &reminder.source {
                 headers.insert(SOURCE_HEADER, source.escaped());
             }
-            if let Some((event, index)) = reminder.from {
-                headers.insert(EVENT_HEADER, format!("{event}.{index}"));
+            if let Some(name) = reminder.name {
+                headers.insert(
+                    NAME_HEADER,
+                    done::encode([(Subscriber::Partition(self.partition), name)]),
+                );
             }
             if let Some(at) = reminder.expires_at {
                 headers.insert(EXPIRES_HEADER, at.to_string());
@@ -397,11 +425,17 @@ impl Mailboxes {
                 ..pull::Config::default()
             };
             let mut found: HashMap<Option<Source>, Vec<u64>> = HashMap::new();
-            replay(&self.nats, &self.stream, config, 0, |message, sequence| {
-                let source =
-                    text(message, SOURCE_HEADER).and_then(|token| Source::from_token(token).ok());
-                found.entry(source).or_default().push(sequence);
-            })
+            replay(
+                &self.nats,
+                &self.stream,
+                config,
+                0,
+                |message, sequence, _| {
+                    let source = text(message, SOURCE_HEADER)
+                        .and_then(|token| Source::from_token(token).ok());
+                    found.entry(source).or_default().push(sequence);
+                },
+            )
             .await?;
             // A replica may be behind its leader; and what lies there may be delivered meanwhile.
             if found.values().map(Vec::len).sum::<usize>() >= count {
@@ -463,7 +497,7 @@ fn is_gone(error: &DeleteMessageError) -> bool {
 }
 
 impl Found {
-    fn add(&mut self, message: &Message, sequence: u64, ack_floor: u64) {
+    fn add(&mut self, message: &Message, sequence: u64, settled: Mark, done: &AllDone) {
         let user = message
             .subject
             .rsplit('.')
@@ -486,19 +520,22 @@ impl Found {
             .into_iter()
             .flatten()
             .min();
-        let from = text(message, EVENT_HEADER).and_then(|text| text.split_once('.'));
-        if let Some((event, index)) = from
-            && let (Ok(event), Ok(index)) = (event.parse(), index.parse())
-            && event > ack_floor
-        {
-            self.came_from.insert((event, index));
-        }
+        let names = text(message, NAME_HEADER)
+            .map(done::decode)
+            .into_iter()
+            .flatten();
+        let is_above = |name: &Done| matches!(name, Done::Published { set, stored_ms, .. } if !settled.covers(*set, *stored_ms));
+        let unrecorded = names
+            .map(|(_, name)| name)
+            .filter(|name| is_above(name) && !done.contains(name));
+        self.unrecorded
+            .extend(unrecorded.map(|name| (sequence, name)));
     }
 }
 
 /// The priority of a parked reminder; none if the message is not one, or a copy.
 pub(super) fn priority_of(message: &Message) -> Option<Priority> {
-    text(message, EVENT_HEADER)?;
+    text(message, NAME_HEADER)?;
     match text(message, PRIORITY_HEADER) {
         Some(name) => Priority::named(name),
         None => Some(Priority::default()),

@@ -11,8 +11,10 @@ pub mod headers;
 pub mod instance;
 pub mod keys;
 pub mod link;
+pub mod log;
 pub mod mailbox;
 pub mod pinned;
+pub mod positions;
 pub mod raw;
 pub mod refusals;
 pub mod repartition;
@@ -72,7 +74,7 @@ impl Nats {
         }
         let asked = self
             .jetstream
-            .request(format!("STREAM.INFO.{}", self.names.sets_stream()), &())
+            .request(format!("STREAM.INFO.{}", self.names.log_stream()), &())
             .await;
         match asked.during("ask for the server's time")? {
             Response::Ok(Told { ts }) => Ok(ts),
@@ -80,7 +82,7 @@ impl Nats {
         }
     }
 
-    /// Waits for the answer to a request of JetStream's API, such as `STREAM.MSG.GET.BELLHOP_SETS`, unless the server says
+    /// Waits for the answer to a request of JetStream's API, such as `STREAM.MSG.GET.BELLHOP_LOG`, unless the server says
     /// that this user may not ask. It drops such a request, so no answer would come.
     ///
     /// # Errors
@@ -145,7 +147,7 @@ impl Nats {
             .await;
     }
 
-    /// Publishes until it is stored, or until somebody else may be doing so. Answers whether it is stored.
+    /// Publishes until it is stored, or until somebody else may be doing so. Returns its sequence if it is stored.
     pub async fn store_unless(
         &self,
         is_pointless: impl Fn() -> bool,
@@ -153,13 +155,13 @@ impl Nats {
         headers: HeaderMap,
         payload: Bytes,
         id: Option<&str>,
-    ) -> bool {
+    ) -> Option<u64> {
         loop {
             match self
                 .store_if_possible(&is_pointless, subject, headers.clone(), payload.clone(), id)
                 .await
             {
-                Ok(is_stored) => return is_stored,
+                Ok(sequence) => return sequence,
                 Err(error) => {
                     tracing::error!(error = %chain(&error), "a limit of the stream or the server is too small: run `bellhop doctor`")
                 }
@@ -168,7 +170,7 @@ impl Nats {
         }
     }
 
-    /// The same for a message that may be too large for JetStream: then it fails at once.
+    /// Does the same for a message that may be too large for JetStream: then it fails at once.
     ///
     /// # Errors
     /// [`NatsError::Unstorable`] alone.
@@ -179,7 +181,7 @@ impl Nats {
         mut headers: HeaderMap,
         payload: Bytes,
         id: Option<&str>,
-    ) -> Result<bool, NatsError> {
+    ) -> Result<Option<u64>, NatsError> {
         if let Some(id) = id {
             headers.insert(async_nats::header::NATS_MESSAGE_ID, id);
         }
@@ -189,14 +191,14 @@ impl Nats {
                 .store(subject.to_owned(), headers.clone(), payload.clone())
                 .await
             {
-                Ok(_) => return Ok(true),
+                Ok(stored) => return Ok(Some(stored.sequence)),
                 Err(error @ NatsError::Unstorable { .. }) => return Err(error),
                 Err(error) => tracing::warn!(error = %chain(&error), "not stored, trying again"),
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        Ok(false)
+        Ok(None)
     }
 }
 

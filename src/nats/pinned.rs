@@ -15,10 +15,6 @@ use super::{Cause, During, Nats, NatsError, chain};
 /// How long a pull request waits at the server. Well below `dispatch.pin_timeout`, since each one renews the pin.
 const PULL_EXPIRES: Duration = Duration::from_secs(1);
 
-/// Bytes that a name or a value of a header takes in memory beside its text, about: its place in a table, and what the
-/// allocator adds.
-const HEADER_BYTES: usize = 64;
-
 /// How often a watchful reader looks whether its connection was made again: then it asks whether it missed something.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// It also asks each time that it has looked so often, since a message can get lost while its connection holds.
@@ -76,39 +72,10 @@ impl Received {
         i64::try_from(self.stored_ns / 1_000_000).unwrap_or(i64::MAX)
     }
 
-    /// Bytes that it takes in memory, about.
-    pub fn bytes(&self) -> usize {
-        let headers = self.headers.iter().flat_map(|headers| headers.iter());
-        let header = |(name, values): (&async_nats::HeaderName, &Vec<async_nats::HeaderValue>)| {
-            let name: &str = name.as_ref();
-            HEADER_BYTES
-                + name.len()
-                + values
-                    .iter()
-                    .map(|value| HEADER_BYTES + value.as_str().len())
-                    .sum::<usize>()
-        };
-        size_of::<Self>()
-            + self.subject.len()
-            + self.payload.len()
-            + headers.map(header).sum::<usize>()
-    }
-
     /// A header of it, however its name is written.
     pub fn header(&self, name: &str) -> Option<&str> {
         super::header(self.headers.as_ref(), name)
     }
-}
-
-/// The sequence up to which everything is acknowledged.
-///
-/// # Errors
-/// When the consumer does not exist or JetStream does not answer.
-pub async fn ack_floor(nats: &Nats, stream: &str, consumer: &str) -> Result<u64, NatsError> {
-    Ok(info(nats, stream, consumer)
-        .await?
-        .ack_floor
-        .stream_sequence)
 }
 
 /// Returns the sequence up to which messages were handed out.
@@ -403,7 +370,7 @@ async fn tick(watch: &mut Option<Watch>) -> &mut Watch {
 }
 
 /// The message, and how often its consumer had handed out one, with this one.
-fn received(message: Message) -> Result<(Received, u64), Cause> {
+pub(super) fn received(message: Message) -> Result<(Received, u64), Cause> {
     let info = message.info()?;
     let (sequence, stored_ns) = (info.stream_sequence, info.published.unix_timestamp_nanos());
     let handed_out = info.consumer_sequence;
@@ -429,37 +396,4 @@ pub async fn acknowledge(nats: &Nats, reply: async_nats::Subject) -> Result<(), 
         .request(reply, Bytes::from_static(b"+ACK"))
         .await;
     answer.map(drop).during("acknowledge")
-}
-
-/// Acknowledges messages of one consumer, and waits until the server knows of the last: it takes them in this order. Should
-/// the connection break in between, those before may be lost; so this is for messages that may come again.
-///
-/// # Errors
-/// When the server may not know: they may come again then.
-pub async fn acknowledge_all(
-    nats: &Nats,
-    mut replies: Vec<async_nats::Subject>,
-) -> Result<(), NatsError> {
-    let Some(last) = replies.pop() else {
-        return Ok(());
-    };
-    for reply in replies {
-        let sent = nats
-            .client
-            .publish(reply, Bytes::from_static(b"+ACK"))
-            .await;
-        sent.during("acknowledge")?;
-    }
-    acknowledge(nats, last).await
-}
-
-/// Tells the server that a message is still being worked on.
-pub async fn still_working(nats: &Nats, reply: async_nats::Subject) {
-    if let Err(error) = nats
-        .client
-        .publish(reply, Bytes::from_static(b"+WPI"))
-        .await
-    {
-        tracing::debug!(error = %chain(&error), "progress not told");
-    }
 }

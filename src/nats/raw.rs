@@ -89,6 +89,34 @@ pub async fn next(
     }
 }
 
+/// Returns the sequence of the last message of a subject, by the word of the stream's leader; none if it has none.
+///
+/// # Errors
+/// When JetStream does not answer, or not as expected.
+pub async fn last(nats: &Nats, stream: &str, subject: &str) -> Result<Option<u64>, NatsError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        message: Stored,
+    }
+    #[derive(Deserialize)]
+    struct Stored {
+        seq: u64,
+    }
+    let action = || format!("look at the last message of {subject}");
+    let request = json!({ "last_by_subj": subject });
+    let answer = nats
+        .jetstream
+        .request(format!("STREAM.MSG.GET.{stream}"), &request)
+        .await;
+    match answer.during_with(action)? {
+        Response::Ok(Answer {
+            message: Stored { seq },
+        }) => Ok(Some(seq)),
+        Response::Err { error } if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => Ok(None),
+        Response::Err { error } => Err(NatsError::failed(action(), error)),
+    }
+}
+
 impl RawMessage {
     /// Returns its headers if the client library can read it, else what is wrong with it.
     ///

@@ -1,18 +1,18 @@
-//! What another number of partitions needs of JetStream: the installation's note of how many it has, a pause of the intake,
+//! What another number of partitions needs of JetStream: the installation's note of how many it has, a hold of the log,
 //! and mailboxes carried to another partition.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use async_nats::datetime;
 use async_nats::jetstream::stream::Stream;
 use bytes::Bytes;
 
 use super::mailbox::{Mailboxes, Parking, purge};
-use super::pinned::waiting;
 use super::topology::{PARTITIONS_KEY, SPREAD_KEY};
-use super::{During, Nats, NatsError, bucket};
+use super::{During, Nats, NatsError, bucket, positions};
 use crate::event::Event;
+use crate::log::Subscriber;
+use crate::log::done::{AllDone, Done};
+use crate::log::position::{Mark, Position};
 use crate::partition::Partition;
 use crate::reminder::Priority;
 use crate::router::MailboxSummary;
@@ -34,9 +34,9 @@ pub struct Noted {
     pub spread: Option<u16>,
 }
 
-async fn events(nats: &Nats) -> Result<Stream, NatsError> {
-    let stream = nats.jetstream.get_stream(nats.names.events_stream()).await;
-    stream.during("look at the events")
+async fn log(nats: &Nats) -> Result<Stream, NatsError> {
+    let stream = nats.jetstream.get_stream(nats.names.log_stream()).await;
+    stream.during("look at the log of sets")
 }
 
 /// Reads the note.
@@ -44,7 +44,7 @@ async fn events(nats: &Nats) -> Result<Stream, NatsError> {
 /// # Errors
 /// When there is no installation, or JetStream does not answer.
 pub async fn noted(nats: &Nats) -> Result<Noted, NatsError> {
-    let metadata = events(nats).await?.cached_info().config.metadata.clone();
+    let metadata = log(nats).await?.cached_info().config.metadata.clone();
     let number = |key| {
         metadata
             .get(key)
@@ -53,7 +53,7 @@ pub async fn noted(nats: &Nats) -> Result<Noted, NatsError> {
     let partitions = number(PARTITIONS_KEY);
     let partitions = partitions
         .ok_or("no number of partitions is noted")
-        .during("look at the events")?;
+        .during("look at the log of sets")?;
     Ok(Noted {
         partitions,
         spread: number(SPREAD_KEY),
@@ -65,7 +65,7 @@ pub async fn noted(nats: &Nats) -> Result<Noted, NatsError> {
 /// # Errors
 /// When JetStream does not confirm it.
 pub async fn note(nats: &Nats, noted: Noted) -> Result<(), NatsError> {
-    let mut config = events(nats).await?.cached_info().config.clone();
+    let mut config = log(nats).await?.cached_info().config.clone();
     config
         .metadata
         .insert(PARTITIONS_KEY.to_owned(), noted.partitions.to_string());
@@ -82,40 +82,70 @@ pub async fn note(nats: &Nats, noted: Noted) -> Result<(), NatsError> {
         .during("note the partitions")
 }
 
-/// Has the intake get no sets for this long; none lets it go on.
+/// Has members read no further than this sequence of the log, for a while; none lets them go on.
 ///
 /// # Errors
 /// When JetStream does not confirm it.
-pub async fn pause_intake(nats: &Nats, time: Option<Duration>) -> Result<(), NatsError> {
-    let sets = nats
-        .jetstream
-        .get_stream_no_info(nats.names.sets_stream())
-        .await
-        .during("pause the intake")?;
-    let done = match time {
-        Some(time) => {
-            let until_ns = nats.server_time().await?.as_nanosecond() + time.as_nanos() as i128;
-            let until = datetime::from_nanos(until_ns).during("pause the intake")?;
-            sets.pause_consumer(nats.names.intake_consumer(), until)
-                .await
-        }
-        None => sets.resume_consumer(nats.names.intake_consumer()).await,
-    };
-    done.map(drop).during("pause the intake")
+pub async fn hold(nats: &Nats, at: Option<u64>) -> Result<(), NatsError> {
+    positions::hold(nats, at).await
 }
 
-/// How many sets the intake is at work on, and events no partition is done with.
+/// Returns the sequence of the last set.
 ///
 /// # Errors
 /// When JetStream does not answer.
-pub async fn in_work(nats: &Nats) -> Result<u64, NatsError> {
-    let intake = waiting(
-        nats,
-        &nats.names.sets_stream(),
-        nats.names.intake_consumer(),
-    )
-    .await?;
-    Ok(intake.ack_pending as u64 + events(nats).await?.cached_info().state.messages)
+pub async fn last_set(nats: &Nats) -> Result<u64, NatsError> {
+    Ok(super::log::state(nats, 0).await?.last)
+}
+
+/// Returns the sequences up to which every partition, and up to which any partition, has settled the log.
+///
+/// # Errors
+/// When JetStream does not answer.
+pub async fn settled(nats: &Nats, partitions: u16) -> Result<(u64, u64), NatsError> {
+    let found: BTreeMap<_, _> = positions::all(nats)
+        .await?
+        .into_iter()
+        .map(|(subscriber, position, _)| (subscriber, position))
+        .collect();
+    let settled = |subscriber| {
+        found
+            .get(&subscriber)
+            .map_or(0, |position| position.settled.sequence)
+    };
+    let (mut lowest, mut highest) = (u64::MAX, 0);
+    for sequence in Subscriber::all(partitions).map(settled) {
+        (lowest, highest) = (lowest.min(sequence), highest.max(sequence));
+    }
+    Ok((lowest, highest))
+}
+
+/// Gives each of so many partitions, and the sets' role, the position that all partitions of before have.
+///
+/// # Errors
+/// When JetStream does not confirm it.
+pub async fn move_positions(nats: &Nats, to: u16) -> Result<(), NatsError> {
+    let found = positions::all(nats).await?;
+    let Some(highest) = found
+        .iter()
+        .map(|(_, position, _)| position)
+        .max_by_key(|position| position.settled)
+    else {
+        return Ok(()); // Nothing was ever worked.
+    };
+    let outcomes = super::log::outcomes_state(nats, 0).await?.last;
+    let position = Position {
+        outcomes,
+        owner: None,
+        ..highest.clone()
+    };
+    for subscriber in Subscriber::all(to) {
+        let revision = positions::read(nats, subscriber)
+            .await?
+            .map(|found| found.revision);
+        positions::write(nats, subscriber, &position, revision).await?;
+    }
+    Ok(())
 }
 
 /// Members that have not taken their leave, and have not been silent for so long that the bucket forgot them.
@@ -125,27 +155,6 @@ pub async fn in_work(nats: &Nats) -> Result<u64, NatsError> {
 pub async fn members(nats: &Nats) -> Result<Vec<String>, NatsError> {
     let found = bucket::last(nats, &nats.names.members_bucket(), "*", 1_024).await?;
     Ok(found.into_iter().map(|member| member.key).collect())
-}
-
-/// Removes the consumers of partitions from this number on.
-///
-/// # Errors
-/// When JetStream does not confirm it.
-pub async fn remove_consumers(
-    nats: &Nats,
-    partitions: std::ops::Range<u16>,
-) -> Result<(), NatsError> {
-    let events = events(nats).await?;
-    for partition in partitions.map(Partition) {
-        let name = nats.names.dispatch_consumer(partition);
-        if events.consumer_info(&name).await.is_ok() {
-            events
-                .delete_consumer(&name)
-                .await
-                .during("remove a consumer")?;
-        }
-    }
-    Ok(())
 }
 
 /// The mailboxes of one partition, as somebody finds them who carries them elsewhere.
@@ -166,7 +175,13 @@ impl Shelf {
         let mailboxes =
             Mailboxes::take_over(nats, partition, "repartition", REMOVALS_IN_FLIGHT).await?;
         let found = mailboxes
-            .find(u64::MAX)
+            .find(
+                Mark {
+                    sequence: u64::MAX,
+                    stored_ms: i64::MAX,
+                },
+                &AllDone::default(),
+            )
             .await?
             .mailboxes
             .into_iter()
@@ -230,10 +245,14 @@ fn parking(user: &UserId, message: Bytes) -> Parking {
             .as_ref()
             .and_then(|event| event.index.sets.first())
             .map(|set| set.source.clone()),
-        // A copy of what an associate got names no event. The others name one that is long done with, and none is the 0th.
-        from: entry
+        // A copy of what an associate got has no name. The others get one that is long done with, and no set is the 0th.
+        name: entry
             .is_some_and(|entry| entry.rerouted_to.is_none())
-            .then_some((0, 0)),
+            .then_some(Done::Published {
+                set: 0,
+                stored_ms: 0,
+                place: 0,
+            }),
         expires_at: entry.and_then(|entry| entry.expires_at),
         priority: entry.map_or(Priority::default(), |entry| entry.priority),
         message,

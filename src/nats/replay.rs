@@ -23,7 +23,8 @@ pub async fn last_sequence(nats: &Nats, stream: &str) -> Result<u64, NatsError> 
     })
 }
 
-/// Tells `each` of every message that the stream has, with its sequence, in order. `config` says from where on, of which
+/// Passes every message that the stream has to `each`, in order, with its sequence and when it was stored, in milliseconds
+/// since 1970. `config` says from where on, of which
 /// subjects, and whether headers are enough; the rest is set here.
 ///
 /// In a cluster any server may do the reading, also one that lags behind. So it goes on at least until it has passed
@@ -36,7 +37,7 @@ pub async fn replay(
     stream: &str,
     config: pull::Config,
     through: u64,
-    mut each: impl FnMut(&Message, u64),
+    mut each: impl FnMut(&Message, u64, i64),
 ) -> Result<(), NatsError> {
     let action = || format!("read {stream}");
     let config = pull::Config {
@@ -77,7 +78,9 @@ pub async fn replay(
         left = info.pending;
         reached = info.stream_sequence;
         seen += 1;
-        each(&message.message, info.stream_sequence);
+        let stored_ms =
+            i64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX);
+        each(&message.message, info.stream_sequence, stored_ms);
     }
     drop(messages);
     let _ = handle.delete_consumer(&consumer.cached_info().name).await; // It ends by itself soon, too.

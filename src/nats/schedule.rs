@@ -6,13 +6,13 @@ use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use async_nats::{HeaderMap, Message};
-use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{During, Nats, NatsError, direct, header, is_outdated, storage};
-use crate::token::Source;
+use super::{During, Nats, NatsError, direct, header, is_outdated, raw, storage};
+use crate::log::split::Scheduled;
+use crate::token::{Source, UserId};
 use crate::trace::{self, TraceParent};
 
 /// How many schedules one request reads, and bytes.
@@ -56,24 +56,9 @@ impl Withdrawal {
     }
 }
 
-/// A reminder that is to be delivered later.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Scheduled {
-    /// The reminder's id.
-    pub id: String,
-    /// When it is due.
-    pub at: Timestamp,
-    /// A set of this one reminder.
-    pub set: Bytes,
-    /// Where the reminder stands in the set that schedules it.
-    pub place: usize,
-}
-
-impl Scheduled {
-    /// Returns the bytes that it takes in its stream, about.
-    pub fn bytes(&self) -> u64 {
-        (self.set.len() + self.id.len() + RECORD_BYTES) as u64
-    }
+/// Returns the bytes that a scheduled reminder takes in its stream, about.
+pub fn stored_bytes(scheduled: &Scheduled) -> u64 {
+    (scheduled.set.len() + scheduled.id.len() + RECORD_BYTES) as u64
 }
 
 /// What a stored schedule has beside the reminder and its id: its subject, its headers and what JetStream adds, about.
@@ -113,11 +98,11 @@ pub async fn room(nats: &Nats, storage: usize, source: &Source) -> Result<Room, 
             .await
             .during("look at what is scheduled")
     };
-    let (sets, scheduled) = tokio::try_join!(
-        info(nats.names.sets_stream()),
+    let (log, scheduled) = tokio::try_join!(
+        info(nats.names.log_stream()),
         info(nats.names.scheduled_stream())
     )?;
-    let limit = storage::of_schedules(Some(&sets.cached_info().config), storage, &nats.names);
+    let limit = storage::of_schedules(Some(&log.cached_info().config), storage, &nats.names);
     let state = &scheduled.cached_info().state;
     let mut room = Room {
         used: state.bytes,
@@ -154,7 +139,7 @@ async fn count(nats: &Nats, subjects: &str) -> Result<u64, NatsError> {
     }
 }
 
-/// Schedules a reminder, in place of an earlier one of this source and id. `set_ns` is when its set was published, and
+/// Schedules a reminder, in place of an earlier one of this source, id and user. `set_ns` is when its set was published, and
 /// `message_id` makes repeats one.
 pub async fn schedule(
     nats: &Nats,
@@ -172,7 +157,7 @@ pub async fn schedule(
         headers.insert(trace::HEADER, trace.to_string());
     }
     nats.store_surely(
-        &nats.names.scheduled(source, &scheduled.id),
+        &nats.names.scheduled(source, &scheduled.id, &scheduled.user),
         headers,
         scheduled.set,
         Some(message_id),
@@ -189,12 +174,13 @@ pub async fn withdraw(
     nats: &Nats,
     source: &Source,
     id: &str,
+    user: &UserId,
     before_ns: i128,
     why: Withdrawal,
 ) -> Result<(), NatsError> {
     let action = || format!("take back the scheduled reminder {id} of {source}");
-    let subject = nats.names.scheduled(source, id);
-    while let Some(found) = find(nats, source, id).await? {
+    let subject = nats.names.scheduled(source, id, user);
+    while let Some(found) = find(nats, source, id, user).await? {
         let is_before = set_time(Some(&found.headers)) < Some(before_ns);
         if !is_before || Withdrawal::of(Some(&found.headers)).is_some() {
             return Ok(());
@@ -224,6 +210,32 @@ pub async fn withdraw(
     Ok(())
 }
 
+/// Returns for whom a reminder of this id is scheduled, with the headers of each, by the word of the stream's leader.
+///
+/// # Errors
+/// When JetStream does not answer.
+pub async fn under(
+    nats: &Nats,
+    source: &Source,
+    id: &str,
+) -> Result<Vec<(UserId, HeaderMap)>, NatsError> {
+    let (stream, subjects) = (
+        nats.names.scheduled_stream(),
+        nats.names.scheduled_under(source, id),
+    );
+    let (mut found, mut from) = (Vec::new(), 1);
+    while let Some(message) = raw::next(nats, &stream, &subjects, from).await? {
+        from = message.sequence + 1;
+        let user = message
+            .subject
+            .rsplit('.')
+            .next()
+            .and_then(|token| UserId::from_token(token).ok());
+        found.extend(user.zip(message.read_headers().ok()));
+    }
+    Ok(found)
+}
+
 /// A scheduled reminder that is not due yet, as it is stored.
 ///
 /// # Errors
@@ -232,6 +244,7 @@ pub async fn find(
     nats: &Nats,
     source: &Source,
     id: &str,
+    user: &UserId,
 ) -> Result<Option<StreamMessage>, NatsError> {
     let stream = nats
         .jetstream
@@ -239,7 +252,7 @@ pub async fn find(
         .await;
     let stream = stream.during("look for a scheduled reminder")?;
     match stream
-        .get_last_raw_message_by_subject(&nats.names.scheduled(source, id))
+        .get_last_raw_message_by_subject(&nats.names.scheduled(source, id, user))
         .await
     {
         Ok(found) => Ok(Some(found)),

@@ -43,8 +43,7 @@ pub(super) fn in_use(stream: &StreamConfig, names: &Names) -> Option<usize> {
 fn share(stream: &str, names: &Names) -> Option<(usize, DiscardPolicy)> {
     use DiscardPolicy::{New, Old};
     let shares = [
-        (names.sets_stream(), 15, New),
-        (names.events_stream(), 15, New),
+        (names.log_stream(), 29, New),
         (names.parked_stream(), 25, New),
         (names.outcomes_stream(), 20, Old),
         (names.rejected_stream(), 5, Old),
@@ -53,6 +52,7 @@ fn share(stream: &str, names: &Names) -> Option<(usize, DiscardPolicy)> {
         (bucket_stream(&names.associates_bucket()), 1, New),
         (bucket_stream(&names.rules_bucket()), 1, New),
         (bucket_stream(&names.members_bucket()), 1, New),
+        (bucket_stream(&names.positions_bucket()), 1, New),
     ];
     debug_assert_eq!(
         shares.iter().map(|(_, percent, _)| percent).sum::<usize>(),

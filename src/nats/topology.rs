@@ -19,13 +19,13 @@ use serde_json::Value;
 use super::storage;
 use super::{Cause, During, Names, Nats, NatsError, chain};
 use crate::config::Config;
-use crate::partition::{Partition, Role};
+use crate::partition::Role;
 use crate::reminder::set::max_bytes;
 
 /// The name of the one priority group of every pinned consumer.
 pub const GROUP: &str = "bellhop";
 
-/// The stream of events' note of how many partitions the installation has.
+/// The log's note of how many partitions the installation has.
 pub(super) const PARTITIONS_KEY: &str = "bellhop.partitions";
 /// The same stream's note that their number is being changed: under the numbers of how many mailboxes may lie.
 pub(super) const SPREAD_KEY: &str = "bellhop.partitions.spread";
@@ -33,7 +33,7 @@ pub(super) const SPREAD_KEY: &str = "bellhop.partitions.spread";
 /// One difference between what is wanted and what is there.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Change {
-    /// `stream BELLHOP_SETS`, `bucket bellhop_routes`, `consumer dispatch-7 of BELLHOP_EVENTS`.
+    /// `stream BELLHOP_LOG`, `bucket bellhop_routes`, `consumer due of BELLHOP_SCHEDULED`.
     pub what: String,
     /// Whether it is missing; else it is there and differs.
     pub is_new: bool,
@@ -378,7 +378,7 @@ async fn plan_stream(
     ) && there != set
     {
         let problem = format!(
-            "the installation has {there} partitions and the configuration says {set}; the number is fixed once events \
+            "the installation has {there} partitions and the configuration says {set}; the number is fixed once positions \
              and mailboxes lie under it, so set `partitions = {there}`, or change it with `bellhop repartition {set}`"
         );
         return Err(NatsError::Contrary { what, problem });
@@ -542,21 +542,16 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
             description,
         )
     };
-    let sets = base(
-        names.sets_stream(),
+    let log = base(
+        names.log_stream(),
         vec![names.all_sets()],
-        "reminder sets as published",
+        "reminder sets as published, until all are settled",
     );
     let of_schedules = vec![names.all_scheduled(), names.all_due()];
     let scheduled = base(
         names.scheduled_stream(),
         of_schedules,
         "reminders to be delivered later, and those that are due",
-    );
-    let events = base(
-        names.events_stream(),
-        vec![names.all_events()],
-        "reminders on their way to a partition",
     );
     let partitions = (PARTITIONS_KEY.to_owned(), config.partitions.to_string());
     let mailboxes = vec![names.all_mailboxes(), names.all_fences()];
@@ -577,25 +572,22 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
     );
     let seen = base(
         names.seen_stream(),
-        vec![names.seen()],
-        "reminder ids of the idempotency window",
+        vec![names.all_seen()],
+        "reminder ids of the idempotency windows",
     );
     vec![
-        work_queue(StreamConfig {
+        StreamConfig {
             max_message_size: max_bytes(nats.client.max_payload()) as i32,
             duplicate_window: SETS_DUPLICATE_WINDOW,
-            ..sets
-        }),
+            metadata: [partitions].into(),
+            ..log
+        },
         // nats-server has a schedule take the place of an earlier one on its subject, which it calls a roll-up.
         work_queue(StreamConfig {
             allow_message_schedules: true,
             allow_rollup: true,
             allow_direct: true,
             ..scheduled
-        }),
-        work_queue(StreamConfig {
-            metadata: [partitions].into(),
-            ..events
         }),
         StreamConfig {
             allow_direct: true,
@@ -625,6 +617,10 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
             names.associates_bucket(),
             "who may get a user's reminders while the user is away",
         ),
+        bucket(
+            names.positions_bucket(),
+            "how far each partition has come in the log of sets",
+        ),
         StreamConfig {
             // Gone members' keys vanish; who is gone is decided by `members.ttl` on the observer's own clock.
             max_age: config.members.ttl * 10,
@@ -640,13 +636,8 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
 /// The durable consumers that a role reads, each behind its stream.
 pub fn consumers_of(names: &Names, config: &Config, role: Role) -> Vec<(String, String)> {
     match role {
-        Role::Intake => vec![
-            (names.sets_stream(), names.intake_consumer().to_owned()),
-            (names.scheduled_stream(), names.due_consumer().to_owned()),
-        ],
-        Role::Partition(partition) => {
-            vec![(names.events_stream(), names.dispatch_consumer(partition))]
-        }
+        Role::Intake => vec![(names.scheduled_stream(), names.due_consumer().to_owned())],
+        Role::Partition(_) => Vec::new(),
         Role::History if config.history.is_on() => {
             vec![(names.outcomes_stream(), names.history_consumer().to_owned())]
         }
@@ -673,14 +664,6 @@ fn consumers(nats: &Nats, config: &Config) -> Vec<(String, Vec<consumer::pull::C
         ..consumer::pull::Config::default()
     };
     let names = &nats.names;
-    let most = config.dispatch.max_events_in_flight;
-    let dispatch = |partition| {
-        pinned(
-            names.dispatch_consumer(partition),
-            names.events(partition),
-            most,
-        )
-    };
     let escalate = |(priority, _)| consumer::pull::Config {
         durable_name: Some(names.escalate_consumer(priority)),
         filter_subject: names.all_mailboxes(),
@@ -690,12 +673,11 @@ fn consumers(nats: &Nats, config: &Config) -> Vec<(String, Vec<consumer::pull::C
         headers_only: true,
         ..consumer::pull::Config::default()
     };
-    let intake = pinned(
-        names.intake_consumer().to_owned(),
-        names.all_sets(),
-        INTAKE_ACK_PENDING,
+    let due = pinned(
+        names.due_consumer().to_owned(),
+        names.all_due(),
+        DUE_ACK_PENDING,
     );
-    let due = pinned(names.due_consumer().to_owned(), names.all_due(), most);
     let history = consumer::pull::Config {
         // One acknowledgement for all that a transaction wrote.
         ack_policy: consumer::AckPolicy::All,
@@ -706,15 +688,7 @@ fn consumers(nats: &Nats, config: &Config) -> Vec<(String, Vec<consumer::pull::C
         )
     };
     vec![
-        (names.sets_stream(), vec![intake]),
         (names.scheduled_stream(), vec![due]),
-        (
-            names.events_stream(),
-            (0..config.partitions)
-                .map(Partition)
-                .map(dispatch)
-                .collect(),
-        ),
         (
             names.parked_stream(),
             config
@@ -749,8 +723,8 @@ const RULES_HISTORY: i64 = 16;
 /// Messages of outcomes read and not yet written: more than fit into two transactions.
 const HISTORY_ACK_PENDING: usize = 250_000;
 
+/// Reminders that are due, read and not yet published: more than fit into what is held of them at a time.
+const DUE_ACK_PENDING: usize = 10_000;
+
 /// Messages of mailboxes read and not yet acknowledged, of which only the last one waits: more than one pull takes.
 const ESCALATE_ACK_PENDING: i64 = 1_000;
-
-/// Sets in work at a time: more than fit into `intake.max_bytes_in_flight` of small ones.
-const INTAKE_ACK_PENDING: usize = 100_000;

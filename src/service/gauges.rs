@@ -14,13 +14,14 @@ use tokio::time::MissedTickBehavior;
 
 use super::links::Links;
 use crate::config::Config;
+use crate::log::Subscriber;
 use crate::metrics::Metrics;
 use crate::nats::link::Link;
 use crate::nats::names::bucket_stream;
 use crate::nats::pinned::{self, Waiting};
 use crate::nats::storage;
 use crate::nats::topology::consumers_of;
-use crate::nats::{Nats, NatsError, chain};
+use crate::nats::{Nats, NatsError, chain, log, positions};
 use crate::partition::{Partition, Role};
 use crate::router::partition::census::Census;
 use crate::wire::member::{HeldBack, MAX_HELD_BACK};
@@ -180,6 +181,7 @@ impl Board {
     /// What waits in JetStream for the roles worked here. What cannot be asked keeps its last figure.
     async fn ask(&mut self) {
         let roles = self.worked.borrow().clone();
+        let behind = self.behind(&roles).await;
         for kind in Role::KINDS {
             let of_kind = roles.iter().filter(|role| role.kind() == kind);
             match self
@@ -191,7 +193,13 @@ impl Board {
                 .await
             {
                 Ok(waiting) => {
-                    let sum = waiting.iter().map(|one| one.pending).sum();
+                    let in_log = behind
+                        .as_ref()
+                        .ok()
+                        .and_then(|behind| behind.get(kind))
+                        .copied()
+                        .unwrap_or(0);
+                    let sum = in_log + waiting.iter().map(|one| one.pending).sum::<u64>();
                     let fullest = waiting.iter().max_by_key(|one| one.ack_pending);
                     let (ack_pending, limit) =
                         fullest.map_or((0, 0), |one| (one.ack_pending, one.ack_pending_limit));
@@ -209,6 +217,29 @@ impl Board {
                 .nats_reconnected(name, connects.saturating_sub(*before));
             *before = connects;
         }
+    }
+
+    /// How many sets the position of these roles is behind the log's end, at most, by the kind of role.
+    async fn behind(
+        &self,
+        roles: &BTreeSet<Role>,
+    ) -> Result<BTreeMap<&'static str, u64>, NatsError> {
+        let (found, last) = (
+            positions::all(&self.nats).await?,
+            log::state(&self.nats, 0).await?.last,
+        );
+        let mut behind = BTreeMap::new();
+        for (subscriber, position, _) in found {
+            let role = match subscriber {
+                Subscriber::Sets => Role::Intake,
+                Subscriber::Partition(partition) => Role::Partition(partition),
+            };
+            if roles.contains(&role) {
+                let most: &mut u64 = behind.entry(role.kind()).or_default();
+                *most = (*most).max(last.saturating_sub(position.settled.sequence));
+            }
+        }
+        Ok(behind)
     }
 
     async fn waiting(&self, consumers: Vec<(String, String)>) -> Result<Vec<Waiting>, NatsError> {
@@ -245,9 +276,9 @@ impl Board {
         let names = &self.nats.names;
         let mut sets = None;
         for (stream, name) in [
-            ("sets", names.sets_stream()),
+            ("log", names.log_stream()),
+            ("positions", bucket_stream(&names.positions_bucket())),
             ("scheduled", names.scheduled_stream()),
-            ("events", names.events_stream()),
             ("parked", names.parked_stream()),
             ("outcomes", names.outcomes_stream()),
             ("rejected", names.rejected_stream()),

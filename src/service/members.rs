@@ -9,7 +9,6 @@
 //! or cut off), so it drops everything at once and begins anew.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::kv::Store;
@@ -19,7 +18,6 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::lease::Keeper;
-use super::recorded::Recorded;
 use super::{Context, escalation, history, intake, partition};
 use crate::http::Readiness;
 use crate::nats::bucket::{self, Entry, Operation, Unreadable, Watched};
@@ -399,11 +397,9 @@ impl Membership {
             .extend(take.iter().map(|role| (*role, Held::default())));
         // Others must know before anything is done.
         self.say().await;
-        let recorded = Arc::new(Recorded::new(self.context.recorded.clone()));
         let mut context = self.context.clone();
         context.recorder = context.recorder.of_term(context.lease.term());
         for role in take {
-            let recorded = recorded.clone();
             let (context, stop, working) = (
                 context.clone(),
                 self.held[&role].stop.clone(),
@@ -411,13 +407,12 @@ impl Membership {
             );
             self.workers
                 .spawn(super::surviving::panics(role, async move {
-                    let result = match (recorded.last_outcome().await, role) {
-                        (Err(error), _) => Err(error),
-                        (_, Role::Intake) => intake::run(context, &recorded, stop, working).await,
-                        (_, Role::Escalation) => escalation::run(context, stop, working).await,
-                        (_, Role::History) => history::run(context, stop, working).await,
-                        (_, Role::Partition(number)) => {
-                            partition::run(context, number, &recorded, stop, working).await
+                    let result = match role {
+                        Role::Intake => intake::run(context, stop, working).await,
+                        Role::Escalation => escalation::run(context, stop, working).await,
+                        Role::History => history::run(context, stop, working).await,
+                        Role::Partition(number) => {
+                            partition::run(context, number, stop, working).await
                         }
                     };
                     (role, result)

@@ -3,11 +3,12 @@
 //! | task | | |
 //! | --- | --- | --- |
 //! | [`members`] | one | says that this process lives, takes and gives up roles |
-//! | [`intake`] | one in the installation | published sets → events |
+//! | [`reader`] | one | the log of published sets → slices for what is worked here |
+//! | [`intake`] | one in the installation | what belongs to sets themselves → refusals, schedules, cancellations |
 //! | [`escalation`] | one in the installation | reminders parked for long → outcomes |
 //! | [`history`] | one in the installation | outcomes → the database |
 //! | [`api`] | one, or one for each process | the database, mailboxes → answers to queries |
-//! | [`partition`] | one for each partition held | events, routes, answers → deliveries, mailboxes, outcomes |
+//! | [`partition`] | one for each partition held | slices, routes, answers → deliveries, mailboxes, outcomes |
 //! | [`follow`] | two | the buckets of routes and associates → each partition's own |
 //! | [`rules`] | one | the bucket of rules → compiled documents |
 //! | [`outcomes`] | one | outcomes → their stream, in batches |
@@ -35,19 +36,21 @@ pub mod lease;
 pub mod links;
 pub mod members;
 pub mod outcomes;
+pub mod ownership;
 pub mod partition;
 mod pause;
+pub mod reader;
 pub mod recorded;
 mod refusals;
 pub mod rejected;
 pub mod repartition;
 pub mod routes;
 pub mod rules;
-pub mod seen;
 pub mod spans;
 mod surviving;
 mod sweep;
 pub mod systemd;
+pub mod unreadable;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -69,10 +72,11 @@ use courier::Courier;
 use follow::{Follow, Source};
 use gauges::Gauges;
 use history::shelf::{Shelf, state_directory};
-use intake::unreadable::Losses;
 use lease::Lease;
 use links::Links;
 use outcomes::Recorder;
+use reader::Log;
+use unreadable::{Desk, Losses};
 
 /// For so long it is tried again to set up what JetStream did not answer for.
 const SETUP_PATIENCE: Duration = Duration::from_secs(10);
@@ -102,7 +106,9 @@ pub struct Context {
     pub routes: Follow,
     /// Asks for associates.
     pub associates: Follow,
-    /// Tells what the last owners of partitions had recorded.
+    /// Reads the log of sets.
+    pub log: Log,
+    /// Reads what earlier owners of partitions recorded.
     pub recorded: recorded::Reader,
     /// Has the rules ready.
     pub rules: rules::Watch,
@@ -178,6 +184,14 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
         reading: |reading| &mut reading.associates,
     });
     let recorded = recorded::Reader::start(nats.clone());
+    let losses = Losses::default();
+    let desk = Desk {
+        nats: nats.clone(),
+        sets: links.sets.clone(),
+        losses: losses.clone(),
+        metrics: metrics.clone(),
+    };
+    let (log, reading) = Log::start(desk, &config);
     let (rules, watching_rules) = rules::Watch::start(
         links.buckets.clone(),
         nats.clone(),
@@ -204,10 +218,11 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
         recorder,
         voice,
         links,
-        losses: Losses::default(),
+        losses,
         courier,
         routes,
         associates,
+        log,
         recorded,
         rules,
         history,
@@ -225,6 +240,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
     drop(keeping);
     telling.abort();
     answering.inspect(JoinHandle::abort);
+    reading.abort();
     watching_routes.abort();
     watching_rules.abort();
     watching_associates.abort();

@@ -5,7 +5,9 @@ use std::time::Duration;
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 
+use crate::event::OfSet;
 use crate::headers;
+use crate::log::split::RefusedReminder;
 use crate::metrics::Metrics;
 use crate::nats::headers::of_publisher;
 use crate::nats::{Names, Nats, NatsError, chain};
@@ -92,6 +94,33 @@ impl Message {
         }
     }
 
+    /// A reminder of a set that is refused.
+    pub fn of_reminder(names: &Names, set: &OfSet, refused: &RefusedReminder) -> Self {
+        let OfSet {
+            source,
+            id,
+            sequence,
+            published_ms,
+            ..
+        } = set;
+        let RefusedReminder {
+            place,
+            raw,
+            rejection,
+            ..
+        } = refused;
+        // The time, too: after a loss of power, a sequence is given again.
+        let message = format!("{sequence}@{published_ms}#{place}");
+        Self::new(
+            names,
+            &source.escaped(),
+            raw.clone(),
+            rejection,
+            Some(id),
+            message,
+        )
+    }
+
     /// With the headers that it was published with, as far as they are its publisher's and there is room for them: what
     /// it is may be told there.
     pub fn with_headers_of(self, published: Option<&HeaderMap>) -> Self {
@@ -137,7 +166,7 @@ impl Message {
         metrics.rejected(self.code);
     }
 
-    async fn try_store(&self, nats: &Nats) -> Result<bool, NatsError> {
+    async fn try_store(&self, nats: &Nats) -> Result<Option<u64>, NatsError> {
         let (headers, payload) = (self.headers.clone(), self.payload.clone());
         nats.store_if_possible(|| false, &self.subject, headers, payload, Some(&self.id))
             .await

@@ -1,24 +1,26 @@
 //! Gives an installation another number of partitions, while its members are stopped.
 //!
-//! Events and mailboxes lie under the partitions' numbers. So the intake pauses until no event is left, members stop, and
-//! every mailbox whose partition is another one now is copied there; then the new number counts, and what lies under a
-//! number that is not its user's is removed. Whichever number counts tells what to remove, so it can be run again after it was
-//! interrupted at any point, and nothing is lost or doubled.
+//! Positions and mailboxes lie under the partitions' numbers. So members read the log up to one set and no further, settle all
+//! of that, and stop. Then all partitions have the same position, and the new ones get it. Every mailbox whose partition is
+//! another one now is copied there; then the new number counts, and what lies under a number that is not its user's is
+//! removed. Whichever number counts tells what to remove, so it can be run again after it was interrupted at any point, and
+//! nothing is lost or doubled.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
+use crate::nats::positions::HOLD_FOR;
 use crate::nats::repartition::{self, Noted, Shelf};
 use crate::nats::{Nats, NatsError};
 use crate::partition::{Partition, of_user};
 use crate::token::UserId;
 
-/// The intake pauses for so long at a time, so that it goes on by itself if this process dies.
-const PAUSE: Duration = Duration::from_secs(60);
 /// A member that looked just before the note was written has said by then that it lives.
 const ARRIVAL: Duration = Duration::from_secs(2);
+/// Members have heard by then that the log is held.
+const HEARD_WITHIN: Duration = Duration::from_secs(3);
 /// How often JetStream is asked how far the members are.
 const POLL: Duration = Duration::from_millis(200);
 /// Partitions opened or filled, and mailboxes removed, at a time.
@@ -27,7 +29,7 @@ const IN_FLIGHT: usize = 32;
 /// How far it has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// The members finish so many sets and events.
+    /// The members settle so many sets.
     Finishing(u64),
     /// So many members are to be stopped.
     Stopping(usize),
@@ -49,7 +51,7 @@ pub async fn run(nats: &Nats, to: u16, mut tell: impl FnMut(Progress)) -> Result
         if from == to {
             return Ok(());
         }
-        finish(nats, &mut tell).await?;
+        finish(nats, from, &mut tell).await?;
     }
     // No member starts from here on.
     let spread = from.max(to).max(spread.unwrap_or(to));
@@ -62,7 +64,7 @@ pub async fn run(nats: &Nats, to: u16, mut tell: impl FnMut(Progress)) -> Result
     )
     .await?;
     tokio::time::sleep(ARRIVAL).await;
-    if has_begun_anew(nats).await? {
+    if !repartition::members(nats).await?.is_empty() {
         repartition::note(nats, before).await?;
         let problem = "a member runs, or has run meanwhile; stop it and run this again";
         return Err(NatsError::failed("repartition", problem));
@@ -72,6 +74,7 @@ pub async fn run(nats: &Nats, to: u16, mut tell: impl FnMut(Progress)) -> Result
     tidy(&shelves, from).await?;
     if from != to {
         tell(Progress::Copied(copy(&shelves, from, to).await?));
+        repartition::move_positions(nats, to).await?;
         repartition::note(
             nats,
             Noted {
@@ -82,7 +85,6 @@ pub async fn run(nats: &Nats, to: u16, mut tell: impl FnMut(Progress)) -> Result
         .await?;
         tidy(&shelves, to).await?;
     }
-    repartition::remove_consumers(nats, to..spread).await?;
     repartition::note(
         nats,
         Noted {
@@ -91,24 +93,33 @@ pub async fn run(nats: &Nats, to: u16, mut tell: impl FnMut(Progress)) -> Result
         },
     )
     .await?;
-    repartition::pause_intake(nats, None).await
+    repartition::hold(nats, None).await
 }
 
-/// Whether somebody works, or has worked, since everything was finished.
-async fn has_begun_anew(nats: &Nats) -> Result<bool, NatsError> {
-    Ok(!repartition::members(nats).await?.is_empty() || repartition::in_work(nats).await? > 0)
-}
-
-/// Waits until the members have finished everything that was taken in, and nobody is left.
-async fn finish(nats: &Nats, tell: &mut impl FnMut(Progress)) -> Result<(), NatsError> {
-    let mut paused_at: Option<Instant> = None;
+/// Waits until the members have settled everything up to one set, and nobody is left.
+async fn finish(
+    nats: &Nats,
+    partitions: u16,
+    tell: &mut impl FnMut(Progress),
+) -> Result<(), NatsError> {
+    // First nobody reads on. Then nobody is ahead of the last set.
+    repartition::hold(nats, Some(0)).await?;
+    tokio::time::sleep(HEARD_WITHIN).await;
+    let mut upto = repartition::last_set(nats).await?;
+    let mut held_at: Option<Instant> = None;
     loop {
-        if paused_at.is_none_or(|at| at.elapsed() > PAUSE / 3) {
-            repartition::pause_intake(nats, Some(PAUSE)).await?;
-            paused_at = Some(Instant::now());
+        if held_at.is_none_or(|at| at.elapsed() > HOLD_FOR / 3) {
+            repartition::hold(nats, Some(upto)).await?;
+            held_at = Some(Instant::now());
         }
-        let left = repartition::in_work(nats).await?;
+        // A member stores its positions before it leaves.
         let members = repartition::members(nats).await?.len();
+        let (lowest, highest) = repartition::settled(nats, partitions).await?;
+        if highest > upto {
+            // A member that did not hear of the hold has read on. The others are to come as far.
+            (upto, held_at) = (highest, None);
+        }
+        let left = upto - lowest.min(upto);
         if left == 0 && members == 0 {
             return Ok(());
         }

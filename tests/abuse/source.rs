@@ -41,7 +41,7 @@ impl World {
     /// Whether hardly anything is under way. The others' reminders always are.
     async fn is_through(&self) -> Result<(), String> {
         const FEW: u64 = 3;
-        for stream in ["BELLHOP_SETS", "BELLHOP_EVENTS"] {
+        for stream in ["BELLHOP_LOG"] {
             match self.installation.messages(stream).await? {
                 0..=FEW => {}
                 left => return Err(format!("{left} messages in {stream}")),

@@ -28,7 +28,7 @@ impl Installation {
     /// # Errors
     /// What is.
     pub(crate) async fn is_quiet(&self) -> Result<(), String> {
-        for name in ["BELLHOP_SETS", "BELLHOP_EVENTS"] {
+        for name in ["BELLHOP_LOG"] {
             match self.messages(name).await? {
                 0 => {}
                 left => return Err(format!("{left} messages in {name}")),

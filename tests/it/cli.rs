@@ -13,7 +13,7 @@ fn lines(stdout: &str) -> Vec<Value> {
 }
 
 async fn sets(world: &World) -> u64 {
-    world.stream("BELLHOP_SETS").await.state.last_sequence
+    world.stream("BELLHOP_LOG").await.state.last_sequence
 }
 
 #[tokio::test]
@@ -138,7 +138,7 @@ async fn publish_refuses_a_set_that_is_too_large_for_the_server() {
 #[tokio::test]
 async fn the_largest_set_that_is_stored_can_be_rejected() {
     let world = World::start(&[]).await;
-    let bound = i64::from(world.stream("BELLHOP_SETS").await.config.max_message_size);
+    let bound = i64::from(world.stream("BELLHOP_LOG").await.config.max_message_size);
     let most = usize::try_from(bound).unwrap_or(world.client.max_payload());
     let garbage = vec![b'x'; most];
     world

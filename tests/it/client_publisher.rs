@@ -47,7 +47,7 @@ async fn what_queues_while_a_set_is_under_way_makes_the_next_in_order() {
     }
     assert!(sets.len() < 200, "{} sets", sets.len());
     assert_eq!(
-        world.stream("BELLHOP_SETS").await.state.last_sequence,
+        world.stream("BELLHOP_LOG").await.state.last_sequence,
         sets.len() as u64
     );
     world.taken(&numbers(0..2_000)).await;
@@ -122,7 +122,7 @@ async fn a_server_that_is_killed_costs_nothing_but_time() {
         publishing
     };
     let trouble = async {
-        let stored = async || match world.stream("BELLHOP_SETS").await.state.last_sequence {
+        let stored = async || match world.stream("BELLHOP_LOG").await.state.last_sequence {
             0..=5 => Err("too few sets are stored".to_owned()),
             _ => Ok(()),
         };
@@ -249,7 +249,7 @@ async fn what_bellhop_would_refuse_is_not_sent() {
         "reminder_too_large"
     );
     publisher.flush().await.unwrap();
-    assert_eq!(world.stream("BELLHOP_SETS").await.state.last_sequence, 0);
+    assert_eq!(world.stream("BELLHOP_LOG").await.state.last_sequence, 0);
 }
 
 #[tokio::test]

@@ -638,7 +638,7 @@ async fn what_is_no_route_is_ignored() {
         "bad..subject",
         "bad.*",
         ">",
-        "$JS.API.STREAM.DELETE.BELLHOP_SETS",
+        "$JS.API.STREAM.DELETE.BELLHOP_LOG",
         "$SYS.bad",
         "_INBOX.bad",
         "bellhop.sets",

@@ -142,7 +142,6 @@ async fn a_healthy_installation_is_called_healthy_in_every_format() {
         names,
         [
             "clock_skew_seconds",
-            "events",
             "members",
             "oldest_seconds",
             "parked_reminders",
@@ -182,11 +181,7 @@ async fn a_healthy_installation_is_called_healthy_in_every_format() {
         .split(' ')
         .map(|figure| figure.split_once('=').unwrap().0)
         .collect();
-    assert_eq!(
-        figures[..4],
-        ["round_trip", "clock_skew", "sets", "events"],
-        "{line}"
-    );
+    assert_eq!(figures[..3], ["round_trip", "clock_skew", "sets"], "{line}");
     assert!(
         data.contains(" parked_reminders=1 ") && data.contains(" members=1 "),
         "{line}"
@@ -224,7 +219,7 @@ async fn an_empty_server_lacks_everything_and_setup_mends_it() {
         "setup",
         "critical",
         &[
-            "there is no stream BELLHOP_SETS",
+            "there is no stream BELLHOP_LOG",
             "\"mend\":\"bellhop setup\"",
         ],
     );
@@ -246,8 +241,12 @@ async fn what_somebody_changed_or_deleted_is_told_and_setup_mends_it() {
     let mut config = world.stream("BELLHOP_PARKED").await.config;
     config.allow_direct = false;
     world.jetstream.update_stream(config).await.unwrap();
-    let events = world.jetstream.get_stream("BELLHOP_EVENTS").await.unwrap();
-    events.delete_consumer("dispatch-2").await.unwrap();
+    let scheduled = world
+        .jetstream
+        .get_stream("BELLHOP_SCHEDULED")
+        .await
+        .unwrap();
+    scheduled.delete_consumer("due").await.unwrap();
     let diagnosis = doctor(&world, &[]).await;
     diagnosis.says(
         "setup",
@@ -261,7 +260,7 @@ async fn what_somebody_changed_or_deleted_is_told_and_setup_mends_it() {
     diagnosis.says(
         "setup",
         "critical",
-        &["there is no consumer dispatch-2 of BELLHOP_EVENTS"],
+        &["there is no consumer due of BELLHOP_SCHEDULED"],
     );
     obey(&world, "bellhop setup").await;
     healthy(&world).await;
@@ -411,7 +410,7 @@ async fn work_that_nobody_does_or_two_do_is_told() {
     diagnosis.says(
         "consumers",
         "critical",
-        &["nobody reads consumer dispatch-0 of BELLHOP_EVENTS"],
+        &["nobody reads consumer due of BELLHOP_SCHEDULED"],
     );
     diagnosis.says(
         "history",
@@ -429,7 +428,7 @@ async fn sets_that_nobody_takes_in_are_told_when_they_are_old() {
         .within(LATER, "the set is old", async || {
             let diagnosis = doctor(&world, &[]).await;
             match diagnosis.of_check("backlog").first() {
-                Some(("warning", text)) if text.contains("1 set wait in BELLHOP_SETS") => Ok(()),
+                Some(("warning", text)) if text.contains("1 set wait in BELLHOP_LOG") => Ok(()),
                 found => Err(format!("{found:?}")),
             }
         })
@@ -442,17 +441,25 @@ async fn sets_that_nobody_takes_in_are_told_when_they_are_old() {
 /// Work that a client has fetched and does not acknowledge, and a consumer that somebody paused.
 #[tokio::test]
 async fn consumers_that_do_not_get_on_are_told() {
-    let world = set_up("", &[("dispatch.max_events_in_flight", "3")]).await;
+    let world = set_up("", &[]).await;
+    let scheduled = world
+        .jetstream
+        .get_stream("BELLHOP_SCHEDULED")
+        .await
+        .unwrap();
+    let mut config = scheduled.consumer_info("due").await.unwrap().config;
+    config.max_ack_pending = 3;
+    scheduled.update_consumer(config).await.unwrap();
     for _ in 0..5 {
         world
             .jetstream
-            .publish("bellhop.events.0", "x".into())
+            .publish("bellhop.due.billing", "x".into())
             .await
             .unwrap()
             .await
             .unwrap();
     }
-    let mut lost = world.lose(5, ["BELLHOP_EVENTS", "dispatch-0"], None).await;
+    let mut lost = world.lose(5, ["BELLHOP_SCHEDULED", "due"]).await;
     for _ in 0..3 {
         lost.next().await.unwrap();
     }
@@ -460,7 +467,7 @@ async fn consumers_that_do_not_get_on_are_told() {
     world
         .client
         .request(
-            "$JS.API.CONSUMER.PAUSE.BELLHOP_EVENTS.dispatch-1",
+            "$JS.API.CONSUMER.PAUSE.BELLHOP_OUTCOMES.history",
             pause.into(),
         )
         .await
@@ -470,7 +477,7 @@ async fn consumers_that_do_not_get_on_are_told() {
         "consumers",
         "warning",
         &[
-            "dispatch-0 of BELLHOP_EVENTS has 3 messages in work",
+            "due of BELLHOP_SCHEDULED has 3 messages in work",
             "bellhop instances ls",
         ],
     );
@@ -478,7 +485,7 @@ async fn consumers_that_do_not_get_on_are_told() {
         "consumers",
         "critical",
         &[
-            "dispatch-1 of BELLHOP_EVENTS is paused",
+            "history of BELLHOP_OUTCOMES is paused",
             "nats consumer resume",
         ],
     );
@@ -500,14 +507,14 @@ async fn bounds_that_drop_or_refuse_are_told() {
         .unwrap()
         .await
         .unwrap();
-    bound("BELLHOP_SETS", 1 << 20, DiscardPolicy::Old).await;
+    bound("BELLHOP_LOG", 1 << 20, DiscardPolicy::Old).await;
     bound("BELLHOP_REJECTED", 10_000, DiscardPolicy::Old).await;
     let diagnosis = doctor(&world, &[]).await;
     diagnosis.says(
         "room",
         "critical",
         &[
-            "BELLHOP_SETS has max_bytes 1048576 and drops its oldest",
+            "BELLHOP_LOG has max_bytes 1048576 and drops its oldest",
             "--discard=new",
         ],
     );
@@ -519,7 +526,7 @@ async fn bounds_that_drop_or_refuse_are_told() {
             "--max-bytes=20000",
         ],
     );
-    bound("BELLHOP_SETS", 1 << 20, DiscardPolicy::New).await;
+    bound("BELLHOP_LOG", 1 << 20, DiscardPolicy::New).await;
     bound("BELLHOP_REJECTED", 20_000, DiscardPolicy::Old).await;
     assert_eq!(doctor(&world, &[]).await.worst()["room"], "ok");
 }
@@ -697,7 +704,7 @@ fn restricted(publish: &[String], subscribe: &[String]) -> String {
 #[tokio::test]
 async fn what_a_user_may_not_do_is_told_and_is_all_that_it_needs() {
     let mut publish = LOOKING.map(ToOwned::to_owned).to_vec();
-    publish.push("bellhop.events.*".to_owned()); // Who may not do even this is somebody else's user.
+    publish.push("bellhop.seen.*".to_owned()); // Who may not do even this is somebody else's user.
     let mut subscribe = vec!["_INBOX.>".to_owned()];
     let world =
         World::without_members(&restricted(&publish, &subscribe), &[("nats.timeout", "1s")]).await;
@@ -709,7 +716,7 @@ async fn what_a_user_may_not_do_is_told_and_is_all_that_it_needs() {
         "critical",
         &[
             "may not publish",
-            "$JS.API.CONSUMER.UNPIN.BELLHOP_SETS.intake",
+            "$JS.API.CONSUMER.UNPIN.BELLHOP_SCHEDULED.due",
         ],
     );
     diagnosis.says(

@@ -71,7 +71,7 @@ async fn acknowledged_sets_survive(nats_config: &str) {
         world.restart_nats().await;
     }
     stop.store(true, Relaxed);
-    let stream = world.jetstream.get_stream("BELLHOP_SETS").await.unwrap();
+    let stream = world.jetstream.get_stream("BELLHOP_LOG").await.unwrap();
     let mut ids = Vec::new();
     for publisher in publishers {
         for (sequence, set) in publisher.await.unwrap() {

@@ -729,9 +729,9 @@ async fn duplicates_of_a_set_are_merged() {
 }
 
 #[tokio::test]
-async fn one_id_for_two_reminders_of_a_set_is_refused() {
+async fn one_id_goes_to_many_users() {
     let world = World::start(&[]).await;
-    world.app("app-1", &["alice", "bob"]).await;
+    world.app("app-1", &["alice", "bob", "carol"]).await;
     world
         .publish(
             "billing",
@@ -742,15 +742,60 @@ async fn one_id_for_two_reminders_of_a_set_is_refused() {
             ],
         )
         .await;
-    world.taken(&["a", "b"]).await;
-    let rejected = world.all_rejected(1).await;
-    assert_eq!(rejected[0].code(), "duplicate_id");
-    assert_eq!(rejected[0].payload, reminder("a", "bob").to_string());
+    world
+        .publish(
+            "billing",
+            [
+                reminder("a", "carol"),
+                reminder("a", "alice"),
+                reminder("fence", "carol"),
+            ],
+        )
+        .await;
+    world.taken(&["a", "b", "fence"]).await;
     world.settle().await;
-    assert_eq!(
-        (world.order("alice"), world.order("bob")),
-        (vec!["a".to_owned()], vec!["b".to_owned()])
+    assert_eq!(world.order("alice"), ["a"]);
+    assert_eq!(world.order("bob"), ["a", "b"]);
+    assert_eq!(world.order("carol"), ["a", "fence"]);
+    assert_eq!(world.repeats(), []);
+}
+
+#[tokio::test]
+async fn one_id_with_another_text_is_refused() {
+    let world = World::start(&[]).await;
+    world.app("app-1", &["alice"]).await;
+    let other = |text: &str| with(reminder("a", "alice"), json!({ "content": text }));
+    world
+        .publish(
+            "billing",
+            [reminder("a", "alice"), other("in the same set")],
+        )
+        .await;
+    world
+        .publish(
+            "billing",
+            [other("in another set"), reminder("fence", "alice")],
+        )
+        .await;
+    world.taken(&["a", "fence"]).await;
+    let rejected = world.all_rejected(2).await;
+    assert!(
+        rejected
+            .iter()
+            .all(|message| message.code() == "duplicate_id"),
+        "{rejected:?}"
     );
+    for text in ["in the same set", "in another set"] {
+        assert!(
+            rejected
+                .iter()
+                .any(|message| message.payload == other(text).to_string()),
+            "{text}"
+        );
+    }
+    world.settle().await;
+    assert_eq!(world.order("alice"), ["a", "fence"]);
+    assert_eq!(world.trail("billing", "a").await, ["delivered"]);
 }
 
 /// "`expires_at` … never delivered after this"

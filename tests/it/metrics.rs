@@ -107,10 +107,7 @@ async fn what_comes_in_and_what_becomes_of_it_is_counted() {
             (r#"bellhop_parked_reminders{connected="false"}"#, 1.0),
             (r#"bellhop_instances{state="up"}"#, 1.0),
             (r#"bellhop_stream_messages{stream="rejected"}"#, 2.0),
-            (
-                r#"bellhop_consumer_ack_pending_limit{role="partition"}"#,
-                1_000.0,
-            ),
+            (r#"bellhop_consumer_pending{role="partition"}"#, 0.0),
             ("bellhop_events_in_flight_limit", 1_000.0),
             ("bellhop_deliveries_in_flight", 0.0),
             (r#"bellhop_history_reminders_total{result="new"}"#, 5.0),

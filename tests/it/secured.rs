@@ -199,7 +199,7 @@ impl Someone {
     /// Waits until the server has seen to all that this connection said, and has said all that it had for it.
     pub(crate) async fn round_trip(&self) {
         if self.is_at_home() {
-            let verdict = self.ask("$JS.API.STREAM.INFO.BELLHOP_SETS", "").await;
+            let verdict = self.ask("$JS.API.STREAM.INFO.BELLHOP_LOG", "").await;
             assert!(
                 matches!(verdict, Verdict::Answered(_)),
                 "{}: {verdict:?}",

@@ -2,6 +2,7 @@
 //! configuration.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use async_nats::jetstream::stream::Compression;
 use serde_json::{Value, json};
@@ -9,15 +10,15 @@ use serde_json::{Value, json};
 use crate::harness::{LATER, World, bellhop, reminder};
 
 const STREAMS: [&str; 11] = [
-    "BELLHOP_EVENTS",
     "BELLHOP_OUTCOMES",
     "BELLHOP_PARKED",
     "BELLHOP_REJECTED",
     "BELLHOP_SCHEDULED",
     "BELLHOP_SEEN",
-    "BELLHOP_SETS",
+    "BELLHOP_LOG",
     "KV_bellhop_associates",
     "KV_bellhop_members",
+    "KV_bellhop_positions",
     "KV_bellhop_routes",
     "KV_bellhop_rules",
 ];
@@ -43,10 +44,7 @@ async fn a_dry_run_tells_and_changes_nothing() {
             "{name} is missing in\n{told}"
         );
     }
-    assert!(
-        told.contains("dispatch-3") && !told.contains("dispatch-4"),
-        "{told}"
-    );
+    assert!(told.contains("consumer due of BELLHOP_SCHEDULED"), "{told}");
     assert!(
         told.lines().all(|line| line.starts_with("would create ")),
         "{told}"
@@ -98,7 +96,7 @@ async fn serve_sets_up_what_is_missing() {
     );
 }
 
-/// Events and mailboxes lie under the partitions' numbers, so their count is fixed.
+/// Positions and mailboxes lie under the partitions' numbers, so their count is fixed.
 #[tokio::test]
 async fn another_number_of_partitions_is_refused() {
     let world = World::without_members("", &[]).await;
@@ -116,11 +114,6 @@ async fn another_number_of_partitions_is_refused() {
             "{refused:?}"
         );
     }
-    assert_eq!(
-        world.stream("BELLHOP_EVENTS").await.state.consumer_count,
-        4,
-        "nothing was made of the fifth"
-    );
     world.run(&["setup"]).await.succeeded();
 }
 
@@ -139,7 +132,7 @@ async fn the_number_of_replicas_is_changed_under_load() {
                 .await
                 .succeeded();
             assert!(
-                told.contains("update stream BELLHOP_SETS: num_replicas"),
+                told.contains("update stream BELLHOP_LOG: num_replicas"),
                 "{told}"
             );
             for name in STREAMS {
@@ -244,20 +237,21 @@ async fn a_change_that_breaks_the_contract_is_told_and_mended() {
 async fn setup_brings_a_deleted_consumer_back() {
     let world = World::start(&[("partitions", "1")]).await;
     world.app("app-1", &["alice"]).await;
-    for (stream, consumer, id) in [
-        ("BELLHOP_EVENTS", "dispatch-0", "1"),
-        ("BELLHOP_SETS", "intake", "2"),
-    ] {
-        let handle = world.jetstream.get_stream(stream).await.unwrap();
-        handle.delete_consumer(consumer).await.unwrap();
-        world.publish("billing", [reminder(id, "alice")]).await;
-        let told = world.run(&["setup"]).await.succeeded();
-        assert!(
-            told.contains(&format!("create consumer {consumer} of {stream}")),
-            "{told}"
-        );
-        world.taken(&[id]).await;
-    }
+    let handle = world
+        .jetstream
+        .get_stream("BELLHOP_SCHEDULED")
+        .await
+        .unwrap();
+    handle.delete_consumer("due").await.unwrap();
+    let soon = jiff::Timestamp::now() + Duration::from_secs(2);
+    let later = json!({ "id": "1", "user": "alice", "content": "c", "deliver_at": soon });
+    world.publish("billing", [later]).await;
+    let told = world.run(&["setup"]).await.succeeded();
+    assert!(
+        told.contains("create consumer due of BELLHOP_SCHEDULED"),
+        "{told}"
+    );
+    world.taken(&["1"]).await;
     world.settle().await;
 }
 

@@ -7,14 +7,10 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 
-use crate::harness::{CROWD, LATER, Member, Reply, World, nth, numbers, reminder};
+use crate::harness::{LATER, Member, Reply, World, numbers, reminder};
 
 /// A message whose acknowledgement was lost with the server comes again after this, and only then is all settled.
 const SHORT_ACK_WAIT: [(&str, &str); 1] = [("dispatch.ack_wait", "10s")];
-
-/// Streams, and consumers of them.
-const DISPATCH_0: [&str; 2] = ["BELLHOP_EVENTS", "dispatch-0"];
-const INTAKE: [&str; 2] = ["BELLHOP_SETS", "intake"];
 
 async fn ends_with(world: &World, member: &Arc<Member>, signal: &str, code: i32) {
     member.signal(signal);
@@ -60,52 +56,49 @@ async fn a_stop_in_the_middle_repeats_nothing() {
     assert_eq!(world.repeats(), []);
 }
 
-/// The intake stores an event again whose confirmation died with nats-server. The first one may be done with and gone by then,
-/// and the partition may have a new owner.
+/// A new owner reads the log again from the position. It knows by name what is recorded above it, also where the position is
+/// lost and everything is read again.
 #[tokio::test]
-async fn an_event_that_is_stored_again_repeats_nothing() {
-    let world = World::start(&[]).await;
+async fn recorded_reminders_are_not_repeated_without_a_position() {
+    let world = World::start(&[("delivery.timeout", "60s"), ("members.grace", "0s")]).await;
     world.app("app-1", &["alice"]).await;
-    let mut stored = world.client.subscribe("bellhop.events.*").await.unwrap();
+    let silent = world.app("app-2", &["bob"]).await;
+    silent.on_delivery(|_| Reply::silence());
+    let set = [
+        reminder("b-1", "bob"),
+        reminder("a-1", "alice"),
+        reminder("c-1", "carol"),
+        reminder("a-2", "alice"),
+    ];
+    world.publish("billing", set).await;
     world
-        .publish(
-            "billing",
-            [
-                reminder("a-1", "alice"),
-                reminder("c-1", "carol"),
-                reminder("a-2", "alice"),
-            ],
-        )
+        .all_became("billing", &["a-1", "a-2"], "delivered")
         .await;
-    world.settle().await;
+    world.became("billing", "c-1", "parked").await;
     world.member().kill();
-    for _partition in ["alice's", "carol's"] {
-        let event = stored.next().await.unwrap();
-        world
-            .jetstream
-            .publish(event.subject, event.payload)
-            .await
-            .unwrap()
-            .await
-            .unwrap();
-    }
-    world.serve().await;
-    world.settle().await;
-    let takes = world.takes();
     assert_eq!(
-        takes.iter().map(|take| take.id()).collect::<Vec<_>>(),
-        ["a-1", "a-2"]
+        world.stream("BELLHOP_LOG").await.state.messages,
+        1,
+        "its set is not settled"
     );
     world
-        .publish(
-            "billing",
-            [reminder("a-3", "alice"), reminder("c-2", "carol")],
-        )
-        .await;
-    world.app("app-2", &["carol"]).await;
-    world.taken(&["a-3", "c-1", "c-2"]).await;
+        .jetstream
+        .get_stream("KV_bellhop_positions")
+        .await
+        .unwrap()
+        .purge()
+        .await
+        .unwrap();
+    silent.recover();
+    world.serve().await;
+    world.taken(&["b-1"]).await;
     world.settle().await;
-    assert_eq!(world.takes().len(), 5);
+    assert_eq!(world.repeats(), []);
+    assert_eq!(world.order("alice"), ["a-1", "a-2"]);
+    world.app("app-3", &["carol"]).await;
+    world.taken(&["c-1"]).await;
+    world.settle().await;
+    assert_eq!(world.takes().len(), 4);
 }
 
 /// "Every reminder of every acknowledged set gets exactly one final outcome in the end", after a kill, too; and what had
@@ -378,60 +371,6 @@ async fn it_stops_without_its_nats_server() {
     world.complete(TOTAL).await;
 }
 
-/// A message among the events that Bellhop did not write is set aside, and stops nothing.
-#[tokio::test]
-async fn a_corrupt_event_is_set_aside() {
-    let world = World::start(&[]).await;
-    world.crowd().await;
-    let corrupt = [
-        "",
-        "not an event",
-        "{}\n",
-        "{\"source\":\"billing\",\"set\":\"1\",\"reminders\":[{\"id\":\"x\",\"user\":\"alice\",\"bytes\":9}]}\n{}",
-    ];
-    for partition in 0..4 {
-        for body in corrupt {
-            let subject = format!("bellhop.events.{partition}");
-            world
-                .jetstream
-                .publish(subject, body.into())
-                .await
-                .unwrap()
-                .await
-                .unwrap();
-        }
-    }
-    world
-        .publish("billing", numbers(0..CROWD).iter().map(nth))
-        .await;
-    world.complete(CROWD).await;
-    let rejected = world.all_rejected(16).await;
-    assert_eq!(rejected.len(), 16);
-    for message in &rejected {
-        assert_eq!(
-            (message.code(), message.subject.as_str()),
-            ("corrupt_event", "bellhop.rejected.bellhop")
-        );
-    }
-    for body in corrupt {
-        assert_eq!(
-            rejected
-                .iter()
-                .filter(|message| message.payload == body)
-                .count(),
-            4,
-            "{body}"
-        );
-    }
-    // Set aside for good: a restart does not meet them again.
-    ends_with(&world, &world.member(), "TERM", 0).await;
-    world.serve().await;
-    world.publish("billing", [nth(CROWD.to_string())]).await;
-    world.taken(&[CROWD.to_string()]).await;
-    world.settle().await;
-    assert_eq!(world.all_rejected(16).await.len(), 16);
-}
-
 /// A backlog that grew while nobody served is worked off, in order.
 #[tokio::test]
 async fn what_was_published_while_nobody_served_is_delivered() {
@@ -444,50 +383,44 @@ async fn what_was_published_while_nobody_served_is_delivered() {
     assert_eq!(world.repeats(), []);
 }
 
-/// JetStream counts a message as handed out when it has sent it. One that is lost on the way, as when a consumer changes
-/// its leader, comes again only after `ack_wait`, behind newer ones; it must not be overtaken for that.
+/// JetStream counts a message as handed out when it has sent it. A set that is lost on the way to a reader of the log must not
+/// be overtaken for that, and not be left out.
 #[tokio::test]
-async fn what_is_lost_on_the_way_to_a_member_is_not_overtaken() {
-    for consumer in [DISPATCH_0, INTAKE] {
-        let world = World::start(&[("partitions", "1"), SHORT_ACK_WAIT[0]]).await;
-        world.app("app-1", &["alice"]).await;
-        world.publish("billing", [reminder("0", "alice")]).await;
-        world.taken(&["0"]).await;
-        let mut lost = world.lose(1, consumer, world.pin(consumer).await).await;
-        for number in numbers(1..6) {
-            world.publish("billing", [reminder(number, "alice")]).await;
+async fn sets_lost_on_the_way_are_not_overtaken() {
+    let world = World::start(&[("partitions", "1")]).await;
+    world.app("app-1", &["alice"]).await;
+    world.publish("billing", [reminder("0", "alice")]).await;
+    world.taken(&["0"]).await;
+    let log = world.jetstream.get_stream("BELLHOP_LOG").await.unwrap();
+    let readers: Vec<String> = log
+        .consumer_names()
+        .map(|name| name.unwrap())
+        .collect()
+        .await;
+    for reader in &readers {
+        let mut lost = world.lose(1, ["BELLHOP_LOG", reader]).await;
+        // One of the two who ask for it gets the next set.
+        for number in 0..2 {
+            world
+                .publish("billing", [reminder(format!("{reader}-{number}"), "alice")])
+                .await;
         }
         lost.next().await.unwrap();
-        world.taken(&numbers(0..6)).await;
-        assert_eq!(
-            world.order("alice"),
-            numbers(0..6),
-            "one from {consumer:?} was lost"
-        );
-        world.settle().await;
     }
-}
-
-/// The same while a consumer is taken over: somebody who still asks for its messages may be handed the first of them.
-#[tokio::test]
-async fn what_is_lost_while_a_member_takes_over_is_not_overtaken() {
-    let world = World::start(&[SHORT_ACK_WAIT[0]]).await;
-    world.app("app-1", &["alice"]).await;
-    ends_with(&world, &world.member(), "TERM", 0).await;
-    for number in numbers(0..6) {
+    for number in numbers(1..6) {
         world.publish("billing", [reminder(number, "alice")]).await;
     }
-    // One client has them all and is gone, and another one waits.
-    let mut lost = world.lose(6, INTAKE, None).await;
-    for _ in 0..6 {
-        lost.next().await.unwrap();
-    }
-    let mut also_lost = world.lose(2, INTAKE, None).await;
-    world.serve().await;
-    world.taken(&numbers(0..6)).await;
-    assert_eq!(world.order("alice"), numbers(0..6));
+    let of_readers = readers
+        .iter()
+        .flat_map(|reader| (0..2).map(move |number| format!("{reader}-{number}")));
+    let all: Vec<_> = ["0".to_owned()]
+        .into_iter()
+        .chain(of_readers)
+        .chain(numbers(1..6))
+        .collect();
+    world.taken(&all).await;
+    assert_eq!(world.order("alice"), all);
     world.settle().await;
-    also_lost.next().await.unwrap();
 }
 
 /// A server that stands still, or is behind a cut cable, closes nothing. A member must find that out by itself, and soon, so

@@ -137,7 +137,7 @@ async fn a_set_arrives_through_three_nodes_over_tls() {
         .connect(nodes[2].url(), "operator", Some(ca.as_ref()))
         .await;
     let jetstream = jetstream::new(operator.client);
-    for stream in ["BELLHOP_SETS", "BELLHOP_PARKED", "KV_bellhop_routes"] {
+    for stream in ["BELLHOP_LOG", "BELLHOP_PARKED", "KV_bellhop_routes"] {
         let info = jetstream
             .get_stream(stream)
             .await

@@ -34,10 +34,9 @@ async fn one_look_tells_who_is_there_and_what_waits() {
         [
             &frame["parked_reminders"],
             &frame["parked_users"],
-            &frame["sets"],
-            &frame["events"]
+            &frame["sets"]
         ],
-        [2, 1, 0, 0]
+        [2, 1, 0]
     );
     assert_eq!(frame["routes"], json!([["app-1", 2]]), "{frame:#}");
     assert_eq!(
@@ -64,7 +63,7 @@ async fn one_look_tells_who_is_there_and_what_waits() {
         .map(|consumer| &consumer["name"])
         .collect();
     assert!(
-        ["intake", "dispatch-3", "history"]
+        ["due", "history"]
             .iter()
             .all(|name| consumers.contains(&&json!(name))),
         "{consumers:?}"
@@ -94,7 +93,7 @@ async fn one_look_tells_who_is_there_and_what_waits() {
             "2 reminders in mailboxes of 1 user",
             "member-1",
             "app-1",
-            "dispatch-3",
+            "due",
             "nothing that can be seen",
         ] {
             assert!(page.contains(word), "{word} is not in\n{page}");
@@ -289,9 +288,7 @@ async fn a_terminal_is_drawn_on_obeyed_and_given_back() {
     let mut terminal = Terminal::run(&command, world.dir());
     terminal
         .shows(&world, "it is drawn", |text| {
-            text.contains("bellhop top  ok")
-                && text.contains("app-1")
-                && text.contains("dispatch-3")
+            text.contains("bellhop top  ok") && text.contains("app-1") && text.contains("due")
         })
         .await;
     assert!(terminal.screen.lock().unwrap().screen().alternate_screen());

@@ -193,8 +193,12 @@ async fn an_unreadable_answer_stops_no_other_instance() {
 #[tokio::test]
 async fn a_role_that_keeps_failing_is_not_ready() {
     let world = World::start(&[]).await;
-    let stream = world.jetstream.get_stream("BELLHOP_SETS").await.unwrap();
-    stream.delete_consumer("intake").await.unwrap();
+    let stream = world
+        .jetstream
+        .get_stream("BELLHOP_SCHEDULED")
+        .await
+        .unwrap();
+    stream.delete_consumer("due").await.unwrap();
     world
         .within(LATER, "it is not ready, and says why", async || {
             let probed = world.member().probe("GET", "/readyz").await?;

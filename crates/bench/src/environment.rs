@@ -238,9 +238,7 @@ impl Environment {
 
     /// Waits until Bellhop has recorded and acknowledged everything.
     pub(super) async fn settled(&self) -> Result<(), BenchError> {
-        self.wait_for("BELLHOP_SETS", |messages| messages == 0, |_| ())
-            .await?;
-        self.wait_for("BELLHOP_EVENTS", |messages| messages == 0, |_| ())
+        self.wait_for("BELLHOP_LOG", |messages| messages == 0, |_| ())
             .await
     }
 

@@ -1,4 +1,4 @@
-//! The private format of `BELLHOP_EVENTS` and `BELLHOP_PARKED`: an index, and each reminder's finished JSON.
+//! The private format of `BELLHOP_PARKED`, and of what a partition plans: an index, and each reminder's finished JSON.
 //!
 //! The intake writes a reminder's JSON once. The router reads the index alone and forwards the bytes; nothing parses
 //! content again. A message is one line of JSON, the index, followed by the reminders' bytes one after the other.
@@ -27,7 +27,7 @@ pub struct OfSet {
     pub source: Source,
     /// Its id.
     pub id: String,
-    /// Its sequence in `BELLHOP_SETS`.
+    /// Its sequence in `BELLHOP_LOG`.
     pub sequence: u64,
     /// When JetStream stored it, in milliseconds since 1970.
     pub published_ms: i64,

@@ -31,19 +31,14 @@ impl Names {
         format!("{}_{name}", self.prefix)
     }
 
-    /// The stream of published sets.
-    pub fn sets_stream(&self) -> String {
-        self.stream("SETS")
+    /// The log of published sets.
+    pub fn log_stream(&self) -> String {
+        self.stream("LOG")
     }
 
     /// The stream of reminders that are to be delivered later.
     pub fn scheduled_stream(&self) -> String {
         self.stream("SCHEDULED")
-    }
-
-    /// The stream of events, the intake's work for the partitions.
-    pub fn events_stream(&self) -> String {
-        self.stream("EVENTS")
     }
 
     /// The stream of mailboxes.
@@ -86,6 +81,11 @@ impl Names {
         self.bucket("members")
     }
 
+    /// The bucket of positions: how far each partition has come in the log.
+    pub fn positions_bucket(&self) -> String {
+        self.bucket("positions")
+    }
+
     /// All streams, those of the buckets too.
     pub fn streams(&self) -> [String; 11] {
         let buckets = [
@@ -95,10 +95,10 @@ impl Names {
             self.members_bucket(),
         ];
         let [routes, rules, associates, members] = buckets.map(|bucket| bucket_stream(&bucket));
-        let (sets, events, parked) = (
-            self.sets_stream(),
-            self.events_stream(),
+        let (log, parked, positions) = (
+            self.log_stream(),
             self.parked_stream(),
+            bucket_stream(&self.positions_bucket()),
         );
         let (outcomes, rejected, seen) = (
             self.outcomes_stream(),
@@ -107,7 +107,7 @@ impl Names {
         );
         let scheduled = self.scheduled_stream();
         [
-            sets, events, parked, outcomes, rejected, seen, scheduled, routes, rules, associates,
+            log, parked, outcomes, rejected, seen, scheduled, positions, routes, rules, associates,
             members,
         ]
     }
@@ -122,10 +122,21 @@ impl Names {
         format!("{}.sets.*", self.prefix)
     }
 
-    /// A reminder that is to be delivered later: there is one of each source and id.
-    pub fn scheduled(&self, source: &Source, id: &str) -> String {
+    /// A reminder that is to be delivered later: there is one of each source, id and user.
+    pub fn scheduled(&self, source: &Source, id: &str, user: &UserId) -> String {
         format!(
-            "{}.scheduled.{}.{}",
+            "{}.scheduled.{}.{}.{}",
+            self.prefix,
+            source.escaped(),
+            escape(id),
+            user.escaped()
+        )
+    }
+
+    /// The reminders of an id that are to be delivered later, of all users.
+    pub fn scheduled_under(&self, source: &Source, id: &str) -> String {
+        format!(
+            "{}.scheduled.{}.{}.*",
             self.prefix,
             source.escaped(),
             escape(id)
@@ -134,12 +145,12 @@ impl Names {
 
     /// A source's reminders that are to be delivered later.
     pub fn scheduled_of(&self, source: &Source) -> String {
-        format!("{}.scheduled.{}.*", self.prefix, source.escaped())
+        format!("{}.scheduled.{}.*.*", self.prefix, source.escaped())
     }
 
     /// All sources' reminders that are to be delivered later.
     pub fn all_scheduled(&self) -> String {
-        format!("{}.scheduled.*.*", self.prefix)
+        format!("{}.scheduled.*.*.*", self.prefix)
     }
 
     /// Where a source's reminders come when it is time.
@@ -150,16 +161,6 @@ impl Names {
     /// All reminders for which it is time.
     pub fn all_due(&self) -> String {
         format!("{}.due.*", self.prefix)
-    }
-
-    /// A partition's events.
-    pub fn events(&self, partition: Partition) -> String {
-        format!("{}.events.{partition}", self.prefix)
-    }
-
-    /// All partitions' events.
-    pub fn all_events(&self) -> String {
-        format!("{}.events.*", self.prefix)
     }
 
     /// A user's mailbox.
@@ -207,9 +208,14 @@ impl Names {
         format!("{}.rejected.*", self.prefix)
     }
 
-    /// The ids of the idempotency window.
-    pub fn seen(&self) -> String {
-        format!("{}.seen", self.prefix)
+    /// The entries of the idempotency window of a partition, or of the sets themselves, by the key of its position.
+    pub fn seen(&self, subscriber: impl std::fmt::Display) -> String {
+        format!("{}.seen.{subscriber}", self.prefix)
+    }
+
+    /// The entries of all idempotency windows.
+    pub fn all_seen(&self) -> String {
+        format!("{}.seen.*", self.prefix)
     }
 
     /// What an instance's subjects begin with, unless its routes say otherwise.
@@ -231,11 +237,6 @@ impl Names {
     /// The subjects of all instances for one kind of request, `deliver` or `heartbeat`, unless their routes say otherwise.
     pub fn all_instances(&self, request: &str) -> String {
         format!("{}.app.*.{request}", self.prefix)
-    }
-
-    /// The consumer that takes sets in.
-    pub fn intake_consumer(&self) -> &'static str {
-        "intake"
     }
 
     /// The consumer that takes in what was scheduled and is due.
@@ -269,10 +270,5 @@ impl Names {
     /// The consumer that remembers how far parked reminders of a priority were announced.
     pub fn escalate_consumer(&self, priority: Priority) -> String {
         format!("escalate-{}", priority.as_str())
-    }
-
-    /// The consumer of a partition's events.
-    pub fn dispatch_consumer(&self, partition: Partition) -> String {
-        format!("dispatch-{partition}")
     }
 }

@@ -135,7 +135,7 @@ pub(super) fn permissions(case: &Case<'_>) -> Vec<Finding> {
             .iter()
             .any(|(_, subjects)| subjects.contains(subject))
     };
-    if [case.names.all_events(), case.names.all_outcomes()]
+    if [case.names.all_seen(), case.names.all_outcomes()]
         .iter()
         .all(is_missing)
     {

@@ -16,7 +16,7 @@ pub(super) struct Needs {
 /// What a member needs once everything is set up. Making streams and consumers needs more, and may be somebody else's.
 pub(super) fn needs(names: &Names, config: &Config) -> Needs {
     let own = Role::all(config.partitions).flat_map(|role| consumers_of(names, config, role));
-    let [sets, events, parked, outcomes, ..] = names.streams();
+    let [log, parked, outcomes, ..] = names.streams();
     let mut publish: Vec<String> = names
         .streams()
         .iter()
@@ -24,8 +24,7 @@ pub(super) fn needs(names: &Names, config: &Config) -> Needs {
         .collect();
     let scheduled = names.scheduled_stream();
     publish.extend(
-        [&sets, &scheduled, &events, &parked, &outcomes]
-            .map(|stream| format!("$JS.API.CONSUMER.LIST.{stream}")),
+        [&scheduled, &parked, &outcomes].map(|stream| format!("$JS.API.CONSUMER.LIST.{stream}")),
     );
     for (stream, consumer) in own {
         publish.extend(
@@ -42,7 +41,8 @@ pub(super) fn needs(names: &Names, config: &Config) -> Needs {
         names.members_bucket(),
     ];
     let watched = buckets.clone().map(|bucket| bucket_stream(&bucket));
-    for stream in [&parked, &outcomes, &names.seen_stream()]
+    let seen = names.seen_stream();
+    for stream in [&log, &parked, &outcomes, &seen]
         .into_iter()
         .chain(&watched)
     {
@@ -68,9 +68,16 @@ pub(super) fn needs(names: &Names, config: &Config) -> Needs {
     );
     publish
         .extend(["MSG.DELETE", "MSG.GET"].map(|call| format!("$JS.API.STREAM.{call}.{scheduled}")));
-    publish.push(format!("$JS.API.STREAM.MSG.GET.{events}"));
+    // Positions, what they lead to, and the front of the log.
+    let positions = bucket_stream(&names.positions_bucket());
+    publish.extend(
+        [&outcomes, &seen, &positions].map(|stream| format!("$JS.API.STREAM.MSG.GET.{stream}")),
+    );
+    publish.push(format!("$JS.API.DIRECT.GET.{positions}"));
+    publish.push(format!("$JS.API.CONSUMER.CREATE.{positions}"));
+    publish.push(format!("$JS.API.STREAM.PURGE.{log}"));
     // What the client library cannot read.
-    publish.extend(["MSG.DELETE", "MSG.GET"].map(|call| format!("$JS.API.STREAM.{call}.{sets}")));
+    publish.extend(["MSG.DELETE", "MSG.GET"].map(|call| format!("$JS.API.STREAM.{call}.{log}")));
     publish.extend(
         watched
             .iter()
@@ -79,12 +86,12 @@ pub(super) fn needs(names: &Names, config: &Config) -> Needs {
     publish.extend([
         names.all_sets(),
         names.all_scheduled(),
-        names.all_events(),
         names.all_mailboxes(),
         names.all_fences(),
         names.all_outcomes(),
         names.all_rejected(),
-        names.seen(),
+        names.all_seen(),
+        format!("$KV.{}.*", names.positions_bucket()),
     ]);
     let [routes, _, associates, members] = &buckets;
     publish.extend([

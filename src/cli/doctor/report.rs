@@ -39,8 +39,6 @@ pub(super) struct Figures {
     clock_skew_seconds: f64,
     /// Sets that wait to be taken in.
     sets: u64,
-    /// Events that wait for a partition, or are in its work.
-    events: u64,
     /// Seconds that the oldest of them has waited.
     oldest_seconds: f64,
     /// Reminders in mailboxes.
@@ -57,16 +55,12 @@ pub(super) struct Figures {
 
 pub(super) fn figures(case: &Case<'_>) -> Figures {
     let (now, names) = (case.now, case.names);
-    let (sets, events) = (names.sets_stream(), names.events_stream());
-    let oldest = now
-        .oldest(&sets)
-        .max(now.oldest(&events))
-        .unwrap_or_default();
+    let log = names.log_stream();
+    let oldest = now.oldest(&log).unwrap_or_default();
     Figures {
         round_trip_seconds: now.round_trip.as_secs_f64(),
         clock_skew_seconds: now.skew().as_secs_f64(),
-        sets: now.messages(&sets),
-        events: now.messages(&events),
+        sets: now.messages(&log),
         oldest_seconds: oldest.as_secs_f64(),
         parked_reminders: now.parked.reminders,
         parked_users: now.parked.users,
@@ -162,7 +156,6 @@ fn performance(figures: &Figures) -> String {
         format!("round_trip={:.6}s", figures.round_trip_seconds),
         format!("clock_skew={:.6}s", figures.clock_skew_seconds),
         format!("sets={}", figures.sets),
-        format!("events={}", figures.events),
         format!("oldest={:.3}s", figures.oldest_seconds),
         format!("parked_reminders={}", figures.parked_reminders),
         format!("parked_users={}", figures.parked_users),

@@ -143,9 +143,8 @@ fn copies(info: &Info) -> Vec<Finding> {
 pub(super) fn room(case: &Case<'_>) -> Vec<Finding> {
     // What these hold was promised to somebody.
     let promised = [
-        case.names.sets_stream(),
+        case.names.log_stream(),
         case.names.scheduled_stream(),
-        case.names.events_stream(),
         case.names.parked_stream(),
     ];
     let mut findings = Vec::new();
@@ -220,7 +219,7 @@ fn room_of_schedules(case: &Case<'_>) -> Option<Finding> {
     let sets = case
         .now
         .streams
-        .get(&case.names.sets_stream())
+        .get(&case.names.log_stream())
         .map(|info| &info.config);
     let limit = storage::of_schedules(sets, case.config.streams.storage, case.names);
     let found = format!(

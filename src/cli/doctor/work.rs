@@ -182,9 +182,7 @@ pub(super) fn consumers(case: &Case<'_>) -> Vec<Finding> {
 fn is_own(case: &Case<'_>, info: &Info) -> bool {
     let names = case.names;
     let prefixes = [
-        (names.sets_stream(), names.intake_consumer()),
         (names.scheduled_stream(), names.due_consumer()),
-        (names.events_stream(), "dispatch-"),
         (names.parked_stream(), "escalate-"),
         (names.outcomes_stream(), names.history_consumer()),
     ];
@@ -272,34 +270,22 @@ pub(in crate::cli) fn is_unread(info: &Info) -> bool {
 
 /// How long the oldest of what has not been worked on waits.
 pub(super) fn backlog(case: &Case<'_>) -> Vec<Finding> {
-    let streams = [
-        (case.names.sets_stream(), "set"),
-        (case.names.events_stream(), "event"),
-    ];
-    let findings = streams.iter().filter_map(|(stream, what)| {
-        let waits = case
-            .now
-            .oldest(stream)
-            .filter(|waits| *waits > WAIT_WARNING)?;
-        let count = plural(case.now.messages(stream) as usize, what);
-        let found = format!(
-            "{count} wait in {stream}, the oldest for {}",
-            duration(waits)
-        );
+    let log = case.names.log_stream();
+    let sets = plural(case.now.messages(&log) as usize, "set");
+    let waits = case.now.oldest(&log).filter(|waits| *waits > WAIT_WARNING);
+    let finding = waits.map(|waits| {
+        let found = format!("{sets} wait in {log}, the oldest for {}", duration(waits));
         let (wanted, mend) = (
             format!("less than {}", duration(WAIT_WARNING)),
             "`bellhop members ls` shows who works, `bellhop instances ls` who is slow",
         );
-        Some(if waits > WAIT_CRITICAL {
+        if waits > WAIT_CRITICAL {
             Finding::critical(found, wanted, mend)
         } else {
             Finding::warning(found, wanted, mend)
-        })
+        }
     });
-    or_ok(findings.collect(), || {
-        let [sets, events] = streams
-            .each_ref()
-            .map(|(stream, what)| plural(case.now.messages(stream) as usize, what));
-        format!("{sets} and {events} are being worked on")
+    or_ok(finding.into_iter().collect(), || {
+        format!("{sets} are being worked on")
     })
 }

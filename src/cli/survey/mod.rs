@@ -95,9 +95,7 @@ impl Survey {
             }
         }
         let read = [
-            nats.names.sets_stream(),
             nats.names.scheduled_stream(),
-            nats.names.events_stream(),
             nats.names.parked_stream(),
             nats.names.outcomes_stream(),
         ];
@@ -221,7 +219,7 @@ async fn consumers(nats: &Nats, stream: &str) -> Result<Vec<consumer::Info>, Nat
         .await
         .during_with(action)?;
     let mut infos: Vec<_> = handle.consumers().try_collect().await.during_with(action)?;
-    infos.sort_by_cached_key(|info| (info.name.len(), info.name.clone())); // dispatch-9 before dispatch-10
+    infos.sort_by_cached_key(|info| (info.name.len(), info.name.clone())); // escalate-low before escalate-normal
     Ok(infos)
 }
 

@@ -116,7 +116,8 @@ mod tests {
     #[test]
     fn what_members_tell_is_read() {
         let metrics = Metrics::default();
-        metrics.set_taken(5, 2, 1);
+        metrics.set_taken();
+        metrics.reminders_taken(5, 2, 1);
         metrics.accepted(Priority::High, Way::Direct, Duration::from_millis(3));
         metrics.accepted(Priority::Low, Way::Direct, Duration::from_millis(30));
         metrics.accepted(Priority::Low, Way::Mailbox, Duration::from_secs(1_000));

@@ -201,7 +201,7 @@ mod tests {
             version: "2.15.1".to_owned(),
             round_trip_seconds: 0.0004,
             sets,
-            waiting: [2, 31],
+            waiting: 33,
             oldest_seconds: 0.8,
             parked: Parked {
                 reminders: 12_345,
@@ -242,8 +242,8 @@ mod tests {
                 &[("one", &told(count)), ("two", &told(count / 2))],
             );
             let consumer = |n: u64| Consumer {
-                stream: "BELLHOP_EVENTS".to_owned(),
-                name: format!("dispatch-{n}"),
+                stream: "BELLHOP_PARKED".to_owned(),
+                name: format!("reader-{n}"),
                 pending: 1_500 - n * 500,
                 in_work: n,
                 redelivered: 0,
@@ -263,7 +263,7 @@ mod tests {
                 .collect();
             let finding = Finding {
                 status: Status::Critical,
-                found: "nobody reads consumer dispatch-3 of BELLHOP_EVENTS".to_owned(),
+                found: "nobody reads consumer reader-3 of BELLHOP_PARKED".to_owned(),
                 wanted: None,
                 mend: Some("bellhop members ls".to_owned()),
             };

@@ -66,10 +66,8 @@ pub(super) struct Frame {
     /// Of the last minute.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) latency: Option<Latency>,
-    /// Sets that wait to be taken in.
+    /// Sets of which not everything is settled.
     pub(super) sets: u64,
-    /// Events that wait for a partition, or are in its work.
-    pub(super) events: u64,
     pub(super) oldest_seconds: f64,
     pub(super) parked_reminders: u64,
     pub(super) parked_users: u64,
@@ -197,8 +195,7 @@ impl Model {
                 .map_or(Status::Ok, |told| told.finding.status),
             per_second: flow(rates_since, now, None),
             latency: latency(self.since(LATENCY_OVER), now),
-            sets: now.waiting[0],
-            events: now.waiting[1],
+            sets: now.waiting,
             oldest_seconds: now.oldest_seconds,
             parked_reminders: now.parked.reminders,
             parked_users: now.parked.users,

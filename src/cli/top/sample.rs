@@ -20,8 +20,8 @@ pub(super) struct Sample {
     pub(super) round_trip_seconds: f64,
     /// Sets published since the stream began.
     pub(super) sets: u64,
-    /// Sets and events that wait, or are in work.
-    pub(super) waiting: [u64; 2],
+    /// Sets of which not everything is settled.
+    pub(super) waiting: u64,
     /// Seconds that the oldest of them has waited.
     pub(super) oldest_seconds: f64,
     pub(super) parked: Parked,
@@ -92,7 +92,7 @@ impl Sample {
         routes: Result<Routes, Uncounted>,
     ) -> Self {
         let (survey, names) = (case.now, case.names);
-        let (sets, events) = (names.sets_stream(), names.events_stream());
+        let log = names.log_stream();
         let mut needs: Vec<Told> = at_a_glance(case)
             .into_iter()
             .filter(|told| told.finding.status >= Status::Warning)
@@ -105,14 +105,10 @@ impl Sample {
             round_trip_seconds: survey.round_trip.as_secs_f64(),
             sets: survey
                 .streams
-                .get(&sets)
+                .get(&log)
                 .map_or(0, |info| info.state.last_sequence),
-            waiting: [survey.messages(&sets), survey.messages(&events)],
-            oldest_seconds: survey
-                .oldest(&sets)
-                .max(survey.oldest(&events))
-                .unwrap_or_default()
-                .as_secs_f64(),
+            waiting: survey.messages(&log),
+            oldest_seconds: survey.oldest(&log).unwrap_or_default().as_secs_f64(),
             parked: survey.parked,
             rejected: survey.messages(&names.rejected_stream()),
             routes,

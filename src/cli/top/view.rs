@@ -169,15 +169,14 @@ fn flows(frame: &Frame, palette: Palette, area: Rect, buffer: &mut Buffer) {
             .map(|seconds| duration(Duration::from_secs_f64(seconds)));
         format!("median {median}, 99 % in {p99}")
     });
-    let waiting = match (frame.sets, frame.events) {
-        (0, 0) => "nothing waits".to_owned(),
-        (sets, events) => {
+    let waiting = match frame.sets {
+        0 => "nothing waits".to_owned(),
+        sets => {
             let oldest = duration(Duration::from_secs_f64(frame.oldest_seconds));
-            let (sets, events) = (
-                plural(sets as usize, "set"),
-                plural(events as usize, "event"),
-            );
-            format!("{sets} and {events} wait, the oldest for {oldest}")
+            format!(
+                "{} wait, the oldest for {oldest}",
+                plural(sets as usize, "set")
+            )
         }
     };
     let parked = format!(
@@ -509,7 +508,7 @@ mod tests {
     fn a_page_is_as_long_as_it_needs_to_be() {
         let page = page(&frame(), 110);
         assert!(
-            page.iter().any(|line| line.starts_with("dispatch-3 ")),
+            page.iter().any(|line| line.starts_with("reader-3 ")),
             "{page:#?}"
         );
         assert!(

@@ -178,7 +178,7 @@ async fn remove_from_lists(nats: &Nats, user: &UserId) -> Result<u64, NatsError>
     };
     let stream = format!("KV_{bucket}");
     let through = last_sequence(nats, &stream).await?;
-    replay(nats, &stream, config, through, |message, revision| {
+    replay(nats, &stream, config, through, |message, revision, _| {
         if let Ok(mut list) = Associates::read(&message.payload)
             && let Some(key) = message.subject.rsplit('.').next()
             && list.associates.contains(user)

@@ -7,15 +7,17 @@ use async_nats::HeaderMap;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use serde::Deserialize;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::super::lanes::Lanes;
 use super::super::outcomes::message::Told;
+use super::super::unreadable::{Desk, Origin as Strangers};
 use super::super::{Context, now_ms};
-use super::unreadable;
+use super::Question;
 use crate::metrics::SetAside;
 use crate::nats::pinned::{Received, acknowledge};
-use crate::nats::schedule::{SET_TIME, Withdrawal};
+use crate::nats::schedule::{self, SET_TIME, Withdrawal};
 use crate::nats::{NatsError, chain};
 use crate::reminder::outcome::{Outcome, Record};
 use crate::reminder::set::{self, Origin};
@@ -25,7 +27,7 @@ use crate::trace;
 /// Bytes pulled at a time.
 const PULL_BYTES: usize = 2 << 20;
 /// Users whose reminders are worked on at the same time.
-const AT_ONCE: usize = 256;
+pub(super) const AT_ONCE: usize = 256;
 /// Bytes of what waits or is worked on: some thousand small reminders, so that one user's leave room for others'.
 const HELD_BYTES: usize = 8 << 20;
 /// What a message takes beside its payload, about.
@@ -35,16 +37,22 @@ const MESSAGE_BYTES: usize = 1 << 10;
 ///
 /// # Errors
 /// When it must be taken over anew.
-pub(super) async fn run(context: &Context, stop: CancellationToken) -> Result<(), NatsError> {
+pub(super) async fn run(
+    context: &Context,
+    stop: CancellationToken,
+    questions: mpsc::Sender<Question>,
+) -> Result<(), NatsError> {
+    let questions = &questions;
     let (nats, names) = (&context.nats, &context.nats.names);
     let pull_bytes = PULL_BYTES.max(2 * nats.client.max_payload());
-    let origin = unreadable::Origin {
+    let desk = Desk::of(context);
+    let origin = Strangers {
         stream: names.scheduled_stream(),
         consumer: names.due_consumer().to_owned(),
         subjects: names.all_due(),
         kind: SetAside::Due,
     };
-    let mut due = origin.take_over(context, pull_bytes).await?;
+    let mut due = origin.take_over(&desk, pull_bytes).await?;
     let (mut lanes, mut held) = (Lanes::new(AT_ONCE), 0);
     let mut work = FuturesUnordered::new();
     let mut is_stopping = false;
@@ -58,12 +66,12 @@ pub(super) async fn run(context: &Context, stop: CancellationToken) -> Result<()
             }
             received = due.next(), if held < HELD_BYTES && !is_stopping => match received {
                 Ok(received) => {
-                    origin.arrived(context, received.sequence);
+                    origin.arrived(&desk, received.sequence);
                     held += bytes(&received);
                     lanes.push((received.subject.clone(), user(&received.payload)), (), 1, received);
                 }
                 Err(error) => {
-                    origin.look_into(context, &due).await?;
+                    origin.look_into(&desk, &due).await?;
                     return Err(error);
                 }
             },
@@ -72,7 +80,7 @@ pub(super) async fn run(context: &Context, stop: CancellationToken) -> Result<()
             work.push(async move {
                 let bytes = load.iter().map(bytes).sum::<usize>();
                 for received in load {
-                    take_in(context, received).await;
+                    take_in(context, received, questions).await;
                 }
                 (lane, bytes)
             });
@@ -88,30 +96,42 @@ fn bytes(received: &Received) -> usize {
     MESSAGE_BYTES + received.payload.len()
 }
 
-/// Returns whom the reminder of a set of one is for; an empty name where it cannot be read.
-fn user(set: &[u8]) -> String {
-    #[derive(Deserialize)]
-    struct Set {
-        reminders: [Reminder; 1],
-    }
-    #[derive(Deserialize)]
-    struct Reminder {
-        user: String,
-    }
-    serde_json::from_slice(set).map_or_else(
-        |_| String::new(),
-        |Set {
-             reminders: [Reminder { user }],
-         }| user,
-    )
+/// The one reminder of a set.
+#[derive(Deserialize)]
+struct Only {
+    #[serde(default)]
+    id: Option<String>,
+    user: String,
 }
 
-async fn take_in(context: &Context, received: Received) {
+fn only(set: &[u8]) -> Option<Only> {
+    #[derive(Deserialize)]
+    struct Set {
+        reminders: [Only; 1],
+    }
+    let Set { reminders: [only] } = serde_json::from_slice(set).ok()?;
+    Some(only)
+}
+
+/// Returns whom the reminder of a set of one is for; an empty name where it cannot be read.
+fn user(set: &[u8]) -> String {
+    only(set).map(|only| only.user).unwrap_or_default()
+}
+
+/// Returns the id of the reminder of a set of one, if it has one.
+fn id(set: &[u8]) -> Option<String> {
+    only(set)?.id
+}
+
+async fn take_in(context: &Context, received: Received, questions: &mpsc::Sender<Question>) {
     let token = received.subject.rsplit('.').next().unwrap_or_default();
     match (
         Source::from_token(token),
         Withdrawal::of(received.headers.as_ref()),
     ) {
+        (Ok(source), None) if is_cancelled(&source, &received, questions).await => {
+            record(context, source, &received).await;
+        }
         (Ok(source), None) => publish(context, &source, &received).await,
         (Ok(source), Some(Withdrawal::Cancelled)) => record(context, source, &received).await,
         (Ok(_), Some(Withdrawal::Replaced)) => {}
@@ -121,6 +141,38 @@ async fn take_in(context: &Context, received: Received) {
     }
     if let Err(error) = acknowledge(&context.nats, received.reply).await {
         tracing::warn!(error = %chain(&error), "what was due may come again");
+    }
+}
+
+/// Returns true if the reminder was cancelled after it was scheduled and before it was due, by a set that had not been taken
+/// in by then.
+async fn is_cancelled(
+    source: &Source,
+    received: &Received,
+    questions: &mpsc::Sender<Question>,
+) -> bool {
+    let Some(set_ns) = schedule::set_time(received.headers.as_ref()) else {
+        return false;
+    };
+    let Some(id) = id(&received.payload) else {
+        return false;
+    };
+    let (answer, answered) = oneshot::channel();
+    let (source, due_ms) = (source.clone(), received.stored_ms());
+    let scheduled_ms = i64::try_from(set_ns / 1_000_000).unwrap_or(i64::MAX);
+    let _ = questions
+        .send(Question {
+            source,
+            id,
+            scheduled_ms,
+            due_ms,
+            answer,
+        })
+        .await;
+    match answered.await {
+        Ok(is_cancelled) => is_cancelled,
+        // The role ends, and its next owner gets this again.
+        Err(_) => std::future::pending().await,
     }
 }
 

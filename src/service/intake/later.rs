@@ -9,13 +9,13 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::super::outcomes::message::Told;
-use super::super::recorded::Settled;
 use super::super::{Context, now_ms, rejected};
-use super::plan::Later;
 use crate::event::OfSet;
-use crate::nats::chain;
-use crate::nats::schedule::{self, Room, Scheduled, Withdrawal, schedule, withdraw};
-use crate::partition::of_user;
+use crate::log::Subscriber;
+use crate::log::done::Done as Name;
+use crate::log::split::{RefusedReminder, Scheduled, SetParts};
+use crate::nats::schedule::{self, Room, Withdrawal, schedule, stored_bytes, under, withdraw};
+use crate::nats::{Nats, NatsError, chain};
 use crate::reminder::outcome::{Outcome, Record};
 use crate::reminder::reject::{RejectCode, Rejection};
 use crate::token::{Source, UserId};
@@ -26,14 +26,15 @@ const AT_ONCE: usize = 256;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Takes back first: what a set cancels and has itself is replaced. Goes on until it is done, however long JetStream is away.
-pub(super) async fn carry_out(later: Later, context: &Context) {
-    let Later {
+/// `set_ns` is when the set was stored, in nanoseconds since 1970.
+pub(super) async fn carry_out(parts: SetParts, set_ns: i128, context: &Context) {
+    let SetParts {
         set,
-        set_ns,
         cancel,
         replaced,
         scheduled,
-    } = later;
+        ..
+    } = parts;
     let OfSet {
         source,
         sequence,
@@ -41,16 +42,27 @@ pub(super) async fn carry_out(later: Later, context: &Context) {
         ..
     } = &*set;
     let nats = &context.nats;
-    let of = |ids: Vec<String>, why| ids.into_iter().map(move |id| (id, why));
-    let withdrawals = of(cancel, Withdrawal::Cancelled).chain(of(replaced, Withdrawal::Replaced));
-    let take_back = |(id, why): (String, Withdrawal)| async move {
-        while let Err(error) = withdraw(nats, source, &id, set_ns, why).await {
+    let replace_one = |(id, user): (String, UserId)| async move {
+        while let Err(error) =
+            withdraw(nats, source, &id, &user, set_ns, Withdrawal::Replaced).await
+        {
             tracing::warn!(error = %chain(&error), "trying again");
             tokio::time::sleep(PAUSE).await;
         }
     };
-    stream::iter(withdrawals)
-        .map(take_back)
+    stream::iter(replaced)
+        .map(replace_one)
+        .buffer_unordered(AT_ONCE)
+        .collect::<()>()
+        .await;
+    let cancel_one = |id: String| async move {
+        while let Err(error) = cancel_all(nats, source, &id, set_ns).await {
+            tracing::warn!(error = %chain(&error), "trying again");
+            tokio::time::sleep(PAUSE).await;
+        }
+    };
+    stream::iter(cancel)
+        .map(cancel_one)
         .buffer_unordered(AT_ONCE)
         .collect::<()>()
         .await;
@@ -60,7 +72,7 @@ pub(super) async fn carry_out(later: Later, context: &Context) {
     let room = room(context, source).await;
     let (scheduled, refused) = split(scheduled, room.left());
     let store = |scheduled: Scheduled| async move {
-        let message_id = format!("{sequence} {}", scheduled.id);
+        let message_id = format!("{sequence} {} {}", scheduled.id, scheduled.user);
         schedule(nats, source, scheduled, set_ns, trace.as_ref(), &message_id).await;
     };
     stream::iter(scheduled)
@@ -71,6 +83,14 @@ pub(super) async fn carry_out(later: Later, context: &Context) {
     if !refused.is_empty() {
         refuse(context, &set, &room, refused).await;
     }
+}
+
+/// Cancels the reminders of an id, of all users.
+async fn cancel_all(nats: &Nats, source: &Source, id: &str, set_ns: i128) -> Result<(), NatsError> {
+    for (user, _) in under(nats, source, id).await? {
+        withdraw(nats, source, id, &user, set_ns, Withdrawal::Cancelled).await?;
+    }
+    Ok(())
 }
 
 /// Returns the room that there is for a source. Goes on asking, however long JetStream is away.
@@ -87,13 +107,13 @@ async fn room(context: &Context, source: &Source) -> Room {
 /// Returns those that have room in so many bytes, and the others.
 fn split(scheduled: Vec<Scheduled>, mut left: u64) -> (Vec<Scheduled>, Vec<Scheduled>) {
     scheduled.into_iter().partition(|one| {
-        let rest = left.checked_sub(one.bytes());
+        let rest = left.checked_sub(stored_bytes(one));
         left = rest.unwrap_or(left);
         rest.is_some()
     })
 }
 
-/// Records that there was no room for these. Their place in the set says what is settled, so a set that is planned again after
+/// Records that there was no room for these. Their names in the outcomes say what is settled, so a set that is read again after
 /// a crash does not schedule them.
 async fn refuse(context: &Context, set: &OfSet, room: &Room, refused: Vec<Scheduled>) {
     let OfSet {
@@ -121,39 +141,40 @@ async fn refuse(context: &Context, set: &OfSet, room: &Room, refused: Vec<Schedu
     let mut outcomes = Vec::with_capacity(refused.len());
     for Scheduled {
         id,
+        user,
         set: json,
         place,
         ..
     } in refused
     {
-        let (raw, user) = reminder(&json);
-        let message_id = format!("{sequence}#{place}");
-        let message = rejected::Message::new(
-            &context.nats.names,
-            &source.escaped(),
+        let (raw, user, rejection) = (reminder(&json), Some(user), rejection.clone());
+        let refused = RefusedReminder {
+            place,
+            id,
+            user,
             raw,
-            &rejection,
-            Some(name),
-            message_id,
-        );
+            rejection,
+        };
+        let message = rejected::Message::of_reminder(&context.nats.names, set, &refused);
         message.store(&context.nats, &context.metrics).await;
-        let partition = of_user(&user, context.config.partitions);
+        let RefusedReminder { id, user, .. } = refused;
         let (source, set) = (source.clone(), name.clone());
         let outcome = Outcome::Rejected {
-            error: rejection.code,
+            error: RejectCode::ScheduledFull,
         };
         let record = Record {
             id,
             source,
             set,
-            user: Some(user),
+            user,
             outcome,
             at: now_ms(),
         };
         let settles = Some((
-            partition,
-            Settled::Published {
+            Subscriber::Sets,
+            Name::Published {
                 set: *sequence,
+                stored_ms: *published_ms,
                 place,
             },
         ));
@@ -167,20 +188,15 @@ async fn refuse(context: &Context, set: &OfSet, room: &Room, refused: Vec<Schedu
     context.recorder.record(outcomes).await;
 }
 
-/// Returns the JSON and the user of the reminder of a set of one, which Bellhop has written.
-fn reminder(set: &[u8]) -> (Bytes, UserId) {
+/// Returns the JSON of the reminder of a set of one, which Bellhop has written.
+fn reminder(set: &[u8]) -> Bytes {
     #[derive(Deserialize)]
     struct Set<'a> {
         #[serde(borrow)]
         reminders: [&'a RawValue; 1],
     }
-    #[derive(Deserialize)]
-    struct Reminder {
-        user: UserId,
-    }
     let Set { reminders: [raw] } = serde_json::from_slice(set).expect("Bellhop has written it");
-    let Reminder { user } = serde_json::from_str(raw.get()).expect("it was validated");
-    (Bytes::copy_from_slice(raw.get().as_bytes()), user)
+    Bytes::copy_from_slice(raw.get().as_bytes())
 }
 
 #[cfg(test)]
@@ -191,6 +207,7 @@ mod tests {
         let at = "2030-01-01T00:00:00Z".parse().unwrap();
         Scheduled {
             id: id.to_owned(),
+            user: "u".parse().unwrap(),
             at,
             set: vec![b' '; bytes].into(),
             place: 0,
@@ -199,7 +216,7 @@ mod tests {
 
     #[test]
     fn what_has_room_is_scheduled() {
-        let left = scheduled("a", 1_000).bytes() + scheduled("c", 10).bytes();
+        let left = stored_bytes(&scheduled("a", 1_000)) + stored_bytes(&scheduled("c", 10));
         let (fitting, refused) = split(
             vec![
                 scheduled("a", 1_000),
@@ -217,14 +234,8 @@ mod tests {
 
     #[test]
     fn the_reminder_of_a_set_of_one_is_read() {
-        let (raw, user) =
+        let raw =
             reminder(br#"{"id":"s","reminders":[{"id":"a","user":"al\"ice","content":"c"}]}"#);
-        assert_eq!(
-            (&raw[..], user.as_str()),
-            (
-                &br#"{"id":"a","user":"al\"ice","content":"c"}"#[..],
-                "al\"ice"
-            )
-        );
+        assert_eq!(&raw[..], br#"{"id":"a","user":"al\"ice","content":"c"}"#);
     }
 }

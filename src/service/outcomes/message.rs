@@ -4,8 +4,9 @@
 use async_nats::HeaderMap;
 use bytes::Bytes;
 
-use super::super::recorded::{self, Settled};
-use crate::partition::Partition;
+use super::super::recorded;
+use crate::log::Subscriber;
+use crate::log::done::{self, Done};
 use crate::reminder::outcome::{Batch, Outcome, Record};
 
 /// An outcome on its way to the stream.
@@ -18,9 +19,9 @@ pub struct Told {
     /// Its finished JSON; none if an earlier outcome has carried it, or if it was refused or blocked: then nobody is to see
     /// what it says.
     pub reminder: Option<Bytes>,
-    /// What is done with once this is recorded, in the place it came from. An intake that plans its set again after a crash
-    /// leaves it out. What was cancelled, or is announced once more, has none.
-    pub settles: Option<(Partition, Settled)>,
+    /// What is done with once this is recorded, and whose it is. A new owner passes it by. What was cancelled, or is announced
+    /// once more, has none.
+    pub settles: Option<(Subscriber, Done)>,
 }
 
 impl Told {
@@ -74,7 +75,7 @@ pub fn encode(told: &[Told], has_history: bool) -> (HeaderMap, Bytes) {
         }
         body.extend_from_slice(b"]}");
     }
-    let settles = recorded::encode(told.iter().filter_map(|told| told.settles.as_ref()));
+    let settles = done::encode(told.iter().filter_map(|told| told.settles));
     let mut headers = HeaderMap::new();
     if !settles.is_empty() {
         headers.insert(recorded::HEADER, settles);
@@ -87,6 +88,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::partition::Partition;
     use crate::reminder::history::entries;
 
     fn told(outcome: Outcome, reminder: Option<&'static str>) -> Told {
@@ -98,7 +100,13 @@ mod tests {
             outcome,
             at: "2026-11-23T08:00:00Z".parse().unwrap(),
         };
-        let settles = Some((Partition(1), Settled::Parked { sequence: 7 }));
+        let settles = Some((
+            Subscriber::Partition(Partition(1)),
+            Done::Parked {
+                sequence: 7,
+                stored_ms: 5,
+            },
+        ));
         Told {
             record,
             published_ms: 12,
@@ -130,7 +138,10 @@ mod tests {
             told(Outcome::Expired, None),
         ];
         let (headers, body) = encode(&all, true);
-        assert_eq!(headers.get(recorded::HEADER).unwrap().as_str(), "1:m7 1:m7");
+        assert_eq!(
+            headers.get(recorded::HEADER).unwrap().as_str(),
+            "1:m7@5 1:m7@5"
+        );
         let lines = entries(&body).unwrap();
         assert_eq!(
             lines[0].reminder.as_deref(),

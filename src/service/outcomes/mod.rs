@@ -4,6 +4,8 @@
 pub mod message;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
@@ -31,6 +33,7 @@ struct Submission {
 #[derive(Debug, Clone)]
 pub struct Recorder {
     submissions: mpsc::Sender<Submission>,
+    last: Arc<AtomicU64>,
     term: u64,
 }
 
@@ -44,21 +47,30 @@ impl Recorder {
         has_history: bool,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (submissions, waiting) = mpsc::channel(MAX_WAITING);
+        let last = Arc::new(AtomicU64::new(0));
+        let writing = write(nats, lease, metrics, has_history, waiting, last.clone());
         (
             Self {
                 submissions,
+                last,
                 term: 0,
             },
-            tokio::spawn(write(nats, lease, metrics, has_history, waiting)),
+            tokio::spawn(writing),
         )
     }
 
     /// The same, for what is decided in this term of the member's lease.
     pub fn of_term(&self, term: u64) -> Self {
         Self {
-            submissions: self.submissions.clone(),
             term,
+            ..self.clone()
         }
+    }
+
+    /// Returns the sequence of the last message of outcomes that this process stored; 0 if it has stored none. What is
+    /// handed in from now on is stored behind it.
+    pub fn last_stored(&self) -> u64 {
+        self.last.load(Ordering::Relaxed)
     }
 
     /// Waits until these outcomes are durable, however long JetStream is away; and, even if there are none, what was handed
@@ -97,6 +109,7 @@ async fn write(
     metrics: Metrics,
     has_history: bool,
     mut waiting: mpsc::Receiver<Submission>,
+    last: Arc<AtomicU64>,
 ) {
     let mut batch = Vec::new();
     while waiting.recv_many(&mut batch, MAX_WAITING).await > 0 {
@@ -120,12 +133,13 @@ async fn write(
             for chunk in chunks(told) {
                 let (headers, body) = message::encode(chunk, has_history);
                 let id = nats.client.new_inbox();
-                if !nats
+                match nats
                     .store_unless(is_void, &subject, headers, body, Some(&id))
                     .await
                 {
-                    return false;
-                }
+                    Some(sequence) => last.fetch_max(sequence, Ordering::Relaxed),
+                    None => return false,
+                };
             }
             true
         };
@@ -174,6 +188,7 @@ mod tests {
         let (submissions, mut waiting) = mpsc::channel(1);
         let recorder = Recorder {
             submissions,
+            last: Arc::default(),
             term: 0,
         };
         let copy = tokio::spawn(async move { recorder.record(Vec::new()).await });

@@ -5,9 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::join_all;
 
 use super::{Done, Worker};
 use crate::event::{Event, IndexEntry};
+use crate::log::Subscriber;
+use crate::log::done::Done as Name;
+use crate::log::progress::Hold;
 use crate::metrics::Way;
 use crate::nats::mailbox::Parking;
 use crate::nats::{NatsError, chain, keys};
@@ -20,7 +25,7 @@ use crate::router::{
 use crate::service::courier::Parcel;
 use crate::service::outcomes::message::Told;
 use crate::service::refusals::Refusals;
-use crate::service::{Context, now_ms, recorded, rejected, routes, spans};
+use crate::service::{Context, now_ms, rejected, routes, spans};
 use crate::token::UserId;
 use crate::wire::member;
 use crate::wire::route::key;
@@ -233,15 +238,15 @@ impl Worker {
                     priority,
                     ..
                 } = event.index.reminders[index];
-                let (from, event) = match rerouted_to {
-                    None => (Some((sequence, index)), event.only(index)),
+                let (name, event) = match rerouted_to {
+                    None => (Some(Name::of_event(event, index)), event.only(index)),
                     Some(to) => (None, event.copy_of(index, &to)),
                 };
                 let source = Some(in_work.event.set_of(index).source.clone());
                 Some(Parking {
                     user,
                     source,
-                    from,
+                    name,
                     expires_at,
                     priority,
                     message: event.encode(),
@@ -309,6 +314,11 @@ impl Worker {
             .into_iter()
             .filter_map(|settled| self.refuse(settled))
             .collect();
+        let is_parked = |settled: &Settled| matches!(settled.item, Item::Parked { .. });
+        let hold = items
+            .iter()
+            .any(is_parked)
+            .then(|| self.log.progress.hold());
         let Context {
             nats,
             recorder,
@@ -320,7 +330,7 @@ impl Worker {
                 message.store(&nats, &metrics).await;
             }
             recorder.record(told).await;
-            Done::Settled(items)
+            Done::Settled(items, hold)
         });
     }
 
@@ -369,11 +379,17 @@ impl Worker {
         let is_new =
             matches!(settled.item, Item::Event { .. }) && settled.fate != Fate::MailboxFull;
         let reminder = is_new.then(|| event.bodies[index].clone());
-        let settles = match settled.item {
-            Item::Event { .. } => recorded::Settled::published(event, index),
-            Item::Parked { sequence } => recorded::Settled::Parked { sequence },
+        let name = match settled.item {
+            Item::Event { .. } => Name::of_event(event, index),
+            Item::Parked { sequence } => {
+                let stored_ms = self.in_memory.get(&sequence)?.parked_at.as_millisecond();
+                Name::Parked {
+                    sequence,
+                    stored_ms,
+                }
+            }
         };
-        let settles = Some((self.partition, settles));
+        let settles = Some((Subscriber::Partition(self.partition), name));
         Some(Told {
             record,
             published_ms: set.published_ms,
@@ -399,7 +415,10 @@ impl Worker {
         );
         let rejection = Rejection::new(RejectCode::MailboxFull, detail);
         let id = match settled.item {
-            Item::Event { sequence, index } => format!("event {sequence}.{index}"),
+            Item::Event { .. } => {
+                let place = event.index.reminders[index].place;
+                format!("{}.{place}", event.set_of(index).sequence)
+            }
             Item::Parked { sequence } => format!("parked {sequence}"),
         };
         let (set, raw, names) = (
@@ -417,10 +436,11 @@ impl Worker {
         ))
     }
 
-    /// The outcomes are durable: removes the reminders.
-    pub(super) fn remove(&mut self, items: Vec<Settled>) {
+    /// The outcomes are durable: removes the reminders. With the last removal the hold is released.
+    pub(super) fn remove(&mut self, items: Vec<Settled>, hold: Option<Hold>) {
         let mut up_to: HashMap<UserId, u64> = HashMap::new();
-        let mut events: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+        let mut sets: BTreeMap<u64, usize> = BTreeMap::new();
+        let mut alone = Vec::new();
         for Settled {
             user,
             item,
@@ -434,31 +454,55 @@ impl Worker {
                     let slot = up_to.entry(user).or_default();
                     *slot = sequence.max(*slot);
                 }
-                (Removal::MailboxOnly(sequence), _) => self.remove_only(sequence),
-                (Removal::Event, Item::Event { sequence, index }) => {
-                    events.entry(sequence).or_default().push(index)
+                (Removal::MailboxOnly(sequence), _) => alone.push(sequence),
+                (Removal::Event, Item::Event { sequence, .. }) => {
+                    *sets.entry(sequence).or_default() += 1
                 }
                 (Removal::Event, Item::Parked { .. }) => {}
             }
         }
-        for (user, sequence) in up_to {
-            let mailboxes = self.mailboxes.clone();
-            self.start(surely(move || {
+        for (sequence, count) in sets {
+            self.settled(sequence, count);
+        }
+        let mailboxes = self.mailboxes.clone();
+        let removals = up_to.into_iter().map(|(user, sequence)| {
+            let mailboxes = mailboxes.clone();
+            surely(move || {
                 let (mailboxes, user) = (mailboxes.clone(), user.clone());
                 async move { mailboxes.remove_up_to(&user, sequence).await }
-            }));
+            })
+            .boxed()
+        });
+        let alone = alone.into_iter().map(|sequence| {
+            let mailboxes = mailboxes.clone();
+            surely(move || {
+                let mailboxes = mailboxes.clone();
+                async move { mailboxes.remove_only(sequence).await }
+            })
+            .boxed()
+        });
+        let removals: Vec<_> = removals.chain(alone).collect();
+        if removals.is_empty() {
+            hold.into_iter()
+                .for_each(|hold| self.log.progress.release(hold));
+            return;
         }
-        for (sequence, indexes) in events {
-            self.settled(&indexes, sequence);
-        }
+        self.start(async move {
+            join_all(removals).await;
+            hold.map_or(Done::Nothing, Done::Removed)
+        });
     }
 
-    pub(super) fn remove_only(&mut self, sequence: u64) {
+    pub(super) fn remove_only(&mut self, sequence: u64, hold: Option<Hold>) {
         let mailboxes = self.mailboxes.clone();
-        self.start(surely(move || {
-            let mailboxes = mailboxes.clone();
-            async move { mailboxes.remove_only(sequence).await }
-        }));
+        self.start(async move {
+            surely(move || {
+                let mailboxes = mailboxes.clone();
+                async move { mailboxes.remove_only(sequence).await }
+            })
+            .await;
+            hold.map_or(Done::Nothing, Done::Removed)
+        });
     }
 
     fn forget(&mut self, item: &Item) {
@@ -479,10 +523,9 @@ fn way(fate: &Fate, item: &Item) -> Option<Way> {
 }
 
 /// Repeats a removal until JetStream has confirmed it.
-async fn surely<F: Future<Output = Result<(), NatsError>>>(mut attempt: impl FnMut() -> F) -> Done {
+async fn surely<F: Future<Output = Result<(), NatsError>>>(mut attempt: impl FnMut() -> F) {
     while let Err(error) = attempt().await {
         tracing::warn!(error = %chain(&error), "removing again");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    Done::Nothing
 }

@@ -1,4 +1,5 @@
-//! Works one partition: feeds its state machine, performs its actions, acknowledges its events. One task owns all of it.
+//! Works one partition: takes its part of the log, feeds its state machine, performs its actions, and moves its position. One
+//! task owns all of it.
 //!
 //! Whatever leaves doubt about what JetStream has stored (an append that was not confirmed, a fence that broke) ends the
 //! task with an error. The member then takes the partition over again, which reads the truth from the streams. There is
@@ -6,9 +7,9 @@
 
 mod actions;
 mod following;
-mod repeats;
+mod intake;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,47 +19,45 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use jiff::Timestamp;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::gauges::Count;
-use super::recorded::{self, Recorded};
+use super::ownership::{CHECKPOINT_EVERY, Ownership};
+use super::reader::{News, Subscription};
 use super::refusals::Refusals;
-use super::{Context, rejected};
+use super::{Context, ownership, rejected};
 use crate::config::{self, Config, Devices};
 use crate::event::{Event, IndexEntry, OfSet};
+use crate::log::Subscriber;
+use crate::log::partition::{self, PartitionLog};
+use crate::log::progress::{Checkpoint, Hold};
 use crate::nats::mailbox::{Mailboxes, ParkedMessage};
-use crate::nats::pinned::{Pinned, Received, ack_floor, acknowledge, still_working};
 use crate::nats::{NatsError, chain};
 use crate::partition::{Partition, Role};
 use crate::reminder::finished::REROUTED_BYTES;
 use crate::reminder::reject::{RejectCode, Rejection};
 use crate::reminder::{DELIVERY_FRAME_BYTES, MAX_DELIVERY_BYTES};
 use crate::router::{
-    self, BySource, Company, Entry, Fate, Input, Item, Now, Page, Removal, Settled, Share, Text,
-    Undelivered,
+    self, BySource, Company, Entry, Input, Item, Now, Page, Settled, Share, Text, Undelivered,
 };
 use crate::token::{Source, UserId};
 use crate::wire::member::{HeldBack, MAX_HELD_BACK};
 use following::Following;
-use repeats::Repeats;
 
 /// Bytes that `parked_at` and a comma add to a reminder in a request.
 const PARKED_AT_BYTES: usize = 56;
-/// Acknowledged events remembered, so that one that comes again because its acknowledgement was late is not routed again.
-const REMEMBERED: usize = 10_000;
 /// First and longest pause before reminders are parked that JetStream refused. The longest is how late is noticed that there is
 /// room again, and that a user has returned; shorter ones would only keep a full server busy.
 const PARK_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// The least time between two counts of what is held.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
 
-/// An event in work.
+/// The partition's part of a set, in work.
 struct InWork {
     event: Event,
-    reply: async_nats::Subject,
     unsettled: usize,
     bytes: usize,
-    since: Instant,
 }
 
 /// A parked reminder in memory.
@@ -79,8 +78,13 @@ enum Done {
     Parked(Result<Vec<u64>, NatsError>),
     Page(UserId, u64, Vec<ParkedMessage>, bool),
     Counted(UserId, Option<BySource>),
-    Settled(Vec<Settled>),
-    Acknowledged(u64),
+    /// What these were is recorded; the mailbox's message is to be removed before the hold is released.
+    Settled(Vec<Settled>, Option<Hold>),
+    /// So many parts of a set that went no further are recorded.
+    Ended(u64, usize),
+    /// What was held for is removed.
+    Removed(Hold),
+    Checkpoint(Result<Box<Ownership>, NatsError>, Checkpoint),
     Nothing,
 }
 
@@ -91,15 +95,17 @@ struct Worker {
     /// Associates' routes being looked up.
     lookups: Arc<Semaphore>,
     machine: router::Partition,
+    log: PartitionLog,
+    /// None while a checkpoint is being stored.
+    ownership: Option<Ownership>,
+    /// By the set's sequence.
     in_work: BTreeMap<u64, InWork>,
     bytes_in_work: usize,
     in_memory: HashMap<u64, InMemory>,
-    /// Reminders of events that the last owner had parked.
-    parked_before: HashSet<(u64, usize)>,
-    /// Reminders whose outcome the last owner had recorded.
-    recorded_before: HashSet<recorded::Settled>,
-    acknowledged: (HashSet<u64>, VecDeque<u64>),
-    repeats: Repeats,
+    /// Messages of mailboxes that an earlier owner was done with.
+    finished_before: HashSet<u64>,
+    /// Identities were forgotten before their time, and the log says so.
+    has_warned: bool,
     /// What is held back, of whom, as last reported.
     held_back: BTreeMap<UserId, HeldBack>,
     work: FuturesUnordered<BoxFuture<'static, Done>>,
@@ -113,20 +119,17 @@ struct Worker {
 pub async fn run(
     context: Context,
     partition: Partition,
-    recorded: &Recorded,
     stop: CancellationToken,
     working: mpsc::Sender<Role>,
 ) -> Result<(), NatsError> {
-    let (mut worker, mut events, following) = tokio::select! {
-        taken = Worker::take_over(&context, partition, recorded) => taken?,
+    let (mut worker, mut subscription, following) = tokio::select! {
+        taken = Worker::take_over(&context, partition) => taken?,
         () = stop.cancelled() => return Ok(()),
     };
     tracing::debug!(%partition, "partition taken");
     let _ = working.send(Role::Partition(partition)).await;
-    worker.run(&mut events, following, stop).await?;
-    if let Err(error) = events.release().await {
-        tracing::warn!(error = %chain(&error), %partition, "not released, the pin will run out");
-    }
+    worker.run(&mut subscription, following, stop).await?;
+    worker.release().await;
     tracing::debug!(%partition, "partition released");
     Ok(())
 }
@@ -223,29 +226,41 @@ impl Worker {
     async fn take_over(
         context: &Context,
         partition: Partition,
-        recorded: &Recorded,
-    ) -> Result<(Self, Pinned, Following), NatsError> {
-        let nats = &context.nats;
-        let (stream, consumer) = (
-            nats.names.events_stream(),
-            nats.names.dispatch_consumer(partition),
-        );
+    ) -> Result<(Self, Subscription, Following), NatsError> {
+        let (nats, subscriber) = (&context.nats, Subscriber::Partition(partition));
         let removals_in_flight = context.config.mailbox.removals_in_flight;
         let learn = async {
             let mailboxes =
                 Mailboxes::take_over(nats, partition, &context.member, removals_in_flight).await?;
-            let found = mailboxes
-                .find(ack_floor(nats, &stream, &consumer).await?)
-                .await?;
-            // The last owner may have been this process.
-            context.recorder.flush().await;
-            Ok((mailboxes, found, recorded.of(partition).await?))
+            let (ownership, mut log) = Ownership::take_over(context, subscriber).await?;
+            let found = mailboxes.find(log.start.settled, &log.done).await?;
+            // Before anything is delivered from there.
+            log.done.extend(
+                intake::record_parked(context, partition, &mailboxes, &found.unrecorded).await?,
+            );
+            context.rules.loaded().await;
+            Ok((mailboxes, ownership, log, found))
         };
         let mut machine = router::Partition::new(settings(&context.config));
         let mut following = Following::begin(context, partition).await;
-        let (mailboxes, found, recorded_before) =
-            following.load_during(learn, &mut machine).await?;
+        let (mailboxes, ownership, log, found) = following.load_during(learn, &mut machine).await?;
+        let ownership::Found {
+            start,
+            created_ns,
+            outcomes,
+            window,
+            done,
+        } = log;
+        let parked = HashSet::new(); // All of it is recorded by now.
         let mut worker = Self {
+            log: PartitionLog::new(partition::Found {
+                settled: start.settled,
+                outcomes,
+                window,
+                done,
+                parked,
+            }),
+            ownership: Some(ownership),
             lookups: Arc::new(Semaphore::new(context.config.reroute.lookups_in_flight)),
             machine,
             mailboxes,
@@ -253,10 +268,8 @@ impl Worker {
             in_work: BTreeMap::new(),
             bytes_in_work: 0,
             in_memory: HashMap::new(),
-            parked_before: found.came_from,
-            recorded_before,
-            acknowledged: Default::default(),
-            repeats: Repeats::default(),
+            finished_before: found.finished.iter().copied().collect(),
+            has_warned: false,
             held_back: BTreeMap::new(),
             work: FuturesUnordered::new(),
             context: context.clone(),
@@ -264,28 +277,27 @@ impl Worker {
         for (user, summary) in found.mailboxes {
             worker.feed(Input::MailboxFound(user, summary));
         }
-        let events = Pinned::take_over(
-            nats,
-            stream,
-            consumer,
-            context.config.dispatch.max_bytes_in_flight,
-        )
-        .await?;
-        Ok((worker, events, following))
+        for sequence in found.finished {
+            let hold = worker.log.progress.hold_from_before();
+            worker.remove_only(sequence, Some(hold));
+        }
+        let subscription = context.log.subscribe(subscriber, start, created_ns);
+        Ok((worker, subscription, following))
     }
 
     async fn run(
         &mut self,
-        events: &mut Pinned,
+        subscription: &mut Subscription,
         mut following: Following,
         stop: CancellationToken,
     ) -> Result<(), NatsError> {
         let dispatch = self.context.config.dispatch.clone();
-        let mut progress = tokio::time::interval(dispatch.ack_wait / 3);
+        let mut checkpoint = tokio::time::interval(CHECKPOINT_EVERY);
+        checkpoint.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut is_stopping = false;
         let mut next_count = Instant::now();
         loop {
-            // What JetStream refuses to park stays in its event, for the next owner.
+            // What JetStream refuses to park is above the position, for the next owner.
             let is_finished = self.in_work.is_empty() || self.machine.is_park_refused();
             if is_stopping && is_finished && self.work.is_empty() {
                 return Ok(());
@@ -302,9 +314,18 @@ impl Worker {
                 Some(done) = self.work.next(), if !self.work.is_empty() => self.done(done)?,
                 input = following.next() => input?.into_iter().for_each(|input| self.feed(input)),
                 () = sleep_until(deadline), if deadline.is_some() => self.feed(Input::Tick),
-                _ = progress.tick() => self.tell_progress(dispatch.ack_wait / 3),
+                _ = checkpoint.tick() => self.checkpoint(),
                 () = sleep_until(Some(next_count)) => next_count = self.count(),
-                event = events.next(), if has_room && !is_stopping => self.event(event?),
+                () = std::future::ready(()), if has_room && !is_stopping && self.log.queued_bytes() > 0 => {
+                    // What has come takes its turn with what waits.
+                    while let Some(news) = subscription.ready() {
+                        self.news(Some(news), subscription)?;
+                    }
+                    self.plan(subscription);
+                    // It is work for the processor, and much may wait: the connection must get its turn between.
+                    tokio::task::yield_now().await;
+                }
+                news = subscription.next(), if !is_stopping => self.news(news, subscription)?,
             }
         }
     }
@@ -322,74 +343,6 @@ impl Worker {
     }
 
     // What comes in.
-
-    fn event(&mut self, received: Received) {
-        let Received {
-            sequence,
-            reply,
-            payload,
-            ..
-        } = received;
-        if let Some(in_work) = self.in_work.get_mut(&sequence) {
-            in_work.reply = reply; // It came again while in work: the newer hand-out is the one to acknowledge.
-            return;
-        }
-        if self.acknowledged.0.contains(&sequence) {
-            return self.acknowledge(sequence, reply);
-        }
-        let event = match Event::decode(&payload) {
-            Ok(event) => event,
-            Err(error) => return self.set_aside(sequence, reply, payload, &error.to_string()),
-        };
-        let (mut new, mut parked) = (Vec::with_capacity(event.index.reminders.len()), Vec::new());
-        for (index, reminder) in event.index.reminders.iter().enumerate() {
-            let item = Item::Event { sequence, index };
-            let (user, set) = (reminder.user.clone(), event.set_of(index));
-            let is_repeat = self.repeats.is_repeat(set, reminder.place);
-            if is_repeat
-                || self
-                    .recorded_before
-                    .contains(&recorded::Settled::published(&event, index))
-            {
-                continue; // It came before; or the last owner was done with it, whether in this event or in another.
-            } else if self.parked_before.contains(&(sequence, index)) {
-                parked.push(Settled {
-                    user,
-                    item,
-                    fate: Fate::Parked,
-                    removal: Removal::Event,
-                });
-            } else {
-                let may_reroute = may_reroute(&self.context.config, &set.source, reminder);
-                new.push((
-                    user,
-                    Entry {
-                        may_reroute,
-                        ..entry(item, set, reminder, 1)
-                    },
-                ));
-            }
-        }
-        let unsettled = new.len() + parked.len();
-        self.bytes_in_work += payload.len();
-        self.in_work.insert(
-            sequence,
-            InWork {
-                event,
-                reply,
-                unsettled,
-                bytes: payload.len(),
-                since: Instant::now(),
-            },
-        );
-        if unsettled == 0 {
-            return self.settled(&[], sequence);
-        }
-        if !parked.is_empty() {
-            self.record(parked);
-        }
-        self.feed(Input::Event(new));
-    }
 
     fn done(&mut self, done: Done) -> Result<(), NatsError> {
         match done {
@@ -409,11 +362,12 @@ impl Worker {
             Done::Parked(stored) => self.parked(stored)?,
             Done::Page(user, last, messages, is_last) => self.page(user, last, messages, is_last),
             Done::Counted(user, found) => self.counted(user, found),
-            Done::Settled(items) => self.remove(items),
-            Done::Acknowledged(sequence) => {
-                if let Some(in_work) = self.in_work.remove(&sequence) {
-                    self.bytes_in_work -= in_work.bytes;
-                }
+            Done::Settled(items, hold) => self.remove(items, hold),
+            Done::Ended(sequence, parts) => self.log.progress.settle(sequence, parts),
+            Done::Removed(hold) => self.log.progress.release(hold),
+            Done::Checkpoint(ownership, stored) => {
+                self.ownership = Some(*ownership?);
+                self.log.progress.stored(&stored);
             }
             Done::Nothing => {}
         }
@@ -452,12 +406,8 @@ impl Worker {
             message,
         } in messages
         {
-            if self
-                .recorded_before
-                .contains(&recorded::Settled::Parked { sequence })
-            {
-                self.remove_only(sequence); // The last owner was done with it and did not come to remove it.
-                continue;
+            if self.finished_before.contains(&sequence) {
+                continue; // It is being removed.
             }
             match Event::decode(&message) {
                 Ok(event) if event.index.reminders.len() == 1 => {
@@ -489,65 +439,26 @@ impl Worker {
 
     /// A mailbox was counted. What the last owner was done with does not count.
     fn counted(&mut self, user: UserId, mut found: Option<BySource>) {
-        let is_over = |sequence: u64| {
-            self.recorded_before
-                .contains(&recorded::Settled::Parked { sequence })
-        };
+        let is_over = |sequence: &u64| self.finished_before.contains(sequence);
         found
             .iter_mut()
             .flatten()
-            .for_each(|(_, sequences)| sequences.retain(|sequence| !is_over(*sequence)));
+            .for_each(|(_, sequences)| sequences.retain(|sequence| !is_over(sequence)));
         self.feed(Input::MailboxCounted { user, found });
     }
 
-    // Events.
-
-    /// Some of an event's reminders are settled; with the last one the event is acknowledged.
-    fn settled(&mut self, indexes: &[usize], sequence: u64) {
+    /// Some of what came with a set is settled.
+    fn settled(&mut self, sequence: u64, count: usize) {
+        self.log.progress.settle(sequence, count);
         let Some(in_work) = self.in_work.get_mut(&sequence) else {
             return;
         };
-        in_work.unsettled = in_work.unsettled.saturating_sub(indexes.len());
-        if in_work.unsettled == 0 {
-            let reply = in_work.reply.clone();
-            self.acknowledge(sequence, reply);
+        in_work.unsettled = in_work.unsettled.saturating_sub(count);
+        if in_work.unsettled == 0
+            && let Some(over) = self.in_work.remove(&sequence)
+        {
+            self.bytes_in_work -= over.bytes;
         }
-    }
-
-    fn acknowledge(&mut self, sequence: u64, reply: async_nats::Subject) {
-        let (known, order) = &mut self.acknowledged;
-        if known.insert(sequence) {
-            order.push_back(sequence);
-            if order.len() > REMEMBERED
-                && let Some(oldest) = order.pop_front()
-            {
-                known.remove(&oldest);
-            }
-        }
-        let nats = self.context.nats.clone();
-        self.start(async move {
-            if let Err(error) = acknowledge(&nats, reply).await {
-                tracing::warn!(error = %chain(&error), sequence, "an event may come again");
-            }
-            Done::Acknowledged(sequence)
-        });
-    }
-
-    /// A message that the intake did not write must not stop the partition.
-    fn set_aside(
-        &mut self,
-        sequence: u64,
-        reply: async_nats::Subject,
-        payload: Bytes,
-        problem: &str,
-    ) {
-        let message = self.corrupt(format!("event {sequence}: {problem}"), payload);
-        let (nats, metrics) = (self.context.nats.clone(), self.context.metrics.clone());
-        self.start(async move {
-            message.store(&nats, &metrics).await;
-            let _ = acknowledge(&nats, reply).await; // If it comes again it is set aside again.
-            Done::Nothing
-        });
     }
 
     fn set_parked_aside(&mut self, sequence: u64, payload: Bytes, problem: &str) {
@@ -617,26 +528,6 @@ impl Worker {
             Done::Nothing
         });
         next
-    }
-
-    /// Tells JetStream of events that take long, so that it does not hand them out again.
-    fn tell_progress(&mut self, age: Duration) {
-        let replies: Vec<_> = self
-            .in_work
-            .values()
-            .filter(|in_work| in_work.since.elapsed() >= age)
-            .map(|w| w.reply.clone())
-            .collect();
-        if replies.is_empty() {
-            return;
-        }
-        let nats = self.context.nats.clone();
-        self.start(async move {
-            for reply in replies {
-                still_working(&nats, reply).await;
-            }
-            Done::Nothing
-        });
     }
 }
 

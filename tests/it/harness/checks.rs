@@ -181,16 +181,14 @@ impl World {
         cards
     }
 
-    /// Asks for messages of a pinned consumer, in the name of its client or of another one. They never reach a member; here
-    /// they show.
-    pub(crate) async fn lose(
-        &self,
-        count: usize,
-        consumer: [&str; 2],
-        pin: Option<String>,
-    ) -> Subscriber {
-        let request =
-            json!({ "batch": count, "expires": 30_000_000_000_u64, "group": "bellhop", "id": pin });
+    /// Asks for messages of a consumer that a member reads. They never reach the member; here they show.
+    pub(crate) async fn lose(&self, count: usize, consumer: [&str; 2]) -> Subscriber {
+        let group = if consumer[0] == "BELLHOP_LOG" {
+            Value::Null
+        } else {
+            json!("bellhop")
+        };
+        let request = json!({ "batch": count, "expires": 30_000_000_000_u64, "group": group });
         let inbox = self.client.new_inbox();
         let lost = self.client.subscribe(inbox.clone()).await.unwrap();
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}", consumer.join("."));
@@ -202,24 +200,12 @@ impl World {
         lost
     }
 
-    /// By what a pinned consumer knows its client.
-    pub(crate) async fn pin(&self, [stream, consumer]: [&str; 2]) -> Option<String> {
-        let stream = self.jetstream.get_stream_no_info(stream).await.unwrap();
-        stream
-            .consumer_info(consumer)
-            .await
-            .unwrap()
-            .priority_groups[0]
-            .pinned_client_id
-            .clone()
-    }
-
     // What holds in every test.
 
-    /// Waits until every set and every event is acknowledged.
+    /// Waits until every set is settled, and removed from the log.
     pub(crate) async fn quiet(&self) {
         self.within(LATER, "nothing is under way", async || {
-            for stream in ["BELLHOP_SETS", "BELLHOP_EVENTS"] {
+            for stream in ["BELLHOP_LOG"] {
                 let left = self.messages(stream).await?;
                 if left > 0 {
                     return Err(format!("{left} messages in {stream}"));
@@ -272,16 +258,23 @@ impl World {
         .await;
         let outcomes = self.outcomes.all().await;
         for (key, trail) in by_reminder(&outcomes) {
-            let finals: Vec<_> = trail.iter().filter(|outcome| outcome.is_final()).collect();
-            let late = finals
-                .windows(2)
-                .filter(|pair| pair[1].at < pair[0].at)
-                .count();
-            let finals = finals.len() - late.min(late_words);
-            assert!(
-                finals <= 1,
-                "{key:?} has {finals} final outcomes: {trail:?}"
-            );
+            // One id may go to many users.
+            let users: BTreeSet<_> = trail.iter().map(|outcome| &outcome.user).collect();
+            for user in users {
+                let of_user = trail
+                    .iter()
+                    .filter(|outcome| outcome.is_final() && outcome.user == *user);
+                let finals: Vec<_> = of_user.collect();
+                let late = finals
+                    .windows(2)
+                    .filter(|pair| pair[1].at < pair[0].at)
+                    .count();
+                let finals = finals.len() - late.min(late_words);
+                assert!(
+                    finals <= 1,
+                    "{key:?} has {finals} final outcomes for {user:?}: {trail:?}"
+                );
+            }
         }
         let takes: BTreeSet<_> = self
             .takes()

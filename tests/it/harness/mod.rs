@@ -27,7 +27,6 @@ pub(crate) use bellhop_testkit::escape;
 use bellhop_testkit::nats_server::{NatsServer, Options, start_cluster};
 use tempfile::TempDir;
 
-pub(crate) use crowd::{CROWD, nth};
 pub(crate) use ledger::{Outcome, Reader, Rejected, instant};
 pub(crate) use pages::{blocks, page, shell};
 pub(crate) use program::{Ended, Member, bellhop, bellhop_within, exchange};

@@ -26,7 +26,7 @@ pub struct Limits {
     pub queue_bytes: usize,
     /// Readers at a time: each takes every set of the log from nats-server.
     pub readers: usize,
-    /// A reader that is so many sequences ahead of another one, or fewer, waits for it:
+    /// A reader that is so many sequences ahead of another one that reads, or fewer, waits for it:
     /// milliseconds of reading.
     pub near: u64,
 }
@@ -66,12 +66,20 @@ struct Subscription {
     queued: usize,
 }
 
+/// How far one reader has come.
+#[derive(Debug)]
+struct Reader {
+    /// The last sequence that it has read, or behind which it begins.
+    at: u64,
+    /// It has read something. Until then it is being opened, which can take as long as any request.
+    has_read: bool,
+}
+
 /// All readers of a process.
 #[derive(Debug)]
 pub struct Readers {
     limits: Limits,
-    /// The last sequence that each has read.
-    readers: BTreeMap<ReaderId, u64>,
+    readers: BTreeMap<ReaderId, Reader>,
     subscriptions: BTreeMap<Subscriber, Subscription>,
     /// Readers so far.
     opened: ReaderId,
@@ -115,15 +123,15 @@ impl Readers {
 
     /// Returns true if the reader may take the next set now.
     pub fn may_read(&self, reader: ReaderId) -> bool {
-        let Some(at) = self.readers.get(&reader) else {
+        let Some(&Reader { at, .. }) = self.readers.get(&reader) else {
             return false;
         };
-        // Nobody waits for a reader that cannot go on.
-        let is_near = |other: &u64| at > other && at - other <= self.limits.near;
+        // A reader that cannot go on, or has not begun, is not waited for.
+        let is_near = |other: &Reader| at > other.at && at - other.at <= self.limits.near;
         let is_awaited = self
             .readers
             .iter()
-            .any(|(other, behind)| is_near(behind) && self.has_room(*other));
+            .any(|(id, other)| other.has_read && is_near(other) && self.has_room(*id));
         self.has_room(reader) && !is_awaited
     }
 
@@ -135,10 +143,11 @@ impl Readers {
         stored_ms: i64,
         actions: &mut Vec<Action>,
     ) -> Vec<Taker> {
-        let Some(at) = self.readers.get_mut(&reader).filter(|at| **at < sequence) else {
+        let one = self.readers.get_mut(&reader);
+        let Some(one) = one.filter(|one| one.at < sequence) else {
             return Vec::new();
         };
-        *at = sequence;
+        (one.at, one.has_read) = (sequence, true);
         let mut takers = Vec::new();
         for (&subscriber, subscription) in &mut self.subscriptions {
             if subscription.reader != Some(reader) || subscription.taken.covers(sequence, stored_ms)
@@ -181,7 +190,7 @@ impl Readers {
 
     /// Returns the readers, and how far each has read.
     pub fn readers(&self) -> impl Iterator<Item = (ReaderId, u64)> + '_ {
-        self.readers.iter().map(|(reader, at)| (*reader, *at))
+        self.readers.iter().map(|(reader, one)| (*reader, one.at))
     }
 
     /// Returns how many subscribers wait for room or for a reader.
@@ -236,7 +245,7 @@ impl Readers {
         let ids: Vec<_> = self.readers.keys().copied().collect();
         for (number, &one) in ids.iter().enumerate() {
             for &other in &ids[number + 1..] {
-                if self.readers[&one] == self.readers[&other] {
+                if self.readers[&one].at == self.readers[&other].at {
                     let own = self
                         .subscriptions
                         .values_mut()
@@ -270,17 +279,18 @@ impl Readers {
             let behind = self
                 .readers
                 .iter()
-                .filter(|(_, at)| **at <= after)
-                .max_by_key(|(_, at)| **at);
+                .filter(|(_, reader)| reader.at <= after)
+                .max_by_key(|(_, reader)| reader.at);
             let (is_free, near) = (
                 self.readers.len() < self.limits.readers.max(1),
                 self.limits.near,
             );
-            let reader = match behind.map(|(reader, at)| (*reader, after - at)) {
+            let reader = match behind.map(|(id, reader)| (*id, after - reader.at)) {
                 Some((reader, distance)) if distance <= near || !is_free => reader,
                 _ if is_free => {
                     self.opened += 1;
-                    self.readers.insert(self.opened, after);
+                    let (at, has_read) = (after, false);
+                    self.readers.insert(self.opened, Reader { at, has_read });
                     actions.push(Action::Open {
                         reader: self.opened,
                         after,
@@ -441,6 +451,9 @@ mod tests {
         world.subscribe(partition(0), 50);
         world.subscribe(partition(1), 40);
         assert!(world.readers.may_read(1) && world.readers.may_read(2));
+        world.subscribe(partition(2), 48);
+        assert!(world.readers.may_read(1), "the third is being opened");
+        world.perform(|readers, actions| readers.unsubscribe(partition(2), actions));
         (0..6).for_each(|_| assert!(world.read(2, 0)));
         assert!(!world.readers.may_read(1), "four sets are milliseconds");
         (0..4).for_each(|_| assert!(world.read(2, 0)));

@@ -76,6 +76,7 @@ impl SetsLog {
             refused,
             cancel,
             set,
+            scheduled,
             ..
         }) = &mut work
         {
@@ -90,6 +91,8 @@ impl SetsLog {
                 })
             };
             refused.retain(|refused| !is_recorded(refused.place));
+            // What had no room is recorded as refused.
+            scheduled.retain(|scheduled| !is_recorded(scheduled.place));
         }
         let mut forgotten = 0;
         if !entries.reminders.is_empty() {

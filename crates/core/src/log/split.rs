@@ -190,6 +190,8 @@ pub struct Scheduled {
     pub id: String,
     /// Whom it is for.
     pub user: UserId,
+    /// Its place in the set that schedules it.
+    pub place: usize,
     /// When it is due.
     pub at: Timestamp,
     /// A set of this one reminder, which may be published then.
@@ -363,7 +365,7 @@ impl<'m> Sorted<'m> {
                 .push((reminder.id.clone(), reminder.user.clone()));
         }
         match later {
-            Some(at) => self.parts.scheduled.push(scheduled(at, reminder)),
+            Some(at) => self.parts.scheduled.push(scheduled(at, reminder, place)),
             None => self.now.push((place, raw, reminder)),
         }
     }
@@ -449,7 +451,7 @@ fn too_many(refused: &[RefusedReminder], all: usize, latest: &Rejection) -> Reje
 }
 
 /// A reminder for later, as a set of its own that may be published then.
-fn scheduled(at: Timestamp, reminder: Reminder) -> Scheduled {
+fn scheduled(at: Timestamp, reminder: Reminder, place: usize) -> Scheduled {
     let (json, set) = (
         reminder.to_json(),
         serde_json::to_string(&reminder.set).expect("a name is text"),
@@ -471,6 +473,7 @@ fn scheduled(at: Timestamp, reminder: Reminder) -> Scheduled {
     Scheduled {
         id: reminder.id,
         user: reminder.user,
+        place,
         at,
         set,
     }

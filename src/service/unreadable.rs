@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 
 use tokio::sync::watch;
 
-use super::super::{Context, rejected};
-use crate::metrics::SetAside;
+use super::{Context, rejected};
+use crate::metrics::{Metrics, SetAside};
+use crate::nats::link::Link;
 use crate::nats::mailbox::remove;
 use crate::nats::pinned::{Pinned, handed_out_through};
 use crate::nats::raw::{self, RawMessage};
@@ -33,10 +34,40 @@ const NO_SOURCE: &str = "=";
 #[derive(Debug, Clone)]
 pub(super) struct Origin {
     pub(super) stream: String,
+    /// The consumer, or another name of the reader.
     pub(super) consumer: String,
     /// The consumer's subjects.
     pub(super) subjects: String,
     pub(super) kind: SetAside,
+}
+
+/// What reading strangers' messages needs.
+#[derive(Debug, Clone)]
+pub(super) struct Desk {
+    /// The connection to ask over.
+    pub(super) nats: Nats,
+    /// The connection over which the messages come.
+    pub(super) sets: Link,
+    pub(super) losses: Losses,
+    pub(super) metrics: Metrics,
+}
+
+impl Desk {
+    pub(super) fn of(context: &Context) -> Self {
+        let Context {
+            nats,
+            links,
+            losses,
+            metrics,
+            ..
+        } = context.clone();
+        Self {
+            nats,
+            sets: links.sets,
+            losses,
+            metrics,
+        }
+    }
 }
 
 /// For each consumer the message that was lost last, and how often in a row. It outlives a take-over.
@@ -93,40 +124,51 @@ impl Origin {
     /// When JetStream does not answer.
     pub(super) async fn take_over(
         &self,
-        context: &Context,
+        desk: &Desk,
         max_bytes: usize,
     ) -> Result<Pinned, NatsError> {
         let (stream, consumer) = (self.stream.clone(), self.consumer.clone());
-        let (sets, alone) = (
-            context.links.sets.live().await,
-            context.losses.alone(&consumer),
-        );
-        Pinned::take_over_watchfully(&sets, &context.nats, stream, consumer, max_bytes, alone).await
+        let (sets, alone) = (desk.sets.live().await, desk.losses.alone(&consumer));
+        Pinned::take_over_watchfully(&sets, &desk.nats, stream, consumer, max_bytes, alone).await
+    }
+
+    /// Returns the message that is to come alone, if there is one.
+    pub(super) fn alone(&self, desk: &Desk) -> Option<u64> {
+        desk.losses.alone(&self.consumer)
     }
 
     /// Notes that a message arrived.
-    pub(super) fn arrived(&self, context: &Context, sequence: u64) {
-        context.losses.arrived(&self.consumer, sequence);
+    pub(super) fn arrived(&self, desk: &Desk, sequence: u64) {
+        desk.losses.arrived(&self.consumer, sequence);
     }
 
     /// Looks why reading failed, and sets aside what cannot be read. The consumer is to be taken over again.
     ///
     /// # Errors
     /// When JetStream does not answer; nothing is removed then that is not stored elsewhere.
-    pub(super) async fn look_into(
-        &self,
-        context: &Context,
-        pinned: &Pinned,
-    ) -> Result<(), NatsError> {
-        let (origin, context, from) = (self.clone(), context.clone(), pinned.position() + 1);
+    pub(super) async fn look_into(&self, desk: &Desk, pinned: &Pinned) -> Result<(), NatsError> {
+        let (origin, desk, from) = (self.clone(), desk.clone(), pinned.position() + 1);
         // What else is taken in ends over the same connection, and must not end this.
-        let looking = tokio::spawn(async move { origin.look_from(&context, from).await });
+        let looking = tokio::spawn(async move {
+            let handed_out =
+                handed_out_through(&desk.nats, &origin.stream, &origin.consumer).await?;
+            origin.look_from(&desk, from, handed_out).await
+        });
         looking.await.during("look at what did not arrive")?
     }
 
-    async fn look_from(&self, context: &Context, mut from: u64) -> Result<(), NatsError> {
-        let nats = &context.nats;
-        let handed_out = handed_out_through(nats, &self.stream, &self.consumer).await?;
+    /// Looks at what was handed out from one sequence to another, of which the first did not arrive, and sets aside what cannot
+    /// be read.
+    ///
+    /// # Errors
+    /// When JetStream does not answer.
+    pub(super) async fn look_from(
+        &self,
+        desk: &Desk,
+        mut from: u64,
+        handed_out: u64,
+    ) -> Result<(), NatsError> {
+        let nats = &desk.nats;
         for count in 0..MOST_LOOKED_AT {
             let Some(message) = raw::next(nats, &self.stream, &self.subjects, from).await? else {
                 return Ok(());
@@ -140,16 +182,16 @@ impl Origin {
                 // The first one that did not arrive.
                 Ok(_)
                     if count == 0
-                        && context.losses.lost(&self.consumer, message.sequence) >= LOSSES =>
+                        && desk.losses.lost(&self.consumer, message.sequence) >= LOSSES =>
                 {
                     Some("the connection broke each time that it was handed out")
                 }
                 Ok(_) => None,
             };
             if let Some(problem) = problem {
-                self.set_aside(context, message, problem).await?;
+                self.set_aside(desk, message, problem).await?;
                 if count == 0 {
-                    context.losses.forget(&self.consumer);
+                    desk.losses.forget(&self.consumer);
                 }
             }
         }
@@ -158,11 +200,11 @@ impl Origin {
 
     async fn set_aside(
         &self,
-        context: &Context,
+        desk: &Desk,
         message: RawMessage,
         problem: &str,
     ) -> Result<(), NatsError> {
-        let nats: &Nats = &context.nats;
+        let nats: &Nats = &desk.nats;
         let RawMessage {
             sequence,
             subject,
@@ -192,8 +234,8 @@ impl Origin {
         };
         let id = format!("unreadable {} {sequence}", self.stream);
         let message = rejected::Message::new(&nats.names, &token, payload, &rejection, None, id);
-        message.store(nats, &context.metrics).await;
-        context.metrics.set_aside(self.kind);
+        message.store(nats, &desk.metrics).await;
+        desk.metrics.set_aside(self.kind);
         remove(nats, &self.stream, sequence).await
     }
 }

@@ -1,0 +1,251 @@
+//! Owning a subscriber's position in the log: takes it over, stores checkpoints, and gives it up.
+//!
+//! An owner makes itself known in the position. Each checkpoint names the revision of the one before, so JetStream refuses
+//! those of an owner that has a successor.
+
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::consumer::pull;
+
+use super::Context;
+use crate::log::Subscriber;
+use crate::log::done::AllDone;
+use crate::log::position::{OutcomesStart, Position, Start};
+use crate::log::progress::Checkpoint;
+use crate::log::window::{Entries, Window, decode, encode, encoded_bytes};
+use crate::nats::replay::replay;
+use crate::nats::{Nats, NatsError, chain, log, positions, raw};
+
+/// How often a position is stored, where it has changed.
+pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
+/// How long to wait until a checkpoint is tried again.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Bytes of one message of the idempotency window. One set with 10,000 reminders has 240 kB.
+const MESSAGE_BYTES: usize = 256 << 10;
+
+/// A subscriber's position, while it is owned here.
+#[derive(Debug, Clone)]
+pub struct Ownership {
+    nats: Nats,
+    subscriber: Subscriber,
+    /// The position as it is stored, and its revision.
+    stored: (Position, u64),
+}
+
+/// What a new owner found.
+#[derive(Debug)]
+pub struct Found {
+    /// Where reading begins.
+    pub start: Start,
+    /// When the log was created, in nanoseconds since 1970.
+    pub created_ns: i64,
+    /// The outcome up to which nothing above the position was recorded.
+    pub outcomes: u64,
+    /// The idempotency window at the position.
+    pub window: Window,
+    /// What is recorded above the position.
+    pub done: AllDone,
+}
+
+impl Ownership {
+    /// Takes a subscriber's position over: from here on no earlier owner can move it. To be called when nothing of an earlier
+    /// owner can be recorded any more.
+    ///
+    /// # Errors
+    /// When JetStream does not answer, or another owner was faster.
+    pub async fn take_over(
+        context: &Context,
+        subscriber: Subscriber,
+    ) -> Result<(Self, Found), NatsError> {
+        let nats = &context.nats;
+        // The last owner may have been this process.
+        context.recorder.flush().await;
+        let found = positions::read(nats, subscriber).await?;
+        let at = found
+            .as_ref()
+            .map_or(0, |found| found.position.settled.sequence);
+        let log = log::state(nats, at).await?;
+        let last = match &found {
+            Some(found) => found.position.clone(),
+            None if log.last == 0 => {
+                // Nothing was ever published, so nothing is recorded of it.
+                let outcomes = log::outcomes_state(nats, 0).await?.last;
+                Position {
+                    outcomes,
+                    ..Position::first(log.created_ns)
+                }
+            }
+            None => Position::first(log.created_ns),
+        };
+        let start = last.start(&log);
+        let outcomes = log::outcomes_state(nats, last.outcomes).await?;
+        let outcomes_start = last.outcomes_start(
+            &outcomes,
+            found.as_ref().map_or(i64::MAX, |found| found.written_ms),
+        );
+        let base = match outcomes_start {
+            OutcomesStart::After(sequence) => sequence,
+            OutcomesStart::At(_) => 0, // The sequences of before say nothing.
+        };
+        let (owner, stream_ns) = (Some(context.member.clone()), log.created_ns);
+        let position = Position {
+            stream_ns,
+            settled: start.settled,
+            outcomes: base,
+            owner,
+        };
+        let revision = positions::write(
+            nats,
+            subscriber,
+            &position,
+            found.as_ref().map(|found| found.revision),
+        )
+        .await?;
+        let mut window = Window::new(context.config.idempotency.window, max_ids(context));
+        load(nats, subscriber, |entries| {
+            window.load(entries, start.settled)
+        })
+        .await?;
+        let done = context.recorded.of(subscriber, outcomes_start).await?;
+        let ownership = Self {
+            nats: nats.clone(),
+            subscriber,
+            stored: (position, revision),
+        };
+        Ok((
+            ownership,
+            Found {
+                start,
+                created_ns: log.created_ns,
+                outcomes: base,
+                window,
+                done,
+            },
+        ))
+    }
+
+    /// Returns true if a checkpoint has something new.
+    pub fn is_new(&self, checkpoint: &Checkpoint) -> bool {
+        let Position {
+            settled, outcomes, ..
+        } = &self.stored.0;
+        !checkpoint.entries.is_empty()
+            || (checkpoint.settled, checkpoint.outcomes) != (*settled, *outcomes)
+    }
+
+    /// Stores a checkpoint, however long JetStream is away: first the window's entries, then the position.
+    ///
+    /// # Errors
+    /// [`NatsError::Fenced`] when the position has another owner.
+    pub async fn store(&mut self, checkpoint: &Checkpoint) -> Result<(), NatsError> {
+        let subject = self.nats.names.seen(self.subscriber);
+        for message in messages(&checkpoint.entries) {
+            // To store entries twice changes nothing.
+            self.nats
+                .store_surely(&subject, HeaderMap::new(), encode(message).into(), None)
+                .await;
+        }
+        let Checkpoint {
+            settled, outcomes, ..
+        } = checkpoint;
+        let position = Position {
+            settled: *settled,
+            outcomes: *outcomes,
+            ..self.stored.0.clone()
+        };
+        self.write(position).await
+    }
+
+    /// Gives the position up, with a last checkpoint. `is_finished` says that nothing is in work.
+    ///
+    /// # Errors
+    /// [`NatsError::Fenced`] when the position has another owner.
+    pub async fn release(
+        mut self,
+        checkpoint: &Checkpoint,
+        is_finished: bool,
+    ) -> Result<(), NatsError> {
+        self.store(checkpoint).await?;
+        if !is_finished {
+            return Ok(());
+        }
+        let position = Position {
+            owner: None,
+            ..self.stored.0.clone()
+        };
+        self.write(position).await
+    }
+
+    async fn write(&mut self, position: Position) -> Result<(), NatsError> {
+        let subscriber = self.subscriber;
+        if position == self.stored.0 {
+            return Ok(());
+        }
+        loop {
+            match positions::write(&self.nats, subscriber, &position, Some(self.stored.1)).await {
+                Ok(revision) => {
+                    self.stored = (position, revision);
+                    return Ok(());
+                }
+                // It may have been stored by a try whose answer was lost.
+                Err(NatsError::Fenced(what)) => {
+                    match positions::read(&self.nats, subscriber).await? {
+                        Some(found) if found.position == position => {
+                            self.stored = (position, found.revision);
+                            return Ok(());
+                        }
+                        _ => return Err(NatsError::Fenced(what)),
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(error = %chain(&error), %subscriber, "storing the position again")
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// Identities in the window of one subscriber: its part of all.
+fn max_ids(context: &Context) -> usize {
+    context
+        .config
+        .idempotency
+        .max_ids
+        .div_ceil(usize::from(context.config.partitions))
+}
+
+/// Reads what earlier owners stored of the window.
+async fn load(
+    nats: &Nats,
+    subscriber: Subscriber,
+    mut each: impl FnMut(&Entries),
+) -> Result<(), NatsError> {
+    let (stream, subject) = (nats.names.seen_stream(), nats.names.seen(subscriber));
+    let Some(last) = raw::last(nats, &stream, &subject).await? else {
+        return Ok(());
+    };
+    let config = pull::Config {
+        filter_subject: subject,
+        ..pull::Config::default()
+    };
+    let note =
+        |message: &async_nats::Message, _, _| decode(&message.payload).iter().for_each(&mut each);
+    replay(nats, &stream, config, last, note).await
+}
+
+/// Entries that go together into one message.
+fn messages(mut entries: &[Entries]) -> impl Iterator<Item = &[Entries]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |one: &&Entries| {
+            bytes += encoded_bytes(one);
+            bytes <= MESSAGE_BYTES
+        };
+        let count = entries.iter().take_while(fits).count().max(1);
+        let (message, rest) = entries.split_at_checked(count)?;
+        entries = rest;
+        Some(message)
+    })
+}
