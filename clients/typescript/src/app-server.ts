@@ -25,8 +25,9 @@ export interface AppServerOptions {
   /** How long accepted reminders are remembered, to recognize repeats: 600,000. */
   rememberFor?: number;
   /**
-   * How many accepted reminders are remembered at least: 100,000, about 200 bytes each; at most twice as many. With 0 the
-   * application gets every repeat and decides about it, for example by its own database.
+   * How many accepted reminders are remembered at least: 20,000, about 200 bytes each; at most twice as many. What comes
+   * again after a fault was under way then, so it is among the last `capacity` ones. With 0 the application gets every
+   * repeat and decides about it, for example by its own database.
    */
   remember?: number;
   /** The most routes that are written at the same time: 256. */
@@ -98,7 +99,7 @@ export class AppServer {
       answerWithin: 1_500,
       holdFor: 300_000,
       rememberFor: 600_000,
-      remember: 100_000,
+      remember: 20_000,
       routesInFlight: 256,
       patience: 5_000,
       checkRoutesEvery: 10_000,

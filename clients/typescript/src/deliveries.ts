@@ -1,14 +1,9 @@
 import { members } from "./json.js";
+import type { Pending, Request } from "./pending.js";
 import type { DeliveredReminder, Reason } from "./protocol.js";
 
 /** A decision about a reminder. */
 export type Verdict = "accepted" | Reason;
-
-/** A request with reminders that waits for decisions, and the place of a reminder in it. @internal */
-export interface Asking {
-  readonly number: number;
-  readonly place: number;
-}
 
 /** The text of a request. It is divided when somebody asks for a part of it. @internal */
 export class RequestText {
@@ -31,11 +26,10 @@ export class RequestText {
  */
 export class Delivery {
   /** The requests that wait for a decision. @internal */
-  askedBy: Asking[];
-  /** Where it is: in the queue, with the application, or decided. @internal */
-  state: "queued" | "taken" | "decided" = "queued";
-  /** When the application took it. @internal */
-  takenAt = 0;
+  requests: Request[];
+  /** The decision. @internal */
+  verdict: Verdict | undefined;
+  private isTaken = false;
 
   /** @internal */
   constructor(
@@ -43,15 +37,13 @@ export class Delivery {
     readonly reminder: DeliveredReminder,
     /** @internal */
     readonly key: string,
-    asking: Asking,
-    private readonly request: RequestText,
-    private readonly decide: (delivery: Delivery, verdict: Verdict) => void,
+    /** The request that brought it. @internal */
+    readonly request: Request,
+    private readonly place: number,
+    private readonly pending: Pending,
   ) {
-    this.askedBy = [asking];
-    this.place = asking.place;
+    this.requests = [request];
   }
-
-  private readonly place: number;
 
   /**
    * Accepts the reminder: it is safe with the application, and Bellhop forgets it.
@@ -81,12 +73,24 @@ export class Delivery {
 
   /** The reminder as it came, as JSON text. Numbers in `data` have all their digits there. */
   get json(): string {
-    return this.request.reminder(this.place);
+    return this.request.text.reminder(this.place);
+  }
+
+  /** Whether the application has not taken it yet, and may still do so. @internal */
+  get isQueued(): boolean {
+    return !this.isTaken && this.verdict === undefined;
+  }
+
+  /** Takes it for the application, unless it was taken back. @internal */
+  take(): boolean {
+    const isQueued = this.isQueued;
+    this.isTaken = true;
+    return isQueued;
   }
 
   private settle(verdict: Verdict): boolean {
-    if (this.state === "decided") return false;
-    this.decide(this, verdict);
+    if (this.verdict !== undefined) return false;
+    this.pending.decide(this, verdict);
     return true;
   }
 }
@@ -106,12 +110,9 @@ export class Deliveries implements AsyncIterableIterator<Delivery> {
   #end: { problem?: unknown } | undefined;
 
   /** Waits for the next reminder, in the way of an iterator. */
-  async next(): Promise<IteratorResult<Delivery, undefined>> {
-    for (;;) {
-      const delivery = this.#take();
-      if (delivery) return { value: delivery, done: false };
-      if (!(await this.#more())) return { value: undefined, done: true };
-    }
+  next(): Promise<IteratorResult<Delivery, undefined>> {
+    const value = this.#take();
+    return value ? Promise.resolve({ value, done: false }) : this.#nextLater();
   }
 
   /**
@@ -121,18 +122,11 @@ export class Deliveries implements AsyncIterableIterator<Delivery> {
    * @returns `undefined` when the app server has drained
    */
   async nextBatch(): Promise<Delivery[] | undefined> {
-    for (;;) {
-      const first = this.#take();
-      if (first) {
-        const batch = [first];
-        while (this.#taken < this.#rest.length) {
-          const delivery = this.#take();
-          if (delivery) batch.push(delivery);
-        }
-        return batch;
-      }
-      if (!(await this.#more())) return undefined;
-    }
+    const { value: first } = await this.next();
+    if (first === undefined) return undefined;
+    const others = this.#rest.slice(this.#taken).filter((delivery) => delivery.take());
+    this.#taken = this.#rest.length;
+    return [first, ...others];
   }
 
   /** Returns this. */
@@ -157,15 +151,20 @@ export class Deliveries implements AsyncIterableIterator<Delivery> {
     for (;;) {
       while (this.#taken < this.#rest.length) {
         const delivery = this.#rest[this.#taken++]!;
-        if (delivery.state !== "queued") continue;
-        delivery.state = "taken";
-        delivery.takenAt = Date.now();
-        return delivery;
+        if (delivery.take()) return delivery;
       }
       const request = this.#requests.shift();
       if (!request) return undefined;
       [this.#rest, this.#taken] = [request, 0];
     }
+  }
+
+  async #nextLater(): Promise<IteratorResult<Delivery, undefined>> {
+    while (await this.#more()) {
+      const value = this.#take();
+      if (value) return { value, done: false };
+    }
+    return { value: undefined, done: true };
   }
 
   /** Waits until there may be more. Returns whether there can be. */

@@ -1,13 +1,14 @@
-import { Accepted } from "./accepted.js";
 import { Deliveries, Delivery, RequestText, type Verdict } from "./deliveries.js";
+import { Known } from "./known.js";
 import type { DeliveredReminder, DeliveryAnswer, Refused } from "./protocol.js";
 
-/** A request of Bellhop with reminders. */
-interface Request {
+/** A request of Bellhop with reminders, which waits for decisions. @internal */
+export interface Request {
+  readonly text: RequestText;
   readonly respond: (answer: DeliveryAnswer) => void;
   readonly deadline: number;
   readonly reminders: DeliveredReminder[];
-  /** What was decided, and what is not decided yet, by place. */
+  /** What was decided at once, and the deliveries that the application decides about, by place. */
   readonly items: (Verdict | Delivery)[];
   undecided: number;
 }
@@ -21,11 +22,11 @@ interface Request {
  * @internal
  */
 export class Pending {
-  readonly #undecided = new Map<string, Delivery>();
-  /** By number. Their deadlines are in the same order. */
-  readonly #requests = new Map<number, Request>();
-  readonly #accepted: Accepted;
-  #lastNumber = 0;
+  /** Their deadlines are in the same order. */
+  readonly #requests = new Set<Request>();
+  readonly #known: Known;
+  #undecided = 0;
+  #count = 0;
 
   constructor(
     private readonly queue: Deliveries,
@@ -38,7 +39,7 @@ export class Pending {
       remember: number;
     },
   ) {
-    this.#accepted = new Accepted(options.rememberFor, options.remember);
+    this.#known = new Known(options.rememberFor, options.remember);
   }
 
   /**
@@ -48,130 +49,138 @@ export class Pending {
   request(text: string, now: number, respond: (answer: DeliveryAnswer) => void): void {
     const { reminders } = JSON.parse(text) as { reminders: DeliveredReminder[] };
     reminders.forEach(check);
-    const number = ++this.#lastNumber;
-    const items: (Verdict | Delivery)[] = [];
-    const deadline = now + this.options.answerWithin;
-    const request: Request = { respond, deadline, reminders, items, undecided: 0 };
+    const request: Request = {
+      text: new RequestText(text),
+      respond,
+      deadline: now + this.options.answerWithin,
+      reminders,
+      items: [],
+      undecided: 0,
+    };
     const queued: Delivery[] = [];
-    const body = new RequestText(text);
     const refused = new Map<string, Verdict>();
-    const decide = this.#decide;
-    for (const [place, reminder] of reminders.entries()) {
-      const { user } = reminder;
-      const key = this.#keyOf(reminder, number, place);
-      let item: Verdict | Delivery | undefined = refused.size > 0 ? refused.get(user) : undefined;
-      item ??= this.#accepted.has(key) ? "accepted" : this.#undecided.get(key);
-      if (typeof item === "object") {
-        item.askedBy.push({ number, place });
-      } else if (item === undefined) {
-        if (!this.isConnected(user)) item = "not_connected";
-        else if (this.#undecided.size >= this.options.capacity) item = "busy";
-        else {
-          item = new Delivery(reminder, key, { number, place }, body, decide);
-          this.#undecided.set(key, item);
-          queued.push(item);
-        }
-      }
+    for (const reminder of reminders) {
+      const isBehindRefused = refused.size > 0 && refused.get(reminder.user);
+      const item = isBehindRefused || this.#ask(request, reminder, queued);
       if (typeof item === "object") request.undecided += 1;
-      else if (item !== "accepted") refused.set(user, item);
-      items.push(item);
+      else if (item !== "accepted") refused.set(reminder.user, item);
+      request.items.push(item);
     }
-    this.#requests.set(number, request);
+    this.#requests.add(request);
     if (queued.length > 0) this.queue.push(queued);
-    this.#answerIfDecided(number, request);
+    this.#answerIfDecided(request);
+  }
+
+  /** Returns the decision about a reminder, if there is one at once. Otherwise the application decides. */
+  #ask(request: Request, reminder: DeliveredReminder, queued: Delivery[]): Verdict | Delivery {
+    const key = this.#keyOf(reminder);
+    const known = this.#known.get(key);
+    if (known === "accepted") return known;
+    if (known !== undefined) {
+      known.requests.push(request);
+      return known;
+    }
+    if (!this.isConnected(reminder.user)) return "not_connected";
+    if (this.#undecided >= this.options.capacity) return "busy";
+    const delivery = new Delivery(reminder, key, request, request.items.length, this);
+    this.#known.set(key, delivery);
+    this.#undecided += 1;
+    queued.push(delivery);
+    return delivery;
+  }
+
+  #keyOf({ source, id, user, published_at }: DeliveredReminder): string {
+    // The time of publishing is in it: after the idempotency window an id may be used again, for another reminder.
+    const key = [user, source, id, published_at].join("\n");
+    // Without memory each has a key of its own.
+    return this.options.remember === 0 ? `${key}\n${++this.#count}` : key;
+  }
+
+  /** Takes a decision, and gives it to the requests that wait for it. */
+  decide(delivery: Delivery, verdict: Verdict): void {
+    const { key, requests } = delivery;
+    delivery.verdict = verdict;
+    this.#undecided -= 1;
+    if (verdict === "accepted" && this.options.remember > 0) this.#known.set(key, verdict);
+    else this.#known.delete(key);
+    for (const request of requests) {
+      request.undecided -= 1;
+      if (verdict !== "accepted") this.#takeBackBehind(request, delivery, verdict);
+      this.#answerIfDecided(request);
+    }
   }
 
   /** Refuses the reminders in the queue of users who have left. Those that the application has are its own to decide. */
   disconnected(users: Set<string>): void {
-    for (const delivery of this.#undecided.values()) {
-      if (delivery.state === "queued" && users.has(delivery.reminder.user)) {
-        this.#decide(delivery, "not_connected");
+    for (const delivery of this.#known.undecided()) {
+      if (delivery.isQueued && users.has(delivery.reminder.user)) {
+        this.decide(delivery, "not_connected");
       }
     }
   }
 
   /** Answers the requests whose deadline has passed. Their undecided reminders are refused for now. */
   expire(now: number): void {
-    for (const [number, request] of this.#requests) {
+    for (const request of this.#requests) {
       if (request.deadline > now) break;
+      this.#requests.delete(request);
+      answer(request);
       for (const item of request.items) {
-        if (typeof item !== "object") continue;
-        item.askedBy = item.askedBy.filter((asking) => asking.number !== number);
-        if (item.askedBy.length === 0 && item.state === "queued") this.#forget(item);
+        if (typeof item !== "object" || item.verdict !== undefined) continue;
+        item.requests = item.requests.filter((asking) => asking !== request);
+        // Nobody waits for it, so it leaves the queue.
+        if (item.requests.length === 0 && item.isQueued) this.decide(item, "busy");
       }
-      this.#answer(number, request);
     }
   }
 
   /** Forgets what is too old to matter. */
   clean(now: number): void {
-    this.#accepted.forget(now);
-    for (const delivery of this.#undecided.values()) {
-      const isHeld = delivery.state === "taken" && now - delivery.takenAt >= this.options.holdFor;
-      if (isHeld && delivery.askedBy.length === 0) this.#forget(delivery);
+    const { answerWithin, holdFor } = this.options;
+    this.#known.forget(now);
+    for (const delivery of this.#known.undecided()) {
+      const heldFor = now - delivery.request.deadline + answerWithin;
+      if (delivery.requests.length === 0 && heldFor >= holdFor) this.decide(delivery, "busy");
     }
   }
 
   /** Returns when {@link expire} has something to do. */
   get nextDeadline(): number | undefined {
-    for (const { deadline } of this.#requests.values()) return deadline;
+    for (const { deadline } of this.#requests) return deadline;
     return undefined;
   }
 
-  #keyOf({ source, id, user, published_at }: DeliveredReminder, number: number, place: number) {
-    // The time of publishing is in it: after the idempotency window an id may be used again, for another reminder.
-    const key = `${source}\n${id}\n${user}\n${published_at}`;
-    // Without memory each request has its own keys.
-    return this.options.remember === 0 ? `${key}\n${number}\n${place}` : key;
-  }
-
-  /** Takes a decision, and gives it to the requests that wait for it. */
-  readonly #decide = (delivery: Delivery, verdict: Verdict): void => {
-    this.#forget(delivery);
-    if (verdict === "accepted") this.#accepted.add(delivery.key, Date.now());
-    for (const { number, place } of delivery.askedBy) {
-      const request = this.#requests.get(number);
-      if (!request) continue;
-      request.items[place] = verdict;
-      request.undecided -= 1;
-      if (verdict !== "accepted") this.#takeBackBehind(request, place, verdict);
-      this.#answerIfDecided(number, request);
-    }
-  };
-
   /** Refuses the same user's later reminders that are still in the queue, so that they stay in order. */
-  #takeBackBehind(request: Request, place: number, verdict: Verdict): void {
-    const { user } = request.reminders[place]!;
-    for (const item of request.items.slice(place + 1)) {
-      if (typeof item !== "object" || item.state !== "queued") continue;
-      if (item.reminder.user === user) this.#decide(item, verdict);
+  #takeBackBehind({ items }: Request, { reminder: { user } }: Delivery, verdict: Verdict): void {
+    let isBehind = false;
+    for (const item of items) {
+      if (typeof item !== "object" || item.reminder.user !== user) continue;
+      if (isBehind && item.isQueued) this.decide(item, verdict);
+      isBehind ||= item.verdict === verdict;
     }
   }
 
-  #forget(delivery: Delivery): void {
-    delivery.state = "decided";
-    this.#undecided.delete(delivery.key);
-  }
-
-  #answerIfDecided(number: number, request: Request): void {
-    if (request.undecided === 0) this.#answer(number, request);
-  }
-
-  #answer(number: number, { items, reminders, respond }: Request): void {
-    if (!this.#requests.delete(number)) return;
-    const refused: Refused[] = [];
-    for (const [place, item] of items.entries()) {
-      if (item === "accepted") continue;
-      const { id, source, user } = reminders[place]!;
-      refused.push({ id, source, user, reason: typeof item === "object" ? "busy" : item });
-    }
-    respond(refused.length > 0 ? { refused } : {});
+  #answerIfDecided(request: Request): void {
+    if (request.undecided === 0 && this.#requests.delete(request)) answer(request);
   }
 }
 
-function check({ source, id, user, content }: DeliveredReminder): void {
-  for (const text of [source, id, user, content]) {
-    if (typeof text !== "string")
-      throw new TypeError("a reminder lacks source, id, user or content");
+function answer({ items, reminders, respond }: Request): void {
+  const refused: Refused[] = [];
+  for (const [place, item] of items.entries()) {
+    const verdict = typeof item === "object" ? (item.verdict ?? "busy") : item;
+    if (verdict === "accepted") continue;
+    const { id, source, user } = reminders[place]!;
+    refused.push({ id, source, user, reason: verdict });
   }
+  respond(refused.length > 0 ? { refused } : {});
+}
+
+function check({ source, id, user, content }: DeliveredReminder): void {
+  const isText =
+    typeof source === "string" &&
+    typeof id === "string" &&
+    typeof user === "string" &&
+    typeof content === "string";
+  if (!isText) throw new TypeError("a reminder lacks source, id, user or content");
 }

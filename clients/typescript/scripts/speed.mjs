@@ -1,0 +1,172 @@
+// Measures how many reminders an app server takes, beside two that are written by hand on the NATS client:
+//
+//     npm run speed
+//
+// `bare` reads each request and accepts it. `by hand` also does what the contract asks for: it refuses strangers, bounds what
+// waits, and drops repeats. A process of its own sends the same stream of deliveries to all, in turns, with 8 requests under
+// way. The figure to compare is the processor time for a reminder, which does not depend on what else the machine does. It
+// needs a nats-server: in target/tools, on the PATH, or named by BELLHOP_NATS_SERVER.
+
+import { fork, spawn } from "node:child_process";
+import { existsSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { jetstreamManager } from "@nats-io/jetstream";
+import { AppServer, connect } from "../dist/index.js";
+
+const [USERS, PER_REQUEST, UNDER_WAY, ROUNDS, SECONDS] = [1_000, 100, 8, 5, 1];
+const users = Array.from({ length: USERS }, (_, n) => `user-${n}`);
+
+const connected = new Set(users);
+
+/** A request as Bellhop sends it. No reminder comes twice. */
+let published = 0;
+const reminder = (n) =>
+  `{"id":"inv-${n}","source":"billing","set":"${n}","user":"user-${n % USERS}","title":"Invoice due","content":"Invoice ${n} ` +
+  `is due on Friday. Please pay it in time, or call us if there is a problem.","tags":["billing"],"priority":"normal",` +
+  `"published_at":"2026-11-22T08:00:00.123Z","data":{"invoice":${n},"amount":"120.00"}}`;
+const request = () =>
+  `{"reminders":[${Array.from({ length: PER_REQUEST }, () => reminder(++published)).join()}]}`;
+
+/** The sender: keeps requests under way to a subject for a while. */
+async function send(url) {
+  const nc = await connect(url);
+  process.on("message", async (subject) => {
+    const end = Date.now() + SECONDS * 1_000;
+    let accepted = 0;
+    const worker = async () => {
+      while (Date.now() < end) {
+        const answer = await nc.request(subject, request(), { timeout: 10_000 });
+        if (answer.string() !== "{}") throw new Error(`not accepted: ${answer.string()}`);
+        accepted += PER_REQUEST;
+      }
+    };
+    await Promise.all(Array.from({ length: UNDER_WAY }, worker));
+    process.send(accepted);
+  });
+}
+
+async function measure() {
+  const directory = await mkdtemp(join(tmpdir(), "bellhop-speed-"));
+  const port = await freePort();
+  const server = spawn(natsServer(), ["-js", "-sd", directory, "-a", "127.0.0.1", "-p", `${port}`]);
+  const url = `nats://127.0.0.1:${port}`;
+  const nc = await connectSoon(url);
+  const jsm = await jetstreamManager(nc);
+  await jsm.streams.add({ name: "KV_bellhop_routes", subjects: ["$KV.bellhop_routes.>"] });
+  const sender = fork(process.argv[1], ["send", url]);
+
+  nc.subscribe("bare.deliver", {
+    callback: (_, msg) => {
+      for (const { content } of msg.json().reminders) take(content);
+      msg.respond("{}");
+    },
+  });
+  const byHand = new ByHand();
+  nc.subscribe("byhand.deliver", {
+    callback: (_, msg) => {
+      const refused = msg
+        .json()
+        .reminders.map((one) => byHand.take(one))
+        .filter(Boolean);
+      msg.respond(JSON.stringify(refused.length > 0 ? { refused } : {}));
+    },
+  });
+  const app = await AppServer.start(nc, "app-1", { subject: "client" });
+  await app.connect(users);
+  void (async () => {
+    for await (const delivery of app.deliveries) {
+      take(delivery.reminder.content);
+      delivery.accept();
+    }
+  })();
+
+  const turn = async (subject) => {
+    const [began, before] = [performance.now(), process.cpuUsage()];
+    sender.send(subject);
+    const accepted = await new Promise((resolve) => sender.once("message", resolve));
+    const { user, system } = process.cpuUsage(before);
+    return {
+      cpu: (user + system) / accepted,
+      rate: (accepted / (performance.now() - began)) * 1_000,
+    };
+  };
+  const turns = { "bare.deliver": [], "byhand.deliver": [], "client.deliver": [] };
+  for (let round = 0; round <= ROUNDS; round++) {
+    for (const [subject, results] of Object.entries(turns)) {
+      const result = await turn(subject);
+      if (round > 0) results.push(result); // The first one warms up.
+    }
+  }
+  const [bare, hand, client] = Object.values(turns).map((results) => ({
+    cpu: median(results.map(({ cpu }) => cpu)),
+    rate: median(results.map(({ rate }) => rate)),
+  }));
+  for (const [name, { cpu, rate }] of Object.entries({ bare, "by hand": hand, client })) {
+    const share = `${((bare.cpu / cpu) * 100).toFixed(0)} % of bare`;
+    console.log(
+      `${name.padEnd(8)} ${cpu.toFixed(2)} µs for a reminder (${share}), ${Math.round(rate)}/s`,
+    );
+  }
+  sender.kill();
+  await app.abandon();
+  await nc.close();
+  server.kill();
+  await rm(directory, { recursive: true, force: true });
+  process.exit();
+}
+
+/** What an app server does that is copied from the protocol page. */
+class ByHand {
+  accepted = new Set();
+  waiting = [];
+
+  take({ source, id, user, content }) {
+    const key = JSON.stringify([source, id, user]);
+    if (!connected.has(user)) return { source, id, user, reason: "not_connected" };
+    if (this.accepted.has(key)) return undefined;
+    if (this.waiting.length >= 10_000) return { source, id, user, reason: "busy" };
+    if (this.waiting.push(content) === 1)
+      queueMicrotask(() => this.waiting.splice(0).forEach(take));
+    this.accepted.add(key);
+    if (this.accepted.size > 40_000) this.accepted = new Set([key]);
+    return undefined;
+  }
+}
+
+let taken = 0;
+const take = (content) => (taken += content.length);
+const median = (values) => values.sort((a, b) => a - b)[values.length >> 1];
+
+function natsServer() {
+  const fetched = new URL(
+    "../../../target/tools/nats-server-2.15.1/bin/nats-server",
+    import.meta.url,
+  );
+  const found = existsSync(fetched) ? fetched.pathname : "nats-server";
+  return process.env.BELLHOP_NATS_SERVER ?? found;
+}
+
+function freePort() {
+  return new Promise((resolve) => {
+    const probe = createServer().listen(0, "127.0.0.1", () => {
+      const { port } = probe.address();
+      probe.close(() => resolve(port));
+    });
+  });
+}
+
+async function connectSoon(url) {
+  for (const deadline = Date.now() + 30_000; ;) {
+    try {
+      return await connect(url);
+    } catch (error) {
+      if (Date.now() > deadline) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  }
+}
+
+await (process.argv[2] === "send" ? send(process.argv[3]) : measure());
