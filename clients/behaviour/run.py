@@ -465,7 +465,9 @@ class Scenario:
         if what in ("refuse_clients", "forget_user", "normal"):
             users = ("bellhop",) if what == "forget_user" else ("bellhop", "client")
             self.configure(users, "max_connections: 1" if what == "refuse_clients" else "")
-            return self.server.send_signal(signal.SIGHUP)
+            self.server.send_signal(signal.SIGHUP)
+            # nats-py closes its connection for good when the server has refused it.
+            return await self.until(self.connect, "nats-server accepts the suite") if what == "normal" else None
         how = {"stop": signal.SIGTERM, "kill": signal.SIGKILL, "lame_duck": signal.SIGUSR2}[what]
         self.server.send_signal(how)
         await self.has_ended(self.server, "nats-server")

@@ -64,7 +64,9 @@ function object({ properties, required = [] }) {
     const isRequired = required.includes(name);
     const isNull = isRequired || schema.description.includes("`null`");
     const text = isNull ? type(schema) : type(schema).replace(" | null", "");
-    return `${comment(schema)}${name}${isRequired ? "" : "?"}: ${text};\n`;
+    const described =
+      "const" in schema ? { description: "Says which one it is.", ...schema } : schema;
+    return `${comment(described)}${name}${isRequired ? "" : "?"}: ${text};\n`;
   });
   return `{\n${fields.join("")}}`;
 }

@@ -14,6 +14,7 @@ export type ErrorKind =
 
 /** A problem with Bellhop. {@link kind} is for programs, the message for people. */
 export class BellhopError extends Error {
+  /** The name of the class. */
   override readonly name = "BellhopError";
 
   constructor(

@@ -188,11 +188,13 @@ export type Outcome = (
       instance: InstanceName;
       /** All of them, where they are several. */
       instances?: InstanceName[];
+      /** Says which one it is. */
       outcome: "delivered";
     }
   | {
       /** The instance. */
       instance: InstanceName;
+      /** Says which one it is. */
       outcome: "rerouted";
       /** The associate. */
       to: UserId;
@@ -200,14 +202,17 @@ export type Outcome = (
   | {
       /** It has done so for long: whoever published it may want to reach the user another way. */
       escalated?: boolean;
+      /** Says which one it is. */
       outcome: "parked";
     }
   | {
       /** That reminder's id. */
       into: string;
+      /** Says which one it is. */
       outcome: "merged";
     }
   | {
+      /** Says which one it is. */
       outcome: "blocked";
       /** The rule's name. */
       rule: string;
@@ -215,14 +220,17 @@ export type Outcome = (
       tag: Tag;
     }
   | {
+      /** Says which one it is. */
       outcome: "cancelled";
     }
   | {
+      /** Says which one it is. */
       outcome: "expired";
     }
   | {
       /** Why. */
       error: RejectCode;
+      /** Says which one it is. */
       outcome: "rejected";
     }
 ) & {
