@@ -128,11 +128,10 @@ async def finished(w, command, lines=""):
 
 
 async def publish(w, language, source, those):
-    """Publishes by the example, and returns what it says."""
+    """Publishes by the example."""
     lines = "".join(f"{json.dumps(one)}\n" for one in those)
     done = await finished(w, [*EXAMPLES[language]["publisher"], source], lines)
     expect(done.returncode == 0, f"the publisher failed: {done.stderr[-500:]}")
-    return done.stdout.splitlines()
 
 
 # ------------------------------------------------------------------------------ scenarios, of two languages each
@@ -143,16 +142,16 @@ async def away_and_back(w, publisher, language):
     app = Example(w, language, "app 1", "alice", "a.b 张三", url=wire.url)
     await app.has_route("a.b 张三")
     route = await app.has_route("alice")
-    same(len(await publish(w, publisher, source, everything[:10])), 1, "sets of 10 reminders")
+    await publish(w, publisher, source, everything[:10])
     await app.shows(everything[:10])
 
     app.say("+alice")  # a second terminal; one that leaves is not the last
     route = await app.has_route("alice", since=route)
     app.say("-alice")
-    route = await app.has_route("alice", since=route)
+    await app.has_route("alice")
     app.say("-alice")
     await app.has_no_route("alice")
-    same(len(await publish(w, publisher, source, everything[10:220])), 3, "sets of 210 reminders")
+    await publish(w, publisher, source, everything[10:220])
     await w.became("parked", source, *ids(everything[10:220]))
     app.say("+alice")
     await app.shows(everything[:220])
