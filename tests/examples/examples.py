@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """The examples of app servers and publishers, against a real nats-server and a real `bellhop serve`.
 
-    pip install --require-hashes --no-deps -r examples/python/requirements.txt
+    pip install --require-hashes --no-deps -r tests/examples/requirements.txt
+    pip install --no-deps clients/python
     npm ci --prefix examples/node
     cargo build && python3 tests/examples/examples.py [-k NAME]...
 
@@ -13,7 +14,9 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/contract"))
 
 from nats.js.errors import KeyNotFoundError  # noqa: E402
+from playwright.async_api import async_playwright  # noqa: E402
+from playwright.async_api import expect as see  # noqa: E402
 
 import contract  # noqa: E402
 from contract import RUNNING, escape, expect, same  # noqa: E402
@@ -111,8 +116,8 @@ class Example:
 
         await self.w.until(is_gone, f"{self.name} deletes the route of {user}")
 
-    async def ends(self):
-        self.process.send_signal(signal.SIGTERM)
+    async def ends(self, how=signal.SIGTERM):
+        self.process.send_signal(how)
         await self.w.until(lambda: self.process.poll() is not None, f"{self.name} ends")
         same(self.process.returncode, 0, f"the exit code of {self.name}")
 
@@ -216,23 +221,71 @@ async def python_publishes_for_node(w):
 
 
 async def node_publishes_for_python(w):
-    """Examples: what a publisher in Node sends, an app server in Python shows."""
-    await away_and_back(w, "node", "python")
+    """Examples: what a publisher in Node sends, an app server in Python shows, until Ctrl-C."""
+    app = Example(w, "python", "app 1", "alice", "a.b 张三")
+    await app.has_route("a.b 张三")
+    await app.has_route("alice")
+    everything = reminders(0, 210)
+    await publish(w, "node", "bil.ling 张", everything[:200])
+    await app.shows(everything[:200])
+    await app.ends(signal.SIGINT)
+    same([await app.revision(user) for user in ("alice", "a.b 张三")], [0, 0], "the routes of one that has ended")
+    await publish(w, "node", "bil.ling 张", everything[200:])
+    await w.became("parked", "bil.ling 张", *ids(everything[200:]))
+    app = Example(w, "python", "app 1", "alice")
+    await app.shows(everything)
 
 
-async def python_is_busy(w):
-    """`busy` | parks the reminder and tries again after 0.1 s, …, in order."""
-    await too_much(w, "python")
+async def a_page_of_fastapi_shows_reminders(w):
+    """The web app: a page shows its user's reminders as they come, as text, and what came while it was closed."""
+    port, hostile = free_port(), "<img src=x onerror=\"document.title='owned'\">"
+    command = [*PYTHON, "-m", "uvicorn", "web:web", "--app-dir", str(ROOT / "examples/python"), "--port", str(port)]
+    server = contract.spawn(command, w.dir / "web.log", environment(w.url), w.dir)
+    w.processes.append(server)
+    await w.until(lambda: b"startup complete" in (w.dir / "web.log").read_bytes(), "the web app starts")
+    async with async_playwright() as playwright:
+        chromium = os.environ.get("BELLHOP_CHROMIUM") or shutil.which("chromium")
+        browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        pages = [await browser.new_page() for _ in range(2)]
+        for page in pages:
+            await page.goto(f"http://127.0.0.1:{port}/?user=alice")
+            await see(page.locator("#connection")).to_have_text("Connected")
+        texts = [hostile, "Reminder 1"]
+        await publish(w, "python", "billing", [{"id": text, "user": "alice", "content": text} for text in texts])
+        for page in pages:
+            await see(page.locator("#reminders p")).to_have_text(texts[::-1])
+            same(await page.title(), "Reminders", "the title: content is text")
+        await pages[0].close()
+        await publish(w, "python", "billing", [{"id": "2", "user": "alice", "content": "Reminder 2"}])
+        await see(pages[1].locator("#reminders p")).to_have_text(["Reminder 2", *texts[::-1]])
+        await pages[1].close()
+        await w.until(lambda: gone(w.routes, "alice.web-1"), "the route goes with the last page")
+        await publish(w, "python", "billing", [{"id": "3", "user": "alice", "content": "Reminder 3"}])
+        await w.became("parked", "billing", "3")
+        page = await browser.new_page()
+        await page.goto(f"http://127.0.0.1:{port}/?user=alice")
+        await see(page.locator("#reminders p")).to_have_text(["Reminder 3"])
+        await browser.close()
+    server.send_signal(signal.SIGTERM)
+    await w.until(lambda: server.poll() is not None, "the web app ends")
+
+
+async def gone(bucket, key):
+    try:
+        return not await bucket.get(key)
+    except KeyNotFoundError:
+        return True
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 async def node_is_busy(w):
     """`busy` | parks the reminder and tries again after 0.1 s, …, in order."""
     await too_much(w, "node")
-
-
-async def python_conforms(w):
-    """The example in Python keeps the contract."""
-    return await conforms(w, "python")
 
 
 async def node_conforms(w):
