@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Runs the behaviour suite against a client: `run.py CLIENT [-k NAME]... [--jobs N]`. README.md explains the scenarios.
+"""Runs the behaviour suite against a client: `run.py CLIENT [-k NAME]... [--jobs N]`.
 
-BELLHOP_BIN and BELLHOP_NATS_SERVER name other programs than target/debug/bellhop and the nats-server on the PATH or in
-target/tools.
+README.md explains the scenarios. BELLHOP_BIN and BELLHOP_NATS_SERVER name other programs than
+target/debug/bellhop and the nats-server on the PATH or in target/tools.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-import nats
 from nats.errors import Error as NatsError
 from nats.js.errors import KeyNotFoundError
 
+import nats
+
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-SECONDS = 30.0  # for a condition: a client may pause up to 5 s before it tries again, and machines are slow
+SECONDS = 30.0  # for a condition: clients pause up to 5 s, and machines are slow
 SCENARIO_SECONDS = 150
 FINAL = {"delivered", "rerouted", "merged", "blocked", "cancelled", "expired", "rejected"}
 RANGE = re.compile(r"(\D*)(\d+)\.\.\1(\d+)")
@@ -81,17 +82,20 @@ def reminders(described: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def difference(got: Any, expected: Any) -> str:
-    """Describes where two values differ, fields that are not expected aside. Empty if they do not."""
+    """Describes where a value lacks what is expected. Empty if it lacks nothing."""
     if isinstance(expected, dict) and isinstance(got, dict):
         found = ((name, difference(got.get(name), value)) for name, value in expected.items())
         return next((f".{name}{text}" for name, text in found if text), "")
     if isinstance(expected, list) and isinstance(got, list) and len(got) == len(expected):
-        found = ((n, difference(one, other)) for n, (one, other) in enumerate(zip(got, expected)))
+        found = (
+            (n, difference(one, other))
+            for n, (one, other) in enumerate(zip(got, expected, strict=True))
+        )
         return next((f"[{n}]{text}" for n, text in found if text), "")
     return "" if got == expected else f": {got!r:.300} instead of {expected!r:.300}"
 
 
-# -------------------------------------------------------------------------------------------------- the programs
+# ------------------------------------------------------------------------------------- the programs
 def bellhop() -> str:
     program = Path(os.environ.get("BELLHOP_BIN") or ROOT / "target/debug/bellhop").resolve()
     return (
@@ -111,9 +115,7 @@ def nats_server() -> str:
                 14,
             ):
                 return program
-    sys.exit(
-        "no nats-server 2.14 or later: set BELLHOP_NATS_SERVER, or put one on the PATH or into target/tools"
-    )
+    sys.exit("no nats-server 2.14 or later: set BELLHOP_NATS_SERVER, or put one on the PATH")
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -145,7 +147,8 @@ class Line:
             expect(not self.is_cut, "the line is cut")
             there, back = await asyncio.open_connection("127.0.0.1", self.target)
         except (OSError, Failed):
-            return writer.close()
+            writer.close()
+            return
         self.writers += [writer, back]
         await asyncio.gather(self.copy(reader, back), self.copy(there, writer))
 
@@ -202,9 +205,9 @@ class Driver:
         return shown
 
 
-# ------------------------------------------------------------------------------------------------- a scenario
+# --------------------------------------------------------------------------------------- a scenario
 class Scenario:
-    """A scenario under way: an installation of its own, the drivers, and a method for each kind of step."""
+    """A scenario under way: its installation, its drivers, and a method for each kind of step."""
 
     def __init__(self, command: list[str]) -> None:
         self.command = command
@@ -280,8 +283,16 @@ class Scenario:
         await self.until(lambda: process.poll() is not None, f"{what} ends")
 
     # steps about drivers
-    async def driver(self, name: str, *, line: bool = False, wait: bool = True, error: str | None = None,
-                     expect: Any = None, **command: Any) -> None:  # fmt: skip
+    async def driver(
+        self,
+        name: str,
+        *,
+        line: bool = False,
+        wait: bool = True,
+        error: str | None = None,
+        expect: Any = None,
+        **command: Any,
+    ) -> None:
         if line:
             self.lines[name] = Line(self.port)
             await self.lines[name].open()
@@ -451,7 +462,8 @@ class Scenario:
         who = "\n".join(f"{{ user: {user}, password: secret }}" for user in users)
         (self.dir / "nats.conf").write_text(
             f"listen: 127.0.0.1:{self.port}\nlame_duck_grace_period: 100ms\n{more}\n"
-            f"jetstream {{ store_dir: {json.dumps(str(self.dir / 'js'))} }}\nauthorization {{ users: [\n{who}\n] }}\n"
+            f"jetstream {{ store_dir: {json.dumps(str(self.dir / 'js'))} }}\n"
+            f"authorization {{ users: [\n{who}\n] }}\n"
         )
 
     async def nats(self, what: str) -> None:
@@ -467,7 +479,9 @@ class Scenario:
             self.configure(users, "max_connections: 1" if what == "refuse_clients" else "")
             self.server.send_signal(signal.SIGHUP)
             # nats-py closes its connection for good when the server has refused it.
-            return await self.until(self.connect, "nats-server accepts the suite") if what == "normal" else None
+            if what == "normal":
+                await self.until(self.connect, "nats-server accepts the suite")
+            return
         how = {"stop": signal.SIGTERM, "kill": signal.SIGKILL, "lame_duck": signal.SIGUSR2}[what]
         self.server.send_signal(how)
         await self.has_ended(self.server, "nats-server")
@@ -492,9 +506,10 @@ class Scenario:
         if what == "start":
             where = ["--nats", self.url(), "--http", "127.0.0.1:0"]
             self.router = self.spawn(bellhop(), "serve", *where, STATE_DIRECTORY=str(self.dir))
-            return await self.until(
+            await self.until(
                 lambda: self.ask("bellhop.api.history", limit=1), "bellhop answers queries"
             )
+            return
         assert self.router
         self.router.send_signal({"stop": signal.SIGTERM, "kill": signal.SIGKILL}[what])
         await self.has_ended(self.router, "bellhop")
@@ -515,7 +530,7 @@ class Scenario:
 
 
 async def run(file: Path, command: list[str], jobs: asyncio.Semaphore) -> bool:
-    described = json.loads(file.read_text())
+    described = json.loads(file.read_text())  # noqa: ASYNC240
     async with jobs:
         began, problem, log = time.monotonic(), "", ""
         scenario = Scenario(command)

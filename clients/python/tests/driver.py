@@ -39,10 +39,11 @@ class Application:
         delivery.accept()
 
     async def run(self) -> None:
+        deliveries = aiter(self.app)
         while True:
             await self.takes.wait()
             try:
-                delivery = await anext(self.app)
+                delivery = await anext(deliveries)
             except StopAsyncIteration:
                 return
             if not self.takes.is_set() or self.behaviour == "hold":

@@ -99,7 +99,8 @@ def main():
     schemas = json.loads((ROOT / "docs/asyncapi.json").read_text())["components"]["schemas"]
     text = HEAD + "\n\n".join(define(schemas, name) for name in WANTED)
     if "--check" in sys.argv:
-        return f"{TARGET} is out of date: run tools/generate.py" * (TARGET.read_text() != text)
+        is_same = TARGET.read_text() == text
+        return 0 if is_same else f"{TARGET} is out of date: run tools/generate.py"
     TARGET.write_text(text)
     return 0
 

@@ -18,7 +18,7 @@ from nats.aio.subscription import Subscription
 from .connection import Connection, Servers
 from .errors import ClosedError
 from .names import check, escape
-from .pending import ACCEPTED, TAKEN, Entry, Pending, Reason, UnreadableError
+from .pending import ACCEPTED, TAKEN, Pending, Reason, Request, UnreadableError, is_taken
 from .queries import Queries
 from .routes import Routed, Writer
 from .table import Table
@@ -48,17 +48,18 @@ class Delivery:
     time: its decision in the meantime answers the new delivery.
     """
 
-    __slots__ = ("_app", "_entry", "reminder")
+    __slots__ = ("_pending", "_place", "_request", "reminder")
 
-    def __init__(self, app: AppServer, entry: Entry) -> None:
-        self._app = app
-        self._entry = entry
-        self.reminder: DeliveredReminder = entry.reminder
+    def __init__(self, pending: Pending, request: Request, place: int) -> None:
+        self._pending = pending
+        self._request = request
+        self._place = place
+        self.reminder: DeliveredReminder = request.reminders[place]
         """The reminder, with all fields as they came, unknown ones included."""
 
     def accept(self) -> None:
         """Accepts the reminder: it is safe with the application, and Bellhop forgets it."""
-        self._app._decide((self._entry,), ACCEPTED)
+        self._pending.decide(self._request, self._place, ACCEPTED)
 
     def later(self) -> None:
         """Refuses the reminder as busy: it comes again after a moment.
@@ -76,7 +77,7 @@ class Delivery:
                 call `AppServer.disconnect` instead, which refuses all that waits. With `busy` it
                 comes again.
         """
-        self._app._decide((self._entry,), reason)
+        self._pending.decide(self._request, self._place, reason)
 
     def __enter__(self) -> DeliveredReminder:
         return self.reminder
@@ -87,11 +88,11 @@ class Delivery:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._app._decide((self._entry,), "busy" if kind else ACCEPTED)
+        self._pending.decide(self._request, self._place, "busy" if kind else ACCEPTED)
 
     def __del__(self) -> None:
-        if self._entry.state == TAKEN:
-            self._app._decide((self._entry,), "busy")
+        if self._request.states[self._place] == TAKEN:
+            self.later()
 
 
 class Batch:
@@ -101,21 +102,22 @@ class Batch:
     manager it is accepted at the end, and refused as busy when the block raises.
     """
 
-    __slots__ = ("_app", "_entries", "reminders")
+    __slots__ = ("_pending", "_places", "_request", "reminders")
 
-    def __init__(self, app: AppServer, entries: list[Entry]) -> None:
-        self._app = app
-        self._entries = entries
-        self.reminders: list[DeliveredReminder] = [entry.reminder for entry in entries]
+    def __init__(self, pending: Pending, request: Request, places: Sequence[int]) -> None:
+        self._pending = pending
+        self._request = request
+        self._places = places
+        self.reminders: list[DeliveredReminder] = [request.reminders[place] for place in places]
         """The reminders. There is one at least."""
 
     def accept(self) -> None:
         """Accepts all of them."""
-        self._app._decide(self._entries, ACCEPTED)
+        self._pending.decide_all(self._request, self._places, ACCEPTED)
 
     def later(self) -> None:
         """Refuses all of them as busy."""
-        self._app._decide(self._entries, "busy")
+        self._pending.decide_all(self._request, self._places, "busy")
 
     def __enter__(self) -> list[DeliveredReminder]:
         return self.reminders
@@ -126,10 +128,10 @@ class Batch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._app._decide(self._entries, "busy" if kind else ACCEPTED)
+        self._pending.decide_all(self._request, self._places, "busy" if kind else ACCEPTED)
 
     def __del__(self) -> None:
-        if any(entry.state == TAKEN for entry in self._entries):
+        if is_taken(self._request, self._places):
             self.later()
 
 
@@ -204,9 +206,10 @@ class AppServer:
         self._check_routes_every = check_routes_every
         self._table = Table()
         self._writer = Writer(self._connection, self._table, f"{prefix}_routes", instance, subject)
-        self._pending = Pending(capacity, remember, remember_for, time.monotonic)
+        self._pending = Pending(capacity, remember, remember_for, time.monotonic, self._answer)
         self._tasks: list[asyncio.Task[None]] = []
         self._subscriptions: list[Subscription] = []
+        self._answers: list[tuple[str, bytes]] = []
         self._has_answers = asyncio.Event()
         self._ready: set[asyncio.Future[None]] = set()
         self._changes: set[Routed] = set()
@@ -275,7 +278,7 @@ class AppServer:
         for subscription in self._subscriptions:
             await subscription.drain()  # type: ignore[no-untyped-call]
         if client := self._connection.client:
-            await self._flush_answers(client)
+            await self._flush_answers()
             await client.flush()
 
     async def __aenter__(self) -> AppServer:
@@ -290,7 +293,6 @@ class AppServer:
     ) -> None:
         if not self._has_ended:
             self._pending.refuse_queue()
-            self._has_answers.set()
         await self.drain()
 
     # ----------------------------------------------------------------------------------------------
@@ -327,7 +329,6 @@ class AppServer:
         gone = {user for user in users if self._table.disconnect(user, routed)}
         if gone:
             self._pending.disconnected(gone)
-            self._after()
         self._writer.wake()
         return routed
 
@@ -343,7 +344,7 @@ class AppServer:
 
     def is_connected(self, user: str) -> bool:
         """Returns whether the user is connected here."""
-        return user in self._table
+        return user in self._table.connected
 
     def _change(self, users: Sequence[str]) -> Routed:
         if self._draining or not self._tasks:
@@ -357,29 +358,26 @@ class AppServer:
 
     # ----------------------------------------------------------------------------------------------
     # --- reminders
-    def __aiter__(self) -> AppServer:
-        return self
-
-    async def __anext__(self) -> Delivery:
-        while True:
-            if entry := self._pending.take():
-                return Delivery(self, entry)
-            await self._wait()
+    async def __aiter__(self) -> AsyncIterator[Delivery]:
+        """Yields the reminders for the users who are connected here, in order, one by one."""
+        pending = self._pending
+        while not self._has_ended:
+            if taken := pending.take():
+                yield Delivery(pending, *taken)
+            else:
+                await self._wait()
 
     async def batches(self) -> AsyncIterator[Batch]:
         """Yields the reminders of each request together, so that they can be stored together."""
-        while True:
-            if entries := self._pending.take_batch():
-                yield Batch(self, entries)
-                continue
-            try:
+        pending = self._pending
+        while not self._has_ended:
+            if taken := pending.take_batch():
+                yield Batch(pending, *taken)
+            else:
                 await self._wait()
-            except StopAsyncIteration:
-                return
 
     async def _wait(self) -> None:
-        if self._has_ended:
-            raise StopAsyncIteration
+        """Waits for a reminder, or for the end."""
         ready = asyncio.get_running_loop().create_future()
         self._ready.add(ready)
         try:
@@ -392,9 +390,9 @@ class AppServer:
             if not ready.done():
                 ready.set_result(None)
 
-    def _decide(self, entries: Sequence[Entry], verdict: str) -> None:
-        self._pending.decide(entries, verdict)
-        if self._pending.answers:
+    def _answer(self, inbox: str, body: bytes) -> None:
+        if inbox:
+            self._answers.append((inbox, body))
             self._has_answers.set()
 
     # ----------------------------------------------------------------------------------------------
@@ -416,18 +414,20 @@ class AppServer:
     async def _on_delivery(self, msg: Msg) -> None:
         deadline = time.monotonic() + self._answer_within
         try:
-            self._pending.request(msg.reply, msg.data, deadline, self._table)
+            is_for_application = self._pending.request(
+                msg.reply, msg.data, deadline, self._table.connected
+            )
         except UnreadableError as error:
             return self._cannot_read(msg, error)
-        self._after()
-        if self._pending.queue:
+        if is_for_application:
             self._wake()
+            self._set_alarm()
         return None
 
     async def _on_heartbeat(self, msg: Msg) -> None:
         try:
             users = json.loads(msg.data)["users"]
-            connected = [user for user in users if isinstance(user, str) and user in self._table]
+            connected = [user for user in users if user in self._table.connected]
         except (ValueError, TypeError, LookupError, RecursionError) as error:
             return self._cannot_read(msg, error)
         await msg.respond(json.dumps({"connected": connected}).encode())
@@ -436,34 +436,27 @@ class AppServer:
     def _cannot_read(self, msg: Msg, error: Exception) -> None:
         logger.error("cannot read what came on %s, so it gets no answer: %r", msg.subject, error)
 
-    def _after(self) -> None:
-        """Sends answers and sets the alarm, as far as there is reason to."""
-        if self._pending.answers:
-            self._has_answers.set()
-        deadline = self._pending.next_deadline() if not self._alarm else None
-        if deadline is not None:
+    def _set_alarm(self) -> None:
+        """Makes sure that the next deadline is noticed."""
+        if not self._alarm and (deadline := self._pending.next_deadline()) is not None:
             loop = asyncio.get_running_loop()
             self._alarm = loop.call_later(max(deadline - time.monotonic(), 0), self._expire)
 
     def _expire(self) -> None:
         self._alarm = None
         self._pending.expire(time.monotonic())
-        self._after()
+        self._set_alarm()
 
     async def _send_answers(self) -> None:
         while True:
             await self._has_answers.wait()
             self._has_answers.clear()
             # Bellhop delivers again what it gets no answer for.
-            if client := self._connection.client:
-                with contextlib.suppress(Exception):
-                    await self._flush_answers(client)
-            else:
-                self._pending.answers.clear()
+            with contextlib.suppress(Exception):
+                await self._flush_answers()
 
-    async def _flush_answers(self, client: Client) -> None:
-        while self._pending.answers:
-            answers, self._pending.answers = self._pending.answers, []
-            for inbox, body in answers:
-                if inbox:
-                    await client.publish(inbox, body)
+    async def _flush_answers(self) -> None:
+        answers, self._answers = self._answers, []
+        for inbox, body in answers:
+            if client := self._connection.client:
+                await client.publish(inbox, body)

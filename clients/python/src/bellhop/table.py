@@ -37,7 +37,7 @@ class _Entry:
     terminals: int = 0
     revision: int | None = None
     in_doubt: bool = False
-    """Whether a put may have been stored, or may still be, though nothing confirmed it."""
+    """Whether a put has begun that nothing has confirmed. It may be stored, also later."""
     state: State = State.WRITTEN
     waiting: list[Waiter] = field(default_factory=list)
 
@@ -64,15 +64,12 @@ class Table:
     """The users, and the writes that are due."""
 
     def __init__(self) -> None:
+        self.connected: set[str] = set()
+        """The users who are connected. For reading only."""
         self._users: dict[str, _Entry] = {}
         self._due: deque[str] = deque()
         self._failed: list[str] = []
         self._unsettled = 0
-
-    def __contains__(self, user: object) -> bool:
-        """Returns whether the user is connected."""
-        entry = self._users.get(user)  # type: ignore[call-overload]
-        return entry is not None and entry.terminals > 0
 
     def connect(self, user: str, waiter: Waiter) -> None:
         """Adds a terminal of the user.
@@ -81,6 +78,7 @@ class Table:
         """
         entry = self._users.setdefault(user, _Entry())
         entry.terminals += 1
+        self.connected.add(user)
         entry.waiting.append(waiter)
         self._is_due(user, entry)
 
@@ -94,12 +92,14 @@ class Table:
         if entry.terminals:
             waiter.written()
             return False
+        self.connected.discard(user)
         entry.waiting.append(waiter)
         self._is_due(user, entry)
         return True
 
     def disconnect_all(self) -> None:
         """Removes all terminals."""
+        self.connected.clear()
         for user, entry in [*self._users.items()]:
             if entry.terminals:
                 entry.terminals = 0
@@ -123,6 +123,7 @@ class Table:
             entry = self._users[user]
             self._enter(entry, State.UNDER_WAY)
             if entry.terminals:
+                entry.in_doubt = True
                 return Put(user)
             if entry.in_doubt or entry.revision:
                 return Delete(user, None if entry.in_doubt else entry.revision)
@@ -147,7 +148,6 @@ class Table:
     def failed(self, user: str, problem: str) -> None:
         """Takes note of a write that may or may not have been stored."""
         entry = self._users[user]
-        entry.in_doubt = True
         for waiter in entry.waiting:
             waiter.failed(problem)
         self._enter(entry, State.DUE)
