@@ -576,8 +576,12 @@ async def main() -> int:
     ]
     if not files:
         parser.error("no scenario has that name")
+    driver = clients[arguments.client]
+    for name, reason in driver.get("lacks", {}).items():
+        print(f"left out  {name}: {reason}")
+        files = [file for file in files if file.stem != name]
     jobs = asyncio.Semaphore(arguments.jobs)
-    passed = await asyncio.gather(*(run(file, clients[arguments.client], jobs) for file in files))
+    passed = await asyncio.gather(*(run(file, driver["command"], jobs) for file in files))
     print(f"{sum(passed)} of {len(passed)} scenarios passed")
     return 0 if all(passed) else 1
 
