@@ -26,6 +26,8 @@ from .wire import DeliveredReminder
 
 logger = logging.getLogger("bellhop")
 
+UNSEEN_BYTES = 4 << 10
+"""After so many bytes of requests the application has a turn, while they are in the cache."""
 LAST_ANSWERS = 1.0
 """How many seconds an app server that ends waits for requests that are still arriving."""
 
@@ -211,6 +213,7 @@ class AppServer:
         self._subscriptions: list[Subscription] = []
         self._answers: list[tuple[str, bytes]] = []
         self._has_answers = asyncio.Event()
+        self._unseen_bytes = 0
         self._ready: set[asyncio.Future[None]] = set()
         self._changes: set[Routed] = set()
         self._alarm: asyncio.TimerHandle | None = None
@@ -419,9 +422,14 @@ class AppServer:
             )
         except UnreadableError as error:
             return self._cannot_read(msg, error)
-        if is_for_application:
-            self._wake()
-            self._set_alarm()
+        if not is_for_application:
+            return None
+        self._wake()
+        self._set_alarm()
+        self._unseen_bytes += len(msg.data)
+        if self._unseen_bytes >= UNSEEN_BYTES:
+            self._unseen_bytes = 0
+            await asyncio.sleep(0)
         return None
 
     async def _on_heartbeat(self, msg: Msg) -> None:
