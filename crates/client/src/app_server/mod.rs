@@ -43,6 +43,9 @@ pub struct Options {
     pub routes_in_flight: usize,
     /// How long [`Routed`] and draining wait for JetStream: 5 s.
     pub patience: Duration,
+    /// The time between two checks whether the bucket of routes is still the same one: 10 s. After it was deleted and created
+    /// again, all routes are put again.
+    pub check_routes_every: Duration,
 }
 
 impl Default for Options {
@@ -56,6 +59,7 @@ impl Default for Options {
             remember: 100_000,
             routes_in_flight: 256,
             patience: Duration::from_secs(5),
+            check_routes_every: Duration::from_secs(10),
         }
     }
 }
@@ -95,7 +99,7 @@ pub enum RouteError {
 /// An instance of an app server. Clones are the same instance; when the last one is dropped, it [drains](Self::drain).
 ///
 /// It keeps a table of connected users, and answers Bellhop from it. Routes follow the table: after each reconnect to NATS
-/// all are put again. (Where an installation delivers to a user's latest device alone, this makes the devices of this
+/// all are put again, and so are they after the bucket was deleted and created again. (Where an installation delivers to a user's latest device alone, this makes the devices of this
 /// instance the latest.)
 ///
 /// ```text

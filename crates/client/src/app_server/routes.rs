@@ -19,6 +19,9 @@ use bellhop_protocol::wire::subject::read_value;
 /// How long JetStream may take to confirm a route.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// The name of no user. Its deleted key is there for as long as the bucket is the same one.
+const CHECKED: &str = "bellhop check of routes";
+
 #[derive(Debug, Clone)]
 pub(super) struct Writer {
     jetstream: Context,
@@ -52,6 +55,14 @@ impl Writer {
         })
     }
 
+    /// Writes the deleted key of a name that no user has, on the condition that what was written last is still there.
+    /// Returns its revision; `None` if the bucket was deleted and created again.
+    pub(super) async fn check(self, last: Option<u64>) -> Result<Option<u64>, String> {
+        let user = CHECKED.parse().expect("it is a name");
+        self.publish(&user, deletion::headers(last), Bytes::new())
+            .await
+    }
+
     /// Makes a change. Returns the revision of the route, if there is one then.
     pub(super) async fn write(
         self,
@@ -59,31 +70,45 @@ impl Writer {
         user: UserId,
         change: Change,
     ) -> (UserId, Result<Option<u64>, String>) {
-        let key = format!("$KV.{}.{}", self.bucket, key(&user, &self.instance));
-        let mut headers = HeaderMap::new();
-        let body = match change {
-            Change::Put => Bytes::from(value(&self.subject, now)),
+        let result = match change {
+            Change::Put => {
+                let body = Bytes::from(value(&self.subject, now));
+                self.publish(&user, Vec::new(), body).await
+            }
             Change::Delete(revision) => {
-                deletion::headers(Some(revision))
-                    .into_iter()
-                    .for_each(|(name, value)| headers.insert(name, value));
-                Bytes::new()
+                let headers = deletion::headers(revision);
+                let written = self.publish(&user, headers, Bytes::new()).await;
+                written.map(|_| None)
             }
         };
+        (user, result)
+    }
+
+    /// Returns the revision of the user's key; `None` if it was not the one that the headers expect: Bellhop dropped it,
+    /// or another process of this name has put it again.
+    async fn publish(
+        &self,
+        user: &UserId,
+        headers: Vec<(&'static str, String)>,
+        body: Bytes,
+    ) -> Result<Option<u64>, String> {
+        let key = format!("$KV.{}.{}", self.bucket, key(user, &self.instance));
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(name, value);
+        }
         let written = async {
             let sent = self
                 .jetstream
-                .publish_with_headers(key.clone(), headers, body)
+                .publish_with_headers(key.clone(), map, body)
                 .await?;
             sent.await
         };
-        let result = match written.await {
-            Ok(ack) => Ok((change == Change::Put).then_some(ack.sequence)),
-            // Bellhop dropped it, or another process of this name has put it again.
+        match written.await {
+            Ok(ack) => Ok(Some(ack.sequence)),
             Err(error) if is_outdated(&error) => Ok(None),
             Err(error) => Err(format!("write {key}: {error}")),
-        };
-        (user, result)
+        }
     }
 }
 

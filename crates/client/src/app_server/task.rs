@@ -42,6 +42,7 @@ pub(super) enum Command {
 
 type Requests = Select<Subscriber, Subscriber>;
 type Write = BoxFuture<'static, (UserId, Result<Option<u64>, String>)>;
+type Check = BoxFuture<'static, Result<Option<u64>, String>>;
 
 pub(super) struct Task {
     client: Client,
@@ -53,6 +54,10 @@ pub(super) struct Task {
     connections: Connections,
     pending: Pending,
     writes: FuturesUnordered<Write>,
+    /// The check under way whether the bucket is still the same one.
+    bucket_check: Check,
+    /// The revision that the last check has written.
+    checked: Option<u64>,
     /// How often the client had connected at the last check.
     connects: u64,
     draining_since: Option<Instant>,
@@ -85,6 +90,7 @@ impl Task {
     ) -> Self {
         let (sender, verdicts) = mpsc::unbounded_channel();
         let pending = Pending::new(queue, options.capacity, sender, accepted);
+        let bucket_check = routes.clone().check(None).boxed();
         Self {
             connects: connects(&client),
             client,
@@ -96,6 +102,8 @@ impl Task {
             connections: Connections::default(),
             pending,
             writes: FuturesUnordered::new(),
+            bucket_check,
+            checked: None,
             draining_since: None,
         }
     }
@@ -120,6 +128,7 @@ impl Task {
                 }
                 Some(verdict) = self.verdicts.recv() => self.pending.decide(Instant::now(), verdict),
                 Some((user, result)) = self.writes.next() => self.connections.written(user, result),
+                result = &mut self.bucket_check => self.bucket_checked(result),
                 () = until(deadline) => self.pending.expire(Instant::now()),
                 _ = check.tick() => self.check(),
             }
@@ -160,6 +169,27 @@ impl Task {
             self.connections.put_all_again();
         }
         self.connections.retry();
+    }
+
+    /// Puts all routes again after the bucket was deleted and created again. An app server may not be allowed to read the bucket,
+    /// so it finds out by writing.
+    fn bucket_checked(&mut self, result: Result<Option<u64>, String>) {
+        let mut pause = self.options.check_routes_every;
+        match result {
+            Ok(Some(revision)) => self.checked = Some(revision),
+            Ok(None) => {
+                tracing::warn!("the bucket of routes is a new one, putting all routes again");
+                self.connections.put_all_again();
+                (self.checked, pause) = (None, Duration::ZERO);
+            }
+            Err(problem) => tracing::debug!(problem, "cannot check the bucket of routes"),
+        }
+        let (routes, last) = (self.routes.clone(), self.checked);
+        self.bucket_check = async move {
+            tokio::time::sleep(pause).await;
+            routes.check(last).await
+        }
+        .boxed();
     }
 
     fn write_routes(&mut self) {
