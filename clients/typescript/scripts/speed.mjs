@@ -7,14 +7,10 @@
 // way. The figure to compare is the processor time for a reminder, which does not depend on what else the machine does. It
 // needs a nats-server: in target/tools, on the PATH, or named by BELLHOP_NATS_SERVER.
 
-import { fork, spawn } from "node:child_process";
-import { existsSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
-import { createServer } from "node:net";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { fork } from "node:child_process";
 import { jetstreamManager } from "@nats-io/jetstream";
 import { AppServer, connect } from "../dist/index.js";
+import { startServer } from "../tests/server.mjs";
 
 const [USERS, PER_REQUEST, UNDER_WAY, ROUNDS, SECONDS] = [1_000, 100, 8, 5, 1];
 const users = Array.from({ length: USERS }, (_, n) => `user-${n}`);
@@ -49,11 +45,8 @@ async function send(url) {
 }
 
 async function measure() {
-  const directory = await mkdtemp(join(tmpdir(), "bellhop-speed-"));
-  const port = await freePort();
-  const server = spawn(natsServer(), ["-js", "-sd", directory, "-a", "127.0.0.1", "-p", `${port}`]);
-  const url = `nats://127.0.0.1:${port}`;
-  const nc = await connectSoon(url);
+  const { url, stop } = await startServer();
+  const nc = await connect(url);
   const jsm = await jetstreamManager(nc);
   await jsm.streams.add({ name: "KV_bellhop_routes", subjects: ["$KV.bellhop_routes.>"] });
   const sender = fork(process.argv[1], ["send", url]);
@@ -113,8 +106,7 @@ async function measure() {
   sender.kill();
   await app.abandon();
   await nc.close();
-  server.kill();
-  await rm(directory, { recursive: true, force: true });
+  await stop();
   process.exit();
 }
 
@@ -139,34 +131,5 @@ class ByHand {
 let taken = 0;
 const take = (content) => (taken += content.length);
 const median = (values) => values.sort((a, b) => a - b)[values.length >> 1];
-
-function natsServer() {
-  const fetched = new URL(
-    "../../../target/tools/nats-server-2.15.1/bin/nats-server",
-    import.meta.url,
-  );
-  const found = existsSync(fetched) ? fetched.pathname : "nats-server";
-  return process.env.BELLHOP_NATS_SERVER ?? found;
-}
-
-function freePort() {
-  return new Promise((resolve) => {
-    const probe = createServer().listen(0, "127.0.0.1", () => {
-      const { port } = probe.address();
-      probe.close(() => resolve(port));
-    });
-  });
-}
-
-async function connectSoon(url) {
-  for (const deadline = Date.now() + 30_000; ;) {
-    try {
-      return await connect(url);
-    } catch (error) {
-      if (Date.now() > deadline) throw error;
-      await new Promise((resolve) => setTimeout(resolve, 100));
-    }
-  }
-}
 
 await (process.argv[2] === "send" ? send(process.argv[3]) : measure());

@@ -1,5 +1,5 @@
 import { BellhopError } from "./errors.js";
-import { byteLength, problemOf } from "./names.js";
+import { byteLength, isTorn, problemOf } from "./names.js";
 import type { PublishedReminder, RejectCode } from "./protocol.js";
 
 const MAX_ID_BYTES = 256;
@@ -64,7 +64,7 @@ function refuse(code: RejectCode, what: string, problem: string | undefined): vo
 
 function problemOfText(text: unknown, max: number): string | undefined {
   if (typeof text !== "string") return `must be text, not ${typeof text}`;
-  if (!text.isWellFormed()) return "has half of a surrogate pair";
+  if (isTorn(text)) return "has half of a surrogate pair";
   return byteLength(text) > max ? `has more than ${max} bytes` : undefined;
 }
 
@@ -87,7 +87,7 @@ function timeOf(time: string | Date | undefined): number | undefined {
 
 /** Returns the problem that common readers of JSON would have with a value. */
 function problemOfData(value: unknown, level: number): string | undefined {
-  if (typeof value === "string" && !value.isWellFormed()) return "has half of a surrogate pair";
+  if (typeof value === "string" && isTorn(value)) return "has half of a surrogate pair";
   if (typeof value === "number" && !Number.isFinite(value)) {
     return "has a number that JSON cannot express";
   }
