@@ -236,13 +236,12 @@ async def node_publishes_for_python(w):
     await app.shows(everything)
 
 
-async def a_page_of_fastapi_shows_reminders(w):
+async def a_page_shows_reminders(w, command, port, started):
     """The web app: a page shows its user's reminders as they come, as text, and what came while it was closed."""
-    port, hostile = free_port(), "<img src=x onerror=\"document.title='owned'\">"
-    command = [*PYTHON, "-m", "uvicorn", "web:web", "--app-dir", str(ROOT / "examples/python"), "--port", str(port)]
+    hostile = "<img src=x onerror=\"document.title='owned'\">"
     server = contract.spawn(command, w.dir / "web.log", environment(w.url), w.dir)
     w.processes.append(server)
-    await w.until(lambda: b"startup complete" in (w.dir / "web.log").read_bytes(), "the web app starts")
+    await w.until(lambda: started in (w.dir / "web.log").read_bytes(), "the web app starts")
     async with async_playwright() as playwright:
         chromium = os.environ.get("BELLHOP_CHROMIUM") or shutil.which("chromium")
         browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
@@ -268,6 +267,20 @@ async def a_page_of_fastapi_shows_reminders(w):
         await browser.close()
     server.send_signal(signal.SIGTERM)
     await w.until(lambda: server.poll() is not None, "the web app ends")
+
+
+async def a_page_of_fastapi_shows_reminders(w):
+    """The web app in Python, on FastAPI and WebSockets."""
+    port = free_port()
+    command = [*PYTHON, "-m", "uvicorn", "web:web", "--app-dir", str(ROOT / "examples/python"), "--port", str(port)]
+    await a_page_shows_reminders(w, command, port, b"startup complete")
+
+
+async def a_page_of_hono_shows_reminders(w):
+    """The web app in Node, on Hono and Server-Sent Events."""
+    port = free_port()
+    command = ["node", str(ROOT / "examples/node/web/server.mjs"), "web-1", str(port)]
+    await a_page_shows_reminders(w, command, port, b"open http")
 
 
 async def gone(bucket, key):
