@@ -16,11 +16,12 @@ const COMMAND: Duration = Duration::from_secs(20);
 
 /// Pages whose commands are run in this order in one world, and what of them is not, since the world of the test has it already, asks a person, or is
 /// another program's.
-const GUIDES: [(&str, &[&str]); 5] = [
+const GUIDES: [(&str, &[&str]); 6] = [
     (
         "README.md",
         &["cargo ", "export PATH", "nats-server ", "bellhop serve"],
     ),
+    ("docs/tutorial.md", &[]),
     ("docs/business-systems.md", &[]),
     ("docs/app-servers.md", &[]),
     ("docs/history.md", &["nats request", "bellhop erase"]),

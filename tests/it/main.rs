@@ -37,6 +37,7 @@ mod members;
 mod merge;
 mod metrics;
 mod permissions;
+mod prose;
 mod queries;
 mod refusals;
 mod repartition;
