@@ -17,7 +17,7 @@ pub(super) enum Command {
     /// List users and their associates
     #[command(after_help = "Examples:
   bellhop associates ls --user alice
-  bellhop associates ls --json | jq -r '.[] | select(.associates | index(\"bob\")) | .user'    for whom bob stands in")]
+  bellhop associates ls --json | jq -r '.[] | select(.associates | index(\"bob\")) | .user'    the users the users for whom bob stands in")]
     Ls {
         /// Only this user's
         #[arg(long)]
@@ -26,28 +26,28 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Say who may get a user's reminders, in order of preference; it replaces what was said before
+    /// Set a user's associates in order of preference, replacing the existing list
     #[command(after_help = "Example:
   bellhop associates put alice bob carol
 
-They get what arrives for alice while she is not connected and they are. What waits in her mailbox stays hers.")]
+They get new reminders for alice while she is not connected and they are. Her mailbox stays hers.")]
     Put {
-        /// Whose reminders
+        /// The user
         user: UserId,
-        /// Who may get them
+        /// The associates
         #[arg(required = true, value_name = "ASSOCIATE")]
         associates: Vec<UserId>,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// From now on nobody but the user gets its reminders
+    /// Remove a user's associates
     #[command(after_help = "Example:
   bellhop associates rm alice -f")]
     Rm {
-        /// Whose reminders
+        /// The user
         user: UserId,
-        /// Do not ask
+        /// Skip the confirmation prompt
         #[arg(short, long)]
         force: bool,
         /// Print JSON
@@ -106,7 +106,7 @@ async fn ls(nats: &Nats, user: Option<UserId>, json: bool) -> Result<(), CliErro
         format!(", and {} that Bellhop ignores", plural(bad, "key"))
     };
     listing.finish(
-        "nobody has associates",
+        "no user has associates",
         Some(format!("{}{ignored}", plural(good, "user"))),
     )
 }

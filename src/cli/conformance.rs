@@ -11,14 +11,14 @@ use crate::token::{InstanceName, UserId};
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "It plays Bellhop's side: heartbeats and deliveries as they are in daily work, and as they are on the worst day. No \
-`bellhop serve` is needed, only the nats-server and the app server, with at least one user connected to it.
+    after_help = "It plays Bellhop's side and sends heartbeats and deliveries, ordinary and extreme ones. It needs a nats-server and the \
+app server with at least one connected user, but no `bellhop serve`.
 
-Users see what is sent. Every reminder is from the source bellhop-conformance and says that it is a test; some are long or odd. \
-Use an app server, and users, that are there for this.
+Users see these reminders. Each has the source bellhop-conformance and says that it is a test; some are long or unusual. \
+Use a test app server and test users.
 
-A rule fails with what was found instead, and what docs/protocol.md says. One is not tried where a simpler one has failed. What \
-happens inside the app server, such as that a repeat is shown once, is not seen from outside.
+A failed rule shows what was found and what docs/protocol.md says. A rule is skipped if a simpler one failed. Behaviour \
+inside the app server, such as showing a redelivered reminder once, cannot be checked from outside.
 
 Examples:
   bellhop conformance --instance app-1
@@ -36,13 +36,13 @@ pub(super) struct Args {
     /// A user who is connected to it; may be repeated [default: those who have routes to it, of up to 1,000]
     #[arg(long = "user", value_name = "USER")]
     users: Vec<UserId>,
-    /// One of them whom you disconnect when you are told to, so that leaving can be tried, too
+    /// A connected user whom you will disconnect when asked to, so that leaving can be checked
     #[arg(long, value_name = "USER")]
     leaving: Option<UserId>,
-    /// Only this rule, and those that come first for it; may be repeated
+    /// Only this rule and its prerequisites; may be repeated
     #[arg(long, value_name = "RULE")]
     only: Vec<String>,
-    /// List the rules and try none
+    /// List the rules and exit
     #[arg(long)]
     list: bool,
     /// Print JSON: one document
@@ -71,7 +71,7 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
     };
     let peer = Peer::find(&nats.jetstream, &nats.names, options).await?;
     rules.retain(|rule| args.leaving.is_some() || !rule.is_of_leaving);
-    let mut told = Told {
+    let mut report = Report {
         output: Output::new(),
         is_json: args.json,
         all: Vec::new(),
@@ -83,9 +83,9 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
                 "disconnect {leaver} from {instance} now, within a minute"
             ));
         }
-        told.tell(judge.judge(&peer, rule).await)?;
+        report.add(judge.judge(&peer, rule).await)?;
     }
-    told.finish(&instance, &peer)
+    report.finish(&instance, &peer)
 }
 
 impl From<ConformanceError> for CliError {
@@ -111,14 +111,14 @@ fn list(is_json: bool) -> Result<(), CliError> {
 }
 
 /// What was judged so far. People see each verdict when it is there.
-struct Told {
+struct Report {
     output: Output,
     is_json: bool,
     all: Vec<Judged>,
 }
 
-impl Told {
-    fn tell(&mut self, judged: Judged) -> Result<(), CliError> {
+impl Report {
+    fn add(&mut self, judged: Judged) -> Result<(), CliError> {
         if !self.is_json {
             let (word, style, found) = match &judged.verdict {
                 Verdict::Passed => ("passed", GOOD, None),
@@ -164,7 +164,7 @@ impl Told {
         if passed == self.all.len() {
             Ok(())
         } else {
-            Err(CliError::Told)
+            Err(CliError::Reported)
         }
     }
 }

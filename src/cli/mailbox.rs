@@ -26,28 +26,28 @@ pub(super) enum Command {
     #[command(after_help = "Example:
   bellhop mailbox ls --limit 10")]
     Ls {
-        /// Show this many users
+        /// Maximum number of users to show
         #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Show what waits for a user, the oldest first
+    /// Show a user's parked reminders, the oldest first
     #[command(after_help = "Examples:
   bellhop mailbox info alice
   bellhop mailbox info alice --limit 1000 --json | jq -r '.reminders[].reminder.content'")]
     Info {
-        /// Whose mailbox
+        /// The user
         user: UserId,
-        /// Show this many reminders
+        /// Maximum number of reminders to show
         #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
         /// Print JSON: reminders as they will be delivered
         #[arg(long)]
         json: bool,
     },
-    /// Delete what waits for a user
+    /// Delete all of a user's parked reminders
     #[command(
         after_help = "Purged reminders are gone, and get no final outcome: the last one that their publishers read of them \
 stays `parked`. A running `bellhop serve` counts the mailbox before it next refuses a reminder for lack of room.
@@ -56,32 +56,32 @@ Example:
   bellhop mailbox purge alice -f"
     )]
     Purge {
-        /// Whose mailbox
+        /// The user
         user: UserId,
-        /// Do not ask
+        /// Skip the confirmation prompt
         #[arg(short, long)]
         force: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Delete one reminder that waits for a user
+    /// Delete one parked reminder of a user
     #[command(
         after_help = "For a reminder that an app server cannot read, as `bellhop doctor` and the members' logs name it. It gets no final \
-outcome: the last one that its publisher reads stays `parked`. What waits behind it goes on at the next try, within \
+outcome: the last one that its publisher reads stays `parked`. The reminders behind it are delivered at the next attempt, within \
 heartbeat.backoff_max (30 s).
 
 Example:
   bellhop mailbox rm alice billing inv-981 -f"
     )]
     Rm {
-        /// Whose mailbox
+        /// The user
         user: UserId,
         /// The business system that published it
         source: Source,
         /// The reminder's id
         id: String,
-        /// Do not ask
+        /// Skip the confirmation prompt
         #[arg(short, long)]
         force: bool,
         /// Print JSON
@@ -151,7 +151,7 @@ async fn ls(nats: &Nats, limit: usize, json: bool) -> Result<(), CliError> {
             thousands(shown)
         ),
     };
-    listing.finish("nobody has parked reminders", Some(summary))
+    listing.finish("no user has parked reminders", Some(summary))
 }
 
 /// The JSON of `mailbox info`, in the words of the contract's `bellhop.api.mailbox`.

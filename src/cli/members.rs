@@ -14,11 +14,11 @@ use crate::wire::member::MemberRecord;
 pub(super) enum Command {
     /// List the running `bellhop serve` processes and what they hold
     #[command(after_help = "States:
-  serving   it spoke within members.ttl
-  stopping  it is giving up what it holds
-  silent    no word for members.ttl: it is gone, and others take over
+  serving   heard from within members.ttl
+  stopping  handing over its work
+  silent    no heartbeat for members.ttl: other members take over
 
-Each partition, the intake and the escalation (in the JSON) is held by one member at a time; for a moment during a change it is nobody's.
+Each partition, the intake and the escalation (in the JSON) is held by one member at a time, and is briefly unassigned during a handover.
 
 Example:
   bellhop members ls --json | jq '[.[].partitions[]] | length'")]

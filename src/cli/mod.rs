@@ -94,7 +94,7 @@ struct SettingsArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show all of Bellhop at work on this machine, with a nats-server of its own
+    /// Run the whole system on this machine, with its own nats-server
     #[cfg(feature = "demo")]
     Demo(demo::Args),
     /// Route reminders until stopped
@@ -103,53 +103,53 @@ enum Command {
     Setup(setup::Args),
     /// Change the number of partitions of an installation whose members are stopped
     Repartition(repartition::Args),
-    /// Validate the configuration and print it, with where each value came from
+    /// Validate the configuration and print each value with its origin
     Check(check::Args),
-    /// Look for what is wrong, and say how to mend it
+    /// Diagnose the installation and suggest fixes
     Doctor(doctor::Args),
-    /// Watch the installation live: what goes in and out, who works, what needs somebody
+    /// Watch the installation live: throughput, members, app servers, findings
     #[cfg(feature = "top")]
     Top(top::Args),
     /// Publish reminders as a business system does
     Publish(Box<publish::Args>),
-    /// Pose as an app server and show what arrives
+    /// Act as an app server and print what arrives
     ConnectAs(connect_as::Args),
-    /// Try whether an app server keeps the contract, rule by rule
+    /// Check an app server against the protocol, rule by rule
     Conformance(conformance::Args),
-    /// Be an app server with a web page, on which people see their reminders
+    /// Run a sample web app server that shows reminders in a browser
     #[cfg(feature = "terminal")]
     Terminal(terminal::Args),
-    /// Which app-server instance holds which user's connection
+    /// List and change routes: which instance holds which user's connection
     #[command(subcommand)]
     Routes(routes::Command),
-    /// Who may get a user's reminders while the user is away
+    /// List and change associates: who gets a user's reminders during an absence
     #[command(subcommand)]
     Associates(associates::Command),
-    /// App-server instances, and whether they answer
+    /// List app-server instances and whether they answer
     #[command(subcommand)]
     Instances(instances::Command),
-    /// What happens to reminders because of their tags: write, test and store rules
+    /// Write, test and store the rules for reminders with a tag
     #[command(subcommand)]
     Rules(rules::Command),
-    /// Running `bellhop serve` processes
+    /// List the running `bellhop serve` processes
     #[command(subcommand)]
     Members(members::Command),
-    /// Reminders of users who are away
+    /// Show and delete parked reminders of users who are away
     #[command(subcommand)]
     Mailbox(mailbox::Command),
-    /// Reminders to be delivered later
+    /// List and cancel scheduled reminders
     #[command(subcommand)]
     Scheduled(scheduled::Command),
-    /// Refused input: look at it, mend it, publish it again
+    /// Show refused input, fix it, publish it again
     #[command(subcommand)]
     Rejected(rejected::Command),
-    /// The contract as data: JSON Schemas of all bodies, and an AsyncAPI document
+    /// Print the protocol as data: JSON Schemas of all bodies, and an AsyncAPI document
     Schema(schema::Args),
-    /// Every reminder and its fate, as the database knows them
+    /// Search the history of reminders and their outcomes
     History(Box<history::Args>),
-    /// What became of one reminder, step by step
+    /// Show what became of one reminder, step by step
     Why(why::Args),
-    /// Remove what is kept of a user
+    /// Erase everything that is stored about a user
     Erase(erase::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
@@ -172,12 +172,12 @@ pub enum CliError {
     /// Arguments that do not go together, or are not enough here.
     #[error("{0}")]
     Usage(String),
-    /// Whoever read the output has gone away. That is a normal end.
-    #[error("nobody reads the output")]
-    NobodyReads,
-    /// The command did its work, and what it has printed is the failure.
+    /// The reader of the output has closed it. That is a normal end.
+    #[error("the reader closed the output")]
+    OutputClosed,
+    /// The command did its work, and has printed the failure itself.
     #[error("see above")]
-    Told,
+    Reported,
     /// Anything else, in a sentence.
     #[error("{0}")]
     Failed(String),
@@ -197,16 +197,16 @@ impl CliError {
     /// What to do, where the error itself cannot know it.
     fn hint(&self) -> Option<&'static str> {
         matches!(self, Self::Nats(error) if error.is_of_missing()).then_some(
-            "`bellhop setup` makes what is missing; an installation with a name of its own needs `--set prefix=NAME`",
+            "`bellhop setup` creates what is missing; an installation with another prefix needs `--set prefix=NAME`",
         )
     }
 
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::NobodyReads => ExitCode::SUCCESS,
+            Self::OutputClosed => ExitCode::SUCCESS,
             Self::Config(_) => exit::CONFIGURATION.into(),
             Self::Usage(_) => exit::USAGE.into(),
-            Self::Nats(_) | Self::Io(..) | Self::Told | Self::Failed(_) => exit::FAILURE.into(),
+            Self::Nats(_) | Self::Io(..) | Self::Reported | Self::Failed(_) => exit::FAILURE.into(),
         }
     }
 }
@@ -278,7 +278,7 @@ impl Cli {
     /// Reads this process's arguments.
     ///
     /// # Errors
-    /// The exit code to end with, when they are wrong or ask for help only; everything is told by then.
+    /// The exit code to end with, when they are wrong or ask for help only; everything is printed by then.
     fn from_arguments() -> Result<Self, ExitCode> {
         Self::try_parse().map_err(|problem| {
             let arguments: Vec<String> = std::env::args_os()
@@ -288,7 +288,7 @@ impl Cli {
         })
     }
 
-    /// What is logged unless `BELLHOP_LOG` says otherwise: a service tells what it does, a tool only what went wrong.
+    /// Returns the default log filter: a service logs what it does, a tool only what went wrong.
     fn default_log(&self) -> &'static str {
         match self.command {
             Command::Serve(_) => "warn,bellhop=info",
@@ -301,7 +301,7 @@ impl Cli {
         }
     }
 
-    /// Runs the command. Answers the process's exit code.
+    /// Runs the command. Returns the process's exit code.
     async fn run(self) -> ExitCode {
         let Self { settings, command } = self;
         let result = match command {
@@ -340,7 +340,7 @@ impl Cli {
         let Err(error) = result else {
             return ExitCode::SUCCESS;
         };
-        if !matches!(error, CliError::NobodyReads | CliError::Told) {
+        if !matches!(error, CliError::OutputClosed | CliError::Reported) {
             complain(chain(&error));
             error.hint().iter().for_each(complain);
         }

@@ -78,7 +78,7 @@ impl Output {
         written(self.writer.write_all(bytes))
     }
 
-    /// Prints what somebody else wrote, as it is; on a terminal with everything that it would obey written out.
+    /// Prints foreign text as it is; on a terminal with control characters written out.
     pub(super) fn untrusted(&mut self, bytes: &[u8]) -> Result<(), CliError> {
         if !io::stdout().is_terminal() {
             return self.bytes(bytes);
@@ -123,7 +123,7 @@ pub(super) fn colours() -> ColorChoice {
 
 fn written(result: io::Result<()>) -> Result<(), CliError> {
     result.map_err(|error| match error.kind() {
-        io::ErrorKind::BrokenPipe => CliError::NobodyReads,
+        io::ErrorKind::BrokenPipe => CliError::OutputClosed,
         _ => CliError::Io("cannot write to standard output".to_owned(), error),
     })
 }
@@ -166,7 +166,7 @@ impl Listing {
         Ok(())
     }
 
-    /// Ends the list. People are told `nothing` when it is empty, and else `summary`, where there is one.
+    /// Ends the list. In text it prints `nothing` if the list is empty, else `summary`, if there is one.
     pub(super) fn finish(mut self, nothing: &str, summary: Option<String>) -> Result<(), CliError> {
         match (self.is_json, self.items) {
             (true, 0) => self.output.line("[]")?,
@@ -321,7 +321,7 @@ pub(super) fn age(now: Timestamp, at: Timestamp) -> String {
 /// Asks before something is deleted, unless `force` says that it was thought about.
 ///
 /// # Errors
-/// When the answer is no, or there is nobody to ask.
+/// If the answer is no, or no person can be asked.
 pub(super) fn confirm(question: &str, force: bool) -> Result<(), CliError> {
     if force {
         return Ok(());
@@ -349,7 +349,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Nothing is told of what takes less than this.
+    /// Shorter work shows no progress.
     const PATIENCE: Duration = Duration::from_millis(300);
 
     pub(super) fn new() -> Self {
@@ -453,11 +453,11 @@ mod tests {
         }
         let mut output = Output::to(Box::new(Gone));
         output.line("a").unwrap();
-        assert!(matches!(output.flush(), Err(CliError::NobodyReads)));
+        assert!(matches!(output.flush(), Err(CliError::OutputClosed)));
         let mut output = Output::to(Box::new(Gone));
         assert!(matches!(
             output.json(&"x".repeat(100_000)),
-            Err(CliError::NobodyReads)
+            Err(CliError::OutputClosed)
         ));
     }
 

@@ -18,7 +18,7 @@ use crate::nats::{Names, Nats, NatsError, chain};
 use crate::reminder::set;
 use crate::token::Source;
 
-/// What nats-server lets through unless it is told otherwise; for a dry run that reaches none.
+/// nats-server's default max_payload, for a dry run without a server.
 const USUAL_MAX_PAYLOAD: usize = 1 << 20;
 
 #[derive(Debug, clap::Args)]
@@ -26,8 +26,8 @@ const USUAL_MAX_PAYLOAD: usize = 1 << 20;
   a set               {\"reminders\": [...]}, sent as it is, in one message
   a list              [{\"user\": ..., \"content\": ...}, ...]
   a reminder a line   (JSONL)
-Lists and lines are cut into sets of at most 10,000 reminders that fit into one message. Everything is checked first, and \
-nothing is sent if anything is wrong, unless --skip-invalid.
+Lists and lines are split into sets of at most 10,000 reminders that fit into one message. Everything is validated first, \
+and nothing is sent if anything is invalid, unless --skip-invalid is given.
 
 Examples:
   bellhop publish --source billing --user alice --content 'Invoice 981 is due'
@@ -35,7 +35,7 @@ Examples:
   bellhop publish reminders.jsonl --source billing --set-id 2026-11-22 --msg-id 2026-11-22
   jq -c '.[]' export.json | bellhop publish - --source crm --dry-run
 
-With --msg-id, the same sets are taken in once, however often this is run within the idempotency window (10 minutes).")]
+With --msg-id, the same sets count once, however often they are published within the idempotency window (10 minutes).")]
 pub(super) struct Args {
     /// A file, or `-` for standard input, which is also read when it is no terminal
     #[arg(conflicts_with = "user")]
@@ -70,7 +70,7 @@ struct One {
     #[arg(long, requires = "user")]
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
-    /// Whom it is for
+    /// The user
     #[arg(long, requires = "content")]
     user: Option<String>,
     /// A short headline
@@ -179,7 +179,7 @@ fn read(args: &Args) -> Result<String, CliError> {
     }
 }
 
-/// Tells of every bad reminder, and ends it here unless they may be left out.
+/// Reports every bad reminder, and fails unless they may be left out.
 fn report(plan: &Plan, skip_invalid: bool) -> Result<(), CliError> {
     for Bad {
         place,

@@ -29,14 +29,14 @@ pub(super) enum Command {
     Ls {
         #[command(flatten)]
         filter: Filter,
-        /// Show this many
+        /// Maximum number to show
         #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Show one of them: its headers, and its body as it came
+    /// Show one message: its headers, and its body as it was published
     #[command(after_help = "Examples:
   bellhop rejected info 7
   bellhop rejected info 7 --body > fixed.json; $EDITOR fixed.json
@@ -265,7 +265,7 @@ async fn info(nats: &Nats, sequence: u64, body_alone: bool, json: bool) -> Resul
             .map(|(name, value)| (name, Value::from(value)))
             .collect::<Map<_, _>>()
             .into();
-        // What is not text is told in hexadecimal digits: JSON cannot hold it.
+        // Bytes that are not text are shown in hexadecimal digits: JSON cannot hold them.
         match std::str::from_utf8(&message.payload) {
             Ok(text) => value["body"] = text.into(),
             Err(_) => {

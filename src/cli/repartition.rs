@@ -6,19 +6,18 @@ use crate::service::repartition::{Progress, run as repartition};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "What it does:
-  1. pauses the intake, and waits until the members have finished what was taken in
+  1. pauses the intake, and waits until the members have settled what they have read
   2. waits until you have stopped all members
-  3. copies the mailboxes that lie in another partition now, and removes them where they were
+  3. moves the mailboxes that belong to another partition now
 
-What is published meanwhile waits in its stream, and nothing is lost or comes twice. Ended before its third step it has changed \
-nothing; from then on no member starts until it was run to its end, which may be done as often as it takes. Run it with the \
-number there was, and everything is as it was. Reminders that were moved count as parked anew: `parked_at`, and \
-`mailbox.escalate_after`.
+Sets that are published meanwhile wait in their stream; nothing is lost or delivered twice. Interrupted before step 3, it has \
+changed nothing. After that, members refuse to start until it has run to completion; it is safe to run again. To go back, \
+run it with the previous number. Moved reminders get a new `parked_at`, which `mailbox.escalate_after` counts from.
 
 Example:
   bellhop repartition 64    # then set `partitions = 64` for every member, and start them")]
 pub(super) struct Args {
-    /// How many partitions the installation is to have
+    /// New number of partitions
     #[arg(value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1_024))]
     partitions: u16,
 }
@@ -28,10 +27,10 @@ pub(super) async fn run(
     Args { partitions }: Args,
 ) -> Result<(), CliError> {
     let (_, nats) = settings.connect().await?;
-    let (mut output, mut told) = (Output::new(), None);
+    let (mut output, mut shown) = (Output::new(), None);
     repartition(&nats, partitions, |progress| {
-        if told.replace(progress) != Some(progress) {
-            // Nobody need read it: the work goes on.
+        if shown.replace(progress) != Some(progress) {
+            // The work goes on if the output is closed.
             let _ = output
                 .line(describe(progress))
                 .and_then(|()| output.flush());

@@ -30,33 +30,33 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Put a route, as an app server does when a user's first terminal connects
+    /// Put a route, as an app server does when a user connects
     #[command(after_help = "Example:
   bellhop routes put alice app-1
 
-The instance must answer at SUBJECT.deliver and SUBJECT.heartbeat; one that does not say there that the user is \
-connected loses the route again. `bellhop connect-as` makes such an instance.")]
+The instance must answer at SUBJECT.deliver and SUBJECT.heartbeat. If it does not confirm there that the user is \
+connected, the route is deleted. `bellhop connect-as` runs such an instance.")]
     Put {
-        /// Whose connection
+        /// The user
         user: UserId,
         /// The app-server instance that holds it
         instance: InstanceName,
-        /// What the instance's subjects begin with [default: bellhop.app.INSTANCE]
+        /// Prefix of the instance's subjects [default: bellhop.app.INSTANCE]
         #[arg(long)]
         subject: Option<String>,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Delete a route, as an app server does when a user's last terminal leaves
+    /// Delete a route, as an app server does when a user disconnects
     #[command(after_help = "Example:
   bellhop routes rm alice app-1 -f")]
     Rm {
-        /// Whose connection
+        /// The user
         user: UserId,
         /// The app-server instance that held it
         instance: InstanceName,
-        /// Do not ask
+        /// Skip the confirmation prompt
         #[arg(short, long)]
         force: bool,
         /// Print JSON
@@ -126,7 +126,7 @@ async fn ls(
         user.map_or_else(any, |user| user.escaped()),
         instance.map_or_else(any, |instance| instance.escaped())
     );
-    // Keys of another shape are told of where nothing narrower was asked for.
+    // Keys of another shape are reported only without a filter.
     let keys = if keys == "*.*" { ">" } else { &keys };
     let mut listing = Listing::new(json, &["user", "instance", "subject", "since"]);
     let (mut good, mut bad) = (0, 0);
@@ -204,7 +204,7 @@ async fn rm(
     }
     confirm(
         &format!(
-            "Delete the route of {user} at {instance}? It is not put back until {user} connects anew."
+            "Delete the route of {user} at {instance}? It is not restored until {user} connects again."
         ),
         force,
     )?;

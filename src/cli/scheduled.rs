@@ -14,7 +14,7 @@ use super::{CliError, SettingsArgs};
 use crate::nats::{Nats, schedule};
 use crate::token::Source;
 
-/// How long a cancellation may take before nobody waits for it any more.
+/// Maximum time to wait for a cancellation.
 const CANCELLED_WITHIN: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -25,12 +25,12 @@ pub(super) enum Command {
   bellhop scheduled ls --source billing
   bellhop scheduled ls --limit 1000 --json | jq -r '.[].deliver_at'
 
-Reminders are shown as they were published: rules change them when they are due.")]
+Reminders are shown as they were published: rules apply when they are due.")]
     Ls {
         /// Only those of this business system
         #[arg(long)]
         source: Option<Source>,
-        /// Show this many
+        /// Maximum number to show
         #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
         /// Print JSON
@@ -42,7 +42,7 @@ Reminders are shown as they were published: rules change them when they are due.
   bellhop scheduled cancel billing inv-981
 
 It publishes a set {\"cancel\": [\"inv-981\"]} to the business system's subject, and waits until a running `bellhop serve` has \
-taken it in. The reminder gets the outcome `cancelled`.")]
+processed it. The reminder gets the outcome `cancelled`.")]
     Cancel {
         /// The business system that published it
         source: Source,
@@ -167,7 +167,7 @@ async fn cancel(nats: &Nats, source: &Source, id: &str, json: bool) -> Result<()
     while is_scheduled().await? {
         if Timestamp::now() > deadline {
             return Err(CliError::Failed(
-                "the cancellation is published, and nobody has taken it in yet: is a `bellhop serve` running?"
+                "the cancellation is published, but no member has processed it yet: is a `bellhop serve` running?"
                     .to_owned(),
             ));
         }

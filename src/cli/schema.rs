@@ -11,7 +11,7 @@ use crate::schema::{BODIES, Body, asyncapi, pretty};
 const DOCUMENT: &str = "asyncapi";
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Without NAME it lists what there is.
+#[command(after_help = "Without NAME it lists the schemas.
 
 Examples:
   bellhop schema set > set.schema.json

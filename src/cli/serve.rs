@@ -7,10 +7,10 @@ use super::{CliError, SettingsArgs};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where probes are answered; port 0 takes a free one [default: 127.0.0.1:9411]
+    /// Address for health probes and metrics; port 0 picks a free port [default: 127.0.0.1:9411]
     #[arg(long, value_name = "ADDR")]
     http: Option<String>,
-    /// Where the history is kept: sqlite:PATH, postgres://USER@HOST/DATABASE, or none [default: sqlite, a file in
+    /// Database of the history: sqlite:PATH, postgres://USER@HOST/DATABASE, or none [default: sqlite, a file in
     /// $STATE_DIRECTORY or ~/.local/state/bellhop]
     #[arg(long, value_name = "URL")]
     history: Option<String>,

@@ -20,27 +20,27 @@ use crate::token::{InstanceName, UserId};
   bellhop terminal --listen 0.0.0.0:9480 --instance web-2 --key-file web.key
   bellhop terminal --listen 127.0.0.1:9480 --host reminders.example --proxy 127.0.0.1
 
-It is an app server with a page, to see what people see. There is no password: whoever reaches the page can sign in as anybody. \
-So it listens on this machine alone unless it is told otherwise.")]
+It is an app server with a web page. There is no password: everyone who reaches the page can sign in under any name. \
+So it listens on this machine only, unless --listen says otherwise.")]
 pub(super) struct Args {
-    /// Where browsers find it; port 0 takes a free one
+    /// Address for browsers; port 0 picks a free port
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9480")]
     listen: SocketAddr,
-    /// Its name among the app servers; two that run must not have the same one
+    /// Its instance name, unique among running app servers
     #[arg(long, value_name = "NAME", default_value = "web-1")]
     instance: InstanceName,
     /// A name that the page suggests to sign in as; may be repeated
     #[arg(long = "suggest", value_name = "USER")]
     names: Vec<UserId>,
-    /// A name by which browsers call it, beside addresses and localhost; may be repeated
+    /// A host name that browsers may use, besides addresses and localhost; may be repeated
     #[arg(long = "host", value_name = "NAME")]
     hosts: Vec<String>,
-    /// Keep what signs cookies in this file, so that people stay signed in when it starts anew, and at others with the same file
+    /// File for the key that signs cookies, so that sessions survive a restart and are shared with others using the same file
     /// [default: a new key each time]
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
-    /// The address of a proxy before it, which speaks TLS and sets X-Forwarded-For and X-Forwarded-Proto: cookies are for TLS
-    /// alone where the proxy says `https`
+    /// Address of a TLS proxy in front of it, which sets X-Forwarded-For and X-Forwarded-Proto: cookies are marked Secure
+    /// if the proxy says `https`
     #[arg(long, value_name = "IP")]
     proxy: Option<IpAddr>,
 }

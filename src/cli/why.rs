@@ -26,8 +26,8 @@ use crate::wire::member::HeldBack;
   bellhop why billing inv-981
   bellhop why billing inv-981 --json | jq -r '.trail[].outcome'
 
-The history is asked. Where none is kept, the source's outcomes are read from their stream, which has them for \
-streams.outcomes_age (7 days); a busy source's take a while.")]
+Queries the history. Without one, reads the source's outcomes from their stream, which keeps them for \
+streams.outcomes_age (7 days); this can be slow for a busy source.")]
 pub(super) struct Args {
     /// The business system that published it
     source: Source,
@@ -114,7 +114,7 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
     let known = match by_history(&nats, &wanted).await {
         Ok(known) => known,
         Err(ApiError::Unknown(_)) => Known::default(),
-        Err(ApiError::NobodyAnswers | ApiError::Away(_)) => by_stream(&nats, &wanted).await?,
+        Err(ApiError::NoResponder | ApiError::Away(_)) => by_stream(&nats, &wanted).await?,
         Err(error) => return Err(error.into()),
     };
     let places = places(&nats, &wanted, &known).await?;
@@ -360,7 +360,7 @@ fn print(output: &mut Output, known: &Known, places: &[Place]) -> Result<(), Cli
     }
     places
         .iter()
-        .try_for_each(|place| output.line(plain(&place.told())))
+        .try_for_each(|place| output.line(plain(&place.description())))
 }
 
 /// What else the outcome says, as words: `instance app-1, to bob`.
@@ -381,7 +381,7 @@ fn detail(more: &Map<String, Value>) -> String {
 }
 
 impl Place {
-    fn told(&self) -> String {
+    fn description(&self) -> String {
         match self {
             Self::Mailbox {
                 user,

@@ -977,7 +977,7 @@ async fn the_doctor_of_a_member_calls_nothing_critical() {
         .iter()
         .find(|check| check["check"] == "history")
         .unwrap();
-    assert_eq!(history["status"], "unseen", "{history}");
+    assert_eq!(history["status"], "unknown", "{history}");
     assert!(
         history["found"]
             .as_str()

@@ -94,7 +94,7 @@ async fn one_look_tells_who_is_there_and_what_waits() {
             "member-1",
             "app-1",
             "due",
-            "nothing that can be seen",
+            "nothing found",
         ] {
             assert!(page.contains(word), "{word} is not in\n{page}");
         }
@@ -295,33 +295,31 @@ async fn a_terminal_is_drawn_on_obeyed_and_given_back() {
     terminal.press("?");
     terminal
         .shows(&world, "the help is shown", |text| {
-            text.contains("stand still, or go on")
+            text.contains("pause or resume")
         })
         .await;
     terminal.press("?s");
     terminal
         .shows(&world, "the order is another", |text| {
-            text.contains("(by name)") && !text.contains("stand still, or go on")
+            text.contains("(by name)") && !text.contains("pause or resume")
         })
         .await;
     terminal.press("p");
     terminal
-        .shows(&world, "it stands still", |text| {
-            text.contains("standing still")
-        })
+        .shows(&world, "it stands still", |text| text.contains("paused"))
         .await;
     terminal.press("p");
 
     world.kill_nats().await;
     terminal
         .shows(&world, "the loss is shown", |text| {
-            text.contains("nothing learnt for")
+            text.contains("no data for")
         })
         .await;
     world.restart_nats().await;
     terminal
         .shows(&world, "it recovers", |text| {
-            text.contains("bellhop top") && !text.contains("nothing learnt")
+            text.contains("bellhop top") && !text.contains("no data")
         })
         .await;
 

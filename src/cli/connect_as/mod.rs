@@ -24,15 +24,15 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "It does what an app server does: it subscribes to its deliver and heartbeat subjects, then puts a route for \
-each user, answers heartbeats for these users, and deletes the routes when it is stopped (Ctrl-C, SIGTERM).
+    after_help = "It does what an app server does: it subscribes to its deliver and heartbeat subjects, puts a route for \
+each user, answers heartbeats for these users, and deletes the routes when it stops (Ctrl-C, SIGTERM).
 
 Examples:
   bellhop connect-as app-1 --user alice --user bob
   bellhop connect-as app-1 --user alice --refuse busy --delay 300ms
   bellhop connect-as app-1 --user alice --json | jq 'select(.event == \"reminder\").reminder.content'
 
-With --json each line is an event: `connected` once all routes are put, `reminder` for each one that arrives, and \
+With --json each line is an event: `connected` when all routes are put, `reminder` for each reminder, and \
 `disconnected`."
 )]
 pub(super) struct Args {
@@ -41,7 +41,7 @@ pub(super) struct Args {
     /// A user who is connected to it; may be repeated
     #[arg(long = "user", value_name = "USER", required = true)]
     users: Vec<UserId>,
-    /// What the instance's subjects begin with [default: bellhop.app.INSTANCE]
+    /// Prefix of the instance's subjects [default: bellhop.app.INSTANCE]
     #[arg(long)]
     subject: Option<String>,
     /// Accept every reminder for these users (default)
@@ -50,7 +50,7 @@ pub(super) struct Args {
     /// Refuse every reminder: not_connected or busy
     #[arg(long, value_name = "REASON", value_parser = reason)]
     refuse: Option<Reason>,
-    /// Wait before a delivery is answered, such as 300ms; longer than delivery.timeout is no answer
+    /// Delay before each answer, such as 300ms; longer than delivery.timeout counts as no answer
     #[arg(long, value_name = "TIME", value_parser = delay, default_value = "0s")]
     delay: Duration,
     /// Print JSON: one line for each event
@@ -119,8 +119,8 @@ fn unstarted(error: StartError) -> CliError {
 fn unrouted(error: RouteError) -> CliError {
     match error {
         RouteError::Late { after, problem } => CliError::Failed(format!(
-            "not all routes are written within {after:?}: {problem}; `bellhop setup` makes a missing bucket, and \
-             `bellhop doctor` finds what else is wrong"
+            "routes not confirmed within {after:?}: {problem}; `bellhop setup` creates a missing bucket, and \
+             `bellhop doctor` finds other causes"
         )),
         error => CliError::Failed(chain(&error).to_string()),
     }
@@ -183,7 +183,7 @@ impl Application {
                 Err(Stop::Signal) if since.elapsed() <= SAME_REQUEST => {}
                 Err(Stop::Signal) => {
                     let problem =
-                        "left at a second signal; `bellhop routes ls` shows which routes remain";
+                        "stopped by a second signal; `bellhop routes ls` shows which routes remain";
                     return Err(CliError::Failed(problem.to_owned()));
                 }
             }

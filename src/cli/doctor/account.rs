@@ -17,12 +17,12 @@ pub(super) fn judged(
     used: u64,
     limit: u64,
     found: String,
-    mend: impl Into<String>,
+    fix: impl Into<String>,
 ) -> Option<Finding> {
-    let wanted = format!("less than {NEARLY} % of {limit}");
+    let expected = format!("less than {NEARLY} % of {limit}");
     match used.saturating_mul(100) / limit.max(1) {
-        ALMOST.. => Some(Finding::critical(found, wanted, mend)),
-        NEARLY.. => Some(Finding::warning(found, wanted, mend)),
+        ALMOST.. => Some(Finding::critical(found, expected, fix)),
+        NEARLY.. => Some(Finding::warning(found, expected, fix)),
         _ => None,
     }
 }
@@ -38,16 +38,16 @@ pub(super) fn secrets(case: &Case<'_>) -> Vec<Finding> {
     };
     let findings = case.config.exposures().into_iter().map(warning).collect();
     or_ok(findings, || {
-        "no file and no connection of these settings gives a secret away".to_owned()
+        "no file or connection of these settings exposes a secret".to_owned()
     })
 }
 
 pub(super) fn limits(case: &Case<'_>) -> Vec<Finding> {
     let Some(account) = &case.now.account else {
-        let mend = "allow it to publish on $JS.API.INFO";
-        return vec![Finding::unseen(
+        let fix = "allow it to publish on $JS.API.INFO";
+        return vec![Finding::unknown(
             "this user may not ask JetStream for the account's limits",
-            mend,
+            fix,
         )];
     };
     let whole = (
@@ -99,10 +99,10 @@ pub(super) fn limits(case: &Case<'_>) -> Vec<Finding> {
                 }
             };
             let found = format!("{} of {} {what}{tier} are used", show(used), show(limit));
-            let mend = format!(
+            let fix = format!(
                 "raise the account's limit of {what}, or remove what is not needed: `nats account info`, `nats stream report`"
             );
-            findings.extend(judged(used, limit, found, mend));
+            findings.extend(judged(used, limit, found, fix));
         }
     }
     or_ok(findings, || {
@@ -111,16 +111,16 @@ pub(super) fn limits(case: &Case<'_>) -> Vec<Finding> {
             plural(account.consumers, "consumer"),
         );
         format!(
-            "{} in {streams} with {consumers}, and no limit is near",
+            "{} in {streams} with {consumers}, no limit is near",
             bytes(account.storage + account.memory)
         )
     })
 }
 
-/// Whether this user may do what `bellhop serve` does. The server itself tells, so nothing has to be tried.
+/// Checks this user's permissions, as the server reports them, against what `bellhop serve` needs.
 pub(super) fn permissions(case: &Case<'_>) -> Vec<Finding> {
     let Some(identity) = &case.now.identity else {
-        return vec![Finding::unseen(
+        return vec![Finding::unknown(
             "this user may not ask the server what it may do",
             "allow it to publish on $SYS.REQ.USER.INFO, or look at what nats-server logs of permission violations",
         )];
@@ -139,19 +139,19 @@ pub(super) fn permissions(case: &Case<'_>) -> Vec<Finding> {
         .iter()
         .all(is_missing)
     {
-        return vec![Finding::unseen(
+        return vec![Finding::unknown(
             "this user is not the one that `bellhop serve` runs as",
             "to see whether that one may do all that it must, run the doctor with its credentials",
         )];
     }
     let finding = |(verb, subjects): (&str, Vec<String>)| {
-        let wanted = format!("what `bellhop serve` does: {verb} {}", subjects.join(" "));
-        let mend = format!("add to the user's permissions: {verb}: {subjects:?}");
+        let expected = format!("what `bellhop serve` does: {verb} {}", subjects.join(" "));
+        let fix = format!("add to the user's permissions: {verb}: {subjects:?}");
         (!subjects.is_empty()).then(|| {
             Finding::critical(
                 format!("this user may not {verb} {}", few(&subjects)),
-                wanted,
-                mend,
+                expected,
+                fix,
             )
         })
     };

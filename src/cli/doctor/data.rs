@@ -23,7 +23,7 @@ use crate::wire::member::HeldBack;
 
 /// How long a refusal is news. What is older was seen, or will not be.
 const NEWS: SignedDuration = SignedDuration::from_hours(1);
-/// Marks of deleted routes that nobody needs to care about.
+/// Marks of deleted routes that need no action.
 const FEW_MARKS: u64 = 1_000;
 
 pub(super) fn rejected(case: &Case<'_>) -> Vec<Finding> {
@@ -67,10 +67,10 @@ pub(super) fn unanswered(case: &Case<'_>) -> Vec<Finding> {
         let found = format!(
             "{instance} left reminder {id} of {source} for {user} unanswered {tries} times, alone"
         );
-        let mend = format!(
+        let fix = format!(
             "look at the log of {instance}; `bellhop mailbox rm {user} {source} {id} -f` removes it"
         );
-        Finding::warning(found, "an answer to every delivery", mend)
+        Finding::warning(found, "an answer to every delivery", fix)
     };
     or_ok(held_back.map(finding).collect(), || {
         "no reminder is held back".to_owned()
@@ -80,7 +80,7 @@ pub(super) fn unanswered(case: &Case<'_>) -> Vec<Finding> {
 /// Whether questions are answered, which takes a database that can be read, with the right schema, and a fresh history.
 pub(super) async fn history(case: &Case<'_>, nats: &Nats) -> Vec<Finding> {
     if !case.config.history.is_on() {
-        return vec![Finding::ok("none is kept, as history.url says")];
+        return vec![Finding::ok("no history is kept (history.url)")];
     }
     let began = Timestamp::now();
     let asked = tokio::time::timeout(
@@ -89,35 +89,35 @@ pub(super) async fn history(case: &Case<'_>, nats: &Nats) -> Vec<Finding> {
     )
     .await;
     let took = Duration::try_from(Timestamp::now().duration_since(began)).unwrap_or_default();
-    let wanted = "an answer to `bellhop history`";
+    let expected = "an answer to `bellhop history`";
     vec![match asked {
         Ok(Ok(_)) => Finding::ok(format!(
             "answers within {}",
             crate::cli::output::duration(took)
         )),
-        Ok(Err(error @ ApiError::NobodyAnswers)) => unread(case, &error, wanted, "bellhop serve"),
-        Ok(Err(error @ ApiError::NotPermitted(_))) => Finding::unseen(
+        Ok(Err(error @ ApiError::NoResponder)) => unread(case, &error, expected, "bellhop serve"),
+        Ok(Err(error @ ApiError::NotPermitted(_))) => Finding::unknown(
             chain(&error).to_string(),
             "run it as a user who may ask, such as an operator",
         ),
         Ok(Err(error)) => Finding::critical(
             chain(&error).to_string(),
-            wanted,
+            expected,
             "start its database; the members' logs say what is wrong with it",
         ),
         Err(_) => Finding::critical(
             format!("no answer within {PATIENCE:?}"),
-            wanted,
+            expected,
             "look at the load of its database",
         ),
     }]
 }
 
 /// Judges that something cannot be read. An account that imports JetStream's figures need not be allowed to read content.
-fn unread(case: &Case<'_>, error: &(dyn Error + 'static), wanted: &str, mend: &str) -> Finding {
+fn unread(case: &Case<'_>, error: &(dyn Error + 'static), expected: &str, fix: &str) -> Finding {
     match case.config.nats.domain.as_str() {
-        "" => Finding::critical(chain(error).to_string(), wanted, mend),
-        _ => Finding::unseen(
+        "" => Finding::critical(chain(error).to_string(), expected, fix),
+        _ => Finding::unknown(
             "it cannot be read from this account",
             "run it as an operator, in Bellhop's own account",
         ),
@@ -198,7 +198,7 @@ pub(super) async fn routes(case: &Case<'_>, nats: &Nats) -> Vec<Finding> {
             "{} keys, too many to tell routes from marks of deleted ones",
             thousands(all as usize)
         );
-        return vec![Finding::unseen(found, "bellhop instances ls")];
+        return vec![Finding::unknown(found, "bellhop instances ls")];
     }
     let routes = match Routes::read(nats).await {
         Ok(routes) => routes,
@@ -211,11 +211,11 @@ pub(super) async fn routes(case: &Case<'_>, nats: &Nats) -> Vec<Finding> {
         plural(marks as usize, "mark")
     );
     vec![if marks > FEW_MARKS.max(live) {
-        let mend = format!("nats kv compact {} --force", nats.names.routes_bucket());
+        let fix = format!("nats kv compact {} --force", nats.names.routes_bucket());
         Finding::warning(
             found,
-            "fewer marks than routes: each takes memory, and time when a member starts",
-            mend,
+            "fewer marks than routes: each costs memory, and time when a member starts",
+            fix,
         )
     } else {
         Finding::ok(found)

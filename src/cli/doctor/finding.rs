@@ -2,106 +2,106 @@
 
 use serde::Serialize;
 
-/// How it is, from good to bad.
+/// A verdict, from good to bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(in crate::cli) enum Status {
     /// As it should be.
     Ok,
-    /// It cannot be seen from here. No verdict.
-    Unseen,
-    /// It works, and somebody should look at it soon.
+    /// It cannot be seen from here: no verdict.
+    Unknown,
+    /// It works, but an operator should look at it soon.
     Warning,
     /// Reminders wait, or could be lost.
     Critical,
 }
 
 impl Status {
-    /// In a word.
+    /// Returns the verdict as one word.
     pub(in crate::cli) fn word(self) -> &'static str {
         match self {
             Self::Ok => "ok",
-            Self::Unseen => "unseen",
+            Self::Unknown => "unknown",
             Self::Warning => "warning",
             Self::Critical => "critical",
         }
     }
 }
 
-/// What a check found.
+/// A finding of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(in crate::cli) struct Finding {
-    /// How it is.
+    /// The verdict.
     pub(in crate::cli) status: Status,
-    /// What is there.
+    /// The state that was found.
     pub(in crate::cli) found: String,
-    /// What should be there.
+    /// The expected state.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(in crate::cli) wanted: Option<String>,
-    /// What to do: a command where there is one.
+    pub(in crate::cli) expected: Option<String>,
+    /// The fix: a command if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(in crate::cli) mend: Option<String>,
+    pub(in crate::cli) fix: Option<String>,
 }
 
 impl Finding {
-    /// All is well.
+    /// Returns a finding that all is well.
     pub(super) fn ok(found: impl Into<String>) -> Self {
         Self {
             status: Status::Ok,
             found: found.into(),
-            wanted: None,
-            mend: None,
+            expected: None,
+            fix: None,
         }
     }
 
-    /// Nobody can say from here.
-    pub(super) fn unseen(found: impl Into<String>, mend: impl Into<String>) -> Self {
+    /// Returns a finding about something that cannot be seen from here.
+    pub(super) fn unknown(found: impl Into<String>, fix: impl Into<String>) -> Self {
         Self {
-            status: Status::Unseen,
+            status: Status::Unknown,
             found: found.into(),
-            wanted: None,
-            mend: Some(mend.into()),
+            expected: None,
+            fix: Some(fix.into()),
         }
     }
 
-    /// Something for office hours.
+    /// Returns a finding that can wait for office hours.
     pub(super) fn warning(
         found: impl Into<String>,
-        wanted: impl Into<String>,
-        mend: impl Into<String>,
+        expected: impl Into<String>,
+        fix: impl Into<String>,
     ) -> Self {
         Self {
             status: Status::Warning,
             found: found.into(),
-            wanted: Some(wanted.into()),
-            mend: Some(mend.into()),
+            expected: Some(expected.into()),
+            fix: Some(fix.into()),
         }
     }
 
-    /// Something for now.
+    /// Returns a finding that needs action now.
     pub(super) fn critical(
         found: impl Into<String>,
-        wanted: impl Into<String>,
-        mend: impl Into<String>,
+        expected: impl Into<String>,
+        fix: impl Into<String>,
     ) -> Self {
         Self {
             status: Status::Critical,
-            ..Self::warning(found, wanted, mend)
+            ..Self::warning(found, expected, fix)
         }
     }
 }
 
 /// A finding with the name of its check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(in crate::cli) struct Told {
+pub(in crate::cli) struct CheckResult {
     /// The check.
     pub(in crate::cli) check: &'static str,
-    /// What it found.
+    /// Its finding.
     #[serde(flatten)]
     pub(in crate::cli) finding: Finding,
 }
 
-/// What a check has to say: that all is well, where it found nothing.
+/// Returns the findings, or that all is well if there are none.
 pub(super) fn or_ok(findings: Vec<Finding>, found: impl FnOnce() -> String) -> Vec<Finding> {
     if findings.is_empty() {
         vec![Finding::ok(found())]

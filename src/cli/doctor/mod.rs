@@ -1,4 +1,4 @@
-//! `bellhop doctor`: is the installation healthy, and if not, what is wrong and how is it mended?
+//! `bellhop doctor`: is the installation healthy, and if not, what is wrong and how is it fixed?
 //!
 //! A check is a small function with a name. Most look at two [`Survey`]s, a second apart, and at nothing else, so
 //! `bellhop top` makes them all the time; the others ask NATS something of their own. None changes anything.
@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::nats::names::Names;
 use crate::nats::{Nats, NatsError, connect};
 
-pub(super) use finding::{Finding, Status, Told};
+pub(super) use finding::{CheckResult, Finding, Status};
 pub(super) use report::as_for_nagios;
 #[cfg(feature = "top")]
 pub(super) use work::is_unread;
@@ -34,7 +34,7 @@ use system::SystemAccount;
 #[command(
     after_help = "It changes nothing, and may be run against a busy installation.
 
-A check says ok, warning (look at it soon), critical (reminders wait, or could be lost), or unseen (it cannot be known from here).
+A check says ok, warning (look at it soon), critical (reminders wait, or could be lost), or unknown (it cannot be seen from here).
 
 Exit codes:
   text, json   0 where nothing is critical, 1 where something is
@@ -46,17 +46,17 @@ Examples:
   bellhop doctor --format nagios --system-creds sys.creds"
 )]
 pub(super) struct Args {
-    /// How to tell
+    /// Format of the report
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
     #[command(flatten)]
     system: SystemAccount,
 }
 
-/// Between two surveys: what is merely on its way has arrived then.
+/// Time between two surveys: enough for messages in flight to arrive.
 const BETWEEN: Duration = Duration::from_secs(1);
 
-/// What most checks look at.
+/// The input of most checks.
 pub(super) struct Case<'a> {
     pub(super) config: &'a Config,
     pub(super) names: &'a Names,
@@ -69,7 +69,7 @@ pub(super) struct Case<'a> {
 /// A check of two surveys.
 type Check = fn(&Case<'_>) -> Vec<Finding>;
 
-/// The checks of two surveys, by name. Each has something to say.
+/// The checks of two surveys, by name. Each returns a finding at least.
 const AT_A_GLANCE: [(&str, Check); 14] = [
     ("connection", server::connection),
     ("clock", server::clock),
@@ -88,15 +88,15 @@ const AT_A_GLANCE: [(&str, Check); 14] = [
 ];
 
 /// Makes the checks of two surveys.
-pub(super) fn at_a_glance(case: &Case<'_>) -> Vec<Told> {
+pub(super) fn at_a_glance(case: &Case<'_>) -> Vec<CheckResult> {
     AT_A_GLANCE
         .iter()
         .flat_map(|(check, look)| named(check, look(case)))
         .collect()
 }
 
-/// Makes the checks that ask something of their own.
-async fn in_depth(case: &Case<'_>, nats: &Nats, system: &SystemAccount) -> Vec<Told> {
+/// Makes the checks that send requests of their own.
+async fn in_depth(case: &Case<'_>, nats: &Nats, system: &SystemAccount) -> Vec<CheckResult> {
     let servers = system::servers(case.config, system).await;
     [
         named(
@@ -112,10 +112,10 @@ async fn in_depth(case: &Case<'_>, nats: &Nats, system: &SystemAccount) -> Vec<T
     .concat()
 }
 
-fn named(check: &'static str, findings: Vec<Finding>) -> Vec<Told> {
+fn named(check: &'static str, findings: Vec<Finding>) -> Vec<CheckResult> {
     findings
         .into_iter()
-        .map(|finding| Told { check, finding })
+        .map(|finding| CheckResult { check, finding })
         .collect()
 }
 
@@ -142,6 +142,6 @@ async fn examine(config: &Config, system: &SystemAccount) -> Result<Report, Nats
         before: &before,
         now: &now,
     };
-    let told = [at_a_glance(&case), in_depth(&case, &nats, system).await].concat();
-    Ok(Report::new(told, Some(report::figures(&case))))
+    let result = [at_a_glance(&case), in_depth(&case, &nats, system).await].concat();
+    Ok(Report::new(result, Some(report::figures(&case))))
 }

@@ -13,7 +13,8 @@ pub(super) struct Needs {
     pub(super) subscribe: Vec<String>,
 }
 
-/// What a member needs once everything is set up. Making streams and consumers needs more, and may be somebody else's.
+/// Returns what a member needs once everything is set up. Creating streams and consumers needs more, and can be left to
+/// an operator.
 pub(super) fn needs(names: &Names, config: &Config) -> Needs {
     let own = Role::all(config.partitions).flat_map(|role| consumers_of(names, config, role));
     let [log, parked, outcomes, ..] = names.streams();
@@ -126,7 +127,7 @@ pub(super) fn missing(
 ) -> [(&'static str, Vec<String>); 2] {
     let may_answer = permissions.responses.is_some();
     let publish = not_allowed(permissions.publish.as_ref(), &needs.publish);
-    // Whoever may answer needs no word on where to.
+    // A user who may answer needs no permission for the reply subject.
     let publish = publish
         .into_iter()
         .filter(|subject| !(may_answer && subject == REPLIES))

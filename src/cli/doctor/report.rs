@@ -1,31 +1,31 @@
-//! What the doctor says: to people, to programs, to Nagios and its kin.
+//! Prints the findings: for people, for programs, for Nagios and compatible tools.
 
 use std::process::ExitCode;
 
 use anstyle::Style;
 use serde::Serialize;
 
-use super::{Case, Status, Told};
-use crate::cli::output::{BAD, DIM, GOOD, Output, WARNING, paint, plain};
+use super::{Case, CheckResult, Status};
+use crate::cli::output::{BAD, DIM, GOOD, Output, WARNING, paint, plain, plural};
 use crate::cli::{CliError, exit};
 use crate::nats::chain;
 
-/// How to tell.
+/// The format of the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Format {
     /// A table
     Text,
     /// One JSON document
     Json,
-    /// One line for Nagios, Icinga and whatever runs their plugins
+    /// One line for Nagios, Icinga and compatible tools
     Nagios,
 }
 
-/// Everything that was found.
+/// All findings.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     status: Status,
-    checks: Vec<Told>,
+    checks: Vec<CheckResult>,
     #[serde(skip_serializing_if = "Option::is_none")]
     figures: Option<Figures>,
 }
@@ -71,15 +71,15 @@ pub(super) fn figures(case: &Case<'_>) -> Figures {
 }
 
 impl Report {
-    pub(super) fn new(checks: Vec<Told>, figures: Option<Figures>) -> Self {
+    pub(super) fn new(checks: Vec<CheckResult>, figures: Option<Figures>) -> Self {
         let status = checks
             .iter()
-            .map(|told| told.finding.status)
+            .map(|result| result.finding.status)
             .max()
             .unwrap_or(Status::Ok);
-        // What cannot be seen is nothing to be alarmed at.
+        // An unknown state is no reason for an alarm.
         Self {
-            status: if status == Status::Unseen {
+            status: if status == Status::Unknown {
                 Status::Ok
             } else {
                 status
@@ -92,12 +92,12 @@ impl Report {
     fn count(&self, status: Status) -> usize {
         self.checks
             .iter()
-            .filter(|told| told.finding.status == status)
+            .filter(|result| result.finding.status == status)
             .count()
     }
 
     fn print(&self, output: &mut Output) -> Result<(), CliError> {
-        for Told { check, finding } in &self.checks {
+        for CheckResult { check, finding } in &self.checks {
             let status = paint(
                 style(finding.status),
                 format_args!("{:<9}", finding.status.word()),
@@ -106,7 +106,7 @@ impl Report {
                 "{status} {check:<12} {}",
                 plain(&finding.found)
             ))?;
-            let more = [("wanted", &finding.wanted), ("mend", &finding.mend)];
+            let more = [("expected", &finding.expected), ("fix", &finding.fix)];
             for (what, text) in more
                 .iter()
                 .filter_map(|(what, text)| Some((what, text.as_ref()?)))
@@ -114,13 +114,14 @@ impl Report {
                 output.line(format_args!("{:23}{what}: {}", "", plain(text)))?;
             }
         }
-        let (critical, warnings, unseen) = (
+        let (critical, warnings, unknown) = (
             self.count(Status::Critical),
             self.count(Status::Warning),
-            self.count(Status::Unseen),
+            self.count(Status::Unknown),
         );
         output.line(format_args!(
-            "{critical} critical, {warnings} to look at, {unseen} that cannot be seen from here, {} as they should be",
+            "{critical} critical, {}, {unknown} unknown, {} ok",
+            plural(warnings, "warning"),
             self.count(Status::Ok)
         ))
     }
@@ -131,14 +132,14 @@ impl Report {
         let worst = self
             .checks
             .iter()
-            .filter(|told| told.finding.status >= Status::Warning);
+            .filter(|result| result.finding.status >= Status::Warning);
         let mut worst: Vec<_> = worst.collect();
-        worst.sort_by_key(|told| std::cmp::Reverse(told.finding.status));
+        worst.sort_by_key(|result| std::cmp::Reverse(result.finding.status));
         let text = match worst.as_slice() {
             [] => format!("{} findings, nothing wrong", self.checks.len()),
             found => found
                 .iter()
-                .map(|told| format!("{}: {}", told.check, told.finding.found))
+                .map(|result| format!("{}: {}", result.check, result.finding.found))
                 .collect::<Vec<_>>()
                 .join("; "),
         };
@@ -169,7 +170,7 @@ fn performance(figures: &Figures) -> String {
 /// The word and the exit code of the guidelines for plugins.
 fn verdict(status: Status) -> (&'static str, u8) {
     match status {
-        Status::Ok | Status::Unseen => ("OK", 0),
+        Status::Ok | Status::Unknown => ("OK", 0),
         Status::Warning => ("WARNING", 1),
         Status::Critical => ("CRITICAL", 2),
     }
@@ -177,7 +178,7 @@ fn verdict(status: Status) -> (&'static str, u8) {
 
 const UNKNOWN: u8 = 3;
 
-/// A bar would begin the figures.
+/// Replaces bars: a bar would begin the figures.
 fn on_one_line(text: &str) -> String {
     plain(text).replace('|', "/")
 }
@@ -185,7 +186,7 @@ fn on_one_line(text: &str) -> String {
 fn style(status: Status) -> Style {
     match status {
         Status::Ok => GOOD,
-        Status::Unseen => DIM,
+        Status::Unknown => DIM,
         Status::Warning => WARNING,
         Status::Critical => BAD,
     }
@@ -211,7 +212,7 @@ impl Format {
         Ok(code.into())
     }
 
-    /// Says that nothing was looked at, since the configuration is wrong.
+    /// Reports that nothing was checked, since the configuration is wrong.
     pub(super) fn refuse(self, error: CliError) -> Result<ExitCode, CliError> {
         if self != Self::Nagios {
             return Err(error);
@@ -227,7 +228,7 @@ fn unknown(problem: &str) -> Result<ExitCode, CliError> {
     Ok(UNKNOWN.into())
 }
 
-/// Wrong arguments, where the one who called reads a plugin's words and exit codes: none where it does not.
+/// Returns the exit code for wrong arguments if the caller expects a plugin's output.
 pub(in crate::cli) fn as_for_nagios(
     arguments: &[String],
     problem: &clap::Error,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-use super::{Case, Finding, Told};
+use super::{Case, CheckResult, Finding};
 use crate::cli::output::duration;
 use crate::nats::{NatsError, chain};
 
@@ -12,12 +12,12 @@ use crate::nats::{NatsError, chain};
 const NEAR: Duration = Duration::from_millis(100);
 /// How far apart clocks may be: expiry is judged by members' clocks, and people compare times.
 const CLOCK_WARNING: Duration = Duration::from_secs(1);
-/// Beyond this reminders expire, or do not, at a wrong time that anybody notices.
+/// Beyond this, reminders expire at a noticeably wrong time.
 const CLOCK_CRITICAL: Duration = Duration::from_secs(60);
 
 /// Without a connection nothing else can be looked at.
-pub(super) fn unreachable(error: &NatsError) -> Told {
-    let (check, wanted, mend) = match error {
+pub(super) fn unreachable(error: &NatsError) -> CheckResult {
+    let (check, expected, fix) = match error {
         NatsError::TooOld { needed, .. } => (
             "servers",
             format!("nats-server {needed} or later"),
@@ -40,9 +40,9 @@ pub(super) fn unreachable(error: &NatsError) -> Told {
              on $JS.API.> and to subscribe to _INBOX.>",
         ),
     };
-    Told {
+    CheckResult {
         check,
-        finding: Finding::critical(chain(error).to_string(), wanted, mend),
+        finding: Finding::critical(chain(error).to_string(), expected, fix),
     }
 }
 
@@ -59,10 +59,10 @@ pub(super) fn connection(case: &Case<'_>) -> Vec<Finding> {
     };
     let found = format!("{server} answers within {}{user}", duration(took));
     vec![if took > NEAR {
-        let wanted = format!("an answer within {}", duration(NEAR));
+        let expected = format!("an answer within {}", duration(NEAR));
         Finding::warning(
             found,
-            wanted,
+            expected,
             "run `bellhop serve` in the same network as nats-server",
         )
     } else {
@@ -92,11 +92,11 @@ fn apart(skew: SignedDuration, half: Duration) -> Finding {
     let found = format!(
         "the server's clock is {distance} {direction} this machine's, give or take {error}"
     );
-    let wanted = format!("less than {}", duration(CLOCK_WARNING));
-    let mend = "synchronize both machines' clocks: `timedatectl set-ntp true`, `chronyc tracking`";
+    let expected = format!("less than {}", duration(CLOCK_WARNING));
+    let fix = "synchronize both machines' clocks: `timedatectl set-ntp true`, `chronyc tracking`";
     match least {
-        least if least > CLOCK_CRITICAL => Finding::critical(found, wanted, mend),
-        least if least > CLOCK_WARNING => Finding::warning(found, wanted, mend),
+        least if least > CLOCK_CRITICAL => Finding::critical(found, expected, fix),
+        least if least > CLOCK_WARNING => Finding::warning(found, expected, fix),
         _ => Finding::ok(found),
     }
 }

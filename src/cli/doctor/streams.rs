@@ -1,4 +1,4 @@
-//! Streams and buckets: are they as wanted, are their copies in step, is there room?
+//! Streams and buckets: are they configured as expected, are their copies in step, is there room?
 
 use async_nats::jetstream::stream::{DiscardPolicy, Info, StorageType};
 
@@ -46,17 +46,17 @@ fn differs(change: &Change) -> Finding {
     );
     Finding::warning(
         found,
-        each(|(field, _, wanted)| format!("{field} {wanted}")),
+        each(|(field, _, expected)| format!("{field} {expected}")),
         "bellhop setup",
     )
 }
 
 fn unplanned(error: &NatsError) -> Finding {
-    let mend = "use the installation's own configuration (`--config FILE`, `bellhop check`), and a user who may ask JetStream";
+    let fix = "use the installation's own configuration (`--config FILE`, `bellhop check`), and a user who may ask JetStream";
     Finding::critical(
         chain(error).to_string(),
         "streams as the configuration says",
-        mend,
+        fix,
     )
 }
 
@@ -69,8 +69,8 @@ pub(super) fn storage(case: &Case<'_>) -> Vec<Finding> {
         .filter(|info| info.config.storage == StorageType::Memory);
     let findings = in_memory.map(|info| {
         let name = &info.config.name;
-        let mend = format!("it cannot be changed: stop the members, back up (`nats stream backup {name} DIR`), delete it, then `bellhop setup`");
-        Finding::critical(format!("{name} is kept in memory, and lost with its server"), "storage: file", mend)
+        let fix = format!("it cannot be changed: stop the members, back up (`nats stream backup {name} DIR`), delete it, then `bellhop setup`");
+        Finding::critical(format!("{name} is kept in memory, and lost with its server"), "storage: file", fix)
     });
     or_ok(findings.collect(), || {
         format!("{} on disk", plural(case.now.streams.len(), "stream"))
@@ -112,7 +112,7 @@ fn copies(info: &Info) -> Vec<Finding> {
         return Vec::new();
     };
     let mut findings = Vec::new();
-    let report = "start the server, or look why it lags: `nats server report jetstream`";
+    let report = "start the server, or find out why it lags: `nats server report jetstream`";
     if cluster.leader.is_none() {
         findings.push(Finding::critical(
             format!("{name} has no leader"),
@@ -141,7 +141,7 @@ fn copies(info: &Info) -> Vec<Finding> {
 
 /// Whether a stream may drop what was acknowledged, or is about to refuse more.
 pub(super) fn room(case: &Case<'_>) -> Vec<Finding> {
-    // What these hold was promised to somebody.
+    // Their messages were acknowledged.
     let promised = [
         case.names.log_stream(),
         case.names.scheduled_stream(),
@@ -169,7 +169,7 @@ pub(super) fn room(case: &Case<'_>) -> Vec<Finding> {
             if promised.contains(name) && config.discard == DiscardPolicy::Old {
                 findings.push(Finding::critical(
                     format!("{name} has {bound} {limit} and drops its oldest messages when it is full"),
-                    "discard: new, which refuses new messages instead; what is in it was promised to somebody",
+                    "discard: new, which refuses new messages instead; its messages were acknowledged",
                     format!("nats stream edit {name} --discard=new --force"),
                 ));
             }
@@ -186,12 +186,12 @@ pub(super) fn room(case: &Case<'_>) -> Vec<Finding> {
             } else {
                 "max-msgs"
             };
-            let mend = format!(
+            let fix = format!(
                 "nats stream edit {name} --{flag}={} --force",
                 limit.saturating_mul(2)
             );
             findings.extend(
-                judged(used, limit, found, mend).map(|finding| match config.discard {
+                judged(used, limit, found, fix).map(|finding| match config.discard {
                     // It drops its oldest messages, and stops no one.
                     DiscardPolicy::Old => Finding {
                         status: Status::Warning,
@@ -205,7 +205,7 @@ pub(super) fn room(case: &Case<'_>) -> Vec<Finding> {
     findings.extend(room_of_schedules(case));
     or_ok(findings, || {
         format!(
-            "{} in {}, and none is near a bound",
+            "{} in {}, none is near its limit",
             bytes(case.now.streams.values().map(|info| info.state.bytes).sum()),
             plural(case.now.streams.len(), "stream")
         )

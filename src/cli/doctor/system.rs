@@ -84,7 +84,7 @@ struct JetStream {
     sync_interval: u64,
 }
 
-/// What is known of all servers: nothing where nobody said how to ask, or why there was no answer.
+/// The servers, or why there was no answer; none if no system account was given.
 pub(super) type Servers = Option<Result<Vec<Server>, String>>;
 
 /// After this no other server answers any more.
@@ -102,7 +102,7 @@ pub(super) async fn servers(config: &Config, system: &SystemAccount) -> Servers 
         .await
         {
             Ok(servers) if servers.is_empty() => Err(format!(
-                "no server answers: the user at {url} is none of the system account"
+                "no server answers: the user at {url} is not in the system account"
             )),
             Ok(servers) => Ok(servers),
             Err(error) => Err(chain(&of_system(error)).to_string()),
@@ -119,7 +119,7 @@ fn of_system(error: NatsError) -> NatsError {
             source,
         },
         NatsError::NotLetIn { url, who } => NatsError::Contrary {
-            what: format!("{url} lets nobody in {who}"),
+            what: format!("{url} rejected the connection {who}"),
             problem:
                 "name a user of the system account with --system-creds or in $BELLHOP_SYSTEM_URL"
                     .to_owned(),
@@ -188,16 +188,16 @@ fn is_new_enough(version: &str) -> bool {
     (numbers.next(), numbers.next()) >= (Some(2), Some(14))
 }
 
-/// Asks every address of the setting, and every one that the server tells of.
+/// Asks every address of the setting, and every one that the server announces.
 async fn addresses(nats: &nats::Nats, config: &Config) -> Vec<Finding> {
     let clean = split_credentials(&config.nats.url).0;
-    let told = nats.client.server_info().connect_urls;
+    let announced = nats.client.server_info().connect_urls;
     let own: BTreeSet<_> = clean
         .split(',')
         .map(str::trim)
         .map(ToOwned::to_owned)
         .collect();
-    let others = told
+    let others = announced
         .into_iter()
         .filter(|address| !own.iter().any(|own| own.ends_with(address.as_str())));
     let all: Vec<String> = own.iter().cloned().chain(others).collect();
@@ -215,8 +215,8 @@ async fn addresses(nats: &nats::Nats, config: &Config) -> Vec<Finding> {
                 "an answer at every address of nats.url",
                 format!("start the server at {address}, or take it out of nats.url"),
             )),
-            Err(_) => findings.push(Finding::unseen(
-                format!("the servers tell of {address}, which cannot be reached from here"),
+            Err(_) => findings.push(Finding::unknown(
+                format!("the servers announce {address}, which cannot be reached from here"),
                 "run this where the members run, or set $BELLHOP_SYSTEM_URL to the address of the system account",
             )),
         }
@@ -254,13 +254,13 @@ pub(super) fn sync(case: &Case<'_>, servers: &Servers) -> Vec<Finding> {
     let servers = match servers {
         Some(Ok(servers)) => servers,
         Some(Err(problem)) => {
-            return vec![Finding::unseen(
+            return vec![Finding::unknown(
                 problem,
                 "set $BELLHOP_SYSTEM_URL to nats://USER:PASSWORD@HOST, or name a credentials file with --system-creds",
             )];
         }
         None => {
-            return vec![Finding::unseen(
+            return vec![Finding::unknown(
                 "how often servers write to their disks can be seen by the system account alone",
                 "set $BELLHOP_SYSTEM_URL to nats://USER:PASSWORD@HOST, or look for sync_interval in nats-server's configuration",
             )];
@@ -275,10 +275,10 @@ pub(super) fn sync(case: &Case<'_>, servers: &Servers) -> Vec<Finding> {
         } else {
             "what all servers acknowledged in that time is gone when all lose power at once"
         };
-        let wanted = format!("sync_interval: always; {lost}");
+        let expected = format!("sync_interval: always; {lost}");
         Some(Finding::warning(
             found,
-            wanted,
+            expected,
             "set `sync_interval: always` in the block jetstream, as nats-config/durable.conf does, and restart",
         ))
     });

@@ -1,4 +1,4 @@
-//! The work: who does it, does anybody, and does it get on?
+//! The work: which member does it, and does it make progress?
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,9 +12,9 @@ use crate::cli::output::{duration, plural, thousands};
 use crate::cli::survey::Survey;
 use crate::partition::{Partition, Role};
 
-/// How long something may wait in a stream before somebody should know.
+/// Time that a message may wait in a stream before a warning.
 const WAIT_WARNING: Duration = Duration::from_secs(10);
-/// And before somebody must.
+/// Time that a message may wait in a stream before it is critical.
 const WAIT_CRITICAL: Duration = Duration::from_secs(60);
 /// Messages that a consumer may be behind while it falls further behind.
 const FAR_BEHIND: u64 = 10_000;
@@ -25,7 +25,7 @@ pub(super) fn members(case: &Case<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     if alive.is_empty() {
         findings.push(Finding::critical(
-            "nobody routes reminders: no member is alive",
+            "no member is alive, so reminders are not routed",
             "one `bellhop serve` or more",
             "bellhop serve",
         ));
@@ -37,16 +37,15 @@ pub(super) fn members(case: &Case<'_>) -> Vec<Finding> {
         .filter(|(name, _)| !alive.iter().any(|(alive, _)| alive == name))
     {
         let found = format!(
-            "{name} was never stopped and has been silent for {}",
+            "{name} disappeared without shutting down, last seen {} ago",
             duration(case.now.silence(member))
         );
-        let mend = format!(
-            "look at its log; start it again, under its name: `bellhop serve --set name={name}`"
-        );
+        let fix =
+            format!("check its log; restart it under its name: `bellhop serve --set name={name}`");
         findings.push(Finding::warning(
             found,
-            format!("a word within {}", duration(ttl)),
-            mend,
+            format!("a heartbeat within {}", duration(ttl)),
+            fix,
         ));
     }
     let versions: BTreeSet<_> = alive
@@ -74,7 +73,7 @@ pub(super) fn members(case: &Case<'_>) -> Vec<Finding> {
     })
 }
 
-/// Whether somebody, and only one, works each role. During a change it is nobody's for a moment.
+/// Checks that exactly one member works each role. During a handover a role is briefly unassigned.
 pub(super) fn roles(case: &Case<'_>) -> Vec<Finding> {
     let (before, now) = (holders(case, case.before), holders(case, case.now));
     let lasting = |is_wrong: fn(usize) -> bool| {
@@ -93,20 +92,20 @@ pub(super) fn roles(case: &Case<'_>) -> Vec<Finding> {
         lasting(|holders| holders == 0),
         lasting(|holders| holders > 1),
     );
-    let mend = "`bellhop members ls` shows who holds what; look at the members' logs for `ended`, or restart them one by one";
+    let fix = "`bellhop members ls` shows who holds what; look at the members' logs for `ended`, or restart them one by one";
     let mut findings = Vec::new();
     if !idle.is_empty() {
         findings.push(Finding::critical(
-            format!("nobody works {}", named(&idle)),
+            format!("no member works {}", named(&idle)),
             "a member for each",
-            mend,
+            fix,
         ));
     }
     if !contested.is_empty() {
         findings.push(Finding::critical(
             format!("more than one member works {}", named(&contested)),
             "one member for each",
-            mend,
+            fix,
         ));
     }
     or_ok(findings, || {
@@ -203,14 +202,14 @@ fn troubles(before: &Info, now: &Info, has_members: bool) -> Vec<Finding> {
         );
         findings.push(Finding::critical(
             found,
-            "a consumer that hands out",
+            "a consumer that is not paused",
             format!("nats consumer resume {stream} {name} --force"),
         ));
     }
     let look = "`bellhop members ls` shows who should read it; look at that member's log";
     if has_members && !now.paused && lasts(is_unread) {
         findings.push(Finding::critical(
-            format!("nobody reads consumer {name} of {stream}"),
+            format!("no member reads consumer {name} of {stream}"),
             "a member that pulls from it",
             look,
         ));
@@ -220,7 +219,7 @@ fn troubles(before: &Info, now: &Info, has_members: bool) -> Vec<Finding> {
             && info.num_ack_pending as i64 >= info.config.max_ack_pending
     }) {
         let found = format!(
-            "consumer {name} of {stream} has {} messages in work, all that it may",
+            "consumer {name} of {stream} has {} unacknowledged messages, its limit",
             thousands(now.num_ack_pending)
         );
         findings.push(Finding::warning(
@@ -231,7 +230,7 @@ fn troubles(before: &Info, now: &Info, has_members: bool) -> Vec<Finding> {
     }
     if lasts(|info| info.num_redelivered > 0) {
         let found = format!(
-            "consumer {name} of {stream} hands out {} again",
+            "consumer {name} of {stream} redelivers {}",
             plural(now.num_redelivered, "message")
         );
         findings.push(Finding::warning(
@@ -245,19 +244,19 @@ fn troubles(before: &Info, now: &Info, has_members: bool) -> Vec<Finding> {
         && now.num_pending > before.num_pending
     {
         let found = format!(
-            "consumer {name} of {stream} is {} behind, and falls further behind",
+            "consumer {name} of {stream} is {} behind and falling further behind",
             plural(now.num_pending as usize, "message")
         );
         findings.push(Finding::warning(
             found,
-            "a backlog that shrinks",
+            "a shrinking backlog",
             "start another `bellhop serve`; `bellhop instances ls` shows slow app servers",
         ));
     }
     findings
 }
 
-/// Whether a consumer that is one client's has none. While nothing is handed out nobody is pinned, but pulls wait.
+/// Returns whether no client reads a pinned consumer. While nothing is handed out no client is pinned, but pulls wait.
 pub(in crate::cli) fn is_unread(info: &Info) -> bool {
     let is_pinned = info
         .priority_groups
@@ -275,14 +274,14 @@ pub(super) fn backlog(case: &Case<'_>) -> Vec<Finding> {
     let waits = case.now.oldest(&log).filter(|waits| *waits > WAIT_WARNING);
     let finding = waits.map(|waits| {
         let found = format!("{sets} wait in {log}, the oldest for {}", duration(waits));
-        let (wanted, mend) = (
+        let (expected, fix) = (
             format!("less than {}", duration(WAIT_WARNING)),
             "`bellhop members ls` shows who works, `bellhop instances ls` who is slow",
         );
         if waits > WAIT_CRITICAL {
-            Finding::critical(found, wanted, mend)
+            Finding::critical(found, expected, fix)
         } else {
-            Finding::warning(found, wanted, mend)
+            Finding::warning(found, expected, fix)
         }
     });
     or_ok(finding.into_iter().collect(), || {

@@ -44,7 +44,7 @@ impl Live {
         })
     }
 
-    /// Shows what passes the filter, for ever.
+    /// Shows what passes the filter, until an error.
     pub(super) async fn show(
         mut self,
         nats: &Nats,
@@ -54,7 +54,7 @@ impl Live {
     ) -> Result<(), CliError> {
         while let Some(message) = self.messages.next().await {
             let message = message.during(ACTION)?;
-            // What is no message of ours is nobody's news.
+            // Messages that are not ours are skipped.
             for entry in entries(&message.payload).unwrap_or_default() {
                 let Some(reminder) = wanted(nats, filter, entry).await? else {
                     continue;
@@ -116,8 +116,8 @@ async fn said_before(
     }
     match ask::<Answer>(nats, "why", &json!({ "source": source, "id": id })).await {
         Ok(answer) => Ok(answer.reminder.get().to_owned()),
-        // That nobody can say more now must not end what follows.
-        Err(ApiError::Unknown(_) | ApiError::Away(_) | ApiError::NobodyAnswers) => {
+        // A failed query must not end the following.
+        Err(ApiError::Unknown(_) | ApiError::Away(_) | ApiError::NoResponder) => {
             Ok(json!({ "id": id, "source": source, "set": set, "user": user }).to_string())
         }
         Err(error) => Err(error.into()),

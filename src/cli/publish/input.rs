@@ -343,7 +343,7 @@ fn headers_bytes(msg_id: Option<&str>) -> usize {
     msg_id.map_or(0, |id| "NATS/1.0\r\nNats-Msg-Id: \r\n\r\n".len() + id.len())
 }
 
-/// An error's text without its place in the reminder; the reminder's place in the input is told instead.
+/// An error's text without its place in the reminder; the reminder's place in the input is shown instead.
 fn within(problem: &str) -> String {
     problem
         .rsplit_once(" at line ")

@@ -28,8 +28,8 @@ use crate::wire::cloud_event::{self, Published};
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "A set that was refused whole is published as it is, with its publisher's headers; a reminder that was \
-refused alone becomes a set of its own. Bellhop knows by a header that their reminders are no repeats. Once JetStream has stored it, the refused message \
-is deleted. What would only be refused again is left where it is.
+refused alone becomes a set of its own. A header tells Bellhop that these reminders are not redeliveries. Once JetStream has stored it, the refused message \
+is deleted. A message that would be refused again is left where it is.
 
 Examples:
   bellhop rejected requeue 7 9
@@ -41,7 +41,7 @@ pub(in crate::cli) struct Args {
     /// Sequences, from `rejected ls`
     #[arg(value_name = "SEQ", required_unless_present = "all", conflicts_with_all = ["all", "source", "code"])]
     sequences: Vec<u64>,
-    /// All that there are now, the oldest first, or those of --source and --code
+    /// All current ones, the oldest first, or those of --source and --code
     #[arg(long)]
     all: bool,
     #[command(flatten)]
@@ -52,7 +52,7 @@ pub(in crate::cli) struct Args {
     /// Leave the refused message where it is
     #[arg(long)]
     keep: bool,
-    /// Publish even what would be refused again
+    /// Publish even if it would be refused again
     #[arg(short, long)]
     force: bool,
     /// Print JSON: one line for each
@@ -149,7 +149,7 @@ async fn requeue(
     let message = message(stream, sequence).await?;
     let source = source(&message)?;
     let (mut headers, body) = match fixed {
-        Some(fixed) => mended(&message, fixed),
+        Some(fixed) => replaced(&message, fixed),
         None if message.headers.get(headers::SET).is_none() => {
             (of_publisher(&message.headers), message.payload.clone())
         }
@@ -188,7 +188,7 @@ async fn requeue(
 }
 
 /// What takes the place of a refused message. It is a CloudEvent as far as the message was one whose headers are right.
-fn mended(message: &StreamMessage, fixed: Bytes) -> (HeaderMap, Bytes) {
+fn replaced(message: &StreamMessage, fixed: Bytes) -> (HeaderMap, Bytes) {
     let headers = of_publisher(&message.headers);
     let others = headers
         .iter()
@@ -216,7 +216,7 @@ fn source(message: &StreamMessage) -> Result<Source, CliError> {
     let Refused { sequence, code, .. } = Refused::of(message);
     if code == RejectCode::CorruptEvent.as_str() {
         let problem =
-            "it was never published: it is a message of Bellhop's own streams that nobody can read";
+            "it was never published: it is an unreadable message of Bellhop's own streams";
         return Err(CliError::Failed(problem.to_owned()));
     }
     let token = message.subject.rsplit('.').next().unwrap_or_default();
@@ -250,7 +250,7 @@ fn check(source: &Source, headers: &HeaderMap, body: &[u8]) -> Result<(), CliErr
     };
     let refused = |place: String, rejection: &dyn std::fmt::Display| {
         CliError::Failed(format!(
-            "left where it is, since it would be refused again: {place}{rejection}; mend it with --body FILE"
+            "left where it is, since it would be refused again: {place}{rejection}; fix it with --body FILE"
         ))
     };
     let published = Published::read(|name| nats::header(Some(headers), name), body);

@@ -17,8 +17,8 @@ use crate::token::Tag;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "The texts are one a line, or reminders as `bellhop publish` takes them: a set, a list, or one a line; their \
-own tags do not count. Of each text that changes, both results are shown.
+    after_help = "The input has one text in each line, or reminders as `bellhop publish` takes them: a set, a list, or one in each line; \
+their own tags do not count. For each text that changes, both results are shown.
 
 Examples:
   bellhop rules diff @billing billing.json --over texts.txt         what `rules put billing billing.json` would change
@@ -26,16 +26,16 @@ Examples:
   git show HEAD:billing.json | bellhop rules diff - billing.json --over texts.txt --exit-code"
 )]
 pub(in crate::cli) struct Args {
-    /// The document as it is: a file, or @TAG for a stored one
+    /// The current document: a file, or @TAG for a stored one
     #[arg(value_name = "OLD")]
     old: Place,
-    /// The document as it would be
+    /// The new document
     #[arg(value_name = "NEW")]
     new: Place,
     /// The texts; `-` is standard input
     #[arg(long, value_name = "FILE")]
     over: PathBuf,
-    /// End with exit code 1 if any text changes
+    /// Exit with code 1 if any text changes
     #[arg(long)]
     exit_code: bool,
     /// Print JSON: a line for each text that changes, and one with the count
@@ -91,7 +91,7 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
     }
     output.flush()?;
     if args.exit_code && changed > 0 {
-        Err(CliError::Told)
+        Err(CliError::Reported)
     } else {
         Ok(())
     }

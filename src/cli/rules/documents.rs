@@ -23,7 +23,7 @@ pub(super) struct Usable {
     pub(super) warnings: Vec<Problem>,
 }
 
-/// Reads a document from somewhere. What is wrong with it is told on standard error.
+/// Reads a document. Its errors are printed on standard error.
 pub(super) fn usable(input: &Input) -> Result<Usable, CliError> {
     let Lint { problems, usable } = lint(&input.bytes);
     match usable {

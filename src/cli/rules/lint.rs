@@ -56,6 +56,6 @@ pub(super) fn run(files: &[PathBuf], json: bool) -> Result<(), CliError> {
     if errors == 0 {
         Ok(())
     } else {
-        Err(CliError::Told)
+        Err(CliError::Reported)
     }
 }

@@ -40,21 +40,21 @@ pub(super) enum Command {
   bellhop rules get billing > billing.json; $EDITOR billing.json
   bellhop rules put billing billing.json")]
     Get {
-        /// Whose rules
+        /// The tag
         tag: Tag,
-        /// Print the document byte for byte as it is stored, on a terminal, too
+        /// Print the stored document byte for byte, even on a terminal
         #[arg(long)]
         json: bool,
     },
     /// Store a document as the rules of a tag
     Put(put::Args),
-    /// Delete the rules of a tag: its reminders pass untouched
+    /// Delete the rules of a tag: its reminders pass unchanged
     #[command(after_help = "Example:
   bellhop rules rm billing -f")]
     Rm {
-        /// Whose rules
+        /// The tag
         tag: Tag,
-        /// Do not ask
+        /// Skip the confirmation prompt
         #[arg(short, long)]
         force: bool,
         /// Print JSON
@@ -63,8 +63,8 @@ pub(super) enum Command {
     },
     /// Look for mistakes in documents
     #[command(
-        after_help = "Errors are what `rules put` refuses; a document with any ends this with exit code 1. Warnings tell what \
-is without effect, or does not do what it looks like.
+        after_help = "Errors are what `rules put` refuses; they make the exit code 1. Warnings are about rules without effect, or with \
+a surprising one.
 
 Examples:
   bellhop rules lint billing.json
@@ -78,9 +78,9 @@ Examples:
         #[arg(long)]
         json: bool,
     },
-    /// Run the tests that stand in documents
+    /// Run the tests in documents
     #[command(
-        after_help = "A document's field `tests` has texts, and what is expected to become of them:
+        after_help = "A document's field `tests` has texts and the expected results:
 
   { \"rules\": [{ \"name\": \"due\", \"keywords\": [\"due\"], \"action\": \"highlight\" }],
     \"tests\": [
@@ -88,7 +88,7 @@ Examples:
       { \"content\": \"Due today\", \"expect\": { \"marks\": [{ \"rule\": \"due\", \"text\": \"Due\" }] } }] }
 
 `expect` has `title`, `content`, `marks`, `priority` as delivered; or `blocked`, the name of the rule that blocks; or `unchanged`. \
-A test that fails ends this with exit code 1. `rules put` runs them, too.
+A failed test makes the exit code 1. `rules put` runs them, too.
 
 Example:
   bellhop rules test *.json"
@@ -101,7 +101,7 @@ Example:
         #[arg(long)]
         json: bool,
     },
-    /// Show what would become of a text
+    /// Show what the rules make of a text
     Try(trial::Args),
     /// Show which of many texts another document would change
     Diff(diff::Args),

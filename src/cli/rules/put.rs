@@ -19,8 +19,8 @@ use crate::token::Tag;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "The document is looked through first, and its tests are run: with an error or a test that fails nothing is \
-stored. Every `bellhop serve` then takes it at once and whole, without a restart.
+    after_help = "The document is linted and its tests are run first; with an error or a failed test nothing is \
+stored. Every `bellhop serve` then uses it at once, without a restart.
 
 Examples:
   bellhop rules put billing billing.json
@@ -28,11 +28,11 @@ Examples:
   jq '.rules |= map(select(.name != \"old\"))' billing.json | bellhop rules put billing -"
 )]
 pub(in crate::cli) struct Args {
-    /// Whose rules
+    /// The tag
     tag: Tag,
     /// The document; `-` is standard input
     file: PathBuf,
-    /// Look at it, and say what would change
+    /// Validate it and show what would change
     #[arg(long)]
     dry_run: bool,
     /// Print JSON
@@ -103,7 +103,7 @@ async fn store(
     };
     stored.ok_or_else(|| {
         CliError::Failed(format!(
-            "{}: somebody else has just stored others: look at them, and run it again",
+            "{}: other rules were stored at the same moment: check them, and run this again",
             action()
         ))
     })
@@ -170,7 +170,7 @@ fn changes(old: &Document, new: &Document) -> Vec<String> {
         before.get(name).is_some_and(|rule| after[name] != *rule)
     });
     let is_common = |name: &str| before.contains_key(name) && after.contains_key(name);
-    let mut told: Vec<String> = [
+    let mut changes: Vec<String> = [
         ("+", added, ""),
         ("-", removed, ""),
         ("", changed, " changed"),
@@ -194,12 +194,12 @@ fn changes(old: &Document, new: &Document) -> Vec<String> {
         (old.matching != new.matching, "another `match`"),
         (old.tests != new.tests, "other tests"),
     ] {
-        told.extend(is_different.then(|| what.to_owned()));
+        changes.extend(is_different.then(|| what.to_owned()));
     }
-    if told.is_empty() {
-        told.push("the same, written in another way".to_owned());
+    if changes.is_empty() {
+        changes.push("the same, in another notation".to_owned());
     }
-    told
+    changes
 }
 
 fn by_name(document: &Document) -> BTreeMap<&str, &Rule> {
@@ -241,7 +241,7 @@ mod tests {
             (
                 &[("a", "x"), ("b", "x"), ("c", "x"), ("d", "x")][..],
                 "{}",
-                "the same, written in another way",
+                "the same, in another notation",
             ),
             (
                 &[("a", "x"), ("c", "y"), ("d", "x"), ("e", "x")],

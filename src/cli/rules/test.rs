@@ -61,7 +61,7 @@ pub(super) fn run(files: &[PathBuf], json: bool) -> Result<(), CliError> {
     if failed + unusable == 0 {
         Ok(())
     } else {
-        Err(CliError::Told)
+        Err(CliError::Reported)
     }
 }
 

@@ -19,7 +19,7 @@ use crate::token::Tag;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Below the text stands everything that the rules found, with its place in characters. Where several \
+    after_help = "Below the text are all matches of the rules, with their position in characters. If several \
 documents apply, each sees the text as the one before left it.
 
 Examples:
@@ -33,7 +33,7 @@ pub(in crate::cli) struct Args {
     /// A tag of the reminder, whose stored rules apply; may be repeated, and the order counts
     #[arg(long = "tag", value_name = "TAG", required_unless_present = "files")]
     tags: Vec<Tag>,
-    /// A document to apply in place of the stored one; its tag is the only --tag, or what the file is named after
+    /// A document to use instead of the stored one; its tag is the only --tag, or the file's name
     #[arg(long = "file", value_name = "[TAG=]FILE")]
     files: Vec<String>,
     /// The reminder's title

@@ -11,7 +11,7 @@ use crate::nats::{Nats, NatsError};
 /// What a connection is to the server.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub(in crate::cli) struct Identity {
-    /// The user's name; empty where nobody has to say one.
+    /// The user's name; empty if none is required.
     #[serde(default)]
     pub(in crate::cli) user: String,
     /// The account's.
@@ -31,7 +31,7 @@ pub(in crate::cli) struct Permissions {
     /// Subjects to subscribe to.
     #[serde(default)]
     pub(in crate::cli) subscribe: Option<Allowed>,
-    /// Whether it may answer whoever asked it.
+    /// Whether it may answer any request.
     #[serde(default)]
     pub(in crate::cli) responses: Option<serde_json::Value>,
 }

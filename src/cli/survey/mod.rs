@@ -130,7 +130,7 @@ impl Survey {
         })
     }
 
-    /// What to call the server: one that nobody has named has its id for a name.
+    /// Returns the server's name; without a configured one it is the server's id.
     pub(super) fn server_name(&self) -> String {
         let ServerInfo {
             server_name,

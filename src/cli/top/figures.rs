@@ -87,8 +87,8 @@ pub(super) async fn ask(nats: &Nats, alive: usize) -> Result<BTreeMap<String, Fi
         .publish_with_reply(nats.names.metrics(), inbox, "".into())
         .await;
     sent.during("ask the members for their figures")?;
-    let mut told = BTreeMap::new();
-    while told.len() < alive {
+    let mut received = BTreeMap::new();
+    while received.len() < alive {
         let Ok(Some(answer)) = tokio::time::timeout(PATIENCE, answers.next()).await else {
             break;
         };
@@ -99,12 +99,12 @@ pub(super) async fn ask(nats: &Nats, alive: usize) -> Result<BTreeMap<String, Fi
         else {
             break;
         };
-        told.insert(
+        received.insert(
             member.to_string(),
             Figures::parse(&String::from_utf8_lossy(&answer.payload)),
         );
     }
-    Ok(told)
+    Ok(received)
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ pub(super) struct Latency {
     pub(super) p99_seconds: f64,
 }
 
-/// How much a member's count of something grew. One that began anew meanwhile has counted all that it says.
+/// Returns how much a member's counter grew. After a restart the counter started from zero.
 fn grown(before: Option<&Figures>, now: &Figures, count: impl Fn(&Figures) -> f64) -> f64 {
     let (then, now) = (before.map(&count), count(now));
     match then {

@@ -27,11 +27,11 @@ use sample::{Sample, Uncounted};
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "It needs nothing but a connection to NATS: members tell their figures there, too. It changes nothing.
+    after_help = "It needs only a NATS connection, since members publish their metrics there. It is read-only.
 
-Keys: q quit, s sort, p stand still, ? help.
+Keys: q quit, s sort, p pause, ? help.
 
-Where standard output is no terminal it prints one page of text, as with --once.
+If standard output is not a terminal, it prints one page of text, as with --once.
 
 Examples:
   bellhop top
@@ -39,13 +39,13 @@ Examples:
   bellhop top --once"
 )]
 pub(super) struct Args {
-    /// How often it looks
+    /// Refresh interval
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval)]
     every: Duration,
-    /// Print one page of text, and end
+    /// Print one page of text and exit
     #[arg(long)]
     once: bool,
-    /// Print each look as one line of JSON, with --once only one
+    /// Print one line of JSON at each refresh, with --once only one
     #[arg(long)]
     json: bool,
 }
@@ -68,8 +68,8 @@ fn interval(text: &str) -> Result<Duration, String> {
 
 pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliError> {
     let (config, nats) = settings.connect().await?;
-    let (told, mut looks) = mpsc::channel(1);
-    tokio::spawn(look(config, nats, args.every, told));
+    let (sender, mut looks) = mpsc::channel(1);
+    tokio::spawn(look(config, nats, args.every, sender));
     if !args.json && !args.once && std::io::stdout().is_terminal() {
         return screen::show(looks).await;
     }
@@ -77,7 +77,7 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
     loop {
         match looks.recv().await {
             Some(Ok(sample)) => model.take(sample),
-            // Whoever reads line after line goes on where it was.
+            // A program that reads lines continues where it was.
             Some(Err(error)) if args.json && !args.once => {
                 complain(&error);
                 continue;
@@ -106,8 +106,8 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
 /// What is learnt, or why nothing is.
 type Look = Result<Sample, NatsError>;
 
-/// Looks again and again, for as long as somebody wants to know.
-async fn look(config: Config, nats: Nats, every: Duration, told: mpsc::Sender<Look>) {
+/// Takes samples until the receiver is dropped.
+async fn look(config: Config, nats: Nats, every: Duration, sender: mpsc::Sender<Look>) {
     let mut tick = tokio::time::interval(every);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut earlier = Earlier {
@@ -118,12 +118,12 @@ async fn look(config: Config, nats: Nats, every: Duration, told: mpsc::Sender<Lo
     loop {
         tokio::select! {
             _ = tick.tick() => {}
-            () = told.closed() => return,
+            () = sender.closed() => return,
         }
         match earlier.sample(&config, &nats).await {
             Ok(None) => {}
-            Ok(Some(sample)) => _ = told.send(Ok(sample)).await,
-            Err(error) => _ = told.send(Err(error)).await,
+            Ok(Some(sample)) => _ = sender.send(Ok(sample)).await,
+            Err(error) => _ = sender.send(Err(error)).await,
         }
     }
 }
@@ -181,11 +181,11 @@ mod tests {
     use super::model::{Frame, Model};
     use super::sample::{Consumer, Member, Sample};
     use super::*;
-    use crate::cli::doctor::{Finding, Status, Told};
+    use crate::cli::doctor::{CheckResult, Finding, Status};
     use crate::cli::survey::Parked;
 
     /// A look at a second, after so many sets, with what members tell of themselves.
-    pub(super) fn sample(second: i64, sets: u64, told: &[(&str, &str)]) -> Sample {
+    pub(super) fn sample(second: i64, sets: u64, metrics: &[(&str, &str)]) -> Sample {
         let began: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
         let member = |(name, _): &(&str, &str)| Member {
             name: (*name).to_owned(),
@@ -212,8 +212,8 @@ mod tests {
                 by_instance: [("app-east".to_owned(), 1_200), ("app-west".to_owned(), 31)].into(),
                 marks: 7,
             }),
-            members: told.iter().map(member).collect(),
-            figures: told
+            members: metrics.iter().map(member).collect(),
+            figures: metrics
                 .iter()
                 .map(|(name, text)| ((*name).to_owned(), Figures::parse(text)))
                 .collect(),
@@ -224,7 +224,7 @@ mod tests {
 
     /// What is shown after two looks at a busy installation.
     pub(super) fn frame() -> Frame {
-        let told = |count: u32| {
+        let metrics = |count: u32| {
             format!(
                 "bellhop_reminders_total{{result=\"new\"}} {}\nbellhop_outcomes_total{{outcome=\"delivered\"}} {count}\n\
                  bellhop_outcomes_total{{outcome=\"parked\"}} {}\n\
@@ -239,7 +239,7 @@ mod tests {
             let mut sample = sample(
                 second,
                 u64::from(count) / 10,
-                &[("one", &told(count)), ("two", &told(count / 2))],
+                &[("one", &metrics(count)), ("two", &metrics(count / 2))],
             );
             let consumer = |n: u64| Consumer {
                 stream: "BELLHOP_PARKED".to_owned(),
@@ -263,11 +263,11 @@ mod tests {
                 .collect();
             let finding = Finding {
                 status: Status::Critical,
-                found: "nobody reads consumer reader-3 of BELLHOP_PARKED".to_owned(),
-                wanted: None,
-                mend: Some("bellhop members ls".to_owned()),
+                found: "no member reads consumer reader-3 of BELLHOP_PARKED".to_owned(),
+                expected: None,
+                fix: Some("bellhop members ls".to_owned()),
             };
-            sample.needs = vec![Told {
+            sample.needs = vec![CheckResult {
                 check: "consumers",
                 finding,
             }];

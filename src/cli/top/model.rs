@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 
 use super::flow::{Flow, Latency, flow, latency};
 use super::sample::{Consumer, Member, Sample, Uncounted};
-use crate::cli::doctor::{Status, Told};
+use crate::cli::doctor::{CheckResult, Status};
 
 /// Samples kept: as many as the widest curve has columns.
 const MEMORY: usize = 120;
@@ -52,14 +52,14 @@ pub(super) struct Model {
     is_help_shown: bool,
 }
 
-/// What is shown, and told to programs.
+/// The data that is shown, and printed for programs.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Frame {
     pub(super) at: Timestamp,
     pub(super) server: String,
     pub(super) version: String,
     pub(super) round_trip_seconds: f64,
-    /// The worst of what needs somebody.
+    /// The worst finding.
     pub(super) status: Status,
     /// A second, over the last five.
     pub(super) per_second: Flow,
@@ -77,7 +77,7 @@ pub(super) struct Frame {
     pub(super) routes: Result<Vec<(String, u64)>, Uncounted>,
     pub(super) members: Vec<MemberRow>,
     pub(super) consumers: Vec<Consumer>,
-    pub(super) needs: Vec<Told>,
+    pub(super) needs: Vec<CheckResult>,
     /// Delivered a second, one figure for each sample.
     #[serde(skip)]
     pub(super) curve: Vec<u64>,
@@ -192,7 +192,7 @@ impl Model {
             status: now
                 .needs
                 .first()
-                .map_or(Status::Ok, |told| told.finding.status),
+                .map_or(Status::Ok, |result| result.finding.status),
             per_second: flow(rates_since, now, None),
             latency: latency(self.since(LATENCY_OVER), now),
             sets: now.waiting,

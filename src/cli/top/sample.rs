@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::figures::Figures;
-use crate::cli::doctor::{Case, Status, Told, at_a_glance, is_unread};
+use crate::cli::doctor::{Case, CheckResult, Status, at_a_glance, is_unread};
 use crate::cli::survey::{Parked, Routes};
 use crate::partition::Role;
 
@@ -34,7 +34,7 @@ pub(super) struct Sample {
     pub(super) figures: BTreeMap<String, Figures>,
     pub(super) consumers: Vec<Consumer>,
     /// What is not as it should be, the worst first.
-    pub(super) needs: Vec<Told>,
+    pub(super) needs: Vec<CheckResult>,
 }
 
 /// Why routes are not counted.
@@ -93,11 +93,11 @@ impl Sample {
     ) -> Self {
         let (survey, names) = (case.now, case.names);
         let log = names.log_stream();
-        let mut needs: Vec<Told> = at_a_glance(case)
+        let mut needs: Vec<CheckResult> = at_a_glance(case)
             .into_iter()
-            .filter(|told| told.finding.status >= Status::Warning)
+            .filter(|result| result.finding.status >= Status::Warning)
             .collect();
-        needs.sort_by_key(|told| std::cmp::Reverse(told.finding.status));
+        needs.sort_by_key(|result| std::cmp::Reverse(result.finding.status));
         Self {
             at: survey.at,
             server: survey.server_name(),

@@ -1,4 +1,4 @@
-//! The terminal: draws what the model has, and hears keys, until somebody has seen enough.
+//! The terminal: draws the model and handles keys, until the user quits.
 
 use std::io;
 

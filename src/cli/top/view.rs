@@ -12,7 +12,7 @@ use ratatui::widgets::{Block, Borders, Clear, Paragraph, Row, Sparkline, Table, 
 
 use super::model::{Frame, MemberRow, Sort, lost_for};
 use super::sample::Consumer;
-use crate::cli::doctor::{Status, Told};
+use crate::cli::doctor::{CheckResult, Status};
 use crate::cli::members::ranges;
 use crate::cli::output::{duration, plain, plural, thousands, time};
 
@@ -26,7 +26,7 @@ impl Palette {
     fn of(self, status: Status) -> Style {
         let colour = match status {
             Status::Ok => Color::Green,
-            Status::Unseen => Color::DarkGray,
+            Status::Unknown => Color::DarkGray,
             Status::Warning => Color::Yellow,
             Status::Critical => Color::Red,
         };
@@ -54,7 +54,7 @@ impl Palette {
     }
 }
 
-/// Rows of the panel of what needs somebody, at the most.
+/// Maximum rows of the panel of findings.
 const MOST_NEEDS: usize = 6;
 
 /// Draws a frame, as it is `now`.
@@ -90,13 +90,13 @@ pub(super) fn draw(
 pub(super) fn draw_help(palette: Palette, area: Rect, buffer: &mut Buffer) {
     let lines = [
         "q      quit",
-        "s      sort by load, or by name",
-        "p      stand still, or go on",
-        "?      this",
+        "s      sort by load or by name",
+        "p      pause or resume",
+        "?      show or hide this help",
         "",
-        "in and out are a second, over the last five;",
-        "latency is of the last minute. `bellhop doctor`",
-        "looks deeper, and says how to mend things.",
+        "Rates are per second, over the last five seconds;",
+        "latency is over the last minute. `bellhop doctor`",
+        "looks deeper and suggests fixes.",
     ];
     let wanted = Rect {
         x: area.x + 2,
@@ -123,17 +123,10 @@ fn header(frame: &Frame, palette: Palette, now: Timestamp) -> Line<'static> {
         Span::styled(frame.status.word(), palette.of(frame.status)),
     ];
     if frame.is_still {
-        spans.push(Span::styled(
-            "  standing still",
-            palette.of(Status::Warning),
-        ));
+        spans.push(Span::styled("  paused", palette.of(Status::Warning)));
     }
     if let (Some(lost), Some((_, problem))) = (lost_for(frame, now), &frame.trouble) {
-        let text = format!(
-            "  nothing learnt for {}: {}",
-            duration(lost),
-            plain(problem)
-        );
+        let text = format!("  no data for {}: {}", duration(lost), plain(problem));
         spans.push(Span::styled(text, palette.of(Status::Critical)));
     }
     let server = format!(
@@ -235,36 +228,33 @@ fn flows(frame: &Frame, palette: Palette, area: Rect, buffer: &mut Buffer) {
         .render(curve, buffer);
 }
 
-fn needing(needs: &[Told], palette: Palette, area: Rect, buffer: &mut Buffer) {
+fn needing(needs: &[CheckResult], palette: Palette, area: Rect, buffer: &mut Buffer) {
     let more = needs.len().saturating_sub(MOST_NEEDS);
     let title = if more == 0 {
-        " what needs you ".to_owned()
+        " needs attention ".to_owned()
     } else {
-        format!(" what needs you, and {more} more ")
+        format!(" needs attention, and {more} more ")
     };
     let mut lines: Vec<Line> = needs
         .iter()
         .take(MOST_NEEDS)
-        .map(|Told { check, finding }| {
-            let mend = finding
-                .mend
+        .map(|CheckResult { check, finding }| {
+            let fix = finding
+                .fix
                 .as_ref()
-                .map_or_else(String::new, |mend| format!(" → {}", plain(mend)));
+                .map_or_else(String::new, |fix| format!(" → {}", plain(fix)));
             Line::from(vec![
                 Span::styled(
                     format!("{:<9}", finding.status.word()),
                     palette.of(finding.status),
                 ),
                 Span::raw(format!("{check}: {}", plain(&finding.found))),
-                Span::styled(mend, palette.dim()),
+                Span::styled(fix, palette.dim()),
             ])
         })
         .collect();
     if lines.is_empty() {
-        lines.push(Line::styled(
-            "nothing that can be seen at a glance",
-            palette.of(Status::Ok),
-        ));
+        lines.push(Line::styled("nothing found", palette.of(Status::Ok)));
     }
     Paragraph::new(lines)
         .block(panel(title, palette))
@@ -358,8 +348,8 @@ fn consumers(consumers: &[Consumer], palette: Palette, area: Rect, buffer: &mut 
     let row = |consumer: &Consumer| {
         let (reader, status) = match consumer.is_read {
             Some(true) => ("a member", Status::Ok),
-            Some(false) => ("nobody", Status::Critical),
-            None => ("-", Status::Unseen),
+            Some(false) => ("none", Status::Critical),
+            None => ("-", Status::Unknown),
         };
         let [pending, in_work, redelivered] =
             [consumer.pending, consumer.in_work, consumer.redelivered]
@@ -429,7 +419,7 @@ pub(super) fn page(frame: &Frame, columns: u16) -> Vec<String> {
         area,
         &mut buffer,
     );
-    // Its last row tells of keys.
+    // Its last row lists the keys.
     let lines = text(&buffer);
     lines[..lines.len() - 1]
         .iter()
@@ -489,7 +479,7 @@ mod tests {
         frame.trouble = Some((frame.at, "timed out".into()));
         let shown = drawn(&frame, (110, 26), frame.at + SignedDuration::from_secs(3));
         assert!(
-            shown[0].contains("critical  nothing learnt for 3.0 s: timed out  nats-1"),
+            shown[0].contains("critical  no data for 3.0 s: timed out  nats-1"),
             "{}",
             shown[0]
         );
