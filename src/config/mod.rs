@@ -42,10 +42,10 @@ section! {
         /// This member's name among the installation's `bellhop serve` processes; empty for one made of host and chance.
         name: String = String::new(),
         /// Partitions that users are spread over, 1 to 1,024. Events and mailboxes lie under their numbers, so
-        /// another one needs `bellhop repartition`. More than the cores of all members together leaves nobody idle; 32 suits up
+        /// another one needs `bellhop repartition`. More than the cores of all members together keeps every core busy; 32 suits up
         /// to eight members.
         partitions: u16 = 32,
-        /// Where probes are answered, as `address:port`; port 0 takes a free one; empty for nowhere. Where nobody set it and
+        /// Where probes are answered, as `address:port`; port 0 takes a free one; empty for nowhere. If it is not set and
         /// another process has the port, probes are left out with a warning.
         http: String = DEFAULT_HTTP.to_owned(),
         /// How to reach NATS.
@@ -117,7 +117,7 @@ section! {
         cert: String = String::new(),
         /// A file with that certificate's private key (PEM). `NATS_KEY` sets it too.
         key: String = String::new(),
-        /// What subjects of answers begin with. Whoever may subscribe to them can read the answers, so a user that may do more than
+        /// What subjects of answers begin with. A user who may subscribe to them can read the answers, so a user that may do more than
         /// others has a prefix of its own, such as `_INBOX_bellhop`.
         inbox_prefix: String = "_INBOX".to_owned(),
         /// The JetStream domain that is asked; empty for the connection's own. A user whose account imports JetStream's API from
@@ -144,7 +144,7 @@ section! {
         /// How long outcomes are kept for business systems and the history to read.
         #[serde(with = "units")]
         outcomes_age: Duration = Duration::from_secs(7 * 86_400),
-        /// How long refused input is kept for somebody to look at.
+        /// How long refused input is kept for operators.
         #[serde(with = "units")]
         rejected_age: Duration = Duration::from_secs(30 * 86_400),
     }

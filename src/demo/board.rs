@@ -96,7 +96,7 @@ impl Content {
         self.lines.push_back((self.elapsed(), line));
     }
 
-    /// What was told since the last call, with how long after the start.
+    /// Returns the lines since the last call, with their time since the start.
     pub(super) fn take_lines(&mut self) -> Vec<(Duration, Line)> {
         self.lines.drain(..).collect()
     }

@@ -144,7 +144,7 @@ pub(super) const VISITS: &[Kind] = &[
     ),
     kind(
         "Visitor waits",
-        "Somebody waits for you at the front desk about claim {n}",
+        "A visitor waits for you at the front desk about claim {n}",
         "urgent",
         "desk",
     ),

@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | `stage` | a nats-server, the service, a directory |
 //! | `app_server`, `business`, `catalogue` | programs on `bellhop::client` |
-//! | `visitors` | whoever looks in through the web terminal |
+//! | `visitors` | people who use the web terminal |
 //! | `chance` | random durations |
 //! | `crowd`, `scenes` | who comes and goes; the story of alice, and of an app server that is killed |
 //! | `outcomes`, `ledger`, `latency` | the account |

@@ -22,7 +22,7 @@ pub(super) struct Scenes {
     pub alice: UserId,
     /// Where she can connect.
     pub servers: Arc<[AppServer]>,
-    /// Where everything is told.
+    /// The board for all lines.
     pub board: Arc<Board>,
     /// The end.
     pub stop: CancellationToken,
@@ -127,7 +127,7 @@ impl Scenes {
         let start = Instant::now();
         self.servers[server].tell(Happening::Started).await;
         self.say(format!(
-            "{name} is back and knows nobody: Bellhop asks, and drops the old routes"
+            "{name} is back without users: Bellhop asks, and drops the old routes"
         ));
         let accepts = |board: &Board| board.with(|board| board.servers[server].accepted > accepted);
         if self

@@ -20,7 +20,7 @@ use crate::service;
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 /// The client connects again within some 100 ms.
 const CONNECTION_DEADLINE: Duration = Duration::from_secs(4);
-/// Half a minute, the default, is long for somebody who looks on.
+/// Half a minute, the default, is long for a spectator.
 const BACKOFF_MAX: Duration = Duration::from_secs(4);
 const POLL: Duration = Duration::from_millis(10);
 /// Enough for the two cores of a small machine, and quicker to set up than the default.
@@ -29,7 +29,7 @@ const PARTITIONS: u16 = 8;
 /// The stage. Dropped, it leaves no process and no file behind.
 #[derive(Debug)]
 pub(super) struct Stage {
-    /// A connection for whoever looks on.
+    /// A connection for spectators.
     pub nats: Nats,
     /// The service's settings.
     pub config: Config,
@@ -112,11 +112,11 @@ impl Stage {
     pub(super) async fn failure(&mut self) -> DemoError {
         match self.service.join_next().await {
             Some(ended) => ended_early(ended),
-            None => std::future::pending().await, // It was told of before.
+            None => std::future::pending().await, // It was reported before.
         }
     }
 
-    /// Whether the nats-server is there. Somebody may have ended it.
+    /// Whether the nats-server is there. A user may have stopped it.
     ///
     /// # Errors
     /// When it has been away for some seconds.

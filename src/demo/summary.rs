@@ -1,4 +1,4 @@
-//! What is told before and after.
+//! The texts before and after the demo.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Whoever looks in through the web terminal, and a business system of their own: it has something for those who are
+//! People who use the web terminal, and a business system of their own: it has something for those who are
 //! there, at a pace at which people read. None of it is in the account.
 
 use std::process::Stdio;
@@ -22,7 +22,7 @@ use crate::wire::associates::Associates;
 const SOURCE: &str = "front-desk";
 /// Seconds between two of its reminders.
 const PAUSE: std::ops::Range<f64> = 1.0..4.0;
-/// Every so many, one is for somebody in whose stead the visitor gets it.
+/// One in this many is for a user whose associate the visitor is.
 const FOR_ANOTHER: usize = 3;
 
 /// Opens the terminal.
@@ -58,14 +58,14 @@ fn stand_in(visitor: &str) -> &'static str {
     VISITORS[(place + 1) % VISITORS.len()]
 }
 
-/// Shows a page to whoever sits here, if there is a screen for it.
+/// Opens the page in a browser, if there is a screen for it.
 pub(super) fn show(url: &str) {
     let has_screen = ["DISPLAY", "WAYLAND_DISPLAY"]
         .iter()
         .any(|name| std::env::var_os(name).is_some());
     if has_screen {
         let mut command = Command::new("xdg-open");
-        // Without that program, the address has been told all the same.
+        // Without that program, the address has been printed all the same.
         let _ = command
             .arg(url)
             .stdin(Stdio::null())
@@ -75,7 +75,7 @@ pub(super) fn show(url: &str) {
     }
 }
 
-/// Publishes something now and then for whoever is `here`, until `stop`.
+/// Publishes something now and then for the users who are `here`, until `stop`.
 pub(super) async fn entertain(
     nats: async_nats::Client,
     mut here: watch::Receiver<Vec<UserId>>,
@@ -113,7 +113,7 @@ pub(super) async fn entertain(
     Ok(())
 }
 
-/// In whose stead this visitor gets reminders; whoever has another name, in nobody's.
+/// Returns the user whose associate this visitor is; none for other names.
 fn stands_in_for(visitor: UserId) -> UserId {
     let other = VISITORS
         .iter()

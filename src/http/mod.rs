@@ -1,6 +1,6 @@
 //! Probes and metrics over HTTP: is the process alive, is it ready, which version is it, what does it count.
 //!
-//! Alive does not depend on a server that can be reached: restarting a process does not mend that. It depends on a client
+//! Alive does not depend on a server that can be reached: restarting a process does not fix that. It depends on a client
 //! that can still connect. Ready means connected, at work on every role that is this member's without failing again and
 //! again, and not stopping.
 

@@ -15,7 +15,7 @@ impl<M> Series<M> {
     pub(super) fn of(&self, value: &str) -> &M {
         let found = self.0.iter().find(|(one, _)| *one == value);
         debug_assert!(found.is_some(), "no series of {value}");
-        // What nobody foresaw is counted with the last, rather than not at all.
+        // An unknown value is counted with the last, rather than not at all.
         found
             .or(self.0.last())
             .map(|(_, metric)| metric)

@@ -1,7 +1,7 @@
 //! Reads what lies in mailboxes in the order in which it was parked, each message of one priority when it is old enough.
 //!
 //! A durable consumer for each priority remembers how far that has come. It passes by the messages of other priorities:
-//! within one, whoever was parked first is old enough first, so waiting for the first of them delays nobody. What was
+//! within one, the first parked is old enough first, so waiting for it delays no other. What was
 //! received and is too young is not held: after the wait the consumer is reset to what was acknowledged, and gives it
 //! again if it is still there.
 

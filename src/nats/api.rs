@@ -15,12 +15,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// Nobody answers queries.
+    /// No member answers queries.
     #[error(
-        "nobody answers queries: `bellhop members ls` shows who runs; with a history in SQLite one member answers, and another \
+        "no member answers queries: `bellhop members ls` shows the running ones; with a history in SQLite one member answers, and another \
          one takes over within seconds"
     )]
-    NobodyAnswers,
+    NoResponder,
     /// This asker may not know.
     #[error("{0}")]
     Forbidden(String),
@@ -33,10 +33,10 @@ pub enum ApiError {
     /// The database is away, or there is none.
     #[error("{0}")]
     Away(String),
-    /// Whoever asks may not.
+    /// The user is not permitted to ask.
     #[error("nats does not permit this user to ask `{0}`")]
     NotPermitted(String),
-    /// Whoever answered failed.
+    /// The member failed.
     #[error("{0}")]
     Failed(String),
     /// Anything else.
@@ -47,7 +47,7 @@ pub enum ApiError {
 /// Asks `bellhop.api.<question>`.
 ///
 /// # Errors
-/// When nobody answers in time, or the answer is no good one.
+/// If no member answers in time, or the answer is an error.
 pub async fn ask<T: DeserializeOwned>(
     nats: &Nats,
     question: &str,
@@ -64,7 +64,7 @@ pub async fn ask<T: DeserializeOwned>(
     let answer = match asked {
         Ok(answer) => answer,
         Err(error) if error.kind() == RequestErrorKind::NoResponders => {
-            return Err(ApiError::NobodyAnswers);
+            return Err(ApiError::NoResponder);
         }
         Err(error) => return Err(NatsError::failed(action(), error).into()),
     };

@@ -54,9 +54,9 @@ pub struct Watched {
     /// None when it is to begin again behind `seen`.
     feed: Option<Feed>,
     is_loaded: bool,
-    /// The last revision that was told, or is in `read`.
+    /// The last revision that was reported, or is in `read`.
     seen: u64,
-    /// Entries read as JSON that were not told yet.
+    /// Entries read as JSON that were not reported yet.
     read: VecDeque<Entry>,
     /// An unreadable entry was met, and there may be more: everything up to the end of the bucket is read as JSON. Each of
     /// them would cost the feed its connection, and every start about a second.
@@ -89,7 +89,7 @@ pub struct Found {
     pub at: Timestamp,
 }
 
-/// Reads the keys of a pattern such as `alice.*` by one request, `most` of them at the most.
+/// Reads the keys of a pattern such as `alice.*` by one request, at most `most` of them.
 ///
 /// # Errors
 /// When JetStream does not answer.
@@ -138,7 +138,7 @@ impl Watched {
         }
     }
 
-    /// Whether everything that the bucket held in the beginning has been told.
+    /// Whether everything that the bucket held in the beginning has been reported.
     pub fn is_loaded(&self) -> bool {
         self.is_loaded && self.read.is_empty()
     }
@@ -212,7 +212,7 @@ impl Watched {
         }
     }
 
-    /// Begins the feed behind what was seen. Returns none where the bucket is empty so far, and nobody knew that.
+    /// Begins the feed behind what was seen. Returns none if the bucket is empty, and that was not known.
     async fn resume(&mut self) -> Result<Option<Feed>, NatsError> {
         let action = || format!("open bucket {}", self.bucket);
         let stream = bucket_stream(&self.bucket);

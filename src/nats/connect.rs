@@ -123,7 +123,7 @@ fn seed_in(text: &str) -> Option<&str> {
         .find(|line| line.starts_with("SU"))
 }
 
-/// Whoever names certificates wants TLS, also where a server, or somebody in between, does not.
+/// A configuration with certificates requires TLS, even if a server, or an attacker in between, does not.
 async fn with_tls(
     mut options: ConnectOptions,
     settings: &config::Nats,
@@ -169,7 +169,7 @@ fn unusable(setting: &'static str, path: &str, cause: impl Into<Cause>) -> NatsE
     }
 }
 
-/// Logs what the client tells of its connection. The client holds the callback for as long as it runs, however it ends, so
+/// Logs the client's connection events. The client holds the callback for as long as it runs, however it ends, so
 /// the callback holds what marks the end.
 fn telling(
     options: ConnectOptions,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{During, Nats, NatsError};
 
 /// Asks a stream for messages of a subject, which may have wildcards, from a sequence on. Answers them, so many and about so
-/// many bytes at the most, and whether nothing lay behind them.
+/// many bytes at most, and whether nothing lay behind them.
 ///
 /// # Errors
 /// When JetStream does not answer.
@@ -69,7 +69,7 @@ pub(super) async fn get(
     }
 }
 
-/// Asks a stream for one message by its sequence, which takes no search. None if whoever answers does not have it.
+/// Asks a stream for one message by its sequence, which takes no search. None if the answering server does not have it.
 ///
 /// # Errors
 /// When JetStream does not answer.

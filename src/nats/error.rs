@@ -45,9 +45,9 @@ pub enum NatsError {
         #[source]
         source: Cause,
     },
-    /// The server knows nobody of this name, or another secret.
+    /// The server does not know this user, or expects another secret.
     #[error(
-        "{url} lets nobody in {who}; set `nats.creds`, `nats.nkey`, `nats.user` and `nats.password`, or `nats.token` to \
+        "{url} rejected the connection {who}; set `nats.creds`, `nats.nkey`, `nats.user` and `nats.password`, or `nats.token` to \
          what the server knows"
     )]
     NotLetIn {
@@ -58,7 +58,7 @@ pub enum NatsError {
     },
     /// Client and server could not agree on a secure connection.
     #[error(
-        "no secure connection to {url}: {problem}; `nats.ca` is to have the certificate of whoever signed the server's, \
+        "no secure connection to {url}: {problem}; `nats.ca` must have the certificate of the server's issuer, \
          which must have this address as a name, and a server that verifies its clients needs `nats.cert` and `nats.key`"
     )]
     Tls {

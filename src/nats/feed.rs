@@ -64,7 +64,7 @@ impl Feed {
         let inbox = Subject::from(nats.client.new_inbox());
         let subscribed = nats.client.subscribe(inbox.clone()).await;
         let messages = subscribed.map_err(|error| NatsError::failed(what(), error))?;
-        // Else the server may begin before it knows of the subscription, and ends what nobody hears.
+        // Else the server may begin before it knows of the subscription, and ends a feed without a receiver.
         nats.client
             .flush()
             .await

@@ -57,7 +57,7 @@ pub async fn delete(
 /// # Errors
 /// When JetStream does not answer.
 pub async fn value(nats: &Nats, bucket: &str, key: &str) -> Result<Option<Bytes>, NatsError> {
-    // Read as JSON: whoever may write the key chooses its headers.
+    // Read as JSON: the writer of the key chooses its headers.
     let found = raw::next(
         nats,
         &bucket_stream(bucket),

@@ -10,7 +10,7 @@ use super::Nats;
 pub struct Link(watch::Receiver<Nats>);
 
 impl Link {
-    /// Makes one of this connection. Whoever holds the sender replaces the client; without it, it is the client for good.
+    /// Makes one of this connection. The holder of the sender replaces the client; without it, it is the client for good.
     pub fn new(nats: Nats) -> (watch::Sender<Nats>, Self) {
         let (sender, current) = watch::channel(nats);
         (sender, Self(current))

@@ -56,7 +56,7 @@ static OPEN_BATCHES: Semaphore = Semaphore::const_new(16);
 
 /// Messages and
 const PAGE_MESSAGES: usize = 500;
-/// bytes of one read of a mailbox that nobody has to deliver.
+/// bytes of one read of a mailbox for display.
 const PAGE_BYTES: usize = 1 << 20;
 
 /// The mailboxes of one partition, while this member owns them.
@@ -136,7 +136,7 @@ impl Mailboxes {
     ) -> Result<Self, NatsError> {
         let stream = nats.names.parked_stream();
         let fence = match Self::set_fence(nats, partition, owner).await {
-            // The stream has no room, not even for a message that takes the place of another one. While there is no fence nobody
+            // The stream has no room, not even for a message that takes the place of another one. While there is no fence no owner
             // can append to these mailboxes.
             Err(NatsError::Refused { .. }) => {
                 purge(nats, &stream, &nats.names.fence(partition), None).await?;
@@ -256,7 +256,7 @@ impl Mailboxes {
         result
     }
 
-    /// Whether anything was appended after the last confirmed append. The fence lets nobody else append.
+    /// Whether anything was appended after the last confirmed append. The fence keeps others from appending.
     async fn has_appended(&self) -> Result<bool, NatsError> {
         let stream = self
             .nats
@@ -608,7 +608,7 @@ pub async fn count(nats: &Nats, stream: &str, subject: &str) -> Result<usize, Na
         .during_with(action)
 }
 
-/// A mailbox, read from its front by somebody who does not deliver it.
+/// A mailbox, read from its front for display.
 #[derive(Debug)]
 pub struct Pages<'a> {
     nats: &'a Nats,
@@ -628,7 +628,7 @@ impl<'a> Pages<'a> {
         }
     }
 
-    /// The next messages, `most` of them, and about 1 MiB, at the most. None are left when none come.
+    /// Returns the next messages, at most `most` and about 1 MiB. None are left when none come.
     ///
     /// # Errors
     /// When JetStream does not answer.

@@ -69,7 +69,7 @@ impl Nats {
     /// When JetStream does not answer.
     pub async fn server_time(&self) -> Result<Timestamp, NatsError> {
         #[derive(Deserialize)]
-        struct Told {
+        struct ServerTime {
             ts: Timestamp,
         }
         let asked = self
@@ -77,7 +77,7 @@ impl Nats {
             .request(format!("STREAM.INFO.{}", self.names.log_stream()), &())
             .await;
         match asked.during("ask for the server's time")? {
-            Response::Ok(Told { ts }) => Ok(ts),
+            Response::Ok(ServerTime { ts }) => Ok(ts),
             Response::Err { error } => Err(NatsError::failed("ask for the server's time", error)),
         }
     }

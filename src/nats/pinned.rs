@@ -194,7 +194,7 @@ impl Pinned {
             .reset_consumer(&consumer, None)
             .await
             .during_with(|| during("reset"))?;
-        // Somebody else may have been handed the first messages already: that does not move the floor.
+        // Another client may have been handed the first messages already: that does not move the floor.
         let floor = reset.info.ack_floor;
         let most = if watch.as_ref().is_some_and(|watch| watch.alone.is_some()) {
             1

@@ -143,7 +143,7 @@ fn parse(block: &[u8]) -> Option<HeaderMap> {
     }
     for line in lines.filter(|line| !line.is_empty()) {
         if line.starts_with(char::is_whitespace) {
-            HeaderValue::from_str(line).ok()?; // It continues a value that nobody here looks at.
+            HeaderValue::from_str(line).ok()?; // It continues a value that is not used here.
             continue;
         }
         let (name, value) = line.split_once(':')?;

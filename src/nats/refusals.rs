@@ -1,4 +1,4 @@
-//! What the server does not permit. It drops such a message and says so on the side, so that whoever waits for an answer
+//! What the server does not permit. It drops such a message and says so on the side, so that a caller who waits for an answer
 //! would only see that none comes.
 
 use std::collections::BTreeMap;

@@ -125,7 +125,7 @@ impl Plan {
     /// # Errors
     /// [`NatsError::NoRoom`] when it has not.
     async fn foresee(&self, nats: &Nats) -> Result<(), NatsError> {
-        // Whoever may not ask learns it when the changes are made.
+        // A user without the permission learns it when the changes are made.
         let has_streams = self
             .steps
             .iter()

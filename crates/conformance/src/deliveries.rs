@@ -7,7 +7,7 @@ use bellhop_protocol::wire::answer::DeliveryAnswer;
 use super::peer::{Ask, Kept, Peer, body};
 use super::sample::{Sample, filled, padded};
 
-/// Reminders for connected users in the largest request; the others are for strangers, so that nobody has to see hundreds.
+/// Reminders for connected users in the largest request; the others are for strangers, so that no user sees hundreds.
 const SHOWN: usize = 4;
 
 /// An answer comes, and soon.

@@ -10,7 +10,7 @@ use super::sample::{Sample, padded};
 /// Requests of each kind under way at once: a Bellhop of several members has this many, if it has any.
 const AT_ONCE: usize = 16;
 
-/// What nobody can read as a request.
+/// Bodies that are not valid requests.
 const UNREADABLE: [&str; 6] = [
     "",
     "\u{0}",

@@ -108,7 +108,7 @@ pub(super) fn parked(peer: &Peer) -> Vec<Sample> {
     ]
 }
 
-/// What was meant for somebody else, whose associate the user is.
+/// A reminder for another user, whose associate the user is.
 pub(super) fn meant_for_another(peer: &Peer) -> Vec<Sample> {
     let user = peer.user();
     let meant = peer.sample(&peer.stranger());

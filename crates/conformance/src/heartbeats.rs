@@ -40,7 +40,7 @@ pub(super) async fn connected(peer: &Peer) -> Kept {
     })
 }
 
-/// Nobody else is named.
+/// No other user is named.
 pub(super) async fn strangers(peer: &Peer) -> Kept {
     let strangers = [peer.stranger(), peer.stranger(), peer.stranger()];
     named_none_of(peer, &strangers).await

@@ -1,4 +1,4 @@
-//! Rules about a user who leaves while this is running: whoever runs it disconnects the user when told to.
+//! Rules about a user who leaves while this is running: the operator disconnects the user when asked to.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use bellhop_protocol::token::UserId;
 
 use super::peer::{Kept, Peer};
 
-/// How long whoever runs this has to disconnect the user.
+/// Time for the operator to disconnect the user.
 const NOTICE: Duration = Duration::from_secs(60);
 /// How long the app server may take for the rest when one thing has shown that the user has left.
 const REST: Duration = Duration::from_secs(5);
@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) async fn route(peer: &Peer) -> Kept {
     let user = peer.leaver()?;
     let has_left = async || Ok(!peer.has_route(user).await? || !is_named(peer, user).await?);
-    within(NOTICE, "nobody has disconnected the user", has_left).await?;
+    within(NOTICE, "the user was not disconnected", has_left).await?;
     within(REST, "the user's route is still there", async || {
         Ok(!peer.has_route(user).await?)
     })

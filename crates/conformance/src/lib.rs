@@ -1,7 +1,7 @@
-//! `bellhop conformance`: plays Bellhop's side against somebody's app server, and judges it by the contract, rule by rule.
+//! `bellhop conformance`: plays Bellhop's side against an app server, and judges it by the contract, rule by rule.
 //!
 //! Only NATS is needed, no `bellhop serve`: what is sent is made of the same parts, [`wire::answer`](bellhop_protocol::wire::answer)
-//! and [`reminder`](bellhop_protocol::reminder). A rule says one thing and is broken by one fault, so that the verdicts tell what to mend.
+//! and [`reminder`](bellhop_protocol::reminder). A rule says one thing and is broken by one fault, so that the verdicts name what to fix.
 //!
 //! | module | |
 //! | --- | --- |
@@ -69,7 +69,7 @@ pub enum ConformanceError {
     /// There are more routes than are looked at.
     #[error("the routes to {0} are more than {MAX_ROUTES}, name users with --user")]
     TooManyRoutes(InstanceName),
-    /// Nobody is known to be connected.
+    /// No user is known to be connected.
     #[error(
         "no usable route leads to {0}; connect a user to it, or name one who is connected with --user"
     )]
@@ -90,7 +90,7 @@ pub enum Verdict {
     Passed,
     /// It was not; this is what was found instead.
     Failed(String),
-    /// Nobody knows: this stands in the way.
+    /// Unknown, for this reason.
     NotTried(String),
 }
 
@@ -113,7 +113,7 @@ pub struct Judged {
 pub struct Judge {
     /// Basic rules that were not kept.
     broken: Vec<&'static Rule>,
-    /// The rule broken last, after which nobody has seen an answer.
+    /// The rule broken last, after which no answer was seen.
     suspect: Option<&'static str>,
     /// The rule since which there is no answer.
     dead_since: Option<&'static str>,

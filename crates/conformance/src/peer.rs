@@ -64,7 +64,7 @@ pub struct Peer {
     pub(super) instance: InstanceName,
     subject: String,
     timeouts: (Duration, Duration),
-    /// Who is connected, by the word of whoever runs this, or by the routes: one at least.
+    /// The connected users, as the operator or the routes name them: one at least.
     pub(super) users: Vec<UserId>,
     leaver: Option<UserId>,
     /// The routes, as they stand in the bucket.
@@ -78,7 +78,7 @@ impl Peer {
     /// Learns from the bucket of an installation's routes who is connected to the instance, and where it is asked.
     ///
     /// # Errors
-    /// When nobody is connected, or the bucket cannot be read.
+    /// If no user is connected, or the bucket cannot be read.
     pub async fn find(
         jetstream: &Context,
         names: &Names,
@@ -138,16 +138,16 @@ impl Peer {
         &self.users
     }
 
-    /// Somebody who is connected.
+    /// Returns a connected user.
     pub(super) fn user(&self) -> UserId {
         self.users[0].clone()
     }
 
-    /// Somebody who leaves.
+    /// Returns the user who leaves.
     pub(super) fn leaver(&self) -> Result<&UserId, String> {
         self.leaver
             .as_ref()
-            .ok_or_else(|| "nobody was to leave".to_owned())
+            .ok_or_else(|| "no user was named to leave".to_owned())
     }
 
     /// The key of a user's route.
@@ -163,14 +163,14 @@ impl Peer {
             .map_err(|error| error.to_string())
     }
 
-    /// Somebody of whom nobody has heard.
+    /// Returns an unknown user.
     pub(super) fn stranger(&self) -> UserId {
         self.stranger_with("")
     }
 
-    /// Somebody of whom nobody has heard, with this at the end of the name: up to 64 bytes.
+    /// Returns an unknown user, with this at the end of the name: up to 64 bytes.
     pub(super) fn stranger_with(&self, end: &str) -> UserId {
-        format!("nobody-{}-{}{end}", self.run, self.count())
+        format!("stranger-{}-{}{end}", self.run, self.count())
             .parse()
             .expect("it is short and has no control characters")
     }
@@ -197,7 +197,7 @@ impl Peer {
         }
     }
 
-    /// Asks, and waits longer than Bellhop does, so that a late answer is told from none.
+    /// Asks, and waits longer than Bellhop does, so that a late answer differs from none.
     pub(super) async fn ask(&self, what: Ask, body: Bytes) -> Result<Answer, String> {
         let patience = self.timeout(what) * 2;
         let subject = format!("{}.{}", self.subject, what.verb());
@@ -209,7 +209,7 @@ impl Peer {
                 took: began.elapsed(),
             }),
             Err(error) => Err(match error.kind() {
-                RequestErrorKind::NoResponders => format!("nobody subscribes to {subject}"),
+                RequestErrorKind::NoResponders => format!("no program subscribes to {subject}"),
                 RequestErrorKind::TimedOut => format!("no answer within {patience:?}"),
                 _ => error.to_string(),
             }),

@@ -129,10 +129,10 @@ pub static RULES: &[Rule] = &[
     rule!(
         "heartbeat-stranger",
         [Heartbeat],
-        "Name nobody else: what is for them would be sent here.",
+        "Name no other users: their reminders would be sent here.",
         heartbeats::strangers
     ),
-    rule!("heartbeat-asked", [Heartbeat], "Name nobody else", heartbeats::asked_only),
+    rule!("heartbeat-asked", [Heartbeat], "Name no other users", heartbeats::asked_only),
     rule!("heartbeat-names", [Heartbeat], "JSON bodies carry the name itself.", heartbeats::names),
     rule!("heartbeat-largest", [Heartbeat], "asks about up to 1,000 users", heartbeats::largest),
     rule!("heartbeat-unknown-fields", [Heartbeat], UNKNOWN, heartbeats::unknown_fields),
@@ -183,7 +183,7 @@ pub static RULES: &[Rule] = &[
     rule!("unreadable-delivery", [Delivery], UNREADABLE, endurance::unreadable_deliveries),
     rule!("oversize", [Delivery], UNREADABLE, endurance::oversize),
     rule!("leaving-route", [Heartbeat], "Delete it when the user's last terminal leaves.", leaving::route).of_leaving(),
-    rule!("leaving-heartbeat", [Heartbeat], "Name nobody else", leaving::heartbeat).of_leaving(),
+    rule!("leaving-heartbeat", [Heartbeat], "Name no other users", leaving::heartbeat).of_leaving(),
     rule!("leaving-delivery", [Delivery], BY_ALL_THREE, leaving::delivery).of_leaving(),
 ];
 

@@ -94,10 +94,10 @@ pub enum DecodeError {
     #[error("the index is not readable: {0}")]
     Index(#[from] serde_json::Error),
     /// The bodies are longer or shorter than the index says.
-    #[error("the index tells of {told} bytes of reminders, the message has {found}")]
+    #[error("the index names {indexed} bytes of reminders, the message has {found}")]
     Length {
-        /// Bytes that the index tells of.
-        told: usize,
+        /// Bytes that the index names.
+        indexed: usize,
         /// Bytes that follow the index.
         found: usize,
     },
@@ -132,13 +132,13 @@ impl Event {
             .ok_or(DecodeError::NoIndex)?;
         let index: Index = serde_json::from_slice(&message[..line])?;
         let mut rest = message.slice(line + 1..);
-        let told = index
+        let indexed = index
             .reminders
             .iter()
             .fold(0usize, |sum, entry| sum.saturating_add(entry.bytes));
-        if told != rest.len() {
+        if indexed != rest.len() {
             return Err(DecodeError::Length {
-                told,
+                indexed,
                 found: rest.len(),
             });
         }

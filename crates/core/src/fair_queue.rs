@@ -1,5 +1,5 @@
 //! What waits, fair among those who ask. Each may have so much in the line at a time; what it asks
-//! for beyond that waits outside until there is room for it. So a flood delays nobody else for
+//! for beyond that waits outside until there is room for it. So a flood delays no other source for
 //! long, and while there is no flood, the order of all is kept. What one asks for always keeps its
 //! order.
 

@@ -1,6 +1,6 @@
 //! Makes one reminder of a set's duplicates: same user, same title, same content.
 //!
-//! The first of them stands for all and carries their number and ids. What differs is resolved so that nobody is told
+//! The first of them stands for all and carries their number and ids. Differences are resolved so that no user is notified
 //! less than a publisher asked for: the highest priority, the latest expiry (none beats any), every tag up to the limit.
 //! Only that one of them is for the user alone keeps all from others.
 //! `data` stays the first one's. A reminder takes in only as many as it can name and still be delivered in one request;

@@ -5,7 +5,7 @@
 pub enum HistoryErrorKind {
     /// The database is away, full or busy: the same may succeed later. Nothing of it was stored, or all of it.
     Away,
-    /// Somebody has to do something first: the address is wrong, the schema is newer than the program, the file is
+    /// An operator has to act first: the address is wrong, the schema is newer than the program, the file is
     /// corrupt, a permission is missing.
     Broken,
 }

@@ -211,7 +211,7 @@ type OnHeartbeat = Box<dyn FnMut(&[String]) -> Reply + Send>;
 #[derive(Default)]
 struct State {
     connected: BTreeSet<String>,
-    /// Users that the router was told are connected here.
+    /// Users that this server confirmed as connected.
     confirmed: BTreeSet<String>,
     requests: Vec<Arc<Request>>,
     on_delivery: Option<OnDelivery>,
@@ -309,7 +309,7 @@ impl ScriptedApp {
         }
     }
 
-    /// Whether the server knows of somebody who subscribes.
+    /// Whether the server knows a subscriber.
     async fn answers(&self) -> bool {
         let request = NatsRequest::new().timeout(Some(Duration::from_secs(1)));
         match self

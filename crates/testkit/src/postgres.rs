@@ -147,7 +147,7 @@ fn programs() -> Option<PathBuf> {
         .find(|dir| dir.join("initdb").is_file())
 }
 
-/// PostgreSQL does not run as root: how root becomes somebody who may, to whom the directory is given.
+/// PostgreSQL does not run as root: how root becomes a user who may, who gets the directory.
 fn as_somebody_else(dir: &Path) -> Vec<String> {
     let id = |arguments: &[&str]| {
         let output = Command::new("id")

@@ -58,7 +58,7 @@ impl Drop for Reply {
         if self.verdict.is_err() {
             self.line.cut();
         }
-        let _ = self.verdicts.send((self.key, self.verdict)); // Without the other end there is nobody to tell.
+        let _ = self.verdicts.send((self.key, self.verdict)); // Without the other end the verdict is not needed.
     }
 }
 

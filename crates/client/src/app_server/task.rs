@@ -272,7 +272,7 @@ impl Task {
                 self.send_answers().await;
             }
         }
-        let _ = self.client.flush().await; // What is not sent by now was sent to nobody.
+        let _ = self.client.flush().await; // The rest has no receiver.
     }
 }
 

@@ -76,7 +76,7 @@ pub struct Ended {
     pub id: String,
     /// Whom it was for.
     pub user: UserId,
-    /// Its finished JSON, for the history. None if nobody may see what it says.
+    /// Its finished JSON, for the history. None if its content must not be shown.
     pub reminder: Option<Bytes>,
 }
 
@@ -355,7 +355,7 @@ impl Plan<'_> {
         if let Some(reminder) = self.original(at).filter(|_| !self.originals[at].is_over()) {
             let (id, user) = (reminder.id.clone(), reminder.user.clone());
             let place = self.originals[at].place;
-            // What it would have said alone; nothing, if its own rules let nobody see it.
+            // Its own text; none, if its own rules hide it.
             let reminder = self
                 .planner
                 .ruled(reminder, place)

@@ -4,7 +4,7 @@
 //! A sequence alone identifies nothing. After a loss of power nats-server may bring the stream back
 //! without its newest sets, and gives their sequences to other sets. So a position carries a time,
 //! too, and counts only for sets that were stored at or before it. A stream that was deleted and
-//! made again is told by its creation time.
+//! made again is recognized by its creation time.
 
 use serde::{Deserialize, Serialize};
 
@@ -98,7 +98,7 @@ pub struct Start {
 }
 
 impl Position {
-    /// Returns the position of a partition that nobody has worked yet.
+    /// Returns the position of a partition that no member has worked yet.
     pub fn first(stream_ns: i64) -> Self {
         Self {
             stream_ns,

@@ -1,10 +1,10 @@
 //! How one instance is spoken to: one delivery and one heartbeat at a time, so that batches form from what waits
 //! meanwhile, with mailboxes read ahead for one more delivery; and, when it is silent, only now and then.
 //!
-//! A silent instance is *down*: nobody is delivered to it, so a hung one costs one time-out and not one for each
+//! A silent instance is *down*: it gets no deliveries, so a hung one costs one time-out and not one for each
 //! reminder. When its back-off ends it is probed by a heartbeat that names users who want it. An answer brings it up
 //! again. Back-off grows until a delivery is accepted: an instance that answers heartbeats but hangs on deliveries
-//! stays expensive for nobody but its own users.
+//! stays expensive only for its own users.
 //!
 //! A delivery without an answer may be the fault of one reminder in it that the instance cannot read. So those who were in it
 //! go alone from then on, one user at a time on a track of their own, beside the shared requests of everybody else.
@@ -80,7 +80,7 @@ pub struct Track {
 }
 
 impl Track {
-    /// Nothing is under way, and nobody waits.
+    /// Nothing is in flight, and no user waits.
     pub fn is_idle(&self) -> bool {
         self.ready.is_empty() && self.delivering.is_none()
     }

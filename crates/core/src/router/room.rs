@@ -1,6 +1,6 @@
 //! Room in a mailbox: how much of it a priority and a source may have, and what each source has.
 //!
-//! A reminder that a mailbox has no room for is refused for good, so nobody may fill a mailbox for all others: its last part is kept
+//! A reminder that a mailbox has no room for is refused for good, so no source may fill a mailbox for all others: its last part is kept
 //! for higher priorities, and no source may have more than its share. While a mailbox is so empty that neither can matter, its
 //! reminders are counted together. Beyond that it has a [`Tally`], which begins with a count by the shell; and before a reminder is
 //! refused, the shell counts again, since others may have taken reminders out.
@@ -11,7 +11,7 @@ use super::{Entry, Fate};
 use bellhop_protocol::reminder::Priority;
 use bellhop_protocol::token::Source;
 
-/// A smaller limit is nobody's in particular: a tenth of it would be no place at all.
+/// A smaller limit is not shared: a tenth of it would be no place at all.
 const LEAST_SHARED: usize = 10;
 
 /// How much of a mailbox may be filled, and by whom.

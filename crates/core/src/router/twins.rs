@@ -1,4 +1,4 @@
-//! What was accepted lately: a later reminder of the same text is merged into it instead of being told twice.
+//! What was accepted lately: a later reminder of the same text is merged into it instead of being delivered twice.
 //!
 //! Kept in memory only, and bounded. So a merge may be missed (after a take-over, or among very many reminders), and none
 //! is wrong: what stands for another one was accepted by an app server before, and is at least as urgent. What merely waits stands

@@ -19,7 +19,7 @@ pub struct Route {
     pub lane: LaneNumber,
     /// The key's revision: the newest is tried first, and an older deletion cannot remove it.
     pub revision: u64,
-    /// Until when the connection counts as held; none while nobody has confirmed it.
+    /// Until when the connection counts as held; none while it is not confirmed.
     pub held_until: Option<Instant>,
     /// It was confirmed for what comes next, however long the user's other connections take to be.
     pub is_fresh: bool,
@@ -70,7 +70,7 @@ pub struct Batch {
 pub struct Reception {
     /// Who accepted it.
     pub by: Vec<InstanceName>,
-    /// Somebody wants it later.
+    /// An associate may want it later.
     pub is_put_off: bool,
 }
 
@@ -314,7 +314,7 @@ impl Work {
 }
 
 impl User {
-    /// Somebody of whom nothing else is known.
+    /// A user of whom nothing else is known.
     pub fn new(name: UserId) -> Self {
         Self {
             name,

@@ -4,10 +4,10 @@
 //! without a hash and without comparing names. A million users of one route each are what a partition's memory goes to,
 //! so they lie in a slab, and what doubles when it is full, the table of names, has the numbers alone.
 //!
-//! A number is given again when its user was forgotten, so nobody may be taken for who had the number before. What speaks of a user
+//! A number is given again when its user was forgotten, so no user may be mistaken for the previous one. What speaks of a user
 //! keeps it from being forgotten (`User::is_forgettable`): its routes and mailbox, a timer, a place in a queue for reads, a delivery or
 //! park under way. Two things may outlive it, and are looked at before they count: a seat at an instance by its turn, which is
-//! nobody else's; and what a heartbeat tells of a user by the name that was asked about.
+//! no other user's; and a heartbeat's answer by the name that was asked about.
 
 use std::hash::BuildHasher;
 use std::ops::{Index, IndexMut};
@@ -29,7 +29,7 @@ pub struct Users {
 }
 
 impl Users {
-    /// Nobody.
+    /// No user.
     pub(super) fn new() -> Self {
         Self {
             users: Slab::new(),
@@ -65,7 +65,7 @@ impl Users {
             .copied()
     }
 
-    /// Forgets a user. Its number may be somebody else's next.
+    /// Forgets a user. Its number may be another user's next.
     pub fn forget(&mut self, number: UserNumber) {
         let Some(user) = self.users.remove(number.0) else {
             return;
@@ -88,7 +88,7 @@ impl Users {
             .map(|(number, user)| (UserNumber(number), user))
     }
 
-    /// Nobody is known.
+    /// No user is known.
     pub fn is_empty(&self) -> bool {
         self.numbers.is_empty()
     }

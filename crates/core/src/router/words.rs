@@ -93,7 +93,10 @@ impl Display for Input {
                 found: Some(found),
             } => {
                 let source = |source: &Option<Source>| {
-                    source.as_ref().map_or("nobody", Source::as_str).to_owned()
+                    source
+                        .as_ref()
+                        .map_or("no source", Source::as_str)
+                        .to_owned()
                 };
                 let of = |(whose, all): &(Option<Source>, Vec<u64>)| {
                     format!("{} of {}", all.len(), source(whose))

@@ -181,14 +181,14 @@ pub(crate) fn hosts_without_tls(url: &PostgresUrl) -> Vec<String> {
 
 /// TLS, with the certificates that this machine trusts, or those of `$SSL_CERT_FILE`.
 fn tls() -> Result<MakeRustlsConnect, Problem> {
-    let told = |error: &dyn std::fmt::Display| {
+    let described = |error: &dyn std::fmt::Display| {
         format!("no certificate authorities to trust: {error}; set SSL_CERT_FILE")
     };
     MakeRustlsConnect::with_native_certs()
         .map(|(tls, _)| tls)
         .map_err(|errors| match errors.first() {
-            Some(error) => Problem::broken(told(error)),
-            None => Problem::broken(told(&"this machine has none")),
+            Some(error) => Problem::broken(described(error)),
+            None => Problem::broken(described(&"this machine has none")),
         })
 }
 

@@ -115,7 +115,7 @@ impl Batch {
         meant.chain(got).collect()
     }
 
-    /// Drops what was published for somebody before that user was erased, and forgets who got something before.
+    /// Drops what was published for a user before that user was erased, and forgets who got something before.
     pub(crate) fn erase(&mut self, erased_at_ms: &HashMap<String, i64>) -> Vec<Unwritten> {
         if erased_at_ms.is_empty() {
             return Vec::new();

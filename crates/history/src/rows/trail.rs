@@ -80,7 +80,7 @@ impl Trail {
     /// The trail of this row.
     ///
     /// # Errors
-    /// When it is no array of steps: somebody else has written it.
+    /// If it is not an array of steps: another program has written it.
     pub(crate) fn stored(n: i64, json: &str) -> Result<Self, Problem> {
         Self::read(json).map_err(|error| {
             Problem::broken(format!("the trail of row {n} cannot be read: {error}"))

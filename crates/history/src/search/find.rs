@@ -1,7 +1,7 @@
 //! Finds reminders: what both databases are asked, and in which order.
 //!
 //! Without `contains`, one statement answers. With it, the newest rows that are otherwise asked for are looked at one by one first: what is
-//! common, or asked of somebody who has few reminders, is found among them. Only then the search index is asked for what is older,
+//! common, or asked about a user who has few reminders, is found among them. Only then the search index is asked for what is older,
 //! and what it names is looked at, since it names more than there is.
 
 use std::collections::{BTreeMap, BinaryHeap, HashMap};

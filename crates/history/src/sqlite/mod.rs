@@ -89,7 +89,7 @@ impl Database for Sqlite {
     }
 }
 
-/// Makes the file where it is missing, for nobody else to read; SQLite makes those beside it alike.
+/// Makes the file where it is missing, readable for this user alone; SQLite makes those beside it alike.
 fn create(path: &Path) -> Result<(), Problem> {
     let mut options = OpenOptions::new();
     options.append(true).create(true);

@@ -1,4 +1,4 @@
-//! An object's fields, each byte for byte: for whoever needs some of them, whatever the others are.
+//! An object's fields, each byte for byte: for code that needs some of them, whatever the others are.
 
 use std::borrow::Cow;
 use std::fmt;

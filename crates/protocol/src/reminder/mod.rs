@@ -114,7 +114,7 @@ pub struct Reminder {
     /// What the rules marked, title first, in the order of their starts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub marks: Vec<Mark>,
-    /// No associate may get it. Nobody is told of it.
+    /// No associate may get it. It is not announced.
     #[serde(skip)]
     pub stays: bool,
 }
@@ -162,8 +162,8 @@ pub enum MarkAction {
     Link,
 }
 
-/// A hasher that has read these texts, each told from the next: a byte that no text has stands behind it. What it makes of
-/// them is stored, so it is the same for ever.
+/// A hasher that has read these texts, each separated from the next by a byte that no text has. What it makes of
+/// them is stored, so it must never change.
 pub fn hasher_of<const N: usize>(texts: [&str; N]) -> SipHasher13 {
     let mut hasher = SipHasher13::new_with_keys(0, 0);
     for text in texts {

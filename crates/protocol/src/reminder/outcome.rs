@@ -28,7 +28,7 @@ pub enum Outcome {
     },
     /// It waits in the user's mailbox.
     Parked {
-        /// It has done so for long: whoever published it may want to reach the user another way.
+        /// It has waited for long: the publisher may want to reach the user another way.
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         escalated: bool,
     },

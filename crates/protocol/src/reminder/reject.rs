@@ -1,4 +1,4 @@
-//! Why input is refused: one stable code for each reason, and the detail that tells its publisher what to mend.
+//! Why input is refused: one stable code for each reason, and the detail that helps its publisher to fix it.
 
 use std::fmt;
 

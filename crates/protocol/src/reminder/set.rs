@@ -176,7 +176,7 @@ pub struct RawReminder<'a> {
     /// Not delivered after this.
     #[cfg_attr(feature = "schema", schemars(with = "Option<Timestamp>"))]
     expires_at: Option<String>,
-    /// `false`: nobody but the user may get it; else `true`.
+    /// `false`: only the user may get it; else `true`.
     reroute: Option<bool>,
     /// Any JSON that common readers can hold, delivered byte for byte: at most 64 levels, numbers of up to 300 characters that fit
     /// into a double, whole characters.

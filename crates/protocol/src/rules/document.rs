@@ -266,7 +266,7 @@ impl Document {
         });
         let tests = read_list("test", "tests", &mut fields, &mut problems).unwrap_or_default();
         if !problems.is_empty() {
-            fields.remove("allow"); // What is wrong with it is told already.
+            fields.remove("allow"); // Its problem is reported already.
         }
         let rest = serde_json::from_value::<Self>(Value::Object(fields))
             .map_err(|error| problems.push(Problem::error(error)));

@@ -21,7 +21,7 @@ const EXPECT: &[&str] = &[
 const MARK: &[&str] = &["rule", "text"];
 
 impl Document {
-    /// Fields that no document has: somebody mistyped them.
+    /// Unknown fields, probably mistyped.
     pub fn unknown_fields(json: &[u8]) -> Vec<Problem> {
         let Ok(document) = serde_json::from_slice::<Value>(json) else {
             return Vec::new();
@@ -104,7 +104,7 @@ fn of_another_action(rule: &Value) -> impl Iterator<Item = Problem> {
         })
 }
 
-/// What somebody who wrote this may have meant.
+/// Returns the name that was probably meant.
 fn near<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let distance = |known: &str| strsim::osa_distance(&name.to_lowercase(), known);
     let nearest = known.iter().copied().min_by_key(|known| distance(known))?;

@@ -8,7 +8,7 @@ use crate::wire::cloud_event;
 /// Where messages travel.
 pub(super) struct Channel {
     pub(super) name: &'static str,
-    /// With `{parameters}`; none, if whoever asks says where its answer is to go.
+    /// With `{parameters}`; none, if the request names where its answer goes.
     pub(super) address: Option<String>,
     pub(super) about: &'static str,
     pub(super) messages: Vec<Message>,
@@ -455,7 +455,7 @@ fn questions(names: &Names) -> Vec<Channel> {
     ]
 }
 
-/// Answers, which go where whoever asked wants them.
+/// Answers, which go to the subject that the request names.
 fn answers(name: &'static str, messages: Vec<Message>) -> Channel {
     Channel {
         name,

@@ -60,7 +60,7 @@ pub struct HistoryQuery {
 #[derive(Debug, JsonSchema)]
 pub struct HistoryAnswer {
     /// The reminders.
-    pub reminders: Vec<Told>,
+    pub reminders: Vec<StoredReminder>,
     /// There are more: ask the same with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
@@ -69,7 +69,7 @@ pub struct HistoryAnswer {
 /// A reminder of the history, and what became of it.
 #[derive(Debug, JsonSchema)]
 #[schemars(rename = "HistoryReminder")]
-pub struct Told {
+pub struct StoredReminder {
     /// What it said.
     #[serde(flatten)]
     pub reminder: Known,
@@ -88,7 +88,7 @@ pub struct Told {
 pub enum Known {
     /// As it is delivered.
     Whole(Box<Delivered>),
-    /// It was blocked or refused: nobody is to see what it says.
+    /// It was blocked or refused: its content must not be shown.
     Named(Named),
 }
 

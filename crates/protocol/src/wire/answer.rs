@@ -66,7 +66,7 @@ pub struct Heartbeat<U> {
     schemars(rename = "HeartbeatAnswer")
 )]
 pub struct HeartbeatAnswer<U> {
-    /// The users that are. Names that nobody asked about say nothing.
+    /// The users that are. Names that were not asked about are ignored.
     pub connected: Vec<U>,
 }
 

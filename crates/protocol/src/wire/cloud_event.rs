@@ -47,7 +47,7 @@ pub struct Published<'m> {
 impl<'m> Published<'m> {
     /// Reads a message, by its headers, which are looked up without regard to case, and its body.
     pub fn read(header: impl Fn(&str) -> Option<&'m str>, body: &'m [u8]) -> Self {
-        let told = header(trace::HEADER).and_then(|text| text.parse().ok());
+        let header_trace = header(trace::HEADER).and_then(|text| text.parse().ok());
         let media_type = header("content-type").map(media_type).unwrap_or_default();
         let event = if media_type.starts_with("application/cloudevents") {
             Event::structured(&media_type, body)
@@ -61,12 +61,12 @@ impl<'m> Published<'m> {
         } else {
             return Self {
                 set: Ok(body.into()),
-                trace: told,
+                trace: header_trace,
             };
         };
         match event {
             Ok(event) => {
-                let trace = told.or_else(|| event.traceparent.as_ref()?.parse().ok());
+                let trace = header_trace.or_else(|| event.traceparent.as_ref()?.parse().ok());
                 Self {
                     set: event.set(),
                     trace,
@@ -74,7 +74,7 @@ impl<'m> Published<'m> {
             }
             Err(rejection) => Self {
                 set: Err(rejection),
-                trace: told,
+                trace: header_trace,
             },
         }
     }
@@ -209,7 +209,7 @@ impl<'m> Event<'m> {
 
     /// The set that it stands for: its data under the event's name, unless it has one, or a set of the reminder that its data is.
     fn set(self) -> Result<Cow<'m, [u8]>, Rejection> {
-        // What is neither a set nor a reminder is refused by whoever reads the set.
+        // The reader of the set refuses a body that is neither a set nor a reminder.
         let Ok(fields) = serde_json::from_slice::<Fields<'_>>(&self.data) else {
             return Ok(self.data);
         };

@@ -10,7 +10,7 @@ pub struct Erased {
     pub history: u64,
     /// Reminders of the mailbox.
     pub parked: u64,
-    /// Reminders that were to be delivered later; not told of if there were none.
+    /// Reminders that were to be delivered later; absent if there were none.
     #[serde(default, skip_serializing_if = "is_none")]
     pub scheduled: u64,
     /// Routes.

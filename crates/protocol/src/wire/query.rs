@@ -95,7 +95,7 @@ pub enum QueryError {
     },
 }
 
-/// The fields of a request. Those that nobody asks for are passed over.
+/// The fields of a request. Unknown ones are ignored.
 struct Fields(Map<String, Value>);
 
 impl Fields {

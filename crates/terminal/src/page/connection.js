@@ -35,7 +35,7 @@ export class Connection {
   /** The number of the last reminder that came, of the last that a page shows, and of the last that the server knows of. */
   #received = 0;
   #shown = 0;
-  #told = 0;
+  #reported = 0;
   #isTelling = false;
 
   /** `home` is the path of the user's page. */
@@ -96,7 +96,7 @@ export class Connection {
       this.#hello = JSON.parse(event.data);
       this.#setState('connected');
       this.#send({ hello: this.#hello });
-      this.#told = 0; // The server may be another one.
+      this.#reported = 0; // The server may be another one.
       this.#tell();
     });
     source.addEventListener('reminder', (event) => this.#receive(JSON.parse(event.data), Number(event.lastEventId)));
@@ -131,12 +131,12 @@ export class Connection {
   async #tell() {
     if (this.#isTelling) return;
     this.#isTelling = true;
-    while (this.#told < this.#shown) {
+    while (this.#reported < this.#shown) {
       const shown = this.#shown;
       const answer = await fetch(`${this.#home}seen`, { method: 'POST', body: shown }).catch(() => null);
       if (answer?.status === 401) this.#setState('signed-out');
       if (!answer?.ok) break; // It is sent again after the next `hello`.
-      this.#told = shown;
+      this.#reported = shown;
     }
     this.#isTelling = false;
   }

@@ -1,4 +1,4 @@
-// What came before: loaded as one scrolls, and when nobody knows what was missed.
+// What came before: loaded as one scrolls, and when it is unknown what was missed.
 
 /** How many pages are looked through for the last reminder that is known. */
 const MOST_PAGES = 5;
@@ -10,7 +10,7 @@ export class History {
   #isLoading = false;
   #on;
 
-  /** `on.state` is told what there is to say, and whether trying again makes sense. */
+  /** `on.state` gets the text to show, and whether trying again makes sense. */
   constructor(feed, on) {
     this.#feed = feed;
     this.#on = on;
@@ -54,7 +54,7 @@ export class History {
     missed.reverse().forEach((reminder) => this.#feed.add(reminder));
   }
 
-  /** The bottom is not where it was: it is looked for anew. */
+  /** The bottom is not where it was: it is looked for again. */
   startOver() {
     this.#cursor = null;
     this.#isComplete = false;

@@ -39,14 +39,14 @@ function arrived(reminder) {
   const item = feed.add(reminder);
   if (!item) return;
   item.classList.add('arriving');
-  // Nothing is taken away from whoever reads down there.
+  // Nothing is taken away from a user who reads down there.
   if (isUpToDate() && feed.trim()) history.startOver();
   showEmptiness();
   if (announced.push(reminder) === 1) setTimeout(announce, BREATH);
   if (!isUpToDate()) showFresh(fresh + 1);
 }
 
-/** Tells who cannot see it. Many at once are told as a number. */
+/** Announces arrivals to screen readers. Many at once are announced as a number. */
 function announce() {
   const [first] = announced;
   at('announcer').textContent = announced.length > 1 ? `${announced.length} new reminders` : sentenceOf(first);

@@ -1,4 +1,4 @@
-// Times as people say them, with the exact one for whoever asks.
+// Times as people say them, with the exact one on demand.
 
 const relative = new Intl.RelativeTimeFormat('en', { numeric: 'auto' });
 const exact = new Intl.DateTimeFormat(undefined, { dateStyle: 'full', timeStyle: 'medium' });

@@ -289,7 +289,7 @@ pub async fn tied_to_its_spawner(program: &Path) -> Command {
 /// the death of the parent.
 async fn spawn(mut command: Command) -> io::Result<Running> {
     let (_spawner, server_dropped) = mpsc::channel::<()>();
-    let (tell, told) = oneshot::channel();
+    let (tell, started) = oneshot::channel();
     let runtime = tokio::runtime::Handle::current();
     std::thread::Builder::new()
         .name("nats-server".into())
@@ -302,7 +302,7 @@ async fn spawn(mut command: Command) -> io::Result<Running> {
                 let _ = server_dropped.recv();
             }
         })?;
-    let child = told.await.map_err(io::Error::other)??;
+    let child = started.await.map_err(io::Error::other)??;
     Ok(Running { child, _spawner })
 }
 

@@ -1,4 +1,4 @@
-//! What must hold between any two steps. The tests and the simulation ask after every one; nobody else does.
+//! What must hold between any two steps. Only the tests and the simulation ask, after every step.
 
 use std::sync::Arc;
 
@@ -299,7 +299,7 @@ impl Partition {
                 assert_eq!(queue_for_it, 0, "users queue for {instance:?}: {lane:?}");
                 let is_probed = lane.checking.as_ref().is_some_and(|check| check.is_probe);
                 let is_armed = self.timers.contains(&(at, Timer::Probe(number)));
-                assert!(is_probed || is_armed, "{instance:?} stays down for ever");
+                assert!(is_probed || is_armed, "{instance:?} stays down permanently");
             }
             Health::Up => {
                 assert!(

@@ -1,7 +1,7 @@
 //! Deliveries: what goes into a request, and what its answer means.
 //!
 //! What is delivered to a user in one go is a *batch*. It goes to all instances that are to get it, each at its own lane's
-//! turn, and is over when all have answered. A reminder is done with if one of them accepted it; what nobody accepted stays
+//! turn, and is over when all have answered. A reminder is done with if one of them accepted it; a reminder that none accepted stays
 //! at the front. So every instance gets the reminders in order, and none gets one again because another one had refused it.
 //! An instance whose turn does not come for long is left out of the batch.
 //!
@@ -399,7 +399,7 @@ impl Partition {
         }
     }
 
-    /// Nobody took it, and somebody was busy.
+    /// No instance accepted it, and one was busy.
     fn pause_busy(&mut self, now: Now, user: UserNumber) {
         let backoff = self.settings.busy_backoff;
         let work = self.users[user].work_mut();

@@ -1,11 +1,11 @@
 //! Errands: live reminders of a user who has no way of its own go to an associate, before the mailbox.
 //!
 //! The associates are tried in order: the routes are looked up (they may be another partition's), the connection is
-//! confirmed at the instance, and what waits is delivered with the associate as the recipient. Whoever is silent or refuses
+//! confirmed at the instance, and what waits is delivered with the associate as the recipient. An instance that is silent or refuses
 //! is passed by; what is left when all were tried, or the time is over, goes to the mailbox. The user comes first: where a
 //! route of its own becomes usable before the delivery was sent, the errand ends.
 //!
-//! What arrives meanwhile waits behind, so an associate gets what it gets in order. Nobody's associates but the user's own
+//! What arrives meanwhile waits behind, so an associate gets what it gets in order. Only the user's own associates
 //! are looked at, so there are no chains; and a route that turns out wrong is its own partition's to drop.
 
 use std::collections::{BTreeSet, VecDeque};

@@ -170,7 +170,7 @@ impl Partition {
             match (is_about_user, is_there) {
                 (true, true) => self.confirmed(now, seat.user, lane),
                 (true, false) => self.drop_route(seat.user, lane, *revision, actions),
-                // An associate's route is its own partition's; and whoever has the user's number since was not asked about.
+                // An associate's route is its own partition's; and the user who has this number now was not asked about.
                 (false, _) => {}
             }
             self.checked(lane, *seat, is_there);
@@ -293,7 +293,7 @@ impl Partition {
             .take(most)
             .collect();
         if asked.is_empty() {
-            // Nobody waits for it: the next reminder finds out whether it is back.
+            // No user waits for it: the next reminder finds out whether it is back.
             let wanted = lane.comes_up();
             self.touched_users.extend(wanted);
             self.touched_lanes.insert(number);

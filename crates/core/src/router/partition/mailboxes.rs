@@ -8,7 +8,7 @@ use crate::router::user::{State, Sweep};
 use crate::router::{Action, BySource, Entry, Fate, Item, MailboxSummary, Now, Page};
 use bellhop_protocol::token::UserId;
 
-/// For so long it is taken for granted that nobody has set the wall clock.
+/// For this long the wall clock is assumed to be unchanged.
 const CLOCK_TRUSTED: Duration = Duration::from_secs(60);
 
 impl Partition {
@@ -112,7 +112,7 @@ impl Partition {
         }
     }
 
-    /// Adds what is in memory to a count. It counts until it is settled here, even if somebody else has removed it.
+    /// Adds what is in memory to a count. It counts until it is settled here, even if another program has removed it.
     fn with_memory(&self, user: UserNumber, mut found: BySource) -> BySource {
         let is_found =
             |found: &BySource, at| found.iter().any(|(_, all)| all.binary_search(&at).is_ok());
