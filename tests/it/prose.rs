@@ -135,7 +135,7 @@ fn markdown_wraps_at_100_columns() {
         let mut is_code = false;
         for (at, line) in page(path.to_str().unwrap()).lines().enumerate() {
             is_code ^= line.trim_start().starts_with("```");
-            let is_free = is_code || line.starts_with('|') || !line.contains(' ');
+            let is_free = is_code || line.trim_start().starts_with('|') || !line.contains(' ');
             if !is_free && line.chars().count() > COLUMNS {
                 complaints.push(format!("{}:{}", path.display(), at + 1));
             }
