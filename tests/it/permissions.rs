@@ -1050,15 +1050,15 @@ async fn monitoring_may_run_top_and_doctor() {
         "{page}"
     );
     let told = run(&["doctor", "--format", "json"]).await;
-    let unseen = told["checks"]
+    let unknown = told["checks"]
         .as_array()
         .unwrap()
         .iter()
-        .filter(|check| check["status"] == "unseen");
-    let unseen: Vec<_> = unseen
+        .filter(|check| check["status"] == "unknown");
+    let unknown: Vec<_> = unknown
         .map(|check| check["check"].as_str().unwrap())
         .collect();
-    assert_eq!(unseen, ["sync", "history", "rules", "routes"], "{told:#}");
+    assert_eq!(unknown, ["sync", "history", "rules", "routes"], "{told:#}");
 }
 
 #[tokio::test]
