@@ -119,7 +119,7 @@ async fn put(
 ) -> Result<(), CliError> {
     if associates.contains(user) {
         return Err(CliError::Usage(format!(
-            "{user} is no associate of {user}; name others"
+            "a user cannot be their own associate: {user}; name others"
         )));
     }
     if associates.len() > MAX_ASSOCIATES {

@@ -328,7 +328,7 @@ pub(super) fn confirm(question: &str, force: bool) -> Result<(), CliError> {
     }
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         return Err(CliError::Usage(format!(
-            "{question} There is no terminal to ask at: say so with -f (--force)"
+            "{question} There is no terminal to ask at; confirm with -f (--force)"
         )));
     }
     eprint!("{} [y/N] ", printable(question));

@@ -84,7 +84,7 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
         .map_err(|error| CliError::Failed(chain(&error).to_string()))?;
     let mut output = Output::new();
     output.line(format!(
-        "http://{}/ is open; anybody who reaches it can sign in as anybody; Ctrl-C ends it",
+        "http://{}/ is open; everyone who reaches it can sign in under any name; Ctrl-C ends it",
         terminal.address()
     ))?;
     output.flush()?;

@@ -283,11 +283,21 @@ fn fit(name: &str, value: Value, like: &Value, origin: &Origin) -> Result<Value,
         }
         (value, like) if value.same_type(like) => Ok(value),
         (value, like) => Err(invalid(format!(
-            "a {} belongs here, not a {}",
-            like.type_str(),
-            value.type_str()
+            "expected {}, found {}",
+            with_article(like.type_str()),
+            with_article(value.type_str())
         ))),
     }
+}
+
+/// Returns a noun with its indefinite article.
+fn with_article(noun: &str) -> String {
+    let article = if noun.starts_with(['a', 'e', 'i', 'o', 'u']) {
+        "an"
+    } else {
+        "a"
+    };
+    format!("{article} {noun}")
 }
 
 /// Puts a value under its dotted name.

@@ -34,7 +34,7 @@ pub enum ApiError {
     #[error("{0}")]
     Away(String),
     /// The user is not permitted to ask.
-    #[error("nats does not permit this user to ask `{0}`")]
+    #[error("nats does not permit this user to query `{0}`")]
     NotPermitted(String),
     /// The member failed.
     #[error("{0}")]

@@ -97,7 +97,7 @@ pub enum NatsError {
         source: Cause,
     },
     /// A part of the installation is missing.
-    #[error("{what} does not exist; `bellhop setup` makes it")]
+    #[error("{what} does not exist; `bellhop setup` creates it")]
     Missing {
         /// Which part, such as `bucket bellhop_routes`.
         what: String,

@@ -86,7 +86,7 @@ enum Refusal {
     #[error("no history is kept: `history.url` is none")]
     Off,
     /// It takes too long.
-    #[error("no answer within {PATIENCE:?}: the database hangs, or the question is a large one")]
+    #[error("no answer within {PATIENCE:?}: the database hangs, or the query is too large")]
     Late,
     /// The database is away.
     #[error(transparent)]

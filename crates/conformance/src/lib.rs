@@ -56,7 +56,7 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum ConformanceError {
     /// The bucket of routes cannot be opened.
-    #[error("open bucket {bucket}: {source}; `bellhop setup` makes it")]
+    #[error("open bucket {bucket}: {source}; `bellhop setup` creates it")]
     Open {
         /// The bucket.
         bucket: String,

@@ -28,9 +28,7 @@ pub struct PostgresUrl {
 
 /// The text is no address of a history. It is not shown, since nothing says where in it a password may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "that is no address of a history, which is sqlite:PATH, postgres://USER@HOST/DATABASE, or none"
-)]
+#[error("not a history address: use sqlite:PATH, postgres://USER@HOST/DATABASE, or none")]
 pub struct HistoryUrlError;
 
 impl FromStr for HistoryUrl {

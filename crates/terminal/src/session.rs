@@ -1,7 +1,7 @@
 //! Sessions of signed-in users. A session is a signed cookie (HMAC-SHA-256) that names its user and its end.
 //!
 //! Servers that share a key accept each other's cookies. A server remembers the sessions that were signed out before their
-//! end; others that share its key do not know of them. **Anybody may sign in as anybody:** `web::sign_in` is where an
+//! end; others that share its key do not know of them. **Users may sign in under any name:** `web::sign_in` is where an
 //! application has its own authentication.
 
 use std::collections::BTreeSet;

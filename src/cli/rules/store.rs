@@ -55,7 +55,12 @@ impl fmt::Display for Size {
 pub(in crate::cli) fn look(key: &str, value: &[u8]) -> (String, Result<Size, String>) {
     let tag = match Tag::from_token(key) {
         Ok(tag) => tag,
-        Err(error) => return (key.to_owned(), Err(format!("the key is no tag: {error}"))),
+        Err(error) => {
+            return (
+                key.to_owned(),
+                Err(format!("the key is not a tag: {error}")),
+            );
+        }
     };
     let document =
         Document::parse(value).and_then(|document| Engine::new(&document).map(|_| document));

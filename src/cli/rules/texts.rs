@@ -63,7 +63,7 @@ fn items(place: String, item: Value, texts: &mut Vec<Text>) -> Result<(), String
         Value::Object(mut set) if set.contains_key("reminders") => match set.remove("reminders") {
             Some(Value::Array(list)) => list,
             _ => {
-                return Err(format!("{place}: `reminders` is no list")
+                return Err(format!("{place}: `reminders` is not a list")
                     .trim_start_matches(": ")
                     .to_owned());
             }
@@ -75,7 +75,7 @@ fn items(place: String, item: Value, texts: &mut Vec<Text>) -> Result<(), String
                 priority,
             } = serde_json::from_value(reminder).map_err(|error| {
                 format!(
-                    "{} is no reminder: {error}",
+                    "{} is not a reminder: {error}",
                     if place.is_empty() { "it" } else { &place }
                 )
             })?;
@@ -155,10 +155,10 @@ mod tests {
             ),
             (
                 "[{\"content\":\"a\"},7]",
-                "reminders[1] is no reminder: invalid type: integer `7`, expected struct Reminder",
+                "reminders[1] is not a reminder: invalid type: integer `7`, expected struct Reminder",
             ),
-            ("{\"reminders\":7}", "`reminders` is no list"),
-            ("{\"x\":7}", "it is no reminder: missing field `content`"),
+            ("{\"reminders\":7}", "`reminders` is not a list"),
+            ("{\"x\":7}", "it is not a reminder: missing field `content`"),
         ] {
             assert_eq!(read(input).unwrap_err(), expected);
         }

@@ -50,7 +50,7 @@ pub struct Cursor(pub i64);
 
 /// Why a text is no cursor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("is no cursor of an earlier answer")]
+#[error("is not a cursor of an earlier answer")]
 pub struct CursorError;
 
 impl fmt::Display for Cursor {
