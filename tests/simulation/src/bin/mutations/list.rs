@@ -261,14 +261,14 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "what the owner before had parked is routed again",
         file: SUCCESSION,
-        old: ".copied().filter(is_open).collect();",
-        new: ".copied().filter(is_open).filter(|_| false).collect();",
+        old: ".filter(is_open)\n            .collect();",
+        new: ".filter(is_open).filter(|_| false)\n            .collect();",
     },
     Mutation {
         name: "a position is ahead of what is recorded",
         file: PROGRESS,
-        old: "self.open.first_key_value().map_or(self.read, |(_, oldest)| oldest.before)",
-        new: "self.read",
+        old: ".map_or(self.read, |(_, oldest)| oldest.before)",
+        new: ".map_or(self.read, |_| self.read)",
     },
     Mutation {
         name: "a position is stored before the entries of its window",
@@ -279,8 +279,8 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "the front is removed ahead of a position",
         file: POSITION,
-        old: "(lowest.sequence.min(sequence), lowest.stored_ms.min(stored_ms))",
-        new: "(lowest.sequence.max(sequence), lowest.stored_ms.max(stored_ms))",
+        old: "lowest.sequence.min(sequence),\n            lowest.stored_ms.min(stored_ms),",
+        new: "lowest.sequence.max(sequence),\n            lowest.stored_ms.max(stored_ms),",
     },
     Mutation {
         name: "the front is removed by a position from before the log went back",
@@ -339,8 +339,8 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "outcomes of what is not removed are not read",
         file: PROGRESS,
-        old: "let held = self.holds.first_key_value().map_or(self.last_outcome, |(hold, _)| hold.0);",
-        new: "let held = self.last_outcome;",
+        old: ".map_or(self.last_outcome, |(hold, _)| hold.0);",
+        new: ".map_or(self.last_outcome, |_| self.last_outcome);",
     },
     Mutation {
         name: "what earlier owners recorded is forgotten before it is read",
@@ -363,8 +363,8 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "what JetStream refuses to park is forgotten",
         file: PARKS,
-        old: "batch.into_iter().rev().for_each(|park| self.parks.push_front(park));",
-        new: "drop(batch);",
+        old: ".for_each(|park| self.parks.push_front(park));",
+        new: ".for_each(drop);",
     },
     Mutation {
         name: "a refused copy is delivered",
