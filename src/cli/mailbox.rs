@@ -377,7 +377,7 @@ async fn for_each_mailbox(
                 partition,
                 subject,
             }),
-            _ => tracing::warn!(subject, "not a mailbox of any user, passed over"),
+            _ => tracing::warn!(subject, "not a user's mailbox, skipped"),
         }
     }
     Ok(())

@@ -82,7 +82,7 @@ async fn ask<A: for<'a> Deserialize<'a>>(
             tracing::warn!(
                 subject,
                 answer = shown,
-                "the instance's answer is none of the contract's"
+                "the instance sent an invalid answer"
             );
             NoAnswer::Garbage
         }),

@@ -504,7 +504,7 @@ impl Found {
             .next()
             .and_then(|token| UserId::from_token(token).ok());
         let Some(user) = user else {
-            tracing::warn!(subject = %message.subject, sequence, "not a mailbox of any user, left alone");
+            tracing::warn!(subject = %message.subject, sequence, "not a user's mailbox, left unchanged");
             return;
         };
         let expires_at = text(message, EXPIRES_HEADER).and_then(|text| text.parse().ok());

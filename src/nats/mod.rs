@@ -193,7 +193,9 @@ impl Nats {
             {
                 Ok(stored) => return Ok(Some(stored.sequence)),
                 Err(error @ NatsError::Unstorable { .. }) => return Err(error),
-                Err(error) => tracing::warn!(error = %chain(&error), "not stored, trying again"),
+                Err(error) => {
+                    tracing::warn!(error = %chain(&error), "failed to store a message, retrying")
+                }
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);

@@ -161,7 +161,7 @@ pub async fn run(context: &Context) -> Result<(), NatsError> {
             tracing::warn!(
                 question = question.name(),
                 reply,
-                "an answer was asked for where none belongs, not answered"
+                "a query names a forbidden reply subject, not answered"
             );
             return;
         }

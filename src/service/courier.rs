@@ -155,7 +155,7 @@ impl Sender {
             if let Err(why @ (NoAnswer::TimedOut | NoAnswer::Garbage)) = answer {
                 match company {
                     Company::Shared => {
-                        tracing::info!(instance = %to.name, ?why, "instance is silent, backing off")
+                        tracing::info!(instance = %to.name, ?why, "instance did not respond, backing off")
                     }
                     Company::Alone => {
                         tracing::info!(instance = %to.name, ?why, "one user's reminders are unanswered")

@@ -59,7 +59,7 @@ async fn announce(
     let event = match Event::decode(message) {
         Ok(event) if event.index.reminders.len() == 1 => event,
         // Its partition sets it aside when it reads the mailbox.
-        _ => return tracing::warn!(sequence, "not a parked reminder, passed by"),
+        _ => return tracing::warn!(sequence, "not a parked reminder, skipped"),
     };
     let (set, reminder) = (event.set_of(0), &event.index.reminders[0]);
     let record = Record {

@@ -14,7 +14,7 @@ use crate::nats::{During, NatsError, chain};
 /// Answers until it is dropped.
 pub async fn run(context: Context) {
     while let Err(error) = answer(&context).await {
-        tracing::warn!(error = %chain(&error), "telling figures again");
+        tracing::warn!(error = %chain(&error), "failed to publish metrics, retrying");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }

@@ -177,7 +177,7 @@ async fn follow(
             }
             // It goes on behind what was told.
             Err(error) => {
-                tracing::warn!(error = %chain(&error), bucket = source.bucket, "watching again");
+                tracing::warn!(error = %chain(&error), bucket = source.bucket, "watch ended, watching again");
                 pause.wait().await;
             }
         }

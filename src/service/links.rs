@@ -111,10 +111,7 @@ pub fn keep(
             loop {
                 let ended = link.borrow().ended.clone();
                 ended.cancelled().await;
-                tracing::error!(
-                    connection = name,
-                    "the client of a connection to nats has ended for good"
-                );
+                tracing::error!(connection = name, "a NATS client ended and is replaced");
                 if CONNECTIONS[..2].contains(&name) {
                     // Every task has this one, and what it was about to write is not known any more.
                     readiness.send_modify(|readiness| readiness.ended = Some(name));
@@ -143,7 +140,7 @@ async fn replacement(
         match connect(config, client_name).await {
             Ok(nats) => return nats,
             Err(error) => {
-                tracing::warn!(connection = name, error = %chain(&error), "connecting again");
+                tracing::warn!(connection = name, error = %chain(&error), "failed to connect, retrying");
                 if !matches!(error, NatsError::Connect { .. }) {
                     readiness.send_modify(|readiness| readiness.ended = Some(name));
                 }

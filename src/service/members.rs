@@ -120,7 +120,7 @@ impl Membership {
                     Ok(fresh) => watch = fresh,
                     Err(_) if stop.is_cancelled() => return Ok(()),
                     Err(error) => {
-                        tracing::warn!(error = %chain(&error), "this member cannot take part");
+                        tracing::warn!(error = %chain(&error), "failed to join");
                         tokio::time::sleep(REST).await;
                         continue;
                     }
@@ -135,7 +135,7 @@ impl Membership {
                 }
                 _ = tick.tick() => {
                     if self.say().await && self.is_deaf() {
-                        tracing::warn!("nothing is heard of the members, watching them again");
+                        tracing::warn!("the watch of members is silent, watching again");
                         if let Ok(fresh) = self.begin().await { watch = fresh; }
                     }
                     self.review().await;
@@ -143,7 +143,7 @@ impl Membership {
                 entry = watch.next() => match entry {
                     Ok(entry) => if entry.is_some_and(|entry| self.heard(&entry)) { self.review().await },
                     Err(error) => {
-                        tracing::warn!(error = %chain(&error), "watching members again");
+                        tracing::warn!(error = %chain(&error), "watch of members ended, watching again");
                         tokio::time::sleep(REST).await;
                         if let Ok(fresh) = self.begin().await { watch = fresh; }
                     }
@@ -158,7 +158,7 @@ impl Membership {
             if is_late {
                 tracing::warn!(
                     roles = self.held.len(),
-                    "grace period over, the rest is left to others"
+                    "grace period over, other members take the rest"
                 );
             }
             if is_late || (self.is_stopping && self.held.is_empty()) {
@@ -171,10 +171,7 @@ impl Membership {
 
     async fn drop_everything(&mut self) {
         if !self.held.is_empty() {
-            tracing::error!(
-                roles = self.held.len(),
-                "nobody could hear of this member for its ttl: dropping all it held"
-            );
+            tracing::error!(roles = self.held.len(), "lease expired: dropping all roles");
         }
         self.workers.abort_all();
         while self.workers.join_next().await.is_some() {}
@@ -302,9 +299,9 @@ impl Membership {
                 return true;
             }
             Ok(Err(error)) => {
-                tracing::warn!(error = %chain(&error), "could not say that this member lives")
+                tracing::warn!(error = %chain(&error), "failed to renew the lease")
             }
-            Err(_) => tracing::warn!("could not say that this member lives: no answer"),
+            Err(_) => tracing::warn!("failed to renew the lease: no answer"),
         }
         false
     }
@@ -429,20 +426,20 @@ impl Membership {
             Ok((role, result)) => {
                 self.held.remove(&role);
                 if let Err(error) = result {
-                    tracing::warn!(error = %chain(&error), %role, "taking over again");
+                    tracing::warn!(error = %chain(&error), %role, "role ended, taking over again");
                     self.failed(role);
                 }
             }
             Err(error) if error.is_cancelled() => {}
             // A worker's own panic is one of its errors.
-            Err(error) => tracing::error!(error = %chain(&error), "a worker ended"),
+            Err(error) => tracing::error!(error = %chain(&error), "worker ended with an error"),
         }
         // Of roles that end together, others hear at once.
         while let Some(ended) = self.workers.try_join_next() {
             if let Ok((role, result)) = ended {
                 self.held.remove(&role);
                 if let Err(error) = result {
-                    tracing::warn!(error = %chain(&error), %role, "taking over again");
+                    tracing::warn!(error = %chain(&error), %role, "role ended, taking over again");
                     self.failed(role);
                 }
             }

@@ -262,7 +262,7 @@ async fn set_up(nats: &Nats, config: &Config) -> Result<(), NatsError> {
             Err(error @ NatsError::Failed { .. }) if Instant::now() < give_up_at => error,
             result => return result,
         };
-        tracing::warn!(error = %chain(&error), "setting up again");
+        tracing::warn!(error = %chain(&error), "failed to set up, retrying");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
@@ -278,7 +278,7 @@ async fn try_to_set_up(nats: &Nats, config: &Config) -> Result<(), NatsError> {
 /// Answers queries for as long as this process runs.
 async fn answer_queries(context: Context) {
     while let Err(error) = api::run(&context).await {
-        tracing::warn!(error = %chain(&error), "answering queries again");
+        tracing::warn!(error = %chain(&error), "query service ended, restarting it");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }

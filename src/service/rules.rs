@@ -118,7 +118,7 @@ impl Watcher {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(error = %chain(&error), "watching rules again");
+                    tracing::warn!(error = %chain(&error), "watch of rules ended, watching again");
                     pause.wait().await;
                 }
             }
@@ -150,7 +150,7 @@ impl Watcher {
             Err(error) => {
                 if entry.operation == Operation::Put {
                     self.ignored(known, key);
-                    tracing::warn!(key, revision, error = %chain(&error), "a document of rules under a key that is no tag's, ignored");
+                    tracing::warn!(key, revision, error = %chain(&error), "rule document under an invalid key, ignored");
                 }
                 return;
             }
@@ -233,11 +233,11 @@ impl Watcher {
                 }
                 // Asking again would not help. The other tags have their rules meanwhile.
                 Err(error @ NatsError::NotPermitted { .. }) => {
-                    tracing::error!(error = %chain(&error), key = bad.key, "earlier rules cannot be read until this member starts again");
+                    tracing::error!(error = %chain(&error), key = bad.key, "cannot read earlier rules until this member restarts");
                     return None;
                 }
                 Err(error) => {
-                    tracing::warn!(error = %chain(&error), key = bad.key, "looking for earlier rules again")
+                    tracing::warn!(error = %chain(&error), key = bad.key, "failed to look up earlier rules, retrying")
                 }
             }
             pause.wait().await;

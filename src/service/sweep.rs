@@ -19,7 +19,7 @@ pub(super) async fn run(context: &Context) -> Infallible {
             match sweep(nats, &bucket).await {
                 Ok(marks) => tracing::debug!(bucket, marks, "marks of deleted keys swept"),
                 Err(error) => {
-                    tracing::warn!(error = %chain(&error), bucket, "marks of deleted keys stay for another hour")
+                    tracing::warn!(error = %chain(&error), bucket, "failed to remove marks of deleted keys, retrying in an hour")
                 }
             }
         }

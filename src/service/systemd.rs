@@ -25,6 +25,6 @@ pub async fn tell(mut readiness: watch::Receiver<Readiness>) {
 
 fn notify(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(error = %chain(&error), "systemd is not told");
+        tracing::warn!(error = %chain(&error), "failed to notify systemd");
     }
 }

@@ -297,7 +297,7 @@ impl Sender {
         };
         let stored = self.store(id, body).await;
         if let Err(error) = &stored {
-            tracing::error!(subject = self.subject, entries = set.len(), %error, "a set is not published");
+            tracing::error!(subject = self.subject, entries = set.len(), %error, "failed to publish a set");
         }
         for waiting in set {
             let _ = waiting.stored.send(stored.clone()); // The other end is dropped if the caller does not wait.
@@ -352,7 +352,7 @@ impl Sender {
             tracing::warn!(
                 subject = self.subject,
                 problem,
-                "a set is not acknowledged, publishing it again"
+                "set not acknowledged, publishing it again"
             );
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(longest);

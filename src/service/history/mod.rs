@@ -94,7 +94,7 @@ impl Batch {
             Ok(entries) => self.entries.extend(entries),
             // Everything else of Bellhop's passes it by, too.
             Err(error) => {
-                tracing::error!(sequence = received.sequence, error = %chain(&error), "not a message of outcomes, passed by")
+                tracing::error!(sequence = received.sequence, error = %chain(&error), "not a message of outcomes, skipped")
             }
         }
         self.bytes += received.payload.len();
@@ -142,7 +142,7 @@ async fn write(
         }
     }
     if let Err(error) = outcomes.release().await {
-        tracing::warn!(error = %chain(&error), "history not released, the pin will run out");
+        tracing::warn!(error = %chain(&error), "failed to release the history; its pin will time out");
     }
     Ok(())
 }
@@ -169,10 +169,10 @@ async fn store(context: &Context, batch: Batch, progress: &Progress<'_>, stop: &
                 break written;
             }
             Err(error) if error.kind() == HistoryErrorKind::Broken => {
-                tracing::error!(error = %chain(&error), "history not written until somebody mends this, trying again");
+                tracing::error!(error = %chain(&error), "failed to write the history, an operator must fix this; retrying");
             }
             Err(error) => {
-                tracing::warn!(error = %chain(&error), "history not written, trying again")
+                tracing::warn!(error = %chain(&error), "failed to write the history, retrying")
             }
         }
         context.metrics.history_failed();
@@ -183,7 +183,7 @@ async fn store(context: &Context, batch: Batch, progress: &Progress<'_>, stop: &
     };
     progress.tell_whether_behind(age(since) >= BEHIND);
     while let Err(error) = erasure::finish(context, &written.erased).await {
-        tracing::warn!(error = %chain(&error), "reminders of a user who was erased may lie in a mailbox, trying again");
+        tracing::warn!(error = %chain(&error), "failed to remove an erased user's reminders from a mailbox, retrying");
         if !rest(&mut pause, stop).await {
             return;
         }
@@ -253,7 +253,7 @@ async fn forget(context: &Context) -> Result<(), NatsError> {
                 // Between two transactions the writer has its turn.
                 Ok(_) => tokio::time::sleep(FORGET_PAUSE).await,
                 Err(error) => {
-                    tracing::warn!(error = %chain(&error), "what is too old is still kept, trying again in a minute");
+                    tracing::warn!(error = %chain(&error), "failed to remove expired history, retrying in a minute");
                     break;
                 }
             }

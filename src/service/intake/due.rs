@@ -87,7 +87,7 @@ pub(super) async fn run(
         }
     }
     if let Err(error) = due.release().await {
-        tracing::warn!(error = %chain(&error), "what is due is not released, the pin will run out");
+        tracing::warn!(error = %chain(&error), "failed to release due reminders; the pin will time out");
     }
     Ok(())
 }
@@ -136,11 +136,11 @@ async fn take_in(context: &Context, received: Received, questions: &mpsc::Sender
         (Ok(source), Some(Withdrawal::Cancelled)) => record(context, source, &received).await,
         (Ok(_), Some(Withdrawal::Replaced)) => {}
         (Err(error), _) => {
-            tracing::warn!(received.subject, error = %chain(&error), "due for no source, passed by")
+            tracing::warn!(received.subject, error = %chain(&error), "due reminder without a source, skipped")
         }
     }
     if let Err(error) = acknowledge(&context.nats, received.reply).await {
-        tracing::warn!(error = %chain(&error), "what was due may come again");
+        tracing::warn!(error = %chain(&error), "failed to acknowledge a due reminder; it may be redelivered");
     }
 }
 
@@ -200,7 +200,7 @@ async fn record(context: &Context, source: Source, received: &Received) {
     let published_ms = received.stored_ms();
     let origin = Origin::new(source.clone(), received.sequence, published_ms);
     let Ok(set) = set::parse(&origin, &received.payload) else {
-        return tracing::warn!(received.sequence, "cancelled, and no set, passed by");
+        return tracing::warn!(received.sequence, "cancelled message is not a set, skipped");
     };
     let told = set.reminders.into_iter().map(|candidate| {
         let id = candidate.id().to_owned();

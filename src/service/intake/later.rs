@@ -98,7 +98,7 @@ async fn room(context: &Context, source: &Source) -> Room {
     loop {
         match schedule::room(&context.nats, context.config.streams.storage, source).await {
             Ok(room) => return room,
-            Err(error) => tracing::warn!(error = %chain(&error), "asking again"),
+            Err(error) => tracing::warn!(error = %chain(&error), "lookup failed, retrying"),
         }
         tokio::time::sleep(PAUSE).await;
     }

@@ -153,7 +153,7 @@ impl Worker {
         );
         tracing::warn!(
             %source, id, %user, instance = %instance.name, tries, ?pause,
-            "a reminder is never answered, alone, and is held back; `bellhop mailbox rm` removes it"
+            "an app server never answers this reminder, so it is held back; `bellhop mailbox rm` removes it"
         );
         let instance = instance.name.clone();
         self.held_back.insert(
@@ -176,7 +176,7 @@ impl Worker {
             let instances = routes::look_up(&buckets, &associate)
                 .await
                 .unwrap_or_else(|error| {
-                    tracing::warn!(error = %chain(&error), "an associate is passed by");
+                    tracing::warn!(error = %chain(&error), "associate skipped");
                     Vec::new()
                 });
             Done::Input(Input::RoutesFound {
@@ -265,7 +265,7 @@ impl Worker {
                 match mailboxes.read(&user, from, last, messages, bytes).await {
                     Ok((page, is_last)) => return Done::Page(user, last, page, is_last),
                     Err(error) => {
-                        tracing::warn!(error = %chain(&error), "reading the mailbox again")
+                        tracing::warn!(error = %chain(&error), "failed to read the mailbox, retrying")
                     }
                 }
                 tokio::time::sleep(Duration::from_millis(500)).await;
@@ -280,7 +280,7 @@ impl Worker {
                 match mailboxes.count_by_source(&user, known).await {
                     Ok(found) => return Done::Counted(user, found),
                     Err(error) => {
-                        tracing::warn!(error = %chain(&error), "counting the mailbox again")
+                        tracing::warn!(error = %chain(&error), "failed to count the mailbox, retrying")
                     }
                 }
                 tokio::time::sleep(Duration::from_millis(500)).await;
@@ -525,7 +525,7 @@ fn way(fate: &Fate, item: &Item) -> Option<Way> {
 /// Repeats a removal until JetStream has confirmed it.
 async fn surely<F: Future<Output = Result<(), NatsError>>>(mut attempt: impl FnMut() -> F) {
     while let Err(error) = attempt().await {
-        tracing::warn!(error = %chain(&error), "removing again");
+        tracing::warn!(error = %chain(&error), "failed to remove a message, retrying");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }

@@ -108,7 +108,7 @@ impl Worker {
             tracing::warn!(
                 max_ids,
                 partition = %self.partition,
-                "ids are forgotten before `idempotency.window` is over: what is published again may be delivered again; \
+                "ids are forgotten before the end of `idempotency.window`: a repeated reminder may be delivered again; \
                  raise `idempotency.max_ids`"
             );
         }

@@ -387,7 +387,7 @@ impl Worker {
             Err(error @ NatsError::Refused { .. }) => {
                 self.feed(Input::ParkRefused);
                 if !was_refused {
-                    tracing::warn!(error = %chain(&error), %partition, "not parked; tried again until there is room");
+                    tracing::warn!(error = %chain(&error), %partition, "failed to park, retrying until there is room");
                 }
             }
             Err(error) => return Err(error),
@@ -476,7 +476,7 @@ impl Worker {
     }
 
     fn corrupt(&self, detail: String, payload: Bytes) -> rejected::Message {
-        tracing::error!(partition = %self.partition, detail, "not a message of ours, set aside");
+        tracing::error!(partition = %self.partition, detail, "foreign message set aside");
         let rejection = Rejection::new(RejectCode::CorruptEvent, &detail);
         rejected::Message::new(
             &self.context.nats.names,

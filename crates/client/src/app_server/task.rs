@@ -279,7 +279,7 @@ impl Task {
 async fn send(client: &Client, inbox: Subject, answer: &impl Serialize) {
     let body = serde_json::to_vec(answer).expect("an answer is text");
     if let Err(error) = client.publish(inbox, body.into()).await {
-        tracing::warn!(%error, "answer not sent");
+        tracing::warn!(%error, "failed to send an answer");
     }
 }
 
