@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_cannot_be_made_is_an_error() {
+    fn unwritable_directory_is_an_error() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let error = run(Args {
             out: Some(file.path().join("man1")),

@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_is_one_json_list_or_a_table() {
+    fn listing_is_json_or_a_table() {
         assert_eq!(
             [listed(true, &[]), listed(true, &[1]), listed(true, &[1, 2])],
             ["[]\n", "[\n1\n]\n", "[\n1,\n2\n]\n"]
@@ -483,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn styles_are_removed_without_colours_and_other_text_is_kept() {
+    fn plain_output_has_no_styles() {
         let print = |colours| {
             let written = Written::default();
             let mut output = Output {

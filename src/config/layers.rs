@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn mistakes_are_named() {
         let flags = |name: &str, value: &str| {
             load(&Layers {
                 flags: pairs(&[(name, value)]),
@@ -524,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_within_their_bounds_and_read_back() {
+    fn defaults_are_valid_and_read_back() {
         let loaded = load(&Layers::default()).unwrap();
         assert_eq!(loaded.config, Config::default());
     }

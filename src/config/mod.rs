@@ -309,7 +309,7 @@ section! {
         max_bytes_in_flight: usize = 4 << 20,
         /// Events in work in one partition at a time; JetStream's `max_ack_pending`.
         max_events_in_flight: usize = 1_000,
-        /// After this JetStream hands an event out again that nobody acknowledged. Longer than a partition can need for one.
+        /// After this time JetStream redelivers an unacknowledged event. Longer than a partition can need for one.
         #[serde(with = "units")]
         ack_wait: Duration = Duration::from_secs(60),
         /// JetStream's `priority_timeout`: after this without a pull another member may be pinned.

@@ -204,7 +204,7 @@ mod tests {
     use crate::rules::engine::Engine;
 
     #[test]
-    fn the_rules_are_of_tags_that_there_are_and_find_something() {
+    fn demo_rules_match_existing_tags() {
         for (tag, document) in RULES {
             let document = Document::parse(document.as_bytes()).unwrap();
             let engine = Engine::new(&document).unwrap();

@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn who_loses_the_connection_finds_another_server() {
+    fn disconnected_user_finds_another_server() {
         let start = Instant::now();
         let mut crowd = Crowd::new(300, start, fastrand::Rng::with_seed(1));
         crowd.step(start, &servers([true; 2], 1));

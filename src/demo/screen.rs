@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn an_erased_picture_leaves_events_and_room_below_them() {
+    fn erased_picture_leaves_events() {
         let mut picture = picture(8, 5);
         draw(&mut picture, rows(&["1st"]), rows(&["a", "b"])).unwrap();
         erase(&mut picture).unwrap();

@@ -222,7 +222,7 @@ mod tests {
     use crate::demo::ledger::Ledger;
 
     #[test]
-    fn the_block_shows_the_board_and_fits_a_usual_terminal() {
+    fn block_fits_a_common_terminal() {
         let board = Board::new(
             Ledger::new(&["billing"], &["alice".into()], &INSTANCES),
             INSTANCES.len(),

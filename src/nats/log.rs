@@ -164,7 +164,7 @@ pub struct Tail {
     connects: u64,
     /// How many messages the consumer had handed out when it was last asked.
     handed_out: u64,
-    /// So many had come when it was last asked, and more waited, and nobody asked for them.
+    /// The number delivered at the last check, if more waited without a pull.
     stalled_at: Option<u64>,
 }
 

@@ -147,7 +147,7 @@ impl Nats {
             .await;
     }
 
-    /// Publishes until it is stored, or until somebody else may be doing so. Returns its sequence if it is stored.
+    /// Publishes until it is stored, or until another owner may be doing so. Returns its sequence if it is stored.
     pub async fn store_unless(
         &self,
         is_pointless: impl Fn() -> bool,

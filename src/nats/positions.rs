@@ -99,7 +99,7 @@ pub async fn write(
 
 /// The key that holds the log: members read no further than its value says.
 const HOLD: &str = "hold";
-/// A hold ends by itself after so long, should whoever set it be gone.
+/// A hold ends by itself after this time, in case its owner has died.
 pub const HOLD_FOR: Duration = Duration::from_secs(60);
 /// How long to wait until listening for a hold is tried again.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);

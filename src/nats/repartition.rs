@@ -157,7 +157,7 @@ pub async fn members(nats: &Nats) -> Result<Vec<String>, NatsError> {
     Ok(found.into_iter().map(|member| member.key).collect())
 }
 
-/// The mailboxes of one partition, as somebody finds them who carries them elsewhere.
+/// The mailboxes of one partition, as the repartitioning finds them.
 pub struct Shelf {
     nats: Nats,
     partition: Partition,
@@ -233,7 +233,7 @@ impl Shelf {
     }
 }
 
-/// The message as it is parked anew. What nobody can read is carried as it is, and set aside when it is delivered.
+/// Returns the message to park in its new place. An unreadable one is moved as it is, and set aside when it is delivered.
 fn parking(user: &UserId, message: Bytes) -> Parking {
     let event = Event::decode(&message).ok();
     let entry = event

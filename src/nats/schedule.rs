@@ -109,7 +109,7 @@ pub async fn room(nats: &Nats, storage: usize, source: &Source) -> Result<Room, 
         limit,
         is_crowding: false,
     };
-    // While less is used, nobody can have taken more than half.
+    // While less is used, no source can have taken more than half.
     if room.used > limit / 2 {
         let subjects = nats.names.scheduled_of(source);
         room.is_crowding = 2 * count(nats, &subjects).await? > state.messages;
@@ -166,7 +166,7 @@ pub async fn schedule(
 }
 
 /// Takes a scheduled reminder back, if a set published before `before_ns` scheduled it and it is not due yet. It comes due at
-/// once, marked as taken back: so whoever records that cannot miss it.
+/// once, marked as taken back: so the recorder cannot miss it.
 ///
 /// # Errors
 /// When JetStream does not answer. It may be repeated.

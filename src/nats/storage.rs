@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_is_never_below_what_is_held() {
+    fn limit_is_never_below_usage() {
         let there = StreamConfig {
             max_bytes: -1,
             ..parked(1 << 30)

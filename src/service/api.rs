@@ -154,7 +154,7 @@ pub async fn run(context: &Context) -> Result<(), NatsError> {
     let requests = subscribe(&context.nats.names.api(), &queries, &group);
     let most = context.config.history.queries_in_flight;
     let answer = async |(question, request): (Question, Request)| {
-        // Whoever may ask could else have Bellhop, which may do more, publish there: an empty answer to
+        // Otherwise a user who may ask could have Bellhop, which may do more, publish there: an empty answer to
         // `$JS.API.STREAM.PURGE.…` would remove every mailbox.
         let reply = request.message.reply.as_deref().unwrap_or_default();
         if context.nats.names.is_reserved(reply) {

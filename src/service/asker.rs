@@ -72,7 +72,7 @@ impl Asker {
 impl fmt::Display for Asker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Anybody => f.write_str("whoever may ask about everybody"),
+            Self::Anybody => f.write_str("users who may ask about everyone"),
             Self::Instance(instance) => write!(f, "app server `{instance}`"),
         }
     }

@@ -1,7 +1,7 @@
 //! Requests to app-server instances. Partitions have one of each kind under way for an instance, and there are many
 //! partitions: what they have for the same instance goes together, so that an instance is spoken to in a few large requests
 //! and not in many small ones. One is under way at a time; nothing waits for a request to fill. A delivery that does not get its
-//! turn in time is given back. One that goes alone takes no turn: it may have no answer, and nobody waits for that.
+//! turn in time is given back. One that goes alone takes no turn: it may have no answer, and no other request waits for that.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -197,7 +197,7 @@ struct Waiting<P, A> {
     size: usize,
     /// It is not sent after this.
     until: Option<Instant>,
-    /// Whoever waits hears when it is sent. If that cannot be said, nobody waits any more.
+    /// The waiting caller learns when it is sent. If it cannot, the caller has gone.
     departs: oneshot::Sender<()>,
     answer: oneshot::Sender<Result<A, Undelivered>>,
 }
@@ -256,12 +256,12 @@ impl<P: Send + 'static, A: Clone + Send + 'static> Desk<P, A> {
         } else {
             let _ = hand_in.await;
         }
-        answered.await.unwrap_or(Err(NoAnswer::TimedOut.into())) // Nobody answers when the process ends.
+        answered.await.unwrap_or(Err(NoAnswer::TimedOut.into())) // No answer comes when the process ends.
     }
 }
 
 impl<P, A> Waiting<P, A> {
-    /// It is being sent, unless it is too late for that, or nobody waits for it any more.
+    /// It is being sent, unless it is too late for that, or no caller waits for it any more.
     fn depart(self) -> Option<(P, oneshot::Sender<Result<A, Undelivered>>)> {
         if self.until.is_some_and(|until| until <= Instant::now()) {
             let _ = self.answer.send(Err(Undelivered::NotSent));
@@ -295,7 +295,7 @@ async fn carry<P, A: Clone, F: Future<Output = Result<A, NoAnswer>>>(
         tokio::select! {
             biased;
             Some((instance, answers, answer)) = under_way.next(), if !under_way.is_empty() => {
-                // Whoever waited may have been given up.
+                // The caller may have been given up.
                 let tell = |to: oneshot::Sender<_>, what| drop(to.send(what));
                 answers.into_iter().for_each(|to| tell(to, answer.clone().map_err(Undelivered::from)));
                 let for_the_others = match answer {

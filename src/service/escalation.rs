@@ -9,7 +9,7 @@ use futures_util::future::try_join_all;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::outcomes::message::{Told, encode};
+use super::outcomes::message::{OutcomeEntry, encode};
 use super::{Context, now_ms};
 use crate::event::Event;
 use crate::nats::NatsError;
@@ -21,7 +21,7 @@ use crate::reminder::outcome::{Outcome, Record};
 /// Announces until `stop`.
 ///
 /// # Errors
-/// When it must be taken over anew.
+/// If it must be taken over again.
 pub async fn run(
     context: Context,
     stop: CancellationToken,
@@ -70,13 +70,13 @@ async fn announce(
         outcome: Outcome::Parked { escalated: true },
         at: now_ms(),
     };
-    let told = Told {
+    let entry = OutcomeEntry {
         record,
         published_ms: set.published_ms,
         reminder: None,
         settles: None,
     };
-    let (headers, body) = encode(&[told], context.config.history.is_on());
+    let (headers, body) = encode(&[entry], context.config.history.is_on());
     let id = format!("escalated {sequence}");
     let nats = &context.nats;
     nats.store_surely(&nats.names.outcomes(&set.source), headers, body, Some(&id))

@@ -1,4 +1,4 @@
-//! Answers whoever asks all members what they count, over NATS: what each one shows Prometheus over HTTP.
+//! Answers queries to all members for their metrics, over NATS: what each one shows Prometheus over HTTP.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -27,7 +27,7 @@ async fn answer(context: &Context) -> Result<(), NatsError> {
     let mut questions = pin!(lasting(&queries, subject.clone(), || client
         .subscribe(subject.clone())));
     while let Some(question) = questions.next().await {
-        // Whoever may ask must not choose what Bellhop publishes to.
+        // A user who may ask must not choose what Bellhop publishes to.
         let Some(reply) = question
             .reply
             .filter(|reply| !context.nats.names.is_reserved(reply))

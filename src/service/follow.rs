@@ -17,12 +17,12 @@ use crate::token::UserId;
 /// Changes that wait for a partition to take them in.
 const MAX_WAITING: usize = 8_192;
 
-/// What a partition is told.
+/// An update for a partition.
 #[derive(Debug)]
 pub enum News {
     /// An entry was put or deleted.
     Changed(Input),
-    /// All entries that there were when the partition asked have been told.
+    /// All entries of the time of the subscription have been sent.
     Loaded,
 }
 
@@ -89,7 +89,7 @@ struct Follower {
     knows: Knows,
 }
 
-/// How much a follower has been told.
+/// The progress of a subscriber.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Knows {
     /// A watch must begin for it.
@@ -110,10 +110,10 @@ async fn follow(
 ) {
     let mut followers: BTreeMap<Partition, Follower> = BTreeMap::new();
     // A newcomer needs everything from the start, so a second watch begins. The first one goes on meanwhile, so that
-    // nobody else waits for news.
+    // no other subscriber waits for updates.
     let (mut current, mut fresh): (Option<Watched>, Option<Watched>) = (None, None);
     // How far the second one has come.
-    let mut told = 0;
+    let mut sent_revision = 0;
     let mut pause = Pause::default();
     loop {
         if fresh.is_none()
@@ -121,7 +121,7 @@ async fn follow(
                 .values()
                 .any(|follower| follower.knows != Knows::All)
         {
-            (fresh, told) = (
+            (fresh, sent_revision) = (
                 Some(Watched::new(
                     &link,
                     &nats,
@@ -137,7 +137,7 @@ async fn follow(
             for follower in advance(&mut followers, Knows::Some, Knows::All) {
                 let _ = follower.sender.send(News::Loaded).await;
             }
-            continue; // Somebody may have asked meanwhile.
+            continue; // A partition may have subscribed meanwhile.
         }
         readiness.send_if_modified(|readiness| {
             std::mem::replace((source.reading)(&mut readiness.reading), fresh.is_some())
@@ -147,7 +147,7 @@ async fn follow(
             wish = wishes.recv() => {
                 let Some(mut wish) = wish else { return };
                 loop {
-                    // A watch that is being loaded goes on to its end: beginning anew for each who asks could take for ever.
+                    // A watch that is being loaded goes on to its end: starting again for each subscriber might never end.
                     followers.insert(wish.0, Follower { sender: wish.1, knows: Knows::Nothing });
                     // Partitions are taken in groups, and one fresh watch serves them all.
                     match wishes.try_recv() {
@@ -161,21 +161,21 @@ async fn follow(
             entry = next(&mut fresh) => (entry, true),
         };
         match entry {
-            // The second watch tells a key's latest value only, in the order of revisions: this one is told, or outdated, and
-            // the first watch may be gone before it tells of what outdates it.
+            // The second watch tells a key's latest value only, in the order of revisions: this one is sent, or outdated, and
+            // the first watch may be gone before it sends the newer one.
             Ok(None) => pause.reset(), // A watch may be loaded now.
-            Ok(Some(entry)) if !is_fresh && fresh.is_some() && entry.revision <= told => {}
+            Ok(Some(entry)) if !is_fresh && fresh.is_some() && entry.revision <= sent_revision => {}
             Ok(Some(entry)) => {
                 pause.reset();
                 if is_fresh {
-                    told = entry.revision;
+                    sent_revision = entry.revision;
                 }
                 if entry.is_unreadable {
                     metrics.set_aside(source.kind);
                 }
                 tell(&mut followers, &nats.names, partitions, &source, &entry).await;
             }
-            // It goes on behind what was told.
+            // It continues behind the last entry that was sent.
             Err(error) => {
                 tracing::warn!(error = %chain(&error), bucket = source.bucket, "watch ended, watching again");
                 pause.wait().await;

@@ -46,7 +46,7 @@ pub struct Count {
     pub held_back: Vec<HeldBack>,
 }
 
-/// Where it is told what this member holds. Cheap to clone.
+/// Receives what this member holds. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Gauges {
     counts: mpsc::Sender<(Partition, Count)>,
@@ -271,7 +271,7 @@ impl Board {
         }
     }
 
-    /// One member tells of the streams: the one that works the intake.
+    /// One member reports the streams: the one with the intake.
     async fn ask_streams(&self, is_mine: bool) {
         let names = &self.nats.names;
         let mut sets = None;

@@ -15,7 +15,7 @@ struct State {
     heard: Option<Instant>,
 }
 
-/// Keeps the lease: belongs to whoever speaks for the member.
+/// Keeps the lease: belongs to the task that speaks for the member.
 #[derive(Debug)]
 pub struct Keeper {
     state: watch::Sender<State>,

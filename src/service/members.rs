@@ -6,7 +6,7 @@
 //! and message ids are.
 //!
 //! A member that could not say that it lives for `members.ttl` must expect that others have taken over (it was stopped,
-//! or cut off), so it drops everything at once and begins anew.
+//! or cut off), so it drops everything at once and starts again.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -65,7 +65,7 @@ struct Membership {
     failures: BTreeMap<Role, VecDeque<Instant>>,
     /// Keeps this member's lease.
     keeper: Keeper,
-    /// When the watch last told this member's own word.
+    /// When the watch last showed this member's own entry.
     heard_itself: Instant,
     is_stopping: bool,
 }
@@ -417,7 +417,7 @@ impl Membership {
         }
     }
 
-    /// A role's worker ended: given up in order, or to be taken over anew.
+    /// A role's worker ended: given up in order, or to be taken over again.
     async fn ended(
         &mut self,
         ended: Result<(Role, Result<(), NatsError>), tokio::task::JoinError>,

@@ -15,7 +15,7 @@
 //! | [`gauges`] | one | what is held and what waits → metrics |
 //! | [`systemd`] | one | readiness → systemd |
 //! | [`links`] | one for each connection | clients that have ended → new ones |
-//! | [`figures`] | one | what is counted here → whoever asks all members |
+//! | [`figures`] | one | metrics of this member → queries to all members |
 //!
 //! Each owns its state; between them are bounded channels, and no lock.
 
@@ -316,7 +316,7 @@ fn now_ms() -> Timestamp {
     to_the_millisecond(Timestamp::now())
 }
 
-/// The configured name, or one that nobody else has.
+/// Returns the configured name, or a unique one.
 fn member_name(config: &Config) -> String {
     if !config.name.is_empty() {
         return config.name.clone();

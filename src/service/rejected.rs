@@ -122,7 +122,7 @@ impl Message {
     }
 
     /// With the headers that it was published with, as far as they are its publisher's and there is room for them: what
-    /// it is may be told there.
+    /// it is may be shown there.
     pub fn with_headers_of(self, published: Option<&HeaderMap>) -> Self {
         let (mut headers, cut) = fitting(published.map(of_publisher).unwrap_or_default());
         if cut > 0 {

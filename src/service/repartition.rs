@@ -96,13 +96,13 @@ pub async fn run(nats: &Nats, to: u16, mut tell: impl FnMut(Progress)) -> Result
     repartition::hold(nats, None).await
 }
 
-/// Waits until the members have settled everything up to one set, and nobody is left.
+/// Waits until the members have settled everything up to one set, and no member is left.
 async fn finish(
     nats: &Nats,
     partitions: u16,
     tell: &mut impl FnMut(Progress),
 ) -> Result<(), NatsError> {
-    // First nobody reads on. Then nobody is ahead of the last set.
+    // First no member reads on. Then none is ahead of the last set.
     repartition::hold(nats, Some(0)).await?;
     tokio::time::sleep(HEARD_WITHIN).await;
     let mut upto = repartition::last_set(nats).await?;

@@ -1,6 +1,6 @@
 //! Watches the bucket of rules, and has the compiled documents of all tags ready.
 //!
-//! Whoever processes a reminder takes what is [current](Watch::current), all of it. A document that changes is compiled
+//! The task that processes a reminder takes what is [current](Watch::current), all of it. A document that changes is compiled
 //! beside the old one and takes its place whole; one that cannot be used leaves the last good one in place. Where there is
 //! none, reminders with the tag are refused: a text must not show what a rule was meant to hide.
 
@@ -42,7 +42,7 @@ impl Watch {
         metrics: Metrics,
         readiness: watch::Sender<Readiness>,
     ) -> (Self, tokio::task::JoinHandle<()>) {
-        let (told, rules) = watch::channel(None);
+        let (sender, rules) = watch::channel(None);
         readiness.send_modify(|readiness| readiness.reading.rules = true);
         (
             Self { rules },
@@ -52,7 +52,7 @@ impl Watch {
                     nats,
                     metrics,
                     readiness,
-                    told,
+                    sender,
                 }
                 .run(),
             ),
@@ -85,7 +85,7 @@ struct Watcher {
     nats: Nats,
     metrics: Metrics,
     readiness: watch::Sender<Readiness>,
-    told: watch::Sender<Option<Arc<Rules>>>,
+    sender: watch::Sender<Option<Arc<Rules>>>,
 }
 
 /// What is known of the bucket.
@@ -126,13 +126,13 @@ impl Watcher {
     }
 
     fn current(&self) -> Arc<Rules> {
-        self.told.borrow().clone().unwrap_or_default()
+        self.sender.borrow().clone().unwrap_or_default()
     }
 
     fn tell(&self, Known { rules, ignored }: &Known) {
         self.metrics
             .rules_in_use(rules.usable(), ignored.len(), rules.refused());
-        self.told.send_replace(Some(Arc::new(rules.clone())));
+        self.sender.send_replace(Some(Arc::new(rules.clone())));
         self.readiness
             .send_if_modified(|readiness| std::mem::take(&mut readiness.reading.rules));
     }

@@ -8,7 +8,7 @@ use tracing::Span;
 use crate::token::InstanceName;
 use crate::trace::TraceParent;
 
-/// Traces told of in one request, at most.
+/// Maximum number of traces in one request.
 const MAX_TRACES: usize = 32;
 
 /// A set is taken in: from when it was received until it is acknowledged.
@@ -30,7 +30,7 @@ pub fn deliver(instance: &InstanceName, reminders: usize, came: &[TraceParent]) 
     span
 }
 
-/// What those who go on with the work are told: the span, or, where there is none, what came.
+/// The context for the next step: the span or, if there is none, the incoming one.
 pub fn passed_on(span: &Span, came: Option<TraceParent>) -> Option<TraceParent> {
     own(span).or(came)
 }
@@ -46,7 +46,7 @@ pub fn distinct<'a>(all: impl Iterator<Item = &'a TraceParent>) -> Vec<TracePare
     distinct
 }
 
-/// The span goes on where the first of these ended, and tells of the others.
+/// The span goes on where the first of these ended, and links the others.
 #[cfg(feature = "otlp")]
 fn link(span: &Span, came: &[&TraceParent]) {
     use opentelemetry::trace::TraceContextExt;

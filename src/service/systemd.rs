@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use crate::http::Readiness;
 use crate::nats::chain;
 
-/// Tells until the member has ended. Without systemd it tells nobody.
+/// Notifies systemd until the member has ended. Without systemd it does nothing.
 pub async fn tell(mut readiness: watch::Receiver<Readiness>) {
     let mut was_ready = false;
     while readiness.changed().await.is_ok() {

@@ -63,7 +63,7 @@ fn library() -> Option<PathBuf> {
     not(has_faketime),
     ignore = "no libfaketime here: apt-get install libfaketime"
 )]
-async fn a_clock_that_steps_loses_nothing_and_holds_up_nobody() {
+async fn stepping_clock_loses_and_delays_nothing() {
     let library = library().expect("libfaketime is there: apt-get install libfaketime");
     let clock = Clock::new();
     let mut world = World::start(&[], &clock.behind(&library)).await;

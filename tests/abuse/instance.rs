@@ -26,7 +26,7 @@ const MOODS: [(Mood, &str); 4] = [
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_instance_that_accepts_nothing_slows_nobody_elses_users() {
+async fn refusing_instance_slows_only_its_users() {
     let mut world = World::start(&[], &[]).await;
     let mut abuses = Vec::new();
     for (mood, source) in MOODS {
@@ -73,7 +73,7 @@ const SMALL: [(&str, &str); 2] = [
 const LARGE: (usize, usize) = (100, 2_000);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_instance_that_answers_late_slows_nobody_elses_users() {
+async fn instance_that_answers_late_slows_only_its_users() {
     let mut world = World::start(&SMALL, &[]).await;
     world.app.connect(names("user", USERS));
     let (set, padding) = LARGE;

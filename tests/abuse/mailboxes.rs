@@ -46,7 +46,7 @@ fn ids(source: &str, sets: &[Vec<String>]) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_user_with_very_many_reminders_slows_nobody_else() {
+async fn user_with_many_reminders_slows_no_other() {
     let size = size();
     let mut world =
         World::start(&[("mailbox.limit", &size.to_string()), RESERVE, SHARE], &[]).await;
@@ -80,7 +80,7 @@ async fn one_user_with_very_many_reminders_slows_nobody_else() {
 
 /// At the limit the newest is refused: with the contract's code, and nothing else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_mailbox_at_its_limit_refuses_the_newest_and_loses_nothing() {
+async fn full_mailbox_refuses_newest_and_loses_nothing() {
     const BEYOND: usize = 700;
     let limit = Config::default().mailbox.limit;
     let mut world = World::start(&[RESERVE, SHARE], &[]).await;
@@ -127,7 +127,7 @@ async fn a_mailbox_at_its_limit_refuses_the_newest_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn very_many_users_who_return_at_once_slow_nobody_else() {
+async fn mass_return_slows_no_other_user() {
     let size = size();
     let mut world = World::start(&[], &[]).await;
     let users = names("user", size);

@@ -271,7 +271,7 @@ impl World {
 }
 
 #[test]
-fn a_partition_that_stands_still_is_seen_by_a_steady_user() {
+fn stalled_partition_is_seen_by_steady_user() {
     let partition = |user: String| bellhop::partition::of_user(&user.parse().unwrap(), PARTITIONS);
     let seen: std::collections::BTreeSet<_> = steady().into_iter().map(partition).collect();
     assert_eq!(seen.len(), usize::from(PARTITIONS), "{seen:?}");

@@ -88,7 +88,7 @@ async fn of_different_members(world: &World) -> (String, String) {
 }
 
 #[tokio::test]
-async fn an_associate_of_another_members_partition_is_told_for_whom_it_is() {
+async fn associate_on_another_member_sees_the_user() {
     let world = World::start(&[]).await;
     world.serve().await;
     world
@@ -141,7 +141,7 @@ async fn an_associate_of_another_members_partition_is_told_for_whom_it_is() {
 }
 
 #[tokio::test]
-async fn order_holds_for_both_while_people_come_and_go() {
+async fn order_holds_while_users_come_and_go() {
     let world = World::start(&[]).await;
     let app = world.app("app-1", &["bob"]).await;
     world.put_associates("alice", associates(&["bob"])).await;
@@ -179,7 +179,7 @@ async fn order_holds_for_both_while_people_come_and_go() {
 }
 
 #[tokio::test]
-async fn what_is_the_users_alone_or_not_important_enough_waits() {
+async fn private_and_low_priority_reminders_wait() {
     let world = World::start(&[
         ("reroute.sources", "tries,billing"),
         ("reroute.min_priority", "normal"),
@@ -217,7 +217,7 @@ async fn what_is_the_users_alone_or_not_important_enough_waits() {
 }
 
 #[tokio::test]
-async fn a_value_that_is_none_leaves_the_last_good_one_and_a_deleted_key_ends_it() {
+async fn invalid_value_keeps_last_good_until_deleted() {
     let world = World::start(&[]).await;
     world.app("app-1", &["bob"]).await;
     world.put_associates("alice", associates(&["bob"])).await;
@@ -248,7 +248,7 @@ async fn a_value_that_is_none_leaves_the_last_good_one_and_a_deleted_key_ends_it
 }
 
 #[tokio::test]
-async fn an_associate_who_hangs_or_refuses_is_passed_by() {
+async fn hanging_or_refusing_associate_is_skipped() {
     let quick = [
         ("delivery.timeout", "300ms"),
         ("heartbeat.timeout", "300ms"),
@@ -276,7 +276,7 @@ async fn an_associate_who_hangs_or_refuses_is_passed_by() {
 }
 
 #[tokio::test]
-async fn a_member_that_dies_in_the_middle_loses_nothing_and_settles_each_once() {
+async fn member_death_settles_each_reminder_once() {
     let world = World::start(&[]).await;
     let app = world.app("app-1", &["bob"]).await;
     app.on_delivery(|_| Reply::accept().after(Duration::from_millis(5)));
@@ -297,7 +297,7 @@ async fn a_member_that_dies_in_the_middle_loses_nothing_and_settles_each_once() 
 }
 
 #[tokio::test]
-async fn the_user_gets_a_copy_on_return_if_that_is_wanted() {
+async fn user_gets_copy_on_return_if_configured() {
     let world = World::start(&[
         ("delivery.copy_rerouted", "true"),
         ("mailbox.escalate_after.normal", "1s"),

@@ -89,7 +89,7 @@ async fn publish_reads_a_set_a_list_or_lines() {
 
 /// A set over the server's max_payload is refused here, with what to do about it; the server would close the connection.
 #[tokio::test]
-async fn publish_refuses_a_set_that_is_too_large_for_the_server() {
+async fn publish_refuses_too_large_sets() {
     let world = World::without_members("max_payload: 512KB", &[]).await;
     world.serve().await;
     world.app("app-1", &["alice"]).await;
@@ -136,7 +136,7 @@ async fn publish_refuses_a_set_that_is_too_large_for_the_server() {
 
 /// Whatever the stream of sets takes, the stream of refused input takes too, with the reason.
 #[tokio::test]
-async fn the_largest_set_that_is_stored_can_be_rejected() {
+async fn largest_stored_set_can_be_rejected() {
     let world = World::start(&[]).await;
     let bound = i64::from(world.stream("BELLHOP_LOG").await.config.max_message_size);
     let most = usize::try_from(bound).unwrap_or(world.client.max_payload());
@@ -196,7 +196,7 @@ async fn publish_sends_nothing_when_anything_is_wrong() {
 }
 
 #[tokio::test]
-async fn publish_with_a_message_id_is_taken_in_once() {
+async fn message_id_makes_publishing_idempotent() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
     let input = numbers(0..3)
@@ -350,7 +350,7 @@ async fn rejected_input_can_be_mended_and_requeued() {
 
 /// What an operator looks at: who serves, who is connected where, who answers, whose mailbox has what.
 #[tokio::test]
-async fn what_there_is_can_be_listed() {
+async fn existing_objects_can_be_listed() {
     let world = World::start(&[]).await;
     let app = world.app("app-1", &["alice"]).await;
     world
@@ -452,7 +452,7 @@ async fn associates_can_be_listed_put_and_removed() {
 }
 
 #[tokio::test]
-async fn why_tells_each_step_of_a_reminder_and_where_it_is() {
+async fn why_shows_steps_and_places() {
     let world = World::start(&[("mailbox.limit", "2")]).await;
     let why = async |id: &str| -> Value {
         let told = world
@@ -519,7 +519,7 @@ async fn why_tells_each_step_of_a_reminder_and_where_it_is() {
 
 /// Names and texts may have direction marks, and texts control characters: a terminal shows them and does not obey.
 #[tokio::test]
-async fn tables_write_out_what_terminals_obey() {
+async fn tables_escape_control_characters() {
     let world = World::start(&[]).await;
     let (user, id) = ("ev\u{202e}il", "1\u{2066}");
     let nasty = |id: &str| {

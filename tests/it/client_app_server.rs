@@ -107,7 +107,7 @@ async fn route_is(world: &World, wanted: bool, user: &str) {
 }
 
 #[tokio::test]
-async fn a_thousand_users_connect_at_once_get_theirs_and_leave_no_route() {
+async fn thousand_users_connect_and_leave_no_route() {
     let world = World::start(&[]).await;
     let (app, mut deliveries) = app_server(&world, "app-1", Options::default(), &[]).await;
     let users: Vec<String> = numbers(0..1_000)
@@ -139,7 +139,7 @@ async fn a_thousand_users_connect_at_once_get_theirs_and_leave_no_route() {
 }
 
 #[tokio::test]
-async fn a_user_is_connected_until_the_last_terminal_leaves() {
+async fn user_is_connected_until_last_terminal_leaves() {
     let world = World::start(&[]).await;
     let (app, _deliveries) = app_server(
         &world,
@@ -171,7 +171,7 @@ async fn a_user_is_connected_until_the_last_terminal_leaves() {
 }
 
 #[tokio::test]
-async fn what_does_not_fit_is_busy_and_order_holds() {
+async fn overflow_is_busy_and_order_holds() {
     let world = World::start(&[]).await;
     let options = Options {
         capacity: 3,
@@ -233,7 +233,7 @@ async fn what_does_not_fit_is_busy_and_order_holds() {
 }
 
 #[tokio::test]
-async fn an_application_that_falls_behind_gets_everything_once_and_in_order() {
+async fn slow_application_gets_everything_in_order() {
     let world = World::start(&[]).await;
     let options = Options {
         capacity: 5,
@@ -313,7 +313,7 @@ async fn repeats_are_accepted_and_not_handed_over_again() {
 }
 
 #[tokio::test]
-async fn what_is_no_delivery_has_no_answer_and_the_next_one_has() {
+async fn invalid_delivery_gets_no_answer() {
     let world = World::start(&[]).await;
     let (_app, mut deliveries) = app_server(&world, "app-1", Options::default(), &["alice"]).await;
     for body in ["", "[]", "{\"reminders\":[7]}"] {
@@ -358,7 +358,7 @@ async fn routes_are_put_again_when_nats_was_away() {
 }
 
 #[tokio::test]
-async fn draining_hands_over_what_waits_and_loses_nothing() {
+async fn draining_hands_over_waiting_reminders() {
     let world = World::start(&[]).await;
     let (app, mut deliveries) =
         app_server(&world, "app-1", Options::default(), &["alice", "bob"]).await;
@@ -395,7 +395,7 @@ async fn draining_hands_over_what_waits_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_process_that_is_dropped_leaves_in_good_order() {
+async fn dropped_app_server_leaves_cleanly() {
     let world = World::start(&[]).await;
     let (app, deliveries) = app_server(&world, "app-1", Options::default(), &["alice"]).await;
     world.publish("billing", [reminder("1", "alice")]).await;
@@ -405,7 +405,7 @@ async fn a_process_that_is_dropped_leaves_in_good_order() {
 }
 
 #[tokio::test]
-async fn a_late_delete_does_not_take_the_route_of_the_next_process() {
+async fn late_delete_keeps_the_next_process_route() {
     let world = World::start(&[]).await;
     let (old, mut deliveries) = app_server(&world, "app-1", Options::default(), &["alice"]).await;
     let (_new, _) = app_server(&world, "app-1", Options::default(), &["alice"]).await;
@@ -415,7 +415,7 @@ async fn a_late_delete_does_not_take_the_route_of_the_next_process() {
 }
 
 #[tokio::test]
-async fn a_subject_of_ones_own_is_where_reminders_come() {
+async fn custom_subject_receives_reminders() {
     let world = World::start(&[]).await;
     let options = |subject: &str| Options {
         subject: Some(subject.to_owned()),
@@ -439,7 +439,7 @@ async fn a_subject_of_ones_own_is_where_reminders_come() {
 
 /// A member and the nats-server are killed with deliveries under way: what was answered in vain comes again.
 #[tokio::test]
-async fn whatever_is_killed_the_application_gets_everything_once_and_in_order() {
+async fn kills_keep_delivery_complete_and_ordered() {
     let world = World::start(&[]).await;
     let (_app, mut deliveries) = app_server(&world, "app-1", Options::default(), &["alice"]).await;
     let publish = async {
@@ -534,7 +534,7 @@ async fn an_abandoned_instance_leaves_its_routes() {
 
 /// By `nats-config/accounts.conf`, an app server may write its own routes and read none, and a business system may publish.
 #[tokio::test]
-async fn an_app_server_and_a_business_system_need_no_more_rights_than_they_have() {
+async fn clients_work_with_minimal_permissions() {
     let realm = Realm::start().await;
     realm
         .run("operator", &["setup", "--set", "partitions=1"], "")

@@ -30,7 +30,7 @@ async fn receipt(publishing: Publishing) -> Receipt {
 }
 
 #[tokio::test]
-async fn what_queues_while_a_set_is_under_way_makes_the_next_in_order() {
+async fn queued_reminders_form_the_next_set() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
     let publisher = publisher(&world, Options::default()).await;
@@ -102,7 +102,7 @@ async fn sets_are_no_larger_than_they_may_be() {
 
 /// The server is killed with sets under way: nobody knows which of them it has stored.
 #[tokio::test]
-async fn a_server_that_is_killed_costs_nothing_but_time() {
+async fn killed_server_costs_only_time() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
     let publisher = publisher(
@@ -151,7 +151,7 @@ async fn a_server_that_is_killed_costs_nothing_but_time() {
 }
 
 #[tokio::test]
-async fn who_publishes_faster_than_it_goes_out_waits_for_room() {
+async fn fast_publisher_waits_for_room() {
     let world = World::start(&[]).await;
     let one = serde_json::to_string(&draft("0", "alice")).unwrap().len();
     let publisher = publisher(
@@ -184,7 +184,7 @@ async fn who_publishes_faster_than_it_goes_out_waits_for_room() {
 }
 
 #[tokio::test]
-async fn a_reminder_is_the_same_under_its_id_and_one_without_gets_one() {
+async fn reminders_without_id_get_one() {
     let world = World::start(&[]).await;
     let app = world.app("app-1", &["alice"]).await;
     let publisher = publisher(&world, Options::default()).await;
@@ -205,7 +205,7 @@ async fn a_reminder_is_the_same_under_its_id_and_one_without_gets_one() {
 }
 
 #[tokio::test]
-async fn what_bellhop_would_refuse_is_not_sent() {
+async fn invalid_reminders_are_not_sent() {
     let world = World::start(&[]).await;
     let publisher = publisher(&world, Options::default()).await;
     let invalid = |draft: Draft| async {
@@ -322,7 +322,7 @@ async fn scheduled_reminders_are_cancelled_in_order() {
 }
 
 #[tokio::test]
-async fn who_gets_no_acknowledgement_is_told_so() {
+async fn missing_acknowledgement_is_reported() {
     let world = World::without_members("", &[]).await;
     let publisher = publisher(
         &world,

@@ -124,7 +124,7 @@ async fn events_of_gos_sdk_are_delivered() {
 }
 
 #[tokio::test]
-async fn an_event_that_comes_again_has_the_same_reminders() {
+async fn repeated_event_has_the_same_reminders() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
     for content in ["once", "once more"] {
@@ -152,7 +152,7 @@ async fn an_event_that_comes_again_has_the_same_reminders() {
 }
 
 #[tokio::test]
-async fn what_is_no_event_is_refused_with_its_headers_and_comes_back_when_it_is_mended() {
+async fn refused_event_returns_when_fixed() {
     let world = World::start(&[]).await;
     let app = world.app("app-1", &["alice"]).await;
     let mut traced = binary("1");

@@ -148,7 +148,7 @@ async fn a_delay_beyond_the_timeout_delivers_nothing() {
 }
 
 #[tokio::test]
-async fn without_an_installation_it_says_what_to_do() {
+async fn missing_installation_gives_advice() {
     let world = World::without_members("", &[]).await;
     let ended = world.run(&["connect-as", "app-1", "--user", "alice"]).await;
     assert_eq!(ended.code, Some(1), "{ended:?}");

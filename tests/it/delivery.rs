@@ -165,7 +165,7 @@ async fn busy_is_tried_again_in_order() {
 }
 
 #[tokio::test]
-async fn a_refusal_means_the_reminder_it_names_and_no_other() {
+async fn refusal_affects_only_the_named_reminder() {
     let world = World::start(&QUICK).await;
     let app = world.app("app-1", &["alice"]).await;
     // Stops the lane, so that all of these come in one request.
@@ -215,7 +215,7 @@ async fn a_refusal_means_the_reminder_it_names_and_no_other() {
 
 /// "No subscriber, no answer in time, or an answer that is not this: nothing in the request counts as delivered."
 #[tokio::test]
-async fn an_answer_that_is_not_the_contracts_is_none() {
+async fn invalid_answer_counts_as_none() {
     let world = World::start(&QUICK).await;
     let refusal = |reason: Value| json!({ "refused": [{ "id": "1", "source": "billing", "user": "u", "reason": reason }] });
     let say = |body: &str| -> Box<dyn Fn() -> Reply + Send> {
@@ -303,7 +303,7 @@ async fn an_answer_that_is_not_the_contracts_is_none() {
 
 /// A late answer is none, even when it comes before the next attempt's.
 #[tokio::test]
-async fn a_late_answer_is_not_taken_for_the_next_ones() {
+async fn late_answer_does_not_answer_the_next() {
     let world = World::start(&QUICK).await;
     let app = world.app("app-1", &["alice"]).await;
     let calls = Arc::new(AtomicUsize::new(0));
@@ -326,7 +326,7 @@ async fn a_late_answer_is_not_taken_for_the_next_ones() {
 
 /// "Delivery is at least once; (`source`, `id`, `user`) is the key to drop repeats by."
 #[tokio::test]
-async fn an_instance_that_dies_between_taking_and_answering_gets_it_again() {
+async fn unanswered_delivery_is_repeated_after_a_crash() {
     let world = World::start(&QUICK).await;
     let app = world.app("app-1", &["alice"]).await;
     world.publish("billing", [reminder("0", "alice")]).await;
@@ -364,7 +364,7 @@ fn last(world: &World, id: &str) -> Value {
 
 /// "No subscriber, … nothing in the request counts as delivered", "its routes stay".
 #[tokio::test]
-async fn without_a_subscriber_nothing_is_lost_and_others_go_on() {
+async fn missing_subscriber_loses_nothing() {
     let world = World::start(&QUICK).await;
     let app = world.app("app-1", &["alice", "carol"]).await;
     world.app("app-2", &["bob"]).await;
@@ -448,7 +448,7 @@ async fn a_hung_instance_delays_only_its_own_users() {
 
 /// "The instance is in the key, so a late delete from one instance can never remove the user's newer route at another"
 #[tokio::test]
-async fn a_late_delete_leaves_the_newer_route_at_another_instance() {
+async fn late_delete_keeps_a_newer_route() {
     let world = World::start(&[]).await;
     let old = world.app("app-1", &["alice"]).await;
     world.publish("billing", [reminder("1", "alice")]).await;
@@ -470,7 +470,7 @@ async fn a_late_delete_leaves_the_newer_route_at_another_instance() {
 
 /// "A user may have routes at several instances at once (several devices)."
 #[tokio::test]
-async fn of_two_instances_the_one_that_has_the_user_gets_the_reminder() {
+async fn instance_with_the_user_gets_the_reminder() {
     let world = World::start(&[("delivery.devices", "latest")]).await;
     let apps = [
         world.app("app-1", &["alice"]).await,
@@ -502,7 +502,7 @@ async fn of_two_instances_the_one_that_has_the_user_gets_the_reminder() {
 }
 
 #[tokio::test]
-async fn of_two_instances_a_silent_one_is_passed_over() {
+async fn silent_instance_of_two_is_skipped() {
     let world = World::start(&QUICK).await;
     world.app("app-1", &["alice"]).await;
     let silent = world.app("app-2", &["alice"]).await; // The newer one.
@@ -521,7 +521,7 @@ async fn of_two_instances_a_silent_one_is_passed_over() {
 
 /// A route deleted while a delivery is under way: the answer still counts, and nothing else goes there.
 #[tokio::test]
-async fn a_route_deleted_under_way_ends_with_the_answer() {
+async fn route_deleted_in_flight_ends_with_the_answer() {
     let world = World::start(&[]).await;
     let app = world.app("app-1", &["alice"]).await;
     app.on_delivery(|_| Reply::accept().after(Duration::from_millis(300)));
@@ -537,7 +537,7 @@ async fn a_route_deleted_under_way_ends_with_the_answer() {
 }
 
 #[tokio::test]
-async fn a_route_deleted_under_way_and_no_answer_parks_it() {
+async fn deleted_route_without_answer_parks() {
     let world = World::start(&QUICK).await;
     let app = world.app("app-1", &["alice"]).await;
     app.on_delivery(|_| Reply::silence());
@@ -556,7 +556,7 @@ async fn a_route_deleted_under_way_and_no_answer_parks_it() {
 
 /// A refusal is about the route that was used: one put meanwhile stays.
 #[tokio::test]
-async fn a_route_put_again_under_way_outlives_the_refusal_of_the_old_one() {
+async fn route_put_in_flight_survives_old_refusal() {
     let world = World::start(&[]).await;
     let app = world.app("app-1", &["alice"]).await;
     let calls = Arc::new(AtomicUsize::new(0));
@@ -610,7 +610,7 @@ async fn a_route_may_move_to_another_subject() {
 
 /// Whatever else is in the bucket is no route, does no harm, and is never sent to.
 #[tokio::test]
-async fn what_is_no_route_is_ignored() {
+async fn invalid_routes_are_ignored() {
     let world = World::start(&[]).await;
     let mut everything = world.client.subscribe(">").await.unwrap();
     let put = async |key: &str, value: &[u8]| {

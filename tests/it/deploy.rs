@@ -38,7 +38,7 @@ fn instance(dir: &Path, has_credentials: bool) -> PathBuf {
     not(has_systemd),
     ignore = "no systemd-analyze here: apt-get install systemd"
 )]
-fn systemd_takes_the_unit_for_right_and_well_fenced_in() {
+fn systemd_verifies_the_unit_and_its_hardening() {
     for has_credentials in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let unit = instance(dir.path(), has_credentials);
@@ -66,7 +66,7 @@ fn systemd_takes_the_unit_for_right_and_well_fenced_in() {
 
 /// `systemctl restart` waits for the first word, and so does whoever restarts members one after the other.
 #[tokio::test]
-async fn systemd_is_told_when_a_member_is_ready_and_when_it_stops() {
+async fn systemd_is_notified_of_start_and_stop() {
     let world = World::without_members("", &[]).await;
     let path = world.dir().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();

@@ -17,7 +17,7 @@ fn taken_by(world: &World, app: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn all_connections_get_everything_in_order_and_the_outcome_names_them() {
+async fn all_connections_get_everything_in_order() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
     world.app("app-2", &["alice"]).await;
@@ -41,7 +41,7 @@ async fn all_connections_get_everything_in_order_and_the_outcome_names_them() {
 }
 
 #[tokio::test]
-async fn one_connection_is_enough_and_nothing_is_repeated_there() {
+async fn one_accepting_connection_suffices() {
     let world = World::start(&[
         ("delivery.timeout", "400ms"),
         ("heartbeat.backoff_min", "50ms"),
@@ -78,7 +78,7 @@ async fn one_connection_is_enough_and_nothing_is_repeated_there() {
 }
 
 #[tokio::test]
-async fn a_device_that_comes_later_gets_what_is_new() {
+async fn later_device_gets_new_reminders() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
     world.publish("billing", [reminder("1", "alice")]).await;

@@ -859,7 +859,7 @@ async fn missing_and_lagging_copies_are_reported() {
 }
 
 #[tokio::test]
-async fn a_missing_file_of_the_system_account_is_named_by_its_option() {
+async fn missing_system_credentials_name_the_option() {
     let world = World::start(&[]).await;
     let ended = world
         .run(&["doctor", "--system-creds", "/no/such.creds"])

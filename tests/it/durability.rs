@@ -94,11 +94,11 @@ async fn acknowledged_sets_survive(nats_config: &str) {
 }
 
 #[tokio::test]
-async fn sets_survive_kills_of_a_server_that_flushes_now_and_then() {
+async fn sets_survive_kills_with_periodic_flush() {
     acknowledged_sets_survive("").await;
 }
 
 #[tokio::test]
-async fn sets_survive_kills_of_a_server_that_flushes_always() {
+async fn sets_survive_kills_with_immediate_flush() {
     acknowledged_sets_survive(DURABLE_CONF).await;
 }

@@ -85,7 +85,7 @@ async fn each_priority_has_its_own_patience() {
 }
 
 #[tokio::test]
-async fn what_was_delivered_in_time_is_not_announced() {
+async fn timely_delivery_is_not_announced() {
     let world = World::start(&QUICK).await;
     world
         .publish("billing", [reminder("1", "alice"), reminder("2", "bob")])
@@ -99,7 +99,7 @@ async fn what_was_delivered_in_time_is_not_announced() {
 }
 
 #[tokio::test]
-async fn each_is_announced_once_whoever_dies() {
+async fn each_is_announced_once_across_failover() {
     let world = World::start(&QUICK).await;
     let urgent = |number: usize| {
         with(

@@ -75,7 +75,7 @@ async fn connected_users_are_served_while_mailboxes_are_full() {
 }
 
 #[tokio::test]
-async fn who_returns_gets_what_found_no_room() {
+async fn returning_user_gets_unparked_reminders() {
     let world = one_partition().await;
     let app = world.app("app-1", &[]).await;
     let (hers, his) = (numbers(0..100), numbers(100..130));
@@ -110,7 +110,7 @@ async fn a_member_takes_over_while_mailboxes_are_full() {
 }
 
 #[tokio::test]
-async fn a_member_stops_in_order_while_mailboxes_are_full() {
+async fn member_stops_cleanly_with_full_mailboxes() {
     let world = World::start(&[("partitions", "1"), ("members.grace", "60s")]).await;
     limit_mailboxes(&world, ROOM).await;
     let waiting = numbers(0..100);
@@ -128,7 +128,7 @@ async fn a_member_stops_in_order_while_mailboxes_are_full() {
 
 /// nats-server opens so many batches in a stream at a time, and refuses the next one.
 #[tokio::test]
-async fn more_partitions_than_open_batches_park_without_a_take_over() {
+async fn many_partitions_park_without_takeover() {
     let limit = "jetstream { limits { batch { max_inflight_per_stream: 16 } } }";
     let world = World::without_members(limit, &[("partitions", "64")]).await;
     world.serve().await;
@@ -155,7 +155,7 @@ async fn more_partitions_than_open_batches_park_without_a_take_over() {
 
 /// The limits of Bellhop's streams are reserved in the account.
 #[tokio::test]
-async fn others_who_fill_the_account_stop_nothing() {
+async fn full_account_stops_nothing() {
     let account = "accounts { A { jetstream { max_file: 100MB }, users: [{user: a, password: a}] } }\nno_auth_user: a";
     let world = World::without_members(account, &[("streams.storage", "67108864")]).await;
     world.serve().await;

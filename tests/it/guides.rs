@@ -83,7 +83,7 @@ async fn start(world: &World, dir: &TempDir, command: &str) -> Child {
 }
 
 #[tokio::test]
-async fn what_the_guides_show_works() {
+async fn commands_of_the_guides_work() {
     let world = World::start(&[]).await;
     let (dir, mut running) = (TempDir::with_prefix("bellhop-guide-").unwrap(), Vec::new());
     for (name, passed_over) in GUIDES {

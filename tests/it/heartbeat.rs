@@ -27,7 +27,7 @@ async fn asked(world: &World, app: &App, user: &str, times: usize) {
 
 /// "A connection that was confirmed (by a heartbeat or an accepted delivery) counts as held for the lease"
 #[tokio::test]
-async fn within_the_lease_only_the_first_delivery_is_asked_for() {
+async fn lease_saves_heartbeats() {
     let world = World::start(&[]).await;
     let app = world.app("app-1", &["alice"]).await;
     one_by_one(&world, &numbers(0..20)).await;
@@ -47,7 +47,7 @@ async fn without_lease_every_delivery_is_asked_for() {
 }
 
 #[tokio::test]
-async fn without_lease_a_mailbox_is_delivered_all_the_same() {
+async fn mailbox_is_delivered_without_lease() {
     let world = World::start(&[("heartbeat.lease", "0s"), ("mailbox.page_messages", "10")]).await;
     let ids = numbers(0..50);
     world
@@ -102,7 +102,7 @@ async fn the_lease_runs_from_the_last_confirmation() {
 
 /// "One request carries at most 1,000 users." Every request is measured; this one would have more.
 #[tokio::test]
-async fn a_thousand_users_share_a_heartbeat_and_no_more() {
+async fn heartbeat_holds_a_thousand_users() {
     let world = World::start(&[("partitions", "1")]).await;
     let users: Vec<_> = (0..2_500).map(|n| format!("user-{n}")).collect();
     let app = world.app("app-1", &[]).await;
@@ -144,7 +144,7 @@ async fn a_thousand_users_share_a_heartbeat_and_no_more() {
 
 /// "A user named in the answer is connected there and now; one left out is not, and its route is dropped."
 #[tokio::test]
-async fn a_user_left_out_of_the_answer_loses_the_route() {
+async fn unconfirmed_user_loses_the_route() {
     let world = World::start(&[]).await;
     let app = world.app("app-1", &["alice", "bob"]).await;
     app.expel("alice");
@@ -176,7 +176,7 @@ async fn a_user_left_out_of_the_answer_loses_the_route() {
 }
 
 #[tokio::test]
-async fn a_name_that_nobody_asked_about_says_nothing() {
+async fn unasked_names_are_ignored() {
     let world = World::start(&[]).await;
     let app = world.app("app-1", &["alice", "bob"]).await;
     app.on_heartbeat(|users| {
@@ -201,7 +201,7 @@ async fn a_name_that_nobody_asked_about_says_nothing() {
 
 /// "An instance that did not answer is asked again, with back-off up to 30 s, …; its routes stay."
 #[tokio::test]
-async fn a_silent_instance_is_asked_again_with_growing_pauses() {
+async fn silent_instance_is_retried_with_growing_pauses() {
     let settings = [
         ("heartbeat.timeout", "100ms"),
         ("heartbeat.backoff_min", "100ms"),
@@ -227,7 +227,7 @@ async fn a_silent_instance_is_asked_again_with_growing_pauses() {
 }
 
 #[tokio::test]
-async fn a_heartbeats_answer_that_is_not_the_contracts_is_none() {
+async fn invalid_heartbeat_answer_counts_as_none() {
     let settings = [
         ("heartbeat.timeout", "500ms"),
         ("heartbeat.backoff_min", "50ms"),

@@ -95,7 +95,7 @@ async fn world_with_postgres() -> Option<World> {
 }
 
 #[tokio::test]
-async fn every_reminder_and_its_fate_can_be_asked_for() {
+async fn history_answers_with_every_outcome() {
     fates_can_be_asked_for(World::start(&[]).await).await;
 }
 
@@ -104,7 +104,7 @@ async fn every_reminder_and_its_fate_can_be_asked_for() {
     ignore = "no PostgreSQL here: apt-get install postgresql"
 )]
 #[tokio::test]
-async fn every_reminder_and_its_fate_can_be_asked_for_in_postgres() {
+async fn history_answers_with_every_outcome_in_postgres() {
     if let Some(world) = world_with_postgres().await {
         fates_can_be_asked_for(world).await;
     }
@@ -233,7 +233,7 @@ async fn fates_can_be_asked_for(world: World) {
 }
 
 #[tokio::test]
-async fn a_wrong_question_is_refused_by_the_name_of_its_field() {
+async fn invalid_query_names_its_field() {
     let world = World::start(&[]).await;
     for (question, body, named) in [
         ("history", r#"{"limit":0}"#, "`limit`"),
@@ -298,7 +298,7 @@ async fn pages_follow_each_other_while_reminders_arrive() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_too_large_is_split_by_the_cursor() {
+async fn large_answer_is_split_by_cursor() {
     let world = World::start(&[]).await;
     let large = |n: usize| {
         with(
@@ -403,7 +403,7 @@ async fn the_service_is_seen_by_tools() {
 }
 
 #[tokio::test]
-async fn without_a_history_its_questions_say_so_and_the_others_are_answered() {
+async fn queries_without_history_say_so() {
     let world = World::start(&[("history.url", "none")]).await;
     world.publish("billing", [reminder("1", "alice")]).await;
     world.became("billing", "1", "parked").await;
@@ -436,7 +436,7 @@ async fn without_a_history_its_questions_say_so_and_the_others_are_answered() {
 }
 
 #[tokio::test]
-async fn a_user_is_erased_and_what_was_removed_is_counted() {
+async fn erasure_counts_removed_entries() {
     let world = World::start(&[]).await;
     let app = world.app("app-1", &["alice", "carol"]).await;
     for (user, list) in [("alice", "bob"), ("bob", "alice"), ("dave", "carol")] {
@@ -499,7 +499,7 @@ async fn a_user_is_erased_and_what_was_removed_is_counted() {
 }
 
 #[tokio::test]
-async fn what_is_on_its_way_to_an_erased_user_is_not_kept() {
+async fn reminders_in_flight_are_erased_too() {
     nothing_is_kept_of_an_erased_user(World::start(&[]).await).await;
 }
 
@@ -508,7 +508,7 @@ async fn what_is_on_its_way_to_an_erased_user_is_not_kept() {
     ignore = "no PostgreSQL here: apt-get install postgresql"
 )]
 #[tokio::test]
-async fn what_is_on_its_way_to_an_erased_user_is_not_kept_in_postgres() {
+async fn reminders_in_flight_are_erased_too_in_postgres() {
     if let Some(world) = world_with_postgres().await {
         nothing_is_kept_of_an_erased_user(world).await;
     }
@@ -648,7 +648,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn a_writer_that_is_killed_leaves_nothing_out_and_nothing_twice() {
+async fn killed_writer_loses_and_repeats_nothing() {
     World::start(&[]).await.the_writer_is_killed(20).await;
 }
 
@@ -657,7 +657,7 @@ async fn a_writer_that_is_killed_leaves_nothing_out_and_nothing_twice() {
     ignore = "no PostgreSQL here: apt-get install postgresql"
 )]
 #[tokio::test]
-async fn a_writer_that_is_killed_leaves_nothing_out_and_nothing_twice_in_postgres() {
+async fn killed_writer_loses_and_repeats_nothing_in_postgres() {
     if let Some(world) = world_with_postgres().await {
         world.the_writer_is_killed(20).await;
     }
@@ -668,7 +668,7 @@ async fn a_writer_that_is_killed_leaves_nothing_out_and_nothing_twice_in_postgre
     ignore = "no PostgreSQL here: apt-get install postgresql"
 )]
 #[tokio::test]
-async fn any_member_answers_from_a_database_that_they_share() {
+async fn any_member_answers_from_shared_database() {
     let Some(world) = world_with_postgres().await else {
         return;
     };
@@ -689,7 +689,7 @@ async fn any_member_answers_from_a_database_that_they_share() {
     ignore = "no PostgreSQL here: apt-get install postgresql"
 )]
 #[tokio::test]
-async fn a_database_that_comes_back_is_told_what_it_missed() {
+async fn returning_database_catches_up() {
     let Some(url) = postgres::database().await else {
         return;
     };
@@ -724,7 +724,7 @@ async fn a_database_that_comes_back_is_told_what_it_missed() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_away_holds_up_nothing_but_itself() {
+async fn unavailable_database_delays_only_the_history() {
     let world = World::start(&[("history.url", "sqlite:/dev/null/history.db")]).await;
     world.app("app-1", &["alice"]).await;
     world.publish("billing", [reminder("1", "alice")]).await;
@@ -764,7 +764,7 @@ async fn a_database_that_is_away_holds_up_nothing_but_itself() {
 }
 
 #[tokio::test]
-async fn another_member_writes_on_and_answers_when_the_writer_goes() {
+async fn another_member_takes_the_history_over() {
     let world = World::start(&[("members.ttl", "2s"), ("members.interval", "500ms")]).await;
     world.serve().await;
     let holder_but = async |gone: &str| {
@@ -794,7 +794,7 @@ async fn another_member_writes_on_and_answers_when_the_writer_goes() {
 }
 
 #[tokio::test]
-async fn the_command_line_shows_the_history_follows_it_and_erases() {
+async fn commands_show_follow_and_erase_history() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
     world
@@ -961,7 +961,7 @@ async fn no_copy_is_kept_for_an_erased_user() {
 }
 
 #[tokio::test]
-async fn who_is_refused_under_a_long_name_holds_up_nobody() {
+async fn refused_long_user_name_delays_nothing() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
     // Outcomes that name them all would not fit into one message.
@@ -982,7 +982,7 @@ async fn who_is_refused_under_a_long_name_holds_up_nobody() {
     ignore = "no PostgreSQL here: apt-get install postgresql"
 )]
 #[tokio::test]
-async fn what_postgres_cannot_store_does_not_stop_the_history() {
+async fn unstorable_text_does_not_stop_postgres() {
     let Some(world) = world_with_postgres().await else {
         return;
     };
@@ -998,7 +998,7 @@ async fn what_postgres_cannot_store_does_not_stop_the_history() {
 }
 
 #[tokio::test]
-async fn what_is_refused_has_no_text_in_the_history() {
+async fn refused_reminders_have_no_text() {
     let world = World::start(&[("mailbox.limit", "1")]).await;
     world
         .publish("billing", ["1", "2"].map(|id| reminder(id, "alice")))
@@ -1009,7 +1009,7 @@ async fn what_is_refused_has_no_text_in_the_history() {
 }
 
 #[tokio::test]
-async fn a_service_that_begins_anew_is_seen_once() {
+async fn restarted_service_is_listed_once() {
     let world = World::start(&[]).await;
     world.ask("history", json!({})).await.unwrap();
     let outcomes = world
@@ -1087,7 +1087,7 @@ async fn an_answer_is_no_order_to_jetstream() {
 }
 
 #[tokio::test]
-async fn a_member_whose_history_is_anothers_now_does_not_say_that_it_is_behind() {
+async fn former_history_writer_reports_no_lag() {
     let world = World::start(&[("history.url", "sqlite:/dev/null/history.db")]).await;
     world.publish("billing", [reminder("1", "alice")]).await;
     let first = world.member();
@@ -1128,7 +1128,7 @@ async fn a_member_whose_history_is_anothers_now_does_not_say_that_it_is_behind()
     ignore = "no PostgreSQL here: apt-get install postgresql"
 )]
 #[tokio::test]
-async fn a_database_that_hangs_is_told_of_and_keeps_nobody_from_stopping() {
+async fn hanging_database_is_reported_and_stopping_works() {
     let Some(url) = postgres::database().await else {
         return;
     };

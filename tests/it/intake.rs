@@ -61,7 +61,7 @@ async fn every_field_arrives_and_data_to_the_letter() {
 
 /// "`id` (set) … default: `<stream sequence>`", "`id` … default `<set id>#<index>`", "`priority` … `normal` (default)"
 #[tokio::test]
-async fn what_is_left_out_has_its_default() {
+async fn omitted_fields_have_defaults() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
     let bare = |content: &str| json!({ "user": "alice", "content": content });
@@ -155,7 +155,7 @@ async fn every_priority_arrives() {
 /// `BELLHOP_REJECTED` (subject `bellhop.rejected.<source>`) with headers `Bellhop-Error` (a stable code) and
 /// `Bellhop-Error-Detail`."
 #[tokio::test]
-async fn a_set_that_is_not_valid_is_rejected_byte_for_byte() {
+async fn invalid_set_is_rejected_byte_for_byte() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
     let text = |value: Value| value.to_string().into_bytes();
@@ -319,7 +319,7 @@ async fn a_bad_reminder_is_rejected_alone() {
 }
 
 #[tokio::test]
-async fn a_reminder_that_cannot_be_read_is_known_by_its_place() {
+async fn unreadable_reminder_is_named_by_place() {
     let world = World::start(&[]).await;
     let bad = [
         json!(42),
@@ -498,7 +498,7 @@ async fn a_subject_that_names_no_source_is_rejected() {
 
 /// "Header `Nats-Msg-Id` is optional and gives the set JetStream's idempotency."
 #[tokio::test]
-async fn a_set_published_twice_with_a_message_id_is_one() {
+async fn repeated_message_id_is_one_set() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
     let nameless: Vec<_> = numbers(0..3)
@@ -800,7 +800,7 @@ async fn one_id_with_another_text_is_refused() {
 
 /// "`expires_at` … never delivered after this"
 #[tokio::test]
-async fn what_is_late_already_expires() {
+async fn late_reminder_expires_at_once() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
     let late = |id: &str, user: &str| {
@@ -833,7 +833,7 @@ async fn what_is_late_already_expires() {
 
 /// "Every reminder of every acknowledged set gets exactly one final outcome in the end, or is in a mailbox."
 #[tokio::test]
-async fn every_reminder_has_one_final_outcome_or_is_in_a_mailbox() {
+async fn every_reminder_is_settled_or_parked() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
     for n in 0..20 {
@@ -876,7 +876,7 @@ async fn every_reminder_has_one_final_outcome_or_is_in_a_mailbox() {
 
 /// A set over the server's `max_payload` never becomes a message; what the server lets through is taken.
 #[tokio::test]
-async fn a_set_as_large_as_the_server_lets_through_is_taken() {
+async fn largest_possible_set_is_accepted() {
     let world = World::without_members("max_payload: 8MB", &[]).await;
     world.serve().await;
     world.app("app-1", &["alice"]).await;
@@ -894,7 +894,7 @@ async fn a_set_as_large_as_the_server_lets_through_is_taken() {
 
 /// Who publishes what one after the other, as several systems of one business do, wants it to arrive so.
 #[tokio::test]
-async fn several_sources_keep_their_order_while_nobody_floods() {
+async fn sources_keep_their_order() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
     let ids = numbers(0..600);
@@ -912,7 +912,7 @@ async fn several_sources_keep_their_order_while_nobody_floods() {
 
 /// What JetStream acknowledged under one source is no repeat of what another source published.
 #[tokio::test]
-async fn a_message_id_of_one_source_leaves_others_alone() {
+async fn message_ids_count_within_a_source() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
     world
@@ -952,7 +952,7 @@ async fn a_message_id_of_one_source_leaves_others_alone() {
 const JETSTREAM_FORGETS: std::time::Duration = std::time::Duration::from_millis(500);
 
 #[tokio::test]
-async fn a_name_that_was_made_up_is_nobody_elses() {
+async fn made_up_ids_never_equal_chosen_ones() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice", "bob"]).await;
     let nameless = |user: &str, content: &str| json!({ "user": user, "content": content });

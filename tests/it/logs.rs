@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::harness::{Member, Reply, World, reminder};
 
 #[tokio::test]
-async fn a_log_in_json_has_an_object_on_each_line_and_no_colour() {
+async fn json_log_has_one_object_per_line() {
     let world = World::without_members("", &[]).await;
     let member = world.launch("member-1", &[("log.format", "json")]);
     let line = world
@@ -38,7 +38,7 @@ async fn a_log_in_json_has_an_object_on_each_line_and_no_colour() {
 }
 
 #[tokio::test]
-async fn a_log_that_is_no_terminal_has_no_colour() {
+async fn redirected_log_has_no_colour() {
     let world = World::start(&[]).await;
     assert!(!world.member().log().contains('\u{1b}'));
     assert!(world.member().log().contains("serving"));

@@ -9,7 +9,7 @@ use crate::harness::{LATER, Reply, World, from_now, instant, numbers, reminder, 
 
 /// "one user's reminders are in order within it and across requests", "`parked_at` when it waited in a mailbox"
 #[tokio::test]
-async fn a_mailbox_goes_out_in_order_and_what_comes_meanwhile_behind_it() {
+async fn mailbox_is_delivered_in_order_before_new_reminders() {
     let world = World::start(&[("mailbox.page_messages", "50")]).await;
     let (early, late) = (numbers(0..300), numbers(300..400));
     for (n, ids) in early.chunks(50).enumerate() {
@@ -193,7 +193,7 @@ async fn a_mailbox_that_was_emptied_takes_new_reminders() {
 
 /// Room that deliveries make is room for new ones, also for the next owner of the partition.
 #[tokio::test]
-async fn a_full_mailbox_is_full_after_a_restart_and_has_room_once_delivered() {
+async fn full_mailbox_survives_restart() {
     let world = World::start(&[("mailbox.limit", "5")]).await;
     world
         .publish(
@@ -225,7 +225,7 @@ async fn a_full_mailbox_is_full_after_a_restart_and_has_room_once_delivered() {
 
 /// "`expires_at` … never delivered after this", and its end is told although nobody returned.
 #[tokio::test]
-async fn what_expires_while_its_user_is_away_is_not_delivered() {
+async fn reminder_expired_during_absence_is_not_delivered() {
     let world = World::start(&[("mailbox.expiry_interval", "100ms")]).await;
     let ends_in =
         |millis: i64| json!({ "expires_at": from_now(SignedDuration::from_millis(millis)) });
@@ -260,7 +260,7 @@ async fn what_expires_while_its_user_is_away_is_not_delivered() {
 
 /// The next owner of a partition knows what expires in mailboxes that it has not filled.
 #[tokio::test]
-async fn what_expires_across_a_restart_is_not_delivered() {
+async fn reminder_expired_across_restart_is_not_delivered() {
     let world = World::start(&[]).await;
     let short = json!({ "expires_at": from_now(SignedDuration::from_millis(1_500)) });
     world
@@ -280,7 +280,7 @@ async fn what_expires_across_a_restart_is_not_delivered() {
 }
 
 #[tokio::test]
-async fn what_expires_at_a_silent_instance_is_not_delivered() {
+async fn reminder_expired_at_silent_instance_is_not_delivered() {
     let settings = [
         ("delivery.timeout", "300ms"),
         ("heartbeat.backoff_min", "50ms"),
@@ -438,7 +438,7 @@ async fn many_users_return_at_once() {
 
 /// A message in a mailbox that Bellhop did not write is set aside, and what lies around it is delivered.
 #[tokio::test]
-async fn a_corrupt_message_in_a_mailbox_is_set_aside() {
+async fn corrupt_message_in_mailbox_is_set_aside() {
     let world = World::start(&[]).await;
     world.publish("billing", [reminder("1", "alice")]).await;
     world.became("billing", "1", "parked").await;
@@ -506,7 +506,7 @@ async fn a_corrupt_message_in_a_mailbox_is_set_aside() {
 
 /// A message that is gone before Bellhop removes it: that is as good, and nothing is tried for ever.
 #[tokio::test]
-async fn a_message_that_somebody_removed_is_removed() {
+async fn externally_removed_message_is_gone() {
     let world = World::start(&[]).await;
     world
         .publish("billing", [reminder("1", "alice"), reminder("2", "alice")])
@@ -548,7 +548,7 @@ async fn a_message_that_somebody_removed_is_removed() {
 
 /// Corrupt messages, found by a new owner, and under a subject that is nobody's.
 #[tokio::test]
-async fn a_corrupt_mailbox_does_not_stop_a_take_over() {
+async fn corrupt_mailbox_does_not_stop_takeover() {
     let world = World::start(&[("partitions", "1")]).await;
     world.publish("billing", [reminder("1", "alice")]).await;
     world.became("billing", "1", "parked").await;

@@ -164,7 +164,7 @@ async fn a_killed_member_is_replaced_within_ten_seconds() {
 /// A member that stands still for longer than its ttl, and then goes on as if nothing had happened: what it held is the
 /// other's by then, so it must drop it, and share anew.
 #[tokio::test]
-async fn a_member_that_stood_still_does_not_work_on() {
+async fn paused_member_stops_working() {
     const TOTAL: usize = 3_000;
     let world = World::start(&SHORT).await;
     world.serve().await;
@@ -195,7 +195,7 @@ async fn a_member_that_stood_still_does_not_work_on() {
 
 /// Its peers' silence was its own: that it heard nobody for so long does not make them dead.
 #[tokio::test]
-async fn a_member_that_stood_still_takes_nothing_from_the_living() {
+async fn paused_member_takes_nothing_over() {
     let world = World::start(&SHORT).await;
     world.serve().await;
     shared(&world, &["member-1", "member-2"], 7).await;
@@ -238,7 +238,7 @@ async fn a_member_that_stood_still_takes_nothing_from_the_living() {
 
 /// The same with mailboxes: nothing may be appended by the one that stood still, and nothing be lost.
 #[tokio::test]
-async fn a_member_that_stood_still_does_not_append_to_mailboxes() {
+async fn paused_member_does_not_append_to_mailboxes() {
     const TOTAL: usize = 2_000;
     let world = World::start(&SHORT).await;
     world.serve().await;
@@ -289,7 +289,7 @@ async fn a_killed_member_returns_under_its_name() {
 
 /// A bucket entry that is no member's word disturbs nobody.
 #[tokio::test]
-async fn a_strange_entry_among_the_members_is_passed_over() {
+async fn invalid_member_entry_is_ignored() {
     let world = World::start(&SEVEN).await;
     let bucket = world
         .jetstream
@@ -338,7 +338,7 @@ async fn with_second_restricted() -> (World, Arc<Member>) {
 
 /// Whoever joins and cannot hear the others must not take that for their silence.
 #[tokio::test]
-async fn a_member_that_hears_nobody_does_not_go_on_as_if_it_were_alone() {
+async fn isolated_member_does_not_act_alone() {
     let (world, deaf) = with_second_restricted().await;
     let before = held(&world.card("member-2").await.unwrap());
     deaf.signal("STOP");
@@ -379,7 +379,7 @@ async fn a_member_that_hears_nobody_does_not_go_on_as_if_it_were_alone() {
 
 /// A watch can fall silent without an end: its consumer was on a node that is gone. The others are not dead for that.
 #[tokio::test]
-async fn a_member_whose_watch_fell_silent_takes_nothing_from_the_living() {
+async fn member_with_silent_watch_takes_nothing() {
     let world = World::start(&SHORT).await;
     world.serve().await;
     shared(&world, &["member-1", "member-2"], 7).await;
@@ -418,7 +418,7 @@ async fn a_member_whose_watch_fell_silent_takes_nothing_from_the_living() {
 
 /// What a partition needs to know is asked for again, also when nothing else happens.
 #[tokio::test]
-async fn a_take_over_goes_on_when_a_bucket_can_be_read_again() {
+async fn takeover_resumes_when_a_bucket_is_readable() {
     let (world, second) = with_second_restricted().await;
     world
         .reconfigure_nats(&restricting(&["$JS.API.STREAM.INFO.KV_bellhop_associates"]))

@@ -11,7 +11,7 @@ fn saying(what: &str, id: &str) -> Value {
 }
 
 #[tokio::test]
-async fn what_was_accepted_stands_for_later_sets() {
+async fn accepted_reminder_merges_later_duplicates() {
     let world = World::start(&WINDOW).await;
     world.app("app-1", &["alice"]).await;
     world.publish("ops", [saying("disk full", "1")]).await;
@@ -37,7 +37,7 @@ async fn what_was_accepted_stands_for_later_sets() {
 }
 
 #[tokio::test]
-async fn what_waits_is_merged_when_what_says_the_same_was_accepted() {
+async fn waiting_duplicate_is_merged_after_acceptance() {
     let world = World::start(&WINDOW).await;
     world.publish("ops", [saying("disk full", "1")]).await;
     world.publish("ops", [saying("disk full", "2")]).await;
@@ -57,7 +57,7 @@ async fn what_waits_is_merged_when_what_says_the_same_was_accepted() {
 }
 
 #[tokio::test]
-async fn without_a_window_each_set_is_told() {
+async fn without_window_each_set_is_delivered() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
     world.publish("ops", [saying("disk full", "1")]).await;

@@ -43,7 +43,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn what_comes_in_and_what_becomes_of_it_is_counted() {
+async fn sets_and_outcomes_are_counted() {
     let world = World::start(&[]).await;
     let app = world.app("app-1", &["alice"]).await;
     let twin = |id| with(reminder(id, "alice"), json!({ "content": "the same" }));

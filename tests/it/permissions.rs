@@ -249,7 +249,7 @@ const HEARD: [(&str, &str, &str, &[&str]); 19] = [
 const LEAST_REFUSALS: usize = 20;
 
 #[tokio::test]
-async fn everybody_may_do_what_is_theirs_and_nothing_else() {
+async fn each_user_has_exactly_its_permissions() {
     let realm = Realm::start().await;
     set_up(&realm, &[]).await;
     let _member = realm.serve("member-1", &["partitions=4"]).await;
@@ -1062,7 +1062,7 @@ async fn monitoring_may_run_top_and_doctor() {
 }
 
 #[tokio::test]
-async fn whoever_lacks_a_permission_is_told_which() {
+async fn missing_permission_is_named() {
     let realm = Realm::start().await;
     let setup = realm
         .run("bellhop", &["setup", "--set", "nats.timeout=1s"], "")
@@ -1121,7 +1121,7 @@ async fn whoever_lacks_a_permission_is_told_which() {
 }
 
 #[tokio::test]
-async fn whoever_is_not_known_is_told_so_without_secrets() {
+async fn unknown_user_is_rejected_without_secrets() {
     let realm = Realm::start().await;
     let dry = ["setup", "--dry-run", "--nats", realm.server.url()];
     let stranger = realm.dir.path().join("stranger.nk");

@@ -6,7 +6,7 @@ use crate::harness::{LATER, World, reminder};
 use crate::secured::{Realm, Someone, Verdict, eventually};
 
 #[tokio::test]
-async fn an_app_server_is_told_of_its_own_users_alone() {
+async fn app_server_sees_only_its_users() {
     let world = World::start(&[]).await;
     let app = world.app("app-1", &["alice"]).await;
     world.app("app-2", &["bob"]).await;
@@ -112,7 +112,7 @@ async fn refused(asker: &Someone, question: &str, body: Value) -> Option<String>
 }
 
 #[tokio::test]
-async fn an_app_servers_account_says_who_asks() {
+async fn account_identifies_the_asking_app_server() {
     let realm = Realm::start().await;
     let settings = ["partitions=1"];
     realm

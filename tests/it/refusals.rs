@@ -129,7 +129,7 @@ async fn a_byte_order_mark_is_named() {
 }
 
 #[tokio::test]
-async fn what_refusals_take_is_bounded_by_the_set() {
+async fn refusals_are_bounded_by_the_set() {
     let world = World::start(&[("history.url", "none")]).await;
     world.app("app-1", &["alice", "bob"]).await;
     // From very short ones to such as are refused alone: short in the set, with long names in each refusal.
@@ -306,7 +306,7 @@ async fn a_refusal_keeps_the_headers_that_fit() {
 
 /// The server's `max_payload` is lowered while a set waits: its refusal is stored as far as it fits.
 #[tokio::test]
-async fn a_refusal_too_large_for_the_server_is_cut() {
+async fn oversized_refusal_is_cut() {
     let world = World::without_members("max_payload: 4MB", &[]).await;
     world.run(&["setup"]).await.succeeded();
     let body = vec![b'x'; 3 << 20];

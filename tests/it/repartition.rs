@@ -113,7 +113,7 @@ async fn repartition(world: &World, partitions: u16) -> Ended {
 }
 
 #[tokio::test]
-async fn the_number_of_partitions_is_changed_while_reminders_come_in() {
+async fn repartition_works_while_sets_are_published() {
     let world = full_mailboxes().await;
     let arguments = ["repartition", "7", "--nats", &world.url].map(ToOwned::to_owned);
     let command = Member::spawn("repartition", &[], &arguments, world.dir());

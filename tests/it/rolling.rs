@@ -141,7 +141,7 @@ async fn members_are_restarted_in_turn_without_a_gap() {
 
 /// As Kubernetes does it: the new one is ready before the old one is stopped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn members_are_replaced_by_others_in_turn_without_a_gap() {
+async fn replacing_members_leaves_no_gap() {
     let replace = async |world: &World, name: &'static str| {
         world.serve_as(&name.replace("member", "new")).await;
         stop(world, name).await;

@@ -74,7 +74,7 @@ async fn all_marks_go(world: &World, bucket: &str, expected: usize) {
 }
 
 #[tokio::test]
-async fn marks_of_plain_clients_get_a_time_to_live() {
+async fn marks_of_plain_clients_expire() {
     let world = World::without_members("", &[]).await;
     world.run(&["setup"]).await.succeeded();
     past_routes(&world, "alice", 20).await;

@@ -50,7 +50,7 @@ async fn until_delivered(world: &World, name: &str, published: &str, expected: &
 /// "Key `<tag>`, value the rule document of that tag", "a mark is added", "offsets in Unicode scalar values of the text as
 /// delivered"
 #[tokio::test]
-async fn rules_that_are_there_apply_from_the_first_reminder_on() {
+async fn existing_rules_apply_to_first_reminder() {
     let world = World::without_members("", &[]).await;
     world.run(&["setup"]).await.succeeded();
     let document = json!({ "rules": [
@@ -96,7 +96,7 @@ async fn rules_that_are_there_apply_from_the_first_reminder_on() {
 
 /// "a change takes effect on every running instance without a restart, whole or not at all"
 #[tokio::test]
-async fn a_change_takes_effect_on_every_member_without_a_restart() {
+async fn rule_change_reaches_every_member() {
     let world = World::start(&[]).await;
     let second = world.serve().await;
     world.app("app-1", &["alice"]).await;
@@ -121,7 +121,7 @@ async fn a_change_takes_effect_on_every_member_without_a_restart() {
 
 /// "one that arrives otherwise is ignored with the last good one kept"
 #[tokio::test]
-async fn a_bad_document_keeps_the_last_good_one_and_is_told_of_once() {
+async fn bad_document_keeps_last_good_one() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
     put(&world, "ta.g", &replacing("falcon", "project")).await;
@@ -175,7 +175,7 @@ async fn a_bad_document_keeps_the_last_good_one_and_is_told_of_once() {
 
 /// "`block` (the reminder is not delivered: outcome `blocked`)" with `tag` and `rule`
 #[tokio::test]
-async fn a_blocked_reminder_has_its_outcome_and_its_neighbours_are_delivered() {
+async fn blocked_reminder_affects_no_other() {
     let world = World::start(&[]).await;
     let app = world.app("app-1", &["alice"]).await;
     let document = json!({ "rules": [
@@ -295,7 +295,7 @@ async fn a_deleted_document_is_no_earlier_version() {
 }
 
 #[tokio::test]
-async fn an_unreadable_history_of_rules_stops_no_other_tag() {
+async fn unreadable_rule_history_affects_one_tag() {
     let denied = "$JS.API.STREAM.MSG.GET.KV_bellhop_rules";
     let user =
         format!("{{ user: u, password: p, permissions: {{ publish: {{ deny: \"{denied}\" }} }} }}");

@@ -98,7 +98,7 @@ async fn documents_are_stored_listed_printed_and_deleted() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_not_stored() {
+async fn invalid_rules_are_not_stored() {
     let world = world("max_payload: 512KB").await;
     let wrong =
         json!({ "rules": [{ "name": "x", "keywords": ["a", ""], "action": "block" }], "rule": [] });
@@ -168,7 +168,7 @@ async fn a_document_that_cannot_be_used_is_shown() {
 
 /// `try` tells what is delivered.
 #[tokio::test]
-async fn what_try_shows_is_what_is_delivered() {
+async fn try_shows_the_delivered_text() {
     let world = world("").await;
     let names = json!({ "rules": [
         { "name": "names", "keywords": ["falcon"], "action": "replace", "with": "the project" },
@@ -294,7 +294,7 @@ async fn lint_and_test_judge_by_their_exit_code() {
 }
 
 #[tokio::test]
-async fn diff_counts_what_changes() {
+async fn diff_counts_changes() {
     let new = json!({ "rules": [{ "name": "due", "keywords": ["due"], "action": "block" }] });
     let files = Files::new(&[("old.json", due()), ("new.json", new)]);
     let texts: String = (0..1_000)

@@ -79,7 +79,7 @@ async fn nothing_is_delivered_before_it_is_due() {
 
 /// "one for each source and id": a later word replaces an earlier one, and a cancellation leaves nothing of it.
 #[tokio::test]
-async fn what_is_scheduled_can_be_changed_and_cancelled() {
+async fn scheduled_reminder_can_be_changed_and_cancelled() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
     world
@@ -198,7 +198,7 @@ async fn a_restart_loses_none() {
 
 /// The same set again, before or after it is due, is no second reminder; and what is wrong is told at once.
 #[tokio::test]
-async fn a_repeat_is_no_second_reminder_and_nonsense_is_refused_at_once() {
+async fn scheduled_duplicates_and_errors_are_handled_early() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
     let set = || json!({ "reminders": [soon("once", "alice")] });
@@ -282,7 +282,7 @@ async fn another_sources_message_ids_keep_nothing_due_out() {
 }
 
 #[tokio::test]
-async fn what_no_schedule_can_hold_is_refused_at_once() {
+async fn unschedulable_reminder_is_refused_at_once() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
     let at = |id: &str, at: &str| with(reminder(id, "alice"), json!({ "deliver_at": at }));
@@ -321,7 +321,7 @@ async fn what_no_schedule_can_hold_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn what_is_cancelled_and_published_again_ends_once() {
+async fn cancelled_and_republished_reminder_ends_once() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
     world
@@ -378,7 +378,7 @@ async fn a_reminder_is_moved_to_now() {
 
 /// "It is cancelled if JetStream stored the cancellation before it was due."
 #[tokio::test]
-async fn many_are_cancelled_in_time_and_none_is_delivered() {
+async fn many_cancellations_prevent_delivery() {
     let world = World::start(&[]).await;
     let ids: Vec<String> = (0..3_000).map(|n| n.to_string()).collect();
     world.app("app-1", &["alice"]).await;

@@ -83,7 +83,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn everything_that_travels_is_what_its_schema_says() {
+async fn all_messages_match_their_schemas() {
     let world = World::without_members("", &[("delivery.copy_rerouted", "true")]).await;
     world.run(&["setup"]).await.succeeded();
     let rule =

@@ -87,7 +87,7 @@ async fn setup_twice_is_once() {
 }
 
 #[tokio::test]
-async fn serve_sets_up_what_is_missing() {
+async fn serve_creates_missing_streams() {
     let world = World::start(&[]).await;
     assert_eq!(streams(&world).await, STREAMS.map(ToOwned::to_owned).into());
     assert_eq!(
@@ -216,7 +216,7 @@ async fn an_operators_own_changes_survive() {
 
 /// What somebody changed of Bellhop's own fields is told, field by field, and set right.
 #[tokio::test]
-async fn a_change_that_breaks_the_contract_is_told_and_mended() {
+async fn breaking_change_is_reported_and_fixed() {
     let world = World::without_members("", &[]).await;
     world.run(&["setup"]).await.succeeded();
     let mut config = world.stream("BELLHOP_PARKED").await.config;
@@ -257,7 +257,7 @@ async fn setup_brings_a_deleted_consumer_back() {
 
 /// Two installations in one account: `bellhop` is the default of a configurable prefix.
 #[tokio::test]
-async fn installations_with_prefixes_of_their_own_do_not_meet() {
+async fn prefixes_separate_installations() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
     let other = world.launch("other", &[("prefix", "acme")]);
@@ -533,7 +533,7 @@ async fn secret_files_that_all_can_read_are_reported() {
 }
 
 #[tokio::test]
-async fn a_wrong_configuration_exits_with_78_and_names_the_setting() {
+async fn wrong_configuration_exits_78_and_names_setting() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
         let path = dir.path().join(name);
@@ -616,7 +616,7 @@ async fn wrong_usage_exits_with_2() {
 }
 
 #[tokio::test]
-async fn without_a_server_it_exits_with_1_and_says_where_it_looked() {
+async fn unreachable_server_exits_1_with_address() {
     let nowhere = "nats://127.0.0.1:1";
     for command in [&["serve"][..], &["setup"], &["setup", "--dry-run"]] {
         let ended = bellhop(&[command, &["--nats", nowhere]].concat(), &[], b"").await;
@@ -627,7 +627,7 @@ async fn without_a_server_it_exits_with_1_and_says_where_it_looked() {
 
 /// A delivery of 256 KiB must fit through the server.
 #[tokio::test]
-async fn a_server_that_lets_too_little_through_is_refused() {
+async fn server_with_small_payload_is_refused() {
     let world = World::without_members("max_payload: 64KB", &[]).await;
     for command in [&["serve", "--http", "127.0.0.1:0"][..], &["setup"]] {
         let ended = world.run(command).await;
@@ -716,7 +716,7 @@ async fn credentials_are_used_and_never_shown() {
 
 /// An address for probes that is taken: fatal where somebody asked for it, a warning where it is the default.
 #[tokio::test]
-async fn a_taken_address_for_probes_is_told() {
+async fn occupied_probe_address_is_reported() {
     let world = World::without_members("", &[]).await;
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -782,7 +782,7 @@ async fn every_stream_has_a_share_of_the_storage() {
 }
 
 #[tokio::test]
-async fn a_small_server_gets_what_fits() {
+async fn small_server_gets_smaller_limits() {
     let world = World::without_members("jetstream { max_file_store: 300MB }", &[]).await;
     world.serve().await;
     let (limits, sum) = limits(&world).await;

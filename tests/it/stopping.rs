@@ -104,7 +104,7 @@ async fn recorded_reminders_are_not_repeated_without_a_position() {
 /// "Every reminder of every acknowledged set gets exactly one final outcome in the end", after a kill, too; and what had
 /// its outcome before is not delivered again.
 #[tokio::test]
-async fn a_kill_in_the_middle_of_ten_thousand_loses_nothing() {
+async fn kill_during_ten_thousand_loses_nothing() {
     const TOTAL: usize = 10_000;
     let world = World::start(&[]).await;
     world.crowd().await;
@@ -136,7 +136,7 @@ async fn a_kill_in_the_middle_of_ten_thousand_loses_nothing() {
 
 /// The same while everybody is away: the mailboxes hold each reminder once.
 #[tokio::test]
-async fn a_kill_while_reminders_are_parked_parks_each_once() {
+async fn kill_during_parking_parks_each_once() {
     const TOTAL: usize = 3_000;
     let world = World::start(&[]).await;
     let kill = async {
@@ -272,7 +272,7 @@ async fn a_stop_waits_no_longer_than_its_grace() {
 
 /// What is in flight at a stop is finished when the answer comes in time: delivered once, by the member that stops.
 #[tokio::test]
-async fn a_stop_takes_the_answers_that_come_in_time() {
+async fn stop_waits_for_timely_answers() {
     let world = World::start(&[]).await;
     let app = world.app("app-1", &["alice"]).await;
     app.on_delivery(|_| Reply::accept().after(Duration::from_millis(500)));
@@ -373,7 +373,7 @@ async fn it_stops_without_its_nats_server() {
 
 /// A backlog that grew while nobody served is worked off, in order.
 #[tokio::test]
-async fn what_was_published_while_nobody_served_is_delivered() {
+async fn sets_published_without_member_are_delivered() {
     let world = World::start(&[]).await;
     ends_with(&world, &world.member(), "TERM", 0).await;
     world.flow(0..1_000, usize::MAX).await;

@@ -101,7 +101,7 @@ impl Window {
 }
 
 #[tokio::test]
-async fn a_terminal_needs_no_more_than_an_app_server() {
+async fn terminal_needs_only_app_server_permissions() {
     let realm = Realm::start().await;
     let set_up = realm
         .run("operator", &["setup", "--set", "partitions=4"], "")

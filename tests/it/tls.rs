@@ -226,7 +226,7 @@ async fn start_node(
 /// A server that asks its clients for certificates.
 #[tokio::test]
 #[cfg_attr(not(has_openssl), ignore = "no openssl here: apt-get install openssl")]
-async fn a_client_certificate_is_shown_where_one_is_asked_for() {
+async fn requested_client_certificate_is_sent() {
     let dir = TempDir::with_prefix("bellhop-it-").unwrap();
     let ours = Certificates::make(dir.path(), &["127.0.0.1", "bellhop"]);
     let theirs = Certificates::make(&dir.path().join("theirs"), &["bellhop"]);

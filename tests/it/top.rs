@@ -13,7 +13,7 @@ use crate::harness::{LATER, World, bellhop, reminder};
 
 /// The names are what programs rest on.
 #[tokio::test]
-async fn one_look_tells_who_is_there_and_what_waits() {
+async fn one_sample_shows_members_and_backlog() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice", "bob"]).await;
     world
@@ -276,7 +276,7 @@ impl Drop for Terminal {
 }
 
 #[tokio::test]
-async fn a_terminal_is_drawn_on_obeyed_and_given_back() {
+async fn screen_draws_reacts_and_restores() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
     let program = env!("CARGO_BIN_EXE_bellhop");

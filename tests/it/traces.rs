@@ -43,7 +43,7 @@ fn trace(told: Option<String>) -> Option<String> {
 }
 
 #[tokio::test]
-async fn a_delivery_is_told_of_the_trace_of_its_set() {
+async fn delivery_carries_the_trace_of_its_set() {
     let world = World::start(&[]).await;
     let app = world.app("app-1", &["alice"]).await;
     world.publish_traced("live", "traceparent", TRACES[0]).await;
@@ -72,7 +72,7 @@ async fn a_delivery_is_told_of_the_trace_of_its_set() {
 }
 
 #[tokio::test]
-async fn a_mailbox_keeps_the_traces_and_a_delivery_tells_of_all() {
+async fn mailbox_keeps_traces_for_the_delivery() {
     let world = World::start(&[]).await;
     let app = world.app("app-1", &["alice"]).await;
     app.on_delivery(|batch| Reply::refuse(batch, "busy", |_| true));
@@ -163,7 +163,7 @@ mod exported {
     }
 
     #[tokio::test]
-    async fn spans_go_to_the_collector_in_the_publishers_trace() {
+    async fn spans_join_the_publishers_trace() {
         let world = World::without_members("", &[]).await;
         let (url, posted) = collector().await;
         world

@@ -118,7 +118,7 @@ async fn unreadable_data_of_a_cloud_event_is_refused() {
 
 /// Whatever cannot be read beside them, the id and the user are.
 #[tokio::test]
-async fn what_is_refused_keeps_its_id_and_user() {
+async fn refused_reminder_keeps_id_and_user() {
     let world = World::start(&[]).await;
     world.app("app-1", &["alice", "bob"]).await;
     let deep = format!("{}{}", "[".repeat(300), "]".repeat(300));

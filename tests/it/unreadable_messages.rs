@@ -276,7 +276,7 @@ async fn associates_that_end_the_connection_are_read() {
 }
 
 #[tokio::test]
-async fn a_due_set_that_ends_the_connection_is_set_aside() {
+async fn due_set_that_ends_connection_is_refused() {
     let (world, proxy) = with_proxy(&[]).await;
     world.serve_at(&proxy.url, "member-1").await;
     world.app("app-1", &["alice"]).await;

@@ -97,7 +97,7 @@ fn whatever_happens_every_reminder_is_accounted_for() {
 }
 
 #[test]
-fn whatever_happens_with_seeds_that_nobody_has_seen() {
+fn random_seeds_hold_all_invariants() {
     let first = fastrand::u64(..);
     // Past the capture of output, since a run that went well is one to be repeated, too.
     let _ = writeln!(

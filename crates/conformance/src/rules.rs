@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_rule_needs_is_tried_with_it() {
+    fn prerequisites_of_a_rule_are_tried() {
         let names = |only: &[&str]| -> Vec<&str> {
             let only: Vec<String> = only.iter().map(ToString::to_string).collect();
             chosen(&only)

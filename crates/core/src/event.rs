@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_published_again_is_still_for_its_user_alone() {
+    fn requeued_reminder_stays_without_reroute() {
         let origin = set::Origin {
             source: "billing".parse().unwrap(),
             sequence: 1,

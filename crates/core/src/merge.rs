@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_stands_for_all_and_nobody_is_told_less() {
+    fn first_duplicate_carries_all() {
         let kept = merge(reminders(
             r#"{"reminders":[
                 {"id":"a","user":"u","content":"c","tags":["x"],"priority":"low","expires_at":"2026-12-01T00:00:00Z"},
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reminder_takes_in_no_more_than_it_can_carry() {
+    fn merged_tags_are_bounded() {
         let list: Vec<_> = (0..9_000)
             .map(|i| {
                 format!(
@@ -181,7 +181,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn merging_loses_nobody_and_is_idempotent(picks in prop::collection::vec((0..4u8, 0..3u8, 0..3u8), 1..60)) {
+        fn merging_keeps_all_ids_and_is_idempotent(picks in prop::collection::vec((0..4u8, 0..3u8, 0..3u8), 1..60)) {
             let list: Vec<_> = picks.iter().enumerate().map(|(i, (user, title, content))| {
                 let title = if *title == 0 { "null".to_owned() } else { format!("\"t{title}\"") };
                 format!(r#"{{"id":"{i}","user":"u{user}","title":{title},"content":"c{content}"}}"#)

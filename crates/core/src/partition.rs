@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn everyone_gets_a_fair_share_and_everything_is_given() {
+    fn partitions_are_shared_fairly_and_completely() {
         for n in 1..9 {
             let assignment = assign(&members(n), 32);
             assert_eq!(assignment.len(), 35);
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_that_goes_moves_few_partitions_of_the_others() {
+    fn leaving_member_moves_few_other_partitions() {
         let before = assign(&members(4), 64);
         let after = assign(&members(3), 64);
         let moved = before

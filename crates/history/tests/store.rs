@@ -268,7 +268,7 @@ async fn what_is_old_goes_in_small_batches(place: &Place) {
 
 #[cfg(feature = "sqlite")]
 #[tokio::test]
-async fn nobody_else_may_read_the_file() {
+async fn file_is_readable_by_its_user_alone() {
     use std::os::unix::fs::MetadataExt;
     let place = Place::sqlite().await.unwrap();
     let history = place.open().await;
@@ -294,7 +294,7 @@ async fn nobody_else_may_read_the_file() {
 
 #[cfg(feature = "sqlite")]
 #[tokio::test]
-async fn a_file_that_is_newer_or_no_database_is_refused() {
+async fn newer_or_foreign_file_is_refused() {
     let place = Place::sqlite().await.unwrap();
     drop(place.open().await);
     let HistoryUrl::Sqlite(path) = &place.url else {

@@ -81,7 +81,7 @@ mod tests {
     const ONE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
     #[test]
-    fn what_the_standard_allows_is_read() {
+    fn standard_trace_headers_are_read() {
         assert_eq!(ONE.parse::<TraceParent>().unwrap().as_str(), ONE);
         for later in [format!("01{}", &ONE[2..]), format!("cc{}-more", &ONE[2..])] {
             assert_eq!(

@@ -476,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_who_left_is_forgotten_after_a_while() {
+    fn departed_user_is_forgotten_later() {
         let mut scene = Scene::new();
         drop(scene.open(None));
         scene.tick(0.0);

@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn windows_are_told_when_their_session_is_over() {
+    async fn windows_learn_that_their_session_ended() {
         let (sessions, now) = (sessions(), Timestamp::now());
         let (session, other) = (alice(now), alice(now));
         let (over, others) = (sessions.over(&session, now), sessions.over(&other, now));

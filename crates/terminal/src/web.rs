@@ -237,7 +237,7 @@ mod tests {
 
     /// A carriage return ends a line, too.
     #[tokio::test]
-    async fn lines_of_the_json_are_lines_of_the_event() {
+    async fn json_lines_are_event_lines() {
         let item = Item {
             number: 7,
             json: "{\"data\":{\n\"a\":\r1}}".into(),

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_names_what_is_unusual() {
+    fn line_names_unusual_fields() {
         let mut reminder = reminder("a", "bob");
         let now = "2026-11-22T10:00:00.5Z".parse().unwrap();
         assert_eq!(

@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_covers_what_it_matches_and_no_more() {
+    fn pattern_covers_exactly_its_matches() {
         for (pattern, other) in [
             ("a.b", "a.b"),
             ("a.*", "a.b"),
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_allowed_or_denied_is_missing() {
+    fn unallowed_and_denied_subjects_are_missing() {
         let allowed = |allow: &[&str], deny: &[&str]| {
             let owned = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
             Some(Allowed {

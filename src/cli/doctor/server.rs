@@ -108,7 +108,7 @@ mod tests {
 
     /// No clock is stepped for a test, so this is about figures alone.
     #[test]
-    fn clocks_are_apart_when_no_round_trip_explains_it() {
+    fn clock_skew_exceeds_the_round_trip() {
         let status = |skew_ms, half_ms| {
             apart(
                 SignedDuration::from_millis(skew_ms),

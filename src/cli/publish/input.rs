@@ -494,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_input_says_so() {
+    fn rejects_unparsable_input() {
         for text in [
             "",
             " \n",

@@ -279,7 +279,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reminder_becomes_a_set_of_one_and_keeps_its_bytes() {
+    fn single_reminder_becomes_a_set() {
         assert_eq!(
             set_of(b" {\"user\":\"a\",  \"n\":1.50}\n"),
             r#"{"reminders":[{"user":"a",  "n":1.50}]}"#
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_is_told_from_a_reminder() {
+    fn sets_and_reminders_are_distinguished() {
         assert!(has_field(br#"{"id":"x","reminders":7}"#, "reminders"));
         for body in [
             "{\"user\":\"reminders\"}",
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_be_refused_again_is_known() {
+    fn repeated_refusal_is_predicted() {
         let source = "billing".parse().unwrap();
         let (plain, mut event) = (HeaderMap::new(), HeaderMap::new());
         event.insert("content-type", cloud_event::STRUCTURED);

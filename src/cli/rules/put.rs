@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_told_in_words() {
+    fn changes_are_described() {
         let old = document(&[("a", "x"), ("b", "x"), ("c", "x"), ("d", "x")], "{}");
         for (rules, more, expected) in [
             (

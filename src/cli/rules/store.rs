@@ -228,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_on_one_line_is_laid_out_in_its_order() {
+    fn one_line_json_is_indented_in_order() {
         let json = r#"{"z":[],"a":[{"t":"{\"[:, é\\"},-1.50],"e":{ }}"#;
         let expected = r#"{
   "z": [],

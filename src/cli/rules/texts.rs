@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_reminder_is_told_with_its_place() {
+    fn invalid_reminder_is_named_with_its_place() {
         for (input, expected) in [
             (
                 "{\"content\":\"a\"}\noops",

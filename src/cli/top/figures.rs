@@ -114,7 +114,7 @@ mod tests {
     use crate::reminder::Priority;
 
     #[test]
-    fn what_members_tell_is_read() {
+    fn member_metrics_are_read() {
         let metrics = Metrics::default();
         metrics.set_taken();
         metrics.reminders_taken(5, 2, 1);

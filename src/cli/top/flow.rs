@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_counted_before_is_no_growth() {
+    fn earlier_counts_are_not_growth() {
         let delivered =
             |count: u32| format!("bellhop_outcomes_total{{outcome=\"delivered\"}} {count}\n");
         let before = sample(0, 10, &[("one", &delivered(100)), ("two", &delivered(50))]);

@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_keeps_the_frame_and_a_loss_is_told_over_it() {
+    fn pause_keeps_frame_and_shows_lost_connection() {
         let mut model = Model::default();
         model.take(sample(1, 0, &[]));
         let first = model.frame().unwrap().at;
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_work_comes_first_unless_names_are_asked_for() {
+    fn rows_sort_by_load_or_name() {
         let mut model = Model::default();
         let mut one = sample(1, 0, &[]);
         let consumer = |name: &str, pending| Consumer {

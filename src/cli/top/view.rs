@@ -474,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_is_told_on_any_screen() {
+    fn lost_connection_shows_on_any_screen() {
         let mut frame = frame();
         frame.trouble = Some((frame.at, "timed out".into()));
         let shown = drawn(&frame, (110, 26), frame.at + SignedDuration::from_secs(3));
@@ -495,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_as_long_as_it_needs_to_be() {
+    fn page_is_as_long_as_its_content() {
         let page = page(&frame(), 110);
         assert!(
             page.iter().any(|line| line.starts_with("reader-3 ")),

@@ -83,7 +83,7 @@ fn first(trouble: Trouble, id: &str) -> Vec<(Trouble, u64, String)> {
 }
 
 #[test]
-fn what_is_as_it_should_be_is_no_trouble_and_takes_no_memory() {
+fn correct_run_reports_nothing() {
     let mut book = Book::new();
     assert_eq!(
         book.publish(&[ALICE, BOB, ALICE, ALICE]),
@@ -249,7 +249,7 @@ fn other_planted_troubles_are_found() {
 }
 
 #[test]
-fn a_visitors_device_beside_one_of_the_demo_is_no_trouble() {
+fn visitor_beside_demo_device_is_fine() {
     let mut book = Book::new();
     book.publish(&[BOB, BOB]);
     for (id, first) in [("billing-0", "desk-3"), ("billing-1", "app-1")] {

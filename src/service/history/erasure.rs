@@ -1,6 +1,6 @@
 //! Erases what is kept of a user, everywhere, and counts it.
 //!
-//! The history goes first, since with it the erasure itself is recorded: whatever was published before it and is told of
+//! The history goes first, since with it the erasure itself is recorded: whatever was published before it and is recorded
 //! later, by outcomes on their way, is not written. If such a reminder was parked meanwhile, the writer, who sees every
 //! outcome, takes it out of the mailbox ([`finish`]).
 
@@ -65,7 +65,7 @@ pub async fn erase(context: &Context, user: &UserId) -> Result<Erased, EraseErro
     Ok(erased)
 }
 
-/// Reminders of erased users were told of after the erasure: they were on their way then. What was parked of them meanwhile,
+/// Reminders of erased users were recorded after the erasure: they were in flight then. What was parked of them meanwhile,
 /// or as the copy of a rerouted one, is taken out of the mailboxes.
 ///
 /// # Errors
@@ -89,7 +89,7 @@ pub async fn finish(context: &Context, erased: &[Unwritten]) -> Result<(), NatsE
     Ok(())
 }
 
-/// What a reminder is told by: source, id, and when it was published, since an id may be used again.
+/// The identity of a reminder: source, id, and the time of publishing, since an id may be used again.
 type Name<'a> = (&'a str, &'a str, i64);
 
 async fn remove_from_mailbox(
@@ -131,7 +131,7 @@ async fn remove_keys(nats: &Nats, bucket: String, pattern: &str) -> Result<u64, 
         if found.is_empty() {
             return Ok(removed.len() as u64);
         }
-        // A replica that lags behind tells of what is removed already.
+        // A lagging replica may return removed messages.
         for key in found {
             keys::delete(nats, &bucket, &key, None).await?;
             removed.insert(key);

@@ -15,7 +15,7 @@ const BEHIND: u64 = 1_000;
 /// # Errors
 /// When JetStream does not answer.
 pub async fn catch_up(nats: &Nats) -> Result<(), NatsError> {
-    // Whoever waits for longer has waited long enough.
+    // Longer waits are not worth it.
     tokio::time::timeout(PATIENCE, written(nats))
         .await
         .unwrap_or(Ok(()))

@@ -28,7 +28,7 @@ use crate::reminder::history::entries;
 const PULL_BYTES: usize = 4 << 20;
 /// Bytes of messages that are written together, where they are fewer than `history.batch`.
 const BATCH_BYTES: usize = 8 << 20;
-/// How often it is told how far the history is behind.
+/// How often the lag of the history is reported.
 const TICK: Duration = Duration::from_secs(1);
 /// How often what is too old is looked for.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
@@ -44,7 +44,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Writes until `stop`; forgets what is too old; and answers queries, where no other member can.
 ///
 /// # Errors
-/// When it must be taken over anew.
+/// If it must be taken over again.
 pub async fn run(
     context: Context,
     stop: CancellationToken,

@@ -17,7 +17,7 @@ pub struct Shelf {
 }
 
 impl Shelf {
-    /// For the database of this setting. `sqlite` alone is a file of the installation's own: one that begins anew, with new
+    /// For the database of this setting. `sqlite` alone is a file of the installation's own: one that starts again, with new
     /// streams, has a new one, and two installations of one machine do not mix.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::super::lanes::Lanes;
-use super::super::outcomes::message::Told;
+use super::super::outcomes::message::OutcomeEntry;
 use super::super::unreadable::{Desk, Origin as Strangers};
 use super::super::{Context, now_ms};
 use super::Question;
@@ -36,7 +36,7 @@ const MESSAGE_BYTES: usize = 1 << 10;
 /// Takes in until `stop`.
 ///
 /// # Errors
-/// When it must be taken over anew.
+/// If it must be taken over again.
 pub(super) async fn run(
     context: &Context,
     stop: CancellationToken,
@@ -202,7 +202,7 @@ async fn record(context: &Context, source: Source, received: &Received) {
     let Ok(set) = set::parse(&origin, &received.payload) else {
         return tracing::warn!(received.sequence, "cancelled message is not a set, skipped");
     };
-    let told = set.reminders.into_iter().map(|candidate| {
+    let entries = set.reminders.into_iter().map(|candidate| {
         let id = candidate.id().to_owned();
         let user = candidate.parsed.ok().map(|reminder| reminder.user);
         let (source, set, outcome) = (source.clone(), set.common.id.clone(), Outcome::Cancelled);
@@ -214,14 +214,14 @@ async fn record(context: &Context, source: Source, received: &Received) {
             outcome,
             at: now_ms(),
         };
-        Told {
+        OutcomeEntry {
             record,
             published_ms,
             reminder: None,
             settles: None,
         }
     });
-    context.recorder.record(told.collect()).await;
+    context.recorder.record(entries.collect()).await;
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use futures_util::stream;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::super::outcomes::message::Told;
+use super::super::outcomes::message::OutcomeEntry;
 use super::super::{Context, now_ms, rejected};
 use crate::event::OfSet;
 use crate::log::Subscriber;
@@ -178,7 +178,7 @@ async fn refuse(context: &Context, set: &OfSet, room: &Room, refused: Vec<Schedu
                 place,
             },
         ));
-        outcomes.push(Told {
+        outcomes.push(OutcomeEntry {
             record,
             published_ms: *published_ms,
             reminder: None,

@@ -16,7 +16,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::lanes::Lanes;
-use super::outcomes::message::Told;
+use super::outcomes::message::OutcomeEntry;
 use super::ownership::{CHECKPOINT_EVERY, Found, Ownership};
 use super::reader::{News, OfSet, Subscription};
 use super::{Context, now_ms, rejected};
@@ -57,7 +57,7 @@ struct InWork {
     /// What is not durable yet: refusals, outcomes, schedules.
     pending: usize,
     bytes: usize,
-    outcomes: Vec<Told>,
+    outcomes: Vec<OutcomeEntry>,
 }
 
 /// Asks whether a reminder that is due was cancelled before that.
@@ -84,7 +84,7 @@ struct Intake {
     refused: Lanes<String, (), (u64, rejected::Message)>,
     /// The log was read up to here.
     read: u64,
-    /// Questions that nobody has looked for the log's end for, and
+    /// Questions for which the log's end was not looked up yet, and
     asked: Vec<Question>,
     /// those that wait until it is looked up, and
     looking: Vec<Question>,
@@ -266,10 +266,10 @@ impl Intake {
     }
 
     /// The outcomes of what a set has refused.
-    fn outcomes(&self, SetParts { set, refused, .. }: &SetParts) -> Vec<Told> {
+    fn outcomes(&self, SetParts { set, refused, .. }: &SetParts) -> Vec<OutcomeEntry> {
         let at = now_ms();
         let refused = refused.iter().filter(|refused| refused.has_outcome());
-        let told = refused.map(|one| {
+        let entries = refused.map(|one| {
             let outcome = Outcome::Rejected {
                 error: one.rejection.code,
             };
@@ -293,14 +293,14 @@ impl Intake {
                 place: one.place,
             };
             let settles = Some((Subscriber::Sets, name));
-            Told {
+            OutcomeEntry {
                 record,
                 published_ms: set.published_ms,
                 reminder: None,
                 settles,
             }
         });
-        told.collect()
+        entries.collect()
     }
 
     /// Sends on what may go now.
@@ -404,7 +404,7 @@ impl Intake {
                 due_ms,
                 answer,
             } = question;
-            let _ = answer.send(log.is_cancelled(&source, &id, scheduled_ms, due_ms)); // Whoever asked may have gone.
+            let _ = answer.send(log.is_cancelled(&source, &id, scheduled_ms, due_ms)); // The caller may have gone.
         }
     }
 

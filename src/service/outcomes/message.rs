@@ -11,12 +11,12 @@ use crate::reminder::outcome::{Batch, Outcome, Record};
 
 /// An outcome on its way to the stream.
 #[derive(Debug)]
-pub struct Told {
+pub struct OutcomeEntry {
     /// What everybody may read.
     pub record: Record,
     /// When the reminder was published, in milliseconds since 1970.
     pub published_ms: i64,
-    /// Its finished JSON; none if an earlier outcome has carried it, or if it was refused or blocked: then nobody is to see
+    /// Its finished JSON; none if an earlier outcome has carried it, or if it was refused or blocked: then no one may see
     /// what it says.
     pub reminder: Option<Bytes>,
     /// What is done with once this is recorded, and whose it is. A new owner passes it by. What was cancelled, or is announced
@@ -24,7 +24,7 @@ pub struct Told {
     pub settles: Option<(Subscriber, Done)>,
 }
 
-impl Told {
+impl OutcomeEntry {
     /// Bytes of its part of a message, about.
     pub fn bytes(&self) -> usize {
         let Record {
@@ -56,18 +56,18 @@ impl Told {
 const LINE_BYTES: usize = 200;
 
 /// Writes a message.
-pub fn encode(told: &[Told], has_history: bool) -> (HeaderMap, Bytes) {
-    let outcomes: Vec<&Record> = told.iter().map(|told| &told.record).collect();
-    let mut body = Vec::with_capacity(told.iter().map(Told::bytes).sum());
+pub fn encode(entries: &[OutcomeEntry], has_history: bool) -> (HeaderMap, Bytes) {
+    let outcomes: Vec<&Record> = entries.iter().map(|entry| &entry.record).collect();
+    let mut body = Vec::with_capacity(entries.iter().map(OutcomeEntry::bytes).sum());
     serde_json::to_writer(&mut body, &Batch { outcomes }).expect("outcomes are JSON");
     if has_history {
         body.pop();
-        for (place, told) in told.iter().enumerate() {
+        for (place, entry) in entries.iter().enumerate() {
             let opening = if place == 0 { r#","history":["# } else { "," };
             body.extend_from_slice(
-                format!(r#"{opening}{{"published_at":{}"#, told.published_ms).as_bytes(),
+                format!(r#"{opening}{{"published_at":{}"#, entry.published_ms).as_bytes(),
             );
-            if let Some(reminder) = &told.reminder {
+            if let Some(reminder) = &entry.reminder {
                 body.extend_from_slice(br#","reminder":"#);
                 body.extend_from_slice(reminder);
             }
@@ -75,7 +75,7 @@ pub fn encode(told: &[Told], has_history: bool) -> (HeaderMap, Bytes) {
         }
         body.extend_from_slice(b"]}");
     }
-    let settles = done::encode(told.iter().filter_map(|told| told.settles));
+    let settles = done::encode(entries.iter().filter_map(|entry| entry.settles));
     let mut headers = HeaderMap::new();
     if !settles.is_empty() {
         headers.insert(recorded::HEADER, settles);
@@ -91,7 +91,7 @@ mod tests {
     use crate::partition::Partition;
     use crate::reminder::history::entries;
 
-    fn told(outcome: Outcome, reminder: Option<&'static str>) -> Told {
+    fn entries(outcome: Outcome, reminder: Option<&'static str>) -> OutcomeEntry {
         let record = Record {
             id: "inv-\"1\"".to_owned(),
             source: "billing".parse().unwrap(),
@@ -107,7 +107,7 @@ mod tests {
                 stored_ms: 5,
             },
         ));
-        Told {
+        OutcomeEntry {
             record,
             published_ms: 12,
             reminder: reminder.map(|json| json.as_bytes().into()),
@@ -120,7 +120,7 @@ mod tests {
         let instances = (0..64)
             .map(|number| format!("{number}{}", "x".repeat(120)).parse().unwrap())
             .collect();
-        let all = [told(Outcome::delivered(instances).unwrap(), Some("{}"))];
+        let all = [entries(Outcome::delivered(instances).unwrap(), Some("{}"))];
         let (_, body) = encode(&all, true);
         assert!(
             body.len() <= all[0].bytes(),
@@ -134,8 +134,8 @@ mod tests {
     fn the_history_reads_what_was_told_and_others_read_the_contract() {
         let delivered = Outcome::delivered(vec!["app-1".parse().unwrap()]).unwrap();
         let all = [
-            told(delivered, Some(r#"{"id":"x","data":[ 1.50]}"#)),
-            told(Outcome::Expired, None),
+            entries(delivered, Some(r#"{"id":"x","data":[ 1.50]}"#)),
+            entries(Outcome::Expired, None),
         ];
         let (headers, body) = encode(&all, true);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Records outcomes. Whoever has some hands them in and waits until they are durable; while one batch is on its way to
+//! Records outcomes. A task hands them in and waits until they are durable; while one batch is on its way to
 //! JetStream the next one forms from what comes in.
 
 pub mod message;
@@ -14,7 +14,7 @@ use super::Lease;
 use crate::metrics::Metrics;
 use crate::nats::Nats;
 use crate::token::Source;
-use message::Told;
+use message::OutcomeEntry;
 
 /// Outcomes in one message, and
 const MAX_RECORDS: usize = 250;
@@ -25,7 +25,7 @@ const MAX_WAITING: usize = 4_096;
 
 struct Submission {
     term: u64,
-    told: Vec<Told>,
+    entries: Vec<OutcomeEntry>,
     done: oneshot::Sender<()>,
 }
 
@@ -75,8 +75,8 @@ impl Recorder {
 
     /// Waits until these outcomes are durable, however long JetStream is away; and, even if there are none, what was handed
     /// in before: a mailbox is emptied up to a message, and that must not take what is not recorded yet.
-    pub async fn record(&self, told: Vec<Told>) {
-        self.submit(told).await;
+    pub async fn record(&self, entries: Vec<OutcomeEntry>) {
+        self.submit(entries).await;
     }
 
     /// Waits until everything that was handed in before is durable, also by tasks that are no more.
@@ -84,20 +84,20 @@ impl Recorder {
         self.submit(Vec::new()).await;
     }
 
-    async fn submit(&self, told: Vec<Told>) {
+    async fn submit(&self, entries: Vec<OutcomeEntry>) {
         let (done, written) = oneshot::channel();
         if self
             .submissions
             .send(Submission {
                 term: self.term,
-                told,
+                entries,
                 done,
             })
             .await
             .is_err()
             || written.await.is_err()
         {
-            // Nobody may go on as if this were written. Its task is about to be ended.
+            // The caller must not go on as if this were written. Its task is about to be ended.
             std::future::pending::<()>().await;
         }
     }
@@ -115,22 +115,22 @@ async fn write(
     while waiting.recv_many(&mut batch, MAX_WAITING).await > 0 {
         let term = lease.term();
         batch.retain(|submission| submission.term == term);
-        let mut by_source: BTreeMap<Source, Vec<Told>> = BTreeMap::new();
+        let mut by_source: BTreeMap<Source, Vec<OutcomeEntry>> = BTreeMap::new();
         let mut written = Vec::with_capacity(batch.len());
-        for Submission { told, done, .. } in batch.drain(..) {
+        for Submission { entries, done, .. } in batch.drain(..) {
             written.push(done);
-            for told in told {
-                match by_source.get_mut(&told.record.source) {
-                    Some(its) => its.push(told),
-                    None => drop(by_source.insert(told.record.source.clone(), vec![told])),
+            for entry in entries {
+                match by_source.get_mut(&entry.record.source) {
+                    Some(its) => its.push(entry),
+                    None => drop(by_source.insert(entry.record.source.clone(), vec![entry])),
                 }
             }
         }
         let is_void = || !lease.is_current(term);
         // One source's messages go one after the other: one that is repeated must not be stored behind a later one.
-        let store = async |(source, told): (&Source, &Vec<Told>)| {
+        let store = async |(source, entries): (&Source, &Vec<OutcomeEntry>)| {
             let subject = nats.names.outcomes(source);
-            for chunk in chunks(told) {
+            for chunk in chunks(entries) {
                 let (headers, body) = message::encode(chunk, has_history);
                 let id = nats.client.new_inbox();
                 match nats
@@ -145,36 +145,36 @@ async fn write(
         };
         // Unless others may hold by now what this member held: they record what they find.
         let stored = join_all(by_source.iter().map(store)).await;
-        // Whoever handed in what is not stored waits on, until its own end: its successor decides now.
+        // The caller of an unstored entry waits until its own end: its successor decides now.
         if stored.into_iter().all(|is_stored| is_stored) {
             by_source
                 .values()
                 .flatten()
-                .for_each(|told| metrics.outcome(&told.record.outcome));
+                .for_each(|entry| metrics.outcome(&entry.record.outcome));
             written.into_iter().for_each(|done| {
-                let _ = done.send(()); // Whoever waited may have gone.
+                let _ = done.send(()); // The caller may have gone.
             });
         }
     }
 }
 
 /// Outcomes that go together, in their order.
-fn chunks(mut told: &[Told]) -> impl Iterator<Item = &[Told]> {
+fn chunks(mut entries: &[OutcomeEntry]) -> impl Iterator<Item = &[OutcomeEntry]> {
     std::iter::from_fn(move || {
         let mut room = MAX_BYTES;
-        let fits = |told: &&Told| {
-            let fits = told.bytes() <= room;
-            room = room.saturating_sub(told.bytes());
+        let fits = |entry: &&OutcomeEntry| {
+            let fits = entry.bytes() <= room;
+            room = room.saturating_sub(entry.bytes());
             fits
         };
-        let fitting = told
+        let fitting = entries
             .iter()
             .take(MAX_RECORDS)
             .take_while(fits)
             .count()
             .max(1);
-        let (chunk, rest) = told.split_at_checked(fitting)?;
-        told = rest;
+        let (chunk, rest) = entries.split_at_checked(fitting)?;
+        entries = rest;
         Some(chunk)
     })
 }

@@ -23,7 +23,7 @@ use crate::router::{
     self, Action, Company, Fate, HeldBack, Input, Item, Refusal, Removal, Settled, Share,
 };
 use crate::service::courier::Parcel;
-use crate::service::outcomes::message::Told;
+use crate::service::outcomes::message::OutcomeEntry;
 use crate::service::refusals::Refusals;
 use crate::service::{Context, now_ms, rejected, routes, spans};
 use crate::token::UserId;
@@ -197,7 +197,7 @@ impl Worker {
         }
     }
 
-    /// The reminder's JSON as it is told to the user.
+    /// The reminder's JSON as it is delivered to the user.
     fn finished(&self, item: &Item) -> Bytes {
         match item {
             Item::Event { sequence, index } => self
@@ -304,8 +304,8 @@ impl Worker {
 
     fn record_together(&mut self, items: Vec<Settled>) {
         let at = now_ms();
-        let mut told = Vec::with_capacity(items.len());
-        told.extend(items.iter().filter_map(|settled| self.tell(settled, at)));
+        let mut entries = Vec::with_capacity(items.len());
+        entries.extend(items.iter().filter_map(|settled| self.tell(settled, at)));
         let refused: Vec<_> = items
             .iter()
             .filter(|settled| settled.fate == Fate::MailboxFull)
@@ -329,12 +329,12 @@ impl Worker {
             for message in refused {
                 message.store(&nats, &metrics).await;
             }
-            recorder.record(told).await;
+            recorder.record(entries).await;
             Done::Settled(items, hold)
         });
     }
 
-    fn tell(&self, settled: &Settled, at: jiff::Timestamp) -> Option<Told> {
+    fn tell(&self, settled: &Settled, at: jiff::Timestamp) -> Option<OutcomeEntry> {
         let (event, index) = self.event_of(&settled.item)?;
         if event.index.reminders[index].rerouted_to.is_some() {
             return None; // Of a copy's reminder it is known what became.
@@ -375,7 +375,7 @@ impl Worker {
                 .metrics
                 .accepted(event.index.reminders[index].priority, way, after);
         }
-        // What comes from a mailbox was told when it was parked; what is refused lies with what was refused.
+        // What comes from a mailbox was recorded when it was parked; what is refused lies with what was refused.
         let is_new =
             matches!(settled.item, Item::Event { .. }) && settled.fate != Fate::MailboxFull;
         let reminder = is_new.then(|| event.bodies[index].clone());
@@ -390,7 +390,7 @@ impl Worker {
             }
         };
         let settles = Some((Subscriber::Partition(self.partition), name));
-        Some(Told {
+        Some(OutcomeEntry {
             record,
             published_ms: set.published_ms,
             reminder,

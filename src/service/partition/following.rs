@@ -1,4 +1,4 @@
-//! What a partition is told of its users' routes and associates.
+//! Passes routes and associates of its users to a partition.
 //!
 //! Both buckets are read at the same time, and at all times. One watch serves all partitions of a member and waits while any of
 //! them does not read. A partition that read one bucket first could wait for another partition that waits for it.
@@ -17,7 +17,7 @@ use crate::service::follow::News;
 pub(super) struct Following {
     routes: mpsc::Receiver<News>,
     associates: mpsc::Receiver<News>,
-    /// Whether all is told that each bucket had in the beginning.
+    /// Whether all entries that each bucket had in the beginning were sent.
     is_loaded: [bool; 2],
 }
 
@@ -74,7 +74,7 @@ impl Following {
                 input = self.next() => if let Some(input) = input? {
                     let mut actions = Vec::new();
                     machine.handle(super::now(), input, &mut actions);
-                    debug_assert!(actions.is_empty(), "nobody has mail yet: {actions:?}");
+                    debug_assert!(actions.is_empty(), "no user has mail yet: {actions:?}");
                 },
             }
             if self.is_loaded == [true; 2]

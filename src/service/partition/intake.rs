@@ -12,7 +12,7 @@ use crate::nats::{NatsError, chain};
 use crate::partition::Partition;
 use crate::reminder::outcome::{Outcome, Record};
 use crate::router::{Entry, Input, Item};
-use crate::service::outcomes::message::Told;
+use crate::service::outcomes::message::OutcomeEntry;
 use crate::service::{Context, now_ms, rejected};
 
 /// Records as parked what an earlier owner stored in mailboxes and did not come to record. Returns the names.
@@ -25,7 +25,7 @@ pub(super) async fn record_parked(
     mailboxes: &Mailboxes,
     unrecorded: &[(u64, Name)],
 ) -> Result<Vec<Name>, NatsError> {
-    let (mut told, mut names, at) = (Vec::new(), Vec::new(), now_ms());
+    let (mut entries, mut names, at) = (Vec::new(), Vec::new(), now_ms());
     for (sequence, name) in unrecorded {
         // What cannot be read is set aside when its mailbox is read.
         let message = mailboxes.message(*sequence).await?;
@@ -50,7 +50,7 @@ pub(super) async fn record_parked(
             at,
         };
         let settles = Some((Subscriber::Partition(partition), *name));
-        told.push(Told {
+        entries.push(OutcomeEntry {
             record,
             published_ms,
             reminder: event.bodies.first().cloned(),
@@ -58,8 +58,8 @@ pub(super) async fn record_parked(
         });
         names.push(*name);
     }
-    if !told.is_empty() {
-        context.recorder.record(told).await;
+    if !entries.is_empty() {
+        context.recorder.record(entries).await;
     }
     Ok(names)
 }
@@ -186,7 +186,7 @@ impl Worker {
                 },
             ))
         };
-        let mut told = Vec::with_capacity(parts);
+        let mut entries = Vec::with_capacity(parts);
         for Ended {
             place,
             outcome,
@@ -203,7 +203,7 @@ impl Worker {
                 outcome,
                 at,
             };
-            told.push(Told {
+            entries.push(OutcomeEntry {
                 record,
                 published_ms: set.published_ms,
                 reminder,
@@ -232,7 +232,7 @@ impl Worker {
                     at,
                 };
                 let settles = name(one.place);
-                told.push(Told {
+                entries.push(OutcomeEntry {
                     record,
                     published_ms: set.published_ms,
                     reminder: None,
@@ -245,7 +245,7 @@ impl Worker {
             for message in messages {
                 message.store(&context.nats, &context.metrics).await;
             }
-            context.recorder.record(told).await;
+            context.recorder.record(entries).await;
             Done::Ended(sequence, parts)
         });
     }

@@ -111,11 +111,11 @@ struct Worker {
     work: FuturesUnordered<BoxFuture<'static, Done>>,
 }
 
-/// Takes the partition over and works it until `stop`; then finishes what is in flight and releases it. Told to stop before
+/// Takes the partition over and works it until `stop`; then finishes what is in flight and releases it. If it is stopped before
 /// it works, it leaves the partition to the next one as it is.
 ///
 /// # Errors
-/// When it must be taken over anew.
+/// If it must be taken over again.
 pub async fn run(
     context: Context,
     partition: Partition,

@@ -33,7 +33,7 @@ pub(super) struct Read {
     pub(super) split: Split,
 }
 
-/// Reads behind a sequence, for an installation with so many partitions, until nobody takes it.
+/// Reads behind a sequence, for an installation with so many partitions, until the receiver is gone.
 ///
 /// It ends by itself only where the log is another one, or went back: nothing is known of any position then.
 pub(super) async fn run(

@@ -245,7 +245,7 @@ fn a_reminder_reaches_its_user() {
 }
 
 #[test]
-fn a_second_outcome_needs_a_process_that_stood_still() {
+fn second_outcome_needs_a_paused_process() {
     let again = |decided| {
         wrong_after(|history| {
             history.outcomes[1].decided_at = jiff::Timestamp::from_second(22).unwrap();

@@ -190,7 +190,7 @@ async fn every_rule_has_a_fault_that_fails_it() {
 }
 
 #[tokio::test]
-async fn what_stands_behind_a_failure_is_not_tried() {
+async fn rules_behind_a_failure_are_skipped() {
     let world = world().await;
     let ended = conformance(&world, "app-1", &["--user", "alice", "--json"]).await;
     let report = report(&ended);
@@ -223,7 +223,7 @@ async fn what_stands_behind_a_failure_is_not_tried() {
 }
 
 #[tokio::test]
-async fn nobody_or_too_many_connected_or_a_rule_that_is_none_is_said() {
+async fn wrong_users_and_unknown_rules_are_reported() {
     let world = world().await;
     let ended = conformance(&world, "app-1", &[]).await;
     assert_eq!(ended.code, Some(1));

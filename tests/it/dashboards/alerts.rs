@@ -134,7 +134,7 @@ fn prometheus_finds_nothing_wrong() {
     not(has_prometheus),
     ignore = "no Prometheus here: apt-get install prometheus"
 )]
-async fn alerts_read_what_exists_are_tried_and_have_a_runbook() {
+async fn alerts_are_tested_and_have_runbooks() {
     let rules = files::path("dashboards/alerts.yml");
     let Some(prometheus) =
         Prometheus::start(&files::text("dashboards/prometheus.yml"), &rules).await

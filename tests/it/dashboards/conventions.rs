@@ -19,7 +19,7 @@ const UNITS: [&str; 8] = [
 ];
 
 #[test]
-fn queries_read_what_exists_and_follow_the_variables() {
+fn queries_use_existing_metrics_and_variables() {
     let exported = Exported::read();
     let dashboards = Dashboard::all();
     let queries = dashboards.iter().flat_map(Dashboard::queries);
@@ -37,7 +37,7 @@ fn queries_read_what_exists_and_follow_the_variables() {
 }
 
 #[test]
-fn panels_say_what_they_show() {
+fn panels_have_descriptions() {
     let dashboards = Dashboard::all();
     let complaints = dashboards
         .iter()
@@ -125,7 +125,7 @@ fn dashboards_are_linked_and_have_the_same_variables() {
 }
 
 #[test]
-fn every_metric_is_on_a_panel_or_it_is_said_why_not() {
+fn every_metric_has_a_panel_or_an_excuse() {
     let exported = Exported::read();
     let dashboards = Dashboard::all();
     let queries = dashboards.iter().flat_map(Dashboard::queries);

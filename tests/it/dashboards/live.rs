@@ -30,7 +30,7 @@ const ROUND: Duration = Duration::from_millis(200);
     not(has_prometheus),
     ignore = "no Prometheus here: apt-get install prometheus"
 )]
-async fn every_query_of_every_panel_and_alert_has_data() {
+async fn every_panel_and_alert_query_has_data() {
     // The account has a limit, to which its use is compared.
     let account = "accounts { A { jetstream { max_file: 100MB }, users: [{user: a, password: a}] } }\nno_auth_user: a";
     let settings = [

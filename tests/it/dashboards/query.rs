@@ -202,7 +202,7 @@ fn mismatch(name: &str, metric: &Metric, matcher: &Matcher) -> Option<String> {
 }
 
 #[test]
-fn what_is_wrong_is_found() {
+fn mistakes_are_found() {
     let exported = Exported::read();
     for (query, complaint) in [
         ("sum(", "unclosed"),
@@ -256,7 +256,7 @@ fn what_is_wrong_is_found() {
 }
 
 #[test]
-fn operands_are_what_must_have_data() {
+fn operands_must_have_data() {
     let query = "sum(rate(a[5m])) == 0 and (b{c=\"d\"} > 2) or absent(e == 1)";
     assert_eq!(
         operands(query),

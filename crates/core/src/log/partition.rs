@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn position_follows_what_is_settled() {
+    fn position_follows_settled_sets() {
         let mut log = PartitionLog::new(found(mark(0), &[], &[]));
         let first = take_in(
             &mut log,
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn another_sets_names_do_not_count_for_a_reused_sequence() {
+    fn reused_sequence_ignores_earlier_names() {
         let old = Done::Published {
             set: 5,
             stored_ms: 1,

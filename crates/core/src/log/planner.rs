@@ -551,7 +551,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_of_all_tags_do_not_take_others_along() {
+    fn merging_respects_rules_of_all_tags() {
         let planned = plan(&blocking("hide"), PAIR, &[]);
         assert_eq!(
             (ids(&planned), ended(&planned)),
@@ -582,7 +582,7 @@ mod tests {
     }
 
     #[test]
-    fn reminder_in_a_mailbox_stays_there_under_other_rules() {
+    fn parked_reminder_survives_changed_rules() {
         for rules in [blocking("hide"), Rules::default()] {
             let planned = plan(&rules, PAIR, &[(0, Before::Parked)]);
             assert_eq!(

@@ -382,7 +382,7 @@ mod tests {
         /// A log grows, goes back and grows again. Positions are of any of these times. What is
         /// removed is covered by each.
         #[test]
-        fn nothing_is_removed_that_a_position_does_not_cover(
+        fn front_keeps_uncovered_sets(
             lost in 0..20usize,
             grown in 0..30usize,
             of in prop::collection::vec((any::<bool>(), 0..40usize), 1..5),

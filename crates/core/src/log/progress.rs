@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn position_is_just_before_the_oldest_set_in_work() {
+    fn position_is_before_oldest_set_in_work() {
         let mut progress = Progress::new(mark(5, 50), 0, []);
         assert_eq!(progress.settled(), mark(5, 50));
         progress.begin(8, mark(7, 70), 2);
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn outcomes_are_kept_back_by_the_oldest_in_work() {
+    fn oldest_set_in_work_holds_outcomes_back() {
         let mut progress = Progress::new(mark(5, 50), 100, []);
         progress.begin(6, mark(5, 50), 1);
         progress.outcome_stored(130);
@@ -335,7 +335,7 @@ mod tests {
         assert!(progress.is_finished());
     }
     #[test]
-    fn outcomes_are_kept_back_until_the_position_passes_what_is_recorded() {
+    fn unpassed_records_hold_outcomes_back() {
         let done = [(4, 40), (8, 80), (7, 70)].map(|(set, stored_ms)| Done::Published {
             set,
             stored_ms,

@@ -611,7 +611,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_chosen_or_made_of_what_was_chosen() {
+    fn names_are_chosen_or_derived() {
         let of = |body: &str, message_id| {
             let message = Message {
                 message_id,

@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_over_takes_no_memory() {
+    fn expired_window_takes_no_memory() {
         let mut window = window(100);
         window.note(&entries(1, 0, &[1, 2]));
         window.note(&entries(2, 10_000, &[1]));

@@ -114,7 +114,7 @@ mod tests {
     proptest! {
         /// It is a map whose keys it chooses itself, from as few as there were things at once.
         #[test]
-        fn a_number_finds_its_thing_until_that_has_gone(
+        fn key_finds_value_until_removed(
             steps in prop::collection::vec((0..5u8, any::<prop::sample::Index>()), 1..3_000),
         ) {
             let (mut slab, mut expected, mut most) = (Slab::new(), BTreeMap::new(), 0);

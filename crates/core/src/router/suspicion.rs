@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_accepted_is_suspect_no_more() {
+    fn accepted_reminder_is_cleared_of_suspicion() {
         let suspicion = Suspicion::new(NonZeroUsize::new(3).unwrap());
         assert_eq!(suspicion.clone().relieved(3), None);
         assert_eq!(

@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stored_is_changed_only_by_what_is_new() {
+    fn stored_rows_change_only_by_new_outcomes() {
         let stored = |trail: &str| {
             let key = Key {
                 source: "billing".into(),
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_published_before_its_user_was_erased_is_dropped() {
+    fn reminders_published_before_erasure_are_dropped() {
         let mut batch = Batch::new(vec![entry("a", 7, "parked")]);
         assert_eq!(batch.users(), BTreeSet::from(["alice".to_owned()]));
         assert!(

@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_and_tags_are_read_and_the_rest_is_passed_over() {
+    fn texts_and_tags_are_read_alone() {
         let body = Body::read(
             r#"{"id":"i","title":"a\"b","content":"费用","tags":["b","a","b"],"data":{"title":1}}"#,
         );

@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_follow_the_time_of_publishing_and_are_given_once() {
+    fn numbers_follow_publishing_time_and_are_unique() {
         let now = 1_795_000_000_000;
         let mut numbers = Numbers::default();
         numbers.taken(first_of(now) + 6);

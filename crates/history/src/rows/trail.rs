@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_final_is_the_latest_by_whatever_clock() {
+    fn final_outcome_is_latest_by_any_clock() {
         let mut trail = Trail::default();
         assert!(trail.add(step(
             "2026-11-22T08:00:00Z",

@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_in_a_text_is_mostly_not_found() {
+    fn absent_text_is_mostly_not_found() {
         let has = |text: &str, part: &str| {
             needed(part)
                 .iter()

@@ -260,7 +260,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_row_is_found_by_every_part_of_its_texts_until_it_is_forgotten(
+        fn row_is_found_by_every_part_until_forgotten(
             texts in prop::collection::vec("[abc费用\u{1f389}]{0,9}", 1..60),
             part in "[abc费用]{1,3}",
         ) {

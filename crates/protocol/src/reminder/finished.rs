@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_associate_is_told_for_whom_it_is_and_nothing_else_changes() {
+    fn associate_sees_the_intended_user() {
         let json = br#"{"id":"i","user":"a\"b","content":"\u4e00 {\"user\":1}","data":{"user": 1.50,  "a":[]}}"#;
         let to = |associate: &str| {
             String::from_utf8(rerouted(json, &associate.parse().unwrap()).unwrap()).unwrap()

@@ -209,7 +209,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_accepted_serde_json_reads(json in json()) {
+        fn serde_json_reads_accepted_data(json in json()) {
             prop_assert_eq!(check(&json).is_ok(), serde_json::from_str::<Value>(&json).is_ok());
         }
     }

@@ -627,7 +627,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_refused_is_named_by_a_name_only() {
+    fn refused_user_is_named_only_if_valid() {
         let named = |user: &str| {
             let body = format!(
                 r#"{{"reminders":[{{"user":"{user}","content":""}},{{"user":"{user}"}}]}}"#
@@ -663,7 +663,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_allowed_passes() {
+    fn allowed_values_pass() {
         let limit = "x".repeat(64 * 1024);
         for reminder in [
             r#"{"user":"a.b *>","content":"c","unknown":{"x":1}}"#.to_owned(),
@@ -693,7 +693,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reminder_is_due_when_it_says_or_its_set() {
+    fn deliver_at_is_the_reminders_or_the_sets() {
         let body = br#"{"deliver_at":"2026-12-01T08:00:00Z","cancel":["x"],
             "reminders":[{"user":"a","content":"c"},{"user":"a","content":"d","deliver_at":"2026-12-02T09:00:00+01:00"}]}"#;
         let set = parse(&origin(), body).unwrap();

@@ -39,7 +39,7 @@ fn the_docs_have_the_document_of_the_types() {
 }
 
 #[test]
-fn every_example_of_the_page_is_one_of_its_schema() {
+fn page_examples_match_their_schemas() {
     let mut seen = BTreeSet::new();
     for (name, text) in examples::all() {
         let body = Body::named(name).unwrap_or_else(|| panic!("`{name}` is no schema: {text}"));
@@ -249,7 +249,7 @@ fn cloud_events_are_taken_as_their_schema_says() {
 }
 
 #[test]
-fn answers_and_values_are_taken_as_their_schemas_say() {
+fn parsers_agree_with_schemas() {
     let refused =
         json!({ "refused": [{ "id": "i", "source": "s", "user": "u", "reason": "busy" }] });
     agree("delivery-answer", &refused, |text| {
@@ -295,7 +295,7 @@ fn strict(name: &str) -> Validator {
 }
 
 #[test]
-fn what_is_added_to_a_finished_reminder_is_in_its_schema() {
+fn added_fields_are_in_the_schema() {
     let right = r#"{"id":"i","user":"alice","title":"t","content":"c","tags":["x"],"deliver_at":"2026-12-01T00:00:00Z","expires_at":"2027-01-01T00:00:00Z","data":[1]}"#;
     let mut reminder = set::read(&origin(), &common(), 0, right).unwrap();
     (reminder.count, reminder.merged) = (Some(2), vec!["j".to_owned()]);
@@ -408,7 +408,7 @@ fn examples_of_messages_are_right() {
 }
 
 #[test]
-fn every_reference_leads_somewhere_and_every_field_is_described() {
+fn references_resolve_and_fields_are_described() {
     let document = asyncapi::document(&Names::new("bellhop"));
     let mut references = 0;
     walk(&document, "", &mut |path, value| {
@@ -466,7 +466,7 @@ const OWN: [&str; 7] = [
 ];
 
 #[test]
-fn every_subject_and_bucket_is_a_channel_or_bellhops_own() {
+fn every_subject_is_a_channel_or_internal() {
     let names = include_str!("../names.rs");
     let told = |begin: &str, ends: &[char]| -> BTreeSet<String> {
         let rest = names.split(begin).skip(1);

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_as_long_as_it_may_be() {
+    fn longest_answer_is_read() {
         let padded = |bytes: usize| format!("{{}}{}", " ".repeat(bytes - 2));
         let answer = |bytes| read::<DeliveryAnswer>(padded(bytes).as_bytes());
         assert!(answer(MAX_ANSWER_BYTES).is_some());
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_a_json_list_of_the_reminders() {
+    fn delivery_body_lists_the_reminders() {
         let body = |reminders: &[&str]| delivery_body(reminders.iter().map(|r| r.as_bytes()));
         assert_eq!(body(&[]), r#"{"reminders":[]}"#);
         assert_eq!(body(&["{\"a\":1}", "{}"]), r#"{"reminders":[{"a":1},{}]}"#);

@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_a_list_of_names_or_nothing_at_all() {
+    fn value_is_a_list_of_names() {
         let read = |value: &str| Associates::read(value.as_bytes()).map(|value| value.associates);
         assert_eq!(
             read(r#"{"associates":["bob","张三"],"note":1}"#).unwrap(),

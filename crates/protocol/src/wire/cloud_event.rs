@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_say_that_it_is_an_event_is_a_set_as_it_stands() {
+    fn other_messages_are_plain_sets() {
         for headers in [
             &[][..],
             &[
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_names_its_set_unless_the_set_has_a_name() {
+    fn event_id_names_an_unnamed_set() {
         let structured = |data: &str| {
             format!(
                 r#"{{"specversion":"1.0","id":"981","source":"/billing/invoices","type":"t","subject":null,"x":1,"data":{data}}}"#
@@ -539,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn the_trace_is_the_messages_or_else_the_events() {
+    fn trace_header_precedes_event_attribute() {
         let other = TRACE.replace("b7ad", "0000");
         let trace = |headers: &[(&str, &str)]| read(headers, "{}").trace.map(String::from);
         assert_eq!(
@@ -565,7 +565,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_an_event_is_told() {
+    fn invalid_event_is_explained() {
         let code = |headers: &[(&str, &str)], body: &str| read(headers, body).set.unwrap_err();
         let long = "x".repeat(253);
         for (header, part) in [

@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn mistakes_are_named() {
         let wrong = |body: &str| history(body.as_bytes()).unwrap_err().to_string();
         for (body, field) in [
             (r#"{"user":""}"#, "`user`"),
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn cursors_survive_as_text_and_nothing_else_is_one() {
+    fn only_valid_cursors_are_read() {
         for number in [0, 1, 1 << 62, i64::MAX] {
             assert_eq!(Cursor(number).to_string().parse(), Ok(Cursor(number)));
         }

@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_name_a_subject_or_leave_it_to_the_default() {
+    fn values_name_a_subject_or_default() {
         let read = |value: &str| read_subject(value.as_bytes());
         assert_eq!(read("").unwrap(), None);
         assert_eq!(read(r#"{"since":"2026-11-22T00:00:00Z"}"#).unwrap(), None);
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_what_is_read() {
+    fn written_routes_are_read_back() {
         let (user, instance) = ("a.b".parse().unwrap(), "张三".parse().unwrap());
         assert_eq!(read_key(&key(&user, &instance)).unwrap(), (user, instance));
         let value = value("eu.app.7", "2026-11-22T00:00:00.0004Z".parse().unwrap());

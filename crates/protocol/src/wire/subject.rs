@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_without_a_subject_means_the_instances_own() {
+    fn missing_subject_is_the_instances_own() {
         let names = Names::new("bellhop");
         let read =
             |value: &str| read_value(&names, &"app 1".parse().unwrap(), value.as_bytes()).unwrap();
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_leads_to_no_other_subject_of_bellhops() {
+    fn route_to_internal_subject_is_refused() {
         let names = Names::new("bellhop");
         let others = [
             "bellhop.app.app-2",
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subject_is_short_unless_the_instances_own_is_long() {
+    fn only_own_subjects_may_be_long() {
         let names = Names::new("bellhop");
         let read = |instance: &str, subject: &str| {
             let value = serde_json::json!({ "subject": subject }).to_string();

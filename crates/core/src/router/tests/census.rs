@@ -33,7 +33,7 @@ fn routes_mailboxes_and_instances_are_counted() {
 }
 
 #[test]
-fn an_instance_that_is_silent_for_one_partition_is_down() {
+fn silent_instance_of_one_partition_is_down() {
     let up = Census {
         routes: 1,
         up: [name("app-1"), name("app-2")].into(),

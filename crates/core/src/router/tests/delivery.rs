@@ -18,7 +18,7 @@ fn a_reminder_is_delivered_after_a_heartbeat() {
 }
 
 #[test]
-fn a_held_connection_is_not_asked_about_until_its_lease_ends() {
+fn held_connection_needs_no_heartbeat_within_lease() {
     let mut router = Router::new();
     router.up("alice", "app-1");
     router.publish("alice");
@@ -37,7 +37,7 @@ fn a_held_connection_is_not_asked_about_until_its_lease_ends() {
 }
 
 #[test]
-fn without_lease_every_delivery_is_preceded_by_a_heartbeat() {
+fn without_lease_each_delivery_needs_a_heartbeat() {
     let mut router = Router::with(|settings| settings.lease = Duration::ZERO);
     router.up("alice", "app-1");
     assert_eq!(router.publish("alice"), ["heartbeat app-1: alice"]);
@@ -78,7 +78,7 @@ fn without_lease_a_mailbox_is_delivered() {
 }
 
 #[test]
-fn what_arrives_during_a_delivery_goes_out_in_one_batch_after_it() {
+fn reminders_during_a_delivery_form_one_batch() {
     let mut router = Router::new();
     for user in ["alice", "bob", "carol"] {
         router.hold(user, "app-1");
@@ -96,7 +96,7 @@ fn what_arrives_during_a_delivery_goes_out_in_one_batch_after_it() {
 }
 
 #[test]
-fn a_heartbeat_asks_about_everyone_who_waits_up_to_its_bound() {
+fn heartbeat_asks_for_waiting_users_up_to_limit() {
     let mut router = Router::with(|settings| settings.heartbeat_users = 2);
     for user in ["alice", "bob", "carol", "dave"] {
         router.up(user, "app-1");
@@ -121,7 +121,7 @@ fn a_heartbeat_asks_about_everyone_who_waits_up_to_its_bound() {
 }
 
 #[test]
-fn users_who_left_the_queue_for_a_heartbeat_do_not_hold_up_those_behind() {
+fn users_who_left_do_not_block_heartbeat_queue() {
     let mut router = Router::with(|settings| settings.heartbeat_users = 1);
     for user in ["alice", "bob", "carol", "dave"] {
         router.up(user, "app-1");
@@ -143,7 +143,7 @@ fn users_who_left_the_queue_for_a_heartbeat_do_not_hold_up_those_behind() {
 }
 
 #[test]
-fn everyone_who_queued_for_a_deserted_instance_is_parked() {
+fn users_queued_at_deserted_instance_are_parked() {
     let mut router = Router::with(|settings| settings.heartbeat_users = 1);
     for user in ["alice", "bob", "carol"] {
         router.up(user, "app-1");
@@ -159,7 +159,7 @@ fn everyone_who_queued_for_a_deserted_instance_is_parked() {
 }
 
 #[test]
-fn a_user_has_one_delivery_in_flight_even_when_moving() {
+fn moving_user_has_one_delivery_in_flight() {
     let mut router = Router::new();
     router.hold("alice", "app-1");
     assert_eq!(router.publish("alice"), ["deliver app-1: alice e2"]);
@@ -227,7 +227,7 @@ fn a_reminder_beyond_the_bound_goes_alone() {
 }
 
 #[test]
-fn a_heartbeat_that_leaves_a_user_out_drops_the_route_and_the_next_one_is_tried() {
+fn unconfirmed_route_is_dropped_and_next_tried() {
     let mut router = Router::new();
     router.up("alice", "app-1");
     router.up("alice", "app-2");
@@ -248,7 +248,7 @@ fn a_heartbeat_that_leaves_a_user_out_drops_the_route_and_the_next_one_is_tried(
 }
 
 #[test]
-fn a_refusal_drops_the_route_and_the_next_one_is_tried() {
+fn refused_route_is_dropped_and_next_tried() {
     let mut router = Router::new();
     router.up("alice", "app-1");
     router.hold("alice", "app-2");
@@ -298,7 +298,7 @@ fn only_the_refused_user_loses_the_route() {
 }
 
 #[test]
-fn a_route_put_while_the_heartbeat_is_in_flight_is_not_dropped_by_the_old_answer() {
+fn old_heartbeat_answer_keeps_a_newer_route() {
     let mut router = Router::new();
     router.up("alice", "app-1");
     router.publish("alice");
@@ -315,7 +315,7 @@ fn a_route_put_while_the_heartbeat_is_in_flight_is_not_dropped_by_the_old_answer
 }
 
 #[test]
-fn a_route_put_during_a_delivery_is_not_dropped_by_the_old_refusal() {
+fn old_refusal_keeps_a_newer_route() {
     let mut router = Router::new();
     router.hold("alice", "app-1");
     router.publish("alice");
@@ -331,7 +331,7 @@ fn a_route_put_during_a_delivery_is_not_dropped_by_the_old_refusal() {
 }
 
 #[test]
-fn a_route_deleted_during_a_delivery_ends_with_it() {
+fn route_deleted_during_delivery_ends_afterwards() {
     let mut router = Router::new();
     router.hold("alice", "app-1");
     router.publish("alice");
@@ -393,7 +393,7 @@ fn a_route_may_name_a_new_subject() {
 }
 
 #[test]
-fn stopping_finishes_what_is_live() {
+fn stopping_finishes_live_reminders() {
     let mut router = Router::new();
     router.hold("alice", "app-1");
     router.up("bob", "app-1");

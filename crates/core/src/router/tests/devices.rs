@@ -67,7 +67,7 @@ fn all_get_it_and_the_outcome_names_them() {
 }
 
 #[test]
-fn one_that_accepts_is_enough_and_the_silent_one_is_left_alone() {
+fn one_accepting_device_suffices_beside_silent_one() {
     let mut router = alice_at_two();
     router.publish("alice");
     router.accepted("app-1");
@@ -90,7 +90,7 @@ fn one_that_accepts_is_enough_and_the_silent_one_is_left_alone() {
 }
 
 #[test]
-fn a_device_that_is_gone_loses_its_route_only() {
+fn disconnected_device_loses_only_its_route() {
     let mut router = alice_at_two();
     router.publish("alice");
     assert_eq!(
@@ -105,7 +105,7 @@ fn a_device_that_is_gone_loses_its_route_only() {
 }
 
 #[test]
-fn a_busy_one_is_not_asked_again_for_what_the_other_one_took() {
+fn busy_device_is_skipped_once_other_accepted() {
     let mut router = alice_at_two();
     router.publish("alice alice");
     assert_eq!(router.refused("app-1", &[(0, 0, Refusal::Busy)]), NOTHING);
@@ -124,7 +124,7 @@ fn a_busy_one_is_not_asked_again_for_what_the_other_one_took() {
 }
 
 #[test]
-fn what_all_are_too_busy_for_is_tried_again_later_in_order() {
+fn reminders_refused_by_all_retry_in_order() {
     let mut router = alice_at_two();
     router.publish("alice alice");
     router.refused("app-1", &[(0, 0, Refusal::Busy)]);
@@ -160,7 +160,7 @@ fn when_all_are_silent_it_is_parked() {
 }
 
 #[test]
-fn each_instance_takes_its_turn_and_the_batch_is_the_same_for_all() {
+fn all_instances_get_the_same_batch() {
     let mut router = Router::with(|settings| settings.all_devices = true);
     router.hold("bob", "app-2");
     router.publish("bob"); // app-2 is at work for a while.
@@ -189,7 +189,7 @@ fn each_instance_takes_its_turn_and_the_batch_is_the_same_for_all() {
 }
 
 #[test]
-fn what_expires_before_an_instance_has_its_turn_is_not_brought_to_it() {
+fn reminder_expired_before_its_turn_is_skipped() {
     let mut router = Router::with(|settings| settings.all_devices = true);
     router.hold("bob", "app-2");
     router.publish("bob");
@@ -240,7 +240,7 @@ fn a_new_device_joins_with_the_next_batch() {
 }
 
 #[test]
-fn a_device_that_leaves_while_it_waits_for_its_turn_is_not_waited_for() {
+fn device_leaving_the_queue_ends_its_part() {
     let mut router = Router::with(|settings| settings.all_devices = true);
     router.hold("bob", "app-2");
     router.publish("bob");
@@ -261,7 +261,7 @@ fn a_device_that_leaves_while_it_waits_for_its_turn_is_not_waited_for() {
 }
 
 #[test]
-fn without_lease_all_are_asked_once_for_each_batch() {
+fn without_lease_each_batch_asks_all_once() {
     let mut router =
         Router::with(|settings| (settings.all_devices, settings.lease) = (true, Duration::ZERO));
     router.up("alice", "app-1");
@@ -313,7 +313,7 @@ fn a_mailbox_is_delivered_to_all() {
 }
 
 #[test]
-fn an_instance_whose_turn_does_not_come_is_left_out_and_joins_the_next_batch() {
+fn starved_instance_joins_the_next_batch() {
     let mut router = Router::with(|settings| settings.all_devices = true);
     router.hold("bob", "app-2");
     router.up("alice", "app-1");

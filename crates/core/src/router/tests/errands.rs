@@ -22,7 +22,7 @@ fn bob_is_told() -> Router {
 }
 
 #[test]
-fn an_associate_who_is_connected_gets_it() {
+fn connected_associate_gets_reminder() {
     let mut router = alice_is_away();
     assert_eq!(router.publish("alice"), ["look up bob for alice"]);
     assert_eq!(
@@ -42,7 +42,7 @@ fn an_associate_who_is_connected_gets_it() {
 }
 
 #[test]
-fn associates_and_their_instances_are_tried_in_order_then_the_mailbox() {
+fn associates_are_tried_in_order_before_mailbox() {
     let mut router = alice_is_away();
     router.publish("alice");
     assert_eq!(
@@ -62,7 +62,7 @@ fn associates_and_their_instances_are_tried_in_order_then_the_mailbox() {
 }
 
 #[test]
-fn an_associate_who_refuses_is_passed_by_and_one_alone_gets_it() {
+fn refusing_associate_is_skipped() {
     for why in [Refusal::Busy, Refusal::NotConnected] {
         let mut router = alice_is_away();
         router.event([reminder("alice"), reminder("alice"), reminder("alice")]);
@@ -92,7 +92,7 @@ fn an_associate_who_refuses_is_passed_by_and_one_alone_gets_it() {
 }
 
 #[test]
-fn an_instance_that_dies_with_a_delivery_is_passed_by_and_not_asked_again_at_once() {
+fn instance_dying_with_delivery_is_skipped() {
     let mut router = bob_is_told();
     assert_eq!(
         router.delivery_fails("app-9", NoAnswer::TimedOut),
@@ -117,7 +117,7 @@ fn an_instance_that_dies_with_a_delivery_is_passed_by_and_not_asked_again_at_onc
 }
 
 #[test]
-fn what_arrives_meanwhile_waits_behind_and_then_begins_anew() {
+fn later_reminders_wait_behind_the_attempt() {
     let mut router = bob_is_told();
     assert_eq!(router.publish("alice"), NOTHING);
     assert_eq!(
@@ -134,7 +134,7 @@ fn what_arrives_meanwhile_waits_behind_and_then_begins_anew() {
 }
 
 #[test]
-fn the_user_comes_first_until_the_delivery_is_sent() {
+fn returning_user_wins_until_delivery_is_sent() {
     let steps: [fn(&mut Router) -> Vec<String>; 3] = [
         |_| Vec::new(),
         |router| router.looked_up("alice", "bob", "app-9"),
@@ -169,7 +169,7 @@ fn the_user_comes_first_until_the_delivery_is_sent() {
 }
 
 #[test]
-fn a_user_who_returns_after_the_delivery_was_sent_gets_what_is_refused() {
+fn user_returning_late_gets_refused_reminders() {
     let mut router = bob_is_told();
     assert_eq!(router.up("alice", "app-1"), NOTHING);
     router.publish("alice");
@@ -184,7 +184,7 @@ fn a_user_who_returns_after_the_delivery_was_sent_gets_what_is_refused() {
 }
 
 #[test]
-fn a_user_whose_return_was_no_return_is_tried_elsewhere_again() {
+fn unconfirmed_return_resumes_rerouting() {
     let mut router = alice_is_away();
     router.publish("alice");
     assert_eq!(router.up("alice", "app-1"), ["heartbeat app-1: alice"]);
@@ -195,7 +195,7 @@ fn a_user_whose_return_was_no_return_is_tried_elsewhere_again() {
 }
 
 #[test]
-fn behind_mail_associates_are_tried_and_what_they_do_not_take_queues() {
+fn unaccepted_reminders_queue_behind_mail() {
     let mut router = Router::new();
     router.away_with_mail("alice", &[mail(10)]);
     router.associates("alice", "bob");
@@ -217,7 +217,7 @@ fn behind_mail_associates_are_tried_and_what_they_do_not_take_queues() {
 }
 
 #[test]
-fn what_may_not_go_to_associates_waits_for_what_is_before_it() {
+fn private_reminder_waits_for_earlier_ones() {
     let mut router = alice_is_away();
     router.event([
         reminder("alice").stays(),
@@ -248,7 +248,7 @@ fn what_may_not_go_to_associates_waits_for_what_is_before_it() {
 }
 
 #[test]
-fn a_look_up_or_an_instance_that_hangs_holds_nobody_longer_than_the_timeout() {
+fn hanging_lookup_or_instance_is_bounded_by_timeout() {
     let mut router = alice_is_away();
     router.publish("alice");
     assert_eq!(router.wait(4_999), NOTHING);
@@ -271,7 +271,7 @@ fn a_look_up_or_an_instance_that_hangs_holds_nobody_longer_than_the_timeout() {
 }
 
 #[test]
-fn a_delivery_that_was_sent_is_waited_for_beyond_the_timeout() {
+fn sent_delivery_is_awaited_beyond_timeout() {
     let mut router = bob_is_told();
     assert_eq!(router.wait(6_000), NOTHING);
     assert_eq!(
@@ -282,7 +282,7 @@ fn a_delivery_that_was_sent_is_waited_for_beyond_the_timeout() {
 }
 
 #[test]
-fn the_user_itself_is_no_associate_and_eight_are_enough() {
+fn user_is_not_own_associate_and_eight_suffice() {
     let mut router = Router::new();
     router.associates("alice", "alice a b b c d e f g h i");
     router.publish("alice");
@@ -303,7 +303,7 @@ fn an_associates_associates_are_nobodys_business() {
 }
 
 #[test]
-fn an_associate_is_named_once_and_gets_own_and_others_reminders_in_one_request() {
+fn associate_gets_own_and_others_in_one_request() {
     let mut router = Router::with(|settings| settings.delivery_bytes = 10_000);
     router.up("bob", "app-9");
     router.associates("alice", "bob");
@@ -337,7 +337,7 @@ fn an_associate_is_named_once_and_gets_own_and_others_reminders_in_one_request()
 }
 
 #[test]
-fn a_busy_instance_of_the_users_own_is_no_reason_to_tell_others() {
+fn busy_own_instance_prevents_rerouting() {
     let mut router = Router::new();
     router.hold("alice", "app-1");
     router.associates("alice", "bob");
@@ -350,7 +350,7 @@ fn a_busy_instance_of_the_users_own_is_no_reason_to_tell_others() {
 }
 
 #[test]
-fn a_silent_instance_of_the_users_own_is_one() {
+fn silent_own_instance_causes_rerouting() {
     let mut router = Router::new();
     router.hold("alice", "app-1");
     router.associates("alice", "bob");
@@ -362,7 +362,7 @@ fn a_silent_instance_of_the_users_own_is_one() {
 }
 
 #[test]
-fn an_errand_ends_with_what_it_carries() {
+fn attempt_ends_when_its_reminders_expire() {
     let mut router = alice_is_away();
     router.event([reminder("alice").expires(1_000)]);
     router.wait(1_000);
@@ -375,7 +375,7 @@ fn an_errand_ends_with_what_it_carries() {
 }
 
 #[test]
-fn live_reminders_that_came_during_a_search_of_the_mailbox_go_behind_it_or_elsewhere() {
+fn reminders_during_mailbox_search_queue_or_reroute() {
     let mut router = Router::new();
     router.away_with_mail("alice", &[expiring(10, 500), mail(11)]);
     router.associates("alice", "bob");
@@ -401,7 +401,7 @@ fn live_reminders_that_came_during_a_search_of_the_mailbox_go_behind_it_or_elsew
 }
 
 #[test]
-fn a_copy_of_what_an_associate_got_lies_in_the_mailbox_before_that_is_settled() {
+fn copy_is_parked_before_rerouted_is_settled() {
     let mut router = Router::with(|settings| settings.copy_rerouted = true);
     router.associates("alice", "bob");
     router.event([reminder("alice").says(7)]);
@@ -440,7 +440,7 @@ fn a_full_mailbox_gets_no_copies() {
 }
 
 #[test]
-fn who_is_no_associate_any_more_gets_nothing_that_was_not_sent() {
+fn removed_associate_gets_nothing_new() {
     for (left, next) in [("carol", "look up carol for alice"), ("", "park alice e1")] {
         let mut router = alice_is_away();
         router.publish("alice");

@@ -23,7 +23,7 @@ fn an_expired_reminder_is_not_sent() {
 }
 
 #[test]
-fn a_reminder_that_expires_in_the_queue_for_a_delivery_is_not_sent() {
+fn reminder_expired_in_queue_is_not_sent() {
     let mut router = Router::new();
     router.hold("alice", "app-1");
     router.hold("bob", "app-1");
@@ -48,7 +48,7 @@ fn an_expired_reminder_is_not_parked() {
 }
 
 #[test]
-fn what_expires_in_a_page_is_settled_and_the_rest_is_delivered() {
+fn expired_part_of_a_page_is_settled() {
     let mut router = Router::new();
     router.away_with_mail(
         "alice",
@@ -75,7 +75,7 @@ fn what_expires_in_a_page_is_settled_and_the_rest_is_delivered() {
 }
 
 #[test]
-fn the_mailbox_of_an_absent_user_is_swept_when_its_first_reminder_expires() {
+fn mailbox_is_swept_at_first_expiry() {
     let mut router = Router::new();
     router.away_with_mail(
         "alice",
@@ -120,7 +120,7 @@ fn the_mailbox_of_an_absent_user_is_swept_when_its_first_reminder_expires() {
 
 /// What the clock said when the search was armed may be wrong by then.
 #[test]
-fn a_clock_that_was_set_back_and_right_again_hides_what_expired_for_a_minute_at_the_most() {
+fn clock_set_back_delays_expiry_one_minute() {
     const HOUR_MS: i64 = 3_600_000;
     let mut router = Router::new();
     router.now.unix_ms -= HOUR_MS;
@@ -173,7 +173,7 @@ fn a_sweep_goes_on_over_pages() {
 }
 
 #[test]
-fn a_mailbox_that_expires_as_a_whole_leaves_nothing() {
+fn fully_expired_mailbox_leaves_nothing() {
     let mut router = Router::new();
     router.away_with_mail("alice", &[expiring(10, 500), expiring(11, 500)]);
     router.wait(500);
@@ -188,7 +188,7 @@ fn a_mailbox_that_expires_as_a_whole_leaves_nothing() {
 }
 
 #[test]
-fn a_mailbox_that_expires_in_two_sweeps_leaves_nothing() {
+fn mailbox_expired_in_two_sweeps_leaves_nothing() {
     let mut router = Router::new();
     router.away_with_mail("alice", &[expiring(10, 60_500), expiring(12, 500)]);
     router.wait(500);
@@ -218,7 +218,7 @@ fn a_mailbox_removed_behind_our_back_leaves_nothing() {
 }
 
 #[test]
-fn what_is_parked_during_a_sweep_is_swept_in_its_time() {
+fn reminder_parked_during_sweep_expires_later() {
     let mut router =
         Router::with(|settings| settings.expiry_interval = std::time::Duration::from_millis(100));
     router.away_with_mail("alice", &[expiring(10, 500), expiring(11, 9_000)]);
@@ -250,7 +250,7 @@ fn a_sweep_ends_where_parking_begins() {
 }
 
 #[test]
-fn a_mailbox_that_is_being_delivered_is_not_swept() {
+fn mailbox_in_delivery_is_not_swept() {
     let mut router = Router::new();
     router.away_with_mail("alice", &[mail(10), expiring(11, 500)]);
     router.up("alice", "app-1");

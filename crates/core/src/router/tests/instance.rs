@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_silent_instance_is_down_and_its_users_are_parked_at_once() {
+fn silent_instance_is_down_and_users_parked() {
     for why in [
         NoAnswer::NoResponders,
         NoAnswer::TimedOut,
@@ -40,7 +40,7 @@ fn a_silent_instance_is_down_and_its_users_are_parked_at_once() {
 }
 
 #[test]
-fn users_of_a_silent_instance_go_another_way_where_they_have_one() {
+fn users_of_silent_instance_use_other_routes() {
     let mut router = Router::new();
     router.up("alice", "app-2");
     router.hold("alice", "app-1");
@@ -70,7 +70,7 @@ fn a_heartbeat_without_answer_brings_an_instance_down() {
 }
 
 #[test]
-fn a_down_instance_is_probed_with_growing_pauses_until_it_answers() {
+fn down_instance_is_probed_with_growing_pauses() {
     let mut router = Router::new();
     router.up("alice", "app-1");
     router.up("bob", "app-1");
@@ -105,7 +105,7 @@ fn a_down_instance_is_probed_with_growing_pauses_until_it_answers() {
 }
 
 #[test]
-fn an_instance_that_hangs_on_deliveries_is_tried_less_and_less() {
+fn hanging_deliveries_are_retried_less_often() {
     let mut router = Router::new();
     router.hold("alice", "app-1");
     router.publish("alice");
@@ -136,7 +136,7 @@ fn an_instance_that_hangs_on_deliveries_is_tried_less_and_less() {
 }
 
 #[test]
-fn a_probe_names_no_more_users_than_a_heartbeat_may() {
+fn probe_is_bounded_like_a_heartbeat() {
     let mut router = Router::with(|settings| settings.heartbeat_users = 2);
     for user in ["alice", "bob", "carol"] {
         router.up(user, "app-1");
@@ -156,7 +156,7 @@ fn a_probe_names_no_more_users_than_a_heartbeat_may() {
 }
 
 #[test]
-fn a_put_route_has_a_down_instance_probed_at_once() {
+fn new_route_probes_down_instance_at_once() {
     let mut router = Router::new();
     router.up("alice", "app-1");
     router.publish("alice");
@@ -170,7 +170,7 @@ fn a_put_route_has_a_down_instance_probed_at_once() {
 }
 
 #[test]
-fn an_instance_that_nobody_waits_for_is_not_probed() {
+fn instance_without_waiting_users_is_not_probed() {
     let mut router = Router::new();
     router.hold("alice", "app-1");
     router.publish("alice");
@@ -190,7 +190,7 @@ fn an_instance_that_nobody_waits_for_is_not_probed() {
 }
 
 #[test]
-fn a_heartbeat_in_flight_while_a_delivery_fails_does_not_bring_the_instance_up() {
+fn heartbeat_during_failed_delivery_keeps_instance_down() {
     let mut router = Router::new();
     router.hold("alice", "app-1");
     router.up("bob", "app-1");
@@ -213,7 +213,7 @@ fn a_heartbeat_in_flight_while_a_delivery_fails_does_not_bring_the_instance_up()
 }
 
 #[test]
-fn a_heartbeat_still_in_flight_at_the_end_of_the_back_off_is_the_probe() {
+fn heartbeat_outlasting_backoff_is_the_probe() {
     let mut router = Router::new();
     router.hold("alice", "app-1");
     router.up("bob", "app-1");
@@ -233,7 +233,7 @@ fn a_heartbeat_still_in_flight_at_the_end_of_the_back_off_is_the_probe() {
 }
 
 #[test]
-fn a_deserted_instance_is_forgotten_when_its_pause_is_over() {
+fn deserted_instance_is_forgotten_after_its_pause() {
     let mut router = Router::new();
     router.hold("alice", "app-1");
     router.publish("alice");

@@ -12,7 +12,7 @@ fn alice_is_read() -> Router {
 }
 
 #[test]
-fn without_route_a_reminder_is_parked_and_settled_when_that_is_durable() {
+fn without_route_parked_then_settled_when_durable() {
     let mut router = Router::new();
     assert_eq!(router.publish("alice"), ["park alice e1"]);
     assert_eq!(router.parked(&[40]), ["alice e1 parked"]);
@@ -20,7 +20,7 @@ fn without_route_a_reminder_is_parked_and_settled_when_that_is_durable() {
 }
 
 #[test]
-fn what_arrives_queues_behind_the_mailbox_until_it_is_empty() {
+fn new_reminders_queue_behind_the_mailbox() {
     let mut router = Router::new();
     router.publish("alice");
     assert_eq!(router.publish("alice"), NOTHING, "one batch at a time");
@@ -102,7 +102,7 @@ fn a_mailbox_is_delivered_page_by_page() {
 }
 
 #[test]
-fn a_page_larger_than_a_delivery_goes_out_in_several() {
+fn large_page_goes_out_in_several_deliveries() {
     let mut router = Router::with(|settings| settings.delivery_bytes = 200);
     router.found("alice", (10, 12), 3);
     router.up("alice", "app-1");
@@ -173,7 +173,7 @@ fn reads_are_bounded() {
 }
 
 #[test]
-fn mailboxes_are_read_ahead_of_a_slow_instance_by_one_delivery() {
+fn slow_instance_limits_read_ahead() {
     let mut router = Router::with(|settings| settings.reads_in_flight = 4);
     let page = [Entry {
         bytes: 900,
@@ -241,7 +241,7 @@ fn mailboxes_are_read_ahead_of_a_slow_instance_by_one_delivery() {
 }
 
 #[test]
-fn a_user_who_left_the_queue_to_be_read_goes_another_way() {
+fn user_leaving_read_queue_uses_another_route() {
     let mut router = Router::with(|settings| settings.reads_in_flight = 1);
     for user in ["alice", "bob"] {
         router.found(user, (10, 10), 1);
@@ -263,7 +263,7 @@ fn a_user_who_left_the_queue_to_be_read_goes_another_way() {
 
 /// With the last one's page the instance is spoken to for nobody, and somebody still queues there.
 #[test]
-fn a_user_who_queues_to_be_read_is_not_forgotten_with_the_instance() {
+fn user_in_read_queue_outlives_the_instance() {
     let mut router =
         Router::with(|settings| (settings.lease, settings.reads_in_flight) = (Duration::ZERO, 1));
     router.away_with_mail("alice", &[mail(1)]);
@@ -304,7 +304,7 @@ fn a_user_who_queues_to_be_read_is_not_forgotten_with_the_instance() {
 }
 
 #[test]
-fn mailboxes_found_on_take_over_are_delivered_when_a_route_comes() {
+fn mailboxes_found_on_takeover_are_delivered() {
     let mut router = Router::new();
     assert_eq!(router.found("alice", (10, 20), 2), NOTHING);
     assert_eq!(
@@ -386,7 +386,7 @@ fn busy_pauses_the_user_and_keeps_the_order() {
 }
 
 #[test]
-fn the_pause_grows_with_each_busy_answer_until_one_is_accepted() {
+fn pause_grows_with_busy_answers() {
     let mut router = alice_is_read();
     for pause in [200, 400, 800, 1_600, 3_200, 5_000, 5_000] {
         router.last_page("alice", &[mail(10), mail(12), mail(15)], 16);
@@ -425,7 +425,7 @@ fn a_new_route_ends_the_pause() {
 }
 
 #[test]
-fn what_was_accepted_behind_a_busy_one_is_not_repeated() {
+fn accepted_reminder_behind_busy_one_is_settled() {
     let mut router = alice_is_read();
     assert_eq!(
         router.last_page("alice", &[mail(10), mail(12), mail(15)], 16),
@@ -459,7 +459,7 @@ fn what_was_accepted_behind_a_busy_one_is_not_repeated() {
 }
 
 #[test]
-fn a_mailbox_of_which_only_accepted_ones_are_left_is_empty() {
+fn mailbox_with_only_accepted_reminders_is_empty() {
     let mut router = alice_is_read();
     router.last_page("alice", &[mail(10), mail(12), mail(15)], 16);
     router.refused("app-1", &[(0, 0, Refusal::Busy)]);
@@ -529,7 +529,7 @@ fn a_user_may_leave_while_the_mailbox_is_read() {
 }
 
 #[test]
-fn what_is_still_being_parked_is_not_delivered_before_it_is_settled_as_parked() {
+fn reminder_being_parked_is_not_delivered_yet() {
     let mut router = alice_is_read();
     assert_eq!(router.publish("alice alice"), ["park alice e4, alice e4.1"]);
     // The page sees the first of the batch, whose acknowledgement is still on its way.
@@ -553,7 +553,7 @@ fn what_is_still_being_parked_is_not_delivered_before_it_is_settled_as_parked() 
 }
 
 #[test]
-fn what_was_parked_before_a_crash_counts_once() {
+fn reminder_parked_before_a_crash_counts_once() {
     let mut router = Router::with(|settings| settings.room.limit = 2);
     router.found("alice", (10, 10), 1);
     assert_eq!(
@@ -575,7 +575,7 @@ fn what_was_parked_before_a_crash_counts_once() {
 }
 
 #[test]
-fn what_was_parked_and_delivered_before_a_crash_leaves_nothing() {
+fn reminder_delivered_before_a_crash_leaves_nothing() {
     let mut router = Router::new();
     router.publish("alice");
     router.parked(&[10]);

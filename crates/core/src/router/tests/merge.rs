@@ -12,7 +12,7 @@ fn alice_was_told() -> Router {
 }
 
 #[test]
-fn what_was_accepted_stands_for_what_says_the_same_during_the_window() {
+fn duplicate_within_window_is_merged() {
     let mut router = alice_was_told();
     router.wait(29_999);
     assert_eq!(
@@ -28,7 +28,7 @@ fn what_was_accepted_stands_for_what_says_the_same_during_the_window() {
 }
 
 #[test]
-fn what_says_something_else_is_delivered() {
+fn different_text_is_delivered() {
     let mut router = alice_was_told();
     assert_eq!(
         router.event([reminder("alice"), reminder("alice").says(8)]),
@@ -37,7 +37,7 @@ fn what_says_something_else_is_delivered() {
 }
 
 #[test]
-fn something_more_urgent_is_told_and_stands_for_the_rest() {
+fn more_urgent_duplicate_is_delivered() {
     let mut router = alice_was_told();
     assert_eq!(
         router.event([reminder("alice").says(7).urgently()]),
@@ -51,7 +51,7 @@ fn something_more_urgent_is_told_and_stands_for_the_rest() {
 }
 
 #[test]
-fn a_delivery_stops_before_what_says_the_same_and_its_answer_decides() {
+fn duplicate_in_flight_waits_for_the_answer() {
     let mut router = Router::new();
     router.hold("alice", "app-1");
     let twins = || {
@@ -75,7 +75,7 @@ fn a_delivery_stops_before_what_says_the_same_and_its_answer_decides() {
 }
 
 #[test]
-fn what_was_not_accepted_stands_for_nothing() {
+fn unaccepted_reminder_merges_nothing() {
     let mut router = Router::new();
     router.hold("alice", "app-1");
     router.event([reminder("alice").says(7)]);
@@ -87,7 +87,7 @@ fn what_was_not_accepted_stands_for_nothing() {
 }
 
 #[test]
-fn what_waits_stands_for_nothing() {
+fn waiting_reminder_merges_nothing() {
     let mut router = Router::new();
     router.event([reminder("alice").says(7)]);
     router.parked(&[10]);
@@ -99,7 +99,7 @@ fn what_waits_stands_for_nothing() {
 }
 
 #[test]
-fn of_two_in_a_mailbox_the_first_is_delivered_and_stands_for_the_second() {
+fn second_duplicate_in_mailbox_is_merged() {
     let mut router = Router::new();
     router.found("alice", (10, 12), 3);
     router.up("alice", "app-1");

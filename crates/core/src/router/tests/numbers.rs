@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_heartbeat_about_somebody_who_was_forgotten_confirms_nobody_else() {
+fn heartbeat_of_forgotten_user_confirms_no_other() {
     let mut router = Router::new();
     router.up("alice", "app-1");
     router.publish("alice");
@@ -30,7 +30,7 @@ fn a_heartbeat_about_somebody_who_was_forgotten_confirms_nobody_else() {
 }
 
 #[test]
-fn a_seat_of_somebody_who_was_forgotten_is_nobody_elses() {
+fn place_of_forgotten_user_is_void() {
     let mut router = Router::with(|settings| settings.all_devices = true);
     router.hold("carol", "app-2");
     router.up("alice", "app-1");

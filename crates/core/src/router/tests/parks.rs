@@ -71,7 +71,7 @@ fn connected_users_are_served_during_the_pause() {
 }
 
 #[test]
-fn who_returns_gets_directly_what_found_no_room() {
+fn returning_user_gets_unparked_reminders_directly() {
     let mut router = Router::new();
     router.publish("alice bob alice");
     router.park_refused();
@@ -88,7 +88,7 @@ fn who_returns_gets_directly_what_found_no_room() {
 }
 
 #[test]
-fn the_mailbox_comes_before_what_found_no_room() {
+fn mailbox_is_delivered_before_unparked_reminders() {
     let mut router = Router::new();
     router.away_with_mail("alice", &[mail(10)]);
     router.publish("alice");

@@ -96,7 +96,7 @@ fn a_mailbox_that_was_emptied_has_room() {
 }
 
 #[test]
-fn what_comes_meanwhile_waits_behind_for_the_count() {
+fn later_reminders_wait_for_the_count() {
     let mut router = with_mail(5);
     assert_eq!(
         router.event(all(1, "billing", Priority::Normal)),
@@ -110,7 +110,7 @@ fn what_comes_meanwhile_waits_behind_for_the_count() {
 }
 
 #[test]
-fn what_was_settled_does_not_count() {
+fn settled_reminders_do_not_count() {
     let mut router = with_mail(5);
     router.up("alice", "app-1");
     router.connected("app-1", "alice");

@@ -23,7 +23,7 @@ fn with_a_crowd(count: usize) -> Router {
 }
 
 #[test]
-fn what_waits_for_a_slow_instance_is_parked() {
+fn waiting_reminders_of_slow_instance_are_parked() {
     let mut router = with_a_crowd(3);
     assert_eq!(router.wait(249), NOTHING, "most instances answer earlier");
     assert_eq!(
@@ -40,7 +40,7 @@ fn what_waits_for_a_slow_instance_is_parked() {
 }
 
 #[test]
-fn what_arrives_for_a_slow_instance_is_parked_at_once() {
+fn new_reminders_for_slow_instance_are_parked() {
     let mut router = with_a_crowd(1);
     router.up("bob", "app-1");
     router.wait(250);
@@ -80,7 +80,7 @@ fn a_quick_instance_has_everything_in_memory() {
 }
 
 #[test]
-fn a_slow_instance_for_which_nothing_waits_is_no_reason_to_park() {
+fn idle_slow_instance_parks_nothing() {
     let mut router = Router::new();
     router.hold("alice", "app-1");
     router.publish("alice");
@@ -90,7 +90,7 @@ fn a_slow_instance_for_which_nothing_waits_is_no_reason_to_park() {
 }
 
 #[test]
-fn a_request_that_got_no_turn_is_put_off() {
+fn starved_request_is_postponed() {
     let mut router = Router::new();
     router.hold("alice", "app-1");
     router.publish("alice");
@@ -121,7 +121,7 @@ fn may_be_sent_for(router: &mut Router, input: Input) -> u128 {
 }
 
 #[test]
-fn a_request_is_not_sent_after_its_first_expiry() {
+fn request_is_not_sent_after_first_expiry() {
     let mut router = Router::new();
     router.hold("alice", "app-1");
     let entry = |index, expires_at| {

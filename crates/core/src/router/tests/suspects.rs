@@ -24,7 +24,7 @@ fn after_an_unanswered_request() -> Router {
 }
 
 #[test]
-fn what_was_not_answered_goes_user_by_user() {
+fn unanswered_reminders_go_user_by_user() {
     let mut router = after_an_unanswered_request();
     assert_eq!(
         router.last_page("alice", &[mail(10), mail(11)], 12),
@@ -119,7 +119,7 @@ fn a_removed_reminder_holds_up_nothing_more() {
 }
 
 #[test]
-fn a_put_route_has_what_is_held_back_tried_at_once() {
+fn new_route_retries_held_back_reminders() {
     let mut router = after_an_unanswered_request();
     router.last_page("alice", &[mail(10), mail(11)], 12);
     router.answered_in(Company::Alone, "app-1", Err(NoAnswer::TimedOut.into()));
@@ -142,7 +142,7 @@ fn an_instance_without_responders_makes_nothing_suspect() {
 }
 
 #[test]
-fn what_another_device_accepts_is_not_suspect() {
+fn reminder_accepted_elsewhere_is_not_suspect() {
     let mut router = Router::with(|settings| settings.all_devices = true);
     router.up("alice", "app-1");
     router.up("alice", "app-2");
@@ -158,7 +158,7 @@ fn what_another_device_accepts_is_not_suspect() {
 }
 
 #[test]
-fn what_was_withheld_is_not_suspect() {
+fn withheld_reminder_is_not_suspect() {
     let mut router = Router::new();
     router.hold("alice", "app-1");
     router.publish("alice");
