@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use super::numbers::UserNumber;
+use super::keys::UserKey;
 use super::{Company, Instance};
 use bellhop_protocol::token::UserId;
 
@@ -34,7 +34,7 @@ pub enum Health {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seat {
     /// Whose reminders.
-    pub user: UserNumber,
+    pub user: UserKey,
     /// Which turn of the user it was taken in. When another one has begun, the seat is passed by.
     pub turn: u64,
 }
@@ -63,7 +63,7 @@ pub struct Check {
 #[derive(Debug)]
 pub struct Part {
     /// Whose reminders.
-    pub user: UserNumber,
+    pub user: UserKey,
     /// Which of those waiting.
     pub places: SmallVec<[usize; 2]>,
     /// The revision of the route that was used.
@@ -86,7 +86,7 @@ impl Track {
     }
 
     /// Whether something of the user's is under way.
-    pub fn carries(&self, user: UserNumber) -> bool {
+    pub fn carries(&self, user: UserKey) -> bool {
         self.delivering
             .iter()
             .flatten()
@@ -147,11 +147,11 @@ pub struct Lane {
     /// For whom a connection is to be confirmed.
     pub unconfirmed: VecDeque<Seat>,
     /// Users with a held connection whose mailbox is to be read, first come first served.
-    pub unread: VecDeque<UserNumber>,
+    pub unread: VecDeque<UserKey>,
     /// Bytes of the mailbox pages that are in memory for it, or being read.
     pub page_bytes: usize,
     /// Users for whom something waits and who have no other way while this instance is down.
-    pub wanted: BTreeSet<UserNumber>,
+    pub wanted: BTreeSet<UserKey>,
     /// The heartbeat under way.
     pub checking: Option<Check>,
     /// Of the shared delivery under way.
@@ -217,7 +217,7 @@ impl Lane {
     }
 
     /// It answered. Answers the users that wanted it.
-    pub fn comes_up(&mut self) -> BTreeSet<UserNumber> {
+    pub fn comes_up(&mut self) -> BTreeSet<UserKey> {
         self.health = Health::Up;
         std::mem::take(&mut self.wanted)
     }

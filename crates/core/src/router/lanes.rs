@@ -9,15 +9,15 @@ use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 
 use super::Instance;
+use super::keys::InstanceKey;
 use super::lane::Lane;
-use super::numbers::LaneNumber;
 use super::slab::Slab;
 
 /// The lanes of a partition.
 #[derive(Debug)]
 pub struct Lanes {
     lanes: Slab<Lane>,
-    numbers: BTreeMap<Arc<Instance>, LaneNumber>,
+    numbers: BTreeMap<Arc<Instance>, InstanceKey>,
 }
 
 impl Lanes {
@@ -30,36 +30,36 @@ impl Lanes {
     }
 
     /// The number of an instance's lane, which is there from now on.
-    pub fn admit(&mut self, instance: Arc<Instance>) -> LaneNumber {
+    pub fn admit(&mut self, instance: Arc<Instance>) -> InstanceKey {
         self.find(&instance).unwrap_or_else(|| {
-            let number = LaneNumber(self.lanes.insert(Lane::new(instance.clone())));
+            let number = InstanceKey(self.lanes.insert(Lane::new(instance.clone())));
             self.numbers.insert(instance, number);
             number
         })
     }
 
     /// The number of an instance's lane, if there is one.
-    pub fn find(&self, instance: &Arc<Instance>) -> Option<LaneNumber> {
+    pub fn find(&self, instance: &Arc<Instance>) -> Option<InstanceKey> {
         self.numbers.get(instance).copied()
     }
 
     /// The lane with this number, unless it was removed.
-    pub fn get(&self, number: LaneNumber) -> Option<&Lane> {
+    pub fn get(&self, number: InstanceKey) -> Option<&Lane> {
         self.lanes.get(number.0)
     }
 
     /// Removes a lane. Its number may be another one's next.
-    pub fn remove(&mut self, number: LaneNumber) {
+    pub fn remove(&mut self, number: InstanceKey) {
         if let Some(lane) = self.lanes.remove(number.0) {
             self.numbers.remove(&lane.instance);
         }
     }
 
     /// All of them, in the order of their numbers.
-    pub fn iter(&self) -> impl Iterator<Item = (LaneNumber, &Lane)> {
+    pub fn iter(&self) -> impl Iterator<Item = (InstanceKey, &Lane)> {
         self.lanes
             .iter()
-            .map(|(number, lane)| (LaneNumber(number), lane))
+            .map(|(number, lane)| (InstanceKey(number), lane))
     }
 
     /// All of them, in the order of their numbers.
@@ -73,16 +73,16 @@ impl Lanes {
     }
 }
 
-impl Index<LaneNumber> for Lanes {
+impl Index<InstanceKey> for Lanes {
     type Output = Lane;
 
-    fn index(&self, number: LaneNumber) -> &Lane {
+    fn index(&self, number: InstanceKey) -> &Lane {
         &self.lanes[number.0]
     }
 }
 
-impl IndexMut<LaneNumber> for Lanes {
-    fn index_mut(&mut self, number: LaneNumber) -> &mut Lane {
+impl IndexMut<InstanceKey> for Lanes {
+    fn index_mut(&mut self, number: InstanceKey) -> &mut Lane {
         &mut self.lanes[number.0]
     }
 }

@@ -22,9 +22,9 @@
 //! | `suspicion` | which reminder an instance may be unable to read |
 //! | [`twins`] | which reminder stands for a later one of the same text |
 
+pub mod keys;
 pub mod lane;
 pub mod lanes;
-pub mod numbers;
 pub mod partition;
 pub mod room;
 mod slab;

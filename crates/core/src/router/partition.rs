@@ -14,9 +14,9 @@ mod suspects;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
+use super::keys::{InstanceKey, InstanceKeys, UserKey};
 use super::lane::{Lane, Seat};
 use super::lanes::Lanes;
-use super::numbers::{LaneNumber, LaneNumbers, UserNumber};
 use super::twins::Twins;
 use super::user::{Route, State, User};
 use super::users::Users;
@@ -31,25 +31,25 @@ use parks::Refused;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     /// A down instance may be probed.
-    Probe(LaneNumber),
+    Probe(InstanceKey),
     /// A busy user may be tried again.
-    Resume(UserNumber),
+    Resume(UserKey),
     /// A mailbox has a reminder that expires.
-    Sweep(UserNumber),
+    Sweep(UserKey),
     /// An errand has taken long enough.
-    GiveUp(UserNumber),
+    GiveUp(UserKey),
     /// Those who have not been sent a batch are left out.
-    LeaveOut(UserNumber),
+    LeaveOut(UserKey),
     /// What was refused by JetStream may be parked.
     ParkAgain,
     /// An instance takes long: look at how much waits for it.
-    Crowded(LaneNumber),
+    Crowded(InstanceKey),
 }
 
 /// A reminder to be appended to a mailbox, and what became of it once that is durable: it is parked, or, of a copy, rerouted.
 #[derive(Debug)]
 struct Park {
-    user: UserNumber,
+    user: UserKey,
     entry: Entry,
     fate: Fate,
 }
@@ -70,17 +70,17 @@ pub struct Partition {
     /// JetStream refused the last batch.
     refused: Option<Refused>,
     /// Users whose mailbox is to be read.
-    reads: VecDeque<UserNumber>,
+    reads: VecDeque<UserKey>,
     /// Users whose mailbox is to be counted.
-    counts: VecDeque<UserNumber>,
+    counts: VecDeque<UserKey>,
     /// Reads and counts under way.
     reads_in_flight: usize,
     twins: Twins,
     /// Turns of users so far.
     turns: u64,
     /// Users and instances that this step touched.
-    touched_users: VecDeque<UserNumber>,
-    touched_lanes: BTreeSet<LaneNumber>,
+    touched_users: VecDeque<UserKey>,
+    touched_lanes: BTreeSet<InstanceKey>,
     settled: Vec<Settled>,
     held_back: Vec<HeldBack>,
     is_stopping: bool,
@@ -187,7 +187,7 @@ impl Partition {
     }
 
     /// Whether a live reminder goes behind the mail at once, because it cannot go to an associate before.
-    fn queues_in_mailbox(&self, user: UserNumber, entry: &Entry) -> bool {
+    fn queues_in_mailbox(&self, user: UserKey, entry: &Entry) -> bool {
         if !self.users[user].mailbox().is_in_use() {
             return false;
         }
@@ -237,7 +237,7 @@ impl Partition {
     // What comes next.
 
     /// Decides what comes next for a user for whom nothing is under way.
-    fn advance(&mut self, now: Now, user: UserNumber, actions: &mut Vec<Action>) {
+    fn advance(&mut self, now: Now, user: UserKey, actions: &mut Vec<Action>) {
         if self.users.get(user).is_none() {
             return; // Nothing was left to do for it.
         }
@@ -278,19 +278,19 @@ impl Partition {
     }
 
     /// Whether the user has a route that may be used now.
-    fn has_own_way(&self, user: UserNumber) -> bool {
+    fn has_own_way(&self, user: UserKey) -> bool {
         self.usable(&self.users[user]).next().is_some()
     }
 
     /// The instances that the user's reminders go to now, and those that are to be asked before: which hold its connections,
     /// and which may.
-    fn own_connections(&self, now: Now, user: UserNumber) -> (LaneNumbers, LaneNumbers) {
+    fn own_connections(&self, now: Now, user: UserKey) -> (InstanceKeys, InstanceKeys) {
         let most = if self.settings.all_devices {
             MAX_DEVICES
         } else {
             1
         };
-        let (mut held, mut unconfirmed) = (LaneNumbers::new(), LaneNumbers::new());
+        let (mut held, mut unconfirmed) = (InstanceKeys::new(), InstanceKeys::new());
         for route in self.usable(&self.users[user]).take(most) {
             let side = if route.is_held(now.instant) {
                 &mut held
@@ -312,7 +312,7 @@ impl Partition {
     }
 
     /// A turn of the user begins. What was queued for before is passed by.
-    fn begin_turn(&mut self, user: UserNumber, state: State) -> Seat {
+    fn begin_turn(&mut self, user: UserKey, state: State) -> Seat {
         self.turns += 1;
         let turn = self.turns;
         let work = self.users[user].work_mut();
@@ -321,7 +321,7 @@ impl Partition {
     }
 
     /// Whether a seat at an instance was taken in the turn that is under way.
-    fn is_current(&self, seat: Seat, lane: LaneNumber) -> bool {
+    fn is_current(&self, seat: Seat, lane: InstanceKey) -> bool {
         self.users.get(seat.user).is_some_and(|user| {
             let waits_for_it = match &user.work().state {
                 State::Checking(lanes) => lanes.contains(&lane),
@@ -333,7 +333,7 @@ impl Partition {
     }
 
     /// Takes what needs no delivery any more out of `waiting`.
-    fn settle_what_is_over(&mut self, now: Now, user: UserNumber) {
+    fn settle_what_is_over(&mut self, now: Now, user: UserKey) {
         let is_over = |entry: &Entry| self.end_without_delivery(now, entry).is_some();
         if !self.users[user].work().waiting.iter().any(is_over) {
             return;
@@ -364,19 +364,13 @@ impl Partition {
     }
 
     /// A reminder that has left `waiting` is done with.
-    fn settle(&mut self, user: UserNumber, entry: Entry, fate: Fate) {
+    fn settle(&mut self, user: UserKey, entry: Entry, fate: Fate) {
         let front = self.users[user].work().front_parked();
         self.settle_before_front(user, entry, fate, front);
     }
 
     /// A reminder is done with; `front` is the oldest one known to stay in the mailbox.
-    fn settle_before_front(
-        &mut self,
-        user: UserNumber,
-        entry: Entry,
-        fate: Fate,
-        front: Option<u64>,
-    ) {
+    fn settle_before_front(&mut self, user: UserKey, entry: Entry, fate: Fate, front: Option<u64>) {
         let user = &mut self.users[user];
         let name = user.name.clone();
         let removal = match entry.item {
@@ -424,12 +418,12 @@ impl Partition {
     // Look-ups.
 
     /// A lane to be looked at before the step ends: something of it changes.
-    fn touch(&mut self, lane: LaneNumber) -> &mut Lane {
+    fn touch(&mut self, lane: InstanceKey) -> &mut Lane {
         self.touched_lanes.insert(lane);
         &mut self.lanes[lane]
     }
 
-    fn forget_if_empty(&mut self, number: UserNumber) {
+    fn forget_if_empty(&mut self, number: UserKey) {
         let user = &mut self.users[number];
         if user.work().suspicion.is_some()
             && user.work().waiting.is_empty()

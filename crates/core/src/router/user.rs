@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::numbers::{LaneNumber, LaneNumbers};
+use super::keys::{InstanceKey, InstanceKeys};
 use super::room::Tally;
 use super::suspicion::Suspicion;
 use super::{BySource, Company, Entry, Fate, Instance, Item, Removal, Room};
@@ -16,7 +16,7 @@ use bellhop_protocol::token::{InstanceName, UserId};
 #[derive(Debug)]
 pub struct Route {
     /// Where the user is said to be connected.
-    pub lane: LaneNumber,
+    pub lane: InstanceKey,
     /// The key's revision: the newest is tried first, and an older deletion cannot remove it.
     pub revision: u64,
     /// Until when the connection counts as held; none while it is not confirmed.
@@ -41,7 +41,7 @@ pub enum State {
     /// The routes of the associate that its errand goes to are being looked up.
     LookingUp,
     /// Connections of its own, or its associate's, are being confirmed at these instances, or queued for that.
-    Checking(LaneNumbers),
+    Checking(InstanceKeys),
     /// A page of its mailbox is being read, or queued for that.
     Reading,
     /// Its mailbox is searched for expired reminders.
@@ -54,7 +54,7 @@ pub enum State {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Batch {
     /// Who has not answered.
-    pub open: LaneNumbers,
+    pub open: InstanceKeys,
     /// How many were to get it.
     pub targets: usize,
     /// Who has not been sent it by then is left out.
@@ -230,7 +230,7 @@ pub struct Work {
     /// errand may take them.
     pub waiting: VecDeque<Entry>,
     /// For which instance a page of the mailbox is in memory or being read, and the bytes that it is charged there.
-    pub page: Option<(LaneNumber, usize)>,
+    pub page: Option<(InstanceKey, usize)>,
     /// Who may get its reminders while it has no way of its own.
     pub associates: Vec<UserId>,
     /// The attempt to reach them.
@@ -356,7 +356,7 @@ impl User {
     }
 
     /// The route to this instance.
-    pub fn route_mut(&mut self, lane: LaneNumber) -> Option<&mut Route> {
+    pub fn route_mut(&mut self, lane: InstanceKey) -> Option<&mut Route> {
         self.routes.iter_mut().find(|route| route.lane == lane)
     }
 

@@ -15,7 +15,7 @@ use std::ops::{Index, IndexMut};
 use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::numbers::UserNumber;
+use super::keys::UserKey;
 use super::slab::Slab;
 use super::user::User;
 use bellhop_protocol::token::UserId;
@@ -24,7 +24,7 @@ use bellhop_protocol::token::UserId;
 #[derive(Debug)]
 pub struct Users {
     users: Slab<User>,
-    numbers: HashTable<UserNumber>,
+    numbers: HashTable<UserKey>,
     hasher: DefaultHashBuilder,
 }
 
@@ -39,18 +39,18 @@ impl Users {
     }
 
     /// The number of a user, who is known from now on.
-    pub fn admit(&mut self, name: UserId) -> UserNumber {
+    pub fn admit(&mut self, name: UserId) -> UserKey {
         let Self {
             users,
             numbers,
             hasher,
         } = self;
         let hash = hasher.hash_one(&name);
-        let is_it = |number: &UserNumber| users[number.0].name == name;
+        let is_it = |number: &UserKey| users[number.0].name == name;
         match numbers.entry(hash, is_it, |number| hasher.hash_one(&users[number.0].name)) {
             Entry::Occupied(known) => *known.get(),
             Entry::Vacant(place) => {
-                let number = UserNumber(users.insert(User::new(name)));
+                let number = UserKey(users.insert(User::new(name)));
                 place.insert(number);
                 number
             }
@@ -58,15 +58,15 @@ impl Users {
     }
 
     /// The number of a user, if it is known.
-    pub fn find(&self, name: &UserId) -> Option<UserNumber> {
-        let is_it = |number: &UserNumber| self[*number].name == *name;
+    pub fn find(&self, name: &UserId) -> Option<UserKey> {
+        let is_it = |number: &UserKey| self[*number].name == *name;
         self.numbers
             .find(self.hasher.hash_one(name), is_it)
             .copied()
     }
 
     /// Forgets a user. Its number may be another user's next.
-    pub fn forget(&mut self, number: UserNumber) {
+    pub fn forget(&mut self, number: UserKey) {
         let Some(user) = self.users.remove(number.0) else {
             return;
         };
@@ -77,15 +77,15 @@ impl Users {
     }
 
     /// The user with this number, unless it was forgotten.
-    pub fn get(&self, number: UserNumber) -> Option<&User> {
+    pub fn get(&self, number: UserKey) -> Option<&User> {
         self.users.get(number.0)
     }
 
     /// All of them, in the order of their numbers.
-    pub fn iter(&self) -> impl Iterator<Item = (UserNumber, &User)> {
+    pub fn iter(&self) -> impl Iterator<Item = (UserKey, &User)> {
         self.users
             .iter()
-            .map(|(number, user)| (UserNumber(number), user))
+            .map(|(number, user)| (UserKey(number), user))
     }
 
     /// No user is known.
@@ -94,16 +94,16 @@ impl Users {
     }
 }
 
-impl Index<UserNumber> for Users {
+impl Index<UserKey> for Users {
     type Output = User;
 
-    fn index(&self, number: UserNumber) -> &User {
+    fn index(&self, number: UserKey) -> &User {
         &self.users[number.0]
     }
 }
 
-impl IndexMut<UserNumber> for Users {
-    fn index_mut(&mut self, number: UserNumber) -> &mut User {
+impl IndexMut<UserKey> for Users {
+    fn index_mut(&mut self, number: UserKey) -> &mut User {
         &mut self.users[number.0]
     }
 }

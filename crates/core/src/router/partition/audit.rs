@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::mailboxes::parked_sequence;
 use super::{Lane, Partition, Seat, State, Timer, User};
+use crate::router::keys::{InstanceKey, UserKey};
 use crate::router::lane::{Health, Track};
-use crate::router::numbers::{LaneNumber, UserNumber};
 use crate::router::{Company, Instance};
 
 impl Partition {
@@ -120,7 +120,7 @@ impl Partition {
         }
     }
 
-    fn audit_user(&self, number: UserNumber, user: &User) {
+    fn audit_user(&self, number: UserKey, user: &User) {
         let name = &user.name;
         let work = user.work();
         assert_eq!(self.users.find(name), Some(number), "{name:?} is found");
@@ -239,7 +239,7 @@ impl Partition {
     }
 
     /// An errand has something to bring, and is under way for as long as there is no better way.
-    fn audit_errand(&self, number: UserNumber, user: &User) {
+    fn audit_errand(&self, number: UserKey, user: &User) {
         let name = &user.name;
         let work = user.work();
         let Some(errand) = &work.errand else { return };
@@ -261,7 +261,7 @@ impl Partition {
     }
 
     /// With nothing under way, what waits has a reason to wait.
-    fn audit_idle(&self, number: UserNumber, user: &User) {
+    fn audit_idle(&self, number: UserKey, user: &User) {
         let name = &user.name;
         let work = user.work();
         if self.is_stopping {
@@ -283,7 +283,7 @@ impl Partition {
         }
     }
 
-    fn audit_health(&self, number: LaneNumber, lane: &Lane) {
+    fn audit_health(&self, number: InstanceKey, lane: &Lane) {
         let instance = &lane.instance;
         for user in &lane.wanted {
             let user = &self.users[*user];

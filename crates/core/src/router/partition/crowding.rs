@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use super::{Partition, Timer};
+use crate::router::keys::{InstanceKey, UserKey};
 use crate::router::lane::Watch;
-use crate::router::numbers::{LaneNumber, UserNumber};
 use crate::router::user::State;
 use crate::router::{Company, Now};
 
@@ -16,7 +16,7 @@ const SLOW_PART: u32 = 8;
 
 impl Partition {
     /// A shared delivery begins: arms the first look at what waits behind it.
-    pub(super) fn watch_crowd(&mut self, now: Now, number: LaneNumber, is_slow: bool) {
+    pub(super) fn watch_crowd(&mut self, now: Now, number: InstanceKey, is_slow: bool) {
         let at =
             now.instant + (self.settings.turn_timeout / SLOW_PART).max(Duration::from_millis(1));
         self.lanes[number].watch = Some(Watch { at, is_slow });
@@ -24,7 +24,7 @@ impl Partition {
     }
 
     /// The delivery is over.
-    pub(super) fn unwatch_crowd(&mut self, number: LaneNumber) {
+    pub(super) fn unwatch_crowd(&mut self, number: InstanceKey) {
         let lane = &mut self.lanes[number];
         if let Some(Watch { at, is_slow }) = lane.watch.take() {
             lane.is_crowded &= is_slow;
@@ -33,9 +33,9 @@ impl Partition {
     }
 
     /// The delivery takes long: parks the live reminders that wait behind it.
-    pub(super) fn park_the_crowd(&mut self, now: Now, number: LaneNumber) {
+    pub(super) fn park_the_crowd(&mut self, now: Now, number: InstanceKey) {
         let seats = self.lanes[number].tracks[Company::Shared].ready.iter();
-        let waits = |user: &UserNumber| {
+        let waits = |user: &UserKey| {
             self.users[*user].work().has_live() && !self.users[*user].work().is_sent()
         };
         let current = seats
@@ -50,7 +50,7 @@ impl Partition {
     }
 
     /// Whether live reminders of the user would wait behind others everywhere that they may go.
-    pub(super) fn is_crowded_out(&self, user: UserNumber, lanes: &[&[LaneNumber]]) -> bool {
+    pub(super) fn is_crowded_out(&self, user: UserKey, lanes: &[&[InstanceKey]]) -> bool {
         self.users[user].work().has_live()
             && lanes
                 .iter()
@@ -60,7 +60,7 @@ impl Partition {
     }
 
     /// What waits goes to the mailbox. On an errand, the next associate may be quicker.
-    pub(super) fn leave_line(&mut self, now: Now, user: UserNumber) {
+    pub(super) fn leave_line(&mut self, now: Now, user: UserKey) {
         let work = self.users[user].work_mut();
         work.state = State::Idle;
         let is_errand = work.errand.is_some();

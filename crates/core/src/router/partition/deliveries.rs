@@ -15,8 +15,8 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use super::{Partition, Timer};
+use crate::router::keys::{InstanceKey, InstanceKeys, UserKey};
 use crate::router::lane::{Part, grown};
-use crate::router::numbers::{LaneNumber, LaneNumbers, UserNumber};
 use crate::router::suspicion::Suspicion;
 use crate::router::user::{Batch, Reception, State};
 use crate::router::{
@@ -38,7 +38,7 @@ enum Load {
 
 impl Partition {
     /// Queues for a delivery at each of these instances.
-    pub(super) fn board(&mut self, user: UserNumber, lanes: LaneNumbers) {
+    pub(super) fn board(&mut self, user: UserKey, lanes: InstanceKeys) {
         self.users[user].use_up_confirmations();
         let company = self.users[user].work().company();
         let (open, targets) = (lanes.clone(), lanes.len());
@@ -58,7 +58,7 @@ impl Partition {
     pub(super) fn dispatch_delivery(
         &mut self,
         now: Now,
-        number: LaneNumber,
+        number: InstanceKey,
         company: Company,
         actions: &mut Vec<Action>,
     ) {
@@ -118,8 +118,8 @@ impl Partition {
     fn load(
         &mut self,
         now: Now,
-        user: UserNumber,
-        lane: LaneNumber,
+        user: UserKey,
+        lane: InstanceKey,
         room: &mut usize,
         is_first: bool,
         until: &mut Instant,
@@ -268,7 +268,7 @@ impl Partition {
     fn answered(
         &mut self,
         now: Now,
-        lane: LaneNumber,
+        lane: InstanceKey,
         Part {
             user,
             places,
@@ -308,7 +308,7 @@ impl Partition {
     }
 
     /// An instance has answered, or will not. With the last one the batch is over.
-    pub(super) fn leave_batch(&mut self, now: Now, user: UserNumber, lane: LaneNumber) {
+    pub(super) fn leave_batch(&mut self, now: Now, user: UserKey, lane: InstanceKey) {
         let State::Delivering(batch) = &mut self.users[user].work_mut().state else {
             return;
         };
@@ -322,7 +322,7 @@ impl Partition {
     }
 
     /// A slow instance's queue is no reason to keep the user's other ones waiting.
-    pub(super) fn leave_out_unsent(&mut self, now: Now, user: UserNumber) {
+    pub(super) fn leave_out_unsent(&mut self, now: Now, user: UserKey) {
         let State::Delivering(batch) = &self.users[user].work().state else {
             return;
         };
@@ -332,7 +332,7 @@ impl Partition {
                 .iter()
                 .any(|track| track.carries(user))
         };
-        let unsent: LaneNumbers = batch
+        let unsent: InstanceKeys = batch
             .open
             .iter()
             .copied()
@@ -346,7 +346,7 @@ impl Partition {
     fn finish_batch(
         &mut self,
         now: Now,
-        user: UserNumber,
+        user: UserKey,
         Batch {
             targets,
             until,
@@ -381,7 +381,7 @@ impl Partition {
     fn delivered_to_user(
         &mut self,
         now: Now,
-        user: UserNumber,
+        user: UserKey,
         accepted: Answered,
         targets: usize,
         is_put_off: bool,
@@ -400,7 +400,7 @@ impl Partition {
     }
 
     /// No instance accepted it, and one was busy.
-    fn pause_busy(&mut self, now: Now, user: UserNumber) {
+    fn pause_busy(&mut self, now: Now, user: UserKey) {
         let backoff = self.settings.busy_backoff;
         let work = self.users[user].work_mut();
         let until = now.instant + grown(backoff, work.busy);
@@ -409,7 +409,7 @@ impl Partition {
     }
 
     /// Leaves the user alone until then, or until a route is put.
-    pub(super) fn pause(&mut self, user: UserNumber, until: Instant) {
+    pub(super) fn pause(&mut self, user: UserKey, until: Instant) {
         let work = self.users[user].work_mut();
         let until = work.paused_until.map_or(until, |before| before.max(until));
         if let Some(before) = work.paused_until.replace(until) {

@@ -15,7 +15,7 @@ use smallvec::smallvec;
 
 use super::deliveries::Answered;
 use super::{Partition, State, Timer};
-use crate::router::numbers::UserNumber;
+use crate::router::keys::UserKey;
 use crate::router::user::{Errand, Reception};
 use crate::router::{Action, Fate, Instance, MAX_ASSOCIATES, Now};
 use bellhop_protocol::token::UserId;
@@ -45,7 +45,7 @@ impl Partition {
     pub(super) fn run_errand(
         &mut self,
         now: Now,
-        user: UserNumber,
+        user: UserKey,
         actions: &mut Vec<Action>,
     ) -> bool {
         let work = self.users[user].work_mut();
@@ -82,7 +82,7 @@ impl Partition {
         true
     }
 
-    fn begin_errand(&mut self, now: Now, user: UserNumber) {
+    fn begin_errand(&mut self, now: Now, user: UserKey) {
         let until = now.instant + self.settings.reroute_timeout;
         let work = self.users[user].work_mut();
         if work.errand.is_none() {
@@ -98,7 +98,7 @@ impl Partition {
     }
 
     /// What is the user's alone goes to the mailbox as soon as nothing is before it.
-    fn park_what_stays(&mut self, now: Now, user: UserNumber) {
+    fn park_what_stays(&mut self, now: Now, user: UserKey) {
         while self.users[user]
             .work()
             .waiting
@@ -112,7 +112,7 @@ impl Partition {
         }
     }
 
-    pub(super) fn end_errand(&mut self, user: UserNumber) {
+    pub(super) fn end_errand(&mut self, user: UserKey) {
         if let Some(Errand { until, .. }) = self.users[user].work().errand {
             self.users[user].work_mut().errand = None;
             self.timers.remove(&(until, Timer::GiveUp(user)));
@@ -120,7 +120,7 @@ impl Partition {
     }
 
     /// The user comes first, unless the reminders are with the associate's instance already.
-    pub(super) fn prefer_own_route(&mut self, user: UserNumber) {
+    pub(super) fn prefer_own_route(&mut self, user: UserKey) {
         let work = self.users[user].work();
         if work.errand.is_none() || work.state == State::Idle || work.is_sent() {
             return;
@@ -134,7 +134,7 @@ impl Partition {
     }
 
     /// No associate took these, so they go behind the mail.
-    pub(super) fn queue_behind_mail(&mut self, now: Now, user: UserNumber) {
+    pub(super) fn queue_behind_mail(&mut self, now: Now, user: UserKey) {
         if self.users[user].work().has_live() && self.users[user].mailbox().is_in_use() {
             for entry in std::mem::take(&mut self.users[user].work_mut().waiting) {
                 self.park(now, user, entry);
@@ -143,7 +143,7 @@ impl Partition {
     }
 
     /// The time is over. What is with an instance already has its answer to wait for.
-    pub(super) fn give_up(&mut self, user: UserNumber) {
+    pub(super) fn give_up(&mut self, user: UserKey) {
         let work = self.users[user].work_mut();
         if !work.is_sent() {
             work.state = State::Idle;
@@ -177,12 +177,12 @@ impl Partition {
     }
 
     /// The associate to whom the user's reminders are being brought.
-    pub(super) fn associate(&self, user: UserNumber) -> Option<UserId> {
+    pub(super) fn associate(&self, user: UserKey) -> Option<UserId> {
         self.users[user].work().errand.as_ref()?.associate.clone()
     }
 
     /// Who is to get the user's reminders now.
-    pub(super) fn recipient(&self, user: UserNumber) -> UserId {
+    pub(super) fn recipient(&self, user: UserKey) -> UserId {
         self.associate(user)
             .unwrap_or_else(|| self.users[user].name.clone())
     }
@@ -191,7 +191,7 @@ impl Partition {
     pub(super) fn errand_is_run(
         &mut self,
         now: Now,
-        user: UserNumber,
+        user: UserKey,
         to: &UserId,
         accepted: Answered,
         is_any_refused: bool,

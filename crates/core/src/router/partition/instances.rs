@@ -7,8 +7,8 @@ use hashbrown::HashSet;
 use smallvec::smallvec;
 
 use super::{Partition, Timer};
+use crate::router::keys::{InstanceKey, InstanceKeys, UserKey};
 use crate::router::lane::{Asked, Check, Health, Seat};
-use crate::router::numbers::{LaneNumber, LaneNumbers, UserNumber};
 use crate::router::user::{Route, State};
 use crate::router::{Action, Instance, MAX_ROUTES, NoAnswer, Now};
 use bellhop_protocol::token::{InstanceName, UserId};
@@ -81,12 +81,7 @@ impl Partition {
     }
 
     /// Removes the user's route at an instance unless it is newer than `revision`.
-    pub(super) fn remove_route(
-        &mut self,
-        user: UserNumber,
-        instance: &InstanceName,
-        revision: u64,
-    ) {
+    pub(super) fn remove_route(&mut self, user: UserKey, instance: &InstanceName, revision: u64) {
         let routes = &mut self.users[user].routes;
         let is_there = |route: &Route| self.lanes[route.lane].instance.name == *instance;
         let place = routes
@@ -99,7 +94,7 @@ impl Partition {
     }
 
     /// A route is remembered no more.
-    fn release_route(&mut self, user: UserNumber, route: &Route) {
+    fn release_route(&mut self, user: UserKey, route: &Route) {
         let lane = self.touch(route.lane);
         lane.routes -= 1;
         lane.wanted.remove(&user);
@@ -110,8 +105,8 @@ impl Partition {
     /// That was true of the route it was asked about; one put since stays, and is asked about in its turn.
     pub(super) fn drop_route(
         &mut self,
-        user: UserNumber,
-        lane: LaneNumber,
+        user: UserKey,
+        lane: InstanceKey,
         revision: u64,
         actions: &mut Vec<Action>,
     ) {
@@ -177,7 +172,7 @@ impl Partition {
         }
     }
 
-    fn confirmed(&mut self, now: Now, user: UserNumber, lane: LaneNumber) {
+    fn confirmed(&mut self, now: Now, user: UserKey, lane: InstanceKey) {
         let held_until = self.held_from(now);
         if let Some(route) = self.users[user].route_mut(lane) {
             (route.is_fresh, route.held_until) = (true, held_until);
@@ -191,7 +186,7 @@ impl Partition {
     }
 
     /// The check of one connection is over.
-    fn checked(&mut self, lane: LaneNumber, seat: Seat, is_there: bool) {
+    fn checked(&mut self, lane: InstanceKey, seat: Seat, is_there: bool) {
         self.touched_users.push_back(seat.user);
         if !self.is_current(seat, lane) {
             return;
@@ -211,7 +206,7 @@ impl Partition {
     }
 
     /// Queues for a heartbeat at each of these instances.
-    pub(super) fn check(&mut self, user: UserNumber, lanes: LaneNumbers) {
+    pub(super) fn check(&mut self, user: UserKey, lanes: InstanceKeys) {
         let seat = self.begin_turn(user, State::Checking(lanes.clone()));
         for lane in lanes {
             self.touch(lane).unconfirmed.push_back(seat);
@@ -219,14 +214,14 @@ impl Partition {
     }
 
     /// The user has no other way than instances that are down.
-    pub(super) fn want_routes(&mut self, user: UserNumber) {
+    pub(super) fn want_routes(&mut self, user: UserKey) {
         for route in &self.users[user].routes {
             self.touched_lanes.insert(route.lane);
             self.lanes[route.lane].wanted.insert(user);
         }
     }
 
-    pub(super) fn instance_down(&mut self, now: Now, number: LaneNumber) {
+    pub(super) fn instance_down(&mut self, now: Now, number: InstanceKey) {
         let backoff = self.settings.instance_backoff;
         self.disarm_probe(number);
         let lane = self.touch(number);
@@ -256,7 +251,7 @@ impl Partition {
         &mut self,
         now: Now,
         at: Instant,
-        number: LaneNumber,
+        number: InstanceKey,
         actions: &mut Vec<Action>,
     ) {
         let most = self.settings.heartbeat_users;
@@ -269,7 +264,7 @@ impl Partition {
             check.is_probe = true; // Its answer decides.
             return;
         }
-        let revision_if_wanted = |user_number: &UserNumber| {
+        let revision_if_wanted = |user_number: &UserKey| {
             let user = &self.users[*user_number];
             let has_something = user.mailbox().is_in_use() || user.work().errand.is_some();
             let route = user
@@ -302,13 +297,13 @@ impl Partition {
         }
     }
 
-    pub(super) fn disarm_probe(&mut self, lane: LaneNumber) {
+    pub(super) fn disarm_probe(&mut self, lane: InstanceKey) {
         if let Health::Down(at) = self.lanes[lane].health {
             self.timers.remove(&(at, Timer::Probe(lane)));
         }
     }
 
-    pub(super) fn dispatch_heartbeat(&mut self, number: LaneNumber, actions: &mut Vec<Action>) {
+    pub(super) fn dispatch_heartbeat(&mut self, number: InstanceKey, actions: &mut Vec<Action>) {
         let most = self.settings.heartbeat_users;
         let mut asked = Vec::new();
         loop {
@@ -339,7 +334,7 @@ impl Partition {
     /// Sends a heartbeat.
     fn ask(
         &mut self,
-        lane: LaneNumber,
+        lane: InstanceKey,
         asked: Vec<Asked>,
         is_probe: bool,
         actions: &mut Vec<Action>,
@@ -354,7 +349,7 @@ impl Partition {
     }
 
     /// The revision of the route by which the user comes to the instance. An errand's route is not this partition's to judge.
-    pub(super) fn revision_for(&mut self, user: UserNumber, lane: LaneNumber) -> Option<u64> {
+    pub(super) fn revision_for(&mut self, user: UserKey, lane: InstanceKey) -> Option<u64> {
         let user = &mut self.users[user];
         match user.work().errand {
             None => user.route_mut(lane).map(|route| route.revision),
@@ -363,7 +358,7 @@ impl Partition {
     }
 
     /// Nothing refers to it any more.
-    pub(super) fn remove_lane(&mut self, lane: LaneNumber) {
+    pub(super) fn remove_lane(&mut self, lane: InstanceKey) {
         self.touched_lanes.remove(&lane);
         self.lanes.remove(lane);
     }

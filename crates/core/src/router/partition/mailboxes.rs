@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Park, Partition, Timer};
-use crate::router::numbers::{LaneNumber, UserNumber};
+use crate::router::keys::{InstanceKey, UserKey};
 use crate::router::user::{State, Sweep};
 use crate::router::{Action, BySource, Entry, Fate, Item, MailboxSummary, Now, Page};
 use bellhop_protocol::token::UserId;
@@ -70,7 +70,7 @@ impl Partition {
     pub(super) fn swept(
         &mut self,
         now: Now,
-        user: UserNumber,
+        user: UserKey,
         mut sweep: Sweep,
         page: Page,
         actions: &mut Vec<Action>,
@@ -113,7 +113,7 @@ impl Partition {
     }
 
     /// Adds what is in memory to a count. It counts until it is settled here, even if another program has removed it.
-    fn with_memory(&self, user: UserNumber, mut found: BySource) -> BySource {
+    fn with_memory(&self, user: UserKey, mut found: BySource) -> BySource {
         let is_found =
             |found: &BySource, at| found.iter().any(|(_, all)| all.binary_search(&at).is_ok());
         for entry in &self.users[user].work().waiting {
@@ -125,12 +125,7 @@ impl Partition {
     }
 
     /// There is no way to the user now: what is in memory goes to, or stays in, the mailbox.
-    pub(super) fn wait_in_mailbox(
-        &mut self,
-        now: Now,
-        user: UserNumber,
-        actions: &mut Vec<Action>,
-    ) {
+    pub(super) fn wait_in_mailbox(&mut self, now: Now, user: UserKey, actions: &mut Vec<Action>) {
         let work = self.users[user].work_mut();
         let waiting = std::mem::take(&mut work.waiting);
         if work.paused_until.is_none() {
@@ -148,7 +143,7 @@ impl Partition {
     }
 
     /// What the user's page takes of its instance's room.
-    pub(super) fn charge_page(&mut self, user: UserNumber, bytes: usize) {
+    pub(super) fn charge_page(&mut self, user: UserKey, bytes: usize) {
         if let Some((lane, charged)) = &mut self.users[user].work_mut().page {
             let (lane, before) = (*lane, std::mem::replace(charged, bytes));
             let lane = self.touch(lane);
@@ -157,7 +152,7 @@ impl Partition {
     }
 
     /// Once nothing of it is left in memory, the user's page makes room for another one.
-    pub(super) fn release_page(&mut self, user: UserNumber) {
+    pub(super) fn release_page(&mut self, user: UserKey) {
         let work = self.users[user].work();
         if work.waiting.is_empty() && work.page.is_some() {
             self.charge_page(user, 0);
@@ -165,7 +160,7 @@ impl Partition {
         }
     }
 
-    pub(super) fn park(&mut self, now: Now, user: UserNumber, entry: Entry) {
+    pub(super) fn park(&mut self, now: Now, user: UserKey, entry: Entry) {
         match self.end_without_delivery(now, &entry) {
             Some(fate) => self.settle(user, entry, fate),
             None => self.take_in(user, entry, Fate::Parked),
@@ -173,7 +168,7 @@ impl Partition {
     }
 
     /// Queues a reminder for its park, if there is room for it. Otherwise it waits until the mailbox is counted.
-    fn take_in(&mut self, user: UserNumber, entry: Entry, fate: Fate) {
+    fn take_in(&mut self, user: UserKey, entry: Entry, fate: Fate) {
         let mailbox = self.users[user].mailbox_mut();
         if mailbox.take_in(&self.settings.room, &entry) {
             return self.parks.push_back(Park { user, entry, fate });
@@ -187,7 +182,7 @@ impl Partition {
         self.count_if_wanted(user);
     }
 
-    pub(super) fn count_if_wanted(&mut self, user: UserNumber) {
+    pub(super) fn count_if_wanted(&mut self, user: UserKey) {
         let mailbox = self.users[user].mailbox_mut();
         if mailbox.wants_count() {
             mailbox.tally.get_or_insert_default().is_asked = true;
@@ -223,7 +218,7 @@ impl Partition {
     }
 
     /// An associate has got it. A copy goes to the mailbox, if the user is to have one and there is room.
-    pub(super) fn rerouted(&mut self, now: Now, user: UserNumber, entry: Entry, fate: Fate) {
+    pub(super) fn rerouted(&mut self, now: Now, user: UserKey, entry: Entry, fate: Fate) {
         if !self.settings.copy_rerouted || entry.is_expired(now) {
             return self.settle(user, entry, fate);
         }
@@ -231,7 +226,7 @@ impl Partition {
     }
 
     /// Arms the search of a mailbox for the moment its earliest reminder expires; or, where that is far, a look at the clock.
-    pub(super) fn schedule_sweep(&mut self, now: Now, user: UserNumber) {
+    pub(super) fn schedule_sweep(&mut self, now: Now, user: UserKey) {
         let mailbox = self.users[user].mailbox();
         if mailbox.next_expiry.is_none() && mailbox.sweep_at.is_none() {
             return;
@@ -256,13 +251,13 @@ impl Partition {
         }
     }
 
-    pub(super) fn rest_between_sweeps(&mut self, now: Now, user: UserNumber) {
+    pub(super) fn rest_between_sweeps(&mut self, now: Now, user: UserKey) {
         self.users[user].mailbox_mut().no_sweep_before =
             Some(now.instant + self.settings.expiry_interval);
         self.schedule_sweep(now, user);
     }
 
-    pub(super) fn sweep(&mut self, now: Now, user: UserNumber) {
+    pub(super) fn sweep(&mut self, now: Now, user: UserKey) {
         let mailbox = self.users[user].mailbox_mut();
         mailbox.sweep_at = None;
         if !mailbox.has_mail() || self.is_stopping {
@@ -288,7 +283,7 @@ impl Partition {
     }
 
     /// Queues for a page of the mailbox, at the lane of the best connection.
-    pub(super) fn read(&mut self, user: UserNumber, held: &[LaneNumber]) {
+    pub(super) fn read(&mut self, user: UserKey, held: &[InstanceKey]) {
         let Some(&lane) = held.first() else { return };
         self.users[user].use_up_confirmations();
         self.users[user].work_mut().state = State::Reading;
@@ -297,7 +292,7 @@ impl Partition {
 
     /// Mailboxes are read ahead of an instance by one delivery and not further: a slow one must not fill the memory, nor
     /// hold up the reads for others.
-    pub(super) fn dispatch_pages(&mut self, lane: LaneNumber) {
+    pub(super) fn dispatch_pages(&mut self, lane: InstanceKey) {
         let room = self.settings.delivery_bytes * 2;
         while self.lanes[lane].page_bytes < room {
             let Some(user) = self.lanes[lane].unread.pop_front() else {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::{Park, Partition, State, Timer};
-use crate::router::numbers::UserNumber;
+use crate::router::keys::UserKey;
 use crate::router::{Action, Fate, Now, Parking};
 
 /// The last batch was refused.
@@ -75,7 +75,7 @@ impl Partition {
     /// Takes users out of the queue who can be reached and have no mail: what waits here goes to them directly. All of a user's
     /// reminders leave together, so their order stays.
     pub(super) fn take_back(&mut self) {
-        let mut leaves: BTreeMap<UserNumber, bool> = BTreeMap::new();
+        let mut leaves: BTreeMap<UserKey, bool> = BTreeMap::new();
         for Park { user, fate, .. } in &self.parks {
             // A copy is for the mailbox alone, and what was published later queues behind it.
             let is_live = *fate == Fate::Parked;
@@ -101,7 +101,7 @@ impl Partition {
     }
 
     /// Whether the user would get a reminder at once, if none were on its way into the mailbox.
-    fn is_served_directly(&self, user: UserNumber) -> bool {
+    fn is_served_directly(&self, user: UserKey) -> bool {
         let mailbox = self.users[user].mailbox();
         let is_last = !mailbox.has_mail()
             && mailbox

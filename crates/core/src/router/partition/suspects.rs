@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use super::Partition;
+use crate::router::keys::UserKey;
 use crate::router::lane::grown;
-use crate::router::numbers::UserNumber;
 use crate::router::suspicion::Suspicion;
 use crate::router::{HELD_BACK_AFTER, HeldBack, Instance, Now};
 
@@ -15,7 +15,7 @@ impl Partition {
     pub(super) fn suspect(
         &mut self,
         now: Now,
-        user: UserNumber,
+        user: UserKey,
         sent: NonZeroUsize,
         instance: Arc<Instance>,
     ) {
@@ -49,7 +49,7 @@ impl Partition {
     }
 
     /// The first `accepted` of what waited can be read.
-    pub(super) fn relieve(&mut self, user: UserNumber, accepted: usize) {
+    pub(super) fn relieve(&mut self, user: UserKey, accepted: usize) {
         let work = self.users[user].work_mut();
         if let Some(suspicion) = work.suspicion.take() {
             work.suspicion = suspicion.relieved(accepted);

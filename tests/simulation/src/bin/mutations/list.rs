@@ -202,7 +202,7 @@ pub const MUTATIONS: &[Mutation] = &[
         name: "nobody goes on when an instance is back",
         file: INSTANCES,
         old: "let wanted = self.lanes[lane].comes_up();",
-        new: "self.lanes[lane].comes_up();\n            let wanted = Vec::<UserNumber>::new();",
+        new: "self.lanes[lane].comes_up();\n            let wanted = Vec::<UserKey>::new();",
     },
     Mutation {
         name: "an instance that answered is still to be probed",

@@ -5,11 +5,11 @@ use smallvec::SmallVec;
 
 /// A user as the machine speaks of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct UserNumber(pub(super) u32);
+pub struct UserKey(pub(super) u32);
 
 /// An instance as the machine speaks of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LaneNumber(pub(super) u32);
+pub struct InstanceKey(pub(super) u32);
 
 /// Some instances. Few users have more connections than fit into it without an allocation.
-pub type LaneNumbers = SmallVec<[LaneNumber; 4]>;
+pub type InstanceKeys = SmallVec<[InstanceKey; 4]>;
