@@ -20,16 +20,16 @@
 //! | [`numbers`] | the numbers themselves |
 //! | [`room`] | who may have how much of a mailbox |
 //! | `suspicion` | which reminder an instance may be unable to read |
-//! | [`twins`] | which reminder stands for a later one of the same text |
+//! | [`merge_window`] | which reminder stands for a later one of the same text |
 
 pub mod keys;
 pub mod lane;
 pub mod lanes;
+pub mod merge_window;
 pub mod partition;
 pub mod room;
 mod slab;
 mod suspicion;
-pub mod twins;
 pub mod user;
 pub mod users;
 mod words;

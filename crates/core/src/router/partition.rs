@@ -17,7 +17,7 @@ use std::time::Instant;
 use super::keys::{InstanceKey, InstanceKeys, UserKey};
 use super::lane::{Lane, Seat};
 use super::lanes::Lanes;
-use super::twins::Twins;
+use super::merge_window::MergeWindow;
 use super::user::{Route, State, User};
 use super::users::Users;
 use super::{
@@ -75,7 +75,7 @@ pub struct Partition {
     counts: VecDeque<UserKey>,
     /// Reads and counts under way.
     reads_in_flight: usize,
-    twins: Twins,
+    merge_window: MergeWindow,
     /// Turns of users so far.
     turns: u64,
     /// Users and instances that this step touched.
@@ -90,7 +90,7 @@ impl Partition {
     /// An empty partition.
     pub fn new(settings: Settings) -> Self {
         Self {
-            twins: Twins::new(settings.merge_window, settings.merge_limit),
+            merge_window: MergeWindow::new(settings.merge_window, settings.merge_limit),
             park_most: settings.park_batch.0,
             refused: None,
             settings,
@@ -357,7 +357,7 @@ impl Partition {
         if entry.is_expired(now) {
             return Some(Fate::Expired);
         }
-        let other = self.twins.standing_for(now.instant, entry)?;
+        let other = self.merge_window.duplicate_of(now.instant, entry)?;
         Some(Fate::Merged {
             into: other.id.clone(),
         })

@@ -393,7 +393,7 @@ impl Partition {
             self.pause_busy(now, user);
         }
         for (entry, Reception { by, .. }) in accepted {
-            self.twins.accepted(now.instant, &entry);
+            self.merge_window.accepted(now.instant, &entry);
             let missed = targets - by.len();
             self.settle(user, entry, Fate::Delivered { by, missed });
         }
@@ -425,12 +425,12 @@ fn fitting(waiting: &[(usize, &Entry)], around: usize, room: &mut usize, is_firs
     let (mut count, mut texts) = (0, BTreeSet::new());
     for (_, entry) in waiting {
         let must_go = is_first && count == 0;
-        let is_twin = entry
+        let is_duplicate = entry
             .text
             .as_ref()
             .is_some_and(|text| !texts.insert(text.hash));
         let bytes = entry.bytes + around;
-        if is_twin || (bytes > *room && !must_go) {
+        if is_duplicate || (bytes > *room && !must_go) {
             break;
         }
         *room = room.saturating_sub(bytes);

@@ -54,7 +54,7 @@ fn more_urgent_duplicate_is_delivered() {
 fn duplicate_in_flight_waits_for_the_answer() {
     let mut router = Router::new();
     router.hold("alice", "app-1");
-    let twins = || {
+    let merge_window = || {
         [
             reminder("alice").says(7),
             reminder("alice"),
@@ -62,7 +62,10 @@ fn duplicate_in_flight_waits_for_the_answer() {
             reminder("alice"),
         ]
     };
-    assert_eq!(router.event(twins()), ["deliver app-1: alice e2 e2.1"]);
+    assert_eq!(
+        router.event(merge_window()),
+        ["deliver app-1: alice e2 e2.1"]
+    );
     assert_eq!(
         router.accepted("app-1"),
         [

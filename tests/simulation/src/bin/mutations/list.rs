@@ -22,7 +22,7 @@ const MAILBOXES: &str = "crates/core/src/router/partition/mailboxes.rs";
 const PARKS: &str = "crates/core/src/router/partition/parks.rs";
 const ROOM: &str = "crates/core/src/router/room.rs";
 const USER: &str = "crates/core/src/router/user.rs";
-const TWINS: &str = "crates/core/src/router/twins.rs";
+const TWINS: &str = "crates/core/src/router/merge_window.rs";
 const POSITION: &str = "crates/core/src/log/position.rs";
 const PROGRESS: &str = "crates/core/src/log/progress.rs";
 const WINDOW: &str = "crates/core/src/log/window.rs";
@@ -226,7 +226,7 @@ pub const MUTATIONS: &[Mutation] = &[
         name: "what an associate got stands for what the user is to get",
         file: ERRANDS,
         old: "            if let Some(instance) = by.into_iter().next() {",
-        new: "            self.twins.accepted(now.instant, &entry);\n            if let Some(instance) = by.into_iter().next() {",
+        new: "            self.merge_window.accepted(now.instant, &entry);\n            if let Some(instance) = by.into_iter().next() {",
     },
     Mutation {
         name: "a reminder is merged into a less urgent one",

@@ -13,7 +13,7 @@ use super::{Entry, Text};
 
 /// The latest reminder of each text.
 #[derive(Debug)]
-pub struct Twins {
+pub struct MergeWindow {
     window: Duration,
     limit: usize,
     accepted: HashMap<u128, (Arc<Text>, Instant)>,
@@ -21,7 +21,7 @@ pub struct Twins {
     order: VecDeque<(Instant, u128)>,
 }
 
-impl Twins {
+impl MergeWindow {
     /// Remembers up to `limit` reminders for as long as `window`.
     pub fn new(window: Duration, limit: usize) -> Self {
         Self {
@@ -33,7 +33,7 @@ impl Twins {
     }
 
     /// The reminder that stands for this one.
-    pub fn standing_for(&self, now: Instant, entry: &Entry) -> Option<&Text> {
+    pub fn duplicate_of(&self, now: Instant, entry: &Entry) -> Option<&Text> {
         let text = entry.text.as_ref()?;
         let (other, since) = self.accepted.get(&text.hash)?;
         let stands =
@@ -113,13 +113,13 @@ mod tests {
         fn nothing_is_lost_by_a_merge(steps in prop::collection::vec(
             (any::<bool>(), 0..3u8, any::<bool>(), 0..5u64, 0..12usize), 1..80,
         )) {
-            let (mut twins, mut now) = (Twins::new(Duration::from_millis(WINDOW_MS), LIMIT), start());
+            let (mut merge_window, mut now) = (MergeWindow::new(Duration::from_millis(WINDOW_MS), LIMIT), start());
             let mut all: Vec<(Entry, Option<Instant>)> = Vec::new();
             for (comes, hash, is_urgent, ms, pick) in steps {
                 now = later(now, ms);
                 if all.is_empty() || comes {
                     let new = entry(all.len(), hash, is_urgent);
-                    if let Some(other) = twins.standing_for(now.instant, &new) {
+                    if let Some(other) = merge_window.duplicate_of(now.instant, &new) {
                         let (stands, accepted) = &all[other.id.parse::<usize>().unwrap()];
                         let (own, others) = (new.text.as_ref().unwrap(), stands.text.as_ref().unwrap());
                         prop_assert!(own.hash == others.hash && own.priority <= others.priority);
@@ -129,11 +129,11 @@ mod tests {
                 } else {
                     let id = pick % all.len();
                     let (entry, accepted) = &mut all[id];
-                    prop_assert!(twins.standing_for(now.instant, entry).is_none_or(|other| other.id != id.to_string()));
-                    twins.accepted(now.instant, entry);
+                    prop_assert!(merge_window.duplicate_of(now.instant, entry).is_none_or(|other| other.id != id.to_string()));
+                    merge_window.accepted(now.instant, entry);
                     *accepted = Some(now.instant);
                 }
-                prop_assert!(twins.accepted.len() <= LIMIT && twins.order.len() <= LIMIT);
+                prop_assert!(merge_window.accepted.len() <= LIMIT && merge_window.order.len() <= LIMIT);
             }
         }
     }
