@@ -195,7 +195,7 @@ impl Lane {
         self.checking.is_some() || self.tracks.iter().any(|track| track.delivering.is_some())
     }
 
-    /// Nothing refers to it any more. That it is down is remembered: errands come to instances without routes, too.
+    /// Nothing refers to it any more. That it is down is remembered: attempts come to instances without routes, too.
     pub fn is_unused(&self) -> bool {
         let has_deliveries = !self.tracks.iter().all(Track::is_idle);
         let is_spoken_to = has_deliveries || self.checking.is_some() || self.page_bytes > 0;

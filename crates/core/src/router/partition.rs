@@ -1,14 +1,14 @@
 //! The machine itself. `Partition::advance` is its heart: the one place that decides what comes next for a user. What it
-//! does with instances, deliveries, mailboxes and associates stands in the modules of these names (associates: `errands`).
+//! does with instances, deliveries, mailboxes and associates stands in the modules of these names (associates: `attempts`).
 
 mod audit;
 pub mod census;
 mod crowding;
 mod deliveries;
-mod errands;
 mod instances;
 mod mailboxes;
 mod parks;
+mod rerouting;
 mod suspects;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -36,7 +36,7 @@ enum Timer {
     Resume(UserKey),
     /// A mailbox has a reminder that expires.
     Sweep(UserKey),
-    /// An errand has taken long enough.
+    /// An attempt has taken long enough.
     GiveUp(UserKey),
     /// Those who have not been sent a batch are left out.
     LeaveOut(UserKey),
@@ -248,10 +248,10 @@ impl Partition {
         self.settle_what_is_over(now, user);
         self.release_page(user);
         let has_way = self.has_own_way(user);
-        if !has_way && self.run_errand(now, user, actions) {
+        if !has_way && self.run_attempt(now, user, actions) {
             return;
         }
-        self.end_errand(user);
+        self.end_attempt(user);
         self.queue_behind_mail(now, user);
         let work = self.users[user].work();
         let has_nothing = work.waiting.is_empty() && !self.users[user].mailbox().has_mail();

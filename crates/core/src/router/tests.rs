@@ -6,7 +6,6 @@
 mod census;
 mod delivery;
 mod devices;
-mod errands;
 mod exhaustive;
 mod expiry;
 mod instance;
@@ -14,6 +13,7 @@ mod keys;
 mod mailbox;
 mod merge;
 mod parks;
+mod rerouting;
 mod room;
 mod slow;
 mod suspects;

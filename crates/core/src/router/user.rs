@@ -38,7 +38,7 @@ pub enum State {
     /// Nothing.
     #[default]
     Idle,
-    /// The routes of the associate that its errand goes to are being looked up.
+    /// The routes of the associate that its attempt goes to are being looked up.
     LookingUp,
     /// Connections of its own, or its associate's, are being confirmed at these instances, or queued for that.
     Checking(InstanceKeys),
@@ -76,7 +76,7 @@ pub struct Reception {
 
 /// An attempt to bring what waits to an associate: one after the other, and each one's instances one after the other.
 #[derive(Debug)]
-pub struct Errand {
+pub struct RerouteAttempt {
     /// No further step is taken after this.
     pub until: Instant,
     /// Who has not been tried.
@@ -227,14 +227,14 @@ pub struct User {
 #[derive(Debug, Default)]
 pub struct Work {
     /// What is in memory, in order: either a page of the mailbox; or live reminders, while the mailbox is not in use or an
-    /// errand may take them.
+    /// attempt may take them.
     pub waiting: VecDeque<Entry>,
     /// For which instance a page of the mailbox is in memory or being read, and the bytes that it is charged there.
     pub page: Option<(InstanceKey, usize)>,
     /// Who may get its reminders while it has no way of its own.
     pub associates: Vec<UserId>,
     /// The attempt to reach them.
-    pub errand: Option<Errand>,
+    pub attempt: Option<RerouteAttempt>,
     /// What is under way.
     pub state: State,
     /// Tells the seats taken for that from those taken before.
@@ -263,7 +263,7 @@ static NO_WORK: Work = Work {
     waiting: VecDeque::new(),
     page: None,
     associates: Vec::new(),
-    errand: None,
+    attempt: None,
     state: State::Idle,
     turn: 0,
     paused_until: None,
@@ -277,7 +277,7 @@ impl Work {
         self.associates.is_empty()
             && self.waiting.is_empty()
             && self.page.is_none()
-            && self.errand.is_none()
+            && self.attempt.is_none()
             && self.state == State::Idle
             && self.paused_until.is_none()
             && self.suspicion.is_none()

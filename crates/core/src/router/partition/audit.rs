@@ -109,9 +109,9 @@ impl Partition {
                     );
                 }
                 Timer::GiveUp(user) => {
-                    let errand = &self.users[*user].work().errand;
+                    let attempt = &self.users[*user].work().attempt;
                     assert_eq!(
-                        errand.as_ref().map(|errand| errand.until),
+                        attempt.as_ref().map(|attempt| attempt.until),
                         Some(*at),
                         "{user:?}"
                     );
@@ -159,12 +159,12 @@ impl Partition {
         );
         let waits_in_one_place =
             parked.count() == work.waiting.len() || !user.mailbox().is_in_use();
-        let may_leave = work.errand.is_some() || matches!(work.state, State::Sweeping(_));
+        let may_leave = work.attempt.is_some() || matches!(work.state, State::Sweeping(_));
         assert!(
             waits_in_one_place || may_leave,
             "{name:?} waits in two places: {user:?}"
         );
-        self.audit_errand(number, user);
+        self.audit_attempt(number, user);
         for (at, timer) in [
             (work.paused_until, Timer::Resume(number)),
             (user.mailbox().sweep_at, Timer::Sweep(number)),
@@ -179,7 +179,7 @@ impl Partition {
             turn: work.turn,
         };
         match &work.state {
-            State::LookingUp => assert!(work.errand.is_some(), "{user:?}"),
+            State::LookingUp => assert!(work.attempt.is_some(), "{user:?}"),
             State::Idle => self.audit_idle(number, user),
             State::Checking(lanes) => {
                 assert!(!lanes.is_empty(), "{user:?}");
@@ -238,20 +238,23 @@ impl Partition {
         }
     }
 
-    /// An errand has something to bring, and is under way for as long as there is no better way.
-    fn audit_errand(&self, number: UserKey, user: &User) {
+    /// An attempt has something to bring, and is under way for as long as there is no better way.
+    fn audit_attempt(&self, number: UserKey, user: &User) {
         let name = &user.name;
         let work = user.work();
-        let Some(errand) = &work.errand else { return };
+        let Some(attempt) = &work.attempt else { return };
         assert!(
             work.has_live() && work.state != State::Idle,
-            "{name:?} has an idle errand: {user:?}"
+            "{name:?} has an idle attempt: {user:?}"
         );
         if work.is_sent() {
             return;
         }
-        let timer = (errand.until, Timer::GiveUp(number));
-        assert!(self.timers.contains(&timer), "{name:?}'s errand has no end");
+        let timer = (attempt.until, Timer::GiveUp(number));
+        assert!(
+            self.timers.contains(&timer),
+            "{name:?}'s attempt has no end"
+        );
         let has_own_way = work.paused_until.is_none()
             && user
                 .routes

@@ -59,12 +59,12 @@ impl Partition {
                 .all(|lane| self.lanes[*lane].is_crowded)
     }
 
-    /// What waits goes to the mailbox. On an errand, the next associate may be quicker.
+    /// What waits goes to the mailbox. On an attempt, the next associate may be quicker.
     pub(super) fn leave_line(&mut self, now: Now, user: UserKey) {
         let work = self.users[user].work_mut();
         work.state = State::Idle;
-        let is_errand = work.errand.is_some();
-        let waiting = if is_errand {
+        let is_attempt = work.attempt.is_some();
+        let waiting = if is_attempt {
             Default::default()
         } else {
             std::mem::take(&mut work.waiting)

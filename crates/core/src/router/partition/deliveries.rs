@@ -279,7 +279,7 @@ impl Partition {
     ) {
         let held_until = self.held_from(now);
         let work = self.users[*user].work_mut();
-        let is_errand = work.errand.is_some();
+        let is_attempt = work.attempt.is_some();
         let State::Delivering(Batch {
             receptions: Some(receptions),
             ..
@@ -297,12 +297,12 @@ impl Partition {
             }
         }
         if refusals.len() < places.len() {
-            if let Some(route) = self.users[*user].route_mut(lane).filter(|_| !is_errand) {
+            if let Some(route) = self.users[*user].route_mut(lane).filter(|_| !is_attempt) {
                 route.held_until = held_until;
             }
             self.lanes[lane].accepted();
         }
-        if !is_errand && refusals.values().any(|why| *why == Refusal::NotConnected) {
+        if !is_attempt && refusals.values().any(|why| *why == Refusal::NotConnected) {
             self.drop_route(*user, lane, *revision, actions);
         }
     }
@@ -373,7 +373,7 @@ impl Partition {
             None => self.relieve(user, accepted.len()),
         }
         match self.associate(user) {
-            Some(to) => self.errand_is_run(now, user, &to, accepted, count_refused.is_some()),
+            Some(to) => self.attempt_is_due(now, user, &to, accepted, count_refused.is_some()),
             None => self.delivered_to_user(now, user, accepted, targets, is_put_off),
         }
     }

@@ -193,7 +193,7 @@ impl Partition {
         }
         let is_up = self.lanes[lane].is_up();
         let work = self.users[seat.user].work_mut();
-        let may_board = is_there && is_up && work.errand.is_some();
+        let may_board = is_there && is_up && work.attempt.is_some();
         if let State::Checking(lanes) = &mut work.state {
             lanes.retain(|open| *open != lane);
             if lanes.is_empty() {
@@ -266,7 +266,7 @@ impl Partition {
         }
         let revision_if_wanted = |user_number: &UserKey| {
             let user = &self.users[*user_number];
-            let has_something = user.mailbox().is_in_use() || user.work().errand.is_some();
+            let has_something = user.mailbox().is_in_use() || user.work().attempt.is_some();
             let route = user
                 .routes
                 .iter()
@@ -348,10 +348,10 @@ impl Partition {
         });
     }
 
-    /// The revision of the route by which the user comes to the instance. An errand's route is not this partition's to judge.
+    /// The revision of the route by which the user comes to the instance. An attempt's route is not this partition's to judge.
     pub(super) fn revision_for(&mut self, user: UserKey, lane: InstanceKey) -> Option<u64> {
         let user = &mut self.users[user];
-        match user.work().errand {
+        match user.work().attempt {
             None => user.route_mut(lane).map(|route| route.revision),
             Some(_) => Some(0),
         }

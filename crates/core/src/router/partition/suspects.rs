@@ -42,8 +42,8 @@ impl Partition {
                 pause,
             });
         }
-        // On an errand, the next associate's instance may be able to read it.
-        if self.users[user].work().errand.is_none() {
+        // On an attempt, the next associate's instance may be able to read it.
+        if self.users[user].work().attempt.is_none() {
             self.pause(user, now.instant + pause);
         }
     }

@@ -15,7 +15,7 @@ pub struct Mutation {
 
 const PARTITION: &str = "crates/core/src/router/partition.rs";
 const DELIVERIES: &str = "crates/core/src/router/partition/deliveries.rs";
-const ERRANDS: &str = "crates/core/src/router/partition/errands.rs";
+const ERRANDS: &str = "crates/core/src/router/partition/rerouting.rs";
 const INSTANCES: &str = "crates/core/src/router/partition/instances.rs";
 const CROWDING: &str = "crates/core/src/router/partition/crowding.rs";
 const MAILBOXES: &str = "crates/core/src/router/partition/mailboxes.rs";
@@ -219,8 +219,8 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "an associate gets it without being asked for",
         file: INSTANCES,
-        old: "let may_board = is_there && is_up && work.errand.is_some();",
-        new: "let may_board = is_up && work.errand.is_some();",
+        old: "let may_board = is_there && is_up && work.attempt.is_some();",
+        new: "let may_board = is_up && work.attempt.is_some();",
     },
     Mutation {
         name: "what an associate got stands for what the user is to get",

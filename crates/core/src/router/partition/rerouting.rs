@@ -3,7 +3,7 @@
 //! The associates are tried in order: the routes are looked up (they may be another partition's), the connection is
 //! confirmed at the instance, and what waits is delivered with the associate as the recipient. An instance that is silent or refuses
 //! is passed by; what is left when all were tried, or the time is over, goes to the mailbox. The user comes first: where a
-//! route of its own becomes usable before the delivery was sent, the errand ends.
+//! route of its own becomes usable before the delivery was sent, the attempt ends.
 //!
 //! What arrives meanwhile waits behind, so an associate gets what it gets in order. Only the user's own associates
 //! are looked at, so there are no chains; and a route that turns out wrong is its own partition's to drop.
@@ -16,7 +16,7 @@ use smallvec::smallvec;
 use super::deliveries::Answered;
 use super::{Partition, State, Timer};
 use crate::router::keys::UserKey;
-use crate::router::user::{Errand, Reception};
+use crate::router::user::{Reception, RerouteAttempt};
 use crate::router::{Action, Fate, Instance, MAX_ASSOCIATES, Now};
 use bellhop_protocol::token::UserId;
 
@@ -30,11 +30,11 @@ impl Partition {
         let work = self.users[user].work_mut();
         work.associates = others.take(MAX_ASSOCIATES).collect();
         let is_sent = work.is_sent();
-        if let Some(errand) = &mut work.errand {
+        if let Some(attempt) = &mut work.attempt {
             let may_get_it = |associate: &UserId| work.associates.contains(associate);
-            errand.untried.retain(may_get_it);
-            if !is_sent && !errand.associate.as_ref().is_some_and(may_get_it) {
-                errand.instances.clear();
+            attempt.untried.retain(may_get_it);
+            if !is_sent && !attempt.associate.as_ref().is_some_and(may_get_it) {
+                attempt.instances.clear();
                 work.state = State::Idle;
             }
         }
@@ -42,7 +42,7 @@ impl Partition {
     }
 
     /// Takes the next step to an associate. Answers whether there was one to take.
-    pub(super) fn run_errand(
+    pub(super) fn run_attempt(
         &mut self,
         now: Now,
         user: UserKey,
@@ -54,25 +54,25 @@ impl Partition {
             return false;
         }
         self.want_routes(user);
-        self.begin_errand(now, user);
+        self.begin_attempt(now, user);
         self.park_what_stays(now, user);
-        let Some(errand) = &mut self.users[user].work_mut().errand else {
+        let Some(attempt) = &mut self.users[user].work_mut().attempt else {
             return false;
         };
-        if errand.until <= now.instant {
+        if attempt.until <= now.instant {
             return false;
         }
-        while let Some(instance) = errand.instances.pop_front() {
+        while let Some(instance) = attempt.instances.pop_front() {
             let lane = self.lanes.admit(instance);
             if self.lanes[lane].is_up() {
                 self.check(user, smallvec![lane]);
                 return true;
             }
         }
-        let Some(associate) = errand.untried.pop_front() else {
+        let Some(associate) = attempt.untried.pop_front() else {
             return false;
         };
-        errand.associate = Some(associate.clone());
+        attempt.associate = Some(associate.clone());
         let user = &mut self.users[user];
         user.work_mut().state = State::LookingUp;
         actions.push(Action::LookUpRoutes {
@@ -82,12 +82,12 @@ impl Partition {
         true
     }
 
-    fn begin_errand(&mut self, now: Now, user: UserKey) {
+    fn begin_attempt(&mut self, now: Now, user: UserKey) {
         let until = now.instant + self.settings.reroute_timeout;
         let work = self.users[user].work_mut();
-        if work.errand.is_none() {
+        if work.attempt.is_none() {
             let untried = work.associates.iter().cloned().collect();
-            work.errand = Some(Errand {
+            work.attempt = Some(RerouteAttempt {
                 until,
                 untried,
                 associate: None,
@@ -112,9 +112,9 @@ impl Partition {
         }
     }
 
-    pub(super) fn end_errand(&mut self, user: UserKey) {
-        if let Some(Errand { until, .. }) = self.users[user].work().errand {
-            self.users[user].work_mut().errand = None;
+    pub(super) fn end_attempt(&mut self, user: UserKey) {
+        if let Some(RerouteAttempt { until, .. }) = self.users[user].work().attempt {
+            self.users[user].work_mut().attempt = None;
             self.timers.remove(&(until, Timer::GiveUp(user)));
         }
     }
@@ -122,11 +122,11 @@ impl Partition {
     /// The user comes first, unless the reminders are with the associate's instance already.
     pub(super) fn prefer_own_route(&mut self, user: UserKey) {
         let work = self.users[user].work();
-        if work.errand.is_none() || work.state == State::Idle || work.is_sent() {
+        if work.attempt.is_none() || work.state == State::Idle || work.is_sent() {
             return;
         }
         if self.has_own_way(user) {
-            self.end_errand(user);
+            self.end_attempt(user);
             self.users[user].work_mut().state = State::Idle;
         } else {
             self.want_routes(user);
@@ -165,12 +165,12 @@ impl Partition {
             return;
         };
         let work = self.users[user].work_mut();
-        let Some(errand) = &mut work.errand else {
+        let Some(attempt) = &mut work.attempt else {
             return;
         };
-        // It may be the late answer for an errand before this one.
-        if errand.associate.as_ref() == Some(associate) {
-            errand.instances = instances.into();
+        // It may be the late answer for an attempt before this one.
+        if attempt.associate.as_ref() == Some(associate) {
+            attempt.instances = instances.into();
             work.state = State::Idle;
             self.touched_users.push_back(user);
         }
@@ -178,7 +178,7 @@ impl Partition {
 
     /// The associate to whom the user's reminders are being brought.
     pub(super) fn associate(&self, user: UserKey) -> Option<UserId> {
-        self.users[user].work().errand.as_ref()?.associate.clone()
+        self.users[user].work().attempt.as_ref()?.associate.clone()
     }
 
     /// Who is to get the user's reminders now.
@@ -187,8 +187,8 @@ impl Partition {
             .unwrap_or_else(|| self.users[user].name.clone())
     }
 
-    /// What was refused is brought to the next one. Otherwise what has come meanwhile is an errand of its own.
-    pub(super) fn errand_is_run(
+    /// What was refused is brought to the next one. Otherwise what has come meanwhile is an attempt of its own.
+    pub(super) fn attempt_is_due(
         &mut self,
         now: Now,
         user: UserKey,
@@ -197,7 +197,7 @@ impl Partition {
         is_any_refused: bool,
     ) {
         for (entry, Reception { by, .. }) in accepted {
-            // An errand goes to one instance at a time.
+            // An attempt goes to one instance at a time.
             if let Some(instance) = by.into_iter().next() {
                 self.rerouted(
                     now,
@@ -211,7 +211,7 @@ impl Partition {
             }
         }
         if !is_any_refused {
-            self.end_errand(user);
+            self.end_attempt(user);
         }
     }
 }
