@@ -32,10 +32,10 @@ pub enum Health {
 
 /// A place in the queue of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seat {
+pub struct Ticket {
     /// Whose reminders.
     pub user: UserKey,
-    /// Which turn of the user it was taken in. When another one has begun, the seat is passed by.
+    /// Which turn of the user it was taken in. When another one has begun, the ticket is passed by.
     pub turn: u64,
 }
 
@@ -43,7 +43,7 @@ pub struct Seat {
 #[derive(Debug)]
 pub struct Asked {
     /// For whom it asks.
-    pub seat: Seat,
+    pub ticket: Ticket,
     /// About whom: the user, or an associate.
     pub who: UserId,
     /// The revision of the user's route that is in question.
@@ -74,7 +74,7 @@ pub struct Part {
 #[derive(Debug, Default)]
 pub struct Track {
     /// For whom a connection is held and something is to be delivered, first come first served.
-    pub ready: VecDeque<Seat>,
+    pub ready: VecDeque<Ticket>,
     /// The delivery under way.
     pub delivering: Option<Vec<Part>>,
 }
@@ -145,7 +145,7 @@ pub struct Lane {
     /// Deliveries to it.
     pub tracks: Tracks,
     /// For whom a connection is to be confirmed.
-    pub unconfirmed: VecDeque<Seat>,
+    pub unconfirmed: VecDeque<Ticket>,
     /// Users with a held connection whose mailbox is to be read, first come first served.
     pub unread: VecDeque<UserKey>,
     /// Bytes of the mailbox pages that are in memory for it, or being read.
@@ -204,7 +204,7 @@ impl Lane {
     }
 
     /// It was silent. Answers those who queued for it and must look for another way.
-    pub fn goes_down(&mut self, now: Instant, backoff: (Duration, Duration)) -> Vec<Seat> {
+    pub fn goes_down(&mut self, now: Instant, backoff: (Duration, Duration)) -> Vec<Ticket> {
         self.health = Health::Down(now + grown(backoff, self.failures));
         self.failures = self.failures.saturating_add(1);
         let Tracks { shared, alone } = &mut self.tracks;

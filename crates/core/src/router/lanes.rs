@@ -1,7 +1,7 @@
 //! The instances a partition speaks to, by name and by number.
 //!
 //! Within the machine an instance is a number, as a [user](super::users) is. Nothing that speaks of a lane by number outlives it:
-//! routes, seats, requests and pages keep the lane (`Lane::is_unused`), and so does being down, which the timer of a probe is for.
+//! routes, tickets, requests and pages keep the lane (`Lane::is_unused`), and so does being down, which the timer of a probe is for.
 //! An attempt's instances may have no lane, so they have none of the numbers.
 
 use std::collections::BTreeMap;

@@ -15,7 +15,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
 use super::keys::{InstanceKey, InstanceKeys, UserKey};
-use super::lane::{Lane, Seat};
+use super::lane::{Lane, Ticket};
 use super::lanes::Lanes;
 use super::merge_window::MergeWindow;
 use super::user::{Route, State, User};
@@ -312,23 +312,23 @@ impl Partition {
     }
 
     /// A turn of the user begins. What was queued for before is passed by.
-    fn begin_turn(&mut self, user: UserKey, state: State) -> Seat {
+    fn begin_turn(&mut self, user: UserKey, state: State) -> Ticket {
         self.turns += 1;
         let turn = self.turns;
         let work = self.users[user].work_mut();
         (work.turn, work.state) = (turn, state);
-        Seat { user, turn }
+        Ticket { user, turn }
     }
 
-    /// Whether a seat at an instance was taken in the turn that is under way.
-    fn is_current(&self, seat: Seat, lane: InstanceKey) -> bool {
-        self.users.get(seat.user).is_some_and(|user| {
+    /// Whether a ticket at an instance was taken in the turn that is under way.
+    fn is_current(&self, ticket: Ticket, lane: InstanceKey) -> bool {
+        self.users.get(ticket.user).is_some_and(|user| {
             let waits_for_it = match &user.work().state {
                 State::Checking(lanes) => lanes.contains(&lane),
                 State::Delivering(batch) => batch.open.contains(&lane),
                 State::Idle | State::LookingUp | State::Reading | State::Sweeping(_) => false,
             };
-            waits_for_it && user.work().turn == seat.turn
+            waits_for_it && user.work().turn == ticket.turn
         })
     }
 

@@ -237,7 +237,7 @@ pub struct Work {
     pub attempt: Option<RerouteAttempt>,
     /// What is under way.
     pub state: State,
-    /// Tells the seats taken for that from those taken before.
+    /// Tells the tickets taken for that from those taken before.
     pub turn: u64,
     /// No attempt before this instant: its instance was busy.
     pub paused_until: Option<Instant>,

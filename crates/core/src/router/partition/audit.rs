@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::mailboxes::parked_sequence;
-use super::{Lane, Partition, Seat, State, Timer, User};
+use super::{Lane, Partition, State, Ticket, Timer, User};
 use crate::router::keys::{InstanceKey, UserKey};
 use crate::router::lane::{Health, Track};
 use crate::router::{Company, Instance};
@@ -174,7 +174,7 @@ impl Partition {
                 "{timer:?} is not armed"
             );
         }
-        let seat = Seat {
+        let ticket = Ticket {
             user: number,
             turn: work.turn,
         };
@@ -187,12 +187,12 @@ impl Partition {
                     let asked = lane
                         .checking
                         .iter()
-                        .flat_map(|check| check.asked.iter().map(|asked| &asked.seat));
+                        .flat_map(|check| check.asked.iter().map(|asked| &asked.ticket));
                     let places = lane
                         .unconfirmed
                         .iter()
                         .chain(asked)
-                        .filter(|other| **other == seat)
+                        .filter(|other| **other == ticket)
                         .count();
                     assert_eq!(places, 1, "{name:?} is checked by {:?}", lane.instance);
                 }
@@ -205,7 +205,7 @@ impl Partition {
                 );
                 for lane in batch.open.iter().map(|lane| &self.lanes[*lane]) {
                     let mine = &lane.tracks[work.company()];
-                    let queued = mine.ready.iter().filter(|other| **other == seat).count();
+                    let queued = mine.ready.iter().filter(|other| **other == ticket).count();
                     let parts = lane
                         .tracks
                         .iter()

@@ -34,13 +34,13 @@ impl Partition {
 
     /// The delivery takes long: parks the live reminders that wait behind it.
     pub(super) fn park_the_crowd(&mut self, now: Now, number: InstanceKey) {
-        let seats = self.lanes[number].tracks[Company::Shared].ready.iter();
+        let tickets = self.lanes[number].tracks[Company::Shared].ready.iter();
         let waits = |user: &UserKey| {
             self.users[*user].work().has_live() && !self.users[*user].work().is_sent()
         };
-        let current = seats
-            .filter(|seat| self.is_current(**seat, number))
-            .map(|seat| seat.user);
+        let current = tickets
+            .filter(|ticket| self.is_current(**ticket, number))
+            .map(|ticket| ticket.user);
         let crowd: Vec<_> = current.filter(waits).collect();
         self.lanes[number].is_crowded |= !crowd.is_empty();
         crowd

@@ -42,7 +42,7 @@ impl Partition {
         self.users[user].use_up_confirmations();
         let company = self.users[user].work().company();
         let (open, targets) = (lanes.clone(), lanes.len());
-        let seat = self.begin_turn(
+        let ticket = self.begin_turn(
             user,
             State::Delivering(Batch {
                 open,
@@ -51,7 +51,7 @@ impl Partition {
             }),
         );
         for lane in lanes {
-            self.touch(lane).tracks[company].ready.push_back(seat);
+            self.touch(lane).tracks[company].ready.push_back(ticket);
         }
     }
 
@@ -73,15 +73,15 @@ impl Partition {
             if company == Company::Alone && !shares.is_empty() {
                 break;
             }
-            let Some(seat) = lane.tracks[company].ready.pop_front() else {
+            let Some(ticket) = lane.tracks[company].ready.pop_front() else {
                 break;
             };
-            if !self.is_current(seat, number) {
+            if !self.is_current(ticket, number) {
                 continue;
             }
             match self.load(
                 now,
-                seat.user,
+                ticket.user,
                 number,
                 &mut room,
                 shares.is_empty(),
@@ -92,10 +92,10 @@ impl Partition {
                     shares.push(share);
                 }
                 Load::NoRoom => {
-                    self.touch(number).tracks[company].ready.push_front(seat);
+                    self.touch(number).tracks[company].ready.push_front(ticket);
                     break;
                 }
-                Load::Nothing => self.leave_batch(now, seat.user, number),
+                Load::Nothing => self.leave_batch(now, ticket.user, number),
             }
         }
         if !shares.is_empty() {

@@ -8,7 +8,7 @@ use smallvec::smallvec;
 
 use super::{Partition, Timer};
 use crate::router::keys::{InstanceKey, InstanceKeys, UserKey};
-use crate::router::lane::{Asked, Check, Health, Seat};
+use crate::router::lane::{Asked, Check, Health, Ticket};
 use crate::router::user::{Route, State};
 use crate::router::{Action, Instance, MAX_ROUTES, NoAnswer, Now};
 use bellhop_protocol::token::{InstanceName, UserId};
@@ -143,7 +143,7 @@ impl Partition {
             self.instance_down(now, lane);
             return asked
                 .iter()
-                .for_each(|asked| self.checked(lane, asked.seat, false));
+                .for_each(|asked| self.checked(lane, asked.ticket, false));
         };
         let connected: HashSet<UserId> = connected.into_iter().collect();
         if is_probe {
@@ -152,7 +152,7 @@ impl Partition {
             self.touched_users.extend(wanted);
         }
         for Asked {
-            seat,
+            ticket,
             who,
             revision,
         } in &asked
@@ -160,15 +160,15 @@ impl Partition {
             let is_there = connected.contains(who);
             let is_about_user = self
                 .users
-                .get(seat.user)
+                .get(ticket.user)
                 .is_some_and(|user| user.name == *who);
             match (is_about_user, is_there) {
-                (true, true) => self.confirmed(now, seat.user, lane),
-                (true, false) => self.drop_route(seat.user, lane, *revision, actions),
+                (true, true) => self.confirmed(now, ticket.user, lane),
+                (true, false) => self.drop_route(ticket.user, lane, *revision, actions),
                 // An associate's route is its own partition's; and the user who has this number now was not asked about.
                 (false, _) => {}
             }
-            self.checked(lane, *seat, is_there);
+            self.checked(lane, *ticket, is_there);
         }
     }
 
@@ -186,13 +186,13 @@ impl Partition {
     }
 
     /// The check of one connection is over.
-    fn checked(&mut self, lane: InstanceKey, seat: Seat, is_there: bool) {
-        self.touched_users.push_back(seat.user);
-        if !self.is_current(seat, lane) {
+    fn checked(&mut self, lane: InstanceKey, ticket: Ticket, is_there: bool) {
+        self.touched_users.push_back(ticket.user);
+        if !self.is_current(ticket, lane) {
             return;
         }
         let is_up = self.lanes[lane].is_up();
-        let work = self.users[seat.user].work_mut();
+        let work = self.users[ticket.user].work_mut();
         let may_board = is_there && is_up && work.attempt.is_some();
         if let State::Checking(lanes) = &mut work.state {
             lanes.retain(|open| *open != lane);
@@ -201,15 +201,15 @@ impl Partition {
             }
         }
         if may_board {
-            self.board(seat.user, smallvec![lane]);
+            self.board(ticket.user, smallvec![lane]);
         }
     }
 
     /// Queues for a heartbeat at each of these instances.
     pub(super) fn check(&mut self, user: UserKey, lanes: InstanceKeys) {
-        let seat = self.begin_turn(user, State::Checking(lanes.clone()));
+        let ticket = self.begin_turn(user, State::Checking(lanes.clone()));
         for lane in lanes {
-            self.touch(lane).unconfirmed.push_back(seat);
+            self.touch(lane).unconfirmed.push_back(ticket);
         }
     }
 
@@ -234,14 +234,14 @@ impl Partition {
             self.users[user].work_mut().state = State::Idle;
             self.touched_users.push_back(user);
         }
-        for seat in stranded
+        for ticket in stranded
             .into_iter()
-            .filter(|seat| self.is_current(*seat, number))
+            .filter(|ticket| self.is_current(*ticket, number))
             .collect::<Vec<_>>()
         {
-            match self.users[seat.user].work().state {
-                State::Delivering(_) => self.leave_batch(now, seat.user, number),
-                _ => self.checked(number, seat, false),
+            match self.users[ticket.user].work().state {
+                State::Delivering(_) => self.leave_batch(now, ticket.user, number),
+                _ => self.checked(number, ticket, false),
             }
         }
     }
@@ -271,12 +271,12 @@ impl Partition {
                 .routes
                 .iter()
                 .find(|route| has_something && route.lane == number)?;
-            let seat = Seat {
+            let ticket = Ticket {
                 user: *user_number,
                 turn: NO_TURN,
             };
             Some(Asked {
-                seat,
+                ticket,
                 who: user.name.clone(),
                 revision: route.revision,
             })
@@ -311,19 +311,19 @@ impl Partition {
             if lane.checking.is_some() || !lane.is_up() || asked.len() >= most {
                 break;
             }
-            let Some(seat) = lane.unconfirmed.pop_front() else {
+            let Some(ticket) = lane.unconfirmed.pop_front() else {
                 break;
             };
-            if !self.is_current(seat, number) {
+            if !self.is_current(ticket, number) {
                 continue;
             }
-            match self.revision_for(seat.user, number) {
+            match self.revision_for(ticket.user, number) {
                 Some(revision) => asked.push(Asked {
-                    who: self.recipient(seat.user),
-                    seat,
+                    who: self.recipient(ticket.user),
+                    ticket,
                     revision,
                 }),
-                None => self.checked(number, seat, false),
+                None => self.checked(number, ticket, false),
             }
         }
         if !asked.is_empty() {

@@ -57,7 +57,7 @@ fn place_of_forgotten_user_is_void() {
     assert_eq!(
         router.accepted("app-2"),
         ["deliver app-2: bob e4", "carol e2 delivered by app-2"],
-        "one seat is his"
+        "one ticket is his"
     );
     assert_eq!(router.accepted("app-2"), ["bob e4 delivered by app-2"]);
 }

@@ -55,9 +55,9 @@ pub const MUTATIONS: &[Mutation] = &[
         new: "        let company",
     },
     Mutation {
-        name: "a seat counts in a turn that it was not taken for",
+        name: "a ticket counts in a turn that it was not taken for",
         file: PARTITION,
-        old: "waits_for_it && user.work().turn == seat.turn",
+        old: "waits_for_it && user.work().turn == ticket.turn",
         new: "waits_for_it",
     },
     Mutation {
