@@ -22,6 +22,7 @@
 //! | `suspicion` | which reminder an instance may be unable to read |
 //! | [`merge_window`] | which reminder stands for a later one of the same text |
 
+mod display;
 pub mod keys;
 pub mod lane;
 pub mod lanes;
@@ -32,7 +33,6 @@ mod slab;
 mod suspicion;
 pub mod user;
 pub mod users;
-mod words;
 
 #[cfg(test)]
 mod tests;
