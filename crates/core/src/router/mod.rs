@@ -15,17 +15,17 @@
 //! | [`partition`] | what happens next to a user; the whole machine |
 //! | [`user`] | what is known of one user: routes, mailbox, what waits, what is under way |
 //! | [`users`] | who is known: users by name, and by number within the machine |
-//! | [`lane`] | how an instance is spoken to: one delivery and one heartbeat at a time, and when not at all |
-//! | [`lanes`] | which instances there are: by name, and by number within the machine |
+//! | [`queue`] | how an instance is spoken to: one delivery and one heartbeat at a time, and when not at all |
+//! | [`queues`] | which instances there are: by name, and by number within the machine |
 //! | [`numbers`] | the numbers themselves |
 //! | [`room`] | who may have how much of a mailbox |
 //! | `suspicion` | which reminder an instance may be unable to read |
 //! | [`merge_window`] | which reminder stands for a later one of the same text |
 
 mod display;
+pub mod instance_queue;
+pub mod instance_queues;
 pub mod keys;
-pub mod lane;
-pub mod lanes;
 pub mod merge_window;
 pub mod partition;
 pub mod room;

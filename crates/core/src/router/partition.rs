@@ -14,9 +14,9 @@ mod suspects;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
+use super::instance_queue::{InstanceQueue, Ticket};
+use super::instance_queues::InstanceQueues;
 use super::keys::{InstanceKey, InstanceKeys, UserKey};
-use super::lane::{Lane, Ticket};
-use super::lanes::Lanes;
 use super::merge_window::MergeWindow;
 use super::user::{Route, State, User};
 use super::users::Users;
@@ -59,7 +59,7 @@ struct Park {
 pub struct Partition {
     settings: Settings,
     users: Users,
-    lanes: Lanes,
+    queues: InstanceQueues,
     timers: BTreeSet<(Instant, Timer)>,
     /// Reminders to be appended to mailboxes, in order.
     parks: VecDeque<Park>,
@@ -80,7 +80,7 @@ pub struct Partition {
     turns: u64,
     /// Users and instances that this step touched.
     touched_users: VecDeque<UserKey>,
-    touched_lanes: BTreeSet<InstanceKey>,
+    touched_queues: BTreeSet<InstanceKey>,
     settled: Vec<Settled>,
     held_back: Vec<HeldBack>,
     is_stopping: bool,
@@ -95,7 +95,7 @@ impl Partition {
             refused: None,
             settings,
             users: Users::new(),
-            lanes: Lanes::new(),
+            queues: InstanceQueues::new(),
             timers: BTreeSet::new(),
             parks: VecDeque::new(),
             parking: Vec::new(),
@@ -104,7 +104,7 @@ impl Partition {
             reads_in_flight: 0,
             turns: 0,
             touched_users: VecDeque::new(),
-            touched_lanes: BTreeSet::new(),
+            touched_queues: BTreeSet::new(),
             settled: Vec::new(),
             held_back: Vec::new(),
             is_stopping: false,
@@ -165,7 +165,7 @@ impl Partition {
             && self.parking.is_empty()
             && self.counts.is_empty()
             && self.reads_in_flight == 0
-            && self.lanes.iter().all(|(_, lane)| !lane.is_asked())
+            && self.queues.iter().all(|(_, queue)| !queue.is_asked())
             && self
                 .users
                 .iter()
@@ -203,7 +203,10 @@ impl Partition {
 
     fn stop(&mut self) {
         self.is_stopping = true;
-        let unread = self.lanes.iter_mut().flat_map(|lane| lane.unread.drain(..));
+        let unread = self
+            .queues
+            .iter_mut()
+            .flat_map(|queue| queue.unread.drain(..));
         for user in self.reads.drain(..).chain(unread).collect::<Vec<_>>() {
             self.users[user].work_mut().state = State::Idle;
             self.touched_users.push_back(user);
@@ -220,7 +223,7 @@ impl Partition {
                 return;
             };
             match timer {
-                Timer::Probe(lane) => self.probe(now, at, lane, actions),
+                Timer::Probe(queue) => self.probe(now, at, queue, actions),
                 Timer::Resume(user) => {
                     self.users[user].work_mut().paused_until = None;
                     self.touched_users.push_back(user);
@@ -229,7 +232,7 @@ impl Partition {
                 Timer::GiveUp(user) => self.give_up(user),
                 Timer::LeaveOut(user) => self.leave_out_unsent(now, user),
                 Timer::ParkAgain => self.take_back(),
-                Timer::Crowded(lane) => self.park_the_crowd(now, lane),
+                Timer::Crowded(queue) => self.park_the_crowd(now, queue),
             }
         }
     }
@@ -297,14 +300,14 @@ impl Partition {
             } else {
                 &mut unconfirmed
             };
-            side.push(route.lane);
+            side.push(route.queue);
         }
         (held, unconfirmed)
     }
 
     /// The user's routes to instances that are spoken to.
     fn usable<'a>(&'a self, user: &'a User) -> impl Iterator<Item = &'a Route> {
-        let is_up = |route: &&Route| self.lanes[route.lane].is_up();
+        let is_up = |route: &&Route| self.queues[route.queue].is_up();
         user.routes
             .iter()
             .filter(|_| user.work().paused_until.is_none())
@@ -321,11 +324,11 @@ impl Partition {
     }
 
     /// Whether a ticket at an instance was taken in the turn that is under way.
-    fn is_current(&self, ticket: Ticket, lane: InstanceKey) -> bool {
+    fn is_current(&self, ticket: Ticket, queue: InstanceKey) -> bool {
         self.users.get(ticket.user).is_some_and(|user| {
             let waits_for_it = match &user.work().state {
-                State::Checking(lanes) => lanes.contains(&lane),
-                State::Delivering(batch) => batch.open.contains(&lane),
+                State::Checking(queues) => queues.contains(&queue),
+                State::Delivering(batch) => batch.open.contains(&queue),
                 State::Idle | State::LookingUp | State::Reading | State::Sweeping(_) => false,
             };
             waits_for_it && user.work().turn == ticket.turn
@@ -395,17 +398,17 @@ impl Partition {
     // Actions.
 
     fn dispatch(&mut self, now: Now, actions: &mut Vec<Action>) {
-        while let Some(lane) = self.touched_lanes.pop_first() {
-            self.dispatch_heartbeat(lane, actions);
-            self.dispatch_delivery(now, lane, Company::Shared, actions);
-            self.dispatch_delivery(now, lane, Company::Alone, actions);
-            self.dispatch_pages(lane);
+        while let Some(queue) = self.touched_queues.pop_first() {
+            self.dispatch_heartbeat(queue, actions);
+            self.dispatch_delivery(now, queue, Company::Shared, actions);
+            self.dispatch_delivery(now, queue, Company::Alone, actions);
+            self.dispatch_pages(queue);
             // A user that could not go this way may need another one.
             while let Some(user) = self.touched_users.pop_front() {
                 self.advance(now, user, actions);
             }
-            if self.lanes[lane].is_unused() {
-                self.remove_lane(lane);
+            if self.queues[queue].is_unused() {
+                self.remove_queue(queue);
             }
         }
         self.dispatch_reads(actions);
@@ -417,10 +420,10 @@ impl Partition {
 
     // Look-ups.
 
-    /// A lane to be looked at before the step ends: something of it changes.
-    fn touch(&mut self, lane: InstanceKey) -> &mut Lane {
-        self.touched_lanes.insert(lane);
-        &mut self.lanes[lane]
+    /// A queue to be looked at before the step ends: something of it changes.
+    fn touch(&mut self, queue: InstanceKey) -> &mut InstanceQueue {
+        self.touched_queues.insert(queue);
+        &mut self.queues[queue]
     }
 
     fn forget_if_empty(&mut self, number: UserKey) {

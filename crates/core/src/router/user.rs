@@ -16,7 +16,7 @@ use bellhop_protocol::token::{InstanceName, UserId};
 #[derive(Debug)]
 pub struct Route {
     /// Where the user is said to be connected.
-    pub lane: InstanceKey,
+    pub queue: InstanceKey,
     /// The key's revision: the newest is tried first, and an older deletion cannot remove it.
     pub revision: u64,
     /// Until when the connection counts as held; none while it is not confirmed.
@@ -356,8 +356,8 @@ impl User {
     }
 
     /// The route to this instance.
-    pub fn route_mut(&mut self, lane: InstanceKey) -> Option<&mut Route> {
-        self.routes.iter_mut().find(|route| route.lane == lane)
+    pub fn route_mut(&mut self, queue: InstanceKey) -> Option<&mut Route> {
+        self.routes.iter_mut().find(|route| route.queue == queue)
     }
 
     /// What was confirmed is used, or not needed any more.

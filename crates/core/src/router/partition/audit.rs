@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::mailboxes::parked_sequence;
-use super::{Lane, Partition, State, Ticket, Timer, User};
+use super::{InstanceQueue, Partition, State, Ticket, Timer, User};
 use crate::router::keys::{InstanceKey, UserKey};
-use crate::router::lane::{Health, Track};
+use crate::router::queue::{Health, Track};
 use crate::router::{Company, Instance};
 
 impl Partition {
@@ -15,7 +15,7 @@ impl Partition {
     /// Where it contradicts itself.
     pub fn audit(&self) {
         assert!(
-            self.touched_users.is_empty() && self.touched_lanes.is_empty(),
+            self.touched_users.is_empty() && self.touched_queues.is_empty(),
             "the step was not finished"
         );
         assert!(
@@ -43,36 +43,40 @@ impl Partition {
                     .is_some_and(|tally| tally.is_asked),
             );
         }
-        let unread: usize = self.lanes.iter().map(|(_, lane)| lane.unread.len()).sum();
+        let unread: usize = self
+            .queues
+            .iter()
+            .map(|(_, queue)| queue.unread.len())
+            .sum();
         let under_way = unread + self.reads.len() + self.counts.len() + self.reads_in_flight;
         assert_eq!(readers + counted, under_way, "reads and counts under way");
         let users = || self.users.iter().map(|(_, user)| user);
-        for (number, lane) in self.lanes.iter() {
-            let instance = &lane.instance;
+        for (number, queue) in self.queues.iter() {
+            let instance = &queue.instance;
             assert_eq!(
-                self.lanes.find(instance),
+                self.queues.find(instance),
                 Some(number),
                 "{instance:?} is found"
             );
             let routes = users()
                 .flat_map(|user| &user.routes)
-                .filter(|route| route.lane == number);
-            assert_eq!(lane.routes, routes.count(), "routes of {instance:?}");
+                .filter(|route| route.queue == number);
+            assert_eq!(queue.routes, routes.count(), "routes of {instance:?}");
             let pages = users()
                 .flat_map(|user| &user.work().page)
                 .filter(|(at, _)| *at == number);
             assert_eq!(
-                lane.page_bytes,
+                queue.page_bytes,
                 pages.map(|(_, bytes)| bytes).sum::<usize>(),
                 "pages of {instance:?}"
             );
-            assert!(!lane.is_unused(), "{instance:?} is unused");
-            self.audit_health(number, lane);
+            assert!(!queue.is_unused(), "{instance:?} is unused");
+            self.audit_health(number, queue);
         }
         for (at, timer) in &self.timers {
             match timer {
-                Timer::Probe(lane) => {
-                    assert_eq!(self.lanes[*lane].health, Health::Down(*at), "{lane:?}")
+                Timer::Probe(queue) => {
+                    assert_eq!(self.queues[*queue].health, Health::Down(*at), "{queue:?}")
                 }
                 Timer::Resume(user) => {
                     assert_eq!(self.users[*user].work().paused_until, Some(*at), "{user:?}")
@@ -100,12 +104,12 @@ impl Partition {
                         self.parking
                     );
                 }
-                Timer::Crowded(lane) => {
-                    let lane = &self.lanes[*lane];
-                    let is_delivering = lane.tracks[Company::Shared].delivering.is_some();
+                Timer::Crowded(queue) => {
+                    let queue = &self.queues[*queue];
+                    let is_delivering = queue.tracks[Company::Shared].delivering.is_some();
                     assert!(
-                        is_delivering && lane.watch.is_some_and(|watch| watch.at == *at),
-                        "{lane:?}"
+                        is_delivering && queue.watch.is_some_and(|watch| watch.at == *at),
+                        "{queue:?}"
                     );
                 }
                 Timer::GiveUp(user) => {
@@ -181,20 +185,20 @@ impl Partition {
         match &work.state {
             State::LookingUp => assert!(work.attempt.is_some(), "{user:?}"),
             State::Idle => self.audit_idle(number, user),
-            State::Checking(lanes) => {
-                assert!(!lanes.is_empty(), "{user:?}");
-                for lane in lanes.iter().map(|lane| &self.lanes[*lane]) {
-                    let asked = lane
+            State::Checking(queues) => {
+                assert!(!queues.is_empty(), "{user:?}");
+                for queue in queues.iter().map(|queue| &self.queues[*queue]) {
+                    let asked = queue
                         .checking
                         .iter()
                         .flat_map(|check| check.asked.iter().map(|asked| &asked.ticket));
-                    let places = lane
+                    let places = queue
                         .unconfirmed
                         .iter()
                         .chain(asked)
                         .filter(|other| **other == ticket)
                         .count();
-                    assert_eq!(places, 1, "{name:?} is checked by {:?}", lane.instance);
+                    assert_eq!(places, 1, "{name:?} is checked by {:?}", queue.instance);
                 }
             }
             State::Delivering(batch) => {
@@ -203,10 +207,10 @@ impl Partition {
                     !batch.open.is_empty() && sent <= work.waiting.len(),
                     "{user:?}"
                 );
-                for lane in batch.open.iter().map(|lane| &self.lanes[*lane]) {
-                    let mine = &lane.tracks[work.company()];
+                for queue in batch.open.iter().map(|queue| &self.queues[*queue]) {
+                    let mine = &queue.tracks[work.company()];
                     let queued = mine.ready.iter().filter(|other| **other == ticket).count();
-                    let parts = lane
+                    let parts = queue
                         .tracks
                         .iter()
                         .flat_map(|track| track.delivering.iter().flatten());
@@ -215,7 +219,7 @@ impl Partition {
                         queued + parts.len(),
                         1,
                         "{name:?} at {:?}: {user:?}",
-                        lane.instance
+                        queue.instance
                     );
                     let mut places = parts.iter().flat_map(|part| &part.places);
                     assert!(
@@ -226,9 +230,9 @@ impl Partition {
             }
             State::Reading => {
                 let is_unread = self
-                    .lanes
+                    .queues
                     .iter()
-                    .any(|(_, lane)| lane.unread.contains(&number));
+                    .any(|(_, queue)| queue.unread.contains(&number));
                 assert!(
                     work.page.is_some() != is_unread,
                     "{name:?} is read without room for it: {user:?}"
@@ -259,7 +263,7 @@ impl Partition {
             && user
                 .routes
                 .iter()
-                .any(|route| self.lanes[route.lane].is_up());
+                .any(|route| self.queues[route.queue].is_up());
         assert!(!has_own_way, "{name:?} comes first: {user:?}");
     }
 
@@ -276,52 +280,52 @@ impl Partition {
         );
         if user.mailbox().has_mail() && work.paused_until.is_none() {
             for route in &user.routes {
-                let lane = &self.lanes[route.lane];
+                let queue = &self.queues[route.queue];
                 assert!(
-                    !lane.is_up() && lane.wanted.contains(&number),
+                    !queue.is_up() && queue.wanted.contains(&number),
                     "{name:?} is forgotten by {:?}",
-                    lane.instance
+                    queue.instance
                 );
             }
         }
     }
 
-    fn audit_health(&self, number: InstanceKey, lane: &Lane) {
-        let instance = &lane.instance;
-        for user in &lane.wanted {
+    fn audit_health(&self, number: InstanceKey, queue: &InstanceQueue) {
+        let instance = &queue.instance;
+        for user in &queue.wanted {
             let user = &self.users[*user];
             assert!(
-                user.routes.iter().any(|route| route.lane == number),
+                user.routes.iter().any(|route| route.queue == number),
                 "{user:?} does not want {instance:?}"
             );
         }
-        match lane.health {
+        match queue.health {
             Health::Down(at) => {
-                let ready: usize = lane.tracks.iter().map(|track| track.ready.len()).sum();
-                let queue_for_it = ready + lane.unconfirmed.len() + lane.unread.len();
-                assert_eq!(queue_for_it, 0, "users queue for {instance:?}: {lane:?}");
-                let is_probed = lane.checking.as_ref().is_some_and(|check| check.is_probe);
+                let ready: usize = queue.tracks.iter().map(|track| track.ready.len()).sum();
+                let queue_for_it = ready + queue.unconfirmed.len() + queue.unread.len();
+                assert_eq!(queue_for_it, 0, "users queue for {instance:?}: {queue:?}");
+                let is_probed = queue.checking.as_ref().is_some_and(|check| check.is_probe);
                 let is_armed = self.timers.contains(&(at, Timer::Probe(number)));
                 assert!(is_probed || is_armed, "{instance:?} stays down permanently");
             }
             Health::Up => {
                 assert!(
-                    lane.wanted.is_empty(),
-                    "{instance:?} is up and wanted: {lane:?}"
+                    queue.wanted.is_empty(),
+                    "{instance:?} is up and wanted: {queue:?}"
                 );
                 let idles = |track: &Track| !track.ready.is_empty() && track.delivering.is_none();
                 assert!(
-                    !lane.tracks.iter().any(idles),
-                    "{instance:?} idles: {lane:?}"
+                    !queue.tracks.iter().any(idles),
+                    "{instance:?} idles: {queue:?}"
                 );
                 assert!(
-                    lane.unconfirmed.is_empty() || lane.checking.is_some(),
-                    "{instance:?} idles: {lane:?}"
+                    queue.unconfirmed.is_empty() || queue.checking.is_some(),
+                    "{instance:?} idles: {queue:?}"
                 );
-                let may_read = lane.page_bytes < self.settings.delivery_bytes * 2;
+                let may_read = queue.page_bytes < self.settings.delivery_bytes * 2;
                 assert!(
-                    lane.unread.is_empty() || !may_read,
-                    "{instance:?} idles: {lane:?}"
+                    queue.unread.is_empty() || !may_read,
+                    "{instance:?} idles: {queue:?}"
                 );
             }
         }
@@ -329,9 +333,9 @@ impl Partition {
 
     /// Whether a shared delivery to an instance is under way.
     pub fn is_sharing(&self, instance: &Arc<Instance>) -> bool {
-        let lane = self.lanes.find(instance);
-        lane.is_some_and(|lane| {
-            self.lanes[lane].tracks[Company::Shared]
+        let queue = self.queues.find(instance);
+        queue.is_some_and(|queue| {
+            self.queues[queue].tracks[Company::Shared]
                 .delivering
                 .is_some()
         })
@@ -353,15 +357,15 @@ impl Partition {
                 && user.mailbox().next_expiry.is_none();
             left.extend((!is_bare).then(|| format!("{user:?}")));
         }
-        for (_, lane) in self.lanes.iter() {
-            let is_bare = lane.is_up()
-                && lane.tracks.iter().all(Track::is_idle)
-                && lane.unconfirmed.is_empty()
-                && lane.unread.is_empty()
-                && lane.page_bytes == 0
-                && lane.wanted.is_empty()
-                && lane.checking.is_none();
-            left.extend((!is_bare).then(|| format!("{lane:?}")));
+        for (_, queue) in self.queues.iter() {
+            let is_bare = queue.is_up()
+                && queue.tracks.iter().all(Track::is_idle)
+                && queue.unconfirmed.is_empty()
+                && queue.unread.is_empty()
+                && queue.page_bytes == 0
+                && queue.wanted.is_empty()
+                && queue.checking.is_none();
+            left.extend((!is_bare).then(|| format!("{queue:?}")));
         }
         left.extend(self.timers.iter().map(|timer| format!("{timer:?}")));
         left.extend(
@@ -388,6 +392,6 @@ impl Partition {
 
     /// Whether it remembers nothing at all.
     pub fn is_empty(&self) -> bool {
-        self.users.is_empty() && self.lanes.is_empty() && self.leftovers().is_empty()
+        self.users.is_empty() && self.queues.is_empty() && self.leftovers().is_empty()
     }
 }

@@ -81,13 +81,13 @@ impl Partition {
                 mail.reminders += user.mailbox().count;
             }
         }
-        for (_, lane) in self.lanes.iter() {
-            let side = if lane.is_up() {
+        for (_, queue) in self.queues.iter() {
+            let side = if queue.is_up() {
                 &mut census.up
             } else {
                 &mut census.down
             };
-            side.insert(lane.instance.name.clone());
+            side.insert(queue.instance.name.clone());
         }
         census
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Partition, Timer};
 use crate::router::keys::{InstanceKey, UserKey};
-use crate::router::lane::Watch;
+use crate::router::queue::Watch;
 use crate::router::user::State;
 use crate::router::{Company, Now};
 
@@ -19,22 +19,22 @@ impl Partition {
     pub(super) fn watch_crowd(&mut self, now: Now, number: InstanceKey, is_slow: bool) {
         let at =
             now.instant + (self.settings.turn_timeout / SLOW_PART).max(Duration::from_millis(1));
-        self.lanes[number].watch = Some(Watch { at, is_slow });
+        self.queues[number].watch = Some(Watch { at, is_slow });
         self.timers.insert((at, Timer::Crowded(number)));
     }
 
     /// The delivery is over.
     pub(super) fn unwatch_crowd(&mut self, number: InstanceKey) {
-        let lane = &mut self.lanes[number];
-        if let Some(Watch { at, is_slow }) = lane.watch.take() {
-            lane.is_crowded &= is_slow;
+        let queue = &mut self.queues[number];
+        if let Some(Watch { at, is_slow }) = queue.watch.take() {
+            queue.is_crowded &= is_slow;
             self.timers.remove(&(at, Timer::Crowded(number)));
         }
     }
 
     /// The delivery takes long: parks the live reminders that wait behind it.
     pub(super) fn park_the_crowd(&mut self, now: Now, number: InstanceKey) {
-        let tickets = self.lanes[number].tracks[Company::Shared].ready.iter();
+        let tickets = self.queues[number].tracks[Company::Shared].ready.iter();
         let waits = |user: &UserKey| {
             self.users[*user].work().has_live() && !self.users[*user].work().is_sent()
         };
@@ -42,7 +42,7 @@ impl Partition {
             .filter(|ticket| self.is_current(**ticket, number))
             .map(|ticket| ticket.user);
         let crowd: Vec<_> = current.filter(waits).collect();
-        self.lanes[number].is_crowded |= !crowd.is_empty();
+        self.queues[number].is_crowded |= !crowd.is_empty();
         crowd
             .into_iter()
             .for_each(|user| self.leave_line(now, user));
@@ -50,13 +50,13 @@ impl Partition {
     }
 
     /// Whether live reminders of the user would wait behind others everywhere that they may go.
-    pub(super) fn is_crowded_out(&self, user: UserKey, lanes: &[&[InstanceKey]]) -> bool {
+    pub(super) fn is_crowded_out(&self, user: UserKey, queues: &[&[InstanceKey]]) -> bool {
         self.users[user].work().has_live()
-            && lanes
+            && queues
                 .iter()
                 .copied()
                 .flatten()
-                .all(|lane| self.lanes[*lane].is_crowded)
+                .all(|queue| self.queues[*queue].is_crowded)
     }
 
     /// What waits goes to the mailbox. On an attempt, the next associate may be quicker.

@@ -1,6 +1,6 @@
 //! Deliveries: what goes into a request, and what its answer means.
 //!
-//! What is delivered to a user in one go is a *batch*. It goes to all instances that are to get it, each at its own lane's
+//! What is delivered to a user in one go is a *batch*. It goes to all instances that are to get it, each at its own queue's
 //! turn, and is over when all have answered. A reminder is done with if one of them accepted it; a reminder that none accepted stays
 //! at the front. So every instance gets the reminders in order, and none gets one again because another one had refused it.
 //! An instance whose turn does not come for long is left out of the batch.
@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 
 use super::{Partition, Timer};
 use crate::router::keys::{InstanceKey, InstanceKeys, UserKey};
-use crate::router::lane::{Part, grown};
+use crate::router::queue::{Part, grown};
 use crate::router::suspicion::Suspicion;
 use crate::router::user::{Batch, Reception, State};
 use crate::router::{
@@ -38,10 +38,10 @@ enum Load {
 
 impl Partition {
     /// Queues for a delivery at each of these instances.
-    pub(super) fn board(&mut self, user: UserKey, lanes: InstanceKeys) {
+    pub(super) fn board(&mut self, user: UserKey, queues: InstanceKeys) {
         self.users[user].use_up_confirmations();
         let company = self.users[user].work().company();
-        let (open, targets) = (lanes.clone(), lanes.len());
+        let (open, targets) = (queues.clone(), queues.len());
         let ticket = self.begin_turn(
             user,
             State::Delivering(Batch {
@@ -50,8 +50,8 @@ impl Partition {
                 ..Batch::default()
             }),
         );
-        for lane in lanes {
-            self.touch(lane).tracks[company].ready.push_back(ticket);
+        for queue in queues {
+            self.touch(queue).tracks[company].ready.push_back(ticket);
         }
     }
 
@@ -66,14 +66,14 @@ impl Partition {
         let mut until = now.instant + self.settings.turn_timeout;
         let (mut request, mut shares) = (Vec::new(), Vec::new());
         loop {
-            let lane = &mut self.lanes[number];
-            if lane.tracks[company].delivering.is_some() || !lane.is_up() {
+            let queue = &mut self.queues[number];
+            if queue.tracks[company].delivering.is_some() || !queue.is_up() {
                 break;
             }
             if company == Company::Alone && !shares.is_empty() {
                 break;
             }
-            let Some(ticket) = lane.tracks[company].ready.pop_front() else {
+            let Some(ticket) = queue.tracks[company].ready.pop_front() else {
                 break;
             };
             if !self.is_current(ticket, number) {
@@ -99,10 +99,10 @@ impl Partition {
             }
         }
         if !shares.is_empty() {
-            let lane = self.touch(number);
-            lane.tracks[company].delivering = Some(request);
+            let queue = self.touch(number);
+            queue.tracks[company].delivering = Some(request);
             actions.push(Action::Deliver {
-                instance: lane.instance.clone(),
+                instance: queue.instance.clone(),
                 company,
                 shares,
                 until,
@@ -119,7 +119,7 @@ impl Partition {
         &mut self,
         now: Now,
         user: UserKey,
-        lane: InstanceKey,
+        queue: InstanceKey,
         room: &mut usize,
         is_first: bool,
         until: &mut Instant,
@@ -128,7 +128,7 @@ impl Partition {
             self.settle_what_is_over(now, user);
         }
         let (name, to) = (self.users[user].name.clone(), self.associate(user));
-        let Some(revision) = self.revision_for(user, lane) else {
+        let Some(revision) = self.revision_for(user, queue) else {
             return Load::Nothing;
         };
         let work = self.users[user].work_mut();
@@ -195,14 +195,14 @@ impl Partition {
         answer: Result<Vec<(usize, usize, Refusal)>, Undelivered>,
         actions: &mut Vec<Action>,
     ) {
-        let Some(lane) = self.lanes.find(instance) else {
+        let Some(queue) = self.queues.find(instance) else {
             return;
         };
-        let Some(request) = self.touch(lane).tracks[company].delivering.take() else {
+        let Some(request) = self.touch(queue).tracks[company].delivering.take() else {
             return;
         };
         if company == Company::Shared {
-            self.unwatch_crowd(lane);
+            self.unwatch_crowd(queue);
         }
         match answer {
             Err(Undelivered::NotSent) => request.iter().for_each(|part| self.put_off(part)),
@@ -210,7 +210,7 @@ impl Partition {
                 // What the instance said of its connections says nothing any more.
                 for part in &request {
                     self.users[part.user]
-                        .route_mut(lane)
+                        .route_mut(queue)
                         .into_iter()
                         .for_each(|route| route.held_until = None);
                 }
@@ -225,7 +225,7 @@ impl Partition {
                 }
                 // Whether the instance answers anything at all is found out by the next heartbeat.
                 if !(may_be_its_content && company == Company::Alone) {
-                    self.instance_down(now, lane);
+                    self.instance_down(now, queue);
                 }
             }
             Ok(refused) => {
@@ -235,12 +235,12 @@ impl Partition {
                 }
                 for (place, part) in request.iter().enumerate() {
                     let refusals = refusals.remove(&place).unwrap_or_default();
-                    self.answered(now, lane, part, &refusals, actions);
+                    self.answered(now, queue, part, &refusals, actions);
                 }
             }
         }
         for part in request {
-            self.leave_batch(now, part.user, lane);
+            self.leave_batch(now, part.user, queue);
         }
     }
 
@@ -268,7 +268,7 @@ impl Partition {
     fn answered(
         &mut self,
         now: Now,
-        lane: InstanceKey,
+        queue: InstanceKey,
         Part {
             user,
             places,
@@ -291,28 +291,28 @@ impl Partition {
             match refusals.get(&at) {
                 None => receptions[*place]
                     .by
-                    .push(self.lanes[lane].instance.name.clone()),
+                    .push(self.queues[queue].instance.name.clone()),
                 Some(Refusal::Busy) => receptions[*place].is_put_off = true,
                 Some(Refusal::NotConnected) => {}
             }
         }
         if refusals.len() < places.len() {
-            if let Some(route) = self.users[*user].route_mut(lane).filter(|_| !is_attempt) {
+            if let Some(route) = self.users[*user].route_mut(queue).filter(|_| !is_attempt) {
                 route.held_until = held_until;
             }
-            self.lanes[lane].accepted();
+            self.queues[queue].accepted();
         }
         if !is_attempt && refusals.values().any(|why| *why == Refusal::NotConnected) {
-            self.drop_route(*user, lane, *revision, actions);
+            self.drop_route(*user, queue, *revision, actions);
         }
     }
 
     /// An instance has answered, or will not. With the last one the batch is over.
-    pub(super) fn leave_batch(&mut self, now: Now, user: UserKey, lane: InstanceKey) {
+    pub(super) fn leave_batch(&mut self, now: Now, user: UserKey, queue: InstanceKey) {
         let State::Delivering(batch) = &mut self.users[user].work_mut().state else {
             return;
         };
-        batch.open.retain(|open| *open != lane);
+        batch.open.retain(|open| *open != queue);
         if batch.open.is_empty() {
             let batch = std::mem::take(batch);
             self.users[user].work_mut().state = State::Idle;
@@ -326,8 +326,8 @@ impl Partition {
         let State::Delivering(batch) = &self.users[user].work().state else {
             return;
         };
-        let is_sent = |lane| {
-            self.lanes[lane]
+        let is_sent = |queue| {
+            self.queues[queue]
                 .tracks
                 .iter()
                 .any(|track| track.carries(user))
@@ -336,10 +336,10 @@ impl Partition {
             .open
             .iter()
             .copied()
-            .filter(|lane| !is_sent(*lane))
+            .filter(|queue| !is_sent(*queue))
             .collect();
-        for lane in unsent {
-            self.leave_batch(now, user, lane);
+        for queue in unsent {
+            self.leave_batch(now, user, queue);
         }
     }
 

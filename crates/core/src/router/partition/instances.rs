@@ -8,7 +8,7 @@ use smallvec::smallvec;
 
 use super::{Partition, Timer};
 use crate::router::keys::{InstanceKey, InstanceKeys, UserKey};
-use crate::router::lane::{Asked, Check, Health, Ticket};
+use crate::router::queue::{Asked, Check, Health, Ticket};
 use crate::router::user::{Route, State};
 use crate::router::{Action, Instance, MAX_ROUTES, NoAnswer, Now};
 use bellhop_protocol::token::{InstanceName, UserId};
@@ -26,7 +26,7 @@ impl Partition {
     ) {
         let user = self.users.admit(user);
         let routes = &self.users[user].routes;
-        let is_there = |route: &Route| self.lanes[route.lane].instance.name == instance.name;
+        let is_there = |route: &Route| self.queues[route.queue].instance.name == instance.name;
         if routes
             .iter()
             .any(|route| is_there(route) && route.revision >= revision)
@@ -39,12 +39,12 @@ impl Partition {
         if place >= MAX_ROUTES {
             return;
         }
-        let number = self.lanes.admit(instance);
+        let number = self.queues.admit(instance);
         let routes = &mut self.users[user].routes;
         routes.insert(
             place,
             Route {
-                lane: number,
+                queue: number,
                 revision,
                 held_until: None,
                 is_fresh: false,
@@ -62,11 +62,11 @@ impl Partition {
         forgotten
             .into_iter()
             .for_each(|route| self.release_route(user, &route));
-        let lane = &mut self.lanes[number];
-        lane.routes += 1;
+        let queue = &mut self.queues[number];
+        queue.routes += 1;
         // A put is a sign of life: a down instance is probed at once instead of at the end of its back-off.
-        if let Health::Down(at) = lane.health {
-            lane.health = Health::Down(now.instant);
+        if let Health::Down(at) = queue.health {
+            queue.health = Health::Down(now.instant);
             self.timers.remove(&(at, Timer::Probe(number)));
             self.timers.insert((now.instant, Timer::Probe(number)));
         }
@@ -83,7 +83,7 @@ impl Partition {
     /// Removes the user's route at an instance unless it is newer than `revision`.
     pub(super) fn remove_route(&mut self, user: UserKey, instance: &InstanceName, revision: u64) {
         let routes = &mut self.users[user].routes;
-        let is_there = |route: &Route| self.lanes[route.lane].instance.name == *instance;
+        let is_there = |route: &Route| self.queues[route.queue].instance.name == *instance;
         let place = routes
             .iter()
             .position(|route| is_there(route) && route.revision <= revision);
@@ -95,9 +95,9 @@ impl Partition {
 
     /// A route is remembered no more.
     fn release_route(&mut self, user: UserKey, route: &Route) {
-        let lane = self.touch(route.lane);
-        lane.routes -= 1;
-        lane.wanted.remove(&user);
+        let queue = self.touch(route.queue);
+        queue.routes -= 1;
+        queue.wanted.remove(&user);
     }
 
     /// The instance says that the user is not connected there.
@@ -106,17 +106,17 @@ impl Partition {
     pub(super) fn drop_route(
         &mut self,
         user: UserKey,
-        lane: InstanceKey,
+        queue: InstanceKey,
         revision: u64,
         actions: &mut Vec<Action>,
     ) {
         if self.users[user]
-            .route_mut(lane)
+            .route_mut(queue)
             .is_none_or(|route| route.revision != revision)
         {
             return;
         }
-        let instance = self.lanes[lane].instance.name.clone();
+        let instance = self.queues[queue].instance.name.clone();
         self.remove_route(user, &instance, revision);
         let user = self.users[user].name.clone();
         actions.push(Action::DropRoute {
@@ -133,22 +133,22 @@ impl Partition {
         answer: Result<Vec<UserId>, NoAnswer>,
         actions: &mut Vec<Action>,
     ) {
-        let Some(lane) = self.lanes.find(instance) else {
+        let Some(queue) = self.queues.find(instance) else {
             return;
         };
-        let Some(Check { asked, is_probe }) = self.touch(lane).checking.take() else {
+        let Some(Check { asked, is_probe }) = self.touch(queue).checking.take() else {
             return;
         };
         let Ok(connected) = answer else {
-            self.instance_down(now, lane);
+            self.instance_down(now, queue);
             return asked
                 .iter()
-                .for_each(|asked| self.checked(lane, asked.ticket, false));
+                .for_each(|asked| self.checked(queue, asked.ticket, false));
         };
         let connected: HashSet<UserId> = connected.into_iter().collect();
         if is_probe {
-            self.disarm_probe(lane);
-            let wanted = self.lanes[lane].comes_up();
+            self.disarm_probe(queue);
+            let wanted = self.queues[queue].comes_up();
             self.touched_users.extend(wanted);
         }
         for Asked {
@@ -163,18 +163,18 @@ impl Partition {
                 .get(ticket.user)
                 .is_some_and(|user| user.name == *who);
             match (is_about_user, is_there) {
-                (true, true) => self.confirmed(now, ticket.user, lane),
-                (true, false) => self.drop_route(ticket.user, lane, *revision, actions),
+                (true, true) => self.confirmed(now, ticket.user, queue),
+                (true, false) => self.drop_route(ticket.user, queue, *revision, actions),
                 // An associate's route is its own partition's; and the user who has this number now was not asked about.
                 (false, _) => {}
             }
-            self.checked(lane, *ticket, is_there);
+            self.checked(queue, *ticket, is_there);
         }
     }
 
-    fn confirmed(&mut self, now: Now, user: UserKey, lane: InstanceKey) {
+    fn confirmed(&mut self, now: Now, user: UserKey, queue: InstanceKey) {
         let held_until = self.held_from(now);
-        if let Some(route) = self.users[user].route_mut(lane) {
+        if let Some(route) = self.users[user].route_mut(queue) {
             (route.is_fresh, route.held_until) = (true, held_until);
         }
     }
@@ -186,48 +186,48 @@ impl Partition {
     }
 
     /// The check of one connection is over.
-    fn checked(&mut self, lane: InstanceKey, ticket: Ticket, is_there: bool) {
+    fn checked(&mut self, queue: InstanceKey, ticket: Ticket, is_there: bool) {
         self.touched_users.push_back(ticket.user);
-        if !self.is_current(ticket, lane) {
+        if !self.is_current(ticket, queue) {
             return;
         }
-        let is_up = self.lanes[lane].is_up();
+        let is_up = self.queues[queue].is_up();
         let work = self.users[ticket.user].work_mut();
         let may_board = is_there && is_up && work.attempt.is_some();
-        if let State::Checking(lanes) = &mut work.state {
-            lanes.retain(|open| *open != lane);
-            if lanes.is_empty() {
+        if let State::Checking(queues) = &mut work.state {
+            queues.retain(|open| *open != queue);
+            if queues.is_empty() {
                 work.state = State::Idle;
             }
         }
         if may_board {
-            self.board(ticket.user, smallvec![lane]);
+            self.board(ticket.user, smallvec![queue]);
         }
     }
 
     /// Queues for a heartbeat at each of these instances.
-    pub(super) fn check(&mut self, user: UserKey, lanes: InstanceKeys) {
-        let ticket = self.begin_turn(user, State::Checking(lanes.clone()));
-        for lane in lanes {
-            self.touch(lane).unconfirmed.push_back(ticket);
+    pub(super) fn check(&mut self, user: UserKey, queues: InstanceKeys) {
+        let ticket = self.begin_turn(user, State::Checking(queues.clone()));
+        for queue in queues {
+            self.touch(queue).unconfirmed.push_back(ticket);
         }
     }
 
     /// The user has no other way than instances that are down.
     pub(super) fn want_routes(&mut self, user: UserKey) {
         for route in &self.users[user].routes {
-            self.touched_lanes.insert(route.lane);
-            self.lanes[route.lane].wanted.insert(user);
+            self.touched_queues.insert(route.queue);
+            self.queues[route.queue].wanted.insert(user);
         }
     }
 
     pub(super) fn instance_down(&mut self, now: Now, number: InstanceKey) {
         let backoff = self.settings.instance_backoff;
         self.disarm_probe(number);
-        let lane = self.touch(number);
-        let unread = std::mem::take(&mut lane.unread);
-        let stranded = lane.goes_down(now.instant, backoff);
-        if let Health::Down(at) = lane.health {
+        let queue = self.touch(number);
+        let unread = std::mem::take(&mut queue.unread);
+        let stranded = queue.goes_down(now.instant, backoff);
+        if let Health::Down(at) = queue.health {
             self.timers.insert((at, Timer::Probe(number)));
         }
         for user in unread {
@@ -255,12 +255,12 @@ impl Partition {
         actions: &mut Vec<Action>,
     ) {
         let most = self.settings.heartbeat_users;
-        let lane = &mut self.lanes[number];
-        if lane.health != Health::Down(at) {
+        let queue = &mut self.queues[number];
+        if queue.health != Health::Down(at) {
             return;
         }
-        lane.health = Health::Down(now.instant);
-        if let Some(check) = &mut lane.checking {
+        queue.health = Health::Down(now.instant);
+        if let Some(check) = &mut queue.checking {
             check.is_probe = true; // Its answer decides.
             return;
         }
@@ -270,7 +270,7 @@ impl Partition {
             let route = user
                 .routes
                 .iter()
-                .find(|route| has_something && route.lane == number)?;
+                .find(|route| has_something && route.queue == number)?;
             let ticket = Ticket {
                 user: *user_number,
                 turn: NO_TURN,
@@ -281,7 +281,7 @@ impl Partition {
                 revision: route.revision,
             })
         };
-        let asked: Vec<_> = lane
+        let asked: Vec<_> = queue
             .wanted
             .iter()
             .filter_map(revision_if_wanted)
@@ -289,17 +289,17 @@ impl Partition {
             .collect();
         if asked.is_empty() {
             // No user waits for it: the next reminder finds out whether it is back.
-            let wanted = lane.comes_up();
+            let wanted = queue.comes_up();
             self.touched_users.extend(wanted);
-            self.touched_lanes.insert(number);
+            self.touched_queues.insert(number);
         } else {
             self.ask(number, asked, true, actions);
         }
     }
 
-    pub(super) fn disarm_probe(&mut self, lane: InstanceKey) {
-        if let Health::Down(at) = self.lanes[lane].health {
-            self.timers.remove(&(at, Timer::Probe(lane)));
+    pub(super) fn disarm_probe(&mut self, queue: InstanceKey) {
+        if let Health::Down(at) = self.queues[queue].health {
+            self.timers.remove(&(at, Timer::Probe(queue)));
         }
     }
 
@@ -307,11 +307,11 @@ impl Partition {
         let most = self.settings.heartbeat_users;
         let mut asked = Vec::new();
         loop {
-            let lane = &mut self.lanes[number];
-            if lane.checking.is_some() || !lane.is_up() || asked.len() >= most {
+            let queue = &mut self.queues[number];
+            if queue.checking.is_some() || !queue.is_up() || asked.len() >= most {
                 break;
             }
-            let Some(ticket) = lane.unconfirmed.pop_front() else {
+            let Some(ticket) = queue.unconfirmed.pop_front() else {
                 break;
             };
             if !self.is_current(ticket, number) {
@@ -334,33 +334,33 @@ impl Partition {
     /// Sends a heartbeat.
     fn ask(
         &mut self,
-        lane: InstanceKey,
+        queue: InstanceKey,
         asked: Vec<Asked>,
         is_probe: bool,
         actions: &mut Vec<Action>,
     ) {
         let users = named(&asked);
-        let lane = self.touch(lane);
-        lane.checking = Some(Check { asked, is_probe });
+        let queue = self.touch(queue);
+        queue.checking = Some(Check { asked, is_probe });
         actions.push(Action::Heartbeat {
-            instance: lane.instance.clone(),
+            instance: queue.instance.clone(),
             users,
         });
     }
 
     /// The revision of the route by which the user comes to the instance. An attempt's route is not this partition's to judge.
-    pub(super) fn revision_for(&mut self, user: UserKey, lane: InstanceKey) -> Option<u64> {
+    pub(super) fn revision_for(&mut self, user: UserKey, queue: InstanceKey) -> Option<u64> {
         let user = &mut self.users[user];
         match user.work().attempt {
-            None => user.route_mut(lane).map(|route| route.revision),
+            None => user.route_mut(queue).map(|route| route.revision),
             Some(_) => Some(0),
         }
     }
 
     /// Nothing refers to it any more.
-    pub(super) fn remove_lane(&mut self, lane: InstanceKey) {
-        self.touched_lanes.remove(&lane);
-        self.lanes.remove(lane);
+    pub(super) fn remove_queue(&mut self, queue: InstanceKey) {
+        self.touched_queues.remove(&queue);
+        self.queues.remove(queue);
     }
 }
 

@@ -144,10 +144,10 @@ impl Partition {
 
     /// What the user's page takes of its instance's room.
     pub(super) fn charge_page(&mut self, user: UserKey, bytes: usize) {
-        if let Some((lane, charged)) = &mut self.users[user].work_mut().page {
-            let (lane, before) = (*lane, std::mem::replace(charged, bytes));
-            let lane = self.touch(lane);
-            lane.page_bytes = lane.page_bytes + bytes - before;
+        if let Some((queue, charged)) = &mut self.users[user].work_mut().page {
+            let (queue, before) = (*queue, std::mem::replace(charged, bytes));
+            let queue = self.touch(queue);
+            queue.page_bytes = queue.page_bytes + bytes - before;
         }
     }
 
@@ -282,25 +282,25 @@ impl Partition {
         }
     }
 
-    /// Queues for a page of the mailbox, at the lane of the best connection.
+    /// Queues for a page of the mailbox, at the queue of the best connection.
     pub(super) fn read(&mut self, user: UserKey, held: &[InstanceKey]) {
-        let Some(&lane) = held.first() else { return };
+        let Some(&queue) = held.first() else { return };
         self.users[user].use_up_confirmations();
         self.users[user].work_mut().state = State::Reading;
-        self.touch(lane).unread.push_back(user);
+        self.touch(queue).unread.push_back(user);
     }
 
     /// Mailboxes are read ahead of an instance by one delivery and not further: a slow one must not fill the memory, nor
     /// hold up the reads for others.
-    pub(super) fn dispatch_pages(&mut self, lane: InstanceKey) {
+    pub(super) fn dispatch_pages(&mut self, queue: InstanceKey) {
         let room = self.settings.delivery_bytes * 2;
-        while self.lanes[lane].page_bytes < room {
-            let Some(user) = self.lanes[lane].unread.pop_front() else {
+        while self.queues[queue].page_bytes < room {
+            let Some(user) = self.queues[queue].unread.pop_front() else {
                 break;
             };
-            if self.users[user].route_mut(lane).is_some() {
+            if self.users[user].route_mut(queue).is_some() {
                 // How large it is shows when it was read. Until then it is charged so that only so many are begun.
-                self.users[user].work_mut().page = Some((lane, 0));
+                self.users[user].work_mut().page = Some((queue, 0));
                 self.charge_page(user, room.div_ceil(self.settings.reads_in_flight));
                 self.reads.push_back(user);
             } else {

@@ -63,9 +63,9 @@ impl Partition {
             return false;
         }
         while let Some(instance) = attempt.instances.pop_front() {
-            let lane = self.lanes.admit(instance);
-            if self.lanes[lane].is_up() {
-                self.check(user, smallvec![lane]);
+            let queue = self.queues.admit(instance);
+            if self.queues[queue].is_up() {
+                self.check(user, smallvec![queue]);
                 return true;
             }
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Partition;
 use crate::router::keys::UserKey;
-use crate::router::lane::grown;
+use crate::router::queue::grown;
 use crate::router::suspicion::Suspicion;
 use crate::router::{HELD_BACK_AFTER, HeldBack, Instance, Now};
 

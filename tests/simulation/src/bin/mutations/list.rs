@@ -63,8 +63,8 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "an instance is sent a delivery while one is under way",
         file: DELIVERIES,
-        old: "if lane.tracks[company].delivering.is_some() || !lane.is_up() {",
-        new: "if !lane.is_up() {",
+        old: "if queue.tracks[company].delivering.is_some() || !queue.is_up() {",
+        new: "if !queue.is_up() {",
     },
     Mutation {
         name: "a batch is over with the first answer",
@@ -88,7 +88,7 @@ pub const MUTATIONS: &[Mutation] = &[
         name: "what was refused as busy counts as accepted",
         file: DELIVERIES,
         old: "Some(Refusal::Busy) => receptions[*place].is_put_off = true,",
-        new: "Some(Refusal::Busy) => receptions[*place].by.push(self.lanes[lane].instance.name.clone()),",
+        new: "Some(Refusal::Busy) => receptions[*place].by.push(self.queues[queue].instance.name.clone()),",
     },
     Mutation {
         name: "a pause has no end",
@@ -201,13 +201,13 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "nobody goes on when an instance is back",
         file: INSTANCES,
-        old: "let wanted = self.lanes[lane].comes_up();",
-        new: "self.lanes[lane].comes_up();\n            let wanted = Vec::<UserKey>::new();",
+        old: "let wanted = self.queues[queue].comes_up();",
+        new: "self.queues[queue].comes_up();\n            let wanted = Vec::<UserKey>::new();",
     },
     Mutation {
         name: "an instance that answered is still to be probed",
         file: INSTANCES,
-        old: "            self.disarm_probe(lane);\n            let wanted",
+        old: "            self.disarm_probe(queue);\n            let wanted",
         new: "            let wanted",
     },
     Mutation {

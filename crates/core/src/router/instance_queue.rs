@@ -139,7 +139,7 @@ pub struct Watch {
 
 /// One instance as its partition sees it.
 #[derive(Debug)]
-pub struct Lane {
+pub struct InstanceQueue {
     /// Who it is.
     pub instance: Arc<Instance>,
     /// Deliveries to it.
@@ -166,7 +166,7 @@ pub struct Lane {
     pub routes: usize,
 }
 
-impl Lane {
+impl InstanceQueue {
     /// Nothing was said yet.
     pub fn new(instance: Arc<Instance>) -> Self {
         Self {
