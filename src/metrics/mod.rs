@@ -13,7 +13,7 @@ use crate::partition::Role;
 use crate::reminder::Priority;
 use crate::reminder::outcome::{self, Outcome};
 use crate::reminder::reject::RejectCode;
-use crate::router::partition::census::Census;
+use crate::router::partition::stats::PartitionStats;
 use crate::router::{NoAnswer, Refusal};
 use series::{Label, Maker, Series};
 
@@ -493,12 +493,12 @@ impl Metrics {
     }
 
     /// What this member's partitions hold together.
-    pub fn held(&self, census: &Census) {
-        self.0.routes.set(as_gauge(census.routes));
-        self.0.connected_users.set(as_gauge(census.connected_users));
+    pub fn held(&self, stats: &PartitionStats) {
+        self.0.routes.set(as_gauge(stats.routes));
+        self.0.connected_users.set(as_gauge(stats.connected_users));
         for (is_connected, mail) in [
-            ("true", census.mail_of_connected),
-            ("false", census.mail_of_away),
+            ("true", stats.mail_of_connected),
+            ("false", stats.mail_of_away),
         ] {
             self.0
                 .parked_users
@@ -509,8 +509,8 @@ impl Metrics {
                 .of(is_connected)
                 .set(as_gauge(mail.reminders));
         }
-        self.0.instances.of("up").set(as_gauge(census.up.len()));
-        self.0.instances.of("down").set(as_gauge(census.down.len()));
+        self.0.instances.of("up").set(as_gauge(stats.up.len()));
+        self.0.instances.of("down").set(as_gauge(stats.down.len()));
     }
 
     /// When the oldest parked reminder was parked.

@@ -23,7 +23,7 @@ use crate::nats::storage;
 use crate::nats::topology::consumers_of;
 use crate::nats::{Nats, NatsError, chain, log, positions};
 use crate::partition::{Partition, Role};
-use crate::router::partition::census::Census;
+use crate::router::partition::stats::PartitionStats;
 use crate::wire::member::{HeldBack, MAX_HELD_BACK};
 
 /// How often JetStream is asked.
@@ -35,7 +35,7 @@ const MAX_WAITING: usize = 1_024;
 #[derive(Debug)]
 pub struct Count {
     /// What its state machine knows.
-    pub census: Census,
+    pub stats: PartitionStats,
     /// Events in work.
     pub events: usize,
     /// Their bytes.
@@ -154,9 +154,9 @@ impl Board {
                 roles.iter().filter(|role| role.kind() == kind).count(),
             );
         }
-        let mut sum = Census::default();
-        for Count { census, .. } in self.counts.values() {
-            sum.add(census);
+        let mut sum = PartitionStats::default();
+        for Count { stats, .. } in self.counts.values() {
+            sum.add(stats);
         }
         self.metrics.held(&sum);
         let named = self

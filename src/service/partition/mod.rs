@@ -491,16 +491,16 @@ impl Worker {
     /// Tells what is held here. Answers when to do so again: it may take a hundredth of the time.
     fn count(&mut self) -> Instant {
         let began = Instant::now();
-        let census = self.machine.census();
+        let stats = self.machine.stats();
         self.held_back
-            .retain(|user, _| census.held_back.contains(user));
+            .retain(|user, _| stats.held_back.contains(user));
         let held_back = self
             .held_back
             .values()
             .take(MAX_HELD_BACK)
             .cloned()
             .collect();
-        let has_mail = census.mail_of_connected.users + census.mail_of_away.users > 0;
+        let has_mail = stats.mail_of_connected.users + stats.mail_of_away.users > 0;
         let (events, bytes) = (self.in_work.len(), self.bytes_in_work);
         let next = Instant::now() + COUNT_EVERY.max(began.elapsed() * 100);
         let (mailboxes, gauges, partition) = (
@@ -518,7 +518,7 @@ impl Worker {
             gauges.counted(
                 partition,
                 Count {
-                    census,
+                    stats,
                     events,
                     bytes,
                     oldest_parked,

@@ -2,13 +2,13 @@
 //! does with instances, deliveries, mailboxes and associates stands in the modules of these names (associates: `attempts`).
 
 mod audit;
-pub mod census;
 mod crowding;
 mod deliveries;
 mod instances;
 mod mailboxes;
 mod parks;
 mod rerouting;
+pub mod stats;
 mod suspects;
 
 use std::collections::{BTreeSet, VecDeque};

@@ -3,7 +3,6 @@
 //! A [`Router`] is a machine with a clock that stands still until [`Router::wait`] moves it. Every step answers what the
 //! machine wants done, one line for each action, and audits the machine.
 
-mod census;
 mod delivery;
 mod devices;
 mod exhaustive;
@@ -16,6 +15,7 @@ mod parks;
 mod rerouting;
 mod room;
 mod slow;
+mod stats;
 mod suspects;
 
 use std::sync::Arc;

@@ -8,7 +8,7 @@ use bellhop_protocol::token::{InstanceName, UserId};
 
 /// How much a partition holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Census {
+pub struct PartitionStats {
     /// Routes.
     pub routes: usize,
     /// Users with a route.
@@ -34,7 +34,7 @@ pub struct Mail {
     pub reminders: usize,
 }
 
-impl Census {
+impl PartitionStats {
     /// Adds another partition's. An instance that is silent for one of them is down.
     pub fn add(&mut self, other: &Self) {
         self.routes += other.routes;
@@ -57,25 +57,25 @@ impl Mail {
 
 impl Partition {
     /// Counts everything, in time proportional to it: some 10 ns for each user.
-    pub fn census(&self) -> Census {
-        let mut census = Census::default();
+    pub fn stats(&self) -> PartitionStats {
+        let mut stats = PartitionStats::default();
         for (_, user) in self.users.iter() {
             let is_connected = !user.routes.is_empty();
-            census.routes += user.routes.len();
+            stats.routes += user.routes.len();
             if user
                 .work()
                 .suspicion
                 .as_ref()
                 .is_some_and(|suspicion| suspicion.tries() >= HELD_BACK_AFTER)
             {
-                census.held_back.insert(user.name.clone());
+                stats.held_back.insert(user.name.clone());
             }
-            census.connected_users += usize::from(is_connected);
+            stats.connected_users += usize::from(is_connected);
             if user.mailbox().has_mail() {
                 let mail = if is_connected {
-                    &mut census.mail_of_connected
+                    &mut stats.mail_of_connected
                 } else {
-                    &mut census.mail_of_away
+                    &mut stats.mail_of_away
                 };
                 mail.users += 1;
                 mail.reminders += user.mailbox().count;
@@ -83,12 +83,12 @@ impl Partition {
         }
         for (_, queue) in self.queues.iter() {
             let side = if queue.is_up() {
-                &mut census.up
+                &mut stats.up
             } else {
-                &mut census.down
+                &mut stats.down
             };
             side.insert(queue.instance.name.clone());
         }
-        census
+        stats
     }
 }
