@@ -14,7 +14,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
 
-use super::lanes::Lanes;
+use super::batch_queues::BatchQueues;
 use super::refusals::Refusals;
 use super::spans;
 use crate::config::Config;
@@ -279,14 +279,15 @@ async fn carry<P, A: Clone, F: Future<Output = Result<A, NoAnswer>>>(
     send: impl Fn(Arc<Instance>, Vec<P>) -> F,
 ) {
     // In one line, whichever partition they are of.
-    let mut lanes: Lanes<Arc<Instance>, (), Waiting<P, A>> = Lanes::new(usize::MAX);
+    let mut batch_queues: BatchQueues<Arc<Instance>, (), Waiting<P, A>> =
+        BatchQueues::new(usize::MAX);
     let mut under_way = FuturesUnordered::new();
     loop {
-        while let Some((instance, batch)) = lanes.next(room) {
+        while let Some((instance, batch)) = batch_queues.next(room) {
             let (parts, answers): (Vec<_>, Vec<_>) =
                 batch.into_iter().filter_map(Waiting::depart).unzip();
             if parts.is_empty() {
-                lanes.arrived(&instance);
+                batch_queues.arrived(&instance);
             } else {
                 let answer = send(instance.clone(), parts);
                 under_way.push(async move { (instance, answers, answer.await) });
@@ -300,17 +301,17 @@ async fn carry<P, A: Clone, F: Future<Output = Result<A, NoAnswer>>>(
                 answers.into_iter().for_each(|to| tell(to, answer.clone().map_err(Undelivered::from)));
                 let for_the_others = match answer {
                     Ok(_) => {
-                        lanes.arrived(&instance);
+                        batch_queues.arrived(&instance);
                         continue;
                     }
                     Err(why @ NoAnswer::NoResponders) => why.into(),
                     // An instance that is silent is so for those who wait, too. It has not seen what they have for it.
                     Err(NoAnswer::TimedOut | NoAnswer::Garbage) => Undelivered::Withheld,
                 };
-                lanes.closed(&instance).into_iter().for_each(|waiting| tell(waiting.answer, Err(for_the_others)));
+                batch_queues.closed(&instance).into_iter().for_each(|waiting| tell(waiting.answer, Err(for_the_others)));
             }
             part = handed_in.recv() => match part {
-                Some((instance, waiting)) => lanes.push(instance, (), waiting.size, waiting),
+                Some((instance, waiting)) => batch_queues.push(instance, (), waiting.size, waiting),
                 None => return,
             },
         }

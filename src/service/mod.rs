@@ -24,6 +24,7 @@
 pub mod api;
 mod asker;
 pub mod associates;
+mod batch_queues;
 pub mod courier;
 pub mod escalation;
 pub mod figures;
@@ -31,7 +32,6 @@ pub mod follow;
 pub mod gauges;
 pub mod history;
 pub mod intake;
-mod lanes;
 pub mod lease;
 pub mod links;
 pub mod members;

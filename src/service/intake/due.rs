@@ -10,7 +10,7 @@ use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::super::lanes::Lanes;
+use super::super::batch_queues::BatchQueues;
 use super::super::outcomes::message::OutcomeEntry;
 use super::super::unreadable::{Desk, Origin as Strangers};
 use super::super::{Context, now_ms};
@@ -53,22 +53,22 @@ pub(super) async fn run(
         kind: SetAside::Due,
     };
     let mut due = origin.take_over(&desk, pull_bytes).await?;
-    let (mut lanes, mut held) = (Lanes::new(AT_ONCE), 0);
+    let (mut batch_queues, mut held) = (BatchQueues::new(AT_ONCE), 0);
     let mut work = FuturesUnordered::new();
     let mut is_stopping = false;
     while !(is_stopping && work.is_empty()) {
         tokio::select! {
             biased;
             () = stop.cancelled(), if !is_stopping => is_stopping = true,
-            Some((lane, bytes)) = work.next(), if !work.is_empty() => {
-                lanes.arrived(&lane);
+            Some((destination, bytes)) = work.next(), if !work.is_empty() => {
+                batch_queues.arrived(&destination);
                 held -= bytes;
             }
             received = due.next(), if held < HELD_BYTES && !is_stopping => match received {
                 Ok(received) => {
                     origin.arrived(&desk, received.sequence);
                     held += bytes(&received);
-                    lanes.push((received.subject.clone(), user(&received.payload)), (), 1, received);
+                    batch_queues.push((received.subject.clone(), user(&received.payload)), (), 1, received);
                 }
                 Err(error) => {
                     origin.look_into(&desk, &due).await?;
@@ -76,13 +76,17 @@ pub(super) async fn run(
                 }
             },
         }
-        while let Some((lane, load)) = if is_stopping { None } else { lanes.next(1) } {
+        while let Some((destination, load)) = if is_stopping {
+            None
+        } else {
+            batch_queues.next(1)
+        } {
             work.push(async move {
                 let bytes = load.iter().map(bytes).sum::<usize>();
                 for received in load {
                     take_in(context, received, questions).await;
                 }
-                (lane, bytes)
+                (destination, bytes)
             });
         }
     }

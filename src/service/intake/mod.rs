@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::lanes::Lanes;
+use super::batch_queues::BatchQueues;
 use super::outcomes::message::OutcomeEntry;
 use super::ownership::{CHECKPOINT_EVERY, Found, Ownership};
 use super::reader::{News, OfSet, Subscription};
@@ -79,9 +79,9 @@ struct Intake {
     ownership: Option<Ownership>,
     sets: HashMap<u64, InWork>,
     /// What one set schedules another one may cancel: a source's go one after the other.
-    later: Lanes<Source, (), (SetParts, i128)>,
+    later: BatchQueues<Source, (), (SetParts, i128)>,
     /// Refused input by its subject, with the set that each is of: a flood of it leaves JetStream time for the rest.
-    refused: Lanes<String, (), (u64, rejected::Message)>,
+    refused: BatchQueues<String, (), (u64, rejected::Message)>,
     /// The log was read up to here.
     read: u64,
     /// Questions for which the log's end was not looked up yet, and
@@ -126,8 +126,8 @@ pub async fn run(
         log: SetsLog::new(start.settled, outcomes, window, done),
         ownership: Some(ownership),
         sets: HashMap::new(),
-        later: Lanes::new(usize::MAX),
-        refused: Lanes::new(REFUSALS_ON_THEIR_WAY),
+        later: BatchQueues::new(usize::MAX),
+        refused: BatchQueues::new(REFUSALS_ON_THEIR_WAY),
         read: start.after,
         asked: Vec::new(),
         looking: Vec::new(),
