@@ -25,7 +25,6 @@ pub mod api;
 mod asker;
 pub mod associates;
 mod batch_queues;
-pub mod courier;
 pub mod escalation;
 pub mod figures;
 pub mod follow;
@@ -44,6 +43,7 @@ pub mod recorded;
 mod refusals;
 pub mod rejected;
 pub mod repartition;
+pub mod request_batcher;
 pub mod routes;
 pub mod rules;
 pub mod spans;
@@ -68,7 +68,6 @@ use crate::nats::{Nats, NatsError, chain, topology};
 use crate::partition::of_user;
 use crate::reminder::finished::to_the_millisecond;
 use crate::token::UserId;
-use courier::Courier;
 use follow::{Follow, Source};
 use gauges::Gauges;
 use history::shelf::{Shelf, state_directory};
@@ -76,6 +75,7 @@ use lease::Lease;
 use links::Links;
 use outcomes::Recorder;
 use reader::Log;
+use request_batcher::RequestBatcher;
 use unreadable::{Desk, Losses};
 
 /// For so long it is tried again to set up what JetStream did not answer for.
@@ -101,7 +101,7 @@ pub struct Context {
     /// Sets that did not arrive.
     pub losses: Losses,
     /// Carries requests to instances.
-    pub courier: Courier,
+    pub batcher: RequestBatcher,
     /// Asks for routes.
     pub routes: Follow,
     /// Asks for associates.
@@ -210,7 +210,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
         "serving"
     );
     let client = nats.client.clone();
-    let courier = Courier::start(&links.apps, &metrics, &config);
+    let batcher = RequestBatcher::start(&links.apps, &metrics, &config);
     let context = Context {
         config,
         nats,
@@ -219,7 +219,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
         voice,
         links,
         losses,
-        courier,
+        batcher,
         routes,
         associates,
         log,

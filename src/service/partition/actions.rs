@@ -22,9 +22,9 @@ use crate::reminder::reject::{RejectCode, Rejection};
 use crate::router::{
     self, Action, Company, Fate, HeldBack, Input, Item, Refusal, Removal, Settled, Share,
 };
-use crate::service::courier::Parcel;
 use crate::service::outcomes::message::OutcomeEntry;
 use crate::service::refusals::Refusals;
+use crate::service::request_batcher::DeliveryPart;
 use crate::service::{Context, now_ms, rejected, routes, spans};
 use crate::token::UserId;
 use crate::wire::member;
@@ -40,9 +40,9 @@ impl Worker {
                 until,
             } => self.deliver(instance, company, shares, until),
             Action::Heartbeat { instance, users } => {
-                let courier = self.context.courier.clone();
+                let batcher = self.context.batcher.clone();
                 self.start(async move {
-                    let answer = courier.heartbeat(instance.clone(), users).await;
+                    let answer = batcher.heartbeat(instance.clone(), users).await;
                     Done::Input(Input::HeartbeatAnswered { instance, answer })
                 });
             }
@@ -90,13 +90,13 @@ impl Worker {
             let (event, index) = self.event_of(item)?;
             event.set_of(index).trace.as_ref()
         }));
-        let courier = self.context.courier.clone();
+        let batcher = self.context.batcher.clone();
         self.start(async move {
-            let answer = courier
+            let answer = batcher
                 .deliver(
                     instance.clone(),
                     company,
-                    Parcel { reminders, traces },
+                    DeliveryPart { reminders, traces },
                     until,
                 )
                 .await;

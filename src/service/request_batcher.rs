@@ -28,22 +28,22 @@ use crate::trace::TraceParent;
 
 /// Carries requests of all partitions of a member. Cloning shares it.
 #[derive(Debug, Clone)]
-pub struct Courier {
-    deliveries: Desk<Parcel, Arc<Refusals>>,
+pub struct RequestBatcher {
+    deliveries: RequestQueue<DeliveryPart, Arc<Refusals>>,
     alone: Sender,
-    heartbeats: Desk<Vec<UserId>, Arc<HashSet<UserId>>>,
+    heartbeats: RequestQueue<Vec<UserId>, Arc<HashSet<UserId>>>,
 }
 
 /// What one partition has for an instance.
 #[derive(Debug)]
-pub struct Parcel {
+pub struct DeliveryPart {
     /// The reminders as they go into the request.
     pub reminders: Vec<Bytes>,
     /// The traces that they belong to.
     pub traces: Vec<TraceParent>,
 }
 
-impl Courier {
+impl RequestBatcher {
     /// Starts it. It ends with the last one who can hand something in.
     pub fn start(apps: &Link, metrics: &Metrics, config: &Config) -> Self {
         let to_deliver = Sender {
@@ -58,10 +58,10 @@ impl Courier {
         let most_bytes = config.delivery.max_bytes - DELIVERY_FRAME_BYTES;
         Self {
             alone: to_deliver.clone(),
-            deliveries: Desk::start(most_bytes, move |to, parcels| {
-                to_deliver.clone().deliver(to, Company::Shared, parcels)
+            deliveries: RequestQueue::start(most_bytes, move |to, parts| {
+                to_deliver.clone().deliver(to, Company::Shared, parts)
             }),
-            heartbeats: Desk::start(config.heartbeat.max_users, move |to, users| {
+            heartbeats: RequestQueue::start(config.heartbeat.max_users, move |to, users| {
                 to_ask.clone().heartbeat(to, users)
             }),
         }
@@ -75,24 +75,24 @@ impl Courier {
         &self,
         instance: Arc<Instance>,
         company: Company,
-        parcel: Parcel,
+        part: DeliveryPart,
         until: Instant,
     ) -> Result<Arc<Refusals>, Undelivered> {
         match company {
             Company::Shared => {
-                let bytes = parcel
+                let bytes = part
                     .reminders
                     .iter()
                     .map(|reminder| reminder.len() + 1)
                     .sum();
                 self.deliveries
-                    .ask(instance, parcel, bytes, Some(until))
+                    .ask(instance, part, bytes, Some(until))
                     .await
             }
             Company::Alone => Ok(self
                 .alone
                 .clone()
-                .deliver(instance, company, vec![parcel])
+                .deliver(instance, company, vec![part])
                 .await?),
         }
     }
@@ -135,14 +135,14 @@ impl Sender {
         self,
         to: Arc<Instance>,
         company: Company,
-        parcels: Vec<Parcel>,
+        parts: Vec<DeliveryPart>,
     ) -> Result<Arc<Refusals>, NoAnswer> {
-        let reminders = || parcels.iter().flat_map(|parcel| &parcel.reminders);
+        let reminders = || parts.iter().flat_map(|part| &part.reminders);
         let (count, body) = (
             reminders().count(),
             instance::delivery_body(reminders().map(AsRef::as_ref)),
         );
-        let traces = spans::distinct(parcels.iter().flat_map(|parcel| &parcel.traces));
+        let traces = spans::distinct(parts.iter().flat_map(|part| &part.traces));
         let span = spans::deliver(&to.name, count, &traces);
         let trace = spans::passed_on(&span, traces.first().cloned());
         let deliver = async {
@@ -189,7 +189,7 @@ impl Sender {
 
 /// Where requests of one kind are handed in.
 #[derive(Debug)]
-struct Desk<P, A>(mpsc::Sender<(Arc<Instance>, Waiting<P, A>)>);
+struct RequestQueue<P, A>(mpsc::Sender<(Arc<Instance>, Waiting<P, A>)>);
 
 #[derive(Debug)]
 struct Waiting<P, A> {
@@ -202,16 +202,16 @@ struct Waiting<P, A> {
     answer: oneshot::Sender<Result<A, Undelivered>>,
 }
 
-/// Parts that stand in line before the desk; more wait at their partitions.
+/// Parts that stand in line before the queue; more wait at their partitions.
 const MAX_IN_LINE: usize = 1_024;
 
-impl<P, A> Clone for Desk<P, A> {
+impl<P, A> Clone for RequestQueue<P, A> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<P: Send + 'static, A: Clone + Send + 'static> Desk<P, A> {
+impl<P: Send + 'static, A: Clone + Send + 'static> RequestQueue<P, A> {
     /// Opens it. What is handed in goes out by `send` in requests of the size `room` at most.
     fn start<F>(room: usize, send: impl Fn(Arc<Instance>, Vec<P>) -> F + Send + 'static) -> Self
     where
@@ -326,8 +326,8 @@ mod tests {
 
     type Sent = (Vec<u32>, oneshot::Sender<Result<u32, NoAnswer>>);
 
-    /// A desk with room for three, and what it sends, to be answered by the test.
-    struct Counter(Desk<u32, u32>);
+    /// A queue with room for three, and what it sends, to be answered by the test.
+    struct Counter(RequestQueue<u32, u32>);
 
     impl Counter {
         fn new() -> (Self, mpsc::UnboundedReceiver<Sent>) {
@@ -337,7 +337,7 @@ mod tests {
                 sent.send((parts, answer)).unwrap();
                 async { answered.await.unwrap() }
             };
-            (Self(Desk::start(3, send)), sending)
+            (Self(RequestQueue::start(3, send)), sending)
         }
 
         async fn ask(&self, part: u32) -> tokio::task::JoinHandle<Result<u32, Undelivered>> {
@@ -349,13 +349,13 @@ mod tests {
             part: u32,
             until: Option<Instant>,
         ) -> tokio::task::JoinHandle<Result<u32, Undelivered>> {
-            let desk = self.0.clone();
+            let queue = self.0.clone();
             let instance = Instance {
                 name: "app".parse().unwrap(),
                 subject: "app".to_owned(),
             };
             let asked =
-                tokio::spawn(async move { desk.ask(Arc::new(instance), part, 1, until).await });
+                tokio::spawn(async move { queue.ask(Arc::new(instance), part, 1, until).await });
             tokio::task::yield_now().await; // It stands in line now.
             asked
         }
