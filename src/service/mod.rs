@@ -9,7 +9,7 @@
 //! | [`history`] | one in the installation | outcomes → the database |
 //! | [`api`] | one, or one for each process | the database, mailboxes → answers to queries |
 //! | [`partition`] | one for each partition held | slices, routes, answers → deliveries, mailboxes, outcomes |
-//! | [`follow`] | two | the buckets of routes and associates → each partition's own |
+//! | [`watch`] | two | the buckets of routes and associates → each partition's own |
 //! | [`rules`] | one | the bucket of rules → compiled documents |
 //! | [`outcomes`] | one | outcomes → their stream, in batches |
 //! | [`gauges`] | one | what is held and what waits → metrics |
@@ -27,7 +27,6 @@ pub mod associates;
 mod batch_queues;
 pub mod escalation;
 pub mod figures;
-pub mod follow;
 pub mod gauges;
 pub mod history;
 pub mod intake;
@@ -51,6 +50,7 @@ mod surviving;
 mod sweep;
 pub mod systemd;
 pub mod unreadable;
+pub mod watch;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -68,7 +68,6 @@ use crate::nats::{Nats, NatsError, chain, topology};
 use crate::partition::of_user;
 use crate::reminder::finished::to_the_millisecond;
 use crate::token::UserId;
-use follow::{Follow, Source};
 use gauges::Gauges;
 use history::shelf::{Shelf, state_directory};
 use lease::Lease;
@@ -77,6 +76,7 @@ use outcomes::Recorder;
 use reader::Log;
 use request_batcher::RequestBatcher;
 use unreadable::{Desk, Losses};
+use watch::{Follow, Source};
 
 /// For so long it is tried again to set up what JetStream did not answer for.
 const SETUP_PATIENCE: Duration = Duration::from_secs(10);

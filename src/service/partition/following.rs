@@ -11,12 +11,12 @@ use crate::nats::NatsError;
 use crate::partition::Partition;
 use crate::router::{self, Input};
 use crate::service::Context;
-use crate::service::follow::News;
+use crate::service::watch::Update;
 
 /// Follows both buckets.
 pub(super) struct Following {
-    routes: mpsc::Receiver<News>,
-    associates: mpsc::Receiver<News>,
+    routes: mpsc::Receiver<Update>,
+    associates: mpsc::Receiver<Update>,
     /// Whether all entries that each bucket had in the beginning were sent.
     is_loaded: [bool; 2],
 }
@@ -44,8 +44,8 @@ impl Following {
             news = self.associates.recv() => (1, news),
         };
         match news {
-            Some(News::Changed(input)) => Ok(Some(input)),
-            Some(News::Loaded) => {
+            Some(Update::Changed(input)) => Ok(Some(input)),
+            Some(Update::Loaded) => {
                 self.is_loaded[bucket] = true;
                 Ok(None)
             }

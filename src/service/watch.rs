@@ -19,7 +19,7 @@ const MAX_WAITING: usize = 8_192;
 
 /// An update for a partition.
 #[derive(Debug)]
-pub enum News {
+pub enum Update {
     /// An entry was put or deleted.
     Changed(Input),
     /// All entries of the time of the subscription have been sent.
@@ -50,7 +50,7 @@ pub struct Source {
 /// Asks for what concerns a partition.
 #[derive(Debug, Clone)]
 pub struct Follow {
-    wishes: mpsc::Sender<Wish>,
+    requests: mpsc::Sender<SubscribeRequest>,
 }
 
 impl Follow {
@@ -65,27 +65,27 @@ impl Follow {
         readiness: watch::Sender<Readiness>,
         source: Source,
     ) -> (Self, tokio::task::JoinHandle<()>) {
-        let (sender, wishes) = mpsc::channel(usize::from(partitions).max(1));
+        let (sender, requests) = mpsc::channel(usize::from(partitions).max(1));
         (
-            Self { wishes: sender },
+            Self { requests: sender },
             tokio::spawn(follow(
-                link, nats, partitions, metrics, readiness, source, wishes,
+                link, nats, partitions, metrics, readiness, source, requests,
             )),
         )
     }
 
-    /// The partition's entries: those there are, [`News::Loaded`], and every change, until the receiver is dropped.
-    pub async fn follow(&self, partition: Partition) -> mpsc::Receiver<News> {
+    /// The partition's entries: those there are, [`Update::Loaded`], and every change, until the receiver is dropped.
+    pub async fn follow(&self, partition: Partition) -> mpsc::Receiver<Update> {
         let (sender, receiver) = mpsc::channel(MAX_WAITING);
-        let _ = self.wishes.send((partition, sender)).await; // The watch ends with the process only.
+        let _ = self.requests.send((partition, sender)).await; // The watch ends with the process only.
         receiver
     }
 }
 
-type Wish = (Partition, mpsc::Sender<News>);
+type SubscribeRequest = (Partition, mpsc::Sender<Update>);
 
 struct Follower {
-    sender: mpsc::Sender<News>,
+    sender: mpsc::Sender<Update>,
     knows: Knows,
 }
 
@@ -106,7 +106,7 @@ async fn follow(
     metrics: Metrics,
     readiness: watch::Sender<Readiness>,
     source: Source,
-    mut wishes: mpsc::Receiver<Wish>,
+    mut requests: mpsc::Receiver<SubscribeRequest>,
 ) {
     let mut followers: BTreeMap<Partition, Follower> = BTreeMap::new();
     // A newcomer needs everything from the start, so a second watch begins. The first one goes on meanwhile, so that
@@ -135,7 +135,7 @@ async fn follow(
         if fresh.as_ref().is_some_and(Watched::is_loaded) {
             current = fresh.take();
             for follower in advance(&mut followers, Knows::Some, Knows::All) {
-                let _ = follower.sender.send(News::Loaded).await;
+                let _ = follower.sender.send(Update::Loaded).await;
             }
             continue; // A partition may have subscribed meanwhile.
         }
@@ -144,14 +144,14 @@ async fn follow(
                 != fresh.is_some()
         });
         let (entry, is_fresh) = tokio::select! {
-            wish = wishes.recv() => {
-                let Some(mut wish) = wish else { return };
+            request = requests.recv() => {
+                let Some(mut request) = request else { return };
                 loop {
                     // A watch that is being loaded goes on to its end: starting again for each subscriber might never end.
-                    followers.insert(wish.0, Follower { sender: wish.1, knows: Knows::Nothing });
+                    followers.insert(request.0, Follower { sender: request.1, knows: Knows::Nothing });
                     // Partitions are taken in groups, and one fresh watch serves them all.
-                    match wishes.try_recv() {
-                        Ok(next) => wish = next,
+                    match requests.try_recv() {
+                        Ok(next) => request = next,
                         Err(_) => break,
                     }
                 }
@@ -221,7 +221,7 @@ async fn tell(
     };
     let partition = of_user(&user, partitions);
     if let Some(follower) = followers.get(&partition)
-        && follower.sender.send(News::Changed(input)).await.is_err()
+        && follower.sender.send(Update::Changed(input)).await.is_err()
     {
         followers.remove(&partition);
     }
