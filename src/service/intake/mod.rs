@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::batch_queues::BatchQueues;
 use super::outcomes::message::OutcomeEntry;
 use super::ownership::{CHECKPOINT_EVERY, Found, Ownership};
-use super::reader::{News, OfSet, Subscription};
+use super::reader::{LogItem, OfSet, Subscription};
 use super::{Context, now_ms, rejected};
 use crate::log::Subscriber;
 use crate::log::done::Done as Name;
@@ -166,7 +166,7 @@ impl Intake {
                     Some(question) => self.asked.push(question),
                     None => has_questions = false,
                 },
-                news = subscription.next(), if !is_stopping || has_questions => self.news(news, subscription)?,
+                item = subscription.next(), if !is_stopping || has_questions => self.item(item, subscription)?,
                 _ = tick.tick(), if !is_stopping => self.tick(),
             }
             self.answer();
@@ -175,9 +175,13 @@ impl Intake {
     }
 
     /// Takes in what the reader has for the sets themselves.
-    fn news(&mut self, news: Option<News>, subscription: &Subscription) -> Result<(), NatsError> {
-        match news {
-            Some(News::OfSet(of_set, before)) => {
+    fn item(
+        &mut self,
+        item: Option<LogItem>,
+        subscription: &Subscription,
+    ) -> Result<(), NatsError> {
+        match item {
+            Some(LogItem::OfSet(of_set, before)) => {
                 let bytes = of_set.bytes();
                 let OfSet {
                     part,
@@ -241,11 +245,11 @@ impl Intake {
                 }
                 self.send();
             }
-            Some(News::Read(upto)) => {
+            Some(LogItem::Read(upto)) => {
                 self.read = self.read.max(upto.sequence);
                 self.log.progress.read(upto);
             }
-            Some(News::Slice(..)) => {} // It is for another subscriber.
+            Some(LogItem::Slice(..)) => {} // It is for another subscriber.
             None => {
                 return Err(NatsError::failed(
                     "read the log of sets",

@@ -1,6 +1,6 @@
 //! A partition's way through the log: takes its slices, plans them, and stores how far it has come.
 
-use super::{Done, InWork, News, Subscription, Worker, entry, may_reroute};
+use super::{Done, InWork, LogItem, Subscription, Worker, entry, may_reroute};
 use crate::event::{Event, IndexEntry, OfSet};
 use crate::log::Subscriber;
 use crate::log::done::Done as Name;
@@ -69,13 +69,13 @@ impl Worker {
     ///
     /// # Errors
     /// When the log is another one than before.
-    pub(super) fn news(
+    pub(super) fn item(
         &mut self,
-        news: Option<News>,
+        item: Option<LogItem>,
         subscription: &Subscription,
     ) -> Result<(), NatsError> {
-        match news {
-            Some(News::Slice(slice, before)) => {
+        match item {
+            Some(LogItem::Slice(slice, before)) => {
                 let (bytes, set) = (slice.bytes, slice.set.clone());
                 let taken = self.log.take_in(slice, before);
                 self.log
@@ -89,11 +89,11 @@ impl Worker {
                 self.warn_of_forgotten(taken.forgotten);
                 Ok(())
             }
-            Some(News::Read(upto)) => {
+            Some(LogItem::Read(upto)) => {
                 self.log.progress.read(upto);
                 Ok(())
             }
-            Some(News::OfSet(..)) => Ok(()), // It is for another subscriber.
+            Some(LogItem::OfSet(..)) => Ok(()), // It is for another subscriber.
             None => Err(NatsError::failed(
                 "read the log of sets",
                 "it is another one than before",

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::gauges::Count;
 use super::ownership::{CHECKPOINT_EVERY, Ownership};
-use super::reader::{News, Subscription};
+use super::reader::{LogItem, Subscription};
 use super::refusals::Refusals;
 use super::{Context, ownership, rejected};
 use crate::config::{self, Config, Devices};
@@ -318,14 +318,14 @@ impl Worker {
                 () = sleep_until(Some(next_count)) => next_count = self.count(),
                 () = std::future::ready(()), if has_room && !is_stopping && self.log.queued_bytes() > 0 => {
                     // What has come takes its turn with what waits.
-                    while let Some(news) = subscription.ready() {
-                        self.news(Some(news), subscription)?;
+                    while let Some(item) = subscription.ready() {
+                        self.item(Some(item), subscription)?;
                     }
                     self.plan(subscription);
                     // It is work for the processor, and much may wait: the connection must get its turn between.
                     tokio::task::yield_now().await;
                 }
-                news = subscription.next(), if !is_stopping => self.news(news, subscription)?,
+                item = subscription.next(), if !is_stopping => self.item(item, subscription)?,
             }
         }
     }

@@ -34,7 +34,7 @@ const SAY_EVERY: Duration = Duration::from_millis(250);
 
 /// What a subscriber gets. What comes is in the order of the log.
 #[derive(Debug)]
-pub enum News {
+pub enum LogItem {
     /// A partition's slice of a set, and the place just before the set.
     Slice(Slice, Mark),
     /// What belongs to a set itself, and the place just before the set.
@@ -77,7 +77,7 @@ enum Command {
         subscriber: Subscriber,
         start: Start,
         created_ns: i64,
-        news: mpsc::UnboundedSender<News>,
+        item: mpsc::UnboundedSender<LogItem>,
     },
     Unsubscribe(Subscriber),
     Drained(Subscriber, usize),
@@ -96,18 +96,18 @@ pub struct Subscription {
     log: Log,
     subscriber: Subscriber,
     // It holds no more than the subscriber's queue may: see `Limits::queue_bytes`.
-    news: mpsc::UnboundedReceiver<News>,
+    item: mpsc::UnboundedReceiver<LogItem>,
 }
 
 impl Subscription {
     /// Returns what comes next; none if the log is another one than before. May be cancelled.
-    pub async fn next(&mut self) -> Option<News> {
-        self.news.recv().await
+    pub async fn next(&mut self) -> Option<LogItem> {
+        self.item.recv().await
     }
 
     /// Returns what has come already, if anything has.
-    pub fn ready(&mut self) -> Option<News> {
-        self.news.try_recv().ok()
+    pub fn ready(&mut self) -> Option<LogItem> {
+        self.item.try_recv().ok()
     }
 
     /// Says that so many bytes of what came wait no more.
@@ -156,25 +156,25 @@ impl Log {
 
     /// Subscribes from a place on, in the log that was created at this time.
     pub fn subscribe(&self, subscriber: Subscriber, start: Start, created_ns: i64) -> Subscription {
-        let (sender, news) = mpsc::unbounded_channel();
+        let (sender, item) = mpsc::unbounded_channel();
         // If the task has ended, so has the subscription.
         let _ = self.commands.send(Command::Subscribe {
             subscriber,
             start,
             created_ns,
-            news: sender,
+            item: sender,
         });
         Subscription {
             log: self.clone(),
             subscriber,
-            news,
+            item,
         }
     }
 }
 
 /// Where a subscriber gets its part, and how far it heard that the log was read.
 struct Recipient {
-    news: mpsc::UnboundedSender<News>,
+    item: mpsc::UnboundedSender<LogItem>,
     heard: Mark,
 }
 
@@ -223,7 +223,7 @@ impl Reading {
                 subscriber,
                 start,
                 created_ns,
-                news,
+                item,
             } => {
                 if self.created_ns != created_ns {
                     self.begin_again();
@@ -232,7 +232,7 @@ impl Reading {
                 self.subscribers.insert(
                     subscriber,
                     Recipient {
-                        news,
+                        item,
                         heard: start.settled,
                     },
                 );
@@ -283,7 +283,7 @@ impl Reading {
         let mut slices: HashMap<_, _> = split.slices.into_iter().collect();
         let mut of_set = split.of_set;
         for Taker { subscriber, before } in takers {
-            let (news, bytes) = match subscriber {
+            let (item, bytes) = match subscriber {
                 Subscriber::Sets => {
                     self.desk.metrics.set_taken();
                     let Some(part) = of_set.take() else {
@@ -296,18 +296,18 @@ impl Reading {
                         stored_ns,
                     };
                     let bytes = of_set.bytes();
-                    (News::OfSet(Box::new(of_set), before), bytes)
+                    (LogItem::OfSet(Box::new(of_set), before), bytes)
                 }
                 Subscriber::Partition(partition) => {
                     let Some(slice) = slices.remove(&partition) else {
                         continue;
                     };
                     let bytes = slice.bytes;
-                    (News::Slice(slice, before), bytes)
+                    (LogItem::Slice(slice, before), bytes)
                 }
             };
             if let Some(recipient) = self.subscribers.get(&subscriber) {
-                let _ = recipient.news.send(news); // If it is gone, it says so next.
+                let _ = recipient.item.send(item); // If it is gone, it says so next.
                 self.readers.queued(subscriber, bytes, &mut actions);
             }
         }
@@ -328,7 +328,7 @@ impl Reading {
                 .taken(subscriber)
                 .filter(|taken| *taken != recipient.heard)
         {
-            let _ = recipient.news.send(News::Read(taken)); // If it is gone, it says so next.
+            let _ = recipient.item.send(LogItem::Read(taken)); // If it is gone, it says so next.
             recipient.heard = taken;
         }
     }
