@@ -158,7 +158,7 @@ pub async fn members(nats: &Nats) -> Result<Vec<String>, NatsError> {
 }
 
 /// The mailboxes of one partition, as the repartitioning finds them.
-pub struct Shelf {
+pub struct MailboxStore {
     nats: Nats,
     partition: Partition,
     mailboxes: Mailboxes,
@@ -166,7 +166,7 @@ pub struct Shelf {
     pub found: BTreeMap<UserId, MailboxSummary>,
 }
 
-impl Shelf {
+impl MailboxStore {
     /// Opens the partition's mailboxes. From here on no earlier owner can append to them.
     ///
     /// # Errors

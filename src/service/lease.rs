@@ -17,7 +17,7 @@ struct State {
 
 /// Keeps the lease: belongs to the task that speaks for the member.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct LeaseRenewer {
     state: watch::Sender<State>,
     ttl: Duration,
 }
@@ -30,12 +30,12 @@ pub struct Lease {
 }
 
 /// A lease that has not begun.
-pub fn new(ttl: Duration) -> (Keeper, Lease) {
+pub fn new(ttl: Duration) -> (LeaseRenewer, Lease) {
     let (sender, state) = watch::channel(State {
         term: 0,
         heard: None,
     });
-    (Keeper { state: sender, ttl }, Lease { state, ttl })
+    (LeaseRenewer { state: sender, ttl }, Lease { state, ttl })
 }
 
 impl State {
@@ -45,7 +45,7 @@ impl State {
     }
 }
 
-impl Keeper {
+impl LeaseRenewer {
     /// A new term begins now.
     pub fn begin(&self) {
         self.state.send_modify(|state| {
@@ -97,37 +97,37 @@ mod tests {
 
     #[test]
     fn a_lease_ends_by_time_or_by_word_and_begins_a_new_term() {
-        let (keeper, lease) = new(Duration::from_millis(20));
+        let (renewer, lease) = new(Duration::from_millis(20));
         assert!(lease.is_over());
-        keeper.renew(Instant::now(), Instant::now());
+        renewer.renew(Instant::now(), Instant::now());
         assert!(lease.is_over(), "only a new term begins it");
-        keeper.begin();
+        renewer.begin();
         let term = lease.term();
         assert!(lease.is_current(term));
         while !lease.is_over() {
             std::thread::yield_now();
         }
         assert!(!lease.is_current(term));
-        keeper.begin();
+        renewer.begin();
         assert!(!lease.is_current(term) && lease.is_current(lease.term()));
-        keeper.end();
+        renewer.end();
         assert!(lease.is_over());
     }
 
     #[test]
     fn a_lease_counts_from_when_the_word_was_sent() {
         let ttl = Duration::from_secs(10);
-        let (keeper, lease) = new(ttl);
-        keeper.begin();
+        let (renewer, lease) = new(ttl);
+        renewer.begin();
         let begun = lease.state.borrow().heard.expect("it has begun");
         let at = |seconds| begun + Duration::from_secs(seconds);
-        keeper.renew(at(4), at(9));
+        renewer.renew(at(4), at(9));
         assert!(!lease.state.borrow().is_over(at(14), ttl));
         assert!(
             lease.state.borrow().is_over(at(15), ttl),
             "ten seconds after the word, not after its answer"
         );
-        keeper.renew(at(2), at(9));
+        renewer.renew(at(2), at(9));
         assert!(
             !lease.state.borrow().is_over(at(14), ttl),
             "an earlier word shortens nothing"
@@ -136,11 +136,11 @@ mod tests {
 
     #[test]
     fn a_lease_that_is_over_is_not_renewed() {
-        let (keeper, lease) = new(Duration::from_secs(10));
-        keeper.begin();
+        let (renewer, lease) = new(Duration::from_secs(10));
+        renewer.begin();
         let begun = lease.state.borrow().heard.expect("it has begun");
         let at = |seconds| begun + Duration::from_secs(seconds);
-        keeper.renew(at(9), at(11));
+        renewer.renew(at(9), at(11));
         assert_eq!(
             lease.state.borrow().heard,
             Some(begun),

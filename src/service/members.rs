@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::lease::Keeper;
+use super::lease::LeaseRenewer;
 use super::{Context, escalation, history, intake, partition};
 use crate::http::Readiness;
 use crate::nats::bucket::{self, Entry, Operation, Unreadable, Watched};
@@ -64,7 +64,7 @@ struct Membership {
     /// When each role failed lately, the latest last.
     failures: BTreeMap<Role, VecDeque<Instant>>,
     /// Keeps this member's lease.
-    keeper: Keeper,
+    renewer: LeaseRenewer,
     /// When the watch last showed this member's own entry.
     heard_itself: Instant,
     is_stopping: bool,
@@ -84,7 +84,7 @@ const STEADY_AFTER: Duration = Duration::from_secs(5);
 /// When it cannot even begin.
 pub async fn run(
     context: Context,
-    keeper: Keeper,
+    renewer: LeaseRenewer,
     stop: CancellationToken,
 ) -> Result<(), NatsError> {
     let bucket = context.nats.names.members_bucket();
@@ -99,7 +99,7 @@ pub async fn run(
         resting: BTreeMap::new(),
         due: None,
         failures: BTreeMap::new(),
-        keeper,
+        renewer,
         heard_itself: Instant::now(),
         is_stopping: false,
     };
@@ -186,11 +186,11 @@ impl Membership {
         // A watch that broke is no new term: what the workers decide is this member's to decide still.
         let is_new_term = self.context.lease.is_over();
         if is_new_term {
-            self.keeper.begin();
+            self.renewer.begin();
         }
         let joined = self.join().await;
         if joined.is_err() && is_new_term {
-            self.keeper.end();
+            self.renewer.end();
         }
         joined
     }
@@ -295,7 +295,7 @@ impl Membership {
         let put = self.members.put(&self.context.member, json.into());
         match tokio::time::timeout(settings.interval, put).await {
             Ok(Ok(_)) => {
-                self.keeper.renew(sent, Instant::now());
+                self.renewer.renew(sent, Instant::now());
                 return true;
             }
             Ok(Err(error)) => {

@@ -69,7 +69,7 @@ use crate::partition::of_user;
 use crate::reminder::finished::to_the_millisecond;
 use crate::token::UserId;
 use gauges::Gauges;
-use history::shelf::{Shelf, state_directory};
+use history::handle::{HistoryHandle, state_directory};
 use lease::Lease;
 use links::Links;
 use outcomes::Recorder;
@@ -113,7 +113,7 @@ pub struct Context {
     /// Has the rules ready.
     pub rules: rules::Watch,
     /// Has the history's database.
-    pub history: Shelf,
+    pub history: HistoryHandle,
     /// What is counted.
     pub metrics: Metrics,
     /// What is held and what waits.
@@ -146,9 +146,9 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
     let (links, ends) = Links::connect(&config, &member, nats.clone(), voice.clone()).await?;
     set_up(&nats, &config).await?;
     let config = Arc::new(config);
-    let history = Shelf::new(&config.history, &state_directory(), &nats).await?;
+    let history = HistoryHandle::new(&config.history, &state_directory(), &nats).await?;
     tracing::info!(url = %history.url(), "keeping the history");
-    let (keeper, lease) = lease::new(config.members.ttl);
+    let (renewer, lease) = lease::new(config.members.ttl);
     let metrics = Metrics::default();
     let (recorder, recording) = Recorder::start(
         nats.clone(),
@@ -236,7 +236,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
         .is_shared()
         .then(|| tokio::spawn(answer_queries(context.clone())));
     let telling = tokio::spawn(figures::run(context.clone()));
-    let served = members::run(context, keeper, stop).await;
+    let served = members::run(context, renewer, stop).await;
     drop(keeping);
     telling.abort();
     answering.inspect(JoinHandle::abort);

@@ -25,7 +25,7 @@ const WHAT: &str = "read what is recorded";
 const MAX_WAITING: usize = 1_024;
 
 /// A subscriber that is taken over.
-struct Wish {
+struct Request {
     subscriber: Subscriber,
     start: OutcomesStart,
     answer: oneshot::Sender<Result<AllDone, NatsError>>,
@@ -35,15 +35,15 @@ struct Wish {
 /// are taken over together, and mostly need the same messages.
 #[derive(Debug, Clone)]
 pub struct Reader {
-    wishes: mpsc::Sender<Wish>,
+    requests: mpsc::Sender<Request>,
 }
 
 impl Reader {
     /// Starts the task that reads. It ends with the last reader.
     pub fn start(nats: Nats) -> Self {
-        let (wishes, waiting) = mpsc::channel(MAX_WAITING);
+        let (requests, waiting) = mpsc::channel(MAX_WAITING);
         tokio::spawn(answer(nats, waiting));
-        Self { wishes }
+        Self { requests }
     }
 
     /// Returns what is recorded of a subscriber from a place on. To be asked when nothing of an earlier owner can be recorded
@@ -58,8 +58,8 @@ impl Reader {
     ) -> Result<AllDone, NatsError> {
         let (answer, answered) = oneshot::channel();
         let _ = self
-            .wishes
-            .send(Wish {
+            .requests
+            .send(Request {
                 subscriber,
                 start,
                 answer,
@@ -71,13 +71,13 @@ impl Reader {
     }
 }
 
-async fn answer(nats: Nats, mut waiting: mpsc::Receiver<Wish>) {
-    let mut wishes = Vec::new();
-    while waiting.recv_many(&mut wishes, MAX_WAITING).await > 0 {
-        let mut done = read(&nats, &wishes).await;
-        for Wish {
+async fn answer(nats: Nats, mut waiting: mpsc::Receiver<Request>) {
+    let mut requests = Vec::new();
+    while waiting.recv_many(&mut requests, MAX_WAITING).await > 0 {
+        let mut done = read(&nats, &requests).await;
+        for Request {
             subscriber, answer, ..
-        } in wishes.drain(..)
+        } in requests.drain(..)
         {
             let its = match &mut done {
                 Ok(done) => Ok(done.remove(&subscriber).unwrap_or_default()),
@@ -89,18 +89,21 @@ async fn answer(nats: Nats, mut waiting: mpsc::Receiver<Wish>) {
     }
 }
 
-async fn read(nats: &Nats, wishes: &[Wish]) -> Result<HashMap<Subscriber, AllDone>, NatsError> {
-    let mut all: HashMap<Subscriber, AllDone> = wishes
+async fn read(
+    nats: &Nats,
+    requests: &[Request],
+) -> Result<HashMap<Subscriber, AllDone>, NatsError> {
+    let mut all: HashMap<Subscriber, AllDone> = requests
         .iter()
-        .map(|wish| (wish.subscriber, AllDone::new()))
+        .map(|request| (request.subscriber, AllDone::new()))
         .collect();
     let outcomes = nats.names.outcomes_stream();
     let through = last_sequence(nats, &outcomes).await?;
     // Those that begin at a time are rare: the stream of outcomes went back. What both ways find is the same.
     let mut sequence = None;
     let mut time_ms = None;
-    for wish in wishes {
-        match wish.start {
+    for request in requests {
+        match request.start {
             OutcomesStart::After(after) => {
                 sequence = Some(sequence.unwrap_or(u64::MAX).min(after + 1))
             }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::nats::positions::HOLD_FOR;
-use crate::nats::repartition::{self, Noted, Shelf};
+use crate::nats::repartition::{self, MailboxStore, Noted};
 use crate::nats::{Nats, NatsError};
 use crate::partition::{Partition, of_user};
 use crate::token::UserId;
@@ -69,11 +69,11 @@ pub async fn run(nats: &Nats, to: u16, mut tell: impl FnMut(Progress)) -> Result
         let problem = "a member runs, or has run meanwhile; stop it and run this again";
         return Err(NatsError::failed("repartition", problem));
     }
-    let shelves = shelves(nats, spread).await?;
+    let stores = stores(nats, spread).await?;
     // What an interrupted run has left.
-    tidy(&shelves, from).await?;
+    tidy(&stores, from).await?;
     if from != to {
-        tell(Progress::Copied(copy(&shelves, from, to).await?));
+        tell(Progress::Copied(copy(&stores, from, to).await?));
         repartition::move_positions(nats, to).await?;
         repartition::note(
             nats,
@@ -83,7 +83,7 @@ pub async fn run(nats: &Nats, to: u16, mut tell: impl FnMut(Progress)) -> Result
             },
         )
         .await?;
-        tidy(&shelves, to).await?;
+        tidy(&stores, to).await?;
     }
     repartition::note(
         nats,
@@ -132,8 +132,8 @@ async fn finish(
     }
 }
 
-async fn shelves(nats: &Nats, partitions: u16) -> Result<Vec<Shelf>, NatsError> {
-    let opening = (0..partitions).map(|partition| Shelf::open(nats, Partition(partition)));
+async fn stores(nats: &Nats, partitions: u16) -> Result<Vec<MailboxStore>, NatsError> {
+    let opening = (0..partitions).map(|partition| MailboxStore::open(nats, Partition(partition)));
     stream::iter(opening)
         .buffered(IN_FLIGHT)
         .try_collect()
@@ -141,10 +141,10 @@ async fn shelves(nats: &Nats, partitions: u16) -> Result<Vec<Shelf>, NatsError> 
 }
 
 /// Removes every mailbox that does not lie where it belongs among this many partitions.
-async fn tidy(shelves: &[Shelf], partitions: u16) -> Result<(), NatsError> {
+async fn tidy(stores: &[MailboxStore], partitions: u16) -> Result<(), NatsError> {
     let stray =
-        every_mailbox(shelves).filter(|(number, _, user)| of_user(user, partitions) != *number);
-    let clearing = stray.map(|(_, shelf, user)| shelf.clear(user));
+        every_mailbox(stores).filter(|(number, _, user)| of_user(user, partitions) != *number);
+    let clearing = stray.map(|(_, store, user)| store.clear(user));
     stream::iter(clearing)
         .buffer_unordered(IN_FLIGHT)
         .try_collect()
@@ -152,19 +152,19 @@ async fn tidy(shelves: &[Shelf], partitions: u16) -> Result<(), NatsError> {
 }
 
 /// Copies every mailbox that belongs elsewhere among `to` partitions. Answers how many.
-async fn copy(shelves: &[Shelf], from: u16, to: u16) -> Result<usize, NatsError> {
+async fn copy(stores: &[MailboxStore], from: u16, to: u16) -> Result<usize, NatsError> {
     // A partition takes one append at a time.
-    let mut by_target: BTreeMap<Partition, Vec<(&Shelf, &UserId)>> = BTreeMap::new();
-    for (number, shelf, user) in every_mailbox(shelves) {
+    let mut by_target: BTreeMap<Partition, Vec<(&MailboxStore, &UserId)>> = BTreeMap::new();
+    for (number, store, user) in every_mailbox(stores) {
         let target = of_user(user, to);
         if of_user(user, from) == number && target != number {
-            by_target.entry(target).or_default().push((shelf, user));
+            by_target.entry(target).or_default().push((store, user));
         }
     }
     let copied = by_target.values().map(Vec::len).sum();
     let fill = by_target
         .into_iter()
-        .map(|(target, mailboxes)| fill(&shelves[usize::from(target.0)], mailboxes));
+        .map(|(target, mailboxes)| fill(&stores[usize::from(target.0)], mailboxes));
     stream::iter(fill)
         .buffer_unordered(IN_FLIGHT)
         .try_collect::<()>()
@@ -172,14 +172,19 @@ async fn copy(shelves: &[Shelf], from: u16, to: u16) -> Result<usize, NatsError>
     Ok(copied)
 }
 
-async fn fill(target: &Shelf, mailboxes: Vec<(&Shelf, &UserId)>) -> Result<(), NatsError> {
-    for (shelf, user) in mailboxes {
-        shelf.copy(user, target).await?;
+async fn fill(
+    target: &MailboxStore,
+    mailboxes: Vec<(&MailboxStore, &UserId)>,
+) -> Result<(), NatsError> {
+    for (store, user) in mailboxes {
+        store.copy(user, target).await?;
     }
     Ok(())
 }
 
-fn every_mailbox(shelves: &[Shelf]) -> impl Iterator<Item = (Partition, &Shelf, &UserId)> {
-    let numbered = (0..).map(Partition).zip(shelves);
-    numbered.flat_map(|(number, shelf)| shelf.found.keys().map(move |user| (number, shelf, user)))
+fn every_mailbox(
+    stores: &[MailboxStore],
+) -> impl Iterator<Item = (Partition, &MailboxStore, &UserId)> {
+    let numbered = (0..).map(Partition).zip(stores);
+    numbered.flat_map(|(number, store)| store.found.keys().map(move |user| (number, store, user)))
 }

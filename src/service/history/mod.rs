@@ -6,7 +6,7 @@
 
 pub mod erasure;
 pub mod fresh;
-pub mod shelf;
+pub mod handle;
 
 use std::time::{Duration, Instant};
 

@@ -11,12 +11,12 @@ use crate::nats::{During, Nats, NatsError};
 
 /// The database, opened when it is first needed: it may be away when this member starts.
 #[derive(Debug, Clone)]
-pub struct Shelf {
+pub struct HistoryHandle {
     url: HistoryUrl,
     opened: Arc<OnceCell<History>>,
 }
 
-impl Shelf {
+impl HistoryHandle {
     /// For the database of this setting. `sqlite` alone is a file of the installation's own: one that starts again, with new
     /// streams, has a new one, and two installations of one machine do not mix.
     ///
