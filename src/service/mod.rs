@@ -75,7 +75,7 @@ use links::Links;
 use outcomes::Recorder;
 use reader::Log;
 use request_batcher::RequestBatcher;
-use unreadable::{Desk, Losses};
+use unreadable::{InputContext, Losses};
 use watch::{Follow, Source};
 
 /// For so long it is tried again to set up what JetStream did not answer for.
@@ -185,13 +185,13 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
     });
     let recorded = recorded::Reader::start(nats.clone());
     let losses = Losses::default();
-    let desk = Desk {
+    let input = InputContext {
         nats: nats.clone(),
         sets: links.sets.clone(),
         losses: losses.clone(),
         metrics: metrics.clone(),
     };
-    let (log, reading) = Log::start(desk, &config);
+    let (log, reading) = Log::start(input, &config);
     let (rules, watching_rules) = rules::Watch::start(
         links.buckets.clone(),
         nats.clone(),

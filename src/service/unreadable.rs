@@ -41,9 +41,9 @@ pub(super) struct Origin {
     pub(super) kind: SetAside,
 }
 
-/// What reading strangers' messages needs.
+/// Connections and counters for reading foreign messages.
 #[derive(Debug, Clone)]
-pub(super) struct Desk {
+pub(super) struct InputContext {
     /// The connection to ask over.
     pub(super) nats: Nats,
     /// The connection over which the messages come.
@@ -52,7 +52,7 @@ pub(super) struct Desk {
     pub(super) metrics: Metrics,
 }
 
-impl Desk {
+impl InputContext {
     pub(super) fn of(context: &Context) -> Self {
         let Context {
             nats,
@@ -124,35 +124,39 @@ impl Origin {
     /// When JetStream does not answer.
     pub(super) async fn take_over(
         &self,
-        desk: &Desk,
+        input: &InputContext,
         max_bytes: usize,
     ) -> Result<Pinned, NatsError> {
         let (stream, consumer) = (self.stream.clone(), self.consumer.clone());
-        let (sets, alone) = (desk.sets.live().await, desk.losses.alone(&consumer));
-        Pinned::take_over_watchfully(&sets, &desk.nats, stream, consumer, max_bytes, alone).await
+        let (sets, alone) = (input.sets.live().await, input.losses.alone(&consumer));
+        Pinned::take_over_watchfully(&sets, &input.nats, stream, consumer, max_bytes, alone).await
     }
 
     /// Returns the message that is to come alone, if there is one.
-    pub(super) fn alone(&self, desk: &Desk) -> Option<u64> {
-        desk.losses.alone(&self.consumer)
+    pub(super) fn alone(&self, input: &InputContext) -> Option<u64> {
+        input.losses.alone(&self.consumer)
     }
 
     /// Notes that a message arrived.
-    pub(super) fn arrived(&self, desk: &Desk, sequence: u64) {
-        desk.losses.arrived(&self.consumer, sequence);
+    pub(super) fn arrived(&self, input: &InputContext, sequence: u64) {
+        input.losses.arrived(&self.consumer, sequence);
     }
 
     /// Looks why reading failed, and sets aside what cannot be read. The consumer is to be taken over again.
     ///
     /// # Errors
     /// When JetStream does not answer; nothing is removed then that is not stored elsewhere.
-    pub(super) async fn look_into(&self, desk: &Desk, pinned: &Pinned) -> Result<(), NatsError> {
-        let (origin, desk, from) = (self.clone(), desk.clone(), pinned.position() + 1);
+    pub(super) async fn look_into(
+        &self,
+        input: &InputContext,
+        pinned: &Pinned,
+    ) -> Result<(), NatsError> {
+        let (origin, input, from) = (self.clone(), input.clone(), pinned.position() + 1);
         // What else is taken in ends over the same connection, and must not end this.
         let looking = tokio::spawn(async move {
             let handed_out =
-                handed_out_through(&desk.nats, &origin.stream, &origin.consumer).await?;
-            origin.look_from(&desk, from, handed_out).await
+                handed_out_through(&input.nats, &origin.stream, &origin.consumer).await?;
+            origin.look_from(&input, from, handed_out).await
         });
         looking.await.during("look at what did not arrive")?
     }
@@ -164,11 +168,11 @@ impl Origin {
     /// When JetStream does not answer.
     pub(super) async fn look_from(
         &self,
-        desk: &Desk,
+        input: &InputContext,
         mut from: u64,
         handed_out: u64,
     ) -> Result<(), NatsError> {
-        let nats = &desk.nats;
+        let nats = &input.nats;
         for count in 0..MOST_LOOKED_AT {
             let Some(message) = raw::next(nats, &self.stream, &self.subjects, from).await? else {
                 return Ok(());
@@ -182,16 +186,16 @@ impl Origin {
                 // The first one that did not arrive.
                 Ok(_)
                     if count == 0
-                        && desk.losses.lost(&self.consumer, message.sequence) >= LOSSES =>
+                        && input.losses.lost(&self.consumer, message.sequence) >= LOSSES =>
                 {
                     Some("the connection broke each time that it was handed out")
                 }
                 Ok(_) => None,
             };
             if let Some(problem) = problem {
-                self.set_aside(desk, message, problem).await?;
+                self.set_aside(input, message, problem).await?;
                 if count == 0 {
-                    desk.losses.forget(&self.consumer);
+                    input.losses.forget(&self.consumer);
                 }
             }
         }
@@ -200,11 +204,11 @@ impl Origin {
 
     async fn set_aside(
         &self,
-        desk: &Desk,
+        input: &InputContext,
         message: RawMessage,
         problem: &str,
     ) -> Result<(), NatsError> {
-        let nats: &Nats = &desk.nats;
+        let nats: &Nats = &input.nats;
         let RawMessage {
             sequence,
             subject,
@@ -234,8 +238,8 @@ impl Origin {
         };
         let id = format!("unreadable {} {sequence}", self.stream);
         let message = rejected::Message::new(&nats.names, &token, payload, &rejection, None, id);
-        message.store(nats, &desk.metrics).await;
-        desk.metrics.set_aside(self.kind);
+        message.store(nats, &input.metrics).await;
+        input.metrics.set_aside(self.kind);
         remove(nats, &self.stream, sequence).await
     }
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::batch_queues::BatchQueues;
 use super::super::outcomes::message::OutcomeEntry;
-use super::super::unreadable::{Desk, Origin as Strangers};
+use super::super::unreadable::{InputContext, Origin as Strangers};
 use super::super::{Context, now_ms};
 use super::Question;
 use crate::metrics::SetAside;
@@ -45,14 +45,14 @@ pub(super) async fn run(
     let questions = &questions;
     let (nats, names) = (&context.nats, &context.nats.names);
     let pull_bytes = PULL_BYTES.max(2 * nats.client.max_payload());
-    let desk = Desk::of(context);
+    let input = InputContext::of(context);
     let origin = Strangers {
         stream: names.scheduled_stream(),
         consumer: names.due_consumer().to_owned(),
         subjects: names.all_due(),
         kind: SetAside::Due,
     };
-    let mut due = origin.take_over(&desk, pull_bytes).await?;
+    let mut due = origin.take_over(&input, pull_bytes).await?;
     let (mut batch_queues, mut held) = (BatchQueues::new(AT_ONCE), 0);
     let mut work = FuturesUnordered::new();
     let mut is_stopping = false;
@@ -66,12 +66,12 @@ pub(super) async fn run(
             }
             received = due.next(), if held < HELD_BYTES && !is_stopping => match received {
                 Ok(received) => {
-                    origin.arrived(&desk, received.sequence);
+                    origin.arrived(&input, received.sequence);
                     held += bytes(&received);
                     batch_queues.push((received.subject.clone(), user(&received.payload)), (), 1, received);
                 }
                 Err(error) => {
-                    origin.look_into(&desk, &due).await?;
+                    origin.look_into(&input, &due).await?;
                     return Err(error);
                 }
             },

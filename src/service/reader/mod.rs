@@ -11,7 +11,7 @@ use async_nats::HeaderMap;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use super::unreadable::Desk;
+use super::unreadable::InputContext;
 use crate::config::Config;
 use crate::log::Subscriber;
 use crate::log::position::{Mark, Start};
@@ -132,7 +132,10 @@ impl Drop for Subscription {
 
 impl Log {
     /// Starts the task that reads.
-    pub(super) fn start(desk: Desk, config: &Config) -> (Self, tokio::task::JoinHandle<()>) {
+    pub(super) fn start(
+        input: InputContext,
+        config: &Config,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
         let (commands, commanded) = mpsc::unbounded_channel();
         let partitions = config.partitions;
         let queue_bytes =
@@ -143,7 +146,7 @@ impl Log {
             near: NEAR,
         };
         let reading = Reading {
-            desk,
+            input,
             partitions,
             created_ns: 0,
             readers: Readers::new(limits),
@@ -179,7 +182,7 @@ struct Recipient {
 }
 
 struct Reading {
-    desk: Desk,
+    input: InputContext,
     partitions: u16,
     /// When the log was created.
     created_ns: i64,
@@ -195,7 +198,7 @@ impl Reading {
         let mut tick = tokio::time::interval(SAY_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (sender, mut holds) = mpsc::channel(1);
-        tokio::spawn(follow_hold(self.desk.nats.clone(), sender));
+        tokio::spawn(follow_hold(self.input.nats.clone(), sender));
         loop {
             tokio::select! {
                 biased;
@@ -255,10 +258,10 @@ impl Reading {
                 Action::Open { reader, after } => {
                     tracing::debug!(reader, after, "a reader of the log begins");
                     let (sender, read) = mpsc::channel(READ_AHEAD);
-                    let (desk, created_ns, partitions) =
-                        (self.desk.clone(), self.created_ns, self.partitions);
+                    let (input, created_ns, partitions) =
+                        (self.input.clone(), self.created_ns, self.partitions);
                     tokio::spawn(tail::run(
-                        desk, reader, created_ns, after, partitions, sender,
+                        input, reader, created_ns, after, partitions, sender,
                     ));
                     self.tails.insert(reader, read);
                 }
@@ -285,7 +288,7 @@ impl Reading {
         for Taker { subscriber, before } in takers {
             let (item, bytes) = match subscriber {
                 Subscriber::Sets => {
-                    self.desk.metrics.set_taken();
+                    self.input.metrics.set_taken();
                     let Some(part) = of_set.take() else {
                         self.say_to(subscriber); // What has come due waits for this.
                         continue;

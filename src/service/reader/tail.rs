@@ -7,7 +7,7 @@ use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
 use tokio::sync::mpsc;
 
-use super::super::unreadable::{Desk, Origin};
+use super::super::unreadable::{InputContext, Origin};
 use crate::headers;
 use crate::log::readers::ReaderId;
 use crate::log::split::{Message, Split, split};
@@ -37,14 +37,14 @@ pub(super) struct Read {
 ///
 /// It ends by itself only where the log is another one, or went back: nothing is known of any position then.
 pub(super) async fn run(
-    desk: Desk,
+    input: InputContext,
     reader: ReaderId,
     created_ns: i64,
     after: u64,
     partitions: u16,
     out: mpsc::Sender<Read>,
 ) {
-    let names = &desk.nats.names;
+    let names = &input.nats.names;
     let origin = Origin {
         stream: names.log_stream(),
         consumer: format!("log {reader}"),
@@ -52,7 +52,7 @@ pub(super) async fn run(
         kind: SetAside::Set,
     };
     let mut run = Run {
-        desk,
+        input,
         origin,
         created_ns,
         partitions,
@@ -79,7 +79,7 @@ pub(super) async fn run(
 }
 
 struct Run {
-    desk: Desk,
+    input: InputContext,
     origin: Origin,
     created_ns: i64,
     partitions: u16,
@@ -98,15 +98,15 @@ enum End {
 impl Run {
     /// Reads until something is in the way.
     async fn read(&mut self) -> Result<End, NatsError> {
-        let state = log::state(&self.desk.nats, self.after).await?;
+        let state = log::state(&self.input.nats, self.after).await?;
         let is_same_set = self
             .last
             .is_none_or(|last| state.stored_ms_at.is_none_or(|at| at == last));
         if state.created_ns != self.created_ns || state.last < self.after || !is_same_set {
             return Ok(End::OtherLog);
         }
-        let alone = self.origin.alone(&self.desk);
-        let (sets, plain) = (self.desk.sets.live().await, self.desk.nats.clone());
+        let alone = self.origin.alone(&self.input);
+        let (sets, plain) = (self.input.sets.live().await, self.input.nats.clone());
         let mut tail = Tail::open(sets, plain, self.after, alone.is_some()).await?;
         loop {
             let set = tokio::select! {
@@ -119,7 +119,7 @@ impl Run {
             match set {
                 Ok(set) => {
                     let sequence = set.sequence;
-                    self.origin.arrived(&self.desk, sequence);
+                    self.origin.arrived(&self.input, sequence);
                     (self.after, self.last) = (sequence, Some(set.stored_ms()));
                     if self.out.send(read(set, self.partitions)).await.is_err() {
                         tail.close().await;
@@ -134,7 +134,7 @@ impl Run {
                     // If the server has forgotten the reader, it says no more of what it handed out.
                     if let Ok(handed_out) = tail.handed_out().await {
                         self.origin
-                            .look_from(&self.desk, self.after + 1, handed_out)
+                            .look_from(&self.input, self.after + 1, handed_out)
                             .await?;
                     }
                     tail.close().await;
