@@ -1,6 +1,6 @@
 //! Associates as they stand in their bucket: who may get a user's reminders while the user is away.
 
-use super::watch::NotOurs;
+use super::bucket_watch::NotOurs;
 use crate::nats::Names;
 use crate::nats::bucket::{Entry, Operation};
 use crate::router::Input;

@@ -9,7 +9,7 @@
 //! | [`history`] | one in the installation | outcomes → the database |
 //! | [`api`] | one, or one for each process | the database, mailboxes → answers to queries |
 //! | [`partition`] | one for each partition held | slices, routes, answers → deliveries, mailboxes, outcomes |
-//! | [`watch`] | two | the buckets of routes and associates → each partition's own |
+//! | [`bucket_watch`] | two | the buckets of routes and associates → each partition's own |
 //! | [`rules`] | one | the bucket of rules → compiled documents |
 //! | [`outcomes`] | one | outcomes → their stream, in batches |
 //! | [`gauges`] | one | what is held and what waits → metrics |
@@ -25,6 +25,7 @@ pub mod api;
 mod asker;
 pub mod associates;
 mod batch_queues;
+pub mod bucket_watch;
 pub mod escalation;
 pub mod figures;
 pub mod gauges;
@@ -50,7 +51,6 @@ mod surviving;
 mod sweep;
 pub mod systemd;
 pub mod unreadable;
-pub mod watch;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -68,6 +68,7 @@ use crate::nats::{Nats, NatsError, chain, topology};
 use crate::partition::of_user;
 use crate::reminder::finished::to_the_millisecond;
 use crate::token::UserId;
+use bucket_watch::{Follow, Source};
 use gauges::Gauges;
 use history::handle::{HistoryHandle, state_directory};
 use lease::Lease;
@@ -76,7 +77,6 @@ use outcomes::Recorder;
 use reader::Log;
 use request_batcher::RequestBatcher;
 use unreadable::{InputContext, Losses};
-use watch::{Follow, Source};
 
 /// For so long it is tried again to set up what JetStream did not answer for.
 const SETUP_PATIENCE: Duration = Duration::from_secs(10);

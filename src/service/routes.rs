@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::watch::NotOurs;
+use super::bucket_watch::NotOurs;
 use crate::nats::bucket::{self, Entry, Operation};
 use crate::nats::{Names, Nats, NatsError, keys};
 use crate::router::{Input, Instance};

@@ -11,7 +11,7 @@ use crate::nats::NatsError;
 use crate::partition::Partition;
 use crate::router::{self, Input};
 use crate::service::Context;
-use crate::service::watch::Update;
+use crate::service::bucket_watch::Update;
 
 /// Follows both buckets.
 pub(super) struct Following {

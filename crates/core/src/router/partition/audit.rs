@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::mailboxes::parked_sequence;
 use super::{InstanceQueue, Partition, State, Ticket, Timer, User};
+use crate::router::instance_queue::{Health, Track};
 use crate::router::keys::{InstanceKey, UserKey};
-use crate::router::queue::{Health, Track};
 use crate::router::{Company, Instance};
 
 impl Partition {

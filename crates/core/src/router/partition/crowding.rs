@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use super::{Partition, Timer};
+use crate::router::instance_queue::Watch;
 use crate::router::keys::{InstanceKey, UserKey};
-use crate::router::queue::Watch;
 use crate::router::user::State;
 use crate::router::{Company, Now};
 

@@ -15,8 +15,8 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use super::{Partition, Timer};
+use crate::router::instance_queue::{Part, grown};
 use crate::router::keys::{InstanceKey, InstanceKeys, UserKey};
-use crate::router::queue::{Part, grown};
 use crate::router::suspicion::Suspicion;
 use crate::router::user::{Batch, Reception, State};
 use crate::router::{

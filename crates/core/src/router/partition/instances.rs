@@ -7,8 +7,8 @@ use hashbrown::HashSet;
 use smallvec::smallvec;
 
 use super::{Partition, Timer};
+use crate::router::instance_queue::{Asked, Check, Health, Ticket};
 use crate::router::keys::{InstanceKey, InstanceKeys, UserKey};
-use crate::router::queue::{Asked, Check, Health, Ticket};
 use crate::router::user::{Route, State};
 use crate::router::{Action, Instance, MAX_ROUTES, NoAnswer, Now};
 use bellhop_protocol::token::{InstanceName, UserId};

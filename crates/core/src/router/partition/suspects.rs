@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use super::Partition;
+use crate::router::instance_queue::grown;
 use crate::router::keys::UserKey;
-use crate::router::queue::grown;
 use crate::router::suspicion::Suspicion;
 use crate::router::{HELD_BACK_AFTER, HeldBack, Instance, Now};
 
