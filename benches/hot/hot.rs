@@ -10,7 +10,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bellhop::service::outcomes::message::{self, Told};
+use bellhop::service::outcomes::message::{self, OutcomeEntry};
 use bellhop_bench::load::{self, Crowd, Load, TAG};
 use bellhop_core::event::{Event, IndexEntry};
 use bellhop_core::log::Subscriber;
@@ -80,7 +80,7 @@ fn main() {
         || (),
         |()| delivery_body(event.bodies.iter().map(AsRef::as_ref)),
     );
-    let told: Vec<_> = (0..SET).map(|index| told(&event, index)).collect();
+    let told: Vec<_> = (0..SET).map(|index| outcome_entry(&event, index)).collect();
     row("write outcomes", || (), |()| message::encode(&told, true));
 }
 
@@ -311,7 +311,7 @@ fn arriving(event: &Event, sequence: u64) -> Input {
 }
 
 /// That a reminder of an event was delivered.
-fn told(event: &Event, index: usize) -> Told {
+fn outcome_entry(event: &Event, index: usize) -> OutcomeEntry {
     let IndexEntry { id, user, .. } = &event.index.reminders[index];
     let by = LOAD
         .instance_name(index % LOAD.instances)
@@ -333,7 +333,7 @@ fn told(event: &Event, index: usize) -> Told {
             place: index,
         },
     ));
-    Told {
+    OutcomeEntry {
         record,
         published_ms: 0,
         reminder: Some(event.bodies[index].clone()),

@@ -5,7 +5,7 @@ import type { DeliveredReminder, Reason } from "./protocol.js";
 /** A decision about a reminder. */
 export type Verdict = "accepted" | Reason;
 
-/** The text of a request. It is divided when somebody asks for a part of it. @internal */
+/** The text of a request. It is divided when a part of it is requested. @internal */
 export class RequestText {
   #parts: string[] | undefined;
 

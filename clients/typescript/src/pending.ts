@@ -128,7 +128,7 @@ export class Pending {
       for (const item of request.items) {
         if (typeof item !== "object" || item.verdict !== undefined) continue;
         item.requests = item.requests.filter((asking) => asking !== request);
-        // Nobody waits for it, so it leaves the queue.
+        // No caller waits for it, so it leaves the queue.
         if (item.requests.length === 0 && item.isQueued) this.decide(item, "busy");
       }
     }

@@ -68,7 +68,7 @@ export type Erased = {
   parked: number;
   /** Routes. */
   routes: number;
-  /** Reminders that were to be delivered later; not told of if there were none. */
+  /** Reminders that were to be delivered later; absent if there were none. */
   scheduled?: number;
 };
 
@@ -83,7 +83,7 @@ export type Heartbeat = {
 
 /** An answer to a heartbeat: who is connected. */
 export type HeartbeatAnswer = {
-  /** The users that are. Names that nobody asked about say nothing. */
+  /** The users that are. Names that were not asked about are ignored. */
   connected: string[];
 };
 
@@ -200,7 +200,7 @@ export type Outcome = (
       to: UserId;
     }
   | {
-      /** It has done so for long: whoever published it may want to reach the user another way. */
+      /** It has waited for long: the publisher may want to reach the user another way. */
       escalated?: boolean;
       /** Says which one it is. */
       outcome: "parked";
@@ -274,7 +274,7 @@ export type PublishedReminder = {
   id?: string;
   /** How urgent it is; else `normal`. */
   priority?: Priority;
-  /** `false`: nobody but the user may get it; else `true`. */
+  /** `false`: only the user may get it; else `true`. */
   reroute?: boolean;
   /** They select the rules; up to 16. */
   tags?: Tag[];

@@ -116,7 +116,7 @@ class PublishedReminder(TypedDict):
     priority: NotRequired[Priority | None]
     """How urgent it is; else `normal`."""
     reroute: NotRequired[bool | None]
-    """`false`: nobody but the user may get it; else `true`."""
+    """`false`: only the user may get it; else `true`."""
     tags: NotRequired[list[str] | None]
     """They select the rules; up to 16."""
     title: NotRequired[str | None]
@@ -320,7 +320,7 @@ class Erased(TypedDict):
     routes: int
     """Routes."""
     scheduled: NotRequired[int]
-    """Reminders that were to be delivered later; not told of if there were none."""
+    """Reminders that were to be delivered later; absent if there were none."""
 
 
 class EraseAnswer(TypedDict):
