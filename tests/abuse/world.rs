@@ -34,7 +34,7 @@ const QUIET: Duration = Duration::from_millis(1_500);
 /// What the member logs when it met a fault: nobody answered in time. A busy machine has some, and a repeat may follow.
 const FAULTS: [&str; 3] = [
     "taking over again",
-    "instance is silent",
+    "instance did not respond",
     "reminders are unanswered",
 ];
 

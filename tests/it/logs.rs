@@ -99,7 +99,7 @@ async fn attack(world: &World, member: &Member) {
         .request("bellhop.api.history", asked.into())
         .await;
     let entrances = [
-        "the instance's answer",
+        "the instance sent an invalid answer",
         "hostile-key",
         "not a route",
         "not a list",
