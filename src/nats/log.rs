@@ -7,7 +7,9 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, Info, PullConsumer, pull};
+use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::time::{Interval, MissedTickBehavior};
 
@@ -81,6 +83,18 @@ pub async fn outcomes_state(nats: &Nats, at: u64) -> Result<OutcomesState, NatsE
         last: state.last_sequence,
         stored_ms_at,
     })
+}
+
+/// Ends what an incarnation of a member may record: what of it is not stored yet is refused from here on.
+///
+/// # Errors
+/// When JetStream does not confirm it.
+pub async fn fence_outcomes(nats: &Nats, incarnation: &str) -> Result<(), NatsError> {
+    let subject = nats.names.outcomes_fence(incarnation);
+    // Who reads the stream finds a message without outcomes.
+    let nothing = Bytes::from_static(br#"{"outcomes":[]}"#);
+    let stored = nats.store(subject, HeaderMap::new(), nothing);
+    stored.await.map(drop)
 }
 
 /// When the message at exactly this sequence was stored, in milliseconds since 1970; none if there is none.

@@ -1,10 +1,7 @@
 //! Mailboxes as JetStream keeps them: one subject for each user in one stream, one message for each reminder.
 //!
-//! An owner makes itself known by a *fence*: a message of its own subject in the same stream. Every append names the
-//! fence's sequence (`Nats-Expected-Last-Subject-Sequence` with `-Subject`), so JetStream itself refuses the appends of
-//! an owner that has a successor, however late they come. Appends go as atomic batches (nats-server 2.12), one at a time
-//! for a partition: a whole batch is stored or none of it, its messages have successive sequences, and a server that
-//! syncs every write does so once for the batch.
+//! A new owner stores a message under the partition's fence. Every append names its sequence ([`batch`]), so JetStream
+//! refuses the appends of an owner that has a successor. Appends go one at a time for a partition.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,9 +17,9 @@ use async_nats::{HeaderMap, Message, header};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use jiff::Timestamp;
-use serde::Deserialize;
 use tokio::sync::Semaphore;
 
+use super::batch::{self, Fence, Stored};
 use super::direct::{self, text};
 use super::replay::replay;
 use super::{During, Nats, NatsError, raw};
@@ -33,13 +30,6 @@ use crate::partition::Partition;
 use crate::reminder::Priority;
 use crate::router::{BySource, MailboxSummary};
 use crate::token::{Source, UserId};
-
-const EXPECTED_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
-const BATCH_ID: &str = "Nats-Batch-Id";
-const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
-const BATCH_COMMIT: &str = "Nats-Batch-Commit";
-/// JetStream's error code for a failed `Nats-Expected-Last-…-Sequence`; the second one is the clustered form.
-const WRONG_LAST_SEQUENCE: [u64; 2] = [10071, 10164];
 
 /// The name of the published reminder that a parked one is, as [`done::encode`] writes it.
 const NAME_HEADER: &str = "Bellhop-Event";
@@ -65,7 +55,7 @@ pub struct Mailboxes {
     nats: Nats,
     stream: String,
     partition: Partition,
-    fence: u64,
+    fence: Fence,
     /// The last message that this owner knows to be stored.
     last: Arc<AtomicU64>,
     /// Removals under way: more would only wait for each other at the stream.
@@ -111,18 +101,6 @@ pub struct Found {
     pub finished: Vec<u64>,
 }
 
-#[derive(Deserialize)]
-struct Ack {
-    seq: Option<u64>,
-    error: Option<AckError>,
-}
-
-#[derive(Deserialize)]
-struct AckError {
-    err_code: u64,
-    description: String,
-}
-
 impl Mailboxes {
     /// Takes the partition's mailboxes over: from here on no earlier owner can append to them.
     ///
@@ -145,7 +123,7 @@ impl Mailboxes {
             set => set?,
         };
         let (last, removals) = (
-            Arc::new(AtomicU64::new(fence)),
+            Arc::new(AtomicU64::new(fence.sequence)),
             Arc::new(Semaphore::new(removals_in_flight)),
         );
         Ok(Self {
@@ -158,17 +136,12 @@ impl Mailboxes {
         })
     }
 
-    async fn set_fence(nats: &Nats, partition: Partition, owner: &str) -> Result<u64, NatsError> {
-        let mut headers = HeaderMap::new();
+    async fn set_fence(nats: &Nats, partition: Partition, owner: &str) -> Result<Fence, NatsError> {
+        let (subject, mut headers) = (nats.names.fence(partition), HeaderMap::new());
         headers.insert(header::NATS_ROLLUP, "sub");
-        Ok(nats
-            .store(
-                nats.names.fence(partition),
-                headers,
-                owner.to_owned().into(),
-            )
-            .await?
-            .sequence)
+        let stored = nats.store(subject.clone(), headers, owner.to_owned().into());
+        let sequence = stored.await?.sequence;
+        Ok(Fence { subject, sequence })
     }
 
     /// Learns from the messages' headers alone what lies in the partition's mailboxes, which published reminders above the
@@ -190,7 +163,7 @@ impl Mailboxes {
             &self.nats,
             &self.stream,
             config,
-            self.fence,
+            self.fence.sequence,
             |message, sequence, stored_ms| {
                 if message.subject.as_str() == fence {
                     return;
@@ -279,91 +252,42 @@ impl Mailboxes {
     }
 
     async fn append(&self, reminders: &[Parking]) -> Result<Vec<u64>, NatsError> {
-        let action = || format!("park {} reminders", reminders.len());
-
-        let client = &self.nats.client;
-        let count = reminders.len();
+        let count = reminders.len() as u64;
+        if count == 0 {
+            return Ok(Vec::new());
+        }
         let _turn = if count > 1 {
             OPEN_BATCHES.acquire().await.ok()
         } else {
             None
         };
-        let batch = client
-            .new_inbox()
-            .rsplit('.')
-            .next()
-            .unwrap_or_default()
-            .to_owned();
-        let mut answer = None;
-        for (place, reminder) in reminders.iter().enumerate() {
-            let subject = self.nats.names.mailbox(self.partition, &reminder.user);
-            let mut headers = HeaderMap::new();
-            if let Some(source) = &reminder.source {
-                headers.insert(SOURCE_HEADER, source.escaped());
-            }
-            if let Some(name) = reminder.name {
-                headers.insert(
-                    NAME_HEADER,
-                    done::encode([(Subscriber::Partition(self.partition), name)]),
-                );
-            }
-            if let Some(at) = reminder.expires_at {
-                headers.insert(EXPIRES_HEADER, at.to_string());
-            }
-            if reminder.priority != Priority::default() {
-                headers.insert(PRIORITY_HEADER, reminder.priority.as_str());
-            }
-            if place == 0 {
-                headers.insert(
-                    header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
-                    self.fence.to_string(),
-                );
-                headers.insert(EXPECTED_SUBJECT, self.nats.names.fence(self.partition));
-            }
-            if count > 1 {
-                headers.insert(BATCH_ID, batch.as_str());
-                headers.insert(BATCH_SEQUENCE, (place + 1).to_string());
-            }
-            if place + 1 < count {
-                let sent = client
-                    .publish_with_headers(subject, headers, reminder.message.clone())
-                    .await;
-                sent.during_with(action)?;
-            } else {
-                if count > 1 {
-                    headers.insert(BATCH_COMMIT, "1");
-                }
-                let sent = client
-                    .request_with_headers(subject, headers, reminder.message.clone())
-                    .await;
-                answer = Some(sent.during_with(action)?);
-            }
+        let messages = reminders.iter().map(|one| self.message_of(one)).collect();
+        let action = || format!("park {count} reminders");
+        match batch::store(&self.nats, &self.fence, messages, action).await? {
+            Stored::Through(last) => Ok((last + 1 - count..=last).collect()),
+            Stored::Before => Err(NatsError::failed(action(), "the answer has no sequence")),
         }
-        let Some(answer) = answer else {
-            return Ok(Vec::new());
-        };
-        match serde_json::from_slice(&answer.payload).during_with(action)? {
-            Ack {
-                error: Some(error), ..
-            } if WRONG_LAST_SEQUENCE.contains(&error.err_code) => {
-                Err(NatsError::Fenced(format!("partition {}", self.partition)))
-            }
-            Ack {
-                error:
-                    Some(AckError {
-                        err_code: code,
-                        description: problem,
-                    }),
-                ..
-            } => Err(NatsError::Refused {
-                what: action(),
-                problem,
-                code,
-            }),
-            Ack {
-                seq: Some(last), ..
-            } => Ok((last + 1 - count as u64..=last).collect()),
-            Ack { .. } => Err(NatsError::failed(action(), "the answer has no sequence")),
+    }
+
+    fn message_of(&self, reminder: &Parking) -> batch::Message {
+        let mut headers = HeaderMap::new();
+        if let Some(source) = &reminder.source {
+            headers.insert(SOURCE_HEADER, source.escaped());
+        }
+        if let Some(name) = reminder.name {
+            let name = (Subscriber::Partition(self.partition), name);
+            headers.insert(NAME_HEADER, done::encode([name]));
+        }
+        if let Some(at) = reminder.expires_at {
+            headers.insert(EXPIRES_HEADER, at.to_string());
+        }
+        if reminder.priority != Priority::default() {
+            headers.insert(PRIORITY_HEADER, reminder.priority.as_str());
+        }
+        batch::Message {
+            subject: self.nats.names.mailbox(self.partition, &reminder.user),
+            headers,
+            payload: reminder.message.clone(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub mod aging;
 pub mod api;
+pub mod batch;
 pub mod bucket;
 mod connect;
 mod direct;

@@ -562,7 +562,7 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
     );
     let outcomes = base(
         names.outcomes_stream(),
-        vec![names.all_outcomes()],
+        vec![names.all_outcomes(), names.all_outcomes_fences()],
         "what became of each reminder",
     );
     let rejected = base(
@@ -595,7 +595,10 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
             allow_atomic_publish: true,
             ..parked
         },
-        of_bellhop(kept_for(outcomes, config.streams.outcomes_age)),
+        StreamConfig {
+            allow_atomic_publish: true,
+            ..of_bellhop(kept_for(outcomes, config.streams.outcomes_age))
+        },
         StreamConfig {
             max_messages_per_subject: REJECTED_OF_SOURCE,
             ..of_bellhop(kept_for(rejected, config.streams.rejected_age))

@@ -4,6 +4,7 @@
 //! still, so one that wakes up late knows it before it does anything. When it takes part again a new *term* begins, and
 //! what was handed in during an earlier one is void: a successor has decided about it meanwhile.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -18,24 +19,29 @@ struct State {
 /// Keeps the lease: belongs to the task that speaks for the member.
 #[derive(Debug)]
 pub struct LeaseRenewer {
-    state: watch::Sender<State>,
+    state: Arc<watch::Sender<State>>,
     ttl: Duration,
 }
 
 /// Tells whether the lease holds.
 #[derive(Debug, Clone)]
 pub struct Lease {
-    state: watch::Receiver<State>,
+    state: Arc<watch::Sender<State>>,
     ttl: Duration,
 }
 
 /// A lease that has not begun.
 pub fn new(ttl: Duration) -> (LeaseRenewer, Lease) {
-    let (sender, state) = watch::channel(State {
+    let (state, _) = watch::channel(State {
         term: 0,
         heard: None,
     });
-    (LeaseRenewer { state: sender, ttl }, Lease { state, ttl })
+    let state = Arc::new(state);
+    let renewer = LeaseRenewer {
+        state: state.clone(),
+        ttl,
+    };
+    (renewer, Lease { state, ttl })
 }
 
 impl State {
@@ -83,6 +89,17 @@ impl Lease {
     /// Others may hold by now what this member held.
     pub fn is_over(&self) -> bool {
         self.state.borrow().is_over(Instant::now(), self.ttl)
+    }
+
+    /// Ends this term, if it is not over yet: another member has taken over what this one held.
+    pub fn end(&self, term: u64) {
+        self.state.send_if_modified(|state| {
+            let is_it = state.term == term;
+            if is_it {
+                state.heard = None;
+            }
+            is_it
+        });
     }
 
     /// What was decided in this term is still this member's to decide.

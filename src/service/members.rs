@@ -5,10 +5,13 @@
 //! should not hold it. That keeps a planned change free of repeats. It is never what makes things correct: pins, fences
 //! and message ids are.
 //!
+//! Two members may find the same role free. So a member first *claims* a role in its record, and takes it when it hears
+//! that record from the bucket. What others wrote before it has heard by then, so of two claims only the first counts.
+//!
 //! A member that could not say that it lives for `members.ttl` must expect that others have taken over (it was stopped,
 //! or cut off), so it drops everything at once and starts again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::kv::Store;
@@ -54,6 +57,8 @@ struct Membership {
     members: Store,
     peers: BTreeMap<String, Peer>,
     held: BTreeMap<Role, Held>,
+    /// Roles that this member will take, and the revision of the record that says so; none if that could not be written.
+    claims: BTreeMap<Role, Option<u64>>,
     workers: JoinSet<(Role, Result<(), NatsError>)>,
     /// Workers say here that they are past the take-over.
     working: (mpsc::Sender<Role>, mpsc::Receiver<Role>),
@@ -65,8 +70,10 @@ struct Membership {
     failures: BTreeMap<Role, VecDeque<Instant>>,
     /// Keeps this member's lease.
     renewer: LeaseRenewer,
-    /// When the watch last showed this member's own entry.
+    /// When the watch last showed this member's own entry, and
     heard_itself: Instant,
+    /// the revision of that.
+    heard_revision: u64,
     is_stopping: bool,
 }
 
@@ -94,6 +101,7 @@ pub async fn run(
         members,
         peers: BTreeMap::new(),
         held: BTreeMap::new(),
+        claims: BTreeMap::new(),
         workers: JoinSet::new(),
         working: mpsc::channel(64),
         resting: BTreeMap::new(),
@@ -101,6 +109,7 @@ pub async fn run(
         failures: BTreeMap::new(),
         renewer,
         heard_itself: Instant::now(),
+        heard_revision: 0,
         is_stopping: false,
     };
     membership.run(stop).await
@@ -129,12 +138,13 @@ impl Membership {
             tokio::select! {
                 () = stop.cancelled(), if !self.is_stopping => {
                     self.is_stopping = true;
+                    self.claims.clear();
                     give_up_at = Some(Instant::now() + grace);
                     self.held.values().for_each(|held| held.stop.cancel());
                     self.say().await;
                 }
                 _ = tick.tick() => {
-                    if self.say().await && self.is_deaf() {
+                    if self.say().await.is_some() && self.is_deaf() {
                         tracing::warn!("the watch of members is silent, watching again");
                         if let Ok(fresh) = self.begin().await { watch = fresh; }
                     }
@@ -176,6 +186,7 @@ impl Membership {
         self.workers.abort_all();
         while self.workers.join_next().await.is_some() {}
         self.held.clear();
+        self.claims.clear();
         self.peers.clear();
         self.due = None;
         self.tell_readiness();
@@ -198,7 +209,7 @@ impl Membership {
     /// Says that this member lives, and learns who else does. The bucket is judged by the server's clock: a member whose
     /// last word is older than its TTL is gone already.
     async fn join(&mut self) -> Result<Watched, NatsError> {
-        if !self.say().await {
+        if self.say().await.is_none() {
             return Err(NatsError::failed(
                 "join the members",
                 "no answer from JetStream",
@@ -247,7 +258,8 @@ impl Membership {
     fn heard(&mut self, entry: &Entry) -> bool {
         if entry.key == self.context.member {
             self.hear_itself();
-            return false;
+            self.heard_revision = self.heard_revision.max(entry.revision);
+            return !self.claims.is_empty();
         }
         let record = match entry.operation {
             Operation::Put => serde_json::from_slice::<MemberRecord>(&entry.value).ok(),
@@ -269,24 +281,21 @@ impl Membership {
         }
     }
 
-    /// Says that this member lives and what it holds. Answers whether it was heard. One that is overdue has nothing to
-    /// say any more: what it believes to hold may be another's.
-    async fn say(&mut self) -> bool {
+    /// Says that this member lives and what it holds or claims. Returns the record's revision if it is written. A member that
+    /// is overdue has nothing to say any more: what it believes to hold may be another's.
+    async fn say(&mut self) -> Option<u64> {
         if self.context.lease.is_over() {
-            return false;
+            return None;
         }
         let settings = &self.context.config.members;
-        let partitions = self
-            .held
-            .keys()
-            .filter_map(|role| role.partition())
-            .map(|Partition(number)| number);
+        let roles: BTreeSet<_> = self.held.keys().chain(self.claims.keys()).collect();
+        let partitions = roles.iter().filter_map(|role| role.partition());
         let record = MemberRecord {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            partitions: partitions.collect(),
-            intake: self.held.contains_key(&Role::Intake),
-            escalation: self.held.contains_key(&Role::Escalation),
-            history: self.held.contains_key(&Role::History),
+            partitions: partitions.map(|Partition(number)| number).collect(),
+            intake: roles.contains(&Role::Intake),
+            escalation: roles.contains(&Role::Escalation),
+            history: roles.contains(&Role::History),
             stopping: self.is_stopping,
             held_back: self.context.gauges.held_back(),
         };
@@ -294,16 +303,16 @@ impl Membership {
         let sent = Instant::now();
         let put = self.members.put(&self.context.member, json.into());
         match tokio::time::timeout(settings.interval, put).await {
-            Ok(Ok(_)) => {
+            Ok(Ok(revision)) => {
                 self.renewer.renew(sent, Instant::now());
-                return true;
+                return Some(revision);
             }
             Ok(Err(error)) => {
                 tracing::warn!(error = %chain(&error), "failed to renew the lease")
             }
             Err(_) => tracing::warn!("failed to renew the lease: no answer"),
         }
-        false
+        None
     }
 
     fn tell_readiness(&self) {
@@ -367,33 +376,54 @@ impl Membership {
             .map(|(name, _)| name.clone());
         let members: Vec<String> = active.chain([self.context.member.clone()]).collect();
         let assignment = assign(&members, self.context.config.partitions);
-        let is_mine = |role: &Role| assignment.get(role) == Some(&self.context.member);
-        for (_, held) in self.held.iter().filter(|(role, _)| !is_mine(role)) {
+        let mine: BTreeSet<Role> = assignment
+            .into_iter()
+            .filter(|(_, member)| *member == self.context.member)
+            .map(|(role, _)| role)
+            .collect();
+        for (_, held) in self.held.iter().filter(|(role, _)| !mine.contains(role)) {
             held.stop.cancel();
         }
-        self.due = Some(assignment.keys().filter(|role| is_mine(role)).count());
+        self.due = Some(mine.len());
         self.resting.retain(|_, until| *until > now);
-        let is_free = |role: &Role| {
+        let before = std::mem::take(&mut self.claims);
+        let take = self.claim(&mine, &before);
+        let is_kept = |role| self.claims.contains_key(role) || take.contains(role);
+        let is_less = !before.keys().all(is_kept);
+        self.take(take, members.len());
+        if (is_less || self.claims.values().any(Option::is_none))
+            && let Some(revision) = self.say().await
+        {
+            let unwritten = self.claims.values_mut().filter(|at| at.is_none());
+            unwritten.for_each(|at| *at = Some(revision));
+        }
+    }
+
+    /// Claims what is free of this member's roles. Returns those whose claim it has heard: they are to be taken.
+    fn claim(&mut self, mine: &BTreeSet<Role>, before: &BTreeMap<Role, Option<u64>>) -> Vec<Role> {
+        let is_free = |role: &&Role| {
+            let mut peers = self.peers.values();
             !self.held.contains_key(role)
                 && !self.resting.contains_key(role)
-                && !self
-                    .peers
-                    .values()
-                    .any(|peer| role.is_held_by(&peer.record))
+                && !peers.any(|peer| role.is_held_by(&peer.record))
         };
-        let take: Vec<Role> = assignment
-            .keys()
-            .filter(|role| is_mine(role) && is_free(role))
-            .copied()
-            .collect();
+        let free = mine.iter().filter(is_free);
+        let claims = free.map(|role| (*role, before.get(role).copied().flatten()));
+        let is_heard =
+            |(_, at): &(Role, Option<u64>)| at.is_some_and(|at| at <= self.heard_revision);
+        let (take, claims): (Vec<_>, Vec<_>) = claims.partition(is_heard);
+        self.claims = claims.into_iter().collect();
+        take.into_iter().map(|(role, _)| role).collect()
+    }
+
+    /// Starts the work of these roles.
+    fn take(&mut self, take: Vec<Role>, members: usize) {
         if take.is_empty() {
             return;
         }
-        tracing::info!(roles = take.len(), members = members.len(), "taking over");
+        tracing::info!(roles = take.len(), members, "taking over");
         self.held
             .extend(take.iter().map(|role| (*role, Held::default())));
-        // Others must know before anything is done.
-        self.say().await;
         let mut context = self.context.clone();
         context.recorder = context.recorder.of_term(context.lease.term());
         for role in take {

@@ -8,6 +8,8 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::pull;
 
+use tokio_util::sync::CancellationToken;
+
 use super::Context;
 use crate::log::Subscriber;
 use crate::log::done::AllDone;
@@ -23,6 +25,28 @@ pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(500);
 /// Bytes of one message of the idempotency window. One set with 10,000 reminders has 240 kB.
 const MESSAGE_BYTES: usize = 256 << 10;
+
+/// A take-over that is to be stopped gets so long to end, so that it is given up in order.
+const TAKE_OVER_GRACE: Duration = Duration::from_secs(2);
+
+/// Waits for a take-over. One that is stopped is finished, if that does not take long: given up halfway, the next owner would
+/// take it for one that died. Returns none when it was given up halfway.
+///
+/// # Errors
+/// Those of the take-over.
+pub async fn unless_stopped<T>(
+    stop: &CancellationToken,
+    taking: impl Future<Output = Result<T, NatsError>>,
+) -> Result<Option<T>, NatsError> {
+    tokio::pin!(taking);
+    tokio::select! {
+        taken = &mut taking => taken.map(Some),
+        () = stop.cancelled() => {
+            let ended = tokio::time::timeout(TAKE_OVER_GRACE, taking).await;
+            ended.ok().transpose()
+        }
+    }
+}
 
 /// A subscriber's position, while it is owned here.
 #[derive(Debug, Clone)]
@@ -62,6 +86,15 @@ impl Ownership {
         // The last owner may have been this process.
         context.recorder.flush().await;
         let found = positions::read(nats, subscriber).await?;
+        let owner = format!("{}/{}", context.member, context.recorder.incarnation());
+        let before = found
+            .as_ref()
+            .and_then(|found| found.position.owner.as_ref());
+        let before = before.filter(|before| **before != owner);
+        if let Some((before, incarnation)) = before.and_then(|before| before.rsplit_once('/')) {
+            tracing::info!(%subscriber, before, "the last owner did not give it up: what it still records is refused");
+            log::fence_outcomes(nats, incarnation).await?;
+        }
         let at = found
             .as_ref()
             .map_or(0, |found| found.position.settled.sequence);
@@ -88,7 +121,7 @@ impl Ownership {
             OutcomesStart::After(sequence) => sequence,
             OutcomesStart::At(_) => 0, // The sequences of before say nothing.
         };
-        let (owner, stream_ns) = (Some(context.member.clone()), log.created_ns);
+        let (owner, stream_ns) = (Some(owner), log.created_ns);
         let position = Position {
             stream_ns,
             settled: start.settled,
@@ -157,19 +190,13 @@ impl Ownership {
         self.write(position).await
     }
 
-    /// Gives the position up, with a last checkpoint. `is_finished` says that nothing is in work.
+    /// Gives the position up, with a last checkpoint. Everything in work is recorded: what waits above the position is the
+    /// next owner's.
     ///
     /// # Errors
     /// [`NatsError::Fenced`] when the position has another owner.
-    pub async fn release(
-        mut self,
-        checkpoint: &Checkpoint,
-        is_finished: bool,
-    ) -> Result<(), NatsError> {
+    pub async fn release(mut self, checkpoint: &Checkpoint) -> Result<(), NatsError> {
         self.store(checkpoint).await?;
-        if !is_finished {
-            return Ok(());
-        }
         let position = Position {
             owner: None,
             ..self.stored.0.clone()

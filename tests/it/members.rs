@@ -185,7 +185,7 @@ async fn paused_member_stops_working() {
     shares.sort_unstable();
     assert_eq!(shares, [3, 4]);
     world.flow(TOTAL..TOTAL + 300, AHEAD).await;
-    world.complete_with(TOTAL + 300, 1).await;
+    world.complete(TOTAL + 300).await;
     world
         .eventually("the one that stood still is ready again", async || {
             still.is_ready().await

@@ -188,6 +188,16 @@ impl Names {
         format!("{}.fence.*", self.prefix)
     }
 
+    /// The fence of what one incarnation of a member records: a message there ends it.
+    pub fn outcomes_fence(&self, incarnation: &str) -> String {
+        format!("{}.fence.outcomes.{incarnation}", self.prefix)
+    }
+
+    /// The fences of all incarnations.
+    pub fn all_outcomes_fences(&self) -> String {
+        format!("{}.fence.outcomes.*", self.prefix)
+    }
+
     /// A source's outcomes.
     pub fn outcomes(&self, source: &Source) -> String {
         format!("{}.outcomes.{}", self.prefix, source.escaped())

@@ -89,6 +89,7 @@ pub(super) fn needs(names: &Names, config: &Config) -> Needs {
         names.all_scheduled(),
         names.all_mailboxes(),
         names.all_fences(),
+        names.all_outcomes_fences(),
         names.all_outcomes(),
         names.all_rejected(),
         names.all_seen(),

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch_queues::BatchQueues;
 use super::outcomes::message::OutcomeEntry;
-use super::ownership::{CHECKPOINT_EVERY, Found, Ownership};
+use super::ownership::{CHECKPOINT_EVERY, Found, Ownership, unless_stopped};
 use super::reader::{LogItem, OfSet, Subscription};
 use super::{Context, now_ms, rejected};
 use crate::log::Subscriber;
@@ -105,20 +105,17 @@ pub async fn run(
     stop: CancellationToken,
     working: mpsc::Sender<Role>,
 ) -> Result<(), NatsError> {
-    let taken = tokio::select! {
-        taken = Ownership::take_over(&context, Subscriber::Sets) => taken?,
-        () = stop.cancelled() => return Ok(()),
+    let taking = Ownership::take_over(&context, Subscriber::Sets);
+    let Some((ownership, found)) = unless_stopped(&stop, taking).await? else {
+        return Ok(());
     };
-    let (
-        ownership,
-        Found {
-            start,
-            created_ns,
-            outcomes,
-            window,
-            done,
-        },
-    ) = taken;
+    let Found {
+        start,
+        created_ns,
+        outcomes,
+        window,
+        done,
+    } = found;
     let mut subscription = context.log.subscribe(Subscriber::Sets, start, created_ns);
     let mut intake = Intake {
         context: context.clone(),
@@ -456,7 +453,7 @@ impl Intake {
         let mut progress = log.progress;
         progress.outcome_stored(context.recorder.last_stored());
         let checkpoint = progress.checkpoint();
-        if let Err(error) = ownership.release(&checkpoint, progress.is_finished()).await {
+        if let Err(error) = ownership.release(&checkpoint).await {
             tracing::warn!(error = %chain(&error), "the position is not stored: its next owner reads some outcomes");
         }
     }

@@ -91,7 +91,7 @@ mod tests {
     use crate::partition::Partition;
     use crate::reminder::history::entries;
 
-    fn entries(outcome: Outcome, reminder: Option<&'static str>) -> OutcomeEntry {
+    fn entry(outcome: Outcome, reminder: Option<&'static str>) -> OutcomeEntry {
         let record = Record {
             id: "inv-\"1\"".to_owned(),
             source: "billing".parse().unwrap(),
@@ -120,7 +120,7 @@ mod tests {
         let instances = (0..64)
             .map(|number| format!("{number}{}", "x".repeat(120)).parse().unwrap())
             .collect();
-        let all = [entries(Outcome::delivered(instances).unwrap(), Some("{}"))];
+        let all = [entry(Outcome::delivered(instances).unwrap(), Some("{}"))];
         let (_, body) = encode(&all, true);
         assert!(
             body.len() <= all[0].bytes(),
@@ -134,8 +134,8 @@ mod tests {
     fn the_history_reads_what_was_told_and_others_read_the_contract() {
         let delivered = Outcome::delivered(vec!["app-1".parse().unwrap()]).unwrap();
         let all = [
-            entries(delivered, Some(r#"{"id":"x","data":[ 1.50]}"#)),
-            entries(Outcome::Expired, None),
+            entry(delivered, Some(r#"{"id":"x","data":[ 1.50]}"#)),
+            entry(Outcome::Expired, None),
         ];
         let (headers, body) = encode(&all, true);
         assert_eq!(

@@ -1,18 +1,23 @@
-//! Records outcomes. A task hands them in and waits until they are durable; while one batch is on its way to
-//! JetStream the next one forms from what comes in.
+//! Records outcomes. Who hands some in waits until they are durable. While one batch is on its way to JetStream the next one
+//! forms from what comes in.
+//!
+//! Each batch is behind a fence of this process and term. A member that takes over what this one holds stores a message there
+//! first, so nothing that this one decided is stored behind what its successor decides.
 
 pub mod message;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use futures_util::future::join_all;
+use async_nats::header;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Lease;
 use crate::metrics::Metrics;
-use crate::nats::Nats;
+use crate::nats::batch::{self, Fence, Stored};
+use crate::nats::{Nats, NatsError, chain, log};
 use crate::token::Source;
 use message::OutcomeEntry;
 
@@ -20,6 +25,14 @@ use message::OutcomeEntry;
 const MAX_RECORDS: usize = 250;
 /// bytes of it, about: far below any payload limit, unless one reminder alone is more.
 const MAX_BYTES: usize = 128 << 10;
+/// Messages in one batch, and
+const BATCH_MESSAGES: usize = 200;
+/// bytes of it, about: nats-server keeps it in memory until it is complete.
+const BATCH_BYTES: usize = 2 << 20;
+/// Pauses before a batch is tried again: from this one,
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// twice as long each time, up to this one.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Submissions that wait for the next batch; more wait at their senders.
 const MAX_WAITING: usize = 4_096;
 
@@ -34,6 +47,7 @@ struct Submission {
 pub struct Recorder {
     submissions: mpsc::Sender<Submission>,
     last: Arc<AtomicU64>,
+    process: Arc<str>,
     term: u64,
 }
 
@@ -48,15 +62,23 @@ impl Recorder {
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (submissions, waiting) = mpsc::channel(MAX_WAITING);
         let last = Arc::new(AtomicU64::new(0));
-        let writing = write(nats, lease, metrics, has_history, waiting, last.clone());
-        (
-            Self {
-                submissions,
-                last,
-                term: 0,
-            },
-            tokio::spawn(writing),
-        )
+        let inbox = nats.client.new_inbox();
+        let process: Arc<str> = inbox.rsplit('.').next().unwrap_or_default().into();
+        let writer = Writer {
+            nats,
+            lease,
+            metrics,
+            has_history,
+            process: process.clone(),
+            last: last.clone(),
+        };
+        let recorder = Self {
+            submissions,
+            last,
+            process,
+            term: 0,
+        };
+        (recorder, tokio::spawn(writer.run(waiting)))
     }
 
     /// The same, for what is decided in this term of the member's lease.
@@ -65,6 +87,12 @@ impl Recorder {
             term,
             ..self.clone()
         }
+    }
+
+    /// Returns the name under which outcomes are recorded here: another one in each process, and in each term. A message
+    /// under its fence ends that ([`log::fence_outcomes`]).
+    pub fn incarnation(&self) -> String {
+        incarnation(&self.process, self.term)
     }
 
     /// Returns the sequence of the last message of outcomes that this process stored; 0 if it has stored none. What is
@@ -103,59 +131,121 @@ impl Recorder {
     }
 }
 
-async fn write(
+struct Writer {
     nats: Nats,
     lease: Lease,
     metrics: Metrics,
     has_history: bool,
-    mut waiting: mpsc::Receiver<Submission>,
+    process: Arc<str>,
     last: Arc<AtomicU64>,
-) {
-    let mut batch = Vec::new();
-    while waiting.recv_many(&mut batch, MAX_WAITING).await > 0 {
-        let term = lease.term();
-        batch.retain(|submission| submission.term == term);
-        let mut by_source: BTreeMap<Source, Vec<OutcomeEntry>> = BTreeMap::new();
-        let mut written = Vec::with_capacity(batch.len());
-        for Submission { entries, done, .. } in batch.drain(..) {
-            written.push(done);
-            for entry in entries {
-                match by_source.get_mut(&entry.record.source) {
-                    Some(its) => its.push(entry),
-                    None => drop(by_source.insert(entry.record.source.clone(), vec![entry])),
+}
+
+impl Writer {
+    async fn run(self, mut waiting: mpsc::Receiver<Submission>) {
+        let mut submissions = Vec::new();
+        while waiting.recv_many(&mut submissions, MAX_WAITING).await > 0 {
+            let term = self.lease.term();
+            submissions.retain(|submission| submission.term == term);
+            let mut by_source: BTreeMap<Source, Vec<OutcomeEntry>> = BTreeMap::new();
+            let mut written = Vec::with_capacity(submissions.len());
+            for Submission { entries, done, .. } in submissions.drain(..) {
+                written.push(done);
+                for entry in entries {
+                    match by_source.get_mut(&entry.record.source) {
+                        Some(its) => its.push(entry),
+                        None => drop(by_source.insert(entry.record.source.clone(), vec![entry])),
+                    }
                 }
             }
-        }
-        let is_void = || !lease.is_current(term);
-        // One source's messages go one after the other: one that is repeated must not be stored behind a later one.
-        let store = async |(source, entries): (&Source, &Vec<OutcomeEntry>)| {
-            let subject = nats.names.outcomes(source);
-            for chunk in chunks(entries) {
-                let (headers, body) = message::encode(chunk, has_history);
-                let id = nats.client.new_inbox();
-                match nats
-                    .store_unless(is_void, &subject, headers, body, Some(&id))
-                    .await
-                {
-                    Some(sequence) => last.fetch_max(sequence, Ordering::Relaxed),
-                    None => return false,
-                };
+            // What is not stored waits on, until its own end: a successor decides now.
+            if self.store_all(term, &by_source).await {
+                let entries = by_source.values().flatten();
+                entries.for_each(|entry| self.metrics.outcome(&entry.record.outcome));
+                written.into_iter().for_each(|done| {
+                    let _ = done.send(()); // Its sender may have gone.
+                });
             }
-            true
-        };
-        // Unless others may hold by now what this member held: they record what they find.
-        let stored = join_all(by_source.iter().map(store)).await;
-        // The caller of an unstored entry waits until its own end: its successor decides now.
-        if stored.into_iter().all(|is_stored| is_stored) {
-            by_source
-                .values()
-                .flatten()
-                .for_each(|entry| metrics.outcome(&entry.record.outcome));
-            written.into_iter().for_each(|done| {
-                let _ = done.send(()); // The caller may have gone.
-            });
         }
     }
+
+    async fn store_all(&self, term: u64, by_source: &BTreeMap<Source, Vec<OutcomeEntry>>) -> bool {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        for (source, entries) in by_source {
+            let subject = self.nats.names.outcomes(source);
+            for chunk in chunks(entries) {
+                let (headers, payload) = message::encode(chunk, self.has_history);
+                let is_full = batch.len() == BATCH_MESSAGES || bytes + payload.len() > BATCH_BYTES;
+                if is_full && !batch.is_empty() {
+                    if !self.store(term, std::mem::take(&mut batch)).await {
+                        return false;
+                    }
+                    bytes = 0;
+                }
+                bytes += payload.len();
+                let subject = subject.clone();
+                batch.push(batch::Message {
+                    subject,
+                    headers,
+                    payload,
+                });
+            }
+        }
+        batch.is_empty() || self.store(term, batch).await
+    }
+
+    /// Stores a batch, however long JetStream is away. Returns false when another member may have taken over meanwhile.
+    async fn store(&self, term: u64, mut batch: Vec<batch::Message>) -> bool {
+        let fence = Fence {
+            subject: self
+                .nats
+                .names
+                .outcomes_fence(&incarnation(&self.process, term)),
+            sequence: 0,
+        };
+        if let Some(last) = batch.last_mut() {
+            // One that is tried again, since the answer did not arrive, is not to be stored twice.
+            let id = self.nats.client.new_inbox();
+            last.headers.insert(header::NATS_MESSAGE_ID, id);
+        }
+        let mut pause = FIRST_PAUSE;
+        while self.lease.is_current(term) {
+            let action = || "record outcomes".to_owned();
+            let stored = batch::store(&self.nats, &fence, batch.clone(), action).await;
+            let last = match stored {
+                Ok(Stored::Through(last)) => Ok(last),
+                // The end of the stream is not before it.
+                Ok(Stored::Before) => {
+                    let state = log::outcomes_state(&self.nats, 0).await;
+                    state.map(|state| state.last)
+                }
+                Err(error) => Err(error),
+            };
+            match last {
+                Ok(last) => {
+                    self.last.fetch_max(last, Ordering::Relaxed);
+                    return true;
+                }
+                Err(NatsError::Fenced(_)) => {
+                    tracing::error!(
+                        "another member has taken over: dropping all that is held here"
+                    );
+                    self.lease.end(term);
+                    return false;
+                }
+                Err(error) => {
+                    tracing::warn!(error = %chain(&error), "outcomes are not stored, trying again");
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        false
+    }
+}
+
+/// The name of a member's process in one term of its lease.
+fn incarnation(process: &str, term: u64) -> String {
+    format!("{process}{term}")
 }
 
 /// Outcomes that go together, in their order.
@@ -189,6 +279,7 @@ mod tests {
         let recorder = Recorder {
             submissions,
             last: Arc::default(),
+            process: "".into(),
             term: 0,
         };
         let copy = tokio::spawn(async move { recorder.record(Vec::new()).await });

@@ -281,7 +281,7 @@ impl Worker {
         let mut progress = log.progress;
         progress.outcome_stored(context.recorder.last_stored());
         let checkpoint = progress.checkpoint();
-        if let Err(error) = ownership.release(&checkpoint, progress.is_finished()).await {
+        if let Err(error) = ownership.release(&checkpoint).await {
             tracing::warn!(error = %chain(&error), %partition, "the position is not stored: its next owner reads some outcomes");
         }
     }

@@ -122,10 +122,11 @@ pub async fn run(
     stop: CancellationToken,
     working: mpsc::Sender<Role>,
 ) -> Result<(), NatsError> {
-    let (mut worker, mut subscription, following) = tokio::select! {
-        taken = Worker::take_over(&context, partition) => taken?,
-        () = stop.cancelled() => return Ok(()),
+    let taking = Worker::take_over(&context, partition);
+    let Some(taken) = ownership::unless_stopped(&stop, taking).await? else {
+        return Ok(());
     };
+    let (mut worker, mut subscription, following) = taken;
     tracing::debug!(%partition, "partition taken");
     let _ = working.send(Role::Partition(partition)).await;
     worker.run(&mut subscription, following, stop).await?;

@@ -206,7 +206,12 @@ impl Reading {
                     Some(command) => self.obey(command),
                     None => return,
                 },
-                _ = tick.tick() => self.say(),
+                _ = tick.tick() => {
+                    let mut actions = Vec::new();
+                    self.readers.tick(&mut actions);
+                    self.perform(actions);
+                    self.say();
+                }
                 held = holds.recv() => match held {
                     Some(held) => self.held = held,
                     None => return,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::Fates;
 use super::windows::Windows;
-use super::{Fates, late_words};
 use crate::logs::Micros;
 
 /// The app server whose users are connected all the time, and get a steady trickle.
@@ -20,8 +20,6 @@ pub(crate) struct Figures {
     /// First acceptances.
     accepted: usize,
     waiting: usize,
-    /// Second outcomes that a process left behind which stood still.
-    late_words: usize,
     by_kind: BTreeMap<String, Kind>,
 }
 
@@ -47,7 +45,6 @@ impl Figures {
             figures.acknowledged += usize::from(fate.is_acknowledged);
             figures.accepted += usize::from(!fate.accepted.is_empty());
             figures.waiting += fate.waiting;
-            figures.late_words += late_words(fate, windows);
             for again in fate.accepted.windows(2) {
                 let kind = windows
                     .explaining(again[0].0, again[1].0)
@@ -90,8 +87,8 @@ impl fmt::Display for Figures {
         writeln!(
             f,
             "{} reminders sent, {} acknowledged, {} accepted, {repeats} of them repeated, {} left waiting for users who are \
-             away, {} outcomes said twice",
-            self.sent, self.acknowledged, self.accepted, self.waiting, self.late_words
+             away",
+            self.sent, self.acknowledged, self.accepted, self.waiting
         )?;
         writeln!(
             f,

@@ -24,7 +24,7 @@ pub(crate) enum Wrong {
     WaitingTwice,
     /// It is in the mailbox of somebody who is connected.
     LeftInMailbox,
-    /// It has more final outcomes than one, and no process that stood still explains that.
+    /// It has more final outcomes than one.
     SecondOutcome,
     /// It is delivered by its outcome, and the app server named there did not take it.
     DeliveredToNobody,
@@ -229,7 +229,7 @@ fn judge_fate(
     if fate.waiting > 0 && connected.contains(fate.user) {
         wrong(Wrong::LeftInMailbox);
     }
-    if fate.finals.len() > 1 + late_words(fate, windows) {
+    if fate.finals.len() > 1 {
         wrong(Wrong::SecondOutcome);
     }
     for last in &fate.finals {
@@ -245,18 +245,6 @@ fn judge_fate(
             wrong(Wrong::RepeatedWithoutFault);
         }
     }
-}
-
-/// What ARCHITECTURE.md says may remain of a process that stood still: an outcome that is stored after its successor's,
-/// the same, decided earlier.
-fn late_words(fate: &Fate<'_>, windows: &Windows) -> usize {
-    let is_late = |pair: &&[&Outcome]| {
-        let at = pair[1].decided_at;
-        pair[0].outcome == pair[1].outcome
-            && at < pair[0].decided_at
-            && windows.stood_still(at.as_microsecond())
-    };
-    fate.finals.windows(2).filter(is_late).count()
 }
 
 /// Of each user, what was acknowledged is first accepted in the order in which each source published it.

@@ -56,14 +56,4 @@ impl Windows {
             .rev()
             .find(|window| window.begins <= then && window.healed + AFTERMATH >= since)
     }
-
-    /// Whether a process stood still, or was cut off, around then.
-    pub(super) fn stood_still(&self, then: Micros) -> bool {
-        let is_still =
-            |window: &Window| window.kind.ends_with("pause") || window.kind.ends_with("cut");
-        self.0.iter().any(|window| {
-            is_still(window)
-                && (window.begins - IN_FLIGHT..=window.healed + AFTERMATH).contains(&then)
-        })
-    }
 }

@@ -219,12 +219,6 @@ impl World {
     /// Waits until nothing is under way, and checks the contract's promise: every reminder of every acknowledged set
     /// gets exactly one final outcome in the end, or is in a mailbox.
     pub(crate) async fn settle(&self) {
-        self.settle_with(0).await;
-    }
-
-    /// The same, where a process stood still: what it had handed to the network before may be stored after its successor's
-    /// word, so an outcome may stand there twice. That is told by its time, which is earlier than that of the one before it.
-    pub(crate) async fn settle_with(&self, late_words: usize) {
         self.quiet().await;
         self.within(LATER, "everything is settled", async || {
             let outcomes = self.outcomes.all().await;
@@ -264,12 +258,7 @@ impl World {
                 let of_user = trail
                     .iter()
                     .filter(|outcome| outcome.is_final() && outcome.user == *user);
-                let finals: Vec<_> = of_user.collect();
-                let late = finals
-                    .windows(2)
-                    .filter(|pair| pair[1].at < pair[0].at)
-                    .count();
-                let finals = finals.len() - late.min(late_words);
+                let finals = of_user.count();
                 assert!(
                     finals <= 1,
                     "{key:?} has {finals} final outcomes for {user:?}: {trail:?}"

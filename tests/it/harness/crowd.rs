@@ -55,13 +55,8 @@ impl World {
     /// Waits for the whole flow, and checks it: everything arrived, each user's reminders in order, and each has one final
     /// outcome.
     pub(crate) async fn complete(&self, total: usize) {
-        self.complete_with(total, 0).await;
-    }
-
-    /// The same, with so many late words allowed for each reminder.
-    pub(crate) async fn complete_with(&self, total: usize, late_words: usize) {
         self.taken(&numbers(0..total)).await;
-        self.settle_with(late_words).await;
+        self.settle().await;
         for n in 0..CROWD {
             assert_eq!(
                 self.order(&user(n)),

@@ -83,7 +83,7 @@ pub struct Position {
     pub settled: Mark,
     /// The sequence of the stream of outcomes up to which nothing above the position was recorded.
     pub outcomes: u64,
-    /// Who works the partition. None if its last owner finished everything and gave it up.
+    /// Who works the partition. None if its last owner gave it up: nothing of that one can be recorded any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
 }

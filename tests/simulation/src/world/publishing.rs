@@ -215,7 +215,8 @@ impl World {
         let user = luck.usize(0..self.users.len());
         let soon = pick(luck, &[20, 300, 8_000]);
         let is_expiring = self.faults.strikes(luck, Fault::Expiry);
-        let expires_at = is_expiring.then(|| self.wall_ms() + luck.i64(0..soon));
+        // A time of 1970 or before is refused as no time.
+        let expires_at = is_expiring.then(|| (self.wall_ms() + luck.i64(0..soon)).max(1));
         let bytes = pick(luck, &[10, 60, 200]);
         let stays = luck.u32(0..6) == 0;
         let priority = pick(luck, &Priority::ALL);

@@ -448,6 +448,10 @@ impl World {
     pub(super) fn checkpoint(&mut self, number: u64) {
         let owner = self.owner(number);
         owner.is_storing = false;
+        let mut actions = Vec::new();
+        owner.readers.tick(&mut actions);
+        self.perform_reading(number, actions);
+        let owner = self.owner(number);
         for (of, checkpoint) in owner.checkpoints().collect::<Vec<_>>() {
             let owner = self.owner(number);
             if owner.storing.insert(of) {
