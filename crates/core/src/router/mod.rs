@@ -14,10 +14,10 @@
 //! | --- | --- |
 //! | [`partition`] | what happens next to a user; the whole machine |
 //! | [`user`] | what is known of one user: routes, mailbox, what waits, what is under way |
-//! | [`users`] | who is known: users by name, and by number within the machine |
-//! | [`queue`] | how an instance is spoken to: one delivery and one heartbeat at a time, and when not at all |
-//! | [`queues`] | which instances there are: by name, and by number within the machine |
-//! | [`numbers`] | the numbers themselves |
+//! | [`users`] | who is known: users by name, and by key within the machine |
+//! | [`instance_queue`] | how an instance is spoken to: one delivery and one heartbeat at a time, and when not at all |
+//! | [`instance_queues`] | which instances there are: by name, and by key within the machine |
+//! | [`keys`] | the keys themselves |
 //! | [`room`] | who may have how much of a mailbox |
 //! | `suspicion` | which reminder an instance may be unable to read |
 //! | [`merge_window`] | which reminder stands for a later one of the same text |
