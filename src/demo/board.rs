@@ -101,7 +101,7 @@ impl Content {
         self.lines.drain(..).collect()
     }
 
-    /// Whether a reminder of this source is to be shown in full now. The sources take turns.
+    /// Returns whether a reminder of this source is to be shown in full now. The sources take turns.
     pub(super) fn wants_sample(&mut self, now: Instant, source: &str) -> bool {
         let (due, turn) = self.next_sample;
         let is_wanted = now >= due && source == SOURCES[turn];

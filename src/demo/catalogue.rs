@@ -186,7 +186,7 @@ pub(super) fn users(count: usize) -> Vec<String> {
     (0..count).map(name).collect()
 }
 
-/// A text with its blanks filled in by chance.
+/// Returns a text with its blanks filled in by chance.
 pub(super) fn fill(text: &str, chance: &mut fastrand::Rng) -> String {
     const DAYS: [&str; 5] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday"];
     let (euros, cents) = (chance.u32(5..2_000), chance.u32(0..100));

@@ -27,7 +27,7 @@ impl Latencies {
         self.count += 1;
     }
 
-    /// The duration that this share of them (0 to 1) did not exceed; `None` where there are none.
+    /// Returns the duration that this share of them (0 to 1) did not exceed; `None` where there are none.
     pub(super) fn quantile(&self, share: f64) -> Option<Duration> {
         let rank = ((self.count as f64 * share).ceil() as u64).clamp(1, self.count.max(1));
         let mut seen = 0;

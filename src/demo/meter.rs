@@ -94,7 +94,7 @@ impl Meter {
     }
 }
 
-/// A bar of full blocks.
+/// Returns a bar of full blocks.
 pub(super) fn bar(length: usize) -> String {
     BARS[7].to_string().repeat(length)
 }

@@ -151,7 +151,7 @@ impl Scenes {
         self.board.say(Line::scene(text));
     }
 
-    /// Answers whether the end has come.
+    /// Returns whether the end has come.
     async fn pause(&self, seconds: f64) -> bool {
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs_f64(seconds)) => false,

@@ -132,7 +132,7 @@ impl Stage {
         }
     }
 
-    /// The last message of the outcomes stream.
+    /// Returns the last message of the outcomes stream.
     ///
     /// # Errors
     /// When JetStream does not answer.

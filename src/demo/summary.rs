@@ -111,7 +111,7 @@ impl Summary {
         (!self.is_good).then(|| self.verdict.content.to_string())
     }
 
-    /// The account as a table.
+    /// Returns the account as a table.
     pub(super) fn rows(&self) -> Vec<Row> {
         let Counts {
             published,

@@ -27,7 +27,7 @@ impl Paper {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 
-    /// The port of the demo's nats-server.
+    /// Returns the port of the demo's nats-server.
     fn port(&self) -> u16 {
         let text = self.text();
         let (_, rest) = text.split_once("nats://127.0.0.1:").expect(&text);

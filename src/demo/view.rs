@@ -155,7 +155,7 @@ pub(super) fn verdict(board: &Content) -> Span<'static> {
     )
 }
 
-/// The state in one line, for files and pipes.
+/// Returns the state in one line, for files and pipes.
 pub(super) fn plain(board: &Content, meter: &Meter) -> Row {
     let counts = board.ledger.counts();
     let (published, delivered) = meter.rates();
@@ -181,7 +181,7 @@ pub(super) fn plain(board: &Content, meter: &Meter) -> Row {
     Row::from(vec![stamp(board.elapsed()), piece(PLAIN, text)])
 }
 
-/// An event, in as many rows as it needs.
+/// Returns an event, in as many rows as it needs.
 pub(super) fn event(at: Duration, line: &Line, columns: usize) -> Vec<Row> {
     let style = match line.kind {
         Kind::Scene => STRONG,

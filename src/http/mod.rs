@@ -80,7 +80,7 @@ impl Readiness {
         ]
     }
 
-    /// Whether every condition holds.
+    /// Returns whether every condition holds.
     pub fn is_ready(&self) -> bool {
         self.conditions().iter().all(|(_, holds)| *holds)
     }
@@ -165,7 +165,7 @@ pub fn is_local_name(host: &str) -> bool {
         || name.eq_ignore_ascii_case("localhost")
 }
 
-/// Whether a request has a local name, or none: every browser sends one.
+/// Returns whether a request has a local name, or none: every browser sends one.
 fn is_for_local_name<B>(request: &Request<B>) -> bool {
     request
         .headers()

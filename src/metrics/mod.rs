@@ -682,7 +682,7 @@ mod tests {
         all.filter(|family| !family.name().starts_with("process_"))
     }
 
-    /// A table of all metrics, by what the registry tells.
+    /// Returns a table of all metrics, by what the registry tells.
     fn table() -> String {
         let mut table = String::from("| metric | type | labels | |\n| --- | --- | --- | --- |\n");
         for family in ours() {

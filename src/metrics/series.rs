@@ -11,7 +11,7 @@ use prometheus::{
 pub(super) struct Series<M>(Vec<(&'static str, M)>);
 
 impl<M> Series<M> {
-    /// The one of this value, which is one of those it was made with.
+    /// Returns the one of this value, which is one of those it was made with.
     pub(super) fn of(&self, value: &str) -> &M {
         let found = self.0.iter().find(|(one, _)| *one == value);
         debug_assert!(found.is_some(), "no series of {value}");

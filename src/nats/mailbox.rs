@@ -598,7 +598,7 @@ pub async fn first(
 }
 
 /// Reads a subject's messages from a sequence on by one batched direct get (nats-server 2.11), without a consumer.
-/// Answers them, and whether nothing lay behind them.
+/// Returns them, and whether nothing lay behind them.
 ///
 /// # Errors
 /// When JetStream does not answer.

@@ -28,7 +28,7 @@ impl HistoryError {
         }
     }
 
-    /// Whether trying again can help.
+    /// Returns whether trying again can help.
     pub fn kind(&self) -> HistoryErrorKind {
         self.kind
     }

@@ -143,7 +143,7 @@ impl Ledger {
         id
     }
 
-    /// An app server accepts a reminder. Answers how long it took, or `None` where it is a visitor's.
+    /// Records that an app server accepted a reminder. Returns how long it took, or `None` where it is a visitor's.
     pub(super) fn accept(&mut self, now: Instant, accepted: &Accepted<'_>) -> Option<Duration> {
         let Some(key) = self.key(accepted.source, accepted.id) else {
             self.counts.visitors += 1;

@@ -38,7 +38,7 @@ impl Ledger {
         self.users[user].parked
     }
 
-    /// A user's valid reminders published before `then` that no app server accepted yet.
+    /// Returns a user's valid reminders published before `then` that no app server accepted yet.
     pub(crate) fn due(&self, user: usize, then: Instant) -> usize {
         let is_due = |open: &&Open| {
             open.user == user && open.is_valid && open.taken == Taken::Not && open.published_at < then

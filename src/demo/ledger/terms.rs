@@ -97,7 +97,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// The instances that accepted it.
+    /// Returns the instances that accepted it.
     pub(crate) fn accepted_by(&self) -> impl Iterator<Item = &String> {
         self.instance.iter().chain(&self.instances)
     }

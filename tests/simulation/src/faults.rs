@@ -147,7 +147,7 @@ impl Faults {
         self.0.get(&fault).copied().unwrap_or(0)
     }
 
-    /// Whether it strikes now. What never does draws nothing.
+    /// Returns whether it strikes now. What never does draws nothing.
     pub fn strikes(&self, rng: &mut Rng, fault: Fault) -> bool {
         let often = self.often(fault);
         often > 0 && rng.u32(0..1_000) < often

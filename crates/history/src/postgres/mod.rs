@@ -192,7 +192,7 @@ fn tls() -> Result<MakeRustlsConnect, Problem> {
         })
 }
 
-/// A transaction that no other writer comes between.
+/// Returns a transaction that no other writer comes between.
 async fn begin(connection: &mut Object) -> Result<Transaction<'_>, Problem> {
     let change = connection.transaction().await?;
     change

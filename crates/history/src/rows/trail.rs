@@ -49,7 +49,7 @@ impl Step {
         ))
     }
 
-    /// The associate who got the reminder.
+    /// Returns the associate who got the reminder.
     pub(crate) fn to(&self) -> Option<String> {
         let is_rerouted = self.outcome == "rerouted";
         is_rerouted
@@ -131,7 +131,7 @@ impl Trail {
             .map_or(("", 0), |step| (&step.outcome, step.at_ms))
     }
 
-    /// Whether it says that this user got the reminder as an associate.
+    /// Returns whether it says that this user got the reminder as an associate.
     pub(crate) fn names(&self, user: &str) -> bool {
         self.0.iter().any(|step| step.to().as_deref() == Some(user))
     }

@@ -42,7 +42,7 @@ pub(crate) trait Snapshot {
     async fn heads(&self, range: Range<i64>) -> Result<Vec<Head>, Problem>;
     /// Blocks of indexes, by their ids.
     async fn blocks(&self, ids: Vec<i64>) -> Result<HashMap<i64, Vec<u8>>, Problem>;
-    /// The numbers of indexes' rows, by the indexes' ids.
+    /// Returns the numbers of indexes' rows, by the indexes' ids.
     async fn numbers(&self, heads: Vec<i64>) -> Result<HashMap<i64, Vec<i64>>, Problem>;
     /// Which of these numbers are in no index.
     async fn unindexed(&self, range: Range<i64>) -> Result<Vec<i64>, Problem>;
@@ -185,7 +185,7 @@ async fn search<S: Snapshot>(
     }
 }
 
-/// The numbers of the range that some indexes name: all that have what is needed, and perhaps more.
+/// Returns the numbers of the range that some indexes name: all that have what is needed, and perhaps more.
 async fn ask<S: Snapshot>(
     snapshot: &S,
     needed: &[RangeInclusive<i64>],

@@ -11,7 +11,7 @@ const BITS: u32 = 21;
 /// Characters of a gram.
 const LENGTH: usize = 3;
 
-/// The grams of a folded text, one for each character.
+/// Returns the grams of a folded text, one for each character.
 pub(crate) fn grams(text: &str) -> impl Iterator<Item = i64> {
     let ahead = text.chars().map(code).chain([0; LENGTH - 1]);
     let mut window = 0;

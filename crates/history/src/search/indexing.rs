@@ -37,7 +37,7 @@ pub(crate) fn indexes(mut rows: Vec<(i64, String)>) -> Vec<Index> {
     rows.chunks(postings::MOST_ROWS).map(index).collect()
 }
 
-/// The places of these numbers, which are in order, among those of an index.
+/// Returns the places of these numbers, which are in order, among those of an index.
 pub(crate) fn places(numbers: &[i64], gone: &[i64]) -> Vec<u16> {
     let places = gone.iter().filter_map(|n| numbers.binary_search(n).ok());
     places.map(|place| place as u16).collect()

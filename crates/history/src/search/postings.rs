@@ -122,7 +122,7 @@ pub(crate) fn places_of(block: &[u8], range: &RangeInclusive<i64>, into: &mut Ve
     }
 }
 
-/// The block without these places, which are in order; none if it has none of them.
+/// Returns the block without these places, which are in order; none if it has none of them.
 pub(crate) fn without(block: &[u8], gone: &[u16]) -> Option<Vec<u8>> {
     let mut kept = Block::default();
     let mut is_same = true;

@@ -32,7 +32,7 @@ pub(crate) struct Question {
     dialect: Dialect,
 }
 
-/// The numbers that a query's times and cursor leave.
+/// Returns the numbers that a query's times and cursor leave.
 pub(crate) fn range(query: &Query) -> Range<i64> {
     let from = query.from_ms.map_or(0, number::first_of);
     let to = query.to_ms.map_or(i64::MAX, number::first_of);
@@ -136,7 +136,7 @@ impl Question {
     }
 }
 
-/// Whether it asks for an outcome that few reminders have.
+/// Returns whether it asks for an outcome that few reminders have.
 fn has_rare_outcome(query: &Query) -> bool {
     query
         .outcome

@@ -129,12 +129,12 @@ impl NatsServer {
         &self.url
     }
 
-    /// The port in [`url`](Self::url).
+    /// Returns the port in [`url`](Self::url).
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The process, or `None` between [`kill`](Self::kill) and [`restart`](Self::restart).
+    /// Returns the process, or `None` between [`kill`](Self::kill) and [`restart`](Self::restart).
     pub fn pid(&self) -> Option<u32> {
         self.running.as_ref()?.child.id()
     }

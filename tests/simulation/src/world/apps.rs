@@ -360,7 +360,7 @@ impl World {
     }
 }
 
-/// The reminders of a request.
+/// Returns the reminders of a request.
 pub fn ids_of(parts: &Parts) -> Vec<Id> {
     parts.iter().flat_map(|(_, ids)| ids.clone()).collect()
 }

@@ -548,7 +548,7 @@ impl World {
     }
 }
 
-/// A name that is one.
+/// Returns a name that is one.
 fn named<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
     text.parse().expect("the simulation's names are names")
 }

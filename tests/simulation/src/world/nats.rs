@@ -67,7 +67,7 @@ pub struct Reading {
 }
 
 impl Nats {
-    /// The state of the log for a look at this mark.
+    /// Returns the state of the log for a look at this mark.
     pub fn log_state(&self, mark: Mark) -> LogState {
         let stored_ms_at = self.log.get(&mark.sequence).map(|stored| stored.stored_ms);
         LogState {
@@ -78,7 +78,7 @@ impl Nats {
         }
     }
 
-    /// A subscriber's position, and the revision of its key.
+    /// Returns a subscriber's position, and the revision of its key.
     pub fn position(&self, subscriber: Subscriber) -> (Position, u64) {
         self.positions
             .get(&subscriber)

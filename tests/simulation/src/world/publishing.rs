@@ -111,7 +111,7 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// The ledger's reminders in it.
+    /// Returns the ledger's reminders in it.
     pub fn ids(&self) -> impl Iterator<Item = Id> + '_ {
         self.expected.iter().filter_map(|expected| match expected {
             Expected::New(id) | Expected::Invalid(id) => Some(*id),
@@ -119,7 +119,7 @@ impl Stored {
         })
     }
 
-    /// The message as a reader gets it.
+    /// Returns the message as a reader gets it.
     pub fn message(&self) -> Message<'_> {
         let body = self.draft.body.as_bytes();
         Message {
@@ -241,7 +241,7 @@ impl World {
         }
     }
 
-    /// An id that the source has used before, but not in this set.
+    /// Returns an id that the source has used before, but not in this set.
     fn some_id(&self, luck: &mut Rng, source: &Source, others: &[Written]) -> Option<String> {
         let own = self
             .publications

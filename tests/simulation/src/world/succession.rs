@@ -88,7 +88,7 @@ impl World {
         self.inside(number, delay, Inside::TakeOver(stage));
     }
 
-    /// The routes and associates that there are.
+    /// Returns the routes and associates that there are.
     fn present(&self) -> Vec<Input> {
         let own = self
             .nats

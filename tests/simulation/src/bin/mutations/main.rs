@@ -56,7 +56,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Answers how many were missed.
+/// Returns how many were missed.
 fn check(filter: &str) -> Result<usize, String> {
     let copy = Copy::make().map_err(|error| format!("the sources could not be copied: {error}"))?;
     MUTATIONS
@@ -212,7 +212,7 @@ impl Copy {
         }
     }
 
-    /// Answers what it prints, if it fails.
+    /// Returns what it prints, if it fails.
     fn run(&self, options: &[&str]) -> Result<Option<String>, String> {
         let failed = |error: io::Error| error.to_string();
         let mut simulate = Command::new(self.build.join("debug/simulate"));
