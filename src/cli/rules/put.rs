@@ -190,8 +190,12 @@ fn changes(old: &Document, new: &Document) -> Vec<String> {
             names(old, &is_common) != names(new, &is_common),
             "another order of rules",
         ),
-        (old.allow != new.allow, "other allowed phrases"),
+        (old.allow != new.allow, "other allowed text"),
         (old.matching != new.matching, "another `match`"),
+        (
+            old.pattern_mib != new.pattern_mib,
+            "another limit of patterns",
+        ),
         (old.tests != new.tests, "other tests"),
     ] {
         changes.extend(is_different.then(|| what.to_owned()));
@@ -257,7 +261,7 @@ mod tests {
             (
                 &[("a", "x"), ("b", "x"), ("c", "x"), ("d", "x")],
                 r#"{"allow":["p"],"match":{"words":"on"},"tests":[{"content":"c","expect":{}}]}"#,
-                "other allowed phrases, another `match`, other tests",
+                "other allowed text, another `match`, other tests",
             ),
         ] {
             assert_eq!(changes(&old, &document(rules, more)).join(", "), expected);

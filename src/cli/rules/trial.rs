@@ -104,6 +104,7 @@ fn table(findings: &[Finding]) -> Vec<String> {
         text,
         start,
         end,
+        breaks_address,
     } in findings
     {
         let field = if *field == Field::Title {
@@ -111,7 +112,12 @@ fn table(findings: &[Finding]) -> Vec<String> {
         } else {
             "content"
         };
-        let place = format!("{field} {start}..{end}");
+        let address = if *breaks_address {
+            " (changes an address)"
+        } else {
+            ""
+        };
+        let place = format!("{field} {start}..{end}{address}");
         table.row(&[
             tag.to_string(),
             rule.clone(),

@@ -9,6 +9,7 @@ use daachorse::CharwiseDoubleArrayAhoCorasick;
 use foldhash::fast::FixedState;
 
 use super::document::Words;
+use super::fold::Folded;
 use super::vocabulary::{Vocabulary, begins_with_word};
 
 /// The folded keywords of a document. Immutable: a new document makes a new one.
@@ -86,8 +87,9 @@ impl Finder {
         })
     }
 
-    /// Calls `found` with every occurrence in `text` and each of its keyword's owners.
-    pub fn find(&self, text: &str, mut found: impl FnMut(Range<usize>, u16)) {
+    /// Calls `found` with every occurrence in a text and each of its keyword's owners.
+    pub fn find(&self, folded: &Folded<'_>, mut found: impl FnMut(Range<usize>, u16)) {
+        let text = folded.text();
         let mut report = |span: Range<usize>, tag: u32| {
             if tag < SHARED {
                 found(span, tag as u16);
@@ -98,7 +100,7 @@ impl Finder {
             }
         };
         if let Some(words) = &self.words {
-            words.find(text, &mut report);
+            words.find(text, folded.breaks(), &mut report);
         }
         match &self.anywhere {
             Some(Automaton::Bytes(automaton, tags)) => automaton

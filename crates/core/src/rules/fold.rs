@@ -1,13 +1,13 @@
 //! Makes texts comparable, and remembers where everything came from.
 //!
-//! A document says which differences between texts do not matter: upper and lower case, compatibility forms such as
-//! full-width letters, characters that somebody may put between letters. [`Fold::fold`] removes those differences; keywords
-//! and texts go through the same function. The result, [`Folded`], maps every place back to the original, always to
-//! whole grapheme clusters: what a reader sees as one character is matched, masked and marked as one.
+//! A document says which differences between texts do not matter ([`Folding`]), and which characters may stand between
+//! letters. [`Fold::fold`] removes both; keywords and texts go through the same function. The result, [`Folded`], maps every
+//! place back to the original, always to whole grapheme clusters: what a reader sees as one character is matched, masked
+//! and marked as one.
 //!
-//! Nearly all text is simple: characters that stand for themselves or for one other character, and that never join their
-//! neighbours. Those go through a table. What is left (combining marks, ligatures, emoji sequences, conjoining Hangul) is
-//! cut into clusters and normalized by the Unicode algorithms.
+//! Nearly all text is simple: characters that become themselves, one other character or nothing, and that never join their
+//! neighbours. Those go through a table. The rest (combining marks, ligatures, emoji sequences, conjoining Hangul) is cut
+//! into clusters and normalized by the Unicode algorithms.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -15,13 +15,15 @@ use std::ops::Range;
 
 use unicode_segmentation::UnicodeSegmentation;
 
-use super::unicode::{Class, Kind, PerChar, kinds, normalize};
+use super::folding::{Folding, Kind};
+use super::per_char::PerChar;
+use super::shadow;
+use super::words::{Class, class_of_cluster, classes, is_boundary};
 
-/// Which differences do not matter.
+/// Folds texts in one way.
 #[derive(Debug, Clone)]
 pub struct Fold {
-    case: bool,
-    width: bool,
+    folding: Folding,
     skip: Vec<char>,
     kinds: &'static PerChar<Kind>,
     /// ASCII characters that stay as they are.
@@ -39,6 +41,10 @@ pub struct Folded<'t> {
     text: Cow<'t, str>,
     /// How the text lies in the original, in order. None at all: it is the original.
     runs: Vec<Run>,
+    /// Places of the folded text where a word of the original may end, though the folded text goes on with letters: those
+    /// were symbols, such as `™`.
+    breaks: Vec<usize>,
+    classes: &'static PerChar<Class>,
     /// The run that was asked for last.
     last_run: Cell<usize>,
 }
@@ -54,14 +60,14 @@ struct Run {
 }
 
 impl Fold {
-    /// A fold that takes no notice of case, of width, and of the characters of `skip`, as told.
-    pub fn new(case: bool, width: bool, skip: &str) -> Self {
-        let kinds = kinds(case, width);
+    /// A fold that removes these differences and the characters of `skip`.
+    pub fn new(folding: Folding, skip: &str) -> Self {
+        let kinds = folding.kinds();
         let mut skip: Vec<char> = skip
             .chars()
             .flat_map(|c| {
-                normalize(&c.to_string(), case, width)
-                    .into_owned()
+                folding
+                    .normalize(&c.to_string())
                     .chars()
                     .collect::<Vec<_>>()
             })
@@ -69,20 +75,17 @@ impl Fold {
         skip.sort_unstable();
         skip.dedup();
         let ascii = |at: usize| char::from(at as u8);
-        let folded = |at: usize| {
-            if case {
-                ascii(at).to_ascii_lowercase()
-            } else {
-                ascii(at)
-            }
-        };
-        let kept: [bool; 128] =
-            std::array::from_fn(|at| !skip.contains(&folded(at)) && ascii(at) != '\r');
-        let unchanged = std::array::from_fn(|at| kept[at] && folded(at) == ascii(at));
-        let keeps_ideographs = !skip.iter().any(|c| ('\u{4000}'..='\u{9fff}').contains(c));
+        let folded = |at: usize| kinds.get(ascii(at)).folded(ascii(at));
+        let unchanged: [bool; 128] =
+            std::array::from_fn(|at| folded(at) == Some(ascii(at)) && !skip.contains(&ascii(at)));
+        let kept = std::array::from_fn(|at| {
+            let lower = ascii(at).to_ascii_lowercase();
+            unchanged[at] || (folding.case && folded(at) == Some(lower) && !skip.contains(&lower))
+        });
+        let keeps_ideographs = kinds.get('\u{4e00}') == Kind::Same
+            && !skip.iter().any(|c| ('\u{4000}'..='\u{9fff}').contains(c));
         Self {
-            case,
-            width,
+            folding,
             skip,
             kinds,
             unchanged,
@@ -98,26 +101,28 @@ impl Fold {
             original: text,
             text: String::new(),
             runs: Vec::new(),
+            breaks: Vec::new(),
             done: 0,
         };
         let unchanged = writer.stretch(&self.unchanged);
-        if unchanged == text.len() {
-            return Folded {
-                original: text,
-                text: Cow::Borrowed(text),
-                runs: Vec::new(),
-                last_run: Cell::new(0),
-            };
+        if unchanged < text.len() {
+            writer.text.reserve(text.len() + 16);
+            writer.copy(unchanged);
         }
-        writer.text.reserve(text.len() + 16);
-        writer.copy(unchanged);
-        while writer.done < text.len() {
+        while writer.done < text.len() && unchanged < text.len() {
             writer.next();
         }
+        let is_original = unchanged == text.len();
         Folded {
             original: text,
-            text: Cow::Owned(writer.text),
+            text: if is_original {
+                Cow::Borrowed(text)
+            } else {
+                Cow::Owned(writer.text)
+            },
             runs: writer.runs,
+            breaks: writer.breaks,
+            classes: classes(self.folding.ignorable),
             last_run: Cell::new(0),
         }
     }
@@ -134,31 +139,24 @@ impl Folded<'_> {
         self.start(part.start)..self.end(part.end)
     }
 
-    /// Whether a word can begin or end at this place of the folded text. What was skipped there separates words as it does
-    /// in the original.
-    pub fn is_word_boundary(&self, at: usize, everywhere: bool) -> bool {
-        if self
-            .run_at(at)
-            .is_some_and(|run| !(at - run.folded).is_multiple_of(run.folded_unit))
-        {
-            return false; // Inside of what a reader sees as one character.
-        }
-        let skipped = &self.original[self.end(at)..self.start(at)];
-        let (before, after) = self.text.split_at(at);
-        let class = |c: Option<char>| c.map_or(Class::Other, Class::of);
-        let (before, after) = (
-            class(before.chars().next_back()),
-            class(after.chars().next()),
-        );
-        if skipped.is_empty() {
-            !before.joins(after, everywhere)
-        } else {
-            let (first, last) = (
-                class(skipped.chars().next()),
-                class(skipped.chars().next_back()),
-            );
-            !(before.joins(first, everywhere) && last.joins(after, everywhere))
-        }
+    /// Returns the places where a word of the original may end in the middle of letters of the folded text.
+    pub fn breaks(&self) -> &[usize] {
+        &self.breaks
+    }
+
+    /// Returns whether this part of the folded text begins and ends where words of the original do. A skipped character ends a
+    /// word if it would in the original.
+    pub fn is_whole(&self, part: &Range<usize>, everywhere: bool) -> bool {
+        let is_end = |original| is_boundary(self.original, original, everywhere, self.classes);
+        [part.start, part.end].into_iter().all(|at| {
+            self.is_between_clusters(at)
+                && (at == self.text.len() || is_end(self.end(at)) || is_end(self.start(at)))
+        })
+    }
+
+    fn is_between_clusters(&self, at: usize) -> bool {
+        self.run_at(at)
+            .is_none_or(|run| (at - run.folded).is_multiple_of(run.folded_unit))
     }
 
     fn start(&self, at: usize) -> usize {
@@ -197,6 +195,7 @@ struct Writer<'f, 't> {
     original: &'t str,
     text: String,
     runs: Vec<Run>,
+    breaks: Vec<usize>,
     /// How much of the original is done.
     done: usize,
 }
@@ -218,7 +217,7 @@ impl Writer<'_, '_> {
         let mut at = self.done;
         while let Some(&byte) = bytes.get(at) {
             if byte < 0x80 {
-                if !ascii[usize::from(byte)] {
+                if !ascii[usize::from(byte)] || (byte == b' ' && self.is_one_space_more(at)) {
                     break;
                 }
                 at += 1;
@@ -240,7 +239,7 @@ impl Writer<'_, '_> {
         if to > self.done {
             let begin = self.text.len();
             self.text.push_str(&self.original[self.done..to]);
-            if self.fold.case {
+            if self.fold.folding.case {
                 self.text[begin..].make_ascii_lowercase();
             }
             self.note(begin, 1, 1);
@@ -248,9 +247,20 @@ impl Writer<'_, '_> {
         }
     }
 
-    /// One character of the original became this one.
-    fn push(&mut self, folded: char, original_unit: usize) {
-        if !self.is_skipped(folded) {
+    /// Whether the space at this place of the original follows another one in the folded text.
+    fn is_one_space_more(&self, at: usize) -> bool {
+        self.fold.folding.spaces
+            && match at.checked_sub(1) {
+                Some(before) if at > self.done => self.original.as_bytes()[before] == b' ',
+                _ => self.text.ends_with(' '),
+            }
+    }
+
+    /// One character of the original became this one, or nothing.
+    fn push(&mut self, folded: Option<char>, original_unit: usize) {
+        let is_dropped =
+            |c: &char| self.is_skipped(*c) || (*c == ' ' && self.is_one_space_more(self.done));
+        if let Some(folded) = folded.filter(|c| !is_dropped(c)) {
             let begin = self.text.len();
             self.text.push(folded);
             match folded.len_utf8() {
@@ -292,10 +302,12 @@ impl Writer<'_, '_> {
 
     /// The simple character before turns out to begin a cluster.
     fn take_back(&mut self, start: usize) {
-        let c = char_at(self.original, start);
-        let folded = self.fold.kinds.get(c).folded(c);
-        if !self.is_skipped(folded) {
-            self.text.truncate(self.text.len() - folded.len_utf8());
+        let is_written = self.runs.last().is_some_and(|run| {
+            run.original + (self.text.len() - run.folded) / run.folded_unit * run.original_unit
+                == self.done
+        });
+        if is_written {
+            self.text.pop();
             self.runs.pop_if(|run| run.folded >= self.text.len());
         }
         self.done = start;
@@ -303,11 +315,28 @@ impl Writer<'_, '_> {
 
     fn cluster(&mut self, cluster: &str) {
         let begin = self.text.len();
-        let folded = normalize(cluster, self.fold.case, self.fold.width);
-        self.text
-            .extend(folded.chars().filter(|c| !self.fold.skip.contains(c)));
-        if self.text.len() > begin {
-            self.note(begin, self.text.len() - begin, cluster.len());
+        let Folding {
+            ignorable, shadows, ..
+        } = self.fold.folding;
+        let folded = self.fold.folding.normalize(cluster);
+        let class = class_of_cluster(cluster, classes(ignorable));
+        if !(folded == " " && self.is_one_space_more(self.done)) {
+            let kept = folded.chars().filter(|c| !self.fold.skip.contains(c));
+            self.text.extend(kept.map(|c| match shadows.has(class, c) {
+                true => shadow::of(c),
+                false => c,
+            }));
+        }
+        let end = self.text.len();
+        if end > begin {
+            self.note(begin, end - begin, cluster.len());
+        }
+        let is_letter = |c| {
+            let folded = classes(false).get(c);
+            folded.is_in_word(true) && folded != class
+        };
+        if class != Class::Spaced && self.text[begin..].contains(is_letter) {
+            self.breaks.extend([begin, end]);
         }
         self.done += cluster.len();
     }

@@ -6,11 +6,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use regex_automata::meta::Regex;
 use unicode_normalization::char::is_combining_mark;
 
-use super::document::{Action, Document, Words};
-use super::engine::{Engine, fold};
+use super::document::{Action, Allowed, Difference, Document, Words};
+use super::engine::{Engine, folding};
+use super::fold::Fold;
+use super::pattern::Reader;
 use super::problem::Problem;
 use super::suite;
 use super::unicode::clusters;
@@ -59,7 +60,15 @@ fn warnings(document: &Document) -> Vec<Problem> {
             "there are no rules, so nothing happens to any reminder",
         ));
     }
+    let reader = Reader::new(&document.matching);
     warnings.extend(idle_phrases(document));
+    for (at, allowed) in document.allow.iter().enumerate() {
+        if let Allowed::Pattern { pattern } = allowed {
+            warnings.extend(
+                odd_pattern(&reader, pattern).map(|problem| problem.at(format!("allow[{at}]"))),
+            );
+        }
+    }
     for (at, rule) in document.rules.iter().enumerate() {
         let of_rule = rule
             .keywords
@@ -75,7 +84,8 @@ fn warnings(document: &Document) -> Vec<Problem> {
             .iter()
             .enumerate()
             .filter_map(|(place, pattern)| {
-                matches_nothing(pattern).map(|problem| problem.at(format!("patterns[{place}]")))
+                odd_pattern(&reader, pattern)
+                    .map(|problem| problem.at(format!("patterns[{place}]")))
             });
         let all = of_rule.chain(patterns).chain(long_mask(&rule.action));
         warnings.extend(all.map(|problem| problem.in_rule(at, &rule.name)));
@@ -101,13 +111,14 @@ fn idle_phrases(document: &Document) -> Vec<Problem> {
     let Ok(engine) = Engine::new(&bare) else {
         return Vec::new();
     };
-    let is_idle = |phrase: &&String| engine.find(phrase).is_ok_and(|found| found.is_empty());
+    let is_idle = |phrase: &str| engine.find(phrase).is_ok_and(|found| found.is_empty());
     let idle = document
         .allow
         .iter()
         .enumerate()
+        .filter_map(|(at, allowed)| Some((at, allowed.phrase()?)))
         .filter(|(_, phrase)| is_idle(phrase));
-    let problem = |phrase| {
+    let problem = |phrase: &str| {
         Problem::error(format!(
             "{phrase:?} has no keyword in it, so there is nothing to allow"
         ))
@@ -124,6 +135,13 @@ fn odd_shape(keyword: &str, is_taken_out: bool, document: &Document) -> Option<P
         );
         return Some(Problem::error(problem));
     }
+    let is_one_space = document.matching.typography == Difference::Fold;
+    if is_one_space && keyword.trim().is_empty() && keyword.chars().count() > 1 {
+        let problem = format!(
+            "{keyword:?} is found at every space: any white space is one space, unless `match.typography` is `exact`"
+        );
+        return Some(Problem::error(problem));
+    }
     // Who takes a word out may want to take the space with it.
     let has_space = keyword.trim() != keyword && !keyword.trim().is_empty();
     if !has_space || is_taken_out || document.matching.skip.contains(char::is_whitespace) {
@@ -135,15 +153,18 @@ fn odd_shape(keyword: &str, is_taken_out: bool, document: &Document) -> Option<P
     Some(Problem::error(problem))
 }
 
-fn matches_nothing(pattern: &str) -> Option<Problem> {
-    let problem = || {
-        Problem::error(format!(
-            "{pattern:?} matches the empty text, too, which is passed over"
-        ))
+/// A pattern that matches nothing, now and then or ever.
+fn odd_pattern(reader: &Reader, pattern: &str) -> Option<Problem> {
+    let hir = reader.read(pattern).ok()?;
+    let problem = if reader.is_futile(&hir) {
+        "can never match: it asks for characters that no text has after `match.width`, `match.ignorable` and \
+         `match.typography` are applied"
+    } else if hir.properties().minimum_len() == Some(0) {
+        "matches the empty text, too, which is passed over"
+    } else {
+        return None;
     };
-    Regex::new(pattern)
-        .is_ok_and(|pattern| pattern.is_match(""))
-        .then(problem)
+    Some(Problem::error(format!("{pattern:?} {problem}")))
 }
 
 /// A mask of several characters stands for every single one.
@@ -160,7 +181,7 @@ type Place = (usize, usize);
 
 /// Keywords that stand twice, to no effect.
 fn repeated_keywords(document: &Document) -> Vec<Problem> {
-    let fold = fold(&document.matching);
+    let fold = Fold::new(folding(&document.matching), &document.matching.skip);
     let mut places: HashMap<String, Vec<Place>> = HashMap::new();
     for (at, rule) in document.rules.iter().enumerate() {
         for (place, keyword) in rule.keywords.iter().enumerate() {
@@ -174,7 +195,7 @@ fn repeated_keywords(document: &Document) -> Vec<Problem> {
         .allow
         .iter()
         .enumerate()
-        .map(|(at, phrase)| (fold.fold(phrase).text().to_owned(), at));
+        .filter_map(|(at, allowed)| Some((fold.fold(allowed.phrase()?).text().to_owned(), at)));
     let allowed: HashMap<String, usize> = phrases.collect();
     // In the document's order.
     let mut warnings = BTreeMap::new();
@@ -342,6 +363,18 @@ mod tests {
             ),
             (
                 vec![
+                    json!({ "name": "a", "patterns": [r"\d+\p{Variation_Selector}"], "action": "block" }),
+                ],
+                json!({}),
+                r#"rule 1 "a": patterns[0]: "\\d+\\p{Variation_Selector}" can never match: it asks for characters that no text has after `match.width`, `match.ignorable` and `match.typography` are applied"#,
+            ),
+            (
+                vec![rule("a", "block", &["  "])],
+                json!({}),
+                r#"rule 1 "a": keywords[0]: "  " is found at every space: any white space is one space, unless `match.typography` is `exact`"#,
+            ),
+            (
+                vec![
                     json!({ "name": "a", "keywords": ["x"], "action": "mask", "with": "[hidden]" }),
                 ],
                 json!({}),
@@ -363,7 +396,7 @@ mod tests {
                 &json!({ "rules": [{ "name": "a", "keywords": ["x", 7, null], "action": "hide" }], "allow": [{}] })
             ),
             [
-                "allow[0]: an object, not a text",
+                "allow[0]: an object, neither a text nor `{\"pattern\": \"...\"}`",
                 "rule 1 \"a\": keywords[1]: a number, not a text",
                 "rule 1 \"a\": keywords[2]: null, not a text"
             ]

@@ -5,24 +5,34 @@
 //! | [`document`], [`problem`] | the rule document of a tag, and what can be wrong with it |
 //! | [`lint`] | what its author may not have meant |
 //! | [`trial`], [`suite`] | what rules make of a text, and tests of it that stand in the document |
-//! | [`unicode`], [`fold`] | makes texts comparable, and remembers where everything came from |
+//! | [`unicode`], [`words`], [`per_char`] | what Unicode says of characters; where words begin and end |
+//! | [`folding`], [`fold`] | makes texts comparable, and remembers where everything came from |
 //! | [`finder`], [`vocabulary`] | finds all keywords |
+//! | [`pattern`], [`shadow`] | compiles regular expressions that see texts as keywords do |
+//! | [`addresses`], [`spans`] | parts of a text that are left alone |
 //! | [`engine`] | a compiled document: what it finds in a text |
 //! | [`rewrite`] | what becomes of the text |
 //!
 //! The documents of a reminder's tags apply in the order of the tags; each sees the text as the one before left it.
 
+pub mod addresses;
 pub mod engine;
 pub mod finder;
 pub mod fold;
+pub mod folding;
 pub mod lint;
+pub mod pattern;
+pub mod per_char;
 #[cfg(any(test, feature = "reference"))]
 pub mod reference;
 pub mod rewrite;
+pub mod shadow;
+pub mod spans;
 pub mod suite;
 pub mod trial;
 pub mod unicode;
 pub mod vocabulary;
+pub mod words;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::document::Action;
 use super::engine::{Engine, Match};
-use super::unicode::clusters;
+use super::unicode::{clusters, is_invisible};
 
 /// A text in work, with its marks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,7 +174,7 @@ fn edits<'e>(engine: &'e Engine, text: &str, matches: &[Match]) -> Vec<Edit<'e>>
     let mut edits: Vec<_> = leftmost(rewritten.into_iter()).map(whole).collect();
     if !masked.is_empty() {
         for (span, rule) in masks(&edits, &masked) {
-            add_mask(&mut edits, text, span, with(engine, rule));
+            add_mask(&mut edits, engine, text, span, with(engine, rule));
         }
         edits.sort_unstable_by_key(|edit| edit.span.start);
     }
@@ -225,12 +225,24 @@ fn masks(rewritten: &[Edit<'_>], masked: &[&Match]) -> Vec<(Range<usize>, u16)> 
     masks
 }
 
-/// Adds edits for the clusters under a mask: one for as many of the same length as follow each other.
-fn add_mask<'e>(edits: &mut Vec<Edit<'e>>, text: &str, span: Range<usize>, with: &'e str) {
+/// Adds edits for the clusters under a mask: one for as many of the same length as follow each other. What no reader sees gets
+/// no mask, where it is ignored.
+fn add_mask<'e>(
+    edits: &mut Vec<Edit<'e>>,
+    engine: &Engine,
+    text: &str,
+    span: Range<usize>,
+    with: &'e str,
+) {
     let first = edits.len();
     for (at, cluster) in clusters(&text[span.clone()]) {
         let (start, unit) = (span.start + at, cluster.len());
-        match edits[first..].last_mut().filter(|edit| edit.unit == unit) {
+        let is_seen = !engine.ignorable || cluster.contains(|c| !is_invisible(c));
+        let with = if is_seen { with } else { "" };
+        match edits[first..]
+            .last_mut()
+            .filter(|edit| edit.unit == unit && edit.with == with)
+        {
             Some(edit) => edit.span.end += unit,
             None => edits.push(Edit {
                 span: start..start + unit,

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::document::Action;
 use super::engine::Engine;
-use super::{Rules, Verdict};
+use super::spans::Spans;
+use super::{Rules, Verdict, addresses};
 use bellhop_protocol::reminder::{Field, Mark, Priority, Reminder};
 use bellhop_protocol::token::Tag;
 
@@ -76,6 +78,8 @@ pub struct Finding {
     pub start: usize,
     /// Where it ends.
     pub end: usize,
+    /// Whether it changes a part of an address, which leads elsewhere then.
+    pub breaks_address: bool,
 }
 
 impl Sample {
@@ -151,11 +155,17 @@ impl Sample {
             let mut matches = engine.find(text).unwrap_or_default();
             matches.sort_unstable_by_key(|found| (found.span.start, found.rule, found.span.end));
             matches.dedup();
+            let addresses = Spans::new(addresses::find(text));
             findings.extend(matches.into_iter().map(|found| {
                 let (rule, chars) = (
                     &engine.rules()[usize::from(found.rule)],
                     chars(text, &found.span),
                 );
+                let is_rewritten = matches!(
+                    rule.action,
+                    Action::Mask { .. } | Action::Replace { .. } | Action::Remove
+                );
+                let breaks_address = is_rewritten && addresses.contains(&found.span);
                 let (action, text) = (rule.action.name(), text[found.span].to_owned());
                 Finding {
                     tag: tag.clone(),
@@ -165,6 +175,7 @@ impl Sample {
                     text,
                     start: chars.start,
                     end: chars.end,
+                    breaks_address,
                 }
             }));
         }
@@ -291,6 +302,19 @@ mod tests {
             .map(|mark| delivered.under(mark))
             .collect();
         assert_eq!(marked, ["work", "work", "due"]);
+    }
+
+    #[test]
+    fn a_changed_address_is_noted() {
+        let action = |action: &str| json!({ "rules": [{ "name": "r", "keywords": ["falcon"], "action": action }] });
+        for (name, is_changed) in [("mask", true), ("remove", true), ("highlight", false)] {
+            let rules = rules(&[("t", action(name))]);
+            let sample =
+                Sample::of("falcon: https://intranet.example/falcon/981 falcon@example.com");
+            let found = sample.findings(&rules, &tags(&["t"]));
+            let noted: Vec<_> = found.iter().map(|found| found.breaks_address).collect();
+            assert_eq!(noted, [false, is_changed, is_changed], "{name}");
+        }
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! and with many keywords most steps miss the cache.
 //!
 //! Texts are seen as tokens: whole words, and the single characters between them. The table has the hash of every keyword's
-//! first token, of its first two, and so on. A hash is no proof: what it finds is compared with the keyword.
+//! first token, of its first two, and so on. A hash is no proof: what it finds is compared with the keyword. In a folded text
+//! a word of the original can begin or end inside of a token, at a *break* (`fold.rs`); the parts between are looked up, too.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,7 +15,7 @@ use std::ops::Range;
 
 use foldhash::fast::FixedState;
 
-use super::unicode::Class;
+use super::words::{Class, classes};
 
 /// Keywords as sequences of tokens.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub struct Vocabulary {
     /// Where each keyword ends in `texts`, and its tag.
     keywords: Vec<(u32, u32)>,
     texts: String,
+    /// Bytes of the longest token.
+    longest: usize,
 }
 
 /// The place of no keyword: there are only longer ones.
@@ -48,11 +51,13 @@ impl Vocabulary {
             prefixes: HashMap::default(),
             keywords: Vec::with_capacity(keywords.len()),
             texts: String::new(),
+            longest: 0,
         };
         for ((keyword, tag), place) in keywords.iter().zip(0..) {
             let (mut prefix, mut at) = (0, 0);
             while at < keyword.len() {
                 let end = token_end(keyword, at, everywhere);
+                vocabulary.longest = vocabulary.longest.max(end - at);
                 prefix = vocabulary.longer(prefix, &keyword[at..end]);
                 match vocabulary.prefixes.entry(prefix) {
                     Entry::Vacant(entry) => {
@@ -75,46 +80,63 @@ impl Vocabulary {
         Some(vocabulary)
     }
 
-    /// Calls `found` with every occurrence in a text that begins where a word does, and its keyword's tag.
-    pub fn find(&self, text: &str, mut found: impl FnMut(Range<usize>, u32)) {
+    /// Calls `found` with every occurrence in a text that begins where a word does, or at one of these breaks, and its
+    /// keyword's tag.
+    pub fn find(&self, text: &str, breaks: &[usize], mut found: impl FnMut(Range<usize>, u32)) {
+        let text = Broken { text, breaks };
         let mut at = 0;
-        while at < text.len() {
-            let end = token_end(text, at, self.everywhere);
-            let token = &text[at..end];
-            if begins_with_word(token, self.everywhere)
-                && let prefix = self.longer(0, token)
-                && let Some(&place) = self.prefixes.get(&prefix)
-            {
-                self.follow(text, at, end, prefix, place, &mut found);
+        while at < text.text.len() {
+            let end = token_end(text.text, at, self.everywhere);
+            if begins_with_word(&text.text[at..end], self.everywhere) {
+                self.follow(&text, at, end, &mut found);
+                for start in text.breaks(at..end) {
+                    self.follow(&text, *start, end, &mut found);
+                }
             }
             at = end;
         }
     }
 
-    /// Some keyword has the first token of the text from `start` to `end`: follows it as long as some keyword goes on.
+    /// Follows the text from `start`, in the token that ends at `end`, as long as some keyword goes on like it.
+    #[inline]
     fn follow(
         &self,
-        text: &str,
+        text: &Broken<'_>,
         start: usize,
         mut end: usize,
-        mut prefix: u64,
-        mut place: u32,
         found: &mut impl FnMut(Range<usize>, u32),
     ) {
+        let (mut prefix, mut token) = (0, start);
         loop {
-            if place != LONGER && self.keyword(place) == &text[start..end] {
-                found(start..end, self.keywords[place as usize].1);
+            for part in text.breaks(token..end.min(token + self.longest + 1)) {
+                let prefix = self.longer(prefix, &text.text[token..*part]);
+                if let Some(place) = self.prefixes.get(&prefix) {
+                    self.report(text.text, start..*part, *place, found);
+                }
             }
-            if end == text.len() {
+            prefix = self.longer(prefix, &text.text[token..end]);
+            let Some(place) = self.prefixes.get(&prefix) else {
+                return;
+            };
+            self.report(text.text, start..end, *place, found);
+            if end == text.text.len() {
                 return;
             }
-            let next = token_end(text, end, self.everywhere);
-            prefix = self.longer(prefix, &text[end..next]);
-            end = next;
-            match self.prefixes.get(&prefix) {
-                Some(&known) => place = known,
-                None => return,
-            }
+            token = end;
+            end = token_end(text.text, end, self.everywhere);
+        }
+    }
+
+    /// Reports an occurrence of the keyword at this place, if it is one.
+    fn report(
+        &self,
+        text: &str,
+        span: Range<usize>,
+        place: u32,
+        found: &mut impl FnMut(Range<usize>, u32),
+    ) {
+        if place != LONGER && self.keyword(place) == &text[span.clone()] {
+            found(span, self.keywords[place as usize].1);
         }
     }
 
@@ -143,6 +165,25 @@ impl Vocabulary {
     }
 }
 
+/// A text and its breaks.
+struct Broken<'t> {
+    text: &'t str,
+    breaks: &'t [usize],
+}
+
+impl Broken<'_> {
+    /// Returns the breaks inside of this part of the text.
+    #[inline]
+    fn breaks(&self, part: Range<usize>) -> &[usize] {
+        if self.breaks.is_empty() {
+            return &[];
+        }
+        let begin = self.breaks.partition_point(|at| *at <= part.start);
+        let end = self.breaks.partition_point(|at| *at < part.end);
+        &self.breaks[begin..end.max(begin)]
+    }
+}
+
 /// Whether a keyword begins with a word.
 #[inline]
 pub fn begins_with_word(keyword: &str, everywhere: bool) -> bool {
@@ -151,12 +192,12 @@ pub fn begins_with_word(keyword: &str, everywhere: bool) -> bool {
         Some(_) => keyword
             .chars()
             .next()
-            .is_some_and(|first| is_in_word(first, everywhere)),
+            .is_some_and(|first| classes(false).get(first).is_in_word(everywhere)),
         None => false,
     }
 }
 
-/// Where the token ends that begins here.
+/// Where the token ends that begins here. A mark belongs to the word before it, and to no word where there is none.
 #[inline]
 fn token_end(text: &str, at: usize, everywhere: bool) -> usize {
     let bytes = text.as_bytes();
@@ -168,7 +209,9 @@ fn token_end(text: &str, at: usize, everywhere: bool) -> usize {
         match bytes.get(end) {
             Some(byte) if !byte.is_ascii() => {
                 let c = text[end..].chars().next().expect("a character begins here");
-                if !is_in_word(c, everywhere) {
+                let class = classes(false).get(c);
+                let is_mark = matches!(class, Class::Mark | Class::Enclosing);
+                if !class.is_in_word(everywhere) && (end == at || !is_mark) {
                     return if end > at { end } else { end + c.len_utf8() };
                 }
                 end += c.len_utf8();
@@ -181,11 +224,6 @@ fn token_end(text: &str, at: usize, everywhere: bool) -> usize {
 
 fn is_ascii_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
-}
-
-fn is_in_word(c: char, everywhere: bool) -> bool {
-    let class = Class::of(c);
-    class.joins(class, everywhere)
 }
 
 /// Hashes what is a hash already.

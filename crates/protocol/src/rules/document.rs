@@ -17,6 +17,11 @@ pub const MAX_RULES: usize = 1_000;
 pub const MAX_KEYWORDS: usize = 1_000_000;
 /// The most patterns of a document. Each one passes over every text.
 pub const MAX_PATTERNS: usize = 1_000;
+/// The MiB that all patterns of a document may take when compiled, unless the document says otherwise. Their size is also
+/// what a text costs: with so much, a text of 64 KiB takes about 0.1 s of the intake, which all sources share.
+pub const PATTERN_MIB: u16 = 32;
+/// The most MiB that a document may allow itself for patterns: beyond that, one text would stop all sources for seconds.
+pub const MAX_PATTERN_MIB: u16 = 256;
 /// The longest keyword or allowed phrase, in bytes.
 pub const MAX_KEYWORD_BYTES: usize = 1_024;
 /// The longest rule name, in bytes.
@@ -27,23 +32,72 @@ pub const MAX_WITH_BYTES: usize = 1_024;
 pub const MAX_SKIP: usize = 64;
 
 /// What happens to the reminders of one tag.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields, extend("required" = ["rules"])))]
 pub struct Document {
     /// The rules. Their order decides where they compete for the same text.
     #[serde(default)]
     #[cfg_attr(feature = "schema", schemars(length(max = MAX_RULES)))]
     pub rules: Vec<Rule>,
-    /// Phrases that are left alone: a match that lies inside of one of them is none.
+    /// Phrases and patterns that are left alone: a match that lies inside of one of them does not count.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "schema", schemars(inner(length(min = 1, max = MAX_KEYWORD_BYTES))))]
-    pub allow: Vec<String>,
+    pub allow: Vec<Allowed>,
     /// How keywords and allowed phrases are compared with texts.
     #[serde(default, rename = "match")]
     pub matching: Matching,
+    /// How many MiB all patterns may take when compiled.
+    #[serde(default = "pattern_mib")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = MAX_PATTERN_MIB)))]
+    pub pattern_mib: u16,
     /// Texts, and what is expected to become of them. `bellhop rules test` and `put` look whether it does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tests: Vec<Test>,
+}
+
+impl Default for Document {
+    fn default() -> Self {
+        Self {
+            rules: Vec::new(),
+            allow: Vec::new(),
+            matching: Matching::default(),
+            pattern_mib: PATTERN_MIB,
+            tests: Vec::new(),
+        }
+    }
+}
+
+fn pattern_mib() -> u16 {
+    PATTERN_MIB
+}
+
+/// Text that is left alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(deny_unknown_fields)
+)]
+#[serde(untagged)]
+pub enum Allowed {
+    /// A word or phrase, compared with texts as keywords are.
+    Phrase(
+        #[cfg_attr(feature = "schema", schemars(length(min = 1, max = MAX_KEYWORD_BYTES)))] String,
+    ),
+    /// A regular expression, as in a rule's `patterns`.
+    Pattern {
+        /// The regular expression.
+        pattern: String,
+    },
+}
+
+impl Allowed {
+    /// Returns the phrase, if it is one.
+    pub fn phrase(&self) -> Option<&str> {
+        match self {
+            Self::Phrase(phrase) => Some(phrase),
+            Self::Pattern { .. } => None,
+        }
+    }
 }
 
 /// What is looked for, and what is done about it.
@@ -61,8 +115,8 @@ pub struct Rule {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "schema", schemars(inner(length(min = 1, max = MAX_KEYWORD_BYTES))))]
     pub keywords: Vec<String>,
-    /// Regular expressions to find, in the syntax of Rust's regex crate. They see the text with `match.width` applied,
-    /// and take no notice of case where `match.case` is `fold`. Where a match may begin and end they say themselves.
+    /// Regular expressions to find, in the syntax of Rust's regex crate. They are compared with texts as keywords are, except that
+    /// white space stays as it is. Where a match may begin and end they say themselves: `\b` is the boundary of keywords.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "schema", schemars(length(max = MAX_PATTERNS)))]
     pub patterns: Vec<String>,
@@ -150,6 +204,16 @@ pub struct Matching {
     pub width: Difference,
     /// Whether a match must begin and end where a word does.
     pub words: Words,
+    /// Whether characters that no reader sees, and those that only make a word longer, are as good as not there: soft hyphens,
+    /// zero-width characters, variation selectors, the Arabic tatweel.
+    pub ignorable: Difference,
+    /// Whether typographic quotation marks and hyphens are the plain ones, and any run of white space is one space.
+    pub typography: Difference,
+    /// The language whose upper and lower case is meant, where it differs from that of others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub language: Option<Language>,
+    /// Whether rules apply to addresses in the text, such as `https://example.com/due` and `due@example.com`.
+    pub addresses: Addresses,
     /// Characters that may stand between the letters of a keyword, such as `*- `. Every one of them counts.
     #[cfg_attr(feature = "schema", schemars(length(max = MAX_SKIP)))]
     pub skip: String,
@@ -165,6 +229,29 @@ pub enum Difference {
     Fold,
     /// It does.
     Exact,
+}
+
+/// A language with an upper and lower case of its own: `I` is the upper case of `ı`, and `İ` that of `i`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Language {
+    /// Azeri.
+    Az,
+    /// Turkish.
+    Tr,
+}
+
+/// Whether rules apply to addresses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Addresses {
+    /// They do, as to every text.
+    #[default]
+    Match,
+    /// A match that lies inside of an address does not count.
+    Leave,
 }
 
 /// Whether a match must be whole words.
@@ -257,7 +344,7 @@ impl Document {
                 "a document is a JSON object with a list `rules`",
             )]);
         };
-        let mut problems = wrong_texts(fields.get("allow"), "allow");
+        let mut problems = wrong_allowed(fields.get("allow"));
         let rules = read_list("rule", "rules", &mut fields, &mut problems).unwrap_or_else(|| {
             problems.push(Problem::error(
                 "`rules` is missing; a document without rules has an empty list",
@@ -283,13 +370,10 @@ impl Document {
     /// What is wrong with values that have the right type.
     pub fn check(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
-        let keywords = self.allow.len()
-            + self
-                .rules
-                .iter()
-                .map(|rule| rule.keywords.len())
-                .sum::<usize>();
-        let patterns = self.rules.iter().map(|rule| rule.patterns.len()).sum();
+        let phrases = self.allow.iter().filter_map(Allowed::phrase).count();
+        let in_rules = |count: fn(&Rule) -> usize| self.rules.iter().map(count).sum::<usize>();
+        let keywords = in_rules(|rule| rule.keywords.len()) + phrases;
+        let patterns = in_rules(|rule| rule.patterns.len()) + self.allow.len() - phrases;
         for (what, count, most) in [
             ("rules", self.rules.len(), MAX_RULES),
             ("keywords", keywords, MAX_KEYWORDS),
@@ -300,6 +384,13 @@ impl Document {
                     "{count} {what}; a document has at most {most}"
                 )));
             }
+        }
+        if !(1..=MAX_PATTERN_MIB).contains(&self.pattern_mib) {
+            let problem = format!(
+                "{}; 1 to {MAX_PATTERN_MIB} can be allowed",
+                self.pattern_mib
+            );
+            problems.push(Problem::error(problem).at("pattern_mib"));
         }
         let skip = self.matching.skip.chars().count();
         if skip > MAX_SKIP {
@@ -314,7 +405,7 @@ impl Document {
             self.allow
                 .iter()
                 .enumerate()
-                .filter_map(|(at, phrase)| keyword_problem("allow", at, phrase)),
+                .filter_map(|(at, allowed)| keyword_problem("allow", at, allowed.phrase()?)),
         );
         let mut names = HashSet::new();
         for (at, rule) in self.rules.iter().enumerate() {
@@ -448,17 +539,34 @@ fn read_list<T: DeserializeOwned>(
     Some(read)
 }
 
-/// What is no text in a list of texts.
+/// Returns the items of a list of texts that are none.
 fn wrong_texts(list: Option<&Value>, name: &str) -> Vec<Problem> {
+    wrong_items(list, name, Value::is_string, "not a text")
+}
+
+/// Returns the items of `allow` that are neither texts nor patterns.
+fn wrong_allowed(list: Option<&Value>) -> Vec<Problem> {
+    let is_allowed =
+        |item: &Value| item.is_string() || item.get("pattern").is_some_and(Value::is_string);
+    let not = r#"neither a text nor `{"pattern": "..."}`"#;
+    wrong_items(list, "allow", is_allowed, not)
+}
+
+fn wrong_items(
+    list: Option<&Value>,
+    name: &str,
+    is_right: impl Fn(&Value) -> bool,
+    not: &str,
+) -> Vec<Problem> {
     let items = list
         .and_then(Value::as_array)
         .into_iter()
         .flatten()
         .enumerate();
-    let wrong = items.filter(|(_, item)| !item.is_string());
+    let wrong = items.filter(|(_, item)| !is_right(item));
     wrong
         .map(|(at, item)| {
-            Problem::error(format!("{}, not a text", kind(item))).at(format!("{name}[{at}]"))
+            Problem::error(format!("{}, {not}", kind(item))).at(format!("{name}[{at}]"))
         })
         .collect()
 }

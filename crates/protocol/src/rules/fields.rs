@@ -6,9 +6,19 @@ use serde_json::Value;
 use super::document::{Action, Document};
 use super::problem::{Problem, label};
 
-const DOCUMENT: &[&str] = &["rules", "allow", "match", "tests"];
+const DOCUMENT: &[&str] = &["rules", "allow", "match", "pattern_mib", "tests"];
 const RULE: &[&str] = &["name", "keywords", "patterns", "action", "with", "href"];
-const MATCH: &[&str] = &["case", "width", "words", "skip"];
+const MATCH: &[&str] = &[
+    "case",
+    "width",
+    "words",
+    "ignorable",
+    "typography",
+    "language",
+    "addresses",
+    "skip",
+];
+const ALLOWED: &[&str] = &["pattern"];
 const TEST: &[&str] = &["name", "title", "content", "expect"];
 const EXPECT: &[&str] = &[
     "title",
@@ -28,6 +38,10 @@ impl Document {
         };
         let mut problems: Vec<_> = strange(&document, DOCUMENT).collect();
         problems.extend(strange(&document["match"], MATCH).map(|problem| problem.at("match")));
+        for (at, allowed) in items(&document["allow"]).enumerate() {
+            let of_one = strange(allowed, ALLOWED);
+            problems.extend(of_one.map(|problem| problem.at(format!("allow[{at}]"))));
+        }
         for (label, rule) in parts(&document, "rules", "rule") {
             let all = strange(rule, RULE).chain(of_another_action(rule));
             problems.extend(all.map(|problem| problem.in_part(label.clone())));
