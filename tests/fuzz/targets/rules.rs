@@ -2,7 +2,9 @@
 #![no_main]
 
 use arbitrary::Arbitrary;
-use bellhop_core::rules::document::{Action, Difference, Document, Matching, Rule, Words};
+use bellhop_core::rules::document::{
+    Action, Allowed, Difference, Document, Language, Matching, Rule, Words,
+};
 use bellhop_core::rules::engine::Engine;
 use bellhop_core::rules::reference;
 use bellhop_core::rules::rewrite::Text;
@@ -12,7 +14,8 @@ use libfuzzer_sys::fuzz_target;
 struct Input {
     rules: Vec<(Vec<String>, Option<u8>, u8)>,
     allow: Vec<String>,
-    is_exact: (bool, bool),
+    is_exact: (bool, bool, bool, bool),
+    is_turkish: bool,
     words: u8,
     skip: String,
     text: Vec<Piece>,
@@ -62,14 +65,18 @@ impl Input {
         let matching = Matching {
             case: difference(self.is_exact.0),
             width: difference(self.is_exact.1),
+            ignorable: difference(self.is_exact.2),
+            typography: difference(self.is_exact.3),
+            language: self.is_turkish.then_some(Language::Tr),
             words: [Words::Auto, Words::On, Words::Off][usize::from(self.words % 3)],
             skip: self.skip.clone(),
+            ..Matching::default()
         };
         Document {
             rules: self.rules.iter().enumerate().map(rule).collect(),
-            allow: self.allow.clone(),
+            allow: self.allow.iter().cloned().map(Allowed::Phrase).collect(),
             matching,
-            tests: Vec::new(),
+            ..Document::default()
         }
     }
 
@@ -78,7 +85,7 @@ impl Input {
             .rules
             .iter()
             .flat_map(|rule| &rule.keywords)
-            .chain(&document.allow)
+            .chain(&self.allow)
             .collect();
         let piece = |piece: &Piece| match piece {
             Piece::Keyword(number) => keywords

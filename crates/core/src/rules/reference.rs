@@ -1,13 +1,19 @@
 //! The same as the engine, as naively as possible: every place of the text is held against every keyword, and the result is put
 //! together cluster by cluster. Tests and the fuzz target hold the engine against it.
+//!
+//! It shares no table and no algorithm of Unicode with the engine: it segments, normalizes and folds case with ICU4X, where
+//! the engine has the unicode-rs crates, and takes properties from regex, where the engine has ICU4X's. Only lists that are
+//! our own decision stand in both.
 
 use std::ops::Range;
+use std::sync::LazyLock;
 
-use regex::RegexBuilder;
-use unicode_segmentation::UnicodeSegmentation;
+use icu_casemap::CaseMapper;
+use icu_normalizer::{ComposingNormalizer, DecomposingNormalizer};
+use icu_segmenter::GraphemeClusterSegmenter;
+use regex::{Regex, RegexBuilder};
 
-use crate::rules::document::{Action, Difference, Document, Words};
-use crate::rules::unicode::{Class, normalize};
+use crate::rules::document::{Action, Allowed, Difference, Document, Matching, Words};
 
 /// What becomes of a text: the matches, the text, and the marks as (bytes of the new text, rule).
 #[derive(Debug, PartialEq, Eq)]
@@ -20,31 +26,161 @@ pub struct Outcome {
     pub marks: Vec<(Range<usize>, usize)>,
 }
 
+/// A set of characters as regex's Unicode tables have it.
+struct Set(LazyLock<Regex>);
+
+impl Set {
+    const fn new(make: fn() -> Regex) -> Self {
+        Self(LazyLock::new(make))
+    }
+
+    fn has(&self, c: char) -> bool {
+        self.0.is_match(c.encode_utf8(&mut [0; 4]))
+    }
+}
+
+macro_rules! set {
+    ($name:ident, $pattern:expr) => {
+        static $name: Set = Set::new(|| Regex::new($pattern).expect("it is a pattern"));
+    };
+}
+
+set!(INVISIBLE, r"^\p{Default_Ignorable_Code_Point}$");
+set!(
+    ELONGATION,
+    r"^[\u{640}\u{7fa}\u{883}-\u{885}\u{180a}\u{200d}]$"
+);
+set!(PICTOGRAPH, r"^\p{Extended_Pictographic}$");
+set!(MARK, r"^\p{M}$");
+set!(ENCLOSING, r"^\p{Me}$");
+set!(
+    WORD,
+    r"^[\p{Alphabetic}\p{Nd}\p{Pc}\p{Join_Control}--\p{M}]$"
+);
+set!(
+    UNSPACED,
+    r"^[\p{sc=Han}\p{scx=Hiragana}\p{scx=Katakana}\p{sc=Hangul}\p{sc=Bopomofo}\p{sc=Yi}\p{sc=Thai}\p{sc=Lao}\p{sc=Khmer}\p{sc=Myanmar}\p{sc=Tibetan}\p{sc=Javanese}\p{sc=Balinese}\p{sc=Tai_Viet}]$"
+);
+
+/// Which differences do not matter to keywords, or to patterns.
+#[derive(Clone, Copy)]
+struct Ways<'d> {
+    matching: &'d Matching,
+    is_pattern: bool,
+}
+
+impl Ways<'_> {
+    fn has(difference: Difference) -> bool {
+        difference == Difference::Fold
+    }
+
+    fn ignores(self, c: char) -> bool {
+        Self::has(self.matching.ignorable) && (INVISIBLE.has(c) || ELONGATION.has(c))
+    }
+
+    fn folded(self, cluster: &str) -> String {
+        if cluster == "\r\n" && Self::has(self.matching.typography) && !self.is_pattern {
+            return " ".to_owned();
+        }
+        let chars: Vec<char> = cluster.chars().collect();
+        let is_emoji = |at: usize| chars.get(at).is_some_and(|c| PICTOGRAPH.has(*c));
+        let stays = |at: usize| {
+            let holds_emoji_together = chars[at] == '\u{200d}' && is_emoji(at + 1);
+            let is_tag = (0xe_0020..=0xe_007f).contains(&u32::from(chars[at]));
+            !self.ignores(chars[at]) || (is_emoji(0) && (holds_emoji_together || is_tag))
+        };
+        let kept = (0..chars.len())
+            .filter(|at| stays(*at))
+            .map(|at| self.plain(chars[at]));
+        let mut text: String = kept.collect();
+        let case = Self::has(self.matching.case);
+        if case && self.matching.language.is_some() {
+            let composed = ComposingNormalizer::new_nfc().normalize(&text).into_owned();
+            text = composed.replace('I', "ı").replace('İ', "i");
+        }
+        let fold_case = |text: &str| match case && !self.is_pattern {
+            true => CaseMapper::new().fold_string(text).into_owned(),
+            false => text.to_owned(),
+        };
+        let text = fold_case(&DecomposingNormalizer::new_nfd().normalize(&text));
+        if !Self::has(self.matching.width) {
+            return ComposingNormalizer::new_nfc().normalize(&text).into_owned();
+        }
+        let text = fold_case(&DecomposingNormalizer::new_nfkd().normalize(&text));
+        let text = ComposingNormalizer::new_nfkc()
+            .normalize(&text)
+            .into_owned();
+        let mut chars: Vec<char> = text.chars().collect();
+        for at in 1..chars.len() {
+            let is_tone =
+                |c| "\u{e48}\u{e49}\u{e4a}\u{e4b}\u{ec8}\u{ec9}\u{eca}\u{ecb}".contains(c);
+            if "\u{e4d}\u{ecd}".contains(chars[at]) && is_tone(chars[at - 1]) {
+                chars.swap(at, at - 1);
+            }
+        }
+        chars.into_iter().collect()
+    }
+
+    fn plain(self, c: char) -> char {
+        if !Self::has(self.matching.typography) {
+            c
+        } else if c.is_whitespace() && !self.is_pattern {
+            ' '
+        } else if "‘’‚‛′‵ʼ‹›´`".contains(c) {
+            '\''
+        } else if "“”„‟″‶«»〝〞〟".contains(c) {
+            '"'
+        } else if "‐‑‒–⁃−".contains(c) {
+            '-'
+        } else {
+            c
+        }
+    }
+}
+
+fn clusters(text: &str) -> Vec<(usize, &str)> {
+    let ends: Vec<usize> = GraphemeClusterSegmenter::new().segment_str(text).collect();
+    ends.windows(2)
+        .map(|ends| (ends[0], &text[ends[0]..ends[1]]))
+        .collect()
+}
+
 /// A text as its clusters; and their folded characters, each with its cluster.
 struct Folded<'t> {
+    ways: Ways<'t>,
     clusters: Vec<(usize, &'t str)>,
     chars: Vec<(char, usize)>,
 }
 
 impl<'t> Folded<'t> {
-    fn new(text: &'t str, case: bool, width: bool, skip: &str) -> Self {
+    fn new(text: &'t str, ways: Ways<'t>, skip: &str) -> Self {
         let skip: Vec<char> = skip
             .chars()
-            .flat_map(|c| folded(&c.to_string(), case, width))
+            .flat_map(|c| ways.folded(&c.to_string()).chars().collect::<Vec<_>>())
             .collect();
-        let clusters: Vec<_> = text.grapheme_indices(true).collect();
-        let chars = clusters.iter().enumerate().flat_map(|(at, (_, cluster))| {
-            folded(cluster, case, width)
-                .into_iter()
-                .filter(|c| !skip.contains(c))
-                .map(move |c| (c, at))
-                .collect::<Vec<_>>()
-        });
-        let chars = chars.collect();
-        Self { clusters, chars }
+        let clusters = clusters(text);
+        let mut chars: Vec<(char, usize)> = Vec::new();
+        for (at, (_, cluster)) in clusters.iter().enumerate() {
+            let folded = ways.folded(cluster);
+            let has_space = chars.last().is_some_and(|(last, _)| *last == ' ');
+            let is_one_more = folded == " " && has_space;
+            if !(is_one_more && Ways::has(ways.matching.typography) && !ways.is_pattern) {
+                chars.extend(
+                    folded
+                        .chars()
+                        .filter(|c| !skip.contains(c))
+                        .map(|c| (c, at)),
+                );
+            }
+        }
+        Self {
+            ways,
+            clusters,
+            chars,
+        }
     }
 
-    fn text(&self) -> String {
+    fn string(&self) -> String {
         self.chars.iter().map(|(c, _)| c).collect()
     }
 
@@ -57,44 +193,49 @@ impl<'t> Folded<'t> {
         first.0..last.0 + last.1.len()
     }
 
-    /// Whether a word can begin or end before this folded character.
-    fn is_boundary(&self, at: usize, everywhere: bool) -> bool {
-        let cluster = |at: usize| self.chars[at].1;
-        let before = at.checked_sub(1).map(cluster);
-        let after = (at < self.chars.len()).then(|| cluster(at));
-        if before.is_some() && before == after {
-            return false;
-        }
-        // The folded neighbours; and between them, what was skipped.
-        let begin = before.map_or(0, |before| before + 1);
-        let end = after.unwrap_or(self.clusters.len());
-        let skipped = self.clusters[begin..end]
-            .iter()
-            .flat_map(|(_, cluster)| cluster.chars());
-        let line: Vec<char> = at
-            .checked_sub(1)
-            .map(|before| self.chars[before].0)
-            .into_iter()
-            .chain(skipped)
-            .chain(self.chars.get(at).map(|(c, _)| *c))
-            .collect();
-        let has_both = before.is_some() && after.is_some();
-        let first_joins =
-            line.len() > 1 && Class::of(line[0]).joins(Class::of(line[1]), everywhere);
-        let last_joins = line.len() > 1
-            && Class::of(line[line.len() - 2]).joins(Class::of(line[line.len() - 1]), everywhere);
-        !(has_both && first_joins && last_joins)
+    /// Whether words end at both ends of these folded characters. A keyword does not end inside of a cluster; a pattern may.
+    fn is_whole(&self, part: Range<usize>, everywhere: bool) -> bool {
+        [part.start, part.end].into_iter().all(|at| {
+            let before = at.checked_sub(1).map(|before| self.chars[before]);
+            let (Some((before, one)), Some((after, other))) = (before, self.chars.get(at)) else {
+                return true;
+            };
+            if one == *other {
+                let is_in_word = |c| {
+                    (WORD.has(c) || MARK.has(c))
+                        && self.is_in_word(self.clusters[one].1, everywhere) == Some(true)
+                };
+                return self.ways.is_pattern && !(is_in_word(before) && is_in_word(*after));
+            }
+            let end = self.clusters[one].0 + self.clusters[one].1.len();
+            self.is_boundary(end, everywhere)
+                || self.is_boundary(self.clusters[*other].0, everywhere)
+        })
     }
-}
 
-fn folded(text: &str, case: bool, width: bool) -> Vec<char> {
-    normalize(text, case, width).chars().collect()
+    fn is_boundary(&self, at: usize, everywhere: bool) -> bool {
+        let cluster = |(_, cluster): &(usize, &str)| self.is_in_word(cluster, everywhere);
+        let (before, after): (Vec<_>, Vec<_>) = self
+            .clusters
+            .iter()
+            .copied()
+            .partition(|(start, _)| *start < at);
+        !(before.iter().rev().find_map(cluster) == Some(true)
+            && after.iter().find_map(cluster) == Some(true))
+    }
+
+    /// None if no reader sees the cluster.
+    fn is_in_word(&self, cluster: &str, everywhere: bool) -> Option<bool> {
+        let seen: Vec<char> = cluster.chars().filter(|c| !self.ways.ignores(*c)).collect();
+        let first = *seen.first()?;
+        let is_letter = WORD.has(first) && (everywhere || !UNSPACED.has(first));
+        Some(is_letter && !seen.iter().any(|c| ENCLOSING.has(*c)))
+    }
 }
 
 /// Applies a document that compiles to a text.
 pub fn apply(document: &Document, text: &str) -> Outcome {
     let matches = matches(document, text);
-    let clusters: Vec<(usize, &str)> = text.grapheme_indices(true).collect();
     let action = |rule: usize| &document.rules[rule].action;
     let of = |wanted: fn(&Action) -> bool| {
         matches
@@ -113,7 +254,10 @@ pub fn apply(document: &Document, text: &str) -> Outcome {
     let mut output = String::new();
     // Old place → new place, for starts and for ends of marks.
     let (mut starts, mut ends) = (vec![0; text.len() + 1], vec![0; text.len() + 1]);
-    for (at, cluster) in clusters {
+    let hides = |cluster: &str| {
+        Ways::has(document.matching.ignorable) && cluster.chars().all(|c| INVISIBLE.has(c))
+    };
+    for (at, cluster) in clusters(text) {
         let is_inside = |span: &Range<usize>| span.contains(&at);
         let begin = output.len();
         if let Some((span, rule)) = rewritten.iter().find(|(span, _)| is_inside(span)) {
@@ -140,6 +284,7 @@ pub fn apply(document: &Document, text: &str) -> Outcome {
                 .min()
                 .map(action)
             {
+                Some(Action::Mask { .. }) if hides(cluster) => {}
                 Some(Action::Mask { with }) => output.push_str(with),
                 _ => output.push_str(cluster),
             }
@@ -186,13 +331,13 @@ fn leftmost(mut matches: Vec<(Range<usize>, usize)>) -> Vec<(Range<usize>, usize
 
 fn matches(document: &Document, text: &str) -> Vec<(Range<usize>, usize)> {
     let matching = &document.matching;
-    let (case, width) = (
-        matching.case == Difference::Fold,
-        matching.width == Difference::Fold,
-    );
-    let folded = Folded::new(text, case, width, &matching.skip);
-    let occurrences = |keyword: &String| {
-        let keyword = Folded::new(keyword, case, width, &matching.skip).text();
+    let ways = |is_pattern| Ways {
+        matching,
+        is_pattern,
+    };
+    let folded = Folded::new(text, ways(false), &matching.skip);
+    let occurrences = |keyword: &str| {
+        let keyword = Folded::new(keyword, ways(false), &matching.skip).string();
         let length = keyword.chars().count();
         let is_here = |at: &usize| {
             let part = &folded.chars[*at..];
@@ -200,43 +345,29 @@ fn matches(document: &Document, text: &str) -> Vec<(Range<usize>, usize)> {
         };
         let is_whole = |at: &usize| match matching.words {
             Words::Off => true,
-            Words::Auto => {
-                folded.is_boundary(*at, false) && folded.is_boundary(*at + length, false)
-            }
-            Words::On => folded.is_boundary(*at, true) && folded.is_boundary(*at + length, true),
+            Words::Auto => folded.is_whole(*at..*at + length, false),
+            Words::On => folded.is_whole(*at..*at + length, true),
         };
         let places = (0..folded.chars.len()).filter(is_here).filter(is_whole);
         places
             .map(|at| folded.span(at..at + length))
             .collect::<Vec<_>>()
     };
-    let allowed: Vec<_> = document.allow.iter().flat_map(occurrences).collect();
-    let plain = Folded::new(text, false, width, "");
-    let plain_text = plain.text();
-    let in_chars = |at: usize| plain_text[..at].chars().count();
+    let plain = Folded::new(text, ways(true), "");
+    let found = |pattern: &str| found(pattern, &plain);
+    let of_allowed = |allowed: &Allowed| match allowed {
+        Allowed::Phrase(phrase) => occurrences(phrase),
+        Allowed::Pattern { pattern } => found(pattern),
+    };
+    let allowed: Vec<_> = document.allow.iter().flat_map(of_allowed).collect();
     let mut matches = Vec::new();
     for (number, rule) in document.rules.iter().enumerate() {
-        matches.extend(
-            rule.keywords
-                .iter()
-                .flat_map(occurrences)
-                .map(|span| (span, number)),
-        );
-        for pattern in &rule.patterns {
-            let pattern = RegexBuilder::new(pattern)
-                .case_insensitive(case)
-                .build()
-                .expect("the document compiles");
-            let found = pattern
-                .find_iter(&plain_text)
-                .filter(|found| !found.is_empty());
-            matches.extend(found.map(|found| {
-                (
-                    plain.span(in_chars(found.start())..in_chars(found.end())),
-                    number,
-                )
-            }));
-        }
+        let of_keywords = rule
+            .keywords
+            .iter()
+            .flat_map(|keyword| occurrences(keyword));
+        let of_patterns = rule.patterns.iter().flat_map(|pattern| found(pattern));
+        matches.extend(of_keywords.chain(of_patterns).map(|span| (span, number)));
     }
     matches.retain(|(span, _)| {
         !allowed
@@ -246,4 +377,45 @@ fn matches(document: &Document, text: &str) -> Vec<(Range<usize>, usize)> {
     matches.sort_by_key(|(span, rule)| (span.start, span.end, *rule));
     matches.dedup();
     matches
+}
+
+/// All matches of a pattern whose literals need no folding. `\b` may stand at both of its ends, and nowhere else: then every part of
+/// the text is held against the rest of it, the longest first.
+fn found(pattern: &str, folded: &Folded<'_>) -> Vec<Range<usize>> {
+    let text = folded.string();
+    let compile = |pattern: &str| {
+        RegexBuilder::new(pattern)
+            .case_insensitive(Ways::has(folded.ways.matching.case))
+            .build()
+            .expect("the document compiles")
+    };
+    let in_chars = |at: usize| text[..at].chars().count();
+    let Some(inner) = pattern
+        .strip_prefix(r"\b")
+        .and_then(|rest| rest.strip_suffix(r"\b"))
+    else {
+        let found = compile(pattern)
+            .find_iter(&text)
+            .filter(|found| !found.is_empty())
+            .map(|found| folded.span(in_chars(found.start())..in_chars(found.end())))
+            .collect();
+        return found;
+    };
+    let whole = compile(&format!("^(?:{inner})$"));
+    let everywhere = folded.ways.matching.words == Words::On;
+    let (mut at, mut spans) = (0, Vec::new());
+    while at < folded.chars.len() {
+        let is_match = |end: &usize| {
+            let part: String = folded.chars[at..*end].iter().map(|(c, _)| c).collect();
+            whole.is_match(&part) && folded.is_whole(at..*end, everywhere)
+        };
+        match (at + 1..=folded.chars.len()).rev().find(is_match) {
+            Some(end) => {
+                spans.push(folded.span(at..end));
+                at = end;
+            }
+            None => at += 1,
+        }
+    }
+    spans
 }

@@ -3,12 +3,15 @@
 use proptest::prelude::*;
 use unicode_segmentation::UnicodeSegmentation;
 
-use crate::rules::document::{Action, Difference, Document, Matching, Rule, Words};
+use crate::rules::document::{
+    Action, Allowed, Difference, Document, Language, Matching, Rule, Words,
+};
 use crate::rules::engine::{Engine, Match};
 use crate::rules::lint::lint;
 use crate::rules::problem::Problem;
 use crate::rules::reference;
 use crate::rules::rewrite::Text;
+use crate::rules::unicode::{is_ignorable, is_invisible};
 
 /// What is hard: case with several letters, compatibility forms, marks, conjoining Hangul, emoji sequences, scripts with and
 /// without spaces, right to left, and what stands between words.
@@ -92,6 +95,18 @@ const PIECES: &[&str] = &[
     "🇪",
     "\u{200b}",
     "\u{ad}",
+    "\u{640}",
+    "™",
+    "¹",
+    "⚠",
+    "\u{20e3}",
+    "น\u{e49}ำ",
+    "น\u{e4d}\u{e49}า",
+    "ꦗꦮ",
+    "々",
+    "’",
+    "‑",
+    "\t",
     "*",
     "-",
     "－",
@@ -119,6 +134,7 @@ fn keyword() -> impl Strategy<Value = String> {
 
 fn matching() -> impl Strategy<Value = Matching> {
     let difference = || prop::sample::select(vec![Difference::Fold, Difference::Exact]);
+    let language = prop::sample::select(vec![None, None, None, Some(Language::Tr)]);
     let words = prop::sample::select(vec![Words::Auto, Words::On, Words::Off]);
     let skip = prop::sample::select(vec![
         "",
@@ -129,12 +145,19 @@ fn matching() -> impl Strategy<Value = Matching> {
         "ａ",
         "\u{301}",
     ]);
-    (difference(), difference(), words, skip).prop_map(|(case, width, words, skip)| Matching {
-        case,
-        width,
-        words,
-        skip: skip.to_owned(),
-    })
+    let differences = (difference(), difference(), difference(), difference());
+    (differences, words, skip, language).prop_map(
+        |((case, width, ignorable, typography), words, skip, language)| Matching {
+            case,
+            width,
+            ignorable,
+            typography,
+            words,
+            skip: skip.to_owned(),
+            language,
+            ..Matching::default()
+        },
+    )
 }
 
 fn action() -> impl Strategy<Value = Action> {
@@ -152,8 +175,16 @@ fn action() -> impl Strategy<Value = Action> {
 }
 
 fn document() -> impl Strategy<Value = Document> {
-    let pattern =
-        prop::sample::select(vec!["a+", r"\bab\b", "[A-Z]", r"\p{M}", r"\d", "手.", "x*"]);
+    let pattern = prop::sample::select(vec![
+        "a+",
+        r"\bab\b",
+        r"\b[a-f手]{1,3}\b",
+        "[A-H]",
+        r"\p{M}",
+        r"\d",
+        "手.",
+        "x*",
+    ]);
     let rule = (
         prop::collection::vec(keyword(), 1..4),
         prop::collection::vec(pattern, 0..2),
@@ -172,7 +203,11 @@ fn document() -> impl Strategy<Value = Document> {
         };
         numbered.map(rule).collect()
     });
-    (rules, prop::collection::vec(keyword(), 0..3), matching()).prop_map(
+    let allowed = prop_oneof![
+        3 => keyword().prop_map(Allowed::Phrase),
+        1 => Just(Allowed::Pattern { pattern: "手.|b+".into() }),
+    ];
+    (rules, prop::collection::vec(allowed, 0..3), matching()).prop_map(
         |(rules, allow, matching)| Document {
             rules,
             allow,
@@ -186,7 +221,8 @@ fn document() -> impl Strategy<Value = Document> {
 fn document_and_text() -> impl Strategy<Value = (Document, String)> {
     document().prop_flat_map(|document| {
         let keywords = document.rules.iter().flat_map(|rule| rule.keywords.clone());
-        let own: Vec<String> = keywords.chain(document.allow.clone()).collect();
+        let phrases = document.allow.iter().filter_map(Allowed::phrase);
+        let own: Vec<String> = keywords.chain(phrases.map(str::to_owned)).collect();
         let piece = prop_oneof![prop::sample::select(own), text(3)];
         let text = prop::collection::vec(piece, 0..8).prop_map(|pieces| pieces.concat());
         (Just(document), text)
@@ -205,7 +241,7 @@ fn found(engine: &Engine, text: &str) -> Vec<(std::ops::Range<usize>, usize)> {
     matches
 }
 
-/// Whether there is nothing but skipped characters in some keyword: such a document does not compile.
+/// None where some keyword has nothing but characters that are left out: such a document does not compile.
 fn compiled(document: &Document) -> Option<Engine> {
     Engine::new(document).ok()
 }
@@ -269,7 +305,9 @@ proptest! {
         let whole = found(&engine, &keyword).into_iter().map(|(span, _)| span.len()).max();
         // Skipped characters at its ends are no part of the match.
         let is_skipped = |c: char| document.matching.skip.contains(c) || c == 'ａ' || c == 'a' || c == 'A' || c == 'Ａ' || c == '－';
-        let least = if document.matching.skip.is_empty() { keyword.len() } else { keyword.trim_matches(is_skipped).len().min(1) };
+        let is_left_out = |c: char| is_ignorable(c) || c.is_whitespace();
+        let is_kept = document.matching.skip.is_empty() && !keyword.contains(is_left_out);
+        let least = if is_kept { keyword.len() } else { keyword.trim_matches(is_skipped).len().min(1) };
         prop_assert!(whole.is_some_and(|whole| whole >= least), "{whole:?} of {}", keyword.len());
     }
 
@@ -293,6 +331,7 @@ proptest! {
 
     #[test]
     fn masking_changes_matches_and_nothing_else(keywords in prop::collection::vec(keyword(), 1..4), matching in matching(), text in text(20)) {
+        let hides = matching.ignorable == Difference::Fold;
         let rule = Rule { name: "r".into(), keywords, patterns: Vec::new(), action: Action::Mask { with: "\u{1}".into() } };
         let Some(engine) = compiled(&Document { rules: vec![rule], matching, ..Document::default() }) else { return Ok(()) };
         let mut masked = Text::new(text.clone());
@@ -301,7 +340,11 @@ proptest! {
         let spans = found(&engine, &text);
         let expected: String = text
             .grapheme_indices(true)
-            .map(|(at, cluster)| if spans.iter().any(|(span, _)| span.contains(&at)) { "\u{1}" } else { cluster })
+            .map(|(at, cluster)| match spans.iter().any(|(span, _)| span.contains(&at)) {
+                true if hides && cluster.chars().all(is_invisible) => "",
+                true => "\u{1}",
+                false => cluster,
+            })
             .collect();
         prop_assert_eq!(masked.concat(), expected);
     }
