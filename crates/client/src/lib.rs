@@ -82,12 +82,18 @@
 //! lost, is accepted for you and not handed over twice. When your application falls behind, the
 //! client refuses what does not fit, and Bellhop keeps it.
 //!
+//! ## Credentials
+//!
+//! JWTs expire and keys are rotated. [`credentials::Credentials`] makes options of a connection that
+//! reads the files of credentials at each attempt to connect; async-nats itself reads them once.
+//!
 //! ## Versions
 //!
 //! The client speaks the protocol of the Bellhop of the same version. It needs Rust 1.89 and a
 //! Tokio runtime.
 
 pub mod app_server;
+pub mod credentials;
 mod draft;
 pub mod publisher;
 mod reminder;
