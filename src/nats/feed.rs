@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
-use super::{Cause, Nats, NatsError, header};
+use super::{Cause, Nats, NatsError, chain, header};
 
 /// How often the server says how far it has come.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -38,7 +38,10 @@ pub(super) struct Received {
 /// A stream's messages.
 pub(super) struct Feed {
     nats: Nats,
+    plain: Nats,
     stream: String,
+    /// The consumer that pushes.
+    consumer: String,
     inbox: Subject,
     messages: Subscriber,
     /// The number of the last message that arrived.
@@ -85,10 +88,12 @@ impl Feed {
         let created = plain
             .if_permitted(&format!("CONSUMER.CREATE.{stream}"), what, creating)
             .await?;
-        created.map_err(|error| NatsError::failed(what(), error))?;
+        let created = created.map_err(|error| NatsError::failed(what(), error))?;
         Ok(Self {
             nats,
+            plain: plain.clone(),
             stream: stream.to_owned(),
+            consumer: created.cached_info().name.clone(),
             inbox,
             messages,
             arrived: 0,
@@ -164,5 +169,23 @@ impl Feed {
 
     fn broken(&self, cause: impl Into<Cause>) -> NatsError {
         NatsError::failed(format!("watch {}", self.stream), cause)
+    }
+}
+
+impl Drop for Feed {
+    /// Removes the consumer. The server would do so after some seconds, and counts it against the stream's limit until
+    /// then, which adds up while a watch begins again and again.
+    fn drop(&mut self) {
+        let (plain, stream) = (self.plain.clone(), std::mem::take(&mut self.stream));
+        let consumer = std::mem::take(&mut self.consumer);
+        // Without a runtime the process is about to end.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                let removed = plain.jetstream.delete_consumer_from_stream(&consumer, &stream);
+                if let Err(error) = removed.await {
+                    tracing::debug!(error = %chain(&error), stream, "a watch's consumer is left to the server");
+                }
+            });
+        }
     }
 }

@@ -18,10 +18,11 @@ impl Default for Pause {
 }
 
 impl Pause {
-    /// Waits, and doubles the next pause.
+    /// Waits, and doubles the next pause. Up to a quarter more or less by chance keeps members that lost the same server
+    /// apart.
     pub(super) async fn wait(&mut self) {
-        let pause = self.0;
-        self.0 = (pause * 2).min(LONGEST);
+        let pause = self.0.mul_f64(0.75 + fastrand::f64() / 2.0);
+        self.0 = (self.0 * 2).min(LONGEST);
         tokio::time::sleep(pause).await;
     }
 
