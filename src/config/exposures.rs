@@ -35,6 +35,8 @@ impl Config {
             ("nats.creds", &self.nats.creds),
             ("nats.nkey", &self.nats.nkey),
             ("nats.key", &self.nats.key),
+            ("nats.password_file", &self.nats.password_file),
+            ("nats.token_file", &self.nats.token_file),
             ("history.password_file", &self.history.password_file),
         ];
         let mut found: Vec<_> = files
@@ -48,9 +50,9 @@ impl Config {
 
     fn password_to_nats(&self) -> Option<Exposure> {
         let nats = &self.nats;
-        let asks_for_tls = !nats.ca.is_empty() || !nats.cert.is_empty();
+        let secrets = [&nats.user, &nats.token, &nats.token_file];
         let has_password =
-            !nats.user.is_empty() || !nats.token.is_empty() || nats.url.contains('@');
+            secrets.iter().any(|secret| !secret.is_empty()) || nats.url.contains('@');
         let is_exposed = |address: &str| {
             let (scheme, rest) = address
                 .trim()
@@ -59,7 +61,7 @@ impl Config {
             let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
             !["tls", "wss"].contains(&scheme) && !is_loopback(without_port(host))
         };
-        let is_found = has_password && !asks_for_tls && nats.url.split(',').any(is_exposed);
+        let is_found = has_password && !nats.asks_for_tls() && nats.url.split(',').any(is_exposed);
         is_found.then(|| Exposure {
             found: "a password or token of NATS goes to another machine, and nothing asks for TLS".to_owned(),
             remedy: "write tls://HOST in nats.url, or set nats.ca; an NKEY or a credentials file sends no secret"

@@ -96,9 +96,10 @@ pub enum LogFormat {
 }
 
 section! {
-    /// How to reach NATS.
+    /// How to reach NATS. Files are read again each time that a connection is made.
     Nats {
-        /// Server addresses, separated by commas. `tls://` asks for TLS. `NATS_URL` sets it too.
+        /// Server addresses, separated by commas. `tls://` asks for TLS, `wss://` for a WebSocket over TLS; WebSockets and
+        /// other addresses do not mix. `NATS_URL` sets it too.
         url: String = "nats://127.0.0.1:4222".to_owned(),
         /// A credentials file. `NATS_CREDS` sets it too.
         creds: String = String::new(),
@@ -106,8 +107,12 @@ section! {
         user: String = String::new(),
         /// That user's password. `NATS_PASSWORD` sets it too.
         password: String = String::new(),
+        /// A file with that password, instead of `nats.password`.
+        password_file: String = String::new(),
         /// A token. `NATS_TOKEN` sets it too.
         token: String = String::new(),
+        /// A file with a token, instead of `nats.token`.
+        token_file: String = String::new(),
         /// A file with the seed of an NKEY. `NATS_NKEY` sets it too.
         nkey: String = String::new(),
         /// A file with certificates (PEM): servers are trusted by these alone, instead of by the system's, and TLS is asked for.
@@ -117,12 +122,18 @@ section! {
         cert: String = String::new(),
         /// A file with that certificate's private key (PEM). `NATS_KEY` sets it too.
         key: String = String::new(),
+        /// Whether TLS begins before the server says anything, as a server with `handshake_first` expects.
+        tls_first: bool = false,
         /// What subjects of answers begin with. A user who may subscribe to them can read the answers, so a user that may do more than
         /// others has a prefix of its own, such as `_INBOX_bellhop`.
         inbox_prefix: String = "_INBOX".to_owned(),
-        /// The JetStream domain that is asked; empty for the connection's own. A user whose account imports JetStream's API from
-        /// another one needs it, such as `monitoring` of `nats-config/accounts.conf`.
+        /// The JetStream domain that is asked; empty for the connection's own. Commands at a leaf node need it where
+        /// JetStream is at the hub, and a user whose account imports JetStream's API under a domain, such as `monitoring`
+        /// of `nats-config/accounts.conf`. Members are connected where JetStream is.
         domain: String = String::new(),
+        /// What the subjects of JetStream's API begin with, where an account imports them under another prefix than
+        /// `$JS.API` and than that of a domain.
+        api_prefix: String = String::new(),
         /// How long JetStream may take over an acknowledgement or an API answer before it counts as failed.
         #[serde(with = "units")]
         timeout: Duration = Duration::from_secs(5),
@@ -369,6 +380,25 @@ pub enum Devices {
 }
 
 impl Nats {
+    /// Returns what the subjects of JetStream's API begin with.
+    pub fn api(&self) -> String {
+        match (self.domain.as_str(), self.api_prefix.as_str()) {
+            ("", "") => "$JS.API".to_owned(),
+            ("", prefix) => prefix.to_owned(),
+            (domain, _) => format!("$JS.{domain}.API"),
+        }
+    }
+
+    /// Returns whether the servers are reached by WebSockets.
+    pub fn is_web(&self) -> bool {
+        is_web(&self.url)
+    }
+
+    /// Returns whether a connection is made by TLS alone.
+    pub fn asks_for_tls(&self) -> bool {
+        self.tls_first || !self.ca.is_empty() || !self.cert.is_empty()
+    }
+
     fn validate(&self) -> Result<(), ConfigError> {
         let prefix = &self.inbox_prefix;
         let is_token = |text: &str| {
@@ -389,6 +419,26 @@ impl Nats {
             self.domain.is_empty() || is_token(&self.domain),
             "a token of A-Z a-z 0-9 - _, or empty",
         )?;
+        let api = &self.api_prefix;
+        let is_prefix = api
+            .strip_prefix('$')
+            .unwrap_or(api)
+            .split('.')
+            .all(is_token);
+        check(
+            "nats.api_prefix",
+            api,
+            api.is_empty() || (is_prefix && self.domain.is_empty()),
+            "tokens of A-Z a-z 0-9 - _, separated by dots; or empty, as it must be with `nats.domain`",
+        )?;
+        let mut addresses = self.url.split(',').map(is_web);
+        // An address may have a password in it: it is not shown.
+        check(
+            "nats.url",
+            "a list",
+            addresses.all(|address| address == is_web(&self.url)),
+            "addresses that are all WebSockets (ws://, wss://), or none of them",
+        )?;
         // It is no file, and a secret: it is not shown.
         check(
             "nats.nkey",
@@ -404,6 +454,12 @@ impl Nats {
             "set together with `nats.cert`, or not at all",
         )
     }
+}
+
+/// Returns whether an address, or the first one of a list, is a WebSocket's.
+fn is_web(url: &str) -> bool {
+    let url = url.trim_start();
+    url.starts_with("ws://") || url.starts_with("wss://")
 }
 
 /// The default of `http`.

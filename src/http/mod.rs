@@ -15,6 +15,7 @@ use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -36,10 +37,21 @@ pub struct Readiness {
     pub is_stopping: bool,
     /// The connection whose client has ended for good and cannot be replaced.
     pub ended: Option<&'static str>,
+    /// NATS does not let this member in.
+    pub refused: Option<Refused>,
     /// The buckets that are still being read. Roles wait for them.
     pub reading: Reading,
     /// The history waits for its database. Reminders do not wait for it, so that is no reason not to be ready.
     pub is_history_behind: bool,
+}
+
+/// Why NATS does not let this member in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// The JWT in its credentials file has expired.
+    Expired(Timestamp),
+    /// The server does not say why.
+    Unknown,
 }
 
 /// Buckets that are not read to their end yet.
@@ -231,6 +243,15 @@ fn ready(readiness: &Readiness, is_verbose: bool) -> Response<Full<Bytes>> {
             body.push_str(&format!("[{}] {name}\n", if holds { "+" } else { "-" }));
         }
     }
+    match readiness.refused {
+        Some(Refused::Expired(at)) => body.push_str(&format!(
+            "[!] nats does not let this member in: the credentials of nats.creds expired at {at}\n"
+        )),
+        Some(Refused::Unknown) => {
+            body.push_str("[!] nats does not let this member in with its credentials\n");
+        }
+        None => {}
+    }
     if is_verbose || !readiness.is_ready() {
         for name in readiness.reading.names() {
             body.push_str(&format!("[!] the bucket of {name} is being read\n"));
@@ -363,6 +384,19 @@ mod tests {
         let (_, body) = ask(Method::GET, "/readyz", waiting).await;
         assert!(
             body.contains("[!] the bucket of associates is being read\n"),
+            "{body}"
+        );
+    }
+
+    #[tokio::test]
+    async fn expired_credentials_are_named() {
+        let expired = Readiness {
+            refused: Some(Refused::Expired(Timestamp::UNIX_EPOCH)),
+            ..Readiness::default()
+        };
+        let (_, body) = ask(Method::GET, "/readyz", expired).await;
+        assert!(
+            body.contains("nats.creds expired at 1970-01-01T00:00:00Z\n"),
             "{body}"
         );
     }

@@ -59,11 +59,13 @@ struct Handles {
     account_storage_limit: IntGauge,
     ready: IntGauge,
     members: IntGauge,
+    other_installations: IntGauge,
     roles: Series<IntGauge>,
     take_overs: IntCounter,
     nats_connected: IntGauge,
     nats_reconnects: Series<IntCounter>,
     nats_replaced: Series<IntCounter>,
+    credentials_end: Gauge,
     set_aside: Series<IntCounter>,
     rules_revision: IntGauge,
     rules_documents: IntGauge,
@@ -331,6 +333,10 @@ impl Default for Handles {
                 "bellhop_role_failures_total",
                 "Roles that ended with an error; they restart at once.",
             ),
+            other_installations: make.gauge(
+                "bellhop_other_installations",
+                "Other installations that hear the subjects of this one's prefix. Then each set is taken in by all of them.",
+            ),
             nats_connected: make.gauge("bellhop_nats_connected", "1 while the connection to NATS is up."),
             nats_reconnects: make.counters(
                 "bellhop_nats_reconnects_total",
@@ -341,6 +347,10 @@ impl Default for Handles {
                 "bellhop_nats_clients_replaced_total",
                 "NATS clients that ended and were replaced, by the purpose of the connection.",
                 ("connection", &CONNECTIONS),
+            ),
+            credentials_end: make.seconds(
+                "bellhop_nats_credentials_expiry_timestamp_seconds",
+                "When the JWT in the file of nats.creds expires, in seconds since 1970; 0 for never.",
             ),
             set_aside: make.counters(
                 "bellhop_unreadable_total",
@@ -576,6 +586,11 @@ impl Metrics {
         self.0.take_overs.inc();
     }
 
+    /// So many other installations hear the same subjects.
+    pub fn other_installations(&self, count: usize) {
+        self.0.other_installations.set(as_gauge(count));
+    }
+
     /// Whether the connection to NATS is up.
     pub fn nats_connected(&self, is_connected: bool) {
         self.0.nats_connected.set(is_connected.into());
@@ -589,6 +604,13 @@ impl Metrics {
     /// A client that had ended for good was replaced.
     pub fn nats_client_replaced(&self, connection: &'static str) {
         self.0.nats_replaced.of(connection).inc();
+    }
+
+    /// When this member's JWT expires, if it does.
+    pub fn credentials_end(&self, at: Option<Timestamp>) {
+        self.0
+            .credentials_end
+            .set(at.map_or(0.0, |at| at.as_second() as f64));
     }
 
     /// A message that cannot be read was set aside or passed by.

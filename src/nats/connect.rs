@@ -1,10 +1,14 @@
 //! Makes a connection: who asks for it, by which certificates, and what a person can do who gets none.
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event};
 use tokio_util::sync::CancellationToken;
 
+use super::access::Access;
+use super::notices::Notices;
+use super::pull_limit::PullLimit;
 use super::refusals::Refusals;
 use super::{Cause, Names, Nats, NatsError};
 use crate::config::{self, Config};
@@ -21,13 +25,16 @@ pub(super) const LEAST_PAYLOAD: usize = 512 << 10;
 /// When a file of the settings cannot be used, no server can be reached, none lets this client in, or the server is too
 /// old.
 pub async fn connect(config: &Config, client_name: &str) -> Result<Nats, NatsError> {
-    let (client, refusals, ended) = client(&config.nats, client_name).await?;
+    let Made {
+        client,
+        refusals,
+        access,
+        notices,
+        ended,
+    } = client(&config.nats, client_name).await?;
     check_server(&client, &config.nats)?;
     let timeout = config.nats.timeout;
-    let api = match config.nats.domain.as_str() {
-        "" => "$JS.API".to_owned(),
-        domain => format!("$JS.{domain}.API"),
-    };
+    let api = config.nats.api();
     let jetstream = ContextBuilder::new()
         .api_prefix(&api)
         .timeout(timeout)
@@ -38,7 +45,10 @@ pub async fn connect(config: &Config, client_name: &str) -> Result<Nats, NatsErr
         api,
         names: Names::new(&config.prefix),
         timeout,
+        pull_limit: PullLimit::default(),
         refusals,
+        access,
+        notices,
         ended,
     })
 }
@@ -48,79 +58,70 @@ pub async fn connect(config: &Config, client_name: &str) -> Result<Nats, NatsErr
 /// # Errors
 /// When a file of the settings cannot be used, no server can be reached, or none lets this client in.
 pub async fn connect_to(config: &Config, client_name: &str) -> Result<Client, NatsError> {
-    Ok(client(&config.nats, client_name).await?.0)
+    Ok(client(&config.nats, client_name).await?.client)
 }
 
-type Made = (Client, Refusals, CancellationToken);
+/// Returns the pause before an attempt to connect again. The first one is made at once; the others are spread, so that the
+/// clients of a server that has gone do not all come to the next one at the same moment.
+fn reconnect_delay(attempts: usize) -> Duration {
+    if attempts <= 1 {
+        return Duration::ZERO;
+    }
+    let doublings = u32::try_from(attempts - 2).unwrap_or(u32::MAX).min(16);
+    let pause = (SHORTEST_PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE);
+    pause.mul_f64(0.5 + fastrand::f64() / 2.0)
+}
+
+/// The bounds of the pauses between attempts to connect again.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+
+struct Made {
+    client: Client,
+    refusals: Refusals,
+    access: Access,
+    notices: Notices,
+    ended: CancellationToken,
+}
 
 async fn client(settings: &config::Nats, client_name: &str) -> Result<Made, NatsError> {
     let (url, in_url) = split_credentials(&settings.url);
-    let options = ConnectOptions::new()
+    let access = Access::new(settings, in_url);
+    access.check().await?;
+    let options = access
+        .options()
         .name(client_name)
         .request_timeout(Some(settings.timeout));
     let options = options.custom_inbox_prefix(&settings.inbox_prefix);
     // The client gives up when it is to ping a third time without an answer.
     let options = options
         .ping_interval(settings.ping_interval)
-        .connection_timeout(settings.ping_interval * 3);
-    let options = with_tls(
-        with_credentials(options, settings, in_url.as_ref()).await?,
-        settings,
-    )
-    .await?;
-    let (refusals, ended) = (Refusals::default(), CancellationToken::new());
-    let options = telling(options, client_name, refusals.clone(), ended.clone());
+        .connection_timeout(settings.ping_interval * 3)
+        .reconnect_delay_callback(reconnect_delay);
+    let options = with_tls(options, settings).await?;
+    // The client takes the other servers that a server names for servers without WebSockets.
+    let options = match settings.is_web() {
+        true => options.ignore_discovered_servers(),
+        false => options,
+    };
+    let (refusals, notices, ended) = (
+        Refusals::default(),
+        Notices::default(),
+        CancellationToken::new(),
+    );
+    let options = telling(options, client_name, &refusals, &access, &notices, &ended);
     let addresses: Vec<&str> = url.split(',').map(str::trim).collect();
     let client = options.connect(addresses).await;
-    let client = client.map_err(|error| unconnected(&url, &error, settings, in_url.is_some()))?;
-    Ok((client, refusals, ended))
-}
-
-async fn with_credentials(
-    mut options: ConnectOptions,
-    settings: &config::Nats,
-    in_url: Option<&Credentials>,
-) -> Result<ConnectOptions, NatsError> {
-    if !settings.creds.is_empty() {
-        let text = read("nats.creds", &settings.creds).await?;
-        options = options
-            .credentials(&text)
-            .map_err(|error| unusable("nats.creds", &settings.creds, error))?;
+    match client {
+        Ok(client) => Ok(Made {
+            client,
+            refusals,
+            access,
+            notices,
+            ended,
+        }),
+        Err(error) => Err(unconnected(&url, &error, settings, &access).await),
     }
-    if !settings.nkey.is_empty() {
-        let text = read("nats.nkey", &settings.nkey).await?;
-        let seed = seed_in(&text).ok_or_else(|| {
-            unusable(
-                "nats.nkey",
-                &settings.nkey,
-                "it has no seed of a user, a line that begins with SU",
-            )
-        })?;
-        options = options.nkey(seed.to_owned());
-    }
-    match in_url {
-        _ if !settings.user.is_empty() => {
-            options = options.user_and_password(settings.user.clone(), settings.password.clone());
-        }
-        // async-nats passes over credentials in an address.
-        Some((user, Some(password))) => {
-            options = options.user_and_password(user.clone(), password.clone())
-        }
-        Some((token, None)) => options = options.token(token.clone()),
-        None => {}
-    }
-    Ok(if settings.token.is_empty() {
-        options
-    } else {
-        options.token(settings.token.clone())
-    })
-}
-
-/// The seed of a user's NKEY, in a file that may have the lines around it that tools write.
-fn seed_in(text: &str) -> Option<&str> {
-    text.lines()
-        .map(str::trim)
-        .find(|line| line.starts_with("SU"))
 }
 
 /// A configuration with certificates requires TLS, even if a server, or an attacker in between, does not.
@@ -139,6 +140,9 @@ async fn with_tls(
         read("nats.key", &settings.key).await?;
         let (cert, key) = (settings.cert.clone().into(), settings.key.clone().into());
         options = options.add_client_certificate(cert, key).require_tls(true);
+    }
+    if settings.tls_first {
+        options = options.tls_first().require_tls(true);
     }
     Ok(options)
 }
@@ -174,15 +178,31 @@ fn unusable(setting: &'static str, path: &str, cause: impl Into<Cause>) -> NatsE
 fn telling(
     options: ConnectOptions,
     client: &str,
-    refusals: Refusals,
-    ended: CancellationToken,
+    refusals: &Refusals,
+    access: &Access,
+    notices: &Notices,
+    ended: &CancellationToken,
 ) -> ConnectOptions {
-    let (client, end) = (Arc::<str>::from(client), ended.drop_guard());
+    let (client, end) = (Arc::<str>::from(client), ended.clone().drop_guard());
+    let (refusals, access, notices) = (refusals.clone(), access.clone(), notices.clone());
     options.event_callback(move |event| {
-        let (client, refusals, _) = (client.clone(), refusals.clone(), &end);
+        let (client, refusals, access, notices, _) = (
+            client.clone(),
+            refusals.clone(),
+            access.clone(),
+            notices.clone(),
+            &end,
+        );
         async move {
+            if access.note(&client, &event).await {
+                return;
+            }
             match event {
                 Event::Connected => tracing::info!(%client, "connected to nats"),
+                Event::LameDuckMode => {
+                    tracing::warn!(%client, "the nats-server of this connection is about to stop");
+                    notices.note();
+                }
                 Event::Disconnected => {
                     tracing::warn!(%client, "disconnected from nats, reconnecting")
                 }
@@ -195,11 +215,11 @@ fn telling(
 }
 
 /// What went wrong, with what to do about it.
-fn unconnected(
+async fn unconnected(
     url: &str,
     error: &ConnectError,
     settings: &config::Nats,
-    is_in_url: bool,
+    access: &Access,
 ) -> NatsError {
     let url = shown_addresses(url);
     let problem = error.to_string().trim_end_matches(['.', ':']).to_owned();
@@ -207,31 +227,43 @@ fn unconnected(
         ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
             NatsError::NotLetIn {
                 url,
-                who: who(settings, is_in_url),
+                who: access.who().await,
             }
         }
-        ConnectErrorKind::Tls => NatsError::Tls { url, problem },
-        _ if ["certificate", "fatal alert", "InvalidContentType"]
-            .iter()
-            .any(|word| problem.contains(word)) =>
-        {
-            NatsError::Tls { url, problem }
-        }
-        _ => NatsError::Connect { url, problem },
+        kind if kind == ConnectErrorKind::Tls || is_of_tls(&problem) => NatsError::Tls {
+            url,
+            problem,
+            hint: tls_hint(settings),
+        },
+        _ => NatsError::Connect {
+            hint: silence_hint(&problem, settings),
+            url,
+            problem,
+        },
     }
 }
 
-/// As whom a connection was asked for, without what is secret.
-fn who(settings: &config::Nats, is_in_url: bool) -> String {
-    if !settings.creds.is_empty() {
-        return format!("with the credentials of {}", settings.creds);
+/// Returns whether the client's words are about TLS, which it has no kind of error for during the handshake.
+fn is_of_tls(problem: &str) -> bool {
+    ["certificate", "fatal alert", "InvalidContentType"]
+        .iter()
+        .any(|word| problem.contains(word))
+}
+
+fn tls_hint(settings: &config::Nats) -> &'static str {
+    if settings.tls_first {
+        "; `nats.tls_first` is for a server with `handshake_first` alone"
+    } else {
+        ""
     }
-    match (settings.nkey.as_str(), settings.user.as_str()) {
-        ("", "") if is_in_url => "with the credentials of its address".to_owned(),
-        ("", "") if !settings.token.is_empty() => "with this token".to_owned(),
-        ("", "") => "without credentials".to_owned(),
-        ("", user) => format!("as user `{user}` with this password"),
-        (nkey, _) => format!("with the NKEY of {nkey}"),
+}
+
+/// Returns what to do about a server that takes a connection and says nothing: one with `handshake_first` waits for TLS.
+fn silence_hint(problem: &str, settings: &config::Nats) -> &'static str {
+    if problem.contains("expected INFO") && !settings.tls_first && !settings.is_web() {
+        "is it a server with `handshake_first`? Then set `nats.tls_first`. If not, is it nats-server?"
+    } else {
+        "is nats-server running there?"
     }
 }
 
@@ -313,6 +345,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn attempts_to_connect_are_spread() {
+        assert_eq!(
+            [reconnect_delay(0), reconnect_delay(1)],
+            [Duration::ZERO; 2]
+        );
+        for attempts in [2, 5, 20, usize::MAX] {
+            let pause = reconnect_delay(attempts);
+            assert!(
+                (SHORTEST_PAUSE / 2..=LONGEST_PAUSE).contains(&pause),
+                "{attempts}: {pause:?}"
+            );
+        }
+        assert!(reconnect_delay(usize::MAX) >= LONGEST_PAUSE / 2);
+    }
+
+    #[test]
     fn credentials_are_taken_out_of_addresses() {
         let split = |url| split_credentials(url);
         assert_eq!(
@@ -358,13 +406,5 @@ mod tests {
                 "{shown}"
             );
         }
-    }
-
-    #[test]
-    fn a_seed_is_found_among_other_lines() {
-        let decorated =
-            "-----BEGIN USER NKEY SEED-----\n SUAX \n------END USER NKEY SEED------\nUAX\n";
-        assert_eq!([seed_in("SUAX"), seed_in(decorated)], [Some("SUAX"); 2]);
-        assert_eq!([seed_in("UAX"), seed_in("")], [None; 2]);
     }
 }

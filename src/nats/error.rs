@@ -8,7 +8,7 @@ use std::error::Error;
 use std::fmt;
 
 use async_nats::jetstream::context::{
-    ConsumerInfoErrorKind, GetStreamErrorKind, PublishError, PublishErrorKind,
+    ConsumerInfoErrorKind, GetStreamErrorKind, PublishError, PublishErrorKind, RequestErrorKind,
 };
 use async_nats::jetstream::stream::{
     ConsumerErrorKind, ConsumerResetErrorKind, DeleteMessageErrorKind, LastRawMessageErrorKind,
@@ -25,14 +25,14 @@ pub type Cause = Box<dyn Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 pub enum NatsError {
     /// No connection could be made.
-    #[error(
-        "cannot connect to {url}: {problem}; is nats-server running there? Set --nats URL or NATS_URL"
-    )]
+    #[error("cannot connect to {url}: {problem}; {hint} Set --nats URL or NATS_URL")]
     Connect {
         /// The address, without credentials.
         url: String,
         /// Why.
         problem: String,
+        /// What it may be.
+        hint: &'static str,
     },
     /// A file that a setting names cannot be used.
     #[error("`{setting}` is {path}")]
@@ -59,13 +59,16 @@ pub enum NatsError {
     /// Client and server could not agree on a secure connection.
     #[error(
         "no secure connection to {url}: {problem}; `nats.ca` must have the certificate of the server's issuer, \
-         which must have this address as a name, and a server that verifies its clients needs `nats.cert` and `nats.key`"
+         which must have this address as a name, and a server that verifies its clients needs `nats.cert` and \
+         `nats.key`{hint}"
     )]
     Tls {
         /// The address.
         url: String,
         /// Why.
         problem: String,
+        /// What it may be beside that.
+        hint: &'static str,
     },
     /// The server is too old.
     #[error("{url} runs nats-server {found}; Bellhop needs {needed} or later")]
@@ -259,8 +262,25 @@ impl fmt::Display for Chain<'_> {
             }
             written = text;
         }
-        Ok(())
+        match causes(self.0).any(is_of_no_jetstream) {
+            true => f.write_str(NO_JETSTREAM),
+            false => Ok(()),
+        }
     }
+}
+
+/// What an operator can do when no JetStream answers.
+const NO_JETSTREAM: &str = "; is JetStream enabled for this account? Where it is at the hub of a leaf node set \
+                            `nats.domain`, where the account imports it set `nats.api_prefix`";
+
+/// Returns whether an error says that no JetStream is there for this account.
+fn is_of_no_jetstream(error: &(dyn Error + 'static)) -> bool {
+    let of_account = [
+        ErrorCode::JETSTREAM_NOT_ENABLED,
+        ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT,
+    ];
+    kind(error) == Some(RequestErrorKind::NoResponders)
+        || refusal(error).is_some_and(|refusal| of_account.contains(&refusal.error_code()))
 }
 
 /// Iterates over an error and its causes.

@@ -218,7 +218,10 @@ impl Tail {
             .heartbeat(PULL_EXPIRES / 2);
         let bytes = PULL_BYTES.max(2 * nats.client.max_payload());
         let pull = pull
-            .max_messages_per_batch(if is_alone { 1 } else { AT_A_TIME })
+            .max_messages_per_batch(
+                nats.pull_limit
+                    .at_most(if is_alone { 1 } else { AT_A_TIME }),
+            )
             .max_bytes_per_batch(bytes);
         let messages = pull.messages().await.during("read the log of sets")?;
         let mut tick = tokio::time::interval(LOOK_EVERY);
@@ -260,7 +263,10 @@ impl Tail {
                     self.looks = 1;
                     continue;
                 }
-                Some(Err(error)) => return Err(NatsError::failed("read the log of sets", error)),
+                Some(Err(error)) => {
+                    self.nats.pull_limit.learn(&error);
+                    return Err(NatsError::failed("read the log of sets", error));
+                }
                 None => {
                     return Err(NatsError::failed(
                         "read the log of sets",

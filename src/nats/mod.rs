@@ -1,5 +1,6 @@
 //! Translates between the service and NATS: names, streams, consumers, buckets, requests. It decides nothing.
 
+pub mod access;
 pub mod aging;
 pub mod api;
 pub mod batch;
@@ -14,8 +15,11 @@ pub mod keys;
 pub mod link;
 pub mod log;
 pub mod mailbox;
+pub mod neighbours;
+pub mod notices;
 pub mod pinned;
 pub mod positions;
+mod pull_limit;
 pub mod raw;
 pub mod refusals;
 pub mod repartition;
@@ -36,6 +40,9 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
+use access::Access;
+use notices::Notices;
+use pull_limit::PullLimit;
 use refusals::Refusals;
 
 pub(crate) use headers::header;
@@ -59,6 +66,12 @@ pub struct Nats {
     pub timeout: Duration,
     /// What this connection was not permitted.
     pub refusals: Refusals,
+    /// Who this connection is for the server.
+    pub access: Access,
+    /// What the server says before it stops.
+    pub notices: Notices,
+    /// How many messages a pull may ask for.
+    pub pull_limit: PullLimit,
     /// Cancelled when the client has ended for good: it never connects again.
     pub ended: CancellationToken,
 }

@@ -255,7 +255,10 @@ impl Pinned {
                     tracing::debug!(error = %chain(&error), consumer = self.consumer, "no word from the server");
                     continue;
                 }
-                Some(Err(error)) => return Err(NatsError::failed(action(), error)),
+                Some(Err(error)) => {
+                    self.nats.pull_limit.learn(&error);
+                    return Err(NatsError::failed(action(), error));
+                }
                 None => return Err(NatsError::failed(action(), "the messages ended")),
             };
             let (received, handed_out) = received(message).during_with(action)?;
@@ -352,7 +355,7 @@ async fn pull(
         .expires(PULL_EXPIRES)
         .heartbeat(PULL_EXPIRES / 2);
     let stream = stream
-        .max_messages_per_batch(messages)
+        .max_messages_per_batch(nats.pull_limit.at_most(messages))
         .max_bytes_per_batch(bytes)
         .messages()
         .await;

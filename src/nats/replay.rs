@@ -8,6 +8,10 @@ use futures_util::StreamExt;
 
 use super::{During, Nats, NatsError};
 
+/// Messages and bytes pulled at a time.
+const AT_A_TIME: usize = 5_000;
+const BYTES_AT_A_TIME: usize = 16 << 20;
+
 /// The sequence of a stream's last message, by its leader's word; 0 if it is empty.
 ///
 /// # Errors
@@ -57,8 +61,8 @@ pub async fn replay(
     let mut left = consumer.cached_info().num_pending;
     let pull = consumer
         .stream()
-        .max_messages_per_batch(5_000)
-        .max_bytes_per_batch(16 << 20);
+        .max_messages_per_batch(nats.pull_limit.at_most(AT_A_TIME))
+        .max_bytes_per_batch(BYTES_AT_A_TIME);
     let mut messages = pull.messages().await.during_with(action)?;
     while left > 0 || reached < through {
         let Ok(message) = tokio::time::timeout(nats.timeout, messages.next()).await else {
@@ -70,10 +74,18 @@ pub async fn replay(
             }
             break;
         };
-        let message = message
-            .ok_or("it ended")
-            .during_with(action)?
-            .during_with(action)?;
+        let message = match message.ok_or("it ended").during_with(action)? {
+            // The first pull was refused, so nothing has been read.
+            Err(error) if nats.pull_limit.learn(&error) && seen == 0 => {
+                let pull = consumer
+                    .stream()
+                    .max_messages_per_batch(nats.pull_limit.at_most(AT_A_TIME))
+                    .max_bytes_per_batch(BYTES_AT_A_TIME);
+                messages = pull.messages().await.during_with(action)?;
+                continue;
+            }
+            message => message.during_with(action)?,
+        };
         let info = message.info().during_with(action)?;
         left = info.pending;
         reached = info.stream_sequence;

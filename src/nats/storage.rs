@@ -72,6 +72,12 @@ pub fn of_schedules(sets: Option<&StreamConfig>, storage: usize, names: &Names) 
     (storage / 100 * SCHEDULES_PERCENT) as u64
 }
 
+/// Returns a limit for the stream of schedules, where the account wants one of each stream: twice of what Bellhop takes, so
+/// that it is not reached.
+pub(super) fn beyond_schedules(storage: usize) -> i64 {
+    i64::try_from(storage / 100 * SCHEDULES_PERCENT * 2).unwrap_or(i64::MAX)
+}
+
 /// Whether a stream's limit is the one that Bellhop gave it.
 fn has_limit_of_bellhop(stream: &StreamConfig) -> bool {
     stream.metadata.get(LIMIT_KEY) == Some(&stream.max_bytes.to_string())

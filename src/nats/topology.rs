@@ -5,17 +5,20 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::account::Account;
 use async_nats::jetstream::consumer::{self, PriorityPolicy};
 use async_nats::jetstream::context::{
     CreateStreamError, CreateStreamErrorKind, GetStreamErrorKind,
 };
 use async_nats::jetstream::stream::{
-    Config as StreamConfig, DiscardPolicy, Info, RetentionPolicy, StorageType,
+    Config as StreamConfig, ConsumerError, ConsumerErrorKind, DiscardPolicy, Info, RetentionPolicy,
+    StorageType,
 };
 use futures_util::TryStreamExt;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::neighbours;
 use super::storage;
 use super::{Cause, During, Names, Nats, NatsError, chain};
 use crate::config::Config;
@@ -29,6 +32,9 @@ pub const GROUP: &str = "bellhop";
 pub(super) const PARTITIONS_KEY: &str = "bellhop.partitions";
 /// The same stream's note that their number is being changed: under the numbers of how many mailboxes may lie.
 pub(super) const SPREAD_KEY: &str = "bellhop.partitions.spread";
+
+/// Every stream's note of the installation that it belongs to.
+const INSTALLATION_KEY: &str = "bellhop.installation";
 
 /// One difference between what is wanted and what is there.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -69,6 +75,10 @@ pub struct Plan {
     adapts: bool,
     /// The storage of all streams together, of which each has its share.
     bytes: usize,
+    /// The installation's name.
+    installation: String,
+    /// Copies of each stream.
+    replicas: usize,
 }
 
 impl Plan {
@@ -120,6 +130,46 @@ impl Plan {
         Ok(())
     }
 
+    /// Checks that the account may have as many streams and consumers as the changes make, in the tier of their replicas
+    /// where the account has tiers.
+    fn foresee_counts(&self, account: &Account) -> Result<(), NatsError> {
+        let refuse = |problem: String| {
+            let what = "the account's limits of JetStream".to_owned();
+            Err(NatsError::Contrary { what, problem })
+        };
+        let new = |is_stream: bool| {
+            let is_counted = |(change, step): &&(Change, Step)| {
+                change.is_new && matches!(step, Step::Stream { .. }) == is_stream
+            };
+            self.steps.iter().filter(is_counted).count()
+        };
+        let tier = format!("R{}", self.replicas);
+        let (streams, consumers, limits) = match account.tiers.get(&tier) {
+            Some(tier) => (tier.streams, tier.consumers, &tier.limits),
+            None if account.tiers.is_empty() => {
+                (account.streams, account.consumers, &account.limits)
+            }
+            None => {
+                return refuse(format!(
+                    "they have no tier {tier}, which `streams.replicas = {}` needs; add it, or set another number",
+                    self.replicas
+                ));
+            }
+        };
+        for (kind, used, new, limit) in [
+            ("streams", streams, new(true), limits.max_streams),
+            ("consumers", consumers, new(false), limits.max_consumers),
+        ] {
+            let is_over = |limit: &i64| *limit > 0 && (used + new) as i64 > *limit;
+            if let Some(limit) = limit.filter(is_over) {
+                return refuse(format!(
+                    "they permit {limit} {kind}; {used} are there, and {new} more are needed; raise `max_{kind}`"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Checks that the account has room for what the changes reserve. Of the server's own limit nothing is known here.
     ///
     /// # Errors
@@ -137,6 +187,7 @@ impl Plan {
         }) else {
             return Ok(());
         };
+        self.foresee_counts(&account)?;
         let Some(limit) = account.limits.max_storage.filter(|limit| *limit > 0) else {
             return Ok(());
         };
@@ -191,11 +242,11 @@ impl Step {
                     Some(config.filter_subject.as_str()).filter(|filter| !filter.is_empty());
                 let request = [Some("CONSUMER.CREATE"), Some(&stream), Some(name), filter];
                 let request = request.into_iter().flatten().collect::<Vec<_>>().join(".");
-                let making = nats.jetstream.create_consumer_on_stream(*config, &stream);
+                let making = create_consumer(nats, &stream, *config);
                 let made = nats
                     .if_permitted(&request, || change.to_string(), making)
                     .await;
-                made.map(|made| made.map(drop).map_err(|error| (error.into(), None)))
+                made.map(|made| made.map_err(|error| (error.into(), None)))
             }
         };
         match made {
@@ -205,6 +256,40 @@ impl Step {
         }
     }
 }
+
+/// Makes or changes a consumer, with as many unacknowledged messages as the server or the account permits.
+async fn create_consumer(
+    nats: &Nats,
+    stream: &str,
+    mut config: consumer::pull::Config,
+) -> Result<(), ConsumerError> {
+    loop {
+        let made = nats
+            .jetstream
+            .create_consumer_on_stream(config.clone(), stream)
+            .await;
+        let Err(error) = made else { return Ok(()) };
+        let limit = match error.kind() {
+            ConsumerErrorKind::JetStream(refusal)
+                if refusal.error_code() == ErrorCode::CONSUMER_MAX_PENDING_ACK_EXCESS =>
+            {
+                let words = refusal.to_string();
+                let number = words.split(|c: char| !c.is_ascii_digit());
+                number
+                    .filter_map(|number| number.parse::<i64>().ok())
+                    .find(|limit| (LEAST_ACK_PENDING..config.max_ack_pending).contains(limit))
+            }
+            _ => None,
+        };
+        match limit {
+            Some(limit) => config.max_ack_pending = limit,
+            None => return Err(error),
+        }
+    }
+}
+
+/// The least messages handed out and not acknowledged with which a consumer's work goes on.
+const LEAST_ACK_PENDING: i64 = 100;
 
 /// Returns why a stream was not made or changed, with JetStream's code where it refused it.
 fn refused(error: CreateStreamError) -> (Cause, Option<ErrorCode>) {
@@ -227,13 +312,13 @@ pub async fn set_up(
 ) -> Result<Vec<Change>, NatsError> {
     let (mut plan, mut made) = (plan(nats, config).await?, Vec::new());
     loop {
-        let bytes = plan.bytes / 2;
+        let (bytes, installation) = (plan.bytes / 2, plan.installation.clone());
         match plan.apply(nats, may_skip_updates, &mut made).await {
             Err(error @ NatsError::NoRoom { .. })
                 if config.streams.storage == 0 && bytes >= storage::LEAST =>
             {
                 tracing::warn!(error = %chain(&error), bytes, "trying with less storage");
-                plan = plan_within(nats, config, bytes, true).await?;
+                plan = plan_within(nats, config, &installation, bytes, true).await?;
             }
             applied => return applied.map(|()| made),
         }
@@ -246,12 +331,19 @@ pub async fn set_up(
 /// # Errors
 /// When JetStream cannot be asked, the installation has another number of partitions, or the account has no room.
 pub async fn plan(nats: &Nats, config: &Config) -> Result<Plan, NatsError> {
+    let installation = match name_in_streams(nats, config).await? {
+        Some(name) => name,
+        None => {
+            refuse_neighbours(nats).await?;
+            nuid::next().to_string()
+        }
+    };
+    let within =
+        async |bytes, resizes| plan_within(nats, config, &installation, bytes, resizes).await;
     let mut plan = match config.streams.storage {
         // What was found to fit before: with more, it would be found out each time again.
         0 => {
-            plan_within(
-                nats,
-                config,
+            within(
                 storage_in_use(nats, config)
                     .await?
                     .unwrap_or(storage::DEFAULT),
@@ -259,14 +351,14 @@ pub async fn plan(nats: &Nats, config: &Config) -> Result<Plan, NatsError> {
             )
             .await?
         }
-        bytes => plan_within(nats, config, bytes, true).await?,
+        bytes => within(bytes, true).await?,
     };
     loop {
         match plan.foresee(nats).await {
             Err(NatsError::NoRoom { .. })
                 if config.streams.storage == 0 && plan.bytes / 2 >= storage::LEAST =>
             {
-                plan = plan_within(nats, config, plan.bytes / 2, true).await?;
+                plan = within(plan.bytes / 2, true).await?;
             }
             foreseen => return foreseen.map(|()| plan),
         }
@@ -288,12 +380,20 @@ async fn storage_in_use(nats: &Nats, config: &Config) -> Result<Option<usize>, N
 async fn plan_within(
     nats: &Nats,
     config: &Config,
+    installation: &str,
     bytes: usize,
     resizes: bool,
 ) -> Result<Plan, NatsError> {
     let mut steps = Vec::new();
+    let account = storage::account(nats).await;
+    let needs_limits = account.is_ok_and(|account| account.limits.max_bytes_required);
     for mut wanted in streams(nats, config) {
         storage::limit(&mut wanted, bytes, &nats.names);
+        if needs_limits && wanted.max_bytes < 0 {
+            wanted.max_bytes = storage::beyond_schedules(bytes);
+        }
+        let note = (INSTALLATION_KEY.to_owned(), installation.to_owned());
+        wanted.metadata.extend([note]);
         steps.extend(plan_stream(nats, wanted, resizes).await?);
     }
     for (stream, wanted) in consumers(nats, config) {
@@ -313,6 +413,64 @@ async fn plan_within(
         steps,
         adapts: config.streams.storage == 0,
         bytes,
+        installation: installation.to_owned(),
+        replicas: config.streams.replicas,
+    })
+}
+
+/// Returns the installation's name. It stays the same when streams are restored, moved or made again.
+///
+/// # Errors
+/// When JetStream cannot be asked, or the streams are not set up.
+pub async fn installation(nats: &Nats) -> Result<String, NatsError> {
+    let stream = nats.names.outcomes_stream();
+    let found = existing_stream(nats, &stream).await?;
+    let found = found.ok_or_else(|| NatsError::Missing {
+        what: shown(&stream),
+    })?;
+    Ok(name_of(&found).unwrap_or_else(|| name_by_age(&found)))
+}
+
+/// Returns the name that the streams have, or that those of an earlier version get; none where there are no streams.
+async fn name_in_streams(nats: &Nats, config: &Config) -> Result<Option<String>, NatsError> {
+    let mut by_age = None;
+    for wanted in streams(nats, config) {
+        let Some(there) = existing_stream(nats, &wanted.name).await? else {
+            continue;
+        };
+        if let Some(name) = name_of(&there) {
+            return Ok(Some(name));
+        }
+        if by_age.is_none() || wanted.name == nats.names.outcomes_stream() {
+            by_age = Some(name_by_age(&there));
+        }
+    }
+    Ok(by_age)
+}
+
+fn name_of(stream: &Info) -> Option<String> {
+    stream.config.metadata.get(INSTALLATION_KEY).cloned()
+}
+
+/// Returns the name of an installation that an earlier version set up: when its stream of outcomes was made. The file of
+/// its history has this name.
+fn name_by_age(stream: &Info) -> String {
+    format!("{:x}", stream.created.unix_timestamp_nanos())
+}
+
+/// Refuses to make a second installation whose subjects another one hears: each would take in the sets of both.
+async fn refuse_neighbours(nats: &Nats) -> Result<(), NatsError> {
+    let other = match neighbours::others(nats, "").await {
+        Ok(mut others) => others.pop_first(),
+        Err(NatsError::NotPermitted { .. }) => None,
+        Err(error) => return Err(error),
+    };
+    let Some(other) = other else {
+        return Ok(());
+    };
+    Err(NatsError::Contrary {
+        what: format!("prefix {}", nats.names.prefix()),
+        problem: neighbours::problem(&other),
     })
 }
 
@@ -380,6 +538,17 @@ async fn plan_stream(
         let problem = format!(
             "the installation has {there} partitions and the configuration says {set}; the number is fixed once positions \
              and mailboxes lie under it, so set `partitions = {there}`, or change it with `bellhop repartition {set}`"
+        );
+        return Err(NatsError::Contrary { what, problem });
+    }
+    if let (Some(there), Some(name)) = (
+        info.metadata.get(INSTALLATION_KEY),
+        wanted.metadata.get(INSTALLATION_KEY),
+    ) && there != name
+    {
+        let problem = format!(
+            "it belongs to installation {there}, and other streams to {name}; restore all streams from one backup, or \
+             delete the ones that do not belong here"
         );
         return Err(NatsError::Contrary { what, problem });
     }
@@ -478,7 +647,11 @@ fn plan_consumer(
         filter_subject: target.filter_subject,
         ack_policy: target.ack_policy,
         ack_wait: target.ack_wait,
-        max_ack_pending: target.max_ack_pending,
+        // The server or the account may have permitted less.
+        max_ack_pending: match existing.max_ack_pending {
+            less if (LEAST_ACK_PENDING..target.max_ack_pending).contains(&less) => less,
+            _ => target.max_ack_pending,
+        },
         priority_policy: target.priority_policy,
         priority_groups: target.priority_groups,
         priority_timeout: target.priority_timeout,

@@ -20,12 +20,9 @@ use crate::event::Event;
 use crate::history::{Cursor, History, HistoryError};
 use crate::nats::mailbox::{Pages, ParkedMessage, count};
 use crate::nats::subscription::lasting;
-use crate::nats::{During, Nats, NatsError, chain};
+use crate::nats::{During, Nats, NatsError, chain, neighbours};
 use crate::reminder::finished::{to_the_millisecond, with_fate, with_parked_at};
 use crate::wire::query::{self, QueryError};
-
-/// The service's name, as `nats service ls` shows it.
-pub const NAME: &str = "bellhop";
 
 /// How long a question may take, unless it is one of erasing.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -144,9 +141,15 @@ pub async fn run(context: &Context) -> Result<(), NatsError> {
     let action = || format!("answer {}.*", context.nats.names.api());
     let description = "what became of each reminder, and what is kept of each user";
     let queries = context.links.queries.live().await;
-    let service = queries.client.service_builder().description(description);
+    let metadata = [
+        (neighbours::INSTALLATION, context.installation.as_str()),
+        (neighbours::PREFIX, context.nats.names.prefix()),
+    ];
+    let metadata = metadata.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let service = queries.client.service_builder();
+    let service = service.description(description).metadata(metadata.into());
     let service = service
-        .start(NAME, env!("CARGO_PKG_VERSION"))
+        .start(neighbours::SERVICE, env!("CARGO_PKG_VERSION"))
         .await
         .during_with(action)?;
     let group = Arc::new(service.group(context.nats.names.api()));

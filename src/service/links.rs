@@ -4,9 +4,10 @@
 //! strangers write does not come over the connection that Bellhop's own streams are worked on, nor over another kind's.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
 use crate::config::Config;
@@ -17,6 +18,15 @@ use crate::nats::{Nats, NatsError, chain, connect};
 
 /// How long it takes until a client that could not be replaced is tried again.
 const REST: Duration = Duration::from_secs(1);
+
+/// The connection for requests to app servers.
+const APPS: &str = CONNECTIONS[4];
+/// How often it is looked whether a connection has moved,
+const POLL: Duration = Duration::from_millis(10);
+/// how long that may take before the next one moves,
+const MOVE_WITHIN: Duration = Duration::from_secs(5);
+/// and the time in which a connection that has moved takes its work up again.
+const BETWEEN_MOVES: Duration = Duration::from_millis(500);
 
 /// The connections. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -95,7 +105,8 @@ pub fn client_name(member: &str, connection: &str) -> String {
     }
 }
 
-/// Replaces clients that have ended for good. Where that is not possible, it says so: only a restart helps then.
+/// Replaces clients that have ended for good, and moves connections whose server is about to stop. Where a client cannot
+/// be replaced, it says so: only a restart helps then.
 pub fn keep(
     ends: Ends,
     config: &Arc<Config>,
@@ -104,13 +115,22 @@ pub fn keep(
     readiness: &watch::Sender<Readiness>,
 ) -> JoinSet<()> {
     let mut keeping = JoinSet::new();
+    let turn = Arc::new(Mutex::new(()));
     for (name, link) in ends {
         let (config, metrics, readiness) = (config.clone(), metrics.clone(), readiness.clone());
-        let client_name = client_name(member, name);
+        let (client_name, turn) = (client_name(member, name), turn.clone());
         keeping.spawn(async move {
             loop {
-                let ended = link.borrow().ended.clone();
-                ended.cancelled().await;
+                let nats = link.borrow().clone();
+                tokio::select! {
+                    () = nats.ended.cancelled() => {}
+                    () = nats.notices.next() => {
+                        // One connection after the other, so that never all of them are without a server.
+                        let _turn = turn.lock().await;
+                        leave(&nats, &config, &client_name, name, &link).await;
+                        continue;
+                    }
+                }
                 tracing::error!(connection = name, "a NATS client ended and is replaced");
                 if CONNECTIONS[..2].contains(&name) {
                     // Every task has this one, and what it was about to write is not known any more.
@@ -129,6 +149,41 @@ pub fn keep(
     keeping
 }
 
+/// Leaves a server that is about to stop, if another one lets this member in.
+async fn leave(
+    nats: &Nats,
+    config: &Config,
+    client_name: &str,
+    name: &'static str,
+    link: &watch::Sender<Nats>,
+) {
+    let elsewhere = match connect(config, client_name).await {
+        Ok(elsewhere) => elsewhere,
+        Err(error) => {
+            tracing::warn!(connection = name, error = %chain(&error), "no other nats-server to move to");
+            return;
+        }
+    };
+    tracing::info!(connection = name, "moving to another nats-server");
+    if name == APPS {
+        // Requests under way have their answers over the old client, which lasts as long as they do.
+        link.send_replace(elsewhere);
+    } else {
+        let connects = || nats.client.statistics().connects.load(Ordering::Relaxed);
+        let before = connects();
+        // It fails for a client that has ended, which is noticed elsewhere.
+        if nats.client.force_reconnect().await.is_ok() {
+            let is_back = async {
+                while connects() == before {
+                    tokio::time::sleep(POLL).await;
+                }
+            };
+            let _ = tokio::time::timeout(MOVE_WITHIN, is_back).await;
+        }
+    }
+    tokio::time::sleep(BETWEEN_MOVES).await;
+}
+
 /// Connects, however long the server is away.
 async fn replacement(
     config: &Config,
@@ -141,7 +196,14 @@ async fn replacement(
             Ok(nats) => return nats,
             Err(error) => {
                 tracing::warn!(connection = name, error = %chain(&error), "failed to connect, retrying");
-                if !matches!(error, NatsError::Connect { .. }) {
+                // A restart does not help where a server is away, or a file of credentials is not there yet.
+                let may_pass = matches!(
+                    error,
+                    NatsError::Connect { .. }
+                        | NatsError::NotLetIn { .. }
+                        | NatsError::Unusable { .. }
+                );
+                if !may_pass {
                     readiness.send_modify(|readiness| readiness.ended = Some(name));
                 }
             }

@@ -340,6 +340,7 @@ impl Membership {
             (readiness.is_history_behind, readiness.ended) =
                 (before.is_history_behind, before.ended);
             readiness.reading = before.reading;
+            readiness.refused = before.refused;
             std::mem::replace(before, readiness) != readiness
         });
         let metrics = &self.context.metrics;

@@ -13,6 +13,8 @@
 //! | [`rules`] | one | the bucket of rules → compiled documents |
 //! | [`outcomes`] | one | outcomes → their stream, in batches |
 //! | [`gauges`] | one | what is held and what waits → metrics |
+//! | [`credentials`] | one | the JWT of this member → warnings, readiness |
+//! | [`neighbours`] | one | other installations that are heard → the log, a metric |
 //! | [`systemd`] | one | readiness → systemd |
 //! | [`links`] | one for each connection | clients that have ended → new ones |
 //! | [`figures`] | one | metrics of this member → queries to all members |
@@ -26,6 +28,7 @@ mod asker;
 pub mod associates;
 mod batch_queues;
 pub mod bucket_watch;
+mod credentials;
 pub mod escalation;
 pub mod figures;
 pub mod gauges;
@@ -34,6 +37,7 @@ pub mod intake;
 pub mod lease;
 pub mod links;
 pub mod members;
+mod neighbours;
 pub mod outcomes;
 pub mod ownership;
 pub mod partition;
@@ -90,6 +94,8 @@ pub struct Context {
     pub config: Arc<Config>,
     /// The connection.
     pub nats: Nats,
+    /// The installation's name.
+    pub installation: String,
     /// This member's name.
     pub member: String,
     /// Hands outcomes in.
@@ -146,7 +152,8 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
     let (links, ends) = Links::connect(&config, &member, nats.clone(), voice.clone()).await?;
     set_up(&nats, &config).await?;
     let config = Arc::new(config);
-    let history = HistoryHandle::new(&config.history, &state_directory(), &nats).await?;
+    let installation = topology::installation(&nats).await?;
+    let history = HistoryHandle::new(&config.history, &state_directory(), &installation)?;
     tracing::info!(url = %history.url(), "keeping the history");
     let (renewer, lease) = lease::new(config.members.ttl);
     let metrics = Metrics::default();
@@ -199,6 +206,11 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
         readiness.clone(),
     );
     let (gauges, gauging) = Gauges::start(nats.clone(), &links, config.clone(), metrics.clone());
+    let watching_credentials = tokio::spawn(credentials::run(
+        links.clone(),
+        metrics.clone(),
+        readiness.clone(),
+    ));
     let keeping = links::keep(ends, &config, &member, &metrics, &readiness);
     let notifying = tokio::spawn(systemd::tell(ready.clone()));
     let probes = listen(&config)
@@ -214,6 +226,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
     let context = Context {
         config,
         nats,
+        installation,
         member,
         recorder,
         voice,
@@ -236,11 +249,14 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
         .is_shared()
         .then(|| tokio::spawn(answer_queries(context.clone())));
     let telling = tokio::spawn(figures::run(context.clone()));
+    let listening = tokio::spawn(neighbours::run(context.clone()));
     let served = members::run(context, renewer, stop).await;
     drop(keeping);
     telling.abort();
+    listening.abort();
     answering.inspect(JoinHandle::abort);
     reading.abort();
+    watching_credentials.abort();
     watching_routes.abort();
     watching_rules.abort();
     watching_associates.abort();

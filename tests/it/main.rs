@@ -8,6 +8,7 @@
 mod harness;
 
 mod associates;
+mod backup;
 mod buckets;
 mod cli;
 mod client_app_server;
@@ -16,6 +17,7 @@ mod cloud_events;
 mod completions;
 mod conformance;
 mod connect_as;
+mod credentials;
 mod dashboards;
 mod delivery;
 mod deploy;
@@ -31,6 +33,7 @@ mod history;
 mod http;
 mod intake;
 mod layers;
+mod limits;
 mod logs;
 mod mailbox;
 mod members;
@@ -56,3 +59,4 @@ mod top;
 mod traces;
 mod unreadable;
 mod unreadable_messages;
+mod ways_in;

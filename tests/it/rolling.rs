@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::MissedTickBehavior;
 
-use crate::harness::{Take, World, numbers, reminder};
+use crate::harness::{LATER, Take, World, numbers, reminder};
 
 const MEMBERS: [&str; 3] = ["member-1", "member-2", "member-3"];
 const USERS: usize = 300;
@@ -126,7 +126,7 @@ async fn roll(headline: &str, replace: impl AsyncFn(&World, &'static str)) {
         PACE * (USERS / SET) as u32,
         longest_gap(&takes, began, quiet),
     );
-    assert!(gap < LONGEST_GAP, "somebody waited {gap:?}");
+    assert!(gap < LONGEST_GAP, "a user waited {gap:?}");
 }
 
 /// As systemd does it: one after the other is stopped and started again.
@@ -147,4 +147,56 @@ async fn replacing_members_leaves_no_gap() {
         stop(world, name).await;
     };
     roll("replaced in turn", replace).await;
+}
+
+/// A server of a cluster says that it is about to stop (lame duck mode). Members leave it before it does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_move_before_a_nats_server_stops() {
+    let world = World::on_cluster(&[("partitions", "8"), ("streams.replicas", "3")]).await;
+    let members = [world.serve().await, world.serve().await];
+    let app = world.app("app-1", &[]).await;
+    let elsewhere = async_nats::connect(world.other_node()).await.unwrap();
+    app.stop().await;
+    app.start(elsewhere).await;
+    let users: Vec<_> = (0..USERS).map(user).collect();
+    app.connect(&users.iter().map(String::as_str).collect::<Vec<_>>())
+        .await;
+    let is_over = AtomicBool::new(false);
+    let stopping = async {
+        for _ in 0..3 {
+            everybody_is_served(&world).await;
+        }
+        let quiet = Instant::now();
+        world.signal_nats("USR2").await;
+        for member in &members {
+            let has_moved = async || match member.log().matches("moving to another nats").count() {
+                6 => Ok(()),
+                moved => Err(format!("{moved} of 6 connections have moved")),
+            };
+            world
+                .within(LATER, "all connections have moved", has_moved)
+                .await;
+        }
+        everybody_is_served(&world).await;
+        let lost = || {
+            members
+                .each_ref()
+                .map(|member| member.log().matches("disconnected").count())
+        };
+        let before = lost();
+        world.kill_nats().await;
+        for _ in 0..3 {
+            everybody_is_served(&world).await;
+        }
+        assert_eq!(lost(), before, "a connection was still at the server");
+        is_over.store(true, Ordering::Relaxed);
+        (quiet, Instant::now())
+    };
+    let (total, (quiet, ended)) = tokio::join!(publish_until(&world, &is_over), stopping);
+    world.taken_within(LATER, &numbers(0..total)).await;
+    world.settle().await;
+    assert_eq!(world.repeats(), []);
+    let gap = longest_gap(&world.takes(), quiet, ended);
+    println!("one of three nats-servers stopped: {total} reminders, longest gap {gap:?}");
+    assert!(gap < 2 * LONGEST_GAP, "a user waited {gap:?}");
 }

@@ -15,10 +15,10 @@ use crate::harness::{Ended, bellhop};
 use crate::secured::{Secrets, Verdict, eventually, nats_config, serve};
 
 /// Certificates of an authority, made by the script that comes with the file.
-struct Certificates(PathBuf);
+pub(crate) struct Certificates(PathBuf);
 
 impl Certificates {
-    fn make(dir: &Path, addresses: &[&str]) -> Self {
+    pub(crate) fn make(dir: &Path, addresses: &[&str]) -> Self {
         let ca = dir.join("ca");
         let made = Command::new(nats_config("cluster/certificates.sh"))
             .arg(&ca)
@@ -29,7 +29,7 @@ impl Certificates {
         Self(ca)
     }
 
-    fn file(&self, name: &str) -> String {
+    pub(crate) fn file(&self, name: &str) -> String {
         self.0.join(name).to_str().unwrap().to_owned()
     }
 }

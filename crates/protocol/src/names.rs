@@ -23,6 +23,11 @@ impl Names {
         }
     }
 
+    /// Returns the prefix.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     fn stream(&self, name: &str) -> String {
         format!("{}_{name}", self.prefix.to_uppercase())
     }

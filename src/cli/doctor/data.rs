@@ -115,8 +115,8 @@ pub(super) async fn history(case: &Case<'_>, nats: &Nats) -> Vec<Finding> {
 
 /// Judges that something cannot be read. An account that imports JetStream's figures need not be allowed to read content.
 fn unread(case: &Case<'_>, error: &(dyn Error + 'static), expected: &str, fix: &str) -> Finding {
-    match case.config.nats.domain.as_str() {
-        "" => Finding::critical(chain(error).to_string(), expected, fix),
+    match case.config.nats.api().as_str() {
+        "$JS.API" => Finding::critical(chain(error).to_string(), expected, fix),
         _ => Finding::unknown(
             "it cannot be read from this account",
             "run it as an operator, in Bellhop's own account",

@@ -11,6 +11,7 @@ mod report;
 mod server;
 mod streams;
 mod system;
+mod versions;
 mod work;
 
 use std::process::ExitCode;
@@ -99,11 +100,13 @@ pub(super) fn at_a_glance(case: &Case<'_>) -> Vec<CheckResult> {
 async fn in_depth(case: &Case<'_>, nats: &Nats, system: &SystemAccount) -> Vec<CheckResult> {
     let servers = system::servers(case.config, system).await;
     [
+        named("credentials", server::credentials(nats).await),
         named(
             "servers",
             system::versions(nats, case.config, &servers).await,
         ),
         named("sync", system::sync(case, &servers)),
+        named("neighbours", server::neighbours(nats).await),
         named("setup", streams::setup(nats, case.config).await),
         named("history", data::history(case, nats).await),
         named("rules", data::rules(case, nats).await),

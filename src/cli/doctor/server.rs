@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
+use super::finding::or_ok;
 use super::{Case, CheckResult, Finding};
 use crate::cli::output::duration;
-use crate::nats::{NatsError, chain};
+use crate::nats::access::ends_soon;
+use crate::nats::{Nats, NatsError, chain, neighbours, topology};
 
 /// Above this a reminder takes noticeably long: on its way it waits for some five answers of NATS.
 const NEAR: Duration = Duration::from_millis(100);
@@ -68,6 +70,46 @@ pub(super) fn connection(case: &Case<'_>) -> Vec<Finding> {
     } else {
         Finding::ok(found)
     }]
+}
+
+/// How long this command's credentials last. They are to be those of `bellhop serve`.
+pub(super) async fn credentials(nats: &Nats) -> Vec<Finding> {
+    let Some(validity) = nats.access.validity().await else {
+        return vec![Finding::ok("these credentials have no end")];
+    };
+    let found = format!("the JWT of nats.creds ends at {}", validity.expires);
+    vec![if ends_soon(&validity, Timestamp::now()) {
+        Finding::warning(
+            found,
+            "more than a tenth of its life, or 14 days",
+            "put a new credentials file in its place; each connection reads it when it is made",
+        )
+    } else {
+        Finding::ok(found)
+    }]
+}
+
+/// Whether another installation hears the same subjects.
+pub(super) async fn neighbours(nats: &Nats) -> Vec<Finding> {
+    let others = async { neighbours::others(nats, &topology::installation(nats).await?).await };
+    match others.await {
+        Ok(others) => {
+            let finding = |other: &String| {
+                Finding::critical(
+                    format!("installation {other} hears the same subjects"),
+                    "one installation for each prefix where NATS is joined",
+                    "give one of them another `prefix`, or deny the prefix's subjects between them: docs/nats.md",
+                )
+            };
+            or_ok(others.iter().map(finding).collect(), || {
+                "no other installation hears these subjects".to_owned()
+            })
+        }
+        Err(_) => vec![Finding::unknown(
+            "whether another installation hears the same subjects cannot be asked",
+            "allow this user to publish on $SRV.PING.bellhop",
+        )],
+    }
 }
 
 pub(super) fn clock(case: &Case<'_>) -> Vec<Finding> {

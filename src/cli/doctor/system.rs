@@ -10,6 +10,7 @@ use futures_util::future::join_all;
 use serde::Deserialize;
 
 use super::finding::or_ok;
+use super::versions::{faults, is_new_enough};
 use super::{Case, Finding};
 use crate::cli::output::duration;
 use crate::config::{Config, Nats};
@@ -165,11 +166,18 @@ pub(super) async fn versions(
                     "upgrade nats-server, one node after the other",
                 )
             });
+            let all = || {
+                servers
+                    .iter()
+                    .map(|server| (server.is.name.as_str(), server.is.ver.as_str()))
+            };
+            let enough = all().filter(|(_, version)| is_new_enough(version));
+            let findings = old.chain(faults(enough)).collect();
             let versions: BTreeSet<_> = servers
                 .iter()
                 .map(|server| server.is.ver.as_str())
                 .collect();
-            or_ok(old.collect(), || {
+            or_ok(findings, || {
                 format!(
                     "{} of them, nats-server {}",
                     servers.len(),
@@ -179,13 +187,6 @@ pub(super) async fn versions(
         }
         _ => addresses(nats, config).await,
     }
-}
-
-fn is_new_enough(version: &str) -> bool {
-    let mut numbers = version
-        .split(['.', '-'])
-        .map_while(|part| part.parse::<u64>().ok());
-    (numbers.next(), numbers.next()) >= (Some(2), Some(14))
 }
 
 /// Asks every address of the setting, and every one that the server announces.
@@ -206,7 +207,7 @@ async fn addresses(nats: &nats::Nats, config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (address, answer) in all.iter().zip(answers) {
         match answer {
-            Ok(version) => _ = versions.insert(version),
+            Ok(version) => _ = versions.insert((address.as_str(), version)),
             Err(error @ (NatsError::TooOld { .. } | NatsError::SmallPayload { .. })) => {
                 findings.push(super::server::unreachable(&error).finding);
             }
@@ -221,7 +222,12 @@ async fn addresses(nats: &nats::Nats, config: &Config) -> Vec<Finding> {
             )),
         }
     }
+    let by_address = versions
+        .iter()
+        .map(|(address, version)| (*address, version.as_str()));
+    findings.extend(faults(by_address.clone()));
     or_ok(findings, || {
+        let versions: BTreeSet<_> = by_address.map(|(_, version)| version).collect();
         format!(
             "nats-server {} at {}",
             Vec::from_iter(versions).join(", "),
@@ -236,9 +242,14 @@ async fn version(config: &Config, address: &str) -> Result<String, NatsError> {
     let (_, credentials) = split_credentials(&config.nats.url);
     match credentials {
         Some((user, Some(password))) if config.nats.user.is_empty() => {
-            (config.nats.user, config.nats.password) = (user, password)
+            (config.nats.user, config.nats.password) = (user, password);
+            config.nats.password_file.clear();
         }
-        Some((token, None)) if config.nats.token.is_empty() => config.nats.token = token,
+        Some((token, None))
+            if config.nats.token.is_empty() && config.nats.token_file.is_empty() =>
+        {
+            config.nats.token = token;
+        }
         _ => {}
     }
     config.nats.url = address.to_owned();
@@ -285,23 +296,4 @@ pub(super) fn sync(case: &Case<'_>, servers: &Servers) -> Vec<Finding> {
     or_ok(late.collect(), || {
         "every server writes to its disk before it acknowledges".to_owned()
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_are_compared_by_number() {
-        assert!(
-            ["2.14.0", "2.15.1", "3.0.0", "2.100.0", "2.14.0-RC.1"]
-                .iter()
-                .all(|version| is_new_enough(version))
-        );
-        assert!(
-            ["2.9.9", "2.12.1", "1.99.0", "", "dev"]
-                .iter()
-                .all(|version| !is_new_enough(version))
-        );
-    }
 }

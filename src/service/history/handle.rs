@@ -7,7 +7,7 @@ use tokio::sync::OnceCell;
 
 use crate::config;
 use crate::history::{History, HistoryError, HistoryUrl};
-use crate::nats::{During, Nats, NatsError};
+use crate::nats::{During, NatsError};
 
 /// The database, opened when it is first needed: it may be away when this member starts.
 #[derive(Debug, Clone)]
@@ -17,30 +17,18 @@ pub struct HistoryHandle {
 }
 
 impl HistoryHandle {
-    /// For the database of this setting. `sqlite` alone is a file of the installation's own: one that starts again, with new
-    /// streams, has a new one, and two installations of one machine do not mix.
+    /// Returns the database of this setting. `sqlite` alone is a file of the installation's own, so that two installations
+    /// of one machine do not mix.
     ///
     /// # Errors
-    /// When the setting is not an address, or needs a feature that this program was built without; when JetStream does not
-    /// return the time at which the installation began.
-    pub async fn new(
+    /// When the setting is not an address, or needs a feature that this program was built without.
+    pub fn new(
         setting: &config::History,
         state: &Path,
-        nats: &Nats,
+        installation: &str,
     ) -> Result<Self, NatsError> {
         let url = match setting.url.as_str() {
-            "sqlite" => {
-                let stream = nats
-                    .jetstream
-                    .get_stream(nats.names.outcomes_stream())
-                    .await;
-                let began = stream
-                    .during("find the history")?
-                    .cached_info()
-                    .created
-                    .unix_timestamp_nanos();
-                HistoryUrl::Sqlite(state.join(format!("history-{began:x}.db")))
-            }
+            "sqlite" => HistoryUrl::Sqlite(state.join(format!("history-{installation}.db"))),
             address => {
                 let url: HistoryUrl = address.parse().during("find the history")?;
                 url.with_password_file(&setting.password_file)

@@ -61,7 +61,7 @@ pub(crate) struct World {
     seen_by_apps: Seen,
     nats: tokio::sync::Mutex<NatsServer>,
     /// The cluster's other servers.
-    _nodes: Vec<NatsServer>,
+    nodes: Vec<NatsServer>,
     pub(crate) url: String,
     dir: TempDir,
 }
@@ -128,7 +128,7 @@ impl World {
             client,
             jetstream,
             nats: tokio::sync::Mutex::new(nats),
-            _nodes: nodes,
+            nodes,
             dir,
         }
     }
@@ -272,6 +272,11 @@ impl World {
     /// Kills the nats-server without warning.
     pub(crate) async fn kill_nats(&self) {
         self.nats.lock().await.kill().await.unwrap();
+    }
+
+    /// Returns the address of another server of the cluster.
+    pub(crate) fn other_node(&self) -> &str {
+        self.nodes[0].url()
     }
 
     /// Sends the nats-server a signal.

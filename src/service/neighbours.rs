@@ -1,0 +1,36 @@
+//! Notices another installation that hears the same subjects, and says so for as long as it does.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::Context;
+use crate::nats::{NatsError, chain, neighbours};
+
+/// How often it is asked. Each member answers once.
+const ASK_EVERY: Duration = Duration::from_secs(30);
+
+/// Asks until the task is aborted.
+pub(super) async fn run(context: Context) {
+    let mut known = BTreeSet::new();
+    loop {
+        let queries = context.links.queries.live().await;
+        match neighbours::others(&queries, &context.installation).await {
+            Ok(others) => {
+                context.metrics.other_installations(others.len());
+                for other in others.difference(&known) {
+                    tracing::error!("{}", neighbours::problem(other));
+                }
+                known = others;
+            }
+            // Each time the log would say so.
+            Err(error @ NatsError::NotPermitted { .. }) => {
+                tracing::warn!(error = %chain(&error), "other installations cannot be noticed");
+                return;
+            }
+            Err(error) => {
+                tracing::debug!(error = %chain(&error), "other installations are not known");
+            }
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+}
