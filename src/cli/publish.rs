@@ -100,6 +100,10 @@ struct One {
     #[arg(long = "no-reroute", requires = "user", action = clap::ArgAction::SetFalse)]
     #[serde(skip_serializing_if = "is_true")]
     reroute: bool,
+    /// Do not merge it with a reminder of the same user and text
+    #[arg(long = "no-merge", requires = "user", action = clap::ArgAction::SetFalse)]
+    #[serde(skip_serializing_if = "is_true")]
+    merge: bool,
     /// Any JSON, carried through untouched
     #[arg(long, value_name = "JSON", requires = "user", value_parser = raw_json)]
     #[serde(skip_serializing_if = "Option::is_none")]

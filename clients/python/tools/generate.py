@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 TARGET = ROOT / "clients/python/src/bellhop/wire.py"
 WANTED = [
-    "Priority", "Reason", "Field", "MarkAction", "OutcomeName", "Mark", "DeliveredReminder",
+    "Priority", "Reason", "Field", "MarkAction", "OutcomeName", "Mark", "MergedReminder", "DeliveredReminder",
     "PublishedReminder", "Refused", "NamedReminder", "Step", "KnownReminder", "HistoryReminder",
     "HistoryAnswer", "WhyAnswer", "MailboxAnswer", "Erased", "EraseAnswer",
 ]  # fmt: skip

@@ -49,6 +49,8 @@ pub struct Draft {
     pub expires_at: Option<Timestamp>,
     /// Whether the user's associates may receive it while the user is away.
     pub reroute: bool,
+    /// Whether it may become one with reminders of the same user and text.
+    pub merge: bool,
     /// Any JSON, delivered byte for byte. The whole reminder must fit into 256 KiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<Box<RawValue>>,
@@ -67,6 +69,7 @@ impl Draft {
             deliver_at: None,
             expires_at: None,
             reroute: true,
+            merge: true,
             data: None,
         }
     }

@@ -103,6 +103,7 @@ pub use draft::Draft;
 pub use publisher::{Publisher, Publishing, Receipt};
 pub use reminder::Reminder;
 
+pub use bellhop_protocol::reminder::duplicate::Duplicate;
 pub use bellhop_protocol::reminder::reject::{RejectCode, Rejection};
 pub use bellhop_protocol::reminder::{Field, Mark, MarkAction, Priority};
 pub use bellhop_protocol::token::{InstanceName, NameError, Source, Tag, UserId};

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use bellhop_protocol::reminder::duplicate::Duplicate;
 use bellhop_protocol::reminder::{Mark, Priority};
 use bellhop_protocol::token::{Source, Tag, UserId};
 
@@ -40,9 +41,9 @@ pub struct Reminder {
     /// The number of merged reminders, itself included.
     #[serde(default = "one")]
     pub count: usize,
-    /// The ids of the others.
+    /// The others.
     #[serde(default)]
-    pub merged: Vec<String>,
+    pub merged: Vec<Duplicate>,
     /// Parts of its texts to highlight or link.
     #[serde(default)]
     pub marks: Vec<Mark>,

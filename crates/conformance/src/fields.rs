@@ -1,5 +1,6 @@
 //! Rules about what reminders have in them: fields that are there now and then, and texts as people and systems write them.
 
+use bellhop_protocol::reminder::duplicate::Duplicate;
 use bellhop_protocol::reminder::finished::{
     rerouted, with_field, with_parked_at, with_rerouted_to,
 };
@@ -66,9 +67,12 @@ fn with_data(peer: &Peer, json: &str) -> Sample {
 
 /// What stands for others.
 pub(super) fn merged(peer: &Peer) -> Vec<Sample> {
-    let merged = vec![format!("{SOURCE}-a"), format!("{SOURCE}-b")];
+    let merged = [("a", None), ("b", Some(r#"{"n": 1.10}"#))].map(|(name, json)| Duplicate {
+        id: format!("{SOURCE}-{name}"),
+        data: json.map(|json| RawValue::from_string(json.to_owned()).expect("it is JSON")),
+    });
     vec![changed(peer, |reminder| {
-        (reminder.count, reminder.merged) = (Some(3), merged)
+        (reminder.count, reminder.merged) = (Some(3), merged.into())
     })]
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use bellhop_protocol::reminder::Priority;
-use bellhop_protocol::reminder::finished::{with_reroute_false, with_rerouted_to};
+use bellhop_protocol::reminder::finished::{as_published, with_rerouted_to};
 use bellhop_protocol::token::{Source, UserId};
 use bellhop_protocol::trace::TraceParent;
 
@@ -64,6 +64,9 @@ pub struct IndexEntry {
     /// It is the user's alone: no associate may get it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub stays: bool,
+    /// It is not merged.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub is_single: bool,
     /// Bytes of its finished JSON.
     pub bytes: usize,
 }
@@ -178,14 +181,12 @@ impl Event {
         }
     }
 
-    /// One of its reminders' JSON in a form that may be published again: finished JSON does not tell that it stays.
+    /// One of its reminders' JSON in a form that may be published again: finished JSON does not have all that was said.
     pub fn publishable(&self, at: usize) -> Bytes {
-        let body = &self.bodies[at];
-        if self.index.reminders[at].stays {
-            with_reroute_false(body).into()
-        } else {
-            body.clone()
-        }
+        let IndexEntry {
+            stays, is_single, ..
+        } = self.index.reminders[at];
+        as_published(self.bodies[at].to_vec(), stays, is_single).into()
     }
 
     /// A copy of one of its reminders, which an associate got, for the user. Nothing is merged into it.
@@ -222,6 +223,7 @@ mod tests {
             text: (i != 1).then_some(u128::MAX),
             rerouted_to: (i == 0).then(|| "bob".parse().unwrap()),
             stays: i == 2,
+            is_single: i == 1,
             bytes: body.len(),
         };
         let set = |sequence: u64| OfSet {
@@ -271,17 +273,18 @@ mod tests {
     }
 
     #[test]
-    fn requeued_reminder_stays_without_reroute() {
+    fn requeued_reminder_says_the_same() {
         let origin = set::Origin {
             source: "billing".parse().unwrap(),
             sequence: 1,
             published_at: Timestamp::UNIX_EPOCH,
         };
         let event = event(&[r#"{"user":"a","content":"b"}"#; 3]);
-        for (at, stays) in [(1, false), (2, true)] {
+        for (at, stays) in [(0, false), (1, false), (2, true)] {
             let again = [br#"{"reminders":["#, &*event.publishable(at), b"]}"].concat();
             let set = set::parse(&origin, &again).unwrap();
-            assert_eq!(set.reminders[0].parsed.as_ref().unwrap().stays, stays);
+            let reminder = set.reminders[0].parsed.as_ref().unwrap();
+            assert_eq!((reminder.stays, reminder.is_single), (stays, at == 1));
         }
     }
 

@@ -3,14 +3,16 @@
 //! The first of them stands for all and carries their number and ids. Differences are resolved so that no user is notified
 //! less than a publisher asked for: the highest priority, the latest expiry (none beats any), every tag up to the limit.
 //! Only that one of them is for the user alone keeps all from others.
-//! `data` stays the first one's. A reminder takes in only as many as it can name and still be delivered in one request;
-//! the next duplicate then starts a group of its own.
+//! `data` stays the first one's, and other data goes with the id of its reminder. A reminder takes in only as many as it can
+//! name and still be delivered in one request; the next duplicate then starts a group of its own. One that is single stays so.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
+use serde_json::value::RawValue;
 
+use bellhop_protocol::reminder::duplicate::{Duplicate, OBJECT_BYTES};
 use bellhop_protocol::reminder::set::MAX_TAGS;
 use bellhop_protocol::reminder::{MAX_REMINDER_BYTES, Reminder};
 
@@ -33,22 +35,17 @@ pub fn merge(reminders: Vec<Reminder>) -> Vec<Merged> {
         HashMap::with_capacity_and_hasher(reminders.len(), hasher.clone());
     for (place, reminder) in reminders.into_iter().enumerate() {
         let hash = hasher.hash_one((&reminder.user, &reminder.title, &reminder.content));
-        match groups
-            .get_mut(&hash)
-            .and_then(|group| group.takes(&kept, &reminder))
-        {
+        let group = groups.get_mut(&hash).filter(|_| !reminder.is_single);
+        match group.and_then(|group| group.takes(&kept, &reminder)) {
             Some(at) => {
                 kept[at].others.push(place);
                 absorb(&mut kept[at].reminder, reminder);
             }
             None => {
-                groups.insert(
-                    hash,
-                    Group {
-                        at: kept.len(),
-                        room: None,
-                    },
-                );
+                if !reminder.is_single {
+                    let (at, room) = (kept.len(), None);
+                    groups.insert(hash, Group { at, room });
+                }
                 kept.push(Merged {
                     first: place,
                     others: Vec::new(),
@@ -76,7 +73,9 @@ impl Group {
             return None; // Only the hash is the same.
         }
         // JSON writes a character in at most six bytes; 64 covers `count` and the list's own punctuation.
-        let cost = 6 * other.id.len()
+        let data = other.data.as_ref().filter(|data| is_other(first, data));
+        let cost = data.map_or(0, |data| data.get().len() + OBJECT_BYTES)
+            + 6 * other.id.len()
             + other
                 .tags
                 .iter()
@@ -92,6 +91,11 @@ impl Group {
     }
 }
 
+/// Returns true if data is not that of the reminder.
+fn is_other(reminder: &Reminder, data: &RawValue) -> bool {
+    reminder.data.as_ref().map(|own| own.get()) != Some(data.get())
+}
+
 fn absorb(into: &mut Reminder, other: Reminder) {
     into.count = Some(into.count.unwrap_or(1) + 1);
     into.priority = into.priority.max(other.priority);
@@ -105,7 +109,8 @@ fn absorb(into: &mut Reminder, other: Reminder) {
             into.tags.push(tag);
         }
     }
-    into.merged.push(other.id);
+    let (id, data) = (other.id, other.data.filter(|data| is_other(into, data)));
+    into.merged.push(Duplicate { id, data });
 }
 
 #[cfg(test)]
@@ -147,14 +152,62 @@ mod tests {
         let ids: Vec<_> = kept.iter().map(|reminder| reminder.id.as_str()).collect();
         assert_eq!(ids, ["a", "c", "d"]);
         assert_eq!(
-            (kept[0].count, kept[0].merged.as_slice()),
-            (Some(3), ["b".to_owned(), "e".to_owned()].as_slice())
+            (kept[0].count, merged_ids(&kept[0])),
+            (Some(3), vec!["b", "e"])
         );
         assert_eq!(
             (kept[0].priority, kept[0].expires_at, kept[0].tags.len()),
             (Priority::High, None, 2)
         );
         assert_eq!(kept[1].count, None);
+    }
+
+    fn merged_ids(reminder: &Reminder) -> Vec<&str> {
+        reminder.merged.iter().map(|one| one.id.as_str()).collect()
+    }
+
+    #[test]
+    fn other_data_goes_with_its_id() {
+        let kept = merge(reminders(
+            r#"{"reminders":[
+                {"id":"a","user":"u","content":"c","data":{"url": "/c/1"}},
+                {"id":"b","user":"u","content":"c","data":{"url": "/c/2"}},
+                {"id":"c","user":"u","content":"c","data":{"url": "/c/1"}},
+                {"id":"d","user":"u","content":"c"}]}"#,
+        ));
+        assert_eq!(
+            serde_json::to_string(&kept[0].merged).unwrap(),
+            r#"[{"id":"b","data":{"url": "/c/2"}},"c","d"]"#
+        );
+        let data = "x".repeat(100_000);
+        let large =
+            |id: &str| format!(r#"{{"id":"{id}","user":"u","content":"c","data":"{data}{id}"}}"#);
+        let list = ["a", "b", "c", "d"].map(large).join(",");
+        let kept = merge(reminders(&format!(r#"{{"reminders":[{list}]}}"#)));
+        let ids: Vec<_> = kept
+            .iter()
+            .map(|one| (one.id.as_str(), merged_ids(one)))
+            .collect();
+        assert_eq!(ids, [("a", vec!["b"]), ("c", vec!["d"])]);
+        for one in &kept {
+            assert!(one.to_json().len() <= MAX_REMINDER_BYTES);
+        }
+    }
+
+    #[test]
+    fn a_single_one_is_not_merged() {
+        let kept = merge(reminders(
+            r#"{"reminders":[
+                {"id":"a","user":"u","content":"c","merge":false},
+                {"id":"b","user":"u","content":"c"},
+                {"id":"c","user":"u","content":"c","merge":false},
+                {"id":"d","user":"u","content":"c","merge":true}]}"#,
+        ));
+        let ids: Vec<_> = kept
+            .iter()
+            .map(|one| (one.id.as_str(), merged_ids(one)))
+            .collect();
+        assert_eq!(ids, [("a", vec![]), ("b", vec!["d"]), ("c", vec![])]);
     }
 
     #[test]
@@ -191,7 +244,7 @@ mod tests {
             for Merged { first, others, reminder } in &all {
                 prop_assert_eq!(&before[*first].id, &reminder.id);
                 let ids: Vec<_> = others.iter().map(|other| before[*other].id.clone()).collect();
-                prop_assert_eq!(&ids, &reminder.merged);
+                prop_assert_eq!(&ids, &merged_ids(reminder));
             }
             let kept = merge(before.clone());
             let merged: usize = kept.iter().map(|reminder| reminder.merged.len()).sum();
@@ -199,7 +252,7 @@ mod tests {
             // Every reminder is kept or merged into a kept one with the same user and text, once.
             prop_assert_eq!(kept.len() + merged, before.len());
             for reminder in &before {
-                let home: Vec<_> = kept.iter().filter(|k| k.id == reminder.id || k.merged.contains(&reminder.id)).collect();
+                let home: Vec<_> = kept.iter().filter(|k| k.id == reminder.id || merged_ids(k).contains(&&*reminder.id)).collect();
                 prop_assert_eq!(home.len(), 1);
                 prop_assert_eq!(
                     (&home[0].user, &home[0].title, &home[0].content),

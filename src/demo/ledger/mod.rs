@@ -182,7 +182,7 @@ impl Ledger {
         for merged in accepted
             .merged
             .iter()
-            .filter_map(|id| self.key(accepted.source, id))
+            .filter_map(|one| self.key(accepted.source, &one.id))
             .collect::<Vec<_>>()
         {
             self.merge(merged, Taken::Merged);

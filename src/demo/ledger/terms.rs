@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use crate::reminder::duplicate::Duplicate;
+
 /// What can be wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Trouble {
@@ -70,8 +72,8 @@ pub(crate) struct Accepted<'a> {
     pub id: &'a str,
     /// For whom it came.
     pub user: &'a str,
-    /// The ids of those merged into it.
-    pub merged: &'a [String],
+    /// Those merged into it.
+    pub merged: &'a [Duplicate],
     /// Whether it had waited in a mailbox.
     pub has_waited: bool,
 }

@@ -1,6 +1,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::reminder::duplicate::Duplicate;
 
 const ALICE: usize = 0;
 const BOB: usize = 1;
@@ -33,7 +34,11 @@ impl Book {
 
     fn accept(&mut self, id: &str, user: &str, merged: &[&str]) -> Option<Duration> {
         self.now += Duration::from_millis(1);
-        let merged: Vec<String> = merged.iter().map(|id| (*id).to_owned()).collect();
+        let duplicate = |id: &&str| Duplicate {
+            id: (*id).to_owned(),
+            data: None,
+        };
+        let merged: Vec<_> = merged.iter().map(duplicate).collect();
         let accepted = Accepted {
             source: "billing",
             id,

@@ -57,11 +57,7 @@ fn check(set: &str, reminder: &Reminder) {
 
     // Published again, as it is delivered.
     let id = serde_json::to_string(set).expect("text is JSON");
-    let body = if reminder.stays {
-        finished::with_reroute_false(&json)
-    } else {
-        json.clone()
-    };
+    let body = finished::as_published(json.clone(), reminder.stays, reminder.is_single);
     let again = [
         format!(r#"{{"id":{id},"reminders":["#).as_bytes(),
         &body,
@@ -74,7 +70,7 @@ fn check(set: &str, reminder: &Reminder) {
         String::from_utf8_lossy(&parsed.to_json()),
         String::from_utf8_lossy(&json)
     );
-    assert_eq!(parsed.stays, reminder.stays);
+    assert_eq!((parsed.stays, parsed.is_single), (reminder.stays, reminder.is_single));
 }
 
 fn event(set: &str, valid: &[Reminder]) -> Event {
@@ -92,6 +88,7 @@ fn event(set: &str, valid: &[Reminder]) -> Event {
         text: Some(reminder.text_hash()),
         rerouted_to: None,
         stays: reminder.stays,
+        is_single: reminder.is_single,
         bytes: body.len(),
     };
     let reminders = valid.iter().zip(&bodies).enumerate().map(entry).collect();

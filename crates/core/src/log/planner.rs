@@ -191,7 +191,8 @@ impl Planner<'_> {
 
     /// A reminder as its rules leave it: its line in the index, and its JSON.
     fn ruled(&self, mut reminder: Reminder, place: usize) -> Result<(IndexEntry, Bytes), End> {
-        let text = self.merges.then(|| reminder.text_hash());
+        let merges = self.merges && !reminder.is_single;
+        let text = merges.then(|| reminder.text_hash());
         match self.rules.apply(&mut reminder) {
             Ok(Verdict::Pass) => {}
             Ok(Verdict::Blocked { tag, rule }) => {
@@ -213,6 +214,7 @@ impl Planner<'_> {
             user,
             priority,
             stays,
+            is_single,
             ..
         } = reminder;
         let (set, rerouted_to, bytes) = (0, None, body.len());
@@ -227,6 +229,7 @@ impl Planner<'_> {
                 text,
                 rerouted_to,
                 stays,
+                is_single,
                 bytes,
             },
             body,

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bellhop_protocol::reminder::Reminder;
-use bellhop_protocol::reminder::finished::with_reroute_false;
+use bellhop_protocol::reminder::finished::as_published;
 use bellhop_protocol::reminder::reject::{RejectCode, Rejection};
 use bellhop_protocol::reminder::set::{self, Candidate, Common, Origin, Refused, ReminderSet};
 use bellhop_protocol::token::{Source, UserId};
@@ -452,15 +452,8 @@ fn too_many(refused: &[RefusedReminder], all: usize, latest: &Rejection) -> Reje
 
 /// A reminder for later, as a set of its own that may be published then.
 fn scheduled(at: Timestamp, reminder: Reminder, place: usize) -> Scheduled {
-    let (json, set) = (
-        reminder.to_json(),
-        serde_json::to_string(&reminder.set).expect("a name is text"),
-    );
-    let json = if reminder.stays {
-        with_reroute_false(&json)
-    } else {
-        json
-    };
+    let json = as_published(reminder.to_json(), reminder.stays, reminder.is_single);
+    let set = serde_json::to_string(&reminder.set).expect("a name is text");
     let set = [
         br#"{"id":"#,
         set.as_bytes(),
@@ -637,7 +630,7 @@ mod tests {
         let past = r#""deliver_at":"1970-01-01T00:00:01Z""#;
         let body = format!(
             r#"{{"id":"s","cancel":["x","y"],"reminders":[{{"id":"a","user":"","content":"c"}},
-            {{"id":"x","user":"u","content":"c",{later},"reroute":false}},{{"id":"z","user":"u","content":"c",{past}}}]}}"#
+            {{"id":"x","user":"u","content":"c",{later},"reroute":false,"merge":false}},{{"id":"z","user":"u","content":"c",{past}}}]}}"#
         );
         let split = super::split(&message(&body), 1);
         assert_eq!(ids(&split.slices[0].1), ["z"]);
@@ -674,7 +667,8 @@ mod tests {
             ..due
         };
         let due = super::split(&due, 1);
-        assert!(due.of_set.is_none() && due.slices[0].1.reminders[0].reminder.stays);
+        let reminder = &due.slices[0].1.reminders[0].reminder;
+        assert!(due.of_set.is_none() && reminder.stays && reminder.is_single);
     }
 
     #[test]

@@ -78,7 +78,10 @@ pub fn content_hash(reminder: &Reminder) -> u64 {
         );
     }
     part(reminder.data.as_ref().map(|data| data.get().as_bytes()));
-    part(Some(&[u8::from(reminder.stays)]));
+    part(Some(&[
+        u8::from(reminder.stays),
+        u8::from(reminder.is_single),
+    ]));
     hasher.finish128().as_u128() as u64
 }
 
@@ -421,6 +424,7 @@ mod tests {
             r#"{"user":"u","content":"c","expires_at":"2026-11-29T00:00:00Z"}"#,
             r#"{"user":"u","content":"c","data":{}}"#,
             r#"{"user":"u","content":"c","reroute":false}"#,
+            r#"{"user":"u","content":"c","merge":false}"#,
         ];
         let all: hashbrown::HashSet<u64> = others
             .iter()

@@ -62,9 +62,19 @@ pub fn with_fate(json: &[u8], outcome: &str, at: Timestamp, trail: &str) -> Vec<
     )
 }
 
-/// Adds to a finished reminder what its publisher had said: that no associate may get it.
-pub fn with_reroute_false(json: &[u8]) -> Vec<u8> {
-    with_field(json, r#""reroute":false"#)
+/// Adds to a finished reminder what its publisher said and app servers do not learn: that no
+/// associate may get it (`stays`), and that it is not merged (`is_single`). Then it can be published
+/// again.
+pub fn as_published(json: Vec<u8>, stays: bool, is_single: bool) -> Vec<u8> {
+    let said = [
+        (stays, r#""reroute":false"#),
+        (is_single, r#""merge":false"#),
+    ];
+    said.iter()
+        .fold(json, |json, (is_said, field)| match is_said {
+            true => with_field(&json, field),
+            false => json,
+        })
 }
 
 /// Adds a field, `"name":value`, to a finished reminder.

@@ -2,6 +2,7 @@
 //!
 //! [`set`] reads and validates a published set, [`reject`] names what can be wrong with it. [`Reminder`] is the result: the reminder as it is delivered; [`finished`] is about its JSON.
 
+pub mod duplicate;
 pub mod fields;
 pub mod finished;
 pub mod history;
@@ -19,6 +20,7 @@ use serde_json::value::RawValue;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::token::{Source, Tag, UserId};
+use duplicate::Duplicate;
 
 /// The largest delivery request, in bytes of its JSON body.
 pub const MAX_DELIVERY_BYTES: usize = 256 * 1024;
@@ -108,15 +110,18 @@ pub struct Reminder {
     /// How many reminders of the set this one stands for, where duplicates were merged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<usize>,
-    /// The ids of the reminders merged into this one.
+    /// The reminders merged into this one: their ids, and their data if it is other data.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub merged: Vec<String>,
+    pub merged: Vec<Duplicate>,
     /// What the rules marked, title first, in the order of their starts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub marks: Vec<Mark>,
     /// No associate may get it. It is not announced.
     #[serde(skip)]
     pub stays: bool,
+    /// It is not merged with its duplicates. App servers do not learn of it.
+    #[serde(skip)]
+    pub is_single: bool,
 }
 
 /// A place in a reminder's text that a rule marked. Offsets are in Unicode scalar values of the text as delivered.
@@ -200,6 +205,7 @@ impl Reminder {
             merged: Vec::new(),
             marks: Vec::new(),
             stays: false,
+            is_single: false,
         }
     }
 

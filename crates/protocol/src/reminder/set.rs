@@ -178,6 +178,8 @@ pub struct RawReminder<'a> {
     expires_at: Option<String>,
     /// `false`: only the user may get it; else `true`.
     reroute: Option<bool>,
+    /// `false`: it is not merged with its duplicates; else `true`.
+    merge: Option<bool>,
     /// Any JSON that common readers can hold, delivered byte for byte: at most 64 levels, numbers of up to 300 characters that fit
     /// into a double, whole characters.
     #[serde(borrow)]
@@ -366,6 +368,7 @@ fn validate(
         expires_at,
         data: raw.data.map(ToOwned::to_owned),
         stays: raw.reroute == Some(false),
+        is_single: raw.merge == Some(false),
         ..Reminder::new(id, source, set, user, raw.content, origin.published_at)
     };
     // What is far below the limit need not be written to know it.
@@ -561,11 +564,12 @@ mod tests {
         let long = "x".repeat(129);
         let cases = [
             ("7".to_owned(), InvalidReminder),
-            (r#"[null,"a",null,"c",[],null,null,null,null,null]"#.into(), InvalidReminder),
+            (r#"[null,"a",null,"c",[],null,null,null,null,null,null]"#.into(), InvalidReminder),
             (r#"{"user":"a"}"#.into(), InvalidReminder),
             (r#"{"content":"c"}"#.into(), InvalidReminder),
             (r#"{"user":7,"content":"c"}"#.into(), InvalidReminder),
             (r#"{"user":"a","content":"c","reroute":"no"}"#.into(), InvalidReminder),
+            (r#"{"user":"a","content":"c","merge":0}"#.into(), InvalidReminder),
             (format!(r#"{{"user":"{long}","content":"c"}}"#), InvalidUser),
             (r#"{"user":"","content":"c"}"#.into(), InvalidUser),
             (r#"{"user":"a\u0007","content":"c"}"#.into(), InvalidUser),
@@ -667,7 +671,7 @@ mod tests {
         let limit = "x".repeat(64 * 1024);
         for reminder in [
             r#"{"user":"a.b *>","content":"c","unknown":{"x":1}}"#.to_owned(),
-            r#"{"user":"张三","content":"c","title":null,"tags":null,"priority":null,"expires_at":null,"data":null,"reroute":null}"#
+            r#"{"user":"张三","content":"c","title":null,"tags":null,"priority":null,"expires_at":null,"data":null,"reroute":null,"merge":null}"#
                 .into(),
             r#"{"user":"a","content":"c","expires_at":"2026-11-29T08:00:00+08:00"}"#.into(),
             format!(r#"{{"user":"a","content":"{limit}"}}"#),
@@ -725,11 +729,11 @@ mod tests {
 
     #[test]
     fn defaults_and_data_are_the_contracts() {
-        let body = br#"{"reminders":[{"user":"alice","content":"hi","data":{"b": 1.50,  "a":[]},"reroute":false}]}"#;
+        let body = br#"{"reminders":[{"user":"alice","content":"hi","data":{"b": 1.50,  "a":[]},"reroute":false,"merge":false}]}"#;
         let set = parse(&origin(), body).unwrap();
         assert_eq!(set.common.id, "7");
         let reminder = set.reminders[0].parsed.as_ref().unwrap();
-        assert!(reminder.stays);
+        assert!(reminder.stays && reminder.is_single);
         let json = reminder.to_json();
         assert_eq!(
             String::from_utf8(json).unwrap(),

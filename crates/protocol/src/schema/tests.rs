@@ -298,7 +298,10 @@ fn strict(name: &str) -> Validator {
 fn added_fields_are_in_the_schema() {
     let right = r#"{"id":"i","user":"alice","title":"t","content":"c","tags":["x"],"deliver_at":"2026-12-01T00:00:00Z","expires_at":"2027-01-01T00:00:00Z","data":[1]}"#;
     let mut reminder = set::read(&origin(), &common(), 0, right).unwrap();
-    (reminder.count, reminder.merged) = (Some(2), vec!["j".to_owned()]);
+    (reminder.count, reminder.merged) = (
+        Some(2),
+        serde_json::from_str(r#"["j",{"id":"k","data":null}]"#).unwrap(),
+    );
     let bob = "bob".parse().unwrap();
     let json = finished::with_parked_at(
         &finished::rerouted(&reminder.to_json(), &bob).unwrap(),
