@@ -135,7 +135,12 @@ mod tests {
         let delivered = Outcome::delivered(vec!["app-1".parse().unwrap()]).unwrap();
         let all = [
             entry(delivered, Some(r#"{"id":"x","data":[ 1.50]}"#)),
-            entry(Outcome::Expired, None),
+            entry(
+                Outcome::Expired {
+                    expires_at: jiff::Timestamp::UNIX_EPOCH,
+                },
+                None,
+            ),
         ];
         let (headers, body) = encode(&all, true);
         assert_eq!(

@@ -349,7 +349,13 @@ impl Worker {
                 to: to.clone(),
             },
             Fate::Parked => Outcome::Parked { escalated: false },
-            Fate::Expired => Outcome::Expired,
+            Fate::Expired => {
+                let after = event.index.reminders[index].expires_at;
+                let after = after.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+                Outcome::Expired {
+                    expires_at: after.unwrap_or(at),
+                }
+            }
             Fate::Merged { into } => Outcome::Merged { into: into.clone() },
             Fate::MailboxFull => Outcome::Rejected {
                 error: RejectCode::MailboxFull,

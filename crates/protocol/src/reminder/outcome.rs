@@ -47,7 +47,10 @@ pub enum Outcome {
     /// Its business system took it back before its `deliver_at`.
     Cancelled,
     /// Its `expires_at` passed before it could be delivered.
-    Expired,
+    Expired {
+        /// That time.
+        expires_at: Timestamp,
+    },
     /// It was refused, and lies in `BELLHOP_REJECTED`.
     Rejected {
         /// Why.
@@ -78,7 +81,7 @@ impl Outcome {
             Self::Merged { .. } => "merged",
             Self::Blocked { .. } => "blocked",
             Self::Cancelled => "cancelled",
-            Self::Expired => "expired",
+            Self::Expired { .. } => "expired",
             Self::Rejected { .. } => "rejected",
         }
     }

@@ -130,6 +130,9 @@ pub struct Step {
     /// `merged`: the reminder that stands for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub into: Option<String>,
+    /// `expired`: the time after which it was not to be delivered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
     /// `blocked`: the tag whose rule it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tag: Option<Tag>,
