@@ -94,6 +94,8 @@ struct Refused {
     detail: String,
     /// The set that a refused reminder came in. A set that was refused whole has none.
     set: Option<String>,
+    /// Its id, if it is a reminder.
+    id: Option<String>,
 }
 
 impl Refused {
@@ -113,6 +115,7 @@ impl Refused {
             code: text(headers::ERROR),
             detail: text(headers::ERROR_DETAIL),
             set: header(headers::SET).map(ToOwned::to_owned),
+            id: header(headers::ID).map(ToOwned::to_owned),
         }
     }
 
@@ -210,7 +213,7 @@ async fn message(stream: &Stream, sequence: u64) -> Result<StreamMessage, CliErr
 }
 
 async fn ls(nats: &Nats, filter: &Filter, limit: usize, json: bool) -> Result<(), CliError> {
-    let mut listing = Listing::new(json, &["seq", "time", "source", "code", "detail"]);
+    let mut listing = Listing::new(json, &["seq", "time", "source", "id", "code", "detail"]);
     let newest = filter.newest(nats, limit).await?;
     let more = (newest.len() == limit).then(|| {
         format!(
@@ -223,6 +226,7 @@ async fn ls(nats: &Nats, filter: &Filter, limit: usize, json: bool) -> Result<()
             sequence,
             time: at,
             source,
+            id,
             code,
             detail,
             ..
@@ -232,6 +236,7 @@ async fn ls(nats: &Nats, filter: &Filter, limit: usize, json: bool) -> Result<()
                 sequence.to_string(),
                 time(*at),
                 source.clone(),
+                id.clone().unwrap_or_default(),
                 code.clone(),
                 short(detail, 100),
             ]

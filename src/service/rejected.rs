@@ -94,6 +94,12 @@ impl Message {
         }
     }
 
+    /// Says which reminder it is.
+    pub fn with_id(mut self, id: &str) -> Self {
+        self.headers.insert(headers::ID, id);
+        self
+    }
+
     /// A reminder of a set that is refused.
     pub fn of_reminder(names: &Names, set: &OfSet, refused: &RefusedReminder) -> Self {
         let OfSet {
@@ -105,6 +111,7 @@ impl Message {
         } = set;
         let RefusedReminder {
             place,
+            id: own_id,
             raw,
             rejection,
             ..
@@ -119,6 +126,7 @@ impl Message {
             Some(id),
             message,
         )
+        .with_id(own_id)
     }
 
     /// With the headers that it was published with, as far as they are its publisher's and there is room for them: what

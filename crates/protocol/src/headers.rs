@@ -7,6 +7,8 @@ pub const ERROR: &str = "Bellhop-Error";
 pub const ERROR_DETAIL: &str = "Bellhop-Error-Detail";
 /// Of a rejected message that is a single reminder: the id of its set.
 pub const SET: &str = "Bellhop-Set";
+/// Of a rejected message that is a single reminder: its id, or the one that Bellhop made up.
+pub const ID: &str = "Bellhop-Id";
 /// Of a rejected message: how many of its publisher's headers were left out for lack of room.
 pub const HEADERS_CUT: &str = "Bellhop-Headers-Cut";
 /// Of a rejected message: its size in bytes, where only a part of it could be stored.

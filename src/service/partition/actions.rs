@@ -432,14 +432,15 @@ impl Worker {
             event.publishable(index),
             &self.context.nats.names,
         );
-        Some(rejected::Message::new(
+        let message = rejected::Message::new(
             names,
             &set.source.escaped(),
             raw,
             &rejection,
             Some(&set.id),
             id,
-        ))
+        );
+        Some(message.with_id(&event.index.reminders[index].id))
     }
 
     /// The outcomes are durable: removes the reminders. With the last removal the hold is released.

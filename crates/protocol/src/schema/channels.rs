@@ -127,6 +127,11 @@ const HEADERS: &[(&str, &str, &str)] = &[
         "",
     ),
     (
+        headers::ID,
+        "The id of a reminder which was refused alone.",
+        "",
+    ),
+    (
         "Nats-Service-Error-Code",
         "400: the request is wrong. 403: the app server may not know. 404: nothing is known of it. 503: it cannot be answered now.",
         "",
@@ -256,6 +261,7 @@ fn reminders(names: &Names) -> Vec<Channel> {
                     must(headers::ERROR),
                     must(headers::ERROR_DETAIL),
                     may(headers::SET),
+                    may(headers::ID),
                 ])
                 .of_type("application/octet-stream"),
             ],
