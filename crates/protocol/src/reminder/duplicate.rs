@@ -64,8 +64,13 @@ impl<'de> Visitor<'de> for DuplicateVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        let WithData { id, data } = WithData::deserialize(MapAccessDeserializer::new(map))?;
-        Ok(Duplicate { id, data })
+        // Not read as an `Option`: that would take data of `null` for no data.
+        let with_data: WithData<_, Box<RawValue>> =
+            WithData::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(Duplicate {
+            id: with_data.id,
+            data: Some(with_data.data),
+        })
     }
 }
 
