@@ -18,8 +18,8 @@ export type DeliveredReminder = {
   id: string;
   /** What the rules marked, title first, in the order of their starts. */
   marks?: Mark[];
-  /** The ids of the reminders merged into this one. */
-  merged?: string[];
+  /** The reminders merged into this one: their ids, and their data if it is other data. */
+  merged?: Duplicate[];
   /** When it began to wait in a mailbox, if it did. */
   parked_at?: string;
   /** How urgent it is. */
@@ -51,6 +51,9 @@ export type DeliveryAnswer = {
   /** What is not accepted. */
   refused?: Refused[];
 };
+
+/** The id of a reminder that was merged into this one; with its data, if that is other data. */
+export type Duplicate = string | MergedReminder;
 
 /** What was erased of a user. */
 export type EraseAnswer = {
@@ -167,6 +170,14 @@ export type Mark = {
 /** How to show a mark. */
 export type MarkAction = "highlight" | "link";
 
+/** A merged reminder with data of its own. */
+export type MergedReminder = {
+  /** Its data, byte for byte. */
+  data: unknown;
+  /** Its id. */
+  id: string;
+};
+
 /** Which reminder it is, and nothing of what it says. */
 export type NamedReminder = {
   /** Its id. */
@@ -224,6 +235,8 @@ export type Outcome = (
       outcome: "cancelled";
     }
   | {
+      /** That time. */
+      expires_at: string;
       /** Says which one it is. */
       outcome: "expired";
     }
@@ -272,6 +285,8 @@ export type PublishedReminder = {
   expires_at?: string;
   /** Unique within the source, 1 to 256 bytes without control characters; else `<set id>#<index>`. */
   id?: string;
+  /** `false`: it is not merged with its duplicates; else `true`. */
+  merge?: boolean;
   /** How urgent it is; else `normal`. */
   priority?: Priority;
   /** `false`: only the user may get it; else `true`. */
@@ -361,6 +376,8 @@ export type Step = {
   error?: RejectCode;
   /** `parked`: it has waited for long. */
   escalated?: boolean;
+  /** `expired`: the time after which it was not to be delivered. */
+  expires_at?: string;
   /** `delivered`, `rerouted`: the instance that accepted it first. */
   instance?: InstanceName;
   /** `delivered`: all instances that accepted it, where they are several. */

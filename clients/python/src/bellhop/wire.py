@@ -52,6 +52,15 @@ class Mark(TypedDict):
     """The tag whose rule it is."""
 
 
+class MergedReminder(TypedDict):
+    """A merged reminder with data of its own."""
+
+    data: Any
+    """Its data, byte for byte."""
+    id: str
+    """Its id."""
+
+
 _DeliveredReminder = TypedDict(
     "_DeliveredReminder",
     {"for": "str | None"},
@@ -76,8 +85,8 @@ class DeliveredReminder(_DeliveredReminder):
     """Unique within the source."""
     marks: NotRequired[list[Mark]]
     """What the rules marked, title first, in the order of their starts."""
-    merged: NotRequired[list[str]]
-    """The ids of the reminders merged into this one."""
+    merged: NotRequired[list[str | MergedReminder]]
+    """The reminders merged into this one: their ids, and their data if it is other data."""
     parked_at: NotRequired[str | None]
     """When it began to wait in a mailbox, if it did."""
     priority: Priority
@@ -113,6 +122,8 @@ class PublishedReminder(TypedDict):
     id: NotRequired[str | None]
     """Unique within the source, 1 to 256 bytes without control characters; else `<set
     id>#<index>`."""
+    merge: NotRequired[bool | None]
+    """`false`: it is not merged with its duplicates; else `true`."""
     priority: NotRequired[Priority | None]
     """How urgent it is; else `normal`."""
     reroute: NotRequired[bool | None]
@@ -165,6 +176,8 @@ class Step(TypedDict):
     """`rejected`: why."""
     escalated: NotRequired[bool | None]
     """`parked`: it has waited for long."""
+    expires_at: NotRequired[str | None]
+    """`expired`: the time after which it was not to be delivered."""
     instance: NotRequired[str | None]
     """`delivered`, `rerouted`: the instance that accepted it first."""
     instances: NotRequired[list[str] | None]
@@ -213,8 +226,8 @@ class KnownReminder(_KnownReminder):
     """Never delivered after this."""
     marks: NotRequired[list[Mark]]
     """What the rules marked, title first, in the order of their starts."""
-    merged: NotRequired[list[str]]
-    """The ids of the reminders merged into this one."""
+    merged: NotRequired[list[str | MergedReminder]]
+    """The reminders merged into this one: their ids, and their data if it is other data."""
     parked_at: NotRequired[str | None]
     """When it began to wait in a mailbox, if it did."""
     priority: NotRequired[Priority]
@@ -259,8 +272,8 @@ class HistoryReminder(_HistoryReminder):
     """Never delivered after this."""
     marks: NotRequired[list[Mark]]
     """What the rules marked, title first, in the order of their starts."""
-    merged: NotRequired[list[str]]
-    """The ids of the reminders merged into this one."""
+    merged: NotRequired[list[str | MergedReminder]]
+    """The reminders merged into this one: their ids, and their data if it is other data."""
     parked_at: NotRequired[str | None]
     """When it began to wait in a mailbox, if it did."""
     priority: NotRequired[Priority]
