@@ -7,6 +7,8 @@ use std::time::Duration;
 use bellhop::client::publisher::{Options, PublishError};
 use bellhop::client::{Draft, Publisher, Publishing, Receipt};
 
+use futures_util::StreamExt;
+
 use crate::harness::{LATER, World, numbers};
 
 async fn publisher(world: &World, options: Options) -> Publisher {
@@ -53,6 +55,42 @@ async fn queued_reminders_form_the_next_set() {
     world.taken(&numbers(0..2_000)).await;
     assert_eq!(world.order("alice"), numbers(0..2_000));
     assert_eq!(world.repeats(), []);
+}
+
+/// A subscriber sees the sets on their way. There is no stream yet, so nothing acknowledges them.
+#[tokio::test]
+async fn sets_of_several_users_are_under_way_at_once() {
+    let world = World::without_members("", &[]).await;
+    let client = async_nats::connect(&world.url).await.unwrap();
+    let mut sets = client.subscribe("bellhop.sets.billing").await.unwrap();
+    client.flush().await.unwrap();
+    let options = Options {
+        max_reminders: 1,
+        sets_in_flight: 4,
+        ..Options::default()
+    };
+    let publisher = publisher(&world, options).await;
+    let users = (0..100).map(|n| format!("user-{}", n % 50));
+    for (id, user) in numbers(0..100).into_iter().zip(users) {
+        publisher.publish(draft(id, &user)).await.unwrap();
+    }
+    let mut seen = BTreeSet::new();
+    while seen.len() < 4 {
+        let set = tokio::time::timeout(LATER, sets.next()).await;
+        seen.insert(set.expect("no set is under way").unwrap().payload);
+    }
+    let more = async {
+        while let Some(set) = sets.next().await {
+            seen.insert(set.payload);
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_millis(500), more).await;
+    assert_eq!(seen.len(), 4, "{seen:?}");
+    assert!(
+        seen.iter()
+            .any(|set| set.windows(8).any(|it| it == br#""id":"0""#)),
+        "the first goes first: {seen:?}"
+    );
 }
 
 #[tokio::test]

@@ -35,9 +35,9 @@
 //!
 //! The first `await` takes the reminder into a bounded queue, the second waits until JetStream has
 //! stored it. From then on Bellhop delivers it, or keeps it until the user is connected. Reminders
-//! that wait at the same time go out as one set, and the reminders of a publisher keep their order.
-//! A set that JetStream does not acknowledge is published again under the same message id, so it is
-//! stored once.
+//! that wait at the same time go out as one set. Several sets are under way, each with other users,
+//! so each user's reminders keep their order. A set that JetStream does not acknowledge is published
+//! again under the same message id, so it is stored once.
 //!
 //! A reminder with a `deliver_at` is delivered then; [`Publisher::cancel`] takes it back until
 //! then.

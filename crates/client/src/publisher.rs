@@ -1,10 +1,14 @@
-//! The publisher: reminders go out in sets, one after the other, until JetStream has stored them.
+//! The publisher: reminders go out in sets until JetStream has stored them.
 //!
-//! One set is under way at a time, so one that is retried cannot be overtaken, and the reminders of a source keep their
-//! order. What queues meanwhile makes the next set: nothing waits for a set to fill, and sets grow with load.
+//! Several sets are under way. Each user belongs to a lane, and a lane has one set under way at a
+//! time. So no other set with the same user overtakes a set that is retried, and each user's
+//! reminders keep their order. Reminders that queue meanwhile make the next set: the publisher does
+//! not wait for a set to fill, and sets grow with load. A cancellation does not say whose reminder
+//! it is about, so it waits until no set is under way, and what comes after it waits for it.
 
 #![allow(clippy::disallowed_methods)] // It runs, so it reads the clock.
 
+use std::collections::VecDeque;
 use std::future::{Future, IntoFuture};
 use std::hash::Hasher;
 use std::pin::Pin;
@@ -15,6 +19,8 @@ use async_nats::jetstream::Context;
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::{Client, HeaderMap, header};
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use siphasher::sip128::Hasher128;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
@@ -23,7 +29,7 @@ use bellhop_protocol::names::Names;
 use bellhop_protocol::reminder::hasher_of;
 use bellhop_protocol::reminder::reject::{RejectCode, Rejection};
 use bellhop_protocol::reminder::set::{self, Common, MAX_REMINDERS, Origin, id_error, max_bytes};
-use bellhop_protocol::token::Source;
+use bellhop_protocol::token::{Source, UserId};
 
 /// How long JetStream may take to acknowledge a set before it is published again.
 const ACK_PATIENCE: Duration = Duration::from_secs(2);
@@ -37,6 +43,9 @@ const FRAME_BYTES: usize = 256;
 pub struct Options {
     /// The prefix of the installation's names: `bellhop`.
     pub prefix: String,
+    /// The most sets without an acknowledgement: 4. All sets share `max_waiting_bytes`. The
+    /// reminders of one user are in one of them at a time, so one user's reminders gain nothing by it.
+    pub sets_in_flight: usize,
     /// The most entries of one set: 10,000, which is also the protocol's limit.
     pub max_reminders: usize,
     /// The most bytes of one set: 512 KiB. A single larger reminder makes a set of its own. The server's `max_payload` is a
@@ -55,6 +64,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             prefix: "bellhop".to_owned(),
+            sets_in_flight: 4,
             max_reminders: MAX_REMINDERS,
             max_bytes: 512 << 10,
             max_waiting_bytes: 8 << 20,
@@ -104,6 +114,7 @@ pub struct Publisher {
     room: Arc<Semaphore>,
     origin: Arc<Origin>,
     max_waiting_bytes: u32,
+    lanes: usize,
     validate: bool,
 }
 
@@ -119,13 +130,14 @@ pub struct Publishing {
 #[derive(Debug)]
 struct Waiting {
     list: List,
+    lane: usize,
     json: String,
     stored: oneshot::Sender<Result<u64, PublishError>>,
     _room: OwnedSemaphorePermit,
 }
 
-/// The lists of a set, in the order in which Bellhop goes through them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// The lists of a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum List {
     Cancel,
     Reminders,
@@ -140,6 +152,7 @@ impl Publisher {
                 .unwrap_or(u32::MAX);
         let room = Arc::new(Semaphore::new(max_waiting_bytes as usize));
         let origin = Arc::new(Origin::unpublished(&source));
+        let lanes = options.sets_in_flight.max(1);
         let (subject, validate) = (Names::new(&options.prefix).sets(&source), options.validate);
         let jetstream = ContextBuilder::new()
             .timeout(ACK_PATIENCE)
@@ -151,18 +164,19 @@ impl Publisher {
                 subject,
                 options,
             }
-            .run(queued),
+            .run(queued, lanes),
         );
         Self {
             queue,
             room,
             origin,
             max_waiting_bytes,
+            lanes,
             validate,
         }
     }
 
-    /// Takes a reminder when there is room. Reminders go out in the order in which this call returns.
+    /// Takes a reminder when there is room. A user's reminders go out in the order in which this call returns.
     ///
     /// # Errors
     /// When Bellhop would refuse it.
@@ -172,6 +186,7 @@ impl Publisher {
             id: Some(id.clone()),
             ..draft
         };
+        let lane = self.lane(&draft.user);
         let json = serde_json::to_string(&draft)
             .expect("a draft has only string keys and valid JSON inside");
         if self.validate {
@@ -182,7 +197,7 @@ impl Publisher {
             };
             set::read(&self.origin, &set, 0, &json).map_err(|refused| refused.rejection)?;
         }
-        self.enqueue(List::Reminders, id, json).await
+        self.enqueue(List::Reminders, lane, id, json).await
     }
 
     /// Cancels a scheduled reminder: one with a [`deliver_at`](Draft::deliver_at) that has not come yet. Its outcome is `cancelled`.
@@ -198,12 +213,13 @@ impl Publisher {
             return Err(Rejection::new(RejectCode::InvalidCancel, problem).into());
         }
         let json = serde_json::to_string(&id).expect("text is JSON");
-        self.enqueue(List::Cancel, id, json).await
+        self.enqueue(List::Cancel, 0, id, json).await
     }
 
     async fn enqueue(
         &self,
         list: List,
+        lane: usize,
         id: String,
         json: String,
     ) -> Result<Publishing, PublishError> {
@@ -213,6 +229,7 @@ impl Publisher {
         let (sender, stored) = oneshot::channel();
         let waiting = Waiting {
             list,
+            lane,
             json,
             stored: sender,
             _room: room,
@@ -233,6 +250,12 @@ impl Publisher {
         } else {
             Ok(())
         }
+    }
+
+    /// Returns the lane of a user.
+    fn lane(&self, user: &UserId) -> usize {
+        let hash = hasher_of([user.as_str()]).finish128().as_u128();
+        usize::try_from(hash % self.lanes as u128).expect("it is less than the number of lanes")
     }
 
     async fn room_for(&self, bytes: u32) -> Result<OwnedSemaphorePermit, PublishError> {
@@ -263,6 +286,13 @@ impl IntoFuture for Publishing {
     }
 }
 
+/// Users whose reminders go out one set after the other.
+#[derive(Default)]
+struct Lane {
+    waiting: VecDeque<Waiting>,
+    is_under_way: bool,
+}
+
 /// The task that publishes.
 struct Sender {
     client: Client,
@@ -272,28 +302,67 @@ struct Sender {
 }
 
 impl Sender {
-    async fn run(self, mut queued: mpsc::UnboundedReceiver<Waiting>) {
-        let mut left_over = None;
+    async fn run(self, mut queued: mpsc::UnboundedReceiver<Waiting>, lanes: usize) {
+        let sender = &self;
+        let mut lanes: Vec<Lane> = (0..lanes).map(|_| Lane::default()).collect();
+        // Entries that are in no lane yet, because they wait for a cancellation.
+        let mut queue = VecDeque::new();
+        let (mut under_way, mut is_open) = (FuturesUnordered::new(), true);
         loop {
-            let first = match left_over.take() {
-                Some(waiting) => Some(waiting),
-                None => queued.recv().await,
-            };
-            let Some(first) = first else { return };
-            let mut set = vec![first];
-            left_over = self.fill(&mut set, &mut queued);
-            self.publish(set).await;
+            while let Ok(waiting) = queued.try_recv() {
+                queue.push_back(waiting);
+            }
+            let is_cancel = |waiting: &Waiting| waiting.list == List::Cancel;
+            let to_lanes = queue.iter().position(is_cancel).unwrap_or(queue.len());
+            for waiting in queue.drain(..to_lanes) {
+                lanes[waiting.lane].waiting.push_back(waiting);
+            }
+            for (number, lane) in lanes.iter_mut().enumerate() {
+                if !lane.is_under_way && !lane.waiting.is_empty() {
+                    lane.is_under_way = true;
+                    let set = self.cut(&mut lane.waiting);
+                    under_way.push(async move {
+                        sender.publish(set).await;
+                        number
+                    });
+                }
+            }
+            if under_way.is_empty() && !queue.is_empty() {
+                self.publish(self.cut(&mut queue)).await;
+                continue;
+            }
+            tokio::select! {
+                waiting = queued.recv(), if is_open => match waiting {
+                    Some(waiting) => queue.push_back(waiting),
+                    None => is_open = false,
+                },
+                Some(number) = under_way.next() => lanes[number].is_under_way = false,
+                else => return,
+            }
         }
+    }
+
+    /// Takes the next set from the front of a queue: entries of one list, as far as they fit.
+    fn cut(&self, queue: &mut VecDeque<Waiting>) -> Vec<Waiting> {
+        let max_bytes = max_bytes(self.client.max_payload()).min(self.options.max_bytes);
+        let mut room = max_bytes.saturating_sub(FRAME_BYTES);
+        let most = self.options.max_reminders.clamp(1, MAX_REMINDERS);
+        let fits = |next: &&Waiting| {
+            let is_last = next.json.len() >= room || next.list != queue[0].list;
+            room = room.saturating_sub(next.json.len() + 1);
+            !is_last
+        };
+        // One that is too large for any set makes a set of its own.
+        let count = queue.iter().take(most).take_while(fits).count().max(1);
+        queue.drain(..count).collect()
     }
 
     async fn publish(&self, set: Vec<Waiting>) {
         let body = Bytes::from(body(&set));
-        // Cancelling the same reminder again is another set, though its text is the same.
-        let cancels = set[0].list == List::Cancel;
-        let id = if cancels {
-            nuid::next().to_string()
-        } else {
-            self.message_id(&body)
+        let id = match set[0].list {
+            // Cancelling the same reminder again is another set, though its text is the same.
+            List::Cancel => nuid::next().to_string(),
+            List::Reminders => self.message_id(&body),
         };
         let stored = self.store(id, body).await;
         if let Err(error) = &stored {
@@ -302,30 +371,6 @@ impl Sender {
         for waiting in set {
             let _ = waiting.stored.send(stored.clone()); // The other end is dropped if the caller does not wait.
         }
-    }
-
-    /// Adds what waits, as far as it fits. Returns the first that does not. Bellhop cancels before it takes the reminders of a set,
-    /// so a cancellation that waits behind a reminder does not fit.
-    fn fill(
-        &self,
-        set: &mut Vec<Waiting>,
-        queued: &mut mpsc::UnboundedReceiver<Waiting>,
-    ) -> Option<Waiting> {
-        let max_bytes = max_bytes(self.client.max_payload()).min(self.options.max_bytes);
-        let mut room = max_bytes.saturating_sub(FRAME_BYTES + set[0].json.len());
-        while set.len() < self.options.max_reminders.clamp(1, MAX_REMINDERS) {
-            let waiting = queued.try_recv().ok()?;
-            let is_in_order = set.last().is_some_and(|last| last.list <= waiting.list);
-            match room
-                .checked_sub(waiting.json.len() + 1)
-                .filter(|_| is_in_order)
-            {
-                Some(left) => room = left,
-                None => return Some(waiting),
-            }
-            set.push(waiting);
-        }
-        None
     }
 
     /// Publishes a set until it is stored. Its message id makes all attempts one set.
@@ -367,18 +412,12 @@ impl Sender {
     }
 }
 
-/// Returns the set's text. A list without entries is left out.
+/// Returns the set's text. All its entries are of one list.
 fn body(set: &[Waiting]) -> String {
-    let lists = [("cancel", List::Cancel), ("reminders", List::Reminders)].map(|(name, list)| {
-        let entries = set
-            .iter()
-            .filter(|waiting| waiting.list == list)
-            .map(|waiting| waiting.json.as_str());
-        (name, entries.collect::<Vec<_>>())
-    });
-    let lists = lists.into_iter().filter(|(_, entries)| !entries.is_empty());
-    let lists: Vec<_> = lists
-        .map(|(name, entries)| format!(r#""{name}":[{}]"#, entries.join(",")))
-        .collect();
-    format!("{{{}}}", lists.join(","))
+    let name = match set[0].list {
+        List::Cancel => "cancel",
+        List::Reminders => "reminders",
+    };
+    let entries: Vec<_> = set.iter().map(|waiting| waiting.json.as_str()).collect();
+    format!(r#"{{"{name}":[{}]}}"#, entries.join(","))
 }
