@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::output::{Listing, Output, one_line, plain, plural, short, thousands, time};
 use super::{CliError, SettingsArgs};
 use crate::nats::{Nats, schedule};
-use crate::token::Source;
+use crate::token::{Source, UserId};
 
 /// Maximum time to wait for a cancellation.
 const CANCELLED_WITHIN: Duration = Duration::from_secs(10);
@@ -38,8 +38,9 @@ Reminders are shown as they were published: rules apply when they are due.")]
         json: bool,
     },
     /// Cancel a scheduled reminder, as its business system does
-    #[command(after_help = "Example:
+    #[command(after_help = "Examples:
   bellhop scheduled cancel billing inv-981
+  bellhop scheduled cancel billing meeting-7 --user alice
 
 It publishes a set {\"cancel\": [\"inv-981\"]} to the business system's subject, and waits until a running `bellhop serve` has \
 processed it. The reminder gets the outcome `cancelled`.")]
@@ -48,6 +49,9 @@ processed it. The reminder gets the outcome `cancelled`.")]
         source: Source,
         /// The reminder's id
         id: String,
+        /// Only this user's; else the reminders of all users of this id
+        #[arg(long)]
+        user: Option<UserId>,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -62,7 +66,12 @@ pub(super) async fn run(settings: &SettingsArgs, command: Command) -> Result<(),
             limit,
             json,
         } => ls(&nats, source.as_ref(), limit as usize, json).await,
-        Command::Cancel { source, id, json } => cancel(&nats, &source, &id, json).await,
+        Command::Cancel {
+            source,
+            id,
+            user,
+            json,
+        } => cancel(&nats, &source, &id, user.as_ref(), json).await,
     }
 }
 
@@ -147,20 +156,29 @@ async fn ls(
     listing.finish("nothing is scheduled", Some(summary))
 }
 
-async fn cancel(nats: &Nats, source: &Source, id: &str, json: bool) -> Result<(), CliError> {
+async fn cancel(
+    nats: &Nats,
+    source: &Source,
+    id: &str,
+    user: Option<&UserId>,
+    json: bool,
+) -> Result<(), CliError> {
     let is_scheduled = async || -> Result<bool, CliError> {
         let found = schedule::under(nats, source, id).await?;
-        Ok(found
-            .iter()
-            .any(|(_, headers)| schedule::Withdrawal::of(Some(headers)).is_none()))
+        Ok(found.iter().any(|(of, headers)| {
+            user.is_none_or(|user| user == of) && schedule::Withdrawal::of(Some(headers)).is_none()
+        }))
     };
+    let whose = user.map_or_else(String::new, |user| format!(" for {user}"));
     if !is_scheduled().await? {
         let id = plain(id);
         return Err(CliError::Failed(format!(
-            "reminder {id} of {source} is not scheduled: it may be due already; `bellhop why {source} {id}` tells"
+            "reminder {id} of {source}{whose} is not scheduled: it may be due already; \
+             `bellhop why {source} {id}` shows what became of it"
         )));
     }
-    let set = json!({ "cancel": [id] }).to_string();
+    let entry = user.map_or_else(|| json!(id), |user| json!({ "id": id, "user": user }));
+    let set = json!({ "cancel": [entry] }).to_string();
     nats.store(nats.names.sets(source), HeaderMap::new(), set.into())
         .await?;
     let deadline = Timestamp::now() + CANCELLED_WITHIN;
@@ -173,10 +191,13 @@ async fn cancel(nats: &Nats, source: &Source, id: &str, json: bool) -> Result<()
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
-    let item = json!({ "source": source, "id": id, "cancelled": true });
+    let mut item = json!({ "source": source, "id": id, "cancelled": true });
+    if let Some(user) = user {
+        item["user"] = json!(user);
+    }
     Output::tell(
         json,
         &item,
-        format!("reminder {} of {source} is cancelled", plain(id)),
+        format!("reminder {} of {source}{whose} is cancelled", plain(id)),
     )
 }

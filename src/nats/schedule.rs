@@ -24,6 +24,8 @@ const SCHEDULE: &str = "Nats-Schedule";
 const TARGET: &str = "Nats-Schedule-Target";
 /// When the set was published that a schedule comes from, in nanoseconds since 1970. What is due has it, too.
 pub const SET_TIME: &str = "Bellhop-Set-Time";
+/// The place that a scheduled or due reminder has in its set.
+pub const PLACE: &str = "Bellhop-Place";
 /// It is not to be delivered when it is due: it was taken back.
 const CANCELLED: &str = "Bellhop-Cancelled";
 
@@ -153,6 +155,7 @@ pub async fn schedule(
     headers.insert(SCHEDULE, format!("@at {}", scheduled.at));
     headers.insert(TARGET, nats.names.due(source));
     headers.insert(SET_TIME, set_ns.to_string());
+    headers.insert(PLACE, scheduled.place.to_string());
     if let Some(trace) = trace {
         headers.insert(trace::HEADER, trace.to_string());
     }

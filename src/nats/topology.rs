@@ -900,7 +900,7 @@ const RULES_HISTORY: i64 = 16;
 const HISTORY_ACK_PENDING: usize = 250_000;
 
 /// Reminders that are due, read and not yet published: more than fit into what is held of them at a time.
-const DUE_ACK_PENDING: usize = 10_000;
+const DUE_ACK_PENDING: usize = 100_000;
 
 /// Messages of mailboxes read and not yet acknowledged, of which only the last one waits: more than one pull takes.
 const ESCALATE_ACK_PENDING: i64 = 1_000;

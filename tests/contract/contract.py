@@ -511,7 +511,7 @@ async def scheduled(w):
     due = at(2)
     await w.send("billing", reminder("later") | {"deliver_at": due}, reminder("taken back") | {"deliver_at": at(3600)})
     await w.send("billing", reminder("of its set"), deliver_at=due)
-    await w.send("billing", reminder("now"), cancel=["taken back", "unknown"])
+    await w.send("billing", reminder("now"), cancel=["taken back", "unknown", {"id": "later", "user": "bob"}])
     await w.became("cancelled", "billing", "taken back")
     await w.took("now", "later", "of its set")
     same(w.order("alice")[0], "now", "what came first")

@@ -352,6 +352,16 @@ async fn scheduled_reminders_are_cancelled_in_order() {
     listed("2", true).await;
     receipt(publisher.cancel("2").await.unwrap()).await;
     listed("2", false).await;
+    receipt(publisher.publish(scheduled("3")).await.unwrap()).await;
+    listed("3", true).await;
+    let bob = "bob".parse().unwrap();
+    receipt(publisher.cancel_for("3", &bob).await.unwrap()).await;
+    receipt(publisher.publish(scheduled("fence")).await.unwrap()).await;
+    listed("fence", true).await;
+    listed("3", true).await;
+    let alice = "alice".parse().unwrap();
+    receipt(publisher.cancel_for("3", &alice).await.unwrap()).await;
+    listed("3", false).await;
     let invalid = publisher.cancel("").await.unwrap_err();
     assert!(
         matches!(&invalid, PublishError::Invalid(rejection) if rejection.code.to_string() == "invalid_cancel"),

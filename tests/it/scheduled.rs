@@ -164,6 +164,49 @@ async fn scheduled_reminder_can_be_changed_and_cancelled() {
     assert_eq!(world.takes().len(), 2, "nothing else was delivered");
 }
 
+/// "An entry may name one user": the reminders of other users of that id stay.
+#[tokio::test]
+async fn one_users_reminder_is_cancelled_alone() {
+    let world = World::start(&[]).await;
+    world.app("app-1", &["alice", "bob", "carol"]).await;
+    let users = ["alice", "bob", "carol"];
+    world
+        .publish("billing", users.map(|user| in_an_hour("meeting", user)))
+        .await;
+    world.is_scheduled(&["meeting"; 3]).await;
+    let set = json!({ "cancel": [{ "id": "meeting", "user": "alice" }],
+        "reminders": [soon("soon", "alice"), soon("soon", "bob")] });
+    world.publish_set("billing", set, HeaderMap::new()).await;
+    let cancelled = world.became("billing", "meeting", "cancelled").await;
+    assert_eq!(cancelled.user.as_deref(), Some("alice"));
+    // One that comes due while the cancellation is under way is known, too.
+    let set = json!({ "cancel": [{ "id": "soon", "user": "bob" }] });
+    world
+        .publish_bytes("billing", set.to_string().as_bytes(), HeaderMap::new())
+        .await;
+    let cancelled = world.became("billing", "soon", "cancelled").await;
+    assert_eq!(cancelled.user.as_deref(), Some("bob"));
+    world.taken(&["soon"]).await;
+    let args = [
+        "scheduled",
+        "cancel",
+        "billing",
+        "meeting",
+        "--user",
+        "carol",
+    ];
+    let said = world.run(&args).await.succeeded();
+    assert!(said.contains("for carol is cancelled"), "{said}");
+    let again = world.run(&args).await;
+    assert!(
+        again.code == Some(1) && again.stderr.contains("for carol is not scheduled"),
+        "{again:?}"
+    );
+    let left = world.scheduled().await;
+    assert_eq!((left.len(), &left[0]["user"]), (1, &json!("bob")));
+    assert_eq!(world.takes().len(), 1);
+}
+
 /// A restart loses none: of nats-server, and of Bellhop while reminders come due.
 #[tokio::test]
 async fn a_restart_loses_none() {
@@ -481,4 +524,107 @@ async fn schedules_beyond_their_room_are_refused() {
         }
     };
     world.eventually("the limit is measured", is_measured).await;
+}
+
+/// "It counts as published at that moment", also after an outage in which many came due.
+#[tokio::test]
+async fn due_in_an_outage_comes_by_moment() {
+    let world = World::start(&[]).await;
+    let users = ["u1", "u2", "u3", "u4", "u5"];
+    world.app("app-1", &users).await;
+    let published = tokio::time::Instant::now();
+    let due =
+        |id: &'static str, ms| users.map(|user| later(id, user, SignedDuration::from_millis(ms)));
+    world.publish("billing", due("final", 6_000)).await;
+    world.publish("billing", due("first", 3_000)).await;
+    world
+        .eventually("all are scheduled", async || {
+            match world.scheduled().await.len() {
+                10 => Ok(()),
+                other => Err(format!("{other} are")),
+            }
+        })
+        .await;
+    world.kill_nats().await;
+    tokio::time::sleep_until(published + std::time::Duration::from_secs(7)).await;
+    world.restart_nats().await;
+    world
+        .all_became("billing", &["first", "final"], "delivered")
+        .await;
+    for user in users {
+        world
+            .eventually("both came", async || match world.order(user).len() {
+                2 => Ok(()),
+                other => Err(format!("{other} came")),
+            })
+            .await;
+        assert_eq!(world.order(user), ["first", "final"], "{user}");
+    }
+}
+
+#[tokio::test]
+async fn near_moments_keep_their_order() {
+    let world = World::start(&[]).await;
+    let users: Vec<String> = (0..10).map(|n| format!("u{n}")).collect();
+    world
+        .app(
+            "app-1",
+            &users.iter().map(String::as_str).collect::<Vec<_>>(),
+        )
+        .await;
+    // Spread over a second, so that the looks of nats-server fall between some pairs and not others.
+    let at = |n: usize, ms| SignedDuration::from_millis(2_000 + 97 * n as i64 + ms);
+    for (id, ms) in [("second", 150), ("first", 0)] {
+        let all = users.iter().enumerate();
+        world
+            .publish("billing", all.map(|(n, user)| later(id, user, at(n, ms))))
+            .await;
+    }
+    for user in &users {
+        world
+            .eventually("both came", async || match world.order(user).len() {
+                2 => Ok(()),
+                other => Err(format!("{other} came")),
+            })
+            .await;
+        assert_eq!(world.order(user), ["first", "second"], "{user}");
+    }
+}
+
+#[tokio::test]
+async fn set_due_at_one_moment_keeps_its_order() {
+    let world = World::start(&[]).await;
+    world.app("app-1", &["alice"]).await;
+    let ids: Vec<String> = (0..500).map(|n| n.to_string()).collect();
+    let due = from_now(SignedDuration::from_secs(3));
+    let set = json!({ "deliver_at": due, "reminders": ids.iter().map(|id| reminder(id, "alice")).collect::<Vec<_>>() });
+    world.publish_set("billing", set, HeaderMap::new()).await;
+    world.taken(&ids).await;
+    assert_eq!(world.order("alice"), ids);
+}
+
+/// "Remind me again": what was delivered may be scheduled for another moment under its id.
+#[tokio::test]
+async fn delivered_reminder_is_scheduled_again() {
+    let world = World::start(&[]).await;
+    world.app("app-1", &["alice"]).await;
+    world.publish("billing", [reminder("now", "alice")]).await;
+    world.publish("billing", [soon("later", "alice")]).await;
+    world.taken(&["now", "later"]).await;
+    let again = ["now", "later"].map(|id| soon(id, "alice"));
+    world.publish("billing", again.clone()).await;
+    world.is_scheduled(&["now", "later"]).await;
+    world
+        .eventually("both come again", async || match world.takes().len() {
+            4 => Ok(()),
+            other => Err(format!("{other} came")),
+        })
+        .await;
+    world.publish("billing", again).await;
+    world.publish("billing", [reminder("fence", "alice")]).await;
+    world.taken(&["fence"]).await;
+    let takes = world.takes();
+    let ids: Vec<_> = takes.iter().map(|take| take.id()).collect();
+    assert_eq!(ids, ["now", "later", "now", "later", "fence"]);
+    assert!(world.rejected.all().await.is_empty());
 }

@@ -39,8 +39,8 @@
 //! so each user's reminders keep their order. A set that JetStream does not acknowledge is published
 //! again under the same message id, so it is stored once.
 //!
-//! A reminder with a `deliver_at` is delivered then; [`Publisher::cancel`] takes it back until
-//! then.
+//! A reminder with a `deliver_at` is delivered then; until then [`Publisher::cancel`] takes it back
+//! for all users, and [`Publisher::cancel_for`] for one.
 //!
 //! ## Receive
 //!

@@ -21,6 +21,7 @@ use async_nats::{Client, HeaderMap, header};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use serde_json::json;
 use siphasher::sip128::Hasher128;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
@@ -200,20 +201,32 @@ impl Publisher {
         self.enqueue(List::Reminders, lane, id, json).await
     }
 
-    /// Cancels a scheduled reminder: one with a [`deliver_at`](Draft::deliver_at) that has not come yet. Its outcome is `cancelled`.
-    /// One that is due already, or was never scheduled, is left alone, and there is no outcome.
+    /// Cancels the scheduled reminders of an id, of all users: those with a [`deliver_at`](Draft::deliver_at) that has not
+    /// come yet. Their outcome is `cancelled`. One that is due already, or was never scheduled, is left alone, and there is
+    /// no outcome.
     ///
     /// It goes out in order with what is published: a reminder that is published later under the same id is not cancelled.
     ///
     /// # Errors
     /// When no reminder can have this id.
     pub async fn cancel(&self, id: impl Into<String>) -> Result<Publishing, PublishError> {
-        let id = id.into();
-        if let Some(problem) = id_error(&id) {
-            return Err(Rejection::new(RejectCode::InvalidCancel, problem).into());
-        }
-        let json = serde_json::to_string(&id).expect("text is JSON");
-        self.enqueue(List::Cancel, 0, id, json).await
+        let id = checked(id.into())?;
+        let entry = json!(id);
+        self.enqueue(List::Cancel, 0, id, entry.to_string()).await
+    }
+
+    /// Cancels the scheduled reminder of one user, as [`Publisher::cancel`] does those of all.
+    ///
+    /// # Errors
+    /// When no reminder can have this id.
+    pub async fn cancel_for(
+        &self,
+        id: impl Into<String>,
+        user: &UserId,
+    ) -> Result<Publishing, PublishError> {
+        let id = checked(id.into())?;
+        let entry = json!({ "id": id, "user": user });
+        self.enqueue(List::Cancel, 0, id, entry.to_string()).await
     }
 
     async fn enqueue(
@@ -410,6 +423,12 @@ impl Sender {
         hasher.write(body);
         format!("{:032x}", hasher.finish128().as_u128())
     }
+}
+
+/// Returns the id, if a reminder can have it.
+fn checked(id: String) -> Result<String, Rejection> {
+    let problem = id_error(&id).map(|problem| Rejection::new(RejectCode::InvalidCancel, problem));
+    problem.map_or(Ok(id), Err)
 }
 
 /// Returns the set's text. All its entries are of one list.

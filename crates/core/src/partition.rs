@@ -14,7 +14,17 @@ pub use bellhop_protocol::partition::Partition;
 
 /// The partition of a user among `count` partitions.
 pub fn of_user(user: &UserId, count: u16) -> Partition {
-    Partition((hash(&[user.as_str().as_bytes()]) % u64::from(count)) as u16)
+    of_hash(hash_of_user(user), count)
+}
+
+/// Returns the hash of a user from which the partition follows.
+pub fn hash_of_user(user: &UserId) -> u64 {
+    hash(&[user.as_str().as_bytes()])
+}
+
+/// Returns the partition among `count` of the user with this hash.
+pub fn of_hash(user: u64, count: u16) -> Partition {
+    Partition((user % u64::from(count)) as u16)
 }
 
 fn hash(parts: &[&[u8]]) -> u64 {

@@ -1,11 +1,13 @@
 //! Takes in what was scheduled and is due: it is published as a set, as if its business system did so now. What was cancelled
 //! in time comes this way, too, and is recorded.
 //!
-//! What is due for one user goes one after the other, so that one whose publish is repeated is not overtaken.
+//! It goes in the order of moments (`order.rs`). What is due for one user goes one after the other, so that one whose
+//! publish is repeated is not overtaken.
 
 use async_nats::HeaderMap;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use jiff::Timestamp;
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -15,21 +17,23 @@ use super::super::outcomes::message::OutcomeEntry;
 use super::super::unreadable::{InputContext, Origin as Strangers};
 use super::super::{Context, now_ms};
 use super::Question;
+use super::order::{Moment, Order, QUIET};
 use crate::metrics::SetAside;
 use crate::nats::pinned::{Received, acknowledge};
-use crate::nats::schedule::{self, SET_TIME, Withdrawal};
+use crate::nats::schedule::{self, PLACE, SET_TIME, Withdrawal};
 use crate::nats::{NatsError, chain};
 use crate::reminder::outcome::{Outcome, Record};
 use crate::reminder::set::{self, Origin};
-use crate::token::Source;
+use crate::token::{Source, UserId};
 use crate::trace;
 
 /// Bytes pulled at a time.
 const PULL_BYTES: usize = 2 << 20;
 /// Users whose reminders are worked on at the same time.
 pub(super) const AT_ONCE: usize = 256;
-/// Bytes of what waits or is worked on: some thousand small reminders, so that one user's leave room for others'.
-const HELD_BYTES: usize = 8 << 20;
+/// Bytes of what waits or is worked on: some fifty thousand small reminders. What came due in an outage is put into order
+/// as far as it fits.
+const HELD_BYTES: usize = 64 << 20;
 /// What a message takes beside its payload, about.
 const MESSAGE_BYTES: usize = 1 << 10;
 
@@ -55,7 +59,8 @@ pub(super) async fn run(
     let mut due = origin.take_over(&input, pull_bytes).await?;
     let (mut batch_queues, mut held) = (BatchQueues::new(AT_ONCE), 0);
     let mut work = FuturesUnordered::new();
-    let mut is_stopping = false;
+    let (mut order, mut is_stopping) = (Order::new(), false);
+    let mut quiet_at = tokio::time::Instant::now();
     while !(is_stopping && work.is_empty()) {
         tokio::select! {
             biased;
@@ -68,13 +73,25 @@ pub(super) async fn run(
                 Ok(received) => {
                     origin.arrived(&input, received.sequence);
                     held += bytes(&received);
-                    batch_queues.push((received.subject.clone(), user(&received.payload)), (), 1, received);
+                    quiet_at = tokio::time::Instant::now() + QUIET;
+                    match Withdrawal::of(received.headers.as_ref()) {
+                        None => order.hold(moment(&received), received.stored_ms(), received),
+                        Some(_) => batch_queues.push(destination(&received), (), 1, received),
+                    }
+                    for received in order.take(false) {
+                        batch_queues.push(destination(&received), (), 1, received);
+                    }
                 }
                 Err(error) => {
                     origin.look_into(&input, &due).await?;
                     return Err(error);
                 }
             },
+            () = tokio::time::sleep_until(quiet_at), if !order.is_empty() && !is_stopping => {
+                for received in order.take(true) {
+                    batch_queues.push(destination(&received), (), 1, received);
+                }
+            }
         }
         while let Some((destination, load)) = if is_stopping {
             None
@@ -100,12 +117,30 @@ fn bytes(received: &Received) -> usize {
     MESSAGE_BYTES + received.payload.len()
 }
 
+/// Returns where it goes one after the other: its source's subject, and its user.
+fn destination(received: &Received) -> (String, String) {
+    (received.subject.clone(), user(&received.payload))
+}
+
+/// Returns the moment at which it counts as published. Where that cannot be read, it is when it came.
+fn moment(received: &Received) -> Moment {
+    let due_ns = only(&received.payload).and_then(|only| only.deliver_at);
+    Moment {
+        due_ns: due_ns.map_or(received.stored_ns, Timestamp::as_nanosecond),
+        set_ns: schedule::set_time(received.headers.as_ref()).unwrap_or_default(),
+        place: received
+            .header(PLACE)
+            .and_then(|place| place.parse().ok())
+            .unwrap_or_default(),
+    }
+}
+
 /// The one reminder of a set.
 #[derive(Deserialize)]
 struct Only {
-    #[serde(default)]
-    id: Option<String>,
-    user: String,
+    id: String,
+    user: UserId,
+    deliver_at: Option<Timestamp>,
 }
 
 fn only(set: &[u8]) -> Option<Only> {
@@ -117,14 +152,9 @@ fn only(set: &[u8]) -> Option<Only> {
     Some(only)
 }
 
-/// Returns whom the reminder of a set of one is for; an empty name where it cannot be read.
+/// Returns the user of the reminder of a set of one; an empty name where it cannot be read.
 fn user(set: &[u8]) -> String {
-    only(set).map(|only| only.user).unwrap_or_default()
-}
-
-/// Returns the id of the reminder of a set of one, if it has one.
-fn id(set: &[u8]) -> Option<String> {
-    only(set)?.id
+    only(set).map_or_else(String::new, |only| only.user.to_string())
 }
 
 async fn take_in(context: &Context, received: Received, questions: &mpsc::Sender<Question>) {
@@ -158,7 +188,7 @@ async fn is_cancelled(
     let Some(set_ns) = schedule::set_time(received.headers.as_ref()) else {
         return false;
     };
-    let Some(id) = id(&received.payload) else {
+    let Some(Only { id, user, .. }) = only(&received.payload) else {
         return false;
     };
     let (answer, answered) = oneshot::channel();
@@ -168,6 +198,7 @@ async fn is_cancelled(
         .send(Question {
             source,
             id,
+            user,
             scheduled_ms,
             due_ms,
             answer,

@@ -16,6 +16,7 @@ use crate::log::done::Done as Name;
 use crate::log::split::{RefusedReminder, Scheduled, SetParts};
 use crate::nats::schedule::{self, Room, Withdrawal, schedule, stored_bytes, under, withdraw};
 use crate::nats::{Nats, NatsError, chain};
+use crate::reminder::cancellation::Cancellation;
 use crate::reminder::outcome::{Outcome, Record};
 use crate::reminder::reject::{RejectCode, Rejection};
 use crate::token::{Source, UserId};
@@ -55,8 +56,8 @@ pub(super) async fn carry_out(parts: SetParts, set_ns: i128, context: &Context) 
         .buffer_unordered(AT_ONCE)
         .collect::<()>()
         .await;
-    let cancel_one = |id: String| async move {
-        while let Err(error) = cancel_all(nats, source, &id, set_ns).await {
+    let cancel_one = |one: Cancellation| async move {
+        while let Err(error) = take_back(nats, source, &one, set_ns).await {
             tracing::warn!(error = %chain(&error), "trying again");
             tokio::time::sleep(PAUSE).await;
         }
@@ -85,9 +86,21 @@ pub(super) async fn carry_out(parts: SetParts, set_ns: i128, context: &Context) 
     }
 }
 
-/// Cancels the reminders of an id, of all users.
-async fn cancel_all(nats: &Nats, source: &Source, id: &str, set_ns: i128) -> Result<(), NatsError> {
-    for (user, _) in under(nats, source, id).await? {
+/// Cancels the reminder of one user, or those of all users of an id.
+async fn take_back(
+    nats: &Nats,
+    source: &Source,
+    Cancellation { id, user }: &Cancellation,
+    set_ns: i128,
+) -> Result<(), NatsError> {
+    let users = match user {
+        Some(user) => vec![user.clone()],
+        None => {
+            let found = under(nats, source, id).await?;
+            found.into_iter().map(|(user, _)| user).collect()
+        }
+    };
+    for user in users {
         withdraw(nats, source, id, &user, set_ns, Withdrawal::Cancelled).await?;
     }
     Ok(())

@@ -5,6 +5,7 @@
 
 mod due;
 mod later;
+mod order;
 
 use std::collections::HashMap;
 
@@ -29,7 +30,7 @@ use crate::log::split::{SetParts, SetWork};
 use crate::nats::{Nats, NatsError, chain, log, positions};
 use crate::partition::Role;
 use crate::reminder::outcome::{Outcome, Record};
-use crate::token::Source;
+use crate::token::{Source, UserId};
 
 /// Sources of which refused input is on its way at a time, and
 const REFUSALS_ON_THEIR_WAY: usize = 8;
@@ -64,6 +65,7 @@ struct InWork {
 struct Question {
     source: Source,
     id: String,
+    user: UserId,
     /// When the set was stored that scheduled it, in milliseconds since 1970, and
     scheduled_ms: i64,
     /// when it was due.
@@ -401,11 +403,13 @@ impl Intake {
             let Question {
                 source,
                 id,
+                user,
                 scheduled_ms,
                 due_ms,
                 answer,
             } = question;
-            let _ = answer.send(log.is_cancelled(&source, &id, scheduled_ms, due_ms)); // The caller may have gone.
+            // The asker may have gone.
+            let _ = answer.send(log.is_cancelled(&source, &id, &user, scheduled_ms, due_ms));
         }
     }
 

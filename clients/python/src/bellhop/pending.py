@@ -28,7 +28,7 @@ QUEUED, TAKEN, DECIDED, SKIPPED = range(4)
 """The states of a reminder: in the queue, with the application, decided, and never in the queue."""
 
 _decode = msgspec.json.Decoder().decode
-_key = itemgetter("source", "id", "user")
+_key = itemgetter("source", "id", "user", "published_at")
 _texts = itemgetter("source", "id", "user", "content")
 
 

@@ -180,7 +180,7 @@ impl PartitionLog {
         };
         let reminder = &published.reminder;
         let (id, content) = (
-            identity(&reminder.source, name, &reminder.user),
+            identity(&reminder.source, name, &reminder.user, reminder.deliver_at),
             content_hash(reminder),
         );
         let verdict = match slice.is_requeued {

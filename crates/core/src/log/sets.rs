@@ -7,7 +7,7 @@
 
 use std::hash::Hasher;
 
-use bellhop_protocol::token::Source;
+use bellhop_protocol::token::{Source, UserId};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::done::{AllDone, Done};
@@ -62,7 +62,7 @@ impl SetsLog {
             reminders: Vec::new(),
         };
         if let Some(message_id) = message_id {
-            let id = mark("message", &source_token, &message_id);
+            let id = mark(&["message", &source_token, &message_id]);
             if self.window.judge(id, body_hash, stored_ms) == Verdict::Repeat {
                 return TakenIn {
                     work: None,
@@ -80,9 +80,10 @@ impl SetsLog {
             ..
         }) = &mut work
         {
-            entries
-                .reminders
-                .extend(cancel.iter().map(|id| (cancellation(&set.source, id), 0)));
+            let cancelled = cancel
+                .iter()
+                .map(|one| (cancellation(&set.source, &one.id, one.user.as_ref()), 0));
+            entries.reminders.extend(cancelled);
             let mut is_recorded = |place| {
                 self.done.remove(&Done::Published {
                     set: sequence,
@@ -109,21 +110,33 @@ impl SetsLog {
     /// Returns true if a reminder that was scheduled at `scheduled_ms`, and was due at `due_ms`,
     /// was cancelled between the two. To be asked when the log was read up to a set that was stored
     /// after `due_ms`, or to its end.
-    pub fn is_cancelled(&self, source: &Source, id: &str, scheduled_ms: i64, due_ms: i64) -> bool {
-        let cancelled_ms = self.window.last_ms(cancellation(source, id));
-        cancelled_ms
-            .is_some_and(|cancelled_ms| cancelled_ms > scheduled_ms && cancelled_ms < due_ms)
+    pub fn is_cancelled(
+        &self,
+        source: &Source,
+        id: &str,
+        user: &UserId,
+        scheduled_ms: i64,
+        due_ms: i64,
+    ) -> bool {
+        let mut cancellations = [None, Some(user)]
+            .into_iter()
+            .filter_map(|user| self.window.last_ms(cancellation(source, id, user)));
+        cancellations.any(|cancelled_ms| cancelled_ms > scheduled_ms && cancelled_ms < due_ms)
     }
 }
 
-/// Returns the identity of a reminder's cancellation, for all users.
-fn cancellation(source: &Source, id: &str) -> Id {
-    mark("cancel", &source.escaped(), id)
+/// Returns the identity of a reminder's cancellation: for one user, or for all.
+fn cancellation(source: &Source, id: &str, user: Option<&UserId>) -> Id {
+    let source = source.escaped();
+    match user {
+        None => mark(&["cancel", &source, id]),
+        Some(user) => mark(&["cancel", &source, id, user.as_str()]),
+    }
 }
 
-fn mark(kind: &str, source: &str, name: &str) -> Id {
+fn mark(texts: &[&str]) -> Id {
     let mut hasher = SipHasher13::new_with_keys(0, 0);
-    for text in [kind, source, name] {
+    for text in texts {
         hasher.write(text.as_bytes());
         hasher.write_u8(0xff); // No text has this byte.
     }
@@ -229,17 +242,31 @@ mod tests {
     fn cancellation_counts_between_schedule_and_due_time() {
         let mut log = log(&[]);
         take_in(&mut log, 5, r#"{"cancel":["x"]}"#, None);
-        let source = "billing".parse().unwrap();
-        assert!(log.is_cancelled(&source, "x", 4_000, 6_000));
+        let is_cancelled = |source: &str, id, scheduled_ms, due_ms| {
+            let (source, user) = (source.parse().unwrap(), "u".parse().unwrap());
+            log.is_cancelled(&source, id, &user, scheduled_ms, due_ms)
+        };
+        assert!(is_cancelled("billing", "x", 4_000, 6_000));
         assert!(
-            !log.is_cancelled(&source, "x", 5_000, 6_000),
+            !is_cancelled("billing", "x", 5_000, 6_000),
             "it was scheduled again"
         );
         assert!(
-            !log.is_cancelled(&source, "x", 4_000, 5_000),
+            !is_cancelled("billing", "x", 4_000, 5_000),
             "it was due before"
         );
-        assert!(!log.is_cancelled(&source, "y", 4_000, 6_000));
-        assert!(!log.is_cancelled(&"claims".parse().unwrap(), "x", 4_000, 6_000));
+        assert!(!is_cancelled("billing", "y", 4_000, 6_000));
+        assert!(!is_cancelled("claims", "x", 4_000, 6_000));
+    }
+
+    #[test]
+    fn cancellation_of_one_user_leaves_others() {
+        let mut log = log(&[]);
+        take_in(&mut log, 5, r#"{"cancel":[{"id":"x","user":"u"}]}"#, None);
+        let is_cancelled = |user: &str| {
+            let (source, user) = ("billing".parse().unwrap(), user.parse().unwrap());
+            log.is_cancelled(&source, "x", &user, 4_000, 6_000)
+        };
+        assert!(is_cancelled("u") && !is_cancelled("v"));
     }
 }

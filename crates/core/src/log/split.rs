@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bellhop_protocol::reminder::Reminder;
 use bellhop_protocol::reminder::finished::as_published;
+use bellhop_protocol::reminder::cancellation::Cancellation;
 use bellhop_protocol::reminder::reject::{RejectCode, Rejection};
 use bellhop_protocol::reminder::set::{self, Candidate, Common, Origin, Refused, ReminderSet};
 use bellhop_protocol::token::{Source, UserId};
@@ -146,8 +147,8 @@ pub struct SetParts {
     pub set: Arc<OfSet>,
     /// Reminders that are refused.
     pub refused: Vec<RefusedReminder>,
-    /// Ids of reminders that are not to be delivered, if earlier sets scheduled them: of all users.
-    pub cancel: Vec<String>,
+    /// Reminders that are not to be delivered, if earlier sets scheduled them.
+    pub cancel: Vec<Cancellation>,
     /// Reminders that the set has itself: what earlier sets scheduled under these names gives way
     /// without an outcome.
     pub replaced: Vec<(String, UserId)>,
@@ -294,7 +295,7 @@ impl<'m> Sorted<'m> {
         };
         let mut first: HashMap<u128, usize> = HashMap::with_capacity(reminders.len());
         let raws: Vec<&str> = reminders.iter().map(|candidate| candidate.raw).collect();
-        let cancelled: HashSet<String> = sorted.parts.cancel.iter().cloned().collect();
+        let cancelled: HashSet<Cancellation> = sorted.parts.cancel.iter().cloned().collect();
         let (mut room, all) = (
             REFUSALS_BYTES + REFUSALS_FACTOR * message.body.len(),
             reminders.len(),
@@ -302,10 +303,11 @@ impl<'m> Sorted<'m> {
         for (place, Candidate { raw, parsed }) in reminders.into_iter().enumerate() {
             let refused = match parsed {
                 Ok(reminder) => {
-                    let identity = identity(&origin.source, Name::Id(&reminder.id), &reminder.user);
+                    let name = Name::Id(&reminder.id);
+                    let identity = identity(&origin.source, name, &reminder.user, None);
                     match *first.entry(identity).or_insert(place) {
                         earlier if earlier == place => {
-                            let is_cancelled = cancelled.contains(&reminder.id);
+                            let is_cancelled = is_in(&cancelled, &reminder);
                             sorted.sort_one(
                                 place,
                                 raw,
@@ -434,6 +436,18 @@ impl<'m> Sorted<'m> {
     }
 }
 
+/// Returns true if one of these cancels an earlier reminder with the names of this one.
+fn is_in(cancelled: &HashSet<Cancellation>, reminder: &Reminder) -> bool {
+    // Most sets cancel nothing.
+    !cancelled.is_empty()
+        && [None, Some(&reminder.user)].into_iter().any(|user| {
+            cancelled.contains(&Cancellation {
+                id: reminder.id.clone(),
+                user: user.cloned(),
+            })
+        })
+}
+
 fn duplicate(id: &str) -> Rejection {
     Rejection::new(
         RejectCode::DuplicateId,
@@ -492,7 +506,9 @@ impl OfSetItself {
                 ..
             }) => {
                 let refused: usize = refused.iter().map(RefusedReminder::bytes).sum();
-                let names = cancel.iter().map(|id| size_of::<String>() + id.len());
+                let names = cancel
+                    .iter()
+                    .map(|one| size_of::<Cancellation>() + one.id.len());
                 let replaced = replaced
                     .iter()
                     .map(|(id, _)| size_of::<(String, UserId)>() + id.len());
@@ -646,7 +662,7 @@ mod tests {
             ("a", RejectCode::InvalidUser)
         );
         assert!(refused[0].has_outcome());
-        assert_eq!(cancel, ["x", "y"]);
+        assert_eq!(cancel, ["x", "y"].map(|id| id.to_owned().into()));
         let user: UserId = "u".parse().unwrap();
         assert_eq!(
             replaced,
@@ -669,6 +685,14 @@ mod tests {
         let due = super::split(&due, 1);
         let reminder = &due.slices[0].1.reminders[0].reminder;
         assert!(due.of_set.is_none() && reminder.stays && reminder.is_single);
+    }
+
+    #[test]
+    fn cancelling_one_user_replaces_that_users_reminder() {
+        let body = r#"{"cancel":[{"id":"x","user":"u"}],"reminders":[
+            {"id":"x","user":"u","content":"c"},{"id":"x","user":"v","content":"c"}]}"#;
+        let SetParts { replaced, .. } = parts(split(&message(body), 1));
+        assert_eq!(replaced, [("x".to_owned(), "u".parse().unwrap())]);
     }
 
     #[test]

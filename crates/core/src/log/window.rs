@@ -16,12 +16,20 @@ use std::time::Duration;
 use bellhop_protocol::reminder::Reminder;
 use bellhop_protocol::token::{Source, UserId};
 use hashbrown::HashMap;
+use jiff::Timestamp;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::position::Mark;
+use crate::partition::{Partition, hash_of_user, of_hash};
 
-/// An identity in 128 bits: among 100 million, two are the same by chance once in 10²² times.
+/// An identity in 128 bits. Of a reminder it is the hash of the user and one of all its names, 64 bits each: among a
+/// million reminders of one user, two are the same by chance once in 37 million times.
 pub type Id = u128;
+
+/// Returns the partition among `count` of the user of a reminder with this identity.
+pub fn partition_of(id: Id, count: u16) -> Partition {
+    of_hash((id >> 64) as u64, count)
+}
 
 /// How a reminder is known to its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +41,14 @@ pub enum Name<'a> {
 }
 
 /// Returns the identity of a reminder. Those of different kinds are never the same: names have no
-/// control characters.
-pub fn identity(source: &Source, name: Name<'_>, user: &UserId) -> Id {
+/// control characters. A reminder that its publisher scheduled has the moment in its identity: a
+/// reminder that was delivered may be scheduled again, for another moment, under the same id.
+pub fn identity(
+    source: &Source,
+    name: Name<'_>,
+    user: &UserId,
+    deliver_at: Option<Timestamp>,
+) -> Id {
     let mut hasher = SipHasher13::new_with_keys(0, 0);
     let mut text = |text: &str| {
         hasher.write(text.as_bytes());
@@ -50,7 +64,10 @@ pub fn identity(source: &Source, name: Name<'_>, user: &UserId) -> Id {
             hasher.write_u64(place as u64);
         }
     }
-    hasher.finish128().as_u128()
+    if let Some(at) = deliver_at {
+        hasher.write_i128(at.as_nanosecond());
+    }
+    u128::from(hash_of_user(user)) << 64 | u128::from(hasher.finish128().as_u128() as u64)
 }
 
 /// Returns a hash of what a reminder says as published: all but its names and the time of
@@ -291,6 +308,8 @@ pub fn decode(mut bytes: &[u8]) -> Vec<Entries> {
 #[cfg(test)]
 mod tests {
     use bellhop_protocol::reminder::set::{self, Origin};
+
+    use crate::partition::of_user;
     use proptest::prelude::*;
 
     use super::*;
@@ -386,17 +405,26 @@ mod tests {
         let (source, other): (Source, Source) =
             ("billing".parse().unwrap(), "claims".parse().unwrap());
         let (alice, bob): (UserId, UserId) = ("alice".parse().unwrap(), "bob".parse().unwrap());
+        let now = |source, name, user| identity(source, name, user, None);
+        let at = |second| Timestamp::from_second(second).ok();
         let all = [
-            identity(&source, Name::Id("x"), &alice),
-            identity(&source, Name::Id("x"), &bob),
-            identity(&other, Name::Id("x"), &alice),
-            identity(&source, Name::InMessage("x", 0), &alice),
-            identity(&source, Name::InMessage("x", 1), &alice),
+            now(&source, Name::Id("x"), &alice),
+            now(&source, Name::Id("x"), &bob),
+            now(&other, Name::Id("x"), &alice),
+            now(&source, Name::InMessage("x", 0), &alice),
+            now(&source, Name::InMessage("x", 1), &alice),
+            identity(&source, Name::Id("x"), &alice, at(0)),
+            identity(&source, Name::Id("x"), &alice, at(1)),
         ];
         assert_eq!(
             all.iter().collect::<hashbrown::HashSet<_>>().len(),
             all.len()
         );
+        for count in [1, 7, 32] {
+            for (id, user) in [(all[0], &alice), (all[1], &bob), (all[6], &alice)] {
+                assert_eq!(partition_of(id, count), of_user(user, count));
+            }
+        }
     }
 
     #[test]

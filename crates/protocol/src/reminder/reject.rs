@@ -38,7 +38,7 @@ reject_codes! {
     NoReminders = "no_reminders", "The set has no reminders, and cancels none.";
     TooManyReminders = "too_many_reminders", "The set has more than 10,000 reminders, or cancels more.";
     TooManyRefused = "too_many_refused", "So many of the set's reminders are wrong that refusing each alone would take more than 8 times the set's bytes and 4 KiB; the whole set is refused, with the reminders that are right.";
-    InvalidCancel = "invalid_cancel", "An entry of the set's `cancel` is not the `id` of a reminder.";
+    InvalidCancel = "invalid_cancel", "An entry of the set's `cancel` is neither the `id` of a reminder nor an object with `id` and `user`.";
     InvalidReminder = "invalid_reminder", "The reminder is not an object, lacks `user` or `content`, or a field has the wrong type, stands twice or has half of a surrogate pair.";
     InvalidId = "invalid_id", "The reminder's `id` is empty, longer than 256 bytes, or has control characters.";
     InvalidUser = "invalid_user", "The `user` is empty, longer than 128 bytes, or has control characters.";

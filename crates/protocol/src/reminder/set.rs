@@ -8,6 +8,9 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::cancellation::Cancellation;
+#[cfg(feature = "schema")]
+use super::cancellation::RawCancellation;
 use super::fields::Fields;
 use super::readable::{self, Unreadable};
 use super::reject::{RejectCode, Rejection};
@@ -39,8 +42,8 @@ pub fn max_bytes(max_payload: usize) -> usize {
 pub struct ReminderSet<'a> {
     /// What it says of all its reminders.
     pub common: Common,
-    /// The ids of reminders of earlier sets that are not to be delivered, if they are not due yet.
-    pub cancel: Vec<String>,
+    /// Reminders of earlier sets that are not to be delivered, if they are not due yet.
+    pub cancel: Vec<Cancellation>,
     /// The reminders in the order of the set.
     pub reminders: Vec<Candidate<'a>>,
 }
@@ -133,9 +136,10 @@ pub struct RawSet<'a> {
     /// When its reminders are due, unless they say it themselves.
     #[cfg_attr(feature = "schema", schemars(with = "Option<Timestamp>"))]
     deliver_at: Option<String>,
-    /// Ids of scheduled reminders of its source that are not to be delivered, up to 10,000.
-    #[cfg_attr(feature = "schema", schemars(length(max = MAX_REMINDERS), inner(length(min = 1, max = MAX_ID_BYTES), regex(pattern = crate::token::NO_CONTROL))))]
-    cancel: Option<Vec<String>>,
+    /// Scheduled reminders of its source that are not to be delivered, up to 10,000.
+    #[serde(borrow)]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Vec<RawCancellation>>", length(max = MAX_REMINDERS)))]
+    cancel: Option<Vec<&'a RawValue>>,
     /// The reminders, 1 to 10,000. One that is wrong is refused alone.
     #[serde(borrow)]
     #[cfg_attr(feature = "schema", schemars(with = "Option<Vec<RawReminder<'a>>>", length(max = MAX_REMINDERS)))]
@@ -227,16 +231,13 @@ pub fn parse<'a>(origin: &Origin, body: &'a [u8]) -> Result<ReminderSet<'a>, Rej
             "`reminders` is empty; a set has 1 to 10,000",
         ));
     }
-    if let Some((index, problem)) = cancel
-        .iter()
-        .enumerate()
-        .find_map(|(index, id)| Some((index, id_error(id)?)))
-    {
-        return Err(Rejection::new(
-            RejectCode::InvalidCancel,
-            format!("`cancel[{index}]`: {problem}"),
-        ));
-    }
+    let cancel = cancel.iter().enumerate().map(|(index, raw)| {
+        Cancellation::read(raw.get()).map_err(|problem| {
+            let detail = format!("`cancel[{index}]`: {problem}");
+            Rejection::new(RejectCode::InvalidCancel, detail)
+        })
+    });
+    let cancel = cancel.collect::<Result<_, _>>()?;
     let reminders = reminders.iter().enumerate().map(|(index, raw)| {
         let raw = raw.get();
         Candidate {
@@ -535,6 +536,7 @@ mod tests {
             InvalidDeliverAt
         );
         assert_eq!(refused(r#"{"cancel":["a",""]}"#), InvalidCancel);
+        assert_eq!(refused(r#"{"cancel":["a",7]}"#), InvalidCancel);
         assert_eq!(refused(r#"{"cancel":[]}"#), NoReminders);
         assert_eq!(
             refused(&format!(r#"{{"cancel":{:?}}}"#, vec!["a"; 10_001])),
@@ -701,7 +703,7 @@ mod tests {
         let body = br#"{"deliver_at":"2026-12-01T08:00:00Z","cancel":["x"],
             "reminders":[{"user":"a","content":"c"},{"user":"a","content":"d","deliver_at":"2026-12-02T09:00:00+01:00"}]}"#;
         let set = parse(&origin(), body).unwrap();
-        assert_eq!(set.cancel, ["x"]);
+        assert_eq!(set.cancel, [String::from("x").into()]);
         let due = |at: usize| {
             set.reminders[at]
                 .parsed

@@ -193,7 +193,8 @@ fn sets_are_taken_as_their_schema_says() {
     agree("set", &json!({ "reminders": [reminder] }), |text| {
         is_good_set(text.as_bytes())
     });
-    agree("set", &json!({ "cancel": ["inv-981"] }), |text| {
+    let cancel = json!(["inv-981", { "id": "inv-982", "user": "alice" }]);
+    agree("set", &json!({ "cancel": cancel }), |text| {
         is_good_set(text.as_bytes())
     });
     agree("published-reminder", &reminder, |text| {
@@ -201,6 +202,14 @@ fn sets_are_taken_as_their_schema_says() {
     });
     let many = |count| json!({ "reminders": vec![&reminder; count] });
     let validator = validator(&schema("set"));
+    for odd in oddities() {
+        let of_user = json!({ "id": "a", "user": odd });
+        for entry in [odd.clone(), json!({ "id": odd }), of_user] {
+            let set = json!({ "cancel": [entry] });
+            let is_good = is_good_set(set.to_string().as_bytes());
+            assert_eq!(validator.is_valid(&set), is_good, "{set}");
+        }
+    }
     assert!(
         validator.is_valid(&many(set::MAX_REMINDERS))
             && !validator.is_valid(&many(set::MAX_REMINDERS + 1))
