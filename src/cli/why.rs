@@ -1,6 +1,8 @@
 //! `bellhop why`: what became of one reminder. The history tells its trail, or, where none is kept, the stream of outcomes;
 //! where it lies now, streams alone can tell.
 
+use std::collections::BTreeMap;
+
 use async_nats::jetstream::consumer::pull;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -25,6 +27,7 @@ use crate::wire::member::HeldBack;
 #[command(after_help = "Examples:
   bellhop why billing inv-981
   bellhop why billing inv-981 --json | jq -r '.trail[].outcome'
+  bellhop why billing meeting-7 --user alice
 
 Queries the history. Without one, reads the source's outcomes from their stream, which keeps them for \
 streams.outcomes_age (7 days); this can be slow for a busy source.")]
@@ -33,6 +36,9 @@ pub(super) struct Args {
     source: Source,
     /// The reminder's id
     id: String,
+    /// Only this user's; else those of all users who have a reminder of this id
+    #[arg(long)]
+    user: Option<UserId>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -42,6 +48,8 @@ pub(super) struct Args {
 struct Wanted<'a> {
     source: &'a Source,
     id: &'a str,
+    /// Whose; none asks about all users of the id.
+    user: Option<&'a UserId>,
     /// The id as it stands in JSON: most messages do not have it, and need not be read.
     needle: Vec<u8>,
 }
@@ -61,7 +69,7 @@ enum Place {
         unanswered: Option<Unanswered>,
     },
     /// To be delivered later.
-    Scheduled { deliver_at: Timestamp },
+    Scheduled { user: UserId, deliver_at: Timestamp },
     /// In the stream of refused input, alone or in a set that was refused as a whole.
     Rejected {
         sequence: u64,
@@ -84,21 +92,30 @@ struct Answer<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     reminder: Option<&'a RawValue>,
     trail: &'a [Step],
+    /// What is known of each user, where they are several. The fields before this one are the first one's.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    users: &'a [Known],
     places: Vec<Place>,
 }
 
-/// What is known of a reminder.
-#[derive(Default)]
+/// What is known of a user's reminder.
+#[derive(Default, Serialize)]
 struct Known {
     user: Option<UserId>,
     /// As it was delivered, where there is a history.
+    #[serde(skip_serializing_if = "Option::is_none")]
     reminder: Option<Box<RawValue>>,
     /// Its outcomes, oldest first.
     trail: Vec<Step>,
 }
 
 pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliError> {
-    let Args { source, id, json } = args;
+    let Args {
+        source,
+        id,
+        user,
+        json,
+    } = args;
     if id.is_empty() || id.len() > MAX_ID_BYTES {
         return Err(CliError::Usage(format!(
             "an id has 1 to {MAX_ID_BYTES} bytes"
@@ -109,26 +126,28 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
     let wanted = Wanted {
         source: &source,
         id: &id,
+        user: user.as_ref(),
         needle,
     };
     let known = match by_history(&nats, &wanted).await {
         Ok(known) => known,
-        Err(ApiError::Unknown(_)) => Known::default(),
+        Err(ApiError::Unknown(_)) => Vec::new(),
         Err(ApiError::NoResponder | ApiError::Away(_)) => by_stream(&nats, &wanted).await?,
         Err(error) => return Err(error.into()),
     };
     let places = places(&nats, &wanted, &known).await?;
-    if known.trail.is_empty() && places.is_empty() {
+    if known.is_empty() && places.is_empty() {
         return Err(CliError::Failed(unknown(&nats, &wanted).await?));
     }
     let mut output = Output::new();
     if json {
-        let reminder = known.reminder.as_deref();
+        let first = known.first();
         output.json(&Answer {
             source: &source,
             id: &id,
-            reminder,
-            trail: &known.trail,
+            reminder: first.and_then(|one| one.reminder.as_deref()),
+            trail: first.map_or(&[], |one| &one.trail),
+            users: if known.len() > 1 { &known } else { &[] },
             places,
         })?;
     } else {
@@ -159,7 +178,11 @@ impl Wanted<'_> {
         let Ok(json) = serde_json::from_slice::<Value>(payload) else {
             return false;
         };
-        let has_id = |value: &Value| value["id"] == self.id;
+        let is_other = |value: &Value| {
+            self.user
+                .is_some_and(|user| value["user"].is_string() && value["user"] != user.as_str())
+        };
+        let has_id = |value: &Value| value["id"] == self.id && !is_other(value);
         has_id(&json)
             || json["reminders"]
                 .as_array()
@@ -167,35 +190,46 @@ impl Wanted<'_> {
     }
 }
 
-/// What the history knows.
-async fn by_history(nats: &Nats, wanted: &Wanted<'_>) -> Result<Known, ApiError> {
+/// What the history knows, of each user.
+async fn by_history(nats: &Nats, wanted: &Wanted<'_>) -> Result<Vec<Known>, ApiError> {
     #[derive(Deserialize)]
     struct Answer {
         reminder: Box<RawValue>,
         trail: Vec<Step>,
+        #[serde(default)]
+        users: Vec<UserId>,
     }
     #[derive(Deserialize)]
     struct Said {
         user: Option<UserId>,
     }
-    let Answer { reminder, trail } = ask(
-        nats,
-        "why",
-        &json!({ "source": wanted.source, "id": wanted.id }),
-    )
-    .await?;
-    let user = serde_json::from_str(reminder.get())
-        .ok()
-        .and_then(|Said { user }| user);
-    Ok(Known {
-        user,
-        reminder: Some(reminder),
-        trail,
-    })
+    let about = async |user: Option<&UserId>| {
+        let query = json!({ "source": wanted.source, "id": wanted.id, "user": user });
+        let Answer {
+            reminder,
+            trail,
+            users,
+        } = ask(nats, "why", &query).await?;
+        let user = serde_json::from_str(reminder.get())
+            .ok()
+            .and_then(|Said { user }| user);
+        let known = Known {
+            user,
+            reminder: Some(reminder),
+            trail,
+        };
+        Ok::<_, ApiError>((known, users))
+    };
+    let (first, users) = about(wanted.user).await?;
+    let mut known = vec![first];
+    for user in users.iter().skip(1) {
+        known.push(about(Some(user)).await?.0);
+    }
+    Ok(known)
 }
 
-/// What the stream of outcomes knows.
-async fn by_stream(nats: &Nats, wanted: &Wanted<'_>) -> Result<Known, CliError> {
+/// What the stream of outcomes knows, of each user.
+async fn by_stream(nats: &Nats, wanted: &Wanted<'_>) -> Result<Vec<Known>, CliError> {
     #[derive(Deserialize)]
     struct Record {
         id: String,
@@ -204,7 +238,7 @@ async fn by_stream(nats: &Nats, wanted: &Wanted<'_>) -> Result<Known, CliError> 
         #[serde(flatten)]
         step: Step,
     }
-    let mut known = Known::default();
+    let mut found: BTreeMap<Option<UserId>, Known> = BTreeMap::new();
     let subject = nats.names.outcomes(wanted.source);
     find(
         nats,
@@ -220,7 +254,12 @@ async fn by_stream(nats: &Nats, wanted: &Wanted<'_>) -> Result<Known, CliError> 
                 .into_iter()
                 .filter(|record| record.id == wanted.id)
             {
-                known.user = known.user.take().or_else(|| record.user?.parse().ok());
+                let user = record.user.and_then(|user| user.parse::<UserId>().ok());
+                if wanted.user.is_some() && wanted.user != user.as_ref() {
+                    continue;
+                }
+                let known = found.entry(user.clone()).or_default();
+                known.user = user;
                 for identity in ["source", "set"] {
                     record.step.more.remove(identity);
                 }
@@ -229,11 +268,11 @@ async fn by_stream(nats: &Nats, wanted: &Wanted<'_>) -> Result<Known, CliError> 
         },
     )
     .await?;
-    Ok(known)
+    Ok(found.into_values().collect())
 }
 
 /// Where it lies.
-async fn places(nats: &Nats, wanted: &Wanted<'_>, known: &Known) -> Result<Vec<Place>, CliError> {
+async fn places(nats: &Nats, wanted: &Wanted<'_>, known: &[Known]) -> Result<Vec<Place>, CliError> {
     let mut places = Vec::new();
     let names = &nats.names;
     let token = wanted.source.escaped();
@@ -256,16 +295,18 @@ async fn places(nats: &Nats, wanted: &Wanted<'_>, known: &Known) -> Result<Vec<P
         },
     )
     .await?;
-    for (_, headers) in schedule::under(nats, wanted.source, wanted.id).await? {
-        places.extend(
-            schedule::due_at(Some(&headers)).map(|deliver_at| Place::Scheduled { deliver_at }),
-        );
+    for (user, headers) in schedule::under(nats, wanted.source, wanted.id).await? {
+        if wanted.user.is_none_or(|wanted| *wanted == user) {
+            let due_at = schedule::due_at(Some(&headers));
+            places.extend(due_at.map(|deliver_at| Place::Scheduled { user, deliver_at }));
+        }
     }
-    let may_wait = known
-        .trail
-        .last()
-        .is_some_and(|step| ["parked", "rerouted"].contains(&step.outcome.as_str()));
-    if let Some(user) = known.user.clone().filter(|_| may_wait) {
+    let may_wait = |known: &&Known| {
+        let last = known.trail.last();
+        last.is_some_and(|step| ["parked", "rerouted"].contains(&step.outcome.as_str()))
+    };
+    let waiting = known.iter().filter(may_wait);
+    for user in waiting.filter_map(|known| known.user.clone()) {
         let waiting = mailbox::all(nats, &user).await?;
         let found = waiting
             .iter()
@@ -344,11 +385,11 @@ async fn find(
     .await
 }
 
-fn print(output: &mut Output, known: &Known, places: &[Place]) -> Result<(), CliError> {
-    if let Some(user) = &known.user {
-        output.line(format!("for {user}"))?;
-    }
-    if !known.trail.is_empty() {
+fn print(output: &mut Output, known: &[Known], places: &[Place]) -> Result<(), CliError> {
+    for known in known {
+        if let Some(user) = &known.user {
+            output.line(format!("for {user}"))?;
+        }
         let mut table = Table::new(&["at", "outcome", "detail"]);
         for step in &known.trail {
             table.row(&[time(step.at), step.outcome.clone(), detail(&step.more)]);
@@ -401,7 +442,9 @@ impl Place {
                     "in the mailbox of {user} since {since}, message {sequence}, with {before} before it{unanswered}"
                 )
             }
-            Self::Scheduled { deliver_at } => format!("scheduled for {}", time(*deliver_at)),
+            Self::Scheduled { user, deliver_at } => {
+                format!("scheduled for {}, for {user}", time(*deliver_at))
+            }
             Self::Rejected {
                 sequence,
                 at,

@@ -17,11 +17,12 @@ use super::asker::Asker;
 use super::history::erasure::{EraseError, erase};
 use super::history::fresh::catch_up;
 use crate::event::Event;
-use crate::history::{Cursor, History, HistoryError};
+use crate::history::{Cursor, FoundOfUser, History, HistoryError};
 use crate::nats::mailbox::{Pages, ParkedMessage, count};
 use crate::nats::subscription::lasting;
 use crate::nats::{During, Nats, NatsError, chain, neighbours};
 use crate::reminder::finished::{to_the_millisecond, with_fate, with_parked_at};
+use crate::token::UserId;
 use crate::wire::query::{self, QueryError};
 
 /// How long a question may take, unless it is one of erasing.
@@ -318,22 +319,37 @@ fn cursor(next: Option<Cursor>) -> String {
 }
 
 async fn why(context: &Context, asker: &Asker, body: &[u8]) -> Result<Bytes, Refusal> {
-    let (source, id) = query::why(body)?;
-    let found = opened(context).await?.why(source.as_str(), &id).await?;
-    let may_know = match &found {
-        Some(found) => asker.may_know_reminder(&context.nats, &found.body).await?,
-        None => asker.may_know_all(),
-    };
-    if !may_know {
-        // The same for a reminder that there is and one that there is not.
-        let problem =
-            format!("reminder `{id}` of `{source}` is of no user who has a route at {asker}");
-        return Err(Refusal::Forbidden(problem));
+    let (source, id, user) = query::why(body)?;
+    let history = opened(context).await?;
+    let user = user.as_ref().map(UserId::as_str);
+    let mut permitted = Vec::new();
+    for found in history.why(source.as_str(), &id, user).await? {
+        if asker
+            .may_know_reminder(&context.nats, &found.newest.body)
+            .await?
+        {
+            permitted.push(found);
+        }
     }
-    let found = found.ok_or_else(|| {
-        Refusal::Unknown(format!("nothing is known of reminder `{id}` of `{source}`"))
-    })?;
-    Ok(format!(r#"{{"reminder":{},"trail":{}}}"#, found.body, found.trail).into())
+    let Some(FoundOfUser { newest, .. }) = permitted.first() else {
+        // The same for a reminder that there is and one that there is not.
+        return Err(match asker.may_know_all() {
+            true => Refusal::Unknown(format!("nothing is known of reminder `{id}` of `{source}`")),
+            false => Refusal::Forbidden(format!(
+                "reminder `{id}` of `{source}` is of no user who has a route at {asker}"
+            )),
+        });
+    };
+    let users: Vec<_> = permitted
+        .iter()
+        .filter_map(|one| one.user.as_ref())
+        .collect();
+    let users = match users.len() {
+        0 | 1 => String::new(),
+        _ => format!(r#","users":{}"#, json!(users)),
+    };
+    let (body, trail) = (&newest.body, &newest.trail);
+    Ok(format!(r#"{{"reminder":{body},"trail":{trail}{users}}}"#).into())
 }
 
 async fn mailbox(context: &Context, asker: &Asker, body: &[u8]) -> Result<Bytes, Refusal> {

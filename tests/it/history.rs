@@ -1159,3 +1159,42 @@ async fn hanging_database_is_reported_and_stopping_works() {
     member.signal("TERM");
     world.ended(&member).await;
 }
+
+/// One announcement goes to many users under one id: each user's is a reminder of its own.
+#[tokio::test]
+async fn why_answers_for_each_user_of_an_id() {
+    for history in [&[][..], &[("history.url", "none")]] {
+        let world = World::start(history).await;
+        world.app("app-1", &["alice"]).await;
+        let users = ["alice", "bob"];
+        world
+            .publish("hr", users.map(|user| reminder("meeting", user)))
+            .await;
+        let said = async |args: &[&str], expected: &[&str]| {
+            let is_said = async || {
+                let why = world.run(args).await;
+                match expected.iter().find(|part| !why.stdout.contains(*part)) {
+                    None => Ok(why.stdout),
+                    Some(part) => Err(format!("{part} is missing: {why:?}")),
+                }
+            };
+            world.eventually("why says it", is_said).await
+        };
+        let of_all = said(
+            &["why", "hr", "meeting"],
+            &["for alice", "for bob", "delivered", "in the mailbox of bob"],
+        );
+        of_all.await;
+        let of_one = said(&["why", "hr", "meeting", "--user", "bob"], &["for bob"]).await;
+        assert!(!of_one.contains("delivered"), "{of_one}");
+        let json = world.run(&["why", "hr", "meeting", "--json"]).await;
+        let json: Value = serde_json::from_str(&json.succeeded()).unwrap();
+        assert_eq!(json["users"].as_array().map(Vec::len), Some(2), "{json}");
+        if history.is_empty() {
+            let query = json!({ "source": "hr", "id": "meeting", "user": "alice" });
+            let why = world.ask("why", query).await.unwrap();
+            assert_eq!(why["reminder"]["user"], "alice");
+            assert_eq!(why["users"], Value::Null);
+        }
+    }
+}

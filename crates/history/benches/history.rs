@@ -448,7 +448,7 @@ async fn ask(history: &History, rows: usize) -> bool {
         let began = Instant::now();
         // Its source is one of 20; whether it is this one is of no account.
         history
-            .why("system-1", &format!("inv-{nth}"))
+            .why("system-1", &format!("inv-{nth}"), None)
             .await
             .unwrap();
         times.push(began.elapsed());

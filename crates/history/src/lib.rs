@@ -111,6 +111,15 @@ pub struct Found {
     pub trail: String,
 }
 
+/// What became of the reminders of one id for one user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundOfUser {
+    /// The user; none if the reminder was refused and has none that is a name.
+    pub user: Option<String>,
+    /// The reminder that was published last, with the outcomes of all of them.
+    pub newest: Found,
+}
+
 /// A history. Clones share it.
 #[derive(Debug, Clone)]
 pub struct History {
@@ -177,30 +186,40 @@ impl History {
             .map_err(|problem| problem.at(&self.url))
     }
 
-    /// Returns the reminder of this id that was published last, with the trails of all that had the id, oldest first.
+    /// Returns what became of the reminders of this id, for each user, or for one. The user whose reminder was published
+    /// last comes first; of each it is the last one, with the trails of all that had the id, oldest first.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn why(&self, source: &str, id: &str) -> Result<Option<Found>, HistoryError> {
+    pub async fn why(
+        &self,
+        source: &str,
+        id: &str,
+        user: Option<&str>,
+    ) -> Result<Vec<FoundOfUser>, HistoryError> {
         let query = Query {
+            user: user.map(ToOwned::to_owned),
             source: Some(source.to_owned()),
             id: Some(id.to_owned()),
             limit: MAX_REUSES,
             ..Query::default()
         };
-        let page = self.find(&query).await?;
-        let trails = page
-            .reminders
-            .iter()
-            .rev()
-            .map(|found| steps(&found.trail))
-            .collect::<Vec<_>>();
-        let trail = format!("[{}]", trails.join(","));
-        Ok(page
-            .reminders
-            .into_iter()
-            .next()
-            .map(|newest| Found { trail, ..newest }))
+        // The newest is first.
+        let mut of_users: Vec<FoundOfUser> = Vec::new();
+        for found in self.find(&query).await?.reminders {
+            let user = user_of(&found.body);
+            match of_users.iter_mut().find(|one| one.user == user) {
+                None => of_users.push(FoundOfUser {
+                    user,
+                    newest: found,
+                }),
+                Some(one) => {
+                    let (older, newer) = (steps(&found.trail), steps(&one.newest.trail));
+                    one.newest.trail = format!("[{older},{newer}]");
+                }
+            }
+        }
+        Ok(of_users)
     }
 
     /// Removes a user: everything that was published for the user up to this time, in milliseconds since 1970, and the
@@ -246,6 +265,16 @@ async fn database(url: &HistoryUrl) -> Result<Arc<dyn Database>, Problem> {
 
 /// Reminders with the same id whose trails [`History::why`] returns; older ones are left out.
 const MAX_REUSES: usize = 1_000;
+
+/// Returns whom a reminder is for, by its JSON.
+fn user_of(body: &str) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Whose {
+        user: Option<String>,
+    }
+    let Whose { user } = serde_json::from_str(body).ok()?;
+    user
+}
 
 /// Returns the steps of a trail as they stand between its brackets.
 fn steps(trail: &str) -> &str {

@@ -114,7 +114,8 @@ async fn said_before(
     struct Answer {
         reminder: Box<RawValue>,
     }
-    match ask::<Answer>(nats, "why", &json!({ "source": source, "id": id })).await {
+    let query = json!({ "source": source, "id": id, "user": user });
+    match ask::<Answer>(nats, "why", &query).await {
         Ok(answer) => Ok(answer.reminder.get().to_owned()),
         // A failed query must not end the following.
         Err(ApiError::Unknown(_) | ApiError::Away(_) | ApiError::NoResponder) => {

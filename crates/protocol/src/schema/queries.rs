@@ -152,6 +152,8 @@ pub struct WhyQuery {
     /// Its id.
     #[schemars(length(min = 1, max = MAX_ID_BYTES), regex(pattern = NO_CONTROL))]
     pub id: String,
+    /// Whom it is for. Else the answer is about the user whose reminder of this id was published last.
+    pub user: Option<UserId>,
 }
 
 /// A reminder's fate.
@@ -161,6 +163,8 @@ pub struct WhyAnswer {
     pub reminder: Known,
     /// All its outcomes, the oldest first.
     pub trail: Vec<Step>,
+    /// The users who have a reminder of this id, where they are several. The one of this answer is the first.
+    pub users: Option<Vec<UserId>>,
 }
 
 /// Whose mailbox is asked about.

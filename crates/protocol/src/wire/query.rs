@@ -226,15 +226,16 @@ fn first_ms_from(time: Timestamp) -> i64 {
     if is_whole { ms } else { ms + 1 }
 }
 
-/// Reads which reminder `why` is asked about.
+/// Reads which reminder `why` is asked about. Without a user it is that of any user.
 ///
 /// # Errors
 /// Names the field that is wrong or missing.
-pub fn why(body: &[u8]) -> Result<(Source, String), QueryError> {
+pub fn why(body: &[u8]) -> Result<(Source, String, Option<UserId>), QueryError> {
     let mut fields = Fields::read(body)?;
     Ok((
         Fields::needed("source", fields.source()?)?,
         Fields::needed("id", fields.id()?)?,
+        fields.user()?,
     ))
 }
 
