@@ -22,6 +22,7 @@ mod man;
 mod marked;
 mod members;
 mod output;
+mod partitions;
 mod publish;
 mod rejected;
 mod repartition;
@@ -134,6 +135,9 @@ enum Command {
     /// List the running `bellhop serve` processes
     #[command(subcommand)]
     Members(members::Command),
+    /// Show how far each partition has come in the log of published sets
+    #[command(subcommand)]
+    Partitions(partitions::Command),
     /// Show and delete parked reminders of users who are away
     #[command(subcommand)]
     Mailbox(mailbox::Command),
@@ -327,6 +331,7 @@ impl Cli {
             Command::Instances(command) => instances::run(&settings, command).await,
             Command::Rules(command) => rules::run(&settings, command).await,
             Command::Members(command) => members::run(&settings, command).await,
+            Command::Partitions(command) => partitions::run(&settings, command).await,
             Command::Mailbox(command) => mailbox::run(&settings, command).await,
             Command::Scheduled(command) => scheduled::run(&settings, command).await,
             Command::Rejected(command) => rejected::run(&settings, command).await,

@@ -50,6 +50,10 @@ struct Handles {
     oldest_parked: Gauge,
     instances: Series<IntGauge>,
     pending: Series<IntGauge>,
+    log_behind: IntGauge,
+    log_oldest_set: IntGauge,
+    log_oldest_partition: IntGauge,
+    log_oldest_age: Gauge,
     ack_pending: Series<IntGauge>,
     ack_pending_limit: Series<IntGauge>,
     stream_messages: Series<IntGauge>,
@@ -286,8 +290,24 @@ impl Default for Handles {
             ),
             pending: make.gauges(
                 "bellhop_consumer_pending",
-                "Messages in JetStream that wait to be delivered to this member, by role.",
+                "Sets between the position that is furthest behind and the end of the log, for `intake` and `partition`; messages that wait to be delivered to this member, for other roles.",
                 ("role", &Role::KINDS),
+            ),
+            log_behind: make.gauge(
+                "bellhop_log_behind_sets",
+                "Sets between the position that is furthest behind and the end of the log, reported by the member with the intake; 0 on others.",
+            ),
+            log_oldest_set: make.gauge(
+                "bellhop_log_oldest_set",
+                "Sequence of the oldest set that a partition has not settled, reported by the member with the intake; 0 on others and without such a set.",
+            ),
+            log_oldest_partition: make.gauge(
+                "bellhop_log_oldest_partition",
+                "Partition that has not settled the oldest set; -1 is the intake. Meaningless while `bellhop_log_oldest_set` is 0.",
+            ),
+            log_oldest_age: make.seconds(
+                "bellhop_log_oldest_set_age_seconds",
+                "Age of the oldest set that a partition has not settled; 0 without such a set.",
             ),
             ack_pending: make.gauges(
                 "bellhop_consumer_ack_pending",
@@ -538,6 +558,19 @@ impl Metrics {
             .set(i64::try_from(pending).unwrap_or(i64::MAX));
         self.0.ack_pending.of(kind).set(as_gauge(ack_pending));
         self.0.ack_pending_limit.of(kind).set(limit);
+    }
+
+    /// Which set holds the front of the log back: how many sets lie behind that position, the set's sequence, the partition
+    /// that has not settled it, and its age. None where another member reports it, or there is no such set.
+    pub fn log_held_back(&self, by: Option<(u64, u64, Option<u16>, Duration)>) {
+        let (behind, oldest, partition, age) = by.unwrap_or((0, 0, Some(0), Duration::ZERO));
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        self.0.log_behind.set(gauge(behind));
+        self.0.log_oldest_set.set(gauge(oldest));
+        self.0
+            .log_oldest_partition
+            .set(partition.map_or(-1, i64::from));
+        self.0.log_oldest_age.set(age.as_secs_f64());
     }
 
     /// What a stream or bucket has, and the bytes that it may have; 0 for any number.

@@ -4,6 +4,7 @@ pub mod access;
 pub mod aging;
 pub mod api;
 pub mod batch;
+pub mod behind;
 pub mod bucket;
 mod connect;
 mod direct;

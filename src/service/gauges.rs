@@ -13,15 +13,17 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use super::links::Links;
+use super::now_ms;
 use crate::config::Config;
 use crate::log::Subscriber;
 use crate::metrics::Metrics;
+use crate::nats::behind::{self, Behind, furthest};
 use crate::nats::link::Link;
 use crate::nats::names::bucket_stream;
 use crate::nats::pinned::{self, Waiting};
 use crate::nats::storage;
 use crate::nats::topology::consumers_of;
-use crate::nats::{Nats, NatsError, chain, log, positions};
+use crate::nats::{Nats, NatsError, chain};
 use crate::partition::{Partition, Role};
 use crate::router::partition::stats::PartitionStats;
 use crate::wire::member::{HeldBack, MAX_HELD_BACK};
@@ -181,7 +183,13 @@ impl Board {
     /// What waits in JetStream for the roles worked here. What cannot be asked keeps its last figure.
     async fn ask(&mut self) {
         let roles = self.worked.borrow().clone();
-        let behind = self.behind(&roles).await;
+        let behind = behind::all(&self.nats).await;
+        if let Err(error) = &behind {
+            tracing::debug!(error = %chain(error), "how far the positions are is not known");
+        }
+        let behind = behind.unwrap_or_default();
+        self.ask_oldest(furthest(&behind).filter(|_| roles.contains(&Role::Intake)))
+            .await;
         for kind in Role::KINDS {
             let of_kind = roles.iter().filter(|role| role.kind() == kind);
             match self
@@ -193,12 +201,10 @@ impl Board {
                 .await
             {
                 Ok(waiting) => {
-                    let in_log = behind
-                        .as_ref()
-                        .ok()
-                        .and_then(|behind| behind.get(kind))
-                        .copied()
-                        .unwrap_or(0);
+                    let own = behind
+                        .iter()
+                        .filter(|one| roles.contains(&role(one)) && role(one).kind() == kind);
+                    let in_log = own.map(|one| one.sets).max().unwrap_or(0);
                     let sum = in_log + waiting.iter().map(|one| one.pending).sum::<u64>();
                     let fullest = waiting.iter().max_by_key(|one| one.ack_pending);
                     let (ack_pending, limit) =
@@ -219,34 +225,34 @@ impl Board {
         }
     }
 
-    /// How many sets the position of these roles is behind the log's end, at most, by the kind of role.
-    async fn behind(
-        &self,
-        roles: &BTreeSet<Role>,
-    ) -> Result<BTreeMap<&'static str, u64>, NatsError> {
-        let (found, last) = (
-            positions::all(&self.nats).await?,
-            log::state(&self.nats, 0).await?.last,
-        );
-        let mut behind = BTreeMap::new();
-        for (subscriber, position, _) in found {
-            let role = match subscriber {
-                Subscriber::Sets => Role::Intake,
-                Subscriber::Partition(partition) => Role::Partition(partition),
-            };
-            if roles.contains(&role) {
-                let most: &mut u64 = behind.entry(role.kind()).or_default();
-                *most = (*most).max(last.saturating_sub(position.settled.sequence));
-            }
-        }
-        Ok(behind)
-    }
-
     async fn waiting(&self, consumers: Vec<(String, String)>) -> Result<Vec<Waiting>, NatsError> {
         let ask = |(stream, consumer): (String, String)| async move {
             pinned::waiting(&self.nats, &stream, &consumer).await
         };
         try_join_all(consumers.into_iter().map(ask)).await
+    }
+
+    /// Asks for the oldest set that this subscriber has not settled.
+    async fn ask_oldest(&self, furthest: Option<&Behind>) {
+        let Some(one) = furthest else {
+            return self.metrics.log_held_back(None);
+        };
+        match behind::oldest(&self.nats, one).await {
+            Ok(oldest) => self.metrics.log_held_back(oldest.map(|oldest| {
+                // Another machine's clock may be ahead.
+                let age = now_ms().duration_since(oldest.stored_at).try_into();
+                let partition = role(one).partition().map(|Partition(number)| number);
+                (
+                    one.sets,
+                    oldest.sequence,
+                    partition,
+                    age.unwrap_or_default(),
+                )
+            })),
+            Err(error) => {
+                tracing::debug!(error = %chain(&error), "the age of the oldest set is not known");
+            }
+        }
     }
 
     /// Asks for the account's storage: the member that works the intake does.
@@ -299,12 +305,20 @@ impl Board {
                     }
                     _ => u64::try_from(config.max_bytes).unwrap_or(0),
                 };
-                if stream == "sets" {
+                if stream == "log" {
                     sets = Some(config.clone());
                 }
                 self.metrics
                     .stored(stream, state.messages, state.bytes, limit);
             }
         }
+    }
+}
+
+/// Returns the role that works for a subscriber of the log.
+fn role(behind: &Behind) -> Role {
+    match behind.subscriber {
+        Subscriber::Sets => Role::Intake,
+        Subscriber::Partition(partition) => Role::Partition(partition),
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::jetstream::stream::DiscardPolicy;
 use bellhop_testkit::nats_server::{find, start_cluster};
 use futures_util::StreamExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::{Ended, LATER, World, bellhop, reminder};
 
@@ -87,7 +87,7 @@ async fn doctor(world: &World, more: &[&str]) -> Diagnosis {
 }
 
 /// Every check, and its verdict on a healthy installation. Only the system account sees how a server writes.
-const HEALTHY: [(&str, &str); 20] = [
+const HEALTHY: [(&str, &str); 21] = [
     ("account", "ok"),
     ("backlog", "ok"),
     ("clock", "ok"),
@@ -96,6 +96,7 @@ const HEALTHY: [(&str, &str); 20] = [
     ("history", "ok"),
     ("members", "ok"),
     ("permissions", "ok"),
+    ("positions", "ok"),
     ("secrets", "ok"),
     ("rejected", "ok"),
     ("replicas", "ok"),
@@ -163,7 +164,7 @@ async fn healthy_installation_is_ok_in_every_format() {
 
     let text = world.run(&["doctor"]).await.succeeded();
     assert!(
-        text.contains("0 critical, 0 warnings, 1 unknown, 19 ok"),
+        text.contains("0 critical, 0 warnings, 1 unknown, 20 ok"),
         "{text}"
     );
     let line = world
@@ -435,9 +436,46 @@ async fn old_sets_without_a_member_are_reported() {
             }
         })
         .await;
+    let held_back = "the intake, which has no owner, holds the log back: set 1 has waited for";
+    doctor(&world, &[]).await.says(
+        "positions",
+        "warning",
+        &[held_back, "bellhop partitions ls"],
+    );
+    let listed = async || {
+        let listed = world.run(&["partitions", "ls", "--json"]).await.succeeded();
+        serde_json::from_str::<Vec<Value>>(&listed).unwrap()
+    };
+    let (before, table) = (listed().await, world.run(&["partitions", "ls"]).await);
+    assert_eq!(before.len(), 5);
+    for (one, name) in before.iter().zip(["sets", "0", "1", "2", "3"]) {
+        let fields = [
+            &one["partition"],
+            &one["position"],
+            &one["behind"],
+            &one["oldest_set"],
+        ];
+        assert_eq!(fields, [&json!(name), &json!(0), &json!(1), &json!(1)]);
+        assert_eq!(one["owner"], Value::Null);
+    }
+    let table = table.succeeded();
+    assert!(
+        table.contains("sets is furthest behind, by 1 set: set 1 has waited for"),
+        "{table}"
+    );
     world.serve().await;
     world.settle().await;
-    assert_eq!(doctor(&world, &[]).await.worst()["backlog"], "ok");
+    let worst = doctor(&world, &[]).await;
+    let worst = worst.worst();
+    assert_eq!((worst["backlog"], worst["positions"]), ("ok", "ok"));
+    for one in listed().await {
+        assert_eq!((&one["position"], &one["behind"]), (&json!(1), &json!(0)));
+        assert!(
+            one["owner"].as_str().unwrap().starts_with("member-1"),
+            "{one}"
+        );
+        assert_eq!(one["oldest_set_at"], Value::Null);
+    }
 }
 
 /// Work that a client has fetched and does not acknowledge, and a consumer that somebody paused.

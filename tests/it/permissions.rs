@@ -901,6 +901,7 @@ async fn all_of_bellhop_works_with_these_permissions() {
         &["doctor", "--set", "partitions=4"],
         &["top", "--once"],
         &["members", "ls"],
+        &["partitions", "ls"],
         &["instances", "ls"],
         &["routes", "ls"],
         &["routes", "put", "erin", "app-1"],
@@ -1058,7 +1059,7 @@ async fn monitoring_may_run_top_and_doctor() {
     let unknown: Vec<_> = unknown
         .map(|check| check["check"].as_str().unwrap())
         .collect();
-    assert_eq!(unknown, ["sync", "history", "rules", "routes"], "{told:#}");
+    assert_eq!(unknown, ["sync", "positions", "history", "rules", "routes"], "{told:#}");
 }
 
 #[tokio::test]

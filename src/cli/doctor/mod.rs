@@ -7,6 +7,7 @@ mod account;
 mod data;
 mod finding;
 mod permissions;
+mod positions;
 mod report;
 mod server;
 mod streams;
@@ -108,6 +109,7 @@ async fn in_depth(case: &Case<'_>, nats: &Nats, system: &SystemAccount) -> Vec<C
         named("sync", system::sync(case, &servers)),
         named("neighbours", server::neighbours(nats).await),
         named("setup", streams::setup(nats, case.config).await),
+        named("positions", positions::positions(case, nats).await),
         named("history", data::history(case, nats).await),
         named("rules", data::rules(case, nats).await),
         named("routes", data::routes(case, nats).await),

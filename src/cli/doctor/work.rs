@@ -13,9 +13,9 @@ use crate::cli::survey::Survey;
 use crate::partition::{Partition, Role};
 
 /// Time that a message may wait in a stream before a warning.
-const WAIT_WARNING: Duration = Duration::from_secs(10);
+pub(super) const WAIT_WARNING: Duration = Duration::from_secs(10);
 /// Time that a message may wait in a stream before it is critical.
-const WAIT_CRITICAL: Duration = Duration::from_secs(60);
+pub(super) const WAIT_CRITICAL: Duration = Duration::from_secs(60);
 /// Messages that a consumer may be behind while it falls further behind.
 const FAR_BEHIND: u64 = 10_000;
 
