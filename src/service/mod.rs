@@ -50,6 +50,7 @@ pub mod repartition;
 pub mod request_batcher;
 pub mod routes;
 pub mod rules;
+mod seen;
 pub mod spans;
 mod surviving;
 mod sweep;

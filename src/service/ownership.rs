@@ -5,26 +5,21 @@
 
 use std::time::Duration;
 
-use async_nats::HeaderMap;
-use async_nats::jetstream::consumer::pull;
-
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
+use super::seen::Seen;
 use crate::log::Subscriber;
 use crate::log::done::AllDone;
 use crate::log::position::{OutcomesStart, Position, Start};
 use crate::log::progress::Checkpoint;
-use crate::log::window::{Entries, Window, decode, encode, encoded_bytes};
-use crate::nats::replay::replay;
-use crate::nats::{Nats, NatsError, chain, log, positions, raw};
+use crate::log::window::Window;
+use crate::nats::{Nats, NatsError, chain, log, positions};
 
 /// How often a position is stored, where it has changed.
 pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 /// How long to wait until a checkpoint is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Bytes of one message of the idempotency window. One set with 10,000 reminders has 240 kB.
-const MESSAGE_BYTES: usize = 256 << 10;
 
 /// A take-over that is to be stopped gets so long to end, so that it is given up in order.
 const TAKE_OVER_GRACE: Duration = Duration::from_secs(2);
@@ -53,6 +48,8 @@ pub async fn unless_stopped<T>(
 pub struct Ownership {
     nats: Nats,
     subscriber: Subscriber,
+    /// Where its window is stored.
+    seen: Seen,
     /// The position as it is stored, and its revision.
     stored: (Position, u64),
 }
@@ -136,14 +133,14 @@ impl Ownership {
         )
         .await?;
         let mut window = Window::new(context.config.idempotency.window, max_ids(context));
-        load(nats, subscriber, |entries| {
-            window.load(entries, start.settled)
-        })
-        .await?;
+        let seen = Seen::of(&nats.names, subscriber, context.config.partitions);
+        seen.load(nats, |entries| window.load(entries, start.settled))
+            .await?;
         let done = context.recorded.of(subscriber, outcomes_start).await?;
         let ownership = Self {
             nats: nats.clone(),
             subscriber,
+            seen,
             stored: (position, revision),
         };
         Ok((
@@ -172,13 +169,7 @@ impl Ownership {
     /// # Errors
     /// [`NatsError::Fenced`] when the position has another owner.
     pub async fn store(&mut self, checkpoint: &Checkpoint) -> Result<(), NatsError> {
-        let subject = self.nats.names.seen(self.subscriber);
-        for message in messages(&checkpoint.entries) {
-            // To store entries twice changes nothing.
-            self.nats
-                .store_surely(&subject, HeaderMap::new(), encode(message).into(), None)
-                .await;
-        }
+        self.seen.store(&self.nats, &checkpoint.entries).await;
         let Checkpoint {
             settled, outcomes, ..
         } = checkpoint;
@@ -241,38 +232,4 @@ fn max_ids(context: &Context) -> usize {
         .idempotency
         .max_ids
         .div_ceil(usize::from(context.config.partitions))
-}
-
-/// Reads what earlier owners stored of the window.
-async fn load(
-    nats: &Nats,
-    subscriber: Subscriber,
-    mut each: impl FnMut(&Entries),
-) -> Result<(), NatsError> {
-    let (stream, subject) = (nats.names.seen_stream(), nats.names.seen(subscriber));
-    let Some(last) = raw::last(nats, &stream, &subject).await? else {
-        return Ok(());
-    };
-    let config = pull::Config {
-        filter_subject: subject,
-        ..pull::Config::default()
-    };
-    let note =
-        |message: &async_nats::Message, _, _| decode(&message.payload).iter().for_each(&mut each);
-    replay(nats, &stream, config, last, note).await
-}
-
-/// Entries that go together into one message.
-fn messages(mut entries: &[Entries]) -> impl Iterator<Item = &[Entries]> {
-    std::iter::from_fn(move || {
-        let mut bytes = 0;
-        let fits = |one: &&Entries| {
-            bytes += encoded_bytes(one);
-            bytes <= MESSAGE_BYTES
-        };
-        let count = entries.iter().take_while(fits).count().max(1);
-        let (message, rest) = entries.split_at_checked(count)?;
-        entries = rest;
-        Some(message)
-    })
 }

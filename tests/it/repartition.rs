@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use async_nats::HeaderMap;
 use bellhop::partition::of_user;
 
-use crate::harness::{Ended, Member, World, numbers};
+use crate::harness::{Ended, Member, World, numbers, reminder};
 
 /// Reminders in mailboxes before the change; the crowd's users have some each.
 const PARKED: usize = 600;
@@ -194,4 +194,34 @@ async fn the_number_there_is_changes_nothing() {
     assert!(told.contains("4 partitions"), "{told}");
     world.crowd().await;
     world.complete(PARKED).await;
+}
+
+/// "The same source, `id` and user is one reminder" within the window, also where the partitions have changed meanwhile.
+#[tokio::test]
+async fn repeats_are_known_after_a_change() {
+    let world = World::start(&[]).await;
+    let users: Vec<String> = (0..30).map(|n| format!("user-{n}")).collect();
+    let names: Vec<&str> = users.iter().map(String::as_str).collect();
+    world.app("app-1", &names).await;
+    let all = || users.iter().map(|user| reminder(user, user));
+    world.publish("billing", all()).await;
+    world.taken(&users).await;
+    world.settle().await;
+    stop(&world).await;
+    repartition(&world, TO).await.succeeded();
+    let member = world.launch("anew", &[("partitions", &TO.to_string())]);
+    world
+        .eventually("it is ready", async || member.is_ready().await)
+        .await;
+    world.publish("billing", all()).await;
+    let fences: Vec<String> = users
+        .iter()
+        .map(|user| format!("fence of {user}"))
+        .collect();
+    let fence = |(id, user): (&String, &String)| reminder(id, user);
+    world
+        .publish("billing", fences.iter().zip(&users).map(fence))
+        .await;
+    world.taken(&fences).await;
+    assert_eq!(world.repeats(), []);
 }
