@@ -1,6 +1,8 @@
 //! Reminders that are to be delivered later. nats-server holds each as a schedule, one for each source and id, and when it is
 //! time puts it onto its source's subject of what is due, in the same stream (nats-server 2.12, ADR-51).
 
+use std::time::Duration;
+
 use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::response::Response;
@@ -10,7 +12,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{During, Nats, NatsError, direct, header, is_outdated, raw, storage};
+use super::{During, Nats, NatsError, chain, direct, header, is_outdated, raw, storage};
 use crate::log::split::Scheduled;
 use crate::token::{Source, UserId};
 use crate::trace::{self, TraceParent};
@@ -18,6 +20,8 @@ use crate::trace::{self, TraceParent};
 /// How many schedules one request reads, and bytes.
 const PAGE: usize = 1_000;
 const PAGE_BYTES: usize = 1 << 20;
+/// How long to wait until JetStream is asked again.
+const PAUSE: Duration = Duration::from_secs(1);
 /// When a message is to be published.
 const SCHEDULE: &str = "Nats-Schedule";
 /// Where to.
@@ -166,6 +170,75 @@ pub async fn schedule(
         Some(message_id),
     )
     .await;
+}
+
+/// Schedules the next occurrence of a recurring reminder that came due with these headers, however long JetStream is away.
+/// A schedule that a later set stored stays as it is, and so does one that was taken back.
+pub async fn schedule_next(nats: &Nats, source: &Source, next: Scheduled, due: Option<&HeaderMap>) {
+    let set_ns = set_time(due).unwrap_or_default();
+    let mut headers = HeaderMap::new();
+    headers.insert(SCHEDULE, format!("@at {}", next.at));
+    headers.insert(TARGET, nats.names.due(source));
+    for name in [SET_TIME, PLACE, trace::HEADER] {
+        header(due, name)
+            .into_iter()
+            .for_each(|value| headers.insert(name, value));
+    }
+    let subject = nats.names.scheduled(source, &next.id, &next.user);
+    let store_once = async || -> Result<bool, NatsError> {
+        let found = find(nats, source, &next.id, &next.user).await?;
+        let last = match &found {
+            None => 0,
+            Some(found) => {
+                let headers = Some(&found.headers);
+                // After a kill nats-server may still have the one that came due.
+                let is_earlier = set_time(headers).is_none_or(|at| at <= set_ns)
+                    && Withdrawal::of(headers).is_none()
+                    && due_at(headers).is_some_and(|at| at < next.at);
+                if !is_earlier {
+                    return Ok(true);
+                }
+                found.sequence
+            }
+        };
+        let mut headers = headers.clone();
+        headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, last.to_string());
+        let set = next.set.clone();
+        let sent = nats
+            .jetstream
+            .publish_with_headers(subject.clone(), headers, set);
+        let action = "schedule the next occurrence";
+        match sent.await.during(action)?.await {
+            Ok(_) => Ok(true),
+            Err(error) if is_outdated(&error) => Ok(false),
+            Err(error) => Err(NatsError::failed(action, error)),
+        }
+    };
+    loop {
+        match store_once().await {
+            Ok(true) => return,
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "not scheduled, trying again");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Takes a scheduled reminder back as [`withdraw`] does, however long JetStream is away.
+pub async fn withdraw_surely(
+    nats: &Nats,
+    source: &Source,
+    id: &str,
+    user: &UserId,
+    before_ns: i128,
+    why: Withdrawal,
+) {
+    while let Err(error) = withdraw(nats, source, id, user, before_ns, why).await {
+        tracing::warn!(error = %chain(&error), "trying again");
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// Takes a scheduled reminder back, if a set published before `before_ns` scheduled it and it is not due yet. It comes due at

@@ -1059,7 +1059,11 @@ async fn monitoring_may_run_top_and_doctor() {
     let unknown: Vec<_> = unknown
         .map(|check| check["check"].as_str().unwrap())
         .collect();
-    assert_eq!(unknown, ["sync", "positions", "history", "rules", "routes"], "{told:#}");
+    assert_eq!(
+        unknown,
+        ["sync", "positions", "history", "rules", "routes"],
+        "{told:#}"
+    );
 }
 
 #[tokio::test]

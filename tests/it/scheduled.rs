@@ -628,3 +628,62 @@ async fn delivered_reminder_is_scheduled_again() {
     assert_eq!(ids, ["now", "later", "now", "later", "fence"]);
     assert!(world.rejected.all().await.is_empty());
 }
+
+/// Each occurrence is a reminder of its own; a kill of either program loses none and repeats none.
+#[tokio::test]
+async fn recurring_reminder_comes_each_time() {
+    let world = World::start(&[]).await;
+    world.app("app-1", &["alice"]).await;
+    let recurring = |id: &str, cron: &str| {
+        with(
+            reminder(id, "alice"),
+            json!({ "repeat": { "cron": cron, "zone": "Asia/Shanghai" } }),
+        )
+    };
+    let all = ["ticks", "stops"].map(|id| recurring(id, "* * * * *"));
+    let wrong = recurring("wrong", "* * * *");
+    world
+        .publish("billing", all.into_iter().chain([wrong]))
+        .await;
+    let refused = world.became("billing", "wrong", "rejected").await;
+    assert_eq!(refused.error.as_deref(), Some("invalid_repeat"));
+    world.is_scheduled(&["ticks", "stops"]).await;
+    let next = |listed: &[Value], id: &str| {
+        let found = listed.iter().find(|one| one["id"] == id)?;
+        Some(found["deliver_at"].as_str().unwrap().to_owned())
+    };
+    let listed = world.scheduled().await;
+    let first = next(&listed, "ticks").unwrap();
+    assert_eq!(
+        listed[0]["reminder"]["repeat"]["cron"], "* * * * *",
+        "it is shown by the list"
+    );
+    // Both programs die before the first moment, and come back after it.
+    world.kill_nats().await;
+    let wait = instant(&first).duration_since(instant(&from_now(SignedDuration::ZERO)));
+    let wait = wait + SignedDuration::from_secs(1);
+    tokio::time::sleep(wait.max(SignedDuration::ZERO).unsigned_abs()).await;
+    world.restart_nats().await;
+    let member = world.kill_and_revive().await;
+    world
+        .eventually("it is ready again", async || member.is_ready().await)
+        .await;
+    let occurrence = |id: &str, moment: &str| format!("{id}@{moment}");
+    world
+        .taken(&[occurrence("ticks", &first), occurrence("stops", &first)])
+        .await;
+    world
+        .publish_bytes("billing", br#"{"cancel":["stops"]}"#, HeaderMap::new())
+        .await;
+    world.became("billing", "stops", "cancelled").await;
+    let second = next(&world.scheduled().await, "ticks").expect("the next one is scheduled");
+    assert!(instant(&second) > instant(&first));
+    let wait = std::time::Duration::from_secs(90);
+    world
+        .taken_within(wait, &[occurrence("ticks", &second)])
+        .await;
+    let takes = world.takes();
+    let ids: Vec<_> = takes.iter().map(|take| take.id()).collect();
+    assert_eq!(ids.len(), 3, "{ids:?}");
+    assert_eq!(world.repeats(), []);
+}

@@ -10,9 +10,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 TARGET = ROOT / "clients/python/src/bellhop/wire.py"
 WANTED = [
-    "Priority", "Reason", "Field", "MarkAction", "OutcomeName", "Mark", "MergedReminder", "DeliveredReminder",
-    "PublishedReminder", "Refused", "NamedReminder", "Step", "KnownReminder", "HistoryReminder",
-    "HistoryAnswer", "WhyAnswer", "MailboxAnswer", "Erased", "EraseAnswer",
+    "Priority", "Reason", "Field", "MarkAction", "OutcomeName", "Mark", "MergedReminder",
+    "DeliveredReminder", "Repeat", "PublishedReminder", "Refused", "NamedReminder", "Step",
+    "KnownReminder", "HistoryReminder", "HistoryAnswer", "WhyAnswer", "MailboxAnswer", "Erased",
+    "EraseAnswer",
 ]  # fmt: skip
 HEAD = '''"""The bodies of Bellhop's protocol.
 

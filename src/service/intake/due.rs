@@ -5,6 +5,7 @@
 //! publish is repeated is not overtaken.
 
 use async_nats::HeaderMap;
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use jiff::Timestamp;
@@ -18,6 +19,7 @@ use super::super::unreadable::{InputContext, Origin as Strangers};
 use super::super::{Context, now_ms};
 use super::Question;
 use super::order::{Moment, Order, QUIET};
+use crate::log::recurring;
 use crate::metrics::SetAside;
 use crate::nats::pinned::{Received, acknowledge};
 use crate::nats::schedule::{self, PLACE, SET_TIME, Withdrawal};
@@ -163,10 +165,14 @@ async fn take_in(context: &Context, received: Received, questions: &mpsc::Sender
         Source::from_token(token),
         Withdrawal::of(received.headers.as_ref()),
     ) {
-        (Ok(source), None) if is_cancelled(&source, &received, questions).await => {
-            record(context, source, &received).await;
+        (Ok(source), None) => {
+            let due_ms = received.stored_ms();
+            if is_cancelled(&source, &received, due_ms, questions).await {
+                record(context, source, &received).await;
+            } else {
+                go_out(context, &source, &received, questions).await;
+            }
         }
-        (Ok(source), None) => publish(context, &source, &received).await,
         (Ok(source), Some(Withdrawal::Cancelled)) => record(context, source, &received).await,
         (Ok(_), Some(Withdrawal::Replaced)) => {}
         (Err(error), _) => {
@@ -178,11 +184,36 @@ async fn take_in(context: &Context, received: Received, questions: &mpsc::Sender
     }
 }
 
-/// Returns true if the reminder was cancelled after it was scheduled and before it was due, by a set that had not been taken
+/// Publishes a reminder, or an occurrence of a recurring one. Of that the next schedule is stored first: after a crash
+/// between the two this comes due again, and the occurrence is known by its id.
+async fn go_out(
+    context: &Context,
+    source: &Source,
+    received: &Received,
+    questions: &mpsc::Sender<Question>,
+) {
+    let came = Timestamp::from_nanosecond(received.stored_ns).unwrap_or_default();
+    let Some(due) = recurring::due(source, &received.payload, came) else {
+        return publish(context, source, received, received.payload.clone()).await;
+    };
+    if let Some(next) = due.next {
+        let (id, user) = (next.id.clone(), next.user.clone());
+        schedule::schedule_next(&context.nats, source, next, received.headers.as_ref()).await;
+        // A cancellation that was taken in before has found no schedule. One that is taken in later finds this one.
+        if is_cancelled(source, received, i64::MAX, questions).await {
+            let why = Withdrawal::Cancelled;
+            schedule::withdraw_surely(&context.nats, source, &id, &user, i128::MAX, why).await;
+        }
+    }
+    publish(context, source, received, due.occurrence).await;
+}
+
+/// Returns true if the reminder was cancelled after it was scheduled and before `due_ms`, by a set that had not been taken
 /// in by then.
 async fn is_cancelled(
     source: &Source,
     received: &Received,
+    due_ms: i64,
     questions: &mpsc::Sender<Question>,
 ) -> bool {
     let Some(set_ns) = schedule::set_time(received.headers.as_ref()) else {
@@ -192,7 +223,7 @@ async fn is_cancelled(
         return false;
     };
     let (answer, answered) = oneshot::channel();
-    let (source, due_ms) = (source.clone(), received.stored_ms());
+    let source = source.clone();
     let scheduled_ms = i64::try_from(set_ns / 1_000_000).unwrap_or(i64::MAX);
     let _ = questions
         .send(Question {
@@ -213,7 +244,7 @@ async fn is_cancelled(
 
 /// A repeat after a crash is known by the reminder's id. It has no message id: publishers write to the same stream, and could
 /// have used it before.
-async fn publish(context: &Context, source: &Source, received: &Received) {
+async fn publish(context: &Context, source: &Source, received: &Received, set: Bytes) {
     let nats = &context.nats;
     let mut headers = HeaderMap::new();
     for name in [trace::HEADER, SET_TIME] {
@@ -222,13 +253,8 @@ async fn publish(context: &Context, source: &Source, received: &Received) {
             .into_iter()
             .for_each(|value| headers.insert(name, value));
     }
-    nats.store_surely(
-        &nats.names.sets(source),
-        headers,
-        received.payload.clone(),
-        None,
-    )
-    .await;
+    nats.store_surely(&nats.names.sets(source), headers, set, None)
+        .await;
 }
 
 async fn record(context: &Context, source: Source, received: &Received) {

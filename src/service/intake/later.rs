@@ -14,7 +14,9 @@ use crate::event::OfSet;
 use crate::log::Subscriber;
 use crate::log::done::Done as Name;
 use crate::log::split::{RefusedReminder, Scheduled, SetParts};
-use crate::nats::schedule::{self, Room, Withdrawal, schedule, stored_bytes, under, withdraw};
+use crate::nats::schedule::{
+    self, Room, Withdrawal, schedule, stored_bytes, under, withdraw, withdraw_surely,
+};
 use crate::nats::{Nats, NatsError, chain};
 use crate::reminder::cancellation::Cancellation;
 use crate::reminder::outcome::{Outcome, Record};
@@ -44,12 +46,7 @@ pub(super) async fn carry_out(parts: SetParts, set_ns: i128, context: &Context) 
     } = &*set;
     let nats = &context.nats;
     let replace_one = |(id, user): (String, UserId)| async move {
-        while let Err(error) =
-            withdraw(nats, source, &id, &user, set_ns, Withdrawal::Replaced).await
-        {
-            tracing::warn!(error = %chain(&error), "trying again");
-            tokio::time::sleep(PAUSE).await;
-        }
+        withdraw_surely(nats, source, &id, &user, set_ns, Withdrawal::Replaced).await;
     };
     stream::iter(replaced)
         .map(replace_one)

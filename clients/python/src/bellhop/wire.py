@@ -107,6 +107,19 @@ class DeliveredReminder(_DeliveredReminder):
     """Whom it is for."""
 
 
+class Repeat(TypedDict):
+    """When a reminder repeats, as it is published."""
+
+    cron: str
+    """A cron pattern of five fields: minute, hour, day of the month, month, day of the week.
+
+    `0 8 * * MON-FRI` is 08:00 from Monday to Friday.
+    """
+    zone: NotRequired[str | None]
+    """The time zone of the pattern by its name in the IANA database, such as `Asia/Shanghai`;
+    else `UTC`."""
+
+
 class PublishedReminder(TypedDict):
     """A reminder as it is published."""
 
@@ -126,6 +139,11 @@ class PublishedReminder(TypedDict):
     """`false`: it is not merged with its duplicates; else `true`."""
     priority: NotRequired[Priority | None]
     """How urgent it is; else `normal`."""
+    repeat: NotRequired[Repeat | None]
+    """When it repeats.
+
+    Each occurrence is a reminder of its own.
+    """
     reroute: NotRequired[bool | None]
     """`false`: only the user may get it; else `true`."""
     tags: NotRequired[list[str] | None]
@@ -172,7 +190,7 @@ class Step(TypedDict):
 
     at: str
     """When."""
-    error: NotRequired[Literal["unreadable_message", "not_json", "invalid_cloud_event", "invalid_set", "invalid_source", "invalid_set_id", "no_reminders", "too_many_reminders", "too_many_refused", "invalid_cancel", "invalid_reminder", "invalid_id", "invalid_user", "invalid_title", "invalid_content", "invalid_tag", "too_many_tags", "invalid_priority", "invalid_expires_at", "invalid_deliver_at", "invalid_data", "duplicate_id", "reminder_too_large", "too_many_matches", "rules_unusable", "scheduled_full", "mailbox_full", "corrupt_event"] | None]
+    error: NotRequired[Literal["unreadable_message", "not_json", "invalid_cloud_event", "invalid_set", "invalid_source", "invalid_set_id", "no_reminders", "too_many_reminders", "too_many_refused", "invalid_cancel", "invalid_reminder", "invalid_id", "invalid_user", "invalid_title", "invalid_content", "invalid_tag", "too_many_tags", "invalid_priority", "invalid_expires_at", "invalid_deliver_at", "invalid_repeat", "invalid_data", "duplicate_id", "reminder_too_large", "too_many_matches", "rules_unusable", "scheduled_full", "mailbox_full", "corrupt_event"] | None]
     """`rejected`: why."""
     escalated: NotRequired[bool | None]
     """`parked`: it has waited for long."""
@@ -308,6 +326,11 @@ class WhyAnswer(TypedDict):
     """The reminder."""
     trail: list[Step]
     """All its outcomes, the oldest first."""
+    users: NotRequired[list[str] | None]
+    """The users who have a reminder of this id, where they are several.
+
+    The one of this answer is the first.
+    """
 
 
 class MailboxAnswer(TypedDict):

@@ -24,6 +24,7 @@ pub mod planner;
 pub mod position;
 pub mod progress;
 pub mod readers;
+pub mod recurring;
 pub mod sets;
 pub mod split;
 pub mod window;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bellhop_protocol::reminder::Reminder;
-use bellhop_protocol::reminder::finished::as_published;
+use bellhop_protocol::reminder::finished::{as_published, with_repeat};
 use bellhop_protocol::reminder::cancellation::Cancellation;
 use bellhop_protocol::reminder::reject::{RejectCode, Rejection};
 use bellhop_protocol::reminder::set::{self, Candidate, Common, Origin, Refused, ReminderSet};
@@ -465,18 +465,8 @@ fn too_many(refused: &[RefusedReminder], all: usize, latest: &Rejection) -> Reje
 }
 
 /// A reminder for later, as a set of its own that may be published then.
-fn scheduled(at: Timestamp, reminder: Reminder, place: usize) -> Scheduled {
-    let json = as_published(reminder.to_json(), reminder.stays, reminder.is_single);
-    let set = serde_json::to_string(&reminder.set).expect("a name is text");
-    let set = [
-        br#"{"id":"#,
-        set.as_bytes(),
-        br#","reminders":["#,
-        &json,
-        b"]}",
-    ]
-    .concat()
-    .into();
+pub(super) fn scheduled(at: Timestamp, reminder: Reminder, place: usize) -> Scheduled {
+    let set = set_of(&reminder);
     Scheduled {
         id: reminder.id,
         user: reminder.user,
@@ -484,6 +474,24 @@ fn scheduled(at: Timestamp, reminder: Reminder, place: usize) -> Scheduled {
         at,
         set,
     }
+}
+
+/// Returns a set of one reminder.
+pub(super) fn set_of(reminder: &Reminder) -> Bytes {
+    let set = serde_json::to_string(&reminder.set).expect("a name is text");
+    let mut json = as_published(reminder.to_json(), reminder.stays, reminder.is_single);
+    if let Some(repeat) = &reminder.repeat {
+        json = with_repeat(&json, repeat.raw());
+    }
+    [
+        br#"{"id":"#,
+        set.as_bytes(),
+        br#","reminders":["#,
+        &json,
+        b"]}",
+    ]
+    .concat()
+    .into()
 }
 
 impl OfSetItself {

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 
 use super::fields::Fields;
+use super::repeat::RawRepeat;
 use crate::token::{MAX_NAME_BYTES, UserId};
 
 /// What [`rerouted`] adds at most: two names, each with every byte escaped, and what is around them. [`with_rerouted_to`] and
@@ -75,6 +76,12 @@ pub fn as_published(json: Vec<u8>, stays: bool, is_single: bool) -> Vec<u8> {
             true => with_field(&json, field),
             false => json,
         })
+}
+
+/// Adds when a reminder repeats.
+pub fn with_repeat(json: &[u8], repeat: &RawRepeat) -> Vec<u8> {
+    let repeat = serde_json::to_string(repeat).expect("texts are JSON");
+    with_field(json, &format!(r#""repeat":{repeat}"#))
 }
 
 /// Adds a field, `"name":value`, to a finished reminder.

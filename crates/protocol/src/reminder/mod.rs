@@ -10,6 +10,7 @@ pub mod history;
 pub mod outcome;
 pub mod readable;
 pub mod reject;
+pub mod repeat;
 pub mod set;
 pub mod time;
 
@@ -22,6 +23,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::token::{Source, Tag, UserId};
 use duplicate::Duplicate;
+use repeat::Repeat;
 
 /// The largest delivery request, in bytes of its JSON body.
 pub const MAX_DELIVERY_BYTES: usize = 256 * 1024;
@@ -123,6 +125,9 @@ pub struct Reminder {
     /// It is not merged with its duplicates. App servers do not learn of it.
     #[serde(skip)]
     pub is_single: bool,
+    /// When it repeats. What is delivered is one occurrence, which has none.
+    #[serde(skip)]
+    pub repeat: Option<Box<Repeat>>,
 }
 
 /// A place in a reminder's text that a rule marked. Offsets are in Unicode scalar values of the text as delivered.
@@ -207,6 +212,7 @@ impl Reminder {
             marks: Vec::new(),
             stays: false,
             is_single: false,
+            repeat: None,
         }
     }
 

@@ -49,6 +49,7 @@ reject_codes! {
     InvalidPriority = "invalid_priority", "The `priority` is none of `low`, `normal`, `high`, `urgent`.";
     InvalidExpiresAt = "invalid_expires_at", "The `expires_at` is not an RFC 3339 time, or a zero time: 1970-01-01T00:00:00Z or before.";
     InvalidDeliverAt = "invalid_deliver_at", "The `deliver_at`, of a reminder or of a whole set, is not an RFC 3339 time, is after `2262-01-01T00:00:00Z`, or is not before the `expires_at`.";
+    InvalidRepeat = "invalid_repeat", "The `repeat` is not a cron pattern of five fields and a time zone, has no moment within four years, or belongs to a reminder without an `id` or with one of more than 235 bytes.";
     InvalidData = "invalid_data", "The `data` has more than 64 levels, a number of more than 300 characters or too large for a double, a name of more than 50,000 bytes, or half of a surrogate pair.";
     DuplicateId = "duplicate_id", "Another reminder of the set, or one published within `idempotency.window`, has the same `id` and user, and says something else. No outcome bears this code: the outcome under that id and user is the other one's.";
     ReminderTooLarge = "reminder_too_large", "The reminder as delivered, with its `data` and after its rules, would not fit into one delivery request of 256 KiB.";

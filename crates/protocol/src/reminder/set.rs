@@ -14,6 +14,7 @@ use super::cancellation::RawCancellation;
 use super::fields::Fields;
 use super::readable::{self, Unreadable};
 use super::reject::{RejectCode, Rejection};
+use super::repeat::{MAX_RECURRING_ID_BYTES, RawRepeat, Repeat};
 use super::{MAX_REMINDER_BYTES, Priority, Reminder, time};
 use crate::byte_order_mark;
 use crate::token::{Source, Tag, UserId};
@@ -180,6 +181,8 @@ pub struct RawReminder<'a> {
     /// Not delivered after this.
     #[cfg_attr(feature = "schema", schemars(with = "Option<Timestamp>"))]
     expires_at: Option<String>,
+    /// When it repeats. Each occurrence is a reminder of its own.
+    repeat: Option<RawRepeat>,
     /// `false`: only the user may get it; else `true`.
     reroute: Option<bool>,
     /// `false`: it is not merged with its duplicates; else `true`.
@@ -274,6 +277,7 @@ pub fn read(
             rejection: Rejection::new(RejectCode::InvalidReminder, error),
         }
     })?;
+    let lacks_id = raw.repeat.is_some() && raw.id.is_none();
     let id = raw.id.take().map_or_else(
         || Ok(default_id()),
         |id| checked_id(id, RejectCode::InvalidId),
@@ -289,6 +293,11 @@ pub fn read(
         (Ok(id), Err(error)) => {
             let rejection = Rejection::new(RejectCode::InvalidUser, format!("`user` {error}"));
             Err(refused(id, Err(error), rejection))
+        }
+        (Ok(id), Ok(user)) if lacks_id => {
+            let detail = "`repeat` needs an `id`, by which it can be cancelled";
+            let rejection = Rejection::new(RejectCode::InvalidRepeat, detail);
+            Err(refused(id, Ok(user), rejection))
         }
         (Ok(id), Ok(user)) => validate(origin, common, id.clone(), user.clone(), text, raw)
             .map_err(|rejection| refused(id, Ok(user), rejection)),
@@ -340,6 +349,11 @@ fn validate(
     };
     let tags = tags.iter().enumerate().map(tag).collect::<Result<_, _>>()?;
     let deliver_at = deliver_at(raw.deliver_at)?.or(common.deliver_at);
+    let repeat = repeat(raw.repeat, &id)?;
+    let deliver_at = match &repeat {
+        None => deliver_at,
+        Some(repeat) => Some(first(repeat, origin.published_at, deliver_at)?),
+    };
     let expires_at = expires_at(raw.expires_at)?;
     if let (Some(deliver_at), Some(expires_at)) = (deliver_at, expires_at)
         && deliver_at >= expires_at
@@ -370,6 +384,7 @@ fn validate(
         data: raw.data.map(ToOwned::to_owned),
         stays: raw.reroute == Some(false),
         is_single: raw.merge == Some(false),
+        repeat: repeat.map(Box::new),
         ..Reminder::new(id, source, set, user, raw.content, origin.published_at)
     };
     // What is far below the limit need not be written to know it.
@@ -406,6 +421,34 @@ pub(crate) fn from_body<'a, T: Deserialize<'a>>(
             not_json(&error)
         }
     })
+}
+
+/// Reads when the reminder with this id repeats.
+fn repeat(raw: Option<RawRepeat>, id: &str) -> Result<Option<Repeat>, Rejection> {
+    let Some(raw) = raw else { return Ok(None) };
+    let repeat = Repeat::read(raw).map_err(|problem| invalid_repeat(&problem))?;
+    if id.len() > MAX_RECURRING_ID_BYTES {
+        return Err(invalid_repeat(&format!(
+            "the `id` has {} bytes; at most {MAX_RECURRING_ID_BYTES} are allowed with it",
+            id.len()
+        )));
+    }
+    Ok(Some(repeat))
+}
+
+/// Returns the first moment of a recurring reminder.
+fn first(
+    repeat: &Repeat,
+    published_at: Timestamp,
+    deliver_at: Option<Timestamp>,
+) -> Result<Timestamp, Rejection> {
+    let first = repeat.first(published_at, deliver_at);
+    let first = first.filter(|at| *at <= LATEST_DELIVER_AT);
+    first.ok_or_else(|| invalid_repeat("it has no moment within four years"))
+}
+
+fn invalid_repeat(problem: &str) -> Rejection {
+    Rejection::new(RejectCode::InvalidRepeat, format!("`repeat`: {problem}"))
 }
 
 /// Reads a struct from a JSON object only; serde alone would take a list of the fields' values too.

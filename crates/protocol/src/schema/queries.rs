@@ -164,6 +164,7 @@ pub struct WhyAnswer {
     /// All its outcomes, the oldest first.
     pub trail: Vec<Step>,
     /// The users who have a reminder of this id, where they are several. The one of this answer is the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub users: Option<Vec<UserId>>,
 }
 
