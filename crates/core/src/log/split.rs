@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use bellhop_protocol::reminder::Reminder;
-use bellhop_protocol::reminder::finished::{as_published, with_repeat};
 use bellhop_protocol::reminder::cancellation::Cancellation;
+use bellhop_protocol::reminder::finished::{as_published, with_repeat};
 use bellhop_protocol::reminder::reject::{RejectCode, Rejection};
 use bellhop_protocol::reminder::set::{self, Candidate, Common, Origin, Refused, ReminderSet};
 use bellhop_protocol::token::{Source, UserId};

@@ -2,8 +2,8 @@
 //!
 //! [`set`] reads and validates a published set, [`reject`] names what can be wrong with it. [`Reminder`] is the result: the reminder as it is delivered; [`finished`] is about its JSON.
 
-pub mod duplicate;
 pub mod cancellation;
+pub mod duplicate;
 pub mod fields;
 pub mod finished;
 pub mod history;
