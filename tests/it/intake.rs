@@ -715,7 +715,7 @@ async fn duplicates_of_a_set_are_merged() {
     let kept = &world.first("d-1").reminder;
     assert_eq!(
         (&kept["count"], &kept["merged"]),
-        (&json!(3), &json!(["d-2", "d-3"]))
+        (&json!(3), &json!([{ "id": "d-2", "data": 2 }, "d-3"]))
     );
     assert_eq!(
         (&kept["priority"], &kept["tags"], &kept["data"]),
