@@ -148,7 +148,7 @@ pub static RULES: &[Rule] = &[
     rule!("delivery-stranger", [Delivery], BY_ALL_THREE, deliveries::stranger),
     rule!("delivery-others", [Delivery], BY_ALL_THREE, deliveries::others),
     rule!("delivery-refused", [Delivery], BY_ALL_THREE, deliveries::exact),
-    rule!("delivery-repeat", [Delivery], "Drop repeats by that, and accept them.", deliveries::repeat),
+    rule!("delivery-repeat", [Delivery], "Drop repeats by these four, and accept them.", deliveries::repeat),
     rule!("delivery-full", [Delivery], UP_TO, deliveries::full),
     rule!("delivery-largest", [Delivery], UP_TO, deliveries::largest),
     rule!("delivery-unknown-fields", [Delivery], UNKNOWN, fields::unknown),

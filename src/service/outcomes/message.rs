@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(
             public(&body)[1],
             json!({"id": "inv-\"1\"", "source": "billing", "set": "s", "user": "张三",
-            "outcome": "expired", "at": "2026-11-23T08:00:00Z"})
+            "outcome": "expired", "at": "2026-11-23T08:00:00Z", "expires_at": "1970-01-01T00:00:00Z"})
         );
     }
 }

@@ -153,8 +153,8 @@ mod tests {
                 "match: `wrods` is no field here; did you mean `words`?",
             ),
             (
-                r#"{"match":{"language":"de"}}"#,
-                "match: `language` is no field here; there are `case`, `width`, `words`, `skip`",
+                r#"{"match":{"folding":"de"}}"#,
+                "match: `folding` is no field here; there are `case`, `width`, `words`, `ignorable`, `typography`, `language`, `addresses`, `skip`",
             ),
             (
                 r#"{"rules":[{"action":"highlight","href":"x"}]}"#,
