@@ -158,14 +158,16 @@ async fn leave(
     link: &watch::Sender<Nats>,
 ) {
     let elsewhere = match connect(config, client_name).await {
-        Ok(elsewhere) => elsewhere,
+        Ok(elsewhere) => Some(elsewhere),
+        // The client has heard of other servers of the cluster.
+        Err(_) if !nats.client.server_info().connect_urls.is_empty() => None,
         Err(error) => {
             tracing::warn!(connection = name, error = %chain(&error), "no other nats-server to move to");
             return;
         }
     };
     tracing::info!(connection = name, "moving to another nats-server");
-    if name == APPS {
+    if let Some(elsewhere) = elsewhere.filter(|_| name == APPS) {
         // Requests under way have their answers over the old client, which lasts as long as they do.
         link.send_replace(elsewhere);
     } else {

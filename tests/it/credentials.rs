@@ -132,7 +132,15 @@ async fn renewed_jwt_lets_a_member_in_again() {
 
     operator.write_creds(&creds, Duration::from_secs(3_600));
     ready("the member is ready again").await;
-    let published = ["publish", "--user", "alice", "--content", "still here"];
+    let published = [
+        "publish",
+        "--source",
+        "billing",
+        "--user",
+        "alice",
+        "--content",
+        "still here",
+    ];
     bellhop(&published, &variables, b"").await.succeeded();
     eventually("the reminder is parked", async || {
         let found = bellhop(&["mailbox", "info", "alice"], &variables, b"").await;

@@ -55,7 +55,7 @@ const ASKED: [(&str, &[&str]); 63] = [
     ("bellhop.api.of.app-1.history", &[]),
     ("bellhop.api.of.app-2.history", &[]),
     ("bellhop.metrics", &["monitoring", "operator"]),
-    ("$SRV.PING.bellhop", &["monitoring", "operator"]),
+    ("$SRV.PING.bellhop", &["bellhop", "monitoring", "operator"]),
     // Looking.
     ("$JS.API.INFO", &["bellhop", "operator"]),
     ("$JS.API.STREAM.NAMES", &["operator"]),

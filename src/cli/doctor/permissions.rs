@@ -76,6 +76,7 @@ pub(super) fn needs(names: &Names, config: &Config) -> Needs {
     );
     publish.push(format!("$JS.API.DIRECT.GET.{positions}"));
     publish.push(format!("$JS.API.CONSUMER.CREATE.{positions}"));
+    publish.push(format!("$JS.API.CONSUMER.DELETE.{positions}.*"));
     publish.push(format!("$JS.API.STREAM.PURGE.{log}"));
     // What the client library cannot read.
     publish.extend(["MSG.DELETE", "MSG.GET"].map(|call| format!("$JS.API.STREAM.{call}.{log}")));

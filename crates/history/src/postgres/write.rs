@@ -114,17 +114,20 @@ async fn known(
     let keys: Vec<&Key> = batch.drafts.iter().map(|draft| &draft.key).collect();
     let sources: Vec<&str> = keys.iter().map(|key| &*key.source).collect();
     let ids: Vec<&str> = keys.iter().map(|key| &*key.id).collect();
+    let users: Vec<Option<&str>> = keys.iter().map(|key| key.user.as_deref()).collect();
     let (firsts, ends): (Vec<i64>, Vec<i64>) = keys
         .iter()
         .map(|key| number::all_of(key.published_ms))
         .map(|all| (all.start, all.end))
         .unzip();
     let select = "SELECT k.nth, r.n, r.body, r.trail
-        FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) WITH ORDINALITY AS k (source, id, first, last, nth)
-        JOIN reminders r ON r.id = k.id AND r.source = k.source AND r.n >= k.first AND r.n < k.last";
+        FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[])
+            WITH ORDINALITY AS k (source, id, user_name, first, last, nth)
+        JOIN reminders r ON r.id = k.id AND r.source = k.source AND r.n >= k.first AND r.n < k.last
+            AND r.user_name IS NOT DISTINCT FROM k.user_name";
     let select = change.prepare_cached(select).await?;
     let rows = change
-        .query(&select, &[&sources, &ids, &firsts, &ends])
+        .query(&select, &[&sources, &ids, &users, &firsts, &ends])
         .await?;
     let stored = rows.iter().map(|row| {
         let key = keys[row.get::<_, i64>(0) as usize - 1].clone();
@@ -171,7 +174,7 @@ async fn insert(change: &Transaction<'_>, new: &[New]) -> Result<(), Problem> {
             n,
             &key.source,
             &key.id,
-            &draft.user,
+            &draft.key.user,
             &outcome,
             &at_ms,
             body,

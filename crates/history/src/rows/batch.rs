@@ -15,11 +15,12 @@ use crate::error::Problem;
 use crate::text::storable;
 use crate::{Entry, Unwritten};
 
-/// What makes two entries be about the same reminder. An id may be used again later, for another one.
+/// What makes two entries be about the same reminder. One id may go to many users, and may be used again later.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     pub(crate) source: String,
     pub(crate) id: String,
+    pub(crate) user: Option<String>,
     pub(crate) published_ms: i64,
 }
 
@@ -28,7 +29,6 @@ pub(crate) struct Key {
 pub(crate) struct Draft {
     pub(crate) key: Key,
     pub(crate) set: String,
-    pub(crate) user: Option<String>,
     trail: Trail,
     reminder: Option<String>,
 }
@@ -86,6 +86,7 @@ impl Batch {
             let key = Key {
                 source,
                 id,
+                user,
                 published_ms: number::published_ms(number::first_of(published_ms)),
             };
             let place = *places.entry(key.clone()).or_insert(drafts.len());
@@ -93,7 +94,6 @@ impl Batch {
                 drafts.push(Draft {
                     key,
                     set,
-                    user,
                     trail: Trail::default(),
                     reminder: None,
                 });
@@ -107,7 +107,10 @@ impl Batch {
 
     /// Everybody who is named, as whom a reminder was for or as who got it: an erasure may be about them.
     pub(crate) fn users(&self) -> BTreeSet<String> {
-        let meant = self.drafts.iter().filter_map(|draft| draft.user.clone());
+        let meant = self
+            .drafts
+            .iter()
+            .filter_map(|draft| draft.key.user.clone());
         let got = self
             .drafts
             .iter()
@@ -122,7 +125,8 @@ impl Batch {
         }
         let mut erased = Vec::new();
         self.drafts.retain_mut(|draft| {
-            let at = draft.user.as_ref().and_then(|user| erased_at_ms.get(user));
+            let user = draft.key.user.as_ref();
+            let at = user.and_then(|user| erased_at_ms.get(user));
             if at.is_some_and(|at| draft.key.published_ms <= *at) {
                 erased.extend(draft.take_erased());
                 return false;
@@ -180,17 +184,18 @@ impl Draft {
         let Key {
             source,
             id,
+            user,
             published_ms,
         } = &self.key;
         let published_at = jiff::Timestamp::from_millisecond(*published_ms).unwrap_or_default();
-        json!({ "id": id, "source": source, "set": self.set, "user": self.user, "published_at": published_at })
+        json!({ "id": id, "source": source, "set": self.set, "user": user, "published_at": published_at })
             .to_string()
     }
 
     fn take_erased(&mut self) -> impl Iterator<Item = Unwritten> {
         let steps = std::mem::take(&mut self.trail).into_steps().into_iter();
         steps.map(|step| Unwritten {
-            user: self.user.clone().unwrap_or_default(),
+            user: self.key.user.clone().unwrap_or_default(),
             source: self.key.source.clone(),
             id: self.key.id.clone(),
             published_ms: self.key.published_ms,
@@ -261,11 +266,27 @@ mod tests {
     }
 
     #[test]
+    fn one_id_for_two_users_becomes_two_rows() {
+        let of_bob = Entry {
+            user: Some("bob".into()),
+            ..entry("a", 8, "parked")
+        };
+        let batch = Batch::new(vec![entry("a", 7, "delivered"), of_bob]);
+        let (new, _) = batch.merge(HashMap::new(), Numbers::default()).unwrap();
+        let users: Vec<_> = new
+            .iter()
+            .map(|new| new.draft.key.user.as_deref())
+            .collect();
+        assert_eq!(users, [Some("alice"), Some("bob")]);
+    }
+
+    #[test]
     fn stored_rows_change_only_by_new_outcomes() {
         let stored = |trail: &str| {
             let key = Key {
                 source: "billing".into(),
                 id: "b".into(),
+                user: Some("alice".into()),
                 published_ms: 5,
             };
             HashMap::from([(

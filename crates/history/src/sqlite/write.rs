@@ -95,18 +95,20 @@ fn erasures(change: &Transaction, batch: &Batch) -> Result<HashMap<String, i64>,
 /// What there is of a batch's reminders, and which numbers are taken in their milliseconds.
 fn known(change: &Transaction, batch: &Batch) -> Result<(HashMap<Key, Stored>, Numbers), Problem> {
     let mut select = change.prepare_cached(
-        "SELECT n, body, trail FROM reminders WHERE id = ?1 AND source = ?2 AND n >= ?3 AND n < ?4",
+        "SELECT n, body, trail FROM reminders
+            WHERE id = ?1 AND source = ?2 AND user_name IS ?3 AND n >= ?4 AND n < ?5",
     )?;
     let mut last =
         change.prepare_cached("SELECT max(n) FROM reminders WHERE n >= ?1 AND n < ?2")?;
     let (mut stored, mut taken) = (HashMap::new(), Numbers::default());
     let mut milliseconds = BTreeSet::new();
-    for Key {
-        source,
-        id,
-        published_ms,
-    } in batch.drafts.iter().map(|draft| &draft.key)
-    {
+    for key in batch.drafts.iter().map(|draft| &draft.key) {
+        let Key {
+            source,
+            id,
+            user,
+            published_ms,
+        } = key;
         let all = number::all_of(*published_ms);
         let read = |row: &rusqlite::Row| {
             Ok(Stored {
@@ -116,17 +118,10 @@ fn known(change: &Transaction, batch: &Batch) -> Result<(HashMap<Key, Stored>, N
             })
         };
         let found = select
-            .query_row(params![id, source, all.start, all.end], read)
+            .query_row(params![id, source, user, all.start, all.end], read)
             .optional()?;
         if let Some(found) = found {
-            stored.insert(
-                Key {
-                    source: source.clone(),
-                    id: id.clone(),
-                    published_ms: *published_ms,
-                },
-                found,
-            );
+            stored.insert(key.clone(), found);
         } else if milliseconds.insert(*published_ms)
             && let Some(n) = last.query_row([all.start, all.end], |row| row.get(0))?
         {
@@ -144,7 +139,7 @@ fn insert(change: &Transaction, New { n, draft, body, .. }: &New) -> Result<(), 
         n,
         draft.key.source,
         draft.key.id,
-        draft.user,
+        draft.key.user,
         outcome,
         at_ms,
         body,
