@@ -13,8 +13,8 @@
 //! | [`rules`] | one | the bucket of rules → compiled documents |
 //! | [`outcomes`] | one | outcomes → their stream, in batches |
 //! | [`gauges`] | one | what is held and what waits → metrics |
-//! | [`credentials`] | one | the JWT of this member → warnings, readiness |
-//! | [`neighbours`] | one | other installations that are heard → the log, a metric |
+//! | `credentials` | one | the JWT of this member → warnings, readiness |
+//! | `neighbours` | one | other installations that are heard → the log, a metric |
 //! | [`systemd`] | one | readiness → systemd |
 //! | [`links`] | one for each connection | clients that have ended → new ones |
 //! | [`figures`] | one | metrics of this member → queries to all members |

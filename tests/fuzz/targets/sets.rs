@@ -70,7 +70,10 @@ fn check(set: &str, reminder: &Reminder) {
         String::from_utf8_lossy(&parsed.to_json()),
         String::from_utf8_lossy(&json)
     );
-    assert_eq!((parsed.stays, parsed.is_single), (reminder.stays, reminder.is_single));
+    assert_eq!(
+        (parsed.stays, parsed.is_single),
+        (reminder.stays, reminder.is_single)
+    );
 }
 
 fn event(set: &str, valid: &[Reminder]) -> Event {
