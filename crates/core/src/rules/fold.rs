@@ -41,8 +41,8 @@ pub struct Folded<'t> {
     text: Cow<'t, str>,
     /// How the text lies in the original, in order. None at all: it is the original.
     runs: Vec<Run>,
-    /// Places of the folded text where a word of the original may end, though the folded text goes on with letters: those
-    /// were symbols, such as `™`.
+    /// Places of the folded text where a word of the original may end, though the folded text goes on with letters or marks:
+    /// those were symbols, such as `™`, or belong to no letter.
     breaks: Vec<usize>,
     classes: &'static PerChar<Class>,
     /// The run that was asked for last.
@@ -335,7 +335,10 @@ impl Writer<'_, '_> {
             let folded = classes(false).get(c);
             folded.is_in_word(true) && folded != class
         };
-        if class != Class::Spaced && self.text[begin..].contains(is_letter) {
+        // A mark whose own character is left out, or which has none, would go on with the word before it.
+        let is_mark = |c| matches!(classes(false).get(c), Class::Mark | Class::Enclosing);
+        let folded = &self.text[begin..];
+        if class != Class::Spaced && (folded.starts_with(is_mark) || folded.contains(is_letter)) {
             self.breaks.extend([begin, end]);
         }
         self.done += cluster.len();

@@ -229,7 +229,8 @@ impl<'t> Folded<'t> {
         let seen: Vec<char> = cluster.chars().filter(|c| !self.ways.ignores(*c)).collect();
         let first = *seen.first()?;
         let is_letter = WORD.has(first) && (everywhere || !UNSPACED.has(first));
-        Some(is_letter && !seen.iter().any(|c| ENCLOSING.has(*c)))
+        let is_symbol = |c: &char| ENCLOSING.has(*c) || !(WORD.has(*c) || MARK.has(*c));
+        Some(is_letter && !seen.iter().any(is_symbol))
     }
 }
 

@@ -1,8 +1,8 @@
 //! Where words begin and end in a text, as its reader sees it.
 //!
 //! A letter or digit is a part of a word; a combining mark belongs to the character before it; an ignorable character is not
-//! there. A character in an enclosing mark, such as the keycap `1⃣`, is a symbol. Texts are judged as they were written:
-//! folding turns symbols such as `™` into letters.
+//! there. A character in an enclosing mark, such as the keycap `1⃣`, is a symbol, and so is one with an emoji's skin tone, such
+//! as `a🏽`. Texts are judged as they were written: folding turns symbols such as `™` into letters.
 
 use std::sync::LazyLock;
 
@@ -110,8 +110,10 @@ pub fn class_of_cluster(cluster: &str, classes: &PerChar<Class>) -> Class {
     match seen.next() {
         None => Class::Ignorable,
         Some(Class::Mark | Class::Enclosing) => Class::Other, // On its own.
-        Some(_) if seen.any(|class| class == Class::Enclosing) => Class::Other,
-        Some(class) => class,
+        Some(class) => match seen.any(|class| matches!(class, Class::Enclosing | Class::Other)) {
+            true => Class::Other,
+            false => class,
+        },
     }
 }
 
