@@ -14,7 +14,13 @@ USERS = {"alice", "bob"}
 
 
 def reminder(id: str, user: str = "alice") -> dict[str, Any]:
-    return {"id": id, "source": "billing", "user": user, "content": f"Reminder {id}"}
+    return {
+        "id": id,
+        "source": "billing",
+        "user": user,
+        "content": f"Reminder {id}",
+        "published_at": "2026-11-23T08:00:00Z",
+    }
 
 
 class Taken(NamedTuple):

@@ -16,7 +16,9 @@ export { BellhopError, type ErrorKind } from "./errors.js";
 export { Publisher, type Publishing, type PublisherOptions, type Receipt } from "./publisher.js";
 export { Queries, type QueriesOptions } from "./queries.js";
 export type {
+  Cancellation,
   DeliveredReminder,
+  Duplicate,
   EraseAnswer,
   Erased,
   Field,
@@ -28,6 +30,7 @@ export type {
   MailboxAnswer,
   Mark,
   MarkAction,
+  MergedReminder,
   NamedReminder,
   Outcome,
   OutcomeName,
@@ -37,6 +40,7 @@ export type {
   Reason,
   RejectCode,
   ReminderSet,
+  Repeat,
   Source,
   Step,
   Tag,
