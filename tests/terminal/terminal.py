@@ -652,12 +652,12 @@ async def ask(port, method, path, headers, body):
 
 
 async def signing_in(h):
-    """Names are suggested, the page says that there is no password, one browser can be two people, and signing in ends."""
+    """Names are suggested, the page says that without passwords, one browser can be two people, and signing in ends."""
     line = await h.line()
     one = await h.person("oda", line)
     page = await one.context.new_page()
     await page.goto(one.url)
-    await see(page.get_by_text("there is no password")).to_be_visible()
+    await see(page.get_by_text("without passwords")).to_be_visible()
     await see(page.locator("#names button")).to_have_text(["alice", "<b>bob</b>"])
     await page.get_by_role("button", name="<b>bob</b>").click()
     await see(page.locator("#user")).to_have_text("<b>bob</b>")
