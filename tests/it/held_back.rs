@@ -15,7 +15,7 @@ async fn app_that_cannot_read(
     bad: &'static [&'static str],
     users: &[&str],
 ) -> std::sync::Arc<crate::harness::App> {
-    let app = world.app("app-1", users).await;
+    let app = world.app("app-1", &[]).await;
     app.on_delivery(move |batch| {
         let is_bad = |one: &Value| bad.contains(&one["id"].as_str().unwrap());
         if batch.iter().any(is_bad) {
@@ -24,6 +24,7 @@ async fn app_that_cannot_read(
             Reply::accept()
         }
     });
+    app.connect(users).await;
     app
 }
 
