@@ -9,19 +9,15 @@ use async_nats::{HeaderMap, header};
 use bytes::Bytes;
 use serde::Deserialize;
 
+use super::error::is_code_of_outdated;
 use super::{During, Nats, NatsError};
 
 const EXPECTED_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
 const BATCH_ID: &str = "Nats-Batch-Id";
 const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
 const BATCH_COMMIT: &str = "Nats-Batch-Commit";
-/// JetStream's error code for a failed `Nats-Expected-Last-…-Sequence`; the second one is the clustered form.
-const WRONG_LAST_SEQUENCE: [u64; 2] = [10071, 10164];
 /// JetStream's error code for a batch with a `Nats-Msg-Id` that the stream has within its window.
 const DUPLICATE_IN_BATCH: u64 = 10201;
-
-/// Messages that one batch may have: what nats-server takes.
-pub const MOST: usize = 1_000;
 
 /// What a batch expects.
 #[derive(Debug, Clone)]
@@ -66,7 +62,7 @@ struct AckError {
     description: String,
 }
 
-/// Stores up to [`MOST`] messages, all or none. A `Nats-Msg-Id` belongs to the last one.
+/// Stores up to 1,000 messages, as many as nats-server 2.15 takes in a batch, all or none. A `Nats-Msg-Id` belongs to the last one.
 ///
 /// # Errors
 /// [`NatsError::Fenced`] when there is another message under the fence's subject. [`NatsError::Refused`] when JetStream
@@ -113,7 +109,7 @@ pub async fn store(
     };
     let ack: Ack = serde_json::from_slice(&answer.payload).during_with(&action)?;
     match (ack.error, ack.seq) {
-        (Some(error), _) if WRONG_LAST_SEQUENCE.contains(&error.err_code) => {
+        (Some(error), _) if is_code_of_outdated(error.err_code) => {
             Err(NatsError::Fenced(fence.subject.clone()))
         }
         (Some(error), _) if error.err_code == DUPLICATE_IN_BATCH => Ok(Stored::Before),

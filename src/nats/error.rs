@@ -226,16 +226,21 @@ impl<T, E: Into<Cause>> During<T> for Result<T, E> {
     }
 }
 
-/// Returns whether JetStream refused a write because the key or subject was written since.
-pub fn is_outdated(error: &(dyn Error + 'static)) -> bool {
+/// Returns whether JetStream's code says that the key or subject was written since.
+pub(super) fn is_code_of_outdated(code: u64) -> bool {
     // async-nats 0.51 has no kind for the second code. A server of a cluster may answer either.
     let codes = [
         ErrorCode::STREAM_WRONG_LAST_SEQUENCE,
         ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT,
     ];
+    codes.iter().any(|known| known.0 == code)
+}
+
+/// Returns whether JetStream refused a write because the key or subject was written since.
+pub fn is_outdated(error: &(dyn Error + 'static)) -> bool {
     let is_one = |error| {
         kind(error) == Some(PublishErrorKind::WrongLastSequence)
-            || refusal(error).is_some_and(|refusal| codes.contains(&refusal.error_code()))
+            || refusal(error).is_some_and(|refusal| is_code_of_outdated(refusal.error_code().0))
     };
     causes(error).any(is_one)
 }

@@ -158,29 +158,11 @@ impl Nats {
         payload: Bytes,
         id: Option<&str>,
     ) {
-        self.store_unless(|| false, subject, headers, payload, id)
-            .await;
-    }
-
-    /// Publishes until it is stored, or until another owner may be doing so. Returns its sequence if it is stored.
-    pub async fn store_unless(
-        &self,
-        is_pointless: impl Fn() -> bool,
-        subject: &str,
-        headers: HeaderMap,
-        payload: Bytes,
-        id: Option<&str>,
-    ) -> Option<u64> {
-        loop {
-            match self
-                .store_if_possible(&is_pointless, subject, headers.clone(), payload.clone(), id)
-                .await
-            {
-                Ok(sequence) => return sequence,
-                Err(error) => {
-                    tracing::error!(error = %chain(&error), "a limit of the stream or the server is too small: run `bellhop doctor`")
-                }
-            }
+        while let Err(error) = self
+            .store_if_possible(subject, headers.clone(), payload.clone(), id)
+            .await
+        {
+            tracing::error!(error = %chain(&error), "a limit of the stream or the server is too small: run `bellhop doctor`");
             tokio::time::sleep(LONGEST_PAUSE).await;
         }
     }
@@ -191,22 +173,21 @@ impl Nats {
     /// [`NatsError::Unstorable`] alone.
     pub async fn store_if_possible(
         &self,
-        is_pointless: impl Fn() -> bool,
         subject: &str,
         mut headers: HeaderMap,
         payload: Bytes,
         id: Option<&str>,
-    ) -> Result<Option<u64>, NatsError> {
+    ) -> Result<(), NatsError> {
         if let Some(id) = id {
             headers.insert(async_nats::header::NATS_MESSAGE_ID, id);
         }
         let mut pause = Duration::from_millis(50);
-        while !is_pointless() {
+        loop {
             match self
                 .store(subject.to_owned(), headers.clone(), payload.clone())
                 .await
             {
-                Ok(stored) => return Ok(Some(stored.sequence)),
+                Ok(_) => return Ok(()),
                 Err(error @ NatsError::Unstorable { .. }) => return Err(error),
                 Err(error) => {
                     tracing::warn!(error = %chain(&error), "failed to store a message, retrying")
@@ -215,7 +196,6 @@ impl Nats {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        Ok(None)
     }
 }
 

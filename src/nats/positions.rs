@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_TTL};
-use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::DeliverPolicy;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::error::is_code_of_outdated;
 use super::feed::{Feed, Received};
 use super::names::bucket_stream;
 use super::{Nats, NatsError, bucket, chain, keys, raw};
@@ -90,7 +90,7 @@ pub async fn write(
         .await
     {
         Ok(stored) => Ok(stored.sequence),
-        Err(NatsError::Refused { code, .. }) if is_wrong_last(code) => {
+        Err(NatsError::Refused { code, .. }) if is_code_of_outdated(code) => {
             Err(NatsError::Fenced(format!("the position of {subscriber}")))
         }
         Err(error) => Err(error),
@@ -188,17 +188,6 @@ async fn sleep_until(at: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
-
-fn is_wrong_last(code: u64) -> bool {
-    [
-        ErrorCode::STREAM_WRONG_LAST_SEQUENCE.0,
-        WRONG_LAST_SEQUENCE_CLUSTERED,
-    ]
-    .contains(&code)
-}
-
-/// The code of a wrong last sequence in a cluster.
-const WRONG_LAST_SEQUENCE_CLUSTERED: u64 = 10164;
 
 fn unreadable(subscriber: Subscriber, error: impl std::fmt::Display) -> NatsError {
     let problem = format!(

@@ -174,9 +174,9 @@ impl Message {
         metrics.rejected(self.code);
     }
 
-    async fn try_store(&self, nats: &Nats) -> Result<Option<u64>, NatsError> {
+    async fn try_store(&self, nats: &Nats) -> Result<(), NatsError> {
         let (headers, payload) = (self.headers.clone(), self.payload.clone());
-        nats.store_if_possible(|| false, &self.subject, headers, payload, Some(&self.id))
+        nats.store_if_possible(&self.subject, headers, payload, Some(&self.id))
             .await
     }
 }
