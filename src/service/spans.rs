@@ -11,7 +11,7 @@ use crate::trace::TraceParent;
 /// Maximum number of traces in one request.
 const MAX_TRACES: usize = 32;
 
-/// A set is taken in: from when it was received until it is acknowledged.
+/// Returns the span in which a set is read and split.
 pub fn take_in(subject: &str, came: Option<&TraceParent>) -> Span {
     let span = tracing::debug_span!(
         "take in",

@@ -7,6 +7,7 @@ use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
 use tokio::sync::mpsc;
 
+use super::super::spans;
 use super::super::unreadable::{InputContext, Origin};
 use crate::headers;
 use crate::log::readers::ReaderId;
@@ -149,6 +150,7 @@ fn read(set: Received, partitions: u16) -> Read {
     let stored_ms = set.stored_ms();
     let split = {
         let published = Published::read(|name| set.header(name), &set.payload);
+        let span = spans::take_in(&set.subject, published.trace.as_ref());
         let message = Message {
             source_token: set.subject.rsplit('.').next().unwrap_or_default(),
             sequence: set.sequence,
@@ -158,7 +160,7 @@ fn read(set: Received, partitions: u16) -> Read {
             message_id: set.header(NATS_MESSAGE_ID.as_ref()),
             is_requeued: set.header(headers::REQUEUE).is_some(),
             is_due: set.header(SET_TIME).is_some(),
-            trace: published.trace,
+            trace: spans::passed_on(&span, published.trace),
         };
         split(&message, partitions)
     };
