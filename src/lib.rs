@@ -18,15 +18,12 @@ pub use bellhop_client as client;
 pub use bellhop_core::{event, fair_queue, log, merge, partition, router, rules};
 pub use bellhop_history as history;
 pub use bellhop_protocol::{
-    byte_order_mark, headers, printable, reminder, schema, token, trace, wire,
+    byte_order_mark, headers, numbers, printable, reminder, schema, token, trace, wire,
 };
 
 pub mod cli;
 pub mod config;
-#[cfg(feature = "demo")]
-pub mod demo;
 pub mod http;
 pub mod metrics;
 pub mod nats;
-pub mod numbers;
 pub mod service;

@@ -4,12 +4,13 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use bellhop_demo::{Cause, DemoError, Look, Options};
 use jiff::SignedDuration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{CliError, SettingsArgs};
-use crate::demo::{self, DemoError, Look, Options};
+use crate::config::{Layers, load};
 use crate::nats::chain;
 
 #[derive(Debug, clap::Args)]
@@ -62,7 +63,7 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
     let (stop, leave) = (CancellationToken::new(), CancellationToken::new());
     listen(stop.clone(), leave.clone())?;
     tokio::select! {
-        result = demo::run(options, stop) => {
+        result = bellhop_demo::run(options, serve, stop) => {
             result.map_err(|error| match error {
                 DemoError::Io(_, error) if error.kind() == ErrorKind::BrokenPipe => CliError::OutputClosed,
                 error => CliError::Failed(chain(&error).to_string()),
@@ -70,6 +71,15 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
         }
         () = leave.cancelled() => Err(CliError::Failed("left at once; nothing was checked".to_owned())),
     }
+}
+
+/// Runs the service in this process, with these settings and no others.
+async fn serve(flags: Vec<(String, String)>, stop: CancellationToken) -> Result<(), Cause> {
+    let layers = Layers {
+        flags,
+        ..Layers::default()
+    };
+    Ok(crate::service::serve(load(&layers)?.config, stop).await?)
 }
 
 /// The first signal ends the demo in good order, the second one at once.

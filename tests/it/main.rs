@@ -20,6 +20,7 @@ mod connect_as;
 mod credentials;
 mod dashboards;
 mod delivery;
+mod demo;
 mod deploy;
 mod devices;
 mod doctor;

@@ -11,6 +11,7 @@
 //! | [`trace`] | the W3C trace context |
 //! | [`partition`] | the number of a partition |
 //! | `schema` | the contract as data: JSON Schemas, AsyncAPI; with the feature `schema` |
+//! | [`numbers`] | numbers and times as people read them |
 //! | [`printable`] | text from outside, made safe to show |
 //! | [`byte_order_mark`] | the mark that some editors put before a text |
 //!
@@ -19,6 +20,7 @@
 pub mod byte_order_mark;
 pub mod headers;
 pub mod names;
+pub mod numbers;
 pub mod partition;
 pub mod printable;
 pub mod reminder;

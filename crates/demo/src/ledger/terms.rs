@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::reminder::duplicate::Duplicate;
+use bellhop_protocol::reminder::duplicate::Duplicate;
 
 /// What can be wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

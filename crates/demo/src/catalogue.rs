@@ -1,11 +1,17 @@
 //! What the demo's business systems have to say.
 
+/// The app servers.
+pub(crate) const INSTANCES: [&str; 2] = ["app-east", "app-west"];
+/// The number of users.
+pub(crate) const USERS: usize = 300;
+/// The user whom the demo's story is about: the first one.
+pub(crate) const ALICE: usize = 0;
 /// The demo's sources.
-pub(super) const SOURCES: [&str; 3] = ["billing", "claims", "hr"];
+pub(crate) const SOURCES: [&str; 3] = ["billing", "claims", "hr"];
 
 /// A kind of reminder. `{n}` in its texts becomes a number, `{eur}` an amount, `{day}` a day of the week.
 #[derive(Debug)]
-pub(super) struct Kind {
+pub(crate) struct Kind {
     /// The headline.
     pub title: &'static str,
     /// The text.
@@ -41,7 +47,7 @@ const fn expiring(kind: Kind) -> Kind {
 }
 
 /// Of one source.
-pub(super) const BILLING: &[Kind] = &[
+pub(crate) const BILLING: &[Kind] = &[
     expiring(kind(
         "Invoice due",
         "Invoice {n} over EUR {eur} is due on {day}",
@@ -69,7 +75,7 @@ pub(super) const BILLING: &[Kind] = &[
 ];
 
 /// Of one source.
-pub(super) const CLAIMS: &[Kind] = &[
+pub(crate) const CLAIMS: &[Kind] = &[
     kind(
         "Claim approved",
         "Claim {n} was approved; EUR {eur} will arrive by {day}",
@@ -97,7 +103,7 @@ pub(super) const CLAIMS: &[Kind] = &[
 ];
 
 /// Of one source.
-pub(super) const HR: &[Kind] = &[
+pub(crate) const HR: &[Kind] = &[
     expiring(kind(
         "Timesheet missing",
         "The timesheet of week {n} is still open; please send it by {day}",
@@ -120,10 +126,10 @@ pub(super) const HR: &[Kind] = &[
 ];
 
 /// Who may look in through the web terminal; none of them is one of the demo's users.
-pub(super) const VISITORS: [&str; 3] = ["robin", "sam", "kim"];
+pub(crate) const VISITORS: [&str; 3] = ["robin", "sam", "kim"];
 
 /// For them.
-pub(super) const VISITS: &[Kind] = &[
+pub(crate) const VISITS: &[Kind] = &[
     kind(
         "Parcel",
         "A parcel for you is at the front desk; it is due back on {day}",
@@ -151,7 +157,7 @@ pub(super) const VISITS: &[Kind] = &[
 ];
 
 /// The demo's rules: a tag, and its document.
-pub(super) const RULES: [(&str, &str); 3] = [
+pub(crate) const RULES: [(&str, &str); 3] = [
     (
         "card",
         r#"{"rules": [{"name": "card numbers", "patterns": ["\\b\\d{4}\\b"], "action": "mask", "with": "•"}]}"#,
@@ -178,7 +184,7 @@ const LAST: [&str; 8] = [
 ];
 
 /// The demo's users; alice is the first.
-pub(super) fn users(count: usize) -> Vec<String> {
+pub(crate) fn users(count: usize) -> Vec<String> {
     let name = |at: usize| match (at / FIRST.len()).checked_sub(1) {
         None => FIRST[at].to_owned(),
         Some(last) => format!("{}.{}", FIRST[at % FIRST.len()], LAST[last % LAST.len()]),
@@ -187,7 +193,7 @@ pub(super) fn users(count: usize) -> Vec<String> {
 }
 
 /// Returns a text with its blanks filled in by chance.
-pub(super) fn fill(text: &str, chance: &mut fastrand::Rng) -> String {
+pub(crate) fn fill(text: &str, chance: &mut fastrand::Rng) -> String {
     const DAYS: [&str; 5] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday"];
     let (euros, cents) = (chance.u32(5..2_000), chance.u32(0..100));
     text.replace("{n}", &chance.u32(1_000..10_000).to_string())
@@ -200,8 +206,8 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::rules::document::Document;
-    use crate::rules::engine::Engine;
+    use bellhop_core::rules::engine::Engine;
+    use bellhop_protocol::rules::document::Document;
 
     #[test]
     fn demo_rules_match_existing_tags() {

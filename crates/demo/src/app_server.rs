@@ -1,24 +1,26 @@
-//! An app server: a program that holds users' long connections, on [`bellhop::client`](crate::client).
+//! An app server: a program that holds users' long connections, on [`bellhop::client`](bellhop_client).
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bellhop_client::app_server::Options;
+use bellhop_client::{Deliveries, Delivery, Reason, Reminder, UserId};
+use bellhop_protocol::numbers;
 use tokio::sync::mpsc;
 
-use super::DemoError;
-use super::board::{Board, Kind, Line};
-use super::ledger::Accepted;
-use crate::client::app_server::Options;
-use crate::client::{self, Deliveries, Delivery, Reason, Reminder, UserId};
-use crate::numbers;
+use crate::board::{Board, Kind, Line};
+use crate::error::{DemoError, During};
+use crate::ledger::Accepted;
+use crate::stage::DELIVERY_TIMEOUT;
 
-/// Just below `delivery.timeout` (2 s): a delivery that is answered later comes again, and the account takes that for a fault.
-const ANSWER_WITHIN: Duration = Duration::from_millis(1_900);
+/// Just below the timeout: a delivery that is answered later is redelivered, and the ledger counts a
+/// redelivery as a fault.
+const ANSWER_WITHIN: Duration = DELIVERY_TIMEOUT.saturating_sub(Duration::from_millis(100));
 
-/// What happens to an app server.
+/// An event of an app server.
 #[derive(Debug)]
-pub(super) enum Happening {
+pub(crate) enum Event {
     /// A user's terminal connects.
     Comes(UserId),
     /// A user's terminal leaves.
@@ -31,19 +33,19 @@ pub(super) enum Happening {
 
 /// The sender of events to an app server.
 #[derive(Debug, Clone)]
-pub(super) struct AppServer {
-    happenings: mpsc::Sender<Happening>,
+pub(crate) struct AppServer {
+    events: mpsc::Sender<Event>,
 }
 
 impl AppServer {
     /// Returns an app server that is not started yet, and the task to run for it.
-    pub(super) fn new(
+    pub(crate) fn new(
         number: usize,
         name: &'static str,
         url: &str,
         board: Arc<Board>,
     ) -> (Self, impl Future<Output = Result<(), DemoError>> + use<>) {
-        let (happenings, received) = mpsc::channel(64);
+        let (events, received) = mpsc::channel(64);
         let process = Process {
             number,
             name,
@@ -51,12 +53,12 @@ impl AppServer {
             board,
             life: None,
         };
-        (Self { happenings }, process.run(received))
+        (Self { events }, process.run(received))
     }
 
     /// Sends an event.
-    pub(super) async fn tell(&self, happening: Happening) {
-        let _ = self.happenings.send(happening).await; // Its task ends with the demo only.
+    pub(crate) async fn send(&self, event: Event) {
+        let _ = self.events.send(event).await; // Its task ends with the demo only.
     }
 }
 
@@ -70,13 +72,13 @@ struct Process {
 
 /// What there is from a start to a kill.
 struct Life {
-    app: client::AppServer,
+    app: bellhop_client::AppServer,
     deliveries: Deliveries,
     connected: HashSet<UserId>,
 }
 
 impl Process {
-    async fn run(mut self, mut happenings: mpsc::Receiver<Happening>) -> Result<(), DemoError> {
+    async fn run(mut self, mut events: mpsc::Receiver<Event>) -> Result<(), DemoError> {
         loop {
             let deliveries = self.life.as_mut().map(|life| &mut life.deliveries);
             let batch = async {
@@ -88,34 +90,34 @@ impl Process {
             tokio::select! {
                 batch = batch => match batch {
                     Some(batch) => self.deliver(batch),
-                    None => return Err(DemoError::nats(self.name, "its connection is gone")),
+                    None => return Err(DemoError::Ended("an app server lost its connection")),
                 },
-                happening = happenings.recv() => match happening {
-                    Some(happening) => self.happens(happening).await?,
+                event = events.recv() => match event {
+                    Some(event) => self.handle(event).await?,
                     None => return Ok(()),
                 },
             }
         }
     }
 
-    async fn happens(&mut self, happening: Happening) -> Result<(), DemoError> {
-        match (happening, &mut self.life) {
-            (Happening::Started, None) => {
+    async fn handle(&mut self, event: Event) -> Result<(), DemoError> {
+        match (event, &mut self.life) {
+            (Event::Started, None) => {
                 self.life = Some(Life::begin(&self.url, self.name).await?);
                 self.board
                     .with(|board| board.servers[self.number].life += 1);
             }
-            (Happening::Killed, Some(life)) => {
+            (Event::Killed, Some(life)) => {
                 // What was accepted is answered, or the account would count its redelivery as a fault.
                 life.app.abandon().await;
                 self.life = None;
             }
-            (Happening::Comes(user), Some(life)) => {
+            (Event::Comes(user), Some(life)) => {
                 if life.connected.insert(user.clone()) {
                     life.app.connect(user);
                 }
             }
-            (Happening::Goes(user), Some(life)) => {
+            (Event::Goes(user), Some(life)) => {
                 if life.connected.remove(&user) {
                     life.app.disconnect(user);
                 }
@@ -178,13 +180,12 @@ impl Process {
 
 impl Life {
     async fn begin(url: &str, name: &'static str) -> Result<Self, DemoError> {
-        let failed =
-            |problem: &dyn std::fmt::Display| DemoError::nats(format!("start {name}"), problem);
+        let action = || format!("start {name}");
         let connection = async_nats::ConnectOptions::new()
             .name(name)
             .connect(url)
             .await
-            .map_err(|e| failed(&e))?;
+            .during(action())?;
         // The account judges redeliveries, so it must see them.
         let options = Options {
             remember: 0,
@@ -192,8 +193,8 @@ impl Life {
             ..Options::default()
         };
         let instance = name.parse().expect("it is a name");
-        let started = client::AppServer::start(connection, instance, options).await;
-        let (app, deliveries) = started.map_err(|e| failed(&e))?;
+        let started = bellhop_client::AppServer::start(connection, instance, options).await;
+        let (app, deliveries) = started.during(action())?;
         Ok(Self {
             app,
             deliveries,

@@ -1,7 +1,8 @@
 use std::time::{Duration, Instant};
 
+use bellhop_protocol::reminder::duplicate::Duplicate;
+
 use super::*;
-use crate::reminder::duplicate::Duplicate;
 
 const ALICE: usize = 0;
 const BOB: usize = 1;

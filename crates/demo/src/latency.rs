@@ -7,14 +7,14 @@ const STEPS: u64 = 32;
 
 /// How many durations fell into each bucket.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Latencies {
+pub(crate) struct Latencies {
     buckets: Vec<u64>,
     count: u64,
 }
 
 impl Latencies {
     /// Takes one in.
-    pub(super) fn note(&mut self, latency: Duration) {
+    pub(crate) fn note(&mut self, latency: Duration) {
         let bucket = bucket_of(
             u64::try_from(latency.as_micros())
                 .unwrap_or(u64::MAX)
@@ -28,7 +28,7 @@ impl Latencies {
     }
 
     /// Returns the duration that this share of them (0 to 1) did not exceed; `None` where there are none.
-    pub(super) fn quantile(&self, share: f64) -> Option<Duration> {
+    pub(crate) fn quantile(&self, share: f64) -> Option<Duration> {
         let rank = ((self.count as f64 * share).ceil() as u64).clamp(1, self.count.max(1));
         let mut seen = 0;
         let bucket = self.buckets.iter().position(|count| {

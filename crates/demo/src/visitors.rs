@@ -1,22 +1,22 @@
 //! People who use the web terminal, and a business system of their own: it has something for those who are
 //! there, at a pace at which people read. None of it is in the account.
 
+use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
+use bellhop_client::publisher::{self, Publisher};
+use bellhop_client::{Draft, Priority, UserId};
+use bellhop_protocol::wire::associates::Associates;
 use bellhop_terminal::{Options, SigningKey, Terminal};
 use tokio::process::Command;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::catalogue::{self, VISITORS, VISITS};
-use super::chance::between;
-use super::stage::Stage;
-use super::{DemoError, Look};
-use crate::client::publisher::{self, Publisher};
-use crate::client::{Draft, Priority, UserId};
-use crate::nats::bucket;
-use crate::wire::associates::Associates;
+use crate::catalogue::{self, VISITORS, VISITS};
+use crate::chance::between;
+use crate::error::{DemoError, During};
+use crate::stage::{DELIVERY_TIMEOUT, Stage};
 
 /// The business system.
 const SOURCE: &str = "front-desk";
@@ -26,25 +26,24 @@ const PAUSE: std::ops::Range<f64> = 1.0..4.0;
 const FOR_ANOTHER: usize = 3;
 
 /// Opens the terminal.
-pub(super) async fn open(stage: &Stage, look: &Look) -> Result<Terminal, DemoError> {
+pub(crate) async fn open(stage: &Stage, listen: SocketAddr) -> Result<Terminal, DemoError> {
     let options = Options {
-        listen: look.listen,
+        listen,
         instance: "web".parse().expect("it is a name"),
-        prefix: stage.config.prefix.clone(),
-        answer_within: stage.config.delivery.timeout / 2,
+        prefix: stage.names.prefix().to_owned(),
+        answer_within: DELIVERY_TIMEOUT / 2,
         names: VISITORS.map(str::to_owned).to_vec(),
         hosts: Vec::new(),
         proxy: None,
-        key: SigningKey::random()
-            .map_err(|error| DemoError::Io("no key for cookies".to_owned(), error))?,
+        key: SigningKey::random().map_err(|error| DemoError::Io("no key for cookies", error))?,
     };
-    let terminal = Terminal::start(stage.nats.client.clone(), options).await?;
-    let bucket = bucket::open(&stage.nats, stage.nats.names.associates_bucket()).await?;
+    let terminal = Terminal::start(stage.client.clone(), options).await?;
+    let bucket = stage.bucket(stage.names.associates_bucket()).await?;
     for name in VISITORS {
         let associates = vec![stand_in(name).parse().expect("it is a name")];
         let value = serde_json::to_vec(&Associates { associates }).expect("names are text");
         let put = bucket.put(name, value.into()).await;
-        put.map_err(|error| DemoError::nats(format!("put the associate of {name}"), error))?;
+        put.during("put the associate of a visitor")?;
     }
     Ok(terminal)
 }
@@ -59,7 +58,7 @@ fn stand_in(visitor: &str) -> &'static str {
 }
 
 /// Opens the page in a browser, if there is a screen for it.
-pub(super) fn show(url: &str) {
+pub(crate) fn show(url: &str) {
     let has_screen = ["DISPLAY", "WAYLAND_DISPLAY"]
         .iter()
         .any(|name| std::env::var_os(name).is_some());
@@ -76,7 +75,7 @@ pub(super) fn show(url: &str) {
 }
 
 /// Publishes something now and then for the users who are `here`, until `stop`.
-pub(super) async fn entertain(
+pub(crate) async fn entertain(
     nats: async_nats::Client,
     mut here: watch::Receiver<Vec<UserId>>,
     stop: CancellationToken,
@@ -107,7 +106,7 @@ pub(super) async fn entertain(
             visitor
         };
         let published = publisher.publish(draft(user, &mut chance)).await;
-        published.map_err(|error| DemoError::nats(SOURCE, error))?;
+        published.during(SOURCE)?;
         pause = between(&mut chance, PAUSE);
     }
     Ok(())

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bellhop_protocol::token::UserId;
 use tokio_util::sync::CancellationToken;
 
-use super::app_server::{AppServer, Happening};
-use super::board::{Board, Gauge};
-use super::chance::between;
-use super::{ALICE, DemoError};
-use crate::token::UserId;
+use crate::app_server::{AppServer, Event};
+use crate::board::{Board, Gauge};
+use crate::catalogue::ALICE;
+use crate::chance::between;
+use crate::error::DemoError;
 
 /// Seconds that a user stays connected, and away: two in three are connected.
 const ON: std::ops::Range<f64> = 4.0..16.0;
@@ -24,7 +25,7 @@ type Place = (usize, u32);
 
 /// A user comes to an app server, or leaves it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Move {
+pub(crate) struct Move {
     user: usize,
     server: usize,
     comes: bool,
@@ -32,7 +33,7 @@ pub(super) struct Move {
 
 /// Who is where. Pure.
 #[derive(Debug)]
-pub(super) struct Crowd {
+pub(crate) struct Crowd {
     chance: fastrand::Rng,
     places: Vec<Option<Place>>,
     due: BTreeSet<(Instant, usize)>,
@@ -40,7 +41,7 @@ pub(super) struct Crowd {
 
 impl Crowd {
     /// So many users, all away; two in three come at once.
-    pub(super) fn new(users: usize, now: Instant, mut chance: fastrand::Rng) -> Self {
+    pub(crate) fn new(users: usize, now: Instant, mut chance: fastrand::Rng) -> Self {
         let others = (0..users).filter(|user| *user != ALICE);
         let due = others.map(|user| match chance.usize(..3) {
             0 => (now + between(&mut chance, OFF), user),
@@ -55,7 +56,7 @@ impl Crowd {
     }
 
     /// Who comes and goes by now, where these app servers run.
-    pub(super) fn step(&mut self, now: Instant, servers: &[Gauge]) -> Vec<Move> {
+    pub(crate) fn step(&mut self, now: Instant, servers: &[Gauge]) -> Vec<Move> {
         self.drop_broken(now, servers);
         let mut moves = Vec::new();
         while let Some((_, user)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
@@ -84,7 +85,7 @@ impl Crowd {
     }
 
     /// Brings everybody who is away.
-    pub(super) fn gather(&mut self, now: Instant, servers: &[Gauge]) -> Vec<Move> {
+    pub(crate) fn gather(&mut self, now: Instant, servers: &[Gauge]) -> Vec<Move> {
         self.drop_broken(now, servers);
         let away: Vec<_> = (0..self.places.len())
             .filter(|user| *user != ALICE && self.places[*user].is_none())
@@ -134,7 +135,7 @@ impl Crowd {
 }
 
 /// Lets users come and go until `stop`; then brings them all.
-pub(super) async fn run(
+pub(crate) async fn run(
     users: Arc<[UserId]>,
     servers: Arc<[AppServer]>,
     board: Arc<Board>,
@@ -163,10 +164,10 @@ pub(super) async fn run(
         {
             let user = users[user].clone();
             servers[server]
-                .tell(if comes {
-                    Happening::Comes(user)
+                .send(if comes {
+                    Event::Comes(user)
                 } else {
-                    Happening::Goes(user)
+                    Event::Goes(user)
                 })
                 .await;
         }

@@ -2,24 +2,23 @@
 
 use std::time::Duration;
 
+use bellhop_protocol::numbers;
 use ratatui::text::Span;
 
-use super::board::Content;
-use super::catalogue::SOURCES;
-use super::catalogue::VISITORS;
-use super::latency::Latencies;
-use super::ledger::Counts;
-use super::stage::Stage;
-use super::view::{BAD, DIM, GOOD, PLAIN, Row, STRONG, piece, row, verdict};
-use super::{INSTANCES, Options, USERS};
-use crate::numbers;
+use crate::board::Content;
+use crate::catalogue::{INSTANCES, SOURCES, USERS, VISITORS};
+use crate::latency::Latencies;
+use crate::ledger::Counts;
+use crate::options::Options;
+use crate::stage::Stage;
+use crate::view::{BAD, DIM, GOOD, PLAIN, Row, STRONG, piece, row, verdict};
 
 const PROMISE: &str =
     "Nothing lost, nothing repeated, order kept; each reminder has one final outcome.";
 const PUBLISH: &str = "publish --source lunch --user alice --title Soup --content 'It gets cold'";
 
 /// What there is, where, and what to try.
-pub(super) fn welcome(stage: &Stage, options: &Options, terminal: Option<&str>) -> Vec<Row> {
+pub(crate) fn welcome(stage: &Stage, options: &Options, terminal: Option<&str>) -> Vec<Row> {
     let program = std::env::args()
         .next()
         .unwrap_or_else(|| "bellhop".to_owned());
@@ -75,7 +74,7 @@ pub(super) fn welcome(stage: &Stage, options: &Options, terminal: Option<&str>) 
 
 /// The end's account.
 #[derive(Debug)]
-pub(super) struct Summary {
+pub(crate) struct Summary {
     counts: Counts,
     sets: u64,
     lasted: Duration,
@@ -88,7 +87,7 @@ pub(super) struct Summary {
 
 impl Summary {
     /// Of a closed ledger, and how long reminders were published.
-    pub(super) fn of(board: &Content, lasted: Duration) -> Self {
+    pub(crate) fn of(board: &Content, lasted: Duration) -> Self {
         let ledger = &board.ledger;
         Self {
             counts: ledger.counts().clone(),
@@ -107,12 +106,12 @@ impl Summary {
     }
 
     /// What is wrong, if anything is.
-    pub(super) fn trouble(&self) -> Option<String> {
+    pub(crate) fn trouble(&self) -> Option<String> {
         (!self.is_good).then(|| self.verdict.content.to_string())
     }
 
     /// Returns the account as a table.
-    pub(super) fn rows(&self) -> Vec<Row> {
+    pub(crate) fn rows(&self) -> Vec<Row> {
         let Counts {
             published,
             delivered,

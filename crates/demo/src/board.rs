@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::catalogue::SOURCES;
-use super::ledger::Ledger;
+use crate::catalogue::SOURCES;
+use crate::ledger::Ledger;
 
 /// Events that wait for the screen; the oldest give way.
 const MAX_LINES: usize = 200;
@@ -17,7 +17,7 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(2_500);
 
 /// Something to tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Line {
+pub(crate) struct Line {
     /// What kind of thing.
     pub kind: Kind,
     /// The thing itself.
@@ -28,7 +28,7 @@ pub(super) struct Line {
 
 /// What kind of thing a line tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// Part of the story.
     Scene,
     /// The good end of a part of the story.
@@ -41,7 +41,7 @@ pub(super) enum Kind {
 
 impl Line {
     /// Part of the story.
-    pub(super) fn scene(text: String) -> Self {
+    pub(crate) fn scene(text: String) -> Self {
         Self {
             kind: Kind::Scene,
             text,
@@ -52,7 +52,7 @@ impl Line {
 
 /// An app server as others see it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Gauge {
+pub(crate) struct Gauge {
     /// Whether it runs.
     pub is_up: bool,
     /// How often it was started.
@@ -65,7 +65,7 @@ pub(super) struct Gauge {
 
 /// The board's content.
 #[derive(Debug)]
-pub(super) struct Content {
+pub(crate) struct Content {
     /// The account.
     pub ledger: Ledger,
     /// Each app server's state.
@@ -84,12 +84,12 @@ pub(super) struct Content {
 
 impl Content {
     /// How long the demo has been running.
-    pub(super) fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
 
     /// Tells something.
-    pub(super) fn say(&mut self, line: Line) {
+    pub(crate) fn say(&mut self, line: Line) {
         if self.lines.len() == MAX_LINES {
             self.lines.pop_front();
         }
@@ -97,12 +97,12 @@ impl Content {
     }
 
     /// Returns the lines since the last call, with their time since the start.
-    pub(super) fn take_lines(&mut self) -> Vec<(Duration, Line)> {
+    pub(crate) fn take_lines(&mut self) -> Vec<(Duration, Line)> {
         self.lines.drain(..).collect()
     }
 
     /// Returns whether a reminder of this source is to be shown in full now. The sources take turns.
-    pub(super) fn wants_sample(&mut self, now: Instant, source: &str) -> bool {
+    pub(crate) fn wants_sample(&mut self, now: Instant, source: &str) -> bool {
         let (due, turn) = self.next_sample;
         let is_wanted = now >= due && source == SOURCES[turn];
         if is_wanted {
@@ -114,13 +114,13 @@ impl Content {
 
 /// The board.
 #[derive(Debug)]
-pub(super) struct Board {
+pub(crate) struct Board {
     content: Mutex<Content>,
 }
 
 impl Board {
     /// A board with an empty ledger.
-    pub(super) fn new(ledger: Ledger, servers: usize) -> Self {
+    pub(crate) fn new(ledger: Ledger, servers: usize) -> Self {
         let started = Instant::now();
         Self {
             content: Mutex::new(Content {
@@ -137,13 +137,13 @@ impl Board {
     }
 
     /// Reads or writes.
-    pub(super) fn with<R>(&self, access: impl FnOnce(&mut Content) -> R) -> R {
+    pub(crate) fn with<R>(&self, access: impl FnOnce(&mut Content) -> R) -> R {
         // A panic elsewhere ends the demo anyhow.
         access(&mut self.content.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Tells something.
-    pub(super) fn say(&self, line: Line) {
+    pub(crate) fn say(&self, line: Line) {
         self.with(|content| content.say(line));
     }
 }

@@ -2,33 +2,33 @@
 
 use std::sync::Arc;
 
+use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::pull::OrderedConfig;
+use bellhop_protocol::reminder::outcome::Batch;
 use futures_util::StreamExt;
 
-use super::DemoError;
-use super::board::{Board, Line};
-use super::ledger::Record;
-use crate::nats::Nats;
-use crate::reminder::outcome::Batch;
+use crate::board::{Board, Line};
+use crate::error::{DemoError, During};
+use crate::ledger::Record;
+
+const ACTION: &str = "follow the outcomes";
 
 /// Follows the stream from its beginning, until the task is aborted.
-pub(super) async fn follow(nats: Nats, board: Arc<Board>) -> Result<(), DemoError> {
-    let failed = |problem: &dyn std::fmt::Display| DemoError::nats("follow the outcomes", problem);
-    let stream = nats
-        .jetstream
-        .get_stream_no_info(nats.names.outcomes_stream())
-        .await
-        .map_err(|e| failed(&e))?;
+pub(crate) async fn follow(
+    jetstream: Context,
+    stream: String,
+    board: Arc<Board>,
+) -> Result<(), DemoError> {
+    let stream = jetstream.get_stream_no_info(stream).await.during(ACTION)?;
     let consumer = stream
         .create_consumer(OrderedConfig::default())
         .await
-        .map_err(|e| failed(&e))?;
-    let mut messages = consumer.messages().await.map_err(|e| failed(&e))?;
+        .during(ACTION)?;
+    let mut messages = consumer.messages().await.during(ACTION)?;
     while let Some(message) = messages.next().await {
-        let message = message.map_err(|e| failed(&e))?;
-        let batch: Batch<Record> =
-            serde_json::from_slice(&message.payload).map_err(|e| failed(&e))?;
-        let sequence = message.info().map_err(|e| failed(&e))?.stream_sequence;
+        let message = message.during(ACTION)?;
+        let batch: Batch<Record> = serde_json::from_slice(&message.payload).during(ACTION)?;
+        let sequence = message.info().during(ACTION)?.stream_sequence;
         board.with(|board| {
             for record in &batch.outcomes {
                 let rejected_before = board.ledger.counts().rejected;
@@ -44,5 +44,5 @@ pub(super) async fn follow(nats: Nats, board: Arc<Board>) -> Result<(), DemoErro
             board.outcomes_seen = sequence;
         });
     }
-    Err(failed(&"it ended"))
+    Err(DemoError::Ended("the outcomes ended"))
 }

@@ -16,10 +16,10 @@ use ratatui::widgets::Widget;
 use ratatui::{Terminal, TerminalOptions, Viewport};
 use tokio::time::{Interval, MissedTickBehavior};
 
-use super::DemoError;
-use super::board::Board;
-use super::meter::Meter;
-use super::view::{self, Row};
+use crate::board::Board;
+use crate::error::DemoError;
+use crate::meter::Meter;
+use crate::view::{self, Row};
 
 /// The time between two pictures on a terminal.
 const LIVE_EVERY: Duration = Duration::from_millis(250);
@@ -27,7 +27,7 @@ const LIVE_EVERY: Duration = Duration::from_millis(250);
 const PLAIN_EVERY: Duration = Duration::from_secs(1);
 
 /// The screen of a demo.
-pub(super) struct Screen {
+pub(crate) struct Screen {
     lines: Lines,
     /// The picture, once it is shown.
     picture: Option<Terminal<CrosstermBackend<Stdout>>>,
@@ -45,7 +45,7 @@ struct Lines {
 impl Screen {
     /// Makes a screen on standard output. A service that was asked to log to the same terminal leaves no
     /// room for a picture.
-    pub(super) fn stdout() -> Self {
+    pub(crate) fn stdout() -> Self {
         let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
         let is_dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
         let is_terminal = io::stdout().is_terminal() && !is_dumb;
@@ -60,7 +60,7 @@ impl Screen {
     }
 
     /// Makes a screen of plain lines on anything.
-    pub(super) fn plain(out: Box<dyn Write + Send>) -> Self {
+    pub(crate) fn plain(out: Box<dyn Write + Send>) -> Self {
         let lines = Lines {
             out,
             is_coloured: false,
@@ -75,7 +75,7 @@ impl Screen {
     }
 
     /// Waits until the next picture is due.
-    pub(super) async fn tick(&mut self) {
+    pub(crate) async fn tick(&mut self) {
         self.interval.tick().await;
     }
 
@@ -83,7 +83,7 @@ impl Screen {
     ///
     /// # Errors
     /// Fails if standard output is closed.
-    pub(super) fn show(&mut self, board: &Board) -> Result<(), DemoError> {
+    pub(crate) fn show(&mut self, board: &Board) -> Result<(), DemoError> {
         self.begin_picture();
         let now = Instant::now();
         let columns = self
@@ -137,7 +137,7 @@ impl Screen {
     ///
     /// # Errors
     /// Fails if standard output is closed.
-    pub(super) fn print(&mut self, rows: &[Row]) -> Result<(), DemoError> {
+    pub(crate) fn print(&mut self, rows: &[Row]) -> Result<(), DemoError> {
         self.interval.reset();
         self.lines.print(rows).map_err(failed)
     }
@@ -146,7 +146,7 @@ impl Screen {
     ///
     /// # Errors
     /// Fails if standard output is closed.
-    pub(super) fn close(&mut self, board: &Board, rows: &[Row]) -> Result<(), DemoError> {
+    pub(crate) fn close(&mut self, board: &Board, rows: &[Row]) -> Result<(), DemoError> {
         self.show(board)?;
         if let Some(mut picture) = self.picture.take() {
             erase(&mut picture).map_err(failed)?;
@@ -215,7 +215,7 @@ fn erase<B: Backend>(picture: &mut Terminal<B>) -> Result<(), B::Error> {
 }
 
 fn failed(error: io::Error) -> DemoError {
-    DemoError::Io("cannot write to standard output".to_owned(), error)
+    DemoError::Io("cannot write to standard output", error)
 }
 
 fn every(period: Duration) -> Interval {

@@ -1,4 +1,4 @@
-//! A business system: publishes reminders at a steady rate by [`bellhop::client`](crate::client), in order.
+//! A business system: publishes reminders at a steady rate by [`bellhop::client`](bellhop_client), in order.
 //!
 //! A few of its reminders are duplicates under another id, as happens where two jobs remind of the same thing. Now and
 //! then one is bad, as happens too.
@@ -6,18 +6,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bellhop_client::publisher::Options;
+use bellhop_client::{Draft, Priority, Publisher, UserId};
+use bellhop_protocol::reminder::set::{MAX_CONTENT_BYTES, MAX_TITLE_BYTES};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use serde_json::value::to_raw_value;
 use tokio_util::sync::CancellationToken;
 
-use super::board::Board;
-use super::catalogue::{self, BILLING, CLAIMS, HR, Kind, SOURCES};
-use super::chance::between;
-use super::{ALICE, DemoError};
-use crate::client::publisher::Options;
-use crate::client::{Draft, Priority, Publisher, UserId};
-use crate::reminder::set::{MAX_CONTENT_BYTES, MAX_TITLE_BYTES};
+use crate::board::Board;
+use crate::catalogue::{self, ALICE, BILLING, CLAIMS, HR, Kind, SOURCES};
+use crate::chance::between;
+use crate::error::{DemoError, During};
 
 const KINDS: [&[Kind]; 3] = [BILLING, CLAIMS, HR];
 
@@ -34,7 +34,7 @@ const BAD_EVERY: std::ops::Range<f64> = 6.0..18.0;
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// One of them.
-pub(super) struct Business {
+pub(crate) struct Business {
     source: usize,
     users: Arc<[UserId]>,
     per_second: f64,
@@ -51,7 +51,7 @@ struct Entry {
 
 impl Business {
     /// The source with this number, which publishes so many reminders a second to these users.
-    pub(super) fn new(source: usize, users: Arc<[UserId]>, per_second: f64) -> Self {
+    pub(crate) fn new(source: usize, users: Arc<[UserId]>, per_second: f64) -> Self {
         let mut chance = fastrand::Rng::new();
         // The first ones not all at once.
         let first = 1.5 + 4.0 * source as f64;
@@ -66,7 +66,7 @@ impl Business {
     }
 
     /// Publishes until `stop`.
-    pub(super) async fn run(
+    pub(crate) async fn run(
         mut self,
         url: String,
         board: Arc<Board>,
@@ -77,7 +77,7 @@ impl Business {
             .name(source)
             .connect(url)
             .await;
-        let connection = connection.map_err(|error| DemoError::nats(source, error))?;
+        let connection = connection.during(source)?;
         // The bad ones are for Bellhop to reject.
         let options = Options {
             max_reminders: MAX_SET,
@@ -118,7 +118,6 @@ impl Business {
         size: usize,
     ) -> Result<(), DemoError> {
         let source = SOURCES[self.source];
-        let failed = |error| DemoError::nats(source, error);
         let entries = self.entries(size);
         let now = Instant::now();
         // It is entered before it is on its way: an app server may have it before the acknowledgement is here.
@@ -137,12 +136,12 @@ impl Business {
                         ..draft
                     })
                     .await
-                    .map_err(failed)?,
+                    .during(source)?,
             );
         }
         let mut last_set = None;
         for stored in publishing {
-            let set = Some(stored.await.map_err(failed)?.set);
+            let set = Some(stored.await.during(source)?.set);
             if std::mem::replace(&mut last_set, set) != set {
                 board.with(|board| board.sets += 1);
             }

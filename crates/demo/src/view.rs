@@ -2,44 +2,44 @@
 
 use std::time::Duration;
 
+use bellhop_protocol::numbers;
+use bellhop_protocol::printable::printable;
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Span;
 use unicode_width::UnicodeWidthStr;
 
-use super::board::{Content, Gauge, Kind, Line};
-use super::ledger::Trouble;
-use super::meter::{Meter, bar};
-use super::{ALICE, INSTANCES};
-use crate::numbers;
-use crate::printable::printable;
+use crate::board::{Content, Gauge, Kind, Line};
+use crate::catalogue::{ALICE, INSTANCES};
+use crate::ledger::Trouble;
+use crate::meter::{Meter, bar};
 
 /// A row of text, in styled pieces.
-pub(super) type Row = ratatui::text::Line<'static>;
+pub(crate) type Row = ratatui::text::Line<'static>;
 
-pub(super) const PLAIN: Style = Style::new();
+pub(crate) const PLAIN: Style = Style::new();
 /// Of lesser interest.
-pub(super) const DIM: Style = Style::new().add_modifier(Modifier::DIM);
+pub(crate) const DIM: Style = Style::new().add_modifier(Modifier::DIM);
 /// Of most interest.
-pub(super) const STRONG: Style = Style::new().add_modifier(Modifier::BOLD);
+pub(crate) const STRONG: Style = Style::new().add_modifier(Modifier::BOLD);
 /// As expected.
-pub(super) const GOOD: Style = Style::new().fg(Color::Green);
+pub(crate) const GOOD: Style = Style::new().fg(Color::Green);
 /// Worth a look.
-pub(super) const WARN: Style = Style::new().fg(Color::Yellow);
+pub(crate) const WARN: Style = Style::new().fg(Color::Yellow);
 /// A failure.
-pub(super) const BAD: Style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
+pub(crate) const BAD: Style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
 
 /// Returns a piece of text, with everything that a terminal would obey written out.
-pub(super) fn piece(style: Style, text: impl AsRef<str>) -> Span<'static> {
+pub(crate) fn piece(style: Style, text: impl AsRef<str>) -> Span<'static> {
     Span::styled(printable(text.as_ref()), style)
 }
 
 /// Returns a row of one piece.
-pub(super) fn row(style: Style, text: impl AsRef<str>) -> Row {
+pub(crate) fn row(style: Style, text: impl AsRef<str>) -> Row {
     piece(style, text).into()
 }
 
 /// Returns two rows as one, for output without a width.
-pub(super) fn join(mut first: Row, second: Row) -> Row {
+pub(crate) fn join(mut first: Row, second: Row) -> Row {
     first.push_span(" · ");
     first.extend(
         second
@@ -50,10 +50,10 @@ pub(super) fn join(mut first: Row, second: Row) -> Row {
 }
 
 /// The number of rows of [`block`].
-pub(super) const BLOCK_ROWS: u16 = 6 + INSTANCES.len() as u16;
+pub(crate) const BLOCK_ROWS: u16 = 6 + INSTANCES.len() as u16;
 
 /// Returns the picture of the board for a terminal.
-pub(super) fn block(board: &Content, meter: &Meter, columns: usize) -> Vec<Row> {
+pub(crate) fn block(board: &Content, meter: &Meter, columns: usize) -> Vec<Row> {
     let counts = board.ledger.counts();
     let (published, delivered) = meter.rates();
     let (parked, users) = board.ledger.parked();
@@ -141,7 +141,7 @@ fn line(name: &str, number: u64, second: String, last: Span<'static>) -> Row {
 }
 
 /// What went wrong so far, in few words.
-pub(super) fn verdict(board: &Content) -> Span<'static> {
+pub(crate) fn verdict(board: &Content) -> Span<'static> {
     let troubles = board.ledger.troubles();
     if troubles.is_empty() {
         return piece(GOOD, "nothing lost, repeated or out of order");
@@ -156,7 +156,7 @@ pub(super) fn verdict(board: &Content) -> Span<'static> {
 }
 
 /// Returns the state in one line, for files and pipes.
-pub(super) fn plain(board: &Content, meter: &Meter) -> Row {
+pub(crate) fn plain(board: &Content, meter: &Meter) -> Row {
     let counts = board.ledger.counts();
     let (published, delivered) = meter.rates();
     let (parked, users) = board.ledger.parked();
@@ -182,7 +182,7 @@ pub(super) fn plain(board: &Content, meter: &Meter) -> Row {
 }
 
 /// Returns an event, in as many rows as it needs.
-pub(super) fn event(at: Duration, line: &Line, columns: usize) -> Vec<Row> {
+pub(crate) fn event(at: Duration, line: &Line, columns: usize) -> Vec<Row> {
     let style = match line.kind {
         Kind::Scene => STRONG,
         Kind::Good => GOOD,
@@ -218,8 +218,8 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::demo::board::Board;
-    use crate::demo::ledger::Ledger;
+    use crate::board::Board;
+    use crate::ledger::Ledger;
 
     #[test]
     fn block_fits_a_common_terminal() {

@@ -4,20 +4,21 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bellhop_protocol::numbers;
+use bellhop_protocol::token::UserId;
 use tokio_util::sync::CancellationToken;
 
-use super::app_server::{AppServer, Happening};
-use super::board::{Board, Kind, Line};
-use super::{ALICE, DemoError, INSTANCES};
-use crate::numbers;
-use crate::token::UserId;
+use crate::app_server::{AppServer, Event};
+use crate::board::{Board, Kind, Line};
+use crate::catalogue::{ALICE, INSTANCES};
+use crate::error::DemoError;
 
 /// How long a scene waits for what must happen.
 const PATIENCE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(2);
 
-/// The stage manager.
-pub(super) struct Scenes {
+/// The events of the demo, and what they need.
+pub(crate) struct Scenario {
     /// Alice.
     pub alice: UserId,
     /// Where she can connect.
@@ -28,9 +29,9 @@ pub(super) struct Scenes {
     pub stop: CancellationToken,
 }
 
-impl Scenes {
-    /// Plays until the end.
-    pub(super) async fn play(self) -> Result<(), DemoError> {
+impl Scenario {
+    /// Repeats the events until the end.
+    pub(crate) async fn run(self) -> Result<(), DemoError> {
         let mut home = 0;
         self.alice_comes(home).await;
         loop {
@@ -56,7 +57,7 @@ impl Scenes {
         ));
         self.board.with(|board| board.alice = None);
         self.servers[*home]
-            .tell(Happening::Goes(self.alice.clone()))
+            .send(Event::Goes(self.alice.clone()))
             .await;
         self.pause(5.0).await;
         *home = 1 - *home;
@@ -111,7 +112,7 @@ impl Scenes {
     async fn alice_comes(&self, home: usize) {
         self.board.with(|board| board.alice = Some(home));
         self.servers[home]
-            .tell(Happening::Comes(self.alice.clone()))
+            .send(Event::Comes(self.alice.clone()))
             .await;
     }
 
@@ -121,11 +122,11 @@ impl Scenes {
         self.say(format!(
             "{name} is killed: {users} connections are gone, their routes stay behind"
         ));
-        self.servers[server].tell(Happening::Killed).await;
+        self.servers[server].send(Event::Killed).await;
         self.pause(3.0).await;
         let accepted = self.board.with(|board| board.servers[server].accepted);
         let start = Instant::now();
-        self.servers[server].tell(Happening::Started).await;
+        self.servers[server].send(Event::Started).await;
         self.say(format!(
             "{name} is back without users: Bellhop asks, and drops the old routes"
         ));

@@ -15,8 +15,8 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::latency::Latencies;
-pub(super) use terms::{Accepted, Counts, Record, Trouble};
+use crate::latency::Latencies;
+pub(crate) use terms::{Accepted, Counts, Record, Trouble};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
@@ -65,7 +65,7 @@ struct User {
 
 /// The account.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(crate) struct Ledger {
     sources: Vec<(String, u64)>,
     instances: Vec<String>,
     names: Vec<String>,
@@ -84,7 +84,7 @@ pub(super) struct Ledger {
 
 impl Ledger {
     /// An empty account of these sources, users and app servers.
-    pub(super) fn new(sources: &[&str], users: &[String], instances: &[&str]) -> Self {
+    pub(crate) fn new(sources: &[&str], users: &[String], instances: &[&str]) -> Self {
         Self {
             sources: sources
                 .iter()
@@ -113,7 +113,7 @@ impl Ledger {
     }
 
     /// Enters a reminder that is about to be published, in the order of publishing. Answers its id.
-    pub(super) fn publish(
+    pub(crate) fn publish(
         &mut self,
         now: Instant,
         source: usize,
@@ -144,7 +144,7 @@ impl Ledger {
     }
 
     /// Records that an app server accepted a reminder. Returns how long it took, or `None` where it is a visitor's.
-    pub(super) fn accept(&mut self, now: Instant, accepted: &Accepted<'_>) -> Option<Duration> {
+    pub(crate) fn accept(&mut self, now: Instant, accepted: &Accepted<'_>) -> Option<Duration> {
         let Some(key) = self.key(accepted.source, accepted.id) else {
             self.counts.visitors += 1;
             return None;
@@ -209,7 +209,7 @@ impl Ledger {
     }
 
     /// Takes in what the router says became of a reminder.
-    pub(super) fn outcome(&mut self, record: &Record) {
+    pub(crate) fn outcome(&mut self, record: &Record) {
         let Some(key) = self.key(&record.source, &record.id) else {
             return;
         };
@@ -316,7 +316,7 @@ impl Ledger {
     }
 
     /// The end: whatever is still open is trouble.
-    pub(super) fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         for (key, open) in std::mem::take(&mut self.open) {
             let trouble = match open {
                 Open {

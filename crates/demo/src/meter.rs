@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::board::Content;
+use crate::board::Content;
 
 /// Samples kept: the longest curve.
 const MEMORY: usize = 60;
@@ -13,7 +13,7 @@ const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
 
 /// Remembers the last seconds, for rates and the curve.
 #[derive(Debug, Default)]
-pub(super) struct Meter {
+pub(crate) struct Meter {
     samples: VecDeque<Sample>,
 }
 
@@ -27,7 +27,7 @@ struct Sample {
 
 impl Meter {
     /// Takes the present state in.
-    pub(super) fn note(&mut self, now: Instant, board: &Content) {
+    pub(crate) fn note(&mut self, now: Instant, board: &Content) {
         if self.samples.is_empty() {
             let start = now.checked_sub(board.elapsed()).unwrap_or(now);
             self.samples.push_back(Sample {
@@ -52,7 +52,7 @@ impl Meter {
     }
 
     /// Published and delivered a second.
-    pub(super) fn rates(&self) -> (u64, u64) {
+    pub(crate) fn rates(&self) -> (u64, u64) {
         let Some(last) = self.samples.back() else {
             return (0, 0);
         };
@@ -77,7 +77,7 @@ impl Meter {
     }
 
     /// What lay in mailboxes, over time.
-    pub(super) fn curve(&self, columns: usize) -> String {
+    pub(crate) fn curve(&self, columns: usize) -> String {
         let highest = self
             .samples
             .iter()
@@ -95,6 +95,6 @@ impl Meter {
 }
 
 /// Returns a bar of full blocks.
-pub(super) fn bar(length: usize) -> String {
+pub(crate) fn bar(length: usize) -> String {
     BARS[7].to_string().repeat(length)
 }
