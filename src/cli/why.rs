@@ -18,8 +18,8 @@ use crate::nats::api::{ApiError, ask};
 use crate::nats::mailbox::count;
 use crate::nats::{Nats, schedule};
 use crate::reminder::history::Step;
+use crate::reminder::id::MAX_ID_BYTES;
 use crate::reminder::outcome::Batch;
-use crate::reminder::set::MAX_ID_BYTES;
 use crate::token::{InstanceName, Source, UserId};
 use crate::wire::member::HeldBack;
 

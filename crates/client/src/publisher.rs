@@ -28,8 +28,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use super::Draft;
 use bellhop_protocol::names::Names;
 use bellhop_protocol::reminder::hasher_of;
+use bellhop_protocol::reminder::id::id_error;
 use bellhop_protocol::reminder::reject::{RejectCode, Rejection};
-use bellhop_protocol::reminder::set::{self, Common, MAX_REMINDERS, Origin, id_error, max_bytes};
+use bellhop_protocol::reminder::set::{self, Common, MAX_REMINDERS, Origin, max_bytes};
 use bellhop_protocol::token::{Source, UserId};
 
 /// How long JetStream may take to acknowledge a set before it is published again.

@@ -19,6 +19,7 @@
 
 pub mod byte_order_mark;
 pub mod headers;
+mod json;
 pub mod names;
 pub mod numbers;
 pub mod partition;

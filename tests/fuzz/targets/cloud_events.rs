@@ -2,6 +2,7 @@
 //! becomes a set that is read like any other, and has a name that can be a set's.
 #![no_main]
 
+use bellhop_protocol::reminder::id::MAX_ID_BYTES;
 use bellhop_protocol::reminder::reject::RejectCode;
 use bellhop_protocol::reminder::set::{self, Origin};
 use bellhop_protocol::wire::cloud_event::Published;
@@ -37,6 +38,6 @@ fuzz_target!(|message: &[u8]| {
         published_at: Timestamp::UNIX_EPOCH,
     };
     if let Ok(set) = set::parse(&origin, &published) {
-        assert!((1..=set::MAX_ID_BYTES).contains(&set.common.id.len()));
+        assert!((1..=MAX_ID_BYTES).contains(&set.common.id.len()));
     }
 });

@@ -5,6 +5,7 @@
 use std::sync::LazyLock;
 
 use bellhop_core::event::{Event, Index, IndexEntry, OfSet};
+use bellhop_protocol::reminder::id::MAX_ID_BYTES;
 use bellhop_protocol::reminder::set::{self, Origin};
 use bellhop_protocol::reminder::{MAX_REMINDER_BYTES, Reminder, finished};
 use bellhop_protocol::token::MAX_NAME_BYTES;
@@ -42,7 +43,7 @@ fuzz_target!(|body: &[u8]| {
 
 fn check(set: &str, reminder: &Reminder) {
     let json = reminder.to_json();
-    assert!(json.len() <= MAX_REMINDER_BYTES && reminder.id.len() <= set::MAX_ID_BYTES);
+    assert!(json.len() <= MAX_REMINDER_BYTES && reminder.id.len() <= MAX_ID_BYTES);
     assert!(reminder.user.as_str().len() <= MAX_NAME_BYTES && reminder.tags.len() <= set::MAX_TAGS);
     assert!((1..=set::MAX_CONTENT_BYTES).contains(&reminder.content.len()));
     assert!(

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bellhop_protocol::reminder::Reminder;
 use bellhop_protocol::reminder::cancellation::Cancellation;
 use bellhop_protocol::reminder::finished::{as_published, with_repeat};
+use bellhop_protocol::reminder::id::default_id;
 use bellhop_protocol::reminder::reject::{RejectCode, Rejection};
 use bellhop_protocol::reminder::set::{self, Candidate, Common, Origin, Refused, ReminderSet};
 use bellhop_protocol::token::{Source, UserId};
@@ -100,7 +101,7 @@ impl Slice {
         let Published {
             place, reminder, ..
         } = published;
-        if self.common.is_named || reminder.id != set::default_id(&self.common.id, *place) {
+        if self.common.is_named || reminder.id != default_id(&self.common.id, *place) {
             return Some(Name::Id(&reminder.id));
         }
         self.message_id

@@ -3,8 +3,9 @@
 use serde::Deserialize;
 
 #[cfg(feature = "schema")]
-use super::set::MAX_ID_BYTES;
-use super::set::{from_object, id_error};
+use super::id::MAX_ID_BYTES;
+use super::id::id_error;
+use crate::json::from_object;
 use crate::token::UserId;
 
 /// Scheduled reminders of one id that a set cancels.

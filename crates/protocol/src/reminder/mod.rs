@@ -2,11 +2,13 @@
 //!
 //! [`set`] reads and validates a published set, [`reject`] names what can be wrong with it. [`Reminder`] is the result: the reminder as it is delivered; [`finished`] is about its JSON.
 
+pub(crate) mod body;
 pub mod cancellation;
 pub mod duplicate;
 pub mod fields;
 pub mod finished;
 pub mod history;
+pub mod id;
 pub mod outcome;
 pub mod readable;
 pub mod reject;

@@ -4,7 +4,7 @@ use cronexpr::{Crontab, MakeTimestamp, parse_crontab};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::set::MAX_ID_BYTES;
+use super::id::MAX_ID_BYTES;
 
 /// The longest `cron` and `zone` together, in bytes: far longer than any that people write.
 const MAX_PATTERN_BYTES: usize = 256;

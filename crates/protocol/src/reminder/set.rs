@@ -2,27 +2,28 @@
 //! refuses that reminder and leaves its neighbours alone.
 
 use std::borrow::Cow;
-use std::fmt::Display;
 
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::body::from_body;
 use super::cancellation::Cancellation;
 #[cfg(feature = "schema")]
 use super::cancellation::RawCancellation;
 use super::fields::Fields;
+#[cfg(feature = "schema")]
+use super::id::MAX_ID_BYTES;
+use super::id::{default_id, id_error};
 use super::readable::{self, Unreadable};
 use super::reject::{RejectCode, Rejection};
 use super::repeat::{MAX_RECURRING_ID_BYTES, RawRepeat, Repeat};
 use super::{MAX_REMINDER_BYTES, Priority, Reminder, time};
-use crate::byte_order_mark;
+use crate::json::from_object;
 use crate::token::{Source, Tag, UserId};
 
 /// The most reminders in one set, and the most that it cancels.
 pub const MAX_REMINDERS: usize = 10_000;
-/// The longest `id` of a set or a reminder, in bytes.
-pub const MAX_ID_BYTES: usize = 256;
 /// The longest `title`, in bytes.
 pub const MAX_TITLE_BYTES: usize = 1024;
 /// The longest `content`, in bytes.
@@ -304,11 +305,6 @@ pub fn read(
     }
 }
 
-/// Returns the id of a reminder that has none: `<set id>#<index>`.
-pub fn default_id(set: &str, index: usize) -> String {
-    format!("{set}#{index}")
-}
-
 fn validate(
     origin: &Origin,
     common: &Common,
@@ -402,27 +398,6 @@ fn validate(
     Ok(reminder)
 }
 
-/// Reads a struct from a message's body. Where the body is JSON and not such a struct, the refusal has
-/// the code that is given.
-pub(crate) fn from_body<'a, T: Deserialize<'a>>(
-    body: &'a [u8],
-    code: RejectCode,
-) -> Result<T, Rejection> {
-    let not_json = |error: &dyn Display| {
-        let detail =
-            byte_order_mark::complaint(body).map_or_else(|| error.to_string(), ToOwned::to_owned);
-        Rejection::new(RejectCode::NotJson, detail)
-    };
-    let text = std::str::from_utf8(body).map_err(|error| not_json(&error))?;
-    from_object(text).map_err(|error| {
-        if error.is_data() {
-            Rejection::new(code, error)
-        } else {
-            not_json(&error)
-        }
-    })
-}
-
 /// Reads when the reminder with this id repeats.
 fn repeat(raw: Option<RawRepeat>, id: &str) -> Result<Option<Repeat>, Rejection> {
     let Some(raw) = raw else { return Ok(None) };
@@ -449,21 +424,6 @@ fn first(
 
 fn invalid_repeat(problem: &str) -> Rejection {
     Rejection::new(RejectCode::InvalidRepeat, format!("`repeat`: {problem}"))
-}
-
-/// Reads a struct from a JSON object only; serde alone would take a list of the fields' values too.
-pub(crate) fn from_object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_json::Error> {
-    let list = text
-        .trim_start()
-        .starts_with('[')
-        .then(|| serde_json::from_str::<serde::de::IgnoredAny>(text));
-    match list {
-        None => serde_json::from_str(text),
-        Some(Err(syntax)) => Err(syntax),
-        Some(Ok(_)) => Err(serde::de::Error::custom(
-            "a list stands where an object belongs",
-        )),
-    }
 }
 
 fn priority(text: &str) -> Result<Priority, Rejection> {
@@ -511,19 +471,6 @@ fn checked_id(id: String, code: RejectCode) -> Result<String, Rejection> {
     match id_error(&id) {
         Some(detail) => Err(Rejection::new(code, detail)),
         None => Ok(id),
-    }
-}
-
-/// What is wrong with a text as a reminder's or a set's id, if anything is.
-pub fn id_error(id: &str) -> Option<String> {
-    if id.is_empty() || id.len() > MAX_ID_BYTES {
-        Some(format!(
-            "`id` has {} bytes; 1 to {MAX_ID_BYTES} are allowed",
-            id.len()
-        ))
-    } else {
-        let control = id.chars().any(char::is_control);
-        control.then(|| "`id` has a control character".to_owned())
     }
 }
 

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::bodies::Delivered;
+use crate::reminder::id::MAX_ID_BYTES;
 use crate::reminder::outcome;
 use crate::reminder::reject::RejectCode;
-use crate::reminder::set::MAX_ID_BYTES;
 use crate::token::{InstanceName, NO_CONTROL, Source, Tag, UserId};
 use crate::wire::erased::Erased;
 use crate::wire::query::{MAX_CONTAINS_BYTES, MAX_LIMIT};

@@ -15,9 +15,10 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use crate::reminder::body::from_body;
 use crate::reminder::fields::Fields;
+use crate::reminder::id::id_error;
 use crate::reminder::reject::{RejectCode, Rejection};
-use crate::reminder::set::{from_body, id_error};
 use crate::trace::{self, TraceParent};
 
 /// The `Content-Type` of an event in JSON.

@@ -17,7 +17,7 @@ pub mod subject;
 use serde::Deserialize;
 use serde::de::Error;
 
-use crate::reminder::set::from_object;
+use crate::json::from_object;
 
 /// Reads a struct from the bytes of a JSON object.
 fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, serde_json::Error> {

@@ -6,8 +6,8 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use crate::reminder::id::id_error;
 use crate::reminder::outcome;
-use crate::reminder::set::id_error;
 use crate::reminder::time;
 use crate::token::{Source, Tag, UserId};
 
