@@ -2,8 +2,9 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
+use axum::extract::{ConnectInfo, FromRef, FromRequestParts, Request, State};
 use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
@@ -11,7 +12,7 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 
-use super::web::{Refusal, Site, refuse};
+use super::refusal::{Refusal, refuse};
 
 /// On every answer. Content comes from strangers, so a page may load and do nothing but what this server serves; and with
 /// `require-trusted-types-for` a browser refuses to make markup of text at all. The policy `worker` names the one address of
@@ -41,6 +42,15 @@ const HEADERS: [(HeaderName, &str); 7] = [
     (header::CACHE_CONTROL, "no-store"),
 ];
 
+/// The names in a request that this server believes.
+#[derive(Debug, Clone)]
+pub(super) struct Trusted {
+    /// Names of this server, besides addresses and `localhost`.
+    pub hosts: Arc<[String]>,
+    /// The proxy that may say where a request comes from.
+    pub proxy: Option<IpAddr>,
+}
+
 /// Middleware that puts [`HEADERS`] on an answer.
 pub(super) async fn protect(mut answer: Response) -> Response {
     answer
@@ -51,11 +61,11 @@ pub(super) async fn protect(mut answer: Response) -> Response {
 
 /// Middleware that lets requests pass which are for this server, and changes which come from its own pages.
 pub(super) async fn check(
-    State(site): State<Site>,
+    State(trusted): State<Trusted>,
     request: Request,
     next: Next,
 ) -> Result<Response, Refusal> {
-    if !is_for_us(request.headers(), &site.hosts) {
+    if !is_for_us(request.headers(), &trusted.hosts) {
         return Err(refuse(
             StatusCode::MISDIRECTED_REQUEST,
             "this server has another name; see --host",
@@ -140,15 +150,22 @@ impl Visitor {
     }
 }
 
-impl FromRequestParts<Site> for Visitor {
+impl<S: Send + Sync> FromRequestParts<S> for Visitor
+where
+    Trusted: FromRef<S>,
+{
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Infallible> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
         let ConnectInfo(peer) = parts
             .extensions
             .get::<ConnectInfo<SocketAddr>>()
             .expect("the server puts it there");
-        Ok(Self::of(&parts.headers, peer.ip(), site.proxy))
+        Ok(Self::of(
+            &parts.headers,
+            peer.ip(),
+            Trusted::from_ref(state).proxy,
+        ))
     }
 }
 

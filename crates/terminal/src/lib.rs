@@ -25,6 +25,7 @@ mod guard;
 mod history;
 mod hub;
 mod pages;
+mod refusal;
 mod server;
 mod session;
 mod web;
@@ -42,6 +43,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use guard::Trusted;
 use history::History;
 use hub::Hub;
 use session::Sessions;
@@ -126,8 +128,10 @@ impl Terminal {
             sessions,
             instance,
             names: names.into(),
-            hosts: hosts.into(),
-            proxy,
+            trusted: Trusted {
+                hosts: hosts.into(),
+                proxy,
+            },
         };
         let hub = JoinSet::from_iter([task]);
         Ok(Self {

@@ -9,9 +9,10 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{self, FromRequestParts};
+use axum::extract::{self, FromRef, FromRequestParts};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum_extra::extract::cookie::{Cookie, Key, SameSite, SignedCookieJar};
@@ -20,7 +21,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::guard::Visitor;
-use super::web::{Refusal, Site, home, refuse};
+use super::refusal::{Refusal, refuse};
 
 /// The age at which a session ends.
 const LASTS: Duration = Duration::from_secs(12 * 60 * 60);
@@ -69,6 +70,11 @@ impl SigningKey {
     }
 }
 
+/// Returns the path of a user's page.
+pub(super) fn home(user: &UserId) -> String {
+    format!("/as/{}/", user.escaped())
+}
+
 /// A signed-in user. A handler that takes it answers that user alone, about whom the request's path is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Session {
@@ -113,19 +119,21 @@ impl Session {
     }
 }
 
-impl FromRequestParts<Site> for Session {
+impl<S: Send + Sync> FromRequestParts<S> for Session
+where
+    Arc<Sessions>: FromRef<S>,
+{
     type Rejection = Refusal;
 
-    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Refusal> {
-        let path = extract::Path::<String>::from_request_parts(parts, site).await;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let sessions = Arc::<Sessions>::from_ref(state);
+        let path = extract::Path::<String>::from_request_parts(parts, state).await;
         let user = path.ok().and_then(|path| UserId::from_token(&path).ok());
         let user = user.ok_or_else(|| refuse(StatusCode::NOT_FOUND, "there is nothing here"))?;
-        let jar = SignedCookieJar::from_headers(&parts.headers, site.sessions.key.0.clone());
+        let jar = SignedCookieJar::from_headers(&parts.headers, sessions.key());
         let session = jar.get(COOKIE).and_then(|cookie| Self::of_cookie(&cookie));
         session
-            .filter(|session| {
-                session.user == user && site.sessions.is_open(session, Timestamp::now())
-            })
+            .filter(|session| session.user == user && sessions.is_open(session, Timestamp::now()))
             .ok_or_else(|| refuse(StatusCode::UNAUTHORIZED, "sign in first"))
     }
 }

@@ -14,7 +14,6 @@
 //! `<user>` is escaped as in a subject of NATS. Every handler below it takes a [`Session`], so none can be reached without.
 
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,11 +33,12 @@ use serde_json::json;
 use tower_http::timeout::TimeoutLayer;
 
 use super::feed::Item;
-use super::guard::{self, Visitor};
+use super::guard::{self, Trusted, Visitor};
 use super::history::{History, HistoryError, Page};
 use super::hub::{Hub, NoRoom};
 use super::pages;
-use super::session::{Session, Sessions};
+use super::refusal::{Refusal, refuse};
+use super::session::{Session, Sessions, home};
 
 /// The most bytes of a body: a form with an escaped name, or a number.
 const MAX_BODY_BYTES: usize = 1024;
@@ -62,29 +62,26 @@ pub(super) struct Site {
     pub instance: InstanceName,
     /// Names to suggest.
     pub names: Arc<[String]>,
-    /// Names of this server, besides addresses and `localhost`.
-    pub hosts: Arc<[String]>,
-    /// The proxy whose word counts on where a request comes from.
-    pub proxy: Option<IpAddr>,
+    /// The names in a request that count.
+    pub trusted: Trusted,
+}
+
+impl FromRef<Site> for Trusted {
+    fn from_ref(site: &Site) -> Self {
+        site.trusted.clone()
+    }
+}
+
+impl FromRef<Site> for Arc<Sessions> {
+    fn from_ref(site: &Site) -> Self {
+        site.sessions.clone()
+    }
 }
 
 impl FromRef<Site> for Key {
     fn from_ref(site: &Site) -> Self {
         site.sessions.key()
     }
-}
-
-/// An answer that says why there is no other one.
-pub(super) type Refusal = (StatusCode, String);
-
-/// Returns a refusal with this text.
-pub(super) fn refuse(status: StatusCode, text: impl Into<String>) -> Refusal {
-    (status, text.into())
-}
-
-/// Returns the path of a user's page.
-pub(super) fn home(user: &UserId) -> String {
-    format!("/as/{}/", user.escaped())
 }
 
 /// Returns everything that the site answers.
