@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::addresses;
-use super::document::{Action, Addresses, Allowed, Difference, Document, Matching, Words};
+use super::document::{Action, Addresses, Allowed, Difference, Document, Words};
 use super::finder::Finder;
 use super::fold::Fold;
 use super::folding::Folding;
@@ -60,7 +60,7 @@ impl Engine {
     pub fn new(document: &Document) -> Result<Self, Vec<Problem>> {
         let mut problems = document.check();
         let matching = &document.matching;
-        let fold = Fold::new(folding(matching), &matching.skip);
+        let fold = Fold::new(Folding::of(matching), &matching.skip);
         let mut keywords = Vec::new();
         let mut patterns = Patterns::new(matching, usize::from(document.pattern_mib) << 20);
         let mut keyword = |at: String, keyword: &str, owner: u16| {
@@ -180,20 +180,6 @@ impl Engine {
             matches.retain(|found| !allowed.contains(&found.span));
         }
         Ok(matches)
-    }
-}
-
-/// Returns how keywords and texts are made comparable.
-pub(super) fn folding(matching: &Matching) -> Folding {
-    let folds = |difference| difference == Difference::Fold;
-    Folding {
-        case: folds(matching.case),
-        turkish: folds(matching.case) && matching.language.is_some(),
-        width: folds(matching.width),
-        ignorable: folds(matching.ignorable),
-        typography: folds(matching.typography),
-        spaces: folds(matching.typography),
-        ..Folding::default()
     }
 }
 

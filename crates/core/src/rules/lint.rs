@@ -9,12 +9,12 @@ use std::sync::Arc;
 use unicode_normalization::char::is_combining_mark;
 
 use super::document::{Action, Allowed, Difference, Document, Words};
-use super::engine::{Engine, folding};
+use super::engine::Engine;
 use super::fold::Fold;
+use super::folding::{Folding, clusters};
 use super::pattern::Reader;
 use super::problem::Problem;
 use super::suite;
-use super::unicode::clusters;
 
 /// What was found out about a document.
 #[derive(Debug)]
@@ -181,7 +181,7 @@ type Place = (usize, usize);
 
 /// Keywords that stand twice, to no effect.
 fn repeated_keywords(document: &Document) -> Vec<Problem> {
-    let fold = Fold::new(folding(&document.matching), &document.matching.skip);
+    let fold = Fold::new(Folding::of(&document.matching), &document.matching.skip);
     let mut places: HashMap<String, Vec<Place>> = HashMap::new();
     for (at, rule) in document.rules.iter().enumerate() {
         for (place, keyword) in rule.keywords.iter().enumerate() {

@@ -12,7 +12,6 @@ use regex_syntax::hir::translate::TranslatorBuilder;
 use regex_syntax::hir::{self, ClassUnicode, ClassUnicodeRange, Hir, HirKind, Look};
 
 use super::document::{Difference, MAX_PATTERN_MIB, Matching, Words};
-use super::engine::folding;
 use super::fold::Fold;
 use super::folding::Folding;
 use super::problem::Problem;
@@ -49,7 +48,7 @@ impl Reader {
         let folding = Folding {
             case: false,
             spaces: false,
-            ..folding(matching)
+            ..Folding::of(matching)
         };
         Self {
             case: matching.case == Difference::Fold,

@@ -9,7 +9,8 @@ use std::ops::Range;
 
 use super::document::Action;
 use super::engine::{Engine, Match};
-use super::unicode::{clusters, is_invisible};
+use super::folding::clusters;
+use super::unicode::is_invisible;
 
 /// A text in work, with its marks.
 #[derive(Debug, Clone, PartialEq, Eq)]

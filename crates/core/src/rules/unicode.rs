@@ -1,14 +1,9 @@
 //! What Unicode says of characters and texts, as far as matching needs it.
 
 use std::borrow::Cow;
-use std::sync::LazyLock;
 
 use icu_properties::props::{DefaultIgnorableCodePoint, ExtendedPictographic, JoiningType};
 use icu_properties::{CodePointMapData, CodePointSetData};
-use unicode_segmentation::UnicodeSegmentation;
-
-use super::folding::{Folding, Kind};
-use super::per_char::PerChar;
 
 /// Returns whether a reader does not see the character, or sees it as no letter of its own: soft hyphens, zero-width
 /// characters, variation selectors, marks of direction, fillers (Default_Ignorable_Code_Point), and what only makes a word
@@ -55,26 +50,4 @@ pub fn plain_typography(c: char) -> char {
         '‐' | '‑' | '‒' | '–' | '⁃' | '−' => '-',
         c => c,
     }
-}
-
-/// Returns the grapheme clusters of a text that begins with one, each with its place. As `grapheme_indices`, and faster where
-/// nothing joins.
-pub fn clusters(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    static KINDS: LazyLock<&PerChar<Kind>> = LazyLock::new(|| Folding::default().kinds());
-    let kinds = *KINDS;
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        let rest = &text[at..];
-        let mut chars = rest.chars();
-        let (first, next) = (chars.next()?, chars.next());
-        let joins = |c: char| kinds.get(c) == Kind::Complex;
-        let is_alone = !joins(first) && next.is_none_or(|next| !joins(next));
-        let length = if is_alone {
-            first.len_utf8()
-        } else {
-            rest.graphemes(true).next()?.len()
-        };
-        at += length;
-        Some((at - length, &rest[..length]))
-    })
 }

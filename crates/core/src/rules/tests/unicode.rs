@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use serde_json::Value;
 
 use crate::rules::folding::Folding;
-use crate::rules::unicode::clusters;
+use crate::rules::folding::clusters;
 use crate::rules::words::{classes, is_boundary};
 
 /// Reads a file of a package that this crate depends on, where cargo has it.
