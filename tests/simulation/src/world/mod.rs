@@ -9,8 +9,10 @@
 //! | [`apps`] | app servers, and requests to them |
 //! | [`owner`] | a process that works the partition: a machine, and the shell around it |
 //! | [`reading`] | how the shell reads the log, stores positions and removes the front |
+//! | [`record`] | what the shell sends to be stored |
 //! | [`settling`] | how the shell parks, records and removes |
-//! | [`succession`] | how owners end and begin |
+//! | [`succession`], [`stage`] | how owners end and begin |
+//! | [`subscribers`] | the readers of the log |
 
 mod apps;
 mod ledger;
@@ -19,7 +21,10 @@ mod owner;
 mod people;
 mod publishing;
 mod reading;
+mod record;
 mod settling;
+mod stage;
+mod subscribers;
 mod succession;
 
 use std::collections::BTreeMap;
@@ -42,8 +47,8 @@ use self::nats::Nats;
 use self::owner::Owner;
 use self::publishing::{Draft, Publications};
 use self::reading::{SetsWork, SliceRefused};
-use self::settling::{Parcel, Records};
-use self::succession::Stage;
+use self::record::{Parcel, Records};
+use self::stage::Stage;
 use crate::faults::{Fault, Faults};
 use crate::scenario::{LogSettings, Plan, Planned, Scenario, Step};
 

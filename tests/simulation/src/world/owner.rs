@@ -20,8 +20,8 @@ use bellhop_protocol::token::{InstanceName, Source, UserId};
 
 use super::ledger::Id;
 use super::nats::{Reading, parked};
-use super::reading::ALL;
-use super::settling::{Parcel, Records};
+use super::record::{Parcel, Records};
+use super::subscribers::ALL;
 use super::{Inside, Sent, World};
 use crate::faults::Fault;
 

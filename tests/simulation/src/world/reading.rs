@@ -12,20 +12,16 @@ use bellhop_core::log::progress::Checkpoint;
 use bellhop_core::log::readers::{Action, ReaderId, Taker};
 use bellhop_core::log::split::{OfSetItself, SetWork, split};
 use bellhop_core::router::{Entry, Input, Item, Text};
-use bellhop_protocol::partition::Partition;
 use bellhop_protocol::reminder::outcome::Outcome;
 use bellhop_protocol::reminder::reject::RejectCode;
 
 use super::ledger::Id;
 use super::nats::CREATED_NS;
 use super::publishing::Expected;
-use super::settling::{Record, Then};
+use super::record::{Record, Then};
+use super::subscribers::{ALL, PARTITION};
 use super::{Inside, Sent, World};
 use crate::faults::Fault;
-
-/// There is one partition, and what belongs to sets.
-pub const PARTITION: Subscriber = Subscriber::Partition(Partition(0));
-pub const ALL: [Subscriber; 2] = [Subscriber::Sets, PARTITION];
 
 /// The most sets given to the machine and not settled.
 const WINDOW: usize = 6;

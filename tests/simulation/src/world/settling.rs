@@ -4,52 +4,21 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use bellhop_core::log::Subscriber;
-use bellhop_core::log::done::{self, Done};
+use bellhop_core::log::done;
 use bellhop_core::log::progress::Hold;
 use bellhop_core::router::{Fate, Input, Item, Removal, Settled};
 use bellhop_protocol::token::{InstanceName, UserId};
 
 use super::ledger::Id;
 use super::nats::parked;
-use super::reading::PARTITION;
-use super::succession::Stage;
+use super::record::{Parcel, Record, Records, Then};
+use super::stage::Stage;
+use super::subscribers::PARTITION;
 use super::{Happening, Inside, Sent, World};
 use crate::faults::Fault;
 
 /// After this time an unanswered append or removal is given up or repeated.
 const PATIENCE_MS: u64 = 500;
-/// An outcome on its way to the stream.
-#[derive(Debug)]
-pub struct Record {
-    pub id: Option<Id>,
-    pub name: (Subscriber, Done),
-    pub is_final: bool,
-    pub then: Then,
-}
-
-/// What follows when an outcome is stored.
-#[derive(Debug, Clone)]
-pub enum Then {
-    Nothing,
-    /// So many parts of a set are settled.
-    Set(Subscriber, u64, usize),
-    /// A reminder of the machine's is.
-    Item(Item, Removal),
-    /// The same, of a mailbox.
-    Mailbox(UserId, u64, Removal, Hold),
-}
-
-pub type Records = Vec<Record>;
-
-/// A reminder on its way into a mailbox.
-#[derive(Debug)]
-pub struct Parcel {
-    pub user: UserId,
-    pub id: Id,
-    pub is_copy: bool,
-}
-
 impl World {
     // Parking.
 

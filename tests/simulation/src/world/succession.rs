@@ -16,8 +16,9 @@ use super::apps::ids_of;
 use super::ledger::Id;
 use super::nats::parked;
 use super::owner::Owner;
-use super::reading::{ALL, PARTITION};
-use super::settling::{Record, Then};
+use super::record::{Record, Then};
+use super::stage::Stage;
+use super::subscribers::{ALL, PARTITION};
 use super::{Happening, Inside, Sent, World};
 
 /// So long an owner may go on that others believe dead.
@@ -26,23 +27,6 @@ const LEASE_MS: u64 = 3_000;
 const LATE_MS: u64 = 3_000;
 /// Within this time a machine that was told to stop is quiet.
 const STOPPED_WITHIN_MS: u64 = 20_000;
-
-/// What a new owner does next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// Learns the positions; from here on the owners that they name can record nothing.
-    FenceOutcomes,
-    /// Makes the positions its own, unless another one was quicker.
-    Claim,
-    /// From here on no earlier owner can append to mailboxes.
-    Fence,
-    /// Learns what lies in them.
-    Find,
-    /// Reads what is recorded as settled.
-    Recorded,
-    /// Tells the machine all of that, and the routes, and begins to read the log.
-    Load,
-}
 
 /// How an owner ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
