@@ -29,6 +29,7 @@ pub mod associates;
 mod batch_queues;
 pub mod bucket_watch;
 mod credentials;
+mod erasure;
 pub mod escalation;
 pub mod figures;
 pub mod gauges;

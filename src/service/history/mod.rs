@@ -4,8 +4,6 @@
 //! fill, and batches grow with load. Messages are acknowledged when they are committed, so a crash repeats some, and the
 //! database takes a repeat for what it is. If the database is away, JetStream holds the backlog; no reminder waits for it.
 
-pub mod erasure;
-pub mod fresh;
 pub mod handle;
 
 use std::time::{Duration, Instant};
@@ -17,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, api, now_ms, sweep};
+use super::{Context, api, erasure, now_ms, sweep};
 use crate::history::{Entry, HistoryError, HistoryErrorKind, Written};
 use crate::nats::pinned::{Pinned, Received, acknowledge};
 use crate::nats::{NatsError, chain};

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, HashSet};
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use serde::Deserialize;
 
-use super::super::Context;
-use super::super::associates::Associates;
+use super::Context;
+use super::associates::Associates;
 use crate::event::Event;
 use crate::history::{HistoryError, Unwritten};
 use crate::nats::mailbox::{Pages, purge, remove};

@@ -1,5 +1,7 @@
 //! Answers queries: the NATS micro service `bellhop`, on `bellhop.api.*` and, for app servers, `bellhop.api.of.*.*`.
 
+mod fresh;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,10 +14,11 @@ use futures_util::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use serde_json::json;
 
+use fresh::catch_up;
+
 use super::Context;
 use super::asker::Asker;
-use super::history::erasure::{EraseError, erase};
-use super::history::fresh::catch_up;
+use super::erasure::{EraseError, erase};
 use crate::event::Event;
 use crate::history::{Cursor, FoundOfUser, History, HistoryError};
 use crate::nats::mailbox::{Pages, ParkedMessage, count};
