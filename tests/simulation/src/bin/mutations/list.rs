@@ -13,7 +13,7 @@ pub struct Mutation {
     pub new: &'static str,
 }
 
-const PARTITION: &str = "crates/core/src/router/partition.rs";
+const PARTITION: &str = "crates/core/src/router/partition/mod.rs";
 const DELIVERIES: &str = "crates/core/src/router/partition/deliveries.rs";
 const ERRANDS: &str = "crates/core/src/router/partition/rerouting.rs";
 const INSTANCES: &str = "crates/core/src/router/partition/instances.rs";
