@@ -121,7 +121,7 @@ pub async fn store(
             _,
         ) => Err(NatsError::Refused {
             what: action(),
-            problem: description,
+            source: description.into(),
             code: err_code,
         }),
         (None, Some(_)) if ack.duplicate => Ok(Stored::Before),

@@ -1,4 +1,6 @@
 //! Makes a connection: who asks for it, by which certificates, and what a person can do who gets none.
+use std::error::Error;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -120,7 +122,7 @@ async fn client(settings: &config::Nats, client_name: &str) -> Result<Made, Nats
             notices,
             ended,
         }),
-        Err(error) => Err(unconnected(&url, &error, settings, &access).await),
+        Err(error) => Err(unconnected(&url, error, settings, &access).await),
     }
 }
 
@@ -214,15 +216,14 @@ fn telling(
     })
 }
 
-/// What went wrong, with what to do about it.
+/// Returns the failure of a connection, with what to do about it.
 async fn unconnected(
     url: &str,
-    error: &ConnectError,
+    error: ConnectError,
     settings: &config::Nats,
     access: &Access,
 ) -> NatsError {
     let url = shown_addresses(url);
-    let problem = error.to_string().trim_end_matches(['.', ':']).to_owned();
     match error.kind() {
         ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
             NatsError::NotLetIn {
@@ -230,24 +231,28 @@ async fn unconnected(
                 who: access.who().await,
             }
         }
-        kind if kind == ConnectErrorKind::Tls || is_of_tls(&problem) => NatsError::Tls {
+        kind if kind == ConnectErrorKind::Tls || is_of_handshake(&error) => NatsError::Tls {
             url,
-            problem,
+            source: error.into(),
             hint: tls_hint(settings),
         },
         _ => NatsError::Connect {
-            hint: silence_hint(&problem, settings),
+            hint: silence_hint(&error, settings),
             url,
-            problem,
+            source: error.into(),
         },
     }
 }
 
-/// Returns whether the client's words are about TLS, which it has no kind of error for during the handshake.
-fn is_of_tls(problem: &str) -> bool {
-    ["certificate", "fatal alert", "InvalidContentType"]
-        .iter()
-        .any(|word| problem.contains(word))
+/// Returns the failure of a read or a write that ended the connection, if one did.
+fn io_error(error: &ConnectError) -> Option<&io::Error> {
+    error.source()?.downcast_ref()
+}
+
+/// Returns whether TLS failed during its handshake, for which the client has no kind of error.
+fn is_of_handshake(error: &ConnectError) -> bool {
+    let inner = io_error(error).and_then(io::Error::get_ref);
+    inner.is_some_and(|inner| inner.is::<async_nats::rustls::Error>())
 }
 
 fn tls_hint(settings: &config::Nats) -> &'static str {
@@ -259,8 +264,10 @@ fn tls_hint(settings: &config::Nats) -> &'static str {
 }
 
 /// Returns what to do about a server that takes a connection and says nothing: one with `handshake_first` waits for TLS.
-fn silence_hint(problem: &str, settings: &config::Nats) -> &'static str {
-    if problem.contains("expected INFO") && !settings.tls_first && !settings.is_web() {
+fn silence_hint(error: &ConnectError, settings: &config::Nats) -> &'static str {
+    // The client has read to the end, or something else than the words with which a nats-server begins.
+    let is_silent = error.kind() == ConnectErrorKind::Io && io_error(error).is_none();
+    if is_silent && !settings.tls_first && !settings.is_web() {
         "is it a server with `handshake_first`? Then set `nats.tls_first`. If not, is it nats-server?"
     } else {
         "is nats-server running there?"

@@ -25,12 +25,16 @@ pub type Cause = Box<dyn Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 pub enum NatsError {
     /// No connection could be made.
-    #[error("cannot connect to {url}: {problem}; {hint} Set --nats URL or NATS_URL")]
+    #[error(
+        "cannot connect to {url}: {}; {hint} Set --nats URL or NATS_URL",
+        sentence(source)
+    )]
     Connect {
         /// The address, without credentials.
         url: String,
         /// Why.
-        problem: String,
+        #[source]
+        source: Cause,
         /// What it may be.
         hint: &'static str,
     },
@@ -58,15 +62,17 @@ pub enum NatsError {
     },
     /// Client and server could not agree on a secure connection.
     #[error(
-        "no secure connection to {url}: {problem}; `nats.ca` must have the certificate of the server's issuer, \
+        "no secure connection to {url}: {}; `nats.ca` must have the certificate of the server's issuer, \
          which must have this address as a name, and a server that verifies its clients needs `nats.cert` and \
-         `nats.key`{hint}"
+         `nats.key`{hint}",
+        sentence(source)
     )]
     Tls {
         /// The address.
         url: String,
         /// Why.
-        problem: String,
+        #[source]
+        source: Cause,
         /// What it may be beside that.
         hint: &'static str,
     },
@@ -116,22 +122,24 @@ pub enum NatsError {
         subject: String,
     },
     /// JetStream refused a message, so it is not stored.
-    #[error("{what}: {problem} ({code})")]
+    #[error("{what}: {source} ({code})")]
     Refused {
         /// What was asked.
         what: String,
         /// Why it was refused, in nats-server's words.
-        problem: String,
+        #[source]
+        source: Cause,
         /// nats-server's code of the reason.
         code: u64,
     },
     /// JetStream can never store a message as it is: it is too large, or has too large headers.
-    #[error("{what}: {problem}; it is never stored as it is")]
+    #[error("{what}: {source}; it is never stored as it is")]
     Unstorable {
         /// What was to be stored.
         what: String,
         /// What is wrong with it.
-        problem: String,
+        #[source]
+        source: Cause,
     },
     /// There is no room for the limit of a stream.
     #[error(
@@ -257,10 +265,10 @@ impl fmt::Display for Chain<'_> {
         let mut written = String::new();
         for cause in causes(self.0) {
             let text = cause.to_string();
-            // Errors of async-nats 0.51 write their causes themselves.
+            // Errors of async-nats 0.51 write their causes themselves, and so do some of ours, before what to do.
             if written.is_empty() {
                 f.write_str(&text)?;
-            } else if !written.ends_with(&text) {
+            } else if !written.contains(unended(&text)) {
                 write!(f, ": {text}")?;
             } else {
                 continue;
@@ -272,6 +280,16 @@ impl fmt::Display for Chain<'_> {
             false => Ok(()),
         }
     }
+}
+
+/// Returns an error as a part of a sentence that goes on.
+fn sentence(error: &Cause) -> String {
+    unended(&error.to_string()).to_owned()
+}
+
+/// Returns a text without what ends it: something follows.
+fn unended(text: &str) -> &str {
+    text.trim_end_matches(['.', ':'])
 }
 
 /// What an operator can do when no JetStream answers.
@@ -340,6 +358,7 @@ mod tests {
     use async_nats::jetstream::context::{GetStreamError, KeyValueError, KeyValueErrorKind};
     use async_nats::jetstream::kv::{UpdateError, UpdateErrorKind};
     use async_nats::jetstream::stream::ConsumerError;
+    use async_nats::{ConnectError, ConnectErrorKind};
 
     use super::*;
 
@@ -374,6 +393,24 @@ mod tests {
             text,
             format!("take partition 7 over: read BELLHOP_LOG: {timed_out}")
         );
+    }
+
+    #[test]
+    fn causes_inside_a_text_are_not_repeated() {
+        let source = ConnectError::with_source(
+            ConnectErrorKind::Io,
+            std::io::Error::other("connection refused."),
+        );
+        let error = NatsError::Connect {
+            url: "nats://here".to_owned(),
+            source: source.into(),
+            hint: "is it there?",
+        };
+        assert_eq!(
+            chain(&error).to_string(),
+            "cannot connect to nats://here: IO error: connection refused; is it there? Set --nats URL or NATS_URL"
+        );
+        assert!(causes(&error).any(|cause| cause.is::<ConnectError>()));
     }
 
     #[test]

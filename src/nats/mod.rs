@@ -138,11 +138,11 @@ impl Nats {
         acknowledged.map_err(|error| match answer(&error) {
             _ if is_unstorable(&error) => NatsError::Unstorable {
                 what,
-                problem: error.to_string(),
+                source: error.into(),
             },
             Some(answer) => NatsError::Refused {
                 what,
-                problem: answer.to_string(),
+                source: answer.clone().into(),
                 code: answer.error_code().0,
             },
             None => NatsError::failed(what, error),
