@@ -10,11 +10,12 @@ use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
+use super::Progress;
 use super::arrivals::{Arrivals, Check, Expected, Tally};
+use super::error::{BenchError, During};
 use super::load::Load;
 use super::publisher::now_us;
 use super::worker::{Conversation, PROGRESS, Role, Worker};
-use super::{BenchError, Progress};
 
 /// App servers of one crowd, as the measuring process sees them.
 pub(super) struct AppServers(Worker);
@@ -159,15 +160,14 @@ async fn start_instances(
             .subscription_capacity(QUEUED)
             .connect(&task.url)
             .await;
-        let client = client.map_err(|error| BenchError::nats(format!("connect {name}"), error))?;
+        let client = client.during(format!("connect {name}"))?;
         let subject = format!("{prefix}.{name}.>");
         let requests = client.subscribe(subject.clone()).await;
-        let requests =
-            requests.map_err(|error| BenchError::nats(format!("subscribe to {subject}"), error))?;
+        let requests = requests.during(format!("subscribe to {subject}"))?;
         client
             .flush()
             .await
-            .map_err(|error| BenchError::nats(format!("subscribe to {subject}"), error))?;
+            .during(format!("subscribe to {subject}"))?;
         let (verifier, has_users) = (verifier.clone(), has_users.clone());
         let instance = Instance {
             number,
@@ -189,24 +189,14 @@ async fn put_routes(
     numbers: Range<usize>,
     conversation: &mut Conversation,
 ) -> Result<(), BenchError> {
-    let failed = |error: async_nats::Error| BenchError::nats("put routes", error);
-    let client = async_nats::connect(&task.url)
-        .await
-        .map_err(|error| failed(error.into()))?;
+    let action = "put routes";
+    let client = async_nats::connect(&task.url).await.during(action)?;
     let jetstream = jetstream::context::ContextBuilder::new()
         .timeout(PUT_DEADLINE)
         .build(client);
-    let routes = jetstream
-        .get_key_value(&task.routes)
-        .await
-        .map_err(|error| failed(error.into()))?;
+    let routes = jetstream.get_key_value(&task.routes).await.during(action)?;
     let instances = match &task.instances {
-        Some(bucket) => Some(
-            jetstream
-                .get_key_value(bucket)
-                .await
-                .map_err(|error| failed(error.into()))?,
-        ),
+        Some(bucket) => Some(jetstream.get_key_value(bucket).await.during(action)?),
         None => None,
     };
     let puts = numbers.map(|number| {
@@ -225,7 +215,7 @@ async fn put_routes(
         }
     });
     let puts = stream::iter(puts).buffer_unordered(PUTS);
-    conversation.count(puts, failed, Report::Progress).await
+    conversation.count(puts, action, Report::Progress).await
 }
 
 #[derive(Clone)]

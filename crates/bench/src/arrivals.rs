@@ -6,7 +6,7 @@ use std::ops::Range;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use super::BenchError;
+use super::error::BenchError;
 
 /// The checks beyond that each reminder arrives once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
-use super::BenchError;
+use super::error::{BenchError, During};
 use super::load::Load;
 use super::worker::{Conversation, Role, Worker};
 
@@ -62,15 +62,14 @@ const PULL_EXPIRES: Duration = Duration::from_secs(60);
 /// Runs a forwarder.
 pub(super) async fn forward(mut conversation: Conversation) -> Result<(), BenchError> {
     let task: Forward = conversation.task().await?;
-    let failed =
-        |error: async_nats::Error| BenchError::nats(format!("forward {}", task.stream), error);
+    let action = || format!("forward {}", task.stream);
     let client = ConnectOptions::new()
         .name("bench forwarder")
         .connect(&task.url)
         .await;
-    let client = client.map_err(|error| failed(error.into()))?;
+    let client = client.during(action())?;
     let jetstream = jetstream::new(client.clone());
-    let messages = messages(&jetstream, &task.stream).await.map_err(failed)?;
+    let messages = messages(&jetstream, &task.stream).await.during(action())?;
     conversation.report(&Ready).await?;
     let forwarding = async {
         match &task.way {
@@ -82,7 +81,7 @@ pub(super) async fn forward(mut conversation: Conversation) -> Result<(), BenchE
         }
     };
     tokio::select! {
-        ended = forwarding => ended.map_err(failed),
+        ended = forwarding => ended.during(action()),
         _ = conversation.next::<()>() => Ok(()),
     }
 }
@@ -215,12 +214,12 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 /// Runs a worker that serves users who come back.
 pub(super) async fn serve_returns(mut conversation: Conversation) -> Result<(), BenchError> {
     let task: ServeReturns = conversation.task().await?;
-    let failed = |error: async_nats::Error| BenchError::nats("deliver to returning users", error);
+    let action = "deliver to returning users";
     let client = ConnectOptions::new()
         .name("bench per-event")
         .connect(&task.url)
         .await;
-    let client = client.map_err(|error| failed(error.into()))?;
+    let client = client.during(action)?;
     let jetstream = jetstream::context::ContextBuilder::new()
         .timeout(ANSWER_DEADLINE)
         .build(client.clone());
@@ -230,7 +229,7 @@ pub(super) async fn serve_returns(mut conversation: Conversation) -> Result<(), 
             numbers.map(|number| serve_user(&jetstream, &client, &task, task.load.user_of(number)));
         let users = stream::iter(users).buffer_unordered(USERS_IN_WORK);
         conversation
-            .count(users, failed, Returned::Progress)
+            .count(users, action, Returned::Progress)
             .await?;
         conversation.report(&Returned::Done).await?;
     }

@@ -14,7 +14,8 @@ use tempfile::TempDir;
 use tokio::process::Child;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{BenchError, Options, load, usage};
+use super::error::{BenchError, During};
+use super::{Options, load, usage};
 
 /// The prefix of the subjects of Bellhop's instances.
 pub(super) const BELLHOP_PREFIX: &str = "bellhop.app";
@@ -131,15 +132,14 @@ impl Environment {
     /// until they are ready.
     pub(super) async fn start(options: &Options, settings: &[&str]) -> Result<Self, BenchError> {
         let dir = TempDir::with_prefix("bellhop-bench-");
-        let dir = dir.map_err(|error| BenchError::io("make a temporary directory", error))?;
+        let dir = dir.during("make a temporary directory")?;
         let servers = options.servers.start(dir.path()).await?;
         let url = match &options.servers {
             Servers::At(url) => url.clone(),
             _ => servers[0].url().to_owned(),
         };
         let client = async_nats::connect(&url).await;
-        let client =
-            client.map_err(|error| BenchError::nats(format!("connect to {url}"), error))?;
+        let client = client.during(format!("connect to {url}"))?;
         let jetstream = jetstream::new(client);
         let replicas = options.servers.replicas();
         let common = [
@@ -165,10 +165,7 @@ impl Environment {
         for _ in 0..options.members {
             environment.members.push(environment.serve().await?);
         }
-        environment
-            .put_rules()
-            .await
-            .map_err(|error| BenchError::nats("put the rules", error))?;
+        environment.put_rules().await.during("put the rules")?;
         Ok(environment)
     }
 
@@ -192,7 +189,7 @@ impl Environment {
         };
         while let Err(error) = self.jetstream.create_stream(config.clone()).await {
             if Instant::now() > deadline {
-                return Err(BenchError::nats(action, error));
+                return Err(BenchError::failed(action, error));
             }
             sleep(POLL).await;
         }
@@ -200,13 +197,13 @@ impl Environment {
             .delete_stream(TRIAL)
             .await
             .map(drop)
-            .map_err(|error| BenchError::nats(action, error))
+            .during(action)
     }
 
     /// Returns the number of messages in a stream.
     pub(super) async fn messages(&self, stream: &str) -> Result<u64, BenchError> {
         let found = self.jetstream.get_stream(stream).await;
-        let found = found.map_err(|error| BenchError::nats(format!("look at {stream}"), error))?;
+        let found = found.during(format!("look at {stream}"))?;
         Ok(found.cached_info().state.messages)
     }
 
@@ -230,7 +227,7 @@ impl Environment {
             }
             if since.elapsed() > STALL {
                 let problem = format!("it still has {messages} messages after {STALL:?}");
-                return Err(BenchError::nats(format!("wait for {stream}"), problem));
+                return Err(BenchError::failed(format!("wait for {stream}"), problem));
             }
             sleep(POLL).await;
         }
@@ -281,26 +278,23 @@ impl Environment {
 
     /// Returns the sum over all members of a Prometheus series, named with its labels.
     pub(super) async fn metric(&self, series: &str) -> Result<f64, BenchError> {
-        let failed = |error: async_nats::Error| BenchError::nats(format!("read {series}"), error);
+        let action = || format!("read {series}");
         let client = self.jetstream.client();
         let inbox = client.new_inbox();
-        let mut answers = client
-            .subscribe(inbox.clone())
-            .await
-            .map_err(|error| failed(error.into()))?;
+        let mut answers = client.subscribe(inbox.clone()).await.during(action())?;
         let asked = client
             .publish_with_reply("bellhop.metrics", inbox, "".into())
             .await;
-        asked.map_err(|error| failed(error.into()))?;
+        asked.during(action())?;
         let mut sum = 0.0;
         for _ in &self.members {
             let answer = timeout(STALL, answers.next()).await.ok().flatten();
-            let answer = answer.ok_or_else(|| failed("a member did not answer".into()))?;
+            let answer = answer.ok_or("a member did not answer").during(action())?;
             let text = String::from_utf8_lossy(&answer.payload);
             let value = text
                 .lines()
                 .find_map(|line| line.strip_prefix(series)?.trim().parse::<f64>().ok());
-            sum += value.ok_or_else(|| failed("there is no such series".into()))?;
+            sum += value.ok_or("there is no such series").during(action())?;
         }
         Ok(sum)
     }
@@ -332,8 +326,8 @@ impl Environment {
 
     /// Starts a `bellhop serve`, and waits until it is ready.
     async fn serve(&self) -> Result<Child, BenchError> {
-        let failed = |error| BenchError::io("start `bellhop serve`", error);
-        let probes: SocketAddr = free_address().map_err(failed)?;
+        let action = "start `bellhop serve`";
+        let probes: SocketAddr = free_address().during(action)?;
         let mut command = tied_to_its_spawner(&self.program).await;
         command.args([
             "serve",
@@ -352,10 +346,10 @@ impl Environment {
             .env("BELLHOP_LOG", "warn")
             .kill_on_drop(true)
             .process_group(0);
-        let mut child = command.spawn().map_err(failed)?;
+        let mut child = command.spawn().during(action)?;
         let deadline = Instant::now() + READY_DEADLINE;
         while !is_ready(probes).await.unwrap_or(false) {
-            let ended = child.try_wait().map_err(failed)?;
+            let ended = child.try_wait().during(action)?;
             if ended.is_some() || Instant::now() > deadline {
                 return Err(BenchError::process(
                     "bellhop serve",
@@ -377,13 +371,16 @@ impl Environment {
 
 /// Sends SIGTERM to a member, and waits for its end.
 async fn stop(member: &mut Child) -> Result<(), BenchError> {
-    let failed = |error| BenchError::io("stop `bellhop serve`", error);
+    let action = "stop `bellhop serve`";
     let Some(pid) = member.id().and_then(|pid| Pid::from_raw(pid as i32)) else {
         return Ok(());
     };
-    kill_process(pid, Signal::TERM).map_err(|error| failed(error.into()))?;
+    kill_process(pid, Signal::TERM).during(action)?;
     match timeout(STOP_DEADLINE, member.wait()).await {
-        Ok(ended) => ended.map(drop).map_err(failed),
-        Err(_) => Err(failed(std::io::ErrorKind::TimedOut.into())),
+        Ok(ended) => ended.map(drop).during(action),
+        Err(_) => Err(BenchError::failed(
+            action,
+            format!("it goes on after {STOP_DEADLINE:?}"),
+        )),
     }
 }

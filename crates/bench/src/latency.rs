@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
+use super::error::BenchError;
 use super::trial::{Contestants, System, Trial};
-use super::{BenchError, Options, Progress};
+use super::{Options, Progress};
 
 /// The latency of one system at one rate, in the round with the median p99.
 #[derive(Debug, Serialize)]

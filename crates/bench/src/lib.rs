@@ -24,6 +24,7 @@ mod app_servers;
 mod arrivals;
 mod baselines;
 mod environment;
+mod error;
 mod latency;
 pub mod load;
 mod mosquitto;
@@ -39,14 +40,13 @@ mod trial;
 mod usage;
 mod worker;
 
-use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bellhop_testkit::nats_server::{FindError, StartError};
 use serde::Serialize;
 
 pub use environment::{Servers, find_program};
+pub use error::{BenchError, Cause};
 pub use latency::Latency;
 pub use offline::{LiveLatency, Offline};
 pub use routes::{Heartbeats, Routes};
@@ -121,80 +121,6 @@ pub enum Scenario {
     Offline,
     /// Many routes: putting them, memory, starting with them, asking about them
     Routes,
-}
-
-/// Why a measurement has no result.
-#[derive(Debug, thiserror::Error)]
-pub enum BenchError {
-    /// There is no `bellhop` program to measure.
-    #[error(
-        "there is no `bellhop` program at {0:?}; build it with `cargo build --release`, or name it with --bellhop PATH or \
-         the variable BELLHOP"
-    )]
-    NoProgram(PathBuf),
-    /// No nats-server was found.
-    #[error(transparent)]
-    Find(#[from] FindError),
-    /// The nats-server did not start.
-    #[error(transparent)]
-    Start(#[from] StartError),
-    /// A request to NATS failed.
-    #[error("cannot {action}: {cause}")]
-    Nats {
-        /// The attempted action.
-        action: String,
-        /// The client's error.
-        #[source]
-        cause: Box<dyn Error + Send + Sync>,
-    },
-    /// A file or a process cannot be used.
-    #[error("cannot {action}: {cause}")]
-    Io {
-        /// The attempted action.
-        action: String,
-        /// The operating system's error.
-        #[source]
-        cause: std::io::Error,
-    },
-    /// A process of the measurement failed.
-    #[error("{process}: {problem}")]
-    Process {
-        /// The process.
-        process: String,
-        /// What happened.
-        problem: String,
-    },
-    /// What arrived is not what was published, so the measurement is void.
-    #[error("the measurement of {what} is void: {problem}")]
-    Void {
-        /// What was measured.
-        what: String,
-        /// What is wrong.
-        problem: String,
-    },
-}
-
-impl BenchError {
-    fn nats(action: impl Into<String>, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::Nats {
-            action: action.into(),
-            cause: cause.into(),
-        }
-    }
-
-    fn io(action: impl Into<String>, cause: std::io::Error) -> Self {
-        Self::Io {
-            action: action.into(),
-            cause,
-        }
-    }
-
-    fn process(process: impl Into<String>, problem: impl std::fmt::Display) -> Self {
-        Self::Process {
-            process: process.into(),
-            problem: problem.to_string(),
-        }
-    }
 }
 
 /// The result of a scenario.

@@ -188,9 +188,9 @@ async fn measure(arguments: Arguments, scenario: Scenario) -> Result<(), BenchEr
     };
     let report = bellhop_bench::run(&options, &mut |step| line.show(&step)).await?;
     drop(line);
-    print(&report, is_json).map_err(|cause| BenchError::Io {
-        action: "print the report".to_owned(),
-        cause,
+    print(&report, is_json).map_err(|cause| BenchError::Failed {
+        action: "print the report".into(),
+        cause: cause.into(),
     })
 }
 

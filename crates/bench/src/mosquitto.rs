@@ -17,10 +17,11 @@ use tokio::process::Child;
 use tokio::time::{Instant, sleep};
 
 use super::app_servers::AppServers;
+use super::error::{BenchError, During};
 use super::load::Load;
 use super::publisher::Publisher;
+use super::usage;
 use super::worker::Role;
-use super::{BenchError, usage};
 
 /// What the topic of every instance begins with.
 pub(super) const TOPICS: &str = "app";
@@ -89,23 +90,23 @@ impl Broker {
         let Some(program) = find() else {
             return Ok(None);
         };
-        let failed = |error| BenchError::io("start mosquitto", error);
-        let address = free_address().map_err(failed)?;
+        let action = "start mosquitto";
+        let address = free_address().during(action)?;
         let (settings, log) = (dir.join("mosquitto.conf"), dir.join("mosquitto.log"));
-        fs::write(&settings, config(dir, address)).map_err(failed)?;
+        fs::write(&settings, config(dir, address)).during(action)?;
         let mut command = tied_to_its_spawner(&program).await;
         command
             .arg("-c")
             .arg(&settings)
-            .stderr(File::create(&log).map_err(failed)?);
+            .stderr(File::create(&log).during(action)?);
         let mut child = command
             .kill_on_drop(true)
             .process_group(0)
             .spawn()
-            .map_err(failed)?;
+            .during(action)?;
         let deadline = Instant::now() + READY_DEADLINE;
         while TcpStream::connect(address).await.is_err() {
-            if child.try_wait().map_err(failed)?.is_some() || Instant::now() > deadline {
+            if child.try_wait().during(action)?.is_some() || Instant::now() > deadline {
                 let log = fs::read_to_string(&log).unwrap_or_default();
                 return Err(BenchError::process(
                     "mosquitto",

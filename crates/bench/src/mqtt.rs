@@ -8,8 +8,8 @@ use rumqttc::{
 };
 use tokio::task::JoinSet;
 
-use super::BenchError;
 use super::app_servers::Verifier;
+use super::error::{BenchError, During};
 use super::load::Load;
 use super::mosquitto::{TOPICS, Task};
 use super::publisher::{Batch, Order, Published, Report, now_us};
@@ -18,25 +18,19 @@ use super::worker::Conversation;
 /// Most messages without acknowledgement: as many as on the way to JetStream.
 const WINDOW: u16 = 4_000;
 
+const ACTION: &str = "publish over MQTT";
+
 /// Runs a publisher that sends a message for each reminder to the topic of its user's instance.
 pub(super) async fn publish(mut conversation: Conversation) -> Result<(), BenchError> {
     let task: Task = conversation.task().await?;
     let (client, mut events) = session("bench-publisher", task.address);
-    let failed = |error: String| BenchError::process("MQTT publisher", error);
     while let Some(order) = conversation.next::<Order>().await? {
         if let Order::Publish(batch) = order {
             let began_us = now_us();
-            let all = async {
-                send(&client, &task.load, &batch)
-                    .await
-                    .map_err(|error| error.to_string())
-            };
-            let acknowledged = async {
-                acknowledged(&mut events, batch.count)
-                    .await
-                    .map_err(|error| error.to_string())
-            };
-            tokio::try_join!(all, acknowledged).map_err(failed)?;
+            let all = async { send(&client, &task.load, &batch).await.during(ACTION) };
+            let acknowledged =
+                async { acknowledged(&mut events, batch.count).await.during(ACTION) };
+            tokio::try_join!(all, acknowledged)?;
             let published = Published {
                 began_us,
                 ended_us: now_us(),
@@ -84,12 +78,12 @@ pub(super) async fn subscribe(mut conversation: Conversation) -> Result<(), Benc
         let subscribed = client
             .subscribe(topic(&task.load, number), QoS::AtLeastOnce)
             .await;
-        subscribed.map_err(|error| BenchError::process(&name, error))?;
-        let failed = |error| BenchError::process(&name, error);
-        while !matches!(
-            next_packet(&mut events).await.map_err(failed)?,
-            Packet::SubAck(_)
-        ) {}
+        subscribed.during(format!("subscribe {name}"))?;
+        let packet = async |events: &mut EventLoop| {
+            let packet = next_packet(events).await;
+            packet.during(format!("subscribe {name}"))
+        };
+        while !matches!(packet(&mut events).await?, Packet::SubAck(_)) {}
         let verifier = verifier.clone();
         instances.spawn(async move {
             let _client = client; // The session ends with it.

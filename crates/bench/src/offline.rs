@@ -9,12 +9,13 @@ use serde::Serialize;
 
 use super::baselines::{Return, Returned, ServeReturns};
 use super::environment::{BELLHOP_PREFIX, Environment, MAILBOXES};
+use super::error::{BenchError, During};
 use super::load::{Crowd, Load};
 use super::population::Population;
 use super::publisher::{Batch, Published, To, now_us};
 use super::trial::System;
 use super::usage::{CpuTimes, used_since};
-use super::{BenchError, Options, Progress};
+use super::{Options, Progress};
 
 /// The return of one system's users, in the round with the median `users_per_second`.
 #[derive(Debug, Serialize)]
@@ -187,7 +188,7 @@ async fn per_event(
     back.cpu.insert("forwarder", worker.cpu_time());
     away.verify("per-event", progress).await?;
     let gone = environment.jetstream.delete_stream(STREAM).await;
-    gone.map_err(|error| BenchError::nats(format!("delete {STREAM}"), error))?;
+    gone.during(format!("delete {STREAM}"))?;
     Ok(Round {
         parked,
         back,
@@ -203,8 +204,7 @@ async fn make_stream(environment: &Environment) -> Result<(), BenchError> {
         ..stream::Config::default()
     };
     let made = environment.jetstream.create_stream(config).await;
-    made.map(drop)
-        .map_err(|error| BenchError::nats(format!("make {STREAM}"), error))
+    made.map(drop).during(format!("make {STREAM}"))
 }
 
 /// Users who are away, and the numbers of the reminders for them.

@@ -3,14 +3,15 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use super::Progress;
 use super::app_servers::{self, AppServers};
 use super::arrivals::{Check, Expected, Tally};
 use super::environment::{Environment, ROUTES_BUCKET};
+use super::error::BenchError;
 use super::load::Load;
 use super::publisher::{Batch, Publisher, To};
 use super::trial::System;
 use super::usage::CpuTimes;
-use super::{BenchError, Progress};
 
 /// Users, with two worker processes for them.
 pub(super) struct Population {

@@ -9,9 +9,10 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use serde::{Deserialize, Serialize};
 
+use super::Progress;
+use super::error::{BenchError, During};
 use super::load::Load;
 use super::worker::{Conversation, PROGRESS, Role, Worker};
-use super::{BenchError, Progress};
 
 /// A publisher, as the measuring process sees it.
 pub(super) struct Publisher(Worker);
@@ -141,7 +142,7 @@ pub(super) async fn run(mut conversation: Conversation) -> Result<(), BenchError
         .name("bench publisher")
         .connect(&task.url)
         .await;
-    let client = client.map_err(|error| BenchError::nats("connect the publisher", error))?;
+    let client = client.during("connect the publisher")?;
     let jetstream = jetstream::context::ContextBuilder::new()
         .timeout(Duration::from_secs(30))
         .max_ack_inflight(10 * WINDOW_SETS)
@@ -204,7 +205,7 @@ async fn publish(
         set_size,
         rate,
     } = batch;
-    let failed = |error: PublishError| BenchError::nats("publish", error);
+    let action = "publish";
     let (began, began_us) = (Instant::now(), now_us());
     let mut reported = Instant::now();
     let mut window = Window::default();
@@ -224,10 +225,10 @@ async fn publish(
         let ack = jetstream
             .publish(to.subject(load, at), body.into())
             .await
-            .map_err(failed)?;
+            .during(action)?;
         window.add(ack, bytes);
         while !window.has_room() {
-            window.acknowledged().await.map_err(failed)?;
+            window.acknowledged().await.during(action)?;
         }
         at = next;
         if reported.elapsed() > PROGRESS {
@@ -235,7 +236,7 @@ async fn publish(
             conversation.report(&Report::Progress(at - first)).await?;
         }
     }
-    while window.acknowledged().await.map_err(failed)? {}
+    while window.acknowledged().await.during(action)? {}
     Ok(at)
 }
 

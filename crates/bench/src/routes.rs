@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::environment::{BELLHOP_PREFIX, Environment, MAILBOXES};
+use super::error::BenchError;
 use super::load::{Crowd, Load};
 use super::population::{Population, Rounds, SET_SIZE};
 use super::publisher::{Batch, Publisher, To};
 use super::usage::{CpuTimes, used_since};
-use super::{BenchError, Options, Progress, median};
+use super::{Options, Progress, median};
 
 /// The result.
 ///

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::environment::Servers;
+use super::error::BenchError;
 use super::trial::{Contestants, Found, System, Trial};
-use super::{BenchError, Options, Progress, median};
+use super::{Options, Progress, median};
 
 /// The throughput of one system with sets of one size.
 #[derive(Debug, Serialize)]

@@ -9,12 +9,13 @@ use super::app_servers::{self, AppServers};
 use super::arrivals::{Check, Expected, Tally};
 use super::baselines::{Forward, Way};
 use super::environment::{BELLHOP_PREFIX, Environment, ROUTES_BUCKET};
+use super::error::{BenchError, During};
 use super::load::Load;
 use super::mosquitto::{self, Mosquitto};
 use super::publisher::{Batch, Published, Publisher, To};
 use super::usage::{CpuTimes, used_since};
 use super::worker::Worker;
-use super::{BenchError, Options, Progress};
+use super::{Options, Progress};
 
 const RAW_PREFIX: &str = "raw.app";
 const EACH_PREFIX: &str = "each.app";
@@ -128,7 +129,7 @@ impl Contestants {
     ) -> Result<Self, BenchError> {
         let environment = Environment::start(options, &[]).await?;
         let made = make_streams(&environment.jetstream, options.servers.replicas()).await;
-        made.map_err(|error| BenchError::nats("make the baselines' streams", error))?;
+        made.during("make the baselines' streams")?;
         let load = options.load();
         let mut app_servers = AppServers::start(&app_servers::Task {
             url: environment.url.clone(),

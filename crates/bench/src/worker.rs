@@ -14,7 +14,8 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines, Stdin, Stdout}
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
-use super::{BenchError, usage};
+use super::error::{BenchError, Cause, During};
+use super::usage;
 
 /// What a worker process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, strum::IntoStaticStr)]
@@ -52,8 +53,8 @@ impl Worker {
     /// Starts a worker, and sends it its task.
     pub(super) async fn start(role: Role, task: &impl Serialize) -> Result<Self, BenchError> {
         let role = role.into();
-        let failed = |error| BenchError::io(format!("start the worker `{role}`"), error);
-        let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+        let action = || format!("start the worker `{role}`");
+        let mut command = Command::new(std::env::current_exe().during(action())?);
         command
             .args(["--worker", role])
             .stdin(Stdio::piped())
@@ -62,7 +63,7 @@ impl Worker {
             .kill_on_drop(true)
             .process_group(0)
             .spawn()
-            .map_err(failed)?;
+            .during(action())?;
         let (orders, reports) = (
             child.stdin.take().expect("it is piped"),
             child.stdout.take().expect("it is piped"),
@@ -82,17 +83,17 @@ impl Worker {
         self.orders
             .write_all(&line(order))
             .await
-            .map_err(|error| self.failed(error))
+            .map_err(|error| self.problem(error))
     }
 
     /// Waits for the next report.
     pub(super) async fn report<R: DeserializeOwned>(&mut self) -> Result<R, BenchError> {
         let line = timeout(SILENCE, self.reports.next_line()).await;
-        let line = line.map_err(|_| self.failed(format!("no report for {SILENCE:?}")))?;
-        let line = line.map_err(|error| self.failed(error))?;
+        let line = line.map_err(|_| self.problem(format!("no report for {SILENCE:?}")))?;
+        let line = line.map_err(|error| self.problem(error))?;
         let line =
-            line.ok_or_else(|| self.failed("the process ended; its standard error is above"))?;
-        serde_json::from_str(&line).map_err(|error| self.failed(format!("{error} in {line}")))
+            line.ok_or_else(|| self.problem("the process ended; its standard error is above"))?;
+        serde_json::from_str(&line).map_err(|error| self.problem(format!("{error} in {line}")))
     }
 
     /// Returns the CPU time that the process has used so far.
@@ -100,7 +101,7 @@ impl Worker {
         self.child.id().map_or(Duration::ZERO, usage::cpu_time)
     }
 
-    fn failed(&self, problem: impl std::fmt::Display) -> BenchError {
+    fn problem(&self, problem: impl std::fmt::Display) -> BenchError {
         BenchError::process(self.role, problem)
     }
 }
@@ -128,27 +129,23 @@ impl Conversation {
 
     /// Waits for the next order. Returns none once the measuring process is done or gone.
     pub(super) async fn next<O: DeserializeOwned>(&mut self) -> Result<Option<O>, BenchError> {
-        let line = self
-            .orders
-            .next_line()
-            .await
-            .map_err(|error| BenchError::io("read an order", error))?;
+        let line = self.orders.next_line().await.during("read an order")?;
         let unreadable =
             |line: &str, error| BenchError::process("worker", format!("{error} in {line}"));
         line.map(|line| serde_json::from_str(&line).map_err(|error| unreadable(&line, error)))
             .transpose()
     }
 
-    /// Completes all of this work, and reports from time to time how much is done.
-    pub(super) async fn count<E, R: Serialize>(
+    /// Completes all of this work, which is an `action`, and reports from time to time how much is done.
+    pub(super) async fn count<E: Into<Cause>, R: Serialize>(
         &mut self,
         mut work: impl Stream<Item = Result<(), E>> + Unpin,
-        failed: impl Fn(E) -> BenchError,
+        action: &'static str,
         report: impl Fn(usize) -> R,
     ) -> Result<(), BenchError> {
         let mut count = 0;
         let mut reported = Instant::now();
-        while work.try_next().await.map_err(&failed)?.is_some() {
+        while work.try_next().await.during(action)?.is_some() {
             count += 1;
             if reported.elapsed() > PROGRESS {
                 reported = Instant::now();
@@ -160,12 +157,11 @@ impl Conversation {
 
     /// Sends a report.
     pub(super) async fn report(&mut self, report: &impl Serialize) -> Result<(), BenchError> {
-        let failed = |error| BenchError::io("report", error);
         self.reports
             .write_all(&line(report))
             .await
-            .map_err(failed)?;
-        self.reports.flush().await.map_err(failed)
+            .during("report")?;
+        self.reports.flush().await.during("report")
     }
 }
 
