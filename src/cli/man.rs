@@ -23,9 +23,10 @@ pub(super) fn run(args: Args) -> Result<(), CliError> {
         output.bytes(&page())?;
         return output.flush();
     };
-    let failed = |error| CliError::Io(format!("cannot write pages into {}", dir.display()), error);
-    std::fs::create_dir_all(&dir).map_err(failed)?;
-    clap_mangen::generate_to(Cli::command(), &dir).map_err(failed)
+    let unwritable =
+        |error| CliError::Io(format!("cannot write pages into {}", dir.display()), error);
+    std::fs::create_dir_all(&dir).map_err(unwritable)?;
+    clap_mangen::generate_to(Cli::command(), &dir).map_err(unwritable)
 }
 
 fn page() -> Vec<u8> {

@@ -107,9 +107,9 @@ impl Terminal {
             key,
             proxy,
         } = options;
-        let failed = |error| TerminalError::Listen(listen, error);
-        let listener = TcpListener::bind(listen).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
+        let not_listening = |error| TerminalError::Listen(listen, error);
+        let listener = TcpListener::bind(listen).await.map_err(not_listening)?;
+        let address = listener.local_addr().map_err(not_listening)?;
         let history = History::new(nats.clone(), &prefix);
         // Feeds answer sooner, unless that setting is small.
         let settings = app_server::Options {

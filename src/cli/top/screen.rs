@@ -23,11 +23,11 @@ const REDRAW: Duration = Duration::from_secs(1);
 
 /// Shows looks as they come. The terminal is as it was when this returns, and also after a panic.
 pub(super) async fn show(looks: mpsc::Receiver<Look>) -> Result<(), CliError> {
-    let failed = |error| CliError::Io("cannot use the terminal".to_owned(), error);
-    let mut terminal = ratatui::try_init().map_err(failed)?;
+    let unusable = |error| CliError::Io("cannot use the terminal".to_owned(), error);
+    let mut terminal = ratatui::try_init().map_err(unusable)?;
     let shown = follow(&mut terminal, looks).await;
     ratatui::restore();
-    shown.map_err(failed)
+    shown.map_err(unusable)
 }
 
 async fn follow(terminal: &mut DefaultTerminal, mut looks: mpsc::Receiver<Look>) -> io::Result<()> {
