@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use serde::Deserialize;
 
-use super::Context;
+use super::archive::Archive;
 use super::associates::Associates;
 use crate::event::Event;
 use crate::history::{HistoryError, Unwritten};
@@ -34,7 +34,7 @@ pub enum EraseError {
 ///
 /// # Errors
 /// When a part of it could not be done; the rest may be done then, and is not counted again.
-pub async fn erase(context: &Context, user: &UserId) -> Result<Erased, EraseError> {
+pub async fn erase(context: &Archive, user: &UserId) -> Result<Erased, EraseError> {
     let nats = &context.nats;
     // By the clock that says when sets were published.
     let at = nats.server_time().await?;
@@ -42,7 +42,7 @@ pub async fn erase(context: &Context, user: &UserId) -> Result<Erased, EraseErro
         Some(history) => history.erase(user.as_str(), at.as_millisecond()).await?,
         None => 0,
     };
-    let buckets = &context.links.buckets.live().await;
+    let buckets = &context.buckets.live().await;
     let routes = remove_keys(
         buckets,
         nats.names.routes_bucket(),
@@ -70,7 +70,7 @@ pub async fn erase(context: &Context, user: &UserId) -> Result<Erased, EraseErro
 ///
 /// # Errors
 /// When JetStream did not do what it was asked. It may be repeated.
-pub async fn finish(context: &Context, erased: &[Unwritten]) -> Result<(), NatsError> {
+pub async fn finish(context: &Archive, erased: &[Unwritten]) -> Result<(), NatsError> {
     let mut of_users: BTreeMap<UserId, HashSet<Name<'_>>> = BTreeMap::new();
     for one in erased
         .iter()
@@ -93,7 +93,7 @@ pub async fn finish(context: &Context, erased: &[Unwritten]) -> Result<(), NatsE
 type Name<'a> = (&'a str, &'a str, i64);
 
 async fn remove_from_mailbox(
-    context: &Context,
+    context: &Archive,
     user: &UserId,
     names: &HashSet<Name<'_>>,
 ) -> Result<(), NatsError> {

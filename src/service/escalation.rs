@@ -3,17 +3,19 @@
 //! Each is announced once, as an outcome `parked` with `escalated`. The message id is made of the parked message's sequence,
 //! so a repeat after a crash, or by two members that both believe it to be theirs, is dropped by JetStream.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::now_ms;
 use super::outcomes::message::{OutcomeEntry, encode};
-use super::{Context, now_ms};
+use crate::config::Config;
 use crate::event::Event;
-use crate::nats::NatsError;
 use crate::nats::aging::{Aged, Aging};
+use crate::nats::{Nats, NatsError};
 use crate::partition::Role;
 use crate::reminder::Priority;
 use crate::reminder::outcome::{Outcome, Record};
@@ -23,13 +25,14 @@ use crate::reminder::outcome::{Outcome, Record};
 /// # Errors
 /// If it must be taken over again.
 pub async fn run(
-    context: Context,
+    config: Arc<Config>,
+    nats: Nats,
     stop: CancellationToken,
     working: mpsc::Sender<Role>,
 ) -> Result<(), NatsError> {
     let _ = working.send(Role::Escalation).await;
-    let limits = context.config.mailbox.escalate_after.limits();
-    let announcing = limits.map(|(priority, after)| announce_all(&context, priority, after));
+    let limits = config.mailbox.escalate_after.limits();
+    let announcing = limits.map(|(priority, after)| announce_all(&config, &nats, priority, after));
     tokio::select! {
         () = stop.cancelled() => Ok(()),
         // Without any limit there is nothing to announce, and the role is held all the same.
@@ -38,20 +41,22 @@ pub async fn run(
 }
 
 async fn announce_all(
-    context: &Context,
+    config: &Config,
+    nats: &Nats,
     priority: Priority,
     after: Duration,
 ) -> Result<(), NatsError> {
-    let mut aging = Aging::take_over(&context.nats, priority, after).await?;
+    let mut aging = Aging::take_over(nats, priority, after).await?;
     loop {
         let aged = aging.next().await?;
-        announce(context, &aged).await;
+        announce(config, nats, &aged).await;
         aging.finish(aged).await?;
     }
 }
 
 async fn announce(
-    context: &Context,
+    config: &Config,
+    nats: &Nats,
     Aged {
         sequence, message, ..
     }: &Aged,
@@ -76,9 +81,8 @@ async fn announce(
         reminder: None,
         settles: None,
     };
-    let (headers, body) = encode(&[entry], context.config.history.is_on());
+    let (headers, body) = encode(&[entry], config.history.is_on());
     let id = format!("escalated {sequence}");
-    let nats = &context.nats;
     nats.store_surely(&nats.names.outcomes(&set.source), headers, body, Some(&id))
         .await;
 }

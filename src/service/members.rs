@@ -12,20 +12,25 @@
 //! or cut off), so it drops everything at once and starts again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::kv::Store;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::lease::LeaseRenewer;
-use super::{Context, escalation, history, intake, partition};
+use super::archive::Archive;
+use super::gauges::Gauges;
+use super::lease::{Lease, LeaseRenewer};
+use super::{escalation, history, intake, partition};
+use crate::config::Config;
 use crate::http::Readiness;
+use crate::metrics::Metrics;
 use crate::nats::bucket::{self, Entry, Operation, Unreadable, Watched};
 use crate::nats::link::Link;
-use crate::nats::{NatsError, chain};
+use crate::nats::{Nats, NatsError, chain};
 use crate::partition::{Partition, Role, assign};
 use crate::wire::member::MemberRecord;
 
@@ -52,8 +57,52 @@ struct Held {
     is_working: bool,
 }
 
+/// What a member needs to share the work.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The settings.
+    pub config: Arc<Config>,
+    /// The connection.
+    pub nats: Nats,
+    /// This member's name.
+    pub member: String,
+    /// A connection of its own for what members say to each other: it must not wait behind a mailbox that is being read.
+    pub voice: Nats,
+    /// Says whether what this member holds is still its own.
+    pub lease: Lease,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// What is held and what waits.
+    pub gauges: Gauges,
+    /// Says how ready this member is.
+    pub readiness: watch::Sender<Readiness>,
+}
+
+/// What the roles need.
+#[derive(Debug, Clone)]
+pub struct Roles {
+    /// The role for sets.
+    pub intake: intake::Context,
+    /// Each partition.
+    pub partition: partition::Context,
+    /// The history.
+    pub history: Archive,
+}
+
+impl Roles {
+    /// Returns what the roles need to record outcomes in a term of the lease.
+    fn of_term(&self, term: u64) -> Self {
+        let mut roles = self.clone();
+        let recorder = roles.partition.owner.recorder.of_term(term);
+        roles.intake.owner.recorder = recorder.clone();
+        roles.partition.owner.recorder = recorder;
+        roles
+    }
+}
+
 struct Membership {
     context: Context,
+    roles: Roles,
     members: Store,
     peers: BTreeMap<String, Peer>,
     held: BTreeMap<Role, Held>,
@@ -91,6 +140,7 @@ const STEADY_AFTER: Duration = Duration::from_secs(5);
 /// When it cannot even begin.
 pub async fn run(
     context: Context,
+    roles: Roles,
     renewer: LeaseRenewer,
     stop: CancellationToken,
 ) -> Result<(), NatsError> {
@@ -98,6 +148,7 @@ pub async fn run(
     let members = bucket::open(&context.voice, bucket).await?;
     let mut membership = Membership {
         context,
+        roles,
         members,
         peers: BTreeMap::new(),
         held: BTreeMap::new(),
@@ -425,22 +476,19 @@ impl Membership {
         tracing::info!(roles = take.len(), members, "taking over");
         self.held
             .extend(take.iter().map(|role| (*role, Held::default())));
-        let mut context = self.context.clone();
-        context.recorder = context.recorder.of_term(context.lease.term());
+        let roles = self.roles.of_term(self.context.lease.term());
+        let (config, nats) = (&self.context.config, &self.context.nats);
         for role in take {
-            let (context, stop, working) = (
-                context.clone(),
-                self.held[&role].stop.clone(),
-                self.working.0.clone(),
-            );
+            let (roles, config, nats) = (roles.clone(), config.clone(), nats.clone());
+            let (stop, working) = (self.held[&role].stop.clone(), self.working.0.clone());
             self.workers
                 .spawn(super::surviving::panics(role, async move {
                     let result = match role {
-                        Role::Intake => intake::run(context, stop, working).await,
-                        Role::Escalation => escalation::run(context, stop, working).await,
-                        Role::History => history::run(context, stop, working).await,
+                        Role::Intake => intake::run(roles.intake, stop, working).await,
+                        Role::Escalation => escalation::run(config, nats, stop, working).await,
+                        Role::History => history::run(roles.history, stop, working).await,
                         Role::Partition(number) => {
-                            partition::run(context, number, stop, working).await
+                            partition::run(roles.partition, number, stop, working).await
                         }
                     };
                     (role, result)

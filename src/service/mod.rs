@@ -24,6 +24,7 @@
 #![allow(clippy::disallowed_methods)] // This is where the clocks are read.
 
 pub mod api;
+pub mod archive;
 mod asker;
 pub mod associates;
 mod batch_queues;
@@ -71,15 +72,15 @@ use crate::config::{Config, DEFAULT_HTTP};
 use crate::http::{self, Readiness};
 use crate::metrics::{Metrics, SetAside};
 use crate::nats::{Nats, NatsError, chain, topology};
-use crate::partition::of_user;
 use crate::reminder::finished::to_the_millisecond;
-use crate::token::UserId;
+use archive::Archive;
+use archive::handle::{HistoryHandle, state_directory};
 use bucket_watch::{Follow, Source};
 use gauges::Gauges;
-use history::handle::{HistoryHandle, state_directory};
-use lease::Lease;
 use links::Links;
+use members::Roles;
 use outcomes::Recorder;
+use ownership::Owner;
 use reader::Log;
 use request_batcher::RequestBatcher;
 use unreadable::{InputContext, Losses};
@@ -88,58 +89,6 @@ use unreadable::{InputContext, Losses};
 const SETUP_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the last writes may take after the grace period.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// What every task needs.
-#[derive(Debug, Clone)]
-pub struct Context {
-    /// The settings.
-    pub config: Arc<Config>,
-    /// The connection.
-    pub nats: Nats,
-    /// The installation's name.
-    pub installation: String,
-    /// This member's name.
-    pub member: String,
-    /// Hands outcomes in.
-    pub recorder: Recorder,
-    /// A connection of its own for what members say to each other: it must not wait behind a mailbox that is being read.
-    pub voice: Nats,
-    /// Connections for what strangers write.
-    pub links: Links,
-    /// Sets that did not arrive.
-    pub losses: Losses,
-    /// Carries requests to instances.
-    pub batcher: RequestBatcher,
-    /// Asks for routes.
-    pub routes: Follow,
-    /// Asks for associates.
-    pub associates: Follow,
-    /// Reads the log of sets.
-    pub log: Log,
-    /// Reads what earlier owners of partitions recorded.
-    pub recorded: recorded::Reader,
-    /// Has the rules ready.
-    pub rules: rules::Watch,
-    /// Has the history's database.
-    pub history: HistoryHandle,
-    /// What is counted.
-    pub metrics: Metrics,
-    /// What is held and what waits.
-    pub gauges: Gauges,
-    /// Says how ready this member is.
-    pub readiness: watch::Sender<Readiness>,
-    /// Whether what this member holds is still its own.
-    pub lease: Lease,
-}
-
-impl Context {
-    /// The subject of a user's mailbox.
-    fn mailbox_of(&self, user: &UserId) -> String {
-        self.nats
-            .names
-            .mailbox(of_user(user, self.config.partitions), user)
-    }
-}
 
 /// Sets the installation up where needed and serves it until `stop` is cancelled; then finishes what is in flight, within
 /// `members.grace`, and leaves the rest to the other members.
@@ -200,7 +149,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
         losses: losses.clone(),
         metrics: metrics.clone(),
     };
-    let (log, reading) = Log::start(input, &config);
+    let (log, reading) = Log::start(input.clone(), &config);
     let (rules, watching_rules) = rules::Watch::start(
         links.buckets.clone(),
         nats.clone(),
@@ -225,34 +174,67 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
     );
     let client = nats.client.clone();
     let batcher = RequestBatcher::start(&links.apps, &metrics, &config);
-    let context = Context {
+    let records = Archive {
+        config: config.clone(),
+        nats: nats.clone(),
+        installation: installation.clone(),
+        buckets: links.buckets.clone(),
+        queries: links.queries.clone(),
+        history,
+        metrics: metrics.clone(),
+    };
+    let answering = records
+        .history
+        .is_shared()
+        .then(|| tokio::spawn(answer_queries(records.clone())));
+    let telling = tokio::spawn(figures::run(
+        links.queries.clone(),
+        member.clone(),
+        metrics.clone(),
+    ));
+    let listening = tokio::spawn(neighbours::run(
+        links.queries.clone(),
+        installation,
+        metrics.clone(),
+    ));
+    let owner = Owner {
+        config: config.clone(),
+        nats: nats.clone(),
+        member: member.clone(),
+        recorder,
+        recorded,
+    };
+    let roles = Roles {
+        intake: intake::Context {
+            owner: owner.clone(),
+            input,
+            log: log.clone(),
+            metrics: metrics.clone(),
+        },
+        partition: partition::Context {
+            owner,
+            log,
+            buckets: links.buckets.clone(),
+            batcher,
+            routes,
+            associates,
+            rules,
+            metrics: metrics.clone(),
+            gauges: gauges.clone(),
+        },
+        history: records,
+    };
+    let context = members::Context {
         config,
         nats,
-        installation,
         member,
-        recorder,
         voice,
-        links,
-        losses,
-        batcher,
-        routes,
-        associates,
-        log,
-        recorded,
-        rules,
-        history,
+        lease,
         metrics,
         gauges,
         readiness,
-        lease,
     };
-    let answering = context
-        .history
-        .is_shared()
-        .then(|| tokio::spawn(answer_queries(context.clone())));
-    let telling = tokio::spawn(figures::run(context.clone()));
-    let listening = tokio::spawn(neighbours::run(context.clone()));
-    let served = members::run(context, renewer, stop).await;
+    let served = members::run(context, roles, renewer, stop).await;
     drop(keeping);
     telling.abort();
     listening.abort();
@@ -294,7 +276,7 @@ async fn try_to_set_up(nats: &Nats, config: &Config) -> Result<(), NatsError> {
 }
 
 /// Answers queries for as long as this process runs.
-async fn answer_queries(context: Context) {
+async fn answer_queries(context: Archive) {
     while let Err(error) = api::run(&context).await {
         tracing::warn!(error = %chain(&error), "query service ended, restarting it");
         tokio::time::sleep(Duration::from_secs(1)).await;

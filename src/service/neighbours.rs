@@ -3,20 +3,21 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::Context;
+use crate::metrics::Metrics;
+use crate::nats::link::Link;
 use crate::nats::{NatsError, chain, neighbours};
 
 /// How often it is asked. Each member answers once.
 const ASK_EVERY: Duration = Duration::from_secs(30);
 
 /// Asks until the task is aborted.
-pub(super) async fn run(context: Context) {
+pub(super) async fn run(queries: Link, installation: String, metrics: Metrics) {
     let mut known = BTreeSet::new();
     loop {
-        let queries = context.links.queries.live().await;
-        match neighbours::others(&queries, &context.installation).await {
+        let queries = queries.live().await;
+        match neighbours::others(&queries, &installation).await {
             Ok(others) => {
-                context.metrics.other_installations(others.len());
+                metrics.other_installations(others.len());
                 for other in others.difference(&known) {
                     tracing::error!("{}", neighbours::problem(other));
                 }

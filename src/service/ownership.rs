@@ -3,12 +3,15 @@
 //! An owner makes itself known in the position. Each checkpoint names the revision of the one before, so JetStream refuses
 //! those of an owner that has a successor.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::Context;
+use super::outcomes::Recorder;
+use super::recorded;
 use super::seen::Seen;
+use crate::config::Config;
 use crate::log::Subscriber;
 use crate::log::done::AllDone;
 use crate::log::position::{OutcomesStart, Position, Start};
@@ -41,6 +44,21 @@ pub async fn unless_stopped<T>(
             ended.ok().transpose()
         }
     }
+}
+
+/// What it takes to own a position.
+#[derive(Debug, Clone)]
+pub struct Owner {
+    /// The settings.
+    pub config: Arc<Config>,
+    /// The connection.
+    pub nats: Nats,
+    /// This member's name.
+    pub member: String,
+    /// Hands outcomes in.
+    pub recorder: Recorder,
+    /// Reads what earlier owners recorded.
+    pub recorded: recorded::Reader,
 }
 
 /// A subscriber's position, while it is owned here.
@@ -76,18 +94,18 @@ impl Ownership {
     /// # Errors
     /// When JetStream does not answer, or another owner was faster.
     pub async fn take_over(
-        context: &Context,
+        owner: &Owner,
         subscriber: Subscriber,
     ) -> Result<(Self, Found), NatsError> {
-        let nats = &context.nats;
+        let nats = &owner.nats;
         // The last owner may have been this process.
-        context.recorder.flush().await;
+        owner.recorder.flush().await;
         let found = positions::read(nats, subscriber).await?;
-        let owner = format!("{}/{}", context.member, context.recorder.incarnation());
+        let name = format!("{}/{}", owner.member, owner.recorder.incarnation());
         let before = found
             .as_ref()
             .and_then(|found| found.position.owner.as_ref());
-        let before = before.filter(|before| **before != owner);
+        let before = before.filter(|before| **before != name);
         if let Some((before, incarnation)) = before.and_then(|before| before.rsplit_once('/')) {
             tracing::info!(%subscriber, before, "the last owner did not give it up: what it still records is refused");
             log::fence_outcomes(nats, incarnation).await?;
@@ -118,12 +136,11 @@ impl Ownership {
             OutcomesStart::After(sequence) => sequence,
             OutcomesStart::At(_) => 0, // The sequences of before say nothing.
         };
-        let (owner, stream_ns) = (Some(owner), log.created_ns);
         let position = Position {
-            stream_ns,
+            stream_ns: log.created_ns,
             settled: start.settled,
             outcomes: base,
-            owner,
+            owner: Some(name),
         };
         let revision = positions::write(
             nats,
@@ -132,11 +149,11 @@ impl Ownership {
             found.as_ref().map(|found| found.revision),
         )
         .await?;
-        let mut window = Window::new(context.config.idempotency.window, max_ids(context));
-        let seen = Seen::of(&nats.names, subscriber, context.config.partitions);
+        let mut window = Window::new(owner.config.idempotency.window, max_ids(&owner.config));
+        let seen = Seen::of(&nats.names, subscriber, owner.config.partitions);
         seen.load(nats, |entries| window.load(entries, start.settled))
             .await?;
-        let done = context.recorded.of(subscriber, outcomes_start).await?;
+        let done = owner.recorded.of(subscriber, outcomes_start).await?;
         let ownership = Self {
             nats: nats.clone(),
             subscriber,
@@ -226,10 +243,7 @@ impl Ownership {
 }
 
 /// Identities in the window of one subscriber: its part of all.
-fn max_ids(context: &Context) -> usize {
-    context
-        .config
-        .idempotency
-        .max_ids
-        .div_ceil(usize::from(context.config.partitions))
+fn max_ids(config: &Config) -> usize {
+    let max_ids = config.idempotency.max_ids;
+    max_ids.div_ceil(usize::from(config.partitions))
 }

@@ -4,17 +4,17 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use super::Context;
 use crate::nats::chain;
 use crate::nats::keys::sweep;
+use crate::nats::link::Link;
 
 /// How often the buckets are read for marks that would stay. It takes a second for each 200,000 keys.
 const EVERY: Duration = Duration::from_secs(3_600);
 
 /// Sweeps until it is dropped. One member does it for all.
-pub(super) async fn run(context: &Context) -> Infallible {
+pub(super) async fn run(buckets: &Link) -> Infallible {
     loop {
-        let nats = &context.links.buckets.live().await;
+        let nats = &buckets.live().await;
         for bucket in [nats.names.routes_bucket(), nats.names.associates_bucket()] {
             match sweep(nats, &bucket).await {
                 Ok(marks) => tracing::debug!(bucket, marks, "marks of deleted keys swept"),

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use tokio::sync::watch;
 
-use super::{Context, rejected};
+use super::rejected;
 use crate::metrics::{Metrics, SetAside};
 use crate::nats::link::Link;
 use crate::nats::mailbox::remove;
@@ -50,24 +50,6 @@ pub(super) struct InputContext {
     pub(super) sets: Link,
     pub(super) losses: Losses,
     pub(super) metrics: Metrics,
-}
-
-impl InputContext {
-    pub(super) fn of(context: &Context) -> Self {
-        let Context {
-            nats,
-            links,
-            losses,
-            metrics,
-            ..
-        } = context.clone();
-        Self {
-            nats,
-            sets: links.sets,
-            losses,
-            metrics,
-        }
-    }
 }
 
 /// For each consumer the message that was lost last, and how often in a row. It outlives a take-over.

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use fresh::catch_up;
 
-use super::Context;
+use super::archive::Archive;
 use super::asker::Asker;
 use super::erasure::{EraseError, erase};
 use crate::event::Event;
@@ -141,10 +141,10 @@ impl From<Refusal> for ServiceError {
 ///
 /// # Errors
 /// When the service cannot be registered, or its subscriptions end.
-pub async fn run(context: &Context) -> Result<(), NatsError> {
+pub async fn run(context: &Archive) -> Result<(), NatsError> {
     let action = || format!("answer {}.*", context.nats.names.api());
     let description = "what became of each reminder, and what is kept of each user";
-    let queries = context.links.queries.live().await;
+    let queries = context.queries.live().await;
     let metadata = [
         (neighbours::INSTALLATION, context.installation.as_str()),
         (neighbours::PREFIX, context.nats.names.prefix()),
@@ -232,7 +232,7 @@ impl Drop for Registered {
 /// Answers, within a time: a database that hangs must not keep the others from being answered. What was begun to be erased
 /// is erased to its end.
 async fn answer(
-    context: &Context,
+    context: &Archive,
     question: Question,
     request: &Message,
 ) -> Result<Bytes, Refusal> {
@@ -246,7 +246,7 @@ async fn answer(
 }
 
 async fn answer_at_leisure(
-    context: &Context,
+    context: &Archive,
     question: Question,
     request: &Message,
 ) -> Result<Bytes, Refusal> {
@@ -266,7 +266,7 @@ async fn answer_at_leisure(
 }
 
 /// Refuses questions about users whom the asker may not know of.
-async fn permit(context: &Context, asker: &Asker, user: &str) -> Result<(), Refusal> {
+async fn permit(context: &Archive, asker: &Asker, user: &str) -> Result<(), Refusal> {
     if asker.may_know_of(&context.nats, user).await? {
         return Ok(());
     }
@@ -276,13 +276,13 @@ async fn permit(context: &Context, asker: &Asker, user: &str) -> Result<(), Refu
 }
 
 /// The history, as fresh as the stream of outcomes.
-async fn opened(context: &Context) -> Result<&History, Refusal> {
+async fn opened(context: &Archive) -> Result<&History, Refusal> {
     let history = context.history.open().await?.ok_or(Refusal::Off)?;
     catch_up(&context.nats).await?;
     Ok(history)
 }
 
-async fn history(context: &Context, asker: &Asker, body: &[u8]) -> Result<Bytes, Refusal> {
+async fn history(context: &Archive, asker: &Asker, body: &[u8]) -> Result<Bytes, Refusal> {
     let mut query = query::history(body)?;
     match &query.user {
         Some(user) => permit(context, asker, user).await?,
@@ -321,7 +321,7 @@ fn cursor(next: Option<Cursor>) -> String {
     next.map_or_else(String::new, |cursor| format!(r#","cursor":"{cursor}""#))
 }
 
-async fn why(context: &Context, asker: &Asker, body: &[u8]) -> Result<Bytes, Refusal> {
+async fn why(context: &Archive, asker: &Asker, body: &[u8]) -> Result<Bytes, Refusal> {
     let (source, id, user) = query::why(body)?;
     let history = opened(context).await?;
     let user = user.as_ref().map(UserId::as_str);
@@ -355,7 +355,7 @@ async fn why(context: &Context, asker: &Asker, body: &[u8]) -> Result<Bytes, Ref
     Ok(format!(r#"{{"reminder":{body},"trail":{trail}{users}}}"#).into())
 }
 
-async fn mailbox(context: &Context, asker: &Asker, body: &[u8]) -> Result<Bytes, Refusal> {
+async fn mailbox(context: &Archive, asker: &Asker, body: &[u8]) -> Result<Bytes, Refusal> {
     let (user, limit) = query::mailbox(body)?;
     permit(context, asker, user.as_str()).await?;
     let nats = &context.nats;
@@ -384,7 +384,7 @@ struct List {
 }
 
 impl List {
-    fn new(context: &Context) -> Self {
+    fn new(context: &Archive) -> Self {
         let room = context
             .nats
             .client

@@ -4,8 +4,6 @@
 //! fill, and batches grow with load. Messages are acknowledged when they are committed, so a crash repeats some, and the
 //! database takes a repeat for what it is. If the database is away, JetStream holds the backlog; no reminder waits for it.
 
-pub mod handle;
-
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -15,7 +13,8 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, api, erasure, now_ms, sweep};
+use super::archive::Archive;
+use super::{api, erasure, now_ms, sweep};
 use crate::history::{Entry, HistoryError, HistoryErrorKind, Written};
 use crate::nats::pinned::{Pinned, Received, acknowledge};
 use crate::nats::{NatsError, chain};
@@ -44,7 +43,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// # Errors
 /// If it must be taken over again.
 pub async fn run(
-    context: Context,
+    context: Archive,
     stop: CancellationToken,
     working: mpsc::Sender<Role>,
 ) -> Result<(), NatsError> {
@@ -66,7 +65,7 @@ pub async fn run(
         ended = writing => ended,
         ended = answering => ended,
         ended = forget(&context) => ended,
-        never = sweep::run(&context) => match never {},
+        never = sweep::run(&context.buckets) => match never {},
     }
 }
 
@@ -104,7 +103,7 @@ impl Batch {
 }
 
 async fn write(
-    context: &Context,
+    context: &Archive,
     stop: &CancellationToken,
     working: mpsc::Sender<Role>,
 ) -> Result<(), NatsError> {
@@ -146,7 +145,7 @@ async fn write(
 }
 
 /// Commits a batch and acknowledges it, however long the database is away; or leaves it to the next writer.
-async fn store(context: &Context, batch: Batch, progress: &Progress<'_>, stop: &CancellationToken) {
+async fn store(context: &Archive, batch: Batch, progress: &Progress<'_>, stop: &CancellationToken) {
     let Batch {
         entries,
         last: Some(last),
@@ -200,7 +199,7 @@ async fn rest(pause: &mut Duration, stop: &CancellationToken) -> bool {
     true
 }
 
-async fn store_once(context: &Context, entries: &[Entry]) -> Result<Written, HistoryError> {
+async fn store_once(context: &Archive, entries: &[Entry]) -> Result<Written, HistoryError> {
     match context.history.open().await? {
         Some(history) => history.write(entries.to_vec()).await,
         None => Ok(Written::default()),
@@ -208,7 +207,7 @@ async fn store_once(context: &Context, entries: &[Entry]) -> Result<Written, His
 }
 
 /// Tells probes and metrics how far this writer is; however it ends, that is the next one's to tell.
-struct Progress<'c>(&'c Context);
+struct Progress<'c>(&'c Archive);
 
 impl Progress<'_> {
     /// Says how old the oldest outcome is that waits to be written.
@@ -240,7 +239,7 @@ fn age(since: Timestamp) -> Duration {
 }
 
 /// Removes, again and again, what was published too long ago. It never ends.
-async fn forget(context: &Context) -> Result<(), NatsError> {
+async fn forget(context: &Archive) -> Result<(), NatsError> {
     loop {
         tokio::time::sleep(FORGET_EVERY).await;
         let before = now_ms()
@@ -259,7 +258,7 @@ async fn forget(context: &Context) -> Result<(), NatsError> {
     }
 }
 
-async fn forget_some(context: &Context, before: Timestamp) -> Result<u64, HistoryError> {
+async fn forget_some(context: &Archive, before: Timestamp) -> Result<u64, HistoryError> {
     match context.history.open().await? {
         Some(history) => {
             history

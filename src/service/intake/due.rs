@@ -14,11 +14,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::super::batch_queues::BatchQueues;
+use super::super::now_ms;
 use super::super::outcomes::message::OutcomeEntry;
-use super::super::unreadable::{InputContext, Origin as Strangers};
-use super::super::{Context, now_ms};
-use super::Question;
+use super::super::unreadable::Origin as Strangers;
 use super::order::{Moment, Order, QUIET};
+use super::{Context, Question};
 use crate::log::recurring;
 use crate::metrics::SetAside;
 use crate::nats::pinned::{Received, acknowledge};
@@ -49,9 +49,9 @@ pub(super) async fn run(
     questions: mpsc::Sender<Question>,
 ) -> Result<(), NatsError> {
     let questions = &questions;
-    let (nats, names) = (&context.nats, &context.nats.names);
+    let (nats, names) = (&context.owner.nats, &context.owner.nats.names);
     let pull_bytes = PULL_BYTES.max(2 * nats.client.max_payload());
-    let input = InputContext::of(context);
+    let input = context.input.clone();
     let origin = Strangers {
         stream: names.scheduled_stream(),
         consumer: names.due_consumer().to_owned(),
@@ -179,7 +179,7 @@ async fn take_in(context: &Context, received: Received, questions: &mpsc::Sender
             tracing::warn!(received.subject, error = %chain(&error), "due reminder without a source, skipped")
         }
     }
-    if let Err(error) = acknowledge(&context.nats, received.reply).await {
+    if let Err(error) = acknowledge(&context.owner.nats, received.reply).await {
         tracing::warn!(error = %chain(&error), "failed to acknowledge a due reminder; it may be redelivered");
     }
 }
@@ -198,11 +198,12 @@ async fn go_out(
     };
     if let Some(next) = due.next {
         let (id, user) = (next.id.clone(), next.user.clone());
-        schedule::schedule_next(&context.nats, source, next, received.headers.as_ref()).await;
+        schedule::schedule_next(&context.owner.nats, source, next, received.headers.as_ref()).await;
         // A cancellation that was taken in before has found no schedule. One that is taken in later finds this one.
         if is_cancelled(source, received, i64::MAX, questions).await {
             let why = Withdrawal::Cancelled;
-            schedule::withdraw_surely(&context.nats, source, &id, &user, i128::MAX, why).await;
+            schedule::withdraw_surely(&context.owner.nats, source, &id, &user, i128::MAX, why)
+                .await;
         }
     }
     publish(context, source, received, due.occurrence).await;
@@ -245,7 +246,7 @@ async fn is_cancelled(
 /// A repeat after a crash is known by the reminder's id. It has no message id: publishers write to the same stream, and could
 /// have used it before.
 async fn publish(context: &Context, source: &Source, received: &Received, set: Bytes) {
-    let nats = &context.nats;
+    let nats = &context.owner.nats;
     let mut headers = HeaderMap::new();
     for name in [trace::HEADER, SET_TIME] {
         received
@@ -282,7 +283,7 @@ async fn record(context: &Context, source: Source, received: &Received) {
             settles: None,
         }
     });
-    context.recorder.record(entries.collect()).await;
+    context.owner.recorder.record(entries.collect()).await;
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::super::outcomes::message::OutcomeEntry;
-use super::super::{Context, now_ms, rejected};
+use super::super::{now_ms, rejected};
+use super::Context;
 use crate::event::OfSet;
 use crate::log::Subscriber;
 use crate::log::done::Done as Name;
@@ -44,7 +45,7 @@ pub(super) async fn carry_out(parts: SetParts, set_ns: i128, context: &Context) 
         trace,
         ..
     } = &*set;
-    let nats = &context.nats;
+    let nats = &context.owner.nats;
     let replace_one = |(id, user): (String, UserId)| async move {
         withdraw_surely(nats, source, &id, &user, set_ns, Withdrawal::Replaced).await;
     };
@@ -106,7 +107,13 @@ async fn take_back(
 /// Returns the room that there is for a source. Goes on asking, however long JetStream is away.
 async fn room(context: &Context, source: &Source) -> Room {
     loop {
-        match schedule::room(&context.nats, context.config.streams.storage, source).await {
+        match schedule::room(
+            &context.owner.nats,
+            context.owner.config.streams.storage,
+            source,
+        )
+        .await
+        {
             Ok(room) => return room,
             Err(error) => tracing::warn!(error = %chain(&error), "lookup failed, retrying"),
         }
@@ -165,8 +172,8 @@ async fn refuse(context: &Context, set: &OfSet, room: &Room, refused: Vec<Schedu
             raw,
             rejection,
         };
-        let message = rejected::Message::of_reminder(&context.nats.names, set, &refused);
-        message.store(&context.nats, &context.metrics).await;
+        let message = rejected::Message::of_reminder(&context.owner.nats.names, set, &refused);
+        message.store(&context.owner.nats, &context.metrics).await;
         let RefusedReminder { id, user, .. } = refused;
         let (source, set) = (source.clone(), name.clone());
         let outcome = Outcome::Rejected {
@@ -195,7 +202,7 @@ async fn refuse(context: &Context, set: &OfSet, room: &Room, refused: Vec<Schedu
             settles,
         });
     }
-    context.recorder.record(outcomes).await;
+    context.owner.recorder.record(outcomes).await;
 }
 
 /// Returns the JSON of the reminder of a set of one, which Bellhop has written.

@@ -18,15 +18,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch_queues::BatchQueues;
 use super::outcomes::message::OutcomeEntry;
-use super::ownership::{CHECKPOINT_EVERY, Found, Ownership, unless_stopped};
-use super::reader::{LogItem, OfSet, Subscription};
-use super::{Context, now_ms, rejected};
+use super::ownership::{CHECKPOINT_EVERY, Found, Owner, Ownership, unless_stopped};
+use super::reader::{Log, LogItem, OfSet, Subscription};
+use super::unreadable::InputContext;
+use super::{now_ms, rejected};
 use crate::log::Subscriber;
 use crate::log::done::Done as Name;
 use crate::log::position::{Mark, front};
 use crate::log::progress::Checkpoint;
 use crate::log::sets::SetsLog;
 use crate::log::split::{SetParts, SetWork};
+use crate::metrics::Metrics;
 use crate::nats::{Nats, NatsError, chain, log, positions};
 use crate::partition::Role;
 use crate::reminder::outcome::{Outcome, Record};
@@ -73,6 +75,19 @@ struct Question {
     answer: oneshot::Sender<bool>,
 }
 
+/// What the role needs.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Owns the role's position.
+    pub owner: Owner,
+    /// Reads scheduled sets that are due.
+    pub(super) input: InputContext,
+    /// Reads the log of sets.
+    pub log: Log,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
 struct Intake {
     context: Context,
     created_ns: i64,
@@ -107,7 +122,7 @@ pub async fn run(
     stop: CancellationToken,
     working: mpsc::Sender<Role>,
 ) -> Result<(), NatsError> {
-    let taking = Ownership::take_over(&context, Subscriber::Sets);
+    let taking = Ownership::take_over(&context.owner, Subscriber::Sets);
     let Some((ownership, found)) = unless_stopped(&stop, taking).await? else {
         return Ok(());
     };
@@ -208,8 +223,10 @@ impl Intake {
                         tracing::debug!(source = token, sequence, %rejection, "set refused");
                         self.context.metrics.reminders_taken(0, 0, 1);
                         // The time, too: after a loss of power, a sequence is given again.
-                        let (names, id) =
-                            (&self.context.nats.names, format!("{sequence}@{stored_ms}"));
+                        let (names, id) = (
+                            &self.context.owner.nats.names,
+                            format!("{sequence}@{stored_ms}"),
+                        );
                         let message =
                             rejected::Message::new(names, &token, body, &rejection, None, id);
                         self.refuse(sequence, message.with_headers_of(headers.as_ref()));
@@ -221,7 +238,7 @@ impl Intake {
                         self.context.metrics.reminders_taken(0, 0, refused.len());
                         in_work.pending = refused.len();
                         for one in &refused {
-                            let names = &self.context.nats.names;
+                            let names = &self.context.owner.nats.names;
                             self.refuse(
                                 sequence,
                                 rejected::Message::of_reminder(names, &parts.set, one),
@@ -319,7 +336,10 @@ impl Intake {
             });
         }
         while let Some((subject, messages)) = self.refused.next(REFUSAL_BYTES) {
-            let Context { nats, metrics, .. } = self.context.clone();
+            let (nats, metrics) = (
+                self.context.owner.nats.clone(),
+                self.context.metrics.clone(),
+            );
             self.start(async move {
                 let (sets, messages): (_, Vec<_>) = messages.into_iter().unzip();
                 join_all(
@@ -377,7 +397,7 @@ impl Intake {
         let outcomes = std::mem::take(&mut in_work.outcomes);
         if !outcomes.is_empty() {
             in_work.pending = 1;
-            let recorder = self.context.recorder.clone();
+            let recorder = self.context.owner.recorder.clone();
             return self.start(async move {
                 recorder.record(outcomes).await;
                 Done::Recorded(sequence)
@@ -393,7 +413,7 @@ impl Intake {
     fn answer(&mut self) {
         if self.looking.is_empty() && !self.asked.is_empty() {
             self.looking = std::mem::take(&mut self.asked);
-            let nats = self.context.nats.clone();
+            let nats = self.context.owner.nats.clone();
             self.start(
                 async move { Done::Last(log::state(&nats, 0).await.map(|state| state.last)) },
             );
@@ -417,7 +437,7 @@ impl Intake {
     fn tick(&mut self) {
         self.log
             .progress
-            .outcome_stored(self.context.recorder.last_stored());
+            .outcome_stored(self.context.owner.recorder.last_stored());
         let checkpoint = self.log.progress.checkpoint();
         let settled = checkpoint.settled;
         if let Some(mut ownership) = self
@@ -432,8 +452,8 @@ impl Intake {
         // No position is behind this one when all is removed that this one covers.
         if self.removed != Some(settled) && !std::mem::replace(&mut self.is_removing, true) {
             let (nats, partitions, created_ns) = (
-                self.context.nats.clone(),
-                self.context.config.partitions,
+                self.context.owner.nats.clone(),
+                self.context.owner.config.partitions,
                 self.created_ns,
             );
             self.start(async move {
@@ -455,7 +475,7 @@ impl Intake {
         } = self;
         let Some(ownership) = ownership else { return };
         let mut progress = log.progress;
-        progress.outcome_stored(context.recorder.last_stored());
+        progress.outcome_stored(context.owner.recorder.last_stored());
         let checkpoint = progress.checkpoint();
         if let Err(error) = ownership.release(&checkpoint).await {
             tracing::warn!(error = %chain(&error), "the position is not stored: its next owner reads some outcomes");

@@ -23,9 +23,10 @@ use crate::router::{
     self, Action, Company, Fate, HeldBack, Input, Item, Refusal, Removal, Settled, Share,
 };
 use crate::service::outcomes::message::OutcomeEntry;
+use crate::service::ownership::Owner;
 use crate::service::refusals::Refusals;
 use crate::service::request_batcher::DeliveryPart;
-use crate::service::{Context, now_ms, rejected, routes, spans};
+use crate::service::{now_ms, rejected, routes, spans};
 use crate::token::UserId;
 use crate::wire::member;
 use crate::wire::route::key;
@@ -53,7 +54,7 @@ impl Worker {
                 revision,
             } => {
                 self.context.metrics.route_dropped();
-                let (nats, key) = (self.context.nats.clone(), key(&user, &instance));
+                let (nats, key) = (self.context.owner.nats.clone(), key(&user, &instance));
                 self.start(async move {
                     // That it was put again, or deleted, since then is why the revision is named.
                     let _ = keys::delete(&nats, &nats.names.routes_bucket(), &key, Some(revision))
@@ -170,7 +171,7 @@ impl Worker {
 
     /// An associate's routes. That they cannot be read is as if there were none: the mailbox is safe.
     fn look_up(&mut self, user: UserId, associate: UserId) {
-        let (buckets, lookups) = (self.context.links.buckets.current(), self.lookups.clone());
+        let (buckets, lookups) = (self.context.buckets.current(), self.lookups.clone());
         self.start(async move {
             let _turn = lookups.acquire().await;
             let instances = routes::look_up(&buckets, &associate)
@@ -258,7 +259,7 @@ impl Worker {
     }
 
     fn read_mailbox(&mut self, user: UserId, from: u64, last: u64) {
-        let (mailboxes, settings) = (self.mailboxes.clone(), &self.context.config.mailbox);
+        let (mailboxes, settings) = (self.mailboxes.clone(), &self.context.owner.config.mailbox);
         let (messages, bytes) = (settings.page_messages, settings.page_bytes);
         self.start(async move {
             loop {
@@ -319,12 +320,8 @@ impl Worker {
             .iter()
             .any(is_parked)
             .then(|| self.log.progress.hold());
-        let Context {
-            nats,
-            recorder,
-            metrics,
-            ..
-        } = self.context.clone();
+        let Owner { nats, recorder, .. } = self.context.owner.clone();
+        let metrics = self.context.metrics.clone();
         self.start(async move {
             for message in refused {
                 message.store(&nats, &metrics).await;
@@ -407,7 +404,7 @@ impl Worker {
     fn refuse(&self, settled: &Settled) -> Option<rejected::Message> {
         let (event, index) = self.event_of(&settled.item)?;
         let (room, priority) = (
-            super::room(&self.context.config),
+            super::room(&self.context.owner.config),
             event.index.reminders[index].priority,
         );
         let detail = format!(
@@ -430,7 +427,7 @@ impl Worker {
         let (set, raw, names) = (
             event.set_of(index),
             event.publishable(index),
-            &self.context.nats.names,
+            &self.context.owner.nats.names,
         );
         let message = rejected::Message::new(
             names,

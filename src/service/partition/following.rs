@@ -7,10 +7,10 @@ use std::pin::pin;
 
 use tokio::sync::mpsc;
 
+use super::Context;
 use crate::nats::NatsError;
 use crate::partition::Partition;
 use crate::router::{self, Input};
-use crate::service::Context;
 use crate::service::bucket_watch::Update;
 
 /// Follows both buckets.

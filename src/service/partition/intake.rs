@@ -1,6 +1,6 @@
 //! A partition's way through the log: takes its slices, plans them, and stores how far it has come.
 
-use super::{Done, InWork, LogItem, Subscription, Worker, entry, may_reroute};
+use super::{Context, Done, InWork, LogItem, Subscription, Worker, entry, may_reroute};
 use crate::event::{Event, IndexEntry, OfSet};
 use crate::log::Subscriber;
 use crate::log::done::Done as Name;
@@ -13,7 +13,7 @@ use crate::partition::Partition;
 use crate::reminder::outcome::{Outcome, Record};
 use crate::router::{Entry, Input, Item};
 use crate::service::outcomes::message::OutcomeEntry;
-use crate::service::{Context, now_ms, rejected};
+use crate::service::{now_ms, rejected};
 
 /// Records as parked what an earlier owner stored in mailboxes and did not come to record. Returns the names.
 ///
@@ -59,7 +59,7 @@ pub(super) async fn record_parked(
         names.push(*name);
     }
     if !entries.is_empty() {
-        context.recorder.record(entries).await;
+        context.owner.recorder.record(entries).await;
     }
     Ok(names)
 }
@@ -104,7 +104,7 @@ impl Worker {
     fn warn_of_forgotten(&mut self, count: usize) {
         self.context.metrics.ids_forgotten(count);
         if count > 0 && !std::mem::replace(&mut self.has_warned, true) {
-            let max_ids = self.context.config.idempotency.max_ids;
+            let max_ids = self.context.owner.config.idempotency.max_ids;
             tracing::warn!(
                 max_ids,
                 partition = %self.partition,
@@ -117,7 +117,7 @@ impl Worker {
     /// Plans the next slice that waits.
     pub(super) fn plan(&mut self, subscription: &Subscription) {
         let rules = self.context.rules.current();
-        let merges = !self.context.config.merge.window.is_zero();
+        let merges = !self.context.owner.config.merge.window.is_zero();
         let Some(next) = self.log.next(&Planner {
             rules: &rules,
             merges,
@@ -139,7 +139,7 @@ impl Worker {
         }
         let entry = |(index, reminder): (usize, &IndexEntry)| {
             let set = event.set_of(index);
-            let may_reroute = may_reroute(&self.context.config, &set.source, reminder);
+            let may_reroute = may_reroute(&self.context.owner.config, &set.source, reminder);
             let entry = entry(Item::Event { sequence, index }, set, reminder, 1);
             (
                 reminder.user.clone(),
@@ -214,7 +214,7 @@ impl Worker {
         self.context.metrics.reminders_taken(0, 0, refused.len());
         for one in refused {
             messages.push(rejected::Message::of_reminder(
-                &self.context.nats.names,
+                &self.context.owner.nats.names,
                 set,
                 &one,
             ));
@@ -243,9 +243,9 @@ impl Worker {
         let (sequence, context) = (set.sequence, self.context.clone());
         self.start(async move {
             for message in messages {
-                message.store(&context.nats, &context.metrics).await;
+                message.store(&context.owner.nats, &context.metrics).await;
             }
-            context.recorder.record(entries).await;
+            context.owner.recorder.record(entries).await;
             Done::Ended(sequence, parts)
         });
     }
@@ -254,7 +254,7 @@ impl Worker {
     pub(super) fn checkpoint(&mut self) {
         self.log
             .progress
-            .outcome_stored(self.context.recorder.last_stored());
+            .outcome_stored(self.context.owner.recorder.last_stored());
         let checkpoint = self.log.progress.checkpoint();
         let Some(mut ownership) = self
             .ownership
@@ -279,7 +279,7 @@ impl Worker {
         } = self;
         let Some(ownership) = ownership else { return };
         let mut progress = log.progress;
-        progress.outcome_stored(context.recorder.last_stored());
+        progress.outcome_stored(context.owner.recorder.last_stored());
         let checkpoint = progress.checkpoint();
         if let Err(error) = ownership.release(&checkpoint).await {
             tracing::warn!(error = %chain(&error), %partition, "the position is not stored: its next owner reads some outcomes");

@@ -22,16 +22,20 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::gauges::Count;
-use super::ownership::{CHECKPOINT_EVERY, Ownership};
-use super::reader::{LogItem, Subscription};
+use super::bucket_watch::Follow;
+use super::gauges::{Count, Gauges};
+use super::ownership::{CHECKPOINT_EVERY, Owner, Ownership};
+use super::reader::{Log, LogItem, Subscription};
 use super::refusals::Refusals;
-use super::{Context, ownership, rejected};
+use super::request_batcher::RequestBatcher;
+use super::{ownership, rejected, rules};
 use crate::config::{self, Config, Devices};
 use crate::event::{Event, IndexEntry, OfSet};
 use crate::log::Subscriber;
 use crate::log::partition::{self, PartitionLog};
 use crate::log::progress::{Checkpoint, Hold};
+use crate::metrics::Metrics;
+use crate::nats::link::Link;
 use crate::nats::mailbox::{Mailboxes, ParkedMessage};
 use crate::nats::{NatsError, chain};
 use crate::partition::{Partition, Role};
@@ -86,6 +90,29 @@ enum Done {
     Removed(Hold),
     Checkpoint(Result<Box<Ownership>, NatsError>, Checkpoint),
     Nothing,
+}
+
+/// What a partition needs.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Owns the partition's position.
+    pub owner: Owner,
+    /// Reads the log of sets.
+    pub log: Log,
+    /// The connection for buckets.
+    pub buckets: Link,
+    /// Carries requests to instances.
+    pub batcher: RequestBatcher,
+    /// Asks for routes.
+    pub routes: Follow,
+    /// Asks for associates.
+    pub associates: Follow,
+    /// Has the rules ready.
+    pub rules: rules::Watch,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// What is held and what waits.
+    pub gauges: Gauges,
 }
 
 struct Worker {
@@ -228,12 +255,13 @@ impl Worker {
         context: &Context,
         partition: Partition,
     ) -> Result<(Self, Subscription, Following), NatsError> {
-        let (nats, subscriber) = (&context.nats, Subscriber::Partition(partition));
-        let removals_in_flight = context.config.mailbox.removals_in_flight;
+        let (nats, subscriber) = (&context.owner.nats, Subscriber::Partition(partition));
+        let removals_in_flight = context.owner.config.mailbox.removals_in_flight;
         let learn = async {
             let mailboxes =
-                Mailboxes::take_over(nats, partition, &context.member, removals_in_flight).await?;
-            let (ownership, mut log) = Ownership::take_over(context, subscriber).await?;
+                Mailboxes::take_over(nats, partition, &context.owner.member, removals_in_flight)
+                    .await?;
+            let (ownership, mut log) = Ownership::take_over(&context.owner, subscriber).await?;
             let found = mailboxes.find(log.start.settled, &log.done).await?;
             // Before anything is delivered from there.
             log.done.extend(
@@ -242,7 +270,7 @@ impl Worker {
             context.rules.loaded().await;
             Ok((mailboxes, ownership, log, found))
         };
-        let mut machine = router::Partition::new(settings(&context.config));
+        let mut machine = router::Partition::new(settings(&context.owner.config));
         let mut following = Following::begin(context, partition).await;
         let (mailboxes, ownership, log, found) = following.load_during(learn, &mut machine).await?;
         let ownership::Found {
@@ -262,7 +290,9 @@ impl Worker {
                 parked,
             }),
             ownership: Some(ownership),
-            lookups: Arc::new(Semaphore::new(context.config.reroute.lookups_in_flight)),
+            lookups: Arc::new(Semaphore::new(
+                context.owner.config.reroute.lookups_in_flight,
+            )),
             machine,
             mailboxes,
             partition,
@@ -292,7 +322,7 @@ impl Worker {
         mut following: Following,
         stop: CancellationToken,
     ) -> Result<(), NatsError> {
-        let dispatch = self.context.config.dispatch.clone();
+        let dispatch = self.context.owner.config.dispatch.clone();
         let mut checkpoint = tokio::time::interval(CHECKPOINT_EVERY);
         checkpoint.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut is_stopping = false;
@@ -465,7 +495,7 @@ impl Worker {
     fn set_parked_aside(&mut self, sequence: u64, payload: Bytes, problem: &str) {
         let message = self.corrupt(format!("parked message {sequence}: {problem}"), payload);
         let (nats, metrics, mailboxes) = (
-            self.context.nats.clone(),
+            self.context.owner.nats.clone(),
             self.context.metrics.clone(),
             self.mailboxes.clone(),
         );
@@ -480,7 +510,7 @@ impl Worker {
         tracing::error!(partition = %self.partition, detail, "foreign message set aside");
         let rejection = Rejection::new(RejectCode::CorruptEvent, &detail);
         rejected::Message::new(
-            &self.context.nats.names,
+            &self.context.owner.nats.names,
             "bellhop",
             payload,
             &rejection,
