@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
+pub(crate) use bellhop_testkit::signal::signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -282,14 +283,4 @@ pub(crate) fn tied(words: &[&OsStr]) -> Command {
     let mut command = Command::new(words[0]);
     command.args(&words[1..]);
     command
-}
-
-/// Sends a process a signal, such as `TERM`. Answers whether it is there to get it.
-pub(crate) fn signal(pid: u32, signal: &str) -> bool {
-    // The shell's own `kill`, since a lean machine has no other.
-    Command::new("sh")
-        .args(["-c", &format!("kill -{signal} {pid}")])
-        .status()
-        .unwrap()
-        .success()
 }

@@ -24,6 +24,8 @@ use tokio::process::{Child, Command};
 use tokio::sync::{OnceCell, oneshot};
 use tokio::time::{sleep, timeout};
 
+use crate::signal::signal;
+
 pub use cluster::start_cluster;
 pub use find::{FindError, Found, OLDEST, SERVER_ENV, Unusable, Version, find};
 
@@ -185,15 +187,7 @@ impl NatsServer {
 
     async fn terminate(&mut self) -> io::Result<()> {
         if let (Some(pid), Some(running)) = (self.pid(), &mut self.running) {
-            // Sending a signal needs `unsafe` here; the program can send it to itself.
-            let mut signal = quiet(&self.program);
-            if signal
-                .arg("--signal")
-                .arg(format!("term={pid}"))
-                .status()
-                .await
-                .is_ok_and(|it| it.success())
-            {
+            if signal(pid, "TERM") {
                 let _ = timeout(STOP_DEADLINE, running.child.wait()).await;
             }
         }
