@@ -1,6 +1,7 @@
 //! What Prometheus sees of this process: one method for each fact. Every series exists from the start, at zero; labels are of
 //! small closed sets, and never a user, a reminder, a source or an instance.
 
+mod labels;
 mod series;
 
 use std::sync::Arc;
@@ -9,13 +10,16 @@ use std::time::Duration;
 use jiff::Timestamp;
 use prometheus::{Gauge, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 
-use crate::partition::Role;
 use crate::reminder::Priority;
-use crate::reminder::outcome::{self, Outcome};
+use crate::reminder::outcome::Outcome;
 use crate::reminder::reject::RejectCode;
 use crate::router::partition::stats::PartitionStats;
 use crate::router::{NoAnswer, Refusal};
-use series::{Label, Maker, Series};
+pub use labels::{
+    Answer, Connected, Connection, Ending, Label, Load, OutcomeKind, Question, Reason, RoleKind,
+    Row, SetAside, State, Stream, Taken, Way,
+};
+use series::{Maker, Series};
 
 /// The metrics of this process. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -25,17 +29,17 @@ pub struct Metrics(Arc<Handles>);
 struct Handles {
     registry: Registry,
     sets: IntCounter,
-    reminders: Series<IntCounter>,
-    rejected: Series<IntCounter>,
+    reminders: Series<Taken, IntCounter>,
+    rejected: Series<RejectCode, IntCounter>,
     ids_forgotten: IntCounter,
-    outcomes: Series<IntCounter>,
-    accepted: Series<Series<Histogram>>,
-    deliveries: Series<IntCounter>,
+    outcomes: Series<OutcomeKind, IntCounter>,
+    accepted: Series<Priority, Series<Way, Histogram>>,
+    deliveries: Series<Ending, IntCounter>,
     delivery_time: Histogram,
     delivery_reminders: IntCounter,
-    refusals: Series<IntCounter>,
+    refusals: Series<Reason, IntCounter>,
     devices_missed: IntCounter,
-    heartbeats: Series<IntCounter>,
+    heartbeats: Series<Ending, IntCounter>,
     heartbeat_time: Histogram,
     routes_dropped: IntCounter,
     deliveries_in_flight: IntGauge,
@@ -45,135 +49,44 @@ struct Handles {
     bytes_in_flight_limit: IntGauge,
     routes: IntGauge,
     connected_users: IntGauge,
-    parked_users: Series<IntGauge>,
-    parked_reminders: Series<IntGauge>,
+    parked_users: Series<Connected, IntGauge>,
+    parked_reminders: Series<Connected, IntGauge>,
     oldest_parked: Gauge,
-    instances: Series<IntGauge>,
-    pending: Series<IntGauge>,
+    instances: Series<State, IntGauge>,
+    pending: Series<RoleKind, IntGauge>,
     log_behind: IntGauge,
     log_oldest_set: IntGauge,
     log_oldest_partition: IntGauge,
     log_oldest_age: Gauge,
-    ack_pending: Series<IntGauge>,
-    ack_pending_limit: Series<IntGauge>,
-    stream_messages: Series<IntGauge>,
-    stream_bytes: Series<IntGauge>,
-    stream_limit: Series<IntGauge>,
+    ack_pending: Series<RoleKind, IntGauge>,
+    ack_pending_limit: Series<RoleKind, IntGauge>,
+    stream_messages: Series<Stream, IntGauge>,
+    stream_bytes: Series<Stream, IntGauge>,
+    stream_limit: Series<Stream, IntGauge>,
     account_storage: IntGauge,
     account_storage_limit: IntGauge,
     ready: IntGauge,
     members: IntGauge,
     other_installations: IntGauge,
-    roles: Series<IntGauge>,
+    roles: Series<RoleKind, IntGauge>,
     take_overs: IntCounter,
     nats_connected: IntGauge,
-    nats_reconnects: Series<IntCounter>,
-    nats_replaced: Series<IntCounter>,
+    nats_reconnects: Series<Connection, IntCounter>,
+    nats_replaced: Series<Connection, IntCounter>,
     credentials_end: Gauge,
-    set_aside: Series<IntCounter>,
+    set_aside: Series<SetAside, IntCounter>,
     rules_revision: IntGauge,
     rules_documents: IntGauge,
     rules_ignored: IntGauge,
     rules_refusing: IntGauge,
-    rules_loads: Series<IntCounter>,
+    rules_loads: Series<Load, IntCounter>,
     rules_loaded_at: Gauge,
     history_lag: Gauge,
-    history_reminders: Series<IntCounter>,
+    history_reminders: Series<Row, IntCounter>,
     history_time: Histogram,
     history_failures: IntCounter,
-    queries: Series<Series<IntCounter>>,
-    query_time: Series<Histogram>,
-}
-
-/// The way on which a reminder reached an app server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    /// Straight to its user.
-    Direct,
-    /// To an associate.
-    Rerouted,
-    /// Through its user's mailbox.
-    Mailbox,
-}
-
-impl Way {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Direct => "direct",
-            Self::Rerouted => "rerouted",
-            Self::Mailbox => "mailbox",
-        }
-    }
-}
-
-/// What a message is that cannot be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SetAside {
-    /// A published set.
-    Set,
-    /// A scheduled set that is due.
-    Due,
-    /// A route.
-    Route,
-    /// A list of associates.
-    Associates,
-    /// A document of rules.
-    Rules,
-}
-
-impl SetAside {
-    const ALL: [Self; 5] = [
-        Self::Set,
-        Self::Due,
-        Self::Route,
-        Self::Associates,
-        Self::Rules,
-    ];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Set => "set",
-            Self::Due => "due",
-            Self::Route => "route",
-            Self::Associates => "associates",
-            Self::Rules => "rules",
-        }
-    }
-}
-
-/// What each connection to NATS is for.
-pub const CONNECTIONS: [&str; 6] = ["main", "members", "sets", "buckets", "apps", "queries"];
-
-const WAYS: [&str; 3] = [
-    Way::Direct.name(),
-    Way::Rerouted.name(),
-    Way::Mailbox.name(),
-];
-const CONNECTED: Label<'static> = ("connected", &["true", "false"]);
-const STREAMS: [&str; 11] = [
-    "log",
-    "positions",
-    "scheduled",
-    "parked",
-    "outcomes",
-    "rejected",
-    "seen",
-    "routes",
-    "associates",
-    "rules",
-    "members",
-];
-const ENDINGS: [&str; 4] = ["answered", "no_responders", "timed_out", "garbage"];
-const QUESTIONS: [&str; 4] = ["history", "why", "mailbox", "erase"];
-
-/// How a request of ours ended.
-fn ending<T>(answer: &Result<T, NoAnswer>) -> &'static str {
-    match answer {
-        Ok(_) => "answered",
-        Err(NoAnswer::NoResponders) => "no_responders",
-        Err(NoAnswer::TimedOut) => "timed_out",
-        Err(NoAnswer::Garbage) => "garbage",
-    }
+    queries: Series<Question, Series<Answer, IntCounter>>,
+    query_time: Series<Question, Histogram>,
 }
 
 /// From a millisecond to a quarter of an hour: the time through the system, with and without trouble.
@@ -196,25 +109,23 @@ impl Default for Handles {
             ))
             .expect("a new registry has no other of these");
         let make = Maker(&registry);
-        let build = make.gauges(
+        let build = make.version(
             "bellhop_build_info",
             "Always 1; the version is in the label.",
-            ("version", &[env!("CARGO_PKG_VERSION")]),
+            env!("CARGO_PKG_VERSION"),
         );
-        build.of(env!("CARGO_PKG_VERSION")).set(1);
-        let priorities = Priority::ALL.map(Priority::as_str);
-        let codes: Vec<_> = RejectCode::ALL.iter().map(|code| code.as_str()).collect();
+        build.set(1);
         Self {
             sets: make.counter("bellhop_sets_total", "Published sets read, including refused ones."),
             reminders: make.counters(
                 "bellhop_reminders_total",
                 "Reminders of the sets taken in: new ones go on, repeats are dropped, refused ones are set aside.",
-                ("result", &["new", "repeat", "refused"]),
+                "result",
             ),
             rejected: make.counters(
                 "bellhop_rejected_total",
                 "Messages stored as refused input, by code.",
-                ("code", &codes),
+                "code",
             ),
             ids_forgotten: make.counter(
                 "bellhop_idempotency_ids_forgotten_total",
@@ -223,28 +134,27 @@ impl Default for Handles {
             outcomes: make.counters(
                 "bellhop_outcomes_total",
                 "Outcomes recorded. All but `parked` are final.",
-                ("outcome", &outcome::NAMES),
+                "outcome",
             ),
             accepted: make.histograms_by(
                 "bellhop_published_to_accepted_seconds",
                 "Time from storing a set in JetStream to acceptance of the reminder by an app server, by priority and way.",
                 &THROUGH,
-                ("priority", &priorities),
-                ("way", &WAYS),
+                ["priority", "way"],
             ),
-            deliveries: make.counters("bellhop_deliveries_total", "Delivery requests, by result.", ("result", &ENDINGS)),
+            deliveries: make.counters("bellhop_deliveries_total", "Delivery requests, by result.", "result"),
             delivery_time: make.histogram("bellhop_delivery_seconds", "Duration of delivery requests.", &REQUEST),
             delivery_reminders: make.counter("bellhop_delivery_reminders_total", "Reminders in delivery requests."),
             refusals: make.counters(
                 "bellhop_refusals_total",
                 "Reminders that app servers refused, by reason.",
-                ("reason", &["not_connected", "busy"]),
+                "reason",
             ),
             devices_missed: make.counter(
                 "bellhop_devices_missed_total",
                 "Instances that did not accept a reminder that another instance of the user accepted.",
             ),
-            heartbeats: make.counters("bellhop_heartbeats_total", "Heartbeat requests, by result.", ("result", &ENDINGS)),
+            heartbeats: make.counters("bellhop_heartbeats_total", "Heartbeat requests, by result.", "result"),
             heartbeat_time: make.histogram("bellhop_heartbeat_seconds", "Duration of heartbeat requests.", &REQUEST),
             routes_dropped: make.counter(
                 "bellhop_routes_dropped_total",
@@ -272,12 +182,12 @@ impl Default for Handles {
             parked_users: make.gauges(
                 "bellhop_parked_users",
                 "Users of this member's partitions with reminders in their mailbox, by whether they have a route.",
-                CONNECTED,
+                "connected",
             ),
             parked_reminders: make.gauges(
                 "bellhop_parked_reminders",
                 "Reminders in the mailboxes of this member's partitions, by whether their users have a route.",
-                CONNECTED,
+                "connected",
             ),
             oldest_parked: make.seconds(
                 "bellhop_oldest_parked_timestamp_seconds",
@@ -286,12 +196,12 @@ impl Default for Handles {
             instances: make.gauges(
                 "bellhop_instances",
                 "App-server instances with routes of this member's users. One that is down did not answer and is probed.",
-                ("state", &["up", "down"]),
+                "state",
             ),
             pending: make.gauges(
                 "bellhop_consumer_pending",
                 "Sets between the position that is furthest behind and the end of the log, for `intake` and `partition`; messages that wait to be delivered to this member, for other roles.",
-                ("role", &Role::KINDS),
+                "role",
             ),
             log_behind: make.gauge(
                 "bellhop_log_behind_sets",
@@ -312,27 +222,27 @@ impl Default for Handles {
             ack_pending: make.gauges(
                 "bellhop_consumer_ack_pending",
                 "Unacknowledged messages of this member: the highest of a role's consumers.",
-                ("role", &Role::KINDS),
+                "role",
             ),
             ack_pending_limit: make.gauges(
                 "bellhop_consumer_ack_pending_limit",
                 "Limit of that consumer, at which JetStream stops delivering; 0 if this member does not hold the role.",
-                ("role", &Role::KINDS),
+                "role",
             ),
             stream_messages: make.gauges(
                 "bellhop_stream_messages",
                 "Messages in the streams, reported by the member with the intake; 0 on others.",
-                ("stream", &STREAMS),
+                "stream",
             ),
             stream_bytes: make.gauges(
                 "bellhop_stream_bytes",
                 "Bytes of the streams, reported by the member with the intake; 0 on others.",
-                ("stream", &STREAMS),
+                "stream",
             ),
             stream_limit: make.gauges(
                 "bellhop_stream_limit_bytes",
                 "Limit of the streams and buckets in bytes, reported by the member with the intake; 0 on others and without a limit.",
-                ("stream", &STREAMS),
+                "stream",
             ),
             account_storage: make.gauge(
                 "bellhop_account_storage_bytes",
@@ -347,7 +257,7 @@ impl Default for Handles {
             roles: make.gauges(
                 "bellhop_roles",
                 "Roles of this member: partitions, and the roles of the installation.",
-                ("role", &Role::KINDS),
+                "role",
             ),
             take_overs: make.counter(
                 "bellhop_role_failures_total",
@@ -361,12 +271,12 @@ impl Default for Handles {
             nats_reconnects: make.counters(
                 "bellhop_nats_reconnects_total",
                 "Reconnects to NATS, by the purpose of the connection.",
-                ("connection", &CONNECTIONS),
+                "connection",
             ),
             nats_replaced: make.counters(
                 "bellhop_nats_clients_replaced_total",
                 "NATS clients that ended and were replaced, by the purpose of the connection.",
-                ("connection", &CONNECTIONS),
+                "connection",
             ),
             credentials_end: make.seconds(
                 "bellhop_nats_credentials_expiry_timestamp_seconds",
@@ -375,7 +285,7 @@ impl Default for Handles {
             set_aside: make.counters(
                 "bellhop_unreadable_total",
                 "Messages that the NATS client cannot read and that were set aside or skipped, by kind.",
-                ("kind", &SetAside::ALL.map(SetAside::name)),
+                "kind",
             ),
             rules_revision: make.gauge(
                 "bellhop_rules_revision",
@@ -393,7 +303,7 @@ impl Default for Handles {
             rules_loads: make.counters(
                 "bellhop_rules_loads_total",
                 "Rule documents read, by result.",
-                ("result", &["loaded", "ignored"]),
+                "result",
             ),
             rules_loaded_at: make.seconds(
                 "bellhop_rules_last_load_timestamp_seconds",
@@ -406,7 +316,7 @@ impl Default for Handles {
             history_reminders: make.counters(
                 "bellhop_history_reminders_total",
                 "Reminders written into the database: new and updated rows.",
-                ("result", &["new", "changed"]),
+                "result",
             ),
             history_time: make.histogram("bellhop_history_write_seconds", "Duration of transactions of the history.", &REQUEST),
             history_failures: make.counter(
@@ -416,14 +326,13 @@ impl Default for Handles {
             queries: make.counters_by(
                 "bellhop_queries_total",
                 "Queries answered by this member, by question and result.",
-                ("question", &QUESTIONS),
-                ("result", &["answered", "refused", "failed"]),
+                ["question", "result"],
             ),
             query_time: make.histograms(
                 "bellhop_query_seconds",
                 "Duration of queries, by question.",
                 &REQUEST,
-                ("question", &QUESTIONS),
+                "question",
             ),
             registry,
         }
@@ -438,14 +347,18 @@ impl Metrics {
 
     /// So many reminders of each kind were taken in.
     pub fn reminders_taken(&self, new: usize, repeats: usize, refused: usize) {
-        for (result, count) in [("new", new), ("repeat", repeats), ("refused", refused)] {
+        for (result, count) in [
+            (Taken::New, new),
+            (Taken::Repeat, repeats),
+            (Taken::Refused, refused),
+        ] {
             self.0.reminders.of(result).inc_by(count as u64);
         }
     }
 
     /// Something was stored in the stream of refused input.
     pub fn rejected(&self, code: RejectCode) {
-        self.0.rejected.of(code.as_str()).inc();
+        self.0.rejected.of(code).inc();
     }
 
     /// So many names were forgotten before the idempotency window was over.
@@ -455,15 +368,15 @@ impl Metrics {
 
     /// An outcome is durable.
     pub fn outcome(&self, outcome: &Outcome) {
-        self.0.outcomes.of(outcome.name()).inc();
+        self.0.outcomes.of(outcome.into()).inc();
     }
 
     /// An app server accepted a reminder, so long after it was published.
     pub fn accepted(&self, priority: Priority, way: Way, after: Duration) {
         self.0
             .accepted
-            .of(priority.as_str())
-            .of(way.name())
+            .of(priority)
+            .of(way)
             .observe(after.as_secs_f64());
     }
 
@@ -480,18 +393,14 @@ impl Metrics {
         reminders: usize,
         took: Duration,
     ) {
-        self.0.deliveries.of(ending(answer)).inc();
+        self.0.deliveries.of(answer.into()).inc();
         self.0.delivery_time.observe(took.as_secs_f64());
         self.0.delivery_reminders.inc_by(reminders as u64);
     }
 
     /// An app server refused a reminder.
     pub fn refused(&self, why: Refusal) {
-        let reason = match why {
-            Refusal::NotConnected => "not_connected",
-            Refusal::Busy => "busy",
-        };
-        self.0.refusals.of(reason).inc();
+        self.0.refusals.of(why.into()).inc();
     }
 
     /// So many instances did not take a reminder that another instance of its user took.
@@ -501,7 +410,7 @@ impl Metrics {
 
     /// A heartbeat request ended.
     pub fn heartbeat_ended<T>(&self, answer: &Result<T, NoAnswer>, took: Duration) {
-        self.0.heartbeats.of(ending(answer)).inc();
+        self.0.heartbeats.of(answer.into()).inc();
         self.0.heartbeat_time.observe(took.as_secs_f64());
     }
 
@@ -527,8 +436,8 @@ impl Metrics {
         self.0.routes.set(as_gauge(stats.routes));
         self.0.connected_users.set(as_gauge(stats.connected_users));
         for (is_connected, mail) in [
-            ("true", stats.mail_of_connected),
-            ("false", stats.mail_of_away),
+            (Connected::True, stats.mail_of_connected),
+            (Connected::False, stats.mail_of_away),
         ] {
             self.0
                 .parked_users
@@ -539,8 +448,11 @@ impl Metrics {
                 .of(is_connected)
                 .set(as_gauge(mail.reminders));
         }
-        self.0.instances.of("up").set(as_gauge(stats.up.len()));
-        self.0.instances.of("down").set(as_gauge(stats.down.len()));
+        self.0.instances.of(State::Up).set(as_gauge(stats.up.len()));
+        self.0
+            .instances
+            .of(State::Down)
+            .set(as_gauge(stats.down.len()));
     }
 
     /// When the oldest parked reminder was parked.
@@ -551,7 +463,7 @@ impl Metrics {
     }
 
     /// What waits for the roles of a kind: messages, and of the fullest consumer those to be acknowledged and their limit.
-    pub fn waiting(&self, kind: &str, pending: u64, ack_pending: usize, limit: i64) {
+    pub fn waiting(&self, kind: RoleKind, pending: u64, ack_pending: usize, limit: i64) {
         self.0
             .pending
             .of(kind)
@@ -574,7 +486,7 @@ impl Metrics {
     }
 
     /// What a stream or bucket has, and the bytes that it may have; 0 for any number.
-    pub fn stored(&self, stream: &str, messages: u64, bytes: u64, limit: u64) {
+    pub fn stored(&self, stream: Stream, messages: u64, bytes: u64, limit: u64) {
         self.0
             .stream_limit
             .of(stream)
@@ -609,8 +521,8 @@ impl Metrics {
         self.0.members.set(as_gauge(members));
     }
 
-    /// This member works so many roles of a kind: `partition`, or the name of one that is alone of its kind.
-    pub fn roles_worked(&self, kind: &str, count: usize) {
+    /// This member works so many roles of a kind.
+    pub fn roles_worked(&self, kind: RoleKind, count: usize) {
         self.0.roles.of(kind).set(as_gauge(count));
     }
 
@@ -630,12 +542,12 @@ impl Metrics {
     }
 
     /// The connection to NATS was made again, so many times.
-    pub fn nats_reconnected(&self, connection: &'static str, times: u64) {
+    pub fn nats_reconnected(&self, connection: Connection, times: u64) {
         self.0.nats_reconnects.of(connection).inc_by(times);
     }
 
     /// A client that had ended for good was replaced.
-    pub fn nats_client_replaced(&self, connection: &'static str) {
+    pub fn nats_client_replaced(&self, connection: Connection) {
         self.0.nats_replaced.of(connection).inc();
     }
 
@@ -648,7 +560,7 @@ impl Metrics {
 
     /// A message that cannot be read was set aside or passed by.
     pub fn set_aside(&self, kind: SetAside) {
-        self.0.set_aside.of(kind.name()).inc();
+        self.0.set_aside.of(kind).inc();
     }
 
     /// Everything up to this revision of the bucket of rules is taken in.
@@ -667,13 +579,13 @@ impl Metrics {
 
     /// A document of rules was compiled, at this time in seconds since 1970.
     pub fn rules_loaded(&self, at: f64) {
-        self.0.rules_loads.of("loaded").inc();
+        self.0.rules_loads.of(Load::Loaded).inc();
         self.0.rules_loaded_at.set(at);
     }
 
     /// A document of rules cannot be used; the last good one stays.
     pub fn rules_ignored(&self) {
-        self.0.rules_loads.of("ignored").inc();
+        self.0.rules_loads.of(Load::Ignored).inc();
     }
 
     /// The history is this far behind.
@@ -683,8 +595,8 @@ impl Metrics {
 
     /// A transaction of the history was committed.
     pub fn history_written(&self, new: u64, changed: u64, took: Duration) {
-        self.0.history_reminders.of("new").inc_by(new);
-        self.0.history_reminders.of("changed").inc_by(changed);
+        self.0.history_reminders.of(Row::New).inc_by(new);
+        self.0.history_reminders.of(Row::Changed).inc_by(changed);
         self.0.history_time.observe(took.as_secs_f64());
     }
 
@@ -694,7 +606,7 @@ impl Metrics {
     }
 
     /// A query was answered; or refused, since what was asked is wrong or unknown; or it failed.
-    pub fn queried(&self, question: &str, result: &str, took: Duration) {
+    pub fn queried(&self, question: Question, result: Answer, took: Duration) {
         self.0.queries.of(question).of(result).inc();
         self.0.query_time.of(question).observe(took.as_secs_f64());
     }

@@ -6,25 +6,30 @@ use prometheus::{
     IntGaugeVec, Opts, Registry,
 };
 
+use super::labels::Label;
+
 /// One metric for each value of a label, looked up without hashing.
 #[derive(Debug)]
-pub(super) struct Series<M>(Vec<(&'static str, M)>);
+pub(super) struct Series<L, M>(Vec<(L, M)>);
 
-impl<M> Series<M> {
-    /// Returns the one of this value, which is one of those it was made with.
-    pub(super) fn of(&self, value: &str) -> &M {
+impl<L: Label, M> Series<L, M> {
+    fn new(make: impl Fn(L) -> M) -> Self {
+        Self(
+            L::all()
+                .iter()
+                .map(|value| (*value, make(*value)))
+                .collect(),
+        )
+    }
+
+    /// Returns the metric of this value.
+    pub(super) fn of(&self, value: L) -> &M {
         let found = self.0.iter().find(|(one, _)| *one == value);
-        debug_assert!(found.is_some(), "no series of {value}");
-        // An unknown value is counted with the last, rather than not at all.
         found
-            .or(self.0.last())
             .map(|(_, metric)| metric)
-            .expect("a label has values")
+            .expect("each value has a series")
     }
 }
-
-/// A label's name and all its values.
-pub(super) type Label<'l> = (&'l str, &'l [&'static str]);
 
 /// Registers metrics. Names, helps and labels are constants, so nothing can be wrong with them but in a test.
 pub(super) struct Maker<'r>(pub(super) &'r Registry);
@@ -46,6 +51,12 @@ impl Maker<'_> {
         self.registered(IntGauge::new(name, help))
     }
 
+    /// Makes a gauge with the version of this program as its label.
+    pub(super) fn version(&self, name: &str, help: &str, version: &str) -> IntGauge {
+        let all = self.registered(IntGaugeVec::new(Opts::new(name, help), &["version"]));
+        all.with_label_values(&[version])
+    }
+
     pub(super) fn seconds(&self, name: &str, help: &str) -> Gauge {
         self.registered(Gauge::new(name, help))
     }
@@ -56,88 +67,78 @@ impl Maker<'_> {
         ))
     }
 
-    pub(super) fn counters(&self, name: &str, help: &str, label: Label<'_>) -> Series<IntCounter> {
-        self.series(IntCounterVec::new(Opts::new(name, help), &[label.0]), label)
+    pub(super) fn counters<L: Label>(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+    ) -> Series<L, IntCounter> {
+        self.series(IntCounterVec::new(Opts::new(name, help), &[label]))
     }
 
-    pub(super) fn gauges(&self, name: &str, help: &str, label: Label<'_>) -> Series<IntGauge> {
-        self.series(IntGaugeVec::new(Opts::new(name, help), &[label.0]), label)
+    pub(super) fn gauges<L: Label>(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+    ) -> Series<L, IntGauge> {
+        self.series(IntGaugeVec::new(Opts::new(name, help), &[label]))
     }
 
-    pub(super) fn histograms(
+    pub(super) fn histograms<L: Label>(
         &self,
         name: &str,
         help: &str,
         buckets: &[f64],
-        label: Label<'_>,
-    ) -> Series<Histogram> {
+        label: &str,
+    ) -> Series<L, Histogram> {
         let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-        self.series(HistogramVec::new(opts, &[label.0]), label)
+        self.series(HistogramVec::new(opts, &[label]))
     }
 
     /// Counters with two labels: a series of the second for each value of the first.
-    pub(super) fn counters_by(
+    pub(super) fn counters_by<K: Label, L: Label>(
         &self,
         name: &str,
         help: &str,
-        first: Label<'_>,
-        second: Label<'_>,
-    ) -> Series<Series<IntCounter>> {
-        self.series_by(
-            IntCounterVec::new(Opts::new(name, help), &[first.0, second.0]),
-            first,
-            second,
-        )
+        labels: [&str; 2],
+    ) -> Series<K, Series<L, IntCounter>> {
+        self.series_by(IntCounterVec::new(Opts::new(name, help), &labels))
     }
 
     /// Histograms with two labels.
-    pub(super) fn histograms_by(
+    pub(super) fn histograms_by<K: Label, L: Label>(
         &self,
         name: &str,
         help: &str,
         buckets: &[f64],
-        first: Label<'_>,
-        second: Label<'_>,
-    ) -> Series<Series<Histogram>> {
+        labels: [&str; 2],
+    ) -> Series<K, Series<L, Histogram>> {
         let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-        self.series_by(HistogramVec::new(opts, &[first.0, second.0]), first, second)
+        self.series_by(HistogramVec::new(opts, &labels))
     }
 
-    fn series<B: MetricVecBuilder + 'static>(
+    fn series<L: Label, B: MetricVecBuilder + 'static>(
         &self,
         all: prometheus::Result<MetricVec<B>>,
-        (_, values): Label<'_>,
-    ) -> Series<B::M>
+    ) -> Series<L, B::M>
     where
         MetricVec<B>: Collector,
     {
         let all = self.registered(all);
-        Series(
-            values
-                .iter()
-                .map(|value| (*value, all.with_label_values(&[value])))
-                .collect(),
-        )
+        Series::new(|one: L| all.with_label_values(&[one.value()]))
     }
 
-    fn series_by<B: MetricVecBuilder + 'static>(
+    fn series_by<K: Label, L: Label, B: MetricVecBuilder + 'static>(
         &self,
         all: prometheus::Result<MetricVec<B>>,
-        (_, firsts): Label<'_>,
-        (_, seconds): Label<'_>,
-    ) -> Series<Series<B::M>>
+    ) -> Series<K, Series<L, B::M>>
     where
         MetricVec<B>: Collector,
     {
         let all = self.registered(all);
-        let of = |one: &'static str| {
-            Series(
-                seconds
-                    .iter()
-                    .map(|two| (*two, all.with_label_values(&[one, two])))
-                    .collect(),
-            )
-        };
-        Series(firsts.iter().map(|one| (*one, of(one))).collect())
+        Series::new(|one: K| {
+            Series::new(|two: L| all.with_label_values(&[one.value(), two.value()]))
+        })
     }
 }

@@ -22,7 +22,11 @@ pub(super) async fn run(links: Links, metrics: Metrics, readiness: watch::Sender
     let mut warned_of = None;
     loop {
         tick.tick().await;
-        let connections: Vec<_> = links.all().map(|(_, link)| link.current().access).collect();
+        let connections: Vec<_> = links
+            .all()
+            .into_iter()
+            .map(|(_, link)| link.current().access)
+            .collect();
         // All connections have the same credentials.
         let validity = match connections.first() {
             Some(access) => access.validity().await,

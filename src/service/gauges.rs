@@ -16,7 +16,7 @@ use super::links::Links;
 use super::now_ms;
 use crate::config::Config;
 use crate::log::Subscriber;
-use crate::metrics::Metrics;
+use crate::metrics::{Connection, Label, Metrics, RoleKind, Stream};
 use crate::nats::behind::{self, Behind, furthest};
 use crate::nats::link::Link;
 use crate::nats::names::bucket_stream;
@@ -73,6 +73,7 @@ impl Gauges {
         let (naming, held_back) = watch::channel(Vec::new());
         let connects = links
             .all()
+            .into_iter()
             .map(|(name, link)| (name, link.clone(), 1))
             .collect();
         let board = Board {
@@ -124,7 +125,7 @@ struct Board {
     /// Of the partitions worked here.
     counts: BTreeMap<Partition, Count>,
     /// The connections, and how often each one's client had connected at the last look.
-    connects: Vec<(&'static str, Link, u64)>,
+    connects: Vec<(Connection, Link, u64)>,
     /// This user lacks the permission to ask for the account.
     may_not_ask_account: bool,
 }
@@ -150,10 +151,13 @@ impl Board {
         let roles = self.worked.borrow_and_update().clone();
         self.counts
             .retain(|partition, _| roles.contains(&Role::Partition(*partition)));
-        for kind in Role::KINDS {
+        for kind in RoleKind::all().iter().copied() {
             self.metrics.roles_worked(
                 kind,
-                roles.iter().filter(|role| role.kind() == kind).count(),
+                roles
+                    .iter()
+                    .filter(|role| RoleKind::from(*role) == kind)
+                    .count(),
             );
         }
         let mut sum = PartitionStats::default();
@@ -190,8 +194,8 @@ impl Board {
         let behind = behind.unwrap_or_default();
         self.ask_oldest(furthest(&behind).filter(|_| roles.contains(&Role::Intake)))
             .await;
-        for kind in Role::KINDS {
-            let of_kind = roles.iter().filter(|role| role.kind() == kind);
+        for kind in RoleKind::all().iter().copied() {
+            let of_kind = roles.iter().filter(|role| RoleKind::from(*role) == kind);
             match self
                 .waiting(
                     of_kind
@@ -201,9 +205,9 @@ impl Board {
                 .await
             {
                 Ok(waiting) => {
-                    let own = behind
-                        .iter()
-                        .filter(|one| roles.contains(&role(one)) && role(one).kind() == kind);
+                    let own = behind.iter().filter(|one| {
+                        roles.contains(&role(one)) && RoleKind::from(role(one)) == kind
+                    });
                     let in_log = own.map(|one| one.sets).max().unwrap_or(0);
                     let sum = in_log + waiting.iter().map(|one| one.pending).sum::<u64>();
                     let fullest = waiting.iter().max_by_key(|one| one.ack_pending);
@@ -220,7 +224,7 @@ impl Board {
             // A client that was replaced counts from one again.
             let connects = link.client().statistics().connects.load(Ordering::Relaxed);
             self.metrics
-                .nats_reconnected(name, connects.saturating_sub(*before));
+                .nats_reconnected(*name, connects.saturating_sub(*before));
             *before = connects;
         }
     }
@@ -282,17 +286,20 @@ impl Board {
         let names = &self.nats.names;
         let mut sets = None;
         for (stream, name) in [
-            ("log", names.log_stream()),
-            ("positions", bucket_stream(&names.positions_bucket())),
-            ("scheduled", names.scheduled_stream()),
-            ("parked", names.parked_stream()),
-            ("outcomes", names.outcomes_stream()),
-            ("rejected", names.rejected_stream()),
-            ("seen", names.seen_stream()),
-            ("routes", bucket_stream(&names.routes_bucket())),
-            ("associates", bucket_stream(&names.associates_bucket())),
-            ("rules", bucket_stream(&names.rules_bucket())),
-            ("members", bucket_stream(&names.members_bucket())),
+            (Stream::Log, names.log_stream()),
+            (Stream::Positions, bucket_stream(&names.positions_bucket())),
+            (Stream::Scheduled, names.scheduled_stream()),
+            (Stream::Parked, names.parked_stream()),
+            (Stream::Outcomes, names.outcomes_stream()),
+            (Stream::Rejected, names.rejected_stream()),
+            (Stream::Seen, names.seen_stream()),
+            (Stream::Routes, bucket_stream(&names.routes_bucket())),
+            (
+                Stream::Associates,
+                bucket_stream(&names.associates_bucket()),
+            ),
+            (Stream::Rules, bucket_stream(&names.rules_bucket())),
+            (Stream::Members, bucket_stream(&names.members_bucket())),
         ] {
             if !is_mine {
                 self.metrics.stored(stream, 0, 0, 0);
@@ -300,12 +307,12 @@ impl Board {
                 let Info { config, state, .. } = found.cached_info();
                 let limit = match stream {
                     // nats-server knows none for it.
-                    "scheduled" => {
+                    Stream::Scheduled => {
                         storage::of_schedules(sets.as_ref(), self.config.streams.storage, names)
                     }
                     _ => u64::try_from(config.max_bytes).unwrap_or(0),
                 };
-                if stream == "log" {
+                if stream == Stream::Log {
                     sets = Some(config.clone());
                 }
                 self.metrics

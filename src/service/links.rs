@@ -12,15 +12,13 @@ use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::http::Readiness;
-use crate::metrics::{CONNECTIONS, Metrics};
+use crate::metrics::{Connection, Label, Metrics};
 use crate::nats::link::Link;
 use crate::nats::{Nats, NatsError, chain, connect};
 
 /// How long it takes until a client that could not be replaced is tried again.
 const REST: Duration = Duration::from_secs(1);
 
-/// The connection for requests to app servers.
-const APPS: &str = CONNECTIONS[4];
 /// How often it is looked whether a connection has moved,
 const POLL: Duration = Duration::from_millis(10);
 /// how long that may take before the next one moves,
@@ -46,7 +44,7 @@ pub struct Links {
 }
 
 /// The sender of a link whose client is replaced when it has ended, or of one whose client is the process's for good.
-type Ends = [(&'static str, watch::Sender<Nats>); 6];
+type Ends = [(Connection, watch::Sender<Nats>); 6];
 
 impl Links {
     /// Makes the connections that are not made yet. The second result is for [`keep`].
@@ -59,16 +57,18 @@ impl Links {
         main: Nats,
         members: Nats,
     ) -> Result<(Self, Ends), NatsError> {
-        let [_, _, names @ ..] = CONNECTIONS;
         let make = async |name| connect(config, &client_name(member, name)).await;
-        let [sets, buckets, apps, queries] = names;
-        let (sets, buckets, apps, queries) =
-            tokio::try_join!(make(sets), make(buckets), make(apps), make(queries))?;
+        let (sets, buckets, apps, queries) = tokio::try_join!(
+            make(Connection::Sets),
+            make(Connection::Buckets),
+            make(Connection::Apps),
+            make(Connection::Queries)
+        )?;
         let made = [main, members, sets, buckets, apps, queries].map(Link::new);
         let [main, members, sets, buckets, apps, queries] =
             made.each_ref().map(|(_, link)| link.clone());
-        let mut names = CONNECTIONS.into_iter();
-        let ends = made.map(|(sender, _)| (names.next().unwrap_or_default(), sender));
+        let mut names = Connection::all().iter();
+        let ends = made.map(|(sender, _)| (*names.next().expect("six connections"), sender));
         Ok((
             Self {
                 main,
@@ -83,25 +83,23 @@ impl Links {
     }
 
     /// Returns each with its name.
-    pub fn all(&self) -> impl Iterator<Item = (&'static str, &Link)> {
-        let links = [
-            &self.main,
-            &self.members,
-            &self.sets,
-            &self.buckets,
-            &self.apps,
-            &self.queries,
-        ];
-        CONNECTIONS.into_iter().zip(links)
+    pub fn all(&self) -> [(Connection, &Link); 6] {
+        [
+            (Connection::Main, &self.main),
+            (Connection::Members, &self.members),
+            (Connection::Sets, &self.sets),
+            (Connection::Buckets, &self.buckets),
+            (Connection::Apps, &self.apps),
+            (Connection::Queries, &self.queries),
+        ]
     }
 }
 
 /// Returns what a connection is called at the server.
-pub fn client_name(member: &str, connection: &str) -> String {
-    if connection == CONNECTIONS[0] {
-        format!("bellhop {member}")
-    } else {
-        format!("bellhop {member} {connection}")
+pub fn client_name(member: &str, connection: Connection) -> String {
+    match connection {
+        Connection::Main => format!("bellhop {member}"),
+        connection => format!("bellhop {member} {}", connection.value()),
     }
 }
 
@@ -131,15 +129,21 @@ pub fn keep(
                         continue;
                     }
                 }
-                tracing::error!(connection = name, "a NATS client ended and is replaced");
-                if CONNECTIONS[..2].contains(&name) {
+                tracing::error!(
+                    connection = name.value(),
+                    "a NATS client ended and is replaced"
+                );
+                if [Connection::Main, Connection::Members].contains(&name) {
                     // Every task has this one, and what it was about to write is not known any more.
-                    readiness.send_modify(|readiness| readiness.ended = Some(name));
+                    readiness.send_modify(|readiness| readiness.ended = Some(name.value()));
                     return;
                 }
                 let nats = replacement(&config, &client_name, name, &readiness).await;
                 readiness.send_if_modified(|readiness| {
-                    readiness.ended.take_if(|ended| *ended == name).is_some()
+                    readiness
+                        .ended
+                        .take_if(|ended| *ended == name.value())
+                        .is_some()
                 });
                 metrics.nats_client_replaced(name);
                 link.send_replace(nats);
@@ -154,7 +158,7 @@ async fn leave(
     nats: &Nats,
     config: &Config,
     client_name: &str,
-    name: &'static str,
+    name: Connection,
     link: &watch::Sender<Nats>,
 ) {
     let elsewhere = match connect(config, client_name).await {
@@ -162,12 +166,12 @@ async fn leave(
         // The client has heard of other servers of the cluster.
         Err(_) if !nats.client.server_info().connect_urls.is_empty() => None,
         Err(error) => {
-            tracing::warn!(connection = name, error = %chain(&error), "no other nats-server to move to");
+            tracing::warn!(connection = name.value(), error = %chain(&error), "no other nats-server to move to");
             return;
         }
     };
-    tracing::info!(connection = name, "moving to another nats-server");
-    if let Some(elsewhere) = elsewhere.filter(|_| name == APPS) {
+    tracing::info!(connection = name.value(), "moving to another nats-server");
+    if let Some(elsewhere) = elsewhere.filter(|_| name == Connection::Apps) {
         // Requests under way have their answers over the old client, which lasts as long as they do.
         link.send_replace(elsewhere);
     } else {
@@ -190,14 +194,14 @@ async fn leave(
 async fn replacement(
     config: &Config,
     client_name: &str,
-    name: &'static str,
+    name: Connection,
     readiness: &watch::Sender<Readiness>,
 ) -> Nats {
     loop {
         match connect(config, client_name).await {
             Ok(nats) => return nats,
             Err(error) => {
-                tracing::warn!(connection = name, error = %chain(&error), "failed to connect, retrying");
+                tracing::warn!(connection = name.value(), error = %chain(&error), "failed to connect, retrying");
                 // A restart does not help where a server is away, or a file of credentials is not there yet.
                 let may_pass = matches!(
                     error,
@@ -206,7 +210,7 @@ async fn replacement(
                         | NatsError::Unusable { .. }
                 );
                 if !may_pass {
-                    readiness.send_modify(|readiness| readiness.ended = Some(name));
+                    readiness.send_modify(|readiness| readiness.ended = Some(name.value()));
                 }
             }
         }

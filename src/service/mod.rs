@@ -70,7 +70,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, DEFAULT_HTTP};
 use crate::http::{self, Readiness};
-use crate::metrics::{Metrics, SetAside};
+use crate::metrics::{Connection, Metrics, SetAside};
 use crate::nats::{Nats, NatsError, chain, topology};
 use crate::reminder::finished::to_the_millisecond;
 use archive::Archive;
@@ -97,9 +97,13 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// When NATS cannot be reached, or the installation cannot be set up.
 pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsError> {
     let member = member_name(&config);
-    let nats = crate::nats::connect(&config, &links::client_name(&member, "main")).await?;
-    let voice =
-        crate::nats::connect(&of_voice(&config), &links::client_name(&member, "members")).await?;
+    let nats =
+        crate::nats::connect(&config, &links::client_name(&member, Connection::Main)).await?;
+    let voice = crate::nats::connect(
+        &of_voice(&config),
+        &links::client_name(&member, Connection::Members),
+    )
+    .await?;
     let (links, ends) = Links::connect(&config, &member, nats.clone(), voice.clone()).await?;
     set_up(&nats, &config).await?;
     let config = Arc::new(config);

@@ -50,9 +50,6 @@ pub enum Role {
 }
 
 impl Role {
-    /// The kinds there are.
-    pub const KINDS: [&str; 4] = ["partition", "intake", "escalation", "history"];
-
     /// Those of which an installation has one.
     pub const SINGLE: [Self; 3] = [Self::Intake, Self::Escalation, Self::History];
 

@@ -21,6 +21,7 @@ use super::asker::Asker;
 use super::erasure::{EraseError, erase};
 use crate::event::Event;
 use crate::history::{Cursor, FoundOfUser, History, HistoryError};
+use crate::metrics::{Answer, Label, Question};
 use crate::nats::mailbox::{Pages, ParkedMessage, count};
 use crate::nats::subscription::lasting;
 use crate::nats::{During, Nats, NatsError, chain, neighbours};
@@ -39,27 +40,7 @@ const FRAME_BYTES: usize = 4 << 10;
 /// The longest text of a refusal.
 const MAX_STATUS_CHARS: usize = 500;
 
-/// What can be asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Question {
-    History,
-    Why,
-    Mailbox,
-    Erase,
-}
-
 impl Question {
-    const ALL: [Self; 4] = [Self::History, Self::Why, Self::Mailbox, Self::Erase];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::History => "history",
-            Self::Why => "why",
-            Self::Mailbox => "mailbox",
-            Self::Erase => "erase",
-        }
-    }
-
     /// Its name where an app server asks, if one may.
     fn of_instance(self) -> Option<&'static str> {
         match self {
@@ -117,11 +98,11 @@ impl Refusal {
     }
 
     /// Whose fault it is, for a metric.
-    fn result(&self) -> &'static str {
+    fn result(&self) -> Answer {
         if self.code() < 500 {
-            "refused"
+            Answer::Refused
         } else {
-            "failed"
+            Answer::Failed
         }
     }
 }
@@ -166,7 +147,7 @@ pub async fn run(context: &Archive) -> Result<(), NatsError> {
         let reply = request.message.reply.as_deref().unwrap_or_default();
         if context.nats.names.is_reserved(reply) {
             tracing::warn!(
-                question = question.name(),
+                question = question.value(),
                 reply,
                 "a query names a forbidden reply subject, not answered"
             );
@@ -175,14 +156,14 @@ pub async fn run(context: &Archive) -> Result<(), NatsError> {
         let began = Instant::now();
         let answer = answer(context, question, &request.message).await;
         if let Err(error) = &answer {
-            tracing::debug!(question = question.name(), error = %chain(error), "query refused");
+            tracing::debug!(question = question.value(), error = %chain(error), "query refused");
         }
-        let result = answer.as_ref().map_or_else(Refusal::result, |_| "answered");
-        context
-            .metrics
-            .queried(question.name(), result, began.elapsed());
+        let result = answer
+            .as_ref()
+            .map_or_else(Refusal::result, |_| Answer::Answered);
+        context.metrics.queried(question, result, began.elapsed());
         if let Err(error) = request.respond(answer.map_err(ServiceError::from)).await {
-            tracing::debug!(question = question.name(), error = %chain(&error), "an answer was not sent");
+            tracing::debug!(question = question.value(), error = %chain(&error), "an answer was not sent");
         }
     };
     requests.for_each_concurrent(most, answer).await;
@@ -196,11 +177,11 @@ fn subscribe(
     group: &Arc<Group>,
 ) -> SelectAll<BoxStream<'static, (Question, Request)>> {
     let mut endpoints = SelectAll::new();
-    for question in Question::ALL {
+    for question in Question::all().iter().copied() {
         let of_instance = question
             .of_instance()
-            .map(|name| (name, format!("of.*.{}", question.name())));
-        for (name, subject) in [(question.name(), question.name().to_owned())]
+            .map(|name| (name, format!("of.*.{}", question.value())));
+        for (name, subject) in [(question.value(), question.value().to_owned())]
             .into_iter()
             .chain(of_instance)
         {
