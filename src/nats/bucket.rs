@@ -56,6 +56,10 @@ pub struct Watched {
     is_loaded: bool,
     /// The last revision that was reported, or is in `read`.
     seen: u64,
+    /// The bucket's last revision when the feed began.
+    last: u64,
+    /// Nothing that is not reported, nor in `read`, lies at or before this revision, though its entry may be gone.
+    complete: u64,
     /// Entries read as JSON that were not reported yet.
     read: VecDeque<Entry>,
     /// An unreadable entry was met, and there may be more: everything up to the end of the bucket is read as JSON. Each of
@@ -121,6 +125,21 @@ pub async fn last(
     Ok(found.collect())
 }
 
+/// Returns the bucket's last revision, also where its entry is gone, by the word of the stream's leader.
+///
+/// # Errors
+/// When the bucket does not exist or JetStream does not answer.
+pub async fn last_revision(nats: &Nats, bucket: &str) -> Result<u64, NatsError> {
+    let action = || format!("open bucket {bucket}");
+    let stream = bucket_stream(bucket);
+    let asking = nats.jetstream.get_stream(&stream);
+    let info = nats
+        .if_permitted(&format!("STREAM.INFO.{stream}"), action, asking)
+        .await?
+        .during_with(action)?;
+    Ok(info.cached_info().state.last_sequence)
+}
+
 impl Watched {
     /// Watches over `link` from the first call of [`next`](Self::next) on. What does not arrive there is read over `plain`, one
     /// message at a time.
@@ -133,6 +152,8 @@ impl Watched {
             feed: None,
             is_loaded: false,
             seen: 0,
+            last: 0,
+            complete: 0,
             read: VecDeque::new(),
             reads_json: false,
         }
@@ -141,6 +162,15 @@ impl Watched {
     /// Whether everything that the bucket held in the beginning has been reported.
     pub fn is_loaded(&self) -> bool {
         self.is_loaded && self.read.is_empty()
+    }
+
+    /// Returns the revision up to which every change was returned that was not replaced by a later one.
+    pub fn complete_to(&self) -> u64 {
+        let unread = self
+            .read
+            .front()
+            .map(|entry| entry.revision.saturating_sub(1));
+        unread.unwrap_or(self.seen.max(self.complete))
     }
 
     /// Returns the next change, or none where only [`is_loaded`](Self::is_loaded) may have changed.
@@ -176,8 +206,10 @@ impl Watched {
                     stored_ns,
                     pending,
                 })) => {
-                    self.is_loaded |= pending == 0;
                     self.seen = sequence;
+                    if pending == 0 {
+                        self.everything_arrived();
+                    }
                     let prefix = prefix(&self.bucket);
                     return Ok(Some(Entry {
                         key: message
@@ -192,7 +224,7 @@ impl Watched {
                         is_unreadable: false,
                     }));
                 }
-                Ok(None) if self.is_loaded => {}
+                Ok(None) if self.is_loaded => self.everything_arrived(),
                 Ok(None) => match self.read_on().await {
                     Ok(()) => return Ok(self.read.pop_front()),
                     // The word of the server that pushes must do.
@@ -229,11 +261,14 @@ impl Watched {
                 bucket = self.bucket,
                 "this bucket was made again or restored, reading all of it again"
             );
-            self.seen = 0;
+            (self.seen, self.complete) = (0, 0);
         }
         let was_loaded = self.is_loaded;
+        self.last = state.last_sequence;
         // Of an empty bucket the feed tells nothing.
-        self.is_loaded |= state.messages == 0;
+        if state.messages == 0 {
+            self.everything_arrived();
+        }
         let deliver_policy = match self.seen {
             0 => DeliverPolicy::LastPerSubject,
             seen => DeliverPolicy::ByStartSequence {
@@ -249,6 +284,12 @@ impl Watched {
         Ok(None)
     }
 
+    /// What the bucket held when the feed began has arrived.
+    fn everything_arrived(&mut self) {
+        self.is_loaded = true;
+        self.complete = self.complete.max(self.last);
+    }
+
     /// Reads what is there behind what was seen.
     async fn read_on(&mut self) -> Result<(), NatsError> {
         let (stream, prefix) = (bucket_stream(&self.bucket), prefix(&self.bucket));
@@ -256,7 +297,8 @@ impl Watched {
             let Some(message) =
                 raw::next(&self.plain, &stream, &format!("{prefix}>"), self.seen + 1).await?
             else {
-                (self.is_loaded, self.reads_json) = (true, false);
+                self.everything_arrived();
+                self.reads_json = false;
                 return Ok(());
             };
             let entry = self.entry(message, &prefix);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use tokio::sync::{mpsc, watch};
 
+use super::catch_up::CatchUp;
 use super::pause::Pause;
 use crate::http::{Readiness, Reading};
 use crate::metrics::{Metrics, SetAside};
@@ -24,6 +25,8 @@ pub enum Update {
     Changed(Input),
     /// All entries of the time of the subscription have been sent.
     Loaded,
+    /// All changes were sent that had been made before [`Follow::catch_up`] was called, or took too long.
+    CaughtUp,
 }
 
 /// Why an entry means nothing to Bellhop. What the key meant before stays.
@@ -50,7 +53,7 @@ pub struct Source {
 /// Asks for what concerns a partition.
 #[derive(Debug, Clone)]
 pub struct Follow {
-    requests: mpsc::Sender<SubscribeRequest>,
+    requests: mpsc::Sender<Request>,
 }
 
 impl Follow {
@@ -65,7 +68,8 @@ impl Follow {
         readiness: watch::Sender<Readiness>,
         source: Source,
     ) -> (Self, tokio::task::JoinHandle<()>) {
-        let (sender, requests) = mpsc::channel(usize::from(partitions).max(1));
+        // Each partition has one request of a kind under way.
+        let (sender, requests) = mpsc::channel(2 * usize::from(partitions).max(1));
         (
             Self { requests: sender },
             tokio::spawn(follow(
@@ -77,12 +81,22 @@ impl Follow {
     /// The partition's entries: those there are, [`Update::Loaded`], and every change, until the receiver is dropped.
     pub async fn follow(&self, partition: Partition) -> mpsc::Receiver<Update> {
         let (sender, receiver) = mpsc::channel(MAX_WAITING);
-        let _ = self.requests.send((partition, sender)).await; // The watch ends with the process only.
+        // The watch ends with the process only.
+        let _ = self.requests.send(Request::Follow(partition, sender)).await;
         receiver
+    }
+
+    /// Asks for [`Update::CaughtUp`], behind every change that was made before.
+    pub async fn catch_up(&self, partition: Partition) {
+        let _ = self.requests.send(Request::CatchUp(partition)).await;
     }
 }
 
-type SubscribeRequest = (Partition, mpsc::Sender<Update>);
+#[derive(Debug)]
+enum Request {
+    Follow(Partition, mpsc::Sender<Update>),
+    CatchUp(Partition),
+}
 
 struct Follower {
     sender: mpsc::Sender<Update>,
@@ -106,7 +120,7 @@ async fn follow(
     metrics: Metrics,
     readiness: watch::Sender<Readiness>,
     source: Source,
-    mut requests: mpsc::Receiver<SubscribeRequest>,
+    mut requests: mpsc::Receiver<Request>,
 ) {
     let mut followers: BTreeMap<Partition, Follower> = BTreeMap::new();
     // A newcomer needs everything from the start, so a second watch begins. The first one goes on meanwhile, so that
@@ -115,6 +129,7 @@ async fn follow(
     // How far the second one has come.
     let mut sent_revision = 0;
     let mut pause = Pause::default();
+    let mut catch_up = CatchUp::new(nats.clone(), source.bucket.clone());
     loop {
         if fresh.is_none()
             && followers
@@ -139,6 +154,11 @@ async fn follow(
             }
             continue; // A partition may have subscribed meanwhile.
         }
+        for partition in catch_up.reached(current.as_ref().map_or(0, Watched::complete_to)) {
+            if let Some(follower) = followers.get(&partition) {
+                let _ = follower.sender.send(Update::CaughtUp).await; // If it is gone, another task follows.
+            }
+        }
         readiness.send_if_modified(|readiness| {
             std::mem::replace((source.reading)(&mut readiness.reading), fresh.is_some())
                 != fresh.is_some()
@@ -147,8 +167,15 @@ async fn follow(
             request = requests.recv() => {
                 let Some(mut request) = request else { return };
                 loop {
-                    // A watch that is being loaded goes on to its end: starting again for each subscriber might never end.
-                    followers.insert(request.0, Follower { sender: request.1, knows: Knows::Nothing });
+                    match request {
+                        Request::Follow(partition, sender) => {
+                            // A watch that is being loaded goes on to its end: starting again for each subscriber might never
+                            // end.
+                            followers.insert(partition, Follower { sender, knows: Knows::Nothing });
+                            catch_up.forget(partition);
+                        }
+                        Request::CatchUp(partition) => catch_up.want(partition),
+                    }
                     // Partitions are taken in groups, and one fresh watch serves them all.
                     match requests.try_recv() {
                         Ok(next) => request = next,
@@ -157,6 +184,7 @@ async fn follow(
                 }
                 continue;
             }
+            () = catch_up.step() => continue,
             entry = next(&mut current) => (entry, false),
             entry = next(&mut fresh) => (entry, true),
         };

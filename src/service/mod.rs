@@ -29,6 +29,7 @@ mod asker;
 pub mod associates;
 mod batch_queues;
 pub mod bucket_watch;
+mod catch_up;
 mod credentials;
 mod erasure;
 pub mod escalation;

@@ -263,3 +263,39 @@ async fn a_wrong_route_is_logged_once_and_ignored() {
         "{log}"
     );
 }
+
+/// Puts the routes of so many others, all at once, so that a watch is busy for a time.
+async fn crowd(world: &World, users: usize) {
+    let bucket = &world.routes().await;
+    let put = |number| async move {
+        let key = format!("other-{number}.elsewhere");
+        bucket.put(&key, "".into()).await.unwrap();
+    };
+    streams::iter(0..users)
+        .map(put)
+        .buffer_unordered(512)
+        .collect::<Vec<_>>()
+        .await;
+}
+
+#[tokio::test]
+async fn route_put_just_before_reminder_counts() {
+    let world = World::start(&[]).await;
+    let app = world.app("app-1", &[]).await;
+    for turn in 0..20 {
+        let (user, id) = (format!("user-{turn}"), format!("r{turn}"));
+        crowd(&world, 500).await;
+        app.connect(&[&user]).await;
+        world.publish("billing", [reminder(&id, &user)]).await;
+        world.taken(&[id]).await;
+    }
+    world.settle().await;
+    let parked: Vec<_> = world
+        .outcomes
+        .all()
+        .await
+        .into_iter()
+        .filter(|outcome| outcome.outcome == "parked")
+        .collect();
+    assert!(parked.is_empty(), "{parked:?}");
+}

@@ -47,6 +47,13 @@ impl Worker {
                     Done::Input(Input::HeartbeatAnswered { instance, answer })
                 });
             }
+            Action::CatchUpWithRoutes => {
+                let (routes, partition) = (self.context.routes.clone(), self.partition);
+                self.start(async move {
+                    routes.catch_up(partition).await;
+                    Done::Nothing
+                });
+            }
             Action::LookUpRoutes { user, associate } => self.look_up(user, associate),
             Action::DropRoute {
                 user,

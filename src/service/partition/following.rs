@@ -49,6 +49,7 @@ impl Following {
                 self.is_loaded[bucket] = true;
                 Ok(None)
             }
+            Some(Update::CaughtUp) => Ok(Some(Input::CaughtUpWithRoutes)),
             None => Err(NatsError::failed(
                 "follow routes and associates",
                 "a watch ended",

@@ -39,8 +39,6 @@ pub(crate) const SOON: Duration = Duration::from_secs(10);
 pub(crate) const LATER: Duration = Duration::from_secs(30);
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(5);
-/// So long after a route was put, every member has heard of it, also on a busy machine.
-const ROUTES_HEARD: Duration = Duration::from_millis(50);
 
 /// With this variable set, a test that fails leaves its directory behind: every log, and the server's store.
 const KEEP_ENV: &str = "BELLHOP_IT_KEEP";
@@ -341,8 +339,6 @@ impl World {
         self.apps.lock().unwrap().push(app.clone());
         self.restart(&app).await;
         app.connect(users).await;
-        // Members hear of routes by a watch, and of sets by another way. What is published at once may be parked first.
-        tokio::time::sleep(ROUTES_HEARD).await;
         app
     }
 

@@ -48,6 +48,7 @@ impl Display for Input {
                 instance,
                 revision,
             } => write!(f, "route down {user} {instance} @{revision}"),
+            Self::CaughtUpWithRoutes => f.write_str("caught up with routes"),
             Self::Associates { user, associates } => {
                 write!(f, "{user}'s associates: {}", joined(associates, ", "))
             }
@@ -154,6 +155,7 @@ impl Display for Action {
                     joined(shares, ", ")
                 )
             }
+            Self::CatchUpWithRoutes => f.write_str("catch up with routes"),
             Self::LookUpRoutes { user, associate } => write!(f, "look up {associate} for {user}"),
             Self::Heartbeat { instance, users } => {
                 write!(f, "heartbeat {}: {}", instance.name, joined(users, ", "))

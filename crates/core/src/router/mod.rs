@@ -279,6 +279,8 @@ pub enum Input {
         /// The deletion's revision in the bucket.
         revision: u64,
     },
+    /// All routes were fed that had been put before the last [`Action::CatchUpWithRoutes`], or took too long.
+    CaughtUpWithRoutes,
     /// The user's associates were written down anew.
     Associates {
         /// Whose.
@@ -439,6 +441,8 @@ pub enum Action {
         /// About whom.
         users: Vec<UserId>,
     },
+    /// Feed all routes that were put up to now; answer with [`Input::CaughtUpWithRoutes`]. One is under way at a time.
+    CatchUpWithRoutes,
     /// Look up where the associate of a user may be connected; answer with [`Input::RoutesFound`].
     LookUpRoutes {
         /// Whose associate.

@@ -38,6 +38,8 @@ pub enum State {
     /// Nothing.
     #[default]
     Idle,
+    /// It has no route, and those that were put up to now are not known yet.
+    CatchingUp,
     /// The routes of the associate that its attempt goes to are being looked up.
     LookingUp,
     /// Connections of its own, or its associate's, are being confirmed at these instances, or queued for that.
@@ -235,6 +237,8 @@ pub struct Work {
     pub associates: Vec<UserId>,
     /// The attempt to reach them.
     pub attempt: Option<RerouteAttempt>,
+    /// All routes were known that had been put when the first of what waits arrived.
+    pub is_caught_up: bool,
     /// What is under way.
     pub state: State,
     /// Tells the tickets taken for that from those taken before.
@@ -264,6 +268,7 @@ static NO_WORK: Work = Work {
     page: None,
     associates: Vec::new(),
     attempt: None,
+    is_caught_up: false,
     state: State::Idle,
     turn: 0,
     paused_until: None,

@@ -397,6 +397,16 @@ impl World {
                 shares,
                 ..
             } => self.deliver(number, &instance, company, shares),
+            Action::CatchUpWithRoutes => {
+                self.count("catching up with routes");
+                let asked = self.latency();
+                let fed = self.owner(number).news_until.saturating_sub(self.at);
+                self.inside(
+                    number,
+                    asked.max(fed),
+                    Inside::Tell(Input::CaughtUpWithRoutes),
+                );
+            }
             Action::LookUpRoutes { user, associate } => {
                 self.count("look-ups");
                 self.send(Sent::LookUp {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::catching_up::CatchUp;
 use super::mailboxes::parked_sequence;
 use super::{InstanceQueue, Partition, State, Ticket, Timer, User};
 use crate::router::instance_queue::{Health, Track};
@@ -29,6 +30,11 @@ impl Partition {
             self.held_back
         );
         assert!(self.reads_in_flight <= self.settings.reads_in_flight);
+        assert!(
+            self.catch_up.unasked.is_empty() || !self.catch_up.asked.is_empty(),
+            "no routes are asked for: {:?}",
+            self.catch_up
+        );
         let (mut readers, mut counted) = (0, 0);
         for (number, user) in self.users.iter() {
             self.audit_user(number, user);
@@ -163,7 +169,8 @@ impl Partition {
         );
         let waits_in_one_place =
             parked.count() == work.waiting.len() || !user.mailbox().is_in_use();
-        let may_leave = work.attempt.is_some() || matches!(work.state, State::Sweeping(_));
+        let may_leave =
+            work.attempt.is_some() || matches!(work.state, State::Sweeping(_) | State::CatchingUp);
         assert!(
             waits_in_one_place || may_leave,
             "{name:?} waits in two places: {user:?}"
@@ -184,6 +191,14 @@ impl Partition {
         };
         match &work.state {
             State::LookingUp => assert!(work.attempt.is_some(), "{user:?}"),
+            State::CatchingUp => {
+                let CatchUp { asked, unasked } = &self.catch_up;
+                let places = asked
+                    .iter()
+                    .chain(unasked)
+                    .filter(|other| **other == number);
+                assert!(places.count() == 1 && work.attempt.is_none(), "{user:?}");
+            }
             State::Idle => self.audit_idle(number, user),
             State::Checking(queues) => {
                 assert!(!queues.is_empty(), "{user:?}");

@@ -2,6 +2,7 @@
 //! does with instances, deliveries, mailboxes and associates stands in the modules of these names (associates: `attempts`).
 
 mod audit;
+mod catching_up;
 mod crowding;
 mod deliveries;
 mod instances;
@@ -25,6 +26,7 @@ use super::{
     Settled,
 };
 use bellhop_protocol::token::UserId;
+use catching_up::CatchUp;
 use parks::Refused;
 
 /// What a deadline is for.
@@ -75,6 +77,8 @@ pub struct Partition {
     counts: VecDeque<UserKey>,
     /// Reads and counts under way.
     reads_in_flight: usize,
+    /// Users who wait for the routes.
+    catch_up: CatchUp,
     merge_window: MergeWindow,
     /// Turns of users so far.
     turns: u64,
@@ -102,6 +106,7 @@ impl Partition {
             reads: VecDeque::new(),
             counts: VecDeque::new(),
             reads_in_flight: 0,
+            catch_up: CatchUp::default(),
             turns: 0,
             touched_users: VecDeque::new(),
             touched_queues: BTreeSet::new(),
@@ -126,6 +131,7 @@ impl Partition {
                 instance,
                 revision,
             } => self.route_down(&user, &instance, revision),
+            Input::CaughtUpWithRoutes => self.caught_up(),
             Input::Associates { user, associates } => self.associates_changed(user, associates),
             Input::RoutesFound {
                 user,
@@ -165,6 +171,7 @@ impl Partition {
             && self.parking.is_empty()
             && self.counts.is_empty()
             && self.reads_in_flight == 0
+            && self.catch_up.asked.is_empty()
             && self.queues.iter().all(|(_, queue)| !queue.is_asked())
             && self
                 .users
@@ -180,7 +187,10 @@ impl Partition {
             if self.queues_in_mailbox(user, &entry) {
                 self.park(now, user, entry);
             } else {
-                self.users[user].work_mut().waiting.push_back(entry);
+                let work = self.users[user].work_mut();
+                // What was known of routes is older than this.
+                work.is_caught_up &= !work.waiting.is_empty();
+                work.waiting.push_back(entry);
                 self.touched_users.push_back(user);
             }
         }
@@ -251,7 +261,7 @@ impl Partition {
         self.settle_what_is_over(now, user);
         self.release_page(user);
         let has_way = self.has_own_way(user);
-        if !has_way && self.run_attempt(now, user, actions) {
+        if !has_way && (self.catch_up(user) || self.run_attempt(now, user, actions)) {
             return;
         }
         self.end_attempt(user);
@@ -329,7 +339,11 @@ impl Partition {
             let waits_for_it = match &user.work().state {
                 State::Checking(queues) => queues.contains(&queue),
                 State::Delivering(batch) => batch.open.contains(&queue),
-                State::Idle | State::LookingUp | State::Reading | State::Sweeping(_) => false,
+                State::Idle
+                | State::CatchingUp
+                | State::LookingUp
+                | State::Reading
+                | State::Sweeping(_) => false,
             };
             waits_for_it && user.work().turn == ticket.turn
         })
@@ -411,6 +425,7 @@ impl Partition {
                 self.remove_queue(queue);
             }
         }
+        self.dispatch_catch_up(actions);
         self.dispatch_reads(actions);
         self.dispatch_park(now, actions);
         if !self.settled.is_empty() {

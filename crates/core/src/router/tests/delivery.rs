@@ -271,8 +271,8 @@ fn refused_route_is_dropped_and_next_tried() {
         router.refused("app-1", &[(0, 1, Refusal::NotConnected)]),
         [
             "drop route alice app-1 @1",
-            "park alice e2.1",
-            "alice e2 delivered by app-1"
+            "alice e2 delivered by app-1",
+            "park alice e2.1"
         ],
         "the terminal left in between"
     );
@@ -291,8 +291,8 @@ fn only_the_refused_user_loses_the_route() {
         router.refused("app-1", &[(0, 0, Refusal::NotConnected)]),
         [
             "drop route bob app-1 @2",
-            "park bob e5",
-            "carol e5.1 delivered by app-1"
+            "carol e5.1 delivered by app-1",
+            "park bob e5"
         ]
     );
 }
@@ -339,7 +339,7 @@ fn route_deleted_during_delivery_ends_afterwards() {
     assert_eq!(router.down("alice", "app-1"), NOTHING);
     assert_eq!(
         router.accepted("app-1"),
-        ["park alice e3", "alice e2 delivered by app-1"]
+        ["alice e2 delivered by app-1", "park alice e3"]
     );
     router.parked(&[40]);
     router.up("alice", "app-1");

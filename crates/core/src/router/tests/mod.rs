@@ -3,6 +3,7 @@
 //! A [`Router`] is a machine with a clock that stands still until [`Router::wait`] moves it. Every step answers what the
 //! machine wants done, one line for each action, and audits the machine.
 
+mod catching_up;
 mod delivery;
 mod devices;
 mod exhaustive;
@@ -37,6 +38,8 @@ struct Router {
     now: Now,
     sequence: u64,
     revision: u64,
+    /// Every route that was put is fed at once, so that catching up takes no time.
+    knows_all_routes: bool,
 }
 
 /// A reminder to be published.
@@ -181,6 +184,7 @@ impl Router {
             now: start(),
             sequence: 0,
             revision: 0,
+            knows_all_routes: true,
         }
     }
 
@@ -188,7 +192,15 @@ impl Router {
         let mut actions = Vec::new();
         self.partition.handle(self.now, input, &mut actions);
         self.partition.audit();
-        actions.iter().flat_map(show).collect()
+        let before = actions.len();
+        if self.knows_all_routes {
+            actions.retain(|action| *action != Action::CatchUpWithRoutes);
+        }
+        let mut lines: Vec<_> = actions.iter().flat_map(show).collect();
+        if actions.len() < before {
+            lines.extend(self.step(Input::CaughtUpWithRoutes));
+        }
+        lines
     }
 
     /// Lets time pass, with a tick at every deadline on the way.
@@ -292,6 +304,10 @@ impl Router {
             instance: instance(at),
             revision,
         })
+    }
+
+    fn caught_up(&mut self) -> Vec<String> {
+        self.step(Input::CaughtUpWithRoutes)
     }
 
     /// The user's associates are these from now on.

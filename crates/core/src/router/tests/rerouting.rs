@@ -390,8 +390,8 @@ fn reminders_during_mailbox_search_queue_or_reroute() {
         router.last_page("alice", &[expiring(10, 500), mail(11)], 12),
         [
             "forget m11",
-            "look up bob for alice",
-            "alice m10 expired, purge up to 10"
+            "alice m10 expired, purge up to 10",
+            "look up bob for alice"
         ]
     );
     assert_eq!(
