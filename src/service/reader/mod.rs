@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use super::unreadable::InputContext;
@@ -81,6 +81,8 @@ enum Command {
     },
     Unsubscribe(Subscriber),
     Drained(Subscriber, usize),
+    /// Asks how far the subscriber has come that has come furthest.
+    Furthest(oneshot::Sender<Mark>),
 }
 
 /// Subscribes to the log. Cheap to clone.
@@ -137,6 +139,7 @@ impl Log {
         config: &Config,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (commands, commanded) = mpsc::unbounded_channel();
+        let questions = commands.downgrade();
         let partitions = config.partitions;
         let queue_bytes =
             (config.intake.max_bytes_in_flight / usize::from(partitions)).max(LEAST_QUEUE_BYTES);
@@ -147,6 +150,7 @@ impl Log {
         };
         let reading = Reading {
             input,
+            questions,
             partitions,
             created_ns: 0,
             readers: Readers::new(limits),
@@ -183,6 +187,8 @@ struct Recipient {
 
 struct Reading {
     input: InputContext,
+    /// Where readers ask.
+    questions: mpsc::WeakUnboundedSender<Command>,
     partitions: u16,
     /// When the log was created.
     created_ns: i64,
@@ -253,6 +259,10 @@ impl Reading {
             Command::Drained(subscriber, bytes) => {
                 self.readers.drained(subscriber, bytes, &mut actions)
             }
+            Command::Furthest(answer) => {
+                // A reader that is closed meanwhile needs no answer.
+                let _ = answer.send(self.readers.furthest());
+            }
         }
         self.perform(actions);
     }
@@ -263,10 +273,14 @@ impl Reading {
                 Action::Open { reader, after } => {
                     tracing::debug!(reader, after, "a reader of the log begins");
                     let (sender, read) = mpsc::channel(READ_AHEAD);
-                    let (input, created_ns, partitions) =
-                        (self.input.clone(), self.created_ns, self.partitions);
                     tokio::spawn(tail::run(
-                        input, reader, created_ns, after, partitions, sender,
+                        self.input.clone(),
+                        self.questions.clone(),
+                        reader,
+                        self.created_ns,
+                        after,
+                        self.partitions,
+                        sender,
                     ));
                     self.tails.insert(reader, read);
                 }

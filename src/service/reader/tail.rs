@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::super::spans;
 use super::super::unreadable::{InputContext, Origin};
+use super::Command;
 use crate::headers;
+use crate::log::position::{LogState, Mark};
 use crate::log::readers::ReaderId;
 use crate::log::split::{Message, Split, split};
 use crate::metrics::SetAside;
@@ -39,6 +41,7 @@ pub(super) struct Read {
 /// It ends by itself only where the log is another one, or went back: nothing is known of any position then.
 pub(super) async fn run(
     input: InputContext,
+    questions: mpsc::WeakUnboundedSender<Command>,
     reader: ReaderId,
     created_ns: i64,
     after: u64,
@@ -54,6 +57,7 @@ pub(super) async fn run(
     };
     let mut run = Run {
         input,
+        questions,
         origin,
         created_ns,
         partitions,
@@ -81,6 +85,7 @@ pub(super) async fn run(
 
 struct Run {
     input: InputContext,
+    questions: mpsc::WeakUnboundedSender<Command>,
     origin: Origin,
     created_ns: i64,
     partitions: u16,
@@ -96,14 +101,42 @@ enum End {
     OtherLog,
 }
 
+/// Returns true if the log does not have what this reader has read up to `after`, the last of it stored at `last`, or what the
+/// furthest subscriber has taken. What lies before that is there if that is. `state` is the log's, with the time of the set at
+/// the higher one of both places.
+fn went_back(state: &LogState, (after, last): (u64, Option<i64>), furthest: Mark) -> bool {
+    let at = furthest.sequence.max(after);
+    let is_other = |stored_ms| {
+        let is_as_read = at > after || last.is_none_or(|last| stored_ms == last);
+        let is_as_taken = at > furthest.sequence || stored_ms <= furthest.stored_ms;
+        !(is_as_read && is_as_taken)
+    };
+    // The set itself may have been removed alone.
+    state.last < at || state.stored_ms_at.is_some_and(is_other)
+}
+
 impl Run {
+    /// Returns how far the subscriber has come that has come furthest. It may wait for room behind another reader, or none.
+    async fn furthest(&self) -> Mark {
+        let (answer, answered) = oneshot::channel();
+        let asked = self
+            .questions
+            .upgrade()
+            .map(|questions| questions.send(Command::Furthest(answer)));
+        if asked.is_none() {
+            return Mark::START; // The process ends.
+        }
+        answered.await.unwrap_or(Mark::START)
+    }
+
     /// Reads until something is in the way.
     async fn read(&mut self) -> Result<End, NatsError> {
-        let state = log::state(&self.input.nats, self.after).await?;
-        let is_same_set = self
-            .last
-            .is_none_or(|last| state.stored_ms_at.is_none_or(|at| at == last));
-        if state.created_ns != self.created_ns || state.last < self.after || !is_same_set {
+        let furthest = self.furthest().await;
+        let at = furthest.sequence.max(self.after);
+        let state = log::state(&self.input.nats, at).await?;
+        if state.created_ns != self.created_ns
+            || went_back(&state, (self.after, self.last), furthest)
+        {
             return Ok(End::OtherLog);
         }
         let alone = self.origin.alone(&self.input);
@@ -170,5 +203,53 @@ fn read(set: Received, partitions: u16) -> Read {
         stored_ns: set.stored_ns,
         headers: set.headers,
         split,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(last: u64, stored_ms_at: Option<i64>) -> LogState {
+        LogState {
+            created_ns: 1,
+            first: 1,
+            last,
+            stored_ms_at,
+        }
+    }
+
+    const TAKEN: Mark = Mark {
+        sequence: 100,
+        stored_ms: 1_000,
+    };
+
+    #[test]
+    fn a_shorter_log_went_back() {
+        assert!(went_back(&log(49, None), (50, Some(500)), Mark::START));
+        assert!(!went_back(
+            &log(50, Some(500)),
+            (50, Some(500)),
+            Mark::START
+        ));
+        assert!(went_back(&log(50, Some(501)), (50, Some(500)), Mark::START));
+    }
+
+    #[test]
+    fn a_subscriber_ahead_of_its_reader_counts() {
+        assert!(went_back(&log(60, None), (50, Some(500)), TAKEN));
+        assert!(went_back(&log(120, Some(2_000)), (50, Some(500)), TAKEN));
+        assert!(!went_back(&log(120, Some(1_000)), (50, Some(500)), TAKEN));
+    }
+
+    #[test]
+    fn a_reader_that_begins_knows_by_its_subscriber() {
+        assert!(went_back(&log(120, Some(2_000)), (100, None), TAKEN));
+        assert!(!went_back(&log(120, Some(900)), (100, None), TAKEN));
+    }
+
+    #[test]
+    fn a_set_removed_alone_is_no_other_log() {
+        assert!(!went_back(&log(120, None), (50, Some(500)), TAKEN));
     }
 }

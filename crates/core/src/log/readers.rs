@@ -210,6 +210,16 @@ impl Readers {
             .map(|subscription| subscription.taken)
     }
 
+    /// Returns up to where the subscriber was served that has come furthest. What it passed by since its position covers it does not
+    /// count: other sets may lie there by now.
+    pub fn furthest(&self) -> Mark {
+        let served = self.subscriptions.values().map(|subscription| Mark {
+            sequence: subscription.after,
+            stored_ms: subscription.taken.stored_ms,
+        });
+        served.max().unwrap_or(Mark::START)
+    }
+
     /// Returns the readers, and how far each has read.
     pub fn readers(&self) -> impl Iterator<Item = (ReaderId, u64)> + '_ {
         self.readers.iter().map(|(reader, one)| (*reader, one.at))
@@ -532,5 +542,15 @@ mod tests {
             world.got.keys().for_each(|subscriber| world.assert_complete(*subscriber));
             prop_assert!(world.open.len() <= 1, "{:?}", world.readers);
         }
+    }
+
+    #[test]
+    fn covered_sets_do_not_count_as_served() {
+        let mut readers = Readers::new(LIMITS);
+        let settled = start(7).settled;
+        readers.subscribe(partition(0), Start { after: 0, settled }, &mut Vec::new());
+        assert_eq!(readers.furthest().sequence, 0);
+        readers.subscribe(partition(1), start(4), &mut Vec::new());
+        assert_eq!(readers.furthest(), start(4).settled);
     }
 }
