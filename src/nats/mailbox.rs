@@ -150,24 +150,22 @@ impl Mailboxes {
     /// # Errors
     /// When the stream could not be read to its end.
     pub async fn find(&self, settled: Mark, done: &AllDone) -> Result<Found, NatsError> {
-        let fence = self.nats.names.fence(self.partition);
-        let filter_subjects = vec![self.nats.names.mailboxes(self.partition), fence.clone()];
+        let filter_subject = self.nats.names.mailboxes(self.partition);
+        // The reader may be served by a replica that is behind. No earlier owner can append any more. The fence itself is not
+        // read: up to nats-server 2.14.6, a consumer of two subjects passes messages of one by when the other is rolled up.
+        let last = raw::last(&self.nats, &self.stream, &filter_subject).await?;
         let config = pull::Config {
-            filter_subjects,
+            filter_subject,
             headers_only: true,
             ..pull::Config::default()
         };
         let mut found = Found::default();
-        // What was stored after the fence is a later owner's.
         replay(
             &self.nats,
             &self.stream,
             config,
-            self.fence.sequence,
+            last.unwrap_or(0),
             |message, sequence, stored_ms| {
-                if message.subject.as_str() == fence {
-                    return;
-                }
                 if done.contains(&Done::Parked {
                     sequence,
                     stored_ms,
