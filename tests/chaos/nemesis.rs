@@ -9,6 +9,7 @@ use tokio::time::sleep;
 
 use crate::hosts;
 use crate::logs::{Fault, Log};
+use crate::nodes::OTHER_ENV;
 use crate::world::{APPS, World};
 
 /// What can be done to an installation.
@@ -25,6 +26,8 @@ enum Kind {
     NatsReload,
     /// One node after the other is restarted with a changed setting.
     NatsReconfigure,
+    /// One node after the other is restarted with another nats-server, where one is named.
+    NatsUpgrade,
     BellhopKill,
     BellhopPause,
     BellhopRestart,
@@ -44,12 +47,13 @@ enum Kind {
 
 use Kind::*;
 
-const ALL: [Kind; 15] = [
+const ALL: [Kind; 16] = [
     NatsKill,
     NatsPause,
     NatsRestart,
     NatsReload,
     NatsReconfigure,
+    NatsUpgrade,
     BellhopKill,
     BellhopPause,
     BellhopRestart,
@@ -87,7 +91,11 @@ impl Nemesis {
         let is_asked = |kind: &Kind| {
             names.is_none_or(|names| names.split(',').any(|name| name == kind.name()))
         };
-        let is_possible = |kind: &Kind| world.hosts.can_cut() || !matches!(kind, HostCut | LinkCut);
+        let is_possible = |kind: &Kind| match kind {
+            HostCut | LinkCut => world.hosts.can_cut(),
+            NatsUpgrade => std::env::var_os(OTHER_ENV).is_some(),
+            _ => true,
+        };
         let kinds: Vec<Kind> = ALL
             .into_iter()
             .filter(is_asked)
@@ -115,7 +123,7 @@ impl Nemesis {
             target: victim.to_string(),
         }]);
         match kind {
-            NatsKill | NatsPause | NatsRestart | NatsReload | NatsReconfigure => {
+            NatsKill | NatsPause | NatsRestart | NatsReload | NatsReconfigure | NatsUpgrade => {
                 self.nats(kind, victim, world).await?
             }
             BellhopKill | BellhopPause | BellhopRestart | BellhopReconfigure => {
@@ -177,6 +185,9 @@ impl Nemesis {
             _ => {
                 for turn in 0..hosts::COUNT {
                     let node = (victim + turn) % hosts::COUNT;
+                    if kind == NatsUpgrade {
+                        world.nodes[node].switch();
+                    }
                     world.nodes[node].configure("ping_interval", &format!("\"{seconds}s\""));
                     world.nodes[node].restart().await;
                     world.heal().await?;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, Permissions};
+use std::mem;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -11,12 +12,20 @@ use bellhop_testkit::nats_server::{self, NatsServer, Options};
 use crate::hosts::{self, Hosts};
 use crate::program::{probe, signal};
 
+/// Names another nats-server, to which nodes are upgraded or downgraded and back while they are under load.
+pub(crate) const OTHER_ENV: &str = "BELLHOP_CHAOS_OTHER_NATS";
+
 /// One of the cluster's servers.
 pub(crate) struct Node {
     pub(crate) name: String,
     server: NatsServer,
     monitor: SocketAddr,
     config: PathBuf,
+    /// The script that runs it on its host, and what stands there before the program.
+    script: (PathBuf, String),
+    program: PathBuf,
+    /// The program that runs after the next switch.
+    other: PathBuf,
 }
 
 /// Starts a cluster, and does not wait until it has found itself.
@@ -59,10 +68,12 @@ impl Node {
     ) -> Self {
         let name = format!("nats-{host}");
         let dir = dir.join(&name);
-        let program = program_on(hosts, host, &dir).await;
+        let program = nats_server::find().await.unwrap().path;
+        let script = (dir.join("nats-server"), hosts.behind(host).join(" "));
+        write_script(&script, &program);
         let address = hosts.address(host);
         let options = Options {
-            program: Some(&program),
+            program: Some(&script.0),
             extra_config: &extra_config,
             extra_args: &["-a", &address],
             ..Options::default()
@@ -73,6 +84,9 @@ impl Node {
             server,
             monitor,
             config: dir.join("nats-server.conf"),
+            other: std::env::var_os(OTHER_ENV).map_or_else(|| program.clone(), PathBuf::from),
+            script,
+            program,
         }
     }
 
@@ -100,6 +114,12 @@ impl Node {
         );
     }
 
+    /// Takes the other program at the next start.
+    pub(crate) fn switch(&mut self) {
+        mem::swap(&mut self.program, &mut self.other);
+        write_script(&self.script, &self.program);
+    }
+
     /// Changes a setting in its file. It counts when the server reloads it, or starts again.
     pub(crate) fn configure(&self, setting: &str, value: &str) {
         let before = fs::read_to_string(&self.config).unwrap();
@@ -122,17 +142,12 @@ impl Node {
     }
 }
 
-/// A program that runs nats-server on this host.
-async fn program_on(hosts: &Hosts, host: usize, dir: &Path) -> PathBuf {
-    let found = nats_server::find().await.unwrap().path;
-    let path = dir.join("nats-server");
-    fs::create_dir_all(dir).unwrap();
-    let script = format!(
-        "#!/bin/sh\nexec {} '{}' \"$@\"\n",
-        hosts.behind(host).join(" "),
-        found.display()
-    );
-    fs::write(&path, script).unwrap();
-    fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
-    path
+/// Writes a program that runs nats-server on its host. A running one is not disturbed.
+fn write_script((path, behind): &(PathBuf, String), program: &Path) {
+    let fresh = path.with_extension("new");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let script = format!("#!/bin/sh\nexec {behind} '{}' \"$@\"\n", program.display());
+    fs::write(&fresh, script).unwrap();
+    fs::set_permissions(&fresh, Permissions::from_mode(0o755)).unwrap();
+    fs::rename(fresh, path).unwrap();
 }
