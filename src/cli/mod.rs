@@ -38,6 +38,7 @@ mod survey;
 mod terminal;
 #[cfg(feature = "top")]
 mod top;
+mod upgrade;
 mod why;
 
 use std::path::PathBuf;
@@ -102,6 +103,8 @@ enum Command {
     Serve(serve::Args),
     /// Create or update streams, buckets and consumers
     Setup(setup::Args),
+    /// Upgrade an installation that an earlier version set up
+    Upgrade(upgrade::Args),
     /// Change the number of partitions of an installation whose members are stopped
     Repartition(repartition::Args),
     /// Validate the configuration and print each value with its origin
@@ -313,6 +316,7 @@ impl Cli {
             Command::Demo(args) => demo::run(&settings, args).await,
             Command::Serve(args) => serve::run(settings, args).await,
             Command::Setup(args) => setup::run(&settings, args).await,
+            Command::Upgrade(args) => upgrade::run(&settings, args).await,
             Command::Repartition(args) => repartition::run(&settings, args).await,
             Command::Check(args) => check::run(&settings, &args),
             Command::Doctor(args) => match doctor::run(&settings, args).await {

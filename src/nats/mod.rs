@@ -29,6 +29,7 @@ pub mod schedule;
 pub mod storage;
 pub mod subscription;
 pub mod topology;
+pub mod upgrade;
 
 use std::time::Duration;
 

@@ -33,6 +33,9 @@ pub const PLACE: &str = "Bellhop-Place";
 /// It is not to be delivered when it is due: it was taken back.
 const CANCELLED: &str = "Bellhop-Cancelled";
 
+/// All of these, and the trace: what a schedule consists of beside its set.
+pub(super) const HEADERS: [&str; 6] = [SCHEDULE, TARGET, SET_TIME, PLACE, CANCELLED, trace::HEADER];
+
 /// Why a scheduled reminder is taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Withdrawal {

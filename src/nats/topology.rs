@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use super::neighbours;
 use super::storage;
+use super::upgrade;
 use super::{Cause, During, Names, Nats, NatsError, chain};
 use crate::config::Config;
 use crate::partition::Role;
@@ -331,6 +332,13 @@ pub async fn set_up(
 /// # Errors
 /// When JetStream cannot be asked, the installation has another number of partitions, or the account has no room.
 pub async fn plan(nats: &Nats, config: &Config) -> Result<Plan, NatsError> {
+    if let Some(former) = upgrade::former_streams(nats).await?.first() {
+        return Err(NatsError::Contrary {
+            what: shown(former),
+            problem: "an earlier version set up this installation; run `bellhop upgrade`"
+                .to_owned(),
+        });
+    }
     let installation = match name_in_streams(nats, config).await? {
         Some(name) => name,
         None => {

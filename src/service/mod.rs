@@ -59,6 +59,7 @@ mod surviving;
 mod sweep;
 pub mod systemd;
 pub mod unreadable;
+pub mod upgrade;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

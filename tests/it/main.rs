@@ -60,4 +60,5 @@ mod top;
 mod traces;
 mod unreadable;
 mod unreadable_messages;
+mod upgrade;
 mod ways_in;
