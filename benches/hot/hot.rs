@@ -207,6 +207,7 @@ impl Router {
     fn new(event: &Event) -> Self {
         let settings = Settings {
             lease: Duration::from_secs(10),
+            ask_ahead: Duration::from_millis(2_500),
             instance_backoff: (Duration::from_millis(500), Duration::from_secs(30)),
             busy_backoff: (Duration::from_millis(100), Duration::from_secs(5)),
             all_devices: true,

@@ -166,6 +166,7 @@ pub async fn run(
 fn settings(config: &Config) -> router::Settings {
     router::Settings {
         lease: config.heartbeat.lease,
+        ask_ahead: config.heartbeat.lease / 4,
         instance_backoff: (config.heartbeat.backoff_min, config.heartbeat.backoff_max),
         busy_backoff: (config.delivery.busy_min, config.delivery.busy_max),
         all_devices: config.delivery.devices == Devices::All,

@@ -216,8 +216,10 @@ fn listed<T: ToString>(things: &BTreeSet<T>) -> String {
 }
 
 fn draw_settings(rng: &mut Rng) -> Settings {
+    let lease = Duration::from_millis(pick(rng, &[0, 300, 5_000]));
     Settings {
-        lease: Duration::from_millis(pick(rng, &[0, 300, 5_000])),
+        lease,
+        ask_ahead: lease / pick(rng, &[4, 1_000_000_000]),
         instance_backoff: (Duration::from_millis(100), Duration::from_secs(2)),
         busy_backoff: (Duration::from_millis(50), Duration::from_secs(1)),
         all_devices: rng.bool(),

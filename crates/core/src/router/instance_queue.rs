@@ -146,6 +146,8 @@ pub struct InstanceQueue {
     pub tracks: Tracks,
     /// For whom a connection is to be confirmed.
     pub unconfirmed: VecDeque<Ticket>,
+    /// Connections that are held, and about which the next heartbeat asks as well.
+    pub ahead: Vec<UserKey>,
     /// Users with a held connection whose mailbox is to be read, first come first served.
     pub unread: VecDeque<UserKey>,
     /// Bytes of the mailbox pages that are in memory for it, or being read.
@@ -173,6 +175,7 @@ impl InstanceQueue {
             instance,
             tracks: Tracks::default(),
             unconfirmed: VecDeque::new(),
+            ahead: Vec::new(),
             unread: VecDeque::new(),
             page_bytes: 0,
             wanted: BTreeSet::new(),
@@ -207,6 +210,7 @@ impl InstanceQueue {
     pub fn goes_down(&mut self, now: Instant, backoff: (Duration, Duration)) -> Vec<Ticket> {
         self.health = Health::Down(now + grown(backoff, self.failures));
         self.failures = self.failures.saturating_add(1);
+        self.ahead.clear();
         let Tracks { shared, alone } = &mut self.tracks;
         shared
             .ready

@@ -70,6 +70,9 @@ impl Now {
 pub struct Settings {
     /// How long a confirmed connection counts as held. Zero asks before every delivery.
     pub lease: Duration,
+    /// How much of its lease is left when a connection with a delivery is asked about again. Zero
+    /// asks only when something is to be delivered.
+    pub ask_ahead: Duration,
     /// First and longest pause before a silent instance is asked again.
     pub instance_backoff: (Duration, Duration),
     /// First and longest pause before a user whose instance answered `busy` is tried again.

@@ -23,6 +23,8 @@ pub struct Route {
     pub held_until: Option<Instant>,
     /// It was confirmed for what comes next, however long the user's other connections take to be.
     pub is_fresh: bool,
+    /// It is asked about again before its lease ends.
+    pub is_renewed: bool,
 }
 
 impl Route {

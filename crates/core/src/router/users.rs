@@ -81,6 +81,11 @@ impl Users {
         self.users.get(number.0)
     }
 
+    /// The same, to be changed.
+    pub fn get_mut(&mut self, number: UserKey) -> Option<&mut User> {
+        self.users.get_mut(number.0)
+    }
+
     /// All of them, in the order of their numbers.
     pub fn iter(&self) -> impl Iterator<Item = (UserKey, &User)> {
         self.users

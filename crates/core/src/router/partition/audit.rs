@@ -118,6 +118,9 @@ impl Partition {
                         "{queue:?}"
                     );
                 }
+                Timer::Renew => {
+                    assert_eq!(self.renewals.armed, Some(*at), "{:?}", self.renewals);
+                }
                 Timer::GiveUp(user) => {
                     let attempt = &self.users[*user].work().attempt;
                     assert_eq!(

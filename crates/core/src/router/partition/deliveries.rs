@@ -299,6 +299,7 @@ impl Partition {
         if refusals.len() < places.len() {
             if let Some(route) = self.users[*user].route_mut(queue).filter(|_| !is_attempt) {
                 route.held_until = held_until;
+                self.renew_later(now, *user, queue);
             }
             self.queues[queue].accepted();
         }

@@ -13,8 +13,8 @@ use crate::router::user::{Route, State};
 use crate::router::{Action, Instance, MAX_ROUTES, NoAnswer, Now};
 use bellhop_protocol::token::{InstanceName, UserId};
 
-/// The turn of users who are named in a probe: none of theirs.
-const NO_TURN: u64 = 0;
+/// The turn of users who are named in a probe or asked about ahead: none of theirs.
+pub(super) const NO_TURN: u64 = 0;
 
 impl Partition {
     pub(super) fn route_up(
@@ -48,6 +48,7 @@ impl Partition {
                 revision,
                 held_until: None,
                 is_fresh: false,
+                is_renewed: false,
             },
         );
         let forgotten = if routes.len() > MAX_ROUTES {
@@ -162,20 +163,25 @@ impl Partition {
                 .users
                 .get(ticket.user)
                 .is_some_and(|user| user.name == *who);
+            let is_awaited = is_probe || ticket.turn != NO_TURN;
             match (is_about_user, is_there) {
-                (true, true) => self.confirmed(now, ticket.user, queue),
+                (true, true) => self.confirmed(now, ticket.user, queue, is_awaited),
                 (true, false) => self.drop_route(ticket.user, queue, *revision, actions),
                 // An associate's route is its own partition's; and the user who has this number now was not asked about.
                 (false, _) => {}
             }
-            self.checked(queue, *ticket, is_there);
+            if is_awaited || !is_there {
+                self.checked(queue, *ticket, is_there);
+            }
         }
     }
 
-    fn confirmed(&mut self, now: Now, user: UserKey, queue: InstanceKey) {
+    /// The connection is held from now on. If something awaits that, it is for what comes next, too.
+    fn confirmed(&mut self, now: Now, user: UserKey, queue: InstanceKey, is_awaited: bool) {
         let held_until = self.held_from(now);
         if let Some(route) = self.users[user].route_mut(queue) {
-            (route.is_fresh, route.held_until) = (true, held_until);
+            route.is_fresh |= is_awaited;
+            route.held_until = held_until;
         }
     }
 
@@ -326,6 +332,7 @@ impl Partition {
                 None => self.checked(number, ticket, false),
             }
         }
+        self.ask_ahead(number, &mut asked);
         if !asked.is_empty() {
             self.ask(number, asked, false, actions);
         }

@@ -8,6 +8,7 @@ mod deliveries;
 mod instances;
 mod mailboxes;
 mod parks;
+mod renewals;
 mod rerouting;
 pub mod stats;
 mod suspects;
@@ -28,6 +29,7 @@ use super::{
 use bellhop_protocol::token::UserId;
 use catching_up::CatchUp;
 use parks::Refused;
+use renewals::Renewals;
 
 /// What a deadline is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +48,8 @@ enum Timer {
     ParkAgain,
     /// An instance takes long: look at how much waits for it.
     Crowded(InstanceKey),
+    /// Leases end soon.
+    Renew,
 }
 
 /// A reminder to be appended to a mailbox, and what became of it once that is durable: it is parked, or, of a copy, rerouted.
@@ -63,6 +67,7 @@ pub struct Partition {
     users: Users,
     queues: InstanceQueues,
     timers: BTreeSet<(Instant, Timer)>,
+    renewals: Renewals,
     /// Reminders to be appended to mailboxes, in order.
     parks: VecDeque<Park>,
     /// The batch of them under way.
@@ -101,6 +106,7 @@ impl Partition {
             users: Users::new(),
             queues: InstanceQueues::new(),
             timers: BTreeSet::new(),
+            renewals: Renewals::default(),
             parks: VecDeque::new(),
             parking: Vec::new(),
             reads: VecDeque::new(),
@@ -243,6 +249,7 @@ impl Partition {
                 Timer::LeaveOut(user) => self.leave_out_unsent(now, user),
                 Timer::ParkAgain => self.take_back(),
                 Timer::Crowded(queue) => self.park_the_crowd(now, queue),
+                Timer::Renew => self.renew_leases(now),
             }
         }
     }

@@ -13,6 +13,7 @@ mod keys;
 mod mailbox;
 mod merge;
 mod parks;
+mod renewals;
 mod rerouting;
 mod room;
 mod slow;
@@ -158,6 +159,7 @@ impl Router {
     fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings {
             lease: Duration::from_secs(10),
+            ask_ahead: Duration::ZERO,
             instance_backoff: (Duration::from_millis(500), Duration::from_secs(30)),
             busy_backoff: (Duration::from_millis(200), Duration::from_secs(5)),
             all_devices: false,

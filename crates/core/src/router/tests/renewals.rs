@@ -1,0 +1,94 @@
+//! Connections that are asked about before their leases end.
+
+use super::*;
+
+/// A machine that asks about connections when a quarter of their lease is left.
+fn asking_ahead() -> Router {
+    Router::with(|settings| settings.ask_ahead = settings.lease / 4)
+}
+
+#[test]
+fn connection_with_a_delivery_is_asked_about_ahead() {
+    let mut router = asking_ahead();
+    router.hold("alice", "app-1");
+    assert_eq!(router.wait(7_500), ["heartbeat app-1: alice"]);
+    router.connected("app-1", "alice");
+    router.wait(9_000);
+    assert_eq!(
+        router.publish("alice"),
+        ["deliver app-1: alice e2"],
+        "the lease began again with the heartbeat"
+    );
+}
+
+#[test]
+fn connection_without_delivery_since_is_left_alone() {
+    let mut router = asking_ahead();
+    router.hold("alice", "app-1");
+    router.wait(7_500);
+    router.connected("app-1", "alice");
+    assert_eq!(router.wait(60_000), NOTHING);
+    assert_eq!(router.publish("alice"), ["heartbeat app-1: alice"]);
+}
+
+#[test]
+fn delivery_puts_the_heartbeat_ahead_off() {
+    let mut router = asking_ahead();
+    router.hold("alice", "app-1");
+    for _ in 0..10 {
+        assert_eq!(router.wait(5_000), NOTHING);
+        router.publish("alice");
+        router.accepted("app-1");
+    }
+    assert_eq!(router.wait(7_500), ["heartbeat app-1: alice"]);
+}
+
+#[test]
+fn connections_due_together_share_a_heartbeat() {
+    let mut router = asking_ahead();
+    router.hold("alice", "app-1");
+    router.wait(400);
+    router.hold("bob", "app-1");
+    assert_eq!(router.wait(7_500), ["heartbeat app-1: bob, alice"]);
+}
+
+#[test]
+fn connection_not_held_ahead_loses_its_route() {
+    let mut router = asking_ahead();
+    router.hold("alice", "app-1");
+    router.wait(7_500);
+    assert_eq!(router.connected("app-1", ""), ["drop route alice app-1 @1"]);
+    router.assert_nothing_is_left();
+}
+
+#[test]
+fn silent_instance_is_not_asked_ahead() {
+    let mut router = asking_ahead();
+    router.hold("alice", "app-1");
+    router.hold("bob", "app-1");
+    router.publish("alice");
+    router.delivery_fails("app-1", NoAnswer::TimedOut);
+    let said = router.wait(7_500);
+    assert!(!said.iter().any(|line| line.contains("bob")), "{said:?}");
+}
+
+#[test]
+fn reminder_waits_for_no_more_than_one_heartbeat_ahead() {
+    let mut router = asking_ahead();
+    router.hold("alice", "app-1");
+    router.up("carol", "app-1");
+    assert_eq!(router.wait(7_500), ["heartbeat app-1: alice"]);
+    assert_eq!(router.publish("carol"), NOTHING);
+    assert_eq!(
+        router.connected("app-1", "alice"),
+        ["heartbeat app-1: carol"]
+    );
+}
+
+#[test]
+fn partition_that_is_given_up_asks_nothing_ahead() {
+    let mut router = asking_ahead();
+    router.hold("alice", "app-1");
+    router.stop();
+    assert_eq!(router.wait(60_000), NOTHING);
+}
