@@ -157,6 +157,7 @@ impl Log {
             tails: BTreeMap::new(),
             subscribers: HashMap::new(),
             held: None,
+            is_unsaid: false,
         };
         (Self { commands }, tokio::spawn(reading.run(commanded)))
     }
@@ -197,6 +198,8 @@ struct Reading {
     subscribers: HashMap<Subscriber, Recipient>,
     /// Nothing is read behind this sequence, while there is one.
     held: Option<u64>,
+    /// The role for sets has not heard of the last sets, which had nothing for it.
+    is_unsaid: bool,
 }
 
 impl Reading {
@@ -226,6 +229,11 @@ impl Reading {
                     Some(read) => self.hand_out(reader, read),
                     None => self.begin_again(),
                 },
+                // No set waits: what has come due waits for this.
+                () = std::future::ready(()), if self.is_unsaid => {
+                    self.is_unsaid = false;
+                    self.say_to(Subscriber::Sets);
+                }
             }
         }
     }
@@ -309,7 +317,7 @@ impl Reading {
                 Subscriber::Sets => {
                     self.input.metrics.set_taken();
                     let Some(part) = of_set.take() else {
-                        self.say_to(subscriber); // What has come due waits for this.
+                        self.is_unsaid = true;
                         continue;
                     };
                     let of_set = OfSet {

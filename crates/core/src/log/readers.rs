@@ -246,10 +246,24 @@ impl Readers {
     }
 
     fn rearrange(&mut self, actions: &mut Vec<Action>) {
+        if self.is_arranged() {
+            return;
+        }
         self.detach_the_full();
         self.join_those_that_meet();
         self.close_the_unused(actions);
         self.attach(actions);
+    }
+
+    /// Returns true if one reader serves every subscriber: then nothing is to be rearranged. This is
+    /// the state of a busy process, which asks several times for each set.
+    fn is_arranged(&self) -> bool {
+        self.readers.len() == 1
+            && !self.subscriptions.is_empty()
+            && self
+                .subscriptions
+                .values()
+                .all(|subscription| subscription.reader.is_some())
     }
 
     /// A reader all of whose subscribers are full makes room for others that wait for one.
