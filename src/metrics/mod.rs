@@ -11,7 +11,6 @@ use jiff::Timestamp;
 use prometheus::{Gauge, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 
 use crate::reminder::Priority;
-use crate::reminder::outcome::Outcome;
 use crate::reminder::reject::RejectCode;
 use crate::router::partition::stats::PartitionStats;
 use crate::router::{NoAnswer, Refusal};
@@ -366,9 +365,9 @@ impl Metrics {
         self.0.ids_forgotten.inc_by(count as u64);
     }
 
-    /// An outcome is durable.
-    pub fn outcome(&self, outcome: &Outcome) {
-        self.0.outcomes.of(outcome.into()).inc();
+    /// So many outcomes of a kind are durable.
+    pub fn outcomes(&self, kind: OutcomeKind, count: u64) {
+        self.0.outcomes.of(kind).inc_by(count);
     }
 
     /// An app server accepted a reminder, so long after it was published.

@@ -27,7 +27,7 @@ pub enum NatsError {
     /// No connection could be made.
     #[error(
         "cannot connect to {url}: {}; {hint} Set --nats URL or NATS_URL",
-        sentence(source)
+        sentence(.source)
     )]
     Connect {
         /// The address, without credentials.
@@ -65,7 +65,7 @@ pub enum NatsError {
         "no secure connection to {url}: {}; `nats.ca` must have the certificate of the server's issuer, \
          which must have this address as a name, and a server that verifies its clients needs `nats.cert` and \
          `nats.key`{hint}",
-        sentence(source)
+        sentence(.source)
     )]
     Tls {
         /// The address.

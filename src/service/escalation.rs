@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::now_ms;
-use super::outcomes::message::{OutcomeEntry, encode};
+use super::outcomes::message::{OutcomeEntry, Outcomes, encode};
 use crate::config::Config;
 use crate::event::Event;
 use crate::nats::aging::{Aged, Aging};
@@ -81,7 +81,8 @@ async fn announce(
         reminder: None,
         settles: None,
     };
-    let (headers, body) = encode(&[entry], config.history.is_on());
+    let outcomes = Outcomes::of(&[entry], config.history.is_on());
+    let (headers, body) = encode(&outcomes.into_parts());
     let id = format!("escalated {sequence}");
     nats.store_surely(&nats.names.outcomes(&set.source), headers, body, Some(&id))
         .await;

@@ -156,7 +156,7 @@ impl Board {
                 kind,
                 roles
                     .iter()
-                    .filter(|role| RoleKind::from(*role) == kind)
+                    .filter(|role| RoleKind::from(**role) == kind)
                     .count(),
             );
         }
@@ -195,7 +195,7 @@ impl Board {
         self.ask_oldest(furthest(&behind).filter(|_| roles.contains(&Role::Intake)))
             .await;
         for kind in RoleKind::all().iter().copied() {
-            let of_kind = roles.iter().filter(|role| RoleKind::from(*role) == kind);
+            let of_kind = roles.iter().filter(|role| RoleKind::from(**role) == kind);
             match self
                 .waiting(
                     of_kind

@@ -31,7 +31,7 @@ mod batch_queues;
 pub mod bucket_watch;
 mod catch_up;
 mod credentials;
-mod erasure;
+pub mod erasure;
 pub mod escalation;
 pub mod figures;
 pub mod gauges;
@@ -148,11 +148,10 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
         reading: |reading| &mut reading.associates,
     });
     let recorded = recorded::Reader::start(nats.clone());
-    let losses = Losses::default();
     let input = InputContext {
         nats: nats.clone(),
         sets: links.sets.clone(),
-        losses: losses.clone(),
+        losses: Losses::default(),
         metrics: metrics.clone(),
     };
     let (log, reading) = Log::start(input.clone(), &config);
@@ -188,6 +187,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
         queries: links.queries.clone(),
         history,
         metrics: metrics.clone(),
+        readiness: readiness.clone(),
     };
     let answering = records
         .history

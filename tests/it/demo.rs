@@ -60,7 +60,7 @@ async fn demo_left_at_once_leaves_nothing_running() {
     ];
     let arguments = ["demo", "--rate", "300"].map(str::to_owned);
     let demo = Member::spawn("demo", &with_server, &arguments, directory.path());
-    until(|| demo.log().contains(" published")).await;
+    until(|| demo.log().contains("published")).await;
     assert!(is_running(&demo.log()));
     // Two different signals, since the same one twice may arrive once.
     demo.signal("INT");

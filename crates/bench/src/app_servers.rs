@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::Progress;
 use super::arrivals::{Arrivals, Check, Expected, Tally};
-use super::error::{BenchError, During};
+use super::error::{BenchError, Cause, During};
 use super::load::Load;
 use super::publisher::now_us;
 use super::worker::{Conversation, PROGRESS, Role, Worker};
@@ -211,7 +211,7 @@ async fn put_routes(
             if let Some(instances) = instances {
                 instances.put(user, instance.into()).await?;
             }
-            Ok(())
+            Ok::<_, Cause>(())
         }
     });
     let puts = stream::iter(puts).buffer_unordered(PUTS);

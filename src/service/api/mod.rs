@@ -1,6 +1,6 @@
 //! Answers queries: the NATS micro service `bellhop`, on `bellhop.api.*` and, for app servers, `bellhop.api.of.*.*`.
 
-mod fresh;
+pub mod fresh;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -5,8 +5,10 @@ pub mod handle;
 use std::sync::Arc;
 
 use handle::HistoryHandle;
+use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::http::Readiness;
 use crate::metrics::Metrics;
 use crate::nats::Nats;
 use crate::nats::link::Link;
@@ -30,6 +32,8 @@ pub struct Archive {
     pub history: HistoryHandle,
     /// What is counted.
     pub metrics: Metrics,
+    /// Probes hear here that the history is behind.
+    pub readiness: watch::Sender<Readiness>,
 }
 
 impl Archive {

@@ -283,7 +283,8 @@ async fn record(context: &Context, source: Source, received: &Received) {
             settles: None,
         }
     });
-    context.owner.recorder.record(entries.collect()).await;
+    let entries: Vec<_> = entries.collect();
+    context.owner.recorder.record_all(&entries).await;
 }
 
 #[cfg(test)]

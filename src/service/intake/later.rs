@@ -202,7 +202,7 @@ async fn refuse(context: &Context, set: &OfSet, room: &Room, refused: Vec<Schedu
             settles,
         });
     }
-    context.owner.recorder.record(outcomes).await;
+    context.owner.recorder.record_all(&outcomes).await;
 }
 
 /// Returns the JSON of the reminder of a set of one, which Bellhop has written.

@@ -399,7 +399,7 @@ impl Intake {
             in_work.pending = 1;
             let recorder = self.context.owner.recorder.clone();
             return self.start(async move {
-                recorder.record(outcomes).await;
+                recorder.record_all(&outcomes).await;
                 Done::Recorded(sequence)
             });
         }

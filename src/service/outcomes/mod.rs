@@ -14,17 +14,13 @@ use std::time::Duration;
 use async_nats::header;
 use tokio::sync::{mpsc, oneshot};
 
-use super::Lease;
+use super::lease::Lease;
 use crate::metrics::Metrics;
 use crate::nats::batch::{self, Fence, Stored};
 use crate::nats::{Nats, NatsError, chain, log};
 use crate::token::Source;
-use message::OutcomeEntry;
+use message::{OutcomeEntry, Outcomes, Part};
 
-/// Outcomes in one message, and
-const MAX_RECORDS: usize = 250;
-/// bytes of it, about: far below any payload limit, unless one reminder alone is more.
-const MAX_BYTES: usize = 128 << 10;
 /// Messages in one batch, and
 const BATCH_MESSAGES: usize = 200;
 /// bytes of it, about: nats-server keeps it in memory until it is complete.
@@ -38,7 +34,7 @@ const MAX_WAITING: usize = 4_096;
 
 struct Submission {
     term: u64,
-    entries: Vec<OutcomeEntry>,
+    parts: Vec<Part>,
     done: oneshot::Sender<()>,
 }
 
@@ -49,6 +45,7 @@ pub struct Recorder {
     last: Arc<AtomicU64>,
     process: Arc<str>,
     term: u64,
+    has_history: bool,
 }
 
 impl Recorder {
@@ -68,7 +65,6 @@ impl Recorder {
             nats,
             lease,
             metrics,
-            has_history,
             process: process.clone(),
             last: last.clone(),
         };
@@ -77,6 +73,7 @@ impl Recorder {
             last,
             process,
             term: 0,
+            has_history,
         };
         (recorder, tokio::spawn(writer.run(waiting)))
     }
@@ -101,10 +98,20 @@ impl Recorder {
         self.last.load(Ordering::Relaxed)
     }
 
+    /// Returns where outcomes are written that are to be recorded.
+    pub fn outcomes(&self) -> Outcomes {
+        Outcomes::new(self.has_history)
+    }
+
+    /// Writes these outcomes, and waits until they are durable: see [`record`](Self::record).
+    pub async fn record_all(&self, entries: &[OutcomeEntry]) {
+        self.record(Outcomes::of(entries, self.has_history)).await;
+    }
+
     /// Waits until these outcomes are durable, however long JetStream is away; and, even if there are none, what was handed
     /// in before: a mailbox is emptied up to a message, and that must not take what is not recorded yet.
-    pub async fn record(&self, entries: Vec<OutcomeEntry>) {
-        self.submit(entries).await;
+    pub async fn record(&self, outcomes: Outcomes) {
+        self.submit(outcomes.into_parts()).await;
     }
 
     /// Waits until everything that was handed in before is durable, also by tasks that are no more.
@@ -112,13 +119,13 @@ impl Recorder {
         self.submit(Vec::new()).await;
     }
 
-    async fn submit(&self, entries: Vec<OutcomeEntry>) {
+    async fn submit(&self, parts: Vec<Part>) {
         let (done, written) = oneshot::channel();
         if self
             .submissions
             .send(Submission {
                 term: self.term,
-                entries,
+                parts,
                 done,
             })
             .await
@@ -135,7 +142,6 @@ struct Writer {
     nats: Nats,
     lease: Lease,
     metrics: Metrics,
-    has_history: bool,
     process: Arc<str>,
     last: Arc<AtomicU64>,
 }
@@ -144,23 +150,29 @@ impl Writer {
     async fn run(self, mut waiting: mpsc::Receiver<Submission>) {
         let mut submissions = Vec::new();
         while waiting.recv_many(&mut submissions, MAX_WAITING).await > 0 {
+            // Partitions that can run go first, so that what they settle goes in one batch.
+            tokio::task::yield_now().await;
+            while let Ok(submission) = waiting.try_recv() {
+                submissions.push(submission);
+            }
             let term = self.lease.term();
             submissions.retain(|submission| submission.term == term);
-            let mut by_source: BTreeMap<Source, Vec<OutcomeEntry>> = BTreeMap::new();
+            let mut by_source: BTreeMap<Source, Vec<Part>> = BTreeMap::new();
             let mut written = Vec::with_capacity(submissions.len());
-            for Submission { entries, done, .. } in submissions.drain(..) {
+            for Submission { parts, done, .. } in submissions.drain(..) {
                 written.push(done);
-                for entry in entries {
-                    match by_source.get_mut(&entry.record.source) {
-                        Some(its) => its.push(entry),
-                        None => drop(by_source.insert(entry.record.source.clone(), vec![entry])),
-                    }
+                for part in parts {
+                    by_source
+                        .entry(part.source().clone())
+                        .or_default()
+                        .push(part);
                 }
             }
             // What is not stored waits on, until its own end: a successor decides now.
             if self.store_all(term, &by_source).await {
-                let entries = by_source.values().flatten();
-                entries.for_each(|entry| self.metrics.outcome(&entry.record.outcome));
+                for (kind, count) in by_source.values().flatten().flat_map(Part::kinds) {
+                    self.metrics.outcomes(kind, count);
+                }
                 written.into_iter().for_each(|done| {
                     let _ = done.send(()); // Its sender may have gone.
                 });
@@ -168,12 +180,15 @@ impl Writer {
         }
     }
 
-    async fn store_all(&self, term: u64, by_source: &BTreeMap<Source, Vec<OutcomeEntry>>) -> bool {
+    async fn store_all(&self, term: u64, by_source: &BTreeMap<Source, Vec<Part>>) -> bool {
         let (mut batch, mut bytes) = (Vec::new(), 0);
-        for (source, entries) in by_source {
+        for (source, parts) in by_source {
             let subject = self.nats.names.outcomes(source);
-            for chunk in chunks(entries) {
-                let (headers, payload) = message::encode(chunk, self.has_history);
+            let mut rest = parts.as_slice();
+            while !rest.is_empty() {
+                let (first, others) = rest.split_at(message::fitting(rest));
+                rest = others;
+                let (headers, payload) = message::encode(first);
                 let is_full = batch.len() == BATCH_MESSAGES || bytes + payload.len() > BATCH_BYTES;
                 if is_full && !batch.is_empty() {
                     if !self.store(term, std::mem::take(&mut batch)).await {
@@ -248,27 +263,6 @@ fn incarnation(process: &str, term: u64) -> String {
     format!("{process}{term}")
 }
 
-/// Outcomes that go together, in their order.
-fn chunks(mut entries: &[OutcomeEntry]) -> impl Iterator<Item = &[OutcomeEntry]> {
-    std::iter::from_fn(move || {
-        let mut room = MAX_BYTES;
-        let fits = |entry: &&OutcomeEntry| {
-            let fits = entry.bytes() <= room;
-            room = room.saturating_sub(entry.bytes());
-            fits
-        };
-        let fitting = entries
-            .iter()
-            .take(MAX_RECORDS)
-            .take_while(fits)
-            .count()
-            .max(1);
-        let (chunk, rest) = entries.split_at_checked(fitting)?;
-        entries = rest;
-        Some(chunk)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,8 +275,9 @@ mod tests {
             last: Arc::default(),
             process: "".into(),
             term: 0,
+            has_history: false,
         };
-        let copy = tokio::spawn(async move { recorder.record(Vec::new()).await });
+        let copy = tokio::spawn(async move { recorder.record(recorder.outcomes()).await });
         // It stands in the same queue as they do.
         let submission = waiting.recv().await.expect("it was handed in");
         assert!(!copy.is_finished());

@@ -17,13 +17,12 @@ use crate::metrics::Way;
 use crate::nats::mailbox::Parking;
 use crate::nats::{NatsError, chain, keys};
 use crate::reminder::finished::{rerouted, with_parked_at};
-use crate::reminder::outcome::{Outcome, Record};
+use crate::reminder::outcome::Outcome;
 use crate::reminder::reject::{RejectCode, Rejection};
 use crate::router::{
     self, Action, Company, Fate, HeldBack, Input, Item, Refusal, Removal, Settled, Share,
 };
-use crate::service::outcomes::message::OutcomeEntry;
-use crate::service::ownership::Owner;
+use crate::service::outcomes::message::{Line, Outcomes};
 use crate::service::refusals::Refusals;
 use crate::service::request_batcher::DeliveryPart;
 use crate::service::{now_ms, rejected, routes, spans};
@@ -312,14 +311,13 @@ impl Worker {
 
     fn record_together(&mut self, items: Vec<Settled>) {
         let at = now_ms();
-        let mut entries = Vec::with_capacity(items.len());
-        entries.extend(items.iter().filter_map(|settled| self.tell(settled, at)));
+        let mut outcomes = self.context.owner.recorder.outcomes();
+        for settled in &items {
+            self.write_outcome(settled, at, &mut outcomes);
+        }
         let refused: Vec<_> = items
             .iter()
             .filter(|settled| settled.fate == Fate::MailboxFull)
-            .collect();
-        let refused: Vec<_> = refused
-            .into_iter()
             .filter_map(|settled| self.refuse(settled))
             .collect();
         let is_parked = |settled: &Settled| matches!(settled.item, Item::Parked { .. });
@@ -327,85 +325,61 @@ impl Worker {
             .iter()
             .any(is_parked)
             .then(|| self.log.progress.hold());
-        let Owner { nats, recorder, .. } = self.context.owner.clone();
-        let metrics = self.context.metrics.clone();
+        // Mostly nothing is refused, and then a copy of the connection costs as much as all else here.
+        let context = (!refused.is_empty()).then(|| self.context.clone());
+        let recorder = self.context.owner.recorder.clone();
         self.start(async move {
-            for message in refused {
-                message.store(&nats, &metrics).await;
+            if let Some(context) = context {
+                for message in refused {
+                    message.store(&context.owner.nats, &context.metrics).await;
+                }
             }
-            recorder.record(entries).await;
+            recorder.record(outcomes).await;
             Done::Settled(items, hold)
         });
     }
 
-    fn tell(&self, settled: &Settled, at: jiff::Timestamp) -> Option<OutcomeEntry> {
-        let (event, index) = self.event_of(&settled.item)?;
-        if event.index.reminders[index].rerouted_to.is_some() {
-            return None; // Of a copy's reminder it is known what became.
+    /// Writes what became of a reminder, unless it is known already, and counts it.
+    fn write_outcome(&self, settled: &Settled, at: jiff::Timestamp, outcomes: &mut Outcomes) {
+        let Some((event, index)) = self.event_of(&settled.item) else {
+            return;
+        };
+        let (set, reminder) = (event.set_of(index), &event.index.reminders[index]);
+        if reminder.rerouted_to.is_some() {
+            return; // Of a copy's reminder it is known what became.
         }
-        let outcome = match &settled.fate {
-            Fate::Delivered { by, missed } => {
-                self.context.metrics.devices_missed(*missed);
-                Outcome::delivered(by.clone())?
-            }
-            Fate::Rerouted { instance, to } => Outcome::Rerouted {
-                instance: instance.clone(),
-                to: to.clone(),
-            },
-            Fate::Parked => Outcome::Parked { escalated: false },
-            Fate::Expired => {
-                let after = event.index.reminders[index].expires_at;
-                let after = after.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-                Outcome::Expired {
-                    expires_at: after.unwrap_or(at),
-                }
-            }
-            Fate::Merged { into } => Outcome::Merged { into: into.clone() },
-            Fate::MailboxFull => Outcome::Rejected {
-                error: RejectCode::MailboxFull,
-            },
+        let Some(outcome) = outcome(&settled.fate, reminder, at) else {
+            return;
         };
-        let (id, user) = (
-            event.index.reminders[index].id.clone(),
-            Some(settled.user.clone()),
-        );
-        let set = event.set_of(index);
-        let record = Record {
-            id,
-            source: set.source.clone(),
-            set: set.id.clone(),
-            user,
-            outcome,
-            at,
-        };
+        if let Fate::Delivered { missed, .. } = settled.fate {
+            self.context.metrics.devices_missed(missed);
+        }
         if let Some(way) = way(&settled.fate, &settled.item) {
             let after = at.as_millisecond() - set.published_ms;
             let after = Duration::from_millis(u64::try_from(after).unwrap_or(0));
-            self.context
-                .metrics
-                .accepted(event.index.reminders[index].priority, way, after);
+            self.context.metrics.accepted(reminder.priority, way, after);
         }
+        let name = match settled.item {
+            Item::Event { .. } => Some(Name::of_event(event, index)),
+            Item::Parked { sequence } => self.in_memory.get(&sequence).map(|parked| Name::Parked {
+                sequence,
+                stored_ms: parked.parked_at.as_millisecond(),
+            }),
+        };
         // What comes from a mailbox was recorded when it was parked; what is refused lies with what was refused.
         let is_new =
             matches!(settled.item, Item::Event { .. }) && settled.fate != Fate::MailboxFull;
-        let reminder = is_new.then(|| event.bodies[index].clone());
-        let name = match settled.item {
-            Item::Event { .. } => Name::of_event(event, index),
-            Item::Parked { sequence } => {
-                let stored_ms = self.in_memory.get(&sequence)?.parked_at.as_millisecond();
-                Name::Parked {
-                    sequence,
-                    stored_ms,
-                }
-            }
-        };
-        let settles = Some((Subscriber::Partition(self.partition), name));
-        Some(OutcomeEntry {
-            record,
+        outcomes.push(&Line {
+            id: &reminder.id,
+            source: &set.source,
+            set: &set.id,
+            user: Some(&settled.user),
+            outcome: &outcome,
+            at,
             published_ms: set.published_ms,
-            reminder,
-            settles,
-        })
+            reminder: is_new.then(|| &*event.bodies[index]),
+            settles: name.map(|name| (Subscriber::Partition(self.partition), name)),
+        });
     }
 
     fn refuse(&self, settled: &Settled) -> Option<rejected::Message> {
@@ -521,6 +495,35 @@ impl Worker {
             self.in_memory.remove(sequence);
         }
     }
+}
+
+/// The outcome of a reminder with this fate, which it has at this time.
+fn outcome(fate: &Fate, reminder: &IndexEntry, at: jiff::Timestamp) -> Option<Outcome> {
+    Some(match fate {
+        Fate::Delivered { by, .. } => Outcome::Delivered {
+            instance: by.first()?.clone(),
+            instances: match by.len() {
+                1 => Vec::new(),
+                _ => by.clone(),
+            },
+        },
+        Fate::Rerouted { instance, to } => Outcome::Rerouted {
+            instance: instance.clone(),
+            to: to.clone(),
+        },
+        Fate::Parked => Outcome::Parked { escalated: false },
+        Fate::Expired => {
+            let after = reminder.expires_at;
+            let after = after.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+            Outcome::Expired {
+                expires_at: after.unwrap_or(at),
+            }
+        }
+        Fate::Merged { into } => Outcome::Merged { into: into.clone() },
+        Fate::MailboxFull => Outcome::Rejected {
+            error: RejectCode::MailboxFull,
+        },
+    })
 }
 
 /// On which way a reminder was accepted, if it was.

@@ -59,7 +59,7 @@ pub(super) async fn record_parked(
         names.push(*name);
     }
     if !entries.is_empty() {
-        context.owner.recorder.record(entries).await;
+        context.owner.recorder.record_all(&entries).await;
     }
     Ok(names)
 }
@@ -245,7 +245,7 @@ impl Worker {
             for message in messages {
                 message.store(&context.owner.nats, &context.metrics).await;
             }
-            context.owner.recorder.record(entries).await;
+            context.owner.recorder.record_all(&entries).await;
             Done::Ended(sequence, parts)
         });
     }
