@@ -84,14 +84,10 @@ impl Worker {
         shares: Vec<Share>,
         until: Instant,
     ) {
-        let in_share = |share: &Share| {
-            share
-                .items
-                .iter()
-                .map(|item| self.in_request(item, share))
-                .collect::<Vec<_>>()
-        };
-        let reminders = shares.iter().flat_map(in_share).collect();
+        let mut reminders = Vec::with_capacity(shares.iter().map(|share| share.items.len()).sum());
+        for share in &shares {
+            reminders.extend(share.items.iter().map(|item| self.in_request(item, share)));
+        }
         let items = shares.iter().flat_map(|share| &share.items);
         let traces = spans::distinct(items.filter_map(|item| {
             let (event, index) = self.event_of(item)?;

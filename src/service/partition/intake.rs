@@ -4,7 +4,6 @@ use super::{Context, Done, InWork, LogItem, Subscription, Worker, entry, may_rer
 use crate::event::{Event, IndexEntry, OfSet};
 use crate::log::Subscriber;
 use crate::log::done::Done as Name;
-use crate::log::partition::Next;
 use crate::log::planner::{Ended, Planned, Planner};
 use crate::log::split::RefusedReminder;
 use crate::nats::mailbox::Mailboxes;
@@ -14,6 +13,11 @@ use crate::reminder::outcome::{Outcome, Record};
 use crate::router::{Entry, Input, Item};
 use crate::service::outcomes::message::OutcomeEntry;
 use crate::service::{now_ms, rejected};
+use crate::token::UserId;
+
+/// Bytes of slices that are planned in one step, as they are in memory: some sixty reminders, and a
+/// millisecond. Other tasks, the connection among them, get their turn after each step.
+const PLAN_BYTES: usize = 64 << 10;
 
 /// Records as parked what an earlier owner stored in mailboxes and did not come to record. Returns the names.
 ///
@@ -114,19 +118,37 @@ impl Worker {
         }
     }
 
-    /// Plans the next slice that waits.
+    /// Returns true if the router has room for what waits to be planned.
+    pub(super) fn has_room(&self) -> bool {
+        let dispatch = &self.context.owner.config.dispatch;
+        self.bytes_in_work < dispatch.max_bytes_in_flight
+            && self.in_work.len() < dispatch.max_events_in_flight
+    }
+
+    /// Plans slices that wait, [`PLAN_BYTES`] of them at most, and gives them to the router in one step.
     pub(super) fn plan(&mut self, subscription: &Subscription) {
         let rules = self.context.rules.current();
-        let merges = !self.context.owner.config.merge.window.is_zero();
-        let Some(next) = self.log.next(&Planner {
+        let planner = Planner {
             rules: &rules,
-            merges,
-        }) else {
-            return;
+            merges: !self.context.owner.config.merge.window.is_zero(),
         };
-        let Next { planned, bytes } = next;
+        let (mut reminders, mut bytes) = (Vec::new(), 0);
+        while bytes < PLAN_BYTES && self.has_room() {
+            let Some(next) = self.log.next(&planner) else {
+                break;
+            };
+            bytes += next.bytes;
+            self.begin(next.planned, &mut reminders);
+        }
         subscription.drained(bytes);
-        let event_bytes = planned.event_bytes();
+        if !reminders.is_empty() {
+            self.feed(Input::Event(reminders));
+        }
+    }
+
+    /// Begins the work on a planned slice. Adds what is for the router to `reminders`.
+    fn begin(&mut self, planned: Planned, reminders: &mut Vec<(UserId, Entry)>) {
+        let bytes = planned.event_bytes();
         let Planned {
             event,
             ended,
@@ -149,23 +171,16 @@ impl Worker {
                 },
             )
         };
-        let new = event
-            .index
-            .reminders
-            .iter()
-            .enumerate()
-            .map(entry)
-            .collect();
-        self.bytes_in_work += event_bytes;
+        reminders.extend(event.index.reminders.iter().enumerate().map(entry));
+        self.bytes_in_work += bytes;
         self.in_work.insert(
             sequence,
             InWork {
                 event,
                 unsettled,
-                bytes: event_bytes,
+                bytes,
             },
         );
-        self.feed(Input::Event(new));
     }
 
     /// Records what goes no further than this.

@@ -9,7 +9,8 @@ mod actions;
 mod following;
 mod intake;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use hashbrown::HashMap;
 use jiff::Timestamp;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::MissedTickBehavior;
@@ -126,7 +128,7 @@ struct Worker {
     /// None while a checkpoint is being stored.
     ownership: Option<Ownership>,
     /// By the set's sequence.
-    in_work: BTreeMap<u64, InWork>,
+    in_work: HashMap<u64, InWork>,
     bytes_in_work: usize,
     in_memory: HashMap<u64, InMemory>,
     /// Messages of mailboxes that an earlier owner was done with.
@@ -297,7 +299,7 @@ impl Worker {
             machine,
             mailboxes,
             partition,
-            in_work: BTreeMap::new(),
+            in_work: HashMap::new(),
             bytes_in_work: 0,
             in_memory: HashMap::new(),
             finished_before: found.finished.iter().copied().collect(),
@@ -323,31 +325,44 @@ impl Worker {
         mut following: Following,
         stop: CancellationToken,
     ) -> Result<(), NatsError> {
-        let dispatch = self.context.owner.config.dispatch.clone();
         let mut checkpoint = tokio::time::interval(CHECKPOINT_EVERY);
         checkpoint.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut is_stopping = false;
         let mut next_count = Instant::now();
+        // One timer for all deadlines, and one wait for the end: making them takes a lock each time.
+        let mut alarm = pin!(tokio::time::sleep_until(next_count.into()));
+        let mut stopped = pin!(stop.cancelled());
         loop {
             // What JetStream refuses to park is above the position, for the next owner.
             let is_finished = self.in_work.is_empty() || self.machine.is_park_refused();
             if is_stopping && is_finished && self.work.is_empty() {
                 return Ok(());
             }
-            let has_room = self.bytes_in_work < dispatch.max_bytes_in_flight
-                && self.in_work.len() < dispatch.max_events_in_flight;
+            let has_room = self.has_room();
             let deadline = self.machine.next_deadline();
+            let wake_at: tokio::time::Instant =
+                deadline.map_or(next_count, |at| at.min(next_count)).into();
+            if alarm.deadline() != wake_at {
+                alarm.as_mut().reset(wake_at);
+            }
             tokio::select! {
                 biased;
-                () = stop.cancelled(), if !is_stopping => {
+                () = &mut stopped, if !is_stopping => {
                     is_stopping = true;
                     self.feed(Input::Stop);
                 }
                 Some(done) = self.work.next(), if !self.work.is_empty() => self.done(done)?,
                 input = following.next() => input?.into_iter().for_each(|input| self.feed(input)),
-                () = sleep_until(deadline), if deadline.is_some() => self.feed(Input::Tick),
                 _ = checkpoint.tick() => self.checkpoint(),
-                () = sleep_until(Some(next_count)) => next_count = self.count(),
+                () = &mut alarm => {
+                    let now = Instant::now();
+                    if deadline.is_some_and(|at| at <= now) {
+                        self.feed(Input::Tick);
+                    }
+                    if next_count <= now {
+                        next_count = self.count();
+                    }
+                }
                 () = std::future::ready(()), if has_room && !is_stopping && self.log.queued_bytes() > 0 => {
                     // What has come takes its turn with what waits.
                     while let Some(item) = subscription.ready() {
@@ -560,12 +575,5 @@ impl Worker {
             Done::Nothing
         });
         next
-    }
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-        None => std::future::pending().await,
     }
 }
