@@ -26,9 +26,12 @@ use crate::router::{Company, Instance, NoAnswer, Undelivered};
 use crate::token::UserId;
 use crate::trace::TraceParent;
 
-/// Carries requests of all partitions of a member. Cloning shares it.
+/// Carries requests of all partitions of a member. Cloning shares it, and costs little: partitions do it for each request.
 #[derive(Debug, Clone)]
-pub struct RequestBatcher {
+pub struct RequestBatcher(Arc<Queues>);
+
+#[derive(Debug)]
+struct Queues {
     deliveries: RequestQueue<DeliveryPart, Arc<Refusals>>,
     alone: Sender,
     heartbeats: RequestQueue<Vec<UserId>, Arc<HashSet<UserId>>>,
@@ -56,7 +59,7 @@ impl RequestBatcher {
             ..to_deliver.clone()
         };
         let most_bytes = config.delivery.max_bytes - DELIVERY_FRAME_BYTES;
-        Self {
+        Self(Arc::new(Queues {
             alone: to_deliver.clone(),
             deliveries: RequestQueue::start(most_bytes, move |to, parts| {
                 to_deliver.clone().deliver(to, Company::Shared, parts)
@@ -64,7 +67,7 @@ impl RequestBatcher {
             heartbeats: RequestQueue::start(config.heartbeat.max_users, move |to, users| {
                 to_ask.clone().heartbeat(to, users)
             }),
-        }
+        }))
     }
 
     /// Delivers, and returns what the instance refused of the whole request, which may have what others have for it, too.
@@ -85,11 +88,13 @@ impl RequestBatcher {
                     .iter()
                     .map(|reminder| reminder.len() + 1)
                     .sum();
-                self.deliveries
+                self.0
+                    .deliveries
                     .ask(instance, part, bytes, Some(until))
                     .await
             }
             Company::Alone => Ok(self
+                .0
                 .alone
                 .clone()
                 .deliver(instance, company, vec![part])
@@ -107,6 +112,7 @@ impl RequestBatcher {
         users: Vec<UserId>,
     ) -> Result<Vec<UserId>, NoAnswer> {
         let connected = self
+            .0
             .heartbeats
             .ask(instance, users.clone(), users.len(), None)
             .await;
@@ -283,6 +289,12 @@ async fn carry<P, A: Clone, F: Future<Output = Result<A, NoAnswer>>>(
         BatchQueues::new(usize::MAX);
     let mut under_way = FuturesUnordered::new();
     loop {
+        // An answer, or a set, wakes many partitions. Those that can run go first, so that what
+        // they have for an instance goes in one request.
+        tokio::task::yield_now().await;
+        while let Ok((instance, waiting)) = handed_in.try_recv() {
+            batch_queues.push(instance, (), waiting.size, waiting);
+        }
         while let Some((instance, batch)) = batch_queues.next(room) {
             let (parts, answers): (Vec<_>, Vec<_>) =
                 batch.into_iter().filter_map(Waiting::depart).unzip();
