@@ -224,6 +224,8 @@ impl Router {
             reads_in_flight: 8,
             expiry_interval: Duration::from_secs(60),
             copy_rerouted: false,
+            reroute_after: Duration::from_secs(10),
+            expected_most: (500, 2 << 20),
             reroute_timeout: Duration::from_secs(5),
             merge_window: Duration::ZERO,
             merge_limit: 0,

@@ -243,6 +243,10 @@ section! {
         sources: Vec<Source> = Vec::new(),
         /// The least priority that may.
         min_priority: Priority = Priority::Low,
+        /// How long a user who held a connection is expected back. Until then reminders wait for
+        /// the user alone; what still waits then goes to associates. 0 for at once.
+        #[serde(with = "units")]
+        after: Duration = Duration::from_secs(10),
         /// How long all associates of a user together may be tried before the mailbox.
         #[serde(with = "units")]
         timeout: Duration = Duration::from_secs(5),
@@ -659,6 +663,8 @@ impl Config {
                 self.delivery.busy_min,
                 s(600),
             ),
+            // What waits is in memory, and a member that stops parks it.
+            ("reroute.after", self.reroute.after, ms(0), s(600)),
             ("reroute.timeout", self.reroute.timeout, ms(10), s(60)),
             (
                 "mailbox.expiry_interval",

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use crate::harness::{Reply, World, numbers, reminder, with};
+use crate::harness::{App, Reply, World, numbers, reminder, with};
 
 fn associates(names: &[&str]) -> Value {
     json!({ "associates": names })
@@ -272,6 +272,36 @@ async fn hanging_or_refusing_associate_is_skipped() {
         1
     );
     assert_eq!(busy.attempts("1"), 1);
+    world.settle().await;
+}
+
+/// Ends a user's connection as the contract asks.
+async fn leave(app: &App, user: &str) {
+    app.expel(user);
+    app.delete_route(user).await;
+}
+
+#[tokio::test]
+async fn a_short_absence_sends_nothing_to_associates() {
+    let world = World::start(&[("reroute.after", "4s")]).await;
+    let app = world.app("app-1", &["alice", "bob"]).await;
+    world.put_associates("alice", associates(&["bob"])).await;
+    world.put_associates("carol", associates(&["bob"])).await;
+    reroutes(&world, "carol").await; // So alice's are known, too.
+    world.publish("billing", [reminder("0", "alice")]).await;
+    world.became("billing", "0", "delivered").await;
+    for round in 1..=3 {
+        leave(&app, "alice").await;
+        let id = round.to_string();
+        world.publish("billing", [reminder(&id, "alice")]).await;
+        tokio::time::sleep(Duration::from_secs(1)).await; // The absence.
+        app.connect(&["alice"]).await;
+        world.became("billing", &id, "delivered").await;
+    }
+    leave(&app, "alice").await;
+    world.publish("billing", [reminder("last", "alice")]).await;
+    let outcome = world.became("billing", "last", "rerouted").await;
+    assert_eq!(outcome.to.as_deref(), Some("bob"));
     world.settle().await;
 }
 

@@ -181,6 +181,12 @@ fn settings(config: &Config) -> router::Settings {
         reads_in_flight: config.mailbox.reads_in_flight,
         expiry_interval: config.mailbox.expiry_interval,
         copy_rerouted: config.delivery.copy_rerouted,
+        reroute_after: config.reroute.after,
+        // The other half is for all others.
+        expected_most: (
+            config.dispatch.max_events_in_flight / 2,
+            config.dispatch.max_bytes_in_flight / 2,
+        ),
         reroute_timeout: config.reroute.timeout,
         merge_window: config.merge.window,
         merge_limit: config.merge.max_reminders,

@@ -236,6 +236,8 @@ fn draw_settings(rng: &mut Rng) -> Settings {
         reads_in_flight: rng.usize(1..=2),
         expiry_interval: Duration::from_secs(1),
         copy_rerouted: rng.u32(0..3) == 0,
+        reroute_after: Duration::from_millis(pick(rng, &[0, 300, 3_000])),
+        expected_most: (pick(rng, &[2, 500]), pick(rng, &[300, 2 << 20])),
         reroute_timeout: Duration::from_millis(pick(rng, &[100, 1_000, 5_000])),
         merge_window: Duration::from_millis(pick(rng, &[0, 300, 10_000])),
         merge_limit: rng.usize(1..=8),

@@ -162,6 +162,8 @@ pub struct InstanceQueue {
     pub is_crowded: bool,
     /// Whether it is spoken to.
     pub health: Health,
+    /// When it left a request unanswered, with no answer since.
+    pub silent_since: Option<Instant>,
     /// Failures since the last accepted delivery.
     failures: u32,
     /// Routes that name it.
@@ -183,6 +185,7 @@ impl InstanceQueue {
             watch: None,
             is_crowded: false,
             health: Health::Up,
+            silent_since: None,
             failures: 0,
             routes: 0,
         }
@@ -211,6 +214,7 @@ impl InstanceQueue {
         self.health = Health::Down(now + grown(backoff, self.failures));
         self.failures = self.failures.saturating_add(1);
         self.ahead.clear();
+        self.silent_since.get_or_insert(now);
         let Tracks { shared, alone } = &mut self.tracks;
         shared
             .ready

@@ -98,6 +98,10 @@ pub struct Settings {
     pub expiry_interval: Duration,
     /// Whether a copy of what an associate got lies in the user's mailbox.
     pub copy_rerouted: bool,
+    /// How long a user who held a connection is expected back. Until then associates get nothing.
+    pub reroute_after: Duration,
+    /// The most reminders and bytes that wait in memory for users who are expected back.
+    pub expected_most: (usize, usize),
     /// How long associates are tried, all of them together.
     pub reroute_timeout: Duration,
     /// How long a reminder stands for later ones of the same text.

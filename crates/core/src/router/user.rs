@@ -42,6 +42,9 @@ pub enum State {
     Idle,
     /// It has no route, and those that were put up to now are not known yet.
     CatchingUp,
+    /// It held a connection a moment ago and is expected back. Until then its attempt does not
+    /// begin.
+    Expected,
     /// The routes of the associate that its attempt goes to are being looked up.
     LookingUp,
     /// Connections of its own, or its associate's, are being confirmed at these instances, or queued for that.
@@ -81,6 +84,8 @@ pub struct Reception {
 /// An attempt to bring what waits to an associate: one after the other, and each one's instances one after the other.
 #[derive(Debug)]
 pub struct RerouteAttempt {
+    /// The user is expected back until then. Associates are tried after it.
+    pub back_by: Option<Instant>,
     /// No further step is taken after this.
     pub until: Instant,
     /// Who has not been tried.
@@ -237,6 +242,9 @@ pub struct Work {
     pub page: Option<(InstanceKey, usize)>,
     /// Who may get its reminders while it has no way of its own.
     pub associates: Vec<UserId>,
+    /// When it held a connection last, as far as that is known. Kept for users with associates
+    /// alone.
+    pub held_at: Option<Instant>,
     /// The attempt to reach them.
     pub attempt: Option<RerouteAttempt>,
     /// All routes were known that had been put when the first of what waits arrived.
@@ -269,6 +277,7 @@ static NO_WORK: Work = Work {
     waiting: VecDeque::new(),
     page: None,
     associates: Vec::new(),
+    held_at: None,
     attempt: None,
     is_caught_up: false,
     state: State::Idle,

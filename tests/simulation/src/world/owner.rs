@@ -28,8 +28,8 @@ use crate::faults::Fault;
 /// The longest time between a confirmation and the delivery that it allows, when deliveries before it time out.
 const QUEUED_UP_TO_MS: u64 = 2_000;
 
-/// Whose reminders are in a request, and how many.
-type Contents = Vec<(UserId, usize)>;
+/// Whose reminders are in a request, how many, and whether they go to the user.
+type Contents = Vec<(UserId, usize, bool)>;
 
 #[derive(Debug)]
 pub struct Owner {
@@ -87,6 +87,9 @@ pub struct Owner {
     confirmed: BTreeMap<(UserId, Arc<Instance>), u64>,
     /// The same, for those who are told as associates.
     confirmed_associates: BTreeMap<(UserId, Arc<Instance>), u64>,
+    /// Users with associates, and when each of them accepted a delivery last: until some time later
+    /// nothing goes to associates.
+    accepted: BTreeMap<UserId, Option<u64>>,
     checking: BTreeSet<Arc<Instance>>,
     reading: BTreeSet<UserId>,
     counting: BTreeSet<UserId>,
@@ -135,6 +138,7 @@ impl Owner {
             delivering: BTreeMap::new(),
             confirmed: BTreeMap::new(),
             confirmed_associates: BTreeMap::new(),
+            accepted: BTreeMap::new(),
             checking: BTreeSet::new(),
             reading: BTreeSet::new(),
             counting: BTreeSet::new(),
@@ -222,8 +226,16 @@ impl Owner {
                 let accepted = parts
                     .into_iter()
                     .enumerate()
-                    .filter(|(place, (_, count))| refused(*place) < *count);
-                let users: Vec<_> = accepted.map(|(_, (user, _))| user).collect();
+                    .filter(|(place, (_, count, _))| refused(*place) < *count);
+                let accepted: Vec<_> = accepted.map(|(_, part)| part).collect();
+                if answer.is_ok() {
+                    for (user, _, is_own) in &accepted {
+                        self.accepted
+                            .entry(user.clone())
+                            .and_modify(|last| *last = is_own.then_some(at).or(*last));
+                    }
+                }
+                let users: Vec<_> = accepted.into_iter().map(|(user, ..)| user).collect();
                 match answer {
                     Ok(_) if has_lease => self.confirm(at, instance, &users),
                     Ok(_) => {}
@@ -243,6 +255,13 @@ impl Owner {
                 page.entries
                     .iter()
                     .for_each(|entry| assert!(self.held.insert(entry.item), "{entry:?} is held"));
+            }
+            // An empty list, or the user alone, is no associate.
+            Input::Associates { user, associates } if associates.iter().all(|it| it == user) => {
+                self.accepted.remove(user);
+            }
+            Input::Associates { user, .. } => {
+                self.accepted.entry(user.clone()).or_default();
             }
             Input::MailboxCounted { user, .. } => assert!(self.counting.remove(user)),
             Input::Parked(_) | Input::ParkRefused => self.is_parking = false,
@@ -536,7 +555,7 @@ impl World {
             .values()
             .flatten()
             .filter(|_| !self.settings.all_devices);
-        let mut users: Vec<_> = under_way.map(|(user, _)| user.clone()).collect();
+        let mut users: Vec<_> = under_way.map(|(user, ..)| user.clone()).collect();
         let (mut bytes, mut count, mut parts, mut sent) = (0, 0, Vec::new(), Vec::new());
         for share in shares {
             assert!(
@@ -560,7 +579,7 @@ impl World {
                 .map(|id| self.ledger.reminders[*id].bytes + around)
                 .sum::<usize>();
             count += ids.len();
-            sent.push((share.user.clone(), ids.len()));
+            sent.push((share.user.clone(), ids.len(), share.to.is_none()));
             parts.push((share.recipient().clone(), ids));
         }
         assert!(
@@ -611,6 +630,12 @@ impl World {
         assert!(
             is_held && user != to,
             "{to} at {instance:?} was confirmed at {confirmed:?} for {user}"
+        );
+        let after = u64::try_from(self.settings.reroute_after.as_millis()).expect("it is short");
+        let accepted = self.owners[&number].accepted.get(user).copied().flatten();
+        assert!(
+            accepted.is_none_or(|at| at + after <= self.at),
+            "{user} accepted something at {accepted:?} and is expected back"
         );
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::catching_up::CatchUp;
+use super::expected::Held;
 use super::mailboxes::parked_sequence;
 use super::{InstanceQueue, Partition, State, Ticket, Timer, User};
 use crate::router::instance_queue::{Health, Track};
@@ -49,6 +50,16 @@ impl Partition {
                     .is_some_and(|tally| tally.is_asked),
             );
         }
+        let expected = self
+            .users
+            .iter()
+            .map(|(_, user)| user)
+            .filter(|user| user.work().state == State::Expected)
+            .fold(Held::default(), |held, user| {
+                held.plus(Held::of(&user.work().waiting))
+            });
+        assert_eq!(self.expected, expected, "what waits for expected users");
+        assert!(!self.expects_too_much(), "{:?}", self.expected);
         let unread: usize = self
             .queues
             .iter()
@@ -120,6 +131,14 @@ impl Partition {
                 }
                 Timer::Renew => {
                     assert_eq!(self.renewals.armed, Some(*at), "{:?}", self.renewals);
+                }
+                Timer::Expected(user) => {
+                    let work = self.users[*user].work();
+                    let back_by = work.attempt.as_ref().and_then(|attempt| attempt.back_by);
+                    assert!(
+                        work.state == State::Expected && back_by == Some(*at),
+                        "{user:?}"
+                    );
                 }
                 Timer::GiveUp(user) => {
                     let attempt = &self.users[*user].work().attempt;
@@ -193,6 +212,14 @@ impl Partition {
             turn: work.turn,
         };
         match &work.state {
+            State::Expected => {
+                let back_by = work.attempt.as_ref().and_then(|attempt| attempt.back_by);
+                let timer = back_by.map(|at| (at, Timer::Expected(number)));
+                assert!(
+                    timer.is_some_and(|timer| self.timers.contains(&timer)),
+                    "{name:?} is expected without a deadline: {user:?}"
+                );
+            }
             State::LookingUp => assert!(work.attempt.is_some(), "{user:?}"),
             State::CatchingUp => {
                 let CatchUp { asked, unasked } = &self.catch_up;

@@ -229,6 +229,7 @@ impl Partition {
                 }
             }
             Ok(refused) => {
+                self.queues[queue].silent_since = None;
                 let mut refusals: BTreeMap<usize, BTreeMap<usize, Refusal>> = BTreeMap::new();
                 for (place, at, why) in refused {
                     refusals.entry(place).or_default().insert(at, why);
@@ -297,9 +298,12 @@ impl Partition {
             }
         }
         if refusals.len() < places.len() {
-            if let Some(route) = self.users[*user].route_mut(queue).filter(|_| !is_attempt) {
-                route.held_until = held_until;
-                self.renew_later(now, *user, queue);
+            if !is_attempt {
+                if let Some(route) = self.users[*user].route_mut(queue) {
+                    route.held_until = held_until;
+                    self.renew_later(now, *user, queue);
+                }
+                self.note_held(now, *user);
             }
             self.queues[queue].accepted();
         }

@@ -33,7 +33,10 @@ impl Partition {
         {
             return;
         }
-        self.remove_route(user, &instance.name, revision);
+        let replaced = self.remove_route(user, &instance.name, revision);
+        replaced
+            .into_iter()
+            .for_each(|route| self.release_route(user, &route));
         let routes = &self.users[user].routes;
         let place = routes.partition_point(|route| route.revision > revision);
         if place >= MAX_ROUTES {
@@ -74,24 +77,35 @@ impl Partition {
         self.touched_users.push_back(user);
     }
 
-    pub(super) fn route_down(&mut self, user: &UserId, instance: &InstanceName, revision: u64) {
+    pub(super) fn route_down(
+        &mut self,
+        now: Now,
+        user: &UserId,
+        instance: &InstanceName,
+        revision: u64,
+    ) {
         if let Some(user) = self.users.find(user) {
-            self.remove_route(user, instance, revision);
+            if let Some(route) = self.remove_route(user, instance, revision) {
+                self.note_left(now, user, route.queue);
+                self.release_route(user, &route);
+            }
             self.touched_users.push_back(user);
         }
     }
 
     /// Removes the user's route at an instance unless it is newer than `revision`.
-    pub(super) fn remove_route(&mut self, user: UserKey, instance: &InstanceName, revision: u64) {
+    pub(super) fn remove_route(
+        &mut self,
+        user: UserKey,
+        instance: &InstanceName,
+        revision: u64,
+    ) -> Option<Route> {
         let routes = &mut self.users[user].routes;
         let is_there = |route: &Route| self.queues[route.queue].instance.name == *instance;
         let place = routes
             .iter()
-            .position(|route| is_there(route) && route.revision <= revision);
-        if let Some(place) = place {
-            let route = routes.remove(place);
-            self.release_route(user, &route);
-        }
+            .position(|route| is_there(route) && route.revision <= revision)?;
+        Some(routes.remove(place))
     }
 
     /// A route is remembered no more.
@@ -118,7 +132,10 @@ impl Partition {
             return;
         }
         let instance = self.queues[queue].instance.name.clone();
-        self.remove_route(user, &instance, revision);
+        let removed = self.remove_route(user, &instance, revision);
+        removed
+            .into_iter()
+            .for_each(|route| self.release_route(user, &route));
         let user = self.users[user].name.clone();
         actions.push(Action::DropRoute {
             user,
@@ -146,6 +163,7 @@ impl Partition {
                 .iter()
                 .for_each(|asked| self.checked(queue, asked.ticket, false));
         };
+        self.queues[queue].silent_since = None;
         let connected: HashSet<UserId> = connected.into_iter().collect();
         if is_probe {
             self.disarm_probe(queue);
@@ -182,6 +200,7 @@ impl Partition {
         if let Some(route) = self.users[user].route_mut(queue) {
             route.is_fresh |= is_awaited;
             route.held_until = held_until;
+            self.note_held(now, user);
         }
     }
 

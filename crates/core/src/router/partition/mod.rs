@@ -5,6 +5,7 @@ mod audit;
 mod catching_up;
 mod crowding;
 mod deliveries;
+mod expected;
 mod instances;
 mod mailboxes;
 mod parks;
@@ -28,6 +29,7 @@ use super::{
 };
 use bellhop_protocol::token::UserId;
 use catching_up::CatchUp;
+use expected::Held;
 use parks::Refused;
 use renewals::Renewals;
 
@@ -40,6 +42,8 @@ enum Timer {
     Resume(UserKey),
     /// A mailbox has a reminder that expires.
     Sweep(UserKey),
+    /// A user who was expected back has not come.
+    Expected(UserKey),
     /// An attempt has taken long enough.
     GiveUp(UserKey),
     /// Those who have not been sent a batch are left out.
@@ -84,6 +88,8 @@ pub struct Partition {
     reads_in_flight: usize,
     /// Users who wait for the routes.
     catch_up: CatchUp,
+    /// What waits in memory for users who are expected back.
+    expected: Held,
     merge_window: MergeWindow,
     /// Turns of users so far.
     turns: u64,
@@ -113,6 +119,7 @@ impl Partition {
             counts: VecDeque::new(),
             reads_in_flight: 0,
             catch_up: CatchUp::default(),
+            expected: Held::default(),
             turns: 0,
             touched_users: VecDeque::new(),
             touched_queues: BTreeSet::new(),
@@ -136,7 +143,7 @@ impl Partition {
                 user,
                 instance,
                 revision,
-            } => self.route_down(&user, &instance, revision),
+            } => self.route_down(now, &user, &instance, revision),
             Input::CaughtUpWithRoutes => self.caught_up(),
             Input::Associates { user, associates } => self.associates_changed(user, associates),
             Input::RoutesFound {
@@ -157,7 +164,7 @@ impl Partition {
             Input::MailboxRead { user, page } => self.mailbox_read(now, user, page, actions),
             Input::MailboxCounted { user, found } => self.mailbox_counted(now, user, found),
             Input::Tick => self.fire_timers(now, actions),
-            Input::Stop => self.stop(),
+            Input::Stop => self.stop(now),
         }
         actions.extend(self.held_back.drain(..).map(Action::HoldBack));
         while let Some(user) = self.touched_users.pop_front() {
@@ -182,7 +189,7 @@ impl Partition {
             && self
                 .users
                 .iter()
-                .all(|(_, user)| user.work().state != State::LookingUp)
+                .all(|(_, user)| !matches!(user.work().state, State::LookingUp | State::Expected))
     }
 
     // What happened.
@@ -193,11 +200,15 @@ impl Partition {
             if self.queues_in_mailbox(user, &entry) {
                 self.park(now, user, entry);
             } else {
+                self.expect_with(user, entry.bytes);
                 let work = self.users[user].work_mut();
                 // What was known of routes is older than this.
                 work.is_caught_up &= !work.waiting.is_empty();
                 work.waiting.push_back(entry);
                 self.touched_users.push_back(user);
+            }
+            if self.users[user].work().state == State::Expected && self.expects_too_much() {
+                self.park_expected(now, user);
             }
         }
     }
@@ -217,8 +228,15 @@ impl Partition {
         !(may_leave || work.has_live())
     }
 
-    fn stop(&mut self) {
+    fn stop(&mut self, now: Now) {
         self.is_stopping = true;
+        let is_expected = |user: &User| user.work().state == State::Expected;
+        let expected: Vec<_> = (self.users.iter())
+            .filter_map(|(number, user)| is_expected(user).then_some(number))
+            .collect();
+        for user in expected {
+            self.park_expected(now, user);
+        }
         let unread = self
             .queues
             .iter_mut()
@@ -245,6 +263,10 @@ impl Partition {
                     self.touched_users.push_back(user);
                 }
                 Timer::Sweep(user) => self.sweep(now, user),
+                Timer::Expected(user) => {
+                    self.expect_no_more(user);
+                    self.touched_users.push_back(user);
+                }
                 Timer::GiveUp(user) => self.give_up(user),
                 Timer::LeaveOut(user) => self.leave_out_unsent(now, user),
                 Timer::ParkAgain => self.take_back(),
@@ -348,6 +370,7 @@ impl Partition {
                 State::Delivering(batch) => batch.open.contains(&queue),
                 State::Idle
                 | State::CatchingUp
+                | State::Expected
                 | State::LookingUp
                 | State::Reading
                 | State::Sweeping(_) => false,

@@ -35,7 +35,8 @@ impl Partition {
             attempt.untried.retain(may_get_it);
             if !is_sent && !attempt.associate.as_ref().is_some_and(may_get_it) {
                 attempt.instances.clear();
-                work.state = State::Idle;
+                self.expect_no_more(user);
+                self.users[user].work_mut().state = State::Idle;
             }
         }
         self.touched_users.push_back(user);
@@ -56,6 +57,12 @@ impl Partition {
         self.want_routes(user);
         self.begin_attempt(now, user);
         self.park_what_stays(now, user);
+        if self.expect(now, user) {
+            if self.expects_too_much() {
+                self.park_expected(now, user);
+            }
+            return true;
+        }
         let Some(attempt) = &mut self.users[user].work_mut().attempt else {
             return false;
         };
@@ -83,11 +90,14 @@ impl Partition {
     }
 
     fn begin_attempt(&mut self, now: Now, user: UserKey) {
-        let until = now.instant + self.settings.reroute_timeout;
+        let back_by = self.back_by(user);
+        let begins = back_by.map_or(now.instant, |at| at.max(now.instant));
+        let until = begins + self.settings.reroute_timeout;
         let work = self.users[user].work_mut();
         if work.attempt.is_none() {
             let untried = work.associates.iter().cloned().collect();
             work.attempt = Some(RerouteAttempt {
+                back_by,
                 until,
                 untried,
                 associate: None,
@@ -126,6 +136,7 @@ impl Partition {
             return;
         }
         if self.has_own_way(user) {
+            self.expect_no_more(user);
             self.end_attempt(user);
             self.users[user].work_mut().state = State::Idle;
         } else {

@@ -7,6 +7,7 @@ mod catching_up;
 mod delivery;
 mod devices;
 mod exhaustive;
+mod expected;
 mod expiry;
 mod instance;
 mod keys;
@@ -176,6 +177,8 @@ impl Router {
             reads_in_flight: 8,
             expiry_interval: Duration::from_secs(60),
             copy_rerouted: false,
+            reroute_after: Duration::ZERO,
+            expected_most: (100, 10_000),
             reroute_timeout: Duration::from_secs(5),
             merge_window: Duration::from_secs(30),
             merge_limit: 100,

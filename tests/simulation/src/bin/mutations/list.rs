@@ -16,6 +16,7 @@ pub struct Mutation {
 const PARTITION: &str = "crates/core/src/router/partition/mod.rs";
 const DELIVERIES: &str = "crates/core/src/router/partition/deliveries.rs";
 const ERRANDS: &str = "crates/core/src/router/partition/rerouting.rs";
+const EXPECTED: &str = "crates/core/src/router/partition/expected.rs";
 const INSTANCES: &str = "crates/core/src/router/partition/instances.rs";
 const CROWDING: &str = "crates/core/src/router/partition/crowding.rs";
 const MAILBOXES: &str = "crates/core/src/router/partition/mailboxes.rs";
@@ -215,6 +216,18 @@ pub const MUTATIONS: &[Mutation] = &[
         file: DELIVERIES,
         old: "|entry: &Entry| to.is_none() || entry.may_reroute;",
         new: "|_: &Entry| true;",
+    },
+    Mutation {
+        name: "no user is expected back",
+        file: EXPECTED,
+        old: "back_by.filter(|until| *until > now.instant)",
+        new: "back_by.filter(|_| false)",
+    },
+    Mutation {
+        name: "an accepted delivery does not show that the user is there",
+        file: DELIVERIES,
+        old: "                self.note_held(now, *user);\n",
+        new: "",
     },
     Mutation {
         name: "an associate gets it without being asked for",
