@@ -11,7 +11,7 @@ use super::output::Listing;
 use super::routes::Route;
 use super::scan::scan_bucket;
 use super::{CliError, SettingsArgs};
-use crate::nats::instance::heartbeat;
+use crate::nats::instance::heartbeat_of_all;
 use crate::router::{Instance, NoAnswer};
 use crate::token::InstanceName;
 
@@ -25,6 +25,7 @@ pub(super) enum Command {
         after_help = "Instances are found by their routes. Each is sent a heartbeat with an empty list of users, which changes \
 no route:
   answers        it answered as the protocol requires
+  N answers      N app servers run under this name: give each a name of its own
   no responders  no program subscribes to SUBJECT.heartbeat: it is not running
   silent         no answer within heartbeat.timeout
   garbage        an answer other than {\"connected\": [...]}
@@ -58,9 +59,13 @@ pub(super) async fn run(settings: &SettingsArgs, command: Command) -> Result<(),
         );
         async move {
             let began = Instant::now();
-            let answer = heartbeat(&client, &instance, &[], timeout)
-                .await
-                .map(|_| began.elapsed());
+            let answer = match heartbeat_of_all(&client, &instance, &[], timeout).await {
+                Ok((_, others)) => {
+                    let latency = began.elapsed();
+                    Ok((1 + others.count().await, latency))
+                }
+                Err(why) => Err(why),
+            };
             (instance, users, answer)
         }
     };
@@ -71,15 +76,22 @@ pub(super) async fn run(settings: &SettingsArgs, command: Command) -> Result<(),
         &["instance", "users", "heartbeat", "latency", "subject"],
     );
     while let Some((Instance { name, subject }, users, answer)) = asked.next().await {
-        let latency_ms = answer.as_ref().ok().map(|latency| milliseconds(*latency));
-        let item = json!({ "instance": name, "users": users, "heartbeat": word(answer).replace(' ', "_"),
+        let latency_ms = answer
+            .as_ref()
+            .ok()
+            .map(|(_, latency)| milliseconds(*latency));
+        let answers = answer.as_ref().map_or(0, |(count, _)| *count);
+        let item = json!({ "instance": name, "users": users, "heartbeat": word(answer).replace(' ', "_"), "answers": answers,
             "latency_ms": latency_ms, "subject": subject });
         let latency = || latency_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms"));
         listing.add(&item, || {
             [
                 name.to_string(),
                 users.to_string(),
-                word(answer).to_owned(),
+                match answers {
+                    0 | 1 => word(answer).to_owned(),
+                    _ => format!("{answers} answers"),
+                },
                 latency(),
                 subject.clone(),
             ]
@@ -88,7 +100,7 @@ pub(super) async fn run(settings: &SettingsArgs, command: Command) -> Result<(),
     listing.finish("no route names an instance", None)
 }
 
-fn word(answer: Result<Duration, NoAnswer>) -> &'static str {
+fn word(answer: Result<(usize, Duration), NoAnswer>) -> &'static str {
     match answer {
         Ok(_) => "answers",
         Err(NoAnswer::NoResponders) => "no responders",

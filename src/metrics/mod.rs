@@ -52,6 +52,7 @@ struct Handles {
     parked_reminders: Series<Connected, IntGauge>,
     oldest_parked: Gauge,
     instances: Series<State, IntGauge>,
+    shared_names: IntGauge,
     pending: Series<RoleKind, IntGauge>,
     log_behind: IntGauge,
     log_oldest_set: IntGauge,
@@ -196,6 +197,10 @@ impl Default for Handles {
                 "bellhop_instances",
                 "App-server instances with routes of this member's users. One that is down did not answer and is probed.",
                 "state",
+            ),
+            shared_names: make.gauge(
+                "bellhop_instance_names_shared",
+                "Names under which several app servers answered heartbeats of this member. Only the first answer counts.",
             ),
             pending: make.gauges(
                 "bellhop_consumer_pending",
@@ -400,6 +405,11 @@ impl Metrics {
     /// An app server refused a reminder.
     pub fn refused(&self, why: Refusal) {
         self.0.refusals.of(why.into()).inc();
+    }
+
+    /// Sets under how many names several app servers answer.
+    pub fn shared_names(&self, names: usize) {
+        self.0.shared_names.set(as_gauge(names));
     }
 
     /// So many instances did not take a reminder that another instance of its user took.

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use async_nats::client::{Request, RequestErrorKind};
-use async_nats::{Client, HeaderMap, Message};
+use async_nats::{Client, HeaderMap, Message, StatusCode, Subscriber};
 use bytes::Bytes;
+use futures_util::StreamExt;
 use serde::Deserialize;
 
 use crate::headers;
@@ -16,6 +17,10 @@ use crate::wire::answer;
 pub use crate::wire::answer::{
     DeliveryAnswer, Heartbeat, HeartbeatAnswer, Reason, Refused, delivery_body,
 };
+
+/// How long later answers may take after the first one. Copies of one program answer about equally
+/// fast.
+const OTHERS_WITHIN: Duration = Duration::from_millis(500);
 
 /// Asks an instance to take reminders, in the trace `trace`; `traces` are all those that the reminders belong to.
 ///
@@ -57,17 +62,68 @@ pub async fn heartbeat(
     users: &[UserId],
     timeout: Duration,
 ) -> Result<Vec<UserId>, NoAnswer> {
-    let users = users.iter().map(UserId::as_str).collect();
-    let body = serde_json::to_vec(&Heartbeat { users }).expect("names are text");
+    let request = Request::new()
+        .payload(heartbeat_body(users))
+        .timeout(Some(timeout));
+    Ok(names(
+        ask(client, format!("{}.heartbeat", instance.subject), request).await?,
+    ))
+}
+
+/// Asks an instance which of these users are connected, and listens for the answers of others
+/// under the same name.
+///
+/// # Errors
+/// When the first answer did not come within `timeout`, or is not a valid answer.
+pub async fn heartbeat_of_all(
+    client: &Client,
+    instance: &Instance,
+    users: &[UserId],
+    timeout: Duration,
+) -> Result<(Vec<UserId>, Others), NoAnswer> {
+    let inbox = client.new_inbox();
     let subject = format!("{}.heartbeat", instance.subject);
-    let request = Request::new().payload(body.into()).timeout(Some(timeout));
-    let answer: HeartbeatAnswer<String> = ask(client, subject, request).await?;
-    // A name that is none cannot be one that was asked about.
-    Ok(answer
-        .connected
-        .iter()
-        .filter_map(|user| user.parse().ok())
-        .collect())
+    let subscribed = client.subscribe(inbox.clone()).await;
+    let mut answers = subscribed.map_err(|_| NoAnswer::TimedOut)?;
+    let sent = client.publish_with_reply(subject.clone(), inbox, heartbeat_body(users));
+    sent.await.map_err(|_| NoAnswer::TimedOut)?;
+    let first = tokio::time::timeout(timeout, answers.next()).await;
+    let first = first.ok().flatten().ok_or(NoAnswer::TimedOut)?;
+    if first.status == Some(StatusCode::NO_RESPONDERS) {
+        return Err(NoAnswer::NoResponders);
+    }
+    Ok((names(read_or_warn(&subject, &first)?), Others(answers)))
+}
+
+/// Later answers to a heartbeat.
+#[derive(Debug)]
+pub struct Others(Subscriber);
+
+impl Others {
+    /// Returns how many come within [`OTHERS_WITHIN`] from now.
+    pub async fn count(mut self) -> usize {
+        let mut count = 0;
+        let counting = async {
+            while self.0.next().await.is_some() {
+                count += 1;
+            }
+        };
+        let _ = tokio::time::timeout(OTHERS_WITHIN, counting).await;
+        count
+    }
+}
+
+fn heartbeat_body(users: &[UserId]) -> Bytes {
+    let users = users.iter().map(UserId::as_str).collect();
+    serde_json::to_vec(&Heartbeat { users })
+        .expect("names are text")
+        .into()
+}
+
+/// The users in an answer. An invalid name cannot be one that was asked about.
+fn names(answer: HeartbeatAnswer<String>) -> Vec<UserId> {
+    let connected = answer.connected.iter();
+    connected.filter_map(|user| user.parse().ok()).collect()
 }
 
 async fn ask<A: for<'a> Deserialize<'a>>(
@@ -76,16 +132,7 @@ async fn ask<A: for<'a> Deserialize<'a>>(
     request: Request,
 ) -> Result<A, NoAnswer> {
     match client.send_request(subject.clone(), request).await {
-        Ok(answer) => read(&answer).ok_or_else(|| {
-            let shown = String::from_utf8_lossy(&answer.payload[..answer.payload.len().min(200)])
-                .into_owned();
-            tracing::warn!(
-                subject,
-                answer = shown,
-                "the instance sent an invalid answer"
-            );
-            NoAnswer::Garbage
-        }),
+        Ok(answer) => read_or_warn(&subject, &answer),
         Err(error) if error.kind() == RequestErrorKind::NoResponders => Err(NoAnswer::NoResponders),
         Err(error) => {
             if error.kind() != RequestErrorKind::TimedOut {
@@ -94,6 +141,21 @@ async fn ask<A: for<'a> Deserialize<'a>>(
             Err(NoAnswer::TimedOut)
         }
     }
+}
+
+fn read_or_warn<A: for<'a> Deserialize<'a>>(
+    subject: &str,
+    answer: &Message,
+) -> Result<A, NoAnswer> {
+    read(answer).ok_or_else(|| {
+        let shown = String::from_utf8_lossy(&answer.payload[..answer.payload.len().min(200)]);
+        tracing::warn!(
+            subject,
+            answer = %shown,
+            "the instance sent an invalid answer"
+        );
+        NoAnswer::Garbage
+    })
 }
 
 /// An answer's JSON object. An answer with a service error is none, whatever its body.

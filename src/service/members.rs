@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::archive::Archive;
 use super::gauges::Gauges;
 use super::lease::{Lease, LeaseRenewer};
+use super::shared_names::SharedNames;
 use super::{escalation, history, intake, partition};
 use crate::config::Config;
 use crate::http::Readiness;
@@ -38,6 +39,7 @@ use crate::wire::member::MemberRecord;
 fn work(record: &MemberRecord) -> MemberRecord {
     MemberRecord {
         held_back: Vec::new(),
+        shared_names: Vec::new(),
         ..record.clone()
     }
 }
@@ -76,6 +78,8 @@ pub struct Context {
     pub gauges: Gauges,
     /// Says how ready this member is.
     pub readiness: watch::Sender<Readiness>,
+    /// Names under which several app servers answer.
+    pub shared_names: SharedNames,
 }
 
 /// What the roles need.
@@ -349,6 +353,7 @@ impl Membership {
             history: roles.contains(&Role::History),
             stopping: self.is_stopping,
             held_back: self.context.gauges.held_back(),
+            shared_names: self.context.shared_names.found(),
         };
         let json = serde_json::to_vec(&record).expect("a record is JSON");
         let sent = Instant::now();

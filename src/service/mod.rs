@@ -54,6 +54,7 @@ pub mod request_batcher;
 pub mod routes;
 pub mod rules;
 mod seen;
+pub mod shared_names;
 pub mod spans;
 mod surviving;
 mod sweep;
@@ -210,6 +211,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
         recorder,
         recorded,
     };
+    let shared_names = batcher.shared_names();
     let roles = Roles {
         intake: intake::Context {
             owner: owner.clone(),
@@ -239,6 +241,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
         metrics,
         gauges,
         readiness,
+        shared_names,
     };
     let served = members::run(context, roles, renewer, stop).await;
     drop(keeping);

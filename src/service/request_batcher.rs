@@ -16,6 +16,7 @@ use tracing::Instrument;
 
 use super::batch_queues::BatchQueues;
 use super::refusals::Refusals;
+use super::shared_names::{SharedNames, Turns};
 use super::spans;
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -35,6 +36,7 @@ struct Queues {
     deliveries: RequestQueue<DeliveryPart, Arc<Refusals>>,
     alone: Sender,
     heartbeats: RequestQueue<Vec<UserId>, Arc<HashSet<UserId>>>,
+    shared_names: SharedNames,
 }
 
 /// What one partition has for an instance.
@@ -49,7 +51,9 @@ pub struct DeliveryPart {
 impl RequestBatcher {
     /// Starts it. It ends with the last one who can hand something in.
     pub fn start(apps: &Link, metrics: &Metrics, config: &Config) -> Self {
+        let shared_names = SharedNames::start(metrics.clone());
         let to_deliver = Sender {
+            shared_names: shared_names.clone(),
             apps: apps.clone(),
             metrics: metrics.clone(),
             timeout: config.delivery.timeout,
@@ -58,6 +62,7 @@ impl RequestBatcher {
             timeout: config.heartbeat.timeout,
             ..to_deliver.clone()
         };
+        let mut turns = Turns::new(Instant::now());
         let most_bytes = config.delivery.max_bytes - DELIVERY_FRAME_BYTES;
         Self(Arc::new(Queues {
             alone: to_deliver.clone(),
@@ -65,9 +70,16 @@ impl RequestBatcher {
                 to_deliver.clone().deliver(to, Company::Shared, parts)
             }),
             heartbeats: RequestQueue::start(config.heartbeat.max_users, move |to, users| {
-                to_ask.clone().heartbeat(to, users)
+                let is_listened_to = turns.take(&to, Instant::now());
+                to_ask.clone().heartbeat(to, users, is_listened_to)
             }),
+            shared_names,
         }))
+    }
+
+    /// Returns the names under which several app servers answer.
+    pub fn shared_names(&self) -> SharedNames {
+        self.0.shared_names.clone()
     }
 
     /// Delivers, and returns what the instance refused of the whole request, which may have what others have for it, too.
@@ -131,6 +143,7 @@ impl RequestBatcher {
 /// Sends requests of one kind.
 #[derive(Debug, Clone)]
 struct Sender {
+    shared_names: SharedNames,
     apps: Link,
     metrics: Metrics,
     timeout: Duration,
@@ -177,11 +190,16 @@ impl Sender {
         self,
         to: Arc<Instance>,
         users: Vec<Vec<UserId>>,
+        is_listened_to: bool,
     ) -> Result<Arc<HashSet<UserId>>, NoAnswer> {
         let (users, client) = (users.concat(), self.apps.client());
         let connects = || client.statistics().connects.load(Ordering::Relaxed);
         let (began, connected) = (Instant::now(), connects());
-        let mut answer = instance::heartbeat(&client, &to, &users, self.timeout).await;
+        let mut answer = if is_listened_to {
+            self.heartbeat_of_all(&to, &users).await
+        } else {
+            instance::heartbeat(&client, &to, &users, self.timeout).await
+        };
         if matches!(answer, Err(NoAnswer::TimedOut)) && connects() != connected {
             // The answer was lost with the connection, which another instance's answer may have broken. Both back off for the
             // same time; so asked at the same moment as that one, it would lose its answer each time.
@@ -190,6 +208,20 @@ impl Sender {
         }
         self.metrics.heartbeat_ended(&answer, began.elapsed());
         Ok(Arc::new(answer?.into_iter().collect()))
+    }
+
+    /// Sends a heartbeat and reports how many answered, without waiting for the later answers.
+    async fn heartbeat_of_all(
+        &self,
+        to: &Arc<Instance>,
+        users: &[UserId],
+    ) -> Result<Vec<UserId>, NoAnswer> {
+        let client = self.apps.client();
+        let (connected, others) =
+            instance::heartbeat_of_all(&client, to, users, self.timeout).await?;
+        let (shared_names, to) = (self.shared_names.clone(), to.clone());
+        tokio::spawn(async move { shared_names.report(&to, 1 + others.count().await) });
+        Ok(connected)
     }
 }
 
@@ -219,7 +251,7 @@ impl<P, A> Clone for RequestQueue<P, A> {
 
 impl<P: Send + 'static, A: Clone + Send + 'static> RequestQueue<P, A> {
     /// Opens it. What is handed in goes out by `send` in requests of the size `room` at most.
-    fn start<F>(room: usize, send: impl Fn(Arc<Instance>, Vec<P>) -> F + Send + 'static) -> Self
+    fn start<F>(room: usize, send: impl FnMut(Arc<Instance>, Vec<P>) -> F + Send + 'static) -> Self
     where
         F: Future<Output = Result<A, NoAnswer>> + Send + 'static,
     {
@@ -282,7 +314,7 @@ impl<P, A> Waiting<P, A> {
 async fn carry<P, A: Clone, F: Future<Output = Result<A, NoAnswer>>>(
     mut handed_in: mpsc::Receiver<(Arc<Instance>, Waiting<P, A>)>,
     room: usize,
-    send: impl Fn(Arc<Instance>, Vec<P>) -> F,
+    mut send: impl FnMut(Arc<Instance>, Vec<P>) -> F,
 ) {
     // In one line, whichever partition they are of.
     let mut batch_queues: BatchQueues<Arc<Instance>, (), Waiting<P, A>> =

@@ -37,6 +37,45 @@ async fn lease_saves_heartbeats() {
     assert_eq!(app.requests()[0].body, r#"{"users":["alice"]}"#);
 }
 
+/// "Where several app servers answer under one name, only the first answer counts"
+#[tokio::test]
+async fn app_servers_that_share_a_name_are_found() {
+    let world = World::start(&[]).await;
+    world.app("app-1", &["alice"]).await;
+    world.app("app-1", &["alice"]).await;
+    world.app("app-2", &["bob"]).await;
+    let both = [reminder("1", "alice"), reminder("2", "bob")];
+    world.publish("billing", both).await;
+    let doctor = async || {
+        let report = world.run(&["doctor"]).await.stdout;
+        match report.contains("several app servers answer as app-1") {
+            true => Ok(report),
+            false => Err(report),
+        }
+    };
+    let report = world
+        .within(Duration::from_secs(60), "the doctor names app-1", doctor)
+        .await;
+    assert!(!report.contains("answer as app-2"), "{report}");
+    let listed = world.run(&["instances", "ls", "--json"]).await.succeeded();
+    let answers: Vec<_> = listed
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .map(|line| (line["instance"].to_string(), line["answers"].to_string()))
+        .collect();
+    let expected = [("\"app-1\"", "2"), ("\"app-2\"", "1")];
+    assert_eq!(
+        answers,
+        expected.map(|(name, count)| (name.into(), count.into()))
+    );
+    let members = world.members.lock().unwrap();
+    let log: String = members.iter().map(|member| member.log()).collect();
+    assert!(
+        log.contains("several app servers answer under one name"),
+        "{log}"
+    );
+}
+
 /// "`0` asks before every delivery"
 #[tokio::test]
 async fn without_lease_every_delivery_is_asked_for() {

@@ -1,6 +1,6 @@
 //! What people and programs put in, and what they get out: refused input, rules, routes, the history.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::nats::names::bucket_stream;
 use crate::nats::raw::{self, RawMessage};
 use crate::nats::{Nats, NatsError, chain};
 use crate::service::rules::last_good;
+use crate::token::InstanceName;
 use crate::wire::member::HeldBack;
 
 /// How long a refusal is news. What is older was seen, or will not be.
@@ -74,6 +75,26 @@ pub(super) fn unanswered(case: &Case<'_>) -> Vec<Finding> {
     };
     or_ok(held_back.map(finding).collect(), || {
         "no reminder is held back".to_owned()
+    })
+}
+
+/// Checks that no two app servers answer under one name.
+pub(super) fn shared_names(case: &Case<'_>) -> Vec<Finding> {
+    let alive = case.now.alive(case.config.members.ttl);
+    let named: BTreeSet<_> = alive
+        .flat_map(|(_, member)| &member.card.shared_names)
+        .collect();
+    let finding = |instance: &InstanceName| {
+        Finding::warning(
+            format!("several app servers answer as {instance}, and only the first answer counts"),
+            "a name of its own for each app server",
+            format!(
+                "find what else runs as {instance}, and rename it; `bellhop instances ls` counts answers"
+            ),
+        )
+    };
+    or_ok(named.into_iter().map(finding).collect(), || {
+        "each app server answers under a name of its own".to_owned()
     })
 }
 

@@ -72,7 +72,7 @@ pub(super) struct Case<'a> {
 type Check = fn(&Case<'_>) -> Vec<Finding>;
 
 /// The checks of two surveys, by name. Each returns a finding at least.
-const AT_A_GLANCE: [(&str, Check); 14] = [
+const AT_A_GLANCE: [(&str, Check); 15] = [
     ("connection", server::connection),
     ("clock", server::clock),
     ("account", account::limits),
@@ -87,6 +87,7 @@ const AT_A_GLANCE: [(&str, Check); 14] = [
     ("backlog", work::backlog),
     ("rejected", data::rejected),
     ("unanswered", data::unanswered),
+    ("names", data::shared_names),
 ];
 
 /// Makes the checks of two surveys.

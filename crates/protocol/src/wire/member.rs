@@ -9,6 +9,9 @@ use crate::token::{InstanceName, Source, UserId};
 /// The most reminders that a member names as held back: enough to see whose they are.
 pub const MAX_HELD_BACK: usize = 20;
 
+/// The most names that a member reports as used by several app servers.
+pub const MAX_SHARED_NAMES: usize = 20;
+
 /// The value of a member's key.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberRecord {
@@ -29,6 +32,9 @@ pub struct MemberRecord {
     /// Reminders that no instance answers, [`MAX_HELD_BACK`] of them at most.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held_back: Vec<HeldBack>,
+    /// Names under which several app servers answer, [`MAX_SHARED_NAMES`] of them at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared_names: Vec<InstanceName>,
 }
 
 /// A reminder that is held back, because an instance left it unanswered, alone, several times.
