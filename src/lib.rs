@@ -15,7 +15,7 @@
 //! `bellhop-terminal` is one.
 
 pub use bellhop_client as client;
-pub use bellhop_core::{event, fair_queue, log, merge, partition, router, rules};
+pub use bellhop_core::{event, fair_queue, log, lookalike, merge, partition, router, rules};
 pub use bellhop_history as history;
 pub use bellhop_protocol::{
     byte_order_mark, headers, numbers, printable, reminder, schema, token, trace, wire,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::lookalikes::{Lookalike, Users};
 use super::output::{
     Listing, Output, Progress, Table, age, complain, confirm, one_line, plain, plural, short,
     thousands, time,
@@ -16,7 +17,7 @@ use super::output::{
 use super::{CliError, SettingsArgs};
 use crate::event::Event;
 use crate::nats::mailbox::{ParkedMessage, first, purge, remove};
-use crate::nats::{During, Nats, NatsError};
+use crate::nats::{During, Nats, NatsError, chain};
 use crate::reminder::finished::with_parked_at;
 use crate::token::{Source, UserId};
 
@@ -108,10 +109,10 @@ pub(super) async fn run(settings: &SettingsArgs, command: Command) -> Result<(),
 
 /// A user's mailbox. The number of partitions is the installation's, so the subject is looked up and not computed.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Mailbox {
-    count: usize,
+pub(super) struct Mailbox {
+    pub(super) count: usize,
     /// Of two that are equally full, the alphabet decides.
-    user: Reverse<String>,
+    pub(super) user: Reverse<UserId>,
     partition: u16,
     subject: String,
 }
@@ -141,7 +142,9 @@ async fn ls(nats: &Nats, limit: usize, json: bool) -> Result<(), CliError> {
     }) in largest.into_sorted_vec()
     {
         let item = json!({ "user": user, "partition": partition, "parked": count });
-        listing.add(&item, || [user, partition.to_string(), thousands(count)])?;
+        listing.add(&item, || {
+            [user.to_string(), partition.to_string(), thousands(count)]
+        })?;
     }
     let (reminders, of) = (plural(reminders, "reminder"), plural(users, "user"));
     let summary = match shown == users {
@@ -162,6 +165,9 @@ struct Info<'a> {
     parked: usize,
     oldest: Option<Timestamp>,
     reminders: Vec<Shown>,
+    /// Users whose names look like this one, if this user has no route.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    lookalikes: Vec<Lookalike<'a>>,
 }
 
 #[derive(Serialize)]
@@ -178,20 +184,36 @@ async fn info(nats: &Nats, user: &UserId, limit: usize, json: bool) -> Result<()
         Some(mailbox) => first(nats, &mailbox.subject, limit).await?,
         None => Vec::new(),
     };
+    let users = lookalikes(nats).await;
     let info = Info {
         user,
         partition: mailbox.as_ref().map(|mailbox| mailbox.partition),
         parked: mailbox.map_or(0, |mailbox| mailbox.count),
         oldest: messages.first().map(|message| message.parked_at),
         reminders: messages.iter().filter_map(shown).collect(),
+        lookalikes: users.like(user),
     };
     let mut output = Output::new();
     if json {
         output.json(&info)?;
     } else {
         print(&mut output, &info)?;
+        for other in &info.lookalikes {
+            output.line(other.hint(user))?;
+        }
     }
     output.flush()
+}
+
+/// Reads the users whose names can be compared. The hint is no reason to fail.
+async fn lookalikes(nats: &Nats) -> Users {
+    match Users::read(nats).await {
+        Ok(users) => users.unwrap_or_default(),
+        Err(error) => {
+            tracing::debug!(error = %chain(&error), "the names of users cannot be compared");
+            Users::default()
+        }
+    }
 }
 
 fn print(output: &mut Output, info: &Info<'_>) -> Result<(), CliError> {
@@ -345,7 +367,8 @@ async fn find(nats: &Nats, user: &UserId) -> Result<Option<Mailbox>, CliError> {
     Ok(found)
 }
 
-async fn for_each_mailbox(
+/// Calls `each` with every mailbox of these subjects.
+pub(super) async fn for_each_mailbox(
     nats: &Nats,
     subjects: &str,
     mut each: impl FnMut(Mailbox),
@@ -373,7 +396,7 @@ async fn for_each_mailbox(
         match (user, partition) {
             (Some(user), Some(partition)) => each(Mailbox {
                 count,
-                user: Reverse(user.to_string()),
+                user: Reverse(user),
                 partition,
                 subject,
             }),

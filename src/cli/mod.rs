@@ -17,6 +17,7 @@ mod file;
 mod history;
 mod instances;
 mod logging;
+mod lookalikes;
 mod mailbox;
 mod man;
 mod marked;

@@ -641,6 +641,48 @@ async fn refusals_and_unusable_rules_name_a_command() {
     );
 }
 
+/// Names that differ only in case or composition are users of their own, and people mistake them.
+#[tokio::test]
+async fn mailboxes_beside_lookalikes_are_reported() {
+    let (composed, decomposed) = ("Jos\u{e9}", "Jose\u{301}");
+    let world = World::start(&[]).await;
+    world.app("app-1", &["Alice", decomposed]).await;
+    let waiting = [reminder("1", "alice"), reminder("2", composed)];
+    world.publish("billing", waiting).await;
+    world.publish("billing", [reminder("3", "Alice")]).await;
+    world.became("billing", "1", "parked").await;
+    world.became("billing", "2", "parked").await;
+    world.became("billing", "3", "delivered").await;
+    let diagnosis = doctor(&world, &[]).await;
+    diagnosis.says("lookalikes", "warning", &["2 users", "alice beside Alice"]);
+    let info = async |user: &str| {
+        let shown = world.run(&["mailbox", "info", user, "--json"]).await;
+        let shown: Value = serde_json::from_str(&shown.succeeded()).unwrap();
+        shown["lookalikes"].clone()
+    };
+    let expected = json!([{ "user": decomposed, "route": true, "parked": 0 }]);
+    assert_eq!(info(composed).await, expected);
+    assert_eq!(info("Alice").await, Value::Null, "a route is enough");
+    let page = world.run(&["mailbox", "info", "alice"]).await.succeeded();
+    let hint =
+        "Alice, with 0 parked reminders and a route, is another user whose name looks like alice";
+    assert!(page.contains(hint), "{page}");
+    let page = world.run(&["mailbox", "info", "ALICE"]).await.succeeded();
+    assert!(page.contains("nothing is parked for ALICE"), "{page}");
+    for known in [
+        "Alice, with 0",
+        "alice, with 1 parked reminder and no route",
+    ] {
+        assert!(page.contains(known), "{page}");
+    }
+    world.run(&["erase", "-f", "alice"]).await.succeeded();
+    world.run(&["erase", "-f", composed]).await.succeeded();
+    let diagnosis = doctor(&world, &[]).await;
+    assert_eq!(diagnosis.worst()["lookalikes"], "ok");
+    world.publish("billing", [reminder("4", decomposed)]).await;
+    world.became("billing", "4", "delivered").await;
+}
+
 #[tokio::test]
 async fn many_marks_of_deleted_routes_are_reported() {
     let world = set_up("", &[]).await;

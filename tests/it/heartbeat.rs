@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{App, Asked, Reply, World, numbers, reminder};
 
@@ -58,18 +58,14 @@ async fn app_servers_that_share_a_name_are_found() {
         .await;
     assert!(!report.contains("answer as app-2"), "{report}");
     let listed = world.run(&["instances", "ls", "--json"]).await.succeeded();
-    let answers: Vec<_> = listed
-        .lines()
-        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
-        .map(|line| (line["instance"].to_string(), line["answers"].to_string()))
-        .collect();
-    let expected = [("\"app-1\"", "2"), ("\"app-2\"", "1")];
-    assert_eq!(
-        answers,
-        expected.map(|(name, count)| (name.into(), count.into()))
+    let listed: Vec<Value> = serde_json::from_str(&listed).unwrap();
+    let answers = listed.iter().map(|one| (&one["instance"], &one["answers"]));
+    let expected = [(json!("app-1"), json!(2)), (json!("app-2"), json!(1))];
+    assert!(
+        answers.eq(expected.iter().map(|(name, count)| (name, count))),
+        "{listed:?}"
     );
-    let members = world.members.lock().unwrap();
-    let log: String = members.iter().map(|member| member.log()).collect();
+    let log = world.member().log();
     assert!(
         log.contains("several app servers answer under one name"),
         "{log}"

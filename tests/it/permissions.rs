@@ -1061,7 +1061,14 @@ async fn monitoring_may_run_top_and_doctor() {
         .collect();
     assert_eq!(
         unknown,
-        ["sync", "positions", "history", "rules", "routes"],
+        [
+            "sync",
+            "positions",
+            "history",
+            "rules",
+            "routes",
+            "lookalikes"
+        ],
         "{told:#}"
     );
 }

@@ -13,6 +13,7 @@
 pub mod event;
 pub mod fair_queue;
 pub mod log;
+pub mod lookalike;
 pub mod merge;
 pub mod partition;
 pub mod router;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::finding::or_ok;
 use super::{Case, Finding};
+use crate::cli::lookalikes::{Users, shown};
 use crate::cli::output::{age, plain, plural, short, thousands};
 use crate::cli::rules::store::look;
 use crate::cli::scan::timestamp;
@@ -96,6 +97,36 @@ pub(super) fn shared_names(case: &Case<'_>) -> Vec<Finding> {
     or_ok(named.into_iter().map(finding).collect(), || {
         "each app server answers under a name of its own".to_owned()
     })
+}
+
+/// Checks that no reminders wait for a user while another user, whose name looks the same, has a route.
+pub(super) async fn lookalikes(case: &Case<'_>, nats: &Nats) -> Vec<Finding> {
+    let expected = "one spelling of each user's name";
+    let users = match Users::read(nats).await {
+        Ok(Some(users)) => users,
+        Ok(None) => {
+            let found = "too many users to compare their names";
+            return vec![Finding::unknown(found, "bellhop mailbox info USER")];
+        }
+        Err(error) => return vec![unread(case, &error, expected, "bellhop setup")],
+    };
+    let pairs = users.waiting_beside();
+    let Some((user, other)) = pairs.first() else {
+        return vec![Finding::ok(
+            "no mailbox waits beside a route of a name that looks the same",
+        )];
+    };
+    let (count, waiting, there) = (plural(pairs.len(), "user"), shown(user), shown(other));
+    vec![Finding::warning(
+        format!(
+            "reminders wait for {count} without a route whose names look like those of users with one, \
+             such as {waiting} beside {there}"
+        ),
+        expected,
+        format!(
+            "if {waiting} is a misspelling, correct it where it is published or connected; `bellhop mailbox info {user}`"
+        ),
+    )]
 }
 
 /// Whether questions are answered, which takes a database that can be read, with the right schema, and a fresh history.

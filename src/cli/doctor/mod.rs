@@ -114,6 +114,7 @@ async fn in_depth(case: &Case<'_>, nats: &Nats, system: &SystemAccount) -> Vec<C
         named("history", data::history(case, nats).await),
         named("rules", data::rules(case, nats).await),
         named("routes", data::routes(case, nats).await),
+        named("lookalikes", data::lookalikes(case, nats).await),
     ]
     .concat()
 }

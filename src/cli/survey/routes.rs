@@ -8,7 +8,7 @@ use crate::cli::CliError;
 use crate::cli::scan::scan;
 use crate::nats::Nats;
 use crate::nats::names::bucket_stream;
-use crate::token::unescape;
+use crate::token::{UserId, unescape};
 
 /// What the bucket of routes holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,6 +28,17 @@ impl Routes {
     /// # Errors
     /// When there is no bucket, or JetStream does not answer.
     pub(in crate::cli) async fn read(nats: &Nats) -> Result<Self, CliError> {
+        Self::read_with(nats, |_| {}).await
+    }
+
+    /// Reads them, and calls `each` with the user of each route.
+    ///
+    /// # Errors
+    /// When there is no bucket, or JetStream does not answer.
+    pub(in crate::cli) async fn read_with(
+        nats: &Nats,
+        mut each: impl FnMut(UserId),
+    ) -> Result<Self, CliError> {
         let bucket = nats.names.routes_bucket();
         let config = pull::Config {
             headers_only: true,
@@ -45,12 +56,10 @@ impl Routes {
                 routes.marks += 1;
                 return Ok(());
             }
-            let token = stored
-                .message
-                .subject
-                .rsplit('.')
-                .next()
-                .unwrap_or_default();
+            let mut tokens = stored.message.subject.rsplit('.');
+            let token = tokens.next().unwrap_or_default();
+            let user = tokens.next().map(UserId::from_token);
+            user.and_then(Result::ok).into_iter().for_each(&mut each);
             let instance = unescape(token).unwrap_or_else(|_| token.to_owned());
             *routes.by_instance.entry(instance).or_default() += 1;
             Ok(())
