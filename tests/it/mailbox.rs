@@ -258,6 +258,24 @@ async fn reminder_expired_during_absence_is_not_delivered() {
     assert_eq!(world.trail("billing", "short").await, ["parked", "expired"]);
 }
 
+/// Expired reminders take no room in a mailbox, with the default interval of the look for them.
+#[tokio::test]
+async fn expired_reminders_leave_room_in_a_mailbox() {
+    let world = World::start(&[("mailbox.limit", "3")]).await;
+    let ids = ["1", "2", "3"];
+    let ends = |seconds| json!({ "expires_at": from_now(SignedDuration::from_secs(seconds)) });
+    let short = ids.iter().zip(2..);
+    let short = short.map(|(id, seconds)| with(reminder(id, "alice"), ends(seconds)));
+    world.publish("billing", short).await;
+    world.all_became("billing", &ids, "parked").await;
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await; // All have expired then.
+    world.publish("billing", [reminder("4", "alice")]).await;
+    world.became("billing", "4", "parked").await;
+    world.all_became("billing", &ids, "expired").await;
+    world.settle().await;
+    assert_eq!(world.mailboxes("bellhop.parked.*.alice").await, Ok(1));
+}
+
 /// The next owner of a partition knows what expires in mailboxes that it has not filled.
 #[tokio::test]
 async fn reminder_expired_across_restart_is_not_delivered() {
