@@ -305,6 +305,31 @@ async fn a_short_absence_sends_nothing_to_associates() {
     world.settle().await;
 }
 
+/// "The user still holds the connection, so the reminder comes there again"
+#[tokio::test]
+async fn slow_acceptance_sends_nothing_to_associates() {
+    let world = World::start(&[("delivery.timeout", "300ms")]).await;
+    let app = world.app("app-1", &["alice"]).await;
+    world.app("app-2", &["bob"]).await;
+    world.put_associates("alice", associates(&["bob"])).await;
+    world.put_associates("carol", associates(&["bob"])).await;
+    reroutes(&world, "carol").await; // So alice's are known, too.
+    world.publish("billing", [reminder("0", "alice")]).await;
+    world.became("billing", "0", "delivered").await;
+    app.on_delivery(|_| Reply::accept().after(Duration::from_millis(500)));
+    world.publish("billing", [reminder("1", "alice")]).await;
+    world
+        .eventually("it comes again", async || match app.attempts("1") {
+            0 | 1 => Err("it has not".to_owned()),
+            _ => Ok(()),
+        })
+        .await;
+    app.recover();
+    let outcome = world.became("billing", "1", "delivered").await;
+    assert_eq!(outcome.instance.as_deref(), Some("app-1"));
+    world.settle().await;
+}
+
 #[tokio::test]
 async fn member_death_settles_each_reminder_once() {
     let world = World::start(&[]).await;

@@ -56,6 +56,26 @@ async fn mailbox_is_delivered_in_order_before_new_reminders() {
     );
 }
 
+/// "Priority does not change the order"
+#[tokio::test]
+async fn an_urgent_reminder_comes_after_earlier_ones() {
+    let world = World::start(&[]).await;
+    let ids = numbers(0..50);
+    let of = |id: &String, priority| with(reminder(id, "alice"), json!({ "priority": priority }));
+    world
+        .publish("news", ids.iter().map(|id| of(id, "low")))
+        .await;
+    world
+        .publish("claims", [of(&"urgent".to_owned(), "urgent")])
+        .await;
+    world.all_became("news", &ids, "parked").await;
+    world.became("claims", "urgent", "parked").await;
+    world.app("app-1", &["alice"]).await;
+    world.became("claims", "urgent", "delivered").await;
+    let expected: Vec<_> = ids.into_iter().chain(["urgent".to_owned()]).collect();
+    assert_eq!(world.order("alice"), expected);
+}
+
 /// Not final: `parked`. The outcome that ends it comes when it is delivered.
 #[tokio::test]
 async fn parked_is_no_end() {
