@@ -17,8 +17,12 @@ use super::subscribers::PARTITION;
 use super::{Happening, Inside, Sent, World};
 use crate::faults::Fault;
 
-/// After this time an unanswered append or removal is given up or repeated.
+/// After this time an unanswered append is given up.
 const PATIENCE_MS: u64 = 500;
+/// After this time an unanswered removal is repeated. It is long enough for the next owner to read
+/// the mailbox before that.
+const REMOVAL_PATIENCE_MS: u64 = 2_000;
+
 impl World {
     // Parking.
 
@@ -412,7 +416,7 @@ impl World {
         }
         self.inside(
             number,
-            PATIENCE_MS,
+            REMOVAL_PATIENCE_MS,
             Inside::Remove(user, range, count, holds),
         );
     }
