@@ -87,7 +87,7 @@ async fn doctor(world: &World, more: &[&str]) -> Diagnosis {
 }
 
 /// Every check, and its verdict on a healthy installation. Only the system account sees how a server writes.
-const HEALTHY: [(&str, &str); 23] = [
+const HEALTHY: [(&str, &str); 25] = [
     ("account", "ok"),
     ("backlog", "ok"),
     ("clock", "ok"),
@@ -95,7 +95,9 @@ const HEALTHY: [(&str, &str); 23] = [
     ("consumers", "ok"),
     ("credentials", "ok"),
     ("history", "ok"),
+    ("lookalikes", "ok"),
     ("members", "ok"),
+    ("names", "ok"),
     ("neighbours", "ok"),
     ("permissions", "ok"),
     ("positions", "ok"),
@@ -166,7 +168,7 @@ async fn healthy_installation_is_ok_in_every_format() {
 
     let text = world.run(&["doctor"]).await.succeeded();
     assert!(
-        text.contains("0 critical, 0 warnings, 1 unknown, 22 ok"),
+        text.contains("0 critical, 0 warnings, 1 unknown, 24 ok"),
         "{text}"
     );
     let line = world
