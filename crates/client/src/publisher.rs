@@ -193,7 +193,7 @@ impl Publisher {
             .expect("a draft has only string keys and valid JSON inside");
         if self.validate {
             let set = Common {
-                id: self.origin.sequence.to_string(),
+                id: self.origin.sequence.to_string().into(),
                 is_named: false,
                 deliver_at: None,
             };

@@ -97,6 +97,7 @@ fn is_other(reminder: &Reminder, data: &RawValue) -> bool {
 }
 
 fn absorb(into: &mut Reminder, other: Reminder) {
+    into.lacking = None;
     into.count = Some(into.count.unwrap_or(1) + 1);
     into.priority = into.priority.max(other.priority);
     into.stays |= other.stays;

@@ -267,7 +267,11 @@ async fn record(context: &Context, source: Source, received: &Received) {
     let entries = set.reminders.into_iter().map(|candidate| {
         let id = candidate.id().to_owned();
         let user = candidate.parsed.ok().map(|reminder| reminder.user);
-        let (source, set, outcome) = (source.clone(), set.common.id.clone(), Outcome::Cancelled);
+        let (source, set, outcome) = (
+            source.clone(),
+            set.common.id.to_string(),
+            Outcome::Cancelled,
+        );
         let record = Record {
             id,
             source,

@@ -15,7 +15,7 @@ use super::planner::{Before, Judged, JudgedSlice, Planned, Planner};
 use super::position::Mark;
 use super::progress::Progress;
 use super::split::{Published, Slice};
-use super::window::{Entries, Verdict, Window, content_hash, identity};
+use super::window::{Entries, Name, Verdict, Window, content_hash, identity};
 use crate::event::Event;
 use crate::fair_queue::FairQueue;
 
@@ -99,27 +99,36 @@ impl PartitionLog {
             reminders: Vec::with_capacity(slice.reminders.len()),
         };
         let mut repeats = 0;
-        let (set, common, bytes) = (slice.set.clone(), slice.common.clone(), slice.bytes);
+        let Slice {
+            set,
+            common,
+            added,
+            message_id,
+            is_requeued,
+            reminders,
+            bytes,
+        } = slice;
         let mut judged = JudgedSlice {
             set,
             common,
-            reminders: Vec::new(),
+            added,
+            reminders: Vec::with_capacity(reminders.len()),
             refused: Vec::new(),
             bytes,
         };
-        let verdicts: Vec<Verdict> = slice
-            .reminders
-            .iter()
-            .map(|one| self.judge(&slice, one, &mut entries))
-            .collect();
-        for (published, verdict) in slice.reminders.into_iter().zip(verdicts) {
+        for published in reminders {
+            let name = published.name(&judged.common, message_id.as_deref());
+            let verdict = name.map_or(Verdict::New, |name| {
+                self.judge(&published, name, is_requeued, &mut entries)
+            });
             let name = Done::Published {
                 set: sequence,
                 stored_ms,
                 place: published.place,
             };
-            let is_done = self.done.remove(&name);
-            let is_parked = self.parked.remove(&name);
+            // Mostly there are none, and a name takes longer to hash than that to see.
+            let is_done = !self.done.is_empty() && self.done.remove(&name);
+            let is_parked = !self.parked.is_empty() && self.parked.remove(&name);
             match verdict {
                 Verdict::New => {
                     let before = match (is_done, is_parked) {
@@ -174,16 +183,20 @@ impl PartitionLog {
         }
     }
 
-    fn judge(&self, slice: &Slice, published: &Published, entries: &mut Entries) -> Verdict {
-        let Some(name) = slice.name_of(published) else {
-            return Verdict::New;
-        };
+    fn judge(
+        &self,
+        published: &Published,
+        name: Name<'_>,
+        is_requeued: bool,
+        entries: &mut Entries,
+    ) -> Verdict {
         let reminder = &published.reminder;
-        let (id, content) = (
-            identity(&reminder.source, name, &reminder.user, reminder.deliver_at),
-            content_hash(reminder),
-        );
-        let verdict = match slice.is_requeued {
+        let id = match (name, reminder.deliver_at) {
+            (Name::Id(_), None) => published.identity,
+            (name, at) => identity(&reminder.source, name, &reminder.user, at),
+        };
+        let content = content_hash(reminder);
+        let verdict = match is_requeued {
             true => Verdict::New,
             false => self.window.judge(id, content, entries.stored_ms),
         };

@@ -46,6 +46,8 @@ pub struct JudgedSlice {
     pub set: Arc<OfSet>,
     /// What it says of all its reminders.
     pub common: Arc<Common>,
+    /// What is added to each of its reminders that is forwarded as it was published.
+    pub added: Arc<str>,
     /// Its new reminders, in the order of the set.
     pub reminders: Vec<Judged>,
     /// Those whose id was another reminder's within the window.
@@ -117,6 +119,9 @@ pub struct Planner<'a> {
     pub merges: bool,
 }
 
+/// The most reminders of a slice that are compared with each other before they are merged.
+const MAX_COMPARED: usize = 32;
+
 /// Why the rules let a reminder go no further.
 enum End {
     Blocked(Outcome),
@@ -129,6 +134,7 @@ impl Planner<'_> {
         let JudgedSlice {
             set,
             common,
+            added,
             reminders,
             refused,
             ..
@@ -144,6 +150,7 @@ impl Planner<'_> {
                         place,
                         reminder,
                         raw,
+                        ..
                     },
                 before,
             },
@@ -157,12 +164,17 @@ impl Planner<'_> {
             planner: self,
             origin,
             common,
+            added,
             originals,
             finished,
             ended: Vec::new(),
             refused,
         };
         plan.end_the_parked();
+        if plan.is_apart(&rest) {
+            rest.drain(..)
+                .for_each(|(at, reminder)| plan.finish(at, reminder));
+        }
         while !rest.is_empty() {
             rest = plan.merge(rest);
         }
@@ -190,7 +202,12 @@ impl Planner<'_> {
     }
 
     /// A reminder as its rules leave it: its line in the index, and its JSON.
-    fn ruled(&self, mut reminder: Reminder, place: usize) -> Result<(IndexEntry, Bytes), End> {
+    fn ruled(
+        &self,
+        mut reminder: Reminder,
+        original: &Original,
+        added: &str,
+    ) -> Result<(IndexEntry, Bytes), End> {
         let merges = self.merges && !reminder.is_single;
         let text = merges.then(|| reminder.text_hash());
         match self.rules.apply(&mut reminder) {
@@ -207,7 +224,8 @@ impl Planner<'_> {
                 return Err(End::Refused(Rejection::new(code, error)));
             }
         }
-        let body = Bytes::from(reminder.to_json());
+        let place = original.place;
+        let body = Bytes::from(reminder.finish(&original.raw, added));
         let expires_at = reminder.expires_at.map(Timestamp::as_millisecond);
         let Reminder {
             id,
@@ -256,6 +274,7 @@ struct Plan<'p> {
     planner: &'p Planner<'p>,
     origin: Origin,
     common: Arc<Common>,
+    added: Arc<str>,
     originals: Vec<Original>,
     finished: Vec<(IndexEntry, Bytes)>,
     ended: Vec<Ended>,
@@ -263,6 +282,31 @@ struct Plan<'p> {
 }
 
 impl Plan<'_> {
+    /// Returns true if nothing can be merged: all are new, and each is for another user.
+    fn is_apart(&self, reminders: &[(usize, Reminder)]) -> bool {
+        // Each is compared with each. Most slices are short.
+        reminders.len() <= MAX_COMPARED
+            && self.originals.iter().all(|original| !original.is_over())
+            && reminders.iter().enumerate().all(|(at, (_, one))| {
+                let others = &reminders[..at];
+                others.iter().all(|(_, other)| other.user != one.user)
+            })
+    }
+
+    /// A reminder as its rules leave it.
+    fn ruled(&self, at: usize, reminder: Reminder) -> Result<(IndexEntry, Bytes), End> {
+        self.planner
+            .ruled(reminder, &self.originals[at], &self.added)
+    }
+
+    /// Finishes a reminder that is not merged.
+    fn finish(&mut self, at: usize, reminder: Reminder) {
+        match self.ruled(at, reminder) {
+            Ok(ruled) => self.finished.push(ruled),
+            Err(end) => self.end(at, end),
+        }
+    }
+
     /// Reminders in a mailbox stay there, whatever the rules say by now.
     fn end_the_parked(&mut self) {
         for at in 0..self.originals.len() {
@@ -282,11 +326,7 @@ impl Plan<'_> {
                 reminder.user.clone(),
                 Outcome::Parked { escalated: false },
             );
-            let reminder = self
-                .planner
-                .ruled(reminder, place)
-                .ok()
-                .map(|(_, body)| body);
+            let reminder = self.ruled(at, reminder).ok().map(|(_, body)| body);
             self.ended.push(Ended {
                 place,
                 outcome,
@@ -321,7 +361,7 @@ impl Plan<'_> {
                 continue;
             }
             let (id, others) = (reminder.id.clone(), others.collect::<Vec<_>>());
-            match self.planner.ruled(reminder, self.originals[first].place) {
+            match self.ruled(first, reminder) {
                 Ok(ruled) => {
                     self.finished.push(ruled);
                     others
@@ -359,11 +399,7 @@ impl Plan<'_> {
             let (id, user) = (reminder.id.clone(), reminder.user.clone());
             let place = self.originals[at].place;
             // Its own text; none, if its own rules hide it.
-            let reminder = self
-                .planner
-                .ruled(reminder, place)
-                .ok()
-                .map(|(_, body)| body);
+            let reminder = self.ruled(at, reminder).ok().map(|(_, body)| body);
             self.ended.push(Ended {
                 place,
                 outcome: Outcome::Merged {
@@ -378,10 +414,7 @@ impl Plan<'_> {
 
     fn finish_alone(&mut self, at: usize) {
         if let Some(reminder) = self.original(at).filter(|_| !self.originals[at].is_over()) {
-            match self.planner.ruled(reminder, self.originals[at].place) {
-                Ok(ruled) => self.finished.push(ruled),
-                Err(end) => self.end(at, end),
-            }
+            self.finish(at, reminder);
         }
     }
 
@@ -428,6 +461,8 @@ impl Published {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::split::{Message, split};
     use super::*;
     use crate::rules::document::Document;
@@ -479,6 +514,7 @@ mod tests {
         JudgedSlice {
             set: slice.set,
             common: slice.common,
+            added: slice.added,
             reminders,
             refused: Vec::new(),
             bytes: slice.bytes,
@@ -614,5 +650,81 @@ mod tests {
         );
         assert!(planned.refused[0].has_outcome() && planned.parts() == 1);
         assert_eq!(ids(&plan(&replacing, &body(2), &[])), ["a"]);
+    }
+
+    fn bodies(planned: &Planned) -> Vec<serde_json::Value> {
+        let read = |body: &Bytes| serde_json::from_slice(body).unwrap();
+        planned.event.bodies.iter().map(read).collect()
+    }
+
+    #[test]
+    fn only_unchanged_reminder_is_forwarded_as_published() {
+        let masks = rules(r#"{"rules":[{"name":"m","keywords":["hide"],"action":"mask"}]}"#);
+        let planned = plan(
+            &masks,
+            r#"{"reminders":[{"tags":["t"], "id":"a","user":"u","content":"show"},
+                {"tags":["t"], "id":"b","user":"v","content":"hide"}]}"#,
+            &[],
+        );
+        let body = |at: usize| std::str::from_utf8(&planned.event.bodies[at]).unwrap();
+        assert_eq!(
+            body(0),
+            r#"{"tags":["t"], "id":"a","user":"u","content":"show","source":"billing","set":"9","published_at":"1970-01-01T00:00:01Z","priority":"normal"}"#
+        );
+        assert!(body(1).starts_with(r#"{"id":"b","source""#), "{}", body(1));
+    }
+
+    /// Reminders that may be merged, masked or urgent, in two ways of writing.
+    fn reminders() -> impl Strategy<Value = Vec<String>> {
+        let field = |values: &'static [&'static str]| prop::sample::select(values);
+        let reminder = (
+            field(&["u", "v", "w"]),
+            field(&["hide it", "urgent", "plain"]),
+            field(&[
+                "",
+                r#","tags":["t"]"#,
+                r#","tags":["o"]"#,
+                r#","tags":null"#,
+            ]),
+            field(&[
+                "",
+                r#","title":"hide"#,
+                r#","title":"urgent"#,
+                r#","title":"T"#,
+            ]),
+            field(&[
+                "",
+                r#","data":{"a": 1.0}"#,
+                r#","merge":false"#,
+                r#","x":1"#,
+            ]),
+        );
+        let written = reminder.prop_map(|(user, content, tags, title, more)| {
+            let title = title.to_owned() + if title.is_empty() { "" } else { "\"" };
+            format!(r#""user":"{user}","content":"{content}"{tags}{title}{more}"#)
+        });
+        prop::collection::vec(written, 1..6)
+    }
+
+    proptest! {
+        /// App servers read the same of reminders that are all written anew.
+        #[test]
+        fn forwarding_changes_no_reminder(reminders in reminders()) {
+            let rules = rules(
+                r#"{"rules":[{"name":"m","keywords":["hide"],"action":"mask"},
+                    {"name":"p","keywords":["urgent"],"action":"priority","with":"urgent"}]}"#,
+            );
+            let with_id = |(at, fields): (usize, &String)| format!(r#"{{"id":"{at}",{fields}}}"#);
+            let all: Vec<_> = reminders.iter().enumerate().map(with_id).collect();
+            let body = format!(r#"{{"reminders":[{}]}}"#, all.join(","));
+            let mut slice = judged(&body, &[]);
+            for judged in &mut slice.reminders {
+                judged.published.reminder.lacking = None;
+            }
+            let anew = Planner { rules: &rules, merges: true }.plan(slice);
+            let forwarded = plan(&rules, &body, &[]);
+            prop_assert_eq!(bodies(&forwarded), bodies(&anew));
+            prop_assert_eq!(forwarded.event.bodies.len() + forwarded.ended.len(), all.len());
+        }
     }
 }

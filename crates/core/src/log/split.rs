@@ -9,7 +9,8 @@ use std::sync::Arc;
 use bellhop_protocol::reminder::Reminder;
 use bellhop_protocol::reminder::cancellation::Cancellation;
 use bellhop_protocol::reminder::finished::{as_published, with_repeat};
-use bellhop_protocol::reminder::id::default_id;
+use bellhop_protocol::reminder::id::is_default_id;
+use bellhop_protocol::reminder::raw;
 use bellhop_protocol::reminder::reject::{RejectCode, Rejection};
 use bellhop_protocol::reminder::set::{self, Candidate, Common, Origin, Refused, ReminderSet};
 use bellhop_protocol::token::{Source, UserId};
@@ -19,9 +20,9 @@ use hashbrown::{HashMap, HashSet};
 use jiff::Timestamp;
 
 use super::position::Mark;
-use super::window::{Name, hash_of, identity};
+use super::window::{Id, Name, hash_of, identity, partition_of};
 use crate::event::OfSet;
-use crate::partition::{Partition, of_user};
+use crate::partition::Partition;
 
 /// Bytes that the refusals of one set's reminders may take for each byte of the set, and
 const REFUSALS_FACTOR: usize = 8;
@@ -73,6 +74,8 @@ pub struct Slice {
     pub set: Arc<OfSet>,
     /// What it says of all its reminders.
     pub common: Arc<Common>,
+    /// What is added to each of its reminders that is forwarded as it was published.
+    pub added: Arc<str>,
     /// Under which `Nats-Msg-Id` it was published.
     pub message_id: Option<Arc<str>>,
     /// Its reminders are no repeats.
@@ -88,25 +91,23 @@ pub struct Slice {
 pub struct Published {
     /// Its place in the set.
     pub place: usize,
+    /// Its identity by its id, as of one that is delivered at once.
+    pub identity: Id,
     /// What it says.
     pub reminder: Reminder,
     /// Its bytes.
     pub raw: Bytes,
 }
 
-impl Slice {
+impl Published {
     /// Returns how a reminder is known to its source. None if it has no name by which it could come
     /// again: neither it nor its set has one, and no `Nats-Msg-Id`.
-    pub fn name_of<'s>(&'s self, published: &'s Published) -> Option<Name<'s>> {
-        let Published {
-            place, reminder, ..
-        } = published;
-        if self.common.is_named || reminder.id != default_id(&self.common.id, *place) {
-            return Some(Name::Id(&reminder.id));
+    pub fn name<'s>(&'s self, set: &Common, message_id: Option<&'s str>) -> Option<Name<'s>> {
+        let (place, id) = (self.place, &self.reminder.id);
+        if set.is_named || !is_default_id(id, &set.id, place) {
+            return Some(Name::Id(id));
         }
-        self.message_id
-            .as_deref()
-            .map(|message| Name::InMessage(message, *place))
+        message_id.map(|message| Name::InMessage(message, place))
     }
 }
 
@@ -224,7 +225,7 @@ pub fn split(message: &Message<'_>, partitions: u16) -> Split {
         .and_then(|set| set::parse(&origin, set));
     match set.and_then(|set| Sorted::sort(message, &origin, set)) {
         Err(rejection) => refused(rejection),
-        Ok(sorted) => sorted.split(message, partitions),
+        Ok(sorted) => sorted.split(message, &origin, partitions),
     }
 }
 
@@ -252,8 +253,16 @@ fn of_set(message: &Message<'_>, work: SetWork) -> OfSetItself {
 struct Sorted<'m> {
     set: Arc<OfSet>,
     common: Common,
-    now: Vec<(usize, &'m str, Reminder)>,
+    now: Vec<ForNow<'m>>,
     parts: SetParts,
+}
+
+/// A reminder that is not for later, and its bytes.
+struct ForNow<'m> {
+    place: usize,
+    identity: Id,
+    raw: &'m str,
+    reminder: Reminder,
 }
 
 impl<'m> Sorted<'m> {
@@ -270,7 +279,7 @@ impl<'m> Sorted<'m> {
             cancel,
             reminders,
         } = parsed;
-        let (source, id) = (origin.source.clone(), common.id.clone());
+        let (source, id) = (origin.source.clone(), common.id.to_string());
         let (sequence, published_ms, trace) =
             (message.sequence, message.stored_ms, message.trace.clone());
         let set = Arc::new(OfSet {
@@ -309,14 +318,13 @@ impl<'m> Sorted<'m> {
                     match *first.entry(identity).or_insert(place) {
                         earlier if earlier == place => {
                             let is_cancelled = is_in(&cancelled, &reminder);
-                            sorted.sort_one(
+                            let one = ForNow {
                                 place,
+                                identity,
                                 raw,
                                 reminder,
-                                is_cancelled,
-                                message.is_due,
-                                origin,
-                            );
+                            };
+                            sorted.sort_one(one, is_cancelled, message.is_due, origin);
                             continue;
                         }
                         earlier if raws[earlier] == raw => continue,
@@ -349,15 +357,8 @@ impl<'m> Sorted<'m> {
         Ok(sorted)
     }
 
-    fn sort_one(
-        &mut self,
-        place: usize,
-        raw: &'m str,
-        reminder: Reminder,
-        is_cancelled: bool,
-        is_due: bool,
-        origin: &Origin,
-    ) {
+    fn sort_one(&mut self, one: ForNow<'m>, is_cancelled: bool, is_due: bool, origin: &Origin) {
+        let reminder = &one.reminder;
         // By the server's clock: read again, a set means the same.
         let later = reminder.deliver_at.filter(|at| *at > origin.published_at);
         // An earlier set may have scheduled it, and this one moves it to now.
@@ -368,19 +369,30 @@ impl<'m> Sorted<'m> {
                 .push((reminder.id.clone(), reminder.user.clone()));
         }
         match later {
-            Some(at) => self.parts.scheduled.push(scheduled(at, reminder, place)),
-            None => self.now.push((place, raw, reminder)),
+            Some(at) => {
+                let scheduled = scheduled(at, one.reminder, one.place);
+                self.parts.scheduled.push(scheduled);
+            }
+            None => self.now.push(one),
         }
     }
 
-    fn split(self, message: &Message<'_>, partitions: u16) -> Split {
+    fn split(self, message: &Message<'_>, origin: &Origin, partitions: u16) -> Split {
         let Self {
             set,
             common,
             now,
             parts,
         } = self;
-        let (common, message_id) = (Arc::new(common), message.message_id.map(Arc::from));
+        let added = raw::of_set(&origin.source, &common.id, origin.published_at);
+        let slicer = Slicer {
+            set,
+            common: Arc::new(common),
+            added: added.into(),
+            message_id: message.message_id.map(Arc::from),
+            is_requeued: message.is_requeued,
+        };
+        let slices = slicer.slices(now, partitions);
         let SetParts {
             refused,
             cancel,
@@ -392,48 +404,62 @@ impl<'m> Sorted<'m> {
             && cancel.is_empty()
             && replaced.is_empty()
             && scheduled.is_empty());
-        let mut by_partition: HashMap<Partition, Vec<(usize, &str, Reminder)>> = HashMap::new();
-        for one in now {
-            by_partition
-                .entry(of_user(&one.2.user, partitions))
-                .or_default()
-                .push(one);
-        }
-        let slice = |(partition, reminders): (Partition, Vec<(usize, &str, Reminder)>)| {
-            // One buffer for all of them.
-            let raws = reminders
-                .iter()
-                .map(|(_, raw, _)| raw.as_bytes())
-                .collect::<Vec<_>>()
-                .concat();
-            let (mut rest, mut bytes) = (Bytes::from(raws), size_of::<Slice>());
-            let published = reminders.into_iter().map(|(place, raw, reminder)| {
-                // The texts are in memory twice: as published, and read.
-                bytes += REMINDER_BYTES + 2 * raw.len();
-                Published {
-                    place,
-                    reminder,
-                    raw: rest.split_to(raw.len()),
-                }
-            });
-            let reminders = published.collect();
-            let (set, common, message_id) = (set.clone(), common.clone(), message_id.clone());
-            (
-                partition,
-                Slice {
-                    set,
-                    common,
-                    message_id,
-                    is_requeued: message.is_requeued,
-                    reminders,
-                    bytes,
-                },
-            )
-        };
-        let mut slices: Vec<_> = by_partition.into_iter().map(slice).collect();
-        slices.sort_unstable_by_key(|(partition, _)| *partition);
         let of_set = has_parts.then(|| of_set(message, SetWork::Parts(parts)));
         Split { of_set, slices }
+    }
+}
+
+/// What all slices of a set share.
+struct Slicer {
+    set: Arc<OfSet>,
+    common: Arc<Common>,
+    added: Arc<str>,
+    message_id: Option<Arc<str>>,
+    is_requeued: bool,
+}
+
+impl Slicer {
+    /// Returns the slices of the partitions that have any of these reminders, in order.
+    fn slices(&self, now: Vec<ForNow<'_>>, partitions: u16) -> Vec<(Partition, Slice)> {
+        let of = |one: &ForNow<'_>| partition_of(one.identity, partitions);
+        let mut order: Vec<(Partition, usize)> = now.iter().map(of).zip(0..).collect();
+        order.sort_unstable();
+        let mut now: Vec<Option<ForNow<'_>>> = now.into_iter().map(Some).collect();
+        let groups = order.chunk_by(|(one, _), (other, _)| one == other);
+        groups
+            .map(|group| {
+                let mut its = Vec::with_capacity(group.len());
+                its.extend(group.iter().filter_map(|(_, at)| now[*at].take()));
+                (group[0].0, self.slice(its))
+            })
+            .collect()
+    }
+
+    fn slice(&self, reminders: Vec<ForNow<'_>>) -> Slice {
+        // One buffer for all of them.
+        let all = reminders.iter().map(|one| one.raw.len()).sum();
+        let mut raws = Vec::with_capacity(all);
+        for one in &reminders {
+            raws.extend_from_slice(one.raw.as_bytes());
+        }
+        let mut rest = Bytes::from(raws);
+        // The texts are in memory twice: as published, and read.
+        let bytes = size_of::<Slice>() + REMINDER_BYTES * reminders.len() + 2 * all;
+        let published = reminders.into_iter().map(|one| Published {
+            place: one.place,
+            identity: one.identity,
+            reminder: one.reminder,
+            raw: rest.split_to(one.raw.len()),
+        });
+        Slice {
+            set: self.set.clone(),
+            common: self.common.clone(),
+            added: self.added.clone(),
+            message_id: self.message_id.clone(),
+            is_requeued: self.is_requeued,
+            reminders: published.collect(),
+            bytes,
+        }
     }
 }
 
@@ -601,7 +627,10 @@ mod tests {
             );
             for published in &slice.reminders {
                 all += 1;
-                assert_eq!(of_user(&published.reminder.user, 4), *partition);
+                assert_eq!(
+                    crate::partition::of_user(&published.reminder.user, 4),
+                    *partition
+                );
                 assert_eq!(published.reminder.id, published.place.to_string());
                 assert_eq!(reminders[published.place].as_bytes(), published.raw);
             }
@@ -636,8 +665,8 @@ mod tests {
                 ..message(body)
             };
             let slice = split(&message, 1).slices.remove(0).1;
-            slice
-                .name_of(&slice.reminders[0])
+            slice.reminders[0]
+                .name(&slice.common, message_id)
                 .map(|name| format!("{name:?}"))
         };
         let unnamed = r#"{"reminders":[{"user":"u","content":"c"}]}"#;

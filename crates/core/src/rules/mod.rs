@@ -183,6 +183,9 @@ impl Rules {
             }
         }
         reminder.priority = priority.unwrap_or(reminder.priority);
+        reminder
+            .lacking
+            .take_if(|_| is_rewritten || priority.is_some());
         for part in parts {
             part.finish(reminder, &documents);
         }

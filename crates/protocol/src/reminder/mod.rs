@@ -10,6 +10,7 @@ pub mod finished;
 pub mod history;
 pub mod id;
 pub mod outcome;
+pub mod raw;
 pub mod readable;
 pub mod reject;
 pub mod repeat;
@@ -17,6 +18,7 @@ pub mod set;
 pub mod time;
 
 use std::hash::Hasher;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -25,6 +27,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::token::{Source, Tag, UserId};
 use duplicate::Duplicate;
+use raw::Lacking;
 use repeat::Repeat;
 
 /// The largest delivery request, in bytes of its JSON body.
@@ -88,7 +91,7 @@ pub struct Reminder {
     /// The business system that published it.
     pub source: Source,
     /// The name of the set it came in.
-    pub set: String,
+    pub set: Arc<str>,
     /// Whom it is for.
     pub user: UserId,
     /// A short headline.
@@ -130,6 +133,10 @@ pub struct Reminder {
     /// When it repeats. What is delivered is one occurrence, which has none.
     #[serde(skip)]
     pub repeat: Option<Box<Repeat>>,
+    /// What its published bytes lack; none if they cannot be forwarded. Whoever changes a field that
+    /// is delivered makes it none.
+    #[serde(skip)]
+    pub lacking: Option<Lacking>,
 }
 
 /// A place in a reminder's text that a rule marked. Offsets are in Unicode scalar values of the text as delivered.
@@ -191,7 +198,7 @@ impl Reminder {
     pub fn new(
         id: String,
         source: Source,
-        set: String,
+        set: impl Into<Arc<str>>,
         user: UserId,
         content: String,
         published_at: Timestamp,
@@ -199,7 +206,7 @@ impl Reminder {
         Self {
             id,
             source,
-            set,
+            set: set.into(),
             user,
             title: None,
             content,
@@ -215,6 +222,7 @@ impl Reminder {
             stays: false,
             is_single: false,
             repeat: None,
+            lacking: None,
         }
     }
 
@@ -222,9 +230,10 @@ impl Reminder {
     pub fn text_hash(&self) -> u128 {
         let mut hasher = hasher_of([self.source.as_str(), self.user.as_str(), &self.content]);
         // No title is another title than an empty one.
-        self.title
-            .iter()
-            .for_each(|title| hasher.write(format!("={title}").as_bytes()));
+        if let Some(title) = &self.title {
+            hasher.write(b"=");
+            hasher.write(title.as_bytes());
+        }
         hasher.finish128().as_u128()
     }
 

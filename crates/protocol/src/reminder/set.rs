@@ -2,6 +2,7 @@
 //! refuses that reminder and leaves its neighbours alone.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -15,6 +16,7 @@ use super::fields::Fields;
 #[cfg(feature = "schema")]
 use super::id::MAX_ID_BYTES;
 use super::id::{default_id, id_error};
+use super::raw::{Lacking, RawReminder, Text};
 use super::readable::{self, Unreadable};
 use super::reject::{RejectCode, Rejection};
 use super::repeat::{MAX_RECURRING_ID_BYTES, RawRepeat, Repeat};
@@ -54,7 +56,7 @@ pub struct ReminderSet<'a> {
 #[derive(Debug, Clone)]
 pub struct Common {
     /// The set's own name, or its stream sequence.
-    pub id: String,
+    pub id: Arc<str>,
     /// Whether its publisher has named it.
     pub is_named: bool,
     /// When they are to be delivered, unless they say it themselves.
@@ -148,52 +150,8 @@ pub struct RawSet<'a> {
     reminders: Option<Vec<&'a RawValue>>,
 }
 
-/// A reminder as it is published.
-#[derive(Deserialize)]
-#[cfg_attr(
-    feature = "schema",
-    derive(schemars::JsonSchema),
-    schemars(rename = "PublishedReminder")
-)]
-pub struct RawReminder<'a> {
-    /// Unique within the source, 1 to 256 bytes without control characters; else `<set id>#<index>`.
-    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = MAX_ID_BYTES), regex(pattern = crate::token::NO_CONTROL)))]
-    id: Option<String>,
-    /// Whom it is for.
-    #[serde(borrow)]
-    #[cfg_attr(feature = "schema", schemars(with = "UserId"))]
-    user: Cow<'a, str>,
-    /// A short headline, up to 1 KiB.
-    #[cfg_attr(feature = "schema", schemars(length(max = MAX_TITLE_BYTES)))]
-    title: Option<String>,
-    /// The text, 1 byte to 64 KiB.
-    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = MAX_CONTENT_BYTES)))]
-    content: String,
-    /// They select the rules; up to 16.
-    #[serde(default)]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<Vec<Tag>>", length(max = MAX_TAGS)))]
-    tags: Option<Vec<String>>,
-    /// How urgent it is; else `normal`.
-    #[cfg_attr(feature = "schema", schemars(with = "Option<Priority>"))]
-    priority: Option<String>,
-    /// Not delivered before this.
-    #[cfg_attr(feature = "schema", schemars(with = "Option<Timestamp>"))]
-    deliver_at: Option<String>,
-    /// Not delivered after this.
-    #[cfg_attr(feature = "schema", schemars(with = "Option<Timestamp>"))]
-    expires_at: Option<String>,
-    /// When it repeats. Each occurrence is a reminder of its own.
-    repeat: Option<RawRepeat>,
-    /// `false`: only the user may get it; else `true`.
-    reroute: Option<bool>,
-    /// `false`: it is not merged with its duplicates; else `true`.
-    merge: Option<bool>,
-    /// Any JSON that common readers can hold, delivered byte for byte: at most 64 levels, numbers of up to 300 characters that fit
-    /// into a double, whole characters.
-    #[serde(borrow)]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<serde_json::Value>"))]
-    data: Option<&'a RawValue>,
-}
+/// A reminder that has fewer bytes when it is published is far from the limit when it is delivered.
+pub(super) const SMALL_BYTES: usize = MAX_REMINDER_BYTES / 8;
 
 /// Reads a set.
 ///
@@ -207,9 +165,9 @@ pub fn parse<'a>(origin: &Origin, body: &'a [u8]) -> Result<ReminderSet<'a>, Rej
         None => origin.sequence.to_string(),
     };
     let common = Common {
-        id,
+        id: id.into(),
         is_named,
-        deliver_at: deliver_at(set.deliver_at)?,
+        deliver_at: deliver_at(set.deliver_at.as_deref())?,
     };
     if set.reminders.is_none() && set.cancel.is_none() {
         return Err(Rejection::new(
@@ -281,110 +239,48 @@ pub fn read(
     let lacks_id = raw.repeat.is_some() && raw.id.is_none();
     let id = raw.id.take().map_or_else(
         || Ok(default_id()),
-        |id| checked_id(id, RejectCode::InvalidId),
+        |id| checked_id(id.into_owned(), RejectCode::InvalidId),
     );
     let user = raw.user.parse::<UserId>();
-    let refused = |id, user: Result<UserId, _>, rejection| Refused {
+    let refused = |id, user: Option<UserId>, rejection| Refused {
         id,
-        user: user.ok(),
+        user,
         rejection,
     };
-    match (id, user) {
-        (Err(rejection), user) => Err(refused(default_id(), user, rejection)),
+    let (id, user) = match (id, user) {
+        (Err(rejection), user) => return Err(refused(default_id(), user.ok(), rejection)),
         (Ok(id), Err(error)) => {
             let rejection = Rejection::new(RejectCode::InvalidUser, format!("`user` {error}"));
-            Err(refused(id, Err(error), rejection))
+            return Err(refused(id, None, rejection));
         }
         (Ok(id), Ok(user)) if lacks_id => {
             let detail = "`repeat` needs an `id`, by which it can be cancelled";
             let rejection = Rejection::new(RejectCode::InvalidRepeat, detail);
-            Err(refused(id, Ok(user), rejection))
+            return Err(refused(id, Some(user), rejection));
         }
-        (Ok(id), Ok(user)) => validate(origin, common, id.clone(), user.clone(), text, raw)
-            .map_err(|rejection| refused(id, Ok(user), rejection)),
-    }
-}
-
-fn validate(
-    origin: &Origin,
-    common: &Common,
-    id: String,
-    user: UserId,
-    text: &str,
-    raw: RawReminder<'_>,
-) -> Result<Reminder, Rejection> {
-    if let Some(title) = raw
-        .title
-        .as_ref()
-        .filter(|title| title.len() > MAX_TITLE_BYTES)
-    {
-        let detail = format!(
-            "`title` has {} bytes; at most {MAX_TITLE_BYTES} are allowed",
-            title.len()
-        );
-        return Err(Rejection::new(RejectCode::InvalidTitle, detail));
-    }
-    if raw.content.is_empty() || raw.content.len() > MAX_CONTENT_BYTES {
-        let detail = format!(
-            "`content` has {} bytes; 1 to {MAX_CONTENT_BYTES} are allowed",
-            raw.content.len()
-        );
-        return Err(Rejection::new(RejectCode::InvalidContent, detail));
-    }
-    let tags = raw.tags.unwrap_or_default();
-    if tags.len() > MAX_TAGS {
-        let detail = format!(
-            "`tags` has {} entries; at most {MAX_TAGS} are allowed",
-            tags.len()
-        );
-        return Err(Rejection::new(RejectCode::TooManyTags, detail));
-    }
-    let tag = |(index, tag): (usize, &String)| {
-        tag.parse::<Tag>()
-            .map_err(|e| Rejection::new(RejectCode::InvalidTag, format!("`tags[{index}]` {e}")))
+        (Ok(id), Ok(user)) => (id, user),
     };
-    let tags = tags.iter().enumerate().map(tag).collect::<Result<_, _>>()?;
-    let deliver_at = deliver_at(raw.deliver_at)?.or(common.deliver_at);
-    let repeat = repeat(raw.repeat, &id)?;
-    let deliver_at = match &repeat {
-        None => deliver_at,
-        Some(repeat) => Some(first(repeat, origin.published_at, deliver_at)?),
+    let checked = match Checked::check(&mut raw, origin, common, &id) {
+        Ok(checked) => checked,
+        Err(rejection) => return Err(refused(id, Some(user), rejection)),
     };
-    let expires_at = expires_at(raw.expires_at)?;
-    if let (Some(deliver_at), Some(expires_at)) = (deliver_at, expires_at)
-        && deliver_at >= expires_at
-    {
-        let detail = format!(
-            "`deliver_at` is {deliver_at}, and `expires_at` {expires_at}: it could never be delivered"
-        );
-        return Err(Rejection::new(RejectCode::InvalidDeliverAt, detail));
-    }
-    if let Some(data) = raw.data {
-        let detail = |problem: Unreadable| {
-            Rejection::new(RejectCode::InvalidData, format!("`data` {problem}"))
-        };
-        readable::check(data.get()).map_err(detail)?;
-    }
     let (source, set) = (origin.source.clone(), common.id.clone());
+    let content = raw.content.into_owned();
     let reminder = Reminder {
-        title: raw.title,
-        tags,
-        priority: raw
-            .priority
-            .as_deref()
-            .map(priority)
-            .transpose()?
-            .unwrap_or_default(),
-        deliver_at,
-        expires_at,
+        title: raw.title.map(Cow::into_owned),
+        tags: checked.tags,
+        priority: checked.priority,
+        deliver_at: checked.deliver_at,
+        expires_at: checked.expires_at,
         data: raw.data.map(ToOwned::to_owned),
         stays: raw.reroute == Some(false),
         is_single: raw.merge == Some(false),
-        repeat: repeat.map(Box::new),
-        ..Reminder::new(id, source, set, user, raw.content, origin.published_at)
+        repeat: checked.repeat,
+        lacking: checked.lacking.filter(|_| text.len() < SMALL_BYTES),
+        ..Reminder::new(id, source, set, user, content, origin.published_at)
     };
     // What is far below the limit need not be written to know it.
-    let bytes = if text.len() < MAX_REMINDER_BYTES / 8 {
+    let bytes = if text.len() < SMALL_BYTES {
         0
     } else {
         reminder.to_json().len()
@@ -393,9 +289,100 @@ fn validate(
         let detail = format!(
             "the reminder as delivered has {bytes} bytes; at most {MAX_REMINDER_BYTES} fit"
         );
-        return Err(Rejection::new(RejectCode::ReminderTooLarge, detail));
+        let rejection = Rejection::new(RejectCode::ReminderTooLarge, detail);
+        return Err(refused(reminder.id, Some(reminder.user), rejection));
     }
     Ok(reminder)
+}
+
+/// The fields of a reminder that are not texts.
+struct Checked {
+    tags: Vec<Tag>,
+    priority: Priority,
+    deliver_at: Option<Timestamp>,
+    expires_at: Option<Timestamp>,
+    repeat: Option<Box<Repeat>>,
+    lacking: Option<Lacking>,
+}
+
+impl Checked {
+    /// Checks all fields but the names.
+    fn check(
+        raw: &mut RawReminder<'_>,
+        origin: &Origin,
+        common: &Common,
+        id: &str,
+    ) -> Result<Self, Rejection> {
+        if let Some(title) = raw
+            .title
+            .as_ref()
+            .filter(|title| title.len() > MAX_TITLE_BYTES)
+        {
+            let detail = format!(
+                "`title` has {} bytes; at most {MAX_TITLE_BYTES} are allowed",
+                title.len()
+            );
+            return Err(Rejection::new(RejectCode::InvalidTitle, detail));
+        }
+        if raw.content.is_empty() || raw.content.len() > MAX_CONTENT_BYTES {
+            let detail = format!(
+                "`content` has {} bytes; 1 to {MAX_CONTENT_BYTES} are allowed",
+                raw.content.len()
+            );
+            return Err(Rejection::new(RejectCode::InvalidContent, detail));
+        }
+        let tags = raw.tags.take().unwrap_or_default();
+        if tags.len() > MAX_TAGS {
+            let detail = format!(
+                "`tags` has {} entries; at most {MAX_TAGS} are allowed",
+                tags.len()
+            );
+            return Err(Rejection::new(RejectCode::TooManyTags, detail));
+        }
+        let tag = |(index, Text(tag)): (usize, &Text<'_>)| {
+            tag.parse::<Tag>()
+                .map_err(|e| Rejection::new(RejectCode::InvalidTag, format!("`tags[{index}]` {e}")))
+        };
+        let tags = tags.iter().enumerate().map(tag).collect::<Result<_, _>>()?;
+        let deliver_at = deliver_at(raw.deliver_at.as_deref())?.or(common.deliver_at);
+        let repeat = repeat(raw.repeat.take(), id)?;
+        let deliver_at = match &repeat {
+            None => deliver_at,
+            Some(repeat) => Some(first(repeat, origin.published_at, deliver_at)?),
+        };
+        let written = raw.expires_at.as_deref();
+        let expires_at = expires_at(written)?;
+        if let (Some(deliver_at), Some(expires_at)) = (deliver_at, expires_at)
+            && deliver_at >= expires_at
+        {
+            let detail = format!(
+                "`deliver_at` is {deliver_at}, and `expires_at` {expires_at}: it could never be delivered"
+            );
+            return Err(Rejection::new(RejectCode::InvalidDeliverAt, detail));
+        }
+        if let Some(data) = raw.data {
+            let detail = |problem: Unreadable| {
+                Rejection::new(RejectCode::InvalidData, format!("`data` {problem}"))
+            };
+            readable::check(data.get()).map_err(detail)?;
+        }
+        // A time that is written in another way is delivered in the usual one.
+        let is_usual =
+            || written.is_none_or(|written| expires_at.is_some_and(|at| at.to_string() == written));
+        Ok(Self {
+            tags,
+            priority: raw
+                .priority
+                .as_deref()
+                .map(priority)
+                .transpose()?
+                .unwrap_or_default(),
+            lacking: raw.lacking.filter(|_| deliver_at.is_none() && is_usual()),
+            deliver_at,
+            expires_at,
+            repeat: repeat.map(Box::new),
+        })
+    }
 }
 
 /// Reads when the reminder with this id repeats.
@@ -434,13 +421,13 @@ fn priority(text: &str) -> Result<Priority, Rejection> {
 }
 
 /// Reads an `expires_at`; none if it means "never".
-fn expires_at(text: Option<String>) -> Result<Option<Timestamp>, Rejection> {
+fn expires_at(text: Option<&str>) -> Result<Option<Timestamp>, Rejection> {
     let Some(text) = text else { return Ok(None) };
     let refused = |problem: String| {
         let detail = format!("`expires_at` is `{text}`, {problem}");
         Rejection::new(RejectCode::InvalidExpiresAt, detail)
     };
-    let at = time::read(&text).map_err(|error| refused(error.to_string()))?;
+    let at = time::read(text).map_err(|error| refused(error.to_string()))?;
     if at <= Timestamp::UNIX_EPOCH {
         let problem =
             "which programs write where no time is set; leave the field out, and it never expires";
@@ -450,13 +437,13 @@ fn expires_at(text: Option<String>) -> Result<Option<Timestamp>, Rejection> {
 }
 
 /// Reads a `deliver_at`, which is a time that nats-server can hold a schedule for.
-fn deliver_at(text: Option<String>) -> Result<Option<Timestamp>, Rejection> {
+fn deliver_at(text: Option<&str>) -> Result<Option<Timestamp>, Rejection> {
     let Some(text) = text else { return Ok(None) };
     let refused = |problem: String| {
         let detail = format!("`deliver_at` is `{text}`{problem}");
         Rejection::new(RejectCode::InvalidDeliverAt, detail)
     };
-    match time::read(&text) {
+    match time::read(text) {
         Ok(at) if at > LATEST_DELIVER_AT => Err(refused(format!(
             "; nats-server holds a reminder until {LATEST_DELIVER_AT} at the latest"
         ))),
@@ -677,7 +664,7 @@ mod tests {
         let expiry = |text: &str| {
             let body = format!(r#"{{"user":"a","content":"c","expires_at":"{text}"}}"#);
             let common = Common {
-                id: "s".to_owned(),
+                id: "s".into(),
                 is_named: true,
                 deliver_at: None,
             };
@@ -723,7 +710,7 @@ mod tests {
     fn defaults_and_data_are_the_contracts() {
         let body = br#"{"reminders":[{"user":"alice","content":"hi","data":{"b": 1.50,  "a":[]},"reroute":false,"merge":false}]}"#;
         let set = parse(&origin(), body).unwrap();
-        assert_eq!(set.common.id, "7");
+        assert_eq!(&*set.common.id, "7");
         let reminder = set.reminders[0].parsed.as_ref().unwrap();
         assert!(reminder.stays && reminder.is_single);
         let json = reminder.to_json();

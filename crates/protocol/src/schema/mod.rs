@@ -18,7 +18,8 @@ use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use crate::reminder::outcome::{Batch, Record};
-use crate::reminder::set::{RawReminder, RawSet};
+use crate::reminder::raw::RawReminder;
+use crate::reminder::set::RawSet;
 use crate::rules::document::Document;
 use crate::token::UserId;
 use crate::wire::answer::{DeliveryAnswer, Heartbeat, HeartbeatAnswer};

@@ -173,7 +173,7 @@ fn origin() -> set::Origin {
 
 fn common() -> set::Common {
     set::Common {
-        id: "s".to_owned(),
+        id: "s".into(),
         is_named: true,
         deliver_at: None,
     }
