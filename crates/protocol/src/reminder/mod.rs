@@ -133,8 +133,8 @@ pub struct Reminder {
     /// When it repeats. What is delivered is one occurrence, which has none.
     #[serde(skip)]
     pub repeat: Option<Box<Repeat>>,
-    /// What its published bytes lack; none if they cannot be forwarded. Whoever changes a field that
-    /// is delivered makes it none.
+    /// What its published bytes lack; none if they cannot be forwarded. To be set to none by what
+    /// changes a field that is delivered.
     #[serde(skip)]
     pub lacking: Option<Lacking>,
 }
