@@ -1,18 +1,20 @@
-//! Refused input is bounded: what the refusals of a set take, the headers that they keep, and what does not fit.
+//! Refused input is bounded: what the refusals of a set take, the headers that they keep, and what
+//! does not fit.
 
 use async_nats::HeaderMap;
 use serde_json::{Value, json};
 
 use crate::harness::{World, numbers, reminder, with};
 
-/// "So many of the set's reminders are wrong that refusing each alone would take more than 8 times the set's bytes".
+/// "So many of the set's reminders are invalid that refusing each alone would use more than 8 times
+/// the set's bytes".
 #[tokio::test]
 async fn a_set_of_mistakes_is_refused_whole() {
     const SETS: usize = 3;
     let world = World::start(&[]).await;
     world.app("app-1", &["alice"]).await;
     let zeros = format!(r#"{{"reminders":[{}]}}"#, vec!["0"; 10_000].join(","));
-    // A reminder in it that is right is refused with the others, and takes its id for nobody.
+    // A valid reminder in it is refused with the others, and does not reserve its id.
     let mixed: Vec<Value> = std::iter::once(reminder("right", "alice"))
         .chain(vec![json!({}); 1_000])
         .collect();
@@ -132,7 +134,8 @@ async fn a_byte_order_mark_is_named() {
 async fn refusals_are_bounded_by_the_set() {
     let world = World::start(&[("history.url", "none")]).await;
     world.app("app-1", &["alice", "bob"]).await;
-    // From very short ones to such as are refused alone: short in the set, with long names in each refusal.
+    // From very short ones to such as are refused alone: short in the set, with long names in each
+    // refusal.
     let long = "x".repeat(256);
     let wrong = [
         json!(0),
@@ -304,7 +307,8 @@ async fn a_refusal_keeps_the_headers_that_fit() {
     world.settle().await;
 }
 
-/// The server's `max_payload` is lowered while a set waits: its refusal is stored as far as it fits.
+/// The server's `max_payload` is lowered while a set waits: its refusal is stored as far as it
+/// fits.
 #[tokio::test]
 async fn oversized_refusal_is_cut() {
     let world = World::without_members("max_payload: 4MB", &[]).await;

@@ -1,4 +1,5 @@
-//! The rules, in the order in which they are tried: what the others need comes first, what may kill an app server last.
+//! The rules, in the order in which they are tried: what the others need comes first, what may kill
+//! an app server last.
 
 use futures_util::future::LocalBoxFuture;
 
@@ -8,15 +9,15 @@ use super::{deliveries, endurance, fields, heartbeats, leaving, routes};
 
 /// A rule of the contract, as far as it can be seen from outside.
 pub struct Rule {
-    /// What people and programs call it; it does not change.
+    /// The rule's name for people and programs; it does not change.
     pub name: &'static str,
-    /// What `docs/protocol.md` says.
+    /// The sentence of `docs/protocol.md`.
     pub sentence: &'static str,
-    /// What the app server is asked for it.
+    /// The requests that it sends.
     pub(super) asks: &'static [Ask],
-    /// Whether an app server that breaks it cannot be asked the same for any other rule.
+    /// True if an app server that breaks it cannot be tested by similar requests of other rules.
     pub(super) is_basic: bool,
-    /// Whether it is about a user who leaves, and is tried only if there is one.
+    /// True if it is about a user who leaves, and is tried only if there is one.
     pub is_of_leaving: bool,
     check: Check,
 }
@@ -95,27 +96,27 @@ macro_rules! rule {
     };
 }
 
-const BY_ALL_THREE: &str = "To refuse some, such as what is for a user who is not connected to you, name each by all three, and accept the others";
+const BY_ALL_THREE: &str = "To refuse some, such as those for a user who is not connected to you, name each by all three fields, and accept the others";
 const UNREADABLE: &str =
-    "What you cannot read may stay unanswered, and what comes after it may not.";
+    "You may ignore a request you cannot parse, but you must answer the ones after it.";
 const UNKNOWN: &str = "unknown fields are ignored";
 const UP_TO: &str = "A request on `<subject>.deliver`, up to 256 KiB";
 
 /// All rules. Each is described by a sentence of the contract, word for word.
 pub static RULES: &[Rule] = &[
-    rule!("route", [], "take the user into your own table; then put the route", routes::put),
+    rule!("route", [], "add the user to your own table; then put the route", routes::put),
     rule!("route-key", [], "key `<user>.<instance>`, both escaped", routes::keys),
     rule!(
         "route-value",
         [],
-        "value empty, or `subject`, without wildcards: what the instance's subjects begin with.",
+        "value empty, or `subject`, without wildcards: the beginning of the instance's subjects.",
         routes::values
     ),
     rule!("heartbeat-in-time", [Heartbeat], "Answer within `heartbeat.timeout` (1 s)", heartbeats::in_time).basic(),
     rule!(
         "heartbeat-answer",
         [Heartbeat],
-        "Answer within `heartbeat.timeout` (1 s) who of them is connected",
+        "Answer within `heartbeat.timeout` (1 s) which of them are connected",
         heartbeats::form
     )
     .basic(),
@@ -148,7 +149,7 @@ pub static RULES: &[Rule] = &[
     rule!("delivery-stranger", [Delivery], BY_ALL_THREE, deliveries::stranger),
     rule!("delivery-others", [Delivery], BY_ALL_THREE, deliveries::others),
     rule!("delivery-refused", [Delivery], BY_ALL_THREE, deliveries::exact),
-    rule!("delivery-repeat", [Delivery], "Drop repeats by these four, and accept them.", deliveries::repeat),
+    rule!("delivery-repeat", [Delivery], "Drop redeliveries by these four, and accept them.", deliveries::repeat),
     rule!("delivery-full", [Delivery], UP_TO, deliveries::full),
     rule!("delivery-largest", [Delivery], UP_TO, deliveries::largest),
     rule!("delivery-unknown-fields", [Delivery], UNKNOWN, fields::unknown),
@@ -171,18 +172,18 @@ pub static RULES: &[Rule] = &[
     rule!("field-priority", accepts fields::priorities, "`low`, `normal`, `high`, `urgent`"),
     rule!("field-id", accepts fields::ids, "1 to 256 bytes without control characters"),
     rule!("text-odd", accepts fields::texts, "Bodies are UTF-8 JSON"),
-    rule!("text-empty", accepts fields::empty, "A text of which a rule removed everything is empty"),
+    rule!("text-empty", accepts fields::empty, "A text is empty if a rule removed all of it"),
     rule!("text-longest", accepts fields::long, "1 byte to 64 KiB"),
     rule!(
         "at-once",
         [Heartbeat, Delivery],
-        "Requests may come while others are unanswered; each has an answer of its own.",
+        "Requests can arrive while others are unanswered; each has an answer of its own.",
         endurance::at_once
     ),
     rule!("unreadable-heartbeat", [Heartbeat], UNREADABLE, endurance::unreadable_heartbeats),
     rule!("unreadable-delivery", [Delivery], UNREADABLE, endurance::unreadable_deliveries),
     rule!("oversize", [Delivery], UNREADABLE, endurance::oversize),
-    rule!("leaving-route", [Heartbeat], "Delete it when the user's last terminal leaves.", leaving::route).of_leaving(),
+    rule!("leaving-route", [Heartbeat], "Delete it when the user's last connection closes.", leaving::route).of_leaving(),
     rule!("leaving-heartbeat", [Heartbeat], "Name no other users", leaving::heartbeat).of_leaving(),
     rule!("leaving-delivery", [Delivery], BY_ALL_THREE, leaving::delivery).of_leaving(),
 ];

@@ -1,11 +1,13 @@
-//! Why input is refused: one stable code for each reason, and the detail that helps its publisher to fix it.
+//! Reasons for refusing input: a stable code for each, and a detail that helps the publisher to fix
+//! it.
 
 use std::fmt;
 
 macro_rules! reject_codes {
     ($($code:ident = $text:literal, $meaning:literal;)*) => {
-        /// The stable code of a refusal: header `Bellhop-Error` of a rejected message, and `error` of an outcome
-        /// `rejected`. [`RejectCode::ALL`] with [`RejectCode::meaning`] is the table of them all.
+        /// The stable code of a refusal: header `Bellhop-Error` of a rejected message, and `error`
+        /// of an outcome `rejected`. [`RejectCode::ALL`] with [`RejectCode::meaning`] is the table
+        /// of them all.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum RejectCode {
             $(#[doc = $meaning] $code,)*
@@ -20,7 +22,7 @@ macro_rules! reject_codes {
                 match self { $(Self::$code => $text,)* }
             }
 
-            /// What the code means, in one sentence.
+            /// Returns the meaning of the code, in one sentence.
             pub const fn meaning(self) -> &'static str {
                 match self { $(Self::$code => $meaning,)* }
             }
@@ -29,33 +31,33 @@ macro_rules! reject_codes {
 }
 
 reject_codes! {
-    UnreadableMessage = "unreadable_message", "The message's headers or subject are not well formed, so Bellhop's NATS client cannot read it, or its connection broke each time that it was handed out.";
+    UnreadableMessage = "unreadable_message", "The message's headers or subject are malformed, so Bellhop's NATS client cannot read it, or the connection broke each time that the message was delivered.";
     NotJson = "not_json", "The body is not one JSON text in UTF-8, or begins with a byte order mark.";
-    InvalidCloudEvent = "invalid_cloud_event", "The message says that it is a CloudEvent, but lacks an attribute, is of another version than 1.0, has no data in JSON, or a name that is too long.";
+    InvalidCloudEvent = "invalid_cloud_event", "The message is a CloudEvent, but lacks an attribute, is not of version 1.0, has no JSON data, or its id and source are too long.";
     InvalidSet = "invalid_set", "The body is JSON, but neither an object with a list `reminders` or `cancel` nor a CloudEvent.";
     InvalidSource = "invalid_source", "The last token of the subject is not an escaped source name.";
     InvalidSetId = "invalid_set_id", "The set's `id` is empty, longer than 256 bytes, or has control characters.";
-    NoReminders = "no_reminders", "The set has no reminders, and cancels none.";
+    NoReminders = "no_reminders", "The set neither has reminders nor cancels any.";
     TooManyReminders = "too_many_reminders", "The set has more than 10,000 reminders, or cancels more.";
-    TooManyRefused = "too_many_refused", "So many of the set's reminders are wrong that refusing each alone would take more than 8 times the set's bytes and 4 KiB; the whole set is refused, with the reminders that are right.";
+    TooManyRefused = "too_many_refused", "So many of the set's reminders are invalid that refusing each alone would use more than 8 times the set's bytes and 4 KiB; the whole set is refused, with its valid reminders.";
     InvalidCancel = "invalid_cancel", "An entry of the set's `cancel` is neither the `id` of a reminder nor an object with `id` and `user`.";
-    InvalidReminder = "invalid_reminder", "The reminder is not an object, lacks `user` or `content`, or a field has the wrong type, stands twice or has half of a surrogate pair.";
+    InvalidReminder = "invalid_reminder", "The reminder is not an object, lacks `user` or `content`, or a field has the wrong type, appears twice or has half of a surrogate pair.";
     InvalidId = "invalid_id", "The reminder's `id` is empty, longer than 256 bytes, or has control characters.";
     InvalidUser = "invalid_user", "The `user` is empty, longer than 128 bytes, or has control characters.";
     InvalidTitle = "invalid_title", "The `title` is longer than 1 KiB.";
     InvalidContent = "invalid_content", "The `content` is empty or longer than 64 KiB.";
     InvalidTag = "invalid_tag", "A tag is empty, longer than 128 bytes, or has control characters.";
     TooManyTags = "too_many_tags", "The reminder has more than 16 tags.";
-    InvalidPriority = "invalid_priority", "The `priority` is none of `low`, `normal`, `high`, `urgent`.";
+    InvalidPriority = "invalid_priority", "The `priority` is not `low`, `normal`, `high` or `urgent`.";
     InvalidExpiresAt = "invalid_expires_at", "The `expires_at` is not an RFC 3339 time, or a zero time: 1970-01-01T00:00:00Z or before.";
     InvalidDeliverAt = "invalid_deliver_at", "The `deliver_at`, of a reminder or of a whole set, is not an RFC 3339 time, is after `2262-01-01T00:00:00Z`, or is not before the `expires_at`.";
-    InvalidRepeat = "invalid_repeat", "The `repeat` is not a cron pattern of five fields and a time zone, has no moment within four years, or belongs to a reminder without an `id` or with one of more than 235 bytes.";
-    InvalidData = "invalid_data", "The `data` has more than 64 levels, a number of more than 300 characters or too large for a double, a name of more than 50,000 bytes, or half of a surrogate pair.";
-    DuplicateId = "duplicate_id", "Another reminder of the set, or one published within `idempotency.window`, has the same `id` and user, and says something else. No outcome bears this code: the outcome under that id and user is the other one's.";
+    InvalidRepeat = "invalid_repeat", "The `repeat` is not a cron pattern of five fields and a time zone, has no occurrence within four years, or belongs to a reminder without an `id` or with one of more than 235 bytes.";
+    InvalidData = "invalid_data", "The `data` has more than 64 levels, a number of more than 300 characters or too large for a double, a field name of more than 50,000 bytes, or half of a surrogate pair.";
+    DuplicateId = "duplicate_id", "Another reminder of the set, or one published within `idempotency.window`, has the same `id` and user, but different content. No outcome has this code: the outcome under that id and user belongs to the other one.";
     ReminderTooLarge = "reminder_too_large", "The reminder as delivered, with its `data` and after its rules, would not fit into one delivery request of 256 KiB.";
     TooManyMatches = "too_many_matches", "The rules of the reminder's tags match more than a million times in one text.";
-    RulesUnusable = "rules_unusable", "The rules of one of the reminder's tags cannot be used, nor can an earlier version of them, so what they hide would show. When an operator has corrected them, `bellhop rejected requeue` sends the reminder back.";
-    ScheduledFull = "scheduled_full", "So much is scheduled already that there is no room for this reminder, or its source has more than half of it. Publish it again when there is room; `bellhop scheduled cancel` makes some.";
+    RulesUnusable = "rules_unusable", "Neither the rules of one of the reminder's tags nor an earlier version of them can be used, so text that they hide could show. When an operator has corrected them, `bellhop rejected requeue` publishes the reminder again.";
+    ScheduledFull = "scheduled_full", "There is no room for another scheduled reminder, or its source has more than half of all of them. Publish it again when there is room; `bellhop scheduled cancel` makes some.";
     MailboxFull = "mailbox_full", "The user is not connected, and the user's mailbox has no room for this source or this priority.";
     CorruptEvent = "corrupt_event", "A message of Bellhop's own streams that Bellhop did not write; set aside under source `bellhop`.";
 }
@@ -70,9 +72,9 @@ impl fmt::Display for RejectCode {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {detail}")]
 pub struct Rejection {
-    /// What kind of refusal it is.
+    /// The code of the refusal.
     pub code: RejectCode,
-    /// What was wrong, where, and what would be right. One line.
+    /// The problem, its position, and the fix. One line.
     pub detail: String,
 }
 
