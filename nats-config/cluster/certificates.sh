@@ -4,9 +4,10 @@
 #   nats-config/cluster/certificates.sh DIR ADDRESS...
 #   nats-config/cluster/certificates.sh /root/nats-ca 10.0.0.1 10.0.0.2 nats-3.example.com
 #
-# DIR gets ca.crt and ca.key, and for each address ADDRESS.crt and ADDRESS.key, good for a year. A node needs ca.crt and its
-# own two files, a client needs ca.crt. ca.key signs whatever it is told to: keep it off the nodes. With a ca.key that is
-# there already, certificates are renewed: nodes read them again on `nats-server --signal reload`.
+# DIR gets ca.crt and ca.key, and for each address ADDRESS.crt and ADDRESS.key, valid for a year. A
+# node needs ca.crt and its own two files, a client needs ca.crt. Keep ca.key off the nodes. If
+# ca.key exists already, certificates are renewed: nodes read them again on
+# `nats-server --signal reload`.
 set -eu
 
 if [ $# -lt 2 ]; then

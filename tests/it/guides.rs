@@ -1,5 +1,5 @@
-//! The pages for users show commands that work. Those of the guides are run, one after the other, as a reader would; all
-//! others of Bellhop's are at least understood by its parser.
+//! The pages for users show commands that work. Those of the guides are run, one after the other,
+//! as a reader would; all others of Bellhop's are at least understood by its parser.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -14,8 +14,8 @@ use crate::harness::{World, blocks, page, shell};
 
 const COMMAND: Duration = Duration::from_secs(20);
 
-/// Pages whose commands are run in this order in one world, and what of them is not, since the world of the test has it already, asks a person, or is
-/// another program's.
+/// Pages whose commands are run in this order in one world, and what of them is not, since the
+/// world of the test has it already, asks a person, or is another program's.
 const GUIDES: [(&str, &[&str]); 6] = [
     (
         "README.md",
@@ -48,10 +48,10 @@ fn commands(page: &str) -> Vec<String> {
                 Some(command) => *command += &format!("\n{line}"),
                 None => commands.push(line.to_owned()),
             }
-            // A quoted text goes on over lines.
-            is_open = commands
-                .last()
-                .is_some_and(|command| command.matches('\'').count() % 2 == 1);
+            // A quoted text, or a line that ends with a backslash, continues on the next line.
+            is_open = commands.last().is_some_and(|command| {
+                command.ends_with('\\') || command.matches('\'').count() % 2 == 1
+            });
         }
     }
     commands
@@ -105,11 +105,11 @@ async fn commands_of_the_guides_work() {
                         tokio::time::timeout(COMMAND, in_world(&world, &dir, command).output())
                             .await;
                     let ended = ended.map_err(|_| "it does not end".to_owned())?.unwrap();
-                    let told = String::from_utf8_lossy(&ended.stdout).into_owned();
+                    let stdout_text = String::from_utf8_lossy(&ended.stdout).into_owned();
                     if ended.status.success() {
                         Ok(())
                     } else {
-                        Err(format!("{}: {told}", ended.status))
+                        Err(format!("{}: {stdout_text}", ended.status))
                     }
                 })
                 .await;
