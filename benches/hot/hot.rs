@@ -1,8 +1,9 @@
-//! What a reminder costs on its way through Bellhop, step by step and without NATS: nanoseconds, and allocations.
+//! The cost of a reminder on its way through Bellhop, step by step and without NATS: nanoseconds,
+//! and allocations.
 //!
-//! Sets of 100 of `bellhop-bench`, half of them with a tag whose document has 1,000 keywords. A step begins with what the one
-//! before it leaves, and its time includes freeing what it makes. The fastest round counts: whatever else the machine does only
-//! slows.
+//! Sets of 100 of `bellhop-bench`, half of them with a tag whose document has 1,000 keywords. A
+//! step begins with what the one before it leaves, and its time includes freeing what it makes. The
+//! fastest round counts: whatever else the machine does only slows.
 
 #![allow(clippy::disallowed_methods)] // It measures time.
 
@@ -80,8 +81,8 @@ fn main() {
         || (),
         |()| delivery_body(event.bodies.iter().map(AsRef::as_ref)),
     );
-    let told: Vec<_> = (0..SET).map(|index| outcome_entry(&event, index)).collect();
-    row("write outcomes", || (), |()| message::encode(&told, true));
+    let recorded: Vec<_> = (0..SET).map(|index| outcome_entry(&event, index)).collect();
+    row("write outcomes", || (), |()| message::encode(&recorded, true));
 }
 
 /// Measures a step that moves [`SET`] reminders. What `prepare` makes counts for nothing.
@@ -285,7 +286,7 @@ impl Router {
     }
 }
 
-/// An event as it is told to the machine.
+/// An event as the machine gets it.
 fn arriving(event: &Event, sequence: u64) -> Input {
     let entry = |(index, reminder): (usize, &IndexEntry)| {
         let item = Item::Event { sequence, index };

@@ -1,12 +1,14 @@
-//! How fast rules are, against two baselines in the same run, round by round:
+//! The speed of rules, compared with two baselines in the same run, round by round:
 //!
-//! - `bare`: aho-corasick's leftmost-longest `find_iter`, as it chooses its automaton itself, over text that is normalized
-//!   already. It counts and does nothing else.
-//! - `matcher_rs`: its `process`, which finds all words, over text that is normalized already, with normalization off.
+//! - `bare`: aho-corasick's leftmost-longest `find_iter`, as it chooses its automaton itself, over
+//!   text that is normalized already. It counts and does nothing else.
+//! - `matcher_rs`: its `process`, which finds all words, over text that is normalized already, with
+//!   normalization off.
 //!
-//! Bellhop folds case and width, finds all keywords, checks words, and masks them. Texts are made up: characters and letters by
-//! Zipf's law, a keyword every 100 characters or so. Keywords are made the same way, less those that texts without planted ones
-//! have anyway, so that prefixes are common and matches are not. A figure is the median of the rounds' ratios.
+//! Bellhop folds case and width, finds all keywords, checks words, and masks them. Texts are made
+//! up: characters and letters by Zipf's law, a keyword every 100 characters or so. Keywords are
+//! made the same way, less those that texts without planted ones have anyway, so that prefixes are
+//! common and matches are not. A figure is the median of the rounds' ratios.
 
 use std::collections::HashSet;
 use std::hint::black_box;

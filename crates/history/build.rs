@@ -1,5 +1,5 @@
-//! Looks for a PostgreSQL, without which some tests are ignored; with `CI=true` they run, and fail. The program's build
-//! script does the same for its own tests.
+//! Looks for a PostgreSQL, without which some tests are ignored; with `CI=true` they run, and fail.
+//! The program's build script does the same for its own tests.
 
 use std::env;
 use std::path::PathBuf;

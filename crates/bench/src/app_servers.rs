@@ -1,4 +1,5 @@
-//! App servers, as a worker: they hold their users' connections, accept what arrives, and verify it.
+//! App servers, as a worker: they hold their users' connections, accept what arrives, and verify
+//! it.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -125,8 +126,8 @@ enum Report {
 const PUT_DEADLINE: Duration = Duration::from_secs(30);
 /// Routes put concurrently.
 const PUTS: usize = 1_000;
-/// Messages that may be queued for an instance. The client drops what exceeds this, and a system that
-/// delivers without waiting for answers can be this far ahead.
+/// Messages that may be queued for an instance. The client drops what exceeds this, and a system
+/// that delivers without waiting for answers can be this far ahead.
 const QUEUED: usize = 1 << 20;
 
 /// Runs the worker.
@@ -270,8 +271,9 @@ impl Instance {
     }
 }
 
-/// If nothing arrives for this long, nothing will: Bellhop asks an instance that did not answer on an
-/// overloaded machine again within half a minute (`heartbeat.backoff_max`), and that may fail once more.
+/// If nothing arrives for this long, nothing will: Bellhop asks an instance that did not answer on
+/// an overloaded machine again within half a minute (`heartbeat.backoff_max`), and that may fail
+/// once more.
 const STALL: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(20);
 
@@ -333,8 +335,8 @@ impl Verifier {
         }
     }
 
-    /// Reports that the instances are ready, and obeys orders until the measuring process is done or
-    /// gone. `connect` connects the users of the reminders with these numbers.
+    /// Reports that the instances are ready, and obeys orders until the measuring process is done
+    /// or gone. `connect` connects the users of the reminders with these numbers.
     pub(super) async fn run(
         &self,
         mut conversation: Conversation,

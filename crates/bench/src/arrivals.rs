@@ -1,5 +1,5 @@
-//! Checks what arrived against what was expected: each reminder once, in order, at its user's instance.
-//! Pure.
+//! Checks what arrived against what was expected: each reminder once, in order, at its user's
+//! instance. Pure.
 
 use std::ops::Range;
 
@@ -40,8 +40,8 @@ pub(super) struct Tally {
     pub(super) misplaced: usize,
     /// The arrival of the last one, in microseconds since 1970.
     pub(super) last_us: u64,
-    /// The time from when a reminder was due to be published to its acceptance, in microseconds: p50, p99,
-    /// p99.9 and the longest.
+    /// The time from when a reminder was due to be published to its acceptance, in microseconds:
+    /// p50, p99, p99.9 and the longest.
     pub(super) latency_us: [u64; 4],
 }
 
@@ -117,8 +117,8 @@ impl Arrivals {
         self.misplaced += 1;
     }
 
-    /// Records a reminder that was due to be published at `due_us`. `slot` is the user, or instance, whose
-    /// order it belongs to; none means that it arrived at the wrong place.
+    /// Records a reminder that was due to be published at `due_us`. `slot` is the user, or
+    /// instance, whose order it belongs to; none means that it arrived at the wrong place.
     pub(super) fn accept(&mut self, number: usize, slot: Option<usize>, now_us: u64, due_us: u64) {
         let place = number.wrapping_sub(self.expected.start);
         let Some(seen) = self.seen.get_mut(place) else {

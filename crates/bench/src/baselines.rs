@@ -1,5 +1,5 @@
-//! What a team would write without Bellhop, as workers: take messages from a stream, and forward them to
-//! app servers. No rules, no merging, no mailboxes, no history.
+//! Hand-written alternatives to Bellhop, as workers: they take messages from a stream, and forward
+//! them to app servers. No rules, no merging, no mailboxes, no history.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -30,11 +30,11 @@ pub(super) struct Forward {
 /// The way in which a message is forwarded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Way {
-    /// To any instance, unread, and acknowledged without waiting for an answer: no system that delivers
-    /// reminders can do less.
+    /// To any instance, unread, and acknowledged without waiting for an answer: no system that
+    /// delivers reminders can do less.
     Bare,
-    /// The straightforward design, with one reminder in a message: looks up the user's instance in this
-    /// bucket, sends it a request, and acknowledges.
+    /// The straightforward design, with one reminder in a message: looks up the user's instance in
+    /// this bucket, sends it a request, and acknowledges.
     PerEvent(String),
 }
 
@@ -55,8 +55,8 @@ impl Forward {
 const IN_WORK: usize = 256;
 /// Most messages, and bytes, of a pull request.
 const PULL: (usize, usize) = (1_000, 4 << 20);
-/// The expiry of a pull request. It is long, since a server that syncs published messages may not answer
-/// for seconds, and heartbeats missed for this long count as its failure.
+/// The expiry of a pull request. It is long, since a server that syncs published messages may not
+/// answer for seconds, and heartbeats missed for this long count as its failure.
 const PULL_EXPIRES: Duration = Duration::from_secs(60);
 
 /// Runs a forwarder.
@@ -169,8 +169,8 @@ async fn forward_each(
         .await
 }
 
-/// The task of a worker that serves users who come back: each user's events are on a subject of their
-/// own, and a durable consumer for each returning user is made, read and deleted.
+/// The task of a worker that serves users who come back: each user's events are on a subject of
+/// their own, and a durable consumer for each returning user is made, read and deleted.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct ServeReturns {
     pub(super) url: String,

@@ -30,13 +30,13 @@ const TRIAL: &str = "BENCH_TRIAL";
 const READY_DEADLINE: Duration = Duration::from_secs(600);
 /// The time within which the servers of a cluster must find each other.
 const CLUSTER_DEADLINE: Duration = Duration::from_secs(60);
-/// How long a stream may stay unchanged while the benchmark waits for it.
+/// Maximum time for which a stream may stay unchanged while the benchmark waits for it.
 const STALL: Duration = Duration::from_secs(60);
 /// Memory counts as stable once it has changed by less than a thousandth for this long.
 const STABLE: Duration = Duration::from_secs(2);
 /// The longest wait for stable memory.
 const STABLE_DEADLINE: Duration = Duration::from_secs(30);
-/// How long a member may take to stop.
+/// Maximum time for a member to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 /// The time between two looks at a condition.
 const POLL: Duration = Duration::from_millis(20);
@@ -64,10 +64,11 @@ pub fn find_program(given: Option<PathBuf>) -> Result<PathBuf, BenchError> {
 pub enum Servers {
     /// Running servers at this address.
     At(String),
-    /// A server of the benchmark that lets the operating system decide when acknowledged messages reach
-    /// the disk.
+    /// A server of the benchmark that lets the operating system decide when acknowledged messages
+    /// reach the disk.
     One,
-    /// A server of the benchmark with `sync_interval: always`: acknowledged messages are on the disk.
+    /// A server of the benchmark with `sync_interval: always`: acknowledged messages are on the
+    /// disk.
     OneSynced,
     /// Three clustered servers of the benchmark with `sync_interval: always`, and three replicas.
     ClusterSynced,
@@ -92,8 +93,8 @@ impl Servers {
         if *self == Self::ClusterSynced { 3 } else { 1 }
     }
 
-    /// Starts servers that keep their state in `dir`. A cluster may still be forming. Returns nothing for
-    /// servers that run already.
+    /// Starts servers that keep their state in `dir`. A cluster may still be forming. Returns
+    /// nothing for servers that run already.
     async fn start(&self, dir: &Path) -> Result<Vec<NatsServer>, BenchError> {
         let config = |sync| {
             format!("jetstream {{ max_memory_store: 256MB, max_file_store: 100GB\n{sync} }}")
@@ -128,8 +129,8 @@ pub(super) struct Environment {
 }
 
 impl Environment {
-    /// Starts nats-servers, unless running ones are given, and members with these settings, and waits
-    /// until they are ready.
+    /// Starts nats-servers, unless running ones are given, and members with these settings, and
+    /// waits until they are ready.
     pub(super) async fn start(options: &Options, settings: &[&str]) -> Result<Self, BenchError> {
         let dir = TempDir::with_prefix("bellhop-bench-");
         let dir = dir.during("make a temporary directory")?;
@@ -207,8 +208,8 @@ impl Environment {
         Ok(found.cached_info().state.messages)
     }
 
-    /// Waits until the number of messages in a stream satisfies `is_done`. Calls `progress` with each
-    /// number seen before that.
+    /// Waits until the number of messages in a stream satisfies `is_done`. Calls `progress` with
+    /// each number seen before that.
     pub(super) async fn wait_for(
         &self,
         stream: &str,
@@ -299,8 +300,8 @@ impl Environment {
         Ok(sum)
     }
 
-    /// Stops all members cleanly, and starts them again one by one. Returns the longest time until a
-    /// member was ready.
+    /// Stops all members cleanly, and starts them again one by one. Returns the longest time until
+    /// a member was ready.
     pub(super) async fn restart(&mut self) -> Result<Duration, BenchError> {
         for member in &mut self.members {
             stop(member).await?;

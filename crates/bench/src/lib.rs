@@ -54,14 +54,15 @@ pub use throughput::{Durable, Scale, Throughput, Varied};
 pub use trial::System;
 pub use worker::Role;
 
-/// What to measure, and how much of it.
+/// The scenario, and its size.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The scenario.
     pub scenario: Scenario,
     /// The `bellhop` program to measure.
     pub program: PathBuf,
-    /// The nats-servers. [`Scenario::Scale`] starts its own, and [`Scenario::Durable`] chooses them.
+    /// The nats-servers. [`Scenario::Scale`] starts its own, and [`Scenario::Durable`] chooses
+    /// them.
     pub servers: Servers,
     /// Number of users, spread over the instances.
     pub users: usize,
@@ -79,7 +80,7 @@ pub struct Options {
     pub set_sizes: Vec<usize>,
     /// Reminders a second; one measurement for each.
     pub rates: Vec<usize>,
-    /// How long a rate is held.
+    /// Duration of each rate.
     pub duration: Duration,
     /// Reminders a second to users who stay connected while others come back.
     pub live_rate: usize,

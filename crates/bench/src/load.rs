@@ -72,8 +72,8 @@ impl Load {
         format!("{}-{instance}", self.crowd.name())
     }
 
-    /// Returns the body of a set with `count` reminders from `first` on. Each carries `at_us`, the time at
-    /// which the set was due to be published.
+    /// Returns the body of a set with `count` reminders from `first` on. Each carries `at_us`, the
+    /// time at which the set was due to be published.
     pub fn set(&self, first: usize, count: usize, at_us: u64) -> Vec<u8> {
         let mut body = String::with_capacity(16 + 320 * count);
         body.push_str("{\"reminders\":[");

@@ -33,7 +33,7 @@ It starts a nats-server unless --nats names one, and everything else as separate
 absolute figures hold for this machine only. Figures of a debug build mean nothing."
 )]
 struct Arguments {
-    /// What to measure
+    /// Scenario to measure
     #[arg(value_enum, required_unless_present = "worker")]
     scenario: Option<Scenario>,
     /// The `bellhop` program to measure [default: the one beside this program]
@@ -45,7 +45,8 @@ struct Arguments {
     /// Approximate number of reminders in one measurement
     #[arg(long, default_value_t = 1_000_000, value_parser = number(1..=1_000_000_000))]
     reminders: u64,
-    /// Users with one connection each; for routes, users with a mailbox, and users confirmed by heartbeats
+    /// Users with one connection each; for routes, users with a mailbox, and users confirmed by
+    /// heartbeats
     #[arg(long, default_value_t = 100_000, value_parser = number(1..=10_000_000))]
     users: u64,
     /// Routes, each for a different user; for routes
@@ -66,8 +67,8 @@ struct Arguments {
     /// Numbers of partitions to try; for scale
     #[arg(long, value_delimiter = ',', default_value = "1,4,16,32,64", value_parser = partitions())]
     scale_partitions: Vec<u16>,
-    /// Reminders in a set, one measurement each [default: 1,10,100,1000; for latency 1; for scale, durable and
-    /// offline 100]
+    /// Reminders in a set, one measurement each [default: 1,10,100,1000; for latency 1; for scale,
+    /// durable and offline 100]
     #[arg(long, value_delimiter = ',', value_parser = number(1..=10_000))]
     set_sizes: Vec<u64>,
     /// Reminders a second, one measurement each; for latency
@@ -76,13 +77,14 @@ struct Arguments {
     /// Reminders a second to users who stay connected while others come back; for offline
     #[arg(long, default_value_t = 500, value_parser = number(1..=1_000_000))]
     live_rate: u64,
-    /// How long a rate is held, in seconds
+    /// Duration of each rate, in seconds
     #[arg(long, default_value_t = 10, value_parser = number(1..=86_400))]
     seconds: u64,
     /// Number of rounds; the median counts
     #[arg(long, default_value_t = 3, value_parser = number(1..=100))]
     rounds: u64,
-    /// Let every acknowledgement wait for the disk (`sync_interval: always`), as durable always does
+    /// Let every acknowledgement wait for the disk (`sync_interval: always`), as durable always
+    /// does
     #[arg(long)]
     durable: bool,
     /// Print one JSON document instead of a table
@@ -133,7 +135,8 @@ impl Arguments {
         })
     }
 
-    /// Returns the servers to measure with. Ends the process if the arguments contradict each other.
+    /// Returns the servers to measure with. Ends the process if the arguments contradict each
+    /// other.
     fn servers(&self, scenario: Scenario) -> Servers {
         let refuse = |problem: &str| {
             Self::command()

@@ -1,8 +1,9 @@
 //! Mosquitto, the best-known MQTT broker, as a baseline.
 //!
-//! The publisher looks up nothing: a reminder goes to the topic of its user's instance. There are no
-//! rules, no merging and no history, and only instances can be away. Mosquitto acknowledges messages that
-//! are in its memory, and saves them every half hour; JetStream has written them to a file by then.
+//! The publisher looks up nothing: a reminder goes to the topic of its user's instance. There are
+//! no rules, no merging and no history, and only instances can be away. Mosquitto acknowledges
+//! messages that are in its memory, and saves them every half hour; JetStream has written them to a
+//! file by then.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -23,7 +24,7 @@ use super::publisher::Publisher;
 use super::usage;
 use super::worker::Role;
 
-/// What the topic of every instance begins with.
+/// The beginning of the topics of all instances.
 pub(super) const TOPICS: &str = "app";
 
 /// The task of a worker on Mosquitto.
@@ -41,8 +42,8 @@ pub(super) struct Mosquitto {
 }
 
 impl Mosquitto {
-    /// Starts everything. Returns none if Mosquitto is not installed, or this program was built without
-    /// its feature `mqtt`.
+    /// Starts everything. Returns none if Mosquitto is not installed, or this program was built
+    /// without its feature `mqtt`.
     pub(super) async fn start(dir: &Path, load: Load) -> Result<Option<Self>, BenchError> {
         if !cfg!(feature = "mqtt") {
             return Ok(None);
@@ -84,8 +85,8 @@ struct Broker {
 }
 
 impl Broker {
-    /// Starts a broker that keeps its state in `dir`, and waits until it accepts connections. Returns none
-    /// if it is not installed.
+    /// Starts a broker that keeps its state in `dir`, and waits until it accepts connections.
+    /// Returns none if it is not installed.
     async fn start(dir: &Path) -> Result<Option<Self>, BenchError> {
         let Some(program) = find() else {
             return Ok(None);
@@ -127,8 +128,8 @@ fn find() -> Option<PathBuf> {
         .find(|program| program.is_file())
 }
 
-/// Returns a configuration that never drops or delays a queued message. Root stays root: Mosquitto would
-/// become another user, who cannot write to `dir`.
+/// Returns a configuration that never drops or delays a queued message. Root stays root: Mosquitto
+/// would become another user, who cannot write to `dir`.
 fn config(dir: &Path, address: SocketAddr) -> String {
     format!(
         "listener {} {}\nallow_anonymous true\nuser root\npersistence true\npersistence_location {}/\n\

@@ -1,4 +1,5 @@
-//! Workers that publish to an MQTT broker, and subscribe there: QoS 1, in sessions that the broker keeps.
+//! Workers that publish to an MQTT broker, and subscribe there: QoS 1, in sessions that the broker
+//! keeps.
 
 use std::net::SocketAddr;
 use std::time::Duration;

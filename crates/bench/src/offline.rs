@@ -38,7 +38,8 @@ pub struct Offline {
     pub emptied_seconds: f64,
     /// `users_per_second` of each round.
     pub rounds: Vec<f64>,
-    /// CPU seconds of the return for a million reminders, by process, without the live traffic's app servers.
+    /// CPU seconds of the return for a million reminders, by process, without the live traffic's
+    /// app servers.
     pub cpu_per_million: BTreeMap<&'static str, f64>,
     /// The effect on live traffic; not for the baseline.
     pub live: Option<LiveLatency>,
@@ -64,9 +65,9 @@ pub struct LiveLatency {
 const PER_EVENT_SHARE: usize = 50;
 /// The stream of the straightforward design.
 const STREAM: &str = "BENCH_AWAY";
-/// What its users' subjects begin with.
+/// The beginning of its users' subjects.
 const USERS_SUBJECT: &str = "bench.away";
-/// What its instances' subjects begin with.
+/// The beginning of its instances' subjects.
 const EACH_PREFIX: &str = "each.app";
 
 /// The result of one round.
@@ -304,7 +305,8 @@ impl<'e> Away<'e> {
     }
 }
 
-/// Live traffic to a few users who stay connected, at a low rate, with a source and instances of its own.
+/// Live traffic to a few users who stay connected, at a low rate, with a source and instances of
+/// its own.
 struct LiveTraffic {
     population: Population,
     rate: usize,
@@ -343,8 +345,8 @@ impl LiveTraffic {
         })
     }
 
-    /// Sends for this long. Returns the time from when reminders were due to be published to acceptance,
-    /// in microseconds: p50, p99, p99.9 and the longest.
+    /// Sends for this long. Returns the time from when reminders were due to be published to
+    /// acceptance, in microseconds: p50, p99, p99.9 and the longest.
     ///
     /// # Errors
     /// [`BenchError::Void`] if not everything arrived once and in order.

@@ -99,8 +99,9 @@ impl Rounds {
         }
     }
 
-    /// Delivers a reminder to each user with one of these numbers, and waits until Bellhop has recorded
-    /// everything. Returns the time from the first set published to the last reminder accepted.
+    /// Delivers a reminder to each user with one of these numbers, and waits until Bellhop has
+    /// recorded everything. Returns the time from the first set published to the last reminder
+    /// accepted.
     ///
     /// # Errors
     /// [`BenchError::Void`] if not everything arrived once and in order.

@@ -1,4 +1,5 @@
-//! A business system, as a worker: publishes sets as fast as JetStream takes them, or at a fixed rate.
+//! A business system, as a worker: publishes sets as fast as JetStream takes them, or at a fixed
+//! rate.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -119,7 +120,7 @@ pub(super) enum Report {
     Done(Published),
 }
 
-/// When a batch was published, and how much of it.
+/// A published batch: its time and size.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Published {
     /// The begin, in microseconds since 1970.
@@ -130,7 +131,8 @@ pub(super) struct Published {
     pub(super) end: usize,
 }
 
-/// Most bytes without acknowledgement: enough to keep nats-server busy, and no more than it accepts.
+/// Most bytes without acknowledgement: enough to keep nats-server busy, and no more than it
+/// accepts.
 const WINDOW_BYTES: usize = 8 << 20;
 /// Most sets without acknowledgement, for the same reason.
 const WINDOW_SETS: usize = 4_000;

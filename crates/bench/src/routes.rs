@@ -1,4 +1,5 @@
-//! Many routes: the rate of putting them, their memory, the time to load them, and the cost of heartbeats.
+//! Many routes: the rate of putting them, their memory, the time to load them, and the cost of
+//! heartbeats.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,22 +17,23 @@ use super::{Options, Progress, median};
 
 /// The result.
 ///
-/// Memory is the resident set of `bellhop serve` (`VmRSS`) once it is stable. An allocator keeps freed
-/// memory, and buffers grow to the size they need, so growth is measured from a warm state, with a tenth of
-/// the routes, or mailboxes, already there. Hash tables double, so figures depend on how full they are.
-/// Mailboxes are measured without routes.
+/// Memory is the resident set of `bellhop serve` (`VmRSS`) once it is stable. An allocator keeps
+/// freed memory, and buffers grow to the size they need, so growth is measured from a warm state,
+/// with a tenth of the routes, or mailboxes, already there. Hash tables double, so figures depend
+/// on how full they are. Mailboxes are measured without routes.
 #[derive(Debug, Serialize)]
 pub struct Routes {
     /// Number of routes, each for a different user.
     pub routes: usize,
     /// Routes a second that app servers put, while `bellhop serve` reads them.
     pub puts_per_second: f64,
-    /// Seconds from the last put until a reminder has reached each of the users with the last routes.
+    /// Seconds from the last put until a reminder has reached each of the users with the last
+    /// routes.
     pub followed_seconds: f64,
     /// The growth of memory for one more route.
     pub bytes_per_route: f64,
-    /// The memory for a route of a process that started with all routes in the bucket, less the memory of one
-    /// that started with none.
+    /// The memory for a route of a process that started with all routes in the bucket, less the
+    /// memory of one that started with none.
     pub bytes_per_loaded_route: f64,
     /// Seconds until a `bellhop serve` is ready that starts with no route in the bucket.
     pub ready_without_seconds: f64,
@@ -39,22 +41,22 @@ pub struct Routes {
     pub ready_seconds: f64,
     /// Number of users with a mailbox.
     pub mailboxes: usize,
-    /// The growth of memory for one more user without a route and with one reminder in the mailbox. The ids
-    /// that the intake remembers (`idempotency.max_ids`) are not included.
+    /// The growth of memory for one more user without a route and with one reminder in the mailbox.
+    /// The ids that the intake remembers (`idempotency.max_ids`) are not included.
     pub bytes_per_mailbox: f64,
     /// The cost of heartbeats.
     pub heartbeats: Heartbeats,
 }
 
-/// A connection, once confirmed, stays so. Ids of reminders have a limit of their own: it is as low as
-/// possible, to keep them out of the memory measured.
+/// A connection, once confirmed, stays so. Ids of reminders have a limit of their own: it is as low
+/// as possible, to keep them out of the memory measured.
 const SETTINGS: [&str; 2] = ["heartbeat.lease=1h", "idempotency.max_ids=1000"];
 /// One in this many is there already when growth is measured.
 const WARM: usize = 10;
 /// The subject of reminders for users without a route: a source of their own.
 const AWAY_SUBJECT: &str = "bellhop.sets.away";
-/// The number of last users whose reminders show that all routes are read: enough for each partition to have
-/// some.
+/// The number of last users whose reminders show that all routes are read: enough for each
+/// partition to have some.
 const WITNESSES: usize = 1_000;
 
 pub(super) async fn run(options: &Options, progress: Progress<'_>) -> Result<Routes, BenchError> {
@@ -101,7 +103,8 @@ pub(super) async fn run(options: &Options, progress: Progress<'_>) -> Result<Rou
     let ready = environment.restart().await?;
     let loaded_bytes = environment.stable_memory().await;
     environment.close().await;
-    // Hash tables that have grown for the routes would have room for mailboxes, so start without routes.
+    // Hash tables that have grown for the routes would have room for mailboxes, so start without
+    // routes.
     let environment = Environment::start(options, &SETTINGS).await?;
     let bytes_per_mailbox = park(&environment, options.users, progress).await?;
     environment.close().await;
@@ -119,7 +122,8 @@ pub(super) async fn run(options: &Options, progress: Progress<'_>) -> Result<Rou
     })
 }
 
-/// Parks a reminder for each of these users, who have no route. Returns the growth of memory for each.
+/// Parks a reminder for each of these users, who have no route. Returns the growth of memory for
+/// each.
 async fn park(
     environment: &Environment,
     users: usize,
@@ -159,8 +163,8 @@ async fn park(
     Ok((bytes[1] - bytes[0]) / (users - warm) as f64)
 }
 
-/// The cost of confirming connections: what delivering to users with unconfirmed connections takes more than
-/// delivering to the same users again while their connections count as confirmed.
+/// The cost of confirming connections: what delivering to users with unconfirmed connections takes
+/// more than delivering to the same users again while their connections count as confirmed.
 #[derive(Debug, Serialize)]
 pub struct Heartbeats {
     /// Number of users in one measurement, with one reminder each.
@@ -171,7 +175,8 @@ pub struct Heartbeats {
     pub request_ms: f64,
     /// The additional time for a thousand users, in milliseconds; the median of all rounds.
     pub ms_per_1000: f64,
-    /// The additional CPU time for a thousand users, in milliseconds, by process; the median of all rounds.
+    /// The additional CPU time for a thousand users, in milliseconds, by process; the median of all
+    /// rounds.
     pub cpu_ms_per_1000: BTreeMap<&'static str, f64>,
 }
 
@@ -186,8 +191,8 @@ struct Used {
     request_seconds: f64,
 }
 
-/// Measures with different users in each round. They must be connected, with connections not yet confirmed,
-/// and confirmed for long once they are.
+/// Measures with different users in each round. They must be connected, with connections not yet
+/// confirmed, and confirmed for long once they are.
 async fn measure_heartbeats(
     environment: &Environment,
     rounds: &mut Rounds,

@@ -1,5 +1,5 @@
-//! Reminders a second under saturating load: beside the baselines, with acknowledgements that wait for the
-//! disk, and with more members and partitions.
+//! Reminders a second under saturating load: beside the baselines, with acknowledgements that wait
+//! for the disk, and with more members and partitions.
 
 use std::collections::BTreeMap;
 
@@ -19,8 +19,8 @@ pub struct Throughput {
     pub set_size: usize,
     /// Reminders in a round.
     pub reminders: usize,
-    /// Reminders a second, from the first set published to the last reminder accepted; the median of all
-    /// rounds.
+    /// Reminders a second, from the first set published to the last reminder accepted; the median
+    /// of all rounds.
     pub per_second: f64,
     /// Reminders a second in each round.
     pub rounds: Vec<f64>,
@@ -150,8 +150,8 @@ pub struct Durable {
     pub found: Throughput,
 }
 
-/// Durable trials get one in this many reminders. Three servers on one machine that are flooded for longer
-/// leave no time for a member's heartbeat.
+/// Durable trials get one in this many reminders. Three servers on one machine that are flooded for
+/// longer leave no time for a member's heartbeat.
 const DURABLE_SHARE: usize = 4;
 /// The share for one reminder in a message, which is slower still.
 const DURABLE_RAW_SHARE: usize = 20;

@@ -74,7 +74,7 @@ impl System {
     }
 }
 
-/// What to measure.
+/// The parameters of a measurement.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Trial {
     pub(super) system: System,

@@ -22,15 +22,16 @@ pub(super) fn used_since(before: &CpuTimes, now: CpuTimes) -> CpuTimes {
     now.into_iter().map(used).collect()
 }
 
-/// Returns the CPU time that a process has used so far, in user and kernel mode; zero once it has ended.
+/// Returns the CPU time that a process has used so far, in user and kernel mode; zero once it has
+/// ended.
 pub(super) fn cpu_time(pid: u32) -> Duration {
     let stat = Process::new(pid as i32).and_then(|process| process.stat());
     let ticks = stat.map_or(0, |stat| stat.utime + stat.stime);
     Duration::from_secs_f64(ticks as f64 / procfs::ticks_per_second() as f64)
 }
 
-/// Returns the resident memory of a process in bytes (`VmRSS`); zero once it has ended. Memory that the
-/// program has freed and its allocator keeps is included.
+/// Returns the resident memory of a process in bytes (`VmRSS`); zero once it has ended. Memory that
+/// the program has freed and its allocator keeps is included.
 pub(super) fn resident_bytes(pid: u32) -> u64 {
     let status = Process::new(pid as i32).and_then(|process| process.status());
     status.ok().and_then(|status| status.vmrss).unwrap_or(0) * 1024

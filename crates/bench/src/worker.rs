@@ -1,8 +1,8 @@
 //! Worker processes of a measurement.
 //!
 //! A worker is this program in another role. The measuring process sends its task and its orders as
-//! lines of JSON on standard input; the worker reports as lines of JSON on standard output. A worker
-//! ends when its input ends, so it never outlives the measuring process.
+//! lines of JSON on standard input; the worker reports as lines of JSON on standard output. A
+//! worker ends when its input ends, so it never outlives the measuring process.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::error::{BenchError, Cause, During};
 use super::usage;
 
-/// What a worker process does.
+/// The role of a worker process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, strum::IntoStaticStr)]
 #[strum(serialize_all = "kebab-case")]
 pub enum Role {

@@ -136,7 +136,8 @@ fn draft(reminder: &Value) -> Result<Draft, Failure> {
 }
 
 impl Driver {
-    /// Starts a command, and answers it when it is done. What changes the order of things happens before this returns.
+    /// Starts a command, and answers it when it is done. What changes the order of things happens
+    /// before this returns.
     async fn obey(&mut self, command: Command) {
         let Command { n, act, arguments } = command;
         let started = match act.as_str() {

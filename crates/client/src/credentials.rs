@@ -1,7 +1,8 @@
 //! Credentials that are read from their files each time that a connection is made.
 //!
-//! async-nats reads a credentials file once, so a connection that the server closes when a JWT expires never comes
-//! back, although the file has a new JWT. The options of [`Credentials::connect_options`] read the files at each attempt.
+//! async-nats reads a credentials file once, so a connection that the server closes when a JWT
+//! expires never comes back, although the file has a new JWT. The options of
+//! [`Credentials::connect_options`] read the files at each attempt.
 
 use std::fmt;
 use std::io;
@@ -15,7 +16,8 @@ use jiff::Timestamp;
 use nkeys::KeyPair;
 use serde::Deserialize;
 
-/// Who a program is for NATS. What is not set is not sent; a server with auth callout may want a JWT and a password.
+/// The credentials of a program for NATS. What is not set is not sent; a server with auth callout
+/// may want a JWT and a password.
 #[derive(Debug, Clone, Default)]
 pub struct Credentials {
     /// A credentials file: the JWT of a user and the seed of its NKEY.
@@ -39,7 +41,7 @@ pub enum Secret {
     File(PathBuf),
 }
 
-/// When a user's JWT was issued, and when it ends.
+/// The time of issue and the expiry of a user's JWT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validity {
     /// The time of issue, if the JWT names it.
@@ -48,13 +50,13 @@ pub struct Validity {
     pub expires: Timestamp,
 }
 
-/// Why a file of credentials cannot be used.
+/// The reason why a credentials file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot use {}, a file of credentials", path.display())]
 pub struct Unusable {
     /// The file.
     pub path: PathBuf,
-    /// Why.
+    /// The cause.
     #[source]
     pub source: io::Error,
 }
@@ -92,11 +94,10 @@ impl Credentials {
         };
         let text = read(path).await?;
         let unusable = |problem| unusable(path, problem);
-        let seed = find_seed(&text).ok_or_else(|| {
-            unusable("it has no seed of a user's NKEY, a line that begins with SU")
-        })?;
+        let seed = find_seed(&text)
+            .ok_or_else(|| unusable("it has no NKEY seed of a user, a line that begins with SU"))?;
         let pair = KeyPair::from_seed(seed)
-            .map_err(|_| unusable("the line that begins with SU is no seed of an NKEY"))?;
+            .map_err(|_| unusable("the line that begins with SU is not a valid NKEY seed"))?;
         if self.creds.is_some() {
             let jwt = find_jwt(&text)
                 .ok_or_else(|| unusable("it has no JWT, a line that begins with eyJ"))?;
@@ -111,7 +112,8 @@ impl Credentials {
         Ok(auth)
     }
 
-    /// Returns when the JWT in the credentials file ends, or `None` where there is no JWT or it has no end.
+    /// Returns when the JWT in the credentials file ends, or `None` where there is no JWT or it has
+    /// no end.
     ///
     /// # Errors
     /// When the file cannot be read.

@@ -26,8 +26,9 @@ use bellhop_protocol::token::{Tag, UserId};
 /// ```
 #[derive(Debug, Clone, Serialize)]
 pub struct Draft {
-    /// Unique within the source, 1 to 256 bytes; generated if it is missing. Publish again under the same id after a crash:
-    /// within `idempotency.window` (10 minutes) the same id is the same reminder.
+    /// Unique within the source, 1 to 256 bytes; generated if it is missing. Publish again under
+    /// the same id after a crash: within `idempotency.window` (10 minutes) the same id is the same
+    /// reminder.
     pub id: Option<String>,
     /// The user to deliver it to.
     pub user: UserId,
@@ -47,9 +48,9 @@ pub struct Draft {
     /// Latest delivery.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
-    /// Whether the user's associates may receive it while the user is away.
+    /// True if the user's associates may receive it while the user is away.
     pub reroute: bool,
-    /// Whether it may become one with reminders of the same user and text.
+    /// True if it may be merged with reminders of the same user and text.
     pub merge: bool,
     /// Any JSON, delivered byte for byte. The whole reminder must fit into 256 KiB.
     #[serde(skip_serializing_if = "Option::is_none")]

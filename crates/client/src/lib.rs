@@ -36,8 +36,8 @@
 //! The first `await` takes the reminder into a bounded queue, the second waits until JetStream has
 //! stored it. From then on Bellhop delivers it, or keeps it until the user is connected. Reminders
 //! that wait at the same time go out as one set. Several sets are under way, each with other users,
-//! so each user's reminders keep their order. A set that JetStream does not acknowledge is published
-//! again under the same message id, so it is stored once.
+//! so each user's reminders keep their order. A set that JetStream does not acknowledge is
+//! published again under the same message id, so it is stored once.
 //!
 //! A reminder with a `deliver_at` is delivered then; until then [`Publisher::cancel`] takes it back
 //! for all users, and [`Publisher::cancel_for`] for one.
@@ -84,8 +84,9 @@
 //!
 //! ## Credentials
 //!
-//! JWTs expire and keys are rotated. [`credentials::Credentials`] makes options of a connection that
-//! reads the files of credentials at each attempt to connect; async-nats itself reads them once.
+//! JWTs expire and keys are rotated. [`credentials::Credentials`] makes options of a connection
+//! that reads the files of credentials at each attempt to connect; async-nats itself reads them
+//! once.
 //!
 //! ## Versions
 //!

@@ -33,7 +33,7 @@ use bellhop_protocol::reminder::reject::{RejectCode, Rejection};
 use bellhop_protocol::reminder::set::{self, Common, MAX_REMINDERS, Origin, max_bytes};
 use bellhop_protocol::token::{Source, UserId};
 
-/// How long JetStream may take to acknowledge a set before it is published again.
+/// Time after which a set without an acknowledgement of JetStream is published again.
 const ACK_PATIENCE: Duration = Duration::from_secs(2);
 /// The first and the longest pause before that.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -46,19 +46,23 @@ pub struct Options {
     /// The prefix of the installation's names: `bellhop`.
     pub prefix: String,
     /// The most sets without an acknowledgement: 4. All sets share `max_waiting_bytes`. The
-    /// reminders of one user are in one of them at a time, so one user's reminders gain nothing by it.
+    /// reminders of one user are in one of them at a time, so one user's reminders gain nothing by
+    /// it.
     pub sets_in_flight: usize,
     /// The most entries of one set: 10,000, which is also the protocol's limit.
     pub max_reminders: usize,
-    /// The most bytes of one set: 512 KiB. A single larger reminder makes a set of its own. The server's `max_payload` is a
-    /// limit, too.
+    /// The most bytes of one set: 512 KiB. A single larger reminder makes a set of its own. The
+    /// server's `max_payload` is a limit, too.
     pub max_bytes: usize,
-    /// The most bytes of reminders without an acknowledgement: 8 MiB. [`Publisher::publish`] waits for room.
+    /// The most bytes of reminders without an acknowledgement: 8 MiB. [`Publisher::publish`] waits
+    /// for room.
     pub max_waiting_bytes: usize,
-    /// Whether a reminder that Bellhop would refuse is refused here, before it is sent: `true`. Otherwise Bellhop rejects it, and
-    /// its set goes on: for a publisher that is older than the installation, and may know tighter bounds.
+    /// True if invalid reminders are refused here, before they are sent: `true`. Otherwise Bellhop
+    /// rejects it, and its set goes on: for a publisher that is older than the installation, and
+    /// may know tighter bounds.
     pub validate: bool,
-    /// How long a set is retried: 1 minute. It must be well below `idempotency.window` (10 minutes).
+    /// Time for which a set is retried: 1 minute. It must be well below `idempotency.window` (10
+    /// minutes).
     pub give_up_after: Duration,
 }
 
@@ -87,7 +91,7 @@ pub enum PublishError {
         "not acknowledged within {after:?}: {problem}; it may be stored, so publish it again under its id"
     )]
     Unconfirmed {
-        /// How long it was retried.
+        /// Time for which it was retried.
         after: Duration,
         /// The latest problem.
         problem: String,
@@ -108,8 +112,8 @@ pub struct Receipt {
     pub set: u64,
 }
 
-/// Publishes reminders of one source. Clones share one queue. After it is dropped, what it has taken is still published, as
-/// long as its runtime runs.
+/// Publishes reminders of one source. Clones share one queue. After it is dropped, what it has
+/// taken is still published, as long as its runtime runs.
 #[derive(Debug, Clone)]
 pub struct Publisher {
     queue: mpsc::UnboundedSender<Waiting>,
@@ -120,15 +124,16 @@ pub struct Publisher {
     validate: bool,
 }
 
-/// A reminder or a cancellation on its way. Await it to know when JetStream has stored it. Dropped, it still goes out, and a
-/// failure is logged as an error.
+/// A reminder or a cancellation on its way. Await it to know when JetStream has stored it. Dropped,
+/// it still goes out, and a failure is logged as an error.
 #[derive(Debug)]
 pub struct Publishing {
     id: String,
     stored: oneshot::Receiver<Result<u64, PublishError>>,
 }
 
-/// An entry of a set that is not acknowledged. The queue needs no bound of its own: each has bytes, and those are bounded.
+/// An entry of a set that is not acknowledged. The queue needs no bound of its own: each has bytes,
+/// and those are bounded.
 #[derive(Debug)]
 struct Waiting {
     list: List,
@@ -178,7 +183,8 @@ impl Publisher {
         }
     }
 
-    /// Takes a reminder when there is room. A user's reminders go out in the order in which this call returns.
+    /// Takes a reminder when there is room. A user's reminders go out in the order in which this
+    /// call returns.
     ///
     /// # Errors
     /// When Bellhop would refuse it.
@@ -202,11 +208,12 @@ impl Publisher {
         self.enqueue(List::Reminders, lane, id, json).await
     }
 
-    /// Cancels the scheduled reminders of an id, of all users: those with a [`deliver_at`](Draft::deliver_at) that has not
-    /// come yet. Their outcome is `cancelled`. One that is due already, or was never scheduled, is left alone, and there is
-    /// no outcome.
+    /// Cancels the scheduled reminders of an id, of all users: those with a
+    /// [`deliver_at`](Draft::deliver_at) that has not come yet. Their outcome is `cancelled`. One
+    /// that is due already, or was never scheduled, is left alone, and there is no outcome.
     ///
-    /// It goes out in order with what is published: a reminder that is published later under the same id is not cancelled.
+    /// It goes out in order with what is published: a reminder that is published later under the
+    /// same id is not cancelled.
     ///
     /// # Errors
     /// When no reminder can have this id.
@@ -252,7 +259,8 @@ impl Publisher {
         Ok(Publishing { id, stored })
     }
 
-    /// Waits until JetStream has answered for everything taken before. Each [`Publishing`] has its own result.
+    /// Waits until JetStream has answered for everything taken before. Each [`Publishing`] has its
+    /// own result.
     ///
     /// # Errors
     /// When the runtime of the publisher has ended.
@@ -418,7 +426,8 @@ impl Sender {
         }
     }
 
-    /// Returns an id that is made of the set's text, so that one that is published again after a restart is the same set.
+    /// Returns an id that is made of the set's text, so that one that is published again after a
+    /// restart is the same set.
     fn message_id(&self, body: &[u8]) -> String {
         let mut hasher = hasher_of([&self.subject]);
         hasher.write(body);

@@ -8,7 +8,8 @@ use bellhop_protocol::reminder::duplicate::Duplicate;
 use bellhop_protocol::reminder::{Mark, Priority};
 use bellhop_protocol::token::{Source, Tag, UserId};
 
-/// A delivered reminder. Fields that this client does not know are in [`Delivery::json`](super::Delivery::json) alone.
+/// A delivered reminder. Fields that this client does not know are in
+/// [`Delivery::json`](super::Delivery::json) alone.
 #[derive(Debug, Clone, Deserialize)]
 #[non_exhaustive]
 pub struct Reminder {
@@ -30,11 +31,11 @@ pub struct Reminder {
     /// Its urgency.
     #[serde(default)]
     pub priority: Priority,
-    /// When it was published, by the clock of NATS.
+    /// Time of publishing, by the clock of NATS.
     pub published_at: Timestamp,
     /// The earliest delivery that its publisher asked for.
     pub deliver_at: Option<Timestamp>,
-    /// When it becomes meaningless.
+    /// Time of expiry.
     pub expires_at: Option<Timestamp>,
     /// The publisher's own JSON, byte for byte.
     pub data: Option<Box<RawValue>>,
@@ -52,7 +53,7 @@ pub struct Reminder {
     pub meant_for: Option<UserId>,
     /// The associate who received it, if this is the copy for the original user.
     pub rerouted_to: Option<UserId>,
-    /// When it was put into the user's mailbox, if it waited there.
+    /// Time at which it was put into the user's mailbox, if it waited there.
     pub parked_at: Option<Timestamp>,
 }
 

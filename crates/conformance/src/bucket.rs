@@ -13,7 +13,8 @@ use super::ConformanceError;
 
 /// The most routes of an instance that are looked at: an app server to be tested has few.
 pub(super) const MAX_ROUTES: usize = 1_000;
-/// The time in which the first of an instance's routes must come; a watch does not say that there is none.
+/// The time in which the first of an instance's routes must come; a watch does not say that there
+/// is none.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A key and its value.

@@ -7,7 +7,8 @@ use bellhop_protocol::wire::answer::DeliveryAnswer;
 use super::peer::{Ask, Kept, Peer, body};
 use super::sample::{Sample, filled, padded};
 
-/// Reminders for connected users in the largest request; the others are for strangers, so that no user sees hundreds.
+/// Reminders for connected users in the largest request; the others are for strangers, so that no
+/// user sees hundreds.
 const SHOWN: usize = 4;
 
 /// An answer comes, and soon.
@@ -27,13 +28,13 @@ pub(super) async fn form(peer: &Peer) -> Kept {
     Ok(())
 }
 
-/// What is for a connected user is accepted.
+/// Checks that reminders for connected users are accepted.
 pub(super) async fn accepted(peer: &Peer) -> Kept {
     let samples: Vec<_> = peer.users.iter().map(|user| peer.sample(user)).collect();
     peer.accepts(&samples).await
 }
 
-/// What is for a stranger is refused.
+/// Checks that reminders for strangers are refused.
 pub(super) async fn stranger(peer: &Peer) -> Kept {
     let (own, other) = (peer.sample(&peer.user()), peer.sample(&peer.stranger()));
     let refused = peer.deliver(&[own, other.clone()]).await?;
@@ -78,7 +79,7 @@ pub(super) async fn others(peer: &Peer) -> Kept {
     }
 }
 
-/// What is refused is named by all of id, source and user.
+/// Checks that refused reminders are named by all of id, source and user.
 pub(super) async fn exact(peer: &Peer) -> Kept {
     let (own, [one, two]) = namesakes(peer);
     let samples = [own, one, two];
@@ -93,7 +94,8 @@ pub(super) async fn exact(peer: &Peer) -> Kept {
     Ok(())
 }
 
-/// What comes again is accepted again. Whether it is shown once only is not seen from outside.
+/// Checks that a redelivery is accepted again. Whether it is shown once only is not seen from
+/// outside.
 pub(super) async fn repeat(peer: &Peer) -> Kept {
     let once = [peer.sample(&peer.user())];
     peer.accepts(&once).await?;

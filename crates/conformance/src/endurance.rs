@@ -7,7 +7,8 @@ use futures_util::future::{join_all, try_join, try_join_all};
 use super::peer::{Ask, Kept, Peer, body, heartbeat_body};
 use super::sample::{Sample, padded};
 
-/// Requests of each kind under way at once: a Bellhop of several members has this many, if it has any.
+/// Requests of each kind under way at once: a Bellhop of several members has this many, if it has
+/// any.
 const AT_ONCE: usize = 16;
 
 /// Bodies that are not valid requests.
@@ -20,7 +21,7 @@ const UNREADABLE: [&str; 6] = [
     r#"{"users":7,"reminders":{"id":[]}}"#,
 ];
 
-/// What is no reminder.
+/// Values that are not reminders.
 const NO_REMINDERS: [&str; 5] = [
     "7",
     "null",
@@ -82,7 +83,7 @@ pub(super) async fn unreadable_heartbeats(peer: &Peer) -> Kept {
     goes_on(peer, Ask::Heartbeat).await
 }
 
-/// Deliveries that are none, and deliveries of what is no reminder.
+/// Deliveries that are none, and deliveries of what is not a reminder.
 pub(super) async fn unreadable_deliveries(peer: &Peer) -> Kept {
     let of_none = NO_REMINDERS.map(|one| format!(r#"{{"reminders":[{one}]}}"#));
     let bodies = UNREADABLE.iter().map(ToString::to_string).chain(of_none);
@@ -90,7 +91,7 @@ pub(super) async fn unreadable_deliveries(peer: &Peer) -> Kept {
     goes_on(peer, Ask::Delivery).await
 }
 
-/// What comes next is answered.
+/// Checks that the next request is answered.
 async fn goes_on(peer: &Peer, what: Ask) -> Kept {
     let next = match what {
         Ask::Heartbeat => peer.ask_in_time(what, heartbeat_body(&peer.users)).await,

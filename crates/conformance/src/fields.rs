@@ -1,4 +1,5 @@
-//! Rules about what reminders have in them: fields that are there now and then, and texts as people and systems write them.
+//! Rules about what reminders have in them: fields that are there now and then, and texts as people
+//! and systems write them.
 
 use bellhop_protocol::reminder::duplicate::Duplicate;
 use bellhop_protocol::reminder::finished::{
@@ -49,7 +50,8 @@ pub(super) fn data(peer: &Peer) -> Vec<Sample> {
     .into()
 }
 
-/// The publisher's own JSON at the bounds of what Bellhop takes: depth, a long number, one that is next to nothing, a name twice.
+/// The publisher's own JSON at the bounds of what Bellhop takes: depth, a long number, one that is
+/// next to nothing, a name twice.
 pub(super) fn odd_data(peer: &Peer) -> Vec<Sample> {
     let lists = MAX_DEPTH - 1;
     let deep = format!(r#"{{"a": {}1{}}}"#, "[".repeat(lists), "]".repeat(lists));
@@ -65,7 +67,7 @@ fn with_data(peer: &Peer, json: &str) -> Sample {
     })
 }
 
-/// What stands for others.
+/// Returns merged reminders.
 pub(super) fn merged(peer: &Peer) -> Vec<Sample> {
     let merged = [("a", None), ("b", Some(r#"{"n": 1.10}"#))].map(|(name, json)| Duplicate {
         id: format!("{SOURCE}-{name}"),
@@ -76,7 +78,7 @@ pub(super) fn merged(peer: &Peer) -> Vec<Sample> {
     })]
 }
 
-/// What rules have marked: overlapping, with and without a link.
+/// Returns reminders with marks of rules: overlapping, with and without a link.
 pub(super) fn marks(peer: &Peer) -> Vec<Sample> {
     let mark = |field, (start, end), action, href: Option<&str>| Mark {
         tag: "test".parse().expect("it is a name"),
@@ -103,7 +105,7 @@ pub(super) fn marks(peer: &Peer) -> Vec<Sample> {
     })]
 }
 
-/// What has waited in a mailbox.
+/// Returns reminders that waited in a mailbox.
 pub(super) fn parked(peer: &Peer) -> Vec<Sample> {
     let then = Timestamp::now() - SignedDuration::from_hours(1);
     vec![

@@ -85,7 +85,7 @@ async fn named_none_of(peer: &Peer, others: &[UserId]) -> Kept {
     })
 }
 
-/// Who was not asked about is not named.
+/// Checks that the answer names only users of the request.
 pub(super) async fn asked_only(peer: &Peer) -> Kept {
     let stranger = peer.stranger();
     let named = peer.heartbeat(std::slice::from_ref(&stranger)).await?;

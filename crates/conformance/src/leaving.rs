@@ -1,4 +1,5 @@
-//! Rules about a user who leaves while this is running: the operator disconnects the user when asked to.
+//! Rules about a user who leaves while this is running: the operator disconnects the user when
+//! asked to.
 
 use std::time::{Duration, Instant};
 
@@ -8,9 +9,9 @@ use super::peer::{Kept, Peer};
 
 /// Time for the operator to disconnect the user.
 const NOTICE: Duration = Duration::from_secs(60);
-/// How long the app server may take for the rest when one thing has shown that the user has left.
+/// Maximum time for the app server's other reactions, when one has shown that the user has left.
 const REST: Duration = Duration::from_secs(5);
-/// How often it is looked at.
+/// Interval between two checks.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The route is deleted.
@@ -33,7 +34,7 @@ pub(super) async fn heartbeat(peer: &Peer) -> Kept {
     .await
 }
 
-/// What is for the user is refused.
+/// Checks that reminders for the user are refused.
 pub(super) async fn delivery(peer: &Peer) -> Kept {
     let sample = peer.sample(peer.leaver()?);
     let refused = peer.deliver(std::slice::from_ref(&sample)).await?;

@@ -1,7 +1,9 @@
-//! `bellhop conformance`: plays Bellhop's side against an app server, and judges it by the contract, rule by rule.
+//! `bellhop conformance`: plays Bellhop's side against an app server, and judges it by the
+//! contract, rule by rule.
 //!
-//! Only NATS is needed, no `bellhop serve`: what is sent is made of the same parts, [`wire::answer`](bellhop_protocol::wire::answer)
-//! and [`reminder`](bellhop_protocol::reminder). A rule says one thing and is broken by one fault, so that the verdicts name what to fix.
+//! Only NATS is needed, no `bellhop serve`: what is sent is made of the same parts,
+//! [`wire::answer`](bellhop_protocol::wire::answer) and [`reminder`](bellhop_protocol::reminder). A
+//! rule says one thing and is broken by one fault, so that the verdicts name what to fix.
 //!
 //! | module | |
 //! | --- | --- |
@@ -34,10 +36,11 @@ use serde::Serialize;
 pub use peer::Peer;
 pub use rules::{RULES, Rule, chosen};
 
-/// What every reminder that is sent has as its source, so that app servers and people can tell it from a real one.
+/// The source of every reminder that is sent, so that app servers and people can distinguish it
+/// from a real one.
 pub const SOURCE: &str = "bellhop-conformance";
 
-/// Which app server is tried, and how long it has for an answer.
+/// The app server, and its time limits.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The app server's instance name.
@@ -46,13 +49,13 @@ pub struct Options {
     pub users: Vec<UserId>,
     /// One of them who leaves before the rules about that are tried.
     pub leaver: Option<UserId>,
-    /// How long it has for a heartbeat.
+    /// Maximum time for an answer to a heartbeat.
     pub heartbeat_timeout: Duration,
-    /// How long it has for a delivery.
+    /// Maximum time for an answer to a delivery.
     pub delivery_timeout: Duration,
 }
 
-/// Why there is nothing to judge.
+/// The reason why there is nothing to judge.
 #[derive(Debug, thiserror::Error)]
 pub enum ConformanceError {
     /// The bucket of routes cannot be opened.
@@ -60,7 +63,7 @@ pub enum ConformanceError {
     Open {
         /// The bucket.
         bucket: String,
-        /// Why not.
+        /// The cause.
         source: KeyValueError,
     },
     /// Routes cannot be read.
@@ -82,7 +85,7 @@ impl ConformanceError {
     }
 }
 
-/// Whether a rule was kept.
+/// The verdict on a rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "verdict", content = "found", rename_all = "snake_case")]
 pub enum Verdict {
@@ -101,14 +104,15 @@ pub struct Judged {
     pub rule: &'static str,
     /// The contract's sentence.
     pub sentence: &'static str,
-    /// Whether it was kept.
+    /// The verdict.
     #[serde(flatten)]
     pub verdict: Verdict,
 }
 
 /// Tries rules on an app server, one after the other.
 ///
-/// It knows why what is left cannot be tried: an app server that does not do the simplest thing would break every other rule.
+/// It knows why what is left cannot be tried: an app server that does not do the simplest thing
+/// would break every other rule.
 #[derive(Default)]
 pub struct Judge {
     /// Basic rules that were not kept.

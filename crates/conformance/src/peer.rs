@@ -1,4 +1,5 @@
-//! The app server that is tried: what it is asked as Bellhop asks it, and what it answers, with the time that it took.
+//! The app server that is tried: what it is asked as Bellhop asks it, and what it answers, with the
+//! time that it took.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,9 +23,10 @@ use super::bucket::{Bucket, Route};
 use super::sample::Sample;
 use super::{ConformanceError, Options};
 
-/// Users who are asked about and get reminders. What one rule cannot see with these, it does not see with more.
+/// Users who are asked about and get reminders. What one rule cannot see with these, it does not
+/// see with more.
 const MOST_USERS: usize = 20;
-/// How long `busy` may go on before it counts as never.
+/// Time after which repeated `busy` counts as a failure.
 const BUSY_PATIENCE: Duration = Duration::from_secs(10);
 /// The pauses that Bellhop makes after `busy`, in the beginning and at last.
 const BUSY_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -35,7 +37,7 @@ pub(super) type Kept = Result<(), String>;
 /// A request to an app server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ask {
-    /// Who is connected.
+    /// The connected users.
     Heartbeat,
     /// To take reminders.
     Delivery,
@@ -75,7 +77,8 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Learns from the bucket of an installation's routes who is connected to the instance, and where it is asked.
+    /// Learns from the bucket of an installation's routes who is connected to the instance, and
+    /// where it is asked.
     ///
     /// # Errors
     /// If no user is connected, or the bucket cannot be read.
@@ -128,12 +131,12 @@ impl Peer {
         })
     }
 
-    /// What the app server's subjects begin with.
+    /// Returns the beginning of the app server's subjects.
     pub fn subject(&self) -> &str {
         &self.subject
     }
 
-    /// Who is held to be connected there.
+    /// Returns the users who should be connected there.
     pub fn users(&self) -> &[UserId] {
         &self.users
     }
@@ -189,7 +192,7 @@ impl Peer {
         self.sent.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// How long an answer may take.
+    /// Returns the maximum time for an answer.
     pub(super) fn timeout(&self, what: Ask) -> Duration {
         match what {
             Ask::Heartbeat => self.timeouts.0,
@@ -235,12 +238,12 @@ impl Peer {
             return Ok(answer);
         }
         Err(format!(
-            "the answer took {:.1?}, and {timeout:?} are allowed",
+            "the answer took {:.1?}; the limit is {timeout:?}",
             answer.took
         ))
     }
 
-    /// Whether it answers the simplest requests with anything at all.
+    /// Returns true if it answers the simplest requests at all.
     pub(super) async fn is_alive(&self) -> bool {
         let heartbeat = self.ask(Ask::Heartbeat, heartbeat_body(&[self.stranger()]));
         let delivery = self.ask(Ask::Delivery, body(&[self.sample(&self.stranger())]));
@@ -248,7 +251,7 @@ impl Peer {
         heartbeat.is_ok() && delivery.is_ok()
     }
 
-    /// Who of these it says is connected.
+    /// Returns the users that it reports as connected.
     pub(super) async fn heartbeat(&self, users: &[UserId]) -> Result<BTreeSet<String>, String> {
         let answer = self
             .ask_in_time(Ask::Heartbeat, heartbeat_body(users))
@@ -258,13 +261,14 @@ impl Peer {
             .map(|answer| answer.connected.into_iter().collect())
     }
 
-    /// What it refuses of these, asked once.
+    /// Returns the reminders that it refuses, asked once.
     pub(super) async fn deliver_once(&self, samples: &[Sample]) -> Result<Vec<Refused>, String> {
         let answer = self.ask_in_time(Ask::Delivery, body(samples)).await?;
         answer.read::<DeliveryAnswer>().map(|answer| answer.refused)
     }
 
-    /// Whom of these it refuses as not connected. What it is too busy for is brought again, as Bellhop does.
+    /// Returns the reminders that it refuses as not connected. What it is too busy for is brought
+    /// again, as Bellhop does.
     pub(super) async fn deliver(&self, samples: &[Sample]) -> Result<Vec<Refused>, String> {
         let (began, mut pause) = (Instant::now(), BUSY_PAUSES.0);
         let (mut not_connected, mut left) = (Vec::new(), samples.to_vec());
@@ -300,7 +304,8 @@ impl Peer {
 }
 
 impl Answer {
-    /// Reads the contract's form, as Bellhop does: with a service error it is not an answer, whatever its body.
+    /// Reads the contract's form, as Bellhop does: with a service error it is not an answer,
+    /// whatever its body.
     pub(super) fn read<A: for<'a> Deserialize<'a>>(&self) -> Result<A, String> {
         let Message {
             headers, payload, ..

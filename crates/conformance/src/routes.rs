@@ -47,7 +47,7 @@ pub(super) async fn values(peer: &Peer) -> Kept {
             since if is_time(since) => {}
             since => {
                 return Err(wrong(format!(
-                    "`since` is {since}, which is no RFC 3339 time"
+                    "`since` is {since}, which is not an RFC 3339 time"
                 )));
             }
         }

@@ -37,7 +37,7 @@ impl Sample {
         }
     }
 
-    /// Whether this is what was refused.
+    /// Returns true if this reminder was refused by this entry.
     pub(super) fn is(&self, refused: &Refused) -> bool {
         (self.id.as_str(), self.source.as_str(), self.user.as_str())
             == (
@@ -47,7 +47,7 @@ impl Sample {
             )
     }
 
-    /// Whether this was refused.
+    /// Returns true if this reminder was refused.
     pub(super) fn is_among(&self, refused: &[Refused]) -> bool {
         refused.iter().any(|refused| self.is(refused))
     }
@@ -70,10 +70,11 @@ pub(super) fn reminder(run: &str, number: usize, user: &UserId) -> Reminder {
     )
 }
 
-/// What [`padded`] adds at least.
+/// The minimum number of bytes that [`padded`] adds.
 const PADDING_FRAME_BYTES: usize = r#","data":"""#.len();
 
-/// The reminder with data that makes it exactly this long when it is finished, in bytes. It must leave room for the data.
+/// The reminder with data that makes it exactly this long when it is finished, in bytes. It must
+/// leave room for the data.
 pub(super) fn padded(mut reminder: Reminder, bytes: usize) -> Sample {
     let missing = bytes - Sample::of(&reminder).json.len() - PADDING_FRAME_BYTES;
     let data = format!("\"{}\"", "x".repeat(missing));

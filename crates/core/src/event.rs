@@ -1,7 +1,9 @@
-//! The private format of `BELLHOP_PARKED`, and of what a partition plans: an index, and each reminder's finished JSON.
+//! The private format of `BELLHOP_PARKED`, and of what a partition plans: an index, and each
+//! reminder's finished JSON.
 //!
-//! The intake writes a reminder's JSON once. The router reads the index alone and forwards the bytes; nothing parses
-//! content again. A message is one line of JSON, the index, followed by the reminders' bytes one after the other.
+//! The intake writes a reminder's JSON once. The router reads the index alone and forwards the
+//! bytes; nothing parses content again. A message is one line of JSON, the index, followed by the
+//! reminders' bytes one after the other.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -11,7 +13,7 @@ use bellhop_protocol::reminder::finished::{as_published, with_rerouted_to};
 use bellhop_protocol::token::{Source, UserId};
 use bellhop_protocol::trace::TraceParent;
 
-/// What the router needs to know of the reminders in a message: some of one or of several sets.
+/// The router's view of the reminders in a message: some of one or of several sets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Index {
     /// The sets that they came in.
@@ -20,7 +22,7 @@ pub struct Index {
     pub reminders: Vec<IndexEntry>,
 }
 
-/// What there is to know of a set that reminders came in.
+/// The set from which reminders came.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OfSet {
     /// The business system.
@@ -29,7 +31,7 @@ pub struct OfSet {
     pub id: String,
     /// Its sequence in `BELLHOP_LOG`.
     pub sequence: u64,
-    /// When JetStream stored it, in milliseconds since 1970.
+    /// Time at which JetStream stored it, in milliseconds since 1970.
     pub published_ms: i64,
     /// The trace that it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -39,20 +41,20 @@ pub struct OfSet {
 /// One reminder's line in the index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexEntry {
-    /// Which of the index's sets it came in.
+    /// Index of its set in the list of sets.
     #[serde(default, skip_serializing_if = "is_default")]
     pub set: usize,
-    /// Where it stands in that set as published.
+    /// Its index in that set as published.
     #[serde(default, skip_serializing_if = "is_default")]
     pub place: usize,
     /// The reminder's id.
     pub id: String,
-    /// Whom it is for.
+    /// The user for whom it is published.
     pub user: UserId,
     /// Milliseconds since 1970 after which it is not delivered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<i64>,
-    /// How urgent it is.
+    /// Its urgency.
     #[serde(default, skip_serializing_if = "is_default")]
     pub priority: Priority,
     /// A hash of what it says, where there is a window for merging.
@@ -87,7 +89,7 @@ pub struct Event {
     pub bodies: Vec<Bytes>,
 }
 
-/// Why a message is not an event.
+/// The reason why a message is not an event.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// There is no line end after the index.
@@ -181,7 +183,8 @@ impl Event {
         }
     }
 
-    /// One of its reminders' JSON in a form that may be published again: finished JSON does not have all that was said.
+    /// One of its reminders' JSON in a form that may be published again: finished JSON does not
+    /// have all that was said.
     pub fn publishable(&self, at: usize) -> Bytes {
         let IndexEntry {
             stays, is_single, ..
@@ -189,7 +192,8 @@ impl Event {
         as_published(self.bodies[at].to_vec(), stays, is_single).into()
     }
 
-    /// A copy of one of its reminders, which an associate got, for the user. Nothing is merged into it.
+    /// A copy of one of its reminders, which an associate got, for the user. Nothing is merged into
+    /// it.
     pub fn copy_of(&self, at: usize, rerouted_to: &UserId) -> Self {
         let mut copy = self.only(at);
         copy.bodies[0] = with_rerouted_to(&copy.bodies[0], rerouted_to).into();

@@ -1,7 +1,7 @@
-//! What waits, fair among those who ask. Each may have so much in the line at a time; what it asks
-//! for beyond that waits outside until there is room for it. So a flood delays no other source for
-//! long, and while there is no flood, the order of all is kept. What one asks for always keeps its
-//! order.
+//! A queue that is fair among those who add to it. Each may have so much in the line at a time;
+//! what it asks for beyond that waits outside until there is room for it. So a flood delays no
+//! other source for long, and while there is no flood, the order of all is kept. What one asks for
+//! always keeps its order.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -16,7 +16,7 @@ pub struct FairQueue<A, T> {
     askers: BTreeMap<A, Asker<T>>,
 }
 
-/// What one has waiting.
+/// The waiting items of one owner.
 #[derive(Debug)]
 struct Asker<T> {
     in_line: usize,

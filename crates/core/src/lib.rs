@@ -1,4 +1,5 @@
-//! The deciding part of Bellhop: it takes inputs and the time, and returns actions. No I/O, no clock, no task.
+//! The deciding part of Bellhop: it takes inputs and the time, and returns actions. No I/O, no
+//! clock, no task.
 //!
 //! | module | |
 //! | --- | --- |

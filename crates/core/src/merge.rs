@@ -1,10 +1,11 @@
 //! Makes one reminder of a set's duplicates: same user, same title, same content.
 //!
-//! The first of them stands for all and carries their number and ids. Differences are resolved so that no user is notified
-//! less than a publisher asked for: the highest priority, the latest expiry (none beats any), every tag up to the limit.
-//! Only that one of them is for the user alone keeps all from others.
-//! `data` stays the first one's, and other data goes with the id of its reminder. A reminder takes in only as many as it can
-//! name and still be delivered in one request; the next duplicate then starts a group of its own. One that is single stays so.
+//! The first of them stands for all and carries their number and ids. Differences are resolved so
+//! that no user is notified less than a publisher asked for: the highest priority, the latest
+//! expiry (none beats any), every tag up to the limit. Only that one of them is for the user alone
+//! keeps all from others. `data` stays the first one's, and other data goes with the id of its
+//! reminder. A reminder takes in only as many as it can name and still be delivered in one request;
+//! the next duplicate then starts a group of its own. One that is single stays so.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -57,14 +58,15 @@ pub fn merge(reminders: Vec<Reminder>) -> Vec<Merged> {
     kept
 }
 
-/// The duplicates of one text: where their first one stands, and how many bytes it can still grow by.
+/// The duplicates of one text: where their first one stands, and how many bytes it can still grow
+/// by.
 struct Group {
     at: usize,
     room: Option<usize>,
 }
 
 impl Group {
-    /// Where the group's first one stands, if it can still take in `other`.
+    /// Returns the index of the group's first reminder, if it can still absorb `other`.
     fn takes(&mut self, kept: &[Merged], other: &Reminder) -> Option<usize> {
         let first = &kept[self.at].reminder;
         if (&first.user, &first.title, &first.content)
@@ -72,7 +74,8 @@ impl Group {
         {
             return None; // Only the hash is the same.
         }
-        // JSON writes a character in at most six bytes; 64 covers `count` and the list's own punctuation.
+        // JSON writes a character in at most six bytes; 64 covers `count` and the list's own
+        // punctuation.
         let data = other.data.as_ref().filter(|data| is_other(first, data));
         let cost = data.map_or(0, |data| data.get().len() + OBJECT_BYTES)
             + 6 * other.id.len()

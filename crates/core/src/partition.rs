@@ -1,5 +1,6 @@
-//! Which partition a user belongs to, and which member should work it. Pure, and the same on every machine forever:
-//! the keys are part of the format, since events and mailboxes lie under a partition's number.
+//! Assignment of users to partitions, and of partitions to members. Pure, and the same on every
+//! machine forever: the keys are part of the format, since events and mailboxes lie under a
+//! partition's number.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -60,7 +61,7 @@ impl Role {
             .chain((0..partitions).map(|number| Self::Partition(Partition(number))))
     }
 
-    /// What kind of role it is, in a word.
+    /// Returns the kind of the role, in a word.
     pub fn kind(self) -> &'static str {
         match self {
             Self::Intake => "intake",
@@ -98,8 +99,9 @@ impl fmt::Display for Role {
     }
 }
 
-/// Shares the roles out: rendezvous hashing with a bound, so that no member has more than its fair share (rounded
-/// up) and a member that comes or goes moves few roles. Every member computes the same from the same list.
+/// Shares the roles out: rendezvous hashing with a bound, so that no member has more than its fair
+/// share (rounded up) and a member that comes or goes moves few roles. Every member computes the
+/// same from the same list.
 pub fn assign(members: &[String], partitions: u16) -> BTreeMap<Role, String> {
     let mut assignment = BTreeMap::new();
     if members.is_empty() {

@@ -1,4 +1,5 @@
-//! Rows a second in bulk, beside the same rows in a bare table; memory for each row in flight; and how long questions take.
+//! Rows a second in bulk, beside the same rows in a bare table; memory for each row in flight; and
+//! how long questions take.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // It measures real time, and a benchmark that cannot go on has failed.
 
@@ -101,7 +102,7 @@ impl Made {
         entry
     }
 
-    /// What a batch of the service's has; and what of it is delivered later.
+    /// Returns a batch of the service; later deliveries go to `parked`.
     fn batch(&mut self, parked: &mut Vec<Entry>) -> Vec<Entry> {
         let mut batch = std::mem::take(parked);
         while batch.len() < BATCH {
@@ -170,7 +171,8 @@ async fn main() {
     }
 }
 
-/// The same rows in a table without an index, as the library writes them with the least around them.
+/// The same rows in a table without an index, as the library writes them with the least around
+/// them.
 async fn bare(url: &HistoryUrl, rows: usize) {
     let mut made = Made::new();
     let batches: Vec<Vec<Entry>> = (0..rows / BATCH)
@@ -456,7 +458,7 @@ async fn ask(history: &History, rows: usize) -> bool {
     is_quick & show("why", times, ROUNDS)
 }
 
-/// Whether no statement of this query reads a whole table, or sorts what it found.
+/// Returns true if no statement of this query reads a whole table, or sorts its result.
 async fn uses_an_index(history: &History, query: &Query) -> bool {
     let plan = history.explain(query).await.unwrap();
     let is_scan = |line: &&str| {

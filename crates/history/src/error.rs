@@ -1,16 +1,17 @@
-//! Why a history did not do what it was asked, and whether trying again can help.
+//! Errors of a history, and whether trying again can help.
 
-/// Whether trying again can help.
+/// The kind of an error, which shows whether trying again can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HistoryErrorKind {
-    /// The database is away, full or busy: the same may succeed later. Nothing of it was stored, or all of it.
+    /// The database is away, full or busy: the same may succeed later. Nothing of it was stored, or
+    /// all of it.
     Away,
-    /// An operator has to act first: the address is wrong, the schema is newer than the program, the file is
-    /// corrupt, a permission is missing.
+    /// An operator has to act first: the address is wrong, the schema is newer than the program,
+    /// the file is corrupt, a permission is missing.
     Broken,
 }
 
-/// Why a history did not do what it was asked.
+/// The reason why a history did not do something.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("history {url}: {problem}")]
 pub struct HistoryError {
@@ -34,7 +35,8 @@ impl HistoryError {
     }
 }
 
-/// A database, and nothing of how it is reached yet: its error becomes a [`HistoryError`] where the address is known.
+/// A database, and nothing of how it is reached yet: its error becomes a [`HistoryError`] where the
+/// address is known.
 #[derive(Debug)]
 pub(crate) struct Problem {
     pub(crate) kind: HistoryErrorKind,

@@ -1,12 +1,14 @@
-//! The history of Bellhop, a NATS-native reminder router: every reminder and its outcomes, in a SQLite file or a
-//! PostgreSQL database.
+//! The history of Bellhop, a NATS-native reminder router: every reminder and its outcomes, in a
+//! SQLite file or a PostgreSQL database.
 //!
-//! [`History`] writes batches of [outcomes](Entry), answers [queries](Query), erases users and removes old reminders. A row
-//! is one reminder: its finished JSON as it came, its latest outcome, and its trail, which grows.
+//! [`History`] writes batches of [outcomes](Entry), answers [queries](Query), erases users and
+//! removes old reminders. A row is one reminder: its finished JSON as it came, its latest outcome,
+//! and its trail, which grows.
 //!
-//! `rows` decides what a batch does to the rows, and `search` how a query is answered, for every database alike. `sqlite`
-//! and `postgres` run the statements. Each of these two is a feature; without them nothing but the address `none` is left.
-//! Schemas are numbered SQL files that run once, in order, when a database is opened.
+//! `rows` decides what a batch does to the rows, and `search` how a query is answered, for every
+//! database alike. `sqlite` and `postgres` run the statements. Each of these two is a feature;
+//! without them nothing but the address `none` is left. Schemas are numbered SQL files that run
+//! once, in order, when a database is opened.
 
 mod error;
 #[cfg(feature = "postgres")]
@@ -40,29 +42,30 @@ use error::Problem;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// What a batch of outcomes did.
+/// The effect of a batch of outcomes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Written {
     /// Reminders that the history did not have.
     pub new: u64,
     /// Reminders of which it knows more now.
     pub changed: u64,
-    /// Outcomes that were not stored, since their users were erased after the reminders were published.
+    /// Outcomes that were not stored, since their users were erased after the reminders were
+    /// published.
     pub erased: Vec<Unwritten>,
 }
 
 /// An outcome that was not stored, since its user was erased.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unwritten {
-    /// Whom the reminder was for.
+    /// The reminder's user.
     pub user: String,
     /// The reminder's business system.
     pub source: String,
     /// The reminder's id.
     pub id: String,
-    /// When it was published, in milliseconds since 1970.
+    /// Time of publishing, in milliseconds since 1970.
     pub published_ms: i64,
-    /// What became of it: one that was parked, or a copy of one that was rerouted, may lie in the user's mailbox.
+    /// The outcome: a parked reminder, or a copy of a rerouted one, may be in the user's mailbox.
     pub outcome: String,
 }
 
@@ -92,7 +95,7 @@ fn storable(query: &Query) -> Query {
 pub struct Page {
     /// As many as were asked for, if there are so many.
     pub reminders: Vec<Found>,
-    /// Where the next page begins, if there are more.
+    /// The beginning of the next page, if there are more.
     pub next: Option<Cursor>,
 }
 
@@ -101,17 +104,18 @@ pub struct Page {
 pub struct Found {
     /// The place after it.
     pub cursor: Cursor,
-    /// The finished reminder, byte for byte; or `id`, `source`, `set`, `user` and `published_at`, if it is not known.
+    /// The finished reminder, byte for byte; or `id`, `source`, `set`, `user` and `published_at`,
+    /// if it is not known.
     pub body: String,
     /// Its latest outcome.
     pub outcome: String,
-    /// When that was, in milliseconds since 1970.
+    /// Time of the latest outcome, in milliseconds since 1970.
     pub at_ms: i64,
     /// Its outcomes, a JSON array of steps, oldest first.
     pub trail: String,
 }
 
-/// What became of the reminders of one id for one user.
+/// The reminders of one id for one user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundOfUser {
     /// The user; none if the reminder was refused and has none that is a name.
@@ -139,11 +143,13 @@ trait Database: Debug + Send + Sync {
 type Answer<'d, T> = BoxFuture<'d, Result<T, Problem>>;
 
 impl History {
-    /// Opens a history. A file that is missing is created, and an older schema is brought up to date.
+    /// Opens a history. A file that is missing is created, and an older schema is brought up to
+    /// date.
     ///
     /// # Errors
-    /// When the database cannot be reached or used, or has a schema that is newer than this program; when the program was
-    /// built without the feature that the address needs; for the address `none`.
+    /// When the database cannot be reached or used, or has a schema that is newer than this
+    /// program; when the program was built without the feature that the address needs; for the
+    /// address `none`.
     pub async fn open(url: &HistoryUrl) -> Result<Self, HistoryError> {
         url.check_feature()?;
         let database = database(url).await.map_err(|problem| problem.at(url))?;
@@ -153,10 +159,12 @@ impl History {
         })
     }
 
-    /// Writes outcomes, all or none; they are durable when this returns. An outcome that was written before changes nothing.
+    /// Writes outcomes, all or none; they are durable when this returns. An outcome that was
+    /// written before changes nothing.
     ///
     /// # Errors
-    /// When nothing was written, or, with a database that is away, perhaps all of it: write it again.
+    /// When nothing was written, or, with a database that is away, perhaps all of it: write it
+    /// again.
     pub async fn write(&self, entries: Vec<Entry>) -> Result<Written, HistoryError> {
         self.database
             .write(entries)
@@ -186,8 +194,9 @@ impl History {
             .map_err(|problem| problem.at(&self.url))
     }
 
-    /// Returns what became of the reminders of this id, for each user, or for one. The user whose reminder was published
-    /// last comes first; of each it is the last one, with the trails of all that had the id, oldest first.
+    /// Returns what became of the reminders of this id, for each user, or for one. The user whose
+    /// reminder was published last comes first; of each it is the last one, with the trails of all
+    /// that had the id, oldest first.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -222,9 +231,10 @@ impl History {
         Ok(of_users)
     }
 
-    /// Removes a user: everything that was published for the user up to this time, in milliseconds since 1970, and the
-    /// name from the trails of others' reminders that the user got. Later outcomes of reminders from before that time are
-    /// not stored. Returns the number of reminders that were removed.
+    /// Removes a user: everything that was published for the user up to this time, in milliseconds
+    /// since 1970, and the name from the trails of others' reminders that the user got. Later
+    /// outcomes of reminders from before that time are not stored. Returns the number of reminders
+    /// that were removed.
     ///
     /// # Errors
     /// When nothing was removed, or, with a database that is away, perhaps everything: erase again.
@@ -236,8 +246,9 @@ impl History {
             .map_err(|problem| problem.at(&self.url))
     }
 
-    /// Removes reminders that were published before this millisecond, the oldest first, `at_most` of them at a time, and
-    /// the memory of erasures from before. Returns the number that was removed: if it is below `at_most`, none is left.
+    /// Removes reminders that were published before this millisecond, the oldest first, `at_most`
+    /// of them at a time, and the memory of erasures from before. Returns the number that was
+    /// removed: if it is below `at_most`, none is left.
     ///
     /// # Errors
     /// When nothing was removed, or, with a database that is away, perhaps all of it.

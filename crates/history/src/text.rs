@@ -2,8 +2,8 @@
 
 use caseless::Caseless;
 
-/// Returns a text in the form in which texts are compared: the case of each character folded, as Unicode says, and nothing
-/// else. So a part of a text stays a part of it.
+/// Returns a text in the form in which texts are compared: the case of each character folded, as
+/// Unicode says, and nothing else. So a part of a text stays a part of it.
 pub(crate) fn fold(text: &str) -> String {
     if text.is_ascii() {
         return text.to_ascii_lowercase();
@@ -11,7 +11,8 @@ pub(crate) fn fold(text: &str) -> String {
     text.chars().default_case_fold().collect()
 }
 
-/// Returns a name as databases can store it: PostgreSQL takes no NUL, which a refused reminder may have in its user.
+/// Returns a name as databases can store it: PostgreSQL takes no NUL, which a refused reminder may
+/// have in its user.
 pub(crate) fn storable(name: String) -> String {
     if name.contains('\0') {
         name.replace('\0', "\u{fffd}")

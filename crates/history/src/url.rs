@@ -1,4 +1,4 @@
-//! Where a history is.
+//! The address of a history.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use crate::error::{HistoryError, Problem};
 
-/// Where a history is. It is shown without its password.
+/// The address of a history. It is shown without its password.
 ///
 /// The setting may also be `sqlite` alone, for a file whose name only a running service knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +26,8 @@ pub struct PostgresUrl {
     password_file: Option<PathBuf>,
 }
 
-/// The text is no address of a history. It is not shown, since nothing says where in it a password may be.
+/// The text is not an address of a history. It is not shown, since nothing says where in it a
+/// password may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a history address: use sqlite:PATH, postgres://USER@HOST/DATABASE, or none")]
 pub struct HistoryUrlError;
@@ -112,7 +113,8 @@ impl PostgresUrl {
         self.password_file.as_deref()
     }
 
-    /// Returns the hosts to which a connection goes without TLS; none if the program was built without PostgreSQL.
+    /// Returns the hosts to which a connection goes without TLS; none if the program was built
+    /// without PostgreSQL.
     pub fn hosts_without_tls(&self) -> Vec<String> {
         #[cfg(feature = "postgres")]
         return crate::postgres::hosts_without_tls(self);
@@ -145,8 +147,8 @@ const SHOWN_PARAMETERS: [&str; 8] = [
     "user",
 ];
 
-/// Returns an address of a history without its password. Text in which nothing says where a password would be is not shown
-/// at all.
+/// Returns an address of a history without its password. Text in which nothing says where a
+/// password would be is not shown at all.
 pub fn without_password(url: &str) -> String {
     let is_path = url == "sqlite" || url == "none" || url.starts_with("sqlite:");
     if is_path || url.is_empty() {

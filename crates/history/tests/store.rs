@@ -96,7 +96,7 @@ over_every_database! {
 
 const NOW_MS: i64 = 1_795_000_000_000;
 
-/// What became of a reminder, a while after it was published.
+/// Returns an outcome of a reminder, a while after it was published.
 fn entry(id: &str, user: &str, outcome: &str, after_ms: i64) -> Entry {
     let at_ms = NOW_MS + after_ms;
     let at = jiff::Timestamp::from_millisecond(at_ms).unwrap();
@@ -431,7 +431,7 @@ impl Chance {
     }
 }
 
-/// What a query asks for, by looking at a reminder.
+/// Returns true if a reminder matches a query.
 fn matches(query: &Query, entry: &Entry) -> bool {
     let body: serde_json::Value = serde_json::from_str(entry.reminder.as_ref().unwrap()).unwrap();
     let is =

@@ -1,5 +1,5 @@
-//! Byte order marks, which some editors and shells write before a text. JSON has none, and errors of
-//! JSON readers do not name it: it cannot be seen.
+//! Byte order marks, which some editors and shells write before a text. JSON has none, and errors
+//! of JSON readers do not name it: it cannot be seen.
 
 /// Returns a sentence about the byte order mark that these bytes begin with; none if there is no
 /// mark.

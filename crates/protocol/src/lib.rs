@@ -1,4 +1,5 @@
-//! The contract of Bellhop: the names, subjects, bodies and headers that business systems and app servers share with it.
+//! The contract of Bellhop: the names, subjects, bodies and headers that business systems and app
+//! servers share with it.
 //!
 //! | module | |
 //! | --- | --- |

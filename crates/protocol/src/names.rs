@@ -1,4 +1,5 @@
-//! The names of everything Bellhop has in NATS. One prefix, so that several installations can share an account.
+//! The names of everything Bellhop has in NATS. One prefix, so that several installations can share
+//! an account.
 
 use crate::partition::Partition;
 use crate::reminder::Priority;
@@ -117,7 +118,7 @@ impl Names {
         ]
     }
 
-    /// Where a source publishes its sets.
+    /// Returns the subject on which a source publishes its sets.
     pub fn sets(&self, source: &Source) -> String {
         format!("{}.sets.{}", self.prefix, source.escaped())
     }
@@ -158,7 +159,7 @@ impl Names {
         format!("{}.scheduled.*.*.*", self.prefix)
     }
 
-    /// Where a source's reminders come when it is time.
+    /// Returns the subject on which a source's due reminders arrive.
     pub fn due(&self, source: &Source) -> String {
         format!("{}.due.{}", self.prefix, source.escaped())
     }
@@ -183,7 +184,8 @@ impl Names {
         format!("{}.parked.*.*", self.prefix)
     }
 
-    /// What the last owner of a partition's mailboxes wrote to make itself known, in the stream of mailboxes.
+    /// Returns the subject of the fence that a partition's new owner writes into the stream of
+    /// mailboxes.
     pub fn fence(&self, partition: Partition) -> String {
         format!("{}.fence.{partition}", self.prefix)
     }
@@ -223,7 +225,8 @@ impl Names {
         format!("{}.rejected.*", self.prefix)
     }
 
-    /// The entries of the idempotency window of a partition, or of the sets themselves, by the key of its position.
+    /// The entries of the idempotency window of a partition, or of the sets themselves, by the key
+    /// of its position.
     pub fn seen(&self, subscriber: impl std::fmt::Display) -> String {
         format!("{}.seen.{subscriber}", self.prefix)
     }
@@ -233,13 +236,15 @@ impl Names {
         format!("{}.seen.*", self.prefix)
     }
 
-    /// What an instance's subjects begin with, unless its routes say otherwise.
+    /// Returns the default beginning of an instance's subjects, used unless its routes name another
+    /// one.
     pub fn instance(&self, instance: &InstanceName) -> String {
         format!("{}.app.{}", self.prefix, instance.escaped())
     }
 
-    /// Whether a subject means something to Bellhop or to the server: one of the installation's own, or `$JS`, `$KV`, …. What
-    /// strangers may choose, such as where an answer goes, must be no such subject.
+    /// Returns true for a subject with a meaning for Bellhop or the server: one of the
+    /// installation's own, or `$JS`, `$KV`, …. What strangers may choose, such as where an answer
+    /// goes, must be no such subject.
     pub fn is_reserved(&self, subject: &str) -> bool {
         let is_own = || {
             subject
@@ -249,7 +254,8 @@ impl Names {
         subject.starts_with('$') || is_own()
     }
 
-    /// The subjects of all instances for one kind of request, `deliver` or `heartbeat`, unless their routes say otherwise.
+    /// The subjects of all instances for one kind of request, `deliver` or `heartbeat`, unless
+    /// their routes say otherwise.
     pub fn all_instances(&self, request: &str) -> String {
         format!("{}.app.*.{request}", self.prefix)
     }
@@ -264,12 +270,13 @@ impl Names {
         "history"
     }
 
-    /// What the subjects of queries begin with.
+    /// Returns the beginning of the subjects of queries.
     pub fn api(&self) -> String {
         format!("{}.api", self.prefix)
     }
 
-    /// The instance, as a token, that a query comes from, if its subject says one: `bellhop.api.of.<instance>.<question>`.
+    /// The instance, as a token, that a query comes from, if its subject says one:
+    /// `bellhop.api.of.<instance>.<question>`.
     pub fn asking_instance<'a>(&self, subject: &'a str) -> Option<&'a str> {
         let below = subject
             .strip_prefix(&self.prefix)?
@@ -277,7 +284,7 @@ impl Names {
         below.split_once('.').map(|(instance, _)| instance)
     }
 
-    /// Where all members are asked what they count.
+    /// Returns the subject on which all members answer with their metrics.
     pub fn metrics(&self) -> String {
         format!("{}.metrics", self.prefix)
     }

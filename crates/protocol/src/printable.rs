@@ -1,15 +1,17 @@
 //! Text from outside, made safe to show in a log, on a terminal or in an error.
 //!
-//! A terminal obeys control characters and direction marks instead of showing them: with them a stranger's text could forge
-//! lines, hide others, or read differently from what it says. They are written out here, as `\n` or `\u{202e}`.
+//! A terminal obeys control characters and direction marks instead of showing them: with them a
+//! stranger's text could forge lines, hide others, or read differently from what it says. They are
+//! written out here, as `\n` or `\u{202e}`.
 
 use std::fmt::{self, Write};
 
-/// The longest excerpt, in bytes: enough for every error of our own, and a bound for what strangers can put into a log.
+/// The longest excerpt, in bytes: enough for every error of our own, and a bound for what strangers
+/// can put into a log.
 pub const MAX_EXCERPT_BYTES: usize = 500;
 
-/// Returns whether a terminal obeys the character instead of showing it: a control character, a line or paragraph
-/// separator, or a mark that changes the direction of text.
+/// Returns whether a terminal obeys the character instead of showing it: a control character, a
+/// line or paragraph separator, or a mark that changes the direction of text.
 pub fn is_obeyed(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -20,7 +22,8 @@ pub fn printable(text: &str) -> String {
     written_out(text, is_obeyed)
 }
 
-/// Returns the text with its line breaks and tabs, and everything else that a terminal would obey written out.
+/// Returns the text with its line breaks and tabs, and everything else that a terminal would obey
+/// written out.
 pub fn printable_lines(text: &str) -> String {
     written_out(text, |c| is_obeyed(c) && c != '\n' && c != '\t')
 }
@@ -37,7 +40,8 @@ fn written_out(text: &str, is_harmful: impl Fn(char) -> bool) -> String {
     shown
 }
 
-/// Returns the value's text as [`printable`] does, cut to [`MAX_EXCERPT_BYTES`]; the cut says how many bytes are missing.
+/// Returns the value's text as [`printable`] does, cut to [`MAX_EXCERPT_BYTES`]; the cut says how
+/// many bytes are missing.
 pub fn excerpt(value: fmt::Arguments<'_>) -> String {
     let mut excerpt = Excerpt::default();
     // Only a value's own `Display` can fail here, and what it wrote until then is shown.

@@ -1,8 +1,9 @@
 //! Names that come from outside, and how they travel in NATS subjects and KV keys.
 //!
-//! User ids, instance names, sources and tags are free UTF-8 text. They are parsed here once into types
-//! that cannot be wrong, so that nothing further in ever builds a subject from raw text. Escaping is
-//! injective and leaves none of the characters that mean something to NATS (`.`, `*`, `>`, white space).
+//! User ids, instance names, sources and tags are free UTF-8 text. They are parsed here once into
+//! types that cannot be wrong, so that nothing further in ever builds a subject from raw text.
+//! Escaping is injective and leaves none of the characters that mean something to NATS (`.`, `*`,
+//! `>`, white space).
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,10 +13,10 @@ use serde::{Deserialize, Serialize};
 /// The longest name, in bytes of its UTF-8 text.
 pub const MAX_NAME_BYTES: usize = 128;
 
-/// What text without control characters matches, in the schemas of names and ids.
+/// The pattern of text without control characters, in the schemas of names and ids.
 pub const NO_CONTROL: &str = r"^[^\x00-\x1f\x7f-\x9f]*$";
 
-/// Why a text is not a name.
+/// The reason why a text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// The text has no bytes.
@@ -63,8 +64,8 @@ pub fn escape(text: &str) -> String {
     token
 }
 
-/// Reads a subject token back. Only what [`escape`] can have written is accepted, so that one name has
-/// one subject.
+/// Reads a subject token back. Only what [`escape`] can have written is accepted, so that one name
+/// has one subject.
 ///
 /// # Errors
 /// [`NameError::NotEscaped`] with the token.
@@ -155,7 +156,7 @@ macro_rules! name_type {
 }
 
 name_type! {
-    /// Whom a reminder is for.
+    /// The user for whom a reminder is published.
     UserId
 }
 name_type! {

@@ -1,4 +1,4 @@
-//! Which trace a set belongs to, as its publisher says in the header `traceparent` of W3C Trace Context
+//! The trace of a set, from its header `traceparent` of W3C Trace Context
 //! (<https://www.w3.org/TR/trace-context/>).
 
 use std::fmt;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct TraceParent(String);
 
-/// What the header is called.
+/// The name of the header.
 pub const HEADER: &str = "traceparent";
 
 /// Bytes of what version 00 of the standard writes; a later version may have more behind a hyphen.

@@ -1,8 +1,10 @@
-//! The feed of one user: the windows that are open, recent reminders, and those that no window has confirmed yet. Pure.
+//! The feed of one user: the windows that are open, recent reminders, and those that no window has
+//! confirmed yet. Pure.
 //!
-//! A reminder is *shown* when a window has confirmed that it is on its page. Only then is it accepted: what was merely written
-//! to a connection may be lost with it, and Bellhop would have forgotten it. A window confirms how far it has come, so one
-//! confirmation stands for everything before it, and that of any window is enough.
+//! A reminder is *shown* when a window has confirmed that it is on its page. Only then is it
+//! accepted: what was merely written to a connection may be lost with it, and Bellhop would have
+//! forgotten it. A window confirms how far it has come, so one confirmation stands for everything
+//! before it, and that of any window is enough.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,16 +16,17 @@ use tokio::sync::mpsc;
 
 /// The most windows of one user. A browser allows itself fewer connections to one server.
 const MAX_WINDOWS: usize = 16;
-/// The most reminders that a window may be behind, more than one request of Bellhop's brings. Then it is closed, and its browser
-/// connects again.
+/// The most reminders that a window may be behind, more than one request of Bellhop's brings. Then
+/// it is closed, and its browser connects again.
 const MAX_BEHIND: usize = 2_048;
-/// How long windows may take to confirm a reminder until it is refused for now. Others wait for the same answer.
+/// Maximum time for windows to confirm a reminder, before it is refused for now. Others wait for
+/// the same answer.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How long they may take until they count as gone: frozen, or at the end of a dead connection.
+/// Maximum time before they count as gone: frozen, or at the end of a dead connection.
 const HUNG: Duration = Duration::from_secs(4);
-/// How long a user without a window counts as connected: a page that is reloaded is no absence.
+/// Time for which a user without a window counts as connected: reloading a page is not an absence.
 const GRACE: Duration = Duration::from_secs(3);
-/// How long after that recent reminders are remembered, for another device that comes back.
+/// Further time for which recent reminders are remembered, for another device that comes back.
 const KEEP: Duration = Duration::from_secs(120);
 /// The most reminders remembered after they were shown, and the most bytes of their JSON.
 const MAX_RECENT: usize = 200;
@@ -41,7 +44,7 @@ pub(super) struct Item {
 /// An open window. It is closed by whichever end is dropped first.
 #[derive(Debug)]
 pub(super) struct Window {
-    /// Whether `missed` is all that its page lacks.
+    /// True if `missed` is all that its page lacks.
     pub resumed: bool,
     /// Reminders from before it was opened, the oldest first.
     pub missed: Vec<Item>,
@@ -142,8 +145,8 @@ impl<H> Feed<H> {
         }
     }
 
-    /// Opens a window whose page has everything up to the number `after`, if it names one. Its user is connected from then on.
-    /// Returns `None` for a window too many.
+    /// Opens a window whose page has everything up to the number `after`, if it names one. Its user
+    /// is connected from then on. Returns `None` for a window too many.
     pub(super) fn open(&mut self, now: Instant, after: Option<u64>) -> Option<Window> {
         if self.windows.len() >= MAX_WINDOWS {
             return None;
@@ -203,7 +206,8 @@ impl<H> Feed<H> {
         Added::Waits
     }
 
-    /// Notes that a window shows everything up to this number. Returns the handles of what is shown by that.
+    /// Notes that a window shows everything up to this number. Returns the handles of what is shown
+    /// by that.
     pub(super) fn seen(&mut self, now: Instant, number: u64) -> Vec<H> {
         let newest = self
             .recent
@@ -246,7 +250,8 @@ impl<H> Feed<H> {
         self.leave()
     }
 
-    /// Forgets what was not shown: Bellhop decides again what becomes of it, and an associate may get it.
+    /// Forgets what was not shown: Bellhop decides again what becomes of it, and an associate may
+    /// get it.
     fn leave(&mut self) -> Vec<H> {
         self.is_connected = false;
         self.unconfirmed_since = None;

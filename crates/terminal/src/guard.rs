@@ -1,4 +1,5 @@
-//! Protects pages from other sites: which requests are answered, and what a browser may do with an answer.
+//! Protects pages from other sites: which requests are answered, and what a browser may do with an
+//! answer.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -14,9 +15,9 @@ use axum::response::Response;
 
 use super::refusal::{Refusal, refuse};
 
-/// On every answer. Content comes from strangers, so a page may load and do nothing but what this server serves; and with
-/// `require-trusted-types-for` a browser refuses to make markup of text at all. The policy `worker` names the one address of
-/// the shared worker (`windows.js`).
+/// On every answer. Content comes from strangers, so a page may load and do nothing but what this
+/// server serves; and with `require-trusted-types-for` a browser refuses to make markup of text at
+/// all. The policy `worker` names the one address of the shared worker (`windows.js`).
 const HEADERS: [(HeaderName, &str); 7] = [
     (
         header::CONTENT_SECURITY_POLICY,
@@ -25,7 +26,8 @@ const HEADERS: [(HeaderName, &str); 7] = [
          trusted-types worker",
     ),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    // No other site learns in whose reminder a link was. With `no-referrer` browsers would not say where a form comes from.
+    // No other site learns in whose reminder a link was. With `no-referrer` browsers would not say
+    // where a form comes from.
     (header::REFERRER_POLICY, "same-origin"),
     (
         HeaderName::from_static("cross-origin-opener-policy"),
@@ -59,7 +61,8 @@ pub(super) async fn protect(mut answer: Response) -> Response {
     answer
 }
 
-/// Middleware that lets requests pass which are for this server, and changes which come from its own pages.
+/// Middleware that lets requests pass which are for this server, and changes which come from its
+/// own pages.
 pub(super) async fn check(
     State(trusted): State<Trusted>,
     request: Request,
@@ -85,8 +88,9 @@ pub(super) async fn check(
     }
 }
 
-/// Returns whether a request was meant for this server: by an address, `localhost`, or one of its names. A page of another site
-/// can have its own name lead here (DNS rebinding), and would then be of the same origin; but its requests still say that name.
+/// Returns whether a request was meant for this server: by an address, `localhost`, or one of its
+/// names. A page of another site can have its own name lead here (DNS rebinding), and would then be
+/// of the same origin; but its requests still say that name.
 fn is_for_us(headers: &HeaderMap, names: &[String]) -> bool {
     let host = text(headers, &header::HOST).filter(|host| !host.contains('@')); // A user's name belongs in no `Host`.
     let Some(host) = host.and_then(|host| host.parse::<Authority>().ok()) else {
@@ -98,7 +102,8 @@ fn is_for_us(headers: &HeaderMap, names: &[String]) -> bool {
     is_local || names.iter().any(|own| own.eq_ignore_ascii_case(name))
 }
 
-/// Returns whether a request comes from one of this server's pages. Browsers say where a POST comes from.
+/// Returns whether a request comes from one of this server's pages. Browsers say where a POST comes
+/// from.
 fn is_from_us(headers: &HeaderMap) -> bool {
     let origin =
         text(headers, &header::ORIGIN).and_then(|origin| Some(origin.split_once("://")?.1));
@@ -114,13 +119,13 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 pub(super) struct Visitor {
     /// The address that it comes from.
     pub address: IpAddr,
-    /// Whether it came over TLS.
+    /// True if it came over TLS.
     pub is_secure: bool,
 }
 
 impl Visitor {
-    /// Returns the visitor of a connection. `X-Forwarded-For` and `X-Forwarded-Proto` count only if the connection is the proxy's:
-    /// anybody can write them.
+    /// Returns the visitor of a connection. `X-Forwarded-For` and `X-Forwarded-Proto` count only if
+    /// the connection is the proxy's: anybody can write them.
     fn of(headers: &HeaderMap, peer: IpAddr, proxy: Option<IpAddr>) -> Self {
         if proxy != Some(peer.to_canonical()) {
             return Self {

@@ -1,4 +1,5 @@
-//! Older reminders of a user, a page at a time: `<prefix>.api.history`, asked about that user alone.
+//! Older reminders of a user, a page at a time: `<prefix>.api.history`, asked about that user
+//! alone.
 
 use std::time::{Duration, Instant};
 
@@ -13,12 +14,13 @@ use serde_json::value::RawValue;
 const PAGE: usize = 40;
 /// The time for an answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// How long it may take until the route of a user who has just come is stored, without which the history is refused.
+/// Maximum time until the route of a user who has just connected is stored; without it the history
+/// is refused.
 const ARRIVAL: Duration = Duration::from_secs(2);
 /// The pause before it is asked again.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Where older reminders are asked for.
+/// The source of older reminders.
 #[derive(Clone)]
 pub(super) struct History {
     nats: Client,
@@ -33,7 +35,7 @@ pub(super) struct Page {
     cursor: Option<String>,
 }
 
-/// Why there is no page.
+/// The reason why there is no page.
 #[derive(Debug)]
 pub(super) enum HistoryError {
     /// The question was wrong, or is not permitted.
@@ -51,8 +53,8 @@ impl History {
         }
     }
 
-    /// Returns the newest reminders of a user that may be shown, or those after a cursor. There may be fewer than a page, or none,
-    /// and more after them.
+    /// Returns the newest reminders of a user that may be shown, or those after a cursor. There may
+    /// be fewer than a page, or none, and more after them.
     ///
     /// # Errors
     /// When no history is kept, the question is refused, or no member answers.
@@ -103,8 +105,9 @@ impl History {
     }
 }
 
-/// Returns whether a reminder of the history is for its user's eyes. What a rule blocked is not, a rejected one was never a
-/// reminder, another one stands for a merged one, and a parked one comes by itself.
+/// Returns whether a reminder of the history is for its user's eyes. What a rule blocked is not, a
+/// rejected one was never a reminder, another one stands for a merged one, and a parked one comes
+/// by itself.
 fn may_be_shown(reminder: &str) -> bool {
     #[derive(Deserialize)]
     struct Outcome<'a> {

@@ -1,5 +1,5 @@
-//! The connected users: one task that has every user's feed, brings reminders to it, and reports to Bellhop who connects,
-//! who leaves, and what was shown.
+//! The connected users: one task that has every user's feed, brings reminders to it, and reports to
+//! Bellhop who connects, who leaves, and what was shown.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,7 +15,8 @@ use super::feed::{Added, Feed, Item, Key, Tick, Window};
 
 /// The most users who are connected, or left not long ago.
 const MAX_USERS: usize = 10_000;
-/// The most of them from one address: one visitor cannot take all the room, and an office behind one address has enough.
+/// The most of them from one address: one visitor cannot take all the room, and an office behind
+/// one address has enough.
 const MAX_USERS_OF_ADDRESS: usize = 500;
 /// The pause between two looks at the time.
 const TICK: Duration = Duration::from_millis(100);
@@ -28,7 +29,7 @@ pub(super) struct Hub {
     commands: mpsc::Sender<Command>,
 }
 
-/// Why no window can be opened.
+/// The reason why no window can be opened.
 #[derive(Debug)]
 pub(super) struct NoRoom(pub &'static str);
 
@@ -47,8 +48,8 @@ enum Command {
 }
 
 impl Hub {
-    /// Returns a hub and its task. The task works until `stop`; then it closes windows, deletes routes, and gives back what was not
-    /// shown. `visitors` gets the connected users.
+    /// Returns a hub and its task. The task works until `stop`; then it closes windows, deletes
+    /// routes, and gives back what was not shown. `visitors` gets the connected users.
     pub(super) fn new(
         app: AppServer,
         deliveries: Deliveries,
@@ -69,7 +70,8 @@ impl Hub {
         (Self { commands }, task.run(received, deliveries, stop))
     }
 
-    /// Opens a window for a user at this address, whose page has everything up to the event `after`, if it names one.
+    /// Opens a window for a user at this address, whose page has everything up to the event
+    /// `after`, if it names one.
     ///
     /// # Errors
     /// When there are too many, or the server stops.
@@ -101,8 +103,8 @@ impl Hub {
 struct Task {
     app: AppServer,
     users: HashMap<UserId, User>,
-    /// The number of the last event. Numbers begin with the time, in microseconds, so that those of an earlier run, or of
-    /// another server, are none of this one's.
+    /// The number of the last event. Numbers begin with the time, in microseconds, so that those of
+    /// an earlier run, or of another server, are none of this one's.
     last: u64,
     visitors: watch::Sender<Vec<UserId>>,
 }
@@ -191,7 +193,8 @@ impl Task {
             .open(now, after)
             .ok_or(NoRoom("the user has too many windows"))?;
         if !was_connected {
-            // The feed first: a reminder may come as soon as the route is there. Nothing here waits for that.
+            // The feed first: a reminder may come as soon as the route is there. Nothing here waits
+            // for that.
             drop(self.app.connect(name));
             self.report_visitors();
         }

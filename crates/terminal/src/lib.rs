@@ -1,7 +1,8 @@
 //! A web terminal: an app server that holds browsers' connections and shows people their reminders.
 //!
-//! It is an example that works, and uses nothing of Bellhop's but the client. An application that has its own pages and its own
-//! authentication can copy from it how an app server holds connections. `docs/terminal.md` shows how it is used.
+//! It is an example that works, and uses nothing of Bellhop's but the client. An application that
+//! has its own pages and its own authentication can copy from it how an app server holds
+//! connections. `docs/terminal.md` shows how it is used.
 //!
 //! ```text
 //! Bellhop ─▶ client::AppServer ─▶ hub ─▶ a user's feed ─▶ Server-Sent Events ─▶ windows
@@ -52,13 +53,14 @@ use web::Site;
 
 /// The settings of a terminal.
 pub struct Options {
-    /// Where browsers find it.
+    /// The address for browsers.
     pub listen: SocketAddr,
     /// Its name among the app servers. Two must not have the same one.
     pub instance: InstanceName,
-    /// What the names of the installation begin with: `bellhop`.
+    /// The beginning of the installation's names: `bellhop`.
     pub prefix: String,
-    /// How long a request of Bellhop's may wait for a browser; it must be below `delivery.timeout`.
+    /// Maximum time for which a request of Bellhop waits for a browser; it must be below
+    /// `delivery.timeout`.
     pub answer_within: Duration,
     /// Names that the page suggests to sign in as.
     pub names: Vec<String>,
@@ -70,7 +72,7 @@ pub struct Options {
     pub proxy: Option<IpAddr>,
 }
 
-/// Why a terminal cannot start.
+/// The reason why a terminal cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum TerminalError {
     /// The address cannot be had.
@@ -154,7 +156,8 @@ impl Terminal {
         self.visitors.clone()
     }
 
-    /// Answers browsers until `stop`. Then windows are closed and routes deleted. Dropped, it ends at once.
+    /// Serves browsers until `stop`. Then windows are closed and routes deleted. Dropped, it ends
+    /// at once.
     pub async fn run(self, stop: CancellationToken) {
         let mut connections = JoinSet::new();
         tokio::select! {

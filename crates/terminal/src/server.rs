@@ -1,5 +1,6 @@
-//! The connections of browsers, bounded in number and in time. `axum::serve` bounds neither: a head that never ends, or an
-//! answer that is never read, would hold its connection for as long as the browser likes.
+//! The connections of browsers, bounded in number and in time. `axum::serve` bounds neither: a head
+//! that never ends, or an answer that is never read, would hold its connection for as long as the
+//! browser likes.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -20,9 +21,10 @@ use tower::ServiceExt;
 const MAX_CONNECTIONS: usize = 20_000;
 /// The time for a request's head, and the time that a connection may be idle between two requests.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
-/// How long a browser may leave unread what it was sent.
+/// Maximum time for which a browser may leave sent data unread.
 const READ_WITHIN: Duration = Duration::from_secs(30);
-/// The pause after a connection could not be accepted, most likely since all file descriptors are in use.
+/// The pause after a connection could not be accepted, most likely since all file descriptors are
+/// in use.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts connections and serves each in a task of `connections`.

@@ -1,8 +1,9 @@
-//! Sessions of signed-in users. A session is a signed cookie (HMAC-SHA-256) that names its user and its end.
+//! Sessions of signed-in users. A session is a signed cookie (HMAC-SHA-256) that names its user and
+//! its end.
 //!
-//! Servers that share a key accept each other's cookies. A server remembers the sessions that were signed out before their
-//! end; others that share its key do not know of them. **Users may sign in under any name:** `web::sign_in` is where an
-//! application has its own authentication.
+//! Servers that share a key accept each other's cookies. A server remembers the sessions that were
+//! signed out before their end; others that share its key do not know of them. **Users may sign in
+//! under any name:** `web::sign_in` is where an application has its own authentication.
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
@@ -82,8 +83,8 @@ pub(super) struct Session {
     id: Id,
 }
 
-/// A session's end, in seconds of Unix time, and a number that tells it from others. The signature makes it unforgeable, so the
-/// number need not be a secret.
+/// A session's end, in seconds of Unix time, and a number that tells it from others. The signature
+/// makes it unforgeable, so the number need not be a secret.
 type Id = (i64, u64);
 
 impl Session {
@@ -95,8 +96,9 @@ impl Session {
         }
     }
 
-    /// Returns the cookie that carries the session. No script sees it, no other site can have a browser send it, and it stays on
-    /// TLS if it was set over TLS. It is good for the pages of its user alone, so one browser can have windows of several users.
+    /// Returns the cookie that carries the session. No script sees it, no other site can have a
+    /// browser send it, and it stays on TLS if it was set over TLS. It is good for the pages of its
+    /// user alone, so one browser can have windows of several users.
     pub(super) fn cookie(&self, visitor: Visitor) -> Cookie<'static> {
         let (until, number) = self.id;
         Cookie::build((COOKIE, format!("{until}.{number:x}.{}", self.user)))
@@ -171,8 +173,8 @@ impl Sessions {
         self.key.0.clone()
     }
 
-    /// Signs a session out. Beyond the limit, those that end first are signed out with all that end before them, so that no
-    /// session comes back.
+    /// Signs a session out. Beyond the limit, those that end first are signed out with all that end
+    /// before them, so that no session comes back.
     pub(super) fn end(&self, session: &Session, now: Timestamp) {
         self.signed_out.send_modify(|signed_out| {
             signed_out.sessions.insert(session.id);

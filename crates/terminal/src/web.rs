@@ -1,4 +1,4 @@
-//! What browsers may ask.
+//! The requests of browsers.
 //!
 //! | request | answer |
 //! | --- | --- |
@@ -11,7 +11,8 @@
 //! | `GET /as/<user>/history` | older reminders, from `?cursor=` on |
 //! | `POST /as/<user>/sign-out` | the session is over, and the cookie gone |
 //!
-//! `<user>` is escaped as in a subject of NATS. Every handler below it takes a [`Session`], so none can be reached without.
+//! `<user>` is escaped as in a subject of NATS. Every handler below it takes a [`Session`], so none
+//! can be reached without.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -42,11 +43,13 @@ use super::session::{Session, Sessions, home};
 
 /// The most bytes of a body: a form with an escaped name, or a number.
 const MAX_BODY_BYTES: usize = 1024;
-/// The time for a body. It is asked for before anybody is signed in, and browsers send so little at once.
+/// The time for a body. It is asked for before anybody is signed in, and browsers send so little at
+/// once.
 const BODY_WITHIN: Duration = Duration::from_secs(5);
-/// How long a browser waits until it asks again after its connection broke.
+/// Pause of a browser before it reconnects.
 const RETRY: Duration = Duration::from_millis(500);
-/// The pause after which a window is sent a comment: proxies close a connection that is silent for a minute.
+/// The pause after which a window is sent a comment: proxies close a connection that is silent for
+/// a minute.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Everything that answers are made of.
@@ -56,7 +59,7 @@ pub(super) struct Site {
     pub hub: Hub,
     /// Older reminders.
     pub history: History,
-    /// Who is signed in.
+    /// The signed-in users.
     pub sessions: Arc<Sessions>,
     /// The name of this app server.
     pub instance: InstanceName,
@@ -165,7 +168,8 @@ async fn events(
     Query(from): Query<From>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
-    // The header is a browser's that connects again by itself; a page that makes a new connection cannot set it.
+    // The header is a browser's that connects again by itself; a page that makes a new connection
+    // cannot set it.
     let last = headers
         .get("last-event-id")
         .and_then(|last| last.to_str().ok())

@@ -1,4 +1,5 @@
-//! Scripted app servers: core NATS and the words of the contract. They use nothing of Bellhop's own code, since they judge it.
+//! Scripted app servers: core NATS and the words of the contract. They use nothing of Bellhop's own
+//! code, since they judge it.
 
 #![allow(clippy::unwrap_used)] // A test that cannot go on has failed.
 
@@ -19,7 +20,8 @@ use crate::escape;
 /// The contract's bounds of one request.
 const MAX_DELIVERY_BYTES: usize = 256 * 1024;
 const MAX_HEARTBEAT_USERS: usize = 1_000;
-/// How long an app server may take to start or to end on a loaded machine, and how often that is looked at.
+/// Maximum time for an app server to start or to end on a loaded machine, and the interval between
+/// two checks.
 const DEADLINE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(5);
 
@@ -28,7 +30,7 @@ const POLL: Duration = Duration::from_millis(5);
 pub struct Take {
     /// The app server's name.
     pub app: String,
-    /// When it came.
+    /// Time of arrival.
     pub at: Instant,
     /// The reminder as it came.
     pub reminder: Value,
@@ -83,10 +85,10 @@ impl Seen {
     }
 }
 
-/// What a request asks of an app server.
+/// The request to an app server.
 #[derive(Debug, Clone)]
 pub enum Asked {
-    /// Who of these is connected.
+    /// A heartbeat, with its users.
     Heartbeat(Vec<String>),
     /// To take these reminders.
     Delivery(Vec<Value>),
@@ -95,9 +97,9 @@ pub enum Asked {
 /// A request as it came.
 #[derive(Debug)]
 pub struct Request {
-    /// When it came.
+    /// Time of arrival.
     pub at: Instant,
-    /// What it asks.
+    /// The request.
     pub asked: Asked,
     /// Its body.
     pub body: Bytes,
@@ -111,18 +113,18 @@ impl Request {
     }
 }
 
-/// What an app server does with a request.
+/// An app server's reaction to a request.
 pub struct Reply {
     body: Option<Bytes>,
     headers: HeaderMap,
-    /// Which of the reminders it takes, whatever it answers.
+    /// Selects the reminders that it takes, whatever it answers.
     takes: Box<dyn Fn(&Value) -> bool + Send>,
     after: Duration,
     dies: bool,
 }
 
 impl Reply {
-    /// Answers this, whatever it means, and takes nothing.
+    /// Returns a reply with this body, whatever it means, that takes no reminder.
     pub fn say(body: impl AsRef<[u8]>) -> Self {
         let body = Some(Bytes::copy_from_slice(body.as_ref()));
         Self {
@@ -134,7 +136,7 @@ impl Reply {
         }
     }
 
-    /// Answers nothing, and takes nothing.
+    /// Returns no reply, and takes no reminder.
     pub fn silence() -> Self {
         Self {
             body: None,
@@ -187,7 +189,7 @@ impl Reply {
         }
     }
 
-    /// Answers this much later; what comes meanwhile is seen to at once.
+    /// Delays the reply; requests that arrive meanwhile are handled at once.
     pub fn after(self, after: Duration) -> Self {
         Self { after, ..self }
     }
@@ -197,7 +199,7 @@ impl Reply {
         Self { dies: true, ..self }
     }
 
-    /// Answers with this header, too.
+    /// Adds this header to the reply.
     pub fn with_header(mut self, name: &str, value: &str) -> Self {
         self.headers.insert(name, value);
         self
@@ -207,7 +209,7 @@ impl Reply {
 type OnDelivery = Box<dyn FnMut(&[Value]) -> Reply + Send>;
 type OnHeartbeat = Box<dyn FnMut(&[String]) -> Reply + Send>;
 
-/// What an app server knows and how it behaves.
+/// An app server's knowledge and behaviour.
 #[derive(Default)]
 struct State {
     connected: BTreeSet<String>,
@@ -222,7 +224,7 @@ struct State {
 struct Shared {
     name: String,
     state: Arc<Mutex<State>>,
-    /// Where there is none, nothing is remembered and nothing is checked.
+    /// The memory for checks; without it nothing is remembered or checked.
     seen: Option<Seen>,
 }
 
@@ -237,7 +239,8 @@ pub struct ScriptedApp {
 }
 
 impl ScriptedApp {
-    /// Returns an instance that is not started. It writes routes over this connection, so they outlive the instance's own.
+    /// Returns an instance that is not started. It writes routes over this connection, so they
+    /// outlive the instance's own.
     pub fn new(name: &str, client: Client) -> Self {
         Self {
             shared: Shared {
@@ -270,7 +273,8 @@ impl ScriptedApp {
         self
     }
 
-    /// Subscribes over this connection, and waits until requests arrive. It answers as scripted from here on.
+    /// Subscribes over this connection, and waits until requests arrive. It answers as scripted
+    /// from here on.
     pub async fn start(&self, client: Client) {
         let mut requests = client
             .subscribe(format!("{}.*", self.subject))
@@ -288,7 +292,8 @@ impl ScriptedApp {
         self.until(true).await;
     }
 
-    /// Goes away without a word: its subscription ends, and the connection unless others hold it. Its routes stay.
+    /// Goes away without a word: its subscription ends, and the connection unless others hold it.
+    /// Its routes stay.
     pub async fn stop(&self) {
         if let Some(serving) = self.running.lock().unwrap().take() {
             serving.abort();
@@ -309,7 +314,7 @@ impl ScriptedApp {
         }
     }
 
-    /// Whether the server knows a subscriber.
+    /// Returns true if the server has a subscriber.
     async fn answers(&self) -> bool {
         let request = NatsRequest::new().timeout(Some(Duration::from_secs(1)));
         match self
@@ -322,18 +327,18 @@ impl ScriptedApp {
         }
     }
 
-    /// Answers deliveries so from here on. Without a script those for connected users are accepted, and the
-    /// others refused.
+    /// Sets the reaction to deliveries from now on. Without a script those for connected users are
+    /// accepted, and the others refused.
     pub fn on_delivery(&self, script: impl FnMut(&[Value]) -> Reply + Send + 'static) {
         self.shared.state.lock().unwrap().on_delivery = Some(Box::new(script));
     }
 
-    /// Answers heartbeats so from here on. Without a script the connected users are named.
+    /// Sets the reaction to heartbeats from now on. Without a script the connected users are named.
     pub fn on_heartbeat(&self, script: impl FnMut(&[String]) -> Reply + Send + 'static) {
         self.shared.state.lock().unwrap().on_heartbeat = Some(Box::new(script));
     }
 
-    /// Answers as without a script from here on.
+    /// Removes the scripts.
     pub fn recover(&self) {
         let mut state = self.shared.state.lock().unwrap();
         (state.on_delivery, state.on_heartbeat) = (None, None);
@@ -372,7 +377,8 @@ impl ScriptedApp {
         self.write_route(user, false).await;
     }
 
-    /// Returns the message that puts the user's route, or deletes it: its subject, headers and body.
+    /// Returns the message that puts the user's route, or deletes it: its subject, headers and
+    /// body.
     pub fn route(&self, user: &str, is_put: bool) -> (String, HeaderMap, Bytes) {
         let subject = format!(
             "$KV.bellhop_routes.{}.{}",

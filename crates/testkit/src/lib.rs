@@ -1,4 +1,5 @@
-//! What Bellhop's tests, demo and benchmarks run on. It knows nothing of Bellhop but the contract.
+//! Servers and app servers for Bellhop's tests, demo and benchmarks. It knows nothing of Bellhop
+//! but the contract.
 //!
 //! | module | |
 //! | --- | --- |

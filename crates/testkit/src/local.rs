@@ -1,4 +1,5 @@
-//! A free port, and the service's probe, for programs that run a whole installation on this machine.
+//! A free port, and the service's probe, for programs that run a whole installation on this
+//! machine.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

@@ -1,7 +1,8 @@
 //! A PostgreSQL: one server for the test process, a database for each test.
 //!
-//! It lives in a temporary directory and listens on a socket there. A shell watches over it: when the test process ends,
-//! however that happens, the shell's input ends, and it stops the server and removes the directory.
+//! It lives in a temporary directory and listens on a socket there. A shell watches over it: when
+//! the test process ends, however that happens, the shell's input ends, and it stops the server and
+//! removes the directory.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,7 +12,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 
-/// With `none`, tests that need PostgreSQL are left out; with the address of a server, they use that one.
+/// With `none`, tests that need PostgreSQL are left out; with the address of a server, they use
+/// that one.
 const POSTGRES_ENV: &str = "BELLHOP_TEST_POSTGRES";
 /// To make a new server's files and start it, on a loaded machine.
 const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -30,7 +32,8 @@ struct Server {
     _watch: Option<Child>,
 }
 
-/// Returns the address of a new database, or none if `BELLHOP_TEST_POSTGRES` is `none`. Each call makes another database.
+/// Returns the address of a new database, or none if `BELLHOP_TEST_POSTGRES` is `none`. Each call
+/// makes another database.
 ///
 /// # Panics
 /// When no PostgreSQL is found, or it does not start.
@@ -100,7 +103,7 @@ async fn start() -> Server {
         .args(["-c", WATCH, "watch"])
         .arg(&programs)
         .arg(&dir)
-        .args(as_somebody_else(&dir));
+        .args(as_other_user(&dir));
     watch
         .stdin(Stdio::piped())
         .stdout(log.try_clone().unwrap())
@@ -127,7 +130,7 @@ async fn start() -> Server {
     }
 }
 
-/// Where Debian has them, the latest version first; else where `PATH` has them.
+/// Returns Debian's directory of its programs, the latest version first; else the one in `PATH`.
 fn programs() -> Option<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
@@ -148,7 +151,7 @@ fn programs() -> Option<PathBuf> {
 }
 
 /// PostgreSQL does not run as root: how root becomes a user who may, who gets the directory.
-fn as_somebody_else(dir: &Path) -> Vec<String> {
+fn as_other_user(dir: &Path) -> Vec<String> {
     let id = |arguments: &[&str]| {
         let output = Command::new("id")
             .args(arguments)

@@ -1,7 +1,7 @@
-//! Who is connected, and which routes have to be put or deleted for that. Pure.
+//! Connected users, and the routes to put or delete for them. Pure.
 //!
-//! There is one write at a time for each user. Changes in the meantime make one more write, so the latest state wins, and a
-//! user who connects and disconnects often costs no more.
+//! There is one write at a time for each user. Changes in the meantime make one more write, so the
+//! latest state wins, and a user who connects and disconnects often costs no more.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -27,7 +27,7 @@ struct Entry {
     terminals: usize,
     /// The revision of the route, if known.
     route: Option<u64>,
-    /// Whether a put has begun that nothing has confirmed. It may be stored, also later.
+    /// True if a put has begun that was not confirmed. It may be stored, also later.
     in_doubt: bool,
     state: State,
     waiting: Vec<Waiter>,
@@ -48,12 +48,14 @@ enum State {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Change {
     Put,
-    /// Deletes the route, unless it has another revision than this one. Without a revision, in any case.
+    /// Deletes the route, unless it has another revision than this one. Without a revision, in any
+    /// case.
     Delete(Option<u64>),
 }
 
 impl Connections {
-    /// Adds a terminal of the user. The route is put even if there is one, which makes this the user's latest device.
+    /// Adds a terminal of the user. The route is put even if there is one, which makes this the
+    /// user's latest device.
     pub(super) fn connect(&mut self, user: UserId, waiter: Waiter) {
         let entry = self.users.entry(user.clone()).or_default();
         entry.terminals += 1;
@@ -146,7 +148,7 @@ impl Connections {
         }
     }
 
-    /// Whether every route is right.
+    /// Returns true if every route is right.
     pub(super) fn is_settled(&self) -> bool {
         self.users
             .values()
@@ -298,7 +300,8 @@ mod tests {
         )));
     }
 
-    /// A user who comes and goes, with writes that succeed, that fail, and that fail with nobody knowing that they were stored.
+    /// A user who comes and goes, with writes that succeed, that fail, and that fail although
+    /// they were stored.
     #[derive(Debug, Clone, Copy)]
     enum Step {
         Comes,

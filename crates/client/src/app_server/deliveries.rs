@@ -17,21 +17,21 @@ use bellhop_protocol::wire::answer::Reason;
 /// A stream of reminders for the users who are connected here. It ends when the app server has
 /// [drained](super::AppServer::drain).
 ///
-/// A user's reminders of one source arrive in the order of publishing. When this is dropped, every delivery is
-/// refused as busy.
+/// A user's reminders of one source arrive in the order of publishing. When this is dropped, every
+/// delivery is refused as busy.
 #[derive(Debug)]
 pub struct Deliveries {
     queue: mpsc::UnboundedReceiver<Vec<Queued>>,
-    /// What the application has not taken yet of the latest request.
+    /// The reminders of the latest request that the application has not taken yet.
     rest: VecDeque<Queued>,
 }
 
-/// A reminder that the application has to accept or refuse. Dropped without either, it is refused as busy and comes again,
-/// so a task that panics loses nothing.
+/// A reminder that the application has to accept or refuse. Dropped without either, it is refused
+/// as busy and comes again, so a task that panics loses nothing.
 ///
-/// A reminder without a decision when [`Options::answer_within`](super::Options::answer_within) ends is refused for now.
-/// Bellhop delivers it again after a moment. The application, which still has it, does not get it a second time: its
-/// decision in the meantime answers the new delivery.
+/// A reminder without a decision when [`Options::answer_within`](super::Options::answer_within)
+/// ends is refused for now. Bellhop delivers it again after a moment. The application, which still
+/// has it, does not get it a second time: its decision in the meantime answers the new delivery.
 #[derive(Debug)]
 pub struct Delivery {
     /// The reminder.
@@ -43,8 +43,8 @@ pub struct Delivery {
 /// The application's decision about a reminder.
 pub(super) type Verdict = (Key, Result<(), Reason>);
 
-/// Sends one decision, also when it is dropped. The channel needs no bound: there is at most one decision for each
-/// undecided reminder, and those are bounded.
+/// Sends one decision, also when it is dropped. The channel needs no bound: there is at most one
+/// decision for each undecided reminder, and those are bounded.
 #[derive(Debug)]
 struct Reply {
     key: Key,
@@ -63,16 +63,19 @@ impl Drop for Reply {
 }
 
 impl Delivery {
-    /// Accepts the reminder: it is safe with the application, and Bellhop forgets it. Returns the reminder.
+    /// Accepts the reminder: it is safe with the application, and Bellhop forgets it. Returns the
+    /// reminder.
     pub fn accept(mut self) -> Reminder {
         self.reply.verdict = Ok(());
         self.reminder
     }
 
-    /// Refuses the reminder, and with it the user's later reminders of the same request, so that they stay in order.
+    /// Refuses the reminder, and with it the user's later reminders of the same request, so that
+    /// they stay in order.
     ///
-    /// With [`Reason::Busy`] it comes again after a moment. With [`Reason::NotConnected`] Bellhop drops the user's route;
-    /// when the user has left, call [`disconnect`](super::AppServer::disconnect) instead, which refuses all that waits.
+    /// With [`Reason::Busy`] it comes again after a moment. With [`Reason::NotConnected`] Bellhop
+    /// drops the user's route; when the user has left, call
+    /// [`disconnect`](super::AppServer::disconnect) instead, which refuses all that waits.
     pub fn refuse(mut self, reason: Reason) {
         self.reply.verdict = Err(reason);
     }
@@ -84,15 +87,17 @@ impl Delivery {
 }
 
 impl Deliveries {
-    /// Waits for the next reminder. Returns `None` when the app server has drained. Dropping the future loses nothing.
+    /// Waits for the next reminder. Returns `None` when the app server has drained. Dropping the
+    /// future loses nothing.
     pub async fn next(&mut self) -> Option<Delivery> {
         StreamExt::next(self).await
     }
 
-    /// Waits for the next request, and returns its reminders in order, so that they can be stored together. Returns `None`
-    /// when the app server has drained. Dropping the future loses nothing.
+    /// Waits for the next request, and returns its reminders in order, so that they can be stored
+    /// together. Returns `None` when the app server has drained. Dropping the future loses nothing.
     ///
-    /// The list is never empty. After [`next`](Self::next) it has the other reminders of the same request.
+    /// The list is never empty. After [`next`](Self::next) it has the other reminders of the same
+    /// request.
     pub async fn next_batch(&mut self) -> Option<Vec<Delivery>> {
         loop {
             let batch: Vec<Delivery> = self.rest.drain(..).filter_map(Queued::open).collect();
@@ -157,8 +162,8 @@ impl Queued {
     }
 }
 
-/// A reminder that two tasks share: either the application takes it, or the task of the app server takes it back. One that
-/// was taken back needs no memory while it is still in the queue.
+/// A reminder that two tasks share: either the application takes it, or the task of the app server
+/// takes it back. One that was taken back needs no memory while it is still in the queue.
 #[derive(Debug, Clone)]
 pub(super) struct Content(Arc<Mutex<Option<Text>>>);
 
@@ -175,7 +180,8 @@ impl Content {
     }
 }
 
-/// One user's reminders of one request. Once the application refuses one, it does not get the later ones.
+/// One user's reminders of one request. Once the application refuses one, it does not get the later
+/// ones.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Line(Arc<AtomicBool>);
 
@@ -189,7 +195,8 @@ impl Line {
     }
 }
 
-/// Returns the two ends of a queue of requests. It needs no bound of its own: each reminder in it has a permit.
+/// Returns the two ends of a queue of requests. It needs no bound of its own: each reminder in it
+/// has a permit.
 pub(super) fn queue() -> (mpsc::UnboundedSender<Vec<Queued>>, Deliveries) {
     let (sender, queue) = mpsc::unbounded_channel();
     (

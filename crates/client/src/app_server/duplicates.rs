@@ -9,8 +9,8 @@ use siphasher::sip128::Hasher128;
 use crate::Reminder;
 use bellhop_protocol::reminder::hasher_of;
 
-/// Identifies a reminder by 128 bits. It includes the time of publishing: after the idempotency window an id may be used
-/// again, for another reminder.
+/// Identifies a reminder by 128 bits. It includes the time of publishing: after the idempotency
+/// window an id may be used again, for another reminder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key(u128);
 
@@ -49,7 +49,8 @@ impl Accepted {
         }
     }
 
-    /// Returns the key of a reminder at a position of a request. Without memory each request has its own keys.
+    /// Returns the key of a reminder at a position of a request. Without memory each request has
+    /// its own keys.
     pub(super) fn key(&self, reminder: &Reminder, request: (u64, usize)) -> Key {
         Key::of(reminder, (self.most == 0).then_some(request))
     }

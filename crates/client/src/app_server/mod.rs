@@ -1,4 +1,5 @@
-//! The app server: routes for connected users, answers to heartbeats, and reminders for the application.
+//! The app server: routes for connected users, answers to heartbeats, and reminders for the
+//! application.
 
 mod connections;
 mod deliveries;
@@ -29,22 +30,24 @@ pub struct Options {
     pub prefix: String,
     /// The prefix of the instance's subjects: `<prefix>.app.<instance>`.
     pub subject: Option<String>,
-    /// The most reminders without a decision, in the stream or taken from it: 10,000. More are refused as busy. Those in the
-    /// stream take at most 256 KiB for each member of the installation.
+    /// The most reminders without a decision, in the stream or taken from it: 10,000. More are
+    /// refused as busy. Those in the stream take at most 256 KiB for each member of the
+    /// installation.
     pub capacity: usize,
-    /// How long a request waits for the application's decisions: 1.5 s. It must be below Bellhop's `delivery.timeout` (2 s).
+    /// Time for which a request waits for the application's decisions: 1.5 s. It must be below
+    /// Bellhop's `delivery.timeout` (2 s).
     pub answer_within: Duration,
-    /// How long accepted reminders are remembered, to recognize redeliveries: 10 minutes.
+    /// Time for which accepted reminders are remembered, to recognize redeliveries: 10 minutes.
     pub remember_for: Duration,
-    /// The most accepted reminders that are remembered: 100,000, about 60 bytes each. With 0 the application gets every
-    /// redelivery and decides about it, for example by its own database.
+    /// The most accepted reminders that are remembered: 100,000, about 60 bytes each. With 0 the
+    /// application gets every redelivery and decides about it, for example by its own database.
     pub remember: usize,
     /// The most routes that are written at the same time: 256.
     pub routes_in_flight: usize,
-    /// How long [`Routed`] and draining wait for JetStream: 5 s.
+    /// Time for which [`Routed`] and draining wait for JetStream: 5 s.
     pub patience: Duration,
-    /// The time between two checks whether the bucket of routes is still the same one: 10 s. After it was deleted and created
-    /// again, all routes are put again.
+    /// The time between two checks whether the bucket of routes is still the same one: 10 s. After
+    /// it was deleted and created again, all routes are put again.
     pub check_routes_every: Duration,
 }
 
@@ -86,7 +89,7 @@ pub enum RouteError {
     /// JetStream has not confirmed all of them yet. The app server goes on trying.
     #[error("not all routes are confirmed after {after:?}: {problem}; still retrying")]
     Late {
-        /// How long the call has waited.
+        /// Time for which the call has waited.
         after: Duration,
         /// The latest problem.
         problem: String,
@@ -96,11 +99,13 @@ pub enum RouteError {
     Stopped,
 }
 
-/// An instance of an app server. Clones are the same instance; when the last one is dropped, it [drains](Self::drain).
+/// An instance of an app server. Clones are the same instance; when the last one is dropped, it
+/// [drains](Self::drain).
 ///
-/// It keeps a table of connected users, and answers Bellhop from it. Routes follow the table: after each reconnect to NATS
-/// all are put again, and so are they after the bucket was deleted and created again. (Where an installation delivers to a user's latest device alone, this makes the devices of this
-/// instance the latest.)
+/// It keeps a table of connected users, and answers Bellhop from it. Routes follow the table: after
+/// each reconnect to NATS all are put again, and so are they after the bucket was deleted and
+/// created again. (Where an installation delivers to a user's latest device alone, this makes the
+/// devices of this instance the latest.)
 ///
 /// ```text
 /// connect(user) ─▶ table ─▶ route in the bucket ─▶ Bellhop
@@ -115,8 +120,9 @@ pub struct AppServer {
 }
 
 impl AppServer {
-    /// Starts an instance over this connection, inside a Tokio runtime, and subscribes to its requests. No user is connected
-    /// yet. Two processes must not have the same name at the same time.
+    /// Starts an instance over this connection, inside a Tokio runtime, and subscribes to its
+    /// requests. No user is connected yet. Two processes must not have the same name at the same
+    /// time.
     ///
     /// # Errors
     /// When it cannot subscribe.
@@ -150,14 +156,16 @@ impl AppServer {
         Ok((Self { commands, patience }, deliveries))
     }
 
-    /// Registers a terminal of the user. The user counts as connected until as many terminals have left.
+    /// Registers a terminal of the user. The user counts as connected until as many terminals have
+    /// left.
     ///
     /// The route is put each time, which makes this the user's latest device.
     pub fn connect(&self, user: UserId) -> Routed {
         self.connect_all([user])
     }
 
-    /// Registers a terminal of each user, for example when an app server takes existing connections over.
+    /// Registers a terminal of each user, for example when an app server takes existing connections
+    /// over.
     pub fn connect_all(&self, users: impl IntoIterator<Item = UserId>) -> Routed {
         let instance = Some(self.commands.clone());
         Routed {
@@ -166,8 +174,8 @@ impl AppServer {
         }
     }
 
-    /// Removes a terminal of the user. After the last one the user no longer counts as connected, and the user's reminders
-    /// in the stream are refused.
+    /// Removes a terminal of the user. After the last one the user no longer counts as connected,
+    /// and the user's reminders in the stream are refused.
     pub fn disconnect(&self, user: UserId) -> Routed {
         self.disconnect_all([user])
     }
@@ -177,18 +185,20 @@ impl AppServer {
         self.change(|waiter| Command::Disconnect(users.into_iter().collect(), waiter))
     }
 
-    /// Begins to stop: no user counts as connected any more, and the routes are deleted. The stream still yields the
-    /// reminders in it, and ends when all are answered and all routes deleted. If JetStream does not answer, it ends after
-    /// [`Options::patience`], and Bellhop drops the routes after its next heartbeats.
+    /// Begins to stop: no user counts as connected any more, and the routes are deleted. The stream
+    /// still yields the reminders in it, and ends when all are answered and all routes deleted. If
+    /// JetStream does not answer, it ends after [`Options::patience`], and Bellhop drops the routes
+    /// after its next heartbeats.
     pub fn drain(&self) {
         let _ = self.commands.send(Command::Drain); // One that has stopped has drained.
     }
 
-    /// Ends at once and leaves the routes, for a process whose successor has the same name and takes its users over: no
-    /// reminder goes to a mailbox meanwhile. Returns when the decisions made before this call are sent. Later decisions
-    /// are not sent, so those reminders come again.
+    /// Ends at once and leaves the routes, for a process whose successor has the same name and
+    /// takes its users over: no reminder goes to a mailbox meanwhile. Returns when the decisions
+    /// made before this call are sent. Later decisions are not sent, so those reminders come again.
     ///
-    /// Without a successor, Bellhop drops the routes after its next heartbeats or deliveries, which get no answer.
+    /// Without a successor, Bellhop drops the routes after its next heartbeats or deliveries, which
+    /// get no answer.
     pub async fn abandon(&self) {
         let _ = self.commands.send(Command::Abandon); // One that has stopped is gone already.
         self.commands.closed().await;

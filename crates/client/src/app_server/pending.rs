@@ -1,7 +1,7 @@
 //! Requests without an answer, and reminders without a decision. Pure: it reads no clock.
 //!
-//! A reminder can wait longer than the request that brought it, and a second request can bring it again. So a reminder
-//! knows the requests that wait for it, and its decision goes to all of them.
+//! A reminder can wait longer than the request that brought it, and a second request can bring it
+//! again. So a reminder knows the requests that wait for it, and its decision goes to all of them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -89,8 +89,8 @@ impl Pending {
         }
     }
 
-    /// Takes a request in. A reminder without room is refused at once, and so are the same user's later ones, so that
-    /// they stay in order.
+    /// Takes a request in. A reminder without room is refused at once, and so are the same user's
+    /// later ones, so that they stay in order.
     ///
     /// # Errors
     /// When it is not a delivery. Then it gets no answer.
@@ -145,7 +145,8 @@ impl Pending {
             });
         }
         if !queued.is_empty() {
-            // Where the application has dropped the other end meanwhile, the request is answered at its deadline.
+            // Where the application has dropped the other end meanwhile, the request is answered at
+            // its deadline.
             let _ = self.queue.send(queued);
         }
         self.requests.insert(
@@ -161,7 +162,8 @@ impl Pending {
         Ok(())
     }
 
-    /// Returns the decision about a reminder, if there is one at once. Otherwise the application decides.
+    /// Returns the decision about a reminder, if there is one at once. Otherwise the application
+    /// decides.
     fn ask(
         &mut self,
         key: Key,
@@ -217,7 +219,8 @@ impl Pending {
         self.settle(key, verdict);
     }
 
-    /// Refuses the reminders in the queue of a user who has left. Those that the application has are its own to decide.
+    /// Refuses the reminders in the queue of a user who has left. Those that the application has
+    /// are its own to decide.
     pub(super) fn disconnected(&mut self, user: &UserId) {
         let items = self.requests.values().flat_map(|request| &request.items);
         let keys: Vec<Key> = items
@@ -227,7 +230,8 @@ impl Pending {
         self.take_back(keys, Reason::NotConnected);
     }
 
-    /// Answers the requests whose deadline has passed. Their undecided reminders are refused for now.
+    /// Replies to the requests whose deadline has passed. Their undecided reminders are refused for
+    /// now.
     pub(super) fn expire(&mut self, now: Instant) {
         while let Some(request) = self
             .requests
@@ -255,7 +259,7 @@ impl Pending {
             .map(|(_, request)| request.deadline)
     }
 
-    /// Whether no request waits for an answer.
+    /// Returns true if no request waits for a reply.
     pub(super) fn is_idle(&self) -> bool {
         self.requests.is_empty()
     }
@@ -319,8 +323,8 @@ impl Request {
             .collect()
     }
 
-    /// Returns the answer. All that follows a refused reminder of the same user is refused, too: accepted now, it would be
-    /// out of order.
+    /// Returns the answer. All that follows a refused reminder of the same user is refused, too:
+    /// accepted now, it would be out of order.
     fn answer(self) -> Answer {
         let mut refused_before = HashMap::new();
         let mut refused = Vec::new();

@@ -1,4 +1,5 @@
-//! Writes routes by publishing to the bucket's stream, since an app server may not be allowed to read the bucket.
+//! Writes routes by publishing to the bucket's stream, since an app server may not be allowed to
+//! read the bucket.
 
 use std::error::Error;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use bellhop_protocol::wire::deletion;
 use bellhop_protocol::wire::route::{RouteError, key, value};
 use bellhop_protocol::wire::subject::read_value;
 
-/// How long JetStream may take to confirm a route.
+/// Maximum time for JetStream to confirm a route.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The name of no user. Its deleted key is there for as long as the bucket is the same one.
@@ -55,8 +56,9 @@ impl Writer {
         })
     }
 
-    /// Writes the deleted key of a name that no user has, on the condition that what was written last is still there.
-    /// Returns its revision; `None` if the bucket was deleted and created again.
+    /// Writes the deleted key of a name that no user has, on the condition that what was written
+    /// last is still there. Returns its revision; `None` if the bucket was deleted and created
+    /// again.
     pub(super) async fn check(self, last: Option<u64>) -> Result<Option<u64>, String> {
         let user = CHECKED.parse().expect("it is a name");
         self.publish(&user, deletion::headers(last), Bytes::new())
@@ -84,8 +86,8 @@ impl Writer {
         (user, result)
     }
 
-    /// Returns the revision of the user's key; `None` if it was not the one that the headers expect: Bellhop dropped it,
-    /// or another process of this name has put it again.
+    /// Returns the revision of the user's key; `None` if it was not the one that the headers
+    /// expect: Bellhop dropped it, or another process of this name has put it again.
     async fn publish(
         &self,
         user: &UserId,

@@ -1,5 +1,5 @@
-//! The task of an app server: it knows who is connected, answers Bellhop, and writes routes. It never waits for the
-//! application.
+//! The task of an app server: it knows who is connected, answers Bellhop, and writes routes. It
+//! never waits for the application.
 
 #![allow(clippy::disallowed_methods)] // This is where the clock is read.
 
@@ -25,7 +25,7 @@ use super::{Options, StartError};
 use bellhop_protocol::token::UserId;
 use bellhop_protocol::wire::answer::{Heartbeat, HeartbeatAnswer};
 
-/// How often the task checks for a reconnect, and retries failed writes.
+/// Interval at which the task checks for a reconnect, and retries failed writes.
 const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// The time limit for requests that are still arriving when the app server ends.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
@@ -58,7 +58,7 @@ pub(super) struct Task {
     bucket_check: Check,
     /// The revision that the last check has written.
     checked: Option<u64>,
-    /// How often the client had connected at the last check.
+    /// Number of the client's connections at the last check.
     connects: u64,
     draining_since: Option<Instant>,
 }
@@ -171,8 +171,8 @@ impl Task {
         self.connections.retry();
     }
 
-    /// Puts all routes again after the bucket was deleted and created again. An app server may not be allowed to read the bucket,
-    /// so it finds out by writing.
+    /// Puts all routes again after the bucket was deleted and created again. An app server may not
+    /// be allowed to read the bucket, so it finds out by writing.
     fn bucket_checked(&mut self, result: Result<Option<u64>, String>) {
         let mut pause = self.options.check_routes_every;
         match result {
@@ -206,7 +206,8 @@ impl Task {
         }
     }
 
-    /// Answers a request. An unreadable one gets no answer, so Bellhop notices that something is wrong here.
+    /// Replies to a request. An unreadable one gets no answer, so Bellhop notices that something is
+    /// wrong here.
     async fn answer(
         &mut self,
         Message {
@@ -253,7 +254,7 @@ impl Task {
         self.draining_since.is_some_and(is_settled) && self.pending.is_idle()
     }
 
-    /// Answers with what the application has decided by now.
+    /// Replies to all requests with the application's decisions so far.
     async fn abandon(&mut self) {
         while let Ok(verdict) = self.verdicts.try_recv() {
             self.pending.decide(Instant::now(), verdict);
@@ -262,7 +263,7 @@ impl Task {
         let _ = tokio::time::timeout(LAST_ANSWERS, self.client.flush()).await;
     }
 
-    /// Answers the requests that are still arriving.
+    /// Replies to the requests that are still arriving.
     async fn finish(&mut self) {
         self.send_answers().await;
         let (deliver, heartbeat) = self.requests.get_mut();

@@ -1,4 +1,5 @@
-/// A nats-server and a Bellhop service, for the examples in the documentation. Dropping it ends the nats-server.
+/// A nats-server and a Bellhop service, for the examples in the documentation. Dropping it ends the
+/// nats-server.
 struct Installation {
     server: bellhop_testkit::nats_server::NatsServer,
     _scratch: tempfile::TempDir,

@@ -21,7 +21,7 @@ pub enum Done {
     Published {
         /// The set's sequence.
         set: u64,
-        /// When the set was stored, in milliseconds since 1970.
+        /// Time at which the set was stored, in milliseconds since 1970.
         stored_ms: i64,
         /// Its place in the set as published, from 0.
         place: usize,
@@ -30,7 +30,7 @@ pub enum Done {
     Parked {
         /// Its sequence in the stream of mailboxes.
         sequence: u64,
-        /// When it was stored there, in milliseconds since 1970.
+        /// Time at which it was stored there, in milliseconds since 1970.
         stored_ms: i64,
     },
 }

@@ -34,7 +34,7 @@ use std::str::FromStr;
 
 use bellhop_protocol::partition::Partition;
 
-/// Who takes something from each set.
+/// A subscriber that takes a part of each set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subscriber {
     /// The role that works what belongs to a set and not to a user: refusals, schedules,

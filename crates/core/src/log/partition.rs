@@ -19,7 +19,7 @@ use super::window::{Entries, Name, Verdict, Window, content_hash, identity};
 use crate::event::Event;
 use crate::fair_queue::FairQueue;
 
-/// What a new owner found.
+/// The state that a new owner found.
 #[derive(Debug)]
 pub struct Found {
     /// The position, as far as it counts for the log: see [`super::position::Start`].
@@ -28,13 +28,13 @@ pub struct Found {
     pub outcomes: u64,
     /// The idempotency window at the position.
     pub window: Window,
-    /// What is recorded above the position.
+    /// The reminders recorded above the position.
     pub done: AllDone,
     /// Reminders of sets that lie in a mailbox. Those that are not recorded are recorded as parked.
     pub parked: HashSet<Done>,
 }
 
-/// What became of a slice when it was taken in.
+/// The result of taking in a slice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TakenIn {
     /// Bytes that it has in the queue; 0 if nothing of it was new.
@@ -59,7 +59,7 @@ pub struct Next {
 /// A partition's part of the log.
 #[derive(Debug)]
 pub struct PartitionLog {
-    /// What is in work, and so the position.
+    /// The work in progress, and so the position.
     pub progress: Progress,
     window: Window,
     done: AllDone,

@@ -1,5 +1,5 @@
-//! What becomes of a partition's part of a set: duplicates are merged, rules applied, and the
-//! finished JSON is written.
+//! Planning of a partition's part of a set: it merges duplicates, applies rules, and writes the
+//! finished JSON.
 //!
 //! After a crash a slice is planned again, perhaps under other rules. What is recorded stays as it
 //! is: it takes no part, except that its name still stands in the reminder that it was merged into.
@@ -19,7 +19,7 @@ use crate::event::{Event, Index, IndexEntry, OfSet};
 use crate::merge::{Merged, merge};
 use crate::rules::{Rules, RulesError, Verdict};
 
-/// What an earlier owner did with a reminder.
+/// An earlier owner's record of a reminder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Before {
     /// Nothing that lasts.
@@ -35,7 +35,7 @@ pub enum Before {
 pub struct Judged {
     /// The reminder.
     pub published: Published,
-    /// What an earlier owner did with it.
+    /// An earlier owner's record of it.
     pub before: Before,
 }
 
@@ -44,7 +44,7 @@ pub struct Judged {
 pub struct JudgedSlice {
     /// The set.
     pub set: Arc<OfSet>,
-    /// What it says of all its reminders.
+    /// Properties of all its reminders.
     pub common: Arc<Common>,
     /// What is added to each of its reminders that is forwarded as it was published.
     pub added: Arc<str>,
@@ -72,24 +72,24 @@ impl JudgedSlice {
 pub struct Ended {
     /// Its place in the set.
     pub place: usize,
-    /// What became of it: merged, blocked, or parked by an earlier owner.
+    /// Its outcome: merged, blocked, or parked by an earlier owner.
     pub outcome: Outcome,
     /// Its id.
     pub id: String,
-    /// Whom it was for.
+    /// The reminder's user.
     pub user: UserId,
     /// Its finished JSON, for the history. None if its content must not be shown.
     pub reminder: Option<Bytes>,
 }
 
-/// What becomes of a slice.
+/// The plan for a slice.
 #[derive(Debug)]
 pub struct Planned {
-    /// What goes on to the router: an index and the finished JSON.
+    /// The input of the router: an index and the finished JSON.
     pub event: Event,
-    /// What is recorded at once.
+    /// Outcomes to record at once.
     pub ended: Vec<Ended>,
-    /// What is stored as refused; then its outcome is recorded, if it has one.
+    /// Reminders to store as refused; then their outcomes are recorded, if they have one.
     pub refused: Vec<RefusedReminder>,
 }
 
@@ -110,7 +110,7 @@ impl Planned {
     }
 }
 
-/// What a plan depends on beside the slice.
+/// The inputs of a plan besides the slice.
 #[derive(Debug, Clone, Copy)]
 pub struct Planner<'a> {
     /// The rules of this moment.

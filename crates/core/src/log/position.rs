@@ -1,4 +1,4 @@
-//! How far a partition has come in the log. A position says: everything up to here is settled, and
+//! The progress of a partition in the log. A position says: everything up to here is settled, and
 //! that is recorded.
 //!
 //! A sequence alone identifies nothing. After a loss of power nats-server may bring the stream back
@@ -42,14 +42,14 @@ impl Mark {
 /// The state of the log when a position is looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogState {
-    /// When the stream was created, in nanoseconds since 1970.
+    /// Creation time of the stream, in nanoseconds since 1970.
     pub created_ns: i64,
     /// The sequence of its first set; one more than `last` if it has none.
     pub first: u64,
     /// The sequence of its last set, also where that was removed.
     pub last: u64,
-    /// When the set at the position's sequence was stored, in milliseconds since 1970; none if
-    /// there is no such set.
+    /// Time at which the set at the position's sequence was stored, in milliseconds since 1970;
+    /// none if there is no such set.
     pub stored_ms_at: Option<i64>,
 }
 
@@ -58,12 +58,12 @@ pub struct LogState {
 pub struct OutcomesState {
     /// The sequence of its last message.
     pub last: u64,
-    /// When the message at the position's `outcomes` was stored, in milliseconds since 1970; none
-    /// if there is no such message.
+    /// Time at which the message at the position's `outcomes` was stored, in milliseconds since
+    /// 1970; none if there is no such message.
     pub stored_ms_at: Option<i64>,
 }
 
-/// Where a new owner begins to read the outcomes.
+/// The point from which a new owner reads the outcomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutcomesStart {
     /// Behind this sequence.
@@ -75,7 +75,7 @@ pub enum OutcomesStart {
 /// A partition's position as it is stored, in JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
-    /// When the stream of sets was created, in nanoseconds since 1970: another stream has another
+    /// Creation time of the stream of sets, in nanoseconds since 1970: another stream has another
     /// time.
     pub stream_ns: i64,
     /// Everything up to here is settled.
@@ -83,12 +83,13 @@ pub struct Position {
     pub settled: Mark,
     /// The sequence of the stream of outcomes up to which nothing above the position was recorded.
     pub outcomes: u64,
-    /// Who works the partition. None if its last owner gave it up: nothing of that one can be recorded any more.
+    /// The owner of the partition. None if its last owner gave it up: nothing of that one can be
+    /// recorded any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
 }
 
-/// Where a new owner begins in the log.
+/// The point from which a new owner reads the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Start {
     /// Reading begins behind this sequence.

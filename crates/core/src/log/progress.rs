@@ -1,4 +1,4 @@
-//! What of the log is in work, and so the position: the oldest set in work, less one.
+//! The sets in work, and so the position: the oldest set in work, less one.
 //!
 //! A position also says up to which outcome nothing above it was recorded. A set keeps that back
 //! from when it is taken in until it is settled, and a reminder of a mailbox from when it is
@@ -13,7 +13,7 @@ use super::done::Done;
 use super::position::Mark;
 use super::window::Entries;
 
-/// What is stored of a partition about once a second, and when it is given up.
+/// The state of a partition that is stored about once a second, and when it is given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
     /// Entries of the idempotency window that are not stored yet, of sets that the position covers.
@@ -41,7 +41,7 @@ pub struct Hold(u64);
 /// A partition's progress in the log.
 #[derive(Debug)]
 pub struct Progress {
-    /// Where its owner began: the position, and its sequence of outcomes.
+    /// The position at which its owner started, and its sequence of outcomes.
     base: (Mark, u64),
     /// Up to here earlier owners recorded something.
     recorded: Option<Mark>,
@@ -50,7 +50,7 @@ pub struct Progress {
     open: BTreeMap<u64, Open>,
     /// The last outcome that is known to be stored: what is recorded from now on comes behind it.
     last_outcome: u64,
-    /// How many are in work that begin at each outcome.
+    /// Number of holds that begin at each outcome.
     holds: BTreeMap<Hold, usize>,
     /// Entries of the window that are not stored, in the order of the log.
     entries: VecDeque<Entries>,
@@ -154,7 +154,7 @@ impl Progress {
         hold
     }
 
-    /// What was held for is over.
+    /// Ends a hold.
     pub fn release(&mut self, hold: Hold) {
         if let Some(count) = self.holds.get_mut(&hold) {
             *count -= 1;

@@ -1,11 +1,11 @@
-//! Who reads the log for which partitions, and from where. A pure state machine: the shell performs
-//! its [`Action`]s.
+//! Assignment of partitions to readers of the log, and the readers' positions. A pure state
+//! machine: the shell performs its [`Action`]s.
 //!
 //! A reader has a place in the log and some subscribers. Mostly a process has one. A subscriber
-//! whose queue stays full while another one's has run dry leaves its reader, which goes on without it;
-//! when there is room again, a reader of its own begins where it stopped. A partition that was just
-//! taken over begins in the same way. A reader that comes near another one catches up with it, and
-//! the two become one. So a slow partition costs disk, and nothing else.
+//! whose queue stays full while another one's has run dry leaves its reader, which goes on without
+//! it; when there is room again, a reader of its own begins where it stopped. A partition that was
+//! just taken over begins in the same way. A reader that comes near another one catches up with it,
+//! and the two become one. So a slow partition costs disk, and nothing else.
 //!
 //! Each subscriber knows how far it has come, and takes from a reader only what lies behind that.
 //! So it may join any reader that is not ahead of it.
@@ -31,14 +31,14 @@ pub struct Limits {
     pub near: u64,
 }
 
-/// What the shell is to do.
+/// A request to the shell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Begin to read behind this sequence.
     Open {
         /// The new reader.
         reader: ReaderId,
-        /// Where.
+        /// The sequence after which it reads.
         after: u64,
     },
     /// Stop reading.
@@ -48,16 +48,16 @@ pub enum Action {
 /// A set for one subscriber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Taker {
-    /// Whose part of it is to be queued.
+    /// The subscriber whose part of it is to be queued.
     pub subscriber: Subscriber,
-    /// How far the subscriber had come before.
+    /// The subscriber's earlier progress.
     pub before: Mark,
 }
 
-/// How far one subscriber has come.
+/// The progress of one subscriber.
 #[derive(Debug)]
 struct Subscription {
-    /// What it has, or had settled when it began.
+    /// The progress that it has, or that was settled when it started.
     taken: Mark,
     /// Its next reader begins behind this sequence.
     after: u64,
@@ -68,7 +68,7 @@ struct Subscription {
     was_in_the_way: bool,
 }
 
-/// How far one reader has come.
+/// The progress of one reader.
 #[derive(Debug)]
 struct Reader {
     /// The last sequence that it has read, or behind which it begins.
@@ -184,9 +184,9 @@ impl Readers {
         self.rearrange(actions);
     }
 
-    /// Time has passed, enough for a queue that moves to have room again. What was in the way of others
-    /// at the last tick, and is so still, leaves its reader. Each reader parses every set, so this is
-    /// not for queues that are full for a moment.
+    /// Time has passed, enough for a queue that moves to have room again. What was in the way of
+    /// others at the last tick, and is so still, leaves its reader. Each reader parses every set,
+    /// so this is not for queues that are full for a moment.
     pub fn tick(&mut self, actions: &mut Vec<Action>) {
         let most = self.limits.queue_bytes;
         for reader in self.readers.keys().copied().collect::<Vec<_>>() {
@@ -239,7 +239,7 @@ impl Readers {
             .filter(move |subscription| subscription.reader == Some(reader))
     }
 
-    /// Whether all of a reader's subscribers have room for a set.
+    /// Returns true if all of a reader's subscribers have room for a set.
     fn has_room(&self, reader: ReaderId) -> bool {
         self.of(reader)
             .all(|subscription| subscription.queued < self.limits.queue_bytes)
@@ -305,7 +305,8 @@ impl Readers {
         }
     }
 
-    /// Who has room again gets a reader, the one that is furthest behind first.
+    /// Assigns a reader to each subscriber that has room again, the one that is furthest behind
+    /// first.
     fn attach(&mut self, actions: &mut Vec<Action>) {
         let low = self.limits.queue_bytes / 2;
         let is_waiting =

@@ -1,5 +1,6 @@
-//! Recurring reminders. One schedule is stored at a time, that of the next occurrence. When it comes due, the occurrence
-//! is published as a reminder of its own, and the schedule of the one after it is stored.
+//! Recurring reminders. One schedule is stored at a time, that of the next occurrence. When it
+//! comes due, the occurrence is published as a reminder of its own, and the schedule of the one
+//! after it is stored.
 
 use bellhop_protocol::reminder::repeat::occurrence_id;
 use bellhop_protocol::reminder::set::{self, Origin};
@@ -9,10 +10,10 @@ use jiff::Timestamp;
 
 use super::split::{Scheduled, scheduled, set_of};
 
-/// What a recurring reminder that came due becomes.
+/// The result of a recurring reminder that came due.
 #[derive(Debug)]
 pub struct Due {
-    /// When this occurrence was due.
+    /// The due time of this occurrence.
     pub moment: Timestamp,
     /// A set of this occurrence, to be published now.
     pub occurrence: Bytes,
@@ -20,8 +21,9 @@ pub struct Due {
     pub next: Option<Scheduled>,
 }
 
-/// Returns what a reminder that came due at `came` becomes, if it is a recurring one. Moments that passed before `came`
-/// are skipped: after an outage one occurrence comes late, and those behind it in the outage do not come.
+/// Returns what a reminder that came due at `came` becomes, if it is a recurring one. Moments that
+/// passed before `came` are skipped: after an outage one occurrence comes late, and those behind it
+/// in the outage do not come.
 pub fn due(source: &Source, set: &[u8], came: Timestamp) -> Option<Due> {
     // The first moment that is not before its `deliver_at` is that moment itself.
     let origin = Origin::new(source.clone(), 0, 0);

@@ -19,16 +19,16 @@ use super::window::{Entries, Id, Verdict, Window};
 /// The sets' part of the log.
 #[derive(Debug)]
 pub struct SetsLog {
-    /// What is in work, and so the position.
+    /// The work in progress, and so the position.
     pub progress: Progress,
     window: Window,
     done: AllDone,
 }
 
-/// What was made of a set's part when it was taken in.
+/// The result of taking in a set's part.
 #[derive(Debug)]
 pub struct TakenIn {
-    /// What there is to do, as one part that is to be settled; none if an earlier set had the same.
+    /// The work, as one part that is to be settled; none if an earlier set had the same.
     pub work: Option<SetWork>,
     /// Identities that the window forgot before their time, because there were too many.
     pub forgotten: usize,

@@ -42,7 +42,7 @@ pub struct Message<'m> {
     pub source_token: &'m str,
     /// Its sequence.
     pub sequence: u64,
-    /// When it was stored, in milliseconds since 1970.
+    /// Time at which it was stored, in milliseconds since 1970.
     pub stored_ms: i64,
     /// Its body as published.
     pub body: &'m [u8],
@@ -50,7 +50,7 @@ pub struct Message<'m> {
     pub set: Result<&'m [u8], Rejection>,
     /// Its `Nats-Msg-Id`.
     pub message_id: Option<&'m str>,
-    /// It was refused before, and is published again: its reminders are no repeats.
+    /// It was refused before, and is published again: its reminders are not repeats.
     pub is_requeued: bool,
     /// It was scheduled, and has come due.
     pub is_due: bool,
@@ -58,12 +58,12 @@ pub struct Message<'m> {
     pub trace: Option<TraceParent>,
 }
 
-/// What a message has for whom.
+/// A message, split by recipient.
 #[derive(Debug)]
 pub struct Split {
-    /// What belongs to the set, if anything does.
+    /// The part that belongs to the set itself, if there is one.
     pub of_set: Option<OfSetItself>,
-    /// What partitions take, one slice each.
+    /// The parts of the partitions, one slice each.
     pub slices: Vec<(Partition, Slice)>,
 }
 
@@ -72,13 +72,13 @@ pub struct Split {
 pub struct Slice {
     /// The set.
     pub set: Arc<OfSet>,
-    /// What it says of all its reminders.
+    /// Properties of all its reminders.
     pub common: Arc<Common>,
     /// What is added to each of its reminders that is forwarded as it was published.
     pub added: Arc<str>,
     /// Under which `Nats-Msg-Id` it was published.
     pub message_id: Option<Arc<str>>,
-    /// Its reminders are no repeats.
+    /// Its reminders are not repeats.
     pub is_requeued: bool,
     /// Its reminders, in the order of the set.
     pub reminders: Vec<Published>,
@@ -111,38 +111,38 @@ impl Published {
     }
 }
 
-/// What belongs to a set and not to one of its users.
+/// The part of a set that belongs to none of its users.
 #[derive(Debug)]
 pub struct OfSetItself {
     /// The last token of its subject: the source, escaped.
     pub source_token: String,
     /// The sequence of the set.
     pub sequence: u64,
-    /// When it was stored, in milliseconds since 1970.
+    /// Time at which it was stored, in milliseconds since 1970.
     pub stored_ms: i64,
     /// Under which `Nats-Msg-Id` it was published.
     pub message_id: Option<Box<str>>,
     /// A hash of the body, by which a set that comes again under the same `Nats-Msg-Id` is known.
     pub body_hash: u64,
-    /// What there is to do.
+    /// The work.
     pub work: SetWork,
 }
 
-/// What there is to do for a set itself.
+/// The work for a set itself.
 #[derive(Debug)]
 pub enum SetWork {
     /// It is refused as a whole.
     Refuse {
         /// Its body.
         body: Bytes,
-        /// Why.
+        /// The reason.
         rejection: Rejection,
     },
     /// Some of it is not for partitions.
     Parts(SetParts),
 }
 
-/// What of a set is not for partitions.
+/// The parts of a set that are not for partitions.
 #[derive(Debug)]
 pub struct SetParts {
     /// The set.
@@ -154,7 +154,7 @@ pub struct SetParts {
     /// Reminders that the set has itself: what earlier sets scheduled under these names gives way
     /// without an outcome.
     pub replaced: Vec<(String, UserId)>,
-    /// What is to be delivered later.
+    /// The reminders to deliver later.
     pub scheduled: Vec<Scheduled>,
 }
 
@@ -169,7 +169,7 @@ pub struct RefusedReminder {
     pub user: Option<UserId>,
     /// Its bytes as published.
     pub raw: Bytes,
-    /// Why.
+    /// The reason.
     pub rejection: Rejection,
 }
 
@@ -191,11 +191,11 @@ impl RefusedReminder {
 pub struct Scheduled {
     /// Its id.
     pub id: String,
-    /// Whom it is for.
+    /// The user for whom it is published.
     pub user: UserId,
     /// Its place in the set that schedules it.
     pub place: usize,
-    /// When it is due.
+    /// Its due time.
     pub at: Timestamp,
     /// A set of this one reminder, which may be published then.
     pub set: Bytes,

@@ -22,8 +22,9 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use super::position::Mark;
 use crate::partition::{Partition, hash_of_user, of_hash};
 
-/// An identity in 128 bits. Of a reminder it is the hash of the user and one of all its names, 64 bits each: among a
-/// million reminders of one user, two are the same by chance once in 37 million times.
+/// An identity in 128 bits. Of a reminder it is the hash of the user and one of all its names, 64
+/// bits each: among a million reminders of one user, two are the same by chance once in 37 million
+/// times.
 pub type Id = u128;
 
 /// Returns the partition among `count` of the user of a reminder with this identity.
@@ -31,7 +32,7 @@ pub fn partition_of(id: Id, count: u16) -> Partition {
     of_hash((id >> 64) as u64, count)
 }
 
-/// How a reminder is known to its source.
+/// The name by which a reminder's source identifies it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Name<'a> {
     /// By the id that its publisher chose, or that Bellhop made of a chosen name of the set.
@@ -109,7 +110,7 @@ pub fn hash_of(body: &[u8]) -> u64 {
     hasher.finish128().as_u128() as u64
 }
 
-/// What the window says of a reminder.
+/// The window's verdict on a reminder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// No earlier set within the window has it.
@@ -120,12 +121,12 @@ pub enum Verdict {
     DuplicateId,
 }
 
-/// What one set brought that is new.
+/// The new entries of one set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entries {
     /// The set's sequence.
     pub sequence: u64,
-    /// When it was stored, in milliseconds since 1970.
+    /// Time at which it was stored, in milliseconds since 1970.
     pub stored_ms: i64,
     /// Its new reminders: identity and hash of the content.
     pub reminders: Vec<(Id, u64)>,
@@ -463,7 +464,7 @@ mod tests {
     }
 
     proptest! {
-        /// The verdict is that of the accepted reminders before, also where an owner begins anew at
+        /// The verdict is that of the accepted reminders before, also if an owner starts again at
         /// any position.
         #[test]
         fn verdict_follows_from_earlier_sets(

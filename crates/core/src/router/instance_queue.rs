@@ -1,14 +1,15 @@
-//! How one instance is spoken to: one delivery and one heartbeat at a time, so that batches form from what waits
-//! meanwhile, with mailboxes read ahead for one more delivery; and, when it is silent, only now and then.
+//! Requests to one instance: one delivery and one heartbeat at a time, so that waiting reminders
+//! form batches; mailboxes are read ahead for one more delivery. A silent instance is asked only
+//! now and then.
 //!
-//! A silent instance is *down*: it gets no deliveries, so a hung one costs one time-out and not one for each
-//! reminder. When its back-off ends it is probed by a heartbeat that names users who want it. An answer brings it up
-//! again. Back-off grows until a delivery is accepted: an instance that answers heartbeats but hangs on deliveries
-//! stays expensive only for its own users.
+//! A silent instance is *down*: it gets no deliveries, so a hung one costs one time-out and not one
+//! for each reminder. When its back-off ends it is probed by a heartbeat that names users who want
+//! it. An answer brings it up again. Back-off grows until a delivery is accepted: an instance that
+//! answers heartbeats but hangs on deliveries stays expensive only for its own users.
 //!
-//! A delivery without an answer may be the fault of one reminder in it that the instance cannot read. So those who were in it
-//! go alone from then on, one user at a time on a track of their own, beside the shared requests of everybody else.
-//! The module `suspicion` finds which reminder it is.
+//! A delivery without an answer may be the fault of one reminder in it that the instance cannot
+//! read. So those who were in it go alone from then on, one user at a time on a track of their own,
+//! beside the shared requests of everybody else. The module `suspicion` finds which reminder it is.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::{Index, IndexMut};
@@ -21,7 +22,7 @@ use super::keys::UserKey;
 use super::{Company, Instance};
 use bellhop_protocol::token::UserId;
 
-/// Whether an instance is spoken to.
+/// The health of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
     /// It is.
@@ -33,9 +34,9 @@ pub enum Health {
 /// A place in the queue of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ticket {
-    /// Whose reminders.
+    /// The user of the reminders.
     pub user: UserKey,
-    /// Which turn of the user it was taken in. When another one has begun, the ticket is passed by.
+    /// The user's turn in which it was taken. When another one has begun, the ticket is passed by.
     pub turn: u64,
 }
 
@@ -55,16 +56,16 @@ pub struct Asked {
 pub struct Check {
     /// About whom it asks.
     pub asked: Vec<Asked>,
-    /// Whether it was sent to find out if the instance is back.
+    /// True if it was sent to find out whether the instance is back.
     pub is_probe: bool,
 }
 
 /// One user's part of a delivery under way.
 #[derive(Debug)]
 pub struct Part {
-    /// Whose reminders.
+    /// The user of the reminders.
     pub user: UserKey,
-    /// Which of those waiting.
+    /// Indexes of the reminders among those that wait.
     pub places: SmallVec<[usize; 2]>,
     /// The revision of the route that was used.
     pub revision: u64,
@@ -85,7 +86,7 @@ impl Track {
         self.ready.is_empty() && self.delivering.is_none()
     }
 
-    /// Whether something of the user's is under way.
+    /// Returns true if some reminder of the user is in flight.
     pub fn carries(&self, user: UserKey) -> bool {
         self.delivering
             .iter()
@@ -128,7 +129,7 @@ impl IndexMut<Company> for Tracks {
     }
 }
 
-/// When to look at what waits behind a delivery.
+/// Time at which to check the reminders behind a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watch {
     /// The next look.
@@ -140,7 +141,7 @@ pub struct Watch {
 /// One instance as its partition sees it.
 #[derive(Debug)]
 pub struct InstanceQueue {
-    /// Who it is.
+    /// The instance.
     pub instance: Arc<Instance>,
     /// Deliveries to it.
     pub tracks: Tracks,
@@ -160,7 +161,7 @@ pub struct InstanceQueue {
     pub watch: Option<Watch>,
     /// Live reminders had to wait for it for long, and it has not answered quickly since.
     pub is_crowded: bool,
-    /// Whether it is spoken to.
+    /// Its health.
     pub health: Health,
     /// When it left a request unanswered, with no answer since.
     pub silent_since: Option<Instant>,
@@ -191,17 +192,18 @@ impl InstanceQueue {
         }
     }
 
-    /// Whether reminders may go to it.
+    /// Returns true if reminders may go to it.
     pub fn is_up(&self) -> bool {
         self.health == Health::Up
     }
 
-    /// Whether a request to it is under way.
+    /// Returns true if a request to it is in flight.
     pub fn is_asked(&self) -> bool {
         self.checking.is_some() || self.tracks.iter().any(|track| track.delivering.is_some())
     }
 
-    /// Nothing refers to it any more. That it is down is remembered: attempts come to instances without routes, too.
+    /// Nothing refers to it any more. That it is down is remembered: attempts come to instances
+    /// without routes, too.
     pub fn is_unused(&self) -> bool {
         let has_deliveries = !self.tracks.iter().all(Track::is_idle);
         let is_spoken_to = has_deliveries || self.checking.is_some() || self.page_bytes > 0;
@@ -236,7 +238,8 @@ impl InstanceQueue {
     }
 }
 
-/// The pause after `failures` failures in a row: the first one doubled each time, up to the longest.
+/// The pause after `failures` failures in a row: the first one doubled each time, up to the
+/// longest.
 pub fn grown((first, longest): (Duration, Duration), failures: u32) -> Duration {
     first.saturating_mul(1u32 << failures.min(20)).min(longest)
 }

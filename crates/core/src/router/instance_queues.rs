@@ -1,8 +1,9 @@
 //! The instances a partition speaks to, by name and by number.
 //!
-//! Within the machine an instance is a number, as a [user](super::users) is. Nothing that speaks of a queue by number outlives it:
-//! routes, tickets, requests and pages keep the queue (`InstanceQueue::is_unused`), and so does being down, which the timer of a probe is for.
-//! An attempt's instances may have no queue, so they have none of the numbers.
+//! Within the machine an instance is a number, as a [user](super::users) is. Nothing that speaks of
+//! a queue by number outlives it: routes, tickets, requests and pages keep the queue
+//! (`InstanceQueue::is_unused`), and so does being down, which the timer of a probe is for. An
+//! attempt's instances may have no queue, so they have none of the numbers.
 
 use std::collections::BTreeMap;
 use std::ops::{Index, IndexMut};

@@ -1,5 +1,5 @@
-//! The numbers by which the machine speaks of users and instances. [`Users`](super::users::Users) and
-//! [`InstanceQueues`](super::instance_queues::InstanceQueues) give them out.
+//! The numbers by which the machine speaks of users and instances. [`Users`](super::users::Users)
+//! and [`InstanceQueues`](super::instance_queues::InstanceQueues) give them out.
 
 use smallvec::SmallVec;
 

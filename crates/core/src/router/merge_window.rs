@@ -1,9 +1,11 @@
-//! What was accepted lately: a later reminder of the same text is merged into it instead of being delivered twice.
+//! Recently accepted reminders: a later reminder with the same text is merged into one of them
+//! instead of being delivered.
 //!
-//! Kept in memory only, and bounded. So a merge may be missed (after a take-over, or among very many reminders), and none
-//! is wrong: what stands for another one was accepted by an app server before, and is at least as urgent. What merely waits stands
-//! for nothing, since it may yet expire or be purged: of two that wait, the second is merged when the first is accepted. A
-//! merge does not extend the window.
+//! Kept in memory only, and bounded. So a merge may be missed (after a take-over, or among very
+//! many reminders), and none is wrong: what stands for another one was accepted by an app server
+//! before, and is at least as urgent. What merely waits stands for nothing, since it may yet expire
+//! or be purged: of two that wait, the second is merged when the first is accepted. A merge does
+//! not extend the window.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -17,7 +19,8 @@ pub struct MergeWindow {
     window: Duration,
     limit: usize,
     accepted: HashMap<u128, (Arc<Text>, Instant)>,
-    /// When each was accepted, oldest first. A text that was accepted again stands in it more than once.
+    /// Times of acceptance, oldest first. A text that was accepted again stands in it more than
+    /// once.
     order: VecDeque<(Instant, u128)>,
 }
 
@@ -123,7 +126,7 @@ mod tests {
                         let (stands, accepted) = &all[other.id.parse::<usize>().unwrap()];
                         let (own, others) = (new.text.as_ref().unwrap(), stands.text.as_ref().unwrap());
                         prop_assert!(own.hash == others.hash && own.priority <= others.priority);
-                        prop_assert!(now.instant - accepted.expect("it was told") < Duration::from_millis(WINDOW_MS));
+                        prop_assert!(now.instant - accepted.expect("it was accepted") < Duration::from_millis(WINDOW_MS));
                     }
                     all.push((new, None));
                 } else {

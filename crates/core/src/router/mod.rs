@@ -1,14 +1,17 @@
-//! Decides what happens to the users of one partition. A pure state machine: no I/O, no clock, no task, no randomness.
+//! Decides what happens to the users of one partition. A pure state machine: no I/O, no clock, no
+//! task, no randomness.
 //!
-//! The shell (`service::partition`) tells it what happened ([`Input`]) and performs what it decides ([`Action`]). It moves
-//! ids and handles, never content. Since one machine alone decides for a user, a user's reminders keep their order and
-//! nothing needs a lock.
+//! The shell (`service::partition`) tells it what happened ([`Input`]) and performs what it decides
+//! ([`Action`]). It moves ids and handles, never content. Since one machine alone decides for a
+//! user, a user's reminders keep their order and nothing needs a lock.
 //!
-//! A reminder waits in exactly one place: the user's mailbox. A user without mailbox is served from the events as they
-//! come; as soon as anything stops that (no route, an instance that is silent or busy), what is waiting is parked, the
-//! events are settled, and whatever arrives meanwhile is parked behind it. The mailbox is read back in order when a
-//! route is usable again. So memory holds only what is in flight, and order needs no second rule. Before the mailbox, what is
-//! live may be brought to an associate; that takes a bounded time, and what arrives meanwhile waits behind it.
+//! A reminder waits in exactly one place: the user's mailbox. A user without mailbox is served from
+//! the events as they come; as soon as anything stops that (no route, an instance that is silent or
+//! busy), what is waiting is parked, the events are settled, and whatever arrives meanwhile is
+//! parked behind it. The mailbox is read back in order when a route is usable again. So memory
+//! holds only what is in flight, and order needs no second rule. Before the mailbox, what is live
+//! may be brought to an associate; that takes a bounded time, and what arrives meanwhile waits
+//! behind it.
 //!
 //! | file | decides |
 //! | --- | --- |
@@ -57,7 +60,8 @@ pub struct Now {
 }
 
 impl Now {
-    /// The instant at which the wall clock will show `unix_ms`, if it runs steadily; now, where that has passed.
+    /// The instant at which the wall clock will show `unix_ms`, if it runs steadily; now, where
+    /// that has passed.
     fn instant_of(self, unix_ms: i64) -> Instant {
         let ahead = u64::try_from(unix_ms.saturating_sub(self.unix_ms)).unwrap_or(0);
         // A century is later than any deadline, and an addition that cannot overflow.
@@ -68,7 +72,7 @@ impl Now {
 /// Bounds and times of a partition's decisions. Each is a setting of the configuration.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// How long a confirmed connection counts as held. Zero asks before every delivery.
+    /// Time for which a confirmed connection counts as held. Zero asks before every delivery.
     pub lease: Duration,
     /// How much of its lease is left when a connection with a delivery is asked about again. Zero
     /// asks only when something is to be delivered.
@@ -77,10 +81,11 @@ pub struct Settings {
     pub instance_backoff: (Duration, Duration),
     /// First and longest pause before a user whose instance answered `busy` is tried again.
     pub busy_backoff: (Duration, Duration),
-    /// Whether a user's reminders go to all its connections, and not only to the one whose route was put last.
+    /// True if a user's reminders go to all connections, and not only to the one whose route was
+    /// put last.
     pub all_devices: bool,
-    /// How long a request waits to be sent, and what is with one of a user's connections for another one whose turn has
-    /// not come.
+    /// Maximum time for which a request waits to be sent, and for which reminders that one of a
+    /// user's connections has got wait for another connection.
     pub turn_timeout: Duration,
     /// The most users in one heartbeat.
     pub heartbeat_users: usize,
@@ -96,7 +101,7 @@ pub struct Settings {
     pub reads_in_flight: usize,
     /// The least time between two searches of one mailbox for expired reminders.
     pub expiry_interval: Duration,
-    /// Whether a copy of what an associate got lies in the user's mailbox.
+    /// True if the user's mailbox gets a copy of each rerouted reminder.
     pub copy_rerouted: bool,
     /// How long a user who held a connection is expected back. Until then associates get nothing.
     pub reroute_after: Duration,
@@ -104,7 +109,7 @@ pub struct Settings {
     pub expected_most: (usize, usize),
     /// How long associates are tried, all of them together.
     pub reroute_timeout: Duration,
-    /// How long a reminder stands for later ones of the same text.
+    /// Time for which later duplicates are merged into a reminder.
     pub merge_window: Duration,
     /// The most reminders remembered for that.
     pub merge_limit: usize,
@@ -113,11 +118,12 @@ pub struct Settings {
 /// The most associates of a user that are tried.
 pub const MAX_ASSOCIATES: usize = 8;
 
-/// The most instances that a user's reminders go to, those whose routes were put last: each gets a copy of every delivery.
+/// The most instances that a user's reminders go to, those whose routes were put last: each gets a
+/// copy of every delivery.
 pub const MAX_DEVICES: usize = 16;
 
-/// The most routes of a user that are remembered, the newest ones. No user has so many devices, and each step for a user looks at
-/// all its routes.
+/// The most routes of a user that are remembered, the newest ones. No user has so many devices, and
+/// each step for a user looks at all its routes.
 pub const MAX_ROUTES: usize = 256;
 
 /// An app-server instance as a route names it.
@@ -125,7 +131,7 @@ pub const MAX_ROUTES: usize = 256;
 pub struct Instance {
     /// Its name.
     pub name: InstanceName,
-    /// What its subjects begin with: requests go to `<subject>.deliver` and `<subject>.heartbeat`.
+    /// The beginning of its subjects: requests go to `<subject>.deliver` and `<subject>.heartbeat`.
     pub subject: String,
 }
 
@@ -146,14 +152,14 @@ pub enum Item {
     },
 }
 
-/// What a reminder says, as far as merging needs to know it.
+/// The text of a reminder, as far as merging needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text {
     /// The reminder's id.
     pub id: String,
     /// A hash of its source, user, title and content as published.
     pub hash: u128,
-    /// How urgent it is.
+    /// Its urgency.
     pub priority: Priority,
 }
 
@@ -162,17 +168,17 @@ pub struct Text {
 pub struct Entry {
     /// Its handle.
     pub item: Item,
-    /// When it expires, in milliseconds since 1970.
+    /// Time of expiry, in milliseconds since 1970.
     pub expires_at: Option<i64>,
     /// Bytes that it takes in a delivery request.
     pub bytes: usize,
     /// It may go to an associate. Only for reminders of an event.
     pub may_reroute: bool,
-    /// Who published it.
+    /// The reminder's source.
     pub source: Source,
-    /// How urgent it is.
+    /// Its urgency.
     pub priority: Priority,
-    /// What it says, where there is a window for merging.
+    /// Its text, if there is a window for merging.
     pub text: Option<Arc<Text>>,
 }
 
@@ -182,14 +188,14 @@ impl Entry {
     }
 }
 
-/// What a new owner learns of one user's mailbox from the stream.
+/// The state of one user's mailbox that a new owner finds in the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MailboxSummary {
     /// The sequence of its first message.
     pub first: u64,
     /// The sequence of its last message.
     pub last: u64,
-    /// How many messages it has.
+    /// Number of its messages.
     pub count: usize,
     /// The earliest `expires_at` in it, in milliseconds since 1970.
     pub next_expiry: Option<i64>,
@@ -206,10 +212,11 @@ pub struct Page {
     pub is_last: bool,
 }
 
-/// Why an instance refused a reminder.
+/// The reason why an instance refused a reminder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// The user is not connected there: the route is dropped, the reminder goes on to its next choice.
+    /// The user is not connected there: the route is dropped, the reminder goes on to its next
+    /// choice.
     NotConnected,
     /// Not now: tried again later, in order.
     Busy,
@@ -224,10 +231,10 @@ impl From<Reason> for Refusal {
     }
 }
 
-/// Why a request counts as not answered.
+/// The reason why a request counts as not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NoAnswer {
-    /// Nobody subscribes to the subject. Known at once.
+    /// The subject has no subscriber. Known at once.
     NoResponders,
     /// No answer within the time. It may have been received or not.
     TimedOut,
@@ -235,7 +242,7 @@ pub enum NoAnswer {
     Garbage,
 }
 
-/// Why nothing in a delivery counts as delivered.
+/// The reason why no reminder of a delivery counts as delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Undelivered {
     /// It was sent, and not answered.
@@ -252,16 +259,17 @@ impl From<NoAnswer> for Undelivered {
     }
 }
 
-/// How a delivery is sent.
+/// The way to send a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Company {
     /// In one request with what others have for the instance. One is under way at a time.
     Shared,
-    /// In a request of its own, beside the shared one: a reminder in it may be one that the instance cannot read.
+    /// In a request of its own, beside the shared one: a reminder in it may be one that the
+    /// instance cannot read.
     Alone,
 }
 
-/// What happened.
+/// An event for the machine.
 #[derive(Debug, Clone)]
 pub enum Input {
     /// A message of the events stream: its reminders in order.
@@ -270,18 +278,18 @@ pub enum Input {
     MailboxFound(UserId, MailboxSummary),
     /// A route was put.
     RouteUp {
-        /// Who is connected.
+        /// The connected user.
         user: UserId,
-        /// Where.
+        /// The instance.
         instance: Arc<Instance>,
         /// The key's revision in the bucket.
         revision: u64,
     },
     /// A route was deleted.
     RouteDown {
-        /// Whose.
+        /// The user.
         user: UserId,
-        /// Where.
+        /// The instance.
         instance: InstanceName,
         /// The deletion's revision in the bucket.
         revision: u64,
@@ -290,32 +298,34 @@ pub enum Input {
     CaughtUpWithRoutes,
     /// The user's associates were written down anew.
     Associates {
-        /// Whose.
+        /// The user.
         user: UserId,
-        /// Who they are, in order of preference.
+        /// The associates, in order of preference.
         associates: Vec<UserId>,
     },
     /// An associate's routes were looked up.
     RoutesFound {
-        /// Whose associate.
+        /// The user whose associate it is.
         user: UserId,
-        /// Whose routes.
+        /// The user whose routes they are.
         associate: UserId,
-        /// Where the associate may be connected, in the order in which to try.
+        /// The instances at which the associate may be connected, in the order in which to try
+        /// them.
         instances: Vec<Arc<Instance>>,
     },
     /// A delivery was answered: what was refused, as places in the request, or nothing at all.
     Delivered {
-        /// Who was asked.
+        /// The instance that was asked.
         instance: Arc<Instance>,
-        /// How it was sent.
+        /// The way in which it was sent.
         company: Company,
-        /// Refused: (place of the share, place of the reminder in it, why). What is not named was accepted.
+        /// Refused: (place of the share, place of the reminder in it, why). What is not named was
+        /// accepted.
         answer: Result<Vec<(usize, usize, Refusal)>, Undelivered>,
     },
     /// A heartbeat was answered: who is connected.
     HeartbeatAnswered {
-        /// Who was asked.
+        /// The instance that was asked.
         instance: Arc<Instance>,
         /// The users named in the answer.
         answer: Result<Vec<UserId>, NoAnswer>,
@@ -326,16 +336,16 @@ pub enum Input {
     ParkRefused,
     /// A page of a mailbox was read.
     MailboxRead {
-        /// Whose.
+        /// The user.
         user: UserId,
-        /// What was found.
+        /// The page that was read.
         page: Page,
     },
     /// A mailbox was counted.
     MailboxCounted {
-        /// Whose.
+        /// The user.
         user: UserId,
-        /// What lies in it; none, if it is no fewer reminders than were known.
+        /// Its reminders by source; none, if it has at least as many as were known.
         found: Option<BySource>,
     },
     /// A deadline of [`Partition::next_deadline`] was reached.
@@ -344,14 +354,14 @@ pub enum Input {
     Stop,
 }
 
-/// What became of a reminder.
+/// The final or preliminary outcome of a reminder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
     /// Accepted.
     Delivered {
         /// By these instances, the first first.
         by: Vec<InstanceName>,
-        /// How many other instances were to get it, too.
+        /// Number of other instances that were to get it, too.
         missed: usize,
     },
     /// Accepted for an associate of the user.
@@ -374,7 +384,7 @@ pub enum Fate {
     MailboxFull,
 }
 
-/// How a settled reminder leaves the place it came from.
+/// The way in which a settled reminder is removed from its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removal {
     /// Its event is acknowledged when all reminders of the event are settled.
@@ -388,20 +398,20 @@ pub enum Removal {
 /// A reminder that is done with here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settled {
-    /// Whose.
+    /// The user.
     pub user: UserId,
-    /// Which.
+    /// The reminder.
     pub item: Item,
-    /// What became of it; recorded before it is removed.
+    /// Its outcome; it is recorded before the removal.
     pub fate: Fate,
-    /// How it is removed, once the outcome is durable.
+    /// The way to remove it, once the outcome is durable.
     pub removal: Removal,
 }
 
 /// One user's reminders in a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Share {
-    /// Whose they are.
+    /// The user of the reminders.
     pub user: UserId,
     /// The associate who gets them instead.
     pub to: Option<UserId>,
@@ -410,7 +420,7 @@ pub struct Share {
 }
 
 impl Share {
-    /// Who gets them.
+    /// Returns the recipient.
     pub fn recipient(&self) -> &UserId {
         self.to.as_ref().unwrap_or(&self.user)
     }
@@ -419,7 +429,7 @@ impl Share {
 /// A reminder on its way into a mailbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parking {
-    /// Whose mailbox.
+    /// The mailbox's user.
     pub user: UserId,
     /// The reminder of an event.
     pub item: Item,
@@ -427,14 +437,14 @@ pub struct Parking {
     pub rerouted_to: Option<UserId>,
 }
 
-/// What to do.
+/// A request to the shell.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
     /// Request a delivery; answer with [`Input::Delivered`].
     Deliver {
         /// To whom.
         instance: Arc<Instance>,
-        /// How it is sent.
+        /// The way to send it.
         company: Company,
         /// Users and their reminders, in order.
         shares: Vec<Share>,
@@ -443,7 +453,7 @@ pub enum Action {
     },
     /// Ask who is connected; answer with [`Input::HeartbeatAnswered`].
     Heartbeat {
-        /// Whom to ask.
+        /// The instance to ask.
         instance: Arc<Instance>,
         /// About whom.
         users: Vec<UserId>,
@@ -452,61 +462,64 @@ pub enum Action {
     CatchUpWithRoutes,
     /// Look up where the associate of a user may be connected; answer with [`Input::RoutesFound`].
     LookUpRoutes {
-        /// Whose associate.
+        /// The user whose associate it is.
         user: UserId,
-        /// Whose routes.
+        /// The user whose routes they are.
         associate: UserId,
     },
     /// The user is not connected there: delete the route, unless it was put again since.
     DropRoute {
-        /// Whose.
+        /// The user.
         user: UserId,
-        /// Where.
+        /// The instance.
         instance: InstanceName,
         /// The revision that was found wrong.
         revision: u64,
     },
-    /// Append to mailboxes, in order; answer with [`Input::Parked`] or [`Input::ParkRefused`]. One is under way at a time.
+    /// Append to mailboxes, in order; answer with [`Input::Parked`] or [`Input::ParkRefused`]. One
+    /// is under way at a time.
     Park(Vec<Parking>),
     /// Read a page of a mailbox; answer with [`Input::MailboxRead`].
     ReadMailbox {
-        /// Whose.
+        /// The user.
         user: UserId,
         /// The first sequence wanted.
         from: u64,
-        /// The last sequence known: a page that ends before it is checked against the stream's leader.
+        /// The last sequence known: a page that ends before it is checked against the stream's
+        /// leader.
         last: u64,
     },
     /// Count what lies in a mailbox, by source; answer with [`Input::MailboxCounted`].
     CountMailbox {
-        /// Whose.
+        /// The user.
         user: UserId,
-        /// How many are known to lie there: whose they are need only be found out if they are fewer.
+        /// Number of known messages: their sources are needed only if there are fewer.
         known: Option<usize>,
     },
     /// Record what became of these, then remove them.
     Settle(Vec<Settled>),
     /// These parked reminders are no longer held in memory; they stay in the mailbox.
     Forget(Vec<Item>),
-    /// An instance left this reminder unanswered, alone, several times. It is held back, and tried less and less often.
+    /// An instance left this reminder unanswered, alone, several times. It is held back, and tried
+    /// less and less often.
     HoldBack(HeldBack),
 }
 
 /// A reminder that an instance does not answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldBack {
-    /// Whose.
+    /// The user.
     pub user: UserId,
-    /// Which.
+    /// The reminder.
     pub item: Item,
-    /// Where it was tried last.
+    /// The instance that was tried last.
     pub instance: Arc<Instance>,
-    /// How often it was tried alone.
+    /// Number of attempts to deliver it alone.
     pub tries: u32,
-    /// How long it is left alone now.
+    /// Pause before the next attempt.
     pub pause: Duration,
 }
 
-/// A reminder that was not answered, alone, so many times is reported as held back. The first time may be chance, and the
-/// second one an app server that is being restarted.
+/// A reminder that was not answered, alone, so many times is reported as held back. The first time
+/// may be chance, and the second one an app server that is being restarted.
 pub const HELD_BACK_AFTER: u32 = 3;

@@ -1,9 +1,10 @@
 //! Room in a mailbox: how much of it a priority and a source may have, and what each source has.
 //!
-//! A reminder that a mailbox has no room for is refused for good, so no source may fill a mailbox for all others: its last part is kept
-//! for higher priorities, and no source may have more than its share. While a mailbox is so empty that neither can matter, its
-//! reminders are counted together. Beyond that it has a [`Tally`], which begins with a count by the shell; and before a reminder is
-//! refused, the shell counts again, since others may have taken reminders out.
+//! A reminder that a mailbox has no room for is refused for good, so no source may fill a mailbox
+//! for all others: its last part is kept for higher priorities, and no source may have more than
+//! its share. While a mailbox is so empty that neither can matter, its reminders are counted
+//! together. Beyond that it has a [`Tally`], which begins with a count by the shell; and before a
+//! reminder is refused, the shell counts again, since others may have taken reminders out.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
@@ -14,19 +15,20 @@ use bellhop_protocol::token::Source;
 /// A smaller limit is not shared: a tenth of it would be no place at all.
 const LEAST_SHARED: usize = 10;
 
-/// How much of a mailbox may be filled, and by whom.
+/// The room of a mailbox, by priority and source.
 #[derive(Debug, Clone)]
 pub struct Room {
     /// The most reminders in one user's mailbox.
     pub limit: usize,
-    /// How much of the limit is kept for each higher priority, in percent.
+    /// Share of the limit reserved for each higher priority, in percent.
     pub reserve: usize,
-    /// How much of the limit one source may have, in percent.
+    /// Maximum share of the limit for one source, in percent.
     pub source_share: usize,
 }
 
 impl Room {
-    /// Returns how many reminders a mailbox has, at most, when one of this priority may still come in and fill its last place.
+    /// Returns how many reminders a mailbox has, at most, when one of this priority may still come
+    /// in and fill its last place.
     pub fn of_priority(&self, priority: Priority) -> usize {
         let higher = Priority::Urgent as usize - priority as usize;
         self.part(100_usize.saturating_sub(higher * self.reserve))
@@ -51,28 +53,30 @@ impl Room {
     }
 }
 
-/// A mailbox's reminders as counted by the shell: the sequences of each source's, in order. Those of an earlier version name no source.
+/// A mailbox's reminders as counted by the shell: the sequences of each source's, in order. Those
+/// of an earlier version name no source.
 pub type BySource = Vec<(Option<Source>, Vec<u64>)>;
 
-/// What each source has in a mailbox, with what is on its way into it.
+/// Each source's reminders in a mailbox, including those on their way into it.
 #[derive(Debug, Default)]
 pub struct Tally {
     /// None until it was counted.
     counts: Option<HashMap<Source, usize>>,
     /// The shell counts, or is to.
     pub is_asked: bool,
-    /// Reminders for which there is no room by what is known, and those that came behind them; and what they are, once parked.
+    /// Reminders for which there is no room by what is known, and those that came behind them; and
+    /// what they are, once parked.
     pub undecided: VecDeque<(Entry, Fate)>,
 }
 
 impl Tally {
-    /// Whether it was counted.
+    /// Returns true if it was counted.
     pub fn is_known(&self) -> bool {
         self.counts.is_some()
     }
 
-    /// Takes in a count, as far as the reminders still wait: they lie between the first and the last sequence, and were not
-    /// settled ahead. Returns how many they are.
+    /// Takes in a count, as far as the reminders still wait: they lie between the first and the
+    /// last sequence, and were not settled ahead. Returns how many they are.
     pub fn recount(
         &mut self,
         found: BySource,

@@ -1,4 +1,5 @@
-//! Things by number: a number is given when a thing comes in, finds it at once, and is free for another one when it has gone.
+//! Things by number: a number is given when a thing comes in, finds it at once, and is free for
+//! another one when it has gone.
 //!
 //! Things lie in chunks, so what is there never moves, and no memory is held for twice as many.
 

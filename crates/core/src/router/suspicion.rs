@@ -1,24 +1,25 @@
-//! Which reminder of a user an instance may be unable to read.
+//! Reminders of a user that an instance may be unable to read.
 //!
-//! A request that was not answered makes the user's reminders in it suspect. They go alone, then half of them, and so on, until
-//! one reminder is left. What is accepted is suspect no more. While a suspicion lasts, the user's later reminders wait
-//! behind it.
+//! A request that was not answered makes the user's reminders in it suspect. They go alone, then
+//! half of them, and so on, until one reminder is left. What is accepted is suspect no more. While
+//! a suspicion lasts, the user's later reminders wait behind it.
 
 use std::num::NonZeroUsize;
 
 /// That the first reminders of a user have one among them which an instance cannot read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suspicion {
-    /// How many reminders are suspect, from the first.
+    /// Number of suspect reminders, from the first.
     among: NonZeroUsize,
-    /// How many of them go together.
+    /// Maximum number of them in one request.
     most: NonZeroUsize,
-    /// How often the first one was not answered, alone.
+    /// Number of unanswered attempts to deliver the first one alone.
     tries: u32,
 }
 
 impl Suspicion {
-    /// The first `among` reminders were in a request that was not answered, with those of other users.
+    /// The first `among` reminders were in a request that was not answered, with those of other
+    /// users.
     pub fn new(among: NonZeroUsize) -> Self {
         Self {
             among,
@@ -27,12 +28,12 @@ impl Suspicion {
         }
     }
 
-    /// How many reminders may go together.
+    /// Returns the maximum number of reminders in one request.
     pub fn most(&self) -> usize {
         self.most.get()
     }
 
-    /// How often one reminder was not answered, alone.
+    /// Returns the number of unanswered attempts to deliver one reminder alone.
     pub fn tries(&self) -> u32 {
         self.tries
     }
@@ -71,7 +72,8 @@ fn half(of: NonZeroUsize) -> NonZeroUsize {
 mod tests {
     use super::*;
 
-    /// Sends `count` reminders of which the one at `bad` is never answered. Returns how many went unanswered until it was alone.
+    /// Sends `count` reminders of which the one at `bad` is never answered. Returns how many went
+    /// unanswered until it was alone.
     fn find(count: usize, bad: usize) -> usize {
         let mut suspicion = Suspicion::new(NonZeroUsize::new(count).unwrap());
         let (mut first, mut unanswered) = (0, 1);

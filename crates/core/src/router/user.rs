@@ -1,4 +1,4 @@
-//! What a partition knows of one user.
+//! A partition's state of one user.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use bellhop_protocol::token::{InstanceName, UserId};
 /// A live route.
 #[derive(Debug)]
 pub struct Route {
-    /// Where the user is said to be connected.
+    /// The instance of the connection.
     pub queue: InstanceKey,
     /// The key's revision: the newest is tried first, and an older deletion cannot remove it.
     pub revision: u64,
@@ -28,13 +28,13 @@ pub struct Route {
 }
 
 impl Route {
-    /// Whether a delivery needs no heartbeat now.
+    /// Returns true if a delivery needs no heartbeat now.
     pub fn is_held(&self, now: Instant) -> bool {
         self.is_fresh || self.held_until.is_some_and(|until| now <= until)
     }
 }
 
-/// What is under way for a user. One thing at a time.
+/// The activity in progress for a user. One thing at a time.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum State {
     /// Nothing.
@@ -47,7 +47,8 @@ pub enum State {
     Expected,
     /// The routes of the associate that its attempt goes to are being looked up.
     LookingUp,
-    /// Connections of its own, or its associate's, are being confirmed at these instances, or queued for that.
+    /// Connections of its own, or its associate's, are being confirmed at these instances, or
+    /// queued for that.
     Checking(InstanceKeys),
     /// A page of its mailbox is being read, or queued for that.
     Reading,
@@ -57,49 +58,51 @@ pub enum State {
     Delivering(Batch),
 }
 
-/// What is delivered to all of a user's connections in one go.
+/// A delivery to all of a user's connections.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Batch {
-    /// Who has not answered.
+    /// The instances that have not answered.
     pub open: InstanceKeys,
-    /// How many were to get it.
+    /// Number of instances that were to get it.
     pub targets: usize,
-    /// Who has not been sent it by then is left out.
+    /// Time after which unsent instances are left out.
     pub until: Option<Instant>,
-    /// Who left it unanswered last, if anybody did.
+    /// The instance that left it unanswered last, if one did.
     pub unanswered_by: Option<Arc<Instance>>,
-    /// What became of each of the first waiting reminders. How many these are is settled when the first instance is sent them.
+    /// The results for each of the first waiting reminders. How many these are is settled when the
+    /// first instance is sent them.
     pub receptions: Option<SmallVec<[Reception; 1]>>,
 }
 
-/// What became of one reminder of a batch.
+/// The result for one reminder of a batch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reception {
-    /// Who accepted it.
+    /// The instances that accepted it.
     pub by: Vec<InstanceName>,
     /// An associate may want it later.
     pub is_put_off: bool,
 }
 
-/// An attempt to bring what waits to an associate: one after the other, and each one's instances one after the other.
+/// An attempt to bring what waits to an associate: one after the other, and each one's instances
+/// one after the other.
 #[derive(Debug)]
 pub struct RerouteAttempt {
     /// The user is expected back until then. Associates are tried after it.
     pub back_by: Option<Instant>,
     /// No further step is taken after this.
     pub until: Instant,
-    /// Who has not been tried.
+    /// The associates that were not tried.
     pub untried: VecDeque<UserId>,
-    /// Who is being tried.
+    /// The associate that is being tried.
     pub associate: Option<UserId>,
-    /// Where that one has not been tried.
+    /// That associate's instances that were not tried.
     pub instances: VecDeque<Arc<Instance>>,
 }
 
 /// A search of a mailbox for expired reminders, page by page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sweep {
-    /// Where the next page begins.
+    /// The sequence at which the next page begins.
     pub from: u64,
     /// The earliest expiry among the reminders that stay.
     pub next_expiry: Option<i64>,
@@ -114,24 +117,24 @@ pub struct Mailbox {
     pub first: u64,
     /// The last message known. Nothing waits when it lies before `first`.
     pub last: u64,
-    /// How many messages wait; for the limit.
+    /// Number of waiting messages; for the limit.
     pub count: usize,
     /// Reminders on their way into it.
     pub parking: usize,
-    /// Whose they all are, where that matters.
+    /// Their numbers by source, if that matters.
     pub tally: Option<Box<Tally>>,
     /// Settled at or after `first`, out of order; their removal may still be under way.
     pub settled_ahead: BTreeSet<u64>,
-    /// When the earliest reminder in it expires, in milliseconds since 1970.
+    /// Time at which its earliest reminder expires, in milliseconds since 1970.
     pub next_expiry: Option<i64>,
-    /// When it is searched for expired reminders.
+    /// Time of the next search for expired reminders.
     pub sweep_at: Option<Instant>,
     /// It is not searched again before this instant.
     pub no_sweep_before: Option<Instant>,
 }
 
 impl Mailbox {
-    /// Whether reminders lie in it.
+    /// Returns true if it has reminders.
     pub fn has_mail(&self) -> bool {
         self.first <= self.last && self.last > 0
     }
@@ -141,7 +144,7 @@ impl Mailbox {
         !self.is_in_use() && self.settled_ahead.is_empty() && self.sweep_at.is_none()
     }
 
-    /// Whether a new reminder must queue behind others here.
+    /// Returns true if a new reminder must queue behind others here.
     pub fn is_in_use(&self) -> bool {
         self.has_mail() || self.parking > 0
     }
@@ -171,7 +174,8 @@ impl Mailbox {
         }
     }
 
-    /// Counts a reminder in that is to be parked, if there is room for it by what is known. None overtakes those before it.
+    /// Counts a reminder in that is to be parked, if there is room for it by what is known. None
+    /// overtakes those before it.
     pub fn take_in(&mut self, room: &Room, entry: &Entry) -> bool {
         let occupied = self.count + self.parking;
         let has_room = match &mut self.tally {
@@ -186,7 +190,8 @@ impl Mailbox {
         has_room
     }
 
-    /// Takes in what the shell has counted, and gives back what waited for it. Nothing is being parked meanwhile.
+    /// Takes in what the shell has counted, and gives back what waited for it. Nothing is being
+    /// parked meanwhile.
     pub fn counted(&mut self, found: Option<BySource>) -> VecDeque<(Entry, Fate)> {
         let Some(tally) = &mut self.tally else {
             return VecDeque::new();
@@ -200,7 +205,7 @@ impl Mailbox {
         undecided
     }
 
-    /// Whether reminders wait for a count that may begin: what is being parked comes before.
+    /// Returns true if reminders wait for a count that can begin: parking in progress comes first.
     pub fn wants_count(&self) -> bool {
         let wants = |tally: &Tally| {
             !tally.is_asked && !tally.undecided.is_empty() && self.parking == tally.undecided.len()
@@ -224,7 +229,7 @@ impl Mailbox {
 /// One user. Most users there are have a route and nothing else: what they lack takes no memory.
 #[derive(Debug)]
 pub struct User {
-    /// Who it is.
+    /// The user's id.
     pub name: UserId,
     /// Newest first.
     pub routes: SmallVec<[Route; 1]>,
@@ -232,15 +237,16 @@ pub struct User {
     work: Option<Box<Work>>,
 }
 
-/// What there is to do for a user, and what is being done.
+/// The pending and current work for a user.
 #[derive(Debug, Default)]
 pub struct Work {
-    /// What is in memory, in order: either a page of the mailbox; or live reminders, while the mailbox is not in use or an
-    /// attempt may take them.
+    /// The reminders in memory, in order: either a page of the mailbox; or live reminders, while
+    /// the mailbox is not in use or an attempt may take them.
     pub waiting: VecDeque<Entry>,
-    /// For which instance a page of the mailbox is in memory or being read, and the bytes that it is charged there.
+    /// For which instance a page of the mailbox is in memory or being read, and the bytes that it
+    /// is charged there.
     pub page: Option<(InstanceKey, usize)>,
-    /// Who may get its reminders while it has no way of its own.
+    /// The users who may get its reminders while it has no usable connection.
     pub associates: Vec<UserId>,
     /// When it held a connection last, as far as that is known. Kept for users with associates
     /// alone.
@@ -251,7 +257,7 @@ pub struct Work {
     pub is_caught_up: bool,
     /// What is under way.
     pub state: State,
-    /// Tells the tickets taken for that from those taken before.
+    /// Distinguishes the tickets of this turn from earlier ones.
     pub turn: u64,
     /// No attempt before this instant: its instance was busy.
     pub paused_until: Option<Instant>,
@@ -299,7 +305,7 @@ impl Work {
             && self.suspicion.is_none()
     }
 
-    /// How what waits is delivered.
+    /// Returns the way in which its waiting reminders are sent.
     pub fn company(&self) -> Company {
         if self.suspicion.is_some() {
             Company::Alone
@@ -308,12 +314,12 @@ impl Work {
         }
     }
 
-    /// Whether the first of what waits is with an instance.
+    /// Returns true if the first waiting reminder is with an instance.
     pub fn is_sent(&self) -> bool {
         matches!(&self.state, State::Delivering(batch) if batch.receptions.is_some())
     }
 
-    /// Whether what is in memory came with an event.
+    /// Returns true if the reminders in memory came with an event.
     pub fn has_live(&self) -> bool {
         self.waiting
             .front()
@@ -340,12 +346,12 @@ impl User {
         }
     }
 
-    /// What waits in JetStream.
+    /// Returns the user's mailbox in JetStream.
     pub fn mailbox(&self) -> &Mailbox {
         self.mailbox.as_deref().unwrap_or(&NO_MAILBOX)
     }
 
-    /// What waits in JetStream.
+    /// Returns the user's mailbox in JetStream, to be changed.
     pub fn mailbox_mut(&mut self) -> &mut Mailbox {
         self.mailbox.get_or_insert_default()
     }
@@ -355,7 +361,8 @@ impl User {
         self.work.as_deref().unwrap_or(&NO_WORK)
     }
 
-    /// Returns the same to be changed. It takes memory from now on, until the user is [shrunk](Self::shrink).
+    /// Returns the same to be changed. It takes memory from now on, until the user is
+    /// [shrunk](Self::shrink).
     pub fn work_mut(&mut self) -> &mut Work {
         self.work.get_or_insert_default()
     }
@@ -366,7 +373,8 @@ impl User {
         self.work.take_if(|work| work.is_over() && work.busy == 0);
     }
 
-    /// Nothing is worth remembering, and nothing speaks of it any more. See [`users`](super::users).
+    /// Nothing is worth remembering, and nothing speaks of it any more. See
+    /// [`users`](super::users).
     pub fn is_forgettable(&self) -> bool {
         self.routes.is_empty() && self.work().is_over() && self.mailbox().is_forgettable()
     }
@@ -376,7 +384,7 @@ impl User {
         self.routes.iter_mut().find(|route| route.queue == queue)
     }
 
-    /// What was confirmed is used, or not needed any more.
+    /// Marks confirmations as used, since a delivery used them or none is needed.
     pub fn use_up_confirmations(&mut self) {
         self.routes
             .iter_mut()

@@ -1,12 +1,14 @@
 //! The users a partition knows, by name and by number.
 //!
-//! Names come in with inputs and go out with actions. In between a user is a number, which is copied freely and finds the user
-//! without a hash and without comparing names. A million users of one route each are what a partition's memory goes to,
-//! so they lie in a slab, and what doubles when it is full, the table of names, has the numbers alone.
+//! Names come in with inputs and go out with actions. In between a user is a number, which is
+//! copied freely and finds the user without a hash and without comparing names. A million users of
+//! one route each are what a partition's memory goes to, so they lie in a slab, and what doubles
+//! when it is full, the table of names, has the numbers alone.
 //!
-//! A number is given again when its user was forgotten, so no user may be mistaken for the previous one. What speaks of a user
-//! keeps it from being forgotten (`User::is_forgettable`): its routes and mailbox, a timer, a place in a queue for reads, a delivery or
-//! park under way. Two things may outlive it, and are looked at before they count: a ticket at an instance by its turn, which is
+//! A number is given again when its user was forgotten, so no user may be mistaken for the previous
+//! one. What speaks of a user keeps it from being forgotten (`User::is_forgettable`): its routes
+//! and mailbox, a timer, a place in a queue for reads, a delivery or park under way. Two things may
+//! outlive it, and are looked at before they count: a ticket at an instance by its turn, which is
 //! no other user's; and a heartbeat's answer by the name that was asked about.
 
 use std::hash::BuildHasher;

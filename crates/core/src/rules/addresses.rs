@@ -1,4 +1,5 @@
-//! Finds the addresses in a text: those with a scheme, such as `https://example.com/due`, and e-mail addresses.
+//! Finds the addresses in a text: those with a scheme, such as `https://example.com/due`, and
+//! e-mail addresses.
 
 use std::ops::Range;
 

@@ -1,4 +1,5 @@
-//! A document made ready for work: compiled once, immutable, shared by everybody who processes reminders.
+//! A document made ready for work: compiled once, immutable, shared by everybody who processes
+//! reminders.
 
 use std::ops::Range;
 
@@ -11,7 +12,8 @@ use super::pattern::Patterns;
 use super::problem::Problem;
 use super::spans::Spans;
 
-/// The most matches in one text. More come from nowhere but a keyword and a text made for each other.
+/// The most matches in one text. More come from nowhere but a keyword and a text made for each
+/// other.
 pub const MAX_MATCHES: usize = 1_000_000;
 /// The owner of what is allowed, beyond all rules.
 const ALLOW: u16 = u16::MAX;
@@ -21,7 +23,7 @@ const ALLOW: u16 = u16::MAX;
 pub struct Engine {
     rules: Vec<CompiledRule>,
     words: Words,
-    /// Whether invisible characters under a mask count as none.
+    /// True if a mask does not count invisible characters.
     pub(super) ignorable: bool,
     addresses: Addresses,
     fold: Fold,
@@ -34,16 +36,16 @@ pub struct Engine {
 pub struct CompiledRule {
     /// Its name.
     pub name: String,
-    /// What it does.
+    /// The rule's action.
     pub action: Action,
 }
 
 /// A rule found something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Match {
-    /// Where: bytes of the text, whole grapheme clusters.
+    /// The position: bytes of the text, whole grapheme clusters.
     pub span: Range<usize>,
-    /// Which rule, counted from 0.
+    /// The rule's index, from 0.
     pub rule: u16,
 }
 
@@ -106,7 +108,7 @@ impl Engine {
         if !problems.is_empty() {
             return Err(problems);
         }
-        // Skipping puts together what is no word of the text.
+        // Skipping puts together what is not a word of the text.
         let words = if matching.skip.is_empty() {
             matching.words
         } else {

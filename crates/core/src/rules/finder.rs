@@ -19,21 +19,25 @@ pub struct Finder {
     words: Option<Vocabulary>,
     /// All others.
     anywhere: Option<Automaton>,
-    /// Who owns a keyword that several own; its tag is [`SHARED`] and the place here.
+    /// The owners of a keyword that has several; its tag is [`SHARED`] and the index here.
     shared: Vec<Vec<u16>>,
 }
 
 /// A keyword's tag is its owner, or where to find its owners.
 const SHARED: u32 = 1 << 31;
 
-/// Two ways of laying out the same automaton. Measured (`benches/rules`, docs/rules.md) over reminder-sized texts:
+/// Two ways of laying out the same automaton. Measured (`benches/rules`, docs/rules.md) over
+/// reminder-sized texts:
 ///
-/// - a DFA of bytes takes one look for a byte and is the fastest for keywords in ASCII, as long as it stays in the cache;
-///   it grows with keywords times alphabet, to 11 MiB for 10,000 English keywords and 34 MiB for as many Chinese ones;
-/// - a double array of characters takes one look for a character where bytes take three, is the fastest for everything
-///   that is not ASCII, and the smallest for large dictionaries: 5 MiB for 100,000 Chinese keywords.
+/// - a DFA of bytes takes one look for a byte and is the fastest for keywords in ASCII, as long as
+///   it stays in the cache; it grows with keywords times alphabet, to 11 MiB for 10,000 English
+///   keywords and 34 MiB for as many Chinese ones;
+/// - a double array of characters takes one look for a character where bytes take three, is the
+///   fastest for everything that is not ASCII, and the smallest for large dictionaries: 5 MiB for
+///   100,000 Chinese keywords.
 ///
-/// The contiguous NFA that aho-corasick chooses by itself for more than 100 keywords is slower than both at every size.
+/// The contiguous NFA that aho-corasick chooses by itself for more than 100 keywords is slower than
+/// both at every size.
 enum Automaton {
     /// With the tag of each pattern.
     Bytes(AhoCorasick, Vec<u32>),
@@ -44,8 +48,8 @@ enum Automaton {
 const MAX_DFA_BYTES: usize = 256 << 10;
 
 impl Finder {
-    /// Compiles keywords, each with its owner. None may be empty. The same keyword may have several owners. Occurrences that
-    /// are not whole `words` may be left out, and may not.
+    /// Compiles keywords, each with its owner. None may be empty. The same keyword may have several
+    /// owners. Occurrences that are not whole `words` may be left out, and may not.
     ///
     /// # Errors
     /// When they are too many for the automaton.

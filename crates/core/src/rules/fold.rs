@@ -1,13 +1,15 @@
 //! Makes texts comparable, and remembers where everything came from.
 //!
-//! A document says which differences between texts do not matter ([`Folding`]), and which characters may stand between
-//! letters. [`Fold::fold`] removes both; keywords and texts go through the same function. The result, [`Folded`], maps every
-//! place back to the original, always to whole grapheme clusters: what a reader sees as one character is matched, masked
-//! and marked as one.
+//! A document says which differences between texts do not matter ([`Folding`]), and which
+//! characters may stand between letters. [`Fold::fold`] removes both; keywords and texts go through
+//! the same function. The result, [`Folded`], maps every place back to the original, always to
+//! whole grapheme clusters: what a reader sees as one character is matched, masked and marked as
+//! one.
 //!
-//! Nearly all text is simple: characters that become themselves, one other character or nothing, and that never join their
-//! neighbours. Those go through a table. The rest (combining marks, ligatures, emoji sequences, conjoining Hangul) is cut
-//! into clusters and normalized by the Unicode algorithms.
+//! Nearly all text is simple: characters that become themselves, one other character or nothing,
+//! and that never join their neighbours. Those go through a table. The rest (combining marks,
+//! ligatures, emoji sequences, conjoining Hangul) is cut into clusters and normalized by the
+//! Unicode algorithms.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -28,9 +30,11 @@ pub struct Fold {
     kinds: &'static PerChar<Kind>,
     /// ASCII characters that stay as they are.
     unchanged: [bool; 128],
-    /// ASCII characters that stay as they are or become their lower case. Not CR, which is one with LF.
+    /// ASCII characters that stay as they are or become their lower case. Not CR, which is one with
+    /// LF.
     kept: [bool; 128],
-    /// U+4000 to U+9FFF stay as they are: ideographs, all of three bytes of which the first tells enough.
+    /// U+4000 to U+9FFF stay as they are: ideographs, all of three bytes of which the first tells
+    /// enough.
     keeps_ideographs: bool,
 }
 
@@ -39,18 +43,19 @@ pub struct Fold {
 pub struct Folded<'t> {
     original: &'t str,
     text: Cow<'t, str>,
-    /// How the text lies in the original, in order. None at all: it is the original.
+    /// The runs that map the text to the original, in order. None at all: it is the original.
     runs: Vec<Run>,
-    /// Places of the folded text where a word of the original may end, though the folded text goes on with letters or marks:
-    /// those were symbols, such as `™`, or belong to no letter.
+    /// Places of the folded text where a word of the original may end, though the folded text goes
+    /// on with letters or marks: those were symbols, such as `™`, or belong to no letter.
     breaks: Vec<usize>,
     classes: &'static PerChar<Class>,
     /// The run that was asked for last.
     last_run: Cell<usize>,
 }
 
-/// A stretch in which every unit of the original became one unit of the folded text. Units are single bytes where no length
-/// changed, and whole characters or clusters where one did. What lies between two runs was skipped.
+/// A stretch in which every unit of the original became one unit of the folded text. Units are
+/// single bytes where no length changed, and whole characters or clusters where one did. What lies
+/// between two runs was skipped.
 #[derive(Debug, Clone, Copy)]
 struct Run {
     folded: usize,
@@ -139,13 +144,14 @@ impl Folded<'_> {
         self.start(part.start)..self.end(part.end)
     }
 
-    /// Returns the places where a word of the original may end in the middle of letters of the folded text.
+    /// Returns the places where a word of the original may end in the middle of letters of the
+    /// folded text.
     pub fn breaks(&self) -> &[usize] {
         &self.breaks
     }
 
-    /// Returns whether this part of the folded text begins and ends where words of the original do. A skipped character ends a
-    /// word if it would in the original.
+    /// Returns whether this part of the folded text begins and ends where words of the original do.
+    /// A skipped character ends a word if it would in the original.
     pub fn is_whole(&self, part: &Range<usize>, everywhere: bool) -> bool {
         let is_end = |original| is_boundary(self.original, original, everywhere, self.classes);
         [part.start, part.end].into_iter().all(|at| {
@@ -196,7 +202,7 @@ struct Writer<'f, 't> {
     text: String,
     runs: Vec<Run>,
     breaks: Vec<usize>,
-    /// How much of the original is done.
+    /// Number of processed bytes of the original.
     done: usize,
 }
 
@@ -211,7 +217,8 @@ impl Writer<'_, '_> {
         self.copy(to);
     }
 
-    /// Where the stretch ends in which these ASCII characters, and others that stand for themselves, follow each other.
+    /// Returns the end of the stretch of these ASCII characters, and others that fold to
+    /// themselves.
     fn stretch(&self, ascii: &[bool; 128]) -> usize {
         let bytes = self.original.as_bytes();
         let mut at = self.done;
@@ -247,7 +254,8 @@ impl Writer<'_, '_> {
         }
     }
 
-    /// Whether the space at this place of the original follows another one in the folded text.
+    /// Returns true if the space at this position of the original follows another one in the folded
+    /// text.
     fn is_one_space_more(&self, at: usize) -> bool {
         self.fold.folding.spaces
             && match at.checked_sub(1) {
@@ -271,7 +279,8 @@ impl Writer<'_, '_> {
         self.done += original_unit;
     }
 
-    /// The next character may join the one before and those behind: works by clusters until that is over.
+    /// The next character may join the one before and those behind: works by clusters until that is
+    /// over.
     fn clusters(&mut self) {
         let before = self.original[..self.done]
             .chars()
@@ -335,7 +344,8 @@ impl Writer<'_, '_> {
             let folded = classes(false).get(c);
             folded.is_in_word(true) && folded != class
         };
-        // A mark whose own character is left out, or which has none, would go on with the word before it.
+        // A mark whose own character is left out, or which has none, would go on with the word
+        // before it.
         let is_mark = |c| matches!(classes(false).get(c), Class::Mark | Class::Enclosing);
         let folded = &self.text[begin..];
         if class != Class::Spaced && (folded.starts_with(is_mark) || folded.contains(is_letter)) {
@@ -344,7 +354,8 @@ impl Writer<'_, '_> {
         self.done += cluster.len();
     }
 
-    /// What was written from `folded` on is made of such units, and came from where `done` still stands.
+    /// Notes that the text from `folded` on consists of such units, and came from the original at
+    /// `done`.
     fn note(&mut self, folded: usize, folded_unit: usize, original_unit: usize) {
         let continues = self.runs.last().is_some_and(|run| {
             (run.folded_unit, run.original_unit) == (folded_unit, original_unit)

@@ -1,4 +1,4 @@
-//! Which differences between texts do not matter, and how texts are folded so that they are gone.
+//! Ignored differences between texts, and the folding that removes them.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -14,7 +14,7 @@ use super::shadow::{self, Shadows};
 use super::unicode::{is_ignorable, plain_typography, without_ignorable};
 use super::words::{Class, class_of_cluster, classes};
 
-/// Which differences do not matter. By default, all of them do.
+/// The ignored differences. By default, all of them do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Folding {
     /// Upper and lower case are the same.
@@ -29,11 +29,11 @@ pub struct Folding {
     pub typography: bool,
     /// All white space is the space, and several of it are one.
     pub spaces: bool,
-    /// Which characters become shadows.
+    /// The characters that become shadows.
     pub shadows: Shadows,
 }
 
-/// What folding makes of a character.
+/// The result of folding a character.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Itself. It joins no other character that is not complex.
@@ -44,12 +44,14 @@ pub enum Kind {
     Other(char),
     /// Nothing. It joins as little.
     Nothing,
-    /// It may join its neighbours, become several characters, or be a word's end in the middle of a folded word.
+    /// It may join its neighbours, become several characters, or be a word's end in the middle of a
+    /// folded word.
     Complex,
 }
 
 impl Kind {
-    /// Returns what one character becomes; none where that is nothing, or not to be said of one alone.
+    /// Returns what one character becomes; none where that is nothing, or not to be said of one
+    /// alone.
     pub fn folded(self, c: char) -> Option<char> {
         match self {
             Self::Same => Some(c),
@@ -116,9 +118,10 @@ impl Folding {
         }
     }
 
-    /// Returns a cluster or a phrase in the form in which texts are compared, without shadows; white space is not yet made one. By
-    /// the definitions of canonical and compatibility caseless matching in section 3.13 of the Unicode Standard, and
-    /// composed at the end, since that leaves most texts as they are.
+    /// Returns a cluster or a phrase in the form in which texts are compared, without shadows;
+    /// white space is not yet made one. By the definitions of canonical and compatibility caseless
+    /// matching in section 3.13 of the Unicode Standard, and composed at the end, since that leaves
+    /// most texts as they are.
     pub fn normalize(self, text: &str) -> Cow<'_, str> {
         let mut text = Cow::Borrowed(text);
         if self.ignorable && text.contains(is_ignorable) {
@@ -231,10 +234,12 @@ fn turkish(c: char) -> char {
     }
 }
 
-/// The Thai and the Lao nikhahit, which with the vowel sign AA are the compatibility form of the vowel sign AM.
+/// The Thai and the Lao nikhahit, which with the vowel sign AA are the compatibility form of the
+/// vowel sign AM.
 const NIKHAHIT: [char; 2] = ['\u{e4d}', '\u{ecd}'];
 
-/// AM is typed behind a tone mark, and nikhahit before it; readers see the same. No form of normalization knows that.
+/// AM is typed behind a tone mark, and nikhahit before it; readers see the same. No form of
+/// normalization knows that.
 fn order_vowel_signs(text: &mut String) {
     let is_tone = |c: char| matches!(c, '\u{e48}'..='\u{e4b}' | '\u{ec8}'..='\u{ecb}');
     if text.contains(NIKHAHIT) && text.contains(is_tone) {

@@ -1,7 +1,8 @@
-//! What is wrong with a document, and what its author has probably not meant.
+//! Errors in a document, and likely mistakes of its author.
 //!
-//! Errors are what the engine refuses, what nobody knows ([`Document::unknown_fields`]) and tests that make no sense. Warnings
-//! are only what is surely without effect, or surely not what it looks like: an author who gets warnings for nothing reads none.
+//! Errors are what the engine refuses, unknown fields ([`Document::unknown_fields`]) and tests
+//! that make no sense. Warnings are only what is surely without effect, or surely not what it looks
+//! like: an author who gets warnings for nothing reads none.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use super::pattern::Reader;
 use super::problem::Problem;
 use super::suite;
 
-/// What was found out about a document.
+/// The findings about a document.
 #[derive(Debug)]
 pub struct Lint {
     /// Errors, or, where there are none, warnings.
@@ -52,7 +53,7 @@ pub fn lint(json: &[u8]) -> Lint {
     }
 }
 
-/// What the author of a document without errors has probably not meant.
+/// Returns the likely mistakes in a document without errors.
 fn warnings(document: &Document) -> Vec<Problem> {
     let mut warnings = Vec::new();
     if document.rules.is_empty() {
@@ -96,8 +97,9 @@ fn warnings(document: &Document) -> Vec<Problem> {
 
 /// Allowed phrases in which there is nothing to allow.
 fn idle_phrases(document: &Document) -> Vec<Problem> {
-    // What a pattern finds can depend on what stands around the phrase; and a phrase that is found inside of words can
-    // be a part of what a reader sees as one character, and then covers all of it.
+    // What a pattern finds can depend on what stands around the phrase; and a phrase that is found
+    // inside of words can be a part of what a reader sees as one character, and then covers all of
+    // it.
     let has_patterns = document.rules.iter().any(|rule| !rule.patterns.is_empty());
     if document.allow.is_empty() || has_patterns || document.matching.words == Words::Off {
         return Vec::new();
@@ -176,7 +178,7 @@ fn long_mask(action: &Action) -> Option<Problem> {
     (clusters(with).count() > 1).then(|| Problem::error(problem).at("with"))
 }
 
-/// Where a keyword stands: rule and place, counted from 0.
+/// The position of a keyword: its rule and index, from 0.
 type Place = (usize, usize);
 
 /// Keywords that stand twice, to no effect.
@@ -208,17 +210,17 @@ fn repeated_keywords(document: &Document) -> Vec<Problem> {
             warnings.extend(useless.map(|problem| ((at, place), problem)));
         }
     }
-    let told = |((at, place), problem): (Place, String)| {
+    let described = |((at, place), problem): (Place, String)| {
         let rule = &document.rules[at];
         let problem = Problem::error(format!("{:?}: {problem}", rule.keywords[place]));
         problem
             .in_rule(at, &rule.name)
             .at(format!("keywords[{place}]"))
     };
-    warnings.into_iter().map(told).collect()
+    warnings.into_iter().map(described).collect()
 }
 
-/// Why a rule's keyword, which stands in these places too, has no effect.
+/// Returns the reason why a rule's keyword, which also appears at these places, has no effect.
 fn useless(
     document: &Document,
     before: &[Place],
@@ -246,7 +248,7 @@ fn useless(
     is_mark.then(|| format!("{} removes it, so nothing is left to mark", name(*remover)))
 }
 
-/// Whether only one of two rules can have its way with a match of both.
+/// Returns true if only one of two rules can apply to a match of both.
 fn competes(one: &Action, other: &Action) -> bool {
     let is_rewrite = |action: &Action| matches!(action, Action::Replace { .. } | Action::Remove);
     let is_mask = |action: &Action| matches!(action, Action::Mask { .. });
@@ -259,7 +261,7 @@ mod tests {
 
     use super::*;
 
-    fn told(document: &Value) -> Vec<String> {
+    fn warnings_of(document: &Value) -> Vec<String> {
         let Lint { problems, usable } = lint(document.to_string().as_bytes());
         assert_eq!(
             usable.is_none(),
@@ -283,11 +285,11 @@ mod tests {
             .as_object_mut()
             .unwrap()
             .extend(more.as_object().unwrap().clone());
-        told(&document)
+        warnings_of(&document)
     }
 
     #[test]
-    fn a_document_as_it_should_be_has_no_problems() {
+    fn valid_document_has_no_problems() {
         let rules = [
             rule("a", "mask", &["falcon", "project falcon", "Straße"]),
             rule("b", "highlight", &["falcon", "due"]),
@@ -309,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn keywords_to_no_effect_are_told_once_each() {
+    fn useless_keywords_are_reported_once_each() {
         let rules = [
             rule("a", "replace", &["Due", "ｄｕｅ", "STRASSE"]),
             rule("b", "remove", &["due", "straße", "gone"]),
@@ -334,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_do_what_it_looks_like_is_told() {
+    fn misleading_rules_are_reported() {
         for (rules, more, expected) in [
             (
                 vec![],
@@ -390,9 +392,14 @@ mod tests {
         let document = json!({ "rule": [], "rules": [
             { "name": "a", "keywords": ["x", "x"], "patterns": ["("], "action": "block" }],
             "tests": [{ "content": "x", "expect": {} }] });
-        assert_eq!(told(&document).len(), 3, "{:?}", told(&document));
         assert_eq!(
-            told(
+            warnings_of(&document).len(),
+            3,
+            "{:?}",
+            warnings_of(&document)
+        );
+        assert_eq!(
+            warnings_of(
                 &json!({ "rules": [{ "name": "a", "keywords": ["x", 7, null], "action": "hide" }], "allow": [{}] })
             ),
             [

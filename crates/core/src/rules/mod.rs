@@ -13,7 +13,8 @@
 //! | [`engine`] | a compiled document: what it finds in a text |
 //! | [`rewrite`] | what becomes of the text |
 //!
-//! The documents of a reminder's tags apply in the order of the tags; each sees the text as the one before left it.
+//! The documents of a reminder's tags apply in the order of the tags; each sees the text as the one
+//! before left it.
 
 pub mod addresses;
 pub mod engine;
@@ -51,7 +52,7 @@ pub struct Rules {
     engines: BTreeMap<Tag, Option<Arc<Engine>>>,
 }
 
-/// What the rules leave of a reminder.
+/// The result of the rules for a reminder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// It goes on.
@@ -65,7 +66,8 @@ pub enum Verdict {
     },
 }
 
-/// Why a reminder cannot be processed. It is refused then: nobody may see what a rule would have hidden.
+/// The reason why a reminder cannot be processed. It is then refused: no user may see text that a
+/// rule would have hidden.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RulesError {
     /// The tag has a document, and no version of it can be used.
@@ -127,7 +129,8 @@ impl Rules {
         self
     }
 
-    /// Returns the same with a tag whose reminders are refused, since no version of its document can be used.
+    /// Returns the same with a tag whose reminders are refused, since no version of its document
+    /// can be used.
     #[must_use]
     pub fn refusing(mut self, tag: Tag) -> Self {
         self.engines.insert(tag, None);
@@ -210,7 +213,8 @@ impl Part {
 
     fn finish(self, reminder: &mut Reminder, documents: &[(Tag, &Engine)]) {
         let Text { text, marks } = self.text;
-        // Offsets in characters: marks are in the order of their starts, so the text is counted once.
+        // Offsets in characters: marks are in the order of their starts, so the text is counted
+        // once.
         let (mut bytes, mut chars) = (0, 0);
         for mark in marks {
             chars += text[bytes..mark.span.start].chars().count();

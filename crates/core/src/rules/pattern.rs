@@ -1,7 +1,9 @@
-//! Compiles patterns, so that they see texts as keywords do: folded, and with words that end where keywords' words end.
+//! Compiles patterns, so that they see texts as keywords do: folded, and with words that end where
+//! keywords' words end.
 //!
-//! The literals of a pattern are folded as texts are, before it is compiled: no folded text has a full-width colon. Case is
-//! left to the library. In a pattern with `\b`, every class and literal matches shadows, too (`shadow.rs`).
+//! The literals of a pattern are folded as texts are, before it is compiled: no folded text has a
+//! full-width colon. Case is left to the library. In a pattern with `\b`, every class and literal
+//! matches shadows, too (`shadow.rs`).
 
 use std::ops::Range;
 
@@ -60,11 +62,11 @@ impl Reader {
     /// Reads a pattern.
     ///
     /// # Errors
-    /// When it is no regular expression: why not, and where.
+    /// The reason and the position, if it is not a valid regular expression.
     pub fn read(&self, pattern: &str) -> Result<Hir, Problem> {
         let wrong = |problem: &dyn std::fmt::Display, span: &Span| {
             Problem::error(format!(
-                "{pattern:?} is no regular expression: {problem}, at character {}",
+                "invalid regular expression {pattern:?}: {problem}, at character {}",
                 pattern[..span.start.offset].chars().count() + 1
             ))
         };
@@ -140,7 +142,8 @@ impl Reader {
         }
     }
 
-    /// Literals that follow each other are folded as one text: a letter and a mark may become one character.
+    /// Literals that follow each other are folded as one text: a letter and a mark may become one
+    /// character.
     fn fold_sequence(&self, parts: &mut Vec<Ast>) {
         let mut folded = Vec::with_capacity(parts.len());
         let mut literals: Vec<Box<ast::Literal>> = Vec::new();
@@ -167,7 +170,7 @@ impl Reader {
         *parts = folded;
     }
 
-    /// What folding makes of some literals, if that is something else.
+    /// Returns the folded form of some literals, if it differs.
     fn folded_literals(&self, literals: &[Box<ast::Literal>]) -> Option<String> {
         let text: String = literals.iter().map(|literal| literal.c).collect();
         Some(self.folded(&text)).filter(|folded| *folded != text)
@@ -254,7 +257,8 @@ impl Patterns {
         if has_boundary {
             hir = with_shadows(hir);
         }
-        // Where a match begins and ends is all that is asked of it; captures and a one-pass automaton would take memory for nothing.
+        // Where a match begins and ends is all that is asked of it; captures and a one-pass
+        // automaton would take memory for nothing.
         let config = meta::Config::new()
             .nfa_size_limit(Some(self.most_bytes))
             .which_captures(WhichCaptures::Implicit)
@@ -289,7 +293,8 @@ impl Patterns {
         self.bytes
     }
 
-    /// Calls `found` with every match in a text that is not empty, and its pattern's owner, until that says no.
+    /// Calls `found` with every match in a text that is not empty, and its pattern's owner, until
+    /// that says no.
     pub fn find(&self, text: &str, mut found: impl FnMut(Range<usize>, u16) -> bool) {
         let shadows = self.shadow_fold.as_ref().unwrap_or(&self.reader.fold);
         for (fold, patterns) in [(&self.reader.fold, &self.plain), (shadows, &self.bounded)] {
@@ -312,7 +317,8 @@ impl Patterns {
     }
 }
 
-/// Makes every class and literal of a pattern match shadows as well, and `\b` the boundary of keywords.
+/// Makes every class and literal of a pattern match shadows as well, and `\b` the boundary of
+/// keywords.
 fn with_shadows(hir: Hir) -> Hir {
     let all = |parts: Vec<Hir>| parts.into_iter().map(with_shadows).collect();
     let of_class = |class| Hir::class(hir::Class::Unicode(shadow::with_shadows(class)));

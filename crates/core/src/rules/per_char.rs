@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::ops::RangeInclusive;
 
-/// A value for every character. Two steps: a block for the upper bits, a value of the block for the lower ones. Blocks with
-/// the same values are stored once.
+/// A value for every character. Two steps: a block for the upper bits, a value of the block for the
+/// lower ones. Blocks with the same values are stored once.
 #[derive(Debug)]
 pub struct PerChar<T> {
     blocks: Vec<u16>,
@@ -14,8 +14,8 @@ pub struct PerChar<T> {
 
 const BLOCK: u32 = 128;
 
-/// Ranges whose blocks have one value each, so that only their first character is looked up: ideographs, Hangul syllables,
-/// Tangut, private use, and planes with nothing in them.
+/// Ranges whose blocks have one value each, so that only their first character is looked up:
+/// ideographs, Hangul syllables, Tangut, private use, and planes with nothing in them.
 pub(super) const UNIFORM: [RangeInclusive<u32>; 8] = [
     0x3400..=0x4dbf,
     0x4e00..=0x9fff,

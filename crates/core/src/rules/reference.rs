@@ -1,9 +1,10 @@
-//! The same as the engine, as naively as possible: every place of the text is held against every keyword, and the result is put
-//! together cluster by cluster. Tests and the fuzz target hold the engine against it.
+//! The same as the engine, as naively as possible: every place of the text is held against every
+//! keyword, and the result is put together cluster by cluster. Tests and the fuzz target hold the
+//! engine against it.
 //!
-//! It shares no table and no algorithm of Unicode with the engine: it segments, normalizes and folds case with ICU4X, where
-//! the engine has the unicode-rs crates, and takes properties from regex, where the engine has ICU4X's. Only lists that are
-//! our own decision stand in both.
+//! It shares no table and no algorithm of Unicode with the engine: it segments, normalizes and
+//! folds case with ICU4X, where the engine has the unicode-rs crates, and takes properties from
+//! regex, where the engine has ICU4X's. Only lists that are our own decision stand in both.
 
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -15,7 +16,7 @@ use regex::{Regex, RegexBuilder};
 
 use crate::rules::document::{Action, Allowed, Difference, Document, Matching, Words};
 
-/// What becomes of a text: the matches, the text, and the marks as (bytes of the new text, rule).
+/// The result for a text: the matches, the text, and the marks as (bytes of the new text, rule).
 #[derive(Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// Each match and the number of its rule.
@@ -62,7 +63,7 @@ set!(
     r"^[\p{sc=Han}\p{scx=Hiragana}\p{scx=Katakana}\p{sc=Hangul}\p{sc=Bopomofo}\p{sc=Yi}\p{sc=Thai}\p{sc=Lao}\p{sc=Khmer}\p{sc=Myanmar}\p{sc=Tibetan}\p{sc=Javanese}\p{sc=Balinese}\p{sc=Tai_Viet}]$"
 );
 
-/// Which differences do not matter to keywords, or to patterns.
+/// The differences that keywords, or patterns, ignore.
 #[derive(Clone, Copy)]
 struct Ways<'d> {
     matching: &'d Matching,
@@ -193,7 +194,8 @@ impl<'t> Folded<'t> {
         first.0..last.0 + last.1.len()
     }
 
-    /// Whether words end at both ends of these folded characters. A keyword does not end inside of a cluster; a pattern may.
+    /// Returns true if words end at both ends of these folded characters. A keyword does not end
+    /// inside of a cluster; a pattern may.
     fn is_whole(&self, part: Range<usize>, everywhere: bool) -> bool {
         [part.start, part.end].into_iter().all(|at| {
             let before = at.checked_sub(1).map(|before| self.chars[before]);
@@ -380,8 +382,8 @@ fn matches(document: &Document, text: &str) -> Vec<(Range<usize>, usize)> {
     matches
 }
 
-/// All matches of a pattern whose literals need no folding. `\b` may stand at both of its ends, and nowhere else: then every part of
-/// the text is held against the rest of it, the longest first.
+/// All matches of a pattern whose literals need no folding. `\b` may stand at both of its ends, and
+/// nowhere else: then every part of the text is held against the rest of it, the longest first.
 fn found(pattern: &str, folded: &Folded<'_>) -> Vec<Range<usize>> {
     let text = folded.string();
     let compile = |pattern: &str| {

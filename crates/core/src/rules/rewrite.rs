@@ -1,9 +1,11 @@
-//! Applies what an engine found to a text: what stays, what takes the place of what, and where marks are afterwards.
+//! Applies what an engine found to a text: what stays, what takes the place of what, and where
+//! marks are afterwards.
 //!
-//! Where matches overlap: replacements and removals are leftmost-longest, the earlier rule first where two are as long.
-//! Masks take the union of all of them, except what is replaced or removed anyway; where two masks cover a character the
-//! earlier rule's `with` stands for it. Marks of one rule do not overlap, leftmost-longest again; marks of different rules may. A
-//! mark that covers all of what is replaced covers what replaces it; one that covers a part of it loses that part.
+//! Where matches overlap: replacements and removals are leftmost-longest, the earlier rule first
+//! where two are as long. Masks take the union of all of them, except what is replaced or removed
+//! anyway; where two masks cover a character the earlier rule's `with` stands for it. Marks of one
+//! rule do not overlap, leftmost-longest again; marks of different rules may. A mark that covers
+//! all of what is replaced covers what replaces it; one that covers a part of it loses that part.
 
 use std::ops::Range;
 
@@ -26,9 +28,9 @@ pub struct Text {
 pub struct TextMark {
     /// Bytes of the text.
     pub span: Range<usize>,
-    /// Which document of those that were applied, counted from 0.
+    /// The index of the document among those that were applied, from 0.
     pub document: usize,
-    /// Which rule of it.
+    /// The index of its rule.
     pub rule: u16,
 }
 
@@ -37,8 +39,8 @@ pub struct TextMark {
 #[error("the text with its replacements has more than {0} bytes")]
 pub struct TooLong(pub usize);
 
-/// A stretch of the text, made of units of so many bytes, and what takes the place of each unit: one unit for a
-/// replacement, one for each cluster under a mask.
+/// A stretch of the text, made of units of so many bytes, and what takes the place of each unit:
+/// one unit for a replacement, one for each cluster under a mask.
 struct Edit<'e> {
     span: Range<usize>,
     unit: usize,
@@ -60,7 +62,8 @@ impl Text {
         }
     }
 
-    /// Applies the matches of the `document`-th document. Blocking and priorities are not the text's business.
+    /// Applies the matches of the `document`-th document. Blocking and priorities are not the
+    /// text's business.
     ///
     /// # Errors
     /// When the text would have more than `most` bytes.
@@ -131,7 +134,8 @@ impl Text {
     }
 }
 
-/// Where a place of the text is after the edits; `whole` rounds one inside of what is replaced to its end or its start.
+/// Returns a position of the text after the edits; `whole` rounds one inside of what is replaced to
+/// its end or its start.
 fn moved(
     edits: &[Edit<'_>],
     places: &[usize],
@@ -182,7 +186,7 @@ fn edits<'e>(engine: &'e Engine, text: &str, matches: &[Match]) -> Vec<Edit<'e>>
     edits
 }
 
-/// What lies under masks and outside of what is rewritten, with the first of the rules that mask it.
+/// Returns the masked parts outside of rewritten text, each with the first rule that masks it.
 fn masks(rewritten: &[Edit<'_>], masked: &[&Match]) -> Vec<(Range<usize>, u16)> {
     // What is rewritten covers like a rule before all others.
     let mut covers: Vec<(Range<usize>, Option<u16>)> =
@@ -226,8 +230,8 @@ fn masks(rewritten: &[Edit<'_>], masked: &[&Match]) -> Vec<(Range<usize>, u16)> 
     masks
 }
 
-/// Adds edits for the clusters under a mask: one for as many of the same length as follow each other. What no reader sees gets
-/// no mask, where it is ignored.
+/// Adds edits for the clusters under a mask: one for as many of the same length as follow each
+/// other. What no reader sees gets no mask, where it is ignored.
 fn add_mask<'e>(
     edits: &mut Vec<Edit<'e>>,
     engine: &Engine,
@@ -254,7 +258,8 @@ fn add_mask<'e>(
     }
 }
 
-/// Of matches in the order of their starts, the longest first: those that do not overlap one before.
+/// Of matches in the order of their starts, the longest first: those that do not overlap one
+/// before.
 fn leftmost<'m>(matches: impl Iterator<Item = &'m Match>) -> impl Iterator<Item = &'m Match> {
     let mut done = 0;
     matches.filter(move |found| {
@@ -266,7 +271,7 @@ fn leftmost<'m>(matches: impl Iterator<Item = &'m Match>) -> impl Iterator<Item 
     })
 }
 
-/// What takes the place of a rule's matches.
+/// Returns the replacement for a rule's matches.
 fn with(engine: &Engine, rule: u16) -> &str {
     match &engine.rules()[usize::from(rule)].action {
         Action::Mask { with } | Action::Replace { with } => with,

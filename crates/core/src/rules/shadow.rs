@@ -1,9 +1,10 @@
 //! Shadows: how a pattern's `\b` learns where words end.
 //!
-//! The library for regular expressions has its own idea of `\b`: a Chinese character beside a digit is no boundary to it, nor
-//! is the `T` that folding made of `™`. So a text for patterns with `\b` has *shadows* in place of those characters: code
-//! points of planes that have no characters, which the library takes for no part of a word. Each class and literal of
-//! the pattern matches a character and its shadow alike (`pattern.rs`).
+//! The library for regular expressions has its own idea of `\b`: a Chinese character beside a digit
+//! is not a boundary to it, nor is the `T` that folding made of `™`. So a text for patterns with
+//! `\b` has *shadows* in place of those characters: code points of planes that have no characters,
+//! which the library takes for no part of a word. Each class and literal of the pattern matches a
+//! character and its shadow alike (`pattern.rs`).
 
 use std::sync::LazyLock;
 
@@ -12,7 +13,7 @@ use regex_syntax::is_word_character;
 
 use super::words;
 
-/// Which characters become shadows: they are parts of a word to the library, and not to us.
+/// The characters that become shadows: they are parts of a word for the library, and not for us.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Shadows {
     /// None.
@@ -52,7 +53,7 @@ pub fn with_shadows(mut class: ClassUnicode) -> ClassUnicode {
             .into_kind()
         {
             HirKind::Class(Class::Unicode(class)) => class,
-            kind => unreachable!("{kind:?} is no class"),
+            kind => unreachable!("{kind:?} is not a class"),
         }
     });
     static SHADOWS: LazyLock<ClassUnicode> = LazyLock::new(|| moved(&WORD));

@@ -1,4 +1,5 @@
-//! Tests of rules, which stand beside them in their document: texts, and what is expected to become of them.
+//! Tests of rules, which stand beside them in their document: texts, and what is expected to become
+//! of them.
 
 use std::sync::Arc;
 
@@ -15,24 +16,24 @@ use bellhop_protocol::token::Tag;
 /// A test that ran.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// What the test is called, such as `test 2 "due dates"`.
+    /// The test's name, such as `test 2 "due dates"`.
     pub test: String,
-    /// Where it is not as expected. Nowhere: the test passed.
+    /// The differences from the expected result. Nowhere: the test passed.
     pub mismatches: Vec<Mismatch>,
 }
 
 /// Something that is not as expected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Mismatch {
-    /// What was looked at, such as `content`.
+    /// The compared part, such as `content`.
     pub what: &'static str,
-    /// What was expected there.
+    /// The expected value.
     pub expected: String,
-    /// What there is.
+    /// The actual value.
     pub got: String,
 }
 
-/// What is wrong with a document's tests.
+/// Returns the problems of a document's tests.
 pub fn check(document: &Document) -> Vec<Problem> {
     let is_rule = |name: &String| document.rules.iter().any(|rule| rule.name == *name);
     let problem = |test: &Test| {
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_as_expected_passes() {
+    fn matching_expectations_pass() {
         for test in [
             json!({ "content": "card 4111111111111111", "expect": { "content": "card ****************" } }),
             json!({ "title": "Due", "content": "due", "expect": { "title": "Due",
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_as_expected_is_told() {
+    fn differences_are_reported() {
         let everything = json!({ "content": "due asap", "expect": { "unchanged": true } });
         assert_eq!(
             found(everything),
@@ -257,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_test_that_makes_no_sense_is_a_problem() {
+    fn senseless_test_is_a_problem() {
         for (expect, expected) in [
             (
                 json!({}),
@@ -272,8 +273,8 @@ mod tests {
                 "test 1 \"t\": expect: `unchanged` says it all; leave out the rest",
             ),
             (
-                json!({ "blocked": "nobody" }),
-                "test 1 \"t\": expect: no rule is called \"nobody\"",
+                json!({ "blocked": "unknown" }),
+                "test 1 \"t\": expect: no rule is called \"unknown\"",
             ),
         ] {
             let document = document(&json!([{ "name": "t", "content": "x", "expect": expect }]));

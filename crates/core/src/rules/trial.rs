@@ -1,4 +1,5 @@
-//! Tries rules on a text that nobody published: what becomes of it, and what the rules found on the way.
+//! Tries rules on a text without publishing it: the result, and the matches that the rules found on
+//! the way.
 
 use std::fmt;
 use std::ops::Range;
@@ -22,12 +23,12 @@ pub struct Sample {
     pub title: Option<String>,
     /// The text.
     pub content: String,
-    /// How urgent it is before the rules.
+    /// Its priority before the rules.
     #[serde(skip)]
     pub priority: Priority,
 }
 
-/// What becomes of a sample.
+/// The result for a sample.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "verdict", rename_all = "lowercase")]
 pub enum Fate {
@@ -35,14 +36,14 @@ pub enum Fate {
     Delivered(Delivered),
     /// A rule blocks it.
     Blocked {
-        /// Whose document.
+        /// The document's tag.
         tag: Tag,
         /// Its rule.
         rule: String,
     },
     /// It cannot be processed, so it is refused.
     Rejected {
-        /// Why.
+        /// The reason.
         problem: String,
     },
 }
@@ -55,30 +56,30 @@ pub struct Delivered {
     pub title: Option<String>,
     /// The text.
     pub content: String,
-    /// How urgent it is.
+    /// Its priority.
     pub priority: Priority,
-    /// What the rules marked.
+    /// The marks of the rules.
     pub marks: Vec<Mark>,
 }
 
 /// Something that a rule found, in the text as the documents before left it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Whose document.
+    /// The document's tag.
     pub tag: Tag,
     /// The rule's name.
     pub rule: String,
-    /// What it does.
+    /// The rule's action.
     pub action: &'static str,
     /// In which text.
     pub field: Field,
-    /// What it found.
+    /// The matched text.
     pub text: String,
-    /// Where that begins, in characters.
+    /// Its start, in characters.
     pub start: usize,
-    /// Where it ends.
+    /// Its end.
     pub end: usize,
-    /// Whether it changes a part of an address, which leads elsewhere then.
+    /// True if it changes a part of an address, and so breaks the link.
     pub breaks_address: bool,
 }
 
@@ -91,7 +92,7 @@ impl Sample {
         }
     }
 
-    /// What the documents of these tags make of it.
+    /// Returns the result of the documents of these tags.
     pub fn fate(&self, rules: &Rules, tags: &[Tag]) -> Fate {
         let mut reminder = self.reminder(tags);
         match rules.apply(&mut reminder) {
@@ -117,8 +118,8 @@ impl Sample {
         }
     }
 
-    /// Everything that the documents of these tags find in it, one document after the other, each in the order of its texts
-    /// and their places. What is blocked gets no further.
+    /// Everything that the documents of these tags find in it, one document after the other, each
+    /// in the order of its texts and their places. What is blocked gets no further.
     pub fn findings(&self, rules: &Rules, tags: &[Tag]) -> Vec<Finding> {
         let mut findings = Vec::new();
         let mut now = self.clone();
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn every_document_finds_in_what_the_one_before_left() {
+    fn each_document_sees_the_previous_ones_result() {
         let first = json!({ "rules": [{ "name": "r", "keywords": ["œuvre"], "action": "replace", "with": "work" }] });
         let second = json!({ "rules": [{ "name": "h", "keywords": ["work", "due"], "action": "highlight" }] });
         let rules = rules(&[("1", first), ("2", second)]);
@@ -270,7 +271,7 @@ mod tests {
             ..Sample::of("é: œuvre due")
         };
         let found: Vec<_> = sample.findings(&rules, &tags(&["1", "none", "2"]));
-        let told: Vec<_> = found
+        let reported: Vec<_> = found
             .iter()
             .map(|f| {
                 (
@@ -284,7 +285,7 @@ mod tests {
             })
             .collect();
         assert_eq!(
-            told,
+            reported,
             [
                 ("1", "replace", Field::Title, "Œuvre", 0, 5),
                 ("1", "replace", Field::Content, "œuvre", 3, 8),
@@ -318,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_blocked_gets_no_further() {
+    fn blocked_reminder_skips_later_documents() {
         let block = json!({ "rules": [{ "name": "b", "keywords": ["no"], "action": "block" }] });
         let rules = rules(&[("1", block.clone()), ("2", block)]);
         let sample = Sample::of("no");

@@ -1,13 +1,14 @@
-//! What Unicode says of characters and texts, as far as matching needs it.
+//! Properties of characters and texts from Unicode, as far as matching needs them.
 
 use std::borrow::Cow;
 
 use icu_properties::props::{DefaultIgnorableCodePoint, ExtendedPictographic, JoiningType};
 use icu_properties::{CodePointMapData, CodePointSetData};
 
-/// Returns whether a reader does not see the character, or sees it as no letter of its own: soft hyphens, zero-width
-/// characters, variation selectors, marks of direction, fillers (Default_Ignorable_Code_Point), and what only makes a word
-/// longer, such as the Arabic tatweel (Joining_Type=Join_Causing).
+/// Returns whether a reader does not see the character, or sees it as no letter of its own: soft
+/// hyphens, zero-width characters, variation selectors, marks of direction, fillers
+/// (Default_Ignorable_Code_Point), and what only makes a word longer, such as the Arabic tatweel
+/// (Joining_Type=Join_Causing).
 pub fn is_ignorable(c: char) -> bool {
     c > '\u{7f}'
         && (is_invisible(c)
@@ -19,8 +20,8 @@ pub fn is_invisible(c: char) -> bool {
     c > '\u{7f}' && CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c)
 }
 
-/// Returns a cluster without its ignorable characters. Those that make one emoji of several, or a flag of a black one, stay:
-/// a reader sees the difference.
+/// Returns a cluster without its ignorable characters. Those that make one emoji of several, or a
+/// flag of a black one, stay: a reader sees the difference.
 pub fn without_ignorable(cluster: &str) -> Cow<'_, str> {
     if !cluster.contains(is_ignorable) {
         return Cow::Borrowed(cluster);
@@ -41,8 +42,8 @@ pub fn without_ignorable(cluster: &str) -> Cow<'_, str> {
     Cow::Owned(kept)
 }
 
-/// Returns the plain character for a typographic quotation mark, apostrophe or hyphen; other characters as they are. The em
-/// dash stands between clauses and joins no words, so it stays.
+/// Returns the plain character for a typographic quotation mark, apostrophe or hyphen; other
+/// characters as they are. The em dash stands between clauses and joins no words, so it stays.
 pub fn plain_typography(c: char) -> char {
     match c {
         '‘' | '’' | '‚' | '‛' | '′' | '‵' | '‹' | '›' | '´' | '`' => '\'',

@@ -1,12 +1,14 @@
 //! Finds keywords that begin with a word and are made of whole words, where that is asked for.
 //!
-//! Such a keyword can begin only where a word of the text begins, and its words are the text's words. So one look into a hash
-//! table decides for nearly every word of a text, however many keywords there are. An automaton takes a step for every letter,
-//! and with many keywords most steps miss the cache.
+//! Such a keyword can begin only where a word of the text begins, and its words are the text's
+//! words. So one look into a hash table decides for nearly every word of a text, however many
+//! keywords there are. An automaton takes a step for every letter, and with many keywords most
+//! steps miss the cache.
 //!
-//! Texts are seen as tokens: whole words, and the single characters between them. The table has the hash of every keyword's
-//! first token, of its first two, and so on. A hash is no proof: what it finds is compared with the keyword. In a folded text
-//! a word of the original can begin or end inside of a token, at a *break* (`fold.rs`); the parts between are looked up, too.
+//! Texts are seen as tokens: whole words, and the single characters between them. The table has the
+//! hash of every keyword's first token, of its first two, and so on. A hash is not a proof: what it
+//! finds is compared with the keyword. In a folded text a word of the original can begin or end
+//! inside of a token, at a *break* (`fold.rs`); the parts between are looked up, too.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -20,12 +22,13 @@ use super::words::{Class, classes};
 /// Keywords as sequences of tokens.
 #[derive(Debug)]
 pub struct Vocabulary {
-    /// Whether words are looked for in scripts without spaces, too.
+    /// True if words are also searched in scripts without spaces.
     everywhere: bool,
     hash: FixedState,
-    /// The hash of a keyword's first tokens → the place of the keyword that has no more than these, or [`LONGER`].
+    /// The hash of a keyword's first tokens → the place of the keyword that has no more than these,
+    /// or [`LONGER`].
     prefixes: HashMap<u64, u32, BuildHasherDefault<AsItIs>>,
-    /// Where each keyword ends in `texts`, and its tag.
+    /// The end of each keyword in `texts`, and its tag.
     keywords: Vec<(u32, u32)>,
     texts: String,
     /// Bytes of the longest token.
@@ -36,7 +39,8 @@ pub struct Vocabulary {
 const LONGER: u32 = u32::MAX;
 
 impl Vocabulary {
-    /// The vocabulary of these keywords with their tags. All begin with a word, and none comes twice.
+    /// The vocabulary of these keywords with their tags. All begin with a word, and none comes
+    /// twice.
     pub fn new(keywords: &[(String, u32)], everywhere: bool) -> Self {
         // Two keywords with the same hash: about once in 2⁶⁴ / n² tries.
         (0..)
@@ -80,8 +84,8 @@ impl Vocabulary {
         Some(vocabulary)
     }
 
-    /// Calls `found` with every occurrence in a text that begins where a word does, or at one of these breaks, and its
-    /// keyword's tag.
+    /// Calls `found` with every occurrence in a text that begins where a word does, or at one of
+    /// these breaks, and its keyword's tag.
     pub fn find(&self, text: &str, breaks: &[usize], mut found: impl FnMut(Range<usize>, u32)) {
         let text = Broken { text, breaks };
         let mut at = 0;
@@ -97,7 +101,8 @@ impl Vocabulary {
         }
     }
 
-    /// Follows the text from `start`, in the token that ends at `end`, as long as some keyword goes on like it.
+    /// Follows the text from `start`, in the token that ends at `end`, as long as some keyword goes
+    /// on like it.
     #[inline]
     fn follow(
         &self,
@@ -184,7 +189,7 @@ impl Broken<'_> {
     }
 }
 
-/// Whether a keyword begins with a word.
+/// Returns true if a keyword begins with a word.
 #[inline]
 pub fn begins_with_word(keyword: &str, everywhere: bool) -> bool {
     match keyword.as_bytes().first() {
@@ -197,7 +202,8 @@ pub fn begins_with_word(keyword: &str, everywhere: bool) -> bool {
     }
 }
 
-/// Where the token ends that begins here. A mark belongs to the word before it, and to no word where there is none.
+/// Returns the end of the token that begins here. A mark belongs to the word before it, and to no
+/// word where there is none.
 #[inline]
 fn token_end(text: &str, at: usize, everywhere: bool) -> usize {
     let bytes = text.as_bytes();

@@ -1,8 +1,9 @@
-//! Where words begin and end in a text, as its reader sees it.
+//! Boundaries of words in a text, as its reader sees it.
 //!
-//! A letter or digit is a part of a word; a combining mark belongs to the character before it; an ignorable character is not
-//! there. A character in an enclosing mark, such as the keycap `1⃣`, is a symbol, and so is one with an emoji's skin tone, such
-//! as `a🏽`. Texts are judged as they were written: folding turns symbols such as `™` into letters.
+//! A letter or digit is a part of a word; a combining mark belongs to the character before it; an
+//! ignorable character is not there. A character in an enclosing mark, such as the keycap `1⃣`, is
+//! a symbol, and so is one with an emoji's skin tone, such as `a🏽`. Texts are judged as they were
+//! written: folding turns symbols such as `™` into letters.
 
 use std::sync::LazyLock;
 
@@ -16,7 +17,7 @@ use unicode_segmentation::UnicodeSegmentation;
 use super::per_char::PerChar;
 use super::unicode::is_ignorable;
 
-/// What a character is to words.
+/// The role of a character in words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
     /// No part of a word.
@@ -70,10 +71,11 @@ fn plain(c: char) -> char {
     }
 }
 
-/// Returns whether words of the character's script follow each other without spaces: lines break between its letters, as
-/// the property Line_Break says. Korean has spaces, but its particles are written at the word. Tibetan breaks lines at its
-/// syllable marks alone, and has no spaces between words either. `々` and the like, which stay with the character before
-/// them at a line's end, are known by their script.
+/// Returns whether words of the character's script follow each other without spaces: lines break
+/// between its letters, as the property Line_Break says. Korean has spaces, but its particles are
+/// written at the word. Tibetan breaks lines at its syllable marks alone, and has no spaces between
+/// words either. `々` and the like, which stay with the character before them at a line's end, are
+/// known by their script.
 fn is_unspaced(c: char) -> bool {
     let breaks = matches!(
         CodePointMapData::<LineBreak>::new().get(c),
@@ -101,7 +103,8 @@ fn is_unspaced(c: char) -> bool {
         .any(|script| scripts.has_script(c, script))
 }
 
-/// Returns the class of a cluster: `Other`, `Spaced` or `Unspaced`; or `Ignorable`, if no reader sees any of it.
+/// Returns the class of a cluster: `Other`, `Spaced` or `Unspaced`; or `Ignorable`, if no reader
+/// sees any of it.
 pub fn class_of_cluster(cluster: &str, classes: &PerChar<Class>) -> Class {
     let mut seen = cluster
         .chars()
@@ -117,7 +120,8 @@ pub fn class_of_cluster(cluster: &str, classes: &PerChar<Class>) -> Class {
     }
 }
 
-/// Returns whether a word can begin or end at this place between two clusters: not both sides are parts of a word.
+/// Returns whether a word can begin or end at this place between two clusters: not both sides are
+/// parts of a word.
 pub fn is_boundary(text: &str, at: usize, everywhere: bool, classes: &PerChar<Class>) -> bool {
     let is_in_word = |cluster: &str| match class_of_cluster(cluster, classes) {
         Class::Ignorable => None,

@@ -1,4 +1,4 @@
-//! What a search asks of the database: one statement for each question, however many ids it has.
+//! The searches in the database: one statement for each question, however many ids it has.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -21,7 +21,7 @@ pub(super) async fn explain(connection: &mut Object, query: &Query) -> Result<St
     find::explain(&Moment::of(connection).await?, query).await
 }
 
-/// What was there when the first question was asked.
+/// A snapshot from the time of the first question.
 struct Moment<'c>(Transaction<'c>);
 
 impl<'c> Moment<'c> {

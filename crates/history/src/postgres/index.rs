@@ -8,7 +8,8 @@ use crate::search::find::BLOCKS;
 use crate::search::indexing::{self, WORTH_AN_INDEX};
 use crate::search::postings::{self, Index};
 
-/// Indexes that are being made, if reminders enough are in none with these; else remembers these for later.
+/// Indexes that are being made, if reminders enough are in none with these; else remembers these
+/// for later.
 pub(super) async fn begin(
     change: &Transaction<'_>,
     fresh: Vec<(i64, String)>,

@@ -1,4 +1,5 @@
-//! The history in a PostgreSQL database. Any number of processes may write and ask; writers take turns.
+//! The history in a PostgreSQL database. Any number of processes may write and ask; writers take
+//! turns.
 
 mod find;
 mod index;
@@ -22,10 +23,11 @@ use crate::{Answer, Database, Entry, HistoryErrorKind, Page, PostgresUrl, Query,
 const MIGRATIONS: [&str; 1] = [include_str!("001.sql")];
 /// Connections of one process: a writer, and questions beside it.
 const CONNECTIONS: usize = 6;
-/// How long a connection may take, and how long one that is free may be waited for.
+/// Maximum time for connecting, and for waiting for a free connection.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Every statement has an index that gives rows in order. Statistics that are old must not talk the planner out of it. And
-/// a process that stands still in the middle of a transaction must not keep the writers' lock.
+/// Every statement has an index that gives rows in order. Statistics that are old must not talk the
+/// planner out of it. And a process that stands still in the middle of a transaction must not keep
+/// the writers' lock.
 const PLANNER: &str = "-c enable_seqscan=off -c enable_bitmapscan=off -c enable_sort=off -c enable_hashjoin=off \
     -c enable_mergejoin=off -c jit=off -c idle_in_transaction_session_timeout=30s";
 /// The advisory lock of those who write: `bellhop`.
@@ -226,7 +228,8 @@ impl Problem {
             };
         };
         let code = refusal.code();
-        // Connections, rollbacks to be repeated, resources, an operator at work; a standby takes no writes.
+        // Connections, rollbacks to be repeated, resources, an operator at work; a standby takes no
+        // writes.
         let may_pass = ["08", "40", "53", "57", "58"]
             .iter()
             .any(|class| code.code().starts_with(class));

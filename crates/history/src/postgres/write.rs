@@ -1,5 +1,5 @@
-//! Writes and removes reminders, in a transaction that no other writer comes between. A batch costs a few statements, however
-//! large it is.
+//! Writes and removes reminders, in a transaction that no other writer comes between. A batch costs
+//! a few statements, however large it is.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -86,7 +86,7 @@ pub(super) async fn forget_before(
 
 // Writing.
 
-/// Who of a batch's users was erased, and when.
+/// Returns the erased users of a batch, with the times of erasure.
 async fn erasures(
     change: &Transaction<'_>,
     batch: &Batch,
@@ -106,7 +106,7 @@ async fn erasures(
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-/// What there is of a batch's reminders, and which numbers are taken in their milliseconds.
+/// Returns the stored reminders of a batch, and the used numbers of their milliseconds.
 async fn known(
     change: &Transaction<'_>,
     batch: &Batch,

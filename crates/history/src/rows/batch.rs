@@ -1,8 +1,10 @@
-//! What a batch of outcomes does to a history: the part that is the same for every database, and pure.
+//! The effect of a batch of outcomes on a history: the part that is the same for every database,
+//! and pure.
 //!
-//! The entries of one reminder become one [`Draft`]; the database says which of them it has [`Stored`] already, and what
-//! comes out are rows to insert and rows to change. Because a trail has an order of its own and holds each step once, a batch that
-//! is written again, or split otherwise, changes nothing.
+//! The entries of one reminder become one [`Draft`]; the database says which of them it has
+//! [`Stored`] already, and what comes out are rows to insert and rows to change. Because a trail
+//! has an order of its own and holds each step once, a batch that is written again, or split
+//! otherwise, changes nothing.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -15,7 +17,8 @@ use crate::error::Problem;
 use crate::text::storable;
 use crate::{Entry, Unwritten};
 
-/// What makes two entries be about the same reminder. One id may go to many users, and may be used again later.
+/// The identity of a reminder: entries with the same one belong together. One id may go to many
+/// users, and may be used again later.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     pub(crate) source: String,
@@ -105,7 +108,8 @@ impl Batch {
         Self { drafts }
     }
 
-    /// Everybody who is named, as whom a reminder was for or as who got it: an erasure may be about them.
+    /// Everybody who is named, as whom a reminder was for or as who got it: an erasure may be about
+    /// them.
     pub(crate) fn users(&self) -> BTreeSet<String> {
         let meant = self
             .drafts
@@ -118,7 +122,8 @@ impl Batch {
         meant.chain(got).collect()
     }
 
-    /// Drops what was published for a user before that user was erased, and forgets who got something before.
+    /// Drops what was published for a user before that user was erased, and forgets who got
+    /// something before.
     pub(crate) fn erase(&mut self, erased_at_ms: &HashMap<String, i64>) -> Vec<Unwritten> {
         if erased_at_ms.is_empty() {
             return Vec::new();
@@ -139,7 +144,7 @@ impl Batch {
         erased
     }
 
-    /// What is to be inserted and changed, given what is stored and which numbers are taken.
+    /// Returns the rows to insert and to change, given the stored rows and the used numbers.
     ///
     /// # Errors
     /// When what is stored cannot be read, or a millisecond has no number left.
@@ -179,7 +184,8 @@ impl Draft {
         &self.trail
     }
 
-    /// Returns the body of a reminder whose content is not known: it was refused, or its first outcome is still to come.
+    /// Returns the body of a reminder whose content is not known: it was refused, or its first
+    /// outcome is still to come.
     fn stand_in(&self) -> String {
         let Key {
             source,
@@ -203,7 +209,7 @@ impl Draft {
         })
     }
 
-    /// What this adds to what is stored; none if it is all there.
+    /// Returns the additions to a stored row; none if it has everything.
     fn added_to(self, stored: Stored) -> Result<Option<Changed>, Problem> {
         let mut trail = Trail::stored(stored.n, &stored.trail)?;
         // All of them are added, whether one was new or not.

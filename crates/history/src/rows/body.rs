@@ -1,10 +1,10 @@
-//! What a history reads of a reminder's finished JSON, which it keeps as it came.
+//! The parts of a reminder's finished JSON that a history reads; it keeps the JSON unchanged.
 
 use std::borrow::Cow;
 
 use serde::Deserialize;
 
-/// What can be asked for.
+/// The searchable fields.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Body<'j> {
     #[serde(borrow)]
@@ -22,7 +22,7 @@ pub(crate) struct Body<'j> {
 struct Name<'j>(#[serde(borrow)] Cow<'j, str>);
 
 impl<'j> Body<'j> {
-    /// Reads what there is. What is no finished reminder has nothing that can be asked for.
+    /// Reads what there is. What is not a finished reminder has nothing that can be asked for.
     pub(crate) fn read(json: &'j str) -> Self {
         serde_json::from_str(json).unwrap_or_default()
     }

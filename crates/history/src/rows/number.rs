@@ -1,8 +1,9 @@
 //! The one number that orders a history.
 //!
-//! A row's number is the millisecond in which its reminder was published, and behind it a counter within that
-//! millisecond. It is the row's key, its place in "newest first", the cursor, what `from` and `to` compare, and what
-//! `history.keep` cuts off, so every index is (column, number), and every question is one range of one index read backwards.
+//! A row's number is the millisecond in which its reminder was published, and behind it a counter
+//! within that millisecond. It is the row's key, its place in "newest first", the cursor, what
+//! `from` and `to` compare, and what `history.keep` cuts off, so every index is (column, number),
+//! and every question is one range of one index read backwards.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -12,7 +13,8 @@ const COUNTER_BITS: u32 = 21;
 /// The last millisecond there is: in the year 2109.
 const MAX_MS: i64 = i64::MAX >> COUNTER_BITS;
 
-/// The first number of a millisecond. What lies outside of 1970 to 2109 counts as the nearest that does not.
+/// The first number of a millisecond. What lies outside of 1970 to 2109 counts as the nearest that
+/// does not.
 pub(crate) fn first_of(ms: i64) -> i64 {
     ms.clamp(0, MAX_MS) << COUNTER_BITS
 }
@@ -23,7 +25,7 @@ pub(crate) fn all_of(ms: i64) -> Range<i64> {
     first..first.saturating_add(1 << COUNTER_BITS)
 }
 
-/// When the reminder of this number was published, in milliseconds.
+/// Returns the time at which the reminder of this number was published, in milliseconds.
 pub(crate) fn published_ms(number: i64) -> i64 {
     number >> COUNTER_BITS
 }

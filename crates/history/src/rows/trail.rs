@@ -1,6 +1,7 @@
-//! What became of one reminder, step by step: a JSON array of objects, oldest first.
+//! The outcomes of one reminder, step by step: a JSON array of objects, oldest first.
 //!
-//! Steps have an order of their own, so it does not matter in which order they arrive, or how often.
+//! Steps have an order of their own, so it does not matter in which order they arrive, or how
+//! often.
 
 use std::borrow::Cow;
 
@@ -10,7 +11,8 @@ use serde_json::value::RawValue;
 
 use crate::error::Problem;
 
-/// One step. Their order: what waits comes before what is final, since members' clocks differ; then by time; then by text.
+/// One step. Their order: what waits comes before what is final, since members' clocks differ; then
+/// by time; then by text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Step {
     pub(crate) is_final: bool,
@@ -20,7 +22,7 @@ pub(crate) struct Step {
     pub(crate) text: String,
 }
 
-/// What is looked at in a step.
+/// The fields of a step that are read.
 #[derive(Deserialize)]
 struct Read<'t> {
     #[serde(borrow)]
@@ -124,7 +126,7 @@ impl Trail {
         self.0
     }
 
-    /// How it is now: the last step's outcome, and its time in milliseconds since 1970.
+    /// Returns the last step's outcome, and its time in milliseconds since 1970.
     pub(crate) fn latest(&self) -> (&str, i64) {
         self.0
             .last()

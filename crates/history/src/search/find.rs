@@ -1,8 +1,9 @@
 //! Finds reminders: what both databases are asked, and in which order.
 //!
-//! Without `contains`, one statement answers. With it, the newest rows that are otherwise asked for are looked at one by one first: what is
-//! common, or asked about a user who has few reminders, is found among them. Only then the search index is asked for what is older,
-//! and what it names is looked at, since it names more than there is.
+//! Without `contains`, one statement answers. With it, the newest rows that are otherwise asked for
+//! are looked at one by one first: what is common, or asked about a user who has few reminders, is
+//! found among them. Only then the search index is asked for what is older, and what it names is
+//! looked at, since it names more than there is.
 
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::ops::{Range, RangeInclusive};
@@ -36,7 +37,7 @@ pub(crate) struct Head {
 pub(crate) trait Snapshot {
     const DIALECT: Dialect;
     async fn rows(&self, question: Question) -> Result<Vec<Found>, Problem>;
-    /// How the database would answer, in its own words.
+    /// Returns the database's plan for a question, in its own words.
     async fn plan(&self, question: Question) -> Result<String, Problem>;
     /// Indexes that have some of these numbers.
     async fn heads(&self, range: Range<i64>) -> Result<Vec<Head>, Problem>;
@@ -44,7 +45,7 @@ pub(crate) trait Snapshot {
     async fn blocks(&self, ids: Vec<i64>) -> Result<HashMap<i64, Vec<u8>>, Problem>;
     /// Returns the numbers of indexes' rows, by the indexes' ids.
     async fn numbers(&self, heads: Vec<i64>) -> Result<HashMap<i64, Vec<i64>>, Problem>;
-    /// Which of these numbers are in no index.
+    /// Returns those of these numbers that are in no index.
     async fn unindexed(&self, range: Range<i64>) -> Result<Vec<i64>, Problem>;
 }
 
@@ -71,7 +72,7 @@ pub(crate) async fn find<S: Snapshot>(snapshot: &S, query: &Query) -> Result<Pag
     Ok(pages.first())
 }
 
-/// How the statements of a query would be answered.
+/// Returns the database's plans for the statements of a query.
 pub(crate) async fn explain<S: Snapshot>(snapshot: &S, query: &Query) -> Result<String, Problem> {
     let look = snapshot
         .plan(Question::in_range(
@@ -87,7 +88,7 @@ pub(crate) async fn explain<S: Snapshot>(snapshot: &S, query: &Query) -> Result<
     Ok(format!("{look}\n{check}"))
 }
 
-/// What was found: a page, and one more if there are more.
+/// The result: a page, and one more reminder if there are more.
 struct Pages {
     limit: usize,
     found: Vec<Found>,
@@ -145,7 +146,8 @@ async fn look<S: Snapshot>(
     Ok(Some(start..end))
 }
 
-/// Asks the search indexes, those with the newest rows first. What an index names waits until no other can name anything newer.
+/// Asks the search indexes, those with the newest rows first. What an index names waits until no
+/// other can name anything newer.
 async fn search<S: Snapshot>(
     snapshot: &S,
     query: &Query,
@@ -185,7 +187,8 @@ async fn search<S: Snapshot>(
     }
 }
 
-/// Returns the numbers of the range that some indexes name: all that have what is needed, and perhaps more.
+/// Returns the numbers of the range that some indexes name: all that have what is needed, and
+/// perhaps more.
 async fn ask<S: Snapshot>(
     snapshot: &S,
     needed: &[RangeInclusive<i64>],

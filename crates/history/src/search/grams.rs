@@ -1,8 +1,9 @@
 //! The parts of texts by which they are found: three characters each.
 //!
-//! A text has one gram for each of its characters: that one and the two behind it, or fewer at its end. So whatever is in a text, of one
-//! character or many, is the beginning of some gram of it; that is true of every language, and a word of two Chinese characters is found as
-//! well as a sentence. Grams are numbers in the order of their texts: all that begin alike are one range.
+//! A text has one gram for each of its characters: that one and the two behind it, or fewer at its
+//! end. So whatever is in a text, of one character or many, is the beginning of some gram of it;
+//! that is true of every language, and a word of two Chinese characters is found as well as a
+//! sentence. Grams are numbers in the order of their texts: all that begin alike are one range.
 
 use std::ops::RangeInclusive;
 
@@ -24,8 +25,8 @@ pub(crate) fn grams(text: &str) -> impl Iterator<Item = i64> {
 /// Grams of a long text that are asked for: the more, the less is named that does not have it.
 const ASKED_FOR: usize = 4;
 
-/// Which grams a text has if it has this folded text, which must not be empty: one of each range. Not all that could be asked for, but
-/// some from all over the text.
+/// Returns the grams that a text with this folded part must have: one of each range. The part must
+/// not be empty. Not all that could be asked for, but some from all over the text.
 pub(crate) fn needed(part: &str) -> Vec<RangeInclusive<i64>> {
     let characters = part.chars().count();
     let whole = characters.saturating_sub(LENGTH - 1).max(1);

@@ -1,7 +1,8 @@
-//! When reminders go into the search index, and out of it.
+//! Adding reminders to the search index, and removing them.
 //!
-//! The newest two thousand are in none: a search looks at each of them. When they are [`WORTH_AN_INDEX`], one is made of all of them, in the
-//! transaction that brought the last of them; so indexes are large, however small the batches, and are never merged.
+//! The newest two thousand are in none: a search looks at each of them. When they are
+//! [`WORTH_AN_INDEX`], one is made of all of them, in the transaction that brought the last of
+//! them; so indexes are large, however small the batches, and are never merged.
 
 use super::postings::{self, Builder, Index};
 use crate::rows::batch::{Changed, New};
@@ -11,7 +12,7 @@ use crate::text;
 /// Reminders of which an index is made.
 pub(crate) const WORTH_AN_INDEX: usize = 2_048;
 
-/// What a batch adds that can be searched for: numbers and finished reminders.
+/// Returns the searchable additions of a batch: numbers and finished reminders.
 pub(crate) fn fresh(new: &[New], changed: &[Changed]) -> Vec<(i64, String)> {
     let new = new
         .iter()
@@ -23,7 +24,8 @@ pub(crate) fn fresh(new: &[New], changed: &[Changed]) -> Vec<(i64, String)> {
     new.chain(changed).collect()
 }
 
-/// Indexes of these rows. It takes as long as the rows' writing, so it has a thread of its own beside that.
+/// Indexes of these rows. It takes as long as the rows' writing, so it has a thread of its own
+/// beside that.
 pub(crate) fn indexes(mut rows: Vec<(i64, String)>) -> Vec<Index> {
     rows.sort_unstable();
     let index = |rows: &[(i64, String)]| {

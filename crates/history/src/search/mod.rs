@@ -1,5 +1,5 @@
-//! Queries: which rows a database is asked for, in which order, and the search index for texts. The same for every
-//! database.
+//! Queries: which rows a database is asked for, in which order, and the search index for texts. The
+//! same for every database.
 
 pub(crate) mod find;
 mod grams;

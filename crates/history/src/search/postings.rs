@@ -1,10 +1,12 @@
-//! The search index of some thousand rows that were written together: for each gram, the rows that have it.
+//! The search index of some thousand rows that were written together: for each gram, the rows that
+//! have it.
 //!
-//! Rows are called by their places among the index's rows. The index is cut into *blocks* of about a kilobyte, in the order of grams, so that a search
-//! reads the few blocks that its grams are in. A block is a row of a table; so is what tells the blocks apart, its head.
+//! Rows are called by their places among the index's rows. The index is cut into *blocks* of about
+//! a kilobyte, in the order of grams, so that a search reads the few blocks that its grams are in.
+//! A block is a row of a table; so is what tells the blocks apart, its head.
 //!
-//! An index of one's own, since FTS5's and `pg_trgm` cost more to write than all else together; it is never changed but to
-//! forget rows, and it is the same for every database.
+//! An index of one's own, since FTS5's and `pg_trgm` cost more to write than all else together; it
+//! is never changed but to forget rows, and it is the same for every database.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -72,8 +74,8 @@ impl Builder {
     }
 }
 
-/// A block that is being written: for each gram its distance from the one before, how many bytes its places have, and their
-/// distances.
+/// A block that is being written: for each gram its distance from the one before, how many bytes
+/// its places have, and their distances.
 #[derive(Debug, Default)]
 struct Block {
     bytes: Vec<u8>,
@@ -96,7 +98,8 @@ impl Block {
     }
 }
 
-/// Which blocks of an index, whose blocks begin with these grams, have grams of this range.
+/// Returns the blocks of an index that have grams of this range; `firsts` are the blocks' first
+/// grams.
 pub(crate) fn blocks_of(firsts: &[i64], range: &RangeInclusive<i64>) -> std::ops::Range<usize> {
     let begin = firsts
         .partition_point(|first| first <= range.start())
@@ -195,7 +198,7 @@ pub(crate) fn pack(numbers: &[i64]) -> Vec<u8> {
     bytes
 }
 
-/// What [`pack`] made bytes of.
+/// Returns the numbers that [`pack`] turned into bytes.
 pub(crate) fn unpack(mut bytes: &[u8]) -> Vec<i64> {
     let (mut numbers, mut last) = (Vec::new(), 0);
     while !bytes.is_empty() {

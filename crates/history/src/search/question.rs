@@ -5,14 +5,14 @@ use std::ops::Range;
 use crate::Query;
 use crate::rows::number;
 
-/// What differs between the databases.
+/// The differences between the databases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Dialect {
-    /// What comes before a parameter's number.
+    /// The character before a parameter's number.
     pub(crate) parameter: char,
-    /// What keeps a column's index from being used.
+    /// The prefix that keeps a column's index from being used.
     pub(crate) unindexed: &'static str,
-    /// What comes before and after a parameter that is a list of numbers.
+    /// The text before and after a parameter that is a list of numbers.
     pub(crate) among: (&'static str, &'static str),
 }
 
@@ -24,7 +24,8 @@ pub(crate) enum Value {
     Numbers(Vec<i64>),
 }
 
-/// A statement that gives rows of `n, body, outcome, at, trail`, newest first. What a query's texts have in them is not its business.
+/// A statement that gives rows of `n, body, outcome, at, trail`, newest first. What a query's texts
+/// have in them is not its business.
 #[derive(Debug)]
 pub(crate) struct Question {
     pub(crate) sql: String,
@@ -40,9 +41,9 @@ pub(crate) fn range(query: &Query) -> Range<i64> {
 }
 
 impl Question {
-    /// Asks for so many rows of this range, in the order of the index that narrows most: an id names few reminders, a user
-    /// has fewer than an outcome that is not the usual one, that has fewer than a tag, a tag fewer than a source. What else is asked
-    /// for is looked at row by row.
+    /// Asks for so many rows of this range, in the order of the index that narrows most: an id
+    /// names few reminders, a user has fewer than an outcome that is not the usual one, that has
+    /// fewer than a tag, a tag fewer than a source. What else is asked for is looked at row by row.
     pub(crate) fn in_range(
         query: &Query,
         range: Range<i64>,
@@ -95,7 +96,8 @@ impl Question {
         }
     }
 
-    /// What the rows' columns must be. The index of the first one is used, unless another one is already.
+    /// Adds the conditions on the rows' columns. The index of the first one is used, unless another
+    /// one is already.
     fn filter(&mut self, query: &Query, mut has_index: bool) {
         let mut columns = [
             ("id", &query.id),

@@ -1,4 +1,4 @@
-//! What a search asks of the file. It answers at once, on a thread that may block.
+//! The searches in the file. It answers at once, on a thread that may block.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -30,7 +30,7 @@ pub(super) fn explain(
         .expect("SQLite answers at once")
 }
 
-/// What was there when the first question was asked.
+/// A snapshot from the time of the first question.
 struct Moment<'c>(Transaction<'c>);
 
 impl Snapshot for Moment<'_> {

@@ -9,7 +9,8 @@ use crate::search::find::BLOCKS;
 use crate::search::indexing::{self, WORTH_AN_INDEX};
 use crate::search::postings::{self, Index};
 
-/// Indexes that are being made, if reminders enough are in none with these; else remembers these for later.
+/// Indexes that are being made, if reminders enough are in none with these; else remembers these
+/// for later.
 pub(super) fn begin(
     change: &Transaction,
     fresh: Vec<(i64, String)>,

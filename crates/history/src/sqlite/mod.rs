@@ -18,13 +18,14 @@ use crate::{Answer, Database, Entry, HistoryErrorKind, Page, Query, Written, sch
 
 /// The schema, a step a version.
 const MIGRATIONS: [&str; 1] = [include_str!("001.sql")];
-/// What is committed has reached the disk. A page is copied from the log to the file less often than it changes: pages of 64 MiB are.
+/// The settings of a connection: committed data has reached the disk. A page is copied from the log
+/// to the file less often than it changes: pages of 64 MiB are.
 const SETTINGS: &str =
     "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -65536;
     PRAGMA wal_autocheckpoint = 16384";
 /// Questions that are answered at a time.
 const READERS: usize = 4;
-/// How long another process may be at work in the file.
+/// Maximum time to wait for another process that uses the file.
 const BUSY: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
@@ -89,7 +90,8 @@ impl Database for Sqlite {
     }
 }
 
-/// Makes the file where it is missing, readable for this user alone; SQLite makes those beside it alike.
+/// Makes the file where it is missing, readable for this user alone; SQLite makes those beside it
+/// alike.
 fn create(path: &Path) -> Result<(), Problem> {
     let mut options = OpenOptions::new();
     options.append(true).create(true);

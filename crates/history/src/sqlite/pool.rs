@@ -26,7 +26,8 @@ impl Pool {
         }))
     }
 
-    /// Runs something on a thread for what blocks. It runs to its end even if the waiting task is dropped.
+    /// Runs something on a thread for what blocks. It runs to its end even if the waiting task is
+    /// dropped.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Connection) -> Result<T, Problem> + Send + 'static,

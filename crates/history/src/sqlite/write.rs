@@ -75,7 +75,7 @@ fn begin(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
 
 // Writing.
 
-/// Who of a batch's users was erased, and when.
+/// Returns the erased users of a batch, with the times of erasure.
 fn erasures(change: &Transaction, batch: &Batch) -> Result<HashMap<String, i64>, Problem> {
     let mut found = HashMap::new();
     if change.query_row("SELECT NOT EXISTS (SELECT 1 FROM erasures)", [], |row| {
@@ -92,7 +92,7 @@ fn erasures(change: &Transaction, batch: &Batch) -> Result<HashMap<String, i64>,
     Ok(found)
 }
 
-/// What there is of a batch's reminders, and which numbers are taken in their milliseconds.
+/// Returns the stored reminders of a batch, and the used numbers of their milliseconds.
 fn known(change: &Transaction, batch: &Batch) -> Result<(HashMap<Key, Stored>, Numbers), Problem> {
     let mut select = change.prepare_cached(
         "SELECT n, body, trail FROM reminders

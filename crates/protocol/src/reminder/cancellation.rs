@@ -62,7 +62,7 @@ pub enum RawCancellation {
         /// Its id.
         #[cfg_attr(feature = "schema", schemars(length(min = 1, max = MAX_ID_BYTES), regex(pattern = crate::token::NO_CONTROL)))]
         id: String,
-        /// Whom it is for; else those of all users are cancelled.
+        /// The user; without one, the reminders of all users are cancelled.
         #[cfg_attr(feature = "schema", schemars(with = "Option<UserId>"))]
         user: Option<String>,
     },

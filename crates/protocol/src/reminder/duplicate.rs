@@ -13,7 +13,8 @@ use serde_json::value::RawValue;
 pub struct Duplicate {
     /// Its id.
     pub id: String,
-    /// Its data, byte for byte. None if it has none, or the same as the reminder that stands for it.
+    /// Its data, byte for byte. None if it has none, or the same as the reminder that stands for
+    /// it.
     pub data: Option<Box<RawValue>>,
 }
 

@@ -1,4 +1,5 @@
-//! An object's fields, each byte for byte: for code that needs some of them, whatever the others are.
+//! An object's fields, each byte for byte: for code that needs some of them, whatever the others
+//! are.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,4 +1,5 @@
-//! A reminder's finished JSON, and what may still be added to it. Its content is not looked at again.
+//! A reminder's finished JSON, and what may still be added to it. Its content is not looked at
+//! again.
 
 use jiff::Timestamp;
 use serde_json::value::RawValue;
@@ -7,8 +8,8 @@ use super::fields::Fields;
 use super::repeat::RawRepeat;
 use crate::token::{MAX_NAME_BYTES, UserId};
 
-/// What [`rerouted`] adds at most: two names, each with every byte escaped, and what is around them. [`with_rerouted_to`] and
-/// [`with_parked_at`] together add less.
+/// The maximum number of bytes that [`rerouted`] adds: two names, each with every byte escaped, and
+/// the JSON around them. [`with_rerouted_to`] and [`with_parked_at`] together add less.
 pub const REROUTED_BYTES: usize = 4 * MAX_NAME_BYTES + 16;
 
 /// Adds `parked_at` to a finished reminder: a JSON object that is not empty.
@@ -24,7 +25,8 @@ pub fn to_the_millisecond(at: Timestamp) -> Timestamp {
     at.round(jiff::Unit::Millisecond).unwrap_or(at)
 }
 
-/// Makes a finished reminder one for an associate: `user` becomes the associate, and `for` names the user meant.
+/// Makes a finished reminder one for an associate: `user` becomes the associate, and `for` names
+/// the user meant.
 ///
 /// # Errors
 /// When it is not a JSON object.
@@ -64,8 +66,8 @@ pub fn with_fate(json: &[u8], outcome: &str, at: Timestamp, trail: &str) -> Vec<
 }
 
 /// Adds to a finished reminder what its publisher said and app servers do not learn: that no
-/// associate may get it (`stays`), and that it is not merged (`is_single`). Then it can be published
-/// again.
+/// associate may get it (`stays`), and that it is not merged (`is_single`). Then it can be
+/// published again.
 pub fn as_published(json: Vec<u8>, stays: bool, is_single: bool) -> Vec<u8> {
     let said = [
         (stays, r#""reroute":false"#),

@@ -1,8 +1,8 @@
-//! What a message of `BELLHOP_OUTCOMES` holds for the history, beside the outcomes in the contract's words:
-//! `{"outcomes":[{…},…],"history":[{"published_at":1764000000000,"reminder":{…}},…]}`.
+//! The part of a message of `BELLHOP_OUTCOMES` for the history, beside the outcomes of the
+//! contract: `{"outcomes":[{…},…],"history":[{"published_at":1764000000000,"reminder":{…}},…]}`.
 //!
-//! The second list belongs to the first, line by line. It says which reminder each outcome is of; a reminder's first outcome
-//! carries its finished JSON, too.
+//! The second list belongs to the first, line by line. It says which reminder each outcome is of; a
+//! reminder's first outcome carries its finished JSON, too.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -18,17 +18,19 @@ pub struct Entry {
     pub id: String,
     /// The reminder's set.
     pub set: String,
-    /// Whom it was for; a refused reminder may have no user.
+    /// The reminder's user; a refused reminder may have none.
     pub user: Option<String>,
-    /// When JetStream stored its set, in milliseconds since 1970.
+    /// Time at which JetStream stored the set, in milliseconds since 1970.
     pub published_ms: i64,
     /// The outcome's name.
     pub outcome: String,
-    /// When, in milliseconds since 1970: `at` of the step, without what is finer.
+    /// Time of the outcome, in milliseconds since 1970: `at` of the step, without what is finer.
     pub at_ms: i64,
-    /// The outcome as the trail shows it: a JSON object with `outcome` and `at` at least, a [`Step`].
+    /// The outcome as the trail shows it: a JSON object with `outcome` and `at` at least, a
+    /// [`Step`].
     pub step: String,
-    /// The finished reminder, a JSON object. It comes with the first outcome of a reminder that was not refused.
+    /// The finished reminder, a JSON object. It comes with the first outcome of a reminder that was
+    /// not refused.
     pub reminder: Option<String>,
 }
 
@@ -37,7 +39,7 @@ pub struct Entry {
 pub struct Step {
     /// The outcome's name.
     pub outcome: String,
-    /// When.
+    /// Time of the outcome.
     pub at: Timestamp,
     /// The instance, the rule, the error, …
     #[serde(flatten)]

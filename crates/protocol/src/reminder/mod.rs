@@ -1,6 +1,7 @@
 //! Reminders: what a business system publishes, and what an app server receives. Pure.
 //!
-//! [`set`] reads and validates a published set, [`reject`] names what can be wrong with it. [`Reminder`] is the result: the reminder as it is delivered; [`finished`] is about its JSON.
+//! [`set`] reads and validates a published set, [`reject`] names what can be wrong with it.
+//! [`Reminder`] is the result: the reminder as it is delivered; [`finished`] is about its JSON.
 
 pub(crate) mod body;
 pub mod cancellation;
@@ -33,7 +34,8 @@ use repeat::Repeat;
 /// The largest delivery request, in bytes of its JSON body.
 pub const MAX_DELIVERY_BYTES: usize = 256 * 1024;
 
-/// What a delivery request's body has around its reminders: `{"reminders":[` and `]}`.
+/// The number of bytes around the reminders in a delivery request's body: `{"reminders":[` and
+/// `]}`.
 pub const DELIVERY_FRAME_BYTES: usize = 16;
 
 /// The largest finished reminder: one always fits into a request, with `parked_at` added.
@@ -42,7 +44,7 @@ pub const MAX_REMINDER_BYTES: usize = MAX_DELIVERY_BYTES - 64 - DELIVERY_FRAME_B
 /// Bytes of a finished reminder beside its texts and data, mostly.
 const FIELDS_BYTES: usize = 256;
 
-/// How urgent a reminder is.
+/// The urgency of a reminder.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -101,9 +103,9 @@ pub struct Reminder {
     pub content: String,
     /// They select the rules.
     pub tags: Vec<Tag>,
-    /// How urgent it is.
+    /// Its urgency.
     pub priority: Priority,
-    /// When JetStream stored the set.
+    /// Time at which JetStream stored the set.
     pub published_at: Timestamp,
     /// Not delivered before this.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -115,13 +117,13 @@ pub struct Reminder {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<serde_json::Value>"))]
     pub data: Option<Box<RawValue>>,
-    /// How many reminders of the set this one stands for, where duplicates were merged.
+    /// Number of reminders of the set that this one stands for, if duplicates were merged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<usize>,
     /// The reminders merged into this one: their ids, and their data if it is other data.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub merged: Vec<Duplicate>,
-    /// What the rules marked, title first, in the order of their starts.
+    /// Marks of the rules, those of the title first, sorted by start.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub marks: Vec<Mark>,
     /// No associate may get it. It is not announced.
@@ -130,7 +132,7 @@ pub struct Reminder {
     /// It is not merged with its duplicates. App servers do not learn of it.
     #[serde(skip)]
     pub is_single: bool,
-    /// When it repeats. What is delivered is one occurrence, which has none.
+    /// The pattern of its recurrence. What is delivered is one occurrence, which has none.
     #[serde(skip)]
     pub repeat: Option<Box<Repeat>>,
     /// What its published bytes lack; none if they cannot be forwarded. To be set to none by what
@@ -139,7 +141,8 @@ pub struct Reminder {
     pub lacking: Option<Lacking>,
 }
 
-/// A place in a reminder's text that a rule marked. Offsets are in Unicode scalar values of the text as delivered.
+/// A place in a reminder's text that a rule marked. Offsets are in Unicode scalar values of the
+/// text as delivered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Mark {
@@ -147,15 +150,15 @@ pub struct Mark {
     pub tag: Tag,
     /// The rule's name.
     pub rule: String,
-    /// Which text.
+    /// The marked text.
     pub field: Field,
-    /// Where it begins.
+    /// Start of the mark.
     pub start: usize,
-    /// Where it ends.
+    /// End of the mark.
     pub end: usize,
-    /// How to show it.
+    /// The way to show it.
     pub action: MarkAction,
-    /// Where a link leads.
+    /// The address of a link.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub href: Option<String>,
 }
@@ -171,7 +174,7 @@ pub enum Field {
     Content,
 }
 
-/// How to show a mark.
+/// The way to show a mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
@@ -182,8 +185,8 @@ pub enum MarkAction {
     Link,
 }
 
-/// A hasher that has read these texts, each separated from the next by a byte that no text has. What it makes of
-/// them is stored, so it must never change.
+/// A hasher that has read these texts, each separated from the next by a byte that no text has.
+/// What it makes of them is stored, so it must never change.
 pub fn hasher_of<const N: usize>(texts: [&str; N]) -> SipHasher13 {
     let mut hasher = SipHasher13::new_with_keys(0, 0);
     for text in texts {
@@ -226,7 +229,8 @@ impl Reminder {
         }
     }
 
-    /// A hash of what it says to whom, in 128 bits: among 100 million, two are the same by chance once in 10²² times.
+    /// A hash of what it says to whom, in 128 bits: among 100 million, two are the same by chance
+    /// once in 10²² times.
     pub fn text_hash(&self) -> u128 {
         let mut hasher = hasher_of([self.source.as_str(), self.user.as_str(), &self.content]);
         // No title is another title than an empty one.

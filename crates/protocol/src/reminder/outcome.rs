@@ -1,4 +1,4 @@
-//! What became of a reminder, as it stands in stream `BELLHOP_OUTCOMES`.
+//! Outcomes of reminders, as in the stream `BELLHOP_OUTCOMES`.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::reject::RejectCode;
 use crate::token::{InstanceName, Source, Tag, UserId};
 
-/// What became of a reminder. All are final but [`Outcome::Parked`].
+/// The outcome of a reminder. All are final but [`Outcome::Parked`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "outcome", rename_all = "lowercase")]
@@ -53,13 +53,13 @@ pub enum Outcome {
     },
     /// It was refused, and lies in `BELLHOP_REJECTED`.
     Rejected {
-        /// Why.
+        /// The reason.
         #[serde(serialize_with = "code_as_text")]
         error: RejectCode,
     },
 }
 
-/// What outcomes are called.
+/// The names of all outcomes.
 pub const NAMES: [&str; 8] = [
     "delivered",
     "rerouted",
@@ -114,12 +114,13 @@ pub struct Record {
     pub source: Source,
     /// Its set.
     pub set: String,
-    /// Whom it was for, as published; `null` for a refused reminder that has no user, or one that is no valid name.
+    /// The user for whom it was published; `null` for a refused reminder that has no user, or one
+    /// that is not a valid name.
     pub user: Option<UserId>,
-    /// What became of it.
+    /// The outcome.
     #[serde(flatten)]
     pub outcome: Outcome,
-    /// When.
+    /// Time of the decision.
     pub at: Timestamp,
 }
 

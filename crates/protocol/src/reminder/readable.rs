@@ -1,23 +1,24 @@
 //! JSON that its grammar permits and common readers refuse.
 //!
-//! `data` is delivered byte for byte, beside reminders of other users: an app server that cannot read it cannot read the request.
-//! So the intake refuses what some widespread reader refuses. A name that stands twice in an object is no such thing: readers take
-//! the last one, and it is delivered as it is.
+//! `data` is delivered byte for byte, beside reminders of other users: an app server that cannot
+//! read it cannot read the request. So the intake refuses what some widespread reader refuses. A
+//! name that stands twice in an object is no such thing: readers take the last one, and it is
+//! delivered as it is.
 
-/// The most lists and objects inside of each other. Readers stop at 64 (.NET), 128 (serde_json) or some 1,000 levels (Python, Jackson).
+/// The most lists and objects inside of each other. Readers stop at 64 (.NET), 128 (serde_json) or
+/// some 1,000 levels (Python, Jackson).
 pub const MAX_DEPTH: usize = 64;
-/// The longest number, in characters. Readers stop at 1,000 (Jackson) or 4,300 digits (Python); 300 digits always fit into a double.
+/// The longest number, in characters. Readers stop at 1,000 (Jackson) or 4,300 digits (Python); 300
+/// digits always fit into a double.
 pub const MAX_NUMBER_BYTES: usize = 300;
 /// The longest name of a field in `data`, in bytes as written. Jackson stops there.
 pub const MAX_KEY_BYTES: usize = 50_000;
 
-/// Why common readers refuse a JSON text. Places are bytes of the text, from 0.
+/// The reason why common readers refuse a JSON text. Places are bytes of the text, from 0.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
     /// A list or an object at this place is too deep.
-    #[error(
-        "has more than {MAX_DEPTH} lists and objects inside of each other at byte {0}; make it flatter"
-    )]
+    #[error("has more than {MAX_DEPTH} nested lists and objects at byte {0}; reduce the nesting")]
     TooDeep(usize),
     /// The number at this place is too long.
     #[error(
@@ -37,7 +38,8 @@ pub enum Unreadable {
     LongKey(usize),
 }
 
-/// Checks a JSON text, in one pass and without allocating. The text may also be no JSON: then the result says nothing.
+/// Checks a JSON text, in one pass and without allocating. The text may also be no JSON: then the
+/// result says nothing.
 ///
 /// # Errors
 /// The first thing that common readers refuse.

@@ -1,4 +1,4 @@
-//! When a recurring reminder is due: the cron pattern and the time zone of its `repeat`.
+//! Due times of recurring reminders: the cron pattern and the time zone of `repeat`.
 
 use cronexpr::{Crontab, MakeTimestamp, parse_crontab};
 use jiff::{SignedDuration, Timestamp};
@@ -10,12 +10,12 @@ use super::id::MAX_ID_BYTES;
 const MAX_PATTERN_BYTES: usize = 256;
 /// The fields of a cron pattern.
 const FIELDS: usize = 5;
-/// What an occurrence has behind the id, in bytes: `@2026-12-01T08:00:00Z`.
+/// The number of bytes that an occurrence adds to the id: `@2026-12-01T08:00:00Z`.
 const MOMENT_BYTES: usize = 21;
 /// The longest `id` of a recurring reminder, in bytes. Its occurrences have longer ones.
 pub const MAX_RECURRING_ID_BYTES: usize = MAX_ID_BYTES - MOMENT_BYTES;
 
-/// When a reminder repeats, as it is published.
+/// The recurrence of a reminder, as published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(
     feature = "schema",
@@ -23,15 +23,16 @@ pub const MAX_RECURRING_ID_BYTES: usize = MAX_ID_BYTES - MOMENT_BYTES;
     schemars(rename = "Repeat")
 )]
 pub struct RawRepeat {
-    /// A cron pattern of five fields: minute, hour, day of the month, month, day of the week. `0 8 * * MON-FRI` is
-    /// 08:00 from Monday to Friday.
+    /// A cron pattern of five fields: minute, hour, day of the month, month, day of the week.
+    /// `0 8 * * MON-FRI` is 08:00 from Monday to Friday.
     pub cron: String,
-    /// The time zone of the pattern by its name in the IANA database, such as `Asia/Shanghai`; else `UTC`.
+    /// The time zone of the pattern by its name in the IANA database, such as `Asia/Shanghai`; else
+    /// `UTC`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
 }
 
-/// When a reminder repeats.
+/// The recurrence of a reminder.
 #[derive(Debug, Clone)]
 pub struct Repeat {
     raw: RawRepeat,
@@ -78,7 +79,8 @@ impl Repeat {
         Some(next.timestamp())
     }
 
-    /// Returns the first moment of the pattern that is after `published_at`, and not before `deliver_at`.
+    /// Returns the first moment of the pattern that is after `published_at`, and not before
+    /// `deliver_at`.
     pub fn first(
         &self,
         published_at: Timestamp,

@@ -1,5 +1,5 @@
-//! Reads a published reminder set: what is wrong with the whole refuses the set, what is wrong with one reminder
-//! refuses that reminder and leaves its neighbours alone.
+//! Reads a published reminder set: what is wrong with the whole refuses the set, what is wrong with
+//! one reminder refuses that reminder and leaves its neighbours alone.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -32,11 +32,13 @@ pub const MAX_TITLE_BYTES: usize = 1024;
 pub const MAX_CONTENT_BYTES: usize = 64 * 1024;
 /// The most tags of one reminder.
 pub const MAX_TAGS: usize = 16;
-/// The latest `deliver_at`, 2262-01-01T00:00:00Z: nats-server counts nanoseconds in 64 bits, which end in April of that year.
+/// The latest `deliver_at`, 2262-01-01T00:00:00Z: nats-server counts nanoseconds in 64 bits, which
+/// end in April of that year.
 pub const LATEST_DELIVER_AT: Timestamp = Timestamp::constant(9_214_646_400, 0);
 
-/// Returns the most bytes of a set's message, headers included, on a server with this `max_payload`. JetStream refuses a larger
-/// one when it is published. A rejected set is stored again with the reason in its headers, and 4 KiB are for these.
+/// Returns the most bytes of a set's message, headers included, on a server with this
+/// `max_payload`. JetStream refuses a larger one when it is published. A rejected set is stored
+/// again with the reason in its headers, and 4 KiB are for these.
 pub fn max_bytes(max_payload: usize) -> usize {
     max_payload.saturating_sub(4 << 10).min(64 << 20)
 }
@@ -44,7 +46,7 @@ pub fn max_bytes(max_payload: usize) -> usize {
 /// A set that is valid as a whole. Its reminders may not be.
 #[derive(Debug)]
 pub struct ReminderSet<'a> {
-    /// What it says of all its reminders.
+    /// Properties of all its reminders.
     pub common: Common,
     /// Reminders of earlier sets that are not to be delivered, if they are not due yet.
     pub cancel: Vec<Cancellation>,
@@ -52,14 +54,14 @@ pub struct ReminderSet<'a> {
     pub reminders: Vec<Candidate<'a>>,
 }
 
-/// What a set says of all its reminders.
+/// Properties of all reminders of a set.
 #[derive(Debug, Clone)]
 pub struct Common {
     /// The set's own name, or its stream sequence.
     pub id: Arc<str>,
     /// Whether its publisher has named it.
     pub is_named: bool,
-    /// When they are to be delivered, unless they say it themselves.
+    /// The due time of its reminders, if they have none of their own.
     pub deliver_at: Option<Timestamp>,
 }
 
@@ -79,7 +81,7 @@ pub struct Refused {
     pub id: String,
     /// Its user, where that is a name: outcomes and the history have room for names.
     pub user: Option<UserId>,
-    /// Why.
+    /// The reason.
     pub rejection: Rejection,
 }
 
@@ -93,14 +95,14 @@ impl Candidate<'_> {
     }
 }
 
-/// Where a set comes from: what JetStream knows of the message.
+/// The origin of a set: JetStream's data of its message.
 #[derive(Debug, Clone)]
 pub struct Origin {
     /// The business system, from the subject.
     pub source: Source,
     /// The message's sequence in the stream of sets.
     pub sequence: u64,
-    /// When JetStream stored it.
+    /// Time at which JetStream stored it.
     pub published_at: Timestamp,
 }
 
@@ -115,8 +117,8 @@ impl Origin {
         }
     }
 
-    /// For a set that is checked before it is published, as the intake will have it. Sequence and time are as long as they can
-    /// get: they count in a reminder's size.
+    /// For a set that is checked before it is published, as the intake will have it. Sequence and
+    /// time are as long as they can get: they count in a reminder's size.
     pub fn unpublished(source: &Source) -> Self {
         Self::new(source.clone(), u64::MAX, 1)
     }
@@ -134,10 +136,11 @@ impl Origin {
     { "required": ["cancel"], "properties": { "cancel": { "description": "One at least.", "type": "array", "minItems": 1 } } },
 ])))]
 pub struct RawSet<'a> {
-    /// The set's own name, 1 to 256 bytes without control characters; else its sequence in its stream.
+    /// The set's own name, 1 to 256 bytes without control characters; else its sequence in its
+    /// stream.
     #[cfg_attr(feature = "schema", schemars(length(min = 1, max = MAX_ID_BYTES), regex(pattern = crate::token::NO_CONTROL)))]
     id: Option<String>,
-    /// When its reminders are due, unless they say it themselves.
+    /// The due time of its reminders, if they have none of their own.
     #[cfg_attr(feature = "schema", schemars(with = "Option<Timestamp>"))]
     deliver_at: Option<String>,
     /// Scheduled reminders of its source that are not to be delivered, up to 10,000.

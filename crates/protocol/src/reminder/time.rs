@@ -7,7 +7,7 @@ use jiff::tz::Offset;
 /// From here on an `expires_at` means "never": systems write the last second of the year 9999.
 pub const NEVER: Timestamp = Timestamp::constant(253_370_764_800, 0);
 
-/// Why a text is no time.
+/// The reason why a text is not a time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotATime {
     /// It does not look like one.
@@ -54,14 +54,14 @@ fn offset(zone: &str) -> Result<Offset, NotATime> {
     let number = |digits: &str| digits.parse::<i32>().map_err(|_| NotATime::Form);
     let (hours, minutes) = (number(&zone[1..3])?, number(&zone[4..])?);
     if hours > 23 || minutes > 59 {
-        return Err(NotATime::Value(format!("there is no offset {zone}")));
+        return Err(NotATime::Value(format!("invalid offset {zone}")));
     }
     Offset::from_seconds(sign * (hours * 60 + minutes) * 60)
         .map_err(|error| NotATime::Value(error.to_string()))
 }
 
-/// Returns true if a text has digits where the form has a zero, and the form's own characters, small
-/// or capital, elsewhere.
+/// Returns true if a text has digits where the form has a zero, and the form's own characters,
+/// small or capital, elsewhere.
 fn is_like(text: &str, form: &str) -> bool {
     text.len() == form.len()
         && text

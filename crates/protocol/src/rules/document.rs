@@ -17,10 +17,12 @@ pub const MAX_RULES: usize = 1_000;
 pub const MAX_KEYWORDS: usize = 1_000_000;
 /// The most patterns of a document. Each one passes over every text.
 pub const MAX_PATTERNS: usize = 1_000;
-/// The MiB that all patterns of a document may take when compiled, unless the document says otherwise. Their size is also
-/// what a text costs: with so much, a text of 64 KiB takes about 0.1 s of the intake, which all sources share.
+/// The MiB that all patterns of a document may take when compiled, unless the document says
+/// otherwise. Their size is also what a text costs: with so much, a text of 64 KiB takes about 0.1
+/// s of the intake, which all sources share.
 pub const PATTERN_MIB: u16 = 32;
-/// The most MiB that a document may allow itself for patterns: beyond that, one text would stop all sources for seconds.
+/// The most MiB that a document may allow itself for patterns: beyond that, one text would stop all
+/// sources for seconds.
 pub const MAX_PATTERN_MIB: u16 = 256;
 /// The longest keyword or allowed phrase, in bytes.
 pub const MAX_KEYWORD_BYTES: usize = 1_024;
@@ -31,7 +33,7 @@ pub const MAX_WITH_BYTES: usize = 1_024;
 /// The most characters in `skip`.
 pub const MAX_SKIP: usize = 64;
 
-/// What happens to the reminders of one tag.
+/// The rules for the reminders of one tag.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields, extend("required" = ["rules"])))]
 pub struct Document {
@@ -39,17 +41,19 @@ pub struct Document {
     #[serde(default)]
     #[cfg_attr(feature = "schema", schemars(length(max = MAX_RULES)))]
     pub rules: Vec<Rule>,
-    /// Phrases and patterns that are left alone: a match that lies inside of one of them does not count.
+    /// Phrases and patterns that are left alone: a match that lies inside of one of them does not
+    /// count.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<Allowed>,
-    /// How keywords and allowed phrases are compared with texts.
+    /// Comparison of keywords and allowed phrases with texts.
     #[serde(default, rename = "match")]
     pub matching: Matching,
-    /// How many MiB all patterns may take when compiled.
+    /// Maximum size of all compiled patterns, in MiB.
     #[serde(default = "pattern_mib")]
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = MAX_PATTERN_MIB)))]
     pub pattern_mib: u16,
-    /// Texts, and what is expected to become of them. `bellhop rules test` and `put` look whether it does.
+    /// Texts, and what is expected to become of them. `bellhop rules test` and `put` look whether
+    /// it does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tests: Vec<Test>,
 }
@@ -100,7 +104,7 @@ impl Allowed {
     }
 }
 
-/// What is looked for, and what is done about it.
+/// A search, and an action for each match.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(
     feature = "schema",
@@ -108,38 +112,39 @@ impl Allowed {
     schemars(deny_unknown_fields)
 )]
 pub struct Rule {
-    /// What the rule is called in marks, in outcomes and in messages; unique in its document.
+    /// The rule's name in marks, in outcomes and in messages; unique in its document.
     #[cfg_attr(feature = "schema", schemars(length(min = 1, max = MAX_NAME_BYTES)))]
     pub name: String,
     /// Words and phrases to find.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "schema", schemars(inner(length(min = 1, max = MAX_KEYWORD_BYTES))))]
     pub keywords: Vec<String>,
-    /// Regular expressions to find, in the syntax of Rust's regex crate. They are compared with texts as keywords are, except that
-    /// white space stays as it is. Where a match may begin and end they say themselves: `\b` is the boundary of keywords.
+    /// Regular expressions to find, in the syntax of Rust's regex crate. They are compared with
+    /// texts as keywords are, except that white space stays as it is. Where a match may begin and
+    /// end they say themselves: `\b` is the boundary of keywords.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "schema", schemars(length(max = MAX_PATTERNS)))]
     pub patterns: Vec<String>,
-    /// What is done about it.
+    /// The action for each match.
     #[serde(flatten)]
     pub action: Action,
 }
 
-/// What is done about a match.
+/// The action for a match.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "action", rename_all = "lowercase")]
 pub enum Action {
     /// Every character that a reader sees becomes `with`.
     Mask {
-        /// What stands for each of them.
+        /// The replacement of each character.
         #[serde(default = "star")]
         #[cfg_attr(feature = "schema", schemars(length(min = 1, max = MAX_WITH_BYTES)))]
         with: String,
     },
     /// The match becomes `with`.
     Replace {
-        /// What stands in its place.
+        /// The replacement of the match.
         #[cfg_attr(feature = "schema", schemars(length(max = MAX_WITH_BYTES)))]
         with: String,
     },
@@ -149,7 +154,7 @@ pub enum Action {
     Highlight,
     /// The same, with a link.
     Link {
-        /// Where it leads: an `http` or `https` address with a host, `mailto:` or `tel:`.
+        /// The link's address: an `http` or `https` address with a host, `mailto:` or `tel:`.
         #[cfg_attr(feature = "schema", schemars(length(min = 1, max = MAX_WITH_BYTES)))]
         href: String,
     },
@@ -157,7 +162,7 @@ pub enum Action {
     Block,
     /// The reminder gets another priority; the highest of several.
     Priority {
-        /// Which.
+        /// The new priority.
         with: Priority,
     },
 }
@@ -192,34 +197,36 @@ fn star() -> String {
     "*".to_owned()
 }
 
-/// How keywords are compared with texts.
+/// Comparison of keywords with texts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 #[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 pub struct Matching {
-    /// Whether upper and lower case are the same.
+    /// Difference between upper and lower case.
     pub case: Difference,
-    /// Whether full-width, half-width and other compatibility forms are the same.
+    /// Difference between full-width, half-width and other compatibility forms.
     pub width: Difference,
-    /// Whether a match must begin and end where a word does.
+    /// Word boundaries that a match requires.
     pub words: Words,
-    /// Whether characters that no reader sees, and those that only make a word longer, are as good as not there: soft hyphens,
-    /// zero-width characters, variation selectors, the Arabic tatweel.
+    /// Difference made by invisible characters, and by those that only make a word longer: soft
+    /// hyphens, zero-width characters, variation selectors, the Arabic tatweel.
     pub ignorable: Difference,
-    /// Whether typographic quotation marks and hyphens are the plain ones, and any run of white space is one space.
+    /// Difference between typographic and plain quotation marks and hyphens, and between a run of
+    /// white space and one space.
     pub typography: Difference,
     /// The language whose upper and lower case is meant, where it differs from that of others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub language: Option<Language>,
-    /// Whether rules apply to addresses in the text, such as `https://example.com/due` and `due@example.com`.
+    /// Treatment of addresses in the text, such as `https://example.com/due` and `due@example.com`.
     pub addresses: Addresses,
-    /// Characters that may stand between the letters of a keyword, such as `*- `. Every one of them counts.
+    /// Characters that may stand between the letters of a keyword, such as `*- `. Every one of them
+    /// counts.
     #[cfg_attr(feature = "schema", schemars(length(max = MAX_SKIP)))]
     pub skip: String,
 }
 
-/// Whether a difference counts.
+/// The relevance of a difference.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
@@ -231,7 +238,8 @@ pub enum Difference {
     Exact,
 }
 
-/// A language with an upper and lower case of its own: `I` is the upper case of `ı`, and `İ` that of `i`.
+/// A language with an upper and lower case of its own: `I` is the upper case of `ı`, and `İ` that
+/// of `i`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
@@ -242,7 +250,7 @@ pub enum Language {
     Tr,
 }
 
-/// Whether rules apply to addresses.
+/// The treatment of addresses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
@@ -254,12 +262,13 @@ pub enum Addresses {
     Leave,
 }
 
-/// Whether a match must be whole words.
+/// The word boundaries that a match requires.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Words {
-    /// Where the script puts spaces between words. Not in Chinese, Japanese, Korean, Thai and the like.
+    /// Required in scripts that put spaces between words. Not in Chinese, Japanese, Korean, Thai
+    /// and the like.
     #[default]
     Auto,
     /// In every script: letters and digits on both sides of a match's end refuse it.
@@ -276,7 +285,7 @@ pub enum Words {
     schemars(deny_unknown_fields)
 )]
 pub struct Test {
-    /// What it is about.
+    /// A short description.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The reminder's title.
@@ -284,11 +293,11 @@ pub struct Test {
     pub title: Option<String>,
     /// The reminder's content.
     pub content: String,
-    /// What is expected. What is left out may be anything.
+    /// The expected result. What is left out may be anything.
     pub expect: Expect,
 }
 
-/// What is expected of a reminder after the rules.
+/// The expected reminder after the rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
@@ -367,7 +376,7 @@ impl Document {
         }
     }
 
-    /// What is wrong with values that have the right type.
+    /// Returns the problems of values that have the right type.
     pub fn check(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         let phrases = self.allow.iter().filter_map(Allowed::phrase).count();
@@ -475,8 +484,9 @@ fn keyword_problem(list: &str, at: usize, keyword: &str) -> Option<Problem> {
     Some(Problem::error(problem).at(place))
 }
 
-/// Where links may lead. Some app servers show an address as it is, so what a browser would run, read from the reader's
-/// machine, or resolve against the app server's own address is refused here.
+/// The permitted addresses of links. Some app servers show an address as it is, so what a browser
+/// would run, read from the reader's machine, or resolve against the app server's own address is
+/// refused here.
 const LINKS: &str = "http://HOST…, https://HOST…, mailto:… or tel:…";
 
 fn leads_nowhere(href: &str) -> Option<Problem> {
@@ -492,7 +502,7 @@ fn leads_nowhere(href: &str) -> Option<Problem> {
         && !rest.trim_matches('/').is_empty();
     let problem = || {
         Problem::error(format!(
-            "{:?} is no link; it must be {LINKS}",
+            "{:?} is not a valid link; it must be {LINKS}",
             printable(href)
         ))
         .at("href")
@@ -500,7 +510,8 @@ fn leads_nowhere(href: &str) -> Option<Problem> {
     (!is_allowed || !is_one_word).then(problem)
 }
 
-/// Takes a list out of an object and reads its items, each by itself, so that all of them tell what is wrong.
+/// Takes a list out of an object and reads its items, each by itself, so that all of them tell what
+/// is wrong.
 fn read_list<T: DeserializeOwned>(
     kind_of_item: &str,
     name: &str,

@@ -1,5 +1,5 @@
-//! Fields that no document has. In service they are ignored, since a newer program may know them; from people they are refused,
-//! since they mistyped.
+//! Fields that no document has. In service they are ignored, since a newer program may know them;
+//! from people they are refused, since they mistyped.
 
 use serde_json::Value;
 
@@ -93,7 +93,7 @@ fn strange<'a>(object: &'a Value, known: &'a [&str]) -> impl Iterator<Item = Pro
                 },
                 |near| format!("did you mean `{near}`?"),
             );
-            Problem::error(format!("`{name}` is no field here; {hint}"))
+            Problem::error(format!("unknown field `{name}`; {hint}"))
         })
 }
 
@@ -138,23 +138,23 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_nobody_knows_is_named_with_the_one_that_was_meant() {
+    fn unknown_field_is_reported_with_a_suggestion() {
         for (document, expected) in [
             (
                 r#"{"rule":[]}"#,
-                "`rule` is no field here; did you mean `rules`?",
+                "unknown field `rule`; did you mean `rules`?",
             ),
             (
                 r#"{"rules":[{"name":"x","Keyword":[]}]}"#,
-                "rule 1 \"x\": `Keyword` is no field here; did you mean `keywords`?",
+                "rule 1 \"x\": unknown field `Keyword`; did you mean `keywords`?",
             ),
             (
                 r#"{"match":{"wrods":"on"}}"#,
-                "match: `wrods` is no field here; did you mean `words`?",
+                "match: unknown field `wrods`; did you mean `words`?",
             ),
             (
                 r#"{"match":{"folding":"de"}}"#,
-                "match: `folding` is no field here; there are `case`, `width`, `words`, `ignorable`, `typography`, `language`, `addresses`, `skip`",
+                "match: unknown field `folding`; there are `case`, `width`, `words`, `ignorable`, `typography`, `language`, `addresses`, `skip`",
             ),
             (
                 r#"{"rules":[{"action":"highlight","href":"x"}]}"#,
@@ -162,18 +162,18 @@ mod tests {
             ),
             (
                 r#"{"tests":[{"expect":{"block":"x"}}]}"#,
-                "test 1: expect: `block` is no field here; did you mean `blocked`?",
+                "test 1: expect: unknown field `block`; did you mean `blocked`?",
             ),
             (
                 r#"{"tests":[{"name":"t","expect":{"marks":[{"rules":"x"}]}}]}"#,
-                "test 1 \"t\": expect.marks: `rules` is no field here; did you mean `rule`?",
+                "test 1 \"t\": expect.marks: unknown field `rules`; did you mean `rule`?",
             ),
         ] {
             assert_eq!(problems(document), [expected]);
         }
     }
 
-    /// Nobody may add a field to a type and forget it here.
+    /// A new field of a type must be added here, too.
     #[cfg(feature = "schema")]
     #[test]
     fn known_fields_are_those_of_the_types() {

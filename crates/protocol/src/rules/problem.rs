@@ -1,4 +1,4 @@
-//! What is wrong with a document, and where.
+//! Problems of a document, with their positions.
 
 use std::fmt;
 
@@ -9,9 +9,9 @@ pub struct Problem {
     pub part: Option<String>,
     /// The place in it, such as `keywords[3]`.
     pub place: Option<String>,
-    /// What is wrong, with the offending input.
+    /// The problem, with the invalid input.
     pub problem: String,
-    /// Whether the document cannot be used. If not, it does not do what its author may think.
+    /// True if the document cannot be used. If not, it does not do what its author may think.
     pub is_error: bool,
 }
 
@@ -65,7 +65,8 @@ impl Problem {
     }
 }
 
-/// What a rule or a test is called in messages, such as `rule 2 "due"`. It is counted from 0, and may have no name.
+/// Returns the name of a rule or a test in messages, such as `rule 2 "due"`. It is counted from 0,
+/// and may have no name.
 pub fn label(kind: &str, at: usize, name: &str) -> String {
     let name = if name.is_empty() {
         String::new()

@@ -1,4 +1,5 @@
-//! The contract as an [AsyncAPI](https://www.asyncapi.com) document, from where Bellhop stands: what it sends, what it receives.
+//! The contract as an [AsyncAPI](https://www.asyncapi.com) document, from where Bellhop stands:
+//! what it sends, what it receives.
 
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
@@ -12,14 +13,14 @@ use crate::names::Names;
 /// The version of AsyncAPI. Its schemas are those of JSON Schema draft 7.
 const VERSION: &str = "3.0.0";
 
-const ABOUT: &str = "Bellhop brings reminders from business systems to the app server that holds each user's connection. \
-Bodies are JSON; unknown fields are ignored. docs/protocol.md has the same in words, and what is promised of order and of repeats. \
+const ABOUT: &str = "Bellhop routes reminders from business systems to the app server that holds each user's connection. \
+Bodies are JSON; unknown fields are ignored. docs/protocol.md has the same in words, with the guarantees on order and redelivery. \
 Names in addresses are escaped: every byte outside A-Z a-z 0-9 _ - is written =XX, in upper-case hexadecimal digits.";
 
 /// The queue of NATS micro services, unless they say another.
 const QUEUE: &str = "q";
 
-/// Where schemas refer to each other.
+/// The pointer to the schemas, for references between them.
 const SCHEMAS: &str = "#/components/schemas";
 
 /// The document of an installation with these names.

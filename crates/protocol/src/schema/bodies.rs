@@ -10,13 +10,13 @@ use crate::token::UserId;
 #[derive(Debug, JsonSchema)]
 #[schemars(rename = "DeliveredReminder")]
 pub struct Delivered {
-    /// What the intake made of what was published.
+    /// The reminder after processing by the intake.
     #[serde(flatten)]
     pub reminder: Reminder,
-    /// When it began to wait in a mailbox, if it did.
+    /// Time at which it began to wait in a mailbox, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parked_at: Option<Timestamp>,
-    /// Whom it was meant for, if `user` is that user's associate.
+    /// The user for whom it was published, if `user` is that user's associate.
     #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
     pub meant_for: Option<UserId>,
     /// The associate who got it, if this is a copy for the user it was meant for.

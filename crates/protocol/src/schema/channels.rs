@@ -1,11 +1,12 @@
-//! Every channel of the contract: where it is, what travels there, and which way. Names of subjects are those that are used.
+//! Every channel of the contract: where it is, what travels there, and which way. Names of subjects
+//! are those that are used.
 
 use crate::headers;
 use crate::names::Names;
 use crate::trace;
 use crate::wire::cloud_event;
 
-/// Where messages travel.
+/// A channel of messages.
 pub(super) struct Channel {
     pub(super) name: &'static str,
     /// With `{parameters}`; none, if the request names where its answer goes.
@@ -32,7 +33,7 @@ pub(super) struct Header {
     pub(super) is_required: bool,
 }
 
-/// What Bellhop does.
+/// An operation of Bellhop.
 pub(super) struct Operation {
     pub(super) name: &'static str,
     pub(super) about: &'static str,
@@ -40,11 +41,11 @@ pub(super) struct Operation {
     pub(super) channel: &'static str,
     /// The one message of the channel that it is about, where not all are.
     pub(super) message: Option<&'static str>,
-    /// Where answers come or go.
+    /// The channel of the replies.
     pub(super) answers: Option<&'static str>,
 }
 
-/// Which way.
+/// The direction.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Act {
     /// Bellhop sends.
@@ -55,32 +56,32 @@ pub(super) enum Act {
     Serve,
 }
 
-/// What stands in the braces of addresses.
+/// The parameters in addresses.
 pub(super) const PARAMETERS: &[(&str, &str)] = &[
     ("source", "The business system: its name as one token."),
     (
         "instance",
-        "The app-server instance: its name as one token. A route may give it other subjects than these.",
+        "The app-server instance: its name as one token. A route can name other subjects.",
     ),
     ("user", "The user's id as one token."),
     ("tag", "The tag as one token."),
 ];
 
-/// What headers mean, and what they are in examples.
+/// The meanings of headers, with examples.
 const HEADERS: &[(&str, &str, &str)] = &[
     (
         "Nats-Msg-Id",
-        "The sets of a source that have the same one are one set, within the idempotency window.",
+        "Within the idempotency window, sets of a source with the same id are one set.",
         "",
     ),
     (
         trace::HEADER,
-        "W3C Trace Context: the trace that it belongs to.",
+        "W3C Trace Context: the trace of the message.",
         "",
     ),
     (
         headers::TRACES,
-        "The traces of all reminders, separated by commas, where they are several.",
+        "The traces of all reminders, separated by commas, if there are several.",
         "",
     ),
     ("Content-Type", "A media type.", cloud_event::STRUCTURED),
@@ -91,54 +92,58 @@ const HEADERS: &[(&str, &str, &str)] = &[
     ),
     (
         "ce-id",
-        "The event's own name, percent-encoded or as it is; unique within its source.",
+        "The event's id, percent-encoded or plain; unique within its source.",
         "981",
     ),
     (
         "ce-source",
-        "Where the event comes from: a URI, percent-encoded or as it is.",
+        "The event's source: a URI, percent-encoded or plain.",
         "/billing/invoices",
     ),
+    ("ce-type", "The event's type.", "com.example.invoice.due"),
     (
-        "ce-type",
-        "What kind of event it is.",
-        "com.example.invoice.due",
-    ),
-    ("ce-datacontenttype", "What the body is: some JSON.", ""),
-    (
-        "ce-traceparent",
-        "The event's trace, where no header traceparent is there.",
+        "ce-datacontenttype",
+        "The media type of the body: a JSON type.",
         "",
     ),
-    (headers::ERROR, "Why it is refused: a stable code.", ""),
+    (
+        "ce-traceparent",
+        "The event's trace, if the header traceparent is missing.",
+        "",
+    ),
+    (
+        headers::ERROR,
+        "The reason of the refusal: a stable code.",
+        "",
+    ),
     (
         headers::ERROR_DETAIL,
-        "What was wrong, where, and what would be right.",
+        "The problem, its position, and the fix.",
         "",
     ),
     (
         headers::REQUEUE,
-        "It was refused before: its reminders are no repeats.",
+        "It was refused before: Bellhop accepts its reminders even if it has seen their ids.",
         "",
     ),
     (
         headers::SET,
-        "The set that a reminder came in which was refused alone.",
+        "The set of a reminder that was refused alone.",
         "",
     ),
     (
         headers::ID,
-        "The id of a reminder which was refused alone.",
+        "The id of a reminder that was refused alone.",
         "",
     ),
     (
         "Nats-Service-Error-Code",
-        "400: the request is wrong. 403: the app server may not know. 404: nothing is known of it. 503: it cannot be answered now.",
+        "400: invalid request. 403: not permitted for this app server. 404: unknown reminder. 503: temporarily unavailable.",
         "",
     ),
-    ("Nats-Service-Error", "What is wrong, in a sentence.", ""),
-    ("KV-Operation", "DEL or PURGE: the key is gone.", ""),
-    (headers::MEMBER, "Whose figures they are.", ""),
+    ("Nats-Service-Error", "The problem, in a sentence.", ""),
+    ("KV-Operation", "DEL or PURGE: the key was deleted.", ""),
+    (headers::MEMBER, "The name of the member.", ""),
 ];
 
 const fn must(name: &'static str) -> Header {
@@ -156,7 +161,8 @@ const fn may(name: &'static str) -> Header {
 }
 
 impl Header {
-    /// What it means, and what it is in examples. Both are empty where nothing is known, which a test finds.
+    /// Returns its meaning, and an example. Both are empty where nothing is known, which a test
+    /// finds.
     pub(super) fn meaning(&self) -> (&'static str, &'static str) {
         let known = HEADERS.iter().find(|(name, ..)| *name == self.name);
         known.map_or(("", ""), |(_, about, example)| (about, example))
@@ -224,7 +230,7 @@ fn reminders(names: &Names) -> Vec<Channel> {
                 Message::new("set", "A reminder set.", &["set"]).with(any),
                 Message::new(
                     "cloudEvent",
-                    "A CloudEvent that carries one, in structured mode.",
+                    "A CloudEvent that contains one, in structured mode.",
                     &["cloud-event"],
                 )
                 .with([&[must("Content-Type")][..], &any].concat())
@@ -240,7 +246,7 @@ fn reminders(names: &Names) -> Vec<Channel> {
         Channel {
             name: "outcomes",
             address: with(&names.all_outcomes(), &["source"]),
-            about: "What became of each reminder, in JetStream.",
+            about: "Outcomes of reminders, in JetStream.",
             messages: vec![Message::new(
                 "outcomes",
                 "Outcomes of one source.",
@@ -254,7 +260,7 @@ fn reminders(names: &Names) -> Vec<Channel> {
             messages: vec![
                 Message::new(
                     "rejected",
-                    "A set or a reminder that is refused. Its publisher's headers are there, too.",
+                    "A refused set or reminder, with its publisher's headers.",
                     &[],
                 )
                 .with([
@@ -285,7 +291,7 @@ fn buckets(names: &Names) -> Vec<Channel> {
             messages: vec![
                 Message::new(
                     "route",
-                    "The instance holds a connection of the user. An empty value is one, too.",
+                    "The instance holds a connection of the user. An empty value is valid, too.",
                     &["route"],
                 ),
                 gone("routeGone"),
@@ -298,7 +304,7 @@ fn buckets(names: &Names) -> Vec<Channel> {
             messages: vec![
                 Message::new(
                     "associates",
-                    "Who may get the user's reminders.",
+                    "The users who may get the user's reminders.",
                     &["associates"],
                 ),
                 gone("associatesGone"),
@@ -321,10 +327,10 @@ fn instances(names: &Names) -> Vec<Channel> {
         Channel {
             name: "heartbeat",
             address: with(&names.all_instances("heartbeat"), &["instance"]),
-            about: "Who is connected? A request.",
+            about: "A request that asks which users are connected.",
             messages: vec![Message::new(
                 "heartbeat",
-                "The users who are asked about.",
+                "The users in question.",
                 &["heartbeat"],
             )],
         },
@@ -332,14 +338,14 @@ fn instances(names: &Names) -> Vec<Channel> {
             "heartbeatAnswers",
             vec![Message::new(
                 "heartbeatAnswer",
-                "Who of them is.",
+                "Those of them who are connected.",
                 &["heartbeat-answer"],
             )],
         ),
         Channel {
             name: "deliver",
             address: with(&names.all_instances("deliver"), &["instance"]),
-            about: "Reminders for connected users. A request.",
+            about: "A request with reminders for connected users.",
             messages: vec![
                 Message::new("delivery", "The reminders.", &["delivery"])
                     .with([may(trace::HEADER), may(headers::TRACES)]),
@@ -350,10 +356,10 @@ fn instances(names: &Names) -> Vec<Channel> {
             vec![
                 Message::new(
                     "deliveryAnswer",
-                    "What is refused; the rest is accepted.",
+                    "The refused reminders; the others are accepted.",
                     &["delivery-answer"],
                 ),
-                Message::new("deliveryFailed", "Nothing is accepted.", &[])
+                Message::new("deliveryFailed", "No reminder is accepted.", &[])
                     .with([must("Nats-Service-Error-Code")]),
             ],
         ),
@@ -363,7 +369,7 @@ fn instances(names: &Names) -> Vec<Channel> {
 fn questions(names: &Names) -> Vec<Channel> {
     let error = || {
         let headers = [must("Nats-Service-Error-Code"), must("Nats-Service-Error")];
-        Message::new("queryError", "There is no answer.", &[]).with(headers)
+        Message::new("queryError", "An error instead of an answer.", &[]).with(headers)
     };
     let asked_at = |at: &str, name, message, about, body| Channel {
         name,
@@ -434,17 +440,15 @@ fn questions(names: &Names) -> Vec<Channel> {
         question(
             "erase",
             "eraseQuery",
-            "Erase what is kept of this user.",
+            "Erase all data about this user.",
             &["erase-query"],
         ),
         answer("eraseAnswers", "eraseAnswer", &["erase-answer"]),
         Channel {
             name: "metrics",
             address: Some(names.metrics()),
-            about: "What does each member count? An empty request.",
-            messages: vec![
-                Message::new("metricsQuery", "The question.", &[]).of_type("text/plain"),
-            ],
+            about: "An empty request for the metrics of each member.",
+            messages: vec![Message::new("metricsQuery", "The request.", &[]).of_type("text/plain")],
         },
         answers(
             "metricsAnswers",
@@ -461,36 +465,42 @@ fn questions(names: &Names) -> Vec<Channel> {
     ]
 }
 
-/// Answers, which go to the subject that the request names.
+/// Returns the channel of replies, which go to the subject that the request names.
 fn answers(name: &'static str, messages: Vec<Message>) -> Channel {
     Channel {
         name,
         address: None,
-        about: "Answers.",
+        about: "Replies.",
         messages,
     }
 }
 
-/// What Bellhop does with the channels.
+/// Bellhop's operations on the channels.
 pub(super) const OPERATIONS: &[Operation] = &[
-    operation("takeIn", "Takes sets in.", Act::Receive, "sets", None),
+    operation(
+        "takeIn",
+        "Processes published sets.",
+        Act::Receive,
+        "sets",
+        None,
+    ),
     operation(
         "tellOutcomes",
-        "Tells what became of reminders.",
+        "Publishes outcomes of reminders.",
         Act::Send,
         "outcomes",
         None,
     ),
     operation(
         "reject",
-        "Puts refused input aside.",
+        "Sets refused input aside.",
         Act::Send,
         "rejected",
         None,
     ),
     operation(
         "followRoutes",
-        "Learns who holds whose connection.",
+        "Watches the routes.",
         Act::Receive,
         "routes",
         None,
@@ -507,77 +517,77 @@ pub(super) const OPERATIONS: &[Operation] = &[
     },
     operation(
         "followAssociates",
-        "Learns who stands in for whom.",
+        "Watches the associates.",
         Act::Receive,
         "associates",
         None,
     ),
     operation(
         "forgetUser",
-        "Takes an erased user out of the lists.",
+        "Removes an erased user from the lists.",
         Act::Send,
         "associates",
         None,
     ),
     operation(
         "followRules",
-        "Learns the rules.",
+        "Watches the rules.",
         Act::Receive,
         "rules",
         None,
     ),
     operation(
         "askWhoIsConnected",
-        "Asks an instance.",
+        "Asks an instance which users are connected.",
         Act::Send,
         "heartbeat",
         Some("heartbeatAnswers"),
     ),
     operation(
         "deliver",
-        "Hands reminders over.",
+        "Delivers reminders.",
         Act::Send,
         "deliver",
         Some("deliveryAnswers"),
     ),
     operation(
         "answerHistory",
-        "Looks into the history.",
+        "Searches the history.",
         Act::Serve,
         "historyQuery",
         Some("historyAnswers"),
     ),
     operation(
         "answerWhy",
-        "Tells one reminder's fate.",
+        "Returns the outcomes of one reminder.",
         Act::Serve,
         "whyQuery",
         Some("whyAnswers"),
     ),
     operation(
         "answerMailbox",
-        "Looks into a mailbox.",
+        "Returns the content of a mailbox.",
         Act::Serve,
         "mailboxQuery",
         Some("mailboxAnswers"),
     ),
     operation(
         "answerHistoryOfInstance",
-        "Looks into the history of a user who has a route at the instance.",
+        "Searches the history of a user who has a route at the instance.",
         Act::Serve,
         "historyQueryOfInstance",
         Some("historyAnswers"),
     ),
     operation(
         "answerWhyOfInstance",
-        "Tells the fate of a reminder whose user has a route at the instance.",
+        "Returns the outcomes of a reminder whose user has a route at the instance.",
         Act::Serve,
         "whyQueryOfInstance",
         Some("whyAnswers"),
     ),
     operation(
         "answerMailboxOfInstance",
-        "Looks into the mailbox of a user who has a route at the instance.",
+        "Returns the mailbox of a user who has a route at the instance.",
         Act::Serve,
         "mailboxQueryOfInstance",
         Some("mailboxAnswers"),
@@ -591,7 +601,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     ),
     operation(
         "answerMetrics",
-        "Every member answers.",
+        "Returns the metrics of every member.",
         Act::Receive,
         "metrics",
         Some("metricsAnswers"),

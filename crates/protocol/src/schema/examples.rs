@@ -1,4 +1,5 @@
-//! The examples of the protocol page: each block of JSON there names its body's schema, and is an example of it.
+//! The examples of the protocol page: each block of JSON there names its body's schema, and is an
+//! example of it.
 
 use serde_json::Value;
 
@@ -16,7 +17,7 @@ pub fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
 /// The examples of this schema.
 ///
 /// # Panics
-/// When one of them is no JSON, which a test finds first.
+/// When one of them is not JSON, which a test finds first.
 pub fn of(name: &str) -> Vec<Value> {
     let its = all().filter(|(schema, _)| *schema == name);
     its.map(|(_, text)| serde_json::from_str(text).expect("the page's examples are JSON"))

@@ -1,8 +1,10 @@
-//! The contract as data: a JSON Schema of every body, and an AsyncAPI document of every channel (`asyncapi.rs`).
+//! The contract as data: a JSON Schema of every body, and an AsyncAPI document of every channel
+//! (`asyncapi.rs`).
 //!
-//! Schemas are made from the types that read and write the bodies. Where a body is read field by field, or put together from
-//! finished JSON, `bodies.rs` and `queries.rs` have a type for its schema alone, and tests hold it against the reader or the
-//! writer. Examples are those of `docs/protocol.md`.
+//! Schemas are made from the types that read and write the bodies. Where a body is read field by
+//! field, or put together from finished JSON, `bodies.rs` and `queries.rs` have a type for its
+//! schema alone, and tests hold it against the reader or the writer. Examples are those of
+//! `docs/protocol.md`.
 
 pub mod asyncapi;
 pub mod bodies;
@@ -30,11 +32,11 @@ use crate::wire::route;
 /// A body that travels over NATS.
 #[derive(Debug, Clone, Copy)]
 pub struct Body {
-    /// What its schema is called.
+    /// The name of its schema.
     pub name: &'static str,
-    /// What it is, in a few words.
+    /// A short description.
     pub about: &'static str,
-    /// Whether Bellhop writes it. Others write the rest.
+    /// True if Bellhop writes it. Others write the rest.
     is_ours: bool,
     of_type: OfType,
 }
@@ -82,83 +84,95 @@ pub const BODIES: &[Body] = &[
     ),
     theirs(
         "published-reminder",
-        "one reminder of it",
+        "one reminder of a set",
         of::<RawReminder<'static>>(),
     ),
     theirs(
         "cloud-event",
-        "a CloudEvent that carries a set or a reminder",
+        "a CloudEvent that contains a set or a reminder",
         of::<Structured<'static>>(),
     ),
-    ours(
-        "outcomes",
-        "what became of reminders",
-        of::<Batch<Record>>(),
-    ),
+    ours("outcomes", "outcomes of reminders", of::<Batch<Record>>()),
     theirs(
         "route",
-        "that an instance holds a user's connection",
+        "a route: an instance holds a user's connection",
         of::<route::Value>(),
     ),
     ours(
         "heartbeat",
-        "an instance is asked who is connected",
+        "a request that asks which users are connected",
         of::<Heartbeat<UserId>>(),
     ),
     theirs(
         "heartbeat-answer",
-        "who is",
+        "the connected users among them",
         of::<HeartbeatAnswer<String>>(),
     ),
     ours(
         "delivery",
-        "an instance is given reminders",
+        "a request with reminders for an instance",
         of::<bodies::Delivery>(),
     ),
-    ours("reminder", "one of them", of::<bodies::Delivered>()),
+    ours(
+        "reminder",
+        "one reminder of a delivery",
+        of::<bodies::Delivered>(),
+    ),
     theirs(
         "delivery-answer",
-        "which of them it refuses",
+        "the reminders that the instance refuses",
         of::<DeliveryAnswer>(),
     ),
     theirs(
         "associates",
-        "who may get a user's reminders while the user is away",
+        "the users who may get a user's reminders while the user is away",
         of::<Associates>(),
     ),
     theirs(
         "rules",
-        "what happens to the reminders of a tag",
+        "the rules for the reminders of a tag",
         of::<Document>(),
     ),
     theirs(
         "history-query",
-        "the history is asked",
+        "a query of the history",
         of::<queries::HistoryQuery>(),
     ),
     ours(
         "history-answer",
-        "what it knows",
+        "the answer: reminders with their outcomes",
         of::<queries::HistoryAnswer>(),
     ),
     theirs(
         "why-query",
-        "what became of one reminder is asked",
+        "a query about one reminder",
         of::<queries::WhyQuery>(),
     ),
-    ours("why-answer", "that", of::<queries::WhyAnswer>()),
+    ours(
+        "why-answer",
+        "the answer: one reminder with its outcomes",
+        of::<queries::WhyAnswer>(),
+    ),
     theirs(
         "mailbox-query",
-        "what waits for a user is asked",
+        "a query about a user's mailbox",
         of::<queries::MailboxQuery>(),
     ),
-    ours("mailbox-answer", "that", of::<queries::MailboxAnswer>()),
+    ours(
+        "mailbox-answer",
+        "the answer: the waiting reminders",
+        of::<queries::MailboxAnswer>(),
+    ),
     theirs(
         "erase-query",
-        "a user is to be erased",
+        "a request to erase a user",
         of::<queries::EraseQuery>(),
     ),
-    ours("erase-answer", "how much was", of::<queries::EraseAnswer>()),
+    ours(
+        "erase-answer",
+        "the answer: numbers of erased entries",
+        of::<queries::EraseAnswer>(),
+    ),
 ];
 
 impl Body {
@@ -176,7 +190,7 @@ impl Body {
         )
     }
 
-    /// Whoever reads may be given more than what is written.
+    /// Readers accept more fields than writers write.
     fn settings(&self, settings: SchemaSettings) -> SchemaSettings {
         let contract = if self.is_ours {
             Contract::Serialize
@@ -190,8 +204,9 @@ impl Body {
 /// The formats of JSON Schema that the schemas have.
 const FORMATS: [&str; 1] = ["date-time"];
 
-/// Leaves out the formats that schemars makes of Rust's types of numbers, such as `uint64`. JSON Schema has none of
-/// them, and a strict validator refuses a schema with a format that it does not know.
+/// Leaves out the formats that schemars makes of Rust's types of numbers, such as `uint64`. JSON
+/// Schema has none of them, and a strict validator refuses a schema with a format that it does not
+/// know.
 fn with_known_formats(settings: SchemaSettings) -> SchemaSettings {
     let leave_out = |schema: &mut Schema| {
         let format = schema.get("format").and_then(|format| format.as_str());

@@ -1,5 +1,5 @@
-//! What is asked and answered, for its schemas alone: requests are read field by field, so that a refusal can name the field, and
-//! answers are put together from finished JSON.
+//! Queries and their answers, only for their schemas: the program reads requests field by field, so
+//! that an error can name the field, and composes answers from finished JSON.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ use crate::token::{InstanceName, NO_CONTROL, Source, Tag, UserId};
 use crate::wire::erased::Erased;
 use crate::wire::query::{MAX_CONTAINS_BYTES, MAX_LIMIT};
 
-/// What an outcome is called.
+/// The name of an outcome.
 #[derive(Debug)]
 pub struct OutcomeName;
 
@@ -28,12 +28,12 @@ impl JsonSchema for OutcomeName {
     }
 }
 
-/// Which reminders of the history are asked for. All that is said must hold; nothing said asks for all.
+/// A query of the history. All that is said must hold; nothing said asks for all.
 #[derive(Debug, JsonSchema)]
 pub struct HistoryQuery {
-    /// Whom they were published for.
+    /// The user for whom the reminders were published.
     pub user: Option<UserId>,
-    /// Who published them.
+    /// The source of the reminders.
     pub source: Option<Source>,
     /// Their id.
     #[schemars(length(min = 1, max = MAX_ID_BYTES), regex(pattern = NO_CONTROL))]
@@ -49,7 +49,7 @@ pub struct HistoryQuery {
     /// A part of their title or content, without regard to case; 1 to 1,024 bytes.
     #[schemars(length(min = 1, max = MAX_CONTAINS_BYTES))]
     pub contains: Option<String>,
-    /// How many at most; else 100.
+    /// Maximum number of reminders; default: 100.
     #[schemars(range(min = 1, max = MAX_LIMIT))]
     pub limit: Option<usize>,
     /// The `cursor` of an earlier answer to the same question: what comes after it.
@@ -70,12 +70,12 @@ pub struct HistoryAnswer {
 #[derive(Debug, JsonSchema)]
 #[schemars(rename = "HistoryReminder")]
 pub struct StoredReminder {
-    /// What it said.
+    /// The reminder's text and fields.
     #[serde(flatten)]
     pub reminder: Known,
     /// Its latest outcome.
     pub outcome: OutcomeName,
-    /// When that was.
+    /// Time of the latest outcome.
     pub at: Timestamp,
     /// All its outcomes, the oldest first.
     pub trail: Vec<Step>,
@@ -92,28 +92,28 @@ pub enum Known {
     Named(Named),
 }
 
-/// Which reminder it is, and nothing of what it says.
+/// The identity of a reminder, without its text.
 #[derive(Debug, JsonSchema)]
 #[schemars(rename = "NamedReminder")]
 pub struct Named {
     /// Its id.
     pub id: String,
-    /// Who published it.
+    /// The reminder's source.
     pub source: Source,
     /// Its set.
     pub set: String,
-    /// Whom it is for; `null` if that was no name.
+    /// The reminder's user; `null` if that was not a name.
     pub user: Option<UserId>,
-    /// When its set was published.
+    /// Time at which its set was published.
     pub published_at: Timestamp,
 }
 
 /// One outcome of a reminder. Which fields are there depends on `outcome`.
 #[derive(Debug, JsonSchema)]
 pub struct Step {
-    /// What became of it.
+    /// The outcome.
     pub outcome: OutcomeName,
-    /// When.
+    /// Time of the outcome.
     pub at: Timestamp,
     /// `delivered`, `rerouted`: the instance that accepted it first.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -144,15 +144,16 @@ pub struct Step {
     pub error: Option<RejectCode>,
 }
 
-/// Which reminder's fate is asked for.
+/// A query about one reminder.
 #[derive(Debug, JsonSchema)]
 pub struct WhyQuery {
-    /// Who published it.
+    /// The reminder's source.
     pub source: Source,
     /// Its id.
     #[schemars(length(min = 1, max = MAX_ID_BYTES), regex(pattern = NO_CONTROL))]
     pub id: String,
-    /// Whom it is for. Else the answer is about the user whose reminder of this id was published last.
+    /// The reminder's user. Else the answer is about the user whose reminder of this id was
+    /// published last.
     pub user: Option<UserId>,
 }
 
@@ -163,25 +164,26 @@ pub struct WhyAnswer {
     pub reminder: Known,
     /// All its outcomes, the oldest first.
     pub trail: Vec<Step>,
-    /// The users who have a reminder of this id, where they are several. The one of this answer is the first.
+    /// The users who have a reminder of this id, where they are several. The one of this answer is
+    /// the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub users: Option<Vec<UserId>>,
 }
 
-/// Whose mailbox is asked about.
+/// A query about a user's mailbox.
 #[derive(Debug, JsonSchema)]
 pub struct MailboxQuery {
     /// The user.
     pub user: UserId,
-    /// How many reminders at most; else 100.
+    /// Maximum number of reminders; default: 100.
     #[schemars(range(min = 1, max = MAX_LIMIT))]
     pub limit: Option<usize>,
 }
 
-/// What waits in a mailbox.
+/// The waiting reminders of a mailbox.
 #[derive(Debug, JsonSchema)]
 pub struct MailboxAnswer {
-    /// How many wait.
+    /// Number of waiting reminders.
     pub parked: u64,
     /// Since when the oldest of them does.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -190,16 +192,16 @@ pub struct MailboxAnswer {
     pub reminders: Vec<Delivered>,
 }
 
-/// Who is to be erased.
+/// The user to erase.
 #[derive(Debug, JsonSchema)]
 pub struct EraseQuery {
     /// The user.
     pub user: UserId,
 }
 
-/// What was erased of a user.
+/// The result of erasing a user.
 #[derive(Debug, JsonSchema)]
 pub struct EraseAnswer {
-    /// How many of each.
+    /// Numbers of removed entries.
     pub erased: Erased,
 }

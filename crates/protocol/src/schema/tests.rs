@@ -1,4 +1,5 @@
-//! The documents are up to date, the page's examples are right, and no schema says other than the reader of its body.
+//! The documents are up to date, the page's examples are right, and no schema says other than the
+//! reader of its body.
 
 use std::collections::BTreeSet;
 
@@ -34,7 +35,7 @@ fn the_docs_have_the_document_of_the_types() {
     let written = std::fs::read_to_string(FILE).unwrap_or_default();
     assert!(
         written == document,
-        "{FILE} is out of date; write it anew: BELLHOP_BLESS=1 cargo test --lib schema"
+        "{FILE} is out of date; write it again: BELLHOP_BLESS=1 cargo test --lib schema"
     );
 }
 
@@ -42,7 +43,7 @@ fn the_docs_have_the_document_of_the_types() {
 fn page_examples_match_their_schemas() {
     let mut seen = BTreeSet::new();
     for (name, text) in examples::all() {
-        let body = Body::named(name).unwrap_or_else(|| panic!("`{name}` is no schema: {text}"));
+        let body = Body::named(name).unwrap_or_else(|| panic!("unknown schema `{name}`: {text}"));
         let example: Value =
             serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
         let problems: Vec<_> = validator(&body.schema().to_value())
@@ -130,8 +131,8 @@ fn oddities() -> Vec<Value> {
         .collect()
 }
 
-/// Puts every odd value into every field that the schema knows of a right body, and takes every field away: the schema must
-/// let through what the reader takes, and nothing else.
+/// Puts every odd value into every field that the schema knows of a right body, and takes every
+/// field away: the schema must let through what the reader takes, and nothing else.
 fn agree(name: &str, right: &Value, read: impl Fn(&str) -> bool) {
     let schema = schema(name);
     let validator = validator(&schema);
@@ -223,7 +224,8 @@ fn cloud_events_are_taken_as_their_schema_says() {
         let structured = |name: &str| (name == "content-type").then_some(cloud_event::STRUCTURED);
         Published::read(structured, text.as_bytes()).set.is_ok()
     };
-    // A schema can say neither how long two fields are together nor what is base64; and `null` is no data.
+    // A schema can say neither how long two fields are together nor what is base64; and `null` is
+    // no data.
     let fields: Vec<_> = schema("cloud-event")["properties"]
         .as_object()
         .unwrap()
@@ -278,7 +280,7 @@ fn parsers_agree_with_schemas() {
 
 #[test]
 fn queries_are_taken_as_their_schemas_say() {
-    // A cursor is text that nobody is to look into.
+    // A cursor is opaque text.
     let history = |text: &str| {
         let is_cursor = |body: &Value| body.get("cursor").is_some_and(|cursor| cursor.is_string());
         query::history(text.as_bytes()).is_ok()
@@ -466,7 +468,7 @@ fn references_resolve_and_fields_are_described() {
     }
 }
 
-/// Bellhop's own, which are no part of the contract.
+/// Bellhop's own, which are not part of the contract.
 const OWN: [&str; 7] = [
     "due",
     "fence",
@@ -480,13 +482,13 @@ const OWN: [&str; 7] = [
 #[test]
 fn every_subject_is_a_channel_or_internal() {
     let names = include_str!("../names.rs");
-    let told = |begin: &str, ends: &[char]| -> BTreeSet<String> {
+    let captured = |begin: &str, ends: &[char]| -> BTreeSet<String> {
         let rest = names.split(begin).skip(1);
         rest.map(|rest| rest.split(ends).next().unwrap().to_owned())
             .collect()
     };
-    let mut there = told(r#""{}."#, &['.', '"']);
-    there.extend(told(r#"self.bucket(""#, &['"']));
+    let mut there = captured(r#""{}."#, &['.', '"']);
+    there.extend(captured(r#"self.bucket(""#, &['"']));
     let document = asyncapi::document(&Names::new("bellhop"));
     let addresses = document["channels"]
         .as_object()

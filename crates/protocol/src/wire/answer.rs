@@ -1,11 +1,12 @@
-//! Answers of app servers, and the requests that they answer.
+//! App servers' answers to heartbeats and deliveries, and the requests themselves.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::reminder::{DELIVERY_FRAME_BYTES, MAX_DELIVERY_BYTES};
 
-/// The most bytes of an answer: four times what a delivery may have. All of it refused, with each name escaped, takes less.
+/// The most bytes of an answer: four times what a delivery may have. All of it refused, with each
+/// name escaped, takes less.
 pub const MAX_ANSWER_BYTES: usize = 4 * MAX_DELIVERY_BYTES;
 
 /// The most users that one heartbeat asks about.
@@ -19,13 +20,13 @@ pub struct Refused {
     pub id: String,
     /// Its source.
     pub source: String,
-    /// Whom it was for.
+    /// The reminder's user.
     pub user: String,
     /// `not_connected` or `busy`.
     pub reason: Reason,
 }
 
-/// Why a reminder is refused, as it stands on the wire.
+/// The reason of a refusal, as on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
@@ -40,7 +41,7 @@ pub enum Reason {
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DeliveryAnswer {
-    /// What is not accepted.
+    /// The refused reminders.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<Refused>,
 }
@@ -86,7 +87,8 @@ pub fn delivery_body<'a>(reminders: impl Iterator<Item = &'a [u8]> + Clone) -> B
     body.into()
 }
 
-/// Reads an answer's body. None, if it is not the contract's: a JSON object of this form, of 1 MiB at most.
+/// Reads an answer's body. None, if it is not the contract's: a JSON object of this form, of 1 MiB
+/// at most.
 pub fn read<A: for<'a> Deserialize<'a>>(body: &[u8]) -> Option<A> {
     if body.len() > MAX_ANSWER_BYTES {
         None

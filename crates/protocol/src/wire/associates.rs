@@ -8,7 +8,7 @@ use crate::token::UserId;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Associates {
-    /// Who they are, in order of preference.
+    /// The associates, in order of preference.
     pub associates: Vec<UserId>,
 }
 
@@ -16,7 +16,7 @@ impl Associates {
     /// Reads a value.
     ///
     /// # Errors
-    /// When it is no JSON object with a list of names.
+    /// When it is not JSON object with a list of names.
     pub fn read(value: &[u8]) -> Result<Self, serde_json::Error> {
         super::object(value)
     }

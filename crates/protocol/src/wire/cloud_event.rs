@@ -1,9 +1,11 @@
-//! Published messages, which are sets, or [CloudEvents](https://cloudevents.io) that carry one, in the two modes of the NATS
-//! binding: *structured*, where the body is the whole event in JSON, and *binary*, where headers `ce-…` are the event's attributes
-//! and the body is its data. `Content-Type` says that a message is structured; Go's SDK sends none, so the body counts, too.
+//! Published messages, which are sets, or [CloudEvents](https://cloudevents.io) that carry one, in
+//! the two modes of the NATS binding: *structured*, where the body is the whole event in JSON, and
+//! *binary*, where headers `ce-…` are the event's attributes and the body is its data.
+//! `Content-Type` says that a message is structured; Go's SDK sends none, so the body counts, too.
 //!
-//! An event is turned into the set that it stands for, so that nothing further in knows of events. Its `source` and `id` name the
-//! set and, by that, its reminders: an event that comes again is known as a repeat.
+//! An event is turned into the set that it stands for, so that nothing further in knows of events.
+//! Its `source` and `id` name the set and, by that, its reminders: an event that comes again is
+//! known as a repeat.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -24,13 +26,14 @@ use crate::trace::{self, TraceParent};
 /// The `Content-Type` of an event in JSON.
 pub const STRUCTURED: &str = "application/cloudevents+json";
 
-/// What the headers of attributes begin with, in binary mode.
+/// The beginning of the attributes' header names, in binary mode.
 pub const PREFIX: &str = "ce-";
 
 /// The version of CloudEvents that is known here.
 pub const VERSION: &str = "1.0";
 
-/// The attributes that every event has. A message with the header of any of them is an event in binary mode.
+/// The attributes that every event has. A message with the header of any of them is an event in
+/// binary mode.
 const REQUIRED: [&str; 4] = ["specversion", "id", "source", "type"];
 
 /// The lists of which a set has at least one.
@@ -39,7 +42,8 @@ const SET_LISTS: [&str; 2] = ["reminders", "cancel"];
 /// A published message.
 #[derive(Debug)]
 pub struct Published<'m> {
-    /// The JSON of the set that it holds, which may not be one; or what is wrong with the event that should hold it.
+    /// The JSON of the set that it holds, which may not be one; or what is wrong with the event
+    /// that should hold it.
     pub set: Result<Cow<'m, [u8]>, Rejection>,
     /// The trace that it belongs to.
     pub trace: Option<TraceParent>,
@@ -81,7 +85,7 @@ impl<'m> Published<'m> {
     }
 }
 
-/// Whether a header tells that its message is an event, or something of it.
+/// Returns true for a header that marks its message as an event, or is an attribute of one.
 pub fn is_about_events(header: &str) -> bool {
     let is_attribute = header
         .get(..PREFIX.len())
@@ -107,13 +111,13 @@ pub struct Structured<'a> {
     /// The event's own name, unique within its `source`.
     #[cfg_attr(feature = "schema", schemars(length(min = 1), regex(pattern = crate::token::NO_CONTROL)))]
     id: String,
-    /// Where it comes from: a URI. `source`, a space, and `id` have up to 256 bytes together.
+    /// The event's source: a URI. `source`, a space, and `id` have up to 256 bytes together.
     #[cfg_attr(feature = "schema", schemars(length(min = 1), regex(pattern = NO_SPACE)))]
     source: String,
-    /// What kind of event it is. It may be any.
+    /// The event's type. It may be any.
     #[cfg_attr(feature = "schema", schemars(length(min = 1)))]
     r#type: String,
-    /// What the data is: some JSON.
+    /// The media type of the data: a JSON type.
     #[cfg_attr(feature = "schema", schemars(regex(pattern = JSON_TYPE)))]
     datacontenttype: Option<String>,
     /// The trace that it belongs to, where no header says it.
@@ -126,11 +130,11 @@ pub struct Structured<'a> {
     data_base64: Option<String>,
 }
 
-/// What a URI matches, as far as it is looked at.
+/// The pattern of a URI, as far as Bellhop checks it.
 #[cfg(feature = "schema")]
 const NO_SPACE: &str = r"^[^\s\x00-\x1f\x7f-\x9f]*$";
 
-/// What the media types of JSON match.
+/// The pattern of JSON media types.
 #[cfg(feature = "schema")]
 const JSON_TYPE: &str = r"^\s*[^/;]+/([^;]*\+)?[jJ][sS][oO][nN]\s*(;|$)";
 
@@ -208,7 +212,8 @@ impl<'m> Event<'m> {
         })
     }
 
-    /// The set that it stands for: its data under the event's name, unless it has one, or a set of the reminder that its data is.
+    /// The set that it stands for: its data under the event's name, unless it has one, or a set of
+    /// the reminder that its data is.
     fn set(self) -> Result<Cow<'m, [u8]>, Rejection> {
         // The reader of the set refuses a body that is neither a set nor a reminder.
         let Ok(fields) = serde_json::from_slice::<Fields<'_>>(&self.data) else {
@@ -334,8 +339,8 @@ fn attribute_header<'m>(header: &impl Fn(&str) -> Option<&'m str>, name: &str) -
     header(&format!("{PREFIX}{name}"))
 }
 
-/// Returns an attribute that is no part of a name, from its header: percent-encoded, and in quotes by
-/// an older rule of the binding.
+/// Returns an attribute that is not a part of a name, from its header: percent-encoded, and in
+/// quotes by an older rule of the binding.
 fn attribute(value: &str) -> String {
     let value = value.trim();
     let quoted = value
@@ -492,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_without_headers_is_known_by_its_body() {
+    fn event_without_headers_is_recognized_by_body() {
         let event = r#"{ "data": {"reminders":[]}, "source": "/b", "specversion": "1.0", "id": "1", "type": "t" }"#;
         for headers in [
             &[][..],
@@ -525,7 +530,7 @@ mod tests {
         }
 
         #[test]
-        fn what_was_encoded_is_read_as_it_was(text in r"[a-c/:=é€ ]{1,8}") {
+        fn encoded_attributes_are_decoded(text in r"[a-c/:=é€ ]{1,8}") {
             prop_assert_eq!(in_name(&encoded(&text), false), text);
         }
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How many of each were removed.
+/// Numbers of removed entries, by kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Erased {

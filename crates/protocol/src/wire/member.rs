@@ -1,4 +1,4 @@
-//! What members write to their bucket for each other and for operators.
+//! The records that members write to their bucket, for each other and for operators.
 
 use std::collections::BTreeSet;
 
@@ -19,12 +19,12 @@ pub struct MemberRecord {
     pub version: String,
     /// Partitions it holds.
     pub partitions: BTreeSet<u16>,
-    /// Whether it holds the intake.
+    /// True if it holds the intake.
     pub intake: bool,
-    /// Whether it announces reminders that stay parked.
+    /// True if it announces reminders that stay parked.
     #[serde(default)]
     pub escalation: bool,
-    /// Whether it writes the history.
+    /// True if it writes the history.
     #[serde(default)]
     pub history: bool,
     /// It gives everything up and takes nothing.
@@ -40,14 +40,14 @@ pub struct MemberRecord {
 /// A reminder that is held back, because an instance left it unanswered, alone, several times.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldBack {
-    /// Whose it is.
+    /// The reminder's user.
     pub user: UserId,
     /// Its source.
     pub source: Source,
     /// Its id.
     pub id: String,
-    /// Where it was tried last.
+    /// The instance that was tried last.
     pub instance: InstanceName,
-    /// How often it was tried alone.
+    /// Number of attempts to deliver it alone.
     pub tries: u32,
 }

@@ -1,8 +1,9 @@
-//! What others write and Bellhop reads, byte by byte: values of buckets, answers of app servers, queries, and the events that sets
-//! may come in. Pure.
+//! Foreign input, byte by byte: values of buckets, answers of app servers, queries, and the events
+//! that contain sets. Pure.
 //!
-//! Published sets are [`reminder::set`](crate::reminder::set)'s, rules [`rules::document`](crate::rules::document)'s, and what Bellhop
-//! writes for itself `bellhop_core::event`'s.
+//! Published sets are [`reminder::set`](crate::reminder::set)'s, rules
+//! [`rules::document`](crate::rules::document)'s, and what Bellhop writes for itself
+//! `bellhop_core::event`'s.
 
 pub mod answer;
 pub mod associates;

@@ -1,4 +1,4 @@
-//! What is asked: request bodies, checked field by field, so that a refusal names the field that is wrong.
+//! Request bodies of queries, checked field by field, so that an error names the invalid field.
 
 use std::fmt::{self, Display};
 use std::str::FromStr;
@@ -18,10 +18,10 @@ pub const MAX_LIMIT: usize = 1_000;
 /// Bytes of a text to search for.
 pub const MAX_CONTAINS_BYTES: usize = 1_024;
 
-/// Which reminders are asked for. All that is said must hold; nothing said asks for all.
+/// A query for reminders. All that is said must hold; nothing said asks for all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Query {
-    /// Whom they were for.
+    /// The user for whom they were published.
     pub user: Option<String>,
     /// Their business system.
     pub source: Option<String>,
@@ -37,18 +37,18 @@ pub struct Query {
     pub to_ms: Option<i64>,
     /// In their title or content, without regard to case. Nothing is in every text.
     pub contains: Option<String>,
-    /// How many at most.
+    /// Maximum number of reminders.
     pub limit: usize,
     /// Only those after this place: the `next` of an earlier page.
     pub before: Option<Cursor>,
 }
 
-/// A place between two reminders of a history, by the number of the one before it. It stays right while others come and go.
-/// Text to its bearer, who must not look into it.
+/// A place between two reminders of a history, by the number of the one before it. It stays right
+/// while others come and go. Text to its bearer, who must not look into it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor(pub i64);
 
-/// Why a text is no cursor.
+/// The reason why a text is not a cursor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("is not a cursor of an earlier answer")]
 pub struct CursorError;
@@ -76,10 +76,10 @@ impl FromStr for Cursor {
     }
 }
 
-/// Why a request cannot be answered.
+/// The reason why a request cannot be answered.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QueryError {
-    /// The body is no JSON object.
+    /// The body is not JSON object.
     #[error("the request is not a JSON object: {0}")]
     NotAnObject(String),
     /// A field that must be there is not.
@@ -90,7 +90,7 @@ pub enum QueryError {
     Invalid {
         /// The field.
         field: &'static str,
-        /// What is wrong with it.
+        /// The problem of the field.
         problem: String,
     },
 }

@@ -1,4 +1,5 @@
-//! Routes: which app-server instance holds which user's connection, as a key and a value of their bucket.
+//! Routes: which app-server instance holds which user's connection, as a key and a value of their
+//! bucket.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -6,13 +7,13 @@ use serde::{Deserialize, Serialize};
 use crate::reminder::finished::to_the_millisecond;
 use crate::token::{InstanceName, NameError, UserId};
 
-/// Why an entry of the bucket is no route.
+/// The reason why an entry of the bucket is not a route.
 #[derive(Debug, thiserror::Error)]
 pub enum RouteError {
     /// The key has not two tokens.
     #[error("the key is not `<user>.<instance>`")]
     Key,
-    /// A token is no name.
+    /// A token is not a name.
     #[error("{0}")]
     Name(#[from] NameError),
     /// The value is not the contract's.
@@ -27,7 +28,8 @@ pub enum RouteError {
     Subject(String),
 }
 
-/// Bytes of a subject that a route names: with what requests add to it, any server takes it for a subject.
+/// Bytes of a subject that a route names: with what requests add to it, any server takes it for a
+/// subject.
 pub const MAX_SUBJECT_BYTES: usize = 256;
 
 /// Characters of a wrong subject that are shown.
@@ -44,7 +46,7 @@ fn shown(subject: &str) -> String {
     format!("{beginning:?}{rest}")
 }
 
-/// What a subject of app servers matches, in the schema of routes.
+/// The pattern of an app server's subject, in the schema of routes.
 #[cfg(feature = "schema")]
 const SUBJECT: &str = r"^(?![$_])(?![*>](\.|$))[^.\s\x00-\x1f\x7f-\x9f]+(\.(?![*>](\.|$))[^.\s\x00-\x1f\x7f-\x9f]+)*$";
 
@@ -56,8 +58,9 @@ const SUBJECT: &str = r"^(?![$_])(?![*>](\.|$))[^.\s\x00-\x1f\x7f-\x9f]+(\.(?![*
     schemars(rename = "Route")
 )]
 pub struct Value {
-    /// What the instance's subjects begin with, in 256 bytes at most; else `bellhop.app.<instance>`. It begins with neither `$`
-    /// nor `_`, and with `bellhop.` only if it is `bellhop.app.<instance>`.
+    /// The beginning of the instance's subjects, of at most 256 bytes; default:
+    /// `bellhop.app.<instance>`. It begins with neither `$` nor `_`, and with `bellhop.` only if it
+    /// is `bellhop.app.<instance>`.
     #[cfg_attr(feature = "schema", schemars(regex(pattern = SUBJECT)))]
     subject: Option<String>,
 }
@@ -82,7 +85,7 @@ pub fn value(subject: &str, now: Timestamp) -> String {
     serde_json::to_string(&value).expect("a route is text")
 }
 
-/// Whose route a key is, and at which instance.
+/// Returns the user and the instance of a route's key.
 ///
 /// # Errors
 /// Says what is wrong with the key.
@@ -94,7 +97,8 @@ pub fn read_key(key: &str) -> Result<(UserId, InstanceName), RouteError> {
     ))
 }
 
-/// What an instance's subjects begin with, where its route's value says it. An empty value leaves it to the default.
+/// Returns the beginning of an instance's subjects, if its route's value contains it. An empty
+/// value leaves it to the default.
 ///
 /// # Errors
 /// Says what is wrong with the value.

@@ -1,10 +1,10 @@
-//! Where a route leads, by its value and the installation's names.
+//! The destination of a route, from its value and the installation's names.
 
 use crate::names::Names;
 use crate::token::InstanceName;
 use crate::wire::route::{MAX_SUBJECT_BYTES, RouteError, read_subject};
 
-/// What an instance's subjects begin with, by its route's value.
+/// Returns the beginning of an instance's subjects, from its route's value.
 ///
 /// # Errors
 /// Says what is wrong with the value.
@@ -15,8 +15,8 @@ pub fn read_value(
 ) -> Result<String, RouteError> {
     let own = names.instance(instance);
     match read_subject(value)? {
-        // With `.deliver` behind it, `bellhop.sets` would be where reminders are published, and the subject of another
-        // instance would bring that one what is for this one's users.
+        // With `.deliver` behind it, `bellhop.sets` would be where reminders are published, and the
+        // subject of another instance would bring that one what is for this one's users.
         Some(subject)
             if subject != own
                 && (names.is_reserved(&subject) || subject.len() > MAX_SUBJECT_BYTES) =>

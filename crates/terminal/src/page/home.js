@@ -7,7 +7,7 @@ import { refreshTimes } from './time.js';
 import { joinConnection } from './windows.js';
 
 const at = (id) => document.getElementById(id);
-const STATES = { connected: 'Connected', connecting: 'Connecting again …', offline: 'Offline', crowded: 'Too many windows' };
+const STATES = { connected: 'Connected', connecting: 'Reconnecting …', offline: 'Offline', crowded: 'Too many windows' };
 /** What else there is to say of a connection. */
 const CROWDED =
   'This browser has no connection left for this window: it already shows reminders of four people, or in four windows that '

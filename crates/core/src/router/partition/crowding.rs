@@ -1,6 +1,7 @@
-//! What waits for an instance that takes long. Live reminders keep their events in memory, which the instance shares with all
-//! others. So what waits for a slow instance is parked, and read back ahead of it like any mail. Until it answers quickly again,
-//! what arrives for it is parked at once.
+//! Reminders that wait for a slow instance. Live reminders keep their events in memory, which the
+//! instance shares with all others. So what waits for a slow instance is parked, and read back
+//! ahead of it like any mail. Until it answers quickly again, what arrives for it is parked at
+//! once.
 
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use crate::router::keys::{InstanceKey, UserKey};
 use crate::router::user::State;
 use crate::router::{Company, Now};
 
-/// An instance is slow when a request has been under way for this part of the time in which it must be answered. Most answer much
-/// earlier, and parking costs more than a short wait.
+/// An instance is slow when a request has been under way for this part of the time in which it must
+/// be answered. Most answer much earlier, and parking costs more than a short wait.
 const SLOW_PART: u32 = 8;
 
 impl Partition {
@@ -49,7 +50,8 @@ impl Partition {
         self.watch_crowd(now, number, true);
     }
 
-    /// Whether live reminders of the user would wait behind others everywhere that they may go.
+    /// Returns true if live reminders of the user would wait behind others at every possible
+    /// instance.
     pub(super) fn is_crowded_out(&self, user: UserKey, queues: &[&[InstanceKey]]) -> bool {
         self.users[user].work().has_live()
             && queues
@@ -59,7 +61,8 @@ impl Partition {
                 .all(|queue| self.queues[*queue].is_crowded)
     }
 
-    /// What waits goes to the mailbox. On an attempt, the next associate may be quicker.
+    /// Moves the user's waiting reminders to the mailbox. On an attempt, the next associate may be
+    /// quicker.
     pub(super) fn leave_line(&mut self, now: Now, user: UserKey) {
         let work = self.users[user].work_mut();
         work.state = State::Idle;

@@ -1,9 +1,10 @@
 //! Deliveries: what goes into a request, and what its answer means.
 //!
-//! What is delivered to a user in one go is a *batch*. It goes to all instances that are to get it, each at its own queue's
-//! turn, and is over when all have answered. A reminder is done with if one of them accepted it; a reminder that none accepted stays
-//! at the front. So every instance gets the reminders in order, and none gets one again because another one had refused it.
-//! An instance whose turn does not come for long is left out of the batch.
+//! What is delivered to a user in one go is a *batch*. It goes to all instances that are to get it,
+//! each at its own queue's turn, and is over when all have answered. A reminder is done with if one
+//! of them accepted it; a reminder that none accepted stays at the front. So every instance gets
+//! the reminders in order, and none gets one again because another one had refused it. An instance
+//! whose turn does not come for long is left out of the batch.
 //!
 //! What was not answered before goes in a request of its own (`suspects`).
 
@@ -27,7 +28,7 @@ use bellhop_protocol::reminder::finished::REROUTED_BYTES;
 /// Reminders of a batch that is over, and what became of each.
 pub(super) type Answered = SmallVec<[(Entry, Reception); 1]>;
 
-/// What of a batch goes into a request.
+/// The part of a batch that goes into a request.
 enum Load {
     Taken(Part, Share),
     /// It waits for the next one.
@@ -113,8 +114,8 @@ impl Partition {
         }
     }
 
-    /// Takes the user's batch into a request. The first instance's request settles what belongs to it. The request is not to
-    /// be sent after `until`.
+    /// Takes the user's batch into a request. The first instance's request settles what belongs to
+    /// it. The request is not to be sent after `until`.
     fn load(
         &mut self,
         now: Now,
@@ -326,7 +327,7 @@ impl Partition {
         }
     }
 
-    /// A slow instance's queue is no reason to keep the user's other ones waiting.
+    /// A slow instance's queue is not a reason to keep the user's other ones waiting.
     pub(super) fn leave_out_unsent(&mut self, now: Now, user: UserKey) {
         let State::Delivering(batch) = &self.users[user].work().state else {
             return;
@@ -424,8 +425,9 @@ impl Partition {
     }
 }
 
-/// How many reminders from the front fit into the room of a request. The first of a request always does. What says the
-/// same as one of them waits for the answer: it is merged if that one is accepted.
+/// Returns the number of reminders, from the front, that fit into the room of a request. The first
+/// of a request always does. What says the same as one of them waits for the answer: it is merged
+/// if that one is accepted.
 fn fitting(waiting: &[(usize, &Entry)], around: usize, room: &mut usize, is_first: bool) -> usize {
     let (mut count, mut texts) = (0, BTreeSet::new());
     for (_, entry) in waiting {

@@ -68,7 +68,8 @@ impl Partition {
             .for_each(|route| self.release_route(user, &route));
         let queue = &mut self.queues[number];
         queue.routes += 1;
-        // A put is a sign of life: a down instance is probed at once instead of at the end of its back-off.
+        // A put is a sign of life: a down instance is probed at once instead of at the end of its
+        // back-off.
         if let Health::Down(at) = queue.health {
             queue.health = Health::Down(now.instant);
             self.timers.remove(&(at, Timer::Probe(number)));
@@ -117,7 +118,8 @@ impl Partition {
 
     /// The instance says that the user is not connected there.
     ///
-    /// That was true of the route it was asked about; one put since stays, and is asked about in its turn.
+    /// That was true of the route it was asked about; one put since stays, and is asked about in
+    /// its turn.
     pub(super) fn drop_route(
         &mut self,
         user: UserKey,
@@ -185,7 +187,8 @@ impl Partition {
             match (is_about_user, is_there) {
                 (true, true) => self.confirmed(now, ticket.user, queue, is_awaited),
                 (true, false) => self.drop_route(ticket.user, queue, *revision, actions),
-                // An associate's route is its own partition's; and the user who has this number now was not asked about.
+                // An associate's route is its own partition's; and the user who has this number now
+                // was not asked about.
                 (false, _) => {}
             }
             if is_awaited || !is_there {
@@ -204,7 +207,8 @@ impl Partition {
         }
     }
 
-    /// Until when a connection that is confirmed now counts as held. Without lease every delivery is to be asked for.
+    /// Until when a connection that is confirmed now counts as held. Without lease every delivery
+    /// is to be asked for.
     pub(super) fn held_from(&self, now: Now) -> Option<Instant> {
         let lease = self.settings.lease;
         (!lease.is_zero()).then(|| now.instant + lease)
@@ -374,7 +378,8 @@ impl Partition {
         });
     }
 
-    /// The revision of the route by which the user comes to the instance. An attempt's route is not this partition's to judge.
+    /// The revision of the route by which the user comes to the instance. An attempt's route is not
+    /// this partition's to judge.
     pub(super) fn revision_for(&mut self, user: UserKey, queue: InstanceKey) -> Option<u64> {
         let user = &mut self.users[user];
         match user.work().attempt {

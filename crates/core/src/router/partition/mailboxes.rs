@@ -1,4 +1,5 @@
-//! Mailboxes: what is parked, read back, and searched for expired reminders. `parks` has the way there.
+//! Mailboxes: what is parked, read back, and searched for expired reminders. `parks` has the way
+//! there.
 
 use std::time::Duration;
 
@@ -112,7 +113,8 @@ impl Partition {
         }
     }
 
-    /// Adds what is in memory to a count. It counts until it is settled here, even if another program has removed it.
+    /// Adds what is in memory to a count. It counts until it is settled here, even if another
+    /// program has removed it.
     fn with_memory(&self, user: UserKey, mut found: BySource) -> BySource {
         let is_found =
             |found: &BySource, at| found.iter().any(|(_, all)| all.binary_search(&at).is_ok());
@@ -142,7 +144,7 @@ impl Partition {
         self.release_page(user);
     }
 
-    /// What the user's page takes of its instance's room.
+    /// Charges the user's page to the room of its instance.
     pub(super) fn charge_page(&mut self, user: UserKey, bytes: usize) {
         if let Some((queue, charged)) = &mut self.users[user].work_mut().page {
             let (queue, before) = (*queue, std::mem::replace(charged, bytes));
@@ -167,7 +169,8 @@ impl Partition {
         }
     }
 
-    /// Queues a reminder for its park, if there is room for it. Otherwise it waits until the mailbox is counted.
+    /// Queues a reminder for its park, if there is room for it. Otherwise it waits until the
+    /// mailbox is counted.
     fn take_in(&mut self, user: UserKey, entry: Entry, fate: Fate) {
         let mailbox = self.users[user].mailbox_mut();
         if mailbox.take_in(&self.settings.room, &entry) {
@@ -217,7 +220,8 @@ impl Partition {
         self.touched_users.push_back(user);
     }
 
-    /// An associate has got it. A copy goes to the mailbox, if the user is to have one and there is room.
+    /// An associate has got it. A copy goes to the mailbox, if the user is to have one and there is
+    /// room.
     pub(super) fn rerouted(&mut self, now: Now, user: UserKey, entry: Entry, fate: Fate) {
         if !self.settings.copy_rerouted || entry.is_expired(now) {
             return self.settle(user, entry, fate);
@@ -225,7 +229,8 @@ impl Partition {
         self.take_in(user, entry, fate);
     }
 
-    /// Arms the search of a mailbox for the moment its earliest reminder expires; or, where that is far, a look at the clock.
+    /// Arms the search of a mailbox for the moment its earliest reminder expires; or, where that is
+    /// far, a look at the clock.
     pub(super) fn schedule_sweep(&mut self, now: Now, user: UserKey) {
         let mailbox = self.users[user].mailbox();
         if mailbox.next_expiry.is_none() && mailbox.sweep_at.is_none() {
@@ -277,7 +282,8 @@ impl Partition {
             });
             self.reads.push_back(user);
         } else {
-            // It is being delivered, and what has expired is noticed there. Look again for what may stay behind.
+            // It is being delivered, and what has expired is noticed there. Look again for what may
+            // stay behind.
             self.rest_between_sweeps(now, user);
         }
     }
@@ -290,8 +296,8 @@ impl Partition {
         self.touch(queue).unread.push_back(user);
     }
 
-    /// Mailboxes are read ahead of an instance by one delivery and not further: a slow one must not fill the memory, nor
-    /// hold up the reads for others.
+    /// Mailboxes are read ahead of an instance by one delivery and not further: a slow one must not
+    /// fill the memory, nor hold up the reads for others.
     pub(super) fn dispatch_pages(&mut self, queue: InstanceKey) {
         let room = self.settings.delivery_bytes * 2;
         while self.queues[queue].page_bytes < room {
@@ -299,7 +305,8 @@ impl Partition {
                 break;
             };
             if self.users[user].route_mut(queue).is_some() {
-                // How large it is shows when it was read. Until then it is charged so that only so many are begun.
+                // How large it is shows when it was read. Until then it is charged so that only so
+                // many are begun.
                 self.users[user].work_mut().page = Some((queue, 0));
                 self.charge_page(user, room.div_ceil(self.settings.reads_in_flight));
                 self.reads.push_back(user);

@@ -1,5 +1,6 @@
-//! The machine itself. `Partition::advance` is its heart: the one place that decides what comes next for a user. What it
-//! does with instances, deliveries, mailboxes and associates stands in the modules of these names (associates: `attempts`).
+//! The machine itself. `Partition::advance` is its heart: the one place that decides what comes
+//! next for a user. What it does with instances, deliveries, mailboxes and associates stands in the
+//! modules of these names (associates: `attempts`).
 
 mod audit;
 mod catching_up;
@@ -33,7 +34,7 @@ use expected::Held;
 use parks::Refused;
 use renewals::Renewals;
 
-/// What a deadline is for.
+/// The purpose of a deadline.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     /// A down instance may be probed.
@@ -48,7 +49,7 @@ enum Timer {
     GiveUp(UserKey),
     /// Those who have not been sent a batch are left out.
     LeaveOut(UserKey),
-    /// What was refused by JetStream may be parked.
+    /// Reminders whose parking JetStream refused may be parked.
     ParkAgain,
     /// An instance takes long: look at how much waits for it.
     Crowded(InstanceKey),
@@ -56,7 +57,8 @@ enum Timer {
     Renew,
 }
 
-/// A reminder to be appended to a mailbox, and what became of it once that is durable: it is parked, or, of a copy, rerouted.
+/// A reminder to be appended to a mailbox, and what became of it once that is durable: it is
+/// parked, or, of a copy, rerouted.
 #[derive(Debug)]
 struct Park {
     user: UserKey,
@@ -173,12 +175,12 @@ impl Partition {
         self.dispatch(now, actions);
     }
 
-    /// When [`Input::Tick`] is due.
+    /// Returns the time at which [`Input::Tick`] is due.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// Whether no request, park or read is under way.
+    /// Returns true if no request, park or read is in flight.
     pub fn is_quiet(&self) -> bool {
         self.parks.is_empty()
             && self.parking.is_empty()
@@ -213,7 +215,8 @@ impl Partition {
         }
     }
 
-    /// Whether a live reminder goes behind the mail at once, because it cannot go to an associate before.
+    /// Returns true if a live reminder goes behind the mail at once, because it cannot go to an
+    /// associate before.
     fn queues_in_mailbox(&self, user: UserKey, entry: &Entry) -> bool {
         if !self.users[user].mailbox().is_in_use() {
             return false;
@@ -319,13 +322,13 @@ impl Partition {
         }
     }
 
-    /// Whether the user has a route that may be used now.
+    /// Returns true if the user has a route that may be used now.
     fn has_own_way(&self, user: UserKey) -> bool {
         self.usable(&self.users[user]).next().is_some()
     }
 
-    /// The instances that the user's reminders go to now, and those that are to be asked before: which hold its connections,
-    /// and which may.
+    /// The instances that the user's reminders go to now, and those that are to be asked before:
+    /// which hold its connections, and which may.
     fn own_connections(&self, now: Now, user: UserKey) -> (InstanceKeys, InstanceKeys) {
         let most = if self.settings.all_devices {
             MAX_DEVICES
@@ -362,7 +365,7 @@ impl Partition {
         Ticket { user, turn }
     }
 
-    /// Whether a ticket at an instance was taken in the turn that is under way.
+    /// Returns true if a ticket at an instance was taken in the current turn.
     fn is_current(&self, ticket: Ticket, queue: InstanceKey) -> bool {
         self.users.get(ticket.user).is_some_and(|user| {
             let waits_for_it = match &user.work().state {
@@ -399,7 +402,7 @@ impl Partition {
         }
     }
 
-    /// What becomes of a reminder that needs no delivery any more.
+    /// Returns the outcome of a reminder that no longer needs delivery.
     fn end_without_delivery(&self, now: Now, entry: &Entry) -> Option<Fate> {
         if entry.is_expired(now) {
             return Some(Fate::Expired);

@@ -1,8 +1,8 @@
 //! Appends to mailboxes: in order, one batch at a time.
 //!
-//! JetStream may refuse a batch, most often because there is no room. Then nothing of it is stored, and it is tried again after
-//! growing pauses, in smaller batches, which need less room. Everything else goes on meanwhile. What waits here is bounded by what
-//! may be in work.
+//! JetStream may refuse a batch, most often because there is no room. Then nothing of it is stored,
+//! and it is tried again after growing pauses, in smaller batches, which need less room. Everything
+//! else goes on meanwhile. What waits here is bounded by what may be in work.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -14,14 +14,14 @@ use crate::router::{Action, Fate, Now, Parking};
 /// The last batch was refused.
 #[derive(Debug)]
 pub(super) struct Refused {
-    /// When the next one may go.
+    /// Time of the next attempt.
     pub(super) until: Instant,
     /// The pause that ends then.
     pause: Duration,
 }
 
 impl Partition {
-    /// Whether JetStream refused the last batch for a mailbox, so that what is to be parked waits.
+    /// Returns true if JetStream refused the last batch for a mailbox, so that parking waits.
     pub fn is_park_refused(&self) -> bool {
         self.refused.is_some()
     }
@@ -37,7 +37,8 @@ impl Partition {
         for (Park { user, entry, fate }, &sequence) in batch.into_iter().zip(sequences) {
             let mailbox = self.users[user].mailbox_mut();
             mailbox.parking -= 1;
-            // What was parked before a crash already is answered with the sequence that it got then.
+            // What was parked before a crash already is answered with the sequence that it got
+            // then.
             if sequence > mailbox.last {
                 mailbox.append(sequence, entry.expires_at);
                 self.schedule_sweep(now, user);
@@ -72,8 +73,8 @@ impl Partition {
         self.take_back();
     }
 
-    /// Takes users out of the queue who can be reached and have no mail: what waits here goes to them directly. All of a user's
-    /// reminders leave together, so their order stays.
+    /// Takes users out of the queue who can be reached and have no mail: what waits here goes to
+    /// them directly. All of a user's reminders leave together, so their order stays.
     pub(super) fn take_back(&mut self) {
         let mut leaves: BTreeMap<UserKey, bool> = BTreeMap::new();
         for Park { user, fate, .. } in &self.parks {
@@ -100,7 +101,8 @@ impl Partition {
         }
     }
 
-    /// Whether the user would get a reminder at once, if none were on its way into the mailbox.
+    /// Returns true if the user would get a reminder at once, if none were on its way into the
+    /// mailbox.
     fn is_served_directly(&self, user: UserKey) -> bool {
         let mailbox = self.users[user].mailbox();
         let is_last = !mailbox.has_mail()

@@ -1,12 +1,15 @@
-//! Errands: live reminders of a user who has no way of its own go to an associate, before the mailbox.
+//! Errands: live reminders of a user who has no way of its own go to an associate, before the
+//! mailbox.
 //!
-//! The associates are tried in order: the routes are looked up (they may be another partition's), the connection is
-//! confirmed at the instance, and what waits is delivered with the associate as the recipient. An instance that is silent or refuses
-//! is passed by; what is left when all were tried, or the time is over, goes to the mailbox. The user comes first: where a
-//! route of its own becomes usable before the delivery was sent, the attempt ends.
+//! The associates are tried in order: the routes are looked up (they may be another partition's),
+//! the connection is confirmed at the instance, and what waits is delivered with the associate as
+//! the recipient. An instance that is silent or refuses is passed by; what is left when all were
+//! tried, or the time is over, goes to the mailbox. The user comes first: where a route of its own
+//! becomes usable before the delivery was sent, the attempt ends.
 //!
-//! What arrives meanwhile waits behind, so an associate gets what it gets in order. Only the user's own associates
-//! are looked at, so there are no chains; and a route that turns out wrong is its own partition's to drop.
+//! What arrives meanwhile waits behind, so an associate gets what it gets in order. Only the user's
+//! own associates are looked at, so there are no chains; and a route that turns out wrong is its
+//! own partition's to drop.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -107,7 +110,7 @@ impl Partition {
         }
     }
 
-    /// What is the user's alone goes to the mailbox as soon as nothing is before it.
+    /// Parks the reminders that only the user may get, as soon as none is before them.
     fn park_what_stays(&mut self, now: Now, user: UserKey) {
         while self.users[user]
             .work()
@@ -192,13 +195,14 @@ impl Partition {
         self.users[user].work().attempt.as_ref()?.associate.clone()
     }
 
-    /// Who is to get the user's reminders now.
+    /// Returns the current recipient of the user's reminders.
     pub(super) fn recipient(&self, user: UserKey) -> UserId {
         self.associate(user)
             .unwrap_or_else(|| self.users[user].name.clone())
     }
 
-    /// What was refused is brought to the next one. Otherwise what has come meanwhile is an attempt of its own.
+    /// Offers refused reminders to the next associate. Otherwise what has come meanwhile is an
+    /// attempt of its own.
     pub(super) fn attempt_is_due(
         &mut self,
         now: Now,

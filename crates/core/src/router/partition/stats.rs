@@ -1,4 +1,4 @@
-//! What the machine knows, counted: for gauges.
+//! Counts of the machine's state, for gauges.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use super::Partition;
 use crate::router::HELD_BACK_AFTER;
 use bellhop_protocol::token::{InstanceName, UserId};
 
-/// How much a partition holds.
+/// The size of a partition's state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PartitionStats {
     /// Routes.
@@ -28,7 +28,7 @@ pub struct PartitionStats {
 /// Mailboxes that reminders lie in.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mail {
-    /// How many.
+    /// Number of users.
     pub users: usize,
     /// Reminders in them.
     pub reminders: usize,

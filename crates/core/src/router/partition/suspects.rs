@@ -1,5 +1,6 @@
-//! Reminders that an instance may be unable to read. What was not answered goes alone, less and less often, and keeps no other user
-//! waiting; a single reminder that is not answered again and again is reported.
+//! Reminders that an instance may be unable to read. What was not answered goes alone, less and
+//! less often, and keeps no other user waiting; a single reminder that is not answered again and
+//! again is reported.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;

@@ -144,7 +144,7 @@ fn reminders_refused_by_all_retry_in_order() {
 }
 
 #[test]
-fn when_all_are_silent_it_is_parked() {
+fn silent_instances_park_the_reminder() {
     let mut router = alice_at_two();
     router.publish("alice");
     assert_eq!(router.delivery_fails("app-1", NoAnswer::TimedOut), NOTHING);

@@ -1,8 +1,9 @@
-//! Every pair of things that can happen to a user, an associate and their instances, at every pair of steps.
+//! Every pair of things that can happen to a user, an associate and their instances, at every pair
+//! of steps.
 //!
-//! A small world answers whatever the machine wants, one answer after the other. Before each answer something may happen
-//! in it. However it goes, each reminder ends once: with the user, with one associate, or in the mailbox of a user who is
-//! away; and everybody gets what they get in order.
+//! A small world answers whatever the machine wants, one answer after the other. Before each answer
+//! something may happen in it. However it goes, each reminder ends once: with the user, with one
+//! associate, or in the mailbox of a user who is away; and everybody gets what they get in order.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -26,15 +27,16 @@ const STEPS: usize = 9;
 
 struct World {
     router: Router,
-    /// Who is connected where. Everybody has an app server: alice app-1, bob app-9, carol app-8.
+    /// The connections of all users. Everybody has an app server: alice app-1, bob app-9, carol
+    /// app-8.
     there: BTreeSet<&'static str>,
     dead: BTreeSet<&'static str>,
-    /// What the machine wants and nobody has answered.
+    /// The machine's unanswered requests.
     wanted: VecDeque<String>,
     /// The reminder in each message of the mailbox.
     mail: BTreeMap<u64, String>,
-    /// Who was told what, in order.
-    told: BTreeMap<String, Vec<String>>,
+    /// The deliveries to each user, in order.
+    delivered: BTreeMap<String, Vec<String>>,
     published: usize,
 }
 
@@ -51,14 +53,14 @@ impl World {
         let mut router = Router::with(|settings| settings.delivery_bytes = 10_000);
         router.associates("alice", "bob carol");
         let (there, dead) = (["bob"].into(), BTreeSet::new());
-        let (wanted, mail, told) = Default::default();
+        let (wanted, mail, delivered) = Default::default();
         let mut world = Self {
             router,
             there,
             dead,
             wanted,
             mail,
-            told,
+            delivered,
             published: 0,
         };
         world.happen("another reminder");
@@ -105,7 +107,7 @@ impl World {
         self.wanted.extend(lines.into_iter().filter(is_wish));
     }
 
-    /// Answers the oldest wish.
+    /// Performs the oldest request, and feeds the result back.
     fn answer(&mut self) -> bool {
         let Some(wish) = self.wanted.pop_front() else {
             return false;
@@ -179,11 +181,14 @@ impl World {
             None => (*item).to_owned(),
         };
         let names: Vec<String> = items.iter().map(name).collect();
-        self.told.entry(who.to_owned()).or_default().extend(names);
+        self.delivered
+            .entry(who.to_owned())
+            .or_default()
+            .extend(names);
         self.router.accepted(app)
     }
 
-    /// Everything is answered, and nobody waits for a pause to end.
+    /// Everything is answered, and no request waits for a pause to end.
     fn come_to_rest(&mut self) {
         for _ in 0..3 {
             while self.answer() {}
@@ -193,27 +198,27 @@ impl World {
     }
 
     fn check(&self, story: &str) {
-        let told: Vec<&String> = self.told.values().flatten().collect();
+        let delivered: Vec<&String> = self.delivered.values().flatten().collect();
         for number in 1..=self.published {
             let reminder = format!("e{number}");
-            let times = told.iter().filter(|one| **one == &reminder).count();
+            let times = delivered.iter().filter(|one| **one == &reminder).count();
             let waits =
                 self.mail.values().any(|one| *one == reminder) && !self.there.contains("alice");
             assert!(
                 times == 1 || (times == 0 && waits),
-                "{reminder} was told {times} times: {story} {:?}",
-                self.told
+                "{reminder} was delivered {times} times: {story} {:?}",
+                self.delivered
             );
         }
-        for (who, told) in &self.told {
-            assert!(told.is_sorted(), "{who} was told {told:?}: {story}");
+        for (who, delivered) in &self.delivered {
+            assert!(delivered.is_sorted(), "{who} got {delivered:?}: {story}");
         }
     }
 }
 
 #[test]
 fn whatever_happens_each_ends_once_and_in_order() {
-    let mut all_told = BTreeSet::new();
+    let mut all_delivered = BTreeSet::new();
     for (first, one) in (0..STEPS).flat_map(|step| HAPPENINGS.map(|what| (step, what))) {
         for (second, other) in (first..STEPS).flat_map(|step| HAPPENINGS.map(|what| (step, what))) {
             let mut world = World::new();
@@ -228,11 +233,11 @@ fn whatever_happens_each_ends_once_and_in_order() {
             }
             world.come_to_rest();
             world.check(&format!("{one} at {first}, {other} at {second}"));
-            all_told.extend(world.told.into_keys());
+            all_delivered.extend(world.delivered.into_keys());
         }
     }
     assert_eq!(
-        all_told,
+        all_delivered,
         ["alice", "bob", "carol"].map(ToOwned::to_owned).into()
     );
 }

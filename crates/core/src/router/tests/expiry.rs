@@ -118,7 +118,7 @@ fn mailbox_is_swept_at_first_expiry() {
     assert_eq!(router.wait(600_000), NOTHING, "nothing else in it expires");
 }
 
-/// What the clock said when the search was armed may be wrong by then.
+/// The clock may have been wrong when the search was armed.
 #[test]
 fn clock_set_back_delays_expiry_one_minute() {
     const HOUR_MS: i64 = 3_600_000;

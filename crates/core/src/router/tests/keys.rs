@@ -1,4 +1,5 @@
-//! A number is given again. What spoke of the user who had it before says nothing of the one who has it now.
+//! A number is given again. What spoke of the user who had it before says nothing of the one who
+//! has it now.
 
 use super::*;
 

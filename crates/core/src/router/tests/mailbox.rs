@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// Alice's mailbox holds messages 10, 12 and 15, her connection is held, and the first page was asked for.
+/// Alice's mailbox holds messages 10, 12 and 15, her connection is held, and the first page was
+/// asked for.
 fn alice_is_read() -> Router {
     let mut router = Router::new();
     router.away_with_mail("alice", &[mail(10), mail(12), mail(15)]);
@@ -261,7 +262,7 @@ fn user_leaving_read_queue_uses_another_route() {
     );
 }
 
-/// With the last one's page the instance is spoken to for nobody, and somebody still queues there.
+/// After the last page the instance gets no request, and a user still queues there.
 #[test]
 fn user_in_read_queue_outlives_the_instance() {
     let mut router =
@@ -487,7 +488,7 @@ fn mailbox_with_only_accepted_reminders_is_empty() {
 }
 
 #[test]
-fn a_user_may_move_while_the_mailbox_is_delivered() {
+fn user_moves_during_mailbox_delivery() {
     let mut router = alice_is_read();
     router.page("alice", &[mail(10), mail(12)], 13);
     assert_eq!(router.up("alice", "app-2"), NOTHING);
@@ -513,7 +514,7 @@ fn a_user_may_move_while_the_mailbox_is_delivered() {
 }
 
 #[test]
-fn a_user_may_leave_while_the_mailbox_is_read() {
+fn user_leaves_during_mailbox_read() {
     let mut router = alice_is_read();
     assert_eq!(router.down("alice", "app-1"), NOTHING);
     assert_eq!(

@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// Alice is at app-1 and has been told 7.
-fn alice_was_told() -> Router {
+/// Alice is at app-1 and has got 7.
+fn alice_got_seven() -> Router {
     let mut router = Router::new();
     router.hold("alice", "app-1");
     router.event([reminder("alice").says(7)]);
@@ -13,7 +13,7 @@ fn alice_was_told() -> Router {
 
 #[test]
 fn duplicate_within_window_is_merged() {
-    let mut router = alice_was_told();
+    let mut router = alice_got_seven();
     router.wait(29_999);
     assert_eq!(
         router.event([reminder("alice").says(7)]),
@@ -29,7 +29,7 @@ fn duplicate_within_window_is_merged() {
 
 #[test]
 fn different_text_is_delivered() {
-    let mut router = alice_was_told();
+    let mut router = alice_got_seven();
     assert_eq!(
         router.event([reminder("alice"), reminder("alice").says(8)]),
         ["deliver app-1: alice e3 e3.1"]
@@ -38,7 +38,7 @@ fn different_text_is_delivered() {
 
 #[test]
 fn more_urgent_duplicate_is_delivered() {
-    let mut router = alice_was_told();
+    let mut router = alice_got_seven();
     assert_eq!(
         router.event([reminder("alice").says(7).urgently()]),
         ["deliver app-1: alice e3"]

@@ -1,7 +1,7 @@
 //! The contract, scenario by scenario.
 //!
-//! A [`Router`] is a machine with a clock that stands still until [`Router::wait`] moves it. Every step answers what the
-//! machine wants done, one line for each action, and audits the machine.
+//! A [`Router`] is a machine with a clock that stands still until [`Router::wait`] moves it. Every
+//! step answers what the machine wants done, one line for each action, and audits the machine.
 
 mod catching_up;
 mod delivery;
@@ -281,7 +281,8 @@ impl Router {
         ))
     }
 
-    /// The user's mailbox was counted: the sequences of each source's reminders; or they are no fewer than were known.
+    /// The user's mailbox was counted: the sequences of each source's reminders; or they are no
+    /// fewer than were known.
     fn counted(
         &mut self,
         user: &str,

@@ -1,4 +1,4 @@
-//! Associates: live reminders of a user who is away go to somebody else, or wait.
+//! Associates: live reminders of a user who is away go to another user, or wait.
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn alice_is_away() -> Router {
 }
 
 /// Reminder 1 is with app-9, for bob.
-fn bob_is_told() -> Router {
+fn bob_gets_reminders() -> Router {
     let mut router = alice_is_away();
     router.publish("alice");
     router.looked_up("alice", "bob", "app-9");
@@ -93,7 +93,7 @@ fn refusing_associate_is_skipped() {
 
 #[test]
 fn instance_dying_with_delivery_is_skipped() {
-    let mut router = bob_is_told();
+    let mut router = bob_gets_reminders();
     assert_eq!(
         router.delivery_fails("app-9", NoAnswer::TimedOut),
         ["look up carol for alice"]
@@ -118,7 +118,7 @@ fn instance_dying_with_delivery_is_skipped() {
 
 #[test]
 fn later_reminders_wait_behind_the_attempt() {
-    let mut router = bob_is_told();
+    let mut router = bob_gets_reminders();
     assert_eq!(router.publish("alice"), NOTHING);
     assert_eq!(
         router.accepted("app-9"),
@@ -170,7 +170,7 @@ fn returning_user_wins_until_delivery_is_sent() {
 
 #[test]
 fn user_returning_late_gets_refused_reminders() {
-    let mut router = bob_is_told();
+    let mut router = bob_gets_reminders();
     assert_eq!(router.up("alice", "app-1"), NOTHING);
     router.publish("alice");
     assert_eq!(
@@ -243,7 +243,7 @@ fn private_reminder_waits_for_earlier_ones() {
     assert_eq!(
         router.event([reminder("alice").stays()]),
         NOTHING,
-        "nobody else may get it"
+        "no other user may get it"
     );
 }
 
@@ -272,12 +272,12 @@ fn hanging_lookup_or_instance_is_bounded_by_timeout() {
 
 #[test]
 fn sent_delivery_is_awaited_beyond_timeout() {
-    let mut router = bob_is_told();
+    let mut router = bob_gets_reminders();
     assert_eq!(router.wait(6_000), NOTHING);
     assert_eq!(
         router.delivery_fails("app-9", NoAnswer::TimedOut),
         ["park alice e1"],
-        "and nobody else is tried"
+        "and no other user is tried"
     );
 }
 

@@ -1,4 +1,5 @@
-//! Room in a mailbox: what is kept for others, and what is known of a mailbox that others have emptied.
+//! Room in a mailbox: what is kept for others, and what is known of a mailbox that others have
+//! emptied.
 
 use super::*;
 

@@ -9,7 +9,8 @@ fn crowd(count: usize) -> Vec<String> {
         .collect()
 }
 
-/// A request to app-1 is under way, and a reminder of 100 bytes waits for each of so many users; a request has room for ten.
+/// A request to app-1 is under way, and a reminder of 100 bytes waits for each of so many users; a
+/// request has room for ten.
 fn with_a_crowd(count: usize) -> Router {
     let mut router = Router::new();
     router.hold("alice", "app-1");

@@ -1,4 +1,4 @@
-//! What is counted for gauges.
+//! Counts for gauges.
 
 use super::*;
 use crate::router::partition::stats::{Mail, PartitionStats};

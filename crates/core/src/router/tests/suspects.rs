@@ -2,8 +2,9 @@
 
 use super::*;
 
-/// Alice's reminders e2.0, which app-1 cannot read, and e2.1, and bob's e2.2 were in one request, which had no answer. They are
-/// parked as 10 to 12; the instance answers its probe, and alice's mailbox is read.
+/// Alice's reminders e2.0, which app-1 cannot read, and e2.1, and bob's e2.2 were in one request,
+/// which had no answer. They are parked as 10 to 12; the instance answers its probe, and alice's
+/// mailbox is read.
 fn after_an_unanswered_request() -> Router {
     let mut router = Router::new();
     router.up("alice", "app-1");
@@ -107,7 +108,7 @@ fn a_removed_reminder_holds_up_nothing_more() {
     assert_eq!(
         router.last_page("alice", &[mail(11)], 12),
         ["deliver app-1 alone: alice m11"],
-        "somebody removed the first one"
+        "an operator removed the first one"
     );
     router.accepted("app-1");
     router.publish("alice bob");

@@ -1,4 +1,4 @@
-//! What rules do to reminders, by example.
+//! The effects of rules on reminders, by example.
 
 use serde_json::{Value, json};
 
@@ -164,7 +164,7 @@ fn title_and_content_are_processed_and_marked_each() {
 }
 
 #[test]
-fn only_the_reminders_tags_count_and_they_apply_in_their_order() {
+fn only_the_reminders_tags_apply_in_their_order() {
     let replace = |from: &str, to: &str| json!({ "rules": [{ "name": "r", "keywords": [from], "action": "replace", "with": to }] });
     let rules = rules(&[
         ("a", replace("one", "two")),
@@ -202,7 +202,7 @@ fn marks_follow_the_text_through_later_documents() {
 }
 
 #[test]
-fn overlaps_are_leftmost_longest_for_replacing_and_unions_for_masking() {
+fn replacements_are_leftmost_longest_and_masks_are_united() {
     let document = json!({ "rules": [
         { "name": "a", "keywords": ["abc", "bcde"], "action": "replace", "with": "1" },
         { "name": "b", "keywords": ["abcd", "e"], "action": "replace", "with": "2" }], "match": { "words": "off" } });
@@ -232,7 +232,7 @@ fn detection_sees_what_lies_inside_of_other_matches() {
 }
 
 #[test]
-fn marks_of_one_rule_do_not_overlap_and_cover_a_replacement_whole_or_not_at_all() {
+fn marks_do_not_overlap_nor_split_replacements() {
     let document = json!({ "rules": [
         { "name": "h", "keywords": ["due", "due date", "date"], "action": "highlight" },
         { "name": "r", "keywords": ["date"], "action": "replace", "with": "day" },
@@ -252,7 +252,7 @@ fn marks_of_one_rule_do_not_overlap_and_cover_a_replacement_whole_or_not_at_all(
 }
 
 #[test]
-fn an_allowed_phrase_protects_what_it_contains_and_nothing_more() {
+fn allowed_phrase_protects_only_matches_inside_it() {
     let document = json!({ "rules": [
         { "name": "m", "keywords": ["falcon", "falcon heavy"], "patterns": ["f.l"], "action": "mask" }],
         "allow": ["peregrine falcon"] });
@@ -380,7 +380,7 @@ fn skipped_characters_may_stand_between_letters() {
 }
 
 #[test]
-fn masks_cover_what_a_reader_sees_as_one_character() {
+fn mask_has_one_character_per_visible_character() {
     let text = "x👨‍👩‍👧‍👦e\u{301}🇩🇪नि\r\ny";
     assert_eq!(masked(json!({ "words": "off" }), text, text), "*******");
     assert_eq!(masked(json!({ "words": "off" }), "\r", "a\r\nb"), "a*b");
@@ -396,7 +396,7 @@ fn masks_cover_what_a_reader_sees_as_one_character() {
 }
 
 #[test]
-fn patterns_see_the_width_folded_and_the_case_as_asked() {
+fn patterns_fold_width_and_case_as_configured() {
     let document = |case: &str| json!({ "rules": [{ "name": "m", "patterns": ["[A-Z]{2}-\\d+", "x*"], "action": "mask" }], "match": { "case": case } });
     assert_eq!(
         applied(document("fold"), "ab-12 ＡＢ-１２").content,
@@ -409,7 +409,7 @@ fn patterns_see_the_width_folded_and_the_case_as_asked() {
 }
 
 #[test]
-fn too_much_is_an_error_and_marks_give_way_to_text() {
+fn too_many_matches_fail_and_marks_are_cut() {
     let grow = json!({ "rules": [{ "name": "r", "keywords": ["a"], "action": "replace", "with": "x".repeat(1_024) }],
         "match": { "words": "off" } });
     let mut much = reminder(&["t"], None, &"a".repeat(1_000));
@@ -489,7 +489,7 @@ fn problems_name_rule_place_and_input() {
         ),
         (
             r#"{"rules":[{"name":"x","keywords":["a"],"action":"link","href":"/pay"}]}"#,
-            "rule 1 \"x\": href: \"/pay\" is no link; it must be http://HOST…, https://HOST…, mailto:… or tel:…\n",
+            "rule 1 \"x\": href: \"/pay\" is not a valid link; it must be http://HOST…, https://HOST…, mailto:… or tel:…\n",
         ),
         (
             r#"{"rules":[],"match":{"case":"any"}}"#,
@@ -505,7 +505,7 @@ fn problems_name_rule_place_and_input() {
         "{found}"
     );
     assert!(
-        found.contains("rule 2 \"x\": patterns[0]: \"(\" is no regular expression"),
+        found.contains("rule 2 \"x\": patterns[0]: invalid regular expression \"(\""),
         "{found}"
     );
     let unknown = Document::unknown_fields(
@@ -545,7 +545,7 @@ fn all_patterns_of_a_document_together_are_bounded() {
 }
 
 #[test]
-fn links_lead_to_the_web_mail_or_a_telephone() {
+fn links_are_web_mail_or_telephone() {
     let found = |href: &str| {
         let rule =
             serde_json::json!({ "name": "x", "keywords": ["a"], "action": "link", "href": href });
@@ -585,7 +585,7 @@ fn links_lead_to_the_web_mail_or_a_telephone() {
         "https\u{200f}://h",
     ] {
         assert!(
-            found(refused).contains("is no link; it must be http"),
+            found(refused).contains("is not a valid link; it must be http"),
             "{refused}: {}",
             found(refused)
         );

@@ -13,8 +13,8 @@ use crate::rules::reference;
 use crate::rules::rewrite::Text;
 use crate::rules::unicode::{is_ignorable, is_invisible};
 
-/// What is hard: case with several letters, compatibility forms, marks, conjoining Hangul, emoji sequences, scripts with and
-/// without spaces, right to left, and what stands between words.
+/// Difficult texts: case with several letters, compatibility forms, marks, conjoining Hangul, emoji
+/// sequences, scripts with and without spaces, right to left, and characters between words.
 const PIECES: &[&str] = &[
     "a",
     "A",
@@ -241,12 +241,14 @@ fn found(engine: &Engine, text: &str) -> Vec<(std::ops::Range<usize>, usize)> {
     matches
 }
 
-/// None where some keyword has nothing but characters that are left out: such a document does not compile.
+/// None where some keyword has nothing but characters that are left out: such a document does not
+/// compile.
 fn compiled(document: &Document) -> Option<Engine> {
     Engine::new(document).ok()
 }
 
-/// The document without the keyword or phrase that a warning says is without effect; none where it says something else.
+/// The document without the keyword or phrase that a warning says is without effect; none where it
+/// says something else.
 fn without_useless(document: &Document, warning: &Problem) -> Option<Document> {
     let says = |what: &str| warning.problem.contains(what);
     let place = warning.place.as_ref()?;
@@ -269,7 +271,7 @@ fn without_useless(document: &Document, warning: &Problem) -> Option<Document> {
 
 proptest! {
     #[test]
-    fn what_lint_calls_useless_is((document, text) in document_and_text()) {
+    fn keywords_that_lint_calls_useless_change_nothing((document, text) in document_and_text()) {
         let rewritten = |document: &Document| {
             let engine = compiled(document).unwrap();
             let mut rewritten = Text::new(text.clone());
@@ -303,7 +305,7 @@ proptest! {
         let document = Document { rules: vec![rule], matching, ..Document::default() };
         let Some(engine) = compiled(&document) else { return Ok(()) };
         let whole = found(&engine, &keyword).into_iter().map(|(span, _)| span.len()).max();
-        // Skipped characters at its ends are no part of the match.
+        // Skipped characters at its ends are not part of the match.
         let is_skipped = |c: char| document.matching.skip.contains(c) || c == 'ａ' || c == 'a' || c == 'A' || c == 'Ａ' || c == '－';
         let is_left_out = |c: char| is_ignorable(c) || c.is_whitespace();
         let is_kept = document.matching.skip.is_empty() && !keyword.contains(is_left_out);

@@ -6,7 +6,7 @@ use super::{applied, masked};
 use crate::rules::document::Document;
 use crate::rules::engine::Engine;
 
-/// What becomes of a text when a pattern masks.
+/// Returns the text after a masking pattern.
 fn masked_by_pattern(matching: Value, pattern: &str, content: &str) -> String {
     let rule = json!({ "name": "r", "patterns": [pattern], "action": "mask" });
     applied(json!({ "rules": [rule], "match": matching }), content).content

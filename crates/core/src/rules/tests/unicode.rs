@@ -1,4 +1,5 @@
-//! Unicode's own test suites, from the packages that have them: icu_segmenter, icu_normalizer and caseless.
+//! Unicode's own test suites, from the packages that have them: icu_segmenter, icu_normalizer and
+//! caseless.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -77,8 +78,8 @@ fn clusters_are_those_of_the_suite() {
     assert!(count > 700, "{count}");
 }
 
-/// Keywords are compared word by word where they are letters and digits; what else the suite joins (`can't`, `3.14`) is ours
-/// to split.
+/// Keywords are compared word by word where they are letters and digits; what else the suite joins
+/// (`can't`, `3.14`) is ours to split.
 #[test]
 fn letters_and_digits_join_as_in_the_suite() {
     let file = package_file("icu_segmenter", "tests/testdata/WordBreakTest_17.txt");
