@@ -1,5 +1,5 @@
-//! Bellhop routes reminders from business systems to the app-server instance that holds each user's connection, over
-//! NATS, and keeps a durable mailbox for users who are away.
+//! Bellhop routes reminders from business systems to the app-server instance that holds each user's
+//! connection, over NATS, and keeps a durable mailbox for users who are away.
 //!
 //! `ARCHITECTURE.md` in the repository tells how and why. In short, and from the bottom up:
 //!

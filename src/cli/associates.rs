@@ -17,7 +17,7 @@ pub(super) enum Command {
     /// List users and their associates
     #[command(after_help = "Examples:
   bellhop associates ls --user alice
-  bellhop associates ls --json | jq -r '.[] | select(.associates | index(\"bob\")) | .user'    the users the users for whom bob stands in")]
+  bellhop associates ls --json | jq -r '.[] | select(.associates | index(\"bob\")) | .user'    # users whose associate is bob")]
     Ls {
         /// Only this user's
         #[arg(long)]

@@ -1,4 +1,5 @@
-//! `bellhop check`: validates the configuration and prints it whole, with where each value came from.
+//! `bellhop check`: validates the configuration and prints it whole, with where each value came
+//! from.
 
 use toml::Value;
 

@@ -33,7 +33,8 @@ pub(super) struct Args {
     /// The app server's instance name
     #[arg(long, value_name = "NAME", required_unless_present = "list")]
     instance: Option<InstanceName>,
-    /// A user who is connected to it; may be repeated [default: those who have routes to it, of up to 1,000]
+    /// A user who is connected to it; may be repeated [default: those who have routes to it, of up
+    /// to 1,000]
     #[arg(long = "user", value_name = "USER")]
     users: Vec<UserId>,
     /// A connected user whom you will disconnect when asked to, so that leaving can be checked
@@ -110,7 +111,7 @@ fn list(is_json: bool) -> Result<(), CliError> {
     output.flush()
 }
 
-/// What was judged so far. People see each verdict when it is there.
+/// The verdicts so far. People see each verdict when it is there.
 struct Report {
     output: Output,
     is_json: bool,

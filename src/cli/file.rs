@@ -6,7 +6,7 @@ use std::path::Path;
 use super::CliError;
 use crate::byte_order_mark;
 
-/// What was read, and what to call it in messages.
+/// The content of a file, and its name in messages.
 #[derive(Debug)]
 pub(super) struct Input {
     pub(super) name: String,

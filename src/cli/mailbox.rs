@@ -107,7 +107,8 @@ pub(super) async fn run(settings: &SettingsArgs, command: Command) -> Result<(),
     }
 }
 
-/// A user's mailbox. The number of partitions is the installation's, so the subject is looked up and not computed.
+/// A user's mailbox. The number of partitions is the installation's, so the subject is looked up
+/// and not computed.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Mailbox {
     pub(super) count: usize,
@@ -339,7 +340,7 @@ async fn rm(
     let shown = plain(id);
     if found.is_empty() {
         return Err(CliError::Failed(format!(
-            "no reminder {shown} of {source} is parked for {user}; `bellhop mailbox info {user}` shows what is"
+            "no reminder {shown} of {source} is parked for {user}; `bellhop mailbox info {user}` shows the parked ones"
         )));
     }
     confirm(

@@ -1,4 +1,5 @@
-//! Shows texts with their marks: in colours where there are some, and else in brackets, as `[due]{highlight}`.
+//! Shows texts with their marks: in colours where there are some, and else in brackets, as
+//! `[due]{highlight}`.
 
 use anstream::ColorChoice;
 use anstyle::Style;
@@ -8,7 +9,7 @@ use crate::printable::printable_lines;
 use crate::reminder::{Field, Mark, MarkAction, Priority};
 use crate::rules::trial::Delivered;
 
-/// How marks are shown.
+/// The way to show marks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Marks {
     Colours,
@@ -25,7 +26,8 @@ impl Marks {
         }
     }
 
-    /// A delivered sample as its reader might see it. `usual` is the priority that is not worth a word.
+    /// A delivered sample as its reader might see it. `usual` is the priority that is not worth a
+    /// word.
     pub(super) fn delivered(self, delivered: &Delivered, usual: Priority) -> Vec<String> {
         let shown = |field| {
             let marks: Vec<_> = delivered
@@ -48,7 +50,8 @@ impl Marks {
             .collect()
     }
 
-    /// Returns a text with these marks on it, and everything that a terminal would obey written out.
+    /// Returns a text with these marks on it, and everything that a terminal would obey written
+    /// out.
     pub(super) fn marked(self, text: &str, marks: &[&Mark]) -> String {
         let chars: Vec<char> = text.chars().collect();
         let mut cuts: Vec<usize> = marks
@@ -93,7 +96,8 @@ fn colour<'m>(piece: &str, marks: impl Iterator<Item = &'m &'m Mark> + Clone) ->
     )
 }
 
-/// The brackets at a place: what ends there, the latest begun first, and then what begins there, the longest first.
+/// The brackets at a place: what ends there, the latest begun first, and then what begins there,
+/// the longest first.
 fn brackets(marks: &[&Mark], at: usize) -> String {
     let mut ending: Vec<_> = marks.iter().filter(|mark| mark.end == at).collect();
     ending.sort_by_key(|mark| std::cmp::Reverse(mark.start));

@@ -1,4 +1,5 @@
-//! The command line: arguments become calls; output is for people (tables, plain lines) or for programs (`--json`).
+//! The command line: arguments become calls; output is for people (tables, plain lines) or for
+//! programs (`--json`).
 
 #![allow(clippy::disallowed_methods)] // People see times.
 // `output` writes out what a terminal would obey.
@@ -78,10 +79,10 @@ pub struct Cli {
     command: Command,
 }
 
-/// Where the help shows what every command has.
+/// The heading of the options that every command has.
 const HEADING: &str = "Settings";
 
-/// Where settings come from.
+/// The sources of settings.
 #[derive(Debug, Args)]
 struct SettingsArgs {
     /// Configuration file (TOML)
@@ -139,7 +140,7 @@ enum Command {
     /// List the running `bellhop serve` processes
     #[command(subcommand)]
     Members(members::Command),
-    /// Show how far each partition has come in the log of published sets
+    /// Show each partition's progress in the log of published sets
     #[command(subcommand)]
     Partitions(partitions::Command),
     /// Show and delete parked reminders of users who are away
@@ -155,7 +156,7 @@ enum Command {
     Schema(schema::Args),
     /// Search the history of reminders and their outcomes
     History(Box<history::Args>),
-    /// Show what became of one reminder, step by step
+    /// Show the outcomes of one reminder, step by step
     Why(why::Args),
     /// Erase everything that is stored about a user
     Erase(erase::Args),
@@ -165,7 +166,7 @@ enum Command {
     Man(man::Args),
 }
 
-/// Why a command failed.
+/// The reason why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     /// The configuration is wrong.
@@ -202,10 +203,10 @@ impl From<ApiError> for CliError {
 }
 
 impl CliError {
-    /// What to do, where the error itself cannot know it.
+    /// Returns a fix, if the error itself cannot know it.
     fn hint(&self) -> Option<&'static str> {
         matches!(self, Self::Nats(error) if error.is_of_missing()).then_some(
-            "`bellhop setup` creates what is missing; an installation with another prefix needs `--set prefix=NAME`",
+            "`bellhop setup` creates it; an installation with another prefix needs `--set prefix=NAME`",
         )
     }
 
@@ -262,8 +263,9 @@ impl SettingsArgs {
 
 /// Runs this process as its arguments say. Returns its exit code.
 ///
-/// The runtime is made here and not in the program. rustc compiles an `async fn` where it is first polled: with
-/// `#[tokio::main]` in the program all of Bellhop would be compiled there, alone and after everything else.
+/// The runtime is made here and not in the program. rustc compiles an `async fn` where it is first
+/// polled: with `#[tokio::main]` in the program all of Bellhop would be compiled there, alone and
+/// after everything else.
 pub fn main() -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
@@ -286,7 +288,8 @@ impl Cli {
     /// Reads this process's arguments.
     ///
     /// # Errors
-    /// The exit code to end with, when they are wrong or ask for help only; everything is printed by then.
+    /// The exit code to end with, when they are wrong or ask for help only; everything is printed
+    /// by then.
     fn from_arguments() -> Result<Self, ExitCode> {
         Self::try_parse().map_err(|problem| {
             let arguments: Vec<String> = std::env::args_os()

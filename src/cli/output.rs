@@ -1,4 +1,4 @@
-//! What commands print, tables and lines for people and JSON for programs, and what they ask people.
+//! The output of commands, tables and lines for people and JSON for programs, and their questions.
 
 #![allow(clippy::print_stderr)]
 
@@ -17,7 +17,7 @@ use super::CliError;
 use crate::numbers;
 use crate::printable::{printable, printable_lines};
 
-/// Standard output. Its reader may go away: that ends the command and is no failure.
+/// Standard output. Its reader may go away: that ends the command and is not a failure.
 pub(super) struct Output {
     writer: BufWriter<Box<dyn Write>>,
     colours: ColorChoice,
@@ -58,8 +58,8 @@ impl Output {
         self.painted(printable(&line.to_string()))
     }
 
-    /// Prints lines with styles, which are removed where the output has no colours. Text from outside must be
-    /// [`plain`] already.
+    /// Prints lines with styles, which are removed where the output has no colours. Text from
+    /// outside must be [`plain`] already.
     pub(super) fn painted(&mut self, lines: impl Display) -> Result<(), CliError> {
         let lines = lines.to_string();
         written(match self.colours {
@@ -116,7 +116,8 @@ pub(super) fn paint(style: Style, text: impl Display) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// Returns whether standard output shows colours: it is a terminal that can, and `NO_COLOR` is not set.
+/// Returns whether standard output shows colours: it is a terminal that can, and `NO_COLOR` is not
+/// set.
 pub(super) fn colours() -> ColorChoice {
     AutoStream::choice(&io::stdout())
 }
@@ -128,7 +129,7 @@ fn written(result: io::Result<()>) -> Result<(), CliError> {
     })
 }
 
-/// What an `ls` prints: a table, or one JSON list that is written as its items come.
+/// The output of an `ls`: a table, or one JSON list that is written as its items arrive.
 pub(super) struct Listing {
     output: Output,
     is_json: bool,
@@ -166,7 +167,8 @@ impl Listing {
         Ok(())
     }
 
-    /// Ends the list. In text it prints `nothing` if the list is empty, else `summary`, if there is one.
+    /// Ends the list. In text it prints `nothing` if the list is empty, else `summary`, if there is
+    /// one.
     pub(super) fn finish(mut self, nothing: &str, summary: Option<String>) -> Result<(), CliError> {
         match (self.is_json, self.items) {
             (true, 0) => self.output.line("[]")?,
@@ -245,7 +247,8 @@ pub(super) fn width(text: &str) -> usize {
     text.width()
 }
 
-/// Returns the text on one line: white space becomes spaces, and what else a terminal would obey is written out.
+/// Returns the text on one line: white space becomes spaces, and what else a terminal would obey is
+/// written out.
 pub(super) fn plain(text: &str) -> String {
     printable(&text.replace(['\n', '\r', '\t'], " "))
 }
@@ -264,7 +267,7 @@ pub(super) fn short(text: &str, columns: usize) -> String {
     cut + "…"
 }
 
-/// What a reminder says, as a cell of a table.
+/// Returns a reminder's text as a cell of a table.
 pub(super) fn one_line(title: Option<String>, content: String) -> String {
     match title {
         Some(title) => format!("{title}: {content}"),
@@ -307,7 +310,8 @@ pub(super) fn time(at: Timestamp) -> String {
         .to_string()
 }
 
-/// How long ago something was, in its largest unit: `12s`, `3m`, `5h`, `9d`. Another machine's clock may be ahead.
+/// Returns the age of something, in its largest unit: `12s`, `3m`, `5h`, `9d`. Another machine's
+/// clock may be ahead.
 pub(super) fn age(now: Timestamp, at: Timestamp) -> String {
     let seconds = now.duration_since(at).as_secs().max(0);
     match seconds {
@@ -328,7 +332,7 @@ pub(super) fn confirm(question: &str, force: bool) -> Result<(), CliError> {
     }
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         return Err(CliError::Usage(format!(
-            "{question} There is no terminal to ask at; confirm with -f (--force)"
+            "{question} No terminal for a confirmation prompt; use -f (--force)"
         )));
     }
     eprint!("{} [y/N] ", printable(question));

@@ -12,9 +12,9 @@ use crate::nats::behind::{self, Oldest, furthest};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// List the partitions, who works them and how far each has come
+    /// List the partitions with their owners and progress
     #[command(
-        after_help = "Published sets lie in a log. Each partition has a position in it: all sets up to there are settled \
+        after_help = "Published sets are in a log. Each partition has a position in it: all sets up to there are settled \
 for its users. The partition that is furthest behind holds the front of the log back. The row `sets` is what belongs to no \
 user: refused input, schedules and cancellations.
 

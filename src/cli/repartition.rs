@@ -47,7 +47,7 @@ pub(super) async fn run(
 fn describe(progress: Progress) -> String {
     match progress {
         Progress::Finishing(left) => {
-            format!("waiting until members have finished what was taken in: {left} left")
+            format!("waiting until members have settled all sets: {left} left")
         }
         Progress::Stopping(members) => format!(
             "everything is finished: stop {} now",

@@ -15,7 +15,7 @@ use crate::nats::{During, Nats};
 pub(super) struct Stored<'a> {
     /// Its sequence; in a bucket, the revision.
     pub(super) sequence: u64,
-    /// When it was stored.
+    /// Time at which it was stored.
     pub(super) at: Timestamp,
     /// The message.
     pub(super) message: &'a Message,
@@ -31,8 +31,8 @@ impl Stored<'_> {
     }
 }
 
-/// Tells `each` of every message that the stream holds, oldest first. `config` says from where on, of which subjects, and
-/// whether headers are enough. The first error ends it.
+/// Passes every message of the stream to `each`, oldest first. `config` says from where on, of
+/// which subjects, and whether headers are enough. The first error ends it.
 pub(super) async fn scan(
     nats: &Nats,
     stream: &str,
@@ -64,7 +64,7 @@ pub(super) async fn scan(
     result
 }
 
-/// Tells `each` of every key that the bucket holds under a pattern such as `alice.*`.
+/// Passes every key of the bucket under a pattern such as `alice.*` to `each`.
 pub(super) async fn scan_bucket(
     nats: &Nats,
     bucket: &str,

@@ -7,7 +7,7 @@ use super::{CliError, SettingsArgs};
 use crate::nats::Names;
 use crate::schema::{BODIES, Body, asyncapi, pretty};
 
-/// What the AsyncAPI document is called.
+/// The name of the AsyncAPI document.
 const DOCUMENT: &str = "asyncapi";
 
 #[derive(Debug, clap::Args)]

@@ -10,8 +10,8 @@ pub(super) struct Args {
     /// Address for health probes and metrics; port 0 picks a free port [default: 127.0.0.1:9411]
     #[arg(long, value_name = "ADDR")]
     http: Option<String>,
-    /// Database of the history: sqlite:PATH, postgres://USER@HOST/DATABASE, or none [default: sqlite, a file in
-    /// $STATE_DIRECTORY or ~/.local/state/bellhop]
+    /// Database of the history: sqlite:PATH, postgres://USER@HOST/DATABASE, or none [default:
+    /// sqlite, a file in $STATE_DIRECTORY or ~/.local/state/bellhop]
     #[arg(long, value_name = "URL")]
     history: Option<String>,
 }

@@ -35,12 +35,12 @@ pub(super) struct Args {
     /// A host name that browsers may use, besides addresses and localhost; may be repeated
     #[arg(long = "host", value_name = "NAME")]
     hosts: Vec<String>,
-    /// File for the key that signs cookies, so that sessions survive a restart and are shared with others using the same file
-    /// [default: a new key each time]
+    /// File for the key that signs cookies, so that sessions survive a restart and are shared with
+    /// others using the same file [default: a new key each time]
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
-    /// Address of a TLS proxy in front of it, which sets X-Forwarded-For and X-Forwarded-Proto: cookies are marked Secure
-    /// if the proxy says `https`
+    /// Address of a TLS proxy in front of it, which sets X-Forwarded-For and X-Forwarded-Proto:
+    /// cookies are marked Secure if the proxy says `https`
     #[arg(long, value_name = "IP")]
     proxy: Option<IpAddr>,
 }

@@ -1,5 +1,5 @@
-//! `bellhop why`: what became of one reminder. The history tells its trail, or, where none is kept, the stream of outcomes;
-//! where it lies now, streams alone can tell.
+//! `bellhop why`: what became of one reminder. The history tells its trail, or, where none is kept,
+//! the stream of outcomes; where it lies now, streams alone can tell.
 
 use std::collections::BTreeMap;
 
@@ -44,17 +44,17 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// Which reminder.
+/// The reminder to look for.
 struct Wanted<'a> {
     source: &'a Source,
     id: &'a str,
-    /// Whose; none asks about all users of the id.
+    /// The user; without one, all users of the id.
     user: Option<&'a UserId>,
     /// The id as it stands in JSON: most messages do not have it, and need not be read.
     needle: Vec<u8>,
 }
 
-/// Where it is now, if it is anywhere.
+/// The current place of the reminder, if it has one.
 #[derive(Debug, Serialize)]
 #[serde(tag = "in", rename_all = "lowercase")]
 enum Place {
@@ -92,13 +92,14 @@ struct Answer<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     reminder: Option<&'a RawValue>,
     trail: &'a [Step],
-    /// What is known of each user, where they are several. The fields before this one are the first one's.
+    /// The known outcomes for each user, if there are several. The fields before this one are the
+    /// first one's.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     users: &'a [Known],
     places: Vec<Place>,
 }
 
-/// What is known of a user's reminder.
+/// The known outcomes of a user's reminder.
 #[derive(Default, Serialize)]
 struct Known {
     user: Option<UserId>,
@@ -173,7 +174,7 @@ impl Wanted<'_> {
         })
     }
 
-    /// Whether a published set or a refused reminder is, or has, the one that is wanted.
+    /// Returns true if a published set or a refused reminder is, or contains, the one to look for.
     fn is_in_json(&self, payload: &[u8]) -> bool {
         let Ok(json) = serde_json::from_slice::<Value>(payload) else {
             return false;
@@ -190,7 +191,7 @@ impl Wanted<'_> {
     }
 }
 
-/// What the history knows, of each user.
+/// Returns the outcomes from the history, by user.
 async fn by_history(nats: &Nats, wanted: &Wanted<'_>) -> Result<Vec<Known>, ApiError> {
     #[derive(Deserialize)]
     struct Answer {
@@ -228,7 +229,7 @@ async fn by_history(nats: &Nats, wanted: &Wanted<'_>) -> Result<Vec<Known>, ApiE
     Ok(known)
 }
 
-/// What the stream of outcomes knows, of each user.
+/// Returns the outcomes from the stream of outcomes, by user.
 async fn by_stream(nats: &Nats, wanted: &Wanted<'_>) -> Result<Vec<Known>, CliError> {
     #[derive(Deserialize)]
     struct Record {
@@ -271,7 +272,7 @@ async fn by_stream(nats: &Nats, wanted: &Wanted<'_>) -> Result<Vec<Known>, CliEr
     Ok(found.into_values().collect())
 }
 
-/// Where it lies.
+/// Returns the places of the reminder.
 async fn places(nats: &Nats, wanted: &Wanted<'_>, known: &[Known]) -> Result<Vec<Place>, CliError> {
     let mut places = Vec::new();
     let names = &nats.names;
@@ -330,7 +331,7 @@ async fn places(nats: &Nats, wanted: &Wanted<'_>, known: &[Known]) -> Result<Vec
     Ok(places)
 }
 
-/// Whether a member says that an instance leaves it unanswered.
+/// Returns true if a member reports that an instance leaves it unanswered.
 async fn unanswered(
     nats: &Nats,
     wanted: &Wanted<'_>,
@@ -349,7 +350,7 @@ async fn unanswered(
     ))
 }
 
-/// Why nothing is known of it. Sets that are under way are not looked through.
+/// Explains why the reminder is unknown. Sets that are under way are not looked through.
 async fn unknown(nats: &Nats, Wanted { source, id, .. }: &Wanted<'_>) -> Result<String, CliError> {
     let under_way = match count(nats, &nats.names.log_stream(), ">").await? {
         0 => String::new(),
@@ -364,7 +365,7 @@ async fn unknown(nats: &Nats, Wanted { source, id, .. }: &Wanted<'_>) -> Result<
     ))
 }
 
-/// Tells `each` of the messages that may have something of it.
+/// Passes the messages that may contain the reminder to `each`.
 async fn find(
     nats: &Nats,
     stream: &str,
@@ -404,7 +405,7 @@ fn print(output: &mut Output, known: &[Known], places: &[Place]) -> Result<(), C
         .try_for_each(|place| output.line(plain(&place.description())))
 }
 
-/// What else the outcome says, as words: `instance app-1, to bob`.
+/// Describes the other fields of an outcome: `instance app-1, to bob`.
 fn detail(more: &Map<String, Value>) -> String {
     let shown = |value: &Value| match value {
         Value::String(text) => text.clone(),

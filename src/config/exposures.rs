@@ -17,7 +17,8 @@ pub struct Exposure {
 }
 
 impl Exposure {
-    /// Returns what is wrong with a file of secrets, which a setting names, if every user of this machine can read it.
+    /// Returns what is wrong with a file of secrets, which a setting names, if every user of this
+    /// machine can read it.
     pub fn of_file(setting: &str, path: &str) -> Option<Self> {
         let mode = fs::metadata(path).ok()?.permissions().mode();
         (mode & 0o004 != 0).then(|| Self {
@@ -28,8 +29,9 @@ impl Exposure {
 }
 
 impl Config {
-    /// Returns each secret that others could read: files that every user of this machine may read, and passwords that go to
-    /// another machine where nothing asks for TLS. Files that are missing are passed over.
+    /// Returns each secret that others could read: files that every user of this machine may read,
+    /// and passwords that go to another machine where nothing asks for TLS. Files that are missing
+    /// are passed over.
     pub fn exposures(&self) -> Vec<Exposure> {
         let files = [
             ("nats.creds", &self.nats.creds),

@@ -9,7 +9,7 @@ use toml::{Table, Value};
 
 use super::Config;
 
-/// Why there is no valid configuration.
+/// The reason why there is no valid configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -17,7 +17,7 @@ pub enum ConfigError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
     /// The file is not TOML. Its text is not shown: it may be a password.
@@ -33,9 +33,9 @@ pub enum ConfigError {
         problem: String,
     },
     /// A setting does not exist.
-    #[error("{origin}: there is no setting `{name}`; `bellhop check` prints them all")]
+    #[error("{origin}: unknown setting `{name}`; `bellhop check` prints all settings")]
     Unknown {
-        /// What was named.
+        /// The name in the configuration.
         name: String,
         /// By whom.
         origin: Origin,
@@ -45,9 +45,9 @@ pub enum ConfigError {
     Invalid {
         /// The setting.
         name: String,
-        /// Who set it.
+        /// The layer that set it.
         origin: Origin,
-        /// What is wrong, and what would be right.
+        /// The problem, and a valid value.
         problem: String,
     },
     /// A value is out of bounds.
@@ -57,12 +57,12 @@ pub enum ConfigError {
         name: &'static str,
         /// Its value.
         value: String,
-        /// What is allowed.
+        /// The permitted values.
         bounds: String,
     },
 }
 
-/// Where a value came from.
+/// The origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// It was not set.
@@ -86,12 +86,12 @@ impl fmt::Display for Origin {
     }
 }
 
-/// What the defaults are overlaid with, lowest layer first.
+/// The layers over the defaults, lowest first.
 #[derive(Debug, Default)]
 pub struct Layers<'a> {
     /// A TOML file.
     pub file: Option<&'a Path>,
-    /// Variables; those that are no setting are passed over.
+    /// Variables; those that are not settings are skipped.
     pub environment: Vec<(String, String)>,
     /// `name=value` pairs from the command line, such as `("nats.url", "nats://…")`.
     pub flags: Vec<(String, String)>,

@@ -1,7 +1,8 @@
 //! Every setting, with its unit, default, bounds and reason, in one place.
 //!
-//! Settings come in layers: the defaults here, then a TOML file, then `BELLHOP_*` variables, then flags. [`load`] merges
-//! them, refuses what it does not know, and remembers where each value came from, so that `bellhop check` can tell.
+//! Settings come in layers: the defaults here, then a TOML file, then `BELLHOP_*` variables, then
+//! flags. [`load`] merges them, refuses what it does not know, and remembers where each value came
+//! from, so that `bellhop check` can tell.
 
 mod exposures;
 mod layers;
@@ -37,18 +38,21 @@ macro_rules! section {
 section! {
     /// The whole configuration.
     Config {
-        /// What subjects, streams and buckets begin with: `bellhop.sets.*`, `BELLHOP_LOG`, `bellhop_routes`.
+        /// Beginning of all subjects, streams and buckets: `bellhop.sets.*`, `BELLHOP_LOG`,
+        /// `bellhop_routes`.
         prefix: String = "bellhop".to_owned(),
-        /// This member's name among the installation's `bellhop serve` processes; empty for one made of host and chance.
+        /// This member's name among the installation's `bellhop serve` processes; empty for one
+        /// made of host and chance.
         name: String = String::new(),
-        /// Partitions that users are spread over, 1 to 1,024. Events and mailboxes lie under their numbers, so
-        /// another one needs `bellhop repartition`. More than the cores of all members together keeps every core busy; 32 suits up
-        /// to eight members.
+        /// Partitions that users are spread over, 1 to 1,024. Events and mailboxes lie under their
+        /// numbers, so another one needs `bellhop repartition`. More than the cores of all members
+        /// together keeps every core busy; 32 suits up to eight members.
         partitions: u16 = 32,
-        /// Where probes are answered, as `address:port`; port 0 takes a free one; empty for nowhere. If it is not set and
-        /// another process has the port, probes are left out with a warning.
+        /// Address of probes and metrics, as `address:port`; port 0 takes a free one; empty for
+        /// none. If it is not set and another process has the port, probes are left out with a
+        /// warning.
         http: String = DEFAULT_HTTP.to_owned(),
-        /// How to reach NATS.
+        /// Connection to NATS.
         nats: Nats = Nats::default(),
         /// Streams and buckets that `setup` makes.
         streams: Streams = Streams::default(),
@@ -72,20 +76,20 @@ section! {
         members: Members = Members::default(),
         /// Keeping every reminder and its fate in a database.
         history: History = History::default(),
-        /// What `bellhop serve` logs on stderr. Which lines, the variable `BELLHOP_LOG` says.
+        /// Log of `bellhop serve` on stderr. Which lines, the variable `BELLHOP_LOG` says.
         log: Log = Log::default(),
     }
 }
 
 section! {
-    /// What `bellhop serve` logs on stderr.
+    /// Log of `bellhop serve` on stderr.
     Log {
         /// Lines for people (`text`), or one JSON object each (`json`).
         format: LogFormat = LogFormat::Text,
     }
 }
 
-/// How log lines are written.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -96,10 +100,10 @@ pub enum LogFormat {
 }
 
 section! {
-    /// How to reach NATS. Files are read again each time that a connection is made.
+    /// Connection to NATS. Files are read again each time that a connection is made.
     Nats {
-        /// Server addresses, separated by commas. `tls://` asks for TLS, `wss://` for a WebSocket over TLS; WebSockets and
-        /// other addresses do not mix. `NATS_URL` sets it too.
+        /// Server addresses, separated by commas. `tls://` asks for TLS, `wss://` for a WebSocket
+        /// over TLS; WebSockets and other addresses do not mix. `NATS_URL` sets it too.
         url: String = "nats://127.0.0.1:4222".to_owned(),
         /// A credentials file. `NATS_CREDS` sets it too.
         creds: String = String::new(),
@@ -115,30 +119,34 @@ section! {
         token_file: String = String::new(),
         /// A file with the seed of an NKEY. `NATS_NKEY` sets it too.
         nkey: String = String::new(),
-        /// A file with certificates (PEM): servers are trusted by these alone, instead of by the system's, and TLS is asked for.
-        /// `NATS_CA` sets it too.
+        /// A file with certificates (PEM): servers are trusted by these alone, instead of by the
+        /// system's, and TLS is asked for. `NATS_CA` sets it too.
         ca: String = String::new(),
-        /// A file with this client's certificate (PEM), for servers that ask for one, with `nats.key`. `NATS_CERT` sets it too.
+        /// A file with this client's certificate (PEM), for servers that ask for one, with
+        /// `nats.key`. `NATS_CERT` sets it too.
         cert: String = String::new(),
         /// A file with that certificate's private key (PEM). `NATS_KEY` sets it too.
         key: String = String::new(),
-        /// Whether TLS begins before the server says anything, as a server with `handshake_first` expects.
+        /// True if TLS begins before the server sends anything, as a server with `handshake_first`
+        /// expects.
         tls_first: bool = false,
-        /// What subjects of answers begin with. A user who may subscribe to them can read the answers, so a user that may do more than
-        /// others has a prefix of its own, such as `_INBOX_bellhop`.
+        /// Beginning of the reply subjects. A user who may subscribe to them can read the answers,
+        /// so a user that may do more than others has a prefix of its own, such as
+        /// `_INBOX_bellhop`.
         inbox_prefix: String = "_INBOX".to_owned(),
-        /// The JetStream domain that is asked; empty for the connection's own. Commands at a leaf node need it where
-        /// JetStream is at the hub, and a user whose account imports JetStream's API under a domain, such as `monitoring`
-        /// of `nats-config/accounts.conf`. Members are connected where JetStream is.
+        /// The JetStream domain that is asked; empty for the connection's own. Commands at a leaf
+        /// node need it where JetStream is at the hub, and a user whose account imports JetStream's
+        /// API under a domain, such as `monitoring` of `nats-config/accounts.conf`. Members are
+        /// connected where JetStream is.
         domain: String = String::new(),
-        /// What the subjects of JetStream's API begin with, where an account imports them under another prefix than
-        /// `$JS.API` and than that of a domain.
+        /// Beginning of the subjects of JetStream's API, if an account imports them under a prefix
+        /// other than `$JS.API` and than that of a domain.
         api_prefix: String = String::new(),
-        /// How long JetStream may take over an acknowledgement or an API answer before it counts as failed.
+        /// Maximum time for an acknowledgement or an API answer of JetStream.
         #[serde(with = "units")]
         timeout: Duration = Duration::from_secs(5),
-        /// How often the server is asked whether it is there. One that gives no sign of life for three of these is left for
-        /// another one of `nats.url`: a machine that vanishes closes no connection.
+        /// Interval between pings to the server. One that gives no sign of life for three of these
+        /// is left for another one of `nats.url`: a machine that vanishes closes no connection.
         #[serde(with = "units")]
         ping_interval: Duration = Duration::from_secs(1),
     }
@@ -149,13 +157,14 @@ section! {
     Streams {
         /// Copies of everything: 1, or 3 or 5 on a cluster.
         replicas: usize = 1,
-        /// Bytes that all streams and buckets may take together, on each server that has a copy; every one has a fixed share
-        /// as its limit. 0 is 4 GiB, or what there is room for where that is less, and leaves limits as they were first set.
+        /// Bytes that all streams and buckets may take together, on each server that has a copy;
+        /// every one has a fixed share as its limit. 0 is 4 GiB, or what there is room for where
+        /// that is less, and leaves limits as they were first set.
         storage: usize = 0,
-        /// How long outcomes are kept for business systems and the history to read.
+        /// Time for which outcomes are kept, for business systems and the history.
         #[serde(with = "units")]
         outcomes_age: Duration = Duration::from_secs(7 * 86_400),
-        /// How long refused input is kept for operators.
+        /// Time for which refused input is kept, for operators.
         #[serde(with = "units")]
         rejected_age: Duration = Duration::from_secs(30 * 86_400),
     }
@@ -164,8 +173,8 @@ section! {
 section! {
     /// Taking published sets in.
     Intake {
-        /// Bytes of sets that wait in a member at a time, as they are in memory; each partition has its part of it. More stay
-        /// in JetStream. One set over it is still taken, alone.
+        /// Bytes of sets that wait in a member at a time, as they are in memory; each partition has
+        /// its part of it. More stay in JetStream. One set over it is still taken, alone.
         max_bytes_in_flight: usize = 16 << 20,
     }
 }
@@ -173,12 +182,13 @@ section! {
 section! {
     /// Dropping repeats of a reminder.
     Idempotency {
-        /// How long the same (source, id) is the same reminder. The sets of a source with the same `Nats-Msg-Id` are one for
-        /// as long.
+        /// Time for which the same (source, id, user) is the same reminder. The sets of a source
+        /// with the same `Nats-Msg-Id` are one for as long.
         #[serde(with = "units")]
         window: Duration = Duration::from_secs(600),
-        /// Names remembered, 48 bytes each: of reminders, of cancelled ones, and `Nats-Msg-Id`s. Where more are published within
-        /// the window, it is shorter; `bellhop_idempotency_ids_forgotten_total` counts that.
+        /// Names remembered, 48 bytes each: of reminders, of cancelled ones, and `Nats-Msg-Id`s.
+        /// Where more are published within the window, it is shorter;
+        /// `bellhop_idempotency_ids_forgotten_total` counts that.
         max_ids: usize = 1_000_000,
     }
 }
@@ -186,11 +196,13 @@ section! {
 section! {
     /// Merging reminders that say the same.
     Merge {
-        /// How long a reminder that was accepted stands for later ones of its source with the same user, title and content;
-        /// `0s` merges within a set only. It is kept in memory: a member that takes over begins with none.
+        /// Time for which later duplicates are merged into an accepted reminder of the same source,
+        /// user, title and content; `0s` merges within a set only. It is kept in memory: a member
+        /// that takes over begins with none.
         #[serde(with = "units")]
         window: Duration = Duration::ZERO,
-        /// Reminders remembered in one partition, some 200 bytes each; beyond it the window is shorter.
+        /// Reminders remembered in one partition, some 200 bytes each; beyond it the window is
+        /// shorter.
         max_reminders: usize = 10_000,
     }
 }
@@ -198,10 +210,10 @@ section! {
 section! {
     /// Asking who is connected.
     Heartbeat {
-        /// How long an instance may take to answer.
+        /// Maximum time for an instance's answer.
         #[serde(with = "units")]
         timeout: Duration = Duration::from_secs(1),
-        /// How long a confirmed connection counts as held; `0s` asks before every delivery.
+        /// Time for which a confirmed connection counts as held; `0s` asks before every delivery.
         #[serde(with = "units")]
         lease: Duration = Duration::from_secs(10),
         /// Users in one heartbeat, up to the contract's 1,000.
@@ -218,12 +230,13 @@ section! {
 section! {
     /// Handing reminders to app servers.
     Delivery {
-        /// How long an instance may take to answer.
+        /// Maximum time for an instance's answer.
         #[serde(with = "units")]
         timeout: Duration = Duration::from_secs(2),
-        /// Where a user's reminders go who has several confirmed routes: to `all` of them, or to the one put `latest`.
+        /// Recipients among several confirmed routes of a user: `all` of them, or the one put
+        /// `latest`.
         devices: Devices = Devices::All,
-        /// Whether users also get, when they are back, a copy of what their associates got.
+        /// True if users also get, on their return, a copy of their rerouted reminders.
         copy_rerouted: bool = false,
         /// Bytes of one request, up to the contract's 256 KiB.
         max_bytes: usize = crate::reminder::MAX_DELIVERY_BYTES,
@@ -239,7 +252,8 @@ section! {
 section! {
     /// Bringing reminders of users who are away to their associates.
     Reroute {
-        /// Whose reminders may go to associates, separated by commas; empty for everybody's.
+        /// Sources whose reminders may go to associates, separated by commas; empty for all
+        /// sources.
         sources: Vec<Source> = Vec::new(),
         /// The least priority that may.
         min_priority: Priority = Priority::Low,
@@ -258,13 +272,15 @@ section! {
 section! {
     /// Reminders of users who are away.
     Mailbox {
-        /// Reminders in one user's mailbox. One without room is refused: outcome `rejected`, error `mailbox_full`, and it lies in the
-        /// stream of refused input.
+        /// Reminders in one user's mailbox. One without room is refused: outcome `rejected`, error
+        /// `mailbox_full`, and it lies in the stream of refused input.
         limit: usize = 10_000,
-        /// Percent of `limit` kept for each higher priority: with 10, `low` fills a mailbox up to 70 %, `normal` 80 %, `high` 90 %, and
-        /// `urgent` all of it. A limit below 10 is not shared.
+        /// Percent of `limit` kept for each higher priority: with 10, `low` fills a mailbox up to
+        /// 70 %, `normal` 80 %, `high` 90 %, and `urgent` all of it. A limit below 10 is not
+        /// shared.
         reserve: usize = 10,
-        /// Percent of `limit` that one source may have in a mailbox. A limit below 10 is not shared.
+        /// Percent of `limit` that one source may have in a mailbox. A limit below 10 is not
+        /// shared.
         source_share: usize = 50,
         /// Reminders and
         park_messages: usize = 500,
@@ -324,7 +340,8 @@ section! {
         max_bytes_in_flight: usize = 4 << 20,
         /// Events in work in one partition at a time; JetStream's `max_ack_pending`.
         max_events_in_flight: usize = 1_000,
-        /// After this time JetStream redelivers an unacknowledged event. Longer than a partition can need for one.
+        /// After this time JetStream redelivers an unacknowledged event. Longer than a partition
+        /// can need for one.
         #[serde(with = "units")]
         ack_wait: Duration = Duration::from_secs(60),
         /// JetStream's `priority_timeout`: after this without a pull another member may be pinned.
@@ -336,13 +353,14 @@ section! {
 section! {
     /// Sharing the work among members.
     Members {
-        /// How often a member says that it lives.
+        /// Interval between a member's announcements.
         #[serde(with = "units")]
         interval: Duration = Duration::from_millis(1_000),
-        /// A member not heard of for this long is gone, and one that could not say so for this long stops working.
+        /// A member not heard of for this long is gone, and one that could not say so for this long
+        /// stops working.
         #[serde(with = "units")]
         ttl: Duration = Duration::from_secs(4),
-        /// How long a stopping member may take to finish what is in flight.
+        /// Maximum time for which a stopping member finishes work in flight.
         #[serde(with = "units")]
         grace: Duration = Duration::from_secs(10),
     }
@@ -351,12 +369,14 @@ section! {
 section! {
     /// Keeping every reminder and its fate in a database.
     History {
-        /// Where: `sqlite:PATH`; `sqlite` for a file of the installation's own in `$STATE_DIRECTORY` or the user's state
-        /// directory; `postgres://user@host/database`; `none` to keep nothing. Several hosts need PostgreSQL.
+        /// Database of the history: `sqlite:PATH`; `sqlite` for a file of the installation's own in
+        /// `$STATE_DIRECTORY` or the user's state directory; `postgres://user@host/database`;
+        /// `none` to keep nothing. Several hosts need PostgreSQL.
         url: String = "sqlite".to_owned(),
-        /// A file with the password of PostgreSQL, where it is not in `history.url`. It is read when the database is opened.
+        /// A file with the password of PostgreSQL, where it is not in `history.url`. It is read
+        /// when the database is opened.
         password_file: String = String::new(),
-        /// How long after its publication a reminder is kept.
+        /// Time for which a reminder is kept after its publication.
         #[serde(with = "units")]
         keep: Duration = Duration::from_secs(90 * 86_400),
         /// Outcomes written in one transaction; while it runs, as many are read ahead.
@@ -367,13 +387,13 @@ section! {
 }
 
 impl History {
-    /// Whether there is to be one.
+    /// Returns true if there is to be a history.
     pub fn is_on(&self) -> bool {
         self.url != "none"
     }
 }
 
-/// Which of a user's connections get its reminders.
+/// A user's connections that get reminders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Devices {
@@ -443,7 +463,7 @@ impl Nats {
             addresses.all(|address| address == is_web(&self.url)),
             "addresses that are all WebSockets (ws://, wss://), or none of them",
         )?;
-        // It is no file, and a secret: it is not shown.
+        // It is not a file, and a secret: it is not shown.
         check(
             "nats.nkey",
             "a seed",

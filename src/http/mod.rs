@@ -1,8 +1,9 @@
-//! Probes and metrics over HTTP: is the process alive, is it ready, which version is it, what does it count.
+//! Probes and metrics over HTTP: is the process alive, is it ready, which version is it, what does
+//! it count.
 //!
-//! Alive does not depend on a server that can be reached: restarting a process does not fix that. It depends on a client
-//! that can still connect. Ready means connected, at work on every role that is this member's without failing again and
-//! again, and not stopping.
+//! Alive does not depend on a server that can be reached: restarting a process does not fix that.
+//! It depends on a client that can still connect. Ready means connected, at work on every role that
+//! is this member's without failing again and again, and not stopping.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -22,7 +23,7 @@ use tokio::task::AbortHandle;
 
 use crate::metrics::Metrics;
 
-/// What decides whether this member is ready.
+/// The conditions for this member to be ready.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Readiness {
     /// The connection to NATS is up.
@@ -41,11 +42,12 @@ pub struct Readiness {
     pub refused: Option<Refused>,
     /// The buckets that are still being read. Roles wait for them.
     pub reading: Reading,
-    /// The history waits for its database. Reminders do not wait for it, so that is no reason not to be ready.
+    /// The history waits for its database. Reminders do not wait for it, so that is not a reason
+    /// not to be ready.
     pub is_history_behind: bool,
 }
 
-/// Why NATS does not let this member in.
+/// The reason why NATS rejects this member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
     /// The JWT in its credentials file has expired.
@@ -106,19 +108,19 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-/// Connections at a time: more than all probes of a machine and its Prometheus need, and few beside the files that a
-/// process may have open. Behind them the oldest one is closed, so that strangers who hold connections cannot keep a probe
-/// waiting.
+/// Connections at a time: more than all probes of a machine and its Prometheus need, and few beside
+/// the files that a process may have open. Behind them the oldest one is closed, so that strangers
+/// who hold connections cannot keep a probe waiting.
 pub const MAX_CONNECTIONS: usize = 64;
 /// The time for a request's head.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
 /// The time for a whole connection, which has one request.
 const CONNECTION_WITHIN: Duration = Duration::from_secs(15);
 
-/// Answers until the task is aborted.
+/// Serves probes and metrics until the task is aborted.
 pub async fn run(listener: TcpListener, readiness: watch::Receiver<Readiness>, metrics: Metrics) {
-    // On a developer's machine a page could otherwise read this by having its own name lead here (DNS rebinding). Where
-    // others may connect, the names that they use are not known here.
+    // On a developer's machine a page could otherwise read this by having its own name lead here
+    // (DNS rebinding). Where others may connect, the names that they use are not known here.
     let is_for_this_machine = listener
         .local_addr()
         .is_ok_and(|address| address.ip().is_loopback());
@@ -167,7 +169,8 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Returns whether a `Host` is an address or `localhost`, with or without a port: names that no stranger's page can have.
+/// Returns whether a `Host` is an address or `localhost`, with or without a port: names that no
+/// stranger's page can have.
 pub fn is_local_name(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,

@@ -1,5 +1,5 @@
-//! What Prometheus sees of this process: one method for each fact. Every series exists from the start, at zero; labels are of
-//! small closed sets, and never a user, a reminder, a source or an instance.
+//! The metrics of this process: one method for each fact. Every series exists from the start, at
+//! zero; labels are of small closed sets, and never a user, a reminder, a source or an instance.
 
 mod labels;
 mod series;
@@ -89,7 +89,8 @@ struct Handles {
     query_time: Series<Question, Histogram>,
 }
 
-/// From a millisecond to a quarter of an hour: the time through the system, with and without trouble.
+/// From a millisecond to a quarter of an hour: the time through the system, with and without
+/// trouble.
 const THROUGH: [f64; 16] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0,
     900.0,
@@ -428,19 +429,19 @@ impl Metrics {
         self.0.routes_dropped.inc();
     }
 
-    /// What a partition may have in work at a time: events, and their bytes.
+    /// Sets the limits of a partition's work: events, and their bytes.
     pub fn event_limits(&self, events: usize, bytes: usize) {
         self.0.events_in_flight_limit.set(as_gauge(events));
         self.0.bytes_in_flight_limit.set(as_gauge(bytes));
     }
 
-    /// What the fullest partition has in work: events, and their bytes.
+    /// Sets the work of the fullest partition: events, and their bytes.
     pub fn events_in_flight(&self, events: usize, bytes: usize) {
         self.0.events_in_flight.set(as_gauge(events));
         self.0.bytes_in_flight.set(as_gauge(bytes));
     }
 
-    /// What this member's partitions hold together.
+    /// Sets the state that this member's partitions hold together.
     pub fn held(&self, stats: &PartitionStats) {
         self.0.routes.set(as_gauge(stats.routes));
         self.0.connected_users.set(as_gauge(stats.connected_users));
@@ -464,7 +465,7 @@ impl Metrics {
             .set(as_gauge(stats.down.len()));
     }
 
-    /// When the oldest parked reminder was parked.
+    /// Sets the time at which the oldest parked reminder was parked.
     pub fn oldest_parked(&self, at: Option<Timestamp>) {
         self.0
             .oldest_parked
@@ -481,8 +482,9 @@ impl Metrics {
         self.0.ack_pending_limit.of(kind).set(limit);
     }
 
-    /// Which set holds the front of the log back: how many sets lie behind that position, the set's sequence, the partition
-    /// that has not settled it, and its age. None where another member reports it, or there is no such set.
+    /// Sets the set that holds the front of the log back: the number of sets behind that position,
+    /// the set's sequence, the partition that has not settled it, and its age. None where another
+    /// member reports it, or there is no such set.
     pub fn log_held_back(&self, by: Option<(u64, u64, Option<u16>, Duration)>) {
         let (behind, oldest, partition, age) = by.unwrap_or((0, 0, Some(0), Duration::ZERO));
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
@@ -510,7 +512,7 @@ impl Metrics {
             .set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    /// What the account's streams take on disk, and what they may take, in bytes; 0 for any number.
+    /// Sets the bytes on disk of the account's streams, and their limit in bytes; 0 for any number.
     pub fn account_stored(&self, bytes: u64, limit: u64) {
         self.0
             .account_storage
@@ -520,7 +522,7 @@ impl Metrics {
             .set(i64::try_from(limit).unwrap_or(i64::MAX));
     }
 
-    /// Whether this member is ready.
+    /// Sets whether this member is ready.
     pub fn ready(&self, is_ready: bool) {
         self.0.ready.set(is_ready.into());
     }
@@ -545,7 +547,7 @@ impl Metrics {
         self.0.other_installations.set(as_gauge(count));
     }
 
-    /// Whether the connection to NATS is up.
+    /// Sets whether the connection to NATS is up.
     pub fn nats_connected(&self, is_connected: bool) {
         self.0.nats_connected.set(is_connected.into());
     }
@@ -560,7 +562,7 @@ impl Metrics {
         self.0.nats_replaced.of(connection).inc();
     }
 
-    /// When this member's JWT expires, if it does.
+    /// Sets the time at which this member's JWT expires, if it does.
     pub fn credentials_end(&self, at: Option<Timestamp>) {
         self.0
             .credentials_end
@@ -579,7 +581,8 @@ impl Metrics {
             .set(i64::try_from(revision).unwrap_or(i64::MAX));
     }
 
-    /// So many documents of rules are in use, so many cannot be used, and so many tags have no usable one.
+    /// So many documents of rules are in use, so many cannot be used, and so many tags have no
+    /// usable one.
     pub fn rules_in_use(&self, documents: usize, ignored: usize, refusing: usize) {
         self.0.rules_documents.set(as_gauge(documents));
         self.0.rules_ignored.set(as_gauge(ignored));
@@ -652,7 +655,7 @@ mod tests {
 
     const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
 
-    /// What is not the library's own.
+    /// Returns the metrics that are not the library's own.
     fn ours() -> impl Iterator<Item = prometheus::proto::MetricFamily> {
         let all = Metrics::default().0.registry.gather().into_iter();
         all.filter(|family| !family.name().starts_with("process_"))
@@ -706,7 +709,7 @@ mod tests {
         }
         assert!(
             written[begin..] == table(),
-            "{FILE} is out of date; write it anew: BELLHOP_BLESS=1 cargo test --lib metrics"
+            "{FILE} is out of date; write it again: BELLHOP_BLESS=1 cargo test --lib metrics"
         );
     }
 

@@ -1,4 +1,4 @@
-//! Who a connection is for the server, and whether the server lets it in.
+//! The identity of a connection, and the server's verdict on it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use crate::config;
 
 pub use bellhop_client::credentials::Validity;
 
-/// The longest time before its end at which a JWT ends soon: enough for people who renew it by hand.
+/// The longest time before its end at which a JWT ends soon: enough for people who renew it by
+/// hand.
 const LONGEST_NOTICE: SignedDuration = SignedDuration::from_hours(14 * 24);
 
 /// The credentials of a connection, which are read at each attempt to connect. Cheap to clone.
@@ -30,7 +31,8 @@ struct Inner {
 }
 
 impl Access {
-    /// Takes the credentials of the settings, or those in a server's address where the settings have none.
+    /// Takes the credentials of the settings, or those in a server's address where the settings
+    /// have none.
     pub(super) fn new(settings: &config::Nats, in_url: Option<(String, Option<String>)>) -> Self {
         let config::Nats {
             creds,
@@ -119,7 +121,8 @@ impl Access {
         }
     }
 
-    /// Takes in what the client says of its connection, and logs what concerns credentials. Returns whether this does.
+    /// Takes in what the client says of its connection, and logs what concerns credentials. Returns
+    /// whether this does.
     pub(super) async fn note(&self, client: &str, event: &Event) -> bool {
         match event {
             Event::Connected => {
@@ -131,7 +134,7 @@ impl Access {
                 if !self.0.is_refused.swap(true, Ordering::Relaxed) {
                     tracing::error!(
                         %client,
-                        "nats does not let this client in {}; it tries again, and reads the files of credentials each time",
+                        "nats rejects this client {}; retrying, and reading the credentials files each time",
                         self.who().await
                     );
                 }
@@ -144,7 +147,7 @@ impl Access {
             {
                 tracing::warn!(
                     %client,
-                    "nats closes the connection: the credentials with which it was made have expired"
+                    "nats closed the connection: its credentials have expired"
                 );
                 true
             }
@@ -153,8 +156,8 @@ impl Access {
     }
 }
 
-/// Returns whether a JWT ends soon: it has a tenth of its life left, or 14 days where that is less. A tool that renews
-/// a JWT does so earlier.
+/// Returns whether a JWT ends soon: it has a tenth of its life left, or 14 days where that is less.
+/// A tool that renews a JWT does so earlier.
 pub fn ends_soon(validity: &Validity, now: Timestamp) -> bool {
     let life = validity
         .issued
@@ -163,7 +166,8 @@ pub fn ends_soon(validity: &Validity, now: Timestamp) -> bool {
     validity.expires.duration_since(now) <= notice
 }
 
-/// Returns whether an attempt to connect failed over credentials: the client passes on the kind of the error as text.
+/// Returns whether an attempt to connect failed over credentials: the client passes on the kind of
+/// the error as text.
 fn is_refusal(problem: &str) -> bool {
     let kinds = [
         ConnectErrorKind::AuthorizationViolation,

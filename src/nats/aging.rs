@@ -1,9 +1,10 @@
-//! Reads what lies in mailboxes in the order in which it was parked, each message of one priority when it is old enough.
+//! Reads what lies in mailboxes in the order in which it was parked, each message of one priority
+//! when it is old enough.
 //!
-//! A durable consumer for each priority remembers how far that has come. It passes by the messages of other priorities:
-//! within one, the first parked is old enough first, so waiting for it delays no other. What was
-//! received and is too young is not held: after the wait the consumer is reset to what was acknowledged, and gives it
-//! again if it is still there.
+//! A durable consumer for each priority remembers how far that has come. It passes by the messages
+//! of other priorities: within one, the first parked is old enough first, so waiting for it delays
+//! no other. What was received and is too young is not held: after the wait the consumer is reset
+//! to what was acknowledged, and gives it again if it is still there.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use super::mailbox::priority_of;
 use super::{During, Nats, NatsError};
 use crate::reminder::Priority;
 
-/// How long a pull waits for messages, and how many it takes.
+/// Maximum time for which a pull waits, and maximum number of its messages.
 const PULL: (Duration, usize) = (Duration::from_secs(30), 500);
 
 /// The mailboxes' messages of one priority.
@@ -28,7 +29,7 @@ pub struct Aging {
     after: Duration,
     consumer: PullConsumer,
     pull: Option<Batch>,
-    /// How many messages the consumer has given, by the last one that came.
+    /// Number of messages that the consumer has delivered, according to the last one.
     given: u64,
     /// The last message that nothing is to be done for any more.
     done: Option<async_nats::jetstream::Message>,
@@ -120,7 +121,7 @@ impl Aging {
         }
     }
 
-    /// What was to be done for the message is durable.
+    /// Acknowledges a message whose work is durable.
     ///
     /// # Errors
     /// When JetStream does not confirm it: the message may come again.

@@ -9,10 +9,10 @@ use serde::de::DeserializeOwned;
 
 use super::{During, Nats, NatsError};
 
-/// How long an answer may take: erasing a user with a million reminders is no matter of a moment.
+/// Maximum time for an answer: erasing a user with a million reminders takes a while.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     /// No member answers queries.
@@ -27,7 +27,7 @@ pub enum ApiError {
     /// There is nothing to tell.
     #[error("{0}")]
     Unknown(String),
-    /// What was asked is wrong.
+    /// The request is invalid.
     #[error("{0}")]
     Invalid(String),
     /// The database is away, or there is none.

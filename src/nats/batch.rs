@@ -1,9 +1,10 @@
 //! Stores messages of one stream together, behind a fence.
 //!
-//! A *fence* is a subject of the same stream, with the sequence of the last message there. A batch names both
-//! (`Nats-Expected-Last-Subject-Sequence` with `-Subject`), so JetStream itself refuses what an owner sends that has a successor,
-//! however late it comes. Messages go as an atomic batch (nats-server 2.12): all of them are stored or none, they have successive
-//! sequences, and a server that syncs every write does so once for the batch.
+//! A *fence* is a subject of the same stream, with the sequence of the last message there. A batch
+//! names both (`Nats-Expected-Last-Subject-Sequence` with `-Subject`), so JetStream itself refuses
+//! what an owner sends that has a successor, however late it comes. Messages go as an atomic batch
+//! (nats-server 2.12): all of them are stored or none, they have successive sequences, and a server
+//! that syncs every write does so once for the batch.
 
 use async_nats::{HeaderMap, header};
 use bytes::Bytes;
@@ -19,7 +20,7 @@ const BATCH_COMMIT: &str = "Nats-Batch-Commit";
 /// JetStream's error code for a batch with a `Nats-Msg-Id` that the stream has within its window.
 const DUPLICATE_IN_BATCH: u64 = 10201;
 
-/// What a batch expects.
+/// The fence that a batch expects.
 #[derive(Debug, Clone)]
 pub struct Fence {
     /// A subject of the stream.
@@ -35,11 +36,11 @@ pub struct Message {
     pub subject: String,
     /// Its headers.
     pub headers: HeaderMap,
-    /// What it says.
+    /// The message's body.
     pub payload: Bytes,
 }
 
-/// What JetStream said of a batch.
+/// JetStream's answer to a batch.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Stored {
     /// All is stored, and the last message has this sequence.
@@ -62,12 +63,14 @@ struct AckError {
     description: String,
 }
 
-/// Stores up to 1,000 messages, as many as nats-server 2.15 takes in a batch, all or none. A `Nats-Msg-Id` belongs to the last one.
+/// Stores up to 1,000 messages, as many as nats-server 2.15 takes in a batch, all or none. A
+/// `Nats-Msg-Id` belongs to the last one.
 ///
 /// # Errors
-/// [`NatsError::Fenced`] when there is another message under the fence's subject. [`NatsError::Refused`] when JetStream
-/// refused the batch. It stores none of it then, but for a server that reaches its limit within the batch: that one can keep
-/// the beginning. Any other error leaves open whether they are stored.
+/// [`NatsError::Fenced`] when there is another message under the fence's subject.
+/// [`NatsError::Refused`] when JetStream refused the batch. It stores none of it then, but for a
+/// server that reaches its limit within the batch: that one can keep the beginning. Any other error
+/// leaves open whether they are stored.
 pub async fn store(
     nats: &Nats,
     fence: &Fence,

@@ -1,4 +1,5 @@
-//! How far each position is behind the end of the log, and which set holds the log's front back.
+//! The distance of each position from the end of the log, and the set that holds the log's front
+//! back.
 
 use std::collections::BTreeMap;
 
@@ -8,16 +9,17 @@ use super::{Nats, NatsError, log, positions, raw, repartition};
 use crate::log::Subscriber;
 use crate::log::position::{LogState, Position};
 
-/// How far a subscriber of the log is behind its end.
+/// The distance of a subscriber from the end of the log.
 #[derive(Debug, Clone)]
 pub struct Behind {
     /// The partition, or the role that works what belongs to sets.
     pub subscriber: Subscriber,
-    /// Who owns it, and when its position was stored; none if it has no position of this log.
+    /// The owner, and the time at which the position was stored; none if it has no position of this
+    /// log.
     pub stored: Option<(Option<String>, Timestamp)>,
     /// Everything up to this sequence is settled.
     pub sequence: u64,
-    /// How many sequences of the log are behind the position.
+    /// Number of the log's sequences after the position.
     pub sets: u64,
 }
 
@@ -26,7 +28,7 @@ pub struct Behind {
 pub struct Oldest {
     /// Its sequence in the log.
     pub sequence: u64,
-    /// When JetStream stored it.
+    /// Time at which JetStream stored it.
     pub stored_at: Timestamp,
 }
 
@@ -46,7 +48,8 @@ pub async fn all(nats: &Nats) -> Result<Vec<Behind>, NatsError> {
     Ok(behind.collect())
 }
 
-/// Returns the subscriber with the lowest position, if sets lie behind it. The front of the log stays there.
+/// Returns the subscriber with the lowest position, if sets lie behind it. The front of the log
+/// stays there.
 pub fn furthest(behind: &[Behind]) -> Option<&Behind> {
     let waiting = behind.iter().filter(|one| one.sets > 0);
     waiting.min_by_key(|one| one.sequence)

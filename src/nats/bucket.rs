@@ -27,27 +27,29 @@ pub struct Entry {
     pub value: Bytes,
     /// The revision.
     pub revision: u64,
-    /// Whether the key was put or removed.
+    /// The operation: the key was put or removed.
     pub operation: Operation,
-    /// When it was stored, in nanoseconds since 1970.
+    /// Time at which it was stored, in nanoseconds since 1970.
     pub stored_ns: i128,
     /// The client library cannot read the message.
     pub is_unreadable: bool,
 }
 
-/// What becomes of a message that cannot be read.
+/// The treatment of a message that cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unreadable {
     /// It is removed where it has a key, and counts as the key's removal.
     Removed,
-    /// It counts by its body, and stays: what was there before it may be less than what its writer wants.
+    /// It counts by its body, and stays: what was there before it may be less than what its writer
+    /// wants.
     Put,
 }
 
 /// A bucket's changes, after its present content.
 pub struct Watched {
     link: Link,
-    /// Reads as JSON what does not arrive otherwise. No stranger's message comes over this connection.
+    /// Reads as JSON what does not arrive otherwise. No stranger's message comes over this
+    /// connection.
     plain: Nats,
     bucket: String,
     unreadable: Unreadable,
@@ -62,8 +64,9 @@ pub struct Watched {
     complete: u64,
     /// Entries read as JSON that were not reported yet.
     read: VecDeque<Entry>,
-    /// An unreadable entry was met, and there may be more: everything up to the end of the bucket is read as JSON. Each of
-    /// them would cost the feed its connection, and every start about a second.
+    /// An unreadable entry was met, and there may be more: everything up to the end of the bucket
+    /// is read as JSON. Each of them would cost the feed its connection, and every start about a
+    /// second.
     reads_json: bool,
 }
 
@@ -89,7 +92,7 @@ pub struct Found {
     pub revision: u64,
     /// Its value.
     pub value: Bytes,
-    /// When it was put, by the server's clock.
+    /// Time at which it was put, by the server's clock.
     pub at: Timestamp,
 }
 
@@ -141,8 +144,8 @@ pub async fn last_revision(nats: &Nats, bucket: &str) -> Result<u64, NatsError> 
 }
 
 impl Watched {
-    /// Watches over `link` from the first call of [`next`](Self::next) on. What does not arrive there is read over `plain`, one
-    /// message at a time.
+    /// Watches over `link` from the first call of [`next`](Self::next) on. What does not arrive
+    /// there is read over `plain`, one message at a time.
     pub fn new(link: &Link, plain: &Nats, bucket: String, unreadable: Unreadable) -> Self {
         Self {
             link: link.clone(),
@@ -159,7 +162,7 @@ impl Watched {
         }
     }
 
-    /// Whether everything that the bucket held in the beginning has been reported.
+    /// Returns true if everything that the bucket held at the start has been reported.
     pub fn is_loaded(&self) -> bool {
         self.is_loaded && self.read.is_empty()
     }
@@ -175,14 +178,16 @@ impl Watched {
 
     /// Returns the next change, or none where only [`is_loaded`](Self::is_loaded) may have changed.
     ///
-    /// A message that does not arrive, since it ends the connection or the client takes it for something else, would hold up
-    /// all behind it. So when one is missing, the next entries are read as JSON, and the feed goes on behind them. They are
-    /// also read when everything has arrived and none said that it was the last: the last one may have expired meanwhile, or
-    /// the server that pushes may lag behind. May be cancelled.
+    /// A message that does not arrive, since it ends the connection or the client takes it for
+    /// something else, would hold up all behind it. So when one is missing, the next entries are
+    /// read as JSON, and the feed goes on behind them. They are also read when everything has
+    /// arrived and none said that it was the last: the last one may have expired meanwhile, or the
+    /// server that pushes may lag behind. May be cancelled.
     ///
     /// # Errors
-    /// When the bucket does not exist or JetStream does not answer. Call it again after a pause: it goes on behind what it has
-    /// returned, and returns everything again where the bucket was made again or restored.
+    /// When the bucket does not exist or JetStream does not answer. Call it again after a pause: it
+    /// goes on behind what it has returned, and returns everything again where the bucket was made
+    /// again or restored.
     pub async fn next(&mut self) -> Result<Option<Entry>, NatsError> {
         loop {
             if let Some(entry) = self.read.pop_front() {
@@ -244,7 +249,8 @@ impl Watched {
         }
     }
 
-    /// Begins the feed behind what was seen. Returns none if the bucket is empty, and that was not known.
+    /// Begins the feed behind what was seen. Returns none if the bucket is empty, and that was not
+    /// known.
     async fn resume(&mut self) -> Result<Option<Feed>, NatsError> {
         let action = || format!("open bucket {}", self.bucket);
         let stream = bucket_stream(&self.bucket);
@@ -259,7 +265,7 @@ impl Watched {
         if state.last_sequence < self.seen {
             tracing::warn!(
                 bucket = self.bucket,
-                "this bucket was made again or restored, reading all of it again"
+                "this bucket was recreated or restored, reading it again"
             );
             (self.seen, self.complete) = (0, 0);
         }
@@ -309,7 +315,8 @@ impl Watched {
         Ok(())
     }
 
-    /// Returns the entry of a message that was read as JSON. Here it is decided whether it is unreadable.
+    /// Returns the entry of a message that was read as JSON. Here it is decided whether it is
+    /// unreadable.
     fn entry(&self, message: RawMessage, prefix: &str) -> Entry {
         let headers = message.read_headers();
         let RawMessage {
@@ -381,13 +388,14 @@ pub fn operation(headers: &HeaderMap) -> Operation {
     }
 }
 
-/// Whether it can be written to: a key that is not text cannot even be named.
+/// Returns true if the key can be written to: a key that is not text cannot even be named.
 fn is_key(key: &str) -> bool {
     key.bytes()
         .all(|byte| byte.is_ascii_graphic() && !b"*>".contains(&byte))
 }
 
-/// Deletes an entry, unless it has another value by now. Members that see the mark know no more of it than this one.
+/// Deletes an entry, unless it has another value by now. Members that see the mark know no more of
+/// it than this one.
 async fn remove(nats: Nats, bucket: String, key: String, revision: u64) {
     if let Err(error) = keys::delete(&nats, &bucket, &key, Some(revision)).await {
         tracing::debug!(error = %chain(&error), revision, "an unreadable message stays in its bucket");

@@ -18,14 +18,15 @@ use crate::config::{self, Config};
 /// The least nats-server: consumer resets came with 2.14, and there is no 2.13.
 const LEAST_SERVER: (i64, i64, i64) = (2, 14, 0);
 
-/// The least `max_payload`, in bytes: a delivery or a parked reminder of 256 KiB, with room for what surrounds it.
+/// The least `max_payload`, in bytes: a delivery or a parked reminder of 256 KiB, with room for
+/// what surrounds it.
 pub(super) const LEAST_PAYLOAD: usize = 512 << 10;
 
 /// Connects, once. Reconnecting later is the client's business.
 ///
 /// # Errors
-/// When a file of the settings cannot be used, no server can be reached, none lets this client in, or the server is too
-/// old.
+/// When a file of the settings cannot be used, no server can be reached, none lets this client in,
+/// or the server is too old.
 pub async fn connect(config: &Config, client_name: &str) -> Result<Nats, NatsError> {
     let Made {
         client,
@@ -58,13 +59,15 @@ pub async fn connect(config: &Config, client_name: &str) -> Result<Nats, NatsErr
 /// Connects to whatever server there is, of any version, for whatever it is good for.
 ///
 /// # Errors
-/// When a file of the settings cannot be used, no server can be reached, or none lets this client in.
+/// When a file of the settings cannot be used, no server can be reached, or none lets this client
+/// in.
 pub async fn connect_to(config: &Config, client_name: &str) -> Result<Client, NatsError> {
     Ok(client(&config.nats, client_name).await?.client)
 }
 
-/// Returns the pause before an attempt to connect again. The first one is made at once; the others are spread, so that the
-/// clients of a server that has gone do not all come to the next one at the same moment.
+/// Returns the pause before an attempt to connect again. The first one is made at once; the others
+/// are spread, so that the clients of a server that has gone do not all come to the next one at the
+/// same moment.
 fn reconnect_delay(attempts: usize) -> Duration {
     if attempts <= 1 {
         return Duration::ZERO;
@@ -126,7 +129,8 @@ async fn client(settings: &config::Nats, client_name: &str) -> Result<Made, Nats
     }
 }
 
-/// A configuration with certificates requires TLS, even if a server, or an attacker in between, does not.
+/// A configuration with certificates requires TLS, even if a server, or an attacker in between,
+/// does not.
 async fn with_tls(
     mut options: ConnectOptions,
     settings: &config::Nats,
@@ -175,8 +179,8 @@ fn unusable(setting: &'static str, path: &str, cause: impl Into<Cause>) -> NatsE
     }
 }
 
-/// Logs the client's connection events. The client holds the callback for as long as it runs, however it ends, so
-/// the callback holds what marks the end.
+/// Logs the client's connection events. The client holds the callback for as long as it runs,
+/// however it ends, so the callback holds what marks the end.
 fn telling(
     options: ConnectOptions,
     client: &str,
@@ -294,7 +298,8 @@ fn check_server(client: &Client, settings: &config::Nats) -> Result<(), NatsErro
 /// `user:password@` or `token@` of a server's address.
 type Credentials = (String, Option<String>);
 
-/// Takes credentials out of a list of server addresses, so that the first ones can be used, and none are shown.
+/// Takes credentials out of a list of server addresses, so that the first ones can be used, and
+/// none are shown.
 pub fn split_credentials(url: &str) -> (String, Option<Credentials>) {
     let mut credentials = None;
     let clean = |address: &str| {
@@ -318,8 +323,9 @@ pub fn split_credentials(url: &str) -> (String, Option<Credentials>) {
     (addresses.join(","), credentials)
 }
 
-/// Returns a list of server addresses as it may be shown: without credentials, and with `***` for each part that does not
-/// look like an address, since it may be a piece of a password that has a comma.
+/// Returns a list of server addresses as it may be shown: without credentials, and with `***` for
+/// each part that does not look like an address, since it may be a piece of a password that has a
+/// comma.
 pub fn shown_addresses(url: &str) -> String {
     let (clean, _) = split_credentials(url);
     let is_host = |c: char| c.is_ascii_alphanumeric() || "-._[]:".contains(c);

@@ -1,4 +1,5 @@
-//! Direct gets: messages of a stream by one request, without a consumer. Several in one go since nats-server 2.11.
+//! Direct gets: messages of a stream by one request, without a consumer. Several in one go since
+//! nats-server 2.11.
 
 use async_nats::{Message, StatusCode, Subject};
 use futures_util::StreamExt;
@@ -6,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::{During, Nats, NatsError};
 
-/// Asks a stream for messages of a subject, which may have wildcards, from a sequence on. Answers them, so many and about so
-/// many bytes at most, and whether nothing lay behind them.
+/// Asks a stream for messages of a subject, which may have wildcards, from a sequence on. Answers
+/// them, so many and about so many bytes at most, and whether nothing lay behind them.
 ///
 /// # Errors
 /// When JetStream does not answer.
@@ -69,7 +70,8 @@ pub(super) async fn get(
     }
 }
 
-/// Asks a stream for one message by its sequence, which takes no search. None if the answering server does not have it.
+/// Asks a stream for one message by its sequence, which takes no search. None if the answering
+/// server does not have it.
 ///
 /// # Errors
 /// When JetStream does not answer.

@@ -1,7 +1,8 @@
-//! What NATS did not do, during which action, and why.
+//! Failures of NATS, with the action and the cause.
 //!
-//! A [`NatsError`] says what failed and keeps its cause. [`chain`] writes both on one line; logs and the command line print
-//! errors through it. Decisions go by the kind of a cause, never by its text.
+//! A [`NatsError`] says what failed and keeps its cause. [`chain`] writes both on one line; logs
+//! and the command line print errors through it. Decisions go by the kind of a cause, never by its
+//! text.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -21,7 +22,7 @@ use super::connect::LEAST_PAYLOAD;
 /// Any error, as a cause.
 pub type Cause = Box<dyn Error + Send + Sync>;
 
-/// Why NATS did not do what it was asked.
+/// The reason why NATS did not do something.
 #[derive(Debug, thiserror::Error)]
 pub enum NatsError {
     /// No connection could be made.
@@ -45,7 +46,7 @@ pub enum NatsError {
         setting: &'static str,
         /// The file.
         path: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: Cause,
     },
@@ -99,16 +100,16 @@ pub enum NatsError {
     /// Something failed that may succeed later.
     #[error("{action}")]
     Failed {
-        /// What was being done, such as `read BELLHOP_LOG`.
+        /// The failed action, such as `read BELLHOP_LOG`.
         action: Cow<'static, str>,
-        /// Why it failed.
+        /// The cause.
         #[source]
         source: Cause,
     },
     /// A part of the installation is missing.
     #[error("{what} does not exist; `bellhop setup` creates it")]
     Missing {
-        /// Which part, such as `bucket bellhop_routes`.
+        /// The missing part, such as `bucket bellhop_routes`.
         what: String,
     },
     /// The server does not permit this user to ask.
@@ -116,7 +117,7 @@ pub enum NatsError {
         "{what}: nats does not permit this user to publish to {subject}; docs/security.md lists what each user needs"
     )]
     NotPermitted {
-        /// What was asked.
+        /// The request.
         what: String,
         /// The subject that the user's permissions lack.
         subject: String,
@@ -124,7 +125,7 @@ pub enum NatsError {
     /// JetStream refused a message, so it is not stored.
     #[error("{what}: {source} ({code})")]
     Refused {
-        /// What was asked.
+        /// The request.
         what: String,
         /// Why it was refused, in nats-server's words.
         #[source]
@@ -135,7 +136,7 @@ pub enum NatsError {
     /// JetStream can never store a message as it is: it is too large, or has too large headers.
     #[error("{what}: {source}; it is never stored as it is")]
     Unstorable {
-        /// What was to be stored.
+        /// The object to store.
         what: String,
         /// What is wrong with it.
         #[source]
@@ -147,21 +148,21 @@ pub enum NatsError {
          copy, and {limit}: raise that, or set `streams.storage` to less"
     )]
     NoRoom {
-        /// What was to be made.
+        /// The object to create.
         what: String,
         /// The stream's limit, in bytes.
         wanted: i64,
-        /// Which limit is too small.
+        /// The limit that is too small.
         limit: String,
-        /// Why it was refused, in nats-server's words.
+        /// The reason, in nats-server's words.
         problem: String,
     },
-    /// What is there is not what the configuration wants, and trying again does not help.
+    /// An existing object contradicts the configuration, and trying again does not help.
     #[error("{what}: {problem}")]
     Contrary {
-        /// What it is about.
+        /// The object.
         what: String,
-        /// What is wrong, and what to do.
+        /// The problem, and a fix.
         problem: String,
     },
     /// JetStream refused a message because its writer no longer owns what it writes to.
@@ -178,7 +179,7 @@ impl NatsError {
         }
     }
 
-    /// Says that `what` is missing, where that is the cause.
+    /// Reports that `what` is missing, if that is the cause.
     pub fn or_missing(self, what: String) -> Self {
         if self.is_of_missing() {
             Self::Missing { what }
@@ -187,7 +188,8 @@ impl NatsError {
         }
     }
 
-    /// Returns whether the cause is that JetStream has no such stream or consumer, so that `bellhop setup` helps.
+    /// Returns whether the cause is that JetStream has no such stream or consumer, so that `bellhop
+    /// setup` helps.
     pub fn is_of_missing(&self) -> bool {
         let Self::Failed { source, .. } = self else {
             return false;
@@ -195,8 +197,8 @@ impl NatsError {
         causes(source.as_ref()).any(is_missing)
     }
 
-    /// Returns whether a message may be stored although publishing it failed: JetStream had the time to store it, and its answer
-    /// did not arrive.
+    /// Returns whether a message may be stored although publishing it failed: JetStream had the
+    /// time to store it, and its answer did not arrive.
     pub fn is_of_lost_answer(&self) -> bool {
         let Self::Failed { source, .. } = self else {
             return false;
@@ -332,7 +334,8 @@ fn kind<K: Clone + fmt::Debug + fmt::Display + PartialEq + 'static>(
         .map(async_nats::error::Error::kind)
 }
 
-/// Returns JetStream's refusal, if an error is one. Most of async-nats's errors hold it in their kind and not as their cause.
+/// Returns JetStream's refusal, if an error is one. Most of async-nats's errors hold it in their
+/// kind and not as their cause.
 fn refusal(error: &(dyn Error + 'static)) -> Option<jetstream::Error> {
     macro_rules! in_kind {
         ($($kinds:ident),+) => {

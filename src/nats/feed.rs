@@ -1,8 +1,9 @@
 //! A stream's messages as the server pushes them, with the server's word on how far it has come.
 //!
-//! The server numbers what it pushes. While it has nothing to push, it says each second which number came last. So a message
-//! that was pushed and did not arrive is noticed within about a second, and so is a server that has fallen silent. No request
-//! is needed for that, which would cost something all the time.
+//! The server numbers what it pushes. While it has nothing to push, it says each second which
+//! number came last. So a message that was pushed and did not arrive is noticed within about a
+//! second, and so is a server that has fallen silent. No request is needed for that, which would
+//! cost something all the time.
 
 use std::time::Duration;
 
@@ -16,11 +17,12 @@ use tokio::time::Instant;
 
 use super::{Cause, Nats, NatsError, chain, header};
 
-/// How often the server says how far it has come.
+/// Interval at which the server reports its progress.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// After so long without a word from the server, it is expected to say nothing more.
 const SILENCE: Duration = Duration::from_secs(4);
-/// What the server asks for a word on, so that it does not push faster than messages are read.
+/// Beginning of the subjects of the server's flow control, by which it does not push faster than
+/// messages are read.
 const FLOW_CONTROL: &str = "$JS.FC.";
 const STALLED: &str = "Nats-Consumer-Stalled";
 
@@ -29,9 +31,9 @@ pub(super) struct Received {
     pub(super) message: Message,
     /// Its sequence.
     pub(super) sequence: u64,
-    /// When it was stored, in nanoseconds since 1970.
+    /// Time at which it was stored, in nanoseconds since 1970.
     pub(super) stored_ns: i128,
-    /// How many are behind it.
+    /// Number of messages behind it.
     pub(super) pending: u64,
 }
 
@@ -46,13 +48,13 @@ pub(super) struct Feed {
     messages: Subscriber,
     /// The number of the last message that arrived.
     arrived: u64,
-    /// When the server was last heard.
+    /// Time of the server's last message.
     heard: Instant,
 }
 
 impl Feed {
-    /// Has the messages of `subjects` pushed to `nats`. That is asked over `plain`: what comes first can end the connection on
-    /// which it comes, and the answer with it.
+    /// Has the messages of `subjects` pushed to `nats`. That is asked over `plain`: what comes
+    /// first can end the connection on which it comes, and the answer with it.
     ///
     /// # Errors
     /// When JetStream does not answer, or refuses it.
@@ -67,7 +69,8 @@ impl Feed {
         let inbox = Subject::from(nats.client.new_inbox());
         let subscribed = nats.client.subscribe(inbox.clone()).await;
         let messages = subscribed.map_err(|error| NatsError::failed(what(), error))?;
-        // Else the server may begin before it knows of the subscription, and ends a feed without a receiver.
+        // Else the server may begin before it knows of the subscription, and ends a feed without a
+        // receiver.
         nats.client
             .flush()
             .await
@@ -101,7 +104,8 @@ impl Feed {
         })
     }
 
-    /// Returns the next message, or none when the server says that all it has to push has arrived. May be cancelled.
+    /// Returns the next message, or none when the server says that all it has to push has arrived.
+    /// May be cancelled.
     ///
     /// # Errors
     /// When a message did not arrive, or the server is silent. Nothing more comes then.
@@ -114,7 +118,8 @@ impl Feed {
             };
             let message = message.ok_or_else(|| self.broken("the subscription ended"))?;
             self.heard = Instant::now();
-            // A message has the subject under which it was stored, whatever its writer put into its headers.
+            // A message has the subject under which it was stored, whatever its writer put into its
+            // headers.
             if message.subject != self.inbox {
                 return self.received(message).map(Some);
             }
@@ -173,8 +178,8 @@ impl Feed {
 }
 
 impl Drop for Feed {
-    /// Removes the consumer. The server would do so after some seconds, and counts it against the stream's limit until
-    /// then, which adds up while a watch begins again and again.
+    /// Removes the consumer. The server would do so after some seconds, and counts it against the
+    /// stream's limit until then, which adds up while a watch begins again and again.
     fn drop(&mut self) {
         let (plain, stream) = (self.plain.clone(), std::mem::take(&mut self.stream));
         let consumer = std::mem::take(&mut self.consumer);

@@ -10,8 +10,8 @@ pub(crate) fn header<'a>(headers: Option<&'a HeaderMap>, name: &str) -> Option<&
     values.first().map(HeaderValue::as_str)
 }
 
-/// Returns the headers that are the publisher's own: all but those that NATS and Bellhop act upon. Of several of one name it
-/// returns the first.
+/// Returns the headers that are the publisher's own: all but those that NATS and Bellhop act upon.
+/// Of several of one name it returns the first.
 pub fn of_publisher(headers: &HeaderMap) -> HeaderMap {
     let is_ours = |name: &str| {
         ["nats-", "bellhop-"]

@@ -1,4 +1,5 @@
-//! Requests to app-server instances: deliveries and heartbeats. What answers look like is [`wire::answer`](crate::wire::answer)'s.
+//! Requests to app-server instances: deliveries and heartbeats. What answers look like is
+//! [`wire::answer`](crate::wire::answer)'s.
 
 use std::time::Duration;
 

@@ -1,7 +1,8 @@
 //! Looks single keys of buckets up, deletes them, and sees to what that leaves behind.
 //!
-//! Buckets permit no roll-ups: by one, a program that may write a single key could remove the keys of all others. So a key
-//! is deleted by a mark with a time to live. Other programs may leave marks without one, and [`sweep`] replaces those.
+//! Buckets permit no roll-ups: by one, a program that may write a single key could remove the keys
+//! of all others. So a key is deleted by a mark with a time to live. Other programs may leave marks
+//! without one, and [`sweep`] replaces those.
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_TTL;
@@ -23,8 +24,9 @@ fn deleting(revision: Option<u64>) -> HeaderMap {
     headers
 }
 
-/// Deletes a key of a bucket that keeps one version of each; in others, an older one would come back with the end of the
-/// mark. Returns whether it did: with a `revision`, it does not where the key was written since.
+/// Deletes a key of a bucket that keeps one version of each; in others, an older one would come
+/// back with the end of the mark. Returns whether it did: with a `revision`, it does not where the
+/// key was written since.
 ///
 /// # Errors
 /// When JetStream does not answer, or refuses it.
@@ -52,7 +54,8 @@ pub async fn delete(
     }
 }
 
-/// Returns the value of a key that is not deleted, by the word of the stream's leader. The bucket keeps one version of each.
+/// Returns the value of a key that is not deleted, by the word of the stream's leader. The bucket
+/// keeps one version of each.
 ///
 /// # Errors
 /// When JetStream does not answer.

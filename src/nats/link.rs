@@ -1,4 +1,5 @@
-//! A connection whose client may be replaced: the library's client can end for good over what it reads.
+//! A connection whose client may be replaced: the library's client can end for good over what it
+//! reads.
 
 use async_nats::Client;
 use tokio::sync::watch;
@@ -10,7 +11,8 @@ use super::Nats;
 pub struct Link(watch::Receiver<Nats>);
 
 impl Link {
-    /// Makes one of this connection. The holder of the sender replaces the client; without it, it is the client for good.
+    /// Makes one of this connection. The holder of the sender replaces the client; without it, it
+    /// is the client for good.
     pub fn new(nats: Nats) -> (watch::Sender<Nats>, Self) {
         let (sender, current) = watch::channel(nats);
         (sender, Self(current))

@@ -1,8 +1,9 @@
 //! The log of published sets: its state, reading it in order, and removing its front.
 //!
-//! A reader is an ephemeral consumer without acknowledgements. JetStream counts what it hands out, so a message that is
-//! missing shows, either by the next one's number or by the consumer's own word. Then the reader ends with an error, and a new
-//! one begins behind the last message that came.
+//! A reader is an ephemeral consumer without acknowledgements. JetStream counts what it hands out,
+//! so a message that is missing shows, either by the next one's number or by the consumer's own
+//! word. Then the reader ends with an error, and a new one begins behind the last message that
+//! came.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use super::pinned::{Received, received};
 use super::{During, Nats, NatsError, chain, raw};
 use crate::log::position::{LogState, Mark, OutcomesState, may_remove};
 
-/// How long a pull request waits at the server.
+/// Time for which a pull request waits at the server.
 const PULL_EXPIRES: Duration = Duration::from_secs(1);
 /// Messages pulled at a time.
 const AT_A_TIME: usize = 1_000;
@@ -25,11 +26,14 @@ const AT_A_TIME: usize = 1_000;
 const PULL_BYTES: usize = 4 << 20;
 /// After this nats-server forgets a consumer that is not read any more.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
-/// How often a reader looks whether its connection was made again: then it asks whether it missed something.
+/// Interval at which a reader checks whether its connection was made again: then it asks for missed
+/// messages.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// It also asks each time that it has looked so often, since a message can get lost while its connection holds.
+/// It also asks each time that it has looked so often, since a message can get lost while its
+/// connection holds.
 const LOOKS: u32 = 4;
-/// Places below the front at which a message is looked for, where the one at the front was removed alone.
+/// Places below the front at which a message is looked for, where the one at the front was removed
+/// alone.
 const MOST_LOOKED_AT: u64 = 16;
 
 /// Returns the state of the log, with the time of the set at this sequence.
@@ -85,7 +89,8 @@ pub async fn outcomes_state(nats: &Nats, at: u64) -> Result<OutcomesState, NatsE
     })
 }
 
-/// Ends what an incarnation of a member may record: what of it is not stored yet is refused from here on.
+/// Ends what an incarnation of a member may record: what of it is not stored yet is refused from
+/// here on.
 ///
 /// # Errors
 /// When JetStream does not confirm it.
@@ -97,7 +102,8 @@ pub async fn fence_outcomes(nats: &Nats, incarnation: &str) -> Result<(), NatsEr
     stored.await.map(drop)
 }
 
-/// When the message at exactly this sequence was stored, in milliseconds since 1970; none if there is none.
+/// Returns the time at which the message at exactly this sequence was stored, in milliseconds since
+/// 1970; none if there is none.
 async fn stored_ms(
     nats: &Nats,
     stream: &str,
@@ -110,7 +116,8 @@ async fn stored_ms(
         .map(|found| found.stored_at.as_millisecond()))
 }
 
-/// Removes the front of the log up to a mark that every position covers, unless other sets have its sequences by now.
+/// Removes the front of the log up to a mark that every position covers, unless other sets have its
+/// sequences by now.
 ///
 /// # Errors
 /// When JetStream does not answer. It may be repeated.
@@ -139,7 +146,8 @@ pub async fn remove_front(nats: &Nats, created_ns: i64, front: Mark) -> Result<(
         .during("remove the front of the log")
 }
 
-/// When the last set at or before the sequence was stored. Single sets may be gone: those that could not be read.
+/// Returns the time at which the last set at or before the sequence was stored. Single sets may be
+/// gone: those that could not be read.
 async fn newest_up_to(
     nats: &Nats,
     sequence: u64,
@@ -169,21 +177,22 @@ pub struct Tail {
     plain: Nats,
     consumer: PullConsumer,
     messages: pull::Stream,
-    /// How many messages came.
+    /// Number of received messages.
     received: u64,
     tick: Interval,
-    /// How often it looks until it asks.
+    /// Number of checks before it asks.
     looks: u32,
-    /// How often the client had connected at the last look.
+    /// Number of the client's connections at the last check.
     connects: u64,
-    /// How many messages the consumer had handed out when it was last asked.
+    /// Number of messages that the consumer had delivered when it was last asked.
     handed_out: u64,
     /// The number delivered at the last check, if more waited without a pull.
     stalled_at: Option<u64>,
 }
 
 impl Tail {
-    /// Begins behind a sequence. With `is_alone` messages come one at a time, so that one that ends the connection is known.
+    /// Begins behind a sequence. With `is_alone` messages come one at a time, so that one that ends
+    /// the connection is known.
     ///
     /// # Errors
     /// When JetStream does not answer.
@@ -258,7 +267,8 @@ impl Tail {
             let message = match next {
                 Some(Ok(message)) => message,
                 Some(Err(error)) if error.kind() == pull::MessagesErrorKind::MissingHeartbeat => {
-                    // The client mostly pulls again by itself. If it does not, or the consumer is gone, `look` finds that out.
+                    // The client mostly pulls again by itself. If it does not, or the consumer is
+                    // gone, `look` finds that out.
                     tracing::debug!(error = %chain(&error), "no word from the server");
                     self.looks = 1;
                     continue;
@@ -305,7 +315,8 @@ impl Tail {
             let problem = format!("message {} did not come", self.received + 1);
             return Err(NatsError::failed("read the log of sets", problem));
         }
-        // The client may have taken a pull for pending that the server had ended, as after a pause of this process.
+        // The client may have taken a pull for pending that the server had ended, as after a pause
+        // of this process.
         let is_stalled = info.num_pending > 0 && info.num_waiting == 0;
         if is_stalled && self.stalled_at == Some(self.received) {
             return Err(NatsError::failed(

@@ -1,7 +1,9 @@
-//! Mailboxes as JetStream keeps them: one subject for each user in one stream, one message for each reminder.
+//! Mailboxes as JetStream keeps them: one subject for each user in one stream, one message for each
+//! reminder.
 //!
-//! A new owner stores a message under the partition's fence. Every append names its sequence ([`batch`]), so JetStream
-//! refuses the appends of an owner that has a successor. Appends go one at a time for a partition.
+//! A new owner stores a message under the partition's fence. Every append names its sequence
+//! ([`batch`]), so JetStream refuses the appends of an owner that has a successor. Appends go one
+//! at a time for a partition.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,13 +37,14 @@ use crate::token::{Source, UserId};
 const NAME_HEADER: &str = "Bellhop-Event";
 /// The priority of a parked reminder, where it is not the default.
 const PRIORITY_HEADER: &str = "Bellhop-Priority";
-/// Who published a parked reminder, escaped.
+/// The source of a parked reminder, escaped.
 const SOURCE_HEADER: &str = "Bellhop-Source";
 /// Milliseconds since 1970 after which a parked reminder is not delivered.
 const EXPIRES_HEADER: &str = "Bellhop-Expires-At";
 
-/// Batches that this process has open at a time. By default nats-server takes 50 for a stream, and remembers for ten seconds those
-/// of a process that died. Three members stay below that; what more of them open is refused, and tried again.
+/// Batches that this process has open at a time. By default nats-server takes 50 for a stream, and
+/// remembers for ten seconds those of a process that died. Three members stay below that; what more
+/// of them open is refused, and tried again.
 static OPEN_BATCHES: Semaphore = Semaphore::const_new(16);
 
 /// Messages and
@@ -65,15 +68,15 @@ pub struct Mailboxes {
 /// A reminder on its way into a mailbox.
 #[derive(Debug)]
 pub struct Parking {
-    /// Whose mailbox.
+    /// The mailbox's user.
     pub user: UserId,
-    /// Who published it, where that is known.
+    /// The reminder's source, if it is known.
     pub source: Option<Source>,
     /// The published reminder that it is; none for a copy, whose reminder is settled another way.
     pub name: Option<Done>,
-    /// When it expires, in milliseconds since 1970.
+    /// Time of expiry, in milliseconds since 1970.
     pub expires_at: Option<i64>,
-    /// How urgent it is.
+    /// Its urgency.
     pub priority: Priority,
     /// The message: an event with this reminder alone.
     pub message: Bytes,
@@ -84,13 +87,13 @@ pub struct Parking {
 pub struct ParkedMessage {
     /// Its sequence in the stream.
     pub sequence: u64,
-    /// When it was stored.
+    /// Time at which it was stored.
     pub parked_at: Timestamp,
     /// The message: an event with this reminder alone.
     pub message: Bytes,
 }
 
-/// What a new owner finds.
+/// The state that a new owner finds.
 #[derive(Debug, Default)]
 pub struct Found {
     /// Each user's mailbox.
@@ -114,8 +117,8 @@ impl Mailboxes {
     ) -> Result<Self, NatsError> {
         let stream = nats.names.parked_stream();
         let fence = match Self::set_fence(nats, partition, owner).await {
-            // The stream has no room, not even for a message that takes the place of another one. While there is no fence no owner
-            // can append to these mailboxes.
+            // The stream has no room, not even for a message that takes the place of another one.
+            // While there is no fence no owner can append to these mailboxes.
             Err(NatsError::Refused { .. }) => {
                 purge(nats, &stream, &nats.names.fence(partition), None).await?;
                 Self::set_fence(nats, partition, "").await?
@@ -144,8 +147,8 @@ impl Mailboxes {
         Ok(Fence { subject, sequence })
     }
 
-    /// Learns from the messages' headers alone what lies in the partition's mailboxes, which published reminders above the
-    /// position that is, and what of it is recorded as done.
+    /// Learns from the messages' headers alone what lies in the partition's mailboxes, which
+    /// published reminders above the position that is, and what of it is recorded as done.
     ///
     /// # Errors
     /// When the stream could not be read to its end.
@@ -180,7 +183,8 @@ impl Mailboxes {
         Ok(found)
     }
 
-    /// Returns one message of the partition's mailboxes, by the word of the stream's leader; none if it is gone.
+    /// Returns one message of the partition's mailboxes, by the word of the stream's leader; none
+    /// if it is gone.
     ///
     /// # Errors
     /// When JetStream does not answer.
@@ -192,7 +196,7 @@ impl Mailboxes {
             .map(|found| found.payload))
     }
 
-    /// When the oldest reminder in the partition's mailboxes was stored there.
+    /// Returns the time at which the oldest reminder in the partition's mailboxes was stored there.
     ///
     /// # Errors
     /// When JetStream does not answer.
@@ -205,9 +209,9 @@ impl Mailboxes {
     /// Appends reminders to mailboxes, all or none, and returns their sequences.
     ///
     /// # Errors
-    /// [`NatsError::Fenced`] when the partition has a newer owner. [`NatsError::Refused`] when none of them is stored, most
-    /// often because there is no room: they may be parked again later. Any other error leaves open whether they are stored: take
-    /// the partition over again to find out.
+    /// [`NatsError::Fenced`] when the partition has a newer owner. [`NatsError::Refused`] when none
+    /// of them is stored, most often because there is no room: they may be parked again later. Any
+    /// other error leaves open whether they are stored: take the partition over again to find out.
     pub async fn park(&self, reminders: Vec<Parking>) -> Result<Vec<u64>, NatsError> {
         let result = self.append(&reminders).await;
         match &result {
@@ -215,7 +219,8 @@ impl Mailboxes {
                 self.last
                     .fetch_max(sequences.last().copied().unwrap_or(0), Ordering::Relaxed);
             }
-            // A server that reaches its limit in the middle of a batch refuses the end of it, and keeps the beginning.
+            // A server that reaches its limit in the middle of a batch refuses the end of it, and
+            // keeps the beginning.
             Err(NatsError::Refused { what, .. }) if self.has_appended().await? => {
                 return Err(NatsError::failed(
                     what.clone(),
@@ -227,7 +232,8 @@ impl Mailboxes {
         result
     }
 
-    /// Whether anything was appended after the last confirmed append. The fence keeps others from appending.
+    /// Returns true if anything was appended after the last confirmed append. The fence keeps
+    /// others from appending.
     async fn has_appended(&self) -> Result<bool, NatsError> {
         let stream = self
             .nats
@@ -291,8 +297,9 @@ impl Mailboxes {
 
     /// Reads reminders of a mailbox from a sequence on, up to `messages` and about `bytes`.
     ///
-    /// A replica may not have what its leader has confirmed, so a read that ends before `last`, which is known to have
-    /// been stored, is repeated until the replica has caught up or the leader says that nothing is there.
+    /// A replica may not have what its leader has confirmed, so a read that ends before `last`,
+    /// which is known to have been stored, is repeated until the replica has caught up or the
+    /// leader says that nothing is there.
     ///
     /// # Errors
     /// When JetStream does not answer.
@@ -325,8 +332,9 @@ impl Mailboxes {
         }
     }
 
-    /// Counts what lies in a mailbox, from the messages' headers alone: the sequences of each source's reminders. Returns none if
-    /// the leader says that they are no fewer than `known`, without reading them.
+    /// Counts what lies in a mailbox, from the messages' headers alone: the sequences of each
+    /// source's reminders. Returns none if the leader says that they are not fewer than `known`,
+    /// without reading them.
     ///
     /// # Errors
     /// When JetStream does not answer.
@@ -410,7 +418,7 @@ impl Mailboxes {
     }
 }
 
-/// Whether a message could not be deleted because it is not there.
+/// Returns true if a message could not be deleted because it does not exist.
 fn is_gone(error: &DeleteMessageError) -> bool {
     let DeleteMessageErrorKind::JetStream(error) = error.kind() else {
         return false;
@@ -506,7 +514,7 @@ pub async fn purge(
     Ok(answer.during_with(action)?.purged)
 }
 
-/// How many messages a subject has, by the leader's word.
+/// Returns the number of messages of a subject, according to the leader.
 ///
 /// # Errors
 /// When JetStream does not answer.
@@ -595,8 +603,8 @@ pub async fn first(
     }
 }
 
-/// Reads a subject's messages from a sequence on by one batched direct get (nats-server 2.11), without a consumer.
-/// Returns them, and whether nothing lay behind them.
+/// Reads a subject's messages from a sequence on by one batched direct get (nats-server 2.11),
+/// without a consumer. Returns them, and whether nothing lay behind them.
 ///
 /// # Errors
 /// When JetStream does not answer.

@@ -1,4 +1,5 @@
-//! Translates between the service and NATS: names, streams, consumers, buckets, requests. It decides nothing.
+//! Translates between the service and NATS: names, streams, consumers, buckets, requests. It
+//! decides nothing.
 
 pub mod access;
 pub mod aging;
@@ -60,19 +61,19 @@ pub struct Nats {
     pub client: Client,
     /// JetStream.
     pub jetstream: Context,
-    /// What the subjects of its API begin with: `$JS.API`, or that of the domain `nats.domain`.
+    /// The beginning of the subjects of its API: `$JS.API`, or that of the domain `nats.domain`.
     pub api: String,
     /// The installation's names.
     pub names: Names,
-    /// How long JetStream may take to answer.
+    /// Maximum time for JetStream's answer.
     pub timeout: Duration,
-    /// What this connection was not permitted.
+    /// Actions that this connection was not permitted.
     pub refusals: Refusals,
-    /// Who this connection is for the server.
+    /// The identity of this connection for the server.
     pub access: Access,
-    /// What the server says before it stops.
+    /// The server's notices before it stops.
     pub notices: Notices,
-    /// How many messages a pull may ask for.
+    /// Maximum number of messages for a pull.
     pub pull_limit: PullLimit,
     /// Cancelled when the client has ended for good: it never connects again.
     pub ended: CancellationToken,
@@ -98,8 +99,9 @@ impl Nats {
         }
     }
 
-    /// Waits for the answer to a request of JetStream's API, such as `STREAM.MSG.GET.BELLHOP_LOG`, unless the server says
-    /// that this user may not ask. It drops such a request, so no answer would come.
+    /// Waits for the answer to a request of JetStream's API, such as `STREAM.MSG.GET.BELLHOP_LOG`,
+    /// unless the server says that this user may not ask. It drops such a request, so no answer
+    /// would come.
     ///
     /// # Errors
     /// [`NatsError::NotPermitted`] alone.
@@ -120,7 +122,8 @@ impl Nats {
     /// Publishes to a stream and waits until the message is stored.
     ///
     /// # Errors
-    /// [`NatsError::Refused`] when the stream refused it. Any other error leaves open whether it is stored.
+    /// [`NatsError::Refused`] when the stream refused it. Any other error leaves open whether it is
+    /// stored.
     pub async fn store(
         &self,
         subject: String,
@@ -150,8 +153,9 @@ impl Nats {
         })
     }
 
-    /// Publishes until it is stored, however long JetStream is away. An `id` makes the repeats one message. What is
-    /// published this way is Bellhop's own, and small enough for every stream that `bellhop setup` has made.
+    /// Publishes until it is stored, however long JetStream is away. An `id` makes the repeats one
+    /// message. What is published this way is Bellhop's own, and small enough for every stream that
+    /// `bellhop setup` has made.
     pub async fn store_surely(
         &self,
         subject: &str,
@@ -203,7 +207,7 @@ impl Nats {
 /// The longest pause between two tries to store a message.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// Whether JetStream refused a message for its form, and so will refuse it every time.
+/// Returns true if JetStream refused a message for its form, and so will refuse it every time.
 fn is_unstorable(error: &PublishError) -> bool {
     let of_form = [
         ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM,

@@ -1,7 +1,7 @@
 //! Other installations that hear the same subjects, such as one at the other end of a leaf node.
 //!
-//! NATS stores a message in every stream whose subjects it hears, so two installations under one prefix that are joined
-//! would both take in every set and deliver it twice.
+//! NATS stores a message in every stream whose subjects it hears, so two installations under one
+//! prefix that are joined would both take in every set and deliver it twice.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

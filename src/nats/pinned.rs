@@ -1,4 +1,5 @@
-//! Reading a pinned consumer: one client at a time gets its messages, and a new one starts where the last stopped.
+//! Reading a pinned consumer: one client at a time gets its messages, and a new one starts where
+//! the last stopped.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,12 +13,15 @@ use tokio::time::{Interval, MissedTickBehavior};
 use super::topology::GROUP;
 use super::{Cause, During, Nats, NatsError, chain};
 
-/// How long a pull request waits at the server. Well below `dispatch.pin_timeout`, since each one renews the pin.
+/// Time for which a pull request waits at the server. Well below `dispatch.pin_timeout`, since each
+/// one renews the pin.
 const PULL_EXPIRES: Duration = Duration::from_secs(1);
 
-/// How often a watchful reader looks whether its connection was made again: then it asks whether it missed something.
+/// Interval at which a watchful reader checks whether its connection was made again: then it asks
+/// for missed messages.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// It also asks each time that it has looked so often, since a message can get lost while its connection holds.
+/// It also asks each time that it has looked so often, since a message can get lost while its
+/// connection holds.
 const LOOKS: u32 = 4;
 
 /// A consumer that this client is, or wants to be, pinned to.
@@ -27,23 +31,24 @@ pub struct Pinned {
     consumer: String,
     max_bytes: usize,
     messages: pull::Stream,
-    /// How often the consumer had handed out a message when this client last heard of it.
+    /// Number of deliveries by the consumer, according to the last message of this client.
     handed_out: u64,
     /// The sequence of the last message that arrived, or that before the first one.
     position: u64,
     watch: Option<Watch>,
 }
 
-/// Looks for messages that were handed out and did not arrive: without another one behind them, no number is missing.
+/// Looks for messages that were handed out and did not arrive: without another one behind them, no
+/// number is missing.
 struct Watch {
     /// The connection to ask over: one that such a message does not break.
     plain: Nats,
     tick: Interval,
-    /// How often it looks until it asks.
+    /// Number of checks before it asks.
     looks: u32,
-    /// How often the client had connected at the last look.
+    /// Number of the client's connections at the last check.
     connects: u64,
-    /// How often the consumer had handed out a message when it was last asked.
+    /// Number of deliveries by the consumer when it was last asked.
     handed_out: u64,
     /// Messages are pulled one at a time up to the one with this sequence.
     alone: Option<u64>,
@@ -54,7 +59,7 @@ struct Watch {
 pub struct Received {
     /// Its sequence in the stream.
     pub sequence: u64,
-    /// When JetStream stored it, in nanoseconds since 1970.
+    /// Time at which JetStream stored it, in nanoseconds since 1970.
     pub stored_ns: i128,
     /// Its subject.
     pub subject: String,
@@ -62,12 +67,12 @@ pub struct Received {
     pub headers: Option<async_nats::HeaderMap>,
     /// Its body.
     pub payload: Bytes,
-    /// Where to acknowledge it.
+    /// The subject for its acknowledgement.
     pub reply: async_nats::Subject,
 }
 
 impl Received {
-    /// When JetStream stored it, in milliseconds since 1970.
+    /// Returns the time at which JetStream stored it, in milliseconds since 1970.
     pub fn stored_ms(&self) -> i64 {
         i64::try_from(self.stored_ns / 1_000_000).unwrap_or(i64::MAX)
     }
@@ -93,7 +98,7 @@ pub async fn handed_out_through(
         .stream_sequence)
 }
 
-/// What waits for a consumer's client.
+/// The backlog of a consumer.
 #[derive(Debug, Clone, Copy)]
 pub struct Waiting {
     /// Messages not handed out yet.
@@ -104,7 +109,7 @@ pub struct Waiting {
     pub ack_pending_limit: i64,
 }
 
-/// What waits for a consumer's client, by the leader's word.
+/// Returns the backlog of a consumer, according to the leader.
 ///
 /// # Errors
 /// When the consumer does not exist or JetStream does not answer.
@@ -131,8 +136,9 @@ async fn info(nats: &Nats, stream: &str, consumer: &str) -> Result<Info, NatsErr
 impl Pinned {
     /// Takes the consumer over: whatever its last client left unacknowledged comes first, in order.
     ///
-    /// Without the reset, messages that the last client had received would come only after `ack_wait`, behind newer
-    /// ones. Without the unpin, a client that died would keep the consumer until its pin runs out.
+    /// Without the reset, messages that the last client had received would come only after
+    /// `ack_wait`, behind newer ones. Without the unpin, a client that died would keep the consumer
+    /// until its pin runs out.
     ///
     /// # Errors
     /// When the consumer does not exist or JetStream does not answer.
@@ -145,9 +151,10 @@ impl Pinned {
         Self::reset(nats, stream, consumer, max_bytes, None).await
     }
 
-    /// Takes a consumer over whose messages strangers wrote, so that one may be handed out and never arrive: that is noticed
-    /// within a few seconds. The message with the sequence `alone` is handed out without any behind it. Messages come over
-    /// `nats`; everything else is asked over `plain`.
+    /// Takes a consumer over whose messages strangers wrote, so that one may be handed out and
+    /// never arrive: that is noticed within a few seconds. The message with the sequence `alone` is
+    /// handed out without any behind it. Messages come over `nats`; everything else is asked over
+    /// `plain`.
     ///
     /// # Errors
     /// When the consumer does not exist or JetStream does not answer.
@@ -194,7 +201,8 @@ impl Pinned {
             .reset_consumer(&consumer, None)
             .await
             .during_with(|| during("reset"))?;
-        // Another client may have been handed the first messages already: that does not move the floor.
+        // Another client may have been handed the first messages already: that does not move the
+        // floor.
         let floor = reset.info.ack_floor;
         let most = if watch.as_ref().is_some_and(|watch| watch.alone.is_some()) {
             1
@@ -218,11 +226,12 @@ impl Pinned {
 
     /// The next message.
     ///
-    /// JetStream counts what it hands out. A message that was counted and did not arrive, as when the consumer's leader
-    /// changes, would come again only after `ack_wait`, behind newer ones.
+    /// JetStream counts what it hands out. A message that was counted and did not arrive, as when
+    /// the consumer's leader changes, would come again only after `ack_wait`, behind newer ones.
     ///
     /// # Errors
-    /// When the consumer is gone, the connection broke for long, or a message did not arrive; take it over again.
+    /// When the consumer is gone, the connection broke for long, or a message did not arrive; take
+    /// it over again.
     pub async fn next(&mut self) -> Result<Received, NatsError> {
         self.widen().await?;
         let action = || format!("pull from consumer {} of {}", self.consumer, self.stream);
@@ -237,7 +246,8 @@ impl Pinned {
                         continue;
                     }
                     let info = info(&watch.plain, &self.stream, &self.consumer).await?;
-                    // What had been handed out when it last asked had the time since then to arrive.
+                    // What had been handed out when it last asked had the time since then to
+                    // arrive.
                     if watch.handed_out > self.handed_out {
                         let problem = format!("hand-out {} did not arrive", self.handed_out + 1);
                         return Err(NatsError::failed(action(), problem));
@@ -271,8 +281,9 @@ impl Pinned {
         }
     }
 
-    /// Pulls many at a time again, once the message has arrived that was to be handed out alone. The pull for that one is
-    /// fulfilled then, and the next one is not sent before it is asked for, so no message can be on its way.
+    /// Pulls many at a time again, once the message has arrived that was to be handed out alone.
+    /// The pull for that one is fulfilled then, and the next one is not sent before it is asked
+    /// for, so no message can be on its way.
     async fn widen(&mut self) -> Result<(), NatsError> {
         let alone = self.watch.as_ref().and_then(|watch| watch.alone);
         if alone.is_none_or(|alone| self.position < alone) {
@@ -306,7 +317,8 @@ impl Pinned {
         self.position
     }
 
-    /// Stops reading and lets another client be pinned at once. What was received and not acknowledged is its now.
+    /// Stops reading and lets another client be pinned at once. What was received and not
+    /// acknowledged is its now.
     ///
     /// # Errors
     /// When JetStream does not answer; the pin runs out by itself then.

@@ -18,11 +18,11 @@ use crate::log::position::Position;
 /// A position as it is stored.
 #[derive(Debug, Clone)]
 pub struct Stored {
-    /// What it says.
+    /// The position.
     pub position: Position,
     /// Its revision.
     pub revision: u64,
-    /// When it was stored, in milliseconds since 1970.
+    /// Time at which it was stored, in milliseconds since 1970.
     pub written_ms: i64,
 }
 
@@ -54,7 +54,8 @@ pub async fn read(nats: &Nats, subscriber: Subscriber) -> Result<Option<Stored>,
     }))
 }
 
-/// Returns all positions that there are, and when each was stored. A replica that lags behind may answer, with older ones.
+/// Returns all positions that there are, and when each was stored. A replica that lags behind may
+/// answer, with older ones.
 ///
 /// # Errors
 /// When JetStream does not answer, or a value is not a position.
@@ -72,7 +73,8 @@ pub async fn all(nats: &Nats) -> Result<Vec<(Subscriber, Position, Timestamp)>, 
 /// Stores a position, if `revision` is that of the last one. Returns its revision.
 ///
 /// # Errors
-/// [`NatsError::Fenced`] when another owner stored one since. Any other error leaves open whether it is stored.
+/// [`NatsError::Fenced`] when another owner stored one since. Any other error leaves open whether
+/// it is stored.
 pub async fn write(
     nats: &Nats,
     subscriber: Subscriber,
@@ -101,10 +103,11 @@ pub async fn write(
 const HOLD: &str = "hold";
 /// A hold ends by itself after this time, in case its owner has died.
 pub const HOLD_FOR: Duration = Duration::from_secs(60);
-/// How long to wait until listening for a hold is tried again.
+/// Pause before listening for a hold is tried again.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 
-/// Has members read no further than this sequence of the log, for [`HOLD_FOR`]; none lets them go on.
+/// Has members read no further than this sequence of the log, for [`HOLD_FOR`]; none lets them go
+/// on.
 ///
 /// # Errors
 /// When JetStream does not confirm it.
@@ -139,8 +142,9 @@ impl Hold {
         Self { nats, feed, at }
     }
 
-    /// Returns the sequence that members read no further than from now on, or none when they may go on. It waits until
-    /// that changes, or until something failed: then it tries again. May be cancelled.
+    /// Returns the sequence that members read no further than from now on, or none when they may go
+    /// on. It waits until that changes, or until something failed: then it tries again. May be
+    /// cancelled.
     pub async fn next(&mut self) -> Option<u64> {
         loop {
             let ends = self.at.map(|(_, ends)| ends);
@@ -191,7 +195,7 @@ async fn sleep_until(at: Option<Instant>) {
 
 fn unreadable(subscriber: Subscriber, error: impl std::fmt::Display) -> NatsError {
     let problem = format!(
-        "it is no position: {error}; delete the key, and its partition reads the log from its front"
+        "not a valid position: {error}; delete the key, and its partition reads the log from the start"
     );
     NatsError::failed(format!("read the position of {subscriber}"), problem)
 }

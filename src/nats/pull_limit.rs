@@ -1,4 +1,5 @@
-//! The most messages that a nats-server lets one pull ask for (`max_request_batch`). It says so when it refuses one.
+//! The most messages that a nats-server lets one pull ask for (`max_request_batch`). It says so
+//! when it refuses one.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -6,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::chain;
 
-/// What is known of the limit. Cheap to clone.
+/// The known limit of pulls. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct PullLimit(Arc<AtomicUsize>);
 
@@ -22,12 +23,13 @@ impl PullLimit {
         wanted.min(self.0.load(Ordering::Relaxed)).max(1)
     }
 
-    /// Takes in why a pull failed. Returns whether the server named its limit, so that the next pull can keep to it.
+    /// Takes in why a pull failed. Returns whether the server named its limit, so that the next
+    /// pull can keep to it.
     pub(super) fn learn(&self, error: &(dyn Error + 'static)) -> bool {
         let Some(limit) = read(&chain(error).to_string()) else {
             return false;
         };
-        tracing::info!(limit, "nats-server lets a pull ask for no more messages");
+        tracing::info!(limit, "nats-server limits the messages of a pull");
         self.0.store(limit, Ordering::Relaxed);
         true
     }

@@ -1,7 +1,9 @@
-//! Reads single messages of a stream as JSON. Nothing that their publishers wrote can disturb the client then.
+//! Reads single messages of a stream as JSON. Nothing that their publishers wrote can disturb the
+//! client then.
 //!
-//! nats-server passes on messages whose headers or subject are not well formed, and the client library can end its
-//! connection over one (`docs/security.md`). So this is how Bellhop looks at a message that did not arrive.
+//! nats-server passes on messages whose headers or subject are not well formed, and the client
+//! library can end its connection over one (`docs/security.md`). So this is how Bellhop looks at a
+//! message that did not arrive.
 
 use std::str::FromStr;
 
@@ -22,17 +24,18 @@ use super::{During, Nats, NatsError};
 pub struct RawMessage {
     /// Its sequence.
     pub sequence: u64,
-    /// Its subject. Bytes that are no text are replaced.
+    /// Its subject. Bytes that are not text are replaced.
     pub subject: String,
     /// Its block of headers, as published; empty if it has none.
     pub headers: Vec<u8>,
     /// Its body.
     pub payload: Bytes,
-    /// When JetStream stored it.
+    /// Time at which JetStream stored it.
     pub stored_at: Timestamp,
 }
 
-/// Reads the first message at or behind a sequence whose subject fits. Returns none if there is none so far.
+/// Reads the first message at or behind a sequence whose subject fits. Returns none if there is
+/// none so far.
 ///
 /// # Errors
 /// When JetStream does not answer, or not as expected.
@@ -89,7 +92,8 @@ pub async fn next(
     }
 }
 
-/// Returns the sequence of the last message of a subject, by the word of the stream's leader; none if it has none.
+/// Returns the sequence of the last message of a subject, by the word of the stream's leader; none
+/// if it has none.
 ///
 /// # Errors
 /// When JetStream does not answer, or not as expected.
@@ -130,7 +134,8 @@ impl RawMessage {
     }
 }
 
-/// Parses a block of headers by the library's own rules for names and values, which here return an error.
+/// Parses a block of headers by the library's own rules for names and values, which here return an
+/// error.
 fn parse(block: &[u8]) -> Option<HeaderMap> {
     let mut headers = HeaderMap::new();
     if block.is_empty() {

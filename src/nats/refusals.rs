@@ -1,5 +1,5 @@
-//! What the server does not permit. It drops such a message and says so on the side, so that a caller who waits for an answer
-//! would only see that none comes.
+//! Actions that the server does not permit. The server drops such a message and says so on the
+//! side, so that a caller who waits for an answer would only see that none comes.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +8,11 @@ use tokio::sync::watch;
 /// Refusals remembered; more are logged and forgotten.
 const MOST: usize = 100;
 
-/// What a connection was not permitted, with how often that was.
+/// The actions that a connection was not permitted, with their numbers.
 #[derive(Debug, Clone, Default)]
 pub struct Refusals(watch::Sender<BTreeMap<(Act, String), u64>>);
 
-/// What needs a permission.
+/// An action that needs a permission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Act {
     Publish,
@@ -20,7 +20,8 @@ enum Act {
 }
 
 impl Refusals {
-    /// Takes in an error of the server's, and logs it if it is about a permission. Returns whether it is.
+    /// Takes in an error of the server's, and logs it if it is about a permission. Returns whether
+    /// it is.
     pub(super) fn note(&self, error: &str) -> bool {
         let Some((act, subject)) = read(error) else {
             return false;
@@ -49,14 +50,17 @@ impl Refusals {
         true
     }
 
-    /// Waits until publishing to this subject is refused once more than it was at the call. Never ends otherwise.
+    /// Waits until publishing to this subject is refused once more than it was at the call. Never
+    /// ends otherwise.
     ///
-    /// Refusals before the call do not count, since permissions may change while a connection lasts.
+    /// Refusals before the call do not count, since permissions may change while a connection
+    /// lasts.
     pub fn of_publishing_to(&self, subject: &str) -> impl Future<Output = ()> + Send + use<> {
         self.of(Act::Publish, subject)
     }
 
-    /// Waits until subscribing to this subject is refused once more than it was at the call. Never ends otherwise.
+    /// Waits until subscribing to this subject is refused once more than it was at the call. Never
+    /// ends otherwise.
     pub fn of_subscribing_to(&self, subject: &str) -> impl Future<Output = ()> + Send + use<> {
         self.of(Act::Subscribe, subject)
     }

@@ -1,5 +1,5 @@
-//! What another number of partitions needs of JetStream: the installation's note of how many it has, a hold of the log,
-//! and mailboxes carried to another partition.
+//! JetStream's part of changing the number of partitions: the installation's note of their number,
+//! a hold of the log, and the move of mailboxes to another partition.
 
 use std::collections::BTreeMap;
 
@@ -25,12 +25,13 @@ const PAGE_BYTES: usize = 1 << 20;
 /// Removals under way at a time.
 const REMOVALS_IN_FLIGHT: usize = 32;
 
-/// What the installation notes of its partitions.
+/// The installation's note of its partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Noted {
     /// Under the numbers of how many its mailboxes lie.
     pub partitions: u16,
-    /// While that is being changed: mailboxes may lie under the numbers of so many. No member starts meanwhile.
+    /// While that is being changed: mailboxes may lie under the numbers of so many. No member
+    /// starts meanwhile.
     pub spread: Option<u16>,
 }
 
@@ -98,7 +99,8 @@ pub async fn last_set(nats: &Nats) -> Result<u64, NatsError> {
     Ok(super::log::state(nats, 0).await?.last)
 }
 
-/// Returns the sequences up to which every partition, and up to which any partition, has settled the log.
+/// Returns the sequences up to which every partition, and up to which any partition, has settled
+/// the log.
 ///
 /// # Errors
 /// When JetStream does not answer.
@@ -120,7 +122,8 @@ pub async fn settled(nats: &Nats, partitions: u16) -> Result<(u64, u64), NatsErr
     Ok((lowest, highest))
 }
 
-/// Gives each of so many partitions, and the sets' role, the position that all partitions of before have.
+/// Gives each of so many partitions, and the sets' role, the position that all partitions of before
+/// have.
 ///
 /// # Errors
 /// When JetStream does not confirm it.
@@ -148,7 +151,8 @@ pub async fn move_positions(nats: &Nats, to: u16) -> Result<(), NatsError> {
     Ok(())
 }
 
-/// Members that have not taken their leave, and have not been silent for so long that the bucket forgot them.
+/// Members that have not taken their leave, and have not been silent for so long that the bucket
+/// forgot them.
 ///
 /// # Errors
 /// When JetStream does not answer.
@@ -162,7 +166,7 @@ pub struct MailboxStore {
     nats: Nats,
     partition: Partition,
     mailboxes: Mailboxes,
-    /// What lies there.
+    /// The mailboxes there.
     pub found: BTreeMap<UserId, MailboxSummary>,
 }
 
@@ -233,7 +237,8 @@ impl MailboxStore {
     }
 }
 
-/// Returns the message to park in its new place. An unreadable one is moved as it is, and set aside when it is delivered.
+/// Returns the message to park in its new place. An unreadable one is moved as it is, and set aside
+/// when it is delivered.
 fn parking(user: &UserId, message: Bytes) -> Parking {
     let event = Event::decode(&message).ok();
     let entry = event
@@ -245,7 +250,8 @@ fn parking(user: &UserId, message: Bytes) -> Parking {
             .as_ref()
             .and_then(|event| event.index.sets.first())
             .map(|set| set.source.clone()),
-        // A copy of what an associate got has no name. The others get one that is long done with, and no set is the 0th.
+        // A copy of what an associate got has no name. The others get one that is long done with,
+        // and no set is the 0th.
         name: entry
             .is_some_and(|entry| entry.rerouted_to.is_none())
             .then_some(Done::Published {

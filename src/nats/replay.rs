@@ -27,12 +27,13 @@ pub async fn last_sequence(nats: &Nats, stream: &str) -> Result<u64, NatsError> 
     })
 }
 
-/// Passes every message that the stream has to `each`, in order, with its sequence and when it was stored, in milliseconds
-/// since 1970. `config` says from where on, of which
-/// subjects, and whether headers are enough; the rest is set here.
+/// Passes every message that the stream has to `each`, in order, with its sequence and when it was
+/// stored, in milliseconds since 1970. `config` says from where on, of which subjects, and whether
+/// headers are enough; the rest is set here.
 ///
-/// In a cluster any server may do the reading, also one that lags behind. So it goes on at least until it has passed
-/// `through`, the sequence of a message of these subjects that is known to be stored; 0 for as far as that server knows.
+/// In a cluster any server may do the reading, also one that lags behind. So it goes on at least
+/// until it has passed `through`, the sequence of a message of these subjects that is known to be
+/// stored; 0 for as far as that server knows.
 ///
 /// # Errors
 /// When the stream could not be read to its end.
@@ -66,7 +67,8 @@ pub async fn replay(
     let mut messages = pull.messages().await.during_with(action)?;
     while left > 0 || reached < through {
         let Ok(message) = tokio::time::timeout(nats.timeout, messages.next()).await else {
-            // The end that was there may have been removed meanwhile. But what the server has sent must have arrived.
+            // The end that was there may have been removed meanwhile. But what the server has sent
+            // must have arrived.
             let info = consumer.get_info().await.during_with(action)?;
             if info.num_pending > 0 || info.delivered.consumer_sequence != seen || reached < through
             {

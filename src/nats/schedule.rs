@@ -1,5 +1,6 @@
-//! Reminders that are to be delivered later. nats-server holds each as a schedule, one for each source and id, and when it is
-//! time puts it onto its source's subject of what is due, in the same stream (nats-server 2.12, ADR-51).
+//! Reminders that are to be delivered later. nats-server holds each as a schedule, one for each
+//! source and id, and when it is time puts it onto its source's subject of what is due, in the same
+//! stream (nats-server 2.12, ADR-51).
 
 use std::time::Duration;
 
@@ -17,16 +18,17 @@ use crate::log::split::Scheduled;
 use crate::token::{Source, UserId};
 use crate::trace::{self, TraceParent};
 
-/// How many schedules one request reads, and bytes.
+/// Maximum number of schedules, and of bytes, that one request reads.
 const PAGE: usize = 1_000;
 const PAGE_BYTES: usize = 1 << 20;
-/// How long to wait until JetStream is asked again.
+/// Pause before JetStream is asked again.
 const PAUSE: Duration = Duration::from_secs(1);
-/// When a message is to be published.
+/// The time at which a message is to be published.
 const SCHEDULE: &str = "Nats-Schedule";
-/// Where to.
+/// The subject to which it is to be published.
 const TARGET: &str = "Nats-Schedule-Target";
-/// When the set was published that a schedule comes from, in nanoseconds since 1970. What is due has it, too.
+/// The time at which the schedule's set was published, in nanoseconds since 1970. What is due has
+/// it, too.
 pub const SET_TIME: &str = "Bellhop-Set-Time";
 /// The place that a scheduled or due reminder has in its set.
 pub const PLACE: &str = "Bellhop-Place";
@@ -49,7 +51,8 @@ impl Withdrawal {
     /// The values of the header.
     const VALUES: [(Self, &str); 2] = [(Self::Cancelled, "true"), (Self::Replaced, "replaced")];
 
-    /// Returns why a message that is scheduled or due was taken back, by its headers; none if it was not.
+    /// Returns why a message that is scheduled or due was taken back, by its headers; none if it
+    /// was not.
     pub fn of(headers: Option<&HeaderMap>) -> Option<Self> {
         let found = header(headers, CANCELLED)?;
         Some(
@@ -70,7 +73,8 @@ pub fn stored_bytes(scheduled: &Scheduled) -> u64 {
     (scheduled.set.len() + scheduled.id.len() + RECORD_BYTES) as u64
 }
 
-/// What a stored schedule has beside the reminder and its id: its subject, its headers and what JetStream adds, about.
+/// Approximate bytes of a stored schedule besides the reminder and its id: its subject, its
+/// headers, and JetStream's own.
 const RECORD_BYTES: usize = 300;
 
 /// The room for more that a source may schedule.
@@ -80,8 +84,8 @@ pub struct Room {
     pub used: u64,
     /// Bytes that they may take.
     pub limit: u64,
-    /// More than half of it is used, and more than half of all scheduled reminders are this source's. So it may add none:
-    /// room is left for the others.
+    /// More than half of it is used, and more than half of all scheduled reminders are this
+    /// source's. So it may add none: room is left for the others.
     pub is_crowding: bool,
 }
 
@@ -148,8 +152,8 @@ async fn count(nats: &Nats, subjects: &str) -> Result<u64, NatsError> {
     }
 }
 
-/// Schedules a reminder, in place of an earlier one of this source, id and user. `set_ns` is when its set was published, and
-/// `message_id` makes repeats one.
+/// Schedules a reminder, in place of an earlier one of this source, id and user. `set_ns` is when
+/// its set was published, and `message_id` makes repeats one.
 pub async fn schedule(
     nats: &Nats,
     source: &Source,
@@ -175,8 +179,9 @@ pub async fn schedule(
     .await;
 }
 
-/// Schedules the next occurrence of a recurring reminder that came due with these headers, however long JetStream is away.
-/// A schedule that a later set stored stays as it is, and so does one that was taken back.
+/// Schedules the next occurrence of a recurring reminder that came due with these headers, however
+/// long JetStream is away. A schedule that a later set stored stays as it is, and so does one that
+/// was taken back.
 pub async fn schedule_next(nats: &Nats, source: &Source, next: Scheduled, due: Option<&HeaderMap>) {
     let set_ns = set_time(due).unwrap_or_default();
     let mut headers = HeaderMap::new();
@@ -222,7 +227,7 @@ pub async fn schedule_next(nats: &Nats, source: &Source, next: Scheduled, due: O
             Ok(true) => return,
             Ok(false) => {}
             Err(error) => {
-                tracing::warn!(error = %chain(&error), "not scheduled, trying again");
+                tracing::warn!(error = %chain(&error), "failed to schedule the next occurrence, retrying");
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -239,13 +244,13 @@ pub async fn withdraw_surely(
     why: Withdrawal,
 ) {
     while let Err(error) = withdraw(nats, source, id, user, before_ns, why).await {
-        tracing::warn!(error = %chain(&error), "trying again");
+        tracing::warn!(error = %chain(&error), "failed to withdraw a scheduled reminder, retrying");
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// Takes a scheduled reminder back, if a set published before `before_ns` scheduled it and it is not due yet. It comes due at
-/// once, marked as taken back: so the recorder cannot miss it.
+/// Takes a scheduled reminder back, if a set published before `before_ns` scheduled it and it is
+/// not due yet. It comes due at once, marked as taken back: so the recorder cannot miss it.
 ///
 /// # Errors
 /// When JetStream does not answer. It may be repeated.
@@ -289,7 +294,8 @@ pub async fn withdraw(
     Ok(())
 }
 
-/// Returns for whom a reminder of this id is scheduled, with the headers of each, by the word of the stream's leader.
+/// Returns for whom a reminder of this id is scheduled, with the headers of each, by the word of
+/// the stream's leader.
 ///
 /// # Errors
 /// When JetStream does not answer.
@@ -340,7 +346,8 @@ pub async fn find(
     }
 }
 
-/// Tells `each` of everything that is scheduled under these subjects, with its sequence, in the order of their storing.
+/// Passes everything that is scheduled under these subjects to `each`, with its sequence, in the
+/// order in which it was stored.
 ///
 /// Consumers of a work queue share its messages; so it is read without one.
 ///
@@ -367,7 +374,7 @@ pub async fn each(
     }
 }
 
-/// When a scheduled message is due, by its headers; none if it is not scheduled.
+/// Returns the due time of a scheduled message, from its headers; none if it is not scheduled.
 pub fn due_at(headers: Option<&HeaderMap>) -> Option<Timestamp> {
     header(headers, SCHEDULE)?
         .strip_prefix("@at ")?
@@ -375,7 +382,8 @@ pub fn due_at(headers: Option<&HeaderMap>) -> Option<Timestamp> {
         .ok()
 }
 
-/// Returns when the set was published that a scheduled or due message comes from, in nanoseconds since 1970, by its headers.
+/// Returns when the set was published that a scheduled or due message comes from, in nanoseconds
+/// since 1970, by its headers.
 pub fn set_time(headers: Option<&HeaderMap>) -> Option<i128> {
     header(headers, SET_TIME)?.parse().ok()
 }

@@ -1,5 +1,6 @@
-//! How many bytes each stream may take: a fixed share of `streams.storage`. nats-server reserves a stream's limit when the
-//! stream is made. So a stream that others fill never takes the room that Bellhop needs for its own.
+//! The limit of each stream in bytes: a fixed share of `streams.storage`. nats-server reserves a
+//! stream's limit when the stream is created. So a stream that others fill never takes the room
+//! that Bellhop needs for its own.
 
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::account::Account;
@@ -8,16 +9,19 @@ use async_nats::jetstream::stream::{Config as StreamConfig, DiscardPolicy};
 use super::names::bucket_stream;
 use super::{Names, Nats, NatsError};
 
-/// The storage of all streams together where `streams.storage` is 0: fits a volume of 10 GiB, and most machines.
+/// The storage of all streams together where `streams.storage` is 0: fits a volume of 10 GiB, and
+/// most machines.
 pub(super) const DEFAULT: usize = 4 << 30;
 /// The least storage. With less, a stream could not hold a few of the largest messages.
 pub(super) const LEAST: usize = 64 << 20;
 
-/// What is left of the storage for schedules, in percent. nats-server lets a stream with schedules only drop its oldest, and
-/// those are promised; so it has no limit of nats-server's, and Bellhop refuses what is beyond this.
+/// The share of the storage for schedules, in percent. nats-server lets a stream with schedules
+/// only drop its oldest, and those are promised; so it has no limit of nats-server's, and Bellhop
+/// refuses schedules beyond this.
 const SCHEDULES_PERCENT: usize = 10;
 
-/// A stream's note of the limit that Bellhop gave it. An operator who changes the limit leaves the note alone.
+/// A stream's note of the limit that Bellhop gave it. An operator who changes the limit leaves the
+/// note alone.
 const LIMIT_KEY: &str = "bellhop.max_bytes";
 
 /// Sets a stream's limit, and what happens at it.
@@ -32,14 +36,16 @@ pub(super) fn limit(stream: &mut StreamConfig, storage: usize, names: &Names) {
         .insert(LIMIT_KEY.to_owned(), stream.max_bytes.to_string());
 }
 
-/// Returns the storage of all streams together of which a stream has its share, if Bellhop has given it its limit.
+/// Returns the storage of all streams together of which a stream has its share, if Bellhop has
+/// given it its limit.
 pub(super) fn in_use(stream: &StreamConfig, names: &Names) -> Option<usize> {
     let (percent, _) = share(&stream.name, names).filter(|_| has_limit_of_bellhop(stream))?;
     Some(usize::try_from(stream.max_bytes).ok()? / percent * 100)
 }
 
-/// Returns a stream's share of the storage, in percent, and what happens at its limit. What holds promises refuses new
-/// messages; what is kept to be looked at drops its oldest. The stream of schedules has none.
+/// Returns a stream's share of the storage, in percent, and what happens at its limit. What holds
+/// promises refuses new messages; what is kept to be looked at drops its oldest. The stream of
+/// schedules has none.
 fn share(stream: &str, names: &Names) -> Option<(usize, DiscardPolicy)> {
     use DiscardPolicy::{New, Old};
     let shares = [
@@ -64,27 +70,29 @@ fn share(stream: &str, names: &Names) -> Option<(usize, DiscardPolicy)> {
         .map(|(_, percent, discard)| (percent, discard))
 }
 
-/// Returns the bytes that schedules may take: the part of the storage that no stream has as its share. `storage` is the setting
-/// `streams.storage`; where it is 0, the limit of the stream of sets says what was found to fit.
+/// Returns the bytes that schedules may take: the part of the storage that no stream has as its
+/// share. `storage` is the setting `streams.storage`; where it is 0, the limit of the stream of
+/// sets says what was found to fit.
 pub fn of_schedules(sets: Option<&StreamConfig>, storage: usize, names: &Names) -> u64 {
     let default = if storage == 0 { DEFAULT } else { storage };
     let storage = sets.and_then(|sets| in_use(sets, names)).unwrap_or(default);
     (storage / 100 * SCHEDULES_PERCENT) as u64
 }
 
-/// Returns a limit for the stream of schedules, where the account wants one of each stream: twice of what Bellhop takes, so
-/// that it is not reached.
+/// Returns a limit for the stream of schedules, where the account wants one of each stream: twice
+/// of what Bellhop takes, so that it is not reached.
 pub(super) fn beyond_schedules(storage: usize) -> i64 {
     i64::try_from(storage / 100 * SCHEDULES_PERCENT * 2).unwrap_or(i64::MAX)
 }
 
-/// Whether a stream's limit is the one that Bellhop gave it.
+/// Returns true if a stream's limit is the one that Bellhop gave it.
 fn has_limit_of_bellhop(stream: &StreamConfig) -> bool {
     stream.metadata.get(LIMIT_KEY) == Some(&stream.max_bytes.to_string())
 }
 
-/// The wanted stream, with the limit that is there where it stays: one that an operator set, one that Bellhop set unless
-/// it `resizes`, and one that is less than what the stream holds, since that could drop messages.
+/// The wanted stream, with the limit that is there where it stays: one that an operator set, one
+/// that Bellhop set unless it `resizes`, and one that is less than what the stream holds, since
+/// that could drop messages.
 pub(super) fn resized(
     there: &StreamConfig,
     held: u64,
@@ -100,7 +108,8 @@ pub(super) fn resized(
     wanted
 }
 
-/// Whether JetStream refuses a stream with this code since there is no room for its limit.
+/// Returns true if JetStream refuses a stream with this code because there is no room for its
+/// limit.
 pub(super) fn is_lack(code: ErrorCode) -> bool {
     [
         ErrorCode::STORAGE_RESOURCES_EXCEEDED,
@@ -123,7 +132,8 @@ pub async fn account(nats: &Nats) -> Result<Account, NatsError> {
     asked.map_err(|error| NatsError::failed(what(), error))
 }
 
-/// The error for a stream whose limit of `wanted` bytes has no room, with the limit that is too small.
+/// The error for a stream whose limit of `wanted` bytes has no room, with the limit that is too
+/// small.
 pub(super) async fn lack(nats: &Nats, what: String, wanted: i64, problem: &str) -> NatsError {
     let account = account(nats)
         .await

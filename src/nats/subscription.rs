@@ -6,11 +6,12 @@ use futures_util::{Stream, StreamExt, stream};
 
 use super::Nats;
 
-/// How long it takes until a subscription that was refused is tried again.
+/// Pause before a refused subscription is tried again.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
 
-/// Returns what a subscription to `subject` brings. The server refuses one that is not permitted, and ends it when permissions
-/// change; it says nothing when it is permitted. So it is made again until then. The stream ends with the connection.
+/// Returns what a subscription to `subject` brings. The server refuses one that is not permitted,
+/// and ends it when permissions change; it says nothing when it is permitted. So it is made again
+/// until then. The stream ends with the connection.
 pub fn lasting<S, E, F, Subscribing>(
     nats: &Nats,
     subject: String,

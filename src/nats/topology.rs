@@ -1,5 +1,5 @@
-//! The streams, buckets and consumers of an installation: what is wanted, what is there, and how to get from one to the
-//! other. `bellhop setup` and `bellhop serve` both come here.
+//! The streams, buckets and consumers of an installation: what is wanted, what is there, and how to
+//! get from one to the other. `bellhop setup` and `bellhop serve` both come here.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,7 +31,8 @@ pub const GROUP: &str = "bellhop";
 
 /// The log's note of how many partitions the installation has.
 pub(super) const PARTITIONS_KEY: &str = "bellhop.partitions";
-/// The same stream's note that their number is being changed: under the numbers of how many mailboxes may lie.
+/// The same stream's note that their number is being changed: under the numbers of how many
+/// mailboxes may lie.
 pub(super) const SPREAD_KEY: &str = "bellhop.partitions.spread";
 
 /// Every stream's note of the installation that it belongs to.
@@ -42,9 +43,9 @@ const INSTALLATION_KEY: &str = "bellhop.installation";
 pub struct Change {
     /// `stream BELLHOP_LOG`, `bucket bellhop_routes`, `consumer due of BELLHOP_SCHEDULED`.
     pub what: String,
-    /// Whether it is missing; else it is there and differs.
+    /// True if it is missing; else it exists and differs.
     pub is_new: bool,
-    /// What differs: field, what is there, what is wanted.
+    /// The differences: field, actual value, expected value.
     pub fields: Vec<(String, Value, Value)>,
 }
 
@@ -69,10 +70,10 @@ enum Step {
     Consumer(String, Box<consumer::pull::Config>),
 }
 
-/// What has to change, in order.
+/// The necessary changes, in order.
 pub struct Plan {
     steps: Vec<(Change, Step)>,
-    /// Whether other limits are tried where there is no room for these.
+    /// True if smaller limits are tried when there is no room for these.
     adapts: bool,
     /// The storage of all streams together, of which each has its share.
     bytes: usize,
@@ -91,8 +92,8 @@ impl Plan {
     /// Makes the changes, and adds those that were made to `made`.
     ///
     /// # Errors
-    /// The first one that NATS refused. What is there but could not be updated, because the account may not, is logged
-    /// and passed over when `may_skip_updates`.
+    /// The first one that NATS refused. What is there but could not be updated, because the account
+    /// may not, is logged and passed over when `may_skip_updates`.
     async fn apply(
         self,
         nats: &Nats,
@@ -124,15 +125,15 @@ impl Plan {
             let updates = skipped.len();
             tracing::warn!(
                 updates,
-                "going on with what is there; `bellhop setup` as an operator makes these updates: {}",
+                "continuing with the existing objects; `bellhop setup` as an operator makes these updates: {}",
                 skipped.join("; ")
             );
         }
         Ok(())
     }
 
-    /// Checks that the account may have as many streams and consumers as the changes make, in the tier of their replicas
-    /// where the account has tiers.
+    /// Checks that the account may have as many streams and consumers as the changes make, in the
+    /// tier of their replicas where the account has tiers.
     fn foresee_counts(&self, account: &Account) -> Result<(), NatsError> {
         let refuse = |problem: String| {
             let what = "the account's limits of JetStream".to_owned();
@@ -171,7 +172,8 @@ impl Plan {
         Ok(())
     }
 
-    /// Checks that the account has room for what the changes reserve. Of the server's own limit nothing is known here.
+    /// Checks that the account has room for what the changes reserve. Of the server's own limit
+    /// nothing is known here.
     ///
     /// # Errors
     /// [`NatsError::NoRoom`] when it has not.
@@ -258,7 +260,8 @@ impl Step {
     }
 }
 
-/// Makes or changes a consumer, with as many unacknowledged messages as the server or the account permits.
+/// Makes or changes a consumer, with as many unacknowledged messages as the server or the account
+/// permits.
 async fn create_consumer(
     nats: &Nats,
     stream: &str,
@@ -301,11 +304,12 @@ fn refused(error: CreateStreamError) -> (Cause, Option<ErrorCode>) {
     (error.into(), code)
 }
 
-/// Makes the installation what the configuration wants, and returns what was changed. Where `streams.storage` is 0 and
-/// there is no room for its default, it tries again with half as much.
+/// Makes the installation what the configuration wants, and returns what was changed. Where
+/// `streams.storage` is 0 and there is no room for its default, it tries again with half as much.
 ///
 /// # Errors
-/// The first change that NATS refused. [`NatsError::NoRoom`] when the limits of the streams do not fit.
+/// The first change that NATS refused. [`NatsError::NoRoom`] when the limits of the streams do not
+/// fit.
 pub async fn set_up(
     nats: &Nats,
     config: &Config,
@@ -326,11 +330,12 @@ pub async fn set_up(
     }
 }
 
-/// Compares what is wanted with what is there. Where `streams.storage` is 0 and the account has no room for its default,
-/// half as much is wanted, and so on.
+/// Compares what is wanted with what is there. Where `streams.storage` is 0 and the account has no
+/// room for its default, half as much is wanted, and so on.
 ///
 /// # Errors
-/// When JetStream cannot be asked, the installation has another number of partitions, or the account has no room.
+/// When JetStream cannot be asked, the installation has another number of partitions, or the
+/// account has no room.
 pub async fn plan(nats: &Nats, config: &Config) -> Result<Plan, NatsError> {
     if let Some(former) = upgrade::former_streams(nats).await?.first() {
         return Err(NatsError::Contrary {
@@ -373,7 +378,8 @@ pub async fn plan(nats: &Nats, config: &Config) -> Result<Plan, NatsError> {
     }
 }
 
-/// Returns the storage of which the streams have their shares, by the limits that Bellhop has given them, if it has.
+/// Returns the storage of which the streams have their shares, by the limits that Bellhop has given
+/// them, if it has.
 async fn storage_in_use(nats: &Nats, config: &Config) -> Result<Option<usize>, NatsError> {
     for wanted in streams(nats, config) {
         let there = existing_stream(nats, &wanted.name).await?;
@@ -384,7 +390,8 @@ async fn storage_in_use(nats: &Nats, config: &Config) -> Result<Option<usize>, N
     Ok(None)
 }
 
-/// Plans with this storage for all streams together. Limits that Bellhop has set before are changed if `resizes`.
+/// Plans with this storage for all streams together. Limits that Bellhop has set before are changed
+/// if `resizes`.
 async fn plan_within(
     nats: &Nats,
     config: &Config,
@@ -426,7 +433,8 @@ async fn plan_within(
     })
 }
 
-/// Returns the installation's name. It stays the same when streams are restored, moved or made again.
+/// Returns the installation's name. It stays the same when streams are restored, moved or made
+/// again.
 ///
 /// # Errors
 /// When JetStream cannot be asked, or the streams are not set up.
@@ -439,7 +447,8 @@ pub async fn installation(nats: &Nats) -> Result<String, NatsError> {
     Ok(name_of(&found).unwrap_or_else(|| name_by_age(&found)))
 }
 
-/// Returns the name that the streams have, or that those of an earlier version get; none where there are no streams.
+/// Returns the name that the streams have, or that those of an earlier version get; none where
+/// there are no streams.
 async fn name_in_streams(nats: &Nats, config: &Config) -> Result<Option<String>, NatsError> {
     let mut by_age = None;
     for wanted in streams(nats, config) {
@@ -460,13 +469,14 @@ fn name_of(stream: &Info) -> Option<String> {
     stream.config.metadata.get(INSTALLATION_KEY).cloned()
 }
 
-/// Returns the name of an installation that an earlier version set up: when its stream of outcomes was made. The file of
-/// its history has this name.
+/// Returns the name of an installation that an earlier version set up: when its stream of outcomes
+/// was made. The file of its history has this name.
 fn name_by_age(stream: &Info) -> String {
     format!("{:x}", stream.created.unix_timestamp_nanos())
 }
 
-/// Refuses to make a second installation whose subjects another one hears: each would take in the sets of both.
+/// Refuses to make a second installation whose subjects another one hears: each would take in the
+/// sets of both.
 async fn refuse_neighbours(nats: &Nats) -> Result<(), NatsError> {
     let other = match neighbours::others(nats, "").await {
         Ok(mut others) => others.pop_first(),
@@ -580,7 +590,8 @@ async fn plan_stream(
     }))
 }
 
-/// What is there, with the fields that Bellhop decides. The rest (placement, compression, …) is the operator's.
+/// Returns the existing configuration, with the fields that Bellhop decides. The rest (placement,
+/// compression, …) is the operator's.
 fn overlay(there: StreamConfig, wanted: StreamConfig) -> StreamConfig {
     let mut metadata = there.metadata.clone();
     metadata.extend(wanted.metadata);
@@ -763,7 +774,8 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
             metadata: [partitions].into(),
             ..log
         },
-        // nats-server has a schedule take the place of an earlier one on its subject, which it calls a roll-up.
+        // nats-server has a schedule take the place of an earlier one on its subject, which it
+        // calls a roll-up.
         work_queue(StreamConfig {
             allow_message_schedules: true,
             allow_rollup: true,
@@ -790,7 +802,8 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
             "which instance holds which user's connection",
         ),
         StreamConfig {
-            // A bad document leaves the last good one in force, also for a process that starts later.
+            // A bad document leaves the last good one in force, also for a process that starts
+            // later.
             max_messages_per_subject: RULES_HISTORY,
             ..bucket(
                 names.rules_bucket(),
@@ -806,7 +819,8 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
             "how far each partition has come in the log of sets",
         ),
         StreamConfig {
-            // Gone members' keys vanish; who is gone is decided by `members.ttl` on the observer's own clock.
+            // Gone members' keys vanish; who is gone is decided by `members.ttl` on the observer's
+            // own clock.
             max_age: config.members.ttl * 10,
             duplicate_window: std::time::Duration::from_secs(1),
             ..bucket(
@@ -897,8 +911,9 @@ fn consumers(nats: &Nats, config: &Config) -> Vec<(String, Vec<consumer::pull::C
 /// Refused input kept of each source: a flood of one drops its own, and not the others'.
 const REJECTED_OF_SOURCE: i64 = 100_000;
 
-/// How long JetStream itself knows a `Nats-Msg-Id` in the stream of sets: the least that nats-server permits. It cannot tell
-/// sources apart, so one's message ids keep another's sets out; the intake can, for all of `idempotency.window`.
+/// Time for which JetStream itself remembers a `Nats-Msg-Id` in the stream of sets: the least that
+/// nats-server permits. It cannot tell sources apart, so one's message ids keep another's sets out;
+/// the intake can, for all of `idempotency.window`.
 const SETS_DUPLICATE_WINDOW: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Versions kept of each document of rules.
@@ -907,8 +922,10 @@ const RULES_HISTORY: i64 = 16;
 /// Messages of outcomes read and not yet written: more than fit into two transactions.
 const HISTORY_ACK_PENDING: usize = 250_000;
 
-/// Reminders that are due, read and not yet published: more than fit into what is held of them at a time.
+/// Reminders that are due, read and not yet published: more than fit into what is held of them at a
+/// time.
 const DUE_ACK_PENDING: usize = 100_000;
 
-/// Messages of mailboxes read and not yet acknowledged, of which only the last one waits: more than one pull takes.
+/// Messages of mailboxes read and not yet acknowledged, of which only the last one waits: more than
+/// one pull takes.
 const ESCALATE_ACK_PENDING: i64 = 1_000;

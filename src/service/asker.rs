@@ -1,5 +1,5 @@
-//! Who asks a query, and about whom it may ask. NATS says it by the subject, where an app server's account imports queries
-//! under its own instance's name.
+//! The sender of a query, and the users about whom it may ask. NATS says it by the subject, where
+//! an app server's account imports queries under its own instance's name.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use super::routes::is_at;
 use crate::nats::{Names, Nats, NatsError};
 use crate::token::{InstanceName, NameError, UserId};
 
-/// Who asks.
+/// The sender of a query.
 pub(super) enum Asker {
     /// A program that may ask about everybody.
     Anybody,
@@ -34,7 +34,8 @@ impl Asker {
         matches!(self, Self::Anybody)
     }
 
-    /// Returns whether it may know of a user. JetStream's leader is asked, so a route counts as soon as it is stored.
+    /// Returns whether it may know of a user. JetStream's leader is asked, so a route counts as
+    /// soon as it is stored.
     ///
     /// # Errors
     /// When JetStream does not answer.

@@ -7,7 +7,7 @@ use crate::router::Input;
 use crate::token::UserId;
 pub use crate::wire::associates::Associates;
 
-/// What an entry of the bucket tells the partition of its user.
+/// Returns the user of an entry of the bucket, and the input for that user's partition.
 pub(super) fn read(_: &Names, entry: &Entry) -> Result<(UserId, Input), NotOurs> {
     let user = UserId::from_token(&entry.key)?;
     let Associates { associates } = match entry.operation {

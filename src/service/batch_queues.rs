@@ -1,8 +1,9 @@
 //! Things that go to their destinations one after the other. Pure.
 //!
-//! To a destination one load is on its way at a time, so that one that fails and is repeated cannot be overtaken. What queues
-//! meanwhile makes the next load: nothing waits for a load to fill, and loads grow with what there is to carry. Where only so
-//! many loads may be on their way together, destinations take turns, and loads grow with that, too.
+//! To a destination one load is on its way at a time, so that one that fails and is repeated cannot
+//! be overtaken. What queues meanwhile makes the next load: nothing waits for a load to fill, and
+//! loads grow with what there is to carry. Where only so many loads may be on their way together,
+//! destinations take turns, and loads grow with that, too.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -14,7 +15,7 @@ pub(super) struct BatchQueues<K, A, T> {
     waiting: BTreeMap<K, FairQueue<A, T>>,
     /// Those of which nothing is on its way.
     ready: VecDeque<K>,
-    /// How many more loads may go.
+    /// Number of further loads that may go.
     free: usize,
 }
 
@@ -37,7 +38,8 @@ impl<K: Ord + Clone, A: Ord + Clone, T> BatchQueues<K, A, T> {
         its.push(asker, size, thing);
     }
 
-    /// The next load that may go, and where: one thing at least, and no more than `room`. It is on its way from now on.
+    /// The next load that may go, and where: one thing at least, and no more than `room`. It is on
+    /// its way from now on.
     pub(super) fn next(&mut self, room: usize) -> Option<(K, Vec<T>)> {
         self.free.checked_sub(1)?;
         let destination = self.ready.pop_front()?;
@@ -46,7 +48,7 @@ impl<K: Ord + Clone, A: Ord + Clone, T> BatchQueues<K, A, T> {
         Some((destination, load))
     }
 
-    /// What was on its way has arrived.
+    /// Records that the load on its way has arrived.
     pub(super) fn arrived(&mut self, destination: &K) {
         self.free += 1;
         if self
@@ -60,7 +62,8 @@ impl<K: Ord + Clone, A: Ord + Clone, T> BatchQueues<K, A, T> {
         }
     }
 
-    /// What was on its way does not arrive, and what waits for this destination is not to go either: answers it.
+    /// Records that the load on its way does not arrive, and returns the items that wait for this
+    /// destination, which are not to go either.
     pub(super) fn closed(&mut self, destination: &K) -> Vec<T> {
         self.free += 1;
         self.waiting

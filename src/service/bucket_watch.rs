@@ -1,4 +1,5 @@
-//! Watches a bucket once for the whole process, and tells each partition held here of its own users' entries.
+//! Watches a bucket once for the whole process, and tells each partition held here of its own
+//! users' entries.
 
 use std::collections::BTreeMap;
 
@@ -29,10 +30,10 @@ pub enum Update {
     CaughtUp,
 }
 
-/// Why an entry means nothing to Bellhop. What the key meant before stays.
+/// The reason why an entry is not Bellhop's. What the key meant before stays.
 pub type NotOurs = Box<dyn std::error::Error + Send + Sync>;
 
-/// Whose an entry is, and what it tells that user's partition.
+/// Returns the user of an entry, and the input for that user's partition.
 pub type Read = fn(&Names, &Entry) -> Result<(UserId, Input), NotOurs>;
 
 /// A bucket to watch.
@@ -40,13 +41,13 @@ pub type Read = fn(&Names, &Entry) -> Result<(UserId, Input), NotOurs>;
 pub struct Source {
     /// Its name.
     pub bucket: String,
-    /// What one entry is called.
+    /// The name of one entry in messages.
     pub what: &'static str,
-    /// What unreadable entries count as.
+    /// The kind under which unreadable entries are counted.
     pub kind: SetAside,
     /// Reads an entry.
     pub read: Read,
-    /// Where it is said that the bucket is being read.
+    /// The flag that is set while the bucket is being read.
     pub reading: fn(&mut Reading) -> &mut bool,
 }
 
@@ -78,7 +79,8 @@ impl Follow {
         )
     }
 
-    /// The partition's entries: those there are, [`Update::Loaded`], and every change, until the receiver is dropped.
+    /// The partition's entries: those there are, [`Update::Loaded`], and every change, until the
+    /// receiver is dropped.
     pub async fn follow(&self, partition: Partition) -> mpsc::Receiver<Update> {
         let (sender, receiver) = mpsc::channel(MAX_WAITING);
         // The watch ends with the process only.
@@ -123,8 +125,8 @@ async fn follow(
     mut requests: mpsc::Receiver<Request>,
 ) {
     let mut followers: BTreeMap<Partition, Follower> = BTreeMap::new();
-    // A newcomer needs everything from the start, so a second watch begins. The first one goes on meanwhile, so that
-    // no other subscriber waits for updates.
+    // A newcomer needs everything from the start, so a second watch begins. The first one goes on
+    // meanwhile, so that no other subscriber waits for updates.
     let (mut current, mut fresh): (Option<Watched>, Option<Watched>) = (None, None);
     // How far the second one has come.
     let mut sent_revision = 0;
@@ -189,8 +191,8 @@ async fn follow(
             entry = next(&mut fresh) => (entry, true),
         };
         match entry {
-            // The second watch tells a key's latest value only, in the order of revisions: this one is sent, or outdated, and
-            // the first watch may be gone before it sends the newer one.
+            // The second watch tells a key's latest value only, in the order of revisions: this one
+            // is sent, or outdated, and the first watch may be gone before it sends the newer one.
             Ok(None) => pause.reset(), // A watch may be loaded now.
             Ok(Some(entry)) if !is_fresh && fresh.is_some() && entry.revision <= sent_revision => {}
             Ok(Some(entry)) => {
@@ -205,7 +207,7 @@ async fn follow(
             }
             // It continues behind the last entry that was sent.
             Err(error) => {
-                tracing::warn!(error = %chain(&error), bucket = source.bucket, "watch ended, watching again");
+                tracing::warn!(error = %chain(&error), bucket = source.bucket, "watch ended, restarting it");
                 pause.wait().await;
             }
         }

@@ -1,4 +1,5 @@
-//! Watches over this member's credentials: warns before a JWT ends, and says while the server does not let it in.
+//! Watches over this member's credentials: warns before a JWT ends, and says while the server does
+//! not let it in.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::http::{Readiness, Refused};
 use crate::metrics::Metrics;
 use crate::nats::access::{Validity, ends_soon};
 
-/// How often the file is read. It is a small one of this machine.
+/// Interval at which the file is read. It is small, and on this machine.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Watches until the task is aborted.
@@ -44,7 +45,7 @@ pub(super) async fn run(links: Links, metrics: Metrics, readiness: watch::Sender
         {
             tracing::warn!(
                 expires = %validity.expires,
-                "the JWT in the file of nats.creds ends soon; replace the file, it is read when a connection is made"
+                "the JWT in the file of nats.creds expires soon; replace the file, it is read at each connection"
             );
         }
     }

@@ -1,8 +1,9 @@
 //! Erases what is kept of a user, everywhere, and counts it.
 //!
-//! The history goes first, since with it the erasure itself is recorded: whatever was published before it and is recorded
-//! later, by outcomes on their way, is not written. If such a reminder was parked meanwhile, the writer, who sees every
-//! outcome, takes it out of the mailbox ([`finish`]).
+//! The history goes first, since with it the erasure itself is recorded: whatever was published
+//! before it and is recorded later, by outcomes on their way, is not written. If such a reminder
+//! was parked meanwhile, the writer, who sees every outcome, takes it out of the mailbox
+//! ([`finish`]).
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -19,7 +20,7 @@ use crate::nats::{Nats, NatsError, bucket, is_outdated, keys, schedule};
 use crate::token::UserId;
 use crate::wire::erased::Erased;
 
-/// Why an erasure was not finished. It may be asked for again.
+/// The reason why an erasure was not finished. It can be requested again.
 #[derive(Debug, thiserror::Error)]
 pub enum EraseError {
     /// The history is away.
@@ -65,8 +66,8 @@ pub async fn erase(context: &Archive, user: &UserId) -> Result<Erased, EraseErro
     Ok(erased)
 }
 
-/// Reminders of erased users were recorded after the erasure: they were in flight then. What was parked of them meanwhile,
-/// or as the copy of a rerouted one, is taken out of the mailboxes.
+/// Reminders of erased users were recorded after the erasure: they were in flight then. What was
+/// parked of them meanwhile, or as the copy of a rerouted one, is taken out of the mailboxes.
 ///
 /// # Errors
 /// When JetStream did not do what it was asked. It may be repeated.
@@ -89,7 +90,8 @@ pub async fn finish(context: &Archive, erased: &[Unwritten]) -> Result<(), NatsE
     Ok(())
 }
 
-/// The identity of a reminder: source, id, and the time of publishing, since an id may be used again.
+/// The identity of a reminder: source, id, and the time of publishing, since an id may be used
+/// again.
 type Name<'a> = (&'a str, &'a str, i64);
 
 async fn remove_from_mailbox(
@@ -139,7 +141,8 @@ async fn remove_keys(nats: &Nats, bucket: String, pattern: &str) -> Result<u64, 
     }
 }
 
-/// Removes what is to be delivered later to a user, and answers how much it was. It is not stored by user.
+/// Removes what is to be delivered later to a user, and answers how much it was. It is not stored
+/// by user.
 async fn remove_scheduled(nats: &Nats, user: &UserId) -> Result<u64, NatsError> {
     #[derive(Deserialize)]
     struct Set {

@@ -1,7 +1,9 @@
-//! Announces reminders that have been parked for long, so that a business system can reach their users another way.
+//! Announces reminders that have been parked for long, so that a business system can reach their
+//! users another way.
 //!
-//! Each is announced once, as an outcome `parked` with `escalated`. The message id is made of the parked message's sequence,
-//! so a repeat after a crash, or by two members that both believe it to be theirs, is dropped by JetStream.
+//! Each is announced once, as an outcome `parked` with `escalated`. The message id is made of the
+//! parked message's sequence, so a repeat after a crash, or by two members that both believe it to
+//! be theirs, is dropped by JetStream.
 
 use std::sync::Arc;
 use std::time::Duration;

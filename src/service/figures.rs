@@ -1,4 +1,4 @@
-//! Answers queries to all members for their metrics, over NATS: what each one shows Prometheus over HTTP.
+//! The metrics of this member over NATS: the same text that Prometheus gets over HTTP.
 
 use std::pin::pin;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Tells Prometheus what this member holds and what waits for it. Partitions count themselves; of consumers and streams
+//! Gauges of this member's state and backlog. Partitions count themselves; of consumers and streams
 //! JetStream is asked.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,21 +28,21 @@ use crate::partition::{Partition, Role};
 use crate::router::partition::stats::PartitionStats;
 use crate::wire::member::{HeldBack, MAX_HELD_BACK};
 
-/// How often JetStream is asked.
+/// Interval at which JetStream is asked.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 /// Counts that wait to be taken in; more are left to the next round.
 const MAX_WAITING: usize = 1_024;
 
-/// What a partition holds.
+/// The state of a partition, counted.
 #[derive(Debug)]
 pub struct Count {
-    /// What its state machine knows.
+    /// The numbers of its state machine.
     pub stats: PartitionStats,
     /// Events in work.
     pub events: usize,
     /// Their bytes.
     pub bytes: usize,
-    /// When the oldest reminder in its mailboxes was parked.
+    /// Time at which the oldest reminder in its mailboxes was parked.
     pub oldest_parked: Option<Timestamp>,
     /// Reminders that are held back, as far as they are named.
     pub held_back: Vec<HeldBack>,
@@ -110,7 +110,8 @@ impl Gauges {
         self.held_back.borrow().clone()
     }
 
-    /// What a partition holds. It is no loss if this cannot be taken in: the next count is.
+    /// Records the counts of a partition. It is not a loss if this cannot be taken in: the next
+    /// count is.
     pub fn counted(&self, partition: Partition, count: Count) {
         let _ = self.counts.try_send((partition, count));
     }
@@ -146,7 +147,7 @@ impl Board {
         }
     }
 
-    /// What is held, summed up.
+    /// Sets the gauges to the sums over all partitions.
     fn tell(&mut self) {
         let roles = self.worked.borrow_and_update().clone();
         self.counts
@@ -184,7 +185,8 @@ impl Board {
             .events_in_flight(most(|count| count.events), most(|count| count.bytes));
     }
 
-    /// What waits in JetStream for the roles worked here. What cannot be asked keeps its last figure.
+    /// Asks JetStream for the backlog of the roles that this member holds. What cannot be asked
+    /// keeps its last figure.
     async fn ask(&mut self) {
         let roles = self.worked.borrow().clone();
         let behind = behind::all(&self.nats).await;

@@ -1,8 +1,9 @@
 //! Until when a member's roles are its own.
 //!
-//! Others may take them when they have not heard of the member for its TTL. The clock goes on while a process stands
-//! still, so one that wakes up late knows it before it does anything. When it takes part again a new *term* begins, and
-//! what was handed in during an earlier one is void: a successor has decided about it meanwhile.
+//! Others may take them when they have not heard of the member for its TTL. The clock goes on while
+//! a process stands still, so one that wakes up late knows it before it does anything. When it
+//! takes part again a new *term* begins, and what was handed in during an earlier one is void: a
+//! successor has decided about it meanwhile.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use tokio::sync::watch;
 #[derive(Debug, Clone, Copy)]
 struct State {
     term: u64,
-    /// When the last word in this term that others have heard was sent.
+    /// Time at which the last record of this term that others have received was sent.
     heard: Option<Instant>,
 }
 
@@ -23,7 +24,7 @@ pub struct LeaseRenewer {
     ttl: Duration,
 }
 
-/// Tells whether the lease holds.
+/// The lease of this member, as other tasks see it.
 #[derive(Debug, Clone)]
 pub struct Lease {
     state: Arc<watch::Sender<State>>,
@@ -62,8 +63,9 @@ impl LeaseRenewer {
         });
     }
 
-    /// Renews the lease, since others have heard a word that was sent at `sent`. They count from when they heard it, which may
-    /// be long before its answer came. A lease that is over stays so: others may hold by now what this member held.
+    /// Renews the lease, since others have heard a word that was sent at `sent`. They count from
+    /// when they heard it, which may be long before its answer came. A lease that is over stays so:
+    /// others may hold by now what this member held.
     pub fn renew(&self, sent: Instant, now: Instant) {
         self.state.send_if_modified(|state| {
             let is_newer = !state.is_over(now, self.ttl) && state.heard < Some(sent);
@@ -102,7 +104,7 @@ impl Lease {
         });
     }
 
-    /// What was decided in this term is still this member's to decide.
+    /// Returns true if a decision of this term is still this member's to make.
     pub fn is_current(&self, term: u64) -> bool {
         self.term() == term && !self.is_over()
     }
@@ -113,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lease_ends_by_time_or_by_word_and_begins_a_new_term() {
+    fn ended_lease_begins_a_new_term() {
         let (renewer, lease) = new(Duration::from_millis(20));
         assert!(lease.is_over());
         renewer.renew(Instant::now(), Instant::now());
@@ -132,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_counts_from_when_the_word_was_sent() {
+    fn lease_begins_when_its_record_was_sent() {
         let ttl = Duration::from_secs(10);
         let (renewer, lease) = new(ttl);
         renewer.begin();

@@ -1,7 +1,8 @@
 //! The connections of a member, one for each kind of stranger that it hears.
 //!
-//! The client library can lose its connection over a message that it cannot read, and can even end for good. So what
-//! strangers write does not come over the connection that Bellhop's own streams are worked on, nor over another kind's.
+//! The client library can lose its connection over a message that it cannot read, and can even end
+//! for good. So what strangers write does not come over the connection that Bellhop's own streams
+//! are worked on, nor over another kind's.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +17,7 @@ use crate::metrics::{Connection, Label, Metrics};
 use crate::nats::link::Link;
 use crate::nats::{Nats, NatsError, chain, connect};
 
-/// How long it takes until a client that could not be replaced is tried again.
+/// Pause before a client that could not be replaced is tried again.
 const REST: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether a connection has moved,
@@ -31,7 +32,7 @@ const BETWEEN_MOVES: Duration = Duration::from_millis(500);
 pub struct Links {
     /// Bellhop's own streams.
     main: Link,
-    /// What members say to each other.
+    /// The connection for the members' records.
     members: Link,
     /// Published sets, and those that are due.
     pub sets: Link,
@@ -103,8 +104,8 @@ pub fn client_name(member: &str, connection: Connection) -> String {
     }
 }
 
-/// Replaces clients that have ended for good, and moves connections whose server is about to stop. Where a client cannot
-/// be replaced, it says so: only a restart helps then.
+/// Replaces clients that have ended for good, and moves connections whose server is about to stop.
+/// Where a client cannot be replaced, it says so: only a restart helps then.
 pub fn keep(
     ends: Ends,
     config: &Arc<Config>,
@@ -123,7 +124,8 @@ pub fn keep(
                 tokio::select! {
                     () = nats.ended.cancelled() => {}
                     () = nats.notices.next() => {
-                        // One connection after the other, so that never all of them are without a server.
+                        // One connection after the other, so that never all of them are without a
+                        // server.
                         let _turn = turn.lock().await;
                         leave(&nats, &config, &client_name, name, &link).await;
                         continue;

@@ -1,15 +1,16 @@
 //! Shares the work among members: the running `bellhop serve` processes of an installation.
 //!
-//! Each member says in a bucket, every `members.interval`, that it lives and which roles it holds. Every member computes
-//! from that which roles it should hold ([`assign`]), takes one when no living member holds it, and gives one up when it
-//! should not hold it. That keeps a planned change free of repeats. It is never what makes things correct: pins, fences
-//! and message ids are.
+//! Each member says in a bucket, every `members.interval`, that it lives and which roles it holds.
+//! Every member computes from that which roles it should hold ([`assign`]), takes one when no
+//! living member holds it, and gives one up when it should not hold it. That keeps a planned change
+//! free of repeats. It is never what makes things correct: pins, fences and message ids are.
 //!
-//! Two members may find the same role free. So a member first *claims* a role in its record, and takes it when it hears
-//! that record from the bucket. What others wrote before it has heard by then, so of two claims only the first counts.
+//! Two members may find the same role free. So a member first *claims* a role in its record, and
+//! takes it when it hears that record from the bucket. What others wrote before it has heard by
+//! then, so of two claims only the first counts.
 //!
-//! A member that could not say that it lives for `members.ttl` must expect that others have taken over (it was stopped,
-//! or cut off), so it drops everything at once and starts again.
+//! A member that could not say that it lives for `members.ttl` must expect that others have taken
+//! over (it was stopped, or cut off), so it drops everything at once and starts again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -47,7 +48,7 @@ fn work(record: &MemberRecord) -> MemberRecord {
 /// Another member, as last heard of.
 struct Peer {
     record: MemberRecord,
-    /// When it counts as gone unless it is heard of again.
+    /// Time at which it counts as gone without another record.
     gone_at: Instant,
 }
 
@@ -110,7 +111,8 @@ struct Membership {
     members: Store,
     peers: BTreeMap<String, Peer>,
     held: BTreeMap<Role, Held>,
-    /// Roles that this member will take, and the revision of the record that says so; none if that could not be written.
+    /// Roles that this member will take, and the revision of the record that says so; none if that
+    /// could not be written.
     claims: BTreeMap<Role, Option<u64>>,
     workers: JoinSet<(Role, Result<(), NatsError>)>,
     /// Workers say here that they are past the take-over.
@@ -119,21 +121,22 @@ struct Membership {
     resting: BTreeMap<Role, Instant>,
     /// Roles that are this member's by the last look.
     due: Option<usize>,
-    /// When each role failed lately, the latest last.
+    /// Times of each role's recent failures, the latest last.
     failures: BTreeMap<Role, VecDeque<Instant>>,
     /// Keeps this member's lease.
     renewer: LeaseRenewer,
-    /// When the watch last showed this member's own entry, and
+    /// Time at which the watch last showed this member's own entry, and
     heard_itself: Instant,
     /// the revision of that.
     heard_revision: u64,
     is_stopping: bool,
 }
 
-/// How long a role rests after it failed.
+/// Pause of a role after a failure.
 const REST: Duration = Duration::from_millis(500);
 
-/// A role that fails so often within this time makes no progress, and a role that has worked for so long does.
+/// A role that fails so often within this time makes no progress, and a role that has worked for so
+/// long does.
 const FAILURES: usize = 3;
 const FAILURES_WITHIN: Duration = Duration::from_secs(30);
 const STEADY_AFTER: Duration = Duration::from_secs(5);
@@ -200,7 +203,7 @@ impl Membership {
                 }
                 _ = tick.tick() => {
                     if self.say().await.is_some() && self.is_deaf() {
-                        tracing::warn!("the watch of members is silent, watching again");
+                        tracing::warn!("the watch of members is silent, restarting it");
                         if let Ok(fresh) = self.begin().await { watch = fresh; }
                     }
                     self.review().await;
@@ -208,7 +211,7 @@ impl Membership {
                 entry = watch.next() => match entry {
                     Ok(entry) => if entry.is_some_and(|entry| self.heard(&entry)) { self.review().await },
                     Err(error) => {
-                        tracing::warn!(error = %chain(&error), "watch of members ended, watching again");
+                        tracing::warn!(error = %chain(&error), "watch of members ended, restarting it");
                         tokio::time::sleep(REST).await;
                         if let Ok(fresh) = self.begin().await { watch = fresh; }
                     }
@@ -247,9 +250,11 @@ impl Membership {
         self.tell_readiness();
     }
 
-    /// Joins the others, in a new term if the last one is over. Who cannot hear them must not go on as if it were alone.
+    /// Joins the others, in a new term if the last one is over. Who cannot hear them must not go on
+    /// as if it were alone.
     async fn begin(&mut self) -> Result<Watched, NatsError> {
-        // A watch that broke is no new term: what the workers decide is this member's to decide still.
+        // A watch that broke is not a new term: what the workers decide is this member's to decide
+        // still.
         let is_new_term = self.context.lease.is_over();
         if is_new_term {
             self.renewer.begin();
@@ -261,8 +266,8 @@ impl Membership {
         joined
     }
 
-    /// Says that this member lives, and learns who else does. The bucket is judged by the server's clock: a member whose
-    /// last word is older than its TTL is gone already.
+    /// Announces this member, and reads the records of the others. The bucket is judged by the
+    /// server's clock: a member whose last word is older than its TTL is gone already.
     async fn join(&mut self) -> Result<Watched, NatsError> {
         if self.say().await.is_none() {
             return Err(NatsError::failed(
@@ -293,7 +298,8 @@ impl Membership {
         Ok(watch)
     }
 
-    /// Whether the watch tells nothing, not even this member's own word: a silence that says nothing of the others.
+    /// Returns true if the watch reports nothing, not even this member's own record: then its
+    /// silence proves nothing about the others.
     fn is_deaf(&self) -> bool {
         self.heard_itself.elapsed() > self.context.config.members.interval * 2
     }
@@ -336,8 +342,9 @@ impl Membership {
         }
     }
 
-    /// Says that this member lives and what it holds or claims. Returns the record's revision if it is written. A member that
-    /// is overdue has nothing to say any more: what it believes to hold may be another's.
+    /// Announces that this member lives, and the roles that it holds or claims. Returns the
+    /// record's revision if it is written. A member that is overdue has nothing to say any more:
+    /// what it believes to hold may be another's.
     async fn say(&mut self) -> Option<u64> {
         if self.context.lease.is_over() {
             return None;
@@ -456,7 +463,8 @@ impl Membership {
         }
     }
 
-    /// Claims what is free of this member's roles. Returns those whose claim it has heard: they are to be taken.
+    /// Claims what is free of this member's roles. Returns those whose claim it has heard: they are
+    /// to be taken.
     fn claim(&mut self, mine: &BTreeSet<Role>, before: &BTreeMap<Role, Option<u64>>) -> Vec<Role> {
         let is_free = |role: &&Role| {
             let mut peers = self.peers.values();

@@ -1,4 +1,5 @@
-//! Runs the router: starts the tasks, feeds the state machines, performs their actions, stops in order.
+//! Runs the router: starts the tasks, feeds the state machines, performs their actions, stops in
+//! order.
 //!
 //! | task | | |
 //! | --- | --- | --- |
@@ -90,7 +91,7 @@ use unreadable::{InputContext, Losses};
 
 /// For so long it is tried again to set up what JetStream did not answer for.
 const SETUP_PATIENCE: Duration = Duration::from_secs(10);
-/// How long the last writes may take after the grace period.
+/// Maximum time for the last writes after the grace period.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Sets the installation up where needed and serves it until `stop` is cancelled; then finishes what is in flight, within
@@ -256,8 +257,8 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
     gauging.abort();
     notifying.abort();
     probes.inspect(JoinHandle::abort);
-    // All recorders are gone, so it writes what it has and ends; unless JetStream is away. What is not recorded then is
-    // not removed either, and the next member finds it.
+    // All recorders are gone, so it writes what it has and ends; unless JetStream is away. What is
+    // not recorded then is not removed either, and the next member finds it.
     let _ = tokio::time::timeout(LAST_WORDS, recording).await;
     let _ = tokio::time::timeout(LAST_WORDS, client.drain()).await;
     served
@@ -292,7 +293,8 @@ async fn answer_queries(context: Archive) {
     }
 }
 
-/// Members wait for each other's word, so what gets no answer is asked again while there is time before the TTL.
+/// Members wait for each other's word, so what gets no answer is asked again while there is time
+/// before the TTL.
 fn of_voice(config: &Config) -> Config {
     let mut of_voice = config.clone();
     of_voice.nats.timeout = of_voice.nats.timeout.min(config.members.ttl / 2);

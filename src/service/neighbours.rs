@@ -7,7 +7,7 @@ use crate::metrics::Metrics;
 use crate::nats::link::Link;
 use crate::nats::{NatsError, chain, neighbours};
 
-/// How often it is asked. Each member answers once.
+/// Interval between two checks. Each member answers once.
 const ASK_EVERY: Duration = Duration::from_secs(30);
 
 /// Asks until the task is aborted.
@@ -25,11 +25,11 @@ pub(super) async fn run(queries: Link, installation: String, metrics: Metrics) {
             }
             // Each time the log would say so.
             Err(error @ NatsError::NotPermitted { .. }) => {
-                tracing::warn!(error = %chain(&error), "other installations cannot be noticed");
+                tracing::warn!(error = %chain(&error), "not permitted to look for other installations");
                 return;
             }
             Err(error) => {
-                tracing::debug!(error = %chain(&error), "other installations are not known");
+                tracing::debug!(error = %chain(&error), "failed to look for other installations");
             }
         }
         tokio::time::sleep(ASK_EVERY).await;

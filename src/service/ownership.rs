@@ -1,7 +1,7 @@
 //! Owning a subscriber's position in the log: takes it over, stores checkpoints, and gives it up.
 //!
-//! An owner makes itself known in the position. Each checkpoint names the revision of the one before, so JetStream refuses
-//! those of an owner that has a successor.
+//! An owner makes itself known in the position. Each checkpoint names the revision of the one
+//! before, so JetStream refuses those of an owner that has a successor.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,16 +19,17 @@ use crate::log::progress::Checkpoint;
 use crate::log::window::Window;
 use crate::nats::{Nats, NatsError, chain, log, positions};
 
-/// How often a position is stored, where it has changed.
+/// Interval at which a changed position is stored.
 pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
-/// How long to wait until a checkpoint is tried again.
+/// Pause before a checkpoint is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// A take-over that is to be stopped gets so long to end, so that it is given up in order.
 const TAKE_OVER_GRACE: Duration = Duration::from_secs(2);
 
-/// Waits for a take-over. One that is stopped is finished, if that does not take long: given up halfway, the next owner would
-/// take it for one that died. Returns none when it was given up halfway.
+/// Waits for a take-over. One that is stopped is finished, if that does not take long: given up
+/// halfway, the next owner would take it for one that died. Returns none when it was given up
+/// halfway.
 ///
 /// # Errors
 /// Those of the take-over.
@@ -66,30 +67,30 @@ pub struct Owner {
 pub struct Ownership {
     nats: Nats,
     subscriber: Subscriber,
-    /// Where its window is stored.
+    /// The storage of its window.
     seen: Seen,
     /// The position as it is stored, and its revision.
     stored: (Position, u64),
 }
 
-/// What a new owner found.
+/// The state that a new owner found.
 #[derive(Debug)]
 pub struct Found {
-    /// Where reading begins.
+    /// The point from which reading starts.
     pub start: Start,
-    /// When the log was created, in nanoseconds since 1970.
+    /// Creation time of the log, in nanoseconds since 1970.
     pub created_ns: i64,
     /// The outcome up to which nothing above the position was recorded.
     pub outcomes: u64,
     /// The idempotency window at the position.
     pub window: Window,
-    /// What is recorded above the position.
+    /// The reminders recorded above the position.
     pub done: AllDone,
 }
 
 impl Ownership {
-    /// Takes a subscriber's position over: from here on no earlier owner can move it. To be called when nothing of an earlier
-    /// owner can be recorded any more.
+    /// Takes a subscriber's position over: from here on no earlier owner can move it. To be called
+    /// when nothing of an earlier owner can be recorded any more.
     ///
     /// # Errors
     /// When JetStream does not answer, or another owner was faster.
@@ -107,7 +108,7 @@ impl Ownership {
             .and_then(|found| found.position.owner.as_ref());
         let before = before.filter(|before| **before != name);
         if let Some((before, incarnation)) = before.and_then(|before| before.rsplit_once('/')) {
-            tracing::info!(%subscriber, before, "the last owner did not give it up: what it still records is refused");
+            tracing::info!(%subscriber, before, "the last owner did not give it up: its further records are refused");
             log::fence_outcomes(nats, incarnation).await?;
         }
         let at = found
@@ -181,7 +182,8 @@ impl Ownership {
             || (checkpoint.settled, checkpoint.outcomes) != (*settled, *outcomes)
     }
 
-    /// Stores a checkpoint, however long JetStream is away: first the window's entries, then the position.
+    /// Stores a checkpoint, however long JetStream is away: first the window's entries, then the
+    /// position.
     ///
     /// # Errors
     /// [`NatsError::Fenced`] when the position has another owner.
@@ -198,8 +200,8 @@ impl Ownership {
         self.write(position).await
     }
 
-    /// Gives the position up, with a last checkpoint. Everything in work is recorded: what waits above the position is the
-    /// next owner's.
+    /// Gives the position up, with a last checkpoint. Everything in work is recorded: what waits
+    /// above the position is the next owner's.
     ///
     /// # Errors
     /// [`NatsError::Fenced`] when the position has another owner.
@@ -234,7 +236,7 @@ impl Ownership {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(error = %chain(&error), %subscriber, "storing the position again")
+                    tracing::warn!(error = %chain(&error), %subscriber, "failed to store the position, retrying")
                 }
             }
             tokio::time::sleep(PAUSE).await;

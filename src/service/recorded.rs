@@ -1,8 +1,9 @@
 //! Reads what is recorded above a position.
 //!
-//! A reminder is recorded first and removed after. A process that dies in between leaves it to be found again, and a new owner
-//! would deliver it a second time and record a second outcome. So each message of outcomes names, in a header, what is done
-//! with (`log/done.rs`). A new owner reads these headers from the place on that its position names.
+//! A reminder is recorded first and removed after. A process that dies in between leaves it to be
+//! found again, and a new owner would deliver it a second time and record a second outcome. So each
+//! message of outcomes names, in a header, what is done with (`log/done.rs`). A new owner reads
+//! these headers from the place on that its position names.
 
 use std::collections::HashMap;
 
@@ -19,7 +20,7 @@ use crate::nats::{Nats, NatsError, chain};
 /// The header that names what a message of outcomes is of.
 pub const HEADER: &str = "Bellhop-Settles";
 
-/// What fails when something does.
+/// The action in errors.
 const WHAT: &str = "read what is recorded";
 /// Subscribers that wait for the next reading.
 const MAX_WAITING: usize = 1_024;
@@ -31,8 +32,8 @@ struct Request {
     answer: oneshot::Sender<Result<AllDone, NatsError>>,
 }
 
-/// Reads what is recorded, once for all who ask while the reading before is under way: the partitions of a member that died
-/// are taken over together, and mostly need the same messages.
+/// Reads what is recorded, once for all who ask while the reading before is under way: the
+/// partitions of a member that died are taken over together, and mostly need the same messages.
 #[derive(Debug, Clone)]
 pub struct Reader {
     requests: mpsc::Sender<Request>,
@@ -46,8 +47,8 @@ impl Reader {
         Self { requests }
     }
 
-    /// Returns what is recorded of a subscriber from a place on. To be asked when nothing of an earlier owner can be recorded
-    /// any more.
+    /// Returns what is recorded of a subscriber from a place on. To be asked when nothing of an
+    /// earlier owner can be recorded any more.
     ///
     /// # Errors
     /// When JetStream could not be read.
@@ -99,7 +100,8 @@ async fn read(
         .collect();
     let outcomes = nats.names.outcomes_stream();
     let through = last_sequence(nats, &outcomes).await?;
-    // Those that begin at a time are rare: the stream of outcomes went back. What both ways find is the same.
+    // Those that begin at a time are rare: the stream of outcomes went back. What both ways find is
+    // the same.
     let mut sequence = None;
     let mut time_ms = None;
     for request in requests {

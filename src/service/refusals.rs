@@ -1,14 +1,15 @@
-//! What an instance refused of a delivery, found by hash: a request has reminders of many partitions, and each looks up its own.
+//! The reminders of a delivery that an instance refused, by hash: a request has reminders of many
+//! partitions, and each looks up its own.
 
 use std::collections::HashMap;
 
 use crate::nats::instance::{DeliveryAnswer, Refused};
 use crate::router::Refusal;
 
-/// Whose source, which id, and for whom.
+/// The source, the id, and the user.
 type Key = (String, String, String);
 
-/// What is refused. What is not in it was accepted.
+/// The refused reminders. What is not in it was accepted.
 #[derive(Debug, Default)]
 pub struct Refusals(HashMap<Key, Refusal>);
 
@@ -18,7 +19,7 @@ impl Refusals {
         self.0.is_empty()
     }
 
-    /// Why a reminder is refused, if it is. `user` is who was to get it.
+    /// Returns the reason why a reminder was refused, if it was. `user` is who was to get it.
     pub fn of(&self, source: &str, id: &str, user: &str) -> Option<Refusal> {
         self.0
             .get(&(source.to_owned(), id.to_owned(), user.to_owned()))

@@ -15,17 +15,18 @@ use crate::reminder::reject::{RejectCode, Rejection};
 use crate::trace;
 use crate::wire::cloud_event::is_about_events;
 
-/// Bytes of its publisher's headers that a refused message keeps. JetStream takes 64 KiB of headers with a message; the
-/// rest is for what Bellhop and `bellhop rejected requeue` add.
+/// Bytes of its publisher's headers that a refused message keeps. JetStream takes 64 KiB of headers
+/// with a message; the rest is for what Bellhop and `bellhop rejected requeue` add.
 const PUBLISHER_BYTES: usize = 60 << 10;
 /// Room that a refused message's own headers and subject need beside its body, at most.
 const OWN_BYTES: usize = 4 << 10;
-/// How long to wait before a message that was cut is stored.
+/// Pause before a truncated message is stored.
 const CUT_PAUSE: Duration = Duration::from_millis(50);
-/// What JetStream adds to a stored message, about.
+/// Approximate bytes that JetStream adds to a stored message.
 const RECORD_BYTES: usize = 64;
 
-/// Keeps the headers that fit, those first that say what the message is, and returns them with the number of the others.
+/// Keeps the headers that fit, those first that say what the message is, and returns them with the
+/// number of the others.
 fn fitting(headers: HeaderMap) -> (HeaderMap, usize) {
     let is_extra = |name: &str| !is_about_events(name) && !name.eq_ignore_ascii_case(trace::HEADER);
     let mut all: Vec<_> = headers
@@ -70,7 +71,8 @@ pub struct Message {
 }
 
 impl Message {
-    /// Refused input of the source with this subject token. `id` makes repeats after a crash one message.
+    /// Refused input of the source with this subject token. `id` makes repeats after a crash one
+    /// message.
     pub fn new(
         names: &Names,
         source_token: &str,
@@ -94,7 +96,7 @@ impl Message {
         }
     }
 
-    /// Says which reminder it is.
+    /// Adds the id of the refused reminder.
     pub fn with_id(mut self, id: &str) -> Self {
         self.headers.insert(headers::ID, id);
         self
@@ -129,8 +131,8 @@ impl Message {
         .with_id(own_id)
     }
 
-    /// With the headers that it was published with, as far as they are its publisher's and there is room for them: what
-    /// it is may be shown there.
+    /// With the headers that it was published with, as far as they are its publisher's and there is
+    /// room for them: what it is may be shown there.
     pub fn with_headers_of(self, published: Option<&HeaderMap>) -> Self {
         let (mut headers, cut) = fitting(published.map(of_publisher).unwrap_or_default());
         if cut > 0 {
@@ -142,7 +144,7 @@ impl Message {
         Self { headers, ..self }
     }
 
-    /// Where it goes.
+    /// Returns the subject to which it goes.
     pub fn subject(&self) -> &str {
         &self.subject
     }
@@ -159,13 +161,14 @@ impl Message {
         RECORD_BYTES + self.subject.len() + self.id.len() + headers + self.payload.len()
     }
 
-    /// Stores it, however long JetStream is away. What JetStream does not take whole, since the server's `max_payload` was
-    /// lowered meanwhile, is stored as far as it fits, and says how much it was.
+    /// Stores it, however long JetStream is away. What JetStream does not take whole, since the
+    /// server's `max_payload` was lowered meanwhile, is stored as far as it fits, and says how much
+    /// it was.
     pub async fn store(mut self, nats: &Nats, metrics: &Metrics) {
         let whole = self.payload.len();
         let mut room = whole.min(nats.client.max_payload().saturating_sub(OWN_BYTES));
         while let Err(error) = self.try_store(nats).await {
-            tracing::error!(error = %chain(&error), subject = self.subject, whole, "refused input is too large to be stored whole, cutting it");
+            tracing::error!(error = %chain(&error), subject = self.subject, whole, "refused input is too large to store, truncating it");
             self.headers.insert(headers::CUT, whole.to_string());
             self.payload.truncate(room);
             room /= 2;

@@ -1,10 +1,11 @@
 //! Gives an installation another number of partitions, while its members are stopped.
 //!
-//! Positions and mailboxes lie under the partitions' numbers. So members read the log up to one set and no further, settle all
-//! of that, and stop. Then all partitions have the same position, and the new ones get it. Every mailbox whose partition is
-//! another one now is copied there; then the new number counts, and what lies under a number that is not its user's is
-//! removed. Whichever number counts tells what to remove, so it can be run again after it was interrupted at any point, and
-//! nothing is lost or doubled.
+//! Positions and mailboxes lie under the partitions' numbers. So members read the log up to one set
+//! and no further, settle all of that, and stop. Then all partitions have the same position, and
+//! the new ones get it. Every mailbox whose partition is another one now is copied there; then the
+//! new number counts, and what lies under a number that is not its user's is removed. Whichever
+//! number counts tells what to remove, so it can be run again after it was interrupted at any
+//! point, and nothing is lost or doubled.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -21,12 +22,12 @@ use crate::token::UserId;
 const ARRIVAL: Duration = Duration::from_secs(2);
 /// Members have heard by then that the log is held.
 const HEARD_WITHIN: Duration = Duration::from_secs(3);
-/// How often JetStream is asked how far the members are.
+/// Interval at which JetStream is asked for the members' progress.
 const POLL: Duration = Duration::from_millis(200);
 /// Partitions opened or filled, and mailboxes removed, at a time.
 const IN_FLIGHT: usize = 32;
 
-/// How far it has come.
+/// The progress of the change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
     /// The members settle so many sets.
@@ -37,7 +38,8 @@ pub enum Progress {
     Copied(usize),
 }
 
-/// Changes the number of partitions, and tells what it does. What is published meanwhile waits in its stream.
+/// Changes the number of partitions, and tells what it does. What is published meanwhile waits in
+/// its stream.
 ///
 /// # Errors
 /// When JetStream does not do as it is asked; run it again then.

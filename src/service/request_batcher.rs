@@ -1,7 +1,9 @@
-//! Requests to app-server instances. Partitions have one of each kind under way for an instance, and there are many
-//! partitions: what they have for the same instance goes together, so that an instance is spoken to in a few large requests
-//! and not in many small ones. One is under way at a time; nothing waits for a request to fill. A delivery that does not get its
-//! turn in time is given back. One that goes alone takes no turn: it may have no answer, and no other request waits for that.
+//! Requests to app-server instances. Partitions have one of each kind under way for an instance,
+//! and there are many partitions: what they have for the same instance goes together, so that an
+//! instance is spoken to in a few large requests and not in many small ones. One is under way at a
+//! time; nothing waits for a request to fill. A delivery that does not get its turn in time is
+//! given back. One that goes alone takes no turn: it may have no answer, and no other request waits
+//! for that.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -39,7 +41,7 @@ struct Queues {
     shared_names: SharedNames,
 }
 
-/// What one partition has for an instance.
+/// The part of one partition in a delivery to an instance.
 #[derive(Debug)]
 pub struct DeliveryPart {
     /// The reminders as they go into the request.
@@ -82,7 +84,8 @@ impl RequestBatcher {
         self.0.shared_names.clone()
     }
 
-    /// Delivers, and returns what the instance refused of the whole request, which may have what others have for it, too.
+    /// Delivers, and returns what the instance refused of the whole request, which may have what
+    /// others have for it, too.
     ///
     /// # Errors
     /// When nothing in the request counts as delivered, or it was not sent by `until`.
@@ -177,7 +180,7 @@ impl Sender {
                         tracing::info!(instance = %to.name, ?why, "instance did not respond, backing off")
                     }
                     Company::Alone => {
-                        tracing::info!(instance = %to.name, ?why, "one user's reminders are unanswered")
+                        tracing::info!(instance = %to.name, ?why, "an app server left one user's reminders unanswered")
                     }
                 }
             }
@@ -201,8 +204,9 @@ impl Sender {
             instance::heartbeat(&client, &to, &users, self.timeout).await
         };
         if matches!(answer, Err(NoAnswer::TimedOut)) && connects() != connected {
-            // The answer was lost with the connection, which another instance's answer may have broken. Both back off for the
-            // same time; so asked at the same moment as that one, it would lose its answer each time.
+            // The answer was lost with the connection, which another instance's answer may have
+            // broken. Both back off for the same time; so asked at the same moment as that one, it
+            // would lose its answer each time.
             tokio::time::sleep(self.timeout.mul_f64(fastrand::f64() / 2.0)).await;
             answer = instance::heartbeat(&self.apps.client(), &to, &users, self.timeout).await;
         }
@@ -225,7 +229,7 @@ impl Sender {
     }
 }
 
-/// Where requests of one kind are handed in.
+/// The queue for requests of one kind.
 #[derive(Debug)]
 struct RequestQueue<P, A>(mpsc::Sender<(Arc<Instance>, Waiting<P, A>)>);
 
@@ -349,7 +353,8 @@ async fn carry<P, A: Clone, F: Future<Output = Result<A, NoAnswer>>>(
                         continue;
                     }
                     Err(why @ NoAnswer::NoResponders) => why.into(),
-                    // An instance that is silent is so for those who wait, too. It has not seen what they have for it.
+                    // An instance that is silent is so for those who wait, too. It has not seen
+                    // what they have for it.
                     Err(NoAnswer::TimedOut | NoAnswer::Garbage) => Undelivered::Withheld,
                 };
                 batch_queues.closed(&instance).into_iter().for_each(|waiting| tell(waiting.answer, Err(for_the_others)));
@@ -406,7 +411,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_comes_while_a_request_is_under_way_makes_the_next() {
+    async fn arrivals_during_a_request_form_the_next() {
         let (counter, mut sending) = Counter::new();
         let first = counter.ask(1).await;
         let (parts, answer) = sending.recv().await.unwrap();
@@ -428,7 +433,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_instance_that_is_silent_is_so_for_all_who_wait() {
+    async fn silent_instance_fails_all_waiting_parts() {
         let (counter, mut sending) = Counter::new();
         let first = counter.ask(1).await;
         let (_, answer) = sending.recv().await.unwrap();
@@ -437,14 +442,14 @@ mod tests {
         for asked in [first].into_iter().chain(others) {
             assert_eq!(asked.await.unwrap(), Err(NoAnswer::NoResponders.into()));
         }
-        assert!(sending.try_recv().is_err(), "nobody asked it again");
+        assert!(sending.try_recv().is_err(), "no further request was sent");
         let later = counter.ask(7).await;
         sending.recv().await.unwrap().1.send(Ok(1)).unwrap();
         assert_eq!(later.await.unwrap(), Ok(1));
     }
 
     #[tokio::test]
-    async fn what_waits_behind_an_unanswered_request_is_withheld() {
+    async fn parts_behind_an_unanswered_request_are_withheld() {
         let (counter, mut sending) = Counter::new();
         let first = counter.ask(1).await;
         let (_, answer) = sending.recv().await.unwrap();
@@ -459,7 +464,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_sent_in_time_is_given_back() {
+    async fn parts_not_sent_in_time_are_returned() {
         let (counter, mut sending) = Counter::new();
         let until = Some(Instant::now() + Duration::from_millis(50));
         let first = counter.ask_until(1, until).await;
@@ -482,7 +487,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_nobody_waits_for_any_more_is_not_sent() {
+    async fn abandoned_parts_are_not_sent() {
         let (counter, mut sending) = Counter::new();
         let first = counter.ask(1).await;
         let (_, answer) = sending.recv().await.unwrap();

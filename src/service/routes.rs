@@ -15,7 +15,7 @@ const MAX_LOOKED_UP: usize = 64;
 /// The most keys of one user that are read: as many as nats-server looks up at once.
 const MAX_KEYS: usize = 1_024;
 
-/// What an entry of the bucket tells the partition of its user.
+/// Returns the user of an entry of the bucket, and the input for that user's partition.
 pub(super) fn read(names: &Names, entry: &Entry) -> Result<(UserId, Input), NotOurs> {
     let (user, name) = read_key(&entry.key)?;
     let revision = entry.revision;
@@ -37,7 +37,8 @@ pub(super) fn read(names: &Names, entry: &Entry) -> Result<(UserId, Input), NotO
     Ok((user, input))
 }
 
-/// Where a user may be connected by the bucket's word, the route put last first. The user may be another partition's.
+/// Returns the instances at which a user may be connected according to the bucket, the route put
+/// last first. The user may be another partition's.
 ///
 /// # Errors
 /// When JetStream does not answer.
@@ -57,7 +58,7 @@ pub(super) async fn look_up(nats: &Nats, user: &UserId) -> Result<Vec<Arc<Instan
         .collect())
 }
 
-/// Whether a user has a route at an instance. A route that is refused is none.
+/// Returns true if a user has a route at an instance. A route that is refused is none.
 ///
 /// # Errors
 /// When JetStream does not answer.

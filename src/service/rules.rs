@@ -1,8 +1,9 @@
 //! Watches the bucket of rules, and has the compiled documents of all tags ready.
 //!
-//! The task that processes a reminder takes what is [current](Watch::current), all of it. A document that changes is compiled
-//! beside the old one and takes its place whole; one that cannot be used leaves the last good one in place. Where there is
-//! none, reminders with the tag are refused: a text must not show what a rule was meant to hide.
+//! The task that processes a reminder takes what is [current](Watch::current), all of it. A
+//! document that changes is compiled beside the old one and takes its place whole; one that cannot
+//! be used leaves the last good one in place. Where there is none, reminders with the tag are
+//! refused: a text must not show what a rule was meant to hide.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -59,7 +60,8 @@ impl Watch {
         )
     }
 
-    /// Waits until the rules are known: a reminder that goes out before them would show what they hide.
+    /// Waits until the rules are known: a reminder that goes out before them would show what they
+    /// hide.
     pub async fn loaded(&self) {
         if self.rules.clone().wait_for(Option::is_some).await.is_err() {
             std::future::pending::<()>().await; // The task ends with the process only.
@@ -88,7 +90,7 @@ struct Watcher {
     sender: watch::Sender<Option<Arc<Rules>>>,
 }
 
-/// What is known of the bucket.
+/// The known content of the bucket.
 #[derive(Default)]
 struct Known {
     rules: Rules,
@@ -118,7 +120,7 @@ impl Watcher {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(error = %chain(&error), "watch of rules ended, watching again");
+                    tracing::warn!(error = %chain(&error), "watch of rules ended, restarting it");
                     pause.wait().await;
                 }
             }
@@ -169,7 +171,8 @@ impl Watcher {
         };
     }
 
-    /// Returns what applies to a tag now that this document is stored for it, if anything can be used.
+    /// Returns what applies to a tag now that this document is stored for it, if anything can be
+    /// used.
     async fn usable(&self, known: &mut Known, tag: &Tag, entry: &Entry) -> Option<Arc<Engine>> {
         let (key, revision) = (entry.key.as_str(), entry.revision);
         let problems = match compiled(entry.value.clone()).await {
@@ -219,8 +222,9 @@ impl Watcher {
         None
     }
 
-    /// Returns the last version before a bad one that was good, for a process that has not seen it in force. Goes on until it
-    /// is known: without it, a member that starts while JetStream is away would refuse what it need not refuse.
+    /// Returns the last version before a bad one that was good, for a process that has not seen it
+    /// in force. Goes on until it is known: without it, a member that starts while JetStream is
+    /// away would refuse what it need not refuse.
     async fn last_good(&self, bad: &Entry) -> Option<Arc<Engine>> {
         let mut pause = Pause::default();
         loop {
@@ -250,8 +254,8 @@ impl Watcher {
     }
 }
 
-/// Returns the newest version of a document before `revision` that can be used, with its own revision. Versions before a
-/// deletion do not count.
+/// Returns the newest version of a document before `revision` that can be used, with its own
+/// revision. Versions before a deletion do not count.
 ///
 /// # Errors
 /// When JetStream does not answer, or this user may not read single messages of the bucket.

@@ -13,8 +13,8 @@ use crate::partition::Partition;
 /// Bytes of one message of the idempotency window. One set with 10,000 reminders has 240 kB.
 const MESSAGE_BYTES: usize = 256 << 10;
 
-/// Where the entries of a subscriber's window lie. A partition's subject says among how many partitions its users are its
-/// own: another number has subjects of its own.
+/// The stored entries of a subscriber's window. A partition's subject says among how many
+/// partitions its users are its own: another number has subjects of its own.
 #[derive(Debug, Clone)]
 pub(super) struct Seen {
     subject: String,
@@ -62,8 +62,8 @@ impl Seen {
         }
     }
 
-    /// Returns the entries of this partition's users that were stored while there was another number of partitions, the
-    /// oldest first.
+    /// Returns the entries of this partition's users that were stored while there was another
+    /// number of partitions, the oldest first.
     async fn of_other_counts(&self, nats: &Nats) -> Result<Vec<Entries>, NatsError> {
         let Some((partition, count)) = self.of else {
             return Ok(Vec::new());
@@ -90,7 +90,8 @@ impl Seen {
     }
 }
 
-/// Returns among how many partitions the subject of a window counts; none for the role that works sets.
+/// Returns among how many partitions the subject of a window counts; none for the role that works
+/// sets.
 fn count_of(subject: &str) -> Option<u16> {
     let (count, _) = subject.rsplit('.').next()?.split_once('-')?;
     count.parse().ok()

@@ -1,7 +1,7 @@
 //! Spans of what is done with reminders, in the trace that their publisher began.
 //!
-//! With the feature `otlp`, and a collector to send them to, they are exported, and what is passed on names them. Without,
-//! they cost nothing, and what came is passed on as it came.
+//! With the feature `otlp`, and a collector to send them to, they are exported, and what is passed
+//! on names them. Without, they cost nothing, and what came is passed on as it came.
 
 use tracing::Span;
 
@@ -80,7 +80,7 @@ fn own(span: &Span) -> Option<TraceParent> {
         own.span_id(),
         own.trace_flags()
     );
-    text.parse().ok() // Of a span that is not recorded the ids are 0, which is no traceparent.
+    text.parse().ok() // Of a span that is not recorded the ids are 0, which is not a traceparent.
 }
 
 #[cfg(not(feature = "otlp"))]

@@ -7,7 +7,8 @@ use futures_util::FutureExt;
 use crate::nats::NatsError;
 use crate::partition::Role;
 
-/// Does the work of a role and returns how it ended. A panic ends it like an error, so that it is taken over again.
+/// Does the work of a role and returns how it ended. A panic ends it like an error, so that it is
+/// taken over again.
 pub(super) async fn panics(
     role: Role,
     work: impl Future<Output = (Role, Result<(), NatsError>)>,

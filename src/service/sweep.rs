@@ -1,5 +1,5 @@
-//! Sees to it that the marks of deleted keys go away: each program that deletes a route or a list of associates by a plain
-//! client leaves one that would stay for good.
+//! Sees to it that the marks of deleted keys go away: each program that deletes a route or a list
+//! of associates by a plain client leaves one that would stay for good.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -8,7 +8,8 @@ use crate::nats::chain;
 use crate::nats::keys::sweep;
 use crate::nats::link::Link;
 
-/// How often the buckets are read for marks that would stay. It takes a second for each 200,000 keys.
+/// Interval at which the buckets are searched for markers without a time to live. It takes a second
+/// for each 200,000 keys.
 const EVERY: Duration = Duration::from_secs(3_600);
 
 /// Sweeps until it is dropped. One member does it for all.

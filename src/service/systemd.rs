@@ -1,5 +1,6 @@
-//! Tells systemd when this member is ready and when it stops, where a unit of `Type=notify` has started it. So
-//! `systemctl restart` waits until the member works its share, and one after the other can be restarted without a gap.
+//! Notifications to systemd that this member is ready, or stops, if a unit of `Type=notify` started
+//! it. So `systemctl restart` waits until the member works its share, and one after the other can
+//! be restarted without a gap.
 
 use sd_notify::NotifyState;
 use tokio::sync::watch;

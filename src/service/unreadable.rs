@@ -1,9 +1,10 @@
-//! A message that was handed out and did not arrive. The client library loses its connection over some messages that
-//! nats-server passes on, and takes others for the server's own. Such a message comes again each time, to every member, and
-//! nothing behind it arrives. So it is stored among the refused input, and removed from where it was.
+//! A message that was handed out and did not arrive. The client library loses its connection over
+//! some messages that nats-server passes on, and takes others for the server's own. Such a message
+//! comes again each time, to every member, and nothing behind it arrives. So it is stored among the
+//! refused input, and removed from where it was.
 //!
-//! Every outage loses messages that are under way. So a message whose form says nothing against it is set aside only when it
-//! alone was lost, several times in a row.
+//! Every outage loses messages that are under way. So a message whose form says nothing against it
+//! is set aside only when it alone was lost, several times in a row.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +20,8 @@ use crate::nats::{During, Nats, NatsError};
 use crate::reminder::reject::{RejectCode, Rejection};
 use crate::token::Source;
 
-/// A message that looks well formed is set aside when it was lost so often, and nothing arrived in between.
+/// A message that looks well formed is set aside when it was lost so often, and nothing arrived in
+/// between.
 const LOSSES: u32 = 3;
 /// After so many losses it is pulled alone: then nothing else can have ended the connection.
 const LOSSES_TOGETHER: u32 = 2;
@@ -30,7 +32,7 @@ const HEADERS_SHOWN: usize = 200;
 /// The token that stands for a source where the subject names none. As a name it is empty.
 const NO_SOURCE: &str = "=";
 
-/// Where strangers' messages are read from.
+/// The origin of foreign messages.
 #[derive(Debug, Clone)]
 pub(super) struct Origin {
     pub(super) stream: String,
@@ -124,7 +126,8 @@ impl Origin {
         input.losses.arrived(&self.consumer, sequence);
     }
 
-    /// Looks why reading failed, and sets aside what cannot be read. The consumer is to be taken over again.
+    /// Looks why reading failed, and sets aside what cannot be read. The consumer is to be taken
+    /// over again.
     ///
     /// # Errors
     /// When JetStream does not answer; nothing is removed then that is not stored elsewhere.
@@ -143,8 +146,8 @@ impl Origin {
         looking.await.during("look at what did not arrive")?
     }
 
-    /// Looks at what was handed out from one sequence to another, of which the first did not arrive, and sets aside what cannot
-    /// be read.
+    /// Looks at what was handed out from one sequence to another, of which the first did not
+    /// arrive, and sets aside what cannot be read.
     ///
     /// # Errors
     /// When JetStream does not answer.
@@ -212,7 +215,7 @@ impl Origin {
         );
         let rejection = Rejection::new(RejectCode::UnreadableMessage, detail);
         let token = subject.rsplit('.').next().unwrap_or_default();
-        // What is no source's token may be no token at all.
+        // What is not a source's token may be no token at all.
         let token = if Source::from_token(token).is_ok() {
             token.to_owned()
         } else {

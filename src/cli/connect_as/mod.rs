@@ -1,4 +1,5 @@
-//! `bellhop connect-as`: acts as an app server, to see what arrives there and to try what happens when it refuses.
+//! `bellhop connect-as`: acts as an app server, to see what arrives there and to try what happens
+//! when it refuses.
 
 mod printer;
 
@@ -17,9 +18,10 @@ use crate::client::app_server::{Options, RouteError, StartError};
 use crate::client::{AppServer, Deliveries, Delivery, InstanceName, Reason, UserId};
 use crate::nats::chain;
 
-/// A second signal this soon after the first is the same request: shells and `timeout` signal a process and then its group.
+/// A second signal this soon after the first is the same request: shells and `timeout` signal a
+/// process and then its group.
 const SAME_REQUEST: Duration = Duration::from_millis(500);
-/// How long answers may take once the routes are deleted.
+/// Maximum time for the last answers, after the routes were deleted.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 #[derive(Debug, clap::Args)]
@@ -136,7 +138,7 @@ struct Application {
     signals: (Signal, Signal),
 }
 
-/// Why the application does not go on.
+/// The reason why the application stops.
 enum Stop {
     Signal,
     Failed(CliError),

@@ -1,4 +1,4 @@
-//! What `connect-as` prints.
+//! The output of `connect-as`.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
@@ -112,7 +112,8 @@ impl Printer {
     }
 }
 
-/// Returns a reminder for people: when it came, whose it is, what it says, and what is unusual about it.
+/// Returns a reminder for people: when it came, whose it is, what it says, and what is unusual
+/// about it.
 fn line(now: Timestamp, reminder: &Reminder, is_repeat: bool, refused: Option<Reason>) -> String {
     let Reminder {
         id,

@@ -12,7 +12,7 @@ use crate::config::Exposure;
 const NEARLY: u64 = 80;
 const ALMOST: u64 = 95;
 
-/// How much of a limit is used up.
+/// Judges the used share of a limit.
 pub(super) fn judged(
     used: u64,
     limit: u64,
@@ -46,7 +46,7 @@ pub(super) fn limits(case: &Case<'_>) -> Vec<Finding> {
     let Some(account) = &case.now.account else {
         let fix = "allow it to publish on $JS.API.INFO";
         return vec![Finding::unknown(
-            "this user may not ask JetStream for the account's limits",
+            "this user is not permitted to read the account's limits",
             fix,
         )];
     };
@@ -100,7 +100,7 @@ pub(super) fn limits(case: &Case<'_>) -> Vec<Finding> {
             };
             let found = format!("{} of {} {what}{tier} are used", show(used), show(limit));
             let fix = format!(
-                "raise the account's limit of {what}, or remove what is not needed: `nats account info`, `nats stream report`"
+                "raise the account's limit of {what}, or remove unused ones: `nats account info`, `nats stream report`"
             );
             findings.extend(judged(used, limit, found, fix));
         }
@@ -121,7 +121,7 @@ pub(super) fn limits(case: &Case<'_>) -> Vec<Finding> {
 pub(super) fn permissions(case: &Case<'_>) -> Vec<Finding> {
     let Some(identity) = &case.now.identity else {
         return vec![Finding::unknown(
-            "this user may not ask the server what it may do",
+            "this user is not permitted to read its own permissions",
             "allow it to publish on $SYS.REQ.USER.INFO, or look at what nats-server logs of permission violations",
         )];
     };
@@ -149,7 +149,7 @@ pub(super) fn permissions(case: &Case<'_>) -> Vec<Finding> {
         let fix = format!("add to the user's permissions: {verb}: {subjects:?}");
         (!subjects.is_empty()).then(|| {
             Finding::critical(
-                format!("this user may not {verb} {}", few(&subjects)),
+                format!("this user is not permitted to {verb} {}", few(&subjects)),
                 expected,
                 fix,
             )

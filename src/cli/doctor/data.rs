@@ -1,4 +1,4 @@
-//! What people and programs put in, and what they get out: refused input, rules, routes, the history.
+//! Checks of refused input, rules, routes, and the history.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -23,7 +23,7 @@ use crate::service::rules::last_good;
 use crate::token::InstanceName;
 use crate::wire::member::HeldBack;
 
-/// How long a refusal is news. What is older was seen, or will not be.
+/// Age up to which a refusal counts as recent. What is older was seen, or will not be.
 const NEWS: SignedDuration = SignedDuration::from_hours(1);
 /// Marks of deleted routes that need no action.
 const FEW_MARKS: u64 = 1_000;
@@ -54,7 +54,8 @@ pub(super) fn rejected(case: &Case<'_>) -> Vec<Finding> {
     }]
 }
 
-/// Whether an app server leaves a reminder unanswered, again and again, so that its user's reminders wait.
+/// Reports app servers that leave a reminder unanswered repeatedly, so that its user's reminders
+/// wait.
 pub(super) fn unanswered(case: &Case<'_>) -> Vec<Finding> {
     let alive = case.now.alive(case.config.members.ttl);
     let held_back = alive.flat_map(|(_, member)| &member.card.held_back);
@@ -155,7 +156,7 @@ pub(super) async fn history(case: &Case<'_>, nats: &Nats) -> Vec<Finding> {
         Ok(Err(error)) => Finding::critical(
             chain(&error).to_string(),
             expected,
-            "start its database; the members' logs say what is wrong with it",
+            "start its database; the members' logs have its errors",
         ),
         Err(_) => Finding::critical(
             format!("no answer within {PATIENCE:?}"),
@@ -165,7 +166,8 @@ pub(super) async fn history(case: &Case<'_>, nats: &Nats) -> Vec<Finding> {
     }]
 }
 
-/// Judges that something cannot be read. An account that imports JetStream's figures need not be allowed to read content.
+/// Judges that something cannot be read. An account that imports JetStream's figures need not be
+/// allowed to read content.
 fn unread(case: &Case<'_>, error: &(dyn Error + 'static), expected: &str, fix: &str) -> Finding {
     match case.config.nats.api().as_str() {
         "$JS.API" => Finding::critical(chain(error).to_string(), expected, fix),
@@ -176,11 +178,11 @@ fn unread(case: &Case<'_>, error: &(dyn Error + 'static), expected: &str, fix: &
     }
 }
 
-/// What an operator waits for.
+/// Maximum time that an operator waits.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Judges documents that members cannot use. An earlier version applies in their place; where there is none, reminders
-/// with the tag are refused.
+/// Judges documents that members cannot use. An earlier version applies in their place; where there
+/// is none, reminders with the tag are refused.
 pub(super) async fn rules(case: &Case<'_>, nats: &Nats) -> Vec<Finding> {
     let (mut good, mut bad, mut findings) = (0, Vec::new(), Vec::new());
     let documents = match documents(nats).await {
@@ -218,7 +220,8 @@ pub(super) async fn rules(case: &Case<'_>, nats: &Nats) -> Vec<Finding> {
     or_ok(findings, || format!("{} in use", plural(good, "document")))
 }
 
-/// Returns the latest version of each document, by key. They are read as JSON: one could end the client's connection.
+/// Returns the latest version of each document, by key. They are read as JSON: one could end the
+/// client's connection.
 async fn documents(nats: &Nats) -> Result<BTreeMap<String, RawMessage>, NatsError> {
     let bucket = nats.names.rules_bucket();
     let (stream, prefix) = (bucket_stream(&bucket), format!("$KV.{bucket}."));
@@ -240,8 +243,8 @@ async fn documents(nats: &Nats) -> Result<BTreeMap<String, RawMessage>, NatsErro
     Ok(documents)
 }
 
-/// App servers delete the routes of users who left. Each leaves a mark, which goes by itself; where no member runs, or it is an
-/// old one, some stay.
+/// App servers delete the routes of users who left. Each leaves a mark, which goes by itself; where
+/// no member runs, or it is an old one, some stay.
 pub(super) async fn routes(case: &Case<'_>, nats: &Nats) -> Vec<Finding> {
     let stream = bucket_stream(&nats.names.routes_bucket());
     let all = case.now.messages(&stream);

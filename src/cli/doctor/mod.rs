@@ -1,7 +1,8 @@
 //! `bellhop doctor`: is the installation healthy, and if not, what is wrong and how is it fixed?
 //!
-//! A check is a small function with a name. Most look at two [`Survey`]s, a second apart, and at nothing else, so
-//! `bellhop top` makes them all the time; the others ask NATS something of their own. None changes anything.
+//! A check is a small function with a name. Most look at two [`Survey`]s, a second apart, and at
+//! nothing else, so `bellhop top` makes them all the time; the others ask NATS something of their
+//! own. None changes anything.
 
 mod account;
 mod data;
@@ -39,7 +40,7 @@ use system::SystemAccount;
 A check says ok, warning (look at it soon), critical (reminders wait, or could be lost), or unknown (it cannot be seen from here).
 
 Exit codes:
-  text, json   0 where nothing is critical, 1 where something is
+  text, json   0 if nothing is critical, else 1
   nagios       0 ok, 1 warning, 2 critical, 3 unknown: wrong arguments or configuration
 
 Examples:

@@ -1,4 +1,4 @@
-//! What a user must be allowed to do so that `bellhop serve` works, and what of that is not.
+//! The permissions that a user needs for `bellhop serve`, and the missing ones.
 
 use super::super::survey::{Allowed, Permissions};
 use crate::config::Config;
@@ -13,8 +13,8 @@ pub(super) struct Needs {
     pub(super) subscribe: Vec<String>,
 }
 
-/// Returns what a member needs once everything is set up. Creating streams and consumers needs more, and can be left to
-/// an operator.
+/// Returns what a member needs once everything is set up. Creating streams and consumers needs
+/// more, and can be left to an operator.
 pub(super) fn needs(names: &Names, config: &Config) -> Needs {
     let own = Role::all(config.partitions).flat_map(|role| consumers_of(names, config, role));
     let [log, parked, outcomes, ..] = names.streams();
@@ -119,10 +119,10 @@ pub(super) fn needs(names: &Names, config: &Config) -> Needs {
     }
 }
 
-/// Where askers want their answers, by default.
+/// The default reply subjects of queries.
 const REPLIES: &str = "_INBOX.>";
 
-/// What of it is not allowed, by what it is about.
+/// Returns the missing permissions, by subject.
 pub(super) fn missing(
     permissions: &Permissions,
     needs: &Needs,
@@ -158,7 +158,8 @@ fn not_allowed(allowed: Option<&Allowed>, needs: &[String]) -> Vec<String> {
         .collect()
 }
 
-/// Whether a pattern matches all that another one matches. What stands behind a space is a queue group.
+/// Returns true if a pattern matches every subject that another one matches. What stands behind a
+/// space is a queue group.
 fn covers(pattern: &str, other: &str) -> bool {
     let (mut pattern, mut other) = (tokens(pattern), tokens(other));
     loop {
@@ -171,7 +172,7 @@ fn covers(pattern: &str, other: &str) -> bool {
     }
 }
 
-/// Whether a subject exists that both match.
+/// Returns true if some subject matches both.
 fn overlap(one: &str, other: &str) -> bool {
     let (mut one, mut other) = (tokens(one), tokens(other));
     loop {

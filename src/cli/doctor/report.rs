@@ -77,7 +77,7 @@ impl Report {
             .map(|result| result.finding.status)
             .max()
             .unwrap_or(Status::Ok);
-        // An unknown state is no reason for an alarm.
+        // An unknown state is not a reason for an alarm.
         Self {
             status: if status == Status::Unknown {
                 Status::Ok

@@ -12,7 +12,7 @@ use crate::nats::{Nats, NatsError, chain, neighbours, topology};
 
 /// Above this a reminder takes noticeably long: on its way it waits for some five answers of NATS.
 const NEAR: Duration = Duration::from_millis(100);
-/// How far apart clocks may be: expiry is judged by members' clocks, and people compare times.
+/// Maximum difference between clocks: members' clocks decide on expiry, and people compare times.
 const CLOCK_WARNING: Duration = Duration::from_secs(1);
 /// Beyond this, reminders expire at a noticeably wrong time.
 const CLOCK_CRITICAL: Duration = Duration::from_secs(60);
@@ -72,7 +72,7 @@ pub(super) fn connection(case: &Case<'_>) -> Vec<Finding> {
     }]
 }
 
-/// How long this command's credentials last. They are to be those of `bellhop serve`.
+/// Checks the lifetime of this command's credentials. They are to be those of `bellhop serve`.
 pub(super) async fn credentials(nats: &Nats) -> Vec<Finding> {
     let Some(validity) = nats.access.validity().await else {
         return vec![Finding::ok("these credentials have no end")];
@@ -89,7 +89,7 @@ pub(super) async fn credentials(nats: &Nats) -> Vec<Finding> {
     }]
 }
 
-/// Whether another installation hears the same subjects.
+/// Checks for another installation that receives the same subjects.
 pub(super) async fn neighbours(nats: &Nats) -> Vec<Finding> {
     let others = async { neighbours::others(nats, &topology::installation(nats).await?).await };
     match others.await {

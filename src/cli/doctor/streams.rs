@@ -77,7 +77,7 @@ pub(super) fn storage(case: &Case<'_>) -> Vec<Finding> {
     })
 }
 
-/// Whether copies are in step, and whether there are any on a cluster.
+/// Checks that copies are in step, and that a cluster has some.
 pub(super) fn replicas(case: &Case<'_>) -> Vec<Finding> {
     let mut findings: Vec<Finding> = case
         .now
@@ -106,7 +106,7 @@ pub(super) fn replicas(case: &Case<'_>) -> Vec<Finding> {
     })
 }
 
-/// What is wrong with a stream's copies.
+/// Returns the problems of a stream's copies.
 fn copies(info: &Info) -> Vec<Finding> {
     let (name, Some(cluster)) = (&info.config.name, &info.cluster) else {
         return Vec::new();
@@ -139,7 +139,7 @@ fn copies(info: &Info) -> Vec<Finding> {
     findings
 }
 
-/// Whether a stream may drop what was acknowledged, or is about to refuse more.
+/// Reports a stream that could drop acknowledged messages, or that is about to refuse more.
 pub(super) fn room(case: &Case<'_>) -> Vec<Finding> {
     // Their messages were acknowledged.
     let promised = [
@@ -231,6 +231,6 @@ fn room_of_schedules(case: &Case<'_>) -> Option<Finding> {
         used,
         limit,
         found,
-        "`bellhop scheduled ls` shows what waits; `bellhop scheduled cancel`, or more `streams.storage` and `bellhop setup`",
+        "`bellhop scheduled ls` shows them; run `bellhop scheduled cancel`, or raise `streams.storage` and run `bellhop setup`",
     )
 }

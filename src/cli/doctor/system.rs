@@ -1,5 +1,5 @@
-//! What only the system account sees: every server's version, clock and way of writing. Without it, versions are asked for at
-//! each address that is known.
+//! Data that only the system account sees: every server's version, clock and way of writing.
+//! Without it, versions are asked for at each address that is known.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,12 +16,12 @@ use crate::cli::output::duration;
 use crate::config::{Config, Nats};
 use crate::nats::{self, During, NatsError, chain, connect_to, shown_addresses, split_credentials};
 
-/// How to be a user of the system account.
+/// The credentials of a user of the system account.
 #[derive(Debug, clap::Args)]
 pub(super) struct SystemAccount {
-    /// A NATS address with a user of the system account, `nats://USER:PASSWORD@HOST`: it sees every server's version and how
-    /// often it writes to its disk. Others can read a command line, so set $BELLHOP_SYSTEM_URL instead, or use
-    /// --system-creds
+    /// A NATS address with a user of the system account, `nats://USER:PASSWORD@HOST`: it sees every
+    /// server's version and how often it writes to its disk. Others can read a command line, so set
+    /// $BELLHOP_SYSTEM_URL instead, or use --system-creds
     #[arg(long, value_name = "URL")]
     system: Option<String>,
     /// A credentials file of such a user; it goes with the addresses of --nats
@@ -260,7 +260,7 @@ async fn version(config: &Config, address: &str) -> Result<String, NatsError> {
         .version)
 }
 
-/// What an acknowledgement is worth when machines lose power.
+/// Checks the value of an acknowledgement when machines lose power.
 pub(super) fn sync(case: &Case<'_>, servers: &Servers) -> Vec<Finding> {
     let servers = match servers {
         Some(Ok(servers)) => servers,

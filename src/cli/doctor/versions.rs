@@ -1,4 +1,5 @@
-//! Releases of nats-server: which are enough, which are recommended, and what is known against the others.
+//! Releases of nats-server: which are enough, which are recommended, and what is known against the
+//! others.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,7 @@ use super::Finding;
 /// Major, minor, patch.
 type Version = (u64, u64, u64);
 
-/// What doctor recommends.
+/// The recommended versions.
 const RECOMMENDED: &str = "nats-server 2.15.1, or 2.14.7";
 
 /// A fault of nats-server that Bellhop's users can meet.
@@ -16,7 +17,7 @@ struct Fault {
     since: Version,
     /// The first release in which it is fixed, or the first that is known to be later than the fix.
     fixed: Version,
-    /// What goes wrong, and where it is reported.
+    /// The problem, and its number.
     what: &'static str,
 }
 

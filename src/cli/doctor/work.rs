@@ -190,7 +190,7 @@ fn is_own(case: &Case<'_>, info: &Info) -> bool {
         .any(|(stream, prefix)| info.stream_name == *stream && info.name.starts_with(prefix))
 }
 
-/// What is wrong with a consumer, now and a moment ago.
+/// Returns the problems of a consumer, now and a moment ago.
 fn troubles(before: &Info, now: &Info, has_members: bool) -> Vec<Finding> {
     let (stream, name) = (&now.stream_name, &now.name);
     let mut findings = Vec::new();
@@ -256,7 +256,8 @@ fn troubles(before: &Info, now: &Info, has_members: bool) -> Vec<Finding> {
     findings
 }
 
-/// Returns whether no client reads a pinned consumer. While nothing is handed out no client is pinned, but pulls wait.
+/// Returns whether no client reads a pinned consumer. While nothing is handed out no client is
+/// pinned, but pulls wait.
 pub(in crate::cli) fn is_unread(info: &Info) -> bool {
     let is_pinned = info
         .priority_groups
@@ -267,7 +268,7 @@ pub(in crate::cli) fn is_unread(info: &Info) -> bool {
         && info.num_waiting == 0
 }
 
-/// How long the oldest of what has not been worked on waits.
+/// Checks how long the oldest unprocessed message has waited.
 pub(super) fn backlog(case: &Case<'_>) -> Vec<Finding> {
     let log = case.names.log_stream();
     let sets = plural(case.now.messages(&log) as usize, "set");

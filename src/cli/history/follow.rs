@@ -1,4 +1,4 @@
-//! What happens next: the outcomes, as their stream gets them.
+//! New outcomes, as their stream gets them.
 
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::pull::{Ordered, OrderedConfig};
@@ -21,7 +21,7 @@ pub(super) struct Live {
     messages: Ordered,
 }
 
-/// What fails here.
+/// The action in errors.
 const ACTION: &str = "follow the outcomes";
 
 impl Live {

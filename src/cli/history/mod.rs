@@ -38,7 +38,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// Which reminders, in the words of `bellhop.api.history`.
+/// The filter, in the words of `bellhop.api.history`.
 #[derive(Debug, Clone, Serialize, clap::Args)]
 struct Filter {
     /// Only those for this user
@@ -153,7 +153,7 @@ async fn find(
     }
 }
 
-/// What a line shows of a reminder.
+/// A line's view of a reminder.
 #[derive(Deserialize)]
 struct Shown {
     source: String,

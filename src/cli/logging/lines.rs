@@ -1,5 +1,5 @@
-//! The form of a log line. Every value on it may come from outside, also one of a library or of an error that quotes its
-//! input, so each is an excerpt: escaped, on one line, and bounded.
+//! The form of a log line. Every value on it may come from outside, also one of a library or of an
+//! error that quotes its input, so each is an excerpt: escaped, on one line, and bounded.
 
 use std::fmt::{self, Debug};
 
@@ -26,7 +26,8 @@ pub(super) fn fields() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static 
     debug_fn(field).delimited(" ")
 }
 
-/// Lines for programs: one JSON object each, of the time, the level, the module and the event's fields.
+/// Lines for programs: one JSON object each, of the time, the level, the module and the event's
+/// fields.
 pub(super) struct Json;
 
 impl<S: Subscriber + for<'s> LookupSpan<'s>, N: for<'w> FormatFields<'w> + 'static>

@@ -1,5 +1,5 @@
-//! Where log lines and spans go: text or JSON on stderr, filtered by `BELLHOP_LOG`; and, with the feature `otlp`, spans to
-//! an OpenTelemetry collector.
+//! The output of log lines and spans: text or JSON on stderr, filtered by `BELLHOP_LOG`; and, with
+//! the feature `otlp`, spans to an OpenTelemetry collector.
 
 mod lines;
 
@@ -49,8 +49,8 @@ impl Cli {
         Logging::default()
     }
 
-    /// A service's lines may go to a collector; a tool's go to a person. A wrong configuration is reported when it is
-    /// used.
+    /// A service's lines may go to a collector; a tool's go to a person. A wrong configuration is
+    /// reported when it is used.
     fn log_format(&self) -> LogFormat {
         match self.command {
             Command::Serve(_) => self
@@ -92,7 +92,8 @@ mod otlp {
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
     ];
 
-    /// Exports spans as the standard's variables say (`OTEL_EXPORTER_OTLP_*`, `OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER`).
+    /// Exports spans as the standard's variables say (`OTEL_EXPORTER_OTLP_*`, `OTEL_SERVICE_NAME`,
+    /// `OTEL_TRACES_SAMPLER`).
     pub(super) fn spans<S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync>()
     -> Option<(impl Layer<S> + Send + Sync, SdkTracerProvider)> {
         if !ENDPOINTS.iter().any(|name| env::var_os(name).is_some()) {

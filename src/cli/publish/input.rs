@@ -1,5 +1,5 @@
-//! What `publish` reads: a set, a list of reminders, or one reminder a line. It is checked as the intake will check it,
-//! and cut into sets that fit. Pure.
+//! The input of `publish`: a set, a list of reminders, or one reminder per line. It is checked as
+//! the intake will check it, and cut into sets that fit. Pure.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,7 +13,7 @@ use crate::reminder::reject::RejectCode;
 use crate::reminder::set::{self, MAX_REMINDERS, Origin, Refused};
 use crate::token::Source;
 
-/// What is asked for.
+/// The arguments.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Request<'a> {
     pub(super) source: &'a Source,
@@ -23,7 +23,7 @@ pub(super) struct Request<'a> {
     pub(super) max_bytes: usize,
 }
 
-/// What is to be sent.
+/// The sets to send.
 #[derive(Debug)]
 pub(super) struct Plan {
     /// Reminders in the input.
@@ -42,7 +42,7 @@ pub(super) struct Bad {
     pub(super) detail: String,
 }
 
-/// Where a reminder stands in the input.
+/// The position of a reminder in the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Place {
     /// A line, counted from 1.
@@ -214,7 +214,8 @@ fn read(text: &str) -> Result<Input<'_>, CliError> {
     }
 }
 
-/// Reads a reminder a line. Where most lines are no JSON of their own, the input is rather one damaged document.
+/// Reads a reminder a line. Where most lines are not JSON of their own, the input is rather one
+/// damaged document.
 fn lines<'a>(text: &'a str, error: &serde_json::Error) -> Result<Input<'a>, CliError> {
     let item = |(at, line): (usize, &'a str)| {
         let raw = serde_json::from_str::<&RawValue>(line)
@@ -241,8 +242,8 @@ fn lines<'a>(text: &'a str, error: &serde_json::Error) -> Result<Input<'a>, CliE
     Ok(Input::Reminders(items))
 }
 
-/// Parts the good from the bad, the way the intake will. `rest` is what their set says of them all, and `room` what one
-/// reminder may take.
+/// Parts the good from the bad, the way the intake will. `rest` is what their set says of them all,
+/// and `room` what one reminder may take.
 fn check<'a>(
     items: &[Item<'a>],
     rest: &str,
@@ -338,12 +339,13 @@ fn body(id: Option<&str>, rest: &str, reminders: &[&str]) -> String {
     format!("{{{id}{rest}\"reminders\":[{}]}}", reminders.join(","))
 }
 
-/// What a message's headers take.
+/// Returns the number of bytes of a message's headers.
 fn headers_bytes(msg_id: Option<&str>) -> usize {
     msg_id.map_or(0, |id| "NATS/1.0\r\nNats-Msg-Id: \r\n\r\n".len() + id.len())
 }
 
-/// An error's text without its place in the reminder; the reminder's place in the input is shown instead.
+/// An error's text without its place in the reminder; the reminder's place in the input is shown
+/// instead.
 fn within(problem: &str) -> String {
     problem
         .rsplit_once(" at line ")

@@ -37,7 +37,7 @@ Examples:
 
 With --msg-id, the same sets count once, however often they are published within the idempotency window (10 minutes).")]
 pub(super) struct Args {
-    /// A file, or `-` for standard input, which is also read when it is no terminal
+    /// A file, or `-` for standard input, which is also read when it is not a terminal
     #[arg(conflicts_with = "user")]
     file: Option<PathBuf>,
     /// The business system that publishes
@@ -46,7 +46,8 @@ pub(super) struct Args {
     /// The set's id, in place of its own; of several sets, each has /1, /2, ... added
     #[arg(long, value_name = "ID", value_parser = id)]
     set_id: Option<String>,
-    /// The set's Nats-Msg-Id, after the source and a slash; of several sets, each has /1, /2, ... added
+    /// The set's Nats-Msg-Id, after the source and a slash; of several sets, each has /1, /2, ...
+    /// added
     #[arg(long, value_name = "ID", value_parser = id)]
     msg_id: Option<String>,
     /// Send what is valid and leave out the rest
@@ -210,7 +211,8 @@ fn report(plan: &Plan, skip_invalid: bool) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Sends the sets one after the other: each one's acknowledgement is awaited, so that their order is the input's.
+/// Sends the sets one after the other: each one's acknowledgement is awaited, so that their order
+/// is the input's.
 async fn send(nats: &Nats, args: &Args, sets: Vec<Set>) -> Result<(), CliError> {
     let (subject, mut output) = (nats.names.sets(&args.source), Output::new());
     let (count, mut reminders) = (sets.len(), 0);
@@ -256,7 +258,7 @@ async fn send(nats: &Nats, args: &Args, sets: Vec<Set>) -> Result<(), CliError> 
     output.flush()
 }
 
-/// What is stored and what is not, when a set could not be sent.
+/// Describes what is stored and what is not, when a set could not be sent.
 fn failed(error: &NatsError, done: usize, count: usize, has_msg_id: bool) -> CliError {
     let mut text = chain(error).to_string();
     if count > 1 {
@@ -278,7 +280,7 @@ fn failed(error: &NatsError, done: usize, count: usize, has_msg_id: bool) -> Cli
     CliError::Failed(text)
 }
 
-/// What would be sent.
+/// Prints the sets without sending them.
 fn show(subject: &str, sets: Vec<Set>, json: bool) -> Result<(), CliError> {
     let mut output = Output::new();
     for set in sets {

@@ -56,7 +56,7 @@ pub(super) enum Command {
     Requeue(requeue::Args),
 }
 
-/// Which ones.
+/// The selected messages.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Filter {
     /// Only those of this source
@@ -131,7 +131,7 @@ impl Refused {
 }
 
 impl Filter {
-    /// Tells `each` of the refused messages from a sequence on, the oldest first.
+    /// Passes the refused messages from a sequence on to `each`, the oldest first.
     async fn scan(
         &self,
         nats: &Nats,
@@ -170,7 +170,8 @@ impl Filter {
         .await
     }
 
-    /// The newest of them, oldest first. The stream is read from ever further back until there are enough.
+    /// The newest of them, oldest first. The stream is read from ever further back until there are
+    /// enough.
     async fn newest(&self, nats: &Nats, limit: usize) -> Result<VecDeque<Refused>, CliError> {
         let state = stream(nats).await?.cached_info().state.clone();
         let mut window = 4 * limit as u64;

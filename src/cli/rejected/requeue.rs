@@ -27,7 +27,7 @@ use crate::wire::cloud_event::{self, Published};
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "A set that was refused whole is published as it is, with its publisher's headers; a reminder that was \
+    after_help = "A set that was refused as a whole is published unchanged, with its publisher's headers; a reminder that was \
 refused alone becomes a set of its own. A header tells Bellhop that these reminders are not redeliveries. Once JetStream has stored it, the refused message \
 is deleted. A message that would be refused again is left where it is.
 
@@ -46,10 +46,11 @@ pub(in crate::cli) struct Args {
     all: bool,
     #[command(flatten)]
     filter: Filter,
-    /// Publish what this file holds in place of the refused message: a set, one reminder, or a CloudEvent in JSON
+    /// Publish the content of this file in place of the refused message: a set, one reminder, or a
+    /// CloudEvent in JSON
     #[arg(long, value_name = "FILE", conflicts_with = "all")]
     body: Option<PathBuf>,
-    /// Leave the refused message where it is
+    /// Keep the refused message
     #[arg(long)]
     keep: bool,
     /// Publish even if it would be refused again
@@ -159,7 +160,8 @@ async fn requeue(
         check(&source, &headers, &body)?;
     }
     headers.insert(headers::REQUEUE, sequence.to_string());
-    // Should the deletion fail and this be run again, it is taken in once. Publishers do not know the time, and so not the id.
+    // Should the deletion fail and this be run again, it is taken in once. Publishers do not know
+    // the time, and so not the id.
     let refused_ns = message.time.unix_timestamp_nanos();
     headers.insert(
         header::NATS_MESSAGE_ID,
@@ -187,7 +189,8 @@ async fn requeue(
     })
 }
 
-/// What takes the place of a refused message. It is a CloudEvent as far as the message was one whose headers are right.
+/// Returns the replacement of a refused message. It is a CloudEvent as far as the message was one
+/// whose headers are right.
 fn replaced(message: &StreamMessage, fixed: Bytes) -> (HeaderMap, Bytes) {
     let headers = of_publisher(&message.headers);
     let others = headers
@@ -211,7 +214,7 @@ fn replaced(message: &StreamMessage, fixed: Bytes) -> (HeaderMap, Bytes) {
     (if is_right { headers } else { plain }, body)
 }
 
-/// Whose it is, if it can be published again at all.
+/// Returns the message's source, if it can be published again at all.
 fn source(message: &StreamMessage) -> Result<Source, CliError> {
     let Refused { sequence, code, .. } = Refused::of(message);
     if code == RejectCode::CorruptEvent.as_str() {

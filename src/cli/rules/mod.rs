@@ -61,7 +61,7 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Look for mistakes in documents
+    /// Check documents for mistakes
     #[command(
         after_help = "Errors are what `rules put` refuses; they make the exit code 1. Warnings are about rules without effect, or with \
 a surprising one.
@@ -101,7 +101,7 @@ Example:
         #[arg(long)]
         json: bool,
     },
-    /// Show what the rules make of a text
+    /// Apply the rules to a text and show the result
     Try(trial::Args),
     /// Show which of many texts another document would change
     Diff(diff::Args),

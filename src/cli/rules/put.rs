@@ -62,7 +62,7 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
     report(&args, &usable, before.as_ref(), is_new, revision)
 }
 
-/// What a message may have around a document.
+/// Maximum number of bytes of a message around a document.
 const HEADER_BYTES: usize = 256;
 
 fn fits(input: &Input, max_payload: usize) -> Result<(), CliError> {
@@ -154,7 +154,7 @@ fn report(
 /// The most names that a change lists.
 const MAX_NAMES: usize = 5;
 
-/// What is different in a document, in words.
+/// Describes the differences between two documents.
 fn changes(old: &Document, new: &Document) -> Vec<String> {
     let (before, after) = (by_name(old), by_name(new));
     let names = |from: &Document, is_meant: &dyn Fn(&str) -> bool| -> Vec<String> {

@@ -21,7 +21,7 @@ mod tests {
         let written = std::fs::read_to_string(FILE).unwrap_or_default();
         assert!(
             written == schema(),
-            "{FILE} is out of date; write it anew: BELLHOP_BLESS=1 cargo test --lib schema"
+            "{FILE} is out of date; write it again: BELLHOP_BLESS=1 cargo test --lib schema"
         );
     }
 }

@@ -15,7 +15,7 @@ use crate::rules::document::Document;
 use crate::rules::engine::Engine;
 use crate::token::Tag;
 
-/// How much there is in a document.
+/// The size of a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(in crate::cli) struct Size {
     pub(super) rules: usize,
@@ -51,7 +51,7 @@ impl fmt::Display for Size {
     }
 }
 
-/// What stands under a key of the bucket, or why `bellhop serve` cannot use it.
+/// Reads an entry of the bucket, and finds out whether `bellhop serve` can use it.
 pub(in crate::cli) fn look(key: &str, value: &[u8]) -> (String, Result<Size, String>) {
     let tag = match Tag::from_token(key) {
         Ok(tag) => tag,
@@ -170,7 +170,8 @@ pub(super) async fn get(settings: &SettingsArgs, tag: &Tag, json: bool) -> Resul
     output.flush()
 }
 
-/// JSON with a line for each field and each item, in its own order. What is no JSON comes out somehow, too.
+/// JSON with a line for each field and each item, in its own order. What is not JSON comes out
+/// somehow, too.
 fn laid_out(json: &str) -> String {
     let (mut out, mut depth, mut in_text, mut is_escaped) = (String::new(), 0usize, false, false);
     let line = |depth: usize| format!("\n{}", "  ".repeat(depth));

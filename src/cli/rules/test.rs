@@ -65,7 +65,7 @@ pub(super) fn run(files: &[PathBuf], json: bool) -> Result<(), CliError> {
     }
 }
 
-/// Tells on standard error of every test of a document that fails.
+/// Prints every failing test of a document on standard error.
 pub(super) fn failures(name: &str, usable: &Usable) -> Result<(), CliError> {
     let reports = run_suite(&usable.document, &usable.engine);
     let failed: Vec<_> = reports
@@ -100,7 +100,8 @@ fn lines(report: &Report) -> Vec<String> {
         .collect()
 }
 
-/// What was expected and what there is, one above the other, and where they part.
+/// Returns the expected and the actual value, one above the other, and the position of the first
+/// difference.
 fn difference(mismatch: &Mismatch) -> [String; 3] {
     const INDENT: &str = "        ";
     let Mismatch {

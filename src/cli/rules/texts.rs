@@ -13,11 +13,11 @@ pub(super) struct Text {
     pub(super) sample: Sample,
 }
 
-/// Reads one text a line, or what `bellhop publish` takes: a set, a list of reminders, or one of these a line. The first line
-/// tells which.
+/// Reads one text a line, or what `bellhop publish` takes: a set, a list of reminders, or one of
+/// these a line. The first line tells which.
 ///
 /// # Errors
-/// What is no reminder, and where.
+/// What is not a reminder, and where.
 pub(super) fn read(input: &str) -> Result<Vec<Text>, String> {
     let mut texts = Vec::new();
     if let Ok(document @ (Value::Object(_) | Value::Array(_))) = serde_json::from_str(input) {
@@ -104,7 +104,7 @@ fn items(place: String, item: Value, texts: &mut Vec<Text>) -> Result<(), String
 mod tests {
     use super::*;
 
-    fn told(input: &str) -> Vec<(String, String)> {
+    fn texts_of(input: &str) -> Vec<(String, String)> {
         read(input)
             .unwrap()
             .into_iter()
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn texts_are_lines_reminders_or_sets() {
         assert_eq!(
-            told("a due\n\n7\r\n{x\n"),
+            texts_of("a due\n\n7\r\n{x\n"),
             pairs(&[("line 1", "a due"), ("line 3", "7"), ("line 4", "{x")])
         );
         let lines = "{\"content\":\"a\"}\n{\"id\":\"s\",\"reminders\":[{\"content\":\"b\"},{\"content\":\"c\",\"user\":\"u\"}]}";
@@ -131,9 +131,9 @@ mod tests {
             ("line 2, reminders[0]", "b"),
             ("line 2, reminders[1]", "c"),
         ];
-        assert_eq!(told(lines), pairs(&expected));
+        assert_eq!(texts_of(lines), pairs(&expected));
         assert_eq!(
-            told("[\n{\"content\":\"a\"}]"),
+            texts_of("[\n{\"content\":\"a\"}]"),
             pairs(&[("reminders[0]", "a")])
         );
         let one = read(r#"{"title":"t","content":"c","priority":"high"}"#).unwrap();

@@ -162,7 +162,8 @@ async fn rules(settings: &SettingsArgs, args: &Args) -> Result<(Vec<Tag>, Rules)
     Ok((tags, Rules::new(engines)))
 }
 
-/// `TAG=FILE`, or a file that is the document of the only tag, or of the tag that it is named after.
+/// `TAG=FILE`, or a file that is the document of the only tag, or of the tag that it is named
+/// after.
 fn named_file(text: &str, tags: &[Tag]) -> Result<(Tag, PathBuf), CliError> {
     if let Some((tag, file)) = text.split_once('=').filter(|_| !Path::new(text).exists()) {
         let tag = tag

@@ -1,4 +1,5 @@
-//! Who this connection is to the server, what it may do, and what time it is there. Any user may ask, unless it was denied.
+//! The identity of this connection for the server, its permissions, and the server's time. Any user
+//! may ask, unless it was denied.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use serde::Deserialize;
 
 use crate::nats::{Nats, NatsError};
 
-/// What a connection is to the server.
+/// The identity of a connection for the server.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub(in crate::cli) struct Identity {
     /// The user's name; empty if none is required.
@@ -17,12 +18,12 @@ pub(in crate::cli) struct Identity {
     /// The account's.
     #[serde(default)]
     pub(in crate::cli) account: String,
-    /// What the user may do, if that is restricted.
+    /// The user's permissions, if they are restricted.
     #[serde(default)]
     pub(in crate::cli) permissions: Option<Permissions>,
 }
 
-/// What a user may do.
+/// The permissions of a user.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub(in crate::cli) struct Permissions {
     /// Subjects to publish on.
@@ -31,7 +32,7 @@ pub(in crate::cli) struct Permissions {
     /// Subjects to subscribe to.
     #[serde(default)]
     pub(in crate::cli) subscribe: Option<Allowed>,
-    /// Whether it may answer any request.
+    /// Its permission to answer any request.
     #[serde(default)]
     pub(in crate::cli) responses: Option<serde_json::Value>,
 }
@@ -55,7 +56,8 @@ pub(super) struct Clock {
     pub(super) identity: Option<Identity>,
 }
 
-/// A server answers this without looking anything up. A user who must not ask gets no answer at all.
+/// A server answers this without looking anything up. A user who must not ask gets no answer at
+/// all.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Asks the server; where this user must not, JetStream tells the time.

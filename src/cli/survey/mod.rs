@@ -1,7 +1,8 @@
-//! What an installation looks like at one moment, over one connection to NATS. `bellhop doctor` judges two of them, a second
-//! apart, and `bellhop top` draws one after the other.
+//! A snapshot of an installation, over one connection to NATS. `bellhop doctor` judges two of them,
+//! a second apart, and `bellhop top` draws one after the other.
 //!
-//! It reads, and changes nothing. No consumer is made for it, so that it may be taken every second of a busy installation.
+//! It reads, and changes nothing. No consumer is made for it, so that it may be taken every second
+//! of a busy installation.
 
 mod identity;
 mod routes;
@@ -30,31 +31,32 @@ pub(super) use routes::Routes;
 /// An installation at one moment.
 #[derive(Debug, Clone)]
 pub(super) struct Survey {
-    /// When, by this machine's clock.
+    /// Time of the snapshot, by this machine's clock.
     pub(super) at: Timestamp,
-    /// When, by the server's.
+    /// Time of the snapshot, by the server's clock.
     pub(super) server_time: Timestamp,
-    /// How long the server took to say so.
+    /// Duration of the request for the server's time.
     pub(super) round_trip: Duration,
     /// The server of this connection.
     pub(super) server: ServerInfo,
-    /// Who this connection is to the server. A user may be kept from asking.
+    /// The identity of this connection for the server. A user may be kept from asking.
     pub(super) identity: Option<Identity>,
-    /// What the account uses, and may use. A user may be kept from asking.
+    /// The account's usage and limits. A user may be kept from asking.
     pub(super) account: Option<Account>,
     /// The installation's streams that there are, by name.
     pub(super) streams: BTreeMap<String, Info>,
     /// Those that nothing can be learnt of, and why.
     pub(super) silent: BTreeMap<String, String>,
-    /// The consumers of the streams that Bellhop reads by consumers, with other programs' consumers.
+    /// The consumers of the streams that Bellhop reads by consumers, with other programs'
+    /// consumers.
     pub(super) consumers: Vec<consumer::Info>,
-    /// What lies in mailboxes.
+    /// The reminders in mailboxes.
     pub(super) parked: Parked,
     /// The members that the bucket knows, by name; those that are gone stay in it for a while.
     pub(super) members: BTreeMap<String, Member>,
 }
 
-/// What lies in mailboxes.
+/// The reminders in mailboxes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Parked {
     /// Reminders.
@@ -66,9 +68,9 @@ pub(super) struct Parked {
 /// A member, by its own words.
 #[derive(Debug, Clone)]
 pub(super) struct Member {
-    /// What it said.
+    /// The member's record.
     pub(super) card: MemberRecord,
-    /// When, by the server's clock.
+    /// Time of the record, by the server's clock.
     pub(super) last_word: Timestamp,
 }
 
@@ -79,7 +81,7 @@ impl Survey {
     /// Takes one.
     ///
     /// # Errors
-    /// When JetStream does not answer. What is merely missing is no error.
+    /// When JetStream does not answer. What is merely missing is not an error.
     pub(super) async fn take(nats: &Nats) -> Result<Self, NatsError> {
         let clock = identity::ask(nats).await?;
         let account = account(nats).await?;
@@ -146,7 +148,8 @@ impl Survey {
         }
     }
 
-    /// How far the server's clock is ahead of this machine's.
+    /// Returns the difference between the server's clock and this machine's; positive if the
+    /// server's is ahead.
     pub(super) fn skew(&self) -> SignedDuration {
         self.server_time.duration_since(self.at)
     }
@@ -158,12 +161,12 @@ impl Survey {
             .filter(move |(_, member)| self.silence(member) <= ttl)
     }
 
-    /// How long a member has been silent.
+    /// Returns the time since a member's last record.
     pub(super) fn silence(&self, member: &Member) -> Duration {
         Duration::try_from(self.server_time.duration_since(member.last_word)).unwrap_or_default()
     }
 
-    /// How long the oldest message of a stream has been there, if there is any.
+    /// Returns the age of the oldest message of a stream, if there is any.
     pub(super) fn oldest(&self, stream: &str) -> Option<Duration> {
         let state = &self.streams.get(stream)?.state;
         let stored = timestamp(state.first_timestamp.unix_timestamp_nanos());

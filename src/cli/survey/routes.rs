@@ -1,4 +1,5 @@
-//! Who is connected where, by the routes. Reading them takes a consumer for a moment.
+//! The connected users and their instances, from the routes. Reading them takes a consumer for a
+//! moment.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ use crate::nats::Nats;
 use crate::nats::names::bucket_stream;
 use crate::token::{UserId, unescape};
 
-/// What the bucket of routes holds.
+/// The content of the bucket of routes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::cli) struct Routes {
     /// Users' connections, by instance.

@@ -1,4 +1,4 @@
-//! What members count, as they tell everybody who asks: the text that Prometheus reads.
+//! Members' metrics, as every member answers them over NATS: the text that Prometheus reads.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::nats::{During, Nats, NatsError};
 pub(super) struct Figures(BTreeMap<String, f64>);
 
 impl Figures {
-    /// Reads the text. What is no series of it is passed over.
+    /// Reads the text. What is not a series of it is passed over.
     pub(super) fn parse(text: &str) -> Self {
         let series = text.lines().filter(|line| !line.starts_with('#'));
         Self(
@@ -30,7 +30,8 @@ impl Figures {
         self.series(metric, labels).map(|(_, value)| value).sum()
     }
 
-    /// A histogram's counts by their upper bounds, summed over the series that have all of these labels.
+    /// A histogram's counts by their upper bounds, summed over the series that have all of these
+    /// labels.
     pub(super) fn buckets(&self, metric: &str, labels: &[&str]) -> Vec<(f64, f64)> {
         let mut buckets: Vec<(f64, f64)> = Vec::new();
         for (name, count) in self.series(&format!("{metric}_bucket"), labels) {
@@ -71,7 +72,7 @@ fn label<'a>(series: &'a str, name: &str) -> Option<&'a str> {
         .map(|(value, _)| value)
 }
 
-/// How long the last member may take to answer.
+/// Maximum time for the last member's answer.
 const PATIENCE: Duration = Duration::from_millis(300);
 
 /// Asks all members, of whom so many are alive.
@@ -81,12 +82,12 @@ pub(super) async fn ask(nats: &Nats, alive: usize) -> Result<BTreeMap<String, Fi
         .client
         .subscribe(inbox.clone())
         .await
-        .during("ask the members for their figures")?;
+        .during("ask the members for their metrics")?;
     let sent = nats
         .client
         .publish_with_reply(nats.names.metrics(), inbox, "".into())
         .await;
-    sent.during("ask the members for their figures")?;
+    sent.during("ask the members for their metrics")?;
     let mut received = BTreeMap::new();
     while received.len() < alive {
         let Ok(Some(answer)) = tokio::time::timeout(PATIENCE, answers.next()).await else {

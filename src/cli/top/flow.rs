@@ -1,4 +1,4 @@
-//! How fast things go: what was counted between two samples, a second of it. Pure.
+//! Rates: the counts between two samples, per second. Pure.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::figures::Figures;
 use super::sample::Sample;
 
-/// What goes through the installation, a second.
+/// The installation's throughput, per second.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub(super) struct Flow {
     /// Sets published.
@@ -45,12 +45,12 @@ fn grown(before: Option<&Figures>, now: &Figures, count: impl Fn(&Figures) -> f6
     match then {
         Some(then) if then <= now => now - then,
         Some(_) => now,
-        // It did not answer, or was not there: what it counted before is no growth.
+        // It did not answer, or was not there: what it counted before is not growth.
         None => 0.0,
     }
 }
 
-/// What was counted between two samples, of one member or of all.
+/// Returns the counts between two samples, of one member or of all.
 pub(super) fn flow(before: &Sample, now: &Sample, member: Option<&str>) -> Flow {
     let seconds = now.at.duration_since(before.at).as_secs_f64();
     if seconds <= 0.0 {
@@ -87,7 +87,7 @@ fn counted(
         .sum()
 }
 
-/// How long the reminders took that were accepted between two samples; none where there were none.
+/// Returns the latency of the reminders that were accepted between two samples; none without any.
 pub(super) fn latency(before: &Sample, now: &Sample) -> Option<Latency> {
     let (metric, way) = ("bellhop_published_to_accepted_seconds", ["way=\"direct\""]);
     let mut counts: BTreeMap<usize, (f64, f64)> = BTreeMap::new();
@@ -114,8 +114,8 @@ pub(super) fn latency(before: &Sample, now: &Sample) -> Option<Latency> {
     })
 }
 
-/// A quantile of cumulated counts, as Prometheus makes it: evenly spread within a bucket; what is above all bounds is at the
-/// last one.
+/// A quantile of cumulated counts, as Prometheus makes it: evenly spread within a bucket; what is
+/// above all bounds is at the last one.
 fn quantile(buckets: &[(f64, f64)], share: f64) -> Option<f64> {
     let wanted = buckets
         .last()
@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(
             quantile(&buckets, 0.99),
             Some(0.01),
-            "nobody knows how far above"
+            "the excess is unknown"
         );
         assert_eq!(quantile(&[(1.0, 0.0), (f64::INFINITY, 0.0)], 0.5), None);
         assert_eq!(quantile(&[], 0.5), None);
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(
             (all.sets, all.delivered),
             (10.0, 23.0),
-            "two began anew, three was not there"
+            "two restarted, three was not there"
         );
         assert_eq!(flow(&before, &now, Some("one")).delivered, 20.0);
         assert_eq!(flow(&before, &before, None), Flow::default());

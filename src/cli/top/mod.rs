@@ -1,4 +1,5 @@
-//! `bellhop top`: the figures of an installation, live in a terminal, or as text or JSON for whatever else reads them.
+//! `bellhop top`: the figures of an installation, live in a terminal, or as text or JSON for
+//! whatever else reads them.
 
 mod figures;
 mod flow;
@@ -54,7 +55,7 @@ pub(super) struct Args {
 const LEAST: Duration = Duration::from_millis(200);
 /// Columns of a page.
 const PAGE: u16 = 120;
-/// How often routes are counted.
+/// Interval at which routes are counted.
 const ROUTES_EVERY: Duration = Duration::from_secs(10);
 
 fn interval(text: &str) -> Result<Duration, String> {
@@ -103,7 +104,7 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
     }
 }
 
-/// What is learnt, or why nothing is.
+/// A sample, or the reason why there is none.
 type Look = Result<Sample, NatsError>;
 
 /// Takes samples until the receiver is dropped.
@@ -128,7 +129,7 @@ async fn look(config: Config, nats: Nats, every: Duration, sender: mpsc::Sender<
     }
 }
 
-/// What was learnt before.
+/// The earlier samples.
 struct Earlier {
     before: Option<Survey>,
     routes: Result<Routes, Uncounted>,
@@ -156,7 +157,8 @@ impl Earlier {
         Ok(Some(Sample::new(&case, figures, self.routes.clone())))
     }
 
-    /// Reading all routes is no small thing, so it is done now and then, and not where there are too many.
+    /// Reading all routes is no small thing, so it is done now and then, and not where there are
+    /// too many.
     async fn count_routes(&mut self, nats: &Nats, now: &Survey) {
         let is_due = self
             .counted_at
@@ -222,7 +224,7 @@ mod tests {
         }
     }
 
-    /// What is shown after two looks at a busy installation.
+    /// Returns the frame after two samples of a busy installation.
     pub(super) fn frame() -> Frame {
         let metrics = |count: u32| {
             format!(

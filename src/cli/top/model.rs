@@ -1,4 +1,5 @@
-//! What is on the screen, and what keys do. Pure: samples and keys come in, a frame comes out.
+//! The state of the screen, and the effects of keys. Pure: samples and keys come in, a frame comes
+//! out.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,7 +18,7 @@ const RATE_OVER: SignedDuration = SignedDuration::from_secs(5);
 /// Latency is that of the last minute: quiet installations deliver little.
 const LATENCY_OVER: SignedDuration = SignedDuration::from_secs(60);
 
-/// What consumers and members are sorted by.
+/// The order of consumers and members.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Sort {
     /// The most work first.
@@ -27,7 +28,7 @@ pub(super) enum Sort {
     Name,
 }
 
-/// What a key asks for.
+/// The command of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Command {
     /// End it.
@@ -109,7 +110,7 @@ impl Model {
         self.samples.push_back(sample);
     }
 
-    /// Whether it knows how fast things go: that takes two looks.
+    /// Returns true if rates are known: that takes two samples.
     pub(super) fn has_rates(&self) -> bool {
         self.samples.len() > 1
     }
@@ -143,20 +144,20 @@ impl Model {
         true
     }
 
-    /// Whether what keys do is to be shown.
+    /// Returns true if the help on keys is shown.
     pub(super) fn is_help_shown(&self) -> bool {
         self.is_help_shown
     }
 
-    /// What to say before the first sample.
+    /// Returns the text before the first sample.
     pub(super) fn opening(&self) -> String {
         self.trouble.as_ref().map_or_else(
-            || "looking …".to_owned(),
-            |(_, problem)| format!("nothing learnt yet: {problem}"),
+            || "loading …".to_owned(),
+            |(_, problem)| format!("no data yet: {problem}"),
         )
     }
 
-    /// What to show. None before the first sample.
+    /// Returns the frame to show. None before the first sample.
     pub(super) fn frame(&self) -> Option<Frame> {
         let frame = match &self.still {
             Some(still) => Frame {
@@ -259,7 +260,7 @@ fn sorted(mut frame: Frame) -> Frame {
     frame
 }
 
-/// How long nothing has been learnt.
+/// Returns the time since the last sample, if samples are missing.
 pub(super) fn lost_for(frame: &Frame, now: Timestamp) -> Option<Duration> {
     frame
         .trouble

@@ -27,17 +27,17 @@ pub(super) struct Sample {
     pub(super) parked: Parked,
     /// Refused messages that are kept.
     pub(super) rejected: u64,
-    /// Who is connected where, or why that is not counted.
+    /// The connected users and their instances, or the reason why they are not counted.
     pub(super) routes: Result<Routes, Uncounted>,
     pub(super) members: Vec<Member>,
-    /// What each member that answered has counted.
+    /// The metrics of each member that answered.
     pub(super) figures: BTreeMap<String, Figures>,
     pub(super) consumers: Vec<Consumer>,
-    /// What is not as it should be, the worst first.
+    /// The problems, the worst first.
     pub(super) needs: Vec<CheckResult>,
 }
 
-/// Why routes are not counted.
+/// The reason why routes are not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Uncounted {
     /// Reading so many takes too long.
@@ -65,7 +65,7 @@ pub(super) struct Member {
     pub(super) version: String,
     /// `serving`, `stopping` or `silent`.
     pub(super) state: &'static str,
-    /// What it does for the installation.
+    /// The member's roles for the installation.
     pub(super) roles: Vec<&'static str>,
     pub(super) partitions: Vec<u16>,
     pub(super) silent_seconds: f64,
@@ -80,7 +80,7 @@ pub(super) struct Consumer {
     /// Handed out and not acknowledged.
     pub(super) in_work: u64,
     pub(super) redelivered: u64,
-    /// Whether its one client is there; none where anybody may read.
+    /// True if its one client is there; none if any client may read.
     pub(super) is_read: Option<bool>,
 }
 

@@ -16,7 +16,7 @@ use crate::cli::doctor::{CheckResult, Status};
 use crate::cli::members::ranges;
 use crate::cli::output::{duration, plain, plural, thousands, time};
 
-/// How a terminal shows what matters; without colours the words say it alone.
+/// The terminal's way to emphasize; without colours the words alone suffice.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Palette {
     pub(super) has_colours: bool,
@@ -86,7 +86,7 @@ pub(super) fn draw(
     footer(frame, palette).render(bottom, buffer);
 }
 
-/// What keys do, over everything else.
+/// Draws the help on keys, over everything else.
 pub(super) fn draw_help(palette: Palette, area: Rect, buffer: &mut Buffer) {
     let lines = [
         "q      quit",
@@ -163,7 +163,7 @@ fn flows(frame: &Frame, palette: Palette, area: Rect, buffer: &mut Buffer) {
         format!("median {median}, 99 % in {p99}")
     });
     let waiting = match frame.sets {
-        0 => "nothing waits".to_owned(),
+        0 => "no backlog".to_owned(),
         sets => {
             let oldest = duration(Duration::from_secs_f64(frame.oldest_seconds));
             format!(

@@ -1,10 +1,12 @@
-//! Waits for the history to know what the stream of outcomes has: who saw a reminder arrive, and asks for it, finds it.
+//! Waits for the history to know what the stream of outcomes has: who saw a reminder arrive, and
+//! asks for it, finds it.
 
 use std::time::Duration;
 
 use crate::nats::{During, Nats, NatsError};
 
-/// How long a question waits for the history; then it is answered by what is known.
+/// Maximum time for which a query waits for the history; then it is answered from the present
+/// state.
 const PATIENCE: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_millis(5);
 /// With more messages before it than this, the history is behind, and waiting is no use.

@@ -1,4 +1,5 @@
-//! Answers queries: the NATS micro service `bellhop`, on `bellhop.api.*` and, for app servers, `bellhop.api.of.*.*`.
+//! The NATS micro service `bellhop`, which answers queries on `bellhop.api.*` and, for app servers,
+//! on `bellhop.api.of.*.*`.
 
 pub mod fresh;
 
@@ -29,12 +30,12 @@ use crate::reminder::finished::{to_the_millisecond, with_fate, with_parked_at};
 use crate::token::UserId;
 use crate::wire::query::{self, QueryError};
 
-/// How long a question may take, unless it is one of erasing.
+/// Maximum time for a query other than an erasure.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Reminders read at a time: they may be large, and an answer has only so much room.
 const READ_AT_ONCE: usize = 100;
 
-/// What an answer needs beside the reminders, and the room for its headers.
+/// Number of bytes of an answer besides the reminders, and the room for its headers.
 const FRAME_BYTES: usize = 4 << 10;
 
 /// The longest text of a refusal.
@@ -52,10 +53,10 @@ impl Question {
     }
 }
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
-    /// What was asked is wrong.
+    /// The request is invalid.
     #[error(transparent)]
     Query(#[from] QueryError),
     /// The asker may not know.
@@ -65,7 +66,7 @@ enum Refusal {
     #[error("{0}")]
     Unknown(String),
     /// No history is kept.
-    #[error("no history is kept: `history.url` is none")]
+    #[error("there is no history: `history.url` is `none`")]
     Off,
     /// It takes too long.
     #[error("no answer within {PATIENCE:?}: the database hangs, or the query is too large")]
@@ -118,7 +119,7 @@ impl From<Refusal> for ServiceError {
     }
 }
 
-/// Answers until it is dropped; several at a time, `history.queries_in_flight`.
+/// Answers queries until it is dropped; several at a time, `history.queries_in_flight`.
 ///
 /// # Errors
 /// When the service cannot be registered, or its subscriptions end.
@@ -142,8 +143,8 @@ pub async fn run(context: &Archive) -> Result<(), NatsError> {
     let requests = subscribe(&context.nats.names.api(), &queries, &group);
     let most = context.config.history.queries_in_flight;
     let answer = async |(question, request): (Question, Request)| {
-        // Otherwise a user who may ask could have Bellhop, which may do more, publish there: an empty answer to
-        // `$JS.API.STREAM.PURGE.…` would remove every mailbox.
+        // Otherwise a user who may ask could have Bellhop, which may do more, publish there: an
+        // empty answer to `$JS.API.STREAM.PURGE.…` would remove every mailbox.
         let reply = request.message.reply.as_deref().unwrap_or_default();
         if context.nats.names.is_reserved(reply) {
             tracing::warn!(
@@ -197,7 +198,8 @@ fn subscribe(
     endpoints
 }
 
-/// A service that tools see until this is dropped. By itself it would go on telling them that it is there.
+/// A service that tools see until this is dropped. By itself it would go on telling them that it is
+/// there.
 struct Registered(Option<Service>);
 
 impl Drop for Registered {
@@ -210,8 +212,8 @@ impl Drop for Registered {
     }
 }
 
-/// Answers, within a time: a database that hangs must not keep the others from being answered. What was begun to be erased
-/// is erased to its end.
+/// Handles a query within a time limit: a database that hangs must not block the others. What was
+/// begun to be erased is erased to its end.
 async fn answer(
     context: &Archive,
     question: Question,
@@ -390,7 +392,7 @@ impl List {
         true
     }
 
-    /// Adds one that is parked, if there is room. What is no reminder needs none.
+    /// Adds one that is parked, if there is room. What is not a reminder needs none.
     fn add_parked(
         &mut self,
         ParkedMessage {

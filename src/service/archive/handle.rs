@@ -1,4 +1,4 @@
-//! Where the history is, and the way to it.
+//! Access to the history.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,8 +17,8 @@ pub struct HistoryHandle {
 }
 
 impl HistoryHandle {
-    /// Returns the database of this setting. `sqlite` alone is a file of the installation's own, so that two installations
-    /// of one machine do not mix.
+    /// Returns the database of this setting. `sqlite` alone is a file of the installation's own, so
+    /// that two installations of one machine do not mix.
     ///
     /// # Errors
     /// When the setting is not an address, or needs a feature that this program was built without.
@@ -41,12 +41,12 @@ impl HistoryHandle {
         })
     }
 
-    /// Where it is, without a password.
+    /// Returns its address, without a password.
     pub fn url(&self) -> &HistoryUrl {
         &self.url
     }
 
-    /// Whether every member reaches the same database, so that each can answer queries.
+    /// Returns true if every member reaches the same database, so that each can answer queries.
     pub fn is_shared(&self) -> bool {
         matches!(self.url, HistoryUrl::Postgres(_))
     }
@@ -67,8 +67,8 @@ impl HistoryHandle {
     }
 }
 
-/// Where a service keeps what it must not lose: systemd's `$STATE_DIRECTORY`, else the user's own directory for that
-/// (`$XDG_STATE_HOME`, by default `~/.local/state`), else where it was started.
+/// Returns the directory for durable state: systemd's `$STATE_DIRECTORY`, else the user's own
+/// directory for that (`$XDG_STATE_HOME`, by default `~/.local/state`), else the working directory.
 pub fn state_directory() -> PathBuf {
     let variable = |name| {
         std::env::var_os(name)

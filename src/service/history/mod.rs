@@ -1,8 +1,9 @@
 //! Writes outcomes into the database: the consumer `history` of `BELLHOP_OUTCOMES`.
 //!
-//! One transaction is under way at a time, and what comes in meanwhile makes the next one: nothing lingers for a batch to
-//! fill, and batches grow with load. Messages are acknowledged when they are committed, so a crash repeats some, and the
-//! database takes a repeat for what it is. If the database is away, JetStream holds the backlog; no reminder waits for it.
+//! One transaction is under way at a time, and what comes in meanwhile makes the next one: nothing
+//! lingers for a batch to fill, and batches grow with load. Messages are acknowledged when they are
+//! committed, so a crash repeats some, and the database takes a repeat for what it is. If the
+//! database is away, JetStream holds the backlog; no reminder waits for it.
 
 use std::time::{Duration, Instant};
 
@@ -25,9 +26,9 @@ use crate::reminder::history::entries;
 const PULL_BYTES: usize = 4 << 20;
 /// Bytes of messages that are written together, where they are fewer than `history.batch`.
 const BATCH_BYTES: usize = 8 << 20;
-/// How often the lag of the history is reported.
+/// Interval at which the lag of the history is reported.
 const TICK: Duration = Duration::from_secs(1);
-/// How often what is too old is looked for.
+/// Interval at which expired reminders are removed.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 /// Reminders forgotten in one transaction.
 const FORGET_AT_ONCE: usize = 1_000;
@@ -75,9 +76,9 @@ struct Batch {
     entries: Vec<Entry>,
     /// Of the messages.
     bytes: usize,
-    /// Where the last message is acknowledged, and with it all before it.
+    /// The subject that acknowledges the last message, and with it all before it.
     last: Option<async_nats::Subject>,
-    /// When the first message was stored.
+    /// Time at which the first message was stored.
     since: Option<Timestamp>,
 }
 
@@ -186,7 +187,7 @@ async fn store(context: &Archive, batch: Batch, progress: &Progress<'_>, stop: &
         }
     }
     if let Err(error) = acknowledge(&context.nats, last).await {
-        tracing::debug!(error = %chain(&error), "outcomes come again, and are written already");
+        tracing::debug!(error = %chain(&error), "outcomes arrived again and are already written");
     }
 }
 
@@ -210,7 +211,7 @@ async fn store_once(context: &Archive, entries: &[Entry]) -> Result<Written, His
 struct Progress<'c>(&'c Archive);
 
 impl Progress<'_> {
-    /// Says how old the oldest outcome is that waits to be written.
+    /// Sets the age of the oldest outcome that waits to be written.
     fn tell(&self, since: Option<Timestamp>) {
         let lag = since.map_or(Duration::ZERO, age);
         self.0.metrics.history_lags(lag);

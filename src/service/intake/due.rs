@@ -1,8 +1,8 @@
-//! Takes in what was scheduled and is due: it is published as a set, as if its business system did so now. What was cancelled
-//! in time comes this way, too, and is recorded.
+//! Takes in what was scheduled and is due: it is published as a set, as if its business system did
+//! so now. What was cancelled in time comes this way, too, and is recorded.
 //!
-//! It goes in the order of moments (`order.rs`). What is due for one user goes one after the other, so that one whose
-//! publish is repeated is not overtaken.
+//! It goes in the order of moments (`order.rs`). What is due for one user goes one after the other,
+//! so that one whose publish is repeated is not overtaken.
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
@@ -33,10 +33,10 @@ use crate::trace;
 const PULL_BYTES: usize = 2 << 20;
 /// Users whose reminders are worked on at the same time.
 pub(super) const AT_ONCE: usize = 256;
-/// Bytes of what waits or is worked on: some fifty thousand small reminders. What came due in an outage is put into order
-/// as far as it fits.
+/// Bytes of what waits or is worked on: some fifty thousand small reminders. What came due in an
+/// outage is put into order as far as it fits.
 const HELD_BYTES: usize = 64 << 20;
-/// What a message takes beside its payload, about.
+/// Approximate bytes of a message besides its payload.
 const MESSAGE_BYTES: usize = 1 << 10;
 
 /// Takes in until `stop`.
@@ -124,7 +124,8 @@ fn destination(received: &Received) -> (String, String) {
     (received.subject.clone(), user(&received.payload))
 }
 
-/// Returns the moment at which it counts as published. Where that cannot be read, it is when it came.
+/// Returns the moment at which it counts as published. Where that cannot be read, it is when it
+/// came.
 fn moment(received: &Received) -> Moment {
     let due_ns = only(&received.payload).and_then(|only| only.deliver_at);
     Moment {
@@ -184,8 +185,9 @@ async fn take_in(context: &Context, received: Received, questions: &mpsc::Sender
     }
 }
 
-/// Publishes a reminder, or an occurrence of a recurring one. Of that the next schedule is stored first: after a crash
-/// between the two this comes due again, and the occurrence is known by its id.
+/// Publishes a reminder, or an occurrence of a recurring one. Of that the next schedule is stored
+/// first: after a crash between the two this comes due again, and the occurrence is known by its
+/// id.
 async fn go_out(
     context: &Context,
     source: &Source,
@@ -209,8 +211,8 @@ async fn go_out(
     publish(context, source, received, due.occurrence).await;
 }
 
-/// Returns true if the reminder was cancelled after it was scheduled and before `due_ms`, by a set that had not been taken
-/// in by then.
+/// Returns true if the reminder was cancelled after it was scheduled and before `due_ms`, by a set
+/// that had not been taken in by then.
 async fn is_cancelled(
     source: &Source,
     received: &Received,
@@ -243,8 +245,8 @@ async fn is_cancelled(
     }
 }
 
-/// A repeat after a crash is known by the reminder's id. It has no message id: publishers write to the same stream, and could
-/// have used it before.
+/// A repeat after a crash is known by the reminder's id. It has no message id: publishers write to
+/// the same stream, and could have used it before.
 async fn publish(context: &Context, source: &Source, received: &Received, set: Bytes) {
     let nats = &context.owner.nats;
     let mut headers = HeaderMap::new();
@@ -296,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_user_of_a_set_of_one_is_read() {
+    fn user_of_a_single_reminder_is_read() {
         assert_eq!(
             user(br#"{"id":"s","reminders":[{"id":"a","user":"al\"ice","content":"c"}]}"#),
             "al\"ice"

@@ -24,13 +24,14 @@ use crate::reminder::outcome::{Outcome, Record};
 use crate::reminder::reject::{RejectCode, Rejection};
 use crate::token::{Source, UserId};
 
-/// Schedules stored, or taken back, at a time. A source's sets go one after the other, so it has no more requests under way.
+/// Schedules stored, or taken back, at a time. A source's sets go one after the other, so it has no
+/// more requests under way.
 const AT_ONCE: usize = 256;
-/// How long to wait until JetStream is asked again.
+/// Pause before JetStream is asked again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Takes back first: what a set cancels and has itself is replaced. Goes on until it is done, however long JetStream is away.
-/// `set_ns` is when the set was stored, in nanoseconds since 1970.
+/// Takes back first: what a set cancels and has itself is replaced. Goes on until it is done,
+/// however long JetStream is away. `set_ns` is when the set was stored, in nanoseconds since 1970.
 pub(super) async fn carry_out(parts: SetParts, set_ns: i128, context: &Context) {
     let SetParts {
         set,
@@ -56,7 +57,7 @@ pub(super) async fn carry_out(parts: SetParts, set_ns: i128, context: &Context) 
         .await;
     let cancel_one = |one: Cancellation| async move {
         while let Err(error) = take_back(nats, source, &one, set_ns).await {
-            tracing::warn!(error = %chain(&error), "trying again");
+            tracing::warn!(error = %chain(&error), "failed to cancel a scheduled reminder, retrying");
             tokio::time::sleep(PAUSE).await;
         }
     };
@@ -130,8 +131,8 @@ fn split(scheduled: Vec<Scheduled>, mut left: u64) -> (Vec<Scheduled>, Vec<Sched
     })
 }
 
-/// Records that there was no room for these. Their names in the outcomes say what is settled, so a set that is read again after
-/// a crash does not schedule them.
+/// Records that there was no room for these. Their names in the outcomes say what is settled, so a
+/// set that is read again after a crash does not schedule them.
 async fn refuse(context: &Context, set: &OfSet, room: &Room, refused: Vec<Scheduled>) {
     let OfSet {
         source,
@@ -154,7 +155,7 @@ async fn refuse(context: &Context, set: &OfSet, room: &Room, refused: Vec<Schedu
         "{used} of {limit} bytes for scheduled reminders are used{why}; `bellhop scheduled ls` shows them"
     );
     let rejection = Rejection::new(RejectCode::ScheduledFull, detail);
-    tracing::warn!(%source, reminders = refused.len(), %rejection, "not scheduled");
+    tracing::warn!(%source, reminders = refused.len(), %rejection, "reminders refused");
     let mut outcomes = Vec::with_capacity(refused.len());
     for Scheduled {
         id,
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_room_is_scheduled() {
+    fn reminder_with_room_is_scheduled() {
         let left = stored_bytes(&scheduled("a", 1_000)) + stored_bytes(&scheduled("c", 10));
         let (fitting, refused) = split(
             vec![
@@ -250,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reminder_of_a_set_of_one_is_read() {
+    fn single_reminder_is_read() {
         let raw =
             reminder(br#"{"id":"s","reminders":[{"id":"a","user":"al\"ice","content":"c"}]}"#);
         assert_eq!(&raw[..], br#"{"id":"a","user":"al\"ice","content":"c"}"#);

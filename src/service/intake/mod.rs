@@ -1,5 +1,6 @@
-//! Works what belongs to sets and not to users: stores what is refused, schedules what is to be delivered later (`later.rs`),
-//! takes back what is cancelled, publishes what is due (`due.rs`), and removes the front of the log.
+//! Works what belongs to sets and not to users: stores what is refused, schedules what is to be
+//! delivered later (`later.rs`), takes back what is cancelled, publishes what is due (`due.rs`),
+//! and removes the front of the log.
 //!
 //! It has a position like a partition. A set's part is settled when all of it is durable.
 
@@ -39,13 +40,13 @@ const REFUSALS_ON_THEIR_WAY: usize = 8;
 /// bytes of it, of each: some hundred short ones together.
 const REFUSAL_BYTES: usize = 64 << 10;
 
-/// What a piece of work in flight ends with.
+/// The end of a piece of work in flight.
 enum Done {
     /// Refused input of this subject is stored, a part of each of these sets.
     Refused(String, Vec<u64>),
     /// The outcomes of what a set has refused are durable.
     Recorded(u64),
-    /// What these sets of a source schedule and cancel is durable.
+    /// The schedules and cancellations of these sets of a source are durable.
     Later(Source, Vec<u64>),
     /// The log's last sequence was this, a moment ago.
     Last(Result<u64, NatsError>),
@@ -57,7 +58,7 @@ enum Done {
 
 /// A set in work.
 struct InWork {
-    /// What is not durable yet: refusals, outcomes, schedules.
+    /// Number of writes that are not durable yet: refusals, outcomes, schedules.
     pending: usize,
     bytes: usize,
     outcomes: Vec<OutcomeEntry>,
@@ -68,7 +69,7 @@ struct Question {
     source: Source,
     id: String,
     user: UserId,
-    /// When the set was stored that scheduled it, in milliseconds since 1970, and
+    /// Time at which the set that scheduled it was stored, in milliseconds since 1970, and
     scheduled_ms: i64,
     /// when it was due.
     due_ms: i64,
@@ -95,9 +96,11 @@ struct Intake {
     /// None while a checkpoint is being stored.
     ownership: Option<Ownership>,
     sets: HashMap<u64, InWork>,
-    /// What one set schedules another one may cancel: a source's go one after the other.
+    /// Schedules and cancellations of sets, one set of a source after the other, since one can
+    /// cancel another one's.
     later: BatchQueues<Source, (), (SetParts, i128)>,
-    /// Refused input by its subject, with the set that each is of: a flood of it leaves JetStream time for the rest.
+    /// Refused input by its subject, with the set that each is of: a flood of it leaves JetStream
+    /// time for the rest.
     refused: BatchQueues<String, (), (u64, rejected::Message)>,
     /// The log was read up to here.
     read: u64,
@@ -409,7 +412,7 @@ impl Intake {
         self.log.progress.settle(sequence, 1);
     }
 
-    /// Answers questions when the log was read far enough.
+    /// Replies to waiting questions when the log was read far enough.
     fn answer(&mut self) {
         if self.looking.is_empty() && !self.asked.is_empty() {
             self.looking = std::mem::take(&mut self.asked);
@@ -459,7 +462,7 @@ impl Intake {
             self.start(async move {
                 let removed = remove_front(&nats, partitions, created_ns).await;
                 Done::Front(removed.unwrap_or_else(|error| {
-                    tracing::warn!(error = %chain(&error), "the front of the log stays for now");
+                    tracing::warn!(error = %chain(&error), "failed to remove the front of the log, retrying");
                     None
                 }))
             });
@@ -478,7 +481,7 @@ impl Intake {
         progress.outcome_stored(context.owner.recorder.last_stored());
         let checkpoint = progress.checkpoint();
         if let Err(error) = ownership.release(&checkpoint).await {
-            tracing::warn!(error = %chain(&error), "the position is not stored: its next owner reads some outcomes");
+            tracing::warn!(error = %chain(&error), "failed to store the position: its next owner reads some outcomes again");
         }
     }
 

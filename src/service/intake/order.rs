@@ -1,9 +1,11 @@
-//! Puts what came due into the order in which it is published: by moments, then as it was scheduled. Pure.
+//! Puts what came due into the order in which it is published: by moments, then as it was
+//! scheduled. Pure.
 //!
-//! nats-server looks for what is due at most four times a second. It publishes what it finds in the order in which it was
-//! scheduled, whatever the moments are, and after an outage that is everything that came due meanwhile. So what came due is
-//! held until the look that found it is over. A reminder that was due after another one had come was found by a later look,
-//! and nats-server begins a look when all that the one before found is published.
+//! nats-server looks for what is due at most four times a second. It publishes what it finds in the
+//! order in which it was scheduled, whatever the moments are, and after an outage that is
+//! everything that came due meanwhile. So what came due is held until the look that found it is
+//! over. A reminder that was due after another one had come was found by a later look, and
+//! nats-server begins a look when all that the one before found is published.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,18 +17,18 @@ pub(super) const QUIET: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Order<T> {
     held: BTreeMap<(Moment, u64), (i64, T)>,
-    /// How many were held so far: what is the same in all else keeps the order in which it came.
+    /// Number of reminders held so far: equal ones keep the order in which they came.
     count: u64,
     /// The latest moment of all, in milliseconds since 1970.
     latest_ms: i64,
 }
 
-/// When a reminder counts as published.
+/// The time at which a reminder counts as published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Moment {
-    /// When it is due, in nanoseconds since 1970.
+    /// Its due time, in nanoseconds since 1970.
     pub due_ns: i128,
-    /// When the set was stored that scheduled it, in nanoseconds since 1970.
+    /// Time at which the set that scheduled it was stored, in nanoseconds since 1970.
     pub set_ns: i128,
     /// Its place in that set.
     pub place: usize,
@@ -58,7 +60,8 @@ impl<T> Order<T> {
     pub(super) fn take(&mut self, is_quiet: bool) -> Vec<T> {
         let latest_ms = self.latest_ms;
         let is_over = |came_ms: i64| is_quiet || came_ms < latest_ms;
-        // Those of one look are either all over or none of them is. The first moment that is not over ends the order.
+        // Those of one look are either all over or none of them is. The first moment that is not
+        // over ends the order.
         let ready = self
             .held
             .values()

@@ -24,15 +24,15 @@ const RECORD_BYTES: usize = 200;
 /// An outcome on its way to the stream.
 #[derive(Debug)]
 pub struct OutcomeEntry {
-    /// What everybody may read.
+    /// The public part.
     pub record: Record,
-    /// When the reminder was published, in milliseconds since 1970.
+    /// Time at which the reminder was published, in milliseconds since 1970.
     pub published_ms: i64,
-    /// Its finished JSON; none if an earlier outcome has carried it, or if it was refused or blocked: then no one may see
-    /// what it says.
+    /// Its finished JSON; none if an earlier outcome has carried it, or if it was refused or
+    /// blocked: then no one may see what it says.
     pub reminder: Option<Bytes>,
-    /// What is done with once this is recorded, and whose it is. A new owner passes it by. What was cancelled, or is announced
-    /// once more, has none.
+    /// The work that is settled once this is recorded, and its subscriber. A new owner passes it
+    /// by. What was cancelled, or is announced once more, has none.
     pub settles: Option<(Subscriber, Done)>,
 }
 
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn the_history_reads_what_was_told_and_others_read_the_contract() {
+    fn history_and_public_readers_read_one_message() {
         let delivered = Outcome::delivered(vec!["app-1".parse().unwrap()]).unwrap();
         let all = [
             entry(delivered, Some(r#"{"id":"x","data":[ 1.50]}"#)),

@@ -1,8 +1,9 @@
-//! Records outcomes. Who hands some in waits until they are durable. While one batch is on its way to JetStream the next one
-//! forms from what comes in.
+//! Records outcomes. Who hands some in waits until they are durable. While one batch is on its way
+//! to JetStream the next one forms from what comes in.
 //!
-//! Each batch is behind a fence of this process and term. A member that takes over what this one holds stores a message there
-//! first, so nothing that this one decided is stored behind what its successor decides.
+//! Each batch is behind a fence of this process and term. A member that takes over what this one
+//! holds stores a message there first, so nothing that this one decided is stored behind what its
+//! successor decides.
 
 pub mod message;
 
@@ -49,8 +50,8 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Starts the task that writes, with what the history needs or without. It ends when the last recorder is dropped and
-    /// everything is written.
+    /// Starts the task that writes, with what the history needs or without. It ends when the last
+    /// recorder is dropped and everything is written.
     pub fn start(
         nats: Nats,
         lease: Lease,
@@ -86,14 +87,14 @@ impl Recorder {
         }
     }
 
-    /// Returns the name under which outcomes are recorded here: another one in each process, and in each term. A message
-    /// under its fence ends that ([`log::fence_outcomes`]).
+    /// Returns the name under which outcomes are recorded here: another one in each process, and in
+    /// each term. A message under its fence ends that ([`log::fence_outcomes`]).
     pub fn incarnation(&self) -> String {
         incarnation(&self.process, self.term)
     }
 
-    /// Returns the sequence of the last message of outcomes that this process stored; 0 if it has stored none. What is
-    /// handed in from now on is stored behind it.
+    /// Returns the sequence of the last message of outcomes that this process stored; 0 if it has
+    /// stored none. What is handed in from now on is stored behind it.
     pub fn last_stored(&self) -> u64 {
         self.last.load(Ordering::Relaxed)
     }
@@ -208,7 +209,8 @@ impl Writer {
         batch.is_empty() || self.store(term, batch).await
     }
 
-    /// Stores a batch, however long JetStream is away. Returns false when another member may have taken over meanwhile.
+    /// Stores a batch, however long JetStream is away. Returns false when another member may have
+    /// taken over meanwhile.
     async fn store(&self, term: u64, mut batch: Vec<batch::Message>) -> bool {
         let fence = Fence {
             subject: self
@@ -241,14 +243,12 @@ impl Writer {
                     return true;
                 }
                 Err(NatsError::Fenced(_)) => {
-                    tracing::error!(
-                        "another member has taken over: dropping all that is held here"
-                    );
+                    tracing::error!("another member has taken over: dropping all roles held here");
                     self.lease.end(term);
                     return false;
                 }
                 Err(error) => {
-                    tracing::warn!(error = %chain(&error), "outcomes are not stored, trying again");
+                    tracing::warn!(error = %chain(&error), "failed to store outcomes, retrying");
                 }
             }
             tokio::time::sleep(pause).await;
@@ -268,7 +268,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_has_no_outcome_waits_for_the_outcomes_before_it() {
+    async fn refusal_without_outcome_waits_for_earlier_outcomes() {
         let (submissions, mut waiting) = mpsc::channel(1);
         let recorder = Recorder {
             submissions,

@@ -1,4 +1,5 @@
-//! Performs the actions of a partition's state machine: each becomes a piece of work in flight, whose end is an input.
+//! Performs the actions of a partition's state machine: each becomes a piece of work in flight,
+//! whose end is an input.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -107,7 +108,8 @@ impl Worker {
         });
     }
 
-    /// Finds the refused reminders' places in what was sent. What was not in it, or was other partitions', refuses nothing.
+    /// Finds the refused reminders' places in what was sent. What was not in it, or was other
+    /// partitions', refuses nothing.
     pub(super) fn refused(
         &self,
         shares: &[Share],
@@ -171,7 +173,8 @@ impl Worker {
         );
     }
 
-    /// An associate's routes. That they cannot be read is as if there were none: the mailbox is safe.
+    /// An associate's routes. That they cannot be read is as if there were none: the mailbox is
+    /// safe.
     fn look_up(&mut self, user: UserId, associate: UserId) {
         let (buckets, lookups) = (self.context.buckets.current(), self.lookups.clone());
         self.start(async move {
@@ -293,8 +296,9 @@ impl Worker {
 
     /// Makes outcomes durable; only then are the reminders removed from where they came.
     pub(super) fn record(&mut self, items: Vec<Settled>) {
-        // Those that are refused are stored first. The others must not wait for that: what is settled after them would be
-        // recorded before them, and take them out of their mailbox with it.
+        // Those that are refused are stored first. The others must not wait for that: what is
+        // settled after them would be recorded before them, and take them out of their mailbox with
+        // it.
         let (refused, others): (Vec<_>, Vec<_>) = items
             .into_iter()
             .partition(|settled| settled.fate == Fate::MailboxFull);

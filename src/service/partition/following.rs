@@ -1,7 +1,8 @@
 //! Passes routes and associates of its users to a partition.
 //!
-//! Both buckets are read at the same time, and at all times. One watch serves all partitions of a member and waits while any of
-//! them does not read. A partition that read one bucket first could wait for another partition that waits for it.
+//! Both buckets are read at the same time, and at all times. One watch serves all partitions of a
+//! member and waits while any of them does not read. A partition that read one bucket first could
+//! wait for another partition that waits for it.
 
 use std::pin::pin;
 
@@ -17,7 +18,7 @@ use crate::service::bucket_watch::Update;
 pub(super) struct Following {
     routes: mpsc::Receiver<Update>,
     associates: mpsc::Receiver<Update>,
-    /// Whether all entries that each bucket had in the beginning were sent.
+    /// True for each bucket of which all initial entries were sent.
     is_loaded: [bool; 2],
 }
 
@@ -57,8 +58,9 @@ impl Following {
         }
     }
 
-    /// Feeds the machine while the other steps of a take-over are done, and until both buckets are loaded: without routes and
-    /// associates, the first reminders would take the way through the mailbox for nothing. Returns what the steps return.
+    /// Feeds the machine while the other steps of a take-over are done, and until both buckets are
+    /// loaded: without routes and associates, the first reminders would take the way through the
+    /// mailbox for nothing. Returns what the steps return.
     ///
     /// # Errors
     /// When a step fails, or a watch ended.

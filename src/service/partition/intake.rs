@@ -19,7 +19,8 @@ use crate::token::UserId;
 /// millisecond. Other tasks, the connection among them, get their turn after each step.
 const PLAN_BYTES: usize = 64 << 10;
 
-/// Records as parked what an earlier owner stored in mailboxes and did not come to record. Returns the names.
+/// Records as parked what an earlier owner stored in mailboxes and did not come to record. Returns
+/// the names.
 ///
 /// # Errors
 /// When JetStream does not answer.
@@ -297,7 +298,7 @@ impl Worker {
         progress.outcome_stored(context.owner.recorder.last_stored());
         let checkpoint = progress.checkpoint();
         if let Err(error) = ownership.release(&checkpoint).await {
-            tracing::warn!(error = %chain(&error), %partition, "the position is not stored: its next owner reads some outcomes");
+            tracing::warn!(error = %chain(&error), %partition, "failed to store the position: its next owner reads some outcomes again");
         }
     }
 }

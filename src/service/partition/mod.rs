@@ -1,9 +1,10 @@
-//! Works one partition: takes its part of the log, feeds its state machine, performs its actions, and moves its position. One
-//! task owns all of it.
+//! Works one partition: takes its part of the log, feeds its state machine, performs its actions,
+//! and moves its position. One task owns all of it.
 //!
-//! Whatever leaves doubt about what JetStream has stored (an append that was not confirmed, a fence that broke) ends the
-//! task with an error. The member then takes the partition over again, which reads the truth from the streams. There is
-//! no other recovery. An append that JetStream refused leaves no doubt: it is tried again.
+//! Whatever leaves doubt about what JetStream has stored (an append that was not confirmed, a fence
+//! that broke) ends the task with an error. The member then takes the partition over again, which
+//! reads the truth from the streams. There is no other recovery. An append that JetStream refused
+//! leaves no doubt: it is tried again.
 
 mod actions;
 mod following;
@@ -53,8 +54,9 @@ use following::Following;
 
 /// Bytes that `parked_at` and a comma add to a reminder in a request.
 const PARKED_AT_BYTES: usize = 56;
-/// First and longest pause before reminders are parked that JetStream refused. The longest is how late is noticed that there is
-/// room again, and that a user has returned; shorter ones would only keep a full server busy.
+/// First and longest pause before reminders are parked that JetStream refused. The longest is how
+/// late is noticed that there is room again, and that a user has returned; shorter ones would only
+/// keep a full server busy.
 const PARK_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// The least time between two counts of what is held.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
@@ -72,7 +74,7 @@ struct InMemory {
     parked_at: Timestamp,
 }
 
-/// What a piece of work in flight ends with.
+/// The end of a piece of work in flight.
 enum Done {
     Input(Input),
     Delivered(
@@ -84,11 +86,12 @@ enum Done {
     Parked(Result<Vec<u64>, NatsError>),
     Page(UserId, u64, Vec<ParkedMessage>, bool),
     Counted(UserId, Option<BySource>),
-    /// What these were is recorded; the mailbox's message is to be removed before the hold is released.
+    /// The outcomes of these are recorded; the mailbox's message must be removed before the hold is
+    /// released.
     Settled(Vec<Settled>, Option<Hold>),
     /// So many parts of a set that went no further are recorded.
     Ended(u64, usize),
-    /// What was held for is removed.
+    /// The reminder of this hold is removed.
     Removed(Hold),
     Checkpoint(Result<Box<Ownership>, NatsError>, Checkpoint),
     Nothing,
@@ -135,13 +138,13 @@ struct Worker {
     finished_before: HashSet<u64>,
     /// Identities were forgotten before their time, and the log says so.
     has_warned: bool,
-    /// What is held back, of whom, as last reported.
+    /// The reminders that are held back, by user, as last reported.
     held_back: BTreeMap<UserId, HeldBack>,
     work: FuturesUnordered<BoxFuture<'static, Done>>,
 }
 
-/// Takes the partition over and works it until `stop`; then finishes what is in flight and releases it. If it is stopped before
-/// it works, it leaves the partition to the next one as it is.
+/// Takes the partition over and works it until `stop`; then finishes what is in flight and releases
+/// it. If it is stopped before it works, it leaves the partition to the next one as it is.
 ///
 /// # Errors
 /// If it must be taken over again.
@@ -238,7 +241,8 @@ fn entry(item: Item, set: &OfSet, reminder: &IndexEntry, around: usize) -> Entry
     }
 }
 
-/// Whether a reminder may go to an associate, by its publisher's word and the settings, and fits into a request then.
+/// Returns true if a reminder may go to an associate, according to its publisher and the settings,
+/// and then fits into a request.
 fn may_reroute(config: &Config, source: &Source, reminder: &IndexEntry) -> bool {
     let config::Reroute {
         sources,
@@ -258,8 +262,8 @@ fn now() -> Now {
 }
 
 impl Worker {
-    /// Makes the partition this member's, and learns all that there is to know of it. It can be given up at any point: the
-    /// next owner takes over in the same way as from one that died.
+    /// Makes the partition this member's, and learns all that there is to know of it. It can be
+    /// given up at any point: the next owner takes over in the same way as from one that died.
     async fn take_over(
         context: &Context,
         partition: Partition,
@@ -375,7 +379,8 @@ impl Worker {
                         self.item(Some(item), subscription)?;
                     }
                     self.plan(subscription);
-                    // It is work for the processor, and much may wait: the connection must get its turn between.
+                    // It is work for the processor, and much may wait: the connection must get its
+                    // turn between.
                     tokio::task::yield_now().await;
                 }
                 item = subscription.next(), if !is_stopping => self.item(item, subscription)?,
@@ -434,7 +439,7 @@ impl Worker {
             Ok(sequences) => {
                 self.feed(Input::Parked(sequences));
                 if was_refused {
-                    tracing::info!(%partition, "reminders are parked again");
+                    tracing::info!(%partition, "parking works again");
                 }
             }
             Err(error @ NatsError::Refused { .. }) => {
@@ -541,7 +546,8 @@ impl Worker {
         )
     }
 
-    /// Tells what is held here. Answers when to do so again: it may take a hundredth of the time.
+    /// Reports the counts of this partition. Answers when to do so again: it may take a hundredth
+    /// of the time.
     fn count(&mut self) -> Instant {
         let began = Instant::now();
         let stats = self.machine.stats();

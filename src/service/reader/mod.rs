@@ -1,5 +1,5 @@
-//! Reads the log of sets for all that this process works, and hands each its part. Who reads for whom, and from where, is
-//! decided by `log/readers.rs`; what of a set is whose, by `log/split.rs`.
+//! Reads the log of sets for all that this process works, and hands each its part. Who reads for
+//! whom, and from where, is decided by `log/readers.rs`; what of a set is whose, by `log/split.rs`.
 
 mod tail;
 
@@ -21,7 +21,8 @@ use crate::nats::Nats;
 use crate::nats::positions::Hold;
 use tail::Read;
 
-/// Readers at a time. Each takes every set from nats-server, so more cost more than what waits for one gains.
+/// Readers at a time. Each takes every set from nats-server, so more cost more than what waits for
+/// one gains.
 const READERS: usize = 3;
 /// A reader that is so many sets ahead of another one waits for it: some milliseconds.
 const NEAR: u64 = 100;
@@ -29,28 +30,29 @@ const NEAR: u64 = 100;
 const READ_AHEAD: usize = 8;
 /// The least room in a subscriber's queue, with however many partitions: some hundred reminders.
 const LEAST_QUEUE_BYTES: usize = 256 << 10;
-/// How often each subscriber hears how far the log was read, though nothing in it was its own.
+/// Interval at which each subscriber learns the progress of reading, even if no set had a part for
+/// it.
 const SAY_EVERY: Duration = Duration::from_millis(250);
 
-/// What a subscriber gets. What comes is in the order of the log.
+/// An item for a subscriber. What comes is in the order of the log.
 #[derive(Debug)]
 pub enum LogItem {
     /// A partition's slice of a set, and the place just before the set.
     Slice(Slice, Mark),
-    /// What belongs to a set itself, and the place just before the set.
+    /// The part that belongs to a set itself, and the position just before the set.
     OfSet(Box<OfSet>, Mark),
     /// The log was read up to here.
     Read(Mark),
 }
 
-/// What belongs to a set itself, with what the set was published with.
+/// The part that belongs to a set itself, with the set's headers.
 #[derive(Debug)]
 pub struct OfSet {
-    /// What belongs to it.
+    /// The part.
     pub part: OfSetItself,
     /// Its headers.
     pub headers: Option<HeaderMap>,
-    /// When it was stored, in nanoseconds since 1970.
+    /// Time at which it was stored, in nanoseconds since 1970.
     pub stored_ns: i128,
 }
 
@@ -112,7 +114,7 @@ impl Subscription {
         self.item.try_recv().ok()
     }
 
-    /// Says that so many bytes of what came wait no more.
+    /// Reports that so many bytes no longer wait.
     pub fn drained(&self, bytes: usize) {
         if bytes > 0 {
             let _ = self
@@ -180,7 +182,7 @@ impl Log {
     }
 }
 
-/// Where a subscriber gets its part, and how far it heard that the log was read.
+/// A subscriber's queue, and the last progress reported to it.
 struct Recipient {
     item: mpsc::UnboundedSender<LogItem>,
     heard: Mark,
@@ -191,7 +193,7 @@ struct Reading {
     /// Where readers ask.
     questions: mpsc::WeakUnboundedSender<Command>,
     partitions: u16,
-    /// When the log was created.
+    /// Creation time of the log.
     created_ns: i64,
     readers: Readers,
     tails: BTreeMap<ReaderId, mpsc::Receiver<Read>>,
@@ -373,7 +375,7 @@ impl Reading {
     }
 }
 
-/// What the next reader that may go on has read; none if it has ended.
+/// Returns the next item of a reader that may go on; none if it has ended.
 async fn next(
     tails: &mut BTreeMap<ReaderId, mpsc::Receiver<Read>>,
     readers: &Readers,

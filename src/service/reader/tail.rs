@@ -1,5 +1,5 @@
-//! One reader's way through the log: reads the sets in order, and splits each. What is lost on the way is read again, and what
-//! cannot be read is set aside.
+//! One reader's way through the log: reads the sets in order, and splits each. What is lost on the
+//! way is read again, and what cannot be read is set aside.
 
 use std::time::Duration;
 
@@ -21,14 +21,14 @@ use crate::nats::schedule::SET_TIME;
 use crate::nats::{NatsError, chain};
 use crate::wire::cloud_event::Published;
 
-/// How long to wait until the log is opened again.
+/// Pause before the log is opened again.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// A set that was read.
 #[derive(Debug)]
 pub(super) struct Read {
     pub(super) sequence: u64,
-    /// When it was stored, in milliseconds since 1970, and
+    /// Time at which it was stored, in milliseconds since 1970, and
     pub(super) stored_ms: i64,
     /// in nanoseconds.
     pub(super) stored_ns: i128,
@@ -36,9 +36,11 @@ pub(super) struct Read {
     pub(super) split: Split,
 }
 
-/// Reads behind a sequence, for an installation with so many partitions, until the receiver is gone.
+/// Reads behind a sequence, for an installation with so many partitions, until the receiver is
+/// gone.
 ///
-/// It ends by itself only where the log is another one, or went back: nothing is known of any position then.
+/// It ends by itself only where the log is another one, or went back: nothing is known of any
+/// position then.
 pub(super) async fn run(
     input: InputContext,
     questions: mpsc::WeakUnboundedSender<Command>,
@@ -71,7 +73,7 @@ pub(super) async fn run(
             Ok(End::Closed) => return,
             Ok(End::OtherLog) => {
                 tracing::error!(
-                    "the log of sets is another one than before, or went back: its partitions begin again"
+                    "the log of sets was replaced or went back: restarting its partitions"
                 );
                 return;
             }
@@ -90,7 +92,7 @@ struct Run {
     created_ns: i64,
     partitions: u16,
     after: u64,
-    /// When the set at `after` was stored, if this reader has read it.
+    /// Time at which the set at `after` was stored, if this reader has read it.
     last: Option<i64>,
     out: mpsc::Sender<Read>,
 }
@@ -165,7 +167,8 @@ impl Run {
                     }
                 }
                 Err(error) => {
-                    // If the server has forgotten the reader, it says no more of what it handed out.
+                    // If the server has forgotten the reader, it says no more of what it handed
+                    // out.
                     if let Ok(handed_out) = tail.handed_out().await {
                         self.origin
                             .look_from(&self.input, self.after + 1, handed_out)
